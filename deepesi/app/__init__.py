@@ -1,0 +1,1 @@
+"""Entries: what the command line calls."""

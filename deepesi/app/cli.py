@@ -1,0 +1,138 @@
+"""``deepesi``: the console script. Nothing here needs torch until train, evaluate or export run."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from deepesi import __version__
+from deepesi.physics.optional import require
+
+
+def _hydra_entry(module: str) -> Callable[[list[str]], None]:
+    def entry(overrides: list[str]) -> None:
+        require("hydra", "train", "train and evaluate")
+        require("torch", "train", "train and evaluate")
+        sys.argv = [f"deepesi {module}", *overrides]
+        require(f"deepesi.app.{module}", "train", "train and evaluate").main()
+
+    return entry
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    require("torch", "train", "export")
+    from deepesi.app.export import export_path
+
+    written = export_path(arguments.model, arguments.out, arguments.head, arguments.montage)
+    print(f"wrote {written}")
+
+
+def _apply(arguments: argparse.Namespace) -> None:
+    from deepesi.app.apply import apply
+
+    for line in apply(
+        arguments.model,
+        arguments.recording,
+        arguments.condition,
+        arguments.noise_cov,
+        arguments.forward,
+        arguments.prepared,
+        arguments.window,
+        arguments.out,
+    ):
+        print(line)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from deepesi.app.apply import prepare
+
+    print(
+        prepare(
+            arguments.model,
+            arguments.recording,
+            arguments.noise_cov,
+            arguments.forward,
+            arguments.nave,
+            arguments.out,
+        )
+    )
+
+
+def _head_build(arguments: argparse.Namespace) -> None:
+    from deepesi.physics.bem import build_template
+
+    fingerprint = build_template(
+        arguments.out, arguments.spacing, arguments.skull_spacing, arguments.nodes, arguments.rank
+    )
+    print(f"wrote {arguments.out}, fingerprint {fingerprint}")
+
+
+def _recording_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="exported .onnx file")
+    parser.add_argument("recording", type=Path, help="evoked response, -ave.fif")
+    parser.add_argument("--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif")
+    parser.add_argument(
+        "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="deepesi", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"deepesi {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    for name, text in (("train", "train, compare, export"), ("evaluate", "compare models")):
+        commands.add_parser(name, help=f"{text}; takes Hydra overrides", add_help=False)
+
+    export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
+    export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
+    export.add_argument("--out", type=Path, required=True, help=".onnx file to write")
+    export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
+    export.add_argument("--montage", default="biosemi64", help="montage to trace with")
+    export.set_defaults(run=_export)
+
+    apply = commands.add_parser("apply", help="localize a recording with an exported file")
+    _recording_arguments(apply)
+    apply.add_argument("--condition", help="name or number in the file; needed if it holds several")
+    apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
+    apply.add_argument(
+        "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
+        help="where to look for the peak drawn, s (default: from 0 on)",
+    )  # fmt: skip
+    apply.add_argument("--out", type=Path, required=True, help="prefix of the files to write")
+    apply.set_defaults(run=_apply)
+
+    prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
+    _recording_arguments(prepare)
+    prepare.add_argument("--nave", type=int, default=1, help="trials averaged later (default 1)")
+    prepare.add_argument("--out", type=Path, required=True, help=".npz file to write")
+    prepare.set_defaults(run=_prepare)
+
+    head = commands.add_parser("head", help="head models").add_subparsers(required=True)
+    build = head.add_parser("build", help="build the template head with OpenMEEG (minutes)")
+    build.add_argument("--out", type=Path, required=True, help=".npz file to write")
+    build.add_argument("--spacing", default="ico3", help="of the sources: ico2, ico3, ico4")
+    build.add_argument("--skull-spacing", default="ico3", help="of the skull surfaces")
+    build.add_argument("--nodes", type=int, default=5, help="nodes in log skull conductivity")
+    build.add_argument("--rank", type=int, default=300, help="modes kept")
+    build.set_defaults(run=_head_build)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry of the console script; an expected error prints one line and exits with 2."""
+    arguments, rest = build_parser().parse_known_args(argv)
+    if arguments.command in ("train", "evaluate"):
+        _hydra_entry(arguments.command)(rest)
+        return
+    if rest:
+        build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        arguments.run(arguments)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        sys.exit(f"deepesi {arguments.command}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""``python evaluate.py``: any networks, exported files and baselines side by side."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from deepesi import __version__
+from deepesi.contracts import InverseModel
+from deepesi.evaluation.benchmark import Benchmark, Scenario, run_benchmark, write_csv
+from deepesi.evaluation.report import write_report
+from deepesi.evaluation.table import rich_table
+from deepesi.export.adapter import OnnxModel
+from deepesi.physics.template import Template
+from deepesi.training.weights import load_network
+
+console = Console()
+
+
+def compare(
+    models: Mapping[str, InverseModel], scenario: Scenario, template: Template, run_dir: Path
+) -> Benchmark:
+    """Run the benchmark, print its table, write ``benchmark.csv`` and ``report.html``."""
+    with console.status("Evaluating") as status:
+        benchmark = run_benchmark(
+            models, scenario, template, lambda line: status.update(f"Evaluating {line}")
+        )
+        write_csv(benchmark.rows, run_dir / "benchmark.csv")
+        status.update("Writing the report")
+        facts = {
+            "scenario": f"{scenario.name}, seed {scenario.seed}, {scenario.n_examples} examples per SNR",
+            "sources": str(scenario.sources),
+            "set-ups": str(scenario.setups),
+            "true skull conductivity": f"{scenario.skull_conductivity} S/m, log-uniform",
+            "held out": "lead fields, electrode displacements, sources and noise: split 'test'",
+            "noise": "covariance known to every method; regularization follows from the whitened "
+            "power of each recording",
+            "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
+            f"{platform.python_version()}",
+            "head": f"{template.space.name}, {template.fingerprint[:16]}",
+        }
+        write_report(benchmark, template.display, facts, run_dir / "report.html")
+    console.print(rich_table(benchmark.rows))
+    return benchmark
+
+
+def load_any(path: Path, template: Template) -> InverseModel:
+    """A network or an exported file, by its path."""
+    if path.suffix == ".onnx":
+        model = OnnxModel(path)
+        fingerprint = model.opened.contract.space_fingerprint
+        if fingerprint not in (None, template.space.fingerprint):
+            raise ValueError(
+                f"evaluate: {path} belongs to the source space "
+                f"{model.opened.contract.space_name} ({fingerprint}), this head has "
+                f"{template.space.name} ({template.space.fingerprint}). Choose its head "
+                "(head.name=...)."
+            )
+        return model
+    return load_network(path, template.space)[0]
+
+
+def run(config: DictConfig, run_dir: Path) -> None:
+    """Evaluate what the configuration names."""
+    template: Template = hydra.utils.instantiate(config.head)
+    scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    models = {str(path): load_any(Path(path), template) for path in config.models}
+    models |= hydra.utils.instantiate(config.baselines, _convert_="all")
+    if not models:
+        raise ValueError(
+            "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
+            "baselines=[eloreta,...]."
+        )
+    compare(models, scenario, template, run_dir)
+    console.print(f"Results in {run_dir}: report.html, benchmark.csv", soft_wrap=True)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """Hydra entry of ``deepesi evaluate``."""
+    run(config, Path(HydraConfig.get().runtime.output_dir))

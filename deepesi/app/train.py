@@ -1,0 +1,168 @@
+"""``python train.py``: train a network, compare it with classical inverses, export it."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from deepesi.contracts import InverseModel
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.evaluation.benchmark import Scenario
+from deepesi.evaluation.card import write_card
+from deepesi.export.runtime import Inverse
+from deepesi.export.to_onnx import Parity, check_parity, export_onnx
+from deepesi.app.evaluate import compare
+from deepesi.losses.base import WeightedSum
+from deepesi.physics.template import Template
+from deepesi.training.callbacks import Throughput, checkpoints, progress_bar
+from deepesi.training.data import RecordingStream
+from deepesi.training.module import InverseTraining
+from deepesi.training.weights import load_network, save_network
+
+console = Console()
+
+
+def plain(config: Any) -> Any:
+    """A configuration node as plain Python values."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
+    """The network of a configuration, and that configuration with the head's sizes filled in."""
+    if OmegaConf.is_missing(config, "n_dipoles"):
+        config.n_dipoles = template.space.n_dipoles
+    return hydra.utils.instantiate(config), plain(config)
+
+
+def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
+    """Train and return the path of the best checkpoint."""
+    torch.manual_seed(config.seed)
+    model, model_config = build_model(config.model, template)
+    loss: WeightedSum = hydra.utils.instantiate(config.loss)
+    declarations = [*model.head_inputs, *loss.head_inputs]
+    draw = hydra.utils.instantiate(config.data, _convert_="all")
+
+    def recordings(split: str) -> SimulatedRecordings:
+        return cast(
+            SimulatedRecordings,
+            draw(template=template, declarations=declarations, seed=config.seed, split=split),
+        )
+
+    settings = config.trainer
+    data = RecordingStream(
+        recordings("train"),
+        recordings("validation"),
+        settings.steps_per_epoch,
+        settings.n_validation_batches,
+    )
+    module = InverseTraining(
+        model,
+        loss,
+        model_config,
+        template.space,
+        settings.learning_rate,
+        settings.weight_decay,
+        settings.warmup_steps,
+        settings.max_steps,
+        config.seed,
+    )
+    last, best = checkpoints(run_dir / "checkpoints", settings.checkpoint_every)
+    trainer = lightning.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        gradient_clip_val=settings.gradient_clip_val,
+        logger=hydra.utils.instantiate(config.logger),
+        callbacks=[last, best, Throughput(), progress_bar()],
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+    n_weights = sum(p.numel() for p in model.parameters())
+    console.print(f"Training {type(model).__name__}, {n_weights:,} weights, {settings.max_steps} steps")
+    trainer.fit(module, data, ckpt_path=config.ckpt, weights_only=True)
+    return Path(best.best_model_path or last.best_model_path)
+
+
+def export(
+    model: InverseModel,
+    model_config: dict[str, Any],
+    scenario: Scenario,
+    template: Template,
+    folder: Path,
+    montages: list[str],
+) -> Parity:
+    """Export, check against torch at another batch size, duration and montage, prepare a head."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = template.montage_head(scenario.setups.montages[0])
+    path = folder / "model.onnx"
+    export_onnx(model, head, path, montages, model_config)
+    probe = SimulatedRecordings(
+        template,
+        scenario.sources,
+        type(scenario.setups)(montages=["biosemi32"]),
+        model.head_inputs,
+        batch_size=5,
+        n_times=7,
+        split="test",
+        pool_size=1,
+        pool_period=1,
+    )
+    parity = check_parity(model, path, probe.batch(0))
+    Inverse.load(path).prepare_for(head).save(folder / "head.npz")
+    return parity
+
+
+def run(config: DictConfig, run_dir: Path) -> None:
+    """Train, compare, export, and say where everything is."""
+    started = time.perf_counter()
+    template: Template = hydra.utils.instantiate(config.head)
+    console.print(
+        f"Head {template.space.name}: {template.space.n_sources} sources, loaded in "
+        f"{time.perf_counter() - started:.1f} s"
+    )
+    scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    baselines: dict[str, InverseModel] = hydra.utils.instantiate(config.baselines, _convert_="all")
+    best = fit(config, template, run_dir)
+    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    trained = time.perf_counter() - started
+
+    model, identity = load_network(best, template.space)
+    save_network(model, identity, run_dir / "model")
+    benchmark = compare({type(model).__name__: model} | baselines, scenario, template, run_dir)
+    montages = plain(config.data.setups.montages)
+    parity = export(model, identity["model"], scenario, template, run_dir / "export", montages)
+    write_card(
+        run_dir / "export" / "card.md", type(model).__name__, plain(config), benchmark.rows, parity._asdict()
+    )
+    console.print(
+        f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "
+        f"one frame on one core {parity.latency_ms:.2f} ms"
+    )
+    console.print(
+        f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s. Results in {run_dir}:\n"
+        "  report.html             table, curves, a worked example\n"
+        "  benchmark.csv           the same numbers, long format\n"
+        "  checkpoints/best.ckpt   weights; last.ckpt resumes with ckpt=PATH\n"
+        "  export/model.onnx       runs without torch; head.npz and card.md beside it\n"
+        "Next: localize a recording with\n"
+        f"  deepesi apply {run_dir}/export/model.onnx EVOKED.fif --noise-cov COV.fif --out stc",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="train")
+def main(config: DictConfig) -> None:
+    """Hydra entry of ``deepesi train``."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    run(config, Path(HydraConfig.get().runtime.output_dir))

@@ -1,0 +1,1 @@
+"""Classical inverses: inverse models without weights."""

@@ -1,0 +1,1 @@
+"""The domain-randomized generator: heads and randomness to batches."""

@@ -1,0 +1,38 @@
+"""Randomness keyed by (seed, split, rank, step): reproducible, resumable, disjoint over ranks."""
+
+import numpy as np
+import torch
+
+SPLITS = ("train", "validation", "test")
+
+
+def key_entropy(seed: int, split: str, rank: int, step: int) -> list[int]:
+    """The key as entropy for `numpy.random.SeedSequence`.
+
+    Raises:
+        ValueError: Unknown split, or a negative number.
+
+    """
+    if split not in SPLITS:
+        raise ValueError(f"key_entropy: unknown split {split!r}, expected one of {SPLITS}.")
+    entropy = [seed, SPLITS.index(split), rank, step]
+    if min(entropy) < 0:
+        raise ValueError(
+            f"key_entropy: seed, rank and step must not be negative, got {(seed, rank, step)}."
+        )
+    return entropy
+
+
+def torch_generator(
+    seed: int, split: str, rank: int, step: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A `torch.Generator` for one batch."""
+    state = np.random.SeedSequence(key_entropy(seed, split, rank, step)).generate_state(1, "u8")
+    return torch.Generator(device=device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def uniform(
+    shape: tuple[int, ...], low: float, high: float, rng: torch.Generator
+) -> torch.Tensor:
+    """Uniform draws on the device of the generator."""
+    return low + (high - low) * torch.rand(shape, generator=rng, device=rng.device)

@@ -1,0 +1,1 @@
+"""Any inverse models on one seeded test set: table and report."""

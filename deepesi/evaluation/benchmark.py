@@ -1,0 +1,210 @@
+"""Runs inverse models side by side on a scenario and summarizes each metric with an interval."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepesi.contracts import Batch, Estimate, InverseModel
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+from deepesi.metrics.classes import (
+    AUC,
+    NEMD,
+    Geometry,
+    LocalizationError,
+    SourceMetric,
+    SpatialDispersion,
+    examples,
+)
+from deepesi.physics.template import Template
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A test set: what is drawn, from a seed of its own.
+
+    The draws come from the split ``"test"``, which no training or validation stream uses, so the
+    lead fields, electrode displacements, sources and noise are others than any seen in training.
+
+    Args:
+        name: Of the scenario.
+        snr_db: SNRs, dB; the same sources, lead fields and noise (but for its size) at each.
+        n_examples: Examples per SNR, drawn in batches of at most 100.
+        sources: What sources are drawn.
+        setups: What set-ups are drawn from.
+        skull_conductivity: Lowest and highest true conductivity, S/m.
+        n_times: Samples per example.
+        seed: Of the scenario.
+
+    Raises:
+        ValueError: No SNR, or fewer than 2 examples.
+
+    """
+
+    name: str
+    snr_db: Sequence[float]
+    n_examples: int
+    sources: PatchSources
+    setups: SetupRanges
+    skull_conductivity: tuple[float, float] = (0.003, 0.03)
+    n_times: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.snr_db or self.n_examples < 2:
+            raise ValueError(
+                f"Scenario {self.name}: needs at least one SNR and 2 examples, got "
+                f"snr_db={list(self.snr_db)}, n_examples={self.n_examples}."
+            )
+
+    def batches(
+        self, template: Template, snr_db: float, models: Sequence[InverseModel]
+    ) -> Iterator[Batch]:
+        """The test batches at one SNR, with the head inputs these models declare."""
+        size = min(self.n_examples, 100)
+        recordings = SimulatedRecordings(
+            template,
+            self.sources,
+            self.setups,
+            [d for model in models for d in model.head_inputs],
+            snr_db=(snr_db, snr_db),
+            skull_conductivity=self.skull_conductivity,
+            batch_size=size,
+            n_times=self.n_times,
+            seed=self.seed,
+            split="test",
+            pool_size=1,
+            pool_period=1,
+        )
+        for step in range(-(-self.n_examples // size)):
+            yield recordings.batch(step)
+
+
+METRICS: dict[str, type[SourceMetric]] = {
+    "localization_error": LocalizationError,
+    "nemd": NEMD,
+    "auc": AUC,
+    "spatial_dispersion": SpatialDispersion,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of ``benchmark.csv``: a mean with its 95 % bootstrap interval, and the median."""
+
+    method: str
+    scenario: str
+    snr_db: float
+    n_sources: str
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    median: float
+    n: int
+
+
+class WorkedExample(NamedTuple):
+    """One test example with every method's estimate, to draw."""
+
+    batch: Batch
+    index: int
+    estimates: dict[str, Estimate]
+
+
+class Benchmark(NamedTuple):
+    """What a run of the benchmark gives."""
+
+    rows: list[Row]
+    worked_example: WorkedExample
+
+
+def bootstrap_interval(values: Array, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean."""
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(values), size=(n_resamples, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def run_benchmark(
+    models: Mapping[str, InverseModel],
+    scenario: Scenario,
+    template: Template,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> Benchmark:
+    """Score every model on the scenario.
+
+    Args:
+        models: Name to model; all get the same recordings and the same nominal head.
+        scenario: The test set.
+        template: The head.
+        on_progress: Called with a line before each SNR.
+
+    """
+    rows: list[Row] = []
+    worked: WorkedExample | None = None
+    low, high = scenario.sources.n_sources
+    n_sources = str(low) if low == high else f"{low}-{high}"
+    geometry: Geometry | None = None
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for snr_db in scenario.snr_db:
+            on_progress(f"{scenario.name}: {snr_db:g} dB")
+            scores: dict[tuple[str, str], list[float]] = {}
+            drawn = 0
+            for batch in scenario.batches(template, snr_db, list(models.values())):
+                geometry = geometry or Geometry(batch.head)
+                estimates = {name: _apply(model, batch) for name, model in models.items()}
+                keep = min(len(batch.eeg), scenario.n_examples - drawn)
+                drawn += keep
+                for name, estimate in estimates.items():
+                    cases = list(examples(estimate, batch))[:keep]
+                    for metric, kind in METRICS.items():
+                        values = pool.map(kind.value, cases, [geometry] * len(cases))
+                        scores.setdefault((name, metric), []).extend(values)
+                if snr_db == sorted(scenario.snr_db)[len(scenario.snr_db) // 2]:
+                    worked = worked or WorkedExample(batch, 0, estimates)
+            for (name, metric), values in scores.items():
+                array = np.array(values)
+                interval = bootstrap_interval(array)
+                rows.append(
+                    Row(
+                        name, scenario.name, float(snr_db), n_sources, metric,
+                        float(array.mean()), *interval, float(np.median(array)), len(array),
+                    )  # fmt: skip
+                )
+    assert worked is not None, "a scenario has at least one SNR"
+    return Benchmark(rows, worked)
+
+
+def _apply(model: InverseModel, batch: Batch) -> Estimate:
+    model.eval()
+    with torch.no_grad():
+        estimate: Estimate = model(batch.eeg, batch.inputs)
+    if not torch.isfinite(estimate.mean).all():
+        raise FloatingPointError(
+            f"benchmark: {type(model).__name__} gave NaN or infinite dipole moments at "
+            f"{batch.scene.snr_db[0]:g} dB. Its training diverged or its file is damaged."
+        )
+    return estimate
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write ``benchmark.csv``, long format, one line per method, SNR and metric."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    os.replace(partial, path)

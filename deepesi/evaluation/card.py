@@ -1,0 +1,67 @@
+"""``card.md``: what a model is, how it was trained, how good it is, how to use it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepesi import __version__
+from deepesi.evaluation.benchmark import Row
+from deepesi.evaluation.table import layout
+
+
+def write_card(
+    path: Path, name: str, config: Mapping[str, Any], rows: Sequence[Row], export: Mapping[str, float]
+) -> None:
+    """Write the model card.
+
+    Args:
+        path: ``.md`` file.
+        name: Of the model.
+        config: Plain configuration of the run.
+        rows: Of the benchmark.
+        export: Measured on the exported file: ``opset``, ``deviation``, ``latency_ms``.
+
+    """
+    header, lines = layout(rows)
+    table = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    table += [
+        "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |" for line in lines
+    ]
+    data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
+    text = f"""# {name}
+
+EEG source localization network of deepesi {__version__}, exported to ONNX (opset {export["opset"]}).
+Input: average-referenced EEG in volts, `(batch, channels, times)`, and the head inputs its metadata
+declares. Output: dipole moments in A m along the outward cortical normal, `(batch, dipoles, times)`.
+
+## How it was trained
+- Seed {config["seed"]}, {trainer["max_steps"]} steps of {data["batch_size"]} simulated examples.
+- Montages {", ".join(data["setups"]["montages"])}; SNR {data["snr_db"][0]} to {data["snr_db"][1]} dB.
+- Patches: {data["sources"]["n_sources"][0]}-{data["sources"]["n_sources"][1]}, radius \
+{1e3 * data["sources"]["radius"][0]:g}-{1e3 * data["sources"]["radius"][1]:g} mm.
+- Skull {data["skull_conductivity"][0]}-{data["skull_conductivity"][1]} S/m; electrodes displaced by \
+{1e3 * data["setups"]["displacement"]:g} mm on average; white sensor noise.
+
+## How good it is
+Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
+lead fields than in training. Mean [95 % bootstrap interval].
+
+{chr(10).join(table)}
+
+ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the largest estimate. One frame
+on one core: {export["latency_ms"]:.2f} ms.
+
+## Limits
+- Trained and tested on simulations of one template head. No claim about patients; not a medical device.
+- Noise in training was white; strongly coloured noise lies outside it.
+- It claims no uncertainty.
+
+## How to use it
+```
+pip install deepesi
+deepesi apply model.onnx EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
+```
+"""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""From a trained model to an ONNX file with a contract, and back."""

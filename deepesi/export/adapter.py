@@ -1,0 +1,37 @@
+"""An exported file as an inverse model, to be evaluated beside networks and baselines."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepesi.contracts import Estimate, InverseModel
+from deepesi.export.session import open_model
+
+
+class OnnxModel(InverseModel):
+    """Runs an ONNX file of ours on the CPU.
+
+    Args:
+        path: The ``.onnx`` file.
+
+    Raises:
+        FileNotFoundError: See `open_model`.
+        ValueError: See `open_model`.
+
+    """
+
+    bound_to_space: ClassVar[bool] = True
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.opened = open_model(Path(path))
+        self.head_inputs = self.opened.contract.head_inputs
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Run the session."""
+        feeds = {d.key: inputs[d.key].cpu().numpy() for d in self.head_inputs}
+        outputs = [torch.from_numpy(o).to(eeg) for o in self.opened.run(eeg.cpu().numpy(), feeds)]
+        return Estimate(*outputs)

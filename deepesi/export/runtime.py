@@ -1,0 +1,202 @@
+"""Applies an exported file to recordings: mne and onnxruntime, no torch."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.export.contract import Contract
+from deepesi.export.session import OpenModel, as_feeds, open_model
+from deepesi.physics.head import HeadModel, SourceSpace, average_reference
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.io import check_eeg, good_eeg_channels, head_from_forward, head_on_template
+from deepesi.physics.template import Template, load_template
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+
+
+class Localization(NamedTuple):
+    """An estimate for one recording.
+
+    Attributes:
+        stc: Dipole moments, A m, signed along the outward cortical normal.
+        std: Their standard deviation, or None if the model claims none.
+        eeg: The average-referenced data it was made from ``(C, T)``, V.
+
+    """
+
+    stc: "mne.SourceEstimate"
+    std: "mne.SourceEstimate | None"
+    eeg: Array
+
+
+@dataclass(frozen=True)
+class PreparedInverse:
+    """A model with its inputs prepared for one recording set-up."""
+
+    model: OpenModel
+    feeds: dict[str, NDArray[Any]]
+    ch_names: tuple[str, ...]
+    space: SourceSpace
+
+    def estimate(self, eeg: Array) -> list[Array]:
+        """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
+
+        Each ``(D, T)``, A m.
+
+        Raises:
+            ValueError: Another number of channels, or data that cannot be EEG in volts.
+
+        """
+        if eeg.ndim != 2 or len(eeg) != len(self.ch_names):
+            raise ValueError(
+                f"PreparedInverse: data of shape {eeg.shape}, expected ({len(self.ch_names)} "
+                f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
+            )
+        check_eeg(eeg, self.ch_names)
+        outputs = self.model.run(average_reference(eeg)[None].astype(np.float32), self.feeds)
+        return [np.asarray(output[0], dtype=np.float64) for output in outputs]
+
+    def apply(self, evoked: "mne.Evoked") -> Localization:
+        """Localize an evoked response.
+
+        Raises:
+            ValueError: Its good EEG channels are not those this was prepared for; see `estimate`.
+
+        """
+        import mne
+
+        good = good_eeg_channels(evoked.info)
+        if set(good) != set(self.ch_names):
+            missing = sorted(set(self.ch_names) - set(good))
+            extra = sorted(set(good) - set(self.ch_names))
+            raise ValueError(
+                f"PreparedInverse: prepared for {len(self.ch_names)} channels; the recording lacks "
+                f"{missing} and has {extra} beside them. Prepare again for this recording."
+            )
+        eeg = evoked.get_data(picks=list(self.ch_names))
+        maps = [
+            mne.SourceEstimate(
+                values,
+                vertices=list(self.space.vertices),
+                tmin=evoked.times[0],
+                tstep=1 / evoked.info["sfreq"],
+                subject=self.space.name.rsplit("-", 1)[0],
+            )
+            for values in self.estimate(eeg)
+        ]
+        return Localization(maps[0], maps[1] if len(maps) > 1 else None, average_reference(eeg))
+
+    def save(self, path: Path) -> None:
+        """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
+        partial = path.with_suffix(".partial.npz")
+        content: dict[str, Any] = {f"input/{key}": value for key, value in self.feeds.items()}
+        content |= {
+            "ch_names": np.array(self.ch_names),
+            "space_name": np.array(self.space.name),
+            "space_fingerprint": np.array(self.space.fingerprint),
+            "faces": self.space.faces,
+        }
+        content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
+        np.savez_compressed(partial, allow_pickle=False, **content)
+        os.replace(partial, path)
+
+
+class Inverse:
+    """An exported model, ready to be prepared for a recording.
+
+    Args:
+        model: An opened file; see `Inverse.load`.
+
+    """
+
+    def __init__(self, model: OpenModel) -> None:
+        self.model = model
+
+    @classmethod
+    def load(cls, path: str | Path, n_threads: int = 0) -> "Inverse":
+        """Open an exported file; see `open_model` for its errors."""
+        return cls(open_model(Path(path), n_threads))
+
+    @property
+    def contract(self) -> Contract:
+        """What the model needs and gives."""
+        return self.model.contract
+
+    @property
+    def template(self) -> Template:
+        """The packaged head of the model's source space."""
+        return load_template(self.contract.space_name or "fsaverage-ico3")
+
+    def for_recording(
+        self,
+        info: "mne.Info",
+        noise_cov: "mne.Covariance",
+        forward: "mne.Forward | None" = None,
+        nave: int = 1,
+    ) -> PreparedInverse:
+        """Prepare for the set-up of a recording.
+
+        Args:
+            info: Channels, positions (head frame) and bad channels of the recording.
+            noise_cov: Noise covariance of single trials.
+            forward: The recording's own forward solution; the packaged head if None.
+            nave: Number of trials averaged.
+
+        Raises:
+            ValueError: The recording, covariance or forward solution does not fit; see
+                `head_on_template`, `head_from_forward` and `prepare_for`.
+
+        """
+        if forward is None:
+            return self.prepare_for(head_on_template(info, noise_cov, self.template, nave))
+        return self.prepare_for(head_from_forward(info, noise_cov, forward, nave))
+
+    def prepare_for(self, head: HeadModel) -> PreparedInverse:
+        """Prepare for a head.
+
+        Raises:
+            ValueError: The model belongs to another source space.
+
+        """
+        self._check_space(head.space.name, head.space.n_sources, head.space.fingerprint)
+        feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
+        return PreparedInverse(self.model, feeds, head.ch_names, head.space)
+
+    def for_prepared(self, path: str | Path) -> PreparedInverse:
+        """Use what `PreparedInverse.save` wrote.
+
+        Raises:
+            ValueError: Not such a file, or written for a model with other inputs or source space.
+
+        """
+        with np.load(path, allow_pickle=False) as file:
+            content = dict(file)
+        expected = {f"input/{d.key}" for d in self.contract.head_inputs}
+        found = {key for key in content if key.startswith("input/")}
+        if found != expected or "ch_names" not in content:
+            raise ValueError(
+                f"{path}: holds the prepared inputs {sorted(found)}, the model needs "
+                f"{sorted(expected)}. Write it again with 'deepesi prepare' for this model."
+            )
+        vertices = tuple(content[f"vertices{i}"] for i in range(2))
+        space = SourceSpace(str(content["space_name"]), vertices, content["faces"])
+        self._check_space(space.name, space.n_sources, space.fingerprint)
+        feeds = {key.removeprefix("input/"): content[key] for key in found}
+        return PreparedInverse(self.model, feeds, tuple(content["ch_names"].tolist()), space)
+
+    def _check_space(self, name: str, n_sources: int, fingerprint: str) -> None:
+        if self.contract.space_fingerprint not in (None, fingerprint):
+            raise ValueError(
+                f"Inverse: the model belongs to the source space {self.contract.space_name} "
+                f"({self.contract.space_fingerprint}), the head has {name} with {n_sources} "
+                f"sources ({fingerprint}). Leave the forward solution out to use the packaged "
+                "head, compute it on that source space, or use a model that follows any source "
+                "space (an exported eLORETA, say)."
+            )

@@ -1,0 +1,126 @@
+"""Exports an inverse model to ONNX, with its contract in the metadata, and measures the result."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from deepesi import __version__
+from deepesi.contracts import Batch, InverseModel, as_tensors
+from deepesi.export.contract import METADATA_KEY, Contract
+from deepesi.export.session import as_feeds, open_model
+from deepesi.physics.head import HeadModel
+from deepesi.physics.head_inputs import prepare
+
+OPSET = 18
+
+
+class _Graph(nn.Module):
+    """The model with its inputs as positional arguments, as the exporter wants them."""
+
+    def __init__(self, model: InverseModel, has_std: bool) -> None:
+        super().__init__()
+        self.model, self.has_std = model, has_std
+        self.keys = list(dict.fromkeys(d.key for d in model.head_inputs))
+
+    def forward(self, eeg: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        mean, std = self.model(eeg, dict(zip(self.keys, inputs, strict=True)))
+        return (mean, std) if self.has_std else (mean,)
+
+
+def export_onnx(
+    model: InverseModel,
+    head: HeadModel,
+    path: Path,
+    montages: Sequence[str] = (),
+    model_config: Mapping[str, Any] | None = None,
+) -> Contract:
+    """Write a model to an ONNX file, whole or not at all, and return its contract.
+
+    Batch size, number of channels and duration stay free; so does the number of dipoles if the
+    model is not bound to a source space.
+
+    Args:
+        model: Any inverse model.
+        head: A head to trace with; its source space is the one a bound model belongs to.
+        path: ``.onnx`` file.
+        montages: Seen in training, for information.
+        model_config: Plain configuration of the model.
+
+    """
+    model.eval()
+    declarations = tuple(dict.fromkeys(model.head_inputs))
+    inputs = as_tensors(prepare(declarations, head))
+    # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal.
+    eeg = torch.randn(2, head.n_channels, 3) * head.noise_level
+    with torch.no_grad():
+        has_std = model(eeg, inputs).std is not None
+    names = ("batch", "channels", "times", "dipoles", "edges")
+    sizes: dict[str, Any] = {name: torch.export.Dim.DYNAMIC for name in names}
+    if model.bound_to_space:
+        sizes |= {"dipoles": None, "edges": None}
+    shapes = tuple({i: sizes[a] for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations)
+    program = torch.onnx.export(
+        _Graph(model, has_std),
+        (eeg, *inputs.values()),
+        input_names=["eeg", *inputs],
+        output_names=["mean", "std"][: 1 + has_std],
+        dynamic_shapes=({i: sizes[a] for i, a in enumerate(names[:3])}, shapes),
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+    )
+    contract = Contract(
+        head_inputs=declarations,
+        space_name=head.space.name if model.bound_to_space else None,
+        space_fingerprint=head.space.fingerprint if model.bound_to_space else None,
+        montages=tuple(montages),
+        has_std=has_std,
+        deepesi_version=__version__,
+        model=dict(model_config or {"_target_": type(model).__qualname__}),
+    )
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    onnx.checker.check_model(proto, full_check=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(proto.SerializeToString())
+    partial.replace(path)
+    return contract
+
+
+class Parity(NamedTuple):
+    """How an exported file compares with the model it came from.
+
+    Attributes:
+        deviation: Largest difference over the largest estimate.
+        latency_ms: Median time of one frame on one core, ms.
+        opset: ONNX operator set of the file.
+
+    """
+
+    deviation: float
+    latency_ms: float
+    opset: int = OPSET
+
+
+def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 200) -> Parity:
+    """Compare a file with its model on a batch, and time one frame on one core."""
+    opened = open_model(path, n_threads=1)
+    feeds = as_feeds(prepare(opened.contract.head_inputs, batch.head))
+    model.eval()
+    with torch.no_grad():
+        expected = model(batch.eeg, as_tensors(prepare(model.head_inputs, batch.head))).mean.numpy()
+    found = opened.run(batch.eeg.numpy(), feeds)[0]
+    frame = batch.eeg[:1, :, :1].numpy()
+    times = []
+    for _ in range(n_timed):
+        start = time.perf_counter()
+        opened.run(frame, feeds)
+        times.append(time.perf_counter() - start)
+    deviation = float(np.abs(found - expected).max() / np.abs(expected).max())
+    return Parity(deviation, 1e3 * float(np.median(times)))

@@ -1,0 +1,1 @@
+"""Training objectives: (Estimate, Batch) to one value per example."""

@@ -1,0 +1,38 @@
+"""Distance between estimated and true sources."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from deepesi.contracts import Batch, Estimate
+from deepesi.losses.base import LossTerm
+
+
+class NormalizedL1(LossTerm):
+    r"""``‖ĵ − j‖₁ / ‖j‖₁``: 1 for an estimate of zero; favours sparse maps."""
+
+    def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
+        """See the class."""
+        error = (estimate.mean - batch.sources).abs().sum((1, 2))
+        return error / batch.sources.abs().sum((1, 2))
+
+
+class NormalizedL2(LossTerm):
+    r"""``‖ĵ − j‖² / ‖j‖²``: 1 for an estimate of zero; its minimum is the posterior mean."""
+
+    def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
+        """See the class."""
+        error = (estimate.mean - batch.sources).square().sum((1, 2))
+        return error / batch.sources.square().sum((1, 2))
+
+
+class CosineDistance(LossTerm):
+    r"""``1 − ⟨ĵ, j⟩ / (‖ĵ‖ ‖j‖)``: blind to the scale of the estimate, 1 for an estimate of zero."""
+
+    def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
+        """See the class."""
+        # In units of the truth, so that moments of 1e-9 A m stay clear of the epsilon.
+        scale = batch.sources.abs().amax((1, 2), keepdim=True)
+        return 1 - functional.cosine_similarity(
+            (estimate.mean / scale).flatten(1), (batch.sources / scale).flatten(1), dim=1
+        )

@@ -1,0 +1,85 @@
+"""Triangle meshes as graphs: normals, Laplacian, geodesic distance, inside or outside."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+Array = NDArray[np.float64]
+Faces = NDArray[np.int64]
+
+
+def mesh_edges(faces: Faces) -> NDArray[np.int64]:
+    """Undirected edges ``(E, 2)`` of a mesh, each once, lower vertex first."""
+    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def adjacency(faces: Faces, n_vertices: int, weights: Array | None = None) -> csr_array:
+    """Symmetric adjacency ``(S, S)``; weights ``(E,)`` follow `mesh_edges`, default 1."""
+    edges = mesh_edges(faces)
+    values = np.ones(len(edges)) if weights is None else weights
+    both = np.concatenate([edges, edges[:, ::-1]])
+    return csr_array((np.tile(values, 2), (both[:, 0], both[:, 1])), shape=(n_vertices, n_vertices))
+
+
+def mesh_laplacian(faces: Faces, n_vertices: int) -> csr_array:
+    """Random-walk graph Laplacian ``I - D⁻¹A`` ``(S, S)``: value minus mean of the neighbours.
+
+    Rows of vertices without neighbours are zero.
+    """
+    links = adjacency(faces, n_vertices)
+    degree = np.asarray(links.sum(axis=1)).ravel()
+    scale = np.divide(1.0, degree, out=np.zeros(n_vertices), where=degree > 0)
+    identity = csr_array(
+        (np.where(degree > 0, 1.0, 0.0), (np.arange(n_vertices), np.arange(n_vertices))),
+        shape=(n_vertices, n_vertices),
+    )
+    row_scale = csr_array((scale, (np.arange(n_vertices), np.arange(n_vertices))))
+    return csr_array(identity - row_scale @ links)
+
+
+def geodesic_distances(positions: Array, faces: Faces) -> Array:
+    """Shortest path along the mesh edges ``(S, S)``, m; infinite between hemispheres.
+
+    Edge paths overestimate the smooth geodesic by about 10 % on an icosahedral mesh.
+    """
+    edges = mesh_edges(faces)
+    lengths = np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1)
+    return np.asarray(dijkstra(adjacency(faces, len(positions), lengths), directed=False))
+
+
+def face_normals(positions: Array, faces: Faces) -> Array:
+    """Face normals ``(F, 3)``, length twice the area, outward for counter-clockwise faces."""
+    a, b, c = positions[faces[:, 0]], positions[faces[:, 1]], positions[faces[:, 2]]
+    return np.cross(b - a, c - a)
+
+
+def vertex_normals(positions: Array, faces: Faces) -> Array:
+    """Unit normals ``(S, 3)``: area-weighted mean of the faces around each vertex."""
+    normals = np.zeros_like(positions)
+    for corner in range(3):
+        np.add.at(normals, faces[:, corner], face_normals(positions, faces))
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+def is_inside(points: Array, positions: Array, faces: Faces) -> NDArray[np.bool_]:
+    """Whether points ``(N, 3)`` lie inside a closed mesh, by its solid angle (4π inside, 0 out).
+
+    Source: van Oosterom & Strackee 1983, doi:10.1109/TBME.1983.325207.
+    """
+    angle = np.empty(len(points))
+    for i, point in enumerate(points):
+        corners = positions - point
+        length = np.linalg.norm(corners, axis=1)
+        a, b, c = (corners[faces[:, k]] for k in range(3))
+        la, lb, lc = (length[faces[:, k]] for k in range(3))
+        triple = np.einsum("fi,fi->f", a, np.cross(b, c))
+        cosines = (
+            la * lb * lc
+            + np.einsum("fi,fi->f", a, b) * lc
+            + np.einsum("fi,fi->f", b, c) * la
+            + np.einsum("fi,fi->f", c, a) * lb
+        )
+        angle[i] = 2 * np.arctan2(triple, cosines).sum()
+    return np.abs(angle) > 2 * np.pi

@@ -1,0 +1,199 @@
+"""HeadModel: one head under one recording set-up."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def average_reference(data: Array, axis: int = 0) -> Array:
+    """Subtract the mean over channels."""
+    return data - data.mean(axis=axis, keepdims=True)
+
+
+@dataclass(frozen=True)
+class SourceSpace:
+    """Where an estimate lives: a named set of cortical vertices, the same on every head.
+
+    Attributes:
+        name: E.g. ``"fsaverage-ico3"``.
+        vertices: Vertex numbers per hemisphere (left, right), as in `mne.SourceEstimate`.
+        faces: Mesh among the sources ``(F, 3)``, numbered through both hemispheres.
+        n_orient: 1 (fixed, along the normal) or 3 (free).
+
+    """
+
+    name: str
+    vertices: tuple[NDArray[np.int64], ...]
+    faces: NDArray[np.int64]
+    n_orient: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n_orient not in (1, 3):
+            raise ValueError(f"SourceSpace: n_orient must be 1 or 3, got {self.n_orient}.")
+
+    @property
+    def n_sources(self) -> int:
+        """Number of source locations ``S``."""
+        return sum(len(v) for v in self.vertices)
+
+    @property
+    def n_dipoles(self) -> int:
+        """Number of source components ``D = S * n_orient``."""
+        return self.n_sources * self.n_orient
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the space: vertex numbers and orientation, not the anatomy of one head."""
+        digest = hashlib.sha256(f"{self.name}|{self.n_orient}".encode())
+        for vertices in self.vertices:
+            digest.update(np.ascontiguousarray(vertices, dtype="<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """One head under one recording set-up, in SI units and the MNE head frame.
+
+    Everything is average-referenced: columns of `leadfield` and rows of `noise_cov` sum to 0.
+    Build one from arrays of any reference with `HeadModel.referenced`.
+
+    Attributes:
+        leadfield: ``(C, D)``, V/(A m); column ``n_orient * s + o`` as in MNE.
+        noise_cov: ``(C, C)``, V², of rank ``C - 1``.
+        sensor_pos: Electrodes ``(C, 3)``, m.
+        source_pos: Sources ``(S, 3)``, m.
+        source_normals: Unit normals of the cortex ``(S, 3)``.
+        ch_names: ``C`` channel names.
+        space: The source space.
+
+    Raises:
+        ValueError: Shapes disagree, a value is not finite, names repeat, the reference is not the
+            average, or the noise covariance is not positive on the average-referenced subspace.
+
+    """
+
+    leadfield: Array
+    noise_cov: Array
+    sensor_pos: Array
+    source_pos: Array
+    source_normals: Array
+    ch_names: tuple[str, ...]
+    space: SourceSpace
+
+    def __post_init__(self) -> None:
+        counts = {
+            "leadfield": len(self.leadfield),
+            "noise_cov": len(self.noise_cov),
+            "sensor_pos": len(self.sensor_pos),
+            "ch_names": len(self.ch_names),
+        }
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"HeadModel: channel counts disagree: {counts}. Select channels with "
+                "HeadModel.pick(), which keeps the arrays aligned."
+            )
+        if len(set(self.ch_names)) < len(self.ch_names):
+            twice = sorted({c for c in self.ch_names if self.ch_names.count(c) > 1})
+            raise ValueError(f"HeadModel: channel names repeat: {twice}. Rename the channels.")
+        sources = {
+            "leadfield columns / n_orient": self.leadfield.shape[1] / self.space.n_orient,
+            "source_pos": len(self.source_pos),
+            "source_normals": len(self.source_normals),
+            "space": self.space.n_sources,
+        }
+        if len(set(sources.values())) > 1:
+            raise ValueError(f"HeadModel: source counts disagree: {sources}.")
+        for name in ("leadfield", "noise_cov", "sensor_pos", "source_pos", "source_normals"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"HeadModel: {name} holds NaN or infinite values.")
+        scale = np.abs(self.leadfield).max()
+        if np.abs(self.leadfield.mean(axis=0)).max() > 1e-6 * scale:
+            raise ValueError(
+                "HeadModel: the lead field is not average-referenced (its columns do not sum to "
+                "zero). Build the head with HeadModel.referenced(), which re-references."
+            )
+        self._check_noise()
+
+    def _check_noise(self) -> None:
+        n = len(self.ch_names)
+        eigenvalues = np.linalg.eigvalsh(self.noise_cov)
+        rank = int((eigenvalues > 1e-10 * eigenvalues[-1]).sum()) if eigenvalues[-1] > 0 else 0
+        if rank != n - 1:
+            raise ValueError(
+                f"HeadModel: the average-referenced noise covariance of {n} channels has rank "
+                f"{rank}, expected {n - 1}. Estimate it from more samples than channels, leave "
+                "interpolated channels out, or regularize it (mne.cov.regularize)."
+            )
+
+    @classmethod
+    def referenced(
+        cls,
+        leadfield: Array,
+        noise_cov: Array,
+        sensor_pos: Array,
+        source_pos: Array,
+        source_normals: Array,
+        ch_names: Sequence[str],
+        space: SourceSpace,
+    ) -> "HeadModel":
+        """Build a head from arrays of any reference: both are re-referenced to the average."""
+        return cls(
+            leadfield=average_reference(np.asarray(leadfield, dtype=np.float64)),
+            noise_cov=average_reference(average_reference(np.asarray(noise_cov, np.float64)), 1),
+            sensor_pos=np.asarray(sensor_pos, dtype=np.float64),
+            source_pos=np.asarray(source_pos, dtype=np.float64),
+            source_normals=np.asarray(source_normals, dtype=np.float64),
+            ch_names=tuple(ch_names),
+            space=space,
+        )
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels ``C``."""
+        return len(self.ch_names)
+
+    @property
+    def noise_level(self) -> float:
+        """RMS noise per channel, V: ``sqrt(tr(noise_cov) / C)``."""
+        return float(np.sqrt(np.trace(self.noise_cov) / self.n_channels))
+
+    def project(self, sources: Array) -> Array:
+        """Scalp potential ``(C, ...)`` (V) of sources ``(D, ...)`` (A m)."""
+        return self.leadfield @ sources
+
+    def backproject(self, eeg: Array) -> Array:
+        """Adjoint of `project`: ``(C, ...)`` to ``(D, ...)``."""
+        return self.leadfield.T @ eeg
+
+    def magnitude(self, sources: Array) -> Array:
+        """Norm over orientation, RMS over time: ``(D, T)`` to ``(S,)``."""
+        by_source = sources.reshape(self.space.n_sources, self.space.n_orient, -1)
+        return np.asarray(np.sqrt((by_source**2).sum(axis=1).mean(axis=1)))
+
+    def pick(self, ch_names: Sequence[str]) -> "HeadModel":
+        """The same head with these channels, in this order, re-referenced to their average.
+
+        Raises:
+            ValueError: A channel is not part of this head.
+
+        """
+        missing = [c for c in ch_names if c not in self.ch_names]
+        if missing:
+            raise ValueError(
+                f"HeadModel.pick: channels {missing} are not part of this head, which has "
+                f"{list(self.ch_names)}."
+            )
+        rows = [self.ch_names.index(c) for c in ch_names]
+        cov = self.noise_cov[np.ix_(rows, rows)]
+        return replace(
+            self,
+            leadfield=average_reference(self.leadfield[rows]),
+            noise_cov=average_reference(average_reference(cov), 1),
+            sensor_pos=self.sensor_pos[rows],
+            ch_names=tuple(ch_names),
+        )

@@ -1,0 +1,213 @@
+"""Recordings and forward solutions of MNE-Python to head models; the border where data are checked."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.head import HeadModel, SourceSpace
+from deepesi.physics.template import Template
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+
+MIN_CHANNELS = 8
+#: Plausible standard deviation over time and channels of average-referenced EEG, V.
+EEG_AMPLITUDE = (1e-9, 2e-3)
+
+
+def good_eeg_channels(info: "mne.Info") -> list[str]:
+    """Names of the EEG channels that are not marked bad, in the order of the recording.
+
+    Raises:
+        ValueError: There are none, or fewer than 8.
+
+    """
+    import mne
+
+    eeg = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
+    if not eeg:
+        kinds = sorted(set(info.get_channel_types()))
+        raise ValueError(
+            f"recording: it has no EEG channels, only {', '.join(kinds)}. deepesi localizes EEG; "
+            "set the channel types if they are wrong (set_channel_types)."
+        )
+    good = [c for c in eeg if c not in info["bads"]]
+    if not good:
+        raise ValueError(
+            f"recording: all {len(eeg)} EEG channels are marked bad in info['bads'], so there is "
+            "nothing to reference to an average. Unmark the good ones."
+        )
+    if len(good) < MIN_CHANNELS:
+        raise ValueError(
+            f"recording: {len(good)} good EEG channels ({', '.join(good)}), expected at least "
+            f"{MIN_CHANNELS}. Use a recording with more channels."
+        )
+    return good
+
+
+def electrode_positions(info: "mne.Info", ch_names: list[str]) -> Array:
+    """Electrode positions ``(C, 3)``, m, MNE head frame.
+
+    Raises:
+        ValueError: A channel has no position.
+
+    """
+    rows = {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
+    positions = np.array([rows[name] for name in ch_names], dtype=np.float64)
+    absent = ~np.isfinite(positions).all(axis=1) | (np.abs(positions).sum(axis=1) == 0)
+    if absent.any():
+        names = [n for n, a in zip(ch_names, absent, strict=True) if a]
+        raise ValueError(
+            f"recording: {len(names)} of {len(ch_names)} EEG channels have no position: {names}. "
+            "Set digitized positions or a template montage (set_montage), or mark them bad."
+        )
+    return positions
+
+
+def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: int) -> Array:
+    """Noise covariance ``(C, C)`` (V²) of an average of `nave` trials, in the order of `ch_names`.
+
+    Raises:
+        ValueError: A channel is missing from the covariance, or a value is not finite.
+
+    """
+    names = noise_cov["names"]
+    missing = [c for c in ch_names if c not in names]
+    if missing:
+        raise ValueError(
+            f"noise covariance: {len(missing)} of the {len(ch_names)} good EEG channels of the "
+            f"recording are not in it: {missing[:10]}; it has {len(names)} channels, "
+            f"{names[:5]} ... Compute it from the same recording, with the same bad channels."
+        )
+    rows = [names.index(c) for c in ch_names]
+    data = noise_cov["data"]
+    full = np.diag(data[rows]) if noise_cov["diag"] else data[np.ix_(rows, rows)]
+    if not np.isfinite(full).all():
+        raise ValueError("noise covariance: it holds NaN or infinite values. Compute it again.")
+    return np.asarray(full, dtype=np.float64) / nave
+
+
+def head_on_template(
+    info: "mne.Info", noise_cov: "mne.Covariance", template: Template, nave: int = 1
+) -> HeadModel:
+    """The template head under the set-up of a recording: its good electrodes, its noise.
+
+    Args:
+        info: Measurement info with electrode positions in the head frame.
+        noise_cov: Noise covariance of single trials.
+        template: The head to use.
+        nave: Number of trials averaged; the covariance is divided by it.
+
+    Raises:
+        ValueError: See `good_eeg_channels`, `electrode_positions`, `noise_covariance`, `HeadModel`.
+
+    """
+    ch_names = good_eeg_channels(info)
+    electrodes = template.electrodes(electrode_positions(info, ch_names))
+    return template.head(ch_names, electrodes, noise_covariance(noise_cov, ch_names, nave))
+
+
+def head_from_forward(
+    info: "mne.Info", noise_cov: "mne.Covariance", forward: "mne.Forward", nave: int = 1
+) -> HeadModel:
+    """The head of a forward solution under the set-up of a recording, fixed orientation.
+
+    Args:
+        info: Measurement info.
+        noise_cov: Noise covariance of single trials.
+        forward: Forward solution on a surface source space.
+        nave: Number of trials averaged; the covariance is divided by it.
+
+    Raises:
+        ValueError: No channel in common, good channels that the forward solution lacks, a volume
+            source space; or see `good_eeg_channels`, `noise_covariance`, `HeadModel`.
+
+    """
+    import mne
+
+    good = good_eeg_channels(info)
+    known = forward["sol"]["row_names"]
+    common, missing = [c for c in good if c in known], [c for c in good if c not in known]
+    if not common:
+        raise ValueError(
+            f"forward solution: it has no channel in common with the recording. Recording: "
+            f"{good[:5]} ...; forward solution: {known[:5]} ... Compute it for this recording, or "
+            "rename the channels (mne.rename_channels)."
+        )
+    if len(common) < MIN_CHANNELS:
+        raise ValueError(
+            f"forward solution: only {len(common)} good EEG channels of the recording are in it "
+            f"({common}), expected at least {MIN_CHANNELS}."
+        )
+    if missing:
+        raise ValueError(
+            f"forward solution: {len(missing)} good EEG channels of the recording are not in it: "
+            f"{missing}. Compute it for all of them, or mark these as bad (info['bads'])."
+        )
+    if any(s["type"] != "surf" for s in forward["src"]):
+        raise ValueError(
+            "forward solution: its source space is not a cortical surface, and only surfaces are "
+            "supported. Compute it with mne.setup_source_space."
+        )
+    fixed = mne.convert_forward_solution(
+        forward, surf_ori=True, force_fixed=True, use_cps=False, verbose="error"
+    )
+    rows = [fixed["sol"]["row_names"].index(c) for c in good]
+    return HeadModel.referenced(
+        leadfield=fixed["sol"]["data"][rows],
+        noise_cov=noise_covariance(noise_cov, good, nave),
+        sensor_pos=electrode_positions(info, good),
+        source_pos=fixed["source_rr"],
+        source_normals=fixed["source_nn"],
+        ch_names=good,
+        space=_source_space(fixed["src"]),
+    )
+
+
+def _source_space(src: Any) -> SourceSpace:
+    """The source space of a forward solution, named ``subject-icoN`` where it is a full one."""
+    vertices = tuple(np.asarray(s["vertno"], dtype=np.int64) for s in src)
+    faces, offset = [], 0
+    for hemisphere, numbers in zip(src, vertices, strict=True):
+        used = hemisphere["use_tris"] if hemisphere["nuse_tri"] else np.empty((0, 3), dtype=int)
+        used = used[np.isin(used, numbers).all(axis=1)]
+        faces.append(np.searchsorted(numbers, used) + offset)
+        offset += len(numbers)
+    subject = src[0].get("subject_his_id") or "unknown"
+    spacing = {642: "ico3", 2562: "ico4"}.get(len(vertices[0]), "surface")
+    return SourceSpace(f"{subject}-{spacing}", vertices, np.concatenate(faces).astype(np.int64))
+
+
+def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
+    """Refuse data that cannot be EEG in volts.
+
+    Args:
+        data: ``(C, T)``, V, any reference.
+        ch_names: ``C`` names.
+
+    Raises:
+        ValueError: NaN or infinite samples, or an amplitude that is not one of volts.
+
+    """
+    broken = ~np.isfinite(data).all(axis=1)
+    if broken.any():
+        names = [n for n, b in zip(ch_names, broken, strict=True) if b]
+        raise ValueError(
+            f"recording: NaN or infinite samples in channels {names}. Mark these channels as bad "
+            "(info['bads']) or cut the samples out."
+        )
+    centred = data - data.mean(axis=0)
+    if data.shape[1] > 1:
+        centred = centred - centred.mean(axis=1, keepdims=True)
+    amplitude = float(centred.std())
+    low, high = EEG_AMPLITUDE
+    if not low < amplitude < high:
+        guess = "microvolts" if amplitude > high else "kilovolts, or a flat recording"
+        raise ValueError(
+            f"recording: the data range from {data.min():.3g} to {data.max():.3g} with standard "
+            f"deviation {amplitude:.3g}; EEG in volts has {low:g}-{high:g}. They look like "
+            f"{guess}. Convert to volts (for microvolts: multiply by 1e-6)."
+        )

@@ -1,0 +1,184 @@
+"""Electrodes on the scalp: projection onto the scalp mesh, named montages, displacement."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScalpPoints:
+    """Points on a scalp mesh, as the barycentric combination of three vertices each.
+
+    Attributes:
+        vertices: Vertex numbers ``(..., 3)``.
+        weights: Barycentric weights ``(..., 3)``, not negative, sum 1.
+        positions: The points themselves ``(..., 3)``, m, head frame.
+        distances: How far the projected point was from the mesh ``(...)``, m.
+
+    """
+
+    vertices: NDArray[np.int64]
+    weights: Array
+    positions: Array
+    distances: Array
+
+
+def _closest_on_triangle(p: Array, a: Array, b: Array, c: Array) -> Array:
+    """Barycentric weights ``(..., 3)`` of the point of triangle ``abc`` nearest to ``p``."""
+    ab, ac, ap = b - a, c - a, p - a
+    d00, d01, d11 = ((x * y).sum(-1) for x, y in ((ab, ab), (ab, ac), (ac, ac)))
+    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
+    det = d00 * d11 - d01**2
+    v, w = (d11 * d20 - d01 * d21) / det, (d00 * d21 - d01 * d20) / det
+    inner = np.stack([1 - v - w, v, w], axis=-1)
+    corners = (a, b, c)
+    best, best_distance = inner, np.where((inner >= 0).all(-1), 0.0, np.inf)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        edge = corners[j] - corners[i]
+        t = np.clip(((p - corners[i]) * edge).sum(-1) / (edge**2).sum(-1), 0, 1)
+        distance = ((p - corners[i] - t[..., None] * edge) ** 2).sum(-1)
+        weights = np.zeros_like(inner)
+        weights[..., i], weights[..., j] = 1 - t, t
+        nearer = distance < best_distance
+        best = np.where(nearer[..., None], weights, best)
+        best_distance = np.where(nearer, distance, best_distance)
+    return best
+
+
+def project_to_mesh(points: Array, vertices: Array, faces: NDArray[np.int64]) -> ScalpPoints:
+    """Nearest points of a triangle mesh.
+
+    Args:
+        points: ``(..., 3)``, m, in the frame of the mesh.
+        vertices: Mesh vertices ``(N, 3)``, m.
+        faces: Triangles ``(F, 3)``.
+
+    The 16 triangles with the nearest centres are searched, enough for meshes of even triangles.
+    """
+    shape, flat = points.shape[:-1], points.reshape(-1, 3)
+    tree = cKDTree(vertices[faces].mean(axis=1))
+    _, candidates = tree.query(flat, k=min(16, len(faces)))
+    triangles = faces[candidates]
+    corners = vertices[triangles]
+    weights = _closest_on_triangle(
+        np.broadcast_to(flat[:, None], corners[:, :, 0].shape),
+        *(corners[:, :, k] for k in range(3)),
+    )
+    feet = np.einsum("pkc,pkci->pki", weights, corners)
+    distance = np.linalg.norm(feet - flat[:, None], axis=-1)
+    row, best = np.arange(len(flat)), distance.argmin(axis=1)
+    return ScalpPoints(
+        vertices=triangles[row, best].reshape(*shape, 3),
+        weights=weights[row, best].reshape(*shape, 3),
+        positions=feet[row, best].reshape(*shape, 3),
+        distances=distance[row, best].reshape(shape),
+    )
+
+
+#: Pull of `fit_to_scalp` towards no change, per electrode: it decides what a cap cannot.
+RIDGE_SHIFT, RIDGE_SCALE = 0.03, 0.03 * 0.08**2
+
+
+def fit_to_scalp(
+    positions: Array, scalp_pos: Array, scalp_faces: NDArray[np.int64], n_iterations: int = 30
+) -> ScalpPoints:
+    """Put the electrodes of one head onto the scalp of another.
+
+    Both are in the MNE head frame, so the fiducials already align origin and axes. The electrodes
+    are scaled along each axis and shifted in the sagittal plane to fit the scalp (iterated nearest
+    points, with a weak pull towards no change), then projected onto it. This brings the spherical
+    biosemi64 template within 5 mm (mean) of the same 10-20 positions on fsaverage; uniform
+    scaling leaves 13 mm.
+
+    Args:
+        positions: Electrodes ``(C, 3)``, m, MNE head frame.
+        scalp_pos: Scalp vertices ``(N, 3)``, m, MNE head frame.
+        scalp_faces: Scalp triangles ``(F, 3)``.
+        n_iterations: Alternations of nearest points and best fit.
+
+    Raises:
+        ValueError: The electrodes do not look like a cap in metres in the head frame.
+
+    """
+    radius = np.median(np.linalg.norm(positions, axis=1))
+    if not 0.05 < radius < 0.2:
+        raise ValueError(
+            f"fit_to_scalp: the electrodes lie {radius:.3g} m (median) from the origin of the head "
+            "frame, expected 0.05-0.2 m. Check that positions are in metres and in the MNE head "
+            "frame (mne.channels.DigMontage with nasion, lpa and rpa)."
+        )
+    scale, shift = np.ones(3), np.zeros(3)
+    for _ in range(n_iterations):
+        feet = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces).positions
+        for axis in range(3):
+            design = np.stack([positions[:, axis], np.ones(len(positions))], axis=1)
+            design = design[:, : 1 if axis == 0 else 2]  # heads are symmetric: no shift sideways
+            ridge = len(positions) * np.diag([RIDGE_SCALE, RIDGE_SHIFT][: design.shape[1]])
+            change = np.linalg.solve(
+                design.T @ design + ridge, design.T @ (feet - positions)[:, axis]
+            )
+            scale[axis] = 1 + change[0]
+            shift[axis] = 0.0 if axis == 0 else change[1]
+    points = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces)
+    if np.median(points.distances) > 0.015 or not (0.6 < scale.min() <= scale.max() < 1.6):
+        raise ValueError(
+            f"fit_to_scalp: the electrodes do not fit a scalp: scaled by {scale.round(2)} they "
+            f"still lie {1e3 * np.median(points.distances):.0f} mm (median) from it, expected "
+            "scales of 0.6-1.6 and less than 15 mm. Check the coordinate frame and the fiducials "
+            "of the montage."
+        )
+    return points
+
+
+def standard_montage(name: str) -> tuple[list[str], Array]:
+    """Channel names and positions ``(C, 3)`` (m, MNE head frame) of a montage MNE knows.
+
+    Raises:
+        ValueError: MNE has no montage of that name.
+
+    """
+    from mne.channels import compute_native_head_t, get_builtin_montages, make_standard_montage
+    from mne.transforms import apply_trans
+
+    try:
+        montage = make_standard_montage(name)
+    except ValueError as error:
+        raise ValueError(
+            f"standard_montage: MNE has no montage {name!r}. Known: "
+            f"{', '.join(sorted(get_builtin_montages()))}."
+        ) from error
+    positions = montage.get_positions()["ch_pos"]
+    to_head = compute_native_head_t(montage)
+    return list(positions), apply_trans(to_head, np.array(list(positions.values())))
+
+
+def displace(
+    positions: Array,
+    scalp_pos: Array,
+    scalp_faces: NDArray[np.int64],
+    displacement: float,
+    n_copies: int,
+    rng: np.random.Generator,
+) -> ScalpPoints:
+    """Copies ``(n_copies, C)`` of electrodes, each moved along the scalp by a Gaussian step.
+
+    Args:
+        positions: Electrodes on the scalp ``(C, 3)``, m.
+        scalp_pos: Scalp vertices ``(N, 3)``, m.
+        scalp_faces: Scalp triangles ``(F, 3)``.
+        displacement: Mean length of the step, m. A step along a surface has two components,
+            so its mean length is ``sqrt(pi/2)`` times their standard deviation.
+        n_copies: Number of copies.
+        rng: Source of randomness.
+
+    """
+    sigma = displacement / np.sqrt(np.pi / 2)
+    steps = rng.normal(scale=sigma, size=(n_copies, *positions.shape))
+    radial = positions - scalp_pos.mean(axis=0)
+    radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
+    steps -= (steps * radial).sum(-1, keepdims=True) * radial
+    return project_to_mesh(positions + steps, scalp_pos, scalp_faces)

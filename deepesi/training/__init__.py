@@ -1,0 +1,1 @@
+"""How networks train: Lightning module, data module, callbacks."""

@@ -1,0 +1,73 @@
+"""RecordingStream: simulated recordings as a Lightning data module that resumes where it stopped."""
+
+from collections.abc import Iterator
+
+from lightning import LightningDataModule
+
+from deepesi.contracts import Batch
+from deepesi.data_gen.generator import SimulatedRecordings
+
+
+class TrainStream:
+    """The batches from one step to the end of its epoch; a loader for Lightning."""
+
+    def __init__(self, recordings: SimulatedRecordings, data: "RecordingStream") -> None:
+        self.recordings, self.data = recordings, data
+
+    def __len__(self) -> int:
+        return self.data.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        trainer = self.data.trainer
+        assert trainer is not None, "Lightning sets the trainer before it asks for batches."
+        first = trainer.global_step
+        last = (first // len(self) + 1) * len(self)
+        for step in range(first, last):
+            yield self.recordings.batch(step, rank=trainer.global_rank)
+
+
+class RecordingStream(LightningDataModule):
+    """Training batches keyed by the global step, and a fixed validation set.
+
+    Lightning counts the batches of an interrupted epoch but starts its loader anew, so the stream
+    itself begins at the global step: a resumed run sees the batches the killed one would have.
+
+    Args:
+        train: Draws the training batches.
+        validation: Draws the validation batches, from its own split.
+        steps_per_epoch: Optimizer steps between validations.
+        n_validation_batches: Size of the validation set.
+
+    Raises:
+        ValueError: A split is not the one expected, or a count is not positive.
+
+    """
+
+    def __init__(
+        self,
+        train: SimulatedRecordings,
+        validation: SimulatedRecordings,
+        steps_per_epoch: int = 400,
+        n_validation_batches: int = 4,
+    ) -> None:
+        super().__init__()
+        if (train.split, validation.split) != ("train", "validation"):
+            raise ValueError(
+                "RecordingStream: expected the splits 'train' and 'validation', got "
+                f"{train.split!r} and {validation.split!r}; they must never mix."
+            )
+        if steps_per_epoch < 1 or n_validation_batches < 1:
+            raise ValueError(
+                "RecordingStream: steps_per_epoch and n_validation_batches must be 1 or more, got "
+                f"{steps_per_epoch} and {n_validation_batches}."
+            )
+        self.train, self.steps_per_epoch = train, steps_per_epoch
+        self.validation_set = [validation.batch(step) for step in range(n_validation_batches)]
+
+    def train_dataloader(self) -> TrainStream:
+        """The stream from the current global step on."""
+        return TrainStream(self.train, self)
+
+    def val_dataloader(self) -> list[Batch]:
+        """The same batches every time."""
+        return self.validation_set

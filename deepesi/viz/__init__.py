@@ -1,0 +1,1 @@
+"""Figures from arrays: nothing here computes an estimate or needs torch."""
