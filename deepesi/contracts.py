@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -40,9 +40,7 @@ class InverseModel(nn.Module, ABC):
     bound_to_space: ClassVar[bool] = True
 
     @abstractmethod
-    def forward(
-        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-    ) -> Estimate:
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert average-referenced EEG (V); exportable operations only."""
 
 
@@ -74,18 +72,21 @@ def _pin(value: Any) -> Any:
     return {k: _pin(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
+_T = TypeVar("_T", bound="_Tensors")
+
+
 class _Tensors:
     """Frozen dataclasses whose tensors move together; everything else stays as it is."""
 
-    def _mapped(self, function: Any) -> Self:
+    def _mapped(self: _T, function: Any) -> _T:
         changed = {f.name: function(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **changed)  # type: ignore[type-var]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self: _T, device: torch.device | str, non_blocking: bool = False) -> _T:
         """All tensors on a device."""
         return self._mapped(lambda value: _move(value, device, non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: _T) -> _T:
         """All tensors in page-locked memory, for asynchronous copies to a GPU."""
         return self._mapped(_pin)
 

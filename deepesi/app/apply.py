@@ -1,4 +1,4 @@
-"""``deepesi apply`` and ``deepesi prepare``: a recording through an exported file, without torch."""
+"""``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
 import math
 import os
@@ -36,7 +36,9 @@ def read_evoked(path: Path, condition: str | None) -> "mne.Evoked":
     if condition.isdigit() and int(condition) < len(evokeds):
         return evokeds[int(condition)]
     if names.count(condition) != 1:
-        raise ValueError(f"{path} holds {names.count(condition)} conditions {condition!r}: {names}.")
+        raise ValueError(
+            f"{path} holds {names.count(condition)} conditions {condition!r}: {names}."
+        )
     return evokeds[names.index(condition)]
 
 
@@ -68,7 +70,7 @@ def apply(
     window: Sequence[float],
     out: Path,
 ) -> Iterator[str]:
-    """Localize a recording; write ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``; say what was done.
+    """Localize a recording: write ``OUT-lh.stc``, ``OUT-rh.stc``, ``OUT.png``; say what was done.
 
     Raises:
         ValueError: The recording does not fit the model; nothing is written.
@@ -79,13 +81,16 @@ def apply(
         evoked.apply_baseline((None, 0), verbose="error")
         yield f"baseline: mean of {1e3 * evoked.times[0]:.0f}-0 ms subtracted (the file had none)"
     if prepared is not None and (noise_cov is not None or forward is not None):
-        raise ValueError("--prepared holds noise and head already; leave --noise-cov, --forward out.")
+        raise ValueError(
+            "--prepared holds noise and head already; leave --noise-cov, --forward out."
+        )
     if prepared is None:
         inverse = _prepared(model, evoked.info, noise_cov, forward, evoked.nave)
     else:
         inverse = Inverse.load(model).for_prepared(prepared)
     bads = [c for c in evoked.info["bads"] if c in evoked.ch_names]
-    yield f"{len(inverse.ch_names)} EEG channels, {evoked.nave} trials; left out as bad: {bads or 'none'}"
+    left_out = f"left out as bad: {bads or 'none'}"
+    yield f"{len(inverse.ch_names)} EEG channels, {evoked.nave} trials; {left_out}"
     inside = (evoked.times >= window[0]) & (evoked.times <= window[1])
     if not inside.any():
         raise ValueError(

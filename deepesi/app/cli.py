@@ -70,7 +70,9 @@ def _head_build(arguments: argparse.Namespace) -> None:
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="exported .onnx file")
     parser.add_argument("recording", type=Path, help="evoked response, -ave.fif")
-    parser.add_argument("--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif")
+    parser.add_argument(
+        "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
+    )
     parser.add_argument(
         "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
     )

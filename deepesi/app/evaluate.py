@@ -33,7 +33,8 @@ def compare(
         write_csv(benchmark.rows, run_dir / "benchmark.csv")
         status.update("Writing the report")
         facts = {
-            "scenario": f"{scenario.name}, seed {scenario.seed}, {scenario.n_examples} examples per SNR",
+            "scenario": f"{scenario.name}, seed {scenario.seed}",
+            "examples per SNR": str(scenario.n_examples),
             "sources": str(scenario.sources),
             "set-ups": str(scenario.setups),
             "true skull conductivity": f"{scenario.skull_conductivity} S/m, log-uniform",
@@ -45,7 +46,8 @@ def compare(
             "head": f"{template.space.name}, {template.fingerprint[:16]}",
         }
         write_report(benchmark, template.display, facts, run_dir / "report.html")
-    console.print(rich_table(benchmark.rows))
+    # Never narrower than the table: a wrapped table cannot be read, a long line can.
+    Console(width=max(console.width, 100)).print(rich_table(benchmark.rows))
     return benchmark
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,23 +11,20 @@ import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
+from deepesi.app.evaluate import compare, console
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.benchmark import Scenario
 from deepesi.evaluation.card import write_card
 from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
-from deepesi.app.evaluate import compare
 from deepesi.losses.base import WeightedSum
 from deepesi.physics.template import Template
-from deepesi.training.callbacks import Throughput, checkpoints, progress_bar
+from deepesi.training.callbacks import Throughput, ValidationLine, checkpoints, progress_bar
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
 from deepesi.training.weights import load_network, save_network
-
-console = Console()
 
 
 def plain(config: Any) -> Any:
@@ -49,16 +47,22 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
     declarations = [*model.head_inputs, *loss.head_inputs]
     draw = hydra.utils.instantiate(config.data, _convert_="all")
 
-    def recordings(split: str) -> SimulatedRecordings:
+    def recordings(split: str, batch_size: int) -> SimulatedRecordings:
         return cast(
             SimulatedRecordings,
-            draw(template=template, declarations=declarations, seed=config.seed, split=split),
+            draw(
+                template=template,
+                declarations=declarations,
+                batch_size=batch_size,
+                seed=config.seed,
+                split=split,
+            ),
         )
 
     settings = config.trainer
     data = RecordingStream(
-        recordings("train"),
-        recordings("validation"),
+        recordings("train", config.data.batch_size),
+        recordings("validation", settings.validation_batch_size),
         settings.steps_per_epoch,
         settings.n_validation_batches,
     )
@@ -79,16 +83,18 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         devices=settings.devices,
         precision=settings.precision,
         max_steps=settings.max_steps,
-        max_epochs=-1,
+        max_epochs=-(-settings.max_steps // settings.steps_per_epoch),
         gradient_clip_val=settings.gradient_clip_val,
         logger=hydra.utils.instantiate(config.logger),
-        callbacks=[last, best, Throughput(), progress_bar()],
+        callbacks=[last, best, Throughput(), ValidationLine(), progress_bar()],
         log_every_n_steps=20,
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
     n_weights = sum(p.numel() for p in model.parameters())
-    console.print(f"Training {type(model).__name__}, {n_weights:,} weights, {settings.max_steps} steps")
+    console.print(
+        f"Training {type(model).__name__}, {n_weights:,} weights, {settings.max_steps} steps"
+    )
     trainer.fit(module, data, ckpt_path=config.ckpt, weights_only=True)
     return Path(best.best_model_path or last.best_model_path)
 
@@ -142,14 +148,19 @@ def run(config: DictConfig, run_dir: Path) -> None:
     montages = plain(config.data.setups.montages)
     parity = export(model, identity["model"], scenario, template, run_dir / "export", montages)
     write_card(
-        run_dir / "export" / "card.md", type(model).__name__, plain(config), benchmark.rows, parity._asdict()
+        run_dir / "export" / "card.md",
+        type(model).__name__,
+        plain(config),
+        benchmark.rows,
+        parity._asdict(),
     )
     console.print(
         f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "
         f"one frame on one core {parity.latency_ms:.2f} ms"
     )
     console.print(
-        f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s. Results in {run_dir}:\n"
+        f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s.\n"
+        f"Results in {run_dir}:\n"
         "  report.html             table, curves, a worked example\n"
         "  benchmark.csv           the same numbers, long format\n"
         "  checkpoints/best.ckpt   weights; last.ckpt resumes with ckpt=PATH\n"
@@ -165,4 +176,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi train``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Ours is the run directory, which holds Hydra's files already; and torch's own deprecation.
+    for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
+        warnings.filterwarnings("ignore", message=message)
     run(config, Path(HydraConfig.get().runtime.output_dir))

@@ -1,0 +1,1 @@
+"""Values of the Hydra configurations; no logic."""

@@ -31,8 +31,6 @@ def torch_generator(
     return torch.Generator(device=device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def uniform(
-    shape: tuple[int, ...], low: float, high: float, rng: torch.Generator
-) -> torch.Tensor:
+def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> torch.Tensor:
     """Uniform draws on the device of the generator."""
     return low + (high - low) * torch.rand(shape, generator=rng, device=rng.device)

@@ -1,11 +1,12 @@
 """Recording set-ups: a montage, its noise and its prepared inputs, from a pool that is redrawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepesi.contracts import LowRankLeadField, as_tensors
@@ -13,8 +14,10 @@ from deepesi.data_gen.keys import key_entropy
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 from deepesi.physics.montage import ScalpPoints, displace, standard_montage
-from deepesi.physics.noise import white_noise_cov
+from deepesi.physics.noise import brain_noise_cov, white_noise_cov
 from deepesi.physics.template import NOMINAL_SKULL_CONDUCTIVITY, Template
+
+Array = NDArray[np.float64]
 
 #: Displaced copies kept of every electrode of a set-up; each example takes one per electrode.
 N_COPIES = 64
@@ -63,7 +66,9 @@ class SetupRanges:
 
     Args:
         montages: Names of MNE's standard montages; a set-up has one, drawn uniformly.
-        noise_level: Standard deviation of white sensor noise, V, drawn log-uniformly.
+        noise_level: RMS of the noise per channel, V, drawn log-uniformly.
+        brain_noise: Least and largest share of the noise power that is background activity of the
+            cortex, drawn uniformly; the rest is white sensor noise.
         displacement: Mean displacement of an electrode along the scalp, m.
         nominal_skull_conductivity: What the analyst assumes, S/m.
 
@@ -74,6 +79,7 @@ class SetupRanges:
 
     montages: Sequence[str] = ("biosemi64",)
     noise_level: tuple[float, float] = (2e-7, 2e-6)
+    brain_noise: tuple[float, float] = (0.0, 0.0)
     displacement: float = 0.005
     nominal_skull_conductivity: float = NOMINAL_SKULL_CONDUCTIVITY
 
@@ -84,6 +90,11 @@ class SetupRanges:
             raise ValueError(
                 f"SetupRanges: noise_level {self.noise_level} must be an ascending range of volts "
                 "below 1e-3 (1 microvolt is 1e-6)."
+            )
+        if not 0 <= self.brain_noise[0] <= self.brain_noise[1] < 1:
+            raise ValueError(
+                f"SetupRanges: brain_noise {self.brain_noise} must be an ascending range of shares "
+                "within 0-1, 1 left out: without sensor noise the covariance loses its rank."
             )
         if not 0 <= self.displacement < 0.03:
             raise ValueError(
@@ -108,13 +119,8 @@ def draw_setup(
     """Draw one set-up on a template head."""
     montage = str(rng.choice(list(ranges.montages)))
     names, electrodes = _electrodes(template, montage)
-    level = float(np.exp(rng.uniform(*np.log(ranges.noise_level))))
-    head = template.head(
-        names,
-        electrodes,
-        noise_cov=white_noise_cov(len(names), level),
-        skull_conductivity=ranges.nominal_skull_conductivity,
-    )
+    head = template.head(names, electrodes, skull_conductivity=ranges.nominal_skull_conductivity)
+    head = replace(head, noise_cov=draw_noise_cov(head, ranges, rng))
     family = template.family
     copies = displace(
         electrodes.positions,
@@ -144,6 +150,24 @@ def draw_setup(
         scalp_modes=tensors["scalp_modes"],
         source_modes=tensors["source_modes"],
     )
+
+
+def draw_noise_cov(head: HeadModel, ranges: SetupRanges, rng: np.random.Generator) -> Array:
+    """White sensor noise plus cortical background whose power varies smoothly over the cortex.
+
+    The logarithm of the power is a random field of ten plane waves of 6-20 cm, with a standard
+    deviation of 1.5.
+    """
+    level = float(np.exp(rng.uniform(*np.log(ranges.noise_level))))
+    share = rng.uniform(*ranges.brain_noise)
+    direction = rng.normal(size=(10, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    waves = 2 * np.pi * direction / rng.uniform(0.06, 0.2, size=(10, 1))
+    phase = rng.uniform(0, 2 * np.pi, size=10)
+    field = np.cos(head.source_pos @ waves.T + phase).sum(axis=1) * np.sqrt(2 / 10)
+    power = np.repeat(np.exp(1.5 * field), head.space.n_orient)
+    white = white_noise_cov(head.n_channels, level)
+    return (1 - share) * white + share * brain_noise_cov(head.leadfield, level, power)
 
 
 class SetupPool:

@@ -40,7 +40,7 @@ class Scenario:
     Args:
         name: Of the scenario.
         snr_db: SNRs, dB; the same sources, lead fields and noise (but for its size) at each.
-        n_examples: Examples per SNR, drawn in batches of at most 100.
+        n_examples: Examples per SNR, drawn in batches of at most 256.
         sources: What sources are drawn.
         setups: What set-ups are drawn from.
         skull_conductivity: Lowest and highest true conductivity, S/m.
@@ -72,7 +72,7 @@ class Scenario:
         self, template: Template, snr_db: float, models: Sequence[InverseModel]
     ) -> Iterator[Batch]:
         """The test batches at one SNR, with the head inputs these models declare."""
-        size = min(self.n_examples, 100)
+        size = min(self.n_examples, 256)
         recordings = SimulatedRecordings(
             template,
             self.sources,
@@ -130,7 +130,9 @@ class Benchmark(NamedTuple):
     worked_example: WorkedExample
 
 
-def bootstrap_interval(values: Array, seed: int = 0, n_resamples: int = 2000) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Array, seed: int = 0, n_resamples: int = 2000
+) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean."""
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(values), size=(n_resamples, len(values)))
@@ -180,9 +182,16 @@ def run_benchmark(
                 interval = bootstrap_interval(array)
                 rows.append(
                     Row(
-                        name, scenario.name, float(snr_db), n_sources, metric,
-                        float(array.mean()), *interval, float(np.median(array)), len(array),
-                    )  # fmt: skip
+                        name,
+                        scenario.name,
+                        float(snr_db),
+                        n_sources,
+                        metric,
+                        float(array.mean()),
+                        *interval,
+                        float(np.median(array)),
+                        len(array),
+                    )
                 )
     assert worked is not None, "a scenario has at least one SNR"
     return Benchmark(rows, worked)

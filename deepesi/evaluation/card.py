@@ -10,7 +10,11 @@ from deepesi.evaluation.table import layout
 
 
 def write_card(
-    path: Path, name: str, config: Mapping[str, Any], rows: Sequence[Row], export: Mapping[str, float]
+    path: Path,
+    name: str,
+    config: Mapping[str, Any],
+    rows: Sequence[Row],
+    export: Mapping[str, float],
 ) -> None:
     """Write the model card.
 

@@ -33,8 +33,9 @@ def snr_curves(rows: Sequence[Row]) -> Figure:
             ax.fill_between(
                 snr, [r.ci_low for r in own], [r.ci_high for r in own], color=colour, alpha=0.15
             )
+        ax.set_xticks(snr)
         better = "higher" if METRICS[metric].higher_is_better else "lower"
-        ax.set(xlabel="SNR (dB)", ylabel=f"{TITLES[metric][0]}, {better} is better")
+        ax.set(xlabel="SNR (dB)", ylabel=f"{TITLES[metric]}, {better} is better")
         ax.spines[["top", "right"]].set_visible(False)
         if not METRICS[metric].higher_is_better:
             ax.set_ylim(bottom=0)
@@ -54,7 +55,7 @@ def worked_example_figure(worked: WorkedExample, mesh: DisplayMesh) -> Figure:
     peaks = batch.scene.peaks[index].numpy()
     peaks = peaks[peaks >= 0]
     views = best_views(int(true.argmax()), len(true), mesh)
-    figure = Figure(figsize=(2.3 * (len(maps) + 1), 4.4), layout="constrained")
+    figure = Figure(figsize=(round(2.4 * (len(maps) + 1)), 5), layout="constrained")
     axes = figure.subplots(2, len(maps) + 1)
     eeg = batch.eeg[index].double().numpy()
     sample = int((eeg**2).sum(axis=0).argmax())
@@ -89,7 +90,7 @@ def write_report(
     """
     import mne
 
-    report = mne.Report(title="deepesi benchmark", verbose="error")
+    report = mne.Report(title="deepesi benchmark", image_format="png", verbose="error")
     lines = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in facts.items())
     report.add_html(f"<table class='table table-sm'>{lines}</table>", title="What was measured")
     report.add_html(html_table(benchmark.rows), title="Table")
@@ -100,7 +101,7 @@ def write_report(
         worked_example_figure(benchmark.worked_example, mesh),
         title="One worked example",
         caption="The first test example at the middle SNR, not chosen. Each map has its own colour "
-        "range, bare cortex below 15 % of its maximum; ring: true peak.",
+        "range, bare cortex below 25 % of its maximum; ring: true peak.",
     )
     partial = path.with_suffix(".partial.html")
     report.save(partial, open_browser=False, overwrite=True, verbose="error")

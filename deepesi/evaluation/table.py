@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from deepesi.evaluation.benchmark import METRICS, Row
 
-#: Column title and number format of each metric.
+#: Title and decimals of each metric.
 TITLES = {
-    "localization_error": ("localization error (mm)", "{:.1f}"),
-    "nemd": ("nEMD", "{:.3f}"),
-    "auc": ("AUC", "{:.3f}"),
-    "spatial_dispersion": ("spatial dispersion (mm)", "{:.1f}"),
+    "localization_error": "loc. error (mm)",
+    "nemd": "nEMD",
+    "auc": "AUC",
+    "spatial_dispersion": "dispersion (mm)",
 }
+DECIMALS = {"localization_error": 1, "nemd": 3, "auc": 3, "spatial_dispersion": 1}
 
 
 def best_method(rows: Sequence[Row], metric: str) -> str | None:
@@ -30,13 +32,15 @@ def best_method(rows: Sequence[Row], metric: str) -> str | None:
 
 def cell(row: Row) -> str:
     """``mean [low, high]``."""
-    form = TITLES[row.metric][1]
-    return f"{form.format(row.value)} [{form.format(row.ci_low)}, {form.format(row.ci_high)}]"
+    value, low, high = (
+        f"{x:.{DECIMALS[row.metric]}f}" for x in (row.value, row.ci_low, row.ci_high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def layout(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     """Header and lines ``(text, is best)``: one line per SNR and method."""
-    header = ["SNR (dB)", "method", *(TITLES[m][0] for m in METRICS)]
+    header = ["SNR (dB)", "method", *(TITLES[m] for m in METRICS)]
     lines = []
     for snr_db in dict.fromkeys(row.snr_db for row in rows):
         here = [row for row in rows if row.snr_db == snr_db]
@@ -56,9 +60,11 @@ def layout(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]
 def rich_table(rows: Sequence[Row]) -> Table:
     """For the terminal; bold where a method is best beyond the intervals."""
     header, lines = layout(rows)
-    table = Table(title="mean [95 % bootstrap interval]; bold: best, intervals do not overlap")
+    table = Table(
+        title="mean [95 % bootstrap interval]; bold: best, intervals do not overlap", box=SIMPLE
+    )
     for number, title in enumerate(header):
-        table.add_column(title, justify="left" if number == 1 else "right", no_wrap=number < 2)
+        table.add_column(title, justify="left" if number == 1 else "right", no_wrap=True)
     previous = None
     for line in lines:
         if previous not in (None, line[0][0]):
@@ -73,7 +79,9 @@ def html_table(rows: Sequence[Row]) -> str:
     header, lines = layout(rows)
     head = "".join(f"<th>{title}</th>" for title in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{'<b>' + t + '</b>' if best else t}</td>" for t, best in line) + "</tr>"
+        "<tr>"
+        + "".join(f"<td>{'<b>' + t + '</b>' if best else t}</td>" for t, best in line)
+        + "</tr>"
         for line in lines
     )
     return (

@@ -40,7 +40,11 @@ class Contract:
             | {
                 "contract_version": CONTRACT_VERSION,
                 "head_inputs": [d.to_json() for d in self.head_inputs],
-                "eeg": {"unit": "V", "reference": "average", "shape": ["batch", "channels", "times"]},
+                "eeg": {
+                    "unit": "V",
+                    "reference": "average",
+                    "shape": ["batch", "channels", "times"],
+                },
                 "output": {"unit": "A m", "shape": ["batch", "dipoles", "times"]},
             }
         )

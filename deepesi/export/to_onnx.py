@@ -1,5 +1,6 @@
 """Exports an inverse model to ONNX, with its contract in the metadata, and measures the result."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,15 +62,19 @@ def export_onnx(
     with torch.no_grad():
         has_std = model(eeg, inputs).std is not None
     names = ("batch", "channels", "times", "dipoles", "edges")
-    sizes: dict[str, Any] = {name: torch.export.Dim.DYNAMIC for name in names}
+    sizes: dict[str, Any] = dict.fromkeys(names, torch.export.Dim.DYNAMIC)
     if model.bound_to_space:
         sizes |= {"dipoles": None, "edges": None}
-    shapes = tuple({i: sizes[a] for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations)
+    shapes = tuple(
+        {i: sizes[a] for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations
+    )
+    for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(exporter).setLevel(logging.ERROR)
     program = torch.onnx.export(
-        _Graph(model, has_std),
+        _Graph(model, has_std).eval(),
         (eeg, *inputs.values()),
         input_names=["eeg", *inputs],
-        output_names=["mean", "std"][: 1 + has_std],
+        output_names=["dipole_mean", "dipole_std"][: 1 + has_std],
         dynamic_shapes=({i: sizes[a] for i, a in enumerate(names[:3])}, shapes),
         dynamo=True,
         opset_version=OPSET,

@@ -19,10 +19,19 @@ class SurfaceLaplacian(LossTerm):
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """See the class."""
-        edges, space = batch.inputs[self.edges.key], batch.head.space
+        space = batch.head.space
+        mean_of_neighbours = _neighbour_mean(batch.inputs[self.edges.key], space.n_sources)
         values = estimate.mean.unflatten(1, (space.n_sources, space.n_orient))
-        from_, to = torch.cat([edges, edges.flip(1)]).unbind(1)
-        degree = torch.bincount(from_, minlength=space.n_sources).clamp(min=1)
-        total = torch.zeros_like(values).index_add(1, from_, values[:, to])
-        roughness = values - total / degree[:, None, None]
-        return roughness.square().sum((1, 2, 3)) / batch.sources.square().sum((1, 2))
+        columns = values.transpose(0, 1).flatten(1)
+        roughness = columns - torch.sparse.mm(mean_of_neighbours.to(columns.dtype), columns)
+        per_example = roughness.unflatten(1, (len(values), -1)).square().sum((0, 2))
+        return per_example / batch.sources.square().sum((1, 2))
+
+
+def _neighbour_mean(edges: Tensor, n_sources: int) -> Tensor:
+    """Sparse ``D⁻¹A`` ``(S, S)`` of the edges ``(E, 2)``."""
+    pairs = torch.cat([edges, edges.flip(1)]).T
+    degree = torch.bincount(pairs[0], minlength=n_sources)
+    weights = 1.0 / degree[pairs[0]]
+    shape = (n_sources, n_sources)
+    return torch.sparse_coo_tensor(pairs, weights, shape, check_invariants=False).coalesce()

@@ -27,7 +27,7 @@ class NormalizedL2(LossTerm):
 
 
 class CosineDistance(LossTerm):
-    r"""``1 − ⟨ĵ, j⟩ / (‖ĵ‖ ‖j‖)``: blind to the scale of the estimate, 1 for an estimate of zero."""
+    r"""``1 − ⟨ĵ, j⟩ / (‖ĵ‖ ‖j‖)``: blind to the scale of ``ĵ``, 1 for an estimate of zero."""
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """See the class."""

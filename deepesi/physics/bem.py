@@ -29,7 +29,7 @@ Faces = NDArray[np.int64]
 log = logging.getLogger(__name__)
 
 #: Vertices per hemisphere of the nested icosahedral subdivisions of fsaverage5.
-ICO_VERTICES = {"ico2": 162, "ico3": 642, "ico4": 2562}
+ICO_VERTICES = {"ico1": 42, "ico2": 162, "ico3": 642, "ico4": 2562}
 CONDUCTIVITY_RANGE = (0.002, 0.03)
 SCALP_CONDUCTIVITY, BRAIN_CONDUCTIVITY = 0.33, 0.33
 SOURCE_DEPTH = 0.002  # least distance of a source from the inner skull, m
@@ -104,7 +104,7 @@ def read_anatomy(spacing: str, skull_spacing: str) -> Anatomy:
     from mne.transforms import apply_trans, invert_transform
     from nilearn.datasets import load_fsaverage
 
-    folder = Path(mne.__file__).parent / "data" / "fsaverage"
+    folder = Path(str(mne.__file__)).parent / "data" / "fsaverage"
     mri_head = invert_transform(mne.read_trans(folder / "fsaverage-trans.fif"))
     scalp = mne.read_bem_surfaces(folder / "fsaverage-head.fif", verbose="error")[0]
     inner = mne.read_bem_surfaces(folder / "fsaverage-inner_skull-bem.fif", verbose="error")[0]

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 def chebyshev_nodes(low: float, high: float, n_nodes: int) -> Array:
-    """Chebyshev nodes of the first kind in ``log(low)..log(high)``, as conductivities, ascending."""
+    """Chebyshev nodes of the first kind in the logarithm, as conductivities, ascending."""
     angles = (2 * np.arange(n_nodes, 0, -1) - 1) * np.pi / (2 * n_nodes)
     middle, half = np.log(low * high) / 2, np.log(high / low) / 2
     return np.asarray(np.exp(middle + half * np.cos(angles)))

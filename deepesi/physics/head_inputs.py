@@ -18,7 +18,7 @@ from scipy.interpolate import RBFInterpolator
 from deepesi.physics.graph import mesh_edges
 from deepesi.physics.head import HeadModel, average_reference
 from deepesi.physics.linear_inverse import linear_inverse
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import denoiser, whitener
 
 Array = NDArray[np.float64]
 #: Length of each axis of a prepared array: a number, or the name of a size the head decides.
@@ -42,8 +42,8 @@ class HeadInput(ABC):
         """Shape; sizes that depend on the head are ``"channels"``, ``"dipoles"``, ``"edges"``."""
 
     @abstractmethod
-    def compute(self, head: HeadModel) -> Array:
-        """The array, float64."""
+    def compute(self, head: HeadModel) -> NDArray[Any]:
+        """The array, float64 (or int64 where it holds numbers of vertices)."""
 
     def to_json(self) -> dict[str, Any]:
         """Class name and parameters."""
@@ -74,7 +74,7 @@ class HeadInput(ABC):
         return known[name](**parameters)
 
 
-def prepare(declarations: Iterable[HeadInput], head: HeadModel) -> dict[str, Array]:
+def prepare(declarations: Iterable[HeadInput], head: HeadModel) -> dict[str, NDArray[Any]]:
     """Compute all declared inputs for one head, each once."""
     return {d.key: d.compute(head) for d in dict.fromkeys(declarations)}
 
@@ -83,7 +83,7 @@ def prepare(declarations: Iterable[HeadInput], head: HeadModel) -> dict[str, Arr
 class Whitener(HeadInput):
     """Symmetric whitening matrix ``(C, C)``, 1/V."""
 
-    axes: ClassVar[Axes] = ("channels", "channels")  # type: ignore[misc]
+    axes: ClassVar[Axes] = ("channels", "channels")
 
     def compute(self, head: HeadModel) -> Array:
         """See `deepesi.physics.noise.whitener`."""
@@ -94,7 +94,7 @@ class Whitener(HeadInput):
 class NoiseLevel(HeadInput):
     """RMS noise per channel after average referencing ``(1,)``, V."""
 
-    axes: ClassVar[Axes] = (1,)  # type: ignore[misc]
+    axes: ClassVar[Axes] = (1,)
 
     def compute(self, head: HeadModel) -> Array:
         """See `HeadModel.noise_level`."""
@@ -109,7 +109,7 @@ class SourceUnit(HeadInput):
     the lead field and the noise, and scale with the data as the contract demands.
     """
 
-    axes: ClassVar[Axes] = (1,)  # type: ignore[misc]
+    axes: ClassVar[Axes] = (1,)
 
     def compute(self, head: HeadModel) -> Array:
         """RMS noise over the median RMS column of the lead field."""
@@ -123,7 +123,7 @@ class Gain(HeadInput):
 
     whitened: bool = False
 
-    axes: ClassVar[Axes] = ("channels", "dipoles")  # type: ignore[misc]
+    axes: ClassVar[Axes] = ("channels", "dipoles")
 
     def compute(self, head: HeadModel) -> Array:
         """The lead field, whitened if declared so."""
@@ -137,13 +137,21 @@ class TopographicMatrix(HeadInput):
     Electrodes are laid on the plane by the azimuthal equidistant projection about the centre of a
     sphere of the head's size; thin-plate splines interpolate between them. Pixels farther than
     one and a half electrode distances from every electrode are zero, so nothing is extrapolated.
+
+    Attributes:
+        height: Rows ``H``.
+        width: Columns ``W``.
+        denoise_snr_db: If given, what is drawn is not the potential but its posterior mean, the
+            noise covariance known and sources independent at this SNR; see `denoiser`.
+
     """
 
     height: int = 12
     width: int = 12
+    denoise_snr_db: float | None = None
 
     @property
-    def axes(self) -> Axes:  # type: ignore[override]
+    def axes(self) -> Axes:
         """``(H·W, C)``."""
         return (self.height * self.width, "channels")
 
@@ -158,6 +166,8 @@ class TopographicMatrix(HeadInput):
         reach = 1.5 * np.median(distance.min(axis=1))
         nearest = np.linalg.norm(pixels[:, None] - flat[None], axis=-1).min(axis=1)
         matrix = np.where((nearest <= reach)[:, None], spline(pixels), 0.0)
+        if self.denoise_snr_db is not None:
+            matrix = matrix @ denoiser(head.leadfield, head.noise_cov, self.denoise_snr_db)
         return average_reference(matrix, axis=1)
 
 
@@ -195,7 +205,7 @@ class LinearInverse(HeadInput):
     n_steps: int = 17
 
     @property
-    def axes(self) -> Axes:  # type: ignore[override]
+    def axes(self) -> Axes:
         """``(L, D, C)``."""
         return (self.n_steps, "dipoles", "channels")
 
@@ -217,8 +227,8 @@ class LinearInverse(HeadInput):
 class MeshEdges(HeadInput):
     """Edges of the source mesh ``(E, 2)``, each once: the pairs a Laplacian smooths over."""
 
-    axes: ClassVar[Axes] = ("edges", 2)  # type: ignore[misc]
+    axes: ClassVar[Axes] = ("edges", 2)
 
-    def compute(self, head: HeadModel) -> Array:
+    def compute(self, head: HeadModel) -> NDArray[Any]:
         """See `deepesi.physics.graph.mesh_edges`."""
         return mesh_edges(head.space.faces)

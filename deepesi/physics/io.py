@@ -1,4 +1,4 @@
-"""Recordings and forward solutions of MNE-Python to head models; the border where data are checked."""
+"""Recordings and forward solutions of MNE-Python to head models, checked at this border."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
         ValueError: NaN or infinite samples, or an amplitude that is not one of volts.
 
     """
-    broken = ~np.isfinite(data).all(axis=1)
+    broken = np.asarray(~np.isfinite(data).all(axis=1))
     if broken.any():
         names = [n for n, b in zip(ch_names, broken, strict=True) if b]
         raise ValueError(

@@ -61,7 +61,7 @@ def project_to_mesh(points: Array, vertices: Array, faces: NDArray[np.int64]) ->
     """
     shape, flat = points.shape[:-1], points.reshape(-1, 3)
     tree = cKDTree(vertices[faces].mean(axis=1))
-    _, candidates = tree.query(flat, k=min(16, len(faces)))
+    _, candidates = tree.query(flat, k=range(1, min(16, len(faces)) + 1))
     triangles = faces[candidates]
     corners = vertices[triangles]
     weights = _closest_on_triangle(

@@ -19,6 +19,32 @@ def white_noise_cov(n_channels: int, noise_level: float) -> Array:
     return noise_level**2 * average_reference(np.eye(n_channels))
 
 
+def brain_noise_cov(leadfield: Array, noise_level: float, power: Array) -> Array:
+    """Covariance ``(C, C)`` (V²) of independent activity everywhere on the cortex.
+
+    Args:
+        leadfield: ``(C, D)``, V/(A m), average-referenced.
+        noise_level: RMS over channels as `white_noise_cov` of this level would have, V.
+        power: Relative power of each source component ``(D,)``, not negative.
+
+    """
+    cov = (leadfield * power) @ leadfield.T
+    return cov * noise_level**2 * (len(cov) - 1) / np.trace(cov)
+
+
+def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
+    """Matrix ``S (S + C)⁻¹`` ``(C, C)``: the posterior mean of the potential under noise ``C``.
+
+    ``S`` is the covariance of the potential of independent sources of equal strength, scaled to
+    the SNR (power ratio). The result is still a topography in volts, which whitened data are not.
+    """
+    signal = leadfield @ leadfield.T
+    signal *= 10 ** (snr_db / 10) * np.trace(noise_cov) / np.trace(signal)
+    values, vectors = np.linalg.eigh(signal + noise_cov)
+    values, vectors = values[1:], vectors[:, 1:]
+    return np.asarray(signal @ (vectors / values) @ vectors.T)
+
+
 def whitener(noise_cov: Array) -> Array:
     """Symmetric whitening matrix ``W`` ``(C, C)``, 1/V.
 

@@ -79,7 +79,7 @@ class Template:
         noise_cov: Array | None = None,
         skull_conductivity: float = NOMINAL_SKULL_CONDUCTIVITY,
     ) -> HeadModel:
-        """This head with these electrodes; noise is white with 1 µV unless a covariance is given."""
+        """This head with these electrodes; without a covariance, noise is white, 1 µV."""
         if noise_cov is None:
             noise_cov = white_noise_cov(len(ch_names), 1e-6)
         return HeadModel.referenced(
@@ -93,7 +93,7 @@ class Template:
         )
 
     def electrodes(self, positions: Array) -> ScalpPoints:
-        """Electrodes ``(C, 3)`` (m, head frame of their own head) scaled and put onto this scalp."""
+        """Electrodes ``(C, 3)`` (m, frame of their own head) fitted onto this scalp."""
         return fit_to_scalp(positions, self.family.scalp_pos, self.family.scalp_faces)
 
     def montage_head(self, montage: str) -> HeadModel:
@@ -143,7 +143,7 @@ def save_template(path: Path, template: Template) -> str:
     }
     arrays["fingerprint"] = np.array(_digest(arrays))
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)
     return str(arrays["fingerprint"])
 

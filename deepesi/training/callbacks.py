@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from deepesi.contracts import Batch
 
@@ -28,8 +29,23 @@ class Throughput(Callback):
         """Count the batch; show the rate and the learning rate."""
         self._examples += len(batch.eeg) * trainer.world_size
         elapsed = time.perf_counter() - self._start
-        rate = {"samples/s": self._examples / elapsed, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        rate = {
+            "samples/s": self._examples / elapsed,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
         pl_module.log_dict(rate, prog_bar=True, on_step=True)
+
+
+class ValidationLine(Callback):
+    """Prints one line per validation, which a log file or a cluster keeps."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Step, objective, metrics, speed."""
+        names = ("loss", "val/loss", "val/localization_error", "val/nemd", "samples/s")
+        logged = trainer.callback_metrics
+        values = (f"{name} {float(logged[name]):.4g}" for name in names if name in logged)
+        if trainer.is_global_zero:
+            print(f"step {trainer.global_step}/{trainer.max_steps}: {', '.join(values)}")
 
 
 def checkpoints(folder: Path, every_n_steps: int) -> list[ModelCheckpoint]:
@@ -45,4 +61,4 @@ def checkpoints(folder: Path, every_n_steps: int) -> list[ModelCheckpoint]:
 
 def progress_bar() -> RichProgressBar:
     """Rich progress bar that keeps finished epochs out of the way."""
-    return RichProgressBar(leave=False)
+    return RichProgressBar(leave=False, theme=RichProgressBarTheme(metrics_format=".3g"))

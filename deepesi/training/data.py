@@ -1,8 +1,9 @@
-"""RecordingStream: simulated recordings as a Lightning data module that resumes where it stopped."""
+"""Simulated recordings as a Lightning data module that resumes where it stopped."""
 
 from collections.abc import Iterator
 
 from lightning import LightningDataModule
+from torch.utils.data import DataLoader
 
 from deepesi.contracts import Batch
 from deepesi.data_gen.generator import SimulatedRecordings
@@ -68,6 +69,6 @@ class RecordingStream(LightningDataModule):
         """The stream from the current global step on."""
         return TrainStream(self.train, self)
 
-    def val_dataloader(self) -> list[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """The same batches every time."""
-        return self.validation_set
+        return DataLoader(self.validation_set, batch_size=None)  # type: ignore[arg-type]

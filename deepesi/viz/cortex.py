@@ -26,7 +26,7 @@ VIEWS = {
 }
 GYRUS, SULCUS = 0.82, 0.66
 #: Values below this share of the maximum leave the cortex bare.
-THRESHOLD = 0.15
+THRESHOLD = 0.25
 
 
 def draw_cortex(
@@ -60,7 +60,9 @@ def draw_cortex(
     order = np.argsort((positions[faces] @ eye).mean(axis=1))
     faces, light = faces[order], (0.6 + 0.4 * towards[front])[order]
 
-    level = mesh.interpolate(values)[hemisphere] / maximum if maximum > 0 else np.zeros(len(positions))
+    level = (
+        mesh.interpolate(values)[hemisphere] / maximum if maximum > 0 else np.zeros(len(positions))
+    )
     level = np.clip(level[faces].mean(axis=1), 0, 1)
     grey = np.where(mesh.sulci[hemisphere], SULCUS, GYRUS)[faces].mean(axis=1)
     colour = np.repeat(grey[:, None], 3, axis=1)
@@ -82,7 +84,12 @@ def draw_cortex(
         own = marks[(marks // n_sources) == hemisphere] - hemisphere * n_sources
         visible = own[normals_at(mesh, hemisphere)[own] @ eye > 0.25]
         ax.scatter(
-            *flat[visible].T, s=70, facecolors="none", edgecolors="#00e5ff", linewidths=1.6, zorder=3
+            *flat[visible].T,
+            s=70,
+            facecolors="none",
+            edgecolors="#00e5ff",
+            linewidths=1.6,
+            zorder=3,
         )
     ax.autoscale_view()
     ax.set_aspect("equal")

@@ -1,0 +1,108 @@
+"""Shared heads and recordings; shape checking switched on for every module above the ground."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(
+    [f"deepesi.{name}" for name in ("contracts", "models", "baselines", "losses")],
+    "beartype.beartype",
+)
+
+import mne  # noqa: E402
+
+from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
+from deepesi.data_gen.setups import SetupRanges  # noqa: E402
+from deepesi.data_gen.sources import PatchSources  # noqa: E402
+from deepesi.physics.bem import read_anatomy  # noqa: E402
+from deepesi.physics.family import LeadFieldFamily  # noqa: E402
+from deepesi.physics.template import Template, load_template, save_template  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--freeze",
+        action="store_true",
+        help="write the reference estimates anew, then look at them",
+    )
+
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "mne-sample"
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """Folder of the MNE sample recordings, where they are at hand."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the MNE sample recordings are not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def template() -> Template:
+    return load_template()
+
+
+@pytest.fixture(scope="session")
+def toy_path(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head of 84 sources on disk: the ico-1 vertices of the packaged one."""
+    anatomy = read_anatomy("ico1", "ico2")
+    rows = np.r_[0:42, 642:684]
+    family = template.family
+    toy = Template(
+        family=LeadFieldFamily(
+            family.scalp_pos,
+            family.scalp_faces,
+            family.conductivities,
+            family.conductivity_range,
+            family.scalp_modes,
+            family.source_modes[rows],
+        ),
+        space=anatomy.space,
+        source_pos=template.source_pos[rows],
+        source_normals=template.source_normals[rows],
+        source_mni=template.source_mni[rows],
+        display=anatomy.display,
+        n_moved=0,
+        fingerprint="",
+    )
+    path = tmp_path_factory.mktemp("head") / "toy.npz"
+    save_template(path, toy)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy(toy_path: Path) -> Template:
+    return load_template(toy_path)
+
+
+@pytest.fixture
+def simulate(toy: Template):
+    """Draws batches on the toy head, 16 channels unless told otherwise."""
+
+    def make(declarations=(), template=toy, montage="biosemi16", **settings) -> SimulatedRecordings:
+        defaults = {"batch_size": 8, "pool_size": 1, "pool_period": 1}
+        sources = settings.pop("sources", PatchSources(radius=(0.03, 0.06)))
+        ranges = settings.pop("setups", SetupRanges(montages=[montage]))
+        return SimulatedRecordings(
+            template, sources, ranges, list(declarations), **(defaults | settings)
+        )
+
+    return make
+
+
+def make_evoked(montage: str = "biosemi32", n_times: int = 30, seed: int = 0) -> mne.EvokedArray:
+    """An evoked response of noise around 1 µV with the positions of a montage."""
+    positions = mne.channels.make_standard_montage(montage)
+    info = mne.create_info(positions.ch_names, 250.0, "eeg")
+    info.set_montage(positions)
+    data = np.random.default_rng(seed).normal(scale=1e-6, size=(len(info.ch_names), n_times))
+    return mne.EvokedArray(data, info, tmin=0.0, nave=4, comment="noise")
+
+
+def make_covariance(info: mne.Info, level: float = 2e-6) -> mne.Covariance:
+    """White noise covariance of single trials."""
+    names = [info["ch_names"][i] for i in mne.pick_types(info, eeg=True, exclude=[])]
+    return mne.Covariance(level**2 * np.eye(len(names)), names, [], [], nfree=1000)

@@ -1,0 +1,143 @@
+"""One suite over every inverse model of the package; a model without a recipe here fails it."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deepesi
+from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.contracts import InverseModel, as_tensors
+from deepesi.export.adapter import OnnxModel
+from deepesi.export.session import as_feeds, open_model
+from deepesi.export.to_onnx import check_parity, export_onnx
+from deepesi.models.convdip import ConvDip
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.linear_inverse import METHODS
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    model = ConvDip(n_dipoles=84, height=8, width=8, hidden=32)
+    # Outputs of order one instead of the near-zero start, so that deviations would show.
+    torch.nn.init.normal_(model.last.weight)
+    return model
+
+
+RECIPES = {"ConvDip": network} | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
+
+
+@pytest.fixture(params=[*RECIPES, "OnnxModel"])
+def model(request, toy, tmp_path):
+    if request.param != "OnnxModel":
+        return RECIPES[request.param]().eval()
+    export_onnx(network(), toy.montage_head("biosemi16"), tmp_path / "model.onnx")
+    return OnnxModel(tmp_path / "model.onnx")
+
+
+def apply(model, eeg, head):
+    with torch.no_grad():
+        return model(eeg, as_tensors(prepare(model.head_inputs, head))).mean
+
+
+def subclasses(kind):
+    for child in kind.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def test_every_model_of_the_package_is_tested():
+    for module in pkgutil.walk_packages(deepesi.__path__, "deepesi."):
+        importlib.import_module(module.name)
+    found = {
+        k for k in subclasses(InverseModel)
+        if k.__module__.startswith("deepesi.") and not inspect.isabstract(k)
+    }  # fmt: skip
+    assert found == {type(make()) for make in RECIPES.values()} | {OnnxModel}
+
+
+def test_shape_and_declaration(model, simulate):
+    batch = simulate(model.head_inputs, montage="biosemi32", n_times=5).batch(0)
+    estimate = model(batch.eeg, batch.inputs)
+    assert estimate.mean.shape == (8, 84, 5)
+    assert torch.isfinite(estimate.mean).all()
+    assert (estimate.mean.std(dim=1) > 0).all()
+    assert estimate.std is None or (estimate.std >= 0).all()
+
+
+def test_channel_order_does_not_matter(model, simulate):
+    batch = simulate(model.head_inputs, n_times=3).batch(0)
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = batch.head.pick([batch.head.ch_names[i] for i in order])
+    first = apply(model, batch.eeg, batch.head)
+    second = apply(model, batch.eeg[:, order], shuffled)
+    assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
+
+
+@pytest.mark.parametrize("factor", [1e-3, 7.0])
+def test_joint_scaling(model, simulate, factor):
+    batch = simulate(model.head_inputs, n_times=3).batch(0)
+    louder = replace(batch.head, noise_cov=factor**2 * batch.head.noise_cov)
+    first = apply(model, batch.eeg, batch.head)
+    second = apply(model, factor * batch.eeg, louder)
+    assert torch.allclose(factor * first, second, rtol=1e-3, atol=1e-4 * second.abs().max().item())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_state_dict_round_trip(name, simulate):
+    model, again = RECIPES[name]().eval(), RECIPES[name]().eval()
+    for parameter in again.parameters():
+        torch.nn.init.zeros_(parameter)
+    again.load_state_dict(model.state_dict())
+    batch = simulate(model.head_inputs).batch(0)
+    assert torch.equal(model(batch.eeg, batch.inputs).mean, again(batch.eeg, batch.inputs).mean)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, tmp_path):
+    model = RECIPES[name]().eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(model, toy.montage_head("biosemi16"), path)
+    for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
+        batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
+        assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unbound_models_follow_the_source_space(method, toy, template, tmp_path):
+    path = tmp_path / "model.onnx"
+    export_onnx(MinimumNorm(method), toy.montage_head("biosemi16"), path)
+    head = template.montage_head("biosemi16")
+    opened = open_model(path)
+    eeg = np.random.default_rng(0).normal(scale=1e-6, size=(1, 16, 2))
+    (mean,) = opened.run(eeg, as_feeds(prepare(opened.contract.head_inputs, head)))
+    assert mean.shape == (1, 1284, 2)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_frozen_reference(name, simulate, request):
+    """Drift of a model, the head, the generator or the head inputs shows here.
+
+    After an intended change run with ``--freeze`` and say so in the change log.
+    """
+    found = summary(RECIPES[name]().eval(), simulate)
+    known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+    if request.config.getoption("--freeze"):
+        REFERENCE.write_text(json.dumps(known | {name: found}, indent=1) + "\n")
+        pytest.skip("reference written anew")
+    assert found == pytest.approx(known[name], rel=1e-3)
+
+
+def summary(model, simulate):
+    """A few numbers of a fixed batch, in nA m."""
+    batch = simulate(model.head_inputs, montage="biosemi32", seed=11, n_times=2).batch(3)
+    values = 1e9 * apply(model, batch.eeg, batch.head)
+    return [*values[0, ::28, 0].tolist(), values.abs().mean().item(), values.square().mean().item()]

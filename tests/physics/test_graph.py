@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from deepesi.physics import graph
+
+# An octahedron of radius 1, counter-clockwise from outside.
+CORNERS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], float)
+FACES = np.array(
+    [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]]
+)
+
+
+def test_laplacian_is_value_minus_mean_of_neighbours():
+    laplacian = graph.mesh_laplacian(FACES, 6)
+    assert np.allclose(laplacian @ np.ones(6), 0)
+    assert np.allclose(laplacian @ np.eye(6)[0], [1, 0, -0.25, -0.25, -0.25, -0.25])
+
+
+def test_laplacian_of_a_lone_vertex_is_zero():
+    assert np.allclose((graph.mesh_laplacian(FACES, 7) @ np.ones(7)), 0)
+
+
+def test_geodesic_distance_follows_edges():
+    distance = graph.geodesic_distances(CORNERS, FACES)
+    assert distance[0, 2] == pytest.approx(np.sqrt(2))
+    assert distance[0, 1] == pytest.approx(2 * np.sqrt(2))
+    assert np.allclose(distance, distance.T)
+
+
+def test_hemispheres_are_infinitely_far_apart(template):
+    distance = graph.geodesic_distances(template.source_pos, template.space.faces)
+    assert np.isinf(distance[:642, 642:]).all()
+    assert np.isfinite(distance[:642, :642]).all()
+
+
+def test_normals_point_outwards():
+    assert np.allclose(graph.vertex_normals(CORNERS, FACES), CORNERS)
+
+
+def test_inside_and_outside():
+    points = np.array([[0, 0, 0], [0.3, 0.3, 0.3], [0.4, 0.4, 0.4], [2, 0, 0]])
+    assert graph.is_inside(points, CORNERS, FACES).tolist() == [True, True, False, False]

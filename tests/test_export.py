@@ -1,0 +1,342 @@
+"""The exported file as a contract: what the runtime refuses, and that nothing is left half-done."""
+
+import subprocess
+import sys
+
+import mne
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from deepesi.app.evaluate import load_any
+from deepesi.app.export import export_path
+from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.export.contract import METADATA_KEY, Contract
+from deepesi.export.runtime import Inverse
+from deepesi.export.session import open_model
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.convdip import ConvDip
+from deepesi.physics.linear_inverse import linear_inverse
+from tests.conftest import make_covariance, make_evoked
+
+
+@pytest.fixture(scope="module")
+def eloreta(tmp_path_factory):
+    return export_path(
+        "eloreta", tmp_path_factory.mktemp("x") / "e.onnx", "fsaverage-ico3", "biosemi32"
+    )
+
+
+@pytest.fixture(scope="module")
+def convdip(tmp_path_factory, template):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("x") / "c.onnx"
+    export_onnx(ConvDip(1284, hidden=16), template.montage_head("biosemi32"), path)
+    return path
+
+
+@pytest.fixture
+def evoked():
+    return make_evoked()
+
+
+def test_contract_travels_in_the_file(convdip, template):
+    contract = open_model(convdip).contract
+    assert contract.space_name == "fsaverage-ico3"
+    assert contract.space_fingerprint == template.space.fingerprint
+    assert contract.head_inputs == ConvDip(1284).head_inputs
+    assert not contract.has_std
+
+
+def test_estimate_is_the_kernel_of_the_recordings_own_set_up(eloreta, evoked, template):
+    """Positions, covariance, number of trials and reference all reach the kernel."""
+    covariance = make_covariance(evoked.info)
+    prepared = Inverse.load(eloreta).for_recording(evoked.info, covariance, nave=evoked.nave)
+    found = prepared.apply(evoked).stc.data
+    positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
+    head = template.head(
+        evoked.ch_names, template.electrodes(positions), covariance["data"] / evoked.nave
+    )
+    data = evoked.data - evoked.data.mean(axis=0)
+    power = (data**2).sum() / data.shape[1] / 31 / (2e-6**2 / 4) - 1
+    snr_db = np.clip(2.5 * np.round(10 * np.log10(max(power, 1e-3)) / 2.5), -10, 30)
+    kernel = linear_inverse(head.leadfield, head.noise_cov, 10 ** (-snr_db / 10), "eLORETA")
+    assert np.allclose(found, kernel @ data, rtol=1e-3, atol=1e-4 * np.abs(found).max())
+
+
+def test_bad_channels_are_left_out(eloreta, evoked):
+    evoked.data[3] = 1e-4
+    evoked.info["bads"] = [evoked.ch_names[3]]
+    inverse = Inverse.load(eloreta)
+    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info))
+    with_bad = prepared.apply(evoked).stc.data
+    dropped = evoked.copy().drop_channels(evoked.ch_names[3])
+    again = inverse.for_recording(dropped.info, make_covariance(dropped.info)).apply(dropped)
+    assert evoked.ch_names[3] not in prepared.ch_names
+    assert np.allclose(with_bad, again.stc.data, rtol=1e-4, atol=1e-6 * np.abs(with_bad).max())
+
+
+def test_reference_of_the_recording_does_not_matter(convdip, evoked):
+    inverse = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    first = inverse.apply(evoked).stc.data
+    evoked.data -= evoked.data[5]
+    assert np.allclose(
+        first, inverse.apply(evoked).stc.data, rtol=1e-3, atol=1e-5 * abs(first).max()
+    )
+
+
+def test_prepared_head_comes_back(convdip, evoked, tmp_path):
+    inverse = Inverse.load(convdip)
+    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info))
+    prepared.save(tmp_path / "head.npz")
+    again = inverse.for_prepared(tmp_path / "head.npz")
+    assert np.array_equal(prepared.apply(evoked).stc.data, again.apply(evoked).stc.data)
+
+
+def test_prepared_head_of_another_model_is_refused(convdip, eloreta, evoked, tmp_path):
+    prepared = Inverse.load(eloreta).for_recording(evoked.info, make_covariance(evoked.info))
+    prepared.save(tmp_path / "head.npz")
+    with pytest.raises(
+        ValueError, match="holds the prepared inputs .*linear_inverse.*Write it again"
+    ):
+        Inverse.load(convdip).for_prepared(tmp_path / "head.npz")
+
+
+def refused(model, evoked, message, covariance=None, forward=None):
+    covariance = covariance or make_covariance(evoked.info)
+    with pytest.raises(ValueError, match=message):
+        Inverse.load(model).for_recording(evoked.info, covariance, forward).apply(evoked)
+
+
+def test_meg_only(convdip, evoked):
+    covariance = make_covariance(evoked.info)
+    evoked.set_channel_types(dict.fromkeys(evoked.ch_names, "mag"), verbose="error")
+    refused(convdip, evoked, "no EEG channels, only mag", covariance)
+
+
+def test_all_channels_bad(convdip, evoked):
+    covariance = make_covariance(evoked.info)
+    evoked.info["bads"] = list(evoked.ch_names)
+    refused(convdip, evoked, "all 32 EEG channels are marked bad", covariance)
+
+
+def test_fewer_than_eight_channels(convdip, evoked):
+    evoked.pick(evoked.ch_names[:7])
+    refused(convdip, evoked, "7 good EEG channels .* expected at least 8")
+
+
+def test_no_positions(convdip, evoked):
+    evoked.info["chs"][4]["loc"][:3] = np.nan
+    refused(convdip, evoked, r"1 of 32 EEG channels have no position: \['FC1'\].*set_montage")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite(convdip, evoked, value):
+    evoked.data[2, 5] = value
+    refused(convdip, evoked, rf"NaN or infinite samples in channels \['{evoked.ch_names[2]}'\]")
+
+
+@pytest.mark.parametrize(("factor", "guess"), [(1e6, "microvolts"), (1e-6, "kilovolts, or a flat")])
+def test_other_units(convdip, evoked, factor, guess):
+    evoked.data *= factor
+    refused(convdip, evoked, rf"the data range from .* to .*look like {guess}")
+
+
+def test_covariance_of_other_channels(convdip, evoked):
+    other = mne.Covariance(np.eye(3), ["X1", "X2", "X3"], [], [], nfree=9)
+    refused(convdip, evoked, r"32 of the 32 good EEG channels .* not in it: .*'X1'", other)
+
+
+def test_covariance_of_the_wrong_rank(convdip, evoked):
+    factor = np.random.default_rng(0).normal(scale=1e-6, size=(32, 20))
+    poor = mne.Covariance(factor @ factor.T, evoked.ch_names, [], [], nfree=20)
+    refused(convdip, evoked, "of 32 channels has rank 20, expected 31.*regularize", poor)
+
+
+def test_covariance_that_is_not_finite(convdip, evoked):
+    broken = mne.Covariance(np.full((32, 32), np.nan), evoked.ch_names, [], [], nfree=20)
+    refused(convdip, evoked, "holds NaN or infinite values", broken)
+
+
+def sphere_forward(ch_names, evoked):
+    """A forward solution on a small surface source space with channels renamed."""
+    info = evoked.copy().rename_channels(dict(zip(evoked.ch_names, ch_names, strict=True))).info
+    rr = 0.05 * np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]]) + [0, 0, 0.04]
+    sides = []
+    for number in (101, 102):
+        surface = mne.surface.complete_surface_info(
+            {"rr": rr, "tris": np.array([[0, 1, 2], [1, 3, 2], [0, 2, 3], [0, 3, 1]]), "np": 4,
+             "ntri": 4, "nn": rr / np.linalg.norm(rr, axis=1, keepdims=True)}, copy=False,
+            verbose="error",
+        )  # fmt: skip
+        surface |= {
+            "id": number, "type": "surf", "coord_frame": np.array(4, np.int32), "nuse": 4,
+            "inuse": np.ones(4, int), "vertno": np.arange(4), "use_tris": surface["tris"],
+            "nuse_tri": 4, "nearest": None, "dist": None, "pinfo": None, "patch_inds": None,
+            "nearest_dist": None, "dist_limit": None, "subject_his_id": "toy",
+        }  # fmt: skip
+        sides.append(surface)
+    sides[1]["rr"] = rr * [1, 1, 0.9]
+    src = mne.SourceSpaces(sides, info={})
+    sphere = mne.make_sphere_model((0, 0, 0.04), 0.095, info=info, verbose="error")
+    return mne.make_forward_solution(info, None, src, sphere, meg=False, verbose="error")
+
+
+def test_own_forward_solution(eloreta, evoked):
+    forward = sphere_forward(evoked.ch_names, evoked)
+    prepared = Inverse.load(eloreta).for_recording(
+        evoked.info, make_covariance(evoked.info), forward
+    )
+    result = prepared.apply(evoked)
+    assert result.stc.data.shape == (8, 30)
+    assert prepared.space.name == "toy-surface"
+
+
+def test_forward_without_a_common_channel(eloreta, evoked):
+    forward = sphere_forward([f"Q{i}" for i in range(32)], evoked)
+    refused(eloreta, evoked, "no channel in common.*rename_channels", forward=forward)
+
+
+def test_forward_with_too_few_common_channels(eloreta, evoked):
+    names = [*evoked.ch_names[:5], *(f"Q{i}" for i in range(27))]
+    refused(eloreta, evoked, "only 5 good EEG channels", forward=sphere_forward(names, evoked))
+
+
+def test_forward_that_lacks_good_channels(eloreta, evoked):
+    names = [*evoked.ch_names[:31], "Q"]
+    forward = sphere_forward(names, evoked)
+    refused(
+        eloreta, evoked, rf"not in it: \['{evoked.ch_names[31]}'\].*mark these", forward=forward
+    )
+
+
+def test_network_on_another_source_space(convdip, evoked):
+    forward = sphere_forward(evoked.ch_names, evoked)
+    refused(convdip, evoked, "belongs to the source space fsaverage-ico3.*has toy", forward=forward)
+
+
+def test_head_of_another_source_space(convdip, toy):
+    with pytest.raises(ValueError, match="belongs to the source space fsaverage-ico3"):
+        Inverse.load(convdip).prepare_for(toy.montage_head("biosemi32"))
+
+
+def test_evaluating_a_file_of_another_source_space(convdip, toy):
+    with pytest.raises(ValueError, match="belongs to the source space fsaverage-ico3.*head.name"):
+        load_any(convdip, toy)
+
+
+def test_recording_that_changed_since_it_was_prepared(convdip, evoked):
+    prepared = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    evoked.info["bads"] = [evoked.ch_names[0]]
+    with pytest.raises(ValueError, match=rf"lacks \['{evoked.ch_names[0]}'\]"):
+        prepared.apply(evoked)
+
+
+def test_live_frames_of_another_shape(convdip, evoked):
+    prepared = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    with pytest.raises(ValueError, match=r"data of shape \(31, 1\), expected \(32 channels"):
+        prepared.estimate(evoked.data[:31, :1])
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+def test_truncated_file(convdip, tmp_path, keep):
+    content = convdip.read_bytes()
+    size = int(keep * len(content)) if isinstance(keep, float) else keep
+    (tmp_path / "short.onnx").write_bytes(content[:size])
+    with pytest.raises(
+        ValueError, match=r"short.onnx: (not a readable ONNX|an ONNX model, but not)"
+    ):
+        open_model(tmp_path / "short.onnx")
+
+
+def test_file_of_others(tmp_path):
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy")
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "o.onnx")
+    with pytest.raises(ValueError, match="not one exported by deepesi"):
+        open_model(tmp_path / "o.onnx")
+
+
+def test_file_that_was_altered(convdip, tmp_path):
+    proto = onnx.load(convdip)
+    text = proto.metadata_props[0].value
+    assert proto.metadata_props[0].key == METADATA_KEY
+    for value, message in (
+        ("{", "metadata is not JSON"),
+        ("{}", "contract has version None"),
+        (text.replace('"contract_version": 1', '"contract_version": 9'), "version 9"),
+        (text.replace('"montages"', '"mountains"'), r"lacks \['montages'\]"),
+        (text.replace('"height": 12', '"height": 11'), "not those its contract declares"),
+    ):
+        proto.metadata_props[0].value = value
+        onnx.save(proto, tmp_path / "a.onnx")
+        with pytest.raises(ValueError, match=message):
+            open_model(tmp_path / "a.onnx")
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        open_model(tmp_path / "none.onnx")
+
+
+def test_contract_round_trip(convdip):
+    contract = open_model(convdip).contract
+    assert Contract.from_json(contract.to_json(), "x") == contract
+
+
+def test_interrupted_export_leaves_no_file(toy, tmp_path, monkeypatch):
+    """The exporter fails in the checker, the last step before the file is written."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(onnx.checker, "check_model", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(MinimumNorm(), toy.montage_head("biosemi16"), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_export_keeps_the_old_file(toy, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    monkeypatch.setattr(
+        type(path), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        export_onnx(MinimumNorm(), toy.montage_head("biosemi16"), path)
+    assert path.read_text() == "old"
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "lightning", "hydra", "onnx", "jaxtyping", "sklearn", "pandas"):
+    sys.modules[name] = None
+from deepesi.app.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_apply_and_prepare_without_torch(convdip, evoked, tmp_path):
+    evoked.save(tmp_path / "x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save(tmp_path / "x-cov.fif", verbose="error")
+    common = [str(convdip), "x-ave.fif", "--noise-cov", "x-cov.fif"]
+    for arguments in (
+        ["prepare", *common, "--nave", "4", "--out", "head.npz"],
+        ["apply", *common, "--out", "stc"],
+        ["apply", str(convdip), "x-ave.fif", "--prepared", "head.npz", "--out", "live"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH, *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "MNI (" in done.stdout
+    written = {p.name for p in tmp_path.iterdir()}
+    assert {"stc-lh.stc", "stc-rh.stc", "stc.png", "live-lh.stc", "live.png", "head.npz"} <= written
+    one, two = (mne.read_source_estimate(tmp_path / n) for n in ("stc", "live"))
+    assert one.subject is None or one.subject == "fsaverage"
+    assert np.array_equal(one.data, two.data)
+    assert not [n for n in written if "partial" in n]

@@ -1,0 +1,205 @@
+"""Training on the toy head: every path in seconds, killed and resumed runs included."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra
+import lightning
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException, InstantiationException
+from omegaconf import OmegaConf
+
+from deepesi.app.train import fit, run
+from deepesi.contracts import Estimate
+from deepesi.losses.base import WeightedSum
+from deepesi.losses.supervised import NormalizedL1
+from deepesi.training.data import RecordingStream
+from deepesi.training.module import InverseTraining
+from deepesi.training.weights import load_network, save_network
+
+TOY = [
+    "model.hidden=16",
+    "model.height=6",
+    "model.width=6",
+    "data.batch_size=4",
+    "data.setups.montages=[biosemi16]",
+    "data.sources.radius=[0.03,0.06]",
+    "trainer.steps_per_epoch=10",
+    "trainer.max_steps=2",
+    "trainer.checkpoint_every=1",
+    "scenario.n_examples=4",
+    "scenario.snr_db=[10]",
+    "scenario.setups.montages=[biosemi16]",
+    "scenario.sources.radius=[0.03,0.06]",
+]
+
+
+def compose(toy_path: Path, run_dir: Path, *overrides: str):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        return hydra.compose(
+            "train",
+            [*TOY, f"head.name={toy_path}", "name=toy", f"logger.save_dir={run_dir}", *overrides],
+        )
+
+
+def weights(checkpoint: Path):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def test_the_whole_road(toy_path, tmp_path, capsys):
+    run(compose(toy_path, tmp_path), tmp_path)
+    expected = (
+        "config.yaml checkpoints/last.ckpt checkpoints/best.ckpt metrics.csv model/model.yaml "
+        "model/weights.safetensors benchmark.csv report.html export/model.onnx export/head.npz "
+        "export/card.md"
+    )
+    for name in expected.split():
+        assert (tmp_path / name).stat().st_size > 0, name
+    assert not list(tmp_path.rglob("*partial*"))
+    printed = capsys.readouterr().out
+    for part in ("localization error", "ConvDip", "eLORETA", "largest deviation", "deepesi apply"):
+        assert part in printed
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    for name in ("cosine", "reprojection", "laplacian"):
+        assert {f"train/raw/{name}", f"train/weighted/{name}", f"val/raw/{name}"} <= set(header)
+    assert {"loss", "lr", "samples/s", "val/localization_error", "val/nemd"} <= set(header)
+
+
+def test_same_seed_same_weights(toy, toy_path, tmp_path):
+    for name in "ab":
+        fit(compose(toy_path, tmp_path / name, "seed=5"), toy, tmp_path / name)
+    first, second = (weights(tmp_path / n / "checkpoints" / "last.ckpt") for n in "ab")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path):
+    """SIGKILL in mid-epoch, then ``ckpt=``: bit for bit the weights of a run never killed."""
+
+    def start(folder: Path, *overrides: str) -> subprocess.Popen:
+        command = [
+            sys.executable, "-m", "deepesi.app.cli", "train", *TOY, f"head.name={toy_path}",
+            "name=toy", f"hydra.run.dir={folder}", "trainer.steps_per_epoch=60",
+            "trainer.max_steps=100", "baselines=[eloreta]", *overrides,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    whole = start(tmp_path / "whole")
+    killed = start(tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    step = 0
+    while step < 5 or step % 60 == 0:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None, killed.stdout.read()
+        if checkpoint.exists():
+            step = torch.load(checkpoint, weights_only=True)["global_step"]
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    stopped_at = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert 0 < stopped_at < 100
+    resumed = start(tmp_path / "resumed", f"ckpt={checkpoint}")
+    for process in (whole, resumed):
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+    first, second = (
+        weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "resumed")
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resumed_stream_begins_at_the_global_step(simulate):
+    data = RecordingStream(simulate(seed=1), simulate(seed=1, split="validation"), 10, 1)
+    data.trainer = type("Trainer", (), {"global_step": 23, "global_rank": 0})()
+    steps = [batch.scene.key[3] for batch in data.train_dataloader()]
+    assert steps == list(range(23, 30))
+
+
+def test_splits_must_not_mix(simulate):
+    with pytest.raises(
+        ValueError, match=r"expected the splits 'train' and 'validation', got 'test'"
+    ):
+        RecordingStream(simulate(split="test"), simulate(split="validation"))
+
+
+def test_checkpoint_of_another_model_is_refused(toy, toy_path, tmp_path):
+    best = fit(compose(toy_path, tmp_path), toy, tmp_path)
+    other = compose(toy_path, tmp_path / "b", "model.hidden=24", f"ckpt={best}")
+    with pytest.raises(ValueError, match=r"another model: model is .*'hidden': 16.*'hidden': 24"):
+        fit(other, toy, tmp_path / "b")
+
+
+def test_foreign_checkpoint_is_refused(toy, tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="not written by deepesi"):
+        load_network(tmp_path / "x.ckpt", toy.space)
+
+
+def test_network_of_another_source_space_is_refused(toy, template, toy_path, tmp_path):
+    best = fit(compose(toy_path, tmp_path), toy, tmp_path)
+    with pytest.raises(ValueError, match="trained for the source space fsaverage-ico1"):
+        load_network(best, template.space)
+
+
+def test_saved_network_comes_back(toy, toy_path, tmp_path, simulate):
+    best = fit(compose(toy_path, tmp_path), toy, tmp_path)
+    model, identity = load_network(best, toy.space)
+    save_network(model, identity, tmp_path / "model")
+    again, _ = load_network(tmp_path, toy.space)
+    batch = simulate(model.head_inputs).batch(0)
+    assert torch.equal(model(batch.eeg, batch.inputs).mean, again(batch.eeg, batch.inputs).mean)
+
+
+def test_absent_network_says_what_to_give(toy, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        load_network(tmp_path / "none.ckpt", toy.space)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no model.yaml; give a run directory"):
+        load_network(tmp_path / "empty", toy.space)
+
+
+def test_unknown_key_is_refused(toy_path, tmp_path):
+    with pytest.raises(ConfigCompositionException, match="data.montage"):
+        compose(toy_path, tmp_path, "data.montage=biosemi64")
+
+
+def test_unknown_key_of_a_constructor_is_refused(toy, toy_path, tmp_path):
+    config = compose(toy_path, tmp_path, "+model.n_heads=4")
+    with pytest.raises(InstantiationException, match="n_heads"):
+        fit(config, toy, tmp_path)
+
+
+def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
+    class Broken(NormalizedL1):
+        def forward(self, estimate: Estimate, batch):
+            return super().forward(estimate, batch) * float("nan")
+
+    config = OmegaConf.create({"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84})
+    model = hydra.utils.instantiate(config)
+    module = InverseTraining(
+        model, WeightedSum({"l1": Broken()}, {"l1": 1.0}), {}, toy.space, 1e-3, 0.0, 1, 2, 0
+    )
+    data = RecordingStream(
+        simulate(model.head_inputs), simulate(model.head_inputs, split="validation"), 2, 1
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0.*ckpt=PATH"):
+        trainer.fit(module, data)
+
+
+def test_wandb_offline(toy, toy_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = compose(toy_path, tmp_path, "logger=wandb")
+    fit(config, toy, tmp_path)
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
