@@ -80,7 +80,7 @@ def test_csv_is_long_format(benchmark, tmp_path):
 def test_report_is_self_contained(benchmark, toy, tmp_path):
     write_report(benchmark, toy.display, {"seed": "0"}, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    for part in ("Error against SNR", "One worked example", "localization error (mm)", "eLORETA"):
+    for part in ("Error against SNR", "One worked example", "loc. error (mm)", "eLORETA"):
         assert part in text
     assert text.count("data:image/") >= 2
     assert 'src="http' not in text

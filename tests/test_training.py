@@ -29,9 +29,11 @@ TOY = [
     "data.batch_size=4",
     "data.setups.montages=[biosemi16]",
     "data.sources.radius=[0.03,0.06]",
-    "trainer.steps_per_epoch=10",
+    "trainer.steps_per_epoch=2",
+    "trainer.validation_batch_size=4",
     "trainer.max_steps=2",
     "trainer.checkpoint_every=1",
+    "trainer.log_every=1",
     "scenario.n_examples=4",
     "scenario.snr_db=[10]",
     "scenario.setups.montages=[biosemi16]",
@@ -62,7 +64,7 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
         assert (tmp_path / name).stat().st_size > 0, name
     assert not list(tmp_path.rglob("*partial*"))
     printed = capsys.readouterr().out
-    for part in ("localization error", "ConvDip", "eLORETA", "largest deviation", "deepesi apply"):
+    for part in ("loc. error", "ConvDip", "eLORETA", "largest deviation", "deepesi apply"):
         assert part in printed
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
     for name in ("cosine", "reprojection", "laplacian"):
@@ -83,7 +85,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path):
     def start(folder: Path, *overrides: str) -> subprocess.Popen:
         command = [
             sys.executable, "-m", "deepesi.app.cli", "train", *TOY, f"head.name={toy_path}",
-            "name=toy", f"hydra.run.dir={folder}", "trainer.steps_per_epoch=60",
+            "name=toy", f"hydra.run.dir={folder}", "trainer.steps_per_epoch=50",
             "trainer.max_steps=100", "baselines=[eloreta]", *overrides,
         ]  # fmt: skip
         return subprocess.Popen(
@@ -96,7 +98,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path):
     checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
     step = 0
-    while step < 5 or step % 60 == 0:
+    while step < 5 or step % 50 == 0:
         assert time.monotonic() < deadline
         assert killed.poll() is None, killed.stdout.read()
         if checkpoint.exists():
@@ -174,6 +176,12 @@ def test_unknown_key_is_refused(toy_path, tmp_path):
 def test_unknown_key_of_a_constructor_is_refused(toy, toy_path, tmp_path):
     config = compose(toy_path, tmp_path, "+model.n_heads=4")
     with pytest.raises(InstantiationException, match="n_heads"):
+        fit(config, toy, tmp_path)
+
+
+def test_steps_that_would_never_be_validated_are_refused(toy, toy_path, tmp_path):
+    config = compose(toy_path, tmp_path, "trainer.max_steps=3")
+    with pytest.raises(ValueError, match="max_steps=3 is not a multiple of .*steps_per_epoch=2"):
         fit(config, toy, tmp_path)
 
 

@@ -98,10 +98,14 @@ def apply(
             f"({evoked.times[0]:g} to {evoked.times[-1]:g} s)."
         )
     result = inverse.apply(evoked)
-    power = np.where(inside, result.eeg.std(axis=0), -math.inf)
+    power = ((inverse.whitener @ result.eeg) ** 2).mean(axis=0)
+    power = np.where(inside, power, -math.inf)
     sample = int(power.argmax())
     where = peak_position(result, inverse, sample)
-    yield f"strongest scalp field at {1e3 * evoked.times[sample]:.0f} ms; strongest source: {where}"
+    yield (
+        f"strongest at {1e3 * evoked.times[sample]:.0f} ms (whitened power {power[sample]:.1f} times "
+        f"the noise); strongest source there: {where}"
+    )
     yield from write(result, inverse, evoked, sample, where, out)
 
 

@@ -47,7 +47,7 @@ def compare(
         }
         write_report(benchmark, template.display, facts, run_dir / "report.html")
     # Never narrower than the table: a wrapped table cannot be read, a long line can.
-    Console(width=max(console.width, 100)).print(rich_table(benchmark.rows))
+    Console(width=max(console.width, 112)).print(rich_table(benchmark.rows))
     return benchmark
 
 

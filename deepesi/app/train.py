@@ -36,7 +36,7 @@ def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, d
     """The network of a configuration, and that configuration with the head's sizes filled in."""
     if OmegaConf.is_missing(config, "n_dipoles"):
         config.n_dipoles = template.space.n_dipoles
-    return hydra.utils.instantiate(config), plain(config)
+    return hydra.utils.instantiate(config, _convert_="all"), plain(config)
 
 
 def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
@@ -60,6 +60,12 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         )
 
     settings = config.trainer
+    if settings.max_steps % settings.steps_per_epoch:
+        raise ValueError(
+            f"train: trainer.max_steps={settings.max_steps} is not a multiple of "
+            f"trainer.steps_per_epoch={settings.steps_per_epoch}, so the last steps would never be "
+            "validated. Change one of them."
+        )
     data = RecordingStream(
         recordings("train", config.data.batch_size),
         recordings("validation", settings.validation_batch_size),
@@ -83,11 +89,11 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         devices=settings.devices,
         precision=settings.precision,
         max_steps=settings.max_steps,
-        max_epochs=-(-settings.max_steps // settings.steps_per_epoch),
+        max_epochs=settings.max_steps // settings.steps_per_epoch,
         gradient_clip_val=settings.gradient_clip_val,
         logger=hydra.utils.instantiate(config.logger),
         callbacks=[last, best, Throughput(), ValidationLine(), progress_bar()],
-        log_every_n_steps=20,
+        log_every_n_steps=settings.log_every,
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )

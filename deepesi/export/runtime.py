@@ -13,6 +13,7 @@ from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.io import check_eeg, good_eeg_channels, head_from_forward, head_on_template
+from deepesi.physics.noise import whitener
 from deepesi.physics.template import Template, load_template
 
 if TYPE_CHECKING:
@@ -38,12 +39,22 @@ class Localization(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedInverse:
-    """A model with its inputs prepared for one recording set-up."""
+    """A model with its inputs prepared for one recording set-up.
+
+    Attributes:
+        model: The opened file.
+        feeds: Its prepared head inputs.
+        ch_names: The channels it expects, in this order.
+        space: Where its estimates live.
+        whitener: ``(C, C)``, 1/V.
+
+    """
 
     model: OpenModel
     feeds: dict[str, NDArray[Any]]
     ch_names: tuple[str, ...]
     space: SourceSpace
+    whitener: Array
 
     def estimate(self, eeg: Array) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
@@ -102,6 +113,7 @@ class PreparedInverse:
             "space_name": np.array(self.space.name),
             "space_fingerprint": np.array(self.space.fingerprint),
             "faces": self.space.faces,
+            "whitener": self.whitener,
         }
         content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
         np.savez_compressed(partial, allow_pickle=False, **content)
@@ -167,7 +179,9 @@ class Inverse:
         """
         self._check_space(head.space.name, head.space.n_sources, head.space.fingerprint)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
-        return PreparedInverse(self.model, feeds, head.ch_names, head.space)
+        return PreparedInverse(
+            self.model, feeds, head.ch_names, head.space, whitener(head.noise_cov)
+        )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
         """Use what `PreparedInverse.save` wrote.
@@ -189,7 +203,9 @@ class Inverse:
         space = SourceSpace(str(content["space_name"]), vertices, content["faces"])
         self._check_space(space.name, space.n_sources, space.fingerprint)
         feeds = {key.removeprefix("input/"): content[key] for key in found}
-        return PreparedInverse(self.model, feeds, tuple(content["ch_names"].tolist()), space)
+        return PreparedInverse(
+            self.model, feeds, tuple(content["ch_names"].tolist()), space, content["whitener"]
+        )
 
     def _check_space(self, name: str, n_sources: int, fingerprint: str) -> None:
         if self.contract.space_fingerprint not in (None, fingerprint):

@@ -6,7 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+)
 
 from deepesi.export.contract import METADATA_KEY, Contract
 
@@ -44,7 +49,7 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except (InvalidProtobuf, InvalidGraph, Fail) as error:
+    except (InvalidProtobuf, InvalidGraph, InvalidArgument, Fail) as error:
         raise ValueError(
             f"{path}: not a readable ONNX model ({str(error).splitlines()[0]}). It is truncated or "
             "another kind of file; export it again with 'deepesi export'."

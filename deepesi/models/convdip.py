@@ -22,15 +22,15 @@ class ConvDip(InverseModel):
         n_filters: Filters of the 3 x 3 convolution.
         hidden: Units of each dense layer.
         n_hidden: Number of residual blocks of two dense layers.
-        denoise_snr_db: Assumed SNRs of the denoised images beside the plain one, dB.
+        denoise_snr_db: Assumed SNR of each denoised image, dB.
 
     Raises:
         ValueError: A size is not positive.
 
     Source: Hecker et al. 2021, doi:10.3389/fnins.2021.569918 (7 x 11 image, one convolution of 8
-    filters, dense layers of 512, one output per source). Ours deviates: beside the plain
-    image stand images of the posterior mean of the potential at a few SNRs, which is how the
-    noise covariance enters (whitened channels would form no topography); images are divided by
+    filters, dense layers of 512, one output per source). Ours deviates: the images
+    are not of the potential but of its posterior mean at a few assumed SNRs, which is how the
+    noise covariance enters (whitened channels would form no topography); they are divided by
     their RMS, and that and the whitened RMS of the channels enter as numbers, so that the network
     knows the SNR and the estimate scales with the data; more filters; residual dense blocks;
     signed outputs, as sources here are signed moments along the cortical normal.
@@ -47,7 +47,7 @@ class ConvDip(InverseModel):
         n_filters: int = 16,
         hidden: int = 512,
         n_hidden: int = 2,
-        denoise_snr_db: Sequence[float] = (-5.0, 5.0),
+        denoise_snr_db: Sequence[float] = (0.0, 10.0),
     ) -> None:
         super().__init__()
         sizes = {
@@ -58,8 +58,7 @@ class ConvDip(InverseModel):
             raise ValueError(f"ConvDip: all sizes must be 1 or more, got {sizes}.")
         self.image_shape = (height, width)
         self.images = tuple(
-            TopographicMatrix(height, width, snr_db)
-            for snr_db in (None, *map(float, denoise_snr_db))
+            TopographicMatrix(height, width, snr_db) for snr_db in map(float, denoise_snr_db)
         )
         self.whitener, self.noise_level, self.unit = Whitener(), NoiseLevel(), SourceUnit()
         self.head_inputs = (*self.images, self.whitener, self.noise_level, self.unit)

@@ -32,19 +32,6 @@ def brain_noise_cov(leadfield: Array, noise_level: float, power: Array) -> Array
     return cov * noise_level**2 * (len(cov) - 1) / np.trace(cov)
 
 
-def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
-    """Matrix ``S (S + C)⁻¹`` ``(C, C)``: the posterior mean of the potential under noise ``C``.
-
-    ``S`` is the covariance of the potential of independent sources of equal strength, scaled to
-    the SNR (power ratio). The result is still a topography in volts, which whitened data are not.
-    """
-    signal = leadfield @ leadfield.T
-    signal *= 10 ** (snr_db / 10) * np.trace(noise_cov) / np.trace(signal)
-    values, vectors = np.linalg.eigh(signal + noise_cov)
-    values, vectors = values[1:], vectors[:, 1:]
-    return np.asarray(signal @ (vectors / values) @ vectors.T)
-
-
 def whitener(noise_cov: Array) -> Array:
     """Symmetric whitening matrix ``W`` ``(C, C)``, 1/V.
 
@@ -54,3 +41,18 @@ def whitener(noise_cov: Array) -> Array:
     values, vectors = np.linalg.eigh(noise_cov)
     values, vectors = values[1:], vectors[:, 1:]
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
+
+
+def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
+    """Matrix ``S (S + C)⁻¹`` ``(C, C)``: the posterior mean of the potential under noise ``C``.
+
+    ``S`` is the covariance of the potential of independent sources of equal strength, scaled so
+    that whitened signal and noise have the power ratio `snr_db`, as in `linear_inverse`. The
+    result is still a topography in volts, which whitened data are not.
+    """
+    signal = leadfield @ leadfield.T
+    white = whitener(noise_cov)
+    signal *= 10 ** (snr_db / 10) * (len(signal) - 1) / np.trace(white @ signal @ white)
+    values, vectors = np.linalg.eigh(signal + noise_cov)
+    values, vectors = values[1:], vectors[:, 1:]
+    return np.asarray(signal @ (vectors / values) @ vectors.T)

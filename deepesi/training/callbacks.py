@@ -14,8 +14,15 @@ from deepesi.contracts import Batch
 class Throughput(Callback):
     """Logs examples per second of wall time, all ranks together, since the epoch began."""
 
+    def __init__(self) -> None:
+        self._start, self._examples = time.perf_counter(), 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock (a resumed epoch does not start anew)."""
+        self._start, self._examples = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, validation left out."""
         self._start, self._examples = time.perf_counter(), 0
 
     def on_train_batch_end(

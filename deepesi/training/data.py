@@ -18,6 +18,13 @@ class TrainStream:
     def __len__(self) -> int:
         return self.data.steps_per_epoch
 
+    def state_dict(self) -> dict[str, int]:
+        """Nothing to keep: the place in the stream is the global step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to restore; tells Lightning that the stream resumes in mid-epoch."""
+
     def __iter__(self) -> Iterator[Batch]:
         trainer = self.data.trainer
         assert trainer is not None, "Lightning sets the trainer before it asks for batches."

@@ -63,6 +63,6 @@ def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str
     kind = hydra.utils.get_class(identity["model"]["_target_"])
     if not issubclass(kind, InverseModel):
         raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
-    model: InverseModel = hydra.utils.instantiate(identity["model"])
+    model: InverseModel = hydra.utils.instantiate(identity["model"], _convert_="all")
     model.load_state_dict(weights)
     return model.eval(), identity

@@ -53,7 +53,10 @@ def test_nothing_is_extrapolated(toy):
     ("declaration", "message"),
     [
         ({"type": "Telepathy"}, "does not know the head input 'Telepathy'"),
-        ({"type": "TopographicMatrix", "height": 3}, r"parameters \['height', 'width'\]"),
+        (
+            {"type": "TopographicMatrix", "height": 3},
+            r"parameters \['denoise_snr_db', 'height', 'width'\]",
+        ),
         ({}, "does not know the head input None"),
     ],
 )
