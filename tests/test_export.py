@@ -126,6 +126,15 @@ def test_fewer_than_eight_channels(convdip, evoked):
     refused(convdip, evoked, "7 good EEG channels .* expected at least 8")
 
 
+def test_projected_channels(convdip, evoked):
+    covariance = make_covariance(evoked.info)
+    projector = mne.compute_proj_evoked(evoked, n_eeg=1, verbose="error")
+    evoked.add_proj(projector, verbose="error")
+    Inverse.load(convdip).for_recording(evoked.info, covariance)
+    evoked.apply_proj(verbose="error")
+    refused(convdip, evoked, r"the projectors \['eeg-.*were applied", covariance)
+
+
 def test_no_positions(convdip, evoked):
     evoked.info["chs"][4]["loc"][:3] = np.nan
     refused(convdip, evoked, r"1 of 32 EEG channels have no position: \['FC1'\].*set_montage")

@@ -103,8 +103,8 @@ def apply(
     sample = int(power.argmax())
     where = peak_position(result, inverse, sample)
     yield (
-        f"strongest at {1e3 * evoked.times[sample]:.0f} ms (whitened power {power[sample]:.1f} times "
-        f"the noise); strongest source there: {where}"
+        f"strongest at {1e3 * evoked.times[sample]:.0f} ms, whitened power {power[sample]:.1f} "
+        f"times the noise; strongest source there: {where}"
     )
     yield from write(result, inverse, evoked, sample, where, out)
 

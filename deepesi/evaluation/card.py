@@ -31,6 +31,7 @@ def write_card(
     table += [
         "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |" for line in lines
     ]
+    share = config["data"]["setups"]["brain_noise"]
     data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
     text = f"""# {name}
 
@@ -44,11 +45,12 @@ declares. Output: dipole moments in A m along the outward cortical normal, `(bat
 - Patches: {data["sources"]["n_sources"][0]}-{data["sources"]["n_sources"][1]}, radius \
 {1e3 * data["sources"]["radius"][0]:g}-{1e3 * data["sources"]["radius"][1]:g} mm.
 - Skull {data["skull_conductivity"][0]}-{data["skull_conductivity"][1]} S/m; electrodes displaced by \
-{1e3 * data["setups"]["displacement"]:g} mm on average; white sensor noise.
+{1e3 * data["setups"]["displacement"]:g} mm on average.
+- Noise of known covariance: white at the sensors, {share[0]:g}-{share[1]:g} of its power from the cortex.
 
 ## How good it is
-Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
-lead fields than in training. Mean [95 % bootstrap interval].
+Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, white noise,
+other lead fields than in training. Mean [95 % bootstrap interval].
 
 {chr(10).join(table)}
 
@@ -57,12 +59,12 @@ on one core: {export["latency_ms"]:.2f} ms.
 
 ## Limits
 - Trained and tested on simulations of one template head. No claim about patients; not a medical device.
-- Noise in training was white; strongly coloured noise lies outside it.
+- Noise in training was stationary and its covariance known exactly; eye movements, muscles and line
+  noise were not simulated.
 - It claims no uncertainty.
 
 ## How to use it
 ```
-pip install deepesi
 deepesi apply model.onnx EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
 ```
 """

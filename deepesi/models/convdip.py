@@ -32,7 +32,7 @@ class ConvDip(InverseModel):
     are not of the potential but of its posterior mean at a few assumed SNRs, which is how the
     noise covariance enters (whitened channels would form no topography); they are divided by
     their RMS, and that and the whitened RMS of the channels enter as numbers, so that the network
-    knows the SNR and the estimate scales with the data; more filters; residual dense blocks;
+    knows the SNR and the estimate scales with the data; residual dense blocks;
     signed outputs, as sources here are signed moments along the cortical normal.
 
     """
@@ -44,7 +44,7 @@ class ConvDip(InverseModel):
         n_dipoles: int,
         height: int = 12,
         width: int = 12,
-        n_filters: int = 16,
+        n_filters: int = 8,
         hidden: int = 512,
         n_hidden: int = 2,
         denoise_snr_db: Sequence[float] = (0.0, 10.0),

@@ -22,10 +22,11 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
     """Names of the EEG channels that are not marked bad, in the order of the recording.
 
     Raises:
-        ValueError: There are none, or fewer than 8.
+        ValueError: There are none, or fewer than 8, or projectors changed their topographies.
 
     """
     import mne
+    from mne._fiff.constants import FIFF
 
     eeg = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
     if not eeg:
@@ -44,6 +45,19 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
         raise ValueError(
             f"recording: {len(good)} good EEG channels ({', '.join(good)}), expected at least "
             f"{MIN_CHANNELS}. Use a recording with more channels."
+        )
+    applied = [
+        p["desc"]
+        for p in info["projs"]
+        if p["active"]
+        and p["kind"] != FIFF.FIFFV_PROJ_ITEM_EEG_AVREF
+        and set(p["data"]["col_names"]) & set(good)
+    ]
+    if applied:
+        raise ValueError(
+            f"recording: the projectors {applied} were applied to its EEG channels, which changed "
+            "their topographies, and the lead field does not know. Use the data as they were "
+            "before (del_proj before apply_proj), or remove artifacts by ICA or regression."
         )
     return good
 

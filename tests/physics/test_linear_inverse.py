@@ -4,7 +4,7 @@ import pytest
 
 from deepesi.physics.head import average_reference
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
-from deepesi.physics.noise import white_noise_cov, whitener
+from deepesi.physics.noise import denoiser, white_noise_cov, whitener
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,15 @@ def test_whitened_noise_is_white():
     cov = average_reference(average_reference(coloured_covariance(10)), 1)
     matrix = whitener(cov)
     assert np.allclose(matrix @ cov @ matrix.T, average_reference(np.eye(10)), atol=1e-9)
+
+
+def test_denoiser_is_the_posterior_mean_of_the_potential(toy):
+    """Of sources with the prior that min-norm has at the same SNR: ``L`` times its kernel."""
+    head = toy.montage_head("biosemi32")
+    cov = average_reference(average_reference(coloured_covariance(32)), 1)
+    kernel = linear_inverse(head.leadfield, cov, 10 ** (-0.5), "MNE")
+    found = denoiser(head.leadfield, cov, 5.0)
+    assert np.allclose(found, head.leadfield @ kernel, rtol=1e-6, atol=1e-9)
 
 
 def test_white_noise_has_the_level_asked_for():
