@@ -117,7 +117,7 @@ def test_brain_noise_has_its_share_and_the_same_power(toy):
         pool = SetupPool(toy, SetupRanges(["biosemi16"], (1e-6, 1e-6), share), [], 1, 1)
         return np.linalg.eigvalsh(pool.at(0, "train", 0, 0).head.noise_cov)[1:]
 
-    white, mixed = draw((0, 0)), draw((0.8, 0.8))
+    white, mixed = draw((1, 1)), draw((0.2, 0.2))
     assert mixed.sum() == pytest.approx(white.sum())
     assert mixed[0] < 0.5 * white[0]
     assert mixed[-1] > 3 * white[-1]
@@ -137,7 +137,7 @@ def test_noise_level_is_the_drawn_one(toy):
         (lambda _: SetupRanges(montages=[]), "montages is empty"),
         (lambda _: SetupRanges(noise_level=(1, 2)), "volts below 1e-3"),
         (lambda _: SetupRanges(displacement=5), "in metres"),
-        (lambda _: SetupRanges(brain_noise=(0.5, 1.0)), "within 0-1, 1 left out"),
+        (lambda _: SetupRanges(sensor_noise=(0.0, 1.0)), "within 1e-6-1"),
         (lambda s: s(skull_conductivity=(3, 30)), "not mS/m"),
         (lambda s: s(skull_conductivity=(0.03, 0.003)), "not an ascending range"),
         (lambda s: s(snr_db=(20, 0)), "not ascending"),

@@ -67,8 +67,8 @@ class SetupRanges:
     Args:
         montages: Names of MNE's standard montages; a set-up has one, drawn uniformly.
         noise_level: RMS of the noise per channel, V, drawn log-uniformly.
-        brain_noise: Least and largest share of the noise power that is background activity of the
-            cortex, drawn uniformly; the rest is white sensor noise.
+        sensor_noise: Least and largest share of the noise power that is white sensor noise, drawn
+            log-uniformly; the rest is background activity of the cortex.
         displacement: Mean displacement of an electrode along the scalp, m.
         nominal_skull_conductivity: What the analyst assumes, S/m.
 
@@ -79,7 +79,7 @@ class SetupRanges:
 
     montages: Sequence[str] = ("biosemi64",)
     noise_level: tuple[float, float] = (2e-7, 2e-6)
-    brain_noise: tuple[float, float] = (0.0, 0.0)
+    sensor_noise: tuple[float, float] = (1.0, 1.0)
     displacement: float = 0.005
     nominal_skull_conductivity: float = NOMINAL_SKULL_CONDUCTIVITY
 
@@ -91,10 +91,10 @@ class SetupRanges:
                 f"SetupRanges: noise_level {self.noise_level} must be an ascending range of volts "
                 "below 1e-3 (1 microvolt is 1e-6)."
             )
-        if not 0 <= self.brain_noise[0] <= self.brain_noise[1] < 1:
+        if not 1e-6 <= self.sensor_noise[0] <= self.sensor_noise[1] <= 1:
             raise ValueError(
-                f"SetupRanges: brain_noise {self.brain_noise} must be an ascending range of shares "
-                "within 0-1, 1 left out: without sensor noise the covariance loses its rank."
+                f"SetupRanges: sensor_noise {self.sensor_noise} must be an ascending range of shares "
+                "within 1e-6-1: without sensor noise the covariance loses its rank."
             )
         if not 0 <= self.displacement < 0.03:
             raise ValueError(
@@ -159,7 +159,7 @@ def draw_noise_cov(head: HeadModel, ranges: SetupRanges, rng: np.random.Generato
     deviation of 1.5.
     """
     level = float(np.exp(rng.uniform(*np.log(ranges.noise_level))))
-    share = rng.uniform(*ranges.brain_noise)
+    share = float(np.exp(rng.uniform(*np.log(ranges.sensor_noise))))
     direction = rng.normal(size=(10, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     waves = 2 * np.pi * direction / rng.uniform(0.06, 0.2, size=(10, 1))
@@ -167,7 +167,7 @@ def draw_noise_cov(head: HeadModel, ranges: SetupRanges, rng: np.random.Generato
     field = np.cos(head.source_pos @ waves.T + phase).sum(axis=1) * np.sqrt(2 / 10)
     power = np.repeat(np.exp(1.5 * field), head.space.n_orient)
     white = white_noise_cov(head.n_channels, level)
-    return (1 - share) * white + share * brain_noise_cov(head.leadfield, level, power)
+    return share * white + (1 - share) * brain_noise_cov(head.leadfield, level, power)
 
 
 class SetupPool:

@@ -31,7 +31,7 @@ def write_card(
     table += [
         "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |" for line in lines
     ]
-    share = config["data"]["setups"]["brain_noise"]
+    share = config["data"]["setups"]["sensor_noise"]
     data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
     text = f"""# {name}
 
@@ -46,7 +46,7 @@ declares. Output: dipole moments in A m along the outward cortical normal, `(bat
 {1e3 * data["sources"]["radius"][0]:g}-{1e3 * data["sources"]["radius"][1]:g} mm.
 - Skull {data["skull_conductivity"][0]}-{data["skull_conductivity"][1]} S/m; electrodes displaced by \
 {1e3 * data["setups"]["displacement"]:g} mm on average.
-- Noise of known covariance: white at the sensors, {share[0]:g}-{share[1]:g} of its power from the cortex.
+- Noise of known covariance: {share[0]:g}-{share[1]:g} of its power white at the sensors, the rest from the cortex.
 
 ## How good it is
 Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, white noise,

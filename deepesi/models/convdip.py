@@ -47,7 +47,7 @@ class ConvDip(InverseModel):
         n_filters: int = 8,
         hidden: int = 512,
         n_hidden: int = 2,
-        denoise_snr_db: Sequence[float] = (0.0, 10.0),
+        denoise_snr_db: Sequence[float] = (-5.0, 5.0),
     ) -> None:
         super().__init__()
         sizes = {
