@@ -103,6 +103,30 @@ def test_wrong_arguments(eloreta, tmp_path, monkeypatch, arguments, message):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x-ave.fif", "x-cov.fif"]
 
 
+def test_unapplied_projectors_are_left_unapplied(eloreta, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked()
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    evoked.add_proj(mne.compute_proj_evoked(evoked, n_eeg=1, verbose="error"), verbose="error")
+    evoked.save("x-ave.fif", verbose="error")
+    main(["apply", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--out", "stc"])
+    assert "wrote stc.png" in capsys.readouterr().out
+
+
+def test_head_that_was_built_by_the_user(toy_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked()
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    evoked.save("x-ave.fif", verbose="error")
+    main(["export", "eloreta", "--head", str(toy_path), "--out", "e.onnx"])
+    common = ["e.onnx", "x-ave.fif", "--noise-cov", "x-cov.fif", "--head", str(toy_path)]
+    main(["apply", *common, "--out", "stc"])
+    assert mne.read_source_estimate("stc").data.shape[0] == 84
+    main(["prepare", *common, "--nave", "4", "--out", "head.npz"])
+    main(["apply", "e.onnx", "x-ave.fif", "--prepared", "head.npz", "--out", "live"])
+    assert "electrodes of a recording on fsaverage-ico1" in capsys.readouterr().out
+
+
 def test_missing_extra_is_named():
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'deepesi\[train\]'"):
         require("no_such_package", "train", "fly")

@@ -133,6 +133,7 @@ def test_noise_level_is_the_drawn_one(toy):
     ("make", "message"),
     [
         (lambda _: PatchSources(radius=(10, 25)), r"radius 10-25 .* in metres"),
+        (lambda _: PatchSources(min_distance=30), "min_distance 30 must lie within 0-0.06"),
         (lambda _: PatchSources(n_sources=(3, 1)), "n_sources must be a range from 1 upwards"),
         (lambda _: SetupRanges(montages=[]), "montages is empty"),
         (lambda _: SetupRanges(noise_level=(1, 2)), "volts below 1e-3"),

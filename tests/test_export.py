@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import mne
 import numpy as np
@@ -12,10 +14,11 @@ import torch
 from deepesi.app.evaluate import load_any
 from deepesi.app.export import export_path
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.contracts import Estimate
 from deepesi.export.contract import METADATA_KEY, Contract
 from deepesi.export.runtime import Inverse
 from deepesi.export.session import open_model
-from deepesi.export.to_onnx import export_onnx
+from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.linear_inverse import linear_inverse
 from tests.conftest import make_covariance, make_evoked
@@ -56,7 +59,9 @@ def test_estimate_is_the_kernel_of_the_recordings_own_set_up(eloreta, evoked, te
     found = prepared.apply(evoked).stc.data
     positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
     head = template.head(
-        evoked.ch_names, template.electrodes(positions), covariance["data"] / evoked.nave
+        evoked.ch_names,
+        template.electrodes(positions, evoked.ch_names),
+        covariance["data"] / evoked.nave,
     )
     data = evoked.data - evoked.data.mean(axis=0)
     power = (data**2).sum() / data.shape[1] / 31 / (2e-6**2 / 4) - 1
@@ -69,16 +74,18 @@ def test_bad_channels_are_left_out(eloreta, evoked):
     evoked.data[3] = 1e-4
     evoked.info["bads"] = [evoked.ch_names[3]]
     inverse = Inverse.load(eloreta)
-    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info))
+    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info), nave=4)
     with_bad = prepared.apply(evoked).stc.data
     dropped = evoked.copy().drop_channels(evoked.ch_names[3])
-    again = inverse.for_recording(dropped.info, make_covariance(dropped.info)).apply(dropped)
+    again = inverse.for_recording(dropped.info, make_covariance(dropped.info), nave=4).apply(
+        dropped
+    )
     assert evoked.ch_names[3] not in prepared.ch_names
     assert np.allclose(with_bad, again.stc.data, rtol=1e-4, atol=1e-6 * np.abs(with_bad).max())
 
 
 def test_reference_of_the_recording_does_not_matter(convdip, evoked):
-    inverse = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    inverse = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info), nave=4)
     first = inverse.apply(evoked).stc.data
     evoked.data -= evoked.data[5]
     assert np.allclose(
@@ -88,14 +95,16 @@ def test_reference_of_the_recording_does_not_matter(convdip, evoked):
 
 def test_prepared_head_comes_back(convdip, evoked, tmp_path):
     inverse = Inverse.load(convdip)
-    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info))
+    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info), nave=4)
     prepared.save(tmp_path / "head.npz")
     again = inverse.for_prepared(tmp_path / "head.npz")
     assert np.array_equal(prepared.apply(evoked).stc.data, again.apply(evoked).stc.data)
 
 
 def test_prepared_head_of_another_model_is_refused(convdip, eloreta, evoked, tmp_path):
-    prepared = Inverse.load(eloreta).for_recording(evoked.info, make_covariance(evoked.info))
+    prepared = Inverse.load(eloreta).for_recording(
+        evoked.info, make_covariance(evoked.info), nave=4
+    )
     prepared.save(tmp_path / "head.npz")
     with pytest.raises(
         ValueError, match="holds the prepared inputs .*linear_inverse.*Write it again"
@@ -106,7 +115,7 @@ def test_prepared_head_of_another_model_is_refused(convdip, eloreta, evoked, tmp
 def refused(model, evoked, message, covariance=None, forward=None):
     covariance = covariance or make_covariance(evoked.info)
     with pytest.raises(ValueError, match=message):
-        Inverse.load(model).for_recording(evoked.info, covariance, forward).apply(evoked)
+        Inverse.load(model).for_recording(evoked.info, covariance, forward, nave=4).apply(evoked)
 
 
 def test_meg_only(convdip, evoked):
@@ -163,6 +172,13 @@ def test_covariance_of_the_wrong_rank(convdip, evoked):
     refused(convdip, evoked, "of 32 channels has rank 20, expected 31.*regularize", poor)
 
 
+def test_covariance_in_other_units(convdip, evoked):
+    micro = mne.Covariance(4.0 * np.eye(32), evoked.ch_names, [], [], nfree=99)
+    refused(
+        convdip, evoked, r"noise covariance: .* standard deviation of 2 .*multiply by 1e-12", micro
+    )
+
+
 def test_covariance_that_is_not_finite(convdip, evoked):
     broken = mne.Covariance(np.full((32, 32), np.nan), evoked.ch_names, [], [], nfree=20)
     refused(convdip, evoked, "holds NaN or infinite values", broken)
@@ -195,7 +211,7 @@ def sphere_forward(ch_names, evoked):
 def test_own_forward_solution(eloreta, evoked):
     forward = sphere_forward(evoked.ch_names, evoked)
     prepared = Inverse.load(eloreta).for_recording(
-        evoked.info, make_covariance(evoked.info), forward
+        evoked.info, make_covariance(evoked.info), forward, nave=4
     )
     result = prepared.apply(evoked)
     assert result.stc.data.shape == (8, 30)
@@ -227,7 +243,7 @@ def test_network_on_another_source_space(convdip, evoked):
 
 def test_head_of_another_source_space(convdip, toy):
     with pytest.raises(ValueError, match="belongs to the source space fsaverage-ico3"):
-        Inverse.load(convdip).prepare_for(toy.montage_head("biosemi32"))
+        Inverse.load(convdip).prepare_for(toy.montage_head("biosemi32"), 1, "test")
 
 
 def test_evaluating_a_file_of_another_source_space(convdip, toy):
@@ -235,15 +251,52 @@ def test_evaluating_a_file_of_another_source_space(convdip, toy):
         load_any(convdip, toy)
 
 
-def test_recording_that_changed_since_it_was_prepared(convdip, evoked):
+def test_average_of_another_number_of_trials(convdip, evoked):
     prepared = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    with pytest.raises(ValueError, match="prepared for averages of 1 trials, .* one of 4"):
+        prepared.apply(evoked)
+    with pytest.raises(ValueError, match="nave must be 1 or more, got 0"):
+        Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info), nave=0)
+
+
+def test_channels_in_another_order_since_it_was_prepared(convdip, evoked):
+    inverse = Inverse.load(convdip)
+    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info), nave=4)
+    first = prepared.apply(evoked).stc.data
+    again = prepared.apply(evoked.reorder_channels(evoked.ch_names[::-1])).stc.data
+    assert np.array_equal(first, again)
+
+
+def test_damaged_prepared_head(convdip, tmp_path):
+    (tmp_path / "head.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match="not a readable head.npz"):
+        Inverse.load(convdip).for_prepared(tmp_path / "head.npz")
+
+
+def test_free_orientation_is_refused(eloreta, template):
+    head = template.montage_head("biosemi16")
+    free = replace(
+        head,
+        leadfield=np.repeat(head.leadfield, 3, axis=1),
+        space=replace(head.space, n_orient=3),
+    )
+    with pytest.raises(ValueError, match="these kernels are for fixed orientation"):
+        Inverse.load(eloreta).prepare_for(free, 1, "test")
+
+
+def test_recording_that_changed_since_it_was_prepared(convdip, evoked):
+    prepared = Inverse.load(convdip).for_recording(
+        evoked.info, make_covariance(evoked.info), nave=4
+    )
     evoked.info["bads"] = [evoked.ch_names[0]]
     with pytest.raises(ValueError, match=rf"lacks \['{evoked.ch_names[0]}'\]"):
         prepared.apply(evoked)
 
 
 def test_live_frames_of_another_shape(convdip, evoked):
-    prepared = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    prepared = Inverse.load(convdip).for_recording(
+        evoked.info, make_covariance(evoked.info), nave=4
+    )
     with pytest.raises(ValueError, match=r"data of shape \(31, 1\), expected \(32 channels"):
         prepared.estimate(evoked.data[:31, :1])
 
@@ -296,27 +349,35 @@ def test_contract_round_trip(convdip):
     assert Contract.from_json(contract.to_json(), "x") == contract
 
 
-def test_interrupted_export_leaves_no_file(toy, tmp_path, monkeypatch):
-    """The exporter fails in the checker, the last step before the file is written."""
-
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(onnx.checker, "check_model", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        export_onnx(MinimumNorm(), toy.montage_head("biosemi16"), tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
-
-
-def test_failed_export_keeps_the_old_file(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+def test_interrupted_export_leaves_no_half_file(toy, tmp_path, monkeypatch, error):
+    """Interrupted after half of the file is written: nothing is left, or the file of before."""
     path = tmp_path / "model.onnx"
-    path.write_text("old")
-    monkeypatch.setattr(
-        type(path), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
-    )
-    with pytest.raises(OSError, match="disk full"):
-        export_onnx(MinimumNorm(), toy.montage_head("biosemi16"), path)
+
+    def write_half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    for before in ([], ["model.onnx"]):
+        if before:
+            path.write_text("old")
+        with pytest.raises(type(error) if isinstance(error, Exception) else error):
+            export_onnx(MinimumNorm(), toy.montage_head("biosemi16"), path)
+        assert [p.name for p in tmp_path.iterdir()] == before
     assert path.read_text() == "old"
+
+
+def test_file_that_deviates_from_its_model_is_refused(toy, simulate, tmp_path):
+    path = tmp_path / "model.onnx"
+    export_onnx(MinimumNorm("eLORETA"), toy.montage_head("biosemi16"), path)
+    other = MinimumNorm("eLORETA")
+    other.forward = lambda eeg, inputs: Estimate(
+        1.01 * MinimumNorm.forward(other, eeg, inputs).mean
+    )
+    with pytest.raises(ValueError, match=r"deviates from MinimumNorm in torch by 9\.\de-03"):
+        check_parity(other, path, simulate([]).batch(0), n_timed=1)
 
 
 WITHOUT_TORCH = """
@@ -348,4 +409,4 @@ def test_apply_and_prepare_without_torch(convdip, evoked, tmp_path):
     one, two = (mne.read_source_estimate(tmp_path / n) for n in ("stc", "live"))
     assert one.subject is None or one.subject == "fsaverage"
     assert np.array_equal(one.data, two.data)
-    assert not [n for n in written if "partial" in n]
+    assert not [n for n in written if n.startswith(".") or "partial" in n]

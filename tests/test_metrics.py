@@ -116,5 +116,7 @@ def test_the_truth_itself_is_perfect(simulate):
     for metric in (LocalizationError(), NEMD(), AUC()):
         metric.update(Estimate(batch.sources), batch)
         scores[type(metric).__name__] = metric.compute().item()
+    # Several sources may share a maximum or shade each other, hence not zero.
+    assert scores["LocalizationError"] < 15
     assert scores["NEMD"] == pytest.approx(0, abs=1e-6)
     assert scores["AUC"] == pytest.approx(1)

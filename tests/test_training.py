@@ -14,10 +14,15 @@ import torch
 from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import OmegaConf
 
+from deepesi.app.evaluate import load_any
 from deepesi.app.train import fit, run
 from deepesi.contracts import Estimate
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import NormalizedL1
+from deepesi.physics.template import load_template
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
 from deepesi.training.weights import load_network, save_network
@@ -63,6 +68,17 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     for name in expected.split():
         assert (tmp_path / name).stat().st_size > 0, name
     assert not list(tmp_path.rglob("*partial*"))
+    paths = [tmp_path / "checkpoints" / "best.ckpt", tmp_path, tmp_path / "export" / "model.onnx"]
+    models = [load_any(path, load_template(toy_path)) for path in paths]
+    settings = {"batch_size": 3, "pool_size": 1, "pool_period": 1}
+    batch = SimulatedRecordings(
+        load_template(toy_path), PatchSources(), SetupRanges(), models[0].head_inputs, **settings
+    ).batch(0)
+    estimates = [model(batch.eeg, batch.inputs).mean for model in models]
+    assert torch.equal(estimates[0], estimates[1])
+    assert torch.allclose(
+        estimates[0], estimates[2], rtol=1e-3, atol=1e-4 * estimates[0].abs().max().item()
+    )
     printed = capsys.readouterr().out
     for part in ("loc. error", "ConvDip", "eLORETA", "largest deviation", "deepesi apply"):
         assert part in printed
@@ -79,43 +95,59 @@ def test_same_seed_same_weights(toy, toy_path, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path):
-    """SIGKILL in mid-epoch, then ``ckpt=``: bit for bit the weights of a run never killed."""
+@pytest.mark.parametrize("every", [1, 50])
+def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path, every):
+    """SIGKILL, then ``ckpt=``: bit for bit the weights of a run never killed, last and best.
+
+    Resumed from mid-epoch (a checkpoint at every step) or from the end of an epoch (every 50).
+    """
 
     def start(folder: Path, *overrides: str) -> subprocess.Popen:
         command = [
             sys.executable, "-m", "deepesi.app.cli", "train", *TOY, f"head.name={toy_path}",
             "name=toy", f"hydra.run.dir={folder}", "trainer.steps_per_epoch=50",
-            "trainer.max_steps=100", "baselines=[eloreta]", *overrides,
+            "trainer.max_steps=150", f"trainer.checkpoint_every={every}", "baselines=[eloreta]",
+            *overrides,
         ]  # fmt: skip
         return subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
+    def step_of(checkpoint: Path) -> int:
+        return torch.load(checkpoint, weights_only=True)["global_step"]
+
     whole = start(tmp_path / "whole")
     killed = start(tmp_path / "killed")
     checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
-    step = 0
-    while step < 5 or step % 50 == 0:
+    deadline, step = time.monotonic() + 120, 0
+    while step == 0 if every == 50 else step < 60:
         assert time.monotonic() < deadline
         assert killed.poll() is None, killed.stdout.read()
-        if checkpoint.exists():
-            step = torch.load(checkpoint, weights_only=True)["global_step"]
-        time.sleep(0.05)
+        step = step_of(checkpoint) if checkpoint.exists() else 0
+        time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    stopped_at = torch.load(checkpoint, weights_only=True)["global_step"]
-    assert 0 < stopped_at < 100
+    assert 50 <= step_of(checkpoint) < 150
+    assert (step_of(checkpoint) % 50 == 0) == (every == 50)
+    assert (tmp_path / "killed" / "config.yaml").exists()
     resumed = start(tmp_path / "resumed", f"ckpt={checkpoint}")
     for process in (whole, resumed):
         output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output
-    first, second = (
-        weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "resumed")
-    )
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    for name in ("last", "best"):
+        paths = [tmp_path / run / "checkpoints" / f"{name}.ckpt" for run in ("whole", "resumed")]
+        first, second = map(weights, paths)
+        assert step_of(paths[0]) == step_of(paths[1])
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resuming_with_other_settings_is_refused(toy, toy_path, tmp_path):
+    fit(compose(toy_path, tmp_path), toy, tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    other = compose(toy_path, tmp_path / "b", "seed=7", "data.batch_size=8", f"ckpt={last}")
+    with pytest.raises(ValueError, match="data.batch_size was 4, now 8; seed was 0, now 7"):
+        fit(other, toy, tmp_path / "b")
 
 
 def test_resumed_stream_begins_at_the_global_step(simulate):
@@ -193,7 +225,7 @@ def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
     config = OmegaConf.create({"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84})
     model = hydra.utils.instantiate(config)
     module = InverseTraining(
-        model, WeightedSum({"l1": Broken()}, {"l1": 1.0}), {}, toy.space, 1e-3, 0.0, 1, 2, 0
+        model, WeightedSum({"l1": Broken()}, {"l1": 1.0}), {}, toy.space, 1e-3, 0.0, 1, 2, 0, {}
     )
     data = RecordingStream(
         simulate(model.head_inputs), simulate(model.head_inputs, split="validation"), 2, 1

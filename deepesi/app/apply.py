@@ -1,7 +1,6 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepesi.export.runtime import Inverse, Localization, PreparedInverse
+from deepesi.physics.files import atomic
 from deepesi.physics.template import load_template
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def read_evoked(path: Path, condition: str | None) -> "mne.Evoked":
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
-    evokeds = mne.read_evokeds(path, verbose="error")
+    evokeds = mne.read_evokeds(path, proj=False, verbose="error")
     names = [evoked.comment for evoked in evokeds]
     if condition is None:
         if len(evokeds) > 1:
@@ -43,7 +43,12 @@ def read_evoked(path: Path, condition: str | None) -> "mne.Evoked":
 
 
 def _prepared(
-    model: Path, info: "mne.Info", noise_cov: Path | None, forward: Path | None, nave: int
+    model: Path,
+    info: "mne.Info",
+    noise_cov: Path | None,
+    forward: Path | None,
+    head: str | None,
+    nave: int,
 ) -> PreparedInverse:
     import mne
 
@@ -57,7 +62,7 @@ def _prepared(
             raise FileNotFoundError(f"there is no file {path}.")
     own = None if forward is None else mne.read_forward_solution(forward, verbose="error")
     covariance = mne.read_cov(noise_cov, verbose="error")
-    return Inverse.load(model).for_recording(info, covariance, own, nave)
+    return Inverse.load(model, head=head).for_recording(info, covariance, own, nave)
 
 
 def apply(
@@ -66,6 +71,7 @@ def apply(
     condition: str | None,
     noise_cov: Path | None,
     forward: Path | None,
+    head: str | None,
     prepared: Path | None,
     window: Sequence[float],
     out: Path,
@@ -85,9 +91,10 @@ def apply(
             "--prepared holds noise and head already; leave --noise-cov, --forward out."
         )
     if prepared is None:
-        inverse = _prepared(model, evoked.info, noise_cov, forward, evoked.nave)
+        inverse = _prepared(model, evoked.info, noise_cov, forward, head, evoked.nave)
     else:
         inverse = Inverse.load(model).for_prepared(prepared)
+        yield f"{prepared}: {inverse.origin}"
     bads = [c for c in evoked.info["bads"] if c in evoked.ch_names]
     left_out = f"left out as bad: {bads or 'none'}"
     yield f"{len(inverse.ch_names)} EEG channels, {evoked.nave} trials; {left_out}"
@@ -153,12 +160,14 @@ def write(
     for suffix, stc in (("", result.stc), ("-std", result.std)):
         if stc is None:
             continue
-        partial = out.with_name(f"{out.name}{suffix}.partial")
-        stc.save(partial, ftype="stc", overwrite=True, verbose="error")
-        for side in ("lh", "rh"):
-            final = out.with_name(f"{out.name}{suffix}-{side}.stc")
-            os.replace(partial.with_name(f"{partial.name}-{side}.stc"), final)
-            yield f"wrote {final}"
+        left, right = (out.with_name(f"{out.name}{suffix}-{side}.stc") for side in ("lh", "rh"))
+        with atomic(left) as left_partial, atomic(right) as right_partial:
+            stem = out.with_name(f".{out.name}{suffix}")
+            stc.save(stem, ftype="stc", overwrite=True, verbose="error")
+            Path(f"{stem}-lh.stc").replace(left_partial)
+            Path(f"{stem}-rh.stc").replace(right_partial)
+        yield f"wrote {left}"
+        yield f"wrote {right}"
     picture = out.with_name(f"{out.name}.png")
     save_figure(figure, picture)
     yield f"wrote {picture}"
@@ -169,6 +178,7 @@ def prepare(
     recording: Path,
     noise_cov: Path | None,
     forward: Path | None,
+    head: str | None,
     nave: int,
     out: Path,
 ) -> str:
@@ -178,6 +188,6 @@ def prepare(
     if not recording.is_file():
         raise FileNotFoundError(f"there is no recording {recording}.")
     info = mne.io.read_info(recording, verbose="error")
-    inverse = _prepared(model, info, noise_cov, forward, nave)
+    inverse = _prepared(model, info, noise_cov, forward, head, nave)
     inverse.save(out)
     return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

@@ -36,6 +36,7 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.condition,
         arguments.noise_cov,
         arguments.forward,
+        arguments.head,
         arguments.prepared,
         arguments.window,
         arguments.out,
@@ -52,6 +53,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
             arguments.recording,
             arguments.noise_cov,
             arguments.forward,
+            arguments.head,
             arguments.nave,
             arguments.out,
         )
@@ -76,6 +78,7 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
     )
+    parser.add_argument("--head", help="packaged head or .npz of 'deepesi head build'")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -123,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry of the console script; an expected error prints one line and exits with 2."""
+    """Entry of the console script; an expected error prints one line and exits with 1."""
     arguments, rest = build_parser().parse_known_args(argv)
     if arguments.command in ("train", "evaluate"):
         _hydra_entry(arguments.command)(rest)
@@ -132,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         arguments.run(arguments)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"deepesi {arguments.command}: {error}")
 
 

@@ -10,16 +10,19 @@ import hydra
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from deepesi.app.evaluate import compare, console
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
 from deepesi.evaluation.benchmark import Scenario
 from deepesi.evaluation.card import write_card
 from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.losses.base import WeightedSum
+from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
 from deepesi.training.callbacks import Throughput, ValidationLine, checkpoints, progress_bar
 from deepesi.training.data import RecordingStream
@@ -43,6 +46,8 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
     """Train and return the path of the best checkpoint."""
     torch.manual_seed(config.seed)
     model, model_config = build_model(config.model, template)
+    with atomic(run_dir / "config.yaml") as partial:
+        OmegaConf.save(config, partial, resolve=True)
     loss: WeightedSum = hydra.utils.instantiate(config.loss)
     declarations = [*model.head_inputs, *loss.head_inputs]
     draw = hydra.utils.instantiate(config.data, _convert_="all")
@@ -82,8 +87,9 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         settings.warmup_steps,
         settings.max_steps,
         config.seed,
+        {name: plain(config[name]) for name in ("data", "loss", "trainer")},
     )
-    last, best = checkpoints(run_dir / "checkpoints", settings.checkpoint_every)
+    best, last = checkpoints(run_dir / "checkpoints", settings.checkpoint_every)
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -92,7 +98,7 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         max_epochs=settings.max_steps // settings.steps_per_epoch,
         gradient_clip_val=settings.gradient_clip_val,
         logger=hydra.utils.instantiate(config.logger),
-        callbacks=[last, best, Throughput(), ValidationLine(), progress_bar()],
+        callbacks=[best, last, Throughput(), ValidationLine(), progress_bar()],
         log_every_n_steps=settings.log_every,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -102,7 +108,7 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         f"Training {type(model).__name__}, {n_weights:,} weights, {settings.max_steps} steps"
     )
     trainer.fit(module, data, ckpt_path=config.ckpt, weights_only=True)
-    return Path(best.best_model_path or last.best_model_path)
+    return Path(best.best_model_path)
 
 
 def export(
@@ -114,14 +120,12 @@ def export(
     montages: list[str],
 ) -> Parity:
     """Export, check against torch at another batch size, duration and montage, prepare a head."""
-    folder.mkdir(parents=True, exist_ok=True)
-    head = template.montage_head(scenario.setups.montages[0])
-    path = folder / "model.onnx"
-    export_onnx(model, head, path, montages, model_config)
+    montage = scenario.setups.montages[0]
+    head = template.montage_head(montage)
     probe = SimulatedRecordings(
         template,
         scenario.sources,
-        type(scenario.setups)(montages=["biosemi32"]),
+        SetupRanges(montages=["biosemi32"]),
         model.head_inputs,
         batch_size=5,
         n_times=7,
@@ -129,8 +133,12 @@ def export(
         pool_size=1,
         pool_period=1,
     )
-    parity = check_parity(model, path, probe.batch(0))
-    Inverse.load(path).prepare_for(head).save(folder / "head.npz")
+    path = folder / "model.onnx"
+    with atomic(path) as partial:
+        export_onnx(model, head, partial, montages, model_config)
+        parity = check_parity(model, partial, probe.batch(0))
+    origin = f"an example: {montage} template electrodes on {head.space.name}, white noise of 1 µV"
+    Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
     return parity
 
 
@@ -145,7 +153,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     baselines: dict[str, InverseModel] = hydra.utils.instantiate(config.baselines, _convert_="all")
     best = fit(config, template, run_dir)
-    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    if rank_zero_only.rank != 0:  # the other processes of a distributed run have done their part
+        return
     trained = time.perf_counter() - started
 
     model, identity = load_network(best, template.space)

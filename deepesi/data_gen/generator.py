@@ -60,6 +60,11 @@ class SimulatedRecordings:
         pool_period: int = 512,
         device: torch.device | str = "cpu",
     ) -> None:
+        if template.space.n_orient != 1:
+            raise ValueError(
+                "SimulatedRecordings: sources are drawn along the cortical normal, the head has "
+                f"n_orient={template.space.n_orient}. Use a head with n_orient=1."
+            )
         if not snr_db[0] <= snr_db[1]:
             raise ValueError(f"SimulatedRecordings: snr_db {tuple(snr_db)} is not ascending.")
         if not 0 < skull_conductivity[0] <= skull_conductivity[1]:

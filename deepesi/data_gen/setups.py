@@ -93,7 +93,8 @@ class SetupRanges:
             )
         if not 1e-6 <= self.sensor_noise[0] <= self.sensor_noise[1] <= 1:
             raise ValueError(
-                f"SetupRanges: sensor_noise {self.sensor_noise} must be an ascending range of shares "
+                f"SetupRanges: sensor_noise {self.sensor_noise} must be an ascending range of "
+                "shares "
                 "within 1e-6-1: without sensor noise the covariance loses its rank."
             )
         if not 0 <= self.displacement < 0.03:
@@ -106,7 +107,7 @@ class SetupRanges:
 @lru_cache(maxsize=64)
 def _electrodes(template: Template, montage: str) -> tuple[list[str], ScalpPoints]:
     names, positions = standard_montage(montage)
-    return names, template.electrodes(positions)
+    return names, template.electrodes(positions, names)
 
 
 def draw_setup(

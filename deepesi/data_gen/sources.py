@@ -48,6 +48,11 @@ class PatchSources:
             raise ValueError(
                 f"PatchSources: n_sources must be a range from 1 upwards, got {low}-{high}."
             )
+        if not 0 <= self.min_distance <= 0.06:
+            raise ValueError(
+                f"PatchSources: min_distance {self.min_distance:g} must lie within 0-0.06; it is "
+                "in metres (30 mm is 0.03)."
+            )
         if not 1e-3 <= self.radius[0] <= self.radius[1] <= 0.1:
             raise ValueError(
                 f"PatchSources: radius {self.radius[0]:g}-{self.radius[1]:g} must be an ascending "

@@ -25,6 +25,7 @@ from deepesi.metrics.classes import (
     SpatialDispersion,
     examples,
 )
+from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
@@ -211,9 +212,7 @@ def _apply(model: InverseModel, batch: Batch) -> Estimate:
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write ``benchmark.csv``, long format, one line per method, SNR and metric."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with atomic(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Row)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    os.replace(partial, path)

@@ -7,6 +7,7 @@ from typing import Any
 from deepesi import __version__
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.table import layout
+from deepesi.physics.files import atomic
 
 
 def write_card(
@@ -31,7 +32,7 @@ def write_card(
     table += [
         "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |" for line in lines
     ]
-    share = config["data"]["setups"]["sensor_noise"]
+    share = config["data"]["setups"].get("sensor_noise", [1.0, 1.0])
     data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
     text = f"""# {name}
 
@@ -61,13 +62,13 @@ on one core: {export["latency_ms"]:.2f} ms.
 - Trained and tested on simulations of one template head. No claim about patients; not a medical device.
 - Noise in training was stationary and its covariance known exactly; eye movements, muscles and line
   noise were not simulated.
-- It claims no uncertainty.
+- It claims no uncertainty, and amplitudes are shrunk towards zero where the source is uncertain: read
+  positions and relative strengths, not absolute moments.
 
 ## How to use it
 ```
 deepesi apply model.onnx EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
 ```
 """
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with atomic(path) as partial:
+        partial.write_text(text)

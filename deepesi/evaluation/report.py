@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from deepesi.contracts import magnitude
 from deepesi.evaluation.benchmark import METRICS, Benchmark, Row, WorkedExample
 from deepesi.evaluation.table import TITLES, html_table
+from deepesi.physics.files import atomic
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import best_views, draw_cortex
 from deepesi.viz.scalp import draw_scalp
@@ -103,6 +104,5 @@ def write_report(
         caption="The first test example at the middle SNR, not chosen. Each map has its own colour "
         "range, bare cortex below 25 % of its maximum; ring: true peak.",
     )
-    partial = path.with_suffix(".partial.html")
-    report.save(partial, open_browser=False, overwrite=True, verbose="error")
-    partial.replace(path)
+    with atomic(path) as partial:
+        report.save(partial, open_browser=False, verbose="error")

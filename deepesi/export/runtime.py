@@ -1,6 +1,6 @@
 """Applies an exported file to recordings: mne and onnxruntime, no torch."""
 
-import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepesi.export.contract import Contract
 from deepesi.export.session import OpenModel, as_feeds, open_model
+from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.io import check_eeg, good_eeg_channels, head_from_forward, head_on_template
@@ -47,6 +48,8 @@ class PreparedInverse:
         ch_names: The channels it expects, in this order.
         space: Where its estimates live.
         whitener: ``(C, C)``, 1/V.
+        nave: Number of trials averaged in the data it is for.
+        origin: Where electrodes and noise come from, in words.
 
     """
 
@@ -55,6 +58,16 @@ class PreparedInverse:
     ch_names: tuple[str, ...]
     space: SourceSpace
     whitener: Array
+    nave: int
+    origin: str
+
+    def __post_init__(self) -> None:
+        if self.space.n_orient != 1 or len(self.space.vertices) != 2:
+            raise ValueError(
+                f"PreparedInverse: the source space {self.space.name} has n_orient="
+                f"{self.space.n_orient} in {len(self.space.vertices)} parts; only two hemispheres "
+                "with fixed orientation can be written as mne.SourceEstimate."
+            )
 
     def estimate(self, eeg: Array) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
@@ -78,11 +91,17 @@ class PreparedInverse:
         """Localize an evoked response.
 
         Raises:
-            ValueError: Its good EEG channels are not those this was prepared for; see `estimate`.
+            ValueError: Its good EEG channels or its number of trials are not those this was
+                prepared for; see `estimate`.
 
         """
         import mne
 
+        if evoked.nave != self.nave:
+            raise ValueError(
+                f"PreparedInverse: prepared for averages of {self.nave} trials, the recording is "
+                f"one of {evoked.nave}, with other noise. Prepare again with nave={evoked.nave}."
+            )
         good = good_eeg_channels(evoked.info)
         if set(good) != set(self.ch_names):
             missing = sorted(set(self.ch_names) - set(good))
@@ -106,7 +125,6 @@ class PreparedInverse:
 
     def save(self, path: Path) -> None:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
-        partial = path.with_suffix(".partial.npz")
         content: dict[str, Any] = {f"input/{key}": value for key, value in self.feeds.items()}
         content |= {
             "ch_names": np.array(self.ch_names),
@@ -114,10 +132,12 @@ class PreparedInverse:
             "space_fingerprint": np.array(self.space.fingerprint),
             "faces": self.space.faces,
             "whitener": self.whitener,
+            "nave": np.array(self.nave),
+            "origin": np.array(self.origin),
         }
         content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
-        np.savez_compressed(partial, allow_pickle=False, **content)
-        os.replace(partial, path)
+        with atomic(path) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **content)
 
 
 class Inverse:
@@ -125,16 +145,19 @@ class Inverse:
 
     Args:
         model: An opened file; see `Inverse.load`.
+        head: Packaged head or ``.npz``; None: the packaged head of the model's source space.
 
     """
 
-    def __init__(self, model: OpenModel) -> None:
-        self.model = model
+    def __init__(self, model: OpenModel, head: str | Path | None = None) -> None:
+        self.model, self.head = model, head
 
     @classmethod
-    def load(cls, path: str | Path, n_threads: int = 0) -> "Inverse":
+    def load(
+        cls, path: str | Path, n_threads: int = 0, head: str | Path | None = None
+    ) -> "Inverse":
         """Open an exported file; see `open_model` for its errors."""
-        return cls(open_model(Path(path), n_threads))
+        return cls(open_model(Path(path), n_threads), head)
 
     @property
     def contract(self) -> Contract:
@@ -143,8 +166,8 @@ class Inverse:
 
     @property
     def template(self) -> Template:
-        """The packaged head of the model's source space."""
-        return load_template(self.contract.space_name or "fsaverage-ico3")
+        """The head used where a recording has no forward solution of its own."""
+        return load_template(self.head or self.contract.space_name or "fsaverage-ico3")
 
     def for_recording(
         self,
@@ -167,11 +190,15 @@ class Inverse:
 
         """
         if forward is None:
-            return self.prepare_for(head_on_template(info, noise_cov, self.template, nave))
-        return self.prepare_for(head_from_forward(info, noise_cov, forward, nave))
+            head = head_on_template(info, noise_cov, self.template, nave)
+            origin = f"electrodes of a recording on {head.space.name}, its noise covariance"
+        else:
+            head = head_from_forward(info, noise_cov, forward, nave)
+            origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
+        return self.prepare_for(head, nave, origin)
 
-    def prepare_for(self, head: HeadModel) -> PreparedInverse:
-        """Prepare for a head.
+    def prepare_for(self, head: HeadModel, nave: int, origin: str) -> PreparedInverse:
+        """Prepare for a head whose noise covariance is that of averages of `nave` trials.
 
         Raises:
             ValueError: The model belongs to another source space.
@@ -180,7 +207,7 @@ class Inverse:
         self._check_space(head.space.name, head.space.n_sources, head.space.fingerprint)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
         return PreparedInverse(
-            self.model, feeds, head.ch_names, head.space, whitener(head.noise_cov)
+            self.model, feeds, head.ch_names, head.space, whitener(head.noise_cov), nave, origin
         )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
@@ -190,11 +217,16 @@ class Inverse:
             ValueError: Not such a file, or written for a model with other inputs or source space.
 
         """
-        with np.load(path, allow_pickle=False) as file:
-            content = dict(file)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                content = dict(file)
+        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(
+                f"{path}: not a readable head.npz ({error}). Write it again with 'deepesi prepare'."
+            ) from error
         expected = {f"input/{d.key}" for d in self.contract.head_inputs}
         found = {key for key in content if key.startswith("input/")}
-        if found != expected or "ch_names" not in content:
+        if found != expected or "origin" not in content:
             raise ValueError(
                 f"{path}: holds the prepared inputs {sorted(found)}, the model needs "
                 f"{sorted(expected)}. Write it again with 'deepesi prepare' for this model."
@@ -204,7 +236,13 @@ class Inverse:
         self._check_space(space.name, space.n_sources, space.fingerprint)
         feeds = {key.removeprefix("input/"): content[key] for key in found}
         return PreparedInverse(
-            self.model, feeds, tuple(content["ch_names"].tolist()), space, content["whitener"]
+            self.model,
+            feeds,
+            tuple(content["ch_names"].tolist()),
+            space,
+            content["whitener"],
+            int(content["nave"]),
+            str(content["origin"]),
         )
 
     def _check_space(self, name: str, n_sources: int, fingerprint: str) -> None:

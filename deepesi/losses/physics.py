@@ -5,22 +5,24 @@ from torch import Tensor
 
 from deepesi.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
-from deepesi.physics.head_inputs import Gain
+from deepesi.physics.head_inputs import Gain, Whitener
 
 
 class Reprojection(LossTerm):
-    r"""Scalp misfit ``‖v − L ĵ‖² / ‖v‖²`` (no unit) through the nominal lead field ``L``.
+    r"""Whitened scalp misfit ``‖W(v − L ĵ)‖² / ‖W v‖²`` (no unit) through the nominal ``L``.
 
-    Blind to the null space of ``L``: a small value does not mean correct sources, so use it
-    beside a source-space term. It cannot fall below the share of noise and head mismatch in ``v``.
+    Whitening weighs every direction by how well it is known, so that strong coloured noise is not
+    fitted. Blind to the null space of ``L``: a small value does not mean correct sources, so use
+    it beside a source-space term. It cannot fall below the share of noise and head mismatch.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.gain = Gain()
-        self.head_inputs = (self.gain,)
+        self.whitener, self.gain = Whitener(), Gain(whitened=True)
+        self.head_inputs = (self.whitener, self.gain)
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """See the class."""
-        misfit = batch.eeg - batch.inputs[self.gain.key] @ estimate.mean
-        return misfit.square().sum((1, 2)) / batch.eeg.square().sum((1, 2))
+        observed = batch.inputs[self.whitener.key] @ batch.eeg
+        misfit = observed - batch.inputs[self.gain.key] @ estimate.mean
+        return misfit.square().sum((1, 2)) / observed.square().sum((1, 2))

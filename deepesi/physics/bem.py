@@ -211,12 +211,12 @@ def solve(anatomy: Anatomy, conductivity: float, electrodes: Array) -> Array:
     return np.asarray(np.einsum("csi,si->cs", gain, anatomy.source_normals))
 
 
-def electrode_region(scalp: tuple[Array, Faces]) -> tuple[Array, Faces, NDArray[np.int64]]:
-    """The part of the scalp where electrodes can lie: vertices, faces, original numbers."""
+def electrode_region(scalp: tuple[Array, Faces]) -> tuple[Array, Faces]:
+    """The part of the scalp where electrodes can lie: vertices and faces."""
     vertices, faces = scalp
     kept_faces = faces[(vertices[faces][..., 2] > LOWEST_ELECTRODE).all(axis=1)]
     kept, renumbered = np.unique(kept_faces, return_inverse=True)
-    return vertices[kept], renumbered.reshape(-1, 3), kept
+    return vertices[kept], renumbered.reshape(-1, 3)
 
 
 def build_steps(
@@ -225,7 +225,7 @@ def build_steps(
     """Build a template, yielding a line before each slow step and the template at the end."""
     yield "reading the fsaverage surfaces"
     anatomy = read_anatomy(spacing, skull_spacing)
-    scalp_pos, scalp_faces, _ = electrode_region(anatomy.scalp)
+    scalp_pos, scalp_faces = electrode_region(anatomy.scalp)
     nodes = chebyshev_nodes(*CONDUCTIVITY_RANGE, n_nodes)
     potentials = []
     for number, node in enumerate(nodes, start=1):
@@ -283,5 +283,5 @@ def build_template(
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent / "data" / "fsaverage-ico3.npz"
+    target = Path("fsaverage-ico3.npz")
     print(f"{target}: fingerprint {build_template(target)}")

@@ -1,4 +1,4 @@
-"""Triangle meshes as graphs: normals, Laplacian, geodesic distance, inside or outside."""
+"""Triangle meshes as graphs: adjacency, normals, geodesic distance, inside or outside."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,22 +21,6 @@ def adjacency(faces: Faces, n_vertices: int, weights: Array | None = None) -> cs
     values = np.ones(len(edges)) if weights is None else weights
     both = np.concatenate([edges, edges[:, ::-1]])
     return csr_array((np.tile(values, 2), (both[:, 0], both[:, 1])), shape=(n_vertices, n_vertices))
-
-
-def mesh_laplacian(faces: Faces, n_vertices: int) -> csr_array:
-    """Random-walk graph Laplacian ``I - D⁻¹A`` ``(S, S)``: value minus mean of the neighbours.
-
-    Rows of vertices without neighbours are zero.
-    """
-    links = adjacency(faces, n_vertices)
-    degree = np.asarray(links.sum(axis=1)).ravel()
-    scale = np.divide(1.0, degree, out=np.zeros(n_vertices), where=degree > 0)
-    identity = csr_array(
-        (np.where(degree > 0, 1.0, 0.0), (np.arange(n_vertices), np.arange(n_vertices))),
-        shape=(n_vertices, n_vertices),
-    )
-    row_scale = csr_array((scale, (np.arange(n_vertices), np.arange(n_vertices))))
-    return csr_array(identity - row_scale @ links)
 
 
 def geodesic_distances(positions: Array, faces: Faces) -> Array:

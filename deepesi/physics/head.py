@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
 
@@ -111,6 +112,7 @@ class HeadModel:
         for name in ("leadfield", "noise_cov", "sensor_pos", "source_pos", "source_normals"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"HeadModel: {name} holds NaN or infinite values.")
+        self._check_electrodes()
         scale = np.abs(self.leadfield).max()
         if np.abs(self.leadfield.mean(axis=0)).max() > 1e-6 * scale:
             raise ValueError(
@@ -118,6 +120,15 @@ class HeadModel:
                 "zero). Build the head with HeadModel.referenced(), which re-references."
             )
         self._check_noise()
+
+    def _check_electrodes(self) -> None:
+        near = np.triu(cdist(self.sensor_pos, self.sensor_pos) < 1e-3, k=1)
+        if near.any():
+            pairs = [(self.ch_names[i], self.ch_names[j]) for i, j in np.argwhere(near)]
+            raise ValueError(
+                f"HeadModel: electrodes at the same place (within 1 mm): {pairs}. They may be two "
+                "names of one electrode; keep one of each, or correct the positions."
+            )
 
     def _check_noise(self) -> None:
         n = len(self.ch_names)

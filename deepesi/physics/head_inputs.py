@@ -210,7 +210,17 @@ class LinearInverse(HeadInput):
         return (self.n_steps, "dipoles", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``."""
+        """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``.
+
+        Raises:
+            ValueError: The head has free orientation.
+
+        """
+        if head.space.n_orient != 1:
+            raise ValueError(
+                f"LinearInverse: the head has {head.space.n_orient} orientations per source, these "
+                "kernels are for fixed orientation. Use a head with n_orient=1."
+            )
         return np.stack([self._kernel(head, step) for step in range(self.n_steps)])
 
     def _kernel(self, head: HeadModel, step: int) -> Array:

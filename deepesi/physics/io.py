@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 MIN_CHANNELS = 8
 #: Plausible standard deviation over time and channels of average-referenced EEG, V.
-EEG_AMPLITUDE = (1e-9, 2e-3)
+EEG_AMPLITUDE = (1e-9, 5e-4)
 
 
 def good_eeg_channels(info: "mne.Info") -> list[str]:
@@ -101,6 +101,15 @@ def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: int
     full = np.diag(data[rows]) if noise_cov["diag"] else data[np.ix_(rows, rows)]
     if not np.isfinite(full).all():
         raise ValueError("noise covariance: it holds NaN or infinite values. Compute it again.")
+    if nave < 1:
+        raise ValueError(f"noise covariance: nave must be 1 or more, got {nave}.")
+    level = float(np.sqrt(np.median(np.diag(full))))
+    if not EEG_AMPLITUDE[0] < level < EEG_AMPLITUDE[1]:
+        raise ValueError(
+            f"noise covariance: its channels have a standard deviation of {level:.3g} (median); "
+            f"EEG in volts has {EEG_AMPLITUDE[0]:g}-{EEG_AMPLITUDE[1]:g}. Covariances are in V² "
+            "(for µV²: multiply by 1e-12)."
+        )
     return np.asarray(full, dtype=np.float64) / nave
 
 
@@ -120,7 +129,7 @@ def head_on_template(
 
     """
     ch_names = good_eeg_channels(info)
-    electrodes = template.electrodes(electrode_positions(info, ch_names))
+    electrodes = template.electrodes(electrode_positions(info, ch_names), ch_names)
     return template.head(ch_names, electrodes, noise_covariance(noise_cov, ch_names, nave))
 
 

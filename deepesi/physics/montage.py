@@ -1,5 +1,6 @@
 """Electrodes on the scalp: projection onto the scalp mesh, named montages, displacement."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,11 @@ RIDGE_SHIFT, RIDGE_SCALE = 0.03, 0.03 * 0.08**2
 
 
 def fit_to_scalp(
-    positions: Array, scalp_pos: Array, scalp_faces: NDArray[np.int64], n_iterations: int = 30
+    positions: Array,
+    ch_names: Sequence[str],
+    scalp_pos: Array,
+    scalp_faces: NDArray[np.int64],
+    n_iterations: int = 30,
 ) -> ScalpPoints:
     """Put the electrodes of one head onto the scalp of another.
 
@@ -96,6 +101,7 @@ def fit_to_scalp(
 
     Args:
         positions: Electrodes ``(C, 3)``, m, MNE head frame.
+        ch_names: Their names, for errors.
         scalp_pos: Scalp vertices ``(N, 3)``, m, MNE head frame.
         scalp_faces: Scalp triangles ``(F, 3)``.
         n_iterations: Alternations of nearest points and best fit.
@@ -130,6 +136,13 @@ def fit_to_scalp(
             f"still lie {1e3 * np.median(points.distances):.0f} mm (median) from it, expected "
             "scales of 0.6-1.6 and less than 15 mm. Check the coordinate frame and the fiducials "
             "of the montage."
+        )
+    far = points.distances > 0.025
+    if far.any():
+        names = [n for n, f in zip(ch_names, np.atleast_1d(far), strict=True) if f]
+        raise ValueError(
+            f"fit_to_scalp: the electrodes {names} lie {1e3 * points.distances.max():.0f} mm off "
+            "the scalp while the others fit it. Correct their positions, or mark them as bad."
         )
     return points
 

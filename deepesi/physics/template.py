@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.family import LeadFieldFamily
+from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
 from deepesi.physics.noise import white_noise_cov
@@ -92,14 +93,14 @@ class Template:
             space=self.space,
         )
 
-    def electrodes(self, positions: Array) -> ScalpPoints:
+    def electrodes(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
         """Electrodes ``(C, 3)`` (m, frame of their own head) fitted onto this scalp."""
-        return fit_to_scalp(positions, self.family.scalp_pos, self.family.scalp_faces)
+        return fit_to_scalp(positions, ch_names, self.family.scalp_pos, self.family.scalp_faces)
 
     def montage_head(self, montage: str) -> HeadModel:
         """This head under a standard montage of MNE, with white noise and the nominal skull."""
         names, positions = standard_montage(montage)
-        return self.head(names, self.electrodes(positions))
+        return self.head(names, self.electrodes(positions, names))
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -142,9 +143,8 @@ def save_template(path: Path, template: Template) -> str:
         "display_weight": template.display.source_weight.astype(np.float16),
     }
     arrays["fingerprint"] = np.array(_digest(arrays))
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    with atomic(path) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
     return str(arrays["fingerprint"])
 
 

@@ -1,14 +1,16 @@
 """What happens beside training: progress bar, throughput, checkpoints."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from deepesi.contracts import Batch
+from deepesi.physics.files import atomic
 
 
 class Throughput(Callback):
@@ -55,15 +57,60 @@ class ValidationLine(Callback):
             print(f"step {trainer.global_step}/{trainer.max_steps}: {', '.join(values)}")
 
 
-def checkpoints(folder: Path, every_n_steps: int) -> list[ModelCheckpoint]:
-    """``last.ckpt`` every few steps and ``best.ckpt`` by validation nEMD."""
-    last = ModelCheckpoint(
-        folder, "last", every_n_train_steps=every_n_steps, enable_version_counter=False
-    )
-    best = ModelCheckpoint(
-        folder, "best", monitor="val/nemd", mode="min", enable_version_counter=False
-    )
-    return [last, best]
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt`` by validation nEMD; a resumed run takes the best so far along."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder, "best", monitor="val/nemd", mode="min", enable_version_counter=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Copy the best weights of the run that is resumed, and their score."""
+        before = Path(state_dict["best_model_path"])
+        if before.is_file() and self.dirpath is not None:
+            now = Path(self.dirpath) / "best.ckpt"
+            if before != now:
+                with atomic(now) as partial:
+                    shutil.copyfile(before, partial)
+            state_dict = state_dict | {
+                "dirpath": self.dirpath,
+                "best_model_path": str(now),
+                "kth_best_model_path": str(now),
+                "best_k_models": dict.fromkeys([str(now)], state_dict["best_model_score"]),
+            }
+        super().load_state_dict(state_dict)
+
+
+class LastCheckpoint(Checkpoint):
+    """``last.ckpt`` every few steps and after each validation, from which a run resumes.
+
+    At the end of an epoch it waits for the validation, or a resumed run would skip that one.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Save in mid-epoch."""
+        if trainer.global_step % self.every_n_steps == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.path)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after the best checkpoint was updated."""
+        trainer.save_checkpoint(self.path)
+
+
+def checkpoints(folder: Path, every_n_steps: int) -> tuple[BestCheckpoint, LastCheckpoint]:
+    """The two checkpoints of a run; the second records the state of the first."""
+    return BestCheckpoint(folder), LastCheckpoint(folder, every_n_steps)
 
 
 def progress_bar() -> RichProgressBar:

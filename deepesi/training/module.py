@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from deepesi.contracts import Batch, InverseModel
-from deepesi.data_gen.keys import torch_generator
+from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum
 from deepesi.metrics.classes import NEMD, LocalizationError
 from deepesi.physics.head import SourceSpace
@@ -30,6 +31,8 @@ class InverseTraining(LightningModule):
         warmup_steps: Steps of linear warm-up.
         total_steps: Steps at which the learning rate reaches zero.
         seed: Keys what randomness the network itself uses (dropout).
+        run_config: Plain configuration of data, loss and trainer; travels in the checkpoint, so
+            that a run is resumed as it was begun.
 
     """
 
@@ -44,6 +47,7 @@ class InverseTraining(LightningModule):
         warmup_steps: int,
         total_steps: int,
         seed: int,
+        run_config: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
@@ -52,14 +56,16 @@ class InverseTraining(LightningModule):
             "space": space.name,
             "space_fingerprint": space.fingerprint,
         }
+        self.run = {"seed": seed, **run_config}
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.warmup_steps, self.total_steps, self.seed = warmup_steps, total_steps, seed
         self.localization_error, self.nemd = LocalizationError(), NEMD()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; the network's own randomness is keyed by the step, so that runs resume."""
-        key = torch_generator(self.seed, "train", self.global_rank, self.global_step)
-        torch.manual_seed(key.initial_seed())
+        # The last entry tells it apart from the key the batch itself was drawn with.
+        key = [*key_entropy(self.seed, "train", self.global_rank, self.global_step), 2]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         objective, terms = self.loss(self.model(batch.eeg, batch.inputs), batch)
         if not torch.isfinite(objective):
             raise FloatingPointError(
@@ -101,10 +107,38 @@ class InverseTraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write what the weights belong to beside them."""
         checkpoint["deepesi"] = self.identity
+        checkpoint["deepesi_run"] = self.run
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another model."""
+        """Refuse the weights of another model, or of a run with other settings."""
         check_identity(checkpoint, self.identity)
+        begun, now = (flatten(run) for run in (checkpoint["deepesi_run"], self.run))
+        different = [
+            f"{key} was {begun.get(key)}, now {now.get(key)}"
+            for key in sorted(begun.keys() | now.keys())
+            if begun.get(key) != now.get(key) and key not in FREE_ON_RESUME
+        ]
+        if different:
+            raise ValueError(
+                f"checkpoint: the run it comes from had other settings: {'; '.join(different)}. "
+                "Resume with the settings in config.yaml of its run directory; to train on with "
+                "others, start a new run."
+            )
+
+
+#: Settings that decide where and how often, not what is computed.
+FREE_ON_RESUME = {
+    f"trainer.{name}" for name in ("accelerator", "devices", "checkpoint_every", "log_every")
+} | {"data.device"}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def check_identity(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

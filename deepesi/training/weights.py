@@ -10,15 +10,17 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from deepesi.contracts import InverseModel
+from deepesi.physics.files import atomic
 from deepesi.physics.head import SourceSpace
 from deepesi.training.module import check_identity
 
 
 def save_network(model: InverseModel, identity: Mapping[str, Any], folder: Path) -> None:
     """Write ``weights.safetensors`` and ``model.yaml`` (what the weights belong to)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / "weights.safetensors")
-    (folder / "model.yaml").write_text(yaml.safe_dump(dict(identity), sort_keys=False))
+    with atomic(folder / "weights.safetensors") as partial:
+        save_file(model.state_dict(), partial)
+    with atomic(folder / "model.yaml") as partial:
+        partial.write_text(yaml.safe_dump(dict(identity), sort_keys=False))
 
 
 def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str, Any]]:

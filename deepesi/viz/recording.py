@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from deepesi.physics.files import atomic
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import best_views, draw_cortex
 from deepesi.viz.scalp import draw_scalp
@@ -67,6 +68,5 @@ def recording_figure(
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=130)
-    partial.replace(path)
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=130)

@@ -1,10 +1,12 @@
+import time
+
 import numpy as np
 import pytest
 
 from deepesi.physics.bem import build_template, move_inside, read_anatomy, solve
 from deepesi.physics.graph import is_inside
 from deepesi.physics.head import average_reference
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.montage import displace, project_to_mesh
 from deepesi.physics.template import load_template
 
 
@@ -20,16 +22,20 @@ def test_coefficients_interpolate(template):
     assert family.coefficients(0.0123).sum() == pytest.approx(1)
 
 
-def test_family_equals_a_fresh_bem(template):
-    """At a random conductivity and a real montage, for every source."""
-    anatomy = read_anatomy("ico3", "ico3")
-    conductivity = float(np.exp(np.random.default_rng(7).uniform(*np.log([0.003, 0.03]))))
-    head = template.montage_head("biosemi64")
-    fresh = average_reference(solve(anatomy, conductivity, head.sensor_pos))
-    electrodes = project_to_mesh(
-        head.sensor_pos, template.family.scalp_pos, template.family.scalp_faces
-    )
-    rdm, lnmag = rdm_lnmag(template.family.leadfield(conductivity, electrodes), fresh)
+@pytest.mark.parametrize(
+    ("montage", "conductivity"),
+    [("biosemi64", 0.0021), ("GSN-HydroCel-65_1.0", 0.0083), ("biosemi32", 0.029)],
+)
+def test_family_equals_a_fresh_bem(template, montage, conductivity):
+    """Near both ends and between, for every source, electrodes 5 mm off their places."""
+    anatomy, family = read_anatomy("ico3", "ico3"), template.family
+    mesh = family.scalp_pos, family.scalp_faces
+    moved = displace(
+        template.montage_head(montage).sensor_pos, *mesh, 0.005, 1, np.random.default_rng(7)
+    ).positions[0]
+    fresh = average_reference(solve(anatomy, conductivity, moved))
+    found = family.leadfield(conductivity, project_to_mesh(moved, *mesh))
+    rdm, lnmag = rdm_lnmag(found, fresh)
     assert rdm.max() <= 0.01
     assert lnmag.max() <= 0.01
 
@@ -41,6 +47,8 @@ def test_rebuilding_at_low_resolution_gives_a_similar_head(template, tmp_path):
     fingerprint = build_template(path, spacing="ico2", skull_spacing="ico2", n_nodes=3, rank=150)
     low = load_template(path)
     assert low.fingerprint == fingerprint
+    again = tmp_path / "again.npz"
+    assert build_template(again, "ico2", "ico2", 3, 150) == fingerprint
     rows = np.r_[0:162, 642:804]
     head, same = low.montage_head("biosemi64"), template.montage_head("biosemi64")
     rdm, lnmag = rdm_lnmag(head.leadfield, same.leadfield[:, rows])
@@ -81,6 +89,13 @@ def test_sources_too_near_the_skull_move_inward_and_are_counted():
     assert np.allclose(moved[0], centre)
     assert is_inside(moved, vertices, faces).all()
     assert project_to_mesh(moved, vertices, faces).distances.min() >= 0.002
+
+
+def test_packaged_head_loads_quickly():
+    load_template.cache_clear()
+    start = time.perf_counter()
+    load_template()
+    assert time.perf_counter() - start < 3
 
 
 def test_packaged_head(template):

@@ -48,6 +48,7 @@ def test_space_identity_is_in_vertices_and_orientation(toy):
             r"channel counts disagree: .*'ch_names': 15.*pick",
         ),
         (lambda h: {"ch_names": ("A", *h.ch_names[1:-1], "A")}, r"names repeat: \['A'\]"),
+        (lambda h: {"sensor_pos": h.sensor_pos[[0, *range(15)]]}, r"same place .*\('Fp1', 'Fp2'\)"),
         (lambda h: {"source_pos": h.source_pos[:-1]}, r"source counts disagree: .*83"),
         (lambda h: {"leadfield": h.leadfield * np.nan}, "leadfield holds NaN"),
         (lambda h: {"leadfield": h.leadfield + 1}, "not average-referenced"),
