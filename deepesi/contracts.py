@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class InverseModel(nn.Module, ABC):
     """
 
     head_inputs: tuple[HeadInput, ...]
-    bound_to_space: ClassVar[bool] = True
+    bound_to_space: bool = True
 
     @abstractmethod
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

@@ -1,7 +1,5 @@
 """The minimum-norm family: MNE, dSPM, sLORETA and eLORETA as inverse models."""
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +23,7 @@ class MinimumNorm(InverseModel):
 
     """
 
-    bound_to_space: ClassVar[bool] = False
+    bound_to_space = False
 
     def __init__(self, method: str = "eLORETA") -> None:
         super().__init__()

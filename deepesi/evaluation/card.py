@@ -50,8 +50,8 @@ declares. Output: dipole moments in A m along the outward cortical normal, `(bat
 - Noise of known covariance: {share[0]:g}-{share[1]:g} of its power white at the sensors, the rest from the cortex.
 
 ## How good it is
-Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, white noise,
-other lead fields than in training. Mean [95 % bootstrap interval].
+Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
+lead fields than in training. Mean [95 % bootstrap interval].
 
 {chr(10).join(table)}
 

@@ -1,7 +1,6 @@
 """An exported file as an inverse model, to be evaluated beside networks and baselines."""
 
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,12 +22,11 @@ class OnnxModel(InverseModel):
 
     """
 
-    bound_to_space: ClassVar[bool] = True
-
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.opened = open_model(Path(path))
         self.head_inputs = self.opened.contract.head_inputs
+        self.bound_to_space = self.opened.contract.space_name is not None
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Run the session."""

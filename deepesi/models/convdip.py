@@ -1,7 +1,6 @@
 """ConvDip: the scalp potential as an image, a convolution, and dense layers to every source."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,7 +36,7 @@ class ConvDip(InverseModel):
 
     """
 
-    bound_to_space: ClassVar[bool] = True
+    bound_to_space = True
 
     def __init__(
         self,
