@@ -1,4 +1,4 @@
-"""The main job with its defaults: it must win, and in time. Slow: about six minutes on two cores."""
+"""The main job with its defaults: it must win, and in time. Slow: six minutes on two cores."""
 
 import csv
 import subprocess

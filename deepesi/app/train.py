@@ -1,6 +1,7 @@
 """``python train.py``: train a network, compare it with classical inverses, export it."""
 
 import logging
+import re
 import time
 import warnings
 from pathlib import Path
@@ -193,5 +194,5 @@ def main(config: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Ours is the run directory, which holds Hydra's files already; and torch's own deprecation.
     for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
-        warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=re.escape(message))
     run(config, Path(HydraConfig.get().runtime.output_dir))
