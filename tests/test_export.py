@@ -246,6 +246,16 @@ def test_head_of_another_source_space(convdip, toy):
         Inverse.load(convdip).prepare_for(toy.montage_head("biosemi32"), 1, "test")
 
 
+def test_packaged_head_instead_of_the_one_trained_on(evoked, template, tmp_path):
+    path = tmp_path / "model.onnx"
+    model, head = ConvDip(1284, hidden=16), template.montage_head("biosemi32")
+    export_onnx(model, head, path, anatomy="0123456789abcdef0123")
+    refused(path, evoked, r"trained on the head 0123456789abcdef, fsaverage-ico3 is .*--head")
+    export_onnx(model, head, path, anatomy=template.fingerprint)
+    prepared = Inverse.load(path).for_recording(evoked.info, make_covariance(evoked.info), nave=4)
+    assert prepared.apply(evoked).stc.data.shape == (1284, 30)
+
+
 def test_evaluating_a_file_of_another_source_space(convdip, toy):
     with pytest.raises(ValueError, match="belongs to the source space fsaverage-ico3.*head.name"):
         load_any(convdip, toy)

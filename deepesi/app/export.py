@@ -30,5 +30,11 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
         network, identity = load_network(Path(model), template.space)
         config = identity["model"]
     out.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(network, template.montage_head(montage), out, model_config=config)
+    export_onnx(
+        network,
+        template.montage_head(montage),
+        out,
+        model_config=config,
+        anatomy=template.fingerprint,
+    )
     return out

@@ -136,7 +136,7 @@ def export(
     )
     path = folder / "model.onnx"
     with atomic(path) as partial:
-        export_onnx(model, head, partial, montages, model_config)
+        export_onnx(model, head, partial, montages, model_config, template.fingerprint)
         parity = check_parity(model, partial, probe.batch(0))
     origin = f"an example: {montage} template electrodes on {head.space.name}, white noise of 1 µV"
     Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")

@@ -94,8 +94,7 @@ class SetupRanges:
         if not 1e-6 <= self.sensor_noise[0] <= self.sensor_noise[1] <= 1:
             raise ValueError(
                 f"SetupRanges: sensor_noise {self.sensor_noise} must be an ascending range of "
-                "shares "
-                "within 1e-6-1: without sensor noise the covariance loses its rank."
+                "shares within 1e-6-1: without sensor noise the covariance loses its rank."
             )
         if not 0 <= self.displacement < 0.03:
             raise ValueError(

@@ -18,6 +18,7 @@ class Contract:
         head_inputs: What it asks of a head; each is an ONNX input of the same name.
         space_name: Source space, or None if the model follows the head's.
         space_fingerprint: Identity of that source space, or None.
+        anatomy: Fingerprint of the template a bound model was trained on, or None.
         montages: Montages seen in training, for information.
         has_std: Whether there is a second output, the standard deviation.
         deepesi_version: That wrote the file.
@@ -28,6 +29,7 @@ class Contract:
     head_inputs: tuple[HeadInput, ...]
     space_name: str | None
     space_fingerprint: str | None
+    anatomy: str | None
     montages: tuple[str, ...]
     has_std: bool
     deepesi_version: str

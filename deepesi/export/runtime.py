@@ -166,8 +166,21 @@ class Inverse:
 
     @property
     def template(self) -> Template:
-        """The head used where a recording has no forward solution of its own."""
-        return load_template(self.head or self.contract.space_name or "fsaverage-ico3")
+        """The head used where a recording has no forward solution of its own.
+
+        Raises:
+            ValueError: The model was trained on another anatomy.
+
+        """
+        name = self.head or self.contract.space_name or "fsaverage-ico3"
+        template = load_template(name)
+        anatomy = self.contract.anatomy
+        if anatomy not in (None, template.fingerprint):
+            raise ValueError(
+                f"Inverse: the model was trained on the head {anatomy[:16]}, {name} is "
+                f"{template.fingerprint[:16]}. Give the .npz it was trained on (head=..., --head)."
+            )
+        return template
 
     def for_recording(
         self,

@@ -42,6 +42,7 @@ def export_onnx(
     path: Path,
     montages: Sequence[str] = (),
     model_config: Mapping[str, Any] | None = None,
+    anatomy: str | None = None,
 ) -> Contract:
     """Write a model to an ONNX file, whole or not at all, and return its contract.
 
@@ -54,6 +55,7 @@ def export_onnx(
         path: ``.onnx`` file.
         montages: Seen in training, for information.
         model_config: Plain configuration of the model.
+        anatomy: Fingerprint of the template it was trained on.
 
     """
     model.eval()
@@ -86,6 +88,7 @@ def export_onnx(
         head_inputs=declarations,
         space_name=head.space.name if model.bound_to_space else None,
         space_fingerprint=head.space.fingerprint if model.bound_to_space else None,
+        anatomy=anatomy if model.bound_to_space else None,
         montages=tuple(montages),
         has_std=has_std,
         deepesi_version=__version__,

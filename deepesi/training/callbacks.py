@@ -16,16 +16,11 @@ from deepesi.physics.files import atomic
 class Throughput(Callback):
     """Logs examples per second of wall time, all ranks together, since the epoch began."""
 
-    def __init__(self) -> None:
-        self._start, self._examples = time.perf_counter(), 0
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock (a resumed epoch does not start anew)."""
+        """Start the clock: also here, as an epoch resumed in its middle does not start."""
         self._start, self._examples = time.perf_counter(), 0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, validation left out."""
-        self._start, self._examples = time.perf_counter(), 0
+    on_train_epoch_start = on_train_start
 
     def on_train_batch_end(
         self,
