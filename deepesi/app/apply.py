@@ -86,9 +86,9 @@ def apply(
     if evoked.baseline is None and evoked.times[0] < 0:
         evoked.apply_baseline((None, 0), verbose="error")
         yield f"baseline: mean of {1e3 * evoked.times[0]:.0f}-0 ms subtracted (the file had none)"
-    if prepared is not None and (noise_cov is not None or forward is not None):
+    if prepared is not None and (noise_cov, forward, head) != (None, None, None):
         raise ValueError(
-            "--prepared holds noise and head already; leave --noise-cov, --forward out."
+            "--prepared holds noise and head already; leave --noise-cov, --forward, --head out."
         )
     if prepared is None:
         inverse = _prepared(model, evoked.info, noise_cov, forward, head, evoked.nave)

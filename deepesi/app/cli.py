@@ -2,21 +2,18 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deepesi import __version__
 from deepesi.physics.optional import require
 
 
-def _hydra_entry(module: str) -> Callable[[list[str]], None]:
-    def entry(overrides: list[str]) -> None:
-        require("hydra", "train", "train and evaluate")
-        require("torch", "train", "train and evaluate")
-        sys.argv = [f"deepesi {module}", *overrides]
-        require(f"deepesi.app.{module}", "train", "train and evaluate").main()
-
-    return entry
+def _run_hydra(command: str, overrides: list[str]) -> None:
+    for package in ("hydra", "torch"):
+        require(package, "train", "train and evaluate")
+    sys.argv = [f"deepesi {command}", *overrides]
+    require(f"deepesi.app.{command}", "train", "train and evaluate").main()
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -129,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the console script; an expected error prints one line and exits with 1."""
     arguments, rest = build_parser().parse_known_args(argv)
     if arguments.command in ("train", "evaluate"):
-        _hydra_entry(arguments.command)(rest)
+        _run_hydra(arguments.command, rest)
         return
     if rest:
         build_parser().error(f"unrecognized arguments: {' '.join(rest)}")

@@ -129,7 +129,6 @@ class PreparedInverse:
         content |= {
             "ch_names": np.array(self.ch_names),
             "space_name": np.array(self.space.name),
-            "space_fingerprint": np.array(self.space.fingerprint),
             "faces": self.space.faces,
             "whitener": self.whitener,
             "nave": np.array(self.nave),
@@ -217,7 +216,7 @@ class Inverse:
             ValueError: The model belongs to another source space.
 
         """
-        self._check_space(head.space.name, head.space.n_sources, head.space.fingerprint)
+        self._check_space(head.space)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
         return PreparedInverse(
             self.model, feeds, head.ch_names, head.space, whitener(head.noise_cov), nave, origin
@@ -246,7 +245,7 @@ class Inverse:
             )
         vertices = tuple(content[f"vertices{i}"] for i in range(2))
         space = SourceSpace(str(content["space_name"]), vertices, content["faces"])
-        self._check_space(space.name, space.n_sources, space.fingerprint)
+        self._check_space(space)
         feeds = {key.removeprefix("input/"): content[key] for key in found}
         return PreparedInverse(
             self.model,
@@ -258,12 +257,12 @@ class Inverse:
             str(content["origin"]),
         )
 
-    def _check_space(self, name: str, n_sources: int, fingerprint: str) -> None:
-        if self.contract.space_fingerprint not in (None, fingerprint):
+    def _check_space(self, space: SourceSpace) -> None:
+        if self.contract.space_fingerprint not in (None, space.fingerprint):
             raise ValueError(
                 f"Inverse: the model belongs to the source space {self.contract.space_name} "
-                f"({self.contract.space_fingerprint}), the head has {name} with {n_sources} "
-                f"sources ({fingerprint}). Leave the forward solution out to use the packaged "
-                "head, compute it on that source space, or use a model that follows any source "
-                "space (an exported eLORETA, say)."
+                f"({self.contract.space_fingerprint}), the head has {space.name} with "
+                f"{space.n_sources} sources ({space.fingerprint}). Leave the forward "
+                "solution out to use the packaged head, compute it on that source space, or use a "
+                "model that follows any source space (an exported eLORETA, say)."
             )

@@ -9,7 +9,6 @@ import torch
 import torchmetrics
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.spatial.distance import cdist
 
 from deepesi.contracts import Batch, Estimate, magnitude
 from deepesi.metrics import functional
@@ -24,7 +23,7 @@ class Geometry:
 
     def __init__(self, head: HeadModel) -> None:
         self.positions = head.source_pos
-        self.distances_mm = 1e3 * cdist(head.source_pos, head.source_pos)
+        self.distances_mm = functional.distances_mm(head.source_pos, head.source_pos)
         self.neighbours: csr_array = adjacency(head.space.faces, head.space.n_sources)
 
 

@@ -11,13 +11,15 @@ import ot
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
+from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
 
 
-def _distances_mm(a: Array, b: Array) -> Array:
-    return 1e3 * np.linalg.norm(a[:, None] - b[None], axis=-1)
+def distances_mm(a: Array, b: Array) -> Array:
+    """Euclidean distances ``(A, B)``, mm, between points ``(A, 3)`` and ``(B, 3)``, m."""
+    return np.asarray(1e3 * cdist(a, b))
 
 
 def _or_uniform(estimate: Array) -> Array:
@@ -56,16 +58,16 @@ def localization_error(
         found = np.array([estimate.argmax()])
     else:
         found = local_maxima(estimate, neighbours, len(peaks))
-    cost = _distances_mm(positions[peaks], positions[found])
+    cost = distances_mm(positions[peaks], positions[found])
     rows, columns = linear_sum_assignment(cost)
     left = np.setdiff1d(np.arange(len(peaks)), rows)
     return float((cost[rows, columns].sum() + cost[left].min(axis=1).sum()) / len(peaks))
 
 
-def nemd(estimate: Array, truth: Array, distances_mm: Array) -> float:
+def nemd(estimate: Array, truth: Array, ground_mm: Array) -> float:
     """Earth mover's distance of the normalized maps over that of the uniform map (no unit).
 
-    Exact optimal transport with the Euclidean ground distance ``(S, S)`` in mm.
+    Exact optimal transport with the ground distance ``(S, S)``, mm: `distances_mm` of the sources.
     """
     support = np.flatnonzero(truth)
     target = truth[support] / truth[support].sum()
@@ -73,7 +75,7 @@ def nemd(estimate: Array, truth: Array, distances_mm: Array) -> float:
 
     def transport(source: Array) -> float:
         holds = np.flatnonzero(source)
-        cost = np.ascontiguousarray(distances_mm[np.ix_(holds, support)])
+        cost = np.ascontiguousarray(ground_mm[np.ix_(holds, support)])
         return float(ot.emd2(source[holds] / source[holds].sum(), target, cost, numItermax=10**6))
 
     return transport(estimate) / transport(np.ones_like(estimate))
@@ -85,7 +87,7 @@ def spatial_dispersion(estimate: Array, peaks: NDArray[np.int64], positions: Arr
     Squares the map, as `mne.minimum_norm.resolution_metrics` does in ``sd_ext``.
     """
     weight = _or_uniform(estimate) ** 2
-    distance = _distances_mm(positions, positions[peaks]).min(axis=1)
+    distance = distances_mm(positions, positions[peaks]).min(axis=1)
     return float(np.sqrt((weight * distance**2).sum() / weight.sum()))
 
 

@@ -19,7 +19,7 @@ from scipy.spatial import ConvexHull, cKDTree
 from deepesi.physics.family import LeadFieldFamily, chebyshev_nodes, compress
 from deepesi.physics.graph import adjacency, face_normals, is_inside, vertex_normals
 from deepesi.physics.head import SourceSpace
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.montage import electrode_info, project_to_mesh
 from deepesi.physics.optional import require
 from deepesi.physics.template import DisplayMesh, Template, save_template
 
@@ -83,8 +83,6 @@ def outer_skull(inner: tuple[Array, Faces], scalp: Array) -> Array:
 def move_inside(points: Array, vertices: Array, faces: Faces) -> tuple[Array, int]:
     """Points brought to at least 2 mm inside a closed surface, and how many had to move."""
     points, moved = points.copy(), np.zeros(len(points), dtype=bool)
-    normals = face_normals(vertices, faces)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     inward = -vertex_normals(vertices, faces)
     for _ in range(50):
         feet = project_to_mesh(points, vertices, faces)
@@ -191,11 +189,7 @@ def solve(anatomy: Anatomy, conductivity: float, electrodes: Array) -> Array:
     ]  # fmt: skip
     bem = mne.make_bem_solution(surfaces, solver="openmeeg", verbose="error")
     names = [f"E{i}" for i in range(len(electrodes))]
-    info = mne.create_info(names, 1000.0, "eeg")
-    montage = mne.channels.make_dig_montage(
-        dict(zip(names, electrodes, strict=True)), coord_frame="head"
-    )
-    info.set_montage(montage, verbose="error")
+    info = electrode_info(names, electrodes)
     src = mne.setup_volume_source_space(
         pos={"rr": anatomy.source_pos, "nn": anatomy.source_normals}, verbose="error"
     )

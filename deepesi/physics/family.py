@@ -86,7 +86,8 @@ def compress(potentials: Array, rank: int) -> tuple[Array, Array]:
     """
     stacked = average_reference(potentials, axis=1).reshape(-1, potentials.shape[-1])
     norms = np.linalg.norm(stacked, axis=0)
-    _, vectors = np.linalg.eigh((stacked / norms).T @ (stacked / norms))
+    even = stacked / norms
+    _, vectors = np.linalg.eigh(even.T @ even)
     basis = vectors[:, ::-1][:, :rank]
-    modes = (stacked / norms) @ basis
+    modes = even @ basis
     return modes.reshape(*potentials.shape[:2], -1), basis * norms[:, None]

@@ -41,9 +41,9 @@ def face_normals(positions: Array, faces: Faces) -> Array:
 
 def vertex_normals(positions: Array, faces: Faces) -> Array:
     """Unit normals ``(S, 3)``: area-weighted mean of the faces around each vertex."""
-    normals = np.zeros_like(positions)
+    normals, of_faces = np.zeros_like(positions), face_normals(positions, faces)
     for corner in range(3):
-        np.add.at(normals, faces[:, corner], face_normals(positions, faces))
+        np.add.at(normals, faces[:, corner], of_faces)
     return normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
 

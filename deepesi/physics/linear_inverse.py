@@ -7,7 +7,7 @@ source covariance and no depth weighting, to which tests hold the kernels.
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import referenced_eigh, whitener
 
 Array = NDArray[np.float64]
 
@@ -52,8 +52,7 @@ def linear_inverse(leadfield: Array, noise_cov: Array, lambda2: float, method: s
 
 def _regularized_inverse(gain: Array, prior: Array, lambda2: float) -> Array:
     """``(G R Gᵀ + lambda2 I)⁻¹`` on the subspace that the average reference leaves."""
-    values, vectors = np.linalg.eigh((gain * prior) @ gain.T)
-    values, vectors = values[1:], vectors[:, 1:]
+    values, vectors = referenced_eigh((gain * prior) @ gain.T)
     return (vectors / (values + lambda2)) @ vectors.T
 
 

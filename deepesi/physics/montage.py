@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    import mne
 
 Array = NDArray[np.float64]
 
@@ -167,6 +171,18 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
     positions = montage.get_positions()["ch_pos"]
     to_head = compute_native_head_t(montage)
     return list(positions), apply_trans(to_head, np.array(list(positions.values())))
+
+
+def electrode_info(ch_names: Sequence[str], positions: Array) -> "mne.Info":
+    """Measurement info of EEG electrodes at ``(C, 3)``, m, MNE head frame."""
+    import mne
+
+    info = mne.create_info(list(ch_names), 1000.0, "eeg")
+    montage = mne.channels.make_dig_montage(
+        dict(zip(ch_names, positions, strict=True)), coord_frame="head"
+    )
+    info.set_montage(montage, verbose="error")
+    return info
 
 
 def displace(

@@ -32,14 +32,22 @@ def brain_noise_cov(leadfield: Array, noise_level: float, power: Array) -> Array
     return cov * noise_level**2 * (len(cov) - 1) / np.trace(cov)
 
 
+def referenced_eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues ``(C-1,)`` and eigenvectors ``(C, C-1)`` of an average-referenced ``(C, C)``.
+
+    The smallest eigenvalue belongs to the constant, which the reference removed, and is left out.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    return values[1:], vectors[:, 1:]
+
+
 def whitener(noise_cov: Array) -> Array:
     """Symmetric whitening matrix ``W`` ``(C, C)``, 1/V.
 
     ``W noise_cov Wᵀ`` is the projector onto the ``C - 1`` dimensions that an average reference
     leaves. The symmetric choice keeps a channel a channel: it commutes with reordering.
     """
-    values, vectors = np.linalg.eigh(noise_cov)
-    values, vectors = values[1:], vectors[:, 1:]
+    values, vectors = referenced_eigh(noise_cov)
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
 
@@ -53,6 +61,5 @@ def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
     signal = leadfield @ leadfield.T
     white = whitener(noise_cov)
     signal *= 10 ** (snr_db / 10) * (len(signal) - 1) / np.trace(white @ signal @ white)
-    values, vectors = np.linalg.eigh(signal + noise_cov)
-    values, vectors = values[1:], vectors[:, 1:]
+    values, vectors = referenced_eigh(signal + noise_cov)
     return np.asarray(signal @ (vectors / values) @ vectors.T)

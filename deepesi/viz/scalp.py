@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.montage import electrode_info
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -24,11 +26,7 @@ def draw_scalp(ax: "Axes", potentials: Array, sensor_pos: Array, ch_names: Seque
     """
     import mne
 
-    info = mne.create_info(list(ch_names), 1000.0, "eeg")
-    montage = mne.channels.make_dig_montage(
-        dict(zip(ch_names, sensor_pos, strict=True)), coord_frame="head"
-    )
-    info.set_montage(montage, verbose="error")
+    info = electrode_info(ch_names, sensor_pos)
     limit = float(np.abs(potentials).max())
     mne.viz.plot_topomap(
         potentials, info, axes=ax, show=False, vlim=(-limit, limit), cmap="RdBu_r", contours=4,
