@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -95,28 +95,48 @@ class _Tensors:
 class LowRankLeadField(_Tensors):
     """The lead fields that rendered a batch, one per example, never formed as ``(B, C, D)``.
 
-    ``L_b = average_reference(sum_k coefficients[b, k] W_b scalp_modes[k]) source_modesᵀ`` with
-    ``W_b`` the barycentric weights of the electrodes of example ``b``. See
-    `deepesi.physics.family.LeadFieldFamily`.
+    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the average-referenced scalp patterns at the
+    electrodes of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
+    touch the first patterns and modes are kept apart, as smaller matrices.
+
+    Attributes:
+        coefficients: ``c``, of the wide and then of the narrow terms.
+        patterns: ``E``, no unit.
+        wide: Core of the wide terms, V.
+        narrow: Core of the narrow terms, V.
+        source_modes: ``V``, 1/(A m).
+
     """
 
     coefficients: Float[Tensor, "B K"]
-    vertices: Int[Tensor, "B C 3"]
-    weights: Float[Tensor, "B C 3"]
-    scalp_modes: Float[Tensor, "K N R"]
+    patterns: Float[Tensor, "B C P"]
+    wide: Float[Tensor, "K1 P R"]
+    narrow: Float[Tensor, "K2 Q Q"]
     source_modes: Float[Tensor, "D R"]
 
     def project(self, sources: Float[Tensor, "B D T"]) -> Float[Tensor, "B C T"]:
         """Average-referenced scalp potential (V) of sources (A m)."""
-        n_examples, n_channels, _ = self.vertices.shape
-        reduced = torch.einsum("dr,bdt->btr", self.source_modes, sources)
-        by_node = self.coefficients[:, None, :, None] * reduced[:, :, None]
-        modes = self.scalp_modes.permute(0, 2, 1).flatten(0, 1)
-        scalp = by_node.flatten(2) @ modes
-        corners = self.vertices.reshape(n_examples, 1, -1).expand(-1, scalp.shape[1], -1)
-        values = scalp.gather(2, corners).unflatten(2, (n_channels, 3))
-        eeg = (values * self.weights[:, None]).sum(-1).transpose(1, 2)
-        return eeg - eeg.mean(dim=1, keepdim=True)
+        reduced = torch.einsum("dr,bdt->brt", self.source_modes, sources)
+        n_wide, n_narrow = len(self.wide), self.narrow.shape[-1]
+        scalp = _through_core(self.wide, self.coefficients[:, :n_wide], reduced)
+        if len(self.narrow):
+            first = reduced[:, :n_narrow]
+            few = _through_core(self.narrow, self.coefficients[:, n_wide:], first)
+            scalp = torch.cat([scalp[:, :n_narrow] + few, scalp[:, n_narrow:]], dim=1)
+        return self.patterns @ scalp
+
+
+def _through_core(
+    core: Float[Tensor, "K P R"],
+    coefficients: Float[Tensor, "B K"],
+    reduced: Float[Tensor, "B R T"],
+) -> Float[Tensor, "B P T"]:
+    """``(sum_k c_bk G_k) x_b``: every term is applied to few columns, or all are added up first."""
+    if reduced.shape[2] > 2:
+        return (coefficients @ core.flatten(1)).unflatten(1, core.shape[1:]) @ reduced
+    rows = reduced.transpose(1, 2).flatten(0, 1) @ core.flatten(0, 1).T
+    by_term = rows.unflatten(1, core.shape[:2]).unflatten(0, (len(reduced), -1))
+    return torch.einsum("bk,btkp->bpt", coefficients, by_term)
 
 
 @dataclass(frozen=True)
@@ -124,19 +144,31 @@ class Scene(_Tensors):
     """What was drawn for each example of a batch.
 
     Attributes:
-        peaks: Source numbers of the patch centres ``(B, K)``, -1 where there are fewer than ``K``.
-        extents: Patch radii ``(B, K)``, m.
-        snr_db: ``(B,)``.
-        skull_conductivity: ``(B,)``, S/m.
+        peaks: Source numbers of the centres ``(B, K)``, -1 where there are fewer than ``K``.
+        extents: Radii ``(B, K)``, m; 0 for a point, infinite for a field over the whole space.
+        moments: Largest dipole moment at the centre over time ``(B, K)``, A m.
+        snr_db: ``(B,)``, of the brain sources over the noise (artifacts not counted).
+        tissues: Skull conductivity (S/m), skull thickness (m), scalp and brain conductivity (S/m)
+            that rendered the example ``(B, 4)``; NaN where the head has one lead field only.
+        artifacts: Which artifacts of the generator's list an example has ``(B, A)``.
+        head_name: The head.
         key: ``(seed, split, rank, step)`` from which the batch can be drawn again.
 
     """
 
     peaks: Int[Tensor, "B K"]
     extents: Float[Tensor, "B K"]
+    moments: Float[Tensor, "B K"]
     snr_db: Float[Tensor, " B"]
-    skull_conductivity: Float[Tensor, " B"]
+    tissues: Float[Tensor, "B 4"]
+    artifacts: Bool[Tensor, "B A"]
+    head_name: str
     key: tuple[int, str, int, int]
+
+    @property
+    def skull_conductivity(self) -> Float[Tensor, " B"]:
+        """S/m."""
+        return self.tissues[:, 0]
 
 
 @dataclass(frozen=True)

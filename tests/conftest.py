@@ -1,5 +1,6 @@
 """Shared heads and recordings; shape checking switched on for every module above the ground."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,7 @@ import mne  # noqa: E402
 from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
 from deepesi.data_gen.setups import SetupRanges  # noqa: E402
 from deepesi.data_gen.sources import PatchSources  # noqa: E402
-from deepesi.physics.bem import read_anatomy  # noqa: E402
-from deepesi.physics.family import LeadFieldFamily  # noqa: E402
+from deepesi.physics.anatomy import Anatomy, read_anatomy  # noqa: E402
 from deepesi.physics.template import Template, load_template, save_template  # noqa: E402
 
 
@@ -50,23 +50,15 @@ def toy_path(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A head of 84 sources on disk: the ico-1 vertices of the packaged one."""
     anatomy = read_anatomy("ico1", "ico2")
     rows = np.r_[0:42, 642:684]
-    family = template.family
-    toy = Template(
-        family=LeadFieldFamily(
-            family.scalp_pos,
-            family.scalp_faces,
-            family.conductivities,
-            family.conductivity_range,
-            family.scalp_modes,
-            family.source_modes[rows],
-        ),
+    toy = replace(
+        template,
+        name="toy",
+        family=replace(template.family, source_modes=template.family.source_modes[rows]),
         space=anatomy.space,
         source_pos=template.source_pos[rows],
         source_normals=template.source_normals[rows],
         source_mni=template.source_mni[rows],
         display=anatomy.display,
-        n_moved=0,
-        fingerprint="",
     )
     path = tmp_path_factory.mktemp("head") / "toy.npz"
     save_template(path, toy)
@@ -82,12 +74,12 @@ def toy(toy_path: Path) -> Template:
 def simulate(toy: Template):
     """Draws batches on the toy head, 16 channels unless told otherwise."""
 
-    def make(declarations=(), template=toy, montage="biosemi16", **settings) -> SimulatedRecordings:
+    def make(declarations=(), heads=toy, montage="biosemi16", **settings) -> SimulatedRecordings:
         defaults = {"batch_size": 8, "pool_size": 1, "pool_period": 1}
         sources = settings.pop("sources", PatchSources(radius=(0.03, 0.06)))
         ranges = settings.pop("setups", SetupRanges(montages=[montage]))
         return SimulatedRecordings(
-            template, sources, ranges, list(declarations), **(defaults | settings)
+            heads, sources, ranges, list(declarations), **(defaults | settings)
         )
 
     return make
@@ -106,3 +98,9 @@ def make_covariance(info: mne.Info, level: float = 2e-6) -> mne.Covariance:
     """White noise covariance of single trials."""
     names = [info["ch_names"][i] for i in mne.pick_types(info, eeg=True, exclude=[])]
     return mne.Covariance(level**2 * np.eye(len(names)), names, [], [], nfree=1000)
+
+
+def with_coarse_scalp(anatomy: Anatomy) -> Anatomy:
+    """A scalp of 162 vertices 16 mm above the inner skull, so that a BEM takes a second."""
+    skull = anatomy.skull
+    return replace(anatomy, scalp=(skull.feet + 0.016 * skull.directions, skull.faces))

@@ -44,7 +44,7 @@ def test_reprojection_is_zero_where_the_lead_field_explains_the_data(batch):
 
 
 def test_laplacian_equals_the_matrix(batch):
-    links = torch.as_tensor(adjacency(batch.head.space.faces, 84).toarray()).float()
+    links = torch.as_tensor(adjacency(batch.head.space.edges, 84).toarray()).float()
     matrix = torch.eye(84) - links / links.sum(1, keepdim=True)
     expected = (matrix @ batch.sources).square().sum((1, 2)) / batch.sources.square().sum((1, 2))
     assert torch.allclose(SurfaceLaplacian()(at(batch, 1), batch), expected, rtol=1e-4)

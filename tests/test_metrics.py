@@ -9,11 +9,12 @@ from sklearn.metrics import roc_auc_score
 from deepesi.contracts import Estimate
 from deepesi.metrics import functional
 from deepesi.metrics.classes import AUC, NEMD, LocalizationError, SpatialDispersion
-from deepesi.physics.graph import adjacency
+from deepesi.physics.graph import adjacency, mesh_edges
 
 # Ten sources in a row, 10 mm apart; a strip of triangles that joins each to the next two.
 LINE = np.stack([0.01 * np.arange(10), np.zeros(10), np.zeros(10)], axis=1)
-NEIGHBOURS = adjacency(np.stack([np.arange(8), np.arange(1, 9), np.arange(2, 10)], axis=1), 10)
+FACES = np.stack([np.arange(8), np.arange(1, 9), np.arange(2, 10)], axis=1)
+NEIGHBOURS = adjacency(mesh_edges(FACES), 10)
 DISTANCES = 1e3 * cdist(LINE, LINE)
 
 

@@ -22,6 +22,7 @@ from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import NormalizedL1
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
@@ -90,7 +91,7 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
 
 def test_same_seed_same_weights(toy, toy_path, tmp_path):
     for name in "ab":
-        fit(compose(toy_path, tmp_path / name, "seed=5"), toy, tmp_path / name)
+        fit(compose(toy_path, tmp_path / name, "seed=5"), Cohort.single(toy), tmp_path / name)
     first, second = (weights(tmp_path / n / "checkpoints" / "last.ckpt") for n in "ab")
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -143,11 +144,11 @@ def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path, every
 
 
 def test_resuming_with_other_settings_is_refused(toy, toy_path, tmp_path):
-    fit(compose(toy_path, tmp_path), toy, tmp_path)
+    fit(compose(toy_path, tmp_path), Cohort.single(toy), tmp_path)
     last = tmp_path / "checkpoints" / "last.ckpt"
     other = compose(toy_path, tmp_path / "b", "seed=7", "data.batch_size=8", f"ckpt={last}")
     with pytest.raises(ValueError, match="data.batch_size was 4, now 8; seed was 0, now 7"):
-        fit(other, toy, tmp_path / "b")
+        fit(other, Cohort.single(toy), tmp_path / "b")
 
 
 def test_resumed_stream_begins_at_the_global_step(simulate):
@@ -165,10 +166,10 @@ def test_splits_must_not_mix(simulate):
 
 
 def test_checkpoint_of_another_model_is_refused(toy, toy_path, tmp_path):
-    best = fit(compose(toy_path, tmp_path), toy, tmp_path)
+    best = fit(compose(toy_path, tmp_path), Cohort.single(toy), tmp_path)
     other = compose(toy_path, tmp_path / "b", "model.hidden=24", f"ckpt={best}")
     with pytest.raises(ValueError, match=r"another model: model is .*'hidden': 16.*'hidden': 24"):
-        fit(other, toy, tmp_path / "b")
+        fit(other, Cohort.single(toy), tmp_path / "b")
 
 
 def test_foreign_checkpoint_is_refused(toy, tmp_path):
@@ -178,13 +179,13 @@ def test_foreign_checkpoint_is_refused(toy, tmp_path):
 
 
 def test_network_of_another_source_space_is_refused(toy, template, toy_path, tmp_path):
-    best = fit(compose(toy_path, tmp_path), toy, tmp_path)
+    best = fit(compose(toy_path, tmp_path), Cohort.single(toy), tmp_path)
     with pytest.raises(ValueError, match="trained for the source space fsaverage-ico1"):
         load_network(best, template.space)
 
 
 def test_saved_network_comes_back(toy, toy_path, tmp_path, simulate):
-    best = fit(compose(toy_path, tmp_path), toy, tmp_path)
+    best = fit(compose(toy_path, tmp_path), Cohort.single(toy), tmp_path)
     model, identity = load_network(best, toy.space)
     save_network(model, identity, tmp_path / "model")
     again, _ = load_network(tmp_path, toy.space)
@@ -208,13 +209,13 @@ def test_unknown_key_is_refused(toy_path, tmp_path):
 def test_unknown_key_of_a_constructor_is_refused(toy, toy_path, tmp_path):
     config = compose(toy_path, tmp_path, "+model.n_heads=4")
     with pytest.raises(InstantiationException, match="n_heads"):
-        fit(config, toy, tmp_path)
+        fit(config, Cohort.single(toy), tmp_path)
 
 
 def test_steps_that_would_never_be_validated_are_refused(toy, toy_path, tmp_path):
     config = compose(toy_path, tmp_path, "trainer.max_steps=3")
     with pytest.raises(ValueError, match="max_steps=3 is not a multiple of .*steps_per_epoch=2"):
-        fit(config, toy, tmp_path)
+        fit(config, Cohort.single(toy), tmp_path)
 
 
 def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
@@ -241,5 +242,5 @@ def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
 def test_wandb_offline(toy, toy_path, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = compose(toy_path, tmp_path, "logger=wandb")
-    fit(config, toy, tmp_path)
+    fit(config, Cohort.single(toy), tmp_path)
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))

@@ -1,4 +1,4 @@
-"""``deepesi``: the console script. Nothing here needs torch until train, evaluate or export run."""
+"""``deepesi``: the console script. Nothing here needs torch until a command that does is run."""
 
 import argparse
 import sys
@@ -11,9 +11,9 @@ from deepesi.physics.optional import require
 
 def _run_hydra(command: str, overrides: list[str]) -> None:
     for package in ("hydra", "torch"):
-        require(package, "train", "train and evaluate")
+        require(package, "train", "train, evaluate and preview")
     sys.argv = [f"deepesi {command}", *overrides]
-    require(f"deepesi.app.{command}", "train", "train and evaluate").main()
+    require(f"deepesi.app.{command}", "train", "train, evaluate and preview").main()
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -58,12 +58,12 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _head_build(arguments: argparse.Namespace) -> None:
-    from deepesi.physics.bem import build_template
+    from deepesi.physics.build import build_members
 
-    fingerprint = build_template(
-        arguments.out, arguments.spacing, arguments.skull_spacing, arguments.nodes, arguments.rank
-    )
-    print(f"wrote {arguments.out}, fingerprint {fingerprint}")
+    for path, fingerprint in build_members(
+        arguments.warp_seed, arguments.spacing, arguments.free_orientation, arguments.out
+    ):
+        print(f"wrote {path}, fingerprint {fingerprint}")
 
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"deepesi {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    for name, text in (("train", "train, compare, export"), ("evaluate", "compare models")):
+    for name, text in (
+        ("train", "train, compare, export"),
+        ("evaluate", "compare models"),
+        ("preview", "draw simulated recordings to look at"),
+    ):
         commands.add_parser(name, help=f"{text}; takes Hydra overrides", add_help=False)
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
@@ -112,12 +116,18 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.set_defaults(run=_prepare)
 
     head = commands.add_parser("head", help="head models").add_subparsers(required=True)
-    build = head.add_parser("build", help="build the template head with OpenMEEG (minutes)")
-    build.add_argument("--out", type=Path, required=True, help=".npz file to write")
-    build.add_argument("--spacing", default="ico3", help="of the sources: ico2, ico3, ico4")
-    build.add_argument("--skull-spacing", default="ico3", help="of the skull surfaces")
-    build.add_argument("--nodes", type=int, default=5, help="nodes in log skull conductivity")
-    build.add_argument("--rank", type=int, default=300, help="modes kept")
+    build = head.add_parser("build", help="build a head with OpenMEEG (minutes; can be resumed)")
+    build.add_argument(
+        "--warp-seed", type=int, help="an individual head: a smooth warp of the template"
+    )
+    build.add_argument(
+        "--spacing", nargs="+", default=["ico3"],
+        help="of the sources: ico2, ico3, ico4 on the cortex, vol7, vol14 in the volume",
+    )  # fmt: skip
+    build.add_argument(
+        "--free-orientation", action="store_true", help="three components per cortical source"
+    )
+    build.add_argument("--out", type=Path, help="folder to write to (default: the user's cache)")
     build.set_defaults(run=_head_build)
     return parser
 
@@ -125,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the console script; an expected error prints one line and exits with 1."""
     arguments, rest = build_parser().parse_known_args(argv)
-    if arguments.command in ("train", "evaluate"):
+    if arguments.command in ("train", "evaluate", "preview"):
         _run_hydra(arguments.command, rest)
         return
     if rest:

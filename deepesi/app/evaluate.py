@@ -16,6 +16,7 @@ from deepesi.evaluation.benchmark import Benchmark, Scenario, run_benchmark, wri
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.table import rich_table
 from deepesi.export.adapter import OnnxModel
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.training.weights import load_network
 
@@ -37,18 +38,24 @@ def compare(
             "examples per SNR": str(scenario.n_examples),
             "sources": str(scenario.sources),
             "set-ups": str(scenario.setups),
-            "true skull conductivity": f"{scenario.skull_conductivity} S/m, log-uniform",
+            "true tissues": str(scenario.tissues),
             "held out": "lead fields, electrode displacements, sources and noise: split 'test'",
             "noise": "covariance known to every method; regularization follows from the whitened "
             "power of each recording",
             "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
             f"{platform.python_version()}",
-            "head": f"{template.space.name}, {template.fingerprint[:16]}",
+            "head": f"{template.name}, {template.fingerprint[:16]}",
         }
         write_report(benchmark, template.display, facts, run_dir / "report.html")
     # Never narrower than the table: a wrapped table cannot be read, a long line can.
     Console(width=max(console.width, 112)).print(rich_table(benchmark.rows))
     return benchmark
+
+
+def load_heads(config: DictConfig) -> Cohort:
+    """The heads of a configuration: a cohort, or one head for every split."""
+    heads: Cohort | Template = hydra.utils.instantiate(config)
+    return Cohort.single(heads) if isinstance(heads, Template) else heads
 
 
 def load_any(path: Path, template: Template) -> InverseModel:
@@ -69,7 +76,7 @@ def load_any(path: Path, template: Template) -> InverseModel:
 
 def run(config: DictConfig, run_dir: Path) -> None:
     """Evaluate what the configuration names."""
-    template: Template = hydra.utils.instantiate(config.head)
+    template = load_heads(config.head).template
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     models = {str(path): load_any(Path(path), template) for path in config.models}
     models |= hydra.utils.instantiate(config.baselines, _convert_="all")

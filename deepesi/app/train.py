@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from deepesi.app.evaluate import compare, console
+from deepesi.app.evaluate import compare, console, load_heads
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
@@ -24,6 +24,8 @@ from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.losses.base import WeightedSum
 from deepesi.physics.files import atomic
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.training.callbacks import Throughput, ValidationLine, checkpoints, progress_bar
 from deepesi.training.data import RecordingStream
@@ -43,9 +45,10 @@ def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, d
     return hydra.utils.instantiate(config, _convert_="all"), plain(config)
 
 
-def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
+def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     """Train and return the path of the best checkpoint."""
     torch.manual_seed(config.seed)
+    template = cohort.template
     model, model_config = build_model(config.model, template)
     with atomic(run_dir / "config.yaml") as partial:
         OmegaConf.save(config, partial, resolve=True)
@@ -57,7 +60,7 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
         return cast(
             SimulatedRecordings,
             draw(
-                template=template,
+                heads=cohort.of(split),
                 declarations=declarations,
                 batch_size=batch_size,
                 seed=config.seed,
@@ -72,8 +75,11 @@ def fit(config: DictConfig, template: Template, run_dir: Path) -> Path:
             f"trainer.steps_per_epoch={settings.steps_per_epoch}, so the last steps would never be "
             "validated. Change one of them."
         )
+    train = recordings("train", config.data.batch_size)
+    for note in train.limits:
+        console.print(note, style="yellow", soft_wrap=True)
     data = RecordingStream(
-        recordings("train", config.data.batch_size),
+        train,
         recordings("validation", settings.validation_batch_size),
         settings.steps_per_epoch,
         settings.n_validation_batches,
@@ -146,14 +152,18 @@ def export(
 def run(config: DictConfig, run_dir: Path) -> None:
     """Train, compare, export, and say where everything is."""
     started = time.perf_counter()
-    template: Template = hydra.utils.instantiate(config.head)
+    cohort = load_heads(config.head)
+    template = cohort.template
     console.print(
-        f"Head {template.space.name}: {template.space.n_sources} sources, loaded in "
+        f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     baselines: dict[str, InverseModel] = hydra.utils.instantiate(config.baselines, _convert_="all")
-    best = fit(config, template, run_dir)
+    # What the comparison will need is prepared once before training, not after hours of it.
+    declarations = [d for baseline in baselines.values() for d in baseline.head_inputs]
+    prepare(declarations, template.montage_head(scenario.setups.montages[0]))
+    best = fit(config, cohort, run_dir)
     if rank_zero_only.rank != 0:  # the other processes of a distributed run have done their part
         return
     trained = time.perf_counter() - started

@@ -1,124 +1,218 @@
 """SimulatedRecordings: sources rendered through perturbed lead fields, with noise, as batches."""
 
-import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deepesi.contracts import Batch, Scene
+from deepesi.contracts import Batch, LowRankLeadField, Scene
+from deepesi.data_gen.artifacts import Artifact, Recording
+from deepesi.data_gen.curriculum import OPEN, Curriculum
+from deepesi.data_gen.heads import HeadOnDevice, check_heads
 from deepesi.data_gen.keys import torch_generator, uniform
-from deepesi.data_gen.setups import SetupPool, SetupRanges
-from deepesi.data_gen.sources import PatchSources
-from deepesi.physics.graph import geodesic_distances
+from deepesi.data_gen.ranges import check_range
+from deepesi.data_gen.setups import RecordingSetup, SetupPool, SetupRanges
+from deepesi.data_gen.sources import Patches, PatchSources
+from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head_inputs import HeadInput
+from deepesi.physics.montage import standard_montage
 from deepesi.physics.template import Template
+
+
+class Parts(NamedTuple):
+    """A batch before it is added up, to look at and to test."""
+
+    batch: Batch
+    clean: Float[Tensor, "B C T"]
+    noise: Float[Tensor, "B C T"]
+    artifacts: tuple[Float[Tensor, "B C T"], ...]
+    patches: Patches
 
 
 class SimulatedRecordings:
     r"""Draws batches of EEG and the sources behind it.
 
-    Every example has its own skull conductivity and its own electrode displacement; a batch has
-    one set-up (montage, noise). The SNR is ``10 log10(‖V‖² / E‖N‖²)`` over the window, with
-    ``E‖N‖² = T tr(noise_cov)``: the dipole moments are scaled to meet it.
+    Every example has its own tissues, co-registration error and electrode displacement; a batch
+    has one set-up (head, montage, reference, noise). The SNR is ``10 log10(‖V‖² / E‖N‖²)`` over the
+    window, with ``E‖N‖² = T tr(cov)`` of the true noise; artifacts come on top. The dipole moments
+    are scaled to meet it.
+
+    Memory grows with the batch size ``B`` alone: about ``4 B (D T + 3 K D + 2 P R + 3 C T)`` bytes
+    while a batch is drawn (sources, patterns, mixed core, potentials), besides the head (``4 S²``
+    bytes of distances) and the pool of set-ups.
 
     Args:
-        template: The head.
+        heads: The head, or several of one source space and of this split.
         sources: What sources are drawn.
         setups: What set-ups are drawn from.
         declarations: Head inputs to prepare (those of the model and of the loss).
-        snr_db: Lowest and highest SNR, dB, uniform.
-        skull_conductivity: Lowest and highest true conductivity, S/m, log-uniform.
+        tissues: What tissues are drawn from.
+        artifacts: Kinds of artifacts, each on a share of the examples.
+        snr_db: Lowest and highest SNR, dB, uniform; None: moments stay as they are drawn.
         batch_size: Examples per batch.
         n_times: Samples per example, 1 for snapshots.
+        sfreq: Sampling rate, Hz.
         seed: First part of the key.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         pool_size: Set-ups in use at a time.
         pool_period: Steps after which they are redrawn.
+        curriculum: How the ranges open in training; other splits see them fully open.
         device: Where batches are drawn.
 
     Raises:
-        ValueError: A range is out of order or not in SI units.
+        ValueError: A range is out of order, not in SI units or not covered by the head; an unknown
+            montage; a sampling rate too low for the time courses.
 
     """
 
     def __init__(
         self,
-        template: Template,
+        heads: Template | Sequence[Template],
         sources: PatchSources,
         setups: SetupRanges,
         declarations: Sequence[HeadInput],
-        snr_db: tuple[float, float] = (-5.0, 20.0),
-        skull_conductivity: tuple[float, float] = (0.003, 0.03),
+        tissues: TissueRanges | None = None,
+        artifacts: Sequence[Artifact] = (),
+        snr_db: tuple[float, float] | None = (-5.0, 20.0),
         batch_size: int = 256,
         n_times: int = 1,
+        sfreq: float = 250.0,
         seed: int = 0,
         split: str = "train",
         pool_size: int = 8,
         pool_period: int = 512,
+        curriculum: Curriculum | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if template.space.n_orient != 1:
-            raise ValueError(
-                "SimulatedRecordings: sources are drawn along the cortical normal, the head has "
-                f"n_orient={template.space.n_orient}. Use a head with n_orient=1."
-            )
-        if not snr_db[0] <= snr_db[1]:
-            raise ValueError(f"SimulatedRecordings: snr_db {tuple(snr_db)} is not ascending.")
-        if not 0 < skull_conductivity[0] <= skull_conductivity[1]:
-            raise ValueError(
-                f"SimulatedRecordings: skull_conductivity {tuple(skull_conductivity)} is not an "
-                "ascending range above 0 S/m."
-            )
+        heads = [heads] if isinstance(heads, Template) else list(heads)
+        tissues = tissues or TissueRanges()
+        check_heads(heads, split)
+        if snr_db is not None:
+            check_range("SimulatedRecordings", "snr_db", snr_db, -100, 300, "dB")
         if batch_size < 1 or n_times < 1:
             raise ValueError(
                 f"SimulatedRecordings: batch_size and n_times must be 1 or more, got {batch_size} "
                 f"and {n_times}."
             )
-        self.sources, self.snr_db = sources, snr_db
-        self.skull_conductivity, self.batch_size, self.n_times = (
-            skull_conductivity, batch_size, n_times,
+        if n_times > 1:
+            sources.course.check(sfreq)
+        own_caps = [head for head in heads if head.cap is not None]
+        if len(own_caps) < len(heads):
+            for montage in setups.montages:
+                standard_montage(montage)  # refuses what is unknown before hours of training
+        for head in heads:
+            if head.family.varies:  # refuses what the family does not cover
+                for corner in (*tissues.corners, *setups.nominal.corners):
+                    head.family.coefficients(corner)
+        self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
+        self.snr_db, self.batch_size, self.n_times = snr_db, batch_size, n_times
+        self.sfreq, self.seed, self.split, self.device = sfreq, seed, split, device
+        self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
+        self.limits = _limits(heads, self.artifacts)
+        on_device = [HeadOnDevice(head, device) for head in heads]
+        self.pool = SetupPool(
+            on_device, heads[0], setups, tissues, declarations, sfreq, pool_size, pool_period,
+            self.curriculum,
         )  # fmt: skip
-        self.seed, self.split, self.device = seed, split, device
-        self.pool = SetupPool(template, setups, declarations, pool_size, pool_period, device)
-        family = template.family
-        family.coefficients(np.array(skull_conductivity))  # refuses what the family does not cover
-        distances = geodesic_distances(template.source_pos, template.space.faces)
-        self._distances = torch.as_tensor(distances, dtype=torch.float32, device=device)
-        self._log_nodes = torch.as_tensor(np.log(family.conductivities), device=device)
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of one step and rank: always the same one."""
+        return self.parts(step, rank).batch
+
+    def parts(self, step: int, rank: int = 0) -> Parts:
+        """The batch of one step and rank with what it was added up from."""
         key = (self.seed, self.split, rank, step)
         rng = torch_generator(*key, device=self.device)
-        setup = self.pool.at(*key)
-        low, high = map(math.log, self.skull_conductivity)
-        conductivity = uniform((self.batch_size,), low, high, rng).exp()
-        truth = setup.render_through(self._coefficients(conductivity), rng)
-        patches = self.sources.draw(self._distances, self.batch_size, self.n_times, rng)
-        snr_db = uniform((self.batch_size,), *self.snr_db, rng)
-        clean = truth.project(patches.sources)
-        noise_power = self.n_times * setup.noise_factor.square().sum()
+        setup, widths = self.pool.at(*key), self.curriculum.widths(step)
+        n_examples, n_times = self.batch_size, self.n_times
+        tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
+        if not setup.true_head.template.family.varies:
+            tissues = torch.full_like(tissues, torch.nan)
+        truth = setup.render_through(tissues, rng)
+        patches = self.sources.draw(setup.true_head, n_examples, n_times, self.sfreq, rng)
+        clean, sources = _render(truth, patches)
+        noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
+        noise_power = n_times * setup.noise_power
         power = clean.square().sum((1, 2))
-        scale = (noise_power * 10 ** (snr_db / 10) / power).sqrt()[:, None, None]
-        white = torch.randn(clean.shape, generator=rng, device=rng.device)
-        return Batch(
-            eeg=scale * clean + setup.noise_factor @ white,
-            sources=scale * patches.sources,
+        scale = torch.ones(n_examples, device=rng.device)
+        if self.snr_db is not None:
+            snr_db = uniform((n_examples,), *self.snr_db, rng)
+            scale = (noise_power * 10 ** (snr_db / 10) / power).sqrt()
+        else:
+            snr_db = 10 * torch.log10(power / noise_power)
+        artifacts, present = self._artifacts(setup, truth, noise_power, widths, rng)
+        clean = scale[:, None, None] * clean
+        eeg = clean + noise
+        for potential in artifacts:
+            eeg = eeg + potential
+        moments = scale[:, None] * patches.moments
+        scene = Scene(
+            patches.peaks, patches.extents, moments, snr_db, tissues, present,
+            setup.true_head.template.name, key,
+        )  # fmt: skip
+        batch = Batch(
+            eeg=eeg,
+            sources=sources.mul_(scale[:, None, None]),
             head=setup.head,
             inputs=setup.inputs,
             truth=truth,
-            scene=Scene(patches.peaks, patches.extents, snr_db, conductivity, key),
+            scene=scene,
         )
+        return Parts(batch, clean, noise, artifacts, patches)
 
-    def _coefficients(self, conductivity: Float[Tensor, " B"]) -> Float[Tensor, "B K"]:
-        """Lagrange coefficients; the batched twin of `LeadFieldFamily.coefficients`."""
-        x, nodes = conductivity.double().log()[:, None], self._log_nodes
-        n_nodes = len(nodes)
-        other = ~torch.eye(n_nodes, dtype=torch.bool, device=nodes.device)
-        ones = torch.ones((), dtype=nodes.dtype, device=nodes.device)
-        numerator = torch.where(other, (x - nodes)[:, None, :], ones).prod(-1)
-        denominator = torch.where(other, nodes[:, None] - nodes, ones).prod(-1)
-        return (numerator / denominator).float()
+    def _artifacts(
+        self,
+        setup: RecordingSetup,
+        truth: LowRankLeadField,
+        noise_power: float,
+        widths: dict[str, float],
+        rng: torch.Generator,
+    ) -> tuple[tuple[Float[Tensor, "B C T"], ...], Bool[Tensor, "B A"]]:
+        head, n_examples = setup.true_head, len(truth.patterns)
+        blind = head.template.family.eye_core.shape[2] == 0
+        needed = any(artifact.needs_eyes for artifact in self.artifacts) and not blind
+        eyes = head.eyes(truth) if needed else None
+        recording = Recording(setup.sensor_pos, eyes, n_examples, self.n_times, self.sfreq)
+        drawn = []
+        present = torch.zeros(
+            n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device
+        )
+        for number, artifact in enumerate(self.artifacts):
+            if not (artifact.needs_eyes and blind):
+                potential, present[:, number] = artifact.draw(
+                    recording, noise_power, widths["artifacts"], rng
+                )
+                drawn.append(potential)
+        return tuple(drawn), present
+
+
+def _render(
+    truth: LowRankLeadField, patches: Patches
+) -> tuple[Float[Tensor, "B C T"], Float[Tensor, "B D T"]]:
+    """Potentials and dipole moments of patches, by whichever is shorter, patches or samples."""
+    sources = patches.patterns.transpose(1, 2) @ patches.courses
+    if patches.courses.shape[2] <= patches.courses.shape[1]:
+        return truth.project(sources), sources
+    return truth.project(patches.patterns.transpose(1, 2)) @ patches.courses, sources
+
+
+def _limits(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[str]:
+    """What these heads cannot vary although it may be asked for, in words."""
+    notes = []
+    for head in heads:
+        if not head.family.varies:
+            notes.append(
+                f"The head {head.name!r} is known by one lead field: conductivities and skull "
+                "thickness stay as they were assumed there."
+            )
+        if head.cap is not None:
+            notes.append(
+                f"The head {head.name!r} is known at its own {len(head.cap)} electrodes: they are "
+                "the only montage and are not displaced."
+            )
+        eyes = [type(a).__name__ for a in artifacts if a.needs_eyes]
+        if eyes and not head.family.eye_core.shape[2]:
+            notes.append(f"The head {head.name!r} has no eyes: {', '.join(eyes)} are left out.")
+    return notes

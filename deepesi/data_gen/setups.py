@@ -1,26 +1,38 @@
-"""Recording set-ups: a montage, its noise and its prepared inputs, from a pool that is redrawn."""
+"""Recording set-ups: head, montage, reference, noise and prepared inputs, from a redrawn pool."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from deepesi.contracts import LowRankLeadField, as_tensors
+from deepesi.data_gen.curriculum import OPEN, Curriculum
+from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy
+from deepesi.data_gen.noise import Noise, NoiseRanges
+from deepesi.data_gen.ranges import check_number, check_range
+from deepesi.data_gen.tissues import TissueRanges
+from deepesi.physics.family import Tissues
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
-from deepesi.physics.montage import ScalpPoints, displace, standard_montage
-from deepesi.physics.noise import brain_noise_cov, white_noise_cov
-from deepesi.physics.template import NOMINAL_SKULL_CONDUCTIVITY, Template
+from deepesi.physics.montage import ScalpPoints, displace
+from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
 
-#: Displaced copies kept of every electrode of a set-up; each example takes one per electrode.
-N_COPIES = 64
+#: Poses of the cap kept for a set-up, and displaced copies of every electrode in each; an example
+#: takes one pose, and in it one copy per electrode.
+N_POSES, N_COPIES = 16, 8
+#: Fewest electrodes that subsets, dropout and references leave.
+FEWEST = 12
+REFERENCES = ("average", "electrode", "linked-ears")
+EARS = ("A1", "A2", "M1", "M2", "TP9", "TP10")
+NOMINAL_TISSUES = TissueRanges((0.01, 0.01), (0.006, 0.006), (0.33, 0.33), (0.33, 0.33))
 
 
 @dataclass(frozen=True)
@@ -28,36 +40,38 @@ class RecordingSetup:
     """One nominal head with everything needed to render examples recorded under it.
 
     Attributes:
-        head: The nominal head.
+        head: The nominal head: what the model is given.
         inputs: Its prepared inputs.
-        noise_factor: ``F`` with ``F Fᵀ = noise_cov``, ``(C, C)``, V.
-        copies: Displaced electrodes: vertices ``(M, C, 3)`` into `scalp_modes` and weights.
-        scalp_modes: Modes at the vertices those use ``(K, N, r)``.
-        source_modes: ``(D, r)``.
+        true_head: The head the examples come from.
+        noise: The true noise.
+        noise_power: ``tr(cov)`` of it, V².
+        places: Electrodes as they may lie: vertices ``(P, M, C, 3)`` and weights.
+        sensor_pos: Nominal electrodes ``(C, 3)``, m.
 
     """
 
     head: HeadModel
     inputs: dict[str, Tensor]
-    noise_factor: Tensor
-    copies: tuple[Tensor, Tensor]
-    scalp_modes: Tensor
-    source_modes: Tensor
+    true_head: HeadOnDevice
+    noise: Noise
+    noise_power: float
+    places: tuple[Tensor, Tensor]
+    sensor_pos: Tensor
 
-    def render_through(self, coefficients: Tensor, rng: torch.Generator) -> LowRankLeadField:
-        """Lead fields ``(B)`` with these conductivity coefficients and displaced electrodes."""
-        vertices, weights = self.copies
-        n_copies, n_channels, _ = vertices.shape
-        shape = (len(coefficients), n_channels)
-        copy = torch.randint(0, n_copies, shape, generator=rng, device=rng.device)
-        channel = torch.arange(n_channels, device=rng.device).expand(shape)
-        return LowRankLeadField(
-            coefficients=coefficients,
-            vertices=vertices[copy, channel],
-            weights=weights[copy, channel],
-            scalp_modes=self.scalp_modes,
-            source_modes=self.source_modes,
+    def render_through(
+        self, tissues: Float[Tensor, "B 4"], rng: torch.Generator
+    ) -> LowRankLeadField:
+        """Lead fields at these tissues, the electrodes displaced."""
+        vertices, weights = self.places
+        n_poses, n_copies, n_channels, _ = vertices.shape
+        n_examples = len(tissues)
+        pose = torch.randint(0, n_poses, (n_examples, 1), generator=rng, device=rng.device)
+        copy = torch.randint(
+            0, n_copies, (n_examples, n_channels), generator=rng, device=rng.device
         )
+        channel = torch.arange(n_channels, device=rng.device).expand(n_examples, -1)
+        index = (pose, copy, channel)
+        return self.true_head.render_through(tissues, vertices[index], weights[index])
 
 
 @dataclass(frozen=True)
@@ -65,109 +79,181 @@ class SetupRanges:
     """What set-ups are drawn from.
 
     Args:
-        montages: Names of MNE's standard montages; a set-up has one, drawn uniformly.
-        noise_level: RMS of the noise per channel, V, drawn log-uniformly.
-        sensor_noise: Least and largest share of the noise power that is white sensor noise, drawn
-            log-uniformly; the rest is background activity of the cortex.
+        montages: Names of montages (MNE's, ``10-20-19``, ``10-20-21``); a set-up has one.
+        noise: Its noise.
         displacement: Mean displacement of an electrode along the scalp, m.
-        nominal_skull_conductivity: What the analyst assumes, S/m.
+        coregistration_shift: Mean shift of all electrodes together, m.
+        coregistration_rotation: Mean rotation of all electrodes together, degrees.
+        subset: Probability that only a random part of the electrodes is there (no unit).
+        dropout: Range of the share of channels that are missing (no unit).
+        references: Where the recording was referenced, one per set-up: ``average``;
+            ``electrode``, any one, which is then no channel any more; ``linked-ears``, whose
+            electrodes are then no channels. The analyst re-references to the average, which undoes
+            what the reference did to the other channels.
+        baseline: Range of the samples from which the analyst estimates the noise covariance
+            (Ledoit-Wolf shrinkage); None: the true covariance is known.
+        nominal: What the analyst assumes of the tissues.
+        own_anatomy: Whether the analyst has the individual anatomy, or the template's instead.
 
     Raises:
-        ValueError: An empty list, or a range out of order or not in volts or metres.
+        ValueError: An empty list, an unknown name, or a range out of order or not in SI units.
 
     """
 
     montages: Sequence[str] = ("biosemi64",)
-    noise_level: tuple[float, float] = (2e-7, 2e-6)
-    sensor_noise: tuple[float, float] = (1.0, 1.0)
+    noise: NoiseRanges = field(default_factory=NoiseRanges)
     displacement: float = 0.005
-    nominal_skull_conductivity: float = NOMINAL_SKULL_CONDUCTIVITY
+    coregistration_shift: float = 0.0
+    coregistration_rotation: float = 0.0
+    subset: float = 0.0
+    dropout: tuple[float, float] = (0.0, 0.0)
+    references: Sequence[str] = ("average",)
+    baseline: tuple[int, int] | None = None
+    nominal: TissueRanges = NOMINAL_TISSUES
+    own_anatomy: bool = True
 
     def __post_init__(self) -> None:
+        who = "SetupRanges"
         if not self.montages:
             raise ValueError("SetupRanges: montages is empty, name at least one.")
-        if not 0 < self.noise_level[0] <= self.noise_level[1] < 1e-3:
+        if not self.references or not set(self.references) <= set(REFERENCES):
             raise ValueError(
-                f"SetupRanges: noise_level {self.noise_level} must be an ascending range of volts "
-                "below 1e-3 (1 microvolt is 1e-6)."
+                f"SetupRanges: references {list(self.references)} unknown, expected some of "
+                f"{list(REFERENCES)}."
             )
-        if not 1e-6 <= self.sensor_noise[0] <= self.sensor_noise[1] <= 1:
-            raise ValueError(
-                f"SetupRanges: sensor_noise {self.sensor_noise} must be an ascending range of "
-                "shares within 1e-6-1: without sensor noise the covariance loses its rank."
-            )
-        if not 0 <= self.displacement < 0.03:
-            raise ValueError(
-                f"SetupRanges: displacement {self.displacement:g} must lie in 0-0.03. It is in "
-                "metres (5 mm is 0.005)."
-            )
+        metres = "m: metres (5 mm is 0.005)"
+        check_number(who, "displacement", self.displacement, 0, 0.03, metres)
+        check_number(who, "coregistration_shift", self.coregistration_shift, 0, 0.03, metres)
+        check_number(who, "coregistration_rotation", self.coregistration_rotation, 0, 30, "degrees")
+        check_number(who, "subset", self.subset, 0, 1, "(no unit)")
+        check_range(who, "dropout", self.dropout, 0, 0.5, "(no unit)")
+        if self.baseline is not None:
+            check_range(who, "baseline", self.baseline, 10, 1e6, "samples")
 
 
-@lru_cache(maxsize=64)
-def _electrodes(template: Template, montage: str) -> tuple[list[str], ScalpPoints]:
-    names, positions = standard_montage(montage)
-    return names, template.electrodes(positions, names)
+def draw_channels(
+    names: Sequence[str], ranges: SetupRanges, opened: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows of the channels that a set-up has, in their order."""
+    kept = np.arange(len(names))
+    reference = str(rng.choice(list(ranges.references)))
+    subset, dropout = rng.uniform() < ranges.subset * opened, rng.uniform(*ranges.dropout) * opened
+    if reference == "electrode" and opened > 0 and len(kept) > FEWEST:
+        kept = np.delete(kept, rng.integers(len(kept)))
+    elif reference == "linked-ears" and opened > 0:
+        ears = np.isin(np.array(names)[kept], EARS)
+        kept = kept if (~ears).sum() < FEWEST else kept[~ears]
+    if subset and len(kept) > FEWEST:
+        kept = rng.choice(kept, rng.integers(FEWEST, len(kept) + 1), replace=False)
+    missing = min(round(dropout * len(kept)), max(len(kept) - FEWEST, 0))
+    return np.sort(rng.permutation(kept)[missing:])
 
 
 def draw_setup(
-    template: Template,
+    heads: Sequence[HeadOnDevice],
+    analyst: Template,
     ranges: SetupRanges,
+    tissues: TissueRanges,
     declarations: Sequence[HeadInput],
+    sfreq: float,
+    widths: dict[str, float],
     rng: np.random.Generator,
-    device: torch.device | str,
 ) -> RecordingSetup:
-    """Draw one set-up on a template head."""
-    montage = str(rng.choice(list(ranges.montages)))
-    names, electrodes = _electrodes(template, montage)
-    head = template.head(names, electrodes, skull_conductivity=ranges.nominal_skull_conductivity)
-    head = replace(head, noise_cov=draw_noise_cov(head, ranges, rng))
-    family = template.family
-    copies = displace(
-        electrodes.positions,
-        family.scalp_pos,
-        family.scalp_faces,
-        ranges.displacement,
-        N_COPIES,
-        rng,
+    """Draw one set-up.
+
+    Args:
+        heads: Heads to draw from.
+        analyst: The template, used where the analyst has no individual anatomy.
+        ranges: Of the set-up.
+        tissues: Of the heads.
+        declarations: Head inputs to prepare.
+        sfreq: Sampling rate of the baseline, Hz.
+        widths: How far every aspect is opened, see `Curriculum`.
+        rng: Source of randomness.
+
+    """
+    true = heads[rng.integers(len(heads))]
+    template, opened = true.template, widths["montages"]
+    in_use = list(ranges.montages)[: max(1, round(opened * len(ranges.montages)))]
+    montage = str(rng.choice(in_use))
+    names, electrodes = template.montage(montage)
+    rows = draw_channels(names, ranges, opened, rng)
+    names, electrodes = [names[i] for i in rows], _rows(electrodes, rows)
+    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    assumed = _tissues(ranges.nominal, torch_rng, 1.0)
+    places = _places(template, electrodes, ranges, widths["electrodes"], rng)
+    actual = ScalpPoints(*(x[0, 0] for x in vars(places).values()))
+    true_leadfield = template.family.leadfield(
+        _tissues(tissues, torch_rng, widths["tissues"]), actual
     )
-    used, renumbered = np.unique(copies.vertices, return_inverse=True)
-    values, vectors = np.linalg.eigh(head.noise_cov)
-    tensors = as_tensors(
-        {
-            "noise_factor": (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T,
-            "vertices": renumbered.reshape(copies.vertices.shape),
-            "weights": copies.weights,
-            "scalp_modes": family.scalp_modes[:, used],
-            "source_modes": family.source_modes,
-        },
-        device,
+    noise = ranges.noise.draw(
+        true_leadfield, electrodes.positions, template.source_pos, widths["noise"], rng
     )
+    cov = noise.cov
+    if ranges.baseline is not None:
+        cov = _estimated(noise, int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1)),
+                         sfreq, torch_rng)  # fmt: skip
+    if ranges.own_anatomy or template.cap is not None:
+        head = template.head(names, electrodes, cov, assumed)
+    else:
+        every, there = analyst.montage(montage)
+        chosen = [every.index(name) for name in names]
+        head = analyst.head(names, _rows(there, np.array(chosen)), cov, assumed)
+    arrays = {
+        "vertices": places.vertices,
+        "weights": places.weights,
+        "sensor_pos": electrodes.positions,
+    }
+    tensors = as_tensors(arrays, true.device)
     return RecordingSetup(
         head=head,
-        inputs=as_tensors(prepare(declarations, head), device),
-        noise_factor=tensors["noise_factor"],
-        copies=(tensors["vertices"], tensors["weights"]),
-        scalp_modes=tensors["scalp_modes"],
-        source_modes=tensors["source_modes"],
+        inputs=as_tensors(prepare(declarations, head), true.device),
+        true_head=true,
+        noise=noise,
+        noise_power=float(np.trace(noise.cov)),
+        places=(tensors["vertices"], tensors["weights"]),
+        sensor_pos=tensors["sensor_pos"],
     )
 
 
-def draw_noise_cov(head: HeadModel, ranges: SetupRanges, rng: np.random.Generator) -> Array:
-    """White sensor noise plus cortical background whose power varies smoothly over the cortex.
+def _rows(points: ScalpPoints, rows: NDArray[np.int64]) -> ScalpPoints:
+    return ScalpPoints(*(x[rows] for x in vars(points).values()))
 
-    The logarithm of the power is a random field of ten plane waves of 6-20 cm, with a standard
-    deviation of 1.5.
-    """
-    level = float(np.exp(rng.uniform(*np.log(ranges.noise_level))))
-    share = float(np.exp(rng.uniform(*np.log(ranges.sensor_noise))))
-    direction = rng.normal(size=(10, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    waves = 2 * np.pi * direction / rng.uniform(0.06, 0.2, size=(10, 1))
-    phase = rng.uniform(0, 2 * np.pi, size=10)
-    field = np.cos(head.source_pos @ waves.T + phase).sum(axis=1) * np.sqrt(2 / 10)
-    power = np.repeat(np.exp(1.5 * field), head.space.n_orient)
-    white = white_noise_cov(head.n_channels, level)
-    return share * white + (1 - share) * brain_noise_cov(head.leadfield, level, power)
+
+def _tissues(ranges: TissueRanges, rng: torch.Generator, width: float) -> Tissues:
+    return Tissues(*ranges.draw(1, rng, width)[0].double().tolist())
+
+
+def _places(
+    template: Template,
+    electrodes: ScalpPoints,
+    ranges: SetupRanges,
+    width: float,
+    rng: np.random.Generator,
+) -> ScalpPoints:
+    """Where the electrodes may really lie ``(P, M, C)``."""
+    if template.cap is not None:  # known at its own electrodes only
+        return ScalpPoints(*(x[None, None] for x in vars(electrodes).values()))
+    moved = max(ranges.displacement, ranges.coregistration_shift, ranges.coregistration_rotation)
+    still = width == 0 or moved == 0
+    return displace(
+        electrodes.positions,
+        template.family.scalp_pos,
+        template.family.scalp_faces,
+        width * ranges.displacement,
+        1 if still else N_COPIES,
+        rng,
+        width * ranges.coregistration_shift,
+        width * np.deg2rad(ranges.coregistration_rotation),
+        1 if still else N_POSES,
+    )
+
+
+def _estimated(noise: Noise, n_samples: int, sfreq: float, rng: torch.Generator) -> Array:
+    """Covariance ``(C, C)`` an analyst would estimate from a baseline of the recording."""
+    baseline = noise.draw(1, n_samples, sfreq, rng)[0].double().numpy()
+    cov, _ = ledoit_wolf(baseline.T)
+    return np.asarray(cov)
 
 
 class SetupPool:
@@ -178,20 +264,23 @@ class SetupPool:
 
     def __init__(
         self,
-        template: Template,
+        heads: Sequence[HeadOnDevice],
+        analyst: Template,
         ranges: SetupRanges,
+        tissues: TissueRanges,
         declarations: Sequence[HeadInput],
-        size: int,
-        period: int,
-        device: torch.device | str = "cpu",
+        sfreq: float = 250.0,
+        size: int = 8,
+        period: int = 512,
+        curriculum: Curriculum = OPEN,
     ) -> None:
         if size < 1 or period < size:
             raise ValueError(
                 f"SetupPool: size must be 1 or more and period at least size, got size={size}, "
                 f"period={period}."
             )
-        self.template, self.ranges, self.declarations = template, ranges, tuple(declarations)
-        self.size, self.period, self.device = size, period, device
+        self._draw_from = (heads, analyst, ranges, tissues, tuple(declarations), sfreq)
+        self.size, self.period, self.curriculum = size, period, curriculum
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
 
     def at(self, seed: int, split: str, rank: int, step: int) -> RecordingSetup:
@@ -201,12 +290,7 @@ class SetupPool:
         if key not in self._drawn:
             while len(self._drawn) >= self.size:
                 self._drawn.pop(next(iter(self._drawn)))
-            entropy = [*key_entropy(*key), 1]
-            self._drawn[key] = draw_setup(
-                self.template,
-                self.ranges,
-                self.declarations,
-                np.random.default_rng(entropy),
-                self.device,
-            )
+            rng = np.random.default_rng([*key_entropy(*key), 1])
+            widths = self.curriculum.widths(generation * self.period)
+            self._drawn[key] = draw_setup(*self._draw_from, widths, rng)
         return self._drawn[key]

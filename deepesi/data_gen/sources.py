@@ -1,116 +1,213 @@
-"""Cortical patches: where they are, how far they reach, how they go over time."""
+"""PatchSources: where brain activity is drawn, how it spreads, how strong it is and how it moves."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from deepesi.data_gen.heads import PLACEMENTS, HeadOnDevice
 from deepesi.data_gen.keys import uniform
+from deepesi.data_gen.ranges import check_number, check_range
+from deepesi.data_gen.waveforms import Gabor, TimeCourse
+
+SHAPES = ("point", "flat", "gaussian", "diffused", "field")
+ORIENTATIONS = ("normal", "random")
 
 
 class Patches(NamedTuple):
-    """Sources of unit peak, with what was drawn; places beyond an example's count are -1 and 0."""
+    """Sources as patterns times courses; places beyond an example's count are -1 and 0.
 
-    sources: Float[Tensor, "B S T"]
+    The dipole moments are ``patterns.mT @ courses``, A m.
+    """
+
+    patterns: Float[Tensor, "B K D"]  # A m; at most the moment drawn, at the centre
+    courses: Float[Tensor, "B K T"]  # no unit, peak 1
     peaks: Int[Tensor, "B K"]
     extents: Float[Tensor, "B K"]
+    moments: Float[Tensor, "B K"]
 
 
 @dataclass(frozen=True)
 class PatchSources:
-    """Draws 1 to K patches of activity per example.
+    """Draws 1 to K places of activity per example, each with its own shape, course and strength.
 
-    A patch has a Gaussian profile ``exp(-d² / 2(r/2)²)`` of the distance ``d`` from its centre and
-    ends at its radius ``r``. Centres are uniform over the sources, amplitudes uniform in 0.5-1
-    with random sign. A snapshot (``T = 1``) has no time course; for longer windows every patch
-    follows its own Gabor wavelet.
+    Shapes, of the distance ``d`` from the centre and the radius ``r``: ``point``, one source;
+    ``flat``, 1 to the radius; ``gaussian``, ``exp(-d² / 2(r/2)²)`` to the radius; ``diffused``,
+    heat spread over the neighbours until its width is ``r/2`` along each direction, irregular as
+    the mesh is; ``field``, a smooth random field over the whole space, of that correlation width.
 
     Args:
-        n_sources: Fewest and most patches.
+        n_sources: Fewest and most places.
         radius: Smallest and largest radius, m.
         min_distance: Least distance between centres, m.
+        shapes: Names above; every place takes one, all as likely.
+        placement: ``"vertices"``, ``"area"`` or ``"depth"``, see `HeadOnDevice.placement`.
+        moment: Least and largest dipole moment at the centre, A m, log-uniform, sign random. A
+            generator that is given an SNR scales all moments of an example by one factor.
+        correlation: Range of the share (amplitude) that the courses of an example have in common.
+        orientation: For free orientation: along the cortical ``"normal"``, or ``"random"`` per
+            place. Fixed orientation is along the normal.
+        course: Time course of windows.
 
     Raises:
-        ValueError: A range is out of order or not in metres.
+        ValueError: A range is out of order or not in SI units, or an unknown name.
 
     """
 
     n_sources: tuple[int, int] = (1, 3)
     radius: tuple[float, float] = (0.010, 0.025)
     min_distance: float = 0.03
+    shapes: Sequence[str] = ("gaussian",)
+    placement: str = "vertices"
+    moment: tuple[float, float] = (5e-8, 1e-7)
+    correlation: tuple[float, float] = (0.0, 0.0)
+    orientation: str = "normal"
+    course: TimeCourse = field(default_factory=Gabor)
 
     def __post_init__(self) -> None:
         low, high = self.n_sources
-        if not 1 <= low <= high:
+        if not 1 <= low <= high <= 50:
             raise ValueError(
-                f"PatchSources: n_sources must be a range from 1 upwards, got {low}-{high}."
+                f"PatchSources: n_sources must be a range within 1-50, got {low}-{high}."
             )
-        if not 0 <= self.min_distance <= 0.06:
-            raise ValueError(
-                f"PatchSources: min_distance {self.min_distance:g} must lie within 0-0.06; it is "
-                "in metres (30 mm is 0.03)."
-            )
-        if not 1e-3 <= self.radius[0] <= self.radius[1] <= 0.1:
-            raise ValueError(
-                f"PatchSources: radius {self.radius[0]:g}-{self.radius[1]:g} must be an ascending "
-                "range within 0.001-0.1. Radii are in metres (10 mm is 0.010)."
-            )
+        who = "PatchSources"
+        check_number(who, "min_distance", self.min_distance, 0, 0.06, "m (30 mm is 0.03)")
+        check_range(who, "radius", self.radius, 1e-3, 0.1, "m (10 mm is 0.010)")
+        check_range(who, "moment", self.moment, 1e-12, 1e-5, "A m (50 nAm is 5e-8)")
+        check_range(who, "correlation", self.correlation, 0, 1, "(no unit)")
+        for name, given, known in (
+            ("shapes", self.shapes, SHAPES),
+            ("placement", [self.placement], PLACEMENTS),
+            ("orientation", [self.orientation], ORIENTATIONS),
+        ):
+            if not given or not set(given) <= set(known):
+                raise ValueError(
+                    f"PatchSources: {name} {list(given)} unknown, expected some of {list(known)}."
+                )
 
     def draw(
         self,
-        distances: Float[Tensor, "S S"],
+        head: HeadOnDevice,
         n_examples: int,
         n_times: int,
+        sfreq: float,
         rng: torch.Generator,
     ) -> Patches:
-        """Draw sources of unit order; distances ``(S, S)`` in m decide the shape of a patch."""
+        """Draw sources on a head; `sfreq` in Hz."""
         most = self.n_sources[1]
+        shape = (n_examples, most)
         counts = torch.randint(
             self.n_sources[0], most + 1, (n_examples, 1), generator=rng, device=rng.device
         )
         present = torch.arange(most, device=rng.device) < counts
-        peaks = self._centres(distances, n_examples, most, rng)
-        extents = uniform((n_examples, most), *self.radius, rng)
-        distance = distances[peaks]
-        profile = torch.exp(-2 * (distance / extents[..., None]).square())
-        profile = profile * (distance <= extents[..., None]) * present[..., None]
-        amplitude = uniform((n_examples, most), 0.5, 1.0, rng)
-        sign = torch.randint(0, 2, (n_examples, most), generator=rng, device=rng.device) * 2 - 1
-        course = (amplitude * sign)[..., None] * gabor(n_examples, most, n_times, rng)
+        peaks = self._centres(head, n_examples, rng)
+        extents = uniform(shape, *self.radius, rng)
+        kind = torch.randint(0, len(self.shapes), shape, generator=rng, device=rng.device)
+        profile, extents = self._profiles(head, peaks, extents, kind, present, rng)
+        if "field" in self.shapes:  # the strongest place of a field is its centre
+            peaks = torch.where(self._is(kind, "field"), profile.abs().argmax(-1), peaks)
+        sign = torch.randint(0, 2, shape, generator=rng, device=rng.device) * 2 - 1
+        moments = uniform(shape, *map(math.log, self.moment), rng).exp() * present
+        patterns = (sign * moments)[..., None] * profile
         return Patches(
-            sources=torch.einsum("bks,bkt->bst", profile, course),
+            patterns=self._oriented(head, patterns, rng),
+            courses=self._courses(n_examples, n_times, sfreq, rng),
             peaks=torch.where(present, peaks, -1),
             extents=torch.where(present, extents, 0.0),
+            moments=moments,
         )
 
+    def _is(self, kind: Int[Tensor, "B K"], name: str) -> Bool[Tensor, "B K"]:
+        if name not in self.shapes:
+            return torch.zeros_like(kind, dtype=torch.bool)
+        return kind == list(self.shapes).index(name)
+
     def _centres(
-        self, distances: Tensor, n_examples: int, most: int, rng: torch.Generator
-    ) -> Tensor:
-        """Centres uniform over the sources that are far enough from those already placed."""
-        free = torch.ones(n_examples, len(distances), device=rng.device, dtype=torch.bool)
+        self, head: HeadOnDevice, n_examples: int, rng: torch.Generator
+    ) -> Int[Tensor, "B K"]:
+        """Centres among the sources that are far enough from those already placed."""
+        weight = head.placement(self.placement).expand(n_examples, -1)
         chosen = []
-        for _ in range(most):
-            count = free.cumsum(1, dtype=torch.int32)
-            nth = (uniform((n_examples, 1), 0.0, 1.0, rng) * count[:, -1:]).floor().int() + 1
-            centre = torch.searchsorted(count, nth)[:, 0]
-            free = free & (distances[centre] > self.min_distance)
+        for _ in range(self.n_sources[1]):
+            cumulative = weight.cumsum(1)
+            share = uniform((n_examples, 1), 0.0, 1.0, rng) * cumulative[:, -1:]
+            centre = torch.searchsorted(cumulative, share, right=True)[:, 0]
+            centre = centre.clamp(max=weight.shape[1] - 1)
+            weight = weight * (head.distances[centre] > self.min_distance)
             chosen.append(centre)
         return torch.stack(chosen, dim=1)
 
+    def _profiles(
+        self,
+        head: HeadOnDevice,
+        peaks: Int[Tensor, "B K"],
+        extents: Float[Tensor, "B K"],
+        kind: Int[Tensor, "B K"],
+        present: Bool[Tensor, "B K"],
+        rng: torch.Generator,
+    ) -> tuple[Float[Tensor, "B K S"], Float[Tensor, "B K"]]:
+        """Shapes of peak 1 and their extents, which are 0 for a point and infinite for a field."""
+        point, flat, field_ = (self._is(kind, name) for name in ("point", "flat", "field"))
+        extents = torch.where(point, 0.0, extents)
+        distance, radius = head.distances[peaks], extents[..., None]
+        inside = (distance <= radius) & present[..., None]
+        # A point is the limit of a Gaussian; the tiny radius avoids 0 / 0 there.
+        profile = torch.exp(-2 * (distance / radius.clamp_min(1e-9)).square()) * inside
+        if flat.any():
+            profile = torch.where(flat[..., None], inside.float(), profile)
+        diffused = (self._is(kind, "diffused") | field_) & present
+        if diffused.any():
+            profile[diffused] = self._diffuse(
+                head, peaks[diffused], extents[diffused], field_[diffused], rng
+            )
+        return profile, torch.where(field_, math.inf, extents)
 
-def gabor(
-    n_examples: int, n_patches: int, n_times: int, rng: torch.Generator
-) -> Float[Tensor, "B K T"]:
-    """Time courses: one for a snapshot, else Gabor wavelets of 0-4 cycles in the window."""
-    shape = (n_examples, n_patches, 1)
-    if n_times == 1:
-        return torch.ones(shape, device=rng.device)
-    time = torch.linspace(0, 1, n_times, device=rng.device)
-    centre, width = uniform(shape, 0.2, 0.8, rng), uniform(shape, 0.1, 0.4, rng)
-    cycles, phase = uniform(shape, 0.0, 4.0, rng), uniform(shape, 0.0, 2 * math.pi, rng)
-    offset = time - centre
-    envelope = torch.exp(-0.5 * (offset / width).square())
-    return envelope * torch.cos(2 * math.pi * cycles * offset + phase)
+    def _diffuse(
+        self,
+        head: HeadOnDevice,
+        peaks: Int[Tensor, " N"],
+        extents: Float[Tensor, " N"],
+        field_: Bool[Tensor, " N"],
+        rng: torch.Generator,
+    ) -> Float[Tensor, "N S"]:
+        """Activity after as many steps of a random walk as its extent asks for, peak 1.
+
+        A lazy step moves by ``spacing²/2`` in mean square; a width of ``r/2`` in two directions
+        is reached after ``(r / spacing)²`` steps.
+        """
+        start = torch.zeros(len(head.distances), len(peaks), device=rng.device)
+        start.scatter_(0, peaks[None], 1.0)
+        noise = torch.randn(start.shape, generator=rng, device=rng.device)
+        state = torch.where(field_, noise, start)
+        steps = (extents / head.spacing).square().round().clamp_min(1)
+        for step in range(int(steps.max())):
+            state = torch.where(step < steps, head.diffusion @ state, state)
+        return (state / state.abs().amax(0)).T
+
+    def _oriented(
+        self, head: HeadOnDevice, patterns: Float[Tensor, "B K S"], rng: torch.Generator
+    ) -> Float[Tensor, "B K D"]:
+        if head.template.space.n_orient == 1:
+            return patterns
+        if self.orientation == "normal":
+            direction = head.normals
+        else:
+            direction = torch.randn(*patterns.shape[:2], 1, 3, generator=rng, device=rng.device)
+            direction = direction / direction.norm(dim=-1, keepdim=True)
+        return (patterns[..., None] * direction).flatten(2)
+
+    def _courses(
+        self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
+    ) -> Float[Tensor, "B K T"]:
+        """Courses of peak 1 that share a part in common."""
+        most = self.n_sources[1]
+        if n_times == 1 or self.correlation[1] == 0:
+            return self.course.draw(n_examples, most, n_times, sfreq, rng)
+        courses = self.course.draw(n_examples, most + 1, n_times, sfreq, rng)
+        share = uniform((n_examples, 1, 1), *self.correlation, rng)
+        mixed = share * courses[:, :1] + (1 - share.square()).sqrt() * courses[:, 1:]
+        return mixed / mixed.abs().amax(-1, keepdim=True)

@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from deepesi.contracts import Batch, Estimate, InverseModel
+from deepesi.data_gen.artifacts import Artifact
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
+from deepesi.data_gen.tissues import TissueRanges
 from deepesi.metrics.classes import (
     AUC,
     NEMD,
@@ -44,8 +46,10 @@ class Scenario:
         n_examples: Examples per SNR, drawn in batches of at most 256.
         sources: What sources are drawn.
         setups: What set-ups are drawn from.
-        skull_conductivity: Lowest and highest true conductivity, S/m.
+        tissues: What true tissues are drawn from.
+        artifacts: Kinds of artifacts.
         n_times: Samples per example.
+        sfreq: Sampling rate, Hz.
         seed: Of the scenario.
 
     Raises:
@@ -58,8 +62,10 @@ class Scenario:
     n_examples: int
     sources: PatchSources
     setups: SetupRanges
-    skull_conductivity: tuple[float, float] = (0.003, 0.03)
+    tissues: TissueRanges = TissueRanges()
+    artifacts: Sequence[Artifact] = ()
     n_times: int = 1
+    sfreq: float = 250.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,9 +86,11 @@ class Scenario:
             self.setups,
             [d for model in models for d in model.head_inputs],
             snr_db=(snr_db, snr_db),
-            skull_conductivity=self.skull_conductivity,
+            tissues=self.tissues,
+            artifacts=self.artifacts,
             batch_size=size,
             n_times=self.n_times,
+            sfreq=self.sfreq,
             seed=self.seed,
             split="test",
             pool_size=1,

@@ -32,7 +32,6 @@ def write_card(
     table += [
         "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |" for line in lines
     ]
-    share = config["data"]["setups"].get("sensor_noise", [1.0, 1.0])
     data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
     text = f"""# {name}
 
@@ -45,9 +44,12 @@ declares. Output: dipole moments in A m along the outward cortical normal, `(bat
 - Montages {", ".join(data["setups"]["montages"])}; SNR {data["snr_db"][0]} to {data["snr_db"][1]} dB.
 - Patches: {data["sources"]["n_sources"][0]}-{data["sources"]["n_sources"][1]}, radius \
 {1e3 * data["sources"]["radius"][0]:g}-{1e3 * data["sources"]["radius"][1]:g} mm.
-- Skull {data["skull_conductivity"][0]}-{data["skull_conductivity"][1]} S/m; electrodes displaced by \
-{1e3 * data["setups"]["displacement"]:g} mm on average.
-- Noise of known covariance: {share[0]:g}-{share[1]:g} of its power white at the sensors, the rest from the cortex.
+- Tissues (S/m, m): {_listed(data["tissues"])}.
+- Electrodes displaced by {1e3 * data["setups"]["displacement"]:g} mm on average, the cap shifted by \
+{1e3 * data["setups"]["coregistration_shift"]:g} mm and turned by \
+{data["setups"]["coregistration_rotation"]:g} degrees.
+- Noise (relative power of each kind): {_listed(data["setups"]["noise"])}.
+- Covariance: {_baseline(data["setups"])}. Artifacts: {_artifacts(data["artifacts"])}.
 
 ## How good it is
 Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
@@ -59,9 +61,8 @@ ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the l
 on one core: {export["latency_ms"]:.2f} ms.
 
 ## Limits
-- Trained and tested on simulations of one template head. No claim about patients; not a medical device.
-- Noise in training was stationary and its covariance known exactly; eye movements, muscles and line
-  noise were not simulated.
+- Trained and tested on simulations. No claim about patients; not a medical device. What is not
+  listed above was not in the training data.
 - It claims no uncertainty, and amplitudes are shrunk towards zero where the source is uncertain: read
   positions and relative strengths, not absolute moments.
 
@@ -72,3 +73,22 @@ deepesi apply model.onnx EVOKED-ave.fif --condition NAME --noise-cov COV.fif --o
 """
     with atomic(path) as partial:
         partial.write_text(text)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in values.items()
+        if not name.startswith("_") and value is not None
+    )
+
+
+def _baseline(setups: Mapping[str, Any]) -> str:
+    if setups.get("baseline") is None:
+        return "known exactly"
+    low, high = setups["baseline"]
+    return f"estimated from {low}-{high} samples"
+
+
+def _artifacts(artifacts: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(a["_target_"].rsplit(".", 1)[-1] for a in artifacts) or "none"

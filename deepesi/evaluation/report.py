@@ -78,13 +78,13 @@ def worked_example_figure(worked: WorkedExample, mesh: DisplayMesh) -> Figure:
 
 
 def write_report(
-    benchmark: Benchmark, mesh: DisplayMesh, facts: Mapping[str, str], path: Path
+    benchmark: Benchmark, mesh: DisplayMesh | None, facts: Mapping[str, str], path: Path
 ) -> None:
     """Write the report, whole or not at all.
 
     Args:
         benchmark: What was measured.
-        mesh: Cortex to draw on.
+        mesh: Cortex to draw on; without one there is no worked example.
         facts: What to state at the top: name to text.
         path: ``.html`` file.
 
@@ -98,11 +98,12 @@ def write_report(
     report.add_figure(
         snr_curves(benchmark.rows), title="Error against SNR", caption="Bands: 95 % interval."
     )
-    report.add_figure(
-        worked_example_figure(benchmark.worked_example, mesh),
-        title="One worked example",
-        caption="The first test example at the middle SNR, not chosen. Each map has its own colour "
-        "range, bare cortex below 25 % of its maximum; ring: true peak.",
-    )
+    if mesh is not None:
+        report.add_figure(
+            worked_example_figure(benchmark.worked_example, mesh),
+            title="One worked example",
+            caption="The first test example at the middle SNR, not chosen. Each map has its own "
+            "colour range, bare cortex below 25 % of its maximum; ring: true peak.",
+        )
     with atomic(path) as partial:
         report.save(partial, open_browser=False, verbose="error")

@@ -61,14 +61,6 @@ class PreparedInverse:
     nave: int
     origin: str
 
-    def __post_init__(self) -> None:
-        if self.space.n_orient != 1 or len(self.space.vertices) != 2:
-            raise ValueError(
-                f"PreparedInverse: the source space {self.space.name} has n_orient="
-                f"{self.space.n_orient} in {len(self.space.vertices)} parts; only two hemispheres "
-                "with fixed orientation can be written as mne.SourceEstimate."
-            )
-
     def estimate(self, eeg: Array) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
 
@@ -97,6 +89,12 @@ class PreparedInverse:
         """
         import mne
 
+        if self.space.n_orient != 1 or len(self.space.vertices) != 2:
+            raise ValueError(
+                f"PreparedInverse: the source space {self.space.name} has n_orient="
+                f"{self.space.n_orient} in {len(self.space.vertices)} parts; only two hemispheres "
+                "with fixed orientation can be written as mne.SourceEstimate. Use estimate()."
+            )
         if evoked.nave != self.nave:
             raise ValueError(
                 f"PreparedInverse: prepared for averages of {self.nave} trials, the recording is "
@@ -129,7 +127,8 @@ class PreparedInverse:
         content |= {
             "ch_names": np.array(self.ch_names),
             "space_name": np.array(self.space.name),
-            "faces": self.space.faces,
+            "edges": self.space.edges,
+            "n_orient": np.array(self.space.n_orient),
             "whitener": self.whitener,
             "nave": np.array(self.nave),
             "origin": np.array(self.origin),
@@ -243,8 +242,10 @@ class Inverse:
                 f"{path}: holds the prepared inputs {sorted(found)}, the model needs "
                 f"{sorted(expected)}. Write it again with 'deepesi prepare' for this model."
             )
-        vertices = tuple(content[f"vertices{i}"] for i in range(2))
-        space = SourceSpace(str(content["space_name"]), vertices, content["faces"])
+        parts = sum(key.startswith("vertices") for key in content)
+        vertices = tuple(content[f"vertices{i}"] for i in range(parts))
+        n_orient = int(content["n_orient"])
+        space = SourceSpace(str(content["space_name"]), vertices, content["edges"], n_orient)
         self._check_space(space)
         feeds = {key.removeprefix("input/"): content[key] for key in found}
         return PreparedInverse(

@@ -24,7 +24,7 @@ class Geometry:
     def __init__(self, head: HeadModel) -> None:
         self.positions = head.source_pos
         self.distances_mm = functional.distances_mm(head.source_pos, head.source_pos)
-        self.neighbours: csr_array = adjacency(head.space.faces, head.space.n_sources)
+        self.neighbours: csr_array = adjacency(head.space.edges, head.space.n_sources)
 
 
 class Example(NamedTuple):
@@ -54,7 +54,7 @@ class SourceMetric(torchmetrics.Metric, ABC):
         super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self._geometry: dict[str, Geometry] = {}
+        self._geometry: dict[bytes, Geometry] = {}
 
     @staticmethod
     @abstractmethod
@@ -63,10 +63,10 @@ class SourceMetric(torchmetrics.Metric, ABC):
 
     def update(self, estimate: Estimate, batch: Batch) -> None:
         """Add the examples of a batch."""
-        space = batch.head.space.fingerprint
-        if space not in self._geometry:
-            self._geometry[space] = Geometry(batch.head)
-        values = [self.value(e, self._geometry[space]) for e in examples(estimate, batch)]
+        places = batch.head.source_pos.tobytes()  # heads of one space differ in their places
+        if places not in self._geometry:
+            self._geometry[places] = Geometry(batch.head)
+        values = [self.value(e, self._geometry[places]) for e in examples(estimate, batch)]
         self.total += sum(values)
         self.count += len(values)
 

@@ -18,19 +18,20 @@ def average_reference(data: Array, axis: int = 0) -> Array:
 
 @dataclass(frozen=True)
 class SourceSpace:
-    """Where an estimate lives: a named set of cortical vertices, the same on every head.
+    """Where an estimate lives: a named set of places, the same on every head.
 
     Attributes:
         name: E.g. ``"fsaverage-ico3"``.
-        vertices: Vertex numbers per hemisphere (left, right), as in `mne.SourceEstimate`.
-        faces: Mesh among the sources ``(F, 3)``, numbered through both hemispheres.
+        vertices: Vertex numbers per part, as in `mne.SourceEstimate`: left and right hemisphere of
+            a surface, one array for a volume, all of them in turn for a mixed space.
+        edges: Neighbours among the sources ``(E, 2)``, numbered through all parts.
         n_orient: 1 (fixed, along the normal) or 3 (free).
 
     """
 
     name: str
     vertices: tuple[NDArray[np.int64], ...]
-    faces: NDArray[np.int64]
+    edges: NDArray[np.int64]
     n_orient: int = 1
 
     def __post_init__(self) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
-from deepesi.physics.graph import mesh_edges
 from deepesi.physics.head import HeadModel, average_reference
 from deepesi.physics.linear_inverse import linear_inverse
 from deepesi.physics.noise import denoiser, whitener
@@ -219,7 +218,8 @@ class LinearInverse(HeadInput):
         if head.space.n_orient != 1:
             raise ValueError(
                 f"LinearInverse: the head has {head.space.n_orient} orientations per source, these "
-                "kernels are for fixed orientation. Use a head with n_orient=1."
+                "kernels are for fixed orientation. Use a head with n_orient=1, or leave these "
+                "baselines out (baselines=[])."
             )
         return np.stack([self._kernel(head, step) for step in range(self.n_steps)])
 
@@ -240,5 +240,5 @@ class MeshEdges(HeadInput):
     axes: ClassVar[Axes] = ("edges", 2)
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
-        """See `deepesi.physics.graph.mesh_edges`."""
-        return mesh_edges(head.space.faces)
+        """See `deepesi.physics.head.SourceSpace`."""
+        return head.space.edges

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from deepesi.physics.graph import mesh_edges
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.template import Template
 
@@ -186,22 +188,32 @@ def head_from_forward(
         source_pos=fixed["source_rr"],
         source_normals=fixed["source_nn"],
         ch_names=good,
-        space=_source_space(fixed["src"]),
+        space=source_space(fixed["src"]),
     )
 
 
-def _source_space(src: Any) -> SourceSpace:
-    """The source space of a forward solution, named ``subject-icoN`` where it is a full one."""
+def source_space(src: Any, n_orient: int = 1) -> SourceSpace:
+    """The source space of a forward solution, named ``subject-icoN`` where it is a full one.
+
+    Neighbours are those of the mesh on a surface, and those nearest in a volume.
+    """
     vertices = tuple(np.asarray(s["vertno"], dtype=np.int64) for s in src)
-    faces, offset = [], 0
-    for hemisphere, numbers in zip(src, vertices, strict=True):
-        used = hemisphere["use_tris"] if hemisphere["nuse_tri"] else np.empty((0, 3), dtype=int)
-        used = used[np.isin(used, numbers).all(axis=1)]
-        faces.append(np.searchsorted(numbers, used) + offset)
+    edges, offset = [np.empty((0, 2), dtype=np.int64)], 0
+    for part, numbers in zip(src, vertices, strict=True):
+        if part["type"] == "surf":
+            used = part["use_tris"] if part["nuse_tri"] else np.empty((0, 3), dtype=int)
+            used = used[np.isin(used, numbers).all(axis=1)]
+            pairs = mesh_edges(np.searchsorted(numbers, used))
+        else:
+            points = part["rr"][numbers]
+            apart = cKDTree(points).query(points, k=2)[0][:, 1] if len(points) > 1 else [0.0]
+            pairs = cKDTree(points).query_pairs(1.05 * np.median(apart), output_type="ndarray")
+        edges.append(pairs.astype(np.int64) + offset)
         offset += len(numbers)
     subject = src[0].get("subject_his_id") or "unknown"
-    spacing = {642: "ico3", 2562: "ico4"}.get(len(vertices[0]), "surface")
-    return SourceSpace(f"{subject}-{spacing}", vertices, np.concatenate(faces).astype(np.int64))
+    kinds = "-".join(sorted({"surface" if s["type"] == "surf" else "volume" for s in src}))
+    spacing = {642: "ico3", 2562: "ico4"}.get(len(vertices[0]), kinds)
+    return SourceSpace(f"{subject}-{spacing}", vertices, np.concatenate(edges), n_orient)
 
 
 def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
     import mne
@@ -151,8 +152,18 @@ def fit_to_scalp(
     return points
 
 
+#: The international 10-20 system (Jasper 1958), which MNE has only among others.
+TEN_TWENTY = (
+    "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2".split()
+)  # fmt: skip
+OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": [*TEN_TWENTY, "A1", "A2"]}
+
+
 def standard_montage(name: str) -> tuple[list[str], Array]:
     """Channel names and positions ``(C, 3)`` (m, MNE head frame) of a montage MNE knows.
+
+    ``10-20-19`` and ``10-20-21`` are the electrodes of the 10-20 system alone, without and with
+    the ears.
 
     Raises:
         ValueError: MNE has no montage of that name.
@@ -161,12 +172,16 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
     from mne.channels import compute_native_head_t, get_builtin_montages, make_standard_montage
     from mne.transforms import apply_trans
 
+    if name in OWN_MONTAGES:
+        names, positions = standard_montage("fsaverage_1020")
+        chosen = OWN_MONTAGES[name]
+        return list(chosen), positions[[names.index(c) for c in chosen]]
     try:
         montage = make_standard_montage(name)
     except ValueError as error:
         raise ValueError(
             f"standard_montage: MNE has no montage {name!r}. Known: "
-            f"{', '.join(sorted(get_builtin_montages()))}."
+            f"{', '.join(sorted([*OWN_MONTAGES, *get_builtin_montages()]))}."
         ) from error
     positions = montage.get_positions()["ch_pos"]
     to_head = compute_native_head_t(montage)
@@ -192,22 +207,35 @@ def displace(
     displacement: float,
     n_copies: int,
     rng: np.random.Generator,
+    shift: float = 0.0,
+    rotation: float = 0.0,
+    n_poses: int = 1,
 ) -> ScalpPoints:
-    """Copies ``(n_copies, C)`` of electrodes, each moved along the scalp by a Gaussian step.
+    """Copies ``(n_poses, n_copies, C)`` of electrodes, moved together and each on its own.
 
     Args:
         positions: Electrodes on the scalp ``(C, 3)``, m.
         scalp_pos: Scalp vertices ``(N, 3)``, m.
         scalp_faces: Scalp triangles ``(F, 3)``.
-        displacement: Mean length of the step, m. A step along a surface has two components,
-            so its mean length is ``sqrt(pi/2)`` times their standard deviation.
-        n_copies: Number of copies.
+        displacement: Mean length of the Gaussian step of each electrode along the scalp, m. It
+            has two components, so its mean length is ``sqrt(pi/2)`` times their standard
+            deviation.
+        n_copies: Copies of each pose, which differ in the steps of the electrodes.
         rng: Source of randomness.
+        shift: Mean length of the shift of all electrodes together (co-registration error), m.
+        rotation: Mean angle of their rotation about the centre of the scalp, rad.
+        n_poses: Number of such poses.
 
     """
     sigma = displacement / np.sqrt(np.pi / 2)
-    steps = rng.normal(scale=sigma, size=(n_copies, *positions.shape))
-    radial = positions - scalp_pos.mean(axis=0)
+    steps = rng.normal(scale=sigma, size=(n_poses, n_copies, *positions.shape))
+    centre = scalp_pos.mean(axis=0)
+    radial = positions - centre
     radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
     steps -= (steps * radial).sum(-1, keepdims=True) * radial
-    return project_to_mesh(positions + steps, scalp_pos, scalp_faces)
+    # The mean length of a Gaussian vector of three components is 2 sqrt(2/pi) of their deviation.
+    length = 2 * np.sqrt(2 / np.pi)
+    moved = rng.normal(scale=shift / length, size=(n_poses, 1, 1, 3))
+    turn = Rotation.from_rotvec(rng.normal(scale=rotation / length, size=(n_poses, 3)))
+    turned = np.einsum("pij,pxcj->pxci", turn.as_matrix(), positions + steps - centre)
+    return project_to_mesh(turned + centre + moved, scalp_pos, scalp_faces)

@@ -1,16 +1,19 @@
-"""The packaged fsaverage head: cortex, scalp and lead-field family, ready without a build step."""
+"""Template: a head under every recording set-up; the packaged ones load without a build step."""
 
 import functools
 import hashlib
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 from numpy.typing import NDArray
 
-from deepesi.physics.family import LeadFieldFamily
+from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
@@ -19,8 +22,6 @@ from deepesi.physics.noise import white_noise_cov
 Array = NDArray[np.float64]
 
 DATA = Path(__file__).parent / "data"
-#: Skull conductivity an analyst would assume, S/m: within the range adults show (METHODS in docs).
-NOMINAL_SKULL_CONDUCTIVITY = 0.01
 
 
 @dataclass(frozen=True)
@@ -53,38 +54,45 @@ class Template:
     """A head under every recording set-up: choose electrodes and it gives a `HeadModel`.
 
     Attributes:
+        name: Name of the head, e.g. ``"fsaverage-ico3"`` or ``"warp9-ico3"``.
         family: Its lead fields.
         space: Its source space.
         source_pos: ``(S, 3)``, m, MNE head frame.
         source_normals: ``(S, 3)``, head frame, outward.
-        source_mni: ``(S, 3)``, mm, MNI305 space, as `mne.vertex_to_mni` gives.
-        display: The mesh to draw on.
+        source_mni: ``(S, 3)``, mm, MNI305 space, as `mne.vertex_to_mni` gives; NaN where unknown.
+        display: The mesh to draw on, None for a volume or a head of the user's own.
         n_moved: Sources that were nearer than 2 mm to the inner skull and moved inward.
-        fingerprint: SHA-256 of the packaged arrays.
+        warp_seed: Seed of the warped head, which decides its split; None for any other head.
+        cap: Names of the electrodes, one per row of the family's scalp, for a head known by one
+            forward solution only: its electrodes cannot be moved and no others can be put on it.
+        fingerprint: SHA-256 of the arrays in its file.
 
     """
 
+    name: str
     family: LeadFieldFamily
     space: SourceSpace
     source_pos: Array
     source_normals: Array
     source_mni: Array
-    display: DisplayMesh
-    n_moved: int
-    fingerprint: str
+    display: DisplayMesh | None = None
+    n_moved: int = 0
+    warp_seed: int | None = None
+    cap: tuple[str, ...] | None = None
+    fingerprint: str = field(default="")
 
     def head(
         self,
         ch_names: Sequence[str],
         electrodes: ScalpPoints,
         noise_cov: Array | None = None,
-        skull_conductivity: float = NOMINAL_SKULL_CONDUCTIVITY,
+        tissues: Tissues = NOMINAL,
     ) -> HeadModel:
         """This head with these electrodes; without a covariance, noise is white, 1 µV."""
         if noise_cov is None:
             noise_cov = white_noise_cov(len(ch_names), 1e-6)
         return HeadModel.referenced(
-            leadfield=self.family.leadfield(skull_conductivity, electrodes),
+            leadfield=self.family.leadfield(tissues, electrodes),
             noise_cov=noise_cov,
             sensor_pos=electrodes.positions,
             source_pos=self.source_pos,
@@ -94,13 +102,38 @@ class Template:
         )
 
     def electrodes(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
-        """Electrodes ``(C, 3)`` (m, frame of their own head) fitted onto this scalp."""
+        """Electrodes ``(C, 3)`` (m, frame of their own head) fitted onto this scalp.
+
+        Raises:
+            ValueError: They do not fit, or this head has no scalp to put them on.
+
+        """
+        if self.cap is not None:
+            raise ValueError(
+                f"Template: the head {self.name!r} is known by a forward solution at its own "
+                f"{len(self.cap)} electrodes, so no others can be put on it. Use its electrodes, "
+                "or give the BEM surfaces (head: {bem: ..., src: ..., trans: ...})."
+            )
         return fit_to_scalp(positions, ch_names, self.family.scalp_pos, self.family.scalp_faces)
 
+    def montage(self, name: str) -> tuple[list[str], ScalpPoints]:
+        """Names and places of a montage on this head; a head with its own cap has only that."""
+        if self.cap is not None:
+            rows = np.arange(len(self.cap))
+            return list(self.cap), own_rows(self.family.scalp_pos, rows)
+        names, positions = standard_montage(name)
+        return names, self.electrodes(positions, names)
+
     def montage_head(self, montage: str) -> HeadModel:
-        """This head under a standard montage of MNE, with white noise and the nominal skull."""
-        names, positions = standard_montage(montage)
-        return self.head(names, self.electrodes(positions, names))
+        """This head under a montage, with white noise and nominal tissues."""
+        return self.head(*self.montage(montage))
+
+
+def own_rows(positions: Array, rows: NDArray[np.int64]) -> ScalpPoints:
+    """Vertices of a mesh ``(N, 3)`` themselves as points."""
+    vertices = np.repeat(rows[:, None], 3, axis=1)
+    weights = np.tile([1.0, 0.0, 0.0], (len(rows), 1))
+    return ScalpPoints(vertices, weights, positions[rows], np.zeros(len(rows)))
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -113,93 +146,152 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
+def _halves(values: Array) -> tuple[NDArray[np.float16], Array]:
+    """Values ``(N, M)`` as 16-bit floats relative to the largest of a column, and that ``(M,)``."""
+    scale = np.abs(values).max(axis=0)
+    return (values / scale).astype(np.float16), scale
+
+
+def _rounded(core: Array, error: float = 2e-4) -> Array:
+    """Values rounded to a step that costs `error` of their norm; most become zero."""
+    step = error * np.sqrt(12) * np.linalg.norm(core[0]) / np.sqrt(core[0].size)
+    return np.asarray(np.round(core / step) * step)
+
+
 def save_template(path: Path, template: Template) -> str:
     """Write a template as ``.npz`` (no pickle) and return its fingerprint.
 
-    Modes are rounded to 16-bit floats relative to the largest of each mode, which costs about
-    3e-4 of a topography.
+    Modes are rounded to 16-bit floats and small values of the core to zero, which costs about 3e-4
+    of a topography.
     """
-    family = template.family
-    scale = np.abs(family.scalp_modes).max(axis=(0, 1))
+    family, space = template.family, template.space
+    # The norms of the sources stay out of the rounding: deep ones are as precise as the others.
+    norms = np.linalg.norm(family.source_modes, axis=1, keepdims=True)
+    source_modes, source_scale = _halves(family.source_modes / norms)
+    scalp_modes, scalp_scale = _halves(family.scalp_modes)
+    core = _rounded(family.core)
+    largest = np.abs(core).max()
     arrays: dict[str, NDArray[Any]] = {
-        "name": np.array(template.space.name),
-        "vertices_lh": template.space.vertices[0].astype(np.int32),
-        "vertices_rh": template.space.vertices[1].astype(np.int32),
-        "faces": template.space.faces.astype(np.uint16),
+        "name": np.array(template.name),
+        "space": np.array(space.name),
+        "n_orient": np.array(space.n_orient),
+        "edges": space.edges.astype(np.uint16),
         "source_pos": template.source_pos.astype(np.float32),
         "source_normals": template.source_normals.astype(np.float32),
         "source_mni": template.source_mni.astype(np.float32),
         "n_moved": np.array(template.n_moved),
+        "warp_seed": np.array(-1 if template.warp_seed is None else template.warp_seed),
         "scalp_pos": family.scalp_pos.astype(np.float32),
         "scalp_faces": family.scalp_faces.astype(np.uint16),
-        "conductivities": family.conductivities,
-        "conductivity_range": np.array(family.conductivity_range),
-        "scalp_modes": (family.scalp_modes / scale).astype(np.float16),
-        "source_modes": (family.source_modes * scale).astype(np.float32),
-        "display_pos": template.display.positions.astype(np.float32),
-        "display_faces": template.display.faces.astype(np.uint16),
-        "display_sulci": template.display.sulci,
-        "display_index": template.display.source_index.astype(np.uint16),
-        "display_weight": template.display.source_weight.astype(np.float16),
+        "bounds": family.bounds,
+        "terms": family.terms.astype(np.uint8),
+        "scalp_modes": scalp_modes,
+        "scalp_scale": scalp_scale.astype(np.float32),
+        "core": (core / largest).astype(np.float16),
+        "core_scale": np.array(largest),
+        "source_modes": source_modes,
+        "source_scale": source_scale.astype(np.float32),
+        "source_norms": norms.astype(np.float32),
+        "eye_core": family.eye_core.astype(np.float32),
     }
+    for number, vertices in enumerate(space.vertices):
+        arrays[f"vertices_{number}"] = vertices.astype(np.int32)
+    if template.display is not None:
+        arrays |= {
+            "display_pos": template.display.positions.astype(np.float32),
+            "display_faces": template.display.faces.astype(np.uint16),
+            "display_sulci": template.display.sulci,
+            "display_index": template.display.source_index.astype(np.uint16),
+            "display_weight": template.display.source_weight.astype(np.float16),
+        }
     arrays["fingerprint"] = np.array(_digest(arrays))
     with atomic(path) as partial:
         np.savez_compressed(partial, allow_pickle=False, **arrays)
     return str(arrays["fingerprint"])
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def load_template(name: str | Path = "fsaverage-ico3") -> Template:
-    """Load a packaged template by name, or one built with ``deepesi head build`` by its path.
+    """Load a packaged head, one built by ``deepesi head build`` by its name or by its path.
 
     Raises:
-        FileNotFoundError: No such template.
-        ValueError: The file is corrupt or not a template.
+        FileNotFoundError: No such head.
+        ValueError: The file is corrupt or not a head.
 
     """
-    path = Path(name) if str(name).endswith(".npz") else DATA / f"{name}.npz"
-    if not path.is_file():
-        packaged = sorted(p.stem for p in DATA.glob("*.npz"))
-        raise FileNotFoundError(
-            f"load_template: no head {str(name)!r}. Packaged: {packaged}; or give the path of an "
-            ".npz file written by 'deepesi head build'."
-        )
-    with np.load(path, allow_pickle=False) as file:
-        a: dict[str, NDArray[Any]] = dict(file)
+    path = _find(name)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            a: dict[str, NDArray[Any]] = dict(file)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _foreign(path, str(error)) from error
     if "fingerprint" not in a or str(a["fingerprint"]) != _digest(a):
-        raise ValueError(
-            f"load_template: {path} is not an intact deepesi head (its fingerprint does not match "
-            "its content). Reinstall deepesi, or rebuild the file with 'deepesi head build'."
-        )
+        raise _foreign(path, "its fingerprint does not match its content")
 
     def wide(key: str) -> Array:
         return a[key].astype(np.float64)
 
-    low, high = a["conductivity_range"]
-    return Template(
-        family=LeadFieldFamily(
-            scalp_pos=wide("scalp_pos"),
-            scalp_faces=a["scalp_faces"].astype(np.int64),
-            conductivities=a["conductivities"],
-            conductivity_range=(float(low), float(high)),
-            scalp_modes=wide("scalp_modes"),
-            source_modes=wide("source_modes"),
-        ),
-        space=SourceSpace(
-            name=str(a["name"]),
-            vertices=(a["vertices_lh"].astype(np.int64), a["vertices_rh"].astype(np.int64)),
-            faces=a["faces"].astype(np.int64),
-        ),
-        source_pos=wide("source_pos"),
-        source_normals=wide("source_normals"),
-        source_mni=wide("source_mni"),
-        display=DisplayMesh(
+    parts = sum(key.startswith("vertices_") for key in a)
+    display = None
+    if "display_pos" in a:
+        display = DisplayMesh(
             positions=wide("display_pos"),
             faces=a["display_faces"].astype(np.int64),
             sulci=a["display_sulci"],
             source_index=a["display_index"].astype(np.int64),
             source_weight=wide("display_weight"),
+        )
+    return Template(
+        name=str(a["name"]),
+        family=LeadFieldFamily(
+            scalp_pos=wide("scalp_pos"),
+            scalp_faces=a["scalp_faces"].astype(np.int64),
+            bounds=a["bounds"],
+            terms=a["terms"].astype(np.int64),
+            scalp_modes=wide("scalp_modes") * wide("scalp_scale"),
+            core=wide("core") * a["core_scale"],
+            source_modes=wide("source_modes") * wide("source_scale") * wide("source_norms"),
+            eye_core=wide("eye_core"),
         ),
+        space=SourceSpace(
+            name=str(a["space"]),
+            vertices=tuple(a[f"vertices_{i}"].astype(np.int64) for i in range(parts)),
+            edges=a["edges"].astype(np.int64),
+            n_orient=int(a["n_orient"]),
+        ),
+        source_pos=wide("source_pos"),
+        source_normals=wide("source_normals"),
+        source_mni=wide("source_mni"),
+        display=display,
         n_moved=int(a["n_moved"]),
+        warp_seed=int(a["warp_seed"]) if a["warp_seed"] >= 0 else None,
         fingerprint=str(a["fingerprint"]),
+    )
+
+
+def cache_folder() -> Path:
+    """Folder of the heads built on this machine; ``DEEPESI_CACHE`` overrides the user's cache."""
+    own = os.environ.get("DEEPESI_CACHE")
+    return (Path(own) if own else Path(pooch.os_cache("deepesi"))) / "heads"
+
+
+def _find(name: str | Path) -> Path:
+    if str(name).endswith(".npz"):
+        paths = [Path(name)]
+    else:
+        paths = [folder / f"{name}.npz" for folder in (DATA, cache_folder())]
+    for path in paths:
+        if path.is_file():
+            return path
+    known = sorted({p.stem for folder in (DATA, cache_folder()) for p in folder.glob("*.npz")})
+    raise FileNotFoundError(
+        f"load_template: no head {str(name)!r}. At hand: {known}. Build one with "
+        "'deepesi head build' (--warp-seed, --spacing), or give the path of an .npz file it wrote."
+    )
+
+
+def _foreign(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"load_template: {path} is not an intact deepesi head ({why}). Delete it and build it "
+        "again with 'deepesi head build', or reinstall deepesi if it was packaged."
     )

@@ -11,20 +11,20 @@ FACES = np.array(
 
 
 def test_adjacency_counts_every_edge_once():
-    links = graph.adjacency(FACES, 6).toarray()
+    links = graph.adjacency(graph.mesh_edges(FACES), 6).toarray()
     assert (links.sum(axis=0) == 4).all()
     assert links[0, 1] == links[2, 3] == links[4, 5] == 0
 
 
 def test_geodesic_distance_follows_edges():
-    distance = graph.geodesic_distances(CORNERS, FACES)
+    distance = graph.geodesic_distances(CORNERS, graph.mesh_edges(FACES))
     assert distance[0, 2] == pytest.approx(np.sqrt(2))
     assert distance[0, 1] == pytest.approx(2 * np.sqrt(2))
     assert np.allclose(distance, distance.T)
 
 
 def test_hemispheres_are_infinitely_far_apart(template):
-    distance = graph.geodesic_distances(template.source_pos, template.space.faces)
+    distance = graph.geodesic_distances(template.source_pos, template.space.edges)
     assert np.isinf(distance[:642, 642:]).all()
     assert np.isfinite(distance[:642, :642]).all()
 

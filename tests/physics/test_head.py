@@ -36,8 +36,8 @@ def test_magnitude_is_the_norm_over_orientation_and_rms_over_time(toy):
 
 def test_space_identity_is_in_vertices_and_orientation(toy):
     space = toy.space
-    assert SourceSpace(space.name, space.vertices, space.faces).fingerprint == space.fingerprint
-    assert SourceSpace(space.name, space.vertices, space.faces, 3).fingerprint != space.fingerprint
+    assert SourceSpace(space.name, space.vertices, space.edges).fingerprint == space.fingerprint
+    assert SourceSpace(space.name, space.vertices, space.edges, 3).fingerprint != space.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_pick_names_the_unknown(head):
 
 def test_orientation_is_one_or_three(toy):
     with pytest.raises(ValueError, match="n_orient must be 1 or 3, got 2"):
-        SourceSpace("x", toy.space.vertices, toy.space.faces, 2)
+        SourceSpace("x", toy.space.vertices, toy.space.edges, 2)

@@ -1,0 +1,230 @@
+"""Artifacts: eyes, muscles, electrodes. Each adds to some examples what no covariance tells of."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deepesi.data_gen.coloured import coloured_noise
+from deepesi.data_gen.keys import uniform
+from deepesi.data_gen.ranges import check_number, check_range
+from deepesi.data_gen.waveforms import bell
+
+
+class Recording(NamedTuple):
+    """What artifacts are drawn on."""
+
+    sensor_pos: Float[Tensor, "C 3"]  # m, head frame
+    eyes: Float[Tensor, "B C 6"] | None  # lead field of the eyes, V/(A m)
+    n_examples: int
+    n_times: int
+    sfreq: float  # Hz
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Examples, channels, samples."""
+        return (self.n_examples, len(self.sensor_pos), self.n_times)
+
+
+class Artifact(ABC):
+    """A kind of artifact, on a share of the examples, of a power relative to that of the noise."""
+
+    probability: float
+    relative_db: tuple[float, float]
+    needs_eyes: bool = False
+
+    @abstractmethod
+    def _potential(self, recording: Recording, rng: torch.Generator) -> Float[Tensor, "B C T"]:
+        """Potentials of any scale and reference, never all zero."""
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        check_number(who, "probability", self.probability, 0, 1, "(no unit)")
+        check_range(who, "relative_db", self.relative_db, -40, 60, "dB over the noise")
+
+    def draw(
+        self, recording: Recording, noise_power: float, width: float, rng: torch.Generator
+    ) -> tuple[Float[Tensor, "B C T"], Bool[Tensor, " B"]]:
+        """Average-referenced potential, V, and which examples have it.
+
+        Args:
+            recording: What it is drawn on.
+            noise_power: ``E‖N‖²`` of the noise over the window, V². In an example that has the
+                artifact, ``‖A‖²`` over the window is the drawn ratio of it, exactly.
+            width: Factor of the probability.
+            rng: Source of randomness.
+
+        """
+        n_examples = recording.shape[0]
+        present = uniform((n_examples,), 0.0, 1.0, rng) < self.probability * width
+        decibel = uniform((n_examples,), *self.relative_db, rng)
+        potential = self._potential(recording, rng)
+        potential = potential - potential.mean(dim=1, keepdim=True)
+        power = potential.square().sum((1, 2))
+        scale = (noise_power * 10 ** (decibel / 10) / power).sqrt() * present
+        return scale[:, None, None] * potential, present
+
+
+def _seconds(recording: Recording, rng: torch.Generator) -> Float[Tensor, "B T"]:
+    """Time from a random moment of the window, s."""
+    n_examples, _, n_times = recording.shape
+    moment = uniform((n_examples, 1), 0.0, 1.0, rng) * max(n_times - 1, 0)
+    return (torch.arange(n_times, device=rng.device) - moment) / recording.sfreq
+
+
+def _eye_topography(
+    recording: Recording, direction: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B C"]:
+    """Potential of both eyes with the same dipole moment."""
+    assert recording.eyes is not None, "the generator leaves eyes out where a head has none"
+    return torch.einsum("bce,be->bc", recording.eyes, direction.repeat(1, 2))
+
+
+@dataclass(frozen=True)
+class Blinks(Artifact):
+    """Lids sliding over the corneas: dipoles at both eyes, upward and a little forward.
+
+    The course is a bump of 0.2-0.4 s. Source: Berg & Scherg 1991, doi:10.1016/0013-4694(91)90154-V.
+
+    Args:
+        probability: Share of the examples that have one (no unit).
+        relative_db: Range of its power over the window relative to that of the noise, dB.
+
+    """
+
+    probability: float = 0.2
+    relative_db: tuple[float, float] = (-5.0, 15.0)
+    needs_eyes = True
+
+    def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
+        n_examples = recording.shape[0]
+        jitter = 0.15 * torch.randn(n_examples, 3, generator=rng, device=rng.device)
+        direction = torch.tensor([0.0, 0.3, 1.0], device=rng.device) + jitter
+        width = uniform((n_examples, 1), 0.05, 0.1, rng)
+        course = bell(_seconds(recording, rng) / width)
+        return _eye_topography(recording, direction)[..., None] * course[:, None]
+
+
+@dataclass(frozen=True)
+class Saccades(Artifact):
+    """Eyes turning: the change of the corneo-retinal dipoles, a step of 20-60 ms and its return.
+
+    Args:
+        probability: Share of the examples that have one (no unit).
+        relative_db: Range of its power over the window relative to that of the noise, dB.
+
+    """
+
+    probability: float = 0.2
+    relative_db: tuple[float, float] = (-5.0, 10.0)
+    needs_eyes = True
+
+    def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
+        n_examples = recording.shape[0]
+        angle = uniform((n_examples,), 0.0, 2 * math.pi, rng)
+        direction = torch.stack([angle.cos(), torch.zeros_like(angle), 0.5 * angle.sin()], dim=1)
+        rise = uniform((n_examples, 1), 0.01, 0.03, rng)
+        hold = uniform((n_examples, 1), 0.1, 0.6, rng)
+        time = _seconds(recording, rng)
+        course = torch.sigmoid(4 * time / rise) - torch.sigmoid(4 * (time - hold) / rise)
+        return _eye_topography(recording, direction)[..., None] * course[:, None]
+
+
+@dataclass(frozen=True)
+class Muscle(Artifact):
+    """Bursts of muscle activity over a temple or the forehead, 20-200 Hz, below Nyquist.
+
+    A burst has a place among the temporal and frontal electrodes, falls off over 2-5 cm, and its
+    fibres are half in common to all electrodes there, half their own.
+
+    Args:
+        probability: Share of the examples that have one (no unit).
+        relative_db: Range of its power over the window relative to that of the noise, dB.
+
+    """
+
+    probability: float = 0.2
+    relative_db: tuple[float, float] = (-5.0, 10.0)
+
+    def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
+        n_examples, n_channels, n_times = recording.shape
+        pos, sfreq = recording.sensor_pos, recording.sfreq
+        # Temples are low at the sides, the forehead is low in front: the lowest of either.
+        lateral = (pos[:, 0].abs() > 0.05) | (pos[:, 1] > 0.06)
+        height = torch.where(lateral, pos[:, 2], torch.inf)
+        rank = height.argsort()[: max(1, n_channels // 3)]
+        pick = torch.randint(0, len(rank), (n_examples,), generator=rng, device=rng.device)
+        place = pos[rank[pick]] + 0.01 * torch.randn(
+            n_examples, 3, generator=rng, device=rng.device
+        )
+        reach = uniform((n_examples, 1), 0.02, 0.05, rng)
+        pattern = bell((pos - place[:, None]).norm(dim=-1) / reach)
+        shared = _band((n_examples, 1), n_times, sfreq, rng)
+        own = _band((n_examples, n_channels), n_times, sfreq, rng)
+        envelope = bell(_seconds(recording, rng) / uniform((n_examples, 1), 0.05, 0.3, rng))
+        return pattern[..., None] * (shared + own) * envelope[:, None]
+
+
+@dataclass(frozen=True)
+class ElectrodePops(Artifact):
+    """A sudden shift of one electrode that decays within 0.05-0.5 s.
+
+    Args:
+        probability: Share of the examples that have one (no unit).
+        relative_db: Range of its power over the window relative to that of the noise, dB.
+
+    """
+
+    probability: float = 0.1
+    relative_db: tuple[float, float] = (-5.0, 15.0)
+
+    def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
+        decay = uniform((recording.shape[0], 1), 0.05, 0.5, rng)
+        time = _seconds(recording, rng)
+        course = torch.exp(-time.clamp_min(0) / decay) * (time >= 0)
+        # The moment may fall after the last sample; that sample then sees it.
+        course = torch.where(course.sum(1, keepdim=True) > 0, course, 1.0)
+        return _one_channel(recording, rng) * course[:, None]
+
+
+@dataclass(frozen=True)
+class BadElectrode(Artifact):
+    """An electrode of bad contact that nobody flagged: strong noise of its own all along.
+
+    Args:
+        probability: Share of the examples that have one (no unit).
+        relative_db: Range of its power over the window relative to that of the noise, dB.
+
+    """
+
+    probability: float = 0.1
+    relative_db: tuple[float, float] = (-10.0, 10.0)
+
+    def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
+        n_examples, _, n_times = recording.shape
+        low = min(1.0, recording.sfreq / 4)
+        course = coloured_noise((n_examples, 1), n_times, 1.0, recording.sfreq, rng, low)
+        return _one_channel(recording, rng) * course
+
+
+def _one_channel(recording: Recording, rng: torch.Generator) -> Float[Tensor, "B C 1"]:
+    """One for a random channel of every example, else zero."""
+    n_examples, n_channels, _ = recording.shape
+    channel = torch.randint(0, n_channels, (n_examples,), generator=rng, device=rng.device)
+    return torch.nn.functional.one_hot(channel, n_channels)[..., None].float()
+
+
+def _band(
+    shape: tuple[int, int], n_times: int, sfreq: float, rng: torch.Generator
+) -> Float[Tensor, "... T"]:
+    """Noise between 20 and 200 Hz, or Nyquist; white if the window cannot hold 20 Hz."""
+    white = torch.randn(*shape, n_times, generator=rng, device=rng.device)
+    frequency = torch.fft.rfftfreq(n_times, 1 / sfreq, device=rng.device)
+    inside = (frequency >= 20) & (frequency <= 200)
+    if not inside.any():
+        return white
+    return torch.fft.irfft(torch.fft.rfft(white) * inside, n_times)

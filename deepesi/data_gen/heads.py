@@ -1,0 +1,160 @@
+"""HeadOnDevice: what drawing sources and rendering them need of a head, as tensors, made once."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from deepesi.contracts import LowRankLeadField, as_tensors
+from deepesi.physics.cohort import split_of
+from deepesi.physics.family import BRAIN_CONDUCTIVITY
+from deepesi.physics.graph import adjacency, geodesic_distances
+from deepesi.physics.template import Template
+
+#: Patterns and modes of the narrow terms, and what leaving the others out may cost of the core.
+NARROW, NEGLIGIBLE = 128, 3e-4
+PLACEMENTS = ("vertices", "area", "depth")
+
+
+class HeadOnDevice:
+    """A template as tensors on one device.
+
+    Attributes:
+        template: The head.
+        distances: Between sources ``(S, S)``, m; along the cortex, or straight in a volume.
+        spacing: RMS distance between neighbours, m.
+
+    """
+
+    def __init__(self, template: Template, device: torch.device | str = "cpu") -> None:
+        self.template, self.device = template, device
+        space, family = template.space, template.family
+        along = len(space.vertices) > 1
+        reach = geodesic_distances(template.source_pos, space.edges) if along else None
+        if reach is None:
+            points = torch.as_tensor(template.source_pos, dtype=torch.float32)
+            reach = torch.cdist(points, points).numpy()
+        core = family.core
+        size, rest = np.linalg.norm(core, axis=(1, 2)), core.copy()
+        rest[:, :NARROW, :NARROW] = 0
+        narrow = np.linalg.norm(rest, axis=(1, 2)) < NEGLIGIBLE * size.max()
+        self._order = torch.as_tensor(np.argsort(narrow, kind="stable"), device=device)
+        tensors = as_tensors(
+            {
+                "distances": reach,
+                "wide": core[~narrow],
+                "narrow": core[narrow][:, :NARROW, :NARROW],
+                "scalp_modes": family.scalp_modes,
+                "source_modes": family.source_modes,
+                "eye_core": family.eye_core,
+                "normals": template.source_normals,
+            },
+            device,
+        )
+        self.distances, self.normals = tensors["distances"], tensors["normals"]
+        self._core = {k: tensors[k] for k in ("wide", "narrow", "source_modes")}
+        self._scalp_modes, self._eye_core = tensors["scalp_modes"], tensors["eye_core"]
+        lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
+        self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
+
+    def coefficients(self, tissues: Float[Tensor, "B 4"]) -> Float[Tensor, "B K"]:
+        """Weights of the core at tissues; twin of `LeadFieldFamily.coefficients`."""
+        if not self.template.family.varies:
+            return torch.ones(len(tissues), 1, device=tissues.device)
+        skull, thickness, scalp, brain = tissues.double().unbind(1)
+        ratio = BRAIN_CONDUCTIVITY / brain
+        terms = self.template.family.polynomials(
+            (skull * ratio).log(), thickness, (scalp * ratio).log()
+        )
+        return (ratio[:, None] * torch.stack(terms, dim=1)).float()
+
+    def render_through(
+        self, tissues: Float[Tensor, "B 4"], vertices: Tensor, weights: Tensor
+    ) -> LowRankLeadField:
+        """Lead fields at tissues, with electrodes of these barycentric places ``(B, C, 3)``."""
+        rows = torch.nn.functional.embedding_bag(
+            vertices.reshape(-1, 3),
+            self._scalp_modes,
+            per_sample_weights=weights.reshape(-1, 3),
+            mode="sum",
+        ).unflatten(0, vertices.shape[:2])
+        return LowRankLeadField(
+            coefficients=self.coefficients(tissues)[:, self._order],
+            patterns=rows.sub_(rows.mean(dim=1, keepdim=True)),
+            **self._core,
+        )
+
+    def eyes(self, truth: LowRankLeadField) -> Float[Tensor, "B C E"]:
+        """Lead fields of the eyes that go with those of the brain, V/(A m)."""
+        core = torch.einsum("bk,kpe->bpe", truth.coefficients, self._eye_core[self._order])
+        return truth.patterns @ core
+
+    @functools.cached_property
+    def diffusion(self) -> Tensor:
+        """One step of a lazy random walk over neighbours, sparse ``(S, S)``: smooths by `spacing`."""
+        space = self.template.space
+        links = adjacency(space.edges, space.n_sources)
+        degree = np.maximum(np.asarray(links.sum(axis=1)).ravel(), 1)
+        walk = links.multiply(0.5 / degree[:, None]).tocoo()
+        diagonal = np.arange(space.n_sources)
+        index = np.stack([np.r_[walk.row, diagonal], np.r_[walk.col, diagonal]])
+        values = np.r_[walk.data, np.full(space.n_sources, 0.5)]
+        size = (space.n_sources, space.n_sources)
+        matrix = torch.sparse_coo_tensor(
+            index, values, size, dtype=torch.float32, check_invariants=True
+        )
+        return matrix.coalesce().to(self.device)
+
+    @functools.lru_cache(maxsize=3)  # noqa: B019 - lives as long as the head
+    def placement(self, kind: str) -> Float[Tensor, " S"]:
+        """Relative probability of each source to be a centre.
+
+        ``"vertices"``: all alike. ``"area"``: in proportion to the cortex around it. ``"depth"``:
+        such that every distance from the scalp within the range of the head is as likely.
+        """
+        template = self.template
+        if kind == "vertices":
+            weight = np.ones(template.space.n_sources)
+        elif kind == "area":
+            edges = template.space.edges
+            squared = (np.diff(template.source_pos[edges], axis=1)[:, 0] ** 2).sum(axis=1)
+            count = np.bincount(edges.ravel(), minlength=template.space.n_sources)
+            total = np.bincount(
+                edges.ravel(), np.repeat(squared, 2), minlength=template.space.n_sources
+            )
+            weight = total / np.maximum(count, 1)
+        else:
+            depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
+            density, ends = np.histogram(depth, bins=20)
+            bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
+            # The few deepest places must not take every draw: at most 20 times their share.
+            weight = np.minimum(1 / density[bin_of], 20 / len(depth))
+        return torch.as_tensor(weight / weight.sum(), dtype=torch.float32, device=self.device)
+
+
+def check_heads(heads: Sequence[Template], split: str) -> None:
+    """Refuse heads that cannot serve one stream.
+
+    Raises:
+        ValueError: None at all, different source spaces, or a member of another split.
+
+    """
+    if not heads:
+        raise ValueError(f"SimulatedRecordings: no head for the split {split!r}. Name at least one.")
+    spaces = {head.space.fingerprint: head.name for head in heads}
+    if len(spaces) > 1:
+        raise ValueError(
+            f"SimulatedRecordings: the heads {list(spaces.values())} have different source spaces. "
+            "Build them at one spacing."
+        )
+    for head in heads:
+        if head.warp_seed is not None and split_of(head.warp_seed) != split:
+            raise ValueError(
+                f"SimulatedRecordings: the head {head.name!r} belongs to the split "
+                f"{split_of(head.warp_seed)!r}, the stream is {split!r}; they must never mix. "
+                "Last digits of warp seeds: 0-7 train, 8 validation, 9 test."
+            )
