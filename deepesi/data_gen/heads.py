@@ -131,8 +131,9 @@ class HeadOnDevice:
             depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
             density, ends = np.histogram(depth, bins=20)
             bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
-            # The few deepest places must not take every draw: at most 20 times their share.
-            weight = np.minimum(1 / density[bin_of], 20 / len(depth))
+            weight = 1 / density[bin_of]
+            # The few deepest places must not be drawn again and again.
+            weight = np.minimum(weight, 20 * np.median(weight))
         return torch.as_tensor(weight / weight.sum(), dtype=torch.float32, device=self.device)
 
 

@@ -152,18 +152,15 @@ def fit_to_scalp(
     return points
 
 
-#: The international 10-20 system (Jasper 1958), which MNE has only among others.
-TEN_TWENTY = (
-    "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2".split()
-)  # fmt: skip
-OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": [*TEN_TWENTY, "A1", "A2"]}
+#: The international 10-20 system (Jasper 1958), in clinical use without Fpz and Oz.
+TEN_TWENTY = "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2".split()
+OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": [*TEN_TWENTY, "Fpz", "Oz"]}
 
 
 def standard_montage(name: str) -> tuple[list[str], Array]:
     """Channel names and positions ``(C, 3)`` (m, MNE head frame) of a montage MNE knows.
 
-    ``10-20-19`` and ``10-20-21`` are the electrodes of the 10-20 system alone, without and with
-    the ears.
+    ``10-20-19`` and ``10-20-21`` are the electrodes of the 10-20 system, without and with Fpz, Oz.
 
     Raises:
         ValueError: MNE has no montage of that name.

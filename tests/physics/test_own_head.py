@@ -74,9 +74,12 @@ def volume_forward(forward, tmp_path, mixed):
     """A small solution on a volume, or a surface and a volume, from the sample head's sphere."""
     solution = mne.read_forward_solution(forward, verbose="error")
     sphere = mne.make_sphere_model((0.0, 0.0, 0.04), 0.09, verbose="error")
-    src = mne.setup_volume_source_space(pos=25.0, sphere=sphere, verbose="error")
+    subjects = forward.parents[1] / "subjects"
+    src = mne.setup_volume_source_space(
+        "sample", pos=25.0, sphere=sphere, mri=subjects / "sample/mri/T1.mgz",
+        subjects_dir=subjects, add_interpolator=False, verbose="error",
+    )  # fmt: skip
     if mixed:
-        src[0]["type"] = "vol"  # without an MRI, MNE calls it discrete and mixes it with nothing
         src = solution["src"] + src
     names = solution["sol"]["row_names"]
     info = electrode_info(names, np.array([c["loc"][:3] for c in solution["info"]["chs"]]))

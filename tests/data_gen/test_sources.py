@@ -1,0 +1,145 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from deepesi.data_gen.heads import HeadOnDevice
+from deepesi.data_gen.sources import PatchSources
+from deepesi.data_gen.waveforms import Burst
+
+
+@pytest.fixture(scope="module")
+def head(template):
+    return HeadOnDevice(template)
+
+
+def draw(head, n=200, n_times=1, seed=0, **settings):
+    rng = torch.Generator().manual_seed(seed)
+    return PatchSources(**settings).draw(head, n, n_times, 250.0, rng)
+
+
+def test_patches_lie_within_their_radius_and_apart(head):
+    drawn = draw(head, n_sources=(2, 4), shapes=("gaussian", "flat"))
+    counts = (drawn.peaks >= 0).sum(1)
+    assert set(counts.tolist()) == {2, 3, 4}
+    for patterns, peaks, extents in zip(drawn.patterns, drawn.peaks, drawn.extents, strict=True):
+        kept = peaks >= 0
+        inside = head.distances[peaks[kept]] <= extents[kept][:, None]
+        assert (patterns[kept] != 0).equal(inside)
+        apart = head.distances[peaks[kept]][:, peaks[kept]]
+        assert apart.fill_diagonal_(1).min() > 0.03
+        assert (patterns[~kept] == 0).all()
+        assert (extents[~kept] == 0).all()
+
+
+def test_shapes(head):
+    n = 300
+    one = {"n_sources": (1, 1), "radius": (0.03, 0.03), "moment": (1e-8, 1e-8)}
+    shape = {
+        name: draw(head, n, shapes=[name], **one).patterns[:, 0].abs() / 1e-8
+        for name in ("point", "flat", "gaussian", "diffused", "field")
+    }
+    peaks = draw(head, n, shapes=["point"], **one).peaks[:, 0]
+    distance = head.distances[peaks]
+    for values in shape.values():
+        assert torch.allclose(values.amax(1), torch.ones(n))
+    assert ((shape["point"] > 0).sum(1) == 1).all()
+    assert set(shape["flat"].round(decimals=5).unique().tolist()) == {0.0, 1.0}
+    expected = torch.exp(-2 * (distance / 0.03).square()) * (distance <= 0.03)
+    assert torch.allclose(shape["gaussian"], expected, atol=1e-6)
+    # Heat of width r/2 in two directions: mean square distance r²/2 (geodesics are 10 % long).
+    weight = shape["diffused"].double()
+    squared = distance.double().square().nan_to_num(posinf=0.0)
+    spread = ((weight * squared).sum(1) / weight.sum(1)).mean().sqrt().item()
+    assert spread == pytest.approx(0.03 / 2**0.5, rel=0.25)
+    assert ((shape["field"] > 0).float().mean(1) > 0.99).all()
+
+
+def test_fields_are_smooth_and_their_centre_is_the_strongest_place(head):
+    drawn = draw(head, 100, n_sources=(1, 1), shapes=["field"], radius=(0.03, 0.03))
+    values = drawn.patterns[:, 0]
+    assert torch.equal(drawn.peaks[:, 0], values.abs().argmax(1))
+    assert drawn.extents.isinf().all()
+    edges = torch.as_tensor(head.template.space.edges)
+    neighbours = (values[:, edges[:, 0]] - values[:, edges[:, 1]]).square().mean()
+    other = values[:, torch.randperm(1284, generator=torch.Generator().manual_seed(0))]
+    assert neighbours < 0.3 * (values - other).square().mean()
+
+
+def test_centres_are_uniform_over_the_sources(head):
+    drawn = draw(head, 40000, n_sources=(1, 1), shapes=["point"])
+    counts = torch.bincount(drawn.peaks[:, 0], minlength=1284).double()
+    mean = 40000 / 1284
+    # Chi-square of 1283 degrees of freedom: 1283 ± 5 standard deviations.
+    assert ((counts - mean).square() / mean).sum().item() == pytest.approx(1283, abs=5 * 51)
+
+
+def test_placement_balances_depth_or_area(head, template):
+    depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
+
+    def spread(placement):
+        peaks = draw(head, 5000, n_sources=(1, 1), shapes=["point"], placement=placement).peaks
+        share, _ = np.histogram(depth[peaks[:, 0]], bins=8, range=(depth.min(), depth.max()))
+        return share / share.sum()
+
+    uniform, balanced = spread("vertices"), spread("depth")
+    assert balanced.std() < 0.5 * uniform.std()
+    area = head.placement("area")
+    assert area.sum() == pytest.approx(1)
+    assert area.max() > 3 * area.min()
+
+
+def test_correlated_courses(head):
+    def correlation(rho):
+        courses = draw(
+            head, 500, 100, n_sources=(2, 2), correlation=(rho, rho), course=Burst((8, 12))
+        ).courses
+        assert torch.allclose(courses.abs().amax(2), torch.ones(500, 2))
+        centred = courses - courses.mean(2, keepdim=True)
+        unit = centred / centred.norm(dim=2, keepdim=True)
+        return (unit[:, 0] * unit[:, 1]).sum(1).mean().item()
+
+    assert abs(correlation(0.0)) < 0.1
+    assert 0.4 < correlation(0.8) < 0.9
+    assert correlation(1.0) == pytest.approx(1, abs=1e-4)
+
+
+def test_moments_are_log_uniform_with_either_sign(head):
+    drawn = draw(head, 4000, n_sources=(1, 1), moment=(5e-9, 1e-7))
+    log = drawn.moments.double().log()
+    middle = np.log(5e-9 * 1e-7) / 2
+    assert log.median().item() == pytest.approx(middle, abs=0.1)
+    at_peak = drawn.patterns[torch.arange(4000), 0, drawn.peaks[:, 0]]
+    assert torch.allclose(at_peak.abs(), drawn.moments[:, 0])
+    assert (at_peak > 0).float().mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_straight_distances_in_a_volume(template):
+    """A volume has no cortex to walk along."""
+    space = replace(
+        template.space, vertices=(np.arange(1284),), edges=np.array([[0, 1]]), name="volume"
+    )
+    head = HeadOnDevice(replace(template, space=space))
+    expected = np.linalg.norm(template.source_pos[3] - template.source_pos[700])
+    assert head.distances[3, 700].item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"radius": (10, 25)}, r"radius 10 to 25 .*m \(10 mm is 0.010\)"),
+        ({"radius": (2e-5, 0.01)}, "radius 2e-05 to 0.01 must be an ascending range within 0.001"),
+        ({"min_distance": 30}, "min_distance 30 must lie within 0 to 0.06"),
+        ({"n_sources": (3, 1)}, "n_sources must be a range within 1-50, got 3-1"),
+        ({"moment": (5, 100)}, r"moment 5 to 100 .*A m \(50 nAm is 5e-8\)"),
+        ({"correlation": (0, 2)}, "correlation 0 to 2"),
+        ({"shapes": ["blob"]}, r"shapes \['blob'\] unknown, expected some of \['point'"),
+        ({"placement": "deep"}, "placement .*'deep'.* unknown"),
+        ({"orientation": "up"}, "orientation .*'up'.* unknown"),
+    ],
+)
+def test_ranges_out_of_order_or_unit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PatchSources(**settings)
