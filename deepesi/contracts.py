@@ -126,13 +126,17 @@ class LowRankLeadField(_Tensors):
         return self.patterns @ scalp
 
 
+#: Columns up to which it is faster to apply every term of a core than to add the terms up first.
+FEW_COLUMNS = 4
+
+
 def _through_core(
     core: Float[Tensor, "K P R"],
     coefficients: Float[Tensor, "B K"],
     reduced: Float[Tensor, "B R T"],
 ) -> Float[Tensor, "B P T"]:
     """``(sum_k c_bk G_k) x_b``: every term is applied to few columns, or all are added up first."""
-    if reduced.shape[2] > 2:
+    if reduced.shape[2] > FEW_COLUMNS:
         return (coefficients @ core.flatten(1)).unflatten(1, core.shape[1:]) @ reduced
     rows = reduced.transpose(1, 2).flatten(0, 1) @ core.flatten(0, 1).T
     by_term = rows.unflatten(1, core.shape[:2]).unflatten(0, (len(reduced), -1))

@@ -1,5 +1,6 @@
 """Training on the toy head: every path in seconds, killed and resumed runs included."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -210,6 +211,39 @@ def test_unknown_key_of_a_constructor_is_refused(toy, toy_path, tmp_path):
     config = compose(toy_path, tmp_path, "+model.n_heads=4")
     with pytest.raises(InstantiationException, match="n_heads"):
         fit(config, Cohort.single(toy), tmp_path)
+
+
+def test_curriculum_is_logged(toy, toy_path, tmp_path):
+    overrides = [
+        "data=everything",
+        "data.setups.montages=[biosemi16]",
+        "data.n_times=2",
+        "data.batch_size=4",
+        "data.sfreq=500",
+        "data.sources.shapes=[gaussian]",
+    ]
+    fit(compose(toy_path, tmp_path, *overrides), Cohort.single(toy), tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["curriculum/tissues"]]
+    assert rows
+    assert 0 <= float(rows[0]["curriculum/artifacts"]) <= 1
+
+
+def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_data):
+    """A cohort and a forward solution go through the whole road, comparison and export included."""
+    forward = sample_data / "derived/sample-oct5-eeg-fwd.fif"
+    for name, overrides in {
+        "cohort": ["head=cohort", "head.train=[null]", "head.validation=[null]"],
+        "forward": ["head=forward", f"head.forward={forward}"],
+    }.items():
+        (tmp_path / name).mkdir()
+        with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+            config = hydra.compose(
+                "train", [*TOY, *overrides, "name=x", f"logger.save_dir={tmp_path / name}"]
+            )
+        run(config, tmp_path / name)
+        assert (tmp_path / name / "export" / "model.onnx").is_file()
+        assert (tmp_path / name / "report.html").is_file()
 
 
 def test_steps_that_would_never_be_validated_are_refused(toy, toy_path, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from deepesi.export.runtime import Inverse, Localization, PreparedInverse
 from deepesi.physics.files import atomic
-from deepesi.physics.template import load_template
+from deepesi.physics.template import template_of
 
 if TYPE_CHECKING:
     import mne
@@ -123,8 +123,8 @@ def peak_position(result: Localization, inverse: PreparedInverse, sample: int) -
     hemisphere = "left" if vertex < n_left else "right"
     number = np.concatenate(inverse.space.vertices)[vertex]
     text = f"{hemisphere} hemisphere, vertex {number}"
-    template = load_template()
-    if inverse.space.fingerprint == template.space.fingerprint:
+    template = template_of(inverse.space)
+    if template is not None:
         x, y, z = template.source_mni[vertex]
         text += f", MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
     return text
@@ -141,10 +141,9 @@ def write(
     """Write the source estimates and the picture, each whole or not at all."""
     from deepesi.viz.recording import recording_figure, save_figure
 
-    template = load_template()
+    template = template_of(inverse.space)
     info = evoked.info
     rows = [info["ch_names"].index(c) for c in inverse.ch_names]
-    same = inverse.space.fingerprint == template.space.fingerprint
     figure = recording_figure(
         result.eeg,
         evoked.times,
@@ -152,7 +151,7 @@ def write(
         inverse.ch_names,
         np.abs(result.stc.data[:, sample]),
         sample,
-        template.display if same else None,
+        None if template is None else template.display,
         f"{evoked.comment}, {evoked.nave} trials",
         where,
     )

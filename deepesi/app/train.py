@@ -23,11 +23,17 @@ from deepesi.evaluation.card import write_card
 from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.losses.base import WeightedSum
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
-from deepesi.training.callbacks import Throughput, ValidationLine, checkpoints, progress_bar
+from deepesi.training.callbacks import (
+    CurriculumLog,
+    Throughput,
+    ValidationLine,
+    checkpoints,
+    progress_bar,
+)
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
 from deepesi.training.weights import load_network, save_network
@@ -96,6 +102,9 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
         config.seed,
         {name: plain(config[name]) for name in ("data", "loss", "trainer")},
     )
+    callbacks = [Throughput(), ValidationLine(), progress_bar()]
+    if config.data.curriculum is not None:
+        callbacks.append(CurriculumLog(train.curriculum))
     best, last = checkpoints(run_dir / "checkpoints", settings.checkpoint_every)
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
@@ -105,7 +114,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
         max_epochs=settings.max_steps // settings.steps_per_epoch,
         gradient_clip_val=settings.gradient_clip_val,
         logger=hydra.utils.instantiate(config.logger),
-        callbacks=[best, last, Throughput(), ValidationLine(), progress_bar()],
+        callbacks=[best, last, *callbacks],
         log_every_n_steps=settings.log_every,
         num_sanity_val_steps=0,
         enable_model_summary=False,

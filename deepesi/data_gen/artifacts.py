@@ -76,9 +76,7 @@ def _seconds(recording: Recording, rng: torch.Generator) -> Float[Tensor, "B T"]
     return (torch.arange(n_times, device=rng.device) - moment) / recording.sfreq
 
 
-def _eye_topography(
-    recording: Recording, direction: Float[Tensor, "B 3"]
-) -> Float[Tensor, "B C"]:
+def _eye_topography(recording: Recording, direction: Float[Tensor, "B 3"]) -> Float[Tensor, "B C"]:
     """Potential of both eyes with the same dipole moment."""
     assert recording.eyes is not None, "the generator leaves eyes out where a head has none"
     return torch.einsum("bce,be->bc", recording.eyes, direction.repeat(1, 2))

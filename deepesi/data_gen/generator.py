@@ -132,7 +132,7 @@ class SimulatedRecordings:
             tissues = torch.full_like(tissues, torch.nan)
         truth = setup.render_through(tissues, rng)
         patches = self.sources.draw(setup.true_head, n_examples, n_times, self.sfreq, rng)
-        clean, sources = _render(truth, patches)
+        clean, sources = render(truth, patches)
         noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
         noise_power = n_times * setup.noise_power
         power = clean.square().sum((1, 2))
@@ -142,7 +142,7 @@ class SimulatedRecordings:
             scale = (noise_power * 10 ** (snr_db / 10) / power).sqrt()
         else:
             snr_db = 10 * torch.log10(power / noise_power)
-        artifacts, present = self._artifacts(setup, truth, noise_power, widths, rng)
+        artifacts, present = self.draw_artifacts(setup, truth, noise_power, widths, rng)
         clean = scale[:, None, None] * clean
         eeg = clean + noise
         for potential in artifacts:
@@ -162,7 +162,7 @@ class SimulatedRecordings:
         )
         return Parts(batch, clean, noise, artifacts, patches)
 
-    def _artifacts(
+    def draw_artifacts(
         self,
         setup: RecordingSetup,
         truth: LowRankLeadField,
@@ -170,15 +170,14 @@ class SimulatedRecordings:
         widths: dict[str, float],
         rng: torch.Generator,
     ) -> tuple[tuple[Float[Tensor, "B C T"], ...], Bool[Tensor, "B A"]]:
+        """Potentials of the artifacts this head can have, and which examples have which."""
         head, n_examples = setup.true_head, len(truth.patterns)
         blind = head.template.family.eye_core.shape[2] == 0
         needed = any(artifact.needs_eyes for artifact in self.artifacts) and not blind
         eyes = head.eyes(truth) if needed else None
         recording = Recording(setup.sensor_pos, eyes, n_examples, self.n_times, self.sfreq)
         drawn = []
-        present = torch.zeros(
-            n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device
-        )
+        present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)
         for number, artifact in enumerate(self.artifacts):
             if not (artifact.needs_eyes and blind):
                 potential, present[:, number] = artifact.draw(
@@ -188,7 +187,7 @@ class SimulatedRecordings:
         return tuple(drawn), present
 
 
-def _render(
+def render(
     truth: LowRankLeadField, patches: Patches
 ) -> tuple[Float[Tensor, "B C T"], Float[Tensor, "B D T"]]:
     """Potentials and dipole moments of patches, by whichever is shorter, patches or samples."""

@@ -95,7 +95,7 @@ class HeadOnDevice:
 
     @functools.cached_property
     def diffusion(self) -> Tensor:
-        """One step of a lazy random walk over neighbours, sparse ``(S, S)``: smooths by `spacing`."""
+        """One step of a lazy random walk over neighbours, sparse ``(S, S)``."""
         space = self.template.space
         links = adjacency(space.edges, space.n_sources)
         degree = np.maximum(np.asarray(links.sum(axis=1)).ravel(), 1)
@@ -145,7 +145,9 @@ def check_heads(heads: Sequence[Template], split: str) -> None:
 
     """
     if not heads:
-        raise ValueError(f"SimulatedRecordings: no head for the split {split!r}. Name at least one.")
+        raise ValueError(
+            f"SimulatedRecordings: no head for the split {split!r}. Name at least one."
+        )
     spaces = {head.space.fingerprint: head.name for head in heads}
     if len(spaces) > 1:
         raise ValueError(

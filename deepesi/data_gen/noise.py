@@ -196,18 +196,16 @@ class Noise:
         # E exp(2 s u) = exp(2 s²) for normal u: the power stays what it was in expectation.
         return noise * torch.exp(self.variance_change * slow - self.variance_change**2)
 
-    def _colour(
-        self, n_times: int, sfreq: float, device: torch.device
-    ) -> list[Tensor | None]:
+    def _colour(self, n_times: int, sfreq: float, device: torch.device) -> list[Tensor | None]:
         """For every kind the factor that colours white series, None where they are drawn anew."""
         key = (n_times, sfreq, str(device))
         if key not in self._colours:
             self._colours[key] = [
                 None
                 if kind.line is not None or n_times > LONGEST_FACTOR
-                else colouring_factor(
-                    n_times, kind.exponent, sfreq, min(kind.low, sfreq / 4)
-                ).to(device)
+                else colouring_factor(n_times, kind.exponent, sfreq, min(kind.low, sfreq / 4)).to(
+                    device
+                )
                 for kind in self.kinds
             ]
         return self._colours[key]

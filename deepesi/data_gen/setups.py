@@ -1,7 +1,7 @@
 """Recording set-ups: head, montage, reference, noise and prepared inputs, from a redrawn pool."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch

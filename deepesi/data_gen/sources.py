@@ -1,4 +1,4 @@
-"""PatchSources: where brain activity is drawn, how it spreads, how strong it is and how it moves."""
+"""PatchSources: where brain activity is drawn, how it spreads, how strong it is, how it moves."""
 
 import math
 from collections.abc import Sequence

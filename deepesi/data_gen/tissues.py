@@ -93,9 +93,7 @@ class TissueRanges:
             *self.skull_thickness
         )
         skull = _log_between(self.skull_conductivity, ndtr(first))
-        scalp = _log_between(
-            self.scalp_conductivity, uniform((n_examples,), 0.0, 1.0, rng)
-        )
+        scalp = _log_between(self.scalp_conductivity, uniform((n_examples,), 0.0, 1.0, rng))
         brain = uniform((n_examples,), *self.brain_conductivity, rng)
         drawn = torch.stack([skull, thickness, scalp, brain], dim=1)
         if width == 1.0:

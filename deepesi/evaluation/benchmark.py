@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class Scenario:
     n_examples: int
     sources: PatchSources
     setups: SetupRanges
-    tissues: TissueRanges = TissueRanges()
+    tissues: TissueRanges = field(default_factory=TissueRanges)
     artifacts: Sequence[Artifact] = ()
     n_times: int = 1
     sfreq: float = 250.0

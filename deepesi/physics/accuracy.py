@@ -1,4 +1,4 @@
-"""How well a packaged family reproduces fresh OpenMEEG solutions: ``python -m deepesi.physics.accuracy``.
+"""How well a family reproduces fresh OpenMEEG: ``python -m deepesi.physics.accuracy``.
 
 Random conductivities, skull thickness, montage and electrodes displaced by 5 mm (mean), each solved
 anew through MNE and OpenMEEG; RDM and |lnMAG| of every source. About 45 s per draw.
@@ -35,7 +35,8 @@ def rdm_lnmag(found: Array, expected: Array) -> tuple[Array, Array]:
 
 def draw_tissues(template: Template, rng: np.random.Generator) -> Tissues:
     """Tissues uniform over the box a family covers, with a brain of 0.33-0.47 S/m."""
-    point = rng.uniform(*template.family.bounds.T)
+    low, high = template.family.bounds.T
+    point = rng.uniform(low, high)
     brain = float(rng.uniform(0.33, 0.47))
     ratio = brain / BRAIN_CONDUCTIVITY
     return Tissues(
@@ -82,7 +83,9 @@ def main() -> None:
             f"{row['brain_conductivity']:.2f} | {rdm} | {lnmag} |",
             flush=True,
         )
-    worst = {k: np.max([row[k] for row in rows], axis=0).round(4).tolist() for k in ("rdm", "lnmag")}
+    worst = {
+        k: np.max([row[k] for row in rows], axis=0).round(4).tolist() for k in ("rdm", "lnmag")
+    }
     print(f"worst draw at the 50th, 95th, 100th percentile over sources: {worst}")
     with atomic(arguments.out) as partial:
         partial.write_text(json.dumps({"head": arguments.head, "draws": rows}, indent=1))

@@ -255,7 +255,9 @@ def read_anatomy(
     return Anatomy(
         scalp_surface, skull, inner_skull, eyes,
         space=SourceSpace(
-            f"fsaverage-{spacing}", (numbers, numbers), mesh_edges(np.concatenate([faces, faces + n]))
+            f"fsaverage-{spacing}",
+            (numbers, numbers),
+            mesh_edges(np.concatenate([faces, faces + n])),
         ),
         source_pos=source_pos,
         source_normals=normals,

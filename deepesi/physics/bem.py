@@ -71,8 +71,8 @@ class BoundaryElements:
             vertices: Numbers of scalp vertices.
 
         Returns:
-            ``A`` ``(N, m)`` with the potential of brain sources ``A @ right_hand_sides(...)``, V, and
-            the potential ``(N, 6)`` of the eye dipoles, V/(A m); any reference.
+            ``A`` ``(N, m)``, with ``A @ right_hand_sides(...)`` the potential of brain sources, V;
+            and the potential ``(N, 6)`` of the eye dipoles, V/(A m); any reference.
 
         """
         inner, outer, skin, inner_flux, outer_flux = self.blocks

@@ -35,7 +35,7 @@ def electrode_region(scalp: Surface) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 @dataclass(frozen=True)
-class NodeFiles:
+class NodeFiles(Sequence[Array]):
     """Solved nodes of one geometry on disk.
 
     The folder is named after the geometry and the grid, so nothing foreign is ever read.
@@ -87,7 +87,7 @@ class NodeFiles:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def __getitem__(self, number: int) -> Array:
+    def __getitem__(self, number: int) -> Array:  # type: ignore[override]
         """What `compress` reads: the adjoint of a node."""
         if number >= len(self.nodes):
             raise IndexError(number)
@@ -116,15 +116,12 @@ def build_steps(
     yield from nodes.solve(anatomy)
     vertices, faces = electrode_region(anatomy.scalp)
     sources = right_hand_sides(anatomy)
-    rank = min(rank, *sources.shape)
+    n_patterns, rank = min(n_patterns, len(vertices)), min(rank, *sources.shape)
+    reduced = compress(nodes, sources, nodes.eyes(), grid, n_patterns, rank)
+    scalp_pos = anatomy.scalp[0][vertices]
     yield Template(
         name=name,
-        family=LeadFieldFamily(
-            scalp_pos=anatomy.scalp[0][vertices],
-            scalp_faces=faces,
-            bounds=grid.bounds,
-            **compress(nodes, sources, nodes.eyes(), grid, min(n_patterns, len(vertices)), rank),
-        ),
+        family=LeadFieldFamily(scalp_pos, faces, grid.bounds, **reduced._asdict()),
         space=anatomy.space,
         source_pos=anatomy.source_pos,
         source_normals=anatomy.source_normals,

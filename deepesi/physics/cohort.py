@@ -1,8 +1,8 @@
 """Individual heads: smooth anatomical warps of the template, split for training and testing.
 
 A head is a function of its seed alone. Size, proportions, low-order shape, the place of the
-cortex in the skull, its folding and the local thickness of the skull vary; topology does not, so every member
-has the template's source space and its vertices mean the same places.
+cortex in the skull, its folding and the local thickness of the skull vary; topology does not, so
+every member has the template's source space and its vertices mean the same places.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ FOLDING, WAVELENGTHS = 0.0015, (0.04, 0.08)
 
 
 def split_of(warp_seed: int) -> str:
-    """Split a warped head belongs to, by the last digit of its seed: 0-7 train, 8 validation, 9 test.
+    """Split of a warped head, by the last digit of its seed: 0-7 train, 8 validation, 9 test.
 
     Raises:
         ValueError: A negative seed.
@@ -133,9 +133,7 @@ def read_member(warp_seed: int | None, spacing: str, skull_spacing: str = "ico3"
     split_of(warp_seed)
     warp = Warp.draw(warp_seed)
     name = f"warp{warp_seed}"
-    return read_anatomy(
-        spacing, skull_spacing, name, warp, warp.cortex, warp.relative_thickness
-    )
+    return read_anatomy(spacing, skull_spacing, name, warp, warp.cortex, warp.relative_thickness)
 
 
 @dataclass(frozen=True)

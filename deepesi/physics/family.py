@@ -11,7 +11,7 @@ the brain needs no polynomial: potentials depend on ratios, and fall as all cond
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,16 @@ class LeadFieldFamily:
         return self.patterns(electrodes) @ core
 
 
+class Reduced(NamedTuple):
+    """What `compress` makes: fields of a `LeadFieldFamily`."""
+
+    terms: NDArray[np.int64]
+    scalp_modes: Array
+    core: Array
+    source_modes: Array
+    eye_core: Array
+
+
 def compress(
     adjoints: Sequence[Array],
     sources: Array,
@@ -200,7 +210,7 @@ def compress(
     n_patterns: int,
     rank: int,
     tolerance: float = 5e-4,
-) -> dict[str, Array]:
+) -> Reduced:
     """Reduce potentials at the nodes of a grid to the arrays of a family.
 
     Columns are brought to equal norm first, so that deep sources are kept as well as superficial
@@ -214,9 +224,6 @@ def compress(
         n_patterns: Scalp patterns ``p`` kept.
         rank: Source modes ``r`` kept.
         tolerance: Terms of the polynomial smaller than this, relative to the largest, are dropped.
-
-    Returns:
-        `terms`, `scalp_modes`, `core`, `source_modes` and `eye_core` of a `LeadFieldFamily`.
 
     """
     m, n = len(sources), len(adjoints[0])
@@ -245,13 +252,8 @@ def compress(
     core, eye_core = (np.tensordot(transform, x, axes=1) for x in (at_nodes, eyes_at_nodes))
     size = np.linalg.norm(core, axis=(1, 2))
     kept = size > tolerance * size.max()
-    return {
-        "terms": terms[kept],
-        "scalp_modes": scalp_modes,
-        "core": core[kept],
-        "source_modes": basis * norms[:, None],
-        "eye_core": eye_core[kept],
-    }
+    source_modes = basis * norms[:, None]
+    return Reduced(terms[kept], scalp_modes, core[kept], source_modes, eye_core[kept])
 
 
 def _chebyshev_transform(grid: TissueGrid) -> tuple[NDArray[np.int64], Array]:
@@ -266,7 +268,6 @@ def _chebyshev_transform(grid: TissueGrid) -> tuple[NDArray[np.int64], Array]:
     transform = np.einsum("bt,ak,cs->bactks", thickness, skull, scalp)
     n_terms = int(np.prod(grid.n_nodes))
     degrees: Iterable[tuple[int, int, int]] = (
-        (a, b, c)
-        for b, a, c in itertools.product(*(range(grid.n_nodes[i]) for i in (1, 0, 2)))
+        (a, b, c) for b, a, c in itertools.product(*(range(grid.n_nodes[i]) for i in (1, 0, 2)))
     )
     return np.array(list(degrees)), transform.reshape(n_terms, n_terms)

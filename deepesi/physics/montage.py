@@ -153,8 +153,11 @@ def fit_to_scalp(
 
 
 #: The international 10-20 system (Jasper 1958), in clinical use without Fpz and Oz.
-TEN_TWENTY = "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2".split()
-OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": [*TEN_TWENTY, "Fpz", "Oz"]}
+TEN_TWENTY = (
+    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T7", "C3", "Cz",
+    "C4", "T8", "P7", "P3", "Pz", "P4", "P8", "O1", "O2",
+)  # fmt: skip
+OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": (*TEN_TWENTY, "Fpz", "Oz")}
 
 
 def standard_montage(name: str) -> tuple[list[str], Array]:

@@ -42,7 +42,9 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
     info = solution["info"]
     eeg = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
     if not eeg:
-        raise ValueError(f"head_of_forward: {forward} has no EEG channels. Compute it with eeg=True.")
+        raise ValueError(
+            f"head_of_forward: {forward} has no EEG channels. Compute it with eeg=True."
+        )
     solution = mne.pick_channels_forward(solution, eeg, ordered=True, verbose="error")
     kinds = {part["type"] for part in solution["src"]}
     is_fixed = solution["sol"]["ncol"] == solution["nsource"]
@@ -139,9 +141,9 @@ def read_own_anatomy(
     mne = require("mne", "head", "read the anatomy")
     from mne.transforms import apply_trans
 
-    mri_head = mne.transforms._ensure_trans(
-        mne.read_trans(_file(trans, "trans")), "mri", "head"
-    )
+    mri_head = mne.read_trans(_file(trans, "trans"))
+    if mri_head["from"] == HEAD_FRAME:
+        mri_head = mne.transforms.invert_transform(mri_head)
     surfaces = {s["id"]: s for s in mne.read_bem_surfaces(_file(bem, "bem"), verbose="error")}
     absent = [text for number, text in SURFACES.items() if number not in surfaces]
     if absent:

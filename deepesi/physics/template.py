@@ -269,6 +269,15 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
     )
 
 
+def template_of(space: SourceSpace) -> Template | None:
+    """The head at hand that a source space is named after, to draw and name places on; or None."""
+    try:
+        template = load_template(space.name)
+    except FileNotFoundError:
+        return None
+    return template if template.space.fingerprint == space.fingerprint else None
+
+
 def cache_folder() -> Path:
     """Folder of the heads built on this machine; ``DEEPESI_CACHE`` overrides the user's cache."""
     own = os.environ.get("DEEPESI_CACHE")

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgres
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from deepesi.contracts import Batch
+from deepesi.data_gen.curriculum import Curriculum
 from deepesi.physics.files import atomic
 
 
@@ -38,6 +39,25 @@ class Throughput(Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
         pl_module.log_dict(rate, prog_bar=True, on_step=True)
+
+
+class CurriculumLog(Callback):
+    """Logs how far the ranges of the training data are opened, ``curriculum/<aspect>``."""
+
+    def __init__(self, curriculum: Curriculum) -> None:
+        self.curriculum = curriculum
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """The widths the batch was drawn with."""
+        widths = self.curriculum.widths(batch.scene.key[-1])
+        pl_module.log_dict({f"curriculum/{k}": v for k, v in widths.items()}, on_step=True)
 
 
 class ValidationLine(Callback):

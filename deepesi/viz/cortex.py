@@ -1,4 +1,4 @@
-"""Maps on the inflated cortex, drawn with matplotlib alone."""
+"""Maps of sources, on the inflated cortex or projected, drawn with matplotlib alone."""
 
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from deepesi.physics.template import DisplayMesh
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
 Array = NDArray[np.float64]
 
@@ -23,10 +24,18 @@ VIEWS = {
     "right medial": (1, (-1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
     "left posterior": (0, (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)),
     "right posterior": (1, (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)),
+    "left inferior": (0, (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
+    "right inferior": (1, (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
 }
+#: Plane name to the axes of the head frame that span it, to the right and up.
+PLANES = {"from above": (0, 1), "from the right": (1, 2), "from behind": (0, 2)}
+AXES = ("x, right", "y, front", "z, up")
 GYRUS, SULCUS = 0.82, 0.66
 #: Values below this share of the maximum leave the cortex bare.
 THRESHOLD = 0.25
+#: Least cosine between the cortex and the eye at which a place counts as seen.
+VISIBLE = 0.25
+RING = "#00e5ff"
 
 
 def draw_cortex(
@@ -36,6 +45,7 @@ def draw_cortex(
     view: str,
     maximum: float,
     marks: NDArray[np.int64] | None = None,
+    numbered: bool = False,
 ) -> None:
     """Draw magnitudes on one hemisphere.
 
@@ -46,6 +56,7 @@ def draw_cortex(
         view: A key of `VIEWS`.
         maximum: Value that gets the strongest colour.
         marks: Numbers of sources to mark with a ring (true peaks), if in this view's hemisphere.
+        numbered: Whether the rings are numbered from 1 in the order of `marks`.
 
     """
     hemisphere, eye, up = VIEWS[view]
@@ -80,17 +91,9 @@ def draw_cortex(
         )
     )
     if marks is not None and len(marks):
-        n_sources = len(values) // 2
-        own = marks[(marks // n_sources) == hemisphere] - hemisphere * n_sources
-        visible = own[normals_at(mesh, hemisphere)[own] @ eye > 0.25]
-        ax.scatter(
-            *flat[visible].T,
-            s=70,
-            facecolors="none",
-            edgecolors="#00e5ff",
-            linewidths=1.6,
-            zorder=3,
-        )
+        visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
+        rings = flat[marks[visible] % (len(values) // 2)]
+        _draw_rings(ax, rings, visible if numbered else None)
     ax.autoscale_view()
     ax.set_aspect("equal")
     ax.axis("off")
@@ -101,9 +104,67 @@ def normals_at(mesh: DisplayMesh, hemisphere: int) -> Array:
     return vertex_normals(mesh.positions[hemisphere], mesh.faces)
 
 
+def _facing(sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, view: str) -> Array:
+    """Cosine between the cortex at sources and the eye; -1 in the other hemisphere."""
+    hemisphere, eye, _ = VIEWS[view]
+    own, vertex = np.divmod(sources, n_sources // 2)
+    cosine = normals_at(mesh, hemisphere)[vertex] @ np.array(eye)
+    return np.where(own == hemisphere, cosine, -1.0)
+
+
+def _draw_rings(ax: "Axes", places: Array, numbers: NDArray[np.int64] | None) -> None:
+    ax.scatter(*places.T, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
+    for place, number in zip(places, () if numbers is None else numbers, strict=False):
+        ax.annotate(
+            str(number + 1), place, (5, 5), textcoords="offset points", fontsize=9, zorder=4,
+            bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.8, "lw": 0},
+        )  # fmt: skip
+
+
 def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -> list[str]:
     """The views of the hemisphere of a source that show it most directly."""
-    hemisphere = peak // (n_sources // 2)
-    normal = normals_at(mesh, hemisphere)[peak - hemisphere * (n_sources // 2)]
-    own = [v for v, (h, _, _) in VIEWS.items() if h == hemisphere]
-    return sorted(own, key=lambda v: -float(normal @ np.array(VIEWS[v][1])))[:n_views]
+    facing = {v: _facing(np.array([peak]), n_sources, mesh, v)[0] for v in VIEWS}
+    return sorted(VIEWS, key=lambda view: -facing[view])[:n_views]
+
+
+def covering_views(
+    sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, n_views: int = 4
+) -> list[str]:
+    """The views that between them show sources most directly, taken one after the other."""
+    facing = {view: _facing(sources, n_sources, mesh, view) for view in VIEWS}
+    seen, chosen = np.zeros(len(sources)), list[str]()
+    while len(chosen) < n_views:
+        left = [view for view in VIEWS if view not in chosen]
+        chosen.append(max(left, key=lambda view: np.maximum(seen, facing[view]).sum()))
+        seen = np.maximum(seen, facing[chosen[-1]])
+    return chosen
+
+
+def draw_projections(
+    figure: "SubFigure", values: Array, positions: Array, marks: NDArray[np.int64]
+) -> None:
+    """Draw magnitudes in three orthogonal projections, for sources that are on no mesh.
+
+    Args:
+        figure: Where to draw.
+        values: Magnitudes at the sources ``(S,)``, A m.
+        positions: Sources ``(S, 3)``, m, head frame.
+        marks: Numbers of sources to mark with a numbered ring.
+
+    """
+    strongest = 1e9 * max(float(values.max()), 1e-30)
+    order = np.argsort(values)  # the strongest on top
+    active = order[1e9 * values[order] > THRESHOLD * strongest]
+    axes = figure.subplots(2, 2).ravel()
+    for ax, (title, plane) in zip(axes, PLANES.items(), strict=False):
+        places = 1e3 * positions[:, plane]
+        ax.scatter(*places.T, color=str(GYRUS), s=3, linewidths=0, rasterized=True)
+        dots = ax.scatter(
+            *places[active].T, c=1e9 * values[active], s=16, cmap="inferno", vmin=0,
+            vmax=1.1 * strongest, linewidths=0,
+        )  # fmt: skip
+        _draw_rings(ax, places[marks], np.arange(len(marks)))
+        ax.set(xlabel=f"{AXES[plane[0]]} (mm)", ylabel=f"{AXES[plane[1]]} (mm)", aspect="equal")
+        ax.set_title(title, fontsize=9)
+    axes[3].axis("off")
+    figure.colorbar(dots, ax=axes[3], location="left", label="|moment| (nAm)")

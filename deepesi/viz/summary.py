@@ -48,41 +48,54 @@ def summary_figure(draw: Draw) -> Figure:
     snr, skull, potentials, moments, counts, artifacts = figure.subplots(2, 3).flat
     snr.hist(draw.snr_db, bins=20, color=BLUE)
     snr.set(xlabel="SNR (dB)", ylabel="examples")
-    conductivity, thickness = 1e3 * draw.skull_conductivity, 1e3 * draw.skull_thickness
-    if np.isfinite(conductivity).all():
-        skull.scatter(conductivity, thickness, s=8, color=BLUE, alpha=0.7)
-        if conductivity.std() > 0 and thickness.std() > 0:
-            r = np.corrcoef(np.log(conductivity), thickness)[0, 1]
-            skull.set_title(f"correlation {r:.2f} (of the logarithm)", fontsize=10)
-    else:
-        skull.text(0.5, 0.5, "cannot vary", ha="center", va="center", transform=skull.transAxes)
-    skull.set(xlabel="skull conductivity (mS/m)", ylabel="skull thickness (mm)")
+    _draw_skulls(skull, 1e3 * draw.skull_conductivity, 1e3 * draw.skull_thickness)
     _histogram(potentials, {"clean": 1e6 * draw.largest[0], "recorded": 1e6 * draw.largest[1]})
     potentials.set(xlabel="largest potential (µV)", ylabel="examples")
-    potentials.legend(frameon=False, fontsize=8)
+    potentials.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     _histogram(moments, {"moments": 1e9 * draw.moments})
     moments.set(xlabel="moment at a peak (nAm)", ylabel="sources")
     number, size = np.unique(draw.counts, return_counts=True)
     counts.bar(number, size, color=BLUE, width=0.6)
     counts.set(xlabel="sources in an example", ylabel="examples", xticks=number)
-    artifacts.barh(
-        list(draw.shares), [100 * s for s in draw.shares.values()], color=PINK, height=0.5
-    )
-    artifacts.set(
-        xlabel="examples with the artifact (%)", ylim=(-0.6, max(4, len(draw.shares)) - 0.4)
-    )
-    if not draw.shares:
-        artifacts.text(0.5, 0.5, "none", ha="center", va="center", transform=artifacts.transAxes)
-        artifacts.set(xticks=[], yticks=[])
-    return _trimmed(figure)
+    shares = [100 * share for share in draw.shares.values()]
+    if shares:
+        artifacts.barh(list(draw.shares), shares, color=PINK, height=0.5)
+        artifacts.set(xlabel="examples with the artifact (%)", xlim=(0, max(10, *shares)),
+                      ylim=(-0.6, max(4, len(shares)) - 0.4))  # fmt: skip
+    else:
+        _empty(artifacts, "no artifacts")
+    for ax in figure.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_skulls(ax: "Axes", conductivity: Array, thickness: Array) -> None:
+    """Both in thousandths of SI units."""
+    if np.isnan(conductivity).any():
+        _empty(ax, "the skull cannot vary")
+        return
+    ax.scatter(conductivity, thickness, s=8, color=BLUE, alpha=0.7)
+    ax.set(xlabel="skull conductivity (mS/m)", ylabel="skull thickness (mm)")
+    if min(conductivity.std(), thickness.std()) > 0:
+        correlation = np.corrcoef(np.log(conductivity), thickness)[0, 1]
+        ax.set_title(f"correlation {correlation:.2f} (logarithm, thickness)", fontsize=10)
+
+
+def _empty(ax: "Axes", why: str) -> None:
+    ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
+    ax.set_axis_off()
 
 
 def _histogram(ax: "Axes", values: Mapping[str, Array]) -> None:
     """On a logarithmic axis."""
     everything = np.concatenate(list(values.values()))
     bins = np.geomspace(everything.min(), everything.max() * (1 + 1e-6), 31)
-    for (name, own), colour in zip(values.items(), (ORANGE, GREY), strict=False):
-        ax.hist(own, bins=bins, color=colour, alpha=0.6, label=name)
+    styles = (
+        {"color": ORANGE, "alpha": 0.6},
+        {"color": GREY, "histtype": "step", "linewidth": 1.5},
+    )
+    for (name, own), style in zip(values.items(), styles, strict=False):
+        ax.hist(own, bins=bins, label=name, **style)
     ax.set_xscale("log")
 
 
@@ -94,10 +107,5 @@ def curriculum_figure(progress: Array, widths: Mapping[str, Array]) -> Figure:
         ax.plot(progress, width, color=colour, linestyle=style, linewidth=2, label=name)
     ax.set(xlabel="progress of the training", ylabel="width of the ranges")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _trimmed(figure)
-
-
-def _trimmed(figure: Figure) -> Figure:
-    for ax in figure.axes:
-        ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -19,7 +19,7 @@ N = 400
 
 @pytest.fixture(scope="module")
 def record(template):
-    names, electrodes = template.montage("biosemi64")
+    _, electrodes = template.montage("biosemi64")
     eyes = template.family.eye_leadfield(NOMINAL, electrodes)
 
     def make(n_times=200, sfreq=500.0):
@@ -74,7 +74,9 @@ def test_horizontal_saccades_have_opposite_signs_on_both_sides(record):
     potential, _ = drawn(Saccades, recording)
     pos = recording.sensor_pos
     front = pos[:, 1] > 0.03
-    left, right = (potential[:, front & side].sum((1, 2)) for side in (pos[:, 0] < -0.02, pos[:, 0] > 0.02))
+    left, right = (
+        potential[:, front & side].sum((1, 2)) for side in (pos[:, 0] < -0.02, pos[:, 0] > 0.02)
+    )
     # Directions are drawn around the circle: mostly opposite, not always.
     assert (left * right < 0).float().mean() > 0.6
 
@@ -117,7 +119,7 @@ def test_settings_out_of_range_are_refused(kind):
 
 
 def test_recordings_at_other_rates_and_montages(template):
-    names, electrodes = template.montage("10-20-19")
+    _, electrodes = template.montage("10-20-19")
     eyes = template.family.eye_leadfield(NOMINAL, electrodes)
     recording = Recording(
         torch.as_tensor(electrodes.positions).float(),

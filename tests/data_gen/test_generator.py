@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepesi.data_gen.artifacts import Blinks, ElectrodePops, Muscle
-from deepesi.data_gen.curriculum import Curriculum
+from deepesi.data_gen.curriculum import ASPECTS, Curriculum
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
@@ -181,8 +181,7 @@ def test_an_analyst_without_the_anatomy_has_the_template(simulate, toy):
 
 
 def test_curriculum_opens_ranges_in_training_only(simulate):
-    closed = Curriculum(100, **{name: [(0.5, 0.0), (1.0, 1.0)] for name in
-                                ("noise", "tissues", "electrodes", "artifacts", "montages")})  # fmt: skip
+    closed = Curriculum(100, **dict.fromkeys(ASPECTS, [(0.5, 0.0), (1.0, 1.0)]))
     recordings = simulate(curriculum=closed, **EVERYTHING)
     early, late = recordings.batch(0), recordings.batch(100)
     assert torch.allclose(early.scene.tissues.std(0), torch.zeros(4), atol=1e-6)

@@ -24,7 +24,9 @@ MONTAGES = [
 def pool(toy):
     def make(ranges, size=2, period=4, **settings):
         heads = [HeadOnDevice(toy)]
-        return SetupPool(heads, toy, ranges, TissueRanges(), [], size=size, period=period, **settings)
+        return SetupPool(
+            heads, toy, ranges, TissueRanges(), [], size=size, period=period, **settings
+        )
 
     return make
 
@@ -51,14 +53,16 @@ def test_every_montage_fits_every_packaged_head(template, montage):
 
 def test_ten_twenty():
     names, positions = standard_montage("10-20-21")
-    assert names == OWN_MONTAGES["10-20-21"]
+    assert names == list(OWN_MONTAGES["10-20-21"])
     every, places = standard_montage("fsaverage_1020")
     assert np.array_equal(positions[4], places[every.index("Fz")])
 
 
 def test_nominal_head_and_known_covariance(pool, toy):
     ranges = SetupRanges(
-        ["biosemi16"], NoiseRanges(level=(1e-6, 1e-6)), nominal=TissueRanges((0.02, 0.02), (0.005, 0.005))
+        ["biosemi16"],
+        NoiseRanges(level=(1e-6, 1e-6)),
+        nominal=TissueRanges((0.02, 0.02), (0.005, 0.005)),
     )  # fmt: skip
     setup = pool(ranges).at(0, "train", 0, 0)
     assert np.allclose(setup.head.noise_cov, white_noise_cov(16, 1e-6))

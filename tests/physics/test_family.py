@@ -74,7 +74,7 @@ def test_polynomials_are_exact_at_the_nodes():
     arrays = compress(
         [potential(node) for node in grid.nodes], np.eye(12), eyes, grid, 39, 12, tolerance=0
     )
-    family = replace(load_template().family, bounds=grid.bounds, **arrays)
+    family = replace(load_template().family, bounds=grid.bounds, **arrays._asdict())
     for tissues in (Tissues(0.02, 0.004, 0.3), Tissues(0.0031, 0.0081, 0.55)):
         core = np.einsum("k,kpr->pr", family.coefficients(tissues), family.core)
         found = average_reference(family.scalp_modes @ core @ family.source_modes.T)
@@ -114,7 +114,9 @@ def test_packaged_heads_are_small_and_load_quickly():
     assert time.perf_counter() - start < 3
 
 
-@pytest.mark.parametrize(("name", "n_sources"), [("fsaverage-ico3", 1284), ("fsaverage-ico4", 5124)])
+@pytest.mark.parametrize(
+    ("name", "n_sources"), [("fsaverage-ico3", 1284), ("fsaverage-ico4", 5124)]
+)
 def test_packaged_head(name, n_sources):
     head = load_template(name)
     assert head.space.n_sources == n_sources

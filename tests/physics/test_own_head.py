@@ -98,9 +98,12 @@ def test_volume_and_mixed_forward_solutions(forward, tmp_path, mixed):
     assert len(head.space.vertices) == (3 if mixed else 1)
     assert len(head.space.edges) > head.space.n_sources
     recordings = SimulatedRecordings(
-        head, PatchSources((1, 2), (0.03, 0.06), orientation="random", shapes=("gaussian", "diffused")),
-        SetupRanges(), [], batch_size=4,
-    )  # fmt: skip
+        head,
+        PatchSources((1, 2), (0.03, 0.06), 0.03, ("gaussian", "diffused"), orientation="random"),
+        SetupRanges(),
+        [],
+        batch_size=4,
+    )
     assert recordings.batch(0).sources.shape == (4, head.space.n_dipoles, 1)
     with pytest.raises(ValueError, match="no normal to fix the orientation along.*n_orient=3"):
         head_of_forward(path, 1)
@@ -125,12 +128,12 @@ def test_forward_files_that_will_not_do(tmp_path, forward):
 
 
 def test_own_anatomy_has_every_conductivity(files, tmp_path, monkeypatch):
-    """Built on the sample subject's own surfaces, equal to a fresh BEM; then read from the cache."""
+    """Built on the sample subject's surfaces, equal to a fresh BEM; then read from the cache."""
     monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path))
     head = head_of_anatomy(**files, drop_outside=True)
     anatomy = read_own_anatomy(**files, drop_outside=True)
     assert head.space.n_sources == len(anatomy.source_pos) == 1968
-    names, electrodes = head.montage("biosemi32")
+    _, electrodes = head.montage("biosemi32")
     tissues = Tissues(0.0073, 0.0052, 0.41, 0.35)
     fresh = average_reference(solve(anatomy, electrodes.positions, tissues))
     found = head.family.leadfield(tissues, electrodes)
