@@ -150,7 +150,8 @@ class Scene(_Tensors):
     Attributes:
         peaks: Source numbers of the centres ``(B, K)``, -1 where there are fewer than ``K``.
         extents: Radii ``(B, K)``, m; 0 for a point, infinite for a field over the whole space.
-        moments: Largest dipole moment at the centre over time ``(B, K)``, A m.
+        moments: Total dipole moment of every place at its strongest ``(B, K)``, A m: the sum of the
+            magnitudes of its sources, those of other places not counted.
         snr_db: ``(B,)``, of the brain sources over the noise (artifacts not counted).
         tissues: Skull conductivity (S/m), skull thickness (m), scalp and brain conductivity (S/m)
             that rendered the example ``(B, 4)``; NaN where the head has one lead field only.

@@ -58,6 +58,7 @@ def toy_path(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Pa
         source_pos=template.source_pos[rows],
         source_normals=template.source_normals[rows],
         source_mni=template.source_mni[rows],
+        is_cortex=template.is_cortex[rows],
         display=anatomy.display,
     )
     path = tmp_path_factory.mktemp("head") / "toy.npz"

@@ -95,7 +95,7 @@ class Blinks(Artifact):
     """
 
     probability: float = 0.2
-    relative_db: tuple[float, float] = (-5.0, 15.0)
+    relative_db: tuple[float, float] = (-10.0, 8.0)
     needs_eyes = True
 
     def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
@@ -118,7 +118,7 @@ class Saccades(Artifact):
     """
 
     probability: float = 0.2
-    relative_db: tuple[float, float] = (-5.0, 10.0)
+    relative_db: tuple[float, float] = (-10.0, 5.0)
     needs_eyes = True
 
     def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
@@ -146,15 +146,15 @@ class Muscle(Artifact):
     """
 
     probability: float = 0.2
-    relative_db: tuple[float, float] = (-5.0, 10.0)
+    relative_db: tuple[float, float] = (-10.0, 5.0)
 
     def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
         n_examples, n_channels, n_times = recording.shape
         pos, sfreq = recording.sensor_pos, recording.sfreq
-        # Temples are low at the sides, the forehead is low in front: the lowest of either.
-        lateral = (pos[:, 0].abs() > 0.05) | (pos[:, 1] > 0.06)
-        height = torch.where(lateral, pos[:, 2], torch.inf)
-        rank = height.argsort()[: max(1, n_channels // 3)]
+        # Temples are low at the sides before the ears, the forehead low in front: the lowest.
+        near = (pos[:, 1] > -0.02) & ((pos[:, 0].abs() > 0.05) | (pos[:, 1] > 0.06))
+        height = torch.where(near, pos[:, 2], torch.inf)
+        rank = height.argsort()[: max(1, n_channels // 4)]
         pick = torch.randint(0, len(rank), (n_examples,), generator=rng, device=rng.device)
         place = pos[rank[pick]] + 0.01 * torch.randn(
             n_examples, 3, generator=rng, device=rng.device
@@ -186,7 +186,8 @@ class ElectrodePops(Artifact):
         course = torch.exp(-time.clamp_min(0) / decay) * (time >= 0)
         # The moment may fall after the last sample; that sample then sees it.
         course = torch.where(course.sum(1, keepdim=True) > 0, course, 1.0)
-        return _one_channel(recording, rng) * course[:, None]
+        sign = torch.randint(0, 2, (len(course), 1, 1), generator=rng, device=rng.device) * 2 - 1
+        return sign * _one_channel(recording, rng) * course[:, None]
 
 
 @dataclass(frozen=True)

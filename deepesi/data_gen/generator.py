@@ -12,7 +12,7 @@ from deepesi.data_gen.artifacts import Artifact, Recording
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice, check_heads
 from deepesi.data_gen.keys import torch_generator, uniform
-from deepesi.data_gen.ranges import check_range
+from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.data_gen.setups import RecordingSetup, SetupPool, SetupRanges
 from deepesi.data_gen.sources import Patches, PatchSources
 from deepesi.data_gen.tissues import TissueRanges
@@ -29,6 +29,7 @@ class Parts(NamedTuple):
     noise: Float[Tensor, "B C T"]
     artifacts: tuple[Float[Tensor, "B C T"], ...]
     patches: Patches
+    setup: RecordingSetup
 
 
 class SimulatedRecordings:
@@ -51,6 +52,8 @@ class SimulatedRecordings:
         tissues: What tissues are drawn from.
         artifacts: Kinds of artifacts, each on a share of the examples.
         snr_db: Lowest and highest SNR, dB, uniform; None: moments stay as they are drawn.
+        largest_moment: Where the SNR would ask for a place stronger than this (A m, total), the
+            moments stop there and the SNR of the example is lower, as its scene says.
         batch_size: Examples per batch.
         n_times: Samples per example, 1 for snapshots.
         sfreq: Sampling rate, Hz.
@@ -76,6 +79,7 @@ class SimulatedRecordings:
         tissues: TissueRanges | None = None,
         artifacts: Sequence[Artifact] = (),
         snr_db: tuple[float, float] | None = (-5.0, 20.0),
+        largest_moment: float | None = None,
         batch_size: int = 256,
         n_times: int = 1,
         sfreq: float = 250.0,
@@ -91,6 +95,10 @@ class SimulatedRecordings:
         check_heads(heads, split)
         if snr_db is not None:
             check_range("SimulatedRecordings", "snr_db", snr_db, -100, 300, "dB")
+        if largest_moment is not None:
+            check_number(
+                "SimulatedRecordings", "largest_moment", largest_moment, 1e-12, 1e-4, "A m"
+            )
         if batch_size < 1 or n_times < 1:
             raise ValueError(
                 f"SimulatedRecordings: batch_size and n_times must be 1 or more, got {batch_size} "
@@ -107,7 +115,8 @@ class SimulatedRecordings:
                 for corner in (*tissues.corners, *setups.nominal.corners):
                     head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
-        self.snr_db, self.batch_size, self.n_times = snr_db, batch_size, n_times
+        self.snr_db, self.largest_moment = snr_db, largest_moment
+        self.batch_size, self.n_times = batch_size, n_times
         self.sfreq, self.seed, self.split, self.device = sfreq, seed, split, device
         self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
         self.limits = _limits(heads, self.artifacts)
@@ -140,8 +149,9 @@ class SimulatedRecordings:
         if self.snr_db is not None:
             snr_db = uniform((n_examples,), *self.snr_db, rng)
             scale = (noise_power * 10 ** (snr_db / 10) / power).sqrt()
-        else:
-            snr_db = 10 * torch.log10(power / noise_power)
+        if self.largest_moment is not None:
+            scale = scale.minimum(self.largest_moment / patches.moments.amax(1))
+        snr_db = 10 * torch.log10(scale.square() * power / noise_power)
         artifacts, present = self.draw_artifacts(setup, truth, noise_power, widths, rng)
         clean = scale[:, None, None] * clean
         eeg = clean + noise
@@ -160,7 +170,7 @@ class SimulatedRecordings:
             truth=truth,
             scene=scene,
         )
-        return Parts(batch, clean, noise, artifacts, patches)
+        return Parts(batch, clean, noise, artifacts, patches, setup)
 
     def draw_artifacts(
         self,

@@ -26,6 +26,8 @@ class HeadOnDevice:
     Attributes:
         template: The head.
         distances: Between sources ``(S, S)``, m; along the cortex, or straight in a volume.
+        normals: Of the cortex ``(S, 3)``.
+        is_cortex: 1 where a source can be active, else 0 ``(S,)``.
         spacing: RMS distance between neighbours, m.
 
     """
@@ -52,10 +54,12 @@ class HeadOnDevice:
                 "source_modes": family.source_modes,
                 "eye_core": family.eye_core,
                 "normals": template.source_normals,
+                "is_cortex": template.is_cortex.astype(np.float64),
             },
             device,
         )
         self.distances, self.normals = tensors["distances"], tensors["normals"]
+        self.is_cortex = tensors["is_cortex"]
         self._core = {k: tensors[k] for k in ("wide", "narrow", "source_modes")}
         self._scalp_modes, self._eye_core = tensors["scalp_modes"], tensors["eye_core"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
@@ -113,8 +117,8 @@ class HeadOnDevice:
     def placement(self, kind: str) -> Float[Tensor, " S"]:
         """Relative probability of each source to be a centre.
 
-        ``"vertices"``: all alike. ``"area"``: in proportion to the cortex around it. ``"depth"``:
-        such that every distance from the scalp within the range of the head is as likely.
+        None on the medial wall. ``"vertices"``: all alike. ``"area"``: in proportion to the cortex
+        around it. ``"depth"``: such that every distance from the scalp is as likely.
         """
         template = self.template
         if kind == "vertices":
@@ -129,11 +133,12 @@ class HeadOnDevice:
             weight = total / np.maximum(count, 1)
         else:
             depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
-            density, ends = np.histogram(depth, bins=20)
+            density, ends = np.histogram(depth[template.is_cortex], bins=20)
             bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
-            weight = 1 / density[bin_of]
+            weight = 1 / np.maximum(density[bin_of], 1)
             # The few deepest places must not be drawn again and again.
             weight = np.minimum(weight, 20 * np.median(weight))
+        weight = weight * template.is_cortex
         return torch.as_tensor(weight / weight.sum(), dtype=torch.float32, device=self.device)
 
 

@@ -75,6 +75,7 @@ class NoiseRanges:
         leadfield: Array,
         sensor_pos: Array,
         source_pos: Array,
+        is_cortex: NDArray[np.bool_],
         width: float,
         rng: np.random.Generator,
     ) -> "Noise":
@@ -84,6 +85,7 @@ class NoiseRanges:
             leadfield: True lead field of the set-up ``(C, D)``, average-referenced.
             sensor_pos: Electrodes ``(C, 3)``, m.
             source_pos: Sources ``(S, 3)``, m.
+            is_cortex: Which of them can be active ``(S,)``.
             width: From 0, white noise only, to 1, the shares as they are drawn.
             rng: Source of randomness.
 
@@ -101,7 +103,9 @@ class NoiseRanges:
             exponent = rng.uniform(*self.exponent)
             kinds.append(_Kind(cov, log_uniform(self.coloured), exponent))
         if self.brain is not None:
-            cov = brain_noise_cov(leadfield, 1.0, _background(leadfield, source_pos, rng))
+            power = _background(source_pos, rng) * is_cortex
+            by_dipole = np.repeat(power, leadfield.shape[1] // len(source_pos))
+            cov = brain_noise_cov(leadfield, 1.0, by_dipole)
             kinds.append(_Kind(cov, log_uniform(self.brain), rng.uniform(*self.exponent)))
         if self.drift is not None:
             cov = np.diag(np.exp(rng.normal(size=n)))
@@ -217,8 +221,8 @@ def _factor(cov: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)
 
 
-def _background(leadfield: Array, source_pos: Array, rng: np.random.Generator) -> Array:
-    """Relative power of the background at every dipole, varying smoothly over the brain.
+def _background(source_pos: Array, rng: np.random.Generator) -> Array:
+    """Relative power of the background at every source, varying smoothly over the brain.
 
     Its logarithm is a random field of ten plane waves of 6-20 cm with a standard deviation of 1.5.
     """
@@ -227,7 +231,7 @@ def _background(leadfield: Array, source_pos: Array, rng: np.random.Generator) -
     waves = 2 * np.pi * direction / rng.uniform(0.06, 0.2, size=(10, 1))
     phase = rng.uniform(0, 2 * np.pi, size=10)
     log_power = np.cos(source_pos @ waves.T + phase).sum(axis=1) * np.sqrt(2 / 10)
-    return np.repeat(np.exp(1.5 * log_power), leadfield.shape[1] // len(source_pos))
+    return np.asarray(np.exp(1.5 * log_power))
 
 
 def _mains(

@@ -47,6 +47,8 @@ class RecordingSetup:
         noise_power: ``tr(cov)`` of it, V².
         places: Electrodes as they may lie: vertices ``(P, M, C, 3)`` and weights.
         sensor_pos: Nominal electrodes ``(C, 3)``, m.
+        montage: Name of the montage the electrodes are part of.
+        assumed: Tissues of the nominal head.
 
     """
 
@@ -57,6 +59,8 @@ class RecordingSetup:
     noise_power: float
     places: tuple[Tensor, Tensor]
     sensor_pos: Tensor
+    montage: str
+    assumed: Tissues
 
     def render_through(
         self, tissues: Float[Tensor, "B 4"], rng: torch.Generator
@@ -187,7 +191,12 @@ def draw_setup(
         _tissues(tissues, torch_rng, widths["tissues"]), actual
     )
     noise = ranges.noise.draw(
-        true_leadfield, electrodes.positions, template.source_pos, widths["noise"], rng
+        true_leadfield,
+        electrodes.positions,
+        template.source_pos,
+        template.is_cortex,
+        widths["noise"],
+        rng,
     )
     cov = noise.cov
     if ranges.baseline is not None:
@@ -213,6 +222,8 @@ def draw_setup(
         noise_power=float(np.trace(noise.cov)),
         places=(tensors["vertices"], tensors["weights"]),
         sensor_pos=tensors["sensor_pos"],
+        montage=montage if template.cap is None else template.name,
+        assumed=assumed,
     )
 
 

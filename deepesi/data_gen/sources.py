@@ -24,7 +24,7 @@ class Patches(NamedTuple):
     The dipole moments are ``patterns.mT @ courses``, A m.
     """
 
-    patterns: Float[Tensor, "B K D"]  # A m; at most the moment drawn, at the centre
+    patterns: Float[Tensor, "B K D"]  # A m; magnitudes add up to the moment drawn
     courses: Float[Tensor, "B K T"]  # no unit, peak 1
     peaks: Int[Tensor, "B K"]
     extents: Float[Tensor, "B K"]
@@ -46,8 +46,9 @@ class PatchSources:
         min_distance: Least distance between centres, m.
         shapes: Names above; every place takes one, all as likely.
         placement: ``"vertices"``, ``"area"`` or ``"depth"``, see `HeadOnDevice.placement`.
-        moment: Least and largest dipole moment at the centre, A m, log-uniform, sign random. A
-            generator that is given an SNR scales all moments of an example by one factor.
+        moment: Least and largest total dipole moment of a place (the sum of the magnitudes of its
+            sources) at its strongest, A m, log-uniform, sign random. A generator that is given an
+            SNR scales all moments of an example by one factor.
         correlation: Range of the share (amplitude) that the courses of an example have in common.
         orientation: For free orientation: along the cortical ``"normal"``, or ``"random"`` per
             place. Fixed orientation is along the normal.
@@ -112,10 +113,11 @@ class PatchSources:
             peaks = torch.where(self._is(kind, "field"), profile.abs().argmax(-1), peaks)
         sign = torch.randint(0, 2, shape, generator=rng, device=rng.device) * 2 - 1
         moments = uniform(shape, *map(math.log, self.moment), rng).exp() * present
-        patterns = (sign * moments)[..., None] * profile
+        total = profile.abs().sum(-1).clamp_min(1e-9)
+        patterns = (sign * moments / total)[..., None] * profile
         return Patches(
             patterns=self._oriented(head, patterns, rng),
-            courses=self._courses(n_examples, n_times, sfreq, rng),
+            courses=self._courses(counts, n_times, sfreq, rng),
             peaks=torch.where(present, peaks, -1),
             extents=torch.where(present, extents, 0.0),
             moments=moments,
@@ -164,6 +166,7 @@ class PatchSources:
             profile[diffused] = self._diffuse(
                 head, peaks[diffused], extents[diffused], field_[diffused], rng
             )
+        profile = profile * head.is_cortex
         return profile, torch.where(field_, math.inf, extents)
 
     def _diffuse(
@@ -201,13 +204,13 @@ class PatchSources:
         return (patterns[..., None] * direction).flatten(2)
 
     def _courses(
-        self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
+        self, counts: Int[Tensor, "B 1"], n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B K T"]:
-        """Courses of peak 1 that share a part in common."""
-        most = self.n_sources[1]
+        """Courses of peak 1 that share a part in common, where there are several."""
+        n_examples, most = len(counts), self.n_sources[1]
         if n_times == 1 or self.correlation[1] == 0:
             return self.course.draw(n_examples, most, n_times, sfreq, rng)
         courses = self.course.draw(n_examples, most + 1, n_times, sfreq, rng)
-        share = uniform((n_examples, 1, 1), *self.correlation, rng)
+        share = uniform((n_examples, 1, 1), *self.correlation, rng) * (counts[..., None] > 1)
         mixed = share * courses[:, :1] + (1 - share.square()).sqrt() * courses[:, 1:]
         return mixed / mixed.abs().amax(-1, keepdim=True)

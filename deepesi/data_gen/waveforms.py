@@ -215,7 +215,7 @@ class PowerLaw(TimeCourse):
 
     """
 
-    exponent: tuple[float, float] = (0.5, 2.0)
+    exponent: tuple[float, float] = (1.0, 2.5)
     low: float = 1.0
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ ICO_VERTICES = {"ico1": 42, "ico2": 162, "ico3": 642, "ico4": 2562}
 GRIDS = {"vol7": 0.007, "vol14": 0.014}
 SOURCE_DEPTH = 0.002  # least distance of a source from the inner skull, m
 LEAST_SCALP = 0.0015  # least thickness of the scalp over the skull, m
+MEDIAL_WALL = 1.0  # where the cortex is thinner than this on average, there is none, mm
 CALVARIA = -0.02  # the thickness of a skull is its mean above this height of the head frame, m
 #: Centres of the eyeballs in the MNE head frame of fsaverage, m.
 EYES = np.array([[-0.032, 0.085, -0.008], [0.032, 0.085, -0.008]])
@@ -79,6 +80,7 @@ class Anatomy:
         source_pos: ``(S, 3)``.
         source_normals: ``(S, 3)``.
         source_mni: ``(S, 3)``, mm; NaN where unknown.
+        is_cortex: Whether a source can be active ``(S,)``: False on the medial wall.
         display: Mesh to draw on, if any.
         n_moved: Sources moved to lie 2 mm inside the inner skull.
 
@@ -92,6 +94,7 @@ class Anatomy:
     source_pos: Array
     source_normals: Array
     source_mni: Array
+    is_cortex: NDArray[np.bool_]
     display: DisplayMesh | None
     n_moved: int
 
@@ -236,6 +239,7 @@ def read_anatomy(
             source_pos=pos,
             source_normals=np.tile([0.0, 0.0, 1.0], (len(pos), 1)),
             source_mni=1e3 * apply_trans(invert_transform(mri_head), pos),
+            is_cortex=np.ones(len(pos), dtype=bool),
             display=None,
             n_moved=0,
         )  # fmt: skip
@@ -262,6 +266,7 @@ def read_anatomy(
         source_pos=source_pos,
         source_normals=normals,
         source_mni=np.concatenate([w[:n] for w in mesh["white_matter"]]),
+        is_cortex=np.concatenate([t[:n] > MEDIAL_WALL for t in mesh["thick"]]),
         display=DisplayMesh(
             positions=np.stack([m - m.mean(axis=0) for m in mesh["inflated"]]) / 1e3,
             faces=full_faces,
@@ -274,7 +279,7 @@ def read_anatomy(
 
 
 def _fsaverage5() -> dict[str, list[Array]]:
-    """White, inflated and spherical surface (mm) and sulcal depth, left then right."""
+    """White, inflated, spherical surface (mm), sulcal depth and thickness, left then right."""
     require("nilearn", "head", "read the fsaverage5 cortex")
     from nilearn.datasets import fetch_surf_fsaverage, load_fsaverage
     from nilearn.surface import load_surf_data
@@ -286,5 +291,6 @@ def _fsaverage5() -> dict[str, list[Array]]:
         for kind in ("white_matter", "inflated", "sphere")
     }
     return found | {
-        "sulc": [np.asarray(load_surf_data(paths[f"sulc_{h}"]), np.float64) for h in sides]
+        kind: [np.asarray(load_surf_data(paths[f"{kind}_{h}"]), np.float64) for h in sides]
+        for kind in ("sulc", "thick")
     }

@@ -79,10 +79,7 @@ class NodeFiles(Sequence[Array]):
                 for kind, values in (("brain", brain), ("eyes", eyes)):
                     with atomic(self.path(number, kind)) as partial:
                         np.save(partial, values.astype(np.float32), allow_pickle=False)
-            yield (
-                f"skull {1e3 * node.skull_conductivity:.2f} mS/m, "
-                f"{1e3 * node.skull_thickness:.1f} mm; scalp {node.scalp_conductivity:.2f} S/m"
-            )
+            yield f"BEM {number + 1}/{len(self.nodes)}"
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -126,6 +123,7 @@ def build_steps(
         source_pos=anatomy.source_pos,
         source_normals=anatomy.source_normals,
         source_mni=anatomy.source_mni,
+        is_cortex=anatomy.is_cortex,
         display=anatomy.display,
         n_moved=anatomy.n_moved,
         warp_seed=warp_seed,
@@ -181,9 +179,8 @@ def build_head(
         try:
             for step in build_steps(path, name, anatomy, grid, n_patterns, rank, warp_seed):
                 if isinstance(step, Template):
-                    fingerprint = save_template(path, step)
-                else:
-                    bar.update(task, description=f"{name}: {step}", advance=1)
+                    fingerprint, step = save_template(path, step), "done"
+                bar.update(task, description=f"{name}: {step}", advance=1)
         except OSError as error:
             raise OSError(
                 f"head build: {path.parent} could not be written ({error}). Free some space there; "

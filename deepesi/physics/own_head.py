@@ -85,6 +85,7 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
         source_pos=np.asarray(solution["source_rr"], dtype=np.float64),
         source_normals=np.asarray(normals, dtype=np.float64),
         source_mni=np.full((solution["nsource"], 3), np.nan),
+        is_cortex=np.ones(solution["nsource"], dtype=bool),
         cap=tuple(eeg),
         fingerprint=hashlib.sha256(gain.tobytes() + "|".join(eeg).encode()).hexdigest(),
     )
@@ -186,6 +187,7 @@ def read_own_anatomy(
         source_pos=pos,
         source_normals=normals,
         source_mni=np.full_like(pos, np.nan),
+        is_cortex=np.ones(len(pos), dtype=bool),
         display=None,
         n_moved=0,
     )

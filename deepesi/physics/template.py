@@ -60,6 +60,8 @@ class Template:
         source_pos: ``(S, 3)``, m, MNE head frame.
         source_normals: ``(S, 3)``, head frame, outward.
         source_mni: ``(S, 3)``, mm, MNI305 space, as `mne.vertex_to_mni` gives; NaN where unknown.
+        is_cortex: Whether a source can be active ``(S,)``: False on the medial wall of fsaverage,
+            where the surface runs through the corpus callosum and no cortex is.
         display: The mesh to draw on, None for a volume or a head of the user's own.
         n_moved: Sources that were nearer than 2 mm to the inner skull and moved inward.
         warp_seed: Seed of the warped head, which decides its split; None for any other head.
@@ -75,6 +77,7 @@ class Template:
     source_pos: Array
     source_normals: Array
     source_mni: Array
+    is_cortex: NDArray[np.bool_]
     display: DisplayMesh | None = None
     n_moved: int = 0
     warp_seed: int | None = None
@@ -179,6 +182,7 @@ def save_template(path: Path, template: Template) -> str:
         "source_pos": template.source_pos.astype(np.float32),
         "source_normals": template.source_normals.astype(np.float32),
         "source_mni": template.source_mni.astype(np.float32),
+        "is_cortex": template.is_cortex,
         "n_moved": np.array(template.n_moved),
         "warp_seed": np.array(-1 if template.warp_seed is None else template.warp_seed),
         "scalp_pos": family.scalp_pos.astype(np.float32),
@@ -262,6 +266,7 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
         source_pos=wide("source_pos"),
         source_normals=wide("source_normals"),
         source_mni=wide("source_mni"),
+        is_cortex=a["is_cortex"],
         display=display,
         n_moved=int(a["n_moved"]),
         warp_seed=int(a["warp_seed"]) if a["warp_seed"] >= 0 else None,

@@ -12,7 +12,12 @@ SFREQ = 250.0
 def draw_noise(toy, width=1.0, seed=0, **kinds):
     head = toy.montage_head("biosemi32")
     return NoiseRanges(level=(1e-6, 1e-6), **kinds).draw(
-        head.leadfield, head.sensor_pos, head.source_pos, width, np.random.default_rng(seed)
+        head.leadfield,
+        head.sensor_pos,
+        head.source_pos,
+        toy.is_cortex,
+        width,
+        np.random.default_rng(seed),
     )
 
 

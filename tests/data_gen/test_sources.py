@@ -27,34 +27,38 @@ def test_patches_lie_within_their_radius_and_apart(head):
     for patterns, peaks, extents in zip(drawn.patterns, drawn.peaks, drawn.extents, strict=True):
         kept = peaks >= 0
         inside = head.distances[peaks[kept]] <= extents[kept][:, None]
-        assert (patterns[kept] != 0).equal(inside)
+        assert (patterns[kept] != 0).equal(inside & (head.is_cortex > 0))
         apart = head.distances[peaks[kept]][:, peaks[kept]]
         assert apart.fill_diagonal_(1).min() > 0.03
         assert (patterns[~kept] == 0).all()
         assert (extents[~kept] == 0).all()
 
 
+def unit_peak(drawn):
+    values = drawn.patterns[:, 0].abs()
+    assert torch.allclose(values.sum(1), drawn.moments[:, 0])
+    return values / values.amax(1, keepdim=True)
+
+
 def test_shapes(head):
     n = 300
     one = {"n_sources": (1, 1), "radius": (0.03, 0.03), "moment": (1e-8, 1e-8)}
     shape = {
-        name: draw(head, n, shapes=[name], **one).patterns[:, 0].abs() / 1e-8
+        name: unit_peak(draw(head, n, shapes=[name], **one))
         for name in ("point", "flat", "gaussian", "diffused", "field")
     }
     peaks = draw(head, n, shapes=["point"], **one).peaks[:, 0]
     distance = head.distances[peaks]
-    for values in shape.values():
-        assert torch.allclose(values.amax(1), torch.ones(n))
     assert ((shape["point"] > 0).sum(1) == 1).all()
     assert set(shape["flat"].round(decimals=5).unique().tolist()) == {0.0, 1.0}
-    expected = torch.exp(-2 * (distance / 0.03).square()) * (distance <= 0.03)
+    expected = torch.exp(-2 * (distance / 0.03).square()) * (distance <= 0.03) * head.is_cortex
     assert torch.allclose(shape["gaussian"], expected, atol=1e-6)
     # Heat of width r/2 in two directions: mean square distance r²/2 (geodesics are 10 % long).
     weight = shape["diffused"].double()
     squared = distance.double().square().nan_to_num(posinf=0.0)
     spread = ((weight * squared).sum(1) / weight.sum(1)).mean().sqrt().item()
     assert spread == pytest.approx(0.03 / 2**0.5, rel=0.25)
-    assert ((shape["field"] > 0).float().mean(1) > 0.99).all()
+    assert ((shape["field"] > 0).float().mean(1) > 0.9).all()
 
 
 def test_fields_are_smooth_and_their_centre_is_the_strongest_place(head):
@@ -71,24 +75,29 @@ def test_fields_are_smooth_and_their_centre_is_the_strongest_place(head):
 def test_centres_are_uniform_over_the_sources(head):
     drawn = draw(head, 40000, n_sources=(1, 1), shapes=["point"])
     counts = torch.bincount(drawn.peaks[:, 0], minlength=1284).double()
-    mean = 40000 / 1284
-    # Chi-square of 1283 degrees of freedom: 1283 ± 5 standard deviations.
-    assert ((counts - mean).square() / mean).sum().item() == pytest.approx(1283, abs=5 * 51)
+    cortex = torch.as_tensor(head.template.is_cortex)
+    assert (~cortex).sum() == 75
+    mean = 40000 / 1209
+    assert (counts[~cortex] == 0).all()
+    # Chi-square of 1208 degrees of freedom: 1208 ± 5 standard deviations.
+    chi_square = ((counts[cortex] - mean).square() / mean).sum().item()
+    assert chi_square == pytest.approx(1208, abs=5 * 49)
 
 
 def test_placement_balances_depth_or_area(head, template):
     depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
+    deepest = depth[template.is_cortex].max()
 
     def spread(placement):
         peaks = draw(head, 5000, n_sources=(1, 1), shapes=["point"], placement=placement).peaks
-        share, _ = np.histogram(depth[peaks[:, 0]], bins=8, range=(depth.min(), depth.max()))
+        share, _ = np.histogram(depth[peaks[:, 0]], bins=8, range=(depth.min(), deepest))
         return share / share.sum()
 
     uniform, balanced = spread("vertices"), spread("depth")
     assert balanced.std() < 0.5 * uniform.std()
     area = head.placement("area")
     assert area.sum() == pytest.approx(1)
-    assert area.max() > 3 * area.min()
+    assert area.max() > 3 * area[area > 0].min()
 
 
 def test_correlated_courses(head):
@@ -112,7 +121,7 @@ def test_moments_are_log_uniform_with_either_sign(head):
     middle = np.log(5e-9 * 1e-7) / 2
     assert log.median().item() == pytest.approx(middle, abs=0.1)
     at_peak = drawn.patterns[torch.arange(4000), 0, drawn.peaks[:, 0]]
-    assert torch.allclose(at_peak.abs(), drawn.moments[:, 0])
+    assert torch.allclose(drawn.patterns.abs().sum((1, 2)), drawn.moments[:, 0])
     assert (at_peak > 0).float().mean() == pytest.approx(0.5, abs=0.04)
 
 
