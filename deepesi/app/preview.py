@@ -195,7 +195,6 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
     with console.status("Drawing") as status:
         examples, draw = draw_examples(recordings, ranges, config.n_examples, config.n_summary)
         sections = {
-            "Configuration": f"<pre>{html.escape(_shown(config))}</pre>",
             f"{len(draw.snr_db)} examples": picture(png(summary_figure(draw)), "summary"),
         }
         if config.data.get("curriculum") is not None:
@@ -209,6 +208,7 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
             save_figure(example_figure(example), path)
             text = "; ".join(f"{name}: {fact}" for name, fact in example.facts.items())
             sections[example.title] = picture(path.read_bytes(), text)
+        sections["Configuration"] = f"<pre>{html.escape(_shown(config))}</pre>"
     facts = {
         "version": f"deepesi {__version__}",
         "command": command,

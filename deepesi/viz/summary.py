@@ -53,7 +53,7 @@ def summary_figure(draw: Draw) -> Figure:
     potentials.set(xlabel="largest potential (µV)", ylabel="examples")
     potentials.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     _histogram(moments, {"moments": 1e9 * draw.moments})
-    moments.set(xlabel="moment at a peak (nAm)", ylabel="sources")
+    moments.set(xlabel="total moment of a place (nAm)", ylabel="sources")
     number, size = np.unique(draw.counts, return_counts=True)
     counts.bar(number, size, color=BLUE, width=0.6)
     counts.set(xlabel="sources in an example", ylabel="examples", xticks=number)

@@ -76,12 +76,12 @@ def test_centres_are_uniform_over_the_sources(head):
     drawn = draw(head, 40000, n_sources=(1, 1), shapes=["point"])
     counts = torch.bincount(drawn.peaks[:, 0], minlength=1284).double()
     cortex = torch.as_tensor(head.template.is_cortex)
-    assert (~cortex).sum() == 75
-    mean = 40000 / 1209
+    assert (~cortex).sum() == 105
+    mean = 40000 / 1179
     assert (counts[~cortex] == 0).all()
-    # Chi-square of 1208 degrees of freedom: 1208 ± 5 standard deviations.
+    # Chi-square of 1178 degrees of freedom: 1178 ± 5 standard deviations.
     chi_square = ((counts[cortex] - mean).square() / mean).sum().item()
-    assert chi_square == pytest.approx(1208, abs=5 * 49)
+    assert chi_square == pytest.approx(1178, abs=5 * 49)
 
 
 def test_placement_balances_depth_or_area(head, template):
