@@ -230,11 +230,12 @@ def test_curriculum_is_logged(toy, toy_path, tmp_path):
 
 
 def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_data):
-    """A cohort and a forward solution go through the whole road, comparison and export included."""
+    """Cohort, forward solution, free orientation: the whole road, comparison and export included."""
     forward = sample_data / "derived/sample-oct5-eeg-fwd.fif"
     for name, overrides in {
         "cohort": ["head=cohort", "head.train=[null]", "head.validation=[null]"],
         "forward": ["head=forward", f"head.forward={forward}"],
+        "free": ["head=forward", f"head.forward={forward}", "head.n_orient=3", "baselines=[]"],
     }.items():
         (tmp_path / name).mkdir()
         with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):

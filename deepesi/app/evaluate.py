@@ -58,6 +58,14 @@ def load_heads(config: DictConfig) -> Cohort:
     return Cohort.single(heads) if isinstance(heads, Template) else heads
 
 
+def load_baselines(config: DictConfig) -> dict[str, InverseModel]:
+    """The baselines of a configuration; ``baselines=[]`` leaves none."""
+    chosen: dict[str, InverseModel] = hydra.utils.instantiate(
+        config.get("baselines", {}), _convert_="all"
+    )
+    return chosen
+
+
 def load_any(path: Path, template: Template) -> InverseModel:
     """A network or an exported file, by its path."""
     if path.suffix == ".onnx":
@@ -79,7 +87,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     template = load_heads(config.head).template
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     models = {str(path): load_any(Path(path), template) for path in config.models}
-    models |= hydra.utils.instantiate(config.baselines, _convert_="all")
+    models |= load_baselines(config)
     if not models:
         raise ValueError(
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from deepesi.app.evaluate import compare, console, load_heads
+from deepesi.app.evaluate import compare, console, load_baselines, load_heads
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
@@ -168,7 +168,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
         f"{time.perf_counter() - started:.1f} s"
     )
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
-    baselines: dict[str, InverseModel] = hydra.utils.instantiate(config.baselines, _convert_="all")
+    baselines = load_baselines(config)
     # What the comparison will need is prepared once before training, not after hours of it.
     declarations = [d for baseline in baselines.values() for d in baseline.head_inputs]
     prepare(declarations, template.montage_head(scenario.setups.montages[0]))

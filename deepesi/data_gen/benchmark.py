@@ -44,7 +44,7 @@ def make_recordings(
         noise=noise, coregistration_shift=0.0035, coregistration_rotation=3.0, baseline=(200, 2000)
     )
     sources = PatchSources(
-        radius=(0.005, 0.03), shapes=("gaussian", "flat", "point"), placement="depth",
+        radius=(0.005, 0.03), shapes=("gaussian", "flat", "point", "diffused", "field"), placement="depth",
         moment=(5e-9, 1e-7), correlation=(0.0, 0.9),
         course=Mixture([Gabor(), Biphasic(), Burst(), PowerLaw()]),
     )  # fmt: skip
@@ -116,7 +116,7 @@ def mne_simulation(template: Template, n_times: int) -> Callable[[int], Any]:
     head = template.montage_head("biosemi64")
     info = electrode_info(head.ch_names, head.sensor_pos)
     with info._unlock():
-        info["sfreq"], info["projs"] = SFREQ, [make_eeg_average_ref_proj(info)]
+        info["sfreq"], info["projs"] = SFREQ, [make_eeg_average_ref_proj(info, verbose="error")]
     src = mne.setup_volume_source_space(
         pos={"rr": head.source_pos, "nn": head.source_normals}, verbose="error"
     )

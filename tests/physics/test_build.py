@@ -172,3 +172,27 @@ def test_sources_too_near_the_skull_move_inward_and_are_counted():
     assert np.allclose(moved[0], centre)
     assert is_inside(moved, vertices, faces).all()
     assert project_to_mesh(moved, vertices, faces).distances.min() >= 0.002
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_member_can_be_built_again(tmp_path):
+    """Twelve minutes on two cores: both spacings of a packaged member from one set of BEMs."""
+    (coarse, _), (fine, _) = build_members(9, ["ico3", "ico4"], folder=tmp_path)
+    again, packaged = load_template(coarse), load_template("warp9-ico3")
+    for montage in ("biosemi64", "GSN-HydroCel-128"):
+        found = again.montage_head(montage).leadfield
+        expected = packaged.montage_head(montage).leadfield
+        assert np.allclose(found, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+    assert load_template(fine).space.n_sources == 5124
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["warp9-ico3.npz", "warp9-ico4.npz"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_seven_millimetre_volume(tmp_path):
+    """Ten minutes on two cores: the volume of the template, free orientation."""
+    ((path, _),) = build_members(None, ["vol7"], folder=tmp_path)
+    head = load_template(path)
+    assert 3500 < head.space.n_sources < 5500
+    assert head.montage_head("biosemi64").leadfield.shape == (64, 3 * head.space.n_sources)
