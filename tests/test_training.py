@@ -230,7 +230,7 @@ def test_curriculum_is_logged(toy, toy_path, tmp_path):
 
 
 def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_data):
-    """Cohort, forward solution, free orientation: the whole road, comparison and export included."""
+    """Cohort, forward solution, free orientation: the whole road, with comparison and export."""
     forward = sample_data / "derived/sample-oct5-eeg-fwd.fif"
     for name, overrides in {
         "cohort": ["head=cohort", "head.train=[null]", "head.validation=[null]"],

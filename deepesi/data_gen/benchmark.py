@@ -23,7 +23,7 @@ from deepesi.data_gen.generator import SimulatedRecordings, render
 from deepesi.data_gen.keys import torch_generator
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
-from deepesi.data_gen.sources import PatchSources
+from deepesi.data_gen.sources import SHAPES, PatchSources
 from deepesi.data_gen.waveforms import Biphasic, Burst, Gabor, Mixture, PowerLaw
 from deepesi.physics.files import atomic
 from deepesi.physics.montage import electrode_info
@@ -44,7 +44,7 @@ def make_recordings(
         noise=noise, coregistration_shift=0.0035, coregistration_rotation=3.0, baseline=(200, 2000)
     )
     sources = PatchSources(
-        radius=(0.005, 0.03), shapes=("gaussian", "flat", "point", "diffused", "field"), placement="depth",
+        radius=(0.005, 0.03), shapes=SHAPES, placement="depth",
         moment=(5e-9, 1e-7), correlation=(0.0, 0.9),
         course=Mixture([Gabor(), Biphasic(), Burst(), PowerLaw()]),
     )  # fmt: skip

@@ -50,8 +50,8 @@ class PatchSources:
             sources) at its strongest, A m, log-uniform, sign random. A generator that is given an
             SNR scales all moments of an example by one factor.
         correlation: Range of the share (amplitude) that the courses of an example have in common.
-        orientation: For free orientation: along the cortical ``"normal"``, or ``"random"`` per
-            place. Fixed orientation is along the normal.
+        orientation: For free orientation: along the ``"normal"``, where there is a surface, or
+            ``"random"`` per place, as always in a volume. Fixed orientation is along the normal.
         course: Time course of windows.
 
     Raises:
@@ -196,11 +196,11 @@ class PatchSources:
     ) -> Float[Tensor, "B K D"]:
         if head.template.space.n_orient == 1:
             return patterns
+        direction = torch.randn(*patterns.shape[:2], 1, 3, generator=rng, device=rng.device)
+        direction = direction / direction.norm(dim=-1, keepdim=True)
         if self.orientation == "normal":
-            direction = head.normals
-        else:
-            direction = torch.randn(*patterns.shape[:2], 1, 3, generator=rng, device=rng.device)
-            direction = direction / direction.norm(dim=-1, keepdim=True)
+            on_surface = head.normals.norm(dim=1, keepdim=True) > 0
+            direction = torch.where(on_surface, head.normals, direction)
         return (patterns[..., None] * direction).flatten(2)
 
     def _courses(

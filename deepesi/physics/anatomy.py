@@ -78,7 +78,7 @@ class Anatomy:
         eyes: Centres of the eyeballs ``(2, 3)``, or ``(0, 3)`` where they are not known.
         space: Source space.
         source_pos: ``(S, 3)``.
-        source_normals: ``(S, 3)``.
+        source_normals: ``(S, 3)``; zero where a source lies on no surface.
         source_mni: ``(S, 3)``, mm; NaN where unknown.
         is_cortex: Whether a source can be active ``(S,)``: False on the medial wall.
         display: Mesh to draw on, if any.
@@ -250,7 +250,7 @@ def read_anatomy(
                 f"{name}-{spacing}", (np.arange(len(pos)),), edges, n_orient=3
             ),
             source_pos=pos,
-            source_normals=np.tile([0.0, 0.0, 1.0], (len(pos), 1)),
+            source_normals=np.zeros_like(pos),
             source_mni=1e3 * apply_trans(invert_transform(mri_head), pos),
             is_cortex=np.ones(len(pos), dtype=bool),
             display=None,

@@ -168,7 +168,11 @@ def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Ar
     names = [f"E{i}" for i in range(len(electrodes))]
     info = electrode_info(names, electrodes)
     src = mne.setup_volume_source_space(
-        pos={"rr": anatomy.source_pos, "nn": anatomy.source_normals}, verbose="error"
+        pos={
+            "rr": anatomy.source_pos,
+            "nn": np.tile([0.0, 0.0, 1.0], (len(anatomy.source_pos), 1)),
+        },
+        verbose="error",
     )
     forward = mne.make_forward_solution(
         info, mne.Transform("head", "mri"), src, bem, meg=False, mindist=0, verbose="error"

@@ -69,7 +69,7 @@ class HeadModel:
         noise_cov: ``(C, C)``, V², of rank ``C - 1``.
         sensor_pos: Electrodes ``(C, 3)``, m.
         source_pos: Sources ``(S, 3)``, m.
-        source_normals: Unit normals of the cortex ``(S, 3)``.
+        source_normals: Unit normals of the cortex ``(S, 3)``; zero where there is no surface.
         ch_names: ``C`` channel names.
         space: The source space.
 

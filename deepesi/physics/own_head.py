@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
             f"head_of_forward: {forward} is not in the MNE head frame. Read and compute it with "
             "mne.make_forward_solution, which uses that frame."
         )
-    normals = np.concatenate([part["nn"][part["vertno"]] for part in solution["src"]])
+    normals = np.concatenate([_normals(part) for part in solution["src"]])
     gain = np.asarray(solution["sol"]["data"], dtype=np.float64)
     if n_orient == 1 and not is_fixed:
         gain = np.einsum("csi,si->cs", gain.reshape(len(gain), -1, 3), normals)
@@ -83,7 +84,7 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
         ),
         space=source_space(solution["src"], n_orient),
         source_pos=np.asarray(solution["source_rr"], dtype=np.float64),
-        source_normals=np.asarray(normals, dtype=np.float64),
+        source_normals=normals,
         source_mni=np.full((solution["nsource"], 3), np.nan),
         is_cortex=np.ones(solution["nsource"], dtype=bool),
         cap=tuple(eeg),
@@ -174,10 +175,8 @@ def read_own_anatomy(
         )
     for part, kept in zip(spaces, good, strict=True):
         part["vertno"] = part["vertno"][kept]
-    pos, normals = (
-        apply_trans(to_head, np.concatenate([s[key][s["vertno"]] for s in spaces]), move=moves)
-        for key, moves in (("rr", True), ("nn", False))
-    )
+    pos = apply_trans(to_head, np.concatenate([s["rr"][s["vertno"]] for s in spaces]))
+    normals = apply_trans(to_head, np.concatenate([_normals(s) for s in spaces]), move=False)
     return Anatomy(
         scalp=scalp,
         skull=_skull(outer, inner, scalp),
@@ -191,6 +190,13 @@ def read_own_anatomy(
         display=None,
         n_moved=0,
     )
+
+
+def _normals(part: Any) -> Array:
+    """Normals of the sources of one part of a source space; zero where it is no surface."""
+    if part["type"] != "surf":
+        return np.zeros((len(part["vertno"]), 3))
+    return np.asarray(part["nn"][part["vertno"]], dtype=np.float64)
 
 
 def _inside(points: Array, inner: Surface) -> NDArray[np.bool_]:

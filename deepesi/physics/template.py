@@ -58,7 +58,7 @@ class Template:
         family: Its lead fields.
         space: Its source space.
         source_pos: ``(S, 3)``, m, MNE head frame.
-        source_normals: ``(S, 3)``, head frame, outward.
+        source_normals: ``(S, 3)``, head frame, outward; zero where a source lies on no surface.
         source_mni: ``(S, 3)``, mm, MNI305 space, as `mne.vertex_to_mni` gives; NaN where unknown.
         is_cortex: Whether a source can be active ``(S,)``: False on the medial wall of fsaverage,
             where the surface runs through the corpus callosum and no cortex is.

@@ -223,6 +223,9 @@ def test_free_orientation(simulate, toy):
         cosine = (at_peak * normals).sum(1).abs() / at_peak.norm(dim=1)
         along = bool((cosine > 0.999).all())
         assert along == (orientation == "normal")
+    off_surface = replace(free, source_normals=np.zeros_like(toy.source_normals))
+    moments = simulate(heads=off_surface).batch(0).sources[..., 0].unflatten(1, (84, 3))
+    assert (moments.abs().amax((0, 1)) > 0).all()
 
 
 @pytest.mark.parametrize(
