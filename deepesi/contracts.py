@@ -170,11 +170,6 @@ class Scene(_Tensors):
     head_name: str
     key: tuple[int, str, int, int]
 
-    @property
-    def skull_conductivity(self) -> Float[Tensor, " B"]:
-        """S/m."""
-        return self.tissues[:, 0]
-
 
 @dataclass(frozen=True)
 class Batch(_Tensors):

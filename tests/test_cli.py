@@ -1,11 +1,17 @@
+import inspect
 import subprocess
 import sys
+from dataclasses import replace
 
+import hydra
 import mne
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from deepesi.app.cli import main
+from deepesi.evaluation.benchmark import METRICS, Row
+from deepesi.evaluation.card import write_card
 from deepesi.physics.optional import require
 from tests.conftest import make_covariance, make_evoked
 
@@ -145,3 +151,34 @@ def test_evaluate_command(eloreta, toy_path, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "eloreta.onnx" in (tmp_path / "run" / "benchmark.csv").read_text()
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_every_setting_of_the_data_is_in_its_yaml():
+    """So that any can be overridden on the command line, where unknown keys are refused."""
+    given_by_code = {"heads", "analyst", "declarations", "seed", "split"}
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        config = OmegaConf.to_container(hydra.compose("train").data)
+
+    def check(node, optional=frozenset()):
+        kind = hydra.utils.get_class(node["_target_"])
+        expected = set(inspect.signature(kind).parameters) - optional
+        assert set(node) - {"_target_", "_partial_"} == expected, kind.__name__
+
+    check(config, given_by_code)
+    for part in (config["sources"], config["setups"], config["setups"]["noise"], config["tissues"]):
+        check(part)
+
+
+@pytest.mark.parametrize("data", ["snapshot", "erp", "oscillation", "neural_mass", "everything"])
+def test_card_says_what_the_data_were(tmp_path, data):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        config = hydra.compose("train", [f"data={data}", "data.snr_db=null", "name=x"])
+    row = Row("ConvDip", "snr", 5.0, "1", "localization_error", 9.0, 8.0, 10.0, 9.0, 20)
+    rows = [replace(row, metric=m) for m in METRICS]
+    measured = {"opset": 20, "deviation": 1e-7, "latency_ms": 0.1}
+    plain = OmegaConf.to_container(config, resolve=False)
+    write_card(tmp_path / "card.md", "ConvDip", plain, rows, measured, ["No eyes."])
+    text = (tmp_path / "card.md").read_text()
+    assert "snr_db: null" in text
+    assert "No eyes." in text
+    assert all(montage in text for montage in config.data.setups.montages)

@@ -18,6 +18,7 @@ from deepesi.evaluation.benchmark import (
 )
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.table import best_method, layout, rich_table
+from deepesi.physics.cohort import Cohort
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def scenario():
 @pytest.fixture
 def benchmark(scenario, toy):
     models = {name: MinimumNorm(name) for name in ("MNE", "eLORETA")}
-    return run_benchmark(models, scenario, toy)
+    return run_benchmark(models, scenario, Cohort.single(toy))
 
 
 def test_every_method_metric_and_snr_has_a_row(benchmark):
@@ -54,17 +55,17 @@ def test_more_signal_less_error(benchmark):
 
 
 def test_benchmark_is_reproducible(benchmark, scenario, toy):
-    again = run_benchmark({"MNE": MinimumNorm("MNE")}, scenario, toy)
+    again = run_benchmark({"MNE": MinimumNorm("MNE")}, scenario, Cohort.single(toy))
     assert again.rows == [row for row in benchmark.rows if row.method == "MNE"]
 
 
 def test_test_set_is_paired_over_snr_and_held_out(scenario, toy, simulate):
-    low, high = (next(scenario.batches(toy, snr, [])) for snr in (0.0, 20.0))
+    low, high = (next(scenario.batches(Cohort.single(toy), snr, [])) for snr in (0.0, 20.0))
     assert torch.equal(low.scene.peaks, high.scene.peaks)
     assert torch.equal(low.truth.coefficients, high.truth.coefficients)
     assert low.scene.key[1] == "test"
     trained = simulate(seed=scenario.seed, montage="biosemi32", batch_size=30).batch(0)
-    assert not torch.equal(trained.scene.skull_conductivity, low.scene.skull_conductivity)
+    assert not torch.equal(trained.scene.tissues, low.scene.tissues)
 
 
 def test_csv_is_long_format(benchmark, tmp_path):
@@ -123,7 +124,7 @@ def test_model_that_gives_nan_is_named(scenario, toy):
             return Estimate(torch.full((len(eeg), 84, eeg.shape[2]), float("nan")))
 
     with pytest.raises(FloatingPointError, match="Broken gave NaN"):
-        run_benchmark({"x": Broken()}, scenario, toy)
+        run_benchmark({"x": Broken()}, scenario, Cohort.single(toy))
 
 
 def test_empty_scenario_is_refused():

@@ -218,6 +218,7 @@ def test_curriculum_is_logged(toy, toy_path, tmp_path):
         "data=everything",
         "data.setups.montages=[biosemi16]",
         "data.n_times=2",
+        "data.pool_size=1",
         "data.batch_size=4",
         "data.sfreq=500",
         "data.sources.shapes=[gaussian]",
@@ -226,7 +227,10 @@ def test_curriculum_is_logged(toy, toy_path, tmp_path):
     with (tmp_path / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["curriculum/tissues"]]
     assert rows
-    assert 0 <= float(rows[0]["curriculum/artifacts"]) <= 1
+    # Two steps of two: closed at first, half-way of the straight lines after.
+    assert [float(row["curriculum/noise"]) for row in rows] == [0.0, 1.0]
+    assert [float(row["curriculum/tissues"]) for row in rows] == [0.0, 1.0]
+    assert [float(row["curriculum/montages"]) for row in rows] == [0.0, 0.5]
 
 
 def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_data):

@@ -24,12 +24,12 @@ console = Console()
 
 
 def compare(
-    models: Mapping[str, InverseModel], scenario: Scenario, template: Template, run_dir: Path
+    models: Mapping[str, InverseModel], scenario: Scenario, cohort: Cohort, run_dir: Path
 ) -> Benchmark:
     """Run the benchmark, print its table, write ``benchmark.csv`` and ``report.html``."""
     with console.status("Evaluating") as status:
         benchmark = run_benchmark(
-            models, scenario, template, lambda line: status.update(f"Evaluating {line}")
+            models, scenario, cohort, lambda line: status.update(f"Evaluating {line}")
         )
         write_csv(benchmark.rows, run_dir / "benchmark.csv")
         status.update("Writing the report")
@@ -40,13 +40,13 @@ def compare(
             "set-ups": str(scenario.setups),
             "true tissues": str(scenario.tissues),
             "held out": "lead fields, electrode displacements, sources and noise: split 'test'",
-            "noise": "covariance known to every method; regularization follows from the whitened "
+            "noise": "one covariance for every method; regularization follows from the whitened "
             "power of each recording",
             "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
             f"{platform.python_version()}",
-            "head": f"{template.name}, {template.fingerprint[:16]}",
+            "heads": ", ".join(f"{h.name} ({h.fingerprint[:16]})" for h in cohort.of("test")),
         }
-        write_report(benchmark, template.display, facts, run_dir / "report.html")
+        write_report(benchmark, cohort.template.display, facts, run_dir / "report.html")
     # Never narrower than the table: a wrapped table cannot be read, a long line can.
     Console(width=max(console.width, 112)).print(rich_table(benchmark.rows))
     return benchmark
@@ -84,16 +84,16 @@ def load_any(path: Path, template: Template) -> InverseModel:
 
 def run(config: DictConfig, run_dir: Path) -> None:
     """Evaluate what the configuration names."""
-    template = load_heads(config.head).template
+    cohort = load_heads(config.head)
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
-    models = {str(path): load_any(Path(path), template) for path in config.models}
+    models = {str(path): load_any(Path(path), cohort.template) for path in config.models}
     models |= load_baselines(config)
     if not models:
         raise ValueError(
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenario, template, run_dir)
+    compare(models, scenario, cohort, run_dir)
     console.print(f"Results in {run_dir}: report.html, benchmark.csv", soft_wrap=True)
 
 

@@ -182,11 +182,14 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
             f"preview: n_examples and n_summary must be 1 or more, got {config.n_examples} and "
             f"{config.n_summary}."
         )
+    cohort = load_heads(config.head)
+    split = next(s for s in ("validation", "train", "test") if cohort.of(s))
     recordings = cast(
         SimulatedRecordings,
         hydra.utils.instantiate(config.data, _convert_="all")(
-            heads=load_heads(config.head).of("validation"), declarations=[], batch_size=BATCH_SIZE,
-            seed=config.seed, split="validation", pool_size=1, pool_period=1,
+            heads=cohort.of(split), analyst=cohort.template, declarations=[],
+            batch_size=BATCH_SIZE, seed=config.seed, split=split, pool_size=1, pool_period=1,
+            curriculum=None,
         ),
     )  # fmt: skip
     ranges: SetupRanges = hydra.utils.instantiate(config.data.setups, _convert_="all")
@@ -212,7 +215,7 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
     facts = {
         "version": f"deepesi {__version__}",
         "command": command,
-        "seed": f"{config.seed}, split 'validation'; every example has a set-up of its own",
+        "seed": f"{config.seed}, split {split!r}; every example has a set-up of its own",
     }
     page = run_dir / "preview.html"
     write_page(page, "Simulated recordings", facts, recordings.limits, sections)

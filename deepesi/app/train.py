@@ -16,16 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepesi.app.evaluate import compare, console, load_baselines, load_heads
 from deepesi.contracts import InverseModel
-from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.generator import SimulatedRecordings, limits_of
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.evaluation.benchmark import Scenario
 from deepesi.evaluation.card import write_card
 from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.losses.base import WeightedSum
-from deepesi.physics.cohort import Cohort
+from deepesi.physics.cohort import SPLITS, Cohort
 from deepesi.physics.files import atomic
-from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import Template
 from deepesi.training.callbacks import (
     CurriculumLog,
@@ -67,6 +66,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
             SimulatedRecordings,
             draw(
                 heads=cohort.of(split),
+                analyst=template,
                 declarations=declarations,
                 batch_size=batch_size,
                 seed=config.seed,
@@ -104,7 +104,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     )
     callbacks = [Throughput(), ValidationLine(), progress_bar()]
     if config.data.curriculum is not None:
-        callbacks.append(CurriculumLog(train.curriculum))
+        callbacks.append(CurriculumLog(train))
     best, last = checkpoints(run_dir / "checkpoints", settings.checkpoint_every)
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
@@ -136,7 +136,7 @@ def export(
     montages: list[str],
 ) -> Parity:
     """Export, check against torch at another batch size, duration and montage, prepare a head."""
-    montage = scenario.setups.montages[0]
+    montage = scenario.setups.montages[0] if template.cap is None else "its own"
     head = template.montage_head(montage)
     probe = SimulatedRecordings(
         template,
@@ -145,7 +145,8 @@ def export(
         model.head_inputs,
         batch_size=5,
         n_times=7,
-        split="test",
+        sfreq=scenario.sfreq,
+        split=next(split for split in SPLITS if Cohort.single(template).of(split)),
         pool_size=1,
         pool_period=1,
     )
@@ -153,7 +154,7 @@ def export(
     with atomic(path) as partial:
         export_onnx(model, head, partial, montages, model_config, template.fingerprint)
         parity = check_parity(model, partial, probe.batch(0))
-    origin = f"an example: {montage} template electrodes on {head.space.name}, white noise of 1 µV"
+    origin = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
     Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
     return parity
 
@@ -170,8 +171,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     baselines = load_baselines(config)
     # What the comparison will need is prepared once before training, not after hours of it.
-    declarations = [d for baseline in baselines.values() for d in baseline.head_inputs]
-    prepare(declarations, template.montage_head(scenario.setups.montages[0]))
+    next(scenario.batches(cohort, scenario.snr_db[0], list(baselines.values())))
     best = fit(config, cohort, run_dir)
     if rank_zero_only.rank != 0:  # the other processes of a distributed run have done their part
         return
@@ -179,8 +179,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
 
     model, identity = load_network(best, template.space)
     save_network(model, identity, run_dir / "model")
-    benchmark = compare({type(model).__name__: model} | baselines, scenario, template, run_dir)
-    montages = plain(config.data.setups.montages)
+    benchmark = compare({type(model).__name__: model} | baselines, scenario, cohort, run_dir)
+    own = f"the {len(template.cap or ())} electrodes of {template.name}"
+    montages = [own] if template.cap else plain(config.data.setups.montages)
     parity = export(model, identity["model"], scenario, template, run_dir / "export", montages)
     write_card(
         run_dir / "export" / "card.md",
@@ -188,6 +189,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
         plain(config),
         benchmark.rows,
         parity._asdict(),
+        limits_of(cohort.train, hydra.utils.instantiate(config.data.artifacts)),
     )
     console.print(
         f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "

@@ -17,7 +17,6 @@ from deepesi.data_gen.setups import RecordingSetup, SetupPool, SetupRanges
 from deepesi.data_gen.sources import Patches, PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head_inputs import HeadInput
-from deepesi.physics.montage import standard_montage
 from deepesi.physics.template import Template
 
 
@@ -40,15 +39,17 @@ class SimulatedRecordings:
     window, with ``E‖N‖² = T tr(cov)`` of the true noise; artifacts come on top. The dipole moments
     are scaled to meet it.
 
-    Memory grows with the batch size ``B`` alone: about ``4 B (D T + 3 K D + 2 P R + 3 C T)`` bytes
-    while a batch is drawn (sources, patterns, mixed core, potentials), besides the head (``4 S²``
-    bytes of distances) and the pool of set-ups.
+    Memory grows with the batch size ``B`` alone: while a batch is drawn, about
+    ``4 B (D T + 3 K D + 2 P R + C T (A + 7))`` bytes (sources, patterns, mixed core, potentials
+    with ``A`` kinds of artifacts), besides the heads (``4 S²`` bytes of distances each) and the
+    pool of set-ups.
 
     Args:
         heads: The head, or several of one source space and of this split.
         sources: What sources are drawn.
         setups: What set-ups are drawn from.
         declarations: Head inputs to prepare (those of the model and of the loss).
+        analyst: The head an analyst without individual anatomy takes, by default the first.
         tissues: What tissues are drawn from.
         artifacts: Kinds of artifacts, each on a share of the examples.
         snr_db: Lowest and highest SNR, dB, uniform; None: moments stay as they are drawn.
@@ -76,6 +77,7 @@ class SimulatedRecordings:
         sources: PatchSources,
         setups: SetupRanges,
         declarations: Sequence[HeadInput],
+        analyst: Template | None = None,
         tissues: TissueRanges | None = None,
         artifacts: Sequence[Artifact] = (),
         snr_db: tuple[float, float] | None = (-5.0, 20.0),
@@ -105,26 +107,34 @@ class SimulatedRecordings:
                 f"and {n_times}."
             )
         if n_times > 1:
-            sources.course.check(sfreq)
-        own_caps = [head for head in heads if head.cap is not None]
-        if len(own_caps) < len(heads):
-            for montage in setups.montages:
-                standard_montage(montage)  # refuses what is unknown before hours of training
-        for head in heads:
-            if head.family.varies:  # refuses what the family does not cover
-                for corner in (*tissues.corners, *setups.nominal.corners):
-                    head.family.coefficients(corner)
+            sources.kind.check(sfreq)
+        for head in heads:  # refuses at once what would fail after hours of training
+            for montage in setups.montages if head.cap is None else ():
+                head.montage_head(montage)
+            for corner in (*tissues.corners, *setups.nominal.corners):
+                head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
         self.snr_db, self.largest_moment = snr_db, largest_moment
         self.batch_size, self.n_times = batch_size, n_times
         self.sfreq, self.seed, self.split, self.device = sfreq, seed, split, device
         self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
-        self.limits = _limits(heads, self.artifacts)
+        self.limits = limits_of(heads, self.artifacts)
         on_device = [HeadOnDevice(head, device) for head in heads]
         self.pool = SetupPool(
-            on_device, heads[0], setups, tissues, declarations, sfreq, pool_size, pool_period,
+            on_device,
+            analyst or heads[0],
+            setups,
+            tissues,
+            declarations,
+            sfreq,
+            pool_size,
+            pool_period,
             self.curriculum,
-        )  # fmt: skip
+        )
+
+    def widths(self, step: int) -> dict[str, float]:
+        """How far every aspect of the curriculum is opened in the batch of a step."""
+        return self.curriculum.widths(self.pool.first_step(step))
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of one step and rank: always the same one."""
@@ -134,7 +144,7 @@ class SimulatedRecordings:
         """The batch of one step and rank with what it was added up from."""
         key = (self.seed, self.split, rank, step)
         rng = torch_generator(*key, device=self.device)
-        setup, widths = self.pool.at(*key), self.curriculum.widths(step)
+        setup, widths = self.pool.at(*key), self.widths(step)
         n_examples, n_times = self.batch_size, self.n_times
         tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
         if not setup.true_head.template.family.varies:
@@ -207,7 +217,7 @@ def render(
     return truth.project(patches.patterns.transpose(1, 2)) @ patches.courses, sources
 
 
-def _limits(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[str]:
+def limits_of(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[str]:
     """What these heads cannot vary although it may be asked for, in words."""
     notes = []
     for head in heads:

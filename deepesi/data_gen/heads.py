@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from deepesi.contracts import LowRankLeadField, as_tensors
@@ -25,25 +27,27 @@ class HeadOnDevice:
 
     Attributes:
         template: The head.
-        distances: Between sources ``(S, S)``, m; along the cortex, or straight in a volume.
+        distances: Between sources ``(S, S)``, m; along the cortex, straight in a volume, infinite
+            from one to the other.
         normals: Of the cortex ``(S, 3)``.
         is_cortex: 1 where a source can be active, else 0 ``(S,)``.
         spacing: RMS distance between neighbours, m.
+        n_directions: In which activity spreads: 2 on a surface, 3 in a volume.
 
     """
 
     def __init__(self, template: Template, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, device
         space, family = template.space, template.family
-        along = len(space.vertices) > 1
-        reach = geodesic_distances(template.source_pos, space.edges) if along else None
-        if reach is None:
-            points = torch.as_tensor(template.source_pos, dtype=torch.float32)
-            reach = torch.cdist(points, points).numpy()
+        reach = geodesic_distances(template.source_pos, space.edges)
+        volume = np.flatnonzero(~template.source_normals.any(axis=1))
+        inside = template.source_pos[volume]
+        reach[np.ix_(volume, volume)] = cdist(inside, inside)
         core = family.core
         size, rest = np.linalg.norm(core, axis=(1, 2)), core.copy()
         rest[:, :NARROW, :NARROW] = 0
         narrow = np.linalg.norm(rest, axis=(1, 2)) < NEGLIGIBLE * size.max()
+        self._placements: dict[str, Tensor] = {}
         self._order = torch.as_tensor(np.argsort(narrow, kind="stable"), device=device)
         tensors = as_tensors(
             {
@@ -63,6 +67,7 @@ class HeadOnDevice:
         self._core = {k: tensors[k] for k in ("wide", "narrow", "source_modes")}
         self._scalp_modes, self._eye_core = tensors["scalp_modes"], tensors["eye_core"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
+        self.n_directions = 3 if len(volume) == space.n_sources else 2
         self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
 
     def coefficients(self, tissues: Float[Tensor, "B 4"]) -> Float[Tensor, "B K"]:
@@ -113,33 +118,35 @@ class HeadOnDevice:
         )
         return matrix.coalesce().to(self.device)
 
-    @functools.lru_cache(maxsize=3)  # noqa: B019 - lives as long as the head
     def placement(self, kind: str) -> Float[Tensor, " S"]:
         """Relative probability of each source to be a centre.
 
         None on the medial wall. ``"vertices"``: all alike. ``"area"``: in proportion to the cortex
         around it. ``"depth"``: such that every distance from the scalp is as likely.
         """
-        template = self.template
-        if kind == "vertices":
-            weight = np.ones(template.space.n_sources)
-        elif kind == "area":
-            edges = template.space.edges
-            squared = (np.diff(template.source_pos[edges], axis=1)[:, 0] ** 2).sum(axis=1)
-            count = np.bincount(edges.ravel(), minlength=template.space.n_sources)
-            total = np.bincount(
-                edges.ravel(), np.repeat(squared, 2), minlength=template.space.n_sources
+        if kind not in self._placements:
+            weight = self._weights(kind) * self.template.is_cortex
+            self._placements[kind] = torch.as_tensor(
+                weight / weight.sum(), dtype=torch.float32, device=self.device
             )
-            weight = total / np.maximum(count, 1)
-        else:
+        return self._placements[kind]
+
+    def _weights(self, kind: str) -> NDArray[np.float64]:
+        template = self.template
+        edges, n_sources = template.space.edges, template.space.n_sources
+        if kind == "area":
+            squared = (np.diff(template.source_pos[edges], axis=1)[:, 0] ** 2).sum(axis=1)
+            count = np.bincount(edges.ravel(), minlength=n_sources)
+            total = np.bincount(edges.ravel(), np.repeat(squared, 2), minlength=n_sources)
+            return np.asarray(total / np.maximum(count, 1))
+        if kind == "depth":
             depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
             density, ends = np.histogram(depth[template.is_cortex], bins=20)
             bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
             weight = 1 / np.maximum(density[bin_of], 1)
             # The few deepest places must not be drawn again and again.
-            weight = np.minimum(weight, 20 * np.median(weight))
-        weight = weight * template.is_cortex
-        return torch.as_tensor(weight / weight.sum(), dtype=torch.float32, device=self.device)
+            return np.minimum(weight, 20 * np.median(weight))
+        return np.ones(n_sources)
 
 
 def check_heads(heads: Sequence[Template], split: str) -> None:

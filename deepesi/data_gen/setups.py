@@ -141,10 +141,11 @@ def draw_channels(
     """Rows of the channels that a set-up has, in their order."""
     kept = np.arange(len(names))
     reference = str(rng.choice(list(ranges.references)))
+    reference = reference if rng.uniform() < opened else "average"
     subset, dropout = rng.uniform() < ranges.subset * opened, rng.uniform(*ranges.dropout) * opened
-    if reference == "electrode" and opened > 0 and len(kept) > FEWEST:
+    if reference == "electrode" and len(kept) > FEWEST:
         kept = np.delete(kept, rng.integers(len(kept)))
-    elif reference == "linked-ears" and opened > 0:
+    elif reference == "linked-ears":
         ears = np.isin(np.array(names)[kept], EARS)
         kept = kept if (~ears).sum() < FEWEST else kept[~ears]
     if subset and len(kept) > FEWEST:
@@ -261,16 +262,20 @@ def _places(
 
 
 def _estimated(noise: Noise, n_samples: int, sfreq: float, rng: torch.Generator) -> Array:
-    """Covariance ``(C, C)`` an analyst would estimate from a baseline of the recording."""
+    """Covariance ``(C, C)`` an analyst would estimate from a baseline of the recording.
+
+    The mean is not removed, as it is not removed from the windows either.
+    """
     baseline = noise.draw(1, n_samples, sfreq, rng)[0].double().numpy()
-    cov, _ = ledoit_wolf(baseline.T)
+    cov, _ = ledoit_wolf(baseline.T, assume_centered=True)
     return np.asarray(cov)
 
 
 class SetupPool:
     """Set-ups of a run: `size` at a time, each serving steps in turn, all redrawn every `period`.
 
-    The set-up of a step is a function of the key alone, so a resumed run sees the same ones.
+    Under a curriculum they are redrawn every twentieth of its length at least. The set-up of a
+    step is a function of the key alone, so a resumed run sees the same ones.
     """
 
     def __init__(
@@ -290,9 +295,15 @@ class SetupPool:
                 f"SetupPool: size must be 1 or more and period at least size, got size={size}, "
                 f"period={period}."
             )
+        if curriculum is not OPEN:  # set-ups must not lag behind what it opens
+            period = min(period, max(size, curriculum.n_steps // 20))
         self._draw_from = (heads, analyst, ranges, tissues, tuple(declarations), sfreq)
         self.size, self.period, self.curriculum = size, period, curriculum
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
+
+    def first_step(self, step: int) -> int:
+        """The step from which on the set-ups of a step were drawn."""
+        return step // self.period * self.period
 
     def at(self, seed: int, split: str, rank: int, step: int) -> RecordingSetup:
         """The set-up of one step."""
@@ -302,6 +313,6 @@ class SetupPool:
             while len(self._drawn) >= self.size:
                 self._drawn.pop(next(iter(self._drawn)))
             rng = np.random.default_rng([*key_entropy(*key), 1])
-            widths = self.curriculum.widths(generation * self.period)
+            widths = self.curriculum.widths(self.first_step(step))
             self._drawn[key] = draw_setup(*self._draw_from, widths, rng)
         return self._drawn[key]

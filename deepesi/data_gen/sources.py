@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -41,7 +41,7 @@ class PatchSources:
     the mesh is; ``field``, a smooth random field over the whole space, of that correlation width.
 
     Args:
-        n_sources: Fewest and most places.
+        n_sources: Fewest and most places; fewer where the least distance leaves no room.
         radius: Smallest and largest radius, m.
         min_distance: Least distance between centres, m.
         shapes: Names above; every place takes one, all as likely.
@@ -52,7 +52,7 @@ class PatchSources:
         correlation: Range of the share (amplitude) that the courses of an example have in common.
         orientation: For free orientation: along the ``"normal"``, where there is a surface, or
             ``"random"`` per place, as always in a volume. Fixed orientation is along the normal.
-        course: Time course of windows.
+        course: Time course of windows, by default `Gabor`.
 
     Raises:
         ValueError: A range is out of order or not in SI units, or an unknown name.
@@ -67,7 +67,7 @@ class PatchSources:
     moment: tuple[float, float] = (5e-8, 1e-7)
     correlation: tuple[float, float] = (0.0, 0.0)
     orientation: str = "normal"
-    course: TimeCourse = field(default_factory=Gabor)
+    course: TimeCourse | None = None
 
     def __post_init__(self) -> None:
         low, high = self.n_sources
@@ -90,6 +90,11 @@ class PatchSources:
                     f"PatchSources: {name} {list(given)} unknown, expected some of {list(known)}."
                 )
 
+    @property
+    def kind(self) -> TimeCourse:
+        """The time course."""
+        return self.course or Gabor()
+
     def draw(
         self,
         head: HeadOnDevice,
@@ -105,7 +110,8 @@ class PatchSources:
             self.n_sources[0], most + 1, (n_examples, 1), generator=rng, device=rng.device
         )
         present = torch.arange(most, device=rng.device) < counts
-        peaks = self._centres(head, n_examples, rng)
+        peaks, found = self._centres(head, n_examples, rng)
+        present = present & found
         extents = uniform(shape, *self.radius, rng)
         kind = torch.randint(0, len(self.shapes), shape, generator=rng, device=rng.device)
         profile, extents = self._profiles(head, peaks, extents, kind, present, rng)
@@ -130,10 +136,10 @@ class PatchSources:
 
     def _centres(
         self, head: HeadOnDevice, n_examples: int, rng: torch.Generator
-    ) -> Int[Tensor, "B K"]:
-        """Centres among the sources that are far enough from those already placed."""
+    ) -> tuple[Int[Tensor, "B K"], Bool[Tensor, "B K"]]:
+        """Centres among the sources far enough from those already placed; whether any was left."""
         weight = head.placement(self.placement).expand(n_examples, -1)
-        chosen = []
+        chosen, found = [], []
         for _ in range(self.n_sources[1]):
             cumulative = weight.cumsum(1)
             share = uniform((n_examples, 1), 0.0, 1.0, rng) * cumulative[:, -1:]
@@ -141,7 +147,8 @@ class PatchSources:
             centre = centre.clamp(max=weight.shape[1] - 1)
             weight = weight * (head.distances[centre] > self.min_distance)
             chosen.append(centre)
-        return torch.stack(chosen, dim=1)
+            found.append(cumulative[:, -1] > 0)
+        return torch.stack(chosen, dim=1), torch.stack(found, dim=1)
 
     def _profiles(
         self,
@@ -180,13 +187,13 @@ class PatchSources:
         """Activity after as many steps of a random walk as its extent asks for, peak 1.
 
         A lazy step moves by ``spacing²/2`` in mean square; a width of ``r/2`` in two directions
-        is reached after ``(r / spacing)²`` steps.
+        is reached after ``(r / spacing)²`` steps, in three after half as many again.
         """
         start = torch.zeros(len(head.distances), len(peaks), device=rng.device)
         start.scatter_(0, peaks[None], 1.0)
         noise = torch.randn(start.shape, generator=rng, device=rng.device)
         state = torch.where(field_, noise, start)
-        steps = (extents / head.spacing).square().round().clamp_min(1)
+        steps = (head.n_directions / 2 * (extents / head.spacing).square()).round().clamp_min(1)
         for step in range(int(steps.max())):
             state = torch.where(step < steps, head.diffusion @ state, state)
         return (state / state.abs().amax(0)).T
@@ -209,8 +216,8 @@ class PatchSources:
         """Courses of peak 1 that share a part in common, where there are several."""
         n_examples, most = len(counts), self.n_sources[1]
         if n_times == 1 or self.correlation[1] == 0:
-            return self.course.draw(n_examples, most, n_times, sfreq, rng)
-        courses = self.course.draw(n_examples, most + 1, n_times, sfreq, rng)
+            return self.kind.draw(n_examples, most, n_times, sfreq, rng)
+        courses = self.kind.draw(n_examples, most + 1, n_times, sfreq, rng)
         share = uniform((n_examples, 1, 1), *self.correlation, rng) * (counts[..., None] > 1)
         mixed = share * courses[:, :1] + (1 - share.square()).sqrt() * courses[:, 1:]
         return mixed / mixed.abs().amax(-1, keepdim=True)

@@ -260,7 +260,7 @@ class SpikeWave(TimeCourse):
         check_range("SpikeWave", "rate", self.rate, 0.1, 10, "Hz")
         longest = 1 / (8 * self.rate[1])  # the spike takes up to half of its complex
         check_range("SpikeWave", "spike_width", self.spike_width, 1e-3, longest, SECONDS)
-        check_range("SpikeWave", "wave", self.wave, 0, 10, "times the amplitude of the spike")
+        check_range("SpikeWave", "wave", self.wave, 0.05, 10, "times the amplitude of the spike")
         check_range("SpikeWave", "jitter", (self.jitter, self.jitter), 0, 0.9, "(no unit)")
 
     @property

@@ -27,8 +27,8 @@ from deepesi.metrics.classes import (
     SpatialDispersion,
     examples,
 )
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
-from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
 
@@ -76,15 +76,16 @@ class Scenario:
             )
 
     def batches(
-        self, template: Template, snr_db: float, models: Sequence[InverseModel]
+        self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel]
     ) -> Iterator[Batch]:
-        """The test batches at one SNR, with the head inputs these models declare."""
+        """The test batches at one SNR on the test heads, with the inputs these models declare."""
         size = min(self.n_examples, 256)
         recordings = SimulatedRecordings(
-            template,
+            cohort.of("test"),
             self.sources,
             self.setups,
             [d for model in models for d in model.head_inputs],
+            analyst=cohort.template,
             snr_db=(snr_db, snr_db),
             tissues=self.tissues,
             artifacts=self.artifacts,
@@ -152,7 +153,7 @@ def bootstrap_interval(
 def run_benchmark(
     models: Mapping[str, InverseModel],
     scenario: Scenario,
-    template: Template,
+    cohort: Cohort,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> Benchmark:
     """Score every model on the scenario.
@@ -160,7 +161,7 @@ def run_benchmark(
     Args:
         models: Name to model; all get the same recordings and the same nominal head.
         scenario: The test set.
-        template: The head.
+        cohort: The heads; the test is on its test heads.
         on_progress: Called with a line before each SNR.
 
     """
@@ -168,14 +169,13 @@ def run_benchmark(
     worked: WorkedExample | None = None
     low, high = scenario.sources.n_sources
     n_sources = str(low) if low == high else f"{low}-{high}"
-    geometry: Geometry | None = None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for snr_db in scenario.snr_db:
             on_progress(f"{scenario.name}: {snr_db:g} dB")
             scores: dict[tuple[str, str], list[float]] = {}
             drawn = 0
-            for batch in scenario.batches(template, snr_db, list(models.values())):
-                geometry = geometry or Geometry(batch.head)
+            for batch in scenario.batches(cohort, snr_db, list(models.values())):
+                geometry = Geometry(batch.head)
                 estimates = {name: _apply(model, batch) for name, model in models.items()}
                 keep = min(len(batch.eeg), scenario.n_examples - drawn)
                 drawn += keep

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from deepesi import __version__
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.table import layout
@@ -16,6 +18,7 @@ def write_card(
     config: Mapping[str, Any],
     rows: Sequence[Row],
     export: Mapping[str, float],
+    limits: Sequence[str],
 ) -> None:
     """Write the model card.
 
@@ -25,6 +28,7 @@ def write_card(
         config: Plain configuration of the run.
         rows: Of the benchmark.
         export: Measured on the exported file: ``opset``, ``deviation``, ``latency_ms``.
+        limits: What of the configuration the heads could not do, in words.
 
     """
     header, lines = layout(rows)
@@ -37,19 +41,15 @@ def write_card(
 
 EEG source localization network of deepesi {__version__}, exported to ONNX (opset {export["opset"]}).
 Input: average-referenced EEG in volts, `(batch, channels, times)`, and the head inputs its metadata
-declares. Output: dipole moments in A m along the outward cortical normal, `(batch, dipoles, times)`.
+declares. Output: dipole moments in A m along the outward cortical normal or, for free orientation,
+x, y and z of every source, `(batch, dipoles, times)`.
 
 ## How it was trained
-- Seed {config["seed"]}, {trainer["max_steps"]} steps of {data["batch_size"]} simulated examples.
-- Montages {", ".join(data["setups"]["montages"])}; SNR {data["snr_db"][0]} to {data["snr_db"][1]} dB.
-- Patches: {data["sources"]["n_sources"][0]}-{data["sources"]["n_sources"][1]}, radius \
-{1e3 * data["sources"]["radius"][0]:g}-{1e3 * data["sources"]["radius"][1]:g} mm.
-- Tissues (S/m, m): {_listed(data["tissues"])}.
-- Electrodes displaced by {1e3 * data["setups"]["displacement"]:g} mm on average, the cap shifted by \
-{1e3 * data["setups"]["coregistration_shift"]:g} mm and turned by \
-{data["setups"]["coregistration_rotation"]:g} degrees.
-- Noise (relative power of each kind): {_listed(data["setups"]["noise"])}.
-- Covariance: {_baseline(data["setups"])}. Artifacts: {_artifacts(data["artifacts"])}.
+Seed {config["seed"]}, {trainer["max_steps"]} steps of {data["batch_size"]} simulated examples. SI units:
+
+```yaml
+{yaml.safe_dump({"head": config["head"], "data": data}, sort_keys=False, default_flow_style=None)}```
+{"".join(f"{chr(10)}{line}" for line in limits)}
 
 ## How good it is
 Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
@@ -61,8 +61,7 @@ ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the l
 on one core: {export["latency_ms"]:.2f} ms.
 
 ## Limits
-- Trained and tested on simulations. No claim about patients; not a medical device. What is not
-  listed above was not in the training data.
+- Trained and tested on simulations. No claim about patients; not a medical device.
 - It claims no uncertainty, and amplitudes are shrunk towards zero where the source is uncertain: read
   positions and relative strengths, not absolute moments.
 
@@ -73,22 +72,3 @@ deepesi apply model.onnx EVOKED-ave.fif --condition NAME --noise-cov COV.fif --o
 """
     with atomic(path) as partial:
         partial.write_text(text)
-
-
-def _listed(values: Mapping[str, Any]) -> str:
-    return "; ".join(
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in values.items()
-        if not name.startswith("_") and value is not None
-    )
-
-
-def _baseline(setups: Mapping[str, Any]) -> str:
-    if setups.get("baseline") is None:
-        return "known exactly"
-    low, high = setups["baseline"]
-    return f"estimated from {low}-{high} samples"
-
-
-def _artifacts(artifacts: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(a["_target_"].rsplit(".", 1)[-1] for a in artifacts) or "none"

@@ -237,7 +237,8 @@ class Inverse:
             ) from error
         expected = {f"input/{d.key}" for d in self.contract.head_inputs}
         found = {key for key in content if key.startswith("input/")}
-        if found != expected or "origin" not in content:
+        written = {"origin", "space_name", "n_orient", "edges", "ch_names", "whitener", "nave"}
+        if found != expected or not written <= content.keys():
             raise ValueError(
                 f"{path}: holds the prepared inputs {sorted(found)}, the model needs "
                 f"{sorted(expected)}. Write it again with 'deepesi prepare' for this model."

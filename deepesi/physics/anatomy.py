@@ -185,7 +185,7 @@ def volume_grid(inner_skull: Surface, edge: float, depth: float = 0.005) -> tupl
 
 
 #: A map of points (N, 3) in the head frame of fsaverage to those of another head.
-Warp = Callable[[Array], Array]
+PointMap = Callable[[Array], Array]
 
 
 def _same(points: Array) -> Array:
@@ -195,9 +195,8 @@ def _same(points: Array) -> Array:
 def read_anatomy(
     spacing: str,
     skull_spacing: str = "ico3",
-    name: str = "fsaverage",
-    warp: Warp = _same,
-    cortex: Warp = _same,
+    warp: PointMap = _same,
+    cortex: PointMap = _same,
     relative_thickness: Callable[[Array], Array] = lambda points: np.ones(len(points)),
 ) -> Anatomy:
     """The fsaverage anatomy, or a warped one, at a source spacing.
@@ -205,7 +204,6 @@ def read_anatomy(
     Args:
         spacing: A key of `ICO_VERTICES` (cortex) or of `GRIDS` (volume).
         skull_spacing: Resolution of the skull surfaces, a key of `ICO_VERTICES`.
-        name: Name of the head, first part of the name of a volume source space.
         warp: Applied to every surface and to the fiducials, which then define a new head frame.
         cortex: Applied to the cortex before, its place in the skull.
         relative_thickness: Factor ``(N,)`` of the local skull thickness at points ``(N, 3)``.
@@ -243,15 +241,18 @@ def read_anatomy(
     skull = Skull(skull.feet, skull.directions, relative, skull.room, skull.faces)
     eyes = np.asarray(apply_trans(frame, warp(EYES)))
     if spacing in GRIDS:
-        pos, edges = volume_grid(inner_skull, GRIDS[spacing])
+        # The grid of the template, warped: its points mean the same places in every head.
+        template_skull = np.asarray(apply_trans(mri_head, inner["rr"][:n_skull]))
+        grid, edges = volume_grid((template_skull, inner_skull[1]), GRIDS[spacing])
+        pos = np.asarray(apply_trans(frame, warp(grid)))
         return Anatomy(
             scalp_surface, skull, inner_skull, eyes,
             space=SourceSpace(
-                f"{name}-{spacing}", (np.arange(len(pos)),), edges, n_orient=3
+                f"fsaverage-{spacing}", (np.arange(len(pos)),), edges, n_orient=3
             ),
             source_pos=pos,
             source_normals=np.zeros_like(pos),
-            source_mni=1e3 * apply_trans(invert_transform(mri_head), pos),
+            source_mni=1e3 * apply_trans(invert_transform(mri_head), grid),
             is_cortex=np.ones(len(pos), dtype=bool),
             display=None,
             n_moved=0,

@@ -17,6 +17,7 @@ from deepesi.physics.template import Template, load_template
 
 Array = NDArray[np.float64]
 
+SPLITS = ("train", "validation", "test")
 #: Middle of the head in the MNE head frame of fsaverage, m: warps are about this point.
 MIDDLE = np.array([0.0, 0.01, 0.045])
 #: Standard deviations of what a warp draws. Adult head length and breadth vary by about 4 %
@@ -25,7 +26,7 @@ SIZE, PROPORTION, SHAPE = 0.03, 0.025, 0.02
 CORTEX_SHIFT, CORTEX_TILT = 0.002, np.deg2rad(2.5)
 THICKNESS_RATIO = 0.2
 #: Folding: a smooth displacement of the cortex, its standard deviation along each axis and the
-#: wavelengths it is made of, m. It turns the normals by about 10 degrees.
+#: wavelengths it is made of, m. It turns the normals by about 7 degrees.
 FOLDING, WAVELENGTHS = 0.0015, (0.04, 0.08)
 
 
@@ -132,8 +133,7 @@ def read_member(warp_seed: int | None, spacing: str, skull_spacing: str = "ico3"
         return read_anatomy(spacing, skull_spacing)
     split_of(warp_seed)
     warp = Warp.draw(warp_seed)
-    name = f"warp{warp_seed}"
-    return read_anatomy(spacing, skull_spacing, name, warp, warp.cortex, warp.relative_thickness)
+    return read_anatomy(spacing, skull_spacing, warp, warp.cortex, warp.relative_thickness)
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,14 @@ class Cohort:
 
     @classmethod
     def single(cls, template: Template) -> "Cohort":
-        """One head for everything."""
-        return cls(template, (template,), (template,), (template,))
+        """One head: for everything, or a warped one for its own split only."""
+        own = None if template.warp_seed is None else split_of(template.warp_seed)
+        heads = {split: (template,) if own in (None, split) else () for split in SPLITS}
+        return cls(template, **heads)
 
     def of(self, split: str) -> tuple[Template, ...]:
         """The heads of ``"train"``, ``"validation"`` or ``"test"``."""
-        by_split = {"train": self.train, "validation": self.validation, "test": self.test}
-        return by_split[split]
+        return dict(zip(SPLITS, (self.train, self.validation, self.test), strict=True))[split]
 
 
 def load_cohort(

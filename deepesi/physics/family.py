@@ -158,10 +158,10 @@ class LeadFieldFamily:
             ]
         )
         low, high = self.bounds.T
-        slack = 1e-9 * (high - low)
+        slack = 1e-6 * (high - low)  # of float32
         if not ((point >= low - slack) & (point <= high + slack)).all():
             raise ValueError(f"LeadFieldFamily: {tissues} lies outside {self.covered(ratio)}.")
-        return ratio * np.array(self.polynomials(*point))
+        return ratio * np.array(self.polynomials(*point.clip(low, high)))
 
     def covered(self, ratio: float = 1.0) -> str:
         """What the family covers, in words; `ratio` is that of 0.33 S/m to the brain's."""

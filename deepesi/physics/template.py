@@ -124,8 +124,15 @@ class Template:
         if self.cap is not None:
             rows = np.arange(len(self.cap))
             return list(self.cap), own_rows(self.family.scalp_pos, rows)
-        names, positions = standard_montage(name)
-        return names, self.electrodes(positions, names)
+        if name not in self._montages:
+            names, positions = standard_montage(name)
+            self._montages[name] = names, self.electrodes(positions, names)
+        return self._montages[name]
+
+    @functools.cached_property
+    def _montages(self) -> dict[str, tuple[list[str], ScalpPoints]]:
+        """Montages fitted before."""
+        return {}
 
     def montage_head(self, montage: str) -> HeadModel:
         """This head under a montage, with white noise and nominal tissues."""
@@ -231,6 +238,8 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
         raise _foreign(path, str(error)) from error
     if "fingerprint" not in a or str(a["fingerprint"]) != _digest(a):
         raise _foreign(path, "its fingerprint does not match its content")
+    if "core" not in a or "is_cortex" not in a:
+        raise _foreign(path, "it was written by another version")
 
     def wide(key: str) -> Array:
         return a[key].astype(np.float64)

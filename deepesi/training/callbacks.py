@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgres
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from deepesi.contracts import Batch
-from deepesi.data_gen.curriculum import Curriculum
+from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.physics.files import atomic
 
 
@@ -44,8 +44,8 @@ class Throughput(Callback):
 class CurriculumLog(Callback):
     """Logs how far the ranges of the training data are opened, ``curriculum/<aspect>``."""
 
-    def __init__(self, curriculum: Curriculum) -> None:
-        self.curriculum = curriculum
+    def __init__(self, recordings: SimulatedRecordings) -> None:
+        self.recordings = recordings
 
     def on_train_batch_end(
         self,
@@ -56,7 +56,7 @@ class CurriculumLog(Callback):
         batch_idx: int,
     ) -> None:
         """The widths the batch was drawn with."""
-        widths = self.curriculum.widths(batch.scene.key[-1])
+        widths = self.recordings.widths(batch.scene.key[-1])
         pl_module.log_dict({f"curriculum/{k}": v for k, v in widths.items()}, on_step=True)
 
 

@@ -26,7 +26,7 @@ class Draw:
         snr_db: ``(N,)``.
         skull_conductivity: ``(N,)``, S/m; NaN where it cannot vary.
         skull_thickness: ``(N,)``, m; NaN where it cannot vary.
-        moments: At the peaks of all examples, A m.
+        moments: Total of every place of all examples, A m.
         counts: Sources of every example ``(N,)``.
         shares: Of the examples that have an artifact, by its name.
         largest: Largest potential, clean and recorded ``(2, N)``, V.

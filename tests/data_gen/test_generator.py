@@ -62,7 +62,7 @@ def test_other_keys_other_batches(simulate):
         simulate(seed=3).batch(5, rank=1),
         simulate(seed=3).batch(6),
     ]
-    seen = [d.scene.skull_conductivity for d in draws]
+    seen = [d.scene.tissues for d in draws]
     assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
 
 
@@ -188,7 +188,7 @@ def test_heads_of_other_spaces_are_refused(simulate, toy, template):
 def test_an_analyst_without_the_anatomy_has_the_template(simulate, toy):
     member = replace(toy, name="warp0", warp_seed=0, source_pos=1.05 * toy.source_pos)
     setups = SetupRanges(["biosemi16"], own_anatomy=False)
-    recordings = simulate(heads=[toy, member], setups=setups)
+    recordings = simulate(heads=[member], analyst=toy, setups=setups)
     for step in range(6):
         assert np.array_equal(recordings.batch(step).head.source_pos, toy.source_pos)
 
@@ -197,6 +197,8 @@ def test_curriculum_opens_ranges_in_training_only(simulate):
     closed = Curriculum(100, **dict.fromkeys(ASPECTS, ((0.5, 0.0), (1.0, 1.0))))
     recordings = simulate(curriculum=closed, **EVERYTHING)
     early, late = recordings.batch(0), recordings.batch(100)
+    assert set(recordings.widths(0).values()) == {0.0}
+    assert set(recordings.widths(100).values()) == {1.0}
     assert torch.allclose(early.scene.tissues.std(0), torch.zeros(4), atol=1e-6)
     assert (late.scene.tissues.std(0) > 0).all()
     assert not early.scene.artifacts.any()
@@ -238,6 +240,7 @@ def test_free_orientation(simulate, toy):
         ({"seed": -1}, "must not be negative"),
         ({"pool_size": 0}, "size must be 1 or more"),
         ({"montage": "biosemi65"}, "MNE has no montage 'biosemi65'"),
+        ({"montage": "EGI_256"}, "lie .* mm off the scalp"),
         ({"n_times": 20, "sfreq": 50.0}, "Gabor: its ranges reach"),
     ],
 )

@@ -125,14 +125,29 @@ def test_moments_are_log_uniform_with_either_sign(head):
     assert (at_peak > 0).float().mean() == pytest.approx(0.5, abs=0.04)
 
 
-def test_straight_distances_in_a_volume(template):
-    """A volume has no cortex to walk along."""
-    space = replace(
-        template.space, vertices=(np.arange(1284),), edges=np.array([[0, 1]]), name="volume"
-    )
-    head = HeadOnDevice(replace(template, space=space))
+def test_straight_distances_in_a_volume_only(template):
+    """Off a surface there is no cortex to walk along; one hemisphere is still a surface."""
+    volume = HeadOnDevice(replace(template, source_normals=np.zeros((1284, 3))))
     expected = np.linalg.norm(template.source_pos[3] - template.source_pos[700])
-    assert head.distances[3, 700].item() == pytest.approx(expected, rel=1e-3)
+    assert volume.distances[3, 700].item() == pytest.approx(expected, rel=1e-3)
+    assert volume.n_directions == 3
+    normals = template.source_normals.copy()
+    normals[642:] = 0
+    mixed = HeadOnDevice(replace(template, source_normals=normals))
+    assert mixed.distances[3, 700].isinf()
+    straight = np.linalg.norm(template.source_pos[3] - template.source_pos[300])
+    assert mixed.distances[3, 300] > 1.05 * straight
+
+
+def test_places_that_find_no_room_are_left_out(head):
+    drawn = draw(head, 20, n_sources=(50, 50), min_distance=0.06, shapes=["point"])
+    there = drawn.peaks >= 0
+    assert there.sum(1).min() > 4
+    assert there.sum(1).max() < 50
+    assert (drawn.moments > 0).equal(there)
+    for peaks in drawn.peaks:
+        kept = peaks[peaks >= 0]
+        assert head.distances[kept][:, kept].fill_diagonal_(1).min() > 0.06
 
 
 @pytest.mark.parametrize(

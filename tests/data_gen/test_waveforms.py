@@ -211,7 +211,7 @@ def test_spike_wave_has_one_sharp_spike_in_a_complex():
 
 
 def test_spikes_vary_by_the_jitter():
-    kind = SpikeWave((3, 3), (0.015, 0.015), (0.0, 0.0), jitter=0.2)
+    kind = SpikeWave((3, 3), (0.015, 0.015), (0.05, 0.05), jitter=0.2)
     complexes = kind.draw(200, 1, 2490, SFREQ, seeded()).reshape(200, 30, 83)
     # Complexes of 83.3 samples drift by 10 over the window: leave out windows with a spike cut.
     heights = complexes.amax(-1)

@@ -1,6 +1,5 @@
 """Building heads: the cohort's anatomy, resuming, a full disk, the volume grid."""
 
-import resource
 import shutil
 import subprocess
 import sys
@@ -76,7 +75,6 @@ def test_full_disk_leaves_nothing_half_written(tmp_path):
     assert "OSError" in ran.stderr
     assert "run the same again" in ran.stderr
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
 
 
 def test_disk_without_room_is_refused_before_anything_is_solved(tmp_path, small, monkeypatch):
@@ -150,6 +148,14 @@ def test_volume_grid():
     assert anatomy.space.n_orient == 3
     # A brain of 1.2-1.8 litres.
     assert 1.0e-3 < len(pos) * GRIDS["vol14"] ** 3 < 1.8e-3
+
+
+def test_members_share_the_volume_of_the_template():
+    template, member = (read_member(seed, "vol14") for seed in (None, 0))
+    assert template.space.fingerprint == member.space.fingerprint
+    assert np.array_equal(template.source_mni, member.source_mni)
+    assert is_inside(member.source_pos, *member.inner_skull).all()
+    assert not np.allclose(template.source_pos, member.source_pos, atol=1e-3)
 
 
 def test_volume_head_is_built_and_read(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from deepesi.physics.accuracy import compare, rdm_lnmag
 from deepesi.physics.bem import BoundaryElements, right_hand_sides, solve
 from deepesi.physics.cohort import read_member
-from deepesi.physics.family import NOMINAL, TissueGrid, Tissues, compress
+from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues, compress
 from deepesi.physics.head import average_reference
-from deepesi.physics.template import DATA, load_template
+from deepesi.physics.template import DATA, _digest, load_template
 from tests.conftest import with_coarse_scalp
 
 
@@ -48,6 +48,26 @@ def test_scaled_blocks_equal_openmeeg(small):
     found = average_reference(brain @ right_hand_sides(small))
     fresh = average_reference(solve(small, small.scalp[0][vertices], tissues))
     assert np.allclose(found, fresh, rtol=0, atol=1e-4 * np.abs(fresh).max())
+
+
+def test_eyes_equal_openmeeg(small):
+    """Dipoles in the scalp compartment, solved by OpenMEEG at the conductivities themselves."""
+    import openmeeg as om
+
+    layers = [small.inner_skull, small.skull.surface(0.0045), small.scalp]
+    meshes = [(vertices, faces[:, [1, 0, 2]]) for vertices, faces in layers]
+    geometry = om.make_nested_geometry(meshes, [BRAIN_CONDUCTIVITY, 0.004, 0.5])
+    at = 0.012 * small.skull.directions[:2] + small.skull.feet[:2]
+    dipoles = np.hstack([np.repeat(at, 3, axis=0), np.tile(np.eye(3), (2, 1))])
+    inverse = om.HeadMat(geometry)
+    inverse.invert()
+    sources = om.DipSourceMat(geometry, om.Matrix(np.asfortranarray(dipoles)), "Scalp")
+    electrodes = om.Sensors(om.Matrix(np.asfortranarray(small.scalp[0])), geometry)
+    gain = om.GainEEG(inverse, sources, om.Head2EEGMat(geometry, electrodes)).array()
+    elements = BoundaryElements.assemble(replace(small, eyes=at), 0.0045)
+    _, eyes = elements.adjoint(0.004, 0.5, np.arange(162))
+    fresh = average_reference(gain)
+    assert np.allclose(average_reference(eyes), fresh, rtol=0, atol=1e-6 * np.abs(fresh).max())
 
 
 def test_brain_conductivity_is_a_matter_of_ratios(small):
@@ -146,7 +166,9 @@ def test_cut_or_foreign_head_is_refused(toy_path, tmp_path):
     (tmp_path / "cut.npz").write_bytes(toy_path.read_bytes()[:5000])
     (tmp_path / "text.npz").write_text("not a head")
     np.savez(tmp_path / "foreign.npz", leadfield=np.eye(3))
-    for name in ("cut", "text", "foreign"):
+    older = {k: v for k, v in np.load(toy_path).items() if k not in ("core", "fingerprint")}
+    np.savez(tmp_path / "older.npz", **older, fingerprint=np.array(_digest(older)))
+    for name in ("cut", "text", "foreign", "older"):
         with pytest.raises(ValueError, match=r"not an intact deepesi head.*build it again"):
             load_template(tmp_path / f"{name}.npz")
 
