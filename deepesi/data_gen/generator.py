@@ -120,6 +120,12 @@ class SimulatedRecordings:
         self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
         self.limits = limits_of(heads, self.artifacts)
         on_device = [HeadOnDevice(head, device) for head in heads]
+        if on_device[0].spacing == 0 and set(sources.shapes) != {"point"}:
+            raise ValueError(
+                f"SimulatedRecordings: the source space {heads[0].space.name!r} has no mesh, so "
+                f"sources of the shapes {list(sources.shapes)} cannot spread. Use "
+                "data.sources.shapes=[point], or compute it with its triangles."
+            )
         self.pool = SetupPool(
             on_device,
             analyst or heads[0],

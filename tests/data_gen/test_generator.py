@@ -185,6 +185,14 @@ def test_heads_of_other_spaces_are_refused(simulate, toy, template):
         simulate(heads=[])
 
 
+def test_sources_without_a_mesh_are_points(simulate, toy):
+    bare = replace(toy, space=replace(toy.space, edges=np.empty((0, 2), dtype=int)))
+    with pytest.raises(ValueError, match=r"has no mesh, so .*'gaussian'.*shapes=\[point\]"):
+        simulate(heads=bare)
+    points = PatchSources((1, 2), shapes=["point"])
+    assert (simulate(heads=bare, sources=points).batch(0).sources != 0).sum(1).max() == 2
+
+
 def test_an_analyst_without_the_anatomy_has_the_template(simulate, toy):
     member = replace(toy, name="warp0", warp_seed=0, source_pos=1.05 * toy.source_pos)
     setups = SetupRanges(["biosemi16"], own_anatomy=False)
