@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-SPLITS = ("train", "validation", "test")
+from deepesi.physics.cohort import SPLITS
 
 
 def key_entropy(seed: int, split: str, rank: int, step: int) -> list[int]:

@@ -183,13 +183,12 @@ def draw_setup(
     montage = str(rng.choice(in_use))
     names, electrodes = template.montage(montage)
     rows = draw_channels(names, ranges, opened, rng)
-    names, electrodes = [names[i] for i in rows], _rows(electrodes, rows)
+    names, electrodes = [names[i] for i in rows], electrodes[rows]
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     assumed = _tissues(ranges.nominal, torch_rng, 1.0)
     places = _places(template, electrodes, ranges, widths["electrodes"], rng)
-    actual = ScalpPoints(*(x[0, 0] for x in vars(places).values()))
     true_leadfield = template.family.leadfield(
-        _tissues(tissues, torch_rng, widths["tissues"]), actual
+        _tissues(tissues, torch_rng, widths["tissues"]), places[0, 0]
     )
     noise = ranges.noise.draw(
         true_leadfield,
@@ -208,7 +207,7 @@ def draw_setup(
     else:
         every, there = analyst.montage(montage)
         chosen = [every.index(name) for name in names]
-        head = analyst.head(names, _rows(there, np.array(chosen)), cov, assumed)
+        head = analyst.head(names, there[chosen], cov, assumed)
     arrays = {
         "vertices": places.vertices,
         "weights": places.weights,
@@ -228,10 +227,6 @@ def draw_setup(
     )
 
 
-def _rows(points: ScalpPoints, rows: NDArray[np.int64]) -> ScalpPoints:
-    return ScalpPoints(*(x[rows] for x in vars(points).values()))
-
-
 def _tissues(ranges: TissueRanges, rng: torch.Generator, width: float) -> Tissues:
     return Tissues(*ranges.draw(1, rng, width)[0].double().tolist())
 
@@ -245,7 +240,7 @@ def _places(
 ) -> ScalpPoints:
     """Where the electrodes may really lie ``(P, M, C)``."""
     if template.cap is not None:  # known at its own electrodes only
-        return ScalpPoints(*(x[None, None] for x in vars(electrodes).values()))
+        return electrodes[None, None]
     moved = max(ranges.displacement, ranges.coregistration_shift, ranges.coregistration_rotation)
     still = width == 0 or moved == 0
     return displace(

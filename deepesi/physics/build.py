@@ -34,6 +34,15 @@ def electrode_region(scalp: Surface) -> tuple[NDArray[np.int64], NDArray[np.int6
     return kept, renumbered.reshape(-1, 3)
 
 
+def geometry_digest(anatomy: Anatomy, grid: TissueGrid) -> "hashlib._Hash":
+    """SHA-256 of what the nodes of a grid depend on: surfaces, skull and eyes, not the sources."""
+    digest = hashlib.sha256(repr(grid).encode())
+    skull = vars(anatomy.skull).values()
+    for part in (*anatomy.scalp, *anatomy.inner_skull, *skull, anatomy.eyes):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest
+
+
 @dataclass(frozen=True)
 class NodeFiles(Sequence[Array]):
     """Solved nodes of one geometry on disk.
@@ -52,12 +61,7 @@ class NodeFiles(Sequence[Array]):
     @classmethod
     def beside(cls, path: Path, anatomy: Anatomy, grid: TissueGrid) -> "NodeFiles":
         """The nodes of a geometry in a folder beside the file to be written."""
-        digest = hashlib.sha256(repr(grid).encode())
-        for part in (*anatomy.scalp, *anatomy.inner_skull, anatomy.skull.feet,
-                     anatomy.skull.directions, anatomy.skull.relative, anatomy.skull.room,
-                     anatomy.skull.faces, anatomy.eyes):  # fmt: skip
-            digest.update(np.ascontiguousarray(part).tobytes())
-        folder = path.parent / f".nodes-{digest.hexdigest()[:16]}"
+        folder = path.parent / f".nodes-{geometry_digest(anatomy, grid).hexdigest()[:16]}"
         return cls(folder, grid.nodes)
 
     def path(self, number: int, kind: str) -> Path:
@@ -99,7 +103,7 @@ class NodeFiles(Sequence[Array]):
 
 
 def build_steps(
-    path: Path,
+    nodes: NodeFiles,
     name: str,
     anatomy: Anatomy,
     grid: TissueGrid,
@@ -108,8 +112,6 @@ def build_steps(
     warp_seed: int | None = None,
 ) -> Iterator[str | Template]:
     """Build a head, yielding a line after each slow step and the template at the end."""
-    nodes = NodeFiles.beside(path, anatomy, grid)
-    _check_room(nodes, anatomy)
     yield from nodes.solve(anatomy)
     vertices, faces = electrode_region(anatomy.scalp)
     sources = right_hand_sides(anatomy)
@@ -171,13 +173,15 @@ def build_head(
 
     """
     grid = grid or TissueGrid()
+    nodes = NodeFiles.beside(path, anatomy, grid)
+    _check_room(nodes, anatomy)
     progress = require("rich.progress", "head", "show progress")
     columns = (*progress.Progress.get_default_columns(), progress.TimeElapsedColumn())
     fingerprint = ""
     with progress.Progress(*columns) as bar:
         task = bar.add_task(f"{name}: assembling", total=int(np.prod(grid.n_nodes)) + 1)
         try:
-            for step in build_steps(path, name, anatomy, grid, n_patterns, rank, warp_seed):
+            for step in build_steps(nodes, name, anatomy, grid, n_patterns, rank, warp_seed):
                 if isinstance(step, Template):
                     fingerprint, step = save_template(path, step), "done"
                 bar.update(task, description=f"{name}: {step}", advance=1)
@@ -187,7 +191,7 @@ def build_head(
                 "what is solved is kept, so run the same again to go on."
             ) from error
     if not keep_nodes:
-        shutil.rmtree(NodeFiles.beside(path, anatomy, grid).folder)
+        shutil.rmtree(nodes.folder)
     return fingerprint
 
 

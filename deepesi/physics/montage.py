@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ class ScalpPoints:
     weights: Array
     positions: Array
     distances: Array
+
+    def __getitem__(self, index: Any) -> "ScalpPoints":
+        """Some of the points, or the same points with new axes, indexed as an array of them."""
+        return ScalpPoints(*(part[index] for part in vars(self).values()))
 
 
 def _closest_on_triangle(p: Array, a: Array, b: Array, c: Array) -> Array:

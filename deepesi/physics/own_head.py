@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.anatomy import CALVARIA, LEAST_SCALP, SOURCE_DEPTH, Anatomy, Skull, Surface
-from deepesi.physics.build import build_head
+from deepesi.physics.build import build_head, geometry_digest
 from deepesi.physics.family import LeadFieldFamily, TissueGrid
 from deepesi.physics.graph import is_inside
 from deepesi.physics.head import average_reference
@@ -121,9 +121,8 @@ def head_of_anatomy(
     """
     anatomy = read_own_anatomy(bem, src, trans, n_orient, drop_outside)
     grid = grid or TissueGrid()
-    digest = hashlib.sha256(repr(grid).encode())
-    for part in (*anatomy.scalp, *anatomy.inner_skull, *vars(anatomy.skull).values(),
-                 anatomy.source_pos, anatomy.source_normals, anatomy.space.edges):  # fmt: skip
+    digest = geometry_digest(anatomy, grid)
+    for part in (anatomy.source_pos, anatomy.source_normals, anatomy.space.edges):
         digest.update(np.ascontiguousarray(part).tobytes())
     name = f"{anatomy.space.name}-{'free-' * (n_orient == 3)}{digest.hexdigest()[:12]}"
     path = cache_folder() / f"{name}.npz"

@@ -5,7 +5,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Template:
     n_moved: int = 0
     warp_seed: int | None = None
     cap: tuple[str, ...] | None = None
-    fingerprint: str = field(default="")
+    fingerprint: str = ""
 
     def head(
         self,
