@@ -21,6 +21,8 @@ from deepesi.physics.head_inputs import prepare
 
 OPSET = 18
 MAX_DEVIATION = 1e-4
+#: Axes of head inputs that a model bound to one source space has fixed.
+OF_THE_SPACE = ("sources", "dipoles", "edges")
 
 
 class _Graph(nn.Module):
@@ -65,12 +67,13 @@ def export_onnx(
     eeg = torch.randn(2, head.n_channels, 3) * head.noise_level
     with torch.no_grad():
         has_std = model(eeg, inputs).std is not None
-    names = ("batch", "channels", "times", "dipoles", "edges")
-    sizes: dict[str, Any] = dict.fromkeys(names, torch.export.Dim.DYNAMIC)
-    if model.bound_to_space:
-        sizes |= {"dipoles": None, "edges": None}
+    free = torch.export.Dim.DYNAMIC
+
+    def dynamic(axis: str) -> Any:
+        return None if model.bound_to_space and axis in OF_THE_SPACE else free
+
     shapes = tuple(
-        {i: sizes[a] for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations
+        {i: dynamic(a) for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations
     )
     for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(exporter).setLevel(logging.ERROR)
@@ -79,7 +82,7 @@ def export_onnx(
         (eeg, *inputs.values()),
         input_names=["eeg", *inputs],
         output_names=["dipole_mean", "dipole_std"][: 1 + has_std],
-        dynamic_shapes=({i: sizes[a] for i, a in enumerate(names[:3])}, shapes),
+        dynamic_shapes=(dict.fromkeys(range(3), free), shapes),
         dynamo=True,
         opset_version=OPSET,
         verbose=False,

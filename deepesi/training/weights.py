@@ -31,7 +31,7 @@ def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str
 
     Raises:
         FileNotFoundError: Nothing there.
-        ValueError: Not ours, or trained for another source space.
+        ValueError: Not ours, or a network bound to another source space.
 
     """
     if path.is_dir() and (path / "model").is_dir():
@@ -56,15 +56,15 @@ def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str
         }
     else:
         raise FileNotFoundError(f"load_network: there is no {path}.")
-    if identity["space_fingerprint"] != space.fingerprint:
+    kind = hydra.utils.get_class(identity["model"]["_target_"])
+    if not issubclass(kind, InverseModel):
+        raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
+    if kind.bound_to_space and identity["space_fingerprint"] != space.fingerprint:
         raise ValueError(
             f"load_network: {path} was trained for the source space {identity['space']} "
             f"({identity['space_fingerprint']}), this head has {space.name} "
             f"({space.fingerprint}). Choose the head it was trained on (head.name=...)."
         )
-    kind = hydra.utils.get_class(identity["model"]["_target_"])
-    if not issubclass(kind, InverseModel):
-        raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
     model: InverseModel = hydra.utils.instantiate(identity["model"], _convert_="all")
     model.load_state_dict(weights)
     return model.eval(), identity

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from deepesi.physics import head_inputs
 from deepesi.physics.head_inputs import HeadInput, TopographicMatrix, prepare
+from deepesi.physics.head_inputs.images import azimuthal_projection
 
 ALL = [kind() for kind in HeadInput.__subclasses__()]
 
@@ -36,7 +36,7 @@ def test_prepare_computes_each_once(toy):
 def test_image_passes_through_the_electrodes(toy):
     """A potential linear on the disc is interpolated exactly, up to its mean."""
     head = toy.montage_head("biosemi128")
-    flat = head_inputs.azimuthal_projection(head.sensor_pos)
+    flat = azimuthal_projection(head.sensor_pos)
     matrix = TopographicMatrix(21, 21).compute(head)
     image = (matrix @ (flat[:, 0] - flat[:, 0].mean())).reshape(21, 21)
     assert image[10, 12] - image[10, 8] == pytest.approx(0.4, abs=1e-6)

@@ -1,0 +1,74 @@
+"""The lead field and linear inverses of it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from deepesi.physics.head import HeadModel
+from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.linear_inverse import linear_inverse
+from deepesi.physics.noise import whitener
+
+
+@dataclass(frozen=True)
+class Gain(HeadInput):
+    """Lead field ``(C, D)``: V/(A m), or 1/(A m) if whitened."""
+
+    whitened: bool = False
+
+    axes: ClassVar[Axes] = ("channels", "dipoles")
+
+    def compute(self, head: HeadModel) -> Array:
+        """The lead field, whitened if declared so."""
+        return whitener(head.noise_cov) @ head.leadfield if self.whitened else head.leadfield
+
+
+@dataclass(frozen=True)
+class LinearInverse(HeadInput):
+    """Kernels ``(L, D, C)``, A m per V, of one linear inverse at ``L`` signal-to-noise ratios.
+
+    dSPM and sLORETA are statistics; here they are multiplied by one number, the mean factor by
+    which they were divided, so that the maps keep their shape and get the unit A m.
+
+    Attributes:
+        method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
+        snr_db_low: First SNR, dB.
+        snr_db_step: Step, dB.
+        n_steps: Number of SNRs ``L``.
+
+    """
+
+    method: str = "eLORETA"
+    snr_db_low: float = -10.0
+    snr_db_step: float = 2.5
+    n_steps: int = 17
+
+    @property
+    def axes(self) -> Axes:
+        """``(L, D, C)``."""
+        return (self.n_steps, "dipoles", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``.
+
+        Raises:
+            ValueError: The head has free orientation.
+
+        """
+        if head.space.n_orient != 1:
+            raise ValueError(
+                f"LinearInverse: the head has {head.space.n_orient} orientations per source, these "
+                "kernels are for fixed orientation. Use a head with n_orient=1, or leave these "
+                "baselines out (baselines=[])."
+            )
+        return np.stack([self._kernel(head, step) for step in range(self.n_steps)])
+
+    def _kernel(self, head: HeadModel, step: int) -> Array:
+        lambda2 = 10 ** (-(self.snr_db_low + step * self.snr_db_step) / 10)
+        kernel = linear_inverse(head.leadfield, head.noise_cov, lambda2, self.method)
+        if self.method in ("MNE", "eLORETA"):
+            return kernel
+        current = linear_inverse(head.leadfield, head.noise_cov, lambda2, "MNE")
+        norm = np.linalg.norm(current, axis=1) / np.linalg.norm(kernel, axis=1)
+        return kernel * norm.mean()
