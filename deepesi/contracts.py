@@ -197,3 +197,20 @@ def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B
     """Magnitude per source: norm over orientation, RMS over time."""
     by_source = values.unflatten(1, (-1, n_orient))
     return by_source.square().sum(2).mean(-1).sqrt()
+
+
+class Oracle(nn.Module, ABC):
+    """A bound on what can be known: it is shown the whole batch, the truth included.
+
+    Stands in tables beside inverse models; it is nothing an analyst could apply or export.
+
+    Attributes:
+        head_inputs: What it asks of the nominal head, as an inverse model does.
+
+    """
+
+    head_inputs: tuple[HeadInput, ...]
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Estimate:
+        """Estimate the sources of a batch, knowing how they were rendered."""

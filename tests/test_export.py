@@ -20,6 +20,7 @@ from deepesi.export.runtime import Inverse
 from deepesi.export.session import open_model
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
+from deepesi.physics.head import average_reference
 from deepesi.physics.linear_inverse import linear_inverse
 from tests.conftest import make_covariance, make_evoked
 
@@ -283,15 +284,25 @@ def test_damaged_prepared_head(convdip, tmp_path):
         Inverse.load(convdip).for_prepared(tmp_path / "head.npz")
 
 
-def test_free_orientation_is_refused(eloreta, template):
-    head = template.montage_head("biosemi16")
+def test_baseline_follows_a_head_of_free_orientation(eloreta, evoked, template):
+    """The same file, three components per place; only the surface file format is refused."""
+    head = template.montage_head("biosemi32")
+    modes = np.random.default_rng(5).normal(size=(3, 32, 32)) / np.sqrt(32)
+    blocks = np.stack([mode @ head.leadfield for mode in modes], axis=2)
     free = replace(
         head,
-        leadfield=np.repeat(head.leadfield, 3, axis=1),
+        leadfield=average_reference(blocks.reshape(32, -1)),
         space=replace(head.space, n_orient=3),
     )
-    with pytest.raises(ValueError, match="these kernels are for fixed orientation"):
-        Inverse.load(eloreta).prepare_for(free, 1, "test")
+    prepared = Inverse.load(eloreta).prepare_for(free, evoked.nave, "test")
+    (found,) = prepared.estimate(evoked.data)
+    assert found.shape == (3 * 1284, evoked.data.shape[1])
+    lambda2 = 10.0 ** -np.arange(-1, 3.25, 0.25)
+    kernels = [linear_inverse(free.leadfield, free.noise_cov, x, "eLORETA", 3) for x in lambda2]
+    deviations = [np.abs(k @ average_reference(evoked.data) - found).max() for k in kernels]
+    assert min(deviations) < 1e-4 * np.abs(found).max()
+    with pytest.raises(ValueError, match=r"n_orient=3.*Use estimate\(\)"):
+        prepared.apply(evoked)
 
 
 def test_recording_that_changed_since_it_was_prepared(convdip, evoked):

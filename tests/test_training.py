@@ -1,10 +1,7 @@
 """Training on the toy head: every path in seconds, killed and resumed runs included."""
 
 import csv
-import os
-import signal
-import subprocess
-import sys
+import functools
 import time
 from pathlib import Path
 
@@ -28,36 +25,7 @@ from deepesi.physics.template import load_template
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
 from deepesi.training.weights import load_network, save_network
-
-TOY = [
-    "model.hidden=16",
-    "model.height=6",
-    "model.width=6",
-    "data.batch_size=4",
-    "data.setups.montages=[biosemi16]",
-    "data.sources.radius=[0.03,0.06]",
-    "trainer.steps_per_epoch=2",
-    "trainer.validation_batch_size=4",
-    "trainer.max_steps=2",
-    "trainer.checkpoint_every=1",
-    "trainer.log_every=1",
-    "scenario.n_examples=4",
-    "scenario.snr_db=[10]",
-    "scenario.setups.montages=[biosemi16]",
-    "scenario.sources.radius=[0.03,0.06]",
-]
-
-
-def compose(toy_path: Path, run_dir: Path, *overrides: str):
-    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        return hydra.compose(
-            "train",
-            [*TOY, f"head.name={toy_path}", "name=toy", f"logger.save_dir={run_dir}", *overrides],
-        )
-
-
-def weights(checkpoint: Path):
-    return torch.load(checkpoint, weights_only=True)["state_dict"]
+from tests.training.toy import TOY, compose, load, same, start, wait_for, weights
 
 
 def test_the_whole_road(toy_path, tmp_path, capsys):
@@ -94,54 +62,55 @@ def test_same_seed_same_weights(toy, toy_path, tmp_path):
     for name in "ab":
         fit(compose(toy_path, tmp_path / name, "seed=5"), Cohort.single(toy), tmp_path / name)
     first, second = (weights(tmp_path / n / "checkpoints" / "last.ckpt") for n in "ab")
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert same(first, second)
+
+
+LONG = ["trainer.steps_per_epoch=50", "trainer.max_steps=300"]
+
+
+@pytest.fixture(scope="module")
+def whole(toy_path, tmp_path_factory):
+    """A run never killed, begun as early as possible; gives its folder once it has ended."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, toy_path, *LONG, f"hydra.run.dir={folder}")
+
+    def ended() -> Path:
+        output, _ = process.communicate(timeout=250)
+        assert process.returncode == 0, output
+        return folder / "checkpoints"
+
+    return functools.cache(ended)
 
 
 @pytest.mark.parametrize("every", [1, 50])
-def test_killed_and_resumed_ends_with_the_same_weights(toy_path, tmp_path, every):
+def test_killed_and_resumed_ends_with_the_same_weights(whole, toy_path, tmp_path, every):
     """SIGKILL, then ``ckpt=``: bit for bit the weights of a run never killed, last and best.
 
     Resumed from mid-epoch (a checkpoint at every step) or from the end of an epoch (every 50).
     """
-
-    def start(folder: Path, *overrides: str) -> subprocess.Popen:
-        command = [
-            sys.executable, "-m", "deepesi.app.cli", "train", *TOY, f"head.name={toy_path}",
-            "name=toy", f"hydra.run.dir={folder}", "trainer.steps_per_epoch=50",
-            "trainer.max_steps=300", f"trainer.checkpoint_every={every}", "baselines=[eloreta]",
-            *overrides,
-        ]  # fmt: skip
-        return subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def step_of(checkpoint: Path) -> int:
-        return torch.load(checkpoint, weights_only=True)["global_step"]
-
-    whole = start(tmp_path / "whole")
-    killed = start(tmp_path / "killed")
+    options = [*LONG, f"trainer.checkpoint_every={every}"]
     checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    deadline, step = time.monotonic() + 120, 0
-    while step == 0 if every == 50 else step < 60:
+    killed = start(tmp_path, toy_path, *options, f"hydra.run.dir={tmp_path / 'killed'}")
+    wait_for(checkpoint, killed)
+    deadline = time.monotonic() + 120
+    while load(checkpoint)["global_step"] < (60 if every == 1 else 50):
         assert time.monotonic() < deadline
         assert killed.poll() is None, killed.stdout.read()
-        step = step_of(checkpoint) if checkpoint.exists() else 0
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.wait()
-    assert 50 <= step_of(checkpoint) < 300
-    assert step_of(checkpoint) % every == 0
+    assert 50 <= load(checkpoint)["global_step"] < 300
+    assert load(checkpoint)["global_step"] % every == 0
     assert (tmp_path / "killed" / "config.yaml").exists()
-    resumed = start(tmp_path / "resumed", f"ckpt={checkpoint}")
-    for process in (whole, resumed):
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-    for name in ("last", "best"):
-        paths = [tmp_path / run / "checkpoints" / f"{name}.ckpt" for run in ("whole", "resumed")]
-        first, second = map(weights, paths)
-        assert step_of(paths[0]) == step_of(paths[1])
-        assert all(torch.equal(first[key], second[key]) for key in first)
+    run = [*options, f"hydra.run.dir={tmp_path / 'resumed'}", f"ckpt={checkpoint}"]
+    resumed = start(tmp_path, toy_path, *run)
+    output, _ = resumed.communicate(timeout=250)
+    assert resumed.returncode == 0, output
+    for name in ("last.ckpt", "best.ckpt"):
+        paths = [whole() / name, tmp_path / "resumed" / "checkpoints" / name]
+        first, second = map(load, paths)
+        assert first["global_step"] == second["global_step"]
+        assert same(first["state_dict"], second["state_dict"])
 
 
 def test_resuming_with_other_settings_is_refused(toy, toy_path, tmp_path):
@@ -152,25 +121,11 @@ def test_resuming_with_other_settings_is_refused(toy, toy_path, tmp_path):
         fit(other, Cohort.single(toy), tmp_path / "b")
 
 
-def test_resumed_stream_begins_at_the_global_step(simulate):
-    data = RecordingStream(simulate(seed=1), simulate(seed=1, split="validation"), 10, 1)
-    data.trainer = type("Trainer", (), {"global_step": 23, "global_rank": 0})()
-    steps = [batch.scene.key[3] for batch in data.train_dataloader()]
-    assert steps == list(range(23, 30))
-
-
 def test_splits_must_not_mix(simulate):
     with pytest.raises(
         ValueError, match=r"expected the splits 'train' and 'validation', got 'test'"
     ):
         RecordingStream(simulate(split="test"), simulate(split="validation"))
-
-
-def test_checkpoint_of_another_model_is_refused(toy, toy_path, tmp_path):
-    best = fit(compose(toy_path, tmp_path), Cohort.single(toy), tmp_path)
-    other = compose(toy_path, tmp_path / "b", "model.hidden=24", f"ckpt={best}")
-    with pytest.raises(ValueError, match=r"another model: model is .*'hidden': 16.*'hidden': 24"):
-        fit(other, Cohort.single(toy), tmp_path / "b")
 
 
 def test_foreign_checkpoint_is_refused(toy, tmp_path):
@@ -239,7 +194,7 @@ def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_dat
     for name, overrides in {
         "cohort": ["head=cohort", "head.train=[null]", "head.validation=[null]"],
         "forward": ["head=forward", f"head.forward={forward}"],
-        "free": ["head=forward", f"head.forward={forward}", "head.n_orient=3", "baselines=[]"],
+        "free": ["head=forward", f"head.forward={forward}", "head.n_orient=3"],
     }.items():
         (tmp_path / name).mkdir()
         with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
@@ -265,7 +220,7 @@ def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
     config = OmegaConf.create({"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84})
     model = hydra.utils.instantiate(config)
     module = InverseTraining(
-        model, WeightedSum({"l1": Broken()}, {"l1": 1.0}), {}, toy.space, 1e-3, 0.0, 1, 2, 0, {}
+        model, WeightedSum({"l1": Broken()}, {"l1": 1.0}), {}, toy.space, 1e-3, 0.0, 1, 2, {}
     )
     data = RecordingStream(
         simulate(model.head_inputs), simulate(model.head_inputs, split="validation"), 2, 1
@@ -276,10 +231,3 @@ def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
     )  # fmt: skip
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0.*ckpt=PATH"):
         trainer.fit(module, data)
-
-
-def test_wandb_offline(toy, toy_path, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    config = compose(toy_path, tmp_path, "logger=wandb")
-    fit(config, Cohort.single(toy), tmp_path)
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))

@@ -1,9 +1,11 @@
 """``deepesi``: the console script. Nothing here needs torch until a command that does is run."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from deepesi import __version__
 from deepesi.physics.optional import require
@@ -12,8 +14,18 @@ from deepesi.physics.optional import require
 def _run_hydra(command: str, overrides: list[str]) -> None:
     for package in ("hydra", "torch"):
         require(package, "train", "train, evaluate and preview")
+    import hydra
+
+    entry = require(f"deepesi.app.{command}", "train", "train, evaluate and preview").main
+    typed = list(sys.argv)
+
+    @functools.wraps(entry)
+    def job(config: Any) -> None:
+        sys.argv = typed  # with which Lightning starts further processes
+        entry(config)
+
     sys.argv = [f"deepesi {command}", *overrides]
-    require(f"deepesi.app.{command}", "train", "train, evaluate and preview").main()
+    hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name=command)(job)()
 
 
 def _export(arguments: argparse.Namespace) -> None:

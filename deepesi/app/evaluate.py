@@ -18,7 +18,7 @@ from deepesi.evaluation.table import rich_table
 from deepesi.export.adapter import OnnxModel
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
-from deepesi.training.weights import load_network
+from deepesi.training.weights import load_ensemble, load_network, save_network
 
 console = Console()
 
@@ -87,6 +87,10 @@ def run(config: DictConfig, run_dir: Path) -> None:
     cohort = load_heads(config.head)
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     models = {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    if config.ensemble:
+        paths = [Path(path) for path in config.ensemble]
+        models["DeepEnsemble"], identity = load_ensemble(paths, cohort.template.space)
+        save_network(models["DeepEnsemble"], identity, run_dir / "model")
     models |= load_baselines(config)
     if not models:
         raise ValueError(

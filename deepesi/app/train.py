@@ -5,12 +5,14 @@ import re
 import time
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
-import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning import Callback
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,20 +24,19 @@ from deepesi.evaluation.benchmark import Scenario
 from deepesi.evaluation.card import write_card
 from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
-from deepesi.losses.base import WeightedSum
 from deepesi.physics.cohort import SPLITS, Cohort
 from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
-from deepesi.training.callbacks import (
-    CurriculumLog,
-    Throughput,
-    ValidationLine,
-    checkpoints,
-    progress_bar,
-)
 from deepesi.training.data import RecordingStream
+from deepesi.training.failures import explained
 from deepesi.training.module import InverseTraining
+from deepesi.training.pictures import ValidationPictures
+from deepesi.training.resume import checkpoint_of, keep_curves
+from deepesi.training.trainer import check_sweep, device_of, make_trainer
 from deepesi.training.weights import load_network, save_network
+
+#: Of several processes, the first speaks.
+say = rank_zero_only(console.print)
 
 
 def plain(config: Any) -> Any:
@@ -45,85 +46,94 @@ def plain(config: Any) -> Any:
 
 def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
     """The network of a configuration, and that configuration with the head's sizes filled in."""
-    if OmegaConf.is_missing(config, "n_dipoles"):
-        config.n_dipoles = template.space.n_dipoles
+    for part in (config, config.get("member"), *config.get("members", [])):
+        if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
+            part.n_dipoles = template.space.n_dipoles
     return hydra.utils.instantiate(config, _convert_="all"), plain(config)
 
 
-def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
-    """Train and return the path of the best checkpoint."""
+def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
+    """Network, objective and how it is trained; with what a run must share to be resumed."""
     torch.manual_seed(config.seed)
-    template = cohort.template
-    model, model_config = build_model(config.model, template)
-    with atomic(run_dir / "config.yaml") as partial:
-        OmegaConf.save(config, partial, resolve=True)
-    loss: WeightedSum = hydra.utils.instantiate(config.loss)
-    declarations = [*model.head_inputs, *loss.head_inputs]
-    draw = hydra.utils.instantiate(config.data, _convert_="all")
-
-    def recordings(split: str, batch_size: int) -> SimulatedRecordings:
-        return cast(
-            SimulatedRecordings,
-            draw(
-                heads=cohort.of(split),
-                analyst=template,
-                declarations=declarations,
-                batch_size=batch_size,
-                seed=config.seed,
-                split=split,
-            ),
-        )
-
     settings = config.trainer
-    if settings.max_steps % settings.steps_per_epoch:
-        raise ValueError(
-            f"train: trainer.max_steps={settings.max_steps} is not a multiple of "
-            f"trainer.steps_per_epoch={settings.steps_per_epoch}, so the last steps would never be "
-            "validated. Change one of them."
-        )
-    train = recordings("train", config.data.batch_size)
-    for note in train.limits:
-        console.print(note, style="yellow", soft_wrap=True)
-    data = RecordingStream(
-        train,
-        recordings("validation", settings.validation_batch_size),
-        settings.steps_per_epoch,
-        settings.n_validation_batches,
-    )
-    module = InverseTraining(
+    model, model_config = build_model(config.model, cohort.template)
+    heads = {
+        split: [f"{head.name} ({head.fingerprint[:16]})" for head in cohort.of(split)]
+        for split in ("train", "validation")
+    }
+    return InverseTraining(
         model,
-        loss,
+        hydra.utils.instantiate(config.loss),
         model_config,
-        template.space,
+        cohort.template.space,
         settings.learning_rate,
         settings.weight_decay,
         settings.warmup_steps,
         settings.max_steps,
-        config.seed,
-        {name: plain(config[name]) for name in ("data", "loss", "trainer")},
+        {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
     )
-    callbacks = [Throughput(), ValidationLine(), progress_bar()]
-    if config.data.curriculum is not None:
-        callbacks.append(CurriculumLog(train))
-    best, last = checkpoints(run_dir / "checkpoints", settings.checkpoint_every)
-    trainer = lightning.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=settings.precision,
-        max_steps=settings.max_steps,
-        max_epochs=settings.max_steps // settings.steps_per_epoch,
-        gradient_clip_val=settings.gradient_clip_val,
-        logger=hydra.utils.instantiate(config.logger),
-        callbacks=[best, last, *callbacks],
-        log_every_n_steps=settings.log_every,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
+
+
+def build_data(
+    config: DictConfig, cohort: Cohort, module: InverseTraining, device: torch.device
+) -> RecordingStream:
+    """What to train and to validate on, drawn on a device."""
+    settings, draw = config.trainer, hydra.utils.instantiate(config.data, _convert_="all")
+    sizes = {"train": config.data.batch_size, "validation": settings.validation_batch_size}
+    train, validation = (
+        draw(
+            heads=cohort.of(split),
+            analyst=cohort.template,
+            declarations=[*module.model.head_inputs, *module.loss.head_inputs],
+            batch_size=batch_size,
+            seed=config.seed,
+            split=split,
+            device=device_of(config.data.device, device),
+        )
+        for split, batch_size in sizes.items()
     )
-    n_weights = sum(p.numel() for p in model.parameters())
-    console.print(
-        f"Training {type(model).__name__}, {n_weights:,} weights, {settings.max_steps} steps"
+    for note in train.limits:
+        say(note, style="yellow", soft_wrap=True)
+    return RecordingStream(
+        train, validation, settings.steps_per_epoch, settings.n_validation_batches
     )
-    trainer.fit(module, data, ckpt_path=config.ckpt, weights_only=True)
+
+
+def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
+    """Train and return the path of the best checkpoint."""
+    settings, folder = config.trainer, run_dir / "checkpoints"
+    module = build_module(config, cohort)
+    ckpt = checkpoint_of(config.ckpt, folder)
+    if rank_zero_only.rank == 0:
+        keep_curves(run_dir, ckpt)
+        with atomic(run_dir / "config.yaml") as partial:
+            OmegaConf.save(config, partial, resolve=True)
+    logger, watchers = hydra.utils.instantiate(config.logger), list[Callback]()
+    if isinstance(logger, WandbLogger):
+        watchers.append(ValidationPictures(logger, settings.pictures, cohort.template.display))
+        logger.log_hyperparams(plain(config))
+    trainer, best, stopper = make_trainer(settings, folder, logger, watchers)
+    data = build_data(config, cohort, module, trainer.strategy.root_device)
+    if settings.compile:
+        module.model.compile(dynamic=True)  # any montage and duration; in place, so keys stay
+    n_weights = sum(p.numel() for p in module.model.parameters())
+    say(
+        f"Training {type(module.model).__name__}, {n_weights:,} weights, {settings.max_steps} steps"
+    )
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    except Exception as error:
+        advice = explained(error, folder, config.data.batch_size, settings.accumulate)
+        if advice is None:
+            raise
+        raise advice from error
+    if stopper is not None and stopper.stopped_epoch:
+        say(
+            f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
+            "without a better val/nemd."
+        )
+    if isinstance(logger, WandbLogger):
+        logger.experiment.finish()  # the next run of a sweep gets curves of its own
     return Path(best.best_model_path)
 
 
@@ -164,16 +174,17 @@ def run(config: DictConfig, run_dir: Path) -> None:
     started = time.perf_counter()
     cohort = load_heads(config.head)
     template = cohort.template
-    console.print(
+    say(
         f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     baselines = load_baselines(config)
-    # What the comparison will need is prepared once before training, not after hours of it.
-    next(scenario.batches(cohort, scenario.snr_db[0], list(baselines.values())))
+    if rank_zero_only.rank == 0:
+        # What the comparison will need is prepared once before training, not after hours of it.
+        next(scenario.batches(cohort, scenario.snr_db[0], list(baselines.values())))
     best = fit(config, cohort, run_dir)
-    if rank_zero_only.rank != 0:  # the other processes of a distributed run have done their part
+    if rank_zero_only.rank != 0:  # the other processes have done their part
         return
     trained = time.perf_counter() - started
 
@@ -216,4 +227,7 @@ def main(config: DictConfig) -> None:
     # Ours is the run directory, which holds Hydra's files already; and torch's own deprecation.
     for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
         warnings.filterwarnings("ignore", message=re.escape(message))
-    run(config, Path(HydraConfig.get().runtime.output_dir))
+    active = HydraConfig.get()
+    if active.mode == RunMode.MULTIRUN:
+        check_sweep(config.trainer)
+    run(config, Path(active.runtime.output_dir))

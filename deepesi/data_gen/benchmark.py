@@ -81,7 +81,7 @@ def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> d
     key = (0, "train", 0, 0)
     setup = recordings.pool.at(*key)
     rng = torch_generator(*key, device=device)
-    size, n_times = recordings.batch_size, recordings.n_times
+    size, n_times = recordings.batch_size, recordings.length(0)
     widths = recordings.curriculum.widths(0)
     tissues = recordings.tissues.draw(size, rng)
     truth = setup.render_through(tissues, rng)
@@ -91,7 +91,7 @@ def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> d
         "sources": lambda: recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng),
         "rendering": lambda: render(truth, patches),
         "noise": lambda: setup.noise.draw(size, n_times, SFREQ, rng),
-        "artifacts": lambda: recordings.draw_artifacts(setup, truth, 1.0, widths, rng),
+        "artifacts": lambda: recordings.draw_artifacts(setup, truth, n_times, 1.0, widths, rng),
     }
     spent = {}
     for name, call in calls.items():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -56,7 +57,7 @@ class SimulatedRecordings:
         largest_moment: Where the SNR would ask for a place stronger than this (A m, total), the
             moments stop there and the SNR of the example is lower, as its scene says.
         batch_size: Examples per batch.
-        n_times: Samples per example, 1 for snapshots.
+        n_times: Samples per example, 1 for snapshots; of several lengths, every batch has one.
         sfreq: Sampling rate, Hz.
         seed: First part of the key.
         split: ``"train"``, ``"validation"`` or ``"test"``.
@@ -83,7 +84,7 @@ class SimulatedRecordings:
         snr_db: tuple[float, float] | None = (-5.0, 20.0),
         largest_moment: float | None = None,
         batch_size: int = 256,
-        n_times: int = 1,
+        n_times: int | Sequence[int] = 1,
         sfreq: float = 250.0,
         seed: int = 0,
         split: str = "train",
@@ -101,12 +102,13 @@ class SimulatedRecordings:
             check_number(
                 "SimulatedRecordings", "largest_moment", largest_moment, 1e-12, 1e-4, "A m"
             )
-        if batch_size < 1 or n_times < 1:
+        lengths = [n_times] if isinstance(n_times, int) else list(n_times)
+        if batch_size < 1 or min(lengths, default=0) < 1:
             raise ValueError(
                 f"SimulatedRecordings: batch_size and n_times must be 1 or more, got {batch_size} "
                 f"and {n_times}."
             )
-        if n_times > 1:
+        if max(lengths) > 1:
             sources.kind.check(sfreq)
         for head in heads:  # refuses at once what would fail after hours of training
             for montage in setups.montages if head.cap is None else ():
@@ -115,7 +117,7 @@ class SimulatedRecordings:
                 head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
         self.snr_db, self.largest_moment = snr_db, largest_moment
-        self.batch_size, self.n_times = batch_size, n_times
+        self.batch_size, self.lengths = batch_size, lengths
         self.sfreq, self.seed, self.split, self.device = sfreq, seed, split, device
         self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
         self.limits = limits_of(heads, self.artifacts)
@@ -142,6 +144,15 @@ class SimulatedRecordings:
         """How far every aspect of the curriculum is opened in the batch of a step."""
         return self.curriculum.widths(self.pool.first_step(step))
 
+    def length(self, step: int) -> int:
+        """Samples per example in the batch of a step, the same on every rank.
+
+        Lengths take turns in an order drawn anew for every round, so that each gets its share.
+        """
+        turn, place = divmod(step, len(self.lengths))
+        order = np.random.default_rng([self.seed, turn]).permutation(len(self.lengths))
+        return self.lengths[order[place]]
+
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of one step and rank: always the same one."""
         return self.parts(step, rank).batch
@@ -151,7 +162,7 @@ class SimulatedRecordings:
         key = (self.seed, self.split, rank, step)
         rng = torch_generator(*key, device=self.device)
         setup, widths = self.pool.at(*key), self.widths(step)
-        n_examples, n_times = self.batch_size, self.n_times
+        n_examples, n_times = self.batch_size, self.length(step)
         tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
         if not setup.true_head.template.family.varies:
             tissues = torch.full_like(tissues, torch.nan)
@@ -168,7 +179,7 @@ class SimulatedRecordings:
         if self.largest_moment is not None:
             scale = scale.minimum(self.largest_moment / patches.moments.amax(1))
         snr_db = 10 * torch.log10(scale.square() * power / noise_power)
-        artifacts, present = self.draw_artifacts(setup, truth, noise_power, widths, rng)
+        artifacts, present = self.draw_artifacts(setup, truth, n_times, noise_power, widths, rng)
         clean = scale[:, None, None] * clean
         eeg = clean + noise
         for potential in artifacts:
@@ -192,6 +203,7 @@ class SimulatedRecordings:
         self,
         setup: RecordingSetup,
         truth: LowRankLeadField,
+        n_times: int,
         noise_power: float,
         widths: dict[str, float],
         rng: torch.Generator,
@@ -201,7 +213,7 @@ class SimulatedRecordings:
         blind = head.template.family.eye_core.shape[2] == 0
         needed = any(artifact.needs_eyes for artifact in self.artifacts) and not blind
         eyes = head.eyes(truth) if needed else None
-        recording = Recording(setup.sensor_pos, eyes, n_examples, self.n_times, self.sfreq)
+        recording = Recording(setup.sensor_pos, eyes, n_examples, n_times, self.sfreq)
         drawn = []
         present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)
         for number, artifact in enumerate(self.artifacts):

@@ -305,8 +305,8 @@ class SetupPool:
         generation, slot = step // self.period, step % self.size
         key = (seed, split, rank, generation * self.size + slot)
         if key not in self._drawn:
-            while len(self._drawn) >= self.size:
-                self._drawn.pop(next(iter(self._drawn)))
+            # Of every rank: a process that accumulates gradients draws those of several.
+            self._drawn = {k: v for k, v in self._drawn.items() if k[3] // self.size == generation}
             rng = np.random.default_rng([*key_entropy(*key), 1])
             widths = self.curriculum.widths(self.first_step(step))
             self._drawn[key] = draw_setup(*self._draw_from, widths, rng)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepesi.contracts import Batch, Estimate, InverseModel
+from deepesi.contracts import Batch, Estimate, InverseModel, Oracle
 from deepesi.data_gen.artifacts import Artifact
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
@@ -76,7 +76,7 @@ class Scenario:
             )
 
     def batches(
-        self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel]
+        self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel | Oracle]
     ) -> Iterator[Batch]:
         """The test batches at one SNR on the test heads, with the inputs these models declare."""
         size = min(self.n_examples, 256)
@@ -151,7 +151,7 @@ def bootstrap_interval(
 
 
 def run_benchmark(
-    models: Mapping[str, InverseModel],
+    models: Mapping[str, InverseModel | Oracle],
     scenario: Scenario,
     cohort: Cohort,
     on_progress: Callable[[str], None] = lambda line: None,
@@ -206,10 +206,11 @@ def run_benchmark(
     return Benchmark(rows, worked)
 
 
-def _apply(model: InverseModel, batch: Batch) -> Estimate:
+def _apply(model: InverseModel | Oracle, batch: Batch) -> Estimate:
     model.eval()
     with torch.no_grad():
-        estimate: Estimate = model(batch.eeg, batch.inputs)
+        shown = (batch,) if isinstance(model, Oracle) else (batch.eeg, batch.inputs)
+        estimate: Estimate = model(*shown)
     if not torch.isfinite(estimate.mean).all():
         raise FloatingPointError(
             f"benchmark: {type(model).__name__} gave NaN or infinite dipole moments at "

@@ -22,7 +22,7 @@ from deepesi.physics.head_inputs import prepare
 OPSET = 18
 MAX_DEVIATION = 1e-4
 #: Axes of head inputs that a model bound to one source space has fixed.
-OF_THE_SPACE = ("sources", "dipoles", "edges")
+OF_THE_SPACE = ("sources", "dipoles", "edges", "patch_pairs")
 
 
 class _Graph(nn.Module):
@@ -70,7 +70,8 @@ def export_onnx(
     free = torch.export.Dim.DYNAMIC
 
     def dynamic(axis: str) -> Any:
-        return None if model.bound_to_space and axis in OF_THE_SPACE else free
+        bound = model.bound_to_space and axis in OF_THE_SPACE
+        return torch.export.Dim.STATIC if bound or axis == "orientations" else free
 
     shapes = tuple(
         {i: dynamic(a) for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations

@@ -7,22 +7,45 @@ from deepesi.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener
 
+LEAD_FIELDS = ("nominal", "truth")
+
 
 class Reprojection(LossTerm):
-    r"""Whitened scalp misfit ``‖W(v − L ĵ)‖² / ‖W v‖²`` (no unit) through the nominal ``L``.
+    r"""Whitened scalp misfit ``‖W(v − L ĵ)‖² / ‖W v‖²`` (no unit): 1 for an estimate of zero.
 
     Whitening weighs every direction by how well it is known, so that strong coloured noise is not
     fitted. Blind to the null space of ``L``: a small value does not mean correct sources, so use
-    it beside a source-space term. It cannot fall below the share of noise and head mismatch.
+    it beside a source-space term.
+
+    Args:
+        through: The lead field ``L``. ``"nominal"``, the one an analyst has: the misfit of true
+            sources is then the share of noise and of head mismatch, and training may trade places
+            for a better fit through the wrong head. ``"truth"``, the one that rendered the example,
+            which only simulation knows: nothing but noise is left of the misfit of true sources.
+            ``W`` is the nominal one in both.
+
+    Raises:
+        ValueError: Unknown lead field.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, through: str = "nominal") -> None:
         super().__init__()
+        if through not in LEAD_FIELDS:
+            raise ValueError(
+                f"Reprojection: through must be one of {list(LEAD_FIELDS)}, got {through!r}."
+            )
+        self.through = through
         self.whitener, self.gain = Whitener(), Gain(whitened=True)
-        self.head_inputs = (self.whitener, self.gain)
+        self.head_inputs = (self.whitener, self.gain) if through == "nominal" else (self.whitener,)
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """See the class."""
-        observed = batch.inputs[self.whitener.key] @ batch.eeg
-        misfit = observed - batch.inputs[self.gain.key] @ estimate.mean
+        whitener = batch.inputs[self.whitener.key]
+        observed = whitener @ batch.eeg
+        if self.through == "nominal":
+            explained = batch.inputs[self.gain.key] @ estimate.mean
+        else:
+            explained = whitener @ batch.truth.project(estimate.mean)
+        misfit = observed - explained
         return misfit.square().sum((1, 2)) / observed.square().sum((1, 2))

@@ -22,6 +22,8 @@ class ConvDip(InverseModel):
         hidden: Units of each dense layer.
         n_hidden: Number of residual blocks of two dense layers.
         denoise_snr_db: Assumed SNR of each denoised image, dB.
+        heteroscedastic: Also give a standard deviation per dipole, from a second output layer.
+            It is learned only with a loss that asks for it (``loss=uncertainty``).
 
     Raises:
         ValueError: A size is not positive.
@@ -47,6 +49,7 @@ class ConvDip(InverseModel):
         hidden: int = 512,
         n_hidden: int = 2,
         denoise_snr_db: Sequence[float] = (-5.0, 5.0),
+        heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
         sizes = {
@@ -77,6 +80,10 @@ class ConvDip(InverseModel):
         # Start near zero: true maps are mostly zero, and the terms of the loss compare sizes.
         nn.init.normal_(self.last.weight, std=1e-3)
         nn.init.zeros_(self.last.bias)
+        self.last_std = nn.Linear(hidden, n_dipoles) if heteroscedastic else None
+        if self.last_std is not None:
+            nn.init.normal_(self.last_std.weight, std=1e-3)
+            nn.init.zeros_(self.last_std.bias)
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Interpolate, normalize, invert each frame, restore the scale."""
@@ -91,5 +98,12 @@ class ConvDip(InverseModel):
         hidden = functional.gelu(self.first(torch.cat([features, loudness], dim=1)))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        moments = self.last(self.norm(hidden)) * rms * inputs[self.unit.key]
-        return Estimate(moments.reshape(eeg.shape[0], eeg.shape[2], -1).transpose(1, 2))
+        hidden, unit = self.norm(hidden), inputs[self.unit.key]
+
+        def moments(frames: Tensor) -> Tensor:
+            return (frames * rms * unit).reshape(eeg.shape[0], eeg.shape[2], -1).transpose(1, 2)
+
+        if self.last_std is None:
+            return Estimate(moments(self.last(hidden)))
+        std = functional.softplus(self.last_std(hidden))
+        return Estimate(moments(self.last(hidden)), moments(std))

@@ -32,6 +32,22 @@ def geodesic_distances(positions: Array, edges: Edges) -> Array:
     return np.asarray(dijkstra(adjacency(edges, len(positions), lengths), directed=False))
 
 
+def neighbourhoods(
+    positions: Array, edges: Edges, radius: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Pairs of vertices at most `radius` (m) apart along the edges, each vertex with itself too.
+
+    Returns:
+        Rows, columns and distances (m) of the pairs, sorted by row, then column.
+
+    """
+    lengths = np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1)
+    graph = adjacency(edges, len(positions), lengths)
+    distances = np.asarray(dijkstra(graph, directed=False, limit=radius))
+    rows, columns = np.nonzero(distances <= radius)
+    return rows, columns, distances[rows, columns]
+
+
 def face_normals(positions: Array, faces: Faces) -> Array:
     """Face normals ``(F, 3)``, length twice the area, outward for counter-clockwise faces."""
     a, b, c = positions[faces[:, 0]], positions[faces[:, 1]], positions[faces[:, 2]]

@@ -1,7 +1,8 @@
 """Distributed linear inverses with closed-form kernels: MNE, dSPM, sLORETA, eLORETA.
 
-Same definitions and scaling of ``lambda2`` as `mne.minimum_norm` with fixed orientation, identity
-source covariance and no depth weighting, to which tests hold the kernels.
+Same definitions and scaling of ``lambda2`` as `mne.minimum_norm` with identity source covariance
+and no depth weighting, orientation fixed (``fixed=True``) or free (``loose=1``, all three
+components kept: ``pick_ori="vector"``); tests hold the kernels to it.
 """
 
 import numpy as np
@@ -14,17 +15,25 @@ Array = NDArray[np.float64]
 METHODS = ("MNE", "dSPM", "sLORETA", "eLORETA")
 
 
-def linear_inverse(leadfield: Array, noise_cov: Array, lambda2: float, method: str) -> Array:
-    """Kernel ``(S, C)`` of a linear inverse: A m per V (MNE, eLORETA) or 1/V (dSPM, sLORETA).
+def linear_inverse(
+    leadfield: Array, noise_cov: Array, lambda2: float, method: str, n_orient: int = 1
+) -> Array:
+    """Kernel ``(D, C)`` of a linear inverse: A m per V (MNE, eLORETA) or 1/V (dSPM, sLORETA).
+
+    With free orientation dSPM and sLORETA divide the three components of a place by one number,
+    the root of their summed variances, so that the direction stays as it is; eLORETA weighs every
+    place by a full ``3 x 3`` matrix (MNE's ``method_params=dict(force_equal=False)``, its default).
 
     Args:
-        leadfield: Fixed-orientation lead field ``(C, S)``, V/(A m), average-referenced.
+        leadfield: ``(C, D)``, V/(A m), average-referenced; column ``n_orient * s + o``.
         noise_cov: ``(C, C)``, V², average-referenced.
         lambda2: Regularization, 1 / SNR with SNR the power ratio of whitened signal and noise.
         method: One of `METHODS`.
+        n_orient: 1 (fixed orientation) or 3 (free).
 
     Raises:
-        ValueError: Unknown method, or ``lambda2`` is not positive.
+        ValueError: Unknown method, ``lambda2`` is not positive, ``n_orient`` is not 1 or 3, or the
+            lead field has another number of columns than whole places.
 
     Source: Hämäläinen & Ilmoniemi 1994 doi:10.1007/BF02512476 (MNE); Dale et al. 2000
     doi:10.1016/S0896-6273(00)81138-1 (dSPM); Pascual-Marqui 2002 (sLORETA); Pascual-Marqui 2007
@@ -35,34 +44,57 @@ def linear_inverse(leadfield: Array, noise_cov: Array, lambda2: float, method: s
         raise ValueError(f"linear_inverse: unknown method {method!r}, expected one of {METHODS}.")
     if not lambda2 > 0:
         raise ValueError(f"linear_inverse: lambda2 must be positive, got {lambda2}.")
+    if n_orient not in (1, 3) or leadfield.shape[1] % n_orient:
+        raise ValueError(
+            f"linear_inverse: n_orient={n_orient} with {leadfield.shape[1]} columns of the lead "
+            "field; expected 1, or 3 with three columns for every place."
+        )
     whiten = whitener(noise_cov)
-    gain = whiten @ leadfield
-    rank = len(gain) - 1
-    if method == "eLORETA":
-        prior = _eloreta_weights(gain, lambda2, rank)
-    else:
-        prior = np.full(gain.shape[1], rank / (gain**2).sum())
-    kernel = prior[:, None] * (gain.T @ _regularized_inverse(gain, prior, lambda2))
+    gain = (whiten @ leadfield).T.reshape(-1, n_orient, len(whiten))
+    prior = _eloreta_prior(gain, lambda2) if method == "eLORETA" else _uniform_prior(gain)
+    kernel = (prior @ gain) @ _regularized_inverse(gain, prior, lambda2)
     if method == "dSPM":
-        kernel /= np.linalg.norm(kernel, axis=1, keepdims=True)
+        kernel /= np.sqrt((kernel**2).sum(axis=(1, 2), keepdims=True))
     elif method == "sLORETA":
-        kernel /= np.sqrt(prior * (kernel * gain.T).sum(axis=1) / lambda2)[:, None]
-    return kernel @ whiten
+        resolution = (kernel * gain).sum(axis=(1, 2), keepdims=True)
+        kernel /= np.sqrt(prior[0, 0, 0] * resolution / lambda2)
+    return kernel.reshape(-1, len(whiten)) @ whiten
+
+
+def _uniform_prior(gain: Array) -> Array:
+    """Source covariance blocks ``(S, O, O)``, all alike, of which signal and noise are equal."""
+    n_places, n_orient, n_channels = gain.shape
+    variance = (n_channels - 1) / (gain**2).sum()
+    return np.tile(variance * np.eye(n_orient), (n_places, 1, 1))
+
+
+def _scalp_covariance(gain: Array, prior: Array) -> Array:
+    """``G R Gᵀ`` ``(C, C)`` of whitened gain blocks ``(S, O, C)`` and prior blocks."""
+    n_channels = gain.shape[-1]
+    return gain.reshape(-1, n_channels).T @ (prior @ gain).reshape(-1, n_channels)
 
 
 def _regularized_inverse(gain: Array, prior: Array, lambda2: float) -> Array:
     """``(G R Gᵀ + lambda2 I)⁻¹`` on the subspace that the average reference leaves."""
-    values, vectors = referenced_eigh((gain * prior) @ gain.T)
+    values, vectors = referenced_eigh(_scalp_covariance(gain, prior))
     return (vectors / (values + lambda2)) @ vectors.T
 
 
-def _eloreta_weights(gain: Array, lambda2: float, rank: int) -> Array:
-    """Source variances ``(S,)`` at which standardization and regularization agree (eLORETA)."""
-    prior = np.full(gain.shape[1], rank / (gain**2).sum())
+def _inverse_root(blocks: Array) -> Array:
+    """``M^(-1/2)`` of positive blocks ``(S, O, O)``; a direction nobody sees gets zero."""
+    values, vectors = np.linalg.eigh(blocks)
+    seen = values > 1e-7 * values[:, -1:]
+    powers = np.where(seen, 1 / np.sqrt(np.where(seen, values, 1.0)), 0.0)
+    return (vectors * powers[:, None]) @ vectors.swapaxes(1, 2)
+
+
+def _eloreta_prior(gain: Array, lambda2: float) -> Array:
+    """Source covariance blocks at which standardization and regularization agree (eLORETA)."""
+    prior = _uniform_prior(gain)
     for _ in range(20):
         inverse = _regularized_inverse(gain, prior, lambda2)
-        new = 1 / np.sqrt(((inverse @ gain) * gain).sum(axis=0))
-        new *= rank / ((gain**2).sum(axis=0) * new).sum()
+        new = _inverse_root(gain @ inverse @ gain.swapaxes(1, 2))
+        new *= (gain.shape[-1] - 1) / np.trace(_scalp_covariance(gain, new))
         change = np.linalg.norm(new - prior) / np.linalg.norm(prior)
         prior = new
         if change < 1e-6:

@@ -1,27 +1,63 @@
-"""What happens beside training: progress bar, throughput, checkpoints."""
+"""What happens beside training: averaged weights, progress bar, throughput, curriculum."""
 
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from torch import Tensor
 
 from deepesi.contracts import Batch
-from deepesi.data_gen.generator import SimulatedRecordings
-from deepesi.physics.files import atomic
+from deepesi.data_gen.curriculum import OPEN
+
+
+def weight_average(decay: float) -> WeightAveraging:
+    """Exponential moving average of the weights: what is validated and what checkpoints hold.
+
+    ``a <- a + (1 − d) (w − a)`` after every optimizer step ``n = 1, 2, ...`` but the first, with
+    ``d = min(decay, n / (n + 9))``, so that a young average forgets where it began. Checkpoints
+    keep the weights ``w`` beside it (``current_model_state``).
+
+    Args:
+        decay: Largest ``d``, between 0 and 1, no unit; 0.999 averages over a thousand steps.
+
+    Raises:
+        ValueError: `decay` out of range.
+
+    Source: Polyak & Juditsky 1992, doi:10.1137/0330046; the growing ``d`` as in TensorFlow's
+    ExponentialMovingAverage.
+
+    """
+    if not 0 < decay < 1:
+        raise ValueError(
+            f"train: trainer.ema_decay must lie between 0 and 1, got {decay}; null switches the "
+            "average off."
+        )
+
+    def follow(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor) -> None:
+        n = n_averaged.item() + 1
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, n / (n + 9)))
+
+    return WeightAveraging(use_buffers=False, multi_avg_fn=follow)
 
 
 class Throughput(Callback):
-    """Logs examples per second of wall time, all ranks together, since the epoch began."""
+    """Logs examples per second of wall time, all ranks together, since the epoch began.
+
+    Also the share of that time that went into drawing batches, `data_share` (no unit).
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock: also here, as an epoch resumed in its middle does not start."""
         self._start, self._examples = time.perf_counter(), 0
+        self._drawn_before = self._drawn(trainer)
 
     on_train_epoch_start = on_train_start
+
+    def _drawn(self, trainer: Trainer) -> float:
+        return trainer.datamodule.seconds_drawing  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self,
@@ -39,13 +75,12 @@ class Throughput(Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
         pl_module.log_dict(rate, prog_bar=True, on_step=True)
+        drawing = self._drawn(trainer) - self._drawn_before
+        pl_module.log("data_share", drawing / elapsed, on_step=True)
 
 
 class CurriculumLog(Callback):
     """Logs how far the ranges of the training data are opened, ``curriculum/<aspect>``."""
-
-    def __init__(self, recordings: SimulatedRecordings) -> None:
-        self.recordings = recordings
 
     def on_train_batch_end(
         self,
@@ -55,8 +90,11 @@ class CurriculumLog(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """The widths the batch was drawn with."""
-        widths = self.recordings.widths(batch.scene.key[-1])
+        """The widths the batch was drawn with, where there is a curriculum."""
+        recordings = trainer.datamodule.train  # type: ignore[attr-defined]
+        if recordings.curriculum is OPEN:
+            return
+        widths = recordings.widths(batch.scene.key[-1])
         pl_module.log_dict({f"curriculum/{k}": v for k, v in widths.items()}, on_step=True)
 
 
@@ -65,67 +103,13 @@ class ValidationLine(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Step, objective, metrics, speed."""
-        names = ("loss", "val/loss", "val/localization_error", "val/nemd", "samples/s")
+        names = (
+            "loss", "val/loss", "val/localization_error", "val/nemd", "samples/s", "data_share",
+        )  # fmt: skip
         logged = trainer.callback_metrics
         values = (f"{name} {float(logged[name]):.4g}" for name in names if name in logged)
         if trainer.is_global_zero:
             print(f"step {trainer.global_step}/{trainer.max_steps}: {', '.join(values)}")
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt`` by validation nEMD; a resumed run takes the best so far along."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, "best", monitor="val/nemd", mode="min", enable_version_counter=False
-        )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy the best weights of the run that is resumed, and their score."""
-        before = Path(state_dict["best_model_path"])
-        if before.is_file() and self.dirpath is not None:
-            now = Path(self.dirpath) / "best.ckpt"
-            if before != now:
-                with atomic(now) as partial:
-                    shutil.copyfile(before, partial)
-            state_dict = state_dict | {
-                "dirpath": self.dirpath,
-                "best_model_path": str(now),
-                "kth_best_model_path": str(now),
-                "best_k_models": dict.fromkeys([str(now)], state_dict["best_model_score"]),
-            }
-        super().load_state_dict(state_dict)
-
-
-class LastCheckpoint(Checkpoint):
-    """``last.ckpt`` every few steps and after each validation, from which a run resumes.
-
-    At the end of an epoch it waits for the validation, or a resumed run would skip that one.
-    """
-
-    def __init__(self, folder: Path, every_n_steps: int) -> None:
-        self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Save in mid-epoch."""
-        if trainer.global_step % self.every_n_steps == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the best checkpoint was updated."""
-        trainer.save_checkpoint(self.path)
-
-
-def checkpoints(folder: Path, every_n_steps: int) -> tuple[BestCheckpoint, LastCheckpoint]:
-    """The two checkpoints of a run; the second records the state of the first."""
-    return BestCheckpoint(folder), LastCheckpoint(folder, every_n_steps)
 
 
 def progress_bar() -> RichProgressBar:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from deepesi.contracts import Batch, InverseModel
@@ -16,6 +16,8 @@ from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum
 from deepesi.metrics.classes import NEMD, LocalizationError
 from deepesi.physics.head import SourceSpace
+from deepesi.training.resume import check_identity, check_settings, recount, set_learning_rate
+from deepesi.uncertainty.ensemble import clip_gradients, member_estimates
 
 
 class InverseTraining(LightningModule):
@@ -30,9 +32,11 @@ class InverseTraining(LightningModule):
         weight_decay: Decoupled weight decay.
         warmup_steps: Steps of linear warm-up.
         total_steps: Steps at which the learning rate reaches zero.
-        seed: Keys what randomness the network itself uses (dropout).
-        run_config: Plain configuration of data, loss and trainer; travels in the checkpoint, so
-            that a run is resumed as it was begun.
+        run_config: Plain configuration of seed, heads, data, loss and trainer; travels in the
+            checkpoint, so that a run is resumed as it was begun.
+
+    Raises:
+        ValueError: The learning rate is not positive.
 
     """
 
@@ -46,39 +50,68 @@ class InverseTraining(LightningModule):
         weight_decay: float,
         warmup_steps: int,
         total_steps: int,
-        seed: int,
         run_config: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        if learning_rate <= 0:
+            raise ValueError(
+                f"InverseTraining: learning_rate must be positive, got {learning_rate}; 1e-3 is "
+                "a place to start."
+            )
         self.model, self.loss = model, loss
         self.identity = {
             "model": dict(model_config),
             "space": space.name,
             "space_fingerprint": space.fingerprint,
         }
-        self.run = {"seed": seed, **run_config}
+        self.run_config = run_config
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.warmup_steps, self.total_steps, self.seed = warmup_steps, total_steps, seed
+        self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.localization_error, self.nemd = LocalizationError(), NEMD()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; the network's own randomness is keyed by the step, so that runs resume."""
+        """One batch; the network's own randomness is keyed as the batch is, so that runs resume."""
         # The last entry tells it apart from the key the batch itself was drawn with.
-        key = [*key_entropy(self.seed, "train", self.global_rank, self.global_step), 2]
+        key = [*key_entropy(*batch.scene.key), 2]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        objective, terms = self.loss(self.model(batch.eeg, batch.inputs), batch)
-        if not torch.isfinite(objective):
-            raise FloatingPointError(
-                f"training: the loss is {objective.item()} at step {self.global_step}. The last "
-                "checkpoint is in checkpoints/last.ckpt; resume from it with ckpt=PATH and a "
-                "smaller trainer.learning_rate."
-            )
-        self.log("loss", objective, prog_bar=True, on_step=True)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()}, on_step=True)
-        return objective
+        # Every member of an ensemble learns from its own loss, as if it were trained alone: hence
+        # the sum here, and gradients that are clipped apart. The log has means.
+        estimates = member_estimates(self.model, batch.eeg, batch.inputs)
+        found = [self.loss(estimate, batch) for estimate in estimates]
+        total = torch.stack([objective for objective, _ in found]).sum()
+        self.objective = total.detach() / len(found)
+        self.log("loss", self.objective, prog_bar=True, on_step=True)
+        for name in found[0][1]:
+            mean = torch.stack([terms[name] for _, terms in found]).mean()
+            self.log(f"train/{name}", mean, on_step=True)
+        return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Objective and metrics on the fixed validation set."""
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradient; stop before a step that would spoil the weights.
+
+        The gradient is that of all processes here, so all of them stop.
+
+        Raises:
+            FloatingPointError: The loss or its gradient is not finite.
+
+        """
+        norm = clip_gradients(self.model, gradient_clip_val or math.inf)
+        if not torch.isfinite(self.objective + norm):
+            raise FloatingPointError(
+                f"training: the loss is {self.objective.item():g} at step {self.global_step}, the "
+                f"norm of its gradient {norm.item():g}. Resume from before it with ckpt=PATH and "
+                "a smaller trainer.learning_rate; if it comes back at the same step, look at the "
+                "data (deepesi preview)."
+            )
+        self.log("gradient_norm", norm, on_step=True)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Objective and metrics on the fixed validation set; gives the estimate to callbacks."""
         estimate = self.model(batch.eeg, batch.inputs)
         objective, terms = self.loss(estimate, batch)
         size = len(batch.eeg)
@@ -87,6 +120,7 @@ class InverseTraining(LightningModule):
         for name, metric in (("localization_error", self.localization_error), ("nemd", self.nemd)):
             metric.update(estimate, batch)
             self.log(f"val/{name}", metric, batch_size=size, prog_bar=True)
+        return {"mean": estimate.mean}
 
     def configure_optimizers(self) -> Any:
         """AdamW with a schedule per step."""
@@ -104,6 +138,18 @@ class InverseTraining(LightningModule):
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
         }
 
+    @property
+    def run(self) -> dict[str, Any]:
+        """The settings of the run, with what they came to on this machine."""
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        batches = trainer.world_size * trainer.accumulate_grad_batches
+        found = {
+            "precision": str(trainer.precision),
+            "accumulate": trainer.accumulate_grad_batches,
+            "examples_per_step": batches * data.train.batch_size,
+        }
+        return {**self.run_config, "trainer": {**self.run_config.get("trainer", {}), **found}}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write what the weights belong to beside them."""
         checkpoint["deepesi"] = self.identity
@@ -112,52 +158,7 @@ class InverseTraining(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model, or of a run with other settings."""
         check_identity(checkpoint, self.identity)
-        begun, now = (flatten(run) for run in (checkpoint["deepesi_run"], self.run))
-        different = [
-            f"{key} was {begun.get(key)}, now {now.get(key)}"
-            for key in sorted(begun.keys() | now.keys())
-            if begun.get(key) != now.get(key) and key not in FREE_ON_RESUME
-        ]
-        if different:
-            raise ValueError(
-                f"checkpoint: the run it comes from had other settings: {'; '.join(different)}. "
-                "Resume with the settings in config.yaml of its run directory; to train on with "
-                "others, start a new run."
-            )
-
-
-#: Settings that decide where and how often, not what is computed.
-FREE_ON_RESUME = {
-    f"trainer.{name}" for name in ("accelerator", "devices", "checkpoint_every", "log_every")
-} | {"data.device"}
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
-
-
-def check_identity(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that is not ours or was made by another model.
-
-    Raises:
-        ValueError: What it is, what was expected, what to do.
-
-    """
-    found = checkpoint.get("deepesi")
-    if found is None:
-        raise ValueError(
-            "checkpoint: it was not written by deepesi (no 'deepesi' entry). Give the path of a "
-            "checkpoints/last.ckpt or best.ckpt of a deepesi run."
-        )
-    different = {k: (found.get(k), v) for k, v in expected.items() if found.get(k) != v}
-    if different:
-        lines = "; ".join(f"{k} is {a}, this run has {b}" for k, (a, b) in different.items())
-        raise ValueError(
-            f"checkpoint: it belongs to another model: {lines}. Start the run with the "
-            "configuration of the checkpoint (config.yaml in its run directory), or without ckpt."
-        )
+        begun, now = checkpoint["deepesi_run"], self.run
+        check_settings(begun, now)
+        recount(checkpoint, begun["trainer"]["accumulate"], now["trainer"]["accumulate"])
+        set_learning_rate(checkpoint, self.learning_rate)

@@ -1,6 +1,6 @@
 """Networks on disk: safetensors with a YAML beside them, or the checkpoint of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from deepesi.contracts import InverseModel
 from deepesi.physics.files import atomic
 from deepesi.physics.head import SourceSpace
-from deepesi.training.module import check_identity
+from deepesi.training.resume import check_identity
+from deepesi.uncertainty.ensemble import DeepEnsemble
 
 
 def save_network(model: InverseModel, identity: Mapping[str, Any], folder: Path) -> None:
@@ -34,6 +35,77 @@ def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str
         ValueError: Not ours, or a network bound to another source space.
 
     """
+    model, identity = _read(path)
+    _check_space(path, model, identity, space)
+    return model, identity
+
+
+def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemble, dict[str, Any]]:
+    """Join networks that were trained apart, say with other seeds; of any kinds.
+
+    Args:
+        paths: One per member, see `load_network`.
+        space: Of the head they will be applied to.
+
+    Returns:
+        The ensemble and an identity to save it with.
+
+    Raises:
+        FileNotFoundError: See `load_network`.
+        ValueError: A path is named twice or is an exported file; members belong to different
+            source spaces, or to another than `space`.
+
+    """
+    if len(set(paths)) < len(paths):
+        raise ValueError(
+            f"load_ensemble: a member is named twice in {list(map(str, paths))}; it would agree "
+            "with itself. Name every network once."
+        )
+    exported = [str(path) for path in paths if path.suffix == ".onnx"]
+    if exported:
+        raise ValueError(
+            f"load_ensemble: {exported} are exported files. Give the checkpoints or run "
+            "directories they came from; the ensemble can be exported as one file."
+        )
+    networks = {path: _read(path) for path in paths}
+    bound = {path: identity for path, (model, identity) in networks.items() if model.bound_to_space}
+    if len({identity["space_fingerprint"] for identity in bound.values()}) > 1:
+        lines = "; ".join(
+            f"{path} belongs to {identity['space']} ({identity['space_fingerprint']})"
+            for path, identity in bound.items()
+        )
+        raise ValueError(
+            f"load_ensemble: members of different source spaces: {lines}. Join networks that were "
+            "trained on one head."
+        )
+    for path, (model, identity) in networks.items():
+        _check_space(path, model, identity, space)
+    ensemble = DeepEnsemble([model for model, _ in networks.values()])
+    kind = f"{DeepEnsemble.__module__}.{DeepEnsemble.__qualname__}"
+    return ensemble.eval(), {
+        "model": {
+            "_target_": kind,
+            "members": [identity["model"] for _, identity in networks.values()],
+        },
+        "space": space.name,
+        "space_fingerprint": space.fingerprint,
+    }
+
+
+def _check_space(
+    path: Path, model: InverseModel, identity: Mapping[str, Any], space: SourceSpace
+) -> None:
+    """Refuse a network bound to another source space."""
+    if model.bound_to_space and identity["space_fingerprint"] != space.fingerprint:
+        raise ValueError(
+            f"load_network: {path} was trained for the source space {identity['space']} "
+            f"({identity['space_fingerprint']}), this head has {space.name} "
+            f"({space.fingerprint}). Choose the head it was trained on (head.name=...)."
+        )
+
+
+def _read(path: Path) -> tuple[InverseModel, dict[str, Any]]:
+    """Read a network, whatever its source space."""
     if path.is_dir() and (path / "model").is_dir():
         path = path / "model"
     if path.is_dir():
@@ -59,12 +131,6 @@ def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str
     kind = hydra.utils.get_class(identity["model"]["_target_"])
     if not issubclass(kind, InverseModel):
         raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
-    if kind.bound_to_space and identity["space_fingerprint"] != space.fingerprint:
-        raise ValueError(
-            f"load_network: {path} was trained for the source space {identity['space']} "
-            f"({identity['space_fingerprint']}), this head has {space.name} "
-            f"({space.fingerprint}). Choose the head it was trained on (head.name=...)."
-        )
     model: InverseModel = hydra.utils.instantiate(identity["model"], _convert_="all")
     model.load_state_dict(weights)
     return model.eval(), identity

@@ -12,27 +12,78 @@ import pytest
 import torch
 
 import deepesi
+from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import InverseModel, as_tensors
 from deepesi.export.adapter import OnnxModel
 from deepesi.export.session import as_feeds, open_model
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
+from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
+from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
 
 
-def network(seed=0):
+def network(seed=0, heteroscedastic=False):
     torch.manual_seed(seed)
-    model = ConvDip(n_dipoles=84, height=8, width=8, hidden=32)
+    model = ConvDip(n_dipoles=84, height=8, width=8, hidden=32, heteroscedastic=heteroscedastic)
     # Outputs of order one instead of the near-zero start, so that deviations would show.
     torch.nn.init.normal_(model.last.weight)
     return model
 
 
-RECIPES = {"ConvDip": network} | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
+def unrolled_ista(heteroscedastic=False):
+    torch.manual_seed(0)
+    model = UnrolledISTA(n_steps=3, heteroscedastic=heteroscedastic)
+    # Away from the neutral start, at which most of its weights have no effect.
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def matched_filter(heteroscedastic=False):
+    torch.manual_seed(0)
+    # Radii of the toy head's sources, 25 mm apart.
+    model = UnrolledMatchedFilter(
+        n_components=2, n_sweeps=2, hidden=8, n_radii=3, smallest=0.03, largest=0.06, heteroscedastic=heteroscedastic
+    )
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def electrode_gnn(heteroscedastic=False):
+    torch.manual_seed(0)
+    sizes = {"n_places": 2, "smallest": 0.03, "largest": 0.06}
+    model = ElectrodeGNN(**sizes, heteroscedastic=heteroscedastic)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def stacked_ensemble():
+    seeds = iter(range(3))
+    return StackedEnsemble(lambda: network(next(seeds)), n_members=3)
+
+
+RECIPES = {
+    "ConvDip": network,
+    "ConvDip with std": lambda: network(heteroscedastic=True),
+    "UnrolledMatchedFilter": matched_filter,
+    "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
+    "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
+    "ElectrodeGNN": electrode_gnn,
+    "ElectrodeGNN with std": lambda: electrode_gnn(heteroscedastic=True),
+    "UnrolledISTA": lambda: unrolled_ista(),
+    "UnrolledISTA with std": lambda: unrolled_ista(heteroscedastic=True),
+    "DeepEnsemble": lambda: DeepEnsemble([network(0), network(1, heteroscedastic=True)]),
+    "StackedEnsemble": stacked_ensemble,
+} | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
 
 
 @pytest.fixture(params=[*RECIPES, "OnnxModel"])

@@ -255,3 +255,17 @@ def test_free_orientation(simulate, toy):
 def test_what_cannot_be_drawn_is_refused(simulate, settings, message):
     with pytest.raises(ValueError, match=message):
         simulate(**settings).batch(0)
+
+
+def test_lengths_take_turns_in_a_drawn_order(simulate):
+    recordings = simulate(seed=2, n_times=[1, 1, 5])
+    lengths = [recordings.batch(step).eeg.shape[2] for step in range(12)]
+    assert all(sorted(lengths[i : i + 3]) == [1, 1, 5] for i in range(0, 12, 3))
+    assert len({tuple(lengths[i : i + 3]) for i in range(0, 12, 3)}) > 1
+    assert recordings.batch(4, rank=1).eeg.shape[2] == lengths[4]
+
+
+@pytest.mark.parametrize("n_times", [0, [1, 0], []])
+def test_lengths_below_one_are_refused(simulate, n_times):
+    with pytest.raises(ValueError, match="n_times must be 1 or more"):
+        simulate(n_times=n_times)

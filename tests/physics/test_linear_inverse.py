@@ -8,8 +8,8 @@ from deepesi.physics.noise import denoiser, white_noise_cov, whitener
 
 
 @pytest.fixture(scope="module")
-def forward():
-    """MNE's own fixed-orientation forward solution of 60 dipoles in a sphere, 32 channels."""
+def free_forward():
+    """MNE's own free-orientation forward solution of 60 dipoles in a sphere, 32 channels."""
     rng = np.random.default_rng(0)
     normals = rng.normal(size=(60, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -18,7 +18,13 @@ def forward():
     info = mne.create_info(montage.ch_names, 250.0, "eeg").set_montage(montage)
     src = mne.setup_volume_source_space(pos={"rr": positions, "nn": normals}, verbose="error")
     sphere = mne.make_sphere_model((0, 0, 0.04), 0.095, info=info, verbose="error")
-    free = mne.make_forward_solution(info, None, src, sphere, meg=False, verbose="error")
+    return info, mne.make_forward_solution(info, None, src, sphere, meg=False, verbose="error")
+
+
+@pytest.fixture(scope="module")
+def forward(free_forward):
+    """The same along the normals."""
+    info, free = free_forward
     return info, mne.convert_forward_solution(free, force_fixed=True, verbose="error")
 
 
@@ -27,22 +33,42 @@ def coloured_covariance(n):
     return 1e-12 * factor @ factor.T / (3 * n)
 
 
+def apply_mne(info, solution, cov, data, lambda2, method, **orientation):
+    """What MNE makes of the data, and what ours makes of the same, fixed or free: ``(D, T)``."""
+    noise = mne.Covariance(cov, info.ch_names, [], [], nfree=1)
+    evoked = mne.EvokedArray(data, info, verbose="error")
+    evoked.set_eeg_reference(projection=True, verbose="error")
+    free = "pick_ori" in orientation
+    operator = mne.minimum_norm.make_inverse_operator(
+        evoked.info, solution, noise, loose=float(free), fixed=not free, depth=None, verbose="error"
+    )
+    estimate = mne.minimum_norm.apply_inverse(
+        evoked, operator, lambda2, method, verbose="error", **orientation
+    )
+    centred = average_reference(average_reference(cov), 1)
+    gain = average_reference(solution["sol"]["data"])
+    ours = linear_inverse(gain, centred, lambda2, method, n_orient=3 if free else 1)
+    return estimate.data.reshape(-1, data.shape[1]), ours @ average_reference(data)
+
+
 @pytest.mark.parametrize("lambda2", [1.0, 0.01])
 @pytest.mark.parametrize("method", METHODS)
 def test_kernels_equal_mne(forward, method, lambda2):
-    info, solution = forward
-    cov = coloured_covariance(32)
-    noise = mne.Covariance(cov, info.ch_names, [], [], nfree=1)
     data = np.random.default_rng(2).normal(scale=1e-6, size=(32, 5))
-    evoked = mne.EvokedArray(data, info, verbose="error")
-    evoked.set_eeg_reference(projection=True, verbose="error")
-    operator = mne.minimum_norm.make_inverse_operator(
-        evoked.info, solution, noise, loose=0, fixed=True, depth=None, verbose="error"
+    theirs, ours = apply_mne(*forward, coloured_covariance(32), data, lambda2, method)
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("lambda2", [1.0, 0.01])
+@pytest.mark.parametrize("method", METHODS)
+def test_free_kernels_equal_mne(free_forward, method, lambda2):
+    """All three components, not their norm; eLORETA with a 3 x 3 weight per place."""
+    data = np.random.default_rng(2).normal(scale=1e-6, size=(32, 5))
+    options = {"method_params": {"force_equal": False}} if method == "eLORETA" else {}
+    theirs, ours = apply_mne(
+        *free_forward, coloured_covariance(32), data, lambda2, method, pick_ori="vector", **options
     )
-    theirs = mne.minimum_norm.apply_inverse(evoked, operator, lambda2, method, verbose="error").data
-    centred = average_reference(average_reference(cov), 1)
-    gain = average_reference(solution["sol"]["data"])
-    ours = linear_inverse(gain, centred, lambda2, method) @ average_reference(data)
+    assert ours.shape == (180, 5)
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
@@ -51,6 +77,40 @@ def test_no_localization_bias(toy, method):
     head = toy.montage_head("biosemi32")
     kernel = linear_inverse(head.leadfield, head.noise_cov, 1e-3, method)
     assert (np.abs(kernel @ head.leadfield).argmax(axis=0) == np.arange(84)).all()
+
+
+def test_no_localization_bias_with_free_orientation(free_forward):
+    """The largest moment is where the dipole is, whatever its direction.
+
+    Of eLORETA alone: sLORETA as MNE has it standardizes the components of a place by one number.
+    """
+    gain = average_reference(free_forward[1]["sol"]["data"])
+    directions = np.random.default_rng(3).normal(size=(60, 3, 1))
+    potentials = np.concatenate(list(gain.T.reshape(60, 3, 32).swapaxes(1, 2) @ directions), axis=1)
+    kernel = linear_inverse(gain, white_noise_cov(32, 1e-6), 1e-3, "eLORETA", n_orient=3)
+    found = np.linalg.norm((kernel @ potentials).reshape(60, 3, 60), axis=1).argmax(axis=0)
+    assert (found == np.arange(60)).all()
+
+
+def test_free_eloreta_is_blind_to_the_frame(free_forward):
+    """Turning the axes of every place turns the estimate with them: weights are full blocks."""
+    gain = average_reference(free_forward[1]["sol"]["data"])
+    turn = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
+    turned = (gain.reshape(32, 60, 3) @ turn).reshape(32, 180)
+    cov = white_noise_cov(32, 1e-6)
+    first = linear_inverse(gain, cov, 0.1, "eLORETA", n_orient=3).reshape(60, 3, 32)
+    second = linear_inverse(turned, cov, 0.1, "eLORETA", n_orient=3).reshape(60, 3, 32)
+    assert np.allclose(turn.T @ first, second, atol=1e-6 * np.abs(first).max())
+
+
+def test_orientation_nobody_sees(free_forward):
+    """Three components that project alike count as one; the estimate stays finite."""
+    gain = average_reference(free_forward[1]["sol"]["data"])
+    alike = np.repeat(gain[:, ::3], 3, axis=1)
+    cov = white_noise_cov(32, 1e-6)
+    fixed = linear_inverse(gain[:, ::3], cov, 0.1, "eLORETA")
+    free = linear_inverse(alike, cov, 0.1, "eLORETA", n_orient=3)
+    assert np.allclose(free[::3] + free[1::3] + free[2::3], fixed, atol=1e-6 * np.abs(fixed).max())
 
 
 def test_minimum_norm_is_the_posterior_mean(toy):
@@ -71,6 +131,10 @@ def test_bad_arguments(toy):
         linear_inverse(head.leadfield, head.noise_cov, 0.1, "LORETA")
     with pytest.raises(ValueError, match="lambda2 must be positive, got 0"):
         linear_inverse(head.leadfield, head.noise_cov, 0, "MNE")
+    with pytest.raises(ValueError, match="n_orient=2 with 84 columns"):
+        linear_inverse(head.leadfield, head.noise_cov, 0.1, "MNE", n_orient=2)
+    with pytest.raises(ValueError, match="n_orient=3 with 83 columns.*three columns for every"):
+        linear_inverse(head.leadfield[:, 1:], head.noise_cov, 0.1, "MNE", n_orient=3)
 
 
 def test_whitened_noise_is_white():

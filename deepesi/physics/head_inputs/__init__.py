@@ -1,10 +1,25 @@
 """What a model or a loss may ask of a head; one file per kind of array."""
 
 from deepesi.physics.head_inputs.declaration import HeadInput, prepare
-from deepesi.physics.head_inputs.graphs import MeshEdges
+from deepesi.physics.head_inputs.graphs import (
+    MeshEdges,
+    SensorEdgeFeatures,
+    SensorGraph,
+    SensorPositions,
+    SourceNormals,
+)
 from deepesi.physics.head_inputs.images import TopographicMatrix
 from deepesi.physics.head_inputs.linear import Gain, LinearInverse
+from deepesi.physics.head_inputs.patches import (
+    PatchMoments,
+    PatchPairs,
+    PatchShares,
+    PatchTopographies,
+)
+from deepesi.physics.head_inputs.positions import SourcePositions
+from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
 from deepesi.physics.head_inputs.scales import NoiseLevel, SourceUnit, Whitener
+from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
 __all__ = [
     "Gain",
@@ -12,8 +27,21 @@ __all__ = [
     "LinearInverse",
     "MeshEdges",
     "NoiseLevel",
+    "PatchMoments",
+    "PatchPairs",
+    "PatchSensitivities",
+    "PatchShares",
+    "PatchTopographies",
+    "Preconditioners",
+    "SensorEdgeFeatures",
+    "SensorGraph",
+    "SensorPositions",
+    "SourceNormals",
+    "SourcePositions",
     "SourceUnit",
     "TopographicMatrix",
+    "VoxelCorners",
+    "VoxelWeights",
     "Whitener",
     "prepare",
 ]

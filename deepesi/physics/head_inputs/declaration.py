@@ -38,7 +38,8 @@ class HeadInput(ABC):
         """Shape; sizes that the head decides are names.
 
         ``"channels"``, ``"sources"``, ``"dipoles"``, ``"edges"`` (of the source mesh),
-        ``"sensor_edges"``.
+        ``"patch_pairs"``, ``"sensor_edges"``, ``"orientations"`` (per source, 1 or 3: an exported
+        file keeps the one it was traced with).
         """
 
     @abstractmethod

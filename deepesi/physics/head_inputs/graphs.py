@@ -1,12 +1,15 @@
-"""Graphs: who neighbours whom among sources and among electrodes."""
+"""Graphs: who neighbours whom among sources and among electrodes, and what their nodes carry."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs.declaration import Axes, HeadInput
+from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.noise import whitener
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,92 @@ class MeshEdges(HeadInput):
     def compute(self, head: HeadModel) -> NDArray[Any]:
         """See `deepesi.physics.head.SourceSpace`."""
         return head.space.edges
+
+
+@dataclass(frozen=True)
+class SourceNormals(HeadInput):
+    """Unit normals of the cortex ``(S, 3)``, head frame; zero where there is no surface."""
+
+    axes: ClassVar[Axes] = ("sources", 3)
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `HeadModel`."""
+        return head.source_normals
+
+
+@dataclass(frozen=True)
+class SensorPositions(HeadInput):
+    """Electrodes ``(C, 3)``, m, head frame."""
+
+    axes: ClassVar[Axes] = ("channels", 3)
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `HeadModel`."""
+        return head.sensor_pos
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """How far the electrode graph reaches.
+
+    Attributes:
+        n_neighbours: Nearest electrodes each is joined to, at least; all where the head has fewer.
+
+    """
+
+    n_neighbours: int = 6
+
+    def __post_init__(self) -> None:
+        if self.n_neighbours < 1:
+            raise ValueError(
+                f"{type(self).__name__}: n_neighbours must be 1 or more, got {self.n_neighbours}."
+            )
+
+    def edges(self, head: HeadModel) -> NDArray[np.int64]:
+        """Directed edges ``(E, 2)``, both ways, sorted: the same for every input of a graph."""
+        distances = cdist(head.sensor_pos, head.sensor_pos)
+        n_nearest = min(self.n_neighbours, head.n_channels - 1)  # the very nearest is itself
+        reach = np.partition(distances, n_nearest, axis=1)[:, n_nearest, None]
+        # Caps are symmetric: of several as near, all are joined, not the first in the list.
+        joined = distances <= (1 + 1e-6) * reach
+        np.fill_diagonal(joined, False)
+        return np.argwhere(joined | joined.T)
+
+
+@dataclass(frozen=True)
+class SensorGraph(_Nearest, HeadInput):
+    """Edges of the electrode graph ``(E, 2)``: sender, receiver.
+
+    An edge joins two electrodes if either is among the nearest of the other, straight through the
+    head, so that no electrode stays alone; every edge is listed in both directions.
+    """
+
+    axes: ClassVar[Axes] = ("sensor_edges", 2)
+
+    def compute(self, head: HeadModel) -> NDArray[Any]:
+        """See the class."""
+        return self.edges(head)
+
+
+#: A usual distance of neighbouring electrodes, m: brings the distances of a graph to order one.
+SENSOR_SPACING = 0.05
+
+
+@dataclass(frozen=True)
+class SensorEdgeFeatures(_Nearest, HeadInput):
+    """What the edges of `SensorGraph` carry ``(E, 2)``, no unit, in the same order.
+
+    The distance over 5 cm, and the correlation of the whitened lead field of the two electrodes:
+    how alike they see the sources, -1 to 1.
+    """
+
+    axes: ClassVar[Axes] = ("sensor_edges", 2)
+
+    def compute(self, head: HeadModel) -> Array:
+        """See the class."""
+        sender, receiver = self.edges(head).T
+        offset = head.sensor_pos[sender] - head.sensor_pos[receiver]
+        gain = whitener(head.noise_cov) @ head.leadfield
+        gain /= np.linalg.norm(gain, axis=1, keepdims=True)
+        correlation = (gain[sender] * gain[receiver]).sum(axis=1)
+        return np.stack([np.linalg.norm(offset, axis=1) / SENSOR_SPACING, correlation], axis=1)

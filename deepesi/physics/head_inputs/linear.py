@@ -28,8 +28,9 @@ class Gain(HeadInput):
 class LinearInverse(HeadInput):
     """Kernels ``(L, D, C)``, A m per V, of one linear inverse at ``L`` signal-to-noise ratios.
 
-    dSPM and sLORETA are statistics; here they are multiplied by one number, the mean factor by
-    which they were divided, so that the maps keep their shape and get the unit A m.
+    Of fixed or free orientation as the head's. dSPM and sLORETA are statistics; here they are
+    multiplied by one number, the mean factor by which they were divided, so that the maps keep
+    their shape and get the unit A m.
 
     Attributes:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
@@ -50,25 +51,15 @@ class LinearInverse(HeadInput):
         return (self.n_steps, "dipoles", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``.
-
-        Raises:
-            ValueError: The head has free orientation.
-
-        """
-        if head.space.n_orient != 1:
-            raise ValueError(
-                f"LinearInverse: the head has {head.space.n_orient} orientations per source, these "
-                "kernels are for fixed orientation. Use a head with n_orient=1, or leave these "
-                "baselines out (baselines=[])."
-            )
+        """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``."""
         return np.stack([self._kernel(head, step) for step in range(self.n_steps)])
 
     def _kernel(self, head: HeadModel, step: int) -> Array:
         lambda2 = 10 ** (-(self.snr_db_low + step * self.snr_db_step) / 10)
-        kernel = linear_inverse(head.leadfield, head.noise_cov, lambda2, self.method)
+        problem = head.leadfield, head.noise_cov, lambda2
+        kernel = linear_inverse(*problem, self.method, head.space.n_orient)
         if self.method in ("MNE", "eLORETA"):
             return kernel
-        current = linear_inverse(head.leadfield, head.noise_cov, lambda2, "MNE")
+        current = linear_inverse(*problem, "MNE", head.space.n_orient)
         norm = np.linalg.norm(current, axis=1) / np.linalg.norm(kernel, axis=1)
         return kernel * norm.mean()

@@ -1,0 +1,90 @@
+"""Transport: how far the activity of the estimate lies from that of the truth."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepesi.contracts import Batch, Estimate
+from deepesi.losses.base import LossTerm, source_norms
+from deepesi.physics.head_inputs import SourcePositions
+
+#: Added to every magnitude of an estimate, as a fraction of the largest true one: an estimate of
+#: zero becomes the uniform map, as in `deepesi.metrics.functional.nemd`, and gradients stay finite.
+BACKGROUND = 1e-5
+
+
+class EnergyDistance(LossTerm):
+    r"""``(2 p̂ᵀ D p − p̂ᵀ D p̂ − pᵀ D p) / (2 uᵀ D p − uᵀ D u − pᵀ D p)`` (no unit).
+
+    Squared energy distance of the normalized maps ``p̂`` and ``p`` (magnitudes per source,
+    `contracts.magnitude`, over their sum), ``D`` the Euclidean distances of the sources, over that
+    of the uniform map ``u``. A surrogate of the normalized earth mover's distance without its
+    linear program: between two points it is twice their distance, as the earth mover's is once;
+    0 only where the maps agree; 1 for the uniform map and for an estimate of zero. Unlike it, an
+    estimate that mixes the truth with a share ``a`` of the uniform map scores ``a²``, not ``a``:
+    a faint haze over the cortex is hardly seen, so use it beside a term that sees it. Blind to
+    scale and sign.
+
+    Costs one product ``(B, S) @ (S, S)`` forward and one backward, and one for the truth.
+
+    Source: Székely & Rizzo 2013, doi:10.1016/j.jspi.2013.03.018; as a loss on maps Feydy et al.
+    2019, arXiv:1810.08278.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = SourcePositions()
+        self.head_inputs = (self.positions,)
+
+    def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
+        """See the class."""
+        n_orient = batch.head.space.n_orient
+        places = batch.inputs[self.positions.key]
+        # The route by a matrix product would be off by 0.1 mm, for no gain in time.
+        distances = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")
+        truth = source_norms(batch.sources, n_orient)
+        found = source_norms(estimate.mean, n_orient) + BACKGROUND * truth.amax(1, keepdim=True)
+        truth, found = truth / truth.sum(1, keepdim=True), found / found.sum(1, keepdim=True)
+        return _energy(found - truth, distances) / _energy(1 / len(places) - truth, distances)
+
+
+class PeakTransport(LossTerm):
+    r"""Work to gather the activity at the true peaks, over that for the uniform map (no unit).
+
+    ``(Σ_s p̂_s d_s + ½ Σ_k |P̂_k − P_k| D_k) / mean_s d_s`` with ``p̂`` the normalized map of the
+    estimate, ``d_s`` the distance of source ``s`` to the nearest true peak ``k``, ``P̂_k`` and
+    ``P_k`` what of estimate and truth lies nearest to peak ``k``, and ``D_k`` its mean distance to
+    the other peaks. The first term is linear in the map: its minimum given the data is no blurred
+    posterior mean but everything at the place of least expected distance, as the localization
+    error wants it, and the normalized earth mover's distance nearly so. Blind to scale, sign and
+    the extent of a patch; use it beside a supervised term.
+
+    Source: ours; the minimum of an expected distance, e.g. Berger 1985,
+    doi:10.1007/978-1-4757-4286-2, and transport to given sinks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = SourcePositions()
+        self.head_inputs = (self.positions,)
+
+    def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
+        """See the class."""
+        n_orient = batch.head.space.n_orient
+        places, peaks = batch.inputs[self.positions.key], batch.scene.peaks
+        truth = source_norms(batch.sources, n_orient)
+        found = source_norms(estimate.mean, n_orient) + BACKGROUND * truth.amax(1, keepdim=True)
+        truth, found = truth / truth.sum(1, keepdim=True), found / found.sum(1, keepdim=True)
+        present, at = peaks >= 0, places[peaks.clamp_min(0)]
+        to_peak = (at[:, :, None] - places).square().sum(3).sqrt()
+        nearest, cell = torch.where(present[..., None], to_peak, torch.inf).min(1)
+        surplus = torch.zeros_like(at[..., 0]).scatter_add(1, cell, found - truth).abs()
+        between = (at[:, :, None] - at[:, None]).square().sum(3).sqrt() * present[:, None]
+        others = (present.sum(1, keepdim=True) - 1).clamp_min(1)
+        imbalance = 0.5 * (surplus * between.sum(2) / others).sum(1)
+        return ((found * nearest).sum(1) + imbalance) / nearest.mean(1)
+
+
+def _energy(difference: Float[Tensor, "B S"], distances: Float[Tensor, "S S"]) -> Tensor:
+    """``−dᵀ D d`` per example ``(B,)``: not negative for differences that sum to zero."""
+    return -(difference @ distances * difference).sum(1)

@@ -1,0 +1,437 @@
+"""Electrode GNN: electrodes exchange messages on the scalp, source tokens attend to them."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
+
+from deepesi.contracts import Estimate, InverseModel
+from deepesi.operators import spread_patches
+from deepesi.physics.head_inputs import (
+    PatchMoments,
+    PatchPairs,
+    PatchShares,
+    PatchTopographies,
+    SensorEdgeFeatures,
+    SensorGraph,
+    SensorPositions,
+    SourceNormals,
+    SourcePositions,
+    SourceUnit,
+    Whitener,
+)
+
+#: Brings positions in the head frame (m) to order one.
+HEAD_SIZE = 0.1
+#: Whitened power that keeps logarithms of silence finite.
+QUIET = 1e-2
+
+
+class _Head(NamedTuple):
+    """What a head gives, the same for every example of a batch; nodes come first everywhere."""
+
+    rows: Float[Tensor, "KD C"]  # unit topographies of the patches
+    moments: Float[Tensor, "K S O O"]  # total moment that projects as each, in source units
+    tokens: Float[Tensor, "S n"]  # position, normal, log of the moments
+    electrodes: Float[Tensor, "C 4"]  # position, log of the sensitivity
+    visible: Float[Tensor, "S C"]  # how strongly an electrode sees the patches of a token
+    edges: Int[Tensor, "E 2"]
+    edge_features: Float[Tensor, "E 2"]
+
+
+class _Place(NamedTuple):
+    """One place of activity: a distribution over patches, and what it explains."""
+
+    fit: Float[Tensor, "C B T"]  # whitened potential
+    weights: Float[Tensor, "K S B"]  # probability of every patch; the rest is "nothing there"
+    matched: Float[Tensor, "K S O B T"]  # amplitude of every patch's topographies if it is the one
+
+
+class SignedAttention(MessagePassing):
+    r"""GATv2 attention from electrode to electrode, over states and signals.
+
+    ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` follows from the states ``x``, which
+    do not change sign with the EEG. The signals ``s``, which do, are only added up with these
+    weights and mixed, so what leaves is odd in them.
+
+    Args:
+        n_states: Features ``F`` of a state.
+        n_signals: Signals ``Q`` that arrive.
+        n_out: Signals that leave.
+        n_heads: Heads ``A``.
+
+    """
+
+    def __init__(self, n_states: int, n_signals: int, n_out: int, n_heads: int) -> None:
+        super().__init__(aggr="add", node_dim=0)
+        self.key = nn.Linear(n_states, n_states)
+        self.query = nn.Linear(n_states, n_states, bias=False)
+        self.edge = nn.Linear(2, n_states, bias=False)
+        self.score = nn.Linear(n_states, n_heads, bias=False)
+        self.states = nn.Linear(n_heads * n_states, n_states)
+        self.signals = nn.Linear((n_heads + 1) * n_signals, n_out, bias=False)
+        nn.init.normal_(self.signals.weight, std=1e-2)  # start from the recording as it is
+
+    def forward(
+        self,
+        states: Float[Tensor, "C B F"],
+        signals: Float[Tensor, "C B T Q"],
+        edges: Int[Tensor, "E 2"],
+        features: Float[Tensor, "E 2"],
+    ) -> tuple[Float[Tensor, "C B F"], Float[Tensor, "C B T out"]]:
+        """New states, and what the signals of an electrode and its neighbours mix to."""
+        sender, receiver = edges.unbind(1)
+        hidden = self.key(states)[sender] + self.query(states)[receiver]
+        scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
+        weights = softmax(scores, receiver, num_nodes=states.shape[0])
+        heard = self.propagate(edges.T, weights=weights, value=states).flatten(2)
+        summed = self.propagate(edges.T, weights=weights, value=signals.flatten(2))
+        by_head = summed.unflatten(3, signals.shape[2:]).transpose(2, 3).flatten(3)
+        mixed = self.signals(torch.cat([by_head, signals], dim=3))
+        return states + self.states(functional.relu(heard)), mixed
+
+    def message(self, weights: Tensor, value_j: Tensor) -> Tensor:
+        """Every head's share ``(E, B, A, ...)`` of what the sender has."""
+        return weights[..., None] * value_j[:, :, None]
+
+
+class CrossAttention(nn.Module):
+    """What the source tokens read from the states of the electrodes.
+
+    The weights follow from the places of both and the lead field between them, not from the
+    recording, so a batch shares them.
+
+    Args:
+        n_token: Features of a token.
+        n_states: Features of a state.
+        hidden: Features ``H`` that are read.
+        n_heads: Heads, a divisor of `hidden`.
+
+    """
+
+    def __init__(self, n_token: int, n_states: int, hidden: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Linear(n_token, hidden)
+        self.key = nn.Linear(4, hidden, bias=False)
+        self.value = nn.Linear(n_states, hidden, bias=False)
+        self.visibility = nn.Parameter(torch.ones(n_heads, 1, 1))
+
+    def forward(self, head: _Head, states: Float[Tensor, "C B F"]) -> Float[Tensor, "H S B"]:
+        """Attention of every token over all electrodes."""
+        query = self.query(head.tokens).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
+        key = self.key(head.electrodes).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
+        scores = query @ key / math.sqrt(query.shape[2]) + self.visibility * head.visible
+        value = self.value(states).unflatten(2, (self.n_heads, -1)).permute(2, 0, 3, 1)
+        read = torch.softmax(scores, dim=2) @ value.flatten(2)
+        return read.unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 1)
+
+
+class Evidence(nn.Module):
+    """Where one place of activity is, given how well the patches around every source explain it.
+
+    Args:
+        n_radii: Radii ``K`` of the patches.
+        n_token: Features of a token.
+        hidden: Width ``H``.
+
+    """
+
+    #: Numbers that describe a recording.
+    N_RECORDING = 6
+
+    def __init__(self, n_radii: int, n_token: int, hidden: int) -> None:
+        super().__init__()
+        self.of_patches = nn.Linear(4 * n_radii, hidden, bias=False)
+        self.of_token = nn.Linear(n_token, hidden, bias=False)
+        self.of_recording = nn.Linear(self.N_RECORDING, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.score = nn.Linear(hidden, n_radii)
+        self.temperature = nn.Linear(self.N_RECORDING, 1)
+        self.presence = nn.Linear(hidden + self.N_RECORDING, 1)
+        self.memory = nn.Parameter(torch.tensor(0.5))
+        self.mismatch = nn.Parameter(torch.tensor(-2.5))
+        # Start from the likelihood alone, sure that there is something to find.
+        nn.init.normal_(self.score.weight, std=1e-2)
+        for layer in (self.temperature, self.presence):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.temperature.bias)
+        nn.init.constant_(self.presence.bias, 2.0)
+
+    def forward(
+        self,
+        energy: Float[Tensor, "K S B"],
+        weights: Float[Tensor, "2 K S B"],
+        power: Float[Tensor, "2 B"],
+        n_channels: int | torch.SymInt,
+        n_times: Float[Tensor, ""],
+        tokens: Float[Tensor, "S n"],
+        read: Float[Tensor, "H S B"],
+    ) -> tuple[Float[Tensor, "K S B"], Float[Tensor, "H S B"]]:
+        """Probability of every patch, and the features behind it.
+
+        Args:
+            energy: Of the matched filters, mean over samples, in units of the noise.
+            weights: Of this place before, and the sum of the other places'.
+            power: Of the recording, and of what the other places leave; sum over channels.
+            n_channels: Electrodes.
+            n_times: Samples of the window.
+            tokens: Of the sources.
+            read: By the tokens from the electrodes.
+
+        """
+        share = energy / (power[1] + QUIET)
+        best = share.detach().amax((0, 1))
+        unexplained = (1 - best) * power[1] / n_channels
+        powers = torch.cat([power / n_channels, unexplained[None]])
+        rest = torch.stack([best, (best * power[1]).log1p() / 3, n_times.log().expand_as(best)])
+        recording = torch.cat([(powers + QUIET).log(), rest]).T
+        chance = (weights * (weights.shape[1] * weights.shape[2])).log1p() / 3
+        patches = torch.cat([3 * share, energy.log1p() / 3, chance.flatten(0, 1)])
+        hidden = torch.tensordot(self.of_patches.weight, patches, 1) + read
+        hidden = hidden + self.of_token(tokens).T[:, :, None]
+        hidden = functional.relu(hidden + self.of_recording(recording).T[:, None])
+        hidden = functional.relu(_nodes_first(self.second, hidden))
+        # Half the energy, were the patch alone, its lead field right and the noise white. What it
+        # leaves beyond the noise, and a share of the power, count as errors that samples have in
+        # common; and neighbouring samples say the same twice.
+        frames = n_times**self.memory
+        error = functional.relu(unexplained - 1)
+        error = error + functional.softplus(self.mismatch) * power[0] / n_channels
+        slope = 0.5 * frames / (1 + frames * error) * self.temperature(recording)[:, 0].exp()
+        score = _nodes_first(self.score, hidden) + slope * energy
+        posterior = torch.softmax(score.flatten(0, 1), dim=0).unflatten(0, energy.shape[:2])
+        pooled = (hidden * posterior.sum(0)).sum(1).T
+        presence = torch.sigmoid(self.presence(torch.cat([pooled, recording], dim=1)))
+        return posterior * presence[:, 0], hidden
+
+
+def _nodes_first(layer: nn.Linear, values: Float[Tensor, "n S B"]) -> Float[Tensor, "m S B"]:
+    """A linear layer over the first axis, so that batches stay contiguous."""
+    return torch.tensordot(layer.weight, values, 1) + layer.bias[:, None, None]
+
+
+class ElectrodeGNN(InverseModel):
+    r"""Graph network over electrodes whose decoder explains the recording place by place.
+
+    Electrodes are nodes. A node carries signals (what temporal convolutions make of its whitened
+    EEG, and what each place of activity found so far explains of it) and a state (its position, how
+    strongly it sees sources, the logarithms of its signals' powers). Blocks of `SignedAttention`
+    on the scalp turn them into a correction of what is left to explain. Sources are tokens
+    (position, normal, moments); they attend to the electrodes twice: to the signals with the lead
+    field of the patches around them as weights, which is the matched filter, and to the states
+    with learned weights, `CrossAttention`. From both `Evidence` says how probable every patch is.
+    The expected patch is taken off the recording before the next place is sought, and after all
+    places have been, each is sought again given the others.
+
+    The estimate is the mean over patches: it changes sign with the EEG, follows any montage and
+    source space, and takes a window as a whole. With the default sizes 3,284 weights, with
+    `heteroscedastic` 34 more.
+
+    Args:
+        n_places: Places of activity ``M`` sought; a posterior may still be split between more.
+        n_rounds: How often each is sought.
+        n_blocks: Blocks of attention among electrodes, shared by the rounds.
+        n_neighbours: Nearest electrodes each is joined to.
+        n_heads: Heads of every attention, a divisor of `hidden`.
+        hidden: Width of states and tokens.
+        n_signals: Temporal filters ``Q``.
+        kernel_size: Samples of a filter, odd.
+        smallest: Radius of the smallest patches, m.
+        largest: Radius of the largest patches, m.
+        n_radii: Radii ``K`` in between.
+        heteroscedastic: Also give a standard deviation: the spread of the mean over patches, scaled
+            by what is learned with a loss that asks for it (``loss=uncertainty``).
+
+    Raises:
+        ValueError: A size is not positive, the heads do not divide the width, the kernel is even,
+            or the radii are not in order.
+
+    Source: attention among electrodes is GATv2, Brody et al. 2022, arXiv:2105.14491. Ours deviates:
+    weights see only what does not change sign with the EEG and signals are only added up, hence
+    the odd network. Seeking each source again given the others is alternating projection, Adler et
+    al. 2024, doi:10.1016/j.bspc.2023.105796; ours keeps a learned posterior over patches where
+    that keeps the best dipole.
+
+    """
+
+    bound_to_space = False
+
+    def __init__(
+        self,
+        n_places: int = 3,
+        n_rounds: int = 2,
+        n_blocks: int = 1,
+        n_neighbours: int = 6,
+        n_heads: int = 4,
+        hidden: int = 16,
+        n_signals: int = 4,
+        kernel_size: int = 5,
+        smallest: float = 0.010,
+        largest: float = 0.025,
+        n_radii: int = 3,
+        heteroscedastic: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "n_places": n_places, "n_rounds": n_rounds, "n_blocks": n_blocks,
+            "n_neighbours": n_neighbours, "n_heads": n_heads, "hidden": hidden,
+            "n_signals": n_signals, "kernel_size": kernel_size, "n_radii": n_radii,
+        }  # fmt: skip
+        if min(sizes.values()) < 1:
+            raise ValueError(f"ElectrodeGNN: all sizes must be 1 or more, got {sizes}.")
+        if hidden % n_heads or kernel_size % 2 == 0:
+            raise ValueError(
+                "ElectrodeGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
+                f"hidden={hidden}, n_heads={n_heads}, kernel_size={kernel_size}."
+            )
+        if not 0 < smallest <= largest:
+            raise ValueError(
+                "ElectrodeGNN: radii must be positive and in order, in m (10 mm is 0.010), got "
+                f"smallest={smallest}, largest={largest}."
+            )
+        radii, reach = (smallest, largest, n_radii), n_neighbours
+        self.whitener, self.unit, self.electrodes = Whitener(), SourceUnit(), SensorPositions()
+        self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
+        self.positions, self.normals = SourcePositions(), SourceNormals()
+        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.head_inputs = (
+            self.whitener, self.unit, self.electrodes, self.graph, self.edge_features,
+            self.positions, self.normals, self.topographies, self.moments, self.pairs, self.shares,
+        )  # fmt: skip
+        self.n_places, self.n_rounds = n_places, n_rounds
+        every, n_token = n_signals + n_places, 6 + n_radii
+        centre = kernel_size // 2
+        self.window = nn.Conv1d(1, n_signals, kernel_size, padding=centre, bias=False)
+        # Snapshots only ever train the centre of the filters; the rest must not be noise then.
+        nn.init.zeros_(self.window.weight)
+        nn.init.normal_(self.window.weight[:, :, centre])
+        self.embed = nn.Linear(5 + every, hidden)
+        leaving = [every] * (n_blocks - 1) + [n_places]
+        self.blocks = nn.ModuleList(SignedAttention(hidden, every, n, n_heads) for n in leaving)
+        self.cross = CrossAttention(n_token, hidden, hidden, n_heads)
+        self.evidence = Evidence(n_radii, n_token, hidden)
+        self.spread = nn.Linear(hidden, 2) if heteroscedastic else None
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Seek place after place, a few rounds; add up what they are expected to be."""
+        head = self._head(inputs)
+        white = (inputs[self.whitener.key] @ eeg).transpose(0, 1)
+        n_radii, n_sources, n_orient = head.moments.shape[:3]
+        unknown = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
+        places = [_Place(torch.zeros_like(white), unknown[:, :, 0, :, 0], unknown)] * self.n_places
+        for _ in range(self.n_rounds):
+            read, corrections = self._listen(white, places, head)
+            for number in range(self.n_places):
+                correction = corrections[..., number]
+                places[number], hidden = self._seek(number, places, white + correction, head, read)
+        return self._expect(places, hidden, white, head, inputs)
+
+    def _head(self, inputs: dict[str, Tensor]) -> _Head:
+        """The graph's geometry, whatever the recording."""
+        topographies, moments = inputs[self.topographies.key], inputs[self.moments.key]
+        n_channels, n_orient = topographies.shape[2], moments.shape[2]
+        moments = (moments / inputs[self.unit.key]).unflatten(1, (-1, n_orient))
+        position, sensors = inputs[self.positions.key], inputs[self.electrodes.key]
+        seen = topographies.square() * n_channels
+        return _Head(
+            rows=topographies.flatten(0, 1),
+            moments=moments,
+            tokens=torch.cat(
+                [
+                    position / HEAD_SIZE,
+                    inputs[self.normals.key],
+                    0.5 * moments.square().sum((2, 3)).log().T,
+                ],
+                dim=1,
+            ),
+            electrodes=torch.cat([sensors / HEAD_SIZE, seen.mean((0, 1)).log()[:, None]], dim=1),
+            visible=seen.unflatten(1, (-1, n_orient)).sum(2).mean(0).sqrt(),
+            edges=inputs[self.graph.key],
+            edge_features=inputs[self.edge_features.key],
+        )
+
+    def _listen(
+        self, white: Float[Tensor, "C B T"], places: list[_Place], head: _Head
+    ) -> tuple[Float[Tensor, "H S B"], Float[Tensor, "C B T M"]]:
+        """Messages among electrodes: what the tokens read, what to correct for each place."""
+        filtered = self.window(white.flatten(0, 1)[:, None]).unflatten(0, white.shape[:2])
+        signals = torch.cat([filtered, torch.stack([place.fit for place in places], dim=2)], dim=2)
+        loud = (white.square().mean((0, 2)) + QUIET).log()[:, None]
+        local = (signals.square().mean(3) + QUIET).log() - loud
+        everywhere = head.electrodes[:, None].expand(-1, local.shape[1], -1)
+        loud = loud.expand_as(local[..., :1])
+        states, signals = self.embed(torch.cat([everywhere, loud, local], 2)), signals.mT
+        for block in self.blocks[:-1]:
+            states, change = block(states, signals, head.edges, head.edge_features)
+            signals = signals + change
+        states, corrections = self.blocks[-1](states, signals, head.edges, head.edge_features)
+        return self.cross(head, states), corrections
+
+    def _seek(
+        self,
+        number: int,
+        places: list[_Place],
+        heard: Float[Tensor, "C B T"],
+        head: _Head,
+        read: Float[Tensor, "H S B"],
+    ) -> tuple[_Place, Float[Tensor, "H S B"]]:
+        """Find one place in what the others leave of the recording."""
+        others = places[:number] + places[number + 1 :]
+        left = heard - sum((place.fit for place in others), torch.zeros_like(heard))
+        taken = sum((p.weights for p in others), torch.zeros_like(places[number].weights))
+        n_radii, _, n_orient = head.moments.shape[:3]
+        matched = (head.rows @ left.flatten(1)).unflatten(0, (n_radii, -1, n_orient))
+        matched = matched.unflatten(3, left.shape[1:])
+        weights, hidden = self.evidence(
+            matched.square().sum(2).mean(3),
+            torch.stack([places[number].weights, taken]),
+            torch.stack([heard.square().mean(2).sum(0), left.square().mean(2).sum(0)]),
+            left.shape[0],
+            torch.ones_like(left[0, 0]).sum(),
+            head.tokens,
+            read,
+        )
+        expected = (weights[:, :, None, :, None] * matched).flatten(0, 2).flatten(1)
+        fit = (head.rows.T @ expected).unflatten(1, left.shape[1:])
+        return _Place(fit, weights, matched), hidden
+
+    def _expect(
+        self,
+        places: list[_Place],
+        hidden: Float[Tensor, "H S B"],
+        white: Float[Tensor, "C B T"],
+        head: _Head,
+        inputs: dict[str, Tensor],
+    ) -> Estimate:
+        """Mean over the patches and, if asked for, the standard deviation."""
+        pairs, shares, unit = (inputs[i.key] for i in (self.pairs, self.shares, self.unit))
+
+        def moments(amplitudes: Float[Tensor, "K S O B T"]) -> Float[Tensor, "K S O B T"]:
+            return torch.einsum("ksop,ksobt->kspbt", head.moments, amplitudes)
+
+        def dipoles(values: Float[Tensor, "S O B T"]) -> Float[Tensor, "B D T"]:
+            return values.flatten(0, 1).transpose(0, 1) * unit
+
+        chances = [place.weights[:, :, None, :, None] for place in places]
+        if self.spread is None:
+            parts = [c * place.matched for c, place in zip(chances, places, strict=True)]
+            total = moments(sum(parts[1:], parts[0]))
+            return Estimate(dipoles(spread_patches(total, pairs, shares)))
+        # Of every place on its own: places are independent, so their variances add up.
+        fitted = [moments(place.matched) for place in places]
+        parts = [c * m for c, m in zip(chances, fitted, strict=True)]
+        means = spread_patches(torch.stack(parts, dim=2), pairs, shares)
+        squares = [part * m for part, m in zip(parts, fitted, strict=True)]
+        second = spread_patches(sum(squares[1:], squares[0]), pairs, shares.square())
+        variance = (second - means.square().sum(1)).clamp_min(0)
+        scale, floor = _nodes_first(self.spread, hidden)[:, :, None, :, None]
+        noise = white.square().mean((0, 2)).add(QUIET).sqrt()[:, None]
+        std = scale.exp() * (variance + QUIET**2).sqrt() + functional.softplus(floor - 3) * noise
+        return Estimate(dipoles(means.sum(1)), dipoles(std))

@@ -1,0 +1,286 @@
+"""Unrolled ISTA: sparse coding of the scalp potential with patches of cortex, in learned steps."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deepesi.contracts import Estimate, InverseModel
+from deepesi.operators import spread_patches
+from deepesi.physics.head_inputs import (
+    PatchMoments,
+    PatchPairs,
+    PatchSensitivities,
+    PatchShares,
+    PatchTopographies,
+    Preconditioners,
+    SourceUnit,
+    Whitener,
+)
+
+#: A threshold leaves this share of the largest group, so that no estimate vanishes in training.
+SPARED = 0.05
+#: Largest log factor that a patch may have on its step and threshold.
+LARGEST_FACTOR = 3.0
+#: Least energy; by `clamp_min`, as the exporter drops the addition of so little.
+TINY = 1e-12
+
+
+class UnrolledISTA(InverseModel):
+    r"""``x ← shrink(y + Gᵀ W_k (v − G y), λ_k)``, ``y ← x + m_k (x − x_before)``, for each step k.
+
+    ``v`` is the whitened potential, ``G`` the whitened topographies of patches of a few radii
+    around every source (unit norm), ``x`` their coefficients. The moments of the patches, spread
+    over their sources, are the estimate.
+
+    Untrained it is FISTA with the step ``1 / ‖G‖²``: with many steps it minimizes ``½‖v − G x‖² +
+    λ Σ_g ‖x_g‖``, ``λ = threshold · max_g ‖Gᵀ_g v‖``: the LASSO over patches where orientation is
+    fixed and there is one sample. A group ``g`` is a patch: its orientations and, with
+    `group_time`, all samples of the window share one threshold (ℓ21). With ``n_radii=1`` and
+    ``smallest=largest=0.001`` every patch is one source, and ``G`` the lead field.
+
+    Learned, and before training as in FISTA or without effect:
+
+    - per step: its size, threshold and momentum, the weights of a few analytic preconditioners
+      ``W_k = Σ_l w_kl M_l`` (the first is plain gradient descent), and how far the threshold
+      follows the largest coefficient of that step instead of ``max ‖Gᵀ_g v‖``;
+    - a perceptron that shifts all but the momentum with the whitened power, the SNR of a recording;
+    - a perceptron, one for all steps, sources and heads, that gives every patch a factor on its
+      step and on its threshold. It sees how much of the residual the patch explains, alone and
+      beside the best patch, its coefficient, how well the preconditioner shows it, the power and
+      the misfit: sizes without sign, so a sign flip of the data flips the estimate.
+
+    Nothing belongs to a montage, a head or a source space. By default 1,741 weights. In training,
+    memory grows with steps times patches times examples times samples.
+
+    Args:
+        n_steps: Number of steps.
+        threshold: ``λ`` before training, as a fraction of the ``λ`` that gives zero; below 0.9.
+        group_time: Whether the samples of a window share one support; otherwise each sample is
+            inverted on its own.
+        smallest: Smallest radius of a patch, m.
+        largest: Largest radius, m.
+        n_radii: Number of radii.
+        n_levels: Number of preconditioners.
+        hidden: Hidden units of each perceptron.
+        heteroscedastic: Also give a standard deviation per dipole and sample. It is learned only
+            with a loss that asks for it (``loss=uncertainty``).
+
+    Raises:
+        ValueError: A size is not positive, or the threshold or a radius is out of its range.
+
+    Source: Daubechies et al. 2004, doi:10.1002/cpa.20042 (ISTA); Beck & Teboulle 2009,
+    doi:10.1137/080716542 (FISTA); Gregor & LeCun 2010, ICML (LISTA: learned steps); Liu et al.
+    2019, ICLR (ALISTA: an analytic matrix, step size and threshold learned); Gramfort et al. 2012,
+    doi:10.1088/0031-9155/57/7/1937 (ℓ21 over orientation and time for EEG). Ours deviates: the
+    lead field is an input where LISTA learns it; the dictionary is one of patches; preconditioners
+    are ridge inverses in sensor space; thresholds follow coefficients, power and patches.
+
+    """
+
+    bound_to_space = False
+
+    def __init__(
+        self,
+        n_steps: int = 8,
+        threshold: float = 0.1,
+        group_time: bool = True,
+        smallest: float = 0.010,
+        largest: float = 0.025,
+        n_radii: int = 3,
+        n_levels: int = 4,
+        hidden: int = 16,
+        heteroscedastic: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {"n_steps": n_steps, "n_radii": n_radii, "n_levels": n_levels, "hidden": hidden}
+        if min(sizes.values()) < 1:
+            raise ValueError(f"UnrolledISTA: all sizes must be 1 or more, got {sizes}.")
+        if not 0 < threshold < 0.9:
+            raise ValueError(
+                f"UnrolledISTA: threshold must lie between 0 and 0.9, got {threshold}. It is a "
+                "fraction of the threshold from which on every estimate is zero."
+            )
+        if not 0 < smallest <= largest <= 0.1:
+            raise ValueError(
+                "UnrolledISTA: radii must be positive, in order and at most 0.1 m, got "
+                f"smallest={smallest}, largest={largest}. They are in metres (10 mm is 0.010)."
+            )
+        self.n_steps, self.group_time, self.n_radii = n_steps, group_time, n_radii
+        radii = (smallest, largest, n_radii)
+        self.whitener, self.unit = Whitener(), SourceUnit()
+        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.levels = Preconditioners(*radii, n_levels)
+        self.sensitivities = PatchSensitivities(*radii, n_levels)
+        self.head_inputs = (
+            self.whitener, self.topographies, self.moments, self.pairs, self.shares, self.levels,
+            self.sensitivities, *((self.unit,) if heteroscedastic else ()),
+        )  # fmt: skip
+
+        # Per step: log step, log threshold, how far it follows, log sharpness, weights of levels.
+        self.plan = nn.Parameter(torch.zeros(n_steps, 4 + n_levels))
+        with torch.no_grad():
+            self.plan[:, 1] = math.log(threshold)
+            self.plan[:, 4] = 1.0
+        self.momentum = nn.Parameter(fista_momentum(n_steps - 1))
+        self.of_power = nn.Sequential(
+            nn.Linear(2, hidden), nn.GELU(), nn.Linear(hidden, self.plan.numel())
+        )
+        self.see_patches = nn.Linear(5 * n_radii + 3, hidden)
+        self.of_step = nn.Parameter(torch.zeros(n_steps, hidden))
+        self.of_patches = nn.Linear(hidden, 2 * n_radii)
+        for last in (self.of_power[2], self.of_patches):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.of_std = nn.Linear(hidden, 2) if heteroscedastic else None
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Invert whole windows, or each sample on its own."""
+        if self.group_time:
+            return self._invert(eeg, inputs)
+        n_examples, _, n_times = eeg.shape
+        mean, std = self._invert(eeg.transpose(1, 2).flatten(0, 1)[..., None], inputs)
+
+        def joined(frames: Tensor) -> Tensor:
+            return frames.reshape(n_examples, n_times, -1).transpose(1, 2)
+
+        return Estimate(joined(mean), None if std is None else joined(std))
+
+    def _invert(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        code, hidden = self.encode(eeg, inputs)
+        # Coefficients of the orthonormal columns of a patch, as moments along its orientations.
+        moments = inputs[self.moments.key].unflatten(1, (-1, code.shape[2]))
+        oriented = torch.einsum("rspo,rspbt->rsobt", moments, code)
+        mean = spread_patches(oriented, inputs[self.pairs.key], inputs[self.shares.key])
+        mean = mean.permute(2, 0, 1, 3)  # (B, S, O, T)
+        if self.of_std is None:
+            return Estimate(mean.flatten(1, 2))
+        floor, share = functional.softplus(_columns(self.of_std, hidden))
+        unit = inputs[self.unit.key]
+        std = unit * floor.T[..., None, None] + share.T[..., None, None] * mean.abs()
+        return Estimate(mean.flatten(1, 2), std.flatten(1, 2))
+
+    def encode(
+        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> tuple[Float[Tensor, "R S O B T"], Float[Tensor, "H S B"]]:
+        """Coefficients ``x`` of the patches (no unit), and what was last seen of every source."""
+        n_orient = inputs[self.moments.key].shape[2]
+        problem = _Problem(
+            white=(inputs[self.whitener.key] @ eeg).transpose(0, 1).flatten(1),
+            atoms=inputs[self.topographies.key].flatten(0, 1),
+            levels=inputs[self.levels.key],
+            sensitivities=inputs[self.sensitivities.key],
+            groups=(self.n_radii, -1, n_orient, eeg.shape[0], eeg.shape[2]),
+        )
+        white = problem.white
+        power = problem.power(white, white)
+        loudness = 0.3 * torch.stack([power.log(), (power / white.shape[0]).log()])
+        plan = self.plan + self.of_power(loudness.T).unflatten(1, self.plan.shape)
+        code = ahead = before = problem.grouped(torch.zeros_like(problem.atoms @ white))
+        shown = shown_ahead = shown_before = torch.zeros_like(white)
+        for step in range(self.n_steps):
+            log_step, log_threshold, follow, log_sharpness = plan[:, step, :4].unbind(1)
+            weights = plan[:, step, 4:].T
+            if step > 0:
+                ahead = code + self.momentum[step - 1] * (code - before)
+                shown_ahead = shown + self.momentum[step - 1] * (shown - shown_before)
+            residual = white - shown_ahead
+            eased = problem.precondition(residual, weights)
+            gradient = problem.grouped(problem.atoms @ eased)
+            if step == 0:
+                loudest = energy(gradient).amax((0, 1)).sqrt()
+
+            misfit = problem.power(residual, eased)
+            sensitivity = problem.sensitivity(weights)
+            share = energy(gradient) / sensitivity / misfit
+            behind = power * (share.amax((0, 1)) - share)
+            of_all = torch.stack([*loudness, 0.3 * (misfit / power).log()])
+            seen = [
+                relative(share), share.sqrt(), torch.exp(-log_sharpness.exp() * behind),
+                relative(energy(code)), 0.3 * sensitivity.log(),
+                of_all[:, None].expand(-1, share.shape[1], -1),
+            ]  # fmt: skip
+            hidden = functional.gelu(
+                _columns(self.see_patches, torch.cat(seen)) + self.of_step[step, :, None, None]
+            )
+            factors = bounded(_columns(self.of_patches, hidden))
+            log_steps, log_thresholds = factors.unflatten(0, (2, self.n_radii))
+
+            moved = ahead + (log_step + log_steps).exp()[:, :, None, :, None] * gradient
+            length = energy(moved).sqrt()
+            longest = length.amax((0, 1))
+            usual = log_step + loudest.log()
+            log_threshold = log_threshold + usual + follow * (longest.log() - usual)
+            limit = torch.minimum((log_threshold + log_thresholds).exp(), (1 - SPARED) * longest)
+            before, shown_before = code, shown
+            code = moved * functional.relu(1 - limit / length)[:, :, None, :, None]
+            shown = problem.show(code)
+        return code, hidden
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A batch in whitened coordinates; columns are its samples, so one product serves them all."""
+
+    white: Float[Tensor, "C N"]
+    atoms: Float[Tensor, "A C"]
+    levels: Float[Tensor, "L C C"]
+    sensitivities: Float[Tensor, "L R S"]
+    groups: tuple[int | torch.SymInt, ...]  # radii, sources, orientations, examples, samples
+
+    def grouped(self, values: Float[Tensor, "A N"]) -> Float[Tensor, "R S O B T"]:
+        """Coefficients by patch."""
+        return values.reshape(self.groups)
+
+    def show(self, code: Float[Tensor, "R S O B T"]) -> Float[Tensor, "C N"]:
+        """The whitened potential of a code."""
+        return self.atoms.T @ code.reshape(self.atoms.shape[0], -1)
+
+    def power(self, a: Float[Tensor, "C N"], b: Float[Tensor, "C N"]) -> Float[Tensor, " B"]:
+        """Size of the inner product over channels, mean over samples."""
+        return (a * b).sum(0).reshape(self.groups[3:]).mean(1).abs().clamp_min(TINY)
+
+    def precondition(
+        self, residual: Float[Tensor, "C N"], weights: Float[Tensor, "L B"]
+    ) -> Float[Tensor, "C N"]:
+        """The weighted sum of all preconditioners."""
+        by_level = (self.levels @ residual).unflatten(2, self.groups[3:])
+        return (by_level * weights[:, None, :, None]).sum(0).flatten(1)
+
+    def sensitivity(self, weights: Float[Tensor, "L B"]) -> Float[Tensor, "R S B"]:
+        """How much of a unit coefficient the gradient shows; weights as if none were negative."""
+        return torch.einsum("lrs,lb->rsb", self.sensitivities, weights.abs()).clamp_min(TINY)
+
+
+def energy(values: Float[Tensor, "R S O B T"]) -> Float[Tensor, "R S B"]:
+    """Squared length over orientations, mean over samples."""
+    return values.square().sum(2).mean(-1).clamp_min(TINY)
+
+
+def relative(energies: Float[Tensor, "R S B"]) -> Float[Tensor, "R S B"]:
+    """Amplitudes as fractions of the largest."""
+    return (energies / energies.amax((0, 1))).sqrt()
+
+
+def bounded(values: Tensor) -> Tensor:
+    """The identity near zero, at most `LARGEST_FACTOR` in size."""
+    return LARGEST_FACTOR * torch.tanh(values / LARGEST_FACTOR)
+
+
+def _columns(layer: nn.Linear, values: Float[Tensor, "F S B"]) -> Float[Tensor, "G S B"]:
+    """A linear layer along the first axis."""
+    return torch.einsum("gf,fsb->gsb", layer.weight, values) + layer.bias[:, None, None]
+
+
+def fista_momentum(n_steps: int) -> Float[Tensor, " K"]:
+    """``(t_k - 1) / t_{k+1}``, ``t_1 = 1``, ``t_{k+1} = (1 + sqrt(1 + 4 t_k²)) / 2``."""
+    momentum, t = [], 1.0
+    for _ in range(n_steps):
+        after = (1 + math.sqrt(1 + 4 * t * t)) / 2
+        momentum.append((t - 1) / after)
+        t = after
+    return torch.tensor(momentum)

@@ -1,0 +1,104 @@
+"""Linear operators on prepared head inputs in torch, exportable, for models, baselines, losses."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+def neighbour_mean(
+    values: Float[Tensor, "S ..."], edges: Int[Tensor, "E 2"]
+) -> Float[Tensor, "S ..."]:
+    """Mean over the neighbours on the source mesh; 0 for a source without any."""
+    pairs = torch.cat([edges, edges.flip(1)])
+    degree = values.new_zeros(values.shape[0]).index_add(
+        0, pairs[:, 0], torch.ones_like(pairs[:, 0], dtype=values.dtype)
+    )
+    weight = (1 / degree.clamp_min(1)).reshape(-1, *[1] * (values.ndim - 1))
+    return torch.zeros_like(values).index_add(0, pairs[:, 0], values[pairs[:, 1]]) * weight
+
+
+def spread_patches(
+    moments: Float[Tensor, "K S ..."],
+    pairs: Int[Tensor, "P 2"],
+    shares: Float[Tensor, "P K"],
+) -> Float[Tensor, "S ..."]:
+    """Dipole moments of the sources, from total moments of patches around every source.
+
+    Args:
+        moments: By radius and centre.
+        pairs: See `deepesi.physics.head_inputs.patches.PatchPairs`.
+        shares: See `deepesi.physics.head_inputs.patches.PatchShares`.
+
+    """
+    of_centre = moments[:, pairs[:, 1]]
+    weights = shares.T.reshape(shares.shape[1], -1, *[1] * (moments.ndim - 2))
+    return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], (of_centre * weights).sum(0))
+
+
+class PatchDictionary:
+    """Filters and explains whitened recordings ``(C, T, B)`` with topographies of patches.
+
+    Args:
+        topographies: See `deepesi.physics.head_inputs.patches.PatchTopographies`.
+        n_orient: Orientations ``O`` per source.
+
+    """
+
+    def __init__(self, topographies: Float[Tensor, "K D C"], n_orient: int | torch.SymInt) -> None:
+        self.rows, self.n_orient = topographies.flatten(0, 1), n_orient
+        self.n_radii = topographies.shape[0]
+
+    def filter(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S O T B"]:
+        """Matched filters: what each topography finds in the data."""
+        found = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
+        return found.unflatten(0, (self.n_radii, -1, self.n_orient))
+
+    def explain(self, amplitudes: Float[Tensor, "K S O T B"]) -> Float[Tensor, "C T B"]:
+        """The adjoint of `filter`: the potential of patches of these amplitudes."""
+        rows = amplitudes.flatten(0, 2)
+        return (self.rows.T @ rows.flatten(1)).unflatten(1, rows.shape[1:])
+
+    def residual(
+        self, recording: Float[Tensor, "C T B"], gamma: Float[Tensor, "K S B"], n_steps: int
+    ) -> Float[Tensor, "C T B"]:
+        """``(I + Q gamma Qᵀ)⁻¹ v``: what the posterior mean under these variances leaves of ``v``.
+
+        By conjugate gradients over the whole window, so that the result follows a rotation of the
+        samples after any number of steps. The posterior mean itself is ``gamma Qᵀ`` of it.
+        """
+        solution, left, direction = torch.zeros_like(recording), recording, recording
+        size = left.square().sum((0, 1))
+        # Once converged nothing moves any more, and no gradient is divided by nothing.
+        least = 1e-7 * size + 1e-9
+        for _ in range(n_steps):
+            image = direction + self.explain(gamma[:, :, None, None] * self.filter(direction))
+            length = size / ((direction * image).sum((0, 1)) + least)
+            solution, left = solution + length * direction, left - length * image
+            size, before = left.square().sum((0, 1)), size
+            direction = left + size / (before + least) * direction
+        return solution
+
+
+#: Logarithm of the number of independent looks at a head.
+LOG_LOOKS = 6.0
+
+
+def energy_by_chance(freedom: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """What noise alone reaches: the largest of chi-squared energies of so many degrees of freedom.
+
+    About ``d + 2 sqrt(d log) + 2 log`` (Laurent & Massart 2000, doi:10.1214/aos/1015957395).
+    """
+    return freedom + 2 * (LOG_LOOKS * freedom).sqrt() + 2 * LOG_LOOKS
+
+
+def over_patches(log_weights: Float[Tensor, "K S B"]) -> Float[Tensor, "K S B"]:
+    """Softmax over all radii and places."""
+    return torch.softmax(log_weights.flatten(0, 1), dim=0).unflatten(0, log_weights.shape[:2])
+
+
+def small_linear(n_in: int, n_out: int) -> nn.Linear:
+    """A layer that starts near zero: untrained, the physics alone decides."""
+    layer = nn.Linear(n_in, n_out)
+    nn.init.normal_(layer.weight, std=1e-2)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,142 @@
+"""Patch dictionary: the topography of a patch of cortex around every source, at several radii."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from deepesi.physics.graph import neighbourhoods
+from deepesi.physics.head import HeadModel
+from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.noise import whitener
+
+
+def patch_profiles(head: HeadModel, radius: float) -> csr_array:
+    """Relative moments ``(S, S)`` of patches: row ``s`` is the one around source ``s``, sum 1.
+
+    ``exp(-d² / 2(r/2)²)`` of the geodesic distance ``d`` up to the radius ``r``, m, as the
+    generator draws them. A source without neighbours within the radius is a patch of its own.
+    """
+    positions = np.ascontiguousarray(head.source_pos, dtype=np.float64)
+    edges = np.ascontiguousarray(head.space.edges, dtype=np.int64)
+    return _profiles(positions.tobytes(), edges.tobytes(), radius)
+
+
+@functools.lru_cache(maxsize=32)  # set-ups of one head share them
+def _profiles(positions: bytes, edges: bytes, radius: float) -> csr_array:
+    points = np.frombuffer(positions).reshape(-1, 3)
+    pairs = np.frombuffer(edges, dtype=np.int64).reshape(-1, 2)
+    rows, columns, distances = neighbourhoods(points, pairs, radius)
+    weights = np.exp(-2 * (distances / radius) ** 2)
+    weights /= np.bincount(rows, weights, minlength=len(points))[rows]
+    return csr_array((weights, (rows, columns)), shape=(len(points), len(points)))
+
+
+@dataclass(frozen=True)
+class _Radii:
+    """Radii of a dictionary, evenly spaced.
+
+    Attributes:
+        smallest: Radius, m.
+        largest: Radius, m.
+        n_radii: Their number ``K``.
+
+    """
+
+    smallest: float = 0.010
+    largest: float = 0.025
+    n_radii: int = 3
+
+    @property
+    def radii(self) -> Array:
+        """The radii ``(K,)``, m."""
+        return np.linspace(self.smallest, self.largest, self.n_radii)
+
+
+def patch_topographies(head: HeadModel, radius: float) -> Array:
+    """Whitened topographies ``(S, C, O)``, 1/(A m), of patches of unit total moment."""
+    n_orient = head.space.n_orient
+    gain = whitener(head.noise_cov) @ head.leadfield
+    profiles = patch_profiles(head, radius)
+    columns = [profiles @ gain[:, o::n_orient].T for o in range(n_orient)]
+    return np.stack(columns, axis=-1)
+
+
+def inverse_root(gram: Array) -> Array:
+    """``G^(-1/2)`` of positive matrices ``(S, O, O)``; directions nobody sees stay finite."""
+    values, vectors = np.linalg.eigh(gram)
+    values = np.maximum(values, 1e-6 * values[:, -1:])
+    return np.asarray(np.einsum("sij,sj,skj->sik", vectors, 1 / np.sqrt(values), vectors))
+
+
+@dataclass(frozen=True)
+class PatchTopographies(_Radii, HeadInput):
+    """Whitened topographies of patches ``(K, D, C)``, no unit: an orthonormal set per patch.
+
+    One unit vector with fixed orientation; with free orientation three that span what the patch can
+    show, the symmetric choice, so that their order and signs follow the orientations. The squared
+    projection onto them is the matched filter's energy, chi-squared where there is only noise.
+    """
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, D, C)``."""
+        return (self.n_radii, "dipoles", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """See the class."""
+        return np.stack([self._orthonormal(patch_topographies(head, r)) for r in self.radii])
+
+    @staticmethod
+    def _orthonormal(topographies: Array) -> Array:
+        root = inverse_root(np.einsum("sco,scp->sop", topographies, topographies))
+        return np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
+
+
+@dataclass(frozen=True)
+class PatchMoments(_Radii, HeadInput):
+    """Total moments ``(K, D, O)``, A m, that project as the vectors of `PatchTopographies`."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, D, O)``."""
+        return (self.n_radii, "dipoles", "orientations")
+
+    def compute(self, head: HeadModel) -> Array:
+        """See the class."""
+        by_radius = [patch_topographies(head, r) for r in self.radii]
+        roots = [inverse_root(np.einsum("sco,scp->sop", t, t)) for t in by_radius]
+        return np.stack([root.reshape(-1, head.space.n_orient) for root in roots])
+
+
+@dataclass(frozen=True)
+class PatchPairs(_Radii, HeadInput):
+    """Pairs ``(P, 2)``: a source, and the centre of a patch of the largest radius it lies in."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(P, 2)``."""
+        return ("patch_pairs", 2)
+
+    def compute(self, head: HeadModel) -> NDArray[Any]:
+        """See the class."""
+        centres, sources = patch_profiles(head, self.largest).nonzero()
+        return np.stack([sources, centres], axis=1)
+
+
+@dataclass(frozen=True)
+class PatchShares(_Radii, HeadInput):
+    """Share ``(P, K)`` of the patch around the centre that falls to the source, per radius."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(P, K)``."""
+        return ("patch_pairs", self.n_radii)
+
+    def compute(self, head: HeadModel) -> Array:
+        """See the class."""
+        centres, sources = patch_profiles(head, self.largest).nonzero()
+        return np.stack([patch_profiles(head, r)[centres, sources] for r in self.radii], axis=1)

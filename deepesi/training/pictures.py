@@ -1,0 +1,96 @@
+"""ValidationPictures: how estimates of a few fixed examples become better, in Weights & Biases."""
+
+import io
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepesi.contracts import Batch, magnitude
+from deepesi.physics.template import DisplayMesh
+from deepesi.viz.estimate import Comparison, comparison_figure
+from deepesi.viz.page import png
+
+
+def array(values: Tensor) -> NDArray[Any]:
+    """A tensor of any device in float64."""
+    return values.detach().cpu().double().numpy()
+
+
+def comparison(
+    batch: Batch, mean: Tensor, index: int, mesh: DisplayMesh | None, title: str
+) -> Comparison:
+    """One example of a batch and its estimate ``(B, D, T)`` (A m) as arrays."""
+    head, n_orient = batch.head, batch.head.space.n_orient
+    one = slice(index, index + 1)
+    peaks = batch.scene.peaks[index].cpu().numpy()
+    return Comparison(
+        recorded=array(batch.eeg[index]),
+        explained=head.project(array(mean[index])),
+        explicable=head.project(array(batch.sources[index])),
+        true=array(magnitude(batch.sources[one], n_orient)[0]),
+        estimated=array(magnitude(mean[one].float(), n_orient)[0]),
+        peaks=peaks[peaks >= 0],
+        sensor_pos=head.sensor_pos,
+        ch_names=head.ch_names,
+        source_pos=head.source_pos,
+        mesh=mesh,
+        title=title,
+    )
+
+
+class ValidationPictures(Callback):
+    """Draws true and estimated sources and the scalp misfit after each validation.
+
+    The examples are the first of as many validation batches, or the second once these are used
+    up, and so on: each batch has another set-up.
+
+    Args:
+        logger: Where to.
+        n_examples: How many.
+        mesh: Cortex to draw on; None for projections.
+
+    Raises:
+        ValueError: A negative number of examples.
+
+    """
+
+    def __init__(self, logger: WandbLogger, n_examples: int, mesh: DisplayMesh | None) -> None:
+        if n_examples < 0:
+            raise ValueError(f"train: trainer.pictures must be 0 (none) or more, got {n_examples}.")
+        self.logger, self.n_examples, self.mesh = logger, n_examples, mesh
+        self._drawn: list[bytes] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw what this batch has to show."""
+        if not trainer.is_global_zero:
+            return
+        (n_batches,) = trainer.num_val_batches
+        for number in range(batch_idx, self.n_examples, int(n_batches)):
+            index = number // int(n_batches)
+            if index < len(batch.eeg):
+                snr_db, step = float(batch.scene.snr_db[index]), trainer.global_step
+                title = f"validation example {number + 1}, step {step}, {snr_db:.1f} dB"
+                with torch.no_grad():
+                    example = comparison(batch, outputs["mean"], index, self.mesh, title)
+                self._drawn.append(png(comparison_figure(example)))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand them over together, so that they can be leafed through by step."""
+        from PIL import Image
+
+        if self._drawn:
+            images = [Image.open(io.BytesIO(content)) for content in self._drawn]
+            self.logger.log_image("validation/examples", images)
+            self._drawn = []

@@ -1,0 +1,249 @@
+"""Deep ensembles: networks that differ by their first weights, joined by what they agree on."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from torch.nn.utils import clip_grad_norm_
+
+from deepesi.contracts import Estimate, InverseModel
+
+
+def mixture(estimates: Sequence[Estimate]) -> Estimate:
+    r"""Mean and standard deviation of a mixture in equal parts, by the law of total variance.
+
+    ``ĵ = 1/M Σ ĵ_m``,  ``σ² = 1/M Σ σ_m² + 1/M Σ (ĵ_m − ĵ)²``: what the members are unsure of
+    themselves, and how far they disagree. The second is the variance of the mixture itself, hence
+    over ``M`` and not ``M − 1``. A member that claims no uncertainty adds nothing to the first.
+
+    Args:
+        estimates: One per member, ``(B, D, T)`` each, A m.
+
+    Raises:
+        ValueError: Their numbers of dipoles differ.
+
+    """
+    # While a graph is traced, sizes are symbols that must not be compared.
+    if not torch.compiler.is_compiling():
+        sizes = [estimate.mean.shape[1] for estimate in estimates]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"ensemble: members of different source spaces: they estimate {sizes} dipoles. "
+                "Join networks that were trained on one head."
+            )
+    means = torch.stack([estimate.mean for estimate in estimates])
+    variance = means.var(dim=0, correction=0)
+    for estimate in estimates:
+        if estimate.std is not None:
+            variance = variance + estimate.std.square() / len(estimates)
+    return Estimate(means.mean(dim=0), variance.sqrt())
+
+
+class DeepEnsemble(InverseModel):
+    """Several inverse models as one: any kinds, as long as they share a source space.
+
+    Args:
+        members: At least two; trained apart (`deepesi.training.weights.load_ensemble`), or here,
+            each on its own loss.
+
+    Raises:
+        ValueError: Fewer than two members; estimates of different sizes (in `forward`).
+        TypeError: A member is no inverse model.
+
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Ours deviates: members may be of
+    different kinds and claim no uncertainty of their own; no adversarial examples in training.
+
+    """
+
+    def __init__(self, members: Sequence[InverseModel]) -> None:
+        super().__init__()
+        check_members("DeepEnsemble", members)
+        self.members = nn.ModuleList(members)
+        self.head_inputs = tuple(dict.fromkeys(d for m in members for d in m.head_inputs))
+        self.bound_to_space = any(m.bound_to_space for m in members)
+
+    def member_estimates(
+        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> list[Estimate]:
+        """What each member says."""
+        return [member(eeg, inputs) for member in self.members]
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """The mixture of what the members say."""
+        return mixture(self.member_estimates(eeg, inputs))
+
+    def compile(self, dynamic: bool | None = None) -> None:
+        """Compile the members, which is what training calls."""
+        for member in self.members:
+            member.compile(dynamic=dynamic)
+
+    def clip_gradients(self, max_norm: float) -> Float[Tensor, " M"]:
+        """Clip the gradient of every member on its own; returns the norms before."""
+        return torch.stack([clip_grad_norm_(m.parameters(), max_norm) for m in self.members])
+
+
+class StackedEnsemble(InverseModel):
+    """Members of one architecture in one process, computed side by side.
+
+    Every parameter and buffer of the architecture is kept once, with a leading axis of members:
+    optimizer, averaged weights, checkpoints and processes know nothing of members.
+
+    Args:
+        member: Makes a network with weights freshly drawn; in a configuration, one with
+            ``_partial_: true``.
+        n_members: How often it is called, at least 2.
+
+    Raises:
+        ValueError: Fewer than two members, or members without weights.
+        TypeError: `member` does not make inverse models.
+
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Ours deviates: the members see the same
+    batches in the same order, so only their first weights (and their own randomness, if they have
+    any) tell them apart; no adversarial examples in training.
+
+    """
+
+    def __init__(self, member: Callable[[], InverseModel], n_members: int = 5) -> None:
+        super().__init__()
+        if isinstance(member, nn.Module) or not callable(member):
+            raise TypeError(
+                "StackedEnsemble: member must make a new network whenever it is called, got "
+                f"{type(member).__name__}. In a configuration, set member._partial_=true."
+            )
+        members = [member() for _ in range(n_members)]
+        check_members("StackedEnsemble", members)
+        if not any(True for _ in members[0].parameters()):
+            raise ValueError(
+                f"StackedEnsemble: {type(members[0]).__name__} has no weights, so its members "
+                "would all be the same. Choose a network."
+            )
+        self.n_members = n_members
+        self.head_inputs, self.bound_to_space = members[0].head_inputs, members[0].bound_to_space
+        self.stack = _Stack(members)
+
+    def member_estimates(
+        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> list[Estimate]:
+        """What each member says."""
+        return [Estimate(*outputs) for outputs in zip(*self.stack(eeg, inputs), strict=True)]
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """The mixture of what the members say."""
+        return mixture(self.member_estimates(eeg, inputs))
+
+    def compile(self, dynamic: bool | None = None) -> None:
+        """Compile the stacked members, which is what training calls."""
+        self.stack.compile(dynamic=dynamic)
+
+    def clip_gradients(self, max_norm: float) -> Float[Tensor, " M"]:
+        """Clip the gradient of every member on its own; returns the norms before."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
+        scales = (max_norm / (norms + 1e-6)).clamp(max=1)  # as torch's clip_grad_norm_
+        for gradient in gradients:
+            gradient.mul_(scales.reshape(-1, *[1] * (gradient.ndim - 1)))
+        return norms
+
+    def unstacked(self) -> DeepEnsemble:
+        """The members as networks of their own, with copies of the weights."""
+        tensors = self.stack.tensors()
+        return DeepEnsemble(
+            [
+                _holding(self.stack.member, {k: v[m].detach().clone() for k, v in tensors.items()})
+                for m in range(self.n_members)
+            ]
+        )
+
+
+class _Stack(nn.Module):
+    """One network whose parameters and buffers have a leading axis of members."""
+
+    def __init__(self, members: Sequence[InverseModel]) -> None:
+        super().__init__()
+        parameters, buffers = stack_module_state(list(members))
+        self.n_members = len(members)
+        self.member = _holding(members[0], parameters | buffers)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The stacked parameters and buffers by the names they have in a member."""
+        return dict(self.member.named_parameters()) | dict(self.member.named_buffers())
+
+    def forward(
+        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> tuple[Float[Tensor, "M B D T"], ...]:
+        """Means and, if the members claim any, standard deviations."""
+
+        def outputs(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            estimate = functional_call(self.member, tensors, (eeg, inputs))
+            return tuple(output for output in estimate if output is not None)
+
+        tensors = self.tensors()
+        if torch.compiler.is_exporting():  # free sizes do not pass through vmap
+            one_by_one = [
+                outputs({name: value[m] for name, value in tensors.items()})
+                for m in range(self.n_members)
+            ]
+            return tuple(torch.stack(values) for values in zip(*one_by_one, strict=True))
+        stacked: tuple[Tensor, ...] = torch.vmap(outputs, randomness="different")(tensors)
+        return stacked
+
+
+def _holding(module: InverseModel, tensors: Mapping[str, Tensor]) -> InverseModel:
+    """A copy of a module with these tensors in place of its parameters and buffers."""
+    module = copy.deepcopy(module)
+    held = [*module.named_parameters(), *module.named_buffers()]
+    # By identity, so that what layers share stays shared.
+    new = {
+        id(old): nn.Parameter(tensors[name], old.requires_grad)
+        if isinstance(old, nn.Parameter)
+        else tensors[name]
+        for name, old in held
+    }
+    for owner in module.modules():
+        own = [
+            *owner.named_parameters(recurse=False, remove_duplicate=False),
+            *owner.named_buffers(recurse=False, remove_duplicate=False),
+        ]
+        for name, old in own:
+            setattr(owner, name, new[id(old)])
+    return module
+
+
+def check_members(owner: str, members: Sequence[InverseModel]) -> None:
+    """Refuse what is no ensemble.
+
+    Raises:
+        ValueError: Fewer than two members.
+        TypeError: A member is no inverse model.
+
+    """
+    wrong = [type(member).__name__ for member in members if not isinstance(member, InverseModel)]
+    if wrong:
+        raise TypeError(
+            f"{owner}: members must be inverse models, got {wrong}. Checkpoints and run "
+            "directories are read by load_ensemble."
+        )
+    if len(members) < 2:
+        raise ValueError(
+            f"{owner}: needs 2 members or more, got {len(members)}; one alone cannot disagree. "
+            "Train others with another seed: python train.py -m seed=1,2,3,4,5"
+        )
+
+
+def member_estimates(
+    model: InverseModel, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+) -> list[Estimate]:
+    """What each member of an ensemble says; of any other model, its one estimate."""
+    if isinstance(model, DeepEnsemble | StackedEnsemble):
+        return model.member_estimates(eeg, inputs)
+    return [model(eeg, inputs)]
+
+
+def clip_gradients(model: InverseModel, max_norm: float) -> Float[Tensor, ""]:
+    """Clip the norm of the gradient, of an ensemble per member; returns the largest one before."""
+    if isinstance(model, DeepEnsemble | StackedEnsemble):
+        return model.clip_gradients(max_norm).max()
+    return clip_grad_norm_(model.parameters(), max_norm)

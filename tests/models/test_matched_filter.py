@@ -1,0 +1,115 @@
+"""The unrolled matched filter: its physics exactly, its symmetries, its sizes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deepesi.contracts import as_tensors
+from deepesi.data_gen.sources import PatchSources
+from deepesi.metrics.classes import LocalizationError
+from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.physics.head_inputs import prepare
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    model = UnrolledMatchedFilter(
+        **({"n_components": 2, "n_sweeps": 1, "hidden": 8, "exchanged": 4} | settings)
+    )
+    for parameter in model.parameters():  # far from the start, where much would be zero
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def apply(model, eeg, head):
+    with torch.no_grad():
+        return model(eeg, as_tensors(prepare(model.head_inputs, head)))
+
+
+def test_estimate_turns_its_sign_with_the_recording(simulate):
+    model = make()
+    batch = simulate(model.head_inputs, n_times=3).batch(0)
+    there, back = (apply(model, sign * batch.eeg, batch.head).mean for sign in (1, -1))
+    assert torch.allclose(there, -back)
+
+
+def test_a_window_is_inverted_as_one_whatever_its_time_axis(simulate):
+    """A rotation of the samples rotates the estimate: weights see energies of the window only."""
+    model = make(heteroscedastic=True)
+    batch = simulate(model.head_inputs, n_times=5).batch(0)
+    rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
+    mean, std = apply(model, batch.eeg, batch.head)
+    turned = apply(model, batch.eeg @ rotation, batch.head)
+    largest = mean.abs().max().item()
+    assert torch.allclose(turned.mean, mean @ rotation, rtol=1e-3, atol=1e-3 * largest)
+    assert torch.allclose(turned.std, std, rtol=1e-3)
+
+
+def free(head, turn=None):
+    """A head of three orientations per source, their axes turned per source."""
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(head.n_channels, head.space.n_sources, 3))
+    columns -= columns.mean(axis=0)
+    if turn is not None:
+        columns = np.einsum("cso,sop->csp", columns, turn)
+    scale = np.abs(head.leadfield).max()
+    return replace(
+        head,
+        leadfield=scale * columns.reshape(head.n_channels, -1),
+        space=replace(head.space, n_orient=3),
+    )
+
+
+def test_free_orientation_has_no_preferred_axes(simulate):
+    """Turning the local axes of every source turns its moments and nothing else."""
+    model = make()
+    batch = simulate([], n_times=2).batch(0)
+    rng = np.random.default_rng(2)
+    turn = np.linalg.qr(rng.normal(size=(84, 3, 3)))[0]
+    straight = apply(model, batch.eeg, free(batch.head)).mean.unflatten(1, (84, 3))
+    turned = apply(model, batch.eeg, free(batch.head, turn)).mean.unflatten(1, (84, 3))
+    expected = torch.einsum("sop,bsot->bspt", torch.as_tensor(turn).float(), straight)
+    assert torch.allclose(turned, expected, rtol=1e-2, atol=1e-3 * straight.abs().max().item())
+
+
+def test_untrained_it_finds_a_patch_without_noise(template, simulate):
+    model = UnrolledMatchedFilter(n_components=1, n_sweeps=1).eval()
+    batch = simulate(
+        model.head_inputs, heads=template, montage="biosemi64", batch_size=32,
+        sources=PatchSources(n_sources=(1, 1)),
+    ).batch(0)  # fmt: skip
+    gain = torch.as_tensor(batch.head.leadfield, dtype=torch.float32)
+    exact = replace(batch, eeg=gain @ batch.sources)
+    metric = LocalizationError()
+    metric.update(apply(model, exact.eeg, exact.head), exact)
+    assert metric.compute() < 5.0
+
+
+def test_standard_deviation_is_positive_and_costs_weights_only_if_asked(simulate):
+    plain, both = make(), make(heteroscedastic=True)
+    batch = simulate(plain.head_inputs, n_times=2).batch(0)
+    assert apply(plain, batch.eeg, batch.head).std is None
+    assert (apply(both, batch.eeg, batch.head).std > 0).all()
+    count = [sum(p.numel() for p in m.parameters()) for m in (plain, both)]
+    assert count[1] - count[0] == 8 * 4 + 4
+
+
+def test_number_of_weights_is_as_documented():
+    count = sum(p.numel() for p in UnrolledMatchedFilter().parameters())
+    assert f"{count:,} weights" in UnrolledMatchedFilter.__doc__
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_sweeps": 0}, "all sizes must be 1 or more.*'n_sweeps': 0"),
+        ({"n_conjugate": 0}, "all sizes must be 1 or more"),
+        ({"smallest": 0.03}, "0 < smallest <= largest .m., got 0.03 and 0.025"),
+        ({"smallest": -0.01}, "0 < smallest <= largest"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        UnrolledMatchedFilter(**settings)
