@@ -24,6 +24,8 @@ from deepesi.physics.head_inputs import (
 #: Logarithm of the number of independent looks at a head: by chance alone, the largest of so many
 #: chi-squared energies of ``d`` degrees of freedom is about ``d + 2 sqrt(d log) + 2 log``.
 LOG_LOOKS = 6.0
+#: Energy that the best of heads leaves unexplained, over that of the recording.
+LEAST_MISMATCH = 0.005
 #: Steps of the U-Net that halve the grid, and channels that share one normalization.
 N_HALVINGS, GROUP = 2, 4
 
@@ -49,7 +51,8 @@ class PhysicsInformedUNet(InverseModel):
        with the density of sources and the loudness of the recording.
     3. Its channels are gathered at the sources; with the energies of the source itself a
        perceptron corrects the log-evidence of every patch of every look. Its softmax, times the
-       energy above chance and a learned gate per look, is the prior variance ``gamma``.
+       energy above chance and a learned gate per look, is the prior variance ``gamma``, in units
+       of the noise and of what head mismatch may leave of the recording.
     4. Data consistency: the posterior mean under these variances, ``gamma Qᵀ (I + Q gamma Qᵀ)⁻¹
        v`` for the whitened recording ``v`` and the unit topographies ``Q`` of the patches, by a
        few conjugate-gradient steps, spread over the sources of each patch.
@@ -62,7 +65,7 @@ class PhysicsInformedUNet(InverseModel):
 
     Args:
         base_channels: Channels ``b`` of the U-Net at full resolution, a multiple of 4. All
-            weights: 70,374 with 8 (the default), 269,926 with 16, 1,062,630 with 32.
+            weights: 70,375 with 8 (the default), 269,927 with 16, 1,062,631 with 32.
         spacing: Edge of a voxel, m.
         n_x: Voxels to the right, a multiple of 4, as all three.
         n_y: Voxels to the front.
@@ -139,8 +142,9 @@ class PhysicsInformedUNet(InverseModel):
             self.topographies, self.moments, self.pairs, self.shares,
         )  # fmt: skip
         self.n_looks, self.n_radii, self.n_conjugate = n_looks, n_radii, n_conjugate
-        # Energy that head mismatch may leave, over that of the recording; and how sharp a look is.
-        self.log_mismatch = nn.Parameter(torch.full((n_looks,), -4.0))
+        # Energy that head mismatch may leave, over that of the recording: to every look, and to
+        # the last inverse; and how sharp a look is.
+        self.log_mismatch = nn.Parameter(torch.full((n_looks + 1,), -4.0))
         self.log_sharpness = nn.Parameter(torch.zeros(n_looks))
         n_maps = 3 * n_looks + n_levels
         self.unet = _UNet(n_maps + 2, base_channels, gathered)
@@ -183,6 +187,9 @@ class PhysicsInformedUNet(InverseModel):
         hidden = functional.relu(_per_source(self.first, features))
         hidden = functional.relu(_per_source(self.second, hidden))
         gamma = self._variances(looks, _per_source(self.last, hidden), self.gate(levels.T).T)
+        # In units of noise and mismatch together; without the latter, what is left of a loud
+        # recording would lie below single precision.
+        gamma = gamma / (1 + (LEAST_MISMATCH + self.log_mismatch[-1].exp()) * power)
 
         amplitudes = gamma[:, :, None, None] * patches.filter(
             patches.residual(recording, gamma, self.n_conjugate)
@@ -205,7 +212,8 @@ class PhysicsInformedUNet(InverseModel):
         freedom = torch.ones_like(power) * patches.n_orient * n_times
         by_chance = freedom + 2 * (LOG_LOOKS * freedom).sqrt() + 2 * LOG_LOOKS
         left, looks = recording, []
-        for log_mismatch, log_sharpness in zip(self.log_mismatch, self.log_sharpness, strict=True):
+        of_looks = self.log_mismatch[: self.n_looks]
+        for log_mismatch, log_sharpness in zip(of_looks, self.log_sharpness, strict=True):
             filtered = patches.filter(left)
             energy = filtered.square().mean(3).sum(2)
             strongest, remains = energy.amax((0, 1)), left.square().mean(1).sum(0)
@@ -248,21 +256,19 @@ class PhysicsInformedUNet(InverseModel):
         inputs: dict[str, Tensor],
     ) -> Float[Tensor, "G S B"]:
         """Scatter to the grid, convolve, gather."""
-        corners = inputs[self.corners.key].unbind(1)
-        weights = [w[:, None, None] for w in inputs[self.weights.key].unbind(1)]
+        corners, weights = inputs[self.corners.key].flatten(), inputs[self.weights.key]
+        weights = weights[..., None, None]
         rows, n_voxels = maps.transpose(0, 1), self.corners.n_voxels
         voxels = maps.new_zeros(n_voxels, *rows.shape[1:])
-        density = maps.new_zeros(n_voxels, 1, 1)
-        for corner, weight in zip(corners, weights, strict=True):
-            voxels = voxels.index_add(0, corner, weight * rows)
-            density = density.index_add(0, corner, weight)
+        voxels = voxels.index_add(0, corners, (weights * rows[:, None]).flatten(0, 1))
+        density = maps.new_zeros(n_voxels, 1, 1).index_add(0, corners, weights.flatten(0, 1))
         constant = density.clamp_max(2.0).expand(-1, 1, maps.shape[2])
         voxels = torch.cat([voxels / (density + 0.05), constant, loud.expand_as(constant)], dim=1)
         image = voxels.permute(2, 1, 0).unflatten(2, self.corners.shape)
         found = self.unet(image.contiguous(memory_format=torch.channels_last_3d))
         found = found.flatten(2).permute(2, 1, 0)
-        gathered = [w * found.index_select(0, c) for c, w in zip(corners, weights, strict=True)]
-        return torch.stack(gathered).sum(0).transpose(0, 1)
+        gathered = found.index_select(0, corners).unflatten(0, (-1, 8))
+        return (weights * gathered).sum(1).transpose(0, 1)
 
     def _variances(
         self,
@@ -276,7 +282,7 @@ class PhysicsInformedUNet(InverseModel):
         for look, shift, factor, gate in zip(looks, *pieces, gates, strict=True):
             share = _softmax(look.evidence + 10 * shift)
             gamma = gamma + share * (
-                look.surplus * gate.clamp(-8.0, 8.0).exp() * (1 + factor).clamp(0.05, 20.0)
+                look.surplus * gate.clamp(-3.0, 3.0).exp() * (1 + factor).clamp(0.05, 20.0)
             )
         return gamma
 
@@ -321,8 +327,8 @@ class _Patches:
             image = direction + self.explain(gamma[:, :, None, None] * self.filter(direction))
             length = size / ((direction * image).sum(0) + least)
             solution, left = solution + length * direction, left - length * image
-            for before in past:
-                left = left - (before * left).sum(0) * before
+            before = torch.stack(past)
+            left = left - ((before * left).sum(1, keepdim=True) * before).sum(0)
             size, shrunk = left.square().sum(0), size
             direction = left + size / (shrunk + least) * direction
         return solution

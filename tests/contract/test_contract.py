@@ -21,6 +21,7 @@ from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import ElectrodeGNN
 from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
@@ -71,6 +72,15 @@ def stacked_ensemble():
     return StackedEnsemble(lambda: network(next(seeds)), n_members=3)
 
 
+def piunet(heteroscedastic=False):
+    torch.manual_seed(0)
+    sizes = {"base_channels": 4, "gathered": 4, "hidden": 8, "smallest": 0.03, "largest": 0.06}
+    model = PhysicsInformedUNet(**sizes, heteroscedastic=heteroscedastic)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
 RECIPES = {
     "ConvDip": network,
     "ConvDip with std": lambda: network(heteroscedastic=True),
@@ -79,6 +89,8 @@ RECIPES = {
     "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
     "ElectrodeGNN": electrode_gnn,
     "ElectrodeGNN with std": lambda: electrode_gnn(heteroscedastic=True),
+    "PhysicsInformedUNet": piunet,
+    "PhysicsInformedUNet with std": lambda: piunet(heteroscedastic=True),
     "UnrolledISTA": lambda: unrolled_ista(),
     "UnrolledISTA with std": lambda: unrolled_ista(heteroscedastic=True),
     "DeepEnsemble": lambda: DeepEnsemble([network(0), network(1, heteroscedastic=True)]),
