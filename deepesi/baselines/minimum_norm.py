@@ -13,7 +13,8 @@ class MinimumNorm(InverseModel):
 
     The noise covariance is known, so whitened noise has unit power and the SNR of a recording is
     read off its whitened power: ``‖W v‖² / (T (C-1)) - 1``. The kernel made for the nearest SNR of
-    a grid (-10 to 30 dB in steps of 2.5 dB) is applied, with ``lambda2 = 1 / SNR``.
+    a grid (-10 to 30 dB in steps of 2.5 dB) is applied, with ``lambda2 = 1 / SNR``. Fixed or free
+    orientation, as the head's.
 
     Args:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.unet3d import UNet3d
 from deepesi.operators import spread_patches
 from deepesi.physics.head_inputs import (
     LinearInverse,
@@ -26,8 +27,8 @@ from deepesi.physics.head_inputs import (
 LOG_LOOKS = 6.0
 #: Energy that the best of heads leaves unexplained, over that of the recording.
 LEAST_MISMATCH = 0.005
-#: Steps of the U-Net that halve the grid, and channels that share one normalization.
-N_HALVINGS, GROUP = 2, 4
+#: Factor on the evidence for a map on which weaker sources show beside the strongest.
+BLUNT = 0.15
 
 
 class _Look(NamedTuple):
@@ -147,7 +148,7 @@ class PhysicsInformedUNet(InverseModel):
         self.log_mismatch = nn.Parameter(torch.full((n_looks + 1,), -4.0))
         self.log_sharpness = nn.Parameter(torch.zeros(n_looks))
         n_maps = 3 * n_looks + n_levels
-        self.unet = _UNet(n_maps + 2, base_channels, gathered)
+        self.unet = UNet3d(n_maps + 2, base_channels, gathered)
         n_own = 2 * n_radii * n_looks + n_looks + 2
         self.first = nn.Linear(n_maps + n_own + gathered, hidden)
         self.second = nn.Linear(hidden, hidden)
@@ -223,7 +224,7 @@ class PhysicsInformedUNet(InverseModel):
             fit = patches.explain(share[:, :, None, None] * filtered)
             scale = (fit * left).sum((0, 1)) / (fit.square().sum((0, 1)) + 1)
             left = left - scale * fit
-            sharp, blunt = share.sum(0), _softmax(0.15 * evidence).sum(0)
+            sharp, blunt = share.sum(0), _softmax(BLUNT * evidence).sum(0)
             of_left = 3 * (energy / (remains + 1e-3) + 1e-6).sqrt()
             of_all = 3 * (energy / (power + 1e-3) + 1e-6).sqrt()
             after = left.square().mean(1).sum(0) / n_free
@@ -247,7 +248,7 @@ class PhysicsInformedUNet(InverseModel):
             1, (eeg.shape[2], -1)
         )
         energy = moments.square().mean(1).unflatten(0, (kernels.shape[0], -1, n_orient)).sum(2)
-        return energy / (energy.amax(1, keepdim=True) + 1e-12)
+        return energy / energy.amax(1, keepdim=True).clamp_min(1e-12)
 
     def _through_grid(
         self,
@@ -265,8 +266,7 @@ class PhysicsInformedUNet(InverseModel):
         constant = density.clamp_max(2.0).expand(-1, 1, maps.shape[2])
         voxels = torch.cat([voxels / (density + 0.05), constant, loud.expand_as(constant)], dim=1)
         image = voxels.permute(2, 1, 0).unflatten(2, self.corners.shape)
-        found = self.unet(image.contiguous(memory_format=torch.channels_last_3d))
-        found = found.flatten(2).permute(2, 1, 0)
+        found = self.unet(image).flatten(2).permute(2, 1, 0)
         gathered = found.index_select(0, corners).unflatten(0, (-1, 8))
         return (weights * gathered).sum(1).transpose(0, 1)
 
@@ -321,7 +321,9 @@ class _Patches:
         """
         solution, left, direction = torch.zeros_like(recording), recording, recording
         size, past = left.square().sum(0), []
-        least = 1e-7 * size + 1e-9  # once converged, nothing moves and nothing is divided by 0
+        # Once converged nothing moves, and nothing is divided by 0. By `clamp_min`, as the exporter
+        # drops the addition of so little.
+        least = (1e-7 * size).clamp_min(1e-9)
         for _ in range(n_steps):
             past.append(left * (size + least).rsqrt())
             image = direction + self.explain(gamma[:, :, None, None] * self.filter(direction))
@@ -332,50 +334,6 @@ class _Patches:
             size, shrunk = left.square().sum(0), size
             direction = left + size / (shrunk + least) * direction
         return solution
-
-
-class _UNet(nn.Module):
-    """3D U-Net of two halvings; skip connections add, so that no layer doubles its input."""
-
-    def __init__(self, n_in: int, base: int, n_out: int) -> None:
-        super().__init__()
-        self.enter = _Block(n_in, base)
-        self.down = nn.ModuleList(
-            nn.Sequential(
-                _Block(base << i, 2 * base << i, stride=2), _Block(2 * base << i, 2 * base << i)
-            )
-            for i in range(N_HALVINGS)
-        )
-        self.up = nn.ModuleList(
-            nn.ConvTranspose3d(2 * base << i, base << i, 2, stride=2) for i in range(N_HALVINGS)
-        )
-        self.merge = nn.ModuleList(_Block(base << i, base << i) for i in range(N_HALVINGS))
-        self.leave = nn.Conv3d(base, n_out, 1)
-        # Twice as fast on a CPU as channels first, where there are so few.
-        self.to(memory_format=torch.channels_last_3d)
-
-    def forward(self, image: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B G X Y Z"]:
-        """Down, up, and out."""
-        passed = [self.enter(image)]
-        for down in self.down:
-            passed.append(down(passed[-1]))
-        state = passed.pop()
-        for up, merge in zip(reversed(self.up), reversed(self.merge), strict=True):
-            state = merge(passed.pop() + up(state))
-        return self.leave(state)
-
-
-class _Block(nn.Module):
-    """Convolution, normalization over groups of channels of one example, rectification."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv3d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
-        self.norm = nn.GroupNorm(n_out // GROUP, n_out)
-
-    def forward(self, image: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B G U V W"]:
-        """See the class."""
-        return functional.relu(self.norm(self.convolution(image)))
 
 
 def _per_source(layer: nn.Linear, features: Float[Tensor, "F S B"]) -> Float[Tensor, "H S B"]:

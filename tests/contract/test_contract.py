@@ -51,7 +51,13 @@ def matched_filter(heteroscedastic=False):
     torch.manual_seed(0)
     # Radii of the toy head's sources, 25 mm apart.
     model = UnrolledMatchedFilter(
-        n_components=2, n_sweeps=2, hidden=8, n_radii=3, smallest=0.03, largest=0.06, heteroscedastic=heteroscedastic
+        n_components=2,
+        n_sweeps=2,
+        hidden=8,
+        n_radii=3,
+        smallest=0.03,
+        largest=0.06,
+        heteroscedastic=heteroscedastic,
     )
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)

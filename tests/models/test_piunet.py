@@ -19,6 +19,7 @@ from deepesi.metrics.classes import LocalizationError
 from deepesi.models.piunet import PhysicsInformedUNet, _Patches
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import prepare
+from deepesi.training.weights import load_network, save_network
 
 
 def make(moved=True, **settings):
@@ -179,6 +180,8 @@ def test_exported_file_follows_the_head(template, toy, tmp_path):
     expected = apply(model, torch.as_tensor(eeg), head).mean.numpy()
     assert found.shape == (2, 1284, 4)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    (silent,) = opened.run(0 * eeg, as_feeds(prepare(opened.contract.head_inputs, head)))
+    assert (silent == 0).all()
 
 
 def test_untrained_it_finds_a_patch_without_noise(template, simulate):
@@ -213,6 +216,19 @@ def test_it_learns(simulate):
         optimizer.step()
         course.append(value.item())
     assert course[-1] < 0.9 * course[0]
+
+
+def test_saved_weights_come_back(toy, tmp_path, simulate):
+    """Weights are plain arrays, whatever layout the convolutions like."""
+    model = make()
+    config = {"_target_": "deepesi.models.piunet.PhysicsInformedUNet", "base_channels": 4}
+    config |= {"hidden": 8, "gathered": 4, "smallest": 0.03, "largest": 0.06}
+    space = {"space": toy.space.name, "space_fingerprint": toy.space.fingerprint}
+    save_network(model, {"model": config, **space}, tmp_path / "model")
+    again, _ = load_network(tmp_path, toy.space)
+    batch = simulate(model.head_inputs).batch(0)
+    first, second = (apply(m, batch.eeg, batch.head).mean for m in (model, again))
+    assert torch.equal(first, second)
 
 
 def test_standard_deviation_costs_weights_only_if_asked(simulate):
