@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from deepesi.baselines.bayes_single_patch import BayesSinglePatch
+from deepesi.baselines.knowing_truth import KnowingTruth
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import Estimate, InverseModel
 from deepesi.data_gen.setups import SetupRanges
@@ -52,6 +54,15 @@ def test_more_signal_less_error(benchmark):
     }
     assert error["eLORETA", 20] < error["eLORETA", 0]
     assert error["eLORETA", 20] < error["MNE", 20]
+
+
+def test_knowing_the_true_lead_field_helps(scenario, toy):
+    """An oracle stands beside methods; at 20 dB only mismatch is between them."""
+    bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2)
+    models = {"nominal": bayes, "true": KnowingTruth(bayes)}
+    rows = run_benchmark(models, scenario, Cohort.single(toy)).rows
+    error = {(r.method, r.snr_db): r.value for r in rows if r.metric == "localization_error"}
+    assert error["true", 20] < error["nominal", 20]
 
 
 def test_benchmark_is_reproducible(benchmark, scenario, toy):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from deepesi import __version__
-from deepesi.contracts import InverseModel
+from deepesi.contracts import InverseModel, Oracle
 from deepesi.evaluation.benchmark import Benchmark, Scenario, run_benchmark, write_csv
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.table import rich_table
@@ -24,7 +24,10 @@ console = Console()
 
 
 def compare(
-    models: Mapping[str, InverseModel], scenario: Scenario, cohort: Cohort, run_dir: Path
+    models: Mapping[str, InverseModel | Oracle],
+    scenario: Scenario,
+    cohort: Cohort,
+    run_dir: Path,
 ) -> Benchmark:
     """Run the benchmark, print its table, write ``benchmark.csv`` and ``report.html``."""
     with console.status("Evaluating") as status:
@@ -58,9 +61,13 @@ def load_heads(config: DictConfig) -> Cohort:
     return Cohort.single(heads) if isinstance(heads, Template) else heads
 
 
-def load_baselines(config: DictConfig) -> dict[str, InverseModel]:
-    """The baselines of a configuration; ``baselines=[]`` leaves none."""
-    chosen: dict[str, InverseModel] = hydra.utils.instantiate(
+def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
+    """The baselines of a configuration; ``baselines=[]`` leaves none.
+
+    Networks may be among them, to see what they do untrained; their first weights are drawn here.
+    """
+    torch.manual_seed(0)
+    chosen: dict[str, InverseModel | Oracle] = hydra.utils.instantiate(
         config.get("baselines", {}), _convert_="all"
     )
     return chosen
@@ -86,7 +93,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     """Evaluate what the configuration names."""
     cohort = load_heads(config.head)
     scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
-    models = {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    models: dict[str, InverseModel | Oracle] = {}
+    models |= {str(path): load_any(Path(path), cohort.template) for path in config.models}
     if config.ensemble:
         paths = [Path(path) for path in config.ensemble]
         models["DeepEnsemble"], identity = load_ensemble(paths, cohort.template.space)
