@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,12 +58,14 @@ def test_more_signal_less_error(benchmark):
 
 
 def test_knowing_the_true_lead_field_helps(scenario, toy):
-    """An oracle stands beside methods; at 20 dB only mismatch is between them."""
-    bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2)
+    """An oracle stands beside methods; at 20 dB mismatch is nearly all that is between them."""
+    bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=3)
     models = {"nominal": bayes, "true": KnowingTruth(bayes)}
-    rows = run_benchmark(models, scenario, Cohort.single(toy)).rows
-    error = {(r.method, r.snr_db): r.value for r in rows if r.metric == "localization_error"}
-    assert error["true", 20] < error["nominal", 20]
+    loud = replace(scenario, snr_db=[20], n_examples=200)
+    rows = run_benchmark(models, loud, Cohort.single(toy)).rows
+    error = {(r.method, r.metric): r.value for r in rows}
+    for metric in ("localization_error", "nemd"):
+        assert error["true", metric] < 0.95 * error["nominal", metric]
 
 
 def test_benchmark_is_reproducible(benchmark, scenario, toy):
