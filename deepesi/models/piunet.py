@@ -9,7 +9,13 @@ from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
 from deepesi.models.unet3d import UNet3d
-from deepesi.operators import spread_patches
+from deepesi.operators import (
+    PatchDictionary,
+    energy_by_chance,
+    over_patches,
+    small_linear,
+    spread_patches,
+)
 from deepesi.physics.head_inputs import (
     LinearInverse,
     PatchMoments,
@@ -22,9 +28,6 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: Logarithm of the number of independent looks at a head: by chance alone, the largest of so many
-#: chi-squared energies of ``d`` degrees of freedom is about ``d + 2 sqrt(d log) + 2 log``.
-LOG_LOOKS = 6.0
 #: Energy that the best of heads leaves unexplained, over that of the recording.
 LEAST_MISMATCH = 0.005
 #: Factor on the evidence for a map on which weaker sources show beside the strongest.
@@ -152,13 +155,13 @@ class PhysicsInformedUNet(InverseModel):
         n_own = 2 * n_radii * n_looks + n_looks + 2
         self.first = nn.Linear(n_maps + n_own + gathered, hidden)
         self.second = nn.Linear(hidden, hidden)
-        self.last = _small(hidden, 2 * n_looks * n_radii)
+        self.last = small_linear(hidden, 2 * n_looks * n_radii)
         self.gate = nn.Sequential(
-            nn.Linear(2 * n_looks + 1, hidden), nn.ReLU(), _small(hidden, n_looks)
+            nn.Linear(2 * n_looks + 1, hidden), nn.ReLU(), small_linear(hidden, n_looks)
         )
         # What the first look leaves is mostly noise and mismatch: believe it less, to begin with.
         nn.init.constant_(self.gate[2].bias[1:], -1.0)
-        self.spread = _small(hidden, n_radii + 1) if heteroscedastic else None
+        self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Linear inverses, grid and U-Net, variances, posterior mean."""
@@ -211,7 +214,7 @@ class PhysicsInformedUNet(InverseModel):
         n_times, n_free = recording.shape[1], recording.shape[0] - 1
         # Energies of noise alone, per sample: one for every orientation and sample of the window.
         freedom = torch.ones_like(power) * patches.n_orient * n_times
-        by_chance = freedom + 2 * (LOG_LOOKS * freedom).sqrt() + 2 * LOG_LOOKS
+        by_chance = energy_by_chance(freedom)
         left, looks = recording, []
         of_looks = self.log_mismatch[: self.n_looks]
         for log_mismatch, log_sharpness in zip(of_looks, self.log_sharpness, strict=True):
@@ -220,11 +223,11 @@ class PhysicsInformedUNet(InverseModel):
             strongest, remains = energy.amax((0, 1)), left.square().mean(1).sum(0)
             doubt = 1 + log_mismatch.exp() * power * n_times
             evidence = 0.5 * n_times * (energy - strongest) / doubt
-            share = _softmax(evidence * log_sharpness.exp())
+            share = over_patches(evidence * log_sharpness.exp())
             fit = patches.explain(share[:, :, None, None] * filtered)
             scale = (fit * left).sum((0, 1)) / (fit.square().sum((0, 1)) + 1)
             left = left - scale * fit
-            sharp, blunt = share.sum(0), _softmax(BLUNT * evidence).sum(0)
+            sharp, blunt = share.sum(0), over_patches(BLUNT * evidence).sum(0)
             of_left = 3 * (energy / (remains + 1e-3) + 1e-6).sqrt()
             of_all = 3 * (energy / (power + 1e-3) + 1e-6).sqrt()
             after = left.square().mean(1).sum(0) / n_free
@@ -280,7 +283,7 @@ class PhysicsInformedUNet(InverseModel):
         gamma = torch.zeros_like(looks[0].evidence)
         pieces = corrections.unflatten(0, (2, self.n_looks, self.n_radii))
         for look, shift, factor, gate in zip(looks, *pieces, gates, strict=True):
-            share = _softmax(look.evidence + 10 * shift)
+            share = over_patches(look.evidence + 10 * shift)
             gamma = gamma + share * (
                 look.surplus * gate.clamp(-3.0, 3.0).exp() * (1 + factor).clamp(0.05, 20.0)
             )
@@ -294,22 +297,8 @@ class PhysicsInformedUNet(InverseModel):
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
 
 
-class _Patches:
-    """Filters and explains recordings ``(C, T, B)`` with unit topographies ``(K, D, C)``."""
-
-    def __init__(self, topographies: Float[Tensor, "K D C"], n_orient: int) -> None:
-        self.rows, self.n_orient = topographies.flatten(0, 1), n_orient
-        self.n_radii = topographies.shape[0]
-
-    def filter(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S O T B"]:
-        """What each topography finds in the data."""
-        found = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
-        return found.unflatten(0, (self.n_radii, -1, self.n_orient))
-
-    def explain(self, amplitudes: Float[Tensor, "K S O T B"]) -> Float[Tensor, "C T B"]:
-        """The adjoint of `filter`: the potential of patches of these amplitudes."""
-        rows = amplitudes.flatten(0, 2)
-        return (self.rows.T @ rows.flatten(1)).unflatten(1, rows.shape[1:])
+class _Patches(PatchDictionary):
+    """The shared dictionary with a solver for variances without a bound."""
 
     def residual(
         self, recording: Float[Tensor, "C T B"], gamma: Float[Tensor, "K S B"], n_steps: int
@@ -340,16 +329,3 @@ def _per_source(layer: nn.Linear, features: Float[Tensor, "F S B"]) -> Float[Ten
     """A linear layer over the first axis, the same at every source."""
     mixed = layer.weight @ features.flatten(1) + layer.bias[:, None]
     return mixed.unflatten(1, features.shape[1:])
-
-
-def _softmax(values: Float[Tensor, "K S B"]) -> Float[Tensor, "K S B"]:
-    """Over all patches."""
-    return torch.softmax(values.flatten(0, 1), dim=0).unflatten(0, values.shape[:2])
-
-
-def _small(n_in: int, n_out: int) -> nn.Linear:
-    """A layer that starts near zero: untrained, the physics alone decides."""
-    layer = nn.Linear(n_in, n_out)
-    nn.init.normal_(layer.weight, std=1e-2)
-    nn.init.zeros_(layer.bias)
-    return layer
