@@ -59,24 +59,38 @@ class PatchDictionary:
         return (self.rows.T @ rows.flatten(1)).unflatten(1, rows.shape[1:])
 
     def residual(
-        self, recording: Float[Tensor, "C T B"], gamma: Float[Tensor, "K S B"], n_steps: int
+        self,
+        recording: Float[Tensor, "C T B"],
+        gamma: Float[Tensor, "K S B"],
+        n_strongest: int,
+        n_steps: int,
     ) -> Float[Tensor, "C T B"]:
         """``(I + Q gamma Qᵀ)⁻¹ v``: what the posterior mean under these variances leaves of ``v``.
 
-        By conjugate gradients over the whole window, so that the result follows a rotation of the
-        samples after any number of steps. The posterior mean itself is ``gamma Qᵀ`` of it.
+        The posterior mean itself is ``gamma Qᵀ`` of it. Only the strongest patches of an example
+        are taken, less the next one (so that nothing jumps where two change places), raised to the
+        sum of all. By conjugate gradients over the whole window, so that the result follows a
+        rotation of the samples after any number of steps.
         """
-        solution, left, direction = torch.zeros_like(recording), recording, recording
-        size = left.square().sum((0, 1))
-        # Once converged nothing moves any more, and no gradient is divided by nothing.
-        least = 1e-7 * size + 1e-9
+        strongest, places = gamma.flatten(0, 1).T.topk(n_strongest + 1)
+        kept = strongest[:, :-1] - strongest[:, -1:]
+        share = kept / kept.sum(1, keepdim=True).clamp_min(1e-9)
+        kept = share * gamma.sum((0, 1))[:, None]
+        rows = self.rows.unflatten(0, (-1, self.n_orient))[places[:, :-1]]
+        gram = rows.flatten(1, 2).mT @ (kept[..., None, None] * rows).flatten(1, 2)
+        left = direction = recording.permute(2, 0, 1)
+        solution = torch.zeros_like(left)
+        size = left.square().sum((1, 2), keepdim=True)
+        # Once converged nothing moves any more, and no gradient is divided by nothing. By
+        # `clamp_min`, as the exporter drops the addition of so little.
+        least = (1e-7 * size).clamp_min(1e-9)
         for _ in range(n_steps):
-            image = direction + self.explain(gamma[:, :, None, None] * self.filter(direction))
-            length = size / ((direction * image).sum((0, 1)) + least)
+            image = direction + gram @ direction
+            length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
             solution, left = solution + length * direction, left - length * image
-            size, before = left.square().sum((0, 1)), size
+            size, before = left.square().sum((1, 2), keepdim=True), size
             direction = left + size / (before + least) * direction
-        return solution
+        return solution.permute(1, 2, 0)
 
 
 #: Logarithm of the number of independent looks at a head.
@@ -102,3 +116,9 @@ def small_linear(n_in: int, n_out: int) -> nn.Linear:
     nn.init.normal_(layer.weight, std=1e-2)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def over_first(layer: nn.Linear, values: Float[Tensor, "n S B"]) -> Float[Tensor, "m S B"]:
+    """A linear layer over the first axis, the same at every place: batches stay contiguous."""
+    mixed = layer.weight @ values.flatten(1) + layer.bias[:, None]
+    return mixed.unflatten(1, values.shape[1:])

@@ -1,6 +1,7 @@
 """Operators on prepared inputs equal the matrices they stand for."""
 
 import numpy as np
+import pytest
 import torch
 
 from deepesi.contracts import as_tensors
@@ -36,18 +37,57 @@ def test_spread_patches_equals_the_profiles(toy):
     assert np.allclose(found, expected, atol=1e-6)
 
 
-def test_residual_is_what_the_posterior_mean_leaves():
-    """Conjugate gradients end at ``(I + Q gamma Qᵀ)⁻¹ v``, which is ``v`` minus its explanation."""
+def patches_at_work(n_active, n_orient):
+    """Unit topographies of 42 patches, variances of a few of them, a recording."""
     rng = torch.Generator().manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(2, 20, 9, generator=rng), dim=2)
-    gamma = torch.rand(2, 20, 3, generator=rng) * 5
-    recording = torch.randn(9, 4, 3, generator=rng)
-    dictionary = PatchDictionary(rows, n_orient=1)
-    residual = dictionary.residual(recording, gamma, n_steps=30)
+    rows = torch.randn(2, 21 * n_orient, 9, generator=rng, dtype=torch.float64)
+    rows = torch.nn.functional.normalize(rows, dim=2)
+    gamma = torch.zeros(42, 3, dtype=torch.float64)
     for example in range(3):
-        explained = torch.einsum("kdc,kd,kde->ce", rows, gamma[..., example], rows)
-        exact = torch.linalg.solve(torch.eye(9) + explained, recording[..., example])
-        assert torch.allclose(residual[..., example], exact, atol=1e-4)
+        places = torch.randperm(42, generator=rng)[:n_active]
+        gamma[places, example] = 5 * torch.rand(n_active, generator=rng, dtype=torch.float64)
+    recording = torch.randn(9, 4, 3, generator=rng, dtype=torch.float64)
+    return rows, gamma.unflatten(0, (2, 21)), recording
+
+
+def exact_residual(rows, gamma, recording, n_orient):
+    by_row = gamma.repeat_interleave(n_orient, 1)
+    explained = torch.einsum("kdc,kdb,kde->bce", rows, by_row, rows)
+    left = torch.linalg.solve(torch.eye(9) + explained, recording.permute(2, 0, 1))
+    return left.permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("n_orient", [1, 3])
+def test_residual_is_what_the_posterior_mean_leaves(n_orient):
+    """Conjugate gradients end at ``(I + Q gamma Qᵀ)⁻¹ v``, which is ``v`` minus its explanation."""
+    rows, gamma, recording = patches_at_work(6, n_orient)
+    dictionary = PatchDictionary(rows, n_orient)
+    residual = dictionary.residual(recording, gamma, n_strongest=6, n_steps=30)
+    assert torch.allclose(residual, exact_residual(rows, gamma, recording, n_orient), atol=2e-4)
+    explained = dictionary.explain(gamma[:, :, None, None] * dictionary.filter(residual))
+    assert torch.allclose(recording - explained, residual, atol=2e-4)
+
+
+def test_strongest_patches_stand_for_all():
+    """Weaker ones are left out, their variance is not: the trace of what explains stays."""
+    rows, gamma, recording = patches_at_work(12, 1)
+    residual = PatchDictionary(rows, 1).residual(recording, gamma, n_strongest=8, n_steps=30)
+    flat = gamma.flatten(0, 1)
+    kept = (flat - flat.sort(0, descending=True)[0][8]).clamp_min(0)
+    kept = (kept * flat.sum(0) / kept.sum(0)).unflatten(0, (2, 21))
+    assert torch.allclose(residual, exact_residual(rows, kept, recording, 1), atol=2e-4)
+
+
+def test_nothing_jumps_where_two_patches_change_places():
+    rows, gamma, recording = patches_at_work(12, 1)
+    flat = gamma.flatten(0, 1)
+    order = flat.argsort(0, descending=True)
+    tie = flat.gather(0, order)[7]
+    found = []
+    for shift in (-1e-9, 1e-9):
+        moved = flat.scatter(0, order[8:9], (tie + shift)[None]).unflatten(0, (2, 21))
+        found.append(PatchDictionary(rows, 1).residual(recording, moved, 8, 30))
+    assert torch.allclose(*found, atol=1e-7)
 
 
 def test_explaining_is_the_adjoint_of_filtering():

@@ -42,6 +42,8 @@ class PatchSources:
 
     Args:
         n_sources: Fewest and most places; fewer where the least distance leaves no room.
+        simple_share: Share of the examples that have the fewest places outright; the others draw
+            any number, all as likely.
         radius: Smallest and largest radius, m.
         min_distance: Least distance between centres, m.
         shapes: Names above; every place takes one, all as likely.
@@ -60,6 +62,7 @@ class PatchSources:
     """
 
     n_sources: tuple[int, int] = (1, 3)
+    simple_share: float = 0.0
     radius: tuple[float, float] = (0.010, 0.025)
     min_distance: float = 0.03
     shapes: Sequence[str] = ("gaussian",)
@@ -76,6 +79,7 @@ class PatchSources:
                 f"PatchSources: n_sources must be a range within 1-50, got {low}-{high}."
             )
         who = "PatchSources"
+        check_number(who, "simple_share", self.simple_share, 0, 1, "(no unit)")
         check_number(who, "min_distance", self.min_distance, 0, 0.06, "m (30 mm is 0.03)")
         check_range(who, "radius", self.radius, 1e-3, 0.1, "m (10 mm is 0.010)")
         check_range(who, "moment", self.moment, 1e-12, 1e-5, "A m (50 nAm is 5e-8)")
@@ -109,6 +113,9 @@ class PatchSources:
         counts = torch.randint(
             self.n_sources[0], most + 1, (n_examples, 1), generator=rng, device=rng.device
         )
+        if self.simple_share:
+            simple = torch.rand(counts.shape, generator=rng, device=rng.device) < self.simple_share
+            counts = torch.where(simple, self.n_sources[0], counts)
         present = torch.arange(most, device=rng.device) < counts
         peaks, found = self._centres(head, n_examples, rng)
         present = present & found

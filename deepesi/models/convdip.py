@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.sizes import check_sizes
 from deepesi.physics.head_inputs import NoiseLevel, SourceUnit, TopographicMatrix, Whitener
 
 
@@ -52,12 +53,10 @@ class ConvDip(InverseModel):
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "n_dipoles": n_dipoles, "height": height, "width": width,
-            "n_filters": n_filters, "hidden": hidden, "n_hidden": n_hidden,
-        }  # fmt: skip
-        if min(sizes.values()) < 1:
-            raise ValueError(f"ConvDip: all sizes must be 1 or more, got {sizes}.")
+        check_sizes(
+            "ConvDip", n_dipoles=n_dipoles, height=height, width=width, n_filters=n_filters,
+            hidden=hidden, n_hidden=n_hidden,
+        )  # fmt: skip
         self.image_shape = (height, width)
         self.images = tuple(
             TopographicMatrix(height, width, snr_db) for snr_db in map(float, denoise_snr_db)

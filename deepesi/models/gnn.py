@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import softmax
 
 from deepesi.contracts import Estimate, InverseModel
-from deepesi.operators import spread_patches
+from deepesi.models.signed_attention import SignedAttention
+from deepesi.models.sizes import check_sizes
+from deepesi.operators import over_first, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,
@@ -50,54 +50,6 @@ class _Place(NamedTuple):
     fit: Float[Tensor, "C B T"]  # whitened potential
     weights: Float[Tensor, "K S B"]  # probability of every patch; the rest is "nothing there"
     matched: Float[Tensor, "K S O B T"]  # amplitude of every patch's topographies if it is the one
-
-
-class SignedAttention(MessagePassing):
-    r"""GATv2 attention from electrode to electrode, over states and signals.
-
-    ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` follows from the states ``x``, which
-    do not change sign with the EEG. The signals ``s``, which do, are only added up with these
-    weights and mixed, so what leaves is odd in them.
-
-    Args:
-        n_states: Features ``F`` of a state.
-        n_signals: Signals ``Q`` that arrive.
-        n_out: Signals that leave.
-        n_heads: Heads ``A``.
-
-    """
-
-    def __init__(self, n_states: int, n_signals: int, n_out: int, n_heads: int) -> None:
-        super().__init__(aggr="add", node_dim=0)
-        self.key = nn.Linear(n_states, n_states)
-        self.query = nn.Linear(n_states, n_states, bias=False)
-        self.edge = nn.Linear(2, n_states, bias=False)
-        self.score = nn.Linear(n_states, n_heads, bias=False)
-        self.states = nn.Linear(n_heads * n_states, n_states)
-        self.signals = nn.Linear((n_heads + 1) * n_signals, n_out, bias=False)
-        nn.init.normal_(self.signals.weight, std=1e-2)  # start from the recording as it is
-
-    def forward(
-        self,
-        states: Float[Tensor, "C B F"],
-        signals: Float[Tensor, "C B T Q"],
-        edges: Int[Tensor, "E 2"],
-        features: Float[Tensor, "E 2"],
-    ) -> tuple[Float[Tensor, "C B F"], Float[Tensor, "C B T out"]]:
-        """New states, and what the signals of an electrode and its neighbours mix to."""
-        sender, receiver = edges.unbind(1)
-        hidden = self.key(states)[sender] + self.query(states)[receiver]
-        scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
-        weights = softmax(scores, receiver, num_nodes=states.shape[0])
-        heard = self.propagate(edges.T, weights=weights, value=states).flatten(2)
-        summed = self.propagate(edges.T, weights=weights, value=signals.flatten(2))
-        by_head = summed.unflatten(3, signals.shape[2:]).transpose(2, 3).flatten(3)
-        mixed = self.signals(torch.cat([by_head, signals], dim=3))
-        return states + self.states(functional.relu(heard)), mixed
-
-    def message(self, weights: Tensor, value_j: Tensor) -> Tensor:
-        """Every head's share ``(E, B, A, ...)`` of what the sender has."""
-        return weights[..., None] * value_j[:, :, None]
 
 
 class CrossAttention(nn.Module):
@@ -196,7 +148,7 @@ class Evidence(nn.Module):
         hidden = torch.tensordot(self.of_patches.weight, patches, 1) + read
         hidden = hidden + self.of_token(tokens).T[:, :, None]
         hidden = functional.relu(hidden + self.of_recording(recording).T[:, None])
-        hidden = functional.relu(_nodes_first(self.second, hidden))
+        hidden = functional.relu(over_first(self.second, hidden))
         # Half the energy, were the patch alone, its lead field right and the noise white. What it
         # leaves beyond the noise, and a share of the power, count as errors that samples have in
         # common; and neighbouring samples say the same twice.
@@ -204,16 +156,11 @@ class Evidence(nn.Module):
         error = functional.relu(unexplained - 1)
         error = error + functional.softplus(self.mismatch) * power[0] / n_channels
         slope = 0.5 * frames / (1 + frames * error) * self.temperature(recording)[:, 0].exp()
-        score = _nodes_first(self.score, hidden) + slope * energy
+        score = over_first(self.score, hidden) + slope * energy
         posterior = torch.softmax(score.flatten(0, 1), dim=0).unflatten(0, energy.shape[:2])
         pooled = (hidden * posterior.sum(0)).sum(1).T
         presence = torch.sigmoid(self.presence(torch.cat([pooled, recording], dim=1)))
         return posterior * presence[:, 0], hidden
-
-
-def _nodes_first(layer: nn.Linear, values: Float[Tensor, "n S B"]) -> Float[Tensor, "m S B"]:
-    """A linear layer over the first axis, so that batches stay contiguous."""
-    return torch.tensordot(layer.weight, values, 1) + layer.bias[:, None, None]
 
 
 class ElectrodeGNN(InverseModel):
@@ -278,22 +225,15 @@ class ElectrodeGNN(InverseModel):
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "n_places": n_places, "n_rounds": n_rounds, "n_blocks": n_blocks,
-            "n_neighbours": n_neighbours, "n_heads": n_heads, "hidden": hidden,
-            "n_signals": n_signals, "kernel_size": kernel_size, "n_radii": n_radii,
-        }  # fmt: skip
-        if min(sizes.values()) < 1:
-            raise ValueError(f"ElectrodeGNN: all sizes must be 1 or more, got {sizes}.")
+        check_sizes(
+            "ElectrodeGNN", n_places=n_places, n_rounds=n_rounds, n_blocks=n_blocks,
+            n_neighbours=n_neighbours, n_heads=n_heads, hidden=hidden, n_signals=n_signals,
+            kernel_size=kernel_size, n_radii=n_radii,
+        )  # fmt: skip
         if hidden % n_heads or kernel_size % 2 == 0:
             raise ValueError(
                 "ElectrodeGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
                 f"hidden={hidden}, n_heads={n_heads}, kernel_size={kernel_size}."
-            )
-        if not 0 < smallest <= largest:
-            raise ValueError(
-                "ElectrodeGNN: radii must be positive and in order, in m (10 mm is 0.010), got "
-                f"smallest={smallest}, largest={largest}."
             )
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.unit, self.electrodes = Whitener(), SourceUnit(), SensorPositions()
@@ -431,7 +371,7 @@ class ElectrodeGNN(InverseModel):
         squares = [part * m for part, m in zip(parts, fitted, strict=True)]
         second = spread_patches(sum(squares[1:], squares[0]), pairs, shares.square())
         variance = (second - means.square().sum(1)).clamp_min(0)
-        scale, floor = _nodes_first(self.spread, hidden)[:, :, None, :, None]
+        scale, floor = over_first(self.spread, hidden)[:, :, None, :, None]
         noise = white.square().mean((0, 2)).add(QUIET).sqrt()[:, None]
         std = scale.exp() * (variance + QUIET**2).sqrt() + functional.softplus(floor - 3) * noise
         return Estimate(dipoles(means.sum(1)), dipoles(std))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.sizes import check_sizes
 from deepesi.operators import (
     PatchDictionary,
     energy_by_chance,
@@ -61,6 +62,7 @@ class UnrolledMatchedFilter(InverseModel):
         hidden: Width of the network.
         exchanged: Numbers a place tells its neighbours in each message.
         n_messages: Messages per step.
+        n_strongest: Patches that explain the recording in a residual.
         n_conjugate: Conjugate-gradient steps per residual.
         smallest: Smallest patch radius, m.
         largest: Largest patch radius, m.
@@ -87,25 +89,19 @@ class UnrolledMatchedFilter(InverseModel):
         hidden: int = 24,
         exchanged: int = 8,
         n_messages: int = 2,
-        n_conjugate: int = 4,
+        n_strongest: int = 64,
+        n_conjugate: int = 8,
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 5,
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "n_components": n_components, "n_sweeps": n_sweeps, "hidden": hidden,
-            "exchanged": exchanged, "n_messages": n_messages, "n_conjugate": n_conjugate,
-            "n_radii": n_radii,
-        }  # fmt: skip
-        if min(sizes.values()) < 1:
-            raise ValueError(f"UnrolledMatchedFilter: all sizes must be 1 or more, got {sizes}.")
-        if not 0 < smallest <= largest:
-            raise ValueError(
-                "UnrolledMatchedFilter: radii must be 0 < smallest <= largest (m), got "
-                f"{smallest} and {largest}."
-            )
+        check_sizes(
+            "UnrolledMatchedFilter", n_components=n_components, n_sweeps=n_sweeps, hidden=hidden,
+            exchanged=exchanged, n_messages=n_messages, n_strongest=n_strongest,
+            n_conjugate=n_conjugate, n_radii=n_radii,
+        )  # fmt: skip
         radii = (smallest, largest, n_radii)
         self.whitener, self.unit, self.edges = Whitener(), SourceUnit(), MeshEdges()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
@@ -115,7 +111,8 @@ class UnrolledMatchedFilter(InverseModel):
             self.shares,
         )  # fmt: skip
         self.n_radii, self.n_components = n_radii, n_components
-        self.hidden, self.n_conjugate = hidden, n_conjugate
+        self.hidden = hidden
+        self.explained = (n_strongest, n_conjugate)
         self.steps = nn.ModuleList(
             _Step(n_radii, hidden, exchanged, n_messages, threshold=2.0 * (number > 0))
             for number in range(n_components * n_sweeps)
@@ -145,14 +142,14 @@ class UnrolledMatchedFilter(InverseModel):
             turn = number % self.n_components
             others = sum(components[:turn] + components[turn + 1 :], start=nothing)
             if number > 0:
-                residual = dictionary.residual(recording, others, self.n_conjugate)
+                residual = dictionary.residual(recording, others, *self.explained)
             energy = dictionary.filter(residual).square().sum((2, 3))
             components[turn], hidden = step(
                 energy, residual.square().sum((0, 1)), total, n_free, n_times * n_orient, visible,
                 others, components[turn], hidden, inputs[self.edges.key],
             )  # fmt: skip
         gamma = sum(components, start=nothing)
-        residual = dictionary.residual(recording, gamma, self.n_conjugate)
+        residual = dictionary.residual(recording, gamma, *self.explained)
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
         amplitudes = gamma[:, :, None, None] * dictionary.filter(residual)
         amplitudes = gate[:, :, None, None] * amplitudes.to(eeg.dtype)

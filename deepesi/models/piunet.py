@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.sizes import check_sizes
 from deepesi.models.unet3d import UNet3d
 from deepesi.operators import (
     PatchDictionary,
     energy_by_chance,
+    over_first,
     over_patches,
     small_linear,
     spread_patches,
@@ -78,6 +80,7 @@ class PhysicsInformedUNet(InverseModel):
         n_levels: SNRs of eLORETA, from 0 dB in steps of 10 dB.
         gathered: Channels gathered at the sources.
         hidden: Width of the perceptron.
+        n_strongest: Patches that explain the recording in the data consistency.
         n_conjugate: Conjugate-gradient steps.
         smallest: Smallest patch radius, m.
         largest: Largest patch radius, m.
@@ -111,29 +114,23 @@ class PhysicsInformedUNet(InverseModel):
         n_levels: int = 3,
         gathered: int = 12,
         hidden: int = 24,
-        n_conjugate: int = 5,
+        n_strongest: int = 64,
+        n_conjugate: int = 8,
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 3,
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "n_looks": n_looks, "n_levels": n_levels, "gathered": gathered, "hidden": hidden,
-            "n_conjugate": n_conjugate, "n_radii": n_radii,
-        }  # fmt: skip
-        if min(sizes.values()) < 1:
-            raise ValueError(f"PhysicsInformedUNet: all sizes must be 1 or more, got {sizes}.")
+        check_sizes(
+            "PhysicsInformedUNet", n_looks=n_looks, n_levels=n_levels, gathered=gathered,
+            hidden=hidden, n_strongest=n_strongest, n_conjugate=n_conjugate, n_radii=n_radii,
+        )  # fmt: skip
         multiples = {"base_channels": base_channels, "n_x": n_x, "n_y": n_y, "n_z": n_z}
         if any(size < 4 or size % 4 for size in multiples.values()):
             raise ValueError(
                 f"PhysicsInformedUNet: {multiples} must be multiples of 4: the grid is halved "
                 "twice, and channels are normalized four by four."
-            )
-        if not 0 < smallest <= largest:
-            raise ValueError(
-                "PhysicsInformedUNet: radii must be 0 < smallest <= largest (m), got "
-                f"{smallest} and {largest}."
             )
         grid, radii = (spacing, n_x, n_y, n_z), (smallest, largest, n_radii)
         self.whitener, self.unit = Whitener(), SourceUnit()
@@ -145,7 +142,8 @@ class PhysicsInformedUNet(InverseModel):
             self.whitener, self.unit, self.inverses, self.corners, self.weights,
             self.topographies, self.moments, self.pairs, self.shares,
         )  # fmt: skip
-        self.n_looks, self.n_radii, self.n_conjugate = n_looks, n_radii, n_conjugate
+        self.n_looks, self.n_radii = n_looks, n_radii
+        self.explained = (n_strongest, n_conjugate)
         # Energy that head mismatch may leave, over that of the recording: to every look, and to
         # the last inverse; and how sharp a look is.
         self.log_mismatch = nn.Parameter(torch.full((n_looks + 1,), -4.0))
@@ -169,8 +167,11 @@ class PhysicsInformedUNet(InverseModel):
         n_orient = moments.shape[2]
         moments = moments.unflatten(1, (-1, n_orient))
         # Examples last: what is copied between sources, voxels and patches goes in long rows.
+        # Strong recordings lose digits in the residual, so only training computes it in single
+        # precision.
+        digits = eeg.dtype if self.training else torch.float64
         recording = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0)
-        patches = _Patches(inputs[self.topographies.key], n_orient)
+        patches = PatchDictionary(inputs[self.topographies.key], n_orient)
         power = recording.square().mean(1).sum(0)
         loud = (power / (eeg.shape[1] - 1) + 1e-6).log()[None] / 4
         looks = self._look(patches, recording, power)
@@ -188,27 +189,30 @@ class PhysicsInformedUNet(InverseModel):
                 self._through_grid(maps, loud, inputs),
             ]
         )
-        hidden = functional.relu(_per_source(self.first, features))
-        hidden = functional.relu(_per_source(self.second, hidden))
-        gamma = self._variances(looks, _per_source(self.last, hidden), self.gate(levels.T).T)
+        hidden = functional.relu(over_first(self.first, features))
+        hidden = functional.relu(over_first(self.second, hidden))
+        gamma = self._variances(looks, over_first(self.last, hidden), self.gate(levels.T).T)
         # In units of noise and mismatch together; without the latter, what is left of a loud
         # recording would lie below single precision.
         gamma = gamma / (1 + (LEAST_MISMATCH + self.log_mismatch[-1].exp()) * power)
 
-        amplitudes = gamma[:, :, None, None] * patches.filter(
-            patches.residual(recording, gamma, self.n_conjugate)
-        )
+        precise = PatchDictionary(inputs[self.topographies.key].to(digits), n_orient)
+        residual = precise.residual(recording.to(digits), gamma.to(digits), *self.explained)
+        amplitudes = gamma[:, :, None, None] * precise.filter(residual).to(eeg.dtype)
         mean = self._to_dipoles(torch.einsum("ksop,ksptb->ksotb", moments, amplitudes), inputs)
         if self.spread is None:
             return Estimate(mean)
-        *of_patch, floor = functional.softplus(_per_source(self.spread, hidden)).unbind(0)
+        *of_patch, floor = functional.softplus(over_first(self.spread, hidden)).unbind(0)
         deviation = torch.stack(of_patch) * (gamma + 1e-6).sqrt()
         std = moments.norm(dim=3)[..., None, None] * deviation[:, :, None, None]
         least = (1e-3 + floor).repeat_interleave(n_orient, 0).T[..., None] * inputs[self.unit.key]
         return Estimate(mean, (self._to_dipoles(std, inputs) + least).expand_as(mean))
 
     def _look(
-        self, patches: "_Patches", recording: Float[Tensor, "C T B"], power: Float[Tensor, " B"]
+        self,
+        patches: PatchDictionary,
+        recording: Float[Tensor, "C T B"],
+        power: Float[Tensor, " B"],
     ) -> list[_Look]:
         """Matched filters of the recording, then of what their best patches leave of it."""
         n_times, n_free = recording.shape[1], recording.shape[0] - 1
@@ -295,37 +299,3 @@ class PhysicsInformedUNet(InverseModel):
         """Moments of patches spread over their sources, A m."""
         sources = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
-
-
-class _Patches(PatchDictionary):
-    """The shared dictionary with a solver for variances without a bound."""
-
-    def residual(
-        self, recording: Float[Tensor, "C T B"], gamma: Float[Tensor, "K S B"], n_steps: int
-    ) -> Float[Tensor, "C T B"]:
-        """``(I + Q gamma Qᵀ)⁻¹ v`` by conjugate gradients, every sample on its own.
-
-        What is left is kept orthogonal to what was left before. In exact arithmetic it is; in
-        single precision a strong patch comes back after a few steps, and no two machines agree.
-        """
-        solution, left, direction = torch.zeros_like(recording), recording, recording
-        size, past = left.square().sum(0), []
-        # Once converged nothing moves, and nothing is divided by 0. By `clamp_min`, as the exporter
-        # drops the addition of so little.
-        least = (1e-7 * size).clamp_min(1e-9)
-        for _ in range(n_steps):
-            past.append(left * (size + least).rsqrt())
-            image = direction + self.explain(gamma[:, :, None, None] * self.filter(direction))
-            length = size / ((direction * image).sum(0) + least)
-            solution, left = solution + length * direction, left - length * image
-            before = torch.stack(past)
-            left = left - ((before * left).sum(1, keepdim=True) * before).sum(0)
-            size, shrunk = left.square().sum(0), size
-            direction = left + size / (shrunk + least) * direction
-        return solution
-
-
-def _per_source(layer: nn.Linear, features: Float[Tensor, "F S B"]) -> Float[Tensor, "H S B"]:
-    """A linear layer over the first axis, the same at every source."""
-    mixed = layer.weight @ features.flatten(1) + layer.bias[:, None]
-    return mixed.unflatten(1, features.shape[1:])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.sizes import check_sizes
 from deepesi.operators import spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
@@ -96,18 +97,13 @@ class UnrolledISTA(InverseModel):
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {"n_steps": n_steps, "n_radii": n_radii, "n_levels": n_levels, "hidden": hidden}
-        if min(sizes.values()) < 1:
-            raise ValueError(f"UnrolledISTA: all sizes must be 1 or more, got {sizes}.")
+        check_sizes(
+            "UnrolledISTA", n_steps=n_steps, n_radii=n_radii, n_levels=n_levels, hidden=hidden
+        )
         if not 0 < threshold < 0.9:
             raise ValueError(
                 f"UnrolledISTA: threshold must lie between 0 and 0.9, got {threshold}. It is a "
                 "fraction of the threshold from which on every estimate is zero."
-            )
-        if not 0 < smallest <= largest <= 0.1:
-            raise ValueError(
-                "UnrolledISTA: radii must be positive, in order and at most 0.1 m, got "
-                f"smallest={smallest}, largest={largest}. They are in metres (10 mm is 0.010)."
             )
         self.n_steps, self.group_time, self.n_radii = n_steps, group_time, n_radii
         radii = (smallest, largest, n_radii)

@@ -178,6 +178,11 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
     for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
         batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
         assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
+    opened = open_model(path)
+    inputs = as_feeds(prepare(opened.contract.head_inputs, batch.head))
+    silence = opened.run(np.zeros_like(batch.eeg.numpy()), inputs)
+    assert all(np.isfinite(found).all() for found in silence)
+    assert np.abs(silence[0]).max() < 1e-9  # A m
 
 
 @pytest.mark.parametrize("method", METHODS)

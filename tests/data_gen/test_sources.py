@@ -34,6 +34,13 @@ def test_patches_lie_within_their_radius_and_apart(head):
         assert (extents[~kept] == 0).all()
 
 
+def test_simple_share_has_the_fewest_places(head):
+    """Of the rest, which draw 1, 2 or 3, a third has one place too."""
+    counts = (draw(head, 3000, n_sources=(1, 3), simple_share=0.4).peaks >= 0).sum(1)
+    shares = torch.bincount(counts, minlength=4)[1:] / 3000
+    assert torch.allclose(shares, torch.tensor([0.6, 0.2, 0.2]), atol=0.03)
+
+
 def unit_peak(drawn):
     values = drawn.patterns[:, 0].abs()
     assert torch.allclose(values.sum(1), drawn.moments[:, 0])
@@ -157,6 +164,7 @@ def test_places_that_find_no_room_are_left_out(head):
         ({"radius": (2e-5, 0.01)}, "radius 2e-05 to 0.01 must be an ascending range within 0.001"),
         ({"min_distance": 30}, "min_distance 30 must lie within 0 to 0.06"),
         ({"n_sources": (3, 1)}, "n_sources must be a range within 1-50, got 3-1"),
+        ({"simple_share": 50}, "simple_share 50 must lie within 0 to 1"),
         ({"moment": (5, 100)}, r"moment 5 to 100 .*A m \(50 nAm is 5e-8\)"),
         ({"correlation": (0, 2)}, "correlation 0 to 2"),
         ({"shapes": ["blob"]}, r"shapes \['blob'\] unknown, expected some of \['point'"),

@@ -1,10 +1,8 @@
 """Unrolled ISTA: optimality of what it minimizes before training, symmetries, borders."""
 
-import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -148,14 +146,6 @@ def test_preconditioned_steps_of_one_converge(head):
         assert diagonal.ravel() == pytest.approx(np.diag(curvature))
 
 
-def test_configuration_names_every_argument_with_its_default():
-    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        config = hydra.compose("train", ["model=unrolled_ista"]).model
-    assert type(hydra.utils.instantiate(config)) is UnrolledISTA
-    defaults = {k: v.default for k, v in inspect.signature(UnrolledISTA).parameters.items()}
-    assert {k: v for k, v in config.items() if k != "_target_"} == defaults
-
-
 def test_by_default_it_has_few_weights():
     count = sum(p.numel() for p in UnrolledISTA().parameters())
     assert f"By default {count:,} weights" in " ".join(UnrolledISTA.__doc__.split())
@@ -259,9 +249,3 @@ def test_sizes_that_are_not_positive_are_refused(size):
 def test_thresholds_out_of_range_are_refused(threshold):
     with pytest.raises(ValueError, match=r"threshold must lie between 0 and 0.9, got .*fraction"):
         UnrolledISTA(threshold=threshold)
-
-
-@pytest.mark.parametrize("radii", [(0.0, 0.01), (0.02, 0.01), (10.0, 25.0)])
-def test_radii_out_of_range_are_refused(radii):
-    with pytest.raises(ValueError, match=r"radii must be positive.*at most 0.1 m.*in metres"):
-        UnrolledISTA(smallest=radii[0], largest=radii[1])

@@ -165,3 +165,11 @@ def test_nodes_of_the_graphs_are_those_of_the_head(toy):
 def test_sensor_graph_without_neighbours_is_refused(kind):
     with pytest.raises(ValueError, match=f"{kind.__name__}: n_neighbours must be 1 or more, got 0"):
         kind(0)
+
+
+@pytest.mark.parametrize(
+    "radii", [(0.0, 0.01, 3), (0.02, 0.01, 3), (10.0, 25.0, 3), (0.01, 0.02, 0)]
+)
+def test_radii_out_of_range_are_refused(radii):
+    with pytest.raises(ValueError, match=r"radii must be positive.*at most 0.1 m.*in metres"):
+        PatchTopographies(*radii)

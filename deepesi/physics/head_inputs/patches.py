@@ -44,11 +44,22 @@ class _Radii:
         largest: Radius, m.
         n_radii: Their number ``K``.
 
+    Raises:
+        ValueError: No radius, or radii out of order or not in metres.
+
     """
 
     smallest: float = 0.010
     largest: float = 0.025
     n_radii: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= self.largest <= 0.1 or self.n_radii < 1:
+            raise ValueError(
+                "Patch dictionary: radii must be positive, in order and at most 0.1 m, at least "
+                f"one of them, got smallest={self.smallest}, largest={self.largest}, "
+                f"n_radii={self.n_radii}. They are in metres (10 mm is 0.010)."
+            )
 
     @property
     def radii(self) -> Array:

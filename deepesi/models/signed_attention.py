@@ -1,0 +1,56 @@
+"""Attention among electrodes that follows the sign of what they carry."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
+
+
+class SignedAttention(MessagePassing):
+    r"""GATv2 attention from electrode to electrode, over states and signals.
+
+    ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` follows from the states ``x``, which
+    do not change sign with the EEG. The signals ``s``, which do, are only added up with these
+    weights and mixed, so what leaves is odd in them.
+
+    Args:
+        n_states: Features ``F`` of a state.
+        n_signals: Signals ``Q`` that arrive.
+        n_out: Signals that leave.
+        n_heads: Heads ``A``.
+
+    """
+
+    def __init__(self, n_states: int, n_signals: int, n_out: int, n_heads: int) -> None:
+        super().__init__(aggr="add", node_dim=0)
+        self.key = nn.Linear(n_states, n_states)
+        self.query = nn.Linear(n_states, n_states, bias=False)
+        self.edge = nn.Linear(2, n_states, bias=False)
+        self.score = nn.Linear(n_states, n_heads, bias=False)
+        self.states = nn.Linear(n_heads * n_states, n_states)
+        self.signals = nn.Linear((n_heads + 1) * n_signals, n_out, bias=False)
+        nn.init.normal_(self.signals.weight, std=1e-2)  # start from the recording as it is
+
+    def forward(
+        self,
+        states: Float[Tensor, "C B F"],
+        signals: Float[Tensor, "C B T Q"],
+        edges: Int[Tensor, "E 2"],
+        features: Float[Tensor, "E 2"],
+    ) -> tuple[Float[Tensor, "C B F"], Float[Tensor, "C B T out"]]:
+        """New states, and what the signals of an electrode and its neighbours mix to."""
+        sender, receiver = edges.unbind(1)
+        hidden = self.key(states)[sender] + self.query(states)[receiver]
+        scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
+        weights = softmax(scores, receiver, num_nodes=states.shape[0])
+        heard = self.propagate(edges.T, weights=weights, value=states).flatten(2)
+        summed = self.propagate(edges.T, weights=weights, value=signals.flatten(2))
+        by_head = summed.unflatten(3, signals.shape[2:]).transpose(2, 3).flatten(3)
+        mixed = self.signals(torch.cat([by_head, signals], dim=3))
+        return states + self.states(functional.relu(heard)), mixed
+
+    def message(self, weights: Tensor, value_j: Tensor) -> Tensor:
+        """Every head's share ``(E, B, A, ...)`` of what the sender has."""
+        return weights[..., None] * value_j[:, :, None]
