@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from deepesi.contracts import Batch, Estimate, magnitude
-from deepesi.metrics import functional
-from deepesi.physics.graph import adjacency
+from deepesi.metrics import functional, moments
+from deepesi.physics.graph import adjacency, triangles, vertex_areas
 from deepesi.physics.head import HeadModel
 
 Array = NDArray[np.float64]
@@ -22,26 +22,38 @@ class Geometry:
     """What metrics need of a head, computed once."""
 
     def __init__(self, head: HeadModel) -> None:
-        self.positions = head.source_pos
+        space = head.space
+        self.positions, self.leadfield = head.source_pos, head.leadfield
+        self.n_orient = space.n_orient
         self.distances_mm = functional.distances_mm(head.source_pos, head.source_pos)
-        self.neighbours: csr_array = adjacency(head.space.edges, head.space.n_sources)
+        self.neighbours: csr_array = adjacency(space.edges, space.n_sources)
+        self.areas = vertex_areas(head.source_pos, triangles(space.edges, space.n_sources))
 
 
 class Example(NamedTuple):
-    """One estimate and its truth: magnitudes ``(S,)``, true peaks ``(K,)``."""
+    """One estimate and its truth."""
 
-    estimate: Array
-    truth: Array
-    peaks: NDArray[np.int64]
+    estimate: Array  # magnitudes (S,)
+    truth: Array  # magnitudes (S,)
+    peaks: NDArray[np.int64]  # true peaks (K,)
+    found: Array  # estimated moments (D, T), A m
+    true: Array  # moments (D, T), A m
+    eeg: Array  # (C, T), V
 
 
 def examples(estimate: Estimate, batch: Batch) -> Iterator[Example]:
     """The examples of a batch as arrays."""
     n_orient = batch.head.space.n_orient
-    found = magnitude(estimate.mean.detach(), n_orient).cpu().double().numpy()
-    true = magnitude(batch.sources, n_orient).cpu().double().numpy()
-    for example, peaks in enumerate(batch.scene.peaks.cpu().numpy()):
-        yield Example(found[example], true[example], peaks[peaks >= 0])
+    arrays = (
+        magnitude(estimate.mean.detach(), n_orient), magnitude(batch.sources, n_orient),
+        batch.scene.peaks, estimate.mean.detach(), batch.sources, batch.eeg,
+    )  # fmt: skip
+    found, true, peaks, *moments = (a.cpu().numpy() for a in arrays)
+    found, true, *moments = (a.astype(np.float64) for a in (found, true, *moments))
+    for number, places in enumerate(peaks):
+        yield Example(
+            found[number], true[number], places[places >= 0], *(m[number] for m in moments)
+        )
 
 
 class SourceMetric(torchmetrics.Metric, ABC):
@@ -119,3 +131,141 @@ class SpatialDispersion(SourceMetric):
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.spatial_dispersion`."""
         return functional.spatial_dispersion(example.estimate, example.peaks, geometry.positions)
+
+
+class RegionLocalizationError(SourceMetric):
+    """Mean distance between the regions above half of the maximum, mm."""
+
+    higher_is_better = False
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.functional.region_localization_error`."""
+        return functional.region_localization_error(
+            example.estimate, example.truth, geometry.distances_mm
+        )
+
+
+class FullWidthAtHalfMaximum(SourceMetric):
+    """Mean width of the peak along the cortex, mm; the true patch has one too."""
+
+    higher_is_better = None
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.functional.full_width_at_half_maximum`."""
+        return functional.full_width_at_half_maximum(
+            example.estimate, geometry.areas, geometry.neighbours
+        )
+
+
+class BalancedAUC(SourceMetric):
+    """Mean area under the ROC curve, close and far sources counted alike."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.functional.balanced_auc`."""
+        return functional.balanced_auc(example.estimate, example.truth, geometry.distances_mm)
+
+
+class Precision(SourceMetric):
+    """Mean precision of the sources called active."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.functional.detection`."""
+        return functional.detection(example.estimate, example.truth).precision
+
+
+class Recall(SourceMetric):
+    """Mean recall of the active sources."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.functional.detection`."""
+        return functional.detection(example.estimate, example.truth).recall
+
+
+class F1(SourceMetric):
+    """Mean harmonic mean of precision and recall."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.functional.detection`."""
+        return functional.detection(example.estimate, example.truth).f1
+
+
+class NMSE(SourceMetric):
+    """Mean normalized squared error of the moments."""
+
+    higher_is_better = False
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.nmse`."""
+        return moments.nmse(example.found, example.true)
+
+
+class ScaledNMSE(SourceMetric):
+    """Mean normalized squared error of the moments after optimal scaling."""
+
+    higher_is_better = False
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.scaled_nmse`."""
+        return moments.scaled_nmse(example.found, example.true)
+
+
+class CosineSimilarity(SourceMetric):
+    """Mean cosine of estimated and true moments."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.cosine`."""
+        return moments.cosine(example.found, example.true)
+
+
+class AmplitudeCorrelation(SourceMetric):
+    """Mean correlation over space of the magnitudes."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.amplitude_correlation`."""
+        return moments.amplitude_correlation(example.estimate, example.truth)
+
+
+class TemporalCorrelation(SourceMetric):
+    """Mean correlation over time at the true peaks; NaN for single samples."""
+
+    higher_is_better = True
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.temporal_correlation`."""
+        return moments.temporal_correlation(
+            example.found, example.true, example.peaks, geometry.n_orient
+        )
+
+
+class ResidualVariance(SourceMetric):
+    """Mean share of the recording that the estimate leaves, through the nominal lead field."""
+
+    higher_is_better = None
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.residual_variance`."""
+        return moments.residual_variance(geometry.leadfield @ example.found, example.eeg)

@@ -48,6 +48,32 @@ def neighbourhoods(
     return rows, columns, distances[rows, columns]
 
 
+def triangles(edges: Edges, n_vertices: int) -> Faces:
+    """Triangles ``(F, 3)`` of a mesh from its edges: every three vertices joined pairwise.
+
+    On an icosahedral mesh these are its faces. Their sense of rotation is lost. A grid has none.
+    """
+    links = adjacency(edges, n_vertices).tocsr()
+    links.sort_indices()
+    around = np.split(links.indices, links.indptr[1:-1])
+    found = [
+        (low, high, third)
+        for low, high in np.sort(edges, axis=1)
+        for third in np.intersect1d(around[low], around[high], assume_unique=True)
+        if third > high
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
+
+
+def vertex_areas(positions: Array, faces: Faces) -> Array:
+    """Area ``(S,)`` that belongs to each vertex, m²: a third of every triangle it is a corner of.
+
+    Zero for a vertex without triangles.
+    """
+    area = np.linalg.norm(face_normals(positions, faces), axis=1) / 2
+    return np.bincount(faces.ravel(), np.repeat(area / 3, 3), minlength=len(positions))
+
+
 def face_normals(positions: Array, faces: Faces) -> Array:
     """Face normals ``(F, 3)``, length twice the area, outward for counter-clockwise faces."""
     a, b, c = positions[faces[:, 0]], positions[faces[:, 1]], positions[faces[:, 2]]
