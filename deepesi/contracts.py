@@ -27,21 +27,25 @@ class InverseModel(nn.Module, ABC):
 
     Contract, held by one test suite over all models: reordering the channels of head and EEG
     changes nothing; scaling the EEG by ``a`` and the noise covariance by ``a²`` scales the
-    estimate by ``a``; montage, batch size and duration are free; `forward` exports to ONNX.
+    estimate by ``a``; montage, batch size and duration are free; `forward` exports to ONNX unless
+    the model says that it does not.
 
     Attributes:
         head_inputs: What the model asks of a head. `forward` finds each array under its key.
         bound_to_space: Whether the weights belong to one source space. If not, the model follows
             the source space of the head it is given.
+        exportable: Whether `forward` consists of operations that ONNX has. Solvers that iterate to
+            convergence do not; they are there to compare with.
 
     """
 
     head_inputs: tuple[HeadInput, ...]
     bound_to_space: bool = True
+    exportable: bool = True
 
     @abstractmethod
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Invert average-referenced EEG (V); exportable operations only."""
+        """Invert average-referenced EEG (V), by exportable operations only if `exportable`."""
 
 
 def as_tensors(

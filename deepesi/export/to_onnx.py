@@ -59,7 +59,15 @@ def export_onnx(
         model_config: Plain configuration of the model.
         anatomy: Fingerprint of the template it was trained on.
 
+    Raises:
+        ValueError: The model is a solver without an exported form.
+
     """
+    if not model.exportable:
+        raise ValueError(
+            f"export_onnx: {type(model).__name__} iterates on every recording and has no form in "
+            "ONNX. Export a network, or a linear inverse (MinimumNorm)."
+        )
     model.eval()
     declarations = tuple(dict.fromkeys(model.head_inputs))
     inputs = as_tensors(prepare(declarations, head))

@@ -1,0 +1,121 @@
+"""Ridge, LASSO and elastic net, their strength chosen by cross-validation over electrodes."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import ElasticNet, MultiTaskElasticNet, Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold
+
+from deepesi.baselines.solver import Array, Solution, Solver
+
+
+class RegularizationCurve(NamedTuple):
+    """What cross-validation saw at every strength."""
+
+    alphas: Array  # strengths (A,), of scikit-learn's objective
+    r2: Array  # of the electrodes left out, mean over folds (A,)
+    n_active: Array  # components that are not zero, on all electrodes (A,)
+
+
+class SparseRegression(Solver):
+    """Linear regression of the recording on the lead field, electrodes being the samples.
+
+    Columns have unit norm, so that depth is not punished. With several samples or orientations
+    one penalty groups the samples of a component (the l21 norm: group LASSO over time); ridge is
+    the same for every sample. Folds leave out electrodes; the strength that explains them best,
+    by R², is used on all of them. Where no strength explains anything, the estimate is zero.
+
+    Args:
+        l1_ratio: 1: LASSO; 0: ridge; between: elastic net.
+        n_alphas: Strengths tried, from the one at which everything is zero (ridge: from the
+            largest eigenvalue) down by a factor of 1000, evenly in logarithm.
+        n_folds: Folds of electrodes.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: The ratio is outside 0 to 1, or fewer than 2 strengths or folds.
+
+    Source: Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x; Zou & Hastie 2005,
+    doi:10.1111/j.1467-9868.2005.00503.x; Uutela et al. 1999, doi:10.1006/nimg.1999.0454 (minimum
+    current estimates). The solvers are scikit-learn's.
+
+    """
+
+    def __init__(
+        self, l1_ratio: float = 1.0, n_alphas: int = 12, n_folds: int = 5, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if not 0 <= l1_ratio <= 1 or min(n_alphas, n_folds) < 2:
+            raise ValueError(
+                "SparseRegression: l1_ratio must lie within 0 to 1, n_alphas and n_folds be 2 or "
+                f"more, got {l1_ratio}, {n_alphas} and {n_folds}."
+            )
+        self.l1_ratio, self.n_alphas, self.n_folds, self.seed = l1_ratio, n_alphas, n_folds, seed
+
+    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+        """Choose the strength, then fit all electrodes."""
+        norms = np.linalg.norm(gain, axis=0)
+        curve = self.curve(recording, gain)
+        if not recording.any() or curve.r2.max() <= 0:
+            return Solution(np.zeros((gain.shape[1], recording.shape[1])))
+        fitted = self._fit(gain / norms, recording, curve.alphas[curve.r2.argmax()])
+        return Solution(fitted / norms[:, None])
+
+    def curve(self, recording: Array, gain: Array) -> RegularizationCurve:
+        """Held-out R² and sparsity against the strength, of one whitened recording."""
+        columns = gain / np.linalg.norm(gain, axis=0)
+        alphas = self._alphas(columns, recording)
+        folds = KFold(self.n_folds, shuffle=True, random_state=self.seed).split(columns)
+        r2 = np.zeros((self.n_folds, self.n_alphas))
+        for fold, (kept, left_out) in enumerate(folds):
+            for number, fitted in enumerate(self._path(columns[kept], recording[kept], alphas)):
+                predicted = columns[left_out] @ fitted
+                r2[fold, number] = r2_score(
+                    recording[left_out].ravel(), predicted.ravel(), force_finite=False
+                ) if recording[left_out].any() else 0.0  # fmt: skip
+        n_active = [
+            np.count_nonzero(fitted.any(axis=1))
+            for fitted in self._path(columns, recording, alphas)
+        ]
+        return RegularizationCurve(alphas, r2.mean(axis=0), np.array(n_active))
+
+    def _alphas(self, columns: Array, recording: Array) -> Array:
+        if self.l1_ratio == 0:
+            top = np.linalg.norm(columns, 2) ** 2
+        else:
+            top = np.linalg.norm(columns.T @ recording, axis=1).max()
+            top /= len(columns) * self.l1_ratio
+        return max(top, 1e-12) * np.logspace(0, -3, self.n_alphas)
+
+    def _path(self, columns: Array, recording: Array, alphas: Array) -> list[Array]:
+        """Fits ``(D, T)`` from strong to weak, each started where the one before ended."""
+        if self.l1_ratio == 0:
+            return [self._fit(columns, recording, alpha) for alpha in alphas]
+        model = self._sparse(recording.shape[1], warm_start=True)
+        return [_weights(model.set_params(alpha=alpha), columns, recording) for alpha in alphas]
+
+    def _fit(self, columns: Array, recording: Array, alpha: float) -> Array:
+        if self.l1_ratio == 0:
+            ridge = Ridge(alpha=alpha, fit_intercept=False, solver="cholesky")
+            return np.asarray(ridge.fit(columns, recording).coef_).T
+        model = self._sparse(recording.shape[1], warm_start=False)
+        return _weights(model.set_params(alpha=alpha), columns, recording)
+
+    def _sparse(self, n_times: int, warm_start: bool) -> ElasticNet | MultiTaskElasticNet:
+        kind = ElasticNet if n_times == 1 else MultiTaskElasticNet
+        return kind(
+            l1_ratio=self.l1_ratio, fit_intercept=False, max_iter=2000, tol=1e-4,
+            warm_start=warm_start,
+        )  # fmt: skip
+
+
+def _weights(model: ElasticNet | MultiTaskElasticNet, columns: Array, recording: Array) -> Array:
+    """Fitted weights ``(D, T)``; weak penalties may end at the largest number of iterations."""
+    data = recording[:, 0] if recording.shape[1] == 1 else recording
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(np.asfortranarray(columns), data)
+    return np.asarray(model.coef_, dtype=np.float64).reshape(recording.shape[1], -1).T.copy()
