@@ -7,6 +7,7 @@ import pytest
 from deepesi.physics.head_inputs import (
     Gain,
     HeadInput,
+    PatchTopographies,
     SensorEdgeFeatures,
     SensorGraph,
     SensorPositions,
