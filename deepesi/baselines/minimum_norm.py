@@ -1,44 +1,134 @@
-"""The minimum-norm family: MNE, dSPM, sLORETA and eLORETA as inverse models."""
+"""The minimum-norm family: MNE, dSPM, sLORETA, eLORETA, and the Gaussian posterior of MNE."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.physics.head_inputs import LinearInverse, Whitener
+from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, magnitude
+from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorDeviation, Whitener
+
+REGULARIZATIONS = ("noise", "gcv")
+
+
+def level_of_power(whitened: Float[Tensor, "B C T"], grid: LinearInverse) -> Int[Tensor, " B"]:
+    """The SNR of a grid nearest to that read off whitened power, ``‖W v‖² / (T (C-1)) - 1``."""
+    power = whitened.square().mean(2).sum(1) / (whitened.shape[1] - 1)
+    snr_db = 10 * torch.log10(torch.clamp(power - 1, min=1e-3))
+    step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
+    return step.clamp(0, grid.n_steps - 1)
 
 
 class MinimumNorm(InverseModel):
-    """One linear inverse whose regularization follows from the known noise level.
+    """One linear inverse, regularized for each recording.
 
-    The noise covariance is known, so whitened noise has unit power and the SNR of a recording is
-    read off its whitened power: ``‖W v‖² / (T (C-1)) - 1``. The kernel made for the nearest SNR of
-    a grid (-10 to 30 dB in steps of 2.5 dB) is applied, with ``lambda2 = 1 / SNR``. Fixed or free
-    orientation, as the head's.
+    Kernels are made for a grid of SNRs, -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``.
+    Which one is applied:
+
+    - ``"noise"``: the noise covariance is known, so whitened noise has unit power, and the SNR of a
+      recording is read off its whitened power.
+    - ``"gcv"``: generalized cross-validation, ``‖(I − H) W v‖² / tr(I − H)²`` least. It does not
+      believe the level of the noise. dSPM and sLORETA take the hat matrix ``H`` of MNE, of which
+      they are standardizations.
+
+    Fixed or free orientation, as the head's.
 
     Args:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
+        regularization: Above.
 
-    Source: see `deepesi.physics.linear_inverse`. dSPM and sLORETA are scaled to A m, which leaves
+    Raises:
+        ValueError: Unknown regularization.
+
+    Source: see `deepesi.physics.linear_inverse`; Golub, Heath & Wahba 1979,
+    doi:10.1080/00401706.1979.10489751 (GCV). dSPM and sLORETA are scaled to A m, which leaves
     their maps as they are; see `LinearInverse`.
 
     """
 
     bound_to_space = False
 
-    def __init__(self, method: str = "eLORETA") -> None:
+    def __init__(self, method: str = "eLORETA", regularization: str = "noise") -> None:
         super().__init__()
-        self.method = method
-        self.whitener = Whitener()
-        self.kernels = LinearInverse(method=method)
-        self.head_inputs = (self.whitener, self.kernels)
+        if regularization not in REGULARIZATIONS:
+            raise ValueError(
+                f"MinimumNorm: regularization must be one of {REGULARIZATIONS}, got "
+                f"{regularization!r}."
+            )
+        self.method, self.regularization = method, regularization
+        self.whitener, self.kernels = Whitener(), LinearInverse(method=method)
+        self.hats = HatMatrix(method=method)
+        inputs = (self.whitener, self.kernels)
+        self.head_inputs = inputs if regularization == "noise" else (*inputs, self.hats)
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Apply the kernel of each example's SNR."""
+        """Apply the kernel of each example's regularization."""
         whitened = inputs[self.whitener.key] @ eeg
-        power = whitened.square().mean(2).sum(1) / (eeg.shape[1] - 1)
-        snr_db = 10 * torch.log10(torch.clamp(power - 1, min=1e-3))
-        grid = self.kernels
-        step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
-        kernel = inputs[grid.key][step.clamp(0, grid.n_steps - 1)]
-        return Estimate(kernel @ eeg)
+        if self.regularization == "noise":
+            level = level_of_power(whitened, self.kernels)
+        else:
+            hats = inputs[self.hats.key]
+            left = whitened[:, None] - hats @ whitened[:, None]
+            free = (eeg.shape[1] - 1) - hats.diagonal(dim1=1, dim2=2).sum(1)
+            level = (left.square().sum((2, 3)) / free.square()).argmin(1)
+        return Estimate(inputs[self.kernels.key][level] @ eeg)
+
+
+class BestMinimumNorm(Oracle):
+    """The same with the regularization that suits each example's truth best: a bound.
+
+    Best is the least distance from the strongest source to a true peak; of those that agree in
+    it, the map of the largest cosine with the truth.
+
+    Args:
+        method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
+
+    """
+
+    def __init__(self, method: str = "eLORETA") -> None:
+        super().__init__()
+        self.kernels = LinearInverse(method=method)
+        self.head_inputs = (self.kernels,)
+
+    def forward(self, batch: Batch) -> Estimate:
+        """Try all, keep the best."""
+        n_orient = batch.head.space.n_orient
+        positions = torch.as_tensor(batch.head.source_pos, device=batch.eeg.device)
+        peaks = batch.scene.peaks
+        truth = torch.nn.functional.normalize(magnitude(batch.sources, n_orient), dim=1)
+        found, scores = [], []
+        for kernel in batch.inputs[self.kernels.key]:
+            mean = kernel @ batch.eeg
+            strength = magnitude(mean, n_orient)
+            away = (positions[strength.argmax(1)][:, None] - positions[peaks.clamp_min(0)]).norm(
+                dim=2
+            )
+            distance = torch.where(peaks >= 0, away, torch.inf).amin(1)
+            alike = (torch.nn.functional.normalize(strength, dim=1) * truth).sum(1)
+            found.append(mean)
+            scores.append(1e3 * distance - 1e-3 * alike)  # a micrometre weighs as much
+        best = torch.stack(scores).argmin(0)
+        return Estimate(torch.stack(found)[best, torch.arange(len(best), device=best.device)])
+
+
+class BayesianMinimumNorm(InverseModel):
+    """The Gaussian posterior behind MNE: independent sources of one variance, noise known.
+
+    The mean is MNE's at the SNR of the recording; the deviation is the posterior's.
+
+    Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_deviation`.
+
+    """
+
+    bound_to_space = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whitener, self.kernels = Whitener(), LinearInverse(method="MNE")
+        self.deviations = PosteriorDeviation()
+        self.head_inputs = (self.whitener, self.kernels, self.deviations)
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Mean and deviation at each example's SNR."""
+        level = level_of_power(inputs[self.whitener.key] @ eeg, self.kernels)
+        mean = inputs[self.kernels.key][level] @ eeg
+        return Estimate(mean, inputs[self.deviations.key][level][..., None].expand_as(mean))

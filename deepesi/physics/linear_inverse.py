@@ -61,6 +61,33 @@ def linear_inverse(
     return kernel.reshape(-1, len(whiten)) @ whiten
 
 
+def hat_matrix(
+    leadfield: Array, noise_cov: Array, lambda2: float, method: str, n_orient: int = 1
+) -> Array:
+    """What a linear inverse explains of whitened data, ``W G K W⁻¹`` ``(C, C)``.
+
+    dSPM and sLORETA are standardized MNE: theirs is MNE's.
+    """
+    current = "eLORETA" if method == "eLORETA" else "MNE"
+    kernel = linear_inverse(leadfield, noise_cov, lambda2, current, n_orient)
+    values, vectors = referenced_eigh(noise_cov)
+    colour = (vectors * np.sqrt(values)) @ vectors.T  # undoes the whitener
+    return np.asarray(whitener(noise_cov) @ leadfield @ kernel @ colour)
+
+
+def posterior_deviation(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
+    """Posterior standard deviation ``(D,)``, A m, of sources that are all alike before the data.
+
+    Sources are independent with the variance that MNE's `lambda2` stands for; the posterior
+    covariance is ``P − P Gᵀ (G P Gᵀ + C)⁻¹ G P``, its mean MNE's estimate.
+    """
+    gain = whitener(noise_cov) @ leadfield
+    variance = (len(gain) - 1) / (gain**2).sum() / lambda2
+    kernel = linear_inverse(leadfield, noise_cov, lambda2, "MNE")
+    explained = np.einsum("dc,cd->d", kernel, leadfield)
+    return np.asarray(np.sqrt(variance * (1 - explained).clip(0)))
+
+
 def _uniform_prior(gain: Array) -> Array:
     """Source covariance blocks ``(S, O, O)``, all alike, of which signal and noise are equal."""
     n_places, n_orient, n_channels = gain.shape

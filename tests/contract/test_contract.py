@@ -14,7 +14,7 @@ import torch
 import deepesi
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.beamformer import LCMV
-from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
@@ -105,6 +105,8 @@ RECIPES = (
         "PhysicsInformedUNet with std": lambda: piunet(heteroscedastic=True),
         "UnrolledISTA": lambda: unrolled_ista(),
         "UnrolledISTA with std": lambda: unrolled_ista(heteroscedastic=True),
+        "BayesianMinimumNorm": BayesianMinimumNorm,
+        "eLORETA, GCV": lambda: MinimumNorm("eLORETA", "gcv"),
         "LCMV": LCMV,
         "RecursiveMUSIC": RecursiveMUSIC,
         "MixedNorm": MixedNorm,

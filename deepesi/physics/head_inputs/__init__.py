@@ -9,7 +9,12 @@ from deepesi.physics.head_inputs.graphs import (
     SourceNormals,
 )
 from deepesi.physics.head_inputs.images import TopographicMatrix
-from deepesi.physics.head_inputs.linear import Gain, LinearInverse
+from deepesi.physics.head_inputs.linear import (
+    Gain,
+    HatMatrix,
+    LinearInverse,
+    PosteriorDeviation,
+)
 from deepesi.physics.head_inputs.patches import (
     PatchMoments,
     PatchPairs,
@@ -23,6 +28,7 @@ from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
 __all__ = [
     "Gain",
+    "HatMatrix",
     "HeadInput",
     "LinearInverse",
     "MeshEdges",
@@ -32,6 +38,7 @@ __all__ = [
     "PatchSensitivities",
     "PatchShares",
     "PatchTopographies",
+    "PosteriorDeviation",
     "Preconditioners",
     "SensorEdgeFeatures",
     "SensorGraph",

@@ -7,7 +7,7 @@ import numpy as np
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
-from deepesi.physics.linear_inverse import linear_inverse
+from deepesi.physics.linear_inverse import hat_matrix, linear_inverse, posterior_deviation
 from deepesi.physics.noise import whitener
 
 
@@ -52,10 +52,9 @@ class LinearInverse(HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``."""
-        return np.stack([self._kernel(head, step) for step in range(self.n_steps)])
+        return np.stack([self._kernel(head, lambda2) for lambda2 in _lambda2(self)])
 
-    def _kernel(self, head: HeadModel, step: int) -> Array:
-        lambda2 = 10 ** (-(self.snr_db_low + step * self.snr_db_step) / 10)
+    def _kernel(self, head: HeadModel, lambda2: float) -> Array:
         problem = head.leadfield, head.noise_cov, lambda2
         kernel = linear_inverse(*problem, self.method, head.space.n_orient)
         if self.method in ("MNE", "eLORETA"):
@@ -63,3 +62,65 @@ class LinearInverse(HeadInput):
         current = linear_inverse(*problem, "MNE", head.space.n_orient)
         norm = np.linalg.norm(current, axis=1) / np.linalg.norm(kernel, axis=1)
         return kernel * norm.mean()
+
+
+@dataclass(frozen=True)
+class HatMatrix(HeadInput):
+    """What the kernels of `LinearInverse` explain of whitened data ``(L, C, C)``, no unit.
+
+    Attributes: as of `LinearInverse`.
+
+    """
+
+    method: str = "eLORETA"
+    snr_db_low: float = -10.0
+    snr_db_step: float = 2.5
+    n_steps: int = 17
+
+    @property
+    def axes(self) -> Axes:
+        """``(L, C, C)``."""
+        return (self.n_steps, "channels", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `deepesi.physics.linear_inverse.hat_matrix`."""
+        n_orient = head.space.n_orient
+        return np.stack(
+            [
+                hat_matrix(head.leadfield, head.noise_cov, lambda2, self.method, n_orient)
+                for lambda2 in _lambda2(self)
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class PosteriorDeviation(HeadInput):
+    """Posterior standard deviation of MNE's sources ``(L, D)``, A m, at ``L`` SNRs.
+
+    Attributes: as of `LinearInverse`.
+
+    """
+
+    snr_db_low: float = -10.0
+    snr_db_step: float = 2.5
+    n_steps: int = 17
+
+    @property
+    def axes(self) -> Axes:
+        """``(L, D)``."""
+        return (self.n_steps, "dipoles")
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `deepesi.physics.linear_inverse.posterior_deviation`."""
+        return np.stack(
+            [
+                posterior_deviation(head.leadfield, head.noise_cov, lambda2)
+                for lambda2 in _lambda2(self)
+            ]
+        )
+
+
+def _lambda2(grid: LinearInverse | HatMatrix | PosteriorDeviation) -> Array:
+    """Regularization of every SNR of a grid, ``10^(-SNR/10)``."""
+    snr_db = grid.snr_db_low + grid.snr_db_step * np.arange(grid.n_steps)
+    return np.asarray(10 ** (-snr_db / 10))

@@ -1,0 +1,101 @@
+"""How the minimum-norm family is regularized, and its posterior."""
+
+import numpy as np
+import pytest
+import torch
+
+from deepesi.baselines.minimum_norm import BayesianMinimumNorm, BestMinimumNorm, MinimumNorm
+from deepesi.contracts import Estimate, as_tensors
+from deepesi.data_gen.sources import PatchSources
+from deepesi.metrics.classes import LocalizationError
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.linear_inverse import (
+    METHODS,
+    hat_matrix,
+    linear_inverse,
+    posterior_deviation,
+)
+from deepesi.physics.noise import whitener
+
+
+@pytest.fixture
+def head(toy):
+    return toy.montage_head("biosemi32")
+
+
+def test_hat_matrix_is_what_the_estimate_explains(head):
+    kernel = linear_inverse(head.leadfield, head.noise_cov, 0.3, "eLORETA")
+    eeg = head.leadfield @ np.random.default_rng(0).normal(size=(84, 5))
+    white = whitener(head.noise_cov)
+    hat = hat_matrix(head.leadfield, head.noise_cov, 0.3, "eLORETA")
+    assert np.allclose(hat @ white @ eeg, white @ head.leadfield @ kernel @ eeg)
+    assert 0 < np.trace(hat) < head.n_channels - 1
+
+
+def test_deviation_equals_the_dense_posterior(head):
+    """By the inverse of the sum of precisions, over sources."""
+    gain = whitener(head.noise_cov) @ head.leadfield
+    lambda2 = 0.1
+    variance = 31 / (gain**2).sum() / lambda2
+    unit = np.sqrt(variance)  # keeps the inverse well conditioned
+    covariance = unit**2 * np.linalg.inv((unit * gain).T @ (unit * gain) + np.eye(84))
+    found = posterior_deviation(head.leadfield, head.noise_cov, lambda2)
+    assert np.allclose(found, np.sqrt(np.diag(covariance)))
+    mean = covariance @ gain.T @ whitener(head.noise_cov)
+    assert np.allclose(mean, linear_inverse(head.leadfield, head.noise_cov, lambda2, "MNE"))
+
+
+def test_posterior_covers_sources_of_its_own_prior(head):
+    """Independent sources of one variance at 10 dB: 90 % intervals hold 90 % of them."""
+    model = BayesianMinimumNorm()
+    rng = np.random.default_rng(0)
+    gain = whitener(head.noise_cov) @ head.leadfield
+    true = np.sqrt(31 / (gain**2).sum() * 10) * rng.normal(size=(400, 84, 1))
+    noise = np.linalg.pinv(whitener(head.noise_cov)) @ rng.normal(size=(400, 32, 1))
+    eeg = torch.as_tensor(head.leadfield @ true + noise).float()
+    mean, std = model(eeg, as_tensors(prepare(model.head_inputs, head)))
+    inside = (torch.as_tensor(true) - mean).abs() <= 1.6449 * std
+    assert inside.float().mean().item() == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cross_validation_takes_the_least_of_its_criterion(method, simulate):
+    model = MinimumNorm(method, "gcv")
+    batch = simulate(model.head_inputs, n_times=4).batch(0)
+    head, found = batch.head, model(batch.eeg, batch.inputs).mean
+    white = whitener(head.noise_cov)
+    for number, eeg in enumerate(batch.eeg.double().numpy()):
+        scores = []
+        for snr_db in -10 + 2.5 * np.arange(17):
+            hat = hat_matrix(head.leadfield, head.noise_cov, 10 ** (-snr_db / 10), method)
+            free = np.trace(np.eye(16) - hat) - 1
+            scores.append((((np.eye(16) - hat) @ white @ eeg) ** 2).sum() / free**2)
+        kernels = batch.inputs[model.kernels.key]
+        expected = kernels[int(np.argmin(scores))] @ batch.eeg[number]
+        assert torch.allclose(found[number], expected)
+
+
+def test_cross_validation_follows_the_noise_it_is_not_told(simulate):
+    """Noise ten times as strong as its covariance says: GCV still regularizes, the other does not."""
+    told, not_told = MinimumNorm("MNE"), MinimumNorm("MNE", "gcv")
+    batch = simulate(not_told.head_inputs, snr_db=(-10, -10), n_times=50).batch(0)
+    louder = 10 * batch.eeg  # as if the noise, nearly all there is, were ten times its covariance
+    sizes = [m(louder, batch.inputs).mean.square().sum() for m in (told, not_told)]
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_best_regularization_is_no_worse_than_any(simulate):
+    oracle = BestMinimumNorm("MNE")
+    source = PatchSources((1, 1), (0.03, 0.06))
+    batch = simulate(oracle.head_inputs, sources=source, batch_size=64).batch(0)
+    error = LocalizationError()
+    error.update(oracle(batch), batch)
+    for kernel in batch.inputs[oracle.kernels.key]:
+        other = LocalizationError()
+        other.update(Estimate(kernel @ batch.eeg), batch)
+        assert error.compute() <= other.compute() + 1e-4
+
+
+def test_unknown_regularization_is_refused():
+    with pytest.raises(ValueError, match="regularization must be one of .*got 'lcurve'"):
+        MinimumNorm("MNE", "lcurve")
