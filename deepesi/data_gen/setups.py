@@ -88,6 +88,8 @@ class SetupRanges:
         displacement: Mean displacement of an electrode along the scalp, m.
         coregistration_shift: Mean shift of all electrodes together, m.
         coregistration_rotation: Mean rotation of all electrodes together, degrees.
+        electrode_error: Range of a factor on these three, one per set-up: electrodes are digitized
+            in some laboratories, and taken from a template cap in others (no unit).
         subset: Probability that only a random part of the electrodes is there (no unit).
         dropout: Range of the share of channels that are missing (no unit).
         references: Where the recording was referenced, one per set-up: ``average``;
@@ -109,6 +111,7 @@ class SetupRanges:
     displacement: float = 0.005
     coregistration_shift: float = 0.0
     coregistration_rotation: float = 0.0
+    electrode_error: tuple[float, float] = (1.0, 1.0)
     subset: float = 0.0
     dropout: tuple[float, float] = (0.0, 0.0)
     references: Sequence[str] = ("average",)
@@ -129,6 +132,7 @@ class SetupRanges:
         check_number(who, "displacement", self.displacement, 0, 0.03, metres)
         check_number(who, "coregistration_shift", self.coregistration_shift, 0, 0.03, metres)
         check_number(who, "coregistration_rotation", self.coregistration_rotation, 0, 30, "degrees")
+        check_range(who, "electrode_error", self.electrode_error, 0, 2, "(no unit)")
         check_number(who, "subset", self.subset, 0, 1, "(no unit)")
         check_range(who, "dropout", self.dropout, 0, 0.5, "(no unit)")
         if self.baseline is not None:
@@ -242,6 +246,8 @@ def _places(
     if template.cap is not None:  # known at its own electrodes only
         return electrodes[None, None]
     moved = max(ranges.displacement, ranges.coregistration_shift, ranges.coregistration_rotation)
+    low, high = ranges.electrode_error
+    width = width * (rng.uniform(low, high) if low < high else low)
     still = width == 0 or moved == 0
     return displace(
         electrodes.positions,

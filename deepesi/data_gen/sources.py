@@ -42,8 +42,6 @@ class PatchSources:
 
     Args:
         n_sources: Fewest and most places; fewer where the least distance leaves no room.
-        simple_share: Share of the examples that have the fewest places outright; the others draw
-            any number, all as likely.
         radius: Smallest and largest radius, m.
         min_distance: Least distance between centres, m.
         shapes: Names above; every place takes one, all as likely.
@@ -55,6 +53,8 @@ class PatchSources:
         orientation: For free orientation: along the ``"normal"``, where there is a surface, or
             ``"random"`` per place, as always in a volume. Fixed orientation is along the normal.
         course: Time course of windows, by default `Gabor`.
+        simple_share: Share of the examples that have the fewest places outright; the others draw
+            any number, all as likely.
 
     Raises:
         ValueError: A range is out of order or not in SI units, or an unknown name.
@@ -62,7 +62,6 @@ class PatchSources:
     """
 
     n_sources: tuple[int, int] = (1, 3)
-    simple_share: float = 0.0
     radius: tuple[float, float] = (0.010, 0.025)
     min_distance: float = 0.03
     shapes: Sequence[str] = ("gaussian",)
@@ -71,6 +70,7 @@ class PatchSources:
     correlation: tuple[float, float] = (0.0, 0.0)
     orientation: str = "normal"
     course: TimeCourse | None = None
+    simple_share: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.n_sources

@@ -6,7 +6,7 @@ import pytest
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.noise import NoiseRanges
-from deepesi.data_gen.setups import FEWEST, SetupPool, SetupRanges, draw_channels
+from deepesi.data_gen.setups import FEWEST, SetupPool, SetupRanges, _places, draw_channels
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head import average_reference
 from deepesi.physics.montage import OWN_MONTAGES, displace, standard_montage
@@ -161,6 +161,21 @@ def test_a_shift_moves_all_electrodes_together(template):
     assert not np.allclose(found.positions[0], found.positions[1], atol=1e-4)
 
 
+def test_electrode_error_scales_what_a_setup_draws(toy):
+    """A factor per set-up: none leaves electrodes where they are, two moves them twice as far."""
+
+    def moved(factor, seed=0):
+        ranges = SetupRanges(coregistration_shift=0.002, electrode_error=factor)
+        electrodes = toy.montage("biosemi32")[1]
+        places = _places(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
+        return np.linalg.norm(places.positions - electrodes.positions, axis=-1).mean()
+
+    assert moved((0.0, 0.0)) < 1e-6
+    assert moved((2.0, 2.0)) / moved((1.0, 1.0)) == pytest.approx(2, rel=0.2)
+    several = [moved((0.2, 1.0), seed) for seed in range(12)]
+    assert min(several) < 0.5 * max(several)
+
+
 def test_montages_open_one_after_the_other(pool):
     opening = Curriculum(100, montages=[(0.0, 0.1), (1.0, 1.0)])
     ranges = SetupRanges(montages=["biosemi16", "biosemi32", "10-20-19"])
@@ -183,6 +198,7 @@ def test_curriculum_is_linear_between_its_points():
         (lambda: SetupRanges(montages=[]), "montages is empty"),
         (lambda: SetupRanges(references=["nose"]), r"references \['nose'\] unknown"),
         (lambda: SetupRanges(displacement=5), r"displacement 5 .*metres"),
+        (lambda: SetupRanges(electrode_error=(0.5, 5.0)), "electrode_error 0.5 to 5"),
         (lambda: SetupRanges(coregistration_shift=3.5), "coregistration_shift 3.5"),
         (lambda: SetupRanges(dropout=(0.2, 0.1)), "dropout 0.2 to 0.1 must be an ascending range"),
         (lambda: SetupRanges(baseline=(1, 5)), "baseline 1 to 5 .*samples"),
