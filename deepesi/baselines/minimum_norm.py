@@ -21,8 +21,8 @@ def level_of_power(whitened: Float[Tensor, "B C T"], grid: LinearInverse) -> Int
 class MinimumNorm(InverseModel):
     """One linear inverse, regularized for each recording.
 
-    Kernels are made for a grid of SNRs, -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``.
-    Which one is applied:
+    Kernels are made for SNRs of -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``. Which
+    one is applied:
 
     - ``"noise"``: the noise covariance is known, so whitened noise has unit power, and the SNR of a
       recording is read off its whitened power.
