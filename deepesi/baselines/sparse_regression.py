@@ -26,7 +26,8 @@ class SparseRegression(Solver):
     Columns have unit norm, so that depth is not punished. With several samples or orientations
     one penalty groups the samples of a component (the l21 norm: group LASSO over time); ridge is
     the same for every sample. Folds leave out electrodes; the strength that explains them best,
-    by R², is used on all of them. Where no strength explains anything, the estimate is zero.
+    by R², is used on all of them; strengths that leave nothing are not chosen, even where nothing
+    explains electrodes left out any better.
 
     Args:
         l1_ratio: 1: LASSO; 0: ridge; between: elastic net.
@@ -58,14 +59,18 @@ class SparseRegression(Solver):
     def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
         """Choose the strength, then fit all electrodes."""
         norms = np.linalg.norm(gain, axis=0)
-        curve = self.curve(recording, gain)
-        if not recording.any() or curve.r2.max() <= 0:
+        if not recording.any():
             return Solution(np.zeros((gain.shape[1], recording.shape[1])))
-        fitted = self._fit(gain / norms, recording, curve.alphas[curve.r2.argmax()])
+        curve = self.curve(recording, gain)
+        best = np.where(curve.n_active > 0, curve.r2, -np.inf).argmax()
+        fitted = self._fit(gain / norms, recording, curve.alphas[best])
         return Solution(fitted / norms[:, None])
 
     def curve(self, recording: Array, gain: Array) -> RegularizationCurve:
         """Held-out R² and sparsity against the strength, of one whitened recording."""
+        # Folds must not depend on the order of the channels: number them by what they see.
+        order = np.lexsort(gain.T[:3])
+        recording, gain = recording[order], gain[order]
         columns = gain / np.linalg.norm(gain, axis=0)
         alphas = self._alphas(columns, recording)
         folds = KFold(self.n_folds, shuffle=True, random_state=self.seed).split(columns)
@@ -100,7 +105,8 @@ class SparseRegression(Solver):
     def _fit(self, columns: Array, recording: Array, alpha: float) -> Array:
         if self.l1_ratio == 0:
             ridge = Ridge(alpha=alpha, fit_intercept=False, solver="cholesky")
-            return np.asarray(ridge.fit(columns, recording).coef_).T
+            coefficients = np.asarray(ridge.fit(columns, recording).coef_)
+            return coefficients.reshape(recording.shape[1], -1).T
         model = self._sparse(recording.shape[1], warm_start=False)
         return _weights(model.set_params(alpha=alpha), columns, recording)
 
