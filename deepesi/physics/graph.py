@@ -71,7 +71,8 @@ def vertex_areas(positions: Array, faces: Faces) -> Array:
     Zero for a vertex without triangles.
     """
     area = np.linalg.norm(face_normals(positions, faces), axis=1) / 2
-    return np.bincount(faces.ravel(), np.repeat(area / 3, 3), minlength=len(positions))
+    shares = np.bincount(faces.ravel(), np.repeat(area / 3, 3), minlength=len(positions))
+    return np.asarray(shares, dtype=np.float64)
 
 
 def face_normals(positions: Array, faces: Faces) -> Array:
