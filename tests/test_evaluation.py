@@ -20,7 +20,7 @@ from deepesi.evaluation.benchmark import (
     write_csv,
 )
 from deepesi.evaluation.report import write_report
-from deepesi.evaluation.table import best_method, layout, rich_table
+from deepesi.evaluation.table import best_method, differences, is_better, layout, rich_table
 from deepesi.physics.cohort import Cohort
 
 
@@ -69,8 +69,10 @@ def test_knowing_the_true_lead_field_helps(scenario, toy):
 
 
 def test_benchmark_is_reproducible(benchmark, scenario, toy):
-    again = run_benchmark({"MNE": MinimumNorm("MNE")}, scenario, Cohort.single(toy))
-    assert again.rows == [row for row in benchmark.rows if row.method == "MNE"]
+    """Whatever stands beside a method; only the reference must be there to be compared with."""
+    again = run_benchmark({"MNE": MinimumNorm("MNE")}, scenario, Cohort.single(toy)).rows
+    empty = dict.fromkeys(("difference", "difference_low", "difference_high"))
+    assert again == [replace(r, **empty) for r in benchmark.rows if r.method == "MNE"]
 
 
 def test_test_set_is_paired_over_snr_and_held_out(scenario, toy, simulate):
@@ -121,6 +123,37 @@ def test_best_is_marked_only_beyond_the_intervals():
     higher = [row("a", 0.2, 0.1, 0.3, "auc"), row("b", 0.5, 0.4, 0.6, "auc")]
     assert best_method(higher, "auc") == "b"
     assert best_method(clear[:1], "nemd") is None
+
+
+def test_difference_to_the_reference_is_paired(benchmark):
+    """Of the same examples: less spread than either, and the means subtract."""
+    value = {(r.method, r.metric, r.snr_db): r for r in benchmark.rows}
+    for (method, metric, snr_db), row in value.items():
+        reference = value["eLORETA", metric, snr_db]
+        assert row.difference == pytest.approx(row.value - reference.value, abs=1e-9)
+        assert row.difference_low <= row.difference <= row.difference_high
+        if method == "eLORETA":
+            assert row.difference_low == row.difference_high == 0
+    dispersion = value["MNE", "spatial_dispersion", 0.0]
+    own = dispersion.ci_high - dispersion.ci_low
+    assert dispersion.difference_high - dispersion.difference_low < own
+
+
+def test_better_needs_the_whole_interval():
+    def compared(metric, low, high):
+        return Row("a", "s", 0.0, "1", metric, 0, 0, 0, 0, 9, (low + high) / 2, low, high)
+
+    assert is_better(compared("nemd", -0.3, -0.1))
+    assert not is_better(compared("nemd", -0.3, 0.1))
+    assert is_better(compared("auc", 0.1, 0.3))
+    assert not is_better(row("a", 0.2, 0.1, 0.3))
+
+
+def test_differences_leave_the_reference_out(benchmark):
+    _, lines = differences(benchmark.rows)
+    assert [line[1][0] for line in lines] == ["MNE", "MNE"]
+    without = [replace(r, difference=None) for r in benchmark.rows]
+    assert differences(without)[1] == []
 
 
 def test_table_has_a_line_per_method_and_snr(benchmark):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE
 from rich.table import Table
 
-from deepesi.evaluation.benchmark import METRICS, Row
+from deepesi.evaluation.benchmark import METRICS, REFERENCE, Row
 
 #: Title and decimals of each metric.
 TITLES = {
@@ -36,6 +36,27 @@ def cell(row: Row) -> str:
         f"{x:.{DECIMALS[row.metric]}f}" for x in (row.value, row.ci_low, row.ci_high)
     )
     return f"{value} [{low}, {high}]"
+
+
+def difference_cell(row: Row) -> str:
+    """``mean [low, high]`` of the paired difference to the reference."""
+    assert row.difference is not None
+    assert row.difference_low is not None
+    assert row.difference_high is not None
+    value, low, high = (
+        f"{x:+.{DECIMALS[row.metric]}f}"
+        for x in (row.difference, row.difference_low, row.difference_high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def is_better(row: Row) -> bool:
+    """Whether the whole interval of the difference is on the better side of the reference."""
+    if row.difference_low is None or row.difference_high is None:
+        return False
+    return (
+        row.difference_low > 0 if METRICS[row.metric].higher_is_better else row.difference_high < 0
+    )
 
 
 def layout(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
@@ -74,9 +95,34 @@ def rich_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
+    """As `layout`, of the paired differences to the reference; no lines without one."""
+    header = ["SNR (dB)", "method", *(TITLES[m] for m in METRICS)]
+    lines = []
+    for snr_db in dict.fromkeys(row.snr_db for row in rows):
+        here = [row for row in rows if row.snr_db == snr_db and row.difference is not None]
+        for method in dict.fromkeys(row.method for row in here if row.method != REFERENCE):
+            own = {row.metric: row for row in here if row.method == method}
+            cells = ((difference_cell(own[m]), is_better(own[m])) for m in METRICS)
+            lines.append([(f"{snr_db:g}", False), (method, False), *cells])
+    return header, lines
+
+
 def html_table(rows: Sequence[Row]) -> str:
     """For the report."""
-    header, lines = layout(rows)
+    compared = differences(rows)
+    return (
+        "<p>Mean [95 % bootstrap interval over examples]; bold: best, and its interval does not "
+        f"overlap any other.</p>{_html(*layout(rows))}"
+    ) + (
+        f"<p>Difference to {REFERENCE} on the same examples, mean [95 % bootstrap interval]; bold: "
+        f"better, and the interval excludes 0.</p>{_html(*compared)}"
+        if compared[1]
+        else ""
+    )
+
+
+def _html(header: Sequence[str], lines: Sequence[Sequence[tuple[str, bool]]]) -> str:
     head = "".join(f"<th>{title}</th>" for title in header)
     body = "".join(
         "<tr>"
@@ -85,7 +131,5 @@ def html_table(rows: Sequence[Row]) -> str:
         for line in lines
     )
     return (
-        "<p>Mean [95 % bootstrap interval over examples]; bold: best, and its interval does not "
-        f"overlap any other.</p><table class='table table-sm'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table>"
+        f"<table class='table table-sm'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
