@@ -1,5 +1,6 @@
 """The functional metrics as torchmetrics classes: mean over examples, accumulated over batches."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,10 +25,15 @@ class Geometry:
     def __init__(self, head: HeadModel) -> None:
         space = head.space
         self.positions, self.leadfield = head.source_pos, head.leadfield
-        self.n_orient = space.n_orient
+        self.space, self.n_orient = space, space.n_orient
         self.distances_mm = functional.distances_mm(head.source_pos, head.source_pos)
         self.neighbours: csr_array = adjacency(space.edges, space.n_sources)
-        self.areas = vertex_areas(head.source_pos, triangles(space.edges, space.n_sources))
+
+    @functools.cached_property
+    def areas(self) -> Array:
+        """Of the vertices ``(S,)``, m²; few metrics ask, and finding the triangles takes time."""
+        faces = triangles(self.space.edges, self.space.n_sources)
+        return vertex_areas(self.positions, faces)
 
 
 class Example(NamedTuple):
