@@ -1,6 +1,6 @@
 """The benchmark as a table for the terminal and for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -32,10 +32,7 @@ def best_method(rows: Sequence[Row], metric: str) -> str | None:
 
 def cell(row: Row) -> str:
     """``mean [low, high]``."""
-    value, low, high = (
-        f"{x:.{DECIMALS[row.metric]}f}" for x in (row.value, row.ci_low, row.ci_high)
-    )
-    return f"{value} [{low}, {high}]"
+    return _interval(row.metric, "", row.value, row.ci_low, row.ci_high)
 
 
 def difference_cell(row: Row) -> str:
@@ -43,10 +40,11 @@ def difference_cell(row: Row) -> str:
     assert row.difference is not None
     assert row.difference_low is not None
     assert row.difference_high is not None
-    value, low, high = (
-        f"{x:+.{DECIMALS[row.metric]}f}"
-        for x in (row.difference, row.difference_low, row.difference_high)
-    )
+    return _interval(row.metric, "+", row.difference, row.difference_low, row.difference_high)
+
+
+def _interval(metric: str, sign: str, *values: float) -> str:
+    value, low, high = (f"{x:{sign}.{DECIMALS[metric]}f}" for x in values)
     return f"{value} [{low}, {high}]"
 
 
@@ -61,20 +59,31 @@ def is_better(row: Row) -> bool:
 
 def layout(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     """Header and lines ``(text, is best)``: one line per SNR and method."""
+    best = {
+        (snr_db, metric): best_method([row for row in rows if row.snr_db == snr_db], metric)
+        for snr_db in {row.snr_db for row in rows}
+        for metric in METRICS
+    }
+    return _lines(rows, cell, lambda row: best[row.snr_db, row.metric] == row.method)
+
+
+def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
+    """As `layout`, of the paired differences to the reference; no lines without one."""
+    compared = [row for row in rows if row.difference is not None and row.method != REFERENCE]
+    return _lines(compared, difference_cell, is_better)
+
+
+def _lines(
+    rows: Sequence[Row], text: Callable[[Row], str], is_marked: Callable[[Row], bool]
+) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     header = ["SNR (dB)", "method", *(TITLES[m] for m in METRICS)]
     lines = []
     for snr_db in dict.fromkeys(row.snr_db for row in rows):
         here = [row for row in rows if row.snr_db == snr_db]
-        best = {metric: best_method(here, metric) for metric in METRICS}
         for method in dict.fromkeys(row.method for row in here):
             own = {row.metric: row for row in here if row.method == method}
-            lines.append(
-                [
-                    (f"{snr_db:g}", False),
-                    (method, False),
-                    *((cell(own[m]), best[m] == method) for m in METRICS),
-                ]
-            )
+            cells = ((text(own[m]), is_marked(own[m])) for m in METRICS)
+            lines.append([(f"{snr_db:g}", False), (method, False), *cells])
     return header, lines
 
 
@@ -93,19 +102,6 @@ def rich_table(rows: Sequence[Row]) -> Table:
         previous = line[0][0]
         table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in line))
     return table
-
-
-def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
-    """As `layout`, of the paired differences to the reference; no lines without one."""
-    header = ["SNR (dB)", "method", *(TITLES[m] for m in METRICS)]
-    lines = []
-    for snr_db in dict.fromkeys(row.snr_db for row in rows):
-        here = [row for row in rows if row.snr_db == snr_db and row.difference is not None]
-        for method in dict.fromkeys(row.method for row in here if row.method != REFERENCE):
-            own = {row.metric: row for row in here if row.method == method}
-            cells = ((difference_cell(own[m]), is_better(own[m])) for m in METRICS)
-            lines.append([(f"{snr_db:g}", False), (method, False), *cells])
-    return header, lines
 
 
 def html_table(rows: Sequence[Row]) -> str:
