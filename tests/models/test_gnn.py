@@ -12,28 +12,10 @@ from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.losses.supervised import CosineDistance
 from deepesi.losses.uncertainty import GaussianNLL
 from deepesi.models.gnn import ElectrodeGNN, SignedAttention
-from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import SensorGraph, prepare
 
 POINTS = {"smallest": 1e-3, "largest": 1e-3, "n_radii": 1}
 WIDE = {"smallest": 0.03, "largest": 0.06}  # patches of several sources on the toy head
-
-
-@pytest.fixture(scope="module")
-def head(toy):
-    return toy.montage_head("biosemi16")
-
-
-@pytest.fixture(scope="module")
-def free_head(head):
-    """Twenty-eight places with three orientations each, their topographies those of 84 sources."""
-    edges = head.space.edges[(head.space.edges < 28).all(axis=1)]
-    return replace(
-        head,
-        source_pos=head.source_pos[:28],
-        source_normals=head.source_normals[:28],
-        space=SourceSpace("free", (np.arange(28),), edges, n_orient=3),
-    )
 
 
 def trained(seed=0, **settings):

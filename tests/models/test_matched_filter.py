@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.contracts import as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.metrics.classes import LocalizationError
 from deepesi.models.matched_filter import UnrolledMatchedFilter
-from deepesi.physics.head_inputs import prepare
+from tests.models.free import apply, free
 
 
 def make(**settings):
@@ -21,11 +20,6 @@ def make(**settings):
     for parameter in model.parameters():  # far from the start, where much would be zero
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
-
-
-def apply(model, eeg, head):
-    with torch.no_grad():
-        return model(eeg, as_tensors(prepare(model.head_inputs, head)))
 
 
 def test_estimate_turns_its_sign_with_the_recording(simulate):
@@ -45,21 +39,6 @@ def test_a_window_is_inverted_as_one_whatever_its_time_axis(simulate):
     largest = mean.abs().max().item()
     assert torch.allclose(turned.mean, mean @ rotation, rtol=1e-3, atol=1e-3 * largest)
     assert torch.allclose(turned.std, std, rtol=1e-3)
-
-
-def free(head, turn=None):
-    """A head of three orientations per source, along axes that may be turned."""
-    rng = np.random.default_rng(0)
-    columns = rng.normal(size=(head.n_channels, head.space.n_sources, 3))
-    columns -= columns.mean(axis=0)
-    if turn is not None:
-        columns = columns @ turn
-    scale = np.abs(head.leadfield).max()
-    return replace(
-        head,
-        leadfield=scale * columns.reshape(head.n_channels, -1),
-        space=replace(head.space, n_orient=3),
-    )
 
 
 def test_free_orientation_has_no_preferred_axes(simulate):

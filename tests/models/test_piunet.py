@@ -16,6 +16,7 @@ from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import prepare
 from deepesi.training.weights import load_network, save_network
+from tests.models.free import apply, free
 
 
 def make(moved=True, **settings):
@@ -26,24 +27,6 @@ def make(moved=True, **settings):
     for parameter in model.parameters() if moved else ():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
-
-
-def apply(model, eeg, head):
-    with torch.no_grad():
-        return model(eeg, as_tensors(prepare(model.head_inputs, head)))
-
-
-def free(head, turn=None):
-    """The head with three orientations per source, their axes turned."""
-    columns = np.random.default_rng(0).normal(size=(head.n_channels, head.space.n_sources, 3))
-    columns -= columns.mean(axis=0)
-    if turn is not None:
-        columns = columns @ turn
-    return replace(
-        head,
-        leadfield=np.abs(head.leadfield).max() * columns.reshape(head.n_channels, -1),
-        space=replace(head.space, n_orient=3),
-    )
 
 
 def volume(head):

@@ -11,7 +11,6 @@ from sklearn.linear_model import Lasso, MultiTaskLasso
 from deepesi.contracts import as_tensors
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.unrolled_ista import UnrolledISTA
-from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import (
     PatchSensitivities,
     PatchTopographies,
@@ -21,23 +20,6 @@ from deepesi.physics.head_inputs import (
 
 POINTS = {"smallest": 1e-3, "largest": 1e-3, "n_radii": 1}
 WIDE = {"smallest": 0.02, "largest": 0.08, "n_radii": 2}  # patches of several sources on the toy
-
-
-@pytest.fixture(scope="module")
-def head(toy):
-    return toy.montage_head("biosemi16")
-
-
-@pytest.fixture(scope="module")
-def free_head(head):
-    """Twenty-eight places with three orientations each, their topographies those of 84 sources."""
-    edges = head.space.edges[(head.space.edges < 28).all(axis=1)]
-    return replace(
-        head,
-        source_pos=head.source_pos[:28],
-        source_normals=head.source_normals[:28],
-        space=SourceSpace("free", (np.arange(28),), edges, n_orient=3),
-    )
 
 
 def recording(head, n_times=1):
