@@ -196,6 +196,27 @@ class Batch(_Tensors):
     truth: LowRankLeadField
     scene: Scene
 
+    def example(self, number: int) -> "Batch":
+        """One example as a batch of its own."""
+        rows = slice(number, number + 1)
+        scene = {
+            f.name: getattr(self.scene, f.name)[rows]
+            for f in fields(self.scene)
+            if isinstance(getattr(self.scene, f.name), Tensor)
+        }
+        truth = replace(
+            self.truth,
+            coefficients=self.truth.coefficients[rows],
+            patterns=self.truth.patterns[rows],
+        )
+        return replace(
+            self,
+            eeg=self.eeg[rows],
+            sources=self.sources[rows],
+            truth=truth,
+            scene=replace(self.scene, **scene),
+        )
+
 
 def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
     """Magnitude per source: norm over orientation, RMS over time."""

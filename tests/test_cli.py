@@ -10,8 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from deepesi.app.cli import main
-from deepesi.evaluation.benchmark import METRICS, Row
+from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.card import write_card
+from deepesi.evaluation.scores import METRICS
 from deepesi.physics.optional import require
 from tests.conftest import make_covariance, make_evoked
 

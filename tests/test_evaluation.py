@@ -1,10 +1,12 @@
 import csv
 from dataclasses import replace
 
+import hydra
 import numpy as np
 import pytest
 import torch
 
+from deepesi.app.evaluate import begun, chosen_scenarios, known_scenarios, load_scenarios
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.knowing_truth import KnowingTruth
 from deepesi.baselines.minimum_norm import MinimumNorm
@@ -12,15 +14,28 @@ from deepesi.contracts import Estimate, InverseModel
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.evaluation.benchmark import (
-    METRICS,
     Row,
-    Scenario,
     bootstrap_interval,
     run_benchmark,
+    summarize,
     write_csv,
 )
+from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
 from deepesi.evaluation.report import write_report
-from deepesi.evaluation.table import best_method, differences, is_better, layout, rich_table
+from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.scores import COLUMNS, METRICS, read_scores, units_of
+from deepesi.evaluation.table import (
+    TITLES,
+    best_method,
+    differences,
+    is_better,
+    latency_layout,
+    layout,
+    markdown_table,
+    rich_table,
+)
+from deepesi.export.adapter import OnnxModel
+from deepesi.export.to_onnx import export_onnx
 from deepesi.physics.cohort import Cohort
 
 
@@ -35,18 +50,23 @@ def scenario():
     )
 
 
+def classical(*names):
+    return {name: MinimumNorm(name) for name in names or ("MNE", "eLORETA")}
+
+
 @pytest.fixture
-def benchmark(scenario, toy):
-    models = {name: MinimumNorm(name) for name in ("MNE", "eLORETA")}
-    return run_benchmark(models, scenario, Cohort.single(toy))
+def benchmark(scenario, toy, tmp_path):
+    return run_benchmark(classical(), [scenario], Cohort.single(toy), tmp_path / "scores")
 
 
 def test_every_method_metric_and_snr_has_a_row(benchmark):
-    assert len(benchmark.rows) == 2 * 2 * len(METRICS)
+    """But for the correlation over time, which a single sample does not have."""
+    assert len(benchmark.rows) == 2 * 2 * (len(METRICS) - 1)
     for row in benchmark.rows:
         assert row.ci_low <= row.value <= row.ci_high
         assert row.n == 30
         assert row.n_sources == "1"
+        assert row.level == f"{row.snr_db:g}"
 
 
 def test_more_signal_less_error(benchmark):
@@ -57,20 +77,20 @@ def test_more_signal_less_error(benchmark):
     assert error["eLORETA", 20] < error["MNE", 20]
 
 
-def test_knowing_the_true_lead_field_helps(scenario, toy):
+def test_knowing_the_true_lead_field_helps(scenario, toy, tmp_path):
     """An oracle stands beside methods; at 20 dB mismatch is nearly all that is between them."""
     bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=3)
     models = {"nominal": bayes, "true": KnowingTruth(bayes)}
     loud = replace(scenario, snr_db=[20], n_examples=200)
-    rows = run_benchmark(models, loud, Cohort.single(toy)).rows
+    rows = run_benchmark(models, [loud], Cohort.single(toy), tmp_path).rows
     error = {(r.method, r.metric): r.value for r in rows}
     for metric in ("localization_error", "nemd"):
         assert error["true", metric] < 0.95 * error["nominal", metric]
 
 
-def test_benchmark_is_reproducible(benchmark, scenario, toy):
+def test_benchmark_is_reproducible(benchmark, scenario, toy, tmp_path):
     """Whatever stands beside a method; only the reference must be there to be compared with."""
-    again = run_benchmark({"MNE": MinimumNorm("MNE")}, scenario, Cohort.single(toy)).rows
+    again = run_benchmark(classical("MNE"), [scenario], Cohort.single(toy), tmp_path / "again").rows
     empty = dict.fromkeys(("difference", "difference_low", "difference_high"))
     assert again == [replace(r, **empty) for r in benchmark.rows if r.method == "MNE"]
 
@@ -95,13 +115,183 @@ def test_csv_is_long_format(benchmark, tmp_path):
 
 
 def test_report_is_self_contained(benchmark, toy, tmp_path):
-    write_report(benchmark, toy.display, {"seed": "0"}, tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text()
-    for part in ("Error against SNR", "One worked example", "loc. error (mm)", "eLORETA"):
-        assert part in text
-    assert text.count("data:image/") >= 2
+    folder, cohort = tmp_path / "report", Cohort.single(toy)
+    folder.mkdir()
+    cell = middle_cell(benchmark.cells)
+    gallery = worked_examples(classical(), cell, cohort)
+    spreads = point_spreads(classical(), cell.scenario, cohort)
+    facts = {"seed": "0", "command": "a < b"}
+    write_report(benchmark, gallery, spreads, toy.display, facts, folder / "report.html")
+    text = (folder / "report.html").read_text()
+    for part in ("Curves: toy", "Worst example of mne", "loc. error (mm)", "a &lt; b", "A point"):
+        assert part in text, part
+    assert text.count("data:image/") >= 2 + 3 + 3
     assert 'src="http' not in text
-    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert [p.name for p in folder.iterdir()] == ["report.html"]
+
+
+def test_gallery_shows_the_examples_that_were_scored(benchmark, toy):
+    """Drawn anew, each has the error its title says."""
+    cell = middle_cell(benchmark.cells)
+    best, median, worst = worked_examples(classical(), cell, Cohort.single(toy))
+    for worked in (best, median, worst):
+        found = worked.estimates["MNE"].mean[0, :, 0].abs().argmax()
+        peak = worked.batch.scene.peaks[0, 0]
+        off = 1e3 * np.linalg.norm(toy.source_pos[found] - toy.source_pos[peak])
+        assert f"{off:.0f} mm off" in worked.title
+    errors = cell.values("MNE", "localization_error")
+    assert f"{errors.max():.0f} mm" in worst.title
+
+
+def test_point_spread_of_eloreta_peaks_at_the_point(scenario, toy):
+    """It has no localization bias for a point without noise (Pascual-Marqui 2007)."""
+    for worked in point_spreads(classical(), scenario, Cohort.single(toy)):
+        found = worked.estimates["eLORETA"].mean[0, :, 0].abs().argmax()
+        assert found == worked.batch.scene.peaks[0, 0]
+
+
+def test_results_do_not_depend_on_processes_nor_on_interruptions(scenario, toy, tmp_path):
+    cohort, several = Cohort.single(toy), [scenario, replace(scenario, name="two", seed=1)]
+    whole = run_benchmark(classical(), several, cohort, tmp_path / "one")
+    shared = run_benchmark(classical(), several, cohort, tmp_path / "two", processes=2)
+    assert shared.rows == whole.rows
+    files = sorted((tmp_path / "one").glob("*.csv"))
+    assert len(files) == len(units_of(several)) == 2 * 2 * 2
+    files[0].unlink()
+    text = files[1].read_text()
+    files[1].write_text(text[: len(text) // 2])  # torn in the middle of a line
+    resumed = run_benchmark(classical(), several, cohort, tmp_path / "one")
+    assert resumed.rows == whole.rows
+
+
+def test_an_interruption_loses_the_example_in_flight_only(scenario, toy, tmp_path):
+    class Stops(MinimumNorm):
+        calls = 0
+
+        def forward(self, eeg, inputs):
+            Stops.calls += 1
+            if Stops.calls == 14:
+                raise KeyboardInterrupt
+            return super().forward(eeg, inputs)
+
+    models = {"MNE": Stops("MNE")}
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(models, [scenario], Cohort.single(toy), tmp_path)
+    (file,) = tmp_path.glob("*.csv")
+    assert [score.example for score in read_scores(file, ["MNE"])] == list(range(13))
+    run_benchmark(models, [scenario], Cohort.single(toy), tmp_path)
+    assert Stops.calls == 60 + 1
+
+
+def test_half_an_example_is_no_score(tmp_path):
+    line = ",".join(["1", "b", *["0"] * (len(COLUMNS) - 2)])
+    rows = [",".join(COLUMNS), line.replace("1,b", "0,a"), line.replace("1,b", "0,b")]
+    (tmp_path / "x.csv").write_text("\n".join([*rows, line.replace("1,b", "1,a"), ""]))
+    assert [s.example for s in read_scores(tmp_path / "x.csv", ["a", "b"])] == [0, 0]
+
+
+def test_scores_of_other_models_or_scenarios_are_not_mixed(benchmark, scenario, toy, tmp_path):
+    folder, cohort = tmp_path / "scores", Cohort.single(toy)
+    with pytest.raises(ValueError, match="holds scores of other models.*another hydra.run.dir"):
+        run_benchmark(classical("MNE"), [scenario], cohort, folder)
+    with pytest.raises(ValueError, match="holds scores of other scenarios"):
+        run_benchmark(classical(), [replace(scenario, seed=9)], cohort, folder)
+
+
+def test_empty_folder_has_no_summary(scenario, tmp_path):
+    with pytest.raises(ValueError, match="holds no scores. Give the folder of a run"):
+        summarize([scenario], ["MNE"], tmp_path)
+    with pytest.raises(ValueError, match="nothing to resume in .* no config.yaml"):
+        begun(tmp_path)
+
+
+def test_exported_files_are_sent_to_other_processes(scenario, toy, tmp_path):
+    export_onnx(MinimumNorm("eLORETA"), toy.montage_head("biosemi32"), tmp_path / "e.onnx")
+    models = {"file": OnnxModel(tmp_path / "e.onnx"), "eLORETA": MinimumNorm("eLORETA")}
+    quiet = replace(scenario, snr_db=[10], n_examples=4)
+    rows = run_benchmark(models, [quiet], Cohort.single(toy), tmp_path / "s", processes=2).rows
+    for row in rows:
+        assert row.difference == pytest.approx(0, abs=1e-3 * max(1, abs(row.value)))
+
+
+def test_an_example_is_the_batch_cut_down(scenario, toy):
+    """The truth with it: rendered anew through its own lead field, noise is all that is left."""
+    batch = next(scenario.batches(Cohort.single(toy), 100.0, []))
+    one = batch.example(3)
+    assert torch.equal(one.eeg, batch.eeg[3:4])
+    assert torch.equal(one.scene.peaks, batch.scene.peaks[3:4])
+    assert torch.allclose(one.truth.project(one.sources), one.eeg, rtol=1e-2, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n in known_scenarios() if n != "all"])
+def test_every_scenario_can_be_drawn(name, template):
+    """Each has what its name says, at every level, on heads that no training sees."""
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        (config,) = chosen_scenarios([f"scenario={name}", "scenario.n_examples=2"])
+    scenarios = load_scenarios([config])
+    assert {s.name for s in scenarios} == {name}
+    assert len({s.level for s in scenarios}) == len(scenarios)
+    for scenario in scenarios:
+        batch = next(scenario.batches(Cohort.single(template), scenario.snr_db[0], []))
+        assert batch.scene.key[:2] == (scenario.seed, "test")
+        assert torch.isfinite(batch.eeg).all()
+
+
+def drawn(name, template, n_examples=40):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        (config,) = chosen_scenarios([f"scenario={name}", f"scenario.n_examples={n_examples}"])
+    for scenario in load_scenarios([config]):
+        yield scenario, next(scenario.batches(Cohort.single(template), scenario.snr_db[0], []))
+
+
+def test_scenarios_vary_what_they_say(template):
+    for scenario, batch in drawn("depth", template):
+        low, high = map(float, scenario.level.split("-"))
+        depth = 1e3 * template.depth[batch.scene.peaks[:, 0]]
+        assert low - 1 < depth.min() <= depth.max() < high + 1
+    for scenario, batch in drawn("conductivity", template, 4):
+        assert torch.allclose(batch.scene.tissues[:, 0], torch.tensor(float(scenario.level)))
+    for scenario, batch in drawn("montage", template, 2):
+        assert abs(batch.head.n_channels - int(scenario.level)) <= 1
+    for scenario, batch in drawn("n_sources", template, 4):
+        assert ((batch.scene.peaks >= 0).sum(1) == int(scenario.level)).all()
+    own, others = (batch for _, batch in drawn("head", template))
+    assert own.scene.head_name.startswith("warp")
+    assert not np.allclose(own.head.source_pos, template.source_pos)
+    assert np.allclose(others.head.source_pos, template.source_pos)
+
+
+def test_depth_that_no_source_has_is_refused(scenario, toy):
+    deep = replace(scenario, sources=PatchSources(depth=(0.11, 0.12)))
+    with pytest.raises(ValueError, match="no source of 'toy' lies 0.11-0.12 m below the scalp"):
+        next(deep.batches(Cohort.single(toy), 0.0, []))
+
+
+def test_unknown_scenario_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no scenario 'montages'. Nearest: montage.*; all: .*snr"):
+        chosen_scenarios(["scenario=[snr,montages]"])
+
+
+def test_heads_of_another_source_space_are_refused(scenario, toy, tmp_path):
+    warped = replace(scenario, heads=["warp9-ico3"])
+    with pytest.raises(ValueError, match="its head 'warp9-ico3' has the source space fsaverage-ic"):
+        run_benchmark(classical(), [warped], Cohort.single(toy), tmp_path)
+
+
+def test_latencies_are_relative_to_the_reference(benchmark):
+    table = latency_layout(benchmark.latencies)
+    assert [line[0][0] for line in table.lines] == ["MNE", "eLORETA"]
+    assert table.lines[1][2][0] == "1.0"
+    assert all(ms > 0 for ms in benchmark.latencies.values())
+
+
+def test_markdown_marks_the_best():
+    table = layout(
+        [row(m, v, v - 0.1, v + 0.1, metric) for metric in TITLES for m, v in (("a", 1), ("b", 2))]
+    )
+    text = markdown_table(table)
+    assert "**1.000 [0.900, 1.100]**" in text  # least nEMD
+    assert "**2.000 [1.900, 2.100]**" in text  # largest AUC
 
 
 def test_bootstrap_interval_covers_the_mean_at_its_level():
@@ -163,7 +353,7 @@ def test_table_has_a_line_per_method_and_snr(benchmark):
     assert rich_table(benchmark.rows).row_count == 4
 
 
-def test_model_that_gives_nan_is_named(scenario, toy):
+def test_model_that_gives_nan_is_named(scenario, toy, tmp_path):
     class Broken(InverseModel):
         head_inputs = ()
 
@@ -171,9 +361,9 @@ def test_model_that_gives_nan_is_named(scenario, toy):
             return Estimate(torch.full((len(eeg), 84, eeg.shape[2]), float("nan")))
 
     with pytest.raises(FloatingPointError, match="Broken gave NaN"):
-        run_benchmark({"x": Broken()}, scenario, Cohort.single(toy))
+        run_benchmark({"x": Broken()}, [scenario], Cohort.single(toy), tmp_path)
 
 
 def test_empty_scenario_is_refused():
-    with pytest.raises(ValueError, match="needs at least one SNR and 2 examples"):
+    with pytest.raises(ValueError, match="needs at least one SNR, 2 examples"):
         Scenario("x", [], 1, PatchSources(), SetupRanges())

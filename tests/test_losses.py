@@ -21,7 +21,7 @@ from deepesi.losses.physics import Reprojection
 from deepesi.losses.smoothness import SpatialVariation, SurfaceLaplacian, TemporalDifference
 from deepesi.losses.sparsity import GroupSparsity
 from deepesi.losses.supervised import CosineDistance, NormalizedL1, NormalizedL2
-from deepesi.losses.transport import EnergyDistance, PeakTransport
+from deepesi.losses.transport import RESOLVED, EnergyDistance, PeakDistance, PeakTransport
 from deepesi.losses.uncertainty import GaussianNLL
 from deepesi.metrics.functional import distances_mm, nemd
 from deepesi.physics.cohort import Cohort
@@ -40,6 +40,7 @@ TERMS = {
     "NLL": GaussianNLL(),
     "energy": EnergyDistance(),
     "peak transport": PeakTransport(),
+    "peak distance": PeakDistance(),
 }
 OBJECTIVES = sorted(p.stem for p in (Path(deepesi.configs.__file__).parent / "loss").glob("*.yaml"))
 DECLARED = [d for term in TERMS.values() for d in term.head_inputs]
@@ -367,6 +368,25 @@ def test_peak_transport_pays_for_what_another_peak_lacks(batch):
     assert torch.allclose(zero, uniform, rtol=1e-4)
 
 
+def test_peak_distance_is_the_localization_error_in_relative_terms(batch):
+    """Of one point: ``log(1 + d / d₀)`` over that of the uniform map, whatever else is faint."""
+    distances = distances_mm(batch.head.source_pos, batch.head.source_pos)
+    found = at_sources(batch, 11) + 0.05 * at_sources(batch, 40)
+    value = PeakDistance()(Estimate(found), with_peaks(batch, 5))
+    relative = np.log1p(distances[5, 11] / (1e3 * RESOLVED))
+    assert close(value, relative / np.log1p(distances[5].mean() / (1e3 * RESOLVED)), 1e-3)
+    uniform = PeakDistance()(Estimate(torch.ones_like(found)), with_peaks(batch, 5))
+    assert close(uniform, 1.0, 1e-4)
+
+
+def test_peak_distance_judges_every_peak_by_what_lies_nearest_to_it(batch):
+    """Shares do not matter, and a peak that has nothing near it costs what a uniform map does."""
+    two = with_peaks(batch, 5, 70)
+    unequal = at_sources(batch, 5) + 0.1 * at_sources(batch, 70)
+    assert PeakDistance()(Estimate(unequal), two).max() < 1e-2
+    assert close(PeakDistance()(Estimate(at_sources(batch, 5)), two), 0.5, 2e-2)
+
+
 def test_energy_of_the_uniform_map_is_one_and_of_a_share_its_square(batch):
     """Whatever the sign, and whether magnitude is spread over samples."""
     point = replace(batch, sources=at_sources(batch, 5))
@@ -456,7 +476,7 @@ def test_an_objective_trains_in_mixed_precision(toy, toy_path, tmp_path):
 
 def test_objectives_in_the_package():
     assert set(OBJECTIVES) == {
-        "default", "focal", "smooth", "uncertainty", "no_physics", "no_laplacian",
+        "default", "focal", "peaks", "smooth", "uncertainty", "no_physics", "no_laplacian",
     }  # fmt: skip
 
 

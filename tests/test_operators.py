@@ -100,6 +100,46 @@ def test_explaining_is_the_adjoint_of_filtering():
     assert torch.allclose(there, back, rtol=1e-4)
 
 
+def test_patches_seen_through_a_filter_are_the_filtered_topographies():
+    """A dictionary with a filter per example equals one built of its filtered, normalized rows."""
+    rows, gamma, recording = patches_at_work(6, 1)
+    rng = torch.Generator().manual_seed(3)
+    filters = torch.eye(9) + 0.2 * torch.randn(3, 9, 9, generator=rng)
+    filters = filters.double()
+    seen = torch.einsum("bce,kde->kdbc", filters, rows)
+    norms = seen.norm(dim=3)
+    through = PatchDictionary(rows, 1, (filters, norms))
+    for number in range(3):
+        one = slice(number, number + 1)
+        plain = PatchDictionary(seen[:, :, number] / norms[:, :, number, None], 1)
+        data, own = recording[..., one], gamma[..., one]
+        found = through.filter(recording)[..., one]
+        assert torch.allclose(found, plain.filter(data))
+        assert torch.allclose(through.energy(recording)[..., one], plain.energy(data))
+        left = through.residual(recording, gamma, 6, 30)[..., one]
+        assert torch.allclose(left, plain.residual(data, own, 6, 30))
+        explained = through.explain(through.filter(recording))[..., one]
+        assert torch.allclose(explained, plain.explain(plain.filter(data)))
+
+
+@pytest.mark.parametrize("n_times", [1, 5])
+def test_spreading_is_the_same_in_training_and_exported(toy, n_times):
+    head = toy.montage_head("biosemi16")
+    pairs, shares = PatchPairs(0.03, 0.06, 2), PatchShares(0.03, 0.06, 2)
+    inputs = as_tensors(prepare([pairs, shares], head))
+    arguments = inputs[pairs.key], inputs[shares.key]
+    rng = torch.Generator().manual_seed(0)
+    moments = torch.randn(2, 84, n_times, generator=rng, requires_grad=True)
+    weight = torch.randn(84, n_times, generator=rng)
+    trained = spread_patches(moments, *arguments)
+    (trained * weight).sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(spread_patches(moments, *arguments), trained, atol=1e-6)
+        ones = torch.eye(2 * 84).unflatten(0, (2, 84))
+        matrix = spread_patches(ones, *arguments)  # (S, K S)
+        assert torch.allclose(moments.grad.flatten(0, 1), matrix.T @ weight, atol=1e-5)
+
+
 def test_noise_reaches_about_what_chance_allows():
     """The largest of 400 chi-squared energies, for few and many degrees of freedom."""
     rng = np.random.default_rng(0)

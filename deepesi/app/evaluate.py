@@ -1,22 +1,31 @@
 """``python evaluate.py``: any networks, exported files and baselines side by side."""
 
+import difflib
+import importlib.resources
 import platform
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepesi import __version__
 from deepesi.contracts import InverseModel, Oracle
-from deepesi.evaluation.benchmark import Benchmark, Scenario, run_benchmark, write_csv
+from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
+from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
 from deepesi.evaluation.report import write_report
-from deepesi.evaluation.table import rich_table
+from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.table import by_scenario, rich_table, write_markdown
 from deepesi.export.adapter import OnnxModel
 from deepesi.physics.cohort import Cohort
+from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
 from deepesi.training.weights import load_ensemble, load_network, save_network
 
@@ -25,40 +34,105 @@ console = Console()
 
 def compare(
     models: Mapping[str, InverseModel | Oracle],
-    scenario: Scenario,
+    scenarios: Sequence[Scenario],
     cohort: Cohort,
     run_dir: Path,
+    processes: int,
 ) -> Benchmark:
-    """Run the benchmark, print its table, write ``benchmark.csv`` and ``report.html``."""
-    with console.status("Evaluating") as status:
+    """Run the benchmark, print its tables, write CSV, Markdown and report."""
+    columns = (TextColumn("Evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("")
         benchmark = run_benchmark(
-            models, scenario, cohort, lambda line: status.update(f"Evaluating {line}")
+            models, scenarios, cohort, run_dir / "scores", processes,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
+    write_csv(benchmark.rows, run_dir / "benchmark.csv")
+    command = shlex.join(["python", *sys.argv])
+    with atomic(run_dir / "benchmark.md") as partial:
+        partial.write_text(write_markdown(benchmark.rows, benchmark.latencies, command))
+    with console.status("Writing the report"):
+        mesh = cohort.template.display
+        write_report(
+            benchmark,
+            worked_examples(models, middle_cell(benchmark.cells), cohort) if mesh else [],
+            point_spreads(models, scenarios[0], cohort) if mesh else [],
+            mesh,
+            _facts(scenarios, cohort, command),
+            run_dir / "report.html",
         )
-        write_csv(benchmark.rows, run_dir / "benchmark.csv")
-        status.update("Writing the report")
-        facts = {
-            "scenario": f"{scenario.name}, seed {scenario.seed}",
-            "examples per SNR": str(scenario.n_examples),
-            "sources": str(scenario.sources),
-            "set-ups": str(scenario.setups),
-            "true tissues": str(scenario.tissues),
-            "held out": "lead fields, electrode displacements, sources and noise: split 'test'",
-            "noise": "one covariance for every method; regularization follows from the whitened "
-            "power of each recording",
-            "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
-            f"{platform.python_version()}",
-            "heads": ", ".join(f"{h.name} ({h.fingerprint[:16]})" for h in cohort.of("test")),
-        }
-        write_report(benchmark, cohort.template.display, facts, run_dir / "report.html")
     # Never narrower than the table: a wrapped table cannot be read, a long line can.
-    Console(width=max(console.width, 112)).print(rich_table(benchmark.rows))
+    for rows in by_scenario(benchmark.rows).values():
+        Console(width=max(console.width, 160)).print(rich_table(rows))
     return benchmark
+
+
+def _facts(scenarios: Sequence[Scenario], cohort: Cohort, command: str) -> dict[str, str]:
+    facts = {}
+    for scenario in {s.name: s for s in scenarios}.values():
+        heads = ", ".join(f"{h.name} ({h.fingerprint[:16]})" for h in scenario.true_heads(cohort))
+        facts[f"scenario {scenario.name}"] = (
+            f"seed {scenario.seed}, {scenario.n_examples} examples per test set; heads: {heads}; "
+            f"{scenario.sources}; {scenario.setups}; {scenario.tissues}"
+        )
+    return facts | {
+        "held out": "lead fields, electrode displacements, sources and noise: split 'test'; a "
+        "warped head (warp...) is in no training",
+        "noise": "one covariance for every method; regularization follows from the whitened "
+        "power of each recording, where a method does not choose it itself",
+        "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}",
+        "command": command,
+    }
 
 
 def load_heads(config: DictConfig) -> Cohort:
     """The heads of a configuration: a cohort, or one head for every split."""
     heads: Cohort | Template = hydra.utils.instantiate(config)
     return Cohort.single(heads) if isinstance(heads, Template) else heads
+
+
+def load_scenarios(configs: Sequence[DictConfig]) -> list[Scenario]:
+    """The test sets of scenarios: one each, or one per level of its axis."""
+    found: list[Scenario] = []
+    for config in configs:
+        base = OmegaConf.create({k: v for k, v in config.items() if k not in ("axis", "levels")})
+        for level, changes in (config.get("levels") or {"": {}}).items():
+            axis = {"axis": config.axis, "level": str(level)} if level != "" else {}
+            merged = OmegaConf.merge(base, changes, axis)
+            found.append(hydra.utils.instantiate(merged, _convert_="all"))
+    return found
+
+
+def known_scenarios() -> list[str]:
+    """Names of the scenarios that come with deepesi."""
+    folder = importlib.resources.files("deepesi.configs") / "scenario"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
+    """Configurations of the scenarios a command names, each with its other overrides.
+
+    Raises:
+        ValueError: There is no such scenario.
+
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    named = [o.value() for o in parsed if o.key_or_group == "scenario"]
+    names = named[-1] if named else "snr"
+    known = [name for name in known_scenarios() if name != "all"]
+    names = known if names == "all" else [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or known
+            raise ValueError(
+                f"evaluate: no scenario {name!r}. Nearest: {', '.join(near)}; all: "
+                f"{', '.join(known)}."
+            )
+    others = [
+        text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group != "scenario"
+    ]
+    return [hydra.compose("evaluate", [*others, f"scenario={n}"]).scenario for n in names]
 
 
 def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
@@ -90,9 +164,9 @@ def load_any(path: Path, template: Template) -> InverseModel:
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
-    """Evaluate what the configuration names."""
+    """Evaluate what the configuration names; `scenarios` holds those of its scenarios."""
     cohort = load_heads(config.head)
-    scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    scenarios = load_scenarios(config.scenarios)
     models: dict[str, InverseModel | Oracle] = {}
     models |= {str(path): load_any(Path(path), cohort.template) for path in config.models}
     if config.ensemble:
@@ -105,11 +179,44 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenario, cohort, run_dir)
-    console.print(f"Results in {run_dir}: report.html, benchmark.csv", soft_wrap=True)
+    compare(models, scenarios, cohort, run_dir, config.processes)
+    console.print(
+        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, scores/ of every example",
+        soft_wrap=True,
+    )
+
+
+def begun(run_dir: Path) -> DictConfig:
+    """The configuration of an evaluation that was begun.
+
+    Raises:
+        ValueError: The folder holds none.
+
+    """
+    record = run_dir / "config.yaml"
+    if not record.is_file():
+        raise ValueError(
+            f"evaluate: there is nothing to resume in {run_dir}: it holds no config.yaml. Give the "
+            "run directory of an evaluation, or leave resume out to begin one."
+        )
+    config = OmegaConf.load(record)
+    assert isinstance(config, DictConfig)
+    return config
 
 
 @hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="evaluate")
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi evaluate``."""
-    run(config, Path(HydraConfig.get().runtime.output_dir))
+    active = HydraConfig.get()
+    run_dir = Path(config.resume or active.runtime.output_dir)
+    if config.resume:
+        processes, config = config.processes, begun(run_dir)
+        config.processes = processes
+    else:
+        config = OmegaConf.merge(config, {})
+        OmegaConf.set_struct(config, False)
+        config.scenarios = chosen_scenarios(list(active.overrides.task))
+        del config.scenario
+        with atomic(run_dir / "config.yaml") as partial:
+            OmegaConf.save(config, partial, resolve=True)
+    run(config, run_dir)

@@ -16,12 +16,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from deepesi.app.evaluate import compare, console, load_baselines, load_heads
+from deepesi.app.evaluate import compare, console, load_baselines, load_heads, load_scenarios
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings, limits_of
 from deepesi.data_gen.setups import SetupRanges
-from deepesi.evaluation.benchmark import Scenario
 from deepesi.evaluation.card import write_card
+from deepesi.evaluation.scenario import Scenario
 from deepesi.export.runtime import Inverse
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.physics.cohort import SPLITS, Cohort
@@ -178,7 +178,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
         f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )
-    scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    scenarios = load_scenarios([config.scenario])
+    scenario = scenarios[0]
     baselines = load_baselines(config)
     if rank_zero_only.rank == 0:
         # What the comparison will need is prepared once before training, not after hours of it.
@@ -190,7 +191,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
 
     model, identity = load_network(best, template.space)
     save_network(model, identity, run_dir / "model")
-    benchmark = compare({type(model).__name__: model} | baselines, scenario, cohort, run_dir)
+    models = {type(model).__name__: model} | baselines
+    benchmark = compare(models, scenarios, cohort, run_dir, config.processes)
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     montages = [own] if template.cap else plain(config.data.setups.montages)
     parity = export(model, identity["model"], scenario, template, run_dir / "export", montages)

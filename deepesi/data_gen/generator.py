@@ -1,5 +1,6 @@
 """SimulatedRecordings: sources rendered through perturbed lead fields, with noise, as batches."""
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -152,6 +153,13 @@ class SimulatedRecordings:
         turn, place = divmod(step, len(self.lengths))
         order = np.random.default_rng([self.seed, turn]).permutation(len(self.lengths))
         return self.lengths[order[place]]
+
+    def at_snr(self, snr_db: float) -> "SimulatedRecordings":
+        """The same recordings, with the same set-ups at hand, at one SNR, dB."""
+        check_range("SimulatedRecordings", "snr_db", (snr_db, snr_db), -100, 300, "dB")
+        stream = copy.copy(self)
+        stream.snr_db = (snr_db, snr_db)
+        return stream
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of one step and rank: always the same one."""

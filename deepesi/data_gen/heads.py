@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
@@ -47,7 +46,7 @@ class HeadOnDevice:
         size, rest = np.linalg.norm(core, axis=(1, 2)), core.copy()
         rest[:, :NARROW, :NARROW] = 0
         narrow = np.linalg.norm(rest, axis=(1, 2)) < NEGLIGIBLE * size.max()
-        self._placements: dict[str, Tensor] = {}
+        self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
         self._order = torch.as_tensor(np.argsort(narrow, kind="stable"), device=device)
         tensors = as_tensors(
             {
@@ -118,18 +117,32 @@ class HeadOnDevice:
         )
         return matrix.coalesce().to(self.device)
 
-    def placement(self, kind: str) -> Float[Tensor, " S"]:
-        """Relative probability of each source to be a centre.
+    def placement(self, kind: str, depth: tuple[float, float] | None = None) -> Float[Tensor, " S"]:
+        """Relative probability of each source to be a centre; `depth` bounds the distance, m.
 
         None on the medial wall. ``"vertices"``: all alike. ``"area"``: in proportion to the cortex
         around it. ``"depth"``: such that every distance from the scalp is as likely.
+
+        Raises:
+            ValueError: No source lies so deep.
+
         """
-        if kind not in self._placements:
+        if (kind, depth) not in self._placements:
             weight = self._weights(kind) * self.template.is_cortex
-            self._placements[kind] = torch.as_tensor(
+            if depth is not None:
+                low, high = depth
+                weight = weight * ((self.template.depth >= low) & (self.template.depth <= high))
+                if not weight.any():
+                    cortex = self.template.depth[self.template.is_cortex]
+                    raise ValueError(
+                        f"PatchSources: no source of {self.template.name!r} lies {low:g}-{high:g} "
+                        f"m below the scalp; its cortex lies {cortex.min():.3f}-"
+                        f"{cortex.max():.3f} m below. Choose a depth within."
+                    )
+            self._placements[kind, depth] = torch.as_tensor(
                 weight / weight.sum(), dtype=torch.float32, device=self.device
             )
-        return self._placements[kind]
+        return self._placements[kind, depth]
 
     def _weights(self, kind: str) -> NDArray[np.float64]:
         template = self.template
@@ -140,7 +153,7 @@ class HeadOnDevice:
             total = np.bincount(edges.ravel(), np.repeat(squared, 2), minlength=n_sources)
             return np.asarray(total / np.maximum(count, 1))
         if kind == "depth":
-            depth, _ = cKDTree(template.family.scalp_pos).query(template.source_pos)
+            depth = template.depth
             density, ends = np.histogram(depth[template.is_cortex], bins=20)
             bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
             weight = 1 / np.maximum(density[bin_of], 1)

@@ -53,6 +53,7 @@ class PatchSources:
         orientation: For free orientation: along the ``"normal"``, where there is a surface, or
             ``"random"`` per place, as always in a volume. Fixed orientation is along the normal.
         course: Time course of windows, by default `Gabor`.
+        depth: Least and largest distance of a centre from the scalp, m; None: any.
         simple_share: Share of the examples that have the fewest places outright; the others draw
             any number, all as likely.
 
@@ -71,6 +72,7 @@ class PatchSources:
     orientation: str = "normal"
     course: TimeCourse | None = None
     simple_share: float = 0.0
+    depth: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         low, high = self.n_sources
@@ -83,6 +85,8 @@ class PatchSources:
         check_number(who, "min_distance", self.min_distance, 0, 0.06, "m (30 mm is 0.03)")
         check_range(who, "radius", self.radius, 1e-3, 0.1, "m (10 mm is 0.010)")
         check_range(who, "moment", self.moment, 1e-12, 1e-5, "A m (50 nAm is 5e-8)")
+        if self.depth is not None:
+            check_range(who, "depth", self.depth, 0, 0.12, "m (30 mm is 0.03)")
         check_range(who, "correlation", self.correlation, 0, 1, "(no unit)")
         for name, given, known in (
             ("shapes", self.shapes, SHAPES),
@@ -145,7 +149,8 @@ class PatchSources:
         self, head: HeadOnDevice, n_examples: int, rng: torch.Generator
     ) -> tuple[Int[Tensor, "B K"], Bool[Tensor, "B K"]]:
         """Centres among the sources far enough from those already placed; whether any was left."""
-        weight = head.placement(self.placement).expand(n_examples, -1)
+        depth = None if self.depth is None else (self.depth[0], self.depth[1])
+        weight = head.placement(self.placement, depth).expand(n_examples, -1)
         chosen, found = [], []
         for _ in range(self.n_sources[1]):
             cumulative = weight.cumsum(1)

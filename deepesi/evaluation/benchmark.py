@@ -1,113 +1,37 @@
-"""Runs inverse models side by side on a scenario and summarizes each metric with an interval."""
+"""Runs inverse models side by side on scenarios and summarizes each metric with an interval."""
 
 import csv
-import os
+import functools
+import hashlib
+import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Oracle
-from deepesi.data_gen.artifacts import Artifact
-from deepesi.data_gen.generator import SimulatedRecordings
-from deepesi.data_gen.setups import SetupRanges
-from deepesi.data_gen.sources import PatchSources
-from deepesi.data_gen.tissues import TissueRanges
-from deepesi.metrics.classes import (
-    AUC,
-    NEMD,
-    Geometry,
-    LocalizationError,
-    SourceMetric,
-    SpatialDispersion,
-    examples,
+from deepesi.contracts import InverseModel, Oracle
+from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.scores import (
+    METRICS,
+    Score,
+    Scorer,
+    Unit,
+    file_of,
+    read_scores,
+    units_of,
 )
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A test set: what is drawn, from a seed of its own.
-
-    The draws come from the split ``"test"``, which no training or validation stream uses, so the
-    lead fields, electrode displacements, sources and noise are others than any seen in training.
-
-    Args:
-        name: Of the scenario.
-        snr_db: SNRs, dB; the same sources, lead fields and noise (but for its size) at each.
-        n_examples: Examples per SNR, drawn in batches of at most 256.
-        sources: What sources are drawn.
-        setups: What set-ups are drawn from.
-        tissues: What true tissues are drawn from.
-        artifacts: Kinds of artifacts.
-        n_times: Samples per example.
-        sfreq: Sampling rate, Hz.
-        seed: Of the scenario.
-
-    Raises:
-        ValueError: No SNR, or fewer than 2 examples.
-
-    """
-
-    name: str
-    snr_db: Sequence[float]
-    n_examples: int
-    sources: PatchSources
-    setups: SetupRanges
-    tissues: TissueRanges = field(default_factory=TissueRanges)
-    artifacts: Sequence[Artifact] = ()
-    n_times: int = 1
-    sfreq: float = 250.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.snr_db or self.n_examples < 2:
-            raise ValueError(
-                f"Scenario {self.name}: needs at least one SNR and 2 examples, got "
-                f"snr_db={list(self.snr_db)}, n_examples={self.n_examples}."
-            )
-
-    def batches(
-        self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel | Oracle]
-    ) -> Iterator[Batch]:
-        """The test batches at one SNR on the test heads, with the inputs these models declare."""
-        size = min(self.n_examples, 256)
-        recordings = SimulatedRecordings(
-            cohort.of("test"),
-            self.sources,
-            self.setups,
-            [d for model in models for d in model.head_inputs],
-            analyst=cohort.template,
-            snr_db=(snr_db, snr_db),
-            tissues=self.tissues,
-            artifacts=self.artifacts,
-            batch_size=size,
-            n_times=self.n_times,
-            sfreq=self.sfreq,
-            seed=self.seed,
-            split="test",
-            pool_size=1,
-            pool_period=1,
-        )
-        for step in range(-(-self.n_examples // size)):
-            yield recordings.batch(step)
-
-
-METRICS: dict[str, type[SourceMetric]] = {
-    "localization_error": LocalizationError,
-    "nemd": NEMD,
-    "auc": AUC,
-    "spatial_dispersion": SpatialDispersion,
-}
-
 
 #: The method that all others are compared with, example by example, where it is among them.
 REFERENCE = "eLORETA"
@@ -119,7 +43,8 @@ class Row:
 
     ``difference`` is the mean over the same examples of this method's value less the reference's,
     with its own interval: examples differ far more than methods do on one, so it tells methods
-    apart whose own intervals overlap. None without the reference.
+    apart whose own intervals overlap. None without the reference. ``level`` is where on the axis
+    of its scenario the test set lies.
     """
 
     method: str
@@ -135,117 +60,236 @@ class Row:
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    axis: str = "SNR (dB)"
+    level: str = ""
 
 
-class WorkedExample(NamedTuple):
-    """One test example with every method's estimate, to draw."""
+class Cell(NamedTuple):
+    """All scores of one test set at one SNR."""
 
-    batch: Batch
-    index: int
-    estimates: dict[str, Estimate]
+    scenario: Scenario
+    snr_db: float
+    scores: dict[str, list[Score]]  # by method, the same examples in the same order
+
+    def values(self, method: str, metric: str) -> Array:
+        """Of every example ``(n,)``."""
+        column = list(METRICS).index(metric)
+        return np.array([score.values[column] for score in self.scores[method]])
 
 
 class Benchmark(NamedTuple):
     """What a run of the benchmark gives."""
 
     rows: list[Row]
-    worked_example: WorkedExample
+    cells: list[Cell]
+
+    @property
+    def latencies(self) -> dict[str, float]:
+        """Median time of inverting one example, ms, by method."""
+        methods = list(self.cells[0].scores)
+        return {
+            m: float(np.median([s.latency_ms for cell in self.cells for s in cell.scores[m]]))
+            for m in methods
+        }
 
 
-def bootstrap_interval(
-    values: Array, seed: int = 0, n_resamples: int = 2000
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(values), size=(n_resamples, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+def bootstrap_interval(values: Array, seed: int = 0, n_resamples: int = 2000) -> Array:
+    """95 % percentile bootstrap interval of the mean.
+
+    Args:
+        values: ``(n,)``, or several columns of the same examples ``(n, m)``.
+        seed: Of the resampling.
+        n_resamples: Number of resamples.
+
+    Returns:
+        Low and high end ``(2,)`` or ``(2, m)``.
+
+    """
+    counts = _resamples(len(values), seed, n_resamples)
+    return np.asarray(np.percentile(counts @ values / len(values), [2.5, 97.5], axis=0))
+
+
+@functools.lru_cache(maxsize=2)
+def _resamples(n: int, seed: int, n_resamples: int) -> Array:
+    """How often every resample holds every example ``(n_resamples, n)``."""
+    picks = np.random.default_rng(seed).integers(0, n, size=(n_resamples, n))
+    picks += n * np.arange(n_resamples)[:, None]
+    counts = np.bincount(picks.ravel(), minlength=n_resamples * n)
+    return counts.reshape(n_resamples, n).astype(np.float64)
 
 
 def run_benchmark(
     models: Mapping[str, InverseModel | Oracle],
-    scenario: Scenario,
+    scenarios: Sequence[Scenario],
     cohort: Cohort,
-    on_progress: Callable[[str], None] = lambda line: None,
+    folder: Path,
+    processes: int = 1,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Benchmark:
-    """Score every model on the scenario.
+    """Score every model on the scenarios.
+
+    What is in the folder already is not computed again. The results do not depend on the number of
+    processes: every example is inverted on its own, on one thread.
 
     Args:
         models: Name to model; all get the same recordings and the same nominal head.
-        scenario: The test set.
-        cohort: The heads; the test is on its test heads.
-        on_progress: Called with a line before each SNR.
+        scenarios: The test sets.
+        cohort: The heads; the test is on its test heads where a scenario names none.
+        folder: Where the scores of every example are kept.
+        processes: Number of processes; 1: this one.
+        on_progress: Called with the examples done and all there are, now and then.
+
+    Raises:
+        ValueError: The folder holds the scores of other models or scenarios.
+        FloatingPointError: A model gave NaN.
 
     """
-    rows: list[Row] = []
-    worked: WorkedExample | None = None
-    low, high = scenario.sources.n_sources
-    n_sources = str(low) if low == high else f"{low}-{high}"
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for snr_db in scenario.snr_db:
-            on_progress(f"{scenario.name}: {snr_db:g} dB")
-            scores: dict[tuple[str, str], list[float]] = {}
-            drawn = 0
-            for batch in scenario.batches(cohort, snr_db, list(models.values())):
-                geometry = Geometry(batch.head)
-                estimates = {name: _apply(model, batch) for name, model in models.items()}
-                keep = min(len(batch.eeg), scenario.n_examples - drawn)
-                drawn += keep
-                for name, estimate in estimates.items():
-                    cases = list(examples(estimate, batch))[:keep]
-                    for metric, kind in METRICS.items():
-                        values = pool.map(kind.value, cases, [geometry] * len(cases))
-                        scores.setdefault((name, metric), []).extend(values)
-                if snr_db == sorted(scenario.snr_db)[len(scenario.snr_db) // 2]:
-                    worked = worked or WorkedExample(batch, 0, estimates)
-            for (name, metric), values in scores.items():
-                rows.append(
-                    Row(
-                        name,
-                        scenario.name,
-                        float(snr_db),
-                        n_sources,
-                        metric,
-                        *_summary(np.array(values)),
-                        *_difference(np.array(values), scores.get((REFERENCE, metric))),
-                    )
-                )
-    assert worked is not None, "a scenario has at least one SNR"
-    return Benchmark(rows, worked)
+    for scenario in scenarios:
+        scenario.true_heads(cohort)  # refuses before anything is computed
+    _claim(folder, models, scenarios)
+    units = units_of(scenarios)
+    total, done = sum(unit.last - unit.first for unit in units), 0
+    for finished in _work(Scorer(models, scenarios, cohort, folder), units, processes):
+        done += finished
+        on_progress(done, total)
+    return summarize(scenarios, list(models), folder)
 
 
-def _summary(values: Array) -> tuple[float, float, float, float, int]:
-    """Mean, interval, median and number."""
-    return (
-        float(values.mean()), *bootstrap_interval(values), float(np.median(values)), len(values),
-    )  # fmt: skip
+def _work(scorer: Scorer, units: Sequence[Unit], processes: int) -> Iterator[int]:
+    if processes == 1:
+        with one_thread():
+            yield from map(scorer.score, units)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(processes, context, _start, (scorer,)) as pool:
+        try:
+            for future in as_completed([pool.submit(_score, unit) for unit in units]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _difference(
-    values: Array, reference: list[float] | None
-) -> tuple[float, float, float] | tuple[()]:
-    """Mean paired difference to the reference with its interval, if there is a reference."""
-    if reference is None:
-        return ()
-    paired = values - np.array(reference)
-    return (float(paired.mean()), *bootstrap_interval(paired))
+_scorer: Scorer
 
 
-def _apply(model: InverseModel | Oracle, batch: Batch) -> Estimate:
-    model.eval()
-    with torch.no_grad():
-        shown = (batch,) if isinstance(model, Oracle) else (batch.eeg, batch.inputs)
-        estimate: Estimate = model(*shown)
-    if not torch.isfinite(estimate.mean).all():
-        raise FloatingPointError(
-            f"benchmark: {type(model).__name__} gave NaN or infinite dipole moments at "
-            f"{batch.scene.snr_db[0]:g} dB. Its training diverged or its file is damaged."
+def _start(scorer: Scorer) -> None:
+    global _scorer
+    _scorer = scorer
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _score(unit: Unit) -> int:
+    return _scorer.score(unit)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Everything on one thread: sums come out alike, and latencies can be compared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _claim(
+    folder: Path, models: Mapping[str, InverseModel | Oracle], scenarios: Sequence[Scenario]
+) -> None:
+    """Make sure that scores in a folder are of these models and scenarios."""
+    settings = {
+        "models": {name: _identity(model) for name, model in models.items()},
+        "scenarios": [repr(scenario) for scenario in scenarios],
+    }
+    record = folder / "settings.json"
+    if record.is_file():
+        before = json.loads(record.read_text())
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if changed:
+            raise ValueError(
+                f"benchmark: {folder} holds scores of other {' and '.join(changed)}. Choose "
+                "another hydra.run.dir, or delete the folder to begin anew."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(record) as partial:
+        partial.write_text(json.dumps(settings, indent=1))
+
+
+def _identity(model: InverseModel | Oracle) -> str:
+    """Class, settings, weights and what is asked of heads, as a digest."""
+    plain = {
+        k: v for k, v in vars(model).items() if isinstance(v, bool | int | float | str | tuple)
+    }
+    digest = hashlib.sha256(f"{type(model).__name__} {sorted(plain.items(), key=str)}".encode())
+    for name, weights in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weights.cpu().numpy().tobytes())
+    for declaration in model.head_inputs:
+        digest.update(declaration.key.encode())
+    return digest.hexdigest()[:16]
+
+
+def summarize(scenarios: Sequence[Scenario], methods: Sequence[str], folder: Path) -> Benchmark:
+    """Rows of all scores in a folder.
+
+    Raises:
+        ValueError: There are no scores, or not of all examples.
+
+    """
+    if not list(folder.glob("*.csv")):
+        raise ValueError(
+            f"benchmark: {folder} holds no scores. Give the folder of a run that was begun, or "
+            "leave resume out to begin one."
         )
-    return estimate
+    cells: dict[tuple[int, float], Cell] = {}
+    for unit in units_of(scenarios):
+        scenario = scenarios[unit.scenario]
+        found = read_scores(folder / file_of(unit, scenario), methods)
+        expected = (unit.last - unit.first) * len(methods)
+        if len(found) != expected:
+            raise ValueError(
+                f"benchmark: {folder / file_of(unit, scenario)} holds {len(found)} scores, "
+                f"expected {expected}. Go on with resume=..."
+            )
+        cell = Cell(scenario, unit.snr_db, {m: [] for m in methods})
+        cell = cells.setdefault((unit.scenario, unit.snr_db), cell)
+        for score in sorted(found, key=lambda score: score.example):
+            cell.scores[score.method].append(score)
+    ordered = list(cells.values())
+    return Benchmark([row for cell in ordered for row in _rows(cell)], ordered)
+
+
+def _rows(cell: Cell) -> Iterator[Row]:
+    """Summary of a cell; a metric that says nothing here (one sample has no course) has no row."""
+    scenario = cell.scenario
+    where = {"axis": scenario.axis, "level": scenario.level or f"{cell.snr_db:g}"}
+    for method in cell.scores:
+        for metric in METRICS:
+            values = cell.values(method, metric)
+            known = np.isfinite(values)
+            if not known.any():
+                continue
+            difference = _difference(cell, method, metric) if REFERENCE in cell.scores else ()
+            yield Row(
+                method, scenario.name, cell.snr_db, scenario.n_sources, metric,
+                float(values[known].mean()), *map(float, bootstrap_interval(values[known])),
+                float(np.median(values[known])), int(known.sum()), *difference, **where,
+            )  # fmt: skip
+
+
+def _difference(cell: Cell, method: str, metric: str) -> tuple[float, ...]:
+    """Mean paired difference to the reference with its interval."""
+    paired = cell.values(method, metric) - cell.values(REFERENCE, metric)
+    paired = paired[np.isfinite(paired)]
+    if not len(paired):
+        return ()
+    return (float(paired.mean()), *map(float, bootstrap_interval(paired)))
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write ``benchmark.csv``, long format, one line per method, SNR and metric."""
+    """Write ``benchmark.csv``, long format, one line per method, test set, SNR and metric."""
     with atomic(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Row)])
         writer.writeheader()

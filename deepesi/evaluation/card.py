@@ -8,7 +8,7 @@ import yaml
 
 from deepesi import __version__
 from deepesi.evaluation.benchmark import Row
-from deepesi.evaluation.table import layout
+from deepesi.evaluation.table import layout, markdown_table
 from deepesi.physics.files import atomic
 
 
@@ -31,11 +31,6 @@ def write_card(
         limits: What of the configuration the heads could not do, in words.
 
     """
-    header, lines = layout(rows)
-    table = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
-    table += [
-        "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |" for line in lines
-    ]
     data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
     text = f"""# {name}
 
@@ -55,7 +50,7 @@ Seed {config["seed"]}, {trainer["max_steps"]} steps of {data["batch_size"]} simu
 Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
 lead fields than in training. Mean [95 % bootstrap interval].
 
-{chr(10).join(table)}
+{markdown_table(layout(rows))}
 
 ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the largest estimate. One frame
 on one core: {export["latency_ms"]:.2f} ms.

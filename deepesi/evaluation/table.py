@@ -1,13 +1,15 @@
-"""The benchmark as a table for the terminal and for the report."""
+"""The benchmark as tables for the terminal, for Markdown and for the report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from rich.box import SIMPLE
 from rich.table import Table
 
-from deepesi.evaluation.benchmark import METRICS, REFERENCE, Row
+from deepesi.evaluation.benchmark import REFERENCE, Row
+from deepesi.evaluation.scores import METRICS
 
-#: Title and decimals of each metric.
+#: Title and decimals of each metric of the tables.
 TITLES = {
     "localization_error": "loc. error (mm)",
     "nemd": "nEMD",
@@ -15,10 +17,25 @@ TITLES = {
     "spatial_dispersion": "dispersion (mm)",
 }
 DECIMALS = {"localization_error": 1, "nemd": 3, "auc": 3, "spatial_dispersion": 1}
+RULE = (
+    "Mean [95 % bootstrap interval over examples]; bold: best, and its interval does not overlap "
+    "any other."
+)
+RULE_OF_DIFFERENCES = (
+    f"Difference to {REFERENCE} on the same examples, mean [95 % bootstrap interval]; bold: "
+    "better, and the interval excludes 0."
+)
+
+
+class Layout(NamedTuple):
+    """A table: header, and lines of cells ``(text, is best)``."""
+
+    header: list[str]
+    lines: list[list[tuple[str, bool]]]
 
 
 def best_method(rows: Sequence[Row], metric: str) -> str | None:
-    """The best method of rows of one SNR, if its interval leaves all others' behind."""
+    """The best method of rows of one test set, if its interval leaves all others' behind."""
     sign = -1 if METRICS[metric].higher_is_better else 1
     first, *others = sorted(
         (row for row in rows if row.metric == metric), key=lambda row: sign * row.value
@@ -57,75 +74,117 @@ def is_better(row: Row) -> bool:
     )
 
 
-def layout(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
-    """Header and lines ``(text, is best)``: one line per SNR and method."""
-    best = {
-        (snr_db, metric): best_method([row for row in rows if row.snr_db == snr_db], metric)
-        for snr_db in {row.snr_db for row in rows}
-        for metric in METRICS
+def by_scenario(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each scenario."""
+    return {
+        name: [row for row in rows if row.scenario == name]
+        for name in dict.fromkeys(row.scenario for row in rows)
     }
-    return _lines(rows, cell, lambda row: best[row.snr_db, row.metric] == row.method)
 
 
-def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
+def layout(rows: Sequence[Row]) -> Layout:
+    """One line per test set and method of one scenario."""
+
+    def mark(here: Sequence[Row]) -> Callable[[Row], bool]:
+        best = {metric: best_method(here, metric) for metric in TITLES}
+        return lambda row: best[row.metric] == row.method
+
+    return _layout(rows, cell, mark)
+
+
+def differences(rows: Sequence[Row]) -> Layout:
     """As `layout`, of the paired differences to the reference; no lines without one."""
     compared = [row for row in rows if row.difference is not None and row.method != REFERENCE]
-    return _lines(compared, difference_cell, is_better)
+    return _layout(compared, difference_cell, lambda here: is_better)
 
 
-def _lines(
-    rows: Sequence[Row], text: Callable[[Row], str], is_marked: Callable[[Row], bool]
-) -> tuple[list[str], list[list[tuple[str, bool]]]]:
-    header = ["SNR (dB)", "method", *(TITLES[m] for m in METRICS)]
+def _layout(
+    rows: Sequence[Row],
+    text: Callable[[Row], str],
+    mark: Callable[[Sequence[Row]], Callable[[Row], bool]],
+) -> Layout:
+    shown = [row for row in rows if row.metric in TITLES]
+    axes = list(dict.fromkeys(row.axis for row in shown)) or ["SNR (dB)"]
+    swept = len({row.snr_db for row in shown}) > 1 and axes != ["SNR (dB)"]
+    header = [axes[0], *(["SNR (dB)"] if swept else []), "method", *TITLES.values()]
     lines = []
-    for snr_db in dict.fromkeys(row.snr_db for row in rows):
-        here = [row for row in rows if row.snr_db == snr_db]
+    for (level, snr_db), here in _test_sets(shown):
+        is_marked = mark(here)
+        where = [level, *([f"{snr_db:g}"] if swept else [])]
         for method in dict.fromkeys(row.method for row in here):
             own = {row.metric: row for row in here if row.method == method}
-            cells = ((text(own[m]), is_marked(own[m])) for m in METRICS)
-            lines.append([(f"{snr_db:g}", False), (method, False), *cells])
-    return header, lines
+            cells = [(text(own[m]), is_marked(own[m])) for m in TITLES]
+            lines.append([*((word, False) for word in where), (method, False), *cells])
+    return Layout(header, lines)
+
+
+def _test_sets(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float], list[Row]]]:
+    for place in dict.fromkeys((row.level, row.snr_db) for row in rows):
+        yield place, [row for row in rows if (row.level, row.snr_db) == place]
 
 
 def rich_table(rows: Sequence[Row]) -> Table:
-    """For the terminal; bold where a method is best beyond the intervals."""
+    """One scenario for the terminal; bold where a method is best beyond the intervals."""
     header, lines = layout(rows)
     table = Table(
-        title="mean [95 % bootstrap interval]; bold: best, intervals do not overlap", box=SIMPLE
+        title=f"{rows[0].scenario}: mean [95 % bootstrap interval]; bold: best, intervals do not "
+        "overlap",
+        box=SIMPLE,
     )
-    for number, title in enumerate(header):
-        table.add_column(title, justify="left" if number == 1 else "right", no_wrap=True)
+    for title in header:
+        table.add_column(title, justify="left" if title == "method" else "right", no_wrap=True)
+    n_where = header.index("method")
     previous = None
     for line in lines:
-        if previous not in (None, line[0][0]):
+        place = line[:n_where]
+        if previous not in (None, place):
             table.add_section()
-        previous = line[0][0]
+        previous = place
         table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in line))
     return table
 
 
-def html_table(rows: Sequence[Row]) -> str:
+def markdown_table(table: Layout) -> str:
+    """For ``benchmark.md`` and the model card."""
+    lines = [f"| {' | '.join(table.header)} |", "|" + " --- |" * len(table.header)]
+    lines += [
+        "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |"
+        for line in table.lines
+    ]
+    return "\n".join(lines)
+
+
+def html_table(table: Layout) -> str:
     """For the report."""
-    compared = differences(rows)
-    return (
-        "<p>Mean [95 % bootstrap interval over examples]; bold: best, and its interval does not "
-        f"overlap any other.</p>{_html(*layout(rows))}"
-    ) + (
-        f"<p>Difference to {REFERENCE} on the same examples, mean [95 % bootstrap interval]; bold: "
-        f"better, and the interval excludes 0.</p>{_html(*compared)}"
-        if compared[1]
-        else ""
-    )
-
-
-def _html(header: Sequence[str], lines: Sequence[Sequence[tuple[str, bool]]]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in header)
+    head = "".join(f"<th>{title}</th>" for title in table.header)
     body = "".join(
         "<tr>"
         + "".join(f"<td>{'<b>' + t + '</b>' if best else t}</td>" for t, best in line)
         + "</tr>"
-        for line in lines
+        for line in table.lines
     )
     return (
         f"<table class='table table-sm'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def write_markdown(rows: Sequence[Row], latencies: dict[str, float], command: str) -> str:
+    """``benchmark.md``: every scenario, its differences to the reference, and latencies."""
+    text = [f"# Benchmark\n\n```\n{command}\n```"]
+    for name, own in by_scenario(rows).items():
+        text += [f"## {name}\n\n{RULE}\n\n{markdown_table(layout(own))}"]
+        compared = differences(own)
+        if compared.lines:
+            text += [f"{RULE_OF_DIFFERENCES}\n\n{markdown_table(compared)}"]
+    text += [f"## Time of one recording\n\n{markdown_table(latency_layout(latencies))}"]
+    return "\n\n".join(text) + "\n"
+
+
+def latency_layout(latencies: dict[str, float]) -> Layout:
+    """Median time of inverting one example, and its ratio to the reference."""
+    reference = latencies.get(REFERENCE)
+    lines = [
+        [(name, False), (f"{ms:.2f}", False), (f"{ms / reference:.1f}" if reference else "", False)]
+        for name, ms in latencies.items()
+    ]
+    return Layout(["method", "ms, one thread", f"over {REFERENCE}"], lines)

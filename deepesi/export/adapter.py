@@ -1,7 +1,9 @@
 """An exported file as an inverse model, to be evaluated beside networks and baselines."""
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,9 +26,17 @@ class OnnxModel(InverseModel):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
+        self.path = str(path)
         self.opened = open_model(Path(path))
+        # Stands for the weights, which are in the file.
+        digest = hashlib.sha256(Path(path).read_bytes()).digest()
+        self.register_buffer("digest", torch.from_numpy(np.frombuffer(digest, np.uint8).copy()))
         self.head_inputs = self.opened.contract.head_inputs
         self.bound_to_space = self.opened.contract.space_name is not None
+
+    def __reduce__(self) -> tuple[type["OnnxModel"], tuple[str]]:
+        """Another process opens the file anew: a session cannot be sent."""
+        return OnnxModel, (self.path,)
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Run the session."""

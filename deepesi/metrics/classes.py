@@ -28,6 +28,14 @@ class Geometry:
         self.space, self.n_orient = space, space.n_orient
         self.distances_mm = functional.distances_mm(head.source_pos, head.source_pos)
         self.neighbours: csr_array = adjacency(space.edges, space.n_sources)
+        self._of_uniform: tuple[bytes, float] = (b"", 0.0)
+
+    def transport_of_uniform(self, truth: Array) -> float:
+        """Earth mover's distance of the uniform map, mm: one for all methods on an example."""
+        if self._of_uniform[0] != truth.tobytes():
+            uniform = functional.transport(np.ones_like(truth), truth, self.distances_mm)
+            self._of_uniform = truth.tobytes(), uniform
+        return self._of_uniform[1]
 
     @functools.cached_property
     def areas(self) -> Array:
@@ -114,7 +122,12 @@ class NEMD(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.nemd`."""
-        return functional.nemd(example.estimate, example.truth, geometry.distances_mm)
+        return functional.nemd(
+            example.estimate,
+            example.truth,
+            geometry.distances_mm,
+            geometry.transport_of_uniform(example.truth),
+        )
 
 
 class AUC(SourceMetric):
@@ -275,3 +288,39 @@ class ResidualVariance(SourceMetric):
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.residual_variance`."""
         return moments.residual_variance(geometry.leadfield @ example.found, example.eeg)
+
+
+class TopographicRDM(SourceMetric):
+    """Mean relative difference of the topographies of estimate and recording, nominal lead field.
+
+    Of the sample where the recording is strongest.
+    """
+
+    higher_is_better = None
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.rdm`; 1, as of unrelated ones, for an estimate of zero."""
+        explained, observed = _topographies(example, geometry)
+        return moments.rdm(explained, observed) if explained.any() else 1.0
+
+
+class TopographicLnMagnitude(SourceMetric):
+    """Mean logarithm of the strength of the estimate's topography over that of the recording.
+
+    Of the sample where the recording is strongest; negative: the estimate is shrunk.
+    """
+
+    higher_is_better = None
+
+    @staticmethod
+    def value(example: Example, geometry: Geometry) -> float:
+        """See `deepesi.metrics.moments.ln_magnitude`; NaN for an estimate of zero."""
+        explained, observed = _topographies(example, geometry)
+        return moments.ln_magnitude(explained, observed) if explained.any() else float("nan")
+
+
+def _topographies(example: Example, geometry: Geometry) -> tuple[Array, Array]:
+    """Potentials ``(C,)`` that the estimate explains and that were recorded, V."""
+    sample = int((example.eeg**2).sum(axis=0).argmax())
+    return geometry.leadfield @ example.found[:, sample], example.eeg[:, sample]

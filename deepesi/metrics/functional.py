@@ -67,21 +67,23 @@ def localization_error(
     return float((cost[rows, columns].sum() + cost[left].min(axis=1).sum()) / len(peaks))
 
 
-def nemd(estimate: Array, truth: Array, ground_mm: Array) -> float:
+def nemd(estimate: Array, truth: Array, ground_mm: Array, of_uniform: float | None = None) -> float:
     """Earth mover's distance of the normalized maps over that of the uniform map (no unit).
 
     Exact optimal transport with the ground distance ``(S, S)``, mm: `distances_mm` of the sources.
+    `of_uniform` is `transport` of the uniform map, mm, where it is known already.
     """
-    support = np.flatnonzero(truth)
-    target = truth[support] / truth[support].sum()
-    estimate = _or_uniform(estimate)
+    if of_uniform is None:
+        of_uniform = transport(np.ones_like(truth), truth, ground_mm)
+    return transport(_or_uniform(estimate), truth, ground_mm) / of_uniform
 
-    def transport(source: Array) -> float:
-        holds = np.flatnonzero(source)
-        cost = np.ascontiguousarray(ground_mm[np.ix_(holds, support)])
-        return float(ot.emd2(source[holds] / source[holds].sum(), target, cost, numItermax=10**6))
 
-    return transport(estimate) / transport(np.ones_like(estimate))
+def transport(estimate: Array, truth: Array, ground_mm: Array) -> float:
+    """Earth mover's distance of two normalized maps, mm."""
+    holds, support = np.flatnonzero(estimate), np.flatnonzero(truth)
+    cost = np.ascontiguousarray(ground_mm[np.ix_(holds, support)])
+    weights = (v[at] / v[at].sum() for v, at in ((estimate, holds), (truth, support)))
+    return float(ot.emd2(*weights, cost, numItermax=10**6))
 
 
 def spatial_dispersion(estimate: Array, peaks: NDArray[np.int64], positions: Array) -> float:

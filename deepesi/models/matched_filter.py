@@ -21,6 +21,8 @@ from deepesi.physics.head_inputs import (
     PatchPairs,
     PatchShares,
     PatchTopographies,
+    SkullFilters,
+    SkullNorms,
     SourceUnit,
     Whitener,
 )
@@ -32,6 +34,8 @@ N_COMMON = 7
 LARGEST = 50.0
 #: Mismatch is learned as a share of the recording's energy, in units of 1 over this.
 TYPICAL_FREEDOM = 64
+#: Logarithm of the weight of a skull that is not the nominal one, before anything is learned.
+DISTRUST = -3.0
 
 
 class UnrolledMatchedFilter(InverseModel):
@@ -41,6 +45,9 @@ class UnrolledMatchedFilter(InverseModel):
     source; ``gamma`` is the prior variance of each patch, a sum over a few components, each meant
     for one source. In every sweep each component in turn is estimated anew:
 
+    0. at the start of a sweep, how well a patch explains what the first component has to explain,
+       under skulls of ``M`` conductivities, gives every skull a weight; their mean is what the
+       dictionary is seen through from there on;
     1. the residual that the other components leave is solved for by a few conjugate-gradient steps,
        ``u = (I + Q gamma Qᵀ)⁻¹ v``: what the posterior mean under their variances does not explain;
     2. matched filters ``z = Qᵀ u`` give energies, summed over the window, and these the
@@ -54,7 +61,8 @@ class UnrolledMatchedFilter(InverseModel):
     and spread over the sources of each patch. It is linear in the recording at given ``gamma``,
     and ``gamma`` knows energies only: the estimate turns its sign with the recording, and a window
     of any length is inverted as one. No weight belongs to a channel, a source or an orientation,
-    so montage, head and source space are free. Untrained it is alternating projection.
+    so montage, head and source space are free. Untrained it is alternating projection that all
+    but trusts the nominal head; by how much heads differ it learns.
 
     Args:
         n_components: Sources it can tell apart.
@@ -67,6 +75,9 @@ class UnrolledMatchedFilter(InverseModel):
         smallest: Smallest patch radius, m.
         largest: Largest patch radius, m.
         n_radii: Radii in between, ``K``.
+        widest_skull: Largest ratio of a skull's conductivity to the nominal one; the smallest is
+            one over it.
+        n_skulls: Conductivities in between, ``M``, odd; 1: the nominal one only.
         heteroscedastic: Whether it also gives a standard deviation.
 
     Raises:
@@ -76,7 +87,7 @@ class UnrolledMatchedFilter(InverseModel):
     EEG Adler et al. 2024, doi:10.1016/j.bspc.2023.105796), explaining away by prior variances as
     in sparse Bayesian learning (Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059),
     unrolling (Gregor & LeCun 2010), message passing (Gilmer et al. 2017, arXiv:1704.01212).
-    Default size: 20,435 weights.
+    Default size: 20,449 weights.
 
     """
 
@@ -94,6 +105,8 @@ class UnrolledMatchedFilter(InverseModel):
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 5,
+        widest_skull: float = 3.0,
+        n_skulls: int = 5,
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
@@ -106,9 +119,11 @@ class UnrolledMatchedFilter(InverseModel):
         self.whitener, self.unit, self.edges = Whitener(), SourceUnit(), MeshEdges()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.skull_filters = SkullFilters(widest_skull, n_skulls)
+        self.skull_norms = SkullNorms(widest_skull, n_skulls, *radii)
         self.head_inputs = (
             self.whitener, self.unit, self.edges, self.topographies, self.moments, self.pairs,
-            self.shares,
+            self.shares, self.skull_filters, self.skull_norms,
         )  # fmt: skip
         self.n_radii, self.n_components = n_radii, n_components
         self.hidden = hidden
@@ -117,6 +132,7 @@ class UnrolledMatchedFilter(InverseModel):
             _Step(n_radii, hidden, exchanged, n_messages, threshold=2.0 * (number > 0))
             for number in range(n_components * n_sweeps)
         )
+        self.skulls = nn.ModuleList(_SkullWeights(n_skulls) for _ in range(n_sweeps))
         self.gate = small_linear(hidden, n_radii)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
@@ -130,7 +146,10 @@ class UnrolledMatchedFilter(InverseModel):
         # precision. Sources before examples: what neighbours say is then copied in long rows.
         digits = eeg.dtype if self.training else torch.float64
         recording = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0).to(digits)
-        dictionary = PatchDictionary(inputs[self.topographies.key].to(digits), n_orient)
+        topographies = inputs[self.topographies.key].to(digits)
+        filters = inputs[self.skull_filters.key].to(digits)
+        norms = inputs[self.skull_norms.key].to(digits)
+        nominal = dictionary = PatchDictionary(topographies, n_orient)
         visible = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * (eeg.shape[1] - 1)
         total = recording.square().sum((0, 1))
@@ -143,7 +162,14 @@ class UnrolledMatchedFilter(InverseModel):
             others = sum(components[:turn] + components[turn + 1 :], start=nothing)
             if number > 0:
                 residual = dictionary.residual(recording, others, *self.explained)
-            energy = dictionary.filter(residual).square().sum((2, 3))
+            if turn == 0:
+                weights = self.skulls[number // self.n_components](
+                    residual, total, nominal, filters, norms
+                )
+                seen = torch.einsum("mb,mks->ksb", weights, norms)
+                through = torch.einsum("mb,mce->bce", weights, filters)
+                dictionary = PatchDictionary(topographies, n_orient, (through, seen))
+            energy = dictionary.energy(residual)
             components[turn], hidden = step(
                 energy, residual.square().sum((0, 1)), total, n_free, n_times * n_orient, visible,
                 others, components[turn], hidden, inputs[self.edges.key],
@@ -151,14 +177,15 @@ class UnrolledMatchedFilter(InverseModel):
         gamma = sum(components, start=nothing)
         residual = dictionary.residual(recording, gamma, *self.explained)
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
-        amplitudes = gamma[:, :, None, None] * dictionary.filter(residual)
-        amplitudes = gate[:, :, None, None] * amplitudes.to(eeg.dtype)
+        weight = gate * (gamma / seen).to(eeg.dtype)  # a patch of norm 1 is of so many moments
+        amplitudes = dictionary.weighted(weight.to(digits), residual).to(eeg.dtype)
         patches = torch.einsum("ksop,ksptb->ksotb", moments, amplitudes)
         mean = self._to_sources(patches, inputs)
         if self.spread is None:
             return Estimate(mean)
         *of_patch, floor = functional.softplus(self.spread(hidden)).unbind(2)
         deviation = torch.stack(of_patch) * (gamma + 1e-6).sqrt().to(eeg.dtype)
+        deviation = deviation / seen.to(eeg.dtype)
         patches = moments.norm(dim=3)[..., None, None] * deviation[:, :, None, None]
         std = self._to_sources(patches, inputs) + self._rows(
             (1e-3 + floor)[:, None, None].expand(-1, n_orient, -1, -1), inputs
@@ -175,6 +202,51 @@ class UnrolledMatchedFilter(InverseModel):
         self, sources: Float[Tensor, "S O T B"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B D T"]:
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
+
+
+class _SkullWeights(nn.Module):
+    """How much to believe in each conductivity of the skull, from how well one patch fits.
+
+    A recording of several sources fits no patch, so what is left of it tempers the evidence, as
+    does what else of a strong recording the wrong head may fake.
+    """
+
+    #: Logarithms per unit of the prior's and the doubt's parameters: they are few and far from
+    #: where they end, so they learn faster than what is measured in units of one.
+    PACE = (4, 16)
+
+    def __init__(self, n_skulls: int) -> None:
+        super().__init__()
+        prior = torch.full((n_skulls,), DISTRUST / self.PACE[0])
+        prior[n_skulls // 2] = 0.0
+        self.prior = nn.Parameter(prior)
+        self.doubt = nn.Parameter(torch.zeros(2))  # of what is left, of all
+
+    def forward(
+        self,
+        residual: Float[Tensor, "C T B"],
+        total: Float[Tensor, " B"],
+        nominal: PatchDictionary,
+        filters: Float[Tensor, "M C C"],
+        norms: Float[Tensor, "M K S"],
+    ) -> Float[Tensor, "M B"]:
+        """Weights that sum to 1."""
+        n_free = residual.shape[1] * (residual.shape[0] - 1)
+        # Skulls are weighed by what is there; the residual is made by the sweep before.
+        residual = residual.detach()
+        strongest = torch.stack([
+            (
+                nominal.energy(torch.einsum("ce,ctb->etb", through, residual))
+                / norm.square()[..., None]
+            ).amax((0, 1))
+            for through, norm in zip(filters.unbind(), norms.unbind(), strict=True)
+        ])  # fmt: skip
+        best = strongest.amax(0)
+        left = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
+        of_left, of_all = (self.PACE[1] * self.doubt).exp()
+        doubt = 1 + of_left * left + of_all * total / TYPICAL_FREEDOM
+        logits = self.PACE[0] * self.prior[:, None] + 0.5 * (strongest - best) / doubt
+        return torch.softmax(logits, dim=0)
 
 
 class _Step(nn.Module):

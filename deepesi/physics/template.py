@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pooch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.files import atomic
@@ -128,6 +129,11 @@ class Template:
             names, positions = standard_montage(name)
             self._montages[name] = names, self.electrodes(positions, names)
         return self._montages[name]
+
+    @functools.cached_property
+    def depth(self) -> Array:
+        """Distance of every source from the scalp ``(S,)``, m."""
+        return np.asarray(cKDTree(self.family.scalp_pos).query(self.source_pos)[0])
 
     @functools.cached_property
     def _montages(self) -> dict[str, tuple[list[str], ScalpPoints]]:

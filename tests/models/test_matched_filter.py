@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
+from deepesi.data_gen.tissues import TissueRanges
 from deepesi.metrics.classes import LocalizationError
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from tests.models.free import apply, free
@@ -63,6 +66,34 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
     metric = LocalizationError()
     metric.update(apply(model, exact.eeg, exact.head), exact)
     assert metric.compute() < 5.0
+
+
+def test_it_reads_the_skull_off_the_recording(template):
+    """What it weighs skulls by goes with the true conductivity of one loud source's head."""
+    model = UnrolledMatchedFilter(n_components=1, n_sweeps=1).eval()
+    batch = SimulatedRecordings(
+        template,
+        PatchSources(n_sources=(1, 1)),
+        SetupRanges(montages=["biosemi64"]),
+        model.head_inputs,
+        tissues=TissueRanges((0.003, 0.03), (0.006, 0.006), (0.33, 0.33), (0.33, 0.33)),
+        snr_db=(20, 20),
+        batch_size=64,
+    ).batch(0)
+    told = []
+    model.skulls[0].register_forward_hook(lambda _, __, weights: told.append(weights))
+
+    def conductivity(prior, doubt):
+        model.skulls[0].prior.data[:] = torch.tensor(prior)
+        model.skulls[0].doubt.data[:] = doubt
+        model(batch.eeg, batch.inputs)
+        return np.log(model.skull_filters.ratios) @ told[-1].detach().numpy()
+
+    true = np.log(batch.scene.tissues[:, 0].numpy() / 0.01)
+    open_minded = conductivity([0.0] * 5, -0.25)
+    assert np.corrcoef(open_minded, true)[0, 1] > 0.8
+    distrustful = conductivity([-8.0, -8.0, 0.0, -8.0, -8.0], 0.0)
+    assert np.abs(distrustful).max() < 1e-3
 
 
 def test_standard_deviation_is_positive_and_costs_weights_only_if_asked(simulate):

@@ -36,7 +36,7 @@ def _profiles(positions: bytes, edges: bytes, radius: float) -> csr_array:
 
 
 @dataclass(frozen=True)
-class _Radii:
+class Radii:
     """Radii of a dictionary, evenly spaced.
 
     Attributes:
@@ -83,8 +83,15 @@ def inverse_root(gram: Array) -> Array:
     return np.asarray(np.einsum("sij,sj,skj->sik", vectors, 1 / np.sqrt(values), vectors))
 
 
+def orthonormal_topographies(head: HeadModel, radius: float) -> Array:
+    """Orthonormal sets ``(D, C)`` that span what patches of a radius show on the whitened scalp."""
+    topographies = patch_topographies(head, radius)
+    root = inverse_root(np.einsum("sco,scp->sop", topographies, topographies))
+    return np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
+
+
 @dataclass(frozen=True)
-class PatchTopographies(_Radii, HeadInput):
+class PatchTopographies(Radii, HeadInput):
     """Whitened topographies of patches ``(K, D, C)``, no unit: an orthonormal set per patch.
 
     One unit vector with fixed orientation; with free orientation three that span what the patch can
@@ -99,16 +106,11 @@ class PatchTopographies(_Radii, HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """See the class."""
-        return np.stack([self._orthonormal(patch_topographies(head, r)) for r in self.radii])
-
-    @staticmethod
-    def _orthonormal(topographies: Array) -> Array:
-        root = inverse_root(np.einsum("sco,scp->sop", topographies, topographies))
-        return np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
+        return np.stack([orthonormal_topographies(head, r) for r in self.radii])
 
 
 @dataclass(frozen=True)
-class PatchMoments(_Radii, HeadInput):
+class PatchMoments(Radii, HeadInput):
     """Total moments ``(K, D, O)``, A m, that project as the vectors of `PatchTopographies`."""
 
     @property
@@ -124,7 +126,7 @@ class PatchMoments(_Radii, HeadInput):
 
 
 @dataclass(frozen=True)
-class PatchPairs(_Radii, HeadInput):
+class PatchPairs(Radii, HeadInput):
     """Pairs ``(P, 2)``: a source, and the centre of a patch of the largest radius it lies in."""
 
     @property
@@ -139,7 +141,7 @@ class PatchPairs(_Radii, HeadInput):
 
 
 @dataclass(frozen=True)
-class PatchShares(_Radii, HeadInput):
+class PatchShares(Radii, HeadInput):
     """Share ``(P, K)`` of the patch around the centre that falls to the source, per radius."""
 
     @property

@@ -1,0 +1,203 @@
+"""Scores of single examples, written one by one, so that an interrupted run can go on."""
+
+import csv
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from deepesi.contracts import Batch, Estimate, InverseModel, Oracle
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.evaluation.scenario import Scenario
+from deepesi.metrics import classes
+from deepesi.metrics.classes import Geometry, SourceMetric, examples
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.files import atomic
+
+#: Every metric of a benchmark, the first four in its tables.
+METRICS: dict[str, type[SourceMetric]] = {
+    "localization_error": classes.LocalizationError,
+    "nemd": classes.NEMD,
+    "auc": classes.AUC,
+    "spatial_dispersion": classes.SpatialDispersion,
+    "region_localization_error": classes.RegionLocalizationError,
+    "psf_fwhm": classes.FullWidthAtHalfMaximum,
+    "balanced_auc": classes.BalancedAUC,
+    "precision": classes.Precision,
+    "recall": classes.Recall,
+    "f1": classes.F1,
+    "nmse": classes.NMSE,
+    "scaled_nmse": classes.ScaledNMSE,
+    "cosine": classes.CosineSimilarity,
+    "amplitude_correlation": classes.AmplitudeCorrelation,
+    "temporal_correlation": classes.TemporalCorrelation,
+    "residual_variance": classes.ResidualVariance,
+    "rdm": classes.TopographicRDM,
+    "lnmag": classes.TopographicLnMagnitude,
+}
+#: Examples of a unit of work.
+UNIT = 20
+COLUMNS = ("example", "method", "depth_mm", "latency_ms", *METRICS)
+
+
+class Score(NamedTuple):
+    """What one method scored on one example."""
+
+    example: int
+    method: str
+    depth_mm: float  # of the first true source below the scalp
+    latency_ms: float  # of inverting this one example
+    values: tuple[float, ...]  # in the order of `METRICS`
+
+
+class Unit(NamedTuple):
+    """A few examples of one batch of a scenario at one SNR."""
+
+    scenario: int
+    snr_db: float
+    step: int
+    first: int
+    last: int
+
+
+def units_of(scenarios: Sequence[Scenario]) -> list[Unit]:
+    """All work, so that what needs the same set-up comes together."""
+    units = []
+    for number, scenario in enumerate(scenarios):
+        for step, size in enumerate(scenario.sizes):
+            firsts = range(0, size, UNIT)
+            units += [
+                Unit(number, float(snr_db), step, first, min(first + UNIT, size))
+                for snr_db in scenario.snr_db
+                for first in firsts
+            ]
+    return units
+
+
+def file_of(unit: Unit, scenario: Scenario) -> str:
+    """Name of the file with the scores of a unit."""
+    words = (
+        f"{scenario.name}_{scenario.level or 'all'}_{unit.snr_db:g}dB_{unit.step}_{unit.first:03d}"
+    )
+    return re.sub(r"[^\w.+-]", "-", words) + ".csv"
+
+
+def read_scores(path: Path, methods: Sequence[str]) -> list[Score]:
+    """The examples of a file that every method has been scored on, in order.
+
+    What an interruption left of a line or of an example is no score.
+    """
+    if not path.is_file():
+        return []
+    whole = path.read_text().rpartition("\n")[0].splitlines()
+    rows = [row for row in csv.reader(whole[1:]) if len(row) == len(COLUMNS)]
+    found = [
+        Score(int(r[0]), r[1], float(r[2]), float(r[3]), tuple(map(float, r[4:]))) for r in rows
+    ]
+    scored: dict[int, list[Score]] = {}
+    for score in found:
+        scored.setdefault(score.example, []).append(score)
+    return [s for own in scored.values() if [s.method for s in own] == list(methods) for s in own]
+
+
+class Scorer:
+    """Scores models on units of work, each example on its own, as a deployer inverts it.
+
+    Args:
+        models: Name to model; all get the same recordings and the same nominal head.
+        scenarios: The test sets.
+        cohort: The heads of the run.
+        folder: Where the scores are written, a file per unit.
+
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, InverseModel | Oracle],
+        scenarios: Sequence[Scenario],
+        cohort: Cohort,
+        folder: Path,
+    ) -> None:
+        self.models, self.scenarios, self.cohort = models, scenarios, cohort
+        self.folder = folder
+        self._stream: tuple[int, SimulatedRecordings] | None = None
+        self._batch: tuple[tuple[int, float, int], Batch] | None = None
+        self._geometry: tuple[bytes, Geometry] | None = None
+
+    def score(self, unit: Unit) -> int:
+        """Score what is not scored yet; gives the number of examples of the unit."""
+        scenario = self.scenarios[unit.scenario]
+        path = self.folder / file_of(unit, scenario)
+        done = read_scores(path, list(self.models))
+        missing = set(range(unit.first, unit.last)) - {score.example for score in done}
+        if missing:
+            with atomic(path) as partial:
+                _write(partial, "w", COLUMNS, done)
+            batch = self.batch(unit)
+            for number in sorted(missing):
+                _write(path, "a", (), self._example(batch.example(number), number))
+        return unit.last - unit.first
+
+    def batch(self, unit: Unit) -> Batch:
+        """The whole batch a unit belongs to."""
+        key = (unit.scenario, unit.snr_db, unit.step)
+        if self._batch is None or self._batch[0] != key:
+            if self._stream is None or self._stream[0] != unit.scenario:
+                scenario = self.scenarios[unit.scenario]
+                stream = scenario.recordings(self.cohort, list(self.models.values()))
+                self._stream = unit.scenario, stream
+            self._batch = key, self._stream[1].at_snr(unit.snr_db).batch(unit.step)
+        return self._batch[1]
+
+    def _example(self, example: Batch, number: int) -> Iterator[Score]:
+        geometry, depth_mm = self._place(example)
+        for name, model in self.models.items():
+            started = time.perf_counter()
+            estimate = apply_model(model, example)
+            latency_ms = 1e3 * (time.perf_counter() - started)
+            (case,) = examples(estimate, example)
+            values = tuple(float(kind.value(case, geometry)) for kind in METRICS.values())
+            yield Score(number, name, depth_mm, latency_ms, values)
+
+    def _place(self, example: Batch) -> tuple[Geometry, float]:
+        """Geometry of the head, and how deep the first source lies, mm."""
+        places = example.head.source_pos.tobytes()
+        if self._geometry is None or self._geometry[0] != places:
+            self._geometry = places, Geometry(example.head)
+        heads = {h.name: h for h in (*self.cohort.of("test"), self.cohort.template)}
+        for scenario in self.scenarios:
+            heads |= {h.name: h for h in scenario.true_heads(self.cohort)}
+        depth = heads[example.scene.head_name].depth[int(example.scene.peaks[0, 0])]
+        return self._geometry[1], 1e3 * float(depth)
+
+
+def apply_model(model: InverseModel | Oracle, batch: Batch) -> Estimate:
+    """What a model says, or an error that names it.
+
+    Raises:
+        FloatingPointError: It is not finite.
+
+    """
+    model.eval()
+    with torch.no_grad():
+        shown = (batch,) if isinstance(model, Oracle) else (batch.eeg, batch.inputs)
+        estimate: Estimate = model(*shown)
+    if not torch.isfinite(estimate.mean).all():
+        raise FloatingPointError(
+            f"benchmark: {type(model).__name__} gave NaN or infinite dipole moments at "
+            f"{batch.scene.snr_db[0]:g} dB. Its training diverged or its file is damaged."
+        )
+    return estimate
+
+
+def _write(
+    path: Path, mode: str, header: Sequence[str], scores: Iterator[Score] | list[Score]
+) -> None:
+    """Write lines at once: those of one example are there together or not at all."""
+    lines = [list(header)] if header else []
+    lines += [[*score[:4], *score.values] for score in scores]
+    with path.open(mode, newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)

@@ -1,0 +1,140 @@
+"""What another skull would do to topographies, as filters between the electrodes.
+
+A skull between the brain and the scalp smooths the potential. On concentric spheres its
+conductivity multiplies every spherical harmonic of the scalp potential by a factor that does not
+depend on the source, so a lead field at another conductivity is the same filter applied to every
+column. On the fsaverage BEM one filter, fitted, turns all columns at 0.01 S/m into those at 0.003
+or 0.03 S/m to a relative difference (RDM) of 0.01; the filter of the sphere, which needs nothing
+but the electrodes, leaves 0.05 of 0.14.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import eval_legendre
+
+from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.head_inputs.patches import Radii, orthonormal_topographies
+from deepesi.physics.noise import whitener
+from deepesi.physics.sphere import ShellModel, transfer_factors
+
+#: Outer radii of brain, skull and scalp, m, as on the template.
+SHELLS = np.array([0.079, 0.085, 0.092])
+#: Conductivity of brain and scalp, and the skull's where the ratio is 1, S/m.
+SOFT, SKULL = 0.33, 0.01
+#: Highest degree of the harmonics, and the eccentricity of the sources that they are expected of.
+N_DEGREES, ECCENTRICITY = 12, 0.85
+#: What of the expected power of an electrode is not of the sphere.
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class SkullRatios:
+    """Conductivities of the skull over the nominal one, evenly spaced in their logarithm.
+
+    Attributes:
+        widest: The largest ratio; the smallest is one over it.
+        n_ratios: Their number ``M``, odd, so that the nominal one is in the middle.
+
+    Raises:
+        ValueError: The ratio is not above 1 and at most 10, or the number is not odd.
+
+    """
+
+    widest: float = 3.0
+    n_ratios: int = 5
+
+    def __post_init__(self) -> None:
+        if not 1 < self.widest <= 10 or self.n_ratios < 1 or self.n_ratios % 2 == 0:
+            raise ValueError(
+                "Skull filters: widest must be above 1 and at most 10, n_ratios odd, got "
+                f"widest={self.widest}, n_ratios={self.n_ratios}. They are ratios to the nominal "
+                "conductivity (3 spans 0.0033 to 0.03 S/m around 0.01)."
+            )
+
+    @property
+    def ratios(self) -> Array:
+        """The ratios ``(M,)``."""
+        width = np.log(self.widest) if self.n_ratios > 1 else 0.0
+        return np.asarray(np.exp(np.linspace(-width, width, self.n_ratios)))
+
+
+def skull_filter(sensor_pos: Array, ratio: float) -> Array:
+    """Filter ``(C, C)`` from average-referenced topographies to those under another skull.
+
+    The identity, but for the mean, plus the expected change given the potential at the electrodes:
+    ``(K' − K)(K + λ)⁻¹``, with ``K`` the covariance of the potential of dipoles anywhere at one
+    eccentricity, of any direction, and ``K'`` that with the potential under the other skull.
+
+    Args:
+        sensor_pos: Electrodes ``(C, 3)``, m; their directions from the centre of the sphere
+            nearest to them count.
+        ratio: Conductivity of the skull over the nominal one.
+
+    Source: ours; the transfer of a degree is `deepesi.physics.sphere.transfer_factors`.
+
+    """
+    degree = np.arange(1, N_DEGREES + 1)
+    nominal, other = (
+        transfer_factors(ShellModel(SHELLS, np.array([SOFT, SKULL * r, SOFT])), N_DEGREES)
+        for r in (1.0, ratio)
+    )
+    directions = sensor_pos - _centre(sensor_pos)
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    harmonics = eval_legendre(degree[:, None, None], directions @ directions.T)
+    power = (2 * degree + 1) * (nominal * ECCENTRICITY**degree) ** 2
+    expected, change = (
+        average_reference(average_reference(np.tensordot(weights, harmonics, axes=1)), axis=1)
+        for weights in (power, power * (other / nominal - 1))
+    )
+    n = len(sensor_pos)
+    ridge = RIDGE * np.trace(expected) / n * np.eye(n)
+    moved = np.linalg.solve(expected + ridge, change).T
+    return average_reference(np.eye(n)) + average_reference(moved, axis=1)
+
+
+def _centre(sensor_pos: Array) -> Array:
+    """Centre ``(3,)`` of the sphere that fits points best in the least-squares sense."""
+    middle = sensor_pos.mean(axis=0)
+    points = sensor_pos - middle
+    unknowns = np.c_[2 * points, np.full(len(points), 0.1)]  # 0.1: columns of one size
+    solution = np.linalg.lstsq(unknowns, (points**2).sum(axis=1), rcond=1e-3)[0]
+    return np.asarray(middle + solution[:3])
+
+
+@dataclass(frozen=True)
+class SkullFilters(SkullRatios, HeadInput):
+    """Filters ``(M, C, C)`` from whitened topographies to those under another skull."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(M, C, C)``."""
+        return (self.n_ratios, "channels", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """``W F W⁺`` with ``W`` the whitener."""
+        white = whitener(head.noise_cov)
+        back = np.linalg.pinv(white, rcond=1e-9, hermitian=True)
+        return np.stack([white @ skull_filter(head.sensor_pos, r) @ back for r in self.ratios])
+
+
+@dataclass(frozen=True)
+class SkullNorms(Radii, SkullRatios, HeadInput):
+    """Norm ``(M, K, S)``, no unit, of the filtered topographies of patches over the nominal norm.
+
+    With free orientation the root of the mean square over an orthonormal set.
+    """
+
+    @property
+    def axes(self) -> Axes:
+        """``(M, K, S)``."""
+        return (self.n_ratios, self.n_radii, "sources")
+
+    def compute(self, head: HeadModel) -> Array:
+        """See the class."""
+        filters = SkullFilters(self.widest, self.n_ratios).compute(head)
+        topographies = np.stack([orthonormal_topographies(head, r) for r in self.radii])
+        seen = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)
+        power = (seen**2).sum(axis=3).reshape(*seen.shape[:2], -1, head.space.n_orient)
+        return np.asarray(np.sqrt(power.mean(axis=3)))
