@@ -80,7 +80,7 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="exported .onnx file")
-    parser.add_argument("recording", type=Path, help="evoked response, -ave.fif")
+    parser.add_argument("recording", type=Path, help="-ave.fif, -epo.fif or raw.fif")
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )
@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     apply = commands.add_parser("apply", help="localize a recording with an exported file")
     _recording_arguments(apply)
-    apply.add_argument("--condition", help="name or number in the file; needed if it holds several")
+    apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
     apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
     apply.add_argument(
         "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
