@@ -9,7 +9,7 @@ import numpy as np
 from deepesi import __version__
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
 from deepesi.validation.methods import find_methods
-from deepesi.validation.report import verdict, write_report
+from deepesi.validation.report import mni_text, verdict, write_report
 from deepesi.validation.run import left_out, run, write_csv
 from deepesi.validation.sample import sample_cases
 
@@ -51,8 +51,8 @@ def validate(
         where = f"{result.case.condition}, {result.place.name} head, {result.method}"
         s = result.statistics
         yield (
-            f"{where}: {s['latency']:.0f} ms, MNI ({s['peak_x']:.0f}, {s['peak_y']:.0f}, "
-            f"{s['peak_z']:.0f}) mm, {s['peak_distance']:.0f} mm to target: {verdict(result)}"
+            f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm, {s['peak_distance']:.0f} mm "
+            f"to target: {verdict(result)}"
         )
     yield from (f"{m.method}: left out on the {m.head} head: {m.reason}" for m in missing)
     facts = {

@@ -23,17 +23,25 @@ HEADER = (
     "hemisphere share, baseline", "residual variance, whitened",
 )  # fmt: skip
 HOW_TO_READ = f"""
-<p>Each average is estimated whole, baseline and response with one kernel, and everything said about
-the response is said about the baseline, too. <b>Verdict</b>: a success stands out of its baseline
-(p of the largest whitened power in the window, against stretches of the baseline that are as long,
-at most {ALPHA:g}), has its strongest source in the expected lobe of the expected hemisphere at that
-sample, and in at least half of the window. <b>To target</b>: distance of that source to the target;
-median over the baseline; share of baseline samples that are as near. <b>Window in lobe</b>: share of
-samples whose strongest source is in the expected lobe; the same in the baseline; share of all
-sources that lie there. <b>Hemisphere share</b>: share of the magnitude in the expected hemisphere
-(0.5: none). <b>Residual variance</b>: through the nominal lead field, as it is; whitened and with the
-best scale. Samples of a baseline are not independent, so p values are optimistic.</p>
+<p>Each average is estimated whole, baseline and response with one kernel, and everything said
+about the response is said about the baseline, too. <b>Verdict</b>: a success stands out of its
+baseline (p of the largest whitened power in the window, against stretches of the baseline that are
+as long, at most {ALPHA:g}), has its strongest source in the expected lobe of the expected
+hemisphere at that sample, and in at least half of the window. <b>To target</b>: distance of that
+source to the target; median over the baseline; p from the baseline samples that are as near.
+<b>Window in lobe</b>: share of samples whose strongest source is in the expected lobe; the same in
+the baseline; share of all sources that lie there. <b>Hemisphere share</b>: share of the magnitude
+in the expected hemisphere (0.5: none); the same in the baseline. <b>Residual variance</b>: through
+the nominal lead field, as it is; whitened and with the best scale. The samples of a baseline are
+not independent, so p values are optimistic; the smallest there can be is 1 / (1 + number of
+baseline samples or stretches).</p>
 """
+
+
+def mni_text(statistics: Mapping[str, float]) -> str:
+    """The peak, ``(x, y, z)`` in MNI mm."""
+    x, y, z = (round(statistics[f"peak_{axis}"]) for axis in "xyz")  # whole: there is no -0
+    return f"({x}, {y}, {z})"
 
 
 def verdict(result: Result) -> str:
@@ -54,7 +62,7 @@ def _cells(s: Mapping[str, float]) -> tuple[str, ...]:
     return (
         f"{s['latency']:.0f}",
         f"{s['whitened_power']:.1f}, {s['p_power']:.2f}",
-        f"({s['peak_x']:.0f}, {s['peak_y']:.0f}, {s['peak_z']:.0f})",
+        mni_text(s),
         f"{s['peak_distance']:.0f}, {s['baseline_distance']:.0f}, {s['p_distance']:.2f}",
         f"{s['share_in_lobe']:.2f}, {s['baseline_share_in_lobe']:.2f}, {s['sources_in_lobe']:.2f}",
         f"{s['lateralization']:.2f}, {s['baseline_lateralization']:.2f}",

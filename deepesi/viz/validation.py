@@ -11,8 +11,6 @@ from deepesi.viz.cortex import best_views, draw_cortex, draw_projections
 
 Array = NDArray[np.float64]
 
-#: Okabe & Ito's palette, told apart by colour-blind readers.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
 BASELINE, WINDOW = "0.93", "#fff0c2"
 
 
@@ -33,22 +31,26 @@ def course_figure(
         target: What the distance is to.
 
     """
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.4])
-    for ax in (above, below):
+    figure = Figure(figsize=(10, 2 + 1.1 * len(distances)), layout="constrained")
+    rows = figure.subplots(1 + len(distances), 1, sharex=True)
+    for ax in rows:
         ax.axvspan(1e3 * times[0], 0, color=BASELINE, zorder=0, linewidth=0)
         ax.axvspan(1e3 * window[0], 1e3 * window[1], color=WINDOW, zorder=0, linewidth=0)
         ax.spines[["top", "right"]].set_visible(False)
-    above.plot(1e3 * times, power, color="0.2", linewidth=1)
-    above.axhline(1, color="0.5", linestyle="--", linewidth=0.8)
-    above.set(ylabel="whitened power\n(1: noise)", ylim=(0, None), xlim=1e3 * times[[0, -1]])
-    above.set_title("grey: baseline; yellow: window of the response", fontsize=9, loc="left")
-    for number, (name, distance) in enumerate(distances.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        below.plot(1e3 * times, distance, ".", color=colour, markersize=3.5, label=name)
-    below.set(xlabel="time (ms)", ylabel="strongest source\nto target (mm)", ylim=(0, None))
-    below.set_title(f"target: {target}", fontsize=9, loc="left")
-    below.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
+    rows[0].plot(1e3 * times, power, color="0.2", linewidth=1)
+    rows[0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
+    rows[0].set(ylabel="power", ylim=(0, None), xlim=1e3 * times[[0, -1]])
+    rows[0].set_title(
+        "whitened power (dashed: noise); below: mm from each method's strongest source to the "
+        f"{target}\ngrey: baseline; yellow: window of the response",
+        fontsize=9, loc="left",
+    )  # fmt: skip
+    top = 1.05 * max(distance.max() for distance in distances.values())
+    for ax, (name, distance) in zip(rows[1:], distances.items(), strict=True):
+        ax.plot(1e3 * times, distance, ".", color="#0072b2", markersize=3)
+        ax.set(ylim=(-0.05 * top, top))
+        ax.set_ylabel(name if len(name) < 12 else f"{name[:10]} ...", fontsize=9)
+    rows[-1].set(xlabel="time (ms)")
     return figure
 
 
@@ -58,14 +60,16 @@ def cortex_figure(maps: Mapping[str, Array], mesh: DisplayMesh, views: tuple[str
     Args:
         maps: Title to magnitudes ``(S,)``, A m.
         mesh: Cortex to draw on.
-        views: Two views to show of all; below them the one that shows each peak most directly.
+        views: Two views to show of all; below them, of the others, the one that shows each peak
+            most directly.
 
     """
     figure = Figure(figsize=(round(2.9 * max(len(maps), 2)), 7.6), layout="constrained")
     axes = figure.subplots(3, len(maps), squeeze=False)
     for column, (title, values) in enumerate(maps.items()):
         peak = int(values.argmax())
-        shown = (*views, best_views(peak, len(values), mesh, 1)[0])
+        others = [v for v in best_views(peak, len(values), mesh, 3) if v not in views]
+        shown = (*views, others[0])
         for ax, view in zip(axes[:, column], shown, strict=True):
             draw_cortex(ax, values, mesh, view, float(values.max()), np.array([peak]))
             ax.set_title(view, fontsize=8)
@@ -82,9 +86,9 @@ def projections_figure(maps: Mapping[str, Array], positions: Array) -> Figure:
         positions: Sources ``(S, 3)``, m, head frame.
 
     """
-    columns = min(len(maps), 2)
+    columns = min(len(maps), 4)
     rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(6.5 * columns, 5 * rows), layout="constrained")
+    figure = Figure(figsize=(4 * columns, 4.4 * rows), layout="constrained")
     parts = figure.subfigures(rows, columns, squeeze=False).ravel()
     for part, (title, values) in zip(parts, maps.items(), strict=False):
         part.suptitle(title, fontsize=10)
