@@ -79,22 +79,23 @@ class Place:
     target: str
 
 
-def require_files(folder: Path, roles: dict[str, str]) -> dict[str, Path]:
+def require_files(folder: Path, roles: dict[str, str], origin: str) -> dict[str, Path]:
     """Paths of files below a folder, all there.
 
     Args:
         folder: Where.
         roles: What a file is for, to its path below the folder.
+        origin: Which data set it should be, for errors.
 
     Raises:
         FileNotFoundError: The folder or a file is missing; the message names them all.
 
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"--data: there is no folder {folder}.")
-    paths = {role: folder / path for role, path in roles.items()}
-    missing = {role: path for role, path in paths.items() if not path.is_file()}
+        raise FileNotFoundError(f"--data: there is no folder {folder}. Expected {origin}.")
+    missing = [f"{p} ({role})" for role, p in roles.items() if not (folder / p).is_file()]
     if missing:
-        listed = "; ".join(f"{path} ({role})" for role, path in missing.items())
-        raise FileNotFoundError(f"--data: {folder} lacks {listed}. Copy the data set again.")
-    return paths
+        raise FileNotFoundError(
+            f"--data: {folder} lacks {'; '.join(missing)}. Expected {origin}; copy it again."
+        )
+    return {role: folder / path for role, path in roles.items()}

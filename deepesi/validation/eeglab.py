@@ -37,7 +37,7 @@ def read_targets(data: Path) -> "mne.Epochs":
     """
     import mne
 
-    files = require_files(data, FILES)
+    files = require_files(data, FILES, "EEGLAB's folder sample_data")
     raw = mne.io.read_raw_eeglab(files["recording"], preload=True, verbose="error")
     raw.drop_channels(EYES)
     raw.set_montage(head_montage(raw.ch_names), verbose="error")

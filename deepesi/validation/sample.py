@@ -25,6 +25,7 @@ SHORT = ANATOMY | {
     "noise covariance": "sample_audvis_short-cov.fif",
     "own forward solution": "derived/sample-oct5-eeg-fwd.fif",
 }
+ORIGIN = "MNE-Python's sample data set (mne.datasets.sample.data_path())"
 VISUAL = (
     "stimuli of one half of the visual field reach the visual cortex of the other hemisphere; "
     "early components arise in and around V1 (Di Russo et al. 2002, doi:10.1002/hbm.10010)"
@@ -56,7 +57,8 @@ def sample_cases(data: Path) -> list[Case]:
     """
     import mne
 
-    files = require_files(data, DOWNLOADED if (data / "MEG" / "sample").is_dir() else SHORT)
+    layout = DOWNLOADED if (data / "MEG" / "sample").is_dir() else SHORT
+    files = require_files(data, layout, ORIGIN)
     evokeds = {
         evoked.comment: evoked
         for evoked in mne.read_evokeds(files["evoked responses"], proj=False, verbose="error")

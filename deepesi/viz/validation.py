@@ -41,8 +41,8 @@ def course_figure(
     rows[0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
     rows[0].set(ylabel="power", ylim=(0, None), xlim=1e3 * times[[0, -1]])
     rows[0].set_title(
-        "whitened power (dashed: noise); below: mm from each method's strongest source to the "
-        f"{target}\ngrey: baseline; yellow: window of the response",
+        "whitened power (dashed: noise; grey: baseline; yellow: window of the response)\n"
+        f"below, mm from each method's strongest source to the {target}",
         fontsize=9, loc="left",
     )  # fmt: skip
     top = 1.05 * max(distance.max() for distance in distances.values())
@@ -86,9 +86,9 @@ def projections_figure(maps: Mapping[str, Array], positions: Array) -> Figure:
         positions: Sources ``(S, 3)``, m, head frame.
 
     """
-    columns = min(len(maps), 4)
+    columns = min(len(maps), 2)
     rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(4 * columns, 4.4 * rows), layout="constrained")
+    figure = Figure(figsize=(6 * columns, 4.8 * rows), layout="constrained")
     parts = figure.subfigures(rows, columns, squeeze=False).ravel()
     for part, (title, values) in zip(parts, maps.items(), strict=False):
         part.suptitle(title, fontsize=10)
