@@ -53,14 +53,6 @@ sys.meta_path.insert(0, Absent())
 from deepesi.app.cli import main
 main(sys.argv[1:])
 """
-EEGLAB = Path(__file__).parents[2] / "shared" / "data" / "eeglab"
-
-
-@pytest.fixture(scope="module")
-def eeglab_data() -> Path:
-    if not EEGLAB.is_dir():
-        pytest.skip(f"EEGLAB's sample recording is not at {EEGLAB}")
-    return EEGLAB
 
 
 # Statistics

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+NOT_FILTERED = "not high-pass filtered: drifts count as signal"
+
 
 def read_recording(path: Path, condition: str | None) -> "Recording":
     """One evoked response, the epochs or the raw recording that a FIF file holds.
@@ -148,7 +150,9 @@ def _summary(data: "Recording", inverse: PreparedInverse) -> str:
     if isinstance(data, mne.Evoked):
         kind = f"{data.nave} trials"
     elif isinstance(data, mne.io.BaseRaw):
-        kind = f"raw recording of {data.times[-1]:.0f} s, high-pass {data.info['highpass']:g} Hz"
+        high_pass = data.info["highpass"]
+        filtered = f"high-pass {high_pass:g} Hz" if high_pass > 0 else NOT_FILTERED
+        kind = f"raw recording of {data.times[-1]:.0f} s, {filtered}"
     else:
         kind = "epochs, each on its own"
     if getattr(data, "baseline", None) is not None:

@@ -35,7 +35,7 @@ def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) ->
     """Write a source estimate, each file whole or not at all, and return the files.
 
     ``OUT-lh.stc`` and ``OUT-rh.stc`` for a surface, ``OUT-vl.stc`` for a volume, ``OUT-stc.h5``
-    for free orientation; `mne.read_source_estimate` takes ``OUT`` of the first two.
+    for free orientation; `mne.read_source_estimate` reads them.
     """
     import mne
 
