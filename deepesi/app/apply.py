@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.app.writing import check_writable, find_peak, write_picture, write_result
+from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
 from deepesi.export.recordings import trials_averaged
 from deepesi.export.runtime import Inverse, PreparedInverse
 
@@ -162,7 +162,7 @@ def _summary(data: "Recording", inverse: PreparedInverse) -> str:
 
 
 def _check_window(window: Sequence[float], times: Array) -> None:
-    if not ((times >= window[0]) & (times <= window[1])).any():
+    if not in_window(times, window).any():
         raise ValueError(
             f"--window {window[0]:g} {window[1]:g} s lies outside the recording "
             f"({times[0]:g} to {times[-1]:g} s)."

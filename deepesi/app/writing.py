@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepesi.export.estimates import Localization, check_parts, magnitudes
 from deepesi.export.runtime import PreparedInverse
@@ -16,6 +17,8 @@ from deepesi.physics.template import template_of
 
 if TYPE_CHECKING:
     import mne
+
+Array = NDArray[np.float64]
 
 
 def check_writable(space: SourceSpace) -> None:
@@ -92,12 +95,17 @@ class Peak:
         )
 
 
+def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
+    """Which times ``(T,)`` lie in a window (s), rounding aside."""
+    return np.asarray((times >= window[0] - 1e-9) & (times <= window[1] + 1e-9))
+
+
 def find_peak(
     result: Localization, inverse: PreparedInverse, window: Sequence[float]
 ) -> Peak | None:
     """The peak in a window (s) of a localized piece; None if the piece lies outside it."""
     times = result.stc.times
-    inside = (times >= window[0]) & (times <= window[1])
+    inside = in_window(times, window)
     if not inside.any():
         return None
     power = ((inverse.whitener @ result.eeg) ** 2).mean(axis=0)
