@@ -85,12 +85,14 @@ def test_raw_recording_in_stretches_that_follow_each_other(eloreta, folder, toy_
     [
         ("x-epo.fif", "felt", r"holds no epochs 'felt'; choose one of \['heard', 'seen'\]"),
         ("x_raw.fif", "seen", "a raw recording, which has no conditions; leave it out"),
-        ("x-cov.fif", None, "holds cov, expected evoked responses, epochs or a raw recording"),
-        ("x.edf", None, "holds no FIF file, expected .*save them as .fif"),
+        ("x-cov.fif", None, "holds no evoked responses, epochs or raw recording in the FIF format"),
+        ("x.edf", None, "holds no evoked responses, .*save them as .fif"),
+        ("text_raw.fif", None, "text_raw.fif holds no evoked responses"),
     ],
 )
 def test_what_cannot_be_applied(eloreta, folder, toy_path, recording, condition, message):
-    Path("x.edf").write_bytes(b"0")
+    for name in ("x.edf", "text_raw.fif"):
+        Path(name).write_bytes(b"no recording" * 10)
     more = [] if condition is None else ["--condition", condition]
     with pytest.raises(SystemExit, match=message):
         apply(eloreta, recording, *more, head=toy_path)

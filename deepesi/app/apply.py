@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.reading import read_recording
 from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
 from deepesi.export.recordings import trials_averaged
 from deepesi.export.runtime import Inverse, PreparedInverse
@@ -19,65 +20,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 NOT_FILTERED = "not high-pass filtered: drifts count as signal"
-
-
-def read_recording(path: Path, condition: str | None) -> "Recording":
-    """One evoked response, the epochs or the raw recording that a FIF file holds.
-
-    Evoked responses and epochs that have a pre-stimulus part and no baseline get it subtracted.
-
-    Args:
-        path: ``-ave.fif``, ``-epo.fif`` or ``raw.fif``.
-        condition: Name or number of an evoked response; name of an event of epochs.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: Not a recording, several conditions and none chosen, or no such condition.
-
-    """
-    import mne
-
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recording {path}.")
-    kind = mne.what(path) if path.name.endswith((".fif", ".fif.gz")) else "no FIF file"
-    if kind == "evoked":
-        return _baselined(_choose(mne.read_evokeds(path, proj=False, verbose="error"), condition))
-    if kind == "epochs":
-        epochs = mne.read_epochs(path, proj=False, preload=False, verbose="error")
-        if condition is not None and condition not in epochs.event_id:
-            raise ValueError(
-                f"{path} holds no epochs {condition!r}; choose one of {sorted(epochs.event_id)}."
-            )
-        return _baselined(epochs if condition is None else epochs[condition])
-    if kind == "raw":
-        if condition is not None:
-            raise ValueError(f"{path} is a raw recording, which has no conditions; leave it out.")
-        return mne.io.read_raw_fif(path, preload=False, verbose="error")
-    raise ValueError(
-        f"{path} holds {kind}, expected evoked responses, epochs or a raw recording. Read other "
-        "formats with MNE-Python and save them as .fif."
-    )
-
-
-def _choose(evokeds: "list[mne.Evoked]", condition: str | None) -> "mne.Evoked":
-    names = [evoked.comment for evoked in evokeds]
-    if condition is None:
-        if len(evokeds) > 1:
-            raise ValueError(f"the recording holds {len(names)} conditions; choose one of {names}.")
-        return evokeds[0]
-    if condition.isdigit() and int(condition) < len(evokeds):
-        return evokeds[int(condition)]
-    if names.count(condition) != 1:
-        raise ValueError(
-            f"the recording holds {names.count(condition)} conditions {condition!r}: {names}."
-        )
-    return evokeds[names.index(condition)]
-
-
-def _baselined(recording: "mne.Evoked | mne.BaseEpochs") -> "mne.Evoked | mne.BaseEpochs":
-    if recording.baseline is None and recording.times[0] < 0:
-        recording.apply_baseline((None, 0), verbose="error")
-    return recording
 
 
 def _prepared(

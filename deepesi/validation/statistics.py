@@ -133,9 +133,12 @@ def summarize(track: Track, lobe_share: float) -> dict[str, float]:
         "latency": 1e3 * track.times[sample],
         "whitened_power": track.power[sample],
         "baseline_power": float(track.power[baseline].mean()),
+        "baseline_power_largest": float(maxima.max()),
         "p_power": p_value(track.power[sample], maxima, largest=True),
         "peak_distance": track.distance[sample],
         "baseline_distance": float(np.median(null)),
+        "baseline_distance_p05": float(np.quantile(null, 0.05)),
+        "baseline_distance_p95": float(np.quantile(null, 0.95)),
         "p_distance": p_value(track.distance[sample], null, largest=False),
         "peak_in_lobe": float(track.in_lobe[sample]),
         "share_in_lobe": float(track.in_lobe[track.window].mean()),
@@ -148,7 +151,8 @@ def summarize(track: Track, lobe_share: float) -> dict[str, float]:
 
 #: Unit of every statistic ("" where it has none).
 UNITS = {
-    "latency": "ms", "whitened_power": "", "baseline_power": "", "p_power": "",
+    "latency": "ms", "whitened_power": "", "baseline_power": "", "baseline_power_largest": "",
+    "p_power": "", "baseline_distance_p05": "mm", "baseline_distance_p95": "mm",
     "peak_distance": "mm", "baseline_distance": "mm", "p_distance": "", "peak_in_lobe": "",
     "share_in_lobe": "", "baseline_share_in_lobe": "", "sources_in_lobe": "",
     "lateralization": "", "baseline_lateralization": "", "residual_variance": "",
