@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mne-sample"
+EEGLAB = SHARED.with_name("eeglab")
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,14 @@ def sample_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the MNE sample recordings are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def eeglab_data() -> Path:
+    """Folder of EEGLAB's sample recording, where it is at hand."""
+    if not EEGLAB.is_dir():
+        pytest.skip(f"EEGLAB's sample recording is not at {EEGLAB}")
+    return EEGLAB
 
 
 @pytest.fixture(scope="session")

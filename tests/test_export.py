@@ -16,11 +16,12 @@ from deepesi.app.export import export_path
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import Estimate
 from deepesi.export.contract import METADATA_KEY, Contract
+from deepesi.export.estimates import magnitudes, source_estimate
 from deepesi.export.runtime import Inverse
 from deepesi.export.session import open_model
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.physics.head import average_reference
+from deepesi.physics.head import SourceSpace, average_reference
 from deepesi.physics.linear_inverse import linear_inverse
 from tests.conftest import make_covariance, make_evoked
 
@@ -301,8 +302,10 @@ def test_baseline_follows_a_head_of_free_orientation(eloreta, evoked, template):
     kernels = [linear_inverse(free.leadfield, free.noise_cov, x, "eLORETA", 3) for x in lambda2]
     deviations = [np.abs(k @ average_reference(evoked.data) - found).max() for k in kernels]
     assert min(deviations) < 1e-4 * np.abs(found).max()
-    with pytest.raises(ValueError, match=r"n_orient=3.*Use estimate\(\)"):
-        prepared.apply(evoked)
+    stc = prepared.apply(evoked).stc
+    assert isinstance(stc, mne.VectorSourceEstimate)
+    assert np.array_equal(stc.data.reshape(found.shape), found)
+    assert np.allclose(stc.magnitude().data, magnitudes(stc), atol=0)
 
 
 def test_recording_that_changed_since_it_was_prepared(convdip, evoked):
@@ -312,6 +315,90 @@ def test_recording_that_changed_since_it_was_prepared(convdip, evoked):
     evoked.info["bads"] = [evoked.ch_names[0]]
     with pytest.raises(ValueError, match=rf"lacks \['{evoked.ch_names[0]}'\]"):
         prepared.apply(evoked)
+
+
+def make_epochs(evoked: mne.Evoked, n: int = 3) -> mne.EpochsArray:
+    """Epochs that differ, on the channels of an evoked response."""
+    data = np.random.default_rng(7).normal(scale=4e-6, size=(n, *evoked.data.shape))
+    return mne.EpochsArray(data, evoked.info, tmin=-0.02, verbose="error")
+
+
+def test_epochs_are_localized_each(eloreta, evoked):
+    """Each as it would be alone, with the regularization that suits it."""
+    prepared = Inverse.load(eloreta).for_recording(evoked.info, make_covariance(evoked.info))
+    epochs = make_epochs(evoked)
+    found = list(prepared.apply(epochs))
+    assert len(found) == 3
+    for data, one in zip(epochs.get_data(), found, strict=True):
+        alone = mne.EvokedArray(data, evoked.info, tmin=-0.02, nave=1)
+        assert np.array_equal(one.stc.data, prepared.apply(alone).stc.data)
+        assert np.allclose(one.stc.times, epochs.times)
+
+
+def test_raw_is_localized_in_stretches_of_a_file_that_is_not_loaded(eloreta, evoked, tmp_path):
+    data = np.random.default_rng(8).normal(scale=4e-6, size=(32, 1010))
+    mne.io.RawArray(data, evoked.info, verbose="error").save(
+        tmp_path / "x_raw.fif", fmt="double", verbose="error"
+    )
+    raw = mne.io.read_raw_fif(tmp_path / "x_raw.fif", preload=False, verbose="error")
+    prepared = Inverse.load(eloreta).for_recording(raw.info, make_covariance(raw.info))
+    found = list(prepared.apply(raw, chunk=1.0))
+    assert not raw.preload
+    assert [one.stc.data.shape[1] for one in found] == [202] * 5
+    assert np.allclose(np.concatenate([one.stc.times for one in found]), raw.times)
+    (expected,) = prepared.estimate(data[:, 202:404])
+    assert np.allclose(found[1].stc.data, expected, rtol=1e-5, atol=0)
+    assert np.allclose(np.hstack([one.eeg for one in found]), average_reference(data), atol=0)
+
+
+def test_raw_in_stretches_of_no_length(convdip, evoked):
+    raw = mne.io.RawArray(evoked.data, evoked.info, verbose="error")
+    prepared = Inverse.load(convdip).for_recording(raw.info, make_covariance(raw.info))
+    with pytest.raises(ValueError, match="stretches of 0.001 s hold no sample at 250 Hz"):
+        list(prepared.apply(raw, chunk=0.001))
+
+
+def test_epochs_where_averages_were_expected(convdip, evoked):
+    prepared = Inverse.load(convdip).for_recording(
+        evoked.info, make_covariance(evoked.info), nave=4
+    )
+    with pytest.raises(ValueError, match="averages of 4 trials, the recording is one of 1,"):
+        prepared.apply(make_epochs(evoked))
+
+
+def test_what_is_no_recording(convdip, evoked):
+    prepared = Inverse.load(convdip).for_recording(evoked.info, make_covariance(evoked.info))
+    with pytest.raises(TypeError, match="got ndarray, expected mne.Evoked.*estimate"):
+        prepared.apply(evoked.data)
+
+
+@pytest.mark.parametrize(
+    ("parts", "n_orient", "kind"),
+    [
+        (2, 1, mne.SourceEstimate),
+        (2, 3, mne.VectorSourceEstimate),
+        (1, 1, mne.VolSourceEstimate),
+        (1, 3, mne.VolVectorSourceEstimate),
+    ],
+)
+def test_source_estimate_of_every_space(parts, n_orient, kind):
+    """Row ``n_orient * s + o`` of the array is component ``o`` of place ``s``."""
+    vertices = tuple(np.arange(4) + part for part in range(parts))
+    space = SourceSpace("toy-x", vertices, np.empty((0, 2), int), n_orient)
+    values = np.random.default_rng(0).normal(size=(space.n_dipoles, 5))
+    stc = source_estimate(values, space, -0.1, 0.01)
+    assert type(stc) is kind
+    assert stc.subject == "toy"
+    place, component = 3, n_orient - 1
+    row = stc.data[place] if n_orient == 1 else stc.data[place, component]
+    assert np.array_equal(row, values[n_orient * place + component])
+    assert stc.times[0] == pytest.approx(-0.1)
+
+
+def test_source_estimate_of_a_mixed_space():
+    space = SourceSpace("toy-x", (np.arange(2),) * 3, np.empty((0, 2), int))
+    with pytest.raises(ValueError, match="toy-x has 3 parts, expected two hemispheres or one"):
+        source_estimate(np.zeros((6, 1)), space, 0.0, 0.01)
 
 
 def test_live_frames_of_another_shape(convdip, evoked):

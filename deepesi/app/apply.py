@@ -1,45 +1,25 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deepesi.export.runtime import Inverse, Localization, PreparedInverse
-from deepesi.physics.files import atomic
-from deepesi.physics.template import template_of
+from deepesi.app.reading import read_recording
+from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
+from deepesi.export.recordings import trials_averaged
+from deepesi.export.runtime import Inverse, PreparedInverse
 
 if TYPE_CHECKING:
     import mne
 
+    from deepesi.export.recordings import Recording
 
-def read_evoked(path: Path, condition: str | None) -> "mne.Evoked":
-    """One evoked response of a file.
+Array = NDArray[np.float64]
 
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: Several conditions and none chosen, or no such condition.
-
-    """
-    import mne
-
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recording {path}.")
-    evokeds = mne.read_evokeds(path, proj=False, verbose="error")
-    names = [evoked.comment for evoked in evokeds]
-    if condition is None:
-        if len(evokeds) > 1:
-            raise ValueError(f"{path} holds {len(names)} conditions; choose one of {names}.")
-        return evokeds[0]
-    if condition.isdigit() and int(condition) < len(evokeds):
-        return evokeds[int(condition)]
-    if names.count(condition) != 1:
-        raise ValueError(
-            f"{path} holds {names.count(condition)} conditions {condition!r}: {names}."
-        )
-    return evokeds[names.index(condition)]
+NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
 
 def _prepared(
@@ -76,100 +56,83 @@ def apply(
     window: Sequence[float],
     out: Path,
 ) -> Iterator[str]:
-    """Localize a recording: write ``OUT-lh.stc``, ``OUT-rh.stc``, ``OUT.png``; say what was done.
+    """Localize a recording and say what was done.
+
+    An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``. Epochs and raw
+    recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
+    the order of the file, each written before the next is computed, and no picture. See
+    `deepesi.app.writing.write_estimate` for volumes and free orientation.
 
     Raises:
-        ValueError: The recording does not fit the model; nothing is written.
+        ValueError: The recording does not fit the model; nothing is written. A piece whose data
+            cannot be EEG ends the run; the pieces before it are complete.
 
     """
-    evoked = read_evoked(recording, condition)
-    if evoked.baseline is None and evoked.times[0] < 0:
-        evoked.apply_baseline((None, 0), verbose="error")
-        yield f"baseline: mean of {1e3 * evoked.times[0]:.0f}-0 ms subtracted (the file had none)"
+    data = read_recording(recording, condition)
     if prepared is not None and (noise_cov, forward, head) != (None, None, None):
         raise ValueError(
             "--prepared holds noise and head already; leave --noise-cov, --forward, --head out."
         )
     if prepared is None:
-        inverse = _prepared(model, evoked.info, noise_cov, forward, head, evoked.nave)
+        nave = trials_averaged(data)
+        inverse = _prepared(model, data.info, noise_cov, forward, head, nave)
     else:
         inverse = Inverse.load(model).for_prepared(prepared)
         yield f"{prepared}: {inverse.origin}"
-    bads = [c for c in evoked.info["bads"] if c in evoked.ch_names]
-    left_out = f"left out as bad: {bads or 'none'}"
-    yield f"{len(inverse.ch_names)} EEG channels, {evoked.nave} trials; {left_out}"
-    inside = (evoked.times >= window[0]) & (evoked.times <= window[1])
-    if not inside.any():
+    check_writable(inverse.space)
+    yield _summary(data, inverse)
+    _check_window(window, data.times)
+    yield from _localize(data, inverse, window, out)
+
+
+def _summary(data: "Recording", inverse: PreparedInverse) -> str:
+    import mne
+
+    bads = [c for c in data.info["bads"] if c in data.ch_names]
+    if isinstance(data, mne.Evoked):
+        kind = f"{data.nave} trials"
+    elif isinstance(data, mne.io.BaseRaw):
+        high_pass = data.info["highpass"]
+        filtered = f"high-pass {high_pass:g} Hz" if high_pass > 0 else NOT_FILTERED
+        kind = f"raw recording of {data.times[-1]:.0f} s, {filtered}"
+    else:
+        kind = "epochs, each on its own"
+    if getattr(data, "baseline", None) is not None:
+        kind += f", baseline {1e3 * data.baseline[0]:.0f} to {1e3 * data.baseline[1]:.0f} ms"
+    channels = f"{len(inverse.ch_names)} EEG channels"
+    return f"{channels}, {kind}; left out as bad: {bads or 'none'}"
+
+
+def _check_window(window: Sequence[float], times: Array) -> None:
+    if not in_window(times, window).any():
         raise ValueError(
             f"--window {window[0]:g} {window[1]:g} s lies outside the recording "
-            f"({evoked.times[0]:g} to {evoked.times[-1]:g} s)."
+            f"({times[0]:g} to {times[-1]:g} s)."
         )
-    result = inverse.apply(evoked)
-    power = ((inverse.whitener @ result.eeg) ** 2).mean(axis=0)
-    power = np.where(inside, power, -math.inf)
-    sample = int(power.argmax())
-    where = peak_position(result, inverse, sample)
-    yield (
-        f"strongest at {1e3 * evoked.times[sample]:.0f} ms, whitened power {power[sample]:.1f} "
-        f"times the noise; strongest source there: {where}"
-    )
-    yield from write(result, inverse, evoked, sample, where, out)
 
 
-def peak_position(result: Localization, inverse: PreparedInverse, sample: int) -> str:
-    """The strongest source of one sample in words: MNI position where the space has one."""
-    vertex = int(np.abs(result.stc.data[:, sample]).argmax())
-    n_left = len(inverse.space.vertices[0])
-    hemisphere = "left" if vertex < n_left else "right"
-    number = np.concatenate(inverse.space.vertices)[vertex]
-    text = f"{hemisphere} hemisphere, vertex {number}"
-    template = template_of(inverse.space)
-    if template is not None:
-        x, y, z = template.source_mni[vertex]
-        text += f", MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
-    return text
-
-
-def write(
-    result: Localization,
-    inverse: PreparedInverse,
-    evoked: "mne.Evoked",
-    sample: int,
-    where: str,
-    out: Path,
+def _localize(
+    data: "Recording", inverse: PreparedInverse, window: Sequence[float], out: Path
 ) -> Iterator[str]:
-    """Write the source estimates and the picture, each whole or not at all."""
-    from deepesi.viz.recording import recording_figure, save_figure
+    """Estimate, describe and write; one piece in memory at a time."""
+    import mne
 
-    template = template_of(inverse.space)
-    info = evoked.info
-    rows = [info["ch_names"].index(c) for c in inverse.ch_names]
-    figure = recording_figure(
-        result.eeg,
-        evoked.times,
-        np.array([info["chs"][i]["loc"][:3] for i in rows]),
-        inverse.ch_names,
-        np.abs(result.stc.data[:, sample]),
-        sample,
-        None if template is None else template.display,
-        f"{evoked.comment}, {evoked.nave} trials",
-        where,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, stc in (("", result.stc), ("-std", result.std)):
-        if stc is None:
-            continue
-        left, right = (out.with_name(f"{out.name}{suffix}-{side}.stc") for side in ("lh", "rh"))
-        with atomic(left) as left_partial, atomic(right) as right_partial:
-            stem = out.with_name(f".{out.name}{suffix}")
-            stc.save(stem, ftype="stc", overwrite=True, verbose="error")
-            Path(f"{stem}-lh.stc").replace(left_partial)
-            Path(f"{stem}-rh.stc").replace(right_partial)
-        yield f"wrote {left}"
-        yield f"wrote {right}"
-    picture = out.with_name(f"{out.name}.png")
-    save_figure(figure, picture)
-    yield f"wrote {picture}"
+    if isinstance(data, mne.Evoked):
+        result = inverse.apply(data)
+        peak = find_peak(result, inverse, window)
+        assert peak is not None
+        yield str(peak)
+        yield from write_result(result, out)
+        yield write_picture(result, peak, inverse, data, out)
+        return
+    number = -1
+    for number, result in enumerate(inverse.apply(data)):
+        peak = find_peak(result, inverse, window)
+        if peak is not None:
+            yield f"{number:04d}: {peak}"
+        yield from write_result(result, out.with_name(f"{out.name}-{number:04d}"))
+    if number < 0:
+        raise ValueError("the recording holds no epochs: all were dropped. Nothing was written.")
 
 
 def prepare(

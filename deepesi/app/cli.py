@@ -69,6 +69,16 @@ def _prepare(arguments: argparse.Namespace) -> None:
     )
 
 
+def _validate(arguments: argparse.Namespace) -> None:
+    from deepesi.app.validate import validate
+
+    methods = [name for name in arguments.methods.split(",") if name]
+    for line in validate(
+        arguments.recording, arguments.data, methods, arguments.models, arguments.out
+    ):
+        print(line)
+
+
 def _head_build(arguments: argparse.Namespace) -> None:
     from deepesi.physics.build import build_members
 
@@ -80,7 +90,7 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="exported .onnx file")
-    parser.add_argument("recording", type=Path, help="evoked response, -ave.fif")
+    parser.add_argument("recording", type=Path, help="-ave.fif, -epo.fif or raw.fif")
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )
@@ -112,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     apply = commands.add_parser("apply", help="localize a recording with an exported file")
     _recording_arguments(apply)
-    apply.add_argument("--condition", help="name or number in the file; needed if it holds several")
+    apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
     apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
     apply.add_argument(
         "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
@@ -126,6 +136,22 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--nave", type=int, default=1, help="trials averaged later (default 1)")
     prepare.add_argument("--out", type=Path, required=True, help=".npz file to write")
     prepare.set_defaults(run=_prepare)
+
+    validate = commands.add_parser(
+        "validate", help="methods on real recordings whose answer is roughly known"
+    )
+    validate.add_argument("recording", choices=("sample", "eeglab"), help="which data set")
+    validate.add_argument(
+        "--data", type=Path, required=True,
+        help="its folder: MNE-Python's sample data set, or EEGLAB's sample_data",
+    )  # fmt: skip
+    validate.add_argument("--models", type=Path, nargs="+", default=[], help="exported .onnx files")
+    validate.add_argument(
+        "--methods", default="eloreta,sloreta,dspm,mne",
+        help="linear inverses to compare, comma-separated; '' for none (default: all four)",
+    )  # fmt: skip
+    validate.add_argument("--out", type=Path, required=True, help="folder to write to")
+    validate.set_defaults(run=_validate)
 
     head = commands.add_parser("head", help="head models").add_subparsers(required=True)
     build = head.add_parser("build", help="build a head with OpenMEEG (minutes; can be resumed)")

@@ -1,41 +1,31 @@
 """Applies an exported file to recordings: mne and onnxruntime, no torch."""
 
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.export.contract import Contract
+from deepesi.export.estimates import Localization, check_parts, source_estimate
+from deepesi.export.recordings import Segment, check_recording, segments
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io import check_eeg, good_eeg_channels, head_from_forward, head_on_template
+from deepesi.physics.io import check_eeg, head_from_forward, head_on_template
 from deepesi.physics.noise import whitener
 from deepesi.physics.template import Template, load_template
 
 if TYPE_CHECKING:
     import mne
 
+    from deepesi.export.recordings import Recording
+
 Array = NDArray[np.float64]
-
-
-class Localization(NamedTuple):
-    """An estimate for one recording.
-
-    Attributes:
-        stc: Dipole moments, A m, signed along the outward cortical normal.
-        std: Their standard deviation, or None if the model claims none.
-        eeg: The average-referenced data it was made from ``(C, T)``, V.
-
-    """
-
-    stc: "mne.SourceEstimate"
-    std: "mne.SourceEstimate | None"
-    eeg: Array
 
 
 @dataclass(frozen=True)
@@ -79,47 +69,52 @@ class PreparedInverse:
         outputs = self.model.run(average_reference(eeg)[None].astype(np.float32), self.feeds)
         return [np.asarray(output[0], dtype=np.float64) for output in outputs]
 
-    def apply(self, evoked: "mne.Evoked") -> Localization:
-        """Localize an evoked response.
+    @overload
+    def apply(self, recording: "mne.Evoked", chunk: float = ...) -> Localization: ...
+
+    @overload
+    def apply(
+        self, recording: "mne.BaseEpochs | mne.io.BaseRaw", chunk: float = ...
+    ) -> Iterator[Localization]: ...
+
+    def apply(
+        self, recording: "Recording", chunk: float = 10.0
+    ) -> Localization | Iterator[Localization]:
+        """Localize an evoked response, every epoch of epochs, or a raw recording in stretches.
+
+        Epochs are not averaged. A raw recording is read stretch by stretch, so memory does not
+        grow with its length; a model that reads the strength of its noise off the data does so
+        in each epoch and each stretch.
+
+        Args:
+            recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`.
+            chunk: Longest stretch of a raw recording, s.
+
+        Returns:
+            One `Localization` of an evoked response; else an iterator of them, in time's order.
 
         Raises:
-            ValueError: Its good EEG channels or its number of trials are not those this was
-                prepared for; see `estimate`.
+            TypeError: Not a recording of MNE-Python.
+            ValueError: Its good EEG channels or its number of trials (1 unless averaged) are not
+                those this was prepared for; the source space is no surface and no single volume;
+                see `estimate`.
 
         """
         import mne
 
-        if self.space.n_orient != 1 or len(self.space.vertices) != 2:
-            raise ValueError(
-                f"PreparedInverse: the source space {self.space.name} has n_orient="
-                f"{self.space.n_orient} in {len(self.space.vertices)} parts; only two hemispheres "
-                "with fixed orientation can be written as mne.SourceEstimate. Use estimate()."
-            )
-        if evoked.nave != self.nave:
-            raise ValueError(
-                f"PreparedInverse: prepared for averages of {self.nave} trials, the recording is "
-                f"one of {evoked.nave}, with other noise. Prepare again with nave={evoked.nave}."
-            )
-        good = good_eeg_channels(evoked.info)
-        if set(good) != set(self.ch_names):
-            missing = sorted(set(self.ch_names) - set(good))
-            extra = sorted(set(good) - set(self.ch_names))
-            raise ValueError(
-                f"PreparedInverse: prepared for {len(self.ch_names)} channels; the recording lacks "
-                f"{missing} and has {extra} beside them. Prepare again for this recording."
-            )
-        eeg = evoked.get_data(picks=list(self.ch_names))
-        maps = [
-            mne.SourceEstimate(
-                values,
-                vertices=list(self.space.vertices),
-                tmin=evoked.times[0],
-                tstep=1 / evoked.info["sfreq"],
-                subject=self.space.name.rsplit("-", 1)[0],
-            )
-            for values in self.estimate(eeg)
-        ]
-        return Localization(maps[0], maps[1] if len(maps) > 1 else None, average_reference(eeg))
+        check_parts(self.space)
+        check_recording(recording, self.ch_names, self.nave)
+        pieces = segments(recording, self.ch_names, chunk)
+        tstep = 1 / recording.info["sfreq"]
+        found = (self._localize(piece, tstep) for piece in pieces)
+        return next(found) if isinstance(recording, mne.Evoked) else found
+
+    def _localize(self, segment: Segment, tstep: float) -> Localization:
+        mean, *std = (
+            source_estimate(values, self.space, segment.tmin, tstep)
+            for values in self.estimate(segment.eeg)
+        )
+        return Localization(mean, std[0] if std else None, average_reference(segment.eeg))
 
     def save(self, path: Path) -> None:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""

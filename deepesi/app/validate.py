@@ -1,0 +1,70 @@
+"""``deepesi validate``: methods on real recordings whose answer is roughly known; no torch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mne
+import numpy as np
+
+from deepesi import __version__
+from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
+from deepesi.validation.methods import find_methods
+from deepesi.validation.report import mni_text, verdict, write_report
+from deepesi.validation.run import left_out, run, write_csv
+from deepesi.validation.sample import sample_cases
+
+#: Name of a recording to what reads it.
+RECORDINGS = {"sample": sample_cases, "eeglab": eeglab_cases}
+NOTES = {
+    "sample": "EEG channels of the averages of the data set, single-trial noise covariance of the "
+    "data set divided by the number of trials; own head: the subject's forward solution, fixed "
+    "orientation; MNI305 positions by the subject's linear Talairach transform",
+    "eeglab": f"epochs around 'square', high-pass {HIGH_PASS:g} Hz, those above "
+    f"{1e6 * REJECT:.0f} µV peak-to-peak left out, noise covariance of their baselines divided by "
+    "the number of trials; electrodes of the 10-05 system",
+}
+
+
+def validate(
+    recording: str, data: Path, methods: Sequence[str], models: Sequence[Path], out: Path
+) -> Iterator[str]:
+    """Run, say what was found, write ``validation.csv`` and ``report.html`` to a folder.
+
+    Args:
+        recording: A key of `RECORDINGS`.
+        data: Its folder.
+        methods: Names of linear inverses.
+        models: Exported files.
+        out: Folder to write to.
+
+    Raises:
+        FileNotFoundError: A file of the data or a model is missing.
+        ValueError: An unknown method, or a model that does not fit; nothing is written.
+
+    """
+    chosen = find_methods(methods, models)
+    cases = RECORDINGS[recording](data)
+    missing = left_out(cases, chosen)
+    results = []
+    for result in run(cases, chosen):
+        results.append(result)
+        where = f"{result.case.condition}, {result.place.name} head, {result.method}"
+        s = result.statistics
+        yield (
+            f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm, {s['peak_distance']:.0f} mm "
+            f"to target: {verdict(result)}"
+        )
+    yield from (f"{m.method}: left out on the {m.head} head: {m.reason}" for m in missing)
+    facts = {
+        "recording": f"{recording}, {len(cases)} conditions; {NOTES[recording]}",
+        "heads": ", ".join(
+            dict.fromkeys(f"{r.place.name}: {r.place.head.space.name}" for r in results)
+        ),
+        "regularization": "classical methods: lambda2 = 1 / SNR, read off the whitened power of "
+        "the whole average, in steps of 2.5 dB",
+        "versions": f"deepesi {__version__}, MNE-Python {mne.__version__}, NumPy {np.__version__}",
+    }
+    write_csv(results, out / "validation.csv")
+    yield f"wrote {out / 'validation.csv'}"
+    write_report(results, missing, facts, out / "report.html")
+    yield f"wrote {out / 'report.html'}"

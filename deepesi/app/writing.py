@@ -1,0 +1,153 @@
+"""What ``deepesi apply`` leaves behind: source estimates in MNE's formats, a picture, a line."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.export.estimates import Localization, check_parts, magnitudes
+from deepesi.export.runtime import PreparedInverse
+from deepesi.physics.head import SourceSpace
+from deepesi.physics.optional import require
+from deepesi.physics.template import template_of
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+
+
+def check_writable(space: SourceSpace) -> None:
+    """Refuse a source space whose estimates cannot be written, before anything is computed.
+
+    Raises:
+        ValueError: It has neither two hemispheres nor one volume.
+        ModuleNotFoundError: Free orientation, which MNE writes as HDF5, without h5io.
+
+    """
+    check_parts(space)
+    if space.n_orient == 3:
+        require("h5io", "hdf5", "write estimates of free orientation (MNE's -stc.h5)")
+
+
+def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) -> list[Path]:
+    """Write a source estimate, each file whole or not at all, and return the files.
+
+    ``OUT-lh.stc`` and ``OUT-rh.stc`` for a surface, ``OUT-vl.stc`` for a volume, ``OUT-stc.h5``
+    for free orientation; `mne.read_source_estimate` reads them.
+    """
+    import mne
+
+    if isinstance(stc, mne.SourceEstimate):
+        suffixes = ("-lh.stc", "-rh.stc")
+    elif isinstance(stc, mne.VolSourceEstimate):
+        suffixes = ("-vl.stc",)
+    else:
+        suffixes = ("-stc.h5",)
+    paths = [out.with_name(out.name + suffix) for suffix in suffixes]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stem = out.with_name(f".{out.name}.partial")  # MNE adds its own suffixes
+    partials = [stem.with_name(stem.name + suffix) for suffix in suffixes]
+    try:
+        kind = "h5" if suffixes == ("-stc.h5",) else "stc"
+        stc.save(stem, ftype=kind, overwrite=True, verbose="error")
+        for partial, path in zip(partials, paths, strict=True):
+            partial.replace(path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    return paths
+
+
+def write_result(result: Localization, out: Path) -> Iterator[str]:
+    """Write an estimate and, where there is one, its standard deviation as ``OUT-std``."""
+    for suffix, stc in (("", result.stc), ("-std", result.std)):
+        if stc is not None:
+            for path in write_estimate(stc, out.with_name(out.name + suffix)):
+                yield f"wrote {path}"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where and when an estimate is strongest.
+
+    Attributes:
+        sample: Number of the sample of the largest whitened power.
+        time: Its time, s.
+        power: That power, 1 for noise.
+        where: The strongest source of that sample, in words.
+
+    """
+
+    sample: int
+    time: float
+    power: float
+    where: str
+
+    def __str__(self) -> str:
+        return (
+            f"strongest at {1e3 * self.time:.0f} ms, whitened power {self.power:.1f} "
+            f"times the noise; strongest source there: {self.where}"
+        )
+
+
+def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
+    """Which times ``(T,)`` lie in a window (s), rounding aside."""
+    return np.asarray((times >= window[0] - 1e-9) & (times <= window[1] + 1e-9))
+
+
+def find_peak(
+    result: Localization, inverse: PreparedInverse, window: Sequence[float]
+) -> Peak | None:
+    """The peak in a window (s) of a localized piece; None if the piece lies outside it."""
+    times = result.stc.times
+    inside = in_window(times, window)
+    if not inside.any():
+        return None
+    power = ((inverse.whitener @ result.eeg) ** 2).mean(axis=0)
+    sample = int(np.where(inside, power, -math.inf).argmax())
+    strength = magnitudes(result.stc)[:, sample]
+    where = place(int(strength.argmax()), inverse.space)
+    return Peak(sample, float(times[sample]), float(power[sample]), where)
+
+
+def place(source: int, space: SourceSpace) -> str:
+    """A source in words: hemisphere, vertex, and MNI position where the space has one."""
+    text = f"vertex {np.concatenate(space.vertices)[source]}"
+    if len(space.vertices) == 2:
+        hemisphere = "left" if source < len(space.vertices[0]) else "right"
+        text = f"{hemisphere} hemisphere, {text}"
+    template = template_of(space)
+    if template is not None and np.isfinite(template.source_mni[source]).all():
+        x, y, z = template.source_mni[source]
+        text += f", MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    return text
+
+
+def write_picture(
+    result: Localization, peak: Peak, inverse: PreparedInverse, evoked: "mne.Evoked", out: Path
+) -> str:
+    """Write ``OUT.png``: butterfly, scalp map and cortex at the peak."""
+    from deepesi.viz.recording import recording_figure, save_figure
+
+    template = template_of(inverse.space)
+    info = evoked.info
+    rows = [info["ch_names"].index(c) for c in inverse.ch_names]
+    figure = recording_figure(
+        result.eeg,
+        evoked.times,
+        np.array([info["chs"][i]["loc"][:3] for i in rows]),
+        inverse.ch_names,
+        magnitudes(result.stc)[:, peak.sample],
+        peak.sample,
+        None if template is None else template.display,
+        f"{evoked.comment}, {evoked.nave} trials",
+        peak.where,
+    )
+    picture = out.with_name(f"{out.name}.png")
+    save_figure(figure, picture)
+    return f"wrote {picture}"

@@ -1,0 +1,84 @@
+"""Arrays of estimates as the source estimates of MNE-Python."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.head import SourceSpace
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+
+
+class Localization(NamedTuple):
+    """An estimate for one evoked response, one epoch or one stretch of a raw recording.
+
+    Attributes:
+        stc: Dipole moments, A m: signed along the outward cortical normal (fixed orientation), or
+            x, y and z of the MNE head frame (free).
+        std: Their standard deviation, or None if the model claims none.
+        eeg: The average-referenced data it was made from ``(C, T)``, V.
+
+    """
+
+    stc: "mne.source_estimate._BaseSourceEstimate"
+    std: "mne.source_estimate._BaseSourceEstimate | None"
+    eeg: Array
+
+
+def source_estimate(
+    values: Array, space: SourceSpace, tmin: float, tstep: float
+) -> "mne.source_estimate._BaseSourceEstimate":
+    """Values of a source space as the source estimate of MNE-Python that fits it.
+
+    Two parts are the hemispheres of a surface: `mne.SourceEstimate` (fixed orientation) or
+    `mne.VectorSourceEstimate` (free). One part is a volume: `mne.VolSourceEstimate` or
+    `mne.VolVectorSourceEstimate`.
+
+    Args:
+        values: ``(D, T)``, row ``n_orient * s + o``.
+        space: The source space.
+        tmin: Time of the first sample, s.
+        tstep: Time between samples, s.
+
+    Raises:
+        ValueError: A source space of other parts.
+
+    """
+    check_parts(space)
+    import mne
+
+    is_volume = len(space.vertices) == 1
+    data = values if space.n_orient == 1 else values.reshape(space.n_sources, 3, -1)
+    if is_volume:
+        kind = mne.VolSourceEstimate if space.n_orient == 1 else mne.VolVectorSourceEstimate
+    else:
+        kind = mne.SourceEstimate if space.n_orient == 1 else mne.VectorSourceEstimate
+    return kind(
+        data, vertices=list(space.vertices), tmin=tmin, tstep=tstep,
+        subject=space.name.rsplit("-", 1)[0],
+    )  # fmt: skip
+
+
+def check_parts(space: SourceSpace) -> None:
+    """Refuse a source space that no source estimate of MNE-Python stands for.
+
+    Raises:
+        ValueError: It has neither one part nor two.
+
+    """
+    if len(space.vertices) not in (1, 2):
+        raise ValueError(
+            f"source_estimate: the source space {space.name} has {len(space.vertices)} parts, "
+            "expected two hemispheres or one volume. Use PreparedInverse.estimate(), which gives "
+            "arrays."
+        )
+
+
+def magnitudes(stc: "mne.source_estimate._BaseSourceEstimate") -> Array:
+    """Magnitude of every place ``(S, T)``, A m: the norm over orientation."""
+    data = np.asarray(stc.data)
+    return np.abs(data) if data.ndim == 2 else np.linalg.norm(data, axis=1)

@@ -1,0 +1,110 @@
+"""Evoked responses, epochs and raw recordings as arrays, one piece at a time."""
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.io import good_eeg_channels
+
+if TYPE_CHECKING:
+    import mne
+
+    Recording: TypeAlias = mne.Evoked | mne.BaseEpochs | mne.io.BaseRaw
+
+Array = NDArray[np.float64]
+
+
+class Segment(NamedTuple):
+    """One evoked response, one epoch or one stretch of a raw recording.
+
+    Attributes:
+        eeg: ``(C, T)``, V, in the reference of the recording.
+        tmin: Time of the first sample, s.
+
+    """
+
+    eeg: Array
+    tmin: float
+
+
+def trials_averaged(recording: "Recording") -> int:
+    """Number of trials in every sample: ``nave`` of an evoked response, else 1.
+
+    Raises:
+        TypeError: Not a recording of MNE-Python.
+
+    """
+    import mne
+
+    if isinstance(recording, mne.Evoked):
+        return int(recording.nave)
+    if isinstance(recording, mne.BaseEpochs | mne.io.BaseRaw):
+        return 1
+    raise TypeError(
+        f"recording: got {type(recording).__name__}, expected mne.Evoked, mne.Epochs or "
+        "mne.io.Raw. For arrays use PreparedInverse.estimate()."
+    )
+
+
+def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: int) -> None:
+    """Refuse a recording of another set-up than a model was prepared for.
+
+    Raises:
+        TypeError: Not a recording of MNE-Python.
+        ValueError: Its good EEG channels or its number of trials are others.
+
+    """
+    found = trials_averaged(recording)
+    if found != nave:
+        raise ValueError(
+            f"PreparedInverse: prepared for averages of {nave} trials, the recording is "
+            f"one of {found}, with other noise. Prepare again with nave={found}."
+        )
+    good = good_eeg_channels(recording.info)
+    if set(good) != set(ch_names):
+        missing = sorted(set(ch_names) - set(good))
+        extra = sorted(set(good) - set(ch_names))
+        raise ValueError(
+            f"PreparedInverse: prepared for {len(ch_names)} channels; the recording lacks "
+            f"{missing} and has {extra} beside them. Prepare again for this recording."
+        )
+
+
+def segments(
+    recording: "Recording", ch_names: tuple[str, ...], seconds: float
+) -> Iterator[Segment]:
+    """The recording piece by piece; nothing but the piece at hand is read of a file on disk.
+
+    Args:
+        recording: An evoked response (one piece), epochs (one piece each, not averaged) or a raw
+            recording (stretches of equal length).
+        ch_names: Channels, in the order wanted.
+        seconds: Longest stretch of a raw recording, s. Its times count from the first sample, as
+            ``raw.times``.
+
+    Raises:
+        ValueError: Stretches shorter than a sample.
+
+    """
+    import mne
+
+    rows = [recording.ch_names.index(name) for name in ch_names]
+    if isinstance(recording, mne.io.BaseRaw):
+        size = int(seconds * recording.info["sfreq"])
+        if size < 1:
+            raise ValueError(
+                f"recording: stretches of {seconds:g} s hold no sample at "
+                f"{recording.info['sfreq']:g} Hz. Use longer ones."
+            )
+        n_pieces = -(-recording.n_times // size)
+        bounds = np.linspace(0, recording.n_times, n_pieces + 1).astype(int)
+        for start, stop in itertools.pairwise(bounds.tolist()):
+            yield Segment(recording.get_data(rows, start, stop), float(recording.times[start]))
+    elif isinstance(recording, mne.BaseEpochs):
+        for data in recording:
+            yield Segment(np.asarray(data)[rows], float(recording.times[0]))
+    else:
+        yield Segment(recording.data[rows], float(recording.times[0]))

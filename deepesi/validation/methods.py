@@ -1,0 +1,146 @@
+"""Classical inverses and exported files behind one small interface, without torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.export.runtime import Inverse
+from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head_inputs import LinearInverse
+from deepesi.physics.linear_inverse import METHODS
+from deepesi.physics.noise import whitener
+from deepesi.physics.template import Template, load_template
+
+Array = NDArray[np.float64]
+#: EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
+Estimator = Callable[[Array], Array]
+
+
+class Method(Protocol):
+    """Anything that gives an estimator for a head.
+
+    Attributes:
+        name: Shown in tables.
+        bound_to: Name of the only source space it knows, or None if it follows any.
+
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def bound_to(self) -> str | None: ...  # noqa: D102
+
+    def template(self) -> Template:
+        """The packaged head it is used on."""
+        ...
+
+    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+        """Prepare for a head under a recording set-up; `nave` trials were averaged."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A linear inverse with ``lambda2 = 1 / SNR``, the SNR read off the whitened power.
+
+    The same rule as `deepesi.baselines.minimum_norm.MinimumNorm`, so that the exported file of a
+    method and the method itself give one answer.
+
+    Attributes:
+        name: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
+
+    """
+
+    name: str
+    bound_to: None = None
+
+    def template(self) -> Template:
+        """fsaverage, ico-3."""
+        return load_template()
+
+    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+        """See `Method`; the covariance of the head is that of the average already."""
+        white = whitener(head.noise_cov)
+
+        def estimate(eeg: Array) -> Array:
+            eeg = average_reference(eeg)
+            snr_db = snr_on_grid(white @ eeg)
+            declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
+            return np.asarray(declared.compute(head)[0] @ eeg)
+
+        return estimate
+
+
+def snr_on_grid(whitened: Array, grid: LinearInverse | None = None) -> float:
+    """The SNR in dB of a grid nearest to ``‖W v‖² / (T (C-1)) - 1`` of whitened ``(C, T)``."""
+    grid = grid or LinearInverse()
+    power = (whitened**2).mean(axis=1).sum() / (len(whitened) - 1)
+    snr_db = 10 * np.log10(max(power - 1, 1e-3))
+    step = np.clip(round((snr_db - grid.snr_db_low) / grid.snr_db_step), 0, grid.n_steps - 1)
+    return float(grid.snr_db_low + grid.snr_db_step * step)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file of ``deepesi export``.
+
+    Attributes:
+        name: Shown in tables.
+        inverse: The opened file.
+
+    """
+
+    name: str
+    inverse: Inverse
+
+    @property
+    def bound_to(self) -> str | None:
+        """Its contract's source space."""
+        return self.inverse.contract.space_name
+
+    def template(self) -> Template:
+        """The packaged head of its source space."""
+        return self.inverse.template
+
+    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+        """See `Method`."""
+        prepared = self.inverse.prepare_for(head, nave, "validation")
+        return lambda eeg: prepared.estimate(eeg)[0]
+
+
+def find_methods(names: Sequence[str], models: Sequence[Path]) -> list[Method]:
+    """The methods asked for, classical ones first.
+
+    Args:
+        names: Of linear inverses, in any case.
+        models: Exported files.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: An unknown name, a file that is not ours, or nothing asked for.
+
+    """
+    known = {method.lower(): method for method in METHODS}
+    found: list[Method] = []
+    for name in names:
+        if name.lower() not in known:
+            near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"--methods: unknown method {name!r}, expected some of {', '.join(known)}.{hint} "
+                "Other models: export them and give the file to --models."
+            )
+        found.append(Classical(known[name.lower()]))
+    stems = [path.stem for path in models]
+    for path in models:
+        name = path.stem if stems.count(path.stem) == 1 else str(path)
+        found.append(Exported(name, Inverse.load(path)))
+    if not found:
+        raise ValueError("nothing to validate: give --methods or --models.")
+    return found

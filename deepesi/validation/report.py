@@ -1,0 +1,171 @@
+"""``report.html``: where every method put every response, successes and failures alike."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from deepesi.physics.files import atomic
+from deepesi.physics.template import template_of
+from deepesi.validation.run import LeftOut, Result
+from deepesi.validation.statistics import ALPHA, failures
+from deepesi.viz.validation import cortex_figure, course_figure, projections_figure
+
+VIEWS = {
+    "occipital": ("left posterior", "right posterior"),
+    "temporal": ("left lateral", "right lateral"),
+}
+HEADER = (
+    "condition", "head", "method", "verdict", "time (ms)", "whitened power, p",
+    "peak, MNI (mm)", "to target (mm), baseline, p", "window in lobe, baseline, sources",
+    "hemisphere share, baseline", "residual variance, whitened",
+)  # fmt: skip
+HOW_TO_READ = f"""
+<p>Each average is estimated whole, baseline and response with one kernel, and everything said
+about the response is said about the baseline, too. <b>Verdict</b>: a success stands out of its
+baseline (p of the largest whitened power in the window, against stretches of the baseline that are
+as long, at most {ALPHA:g}), has its strongest source in the expected lobe of the expected
+hemisphere at that sample, and in at least half of the window. <b>To target</b>: distance of that
+source to the target; median over the baseline; p from the baseline samples that are as near.
+<b>Window in lobe</b>: share of samples whose strongest source is in the expected lobe; the same in
+the baseline; share of all sources that lie there. <b>Hemisphere share</b>: share of the magnitude
+in the expected hemisphere (0.5: none); the same in the baseline. <b>Residual variance</b>: through
+the nominal lead field, as it is; whitened and with the best scale. The samples of a baseline are
+not independent, so p values are optimistic; the smallest there can be is 1 / (1 + number of
+baseline samples or stretches).</p>
+"""
+
+
+def mni_text(statistics: Mapping[str, float]) -> str:
+    """The peak, ``(x, y, z)`` in MNI mm."""
+    x, y, z = (round(statistics[f"peak_{axis}"]) for axis in "xyz")  # whole: there is no -0
+    return f"({x}, {y}, {z})"
+
+
+def verdict(result: Result) -> str:
+    """``success``, or what failed, in words."""
+    wrong = failures(result.statistics)
+    return f"FAILED: {'; '.join(wrong)}" if wrong else "success"
+
+
+def table(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One line per result, as `HEADER`."""
+    return [
+        (r.case.condition, r.place.name, r.method, verdict(r), *_cells(r.statistics))
+        for r in results
+    ]
+
+
+def _cells(s: Mapping[str, float]) -> tuple[str, ...]:
+    return (
+        f"{s['latency']:.0f}",
+        f"{s['whitened_power']:.1f}, {s['p_power']:.2f}",
+        mni_text(s),
+        f"{s['peak_distance']:.0f}, {s['baseline_distance']:.0f}, {s['p_distance']:.2f}",
+        f"{s['share_in_lobe']:.2f}, {s['baseline_share_in_lobe']:.2f}, {s['sources_in_lobe']:.2f}",
+        f"{s['lateralization']:.2f}, {s['baseline_lateralization']:.2f}",
+        f"{s['residual_variance']:.2f}, {s['residual_variance_whitened']:.2f}",
+    )
+
+
+def html_table(results: Sequence[Result]) -> str:
+    """The table, failures marked by word and colour."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in HEADER)
+    lines = []
+    for cells in table(results):
+        shade = "" if cells[3] == "success" else " style='background:#fde8e4'"
+        lines.append(f"<tr{shade}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    return (
+        f"<table class='table table-sm' style='font-size:85%'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def summary(results: Sequence[Result], missing: Sequence[LeftOut]) -> str:
+    """How many succeeded, which failed, what was left out: HTML."""
+    failed = [r for r in results if failures(r.statistics)]
+    lines = [f"<p><b>{len(results) - len(failed)} of {len(results)} succeeded.</b></p><ul>"]
+    for r in failed:
+        name = f"{r.case.condition}, {r.place.name} head, {r.method}"
+        lines.append(f"<li>{escape(name)}: {escape(verdict(r))}</li>")
+    lines += [
+        f"<li>{escape(m.method)}: left out on the {m.head} head: {escape(m.reason)}</li>"
+        for m in missing
+    ]
+    return "".join([*lines, "</ul>"])
+
+
+def expectations(results: Sequence[Result]) -> str:
+    """What was expected of every condition: HTML."""
+    cases = {r.case.condition: r.case for r in results}
+    lines = [
+        f"<li><b>{escape(name)}</b> ({case.evoked.nave} trials): {1e3 * case.window[0]:.0f} to "
+        f"{1e3 * case.window[1]:.0f} ms, {escape(str(case.expectation))}. Because "
+        f"{escape(case.expectation.why)}.</li>"
+        for name, case in cases.items()
+    ]
+    return f"<ul>{''.join(lines)}</ul>"
+
+
+def figures(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
+    """Caption and picture: two for every condition, head and source space."""
+
+    def group(result: Result) -> tuple[str, str, str]:
+        return result.case.condition, result.place.name, result.place.head.space.name
+
+    for (condition, place, space), members in groupby(results, key=group):
+        own = list(members)
+        first = own[0]
+        title = f"{condition}, {place} head ({space})"
+        track, window = first.track, first.case.window
+        courses = {r.method: r.track.distance for r in own}
+        yield (
+            f"{title}: over time",
+            course_figure(track.times, track.power, window, courses, first.place.target),
+        )
+        yield f"{title}: strongest sources", _maps(own)
+
+
+def _maps(results: Sequence[Result]) -> Figure:
+    """Maps of several methods on one head."""
+    maps = {
+        f"{r.method}, {r.statistics['latency']:.0f} ms: {r.statistics['peak_distance']:.0f} mm "
+        "to target": r.magnitude
+        for r in results
+    }
+    head = results[0].place.head
+    template = template_of(head.space)
+    if template is None or template.display is None:
+        return projections_figure(maps, head.source_pos)
+    return cortex_figure(maps, template.display, VIEWS[results[0].case.expectation.lobe])
+
+
+def write_report(
+    results: Sequence[Result], missing: Sequence[LeftOut], facts: Mapping[str, str], path: Path
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        results: In the order to show.
+        missing: What was not run.
+        facts: What to state at the top: name to text.
+        path: ``.html`` file.
+
+    """
+    import mne
+
+    title = f"deepesi on a real recording: {results[0].case.recording}"
+    report = mne.Report(title=title, image_format="png", verbose="error")
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items()
+    )
+    facts_table = f"<table class='table table-sm'>{lines}</table>"
+    report.add_html(summary(results, missing) + facts_table, title="What was found")
+    report.add_html(HOW_TO_READ + html_table(results), title="Every method")
+    report.add_html(expectations(results), title="What was expected")
+    for caption, figure in figures(results):
+        report.add_figure(figure, title=caption)
+    with atomic(path) as partial:
+        report.save(partial, open_browser=False, verbose="error")

@@ -1,0 +1,167 @@
+"""Every method on every case and head: statistics, and what was left out and why."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.files import atomic
+from deepesi.physics.head import average_reference
+from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.noise import whitener
+from deepesi.validation.case import Case, Place
+from deepesi.validation.methods import Method
+from deepesi.validation.statistics import (
+    UNITS,
+    Track,
+    lateralization,
+    residual_variance,
+    scaled_residual_variance,
+    summarize,
+    whitened_power,
+)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method on one case and head.
+
+    Attributes:
+        case: The response.
+        place: The head.
+        method: Name of the method.
+        track: Its estimate over time.
+        eeg: Average-referenced data ``(C, T)``, V.
+        magnitude: Of the estimate at the sample of largest power ``(S,)``, A m.
+        statistics: By name; see `deepesi.validation.statistics`.
+
+    """
+
+    case: Case
+    place: Place
+    method: str
+    track: Track
+    eeg: Array
+    magnitude: Array
+    statistics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A combination that was not run, and why."""
+
+    method: str
+    head: str
+    reason: str
+
+
+def template_place(case: Case, method: Method) -> Place:
+    """The method's packaged head with the electrodes and noise of a case."""
+    template, evoked = method.template(), case.evoked
+    head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
+    landmark = case.expectation.landmark
+    distance = np.linalg.norm(template.source_mni - landmark, axis=1)
+    return Place("template", head, template.source_mni, distance, _landmark_in_words(case))
+
+
+def own_place(case: Case) -> Place:
+    """The subject's own head with the noise of a case."""
+    own, evoked = case.own, case.evoked
+    assert own is not None
+    head = head_from_forward(evoked.info, case.noise_cov, own.forward, evoked.nave)
+    to_landmark = np.linalg.norm(own.source_mni - case.expectation.landmark, axis=1)
+    distance = own.target_distance.get(case.condition, to_landmark)
+    target = own.target.get(case.condition, _landmark_in_words(case))
+    return Place("own", head, own.source_mni, distance, target)
+
+
+def _landmark_in_words(case: Case) -> str:
+    expected = case.expectation
+    x, y, z = expected.landmark
+    return (
+        f"centre of the {expected.hemisphere} {expected.area}, MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    )
+
+
+def evaluate(case: Case, place: Place, method: Method) -> Result:
+    """Estimate the whole average, baseline and response alike, and measure both.
+
+    Raises:
+        ValueError: The recording or the head does not suit the method.
+
+    """
+    head, expected, evoked = place.head, case.expectation, case.evoked
+    eeg = average_reference(evoked.get_data(picks=list(head.ch_names)))
+    sources = method.estimator(head, evoked.nave)(eeg)
+    by_place = sources.reshape(head.space.n_sources, head.space.n_orient, -1)
+    magnitude = np.linalg.norm(by_place, axis=1)
+    peaks = magnitude.argmax(axis=0)
+    in_lobe = expected.in_lobe(place.mni)
+    times, white = evoked.times, whitener(head.noise_cov)
+    track = Track(
+        times=times,
+        window=(times >= case.window[0]) & (times <= case.window[1]),
+        power=whitened_power(white, eeg),
+        distance=place.target_distance[peaks],
+        in_lobe=in_lobe[peaks],
+        lateralization=lateralization(magnitude, expected.in_hemisphere(place.mni)),
+    )
+    statistics = summarize(track, float(in_lobe.mean()))
+    sample = track.sample
+    potential = head.leadfield @ sources[:, sample]
+    x, y, z = place.mni[peaks[sample]]
+    statistics |= {
+        "residual_variance": residual_variance(eeg[:, sample], potential),
+        "residual_variance_whitened": scaled_residual_variance(
+            white @ eeg[:, sample], white @ potential
+        ),
+        "peak_x": x,
+        "peak_y": y,
+        "peak_z": z,
+    }
+    return Result(case, place, method.name, track, eeg, magnitude[:, sample], statistics)
+
+
+def left_out(cases: Sequence[Case], methods: Sequence[Method]) -> list[LeftOut]:
+    """Methods that cannot use the subject's own head."""
+    if all(case.own is None for case in cases):
+        return [LeftOut("all", "own", "the recording comes without a head of its own")]
+    return [
+        LeftOut(
+            method.name, "own",
+            f"it belongs to the source space {method.bound_to} and cannot follow another",
+        )
+        for method in methods
+        if method.bound_to is not None
+    ]  # fmt: skip
+
+
+def run(cases: Sequence[Case], methods: Sequence[Method]) -> Iterator[Result]:
+    """All results, one at a time."""
+    for case in cases:
+        for method in methods:
+            yield evaluate(case, template_place(case, method), method)
+        if case.own is not None:
+            place = own_place(case)
+            for method in methods:
+                if method.bound_to is None:
+                    yield evaluate(case, place, method)
+
+
+COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "unit")
+
+
+def write_csv(results: Sequence[Result], path: Path) -> None:
+    """Write the statistics, one per line, whole or not at all."""
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for r in results:
+            where = (r.case.recording, r.case.condition, r.place.name, r.method)
+            for name, value in r.statistics.items():
+                writer.writerow((*where, name, f"{value:.6g}", UNITS[name]))

@@ -1,0 +1,178 @@
+"""What is measured on one estimate: pure functions of arrays, and the null from the baseline.
+
+Everything that is said about the response is also said about the pre-stimulus baseline of the same
+average, estimated with the same kernel, where nothing should be found.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One estimate, reduced to what is tested.
+
+    Attributes:
+        times: ``(T,)``, s; the stimulus is at 0.
+        window: Samples in which the response is expected ``(T,)``.
+        power: Whitened power, mean over channels, 1 for noise ``(T,)``.
+        distance: From the strongest source of each sample to the target ``(T,)``, mm.
+        in_lobe: Whether that source lies in the expected lobe ``(T,)``.
+        lateralization: Share of the magnitude in the expected hemisphere ``(T,)``.
+
+    """
+
+    times: Array
+    window: Mask
+    power: Array
+    distance: Array
+    in_lobe: Mask
+    lateralization: Array
+
+    @property
+    def baseline(self) -> Mask:
+        """Samples before the stimulus ``(T,)``."""
+        return self.times < 0
+
+    @property
+    def sample(self) -> int:
+        """The sample of the largest whitened power in the window."""
+        return int(np.where(self.window, self.power, -np.inf).argmax())
+
+
+def whitened_power(whitener: Array, eeg: Array) -> Array:
+    """Power of whitened data ``(T,)``: 1 in expectation if there is only the noise stated.
+
+    Args:
+        whitener: ``(C, C)``, 1/V.
+        eeg: Average-referenced ``(C, T)``, V.
+
+    """
+    return ((whitener @ eeg) ** 2).sum(axis=0) / (len(eeg) - 1)
+
+
+def lateralization(magnitude: Array, expected: Mask) -> Array:
+    """Share of summed magnitude ``(S, T)`` at the sources in `expected` ``(S,)``: ``(T,)``."""
+    return magnitude[expected].sum(axis=0) / magnitude.sum(axis=0)
+
+
+def residual_variance(eeg: Array, explained: Array) -> float:
+    """``‖v − p‖² / ‖v‖²``, no unit; a small one does not mean that the sources are right.
+
+    Args:
+        eeg: Average-referenced ``(C,)``, V.
+        explained: Potential of the estimate through the nominal lead field ``(C,)``, V.
+
+    """
+    return float(((eeg - explained) ** 2).sum() / (eeg**2).sum())
+
+
+def scaled_residual_variance(eeg: Array, explained: Array) -> float:
+    """The same with the estimate scaled by the number that suits best: ``1 − cos²(v, p)``.
+
+    Blind to scale, so that dSPM and sLORETA, which are statistics, compare with currents. On
+    whitened ``(C,)`` it is not ruled by a few noisy channels.
+    """
+    power = float((eeg**2).sum() * (explained**2).sum())
+    return 1.0 if power == 0 else 1 - float(eeg @ explained) ** 2 / power
+
+
+def window_maxima(power: Array, length: int) -> Array:
+    """Largest power of every stretch of `length` samples; of all there are if it is longer."""
+    length = min(length, len(power))
+    return np.lib.stride_tricks.sliding_window_view(power, length).max(axis=1)
+
+
+def p_value(observed: float, null: Array, largest: bool) -> float:
+    """Empirical one-sided p value ``(1 + #as extreme) / (1 + N)``, never 0.
+
+    Args:
+        observed: The value tested.
+        null: Values of the null ``(N,)``.
+        largest: Whether large values are extreme, else small ones.
+
+    Source: Phipson & Smyth 2010, doi:10.2202/1544-6115.1585.
+
+    """
+    extreme = null >= observed if largest else null <= observed
+    return float((1 + extreme.sum()) / (1 + len(null)))
+
+
+def summarize(track: Track, lobe_share: float) -> dict[str, float]:
+    """The statistics of one estimate, by name; see `UNITS`.
+
+    ``p_power`` compares the largest power of the window with that of every stretch of the
+    baseline that is as long, the same selection. ``p_distance`` compares the distance at that
+    sample with those at single baseline samples: the sample was chosen by power, not by distance.
+    Neighbouring samples and stretches are alike, so there are fewer independent ones than
+    samples, and a small p is no more than a reason to believe.
+
+    Args:
+        track: The estimate.
+        lobe_share: Share of the sources that lies in the expected lobe: what a peak drawn at
+            random would have.
+
+    Raises:
+        ValueError: There is no baseline, or no sample in the window.
+
+    """
+    baseline, sample = track.baseline, track.sample
+    if not baseline.any() or not track.window.any():
+        raise ValueError(
+            f"validation: the recording ({track.times[0]:g} to {track.times[-1]:g} s) has no "
+            "pre-stimulus baseline or no sample in the window of the response."
+        )
+    maxima = window_maxima(track.power[baseline], int(track.window.sum()))
+    null = track.distance[baseline]
+    return {
+        "latency": 1e3 * track.times[sample],
+        "whitened_power": track.power[sample],
+        "baseline_power": float(track.power[baseline].mean()),
+        "baseline_power_largest": float(maxima.max()),
+        "p_power": p_value(track.power[sample], maxima, largest=True),
+        "peak_distance": track.distance[sample],
+        "baseline_distance": float(np.median(null)),
+        "baseline_distance_p05": float(np.quantile(null, 0.05)),
+        "baseline_distance_p95": float(np.quantile(null, 0.95)),
+        "p_distance": p_value(track.distance[sample], null, largest=False),
+        "peak_in_lobe": float(track.in_lobe[sample]),
+        "share_in_lobe": float(track.in_lobe[track.window].mean()),
+        "baseline_share_in_lobe": float(track.in_lobe[baseline].mean()),
+        "sources_in_lobe": lobe_share,
+        "lateralization": track.lateralization[sample],
+        "baseline_lateralization": float(track.lateralization[baseline].mean()),
+    }
+
+
+#: Unit of every statistic ("" where it has none).
+UNITS = {
+    "latency": "ms", "whitened_power": "", "baseline_power": "", "baseline_power_largest": "",
+    "p_power": "", "baseline_distance_p05": "mm", "baseline_distance_p95": "mm",
+    "peak_distance": "mm", "baseline_distance": "mm", "p_distance": "", "peak_in_lobe": "",
+    "share_in_lobe": "", "baseline_share_in_lobe": "", "sources_in_lobe": "",
+    "lateralization": "", "baseline_lateralization": "", "residual_variance": "",
+    "residual_variance_whitened": "", "peak_x": "mm", "peak_y": "mm", "peak_z": "mm",
+}  # fmt: skip
+#: Largest p value of a response that stands out of its baseline.
+ALPHA = 0.05
+
+
+def failures(statistics: dict[str, float]) -> list[str]:
+    """What went wrong, in words; nothing for a success.
+
+    A success is a response that stands out of the baseline, whose strongest source lies in the
+    expected lobe at the sample of largest power and in at least half of the window.
+    """
+    found = []
+    if statistics["p_power"] > ALPHA:
+        found.append(f"response not above its baseline (p = {statistics['p_power']:.2f})")
+    if not statistics["peak_in_lobe"]:
+        found.append("strongest source outside the expected lobe")
+    if statistics["share_in_lobe"] < 0.5:
+        found.append(f"in the lobe for {100 * statistics['share_in_lobe']:.0f} % of the window")
+    return found

@@ -1,0 +1,173 @@
+"""``deepesi apply`` on epochs, raw recordings, volumes and free orientation."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import mne
+import numpy as np
+import pytest
+
+from deepesi.app.cli import main
+from deepesi.app.writing import write_estimate
+from deepesi.export.runtime import Inverse
+from deepesi.physics.head import SourceSpace
+from deepesi.physics.template import Template, load_template, save_template
+from tests.conftest import make_covariance, make_evoked
+
+
+@pytest.fixture(scope="module")
+def eloreta(toy_path, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "e.onnx"
+    main(["export", "eloreta", "--head", str(toy_path), "--montage", "biosemi16",
+          "--out", str(path)])  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder with ``x-cov.fif``, ``x-epo.fif`` (three epochs, two events) and ``x_raw.fif``."""
+    monkeypatch.chdir(tmp_path)
+    info = make_evoked().info
+    rng = np.random.default_rng(3)
+    make_covariance(info).save("x-cov.fif", verbose="error")
+    events = np.array([[0, 0, 1], [100, 0, 2], [200, 0, 1]])
+    data = 5e-6 + rng.normal(scale=4e-6, size=(3, 32, 60))
+    mne.EpochsArray(
+        data, info, events, -0.1, {"seen": 1, "heard": 2}, verbose="error"
+    ).save("x-epo.fif", fmt="double", verbose="error")  # fmt: skip
+    raw = mne.io.RawArray(rng.normal(scale=4e-6, size=(32, 5500)), info, verbose="error")
+    raw.save("x_raw.fif", fmt="double", verbose="error")
+    return tmp_path
+
+
+def apply(model, recording, *more, head):
+    main(["apply", str(model), recording, "--noise-cov", "x-cov.fif", "--head", str(head),
+          "--out", "out/stc", *more])  # fmt: skip
+
+
+def test_every_epoch_gets_its_own_files(eloreta, folder, toy_path, capsys):
+    apply(eloreta, "x-epo.fif", head=toy_path)
+    printed = capsys.readouterr().out
+    assert "epochs, each on its own, baseline -100 to 0 ms" in printed
+    assert "0002: strongest at" in printed
+    written = sorted(p.name for p in (folder / "out").iterdir())
+    assert written == sorted(f"stc-{n:04d}-{side}.stc" for n in range(3) for side in ("lh", "rh"))
+    epochs = mne.read_epochs("x-epo.fif", verbose="error").apply_baseline((None, 0))
+    inverse = Inverse.load(eloreta, head=toy_path).for_recording(
+        epochs.info, make_covariance(epochs.info)
+    )
+    for number, expected in enumerate(inverse.apply(epochs)):
+        stc = mne.read_source_estimate(f"out/stc-{number:04d}")
+        assert np.allclose(stc.data, expected.stc.data, rtol=1e-5, atol=0)
+        assert stc.tmin == pytest.approx(-0.1)
+
+
+def test_epochs_of_one_event(eloreta, folder, toy_path):
+    apply(eloreta, "x-epo.fif", "--condition", "seen", head=toy_path)
+    assert len(list((folder / "out").iterdir())) == 4
+
+
+def test_raw_recording_in_stretches_that_follow_each_other(eloreta, folder, toy_path, capsys):
+    apply(eloreta, "x_raw.fif", head=toy_path)
+    assert (
+        "raw recording of 22 s, not high-pass filtered: drifts count as signal"
+        in capsys.readouterr().out
+    )
+    stcs = [mne.read_source_estimate(f"out/stc-{n:04d}") for n in range(3)]
+    assert len(list((folder / "out").iterdir())) == 6
+    times = np.concatenate([stc.times for stc in stcs])
+    assert np.allclose(times, np.arange(5500) / 250, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("recording", "condition", "message"),
+    [
+        ("x-epo.fif", "felt", r"holds no epochs 'felt'; choose one of \['heard', 'seen'\]"),
+        ("x_raw.fif", "seen", "a raw recording, which has no conditions; leave it out"),
+        ("x-cov.fif", None, "holds no evoked responses, epochs or raw recording in the FIF format"),
+        ("x.edf", None, "holds no evoked responses, .*save them as .fif"),
+        ("text_raw.fif", None, "text_raw.fif holds no evoked responses"),
+    ],
+)
+def test_what_cannot_be_applied(eloreta, folder, toy_path, recording, condition, message):
+    for name in ("x.edf", "text_raw.fif"):
+        Path(name).write_bytes(b"no recording" * 10)
+    more = [] if condition is None else ["--condition", condition]
+    with pytest.raises(SystemExit, match=message):
+        apply(eloreta, recording, *more, head=toy_path)
+    assert not (folder / "out").exists()
+
+
+def test_epochs_with_other_noise_than_prepared_for(eloreta, folder, toy_path):
+    common = [str(eloreta), "x-epo.fif"]
+    noise = ["--noise-cov", "x-cov.fif", "--head", str(toy_path)]
+    main(["prepare", *common, *noise, "--nave", "4", "--out", "four.npz"])
+    with pytest.raises(SystemExit, match="prepared for averages of 4 trials, .* one of 1"):
+        main(["apply", *common, "--prepared", "four.npz", "--out", "stc"])
+    main(["prepare", *common, *noise, "--out", "one.npz"])
+    main(["apply", *common, "--prepared", "one.npz", "--out", "stc"])
+    assert len(list(folder.glob("stc-*.stc"))) == 6
+
+
+def along_normals(toy: Template, parts: int, path: Path) -> Path:
+    """The toy head with free orientation, its sources seen along their normals alone."""
+    modes = toy.family.source_modes[:, None] * toy.source_normals[..., None]
+    vertices = toy.space.vertices if parts == 2 else (np.arange(84),)
+    free = replace(
+        toy,
+        name="free",
+        family=replace(toy.family, source_modes=modes.reshape(252, -1)),
+        space=SourceSpace("toy-free", vertices, toy.space.edges, 3),
+        display=None,
+    )
+    save_template(path, free)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind"), [(2, mne.VectorSourceEstimate), (1, mne.VolVectorSourceEstimate)]
+)
+def test_free_orientation_finds_the_only_direction_there_is(
+    eloreta, folder, toy, parts, kind, tmp_path
+):
+    """Estimates of sources that are seen along one direction point along it, in head axes."""
+    pytest.importorskip("h5io")
+    head = along_normals(toy, parts, tmp_path / "free.npz")
+    evoked = make_evoked()
+    evoked.save("x-ave.fif", verbose="error")
+    apply(eloreta, "x-ave.fif", head=head)
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["stc-stc.h5", "stc.png"]
+    stc = mne.read_source_estimate("out/stc-stc.h5")
+    assert type(stc) is kind
+    normals = load_template(head).source_normals
+    across = stc.data - np.einsum("so,si,sit->sot", normals, normals, stc.data)
+    assert np.abs(across).max() < 1e-3 * np.abs(stc.data).max()
+
+
+def test_free_orientation_without_h5io_is_refused_before_anything_is_done(
+    eloreta, folder, toy, monkeypatch, tmp_path
+):
+    head = along_normals(toy, 2, tmp_path / "free.npz")
+    monkeypatch.setitem(sys.modules, "h5io", None)
+    with pytest.raises(SystemExit, match=r"'h5io' to write estimates of free .*deepesi\[hdf5\]"):
+        apply(eloreta, "x-epo.fif", head=head)
+    assert not (folder / "out").exists()
+
+
+def test_volume_of_fixed_orientation(tmp_path):
+    stc = mne.VolSourceEstimate(np.eye(4), [np.arange(4)], 0.0, 0.01)
+    assert write_estimate(stc, tmp_path / "v") == [tmp_path / "v-vl.stc"]
+    assert np.allclose(mne.read_source_estimate(tmp_path / "v-vl.stc").data, np.eye(4))
+
+
+def test_interrupted_writing_leaves_what_was_there(tmp_path):
+    """An estimate whose second half cannot be written replaces neither half."""
+    first = mne.SourceEstimate(np.ones((4, 2)), [np.arange(2), np.arange(2)], 0.0, 0.01)
+    write_estimate(first, tmp_path / "s")
+    broken = first.copy()
+    broken.vertices[1] = np.array(["no", "number"])
+    with pytest.raises((TypeError, ValueError)):
+        write_estimate(broken, tmp_path / "s")
+    assert np.array_equal(mne.read_source_estimate(tmp_path / "s").data, first.data)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s-lh.stc", "s-rh.stc"]
