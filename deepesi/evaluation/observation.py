@@ -1,0 +1,154 @@
+"""What models claim on simulated recordings: deviations against errors, evidence against truth."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepesi.contracts import Batch, InverseModel, magnitude
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.evaluation.benchmark import Scenario
+from deepesi.metrics.calibration import GROUPS, groups
+from deepesi.metrics.classes import Geometry
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.noise import whitener
+from deepesi.uncertainty.conformal import (
+    estimated_snr_db,
+    place_scores,
+    reach_kernel,
+    truth_scores,
+)
+from deepesi.uncertainty.intervals import Claims, claims
+
+Array = NDArray[np.float64]
+
+#: Samples of a window that are looked at, evenly spread.
+MAX_SAMPLES = 4
+
+
+class Seen(NamedTuple):
+    """What a model said of the recordings of a split."""
+
+    claims: list[Claims]  # one per recording; empty without deviations
+    scores: Array  # of all places (N, S)
+    true_scores: Array  # of the truth (N,)
+    estimated_db: Array  # SNR an analyst reads off (N,)
+    snr_db: Array  # true SNR (N,)
+    areas: list[Array]  # of the places (S,), m², by recording
+
+
+def validation_batches(
+    scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
+) -> Iterator[Batch]:
+    """As the test batches of a scenario, from split ``"validation"`` and its heads.
+
+    Raises:
+        ValueError: The cohort has no validation head.
+
+    """
+    if not cohort.validation:
+        raise ValueError(
+            "calibrate: there is no validation head to fit on, and nothing is ever fitted on test "
+            "heads. Take head=held_out, or name some with head=cohort head.validation=[null,8]."
+        )
+    size = min(n, 128)
+    recordings = SimulatedRecordings(
+        cohort.validation,
+        scenario.sources,
+        scenario.setups,
+        [d for model in models for d in model.head_inputs],
+        analyst=cohort.template,
+        snr_db=(snr_db, snr_db),
+        tissues=scenario.tissues,
+        artifacts=scenario.artifacts,
+        batch_size=size,
+        n_times=scenario.n_times,
+        sfreq=scenario.sfreq,
+        seed=scenario.seed + 1,
+        split="validation",
+        pool_size=1,
+        pool_period=1,
+    )
+    for step in range(-(-n // size)):
+        yield recordings.batch(step)
+
+
+def observe(
+    models: Mapping[str, InverseModel],
+    batches: Callable[[float], Iterator[Batch]],
+    snr_db: Sequence[float],
+    n: int,
+    covers: str,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Seen]:
+    """Apply every model to the first `n` recordings at every SNR.
+
+    Args:
+        models: By name.
+        batches: Gives the batches at an SNR.
+        snr_db: SNRs, dB.
+        n: Recordings per SNR.
+        covers: See `truth_scores`.
+        on_progress: Called with a line for each SNR.
+
+    """
+    parts: dict[str, list[Seen]] = {name: [] for name in models}
+    known: dict[bytes, tuple[Geometry, Array]] = {}
+    for level in snr_db:
+        on_progress(f"{level:g} dB")
+        left = n
+        for batch in batches(level):
+            keep, left = min(len(batch.eeg), left), left - min(len(batch.eeg), left)
+            key = batch.head.source_pos.tobytes()
+            if key not in known:
+                known[key] = Geometry(batch.head), reach_kernel(batch.head.source_pos)
+            for name, model in models.items():
+                parts[name].append(_look(model, batch, *known[key], keep, covers))
+    return {name: _joined(seen) for name, seen in parts.items()}
+
+
+def _look(
+    model: InverseModel, batch: Batch, geometry: Geometry, kernel: Array, keep: int, covers: str
+) -> Seen:
+    with torch.no_grad():
+        estimate = model.eval()(batch.eeg, batch.inputs)
+    n_orient = batch.head.space.n_orient
+    maps = magnitude(estimate.mean, n_orient)[:keep].double().numpy()
+    if not np.isfinite(maps).all():
+        raise FloatingPointError(
+            f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments. Its training "
+            "diverged or its file is damaged."
+        )
+    scores = place_scores(maps, kernel)
+    peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
+    whitened = whitener(batch.head.noise_cov) @ batch.eeg[:keep].double().numpy()
+    seen = [] if estimate.std is None else _claims(estimate.mean, estimate.std, batch, geometry)
+    return Seen(
+        seen[:keep], scores, truth_scores(scores, peaks, moments, covers),
+        estimated_snr_db(whitened), batch.scene.snr_db[:keep].double().numpy(),
+        [geometry.areas] * keep,
+    )  # fmt: skip
+
+
+def _claims(
+    mean: torch.Tensor, std: torch.Tensor, batch: Batch, geometry: Geometry
+) -> list[Claims]:
+    n_times, n_orient = mean.shape[2], geometry.n_orient
+    picked = np.unique(np.linspace(0, n_times - 1, min(n_times, MAX_SAMPLES)).round().astype(int))
+    arrays = [a[..., picked].double().numpy() for a in (mean, std, batch.sources)]
+    found = []
+    for true, *example in zip(magnitude(batch.sources, n_orient).numpy(), *arrays, strict=True):
+        masks = groups(true, geometry.distances_mm)
+        group = np.select([masks[name] for name in GROUPS], [0, 1, 2])
+        group = np.repeat(group, n_orient)[:, None].repeat(len(picked), axis=1)
+        found.append(claims(*example, group))
+    return found
+
+
+def _joined(parts: Sequence[Seen]) -> Seen:
+    arrays = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
+    return Seen(
+        [c for part in parts for c in part.claims], *arrays, [a for p in parts for a in p.areas]
+    )
