@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hydra
@@ -14,7 +15,14 @@ from deepesi import __version__
 from deepesi.app.evaluate import load_any, load_baselines, load_heads
 from deepesi.contracts import InverseModel
 from deepesi.evaluation.benchmark import Scenario
-from deepesi.evaluation.calibration import Fitted, fit, measure, write_csv
+from deepesi.evaluation.calibration import (
+    ALL,
+    CalibrationRow,
+    Fitted,
+    fit,
+    measure,
+    write_csv,
+)
 from deepesi.evaluation.calibration_report import write_report
 from deepesi.evaluation.observation import observe, validation_batches
 from deepesi.physics.cohort import Cohort
@@ -98,6 +106,17 @@ def keep(name: str, fitted: Fitted, cohort: Cohort, folder: Path) -> None:
         )  # fmt: skip
 
 
+def summary(rows: Sequence[CalibrationRow]) -> Iterator[str]:
+    """Region sets of every method at every SNR, and how far its intervals are off."""
+    for row in rows:
+        cell = f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+        where = "all SNRs" if row.snr_db == ALL else f"{row.snr_db} dB"
+        if row.group == "region":
+            yield f"{row.method}, {where}: region sets, {row.metric} {cell}"
+        elif row.metric == "deviation" and row.snr_db == ALL:
+            yield f"{row.method}, {row.recalibration}: coverage of {row.group} off by {cell}"
+
+
 def run(config: DictConfig, run_dir: Path) -> None:
     """Fit on validation recordings, measure on test ones, write what was found."""
     cohort = heads_of(config.head)
@@ -137,12 +156,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
         write_report(rows, facts, run_dir / "calibration.html")
     for number, name in enumerate(models):
         keep(name, fitted[name], cohort, run_dir / "fitted" / str(number))
-    for row in rows:
-        if (row.snr_db == "all" and row.metric in ("deviation", "area_cm2")) or row.group == "region":
-            console.print(
-                f"{row.method}  {row.snr_db}  {row.recalibration}  {row.group}  {row.metric} "
-                f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]", soft_wrap=True,
-            )  # fmt: skip
+    for line in summary(rows):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(
         f"Results in {run_dir}: calibration.html, calibration.csv, fitted/", soft_wrap=True
     )

@@ -1,4 +1,4 @@
-"""``calibration.html``: reliability of every method by kind of source, coverage and area of sets."""
+"""``calibration.html``: reliability by kind of source, coverage and area of region sets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What standard deviations claim, and intervals that follow from them; half-widths in deviations."""
+"""What standard deviations claim, and intervals counted in them."""
 
 import json
 from dataclasses import dataclass
