@@ -24,7 +24,7 @@ from deepesi.evaluation.calibration import (
     write_csv,
 )
 from deepesi.evaluation.calibration_report import write_report
-from deepesi.evaluation.observation import observe, validation_batches
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.physics.cohort import Cohort
 from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.tempered import Tempered
@@ -126,14 +126,13 @@ def run(config: DictConfig, run_dir: Path) -> None:
     tested = ", ".join(head.name for head in cohort.of("test"))
     with console.status("Calibrating") as status:
         seen = observe(
-            models, lambda snr: validation_batches(scenario, cohort, snr, several, n),
-            scenario.snr_db, n, config.covers, lambda line: status.update(f"Fitting, {line}"),
+            models, lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
+            scenario.snr_db, config.covers, lambda line: status.update(f"Fitting, {line}"),
         )  # fmt: skip
         fitted = {name: fit(seen.pop(name), config.level, config.n_bins) for name in models}
         tests = observe(
-            models, lambda snr: scenario.batches(cohort, snr, several),
-            scenario.snr_db, scenario.n_examples, config.covers,
-            lambda line: status.update(f"Measuring, {line}"),
+            models, lambda snr: batches_to_test(scenario, cohort, snr, several),
+            scenario.snr_db, config.covers, lambda line: status.update(f"Measuring, {line}"),
         )  # fmt: skip
         rows = [
             row

@@ -1,6 +1,7 @@
 """What models claim on simulated recordings: deviations against errors, evidence against truth."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from deepesi.metrics.calibration import GROUPS, groups
 from deepesi.metrics.classes import Geometry
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import whitener
+from deepesi.physics.template import Template
 from deepesi.uncertainty.conformal import (
     estimated_snr_db,
     place_scores,
@@ -26,6 +28,8 @@ Array = NDArray[np.float64]
 
 #: Samples of a window that are looked at, evenly spread.
 MAX_SAMPLES = 4
+#: Recordings of a set-up.
+MAX_BATCH = 128
 
 
 class Seen(NamedTuple):
@@ -39,57 +43,78 @@ class Seen(NamedTuple):
     areas: list[Array]  # of the places (S,), m², by recording
 
 
-def validation_batches(
-    scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
-) -> Iterator[Batch]:
-    """As the test batches of a scenario, from split ``"validation"`` and its heads.
+#: Draws the batches at an SNR, each with the number of its recordings that count.
+Draw = Callable[[float], Iterator[tuple[Batch, int]]]
 
-    Raises:
-        ValueError: The cohort has no validation head.
+
+def batches_to_test(
+    scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel]
+) -> Iterator[tuple[Batch, int]]:
+    """The test batches of a scenario, every test head with its share and a seed of its own.
+
+    Args:
+        scenario: The test set.
+        cohort: The heads.
+        snr_db: SNR, dB.
+        models: Whose head inputs to prepare.
 
     """
-    if not cohort.validation:
-        raise ValueError(
-            "calibrate: there is no validation head to fit on, and nothing is ever fitted on test "
-            "heads. Take head=held_out, or name some with head=cohort head.validation=[null,8]."
+    heads = cohort.of("test")
+    for number, (head, left) in enumerate(_shares(heads, scenario.n_examples)):
+        own = replace(scenario, n_examples=max(left, 2), seed=scenario.seed + number)
+        for batch in own.batches(replace(cohort, test=(head,)), snr_db, models):
+            yield batch, min(len(batch.eeg), left)
+            left -= min(len(batch.eeg), left)
+
+
+def batches_to_fit(
+    scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
+) -> Iterator[tuple[Batch, int]]:
+    """The same for `n` recordings of split ``"validation"`` and its heads."""
+    for number, (head, left) in enumerate(_shares(cohort.of("validation"), n)):
+        size = min(left, MAX_BATCH)
+        recordings = SimulatedRecordings(
+            head,
+            scenario.sources,
+            scenario.setups,
+            [d for model in models for d in model.head_inputs],
+            analyst=cohort.template,
+            snr_db=(snr_db, snr_db),
+            tissues=scenario.tissues,
+            artifacts=scenario.artifacts,
+            batch_size=size,
+            n_times=scenario.n_times,
+            sfreq=scenario.sfreq,
+            seed=scenario.seed + number,
+            split="validation",
+            pool_size=1,
+            pool_period=1,
         )
-    size = min(n, 128)
-    recordings = SimulatedRecordings(
-        cohort.validation,
-        scenario.sources,
-        scenario.setups,
-        [d for model in models for d in model.head_inputs],
-        analyst=cohort.template,
-        snr_db=(snr_db, snr_db),
-        tissues=scenario.tissues,
-        artifacts=scenario.artifacts,
-        batch_size=size,
-        n_times=scenario.n_times,
-        sfreq=scenario.sfreq,
-        seed=scenario.seed + 1,
-        split="validation",
-        pool_size=1,
-        pool_period=1,
-    )
-    for step in range(-(-n // size)):
-        yield recordings.batch(step)
+        for step in range(-(-left // size)):
+            yield recordings.batch(step), min(size, left)
+            left -= min(size, left)
+
+
+def _shares(heads: Sequence[Template], n: int) -> list[tuple[Template, int]]:
+    """Every head with its share of `n` recordings; heads without one are left out."""
+    ends = [n * number // len(heads) for number in range(len(heads) + 1)]
+    shares = [(head, ends[i + 1] - ends[i]) for i, head in enumerate(heads)]
+    return [(head, share) for head, share in shares if share]
 
 
 def observe(
     models: Mapping[str, InverseModel],
-    batches: Callable[[float], Iterator[Batch]],
+    draw: Draw,
     snr_db: Sequence[float],
-    n: int,
     covers: str,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Seen]:
-    """Apply every model to the first `n` recordings at every SNR.
+    """Apply every model to the recordings at every SNR.
 
     Args:
         models: By name.
-        batches: Gives the batches at an SNR.
+        draw: See `Draw`.
         snr_db: SNRs, dB.
-        n: Recordings per SNR.
         covers: See `truth_scores`.
         on_progress: Called with a line for each SNR.
 
@@ -98,9 +123,7 @@ def observe(
     known: dict[bytes, tuple[Geometry, Array]] = {}
     for level in snr_db:
         on_progress(f"{level:g} dB")
-        left = n
-        for batch in batches(level):
-            keep, left = min(len(batch.eeg), left), left - min(len(batch.eeg), left)
+        for batch, keep in draw(level):
             key = batch.head.source_pos.tobytes()
             if key not in known:
                 known[key] = Geometry(batch.head), reach_kernel(batch.head.source_pos)
