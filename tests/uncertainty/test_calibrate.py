@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deepesi.app import calibrate
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.intervals import Intervals
@@ -92,3 +93,13 @@ def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypat
     config = compose(*SMALL, f"head.name={toy_path}", "baselines=[eloreta]", "n_bins=8")
     with pytest.raises(ValueError, match="recordings are too few for a level of 0.9"):
         calibrate.run(config, tmp_path)
+
+
+def test_every_head_of_a_split_has_its_share():
+    config = compose("head=held_out", "scenario.n_examples=5", "scenario.snr_db=[5]")
+    cohort = calibrate.heads_of(config.head)
+    scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    drawn = [(b.scene.head_name, k) for b, k in batches_to_test(scenario, cohort, 5, [])]
+    assert drawn == [("warp9-ico3", 1), ("warp19-ico3", 2), ("warp29-ico3", 2)]
+    ((batch, kept),) = batches_to_fit(scenario, cohort, 5, [], 3)
+    assert (batch.scene.head_name, batch.scene.key[1], kept) == ("fsaverage-ico3", "validation", 3)
