@@ -37,10 +37,11 @@ def reliability_figure(rows: Sequence[CalibrationRow], method: str) -> Figure:
             ax.fill_between(
                 x, [r.ci_low for r in own], [r.ci_high for r in own], color=colour, alpha=0.15
             )
-        ax.set(xlabel="nominal level", title=group, xlim=(0, 1), ylim=(-0.02, 1.02))
+        ax.set(xlabel="nominal level", title=group, xlim=(0, 1), ylim=(-0.02, 1.02), aspect=1)
         ax.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("share inside")
-    figure.axes[0].legend(frameon=False, loc="lower right")
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", frameon=False)
     return figure
 
 
