@@ -66,10 +66,6 @@ class Intervals:
     edges: Array
     half_widths: Array
 
-    def of(self, signal: Array) -> Array:
-        """Half-widths ``(L, N)`` at these ``|mean| / std`` ``(N,)``."""
-        return np.asarray(self.half_widths[np.searchsorted(self.edges, signal)].T)
-
     def at(self, level: float, signal: Array) -> Array:
         """Half-widths ``(N,)`` at one level, linear between the levels known.
 

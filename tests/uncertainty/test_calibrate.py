@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from deepesi.app import calibrate
-from deepesi.evaluation.observation import batches_to_fit, batches_to_test
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.metrics.calibration import GROUPS, LEVELS
+from deepesi.models.convdip import ConvDip
+from deepesi.physics.cohort import Cohort
 from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.intervals import Intervals
 from deepesi.uncertainty.tempered import Tempered
@@ -93,6 +95,18 @@ def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypat
     config = compose(*SMALL, f"head.name={toy_path}", "baselines=[eloreta]", "n_bins=8")
     with pytest.raises(ValueError, match="recordings are too few for a level of 0.9"):
         calibrate.run(config, tmp_path)
+
+
+def test_a_damaged_network_is_refused(toy, toy_path):
+    config = compose(*SMALL, f"head.name={toy_path}")
+    scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    model = ConvDip(n_dipoles=84, height=6, width=6, hidden=16)
+    torch.nn.init.constant_(model.last.weight, float("nan"))
+    with pytest.raises(FloatingPointError, match="ConvDip gave NaN or infinite dipole moments"):
+        observe(
+            {"x": model},
+            lambda snr: batches_to_fit(scenario, Cohort.single(toy), snr, [model], 4), [5], "all",
+        )  # fmt: skip
 
 
 def test_every_head_of_a_split_has_its_share():

@@ -92,7 +92,7 @@ def test_intervals_on_disk_and_between_levels(tmp_path):
     again = Intervals.load(tmp_path / "intervals.json")
     signal = np.array([0.5, 3.0])
     np.testing.assert_allclose(again.at(0.7, signal), [0.2, 3.0])
-    np.testing.assert_allclose(again.of(signal), [[0.1, 2.0], [0.3, 4.0]])
+    np.testing.assert_allclose(again.at(0.9, signal), [0.3, 4.0])
     with pytest.raises(ValueError, match=r"level must be from 0.5 to 0.9, got 0.95"):
         again.at(0.95, signal)
 
