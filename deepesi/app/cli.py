@@ -13,10 +13,12 @@ from deepesi.physics.optional import require
 
 def _run_hydra(command: str, overrides: list[str]) -> None:
     for package in ("hydra", "torch"):
-        require(package, "train", "train, evaluate and preview")
+        require(package, "train", "train, evaluate, calibrate and preview")
     import hydra
 
-    entry = require(f"deepesi.app.{command}", "train", "train, evaluate and preview").main
+    entry = require(
+        f"deepesi.app.{command}", "train", "train, evaluate, calibrate and preview"
+    ).main
     typed = list(sys.argv)
 
     @functools.wraps(entry)
@@ -109,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("train", "train, compare, export"),
         ("evaluate", "compare models"),
+        ("calibrate", "recalibrate uncertainty and measure it"),
         ("preview", "draw simulated recordings to look at"),
     ):
         commands.add_parser(name, help=f"{text}; takes Hydra overrides", add_help=False)
@@ -173,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the console script; an expected error prints one line and exits with 1."""
     arguments, rest = build_parser().parse_known_args(argv)
-    if arguments.command in ("train", "evaluate", "preview"):
+    if arguments.command in ("train", "evaluate", "calibrate", "preview"):
         _run_hydra(arguments.command, rest)
         return
     if rest:

@@ -31,6 +31,7 @@ from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
+from deepesi.uncertainty.tempered import Tempered
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
 
@@ -116,6 +117,7 @@ RECIPES = (
         "SparseBayes, noise learned": lambda: SparseBayes("convex", learn_noise=True),
         "DeepEnsemble": lambda: DeepEnsemble([network(0), network(1, heteroscedastic=True)]),
         "StackedEnsemble": stacked_ensemble,
+        "Tempered": lambda: Tempered(network(heteroscedastic=True), 0.5),
     }
     | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
     | {f"SparseBayes {u}": lambda u=u: SparseBayes(u) for u in UPDATES}

@@ -1,0 +1,168 @@
+"""``deepesi calibrate``: recalibrated deviations and conformal region sets, measured on test."""
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from deepesi import __version__
+from deepesi.app.evaluate import load_any, load_baselines, load_heads
+from deepesi.contracts import InverseModel
+from deepesi.evaluation.benchmark import Scenario
+from deepesi.evaluation.calibration import (
+    ALL,
+    CalibrationRow,
+    Fitted,
+    fit,
+    measure,
+    write_csv,
+)
+from deepesi.evaluation.calibration_report import write_report
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.physics.cohort import Cohort
+from deepesi.training.weights import load_network, save_network
+from deepesi.uncertainty.tempered import Tempered
+
+console = Console()
+
+
+def heads_of(config: DictConfig) -> Cohort:
+    """The heads of a configuration.
+
+    Raises:
+        FileNotFoundError: One was not built yet; the message also says what is packaged.
+        ValueError: There are no heads to fit or to test on.
+
+    """
+    try:
+        cohort = load_heads(config)
+    except (FileNotFoundError, hydra.errors.InstantiationException) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, FileNotFoundError):
+            raise
+        raise FileNotFoundError(
+            f"calibrate: {cause} Or take head=held_out: it fits on the packaged template and tests "
+            "on the three packaged test heads."
+        ) from error
+    for split in ("validation", "test"):
+        if not cohort.of(split):
+            raise ValueError(
+                f"calibrate: these heads have none of the split {split!r}. Take head=fsaverage, "
+                f"head=held_out, or name some: head=cohort head.{split}=[...]."
+            )
+    return cohort
+
+
+def load_models(config: DictConfig, cohort: Cohort) -> dict[str, InverseModel]:
+    """The models of a configuration.
+
+    Raises:
+        ValueError: None, or one that is shown the truth.
+
+    """
+    chosen = {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    models: dict[str, InverseModel] = {}
+    for name, model in (chosen | load_baselines(config)).items():
+        if not isinstance(model, InverseModel):
+            raise ValueError(
+                f"calibrate: {name!r} is shown the truth and is no method. Leave it out of "
+                "baselines."
+            )
+        models[name] = model
+    if not models:
+        raise ValueError(
+            "calibrate: nothing to calibrate. Name files with models=[path,...] or baselines with "
+            "baselines=[bayesian_minimum_norm,...]."
+        )
+    return models
+
+
+def keep(name: str, fitted: Fitted, cohort: Cohort, folder: Path) -> None:
+    """Write what was fitted for a model: intervals, region sets and, of a network, itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    regions = fitted.regions
+    values = {
+        "method": name, "level": regions.level, "edges_db": regions.edges.tolist(),
+        "thresholds": regions.thresholds.tolist(), "temperature": fitted.temperature,
+    }  # fmt: skip
+    (folder / "regions.json").write_text(json.dumps(values, indent=1) + "\n")
+    if fitted.temperature is None:
+        return
+    fitted.intervals["balanced"].save(folder / "intervals.json")
+    path = Path(name)
+    if path.exists() and path.suffix != ".onnx":
+        network, identity = load_network(path, cohort.template.space)
+        tempered = Tempered(network, fitted.temperature)
+        kind = f"{Tempered.__module__}.{Tempered.__qualname__}"
+        save_network(
+            tempered, identity | {"model": {"_target_": kind, "model": identity["model"]}},
+            folder / "model",
+        )  # fmt: skip
+
+
+def summary(rows: Sequence[CalibrationRow]) -> Iterator[str]:
+    """Region sets of every method at every SNR, and how far its intervals are off."""
+    for row in rows:
+        cell = f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+        where = "all SNRs" if row.snr_db == ALL else f"{row.snr_db} dB"
+        if row.group == "region":
+            yield f"{row.method}, {where}: region sets, {row.metric} {cell}"
+        elif row.metric == "deviation" and row.snr_db == ALL:
+            yield f"{row.method}, {row.recalibration}: coverage of {row.group} off by {cell}"
+
+
+def run(config: DictConfig, run_dir: Path) -> None:
+    """Fit on validation recordings, measure on test ones, write what was found."""
+    cohort = heads_of(config.head)
+    scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    models = load_models(config, cohort)
+    several, n = list(models.values()), config.n_validation
+    tested = ", ".join(head.name for head in cohort.of("test"))
+    with console.status("Calibrating") as status:
+        seen = observe(
+            models, lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
+            scenario.snr_db, config.covers, lambda line: status.update(f"Fitting, {line}"),
+        )  # fmt: skip
+        fitted = {name: fit(seen.pop(name), config.level, config.n_bins) for name in models}
+        tests = observe(
+            models, lambda snr: batches_to_test(scenario, cohort, snr, several),
+            scenario.snr_db, config.covers, lambda line: status.update(f"Measuring, {line}"),
+        )  # fmt: skip
+        rows = [
+            row
+            for name in models
+            for row in measure(name, scenario.name, tested, fitted[name], tests[name])
+        ]
+        write_csv(rows, run_dir / "calibration.csv")
+        facts = {
+            "scenario": f"{scenario.name}, seed {scenario.seed}",
+            "fitted on": f"{n} recordings per SNR of split 'validation', "
+            + ", ".join(head.name for head in cohort.of("validation")),
+            "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}",
+            "region sets": f"asked to hold {config.covers} with probability {config.level:g}; one "
+            f"threshold for each of {config.n_bins} bins of the SNR read off the recording",
+            "sources": str(scenario.sources),
+            "set-ups": str(scenario.setups),
+            "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
+            f"{platform.python_version()}",
+        }
+        write_report(rows, facts, run_dir / "calibration.html")
+    for number, name in enumerate(models):
+        keep(name, fitted[name], cohort, run_dir / "fitted" / str(number))
+    for line in summary(rows):
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(
+        f"Results in {run_dir}: calibration.html, calibration.csv, fitted/", soft_wrap=True
+    )
+
+
+@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="calibrate")
+def main(config: DictConfig) -> None:
+    """Hydra entry of ``deepesi calibrate``."""
+    run(config, Path(HydraConfig.get().runtime.output_dir))

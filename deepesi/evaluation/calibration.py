@@ -1,0 +1,167 @@
+"""Are deviations and regions what they claim? Fitted on validation recordings, measured on test."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.evaluation.benchmark import bootstrap_interval
+from deepesi.evaluation.observation import Seen
+from deepesi.metrics.calibration import GROUPS, LEVELS
+from deepesi.physics.files import atomic
+from deepesi.uncertainty.conformal import RegionSets, proportion
+from deepesi.uncertainty.intervals import Claims, Intervals, gaussian
+from deepesi.uncertainty.recalibration import fit_balanced, fit_isotonic, fit_temperature
+
+Array = NDArray[np.float64]
+
+#: Level of the intervals whose width is reported.
+WIDTH_LEVEL = 0.9
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """One line of ``calibration.csv``.
+
+    ``recalibration`` is ``none``, ``temperature``, ``isotonic`` or ``balanced`` where ``group`` is
+    a kind of sources, ``conformal`` where it is ``region``. ``metric`` is ``coverage`` (at
+    ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
+    interval, over the largest true moment) or ``area_cm2``. The interval is of 95 %: exact for the
+    coverage of regions, else by bootstrap over recordings, whose dipoles are not independent.
+    """
+
+    method: str
+    scenario: str
+    heads: str
+    snr_db: str
+    recalibration: str
+    group: str
+    metric: str
+    level: float | None
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+class Fitted(NamedTuple):
+    """What is learned from validation recordings."""
+
+    intervals: dict[str, Intervals]  # by recalibration; empty without deviations
+    temperature: float | None
+    regions: RegionSets
+
+
+def fit(seen: Seen, level: float, n_bins: int) -> Fitted:
+    """Learn from validation recordings.
+
+    The temperature is that of the active sources, as zeros fit into any interval around zero.
+
+    Args:
+        seen: Of split ``"validation"``.
+        level: Of the regions.
+        n_bins: Bins of the estimated SNR.
+
+    """
+    regions = RegionSets.fit(seen.true_scores, seen.estimated_db, level, n_bins)
+    if not seen.claims:
+        return Fitted({}, None, regions)
+    pooled = Claims(*(np.concatenate(parts) for parts in zip(*seen.claims, strict=True)))
+    temperature = fit_temperature(pooled.error[pooled.group == 0], LEVELS)
+    intervals = {
+        "none": gaussian(LEVELS),
+        "temperature": gaussian(LEVELS, temperature),
+        "isotonic": fit_isotonic(pooled.error, LEVELS),
+        "balanced": fit_balanced(pooled, LEVELS),
+    }
+    return Fitted(intervals, temperature, regions)
+
+
+def measure(
+    method: str, scenario: str, heads: str, fitted: Fitted, seen: Seen
+) -> list[CalibrationRow]:
+    """All rows of one method.
+
+    Args:
+        method: Its name.
+        scenario: Name of the scenario.
+        heads: Names of the heads.
+        fitted: What was learned from validation recordings.
+        seen: Of split ``"test"``.
+
+    """
+    rows = []
+    levels: list[float | None] = [None, *np.unique(seen.snr_db.round(3))]
+    for snr_db in levels:
+        there = np.arange(len(seen.snr_db))
+        if snr_db is not None:
+            there = np.flatnonzero(seen.snr_db.round(3) == snr_db)
+        where = (method, scenario, heads, ALL if snr_db is None else f"{snr_db:g}")
+        for name, intervals in fitted.intervals.items():
+            own = [seen.claims[i] for i in there]
+            for number, group in enumerate(GROUPS):
+                rows += _of_group((*where, name, group), intervals, own, number)
+        rows += _of_regions((*where, "conformal", "region"), fitted.regions, seen, there)
+    return rows
+
+
+def _of_group(
+    where: tuple[str, ...], intervals: Intervals, seen: Sequence[Claims], number: int
+) -> list[CalibrationRow]:
+    """Coverage, its deviation, and the width, with bootstrap intervals over recordings."""
+    parts = [Claims(*(a[c.group == number] for a in c)) for c in seen]
+    parts = [part for part in parts if len(part.error)]
+    if not parts:
+        return []
+    sizes = np.array([len(part.error) for part in parts])
+    hits = np.array([intervals.coverage(part) for part in parts]) * sizes[:, None]
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=500)
+    draws = np.concatenate([np.ones((1, len(sizes))), draws])  # the first: as they are
+    covered = draws @ hits / (draws @ sizes)[:, None]
+    off = covered - LEVELS
+    widths = [2 * (intervals.at(WIDTH_LEVEL, p.signal) * p.width).sum() for p in parts]
+    width = draws @ np.array(widths) / (draws @ sizes)
+    found: list[tuple[str, float | None, Array]] = [
+        ("coverage", float(level), covered[:, i]) for i, level in enumerate(LEVELS)
+    ]
+    found += [
+        ("deviation", None, np.abs(off).mean(axis=1)), ("signed_deviation", None, off.mean(axis=1)),
+        ("width", WIDTH_LEVEL, width),
+    ]  # fmt: skip
+    return [
+        CalibrationRow(  # type: ignore[arg-type]
+            *where, metric, level, float(v[0]), *map(float, np.percentile(v[1:], [2.5, 97.5])),
+            len(sizes),
+        )
+        for metric, level, v in found
+    ]  # fmt: skip
+
+
+def _of_regions(
+    where: tuple[str, ...], regions: RegionSets, seen: Seen, there: NDArray[np.int64]
+) -> list[CalibrationRow]:
+    """Coverage with its exact interval, and the mean area."""
+    threshold = regions.of(seen.estimated_db)
+    right = int((seen.true_scores <= threshold)[there].sum())
+    area = np.array([1e4 * seen.areas[i][seen.scores[i] <= threshold[i]].sum() for i in there])
+    n = len(there)
+    return [
+        CalibrationRow(*where, "coverage", regions.level, *proportion(right, n), n),  # type: ignore[arg-type]
+        CalibrationRow(  # type: ignore[arg-type]
+            *where, "area_cm2", regions.level, float(area.mean()), *bootstrap_interval(area), n
+        ),
+    ]
+
+
+def write_csv(rows: Sequence[CalibrationRow], path: Path) -> None:
+    """Write ``calibration.csv``, long format."""
+    with atomic(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(CalibrationRow)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)

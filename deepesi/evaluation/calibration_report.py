@@ -1,0 +1,172 @@
+"""``calibration.html``: reliability by kind of source, coverage and area of region sets."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deepesi.evaluation.calibration import ALL, CalibrationRow
+from deepesi.evaluation.report import COLOURS
+from deepesi.metrics.calibration import GROUPS
+from deepesi.physics.files import atomic
+
+TITLES = {
+    "none": "as claimed",
+    "temperature": "temperature",
+    "isotonic": "isotonic",
+    "balanced": "balanced",
+}
+
+
+def _pick(rows: Sequence[CalibrationRow], **wanted: str) -> list[CalibrationRow]:
+    return [r for r in rows if all(getattr(r, key) == value for key, value in wanted.items())]
+
+
+def reliability_figure(rows: Sequence[CalibrationRow], method: str) -> Figure:
+    """Observed against nominal coverage of one method, all SNRs, one panel per kind of source."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for ax, group in zip(figure.subplots(1, 3, sharey=True), GROUPS, strict=True):
+        ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
+        for colour, (name, title) in zip(COLOURS, TITLES.items(), strict=False):
+            own = _pick(
+                rows, method=method, snr_db=ALL, group=group, recalibration=name, metric="coverage"
+            )
+            x, y = [r.level for r in own], [r.value for r in own]
+            ax.plot(x, y, "o-", color=colour, markersize=4, label=title)
+            ax.fill_between(
+                x, [r.ci_low for r in own], [r.ci_high for r in own], color=colour, alpha=0.15
+            )
+        ax.set(xlabel="nominal level", title=group, xlim=(0, 1), ylim=(-0.02, 1.02), aspect=1)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("share inside")
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", frameon=False)
+    return figure
+
+
+def region_figure(rows: Sequence[CalibrationRow]) -> Figure:
+    """Coverage and area of the region sets of every method against SNR."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    methods = list(dict.fromkeys(row.method for row in rows))
+    regions = [row for row in _pick(rows, group="region") if row.snr_db != ALL]
+    shift = 0.25
+    for number, method in enumerate(methods):
+        colour = COLOURS[number % len(COLOURS)]
+        offset = shift * (number - (len(methods) - 1) / 2)
+        for ax, metric in zip(axes, ("coverage", "area_cm2"), strict=True):
+            own = _pick(regions, method=method, metric=metric)
+            _points(ax, own, offset, colour, method)
+    level = regions[0].level
+    assert level is not None
+    axes[0].axhline(level, color="0.6", linewidth=1, linestyle="--")
+    axes[0].set(ylabel="sets that hold the source", ylim=(min(0.7, axes[0].get_ylim()[0]), 1.0))
+    axes[1].set(ylabel="mean area (cm²), logarithmic", yscale="log")
+    for ax in axes:
+        ax.set_xlabel("SNR (dB)")
+        ax.set_xticks(sorted({float(row.snr_db) for row in regions}))
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _points(
+    ax: Axes, rows: Sequence[CalibrationRow], offset: float, colour: str, label: str
+) -> None:
+    x = [float(row.snr_db) + offset for row in rows]
+    low = [row.value - row.ci_low for row in rows]
+    high = [row.ci_high - row.value for row in rows]
+    ax.errorbar(
+        x, [row.value for row in rows], [low, high], fmt="o-", color=colour, label=label,
+        markersize=4, linewidth=1, capsize=2,
+    )  # fmt: skip
+
+
+def deviation_table(rows: Sequence[CalibrationRow]) -> str:
+    """Mean absolute (signed) deviation of coverage and width of the 90 % interval, all SNRs."""
+    head = "".join(
+        f"<th>{title}</th>"
+        for title in ("method", "recalibration", *(f"{g}" for g in GROUPS), "width, active")
+    )
+    lines = []
+    for method in dict.fromkeys(row.method for row in rows):
+        for name, title in TITLES.items():
+            own = _pick(rows, method=method, snr_db=ALL, recalibration=name)
+            value = {(r.group, r.metric): r for r in own}
+            if not own:
+                continue
+            cells = [method, title]
+            for group in GROUPS:
+                off, sign = value[group, "deviation"], value[group, "signed_deviation"]
+                cells.append(
+                    f"{off.value:.3f} [{off.ci_low:.3f}, {off.ci_high:.3f}] ({sign.value:+.3f})"
+                )
+            cells.append(f"{value['active', 'width'].value:.2f}")
+            lines.append("".join(f"<td>{cell}</td>" for cell in cells))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return _table(head, body)
+
+
+def region_table(rows: Sequence[CalibrationRow]) -> str:
+    """Coverage and mean area of the region sets by SNR."""
+    regions = _pick(rows, group="region")
+    head = "".join(f"<th>{t}</th>" for t in ("method", "SNR (dB)", "coverage", "mean area (cm²)"))
+    lines = []
+    for coverage in _pick(regions, metric="coverage"):
+        (area,) = _pick(regions, method=coverage.method, snr_db=coverage.snr_db, metric="area_cm2")
+        cells = (
+            coverage.method, coverage.snr_db,
+            f"{coverage.value:.3f} [{coverage.ci_low:.3f}, {coverage.ci_high:.3f}]",
+            f"{area.value:.1f} [{area.ci_low:.1f}, {area.ci_high:.1f}]",
+        )  # fmt: skip
+        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
+    return _table(head, "".join(f"<tr>{line}</tr>" for line in lines))
+
+
+def _table(head: str, body: str) -> str:
+    return (
+        f"<table class='table table-sm'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path: Path) -> None:
+    """Write the report, whole or not at all.
+
+    Args:
+        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        facts: What to state at the top: name to text.
+        path: ``.html`` file.
+
+    """
+    import mne
+
+    report = mne.Report(title="deepesi calibration", image_format="png", verbose="error")
+    lines = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in facts.items())
+    report.add_html(f"<table class='table table-sm'>{lines}</table>", title="What was measured")
+    report.add_html(
+        "<p>Share of recordings whose set holds the truth, and how large the sets are.</p>"
+        + region_table(rows),
+        title="Region sets",
+    )
+    report.add_figure(
+        region_figure(rows),
+        title="Region sets against SNR",
+        caption="Bars: 95 % intervals, exact for coverage, bootstrap for area. Dashed: asked for.",
+    )
+    claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
+    if claiming:
+        report.add_html(
+            "<p>Mean absolute deviation of coverage from its level [95 % bootstrap interval over "
+            "recordings] (mean signed deviation; negative: intervals too narrow).</p>"
+            + deviation_table(rows),
+            title="Intervals",
+        )
+    for method in claiming:
+        report.add_figure(
+            reliability_figure(rows, method),
+            title=f"Reliability: {method}",
+            caption="Below the diagonal: intervals too narrow. Bands: 95 % bootstrap intervals.",
+        )
+    with atomic(path) as partial:
+        report.save(partial, open_browser=False, verbose="error")

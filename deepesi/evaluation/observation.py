@@ -1,0 +1,177 @@
+"""What models claim on simulated recordings: deviations against errors, evidence against truth."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepesi.contracts import Batch, InverseModel, magnitude
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.evaluation.benchmark import Scenario
+from deepesi.metrics.calibration import GROUPS, groups
+from deepesi.metrics.classes import Geometry
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.noise import whitener
+from deepesi.physics.template import Template
+from deepesi.uncertainty.conformal import (
+    estimated_snr_db,
+    place_scores,
+    reach_kernel,
+    truth_scores,
+)
+from deepesi.uncertainty.intervals import Claims, claims
+
+Array = NDArray[np.float64]
+
+#: Samples of a window that are looked at, evenly spread.
+MAX_SAMPLES = 4
+#: Recordings of a set-up.
+MAX_BATCH = 128
+
+
+class Seen(NamedTuple):
+    """What a model said of the recordings of a split."""
+
+    claims: list[Claims]  # one per recording; empty without deviations
+    scores: Array  # of all places (N, S)
+    true_scores: Array  # of the truth (N,)
+    estimated_db: Array  # SNR an analyst reads off (N,)
+    snr_db: Array  # true SNR (N,)
+    areas: list[Array]  # of the places (S,), m², by recording
+
+
+#: Draws the batches at an SNR, each with the number of its recordings that count.
+Draw = Callable[[float], Iterator[tuple[Batch, int]]]
+
+
+def batches_to_test(
+    scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel]
+) -> Iterator[tuple[Batch, int]]:
+    """The test batches of a scenario, every test head with its share and a seed of its own.
+
+    Args:
+        scenario: The test set.
+        cohort: The heads.
+        snr_db: SNR, dB.
+        models: Whose head inputs to prepare.
+
+    """
+    heads = cohort.of("test")
+    for number, (head, left) in enumerate(_shares(heads, scenario.n_examples)):
+        own = replace(scenario, n_examples=max(left, 2), seed=scenario.seed + number)
+        for batch in own.batches(replace(cohort, test=(head,)), snr_db, models):
+            yield batch, min(len(batch.eeg), left)
+            left -= min(len(batch.eeg), left)
+
+
+def batches_to_fit(
+    scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
+) -> Iterator[tuple[Batch, int]]:
+    """The same for `n` recordings of split ``"validation"`` and its heads."""
+    for number, (head, left) in enumerate(_shares(cohort.of("validation"), n)):
+        size = min(left, MAX_BATCH)
+        recordings = SimulatedRecordings(
+            head,
+            scenario.sources,
+            scenario.setups,
+            [d for model in models for d in model.head_inputs],
+            analyst=cohort.template,
+            snr_db=(snr_db, snr_db),
+            tissues=scenario.tissues,
+            artifacts=scenario.artifacts,
+            batch_size=size,
+            n_times=scenario.n_times,
+            sfreq=scenario.sfreq,
+            seed=scenario.seed + number,
+            split="validation",
+            pool_size=1,
+            pool_period=1,
+        )
+        for step in range(-(-left // size)):
+            yield recordings.batch(step), min(size, left)
+            left -= min(size, left)
+
+
+def _shares(heads: Sequence[Template], n: int) -> list[tuple[Template, int]]:
+    """Every head with its share of `n` recordings; heads without one are left out."""
+    ends = [n * number // len(heads) for number in range(len(heads) + 1)]
+    shares = [(head, ends[i + 1] - ends[i]) for i, head in enumerate(heads)]
+    return [(head, share) for head, share in shares if share]
+
+
+def observe(
+    models: Mapping[str, InverseModel],
+    draw: Draw,
+    snr_db: Sequence[float],
+    covers: str,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Seen]:
+    """Apply every model to the recordings at every SNR.
+
+    Args:
+        models: By name.
+        draw: See `Draw`.
+        snr_db: SNRs, dB.
+        covers: See `truth_scores`.
+        on_progress: Called with a line for each SNR.
+
+    """
+    parts: dict[str, list[Seen]] = {name: [] for name in models}
+    known: dict[bytes, tuple[Geometry, Array]] = {}
+    for level in snr_db:
+        on_progress(f"{level:g} dB")
+        for batch, keep in draw(level):
+            key = batch.head.source_pos.tobytes()
+            if key not in known:
+                known[key] = Geometry(batch.head), reach_kernel(batch.head.source_pos)
+            for name, model in models.items():
+                parts[name].append(_look(model, batch, *known[key], keep, covers))
+    return {name: _joined(seen) for name, seen in parts.items()}
+
+
+def _look(
+    model: InverseModel, batch: Batch, geometry: Geometry, kernel: Array, keep: int, covers: str
+) -> Seen:
+    with torch.no_grad():
+        estimate = model.eval()(batch.eeg, batch.inputs)
+    n_orient = batch.head.space.n_orient
+    maps = magnitude(estimate.mean, n_orient)[:keep].double().numpy()
+    if not np.isfinite(maps).all():
+        raise FloatingPointError(
+            f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments. Its training "
+            "diverged or its file is damaged."
+        )
+    scores = place_scores(maps, kernel)
+    peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
+    whitened = whitener(batch.head.noise_cov) @ batch.eeg[:keep].double().numpy()
+    seen = [] if estimate.std is None else _claims(estimate.mean, estimate.std, batch, geometry)
+    return Seen(
+        seen[:keep], scores, truth_scores(scores, peaks, moments, covers),
+        estimated_snr_db(whitened), batch.scene.snr_db[:keep].double().numpy(),
+        [geometry.areas] * keep,
+    )  # fmt: skip
+
+
+def _claims(
+    mean: torch.Tensor, std: torch.Tensor, batch: Batch, geometry: Geometry
+) -> list[Claims]:
+    n_times, n_orient = mean.shape[2], geometry.n_orient
+    picked = np.unique(np.linspace(0, n_times - 1, min(n_times, MAX_SAMPLES)).round().astype(int))
+    arrays = [a[..., picked].double().numpy() for a in (mean, std, batch.sources)]
+    found = []
+    for true, *example in zip(magnitude(batch.sources, n_orient).numpy(), *arrays, strict=True):
+        masks = groups(true, geometry.distances_mm)
+        group = np.select([masks[name] for name in GROUPS], [0, 1, 2])
+        group = np.repeat(group, n_orient)[:, None].repeat(len(picked), axis=1)
+        found.append(claims(*example, group))
+    return found
+
+
+def _joined(parts: Sequence[Seen]) -> Seen:
+    arrays = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
+    return Seen(
+        [c for part in parts for c in part.claims], *arrays, [a for p in parts for a in p.areas]
+    )

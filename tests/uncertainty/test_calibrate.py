@@ -1,0 +1,119 @@
+"""``deepesi calibrate`` on the toy head: what it writes, what it refuses."""
+
+import csv
+import json
+
+import hydra
+import pytest
+import torch
+
+from deepesi.app import calibrate
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.metrics.calibration import GROUPS, LEVELS
+from deepesi.models.convdip import ConvDip
+from deepesi.physics.cohort import Cohort
+from deepesi.training.weights import load_network, save_network
+from deepesi.uncertainty.intervals import Intervals
+from deepesi.uncertainty.tempered import Tempered
+
+SMALL = [
+    "scenario.n_examples=20", "n_validation=20", "n_bins=2", "scenario.snr_db=[5,20]",
+    "scenario.setups.montages=[biosemi16]", "scenario.sources.radius=[0.03,0.06]",
+]  # fmt: skip
+
+
+def compose(*overrides):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        return hydra.compose("calibrate", list(overrides))
+
+
+def test_the_whole_road(toy, toy_path, tmp_path, simulate):
+    torch.manual_seed(0)
+    config = {
+        "_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "height": 6, "width": 6,
+        "hidden": 16, "heteroscedastic": True,
+    }  # fmt: skip
+    identity = {"model": config, "space": toy.space.name}
+    identity |= {"space_fingerprint": toy.space.fingerprint}
+    save_network(hydra.utils.instantiate(config), identity, tmp_path / "run" / "model")
+    settings = compose(
+        *SMALL, f"head.name={toy_path}", f"models=[{tmp_path / 'run'}]",
+        "baselines=[bayesian_minimum_norm,eloreta]",
+    )  # fmt: skip
+    calibrate.run(settings, tmp_path / "out")
+    with (tmp_path / "out" / "calibration.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {r["snr_db"] for r in rows} == {"all", "5", "20"}
+    claiming = {r["method"] for r in rows if r["group"] in GROUPS}
+    assert claiming == {str(tmp_path / "run"), "Bayesian minimum norm"}
+    regions = [r for r in rows if r["group"] == "region" and r["metric"] == "coverage"]
+    assert {r["method"] for r in regions} == claiming | {"eLORETA"}
+    off = {
+        (r["recalibration"], r["group"]): float(r["value"])
+        for r in rows
+        if (r["method"], r["snr_db"], r["metric"]) == ("Bayesian minimum norm", "all", "deviation")
+    }
+    assert set(off) == {
+        (way, group) for way in ("none", "temperature", "isotonic", "balanced") for group in GROUPS
+    }
+    assert off["balanced", "active"] < off["none", "active"]
+    assert off["balanced", "inactive"] < 0.05 < off["none", "inactive"]
+    assert (tmp_path / "out" / "calibration.html").read_text().count("data:image/png") >= 3
+
+    first = tmp_path / "out" / "fitted" / "0"
+    fitted = json.loads((first / "regions.json").read_text())
+    assert len(fitted["thresholds"]) == 2
+    assert Intervals.load(first / "intervals.json").half_widths.shape == (3, len(LEVELS))
+    again, _ = load_network(first, toy.space)
+    assert isinstance(again, Tempered)
+    assert float(again.temperature) == pytest.approx(fitted["temperature"])
+    before, _ = load_network(tmp_path / "run", toy.space)
+    batch = simulate(before.head_inputs).batch(0)
+    expected = fitted["temperature"] * before(batch.eeg, batch.inputs).std
+    torch.testing.assert_close(again(batch.eeg, batch.inputs).std, expected)
+
+
+def test_held_out_heads_are_packaged_and_never_fitted_on():
+    cohort = calibrate.heads_of(compose("head=held_out").head)
+    assert [head.warp_seed for head in cohort.test] == [9, 19, 29]
+    assert [head.warp_seed for head in cohort.validation] == [None]
+
+
+def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no head 'warp.*head build.*Or take head=held_out"):
+        calibrate.heads_of(compose("head=cohort").head)
+    with pytest.raises(
+        ValueError, match="none of the split 'validation'. Take head=fsaverage, hea"
+    ):
+        calibrate.heads_of(compose("head=held_out", "head.validation=[]").head)
+    cohort = calibrate.heads_of(compose(f"head.name={toy_path}").head)
+    with pytest.raises(ValueError, match="nothing to calibrate. Name files with models="):
+        calibrate.load_models(compose("baselines=[]"), cohort)
+    with pytest.raises(ValueError, match=r"'eLORETA \(best lambda\)' is shown the truth"):
+        calibrate.load_models(compose("baselines=[eloreta_best]"), cohort)
+    config = compose(*SMALL, f"head.name={toy_path}", "baselines=[eloreta]", "n_bins=8")
+    with pytest.raises(ValueError, match="recordings are too few for a level of 0.9"):
+        calibrate.run(config, tmp_path)
+
+
+def test_a_damaged_network_is_refused(toy, toy_path):
+    config = compose(*SMALL, f"head.name={toy_path}")
+    scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    model = ConvDip(n_dipoles=84, height=6, width=6, hidden=16)
+    torch.nn.init.constant_(model.last.weight, float("nan"))
+    with pytest.raises(FloatingPointError, match="ConvDip gave NaN or infinite dipole moments"):
+        observe(
+            {"x": model},
+            lambda snr: batches_to_fit(scenario, Cohort.single(toy), snr, [model], 4), [5], "all",
+        )  # fmt: skip
+
+
+def test_every_head_of_a_split_has_its_share():
+    config = compose("head=held_out", "scenario.n_examples=5", "scenario.snr_db=[5]")
+    cohort = calibrate.heads_of(config.head)
+    scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    drawn = [(b.scene.head_name, k) for b, k in batches_to_test(scenario, cohort, 5, [])]
+    assert drawn == [("warp9-ico3", 1), ("warp19-ico3", 2), ("warp29-ico3", 2)]
+    ((batch, kept),) = batches_to_fit(scenario, cohort, 5, [], 3)
+    assert (batch.scene.head_name, batch.scene.key[1], kept) == ("fsaverage-ico3", "validation", 3)
