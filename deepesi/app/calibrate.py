@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from deepesi import __version__
-from deepesi.app.evaluate import load_any, load_baselines, load_heads
+from deepesi.app.evaluate import load_any, load_baselines, load_heads, load_scenarios
 from deepesi.contracts import InverseModel
-from deepesi.evaluation.benchmark import Scenario
 from deepesi.evaluation.calibration import (
     ALL,
     CalibrationRow,
@@ -25,6 +24,7 @@ from deepesi.evaluation.calibration import (
 )
 from deepesi.evaluation.calibration_report import write_report
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.evaluation.scenario import Scenario
 from deepesi.physics.cohort import Cohort
 from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.tempered import Tempered
@@ -57,6 +57,23 @@ def heads_of(config: DictConfig) -> Cohort:
                 f"head=held_out, or name some: head=cohort head.{split}=[...]."
             )
     return cohort
+
+
+def the_scenario(config: DictConfig) -> Scenario:
+    """The one test set of a scenario.
+
+    Raises:
+        ValueError: It has several, along an axis.
+
+    """
+    scenario, *others = load_scenarios([config])
+    if others:
+        raise ValueError(
+            f"calibrate: the scenario {scenario.name!r} has a test set for each "
+            f"{scenario.axis}: {', '.join(s.level for s in (scenario, *others))}. Take one without "
+            "an axis (scenario=snr, several, several_window, neural_mass)."
+        )
+    return scenario
 
 
 def load_models(config: DictConfig, cohort: Cohort) -> dict[str, InverseModel]:
@@ -120,7 +137,7 @@ def summary(rows: Sequence[CalibrationRow]) -> Iterator[str]:
 def run(config: DictConfig, run_dir: Path) -> None:
     """Fit on validation recordings, measure on test ones, write what was found."""
     cohort = heads_of(config.head)
-    scenario: Scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
+    scenario = the_scenario(config.scenario)
     models = load_models(config, cohort)
     several, n = list(models.values()), config.n_validation
     tested = ", ".join(head.name for head in cohort.of("test"))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deepesi.evaluation.calibration import ALL, CalibrationRow
-from deepesi.evaluation.report import COLOURS
+from deepesi.evaluation.figures import COLOURS
 from deepesi.metrics.calibration import GROUPS
 from deepesi.physics.files import atomic
 

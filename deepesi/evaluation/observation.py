@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepesi.contracts import Batch, InverseModel, magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
-from deepesi.evaluation.benchmark import Scenario
+from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
 from deepesi.metrics.classes import Geometry
 from deepesi.physics.cohort import Cohort
