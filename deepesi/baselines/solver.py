@@ -1,16 +1,24 @@
 """Solvers that iterate on every recording: inverse models in numpy, without an exported form."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 
 from deepesi.contracts import Estimate, InverseModel
-from deepesi.physics.head_inputs import Gain, SourcePositions, Whitener
+from deepesi.physics.head_inputs import (
+    Gain,
+    PatchPairs,
+    PatchShares,
+    SourcePositions,
+    Whitener,
+)
 
 Array = NDArray[np.float64]
 
@@ -26,16 +34,35 @@ class Solver(InverseModel):
     """Inverts recordings one by one, whitened, in double precision.
 
     Whitened noise has unit variance, so that the noise level is known to every solver.
+
+    Args:
+        patches: Smallest and largest radius, m, and number of radii of the patches around every
+            source that are solved for in place of the sources themselves: a basis of Gaussian
+            fields of several widths, as in sFLEX. Deviations of patches are taken as independent.
+            None: the sources.
+
+    Source: Haufe et al. 2011, doi:10.1016/j.neuroimage.2010.09.003 (sFLEX).
+
     """
 
     bound_to_space = False
     exportable = False
 
-    def __init__(self) -> None:
+    def __init__(self, patches: Sequence[float | int] | None = None) -> None:
         super().__init__()
         self.whitener, self.gain = Whitener(), Gain(whitened=True)
         self.positions = SourcePositions()
         self.head_inputs = (self.whitener, self.gain, self.positions)
+        self.basis: tuple[PatchPairs, PatchShares] | None = None
+        if patches is not None:
+            if len(patches) != 3:
+                raise ValueError(
+                    f"{type(self).__name__}: patches must be a smallest and a largest radius (m) "
+                    f"and a number of radii, got {list(patches)}."
+                )
+            radii = float(patches[0]), float(patches[1]), int(patches[2])
+            self.basis = PatchPairs(*radii), PatchShares(*radii)
+            self.head_inputs = (*self.head_inputs, *self.basis)
 
     @abstractmethod
     def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
@@ -53,10 +80,33 @@ class Solver(InverseModel):
         gain = inputs[self.gain.key].double().cpu().numpy()
         recordings = (inputs[self.whitener.key].double() @ eeg.double()).cpu().numpy()
         n_orient = gain.shape[1] // len(inputs[self.positions.key])
-        solved = [self.solve(recording, gain, n_orient) for recording in recordings]
+        if self.basis is None:
+            solved = [self.solve(recording, gain, n_orient) for recording in recordings]
+        else:
+            pairs, shares = (inputs[declaration.key].cpu() for declaration in self.basis)
+            spread = _spread(pairs.numpy(), shares.double().numpy(), n_orient)
+            patches = (self.solve(r, gain @ spread, n_orient) for r in recordings)
+            solved = [_to_sources(solution, spread) for solution in patches]
         mean, std = (
             None if part[0] is None else torch.as_tensor(np.stack(part), dtype=eeg.dtype)
             for part in zip(*solved, strict=True)
         )
         assert mean is not None
         return Estimate(mean.to(eeg.device), None if std is None else std.to(eeg.device))
+
+
+def _spread(pairs: NDArray[np.int64], shares: Array, n_orient: int) -> csr_array:
+    """Moments of the sources ``(D, K D)`` of patches of moment 1, by radius, place, direction."""
+    n_radii, n_sources = shares.shape[1], int(pairs.max()) + 1
+    sources, centres = (pairs[:, i, None] for i in (0, 1))
+    columns = np.arange(n_radii) * n_sources + centres
+    rows = np.broadcast_to(sources, columns.shape)
+    single = (shares.ravel(), (rows.ravel(), columns.ravel()))
+    matrix = csr_array(single, shape=(n_sources, n_radii * n_sources))
+    return csr_array(kron(matrix, eye_array(n_orient)))
+
+
+def _to_sources(patches: Solution, spread: csr_array) -> Solution:
+    """Sources of the patches found."""
+    std = None if patches.std is None else np.sqrt(spread.power(2) @ patches.std**2)
+    return Solution(spread @ patches.mean, std)

@@ -1,5 +1,7 @@
 """Sparse Bayesian learning: Gamma-MAP and Champagne, on sources or on patches of them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,9 +28,10 @@ class SparseBayes(Solver):
         learn_noise: Learn ``λ`` jointly, instead of taking the noise covariance at its word.
         n_steps: Updates at most.
         tolerance: Relative change of the variances at which to stop.
+        patches: Radii of the patches that stand in place of the sources, see `Solver`.
 
     Raises:
-        ValueError: Unknown update, no step, or a tolerance that is not positive.
+        ValueError: Unknown update, no step, a tolerance that is not positive, or no radii.
 
     Source: Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059 (Gamma-MAP and its
     updates); Owen et al. 2012, doi:10.1016/j.neuroimage.2011.12.027 (Champagne); Hashemi et al.
@@ -42,8 +45,9 @@ class SparseBayes(Solver):
         learn_noise: bool = False,
         n_steps: int = 200,
         tolerance: float = 1e-4,
+        patches: Sequence[float | int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(patches)
         if update not in UPDATES:
             raise ValueError(f"SparseBayes: update must be one of {UPDATES}, got {update!r}.")
         if n_steps < 1 or not tolerance > 0:

@@ -219,9 +219,9 @@ def _claim(
 
 def _identity(model: InverseModel | Oracle) -> str:
     """Class, settings, weights and what is asked of heads, as a digest."""
-    plain = {
-        k: v for k, v in vars(model).items() if isinstance(v, bool | int | float | str | tuple)
-    }
+    model.eval()
+    kinds = bool | int | float | str | tuple
+    plain = {k: v for k, v in vars(model).items() if isinstance(v, kinds)}
     digest = hashlib.sha256(f"{type(model).__name__} {sorted(plain.items(), key=str)}".encode())
     for name, weights in model.state_dict().items():
         digest.update(name.encode())

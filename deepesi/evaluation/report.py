@@ -52,15 +52,15 @@ def write_report(
     )
     report.add_html(f"<table class='table table-sm'>{lines}</table>", title="What was measured")
     for name, rows in by_scenario(benchmark.rows).items():
+        report.add_figure(
+            axis_curves(rows), title=f"Curves: {name}", caption="Bands: 95 % interval.",
+            section=name,
+        )  # fmt: skip
         text = f"<p>{RULE}</p>{html_table(layout(rows))}"
         compared = differences(rows)
         if compared.lines:
             text += f"<p>{RULE_OF_DIFFERENCES}</p>{html_table(compared)}"
         report.add_html(text, title=f"Table: {name}", section=name)
-        report.add_figure(
-            axis_curves(rows), title=f"Curves: {name}", caption="Bands: 95 % interval.",
-            section=name,
-        )  # fmt: skip
     cell = middle_cell(benchmark.cells)
     report.add_figure(
         depth_curves(cell),

@@ -163,9 +163,8 @@ def html_table(table: Layout) -> str:
         + "</tr>"
         for line in table.lines
     )
-    return (
-        f"<table class='table table-sm'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    kind = "table table-sm text-nowrap"
+    return f"<table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def write_markdown(rows: Sequence[Row], latencies: dict[str, float], command: str) -> str:

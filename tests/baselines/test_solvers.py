@@ -1,5 +1,7 @@
 """Solvers meet their optimality conditions, or equal the library that has the method."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,10 @@ from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC, signal_subspace
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes, _posterior
 from deepesi.baselines.sparse_regression import SparseRegression
+from deepesi.contracts import as_tensors
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.head_inputs.patches import patch_profiles
+from tests.models.free import free
 
 N_CHANNELS, N_SOURCES = 24, 60
 
@@ -204,3 +210,28 @@ def test_solvers_follow_the_head(simulate):
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("n_orient", [1, 3])
+def test_patches_stand_for_the_fields_they_spread(toy, n_orient):
+    """A patch alone, without noise, is one basis function, and comes back whole."""
+    head = toy.montage_head("biosemi32") if n_orient == 1 else free(toy.montage_head("biosemi32"))
+    profile = patch_profiles(head, 0.06)[[20]].toarray()[0]
+    direction = np.ones(1) if n_orient == 1 else np.array([0.6, 0.0, 0.8])
+    true = 1e-8 * np.kron(profile, direction)
+    # Loud, so that the noise the solver expects is nothing beside it.
+    quiet = replace(head, noise_cov=1e-8 * head.noise_cov)
+    solver = SparseBayes("convex", patches=(0.03, 0.06, 2), n_steps=500)
+    inputs = as_tensors(prepare(solver.head_inputs, quiet))
+    eeg = torch.as_tensor(quiet.project(true)[None, :, None]).float()
+    mean, std = (a[0, :, 0].double().numpy() for a in solver(eeg, inputs))
+    assert np.corrcoef(mean, true)[0, 1] > 0.95
+    assert (std >= 0).all()
+    points = SparseBayes("convex", n_steps=500)
+    at_points = points(eeg, as_tensors(prepare(points.head_inputs, quiet))).mean[0, :, 0].numpy()
+    assert np.corrcoef(at_points, true)[0, 1] < 0.9
+
+
+def test_radii_of_patches_are_three_numbers():
+    with pytest.raises(ValueError, match="patches must be a smallest and a largest radius .* got"):
+        SparseBayes(patches=(0.01, 0.025))

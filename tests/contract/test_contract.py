@@ -115,6 +115,7 @@ RECIPES = (
         "ridge": lambda: SparseRegression(l1_ratio=0.0),
         "elastic net": lambda: SparseRegression(l1_ratio=0.5),
         "SparseBayes, noise learned": lambda: SparseBayes("convex", learn_noise=True),
+        "SparseBayes, patches": lambda: SparseBayes("convex", patches=(0.03, 0.06, 2)),
         "DeepEnsemble": lambda: DeepEnsemble([network(0), network(1, heteroscedastic=True)]),
         "StackedEnsemble": stacked_ensemble,
         "Tempered": lambda: Tempered(network(heteroscedastic=True), 0.5),

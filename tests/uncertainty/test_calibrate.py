@@ -117,3 +117,10 @@ def test_every_head_of_a_split_has_its_share():
     assert drawn == [("warp9-ico3", 1), ("warp19-ico3", 2), ("warp29-ico3", 2)]
     ((batch, kept),) = batches_to_fit(scenario, cohort, 5, [], 3)
     assert (batch.scene.head_name, batch.scene.key[1], kept) == ("fsaverage-ico3", "validation", 3)
+
+
+def test_a_sweep_along_an_axis_is_refused():
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        config = hydra.compose("calibrate", ["scenario=depth"])
+    with pytest.raises(ValueError, match="a test set for each depth below the scalp .*: 17-26, "):
+        calibrate.the_scenario(config.scenario)
