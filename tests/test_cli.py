@@ -144,14 +144,29 @@ def test_missing_extra_is_named():
 def test_evaluate_command(eloreta, toy_path, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "deepesi.app.cli", "evaluate", f"models=[{eloreta}]",
-         "baselines=[mne]", "scenario.n_examples=4", "scenario.snr_db=[10]",
-         f"head.name={toy_path}", "scenario.sources.radius=[0.03,0.06]",
-         f"hydra.run.dir={tmp_path}/run"],
+         "baselines=[mne]", "scenario.n_examples=4", "scenario=[snr,several]",
+         "scenario.snr_db=[10]", "processes=2", f"head.name={toy_path}",
+         "scenario.sources.radius=[0.03,0.06]", f"hydra.run.dir={tmp_path}/run"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "eloreta.onnx" in (tmp_path / "run" / "benchmark.csv").read_text()
+    table = (tmp_path / "run" / "benchmark.csv").read_text()
+    assert "eloreta.onnx" in table
     assert (tmp_path / "run" / "report.html").exists()
+    assert "## snr" in (tmp_path / "run" / "benchmark.md").read_text()
+    # Interrupted, it goes on from its own folder and needs to be told nothing else.
+    for file in ("benchmark.csv", f"scores/{sorted(p.name for p in scores(tmp_path))[0]}"):
+        (tmp_path / "run" / file).unlink()
+    again = subprocess.run(
+        [sys.executable, "-m", "deepesi.app.cli", "evaluate", f"resume={tmp_path}/run"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run" / "benchmark.csv").read_text() == table
+
+
+def scores(folder):
+    return list((folder / "run" / "scores").glob("*.csv"))
 
 
 def test_every_setting_of_the_data_is_in_its_yaml():

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
 from deepesi.models.sizes import check_sizes
+from deepesi.models.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.operators import (
     PatchDictionary,
     energy_by_chance,
@@ -32,10 +33,6 @@ N_COMMON = 7
 #: Prior variance of a component, over the noise, that none exceeds: it leaves 2 % of an amplitude
 #: unexplained, and single precision right to six digits.
 LARGEST = 50.0
-#: Mismatch is learned as a share of the recording's energy, in units of 1 over this.
-TYPICAL_FREEDOM = 64
-#: Logarithm of the weight of a skull that is not the nominal one, before anything is learned.
-DISTRUST = -3.0
 
 
 class UnrolledMatchedFilter(InverseModel):
@@ -61,8 +58,8 @@ class UnrolledMatchedFilter(InverseModel):
     and spread over the sources of each patch. It is linear in the recording at given ``gamma``,
     and ``gamma`` knows energies only: the estimate turns its sign with the recording, and a window
     of any length is inverted as one. No weight belongs to a channel, a source or an orientation,
-    so montage, head and source space are free. Untrained it is alternating projection that all
-    but trusts the nominal head; by how much heads differ it learns.
+    so montage, head and source space are free. Untrained it is alternating projection
+    that takes all skulls to be equally likely.
 
     Args:
         n_components: Sources it can tell apart.
@@ -132,7 +129,7 @@ class UnrolledMatchedFilter(InverseModel):
             _Step(n_radii, hidden, exchanged, n_messages, threshold=2.0 * (number > 0))
             for number in range(n_components * n_sweeps)
         )
-        self.skulls = nn.ModuleList(_SkullWeights(n_skulls) for _ in range(n_sweeps))
+        self.skulls = nn.ModuleList(SkullWeights(n_skulls) for _ in range(n_sweeps))
         self.gate = small_linear(hidden, n_radii)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
@@ -202,51 +199,6 @@ class UnrolledMatchedFilter(InverseModel):
         self, sources: Float[Tensor, "S O T B"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B D T"]:
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
-
-
-class _SkullWeights(nn.Module):
-    """How much to believe in each conductivity of the skull, from how well one patch fits.
-
-    A recording of several sources fits no patch, so what is left of it tempers the evidence, as
-    does what else of a strong recording the wrong head may fake.
-    """
-
-    #: Logarithms per unit of the prior's and the doubt's parameters: they are few and far from
-    #: where they end, so they learn faster than what is measured in units of one.
-    PACE = (4, 16)
-
-    def __init__(self, n_skulls: int) -> None:
-        super().__init__()
-        prior = torch.full((n_skulls,), DISTRUST / self.PACE[0])
-        prior[n_skulls // 2] = 0.0
-        self.prior = nn.Parameter(prior)
-        self.doubt = nn.Parameter(torch.zeros(2))  # of what is left, of all
-
-    def forward(
-        self,
-        residual: Float[Tensor, "C T B"],
-        total: Float[Tensor, " B"],
-        nominal: PatchDictionary,
-        filters: Float[Tensor, "M C C"],
-        norms: Float[Tensor, "M K S"],
-    ) -> Float[Tensor, "M B"]:
-        """Weights that sum to 1."""
-        n_free = residual.shape[1] * (residual.shape[0] - 1)
-        # Skulls are weighed by what is there; the residual is made by the sweep before.
-        residual = residual.detach()
-        strongest = torch.stack([
-            (
-                nominal.energy(torch.einsum("ce,ctb->etb", through, residual))
-                / norm.square()[..., None]
-            ).amax((0, 1))
-            for through, norm in zip(filters.unbind(), norms.unbind(), strict=True)
-        ])  # fmt: skip
-        best = strongest.amax(0)
-        left = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
-        of_left, of_all = (self.PACE[1] * self.doubt).exp()
-        doubt = 1 + of_left * left + of_all * total / TYPICAL_FREEDOM
-        logits = self.PACE[0] * self.prior[:, None] + 0.5 * (strongest - best) / doubt
-        return torch.softmax(logits, dim=0)
 
 
 class _Step(nn.Module):

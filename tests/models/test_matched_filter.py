@@ -85,14 +85,14 @@ def test_it_reads_the_skull_off_the_recording(template):
 
     def conductivity(prior, doubt):
         model.skulls[0].prior.data[:] = torch.tensor(prior)
-        model.skulls[0].doubt.data[:] = doubt
+        model.skulls[0].log_doubt.data[:] = torch.tensor(doubt)
         model(batch.eeg, batch.inputs)
         return np.log(model.skull_filters.ratios) @ told[-1].detach().numpy()
 
     true = np.log(batch.scene.tissues[:, 0].numpy() / 0.01)
-    open_minded = conductivity([0.0] * 5, -0.25)
+    open_minded = conductivity([0.0] * 5, [-4.0, -4.0])
     assert np.corrcoef(open_minded, true)[0, 1] > 0.8
-    distrustful = conductivity([-8.0, -8.0, 0.0, -8.0, -8.0], 0.0)
+    distrustful = conductivity([-30.0, -30.0, 0.0, -30.0, -30.0], [0.0, 0.0])
     assert np.abs(distrustful).max() < 1e-3
 
 

@@ -1,0 +1,49 @@
+"""How much to believe in skulls of several conductivities, read off the recording."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deepesi.operators import PatchDictionary
+
+#: Mismatch is learned as a share of the recording's energy, in units of 1 over this.
+TYPICAL_FREEDOM = 64
+
+
+class SkullWeights(nn.Module):
+    """How much to believe in each conductivity of the skull, from how well one patch fits.
+
+    A recording of several sources fits no patch, so what is left of it tempers the evidence, as
+    does what else of a strong recording the wrong head may fake.
+    """
+
+    def __init__(self, n_skulls: int) -> None:
+        super().__init__()
+        self.prior = nn.Parameter(torch.zeros(n_skulls))
+        self.log_doubt = nn.Parameter(torch.tensor([-2.0, -4.0]))  # of what is left, of all
+
+    def forward(
+        self,
+        residual: Float[Tensor, "C T B"],
+        total: Float[Tensor, " B"],
+        nominal: PatchDictionary,
+        filters: Float[Tensor, "M C C"],
+        norms: Float[Tensor, "M K S"],
+    ) -> Float[Tensor, "M B"]:
+        """Weights that sum to 1."""
+        n_free = residual.shape[1] * (residual.shape[0] - 1)
+        # Skulls are weighed by what is there; the residual is made by the sweep before.
+        residual = residual.detach()
+        strongest = torch.stack([
+            (
+                nominal.energy(torch.einsum("ce,ctb->etb", through, residual))
+                / norm.square()[..., None]
+            ).amax((0, 1))
+            for through, norm in zip(filters.unbind(), norms.unbind(), strict=True)
+        ])  # fmt: skip
+        best = strongest.amax(0)
+        left = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
+        of_left, of_all = self.log_doubt.exp()
+        doubt = 1 + of_left * left + of_all * total / TYPICAL_FREEDOM
+        logits = self.prior[:, None] + 0.5 * (strongest - best) / doubt
+        return torch.softmax(logits, dim=0)
