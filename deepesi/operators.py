@@ -61,8 +61,8 @@ class PatchDictionary:
         topographies: See `deepesi.physics.head_inputs.patches.PatchTopographies`.
         n_orient: Orientations ``O`` per source.
         skull: Filter between the electrodes ``(B, C, C)`` that the topographies of an example are
-            seen through, and their norms behind it ``(K, S, B)``, by which they are divided; None:
-            they are seen as they are.
+            seen through, and about their norms behind it ``(K, S, B)``, by which they are divided;
+            None: they are seen as they are.
 
     """
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.app.evaluate import begun, chosen_scenarios, known_scenarios, load_scenarios
+from deepesi.app.evaluate import (
+    begun,
+    check_one_scenario,
+    chosen_scenarios,
+    known_scenarios,
+    load_scenarios,
+)
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.knowing_truth import KnowingTruth
 from deepesi.baselines.minimum_norm import MinimumNorm
@@ -123,7 +129,7 @@ def test_report_is_self_contained(benchmark, toy, tmp_path):
     facts = {"seed": "0", "command": "a < b"}
     write_report(benchmark, gallery, spreads, toy.display, facts, folder / "report.html")
     text = (folder / "report.html").read_text()
-    for part in ("Curves: toy", "Worst example of mne", "loc. error (mm)", "a &lt; b", "A point"):
+    for part in ("Curves: toy", "Worst example of MNE", "loc. error (mm)", "a &lt; b", "A point"):
         assert part in text, part
     assert text.count("data:image/") >= 2 + 3 + 3
     assert 'src="http' not in text
@@ -196,12 +202,38 @@ def test_scores_of_other_models_or_scenarios_are_not_mixed(benchmark, scenario, 
         run_benchmark(classical("MNE"), [scenario], cohort, folder)
     with pytest.raises(ValueError, match="holds scores of other scenarios"):
         run_benchmark(classical(), [replace(scenario, seed=9)], cohort, folder)
+    another = replace(toy, fingerprint="another")
+    with pytest.raises(ValueError, match="holds scores of other heads"):
+        run_benchmark(classical(), [scenario], Cohort.single(another), folder)
+
+
+def test_every_set_up_is_scored_with_its_own_lead_field(scenario, toy, tmp_path):
+    """Montages of one head differ in nothing else that metrics ask of it."""
+    few, many = (
+        replace(
+            scenario, level=m, axis="montage", n_examples=3, snr_db=[20], setups=SetupRanges([m])
+        )
+        for m in ("biosemi16", "biosemi32")
+    )
+    together = run_benchmark(classical(), [few, many], Cohort.single(toy), tmp_path / "both").rows
+    alone = run_benchmark(classical(), [many], Cohort.single(toy), tmp_path / "one").rows
+    assert [row for row in together if row.level == "biosemi32"] == alone
+
+
+def test_what_would_share_scores_is_refused(scenario, toy, tmp_path):
+    with pytest.raises(ValueError, match="two test sets would share the scores toy_all_0dB"):
+        run_benchmark(classical(), [scenario, scenario], Cohort.single(toy), tmp_path)
+    with pytest.raises(ValueError, match="processes must be 1 or more, got 0"):
+        run_benchmark(classical(), [scenario], Cohort.single(toy), tmp_path, processes=0)
 
 
 def test_empty_folder_has_no_summary(scenario, tmp_path):
     with pytest.raises(ValueError, match="holds no scores. Give the folder of a run"):
         summarize([scenario], ["MNE"], tmp_path)
     with pytest.raises(ValueError, match="nothing to resume in .* no config.yaml"):
+        begun(tmp_path)
+    (tmp_path / "config.yaml").write_text("trainer: {}")
+    with pytest.raises(ValueError, match="config.yaml is not of an evaluation"):
         begun(tmp_path)
 
 
@@ -270,6 +302,12 @@ def test_depth_that_no_source_has_is_refused(scenario, toy):
 def test_unknown_scenario_names_the_nearest():
     with pytest.raises(ValueError, match=r"no scenario 'montages'. Nearest: montage.*; all: .*snr"):
         chosen_scenarios(["scenario=[snr,montages]"])
+
+
+def test_training_takes_one_scenario():
+    check_one_scenario(["scenario=window", "seed=3"], "train")
+    with pytest.raises(ValueError, match=r"train: takes one scenario, got \['snr', 'head'\]"):
+        check_one_scenario(["scenario=[snr,head]"], "train")
 
 
 def test_heads_of_another_source_space_are_refused(scenario, toy, tmp_path):

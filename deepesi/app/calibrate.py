@@ -12,7 +12,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from deepesi import __version__
-from deepesi.app.evaluate import load_any, load_baselines, load_heads, load_scenarios
+from deepesi.app.evaluate import (
+    check_one_scenario,
+    load_any,
+    load_baselines,
+    load_heads,
+    load_scenarios,
+)
 from deepesi.contracts import InverseModel
 from deepesi.evaluation.calibration import (
     ALL,
@@ -26,6 +32,7 @@ from deepesi.evaluation.calibration_report import write_report
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.evaluation.scenario import Scenario
 from deepesi.physics.cohort import Cohort
+from deepesi.physics.files import atomic
 from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.tempered import Tempered
 
@@ -108,7 +115,8 @@ def keep(name: str, fitted: Fitted, cohort: Cohort, folder: Path) -> None:
         "method": name, "level": regions.level, "edges_db": regions.edges.tolist(),
         "thresholds": regions.thresholds.tolist(), "temperature": fitted.temperature,
     }  # fmt: skip
-    (folder / "regions.json").write_text(json.dumps(values, indent=1) + "\n")
+    with atomic(folder / "regions.json") as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
     if fitted.temperature is None:
         return
     fitted.intervals["balanced"].save(folder / "intervals.json")
@@ -140,7 +148,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     scenario = the_scenario(config.scenario)
     models = load_models(config, cohort)
     several, n = list(models.values()), config.n_validation
-    tested = ", ".join(head.name for head in cohort.of("test"))
+    tested = ", ".join(head.name for head in scenario.true_heads(cohort))
     with console.status("Calibrating") as status:
         seen = observe(
             models, lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
@@ -182,4 +190,5 @@ def run(config: DictConfig, run_dir: Path) -> None:
 @hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="calibrate")
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi calibrate``."""
+    check_one_scenario(list(HydraConfig.get().overrides.task), "calibrate")
     run(config, Path(HydraConfig.get().runtime.output_dir))

@@ -38,6 +38,7 @@ def compare(
     cohort: Cohort,
     run_dir: Path,
     processes: int,
+    command: str,
 ) -> Benchmark:
     """Run the benchmark, print its tables, write CSV, Markdown and report."""
     columns = (TextColumn("Evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -48,7 +49,6 @@ def compare(
             lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
     write_csv(benchmark.rows, run_dir / "benchmark.csv")
-    command = shlex.join(["python", *sys.argv])
     with atomic(run_dir / "benchmark.md") as partial:
         partial.write_text(write_markdown(benchmark.rows, benchmark.latencies, command))
     with console.status("Writing the report"):
@@ -69,11 +69,14 @@ def compare(
 
 def _facts(scenarios: Sequence[Scenario], cohort: Cohort, command: str) -> dict[str, str]:
     facts = {}
-    for scenario in {s.name: s for s in scenarios}.values():
+    for scenario in {s.name: s for s in reversed(scenarios)}.values():
+        own = [s for s in scenarios if s.name == scenario.name]
         heads = ", ".join(f"{h.name} ({h.fingerprint[:16]})" for h in scenario.true_heads(cohort))
+        levels = f"{scenario.axis}: {', '.join(s.level for s in own)}; " if len(own) > 1 else ""
         facts[f"scenario {scenario.name}"] = (
-            f"seed {scenario.seed}, {scenario.n_examples} examples per test set; heads: {heads}; "
-            f"{scenario.sources}; {scenario.setups}; {scenario.tissues}"
+            f"seed {scenario.seed}, {scenario.n_examples} examples per test set; {levels}SNRs "
+            f"{list(scenario.snr_db)} dB; heads: {heads}. The first test set: {scenario.n_times} "
+            f"samples; {scenario.sources}; {scenario.setups}; {scenario.tissues}"
         )
     return facts | {
         "held out": "lead fields, electrode displacements, sources and noise: split 'test'; a "
@@ -110,8 +113,8 @@ def known_scenarios() -> list[str]:
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
-    """Configurations of the scenarios a command names, each with its other overrides.
+def named_scenarios(overrides: Sequence[str]) -> list[str]:
+    """The scenarios that a command names.
 
     Raises:
         ValueError: There is no such scenario.
@@ -129,10 +132,34 @@ def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
                 f"evaluate: no scenario {name!r}. Nearest: {', '.join(near)}; all: "
                 f"{', '.join(known)}."
             )
+    return names
+
+
+def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
+    """Configurations of the scenarios a command names, each with its other overrides."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
     others = [
         text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group != "scenario"
     ]
-    return [hydra.compose("evaluate", [*others, f"scenario={n}"]).scenario for n in names]
+    return [
+        hydra.compose("evaluate", [*others, f"scenario={name}"]).scenario
+        for name in named_scenarios(overrides)
+    ]
+
+
+def check_one_scenario(overrides: Sequence[str], command: str) -> None:
+    """Refuse a command that names several scenarios where one is used.
+
+    Raises:
+        ValueError: It names several.
+
+    """
+    names = named_scenarios(overrides)
+    if len(names) > 1:
+        raise ValueError(
+            f"{command}: takes one scenario, got {names}. Name one (scenario=snr); 'deepesi "
+            "evaluate' takes several."
+        )
 
 
 def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
@@ -179,11 +206,16 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenarios, cohort, run_dir, config.processes)
+    compare(models, scenarios, cohort, run_dir, config.processes, config.command)
     console.print(
         f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, scores/ of every example",
         soft_wrap=True,
     )
+
+
+def this_command() -> str:
+    """What was typed."""
+    return shlex.join(["python", *sys.argv])
 
 
 def begun(run_dir: Path) -> DictConfig:
@@ -200,7 +232,11 @@ def begun(run_dir: Path) -> DictConfig:
             "run directory of an evaluation, or leave resume out to begin one."
         )
     config = OmegaConf.load(record)
-    assert isinstance(config, DictConfig)
+    if not isinstance(config, DictConfig) or "scenarios" not in config:
+        raise ValueError(
+            f"evaluate: {record} is not of an evaluation. Give the run directory of 'deepesi "
+            "evaluate'; a training goes on with 'deepesi train ckpt=...'."
+        )
     return config
 
 
@@ -211,11 +247,12 @@ def main(config: DictConfig) -> None:
     run_dir = Path(config.resume or active.runtime.output_dir)
     if config.resume:
         processes, config = config.processes, begun(run_dir)
-        config.processes = processes
+        config.processes = processes  # may differ from before, the results do not
     else:
         config = OmegaConf.merge(config, {})
         OmegaConf.set_struct(config, False)
         config.scenarios = chosen_scenarios(list(active.overrides.task))
+        config.command = this_command()
         del config.scenario
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)

@@ -62,7 +62,7 @@ def _kind(path: Path) -> str | None:
         return None
     try:
         file, tree, _ = fiff_open(path, verbose="error")
-    except (ValueError, OSError):
+    except (ValueError, OSError, AttributeError):  # an empty file has no first tag to look at
         return None
     with file:
         found = [k for k, b in blocks.items() if any(dir_tree_find(tree, one) for one in b)]

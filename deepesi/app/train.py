@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +17,15 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from deepesi.app.evaluate import compare, console, load_baselines, load_heads, load_scenarios
+from deepesi.app.evaluate import (
+    check_one_scenario,
+    compare,
+    console,
+    load_baselines,
+    load_heads,
+    load_scenarios,
+    this_command,
+)
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings, limits_of
 from deepesi.data_gen.setups import SetupRanges
@@ -183,7 +192,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     baselines = load_baselines(config)
     if rank_zero_only.rank == 0:
         # What the comparison will need is prepared once before training, not after hours of it.
-        next(scenario.batches(cohort, scenario.snr_db[0], list(baselines.values())))
+        for level in scenarios:
+            next(level.batches(cohort, level.snr_db[0], list(baselines.values())))
     best = fit(config, cohort, run_dir)
     if rank_zero_only.rank != 0:  # the other processes have done their part
         return
@@ -192,7 +202,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
     model, identity = load_network(best, template.space)
     save_network(model, identity, run_dir / "model")
     models = {type(model).__name__: model} | baselines
-    benchmark = compare(models, scenarios, cohort, run_dir, config.processes)
+    # A run directory used before may hold the scores of another network.
+    shutil.rmtree(run_dir / "scores", ignore_errors=True)
+    benchmark = compare(models, scenarios, cohort, run_dir, config.processes, this_command())
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     montages = [own] if template.cap else plain(config.data.setups.montages)
     parity = export(model, identity["model"], scenario, template, run_dir / "export", montages)
@@ -211,7 +223,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     console.print(
         f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s.\n"
         f"Results in {run_dir}:\n"
-        "  report.html             table, curves, a worked example\n"
+        "  report.html             tables, curves, examples, point spreads\n"
         "  benchmark.csv           the same numbers, long format\n"
         "  checkpoints/best.ckpt   weights; last.ckpt resumes with ckpt=PATH\n"
         "  export/model.onnx       runs without torch; head.npz and card.md beside it\n"
@@ -230,6 +242,7 @@ def main(config: DictConfig) -> None:
     for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
         warnings.filterwarnings("ignore", message=re.escape(message))
     active = HydraConfig.get()
+    check_one_scenario(list(active.overrides.task), "train")
     if active.mode == RunMode.MULTIRUN:
         check_sweep(config.trainer)
     run(config, Path(active.runtime.output_dir))

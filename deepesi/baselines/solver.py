@@ -85,7 +85,8 @@ class Solver(InverseModel):
         else:
             pairs, shares = (inputs[declaration.key].cpu() for declaration in self.basis)
             spread = _spread(pairs.numpy(), shares.double().numpy(), n_orient)
-            patches = (self.solve(r, gain @ spread, n_orient) for r in recordings)
+            of_patches = gain @ spread
+            patches = (self.solve(r, of_patches, n_orient) for r in recordings)
             solved = [_to_sources(solution, spread) for solution in patches]
         mean, std = (
             None if part[0] is None else torch.as_tensor(np.stack(part), dtype=eeg.dtype)

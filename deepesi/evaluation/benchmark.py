@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from deepesi import __version__
 from deepesi.contracts import InverseModel, Oracle
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import (
@@ -85,12 +87,9 @@ class Benchmark(NamedTuple):
 
     @property
     def latencies(self) -> dict[str, float]:
-        """Median time of inverting one example, ms, by method."""
-        methods = list(self.cells[0].scores)
-        return {
-            m: float(np.median([s.latency_ms for cell in self.cells for s in cell.scores[m]]))
-            for m in methods
-        }
+        """Median time of inverting one example of the first test set, ms, by method."""
+        scores = self.cells[0].scores
+        return {m: float(np.median([s.latency_ms for s in own])) for m, own in scores.items()}
 
 
 def bootstrap_interval(values: Array, seed: int = 0, n_resamples: int = 2000) -> Array:
@@ -140,19 +139,31 @@ def run_benchmark(
         on_progress: Called with the examples done and all there are, now and then.
 
     Raises:
-        ValueError: The folder holds the scores of other models or scenarios.
+        ValueError: The folder holds the scores of other models, scenarios or heads; a scenario
+            is named twice; no process.
         FloatingPointError: A model gave NaN.
 
     """
-    for scenario in scenarios:
-        scenario.true_heads(cohort)  # refuses before anything is computed
-    _claim(folder, models, scenarios)
+    _check(scenarios, processes)
+    _claim(folder, models, scenarios, cohort)
     units = units_of(scenarios)
     total, done = sum(unit.last - unit.first for unit in units), 0
     for finished in _work(Scorer(models, scenarios, cohort, folder), units, processes):
         done += finished
         on_progress(done, total)
     return summarize(scenarios, list(models), folder)
+
+
+def _check(scenarios: Sequence[Scenario], processes: int) -> None:
+    if processes < 1:
+        raise ValueError(f"benchmark: processes must be 1 or more, got {processes}.")
+    files = Counter(file_of(unit, scenarios[unit.scenario]) for unit in units_of(scenarios))
+    twice = [name for name, count in files.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"benchmark: two test sets would share the scores {twice[0]}. Name every scenario "
+            "once, and every level and SNR of it."
+        )
 
 
 def _work(scorer: Scorer, units: Sequence[Unit], processes: int) -> Iterator[int]:
@@ -196,12 +207,18 @@ def one_thread() -> Iterator[None]:
 
 
 def _claim(
-    folder: Path, models: Mapping[str, InverseModel | Oracle], scenarios: Sequence[Scenario]
+    folder: Path,
+    models: Mapping[str, InverseModel | Oracle],
+    scenarios: Sequence[Scenario],
+    cohort: Cohort,
 ) -> None:
-    """Make sure that scores in a folder are of these models and scenarios."""
+    """Make sure that scores in a folder are of these models, scenarios and heads."""
+    heads = [cohort.template, *(h for s in scenarios for h in s.true_heads(cohort))]
     settings = {
+        "version": __version__,
         "models": {name: _identity(model) for name, model in models.items()},
         "scenarios": [repr(scenario) for scenario in scenarios],
+        "heads": [head.fingerprint for head in dict.fromkeys(heads)],
     }
     record = folder / "settings.json"
     if record.is_file():
@@ -220,9 +237,10 @@ def _claim(
 def _identity(model: InverseModel | Oracle) -> str:
     """Class, settings, weights and what is asked of heads, as a digest."""
     model.eval()
-    kinds = bool | int | float | str | tuple
-    plain = {k: v for k, v in vars(model).items() if isinstance(v, kinds)}
-    digest = hashlib.sha256(f"{type(model).__name__} {sorted(plain.items(), key=str)}".encode())
+    kinds, digest = bool | int | float | str | tuple | list, hashlib.sha256()
+    for name, part in model.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, kinds) and k != "path"}
+        digest.update(f"{name} {type(part).__name__} {sorted(plain.items(), key=str)}".encode())
     for name, weights in model.state_dict().items():
         digest.update(name.encode())
         digest.update(weights.cpu().numpy().tobytes())

@@ -17,7 +17,7 @@ Models = Mapping[str, InverseModel | Oracle]
 
 #: Depths of the point sources shown, as shares of the cortex that lies nearer to the scalp.
 DEPTHS = {"superficial": 0.1, "middle": 0.5, "deep": 0.9}
-#: Power of a point source's whitened topography over the noise, dB.
+#: Power of a point source's potential over the noise, dB.
 POINT_SNR_DB = 20.0
 
 
@@ -61,7 +61,8 @@ def point_spreads(models: Models, scenario: Scenario, cohort: Cohort) -> list[Wo
     stream = scenario.recordings(cohort, list(inverse.values()))
     batch = stream.at_snr(POINT_SNR_DB).batch(0).example(0)
     head = batch.head
-    depth = np.where(cohort.template.is_cortex, cohort.template.depth, np.nan)
+    true = {h.name: h for h in scenario.true_heads(cohort)}[batch.scene.head_name]
+    depth = np.where(true.is_cortex, true.depth, np.nan)
     found = []
     for name, share in DEPTHS.items():
         source = int(np.nanargmin(np.abs(depth - np.nanquantile(depth, share))))

@@ -59,9 +59,9 @@ def batches_to_test(
         models: Whose head inputs to prepare.
 
     """
-    heads = cohort.of("test")
+    heads = scenario.true_heads(cohort)
     for number, (head, left) in enumerate(_shares(heads, scenario.n_examples)):
-        own = replace(scenario, n_examples=max(left, 2), seed=scenario.seed + number)
+        own = replace(scenario, n_examples=max(left, 2), seed=scenario.seed + number, heads=())
         for batch in own.batches(replace(cohort, test=(head,)), snr_db, models):
             yield batch, min(len(batch.eeg), left)
             left -= min(len(batch.eeg), left)
@@ -139,10 +139,10 @@ def _look(
         estimate = model.eval()(batch.eeg, batch.inputs)
     n_orient = batch.head.space.n_orient
     maps = magnitude(estimate.mean, n_orient)[:keep].double().numpy()
-    if not np.isfinite(maps).all():
+    if not np.isfinite(maps).all() or not _finite(estimate.std):
         raise FloatingPointError(
-            f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments. Its training "
-            "diverged or its file is damaged."
+            f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments or "
+            "deviations. Its training diverged or its file is damaged."
         )
     scores = place_scores(maps, kernel)
     peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
@@ -175,3 +175,7 @@ def _joined(parts: Sequence[Seen]) -> Seen:
     return Seen(
         [c for part in parts for c in part.claims], *arrays, [a for p in parts for a in p.areas]
     )
+
+
+def _finite(std: torch.Tensor | None) -> bool:
+    return std is None or bool(torch.isfinite(std).all())

@@ -68,16 +68,17 @@ def write_report(
         caption=f"Scenario {cell.scenario.name}, {cell.snr_db:g} dB; bins of as many examples "
         "each, bands: 95 % interval.",
     )
+    latencies = html_table(latency_layout(benchmark.latencies))
     report.add_html(
-        "<p>Median over the examples, each inverted on its own on one thread, in the run that "
-        f"scored them.</p>{html_table(latency_layout(benchmark.latencies))}",
+        "<p>Median over the examples of the first test set, each inverted on its own on one "
+        f"thread, in the run that scored them.</p>{latencies}",
         title="Time of one recording",
     )
     if mesh is not None:
         for section, examples in (("Examples", gallery), ("Point spread", spreads)):
             for worked in examples:
                 report.add_figure(
-                    example_figure(worked, mesh), title=worked.title.capitalize(),
+                    example_figure(worked, mesh), title=worked.title[:1].upper() + worked.title[1:],
                     caption=OWN_RANGE, section=section,
                 )  # fmt: skip
     with atomic(path) as partial:

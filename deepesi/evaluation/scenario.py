@@ -15,7 +15,7 @@ from deepesi.physics.template import Template, load_template
 
 @dataclass(frozen=True)
 class Scenario:
-    """A test set: what is drawn, from a seed of its own.
+    """A test set: what is drawn.
 
     The draws come from the split ``"test"``, which no training or validation stream uses, so the
     lead fields, electrode displacements, sources and noise are others than any seen in training.
@@ -123,7 +123,7 @@ class Scenario:
     def batches(
         self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel | Oracle]
     ) -> Iterator[Batch]:
-        """The test batches at one SNR on the test heads."""
+        """The test batches at one SNR; of the last only the first `sizes` examples count."""
         recordings = self.recordings(cohort, models).at_snr(snr_db)
         for step in range(len(self.sizes)):
             yield recordings.batch(step)

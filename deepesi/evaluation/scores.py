@@ -16,6 +16,7 @@ from deepesi.metrics import classes
 from deepesi.metrics.classes import Geometry, SourceMetric, examples
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
+from deepesi.physics.head import HeadModel
 
 #: Every metric of a benchmark, the first four in its tables.
 METRICS: dict[str, type[SourceMetric]] = {
@@ -93,7 +94,8 @@ def read_scores(path: Path, methods: Sequence[str]) -> list[Score]:
     if not path.is_file():
         return []
     whole = path.read_text().rpartition("\n")[0].splitlines()
-    rows = [row for row in csv.reader(whole[1:]) if len(row) == len(COLUMNS)]
+    header, *lines = csv.reader(whole) if whole else [[]]
+    rows = [row for row in lines if len(row) == len(COLUMNS)] if header == list(COLUMNS) else []
     found = [
         Score(int(r[0]), r[1], float(r[2]), float(r[3]), tuple(map(float, r[4:]))) for r in rows
     ]
@@ -125,7 +127,7 @@ class Scorer:
         self.folder = folder
         self._stream: tuple[int, SimulatedRecordings] | None = None
         self._batch: tuple[tuple[int, float, int], Batch] | None = None
-        self._geometry: tuple[bytes, Geometry] | None = None
+        self._geometry: tuple[HeadModel, Geometry] | None = None
 
     def score(self, unit: Unit) -> int:
         """Score what is not scored yet; gives the number of examples of the unit."""
@@ -163,10 +165,9 @@ class Scorer:
             yield Score(number, name, depth_mm, latency_ms, values)
 
     def _place(self, example: Batch) -> tuple[Geometry, float]:
-        """Geometry of the head, and how deep the first source lies, mm."""
-        places = example.head.source_pos.tobytes()
-        if self._geometry is None or self._geometry[0] != places:
-            self._geometry = places, Geometry(example.head)
+        """Geometry of the head under its set-up, and how deep the first source lies, mm."""
+        if self._geometry is None or self._geometry[0] is not example.head:
+            self._geometry = example.head, Geometry(example.head)
         heads = {h.name: h for h in (*self.cohort.of("test"), self.cohort.template)}
         for scenario in self.scenarios:
             heads |= {h.name: h for h in scenario.true_heads(self.cohort)}

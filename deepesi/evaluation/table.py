@@ -105,7 +105,7 @@ def _layout(
 ) -> Layout:
     shown = [row for row in rows if row.metric in TITLES]
     axes = list(dict.fromkeys(row.axis for row in shown)) or ["SNR (dB)"]
-    swept = len({row.snr_db for row in shown}) > 1 and axes != ["SNR (dB)"]
+    swept = axes != ["SNR (dB)"]
     header = [axes[0], *(["SNR (dB)"] if swept else []), "method", *TITLES.values()]
     lines = []
     for (level, snr_db), here in _test_sets(shown):

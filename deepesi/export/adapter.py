@@ -27,7 +27,7 @@ class OnnxModel(InverseModel):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = str(path)
-        self.opened = open_model(Path(path))
+        self.opened = open_model(Path(path), n_threads=1)  # sums come out alike on every machine
         # Stands for the weights, which are in the file.
         digest = hashlib.sha256(Path(path).read_bytes()).digest()
         self.register_buffer("digest", torch.from_numpy(np.frombuffer(digest, np.uint8).copy()))

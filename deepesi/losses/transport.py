@@ -110,7 +110,8 @@ class PeakDistance(LossTerm):
             (weight * nearest[:, None]).sum(2) / weight.sum(2).clamp_min(1e-30)
             for weight in (share, mine.to(share.dtype))
         )
-        relative = (distance / RESOLVED).log1p() / (uniform / RESOLVED).log1p()
+        # A peak without any other source in its cell is met by whatever lies there.
+        relative = (distance / RESOLVED).log1p() / (uniform / RESOLVED).log1p().clamp_min(1e-9)
         return torch.where(present, relative, 0.0).sum(1) / present.sum(1)
 
 

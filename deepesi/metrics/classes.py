@@ -62,11 +62,11 @@ def examples(estimate: Estimate, batch: Batch) -> Iterator[Example]:
         magnitude(estimate.mean.detach(), n_orient), magnitude(batch.sources, n_orient),
         batch.scene.peaks, estimate.mean.detach(), batch.sources, batch.eeg,
     )  # fmt: skip
-    found, true, peaks, *moments = (a.cpu().numpy() for a in arrays)
-    found, true, *moments = (a.astype(np.float64) for a in (found, true, *moments))
+    found, true, peaks, *signals = (a.cpu().numpy() for a in arrays)
+    found, true, *signals = (a.astype(np.float64) for a in (found, true, *signals))
     for number, places in enumerate(peaks):
         yield Example(
-            found[number], true[number], places[places >= 0], *(m[number] for m in moments)
+            found[number], true[number], places[places >= 0], *(s[number] for s in signals)
         )
 
 
@@ -89,10 +89,10 @@ class SourceMetric(torchmetrics.Metric, ABC):
 
     def update(self, estimate: Estimate, batch: Batch) -> None:
         """Add the examples of a batch."""
-        places = batch.head.source_pos.tobytes()  # heads of one space differ in their places
-        if places not in self._geometry:
-            self._geometry[places] = Geometry(batch.head)
-        values = [self.value(e, self._geometry[places]) for e in examples(estimate, batch)]
+        key = batch.head.leadfield.tobytes()  # of a head and a set-up
+        if key not in self._geometry:
+            self._geometry = {key: Geometry(batch.head)}
+        values = [self.value(e, self._geometry[key]) for e in examples(estimate, batch)]
         self.total += sum(values)
         self.count += len(values)
 
@@ -300,9 +300,9 @@ class TopographicRDM(SourceMetric):
 
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
-        """See `deepesi.metrics.moments.rdm`; 1, as of unrelated ones, for an estimate of zero."""
+        """See `deepesi.metrics.moments.rdm`; √2, as of orthogonal ones, for an estimate of zero."""
         explained, observed = _topographies(example, geometry)
-        return moments.rdm(explained, observed) if explained.any() else 1.0
+        return moments.rdm(explained, observed) if explained.any() else 2**0.5
 
 
 class TopographicLnMagnitude(SourceMetric):
@@ -315,9 +315,10 @@ class TopographicLnMagnitude(SourceMetric):
 
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
-        """See `deepesi.metrics.moments.ln_magnitude`; NaN for an estimate of zero."""
+        """See `deepesi.metrics.moments.ln_magnitude`; at least that of a millionth."""
         explained, observed = _topographies(example, geometry)
-        return moments.ln_magnitude(explained, observed) if explained.any() else float("nan")
+        least = moments.ln_magnitude(1e-6 * observed, observed)
+        return max(moments.ln_magnitude(explained, observed), least) if explained.any() else least
 
 
 def _topographies(example: Example, geometry: Geometry) -> tuple[Array, Array]:

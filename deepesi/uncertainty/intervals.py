@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from deepesi.physics.files import atomic
+
 Array = NDArray[np.float64]
 
 
@@ -90,7 +92,9 @@ class Intervals:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(json.dumps({k: v.tolist() for k, v in vars(self).items()}, indent=1) + "\n")
+        with atomic(path) as partial:
+            values = {k: v.tolist() for k, v in vars(self).items()}
+            partial.write_text(json.dumps(values, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Intervals":

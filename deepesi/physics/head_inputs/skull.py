@@ -126,6 +126,10 @@ class SkullNorms(Radii, SkullRatios, HeadInput):
     With free orientation the root of the mean square over an orthonormal set.
     """
 
+    def __post_init__(self) -> None:
+        Radii.__post_init__(self)
+        SkullRatios.__post_init__(self)
+
     @property
     def axes(self) -> Axes:
         """``(M, K, S)``."""
