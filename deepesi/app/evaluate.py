@@ -213,6 +213,14 @@ def run(config: DictConfig, run_dir: Path) -> None:
     )
 
 
+def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration with all the scenarios that were named, and what was typed."""
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    del config.scenario
+    config.scenarios, config.command = chosen_scenarios(overrides), this_command()
+    return config
+
+
 def this_command() -> str:
     """What was typed."""
     return shlex.join(["python", *sys.argv])
@@ -249,11 +257,7 @@ def main(config: DictConfig) -> None:
         processes, config = config.processes, begun(run_dir)
         config.processes = processes  # may differ from before, the results do not
     else:
-        config = OmegaConf.merge(config, {})
-        OmegaConf.set_struct(config, False)
-        config.scenarios = chosen_scenarios(list(active.overrides.task))
-        config.command = this_command()
-        del config.scenario
+        config = expanded(config, list(active.overrides.task))
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)
     run(config, run_dir)

@@ -278,13 +278,11 @@ def save(toy, tmp_path):
 def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tmp_path, simulate):
     paths = [save(seed) for seed in (1, 2)]
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        config = hydra.compose(
-            "evaluate",
-            [
-                f"head.name={toy_path}", "baselines=[]", f"ensemble=[{paths[0]},{paths[1]}]",
-                *(setting for setting in TOY if setting.startswith("scenario")),
-            ],
-        )  # fmt: skip
+        overrides = [
+            f"head.name={toy_path}", "baselines=[]", f"ensemble=[{paths[0]},{paths[1]}]",
+            *(setting for setting in TOY if setting.startswith("scenario")),
+        ]  # fmt: skip
+        config = evaluate.expanded(hydra.compose("evaluate", overrides), overrides)
     evaluate.run(config, tmp_path)
     assert "DeepEnsemble" in (tmp_path / "benchmark.csv").read_text()
     joined, _ = load_ensemble(paths, toy.space)
