@@ -39,6 +39,10 @@ Array = NDArray[np.float64]
 REFERENCE = "eLORETA"
 
 
+#: Where an exported file lies and its session: its weights are told by its content.
+OF_A_FILE = ("path", "opened")
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of ``benchmark.csv``: a mean with its 95 % bootstrap interval, and the median.
@@ -239,7 +243,8 @@ def _identity(model: InverseModel | Oracle) -> str:
     model.eval()
     kinds, digest = bool | int | float | str | tuple | list, hashlib.sha256()
     for name, part in model.named_modules():
-        plain = {k: v for k, v in vars(part).items() if isinstance(v, kinds) and k != "path"}
+        settings = {k: v for k, v in vars(part).items() if k not in OF_A_FILE}
+        plain = {k: v for k, v in settings.items() if isinstance(v, kinds)}
         digest.update(f"{name} {type(part).__name__} {sorted(plain.items(), key=str)}".encode())
     for name, weights in model.state_dict().items():
         digest.update(name.encode())
