@@ -1,7 +1,11 @@
 """Shared heads and recordings; shape checking switched on for every module above the ground."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
+
+# Tests run in several processes; threads that wait for cores that are taken make no progress.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
