@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from deepesi.evaluation.calibration import ALL, CalibrationRow
 from deepesi.evaluation.figures import COLOURS
+from deepesi.evaluation.table import Layout, facts_table, html_table
 from deepesi.metrics.calibration import GROUPS
 from deepesi.physics.files import atomic
 
@@ -85,11 +86,7 @@ def _points(
 
 def deviation_table(rows: Sequence[CalibrationRow]) -> str:
     """Mean absolute (signed) deviation of coverage and width of the 90 % interval, all SNRs."""
-    head = "".join(
-        f"<th>{title}</th>"
-        for title in ("method", "recalibration", *(f"{g}" for g in GROUPS), "width, active")
-    )
-    lines = []
+    header, lines = ["method", "recalibration", *GROUPS, "width, active"], []
     for method in dict.fromkeys(row.method for row in rows):
         for name, title in TITLES.items():
             own = _pick(rows, method=method, snr_db=ALL, recalibration=name)
@@ -103,16 +100,14 @@ def deviation_table(rows: Sequence[CalibrationRow]) -> str:
                     f"{off.value:.3f} [{off.ci_low:.3f}, {off.ci_high:.3f}] ({sign.value:+.3f})"
                 )
             cells.append(f"{value['active', 'width'].value:.2f}")
-            lines.append("".join(f"<td>{cell}</td>" for cell in cells))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return _table(head, body)
+            lines.append([(cell, False) for cell in cells])
+    return html_table(Layout(header, lines))
 
 
 def region_table(rows: Sequence[CalibrationRow]) -> str:
     """Coverage and mean area of the region sets by SNR."""
     regions = _pick(rows, group="region")
-    head = "".join(f"<th>{t}</th>" for t in ("method", "SNR (dB)", "coverage", "mean area (cm²)"))
-    lines = []
+    header, lines = ["method", "SNR (dB)", "coverage", "mean area (cm²)"], []
     for coverage in _pick(regions, metric="coverage"):
         (area,) = _pick(regions, method=coverage.method, snr_db=coverage.snr_db, metric="area_cm2")
         cells = (
@@ -120,14 +115,8 @@ def region_table(rows: Sequence[CalibrationRow]) -> str:
             f"{coverage.value:.3f} [{coverage.ci_low:.3f}, {coverage.ci_high:.3f}]",
             f"{area.value:.1f} [{area.ci_low:.1f}, {area.ci_high:.1f}]",
         )  # fmt: skip
-        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
-    return _table(head, "".join(f"<tr>{line}</tr>" for line in lines))
-
-
-def _table(head: str, body: str) -> str:
-    return (
-        f"<table class='table table-sm'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+        lines.append([(cell, False) for cell in cells])
+    return html_table(Layout(header, lines))
 
 
 def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path: Path) -> None:
@@ -142,8 +131,7 @@ def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path:
     import mne
 
     report = mne.Report(title="deepesi calibration", image_format="png", verbose="error")
-    lines = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in facts.items())
-    report.add_html(f"<table class='table table-sm'>{lines}</table>", title="What was measured")
+    report.add_html(facts_table(facts), title="What was measured")
     report.add_html(
         "<p>Share of recordings whose set holds the truth, and how large the sets are.</p>"
         + region_table(rows),

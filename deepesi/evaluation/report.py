@@ -1,6 +1,5 @@
 """``report.html``: tables, curves along every axis, depth, maps, latency; self-contained."""
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from deepesi.evaluation.table import (
     RULE_OF_DIFFERENCES,
     by_scenario,
     differences,
+    facts_table,
     html_table,
     latency_layout,
     layout,
@@ -46,11 +46,7 @@ def write_report(
     import mne
 
     report = mne.Report(title="deepesi benchmark", image_format="png", verbose="error")
-    lines = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
-        for name, text in facts.items()
-    )
-    report.add_html(f"<table class='table table-sm'>{lines}</table>", title="What was measured")
+    report.add_html(facts_table(facts), title="What was measured")
     for name, rows in by_scenario(benchmark.rows).items():
         report.add_figure(
             axis_curves(rows), title=f"Curves: {name}", caption="Bands: 95 % interval.",

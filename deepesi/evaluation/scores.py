@@ -125,6 +125,8 @@ class Scorer:
     ) -> None:
         self.models, self.scenarios, self.cohort = models, scenarios, cohort
         self.folder = folder
+        heads = [cohort.template, *(h for s in scenarios for h in s.true_heads(cohort))]
+        self._depth = {head.name: head.depth for head in heads}
         self._stream: tuple[int, SimulatedRecordings] | None = None
         self._batch: tuple[tuple[int, float, int], Batch] | None = None
         self._geometry: tuple[HeadModel, Geometry] | None = None
@@ -168,10 +170,7 @@ class Scorer:
         """Geometry of the head under its set-up, and how deep the first source lies, mm."""
         if self._geometry is None or self._geometry[0] is not example.head:
             self._geometry = example.head, Geometry(example.head)
-        heads = {h.name: h for h in (*self.cohort.of("test"), self.cohort.template)}
-        for scenario in self.scenarios:
-            heads |= {h.name: h for h in scenario.true_heads(self.cohort)}
-        depth = heads[example.scene.head_name].depth[int(example.scene.peaks[0, 0])]
+        depth = self._depth[example.scene.head_name][int(example.scene.peaks[0, 0])]
         return self._geometry[1], 1e3 * float(depth)
 
 

@@ -1,6 +1,7 @@
 """The benchmark as tables for the terminal, for Markdown and for the report."""
 
-from collections.abc import Callable, Iterator, Sequence
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.box import SIMPLE
@@ -165,6 +166,15 @@ def html_table(table: Layout) -> str:
     )
     kind = "table table-sm text-nowrap"
     return f"<table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def facts_table(facts: Mapping[str, str]) -> str:
+    """Name and text of what a report states at its top."""
+    lines = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+        for name, text in facts.items()
+    )
+    return f"<table class='table table-sm'>{lines}</table>"
 
 
 def write_markdown(rows: Sequence[Row], latencies: dict[str, float], command: str) -> str:
