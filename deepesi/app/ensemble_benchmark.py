@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import hydra
 import torch
@@ -22,11 +23,11 @@ from deepesi.physics.template import load_template
 from deepesi.uncertainty.ensemble import StackedEnsemble, clip_gradients, member_estimates
 
 
-def training_step(model: InverseModel, loss: WeightedSum, batch: Batch) -> Callable[[], None]:
-    """A step that `InverseTraining` would take."""
+def training_step(model: InverseModel, loss: WeightedSum) -> Callable[[Batch], None]:
+    """What `InverseTraining` does with a batch."""
     optimizer = AdamW(model.parameters(), lr=1e-4)
 
-    def step() -> None:
+    def step(batch: Batch) -> None:
         optimizer.zero_grad()
         estimates = member_estimates(model, batch.eeg, batch.inputs)
         torch.stack([loss(estimate, batch)[0] for estimate in estimates]).sum().backward()
@@ -54,15 +55,16 @@ def in_turns(
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats + 1):
         for name, call in work.items():
-            _wait(device)
+            wait(device)
             start = clock()
             call()
-            _wait(device)
+            wait(device)
             times[name].append(1e3 * (clock() - start))
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was handed over, so that a clock tells its time."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -101,7 +103,9 @@ def measure(
         f"{n_members} one after the other": apart.to(device),
         f"{n_members} stacked": stacked.to(device),
     }
-    steps = {name: training_step(model, loss, batch) for name, model in models.items()}
+    steps = {
+        name: partial(training_step(model, loss), batch) for name, model in models.items()
+    }
     found = {"training step": in_turns(steps, repeats, device)}
     estimates = {name: inference(model.eval(), batch) for name, model in models.items()}
     return found | {"inference": in_turns(estimates, repeats, device)}

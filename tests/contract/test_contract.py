@@ -210,6 +210,18 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
     assert np.abs(silence[0]).max() < 1e-9  # A m
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_gpu_finds_what_the_cpu_does(name, simulate):
+    model = RECIPES[name]().eval()
+    batch = simulate(model.head_inputs, n_times=3).batch(0)
+    there = batch.to("cuda")
+    first = model(batch.eeg, batch.inputs).mean.detach()
+    second = model.to("cuda")(there.eeg, there.inputs).mean.detach()
+    assert second.device.type == "cuda"
+    assert torch.allclose(first, second.cpu(), rtol=1e-3, atol=1e-3 * first.abs().max().item())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_unbound_models_follow_the_source_space(method, toy, template, tmp_path):
     path = tmp_path / "model.onnx"
