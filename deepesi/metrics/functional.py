@@ -15,7 +15,6 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
 
@@ -138,8 +137,9 @@ def _auc(estimate: Array, positive: NDArray[np.bool_], negative: NDArray[np.bool
     n_positive, n_negative = int(positive.sum()), int(negative.sum())
     if not n_positive or not n_negative:
         return 0.5
-    ranks = rankdata(np.r_[estimate[positive], estimate[negative]])[:n_positive].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    others = np.sort(estimate[negative])
+    below, up_to = (np.searchsorted(others, estimate[positive], side) for side in ("left", "right"))
+    return float((below + up_to).sum() / (2 * n_positive * n_negative))
 
 
 #: Inactive sources at most so far from an active one are close, mm.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.electrode_trust import ElectrodeTrust
 from deepesi.models.signed_attention import SignedAttention
 from deepesi.models.sizes import check_sizes
 from deepesi.operators import over_first, spread_patches
@@ -174,10 +175,11 @@ class ElectrodeGNN(InverseModel):
     field of the patches around them as weights, which is the matched filter, and to the states
     with learned weights, `CrossAttention`. From both `Evidence` says how probable every patch is.
     The expected patch is taken off the recording before the next place is sought, and after all
-    places have been, each is sought again given the others.
+    places have been, each is sought again given the others. Electrodes where an error of the head
+    would tell most are trusted less, as `ElectrodeTrust` has learned.
 
     The estimate is the mean over patches: it changes sign with the EEG, follows any montage and
-    source space, and takes a window as a whole. With the default sizes 3,284 weights, with
+    source space, and takes a window as a whole. With the default sizes 3,286 weights, with
     `heteroscedastic` 34 more.
 
     Args:
@@ -238,12 +240,14 @@ class ElectrodeGNN(InverseModel):
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.unit, self.electrodes = Whitener(), SourceUnit(), SensorPositions()
         self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
+        self.trust = ElectrodeTrust(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
             self.whitener, self.unit, self.electrodes, self.graph, self.edge_features,
             self.positions, self.normals, self.topographies, self.moments, self.pairs, self.shares,
+            *self.trust.head_inputs,
         )  # fmt: skip
         self.n_places, self.n_rounds = n_places, n_rounds
         every, n_token = n_signals + n_places, 6 + n_radii
@@ -263,6 +267,10 @@ class ElectrodeGNN(InverseModel):
         """Seek place after place, a few rounds; add up what they are expected to be."""
         head = self._head(inputs)
         white = (inputs[self.whitener.key] @ eeg).transpose(0, 1)
+        trust = self.trust(white.mT, inputs)
+        power = head.rows.square().unflatten(0, (-1, head.moments.shape[2])).mean(1)
+        power = (power @ trust.square()).unflatten(0, head.moments.shape[:2])
+        white = trust[..., None] * white
         n_radii, n_sources, n_orient = head.moments.shape[:3]
         unknown = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
         places = [_Place(torch.zeros_like(white), unknown[:, :, 0, :, 0], unknown)] * self.n_places
@@ -270,7 +278,9 @@ class ElectrodeGNN(InverseModel):
             read, corrections = self._listen(white, places, head)
             for number in range(self.n_places):
                 correction = corrections[..., number]
-                places[number], hidden = self._seek(number, places, white + correction, head, read)
+                places[number], hidden = self._seek(
+                    number, places, white + correction, head, read, trust, power
+                )
         return self._expect(places, hidden, white, head, inputs)
 
     def _head(self, inputs: dict[str, Tensor]) -> _Head:
@@ -321,16 +331,31 @@ class ElectrodeGNN(InverseModel):
         heard: Float[Tensor, "C B T"],
         head: _Head,
         read: Float[Tensor, "H S B"],
+        trust: Float[Tensor, "C B"],
+        power: Float[Tensor, "K S B"],
     ) -> tuple[_Place, Float[Tensor, "H S B"]]:
-        """Find one place in what the others leave of the recording."""
+        """Find one place in what the others leave of the recording.
+
+        Args:
+            number: Of the place.
+            places: All of them.
+            heard: The recording, weighted by `trust`, with the correction for this place.
+            head: Geometry.
+            read: By the tokens from the electrodes.
+            trust: Weights of the electrodes.
+            power: What the weights leave of the squared norm of the topographies.
+
+        """
         others = places[:number] + places[number + 1 :]
         left = heard - sum((place.fit for place in others), torch.zeros_like(heard))
         taken = sum((p.weights for p in others), torch.zeros_like(places[number].weights))
         n_radii, _, n_orient = head.moments.shape[:3]
-        matched = (head.rows @ left.flatten(1)).unflatten(0, (n_radii, -1, n_orient))
-        matched = matched.unflatten(3, left.shape[1:])
+        matched = head.rows @ (trust[..., None] * left).flatten(1)
+        matched = matched.unflatten(0, (n_radii, -1, n_orient)).unflatten(3, left.shape[1:])
+        energy = matched.square().sum(2).mean(3) / power
+        matched = matched / power[:, :, None, :, None]
         weights, hidden = self.evidence(
-            matched.square().sum(2).mean(3),
+            energy,
             torch.stack([places[number].weights, taken]),
             torch.stack([heard.square().mean(2).sum(0), left.square().mean(2).sum(0)]),
             left.shape[0],
@@ -339,7 +364,7 @@ class ElectrodeGNN(InverseModel):
             read,
         )
         expected = (weights[:, :, None, :, None] * matched).flatten(0, 2).flatten(1)
-        fit = (head.rows.T @ expected).unflatten(1, left.shape[1:])
+        fit = trust[..., None] * (head.rows.T @ expected).unflatten(1, left.shape[1:])
         return _Place(fit, weights, matched), hidden
 
     def _expect(

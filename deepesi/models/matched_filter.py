@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.electrode_trust import ElectrodeTrust
 from deepesi.models.sizes import check_sizes
 from deepesi.models.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.operators import (
@@ -23,7 +24,7 @@ from deepesi.physics.head_inputs import (
     PatchShares,
     PatchTopographies,
     SkullFilters,
-    SkullNorms,
+    SkullPowers,
     SourceUnit,
     Whitener,
 )
@@ -40,7 +41,8 @@ class UnrolledMatchedFilter(InverseModel):
 
     The dictionary ``Q`` holds unit whitened topographies of patches of ``K`` radii around every
     source; ``gamma`` is the prior variance of each patch, a sum over a few components, each meant
-    for one source. In every sweep each component in turn is estimated anew:
+    for one source. Electrodes where an error of the head would tell most are trusted less, as
+    `ElectrodeTrust` has learned. In every sweep each component in turn is estimated anew:
 
     0. at the start of a sweep, how well a patch explains what the first component has to explain,
        under skulls of ``M`` conductivities, gives every skull a weight; their mean is what the
@@ -59,7 +61,7 @@ class UnrolledMatchedFilter(InverseModel):
     and ``gamma`` knows energies only: the estimate turns its sign with the recording, and a window
     of any length is inverted as one. No weight belongs to a channel, a source or an orientation,
     so montage, head and source space are free. Untrained it is alternating projection
-    that takes all skulls to be equally likely.
+    that takes all skulls to be equally likely and the electrodes to lie where they should.
 
     Args:
         n_components: Sources it can tell apart.
@@ -84,7 +86,7 @@ class UnrolledMatchedFilter(InverseModel):
     EEG Adler et al. 2024, doi:10.1016/j.bspc.2023.105796), explaining away by prior variances as
     in sparse Bayesian learning (Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059),
     unrolling (Gregor & LeCun 2010), message passing (Gilmer et al. 2017, arXiv:1704.01212).
-    Default size: 20,449 weights.
+    Default size: 20,451 weights.
 
     """
 
@@ -117,10 +119,11 @@ class UnrolledMatchedFilter(InverseModel):
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
-        self.skull_norms = SkullNorms(widest_skull, n_skulls, *radii)
+        self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
+        self.trust = ElectrodeTrust()
         self.head_inputs = (
             self.whitener, self.unit, self.edges, self.topographies, self.moments, self.pairs,
-            self.shares, self.skull_filters, self.skull_norms,
+            self.shares, self.skull_filters, self.skull_powers, *self.trust.head_inputs,
         )  # fmt: skip
         self.n_radii, self.n_components = n_radii, n_components
         self.hidden = hidden
@@ -142,11 +145,13 @@ class UnrolledMatchedFilter(InverseModel):
         # Strong recordings lose digits in the residual, so only training computes it in single
         # precision. Sources before examples: what neighbours say is then copied in long rows.
         digits = eeg.dtype if self.training else torch.float64
-        recording = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0).to(digits)
+        white = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0).to(digits)
+        trust = self.trust(white, inputs).to(digits)
+        recording = trust[:, None] * white
         topographies = inputs[self.topographies.key].to(digits)
         filters = inputs[self.skull_filters.key].to(digits)
-        norms = inputs[self.skull_norms.key].to(digits)
-        nominal = dictionary = PatchDictionary(topographies, n_orient)
+        norms = (inputs[self.skull_powers.key].to(digits) @ trust.square()).sqrt()
+        nominal = PatchDictionary(topographies, n_orient)
         visible = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * (eeg.shape[1] - 1)
         total = recording.square().sum((0, 1))
@@ -161,10 +166,10 @@ class UnrolledMatchedFilter(InverseModel):
                 residual = dictionary.residual(recording, others, *self.explained)
             if turn == 0:
                 weights = self.skulls[number // self.n_components](
-                    residual, total, nominal, filters, norms
+                    residual, total, nominal, filters, norms, trust
                 )
-                seen = torch.einsum("mb,mks->ksb", weights, norms)
-                through = torch.einsum("mb,mce->bce", weights, filters)
+                seen = torch.einsum("mb,mksb->ksb", weights, norms)
+                through = torch.einsum("mb,mce,cb->bce", weights, filters, trust)
                 dictionary = PatchDictionary(topographies, n_orient, (through, seen))
             energy = dictionary.energy(residual)
             components[turn], hidden = step(

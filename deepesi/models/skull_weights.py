@@ -28,16 +28,28 @@ class SkullWeights(nn.Module):
         total: Float[Tensor, " B"],
         nominal: PatchDictionary,
         filters: Float[Tensor, "M C C"],
-        norms: Float[Tensor, "M K S"],
+        norms: Float[Tensor, "M K S B"],
+        trust: Float[Tensor, "C B"],
     ) -> Float[Tensor, "M B"]:
-        """Weights that sum to 1."""
+        """Weights that sum to 1.
+
+        Args:
+            residual: What one patch is to explain, weighted by `trust`.
+            total: Energy of the whole recording, weighted so.
+            nominal: Topographies under the nominal skull, unweighted.
+            filters: What they are seen through under each skull.
+            norms: Their norms then, weighted by `trust`.
+            trust: Weights of the electrodes, see `ElectrodeTrust`.
+
+        """
         n_free = residual.shape[1] * (residual.shape[0] - 1)
         # Skulls are weighed by what is there; the residual is made by the sweep before.
         residual = residual.detach()
+        trusted = trust[:, None] * residual
         strongest = torch.stack([
             (
-                nominal.energy(torch.einsum("ce,ctb->etb", through, residual))
-                / norm.square()[..., None]
+                nominal.energy(torch.einsum("ce,ctb->etb", through, trusted))
+                / norm.square()
             ).amax((0, 1))
             for through, norm in zip(filters.unbind(), norms.unbind(), strict=True)
         ])  # fmt: skip

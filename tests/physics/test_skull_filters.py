@@ -5,7 +5,7 @@ import pytest
 
 from deepesi.metrics.moments import rdm
 from deepesi.physics.family import Tissues
-from deepesi.physics.head_inputs import SkullFilters, SkullNorms, Whitener
+from deepesi.physics.head_inputs import SkullFilters, SkullPowers, Whitener
 from deepesi.physics.head_inputs.patches import orthonormal_topographies
 from deepesi.physics.head_inputs.skull import SHELLS, SOFT, skull_filter
 from deepesi.physics.sphere import ShellModel, leadfield
@@ -57,18 +57,18 @@ def test_on_the_template_it_removes_most_of_the_mismatch(template, montage, skul
 def test_the_nominal_skull_changes_nothing(toy):
     head = toy.montage_head("biosemi32")
     assert np.allclose(skull_filter(head.sensor_pos, 1.0) @ head.leadfield, head.leadfield)
-    filters, norms = SkullFilters().compute(head), SkullNorms().compute(head)
+    filters, powers = SkullFilters().compute(head), SkullPowers().compute(head)
     white = Whitener().compute(head) @ head.leadfield
     assert np.allclose(filters[2] @ white, white)
-    assert np.allclose(norms[2], 1)
+    assert np.allclose(powers[2].sum(axis=2), 1)
 
 
-def test_norms_are_those_of_filtered_patches(toy):
+def test_powers_are_those_of_filtered_patches(toy):
     head = toy.montage_head("biosemi32")
     filters = SkullFilters(2.0, 3).compute(head)
-    norms = SkullNorms(2.0, 3, 0.03, 0.06, 2).compute(head)
+    powers = SkullPowers(2.0, 3, 0.03, 0.06, 2).compute(head)
     seen = orthonormal_topographies(head, 0.06) @ filters[0].T
-    assert np.allclose(norms[0, 1], np.linalg.norm(seen, axis=1))
+    assert np.allclose(powers[0, 1], seen**2)
 
 
 def test_four_electrodes_are_enough(toy):

@@ -120,10 +120,11 @@ class SkullFilters(SkullRatios, HeadInput):
 
 
 @dataclass(frozen=True)
-class SkullNorms(Radii, SkullRatios, HeadInput):
-    """Norm ``(M, K, S)``, no unit, of the filtered topographies of patches over the nominal norm.
+class SkullPowers(Radii, SkullRatios, HeadInput):
+    """Square ``(M, K, S, C)``, no unit, of the filtered unit topographies of patches.
 
-    With free orientation the root of the mean square over an orthonormal set.
+    By electrode, so that norms are known under any weights of the electrodes. With free orientation
+    the mean over an orthonormal set.
     """
 
     def __post_init__(self) -> None:
@@ -132,13 +133,13 @@ class SkullNorms(Radii, SkullRatios, HeadInput):
 
     @property
     def axes(self) -> Axes:
-        """``(M, K, S)``."""
-        return (self.n_ratios, self.n_radii, "sources")
+        """``(M, K, S, C)``."""
+        return (self.n_ratios, self.n_radii, "sources", "channels")
 
     def compute(self, head: HeadModel) -> Array:
         """See the class."""
         filters = SkullFilters(self.widest, self.n_ratios).compute(head)
         topographies = np.stack([orthonormal_topographies(head, r) for r in self.radii])
         seen = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)
-        power = (seen**2).sum(axis=3).reshape(*seen.shape[:2], -1, head.space.n_orient)
-        return np.asarray(np.sqrt(power.mean(axis=3)))
+        power = (seen**2).reshape(*seen.shape[:2], -1, head.space.n_orient, head.n_channels)
+        return np.asarray(power.mean(axis=3))
