@@ -85,17 +85,68 @@ def test_raw_recording_in_stretches_that_follow_each_other(eloreta, folder, toy_
     [
         ("x-epo.fif", "felt", r"holds no epochs 'felt'; choose one of \['heard', 'seen'\]"),
         ("x_raw.fif", "seen", "a raw recording, which has no conditions; leave it out"),
-        ("x-cov.fif", None, "holds no evoked responses, epochs or raw recording in the FIF format"),
-        ("x.edf", None, "holds no evoked responses, .*save them as .fif"),
+        ("x-cov.fif", None, "holds no evoked responses, epochs or raw recording. Known are"),
+        ("x.txt", None, "holds no evoked responses, .*save them as .fif"),
+        ("x.edf", None, "x.edf|EDF"),
+        ("x.set", None, "x.set|MATLAB|mat"),
+        ("x.vhdr", None, "x.vhdr|vhdr|header"),
         ("text_raw.fif", None, "text_raw.fif holds no evoked responses"),
     ],
 )
 def test_what_cannot_be_applied(eloreta, folder, toy_path, recording, condition, message):
-    for name in ("x.edf", "text_raw.fif"):
+    for name in ("x.txt", "x.edf", "x.set", "x.vhdr", "text_raw.fif"):
         Path(name).write_bytes(b"no recording" * 10)
     more = [] if condition is None else ["--condition", condition]
     with pytest.raises(SystemExit, match=message):
         apply(eloreta, recording, *more, head=toy_path)
+    assert not (folder / "out").exists()
+
+
+@pytest.fixture
+def with_eye_channel(folder) -> mne.io.RawArray:
+    """The raw recording and an EOG channel, written as ``x.edf`` and ``x.vhdr`` too."""
+    raw = mne.io.read_raw_fif("x_raw.fif", preload=True, verbose="error").crop(0, 3.996)
+    eyes = mne.create_info(["EOG"], 250.0, "eeg")
+    raw.add_channels(
+        [mne.io.RawArray(np.full((1, raw.n_times), 1e-6), eyes, verbose="error")],
+        force_update_info=True,
+    )
+    for name in ("x.edf", "x.vhdr"):
+        mne.export.export_raw(name, raw, verbose="error")
+    return raw
+
+
+@pytest.mark.parametrize("recording", ["x.edf", "x.vhdr"])
+def test_formats_of_other_makers(eloreta, with_eye_channel, toy_path, recording):
+    """They say what FIF says, up to the 16 bits they store, once told where the electrodes are."""
+    pytest.importorskip("edfio")
+    pytest.importorskip("pybv")
+    apply(eloreta, recording, "--montage", "biosemi32", "--exclude", "EOG", head=toy_path)
+    found = mne.read_source_estimate("out/stc-0000").data
+    with_eye_channel.drop_channels("EOG")
+    inverse = Inverse.load(eloreta, head=toy_path).for_recording(
+        with_eye_channel.info, make_covariance(with_eye_channel.info)
+    )
+    (expected,) = inverse.apply(with_eye_channel)
+    assert np.abs(found - expected.stc.data).max() < 2e-3 * np.abs(expected.stc.data).max()
+    main(["prepare", str(eloreta), recording, "--noise-cov", "x-cov.fif", "--head", str(toy_path),
+          "--montage", "biosemi32", "--exclude", "EOG", "--out", "p.npz"])  # fmt: skip
+    assert np.allclose(np.load("p.npz")["whitener"], inverse.whitener)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], r"33 of 33 EEG channels have no position.*--montage"),
+        (["--montage", "biosemi32"], r"\['EOG'\] are no electrodes of the montage 'biosemi32'"),
+        (["--montage", "biosemi33"], "MNE has no montage 'biosemi33'"),
+        (["--exclude", "ECG"], r"has no channels \['ECG'\] to leave out; it has \['Fp1', "),
+    ],
+)
+def test_channels_that_do_not_fit(eloreta, with_eye_channel, folder, toy_path, more, message):
+    pytest.importorskip("edfio")
+    with pytest.raises(SystemExit, match=message):
+        apply(eloreta, "x.edf", *more, head=toy_path)
     assert not (folder / "out").exists()
 
 

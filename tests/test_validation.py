@@ -21,7 +21,8 @@ from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.noise import whitener
 from deepesi.validation.case import Case
-from deepesi.validation.eeglab import head_montage, read_targets
+from deepesi.physics.montage import head_montage
+from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.methods import Classical, find_methods
 from deepesi.validation.report import html_table, summary, verdict
@@ -347,7 +348,7 @@ def test_electrodes_of_eeglab_are_the_same_in_another_frame(eeglab_data):
 
 
 def test_unknown_electrode():
-    with pytest.raises(ValueError, match=r"\['X1'\] are no electrodes of the 10-05 system"):
+    with pytest.raises(ValueError, match=r"\['X1'\] are no electrodes of the montage"):
         head_montage(["Cz", "X1"])
 
 

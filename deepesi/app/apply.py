@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.app.reading import read_recording
+from deepesi.app.reading import read_recording, read_setup
 from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
 from deepesi.export.recordings import trials_averaged
 from deepesi.export.runtime import Inverse, PreparedInverse
@@ -55,6 +55,8 @@ def apply(
     prepared: Path | None,
     window: Sequence[float],
     out: Path,
+    montage: str | None = None,
+    exclude: Sequence[str] = (),
 ) -> Iterator[str]:
     """Localize a recording and say what was done.
 
@@ -68,7 +70,7 @@ def apply(
             cannot be EEG ends the run; the pieces before it are complete.
 
     """
-    data = read_recording(recording, condition)
+    data = read_recording(recording, condition, montage, exclude)
     if prepared is not None and (noise_cov, forward, head) != (None, None, None):
         raise ValueError(
             "--prepared holds noise and head already; leave --noise-cov, --forward, --head out."
@@ -143,13 +145,11 @@ def prepare(
     head: str | None,
     nave: int,
     out: Path,
+    montage: str | None = None,
+    exclude: Sequence[str] = (),
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
-    import mne
-
-    if not recording.is_file():
-        raise FileNotFoundError(f"there is no recording {recording}.")
-    info = mne.io.read_info(recording, verbose="error")
+    info = read_setup(recording, montage, exclude)
     inverse = _prepared(model, info, noise_cov, forward, head, nave)
     inverse.save(out)
     return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

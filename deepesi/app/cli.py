@@ -51,6 +51,8 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.prepared,
         arguments.window,
         arguments.out,
+        arguments.montage,
+        arguments.exclude,
     ):
         print(line)
 
@@ -67,6 +69,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
             arguments.head,
             arguments.nave,
             arguments.out,
+            arguments.montage,
+            arguments.exclude,
         )
     )
 
@@ -92,7 +96,15 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="exported .onnx file")
-    parser.add_argument("recording", type=Path, help="-ave.fif, -epo.fif or raw.fif")
+    parser.add_argument(
+        "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
+    )
+    parser.add_argument(
+        "--montage", help="standard electrode positions, standard_1005 say (default: its own)"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
+    )
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )

@@ -1,7 +1,10 @@
-"""What ``deepesi apply`` takes: evoked responses, epochs or a raw recording of a FIF file."""
+"""What ``deepesi apply`` takes: evoked responses, epochs or a raw recording."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from deepesi.physics.montage import head_montage
 
 if TYPE_CHECKING:
     import mne
@@ -9,42 +12,111 @@ if TYPE_CHECKING:
     from deepesi.export.recordings import Recording
 
 
-def read_recording(path: Path, condition: str | None) -> "Recording":
-    """One evoked response, the epochs or the raw recording that a FIF file holds.
+#: Formats of other makers that are read beside FIF.
+FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
+
+
+def read_recording(
+    path: Path,
+    condition: str | None = None,
+    montage: str | None = None,
+    exclude: Sequence[str] = (),
+) -> "Recording":
+    """One evoked response, the epochs or the raw recording that a file holds.
 
     Evoked responses and epochs that have a pre-stimulus part and no baseline get it subtracted.
 
     Args:
-        path: ``-ave.fif``, ``-epo.fif`` or ``raw.fif``.
+        path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
         condition: Name or number of an evoked response; name of an event of epochs.
+        montage: Standard positions for its EEG channels, in place of its own if it has some; see
+            `deepesi.physics.montage.standard_montage`.
+        exclude: Channels to leave out.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a recording, several conditions and none chosen, or no such condition.
+        ValueError: Not a recording, several conditions and none chosen, no such condition or
+            channel, or an EEG channel is no electrode of the montage.
+
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recording {path}.")
+    recording = _read(path, condition)
+    _check_excluded(path, recording.ch_names, exclude)
+    recording.drop_channels(list(exclude))
+    if montage is not None:
+        recording.set_montage(_positions(recording.info, montage), verbose="error")
+    return recording
+
+
+def read_setup(path: Path, montage: str | None = None, exclude: Sequence[str] = ()) -> "mne.Info":
+    """Channels, positions and bad channels of a recording; arguments as of `read_recording`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not a recording, no such channel, or an EEG channel is none of the montage.
 
     """
     import mne
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
+    ours = path.suffix.lower() in FORMATS
+    info = _read(path, None).info if ours else mne.io.read_info(path, verbose="error")
+    _check_excluded(path, info.ch_names, exclude)
+    info = mne.pick_info(info, [i for i, name in enumerate(info.ch_names) if name not in exclude])
+    if montage is not None:
+        info.set_montage(_positions(info, montage), verbose="error")
+    return info
+
+
+def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str]) -> None:
+    missing = [name for name in exclude if name not in ch_names]
+    if missing:
+        raise ValueError(f"{path} has no channels {missing} to leave out; it has {ch_names}.")
+
+
+def _positions(info: "mne.Info", montage: str) -> "mne.channels.DigMontage":
+    import mne
+
+    eeg = mne.pick_types(info, meg=False, eeg=True, exclude=())
+    return head_montage([info.ch_names[i] for i in eeg], montage)
+
+
+def _read(path: Path, condition: str | None) -> "Recording":
+    import mne
+
     kind = _kind(path)
     if kind == "evoked":
         return _baselined(_choose(mne.read_evokeds(path, proj=False, verbose="error"), condition))
     if kind == "epochs":
-        epochs = mne.read_epochs(path, proj=False, preload=False, verbose="error")
-        if condition is not None and condition not in epochs.event_id:
-            raise ValueError(
-                f"{path} holds no epochs {condition!r}; choose one of {sorted(epochs.event_id)}."
-            )
-        return _baselined(epochs if condition is None else epochs[condition])
-    if kind == "raw":
-        if condition is not None:
-            raise ValueError(f"{path} is a raw recording, which has no conditions; leave it out.")
-        return mne.io.read_raw_fif(path, preload=False, verbose="error")
-    raise ValueError(
-        f"{path} holds no evoked responses, epochs or raw recording in the FIF format. Read other "
-        "formats with MNE-Python and save them as .fif."
-    )
+        return _of_event(mne.read_epochs(path, proj=False, preload=False, verbose="error"),
+                         path, condition)  # fmt: skip
+    if kind is None and path.suffix.lower() not in FORMATS:
+        raise ValueError(
+            f"{path} holds no evoked responses, epochs or raw recording. Known are MNE's .fif and "
+            f"{', '.join(FORMATS)}; read other formats with MNE-Python and save them as .fif."
+        )
+    try:
+        raw = mne.io.read_raw(path, preload=False, verbose="error")
+    except TypeError:  # what MNE says of an EEGLAB file that is cut into trials
+        epochs = mne.read_epochs_eeglab(path, verbose="error")
+        return _of_event(epochs, path, condition)
+    except (RuntimeError, KeyError, IndexError, AssertionError, EOFError) as error:
+        raise ValueError(
+            f"{path} is damaged or no {path.suffix} recording: MNE-Python says {error!r}."
+        ) from error
+    if condition is not None:
+        raise ValueError(f"{path} is a raw recording, which has no conditions; leave it out.")
+    return raw
+
+
+def _of_event(epochs: "mne.BaseEpochs", path: Path, condition: str | None) -> "mne.BaseEpochs":
+    if condition is not None and condition not in epochs.event_id:
+        raise ValueError(
+            f"{path} holds no epochs {condition!r}; choose one of {sorted(epochs.event_id)}."
+        )
+    return _baselined(epochs if condition is None else epochs[condition])
 
 
 def _kind(path: Path) -> str | None:

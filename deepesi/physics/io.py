@@ -78,7 +78,8 @@ def electrode_positions(info: "mne.Info", ch_names: list[str]) -> Array:
         names = [n for n, a in zip(ch_names, absent, strict=True) if a]
         raise ValueError(
             f"recording: {len(names)} of {len(ch_names)} EEG channels have no position: {names}. "
-            "Set digitized positions or a template montage (set_montage), or mark them bad."
+            "Set digitized positions or a template montage (set_montage, --montage), or mark "
+            "them bad."
         )
     return positions
 

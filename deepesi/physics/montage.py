@@ -192,6 +192,35 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
     return list(positions), apply_trans(to_head, np.array(list(positions.values())))
 
 
+def head_montage(
+    ch_names: Sequence[str], name: str = "fsaverage_1005"
+) -> "mne.channels.DigMontage":
+    """Positions that a standard montage gives electrodes, whatever the case of their names.
+
+    In the MNE head frame, for ``set_montage`` of a recording.
+
+    Args:
+        ch_names: The electrodes.
+        name: See `standard_montage`.
+
+    Raises:
+        ValueError: MNE has no such montage, or an electrode is none of it.
+
+    """
+    import mne
+
+    names, positions = standard_montage(name)
+    rows = {known.lower(): row for row, known in enumerate(names)}
+    unknown = [c for c in ch_names if c.lower() not in rows]
+    if unknown:
+        raise ValueError(
+            f"head_montage: {unknown} are no electrodes of the montage {name!r}. Rename them, or "
+            "leave out what is no electrode on the scalp."
+        )
+    places = {c: positions[rows[c.lower()]] for c in ch_names}
+    return mne.channels.make_dig_montage(places, coord_frame="head")
+
+
 def electrode_info(ch_names: Sequence[str], positions: Array) -> "mne.Info":
     """Measurement info of EEG electrodes at ``(C, 3)``, m, MNE head frame."""
     import mne

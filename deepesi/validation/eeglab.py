@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepesi.physics.montage import standard_montage
+from deepesi.physics.montage import head_montage
 from deepesi.validation.case import Case, require_files
 from deepesi.validation.expectation import Expectation
 
@@ -52,24 +52,6 @@ def read_targets(data: Path) -> "mne.Epochs":
         raw, events, {"square": numbers["square"]}, *EPOCH, baseline=(None, 0), preload=True,
         reject={"eeg": REJECT}, verbose="error",
     )  # fmt: skip
-
-
-def head_montage(ch_names: list[str]) -> "mne.channels.DigMontage":
-    """Standard positions of 10-05 electrodes, whatever the case of their names; head frame.
-
-    Raises:
-        ValueError: A name is none of the system.
-
-    """
-    import mne
-
-    names, positions = standard_montage("fsaverage_1005")
-    rows = {name.lower(): row for row, name in enumerate(names)}
-    unknown = [name for name in ch_names if name.lower() not in rows]
-    if unknown:
-        raise ValueError(f"head_montage: {unknown} are no electrodes of the 10-05 system.")
-    places = {name: positions[rows[name.lower()]] for name in ch_names}
-    return mne.channels.make_dig_montage(places, coord_frame="head")
 
 
 def eeglab_cases(data: Path) -> list[Case]:
