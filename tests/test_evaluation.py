@@ -26,6 +26,7 @@ from deepesi.evaluation.benchmark import (
     summarize,
     write_csv,
 )
+from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
@@ -127,11 +128,18 @@ def test_report_is_self_contained(benchmark, toy, tmp_path):
     gallery = worked_examples(classical(), cell, cohort)
     spreads = point_spreads(classical(), cell.scenario, cohort)
     facts = {"seed": "0", "command": "a < b"}
-    write_report(benchmark, gallery, spreads, toy.display, facts, folder / "report.html")
-    text = (folder / "report.html").read_text()
-    for part in ("Curves: toy", "Worst example of MNE", "loc. error (mm)", "a &lt; b", "A point"):
+    where = ("MNE", "toy", "toy", "10", "conformal", "region")
+    calibration = [
+        CalibrationRow(*where, "coverage", 0.9, 0.87, 0.84, 0.9, 100),
+        CalibrationRow(*where, "area_cm2", 0.9, 61.5, 60.0, 63.0, 100),
+    ]
+    report = folder / "report.html"
+    write_report(benchmark, gallery, spreads, toy.display, facts, report, calibration)
+    text = report.read_text()
+    for part in ("Curves: toy", "Worst example of MNE", "loc. error (mm)", "a &lt; b", "A point",
+                 "Region sets against SNR", "61.5 [60.0, 63.0]"):  # fmt: skip
         assert part in text, part
-    assert text.count("data:image/") >= 2 + 3 + 3
+    assert text.count("data:image/") >= 2 + 3 + 3 + 1
     assert 'src="http' not in text
     assert [p.name for p in folder.iterdir()] == ["report.html"]
 

@@ -19,9 +19,9 @@ from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
+from deepesi.physics.montage import head_montage
 from deepesi.physics.noise import whitener
 from deepesi.validation.case import Case
-from deepesi.physics.montage import head_montage
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.methods import Classical, find_methods

@@ -103,9 +103,7 @@ def measure(
         f"{n_members} one after the other": apart.to(device),
         f"{n_members} stacked": stacked.to(device),
     }
-    steps = {
-        name: partial(training_step(model, loss), batch) for name, model in models.items()
-    }
+    steps = {name: partial(training_step(model, loss), batch) for name, model in models.items()}
     found = {"training step": in_turns(steps, repeats, device)}
     estimates = {name: inference(model.eval(), batch) for name, model in models.items()}
     return found | {"inference": in_turns(estimates, repeats, device)}

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from deepesi import __version__
 from deepesi.contracts import InverseModel, Oracle
 from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
+from deepesi.evaluation.calibration import CalibrationRow, read_csv
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
@@ -39,6 +40,7 @@ def compare(
     run_dir: Path,
     processes: int,
     command: str,
+    calibration: Sequence[CalibrationRow] = (),
 ) -> Benchmark:
     """Run the benchmark, print its tables, write CSV, Markdown and report."""
     columns = (TextColumn("Evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -60,6 +62,7 @@ def compare(
             mesh,
             _facts(scenarios, cohort, command),
             run_dir / "report.html",
+            calibration,
         )
     # Never narrower than the table: a wrapped table cannot be read, a long line can.
     for rows in by_scenario(benchmark.rows).values():
@@ -194,6 +197,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     """Evaluate what the configuration names; `scenarios` holds those of its scenarios."""
     cohort = load_heads(config.head)
     scenarios = load_scenarios(config.scenarios)
+    found = config.get("calibration")
+    calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
     models: dict[str, InverseModel | Oracle] = {}
     models |= {str(path): load_any(Path(path), cohort.template) for path in config.models}
     if config.ensemble:
@@ -206,7 +211,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenarios, cohort, run_dir, config.processes, config.command)
+    compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration)
     console.print(
         f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, scores/ of every example",
         soft_wrap=True,

@@ -1,7 +1,7 @@
 """How fast networks train: ``python -m deepesi.app.training_benchmark``.
 
-Draws batches and takes training steps as a run does (forward, loss, backward, clipping, AdamW), with
-every network in turn. Prints examples per second, the share of the time that goes into drawing
+Draws batches and takes training steps as a run does (forward, loss, backward, clipping, AdamW),
+with every network in turn. Prints examples per second, the share of the time that goes into drawing
 batches, the time of a new set-up (head inputs included; a run needs one every
 ``data.pool_period / data.pool_size`` steps), and on a GPU its peak memory and utilisation (share of
 the time in which it works).

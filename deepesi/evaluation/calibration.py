@@ -165,3 +165,36 @@ def write_csv(rows: Sequence[CalibrationRow], path: Path) -> None:
         writer = csv.DictWriter(file, [f.name for f in fields(CalibrationRow)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
+
+
+def read_csv(path: Path) -> list[CalibrationRow]:
+    """Read what `write_csv` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of a calibration.
+
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"calibration: there is no {path}. Give the run directory of 'deepesi calibrate'."
+        )
+    names = [f.name for f in fields(CalibrationRow)]
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != names:
+            raise ValueError(
+                f"calibration: {path} has the columns {reader.fieldnames}, expected {names}. Give "
+                "the run directory of 'deepesi calibrate'."
+            )
+        return [
+            CalibrationRow(
+                **{n: row[n] for n in names[:7]},  # type: ignore[arg-type]
+                level=float(row["level"]) if row["level"] else None,
+                value=float(row["value"]),
+                ci_low=float(row["ci_low"]),
+                ci_high=float(row["ci_high"]),
+                n=int(row["n"]),
+            )
+            for row in reader
+        ]

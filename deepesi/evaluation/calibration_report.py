@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +12,9 @@ from deepesi.evaluation.figures import COLOURS
 from deepesi.evaluation.table import Layout, facts_table, html_table
 from deepesi.metrics.calibration import GROUPS
 from deepesi.physics.files import atomic
+
+if TYPE_CHECKING:
+    import mne
 
 TITLES = {
     "none": "as claimed",
@@ -119,6 +123,47 @@ def region_table(rows: Sequence[CalibrationRow]) -> str:
     return html_table(Layout(header, lines))
 
 
+def add_panels(
+    report: "mne.Report", rows: Sequence[CalibrationRow], section: str | None = None
+) -> None:
+    """Add tables and figures to a report.
+
+    Args:
+        report: To add to.
+        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        section: Of the report they go to.
+
+    """
+    report.add_html(
+        "<p>Share of recordings whose set holds the truth, and how large the sets are.</p>"
+        + region_table(rows),
+        title="Region sets",
+        section=section,
+    )
+    report.add_figure(
+        region_figure(rows),
+        title="Region sets against SNR",
+        caption="Bars: 95 % intervals, exact for coverage, bootstrap for area. Dashed: asked for.",
+        section=section,
+    )
+    claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
+    if claiming:
+        report.add_html(
+            "<p>Mean absolute deviation of coverage from its level [95 % bootstrap interval over "
+            "recordings] (mean signed deviation; negative: intervals too narrow).</p>"
+            + deviation_table(rows),
+            title="Intervals",
+            section=section,
+        )
+    for method in claiming:
+        report.add_figure(
+            reliability_figure(rows, method),
+            title=f"Reliability: {method}",
+            caption="Below the diagonal: intervals too narrow. Bands: 95 % bootstrap intervals.",
+            section=section,
+        )
+
+
 def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path: Path) -> None:
     """Write the report, whole or not at all.
 
@@ -132,29 +177,6 @@ def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path:
 
     report = mne.Report(title="deepesi calibration", image_format="png", verbose="error")
     report.add_html(facts_table(facts), title="What was measured")
-    report.add_html(
-        "<p>Share of recordings whose set holds the truth, and how large the sets are.</p>"
-        + region_table(rows),
-        title="Region sets",
-    )
-    report.add_figure(
-        region_figure(rows),
-        title="Region sets against SNR",
-        caption="Bars: 95 % intervals, exact for coverage, bootstrap for area. Dashed: asked for.",
-    )
-    claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
-    if claiming:
-        report.add_html(
-            "<p>Mean absolute deviation of coverage from its level [95 % bootstrap interval over "
-            "recordings] (mean signed deviation; negative: intervals too narrow).</p>"
-            + deviation_table(rows),
-            title="Intervals",
-        )
-    for method in claiming:
-        report.add_figure(
-            reliability_figure(rows, method),
-            title=f"Reliability: {method}",
-            caption="Below the diagonal: intervals too narrow. Bands: 95 % bootstrap intervals.",
-        )
+    add_panels(report, rows)
     with atomic(path) as partial:
         report.save(partial, open_browser=False, verbose="error")

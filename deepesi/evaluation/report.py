@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deepesi.evaluation.benchmark import Benchmark
+from deepesi.evaluation.calibration import CalibrationRow
+from deepesi.evaluation.calibration_report import add_panels
 from deepesi.evaluation.figures import axis_curves, depth_curves, example_figure
 from deepesi.evaluation.gallery import WorkedExample, middle_cell
 from deepesi.evaluation.table import (
@@ -31,6 +33,7 @@ def write_report(
     mesh: DisplayMesh | None,
     facts: Mapping[str, str],
     path: Path,
+    calibration: Sequence[CalibrationRow] = (),
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -41,6 +44,7 @@ def write_report(
         mesh: Cortex to draw on; without one there are no maps.
         facts: What to state at the top: name to text.
         path: ``.html`` file.
+        calibration: What `deepesi calibrate` measured, if it did.
 
     """
     import mne
@@ -77,5 +81,7 @@ def write_report(
                     example_figure(worked, mesh), title=worked.title[:1].upper() + worked.title[1:],
                     caption=OWN_RANGE, section=section,
                 )  # fmt: skip
+    if calibration:
+        add_panels(report, calibration, "Calibration")
     with atomic(path) as partial:
         report.save(partial, open_browser=False, verbose="error")

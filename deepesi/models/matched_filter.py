@@ -151,7 +151,7 @@ class UnrolledMatchedFilter(InverseModel):
         topographies = inputs[self.topographies.key].to(digits)
         filters = inputs[self.skull_filters.key].to(digits)
         norms = (inputs[self.skull_powers.key].to(digits) @ trust.square()).sqrt()
-        nominal = PatchDictionary(topographies, n_orient)
+        nominal = dictionary = PatchDictionary(topographies, n_orient)
         visible = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * (eeg.shape[1] - 1)
         total = recording.square().sum((0, 1))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deepesi.app import calibrate
+from deepesi.evaluation.calibration import read_csv
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.models.convdip import ConvDip
@@ -60,6 +61,10 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     assert off["balanced", "inactive"] < 0.05 < off["none", "inactive"]
     assert (tmp_path / "out" / "calibration.html").read_text().count("data:image/png") >= 3
 
+    measured = read_csv(tmp_path / "out" / "calibration.csv")
+    assert [str(row.value) for row in measured] == [r["value"] for r in rows]
+    assert {row.level is None for row in measured} == {True, False}
+
     first = tmp_path / "out" / "fitted" / "0"
     fitted = json.loads((first / "regions.json").read_text())
     assert len(fitted["thresholds"]) == 2
@@ -95,6 +100,18 @@ def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypat
     config = compose(*SMALL, f"head.name={toy_path}", "baselines=[eloreta]", "n_bins=8")
     with pytest.raises(ValueError, match="recordings are too few for a level of 0.9"):
         calibrate.run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(None, "there is no .*calibration.csv. Give the run directory of 'deepesi calibrate'"),
+     ("a,b\n1,2\n", r"has the columns \['a', 'b'\], expected")],
+)  # fmt: skip
+def test_what_is_no_calibration_is_refused(tmp_path, content, error):
+    if content is not None:
+        (tmp_path / "calibration.csv").write_text(content)
+    with pytest.raises((FileNotFoundError, ValueError), match=error):
+        read_csv(tmp_path / "calibration.csv")
 
 
 def test_a_damaged_network_is_refused(toy, toy_path):
