@@ -1,5 +1,6 @@
 """The exported file as a contract: what the runtime refuses, and that nothing is left half-done."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,14 +16,15 @@ from deepesi.app.evaluate import load_any
 from deepesi.app.export import export_path
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import Estimate
-from deepesi.export.contract import METADATA_KEY, Contract
+from deepesi.export.contract import METADATA_KEY, Contract, TrainingRanges
 from deepesi.export.estimates import magnitudes, source_estimate
-from deepesi.export.runtime import Inverse
+from deepesi.export.runtime import ExtrapolationWarning, Inverse
 from deepesi.export.session import open_model
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.head import SourceSpace, average_reference
 from deepesi.physics.linear_inverse import linear_inverse
+from deepesi.physics.template import save_template
 from tests.conftest import make_covariance, make_evoked
 
 
@@ -455,6 +457,59 @@ def test_absent_file(tmp_path):
 def test_contract_round_trip(convdip):
     contract = open_model(convdip).contract
     assert Contract.from_json(contract.to_json(), "x") == contract
+
+
+TRAINED = {"n_channels": [12, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": [-5.0, 20.0]}
+
+
+@pytest.mark.parametrize(
+    ("recording", "expected"),
+    [
+        ((32, 20, 250.0, 3.0), []),
+        ((12, 1, 250.0, None), []),
+        ((128, 20, 250.0, 3.0), ["128 channels; trained on 12 to 64"]),
+        ((32, 421, 250.0, 3.0), ["421 samples at once; trained on 1 to 20"]),
+        ((32, 20, 1000.0, 3.0), ["1000 Hz; trained on 250 Hz"]),
+        ((32, 1, 1000.0, 3.0), []),  # one sample has no rate
+        ((32, 20, 250.0, 31.2), ["31.2 dB, its SNR where it is strongest; trained on -5 to 20"]),
+        ((8, 500, 2000.0, 40.0), 4),
+    ],
+)
+def test_what_lies_beyond_training(recording, expected):
+    found = TrainingRanges.from_json(TRAINED).beyond(*recording)
+    assert len(found) == expected if isinstance(expected, int) else found == expected
+
+
+def test_a_file_of_before_does_not_say_what_it_was_trained_on(convdip):
+    contract = open_model(convdip).contract
+    content = json.loads(contract.to_json())
+    assert content.pop("trained") is None
+    assert Contract.from_json(json.dumps(content), "x") == contract
+
+
+def test_it_warns_of_what_lies_beyond_training(toy, tmp_path):
+    """The SNR is the power over that of the noise: 10 µV on 1 µV (2 µV in 4 trials) is 20 dB."""
+    path = tmp_path / "model.onnx"
+    export_onnx(
+        MinimumNorm(), toy.montage_head("biosemi16"), path,
+        trained=TRAINED | {"snr_db": [-5.0, 15.0], "n_channels": [8, 30]},
+    )  # fmt: skip
+    evoked = make_evoked()
+    evoked.data[:] = np.random.default_rng(0).normal(scale=10e-6, size=evoked.data.shape)
+    inverse = Inverse.load(path, head=toy_file(toy, tmp_path)).for_recording(
+        evoked.info, make_covariance(evoked.info), nave=4
+    )
+    with pytest.warns(ExtrapolationWarning) as caught:
+        inverse.apply(evoked)
+    snr, samples, channels = sorted(str(w.message) for w in caught)
+    assert "30 samples at once; trained on 1 to 20" in samples
+    assert "32 channels; trained on 8 to 30" in channels
+    assert 20 < float(snr.split(" dB")[0].split()[-1]) < 23
+
+
+def toy_file(toy, folder):
+    save_template(folder / "toy.npz", toy)
+    return folder / "toy.npz"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])

@@ -18,6 +18,7 @@ from deepesi.contracts import Estimate
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
+from deepesi.export.contract import TrainingRanges
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import NormalizedL1
 from deepesi.physics.cohort import Cohort
@@ -44,6 +45,7 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     batch = SimulatedRecordings(
         load_template(toy_path), PatchSources(), SetupRanges(), models[0].head_inputs, **settings
     ).batch(0)
+    assert models[2].opened.contract.trained == TrainingRanges((13, 16), (1, 1), 250.0, (-5, 20))
     estimates = [model(batch.eeg, batch.inputs).mean for model in models]
     assert torch.equal(estimates[0], estimates[1])
     assert torch.allclose(

@@ -1,5 +1,6 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from deepesi.app.reading import read_recording, read_setup
 from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
 from deepesi.export.recordings import trials_averaged
-from deepesi.export.runtime import Inverse, PreparedInverse
+from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
 
 if TYPE_CHECKING:
     import mne
@@ -84,7 +85,11 @@ def apply(
     check_writable(inverse.space)
     yield _summary(data, inverse)
     _check_window(window, data.times)
-    yield from _localize(data, inverse, window, out)
+    for line in inverse.beyond(data):
+        yield f"beyond its training: {line}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)  # said just now
+        yield from _localize(data, inverse, window, out)
 
 
 def _summary(data: "Recording", inverse: PreparedInverse) -> str:

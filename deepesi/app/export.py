@@ -22,13 +22,13 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
     """
     template = load_template(head)
     methods = {method.lower(): method for method in METHODS}
-    config = None
+    config, trained = None, None
     network: InverseModel
     if model.lower() in methods:
         network = MinimumNorm(methods[model.lower()])
     else:
         network, identity = load_network(Path(model), template.space)
-        config = identity["model"]
+        config, trained = identity["model"], identity.get("trained")
     out.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(
         network,
@@ -36,5 +36,6 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
         out,
         model_config=config,
         anatomy=template.fingerprint,
+        trained=trained,
     )
     return out

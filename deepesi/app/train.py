@@ -28,7 +28,7 @@ from deepesi.app.evaluate import (
 )
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings, limits_of
-from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.setups import SetupRanges, channel_range
 from deepesi.evaluation.card import write_card
 from deepesi.evaluation.scenario import Scenario
 from deepesi.export.runtime import Inverse
@@ -80,7 +80,19 @@ def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
         settings.warmup_steps,
         settings.max_steps,
         {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
+        trained_on(config.data, cohort.template),
     )
+
+
+def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
+    """Fields of `deepesi.export.contract.TrainingRanges`, as plain lists and numbers."""
+    lengths = [data.n_times] if isinstance(data.n_times, int) else list(data.n_times)
+    return {
+        "n_channels": list(channel_range(template, hydra.utils.instantiate(data.setups))),
+        "n_times": [min(lengths), max(lengths)],
+        "sfreq": float(data.sfreq),
+        "snr_db": None if data.snr_db is None else [float(snr) for snr in data.snr_db],
+    }
 
 
 def build_data(
@@ -148,7 +160,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
 
 def export(
     model: InverseModel,
-    model_config: dict[str, Any],
+    identity: dict[str, Any],
     scenario: Scenario,
     template: Template,
     folder: Path,
@@ -171,7 +183,10 @@ def export(
     )
     path = folder / "model.onnx"
     with atomic(path) as partial:
-        export_onnx(model, head, partial, montages, model_config, template.fingerprint)
+        export_onnx(
+            model, head, partial, montages, identity["model"], template.fingerprint,
+            identity["trained"],
+        )  # fmt: skip
         parity = check_parity(model, partial, probe.batch(0))
     origin = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
     Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
@@ -207,7 +222,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     benchmark = compare(models, scenarios, cohort, run_dir, config.processes, this_command())
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     montages = [own] if template.cap else plain(config.data.setups.montages)
-    parity = export(model, identity["model"], scenario, template, run_dir / "export", montages)
+    parity = export(model, identity, scenario, template, run_dir / "export", montages)
     write_card(
         run_dir / "export" / "card.md",
         type(model).__name__,

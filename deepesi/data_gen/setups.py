@@ -158,6 +158,17 @@ def draw_channels(
     return np.sort(rng.permutation(kept)[missing:])
 
 
+def channel_range(template: Template, ranges: SetupRanges) -> tuple[int, int]:
+    """Fewest and most channels that set-ups of these ranges have, but for a reference channel."""
+    if template.cap is not None:
+        sizes = [len(template.cap)]
+    else:
+        sizes = [len(template.montage(name)[0]) for name in ranges.montages]
+    kept = [min(n, FEWEST) if ranges.subset > 0 else n for n in sizes]
+    fewest = min(n - min(round(ranges.dropout[1] * n), max(n - FEWEST, 0)) for n in kept)
+    return fewest, max(sizes)
+
+
 def draw_setup(
     heads: Sequence[HeadOnDevice],
     analyst: Template,

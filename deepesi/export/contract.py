@@ -11,6 +11,48 @@ METADATA_KEY, CONTRACT_VERSION = "deepesi", 1
 
 
 @dataclass(frozen=True)
+class TrainingRanges:
+    """Recordings that a network was trained on; beyond them it extrapolates.
+
+    Attributes:
+        n_channels: Fewest and most channels.
+        n_times: Shortest and longest window, samples.
+        sfreq: Sampling rate, Hz.
+        snr_db: Lowest and highest SNR, dB; None: whatever the strengths of the sources came to.
+
+    """
+
+    n_channels: tuple[int, int]
+    n_times: tuple[int, int]
+    sfreq: float
+    snr_db: tuple[float, float] | None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "TrainingRanges":
+        """Lists become pairs."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+
+    def beyond(
+        self, n_channels: int, n_times: int, sfreq: float, snr_db: float | None
+    ) -> list[str]:
+        """What of a recording lies outside, in words.
+
+        Windows longer than one sample are those of a rate; twice or half of it is another world.
+        """
+        found = []
+        for what, value, known in (
+            ("channels", n_channels, self.n_channels),
+            ("samples at once", n_times, self.n_times),
+            ("dB, its SNR where it is strongest", snr_db, self.snr_db),
+        ):
+            if value is not None and known is not None and not known[0] <= value <= known[1]:
+                found.append(f"{value:.4g} {what}; trained on {known[0]:g} to {known[1]:g}")
+        if self.n_times[1] > 1 < n_times and not 0.5 <= sfreq / self.sfreq <= 2:
+            found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
+        return found
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a model file needs and gives.
 
@@ -23,6 +65,7 @@ class Contract:
         has_std: Whether there is a second output, the standard deviation.
         deepesi_version: That wrote the file.
         model: Plain configuration of the model.
+        trained: What it was trained on; None if it was not, or not known.
 
     """
 
@@ -34,6 +77,7 @@ class Contract:
     has_std: bool
     deepesi_version: str
     model: dict[str, Any]
+    trained: TrainingRanges | None = None
 
     def to_json(self) -> str:
         """The contract as JSON, with what never varies: units, reference, version."""
@@ -72,7 +116,8 @@ class Contract:
                 f"{origin}: its contract has version {version!r}, this deepesi reads "
                 f"{CONTRACT_VERSION}. Export it again with this version."
             )
-        names = list(cls.__dataclass_fields__)
+        names = [n for n in cls.__dataclass_fields__ if n != "trained"]
+        trained = content.get("trained")  # files of before do not say
         missing = [n for n in names if n not in content]
         if missing:
             raise ValueError(f"{origin}: its contract lacks {missing}. Export it again.")
@@ -80,4 +125,5 @@ class Contract:
             **{n: content[n] for n in names if n not in ("head_inputs", "montages")},
             head_inputs=tuple(HeadInput.from_json(d) for d in content["head_inputs"]),
             montages=tuple(content["montages"]),
+            trained=None if trained is None else TrainingRanges.from_json(trained),
         )

@@ -1,5 +1,6 @@
 """Applies an exported file to recordings: mne and onnxruntime, no torch."""
 
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from deepesi.export.recordings import Recording
 
 Array = NDArray[np.float64]
+
+
+class ExtrapolationWarning(UserWarning):
+    """A recording lies outside what a network was trained on."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +104,42 @@ class PreparedInverse:
                 those this was prepared for; the source space is no surface and no single volume;
                 see `estimate`.
 
+        Warns:
+            ExtrapolationWarning: It lies `beyond` what the network was trained on.
+
         """
         import mne
 
         check_parts(self.space)
         check_recording(recording, self.ch_names, self.nave)
+        for line in self.beyond(recording, chunk):
+            warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
         pieces = segments(recording, self.ch_names, chunk)
         tstep = 1 / recording.info["sfreq"]
         found = (self._localize(piece, tstep) for piece in pieces)
         return next(found) if isinstance(recording, mne.Evoked) else found
+
+    def beyond(self, recording: "Recording", chunk: float = 10.0) -> list[str]:
+        """What of a recording lies outside the training of the network, in words.
+
+        Channels, samples inverted at once, sampling rate, and the SNR of an evoked response at its
+        strongest sample (power over that of the noise), where the file says what it was trained on.
+        """
+        import mne
+
+        trained = self.model.contract.trained
+        if trained is None:
+            return []
+        sfreq, snr_db = recording.info["sfreq"], None
+        n_times = len(recording.times)
+        if isinstance(recording, mne.io.BaseRaw):
+            n_times = min(n_times, int(chunk * sfreq))
+        elif isinstance(recording, mne.Evoked):
+            rows = [recording.ch_names.index(name) for name in self.ch_names]
+            white = self.whitener @ average_reference(recording.data[rows])
+            power = float(np.square(white).sum(axis=0).max()) / (len(rows) - 1)
+            snr_db = 10 * float(np.log10(max(power - 1, 1e-3)))
+        return trained.beyond(len(self.ch_names), n_times, sfreq, snr_db)
 
     def _localize(self, segment: Segment, tstep: float) -> Localization:
         mean, *std = (

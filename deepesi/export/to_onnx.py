@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepesi import __version__
 from deepesi.contracts import Batch, InverseModel, as_tensors
-from deepesi.export.contract import METADATA_KEY, Contract
+from deepesi.export.contract import METADATA_KEY, Contract, TrainingRanges
 from deepesi.export.session import as_feeds, open_model
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel
@@ -45,6 +45,7 @@ def export_onnx(
     montages: Sequence[str] = (),
     model_config: Mapping[str, Any] | None = None,
     anatomy: str | None = None,
+    trained: Mapping[str, Any] | None = None,
 ) -> Contract:
     """Write a model to an ONNX file, whole or not at all, and return its contract.
 
@@ -58,6 +59,7 @@ def export_onnx(
         montages: Seen in training, for information.
         model_config: Plain configuration of the model.
         anatomy: Fingerprint of the template it was trained on.
+        trained: Fields of `TrainingRanges`.
 
     Raises:
         ValueError: The model is a solver without an exported form.
@@ -105,6 +107,7 @@ def export_onnx(
         has_std=has_std,
         deepesi_version=__version__,
         model=dict(model_config or {"_target_": type(model).__qualname__}),
+        trained=None if trained is None else TrainingRanges.from_json(dict(trained)),
     )
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})

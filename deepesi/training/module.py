@@ -34,6 +34,8 @@ class InverseTraining(LightningModule):
         total_steps: Steps at which the learning rate reaches zero.
         run_config: Plain configuration of seed, heads, data, loss and trainer; travels in the
             checkpoint, so that a run is resumed as it was begun.
+        trained: What it sees in training, as fields of `deepesi.export.contract.TrainingRanges`;
+            travels with the weights into exported files.
 
     Raises:
         ValueError: The learning rate is not positive.
@@ -51,6 +53,7 @@ class InverseTraining(LightningModule):
         warmup_steps: int,
         total_steps: int,
         run_config: Mapping[str, Any],
+        trained: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if learning_rate <= 0:
@@ -63,6 +66,7 @@ class InverseTraining(LightningModule):
             "model": dict(model_config),
             "space": space.name,
             "space_fingerprint": space.fingerprint,
+            "trained": None if trained is None else dict(trained),
         }
         self.run_config = run_config
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

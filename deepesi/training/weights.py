@@ -81,6 +81,7 @@ def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemb
     for path, (model, identity) in networks.items():
         _check_space(path, model, identity, space)
     ensemble = DeepEnsemble([model for model, _ in networks.values()])
+    first, *others = (identity.get("trained") for _, identity in networks.values())
     kind = f"{DeepEnsemble.__module__}.{DeepEnsemble.__qualname__}"
     return ensemble.eval(), {
         "model": {
@@ -89,6 +90,7 @@ def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemb
         },
         "space": space.name,
         "space_fingerprint": space.fingerprint,
+        "trained": first if all(other == first for other in others) else None,
     }
 
 
