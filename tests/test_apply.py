@@ -150,6 +150,44 @@ def test_channels_that_do_not_fit(eloreta, with_eye_channel, folder, toy_path, m
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("recording", "window"), [("x-epo.fif", (-0.1, 0.1)), ("x_raw.fif", (2, 9))]
+)
+def test_noise_of_the_recording_itself(eloreta, folder, toy_path, recording, window):
+    """The estimate is that under the covariance MNE-Python finds there."""
+    main(["apply", str(eloreta), recording, "--head", str(toy_path), "--out", "out/stc",
+          "--noise-from", *map(str, window)])  # fmt: skip
+    if recording == "x_raw.fif":
+        data = mne.io.read_raw_fif(recording, verbose="error")
+        covariance = mne.compute_raw_covariance(data, *window, verbose="error")
+    else:
+        data = mne.read_epochs(recording, verbose="error").apply_baseline((None, 0))
+        covariance = mne.compute_covariance(
+            data, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
+        )
+    inverse = Inverse.load(eloreta, head=toy_path).for_recording(data.info, covariance)
+    expected = next(iter(inverse.apply(data))).stc.data
+    found = mne.read_source_estimate("out/stc-0000").data
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("recording", "more", "message"),
+    [
+        ("x_raw.fif", ["--noise-from", "30", "40"], "holds 0 samples, expected at least 96"),
+        ("x_raw.fif", ["--noise-from", "0", "0.1"], "holds 26 samples, .* lasts from 0 to 21.99"),
+        ("x_raw.fif", ["--noise-from", "0", "9", "--noise-cov", "x-cov.fif"], "both say what the"),
+        ("x-ave.fif", ["--noise-from", "-1", "0"], "needs single trials"),
+        ("x_raw.fif", [], "the noise covariance is missing.*--noise-from FROM TO"),
+    ],
+)
+def test_noise_that_is_not_there(eloreta, folder, toy_path, recording, more, message):
+    make_evoked().save("x-ave.fif", verbose="error")
+    with pytest.raises(SystemExit, match=message):
+        main(["apply", str(eloreta), recording, "--head", str(toy_path), "--out", "out/s", *more])
+    assert not (folder / "out").exists()
+
+
 def test_epochs_with_other_noise_than_prepared_for(eloreta, folder, toy_path):
     common = [str(eloreta), "x-epo.fif"]
     noise = ["--noise-cov", "x-cov.fif", "--head", str(toy_path)]

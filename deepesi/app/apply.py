@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.app.reading import read_recording, read_setup
+from deepesi.app.reading import noise_of, read_recording, read_setup
 from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
 from deepesi.export.recordings import trials_averaged
 from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
@@ -23,26 +23,33 @@ Array = NDArray[np.float64]
 NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
 
+def _covariance(path: Path | None) -> "mne.Covariance":
+    import mne
+
+    if path is None:
+        raise ValueError(
+            "the noise covariance is missing: the model needs to know how large the noise is. Give "
+            "--noise-cov COV.fif (mne.compute_covariance of the baseline of single trials), or "
+            "--noise-from FROM TO with epochs or a raw recording."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    return mne.read_cov(path, verbose="error")
+
+
 def _prepared(
     model: Path,
     info: "mne.Info",
-    noise_cov: Path | None,
+    covariance: "mne.Covariance",
     forward: Path | None,
     head: str | None,
     nave: int,
 ) -> PreparedInverse:
     import mne
 
-    if noise_cov is None:
-        raise ValueError(
-            "the noise covariance is missing: the model needs to know how large the noise is. Give "
-            "--noise-cov COV.fif (mne.compute_covariance of the baseline of single trials)."
-        )
-    for path in (noise_cov, forward):
-        if path is not None and not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}.")
+    if forward is not None and not forward.is_file():
+        raise FileNotFoundError(f"there is no file {forward}.")
     own = None if forward is None else mne.read_forward_solution(forward, verbose="error")
-    covariance = mne.read_cov(noise_cov, verbose="error")
     return Inverse.load(model, head=head).for_recording(info, covariance, own, nave)
 
 
@@ -58,6 +65,7 @@ def apply(
     out: Path,
     montage: str | None = None,
     exclude: Sequence[str] = (),
+    noise_from: Sequence[float] | None = None,
 ) -> Iterator[str]:
     """Localize a recording and say what was done.
 
@@ -71,14 +79,19 @@ def apply(
             cannot be EEG ends the run; the pieces before it are complete.
 
     """
+    if noise_cov is not None and noise_from is not None:
+        raise ValueError("--noise-cov and --noise-from both say what the noise is; give one.")
     data = read_recording(recording, condition, montage, exclude)
-    if prepared is not None and (noise_cov, forward, head) != (None, None, None):
+    if prepared is not None and any(x is not None for x in (noise_cov, noise_from, forward, head)):
         raise ValueError(
-            "--prepared holds noise and head already; leave --noise-cov, --forward, --head out."
+            "--prepared holds noise and head already; leave --noise-cov, --noise-from, --forward "
+            "and --head out."
         )
     if prepared is None:
         nave = trials_averaged(data)
-        inverse = _prepared(model, data.info, noise_cov, forward, head, nave)
+        own = noise_from is not None
+        covariance = noise_of(data, noise_from) if own else _covariance(noise_cov)
+        inverse = _prepared(model, data.info, covariance, forward, head, nave)
     else:
         inverse = Inverse.load(model).for_prepared(prepared)
         yield f"{prepared}: {inverse.origin}"
@@ -155,6 +168,6 @@ def prepare(
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
     info = read_setup(recording, montage, exclude)
-    inverse = _prepared(model, info, noise_cov, forward, head, nave)
+    inverse = _prepared(model, info, _covariance(noise_cov), forward, head, nave)
     inverse.save(out)
     return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

@@ -53,6 +53,7 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.out,
         arguments.montage,
         arguments.exclude,
+        arguments.noise_from,
     ):
         print(line)
 
@@ -138,6 +139,11 @@ def build_parser() -> argparse.ArgumentParser:
     apply = commands.add_parser("apply", help="localize a recording with an exported file")
     _recording_arguments(apply)
     apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
+    apply.add_argument(
+        "--noise-from", type=float, nargs=2, metavar=("FROM", "TO"),
+        help="stretch of a raw recording or of every epoch that is noise, s, in place of a "
+        "covariance",
+    )  # fmt: skip
     apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
     apply.add_argument(
         "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from deepesi.export.recordings import Recording
 
 
+#: Samples per channel that a noise covariance is estimated from, at least.
+FEWEST_SAMPLES = 3
 #: Formats of other makers that are read beside FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
 
@@ -39,11 +41,16 @@ def read_recording(
             channel, or an EEG channel is no electrode of the montage.
 
     """
+    import mne
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
     recording = _read(path, condition)
     _check_excluded(path, recording.ch_names, exclude)
-    recording.drop_channels(list(exclude))
+    if exclude:
+        if isinstance(recording, mne.BaseEpochs):
+            recording.load_data()  # or MNE-Python leaves none out
+        recording.drop_channels(list(exclude))
     if montage is not None:
         recording.set_montage(_positions(recording.info, montage), verbose="error")
     return recording
@@ -68,6 +75,45 @@ def read_setup(path: Path, montage: str | None = None, exclude: Sequence[str] = 
     if montage is not None:
         info.set_montage(_positions(info, montage), verbose="error")
     return info
+
+
+def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
+    """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
+
+    The mean of the stretch is not noise and is removed (of every epoch, its own).
+
+    Args:
+        recording: Raw or epochs.
+        window: From and to, s.
+
+    Raises:
+        ValueError: An evoked response, or too few samples to tell the channels apart.
+
+    """
+    import mne
+
+    start, stop = window
+    if isinstance(recording, mne.Evoked):
+        raise ValueError(
+            "--noise-from needs single trials: give epochs or a raw recording, or the covariance "
+            "of the trials that were averaged (--noise-cov)."
+        )
+    inside = (recording.times >= start) & (recording.times <= stop)
+    n_trials = 1 if isinstance(recording, mne.io.BaseRaw) else len(recording)
+    n_channels = len(mne.pick_types(recording.info, meg=False, eeg=True))
+    n_samples = int(inside.sum()) * n_trials
+    if n_samples < FEWEST_SAMPLES * n_channels:
+        raise ValueError(
+            f"--noise-from {start:g} {stop:g} s holds {n_samples} samples, expected at least "
+            f"{FEWEST_SAMPLES * n_channels}, {FEWEST_SAMPLES} for each of the {n_channels} "
+            f"channels. The recording lasts from {recording.times[0]:g} to "
+            f"{recording.times[-1]:g} s; take a longer stretch without the activity of interest."
+        )
+    if isinstance(recording, mne.io.BaseRaw):
+        return mne.compute_raw_covariance(recording, start, stop, picks="eeg", verbose="error")
+    return mne.compute_covariance(
+        recording, tmin=start, tmax=stop, keep_sample_mean=False, verbose="error"
+    )
 
 
 def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str]) -> None:
