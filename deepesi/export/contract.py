@@ -32,22 +32,19 @@ class TrainingRanges:
         """Lists become pairs."""
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
 
-    def beyond(
-        self, n_channels: int, n_times: int, sfreq: float, snr_db: float | None
-    ) -> list[str]:
+    def beyond(self, n_channels: int, sfreq: float, snr_db: float | None) -> list[str]:
         """What of a recording lies outside, in words.
 
-        Windows longer than one sample are those of a rate; twice or half of it is another world.
+        Windows of several samples are those of a rate; twice or half of it is another world.
         """
         found = []
         for what, value, known in (
             ("channels", n_channels, self.n_channels),
-            ("samples at once", n_times, self.n_times),
             ("dB, its SNR where it is strongest", snr_db, self.snr_db),
         ):
             if value is not None and known is not None and not known[0] <= value <= known[1]:
                 found.append(f"{value:.4g} {what}; trained on {known[0]:g} to {known[1]:g}")
-        if self.n_times[1] > 1 < n_times and not 0.5 <= sfreq / self.sfreq <= 2:
+        if self.n_times[1] > 1 and not 0.5 <= sfreq / self.sfreq <= 2:
             found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
         return found
 

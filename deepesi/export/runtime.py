@@ -59,7 +59,8 @@ class PreparedInverse:
     def estimate(self, eeg: Array) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
 
-        Each ``(D, T)``, A m.
+        Each ``(D, T)``, A m. Networks that read a window as a whole get windows no longer than they
+        were trained on, of equal length up to a sample, one after the other.
 
         Raises:
             ValueError: Another number of channels, or data that cannot be EEG in volts.
@@ -71,8 +72,17 @@ class PreparedInverse:
                 f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
             )
         check_eeg(eeg, self.ch_names)
-        outputs = self.model.run(average_reference(eeg)[None].astype(np.float32), self.feeds)
-        return [np.asarray(output[0], dtype=np.float64) for output in outputs]
+        windows = np.array_split(average_reference(eeg), self._n_windows(eeg.shape[1]), axis=1)
+        runs = [self.model.run(w[None].astype(np.float32), self.feeds) for w in windows]
+        return [
+            np.concatenate([output[0] for output in outputs], axis=1, dtype=np.float64)
+            for outputs in zip(*runs, strict=True)
+        ]
+
+    def _n_windows(self, n_times: int) -> int:
+        """Windows to cut samples into: none longer than the network has seen in training."""
+        trained = self.model.contract.trained
+        return 1 if trained is None else -(-n_times // trained.n_times[1])
 
     @overload
     def apply(self, recording: "mne.Evoked", chunk: float = ...) -> Localization: ...
@@ -112,34 +122,31 @@ class PreparedInverse:
 
         check_parts(self.space)
         check_recording(recording, self.ch_names, self.nave)
-        for line in self.beyond(recording, chunk):
+        for line in self.beyond(recording):
             warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
         pieces = segments(recording, self.ch_names, chunk)
         tstep = 1 / recording.info["sfreq"]
         found = (self._localize(piece, tstep) for piece in pieces)
         return next(found) if isinstance(recording, mne.Evoked) else found
 
-    def beyond(self, recording: "Recording", chunk: float = 10.0) -> list[str]:
+    def beyond(self, recording: "Recording") -> list[str]:
         """What of a recording lies outside the training of the network, in words.
 
-        Channels, samples inverted at once, sampling rate, and the SNR of an evoked response at its
-        strongest sample (power over that of the noise), where the file says what it was trained on.
+        Channels, sampling rate, and the SNR of an evoked response at its strongest sample (power
+        over that of the noise), where the file says what it was trained on.
         """
         import mne
 
         trained = self.model.contract.trained
         if trained is None:
             return []
-        sfreq, snr_db = recording.info["sfreq"], None
-        n_times = len(recording.times)
-        if isinstance(recording, mne.io.BaseRaw):
-            n_times = min(n_times, int(chunk * sfreq))
-        elif isinstance(recording, mne.Evoked):
+        snr_db = None
+        if isinstance(recording, mne.Evoked):
             rows = [recording.ch_names.index(name) for name in self.ch_names]
             white = self.whitener @ average_reference(recording.data[rows])
             power = float(np.square(white).sum(axis=0).max()) / (len(rows) - 1)
             snr_db = 10 * float(np.log10(max(power - 1, 1e-3)))
-        return trained.beyond(len(self.ch_names), n_times, sfreq, snr_db)
+        return trained.beyond(len(self.ch_names), recording.info["sfreq"], snr_db)
 
     def _localize(self, segment: Segment, tstep: float) -> Localization:
         mean, *std = (
