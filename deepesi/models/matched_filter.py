@@ -61,7 +61,7 @@ class UnrolledMatchedFilter(InverseModel):
     and ``gamma`` knows energies only: the estimate turns its sign with the recording, and a window
     of any length is inverted as one. No weight belongs to a channel, a source or an orientation,
     so montage, head and source space are free. Untrained it is alternating projection
-    that takes all skulls to be equally likely and the electrodes to lie where they should.
+    that takes all skulls to be equally likely and the electrodes to lie 5 mm off.
 
     Args:
         n_components: Sources it can tell apart.
