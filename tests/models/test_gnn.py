@@ -145,6 +145,7 @@ def test_standard_deviation_is_the_spread_over_the_places(head):
     model = neutral(n_places=1, n_rounds=1, heteroscedastic=True, **POINTS)
     with torch.no_grad():
         model.spread.bias[1] = -50.0  # no floor
+        model.trust.log_doubt.fill_(-50.0)  # all electrodes alike
     eeg = recording(head, {30: 2e-8}, noise=1.0)
     mean, std = (value[0, :, 0].double().numpy() for value in apply(model, eeg, head))
     white = prepare([model.whitener], head)[model.whitener.key]
