@@ -132,7 +132,9 @@ def test_head_that_was_built_by_the_user(toy_path, tmp_path, monkeypatch, capsys
     main(["prepare", *common, "--nave", "4", "--out", "head.npz"])
     main(["apply", "e.onnx", "x-ave.fif", "--prepared", "head.npz", "--out", "live"])
     assert "electrodes of a recording on fsaverage-ico1" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="leave --noise-cov, --noise-from, --forward and --head out"):
+    with pytest.raises(
+        SystemExit, match="leave --noise-cov, --noise-from, --forward and --head out"
+    ):
         main(["apply", *common, "--prepared", "head.npz", "--out", "both"])
 
 
