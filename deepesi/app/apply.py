@@ -89,8 +89,7 @@ def apply(
         )
     if prepared is None:
         nave = trials_averaged(data)
-        own = noise_from is not None
-        covariance = noise_of(data, noise_from) if own else _covariance(noise_cov)
+        covariance = _covariance(noise_cov) if noise_from is None else noise_of(data, noise_from)
         inverse = _prepared(model, data.info, covariance, forward, head, nave)
     else:
         inverse = Inverse.load(model).for_prepared(prepared)

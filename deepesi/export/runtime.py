@@ -82,7 +82,7 @@ class PreparedInverse:
     def _n_windows(self, n_times: int) -> int:
         """Windows to cut samples into: none longer than the network has seen in training."""
         trained = self.model.contract.trained
-        return 1 if trained is None else -(-n_times // trained.n_times[1])
+        return 1 if trained is None else max(1, -(-n_times // trained.n_times[1]))
 
     @overload
     def apply(self, recording: "mne.Evoked", chunk: float = ...) -> Localization: ...
