@@ -145,10 +145,9 @@ def _read(path: Path, condition: str | None) -> "Recording":
         )
     try:
         raw = mne.io.read_raw(path, preload=False, verbose="error")
-    except TypeError:  # what MNE says of an EEGLAB file that is cut into trials
-        epochs = mne.read_epochs_eeglab(path, verbose="error")
-        return _of_event(epochs, path, condition)
-    except (RuntimeError, KeyError, IndexError, AssertionError, EOFError) as error:
+    except (TypeError, RuntimeError, KeyError, IndexError, AssertionError, EOFError) as error:
+        if isinstance(error, TypeError) and path.suffix.lower() == ".set":  # cut into trials
+            return _of_event(mne.read_epochs_eeglab(path, verbose="error"), path, condition)
         raise ValueError(
             f"{path} is damaged or no {path.suffix} recording: MNE-Python says {error!r}."
         ) from error
