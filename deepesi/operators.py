@@ -14,7 +14,8 @@ def neighbour_mean(
         0, pairs[:, 0], torch.ones_like(pairs[:, 0], dtype=values.dtype)
     )
     weight = (1 / degree.clamp_min(1)).reshape(-1, *[1] * (values.ndim - 1))
-    return torch.zeros_like(values).index_add(0, pairs[:, 0], values[pairs[:, 1]]) * weight
+    told = values.index_select(0, pairs[:, 1])
+    return torch.zeros_like(values).index_add(0, pairs[:, 0], told) * weight
 
 
 def spread_patches(
@@ -32,9 +33,9 @@ def spread_patches(
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _spread_by_matrix(moments, pairs, shares)
-    of_centre = moments[:, pairs[:, 1]]
-    weights = shares.T.reshape(shares.shape[1], -1, *[1] * (moments.ndim - 2))
-    return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], (of_centre * weights).sum(0))
+    of_centre = moments.transpose(0, 1).index_select(0, pairs[:, 1])
+    weights = shares.reshape(*shares.shape, *[1] * (moments.ndim - 2))
+    return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], (of_centre * weights).sum(1))
 
 
 def _spread_by_matrix(
@@ -75,7 +76,7 @@ class PatchDictionary:
         self.rows, self.n_orient, self.skull = topographies.flatten(0, 1), n_orient, skull
         self.n_radii = topographies.shape[0]
 
-    def _find(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S O T B"]:
+    def _find(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S O T *B"]:
         """Products with the topographies before they are brought to norm 1 again."""
         if self.skull is not None:
             data = torch.einsum("bce,ctb->etb", self.skull[0], data)
@@ -95,8 +96,11 @@ class PatchDictionary:
         found = self._find(data)
         return found if gamma is None else gamma[:, :, None, None] * found
 
-    def energy(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S B"]:
-        """Energy of the matched filters, summed over the window and orientations."""
+    def energy(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S *B"]:
+        """Energy of the matched filters, summed over the window and orientations.
+
+        Without a skull data may have more axes than one behind the samples.
+        """
         energy = self._find(data).square().sum((2, 3))
         return energy if self.skull is None else energy / self.skull[1].square()
 

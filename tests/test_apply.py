@@ -90,7 +90,7 @@ def test_raw_recording_in_stretches_that_follow_each_other(eloreta, folder, toy_
         ("x.edf", None, "x.edf|EDF"),
         ("x.set", None, "x.set|MATLAB|mat"),
         ("x.vhdr", None, "x.vhdr|vhdr|header"),
-        ("text_raw.fif", None, "text_raw.fif holds no evoked responses"),
+        ("text_raw.fif", None, "text_raw.fif: not a readable recording"),
     ],
 )
 def test_what_cannot_be_applied(eloreta, folder, toy_path, recording, condition, message):

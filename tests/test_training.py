@@ -84,7 +84,7 @@ def whole(toy_path, tmp_path_factory):
     return functools.cache(ended)
 
 
-@pytest.mark.parametrize("every", [1, 50])
+@pytest.mark.parametrize("every", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_and_resumed_ends_with_the_same_weights(whole, toy_path, tmp_path, every):
     """SIGKILL, then ``ckpt=``: bit for bit the weights of a run never killed, last and best.
 
@@ -190,6 +190,7 @@ def test_curriculum_is_logged(toy, toy_path, tmp_path):
     assert [float(row["curriculum/montages"]) for row in rows] == [0.0, 0.5]
 
 
+@pytest.mark.slow
 def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_data):
     """Cohort, forward solution, free orientation: the whole road, with comparison and export."""
     forward = sample_data / "derived/sample-oct5-eeg-fwd.fif"

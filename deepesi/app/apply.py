@@ -9,9 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.app.reading import noise_of, read_recording, read_setup
-from deepesi.app.writing import check_writable, find_peak, in_window, write_picture, write_result
+from deepesi.app.writing import (
+    check_writable,
+    find_peak,
+    in_window,
+    write_picture,
+    write_region,
+    write_result,
+)
 from deepesi.export.recordings import trials_averaged
 from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
+from deepesi.physics.files import parsing
+from deepesi.physics.io import flat_channels
 
 if TYPE_CHECKING:
     import mne
@@ -34,7 +43,8 @@ def _covariance(path: Path | None) -> "mne.Covariance":
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    return mne.read_cov(path, verbose="error")
+    with parsing(path, "noise covariance", "Write it again with mne.write_cov."):
+        return mne.read_cov(path, verbose="error")
 
 
 def _prepared(
@@ -49,7 +59,12 @@ def _prepared(
 
     if forward is not None and not forward.is_file():
         raise FileNotFoundError(f"there is no file {forward}.")
-    own = None if forward is None else mne.read_forward_solution(forward, verbose="error")
+    own = None
+    if forward is not None:
+        with parsing(
+            forward, "forward solution", "Write it again with mne.write_forward_solution."
+        ):
+            own = mne.read_forward_solution(forward, verbose="error")
     return Inverse.load(model, head=head).for_recording(info, covariance, own, nave)
 
 
@@ -69,7 +84,8 @@ def apply(
 ) -> Iterator[str]:
     """Localize a recording and say what was done.
 
-    An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``. Epochs and raw
+    An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
+    ``OUT-region-lh.label`` and ``-rh.label`` as well. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
     the order of the file, each written before the next is computed, and no picture. See
     `deepesi.app.writing.write_estimate` for volumes and free orientation.
@@ -119,7 +135,12 @@ def _summary(data: "Recording", inverse: PreparedInverse) -> str:
     if getattr(data, "baseline", None) is not None:
         kind += f", baseline {1e3 * data.baseline[0]:.0f} to {1e3 * data.baseline[1]:.0f} ms"
     channels = f"{len(inverse.ch_names)} EEG channels"
-    return f"{channels}, {kind}; left out as bad: {bads or 'none'}"
+    line = f"{channels}, {kind}; left out as bad: {bads or 'none'}"
+    if isinstance(data, mne.Evoked):
+        rows = [data.ch_names.index(name) for name in inverse.ch_names]
+        for i in flat_channels(data.data[rows]):
+            line += f"; {inverse.ch_names[i]} is constant, taken for the reference"
+    return line
 
 
 def _check_window(window: Sequence[float], times: Array) -> None:
@@ -142,6 +163,7 @@ def _localize(
         assert peak is not None
         yield str(peak)
         yield from write_result(result, out)
+        yield from write_region(peak, inverse.space, out)
         yield write_picture(result, peak, inverse, data, out)
         return
     number = -1

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -31,6 +32,7 @@ from deepesi.evaluation.calibration import (
 from deepesi.evaluation.calibration_report import write_report
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.evaluation.scenario import Scenario
+from deepesi.export.contract import CALIBRATION_FILE, Calibration
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.training.weights import load_network, save_network
@@ -107,28 +109,28 @@ def load_models(config: DictConfig, cohort: Cohort) -> dict[str, InverseModel]:
     return models
 
 
-def keep(name: str, fitted: Fitted, cohort: Cohort, folder: Path) -> None:
+def keep(
+    name: str, fitted: Fitted, covers: str, fitted_on: str, cohort: Cohort, folder: Path
+) -> None:
     """Write what was fitted for a model: intervals, region sets and, of a network, itself."""
-    folder.mkdir(parents=True, exist_ok=True)
     regions = fitted.regions
-    values = {
-        "method": name, "level": regions.level, "edges_db": regions.edges.tolist(),
-        "thresholds": regions.thresholds.tolist(), "temperature": fitted.temperature,
-    }  # fmt: skip
-    with atomic(folder / "regions.json") as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n")
-    if fitted.temperature is None:
-        return
-    fitted.intervals["balanced"].save(folder / "intervals.json")
+    calibration = Calibration(
+        regions.level, covers, tuple(regions.edges.tolist()), tuple(regions.thresholds.tolist()),
+        fitted.temperature, fitted_on,
+    )  # fmt: skip
+    with atomic(folder / CALIBRATION_FILE) as partial:
+        partial.write_text(json.dumps(asdict(calibration), indent=1) + "\n")
+    if fitted.temperature is not None:
+        fitted.intervals["balanced"].save(folder / "intervals.json")
     path = Path(name)
-    if path.exists() and path.suffix != ".onnx":
-        network, identity = load_network(path, cohort.template.space)
-        tempered = Tempered(network, fitted.temperature)
+    if not path.exists() or path.suffix == ".onnx":
+        return
+    network, identity = load_network(path, cohort.template.space)
+    if fitted.temperature is not None:
+        network = Tempered(network, fitted.temperature)
         kind = f"{Tempered.__module__}.{Tempered.__qualname__}"
-        save_network(
-            tempered, identity | {"model": {"_target_": kind, "model": identity["model"]}},
-            folder / "model",
-        )  # fmt: skip
+        identity = identity | {"model": {"_target_": kind, "model": identity["model"]}}
+    save_network(network, identity, folder / "model")
 
 
 def summary(rows: Sequence[CalibrationRow]) -> Iterator[str]:
@@ -179,7 +181,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
         }
         write_report(rows, facts, run_dir / "calibration.html")
     for number, name in enumerate(models):
-        keep(name, fitted[name], cohort, run_dir / "fitted" / str(number))
+        keep(
+            name, fitted[name], config.covers,
+            f"scenario {scenario.name}, {list(scenario.snr_db)} dB, {facts['fitted on']}",
+            cohort, run_dir / "fitted" / str(number),
+        )  # fmt: skip
     for line in summary(rows):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(

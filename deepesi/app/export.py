@@ -1,9 +1,11 @@
 """``deepesi export``: a checkpoint, a run or a baseline to an ONNX file."""
 
+import json
 from pathlib import Path
 
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import InverseModel
+from deepesi.export.contract import CALIBRATION_FILE, Calibration, as_tuples
 from deepesi.export.to_onnx import export_onnx
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.template import load_template
@@ -14,7 +16,8 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
     """Export what ``model`` names and return the file written.
 
     Args:
-        model: A checkpoint, a run directory, or the name of a linear inverse.
+        model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (what was fitted
+            goes into the contract), or the name of a linear inverse.
         out: ``.onnx`` file.
         head: Packaged head or ``.npz``.
         montage: Set-up to trace with; the file serves any.
@@ -22,20 +25,28 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
     """
     template = load_template(head)
     methods = {method.lower(): method for method in METHODS}
-    config, trained = None, None
+    identity, calibration = None, None
     network: InverseModel
     if model.lower() in methods:
         network = MinimumNorm(methods[model.lower()])
     else:
         network, identity = load_network(Path(model), template.space)
-        config, trained = identity["model"], identity.get("trained")
+        calibration = _calibration(Path(model))
     out.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(
         network,
         template.montage_head(montage),
         out,
-        model_config=config,
+        identity=identity,
         anatomy=template.fingerprint,
-        trained=trained,
+        calibration=calibration,
     )
     return out
+
+
+def _calibration(path: Path) -> Calibration | None:
+    """What ``deepesi calibrate`` left beside a network: it is in the folder ``fitted/N``."""
+    file = path / CALIBRATION_FILE
+    if not file.is_file():
+        return None
+    return Calibration(**as_tuples(json.loads(file.read_text())))

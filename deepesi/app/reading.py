@@ -1,9 +1,11 @@
 """What ``deepesi apply`` takes: evoked responses, epochs or a raw recording."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepesi.physics.files import parsing
 from deepesi.physics.montage import head_montage
 
 if TYPE_CHECKING:
@@ -69,7 +71,11 @@ def read_setup(path: Path, montage: str | None = None, exclude: Sequence[str] = 
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
     ours = path.suffix.lower() in FORMATS
-    info = _read(path, None).info if ours else mne.io.read_info(path, verbose="error")
+    if ours:
+        info = _read(path, None).info
+    else:
+        with _parsing(path):
+            info = mne.io.read_info(path, verbose="error")
     _check_excluded(path, info.ch_names, exclude)
     info = mne.pick_info(info, [i for i, name in enumerate(info.ch_names) if name not in exclude])
     if montage is not None:
@@ -134,26 +140,35 @@ def _read(path: Path, condition: str | None) -> "Recording":
 
     kind = _kind(path)
     if kind == "evoked":
-        return _baselined(_choose(mne.read_evokeds(path, proj=False, verbose="error"), condition))
+        with _parsing(path):
+            evokeds = mne.read_evokeds(path, proj=False, verbose="error")
+        return _baselined(_choose(evokeds, condition))
     if kind == "epochs":
-        return _of_event(mne.read_epochs(path, proj=False, preload=False, verbose="error"),
-                         path, condition)  # fmt: skip
+        with _parsing(path):
+            epochs = mne.read_epochs(path, proj=False, preload=False, verbose="error")
+        return _of_event(epochs, path, condition)
     if kind is None and path.suffix.lower() not in FORMATS:
         raise ValueError(
             f"{path} holds no evoked responses, epochs or raw recording. Known are MNE's .fif and "
             f"{', '.join(FORMATS)}; read other formats with MNE-Python and save them as .fif."
         )
-    try:
-        raw = mne.io.read_raw(path, preload=False, verbose="error")
-    except (TypeError, RuntimeError, KeyError, IndexError, AssertionError, EOFError) as error:
-        if isinstance(error, TypeError) and path.suffix.lower() == ".set":  # cut into trials
-            return _of_event(mne.read_epochs_eeglab(path, verbose="error"), path, condition)
-        raise ValueError(
-            f"{path} is damaged or no {path.suffix} recording: MNE-Python says {error!r}."
-        ) from error
+    trials = None
+    with _parsing(path):
+        try:
+            raw = mne.io.read_raw(path, preload=False, verbose="error")
+        except TypeError:
+            if path.suffix.lower() != ".set":
+                raise
+            trials = mne.read_epochs_eeglab(path, verbose="error")
+    if trials is not None:
+        return _of_event(trials, path, condition)
     if condition is not None:
         raise ValueError(f"{path} is a raw recording, which has no conditions; leave it out.")
     return raw
+
+
+def _parsing(path: Path) -> AbstractContextManager[None]:
+    return parsing(path, "recording", "It is damaged or of another kind than its name says.")
 
 
 def _of_event(epochs: "mne.BaseEpochs", path: Path, condition: str | None) -> "mne.BaseEpochs":
@@ -177,10 +192,8 @@ def _kind(path: Path) -> str | None:
     }
     if not path.name.endswith((".fif", ".fif.gz")):
         return None
-    try:
+    with _parsing(path):
         file, tree, _ = fiff_open(path, verbose="error")
-    except (ValueError, OSError, AttributeError):  # an empty file has no first tag to look at
-        return None
     with file:
         found = [k for k, b in blocks.items() if any(dir_tree_find(tree, one) for one in b)]
     return found[0] if found else None

@@ -1,5 +1,6 @@
 """``python train.py``: train a network, compare it with classical inverses, export it."""
 
+import hashlib
 import logging
 import re
 import shutil
@@ -183,10 +184,7 @@ def export(
     )
     path = folder / "model.onnx"
     with atomic(path) as partial:
-        export_onnx(
-            model, head, partial, montages, identity["model"], template.fingerprint,
-            identity["trained"],
-        )  # fmt: skip
+        export_onnx(model, head, partial, identity, montages, template.fingerprint)
         parity = check_parity(model, partial, probe.batch(0))
     origin = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
     Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
@@ -215,6 +213,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     trained = time.perf_counter() - started
 
     model, identity = load_network(best, template.space)
+    config_file = (run_dir / "config.yaml").read_bytes()
+    identity["config_sha256"] = hashlib.sha256(config_file).hexdigest()
     save_network(model, identity, run_dir / "model")
     models = {type(model).__name__: model} | baselines
     # A run directory used before may hold the scores of another network.

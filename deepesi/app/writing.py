@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.export.estimates import Localization, check_parts, magnitudes
+from deepesi.export.regions import Region
 from deepesi.export.runtime import PreparedInverse
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.optional import require
@@ -52,15 +54,22 @@ def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) ->
     out.parent.mkdir(parents=True, exist_ok=True)
     stem = out.with_name(f".{out.name}.partial")  # MNE adds its own suffixes
     partials = [stem.with_name(stem.name + suffix) for suffix in suffixes]
-    try:
+    with _replacing(partials, paths):
         kind = "h5" if suffixes == ("-stc.h5",) else "stc"
         stc.save(stem, ftype=kind, overwrite=True, verbose="error")
+    return paths
+
+
+@contextmanager
+def _replacing(partials: Sequence[Path], paths: Sequence[Path]) -> Iterator[None]:
+    """Files take their places if the block succeeds, else none is left; for writers with a will."""
+    try:
+        yield
         for partial, path in zip(partials, paths, strict=True):
             partial.replace(path)
     finally:
         for partial in partials:
             partial.unlink(missing_ok=True)
-    return paths
 
 
 def write_result(result: Localization, out: Path) -> Iterator[str]:
@@ -80,6 +89,7 @@ class Peak:
         time: Its time, s.
         power: That power, 1 for noise.
         where: The strongest source of that sample, in words.
+        region: Where it is with a probability that is kept; None of a file that promises none.
 
     """
 
@@ -87,12 +97,42 @@ class Peak:
     time: float
     power: float
     where: str
+    region: Region | None
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"strongest at {1e3 * self.time:.0f} ms, whitened power {self.power:.1f} "
             f"times the noise; strongest source there: {self.where}"
         )
+        return text if self.region is None else f"{text}; {self.region}"
+
+
+def write_region(peak: Peak, space: SourceSpace, out: Path) -> Iterator[str]:
+    """Write the places of the peak's region as ``OUT-region-lh.label`` and ``-rh.label``.
+
+    A hemisphere without any has no file; nor has a volume, whose places are no vertices.
+    """
+    if peak.region is None or len(space.vertices) != 2:
+        return
+    import mne
+
+    subject, first = space.name.rsplit("-", 1)[0], 0
+    for side, vertices in zip(("lh", "rh"), space.vertices, strict=True):
+        places = peak.region.places[first : first + len(vertices)]
+        first += len(vertices)
+        path = out.with_name(f"{out.name}-region-{side}.label")
+        if not places.any():
+            path.unlink(missing_ok=True)  # of an earlier run
+            continue
+        label = mne.Label(
+            vertices[places], hemi=side, subject=subject, comment=f"{peak.region}, deepesi"
+        )
+        partial = out.with_name(
+            f".{out.name}-region.partial-{side}.label"
+        )  # MNE wants the side last
+        with _replacing([partial], [path]):
+            mne.write_label(partial, label, verbose="error")
+        yield f"wrote {path}"
 
 
 def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
@@ -112,7 +152,9 @@ def find_peak(
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes(result.stc)[:, sample]
     where = place(int(strength.argmax()), inverse.space)
-    return Peak(sample, float(times[sample]), float(power[sample]), where)
+    mean = np.asarray(result.stc.data)[..., sample].ravel()
+    region = inverse.region(mean, result.eeg[:, sample])
+    return Peak(sample, float(times[sample]), float(power[sample]), where, region)
 
 
 def place(source: int, space: SourceSpace) -> str:

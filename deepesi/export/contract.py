@@ -2,12 +2,21 @@
 
 import json
 from dataclasses import asdict, dataclass
+from importlib import resources
 from typing import Any
+
+import jsonschema
 
 from deepesi.physics.head_inputs import HeadInput
 
-#: Entry of the ONNX metadata that holds the contract, and the version of its form.
-METADATA_KEY, CONTRACT_VERSION = "deepesi", 1
+#: Entries of the ONNX metadata that hold the contract and the digest of the file.
+METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
+#: Version of the contract's form.
+CONTRACT_VERSION = 2
+#: What ``deepesi calibrate`` writes of a `Calibration`.
+CALIBRATION_FILE = "calibration.json"
+#: Of the files that deepesi writes.
+LICENCE = "BSD-3-Clause"
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class TrainingRanges:
     Attributes:
         n_channels: Fewest and most channels.
         n_times: Shortest and longest window, samples.
-        sfreq: Sampling rate, Hz.
+        sfreq: Sampling rate, Hz. Recordings were not filtered: their band ends at half of it.
         snr_db: Lowest and highest SNR, dB; None: whatever the strengths of the sources came to.
 
     """
@@ -26,11 +35,6 @@ class TrainingRanges:
     n_times: tuple[int, int]
     sfreq: float
     snr_db: tuple[float, float] | None
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "TrainingRanges":
-        """Lists become pairs."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
 
     def beyond(self, n_channels: int, sfreq: float, snr_db: float | None) -> list[str]:
         """What of a recording lies outside, in words.
@@ -50,6 +54,28 @@ class TrainingRanges:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What ``deepesi calibrate`` fitted on validation recordings for this model.
+
+    Attributes:
+        level: Probability with which region sets hold the truth.
+        covers: Which of it, see `deepesi.uncertainty.conformal.truth_scores`.
+        edges_db: Between bins of the SNR read off a recording ``(B - 1,)``, dB.
+        thresholds: Of the scores, see `deepesi.uncertainty.conformal.RegionSets`, ``(B,)``.
+        temperature: Factor that the deviations of the file have in them; None without deviations.
+        fitted_on: Which recordings, in words.
+
+    """
+
+    level: float
+    covers: str
+    edges_db: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    temperature: float | None
+    fitted_on: str
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a model file needs and gives.
 
@@ -57,24 +83,35 @@ class Contract:
         head_inputs: What it asks of a head; each is an ONNX input of the same name.
         space_name: Source space, or None if the model follows the head's.
         space_fingerprint: Identity of that source space, or None.
+        vertices: Its vertex numbers by part, or None.
+        n_orient: Orientations per source, 1 (along the normal) or 3 (x, y, z of the head frame), or
+            None if it follows the head's.
         anatomy: Fingerprint of the template a bound model was trained on, or None.
         montages: Montages seen in training, for information.
         has_std: Whether there is a second output, the standard deviation.
-        deepesi_version: That wrote the file.
         model: Plain configuration of the model.
         trained: What it was trained on; None if it was not, or not known.
+        config_sha256: Of the configuration it was trained with (its run directory has it), or None.
+        calibration: None where none was given.
+        versions: Of deepesi and what it exported with.
+        licence: Of the file.
 
     """
 
     head_inputs: tuple[HeadInput, ...]
     space_name: str | None
     space_fingerprint: str | None
+    vertices: tuple[tuple[int, ...], ...] | None
+    n_orient: int | None
     anatomy: str | None
     montages: tuple[str, ...]
     has_std: bool
-    deepesi_version: str
     model: dict[str, Any]
-    trained: TrainingRanges | None = None
+    trained: TrainingRanges | None
+    config_sha256: str | None
+    calibration: Calibration | None
+    versions: dict[str, str]
+    licence: str = LICENCE
 
     def to_json(self) -> str:
         """The contract as JSON, with what never varies: units, reference, version."""
@@ -94,15 +131,15 @@ class Contract:
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> "Contract":
-        """Read a contract.
+        """Read a contract and hold it against ``contract.schema.json``.
 
         Raises:
-            ValueError: Not JSON, another version, or entries missing.
+            ValueError: Not JSON, another version, or an entry missing or of another kind.
 
         """
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(
                 f"{origin}: its deepesi metadata is not JSON ({error}). The file is damaged; "
                 "export it again."
@@ -113,14 +150,36 @@ class Contract:
                 f"{origin}: its contract has version {version!r}, this deepesi reads "
                 f"{CONTRACT_VERSION}. Export it again with this version."
             )
-        names = [n for n in cls.__dataclass_fields__ if n != "trained"]
-        trained = content.get("trained")  # files of before do not say
-        missing = [n for n in names if n not in content]
-        if missing:
-            raise ValueError(f"{origin}: its contract lacks {missing}. Export it again.")
-        return cls(
-            **{n: content[n] for n in names if n not in ("head_inputs", "montages")},
-            head_inputs=tuple(HeadInput.from_json(d) for d in content["head_inputs"]),
-            montages=tuple(content["montages"]),
-            trained=None if trained is None else TrainingRanges.from_json(trained),
-        )
+        wrong = jsonschema.exceptions.best_match(_validator().iter_errors(content))
+        if wrong is not None:
+            where = "/".join(map(str, wrong.absolute_path)) or "as a whole"
+            raise ValueError(
+                f"{origin}: its contract is not of the promised form ({where}: "
+                f"{wrong.message:.200}). The file was altered; export it again."
+            )
+        try:
+            head_inputs = tuple(HeadInput.from_json(d) for d in content["head_inputs"])
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from error
+        trained, calibration = content["trained"], content["calibration"]
+        special = {
+            "head_inputs": head_inputs,
+            "trained": trained and TrainingRanges(**as_tuples(trained)),
+            "calibration": calibration and Calibration(**as_tuples(calibration)),
+        }
+        plain = {n: content[n] for n in cls.__dataclass_fields__ if n not in special}
+        return cls(**as_tuples(plain), **special)
+
+
+def as_tuples(content: dict[str, Any]) -> dict[str, Any]:
+    """Lists of JSON as tuples."""
+
+    def of(value: Any) -> Any:
+        return tuple(map(of, value)) if isinstance(value, list) else value
+
+    return {key: of(value) for key, value in content.items()}
+
+
+def _validator() -> jsonschema.Draft202012Validator:
+    file = resources.files("deepesi.export") / "contract.schema.json"
+    return jsonschema.Draft202012Validator(json.loads(file.read_text()))

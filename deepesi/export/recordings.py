@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.files import parsing
 from deepesi.physics.io import good_eeg_channels
 
 if TYPE_CHECKING:
@@ -86,7 +89,7 @@ def segments(
             ``raw.times``.
 
     Raises:
-        ValueError: Stretches shorter than a sample.
+        ValueError: Stretches shorter than a sample, or the file is damaged there.
 
     """
     import mne
@@ -102,9 +105,23 @@ def segments(
         n_pieces = -(-recording.n_times // size)
         bounds = np.linspace(0, recording.n_times, n_pieces + 1).astype(int)
         for start, stop in itertools.pairwise(bounds.tolist()):
-            yield Segment(recording.get_data(rows, start, stop), float(recording.times[start]))
+            with _parsing(recording):
+                data = recording.get_data(rows, start, stop)
+            yield Segment(data, float(recording.times[start]))
     elif isinstance(recording, mne.BaseEpochs):
-        for data in recording:
+        epochs = iter(recording)
+        while True:
+            with _parsing(recording):
+                data = next(epochs, None)
+            if data is None:
+                return
             yield Segment(np.asarray(data)[rows], float(recording.times[0]))
     else:
         yield Segment(recording.data[rows], float(recording.times[0]))
+
+
+def _parsing(recording: "mne.BaseEpochs | mne.io.BaseRaw") -> AbstractContextManager[None]:
+    """MNE-Python reads what is on disk when it is asked for."""
+    names = getattr(recording, "filenames", None) or (getattr(recording, "filename", None),)
+    path = Path(str(names[0] or "the recording"))
+    return parsing(path, "recording", "It is damaged from there on; what came before is complete.")

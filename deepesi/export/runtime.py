@@ -1,8 +1,7 @@
 """Applies an exported file to recordings: mne and onnxruntime, no torch."""
 
 import warnings
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 from deepesi.export.contract import Contract
 from deepesi.export.estimates import Localization, check_parts, source_estimate
 from deepesi.export.recordings import Segment, check_recording, segments
+from deepesi.export.regions import Region, region_of
 from deepesi.export.session import OpenModel, as_feeds, open_model
-from deepesi.physics.files import atomic
+from deepesi.physics.files import atomic, parsing
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
+from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.physics.io import check_eeg, head_from_forward, head_on_template
 from deepesi.physics.noise import whitener
 from deepesi.physics.template import Template, load_template
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from deepesi.export.recordings import Recording
 
 Array = NDArray[np.float64]
+
+#: Least whitened power of a recording: noise alone has 1, filtering takes some of it.
+QUIETEST = 1e-2
 
 
 class ExtrapolationWarning(UserWarning):
@@ -42,6 +46,7 @@ class PreparedInverse:
         feeds: Its prepared head inputs.
         ch_names: The channels it expects, in this order.
         space: Where its estimates live.
+        positions: Of the sources ``(S, 3)``, m.
         whitener: ``(C, C)``, 1/V.
         nave: Number of trials averaged in the data it is for.
         origin: Where electrodes and noise come from, in words.
@@ -52,6 +57,7 @@ class PreparedInverse:
     feeds: dict[str, NDArray[Any]]
     ch_names: tuple[str, ...]
     space: SourceSpace
+    positions: Array
     whitener: Array
     nave: int
     origin: str
@@ -111,8 +117,8 @@ class PreparedInverse:
         Raises:
             TypeError: Not a recording of MNE-Python.
             ValueError: Its good EEG channels or its number of trials (1 unless averaged) are not
-                those this was prepared for; the source space is no surface and no single volume;
-                see `estimate`.
+                those this was prepared for; it is quieter than its noise; the source space is no
+                surface and no single volume; see `estimate`.
 
         Warns:
             ExtrapolationWarning: It lies `beyond` what the network was trained on.
@@ -148,10 +154,47 @@ class PreparedInverse:
             snr_db = 10 * float(np.log10(max(power - 1, 1e-3)))
         return trained.beyond(len(self.ch_names), recording.info["sfreq"], snr_db)
 
+    def _check_noise(self, eeg: Array) -> None:
+        """Refuse a recording quieter than its noise, which every recording holds."""
+        power = float(np.square(self.whitener @ average_reference(eeg)).mean())
+        if power < QUIETEST:
+            raise ValueError(
+                f"PreparedInverse: the recording has {power:.2g} times the power that its noise "
+                "covariance says noise alone has. Both must be in volts and of the same "
+                "recording, and the number of trials right."
+            )
+
+    def region(self, mean: Array, eeg: Array) -> Region | None:
+        """Where the source of one sample is with the probability the file was calibrated for.
+
+        Args:
+            mean: Estimate of the sample ``(D,)``, A m.
+            eeg: The sample ``(C,)``, V, any reference, in the order of `ch_names`.
+
+        Returns:
+            None where the file was not calibrated.
+
+        Raises:
+            ValueError: Another number of dipoles or channels.
+
+        """
+        calibration = self.model.contract.calibration
+        if mean.shape != (self.space.n_dipoles,) or eeg.shape != (len(self.ch_names),):
+            raise ValueError(
+                f"PreparedInverse: one sample of estimate and recording have shapes {mean.shape} "
+                f"and {eeg.shape}, expected ({self.space.n_dipoles},) and ({len(self.ch_names)},)."
+            )
+        if calibration is None:
+            return None
+        magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
+        white = self.whitener @ average_reference(eeg)
+        return region_of(magnitudes, white, self.positions, self.space, calibration)
+
     def _localize(self, segment: Segment, tstep: float) -> Localization:
+        estimates = self.estimate(segment.eeg)
+        self._check_noise(segment.eeg)
         mean, *std = (
-            source_estimate(values, self.space, segment.tmin, tstep)
-            for values in self.estimate(segment.eeg)
+            source_estimate(values, self.space, segment.tmin, tstep) for values in estimates
         )
         return Localization(mean, std[0] if std else None, average_reference(segment.eeg))
 
@@ -163,6 +206,7 @@ class PreparedInverse:
             "space_name": np.array(self.space.name),
             "edges": self.space.edges,
             "n_orient": np.array(self.space.n_orient),
+            "positions": self.positions,
             "whitener": self.whitener,
             "nave": np.array(self.nave),
             "origin": np.array(self.origin),
@@ -252,8 +296,9 @@ class Inverse:
         self._check_space(head.space)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
         return PreparedInverse(
-            self.model, feeds, head.ch_names, head.space, whitener(head.noise_cov), nave, origin
-        )
+            self.model, feeds, head.ch_names, head.space, head.source_pos,
+            whitener(head.noise_cov), nave, origin,
+        )  # fmt: skip
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
         """Use what `PreparedInverse.save` wrote.
@@ -262,32 +307,23 @@ class Inverse:
             ValueError: Not such a file, or written for a model with other inputs or source space.
 
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                content = dict(file)
-        except (ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(
-                f"{path}: not a readable head.npz ({error}). Write it again with 'deepesi prepare'."
-            ) from error
-        expected = {f"input/{d.key}" for d in self.contract.head_inputs}
-        found = {key for key in content if key.startswith("input/")}
-        written = {"origin", "space_name", "n_orient", "edges", "ch_names", "whitener", "nave"}
-        if found != expected or not written <= content.keys():
-            raise ValueError(
-                f"{path}: holds the prepared inputs {sorted(found)}, the model needs "
-                f"{sorted(expected)}. Write it again with 'deepesi prepare' for this model."
-            )
+        again = "Write it again with 'deepesi prepare'."
+        with parsing(Path(path), "head.npz", again), np.load(path, allow_pickle=False) as file:
+            content = dict(file)
+        _check_prepared(content, self.contract, str(path))
         parts = sum(key.startswith("vertices") for key in content)
-        vertices = tuple(content[f"vertices{i}"] for i in range(parts))
+        vertices = tuple(content[f"vertices{i}"].astype(np.int64) for i in range(parts))
         n_orient = int(content["n_orient"])
         space = SourceSpace(str(content["space_name"]), vertices, content["edges"], n_orient)
         self._check_space(space)
-        feeds = {key.removeprefix("input/"): content[key] for key in found}
+        feeds = {d.key: content[f"input/{d.key}"] for d in self.contract.head_inputs}
+        feeds = as_feeds(feeds)
         return PreparedInverse(
             self.model,
             feeds,
             tuple(content["ch_names"].tolist()),
             space,
+            content["positions"],
             content["whitener"],
             int(content["nave"]),
             str(content["origin"]),
@@ -302,3 +338,60 @@ class Inverse:
                 "solution out to use the packaged head, compute it on that source space, or use a "
                 "model that follows any source space (an exported eLORETA, say)."
             )
+        if self.contract.n_orient not in (None, space.n_orient):
+            raise ValueError(
+                f"Inverse: the model gives {self.contract.n_orient} orientation(s) per source, the "
+                f"head {space.name} has {space.n_orient}. Convert the forward solution "
+                "(mne.convert_forward_solution, force_fixed), or export the model on such a head."
+            )
+
+
+#: Entries of ``head.npz`` beside the prepared inputs and the vertices: axes, kinds of values.
+_ENTRIES: dict[str, tuple[Axes, str]] = {
+    "ch_names": (("channels",), "U"),
+    "edges": (("edges", 2), "iu"),
+    "n_orient": ((), "iu"),
+    "nave": ((), "iu"),
+    "origin": ((), "U"),
+    "positions": (("sources", 3), "f"),
+    "space_name": ((), "U"),
+    "whitener": (("channels", "channels"), "f"),
+}
+
+
+def _check_prepared(content: Mapping[str, NDArray[Any]], contract: Contract, origin: str) -> None:
+    """Refuse the inputs of another model, and arrays that do not fit together or are no numbers."""
+    inputs = {f"input/{d.key}": (d.axes, "fiu") for d in contract.head_inputs}
+    parts = {f"vertices{i}" for i in range(len(content))} & content.keys()
+    expected = inputs | _ENTRIES | {part: ((part,), "iu") for part in parts}
+    if content.keys() != expected.keys() or not parts:
+        raise ValueError(
+            f"{origin}: holds {sorted(content)}, the model needs {sorted(expected)} and the "
+            "vertices of a source space. Write it again with 'deepesi prepare' for this model."
+        )
+    sizes: dict[str, int] = {}
+    for key, (axes, kinds) in sorted(expected.items()):
+        values = content[key]
+        if len(values.shape) != len(axes) or any(
+            n != (axis if isinstance(axis, int) else sizes.setdefault(axis, n))
+            for axis, n in zip(axes, values.shape, strict=True)
+        ):
+            raise ValueError(
+                f"{origin}: {key} has shape {values.shape}, expected {axes} with {sizes}. Write "
+                "it again with 'deepesi prepare'."
+            )
+        if values.dtype.kind not in kinds or (
+            values.dtype.kind == "f" and not np.isfinite(values).all()
+        ):
+            raise ValueError(
+                f"{origin}: {key} holds NaN, infinite values or values of another kind "
+                f"({values.dtype}). Write it again with 'deepesi prepare'."
+            )
+    n_sources = sum(len(content[part]) for part in parts)
+    n_orient = int(content["n_orient"])
+    found = [sizes[axis] for axis in ("sources", "dipoles") if axis in sizes]
+    if found != [n_sources, n_sources * n_orient][: len(found)]:
+        raise ValueError(
+            f"{origin}: its arrays are for {found} sources and dipoles, its vertices are "
+            f"{n_sources} with {n_orient} orientation(s). Write it again with 'deepesi prepare'."
+        )

@@ -6,28 +6,45 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-)
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from deepesi.export.contract import METADATA_KEY, Contract
+from deepesi.export.contract import DIGEST_KEY, METADATA_KEY, Contract
+from deepesi.export.protobuf import digest, metadata
+from deepesi.physics.head import SourceSpace
 
 Array = NDArray[np.float32]
 
+#: What ONNX Runtime raises of files and inputs that it cannot compute with.
+REFUSALS = (
+    ort_errors.EPFail, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf, ort_errors.NoSuchFile, ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)  # fmt: skip
+#: Where to compute, in this order, where the machine and its ONNX Runtime can.
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
 
 class OpenModel(NamedTuple):
-    """A session with what it promises."""
+    """A session with what it promises. Many threads may run it at once."""
 
     session: ort.InferenceSession
     contract: Contract
 
     def run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
-        """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``."""
+        """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
+
+        Raises:
+            ValueError: Inputs of other shapes than the model was written for.
+
+        """
         feeds = {"eeg": eeg.astype(np.float32), **inputs}
-        return list(self.session.run(None, feeds))
+        try:
+            return list(self.session.run(None, feeds))
+        except REFUSALS as error:
+            raise ValueError(
+                f"the model cannot compute with EEG of shape {eeg.shape} and these head inputs "
+                f"({_first_line(error)}). Prepare it again for this set-up."
+            ) from error
 
 
 def open_model(path: Path, n_threads: int = 0) -> OpenModel:
@@ -39,36 +56,86 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not an ONNX file, truncated, or not written by deepesi.
+        ValueError: Not an ONNX file, truncated, altered, with data outside its folder, or not
+            written by deepesi.
 
     """
     if not path.is_file():
         raise FileNotFoundError(f"open_model: there is no file {path}.")
+    contract = _read_contract(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is fatal is raised
+    available = ort.get_available_providers()
+    providers = [provider for provider in PROVIDERS if provider in available]
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except (InvalidProtobuf, InvalidGraph, InvalidArgument, Fail) as error:
+        # By its path, not its content: data outside its folder are refused.
+        session = ort.InferenceSession(path, options, providers=providers)
+    except REFUSALS as error:
         raise ValueError(
-            f"{path}: not a readable ONNX model ({str(error).splitlines()[0]}). It is truncated or "
-            "another kind of file; export it again with 'deepesi export'."
+            f"{path}: ONNX Runtime cannot compute it ({_first_line(error)}). Export it again with "
+            "'deepesi export', or install the version it was written for."
         ) from error
-    metadata = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in metadata:
+    _check_promises(session, contract, path)
+    return OpenModel(session, contract)
+
+
+def _read_contract(path: Path) -> Contract:
+    """The contract of a file that is still what was written."""
+    content = path.read_bytes()
+    try:
+        entries = metadata(content)
+    except ValueError as error:  # of broken text, too
         raise ValueError(
-            f"{path}: an ONNX model, but not one exported by deepesi (no {METADATA_KEY!r} entry in "
+            f"{path}: not a readable ONNX model ({error}). It is truncated or another kind of "
+            "file; export it again with 'deepesi export'."
+        ) from error
+    if METADATA_KEY not in entries:
+        raise ValueError(
+            f"{path}: not an ONNX model exported by deepesi (no {METADATA_KEY!r} entry in "
             "its metadata), so what it expects is unknown. Use a file written by 'deepesi export'."
         )
-    contract = Contract.from_json(metadata[METADATA_KEY], str(path))
-    expected = {"eeg", *(d.key for d in contract.head_inputs)}
-    found = {i.name for i in session.get_inputs()}
-    if found != expected:
+    expected = digest(content, entries[METADATA_KEY])
+    if entries.get(DIGEST_KEY, expected) != expected:
         raise ValueError(
-            f"{path}: its inputs {sorted(found)} are not those its contract declares "
-            f"({sorted(expected)}). The file was altered; export it again."
+            f"{path}: not the file that was written: its content does not have the SHA-256 that it "
+            "names. It was damaged or altered; get it anew, or export it again."
         )
-    return OpenModel(session, contract)
+    contract = Contract.from_json(entries[METADATA_KEY], str(path))
+    if DIGEST_KEY not in entries:
+        raise ValueError(
+            f"{path}: it does not name its SHA-256 (no {DIGEST_KEY!r} entry in its metadata), so "
+            "whether it is whole is unknown. It was altered; export it again."
+        )
+    return contract
+
+
+def _check_promises(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
+    """Refuse a graph whose inputs, outputs or source space are not those of its contract."""
+    promised = {
+        "inputs": {"eeg", *(d.key for d in contract.head_inputs)},
+        "outputs": {"dipole_mean", "dipole_std"} if contract.has_std else {"dipole_mean"},
+    }
+    found = {
+        "inputs": {i.name for i in session.get_inputs()},
+        "outputs": {o.name for o in session.get_outputs()},
+    }
+    if contract.space_name is not None:
+        vertices = tuple(np.array(part, dtype=np.int64) for part in contract.vertices or ())
+        edges = np.empty((0, 2), dtype=np.int64)
+        space = SourceSpace(contract.space_name, vertices, edges, contract.n_orient or 1)
+        promised["source space"] = {contract.space_fingerprint, space.n_dipoles}
+        found["source space"] = {space.fingerprint, session.get_outputs()[0].shape[1]}
+    for what, names in promised.items():
+        if found[what] != names:
+            raise ValueError(
+                f"{path}: its {what} {sorted(map(str, found[what]))} are not those its contract "
+                f"declares ({sorted(map(str, names))}). The file was altered; export it again."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def as_feeds(arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:

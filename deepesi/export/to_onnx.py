@@ -13,11 +13,20 @@ from torch import Tensor, nn
 
 from deepesi import __version__
 from deepesi.contracts import Batch, InverseModel, as_tensors
-from deepesi.export.contract import METADATA_KEY, Contract, TrainingRanges
+from deepesi.export.contract import (
+    DIGEST_KEY,
+    METADATA_KEY,
+    Calibration,
+    Contract,
+    TrainingRanges,
+    as_tuples,
+)
+from deepesi.export.faster import make_faster
+from deepesi.export.protobuf import digest
 from deepesi.export.session import as_feeds, open_model
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs import prepare
+from deepesi.physics.head_inputs import HeadInput, prepare
 
 OPSET = 18
 MAX_DEVIATION = 1e-4
@@ -42,10 +51,10 @@ def export_onnx(
     model: InverseModel,
     head: HeadModel,
     path: Path,
+    identity: Mapping[str, Any] | None = None,
     montages: Sequence[str] = (),
-    model_config: Mapping[str, Any] | None = None,
     anatomy: str | None = None,
-    trained: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Contract:
     """Write a model to an ONNX file, whole or not at all, and return its contract.
 
@@ -56,10 +65,10 @@ def export_onnx(
         model: Any inverse model.
         head: A head to trace with; its source space is the one a bound model belongs to.
         path: ``.onnx`` file.
+        identity: What its weights were saved with, see `deepesi.training.weights.load_network`.
         montages: Seen in training, for information.
-        model_config: Plain configuration of the model.
         anatomy: Fingerprint of the template it was trained on.
-        trained: Fields of `TrainingRanges`.
+        calibration: What ``deepesi calibrate`` fitted for it.
 
     Raises:
         ValueError: The model is a solver without an exported form.
@@ -96,25 +105,43 @@ def export_onnx(
         dynamic_shapes=(dict.fromkeys(range(3), free), shapes),
         dynamo=True,
         opset_version=OPSET,
+        optimize=False,  # but by make_faster
         verbose=False,
     )
+    identity, space = identity or {}, head.space if model.bound_to_space else None
+    trained = identity.get("trained")
     contract = Contract(
         head_inputs=declarations,
-        space_name=head.space.name if model.bound_to_space else None,
-        space_fingerprint=head.space.fingerprint if model.bound_to_space else None,
-        anatomy=anatomy if model.bound_to_space else None,
+        space_name=space and space.name,
+        space_fingerprint=space and space.fingerprint,
+        vertices=space and tuple(tuple(v.tolist()) for v in space.vertices),
+        n_orient=head.space.n_orient if space or _has_orientations(declarations) else None,
+        anatomy=anatomy if space else None,
         montages=tuple(montages),
         has_std=has_std,
-        deepesi_version=__version__,
-        model=dict(model_config or {"_target_": type(model).__qualname__}),
-        trained=None if trained is None else TrainingRanges.from_json(dict(trained)),
-    )
+        model=dict(identity.get("model", {"_target_": type(model).__qualname__})),
+        trained=trained and TrainingRanges(**as_tuples(trained)),
+        config_sha256=identity.get("config_sha256"),
+        calibration=calibration,
+        versions={
+            "deepesi": __version__, "torch": torch.__version__, "onnx": onnx.__version__,
+            "numpy": np.__version__,
+        },
+    )  # fmt: skip
+    make_faster(program.model)
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    text = contract.to_json()
+    found = digest(proto.SerializeToString(), text)
+    onnx.helper.set_model_props(proto, {METADATA_KEY: text, DIGEST_KEY: found})
     onnx.checker.check_model(proto, full_check=True)
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _has_orientations(declarations: Sequence[HeadInput]) -> bool:
+    """Whether the file keeps the number of orientations it was traced with."""
+    return any("orientations" in declaration.axes for declaration in declarations)
 
 
 class Parity(NamedTuple):

@@ -46,13 +46,8 @@ class SkullWeights(nn.Module):
         # Skulls are weighed by what is there; the residual is made by the sweep before.
         residual = residual.detach()
         trusted = trust[:, None] * residual
-        strongest = torch.stack([
-            (
-                nominal.energy(torch.einsum("ce,ctb->etb", through, trusted))
-                / norm.square()
-            ).amax((0, 1))
-            for through, norm in zip(filters.unbind(), norms.unbind(), strict=True)
-        ])  # fmt: skip
+        seen = torch.einsum("mce,ctb->etmb", filters, trusted)
+        strongest = (nominal.energy(seen) / norms.square().permute(1, 2, 0, 3)).amax((0, 1))
         best = strongest.amax(0)
         left = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
         of_left, of_all = self.log_doubt.exp()

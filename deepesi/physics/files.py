@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read or refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +19,28 @@ def atomic(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def parsing(path: Path, what: str, cure: str) -> Iterator[None]:
+    """Turn whatever a parser of others raises of a damaged file into one error.
+
+    The only place that catches everything: such parsers (zip, NumPy, those of MNE-Python) raise
+    ``KeyError``, ``struct.error``, ``zlib.error`` or a bare ``Exception``, as the damage has it.
+
+    Args:
+        path: The file.
+        what: It should be, in words.
+        cure: What to do, a sentence.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+
+    """
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable {what} ({error!r:.300}). {cure}") from error

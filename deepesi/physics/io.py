@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 MIN_CHANNELS = 8
 #: Plausible standard deviation over time and channels of average-referenced EEG, V.
 EEG_AMPLITUDE = (1e-9, 5e-4)
+#: Fewest samples that tell a dead channel from one that happens to rest.
+FEWEST_FLAT = 8
 
 
 def good_eeg_channels(info: "mne.Info") -> list[str]:
@@ -225,7 +227,8 @@ def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
         ch_names: ``C`` names.
 
     Raises:
-        ValueError: NaN or infinite samples, or an amplitude that is not one of volts.
+        ValueError: NaN or infinite samples, an amplitude that is not one of volts, or channels that
+            are constant (one that is zero throughout may be the reference).
 
     """
     broken = np.asarray(~np.isfinite(data).all(axis=1))
@@ -247,3 +250,17 @@ def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
             f"deviation {amplitude:.3g}; EEG in volts has {low:g}-{high:g}. They look like "
             f"{guess}. Convert to volts (for microvolts: multiply by 1e-6)."
         )
+    flat = flat_channels(data)
+    if len(flat) > 1 or (len(flat) == 1 and data[flat[0]].any()):
+        raise ValueError(
+            f"recording: the channels {[ch_names[i] for i in flat]} are constant, as if nothing "
+            "were connected, and would be localized like any other. Mark them as bad "
+            "(info['bads'])."
+        )
+
+
+def flat_channels(data: Array) -> NDArray[np.int64]:
+    """Numbers of the channels ``(C, T)`` that are constant; none in a few samples."""
+    if data.shape[1] < FEWEST_FLAT:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(np.ptp(data, axis=1) == 0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 Array = NDArray[np.float64]
 
@@ -204,6 +204,6 @@ def proportion(hits: int, n: int, confidence: float = 0.95) -> Proportion:
     if n < 1 or not 0 <= hits <= n:
         raise ValueError(f"proportion: needs 0 <= hits <= n and n >= 1, got {hits} of {n}.")
     tail = (1 - confidence) / 2
-    low = beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
-    high = beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
+    low = betaincinv(hits, n - hits + 1, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
     return Proportion(hits / n, float(low), float(high))

@@ -192,7 +192,11 @@ def test_state_dict_round_trip(name, simulate):
     assert torch.equal(model(batch.eeg, batch.inputs).mean, again(batch.eeg, batch.inputs).mean)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+#: Exporting these takes half a minute each; with a deviation they export the same and more.
+CONTAINED = ("ElectrodeGNN", "PhysicsInformedUNet", "UnrolledISTA", "UnrolledMatchedFilter")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in CONTAINED])
 def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, tmp_path):
     model = RECIPES[name]().eval()
     path = tmp_path / "model.onnx"
@@ -209,6 +213,33 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
     silence = opened.run(np.zeros_like(batch.eeg.numpy()), inputs)
     assert all(np.isfinite(found).all() for found in silence)
     assert np.abs(silence[0]).max() < 1e-9  # A m
+
+
+#: Montages of 19 to 256 channels.
+MONTAGES = (
+    "10-20-19", "10-20-21", "biosemi32", "easycap-M10", "biosemi64", "fsaverage_1020",
+    "GSN-HydroCel-65_1.0", "biosemi128", "biosemi160", "GSN-HydroCel-256", "biosemi256",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", RECIPES)
+def test_onnx_parity_over_fifty_set_ups(name, toy, simulate, tmp_path):
+    """Any montage, batch, duration and SNR; ``-s`` prints the largest deviation."""
+    model = RECIPES[name]().eval()
+    if not model.exportable:
+        pytest.skip("has no form in ONNX")
+    path, rng, deviations = tmp_path / "model.onnx", np.random.default_rng(0), []
+    export_onnx(model, toy.montage_head("biosemi16"), path)
+    for seed in range(50):
+        batch = simulate(
+            [], montage=MONTAGES[seed % len(MONTAGES)], batch_size=int(rng.integers(1, 9)),
+            n_times=int(rng.integers(1, 40)), snr_db=[rng.uniform(-5, 30)] * 2, seed=seed,
+        ).batch(0)  # fmt: skip
+        deviations.append(check_parity(model, path, batch, n_timed=1).deviation)
+    print(f"{name}: largest deviation of 50 set-ups {max(deviations):.1e}")
+    assert max(deviations) <= 1e-5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -210,7 +210,7 @@ def test_every_weight_learns(simulate):
         assert not silent, name
 
 
-@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("free", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_file_serves_every_source_space(head, template, free_head, free, tmp_path):
     """Exported at 84 sources, applied to 1,284; or with free orientation, at another duration."""
     traced, other = (free_head, free_head) if free else (head, template.montage_head("biosemi32"))

@@ -29,6 +29,7 @@ def make(path, anatomy, **settings):
     return build_head(path, "small", anatomy, GRID, n_patterns=60, rank=40, **settings)
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
     whole = make(tmp_path / "whole.npz", small)
     assert [p.name for p in tmp_path.iterdir()] == ["whole.npz"]
@@ -57,6 +58,7 @@ def test_nodes_of_another_geometry_are_never_read(small, tmp_path):
     assert len(folders) == 3
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing_half_written(tmp_path):
     """A real limit on the size of files stands for the full disk."""
     code = (

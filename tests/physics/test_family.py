@@ -15,9 +15,8 @@ from deepesi.physics.template import DATA, _digest, load_template
 from tests.conftest import with_coarse_scalp
 
 
-@pytest.mark.parametrize(
-    "name", ["fsaverage-ico3", pytest.param("warp9-ico3", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsaverage-ico3", "warp9-ico3"])
 def test_family_equals_a_fresh_bem(name):
     """At random tissues and montage, for every source, electrodes 5 mm off their places.
 

@@ -256,6 +256,7 @@ def icosphere(n_subdivisions):
     return vertices, faces
 
 
+@pytest.mark.slow
 def test_equals_the_boundary_elements_of_three_spheres():
     """OpenMEEG through MNE on 642 vertices per surface, polyhedra of the volume of the spheres.
 

@@ -114,6 +114,7 @@ def test_processes_in_different_directories_are_refused(tmp_path):
         LastCheckpoint(tmp_path / "two", 1).setup(trainer, None, "fit")
 
 
+@pytest.mark.slow
 def test_sweep_through_submitit(toy, toy_path, tmp_path):
     sweep = start(
         tmp_path, toy_path, "seed=1,2", "hydra/launcher=submitit_local",

@@ -159,6 +159,7 @@ fit(config, Cohort.single(load_template(toy)), folder)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_network_has_the_same_weights_and_keys(train, toy_path, tmp_path):
     """In a process of its own, where no shapes are checked: that cannot be compiled."""

@@ -66,7 +66,7 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     assert {row.level is None for row in measured} == {True, False}
 
     first = tmp_path / "out" / "fitted" / "0"
-    fitted = json.loads((first / "regions.json").read_text())
+    fitted = json.loads((first / "calibration.json").read_text())
     assert len(fitted["thresholds"]) == 2
     assert Intervals.load(first / "intervals.json").half_widths.shape == (3, len(LEVELS))
     again, _ = load_network(first, toy.space)

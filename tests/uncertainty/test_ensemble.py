@@ -229,6 +229,7 @@ def compose(toy_path, run_dir, *overrides):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     """``python train.py model=ensemble``: trains, compares, exports mean and deviation."""
     train.run(compose(toy_path, tmp_path), tmp_path)

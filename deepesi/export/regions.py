@@ -1,0 +1,62 @@
+"""Where on the cortex a source is with a probability that is kept: region sets of a file."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.export.contract import Calibration
+from deepesi.physics.graph import triangles, vertex_areas
+from deepesi.physics.head import SourceSpace
+from deepesi.uncertainty.conformal import (
+    RegionSets,
+    estimated_snr_db,
+    place_scores,
+    reach_kernel,
+)
+
+Array = NDArray[np.float64]
+
+
+class Region(NamedTuple):
+    """Places that hold the source with a probability, see `deepesi.uncertainty.conformal`.
+
+    Attributes:
+        places: Which sources it holds ``(S,)``.
+        area: Of them on the cortex, m²; None in a volume.
+        level: The probability.
+
+    """
+
+    places: NDArray[np.bool_]
+    area: float | None
+    level: float
+
+    def __str__(self) -> str:
+        area = "" if self.area is None else f"{1e4 * self.area:.1f} cm², "
+        return f"{100 * self.level:g} % region: {area}{int(self.places.sum())} places"
+
+
+def region_of(
+    magnitudes: Array, white: Array, positions: Array, space: SourceSpace, calibration: Calibration
+) -> Region:
+    """The region of one sample.
+
+    Args:
+        magnitudes: Of the estimate ``(S,)``.
+        white: Whitened recording ``(C,)``.
+        positions: Of the sources ``(S, 3)``, m.
+        space: The source space.
+        calibration: Of the file.
+
+    """
+    sets = RegionSets(
+        calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
+    )
+    scores = place_scores(magnitudes[None], reach_kernel(positions))
+    places = sets.regions(scores, estimated_snr_db(white[None, :, None]))[0]
+    area = None
+    if len(space.vertices) == 2:
+        areas = vertex_areas(positions, triangles(space.edges, space.n_sources))
+        area = float(areas[places].sum())
+    return Region(places, area, calibration.level)

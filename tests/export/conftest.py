@@ -1,0 +1,29 @@
+"""Exported files, and a recording to apply them to."""
+
+import pytest
+import torch
+
+from deepesi.app.export import export_path
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.convdip import ConvDip
+from tests.conftest import make_evoked
+
+
+@pytest.fixture(scope="session")
+def eloreta(tmp_path_factory):
+    return export_path(
+        "eloreta", tmp_path_factory.mktemp("x") / "e.onnx", "fsaverage-ico3", "biosemi32"
+    )
+
+
+@pytest.fixture(scope="session")
+def convdip(tmp_path_factory, template):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("x") / "c.onnx"
+    export_onnx(ConvDip(1284, hidden=16), template.montage_head("biosemi32"), path)
+    return path
+
+
+@pytest.fixture
+def evoked():
+    return make_evoked()
