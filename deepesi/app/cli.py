@@ -96,7 +96,9 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="exported .onnx file")
+    parser.add_argument(
+        "model", type=Path, help="exported .onnx file, or 'default': the packaged one"
+    )
     parser.add_argument(
         "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
     )

@@ -25,6 +25,7 @@ from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.table import by_scenario, rich_table, write_markdown
 from deepesi.export.adapter import OnnxModel
+from deepesi.export.packaged import model_path
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
@@ -178,7 +179,8 @@ def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
 
 
 def load_any(path: Path, template: Template) -> InverseModel:
-    """A network or an exported file, by its path."""
+    """A network or an exported file, by its path, or the packaged file by its name."""
+    path = model_path(path)
     if path.suffix == ".onnx":
         model = OnnxModel(path)
         fingerprint = model.opened.contract.space_fingerprint

@@ -165,7 +165,6 @@ def export(
     scenario: Scenario,
     template: Template,
     folder: Path,
-    montages: list[str],
 ) -> Parity:
     """Export, check against torch at another batch size, duration and montage, prepare a head."""
     montage = scenario.setups.montages[0] if template.cap is None else "its own"
@@ -184,7 +183,7 @@ def export(
     )
     path = folder / "model.onnx"
     with atomic(path) as partial:
-        export_onnx(model, head, partial, identity, montages, template.fingerprint)
+        export_onnx(model, head, partial, identity, template.fingerprint)
         parity = check_parity(model, partial, probe.batch(0))
     origin = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
     Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
@@ -214,15 +213,17 @@ def run(config: DictConfig, run_dir: Path) -> None:
 
     model, identity = load_network(best, template.space)
     config_file = (run_dir / "config.yaml").read_bytes()
-    identity["config_sha256"] = hashlib.sha256(config_file).hexdigest()
+    own = f"the {len(template.cap or ())} electrodes of {template.name}"
+    identity |= {
+        "config_sha256": hashlib.sha256(config_file).hexdigest(),
+        "montages": [own] if template.cap else plain(config.data.setups.montages),
+    }
     save_network(model, identity, run_dir / "model")
     models = {type(model).__name__: model} | baselines
     # A run directory used before may hold the scores of another network.
     shutil.rmtree(run_dir / "scores", ignore_errors=True)
     benchmark = compare(models, scenarios, cohort, run_dir, config.processes, this_command())
-    own = f"the {len(template.cap or ())} electrodes of {template.name}"
-    montages = [own] if template.cap else plain(config.data.setups.montages)
-    parity = export(model, identity, scenario, template, run_dir / "export", montages)
+    parity = export(model, identity, scenario, template, run_dir / "export")
     write_card(
         run_dir / "export" / "card.md",
         type(model).__name__,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.export.windows import Windows, windows_of
 from deepesi.physics.files import parsing
 from deepesi.physics.io import good_eeg_channels
 
@@ -24,13 +25,27 @@ class Segment(NamedTuple):
     """One evoked response, one epoch or one stretch of a raw recording.
 
     Attributes:
-        eeg: ``(C, T)``, V, in the reference of the recording.
-        tmin: Time of the first sample, s.
+        eeg: ``(C, T)``, V, in the reference of the recording: of all its windows, so it may begin
+            before and end after.
+        windows: That say something on it.
+        tmin: Time of its own first sample, s.
 
     """
 
     eeg: Array
+    windows: Windows
     tmin: float
+
+    @property
+    def own(self) -> Array:
+        """Its own samples."""
+        begin = self.windows.starts[0]
+        return self.eeg[:, self.windows.first - begin : self.windows.last - begin]
+
+    @classmethod
+    def whole(cls, eeg: Array, longest: int | None, tmin: float) -> "Segment":
+        """An evoked response or an epoch."""
+        return cls(eeg, windows_of(eeg.shape[1], longest, 0, eeg.shape[1]), tmin)
 
 
 def trials_averaged(recording: "Recording") -> int:
@@ -77,7 +92,7 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: int
 
 
 def segments(
-    recording: "Recording", ch_names: tuple[str, ...], seconds: float
+    recording: "Recording", ch_names: tuple[str, ...], seconds: float, longest: int | None = None
 ) -> Iterator[Segment]:
     """The recording piece by piece; nothing but the piece at hand is read of a file on disk.
 
@@ -87,6 +102,8 @@ def segments(
         ch_names: Channels, in the order wanted.
         seconds: Longest stretch of a raw recording, s. Its times count from the first sample, as
             ``raw.times``.
+        longest: Longest window of the network, samples. Windows are those of the recording, so that
+            where it is cut into stretches leaves no trace.
 
     Raises:
         ValueError: Stretches shorter than a sample, or the file is damaged there.
@@ -105,9 +122,10 @@ def segments(
         n_pieces = -(-recording.n_times // size)
         bounds = np.linspace(0, recording.n_times, n_pieces + 1).astype(int)
         for start, stop in itertools.pairwise(bounds.tolist()):
+            windows = windows_of(recording.n_times, longest, start, stop)
             with _parsing(recording):
-                data = recording.get_data(rows, start, stop)
-            yield Segment(data, float(recording.times[start]))
+                data = recording.get_data(rows, windows.starts[0], windows.stop)
+            yield Segment(data, windows, float(recording.times[start]))
     elif isinstance(recording, mne.BaseEpochs):
         epochs = iter(recording)
         while True:
@@ -115,9 +133,9 @@ def segments(
                 data = next(epochs, None)
             if data is None:
                 return
-            yield Segment(np.asarray(data)[rows], float(recording.times[0]))
+            yield Segment.whole(np.asarray(data)[rows], longest, float(recording.times[0]))
     else:
-        yield Segment(recording.data[rows], float(recording.times[0]))
+        yield Segment.whole(recording.data[rows], longest, float(recording.times[0]))
 
 
 def _parsing(recording: "mne.BaseEpochs | mne.io.BaseRaw") -> AbstractContextManager[None]:

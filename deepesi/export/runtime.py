@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from deepesi.export.contract import Contract
 from deepesi.export.estimates import Localization, check_parts, source_estimate
+from deepesi.export.packaged import model_path
 from deepesi.export.recordings import Segment, check_recording, segments
 from deepesi.export.regions import Region, region_of
 from deepesi.export.session import OpenModel, as_feeds, open_model
+from deepesi.export.windows import Windows, overlap_add, windows_of
 from deepesi.physics.files import atomic, parsing
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
@@ -65,8 +67,8 @@ class PreparedInverse:
     def estimate(self, eeg: Array) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
 
-        Each ``(D, T)``, A m. Networks that read a window as a whole get windows no longer than they
-        were trained on, of equal length up to a sample, one after the other.
+        Each ``(D, T)``, A m. Networks get windows no longer than they were trained on, see
+        `deepesi.export.windows.overlap_add`.
 
         Raises:
             ValueError: Another number of channels, or data that cannot be EEG in volts.
@@ -78,17 +80,19 @@ class PreparedInverse:
                 f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
             )
         check_eeg(eeg, self.ch_names)
-        windows = np.array_split(average_reference(eeg), self._n_windows(eeg.shape[1]), axis=1)
-        runs = [self.model.run(w[None].astype(np.float32), self.feeds) for w in windows]
-        return [
-            np.concatenate([output[0] for output in outputs], axis=1, dtype=np.float64)
-            for outputs in zip(*runs, strict=True)
-        ]
+        n_times = eeg.shape[1]
+        return self._windowed(eeg, windows_of(n_times, self._longest, 0, n_times))
 
-    def _n_windows(self, n_times: int) -> int:
-        """Windows to cut samples into: none longer than the network has seen in training."""
+    @property
+    def _longest(self) -> int | None:
+        """The longest window the network has seen in training, samples; None: any goes."""
         trained = self.model.contract.trained
-        return 1 if trained is None else max(1, -(-n_times // trained.n_times[1]))
+        return None if trained is None else trained.n_times[1]
+
+    def _windowed(self, eeg: Array, windows: Windows) -> list[Array]:
+        return overlap_add(
+            lambda batch: self.model.run(batch, self.feeds), average_reference(eeg), windows
+        )
 
     @overload
     def apply(self, recording: "mne.Evoked", chunk: float = ...) -> Localization: ...
@@ -130,7 +134,7 @@ class PreparedInverse:
         check_recording(recording, self.ch_names, self.nave)
         for line in self.beyond(recording):
             warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
-        pieces = segments(recording, self.ch_names, chunk)
+        pieces = segments(recording, self.ch_names, chunk, self._longest)
         tstep = 1 / recording.info["sfreq"]
         found = (self._localize(piece, tstep) for piece in pieces)
         return next(found) if isinstance(recording, mne.Evoked) else found
@@ -191,12 +195,13 @@ class PreparedInverse:
         return region_of(magnitudes, white, self.positions, self.space, calibration)
 
     def _localize(self, segment: Segment, tstep: float) -> Localization:
-        estimates = self.estimate(segment.eeg)
-        self._check_noise(segment.eeg)
+        check_eeg(segment.eeg, self.ch_names)
+        estimates = self._windowed(segment.eeg, segment.windows)
+        self._check_noise(segment.own)
         mean, *std = (
             source_estimate(values, self.space, segment.tmin, tstep) for values in estimates
         )
-        return Localization(mean, std[0] if std else None, average_reference(segment.eeg))
+        return Localization(mean, std[0] if std else None, average_reference(segment.own))
 
     def save(self, path: Path) -> None:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
@@ -232,8 +237,8 @@ class Inverse:
     def load(
         cls, path: str | Path, n_threads: int = 0, head: str | Path | None = None
     ) -> "Inverse":
-        """Open an exported file; see `open_model` for its errors."""
-        return cls(open_model(Path(path), n_threads), head)
+        """Open an exported file, or ``"default"``, the packaged one; errors as of `open_model`."""
+        return cls(open_model(model_path(path), n_threads), head)
 
     @property
     def contract(self) -> Contract:

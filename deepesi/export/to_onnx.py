@@ -52,7 +52,6 @@ def export_onnx(
     head: HeadModel,
     path: Path,
     identity: Mapping[str, Any] | None = None,
-    montages: Sequence[str] = (),
     anatomy: str | None = None,
     calibration: Calibration | None = None,
 ) -> Contract:
@@ -66,7 +65,6 @@ def export_onnx(
         head: A head to trace with; its source space is the one a bound model belongs to.
         path: ``.onnx`` file.
         identity: What its weights were saved with, see `deepesi.training.weights.load_network`.
-        montages: Seen in training, for information.
         anatomy: Fingerprint of the template it was trained on.
         calibration: What ``deepesi calibrate`` fitted for it.
 
@@ -117,7 +115,7 @@ def export_onnx(
         vertices=space and tuple(tuple(v.tolist()) for v in space.vertices),
         n_orient=head.space.n_orient if space or _has_orientations(declarations) else None,
         anatomy=anatomy if space else None,
-        montages=tuple(montages),
+        montages=tuple(identity.get("montages", ())),
         has_std=has_std,
         model=dict(identity.get("model", {"_target_": type(model).__qualname__})),
         trained=trained and TrainingRanges(**as_tuples(trained)),

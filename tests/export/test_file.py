@@ -43,11 +43,12 @@ def test_contract_round_trip(toy, tmp_path):
     """All there can be, on disk and back; the schema itself is a valid one."""
     identity = {
         "model": {"_target_": "MinimumNorm", "method": "MNE"}, "config_sha256": "ab" * 32,
+        "montages": ["biosemi16"],
         "trained": {"n_channels": [8, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": None},
     }  # fmt: skip
     path = tmp_path / "m.onnx"
     written = export_onnx(
-        MinimumNorm(), toy.montage_head("biosemi16"), path, identity, ["biosemi16"],
+        MinimumNorm(), toy.montage_head("biosemi16"), path, identity,
         calibration=CALIBRATION,
     )  # fmt: skip
     contract = open_model(path).contract
@@ -55,6 +56,7 @@ def test_contract_round_trip(toy, tmp_path):
     assert Contract.from_json(contract.to_json(), "x") == contract
     assert contract.calibration == CALIBRATION
     assert contract.trained.n_channels == (8, 64)
+    assert contract.montages == ("biosemi16",)
     jsonschema.Draft202012Validator.check_schema(_validator().schema)
     assert metadata(path.read_bytes())[METADATA_KEY] == contract.to_json()
 

@@ -422,21 +422,31 @@ def test_it_warns_of_what_lies_beyond_training(toy, tmp_path):
 
 
 def test_windows_are_no_longer_than_in_training(toy, tmp_path):
-    """30 samples become two windows of 15, each as if it were alone: regularized by its own SNR."""
-    evoked, found = make_evoked(), {}
+    """30 samples become two windows of 20, each as if it were alone: regularized by its own SNR."""
+    evoked, inverses = make_evoked(), {}
     evoked.data[:, :15] *= 20
     for name, trained in (("whole", None), ("windows", TRAINED)):
         path = tmp_path / f"{name}.onnx"
         export_onnx(MinimumNorm(), toy.montage_head("biosemi16"), path, {"trained": trained})
-        inverse = Inverse.load(path, head=toy_file(toy, tmp_path)).for_recording(
+        inverses[name] = Inverse.load(path, head=toy_file(toy, tmp_path)).for_recording(
             evoked.info, make_covariance(evoked.info)
         )
-        found[name] = inverse.estimate(evoked.data)[0]
-        halves = [inverse.estimate(half)[0] for half in np.split(evoked.data, 2, axis=1)]
-        found[f"{name}, by halves"] = np.concatenate(halves, axis=1)
-    assert np.array_equal(found["windows"], found["windows, by halves"])
-    assert not np.allclose(found["whole"], found["windows"], atol=0)
-    np.testing.assert_array_equal(found["windows"], found["whole, by halves"])
+    found = inverses["windows"].estimate(evoked.data)[0]
+    first, second = (inverses["whole"].estimate(evoked.data[:, i : i + 20])[0] for i in (0, 10))
+    np.testing.assert_allclose(found[:, :10], first[:, :10])
+    np.testing.assert_allclose(found[:, 20:], second[:, 10:])
+    falling = np.sin(np.pi * (np.arange(10, 20) + 0.5) / 20) ** 2
+    np.testing.assert_allclose(
+        found[:, 10:20], falling * first[:, 10:] + (1 - falling) * second[:, :10]
+    )
+    assert not np.allclose(inverses["whole"].estimate(evoked.data)[0], found, atol=0)
+
+    # Stretches of a raw recording leave no trace, wherever they end.
+    raw = mne.io.RawArray(np.tile(evoked.data, 10)[:, :287], evoked.info, verbose="error")
+    whole = inverses["windows"].estimate(raw.get_data())[0]
+    for chunk in (0.02, 0.3, 0.5, 10.0):
+        parts = [piece.stc.data for piece in inverses["windows"].apply(raw, chunk=chunk)]
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-5, atol=1e-16)
 
 
 def toy_file(toy, folder):
