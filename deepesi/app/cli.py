@@ -86,6 +86,24 @@ def _validate(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _stream(arguments: argparse.Namespace) -> None:
+    from deepesi.app.stream import stream
+
+    stream(
+        arguments.model,
+        arguments.prepared,
+        arguments.stream,
+        arguments.rename,
+        arguments.unit,
+        tuple(arguments.band),
+        arguments.samples,
+        arguments.outlet,
+        arguments.page,
+        arguments.seconds,
+        functools.partial(print, flush=True),
+    )
+
+
 def _head_build(arguments: argparse.Namespace) -> None:
     from deepesi.physics.build import build_members
 
@@ -159,6 +177,33 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--nave", type=int, default=1, help="trials averaged later (default 1)")
     prepare.add_argument("--out", type=Path, required=True, help=".npz file to write")
     prepare.set_defaults(run=_prepare)
+
+    stream = commands.add_parser(
+        "stream", help="localize a stream of the Lab Streaming Layer while it is recorded"
+    )
+    stream.add_argument(
+        "model", type=Path, help="exported .onnx file, or 'default': the packaged one"
+    )
+    stream.add_argument("stream", help="name of the stream of EEG")
+    stream.add_argument(
+        "--prepared", type=Path, required=True, help="head.npz of 'deepesi prepare' for its set-up"
+    )
+    stream.add_argument(
+        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        help="channels that the stream calls otherwise than head.npz",
+    )  # fmt: skip
+    stream.add_argument("--unit", help="of the stream, where it does not say: V, mV, uV, nV")
+    stream.add_argument(
+        "--band", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(1.0, 40.0),
+        help="of the causal filter, Hz (default 1 40); that of the noise covariance, too",
+    )  # fmt: skip
+    stream.add_argument(
+        "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
+    )
+    stream.add_argument("--outlet", default="deepesi", help="name of the stream of regions")
+    stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
+    stream.add_argument("--seconds", type=float, help="for how long (default: until interrupted)")
+    stream.set_defaults(run=_stream)
 
     validate = commands.add_parser(
         "validate", help="methods on real recordings whose answer is roughly known"

@@ -64,11 +64,15 @@ class PreparedInverse:
     nave: int
     origin: str
 
-    def estimate(self, eeg: Array) -> list[Array]:
+    def estimate(self, eeg: Array, window: int | None = None) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
 
-        Each ``(D, T)``, A m. Networks get windows no longer than they were trained on, see
-        `deepesi.export.windows.overlap_add`.
+        Each ``(D, T)``, A m.
+
+        Args:
+            eeg: See above.
+            window: Samples that are estimated as one, see `deepesi.export.windows.overlap_add`; by
+                default the longest the network was trained on.
 
         Raises:
             ValueError: Another number of channels, or data that cannot be EEG in volts.
@@ -81,7 +85,7 @@ class PreparedInverse:
             )
         check_eeg(eeg, self.ch_names)
         n_times = eeg.shape[1]
-        return self._windowed(eeg, windows_of(n_times, self._longest, 0, n_times))
+        return self._windowed(eeg, windows_of(n_times, window or self._longest, 0, n_times))
 
     @property
     def _longest(self) -> int | None:

@@ -1,0 +1,86 @@
+"""``deepesi stream``: EEG of a Lab Streaming Layer stream to time courses of regions, live."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.export.runtime import Inverse
+from deepesi.streaming.atlas import seitzman_regions
+from deepesi.streaming.live import LiveInverse
+from deepesi.streaming.lsl import open_outlet, open_source, relay
+from deepesi.streaming.page import LivePage
+
+Array = NDArray[np.float64]
+
+
+def parse_renaming(pairs: Sequence[str]) -> dict[str, str]:
+    """``OLD=NEW`` as a mapping.
+
+    Raises:
+        ValueError: Without an equals sign.
+
+    """
+    wrong = [pair for pair in pairs if pair.count("=") != 1]
+    if wrong:
+        raise ValueError(f"--rename takes OLD=NEW, got {wrong}.")
+    return dict(pair.split("=") for pair in pairs)  # type: ignore[misc]
+
+
+def stream(
+    model: Path,
+    prepared: Path,
+    name: str,
+    rename: Sequence[str],
+    unit: str | None,
+    band: tuple[float, float],
+    window: int,
+    outlet: str,
+    port: int | None,
+    seconds: float | None,
+    say: Callable[[str], None],
+) -> None:
+    """Localize a stream until the time is over or someone interrupts.
+
+    Raises:
+        FileNotFoundError: No such file or stream.
+        ValueError: What does not fit, see `open_source` and `LiveInverse`.
+
+    """
+    inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
+    regions = seitzman_regions(inverse.space)
+    find = functools.partial(open_source, name, inverse.ch_names, parse_renaming(rename), unit)
+    source = find()
+    live = LiveInverse(inverse, regions, source.sfreq, band, window)
+    say(
+        f"{name}: {len(inverse.ch_names)} channels at {source.sfreq:g} Hz, beside them "
+        f"{source.ignored or 'none'}; band {band[0]:g} to {band[1]:g} Hz; {len(regions.names)} "
+        f"regions to the stream {outlet!r}"
+    )
+    with ExitStack() as stack:
+        page = None
+        if port is not None:
+            page = stack.enter_context(LivePage(regions, port))
+            say(f"page at {page.address}")
+
+        def show(times: Array, courses: Array) -> None:
+            if page is not None:
+                page.show(times, courses, str(live.counts))
+
+        try:
+            latency = relay(
+                functools.partial(find, timeout=1.0),
+                live,
+                open_outlet(regions, source.sfreq, outlet),
+                math.inf if seconds is None else seconds,
+                show,
+                say=say,
+            )
+        except KeyboardInterrupt:
+            say(f"stopped; {live.counts}")
+            return
+    say(f"{live.counts}; {latency}")

@@ -1,0 +1,80 @@
+"""Regions of the cortex: every source belongs to the nearest labelled coordinate of an atlas."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from deepesi.physics.head import SourceSpace
+from deepesi.physics.optional import require
+from deepesi.physics.template import template_of
+
+Array = NDArray[np.float64]
+
+#: Sources farther from every coordinate belong to no region, mm.
+FARTHEST = 25.0
+
+
+class Regions(NamedTuple):
+    """Regions of a source space.
+
+    Attributes:
+        names: ``R`` names.
+        centres: MNI coordinates of the atlas ``(R, 3)``, mm.
+        of_source: Which region every source belongs to ``(S,)``; -1: none.
+
+    """
+
+    names: tuple[str, ...]
+    centres: Array
+    of_source: NDArray[np.int64]
+
+    def courses(self, magnitudes: Array) -> Array:
+        """RMS over the sources of every region: ``(S, T)`` to ``(R, T)``, in the unit of both.
+
+        Magnitudes, as moments along the normals of two walls of a sulcus would cancel.
+        """
+        inside = self.of_source >= 0
+        sums = np.zeros((len(self.names), magnitudes.shape[1]))
+        np.add.at(sums, self.of_source[inside], magnitudes[inside] ** 2)
+        counts = np.bincount(self.of_source[inside], minlength=len(self.names))
+        return np.asarray(np.sqrt(sums / counts[:, None]))
+
+
+def seitzman_regions(space: SourceSpace) -> Regions:
+    """The cortical regions of Seitzman's 300, those that a source space has sources of.
+
+    Names are network, side and number in the atlas.
+
+    Args:
+        space: Of a head whose sources have MNI positions.
+
+    Raises:
+        ValueError: The sources have no MNI positions.
+        ModuleNotFoundError: Without nilearn, which brings the table.
+
+    Source: Seitzman et al. 2020, doi:10.1016/j.neuroimage.2019.116290, as nilearn ships it. Ours
+    deviates: whatever is nearest belongs to a region, not a sphere of 5 mm.
+
+    """
+    template = template_of(space)
+    if template is None:
+        raise ValueError(
+            f"regions: the source space {space.name} has no MNI positions, so its sources belong "
+            "to no region of an atlas. Use a packaged head."
+        )
+    datasets = require("nilearn.datasets", "stream", "group sources by an atlas")
+    atlas = datasets.fetch_coords_seitzman_2018()
+    places = np.asarray(atlas["rois"][["x", "y", "z"]], dtype=np.float64)
+    cortical = np.array([str(r).startswith("cortex") for r in atlas["regions"]])
+    numbers = np.flatnonzero(cortical)
+    apart, nearest = cKDTree(places[numbers]).query(template.source_mni)
+    near = (apart <= FARTHEST) & template.is_cortex
+    used = np.unique(nearest[near])
+    renumbered = np.full(len(numbers), -1)
+    renumbered[used] = np.arange(len(used))
+    of_source = np.where(near, renumbered[nearest], -1)
+    sides = [str(region).removeprefix("cortex") for region in atlas["regions"]]
+    names = tuple(f"{atlas['networks'][n]} {sides[n]} {n + 1}" for n in numbers[used])
+    return Regions(names, places[numbers[used]], of_source)

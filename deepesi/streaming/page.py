@@ -1,0 +1,129 @@
+"""A small page that shows what comes out, at an address of this machine only."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.streaming.atlas import Regions
+
+Array = NDArray[np.float64]
+
+#: Seconds that the page shows, and how often a second it keeps a point.
+SHOWN, RATE = 10.0, 20.0
+#: Regions that the page draws: those that are strongest now.
+N_DRAWN = 8
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>deepesi, live</title>
+<style>
+body { font: 14px system-ui, sans-serif; margin: 1.5rem auto; max-width: 860px; color: #222 }
+h1 { font-size: 1.2rem } canvas { width: 100%; height: 420px } #state { color: #666 }
+</style>
+<h1>Regions, RMS moment</h1><p id="state">waiting for samples</p><canvas id="c"></canvas>
+<script>
+const canvas = document.getElementById("c"), state = document.getElementById("state");
+async function draw() {
+  try {
+    const now = await (await fetch("now")).json();
+    state.textContent = now.state;
+    const scale = devicePixelRatio, w = canvas.clientWidth, h = canvas.clientHeight;
+    canvas.width = w * scale; canvas.height = h * scale;
+    const g = canvas.getContext("2d"); g.scale(scale, scale); g.font = "13px system-ui";
+    const n = now.regions.length, row = h / Math.max(n, 1);
+    const top = Math.max(1e-12, ...now.regions.flatMap(r => r.nAm));
+    now.regions.forEach((r, i) => {
+      const y = (i + 1) * row - 6; g.strokeStyle = "#c0392b"; g.fillStyle = "#222"; g.beginPath();
+      r.nAm.forEach((v, k) => {
+        const x = 190 + (w - 260) * k / Math.max(r.nAm.length - 1, 1);
+        const z = y - (row - 12) * v / top; k ? g.lineTo(x, z) : g.moveTo(x, z);
+      });
+      g.stroke(); g.fillText(r.name, 4, y);
+      g.fillText(r.nAm.at(-1).toFixed(2) + " nA m", w - 64, y);
+    });
+  } catch { state.textContent = "deepesi has stopped"; }
+  setTimeout(draw, 200);
+}
+draw();
+</script></html>
+"""
+
+
+class LivePage:
+    """Serves the page and what it shows; use it as a context.
+
+    Args:
+        regions: That are shown.
+        port: 0: any that is free.
+
+    """
+
+    def __init__(self, regions: Regions, port: int = 0) -> None:
+        self.regions, self.state = regions, "waiting for samples"
+        self.points = np.zeros((len(regions.names), 0))
+        self.newest = -np.inf
+        self.lock = threading.Lock()
+        page = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/now":
+                    self._answer("application/json", json.dumps(page.now()))
+                elif self.path == "/":
+                    self._answer("text/html; charset=utf-8", PAGE)
+                else:
+                    self.send_error(404)
+
+            def _answer(self, kind: str, text: str) -> None:
+                content = text.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.server.server_address[1]}/"
+
+    def __enter__(self) -> "LivePage":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def show(self, times: Array, courses: Array, state: str) -> None:
+        """Keep a point of the newest samples, some twenty a second."""
+        with self.lock:
+            self.state = state
+            if times[-1] - self.newest < 1 / RATE:
+                return
+            self.newest = float(times[-1])
+            self.points = np.concatenate([self.points, courses[:, -1:]], axis=1)
+            self.points = self.points[:, -int(SHOWN * RATE) :]
+
+    def now(self) -> dict[str, object]:
+        """What the page shows: the strongest regions, strongest first, in nA m."""
+        with self.lock:
+            points, state = self.points, self.state
+        if not points.shape[1]:
+            return {"state": state, "regions": []}
+        order = np.argsort(-points[:, -1])[:N_DRAWN]
+        return {
+            "state": state,
+            "regions": [
+                {"name": self.regions.names[i], "nAm": (1e9 * points[i]).round(3).tolist()}
+                for i in order
+            ],
+        }

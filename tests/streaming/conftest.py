@@ -1,0 +1,32 @@
+"""A head prepared for a live system; discovery of streams stays on this machine."""
+
+import pytest
+
+from deepesi.app.export import export_path
+from deepesi.export.runtime import Inverse
+from deepesi.streaming.atlas import seitzman_regions
+from deepesi.streaming.lsl import library
+from tests.conftest import make_covariance, make_evoked
+
+
+@pytest.fixture(scope="session", autouse=True)
+def local_discovery():
+    library()
+
+
+@pytest.fixture(scope="session")
+def eloreta(tmp_path_factory):
+    return export_path(
+        "eloreta", tmp_path_factory.mktemp("x") / "e.onnx", "fsaverage-ico3", "biosemi32"
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(eloreta):
+    info = make_evoked().info
+    return Inverse.load(eloreta, n_threads=1).for_recording(info, make_covariance(info))
+
+
+@pytest.fixture(scope="session")
+def regions(prepared):
+    return seitzman_regions(prepared.space)

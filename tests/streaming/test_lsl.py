@@ -1,0 +1,180 @@
+"""Streams of the Lab Streaming Layer, replayed by MNE-LSL's own player."""
+
+import functools
+import threading
+import time
+import uuid
+
+import mne
+import numpy as np
+import pytest
+
+from deepesi.app.cli import main
+from deepesi.app.stream import parse_renaming
+from deepesi.streaming.live import LiveInverse
+from deepesi.streaming.lsl import library, open_outlet, open_source, relay
+from tests.conftest import make_evoked
+
+lsl = library()
+mne_lsl_player = pytest.importorskip("mne_lsl.player")
+
+
+@pytest.fixture
+def raw():
+    rng = np.random.default_rng(0)
+    return mne.io.RawArray(
+        rng.normal(scale=5e-6, size=(32, 2500)), make_evoked().info, verbose="error"
+    )
+
+
+@pytest.fixture
+def play():
+    """Starts players of recordings and stops them in the end."""
+    players = []
+
+    def start(raw, name=None):
+        name = name or uuid.uuid4().hex[:8]
+        players.append(mne_lsl_player.PlayerLSL(raw, chunk_size=10, name=name, source_id=name))
+        return players[-1].start(), name
+
+    yield start
+    for player in players:
+        if player.running:
+            player.stop()
+
+
+def test_a_replayed_recording_comes_out_as_regions(prepared, regions, raw, play):
+    """Published as estimated, at the time stamps of the samples; names and places go with it."""
+    _, name = play(raw)
+    source = open_source(name, prepared.ch_names, {})
+    assert source.sfreq == 250
+    live, outlet = (
+        LiveInverse(prepared, regions, source.sfreq),
+        open_outlet(regions, 250.0, name + "r"),
+    )
+    (info,) = lsl.resolve_streams(timeout=5, name=name + "r")
+    inlet = lsl.StreamInlet(info)
+    inlet.open_stream(timeout=5)
+    info = inlet.get_sinfo()
+    assert info.get_channel_names() == list(regions.names)
+    place = info.desc.child("mni_centres_mm").child("region")
+    assert place.child_value("name") == regions.names[0]
+    found = []
+    latency = relay(lambda: source, live, outlet, 4.0, lambda t, c: found.append((t, c)))
+    times = np.concatenate([t for t, _ in found])
+    courses = np.concatenate([c for _, c in found], axis=1)
+    assert live.counts.lost == live.counts.late == live.counts.broken == 0
+    assert live.counts.estimated == len(times) > 500
+    time.sleep(0.3)
+    published, stamps = inlet.pull_chunk(timeout=1, max_samples=5000)
+    np.testing.assert_allclose(published, courses.T[: len(published)], rtol=1e-5)
+    np.testing.assert_allclose(stamps, times[: len(stamps)], atol=1e-3)
+    assert len(stamps) == len(times)
+    assert len(latency.seconds) == len(times)
+    assert "latency" in str(latency)
+
+
+def test_a_stream_that_stops_and_returns(prepared, regions, raw, play):
+    player, name = play(raw)
+    source = open_source(name, prepared.ch_names, {})
+    live, said = LiveInverse(prepared, regions, source.sfreq), []
+
+    def interrupt():
+        time.sleep(2.5)
+        player.stop()
+        time.sleep(2.5)
+        play(raw, name)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    estimates = []
+    find = functools.partial(open_source, name, prepared.ch_names, {}, timeout=1.0)
+    relay(
+        find, live, open_outlet(regions, 250.0, name + "r"), 12.0,
+        lambda times, courses: estimates.append(times), silence=1.0, say=said.append,
+    )  # fmt: skip
+    thread.join()
+    assert said[0].startswith("the stream has stopped; waiting")
+    assert said[1] == "the stream is back"
+    times = np.concatenate(estimates)
+    gaps = np.diff(times)
+    assert (gaps > 0).all()
+    assert (gaps > 1).sum() == 1
+    assert live.counts.lost > 250
+    assert live.counts.settling == 500
+
+
+def test_channels_that_are_called_otherwise(prepared, raw, play):
+    raw.rename_channels({"Fp1": "EEG 1", "Cz": "EEG 2"})
+    raw.reorder_channels(sorted(raw.ch_names))
+    _, name = play(raw)
+    with pytest.raises(ValueError, match=r"\['Fp1', 'Cz'\] are missing.*--rename OLD=NEW"):
+        open_source(name, prepared.ch_names, {})
+    with pytest.raises(ValueError, match=r"\['EEG 9'\] to rename are not there"):
+        open_source(name, prepared.ch_names, {"EEG 9": "Fp1", "EEG 2": "Cz"})
+    with pytest.raises(ValueError, match=r"\['Cz'\] there twice"):
+        open_source(name, prepared.ch_names, {"EEG 1": "Cz", "EEG 2": "Cz"})
+    source = open_source(name, prepared.ch_names, {"EEG 1": "Fp1", "EEG 2": "Cz"})
+    time.sleep(0.5)
+    chunk, _ = source.inlet.pull_chunk(timeout=2, max_samples=20)
+    # The player goes round and round; where it is, all channels must say alike.
+    ours = (
+        raw.copy()
+        .rename_channels({"EEG 1": "Fp1", "EEG 2": "Cz"})
+        .get_data(list(prepared.ch_names))
+    )
+    data = (source.factors[:, None] * np.asarray(chunk).T[source.rows])[:, :1]
+    assert np.abs(ours - data).max(axis=0).min() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("units", "unit", "factor"),
+    [("microvolts", None, 1e-6), ("uV", None, 1e-6), ("V", None, 1.0), ("none", "mV", 1e-3)],
+)
+def test_units_are_those_the_stream_names(prepared, units, unit, factor):
+    name = uuid.uuid4().hex[:8]
+    info = lsl.StreamInfo(name, "EEG", 33, 250.0, "float32", name)
+    info.set_channel_names([*prepared.ch_names[::-1], "TRIGGER"])
+    info.set_channel_units([units] * 33)
+    outlet = lsl.StreamOutlet(info)
+    source = open_source(name, prepared.ch_names, {}, unit)
+    assert source.rows == list(range(31, -1, -1))
+    assert (source.factors == factor).all()
+    assert source.ignored == ["TRIGGER"]
+    if unit is not None:
+        with pytest.raises(ValueError, match=r"its unit is 'none'; known are .*Say it with --unit"):
+            open_source(name, prepared.ch_names, {})
+    del outlet
+
+
+def test_streams_that_do_not_fit(prepared):
+    with pytest.raises(FileNotFoundError, match="there is no stream 'nobody'"):
+        open_source("nobody", prepared.ch_names, {}, timeout=0.5)
+    name = uuid.uuid4().hex[:8]
+    info = lsl.StreamInfo(name, "EEG", 32, 0.0, "float32", name)
+    info.set_channel_names(list(prepared.ch_names))
+    info.set_channel_units(["V"] * 32)
+    outlet = lsl.StreamOutlet(info)
+    with pytest.raises(ValueError, match="has no regular rate"):
+        open_source(name, prepared.ch_names, {})
+    other = lsl.StreamOutlet(lsl.StreamInfo(name, "EEG", 1, 250.0, "float32", name + "b"))
+    with pytest.raises(ValueError, match=r"there are several streams"):
+        open_source(name, prepared.ch_names, {})
+    del outlet, other
+    with pytest.raises(ValueError, match=r"--rename takes OLD=NEW, got \['a'\]"):
+        parse_renaming(["a", "b=c"])
+
+
+def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
+    prepared.save(tmp_path / "head.npz")
+    _, name = play(raw)
+    main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"), "--seconds", "3",
+          "--outlet", name + "r", "--page", "0"])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert f"{name}: 32 channels at 250 Hz, beside them none; band 1 to 40 Hz" in printed
+    assert "page at http://127.0.0.1:" in printed
+    assert "lost=0" in printed
+    assert "latency" in printed
+    with pytest.raises(SystemExit, match=r"half the sampling rate; got 1 and 200 Hz"):
+        main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"),
+              "--band", "1", "200"])  # fmt: skip
