@@ -73,7 +73,7 @@ def stream(
 
         try:
             latency = relay(
-                functools.partial(find, timeout=1.0),
+                functools.partial(find, timeout=3.0),
                 live,
                 open_outlet(regions, source.sfreq, outlet),
                 math.inf if seconds is None else seconds,

@@ -94,9 +94,20 @@ class PreparedInverse:
         return None if trained is None else trained.n_times[1]
 
     def _windowed(self, eeg: Array, windows: Windows) -> list[Array]:
-        return overlap_add(
-            lambda batch: self.model.run(batch, self.feeds), average_reference(eeg), windows
-        )
+        return overlap_add(self._run, average_reference(eeg), windows)
+
+    def _run(self, batch: Array) -> list[NDArray[np.float32]]:
+        """Windows ``(B, C, T)`` to ``(B, D, T)``, of the size the source space has."""
+        outputs = self.model.run(batch, self.feeds)
+        expected = (len(batch), self.space.n_dipoles, batch.shape[2])
+        for output in outputs:
+            if output.shape != expected:
+                raise ValueError(
+                    f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
+                    f"source space {self.space.name} has room for {expected}. The file is "
+                    "not what its contract says; export it again."
+                )
+        return outputs
 
     @overload
     def apply(self, recording: "mne.Evoked", chunk: float = ...) -> Localization: ...

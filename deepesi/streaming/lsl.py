@@ -85,7 +85,7 @@ def open_source(
         timeout: How long to look for it, s.
 
     Raises:
-        FileNotFoundError: There is no such stream.
+        FileNotFoundError: There is no such stream, or it does not answer.
         ValueError: Two of them; channels missing, named twice or without a known unit; an
             irregular rate.
 
@@ -101,8 +101,14 @@ def open_source(
     if len(lsl.resolve_streams(timeout=1.5, name=name, minimum=2)) > 1:
         raise ValueError(f"there are several streams {name!r}. Stop all but one.")
     inlet = lsl.StreamInlet(found[0], processing_flags=["clocksync"])
-    inlet.open_stream(timeout=timeout)
-    info = inlet.get_sinfo(timeout=timeout)
+    try:
+        inlet.open_stream(timeout=timeout)
+        info = inlet.get_sinfo(timeout=timeout)
+    except TimeoutError as error:
+        raise FileNotFoundError(
+            f"the stream {name!r} was there and does not answer (waited {timeout:g} s). Start it "
+            "again."
+        ) from error
     names = [rename.get(c, c) for c in info.get_channel_names() or []]
     unknown = sorted(set(rename) - set(info.get_channel_names() or []))
     missing = [c for c in ch_names if c not in names]

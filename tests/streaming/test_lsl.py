@@ -76,28 +76,30 @@ def test_a_replayed_recording_comes_out_as_regions(prepared, regions, raw, play)
 
 def test_a_stream_that_stops_and_returns(prepared, regions, raw, play):
     player, name = play(raw)
-    source = open_source(name, prepared.ch_names, {})
-    live, said = LiveInverse(prepared, regions, source.sfreq), []
+    live, said, estimates = LiveInverse(prepared, regions, 250.0), [], []
+    running = threading.Event()
 
     def interrupt():
-        time.sleep(2.5)
+        running.wait(timeout=60)
         player.stop()
         time.sleep(2.5)
         play(raw, name)
 
+    def keep(times, courses):
+        estimates.append(times)
+        running.set()
+
     thread = threading.Thread(target=interrupt)
     thread.start()
-    estimates = []
-    find = functools.partial(open_source, name, prepared.ch_names, {}, timeout=1.0)
+    find = functools.partial(open_source, name, prepared.ch_names, {}, timeout=5.0)
     relay(
-        find, live, open_outlet(regions, 250.0, name + "r"), 12.0,
-        lambda times, courses: estimates.append(times), silence=1.0, say=said.append,
+        find, live, open_outlet(regions, 250.0, name + "r"), 20.0, keep, silence=1.0,
+        say=said.append,
     )  # fmt: skip
     thread.join()
     assert said[0].startswith("the stream has stopped; waiting")
     assert said[1] == "the stream is back"
-    times = np.concatenate(estimates)
-    gaps = np.diff(times)
+    gaps = np.diff(np.concatenate(estimates))
     assert (gaps > 0).all()
     assert (gaps > 1).sum() == 1
     assert live.counts.lost > 250
