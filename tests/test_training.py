@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import hashlib
 import time
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from tests.training.toy import TOY, compose, load, same, start, wait_for, weight
 
 
 def test_the_whole_road(toy_path, tmp_path, capsys):
-    run(compose(toy_path, tmp_path), tmp_path)
+    blinks = "data.artifacts=[{_target_: deepesi.data_gen.artifacts.Blinks}]"
+    run(compose(toy_path, tmp_path, blinks), tmp_path)
     expected = (
         "config.yaml checkpoints/last.ckpt checkpoints/best.ckpt metrics.csv model/model.yaml "
         "model/weights.safetensors benchmark.csv report.html export/model.onnx export/head.npz "
@@ -45,7 +47,11 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     batch = SimulatedRecordings(
         load_template(toy_path), PatchSources(), SetupRanges(), models[0].head_inputs, **settings
     ).batch(0)
-    assert models[2].opened.contract.trained == TrainingRanges((13, 16), (1, 1), 250.0, (-5, 20))
+    contract = models[2].opened.contract
+    assert contract.trained == TrainingRanges((13, 16), (1, 1), 250.0, (-5, 20))
+    assert contract.montages == ("biosemi16",)
+    used = (tmp_path / "config.yaml").read_bytes()
+    assert contract.config_sha256 == hashlib.sha256(used).hexdigest()
     estimates = [model(batch.eeg, batch.inputs).mean for model in models]
     assert torch.equal(estimates[0], estimates[1])
     assert torch.allclose(

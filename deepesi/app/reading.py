@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Samples per channel that a noise covariance is estimated from, at least.
 FEWEST_SAMPLES = 3
+#: Sampling rates of EEG, Hz: a header that says another is damaged, and would ask for any memory.
+RATES = (10.0, 1e5)
 #: Formats of other makers that are read beside FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
 
@@ -48,6 +50,12 @@ def read_recording(
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
     recording = _read(path, condition)
+    sfreq = recording.info["sfreq"]
+    if not RATES[0] <= sfreq <= RATES[1]:
+        raise ValueError(
+            f"{path} says that its sampling rate is {sfreq:g} Hz; EEG has {RATES[0]:g} to "
+            f"{RATES[1]:g} Hz. The file is damaged, or its header wrong."
+        )
     _check_excluded(path, recording.ch_names, exclude)
     if exclude:
         if isinstance(recording, mne.BaseEpochs):

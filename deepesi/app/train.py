@@ -230,7 +230,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
         plain(config),
         benchmark.rows,
         parity._asdict(),
-        limits_of(cohort.train, hydra.utils.instantiate(config.data.artifacts)),
+        limits_of(cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")),
     )
     console.print(
         f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "

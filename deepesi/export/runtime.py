@@ -107,6 +107,12 @@ class PreparedInverse:
                     f"source space {self.space.name} has room for {expected}. The file is "
                     "not what its contract says; export it again."
                 )
+            if not np.isfinite(output).all():
+                raise ValueError(
+                    f"PreparedInverse: the model gave NaN or infinite moments for a window of "
+                    f"{batch.shape[2]} samples. It cannot take this recording; use shorter "
+                    "windows (estimate(..., window=)), or another model."
+                )
         return outputs
 
     @overload

@@ -37,6 +37,12 @@ class Counts:
     broken: int = 0
     settling: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.received:,} samples received, {self.estimated:,} estimated, {self.late:,} "
+            f"late, {self.lost:,} lost, {self.broken:,} broken, {self.settling:,} while settling"
+        )
+
 
 class CausalBandpass:
     """Butterworth band-pass that looks at the past only and keeps its state between chunks.

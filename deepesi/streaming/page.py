@@ -37,11 +37,11 @@ async function draw() {
     now.regions.forEach((r, i) => {
       const y = (i + 1) * row - 6; g.strokeStyle = "#c0392b"; g.fillStyle = "#222"; g.beginPath();
       r.nAm.forEach((v, k) => {
-        const x = 190 + (w - 260) * k / Math.max(r.nAm.length - 1, 1);
+        const x = 190 + (w - 280) * k / Math.max(r.nAm.length - 1, 1);
         const z = y - (row - 12) * v / top; k ? g.lineTo(x, z) : g.moveTo(x, z);
       });
       g.stroke(); g.fillText(r.name, 4, y);
-      g.fillText(r.nAm.at(-1).toFixed(2) + " nA m", w - 64, y);
+      g.fillText(r.nAm.at(-1).toFixed(2) + " nA m", w - 82, y);
     });
   } catch { state.textContent = "deepesi has stopped"; }
   setTimeout(draw, 200);

@@ -175,7 +175,7 @@ def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{name}: 32 channels at 250 Hz, beside them none; band 1 to 40 Hz" in printed
     assert "page at http://127.0.0.1:" in printed
-    assert "lost=0" in printed
+    assert ", 0 lost, 0 broken" in printed
     assert "latency" in printed
     with pytest.raises(SystemExit, match=r"half the sampling rate; got 1 and 200 Hz"):
         main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"),
