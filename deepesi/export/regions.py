@@ -34,7 +34,8 @@ class Region(NamedTuple):
 
     def __str__(self) -> str:
         area = "" if self.area is None else f"{1e4 * self.area:.1f} cm², "
-        return f"{100 * self.level:g} % region: {area}{int(self.places.sum())} places"
+        n_places = int(self.places.sum())
+        return f"{100 * self.level:g} % region, calibrated on simulations: {area}{n_places} places"
 
 
 def region_of(

@@ -216,7 +216,11 @@ def relay(
         chunk = source.factors[:, None] * np.asarray(data, dtype=np.float64).T[source.rows]
         times, courses = live.push(chunk, np.asarray(stamps, dtype=np.float64))
         if len(times):
-            outlet.push_chunk(np.ascontiguousarray(courses.T, dtype=np.float32), times)
+            published = np.ascontiguousarray(courses.T, dtype=np.float32)
+            if len(times) == 1:
+                outlet.push_sample(published[0], float(times[0]))
+            else:
+                outlet.push_chunk(published, times)
             done = lsl.local_clock()
             latency.seconds.extend(done - times)
             on_estimate(times, courses)

@@ -16,7 +16,7 @@ def test_it_says_what_it_is_and_fits_into_the_package():
     assert path.stat().st_size < 20e6
     assert "How it was trained" in path.with_name("card.md").read_text()
     contract = Inverse.load("default").contract
-    assert contract.trained.n_channels[0] <= 32
+    assert contract.trained.n_channels[0] <= 19
     assert contract.calibration.level == 0.9
     assert contract.config_sha256 is not None
     assert contract.space_name is None  # it follows any head
@@ -70,6 +70,6 @@ def test_one_command_on_a_visual_response(sample_data, tmp_path, monkeypatch, ca
     )
     assert place is not None, printed
     assert np.linalg.norm(np.array(place.groups(), dtype=float) - [16, -73, 9]) < 40
-    assert "90 % region: " in printed
+    assert "90 % region, calibrated on simulations: " in printed
     assert mne.read_source_estimate("left").data.shape[0] == 1284
     assert list(tmp_path.glob("left-region-*.label"))

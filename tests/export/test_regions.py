@@ -90,7 +90,7 @@ def test_apply_says_and_writes_the_region(
         main(["apply", str(path), "x-ave.fif", "--noise-cov", "x-cov.fif", "--head", str(toy_path),
               "--out", name])  # fmt: skip
         found[name] = capsys.readouterr().out
-    assert "90 % region: " in found["c"]
+    assert "90 % region, calibrated on simulations: " in found["c"]
     assert "region" not in found["u"]
     assert not list(tmp_path.glob("u-region*"))
     labels = [mne.read_label(path) for path in sorted(tmp_path.glob("c-region-*.label"))]
