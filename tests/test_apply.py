@@ -260,3 +260,34 @@ def test_interrupted_writing_leaves_what_was_there(tmp_path):
         write_estimate(broken, tmp_path / "s")
     assert np.array_equal(mne.read_source_estimate(tmp_path / "s").data, first.data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s-lh.stc", "s-rh.stc"]
+
+
+def test_a_sampling_rate_that_is_none_of_eeg(eloreta, folder, toy_path):
+    info = make_evoked().info
+    with info._unlock():
+        info["sfreq"] = 4.0
+    mne.io.RawArray(np.zeros((32, 50)), info, verbose="error").save("slow_raw.fif", verbose="error")
+    with pytest.raises(SystemExit, match=r"slow_raw.fif says that its sampling rate is 4 Hz; EEG"):
+        apply(eloreta, "slow_raw.fif", head=toy_path)
+
+
+def test_dead_channels_and_a_recording_quieter_than_its_noise(eloreta, folder, toy_path, capsys):
+    """Two that are constant, one that is not zero; one that is zero may be the reference."""
+    evoked = make_evoked()
+    for rows, value, message in (
+        ([3, 7], 0.0, r"channels \['F3', 'C3'\] are constant"),
+        ([3], 2e-6, r"channels \['F3'\] are constant"),
+    ):
+        dead = evoked.copy()
+        dead.data[rows] = value
+        dead.save("dead-ave.fif", overwrite=True, verbose="error")
+        with pytest.raises(SystemExit, match=message):
+            apply(eloreta, "dead-ave.fif", head=toy_path)
+    evoked.data -= evoked.data[[3]]
+    evoked.save("referenced-ave.fif", verbose="error")
+    apply(eloreta, "referenced-ave.fif", head=toy_path)
+    assert "F3 is constant, taken for the reference" in capsys.readouterr().out
+    evoked.data *= 1e-2
+    evoked.save("quiet-ave.fif", verbose="error")
+    with pytest.raises(SystemExit, match="times the power that its noise covariance says"):
+        apply(eloreta, "quiet-ave.fif", head=toy_path)
