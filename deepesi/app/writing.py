@@ -62,7 +62,7 @@ def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) ->
 
 @contextmanager
 def _replacing(partials: Sequence[Path], paths: Sequence[Path]) -> Iterator[None]:
-    """Files take their places if the block succeeds, else none is left; for writers with a will."""
+    """Files take their places if the block succeeds, else none is left."""
     try:
         yield
         for partial, path in zip(partials, paths, strict=True):
