@@ -18,6 +18,7 @@ install_import_hook(
 
 import mne  # noqa: E402
 
+from deepesi.app.export import export_path  # noqa: E402
 from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
 from deepesi.data_gen.setups import SetupRanges  # noqa: E402
 from deepesi.data_gen.sources import PatchSources  # noqa: E402
@@ -98,6 +99,13 @@ def simulate(toy: Template):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def eloreta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported eLORETA, which follows any head."""
+    folder = tmp_path_factory.mktemp("x")
+    return export_path("eloreta", folder / "e.onnx", "fsaverage-ico3", "biosemi32")
 
 
 def make_evoked(montage: str = "biosemi32", n_times: int = 30, seed: int = 0) -> mne.EvokedArray:

@@ -38,26 +38,34 @@ class Region(NamedTuple):
         return f"{100 * self.level:g} % region, calibrated on simulations: {area}{n_places} places"
 
 
-def region_of(
-    magnitudes: Array, white: Array, positions: Array, space: SourceSpace, calibration: Calibration
-) -> Region:
-    """The region of one sample.
+class CalibratedRegions:
+    """Finds the regions of a file on a head; what does not depend on the recording, once.
 
     Args:
-        magnitudes: Of the estimate ``(S,)``.
-        white: Whitened recording ``(C,)``.
+        calibration: Of the file.
         positions: Of the sources ``(S, 3)``, m.
         space: The source space.
-        calibration: Of the file.
 
     """
-    sets = RegionSets(
-        calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
-    )
-    scores = place_scores(magnitudes[None], reach_kernel(positions))
-    places = sets.regions(scores, estimated_snr_db(white[None, :, None]))[0]
-    area = None
-    if len(space.vertices) == 2:
-        areas = vertex_areas(positions, triangles(space.edges, space.n_sources))
-        area = float(areas[places].sum())
-    return Region(places, area, calibration.level)
+
+    def __init__(self, calibration: Calibration, positions: Array, space: SourceSpace) -> None:
+        self.sets = RegionSets(
+            calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
+        )
+        self.kernel = reach_kernel(positions)
+        self.areas: Array | None = None
+        if len(space.vertices) == 2:
+            self.areas = vertex_areas(positions, triangles(space.edges, space.n_sources))
+
+    def region(self, magnitudes: Array, white: Array) -> Region:
+        """The region of one sample.
+
+        Args:
+            magnitudes: Of the estimate ``(S,)``.
+            white: Whitened recording ``(C,)``.
+
+        """
+        scores = place_scores(magnitudes[None], self.kernel)
+        places = self.sets.regions(scores, estimated_snr_db(white[None, :, None]))[0]
+        area = None if self.areas is None else float(self.areas[places].sum())
+        return Region(places, area, self.sets.level)

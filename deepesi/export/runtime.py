@@ -1,7 +1,8 @@
 """Applies an exported file to recordings: mne and onnxruntime, no torch."""
 
+import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,17 +13,18 @@ from numpy.typing import NDArray
 from deepesi.export.contract import Contract
 from deepesi.export.estimates import Localization, check_parts, source_estimate
 from deepesi.export.packaged import model_path
+from deepesi.export.prepared import read_prepared
 from deepesi.export.recordings import Segment, check_recording, segments
-from deepesi.export.regions import Region, region_of
+from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
-from deepesi.physics.files import atomic, parsing
+from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.physics.io import check_eeg, head_from_forward, head_on_template
 from deepesi.physics.noise import whitener
 from deepesi.physics.template import Template, load_template
+from deepesi.uncertainty.conformal import estimated_snr_db
 
 if TYPE_CHECKING:
     import mne
@@ -174,14 +176,16 @@ class PreparedInverse:
         snr_db = None
         if isinstance(recording, mne.Evoked):
             rows = [recording.ch_names.index(name) for name in self.ch_names]
-            white = self.whitener @ average_reference(recording.data[rows])
-            power = float(np.square(white).sum(axis=0).max()) / (len(rows) - 1)
-            snr_db = 10 * float(np.log10(max(power - 1, 1e-3)))
+            samples = self._whitened(recording.data[rows]).T[:, :, None]
+            snr_db = float(estimated_snr_db(samples).max())
         return trained.beyond(len(self.ch_names), recording.info["sfreq"], snr_db)
+
+    def _whitened(self, eeg: Array) -> Array:
+        return np.asarray(self.whitener @ average_reference(eeg))
 
     def _check_noise(self, eeg: Array) -> None:
         """Refuse a recording quieter than its noise, which every recording holds."""
-        power = float(np.square(self.whitener @ average_reference(eeg)).mean())
+        power = float(np.square(self._whitened(eeg)).mean())
         if power < QUIETEST:
             raise ValueError(
                 f"PreparedInverse: the recording has {power:.2g} times the power that its noise "
@@ -203,17 +207,22 @@ class PreparedInverse:
             ValueError: Another number of dipoles or channels.
 
         """
-        calibration = self.model.contract.calibration
         if mean.shape != (self.space.n_dipoles,) or eeg.shape != (len(self.ch_names),):
             raise ValueError(
                 f"PreparedInverse: one sample of estimate and recording have shapes {mean.shape} "
                 f"and {eeg.shape}, expected ({self.space.n_dipoles},) and ({len(self.ch_names)},)."
             )
-        if calibration is None:
+        if self._calibrated is None:
             return None
         magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
-        white = self.whitener @ average_reference(eeg)
-        return region_of(magnitudes, white, self.positions, self.space, calibration)
+        return self._calibrated.region(magnitudes, self._whitened(eeg))
+
+    @functools.cached_property
+    def _calibrated(self) -> CalibratedRegions | None:
+        calibration = self.model.contract.calibration
+        if calibration is None:
+            return None
+        return CalibratedRegions(calibration, self.positions, self.space)
 
     def _localize(self, segment: Segment, tstep: float) -> Localization:
         check_eeg(segment.eeg, self.ch_names)
@@ -333,17 +342,13 @@ class Inverse:
             ValueError: Not such a file, or written for a model with other inputs or source space.
 
         """
-        again = "Write it again with 'deepesi prepare'."
-        with parsing(Path(path), "head.npz", again), np.load(path, allow_pickle=False) as file:
-            content = dict(file)
-        _check_prepared(content, self.contract, str(path))
+        content = read_prepared(Path(path), self.contract)
         parts = sum(key.startswith("vertices") for key in content)
         vertices = tuple(content[f"vertices{i}"].astype(np.int64) for i in range(parts))
         n_orient = int(content["n_orient"])
         space = SourceSpace(str(content["space_name"]), vertices, content["edges"], n_orient)
         self._check_space(space)
-        feeds = {d.key: content[f"input/{d.key}"] for d in self.contract.head_inputs}
-        feeds = as_feeds(feeds)
+        feeds = as_feeds({d.key: content[f"input/{d.key}"] for d in self.contract.head_inputs})
         return PreparedInverse(
             self.model,
             feeds,
@@ -370,54 +375,3 @@ class Inverse:
                 f"head {space.name} has {space.n_orient}. Convert the forward solution "
                 "(mne.convert_forward_solution, force_fixed), or export the model on such a head."
             )
-
-
-#: Entries of ``head.npz`` beside the prepared inputs and the vertices: axes, kinds of values.
-_ENTRIES: dict[str, tuple[Axes, str]] = {
-    "ch_names": (("channels",), "U"),
-    "edges": (("edges", 2), "iu"),
-    "n_orient": ((), "iu"),
-    "nave": ((), "iu"),
-    "origin": ((), "U"),
-    "positions": (("sources", 3), "f"),
-    "space_name": ((), "U"),
-    "whitener": (("channels", "channels"), "f"),
-}
-
-
-def _check_prepared(content: Mapping[str, NDArray[Any]], contract: Contract, origin: str) -> None:
-    """Refuse the inputs of another model, and arrays that do not fit together or are no numbers."""
-    inputs = {f"input/{d.key}": (d.axes, "fiu") for d in contract.head_inputs}
-    parts = {f"vertices{i}" for i in range(len(content))} & content.keys()
-    expected = inputs | _ENTRIES | {part: ((part,), "iu") for part in parts}
-    if content.keys() != expected.keys() or not parts:
-        raise ValueError(
-            f"{origin}: holds {sorted(content)}, the model needs {sorted(expected)} and the "
-            "vertices of a source space. Write it again with 'deepesi prepare' for this model."
-        )
-    sizes: dict[str, int] = {}
-    for key, (axes, kinds) in sorted(expected.items()):
-        values = content[key]
-        if len(values.shape) != len(axes) or any(
-            n != (axis if isinstance(axis, int) else sizes.setdefault(axis, n))
-            for axis, n in zip(axes, values.shape, strict=True)
-        ):
-            raise ValueError(
-                f"{origin}: {key} has shape {values.shape}, expected {axes} with {sizes}. Write "
-                "it again with 'deepesi prepare'."
-            )
-        if values.dtype.kind not in kinds or (
-            values.dtype.kind == "f" and not np.isfinite(values).all()
-        ):
-            raise ValueError(
-                f"{origin}: {key} holds NaN, infinite values or values of another kind "
-                f"({values.dtype}). Write it again with 'deepesi prepare'."
-            )
-    n_sources = sum(len(content[part]) for part in parts)
-    n_orient = int(content["n_orient"])
-    found = [sizes[axis] for axis in ("sources", "dipoles") if axis in sizes]
-    if found != [n_sources, n_sources * n_orient][: len(found)]:
-        raise ValueError(
-            f"{origin}: its arrays are for {found} sources and dipoles, its vertices are "
-            f"{n_sources} with {n_orient} orientation(s). Write it again with 'deepesi prepare'."
-        )

@@ -57,13 +57,17 @@ def windows_of(n_times: int, longest: int | None, first: int, last: int) -> Wind
     return Windows(touching, length, first, last)
 
 
+def fading(length: int) -> Array:
+    """``sin²``, nothing at both ends; of windows that lie half over each other it sums to 1."""
+    return np.asarray(np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2)
+
+
 def overlap_add(
     run: Callable[[Array], Sequence[Array]], eeg: Array, windows: Windows
 ) -> list[Array]:
     """Estimates of the samples wanted: means over the windows they lie in.
 
-    Weighted by ``sin²``, which falls to nothing at the ends of a window, so that one window passes
-    into the next without a seam.
+    Weighted by `fading`, so that one window passes into the next without a seam.
 
     Args:
         run: From windows ``(B, C, T)`` to outputs ``(B, D, T)``.
@@ -75,7 +79,7 @@ def overlap_add(
 
     """
     starts, length, first, last = windows
-    weight = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
+    weight = fading(length)
     total, sums = np.zeros(last - first), list[Array]()
     for number in range(0, len(starts), AT_ONCE):
         some = starts[number : number + AT_ONCE]

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
 from deepesi.export.runtime import PreparedInverse
+from deepesi.export.windows import fading
 from deepesi.physics.io import check_eeg
 from deepesi.streaming.atlas import Regions
 
@@ -119,7 +120,7 @@ class LiveInverse:
             )
         self.inverse, self.regions, self.sfreq = inverse, regions, sfreq
         self.filter, self.window = CausalBandpass(*band, sfreq), window
-        self.weight = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
+        self.weight = fading(window)
         self.counts = Counts()
         self.last: float | None = None  # time stamp of the newest sample
         self._restart()
@@ -154,50 +155,41 @@ class LiveInverse:
         self.counts.received += len(times)
         found: list[tuple[Array, Array]] = []
         for stretch in self._in_order(data, times):
-            found += self._estimate(*stretch)
+            if stretch is None:
+                self._restart()
+            else:
+                found += self._estimate(data[:, stretch], times[stretch])
         if not found:
             return np.zeros(0), np.zeros((len(self.regions.names), 0))
         stamps, courses = zip(*found, strict=True)
         self.counts.estimated += sum(map(len, stamps))
         return np.concatenate(stamps), np.concatenate(courses, axis=1)
 
-    def _in_order(self, data: Array, times: Array) -> list[tuple[Array, Array]]:
-        """Stretches without a gap of what is new and whole; state is reset between them."""
-        stretches: list[tuple[Array, Array]] = []
-        begin = None
-        period = 1 / self.sfreq
-
-        def close(end: int) -> None:
-            nonlocal begin
-            if begin is not None:
-                stretches.append((data[:, begin:end], times[begin:end]))
-            begin = None
-
+    def _in_order(self, data: Array, times: Array) -> list[slice | None]:
+        """Stretches of what is new and whole; None: a break, across which nothing is estimated."""
+        stretches: list[slice | None] = []
+        whole = np.isfinite(data).all(axis=0)
         for i, time in enumerate(times):
             if self.last is not None and time <= self.last:
-                close(i)
                 self.counts.late += 1
                 continue
-            if self.last is not None and time - self.last > period + TOLERANCE:
-                close(i)
+            if self.last is not None and time - self.last > 1 / self.sfreq + TOLERANCE:
                 self.counts.lost += round((time - self.last) * self.sfreq) - 1
-                stretches.append((np.zeros((len(data), 0)), np.zeros(0)))  # a break
+                stretches.append(None)
             self.last = float(time)
-            if not np.isfinite(data[:, i]).all():
-                close(i)
+            if not whole[i]:
                 self.counts.broken += 1
-                stretches.append((np.zeros((len(data), 0)), np.zeros(0)))
+                stretches.append(None)
                 continue
-            if begin is None:
-                begin = i
-        close(len(times))
+            before = stretches[-1] if stretches else None
+            if before is not None and before.stop == i:
+                stretches[-1] = slice(before.start, i + 1)
+            else:
+                stretches.append(slice(i, i + 1))
         return stretches
 
     def _estimate(self, data: Array, times: Array) -> list[tuple[Array, Array]]:
-        """Filter a stretch and estimate the windows it completes; an empty one is a break."""
-        if not len(times):
-            self._restart()
-            return []
+        """Filter a stretch and estimate the windows it completes."""
         filtered = self.filter(data)
         if self.to_settle:
             settling = min(self.to_settle, len(times))

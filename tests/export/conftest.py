@@ -3,17 +3,9 @@
 import pytest
 import torch
 
-from deepesi.app.export import export_path
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
 from tests.conftest import make_evoked
-
-
-@pytest.fixture(scope="session")
-def eloreta(tmp_path_factory):
-    return export_path(
-        "eloreta", tmp_path_factory.mktemp("x") / "e.onnx", "fsaverage-ico3", "biosemi32"
-    )
 
 
 @pytest.fixture(scope="session")

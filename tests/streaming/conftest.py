@@ -2,7 +2,6 @@
 
 import pytest
 
-from deepesi.app.export import export_path
 from deepesi.export.runtime import Inverse
 from deepesi.streaming.atlas import seitzman_regions
 from deepesi.streaming.lsl import library
@@ -12,13 +11,6 @@ from tests.conftest import make_covariance, make_evoked
 @pytest.fixture(scope="session", autouse=True)
 def local_discovery():
     library()
-
-
-@pytest.fixture(scope="session")
-def eloreta(tmp_path_factory):
-    return export_path(
-        "eloreta", tmp_path_factory.mktemp("x") / "e.onnx", "fsaverage-ico3", "biosemi32"
-    )
 
 
 @pytest.fixture(scope="session")
