@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from deepesi.app.cli import main
+from deepesi.app.solving import Solved, load_solver
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.contracts import InverseModel, as_tensors
 from deepesi.export.session import as_feeds
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
@@ -24,7 +26,7 @@ from deepesi.physics.noise import whitener
 from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
-from deepesi.validation.methods import Classical, find_methods
+from deepesi.validation.methods import Classical, find_methods, solver_names
 from deepesi.validation.report import html_table, summary, verdict
 from deepesi.validation.run import evaluate, left_out, run, template_place
 from deepesi.validation.sample import ANATOMY, DOWNLOADED, SHORT, sample_cases
@@ -169,18 +171,47 @@ def test_classical_methods_are_the_baselines(toy, method):
     ("names", "message"),
     [
         (["elorta"], r"unknown method 'elorta'.*Did you mean 'eloreta'\?.*--models"),
-        (["champagne"], "unknown method 'champagne', expected some of mne, dspm"),
+        (["eloreta_best"], "unknown method 'eloreta_best', expected all or some of mne, dspm"),
+        (["sloreta", "bayes_single_patch_true"], "unknown method 'bayes_single_patch_true'"),
         ([], "nothing to validate"),
     ],
 )
 def test_methods_that_do_not_exist(names, message):
     with pytest.raises(ValueError, match=message):
-        find_methods(names, [])
+        find_methods(names, [], load_solver)
+
+
+def test_all_methods_are_every_one_that_needs_no_truth():
+    methods = find_methods(["All"], [], load_solver)
+    names = [method.name for method in methods]
+    assert len(set(names)) == len(names) == 4 + len(solver_names())
+    assert {"eLORETA", "LCMV", "Champagne", "MxNE", "dipole scan"} <= set(names)
+    # A solver is the model behind it, in windows.
+    assert all(isinstance(m.model, InverseModel) for m in methods if isinstance(m, Solved))
+
+
+def test_solver_estimates_windows_of_twenty_samples(toy):
+    """The single patch of each window, faded into the next one."""
+    head = toy.montage_head("biosemi16")
+    rng = np.random.default_rng(5)
+    eeg = head.leadfield @ rng.normal(scale=3e-9, size=(84, 30))
+    method = load_solver("dipole_scan")
+    found = method.estimator(head, 1)(eeg + 1e-3)
+    inputs = as_tensors(prepare(method.model.head_inputs, head))
+    eeg -= eeg.mean(axis=0)
+    first, second = (
+        method.model(torch.as_tensor(eeg[None, :, start : start + 20]).float(), inputs).mean[0]
+        for start in (0, 10)
+    )
+    assert found.shape == (84, 30)
+    assert np.allclose(found[:, :10], first[:, :10].numpy(), rtol=1e-4, atol=1e-14)
+    assert np.allclose(found[:, 20:], second[:, 10:].numpy(), rtol=1e-4, atol=1e-14)
+    assert np.linalg.matrix_rank(found[:, 10:20], tol=1e-3 * np.abs(found).max()) <= 2
 
 
 def test_model_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file .*none.onnx"):
-        find_methods([], [tmp_path / "none.onnx"])
+        find_methods([], [tmp_path / "none.onnx"], load_solver)
 
 
 # Simulated responses
@@ -233,10 +264,21 @@ def test_source_elsewhere_is_a_failure_and_so_is_noise(template):
 # The data at hand
 
 
+def test_solver_in_a_base_install(sample_data, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", BASE_INSTALL, "validate", "sample", "--data", str(sample_data),
+         "--methods", "champagne", "--out", "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "needs the package 'hydra' to validate champagne" in done.stderr
+    assert "pip install 'deepesi[train]'" in done.stderr
+
+
 def test_own_head_is_left_to_methods_that_can_use_it(sample_data, template, tmp_path):
     path = tmp_path / "net.onnx"
     export_onnx(ConvDip(1284, hidden=16), template.montage_head("biosemi32"), path)
-    methods = find_methods(["eloreta"], [path])
+    methods = find_methods(["eloreta"], [path], load_solver)
     (missing,) = left_out(sample_cases(sample_data), methods)
     assert (missing.method, missing.head) == ("net", "own")
     assert "belongs to the source space fsaverage-ico3 and cannot follow" in missing.reason

@@ -78,11 +78,18 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _validate(arguments: argparse.Namespace) -> None:
     from deepesi.app.validate import validate
+    from deepesi.validation.methods import Method, find_methods
 
-    methods = [name for name in arguments.methods.split(",") if name]
-    for line in validate(
-        arguments.recording, arguments.data, methods, arguments.models, arguments.out
-    ):
+    def solver(name: str) -> Method:
+        for package in ("hydra", "torch"):
+            require(package, "train", f"validate {name}")
+        from deepesi.app.solving import load_solver
+
+        return load_solver(name)
+
+    names = [name for name in arguments.methods.split(",") if name]
+    methods = find_methods(names, arguments.models, solver)
+    for line in validate(arguments.recording, arguments.data, methods, arguments.out):
         print(line)
 
 
@@ -216,7 +223,8 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("--models", type=Path, nargs="+", default=[], help="exported .onnx files")
     validate.add_argument(
         "--methods", default="eloreta,sloreta,dspm,mne",
-        help="linear inverses to compare, comma-separated; '' for none (default: all four)",
+        help="linear inverses and baselines of evaluations to compare, comma-separated; all; "
+        "'' for none (default: the four linear ones, which need no torch)",
     )  # fmt: skip
     validate.add_argument("--out", type=Path, required=True, help="folder to write to")
     validate.set_defaults(run=_validate)

@@ -8,7 +8,7 @@ import numpy as np
 
 from deepesi import __version__
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
-from deepesi.validation.methods import find_methods
+from deepesi.validation.methods import SAMPLES, Method
 from deepesi.validation.report import mni_text, verdict, write_report
 from deepesi.validation.run import left_out, run, write_csv
 from deepesi.validation.sample import sample_cases
@@ -26,27 +26,25 @@ NOTES = {
 
 
 def validate(
-    recording: str, data: Path, methods: Sequence[str], models: Sequence[Path], out: Path
+    recording: str, data: Path, methods: Sequence[Method], out: Path
 ) -> Iterator[str]:
     """Run, say what was found, write ``validation.csv`` and ``report.html`` to a folder.
 
     Args:
         recording: A key of `RECORDINGS`.
         data: Its folder.
-        methods: Names of linear inverses.
-        models: Exported files.
+        methods: See `deepesi.validation.methods.find_methods`.
         out: Folder to write to.
 
     Raises:
-        FileNotFoundError: A file of the data or a model is missing.
-        ValueError: An unknown method, or a model that does not fit; nothing is written.
+        FileNotFoundError: A file of the data is missing.
+        ValueError: A method that does not fit; nothing is written.
 
     """
-    chosen = find_methods(methods, models)
     cases = RECORDINGS[recording](data)
-    missing = left_out(cases, chosen)
+    missing = left_out(cases, methods)
     results = []
-    for result in run(cases, chosen):
+    for result in run(cases, methods):
         results.append(result)
         where = f"{result.case.condition}, {result.place.name} head, {result.method}"
         s = result.statistics
@@ -60,8 +58,11 @@ def validate(
         "heads": ", ".join(
             dict.fromkeys(f"{r.place.name}: {r.place.head.space.name}" for r in results)
         ),
-        "regularization": "classical methods: lambda2 = 1 / SNR, read off the whitened power of "
+        "regularization": "linear inverses: lambda2 = 1 / SNR, read off the whitened power of "
         "the whole average, in steps of 2.5 dB",
+        "windows": "linear inverses: the whole average; networks: the longest they were trained "
+        "on; solvers: "
+        f"{SAMPLES} samples; baseline and response alike, each window half over the one before",
         "versions": f"deepesi {__version__}, MNE-Python {mne.__version__}, NumPy {np.__version__}",
     }
     write_csv(results, out / "validation.csv")

@@ -1,8 +1,9 @@
-"""Classical inverses and exported files behind one small interface, without torch."""
+"""Linear inverses, exported files and solvers behind one small interface, without torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,10 @@ from deepesi.physics.template import Template, load_template
 Array = NDArray[np.float64]
 #: EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
 Estimator = Callable[[Array], Array]
+#: Samples that a solver takes as one; as many as networks are trained on.
+SAMPLES = 20
+#: What the linear inverses are called on the command line.
+NAMES = {method.lower(): method for method in METHODS}
 
 
 class Method(Protocol):
@@ -114,29 +119,44 @@ class Exported:
         return lambda eeg: prepared.estimate(eeg)[0]
 
 
-def find_methods(names: Sequence[str], models: Sequence[Path]) -> list[Method]:
-    """The methods asked for, classical ones first.
+def solver_names() -> list[str]:
+    """Names of the baselines that evaluations know, as far as they need no truth."""
+    folder = resources.files("deepesi.configs") / "baselines"
+    names = (Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(n for n in names if n not in NAMES and not n.endswith(("_best", "_true")))
+
+
+def find_methods(
+    names: Sequence[str], models: Sequence[Path], solver: Callable[[str], Method]
+) -> list[Method]:
+    """The methods asked for, in their order, then the files.
 
     Args:
-        names: Of linear inverses, in any case.
+        names: Of linear inverses and solvers, in any case; ``all`` for every one.
         models: Exported files.
+        solver: Makes the method of one of `solver_names`, which may need more than is installed.
 
     Raises:
         FileNotFoundError: A file is not there.
+        ModuleNotFoundError: A solver needs what is not installed.
         ValueError: An unknown name, a file that is not ours, or nothing asked for.
 
     """
-    known = {method.lower(): method for method in METHODS}
+    solvers = solver_names()
+    known = [*NAMES, *solvers]
+    asked = [name.lower() for name in names]
+    if "all" in asked:
+        asked = known
     found: list[Method] = []
-    for name in names:
-        if name.lower() not in known:
-            near = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    for name in asked:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"--methods: unknown method {name!r}, expected some of {', '.join(known)}.{hint} "
-                "Other models: export them and give the file to --models."
+                f"--methods: unknown method {name!r}, expected all or some of {', '.join(known)}."
+                f"{hint} Networks: export them and give the file to --models."
             )
-        found.append(Classical(known[name.lower()]))
+        found.append(Classical(NAMES[name]) if name in NAMES else solver(name))
     stems = [path.stem for path in models]
     for path in models:
         name = path.stem if stems.count(path.stem) == 1 else str(path)
