@@ -15,8 +15,9 @@ from torch.distributions import Normal
 import deepesi.configs
 import deepesi.losses
 from deepesi.app.train import fit, plain
-from deepesi.contracts import Estimate, magnitude
+from deepesi.contracts import Estimate, InverseModel, magnitude
 from deepesi.losses.base import LossTerm, WeightedSum
+from deepesi.losses.distillation import Distillation
 from deepesi.losses.physics import Reprojection
 from deepesi.losses.smoothness import SpatialVariation, SurfaceLaplacian, TemporalDifference
 from deepesi.losses.sparsity import GroupSparsity
@@ -26,6 +27,20 @@ from deepesi.losses.uncertainty import GaussianNLL
 from deepesi.metrics.functional import distances_mm, nemd
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.graph import adjacency
+
+
+class BackProjection(InverseModel):
+    """A teacher: what every source sees of the recording."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = Reprojection().gain
+        self.head_inputs = (self.gain,)
+
+    def forward(self, eeg, inputs):
+        gain = inputs[self.gain.key]
+        return Estimate(gain.T @ eeg / gain.square().sum(0).mean())
+
 
 TERMS = {
     "L1": NormalizedL1(),
@@ -41,6 +56,7 @@ TERMS = {
     "energy": EnergyDistance(),
     "peak transport": PeakTransport(),
     "peak distance": PeakDistance(),
+    "distillation": Distillation(BackProjection()),
 }
 OBJECTIVES = sorted(p.stem for p in (Path(deepesi.configs.__file__).parent / "loss").glob("*.yaml"))
 DECLARED = [d for term in TERMS.values() for d in term.head_inputs]
@@ -397,6 +413,41 @@ def test_energy_of_the_uniform_map_is_one_and_of_a_share_its_square(batch):
     mixed = 0.3 * uniform / 84 + 0.7 * truth
     mixed[:, 5] = torch.tensor([0.7 + 0.3 / 84, 0.0, 0.0])
     assert close(EnergyDistance()(Estimate(mixed), point), 0.3**2)
+
+
+def test_distillation_is_the_distance_to_the_teacher(any_batch):
+    teacher = TERMS["distillation"]._teacher[0]
+    said = teacher(any_batch.eeg, any_batch.inputs)
+    assert TERMS["distillation"](said, any_batch).abs().max() < 1e-5
+    to_truth = CosineDistance()(said, any_batch)  # the distance is alike in its arguments
+    assert torch.allclose(TERMS["distillation"](at(any_batch, 1.0), any_batch), to_truth, atol=1e-5)
+    other = Distillation(BackProjection(), NormalizedL2())
+    assert other(said, any_batch).abs().max() < 1e-8
+    assert (other(at(any_batch, 1.0), any_batch) > 1e-3).any()
+
+
+class Silent(InverseModel):
+    """Finds nothing."""
+
+    head_inputs = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, eeg, inputs):
+        return Estimate(eeg.new_zeros(len(eeg), 84, eeg.shape[2]) * self.weight[0])
+
+
+def test_a_teacher_stays_as_it_is_and_may_say_nothing(batch):
+    term = Distillation(Silent())
+    assert not list(term.parameters())
+    assert not term.state_dict()
+    estimate = Estimate(torch.randn_like(batch.sources, requires_grad=True))
+    distance = term(estimate, batch)
+    assert torch.equal(distance, CosineDistance()(estimate, batch))
+    distance.sum().backward()
+    assert term._teacher[0].weight.grad is None
 
 
 def test_weighted_sum_and_its_log(batch):

@@ -66,6 +66,23 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     assert {"loss", "lr", "samples/s", "val/localization_error", "val/nemd"} <= set(header)
 
 
+def test_student_of_a_teacher(toy, toy_path, tmp_path):
+    """Any network or exported file teaches; what the student keeps is its own."""
+    fit(compose(toy_path, tmp_path / "teacher", "seed=1"), Cohort.single(toy), tmp_path / "teacher")
+    teacher = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
+    lesson = ["experiment=distill", f"teacher={teacher}", "model.hidden=8"]
+    config = compose(toy_path, tmp_path / "student", *lesson)
+    best = fit(config, Cohort.single(toy), tmp_path / "student")
+    student, _ = load_network(best, toy.space)
+    assert student.first.out_features == 8
+    assert weights(best).keys() == weights(teacher).keys()
+    header = (tmp_path / "student" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/raw/distillation", "val/raw/distillation"} <= set(header)
+    lesson[1] = f"teacher={tmp_path / 'nobody.ckpt'}"
+    with pytest.raises(InstantiationException, match="nobody.ckpt"):
+        fit(compose(toy_path, tmp_path / "x", *lesson), Cohort.single(toy), tmp_path / "x")
+
+
 def test_same_seed_same_weights(toy, toy_path, tmp_path):
     for name in "ab":
         fit(compose(toy_path, tmp_path / name, "seed=5"), Cohort.single(toy), tmp_path / name)

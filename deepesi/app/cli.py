@@ -34,7 +34,9 @@ def _export(arguments: argparse.Namespace) -> None:
     require("torch", "train", "export")
     from deepesi.app.export import export_path
 
-    written = export_path(arguments.model, arguments.out, arguments.head, arguments.montage)
+    written = export_path(
+        arguments.model, arguments.out, arguments.head, arguments.montage, arguments.precision
+    )
     print(f"wrote {written}")
 
 
@@ -161,6 +163,10 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help=".onnx file to write")
     export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
     export.add_argument("--montage", default="biosemi64", help="montage to trace with")
+    export.add_argument(
+        "--precision", choices=("float32", "float16", "int8", "int8-static"), default="float32",
+        help="of the weights (default float32); what it costs: docs/deployment.md",
+    )  # fmt: skip
     export.set_defaults(run=_export)
 
     apply = commands.add_parser("apply", help="localize a recording with an exported file")

@@ -6,13 +6,16 @@ from pathlib import Path
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import InverseModel
 from deepesi.export.contract import CALIBRATION_FILE, Calibration, as_tuples
+from deepesi.export.smaller import Precision
 from deepesi.export.to_onnx import export_onnx
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.template import load_template
 from deepesi.training.weights import load_network
 
 
-def export_path(model: str, out: Path, head: str, montage: str) -> Path:
+def export_path(
+    model: str, out: Path, head: str, montage: str, precision: Precision = "float32"
+) -> Path:
     """Export what ``model`` names and return the file written.
 
     Args:
@@ -21,6 +24,7 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
         out: ``.onnx`` file.
         head: Packaged head or ``.npz``.
         montage: Set-up to trace with; the file serves any.
+        precision: Of the weights, see `deepesi.export.smaller.Precision`.
 
     """
     template = load_template(head)
@@ -40,6 +44,7 @@ def export_path(model: str, out: Path, head: str, montage: str) -> Path:
         identity=identity,
         anatomy=template.fingerprint,
         calibration=calibration,
+        precision=precision,
     )
     return out
 

@@ -22,6 +22,7 @@ from deepesi.app.evaluate import (
     check_one_scenario,
     compare,
     console,
+    load_any,
     load_baselines,
     load_heads,
     load_scenarios,
@@ -83,6 +84,11 @@ def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
         {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
         trained_on(config.data, cohort.template),
     )
+
+
+def load_teacher(path: str, head: Cohort | Template) -> InverseModel:
+    """The network of ``experiment=distill teacher=PATH``; see `deepesi.app.evaluate.load_any`."""
+    return load_any(Path(path), head if isinstance(head, Template) else head.template)
 
 
 def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:

@@ -25,9 +25,7 @@ NOTES = {
 }
 
 
-def validate(
-    recording: str, data: Path, methods: Sequence[Method], out: Path
-) -> Iterator[str]:
+def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -> Iterator[str]:
     """Run, say what was found, write ``validation.csv`` and ``report.html`` to a folder.
 
     Args:

@@ -95,6 +95,7 @@ class Contract:
         calibration: None where none was given.
         versions: Of deepesi and what it exported with.
         licence: Of the file.
+        precision: Of its weights.
 
     """
 
@@ -112,6 +113,7 @@ class Contract:
     calibration: Calibration | None
     versions: dict[str, str]
     licence: str = LICENCE
+    precision: str = "float32"
 
     def to_json(self) -> str:
         """The contract as JSON, with what never varies: units, reference, version."""

@@ -20,6 +20,7 @@ TIDY = ir.passes.Sequential(
     common.CommonSubexpressionEliminationPass(),
     common.OutputFixPass(),
     common.NameFixPass(),
+    common.ClearMetadataAndDocStringPass(),  # where each operation stood, in files of this machine
 )
 
 

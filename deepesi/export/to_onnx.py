@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepesi import __version__
@@ -24,12 +25,15 @@ from deepesi.export.contract import (
 from deepesi.export.faster import make_faster
 from deepesi.export.protobuf import digest
 from deepesi.export.session import as_feeds, open_model
+from deepesi.export.smaller import Precision, make_smaller
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 
 OPSET = 18
 MAX_DEVIATION = 1e-4
+#: Recordings on which scales of activations are fixed.
+N_EXAMPLES = 64
 #: Axes of head inputs that a model bound to one source space has fixed.
 OF_THE_SPACE = ("sources", "dipoles", "edges", "patch_pairs")
 
@@ -54,6 +58,7 @@ def export_onnx(
     identity: Mapping[str, Any] | None = None,
     anatomy: str | None = None,
     calibration: Calibration | None = None,
+    precision: Precision = "float32",
 ) -> Contract:
     """Write a model to an ONNX file, whole or not at all, and return its contract.
 
@@ -67,9 +72,10 @@ def export_onnx(
         identity: What its weights were saved with, see `deepesi.training.weights.load_network`.
         anatomy: Fingerprint of the template it was trained on.
         calibration: What ``deepesi calibrate`` fitted for it.
+        precision: Of its weights, see `deepesi.export.smaller.Precision`.
 
     Raises:
-        ValueError: The model is a solver without an exported form.
+        ValueError: The model is a solver without an exported form; an unknown precision.
 
     """
     if not model.exportable:
@@ -125,9 +131,12 @@ def export_onnx(
             "deepesi": __version__, "torch": torch.__version__, "onnx": onnx.__version__,
             "numpy": np.__version__,
         },
+        precision=precision,
     )  # fmt: skip
     make_faster(program.model)
-    proto = program.model_proto
+    feeds = as_feeds(prepare(declarations, head))
+    examples = [{"eeg": eeg, **feeds} for eeg in _examples(head)]
+    proto = make_smaller(program.model_proto, precision, examples)
     text = contract.to_json()
     found = digest(proto.SerializeToString(), text)
     onnx.helper.set_model_props(proto, {METADATA_KEY: text, DIGEST_KEY: found})
@@ -135,6 +144,17 @@ def export_onnx(
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _examples(head: HeadModel) -> NDArray[np.float32]:
+    """Typical recordings ``(N, 1, C, 1)``, V: a source anywhere, -5 to 25 dB, in the noise."""
+    rng = np.random.default_rng(0)
+    noise = rng.multivariate_normal(np.zeros(head.n_channels), head.noise_cov, N_EXAMPLES)
+    clean = head.leadfield[:, rng.integers(head.space.n_dipoles, size=N_EXAMPLES)].T
+    snr_db = rng.uniform(-5, 25, (N_EXAMPLES, 1))
+    power = np.trace(head.noise_cov) * 10 ** (snr_db / 10)
+    clean *= np.sqrt(power / np.square(clean).sum(1, keepdims=True))
+    return (clean + noise)[:, None, :, None].astype(np.float32)
 
 
 def _has_orientations(declarations: Sequence[HeadInput]) -> bool:

@@ -1,0 +1,87 @@
+"""Weights in fewer bits: smaller files that say nearly the same, and what files must not hold."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from deepesi.app.cli import main
+from deepesi.export.packaged import model_path
+from deepesi.export.session import as_feeds, open_model
+from deepesi.export.smaller import PRECISIONS, make_smaller
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.convdip import ConvDip
+from deepesi.physics.head_inputs import prepare
+from deepesi.training.weights import save_network
+
+
+@pytest.fixture(scope="module")
+def convdips(template, tmp_path_factory):
+    """The same network in every precision."""
+    folder = tmp_path_factory.mktemp("precisions")
+    head = template.montage_head("biosemi32")
+    torch.manual_seed(0)
+    model = ConvDip(1284, hidden=128)
+    torch.nn.init.normal_(model.last.weight, std=0.1)
+    paths = {precision: folder / f"{precision}.onnx" for precision in PRECISIONS}
+    for precision, path in paths.items():
+        export_onnx(model, head, path, precision=precision)
+    return paths
+
+
+def estimates(path, head) -> np.ndarray:
+    opened = open_model(path, 1)
+    rng = np.random.default_rng(1)
+    clean = 2e-8 * head.leadfield[:, rng.integers(1284, size=16)].T
+    noise = rng.multivariate_normal(np.zeros(head.n_channels), head.noise_cov, 16)
+    eeg = (clean + noise)[:, :, None].astype(np.float32)
+    return opened.run(eeg, as_feeds(dict(prepare(opened.contract.head_inputs, head))))[0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "share", "deviation"),
+    # Largest size over that in single precision, largest deviation in norm.
+    [("float16", 0.55, 2e-3), ("int8", 0.35, 0.05), ("int8-static", 0.35, 0.25)],
+)
+def test_smaller_files_say_nearly_the_same(convdips, template, precision, share, deviation):
+    full, small = convdips["float32"], convdips[precision]
+    assert small.stat().st_size < share * full.stat().st_size
+    head = template.montage_head("easycap-M10")  # not the one it was traced with
+    expected, found = estimates(full, head), estimates(small, head)
+    off = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 0 < off < deviation
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_contract_says_in_how_many_bits(convdips, precision):
+    assert open_model(convdips[precision]).contract.precision == precision
+
+
+def test_unknown_precision(convdips):
+    with pytest.raises(ValueError, match="unknown precision 'int4', expected one of"):
+        make_smaller(onnx.load(convdips["float32"]), "int4", [])
+
+
+def test_precision_on_the_command_line(toy_path, toy, tmp_path):
+    model = ConvDip(84, hidden=64)
+    config = {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "hidden": 64}
+    identity = {
+        "model": config, "space": toy.space.name, "space_fingerprint": toy.space.fingerprint,
+    }  # fmt: skip
+    save_network(model, identity, tmp_path / "model")
+    common = ["export", str(tmp_path), "--head", str(toy_path), "--montage", "biosemi16"]
+    main([*common, "--out", str(tmp_path / "full.onnx")])
+    main([*common, "--out", str(tmp_path / "int8.onnx"), "--precision", "int8"])
+    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("full", "int8")]
+    assert sizes[1] < 0.5 * sizes[0]
+    assert open_model(tmp_path / "int8.onnx").contract.precision == "int8"
+    with pytest.raises(SystemExit):
+        main([*common, "--out", str(tmp_path / "x.onnx"), "--precision", "int4"])
+
+
+def test_files_do_not_tell_where_they_were_written(convdips):
+    """Neither in what the exporter notes of every operation, nor in the packaged model."""
+    for path in (*convdips.values(), model_path("default")):
+        content = path.read_bytes()
+        for trace in (b"stack_trace", b'File "', b"/deepesi/"):
+            assert trace not in content, (path.name, trace)
