@@ -124,7 +124,7 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, help="exported .onnx file, or 'default': the packaged one"
+        "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
     )
     parser.add_argument(
         "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
@@ -195,7 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
         "stream", help="localize a stream of the Lab Streaming Layer while it is recorded"
     )
     stream.add_argument(
-        "model", type=Path, help="exported .onnx file, or 'default': the packaged one"
+        "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
     )
     stream.add_argument("stream", help="name of the stream of EEG")
     stream.add_argument(

@@ -29,7 +29,7 @@ from deepesi.export.packaged import model_path
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
-from deepesi.training.weights import load_ensemble, load_network, save_network
+from deepesi.training.weights import load_ensemble, load_mc_dropout, load_network, save_network
 
 console = Console()
 
@@ -179,7 +179,7 @@ def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
 
 
 def load_any(path: Path, template: Template) -> InverseModel:
-    """A network or an exported file, by its path, or the packaged file by its name."""
+    """A network or an exported file, by its path, or a packaged file by its name."""
     path = model_path(path)
     if path.suffix == ".onnx":
         model = OnnxModel(path)
@@ -207,6 +207,15 @@ def run(config: DictConfig, run_dir: Path) -> None:
         paths = [Path(path) for path in config.ensemble]
         models["DeepEnsemble"], identity = load_ensemble(paths, cohort.template.space)
         save_network(models["DeepEnsemble"], identity, run_dir / "model")
+    if config.mc_dropout:
+        if config.ensemble:
+            raise ValueError(
+                "evaluate: ensemble and mc_dropout each leave a network in model/. Take one at a "
+                "time; what is left there can be a member of the other."
+            )
+        found_at, n_samples = Path(config.mc_dropout), config.mc_samples
+        models["MCDropout"], identity = load_mc_dropout(found_at, cohort.template.space, n_samples)
+        save_network(models["MCDropout"], identity, run_dir / "model")
     models |= load_baselines(config)
     if not models:
         raise ValueError(

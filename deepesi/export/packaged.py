@@ -1,18 +1,18 @@
-"""The model that comes with the package: localize a recording without training one."""
+"""The models that come with the package: localize a recording without training one."""
 
 from importlib import resources
 from pathlib import Path
 
-#: Stands for the packaged file wherever the path of a model is asked for.
-DEFAULT = "default"
+#: Stand for the packaged files wherever the path of a model is asked for; cards lie beside them.
+PACKAGED = ("default", "convdip")
 
 
 def model_path(name: str | Path) -> Path:
-    """The path of a model file; of the packaged one if the name is ``"default"``.
+    """The path of a model file; of a packaged one if the name is one of `PACKAGED`.
 
     A file of that name in the working directory goes before it.
     """
     path = Path(name)
-    if str(name) == DEFAULT and not path.exists():
-        return Path(str(resources.files("deepesi.export") / "default" / "model.onnx"))
+    if str(name) in PACKAGED and not path.exists():
+        return Path(str(resources.files("deepesi.export") / "pretrained" / f"{name}.onnx"))
     return path

@@ -267,7 +267,7 @@ class Inverse:
     def load(
         cls, path: str | Path, n_threads: int = 0, head: str | Path | None = None
     ) -> "Inverse":
-        """Open an exported file, or ``"default"``, the packaged one; errors as of `open_model`."""
+        """Open an exported file, or a packaged one by its name; errors as of `open_model`."""
         return cls(open_model(model_path(path), n_threads), head)
 
     @property

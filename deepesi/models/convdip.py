@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.models.dropout import FeatureDropout
 from deepesi.models.sizes import check_sizes
 from deepesi.physics.head_inputs import NoiseLevel, SourceUnit, TopographicMatrix, Whitener
 
@@ -23,11 +24,13 @@ class ConvDip(InverseModel):
         hidden: Units of each dense layer.
         n_hidden: Number of residual blocks of two dense layers.
         denoise_snr_db: Assumed SNR of each denoised image, dB.
+        dropout: Share of the hidden units that training leaves out, for
+            `deepesi.uncertainty.mc_dropout.MCDropout`; 0: none.
         heteroscedastic: Also give a standard deviation per dipole, from a second output layer.
             It is learned only with a loss that asks for it (``loss=uncertainty``).
 
     Raises:
-        ValueError: A size is not positive.
+        ValueError: A size is not positive, or the dropout outside 0 to 1.
 
     Source: Hecker et al. 2021, doi:10.3389/fnins.2021.569918 (7 x 11 image, one convolution of 8
     filters, dense layers of 512, one output per source). Ours deviates: the images
@@ -50,6 +53,7 @@ class ConvDip(InverseModel):
         hidden: int = 512,
         n_hidden: int = 2,
         denoise_snr_db: Sequence[float] = (-5.0, 5.0),
+        dropout: float = 0.0,
         heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
@@ -70,11 +74,13 @@ class ConvDip(InverseModel):
                 nn.LayerNorm(hidden),
                 nn.Linear(hidden, hidden),
                 nn.GELU(),
+                *([FeatureDropout(dropout, hidden)] if dropout else []),
                 nn.Linear(hidden, hidden),
             )
             for _ in range(n_hidden)
         )
         self.norm = nn.LayerNorm(hidden)
+        self.thinned = FeatureDropout(dropout, hidden) if dropout else nn.Identity()
         self.last = nn.Linear(hidden, n_dipoles)
         # Start near zero: true maps are mostly zero, and the terms of the loss compare sizes.
         nn.init.normal_(self.last.weight, std=1e-3)
@@ -97,7 +103,7 @@ class ConvDip(InverseModel):
         hidden = functional.gelu(self.first(torch.cat([features, loudness], dim=1)))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        hidden, unit = self.norm(hidden), inputs[self.unit.key]
+        hidden, unit = self.thinned(self.norm(hidden)), inputs[self.unit.key]
 
         def moments(frames: Tensor) -> Tensor:
             return (frames * rms * unit).reshape(eeg.shape[0], eeg.shape[2], -1).transpose(1, 2)

@@ -14,6 +14,7 @@ from deepesi.physics.files import atomic
 from deepesi.physics.head import SourceSpace
 from deepesi.training.resume import check_identity
 from deepesi.uncertainty.ensemble import DeepEnsemble
+from deepesi.uncertainty.mc_dropout import MCDropout
 
 
 def save_network(model: InverseModel, identity: Mapping[str, Any], folder: Path) -> None:
@@ -92,6 +93,30 @@ def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemb
         "space_fingerprint": space.fingerprint,
         "trained": first if all(other == first for other in others) else None,
     }
+
+
+def load_mc_dropout(
+    path: Path, space: SourceSpace, n_samples: int
+) -> tuple[MCDropout, dict[str, Any]]:
+    """A network trained with dropout as the mixture of its thinned copies.
+
+    Args:
+        path: See `load_network`.
+        space: Of the head it will be applied to.
+        n_samples: Copies.
+
+    Returns:
+        The mixture and an identity to save it with.
+
+    Raises:
+        FileNotFoundError: See `load_network`.
+        ValueError: See `load_network` and `MCDropout`.
+
+    """
+    model, identity = load_network(path, space)
+    kind = f"{MCDropout.__module__}.{MCDropout.__qualname__}"
+    wrapped = {"_target_": kind, "model": identity["model"], "n_samples": n_samples}
+    return MCDropout(model, n_samples).eval(), identity | {"model": wrapped}
 
 
 def _check_space(

@@ -31,14 +31,15 @@ from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
+from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
 
 
-def network(seed=0, heteroscedastic=False):
+def network(seed=0, **options):
     torch.manual_seed(seed)
-    model = ConvDip(n_dipoles=84, height=8, width=8, hidden=32, heteroscedastic=heteroscedastic)
+    model = ConvDip(n_dipoles=84, height=8, width=8, hidden=32, **options)
     # Outputs of order one instead of the near-zero start, so that deviations would show.
     torch.nn.init.normal_(model.last.weight)
     return model
@@ -119,6 +120,7 @@ RECIPES = (
         "SparseBayes, patches": lambda: SparseBayes("convex", patches=(0.03, 0.06, 2)),
         "DeepEnsemble": lambda: DeepEnsemble([network(0), network(1, heteroscedastic=True)]),
         "StackedEnsemble": stacked_ensemble,
+        "MCDropout": lambda: MCDropout(network(dropout=0.2), n_samples=3),
         "Tempered": lambda: Tempered(network(heteroscedastic=True), 0.5),
     }
     | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
