@@ -4,6 +4,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,11 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _apply(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from deepesi.app.apply import apply
 
-    for line in apply(
+    lines = apply(
         arguments.model,
         arguments.recording,
         arguments.condition,
@@ -54,8 +57,10 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.montage,
         arguments.exclude,
         arguments.noise_from,
-    ):
-        print(line)
+    )
+    with closing(lines):  # an interrupt between two lines tidies up, too
+        for line in lines:
+            tqdm.write(line)  # prints, above a progress bar if there is one
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -176,7 +181,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
         help="where to look for the peak drawn, s (default: from 0 on)",
     )  # fmt: skip
-    apply.add_argument("--out", type=Path, required=True, help="prefix of the files to write")
+    apply.add_argument(
+        "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
+    )
     apply.set_defaults(run=_apply)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
