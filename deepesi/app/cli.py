@@ -36,7 +36,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from deepesi.app.export import export_path
 
     written = export_path(arguments.model, arguments.out, arguments.head, arguments.montage)
-    print(f"wrote {written}")
+    print(f"wrote {written} and its card, {written.with_suffix('.md')}")
 
 
 def _apply(arguments: argparse.Namespace) -> None:
@@ -163,7 +163,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
     export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
-    export.add_argument("--out", type=Path, required=True, help=".onnx file to write")
+    export.add_argument(
+        "--out", type=Path, required=True, help=".onnx file to write; its card is .md"
+    )
     export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
     export.add_argument("--montage", default="biosemi64", help="montage to trace with")
     export.set_defaults(run=_export)

@@ -148,12 +148,14 @@ class Parity(NamedTuple):
     Attributes:
         deviation: Largest difference over the largest estimate.
         latency_ms: Median time of one frame on one core, ms.
+        n_channels: Of that frame.
         opset: ONNX operator set of the file.
 
     """
 
     deviation: float
     latency_ms: float
+    n_channels: int
     opset: int = OPSET
 
 
@@ -186,4 +188,4 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
         start = time.perf_counter()
         opened.run(frame, feeds)
         times.append(time.perf_counter() - start)
-    return Parity(deviation, 1e3 * float(np.median(times)))
+    return Parity(deviation, 1e3 * float(np.median(times)), frame.shape[1])
