@@ -1,5 +1,6 @@
 """``deepesi apply`` on epochs, raw recordings, volumes and free orientation."""
 
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,25 @@ def test_dead_channels_and_a_recording_quieter_than_its_noise(eloreta, folder, t
     evoked.save("quiet-ave.fif", verbose="error")
     with pytest.raises(SystemExit, match="times the power that its noise covariance says"):
         apply(eloreta, "quiet-ave.fif", head=toy_path)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("recording", "total"), [("x-epo.fif", 3), ("x_raw.fif", 3)])
+def test_progress_is_for_terminals(
+    eloreta, folder, toy_path, monkeypatch, capsys, recording, total
+):
+    """A bar with the time left on stderr; on stdout the same lines with and without."""
+    apply(eloreta, recording, head=toy_path)
+    silent = capsys.readouterr()
+    assert silent.err == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    apply(eloreta, recording, head=toy_path)
+    assert capsys.readouterr().out == silent.out
+    assert f"0/{total} [00:00<" in terminal.getvalue()
+    assert f"{total}/{total} [00:0" in terminal.getvalue()
+    assert "strongest" not in terminal.getvalue()

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from deepesi.app.cli import main
 from deepesi.evaluation.benchmark import Row
-from deepesi.evaluation.card import write_card
+from deepesi.evaluation.card import how_good, how_trained
 from deepesi.evaluation.scores import METRICS
 from deepesi.physics.optional import require
 from tests.conftest import make_covariance, make_evoked
@@ -188,15 +188,17 @@ def test_every_setting_of_the_data_is_in_its_yaml():
 
 
 @pytest.mark.parametrize("data", ["snapshot", "erp", "oscillation", "neural_mass", "everything"])
-def test_card_says_what_the_data_were(tmp_path, data):
+def test_card_says_what_the_data_were(data):
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         config = hydra.compose("train", [f"data={data}", "data.snr_db=null", "name=x"])
     row = Row("ConvDip", "snr", 5.0, "1", "localization_error", 9.0, 8.0, 10.0, 9.0, 20)
     rows = [replace(row, metric=m) for m in METRICS]
-    measured = {"opset": 20, "deviation": 1e-7, "latency_ms": 0.1}
     plain = OmegaConf.to_container(config, resolve=False)
-    write_card(tmp_path / "card.md", "ConvDip", plain, rows, measured, ["No eyes."])
-    text = (tmp_path / "card.md").read_text()
+    contract = {"model": {"_target_": "ConvDip"}, "config_sha256": "ab" * 32}
+    text = how_trained(contract, 9, plain, "deepesi train", ["No eyes."])
+    text += how_good(rows, plain["scenario"])
     assert "snr_db: null" in text
     assert "No eyes." in text
+    assert "```\ndeepesi train\n```" in text
+    assert "| ConvDip | 9.0 [8.0, 10.0] |" in text
     assert all(montage in text for montage in config.data.setups.montages)

@@ -14,6 +14,7 @@ from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import OmegaConf
 
 from deepesi.app.evaluate import load_any
+from deepesi.app.export import export_path
 from deepesi.app.train import fit, run
 from deepesi.contracts import Estimate
 from deepesi.data_gen.generator import SimulatedRecordings
@@ -64,6 +65,33 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     for name in ("cosine", "reprojection", "laplacian"):
         assert {f"train/raw/{name}", f"train/weighted/{name}", f"val/raw/{name}"} <= set(header)
     assert {"loss", "lr", "samples/s", "val/localization_error", "val/nemd"} <= set(header)
+    check_cards(tmp_path, toy_path)
+
+
+def check_cards(run_dir, toy_path):
+    """Of the run, and of the same network exported again: what it is, how it was trained."""
+    sha256 = hashlib.sha256((run_dir / "config.yaml").read_bytes()).hexdigest()
+    again = export_path(str(run_dir), run_dir / "again.onnx", str(toy_path), "biosemi16")
+    cards = [(run_dir / "export" / "card.md").read_text(), again.with_suffix(".md").read_text()]
+    for card, file in zip(cards, ("model.onnx", "again.onnx"), strict=True):
+        for part in (
+            "# ConvDip\n", "| channels | 13 to 16 |", "| SNR | -5 to 20 dB |", "biosemi16",
+            "Seed 0, 2 steps of 4 simulated examples", sha256, "data_gen.artifacts.Blinks",
+            "```\npython ", "| eLORETA |", f"deepesi apply {file} ", "It claims no uncertainty",
+        ):  # fmt: skip
+            assert part in card, part
+    assert "Scenario `snr`, seed" in cards[0]
+    assert "### snr" in cards[1]  # benchmark.md
+    assert "\n# Benchmark" not in cards[1]
+
+    # The directory was used again, for another training: its records are not this network's.
+    with (run_dir / "config.yaml").open("a") as file:
+        file.write("other: 1\n")
+    export_path(str(run_dir / "model"), again, str(toy_path), "biosemi16")
+    card = again.with_suffix(".md").read_text()
+    assert "Not measured yet: `deepesi evaluate 'models=[again.onnx]'`" in card
+    assert "Seed 0" not in card
+    assert sha256 in card
 
 
 def test_student_of_a_teacher(toy, toy_path, tmp_path):

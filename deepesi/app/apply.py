@@ -1,7 +1,7 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from deepesi.app.reading import noise_of, read_recording, read_setup
 from deepesi.app.writing import (
     check_writable,
+    file_writer,
     find_peak,
     in_window,
     write_picture,
     write_region,
-    write_result,
 )
-from deepesi.export.recordings import trials_averaged
+from deepesi.app.zarr_group import is_zarr, zarr_writer
+from deepesi.export.estimates import Localization
+from deepesi.export.recordings import n_segments, trials_averaged
 from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
 from deepesi.physics.files import parsing
 from deepesi.physics.io import flat_channels
@@ -81,18 +83,20 @@ def apply(
     montage: str | None = None,
     exclude: Sequence[str] = (),
     noise_from: Sequence[float] | None = None,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Localize a recording and say what was done.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
     ``OUT-region-lh.label`` and ``-rh.label`` as well. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
     the order of the file, each written before the next is computed, and no picture. See
-    `deepesi.app.writing.write_estimate` for volumes and free orientation.
+    `deepesi.app.writing.write_estimate` for volumes and free orientation. Is ``out`` a ``.zarr``,
+    all estimates go there in place of the ``.stc``, see `deepesi.app.zarr_group.ZarrGroup`.
 
     Raises:
         ValueError: The recording does not fit the model; nothing is written. A piece whose data
-            cannot be EEG ends the run; the pieces before it are complete.
+            cannot be EEG ends the run; the pieces before it are complete, a ``.zarr`` is not
+            written.
 
     """
     if noise_cov is not None and noise_from is not None:
@@ -110,7 +114,7 @@ def apply(
     else:
         inverse = Inverse.load(model).for_prepared(prepared)
         yield f"{prepared}: {inverse.origin}"
-    check_writable(inverse.space)
+    check_writable(inverse.space, out)
     yield _summary(data, inverse)
     _check_window(window, data.times)
     for line in inverse.beyond(data):
@@ -157,23 +161,39 @@ def _localize(
     """Estimate, describe and write; one piece in memory at a time."""
     import mne
 
-    if isinstance(data, mne.Evoked):
-        result = inverse.apply(data)
-        peak = find_peak(result, inverse, window)
-        assert peak is not None
-        yield str(peak)
-        yield from write_result(result, out)
-        yield from write_region(peak, inverse.space, out)
-        yield write_picture(result, peak, inverse, data, out)
-        return
+    is_evoked = isinstance(data, mne.Evoked)
+    to_zarr = is_zarr(out)
+    pieces = [inverse.apply(data)] if is_evoked else _with_progress(data, inverse)
     number = -1
-    for number, result in enumerate(inverse.apply(data)):
-        peak = find_peak(result, inverse, window)
-        if peak is not None:
-            yield f"{number:04d}: {peak}"
-        yield from write_result(result, out.with_name(f"{out.name}-{number:04d}"))
-    if number < 0:
-        raise ValueError("the recording holds no epochs: all were dropped. Nothing was written.")
+    with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
+        for number, result in enumerate(pieces):
+            peak = find_peak(result, inverse, window)
+            if peak is not None:
+                yield str(peak) if is_evoked else f"{number:04d}: {peak}"
+            yield from write(result)
+        if number < 0:
+            raise ValueError(
+                "the recording holds no epochs: all were dropped. Nothing was written."
+            )
+    if to_zarr:
+        yield f"wrote {out}"
+    if is_evoked:
+        assert peak is not None
+        prefix = out.with_suffix("") if to_zarr else out
+        yield from write_region(peak, inverse.space, prefix)
+        yield write_picture(result, peak, inverse, data, prefix)
+
+
+def _with_progress(
+    data: "mne.BaseEpochs | mne.io.BaseRaw", inverse: PreparedInverse
+) -> Iterable[Localization]:
+    """Estimates one after the other; on a terminal a bar says for how long yet."""
+    from tqdm import tqdm
+
+    return tqdm(
+        inverse.apply(data), total=n_segments(data), leave=False, dynamic_ncols=True,
+        mininterval=0, miniters=1, disable=None,
+    )  # fmt: skip
 
 
 def prepare(

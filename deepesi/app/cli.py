@@ -4,6 +4,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,15 @@ def _export(arguments: argparse.Namespace) -> None:
     written = export_path(
         arguments.model, arguments.out, arguments.head, arguments.montage, arguments.precision
     )
-    print(f"wrote {written}")
+    print(f"wrote {written} and its card, {written.with_suffix('.md')}")
 
 
 def _apply(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from deepesi.app.apply import apply
 
-    for line in apply(
+    lines = apply(
         arguments.model,
         arguments.recording,
         arguments.condition,
@@ -56,8 +59,10 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.montage,
         arguments.exclude,
         arguments.noise_from,
-    ):
-        print(line)
+    )
+    with closing(lines):  # an interrupt between two lines tidies up, too
+        for line in lines:
+            tqdm.write(line)  # prints, above a progress bar if there is one
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -160,7 +165,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
     export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
-    export.add_argument("--out", type=Path, required=True, help=".onnx file to write")
+    export.add_argument(
+        "--out", type=Path, required=True, help=".onnx file to write; its card is .md"
+    )
     export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
     export.add_argument("--montage", default="biosemi64", help="montage to trace with")
     export.add_argument(
@@ -182,7 +189,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
         help="where to look for the peak drawn, s (default: from 0 on)",
     )  # fmt: skip
-    apply.add_argument("--out", type=Path, required=True, help="prefix of the files to write")
+    apply.add_argument(
+        "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
+    )
     apply.set_defaults(run=_apply)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")

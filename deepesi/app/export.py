@@ -1,52 +1,133 @@
-"""``deepesi export``: a checkpoint, a run or a baseline to an ONNX file."""
+"""``deepesi export``: a checkpoint, a run or a baseline to an ONNX file and its card."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.contracts import InverseModel
-from deepesi.export.contract import CALIBRATION_FILE, Calibration, as_tuples
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+from deepesi.evaluation.card import how_trained, write_card
+from deepesi.export.contract import CALIBRATION_FILE, Calibration, Contract, as_tuples
 from deepesi.export.smaller import Precision
-from deepesi.export.to_onnx import export_onnx
+from deepesi.export.to_onnx import Parity, check_parity, export_onnx
+from deepesi.physics.cohort import SPLITS, Cohort
+from deepesi.physics.files import atomic
 from deepesi.physics.linear_inverse import METHODS
-from deepesi.physics.template import load_template
+from deepesi.physics.template import Template, load_template
 from deepesi.training.weights import load_network
 
 
 def export_path(
     model: str, out: Path, head: str, montage: str, precision: Precision = "float32"
 ) -> Path:
-    """Export what ``model`` names and return the file written.
+    """Export what ``model`` names, write its card and return the file written.
 
     Args:
         model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (what was fitted
             goes into the contract), or the name of a linear inverse.
-        out: ``.onnx`` file.
+        out: ``.onnx`` file; its card is ``.md`` beside it.
         head: Packaged head or ``.npz``.
         montage: Set-up to trace with; the file serves any.
         precision: Of the weights, see `deepesi.export.smaller.Precision`.
 
+    Raises:
+        ValueError: ``out`` is no ``.onnx``; the file deviates from the model, see `check_parity`.
+
     """
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out {out}: expected a name that ends in .onnx.")
     template = load_template(head)
     methods = {method.lower(): method for method in METHODS}
-    identity, calibration = None, None
+    run, identity, calibration = None, dict[str, Any](), None
     network: InverseModel
     if model.lower() in methods:
-        network = MinimumNorm(methods[model.lower()])
+        name = methods[model.lower()]
+        network = MinimumNorm(name)
     else:
-        network, identity = load_network(Path(model), template.space)
-        calibration = _calibration(Path(model))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(
-        network,
-        template.montage_head(montage),
-        out,
-        identity=identity,
-        anatomy=template.fingerprint,
-        calibration=calibration,
-        precision=precision,
+        run = Path(model)
+        network, identity = load_network(run, template.space)
+        name, calibration = type(network).__name__, _calibration(run)
+    contract, parity = export_checked(
+        network, template, montage, out, identity, PatchSources(), calibration, precision
     )
+    config, results = (None, None) if run is None else _record(run, identity)
+    n_weights, plain = sum(p.numel() for p in network.parameters()), json.loads(contract.to_json())
+    write_card(
+        out.with_suffix(".md"), out.name, name, plain, n_weights, parity._asdict(),
+        how_trained(plain, n_weights, config, identity.get("command"), identity.get("limits", [])),
+        results or f"Not measured yet: `deepesi evaluate 'models=[{out.name}]'`.",
+    )  # fmt: skip
     return out
+
+
+def export_checked(
+    model: InverseModel,
+    template: Template,
+    montage: str,
+    path: Path,
+    identity: Mapping[str, Any],
+    sources: PatchSources,
+    calibration: Calibration | None = None,
+    precision: Precision = "float32",
+) -> tuple[Contract, Parity]:
+    """Export, whole or not at all, and hold the file against the model.
+
+    Args:
+        model: Any inverse model.
+        template: Head to trace and to compare on.
+        montage: To trace with.
+        path: ``.onnx`` file.
+        identity: What its weights were saved with.
+        sources: To compare on, at another batch size, duration and montage.
+        calibration: What ``deepesi calibrate`` fitted for it.
+        precision: Of the weights.
+
+    Raises:
+        ValueError: See `export_onnx` and `check_parity`; nothing is written.
+
+    """
+    probe = SimulatedRecordings(
+        template,
+        sources,
+        SetupRanges(montages=["biosemi32"]),
+        model.head_inputs,
+        batch_size=5,
+        n_times=7,
+        split=next(split for split in SPLITS if Cohort.single(template).of(split)),
+        pool_size=1,
+        pool_period=1,
+    )
+    head = template.montage_head(montage)
+    with atomic(path) as partial:
+        contract = export_onnx(
+            model, head, partial, identity, template.fingerprint, calibration, precision
+        )
+        return contract, check_parity(model, partial, probe.batch(0))
+
+
+def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    """Configuration of the training and Markdown of the benchmark that a run directory holds.
+
+    None what it does not hold, or holds of another training than the weights are from.
+    """
+    folder = run.parent if run.name == "model" else run
+    config, benchmark = folder / "config.yaml", folder / "benchmark.md"
+    if not config.is_file():
+        return None, None
+    known = identity.get("config_sha256")  # an ensemble of 'deepesi evaluate' has none
+    is_its_own = known == hashlib.sha256(config.read_bytes()).hexdigest()
+    results = None
+    if benchmark.is_file() and (is_its_own or known is None):
+        text = benchmark.read_text().removeprefix("# Benchmark\n\n")
+        results = text.replace("\n## ", "\n### ").rstrip()
+    return yaml.safe_load(config.read_text()) if is_its_own else None, results
 
 
 def _calibration(path: Path) -> Calibration | None:

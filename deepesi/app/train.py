@@ -1,6 +1,7 @@
 """``python train.py``: train a network, compare it with classical inverses, export it."""
 
 import hashlib
+import json
 import logging
 import re
 import shutil
@@ -28,14 +29,16 @@ from deepesi.app.evaluate import (
     load_scenarios,
     this_command,
 )
+from deepesi.app.export import export_checked
 from deepesi.contracts import InverseModel
-from deepesi.data_gen.generator import SimulatedRecordings, limits_of
-from deepesi.data_gen.setups import SetupRanges, channel_range
-from deepesi.evaluation.card import write_card
+from deepesi.data_gen.generator import limits_of
+from deepesi.data_gen.setups import channel_range
+from deepesi.evaluation.card import how_good, how_trained, write_card
 from deepesi.evaluation.scenario import Scenario
+from deepesi.export.contract import Contract
 from deepesi.export.runtime import Inverse
-from deepesi.export.to_onnx import Parity, check_parity, export_onnx
-from deepesi.physics.cohort import SPLITS, Cohort
+from deepesi.export.to_onnx import Parity
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
 from deepesi.training.data import RecordingStream
@@ -171,29 +174,15 @@ def export(
     scenario: Scenario,
     template: Template,
     folder: Path,
-) -> Parity:
+) -> tuple[Contract, Parity]:
     """Export, check against torch at another batch size, duration and montage, prepare a head."""
     montage = scenario.setups.montages[0] if template.cap is None else "its own"
-    head = template.montage_head(montage)
-    probe = SimulatedRecordings(
-        template,
-        scenario.sources,
-        SetupRanges(montages=["biosemi32"]),
-        model.head_inputs,
-        batch_size=5,
-        n_times=7,
-        sfreq=scenario.sfreq,
-        split=next(split for split in SPLITS if Cohort.single(template).of(split)),
-        pool_size=1,
-        pool_period=1,
-    )
     path = folder / "model.onnx"
-    with atomic(path) as partial:
-        export_onnx(model, head, partial, identity, template.fingerprint)
-        parity = check_parity(model, partial, probe.batch(0))
+    exported = export_checked(model, template, montage, path, identity, scenario.sources)
     origin = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
+    head = template.montage_head(montage)
     Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
-    return parity
+    return exported
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
@@ -223,20 +212,27 @@ def run(config: DictConfig, run_dir: Path) -> None:
     identity |= {
         "config_sha256": hashlib.sha256(config_file).hexdigest(),
         "montages": [own] if template.cap else plain(config.data.setups.montages),
+        "command": this_command(),
+        "limits": limits_of(
+            cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")
+        ),
     }
     save_network(model, identity, run_dir / "model")
     models = {type(model).__name__: model} | baselines
     # A run directory used before may hold the scores of another network.
     shutil.rmtree(run_dir / "scores", ignore_errors=True)
     benchmark = compare(models, scenarios, cohort, run_dir, config.processes, this_command())
-    parity = export(model, identity, scenario, template, run_dir / "export")
+    contract, parity = export(model, identity, scenario, template, run_dir / "export")
+    n_weights, terms = sum(p.numel() for p in model.parameters()), json.loads(contract.to_json())
     write_card(
         run_dir / "export" / "card.md",
+        "model.onnx",
         type(model).__name__,
-        plain(config),
-        benchmark.rows,
+        terms,
+        n_weights,
         parity._asdict(),
-        limits_of(cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")),
+        how_trained(terms, n_weights, plain(config), identity["command"], identity["limits"]),
+        how_good(benchmark.rows, plain(config.scenario)),
     )
     console.print(
         f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "

@@ -1,15 +1,17 @@
 """What ``deepesi apply`` leaves behind: source estimates in MNE's formats, a picture, a line."""
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.zarr_group import check_zarr, is_zarr
 from deepesi.export.estimates import Localization, check_parts, magnitudes
 from deepesi.export.regions import Region
 from deepesi.export.runtime import PreparedInverse
@@ -21,18 +23,24 @@ if TYPE_CHECKING:
     import mne
 
 Array = NDArray[np.float64]
+#: Writes the next piece of a recording and says which files it wrote.
+Writer: TypeAlias = Callable[[Localization], Iterable[str]]
 
 
-def check_writable(space: SourceSpace) -> None:
-    """Refuse a source space whose estimates cannot be written, before anything is computed.
+def check_writable(space: SourceSpace, out: Path) -> None:
+    """Refuse estimates that cannot be written, before anything is computed.
 
     Raises:
-        ValueError: It has neither two hemispheres nor one volume.
-        ModuleNotFoundError: Free orientation, which MNE writes as HDF5, without h5io.
+        ValueError: The source space has neither two hemispheres nor one volume.
+        ModuleNotFoundError: zarr without its package, or free orientation, which MNE writes as
+            HDF5, without h5io.
+        FileExistsError: Something that is no zarr group is where one is to be written.
 
     """
     check_parts(space)
-    if space.n_orient == 3:
+    if is_zarr(out):
+        check_zarr(out)
+    elif space.n_orient == 3:
         require("h5io", "hdf5", "write estimates of free orientation (MNE's -stc.h5)")
 
 
@@ -78,6 +86,18 @@ def write_result(result: Localization, out: Path) -> Iterator[str]:
         if stc is not None:
             for path in write_estimate(stc, out.with_name(out.name + suffix)):
                 yield f"wrote {path}"
+
+
+@contextmanager
+def file_writer(out: Path, numbered: bool) -> Iterator[Writer]:
+    """Writes every piece to files of its own, as they come: numbered from 0, or the only one."""
+    numbers = itertools.count()
+
+    def write(result: Localization) -> Iterator[str]:
+        name = f"{out.name}-{next(numbers):04d}" if numbered else out.name
+        return write_result(result, out.with_name(name))
+
+    yield write
 
 
 @dataclass(frozen=True)

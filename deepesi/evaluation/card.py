@@ -1,12 +1,11 @@
-"""``card.md``: what a model is, how it was trained, how good it is, how to use it."""
+"""A card beside an exported file: what it is, how it was trained, how good it is, how to use it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deepesi import __version__
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.table import layout, markdown_table
 from deepesi.physics.files import atomic
@@ -14,56 +13,179 @@ from deepesi.physics.files import atomic
 
 def write_card(
     path: Path,
+    file: str,
     name: str,
-    config: Mapping[str, Any],
-    rows: Sequence[Row],
+    contract: Mapping[str, Any],
+    n_weights: int,
     export: Mapping[str, float],
-    limits: Sequence[str],
+    training: str,
+    results: str,
 ) -> None:
-    """Write the model card.
+    """Write the card of an exported file.
 
     Args:
         path: ``.md`` file.
+        file: Name of the exported file.
         name: Of the model.
-        config: Plain configuration of the run.
-        rows: Of the benchmark.
-        export: Measured on the exported file: ``opset``, ``deviation``, ``latency_ms``.
-        limits: What of the configuration the heads could not do, in words.
+        contract: Of the file, plain.
+        n_weights: Of the model.
+        export: Measured on it, see `deepesi.export.to_onnx.Parity`.
+        training: See `how_trained`.
+        results: See `how_good`; or other Markdown.
 
     """
-    data, trainer, scenario = config["data"], config["trainer"], config["scenario"]
+    terms = "\n".join(f"| {term} | {value} |" for term, value in _terms(contract))
+    limits = "\n".join(f"- {limit}" for limit in _limits(contract))
     text = f"""# {name}
 
-EEG source localization network of deepesi {__version__}, exported to ONNX (opset {export["opset"]}).
+EEG source localization of deepesi {contract["versions"]["deepesi"]}, exported to ONNX (opset {export["opset"]}); {n_weights:,} weights.
 Input: average-referenced EEG in volts, `(batch, channels, times)`, and the head inputs its metadata
 declares. Output: dipole moments in A m along the outward cortical normal or, for free orientation,
 x, y and z of every source, `(batch, dipoles, times)`.
 
-## How it was trained
-Seed {config["seed"]}, {trainer["max_steps"]} steps of {data["batch_size"]} simulated examples. SI units:
+| contract | |
+| --- | --- |
+{terms}
 
-```yaml
-{yaml.safe_dump({"head": config["head"], "data": data}, sort_keys=False, default_flow_style=None)}```
-{"".join(f"{chr(10)}{line}" for line in limits)}
+## How it was trained
+{training}
 
 ## How good it is
-Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
-lead fields than in training. Mean [95 % bootstrap interval].
+{results}
 
-{markdown_table(layout(rows))}
-
-ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the largest estimate. One frame
-on one core: {export["latency_ms"]:.2f} ms.
+ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the largest estimate, on five simulated
+recordings of 7 samples and {export["n_channels"]} channels. One frame of these on one core: {export["latency_ms"]:.2f} ms.
 
 ## Limits
-- Trained and tested on simulations. No claim about patients; not a medical device.
-- It claims no uncertainty, and amplitudes are shrunk towards zero where the source is uncertain: read
-  positions and relative strengths, not absolute moments.
+{limits}
 
 ## How to use it
+No torch is needed.
+
 ```
-deepesi apply model.onnx EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
+deepesi apply {file} EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
+```
+
+```python
+from deepesi.export.runtime import Inverse
+
+inverse = Inverse.load("{file}").for_recording(evoked.info, noise_cov, nave=evoked.nave)
+found = inverse.apply(evoked)  # .stc, .std, .eeg
 ```
 """
     with atomic(path) as partial:
         partial.write_text(text)
+
+
+def how_trained(
+    contract: Mapping[str, Any],
+    n_weights: int,
+    config: Mapping[str, Any] | None,
+    command: str | None,
+    notes: Sequence[str],
+) -> str:
+    """What is known of the training, as Markdown.
+
+    Args:
+        contract: Of the file, plain.
+        n_weights: Of the model.
+        config: Plain configuration of the run, if it is at hand.
+        command: That began it, if it is known.
+        notes: What of the configuration the heads could not do, in words.
+
+    """
+    if n_weights == 0:
+        return "It has no weights, so nothing was trained."
+    parts, known = [], {"model": contract["model"]}
+    if config is not None:
+        trainer, data = config["trainer"], config["data"]
+        parts.append(
+            f"Seed {config['seed']}, {trainer['max_steps']} steps of {data['batch_size']} simulated "
+            "examples."
+        )
+        known |= {"head": config["head"], "data": data}
+    if contract["config_sha256"] is not None:
+        parts.append(f"Its whole configuration has the SHA-256 `{contract['config_sha256']}`.")
+    text = [" ".join(parts), *([] if command is None else [f"```\n{command}\n```"])]
+    described = yaml.safe_dump(known, sort_keys=False, default_flow_style=None)
+    text.append(f"SI units:\n\n```yaml\n{described}```")
+    return "\n\n".join(part for part in [*text, "\n".join(notes)] if part)
+
+
+def how_good(rows: Sequence[Row], scenario: Mapping[str, Any]) -> str:
+    """The table of the benchmark of one scenario, and what it is of."""
+    return f"""Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
+lead fields than in training. Mean [95 % bootstrap interval].
+
+{markdown_table(layout(rows))}"""
+
+
+def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Entry and value of the contract, in words."""
+    trained, calibration = contract["trained"], contract["calibration"]
+    if trained is not None:
+        yield "channels", _range(trained["n_channels"])
+        yield "samples of a window", _range(trained["n_times"])
+        yield "sampling rate", f"{trained['sfreq']:g} Hz; recordings were not filtered"
+        snr_db = trained["snr_db"]
+        yield "SNR", "that of the sources drawn" if snr_db is None else f"{_range(snr_db)} dB"
+    if contract["montages"]:
+        yield "montages", ", ".join(contract["montages"])
+    space = contract["space_name"]
+    if space is None:
+        yield "source space", "follows that of the head it is given"
+    else:
+        sizes = " + ".join(str(len(part)) for part in contract["vertices"])
+        yield "source space", f"{space}, {sizes} sources (`{contract['space_fingerprint']}`)"
+    if contract["anatomy"] is not None:
+        yield "head", f"`{contract['anatomy']}`"
+    orientations = {None: "follow the head", 1: "fixed, along the normal", 3: "free"}
+    yield "orientations", orientations[contract["n_orient"]]
+    yield "standard deviations", "yes" if contract["has_std"] else "no"
+    if calibration is not None:
+        yield (
+            "region sets",
+            (
+                f"hold the truth ({calibration['covers']}) with a probability of "
+                f"{100 * calibration['level']:g} %, on recordings like those they were fitted on: "
+                f"{calibration['fitted_on']}"
+            ),
+        )
+        if calibration["temperature"] is not None:
+            yield "temperature", f"{calibration['temperature']:.3g}, in its deviations"
+    yield "asks of a head", ", ".join(dict.fromkeys(d["type"] for d in contract["head_inputs"]))
+    yield "written with", ", ".join(f"{name} {v}" for name, v in contract["versions"].items())
+    yield "licence", contract["licence"]
+
+
+def _range(limits: Sequence[float]) -> str:
+    low, high = limits
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
+    """What not to read into it, and what it refuses."""
+    if contract["trained"] is not None:
+        yield "Trained and tested on simulations. No claim about patients; not a medical device."
+        yield (
+            "Recordings beyond the channels, the sampling rate and the SNR above are estimated all "
+            "the same; a line says so."
+        )
+    else:
+        yield "No claim about patients; not a medical device."
+    if not contract["has_std"] and contract["calibration"] is None:
+        yield "It claims no uncertainty."
+    yield (
+        "Amplitudes are shrunk towards zero where the source is uncertain: read positions and "
+        "relative strengths, not absolute moments."
+    )
+    if contract["space_name"] is not None:
+        yield f"It belongs to the source space {contract['space_name']}; any other is refused."
+    elif contract["n_orient"] is not None:
+        kind = {1: "fixed", 3: "free"}[contract["n_orient"]]
+        yield f"It belongs to sources of {kind} orientation; others are refused."
+    yield (
+        "Recordings without EEG, positions or volts, with projected, constant or doubled channels "
+        "or NaN, of another number of trials or quieter than their own noise covariance are "
+        "refused, and so are covariances of other channels, rank or units."
+    )

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: Longest stretch of a raw recording that is read at once, s.
+STRETCH = 10.0
+
 
 class Segment(NamedTuple):
     """One evoked response, one epoch or one stretch of a raw recording.
@@ -91,6 +94,26 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: int
         )
 
 
+def n_segments(recording: "mne.BaseEpochs | mne.io.BaseRaw", seconds: float = STRETCH) -> int:
+    """Number of epochs, or of stretches of a raw recording; arguments as of `segments`.
+
+    Raises:
+        ValueError: Stretches shorter than a sample.
+
+    """
+    import mne
+
+    if isinstance(recording, mne.BaseEpochs):
+        return len(recording)
+    size = int(seconds * recording.info["sfreq"])
+    if size < 1:
+        raise ValueError(
+            f"recording: stretches of {seconds:g} s hold no sample at "
+            f"{recording.info['sfreq']:g} Hz. Use longer ones."
+        )
+    return int(-(-recording.n_times // size))
+
+
 def segments(
     recording: "Recording", ch_names: tuple[str, ...], seconds: float, longest: int | None = None
 ) -> Iterator[Segment]:
@@ -113,13 +136,7 @@ def segments(
 
     rows = [recording.ch_names.index(name) for name in ch_names]
     if isinstance(recording, mne.io.BaseRaw):
-        size = int(seconds * recording.info["sfreq"])
-        if size < 1:
-            raise ValueError(
-                f"recording: stretches of {seconds:g} s hold no sample at "
-                f"{recording.info['sfreq']:g} Hz. Use longer ones."
-            )
-        n_pieces = -(-recording.n_times // size)
+        n_pieces = n_segments(recording, seconds)
         bounds = np.linspace(0, recording.n_times, n_pieces + 1).astype(int)
         for start, stop in itertools.pairwise(bounds.tolist()):
             windows = windows_of(recording.n_times, longest, start, stop)
@@ -142,4 +159,4 @@ def _parsing(recording: "mne.BaseEpochs | mne.io.BaseRaw") -> AbstractContextMan
     """MNE-Python reads what is on disk when it is asked for."""
     names = getattr(recording, "filenames", None) or (getattr(recording, "filename", None),)
     path = Path(str(names[0] or "the recording"))
-    return parsing(path, "recording", "It is damaged from there on; what came before is complete.")
+    return parsing(path, "recording", "It is damaged from there on.")

@@ -14,7 +14,7 @@ from deepesi.export.contract import Contract
 from deepesi.export.estimates import Localization, check_parts, source_estimate
 from deepesi.export.packaged import model_path
 from deepesi.export.prepared import read_prepared
-from deepesi.export.recordings import Segment, check_recording, segments
+from deepesi.export.recordings import STRETCH, Segment, check_recording, segments
 from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
@@ -126,7 +126,7 @@ class PreparedInverse:
     ) -> Iterator[Localization]: ...
 
     def apply(
-        self, recording: "Recording", chunk: float = 10.0
+        self, recording: "Recording", chunk: float = STRETCH
     ) -> Localization | Iterator[Localization]:
         """Localize an evoked response, every epoch of epochs, or a raw recording in stretches.
 

@@ -30,6 +30,11 @@ class OpenModel(NamedTuple):
     session: ort.InferenceSession
     contract: Contract
 
+    @property
+    def sha256(self) -> str:
+        """Digest of graph and contract that the file names, held against them when opened."""
+        return str(self.session.get_modelmeta().custom_metadata_map[DIGEST_KEY])
+
     def run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
         """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
 

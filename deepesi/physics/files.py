@@ -1,5 +1,6 @@
 """Files written whole or not at all, and read or refused."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,32 @@ def atomic(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``path`` that takes its place only if the block succeeds.
+
+    After an error or an interrupt it is gone and what was at ``path`` before is there again; so it
+    is of a process that was killed, the next time.
+    """
+    partial, before = (path.with_name(f".{path.stem}.{s}{path.suffix}") for s in ("partial", "old"))
+
+    def tidy() -> None:
+        if before.exists() and not path.exists():
+            before.replace(path)
+        for folder in (before, partial):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    tidy()
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            path.replace(before)
+        partial.replace(path)
+    finally:
+        tidy()
 
 
 @contextmanager
