@@ -91,7 +91,8 @@ class Contract:
         has_std: Whether there is a second output, the standard deviation.
         model: Plain configuration of the model.
         trained: What it was trained on; None if it was not, or not known.
-        config_sha256: Of the configuration it was trained with (its run directory has it), or None.
+        config_sha256: Of the configuration it was trained with (its run directory has it); of an
+            ensemble, of the members' hashes, one per line; or None.
         calibration: None where none was given.
         versions: Of deepesi and what it exported with.
         licence: Of the file.

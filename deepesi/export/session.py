@@ -42,6 +42,10 @@ class OpenModel(NamedTuple):
             ValueError: Inputs of other shapes than the model was written for.
 
         """
+        if self.contract.precision == "int8" and len(eeg) > 1:
+            # It scales activations by the largest there is: no example is to depend on others.
+            alone = [self.run(example[None], inputs) for example in eeg]
+            return [np.concatenate(outputs) for outputs in zip(*alone, strict=True)]
         feeds = {"eeg": eeg.astype(np.float32), **inputs}
         try:
             return list(self.session.run(None, feeds))

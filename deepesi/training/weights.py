@@ -1,5 +1,6 @@
 """Networks on disk: safetensors with a YAML beside them, or the checkpoint of a run."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,17 +83,28 @@ def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemb
     for path, (model, identity) in networks.items():
         _check_space(path, model, identity, space)
     ensemble = DeepEnsemble([model for model, _ in networks.values()])
-    first, *others = (identity.get("trained") for _, identity in networks.values())
+    identities = [identity for _, identity in networks.values()]
+    hashes = [identity.get("config_sha256") for identity in identities]
     kind = f"{DeepEnsemble.__module__}.{DeepEnsemble.__qualname__}"
     return ensemble.eval(), {
         "model": {
             "_target_": kind,
-            "members": [identity["model"] for _, identity in networks.values()],
+            "members": [identity["model"] for identity in identities],
         },
         "space": space.name,
         "space_fingerprint": space.fingerprint,
-        "trained": first if all(other == first for other in others) else None,
+        "trained": _common(identities, "trained"),
+        "montages": _common(identities, "montages") or [],
+        "config_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        if all(hashes)
+        else None,
     }
+
+
+def _common(identities: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """What all members say, or None."""
+    first, *others = (identity.get(key) for identity in identities)
+    return first if all(other == first for other in others) else None
 
 
 def load_mc_dropout(

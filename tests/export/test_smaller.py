@@ -57,6 +57,17 @@ def test_contract_says_in_how_many_bits(convdips, precision):
     assert open_model(convdips[precision]).contract.precision == precision
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_example_does_not_depend_on_others(convdips, template, precision):
+    head = template.montage_head("biosemi32")
+    opened = open_model(convdips[precision], 1)
+    feeds = as_feeds(dict(prepare(opened.contract.head_inputs, head)))
+    eeg = 1e-6 * np.random.default_rng(2).normal(size=(4, 32, 1)).astype(np.float32)
+    eeg[1] *= 50
+    together, alone = opened.run(eeg, feeds)[0], opened.run(eeg[:1], feeds)[0]
+    assert np.abs(together[:1] - alone).max() < 1e-5 * np.abs(alone).max()
+
+
 def test_unknown_precision(convdips):
     with pytest.raises(ValueError, match="unknown precision 'int4', expected one of"):
         make_smaller(onnx.load(convdips["float32"]), "int4", [])

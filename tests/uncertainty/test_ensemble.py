@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -268,6 +269,7 @@ def save(toy, tmp_path):
         }  # fmt: skip
         identity = {
             "model": config, "space": space.name, "space_fingerprint": space.fingerprint,
+            "montages": ["biosemi32"], "config_sha256": 64 * str(seed),
         }  # fmt: skip
         folder = tmp_path / str(seed)
         save_network(hydra.utils.instantiate(config), identity, folder / "model")
@@ -302,6 +304,9 @@ def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tm
     contract = open_model(path).contract
     assert contract.has_std
     assert len(contract.model["members"]) == 2
+    assert contract.montages == ("biosemi32",)
+    both = "\n".join((64 * "1", 64 * "2"))
+    assert contract.config_sha256 == hashlib.sha256(both.encode()).hexdigest()
 
 
 def test_members_of_different_source_spaces_are_refused(save, toy, template):
