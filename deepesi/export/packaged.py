@@ -13,6 +13,6 @@ def model_path(name: str | Path) -> Path:
     A file of that name in the working directory goes before it.
     """
     path = Path(name)
-    if str(name) in PACKAGED and not path.exists():
+    if str(name) in PACKAGED and not path.is_file():
         return Path(str(resources.files("deepesi.export") / "pretrained" / f"{name}.onnx"))
     return path

@@ -36,7 +36,8 @@ def test_they_fit_into_the_package():
 
 def test_a_file_of_that_name_goes_before_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert model_path("default").name == "default.onnx"
+    (tmp_path / "convdip").mkdir()  # a folder is no model
+    assert [model_path(name).name for name in PACKAGED] == ["default.onnx", "convdip.onnx"]
     (tmp_path / "default").write_text("x")
     assert model_path("default").read_text() == "x"
 
