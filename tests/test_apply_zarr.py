@@ -155,10 +155,12 @@ def test_a_result_takes_the_place_of_the_one_before(eloreta, folder, toy_path):
     assert [p.name for p in Path("out").iterdir()] == ["x.zarr"]
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "group of others"])
 def test_what_is_no_group_is_not_replaced(eloreta, folder, toy_path, kind):
     Path("x.zarr").touch() if kind == "file" else Path("x.zarr").mkdir()
-    with pytest.raises(SystemExit, match=r"x.zarr exists and is no zarr group, so it is not"):
+    if kind == "group of others":
+        Path("x.zarr/zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(SystemExit, match=r"x.zarr exists and is no zarr group of deepesi, so it"):
         apply(eloreta, "x-epo.fif", "--out", "x.zarr", head=toy_path)
     assert Path("x.zarr").exists()
 

@@ -13,7 +13,7 @@ import torch
 from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import OmegaConf
 
-from deepesi.app.evaluate import load_any
+from deepesi.app.evaluate import load_any, this_command
 from deepesi.app.export import export_path
 from deepesi.app.train import fit, run
 from deepesi.contracts import Estimate
@@ -23,6 +23,7 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.export.contract import TrainingRanges
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import NormalizedL1
+from deepesi.models.convdip import ConvDip
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
 from deepesi.training.data import RecordingStream
@@ -92,6 +93,30 @@ def check_cards(run_dir, toy_path):
     assert "Not measured yet: `deepesi evaluate 'models=[again.onnx]'`" in card
     assert "Seed 0" not in card
     assert sha256 in card
+
+
+def test_a_run_goes_before_the_packaged_model_of_its_name(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = ConvDip(84, hidden=8)
+    identity = {
+        "model": {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "hidden": 8},
+        "space": toy.space.name, "space_fingerprint": toy.space.fingerprint,
+    }  # fmt: skip
+    save_network(model, identity, tmp_path / "convdip" / "model")
+    found = load_any(Path("convdip"), toy)
+    assert torch.equal(found.first.weight, model.first.weight)
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["/home/me/train.py", "seed=3", "a=[1,2]"], "python train.py seed=3 'a=[1,2]'"),
+        (["deepesi train", "seed=3"], "deepesi train seed=3"),
+    ],
+)
+def test_command_can_be_typed_again_elsewhere(monkeypatch, typed, command):
+    monkeypatch.setattr("sys.argv", typed)
+    assert this_command() == command
 
 
 def test_student_of_a_teacher(toy, toy_path, tmp_path):

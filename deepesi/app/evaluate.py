@@ -180,7 +180,7 @@ def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
 
 def load_any(path: Path, template: Template) -> InverseModel:
     """A network or an exported file, by its path, or a packaged file by its name."""
-    path = model_path(path)
+    path = path if path.exists() else model_path(path)
     if path.suffix == ".onnx":
         model = OnnxModel(path)
         fingerprint = model.opened.contract.space_fingerprint
@@ -203,18 +203,20 @@ def run(config: DictConfig, run_dir: Path) -> None:
     calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
     models: dict[str, InverseModel | Oracle] = {}
     models |= {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    dropped_out = config.get("mc_dropout")  # an evaluation begun before there was any goes on
+    if dropped_out and config.ensemble:
+        raise ValueError(
+            "evaluate: ensemble and mc_dropout each leave a network in model/. Take one at a "
+            "time; what is left there can be a member of the other."
+        )
     if config.ensemble:
         paths = [Path(path) for path in config.ensemble]
         models["DeepEnsemble"], identity = load_ensemble(paths, cohort.template.space)
         save_network(models["DeepEnsemble"], identity, run_dir / "model")
-    if config.mc_dropout:
-        if config.ensemble:
-            raise ValueError(
-                "evaluate: ensemble and mc_dropout each leave a network in model/. Take one at a "
-                "time; what is left there can be a member of the other."
-            )
-        found_at, n_samples = Path(config.mc_dropout), config.mc_samples
-        models["MCDropout"], identity = load_mc_dropout(found_at, cohort.template.space, n_samples)
+    if dropped_out:
+        models["MCDropout"], identity = load_mc_dropout(
+            Path(dropped_out), cohort.template.space, config.mc_samples
+        )
         save_network(models["MCDropout"], identity, run_dir / "model")
     models |= load_baselines(config)
     if not models:
@@ -238,8 +240,10 @@ def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def this_command() -> str:
-    """What was typed."""
-    return shlex.join(["python", *sys.argv])
+    """What was typed, as it can be typed again elsewhere."""
+    first, *overrides = sys.argv
+    entry = first.split() if first.startswith("deepesi ") else ["python", Path(first).name]
+    return shlex.join([*entry, *overrides])
 
 
 def begun(run_dir: Path) -> DictConfig:

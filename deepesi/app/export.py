@@ -121,13 +121,16 @@ def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | No
     config, benchmark = folder / "config.yaml", folder / "benchmark.md"
     if not config.is_file():
         return None, None
-    known = identity.get("config_sha256")  # an ensemble of 'deepesi evaluate' has none
+    known = identity.get("config_sha256")
     is_its_own = known == hashlib.sha256(config.read_bytes()).hexdigest()
+    content = yaml.safe_load(config.read_text())
+    # 'deepesi evaluate' leaves an ensemble or a mixture, with its benchmark, but trained nothing.
+    is_joined = bool(content.get("ensemble") or content.get("mc_dropout"))
     results = None
-    if benchmark.is_file() and (is_its_own or known is None):
+    if benchmark.is_file() and (is_its_own or is_joined):
         text = benchmark.read_text().removeprefix("# Benchmark\n\n")
         results = text.replace("\n## ", "\n### ").rstrip()
-    return yaml.safe_load(config.read_text()) if is_its_own else None, results
+    return content if is_its_own else None, results
 
 
 def _calibration(path: Path) -> Calibration | None:

@@ -34,9 +34,11 @@ def check_zarr(out: Path) -> None:
 
     """
     _zarr()
-    if out.exists() and not (out / "zarr.json").is_file():
+    record = out / "zarr.json"
+    if out.exists() and not (record.is_file() and "model_sha256" in record.read_text()):
         raise FileExistsError(
-            f"{out} exists and is no zarr group, so it is not replaced. Choose another --out."
+            f"{out} exists and is no zarr group of deepesi, so it is not replaced. Choose another "
+            "--out."
         )
 
 

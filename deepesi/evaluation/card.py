@@ -105,7 +105,12 @@ def how_trained(
         )
         known |= {"head": config["head"], "data": data}
     if contract["config_sha256"] is not None:
-        parts.append(f"Its whole configuration has the SHA-256 `{contract['config_sha256']}`.")
+        what = (
+            "Its whole configuration has"
+            if config
+            else "Its members' configurations or its own have"
+        )
+        parts.append(f"{what} the SHA-256 `{contract['config_sha256']}`.")
     text = [" ".join(parts), *([] if command is None else [f"```\n{command}\n```"])]
     described = yaml.safe_dump(known, sort_keys=False, default_flow_style=None)
     text.append(f"SI units:\n\n```yaml\n{described}```")
@@ -148,7 +153,7 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             (
                 f"hold the truth ({calibration['covers']}) with a probability of "
                 f"{100 * calibration['level']:g} %, on recordings like those they were fitted on: "
-                f"{calibration['fitted_on']}"
+                f"{calibration['fitted_on']}{_before(contract['precision'])}"
             ),
         )
         if calibration["temperature"] is not None:
@@ -156,6 +161,10 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "asks of a head", ", ".join(dict.fromkeys(d["type"] for d in contract["head_inputs"]))
     yield "written with", ", ".join(f"{name} {v}" for name, v in contract["versions"].items())
     yield "licence", contract["licence"]
+
+
+def _before(precision: str) -> str:
+    return "" if precision == "float32" else f"; fitted before its weights became {precision}"
 
 
 def _range(limits: Sequence[float]) -> str:

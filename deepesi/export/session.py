@@ -42,10 +42,15 @@ class OpenModel(NamedTuple):
             ValueError: Inputs of other shapes than the model was written for.
 
         """
-        if self.contract.precision == "int8" and len(eeg) > 1:
-            # It scales activations by the largest there is: no example is to depend on others.
-            alone = [self.run(example[None], inputs) for example in eeg]
-            return [np.concatenate(outputs) for outputs in zip(*alone, strict=True)]
+        if self.contract.precision == "int8":
+            # It scales activations by the largest there is. No example is to depend on others, nor
+            # a sample of a network that takes one at a time.
+            trained = self.contract.trained
+            single = trained is not None and trained.n_times[1] == 1
+            for axis in (0, 2) if single else (0,):
+                if eeg.shape[axis] > 1:
+                    alone = [self.run(one, inputs) for one in np.split(eeg, eeg.shape[axis], axis)]
+                    return [np.concatenate(o, axis) for o in zip(*alone, strict=True)]
         feeds = {"eeg": eeg.astype(np.float32), **inputs}
         try:
             return list(self.session.run(None, feeds))

@@ -65,11 +65,17 @@ def make_smaller(
                 quantize_static(
                     model, path, _Examples(examples), op_types_to_quantize=QUANTIZED,
                     per_channel=True, activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8,
+                    weight_type=QuantType.QInt8, nodes_to_exclude=_without_weights(model),
                 )  # fmt: skip
             return onnx.load(path)
     finally:
         root.setLevel(level)
+
+
+def _without_weights(model: onnx.ModelProto) -> list[str]:
+    """Products of recordings and head inputs: their sizes are those of a set-up, not of a net."""
+    weights = {w.name for w in model.graph.initializer}
+    return [n.name for n in model.graph.node if n.op_type in QUANTIZED and not weights & {*n.input}]
 
 
 class _Examples(CalibrationDataReader):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
-from deepesi.models.dropout import FeatureDropout
+from deepesi.dropout import FeatureDropout
 from deepesi.models.sizes import check_sizes
 from deepesi.physics.head_inputs import NoiseLevel, SourceUnit, TopographicMatrix, Whitener
 

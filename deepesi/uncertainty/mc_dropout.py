@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from deepesi.contracts import Estimate, InverseModel
-from deepesi.models.dropout import FeatureDropout
+from deepesi.dropout import FeatureDropout
 from deepesi.uncertainty.ensemble import mixture
 
 
@@ -14,7 +14,7 @@ class MCDropout(InverseModel):
     """Mean and deviation over thinned copies of a network that was trained with dropout.
 
     Args:
-        model: With `deepesi.models.dropout.FeatureDropout` in it (``model.dropout=0.1``).
+        model: With `deepesi.dropout.FeatureDropout` in it (``model.dropout=0.1``).
         n_samples: Thinned networks, at least 2.
         seed: Of what they leave out.
 

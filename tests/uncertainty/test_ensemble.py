@@ -11,6 +11,7 @@ import hydra
 import lightning
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from deepesi.app import evaluate, train
@@ -286,6 +287,7 @@ def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tm
             *(setting for setting in TOY if setting.startswith("scenario")),
         ]  # fmt: skip
         config = evaluate.expanded(hydra.compose("evaluate", overrides), overrides)
+    OmegaConf.save(config, tmp_path / "config.yaml")  # as the command does
     evaluate.run(config, tmp_path)
     assert "DeepEnsemble" in (tmp_path / "benchmark.csv").read_text()
     joined, _ = load_ensemble(paths, toy.space)
@@ -305,6 +307,7 @@ def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tm
     assert contract.has_std
     assert len(contract.model["members"]) == 2
     assert contract.montages == ("biosemi32",)
+    assert "| DeepEnsemble |" in path.with_suffix(".md").read_text()  # its benchmark
     both = "\n".join((64 * "1", 64 * "2"))
     assert contract.config_sha256 == hashlib.sha256(both.encode()).hexdigest()
 
