@@ -13,6 +13,8 @@ from deepesi.validation.run import LeftOut, Result
 from deepesi.validation.statistics import ALPHA, failures
 from deepesi.viz.validation import cortex_figure, course_figure, projections_figure
 
+#: Maps of so many methods can still be read in one picture.
+SIDE_BY_SIDE = 4
 VIEWS = {
     "occipital": ("left posterior", "right posterior"),
     "temporal": ("left lateral", "right lateral"),
@@ -110,7 +112,7 @@ def expectations(results: Sequence[Result]) -> str:
 
 
 def figures(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
-    """Caption and picture: two for every condition, head and source space."""
+    """Caption and picture of every condition, head and source space: courses, then maps."""
 
     def group(result: Result) -> tuple[str, str, str]:
         return result.case.condition, result.place.name, result.place.head.space.name
@@ -125,13 +127,15 @@ def figures(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
             f"{title}: over time",
             course_figure(track.times, track.power, window, courses, first.place.target),
         )
-        yield f"{title}: strongest sources", _maps(own)
+        for number in range(0, len(own), SIDE_BY_SIDE):
+            some = own[number : number + SIDE_BY_SIDE]
+            yield f"{title}: strongest sources, {', '.join(r.method for r in some)}", _maps(some)
 
 
 def _maps(results: Sequence[Result]) -> Figure:
     """Maps of several methods on one head."""
     maps = {
-        f"{r.method}, {r.statistics['latency']:.0f} ms: {r.statistics['peak_distance']:.0f} mm "
+        f"{r.method}\n{r.statistics['latency']:.0f} ms: {r.statistics['peak_distance']:.0f} mm "
         "to target": r.magnitude
         for r in results
     }
