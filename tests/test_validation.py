@@ -264,12 +264,19 @@ def test_source_elsewhere_is_a_failure_and_so_is_noise(template):
 # The data at hand
 
 
-def test_solver_in_a_base_install(sample_data, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", BASE_INSTALL, "validate", "sample", "--data", str(sample_data),
-         "--methods", "champagne", "--out", "out"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+def in_base_install(
+    folder: Path, recording: str, data: Path, method: str
+) -> subprocess.CompletedProcess[str]:
+    """``deepesi validate`` without the extras, into ``out``."""
+    return subprocess.run(
+        [sys.executable, "-c", BASE_INSTALL, "validate", recording, "--data", str(data),
+         "--methods", method, "--out", "out"],
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def test_solver_in_a_base_install(sample_data, tmp_path):
+    done = in_base_install(tmp_path, "sample", sample_data, "champagne")
     assert done.returncode == 1
     assert "needs the package 'hydra' to validate champagne" in done.stderr
     assert "pip install 'deepesi[train]'" in done.stderr
@@ -295,11 +302,7 @@ def values(path: Path) -> dict[tuple[str, ...], float]:
 
 
 def test_sample_in_a_base_install(sample_data, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", BASE_INSTALL, "validate", "sample", "--data", str(sample_data),
-         "--methods", "eloreta", "--out", "out"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = in_base_install(tmp_path, "sample", sample_data, "eloreta")
     assert done.returncode == 0, done.stderr
     found = values(tmp_path / "out" / "validation.csv")
     assert len(found) == 4 * 2 * len(UNITS)
@@ -403,14 +406,10 @@ def test_epochs_of_eeglab(eeglab_data):
 
 
 def test_eeglab_targets_are_right_occipital(eeglab_data, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", BASE_INSTALL, "validate", "eeglab", "--data", str(eeglab_data),
-         "--methods", "eloreta", "--out", str(tmp_path)],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = in_base_install(tmp_path, "eeglab", eeglab_data, "eloreta")
     assert done.returncode == 0, done.stderr
     assert "all: left out on the own head: the recording comes without" in done.stdout
-    found = values(tmp_path / "validation.csv")
+    found = values(tmp_path / "out" / "validation.csv")
     where = ("Left targets", "template", "eLORETA")
     assert found[*where, "peak_x"] > 0
     assert found[*where, "peak_y"] < -55

@@ -58,13 +58,42 @@ def export_path(
         network, template, montage, out, identity, PatchSources(), calibration, precision
     )
     config, results = (None, None) if run is None else _record(run, identity)
-    n_weights, plain = sum(p.numel() for p in network.parameters()), json.loads(contract.to_json())
-    write_card(
-        out.with_suffix(".md"), out.name, name, plain, n_weights, parity._asdict(),
-        how_trained(plain, n_weights, config, identity.get("command"), identity.get("limits", [])),
-        results or f"Not measured yet: `deepesi evaluate 'models=[{out.name}]'`.",
-    )  # fmt: skip
+    results = results or f"Not measured yet: `deepesi evaluate 'models=[{out.name}]'`."
+    describe(
+        out.with_suffix(".md"), out.name, name, network, contract, parity, identity, config, results
+    )
     return out
+
+
+def describe(
+    card: Path,
+    file: str,
+    name: str,
+    network: InverseModel,
+    contract: Contract,
+    parity: Parity,
+    identity: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    results: str,
+) -> None:
+    """Write the card of a file that was exported.
+
+    Args:
+        card: ``.md`` file.
+        file: Name of the exported file.
+        name: Of the model.
+        network: The model.
+        contract: Of the file.
+        parity: See `export_checked`.
+        identity: What its weights were saved with.
+        config: Plain configuration of its training, if it is at hand.
+        results: How good it is, Markdown.
+
+    """
+    n_weights, terms = sum(p.numel() for p in network.parameters()), json.loads(contract.to_json())
+    command, limits = identity.get("command"), identity.get("limits", [])
+    training = how_trained(terms, n_weights, config, command, limits)
+    write_card(card, file, name, terms, n_weights, parity._asdict(), training, results)
 
 
 def export_checked(

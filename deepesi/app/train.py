@@ -1,7 +1,6 @@
 """``python train.py``: train a network, compare it with classical inverses, export it."""
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -29,11 +28,11 @@ from deepesi.app.evaluate import (
     load_scenarios,
     this_command,
 )
-from deepesi.app.export import export_checked
+from deepesi.app.export import describe, export_checked
 from deepesi.contracts import InverseModel
 from deepesi.data_gen.generator import limits_of
 from deepesi.data_gen.setups import channel_range
-from deepesi.evaluation.card import how_good, how_trained, write_card
+from deepesi.evaluation.card import how_good
 from deepesi.evaluation.scenario import Scenario
 from deepesi.export.contract import Contract
 from deepesi.export.runtime import Inverse
@@ -221,17 +220,17 @@ def run(config: DictConfig, run_dir: Path) -> None:
     models = {type(model).__name__: model} | baselines
     # A run directory used before may hold the scores of another network.
     shutil.rmtree(run_dir / "scores", ignore_errors=True)
-    benchmark = compare(models, scenarios, cohort, run_dir, config.processes, this_command())
+    benchmark = compare(models, scenarios, cohort, run_dir, config.processes, identity["command"])
     contract, parity = export(model, identity, scenario, template, run_dir / "export")
-    n_weights, terms = sum(p.numel() for p in model.parameters()), json.loads(contract.to_json())
-    write_card(
+    describe(
         run_dir / "export" / "card.md",
         "model.onnx",
         type(model).__name__,
-        terms,
-        n_weights,
-        parity._asdict(),
-        how_trained(terms, n_weights, plain(config), identity["command"], identity["limits"]),
+        model,
+        contract,
+        parity,
+        identity,
+        plain(config),
         how_good(benchmark.rows, plain(config.scenario)),
     )
     console.print(

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,7 +30,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 def make_smaller(
-    model: onnx.ModelProto, precision: Precision, examples: Sequence[Feeds]
+    model: onnx.ModelProto, precision: Precision, examples: Iterable[Feeds]
 ) -> onnx.ModelProto:
     """The graph with its weights in fewer bits; inputs and outputs stay in single precision.
 
@@ -81,8 +81,8 @@ def _without_weights(model: onnx.ModelProto) -> list[str]:
 class _Examples(CalibrationDataReader):
     """One example after the other, as the quantizer wants them."""
 
-    def __init__(self, examples: Sequence[Feeds]) -> None:
-        self.left: Iterator[Feeds] = iter(examples)
+    def __init__(self, examples: Iterable[Feeds]) -> None:
+        self.left = iter(examples)
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:  # type: ignore[override]
         example = next(self.left, None)

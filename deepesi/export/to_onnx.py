@@ -2,14 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepesi import __version__
@@ -25,7 +24,7 @@ from deepesi.export.contract import (
 from deepesi.export.faster import make_faster
 from deepesi.export.protobuf import digest
 from deepesi.export.session import as_feeds, open_model
-from deepesi.export.smaller import Precision, make_smaller
+from deepesi.export.smaller import Feeds, Precision, make_smaller
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
@@ -138,9 +137,7 @@ def export_onnx(
         precision=precision,
     )  # fmt: skip
     make_faster(program.model)
-    feeds = as_feeds(prepare(declarations, head))
-    examples = [{"eeg": eeg, **feeds} for eeg in _examples(head)]
-    proto = make_smaller(program.model_proto, precision, examples)
+    proto = make_smaller(program.model_proto, precision, _examples(head, inputs))
     text = contract.to_json()
     found = digest(proto.SerializeToString(), text)
     onnx.helper.set_model_props(proto, {METADATA_KEY: text, DIGEST_KEY: found})
@@ -150,15 +147,17 @@ def export_onnx(
     return contract
 
 
-def _examples(head: HeadModel) -> NDArray[np.float32]:
-    """Typical recordings ``(N, 1, C, 1)``, V: a source anywhere, -5 to 25 dB, in the noise."""
+def _examples(head: HeadModel, inputs: Mapping[str, Tensor]) -> Iterator[Feeds]:
+    """Typical recordings, of a source anywhere in the noise, -5 to 25 dB; drawn when asked for."""
     rng = np.random.default_rng(0)
     noise = rng.multivariate_normal(np.zeros(head.n_channels), head.noise_cov, N_EXAMPLES)
     clean = head.leadfield[:, rng.integers(head.space.n_dipoles, size=N_EXAMPLES)].T
     snr_db = rng.uniform(-5, 25, (N_EXAMPLES, 1))
     power = np.trace(head.noise_cov) * 10 ** (snr_db / 10)
     clean *= np.sqrt(power / np.square(clean).sum(1, keepdims=True))
-    return (clean + noise)[:, None, :, None].astype(np.float32)
+    feeds = {key: values.numpy() for key, values in inputs.items()}
+    for eeg in (clean + noise).astype(np.float32):
+        yield {"eeg": eeg[None, :, None], **feeds}
 
 
 def _has_orientations(declarations: Sequence[HeadInput]) -> bool:
