@@ -44,6 +44,7 @@ from deepesi.training.data import RecordingStream
 from deepesi.training.failures import explained
 from deepesi.training.module import InverseTraining
 from deepesi.training.pictures import ValidationPictures
+from deepesi.training.pruning import start_from_strongest
 from deepesi.training.resume import checkpoint_of, keep_curves
 from deepesi.training.trainer import check_sweep, device_of, make_trainer
 from deepesi.training.weights import load_network, save_network
@@ -134,6 +135,10 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     settings, folder = config.trainer, run_dir / "checkpoints"
     module = build_module(config, cohort)
     ckpt = checkpoint_of(config.ckpt, folder)
+    if config.pruned_from is not None and ckpt is None:
+        wide, _ = load_network(Path(config.pruned_from), cohort.template.space)
+        head = cohort.template.montage_head(plain(config.data.setups.montages)[0])
+        start_from_strongest(module.model, wide, head)
     if rank_zero_only.rank == 0:
         keep_curves(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
