@@ -11,6 +11,10 @@ from sklearn.model_selection import KFold
 
 from deepesi.baselines.solver import Array, Solution, Solver
 
+#: Rounds of coordinate descent at most: to compare strengths, and for what is given out. Strengths
+#: too weak to be chosen need the most, on electrodes that are all alike.
+N_ROUNDS_TO_COMPARE, N_ROUNDS = 100, 2000
+
 
 class RegularizationCurve(NamedTuple):
     """What cross-validation saw at every strength."""
@@ -61,13 +65,20 @@ class SparseRegression(Solver):
         norms = np.linalg.norm(gain, axis=0)
         if not recording.any():
             return Solution(np.zeros((gain.shape[1], recording.shape[1])))
-        curve = self.curve(recording, gain)
+        curve = self.curve(recording, gain, N_ROUNDS_TO_COMPARE)
         best = np.where(curve.n_active > 0, curve.r2, -np.inf).argmax()
         fitted = self._fit(gain / norms, recording, curve.alphas[best])
         return Solution(fitted / norms[:, None])
 
-    def curve(self, recording: Array, gain: Array) -> RegularizationCurve:
-        """Held-out R² and sparsity against the strength, of one whitened recording."""
+    def curve(self, recording: Array, gain: Array, n_rounds: int = N_ROUNDS) -> RegularizationCurve:
+        """Held-out R² and sparsity against the strength, of one whitened recording.
+
+        Args:
+            recording: Whitened ``(C, T)``, no unit.
+            gain: Whitened lead field ``(C, D)``, 1/(A m).
+            n_rounds: Rounds of coordinate descent at most.
+
+        """
         # Folds must not depend on the order of the channels: number them by what they see.
         order = np.lexsort(gain.T[:3])
         recording, gain = recording[order], gain[order]
@@ -76,14 +87,16 @@ class SparseRegression(Solver):
         folds = KFold(self.n_folds, shuffle=True, random_state=self.seed).split(columns)
         r2 = np.zeros((self.n_folds, self.n_alphas))
         for fold, (kept, left_out) in enumerate(folds):
-            for number, fitted in enumerate(self._path(columns[kept], recording[kept], alphas)):
+            for number, fitted in enumerate(
+                self._path(columns[kept], recording[kept], alphas, n_rounds)
+            ):
                 predicted = columns[left_out] @ fitted
                 r2[fold, number] = r2_score(
                     recording[left_out].ravel(), predicted.ravel(), force_finite=False
                 ) if recording[left_out].any() else 0.0  # fmt: skip
         n_active = [
             np.count_nonzero(fitted.any(axis=1))
-            for fitted in self._path(columns, recording, alphas)
+            for fitted in self._path(columns, recording, alphas, n_rounds)
         ]
         return RegularizationCurve(alphas, r2.mean(axis=0), np.array(n_active))
 
@@ -95,11 +108,11 @@ class SparseRegression(Solver):
             top /= len(columns) * self.l1_ratio
         return max(top, 1e-12) * np.logspace(0, -3, self.n_alphas)
 
-    def _path(self, columns: Array, recording: Array, alphas: Array) -> list[Array]:
+    def _path(self, columns: Array, recording: Array, alphas: Array, n_rounds: int) -> list[Array]:
         """Fits ``(D, T)`` from strong to weak, each started where the one before ended."""
         if self.l1_ratio == 0:
             return [self._fit(columns, recording, alpha) for alpha in alphas]
-        model = self._sparse(recording.shape[1], warm_start=True)
+        model = self._sparse(recording.shape[1]).set_params(max_iter=n_rounds, warm_start=True)
         return [_weights(model.set_params(alpha=alpha), columns, recording) for alpha in alphas]
 
     def _fit(self, columns: Array, recording: Array, alpha: float) -> Array:
@@ -107,15 +120,12 @@ class SparseRegression(Solver):
             ridge = Ridge(alpha=alpha, fit_intercept=False, solver="cholesky")
             coefficients = np.asarray(ridge.fit(columns, recording).coef_)
             return coefficients.reshape(recording.shape[1], -1).T
-        model = self._sparse(recording.shape[1], warm_start=False)
+        model = self._sparse(recording.shape[1])
         return _weights(model.set_params(alpha=alpha), columns, recording)
 
-    def _sparse(self, n_times: int, warm_start: bool) -> ElasticNet | MultiTaskElasticNet:
+    def _sparse(self, n_times: int) -> ElasticNet | MultiTaskElasticNet:
         kind = ElasticNet if n_times == 1 else MultiTaskElasticNet
-        return kind(
-            l1_ratio=self.l1_ratio, fit_intercept=False, max_iter=2000, tol=1e-4,
-            warm_start=warm_start,
-        )  # fmt: skip
+        return kind(l1_ratio=self.l1_ratio, fit_intercept=False, max_iter=N_ROUNDS, tol=1e-4)
 
 
 def _weights(model: ElasticNet | MultiTaskElasticNet, columns: Array, recording: Array) -> Array:

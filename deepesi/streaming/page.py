@@ -22,13 +22,14 @@ PAGE = """<!doctype html>
 body { font: 14px system-ui, sans-serif; margin: 1.5rem auto; max-width: 860px; color: #222 }
 h1 { font-size: 1.2rem } canvas { width: 100%; height: 420px } #state { color: #666 }
 </style>
-<h1>Regions, RMS moment</h1><p id="state">waiting for samples</p><canvas id="c"></canvas>
+<h1>The strongest regions now, RMS moment of the last <span id="shown">0</span> s</h1>
+<p id="state">waiting for samples</p><canvas id="c"></canvas>
 <script>
-const canvas = document.getElementById("c"), state = document.getElementById("state");
+const [canvas, state, shown] = ["c", "state", "shown"].map(id => document.getElementById(id));
 async function draw() {
   try {
     const now = await (await fetch("now")).json();
-    state.textContent = now.state;
+    state.textContent = now.state; shown.textContent = now.seconds;
     const scale = devicePixelRatio, w = canvas.clientWidth, h = canvas.clientHeight;
     canvas.width = w * scale; canvas.height = h * scale;
     const g = canvas.getContext("2d"); g.scale(scale, scale); g.font = "13px system-ui";
@@ -118,10 +119,11 @@ class LivePage:
         with self.lock:
             points, state = self.points, self.state
         if not points.shape[1]:
-            return {"state": state, "regions": []}
+            return {"state": state, "seconds": 0, "regions": []}
         order = np.argsort(-points[:, -1])[:N_DRAWN]
         return {
             "state": state,
+            "seconds": round(points.shape[1] / RATE, 1),
             "regions": [
                 {"name": self.regions.names[i], "nAm": (1e9 * points[i]).round(3).tolist()}
                 for i in order
