@@ -64,7 +64,7 @@ class LivePage:
     def __init__(self, regions: Regions, port: int = 0) -> None:
         self.regions, self.state = regions, "waiting for samples"
         self.points = np.zeros((len(regions.names), 0))
-        self.newest = -np.inf
+        self.times = np.zeros(0)
         self.lock = threading.Lock()
         page = self
 
@@ -108,22 +108,22 @@ class LivePage:
         """Keep a point of the newest samples, some twenty a second."""
         with self.lock:
             self.state = state
-            if times[-1] - self.newest < 1 / RATE:
+            if self.times.size and times[-1] - self.times[-1] < 1 / RATE:
                 return
-            self.newest = float(times[-1])
-            self.points = np.concatenate([self.points, courses[:, -1:]], axis=1)
-            self.points = self.points[:, -int(SHOWN * RATE) :]
+            kept = slice(-int(SHOWN * RATE), None)
+            self.times = np.append(self.times, times[-1])[kept]
+            self.points = np.concatenate([self.points, courses[:, -1:]], axis=1)[:, kept]
 
     def now(self) -> dict[str, object]:
         """What the page shows: the strongest regions, strongest first, in nA m."""
         with self.lock:
-            points, state = self.points, self.state
+            points, state, times = self.points, self.state, self.times
         if not points.shape[1]:
             return {"state": state, "seconds": 0, "regions": []}
         order = np.argsort(-points[:, -1])[:N_DRAWN]
         return {
             "state": state,
-            "seconds": round(points.shape[1] / RATE, 1),
+            "seconds": round(times[-1] - times[0], 1),
             "regions": [
                 {"name": self.regions.names[i], "nAm": (1e9 * points[i]).round(3).tolist()}
                 for i in order

@@ -207,7 +207,12 @@ def test_page_shows_the_strongest_regions(regions):
         page.show(np.arange(30) / 10, courses, "all well")
         found = json.loads(urlopen(page.address + "now").read())
         assert found["state"] == "all well"
+        assert found["seconds"] == 0
         assert found["regions"][0] == {"name": regions.names[5], "nAm": [2.0]}
+        page.show(np.arange(30) / 10 + 4, 2 * courses, "all well")
+        found = json.loads(urlopen(page.address + "now").read())
+        assert found["seconds"] == 4
+        assert found["regions"][0]["nAm"] == [2.0, 4.0]
         with pytest.raises(HTTPError, match="404"):
             urlopen(page.address + "etc/passwd")
 
