@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 from deepesi.baselines.solver import Array, Solution, Solver
 
 #: Rounds of coordinate descent at most: to compare strengths, and for what is given out. Strengths
-#: too weak to be chosen need the most, on electrodes that are all alike.
+#: too weak to be chosen need the most; now and then the comparison ends at a neighbouring one.
 N_ROUNDS_TO_COMPARE, N_ROUNDS = 100, 2000
 
 
