@@ -111,7 +111,7 @@ def _arguments(part: nn.Module, network: InverseModel, head: HeadModel) -> tuple
     hook = part.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     eeg = torch.randn(2, head.n_channels, 3) * head.noise_level
     with torch.no_grad():
-        network(eeg, as_tensors(prepare(tuple(dict.fromkeys(network.head_inputs)), head)))
+        network(eeg, as_tensors(prepare(network.head_inputs, head)))
     hook.remove()
     return seen[0]
 
