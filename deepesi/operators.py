@@ -33,9 +33,12 @@ def spread_patches(
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _spread_by_matrix(moments, pairs, shares)
-    of_centre = moments.transpose(0, 1).index_select(0, pairs[:, 1])
-    weights = shares.reshape(*shares.shape, *[1] * (moments.ndim - 2))
-    return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], (of_centre * weights).sum(1))
+    # Radius by radius: ONNX Runtime is slow at sums over inner axes.
+    spread = sum(
+        of_radius.index_select(0, pairs[:, 1]) * share.reshape(-1, *[1] * (of_radius.ndim - 1))
+        for of_radius, share in zip(moments, shares.T, strict=True)
+    )
+    return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], spread)
 
 
 def _spread_by_matrix(

@@ -56,8 +56,8 @@ def heads_of(config: DictConfig) -> Cohort:
         if not isinstance(cause, FileNotFoundError):
             raise
         raise FileNotFoundError(
-            f"calibrate: {cause} Or take head=held_out: it fits on the packaged template and tests "
-            "on the three packaged test heads."
+            f"calibrate: {cause} Or take head=held_out: it fits on the three packaged validation "
+            "heads and tests on the three packaged test heads."
         ) from error
     for split in ("validation", "test"):
         if not cohort.of(split):

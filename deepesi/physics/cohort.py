@@ -178,7 +178,7 @@ def load_cohort(
     Args:
         train: Warp seeds; None (null) is the template.
         validation: Warp seeds.
-        test: Warp seeds; those of the default are packaged at ico-3.
+        test: Warp seeds; those of the default are packaged at ico-3, as are 8, 18 and 28.
         spacing: Of the sources.
         n_orient: 1 (fixed) or 3 (free).
 

@@ -11,7 +11,7 @@ from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head import average_reference
 from deepesi.physics.montage import OWN_MONTAGES, displace, standard_montage
 from deepesi.physics.noise import white_noise_cov
-from deepesi.physics.template import load_template
+from deepesi.physics.template import DATA, load_template
 
 MONTAGES = [
     "10-20-19", "10-20-21", "biosemi16", "biosemi32", "biosemi64", "biosemi128", "easycap-M1",
@@ -44,7 +44,7 @@ def test_pool_is_redrawn_and_a_function_of_the_step(pool):
     assert pool(ranges).at(0, "train", 0, 7).head.noise_level == first[7]
 
 
-@pytest.mark.parametrize("name", ["fsaverage-ico3", "warp9-ico3", "warp19-ico3", "warp29-ico3"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in DATA.glob("*-ico3.npz")))
 def test_every_montage_fits_every_packaged_head(name):
     template = load_template(name)
     for montage in MONTAGES:

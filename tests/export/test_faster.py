@@ -42,6 +42,20 @@ CASES = {
          helper.make_node("Add", ["s", "t"], ["y"])],
         {"two": np.float32(2), "axes": np.array([1])}, {"Mul", "Add"},
     ),
+    "sum over a single value": (
+        [helper.make_node("Slice", ["x", "zero", "one", "one"], ["s"]),
+         helper.make_node("ReduceSum", ["s", "axes"], ["y"], keepdims=0)],
+        {"zero": np.array([0]), "one": np.array([1]), "axes": np.array([1])}, {"Slice", "Squeeze"},
+    ),
+    "mean over a single value": (
+        [helper.make_node("Slice", ["x", "zero", "one", "one"], ["s"]),
+         helper.make_node("ReduceMean", ["s", "axes"], ["y"], keepdims=0)],
+        {"zero": np.array([0]), "one": np.array([1]), "axes": np.array([1])}, {"Slice", "Squeeze"},
+    ),
+    "sum over more": (
+        [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
+        {"axes": np.array([0, 1])}, {"ReduceSum"},
+    ),
     "cube": (
         [helper.make_node("Pow", ["x", "three"], ["y"])], {"three": np.float32(3)}, {"Pow"},
     ),

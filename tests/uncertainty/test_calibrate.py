@@ -81,7 +81,7 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
 def test_held_out_heads_are_packaged_and_never_fitted_on():
     cohort = calibrate.heads_of(compose("head=held_out").head)
     assert [head.warp_seed for head in cohort.test] == [9, 19, 29]
-    assert [head.warp_seed for head in cohort.validation] == [None]
+    assert [head.warp_seed for head in cohort.validation] == [8, 18, 28]
 
 
 def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypatch):
@@ -132,8 +132,8 @@ def test_every_head_of_a_split_has_its_share():
     scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     drawn = [(b.scene.head_name, k) for b, k in batches_to_test(scenario, cohort, 5, [])]
     assert drawn == [("warp9-ico3", 1), ("warp19-ico3", 2), ("warp29-ico3", 2)]
-    ((batch, kept),) = batches_to_fit(scenario, cohort, 5, [], 3)
-    assert (batch.scene.head_name, batch.scene.key[1], kept) == ("fsaverage-ico3", "validation", 3)
+    drawn = [(b.scene.head_name, k) for b, k in batches_to_fit(scenario, cohort, 5, [], 5)]
+    assert drawn == [("warp8-ico3", 1), ("warp18-ico3", 2), ("warp28-ico3", 2)]
 
 
 def test_a_sweep_along_an_axis_is_refused():
