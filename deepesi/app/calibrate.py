@@ -151,6 +151,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     models = load_models(config, cohort)
     several, n = list(models.values()), config.n_validation
     tested = ", ".join(head.name for head in scenario.true_heads(cohort))
+    seen_as = "" if scenario.setups.own_anatomy else f", seen as {cohort.template.name}"
     with console.status("Calibrating") as status:
         seen = observe(
             models, lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
@@ -170,8 +171,10 @@ def run(config: DictConfig, run_dir: Path) -> None:
         facts = {
             "scenario": f"{scenario.name}, seed {scenario.seed}",
             "fitted on": f"{n} recordings per SNR of split 'validation', "
-            + ", ".join(head.name for head in cohort.of("validation")),
-            "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}",
+            + ", ".join(head.name for head in cohort.of("validation"))
+            + seen_as,
+            "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}"
+            + seen_as,
             "region sets": f"asked to hold {config.covers} with probability {config.level:g}; one "
             f"threshold for each of {config.n_bins} bins of the SNR read off the recording",
             "sources": str(scenario.sources),

@@ -136,6 +136,20 @@ def test_every_head_of_a_split_has_its_share():
     assert drawn == [("warp8-ico3", 1), ("warp18-ico3", 2), ("warp28-ico3", 2)]
 
 
+def test_heads_whose_anatomy_nobody_knows_are_seen_as_the_template(tmp_path):
+    config = compose(
+        "head=held_out", "scenario.setups.own_anatomy=false", "scenario.n_examples=3",
+        "scenario.snr_db=[10]", "n_validation=12", "n_bins=1", "baselines=[dipole_scan]",
+    )  # fmt: skip
+    cohort, scenario = calibrate.heads_of(config.head), calibrate.the_scenario(config.scenario)
+    for batch, _ in batches_to_fit(scenario, cohort, 10, [], 3):
+        assert batch.scene.head_name.startswith("warp")
+        assert (batch.head.source_pos == cohort.template.source_pos).all()
+    calibrate.run(config, tmp_path)
+    fitted = json.loads((tmp_path / "fitted" / "0" / "calibration.json").read_text())
+    assert fitted["fitted_on"].endswith("warp18-ico3, warp28-ico3, seen as fsaverage-ico3")
+
+
 def test_a_sweep_along_an_axis_is_refused():
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         config = hydra.compose("calibrate", ["scenario=depth"])
