@@ -38,7 +38,8 @@ def make_faster(model: ir.Model) -> None:
     # Convolutions without a bias get one of zeros, of a shape that ONNX Runtime refuses.
     remove_optional_bias_from_conv_rule.apply_to_model(model)
     TIDY(model)
-    # In this order: every rule takes from those after it what they look for.
+    # Single values before sums, sums before squares: a later rule would take what one before it
+    # looks for.
     for rule in (
         pattern.RewriteRule(_sum, _without_summing, _over_single),
         pattern.RewriteRule(_mean, _without_summing, _over_single),

@@ -132,8 +132,10 @@ def test_every_head_of_a_split_has_its_share():
     scenario = hydra.utils.instantiate(config.scenario, _convert_="all")
     drawn = [(b.scene.head_name, k) for b, k in batches_to_test(scenario, cohort, 5, [])]
     assert drawn == [("warp9-ico3", 1), ("warp19-ico3", 2), ("warp29-ico3", 2)]
-    drawn = [(b.scene.head_name, k) for b, k in batches_to_fit(scenario, cohort, 5, [], 5)]
+    fitted = list(batches_to_fit(scenario, cohort, 5, [], 5))
+    drawn = [(batch.scene.head_name, kept) for batch, kept in fitted]
     assert drawn == [("warp8-ico3", 1), ("warp18-ico3", 2), ("warp28-ico3", 2)]
+    assert {batch.scene.key[1] for batch, _ in fitted} == {"validation"}
 
 
 def test_heads_whose_anatomy_nobody_knows_are_seen_as_the_template(tmp_path):
