@@ -6,16 +6,37 @@ from torch import Tensor, nn
 
 
 def neighbour_mean(
-    values: Float[Tensor, "S ..."], edges: Int[Tensor, "E 2"]
+    values: Float[Tensor, "S ..."], neighbours: Int[Tensor, "N S"]
 ) -> Float[Tensor, "S ..."]:
-    """Mean over the neighbours on the source mesh; 0 for a source without any."""
-    pairs = torch.cat([edges, edges.flip(1)])
-    degree = values.new_zeros(values.shape[0]).index_add(
-        0, pairs[:, 0], torch.ones_like(pairs[:, 0], dtype=values.dtype)
-    )
-    weight = (1 / degree.clamp_min(1)).reshape(-1, *[1] * (values.ndim - 1))
-    told = values.index_select(0, pairs[:, 1])
-    return torch.zeros_like(values).index_add(0, pairs[:, 0], told) * weight
+    """Mean over the neighbours on the source mesh; 0 for a source without any.
+
+    Args:
+        values: Of every source.
+        neighbours: See `deepesi.physics.head_inputs.graphs.MeshNeighbours`.
+
+    """
+    padded = torch.cat([values, torch.zeros_like(values[:1])])
+    told = padded.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
+    weight = 1 / (neighbours < neighbours.shape[1]).sum(0).clamp_min(1).to(values.dtype)
+    return told.sum(0) * weight.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def along_axes(
+    moments: Float[Tensor, "K S O O"], amplitudes: Float[Tensor, "K S O T B"]
+) -> Float[Tensor, "K S O T B"]:
+    """Total moments of patches along the orientations of their source.
+
+    Args:
+        moments: Of unit amplitudes, symmetric; see
+            `deepesi.physics.head_inputs.patches.PatchMoments`.
+        amplitudes: Of their topographies; samples and examples in any order.
+
+    """
+    parts = [
+        moments[:, :, :, axis, None, None] * amplitudes[:, :, axis, None]
+        for axis in range(moments.shape[3])
+    ]
+    return sum(parts[1:], start=parts[0])
 
 
 def spread_patches(
@@ -33,11 +54,11 @@ def spread_patches(
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _spread_by_matrix(moments, pairs, shares)
-    # Radius by radius: ONNX Runtime is slow at sums over inner axes.
-    spread = sum(
-        of_radius.index_select(0, pairs[:, 1]) * share.reshape(-1, *[1] * (of_radius.ndim - 1))
-        for of_radius, share in zip(moments, shares.T, strict=True)
-    )
+    radii_last = moments.movedim(0, -1)
+    told = radii_last.index_select(0, pairs[:, 1])
+    share = shares.reshape(-1, *[1] * (told.ndim - 2), told.shape[-1])
+    # ONNX Runtime is slow at sums over inner axes, but not at products.
+    spread = ((told * share) @ shares.new_ones(told.shape[-1], 1)).squeeze(-1)
     return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], spread)
 
 
@@ -82,7 +103,7 @@ class PatchDictionary:
     def _find(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S O T *B"]:
         """Products with the topographies before they are brought to norm 1 again."""
         if self.skull is not None:
-            data = torch.einsum("bce,ctb->etb", self.skull[0], data)
+            data = (data.permute(2, 1, 0) @ self.skull[0]).permute(2, 1, 0)
         found = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
         return found.unflatten(0, (self.n_radii, -1, self.n_orient))
 
@@ -115,7 +136,7 @@ class PatchDictionary:
         potential = (self.rows.T @ rows.flatten(1)).unflatten(1, rows.shape[1:])
         if self.skull is None:
             return potential
-        return torch.einsum("bce,etb->ctb", self.skull[0], potential)
+        return (potential.permute(2, 1, 0) @ self.skull[0].mT).permute(2, 1, 0)
 
     def residual(
         self,
@@ -135,10 +156,12 @@ class PatchDictionary:
         kept = strongest[:, :-1] - strongest[:, -1:]
         share = kept / kept.sum(1, keepdim=True).clamp_min(1e-9)
         kept = share * gamma.sum((0, 1))[:, None]
-        rows = self.rows.unflatten(0, (-1, self.n_orient))[places[:, :-1]]
+        rows = self.rows.unflatten(0, (-1, self.n_orient))
+        rows = rows.index_select(0, places[:, :-1].flatten()).unflatten(0, (-1, n_strongest))
         if self.skull is not None:
             norms = self.skull[1].flatten(0, 1).T.gather(1, places[:, :-1])
-            rows = torch.einsum("bnoe,bce->bnoc", rows, self.skull[0]) / norms[..., None, None]
+            seen = rows.flatten(1, 2) @ self.skull[0].mT
+            rows = seen.unflatten(1, rows.shape[1:3]) / norms[..., None, None]
         gram = rows.flatten(1, 2).mT @ (kept[..., None, None] * rows).flatten(1, 2)
         left = direction = recording.permute(2, 0, 1)
         solution = torch.zeros_like(left)

@@ -5,24 +5,36 @@ import pytest
 import torch
 
 from deepesi.contracts import as_tensors
-from deepesi.operators import PatchDictionary, energy_by_chance, neighbour_mean, spread_patches
+from deepesi.operators import (
+    PatchDictionary,
+    along_axes,
+    energy_by_chance,
+    neighbour_mean,
+    spread_patches,
+)
 from deepesi.physics.graph import adjacency
-from deepesi.physics.head_inputs import MeshEdges, PatchPairs, PatchShares, prepare
+from deepesi.physics.head_inputs import MeshNeighbours, PatchPairs, PatchShares, prepare
 from deepesi.physics.head_inputs.patches import patch_profiles
 
 
 def test_neighbour_mean_equals_the_matrix(toy):
     head = toy.montage_head("biosemi16")
-    edges = as_tensors(prepare([MeshEdges()], head))[MeshEdges().key]
+    neighbours = as_tensors(prepare([MeshNeighbours()], head))[MeshNeighbours().key]
     links = adjacency(head.space.edges, 84).toarray()
     values = np.random.default_rng(0).normal(size=(84, 3))
-    found = neighbour_mean(torch.as_tensor(values), edges)
+    found = neighbour_mean(torch.as_tensor(values), neighbours)
     assert np.allclose(found, links / links.sum(axis=1, keepdims=True) @ values)
 
 
 def test_a_source_without_neighbours_hears_nothing():
-    found = neighbour_mean(torch.ones(3, 2), torch.tensor([[0, 1]]))
+    found = neighbour_mean(torch.ones(3, 2), torch.tensor([[1, 0, 3]]))
     assert found.tolist() == [[1, 1], [1, 1], [0, 0]]
+
+
+def test_moments_along_the_axes_equal_the_product():
+    moments, amplitudes = torch.randn(2, 5, 3, 3), torch.randn(2, 5, 3, 4, 6)
+    expected = torch.einsum("ksop,ksptb->ksotb", moments, amplitudes)
+    assert torch.allclose(along_axes(moments, amplitudes), expected, atol=1e-5)
 
 
 def test_spread_patches_equals_the_profiles(toy):

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.contracts import Estimate, InverseModel
-from deepesi.operators import spread_patches
+from deepesi.operators import along_axes, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,
@@ -63,7 +63,7 @@ class BayesSinglePatch(InverseModel):
         sources = torch.arange(positions.shape[0], device=eeg.device)
         # The radii given the centre; far from all evidence both vanish, hence the logarithm's way.
         of_radius = torch.softmax(0.5 * energy, dim=0) * (sources[:, None] == best)
-        total = torch.einsum("ksop,ksptb->ksotb", moments.unflatten(1, (-1, n_orient)), fitted)
+        total = along_axes(moments.unflatten(1, (-1, n_orient)), fitted)
         patches = of_radius[:, :, None, None] * total
         spread = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         return Estimate(spread.flatten(0, 1).permute(2, 0, 1))

@@ -6,8 +6,11 @@ from onnxscript import optimizer
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules.common import remove_optional_bias_from_conv_rule
 
+from deepesi.export.members import stack_members
+from deepesi.uncertainty.side_by_side import DOMAIN
+
 #: Element by element, with broadcasting.
-BINARY = ("Add", "Sub", "Mul", "Div")
+BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 
 
 #: What is left to do once constants are folded.
@@ -37,7 +40,13 @@ def make_faster(model: ir.Model) -> None:
     optimizer.fold_constants(model)
     # Convolutions without a bias get one of zeros, of a shape that ONNX Runtime refuses.
     remove_optional_bias_from_conv_rule.apply_to_model(model)
+    if any(node.domain == DOMAIN for node in model.graph):
+        common.ShapeInferencePass()(model)
+        stack_members(model)
+        common.RemoveUnusedNodesPass()(model)
+        optimizer.fold_constants(model)
     TIDY(model)
+    common.ShapeInferencePass()(model)
     # Single values before sums, sums before squares: a later rule would take what one before it
     # looks for.
     for rule in (
@@ -95,7 +104,7 @@ def _broadcast_at_equal_rank(graph: ir.Graph) -> None:
             continue
         ranks = [len(x.shape) for x in operands]
         lower, missing = ranks.index(min(ranks)), max(ranks) - min(ranks)
-        if missing == 0:
+        if missing == 0 or len(operands) != 2:  # there are largest of three, too
             continue
         value = operands[lower]
         if missing not in axes:

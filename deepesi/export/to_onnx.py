@@ -29,7 +29,7 @@ from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 
-OPSET = 18
+OPSET = 20
 #: Of a file from its model, over the largest estimate. Weights in fewer bits cost accuracy, which
 #: is for `deepesi evaluate` to measure; what deviates by more than this is broken.
 MAX_DEVIATION: dict[str, float] = {
@@ -38,7 +38,7 @@ MAX_DEVIATION: dict[str, float] = {
 #: Recordings on which scales of activations are fixed.
 N_EXAMPLES = 64
 #: Axes of head inputs that a model bound to one source space has fixed.
-OF_THE_SPACE = ("sources", "dipoles", "edges", "patch_pairs")
+OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs")
 
 
 class _Graph(nn.Module):

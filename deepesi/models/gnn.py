@@ -13,7 +13,7 @@ from deepesi.models.electrode_trust import ElectrodeTrust
 from deepesi.models.evidence import QUIET, Evidence
 from deepesi.models.signed_attention import SignedAttention
 from deepesi.models.sizes import check_sizes
-from deepesi.operators import over_first, spread_patches
+from deepesi.operators import along_axes, over_first, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,
@@ -299,7 +299,7 @@ class ElectrodeGNN(InverseModel):
         pairs, shares, unit = (inputs[i.key] for i in (self.pairs, self.shares, self.unit))
 
         def moments(amplitudes: Float[Tensor, "K S O B T"]) -> Float[Tensor, "K S O B T"]:
-            return torch.einsum("ksop,ksobt->kspbt", head.moments, amplitudes)
+            return along_axes(head.moments, amplitudes)
 
         def dipoles(values: Float[Tensor, "S O B T"]) -> Float[Tensor, "B D T"]:
             return values.flatten(0, 1).transpose(0, 1) * unit

@@ -11,6 +11,7 @@ from deepesi.models.sizes import check_sizes
 from deepesi.models.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.operators import (
     PatchDictionary,
+    along_axes,
     energy_by_chance,
     neighbour_mean,
     over_patches,
@@ -18,7 +19,7 @@ from deepesi.operators import (
     spread_patches,
 )
 from deepesi.physics.head_inputs import (
-    MeshEdges,
+    MeshNeighbours,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -115,14 +116,14 @@ class UnrolledMatchedFilter(InverseModel):
             n_conjugate=n_conjugate, n_radii=n_radii,
         )  # fmt: skip
         radii = (smallest, largest, n_radii)
-        self.whitener, self.unit, self.edges = Whitener(), SourceUnit(), MeshEdges()
+        self.whitener, self.unit, self.neighbours = Whitener(), SourceUnit(), MeshNeighbours()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
         self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
         self.trust = ElectrodeTrust()
         self.head_inputs = (
-            self.whitener, self.unit, self.edges, self.topographies, self.moments, self.pairs,
+            self.whitener, self.unit, self.neighbours, self.topographies, self.moments, self.pairs,
             self.shares, self.skull_filters, self.skull_powers, *self.trust.head_inputs,
         )  # fmt: skip
         self.n_radii, self.n_components = n_radii, n_components
@@ -168,20 +169,20 @@ class UnrolledMatchedFilter(InverseModel):
                 weights = self.skulls[number // self.n_components](
                     residual, total, nominal, filters, norms, trust
                 )
-                seen = torch.einsum("mb,mksb->ksb", weights, norms)
+                seen = (weights[:, None, None] * norms).sum(0)
                 through = torch.einsum("mb,mce,cb->bce", weights, filters, trust)
                 dictionary = PatchDictionary(topographies, n_orient, (through, seen))
             energy = dictionary.energy(residual)
             components[turn], hidden = step(
                 energy, residual.square().sum((0, 1)), total, n_free, n_times * n_orient, visible,
-                others, components[turn], hidden, inputs[self.edges.key],
+                others, components[turn], hidden, inputs[self.neighbours.key],
             )  # fmt: skip
         gamma = sum(components, start=nothing)
         residual = dictionary.residual(recording, gamma, *self.explained)
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
         weight = gate * (gamma / seen).to(eeg.dtype)  # a patch of norm 1 is of so many moments
         amplitudes = dictionary.weighted(weight.to(digits), residual).to(eeg.dtype)
-        patches = torch.einsum("ksop,ksptb->ksotb", moments, amplitudes)
+        patches = along_axes(moments, amplitudes)
         mean = self._to_sources(patches, inputs)
         if self.spread is None:
             return Estimate(mean)
@@ -235,7 +236,7 @@ class _Step(nn.Module):
         others: Float[Tensor, "K S B"],
         own: Float[Tensor, "K S B"],
         hidden: Float[Tensor, "S B H"],
-        edges: Tensor,
+        neighbours: Tensor,
     ) -> tuple[Float[Tensor, "K S B"], Float[Tensor, "S B H"]]:
         """New variances and hidden state; noise has variance 1."""
         strongest = energy.amax((0, 1))
@@ -246,26 +247,43 @@ class _Step(nn.Module):
         surplus = strongest * torch.sigmoid(
             (strongest / chance - self.threshold * by_chance) / by_chance.sqrt()
         )
-        of_radius = [
-            energy.log1p() / 4, energy / (left + 1e-3), evidence.clamp_min(-20) / 10,
-            others.log1p() / 4,
-        ]  # fmt: skip
-        common = [
-            strongest.log1p() / 4, (left / n_free + 1e-6).log() / 3,
-            (total / n_free + 1e-6).log() / 3, surplus.log1p() / 4, visible[:, None],
-            evidence.clamp_min(-20).amax(0) / 10, own.sum(0).log1p() / 4,
-        ]  # fmt: skip
-        places = hidden.shape[:2]
-        features = torch.cat([torch.cat(of_radius), *(c.expand(1, *places) for c in common)])
-        features = features.to(hidden.dtype)
-        state = functional.gelu(self.first(torch.cat([features.permute(1, 2, 0), hidden], dim=2)))
+        # Bounded, so that single precision will do for what the network reads.
+        read = (
+            energy, evidence.clamp_min(-20), others, own, strongest, surplus, left, total, visible,
+        )  # fmt: skip
+        features = _features(*(value.to(hidden.dtype) for value in read), n_free)
+        # Matrices, as ONNX Runtime adds biases to them on the way.
+        known = torch.cat([features.permute(1, 2, 0), hidden], dim=2).flatten(0, 1)
+        state = functional.gelu(self.first(known))
         for tell, hear in zip(self.tell, self.hear, strict=True):
-            heard = neighbour_mean(tell(state), edges)
-            state = state + functional.gelu(hear(torch.cat([state, heard], dim=2)))
-        hidden = hidden + state
+            told = tell(state).unflatten(0, hidden.shape[:2])
+            heard = neighbour_mean(told, neighbours).flatten(0, 1)
+            state = state + functional.gelu(hear(torch.cat([state, heard], dim=1)))
+        hidden = hidden + state.unflatten(0, hidden.shape[:2])
         k = self.n_radii
-        out = self.last(hidden).permute(2, 0, 1)
+        out = self.last(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]).permute(2, 0, 1)
         weight = evidence + 10 * out[:k]
         share = over_patches(weight)
         strength = out[k].clamp(-8, 8).exp() * surplus / freedom
         return share * (LARGEST * strength / (LARGEST + strength)), hidden
+
+
+def _features(
+    energy: Float[Tensor, "K S B"],
+    evidence: Float[Tensor, "K S B"],
+    others: Float[Tensor, "K S B"],
+    own: Float[Tensor, "K S B"],
+    strongest: Float[Tensor, " B"],
+    surplus: Float[Tensor, " B"],
+    left: Float[Tensor, " B"],
+    total: Float[Tensor, " B"],
+    visible: Float[Tensor, " S"],
+    n_free: int | torch.SymInt,
+) -> Float[Tensor, "F S B"]:
+    """What the network reads of every place, of order one; see `_Step.forward`."""
+    of_radius = [energy.log1p() / 4, energy / (left + 1e-3), evidence / 10, others.log1p() / 4]
+    common = [
+        strongest.log1p() / 4, (left / n_free + 1e-6).log() / 3, (total / n_free + 1e-6).log() / 3,
+        surplus.log1p() / 4, visible[:, None], evidence.amax(0) / 10, own.sum(0).log1p() / 4,
+    ]  # fmt: skip
+    return torch.cat([torch.cat(of_radius), *(c.expand(1, *energy.shape[1:]) for c in common)])

@@ -12,6 +12,7 @@ from deepesi.models.sizes import check_sizes
 from deepesi.models.unet3d import UNet3d
 from deepesi.operators import (
     PatchDictionary,
+    along_axes,
     energy_by_chance,
     over_first,
     over_patches,
@@ -199,7 +200,7 @@ class PhysicsInformedUNet(InverseModel):
         precise = PatchDictionary(inputs[self.topographies.key].to(digits), n_orient)
         residual = precise.residual(recording.to(digits), gamma.to(digits), *self.explained)
         amplitudes = gamma[:, :, None, None] * precise.filter(residual).to(eeg.dtype)
-        mean = self._to_dipoles(torch.einsum("ksop,ksptb->ksotb", moments, amplitudes), inputs)
+        mean = self._to_dipoles(along_axes(moments, amplitudes), inputs)
         if self.spread is None:
             return Estimate(mean)
         *of_patch, floor = functional.softplus(over_first(self.spread, hidden)).unbind(0)

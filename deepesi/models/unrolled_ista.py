@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from deepesi.contracts import Estimate, InverseModel
 from deepesi.models.sizes import check_sizes
-from deepesi.operators import spread_patches
+from deepesi.operators import along_axes, over_first, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,
@@ -150,12 +150,12 @@ class UnrolledISTA(InverseModel):
         code, hidden = self.encode(eeg, inputs)
         # Coefficients of the orthonormal columns of a patch, as moments along its orientations.
         moments = inputs[self.moments.key].unflatten(1, (-1, code.shape[2]))
-        oriented = torch.einsum("rspo,rspbt->rsobt", moments, code)
-        mean = spread_patches(oriented, inputs[self.pairs.key], inputs[self.shares.key])
+        patches = along_axes(moments, code)
+        mean = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         mean = mean.permute(2, 0, 1, 3)  # (B, S, O, T)
         if self.of_std is None:
             return Estimate(mean.flatten(1, 2))
-        floor, share = functional.softplus(_columns(self.of_std, hidden))
+        floor, share = functional.softplus(over_first(self.of_std, hidden))
         unit = inputs[self.unit.key]
         std = unit * floor.T[..., None, None] + share.T[..., None, None] * mean.abs()
         return Estimate(mean.flatten(1, 2), std.flatten(1, 2))
@@ -201,9 +201,9 @@ class UnrolledISTA(InverseModel):
                 of_all[:, None].expand(-1, share.shape[1], -1),
             ]  # fmt: skip
             hidden = functional.gelu(
-                _columns(self.see_patches, torch.cat(seen)) + self.of_step[step, :, None, None]
+                over_first(self.see_patches, torch.cat(seen)) + self.of_step[step, :, None, None]
             )
-            factors = bounded(_columns(self.of_patches, hidden))
+            factors = bounded(over_first(self.of_patches, hidden))
             log_steps, log_thresholds = factors.unflatten(0, (2, self.n_radii))
 
             moved = ahead + (log_step + log_steps).exp()[:, :, None, :, None] * gradient
@@ -265,11 +265,6 @@ def relative(energies: Float[Tensor, "R S B"]) -> Float[Tensor, "R S B"]:
 def bounded(values: Tensor) -> Tensor:
     """The identity near zero, at most `LARGEST_FACTOR` in size."""
     return LARGEST_FACTOR * torch.tanh(values / LARGEST_FACTOR)
-
-
-def _columns(layer: nn.Linear, values: Float[Tensor, "F S B"]) -> Float[Tensor, "G S B"]:
-    """A linear layer along the first axis."""
-    return torch.einsum("gf,fsb->gsb", layer.weight, values) + layer.bias[:, None, None]
 
 
 def fista_momentum(n_steps: int) -> Float[Tensor, " K"]:

@@ -8,6 +8,7 @@ from torch.func import functional_call
 from deepesi.contracts import Estimate, InverseModel
 from deepesi.dropout import FeatureDropout
 from deepesi.uncertainty.ensemble import mixture
+from deepesi.uncertainty.side_by_side import trace_side_by_side
 
 
 class MCDropout(InverseModel):
@@ -47,13 +48,12 @@ class MCDropout(InverseModel):
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the thinned networks say."""
-        masks = [self.get_buffer(f"masks_{number}") for number in range(len(self.names))]
+        masks = {n: self.get_buffer(f"masks_{number}") for number, n in enumerate(self.names)}
+        if torch.compiler.is_exporting():
+            return mixture(trace_side_by_side(self.model, masks, eeg, inputs))
         return mixture(
             [
-                functional_call(
-                    self.model, {n: m[k] for n, m in zip(self.names, masks, strict=True)},
-                    (eeg, inputs),
-                )
+                functional_call(self.model, {n: m[k] for n, m in masks.items()}, (eeg, inputs))
                 for k in range(self.n_samples)
             ]
-        )  # fmt: skip
+        )

@@ -3,6 +3,7 @@
 from deepesi.physics.head_inputs.declaration import HeadInput, prepare
 from deepesi.physics.head_inputs.graphs import (
     MeshEdges,
+    MeshNeighbours,
     SensorEdgeFeatures,
     SensorGraph,
     SensorPositions,
@@ -33,6 +34,7 @@ __all__ = [
     "HeadInput",
     "LinearInverse",
     "MeshEdges",
+    "MeshNeighbours",
     "NoiseLevel",
     "PatchMoments",
     "PatchPairs",

@@ -37,9 +37,9 @@ class HeadInput(ABC):
     def axes(self) -> Axes:
         """Shape; sizes that the head decides are names.
 
-        ``"channels"``, ``"sources"``, ``"dipoles"``, ``"edges"`` (of the source mesh),
-        ``"patch_pairs"``, ``"sensor_edges"``, ``"orientations"`` (per source, 1 or 3: an exported
-        file keeps the one it was traced with).
+        ``"channels"``, ``"sources"``, ``"dipoles"``, ``"edges"`` and ``"neighbours"`` (of the
+        source mesh), ``"patch_pairs"``, ``"sensor_edges"``, ``"orientations"`` (per source, 1 or 3:
+        an exported file keeps the one it was traced with).
         """
 
     @abstractmethod

@@ -24,6 +24,22 @@ class MeshEdges(HeadInput):
 
 
 @dataclass(frozen=True)
+class MeshNeighbours(HeadInput):
+    """Neighbours of every source on the source mesh ``(N, S)``, ``S`` where it has fewer than N."""
+
+    axes: ClassVar[Axes] = ("neighbours", "sources")
+
+    def compute(self, head: HeadModel) -> NDArray[Any]:
+        """See `deepesi.physics.head.SourceSpace`."""
+        edges, n_sources = head.space.edges, head.space.n_sources
+        source, neighbour = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0).T
+        degree = np.bincount(source, minlength=n_sources)
+        table = np.full((n_sources, max(1, degree.max(initial=0))), n_sources)
+        table[np.arange(table.shape[1]) < degree[:, None]] = neighbour
+        return table.T
+
+
+@dataclass(frozen=True)
 class SourceNormals(HeadInput):
     """Unit normals of the cortex ``(S, 3)``, head frame; zero where there is no surface."""
 

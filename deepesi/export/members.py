@@ -1,0 +1,341 @@
+"""Members of an ensemble side by side: one graph computes all of them at once.
+
+`deepesi.uncertainty.side_by_side` traces one member between two marks: `OneOf` takes its part of a
+tensor that has a leading axis of members, `AllOf` gives the members' results that axis. Here every
+operation in between is given it, too. `torch.vmap` does the same, but fixes sizes that a graph
+keeps free.
+"""
+
+from collections.abc import Callable, Sequence
+from string import ascii_letters
+from typing import Any
+
+import onnx_ir as ir
+
+from deepesi.uncertainty.side_by_side import ALL_OF, DOMAIN, ONE_OF
+
+Results = Sequence[ir.Value]
+
+
+def stack_members(model: ir.Model) -> None:
+    """Replace the marks in a graph, in place; the shapes of its values must be known.
+
+    What no member changes is computed once; what has no rule here is computed member by member.
+    """
+    stacked: dict[ir.Value, ir.Value] = {}
+    for node in list(model.graph):
+        if node.domain == DOMAIN and node.op_type == ONE_OF:
+            stacked[node.outputs[0]] = _only(node.inputs)
+            continue
+        told_apart = [value in stacked for value in node.inputs]
+        if node.domain != DOMAIN and not any(told_apart):
+            continue
+        step = _Step(node, stacked)
+        if node.domain == DOMAIN and node.op_type == ALL_OF:
+            outside = [step.of_all(_only(node.inputs))]
+        elif node.op_type == "Shape":
+            outside = _shape(step)
+        elif node.op_type == "CastLike" and not told_apart[0]:  # of the other only the type counts
+            outside = _cast_like(step)
+        else:
+            inside = RULES.get(node.op_type, _one_by_one)(step)
+            stacked |= dict(zip(node.outputs, inside, strict=True))
+            outside = []
+        model.graph.insert_before(node, step.tape.nodes)
+        for old, new in zip(node.outputs, outside, strict=bool(outside)):
+            new.shape, new.type = old.shape, old.type
+            ir.convenience.replace_all_uses_with(old, new)
+
+
+class _Step:
+    """An operation of one member, to be done for all of them.
+
+    Args:
+        node: The operation.
+        stacked: Of values that differ from member to member, those of all members.
+
+    """
+
+    def __init__(self, node: ir.Node, stacked: dict[ir.Value, ir.Value]) -> None:
+        self.node, self.stacked, self.tape = node, stacked, ir.tape.Tape()
+        self.n_members = next(int(value.shape[0]) for value in stacked.values() if value.shape)
+
+    def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """A new operation."""
+        return self.tape.op(kind, inputs, attributes)
+
+    def again(self, *inputs: ir.Value | None, **changed: Any) -> Results:
+        """The operation itself, with other inputs."""
+        attributes = dict(self.node.attributes) | changed
+        n_outputs = len(self.node.outputs)
+        return self.tape.op_multi_out(
+            self.node.op_type, inputs, attributes, domain=self.node.domain, num_outputs=n_outputs
+        )
+
+    def ints(self, *values: int) -> ir.Value:
+        """A vector of integers."""
+        return self.op("Constant", value_ints=list(values))
+
+    def value(self, number: int) -> ir.Value:
+        """An input of one member."""
+        value = self.node.inputs[number]
+        assert value is not None
+        return value
+
+    def constant(self, number: int) -> list[int] | None:
+        """An input of integers that are known; None where there is no such input, or it is not."""
+        if number >= len(self.node.inputs) or self.node.inputs[number] is None:
+            return None
+        tensor = ir.convenience.get_const_tensor(self.value(number))
+        return None if tensor is None else [int(i) for i in tensor.numpy().ravel()]
+
+    def axis(self, name: str, default: int, rank: int) -> int:
+        """An attribute that is an axis, counted from the first of one member."""
+        attribute = self.node.attributes.get(name)
+        return (default if attribute is None else attribute.as_int()) % rank
+
+    def is_stacked(self, number: int) -> bool:
+        """Whether an input differs from member to member."""
+        return self.node.inputs[number] in self.stacked
+
+    def of_all(self, value: ir.Value) -> ir.Value:
+        """A value with its axis of members; of one that they share, copies."""
+        if value in self.stacked:
+            return self.stacked[value]
+        return self.op("Expand", value, self.ints(self.n_members, *[1] * _rank(value)))
+
+    def aligned(self, value: ir.Value, rank: int) -> ir.Value:
+        """A value with its axis of members, if it has one, before `rank` others."""
+        if value not in self.stacked:
+            return value
+        missing = rank - _rank(value)
+        return self.raised(self.stacked[value], missing) if missing else self.stacked[value]
+
+    def raised(self, value: ir.Value, n_axes: int) -> ir.Value:
+        """With so many axes of length 1 behind that of members."""
+        return self.op("Unsqueeze", value, self.ints(*range(1, n_axes + 1)))
+
+    def shape(self, value: ir.Value, start: int, end: int | None = None) -> ir.Value:
+        """Some of the sizes of a new value."""
+        return self.op("Shape", value, start=start, end=end)
+
+    def joined(self, *sizes: ir.Value) -> ir.Value:
+        """Sizes one after the other."""
+        return self.op("Concat", *sizes, axis=0)
+
+
+def _only(inputs: Sequence[ir.Value | None]) -> ir.Value:
+    (value,) = inputs
+    assert value is not None
+    return value
+
+
+def _rank(value: ir.Value) -> int:
+    if value.shape is None:
+        raise ValueError(f"stack_members: the shape of {value.name} is not known.")
+    return len(value.shape)
+
+
+def _behind(axes: Sequence[int]) -> list[int]:
+    """Axes of one member in what has the axis of members before them."""
+    return [axis + 1 if axis >= 0 else axis for axis in axes]
+
+
+def _one_by_one(step: _Step) -> Results:
+    """An operation without a rule: once for each member."""
+    each = []
+    for member in range(step.n_members):
+        number = step.op("Constant", value_int=member)
+        inputs = [
+            step.op("Gather", step.stacked[value], number, axis=0)
+            if value in step.stacked
+            else value
+            for value in step.node.inputs
+        ]
+        each.append(step.again(*inputs))
+    first = step.ints(0)
+    return [
+        step.op("Concat", *(step.op("Unsqueeze", value, first) for value in of_all), axis=0)
+        for of_all in zip(*each, strict=True)
+    ]
+
+
+def _by_element(step: _Step) -> Results:
+    rank = max(_rank(value) for value in step.node.inputs if value is not None)
+    return step.again(
+        *(value if value is None else step.aligned(value, rank) for value in step.node.inputs)
+    )
+
+
+def _shape(step: _Step) -> Results:
+    """The shape of one member, which all of them share."""
+    ends = {"start": 0} | {name: a.as_int() for name, a in step.node.attributes.items()}
+    sizes = step.stacked[step.value(0)]
+    return step.again(sizes, **{name: _behind([end])[0] for name, end in ends.items()})
+
+
+def _reshape(step: _Step) -> Results:
+    sizes = step.joined(step.ints(step.n_members), step.value(1))
+    return step.again(step.stacked[step.value(0)], sizes)
+
+
+def _expand(step: _Step) -> Results:
+    value, sizes = step.value(0), step.value(1)
+    assert sizes.shape is not None
+    n_sizes = int(sizes.shape[0])
+    rank = max(n_sizes, _rank(value))
+    ones = step.ints(*[1] * (1 + rank - n_sizes))
+    return step.again(step.aligned(value, rank), step.joined(ones, sizes))
+
+
+def _cast_like(step: _Step) -> Results:
+    return step.again(*(step.stacked.get(step.value(i), step.value(i)) for i in range(2)))
+
+
+def _transpose(step: _Step) -> Results:
+    value = step.value(0)
+    perm = step.node.attributes.get("perm")
+    axes = list(range(_rank(value)))[::-1] if perm is None else list(perm.as_ints())
+    return step.again(step.stacked[value], perm=[0, *_behind(axes)])
+
+
+def _with_axes(step: _Step) -> Results:
+    """Unsqueeze, Squeeze and sums: the second input names axes."""
+    axes, value = step.constant(1), step.value(0)
+    if axes is None:
+        if len(step.node.inputs) > 1 or step.node.op_type == "Squeeze":
+            return _one_by_one(step)
+        axes = list(range(_rank(value)))  # a sum of all
+    return step.again(step.stacked[value], step.ints(*_behind(axes)))
+
+
+def _slice(step: _Step) -> Results:
+    value, starts, ends, *rest = step.node.inputs
+    axes = step.constant(3)
+    if axes is None:
+        if len(rest) > 0 or starts is None or starts.shape is None:
+            return _one_by_one(step)
+        axes = list(range(int(starts.shape[0])))
+    if not step.is_stacked(0) or any(step.is_stacked(i) for i in range(1, len(step.node.inputs))):
+        return _one_by_one(step)
+    return step.again(
+        step.stacked[step.value(0)], starts, ends, step.ints(*_behind(axes)), *rest[1:]
+    )
+
+
+def _over_axis(step: _Step) -> Results:
+    """Softmax and TopK: an attribute names the axis."""
+    value, *rest = step.node.inputs
+    axis = step.axis("axis", -1, _rank(step.value(0)))
+    return step.again(step.stacked[step.value(0)], *rest, axis=axis + 1)
+
+
+def _alongside(step: _Step) -> Results:
+    """Concat, GatherElements, ScatterElements: all inputs are alike but along one axis."""
+    axis = step.axis("axis", 0, _rank(step.value(0)))
+    values = [step.value(i) for i in range(len(step.node.inputs))]
+    return step.again(*map(step.of_all, values), axis=axis + 1)
+
+
+def _gather(step: _Step) -> Results:
+    data, places = step.value(0), step.value(1)
+    axis = step.axis("axis", 0, _rank(data))
+    if not step.is_stacked(1):
+        return step.again(step.stacked[data], places, axis=axis + 1)
+    if not step.is_stacked(0) and axis == 0:
+        return step.again(data, step.stacked[places])
+    return _one_by_one(step)
+
+
+def _gather_nd(step: _Step) -> Results:
+    data, places = step.value(0), step.value(1)
+    batch = step.node.attributes.get("batch_dims")
+    n_batch = 0 if batch is None else batch.as_int()
+    if not step.is_stacked(0) and n_batch == 0:
+        return step.again(data, step.stacked[places])
+    return step.again(step.of_all(data), step.of_all(places), batch_dims=n_batch + 1)
+
+
+def _scatter_nd(step: _Step) -> Results:
+    """With members behind the axes that are indexed, what belongs together is copied together."""
+    data, places, updates = (step.value(i) for i in range(3))
+    if step.is_stacked(1) or places.shape is None or not isinstance(places.shape[-1], int):
+        return _one_by_one(step)
+    n_indexed = places.shape[-1]
+
+    def moved(value: ir.Value, n_before: int) -> ir.Value:
+        axes = [*range(1, n_before + 1), 0, *range(n_before + 1, _rank(value) + 1)]
+        return step.op("Transpose", step.of_all(value), perm=axes)
+
+    (result,) = step.again(moved(data, n_indexed), places, moved(updates, _rank(places) - 1))
+    back = [n_indexed, *range(n_indexed), *range(n_indexed + 1, _rank(data) + 1)]
+    return [step.op("Transpose", result, perm=back)]
+
+
+def _einsum(step: _Step) -> Results:
+    equation = step.node.attributes["equation"].as_string().replace(" ", "")
+    operands, result = equation.split("->")
+    of_members = next(letter for letter in ascii_letters if letter not in equation)
+    values = [step.value(i) for i in range(len(step.node.inputs))]
+    terms = [
+        of_members * (value in step.stacked) + term
+        for value, term in zip(values, operands.split(","), strict=True)
+    ]
+    return step.again(
+        *(step.stacked.get(value, value) for value in values),
+        equation=f"{','.join(terms)}->{of_members}{result}",
+    )
+
+
+def _matmul(step: _Step) -> Results:
+    left, right = step.value(0), step.value(1)
+    if min(_rank(left), _rank(right)) < 2:
+        return _one_by_one(step)
+    if _rank(right) > 2 or not step.is_stacked(1):
+        rank = max(_rank(left), _rank(right))
+        return step.again(step.aligned(left, rank), step.aligned(right, rank))
+    return [_times_matrix(step, step.stacked[right])]
+
+
+def _times_matrix(step: _Step, matrix: ir.Value) -> ir.Value:
+    """The first input, of any rank, times a matrix of each member ``(M, K, N)``."""
+    left, n_members = step.value(0), step.n_members
+    if step.is_stacked(0):  # few large products instead of many small ones
+        left = step.stacked[left]
+        flat = step.joined(step.ints(n_members, -1), step.shape(left, -1))
+        product = step.op("MatMul", step.op("Reshape", left, flat), matrix)
+        sizes = step.joined(step.shape(left, 0, -1), step.ints(-1))
+        return step.op("Reshape", product, sizes)
+    # What members share is read once: their columns stand side by side.
+    columns = step.op("Transpose", matrix, perm=[1, 0, 2])
+    columns = step.op("Reshape", columns, step.ints(0, -1))
+    product = step.op("MatMul", left, columns)
+    sizes = step.joined(step.shape(product, 0, -1), step.ints(n_members, -1))
+    product = step.op("Reshape", product, sizes)
+    last = _rank(left) - 1
+    return step.op("Transpose", product, perm=[last, *range(last), last + 1])
+
+
+#: Element by element, operands are broadcast.
+_OPERATIONS = (
+    "Abs", "Add", "Cast", "Clip", "Div", "Equal", "Erf", "Exp", "Gelu", "Greater", "Identity",
+    "LeakyRelu", "Less", "Log", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid",
+    "Softplus", "Sqrt", "Sub", "Tanh", "Where",
+)  # fmt: skip
+_SUMS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
+RULES: dict[str, Callable[[_Step], Results]] = {
+    **dict.fromkeys(_OPERATIONS, _by_element),
+    **dict.fromkeys((*_SUMS, "Squeeze", "Unsqueeze"), _with_axes),
+    **dict.fromkeys(("Softmax", "TopK"), _over_axis),
+    **dict.fromkeys(("Concat", "GatherElements", "ScatterElements"), _alongside),
+    "CastLike": _cast_like,
+    "Einsum": _einsum,
+    "Expand": _expand,
+    "Gather": _gather,
+    "GatherND": _gather_nd,
+    "MatMul": _matmul,
+    "Reshape": _reshape,
+    "ScatterND": _scatter_nd,
+    "Slice": _slice,
+    "Transpose": _transpose,
+}

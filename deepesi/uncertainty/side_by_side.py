@@ -1,0 +1,72 @@
+"""Traces one member of an ensemble for all of them, to be computed side by side in a graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from deepesi.contracts import Estimate, InverseModel
+
+#: Marks in a traced graph, of this ONNX domain: between them one member stands for all of them.
+#: `deepesi.export.members` replaces them.
+DOMAIN, ONE_OF, ALL_OF = "deepesi.members", "OneOf", "AllOf"
+
+
+def trace_side_by_side(
+    member: InverseModel,
+    tensors: Mapping[str, Tensor],
+    eeg: Float[Tensor, "B C T"],
+    inputs: dict[str, Tensor],
+) -> list[Estimate]:
+    """What the members say, while a graph is traced for ONNX; nothing is computed.
+
+    Args:
+        member: Any of them.
+        tensors: Parameters and buffers that tell them apart, by name, stacked along a first axis.
+        eeg: Recordings, V.
+        inputs: Head inputs.
+
+    """
+    n_members = len(next(iter(tensors.values())))
+    of_one = {name: _mark(ONE_OF, value, value.shape[1:]) for name, value in tensors.items()}
+    estimate = functional_call(member, of_one, (eeg, inputs))
+    outputs = [
+        _mark(ALL_OF, output, (n_members, *output.shape))
+        for output in estimate
+        if output is not None
+    ]
+    return [Estimate(*of_member) for of_member in zip(*outputs, strict=True)]
+
+
+def _mark(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", [value], dtype=value.dtype, shape=shape, version=1
+    )
+
+
+def alike(modules: Sequence[nn.Module]) -> bool:
+    """Whether modules differ by nothing but the values of their parameters and buffers.
+
+    Compared are their layers, sizes and settings; an object among these only by its type, so hold
+    what comes of it against the modules themselves (`deepesi.export.to_onnx.check_parity` does).
+    """
+    first, *others = [[_described(m) for m in module.modules()] for module in modules]
+    return all(other == first for other in others)
+
+
+def _described(module: nn.Module) -> tuple[object, ...]:
+    tensors = module._parameters | module._buffers
+    sizes = {name: None if tensor is None else tensor.shape for name, tensor in tensors.items()}
+    held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
+    settings = {k: v if _plain(v) else type(v) for k, v in vars(module).items() if k not in held}
+    return type(module), list(module._modules), sizes, settings
+
+
+def _plain(value: object) -> bool:
+    """Whether equal values are the same."""
+    if isinstance(value, tuple | list):
+        return all(map(_plain, value))
+    return isinstance(value, bool | int | float | str | type(None)) or is_dataclass(value)

@@ -1,0 +1,245 @@
+"""Members side by side in one graph say what each says alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from onnx_ir.passes import common
+
+from deepesi.export.members import RULES, stack_members
+from deepesi.export.to_onnx import OPSET, check_parity, export_onnx
+from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.piunet import PhysicsInformedUNet
+from deepesi.models.unrolled_ista import UnrolledISTA
+from deepesi.uncertainty.ensemble import DeepEnsemble
+from deepesi.uncertainty.side_by_side import ALL_OF, DOMAIN, ONE_OF, alike
+from tests.contract.test_contract import network
+
+RNG = np.random.default_rng(0)
+N_MEMBERS = 3
+
+
+@dataclass
+class Shared:
+    """An input of all members."""
+
+    values: np.ndarray
+
+
+@dataclass
+class Own:
+    """An input of which every member has its own."""
+
+    values: np.ndarray
+
+
+def shared(*shape):
+    return Shared(RNG.normal(size=shape).astype(np.float32))
+
+
+def own(*shape):
+    return Own(RNG.normal(size=(N_MEMBERS, *shape)).astype(np.float32))
+
+
+def choices(*shape, of, kind=Own):
+    return kind(RNG.integers(of, size=(N_MEMBERS, *shape) if kind is Own else shape))
+
+
+#: Operation, inputs (numbers are integers that are known), attributes.
+CASES = [
+    ("Add", [shared(5, 4, 3), own(3)], {}),
+    ("Sub", [own(4, 1), shared(5, 4, 3)], {}),
+    ("Mul", [own(5, 4, 3), own(3)], {}),
+    ("Max", [own(3), shared(4, 3), own(5, 1, 1)], {}),
+    ("Clip", [own(4, 3), Shared(np.array(-0.5, np.float32)), Shared(np.array(0.5, np.float32))], {}),
+    ("Where", [Shared(RNG.normal(size=(4, 3)) > 0), own(5, 4, 3), own(3)], {}),
+    ("Cast", [own(4, 3)], {"to": onnx.TensorProto.INT64}),
+    ("CastLike", [own(3), own(5, 4, 3)], {}),
+    ("CastLike", [shared(3), own(5, 4, 3)], {}),
+    ("Shape", [own(5, 4, 3)], {}),
+    ("Shape", [own(5, 4, 3)], {"start": 1}),
+    ("Shape", [own(5, 4, 3)], {"start": -3, "end": 2}),
+    ("Squeeze", [own(1, 4, 1), [0]], {}),
+    ("Squeeze", [own(1, 4, 1), [-1]], {}),
+    ("Squeeze", [own(1, 4, 1)], {}),
+    ("Unsqueeze", [own(4, 3), [0, 2]], {}),
+    ("Unsqueeze", [own(4, 3), [-1]], {}),
+    ("ReduceSum", [own(5, 4, 3), [1, 2]], {}),
+    ("ReduceSum", [own(5, 4, 3), [-1]], {"keepdims": 0}),
+    ("ReduceSum", [own(5, 4, 3)], {}),
+    ("ReduceMax", [own(5, 4, 3), [0]], {"keepdims": 0}),
+    ("Softmax", [own(5, 4, 3)], {}),
+    ("Softmax", [own(5, 4, 3)], {"axis": 0}),
+    ("TopK", [own(5, 4, 3), [2]], {"axis": 1}),
+    ("TopK", [own(5, 4, 3), [2]], {}),
+    ("Concat", [shared(5, 4, 3), own(5, 2, 3)], {"axis": 1}),
+    ("Concat", [own(5, 4, 3), own(5, 4, 1)], {"axis": -1}),
+    ("GatherElements", [shared(5, 4), choices(2, 4, of=5)], {"axis": 0}),
+    ("GatherElements", [own(5, 4), choices(5, 2, of=4, kind=Shared)], {"axis": -1}),
+    ("ScatterElements", [shared(5, 4), choices(5, 2, of=4), own(5, 2)],
+     {"axis": 1, "reduction": "add"}),
+    ("Einsum", [shared(5, 4, 3), own(3, 2)], {"equation": "abc,cd->abd"}),
+    ("Einsum", [own(4, 3), own(3, 2)], {"equation": "bc, cd -> db"}),
+    ("Einsum", [own(4, 3), shared(4, 2)], {"equation": "Ab,AB->bB"}),
+    ("Expand", [own(3), [5, 4, 3]], {}),
+    ("Expand", [own(4, 3), [2, 1, 1, 1]], {}),
+    ("Expand", [own(4, 1), [3]], {}),
+    ("Gather", [own(5, 4, 3), choices(2, of=4, kind=Shared)], {"axis": 1}),
+    ("Gather", [own(5, 4, 3), choices(2, 2, of=3, kind=Shared)], {"axis": -1}),
+    ("Gather", [shared(5, 4, 3), choices(2, 2, of=5)], {}),
+    ("Gather", [shared(5, 4, 3), choices(2, of=4)], {"axis": 1}),
+    ("Gather", [own(5, 4, 3), choices(2, of=5)], {}),
+    ("GatherND", [own(5, 4, 3), choices(6, 2, of=4, kind=Shared)], {}),
+    ("GatherND", [shared(5, 4, 3), choices(6, 2, of=4)], {}),
+    ("GatherND", [own(5, 4, 3), choices(5, 2, 1, of=4)], {"batch_dims": 1}),
+    ("GatherND", [shared(5, 4, 3), choices(5, 1, of=4)], {"batch_dims": 1}),
+    ("ScatterND", [own(5, 4, 3), choices(6, 1, of=5, kind=Shared), own(6, 4, 3)],
+     {"reduction": "add"}),
+    ("ScatterND", [shared(5, 4, 3), choices(6, 2, of=4, kind=Shared), own(6, 3)],
+     {"reduction": "add"}),
+    ("ScatterND", [own(5, 4, 3), choices(6, 1, of=5, kind=Shared), shared(6, 4, 3)],
+     {"reduction": "add"}),
+    ("ScatterND", [own(5, 4, 3), choices(6, 1, of=5), own(6, 4, 3)], {"reduction": "add"}),
+    ("MatMul", [shared(4, 3), own(3, 2)], {}),
+    ("MatMul", [shared(2, 5, 4, 3), own(3, 2)], {}),
+    ("MatMul", [own(4, 3), own(3, 2)], {}),
+    ("MatMul", [own(2, 5, 4, 3), own(3, 2)], {}),
+    ("MatMul", [own(5, 4, 3), shared(3, 2)], {}),
+    ("MatMul", [own(4, 3), own(5, 3, 2)], {}),
+    ("MatMul", [shared(4, 3), own(5, 3, 2)], {}),
+    ("MatMul", [own(4, 3), own(3)], {}),
+    ("Reshape", [own(5, 4, 3), [10, -1]], {}),
+    ("Reshape", [own(5, 4, 3), [0, 12]], {}),
+    ("Slice", [own(5, 4, 3), [1], [4], [0]], {}),
+    ("Slice", [own(5, 4, 3), [0, 1], [4, 3]], {}),
+    ("Slice", [own(5, 4, 3), [0], [3], [-1], [2]], {}),
+    ("Transpose", [own(5, 4, 3)], {"perm": [2, 0, 1]}),
+    ("Transpose", [own(5, 4, 3)], {}),
+    # Without rules.
+    ("LayerNormalization", [own(5, 3), own(3)], {}),
+    ("Gemm", [own(5, 3), own(2, 3), own(2)], {"transB": 1}),
+    ("Conv", [own(2, 3, 6), own(4, 3, 2), own(4)], {}),
+    ("Split", [own(4, 3)], {"num_outputs": 2, "axis": 0}),
+]  # fmt: skip
+
+
+def graph(kind, inputs, attributes, marked):
+    """The operation on what one member has, or marked as that of one of all members."""
+    outputs = ["y", "y2"] if kind in ("TopK", "Split") else ["y"]
+    nodes, constants, infos, known = [], [], [], []
+    for number, value in enumerate(inputs):
+        name = f"i{number}"
+        if isinstance(value, list):
+            constants.append(numpy_helper.from_array(np.array(value), name))
+            continue
+        shape = value.values.shape[isinstance(value, Own) :]
+        dtype = helper.np_dtype_to_tensor_dtype(value.values.dtype)
+        info = helper.make_tensor_value_info(name, dtype, shape)
+        if isinstance(value, Own) and marked:
+            constants.append(numpy_helper.from_array(value.values, f"{name}_all"))
+            nodes.append(helper.make_node(ONE_OF, [f"{name}_all"], [name], domain=DOMAIN))
+            known.append(info)
+        else:
+            infos.append(info)
+    names = [f"i{number}" for number in range(len(inputs))]
+    nodes.append(helper.make_node(kind, names, outputs, **attributes))
+    if marked:
+        for name in outputs:  # what goes on with all of them
+            nodes.append(helper.make_node(ALL_OF, [name], [f"{name}_all"], domain=DOMAIN))
+            nodes.append(helper.make_node("Identity", [f"{name}_all"], [f"{name}_out"]))
+        outputs = [f"{name}_out" for name in outputs]
+    results = [onnx.ValueInfoProto(name=name) for name in outputs]
+    proto = helper.make_graph(nodes, "g", infos, results, constants, value_info=known)
+    opset = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    return helper.make_model(proto, opset_imports=opset, ir_version=10)
+
+
+def run(model, inputs, member=None):
+    feeds = {}
+    for number, value in enumerate(inputs):
+        if isinstance(value, Shared):
+            feeds[f"i{number}"] = value.values
+        elif isinstance(value, Own) and member is not None:
+            feeds[f"i{number}"] = value.values[member]
+    return ort.InferenceSession(model.SerializeToString()).run(None, feeds)
+
+
+@pytest.mark.parametrize(("kind", "inputs", "attributes"), CASES)
+def test_operations_of_all_members_at_once(kind, inputs, attributes):
+    alone = graph(kind, inputs, attributes, marked=False)
+    expected = [run(alone, inputs, member) for member in range(N_MEMBERS)]
+    model = ir.from_proto(graph(kind, inputs, attributes, marked=True))
+    common.ShapeInferencePass()(model)
+    stack_members(model)
+    common.RemoveUnusedNodesPass()(model)
+    together = run(ir.to_proto(model), inputs)
+    for number, found in enumerate(together):
+        assert np.allclose(found, np.stack([e[number] for e in expected]), atol=1e-5)
+
+
+def test_every_rule_is_tested():
+    tested = {kind for kind, _, _ in CASES}
+    by_element = RULES["Add"]
+    assert {kind for kind, rule in RULES.items() if rule is not by_element} <= tested | {
+        "ReduceMean", "ReduceMin", "ReduceSumSquare",
+    }  # fmt: skip
+
+
+def matched_filter(n_conjugate=4):
+    return UnrolledMatchedFilter(
+        n_components=1, n_sweeps=1, hidden=8, n_radii=2, n_strongest=16, n_conjugate=n_conjugate,
+        smallest=0.03, largest=0.06, heteroscedastic=True,
+    )  # fmt: skip
+
+
+SMALL = {"smallest": 0.03, "largest": 0.06}
+NETWORKS = {
+    "ConvDip": lambda: network(heteroscedastic=True),
+    "UnrolledMatchedFilter": matched_filter,
+    "ElectrodeGNN": lambda: ElectrodeGNN(n_places=2, heteroscedastic=True, **SMALL),
+    "PhysicsInformedUNet": lambda: PhysicsInformedUNet(
+        base_channels=4, gathered=4, hidden=8, **SMALL
+    ),
+    "UnrolledISTA": lambda: UnrolledISTA(n_steps=2),
+}
+#: Exporting the others takes half a minute to two.
+QUICK = "ConvDip"
+
+
+@pytest.mark.parametrize(
+    "name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
+def test_ensembles_of_one_architecture(name, toy, simulate, tmp_path):
+    """Any montage, batch and duration; and most operations are done for all members at once."""
+    torch.manual_seed(0)
+    members = [NETWORKS[name]() for _ in range(N_MEMBERS)]
+    for parameter in (p for member in members for p in member.parameters()):
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    ensemble, path, one = DeepEnsemble(members), tmp_path / "e.onnx", tmp_path / "one.onnx"
+    export_onnx(ensemble, toy.montage_head("biosemi16"), path)
+    for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
+        batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
+        assert check_parity(ensemble, path, batch, n_timed=1).deviation <= 1e-5
+    export_onnx(members[0], toy.montage_head("biosemi16"), one)
+    exponential, once = (
+        sum(node.op_type in ("Log", "Exp", "Gelu", "Erf", "Softmax") for node in ir.load(p).graph)
+        for p in (path, one)
+    )
+    assert exponential == once
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_members_are_alike_but_for_their_weights(name):
+    assert alike([NETWORKS[name](), NETWORKS[name]()])
+
+
+def test_a_setting_that_is_no_weight_tells_members_apart():
+    assert not alike([matched_filter(4), matched_filter(5)])
+    assert not alike([network(), network(heteroscedastic=True)])
+    assert not alike([network(), matched_filter()])
