@@ -97,10 +97,13 @@ def load_teacher(path: str, head: Cohort | Template) -> InverseModel:
 def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
     """Fields of `deepesi.export.contract.TrainingRanges`, as plain lists and numbers."""
     lengths = [data.n_times] if isinstance(data.n_times, int) else list(data.n_times)
+    sources = hydra.utils.instantiate(data.sources, _convert_="all")
+    band_hz = sources.kind.band(max(lengths), data.sfreq)
     return {
         "n_channels": list(channel_range(template, hydra.utils.instantiate(data.setups))),
         "n_times": [min(lengths), max(lengths)],
         "sfreq": float(data.sfreq),
+        "band_hz": band_hz and list(band_hz),
         "snr_db": None if data.snr_db is None else [float(snr) for snr in data.snr_db],
     }
 

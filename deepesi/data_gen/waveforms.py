@@ -71,6 +71,21 @@ class TimeCourse(ABC):
         courses = self._courses((n_examples, n_sources), n_times, sfreq, rng)
         return courses / courses.abs().amax(-1, keepdim=True)
 
+    def band(self, n_times: int, sfreq: float) -> tuple[float, float] | None:
+        """Frequencies, Hz, between which 90 % of the power of windows of this length lies.
+
+        Multiples of ``sfreq / n_times``, as a window tells no others apart; of 1,000 courses. None
+        for snapshots, which have no time course.
+        """
+        if n_times == 1:
+            return None
+        courses = self.draw(1000, 1, n_times, sfreq, Generator().manual_seed(0))
+        power = torch.fft.rfft(courses).abs().square().sum((0, 1))
+        power[1:] *= 2  # negative frequencies
+        share = power.cumsum(0) / power.sum()
+        low, high = (float((share < limit).sum()) * sfreq / n_times for limit in (0.05, 0.95))
+        return low, high
+
 
 @dataclass(frozen=True)
 class Gabor(TimeCourse):

@@ -132,6 +132,8 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "channels", _range(trained["n_channels"])
         yield "samples of a window", _range(trained["n_times"])
         yield "sampling rate", f"{trained['sfreq']:g} Hz; recordings were not filtered"
+        if trained["band_hz"] is not None:
+            yield "90 % of the power of time courses", f"{_range(trained['band_hz'])} Hz"
         snr_db = trained["snr_db"]
         yield "SNR", "that of the sources drawn" if snr_db is None else f"{_range(snr_db)} dB"
     if contract["montages"]:
@@ -177,8 +179,8 @@ def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
     if contract["trained"] is not None:
         yield "Trained and tested on simulations. No claim about patients; not a medical device."
         yield (
-            "Recordings beyond the channels, the sampling rate and the SNR above are estimated all "
-            "the same; a line says so."
+            "Recordings beyond the channels, the sampling rate, the band and the SNR above are "
+            "estimated all the same; a line says so."
         )
     else:
         yield "No claim about patients; not a medical device."

@@ -12,7 +12,7 @@ from deepesi.physics.head_inputs import HeadInput
 #: Entries of the ONNX metadata that hold the contract and the digest of the file.
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
 #: Version of the contract's form.
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 #: What ``deepesi calibrate`` writes of a `Calibration`.
 CALIBRATION_FILE = "calibration.json"
 #: Of the files that deepesi writes.
@@ -28,6 +28,8 @@ class TrainingRanges:
         n_times: Shortest and longest window, samples.
         sfreq: Sampling rate, Hz. Recordings were not filtered: their band ends at half of it.
         snr_db: Lowest and highest SNR, dB; None: whatever the strengths of the sources came to.
+        band_hz: Where 90 % of the power of the sources' time courses was, see
+            `deepesi.data_gen.waveforms.TimeCourse.band`; None for single samples, or not known.
 
     """
 
@@ -35,11 +37,22 @@ class TrainingRanges:
     n_times: tuple[int, int]
     sfreq: float
     snr_db: tuple[float, float] | None
+    band_hz: tuple[float, float] | None = None
 
-    def beyond(self, n_channels: int, sfreq: float, snr_db: float | None) -> list[str]:
+    def beyond(
+        self, n_channels: int, sfreq: float, passband_hz: tuple[float, float], snr_db: float | None
+    ) -> list[str]:
         """What of a recording lies outside, in words.
 
-        Windows of several samples are those of a rate; twice or half of it is another world.
+        Windows of several samples are those of a rate; twice or half of it is another world. So is
+        a recording whose filters took what the time courses were made of.
+
+        Args:
+            n_channels: Of the recording.
+            sfreq: Its sampling rate, Hz.
+            passband_hz: Its high-pass and its low-pass.
+            snr_db: Its SNR; None: not known.
+
         """
         found = []
         for what, value, known in (
@@ -50,6 +63,13 @@ class TrainingRanges:
                 found.append(f"{value:.4g} {what}; trained on {known[0]:g} to {known[1]:g}")
         if self.n_times[1] > 1 and not 0.5 <= sfreq / self.sfreq <= 2:
             found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
+        if self.band_hz is not None:
+            (low, high), told_apart = self.band_hz, self.sfreq / self.n_times[1]
+            if passband_hz[0] > low + told_apart or passband_hz[1] < high:
+                found.append(
+                    f"a passband of {passband_hz[0]:g} to {passband_hz[1]:g} Hz; 90 % of the power "
+                    f"of what it was trained on lies between {low:g} and {high:g} Hz"
+                )
         return found
 
 

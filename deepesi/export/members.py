@@ -210,24 +210,21 @@ def _with_axes(step: _Step) -> Results:
 
 
 def _slice(step: _Step) -> Results:
-    value, starts, ends, *rest = step.node.inputs
+    starts, ends, *rest = step.node.inputs[1:]
     axes = step.constant(3)
     if axes is None:
-        if len(rest) > 0 or starts is None or starts.shape is None:
+        if rest or starts is None or starts.shape is None:
             return _one_by_one(step)
         axes = list(range(int(starts.shape[0])))
-    if not step.is_stacked(0) or any(step.is_stacked(i) for i in range(1, len(step.node.inputs))):
-        return _one_by_one(step)
-    return step.again(
-        step.stacked[step.value(0)], starts, ends, step.ints(*_behind(axes)), *rest[1:]
-    )
+    behind = step.ints(*_behind(axes))
+    return step.again(step.stacked[step.value(0)], starts, ends, behind, *rest[1:])
 
 
 def _over_axis(step: _Step) -> Results:
     """Softmax and TopK: an attribute names the axis."""
-    value, *rest = step.node.inputs
-    axis = step.axis("axis", -1, _rank(step.value(0)))
-    return step.again(step.stacked[step.value(0)], *rest, axis=axis + 1)
+    value = step.value(0)
+    axis = step.axis("axis", -1, _rank(value))
+    return step.again(step.stacked[value], *step.node.inputs[1:], axis=axis + 1)
 
 
 def _alongside(step: _Step) -> Results:

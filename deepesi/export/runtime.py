@@ -165,8 +165,8 @@ class PreparedInverse:
     def beyond(self, recording: "Recording") -> list[str]:
         """What of a recording lies outside the training of the network, in words.
 
-        Channels, sampling rate, and the SNR of an evoked response at its strongest sample (power
-        over that of the noise), where the file says what it was trained on.
+        Channels, sampling rate, what filters left, and the SNR of an evoked response at its
+        strongest sample (power over that of the noise), where the file says what it was trained on.
         """
         import mne
 
@@ -178,7 +178,9 @@ class PreparedInverse:
             rows = [recording.ch_names.index(name) for name in self.ch_names]
             samples = self._whitened(recording.data[rows]).T[:, :, None]
             snr_db = float(estimated_snr_db(samples).max())
-        return trained.beyond(len(self.ch_names), recording.info["sfreq"], snr_db)
+        info = recording.info
+        passband_hz = (info["highpass"], info["lowpass"])
+        return trained.beyond(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
 
     def _whitened(self, eeg: Array) -> Array:
         return np.asarray(self.whitener @ average_reference(eeg))

@@ -295,3 +295,23 @@ def test_what_cannot_be_drawn_is_refused(make, message):
 def test_courses_lie_on_the_device_of_the_generator(kind):
     rng = torch.Generator(device="cuda").manual_seed(0)
     assert kind.draw(4, 2, 50, SFREQ, rng).device.type == "cuda"
+
+
+def test_the_band_holds_nine_tenths_of_the_power():
+    """Bursts of 10 to 12 Hz that last most of a second; of windows of a second, every hertz."""
+    kind = Burst(frequency=(10, 12), cycles=(8, 8), centre=(0.5, 0.5), drift=(0, 0))
+    assert kind.band(250, SFREQ) == (9, 13)
+    low, high = kind.band(2500, SFREQ)
+    assert 9 < low < 10
+    assert 12 < high < 13
+
+
+def test_a_wide_band_is_that_of_the_course():
+    """Of ``1/f²`` from 1 Hz on, cut into windows of four seconds, most is slow."""
+    low, high = PowerLaw().band(1000, SFREQ)
+    assert low < 1
+    assert high > 5
+
+
+def test_snapshots_have_no_band():
+    assert Gabor().band(1, SFREQ) is None

@@ -42,7 +42,8 @@ def test_calibrated_network(toy, toy_path, tmp_path):
     identity = {
         "model": {"_target_": kind, **sizes}, "space": toy.space.name,
         "space_fingerprint": toy.space.fingerprint, "command": "python train.py seed=3",
-        "trained": {"n_channels": [8, 64], "n_times": [1, 1], "sfreq": 250.0, "snr_db": None},
+        "trained": {"n_channels": [8, 64], "n_times": [1, 1], "sfreq": 250.0, "snr_db": None,
+                    "band_hz": None},
     }  # fmt: skip
     save_network(model, identity, tmp_path / "model")
     (tmp_path / CALIBRATION_FILE).write_text(json.dumps(asdict(FITTED)))

@@ -44,7 +44,8 @@ def test_contract_round_trip(toy, tmp_path):
     identity = {
         "model": {"_target_": "MinimumNorm", "method": "MNE"}, "config_sha256": "ab" * 32,
         "montages": ["biosemi16"],
-        "trained": {"n_channels": [8, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": None},
+        "trained": {"n_channels": [8, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": None,
+                    "band_hz": None},
     }  # fmt: skip
     path = tmp_path / "m.onnx"
     written = export_onnx(

@@ -39,7 +39,7 @@ def small(toy, tmp_path_factory):
     export_onnx(
         ConvDip(84, height=6, width=6, hidden=8), toy.montage_head("biosemi16"), path,
         {"trained": {"n_channels": [8, 64], "n_times": [1, 1], "sfreq": 250.0,
-                     "snr_db": [-5.0, 30.0]}},
+                     "snr_db": [-5.0, 30.0], "band_hz": None}},
         anatomy=toy.fingerprint,
     )  # fmt: skip
     return path

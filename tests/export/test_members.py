@@ -40,7 +40,7 @@ class Own:
 
 
 def shared(*shape):
-    return Shared(RNG.normal(size=shape).astype(np.float32))
+    return Shared(np.asarray(RNG.normal(size=shape), np.float32))
 
 
 def own(*shape):
@@ -57,7 +57,7 @@ CASES = [
     ("Sub", [own(4, 1), shared(5, 4, 3)], {}),
     ("Mul", [own(5, 4, 3), own(3)], {}),
     ("Max", [own(3), shared(4, 3), own(5, 1, 1)], {}),
-    ("Clip", [own(4, 3), Shared(np.array(-0.5, np.float32)), Shared(np.array(0.5, np.float32))], {}),
+    ("Clip", [own(4, 3), shared(), Shared(np.array(3, np.float32))], {}),
     ("Where", [Shared(RNG.normal(size=(4, 3)) > 0), own(5, 4, 3), own(3)], {}),
     ("Cast", [own(4, 3)], {"to": onnx.TensorProto.INT64}),
     ("CastLike", [own(3), own(5, 4, 3)], {}),

@@ -378,18 +378,30 @@ def test_live_frames_of_another_shape(convdip, evoked):
         prepared.estimate(evoked.data[:31, :1])
 
 
-TRAINED = {"n_channels": [12, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": [-5.0, 20.0]}
+TRAINED = {
+    "n_channels": [12, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": [-5.0, 20.0],
+    "band_hz": [0.0, 25.0],
+}  # fmt: skip
+WIDE = (0.1, 125.0)
 
 
 @pytest.mark.parametrize(
     ("recording", "expected"),
     [
-        ((32, 250.0, 3.0), []),
-        ((12, 250.0, None), []),
-        ((128, 250.0, 3.0), ["128 channels; trained on 12 to 64"]),
-        ((32, 1000.0, 3.0), ["1000 Hz; trained on 250 Hz"]),
-        ((32, 250.0, 31.2), ["31.2 dB, its SNR where it is strongest; trained on -5 to 20"]),
-        ((8, 2000.0, 40.0), 3),
+        ((32, 250.0, WIDE, 3.0), []),
+        ((12, 250.0, WIDE, None), []),
+        ((32, 250.0, (12.0, 25.0), 3.0), []),
+        ((128, 250.0, WIDE, 3.0), ["128 channels; trained on 12 to 64"]),
+        ((32, 1000.0, WIDE, 3.0), ["1000 Hz; trained on 250 Hz"]),
+        (
+            (32, 250.0, (0.1, 20.0), 3.0),
+            [
+                "a passband of 0.1 to 20 Hz; 90 % of the power of what it was trained on lies "
+                "between 0 and 25 Hz"
+            ],
+        ),
+        ((32, 250.0, WIDE, 31.2), ["31.2 dB, its SNR where it is strongest; trained on -5 to 20"]),
+        ((8, 2000.0, (13.0, 125.0), 40.0), 4),
     ],
 )
 def test_what_lies_beyond_training(recording, expected):
@@ -398,8 +410,8 @@ def test_what_lies_beyond_training(recording, expected):
 
 
 def test_the_rate_of_single_samples_does_not_matter():
-    frames = TrainingRanges(**as_tuples(TRAINED | {"n_times": [1, 1]}))
-    assert frames.beyond(32, 2000.0, 3.0) == []
+    frames = TrainingRanges(**as_tuples(TRAINED | {"n_times": [1, 1], "band_hz": None}))
+    assert frames.beyond(32, 2000.0, (1.0, 10.0), 3.0) == []
 
 
 def test_it_warns_of_what_lies_beyond_training(toy, tmp_path):
@@ -410,13 +422,16 @@ def test_it_warns_of_what_lies_beyond_training(toy, tmp_path):
         {"trained": TRAINED | {"snr_db": [-5.0, 15.0], "n_channels": [8, 30]}},
     )  # fmt: skip
     evoked = make_evoked()
+    with evoked.info._unlock():
+        evoked.info["lowpass"] = 15.0
     evoked.data[:] = np.random.default_rng(0).normal(scale=10e-6, size=evoked.data.shape)
     inverse = Inverse.load(path, head=toy_file(toy, tmp_path)).for_recording(
         evoked.info, make_covariance(evoked.info), nave=4
     )
     with pytest.warns(ExtrapolationWarning) as caught:
         inverse.apply(evoked)
-    snr, channels = sorted(str(w.message) for w in caught)
+    snr, channels, band = sorted(str(w.message) for w in caught)
+    assert "a passband of 0 to 15 Hz" in band
     assert "32 channels; trained on 8 to 30" in channels
     assert 20 < float(snr.split(" dB")[0].split()[-1]) < 23
 
