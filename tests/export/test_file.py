@@ -101,7 +101,7 @@ def test_file_that_was_altered(convdip, tmp_path):
         ("{", "metadata is not JSON"),
         ("[" * 100_000, "metadata is not JSON"),
         ("{}", "contract has version None"),
-        (text.replace('"contract_version": 2', '"contract_version": 9'), "version 9"),
+        (text.replace('"contract_version": 3', '"contract_version": 9'), "version 9"),
         (text.replace('"montages"', '"mountains"'), "not of the promised form.*'montages' is a"),
         (json.dumps(content | {"trained": {"sfreq": "fast"}}), "promised form.*trained"),
         (json.dumps(content | {"eeg": content["eeg"] | {"unit": "uV"}}), r"promised form \(eeg"),
