@@ -202,3 +202,34 @@ def test_card_says_what_the_data_were(data):
     assert "```\ndeepesi train\n```" in text
     assert "| ConvDip | 9.0 [8.0, 10.0] |" in text
     assert all(montage in text for montage in config.data.setups.montages)
+
+
+HUNGRY = """
+import os, sys
+from deepesi.app import cli
+
+class Parser:
+    command = "apply"
+    def parse_known_args(self, argv):
+        return self, []
+    def run(self, arguments):
+        import numpy as np
+        np.empty(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), np.uint8)
+        print("got it")
+
+cli.build_parser = Parser
+cli.main([])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such bound")
+def test_what_asks_for_all_the_memory_there_is_gets_an_error():
+    """A damaged header may; the system would grant it, and end a process once it is used."""
+    done = subprocess.run(
+        [sys.executable, "-c", HUNGRY], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert (
+        "deepesi apply: more memory is asked for than there is (Unable to allocate" in done.stderr
+    )
+    assert "got it" not in done.stdout
