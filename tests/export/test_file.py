@@ -108,6 +108,7 @@ def test_file_that_was_altered(convdip, tmp_path):
         (text.replace('"height": 12', '"height": 11'), "its inputs .* are not those its contract"),
         (json.dumps(content | {"has_std": True}), "its outputs .* are not those its contract"),
         (json.dumps(content | {"vertices": [[1, 2], [3]]}), "source space .* are not those"),
+        (json.dumps(content | {"vertices": [[9.2e18]]}), "promised form.*vertices"),
         (json.dumps(content | {"space_fingerprint": "0" * 16}), "source space .* are not those"),
     ):
         signed(proto, value, tmp_path / "a.onnx")

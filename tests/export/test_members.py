@@ -1,6 +1,6 @@
 """Members side by side in one graph say what each says alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -232,6 +232,23 @@ def test_ensembles_of_one_architecture(name, toy, simulate, tmp_path):
         for p in (path, one)
     )
     assert exponential == once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_free_orientation(n_members, toy, simulate, tmp_path):
+    """Three components per source, with lead fields of their own."""
+    modes = np.repeat(toy.family.source_modes, 3, axis=0)
+    modes = modes + modes.std() * np.random.default_rng(0).normal(size=modes.shape)
+    free = replace(
+        toy, family=replace(toy.family, source_modes=modes), space=replace(toy.space, n_orient=3)
+    )
+    torch.manual_seed(0)
+    members = [UnrolledMatchedFilter(1, 1, n_radii=2, **SMALL) for _ in range(n_members)]
+    model = DeepEnsemble(members) if n_members > 1 else members[0]
+    export_onnx(model, free.montage_head("biosemi16"), tmp_path / "m.onnx")
+    batch = simulate([], heads=free, montage="biosemi32", batch_size=3, n_times=5).batch(0)
+    assert check_parity(model, tmp_path / "m.onnx", batch, n_timed=1).deviation <= 1e-5
 
 
 @pytest.mark.parametrize("name", NETWORKS)
