@@ -11,6 +11,10 @@ from deepesi.uncertainty.side_by_side import DOMAIN
 
 #: Element by element, with broadcasting.
 BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min")
+#: What only moves numbers.
+MOVING = ("Concat", "Gather", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze")
+#: Numbers in a tensor.
+LARGEST_WEIGHTS = 2**28
 
 
 #: What is left to do once constants are folded.
@@ -44,7 +48,12 @@ def make_faster(model: ir.Model) -> None:
         common.ShapeInferencePass()(model)
         stack_members(model)
         common.RemoveUnusedNodesPass()(model)
-        optimizer.fold_constants(model)
+        # Weights of any size: what quantizes them looks for constants.
+        optimizer.fold_constants(
+            model,
+            output_size_limit=LARGEST_WEIGHTS,
+            should_fold=_of_moving,
+        )
     TIDY(model)
     common.ShapeInferencePass()(model)
     # Single values before sums, sums before squares: a later rule would take what one before it
@@ -57,6 +66,10 @@ def make_faster(model: ir.Model) -> None:
     ):
         pattern.RewriteRuleSet([rule]).apply_to_model(model)
     _broadcast_at_equal_rank(model.graph)
+
+
+def _of_moving(node: ir.Node) -> bool | None:
+    return True if node.op_type in MOVING else None  # else by its size
 
 
 def _sum(op, x, axes):

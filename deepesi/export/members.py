@@ -181,8 +181,9 @@ def _reshape(step: _Step) -> Results:
 
 def _expand(step: _Step) -> Results:
     value, sizes = step.value(0), step.value(1)
-    assert sizes.shape is not None
-    n_sizes = int(sizes.shape[0])
+    n_sizes = None if sizes.shape is None else sizes.shape[0]
+    if not isinstance(n_sizes, int):
+        return _one_by_one(step)
     rank = max(n_sizes, _rank(value))
     ones = step.ints(*[1] * (1 + rank - n_sizes))
     return step.again(step.aligned(value, rank), step.joined(ones, sizes))
@@ -213,9 +214,9 @@ def _slice(step: _Step) -> Results:
     starts, ends, *rest = step.node.inputs[1:]
     axes = step.constant(3)
     if axes is None:
-        if rest or starts is None or starts.shape is None:
+        if rest or starts is None or starts.shape is None or not isinstance(starts.shape[0], int):
             return _one_by_one(step)
-        axes = list(range(int(starts.shape[0])))
+        axes = list(range(starts.shape[0]))
     behind = step.ints(*_behind(axes))
     return step.again(step.stacked[step.value(0)], starts, ends, behind, *rest[1:])
 

@@ -69,4 +69,6 @@ def _plain(value: object) -> bool:
     """Whether equal values are the same."""
     if isinstance(value, tuple | list):
         return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(map(_plain, value.values()))
     return isinstance(value, bool | int | float | str | type(None)) or is_dataclass(value)

@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 
 from deepesi.export.members import RULES, stack_members
 from deepesi.export.to_onnx import OPSET, check_parity, export_onnx
+from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import ElectrodeGNN
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
@@ -232,6 +233,17 @@ def test_ensembles_of_one_architecture(name, toy, simulate, tmp_path):
         for p in (path, one)
     )
     assert exponential == once
+
+
+def test_weights_of_all_members_are_brought_to_8_bits(toy, tmp_path):
+    """They must be constants for that, however large."""
+    members = DeepEnsemble([ConvDip(84, hidden=256) for _ in range(2)])
+    sizes = []
+    for precision in ("float32", "int8"):
+        path = tmp_path / f"{precision}.onnx"
+        export_onnx(members, toy.montage_head("biosemi16"), path, precision=precision)
+        sizes.append(path.stat().st_size)
+    assert sizes[1] < 0.3 * sizes[0]
 
 
 @pytest.mark.slow
