@@ -57,8 +57,9 @@ def spread_patches(
     radii_last = moments.movedim(0, -1)
     told = radii_last.index_select(0, pairs[:, 1])
     share = shares.reshape(-1, *[1] * (told.ndim - 2), told.shape[-1])
+    parts = told * share
     # ONNX Runtime is slow at sums over inner axes, but not at products.
-    spread = ((told * share) @ shares.new_ones(told.shape[-1], 1)).squeeze(-1)
+    spread = (parts @ parts.new_ones(parts.shape[-1], 1)).squeeze(-1)
     return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], spread)
 
 

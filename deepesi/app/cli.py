@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepesi import __version__
-from deepesi.app.memory import bound_memory
+from deepesi.app.memory import bounded_memory
 from deepesi.physics.optional import require
 
 
@@ -270,15 +270,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if rest:
         build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    bound_memory()
     try:
-        arguments.run(arguments)
+        with bounded_memory():
+            arguments.run(arguments)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"deepesi {arguments.command}: {error}")
     except MemoryError as error:
         sys.exit(
             f"deepesi {arguments.command}: more memory is asked for than there is ({error}). A "
-            "file is damaged, or too much is read at once: crop the recording, or give --window."
+            "file is damaged, or too much is read at once; split the recording."
         )
 
 

@@ -1,23 +1,39 @@
 """Bounds the memory of a command: damaged files ask for any amount of it."""
 
-import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Of the machine's memory.
+SHARE = 0.75
+#: What the system says of it, and of what a container may have.
+MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
-def bound_memory(share: float = 0.75) -> None:
-    """Let this process have a share of the machine's memory, no more.
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Let this process have a share of the memory, no more; on Linux only.
 
     What asks for more gets a `MemoryError`, or an error of ONNX Runtime, where the system would
-    otherwise end this or another process. Windows knows no such bound; there nothing is done.
-
-    Args:
-        share: Of the physical memory.
-
+    otherwise end this or another process.
     """
-    try:
-        import resource
-    except ModuleNotFoundError:
+    if sys.platform != "linux":
+        yield
         return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    bounds = [int(share * physical), *(b for b in (soft, hard) if b != resource.RLIM_INFINITY)]
+    bounds = [int(SHARE * _memory()), *(b for b in (soft, hard) if b != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _memory() -> int:
+    """Bytes of the machine, or of the container if that has fewer."""
+    total = 1024 * int(MEMINFO.read_text().split()[1])
+    granted = CONTAINER.read_text().strip() if CONTAINER.is_file() else "max"
+    return min(total, int(granted)) if granted.isdigit() else total

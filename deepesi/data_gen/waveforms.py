@@ -81,7 +81,7 @@ class TimeCourse(ABC):
             return None
         courses = self.draw(1000, 1, n_times, sfreq, Generator().manual_seed(0))
         power = torch.fft.rfft(courses).abs().square().sum((0, 1))
-        power[1:] *= 2  # negative frequencies
+        power[1 : (n_times + 1) // 2] *= 2  # negative frequencies
         share = power.cumsum(0) / power.sum()
         low, high = (float((share < limit).sum()) * sfreq / n_times for limit in (0.05, 0.95))
         return low, high

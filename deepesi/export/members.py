@@ -160,6 +160,12 @@ def _one_by_one(step: _Step) -> Results:
     ]
 
 
+def _clip(step: _Step) -> Results:
+    """Bounds must be single numbers."""
+    stacked_bounds = any(step.is_stacked(i) for i in range(1, len(step.node.inputs)))
+    return _one_by_one(step) if stacked_bounds else _by_element(step)
+
+
 def _by_element(step: _Step) -> Results:
     rank = max(_rank(value) for value in step.node.inputs if value is not None)
     return step.again(
@@ -169,9 +175,10 @@ def _by_element(step: _Step) -> Results:
 
 def _shape(step: _Step) -> Results:
     """The shape of one member, which all of them share."""
+    value = step.value(0)
     ends = {"start": 0} | {name: a.as_int() for name, a in step.node.attributes.items()}
-    sizes = step.stacked[step.value(0)]
-    return step.again(sizes, **{name: _behind([end])[0] for name, end in ends.items()})
+    ends = {k: max(0, end + _rank(value) if end < 0 else end) + 1 for k, end in ends.items()}
+    return step.again(step.stacked[value], **ends)
 
 
 def _reshape(step: _Step) -> Results:
@@ -201,13 +208,11 @@ def _transpose(step: _Step) -> Results:
 
 
 def _with_axes(step: _Step) -> Results:
-    """Unsqueeze, Squeeze and sums: the second input names axes."""
-    axes, value = step.constant(1), step.value(0)
-    if axes is None:
-        if len(step.node.inputs) > 1 or step.node.op_type == "Squeeze":
-            return _one_by_one(step)
-        axes = list(range(_rank(value)))  # a sum of all
-    return step.again(step.stacked[value], step.ints(*_behind(axes)))
+    """Unsqueeze, Squeeze and sums: the second input names axes; where none are, one by one."""
+    axes = step.constant(1)
+    if not axes:
+        return _one_by_one(step)
+    return step.again(step.stacked[step.value(0)], step.ints(*_behind(axes)))
 
 
 def _slice(step: _Step) -> Results:
@@ -272,6 +277,8 @@ def _scatter_nd(step: _Step) -> Results:
 
 def _einsum(step: _Step) -> Results:
     equation = step.node.attributes["equation"].as_string().replace(" ", "")
+    if "->" not in equation:
+        return _one_by_one(step)
     operands, result = equation.split("->")
     of_members = next(letter for letter in ascii_letters if letter not in equation)
     values = [step.value(i) for i in range(len(step.node.inputs))]
@@ -316,7 +323,7 @@ def _times_matrix(step: _Step, matrix: ir.Value) -> ir.Value:
 
 #: Element by element, operands are broadcast.
 _OPERATIONS = (
-    "Abs", "Add", "Cast", "Clip", "Div", "Equal", "Erf", "Exp", "Gelu", "Greater", "Identity",
+    "Abs", "Add", "Cast", "Div", "Equal", "Erf", "Exp", "Gelu", "Greater", "Identity",
     "LeakyRelu", "Less", "Log", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid",
     "Softplus", "Sqrt", "Sub", "Tanh", "Where",
 )  # fmt: skip
@@ -327,6 +334,7 @@ RULES: dict[str, Callable[[_Step], Results]] = {
     **dict.fromkeys(("Softmax", "TopK"), _over_axis),
     **dict.fromkeys(("Concat", "GatherElements", "ScatterElements"), _alongside),
     "CastLike": _cast_like,
+    "Clip": _clip,
     "Einsum": _einsum,
     "Expand": _expand,
     "Gather": _gather,

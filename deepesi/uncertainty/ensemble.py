@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state
 from torch.nn.utils import clip_grad_norm_
 
 from deepesi.contracts import Estimate, InverseModel
-from deepesi.uncertainty.side_by_side import alike, trace_side_by_side
+from deepesi.uncertainty.side_by_side import alike, is_tracing_members, trace_side_by_side
 
 
 def mixture(estimates: Sequence[Estimate]) -> Estimate:
@@ -71,8 +71,8 @@ class DeepEnsemble(InverseModel):
         self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
         """What each member says."""
-        if torch.compiler.is_exporting() and alike(list(self.members)):
-            states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
+        states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
+        if is_tracing_members() and states[0] and alike(list(self.members)):
             tensors = {name: torch.stack([state[name] for state in states]) for name in states[0]}
             return trace_side_by_side(cast("InverseModel", self.members[0]), tensors, eeg, inputs)
         return [member(eeg, inputs) for member in self.members]
@@ -134,7 +134,7 @@ class StackedEnsemble(InverseModel):
         self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
         """What each member says."""
-        if torch.compiler.is_exporting():
+        if is_tracing_members():
             return trace_side_by_side(self.stack.member, self.stack.tensors(), eeg, inputs)
         return [Estimate(*outputs) for outputs in zip(*self.stack(eeg, inputs), strict=True)]
 
@@ -188,7 +188,14 @@ class _Stack(nn.Module):
             estimate = functional_call(self.member, tensors, (eeg, inputs))
             return tuple(output for output in estimate if output is not None)
 
-        stacked: tuple[Tensor, ...] = torch.vmap(outputs, randomness="different")(self.tensors())
+        tensors = self.tensors()
+        if torch.compiler.is_exporting():  # as a member itself; free sizes do not pass vmap
+            one_by_one = [
+                outputs({name: value[m] for name, value in tensors.items()})
+                for m in range(self.n_members)
+            ]
+            return tuple(torch.stack(values) for values in zip(*one_by_one, strict=True))
+        stacked: tuple[Tensor, ...] = torch.vmap(outputs, randomness="different")(tensors)
         return stacked
 
 

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from deepesi.contracts import Estimate, InverseModel
 from deepesi.dropout import FeatureDropout
 from deepesi.uncertainty.ensemble import mixture
-from deepesi.uncertainty.side_by_side import trace_side_by_side
+from deepesi.uncertainty.side_by_side import is_tracing_members, trace_side_by_side
 
 
 class MCDropout(InverseModel):
@@ -49,7 +49,7 @@ class MCDropout(InverseModel):
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the thinned networks say."""
         masks = {n: self.get_buffer(f"masks_{number}") for number, n in enumerate(self.names)}
-        if torch.compiler.is_exporting():
+        if is_tracing_members():
             return mixture(trace_side_by_side(self.model, masks, eeg, inputs))
         return mixture(
             [

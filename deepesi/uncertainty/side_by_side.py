@@ -1,6 +1,7 @@
 """Traces one member of an ensemble for all of them, to be computed side by side in a graph."""
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import is_dataclass
 
 import torch
@@ -13,6 +14,13 @@ from deepesi.contracts import Estimate, InverseModel
 #: Marks in a traced graph, of this ONNX domain: between them one member stands for all of them.
 #: `deepesi.export.members` replaces them.
 DOMAIN, ONE_OF, ALL_OF = "deepesi.members", "OneOf", "AllOf"
+#: Whether a member is being traced: an ensemble in it is computed member by member.
+_inside = ContextVar("_inside", default=False)
+
+
+def is_tracing_members() -> bool:
+    """Whether an ensemble should trace one of its members for all."""
+    return torch.compiler.is_exporting() and not _inside.get()
 
 
 def trace_side_by_side(
@@ -32,7 +40,11 @@ def trace_side_by_side(
     """
     n_members = len(next(iter(tensors.values())))
     of_one = {name: _mark(ONE_OF, value, value.shape[1:]) for name, value in tensors.items()}
-    estimate = functional_call(member, of_one, (eeg, inputs))
+    token = _inside.set(True)
+    try:
+        estimate = functional_call(member, of_one, (eeg, inputs))
+    finally:
+        _inside.reset(token)
     outputs = [
         _mark(ALL_OF, output, (n_members, *output.shape))
         for output in estimate
@@ -50,8 +62,8 @@ def _mark(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
 def alike(modules: Sequence[nn.Module]) -> bool:
     """Whether modules differ by nothing but the values of their parameters and buffers.
 
-    Compared are their layers, sizes and settings; an object among these only by its type, so hold
-    what comes of it against the modules themselves (`deepesi.export.to_onnx.check_parity` does).
+    Compared are their layers, sizes and settings; of what is no plain value only an object that
+    they share is the same.
     """
     first, *others = [[_described(m) for m in module.modules()] for module in modules]
     return all(other == first for other in others)
@@ -59,15 +71,24 @@ def alike(modules: Sequence[nn.Module]) -> bool:
 
 def _described(module: nn.Module) -> tuple[object, ...]:
     tensors = module._parameters | module._buffers
-    sizes = {name: None if tensor is None else tensor.shape for name, tensor in tensors.items()}
+    sizes = {name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()}
     held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
-    settings = {k: v if _plain(v) else type(v) for k, v in vars(module).items() if k not in held}
+    settings = {k: _comparable(v) for k, v in vars(module).items() if k not in held}
     return type(module), list(module._modules), sizes, settings
+
+
+def _comparable(value: object) -> object:
+    """What equals that of another module only where the setting is the same."""
+    if _plain(value):
+        return value
+    # What it notes of a class, in an object per instance.
+    noted = type(value).__module__.startswith("torch_geometric.inspector")
+    return type(value) if noted else id(value)
 
 
 def _plain(value: object) -> bool:
     """Whether equal values are the same."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | set):
         return all(map(_plain, value))
     if isinstance(value, dict):
         return all(map(_plain, value.values()))

@@ -14,8 +14,9 @@ from deepesi.export.contract import DIGEST_KEY, METADATA_KEY, Calibration, Contr
 from deepesi.export.protobuf import digest, metadata
 from deepesi.export.runtime import Inverse
 from deepesi.export.session import open_model
-from deepesi.export.to_onnx import export_onnx
+from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
+from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import make_covariance
 
 CALIBRATION = Calibration(0.9, "all", (3.0, 8.5), (0.99, 0.8, 0.5), None, "a few recordings")
@@ -174,3 +175,12 @@ def test_many_threads_share_a_session(convdip, evoked):
         for number, found in enumerate(pool.map(work, range(16))):
             for i, estimate in enumerate(found):
                 assert np.array_equal(estimate, alone[(number + i) % 16])
+
+
+def test_deviations_that_are_not_finite_are_refused(toy, simulate, tmp_path):
+    """However good the means are."""
+    model = Tempered(ConvDip(84, height=6, width=6, hidden=8, heteroscedastic=True))
+    model.temperature.fill_(np.nan)
+    export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match="deviates from Tempered in torch by nan"):
+        check_parity(model, tmp_path / "m.onnx", simulate([]).batch(0), n_timed=1)
