@@ -295,7 +295,7 @@ def dropped():
     return MCDropout(network(dropout=0.2), n_samples=2)
 
 
-@pytest.mark.parametrize("member", [stacked, dropped])
+@pytest.mark.parametrize("member", [stacked, pytest.param(dropped, marks=pytest.mark.slow)])
 def test_ensembles_of_ensembles(member, toy, simulate, tmp_path):
     """The outermost members are computed side by side, what is in them one after the other."""
     model = DeepEnsemble([member(), member()])

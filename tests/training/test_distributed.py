@@ -42,6 +42,7 @@ def close(first, second) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_one(one, toy_path, tmp_path):
     """Stopped in mid-epoch, resumed by one process and by two: the weights of one throughout."""
     ddp = [*LONG, "trainer=ddp", "trainer.devices=2", f"hydra.run.dir={tmp_path / 'two'}"]
