@@ -108,12 +108,9 @@ class _Step:
         """A value with its axis of members, if it has one, before `rank` others."""
         if value not in self.stacked:
             return value
-        missing = rank - _rank(value)
-        return self.raised(self.stacked[value], missing) if missing else self.stacked[value]
-
-    def raised(self, value: ir.Value, n_axes: int) -> ir.Value:
-        """With so many axes of length 1 behind that of members."""
-        return self.op("Unsqueeze", value, self.ints(*range(1, n_axes + 1)))
+        missing = range(1, 1 + rank - _rank(value))
+        of_all = self.stacked[value]
+        return self.op("Unsqueeze", of_all, self.ints(*missing)) if missing else of_all
 
     def shape(self, value: ir.Value, start: int, end: int | None = None) -> ir.Value:
         """Some of the sizes of a new value."""

@@ -71,8 +71,8 @@ class DeepEnsemble(InverseModel):
         self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
         """What each member says."""
-        states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
-        if is_tracing_members() and states[0] and alike(list(self.members)):
+        if is_tracing_members() and alike(list(self.members)):
+            states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
             tensors = {name: torch.stack([state[name] for state in states]) for name in states[0]}
             return trace_side_by_side(cast("InverseModel", self.members[0]), tensors, eeg, inputs)
         return [member(eeg, inputs) for member in self.members]

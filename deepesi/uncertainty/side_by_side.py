@@ -60,16 +60,17 @@ def _mark(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def alike(modules: Sequence[nn.Module]) -> bool:
-    """Whether modules differ by nothing but the values of their parameters and buffers.
+    """Whether modules differ by the values of their parameters and buffers, and nothing else.
 
     Compared are their layers, sizes and settings; of what is no plain value only an object that
     they share is the same.
     """
     first, *others = [[_described(m) for m in module.modules()] for module in modules]
-    return all(other == first for other in others)
+    has_tensors = any(sizes for _, _, sizes, _ in first)
+    return has_tensors and all(other == first for other in others)
 
 
-def _described(module: nn.Module) -> tuple[object, ...]:
+def _described(module: nn.Module) -> tuple[type, list[str], dict[str, object], dict[str, object]]:
     tensors = module._parameters | module._buffers
     sizes = {name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()}
     held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
