@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.app.reading import noise_of, read_recording, read_setup
+from deepesi.app.reading import ReadingOptions, noise_of, read_recording, read_setup
 from deepesi.app.writing import (
     check_writable,
     file_writer,
@@ -34,6 +35,36 @@ Array = NDArray[np.float64]
 NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
 
+@dataclass(frozen=True)
+class SetupOptions:
+    """Where noise and head of a recording come from.
+
+    Attributes:
+        noise_cov: Noise covariance of single trials, ``-cov.fif``.
+        noise_from: Stretch that is noise, s, in place of it; see `noise_of`.
+        forward: The recording's own ``-fwd.fif``; the packaged head if None.
+        head: Packaged head or ``.npz``.
+        prepared: ``head.npz`` of `prepare`, in place of all of these.
+
+    """
+
+    noise_cov: Path | None = None
+    noise_from: Sequence[float] | None = None
+    forward: Path | None = None
+    head: str | None = None
+    prepared: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise_cov is not None and self.noise_from is not None:
+            raise ValueError("--noise-cov and --noise-from both say what the noise is; give one.")
+        others = (self.noise_cov, self.noise_from, self.forward, self.head)
+        if self.prepared is not None and any(other is not None for other in others):
+            raise ValueError(
+                "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
+                "--forward and --head out."
+            )
+
+
 def _covariance(path: Path | None) -> "mne.Covariance":
     import mne
 
@@ -53,12 +84,12 @@ def _prepared(
     model: Path,
     info: "mne.Info",
     covariance: "mne.Covariance",
-    forward: Path | None,
-    head: str | None,
+    setup: SetupOptions,
     nave: int,
 ) -> PreparedInverse:
     import mne
 
+    forward = setup.forward
     if forward is not None and not forward.is_file():
         raise FileNotFoundError(f"there is no file {forward}.")
     own = None
@@ -67,22 +98,16 @@ def _prepared(
             forward, "forward solution", "Write it again with mne.write_forward_solution."
         ):
             own = mne.read_forward_solution(forward, verbose="error")
-    return Inverse.load(model, head=head).for_recording(info, covariance, own, nave)
+    return Inverse.load(model, head=setup.head).for_recording(info, covariance, own, nave)
 
 
 def apply(
     model: Path,
     recording: Path,
-    condition: str | None,
-    noise_cov: Path | None,
-    forward: Path | None,
-    head: str | None,
-    prepared: Path | None,
-    window: Sequence[float],
     out: Path,
-    montage: str | None = None,
-    exclude: Sequence[str] = (),
-    noise_from: Sequence[float] | None = None,
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    window: Sequence[float],
 ) -> Generator[str, None, None]:
     """Localize a recording and say what was done.
 
@@ -93,27 +118,30 @@ def apply(
     `deepesi.app.writing.write_estimate` for volumes and free orientation. Is ``out`` a ``.zarr``,
     all estimates go there in place of the ``.stc``, see `deepesi.app.zarr_group.ZarrGroup`.
 
+    Args:
+        model: Exported file, or the name of a packaged one.
+        recording: See `read_recording`.
+        out: Prefix of the files to write, or one ``.zarr``.
+        reading: How the recording is read.
+        setup: Where noise and head come from.
+        window: From and to, s: where to look for the peak.
+
     Raises:
         ValueError: The recording does not fit the model; nothing is written. A piece whose data
             cannot be EEG ends the run; the pieces before it are complete, a ``.zarr`` is not
             written.
 
     """
-    if noise_cov is not None and noise_from is not None:
-        raise ValueError("--noise-cov and --noise-from both say what the noise is; give one.")
-    data = read_recording(recording, condition, montage, exclude)
-    if prepared is not None and any(x is not None for x in (noise_cov, noise_from, forward, head)):
-        raise ValueError(
-            "--prepared holds noise and head already; leave --noise-cov, --noise-from, --forward "
-            "and --head out."
-        )
-    if prepared is None:
-        nave = trials_averaged(data)
-        covariance = _covariance(noise_cov) if noise_from is None else noise_of(data, noise_from)
-        inverse = _prepared(model, data.info, covariance, forward, head, nave)
+    data = read_recording(recording, reading)
+    if setup.prepared is None:
+        if setup.noise_from is None:
+            covariance = _covariance(setup.noise_cov)
+        else:
+            covariance = noise_of(data, setup.noise_from)
+        inverse = _prepared(model, data.info, covariance, setup, trials_averaged(data))
     else:
-        inverse = Inverse.load(model).for_prepared(prepared)
-        yield f"{prepared}: {inverse.origin}"
+        inverse = Inverse.load(model).for_prepared(setup.prepared)
+        yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)
     yield _summary(data, inverse)
     _check_window(window, data.times)
@@ -199,16 +227,13 @@ def _with_progress(
 def prepare(
     model: Path,
     recording: Path,
-    noise_cov: Path | None,
-    forward: Path | None,
-    head: str | None,
-    nave: int,
     out: Path,
-    montage: str | None = None,
-    exclude: Sequence[str] = (),
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    nave: int,
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
-    info = read_setup(recording, montage, exclude)
-    inverse = _prepared(model, info, _covariance(noise_cov), forward, head, nave)
+    info = read_setup(recording, reading)
+    inverse = _prepared(model, info, _covariance(setup.noise_cov), setup, nave)
     inverse.save(out)
     return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

@@ -45,21 +45,16 @@ def _export(arguments: argparse.Namespace) -> None:
 def _apply(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from deepesi.app.apply import apply
+    from deepesi.app.apply import SetupOptions, apply
+    from deepesi.app.reading import ReadingOptions
 
-    lines = apply(
-        arguments.model,
-        arguments.recording,
-        arguments.condition,
-        arguments.noise_cov,
-        arguments.forward,
-        arguments.head,
+    reading = ReadingOptions(arguments.condition, arguments.montage, tuple(arguments.exclude))
+    setup = SetupOptions(
+        arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
         arguments.prepared,
-        arguments.window,
-        arguments.out,
-        arguments.montage,
-        arguments.exclude,
-        arguments.noise_from,
+    )  # fmt: skip
+    lines = apply(
+        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
     )
     with closing(lines):  # an interrupt between two lines tidies up, too
         for line in lines:
@@ -67,20 +62,13 @@ def _apply(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from deepesi.app.apply import prepare
+    from deepesi.app.apply import SetupOptions, prepare
+    from deepesi.app.reading import ReadingOptions
 
+    reading = ReadingOptions(montage=arguments.montage, exclude=tuple(arguments.exclude))
+    setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
     print(
-        prepare(
-            arguments.model,
-            arguments.recording,
-            arguments.noise_cov,
-            arguments.forward,
-            arguments.head,
-            arguments.nave,
-            arguments.out,
-            arguments.montage,
-            arguments.exclude,
-        )
+        prepare(arguments.model, arguments.recording, arguments.out, reading, setup, arguments.nave)
     )
 
 

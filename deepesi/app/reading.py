@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,22 +23,31 @@ RATES = (10.0, 1e5)
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
 
 
-def read_recording(
-    path: Path,
-    condition: str | None = None,
-    montage: str | None = None,
-    exclude: Sequence[str] = (),
-) -> "Recording":
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What a user says of a recording beside its file.
+
+    Attributes:
+        condition: Name or number of an evoked response; name of an event of epochs.
+        montage: Standard positions for its EEG channels, in place of its own if it has some; see
+            `deepesi.physics.montage.standard_montage`.
+        exclude: Channels to leave out.
+
+    """
+
+    condition: str | None = None
+    montage: str | None = None
+    exclude: tuple[str, ...] = ()
+
+
+def read_recording(path: Path, options: ReadingOptions) -> "Recording":
     """One evoked response, the epochs or the raw recording that a file holds.
 
     Evoked responses and epochs that have a pre-stimulus part and no baseline get it subtracted.
 
     Args:
         path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
-        condition: Name or number of an evoked response; name of an event of epochs.
-        montage: Standard positions for its EEG channels, in place of its own if it has some; see
-            `deepesi.physics.montage.standard_montage`.
-        exclude: Channels to leave out.
+        options: See `ReadingOptions`.
 
     Raises:
         FileNotFoundError: No such file.
@@ -49,24 +59,24 @@ def read_recording(
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
-    recording = _read(path, condition)
+    recording = _read(path, options.condition)
     sfreq = recording.info["sfreq"]
     if not RATES[0] <= sfreq <= RATES[1]:
         raise ValueError(
             f"{path} says that its sampling rate is {sfreq:g} Hz; EEG has {RATES[0]:g} to "
             f"{RATES[1]:g} Hz. The file is damaged, or its header wrong."
         )
-    _check_excluded(path, recording.ch_names, exclude)
-    if exclude:
+    _check_excluded(path, recording.ch_names, options.exclude)
+    if options.exclude:
         if isinstance(recording, mne.BaseEpochs):
             recording.load_data()  # or MNE-Python leaves none out
-        recording.drop_channels(list(exclude))
-    if montage is not None:
-        recording.set_montage(_positions(recording.info, montage), verbose="error")
+        recording.drop_channels(list(options.exclude))
+    if options.montage is not None:
+        recording.set_montage(_positions(recording.info, options.montage), verbose="error")
     return recording
 
 
-def read_setup(path: Path, montage: str | None = None, exclude: Sequence[str] = ()) -> "mne.Info":
+def read_setup(path: Path, options: ReadingOptions) -> "mne.Info":
     """Channels, positions and bad channels of a recording; arguments as of `read_recording`.
 
     Raises:
@@ -84,10 +94,11 @@ def read_setup(path: Path, montage: str | None = None, exclude: Sequence[str] = 
     else:
         with _parsing(path):
             info = mne.io.read_info(path, verbose="error")
-    _check_excluded(path, info.ch_names, exclude)
-    info = mne.pick_info(info, [i for i, name in enumerate(info.ch_names) if name not in exclude])
-    if montage is not None:
-        info.set_montage(_positions(info, montage), verbose="error")
+    _check_excluded(path, info.ch_names, options.exclude)
+    kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
+    info = mne.pick_info(info, kept)
+    if options.montage is not None:
+        info.set_montage(_positions(info, options.montage), verbose="error")
     return info
 
 
