@@ -48,9 +48,9 @@ def apply(model, recording, *more, head):
 
 
 def test_every_epoch_gets_its_own_files(eloreta, folder, toy_path, capsys):
-    apply(eloreta, "x-epo.fif", head=toy_path)
+    apply(eloreta, "x-epo.fif", "--baseline", "-0.1", "0", head=toy_path)
     printed = capsys.readouterr().out
-    assert "epochs, each on its own, baseline -100 to 0 ms" in printed
+    assert "epochs, each on its own, baseline -100 to 0 ms, subtracted now" in printed
     assert "0002: strongest at" in printed
     written = sorted(p.name for p in (folder / "out").iterdir())
     assert written == sorted(f"stc-{n:04d}-{side}.stc" for n in range(3) for side in ("lh", "rh"))
@@ -162,7 +162,7 @@ def test_noise_of_the_recording_itself(eloreta, folder, toy_path, recording, win
         data = mne.io.read_raw_fif(recording, verbose="error")
         covariance = mne.compute_raw_covariance(data, *window, verbose="error")
     else:
-        data = mne.read_epochs(recording, verbose="error").apply_baseline((None, 0))
+        data = mne.read_epochs(recording, verbose="error")
         covariance = mne.compute_covariance(
             data, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
         )

@@ -1,6 +1,5 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
-import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.app.reading import ReadingOptions, noise_of, read_recording, read_setup
+from deepesi.app.reading import ReadingOptions, read_recording, read_setup
 from deepesi.app.writing import (
+    Peak,
     check_writable,
     file_writer,
     find_peak,
@@ -19,16 +19,17 @@ from deepesi.app.writing import (
     write_region,
 )
 from deepesi.app.zarr_group import is_zarr, zarr_writer
+from deepesi.export.corrections import Baseline, Corrected
 from deepesi.export.estimates import Localization
+from deepesi.export.noise_estimate import noise_of
 from deepesi.export.recordings import n_segments, trials_averaged
-from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
+from deepesi.export.runtime import Inverse, PreparedInverse
 from deepesi.physics.files import parsing
 from deepesi.physics.io import flat_channels
 
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.export.recordings import Recording
 
 Array = NDArray[np.float64]
 
@@ -85,7 +86,7 @@ def _prepared(
     info: "mne.Info",
     covariance: "mne.Covariance",
     setup: SetupOptions,
-    nave: int,
+    nave: float,
 ) -> PreparedInverse:
     import mne
 
@@ -108,6 +109,7 @@ def apply(
     reading: ReadingOptions,
     setup: SetupOptions,
     window: Sequence[float],
+    baseline: Baseline | None = None,
 ) -> Generator[str, None, None]:
     """Localize a recording and say what was done.
 
@@ -125,6 +127,7 @@ def apply(
         reading: How the recording is read.
         setup: Where noise and head come from.
         window: From and to, s: where to look for the peak.
+        baseline: What to subtract, see `deepesi.export.corrections.corrected`.
 
     Raises:
         ValueError: The recording does not fit the model; nothing is written. A piece whose data
@@ -143,30 +146,33 @@ def apply(
         inverse = Inverse.load(model).for_prepared(setup.prepared)
         yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)
-    yield _summary(data, inverse)
     _check_window(window, data.times)
-    for line in inverse.beyond(data):
+    ready = inverse.correct(data, baseline)
+    yield _summary(ready, inverse)
+    yield from ready.changes
+    for line in inverse.beyond(ready.recording):
         yield f"beyond its training: {line}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExtrapolationWarning)  # said just now
-        yield from _localize(data, inverse, window, out)
+    yield from _localize(ready, inverse, window, out)
 
 
-def _summary(data: "Recording", inverse: PreparedInverse) -> str:
+def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
     import mne
 
+    data = ready.recording
     bads = [c for c in data.info["bads"] if c in data.ch_names]
     if isinstance(data, mne.Evoked):
-        kind = f"{data.nave} trials"
+        kind = f"{data.nave:g} trials"
     elif isinstance(data, mne.io.BaseRaw):
         high_pass = data.info["highpass"]
         filtered = f"high-pass {high_pass:g} Hz" if high_pass > 0 else NOT_FILTERED
         kind = f"raw recording of {data.times[-1]:.0f} s, {filtered}"
     else:
         kind = "epochs, each on its own"
-    if getattr(data, "baseline", None) is not None:
-        kind += f", baseline {1e3 * data.baseline[0]:.0f} to {1e3 * data.baseline[1]:.0f} ms"
+    if ready.baseline is not None:
+        kind += f", {ready.baseline}"
     channels = f"{len(inverse.ch_names)} EEG channels"
+    if inverse.rank < len(inverse.ch_names) - 1:
+        channels += f" of rank {inverse.rank} (cleaned or interpolated)"
     line = f"{channels}, {kind}; left out as bad: {bads or 'none'}"
     if isinstance(data, mne.Evoked):
         rows = [data.ch_names.index(name) for name in inverse.ch_names]
@@ -184,42 +190,47 @@ def _check_window(window: Sequence[float], times: Array) -> None:
 
 
 def _localize(
-    data: "Recording", inverse: PreparedInverse, window: Sequence[float], out: Path
+    ready: Corrected, inverse: PreparedInverse, window: Sequence[float], out: Path
 ) -> Iterator[str]:
     """Estimate, describe and write; one piece in memory at a time."""
     import mne
 
+    data, to_zarr = ready.recording, is_zarr(out)
     is_evoked = isinstance(data, mne.Evoked)
-    to_zarr = is_zarr(out)
-    pieces = [inverse.apply(data)] if is_evoked else _with_progress(data, inverse)
-    number = -1
+    pieces = inverse.localize(ready) if is_evoked else _with_progress(ready, inverse)
+    result = None
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
-        for number, result in enumerate(pieces):
+        for result in pieces:
             peak = find_peak(result, inverse, window)
             if peak is not None:
-                yield str(peak) if is_evoked else f"{number:04d}: {peak}"
+                yield str(peak) if is_evoked else _with_number(result, peak, inverse)
             yield from write(result)
-        if number < 0:
+        if result is None:
             raise ValueError(
                 "the recording holds no epochs: all were dropped. Nothing was written."
             )
     if to_zarr:
         yield f"wrote {out}"
     if is_evoked:
+        assert isinstance(data, mne.Evoked)
         assert peak is not None
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_region(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
 
 
-def _with_progress(
-    data: "mne.BaseEpochs | mne.io.BaseRaw", inverse: PreparedInverse
-) -> Iterable[Localization]:
+def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:
+    """The line of an epoch or of a piece of a raw recording."""
+    outside = "".join(f"; beyond its training: {text}" for text in inverse.beyond_piece(result))
+    return f"{result.number:04d}: {peak}{outside}"
+
+
+def _with_progress(ready: Corrected, inverse: PreparedInverse) -> Iterable[Localization]:
     """Estimates one after the other; on a terminal a bar says for how long yet."""
     from tqdm import tqdm
 
     return tqdm(
-        inverse.apply(data), total=n_segments(data), leave=False, dynamic_ncols=True,
+        inverse.localize(ready), total=n_segments(ready), leave=False, dynamic_ncols=True,
         mininterval=0, miniters=1, disable=None,
     )  # fmt: skip
 
@@ -230,7 +241,7 @@ def prepare(
     out: Path,
     reading: ReadingOptions,
     setup: SetupOptions,
-    nave: int,
+    nave: float,
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
     info = read_setup(recording, reading)

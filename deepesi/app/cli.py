@@ -46,16 +46,19 @@ def _apply(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from deepesi.app.apply import SetupOptions, apply
-    from deepesi.app.reading import ReadingOptions
+    from deepesi.app.reading import ReadingOptions, parse_baseline
 
-    reading = ReadingOptions(arguments.condition, arguments.montage, tuple(arguments.exclude))
+    reading = ReadingOptions(
+        arguments.condition, arguments.montage, tuple(arguments.exclude), arguments.nave
+    )
     setup = SetupOptions(
         arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
         arguments.prepared,
     )  # fmt: skip
     lines = apply(
-        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
-    )
+        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window,
+        parse_baseline(arguments.baseline),
+    )  # fmt: skip
     with closing(lines):  # an interrupt between two lines tidies up, too
         for line in lines:
             tqdm.write(line)  # prints, above a progress bar if there is one
@@ -169,6 +172,14 @@ def build_parser() -> argparse.ArgumentParser:
     _recording_arguments(apply)
     apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
     apply.add_argument(
+        "--nave", type=float, metavar="N", help="trials of an average (default: what its file says)"
+    )
+    apply.add_argument(
+        "--baseline", nargs="+", metavar="none | FROM TO",
+        help="what to subtract of an average or epochs, s (default: what the file says; if it says "
+        "nothing, none unless it stands on electrode offsets)",
+    )  # fmt: skip
+    apply.add_argument(
         "--noise-from", type=float, nargs=2, metavar=("FROM", "TO"),
         help="stretch of a raw recording or of every epoch that is noise, s, in place of a "
         "covariance",
@@ -185,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
     _recording_arguments(prepare)
-    prepare.add_argument("--nave", type=int, default=1, help="trials averaged later (default 1)")
+    prepare.add_argument("--nave", type=float, default=1, help="trials averaged later (default 1)")
     prepare.add_argument("--out", type=Path, required=True, help=".npz file to write")
     prepare.set_defaults(run=_prepare)
 

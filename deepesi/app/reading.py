@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepesi.export.corrections import Baseline
+from deepesi.export.recordings import check_kind
 from deepesi.physics.files import parsing
 from deepesi.physics.montage import head_montage
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from deepesi.export.recordings import Recording
 
 
-#: Samples per channel that a noise covariance is estimated from, at least.
-FEWEST_SAMPLES = 3
 #: Sampling rates of EEG, Hz: a header that says another is damaged, and would ask for any memory.
 RATES = (10.0, 1e5)
 #: Formats of other makers that are read beside FIF.
@@ -28,22 +28,43 @@ class ReadingOptions:
     """What a user says of a recording beside its file.
 
     Attributes:
-        condition: Name or number of an evoked response; name of an event of epochs.
+        condition: Name, or number where none is named so, of an evoked response; name of an event
+            of epochs.
         montage: Standard positions for its EEG channels, in place of its own if it has some; see
             `deepesi.physics.montage.standard_montage`.
         exclude: Channels to leave out.
+        nave: Number of trials of an average, in place of what its file says.
 
     """
 
     condition: str | None = None
     montage: str | None = None
     exclude: tuple[str, ...] = ()
+    nave: float | None = None
+
+
+def parse_baseline(words: Sequence[str] | None) -> Baseline | None:
+    """``--baseline none`` or ``--baseline FROM TO`` (s); None: as the file says.
+
+    Raises:
+        ValueError: Something else.
+
+    """
+    if words is None:
+        return None
+    if list(words) == ["none"]:
+        return "none"
+    try:
+        low, high = map(float, words)
+    except ValueError:
+        raise ValueError(
+            f"--baseline takes 'none', or from and to in s (-0.2 0), got {' '.join(words)!r}."
+        ) from None
+    return low, high
 
 
 def read_recording(path: Path, options: ReadingOptions) -> "Recording":
     """One evoked response, the epochs or the raw recording that a file holds.
-
-    Evoked responses and epochs that have a pre-stimulus part and no baseline get it subtracted.
 
     Args:
         path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
@@ -51,8 +72,9 @@ def read_recording(path: Path, options: ReadingOptions) -> "Recording":
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a recording, several conditions and none chosen, no such condition or
-            channel, or an EEG channel is no electrode of the montage.
+        ValueError: Not a recording, or none of potentials, see `check_kind`; several conditions
+            and none chosen, no such condition or channel, or an EEG channel is no electrode of the
+            montage; a number of trials of what is no average.
 
     """
     import mne
@@ -60,6 +82,14 @@ def read_recording(path: Path, options: ReadingOptions) -> "Recording":
     if not path.is_file():
         raise FileNotFoundError(f"there is no recording {path}.")
     recording = _read(path, options.condition)
+    if options.nave is not None:
+        if not isinstance(recording, mne.Evoked):
+            raise ValueError(
+                f"--nave: {path} holds single trials, no average, so every sample is of one trial. "
+                "Leave it out."
+            )
+        recording.nave = options.nave
+    check_kind(recording)
     sfreq = recording.info["sfreq"]
     if not RATES[0] <= sfreq <= RATES[1]:
         raise ValueError(
@@ -102,45 +132,6 @@ def read_setup(path: Path, options: ReadingOptions) -> "mne.Info":
     return info
 
 
-def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
-    """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
-
-    The mean of the stretch is not noise and is removed (of every epoch, its own).
-
-    Args:
-        recording: Raw or epochs.
-        window: From and to, s.
-
-    Raises:
-        ValueError: An evoked response, or too few samples to tell the channels apart.
-
-    """
-    import mne
-
-    start, stop = window
-    if isinstance(recording, mne.Evoked):
-        raise ValueError(
-            "--noise-from needs single trials: give epochs or a raw recording, or the covariance "
-            "of the trials that were averaged (--noise-cov)."
-        )
-    inside = (recording.times >= start) & (recording.times <= stop)
-    n_trials = 1 if isinstance(recording, mne.io.BaseRaw) else len(recording)
-    n_channels = len(mne.pick_types(recording.info, meg=False, eeg=True))
-    n_samples = int(inside.sum()) * n_trials
-    if n_samples < FEWEST_SAMPLES * n_channels:
-        raise ValueError(
-            f"--noise-from {start:g} {stop:g} s holds {n_samples} samples, expected at least "
-            f"{FEWEST_SAMPLES * n_channels}, {FEWEST_SAMPLES} for each of the {n_channels} "
-            f"channels. The recording lasts from {recording.times[0]:g} to "
-            f"{recording.times[-1]:g} s; take a longer stretch without the activity of interest."
-        )
-    if isinstance(recording, mne.io.BaseRaw):
-        return mne.compute_raw_covariance(recording, start, stop, picks="eeg", verbose="error")
-    return mne.compute_covariance(
-        recording, tmin=start, tmax=stop, keep_sample_mean=False, verbose="error"
-    )
-
-
 def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str]) -> None:
     missing = [name for name in exclude if name not in ch_names]
     if missing:
@@ -161,7 +152,7 @@ def _read(path: Path, condition: str | None) -> "Recording":
     if kind == "evoked":
         with _parsing(path):
             evokeds = mne.read_evokeds(path, proj=False, verbose="error")
-        return _baselined(_choose(evokeds, condition))
+        return _choose(path, evokeds, condition)
     if kind == "epochs":
         with _parsing(path):
             epochs = mne.read_epochs(path, proj=False, preload=False, verbose="error")
@@ -195,7 +186,7 @@ def _of_event(epochs: "mne.BaseEpochs", path: Path, condition: str | None) -> "m
         raise ValueError(
             f"{path} holds no epochs {condition!r}; choose one of {sorted(epochs.event_id)}."
         )
-    return _baselined(epochs if condition is None else epochs[condition])
+    return epochs if condition is None else epochs[condition]
 
 
 def _kind(path: Path) -> str | None:
@@ -218,22 +209,29 @@ def _kind(path: Path) -> str | None:
     return found[0] if found else None
 
 
-def _choose(evokeds: "list[mne.Evoked]", condition: str | None) -> "mne.Evoked":
-    names = [evoked.comment for evoked in evokeds]
-    if condition is None:
-        if len(evokeds) > 1:
-            raise ValueError(f"the recording holds {len(names)} conditions; choose one of {names}.")
-        return evokeds[0]
-    if condition.isdigit() and int(condition) < len(evokeds):
-        return evokeds[int(condition)]
-    if names.count(condition) != 1:
+def _choose(path: Path, evokeds: "list[mne.Evoked]", condition: str | None) -> "mne.Evoked":
+    """The average of a condition: by its name or, where none is named so, by its number."""
+    averages = {i: evoked for i, evoked in enumerate(evokeds) if evoked.kind == "average"}
+    names = [f"{number}: {evoked.comment!r}" for number, evoked in averages.items()]
+    if not averages:
+        kinds = sorted({evoked.kind.replace("_", " ") for evoked in evokeds})
         raise ValueError(
-            f"the recording holds {names.count(condition)} conditions {condition!r}: {names}."
+            f"{path} holds no average, only {', '.join(kinds)}: its values are not negative and "
+            "have no topography. Give the average."
         )
-    return evokeds[names.index(condition)]
-
-
-def _baselined(recording: "mne.Evoked | mne.BaseEpochs") -> "mne.Evoked | mne.BaseEpochs":
-    if recording.baseline is None and recording.times[0] < 0:
-        recording.apply_baseline((None, 0), verbose="error")
-    return recording
+    if condition is None:
+        if len(averages) > 1:
+            raise ValueError(
+                f"{path} holds {len(averages)} conditions; choose one with --condition, by name or "
+                f"number: {', '.join(names)}."
+            )
+        return next(iter(averages.values()))
+    named = [evoked for evoked in averages.values() if evoked.comment == condition]
+    if len(named) == 1:
+        return named[0]
+    if not named and condition.isdigit() and int(condition) in averages:
+        return averages[int(condition)]
+    raise ValueError(
+        f"{path} holds {len(named)} conditions named {condition!r}; choose one by another name or "
+        f"number: {', '.join(names)}."
+    )

@@ -1,6 +1,5 @@
 """What ``deepesi apply`` leaves behind: source estimates in MNE's formats, a picture, a line."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,11 +89,10 @@ def write_result(result: Localization, out: Path) -> Iterator[str]:
 
 @contextmanager
 def file_writer(out: Path, numbered: bool) -> Iterator[Writer]:
-    """Writes every piece to files of its own, as they come: numbered from 0, or the only one."""
-    numbers = itertools.count()
+    """Writes every piece to files of its own, with its number, or the only one."""
 
     def write(result: Localization) -> Iterator[str]:
-        name = f"{out.name}-{next(numbers):04d}" if numbered else out.name
+        name = f"{out.name}-{result.number:04d}" if numbered else out.name
         return write_result(result, out.with_name(name))
 
     yield write
@@ -168,7 +166,7 @@ def find_peak(
     inside = in_window(times, window)
     if not inside.any():
         return None
-    power = ((inverse.whitener @ result.eeg) ** 2).mean(axis=0)
+    power = inverse.power(result.eeg)
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes(result.stc)[:, sample]
     where = place(int(strength.argmax()), inverse.space)
@@ -207,7 +205,7 @@ def write_picture(
         magnitudes(result.stc)[:, peak.sample],
         peak.sample,
         None if template is None else template.display,
-        f"{evoked.comment}, {evoked.nave} trials",
+        f"{evoked.comment}, {evoked.nave:g} trials",
         peak.where,
     )
     picture = out.with_name(f"{out.name}.png")

@@ -50,8 +50,8 @@ class ZarrGroup:
     """An open group: arrays ``mean``, of a model with deviations ``std``, and ``times``.
 
     ``mean`` and ``std`` are float32, A m, ``(dipoles, times)`` or, of epochs,
-    ``(epochs, dipoles, times)``, row ``n_orient * s + o``; ``times`` is in s. The attributes of the
-    group say what they belong to.
+    ``(epochs, dipoles, times)``, row ``n_orient * s + o``; ``times`` is in s. What is annotated BAD
+    in the recording has no estimate, NaN. The attributes of the group say what they belong to.
 
     Args:
         folder: To write to, empty.
@@ -69,7 +69,9 @@ class ZarrGroup:
             folder, zarr_format=3, attributes=_attributes(inverse, recording)
         )
         group.create_array("times", data=times, dimension_names=["times"], attributes={"unit": "s"})
-        shape = (0, n_dipoles, len(times)) if self.has_epochs else (n_dipoles, 0)
+        shape = (n_dipoles, len(times))
+        if isinstance(recording, mne.BaseEpochs):
+            shape = (len(recording), *shape)
         long = min(len(times), CHUNK_TIMES)
         chunks = (1, min(n_dipoles, CHUNK_VALUES // long), long)
         self.arrays = [
@@ -91,9 +93,9 @@ class ZarrGroup:
         for array, stc in zip(self.arrays, given, strict=True):
             values = np.asarray(stc.data, dtype=np.float32).reshape(-1, len(stc.times))
             if self.has_epochs:
-                array.append(values[None], axis=0)
+                array[result.number] = values
             else:
-                array.append(values, axis=1)
+                array[:, result.first : result.first + len(stc.times)] = values
         return ()
 
 

@@ -54,13 +54,7 @@ class TrainingRanges:
             snr_db: Its SNR; None: not known.
 
         """
-        found = []
-        for what, value, known in (
-            ("channels", n_channels, self.n_channels),
-            ("dB, its SNR where it is strongest", snr_db, self.snr_db),
-        ):
-            if value is not None and known is not None and not known[0] <= value <= known[1]:
-                found.append(f"{value:.4g} {what}; trained on {known[0]:g} to {known[1]:g}")
+        found = _outside("channels", n_channels, self.n_channels) + self.beyond_snr(snr_db)
         if self.n_times[1] > 1 and not 0.5 <= sfreq / self.sfreq <= 2:
             found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
         if self.band_hz is not None:
@@ -71,6 +65,16 @@ class TrainingRanges:
                     f"of what it was trained on lies between {low:g} and {high:g} Hz"
                 )
         return found
+
+    def beyond_snr(self, snr_db: float | None) -> list[str]:
+        """Whether an SNR (dB; None: not known) lies outside, in words."""
+        return _outside("dB, its SNR where it is strongest", snr_db, self.snr_db)
+
+
+def _outside(what: str, value: float | None, known: tuple[float, float] | None) -> list[str]:
+    if value is None or known is None or known[0] <= value <= known[1]:
+        return []
+    return [f"{value:.4g} {what}; trained on {known[0]:g} to {known[1]:g}"]
 
 
 @dataclass(frozen=True)

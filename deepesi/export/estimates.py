@@ -21,12 +21,16 @@ class Localization(NamedTuple):
             x, y and z of the MNE head frame (free).
         std: Their standard deviation, or None if the model claims none.
         eeg: The average-referenced data it was made from ``(C, T)``, V.
+        number: Of the epoch in the file, or of the piece of a raw recording; from 0.
+        first: Its first sample in a raw recording; else 0.
 
     """
 
     stc: "mne.source_estimate._BaseSourceEstimate"
     std: "mne.source_estimate._BaseSourceEstimate | None"
     eeg: Array
+    number: int = 0
+    first: int = 0
 
 
 def source_estimate(

@@ -16,7 +16,7 @@ _ENTRIES: dict[str, tuple[Axes, str]] = {
     "ch_names": (("channels",), "U"),
     "edges": (("edges", 2), "iu"),
     "n_orient": ((), "iu"),
-    "nave": ((), "iu"),
+    "nave": ((), "iuf"),
     "origin": ((), "U"),
     "positions": (("sources", 3), "f"),
     "space_name": ((), "U"),

@@ -1,6 +1,7 @@
 """Evoked responses, epochs and raw recordings as arrays, one piece at a time."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.export.corrections import Corrected, averages_counted_as_trials
+from deepesi.export.stretches import Stretch
 from deepesi.export.windows import Windows, windows_of
 from deepesi.physics.files import parsing
-from deepesi.physics.io import good_eeg_channels
+from deepesi.physics.io import check_nave, good_eeg_channels
 
 if TYPE_CHECKING:
     import mne
@@ -30,14 +33,18 @@ class Segment(NamedTuple):
     Attributes:
         eeg: ``(C, T)``, V, in the reference of the recording: of all its windows, so it may begin
             before and end after.
-        windows: That say something on it.
+        windows: That say something on it, in samples of the stretch, epoch or average it is of.
         tmin: Time of its own first sample, s.
+        number: Of the epoch in the file, or of the stretch; from 0.
+        first: Its own first sample in a raw recording; else 0.
 
     """
 
     eeg: Array
     windows: Windows
     tmin: float
+    number: int = 0
+    first: int = 0
 
     @property
     def own(self) -> Array:
@@ -46,31 +53,78 @@ class Segment(NamedTuple):
         return self.eeg[:, self.windows.first - begin : self.windows.last - begin]
 
     @classmethod
-    def whole(cls, eeg: Array, longest: int | None, tmin: float) -> "Segment":
+    def whole(cls, eeg: Array, longest: int | None, tmin: float, number: int = 0) -> "Segment":
         """An evoked response or an epoch."""
-        return cls(eeg, windows_of(eeg.shape[1], longest, 0, eeg.shape[1]), tmin)
+        return cls(eeg, windows_of(eeg.shape[1], longest, 0, eeg.shape[1]), tmin, number)
 
 
-def trials_averaged(recording: "Recording") -> int:
+def trials_averaged(recording: "Recording") -> float:
     """Number of trials in every sample: ``nave`` of an evoked response, else 1.
+
+    Effective numbers, of weighted averages and differences, may be fractions.
 
     Raises:
         TypeError: Not a recording of MNE-Python.
+        ValueError: See `check_kind`.
 
     """
     import mne
 
+    check_kind(recording)
+    return float(recording.nave) if isinstance(recording, mne.Evoked) else 1.0
+
+
+def check_kind(recording: "Recording") -> None:
+    """Refuse what is no recording of potentials, or an average of unknown many trials.
+
+    Raises:
+        TypeError: Not a recording of MNE-Python.
+        ValueError: Complex data; a standard error; a grand average whose trials nobody counted; a
+            number of trials that is none.
+
+    """
+    import mne
+
+    if not isinstance(recording, mne.Evoked | mne.BaseEpochs | mne.io.BaseRaw):
+        raise TypeError(
+            f"recording: got {type(recording).__name__}, expected mne.Evoked, mne.Epochs or "
+            "mne.io.Raw. For arrays use PreparedInverse.estimate()."
+        )
+    if np.iscomplexobj(_first_values(recording)):
+        raise ValueError(
+            "recording: its data are complex (after apply_hilbert?). Localize the real signal, "
+            "which is linear for a linear inverse, and transform the time courses of the sources."
+        )
+    if not isinstance(recording, mne.Evoked):
+        return
+    if recording.kind != "average":
+        raise ValueError(
+            f"recording: {recording.comment!r} holds a {recording.kind.replace('_', ' ')}, no "
+            "average. Its values are not negative and have no topography; give the average."
+        )
+    n_averages = averages_counted_as_trials(recording)
+    if n_averages is not None:
+        raise ValueError(
+            f"recording: {recording.comment!r} says it averages {n_averages} averages, and counts "
+            "them as trials, so its noise is unknown. Say how many trials there were in all "
+            "(--nave, or evoked.nave = N)."
+        )
+    check_nave(recording.nave)
+
+
+def _first_values(recording: "Recording") -> NDArray[np.generic]:
+    """A sample, of which only the type is of interest."""
+    import mne
+
     if isinstance(recording, mne.Evoked):
-        return int(recording.nave)
-    if isinstance(recording, mne.BaseEpochs | mne.io.BaseRaw):
-        return 1
-    raise TypeError(
-        f"recording: got {type(recording).__name__}, expected mne.Evoked, mne.Epochs or "
-        "mne.io.Raw. For arrays use PreparedInverse.estimate()."
-    )
+        return np.asarray(recording.data)
+    if isinstance(recording, mne.io.BaseRaw):
+        return np.asarray(recording.get_data([0], 0, 1))
+    with _parsing(recording):
+        return np.asarray(recording[:1].get_data(copy=False, verbose="error"))
 
 
-def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: int) -> None:
+def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: float) -> None:
     """Refuse a recording of another set-up than a model was prepared for.
 
     Raises:
@@ -79,10 +133,10 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: int
 
     """
     found = trials_averaged(recording)
-    if found != nave:
+    if not math.isclose(found, nave, rel_tol=1e-6):
         raise ValueError(
-            f"PreparedInverse: prepared for averages of {nave} trials, the recording is "
-            f"one of {found}, with other noise. Prepare again with nave={found}."
+            f"PreparedInverse: prepared for averages of {nave:g} trials, the recording is "
+            f"one of {found:g}, with other noise. Prepare again with nave={found:g}."
         )
     good = good_eeg_channels(recording.info)
     if set(good) != set(ch_names):
@@ -94,65 +148,90 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: int
         )
 
 
-def n_segments(recording: "mne.BaseEpochs | mne.io.BaseRaw", seconds: float = STRETCH) -> int:
-    """Number of epochs, or of stretches of a raw recording; arguments as of `segments`.
-
-    Raises:
-        ValueError: Stretches shorter than a sample.
-
-    """
+def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
+    """Number of epochs, or of pieces of a raw recording; arguments as of `segments`."""
     import mne
 
+    recording = corrected.recording
     if isinstance(recording, mne.BaseEpochs):
-        return len(recording)
-    size = int(seconds * recording.info["sfreq"])
+        return len(recording) - len(corrected.left_out)
+    if isinstance(recording, mne.Evoked):
+        return 1
+    size = _piece_size(recording, seconds)
+    return sum(-(-(s.stop - s.start) // size) for s in corrected.stretches)
+
+
+def _piece_size(raw: "mne.io.BaseRaw", seconds: float) -> int:
+    size = int(seconds * raw.info["sfreq"])
     if size < 1:
         raise ValueError(
-            f"recording: stretches of {seconds:g} s hold no sample at "
-            f"{recording.info['sfreq']:g} Hz. Use longer ones."
+            f"recording: stretches of {seconds:g} s hold no sample at {raw.info['sfreq']:g} Hz. "
+            "Use longer ones."
         )
-    return int(-(-recording.n_times // size))
+    return size
 
 
 def segments(
-    recording: "Recording", ch_names: tuple[str, ...], seconds: float, longest: int | None = None
+    corrected: Corrected, ch_names: tuple[str, ...], seconds: float, longest: int | None = None
 ) -> Iterator[Segment]:
     """The recording piece by piece; nothing but the piece at hand is read of a file on disk.
 
     Args:
-        recording: An evoked response (one piece), epochs (one piece each, not averaged) or a raw
-            recording (stretches of equal length).
+        corrected: An evoked response (one piece), epochs (one piece each, not averaged, without
+            those left out) or a raw recording (every good stretch in pieces of equal length).
         ch_names: Channels, in the order wanted.
-        seconds: Longest stretch of a raw recording, s. Its times count from the first sample, as
+        seconds: Longest piece of a raw recording, s. Its times count from the first sample, as
             ``raw.times``.
-        longest: Longest window of the network, samples. Windows are those of the recording, so that
-            where it is cut into stretches leaves no trace.
+        longest: Longest window of the network, samples. Windows are those of a good stretch, so
+            that where it is cut into pieces leaves no trace, and none reaches into a bad one.
 
     Raises:
-        ValueError: Stretches shorter than a sample, or the file is damaged there.
+        ValueError: Pieces shorter than a sample, or the file is damaged there.
 
     """
     import mne
 
+    recording = corrected.recording
     rows = [recording.ch_names.index(name) for name in ch_names]
     if isinstance(recording, mne.io.BaseRaw):
-        n_pieces = n_segments(recording, seconds)
-        bounds = np.linspace(0, recording.n_times, n_pieces + 1).astype(int)
-        for start, stop in itertools.pairwise(bounds.tolist()):
-            windows = windows_of(recording.n_times, longest, start, stop)
-            with _parsing(recording):
-                data = recording.get_data(rows, windows.starts[0], windows.stop)
-            yield Segment(data, windows, float(recording.times[start]))
+        yield from _pieces(recording, corrected, rows, seconds, longest)
     elif isinstance(recording, mne.BaseEpochs):
         epochs = iter(recording)
-        while True:
+        for number in itertools.count():
             with _parsing(recording):
                 data = next(epochs, None)
             if data is None:
                 return
-            yield Segment.whole(np.asarray(data)[rows], longest, float(recording.times[0]))
+            if number not in corrected.left_out:
+                tmin = float(recording.times[0])
+                yield Segment.whole(np.asarray(data)[rows], longest, tmin, number)
     else:
         yield Segment.whole(recording.data[rows], longest, float(recording.times[0]))
+
+
+def _pieces(
+    raw: "mne.io.BaseRaw",
+    corrected: Corrected,
+    rows: list[int],
+    seconds: float,
+    longest: int | None,
+) -> Iterator[Segment]:
+    """Pieces of every good stretch, without the offsets of its part."""
+    size, numbers = _piece_size(raw, seconds), itertools.count()
+    for stretch in corrected.stretches:
+        length = stretch.stop - stretch.start
+        bounds = np.linspace(0, length, -(-length // size) + 1).astype(int)
+        for start, stop in itertools.pairwise(bounds.tolist()):
+            windows = windows_of(length, longest, start, stop)
+            eeg = _read(raw, rows, stretch, windows) - corrected.offsets[stretch.part][:, None]
+            first = stretch.start + start
+            yield Segment(eeg, windows, float(raw.times[first]), next(numbers), first)
+
+
+def _read(raw: "mne.io.BaseRaw", rows: list[int], stretch: Stretch, windows: Windows) -> Array:
+    begin = stretch.start
+    with _parsing(raw):
+        return np.asarray(raw.get_data(rows, begin + windows.starts[0], begin + windows.stop))
 
 
 def _parsing(recording: "mne.BaseEpochs | mne.io.BaseRaw") -> AbstractContextManager[None]:

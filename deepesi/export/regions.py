@@ -57,15 +57,16 @@ class CalibratedRegions:
         if len(space.vertices) == 2:
             self.areas = vertex_areas(positions, triangles(space.edges, space.n_sources))
 
-    def region(self, magnitudes: Array, white: Array) -> Region:
+    def region(self, magnitudes: Array, white: Array, rank: int) -> Region:
         """The region of one sample.
 
         Args:
             magnitudes: Of the estimate ``(S,)``.
             white: Whitened recording ``(C,)``.
+            rank: Of its noise covariance.
 
         """
         scores = place_scores(magnitudes[None], self.kernel)
-        places = self.sets.regions(scores, estimated_snr_db(white[None, :, None]))[0]
+        places = self.sets.regions(scores, estimated_snr_db(white[None, :, None], rank))[0]
         area = None if self.areas is None else float(self.areas[places].sum())
         return Region(places, area, self.sets.level)

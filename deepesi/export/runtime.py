@@ -11,10 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.export.contract import Contract
+from deepesi.export.corrections import Baseline, Corrected, corrected
 from deepesi.export.estimates import Localization, check_parts, source_estimate
+from deepesi.export.noise_check import QUIETEST, check_noise, quietest_average
 from deepesi.export.packaged import model_path
 from deepesi.export.prepared import read_prepared
-from deepesi.export.recordings import STRETCH, Segment, check_recording, segments
+from deepesi.export.recordings import (
+    STRETCH,
+    Segment,
+    check_recording,
+    segments,
+    trials_averaged,
+)
 from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
@@ -22,7 +30,7 @@ from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.io import check_eeg, head_from_forward, head_on_template
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import whitened_power, whitener
 from deepesi.physics.template import Template, load_template
 from deepesi.uncertainty.conformal import estimated_snr_db
 
@@ -33,12 +41,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Least whitened power of a recording: noise alone has 1, filtering takes some of it.
-QUIETEST = 1e-2
-
 
 class ExtrapolationWarning(UserWarning):
     """A recording lies outside what a network was trained on."""
+
+
+class CorrectionWarning(UserWarning):
+    """Something was done to a recording before it was localized, or left out of it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class PreparedInverse:
         space: Where its estimates live.
         positions: Of the sources ``(S, 3)``, m.
         whitener: ``(C, C)``, 1/V.
-        nave: Number of trials averaged in the data it is for.
+        nave: Number of trials averaged in the data it is for; effective ones may be fractions.
         origin: Where electrodes and noise come from, in words.
 
     """
@@ -63,8 +72,14 @@ class PreparedInverse:
     space: SourceSpace
     positions: Array
     whitener: Array
-    nave: int
+    nave: float
     origin: str
+
+    @functools.cached_property
+    def rank(self) -> int:
+        """Dimensions that the noise spans: ``C - 1``, or fewer of a recording cleaned by ICA."""
+        values = np.linalg.eigvalsh(self.whitener)
+        return int((values > 1e-7 * values[-1]).sum())
 
     def estimate(self, eeg: Array, window: int | None = None) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
@@ -118,25 +133,35 @@ class PreparedInverse:
         return outputs
 
     @overload
-    def apply(self, recording: "mne.Evoked", chunk: float = ...) -> Localization: ...
+    def apply(
+        self, recording: "mne.Evoked", chunk: float = ..., baseline: Baseline | None = ...
+    ) -> Localization: ...
 
     @overload
     def apply(
-        self, recording: "mne.BaseEpochs | mne.io.BaseRaw", chunk: float = ...
+        self,
+        recording: "mne.BaseEpochs | mne.io.BaseRaw",
+        chunk: float = ...,
+        baseline: Baseline | None = ...,
     ) -> Iterator[Localization]: ...
 
     def apply(
-        self, recording: "Recording", chunk: float = STRETCH
+        self,
+        recording: "Recording",
+        chunk: float = STRETCH,
+        baseline: Baseline | None = None,
     ) -> Localization | Iterator[Localization]:
         """Localize an evoked response, every epoch of epochs, or a raw recording in stretches.
 
-        Epochs are not averaged. A raw recording is read stretch by stretch, so memory does not
-        grow with its length; a model that reads the strength of its noise off the data does so
-        in each epoch and each stretch.
+        The same as ``deepesi apply``. Epochs are not averaged. A raw recording is read piece by
+        piece, so memory does not grow with its length; a model that reads the strength of its noise
+        off the data does so in each epoch and each piece.
 
         Args:
-            recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`.
-            chunk: Longest stretch of a raw recording, s.
+            recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
+            chunk: Longest piece of a raw recording, s.
+            baseline: What to subtract: ``"none"``, or from and to, s; by default what the file
+                says, see `deepesi.export.corrections.corrected`.
 
         Returns:
             One `Localization` of an evoked response; else an iterator of them, in time's order.
@@ -144,23 +169,42 @@ class PreparedInverse:
         Raises:
             TypeError: Not a recording of MNE-Python.
             ValueError: Its good EEG channels or its number of trials (1 unless averaged) are not
-                those this was prepared for; it is quieter than its noise; the source space is no
-                surface and no single volume; see `estimate`.
+                those this was prepared for; it is quieter or louder than its noise allows; a
+                baseline outside it; the source space is no surface and no single volume; see
+                `estimate`.
 
         Warns:
             ExtrapolationWarning: It lies `beyond` what the network was trained on.
+            CorrectionWarning: Offsets were subtracted, or what is annotated BAD was left out.
 
         """
         import mne
 
+        ready = self.correct(recording, baseline)
+        for line in ready.changes:
+            warnings.warn(f"the recording was changed: {line}", CorrectionWarning, stacklevel=2)
+        for line in self.beyond(ready.recording):
+            warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
+        found = self.localize(ready, chunk)
+        return next(found) if isinstance(recording, mne.Evoked) else found
+
+    def correct(self, recording: "Recording", baseline: Baseline | None = None) -> Corrected:
+        """Hold a recording against what this was prepared for, and make it fit to be localized.
+
+        Args and errors as of `apply`.
+        """
         check_parts(self.space)
         check_recording(recording, self.ch_names, self.nave)
-        for line in self.beyond(recording):
-            warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
-        pieces = segments(recording, self.ch_names, chunk, self._longest)
-        tstep = 1 / recording.info["sfreq"]
-        found = (self._localize(piece, tstep) for piece in pieces)
-        return next(found) if isinstance(recording, mne.Evoked) else found
+        return corrected(recording, self.ch_names, self.whitener, self.rank, baseline)
+
+    def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
+        """Localize what `correct` gave, piece by piece."""
+        import mne
+
+        tstep = 1 / ready.recording.info["sfreq"]
+        is_average = isinstance(ready.recording, mne.Evoked)
+        for piece in segments(ready, self.ch_names, chunk, self._longest):
+            yield self._localize(piece, tstep, is_average)
 
     def beyond(self, recording: "Recording") -> list[str]:
         """What of a recording lies outside the training of the network, in words.
@@ -176,24 +220,26 @@ class PreparedInverse:
         snr_db = None
         if isinstance(recording, mne.Evoked):
             rows = [recording.ch_names.index(name) for name in self.ch_names]
-            samples = self._whitened(recording.data[rows]).T[:, :, None]
-            snr_db = float(estimated_snr_db(samples).max())
+            snr_db = self._largest_snr_db(recording.data[rows])
         info = recording.info
         passband_hz = (info["highpass"], info["lowpass"])
         return trained.beyond(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
 
+    def beyond_piece(self, result: Localization) -> list[str]:
+        """What of an epoch or a piece of a raw recording lies outside: its SNR, as of `beyond`."""
+        trained = self.model.contract.trained
+        return [] if trained is None else trained.beyond_snr(self._largest_snr_db(result.eeg))
+
+    def _largest_snr_db(self, eeg: Array) -> float:
+        samples = self._whitened(eeg).T[:, :, None]
+        return float(estimated_snr_db(samples, self.rank).max())
+
     def _whitened(self, eeg: Array) -> Array:
         return np.asarray(self.whitener @ average_reference(eeg))
 
-    def _check_noise(self, eeg: Array) -> None:
-        """Refuse a recording quieter than its noise, which every recording holds."""
-        power = float(np.square(self._whitened(eeg)).mean())
-        if power < QUIETEST:
-            raise ValueError(
-                f"PreparedInverse: the recording has {power:.2g} times the power that its noise "
-                "covariance says noise alone has. Both must be in volts and of the same "
-                "recording, and the number of trials right."
-            )
+    def power(self, eeg: Array) -> Array:
+        """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); of noise alone 1."""
+        return whitened_power(self._whitened(eeg), self.rank)
 
     def region(self, mean: Array, eeg: Array) -> Region | None:
         """Where the source of one sample is with the probability the file was calibrated for.
@@ -217,7 +263,7 @@ class PreparedInverse:
         if self._calibrated is None:
             return None
         magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
-        return self._calibrated.region(magnitudes, self._whitened(eeg))
+        return self._calibrated.region(magnitudes, self._whitened(eeg), self.rank)
 
     @functools.cached_property
     def _calibrated(self) -> CalibratedRegions | None:
@@ -226,14 +272,19 @@ class PreparedInverse:
             return None
         return CalibratedRegions(calibration, self.positions, self.space)
 
-    def _localize(self, segment: Segment, tstep: float) -> Localization:
+    def _localize(self, segment: Segment, tstep: float, is_average: bool) -> Localization:
         check_eeg(segment.eeg, self.ch_names)
+        seconds = segment.own.shape[1] * tstep
+        quietest = quietest_average(self.rank, seconds) if is_average else QUIETEST
+        check_noise(self.power(segment.own), quietest, self.nave)
         estimates = self._windowed(segment.eeg, segment.windows)
-        self._check_noise(segment.own)
         mean, *std = (
             source_estimate(values, self.space, segment.tmin, tstep) for values in estimates
         )
-        return Localization(mean, std[0] if std else None, average_reference(segment.own))
+        return Localization(
+            mean, std[0] if std else None, average_reference(segment.own), segment.number,
+            segment.first,
+        )  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
@@ -297,24 +348,32 @@ class Inverse:
 
     def for_recording(
         self,
-        info: "mne.Info",
+        recording: "mne.Info | Recording",
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = None,
-        nave: int = 1,
+        nave: float | None = None,
     ) -> PreparedInverse:
         """Prepare for the set-up of a recording.
 
         Args:
-            info: Channels, positions (head frame) and bad channels of the recording.
+            recording: The recording itself, or its info: channels, positions (head frame) and bad
+                channels.
             noise_cov: Noise covariance of single trials.
             forward: The recording's own forward solution; the packaged head if None.
-            nave: Number of trials averaged.
+            nave: Number of trials averaged; by default that of the recording, 1 of an info.
 
         Raises:
             ValueError: The recording, covariance or forward solution does not fit; see
                 `head_on_template`, `head_from_forward` and `prepare_for`.
 
         """
+        import mne
+
+        if isinstance(recording, mne.Info):
+            info, nave = recording, 1.0 if nave is None else float(nave)
+        else:
+            nave = trials_averaged(recording) if nave is None else float(nave)
+            info = recording.info
         if forward is None:
             head = head_on_template(info, noise_cov, self.template, nave)
             origin = f"electrodes of a recording on {head.space.name}, its noise covariance"
@@ -323,7 +382,7 @@ class Inverse:
             origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
         return self.prepare_for(head, nave, origin)
 
-    def prepare_for(self, head: HeadModel, nave: int, origin: str) -> PreparedInverse:
+    def prepare_for(self, head: HeadModel, nave: float, origin: str) -> PreparedInverse:
         """Prepare for a head whose noise covariance is that of averages of `nave` trials.
 
         Raises:
@@ -358,7 +417,7 @@ class Inverse:
             space,
             content["positions"],
             content["whitener"],
-            int(content["nave"]),
+            float(content["nave"]),
             str(content["origin"]),
         )
 

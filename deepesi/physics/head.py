@@ -66,7 +66,7 @@ class HeadModel:
 
     Attributes:
         leadfield: ``(C, D)``, V/(A m); column ``n_orient * s + o`` as in MNE.
-        noise_cov: ``(C, C)``, V², of rank ``C - 1``.
+        noise_cov: ``(C, C)``, V², of any rank, see `deepesi.physics.noise.rank_of`.
         sensor_pos: Electrodes ``(C, 3)``, m.
         source_pos: Sources ``(S, 3)``, m.
         source_normals: Unit normals of the cortex ``(S, 3)``; zero where there is no surface.
@@ -75,7 +75,7 @@ class HeadModel:
 
     Raises:
         ValueError: Shapes disagree, a value is not finite, names repeat, the reference is not the
-            average, or the noise covariance is not positive on the average-referenced subspace.
+            average, or the noise covariance has negative variances or none at all.
 
     """
 
@@ -132,14 +132,17 @@ class HeadModel:
             )
 
     def _check_noise(self) -> None:
-        n = len(self.ch_names)
-        eigenvalues = np.linalg.eigvalsh(self.noise_cov)
-        rank = int((eigenvalues > 1e-10 * eigenvalues[-1]).sum()) if eigenvalues[-1] > 0 else 0
-        if rank != n - 1:
+        if np.abs(self.noise_cov.mean(axis=0)).max() > 1e-6 * np.abs(self.noise_cov).max():
             raise ValueError(
-                f"HeadModel: the average-referenced noise covariance of {n} channels has rank "
-                f"{rank}, expected {n - 1}. Estimate it from more samples than channels, leave "
-                "interpolated channels out, or regularize it (mne.cov.regularize)."
+                "HeadModel: noise_cov is not average-referenced (its rows do not sum to zero). "
+                "Build the head with HeadModel.referenced(), which re-references."
+            )
+        values = np.linalg.eigvalsh(self.noise_cov)
+        if values[-1] <= 0 or values[0] < -1e-6 * values[-1]:
+            raise ValueError(
+                f"HeadModel: noise_cov is no covariance: its eigenvalues lie between "
+                f"{values[0]:.3g} and {values[-1]:.3g} V², expected none below zero and some "
+                "above. Estimate it from a recording (mne.compute_covariance), in volts."
             )
 
     @classmethod

@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from deepesi.physics.graph import mesh_edges
 from deepesi.physics.head import HeadModel, SourceSpace
+from deepesi.physics.noise import rank_of
 from deepesi.physics.template import Template
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ Array = NDArray[np.float64]
 MIN_CHANNELS = 8
 #: Plausible standard deviation over time and channels of average-referenced EEG, V.
 EEG_AMPLITUDE = (1e-9, 5e-4)
+#: Samples per channel that a noise covariance is estimated from, at least.
+FEWEST_SAMPLES = 3
+#: A channel whose noise has so many times the standard deviation of the others is in another unit.
+ANOTHER_UNIT = 1e3
 #: Fewest samples that tell a dead channel from one that happens to rest.
 FEWEST_FLAT = 8
 
@@ -26,12 +31,14 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
     """Names of the EEG channels that are not marked bad, in the order of the recording.
 
     Raises:
-        ValueError: There are none, or fewer than 8, or projectors changed their topographies.
+        ValueError: There are none, or fewer than 8; they are derivations, which no average
+            reference can be made of; or projectors changed their topographies.
 
     """
     import mne
     from mne._fiff.constants import FIFF
 
+    check_derivations(info)
     eeg = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
     if not eeg:
         kinds = sorted(set(info.get_channel_types()))
@@ -66,6 +73,36 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
     return good
 
 
+def check_derivations(info: "mne.Info") -> None:
+    """Refuse channels that are differences of electrodes or a surface Laplacian.
+
+    Raises:
+        ValueError: Some are.
+
+    """
+    import mne
+    from mne._fiff.constants import FIFF
+
+    eeg = mne.pick_types(info, meg=False, eeg=True, exclude=())
+    bipolar = [
+        info["ch_names"][i]
+        for i in eeg
+        if info["chs"][i]["coil_type"] == FIFF.FIFFV_COIL_EEG_BIPOLAR
+    ]
+    if bipolar:
+        raise ValueError(
+            f"recording: the channels {bipolar} are bipolar derivations, differences of two "
+            "electrodes, which cannot be turned into the average reference. Give the recording "
+            "before they were formed (before mne.set_bipolar_reference)."
+        )
+    has_csd = bool(mne.pick_types(info, meg=False, csd=True, exclude=()).size)
+    if has_csd or info["custom_ref_applied"] == FIFF.FIFFV_MNE_CUSTOM_REF_CSD:
+        raise ValueError(
+            "recording: it holds a current source density (surface Laplacian), no potentials. "
+            "Give the recording before mne.preprocessing.compute_current_source_density."
+        )
+
+
 def electrode_positions(info: "mne.Info", ch_names: list[str]) -> Array:
     """Electrode positions ``(C, 3)``, m, MNE head frame.
 
@@ -86,11 +123,13 @@ def electrode_positions(info: "mne.Info", ch_names: list[str]) -> Array:
     return positions
 
 
-def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: int) -> Array:
+def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: float) -> Array:
     """Noise covariance ``(C, C)`` (V²) of an average of `nave` trials, in the order of `ch_names`.
 
     Raises:
-        ValueError: A channel is missing from the covariance, or a value is not finite.
+        ValueError: A channel is missing from the covariance, a value is not finite or complex, it
+            is not in V², it is of too few samples, or of channels that are constant or in other
+            units than the others.
 
     """
     names = noise_cov["names"]
@@ -106,8 +145,11 @@ def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: int
     full = np.diag(data[rows]) if noise_cov["diag"] else data[np.ix_(rows, rows)]
     if not np.isfinite(full).all():
         raise ValueError("noise covariance: it holds NaN or infinite values. Compute it again.")
-    if nave < 1:
-        raise ValueError(f"noise covariance: nave must be 1 or more, got {nave}.")
+    if np.iscomplexobj(full):
+        raise ValueError(
+            "noise covariance: it is complex. Compute it again, from data before apply_hilbert."
+        )
+    check_nave(nave)
     level = float(np.sqrt(np.median(np.diag(full))))
     if not EEG_AMPLITUDE[0] < level < EEG_AMPLITUDE[1]:
         raise ValueError(
@@ -115,11 +157,78 @@ def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: int
             f"EEG in volts has {EEG_AMPLITUDE[0]:g}-{EEG_AMPLITUDE[1]:g}. Covariances are in V² "
             "(for µV²: multiply by 1e-12)."
         )
+    _check_channels(np.sqrt(np.diag(full).clip(0)), ch_names)
+    if not noise_cov["diag"]:
+        _check_samples(noise_cov, len(ch_names))
     return np.asarray(full, dtype=np.float64) / nave
 
 
+def check_nave(nave: float) -> None:
+    """Refuse a number of averaged trials that is none; fractions are effective numbers.
+
+    Raises:
+        ValueError: Zero, negative or not finite.
+
+    """
+    if not (np.isfinite(nave) and nave > 0):
+        raise ValueError(
+            f"number of averaged trials: got {nave:g}, expected a positive number, or a fraction "
+            "(the difference of two single trials has 0.5, which MNE-Python saves as 0). Say it "
+            "(nave=, --nave)."
+        )
+
+
+def _check_channels(deviations: Array, ch_names: list[str]) -> None:
+    """Refuse channels without noise, and channels with far more or less of it than the others."""
+    typical = np.median(deviations)
+    constant = [c for c, d in zip(ch_names, deviations, strict=True) if d < 1e-6 * typical]
+    if len(constant) > 1:  # one may be the reference
+        raise ValueError(
+            f"noise covariance: the channels {constant} are constant, as if nothing were "
+            "connected. Mark them as bad (info['bads']) or leave them out (--exclude)."
+        )
+    unlike = [
+        f"{c} ({d:.2g} V)"
+        for c, d in zip(ch_names, deviations, strict=True)
+        if c not in constant and not 1 / ANOTHER_UNIT < d / typical < ANOTHER_UNIT
+    ]
+    if unlike:
+        raise ValueError(
+            f"noise covariance: the standard deviation of {', '.join(unlike)} is more than "
+            f"{ANOTHER_UNIT:g} times that of the others ({typical:.2g} V, median) or less than a "
+            "thousandth. Is the channel in another unit, or no EEG? Convert it to volts, mark it "
+            "as bad or leave it out (--exclude)."
+        )
+
+
+def _check_samples(noise_cov: "mne.Covariance", n_channels: int) -> None:
+    """Refuse a covariance of too few samples, unless it was regularized for that."""
+    n_free = noise_cov["nfree"]
+    if noise_cov.get("method") not in (None, "empirical") or n_free is None or n_free < 1:
+        return
+    if n_free < FEWEST_SAMPLES * n_channels:
+        raise ValueError(
+            f"noise covariance: it is estimated from {n_free:g} samples, expected at least "
+            f"{FEWEST_SAMPLES * n_channels}, {FEWEST_SAMPLES} for each of the {n_channels} "
+            "channels. Take more trials or a longer baseline, or a regularized estimate "
+            "(mne.compute_covariance(..., method='shrunk'))."
+        )
+
+
+def _check_rank(head: HeadModel) -> HeadModel:
+    """Refuse noise that spans too few dimensions to tell sources apart."""
+    rank = rank_of(head.noise_cov)
+    if rank < MIN_CHANNELS - 1:
+        raise ValueError(
+            f"noise covariance: it spans {rank} dimensions of {head.n_channels} channels, expected "
+            f"at least {MIN_CHANNELS - 1}. Too much was taken out of the recording (ICA, "
+            "projectors, interpolation), or the covariance is of too few samples."
+        )
+    return head
+
+
 def head_on_template(
-    info: "mne.Info", noise_cov: "mne.Covariance", template: Template, nave: int = 1
+    info: "mne.Info", noise_cov: "mne.Covariance", template: Template, nave: float = 1
 ) -> HeadModel:
     """The template head under the set-up of a recording: its good electrodes, its noise.
 
@@ -135,11 +244,13 @@ def head_on_template(
     """
     ch_names = good_eeg_channels(info)
     electrodes = template.electrodes(electrode_positions(info, ch_names), ch_names)
-    return template.head(ch_names, electrodes, noise_covariance(noise_cov, ch_names, nave))
+    return _check_rank(
+        template.head(ch_names, electrodes, noise_covariance(noise_cov, ch_names, nave))
+    )
 
 
 def head_from_forward(
-    info: "mne.Info", noise_cov: "mne.Covariance", forward: "mne.Forward", nave: int = 1
+    info: "mne.Info", noise_cov: "mne.Covariance", forward: "mne.Forward", nave: float = 1
 ) -> HeadModel:
     """The head of a forward solution under the set-up of a recording, fixed orientation.
 
@@ -184,7 +295,7 @@ def head_from_forward(
         forward, surf_ori=True, force_fixed=True, use_cps=False, verbose="error"
     )
     rows = [fixed["sol"]["row_names"].index(c) for c in good]
-    return HeadModel.referenced(
+    head = HeadModel.referenced(
         leadfield=fixed["sol"]["data"][rows],
         noise_cov=noise_covariance(noise_cov, good, nave),
         sensor_pos=electrode_positions(info, good),
@@ -193,6 +304,7 @@ def head_from_forward(
         ch_names=good,
         space=source_space(fixed["src"]),
     )
+    return _check_rank(head)
 
 
 def source_space(src: Any, n_orient: int = 1) -> SourceSpace:

@@ -8,7 +8,7 @@ components kept: ``pick_ori="vector"``); tests hold the kernels to it.
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.noise import referenced_eigh, whitener
+from deepesi.physics.noise import rank_of, referenced_eigh, spanned_eigh, whitener
 
 Array = NDArray[np.float64]
 
@@ -49,9 +49,12 @@ def linear_inverse(
             f"linear_inverse: n_orient={n_orient} with {leadfield.shape[1]} columns of the lead "
             "field; expected 1, or 3 with three columns for every place."
         )
-    whiten = whitener(noise_cov)
+    whiten, rank = whitener(noise_cov), rank_of(noise_cov)
     gain = (whiten @ leadfield).T.reshape(-1, n_orient, len(whiten))
-    prior = _eloreta_prior(gain, lambda2) if method == "eLORETA" else _uniform_prior(gain)
+    if method == "eLORETA":
+        prior = _eloreta_prior(gain, lambda2, rank)
+    else:
+        prior = _uniform_prior(gain, rank)
     kernel = (prior @ gain) @ _regularized_inverse(gain, prior, lambda2)
     if method == "dSPM":
         kernel /= np.sqrt((kernel**2).sum(axis=(1, 2), keepdims=True))
@@ -70,7 +73,7 @@ def hat_matrix(
     """
     current = "eLORETA" if method == "eLORETA" else "MNE"
     kernel = linear_inverse(leadfield, noise_cov, lambda2, current, n_orient)
-    values, vectors = referenced_eigh(noise_cov)
+    values, vectors = spanned_eigh(noise_cov)
     colour = (vectors * np.sqrt(values)) @ vectors.T  # undoes the whitener
     return np.asarray(whitener(noise_cov) @ leadfield @ kernel @ colour)
 
@@ -82,16 +85,16 @@ def posterior_deviation(leadfield: Array, noise_cov: Array, lambda2: float) -> A
     covariance is ``P − P Gᵀ (G P Gᵀ + C)⁻¹ G P``, its mean MNE's estimate.
     """
     gain = whitener(noise_cov) @ leadfield
-    variance = (len(gain) - 1) / (gain**2).sum() / lambda2
+    variance = rank_of(noise_cov) / (gain**2).sum() / lambda2
     kernel = linear_inverse(leadfield, noise_cov, lambda2, "MNE")
     explained = np.einsum("dc,cd->d", kernel, leadfield)
     return np.asarray(np.sqrt(variance * (1 - explained).clip(0)))
 
 
-def _uniform_prior(gain: Array) -> Array:
+def _uniform_prior(gain: Array, rank: int) -> Array:
     """Source covariance blocks ``(S, O, O)``, all alike, of which signal and noise are equal."""
-    n_places, n_orient, n_channels = gain.shape
-    variance = (n_channels - 1) / (gain**2).sum()
+    n_places, n_orient, _ = gain.shape
+    variance = rank / (gain**2).sum()
     return np.tile(variance * np.eye(n_orient), (n_places, 1, 1))
 
 
@@ -115,13 +118,13 @@ def _inverse_root(blocks: Array) -> Array:
     return (vectors * powers[:, None]) @ vectors.swapaxes(1, 2)
 
 
-def _eloreta_prior(gain: Array, lambda2: float) -> Array:
+def _eloreta_prior(gain: Array, lambda2: float, rank: int) -> Array:
     """Source covariance blocks at which standardization and regularization agree (eLORETA)."""
-    prior = _uniform_prior(gain)
+    prior = _uniform_prior(gain, rank)
     for _ in range(20):
         inverse = _regularized_inverse(gain, prior, lambda2)
         new = _inverse_root(gain @ inverse @ gain.swapaxes(1, 2))
-        new *= (gain.shape[-1] - 1) / np.trace(_scalp_covariance(gain, new))
+        new *= rank / np.trace(_scalp_covariance(gain, new))
         change = np.linalg.norm(new - prior) / np.linalg.norm(prior)
         prior = new
         if change < 1e-6:

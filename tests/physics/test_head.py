@@ -52,8 +52,9 @@ def test_space_identity_is_in_vertices_and_orientation(toy):
         (lambda h: {"source_pos": h.source_pos[:-1]}, r"source counts disagree: .*83"),
         (lambda h: {"leadfield": h.leadfield * np.nan}, "leadfield holds NaN"),
         (lambda h: {"leadfield": h.leadfield + 1}, "not average-referenced"),
-        (lambda h: {"noise_cov": np.eye(16)}, "has rank 16, expected 15"),
-        (lambda h: {"noise_cov": 0 * np.eye(16)}, "has rank 0, expected 15"),
+        (lambda h: {"noise_cov": np.eye(16)}, "noise_cov is not average-referenced"),
+        (lambda h: {"noise_cov": 0 * np.eye(16)}, "noise_cov is no covariance: .* between 0 and 0"),
+        (lambda h: {"noise_cov": -h.noise_cov}, "noise_cov is no covariance"),
     ],
 )
 def test_inconsistent_heads_are_refused(head, change, message):

@@ -1,0 +1,53 @@
+"""Refuses recordings whose power cannot be that of brain and noise together."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaincinv
+
+Array = NDArray[np.float64]
+
+#: Least whitened power of an epoch or a piece of a raw recording; noise alone has 1, but the noise
+#: of a recording is not the same throughout, and filters take some of it.
+QUIETEST = 1e-2
+#: That of an average, whose noise is that of its trials: below it the number of trials, the unit or
+#: the filters are others than those of the covariance.
+QUIETEST_AVERAGE = 0.5
+#: Averages of few samples may be below it by chance, with this probability; the noise of EEG has
+#: about so many independent samples per second.
+CHANCE, INDEPENDENT = 1e-4, 10.0
+#: Most whitened power of a sample, 60 dB: no response of the brain is that strong.
+LOUDEST = 1e6
+
+
+def quietest_average(rank: int, seconds: float) -> float:
+    """Least whitened power of an average that lasts so long, of noise of this rank."""
+    half = rank * max(1.0, INDEPENDENT * seconds) / 2  # of the degrees of freedom of its power
+    return min(QUIETEST_AVERAGE, float(gammaincinv(half, CHANCE) / half))
+
+
+def check_noise(power: Array, quietest: float, nave: float) -> None:
+    """Refuse a recording quieter than its noise, which every recording holds, or far louder.
+
+    Args:
+        power: Whitened power of every sample ``(T,)``, 1 for noise.
+        quietest: Least that their mean may be.
+        nave: Number of averaged trials that the noise is of.
+
+    Raises:
+        ValueError: Less than `quietest`, or more than `LOUDEST`.
+
+    """
+    if power.mean() < quietest:
+        raise ValueError(
+            f"PreparedInverse: the recording has {power.mean():.2g} times the power that its noise "
+            f"covariance says noise alone has, expected at least {quietest:.2g}. Both must be in "
+            "volts, of the same recording and filtered alike, and the number of averaged trials "
+            f"right: it is taken to be {nave:g} (--nave, nave=)."
+        )
+    if power.max() > LOUDEST:
+        raise ValueError(
+            f"PreparedInverse: the recording has up to {power.max():.2g} times the power of its "
+            f"noise, more than {LOUDEST:g}, which no brain activity has. Take offsets of "
+            "electrodes out (a high-pass filter, --baseline), and check that recording and noise "
+            "covariance are of the same recording, in volts."
+        )

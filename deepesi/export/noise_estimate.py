@@ -1,0 +1,94 @@
+"""The noise covariance of single trials, from a stretch of the recording itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.export.stretches import Stretch, bad_epochs, blocks, good_stretches, mean_of, within
+from deepesi.physics.io import FEWEST_SAMPLES
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.export.recordings import Recording
+
+Array = NDArray[np.float64]
+
+
+def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
+    """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
+
+    The mean of the stretch is not noise and is removed (of every epoch, its own; of a raw
+    recording, that of every part between boundaries); what is annotated BAD is left out.
+
+    Args:
+        recording: Raw or epochs.
+        window: From and to, s.
+
+    Raises:
+        ValueError: An evoked response, or too few samples to tell the channels apart.
+
+    """
+    import mne
+
+    if isinstance(recording, mne.Evoked):
+        raise ValueError(
+            "--noise-from needs single trials: give epochs or a raw recording, or the covariance "
+            "of the trials that were averaged (--noise-cov)."
+        )
+    if isinstance(recording, mne.BaseEpochs):
+        return _of_epochs(recording, window)
+    return _of_raw(recording, window)
+
+
+def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covariance":
+    import mne
+
+    bad = bad_epochs(epochs)
+    good = epochs[[number for number in range(len(epochs)) if number not in bad]]
+    inside = int(((epochs.times >= window[0]) & (epochs.times <= window[1])).sum())
+    _check_samples(epochs, window, inside * len(good))
+    return mne.compute_covariance(
+        good, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
+    )
+
+
+def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
+    import mne
+
+    first, last = np.searchsorted(raw.times, [window[0] - 1e-9, window[1] + 1e-9]).tolist()
+    stretches = list(within(good_stretches(raw), first, last))
+    n_samples = sum(s.stop - s.start for s in stretches)
+    _check_samples(raw, window, n_samples)
+    picks = mne.pick_types(raw.info, meg=False, eeg=True, exclude="bads").tolist()
+    parts = list(dict.fromkeys(s.part for s in stretches))
+    scatter = sum(_scatter(raw, picks, [s for s in stretches if s.part == p]) for p in parts)
+    n_free = n_samples - len(parts)
+    names = [raw.ch_names[pick] for pick in picks]
+    return mne.Covariance(scatter / n_free, names, [], [], n_free, verbose="error")
+
+
+def _scatter(raw: "mne.io.BaseRaw", picks: list[int], stretches: list[Stretch]) -> Array:
+    """Sum of squares and products ``(C, C)`` (V²) about the mean of stretches."""
+    mean = mean_of(raw, picks, stretches)[:, None]
+    total = np.zeros((len(picks), len(picks)))
+    for start, stop in blocks(stretches):
+        data = raw.get_data(picks, start, stop) - mean
+        total += data @ data.T
+    return total
+
+
+def _check_samples(recording: "Recording", window: Sequence[float], n_samples: int) -> None:
+    import mne
+
+    n_channels = len(mne.pick_types(recording.info, meg=False, eeg=True))
+    if n_samples < FEWEST_SAMPLES * n_channels:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s holds {n_samples} samples, expected at "
+            f"least {FEWEST_SAMPLES * n_channels}, {FEWEST_SAMPLES} for each of the {n_channels} "
+            "channels; what is annotated BAD does not count. The recording lasts from "
+            f"{recording.times[0]:g} to {recording.times[-1]:g} s; take a longer stretch without "
+            "the activity of interest."
+        )
