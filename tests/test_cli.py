@@ -1,4 +1,5 @@
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -229,7 +230,9 @@ def test_what_asks_for_all_the_memory_there_is_gets_an_error():
         [sys.executable, "-c", HUNGRY], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 1
-    assert (
-        "deepesi apply: more memory is asked for than there is (Unable to allocate" in done.stderr
-    )
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("deepesi apply: more memory is needed than there is. Used: 0.")
+    assert re.search(r"Allowed: \d+\.\d\d GB of the \d+\.\d\d GB of this machine", message)
+    assert "Not granted: Unable to allocate" in message
+    assert "Take a head with fewer sources" in message
     assert "got it" not in done.stdout

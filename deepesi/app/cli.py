@@ -163,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
     export.add_argument("--montage", default="biosemi64", help="montage to trace with")
     export.add_argument(
-        "--precision", choices=("float32", "float16", "int8", "int8-static"), default="float32",
+        "--precision", choices=("float32", "float16", "int8"), default="float32",
         help="of the weights (default float32); what it costs: docs/deployment.md",
     )  # fmt: skip
     export.set_defaults(run=_export)
@@ -272,13 +272,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with bounded_memory():
             arguments.run(arguments)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
         sys.exit(f"deepesi {arguments.command}: {error}")
-    except MemoryError as error:
-        sys.exit(
-            f"deepesi {arguments.command}: more memory is asked for than there is ({error}). A "
-            "file is damaged, or too much is read at once; split the recording."
-        )
 
 
 if __name__ == "__main__":

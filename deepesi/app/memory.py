@@ -1,4 +1,4 @@
-"""Bounds the memory of a command: damaged files ask for any amount of it."""
+"""Bounds the memory of a command, and says what to do where it does not suffice."""
 
 import sys
 from collections.abc import Iterator
@@ -15,8 +15,12 @@ MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 def bounded_memory() -> Iterator[None]:
     """Let this process have a share of the memory, no more; on Linux only.
 
-    What asks for more gets a `MemoryError`, or an error of ONNX Runtime, where the system would
-    otherwise end this or another process.
+    What asks for more gets a `MemoryError` that says what was used, what is the bound and what to
+    do, where the system would otherwise end this or another process.
+
+    Raises:
+        MemoryError: See above.
+
     """
     if sys.platform != "linux":
         yield
@@ -28,8 +32,27 @@ def bounded_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
     try:
         yield
+    except MemoryError as error:
+        used = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        raise MemoryError(_what_to_do(error, used, min(bounds), _memory())) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _what_to_do(error: MemoryError, used: int, bound: int, total: int) -> str:
+    """What was asked for, used and allowed, in words."""
+    asked = str(error) or "the interpreter does not say how much was asked for"
+    return (
+        f"more memory is needed than there is. Used: {_gb(used)} at the most. Allowed: "
+        f"{_gb(bound)} of the {_gb(total)} of this machine or container. Not granted: {asked}. "
+        "Take a head with fewer sources or a model of fewer members, split the recording, or use a "
+        "machine with more memory. If the recording and the head are small, a file is damaged: "
+        "write it again."
+    )
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"
 
 
 def _memory() -> int:

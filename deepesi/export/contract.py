@@ -7,12 +7,13 @@ from typing import Any
 
 import jsonschema
 
+from deepesi.export.self_test import SelfTest, StoredArray
 from deepesi.physics.head_inputs import HeadInput
 
 #: Entries of the ONNX metadata that hold the contract and the digest of the file.
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
 #: Version of the contract's form.
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 #: What ``deepesi calibrate`` writes of a `Calibration`.
 CALIBRATION_FILE = "calibration.json"
 #: Of the files that deepesi writes.
@@ -119,6 +120,7 @@ class Contract:
             ensemble, of the members' hashes, one per line; or None.
         calibration: None where none was given.
         versions: Of deepesi and what it exported with.
+        self_test: A small example with its answer, computed again when the file is opened.
         licence: Of the file.
         precision: Of its weights.
 
@@ -137,6 +139,7 @@ class Contract:
     config_sha256: str | None
     calibration: Calibration | None
     versions: dict[str, str]
+    self_test: SelfTest
     licence: str = LICENCE
     precision: str = "float32"
 
@@ -193,9 +196,20 @@ class Contract:
             "head_inputs": head_inputs,
             "trained": trained and TrainingRanges(**as_tuples(trained)),
             "calibration": calibration and Calibration(**as_tuples(calibration)),
+            "self_test": _self_test(content["self_test"]),
         }
         plain = {n: content[n] for n in cls.__dataclass_fields__ if n not in special}
         return cls(**as_tuples(plain), **special)
+
+
+def _self_test(content: dict[str, Any]) -> SelfTest:
+    """Read the stored arrays, by part and name."""
+    return SelfTest(
+        **{
+            part: {name: StoredArray(**as_tuples(stored)) for name, stored in arrays.items()}
+            for part, arrays in content.items()
+        }
+    )
 
 
 def as_tuples(content: dict[str, Any]) -> dict[str, Any]:

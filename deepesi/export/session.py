@@ -1,5 +1,6 @@
 """Opens an ONNX file of ours: session and contract, or an error that says why not."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from deepesi.export.contract import DIGEST_KEY, METADATA_KEY, Contract
 from deepesi.export.protobuf import digest, metadata
+from deepesi.export.self_test import LARGEST_DEVIATION
 from deepesi.physics.head import SourceSpace
 
 Array = NDArray[np.float32]
@@ -20,8 +22,12 @@ REFUSALS = (
     ort_errors.InvalidProtobuf, ort_errors.NoSuchFile, ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )  # fmt: skip
+#: What it says where memory is lacking.
+OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 #: Where to compute, in this order, where the machine and its ONNX Runtime can.
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+#: Memory that the examples computed at once should keep below, bytes; a single one may need more.
+AT_ONCE = 2**28
 
 
 class OpenModel(NamedTuple):
@@ -38,27 +44,46 @@ class OpenModel(NamedTuple):
     def run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
         """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
 
+        Examples are computed a few at a time, see `examples_at_once`.
+
         Raises:
             ValueError: Inputs of other shapes than the model was written for.
+            MemoryError: A single example needs more memory than there is.
 
         """
-        if self.contract.precision == "int8":
-            # It scales activations by the largest there is. No example is to depend on others, nor
-            # a sample of a network that takes one at a time.
-            trained = self.contract.trained
-            single = trained is not None and trained.n_times[1] == 1
-            for axis in (0, 2) if single else (0,):
-                if eeg.shape[axis] > 1:
-                    alone = [self.run(one, inputs) for one in np.split(eeg, eeg.shape[axis], axis)]
-                    return [np.concatenate(o, axis) for o in zip(*alone, strict=True)]
-        feeds = {"eeg": eeg.astype(np.float32), **inputs}
+        n = examples_at_once(eeg.shape[2], inputs)
+        parts = [self._run(eeg[i : i + n], inputs) for i in range(0, max(1, len(eeg)), n)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
         try:
-            return list(self.session.run(None, feeds))
+            return list(self.session.run(None, {"eeg": eeg.astype(np.float32), **inputs}))
         except REFUSALS as error:
+            if any(sign in str(error) for sign in OUT_OF_MEMORY):
+                raise MemoryError(
+                    f"{len(eeg)} window(s) of {eeg.shape[2]} samples, {eeg.shape[1]} channels and "
+                    f"{sum(values.nbytes for values in inputs.values()) / 1e6:.2g} MB of head "
+                    f"inputs: {_first_line(error)}"
+                ) from error
             raise ValueError(
                 f"the model cannot compute with EEG of shape {eeg.shape} and these head inputs "
                 f"({_first_line(error)}). Prepare it again for this set-up."
             ) from error
+
+
+def examples_at_once(n_times: int, inputs: Mapping[str, NDArray[np.generic]]) -> int:
+    """How many examples are computed at once, so that memory does not grow with their number.
+
+    What a graph holds of an example at a time is taken to be as many numbers of single precision as
+    the head inputs have, for every sample.
+
+    Args:
+        n_times: Samples of an example.
+        inputs: Head inputs.
+
+    """
+    size = 4 * max(1, n_times) * sum(values.size for values in inputs.values())
+    return max(1, AT_ONCE // max(1, size))
 
 
 def open_model(path: Path, n_threads: int = 0) -> OpenModel:
@@ -70,8 +95,8 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not an ONNX file, truncated, altered, with data outside its folder, or not
-            written by deepesi.
+        ValueError: Not an ONNX file, truncated, altered, with data outside its folder, not
+            written by deepesi, or computed otherwise on this machine.
 
     """
     if not path.is_file():
@@ -80,6 +105,9 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 4  # what is fatal is raised
+    # Planning which values may share memory takes most of the time of opening a large graph, and
+    # plans kept for every size of input hold memory; a session frees what it is done with anyway.
+    options.enable_mem_reuse = options.enable_mem_pattern = False
     available = ort.get_available_providers()
     providers = [provider for provider in PROVIDERS if provider in available]
     try:
@@ -91,6 +119,7 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
             "'deepesi export', or install the version it was written for."
         ) from error
     _check_promises(session, contract, path)
+    _check_self_test(session, contract, path)
     return OpenModel(session, contract)
 
 
@@ -146,6 +175,25 @@ def _check_promises(session: ort.InferenceSession, contract: Contract, path: Pat
                 f"{path}: its {what} {sorted(map(str, found[what]))} are not those its contract "
                 f"declares ({sorted(map(str, names))}). The file was altered; export it again."
             )
+
+
+def _check_self_test(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
+    """Refuse a file whose example does not come out on this machine as it says."""
+    try:
+        off = contract.self_test.deviation(session)
+    except (ValueError, *REFUSALS) as error:
+        raise ValueError(
+            f"{path}: the example in its contract cannot be computed ({_first_line(error)}). The "
+            "file was altered; export it again."
+        ) from error
+    if not off <= LARGEST_DEVIATION:
+        raise ValueError(
+            f"{path}: this machine computes it wrongly. The example in its contract deviates by "
+            f"{100 * off:.2g} % of the largest value, more than {100 * LARGEST_DEVIATION:g} %. "
+            f"Install another version of onnxruntime (this is {ort.__version__}, on "
+            f"{', '.join(session.get_providers())}), or compute on another processor; if it "
+            "deviates there too, the file was altered: export it again."
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,43 +1,36 @@
-"""Smaller files: the weights of a graph in 16 or 8 bits."""
+"""Smaller files: the weights of a graph in 16 or 8 bits, computed with in single precision."""
 
-import logging
-import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Iterator
+from typing import Literal, get_args
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnx import TensorProto, helper, numpy_helper
 
-#: How weights are kept: in single precision; in half precision, computed with in single; in 8 bits
-#: with the scale of activations found anew for every input, or fixed on examples.
-Precision = Literal["float32", "float16", "int8", "int8-static"]
+#: How weights are kept: in single precision, in half precision, or in 8 bits with one scale for
+#: every output of a product.
+Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-#: Operations whose weights are brought to 8 bits.
-QUANTIZED = ["MatMul", "Gemm", "Conv"]
-#: Weights of fewer numbers stay as they are: bringing them back would take longer.
+#: Weights of fewer numbers stay as they are.
 FEWEST = 256
+#: Largest number of 8 bits with a sign; the smallest is its negative.
+LARGEST = 127
 
-Feeds = Mapping[str, NDArray[Any]]
+Array = NDArray[np.float32]
 
 
-def make_smaller(
-    model: onnx.ModelProto, precision: Precision, examples: Iterable[Feeds]
-) -> onnx.ModelProto:
+def make_smaller(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
     """The graph with its weights in fewer bits; inputs and outputs stay in single precision.
+
+    Only the file is smaller. Each weight is brought back to single precision before it is used,
+    which ONNX Runtime does once, when it opens the file. So every processor computes the same:
+    products of 8-bit numbers saturate on some and not on others, and in half precision EEG in
+    volts lies below the range.
 
     Args:
         model: In single precision.
         precision: See `Precision`.
-        examples: Typical inputs, for ``"int8-static"``.
 
     Raises:
         ValueError: An unknown precision.
@@ -47,63 +40,61 @@ def make_smaller(
         raise ValueError(
             f"make_smaller: unknown precision {precision!r}, expected one of {list(PRECISIONS)}."
         )
-    if precision == "float16":
-        return _halved(model)
     if precision == "float32":
         return model
-    model = onnx.ModelProto.FromString(model.SerializeToString())
-    del model.graph.value_info[:]  # the quantizer transposes weights and trusts their old shapes
-    root = logging.getLogger()  # where the quantizer advises to preprocess graphs
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            if precision == "int8":
-                quantize_dynamic(model, path, QUANTIZED, per_channel=True)
-            else:
-                quantize_static(
-                    model, path, _Examples(examples), op_types_to_quantize=QUANTIZED,
-                    per_channel=True, activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8, nodes_to_exclude=_without_weights(model),
-                )  # fmt: skip
-            return onnx.load(path)
-    finally:
-        root.setLevel(level)
-
-
-def _without_weights(model: onnx.ModelProto) -> list[str]:
-    """Products of recordings and head inputs: their sizes are those of a set-up, not of a net."""
-    weights = {w.name for w in model.graph.initializer}
-    return [n.name for n in model.graph.node if n.op_type in QUANTIZED and not weights & {*n.input}]
-
-
-class _Examples(CalibrationDataReader):
-    """One example after the other, as the quantizer wants them."""
-
-    def __init__(self, examples: Iterable[Feeds]) -> None:
-        self.left = iter(examples)
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:  # type: ignore[override]
-        example = next(self.left, None)
-        return None if example is None else dict(example)
-
-
-def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights in half precision, each brought back to single before it is used.
-
-    Computing in half precision is out of the question: EEG in volts lies below its range.
-    """
-    halved, back = onnx.ModelProto(), []
-    halved.CopyFrom(model)
-    for weights in halved.graph.initializer:
+    smaller = onnx.ModelProto()
+    smaller.CopyFrom(model)
+    summed = _summed_axes(model.graph)
+    nodes = list(smaller.graph.node)
+    del smaller.graph.node[:]
+    for weights in list(smaller.graph.initializer):
         values = numpy_helper.to_array(weights)
-        largest = np.abs(values).max(initial=0) if values.dtype == np.float32 else np.inf
-        if values.size >= FEWEST and largest <= np.finfo(np.float16).max:
-            name, half = weights.name, f"{weights.name}_half"
-            weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
-            back.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
-    nodes = list(halved.graph.node)
-    del halved.graph.node[:]
-    halved.graph.node.extend([*back, *nodes])
-    return halved
+        if values.dtype != np.float32 or values.size < FEWEST or not np.isfinite(values).all():
+            continue
+        if precision == "float16" and np.abs(values).max() <= np.finfo(np.float16).max:
+            smaller.graph.node.append(_halved(weights, values))
+        elif precision == "int8" and weights.name in summed:
+            smaller.graph.node.extend(
+                _in_8_bits(smaller.graph, weights, values, summed[weights.name])
+            )
+    smaller.graph.node.extend(nodes)
+    return smaller
+
+
+def _halved(weights: TensorProto, values: Array) -> onnx.NodeProto:
+    """Keep weights in half precision, in place; the operation that brings them back."""
+    name, half = weights.name, f"{weights.name}_half"
+    weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+    return helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT)
+
+
+def _in_8_bits(
+    graph: onnx.GraphProto, weights: TensorProto, values: Array, summed: tuple[int, ...]
+) -> Iterator[onnx.NodeProto]:
+    """Keep weights in 8 bits, in place; the operations that bring them back."""
+    name = weights.name
+    scale = np.abs(values).max(axis=summed, keepdims=True) / np.float32(LARGEST)
+    scale[scale == 0] = 1
+    whole = np.rint(values / scale).astype(np.int8)
+    weights.CopyFrom(numpy_helper.from_array(whole, f"{name}_8"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    yield helper.make_node("Cast", [f"{name}_8"], [f"{name}_whole"], to=TensorProto.FLOAT)
+    yield helper.make_node("Mul", [f"{name}_whole", f"{name}_scale"], [name])
+
+
+def _summed_axes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Axes of the weights of products that are summed over, by the name of the weights."""
+    weights = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    found: dict[str, tuple[int, ...]] = {}
+    for node in graph.node:
+        for operand, name in enumerate(node.input[:2]):
+            if name not in weights:
+                continue
+            if node.op_type == "Conv":
+                found[name] = tuple(range(1, weights[name]))
+            elif node.op_type == "Gemm":
+                turned = {a.name: a.i for a in node.attribute}.get("trans" + "AB"[operand], 0)
+                found[name] = (int((operand == 0) != bool(turned)),)
+            elif node.op_type == "MatMul":
+                found[name] = (max(weights[name] - 1 - operand, 0),)
+    return found

@@ -14,7 +14,7 @@ from deepesi.export.contract import DIGEST_KEY, METADATA_KEY, Calibration, Contr
 from deepesi.export.protobuf import digest, metadata
 from deepesi.export.runtime import Inverse
 from deepesi.export.session import open_model
-from deepesi.export.to_onnx import check_parity, export_onnx
+from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import make_covariance
@@ -102,7 +102,7 @@ def test_file_that_was_altered(convdip, tmp_path):
         ("{", "metadata is not JSON"),
         ("[" * 100_000, "metadata is not JSON"),
         ("{}", "contract has version None"),
-        (text.replace('"contract_version": 3', '"contract_version": 9'), "version 9"),
+        (text.replace('"contract_version": 4', '"contract_version": 9'), "version 9"),
         (text.replace('"montages"', '"mountains"'), "not of the promised form.*'montages' is a"),
         (json.dumps(content | {"trained": {"sfreq": "fast"}}), "promised form.*trained"),
         (json.dumps(content | {"eeg": content["eeg"] | {"unit": "uV"}}), r"promised form \(eeg"),
@@ -177,10 +177,10 @@ def test_many_threads_share_a_session(convdip, evoked):
                 assert np.array_equal(estimate, alone[(number + i) % 16])
 
 
-def test_deviations_that_are_not_finite_are_refused(toy, simulate, tmp_path):
+def test_deviations_that_are_not_finite_are_refused(toy, tmp_path):
     """However good the means are."""
     model = Tempered(ConvDip(84, height=6, width=6, hidden=8, heteroscedastic=True))
     model.temperature.fill_(np.nan)
-    export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "m.onnx")
-    with pytest.raises(ValueError, match="deviates from Tempered in torch by nan"):
-        check_parity(model, tmp_path / "m.onnx", simulate([]).batch(0), n_timed=1)
+    with pytest.raises(ValueError, match="gives NaN or infinite values for one source in the noi"):
+        export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
