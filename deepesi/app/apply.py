@@ -20,7 +20,12 @@ from deepesi.app.writing import (
 from deepesi.app.zarr_group import is_zarr, zarr_writer
 from deepesi.export.estimates import Localization
 from deepesi.export.recordings import n_segments, trials_averaged
-from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
+from deepesi.export.runtime import (
+    ExtrapolationWarning,
+    Inverse,
+    PreparedInverse,
+    UnexplainedChannelWarning,
+)
 from deepesi.physics.files import parsing
 from deepesi.physics.io import flat_channels
 
@@ -121,6 +126,7 @@ def apply(
         yield f"beyond its training: {line}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)  # said just now
+        warnings.simplefilter("ignore", UnexplainedChannelWarning)  # said beside each peak
         yield from _localize(data, inverse, window, out)
 
 
@@ -167,6 +173,8 @@ def _localize(
     number = -1
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
         for number, result in enumerate(pieces):
+            for line in inverse.unexplained(result.eeg):
+                yield line if is_evoked else f"{number:04d}: {line}"
             peak = find_peak(result, inverse, window)
             if peak is not None:
                 yield str(peak) if is_evoked else f"{number:04d}: {peak}"

@@ -18,6 +18,7 @@ from deepesi.export.recordings import STRETCH, Segment, check_recording, segment
 from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
+from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
@@ -41,6 +42,10 @@ class ExtrapolationWarning(UserWarning):
     """A recording lies outside what a network was trained on."""
 
 
+class UnexplainedChannelWarning(UserWarning):
+    """A channel reads what no source explains, given the others."""
+
+
 @dataclass(frozen=True)
 class PreparedInverse:
     """A model with its inputs prepared for one recording set-up.
@@ -54,6 +59,7 @@ class PreparedInverse:
         whitener: ``(C, C)``, 1/V.
         nave: Number of trials averaged in the data it is for.
         origin: Where electrodes and noise come from, in words.
+        channel_precision: ``(C, C)``, 1/V², what `unexplained` holds channels against.
 
     """
 
@@ -65,6 +71,7 @@ class PreparedInverse:
     whitener: Array
     nave: int
     origin: str
+    channel_precision: Array
 
     def estimate(self, eeg: Array, window: int | None = None) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
@@ -149,6 +156,7 @@ class PreparedInverse:
 
         Warns:
             ExtrapolationWarning: It lies `beyond` what the network was trained on.
+            UnexplainedChannelWarning: A channel is `unexplained`.
 
         """
         import mne
@@ -181,6 +189,18 @@ class PreparedInverse:
         info = recording.info
         passband_hz = (info["highpass"], info["lowpass"])
         return trained.beyond(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
+
+    def unexplained(self, eeg: Array) -> list[str]:
+        """Channels of frames ``(C, T)`` (V, any reference) that no source explains, in words.
+
+        The worst first; see `deepesi.physics.channel_check`.
+        """
+        return [
+            f"no source explains what {self.ch_names[row]} reads, given the other channels (bad "
+            "contact, gain or plug?), and the estimate may lie far away because of it: look at it, "
+            "and mark it as bad (info['bads'], --exclude) or correct it"
+            for row in unexplained_channels(self.channel_precision, eeg)
+        ]
 
     def _whitened(self, eeg: Array) -> Array:
         return np.asarray(self.whitener @ average_reference(eeg))
@@ -228,6 +248,8 @@ class PreparedInverse:
 
     def _localize(self, segment: Segment, tstep: float) -> Localization:
         check_eeg(segment.eeg, self.ch_names)
+        for line in self.unexplained(segment.own):
+            warnings.warn(line, UnexplainedChannelWarning, stacklevel=2)
         estimates = self._windowed(segment.eeg, segment.windows)
         self._check_noise(segment.own)
         mean, *std = (
@@ -247,6 +269,7 @@ class PreparedInverse:
             "whitener": self.whitener,
             "nave": np.array(self.nave),
             "origin": np.array(self.origin),
+            "channel_precision": self.channel_precision,
         }
         content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
         with atomic(path) as partial:
@@ -335,6 +358,7 @@ class Inverse:
         return PreparedInverse(
             self.model, feeds, head.ch_names, head.space, head.source_pos,
             whitener(head.noise_cov), nave, origin,
+            channel_precision(head.leadfield, head.noise_cov),
         )  # fmt: skip
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
@@ -360,6 +384,7 @@ class Inverse:
             content["whitener"],
             int(content["nave"]),
             str(content["origin"]),
+            content["channel_precision"],
         )
 
     def _check_space(self, space: SourceSpace) -> None:
