@@ -36,6 +36,8 @@ LARGEST_DISTANCE = 0.04
 LEAST_GAIN = 0.02
 #: Typical error of one electrode, m: what the angle of a cap of few electrodes owes to chance.
 ELECTRODE_ERROR = 0.006
+#: Most contradictions that a message names.
+MOST_NAMED = 6
 #: Names of before 1991 (American Clinical Neurophysiology Society) for those of today.
 _OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
 _DIRECTIONS = {
@@ -65,7 +67,7 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     """Refuse electrodes whose positions contradict their names.
 
     Says nothing where fewer than 8 names, or fewer than half of them, are of the 10-05 system
-    (any case; T3, T4, T5 and T6 are the T7, T8, P7 and P8 of today).
+    (any case; T3, T4, T5 and T6 are the T7, T8, P7 and P8 of today). Their unit does not count.
 
     Args:
         ch_names: The electrodes.
@@ -83,7 +85,10 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
         return
     names, own = [ch_names[row] for row in rows], positions[rows]
     places = np.array([known[_ten_five_key(name)] for name in names])
-    found = _contradiction(names, places, own)
+    size = _size(own)
+    if size == 0:
+        return  # electrodes at one place are refused elsewhere
+    found = _contradiction(names, places, own * _size(places) / size)
     if found:
         raise ValueError(
             f"{origin}: the positions of its electrodes contradict their names: {found}. In the "
@@ -91,6 +96,11 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
             "Check axes and names in the file that the positions come from, or take standard "
             "positions (--montage NAME, set_montage)."
         )
+
+
+def _size(points: Array) -> float:
+    """Median distance of points ``(C, 3)`` from their middle: a few far ones do not count."""
+    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
 def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str:
@@ -103,7 +113,9 @@ def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str
     angle = np.degrees(Rotation.from_matrix(turn).magnitude())
     if angle > np.hypot(LARGEST_ANGLE, 4 * _angle_error(positions)):
         return _turned(fit.turn)
-    return "; ".join(_misplaced(names, positions, fit))
+    texts = _misplaced(names, positions, fit)
+    more = [f"and {len(texts) - MOST_NAMED} more"] if len(texts) > MOST_NAMED else []
+    return "; ".join(texts[:MOST_NAMED] + more)
 
 
 def _ten_five_key(name: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from deepesi.app.cli import main
 from deepesi.export.runtime import Inverse
 from deepesi.physics.cap_check import check_cap
 from deepesi.physics.montage import TEN_TWENTY, standard_montage
@@ -139,10 +140,27 @@ def test_electrodes_exchanged_in_a_ring_are_named():
         check_cap(names, positions)
 
 
+def test_scrambled_names_are_refused_in_a_short_message():
+    names, positions = biosemi(64)
+    scrambled = positions[np.random.default_rng(0).permutation(64)]
+    with pytest.raises(ValueError, match="contradict their names: .{20,500} In the MNE"):
+        check_cap(names, scrambled)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e3])
+def test_the_unit_does_not_count(unit):
+    """Whether positions are in metres is another question, with an answer of its own."""
+    names, positions = biosemi(32)
+    check_cap(names, unit * positions)
+    check_cap(names, np.zeros((32, 3)))
+    with pytest.raises(ValueError, match="mirrored"):
+        check_cap(names, unit * positions * [-1, 1, 1])
+
+
 def test_a_misplaced_electrode_is_named():
     names, positions = biosemi(32)
     positions[names.index("F7")] = positions[names.index("CP5")] + 0.003
-    with pytest.raises(ValueError, match=r"names: F7 lies 9\d mm from where its name says\. In"):
+    with pytest.raises(ValueError, match=r"names: F7 lies [89]\d mm from where its name says\. In"):
         check_cap(names, positions)
 
 
@@ -181,6 +199,20 @@ def test_a_recording_is_refused(eloreta):
     evoked = with_positions(make_evoked(), lambda p: p[[1, 0, 2]] * [1, -1, 1])
     with pytest.raises(ValueError, match="recording: the positions.*x points to the nose"):
         Inverse.load(eloreta).for_recording(evoked.info, make_covariance(evoked.info), nave=4)
+
+
+def test_commands_refuse_it_and_take_standard_positions(eloreta, tmp_path, monkeypatch, capsys):
+    evoked = with_positions(make_evoked(), lambda p: p * [-1, 1, 1])
+    monkeypatch.chdir(tmp_path)
+    evoked.save("x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    for command, out in (("apply", "out"), ("prepare", "head.npz")):
+        arguments = [command, str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--out", out]
+        with pytest.raises(SystemExit, match="the cap is mirrored, x points to the left ear"):
+            main(arguments)
+        assert not list(tmp_path.glob(f"{out}*"))
+        main([*arguments, "--montage", "biosemi32"])
+        assert "wrote" in capsys.readouterr().out
 
 
 def test_a_forward_solution_is_refused(eloreta, tmp_path):
