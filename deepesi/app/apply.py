@@ -201,6 +201,8 @@ def _localize(
     result = None
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
         for result in pieces:
+            for line in inverse.unexplained(result.eeg):
+                yield line if is_evoked else f"{result.number:04d}: {line}"
             peak = find_peak(result, inverse, window)
             if peak is not None:
                 yield str(peak) if is_evoked else _with_number(result, peak, inverse)

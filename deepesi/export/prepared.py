@@ -14,6 +14,7 @@ from deepesi.physics.head_inputs.declaration import Axes
 #: Entries of ``head.npz`` beside the prepared inputs and the vertices: axes, kinds of values.
 _ENTRIES: dict[str, tuple[Axes, str]] = {
     "ch_names": (("channels",), "U"),
+    "channel_precision": (("channels", "channels"), "f"),
     "edges": (("edges", 2), "iu"),
     "n_orient": ((), "iu"),
     "nave": ((), "iuf"),

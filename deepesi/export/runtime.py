@@ -26,6 +26,7 @@ from deepesi.export.recordings import (
 from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
+from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace, average_reference
 from deepesi.physics.head_inputs import prepare
@@ -50,6 +51,10 @@ class CorrectionWarning(UserWarning):
     """Something was done to a recording before it was localized, or left out of it."""
 
 
+class UnexplainedChannelWarning(UserWarning):
+    """A channel reads what no source explains, given the others."""
+
+
 @dataclass(frozen=True)
 class PreparedInverse:
     """A model with its inputs prepared for one recording set-up.
@@ -63,6 +68,7 @@ class PreparedInverse:
         whitener: ``(C, C)``, 1/V.
         nave: Number of trials averaged in the data it is for; effective ones may be fractions.
         origin: Where electrodes and noise come from, in words.
+        channel_precision: ``(C, C)``, 1/V², what `unexplained` holds channels against.
 
     """
 
@@ -74,6 +80,7 @@ class PreparedInverse:
     whitener: Array
     nave: float
     origin: str
+    channel_precision: Array
 
     @functools.cached_property
     def rank(self) -> int:
@@ -176,6 +183,7 @@ class PreparedInverse:
         Warns:
             ExtrapolationWarning: It lies `beyond` what the network was trained on.
             CorrectionWarning: Offsets were subtracted, or what is annotated BAD was left out.
+            UnexplainedChannelWarning: A channel is `unexplained`.
 
         """
         import mne
@@ -185,8 +193,15 @@ class PreparedInverse:
             warnings.warn(f"the recording was changed: {line}", CorrectionWarning, stacklevel=2)
         for line in self.beyond(ready.recording):
             warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
-        found = self.localize(ready, chunk)
+        found = self._warned(self.localize(ready, chunk))
         return next(found) if isinstance(recording, mne.Evoked) else found
+
+    def _warned(self, results: Iterator[Localization]) -> Iterator[Localization]:
+        """The same, with a warning for every channel that is unexplained in a piece."""
+        for result in results:
+            for line in self.unexplained(result.eeg):
+                warnings.warn(line, UnexplainedChannelWarning, stacklevel=3)
+            yield result
 
     def correct(self, recording: "Recording", baseline: Baseline | None = None) -> Corrected:
         """Hold a recording against what this was prepared for, and make it fit to be localized.
@@ -233,6 +248,18 @@ class PreparedInverse:
     def _largest_snr_db(self, eeg: Array) -> float:
         samples = self._whitened(eeg).T[:, :, None]
         return float(estimated_snr_db(samples, self.rank).max())
+
+    def unexplained(self, eeg: Array) -> list[str]:
+        """Channels of frames ``(C, T)`` (V, any reference) that no source explains, in words.
+
+        The worst first; see `deepesi.physics.channel_check`.
+        """
+        return [
+            f"no source explains what {self.ch_names[row]} reads, given the other channels (bad "
+            "contact, gain or plug?), and the estimate may lie far away because of it: look at it, "
+            "and mark it as bad (info['bads'], --exclude) or correct it"
+            for row in unexplained_channels(self.channel_precision, eeg)
+        ]
 
     def _whitened(self, eeg: Array) -> Array:
         return np.asarray(self.whitener @ average_reference(eeg))
@@ -298,6 +325,7 @@ class PreparedInverse:
             "whitener": self.whitener,
             "nave": np.array(self.nave),
             "origin": np.array(self.origin),
+            "channel_precision": self.channel_precision,
         }
         content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
         with atomic(path) as partial:
@@ -394,6 +422,7 @@ class Inverse:
         return PreparedInverse(
             self.model, feeds, head.ch_names, head.space, head.source_pos,
             whitener(head.noise_cov), nave, origin,
+            channel_precision(head.leadfield, head.noise_cov),
         )  # fmt: skip
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
@@ -419,6 +448,7 @@ class Inverse:
             content["whitener"],
             float(content["nave"]),
             str(content["origin"]),
+            content["channel_precision"],
         )
 
     def _check_space(self, space: SourceSpace) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from deepesi.physics.cap_check import check_cap
 from deepesi.physics.graph import mesh_edges
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.noise import rank_of
@@ -103,11 +104,11 @@ def check_derivations(info: "mne.Info") -> None:
         )
 
 
-def electrode_positions(info: "mne.Info", ch_names: list[str]) -> Array:
-    """Electrode positions ``(C, 3)``, m, MNE head frame.
+def electrode_positions(info: "mne.Info", ch_names: list[str], origin: str = "recording") -> Array:
+    """Electrode positions ``(C, 3)``, m, MNE head frame; `origin` says whose, for errors.
 
     Raises:
-        ValueError: A channel has no position.
+        ValueError: A channel has no position, or positions contradict names (see `check_cap`).
 
     """
     rows = {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
@@ -116,10 +117,11 @@ def electrode_positions(info: "mne.Info", ch_names: list[str]) -> Array:
     if absent.any():
         names = [n for n, a in zip(ch_names, absent, strict=True) if a]
         raise ValueError(
-            f"recording: {len(names)} of {len(ch_names)} EEG channels have no position: {names}. "
+            f"{origin}: {len(names)} of {len(ch_names)} EEG channels have no position: {names}. "
             "Set digitized positions or a template montage (set_montage, --montage), or mark "
             "them bad."
         )
+    check_cap(ch_names, positions, origin)
     return positions
 
 
@@ -286,6 +288,7 @@ def head_from_forward(
             f"forward solution: {len(missing)} good EEG channels of the recording are not in it: "
             f"{missing}. Compute it for all of them, or mark these as bad (info['bads'])."
         )
+    electrode_positions(forward["info"], good, "forward solution")  # may be others than recorded
     if any(s["type"] != "surf" for s in forward["src"]):
         raise ValueError(
             "forward solution: its source space is not a cortical surface, and only surfaces are "

@@ -12,7 +12,7 @@ from deepesi.physics.build import build_head, geometry_digest
 from deepesi.physics.family import LeadFieldFamily, TissueGrid
 from deepesi.physics.graph import is_inside
 from deepesi.physics.head import average_reference
-from deepesi.physics.io import source_space
+from deepesi.physics.io import electrode_positions, source_space
 from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.optional import require
 from deepesi.physics.template import Template, cache_folder, load_template
@@ -32,8 +32,8 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: No EEG, no normals to fix the orientation along, or a fixed solution asked for
-            free orientation.
+        ValueError: No EEG, electrodes without positions or with some that contradict their names,
+            no normals to fix the orientation along, or a fixed solution asked for free orientation.
 
     """
     mne = require("mne", "head", "read the forward solution")
@@ -68,12 +68,11 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
     gain = np.asarray(solution["sol"]["data"], dtype=np.float64)
     if n_orient == 1 and not is_fixed:
         gain = np.einsum("csi,si->cs", gain.reshape(len(gain), -1, 3), normals)
-    places = {c["ch_name"]: c["loc"][:3] for c in solution["info"]["chs"]}
     left, values, right = np.linalg.svd(average_reference(gain), full_matrices=False)
     return Template(
         name=_stem(forward),
         family=LeadFieldFamily(
-            scalp_pos=np.array([places[name] for name in eeg], dtype=np.float64),
+            scalp_pos=electrode_positions(info, eeg, f"head_of_forward: {forward}"),
             scalp_faces=np.empty((0, 3), dtype=np.int64),
             bounds=np.zeros((3, 2)),
             terms=np.zeros((1, 3), dtype=np.int64),

@@ -1,0 +1,223 @@
+"""Electrodes held against their names: a turned or mirrored cap, exchanged or misplaced electrodes.
+
+Names of the 10-05 system say where an electrode is. Recorded positions are fitted by the places of
+fsaverage, turned, scaled along each axis and shifted; what no real cap needs is an error. Names of
+other systems (``E1``, ``A1`` to ``D32``, ``EEG 001``) say nothing: one name has several places.
+
+Source: 10-05 system, Oostenveld & Praamstra 2001 (doi:10.1016/S1388-2457(00)00527-7); places on
+fsaverage from MNE-Python. Fit of poses: Kabsch 1976 (doi:10.1107/S0567739476001873). Difference:
+scales per axis, and distances instead of their squares, so that few wrong electrodes do not count.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
+
+from deepesi.physics.montage import standard_montage
+
+Array = NDArray[np.float64]
+
+#: Fewest electrodes with known names that tell the pose of a cap.
+FEWEST_NAMES = 8
+#: Pitch of real caps against fsaverage's places, degrees: midway between the -10 and +3 seen.
+USUAL_PITCH = -3.5
+#: Largest angle from there, degrees: real caps reach 6.5, and 20 degrees are an error.
+LARGEST_ANGLE = 11.0
+#: Largest distance of an electrode from its place, m, after the fit: every built-in montage of
+#: MNE-Python stays below 0.02, and a step of the 10-20 system is 0.05 to 0.06.
+LARGEST_DISTANCE = 0.04
+#: What exchanging names must gain, m per electrode; errors of 10 mm gain less.
+LEAST_GAIN = 0.02
+#: Typical error of one electrode, m: what the angle of a cap of few electrodes owes to chance.
+ELECTRODE_ERROR = 0.006
+#: Most contradictions that a message names.
+MOST_NAMED = 6
+#: Names of before 1991 (American Clinical Neurophysiology Society) for those of today.
+_OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
+_DIRECTIONS = {
+    (0, 1): "the right ear", (0, -1): "the left ear", (1, 1): "the nose",
+    (1, -1): "the back of the head", (2, 1): "the top of the head", (2, -1): "the neck",
+}  # fmt: skip
+_TURNS = ("the axis through the ears", "the axis from back to front", "the vertical axis")
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The pose of a cap: ``positions ~ (places * scale) @ turn.T + shift``.
+
+    Attributes:
+        turn: Orthogonal ``(3, 3)``, from the frame of the names to that of the positions.
+        expected: Where the names are then ``(C, 3)``, m.
+        distances: Of every electrode from there ``(C,)``, m.
+
+    """
+
+    turn: Array
+    expected: Array
+    distances: Array
+
+
+def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recording") -> None:
+    """Refuse electrodes whose positions contradict their names.
+
+    Says nothing where fewer than 8 names, or fewer than half of them, are of the 10-05 system
+    (any case; T3, T4, T5 and T6 are the T7, T8, P7 and P8 of today). Their unit does not count.
+
+    Args:
+        ch_names: The electrodes.
+        positions: ``(C, 3)``, m, MNE head frame.
+        origin: Whose they are, for errors.
+
+    Raises:
+        ValueError: The cap is turned or mirrored, electrodes are exchanged, or one lies far from
+            where its name says.
+
+    """
+    known = _known_places()
+    rows = [row for row, name in enumerate(ch_names) if _ten_five_key(name) in known]
+    if len(rows) < max(FEWEST_NAMES, len(ch_names) / 2):
+        return
+    names, own = [ch_names[row] for row in rows], positions[rows]
+    places = np.array([known[_ten_five_key(name)] for name in names])
+    size = _size(own)
+    if size == 0:
+        return  # electrodes at one place are refused elsewhere
+    found = _contradiction(names, places, own * _size(places) / size)
+    if found:
+        raise ValueError(
+            f"{origin}: the positions of its electrodes contradict their names: {found}. In the "
+            "MNE head frame x points to the right ear, y to the nose and z to the top of the head. "
+            "Check axes and names in the file that the positions come from, or take standard "
+            "positions (--montage NAME, set_montage)."
+        )
+
+
+def _size(points: Array) -> float:
+    """Median distance of points ``(C, 3)`` from their middle: a few far ones do not count."""
+    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
+
+
+def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str:
+    """What no real cap shows, in words; empty where there is nothing."""
+    fit, mirrored = (_fitted(places, positions, handedness) for handedness in (1, -1))
+    error, mirrored_error = fit.distances.mean(), mirrored.distances.mean()
+    if error > ELECTRODE_ERROR and mirrored_error < error / 2:
+        return f"the cap is mirrored, {_axes(mirrored.turn)}"
+    turn = fit.turn @ Rotation.from_euler("x", -USUAL_PITCH, degrees=True).as_matrix()
+    angle = np.degrees(Rotation.from_matrix(turn).magnitude())
+    if angle > np.hypot(LARGEST_ANGLE, 4 * _angle_error(positions)):
+        return _turned(fit.turn)
+    texts = _misplaced(names, positions, fit)
+    more = [f"and {len(texts) - MOST_NAMED} more"] if len(texts) > MOST_NAMED else []
+    return "; ".join(texts[:MOST_NAMED] + more)
+
+
+def _ten_five_key(name: str) -> str:
+    """Key of a name in `_known_places`; no name of it where capitals say another system (aF3)."""
+    lower = name.lower()
+    if name[:1].islower() and name != lower:
+        return ""
+    return _OLD_NAMES.get(lower, lower)
+
+
+@functools.cache
+def _known_places() -> dict[str, Array]:
+    names, positions = standard_montage("fsaverage_1005")
+    return dict(zip([name.lower() for name in names], positions, strict=True))
+
+
+def _fitted(places: Array, positions: Array, handedness: int, n_iterations: int = 30) -> _Fit:
+    """The pose with the least sum of distances, by reweighted least squares.
+
+    Args:
+        places: Of the names ``(C, 3)``, m.
+        positions: ``(C, 3)``, m.
+        handedness: 1 for a turned cap, -1 for a mirrored one.
+        n_iterations: Alternations of pose, scales and weights.
+
+    """
+    weights, scale = np.ones(len(places)), np.ones(3)
+    for _ in range(n_iterations):
+        share = weights[:, None] / weights.sum()
+        centre, origin = (share * positions).sum(0), (share * places).sum(0)
+        here, there = positions - centre, places - origin
+        left, _, right = np.linalg.svd((share * here).T @ (there * scale))
+        flip = handedness * np.sign(np.linalg.det(left @ right))
+        turn = left @ np.diag([1.0, 1.0, flip]) @ right
+        back = here @ turn
+        spread, shared = (share * there**2).sum(0), (share * there * back).sum(0)
+        even = shared.sum() / spread.sum()
+        # Electrodes in a plane do not tell the scale across it: a weak pull towards that of all.
+        scale = np.clip((shared + 4e-4 * even) / (spread + 4e-4), 0.5 * even, 2 * even)
+        expected = centre + (there * scale) @ turn.T
+        distances = np.linalg.norm(positions - expected, axis=1)
+        weights = 1 / np.maximum(distances, 5e-3)
+    return _Fit(turn, expected, distances)
+
+
+def _angle_error(positions: Array) -> float:
+    """Standard error of the pose about the axis that these electrodes tell least of, degrees."""
+    spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
+    return float(np.degrees(ELECTRODE_ERROR / np.hypot(spread[1], spread[2])))
+
+
+def _misplaced(names: Sequence[str], positions: Array, fit: _Fit) -> list[str]:
+    """Electrodes that are exchanged or far away in a cap that fits as a whole, in words."""
+    rings = _exchanged(cdist(positions, fit.expected))
+    texts = [
+        f"{' and '.join(names[i] for i in ring)} are exchanged"
+        if len(ring) == 2
+        else f"{', '.join(names[i] for i in ring)} have each other's places"
+        for ring in rings
+    ]
+    explained = {i for ring in rings for i in ring}
+    return texts + [
+        f"{names[i]} lies {1e3 * fit.distances[i]:.0f} mm from where its name says"
+        for i in np.flatnonzero(fit.distances > LARGEST_DISTANCE).tolist()
+        if i not in explained
+    ]
+
+
+def _exchanged(distances: Array) -> list[list[int]]:
+    """Electrodes that fit better under each other's names, as rings.
+
+    Args:
+        distances: Of every electrode ``(C,)`` from the place of every name ``(C, C)``, m.
+
+    """
+    _, takes = linear_sum_assignment(distances)
+    rings, seen = [], set()
+    for start in range(len(takes)):
+        ring, row = [], start
+        while row not in seen:
+            seen.add(row)
+            ring.append(row)
+            row = int(takes[row])
+        gain = (distances[ring, ring] - distances[ring, takes[ring]]).sum()
+        if len(ring) > 1 and gain > LEAST_GAIN * len(ring):
+            rings.append(ring)
+    return rings
+
+
+def _axes(turn: Array) -> str:
+    """Where the axes of the positions point, by the names."""
+    texts = []
+    for letter, direction in zip("xyz", turn, strict=True):
+        axis = int(np.abs(direction).argmax())
+        texts.append(f"{letter} points to {_DIRECTIONS[axis, int(np.sign(direction[axis]))]}")
+    return ", ".join(texts)
+
+
+def _turned(turn: Array) -> str:
+    """A rotation in words; with the axes, where others than usual are nearest."""
+    vector = Rotation.from_matrix(turn).as_rotvec(degrees=True)
+    angle, main = np.linalg.norm(vector), int(np.abs(vector).argmax())
+    about = _TURNS[main] if abs(vector[main]) > 0.9 * angle else "a slanted axis"
+    text = f"the cap is turned by {angle:.0f} degrees about {about}"
+    return text if (turn.argmax(axis=1) == range(3)).all() else f"{text}, {_axes(turn)}"
