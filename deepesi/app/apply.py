@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.channels import adopt_names
+from deepesi.app.file_units import check_noise_level
 from deepesi.app.reading import ReadingOptions, noise_of, read_recording, read_setup
 from deepesi.app.writing import (
+    check_prefix,
     check_writable,
     file_writer,
     find_peak,
@@ -22,7 +25,7 @@ from deepesi.app.zarr_group import is_zarr, zarr_writer
 from deepesi.export.estimates import Localization
 from deepesi.export.recordings import n_segments, trials_averaged
 from deepesi.export.runtime import ExtrapolationWarning, Inverse, PreparedInverse
-from deepesi.physics.files import parsing
+from deepesi.physics.files import check_file_out, parsing
 from deepesi.physics.io import flat_channels
 
 if TYPE_CHECKING:
@@ -132,15 +135,20 @@ def apply(
             written.
 
     """
-    data = read_recording(recording, reading)
+    check_prefix(out)
+    said: list[str] = []
+    data = read_recording(recording, reading, said.append)
+    yield from said
     if setup.prepared is None:
         if setup.noise_from is None:
             covariance = _covariance(setup.noise_cov)
         else:
             covariance = noise_of(data, setup.noise_from)
+            check_noise_level(covariance)
         inverse = _prepared(model, data.info, covariance, setup, trials_averaged(data))
     else:
         inverse = Inverse.load(model).for_prepared(setup.prepared)
+        yield from adopt_names(data, inverse.ch_names)
         yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)
     yield _summary(data, inverse)
@@ -233,7 +241,10 @@ def prepare(
     nave: int,
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
-    info = read_setup(recording, reading)
+    check_file_out(out, ".npz")
+    said: list[str] = []
+    info = read_setup(recording, reading, said.append)
     inverse = _prepared(model, info, _covariance(setup.noise_cov), setup, nave)
     inverse.save(out)
-    return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
+    wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
+    return "\n".join([*said, wrote])

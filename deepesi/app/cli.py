@@ -10,6 +10,7 @@ from typing import Any
 
 from deepesi import __version__
 from deepesi.app.memory import bounded_memory
+from deepesi.physics.channel_names import parse_renaming
 from deepesi.physics.optional import require
 
 
@@ -48,7 +49,10 @@ def _apply(arguments: argparse.Namespace) -> None:
     from deepesi.app.apply import SetupOptions, apply
     from deepesi.app.reading import ReadingOptions
 
-    reading = ReadingOptions(arguments.condition, arguments.montage, tuple(arguments.exclude))
+    reading = ReadingOptions(
+        arguments.condition, arguments.montage, tuple(arguments.exclude),
+        parse_renaming(arguments.rename), arguments.unit,
+    )  # fmt: skip
     setup = SetupOptions(
         arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
         arguments.prepared,
@@ -65,7 +69,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from deepesi.app.apply import SetupOptions, prepare
     from deepesi.app.reading import ReadingOptions
 
-    reading = ReadingOptions(montage=arguments.montage, exclude=tuple(arguments.exclude))
+    reading = ReadingOptions(
+        None, arguments.montage, tuple(arguments.exclude), parse_renaming(arguments.rename),
+        arguments.unit,
+    )  # fmt: skip
     setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
     print(
         prepare(arguments.model, arguments.recording, arguments.out, reading, setup, arguments.nave)
@@ -124,11 +131,16 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
     )
     parser.add_argument(
-        "--montage", help="standard electrode positions, standard_1005 say (default: its own)"
+        "--montage", help="standard electrode positions, fsaverage_1005 say (default: its own)"
     )
     parser.add_argument(
         "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
     )
+    parser.add_argument(
+        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        help="electrodes under names of their own (clinical names, EEG FP1-REF say, are known)",
+    )  # fmt: skip
+    parser.add_argument("--unit", help="of its EEG, where the file does not say: V, mV, uV, nV")
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )

@@ -14,7 +14,13 @@ from deepesi.export.contract import Contract
 from deepesi.export.estimates import Localization, check_parts, source_estimate
 from deepesi.export.packaged import model_path
 from deepesi.export.prepared import read_prepared
-from deepesi.export.recordings import STRETCH, Segment, check_recording, segments
+from deepesi.export.recordings import (
+    STRETCH,
+    Segment,
+    check_recording,
+    recording_rows,
+    segments,
+)
 from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.session import OpenModel, as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
@@ -175,7 +181,7 @@ class PreparedInverse:
             return []
         snr_db = None
         if isinstance(recording, mne.Evoked):
-            rows = [recording.ch_names.index(name) for name in self.ch_names]
+            rows = recording_rows(recording, self.ch_names)
             samples = self._whitened(recording.data[rows]).T[:, :, None]
             snr_db = float(estimated_snr_db(samples).max())
         info = recording.info
