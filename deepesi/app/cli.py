@@ -11,6 +11,7 @@ from typing import Any
 from deepesi import __version__
 from deepesi.app.memory import bounded_memory
 from deepesi.physics.channel_names import parse_renaming
+from deepesi.physics.files import check_folder_out
 from deepesi.physics.optional import require
 
 
@@ -90,6 +91,7 @@ def _validate(arguments: argparse.Namespace) -> None:
 
         return load_solver(name)
 
+    check_folder_out(arguments.out)
     names = [name for name in arguments.methods.split(",") if name]
     methods = find_methods(names, arguments.models, solver)
     for line in validate(arguments.recording, arguments.data, methods, arguments.out):
@@ -117,6 +119,8 @@ def _stream(arguments: argparse.Namespace) -> None:
 def _head_build(arguments: argparse.Namespace) -> None:
     from deepesi.physics.build import build_members
 
+    if arguments.out is not None:
+        check_folder_out(arguments.out)
     for path, fingerprint in build_members(
         arguments.warp_seed, arguments.spacing, arguments.free_orientation, arguments.out
     ):

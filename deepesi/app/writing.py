@@ -16,6 +16,7 @@ from deepesi.app.zarr_group import check_zarr, is_zarr
 from deepesi.export.estimates import Localization, check_parts, magnitudes
 from deepesi.export.regions import Region
 from deepesi.export.runtime import PreparedInverse
+from deepesi.physics.files import check_folder_out
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.optional import require
 from deepesi.physics.template import template_of
@@ -49,9 +50,11 @@ def check_prefix(out: Path) -> None:
     """Refuse what is no prefix of the files to write, before anything is read.
 
     Raises:
-        ValueError: A folder, or a file name of the kinds that get this prefix.
+        ValueError: A folder, a file name of the kinds that get this prefix, or it lies in no
+            folder.
 
     """
+    check_folder_out(out.parent)
     if out.is_dir() and not is_zarr(out):
         raise ValueError(
             f"--out {out} is a folder; give the beginning of the files' names, "

@@ -58,13 +58,26 @@ def check_file_out(path: Path, suffix: str) -> None:
         suffix: Its name must end with, ``.npz`` say.
 
     Raises:
-        ValueError: It is a folder, or its name ends otherwise.
+        ValueError: It is a folder, its name ends otherwise, or it lies in no folder.
 
     """
+    check_folder_out(path.parent)
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; give the {suffix} file to write in it.")
     if path.suffix != suffix:
-        raise ValueError(f"--out {path}: give the {suffix} file to write, {path}{suffix} say.")
+        raise ValueError(f"--out {path}: expected a name that ends in {suffix}.")
+
+
+def check_folder_out(path: Path) -> None:
+    """Refuse a folder that could not be written to, before anything is computed.
+
+    Raises:
+        ValueError: It, or a folder it lies in, is a file.
+
+    """
+    existing = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--out {path}: {existing} is a file, so there is no folder to write to.")
 
 
 @contextmanager
