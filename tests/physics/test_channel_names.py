@@ -121,7 +121,8 @@ def test_one_electrode_may_be_the_reference_of_all():
 
 def test_channels_that_are_no_electrodes_are_listed_ready_to_leave_out():
     names = ["Cz", "EKG", "EEG EOG L-REF", "AF3"]
-    with pytest.raises(ValueError, match=r"AF3: .*fsaverage_1005.* \(--exclude EKG 'EEG EOG L-REF'"):
+    message = r"AF3: .*fsaverage_1005.* \(--exclude EKG 'EEG EOG L-REF'\)"
+    with pytest.raises(ValueError, match=message):
         head_montage(names, "10-20-19")
     with pytest.raises(ValueError, match="none of the channels is an electrode .*'E1', 'E2'"):
         head_montage(["E1", "E2"], "10-20-19")
