@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.channel_names import match_channels
+from deepesi.physics.channel_names import check_electrodes, match_channels
 from deepesi.physics.optional import require
 from deepesi.physics.units import UNITS, volts_per
 from deepesi.streaming.atlas import Regions
@@ -119,6 +119,7 @@ def open_source(
     if not info.sfreq > 0:
         raise ValueError(f"the stream {name!r} has no regular rate. EEG has one.")
     rows = [row for row in found_rows if row is not None]
+    check_electrodes([names[row] for row in rows])
     units = info.get_channel_units() or [None] * len(names)
     factors = []
     for row in rows:
