@@ -10,6 +10,7 @@ from deepesi.app.channels import name_channels
 from deepesi.app.file_units import file_units, settle_units
 from deepesi.app.formats import FORMATS, check_file
 from deepesi.physics.files import parsing
+from deepesi.physics.units import parse_unit
 
 if TYPE_CHECKING:
     import mne
@@ -42,6 +43,10 @@ class ReadingOptions:
     exclude: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is not None:
+            parse_unit(self.unit)
 
 
 def read_recording(

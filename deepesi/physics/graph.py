@@ -19,8 +19,7 @@ def mesh_edges(faces: Faces) -> NDArray[np.int64]:
 def adjacency(edges: Edges, n_vertices: int, weights: Array | None = None) -> csr_array:
     """Symmetric adjacency ``(S, S)`` of undirected edges ``(E, 2)``, of weights ``(E,)`` or 1."""
     values = np.ones(len(edges)) if weights is None else weights
-    # SciPy 1.14 finds paths in graphs of 32-bit indices only.
-    both = np.concatenate([edges, edges[:, ::-1]]).astype(np.int32)
+    both = np.concatenate([edges, edges[:, ::-1]])
     return csr_array((np.tile(values, 2), (both[:, 0], both[:, 1])), shape=(n_vertices, n_vertices))
 
 
