@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.channels import adopt_names
+from deepesi.app.file_units import check_noise_level
 from deepesi.app.reading import ReadingOptions, read_recording, read_setup
 from deepesi.app.writing import (
     Peak,
+    check_prefix,
     check_writable,
     file_writer,
     find_peak,
@@ -22,9 +25,9 @@ from deepesi.app.zarr_group import is_zarr, zarr_writer
 from deepesi.export.corrections import Baseline, Corrected
 from deepesi.export.estimates import Localization
 from deepesi.export.noise_estimate import noise_of
-from deepesi.export.recordings import n_segments, trials_averaged
+from deepesi.export.recordings import n_segments, recording_rows, trials_averaged
 from deepesi.export.runtime import Inverse, PreparedInverse
-from deepesi.physics.files import parsing
+from deepesi.physics.files import check_file_out, parsing
 from deepesi.physics.io import flat_channels
 
 if TYPE_CHECKING:
@@ -135,15 +138,20 @@ def apply(
             written.
 
     """
-    data = read_recording(recording, reading)
+    check_prefix(out)
+    said: list[str] = []
+    data = read_recording(recording, reading, said.append)
+    yield from said
     if setup.prepared is None:
         if setup.noise_from is None:
             covariance = _covariance(setup.noise_cov)
         else:
             covariance = noise_of(data, setup.noise_from)
+            check_noise_level(covariance)
         inverse = _prepared(model, data.info, covariance, setup, trials_averaged(data))
     else:
         inverse = Inverse.load(model).for_prepared(setup.prepared)
+        yield from adopt_names(data, inverse.ch_names)
         yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)
     _check_window(window, data.times)
@@ -175,7 +183,7 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
         channels += f" of rank {inverse.rank} (cleaned or interpolated)"
     line = f"{channels}, {kind}; left out as bad: {bads or 'none'}"
     if isinstance(data, mne.Evoked):
-        rows = [data.ch_names.index(name) for name in inverse.ch_names]
+        rows = recording_rows(data, inverse.ch_names)
         for i in flat_channels(data.data[rows]):
             line += f"; {inverse.ch_names[i]} is constant, taken for the reference"
     return line
@@ -246,7 +254,10 @@ def prepare(
     nave: float,
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
-    info = read_setup(recording, reading)
+    check_file_out(out, ".npz")
+    said: list[str] = []
+    info = read_setup(recording, reading, said.append)
     inverse = _prepared(model, info, _covariance(setup.noise_cov), setup, nave)
     inverse.save(out)
-    return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
+    wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
+    return "\n".join([*said, wrote])

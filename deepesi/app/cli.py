@@ -10,6 +10,8 @@ from typing import Any
 
 from deepesi import __version__
 from deepesi.app.memory import bounded_memory
+from deepesi.physics.channel_names import parse_renaming
+from deepesi.physics.files import check_folder_out
 from deepesi.physics.optional import require
 
 
@@ -49,8 +51,9 @@ def _apply(arguments: argparse.Namespace) -> None:
     from deepesi.app.reading import ReadingOptions, parse_baseline
 
     reading = ReadingOptions(
-        arguments.condition, arguments.montage, tuple(arguments.exclude), arguments.nave
-    )
+        arguments.condition, arguments.montage, tuple(arguments.exclude),
+        parse_renaming(arguments.rename), arguments.unit, arguments.nave,
+    )  # fmt: skip
     setup = SetupOptions(
         arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
         arguments.prepared,
@@ -68,7 +71,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from deepesi.app.apply import SetupOptions, prepare
     from deepesi.app.reading import ReadingOptions
 
-    reading = ReadingOptions(montage=arguments.montage, exclude=tuple(arguments.exclude))
+    reading = ReadingOptions(
+        None, arguments.montage, tuple(arguments.exclude), parse_renaming(arguments.rename),
+        arguments.unit,
+    )  # fmt: skip
     setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
     print(
         prepare(arguments.model, arguments.recording, arguments.out, reading, setup, arguments.nave)
@@ -86,6 +92,7 @@ def _validate(arguments: argparse.Namespace) -> None:
 
         return load_solver(name)
 
+    check_folder_out(arguments.out)
     names = [name for name in arguments.methods.split(",") if name]
     methods = find_methods(names, arguments.models, solver)
     for line in validate(arguments.recording, arguments.data, methods, arguments.out):
@@ -113,6 +120,8 @@ def _stream(arguments: argparse.Namespace) -> None:
 def _head_build(arguments: argparse.Namespace) -> None:
     from deepesi.physics.build import build_members
 
+    if arguments.out is not None:
+        check_folder_out(arguments.out)
     for path, fingerprint in build_members(
         arguments.warp_seed, arguments.spacing, arguments.free_orientation, arguments.out
     ):
@@ -127,11 +136,16 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
     )
     parser.add_argument(
-        "--montage", help="standard electrode positions, standard_1005 say (default: its own)"
+        "--montage", help="standard electrode positions, fsaverage_1005 say (default: its own)"
     )
     parser.add_argument(
         "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
     )
+    parser.add_argument(
+        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        help="electrodes under names of their own (clinical names, EEG FP1-REF say, are known)",
+    )  # fmt: skip
+    parser.add_argument("--unit", help="of its EEG, where the file does not say: V, mV, uV, nV")
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )

@@ -18,7 +18,7 @@ from deepesi.export.contract import CALIBRATION_FILE, Calibration, Contract, as_
 from deepesi.export.smaller import Precision
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.physics.cohort import SPLITS, Cohort
-from deepesi.physics.files import atomic
+from deepesi.physics.files import atomic, check_file_out
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.template import Template, load_template
 from deepesi.training.weights import load_network
@@ -41,8 +41,7 @@ def export_path(
         ValueError: ``out`` is no ``.onnx``; the file deviates from the model, see `check_parity`.
 
     """
-    if out.suffix != ".onnx":
-        raise ValueError(f"--out {out}: expected a name that ends in .onnx.")
+    check_file_out(out, ".onnx")
     template = load_template(head)
     methods = {method.lower(): method for method in METHODS}
     run, identity, calibration = None, dict[str, Any](), None

@@ -1,15 +1,18 @@
 """What ``deepesi apply`` takes: evoked responses, epochs or a raw recording."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepesi.app.channels import name_channels
+from deepesi.app.file_units import file_units, settle_units
+from deepesi.app.formats import FORMATS, check_file
 from deepesi.export.corrections import Baseline
 from deepesi.export.recordings import check_kind
 from deepesi.physics.files import parsing
-from deepesi.physics.montage import head_montage
+from deepesi.physics.units import parse_unit
 
 if TYPE_CHECKING:
     import mne
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
 
 #: Sampling rates of EEG, Hz: a header that says another is damaged, and would ask for any memory.
 RATES = (10.0, 1e5)
-#: Formats of other makers that are read beside FIF.
-FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class ReadingOptions:
             of epochs.
         montage: Standard positions for its EEG channels, in place of its own if it has some; see
             `deepesi.physics.montage.standard_montage`.
-        exclude: Channels to leave out.
+        exclude: Channels to leave out, as the file names them.
+        rename: Other names for its channels, old to new.
+        unit: Of its EEG channels, where the file names none: V, mV, uV or nV.
         nave: Number of trials of an average, in place of what its file says.
 
     """
@@ -40,7 +43,13 @@ class ReadingOptions:
     condition: str | None = None
     montage: str | None = None
     exclude: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    unit: str | None = None
     nave: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is not None:
+            parse_unit(self.unit)
 
 
 def parse_baseline(words: Sequence[str] | None) -> Baseline | None:
@@ -63,24 +72,27 @@ def parse_baseline(words: Sequence[str] | None) -> Baseline | None:
     return low, high
 
 
-def read_recording(path: Path, options: ReadingOptions) -> "Recording":
+def read_recording(
+    path: Path, options: ReadingOptions, say: Callable[[str], None] = lambda line: None
+) -> "Recording":
     """One evoked response, the epochs or the raw recording that a file holds.
 
     Args:
         path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
         options: See `ReadingOptions`.
+        say: Called with lines: what of it was renamed or brought to another unit.
 
     Raises:
         FileNotFoundError: No such file.
+        ModuleNotFoundError: A package that reads its format is not installed.
         ValueError: Not a recording, or none of potentials, see `check_kind`; several conditions
-            and none chosen, no such condition or channel, or an EEG channel is no electrode of the
-            montage; a number of trials of what is no average.
+            and none chosen, no such condition or channel, no known unit, or an EEG channel is no
+            electrode of the montage; a number of trials of what is no average.
 
     """
     import mne
 
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recording {path}.")
+    check_file(path)
     recording = _read(path, options.condition)
     if options.nave is not None:
         if not isinstance(recording, mne.Evoked):
@@ -89,46 +101,48 @@ def read_recording(path: Path, options: ReadingOptions) -> "Recording":
                 "Leave it out."
             )
         recording.nave = options.nave
-    check_kind(recording)
     sfreq = recording.info["sfreq"]
     if not RATES[0] <= sfreq <= RATES[1]:
         raise ValueError(
             f"{path} says that its sampling rate is {sfreq:g} Hz; EEG has {RATES[0]:g} to "
             f"{RATES[1]:g} Hz. The file is damaged, or its header wrong."
         )
+    check_kind(recording)
+    units = file_units(recording, path)
     _check_excluded(path, recording.ch_names, options.exclude)
     if options.exclude:
         if isinstance(recording, mne.BaseEpochs):
             recording.load_data()  # or MNE-Python leaves none out
         recording.drop_channels(list(options.exclude))
-    if options.montage is not None:
-        recording.set_montage(_positions(recording.info, options.montage), verbose="error")
+    lines = settle_units(recording, path, units, options.unit)
+    for line in [*lines, *name_channels(recording, options.rename, options.montage)]:
+        say(line)
     return recording
 
 
-def read_setup(path: Path, options: ReadingOptions) -> "mne.Info":
+def read_setup(
+    path: Path, options: ReadingOptions, say: Callable[[str], None] = lambda line: None
+) -> "mne.Info":
     """Channels, positions and bad channels of a recording; arguments as of `read_recording`.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a recording, no such channel, or an EEG channel is none of the montage.
+        ValueError: Not a recording, no such channel, no known unit, or an EEG channel is no
+            electrode of the montage.
 
     """
     import mne
 
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recording {path}.")
-    ours = path.suffix.lower() in FORMATS
-    if ours:
-        info = _read(path, None).info
-    else:
-        with _parsing(path):
-            info = mne.io.read_info(path, verbose="error")
+    check_file(path)
+    if path.suffix.lower() in FORMATS:
+        return read_recording(path, options, say).info
+    with _parsing(path):
+        info = mne.io.read_info(path, verbose="error")
     _check_excluded(path, info.ch_names, options.exclude)
     kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
     info = mne.pick_info(info, kept)
-    if options.montage is not None:
-        info.set_montage(_positions(info, options.montage), verbose="error")
+    for line in name_channels(info, options.rename, options.montage):
+        say(line)
     return info
 
 
@@ -136,13 +150,6 @@ def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str])
     missing = [name for name in exclude if name not in ch_names]
     if missing:
         raise ValueError(f"{path} has no channels {missing} to leave out; it has {ch_names}.")
-
-
-def _positions(info: "mne.Info", montage: str) -> "mne.channels.DigMontage":
-    import mne
-
-    eeg = mne.pick_types(info, meg=False, eeg=True, exclude=())
-    return head_montage([info.ch_names[i] for i in eeg], montage)
 
 
 def _read(path: Path, condition: str | None) -> "Recording":

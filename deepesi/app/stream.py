@@ -10,25 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.export.runtime import Inverse
+from deepesi.physics.channel_names import parse_renaming
 from deepesi.streaming.atlas import seitzman_regions
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import open_outlet, open_source, relay
 from deepesi.streaming.page import LivePage
 
 Array = NDArray[np.float64]
-
-
-def parse_renaming(pairs: Sequence[str]) -> dict[str, str]:
-    """``OLD=NEW`` as a mapping.
-
-    Raises:
-        ValueError: Without an equals sign.
-
-    """
-    wrong = [pair for pair in pairs if pair.count("=") != 1]
-    if wrong:
-        raise ValueError(f"--rename takes OLD=NEW, got {wrong}.")
-    return dict(pair.split("=") for pair in pairs)  # type: ignore[misc]
 
 
 def stream(

@@ -1,6 +1,7 @@
 """What ``deepesi apply`` leaves behind: source estimates in MNE's formats, a picture, a line."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from deepesi.app.zarr_group import check_zarr, is_zarr
 from deepesi.export.estimates import Localization, check_parts, magnitudes
 from deepesi.export.regions import Region
 from deepesi.export.runtime import PreparedInverse
+from deepesi.physics.files import check_folder_out
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.optional import require
 from deepesi.physics.template import template_of
@@ -41,6 +43,29 @@ def check_writable(space: SourceSpace, out: Path) -> None:
         check_zarr(out)
     elif space.n_orient == 3:
         require("h5io", "hdf5", "write estimates of free orientation (MNE's -stc.h5)")
+
+
+def check_prefix(out: Path) -> None:
+    """Refuse what is no prefix of the files to write, before anything is read.
+
+    Raises:
+        ValueError: A folder, a file name of the kinds that get this prefix, or it lies in no
+            folder.
+
+    """
+    check_folder_out(out.parent)
+    if out.is_dir() and not is_zarr(out):
+        raise ValueError(
+            f"--out {out} is a folder; give the beginning of the files' names, "
+            f"--out {out / 'result'} say, or one .zarr."
+        )
+    if out.suffix in (".stc", ".png", ".h5", ".label"):
+        plain = re.sub(r"-(lh|rh|vl|stc)$", "", out.stem)
+        raise ValueError(
+            f"--out {out}: give the beginning of the files' names, --out "
+            f"{out.with_name(plain or 'result')}; what follows it (-lh.stc, -rh.stc, .png) is "
+            "added."
+        )
 
 
 def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) -> list[Path]:

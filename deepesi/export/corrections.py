@@ -62,7 +62,7 @@ class Corrected:
 
 def corrected(
     recording: "Recording",
-    ch_names: tuple[str, ...],
+    rows: list[int],
     whitener: Array,
     rank: int,
     baseline: Baseline | None = None,
@@ -76,7 +76,7 @@ def corrected(
 
     Args:
         recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`.
-        ch_names: Channels to localize with.
+        rows: Of its channels to localize with ``(C,)``.
         whitener: ``(C, C)``, 1/V.
         rank: Of the noise.
         baseline: See `Baseline`.
@@ -88,7 +88,6 @@ def corrected(
     """
     import mne
 
-    rows = [recording.ch_names.index(name) for name in ch_names]
     if isinstance(recording, mne.io.BaseRaw):
         if baseline not in (None, "none"):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deepesi.export.corrections import Corrected, averages_counted_as_trials
 from deepesi.export.stretches import Stretch
 from deepesi.export.windows import Windows, windows_of
+from deepesi.physics.channel_names import electrode_keys, match_channels
 from deepesi.physics.files import parsing
 from deepesi.physics.io import check_nave, good_eeg_channels
 
@@ -139,13 +140,21 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
             f"one of {found:g}, with other noise. Prepare again with nave={found:g}."
         )
     good = good_eeg_channels(recording.info)
-    if set(good) != set(ch_names):
-        missing = sorted(set(ch_names) - set(good))
-        extra = sorted(set(good) - set(ch_names))
+    mine, theirs = (dict(zip(electrode_keys(n), n, strict=True)) for n in (good, ch_names))
+    if set(mine) != set(theirs):
+        missing = sorted(theirs[key] for key in set(theirs) - set(mine))
+        extra = sorted(mine[key] for key in set(mine) - set(theirs))
         raise ValueError(
             f"PreparedInverse: prepared for {len(ch_names)} channels; the recording lacks "
             f"{missing} and has {extra} beside them. Prepare again for this recording."
         )
+
+
+def recording_rows(recording: "Recording", ch_names: Sequence[str]) -> list[int]:
+    """Rows of a recording that are the good EEG channels it was checked to have, in this order."""
+    good = good_eeg_channels(recording.info)
+    rows = match_channels(ch_names, good)
+    return [recording.ch_names.index(good[row]) for row in rows if row is not None]
 
 
 def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
@@ -192,7 +201,7 @@ def segments(
     import mne
 
     recording = corrected.recording
-    rows = [recording.ch_names.index(name) for name in ch_names]
+    rows = recording_rows(recording, ch_names)
     if isinstance(recording, mne.io.BaseRaw):
         yield from _pieces(recording, corrected, rows, seconds, longest)
     elif isinstance(recording, mne.BaseEpochs):

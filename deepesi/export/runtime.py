@@ -20,6 +20,7 @@ from deepesi.export.recordings import (
     STRETCH,
     Segment,
     check_recording,
+    recording_rows,
     segments,
     trials_averaged,
 )
@@ -210,7 +211,8 @@ class PreparedInverse:
         """
         check_parts(self.space)
         check_recording(recording, self.ch_names, self.nave)
-        return corrected(recording, self.ch_names, self.whitener, self.rank, baseline)
+        rows = recording_rows(recording, self.ch_names)
+        return corrected(recording, rows, self.whitener, self.rank, baseline)
 
     def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
         """Localize what `correct` gave, piece by piece."""
@@ -234,7 +236,7 @@ class PreparedInverse:
             return []
         snr_db = None
         if isinstance(recording, mne.Evoked):
-            rows = [recording.ch_names.index(name) for name in self.ch_names]
+            rows = recording_rows(recording, self.ch_names)
             snr_db = self._largest_snr_db(recording.data[rows])
         info = recording.info
         passband_hz = (info["highpass"], info["lowpass"])

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deepesi.physics.optional import missing_package
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -48,6 +50,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         tidy()
 
 
+def check_file_out(path: Path, suffix: str) -> None:
+    """Refuse a file that could not be written, before anything is computed.
+
+    Args:
+        path: To write to.
+        suffix: Its name must end with, ``.npz`` say.
+
+    Raises:
+        ValueError: It is a folder, its name ends otherwise, or it lies in no folder.
+
+    """
+    check_folder_out(path.parent)
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; give the {suffix} file to write in it.")
+    if path.suffix != suffix:
+        raise ValueError(f"--out {path}: expected a name that ends in {suffix}.")
+
+
+def check_folder_out(path: Path) -> None:
+    """Refuse a folder that could not be written to, before anything is computed.
+
+    Raises:
+        ValueError: It, or a folder it lies in, is a file.
+
+    """
+    existing = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--out {path}: {existing} is a file, so there is no folder to write to.")
+
+
 @contextmanager
 def parsing(path: Path, what: str, cure: str) -> Iterator[None]:
     """Turn whatever a parser of others raises of a damaged file into one error.
@@ -62,12 +94,16 @@ def parsing(path: Path, what: str, cure: str) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ModuleNotFoundError: A package that reads it is not installed.
         ValueError: It is damaged.
 
     """
     try:
         yield
-    except (FileNotFoundError, PermissionError, ModuleNotFoundError):
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:
+        missing = missing_package(error)
+        if missing is not None:
+            raise ModuleNotFoundError(f"{path}: reading this {what} needs {missing}") from error
         raise ValueError(f"{path}: not a readable {what} ({error!r:.300}). {cure}") from error

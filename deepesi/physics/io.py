@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from deepesi.physics.cap_check import check_cap
+from deepesi.physics.channel_names import check_electrodes, match_channels
 from deepesi.physics.graph import mesh_edges
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.noise import rank_of
@@ -33,7 +34,8 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
 
     Raises:
         ValueError: There are none, or fewer than 8; they are derivations, which no average
-            reference can be made of; or projectors changed their topographies.
+            reference can be made of, or their names say so, see `check_electrodes`; or projectors
+            changed their topographies.
 
     """
     import mne
@@ -58,6 +60,7 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
             f"recording: {len(good)} good EEG channels ({', '.join(good)}), expected at least "
             f"{MIN_CHANNELS}. Use a recording with more channels."
         )
+    check_electrodes(good)
     applied = [
         p["desc"]
         for p in info["projs"]
@@ -135,14 +138,15 @@ def noise_covariance(noise_cov: "mne.Covariance", ch_names: list[str], nave: flo
 
     """
     names = noise_cov["names"]
-    missing = [c for c in ch_names if c not in names]
+    matched = match_channels(ch_names, names)
+    missing = [c for c, row in zip(ch_names, matched, strict=True) if row is None]
     if missing:
         raise ValueError(
             f"noise covariance: {len(missing)} of the {len(ch_names)} good EEG channels of the "
             f"recording are not in it: {missing[:10]}; it has {len(names)} channels, "
             f"{names[:5]} ... Compute it from the same recording, with the same bad channels."
         )
-    rows = [names.index(c) for c in ch_names]
+    rows = [row for row in matched if row is not None]
     data = noise_cov["data"]
     full = np.diag(data[rows]) if noise_cov["diag"] else data[np.ix_(rows, rows)]
     if not np.isfinite(full).all():
@@ -271,7 +275,9 @@ def head_from_forward(
 
     good = good_eeg_channels(info)
     known = forward["sol"]["row_names"]
-    common, missing = [c for c in good if c in known], [c for c in good if c not in known]
+    matched = match_channels(good, known)
+    common = [c for c, row in zip(good, matched, strict=True) if row is not None]
+    missing = [c for c in good if c not in common]
     if not common:
         raise ValueError(
             f"forward solution: it has no channel in common with the recording. Recording: "
@@ -297,7 +303,7 @@ def head_from_forward(
     fixed = mne.convert_forward_solution(
         forward, surf_ori=True, force_fixed=True, use_cps=False, verbose="error"
     )
-    rows = [fixed["sol"]["row_names"].index(c) for c in good]
+    rows = [row for row in match_channels(good, fixed["sol"]["row_names"]) if row is not None]
     head = HeadModel.referenced(
         leadfield=fixed["sol"]["data"][rows],
         noise_cov=noise_covariance(noise_cov, good, nave),
@@ -363,7 +369,7 @@ def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
         raise ValueError(
             f"recording: the data range from {data.min():.3g} to {data.max():.3g} with standard "
             f"deviation {amplitude:.3g}; EEG in volts has {low:g}-{high:g}. They look like "
-            f"{guess}. Convert to volts (for microvolts: multiply by 1e-6)."
+            f"{guess}. Convert to volts (for microvolts: --unit uV, or multiply by 1e-6)."
         )
     flat = flat_channels(data)
     if len(flat) > 1 or (len(flat) == 1 and data[flat[0]].any()):

@@ -1,5 +1,6 @@
 """Electrodes on the scalp: projection onto the scalp mesh, named montages, displacement."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+
+from deepesi.physics.channel_names import (
+    OLD_NAMES,
+    check_electrodes,
+    match_channels,
+    ten_five_name,
+)
 
 if TYPE_CHECKING:
     import mne
@@ -162,12 +170,18 @@ TEN_TWENTY = (
     "C4", "T8", "P7", "P3", "Pz", "P4", "P8", "O1", "O2",
 )  # fmt: skip
 OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": (*TEN_TWENTY, "Fpz", "Oz")}
+#: Montages that MNE-Python 1.13 named anew: the old names end with 1.14, and warn until then.
+RENAMED_MONTAGES = {
+    f"standard_{kind}": f"colin27_{kind}"
+    for kind in ("1005", "1020", "alphabetic", "postfixed", "prefixed", "primed")
+}
 
 
 def standard_montage(name: str) -> tuple[list[str], Array]:
     """Channel names and positions ``(C, 3)`` (m, MNE head frame) of a montage MNE knows.
 
     ``10-20-19`` and ``10-20-21`` are the electrodes of the 10-20 system, without and with Fpz, Oz.
+    Older names of MNE-Python, ``standard_1020`` say, are those of `RENAMED_MONTAGES`.
 
     Raises:
         ValueError: MNE has no montage of that name.
@@ -181,7 +195,7 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
         chosen = OWN_MONTAGES[name]
         return list(chosen), positions[[names.index(c) for c in chosen]]
     try:
-        montage = make_standard_montage(name)
+        montage = make_standard_montage(RENAMED_MONTAGES.get(name, name))
     except ValueError as error:
         raise ValueError(
             f"standard_montage: MNE has no montage {name!r}. Known: "
@@ -192,32 +206,77 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
     return list(positions), apply_trans(to_head, np.array(list(positions.values())))
 
 
+def montage_names(ch_names: Sequence[str], name: str) -> list[str]:
+    """What a standard montage calls electrodes, whichever way a recording writes their names.
+
+    Clinical names (``EEG FP1-REF``), older names (T3 for T7, where the montage lacks it) and any
+    case are understood, see `deepesi.physics.channel_names`.
+
+    Args:
+        ch_names: The electrodes, as the recording names them.
+        name: See `standard_montage`.
+
+    Raises:
+        ValueError: MNE has no such montage; an electrode is none of it; derivations between two
+            electrodes, different references or two names of one electrode.
+
+    """
+    known = _without_old_names(standard_montage(name)[0])
+    check_electrodes(ch_names)
+    rows = match_channels(ch_names, known)
+    unknown = [c for c, row in zip(ch_names, rows, strict=True) if row is None]
+    if unknown:
+        raise ValueError(_unknown_electrodes(unknown, len(ch_names), name))
+    return [known[row] for row in rows if row is not None]
+
+
+def _without_old_names(names: Sequence[str]) -> list[str]:
+    """Names of a montage without T3 where it has T7 (at the same position), and so on."""
+    lower = {name.lower() for name in names}
+    return [name for name in names if OLD_NAMES.get(name.lower()) not in lower]
+
+
+def _unknown_electrodes(unknown: Sequence[str], n_channels: int, montage: str) -> str:
+    """Says which channels a montage lacks, and what to do about each."""
+    if len(unknown) == n_channels > 1:
+        return (
+            f"head_montage: none of the channels is an electrode of the montage {montage!r}: "
+            f"{list(unknown[:5])} ... Take the montage of the cap (--montage), or rename them "
+            "(--rename OLD=NEW)."
+        )
+    placed = [c for c in unknown if ten_five_name(c) is not None]
+    others = [c for c in unknown if c not in placed]
+    text = f"head_montage: {list(unknown)} are no electrodes of the montage {montage!r}."
+    if placed:
+        text += f" {', '.join(placed)}: take a montage that has them (--montage fsaverage_1005)."
+    if others:
+        text += (
+            f" Leave out what is no electrode on the scalp (--exclude {shlex.join(others)}), or "
+            "rename it (--rename OLD=NEW)."
+        )
+    return text
+
+
 def head_montage(
     ch_names: Sequence[str], name: str = "fsaverage_1005"
 ) -> "mne.channels.DigMontage":
-    """Positions that a standard montage gives electrodes, whatever the case of their names.
+    """Positions that a standard montage gives electrodes, whichever way their names are written.
 
     In the MNE head frame, for ``set_montage`` of a recording.
 
     Args:
-        ch_names: The electrodes.
+        ch_names: The electrodes, as the recording names them; see `montage_names`.
         name: See `standard_montage`.
 
     Raises:
-        ValueError: MNE has no such montage, or an electrode is none of it.
+        ValueError: See `montage_names`.
 
     """
     import mne
 
     names, positions = standard_montage(name)
-    rows = {known.lower(): row for row, known in enumerate(names)}
-    unknown = [c for c in ch_names if c.lower() not in rows]
-    if unknown:
-        raise ValueError(
-            f"head_montage: {unknown} are no electrodes of the montage {name!r}. Rename them, or "
-            "leave out what is no electrode on the scalp."
-        )
-    places = {c: positions[rows[c.lower()]] for c in ch_names}
+    rows = [names.index(known) for known in montage_names(ch_names, name)]
+    places = dict(zip(ch_names, positions[rows], strict=True))
     return mne.channels.make_dig_montage(places, coord_frame="head")
 
 

@@ -1,7 +1,13 @@
 """Imports of optional packages, with the name of the extra that installs them."""
 
 import importlib
+import re
 from types import ModuleType
+
+#: Packages that MNE-Python reads files with, to the extra of deepesi that installs each.
+READERS = {"h5io": "hdf5", "pymatreader": "eeglab"}
+#: How MNE-Python says that it lacks a package, and how SciPy says so of MATLAB 7.3.
+_LACKING = re.compile(r"the module (\w+)\S* .*is needed|HDF reader for matlab (v7\.3)")
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
@@ -26,3 +32,25 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
             f"installed. Install it with: pip install 'deepesi[{extra}]'",
             name=error.name,
         ) from error
+
+
+def missing_package(error: Exception) -> str | None:
+    """What to install, where a reader of others failed for want of a package; else None.
+
+    Args:
+        error: ``RuntimeError`` of MNE-Python, ``NotImplementedError`` of SciPy, or an import error
+            of any.
+
+    """
+    if isinstance(error, ImportError) and error.name is not None:
+        package = error.name.split(".")[0]
+    else:
+        found = _LACKING.search(str(error))
+        if found is None:
+            return None
+        package = found[1] or "pymatreader"
+    extra = READERS.get(package)
+    install = f"'deepesi[{extra}]'" if extra is not None else package
+    return (
+        f"the package {package!r}, which is not installed. Install it with: pip install {install}"
+    )

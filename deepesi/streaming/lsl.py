@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.channel_names import check_electrodes, match_channels
 from deepesi.physics.optional import require
+from deepesi.physics.units import UNITS, volts_per
 from deepesi.streaming.atlas import Regions
 from deepesi.streaming.live import LiveInverse
 
@@ -27,12 +29,6 @@ KnownPeers = {127.0.0.1}
 ResolveScope = machine
 ListenAddress = 127.0.0.1
 """
-#: Factors that bring the units a stream may name to volts.
-UNITS = {
-    "v": 1.0, "volt": 1.0, "volts": 1.0, "0": 1.0, "mv": 1e-3, "millivolts": 1e-3, "-3": 1e-3,
-    "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "microvolt": 1e-6, "microvolts": 1e-6, "-6": 1e-6,
-    "nv": 1e-9, "-9": 1e-9,
-}  # fmt: skip
 
 
 def library() -> ModuleType:
@@ -111,8 +107,9 @@ def open_source(
         ) from error
     names = [rename.get(c, c) for c in info.get_channel_names() or []]
     unknown = sorted(set(rename) - set(info.get_channel_names() or []))
-    missing = [c for c in ch_names if c not in names]
     twice = sorted({c for c in names if names.count(c) > 1 and c in ch_names})
+    found_rows = match_channels(ch_names, list(dict.fromkeys(names)) if twice else names)
+    missing = [c for c, row in zip(ch_names, found_rows, strict=True) if row is None]
     if unknown or missing or twice:
         raise ValueError(
             f"the stream {name!r} has the channels {names}: {missing} are missing, {twice} there "
@@ -121,18 +118,20 @@ def open_source(
         )
     if not info.sfreq > 0:
         raise ValueError(f"the stream {name!r} has no regular rate. EEG has one.")
-    rows = [names.index(c) for c in ch_names]
+    rows = [row for row in found_rows if row is not None]
+    check_electrodes([names[row] for row in rows])
     units = info.get_channel_units() or [None] * len(names)
     factors = []
     for row in rows:
         said = unit if unit is not None else units[row]
-        if str(said).lower() not in UNITS:
+        factor = volts_per(said)
+        if factor is None:
             raise ValueError(
                 f"the stream {name!r} says of {names[row]} that its unit is {said!r}; known are "
                 f"{sorted(UNITS)}. Say it with --unit."
             )
-        factors.append(UNITS[str(said).lower()])
-    ignored = [c for c in names if c not in ch_names]
+        factors.append(factor)
+    ignored = [c for row, c in enumerate(names) if row not in rows]
     return Source(inlet, rows, np.array(factors), float(info.sfreq), ignored)
 
 

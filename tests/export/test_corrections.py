@@ -19,6 +19,9 @@ SFREQ = 250.0
 NAMES = tuple(mne.channels.make_standard_montage("biosemi32").ch_names)
 
 
+ROWS = list(range(32))
+
+
 def make_raw(seconds: float = 40.0, level: float = 2e-6) -> mne.io.RawArray:
     data = np.random.default_rng(3).normal(scale=level, size=(32, int(seconds * SFREQ)))
     return mne.io.RawArray(data, make_evoked().info, verbose="error")
@@ -82,7 +85,7 @@ def test_parts_end_at_boundaries():
 def test_windows_reach_neither_into_bad_stretches_nor_over_boundaries(white):
     raw = annotated(make_raw(), (3.0, 2.0, "BAD_x"), (20.0, 0.0, "boundary"))
     raw._data[:, 750:1250] = np.nan  # what MNE-Python rejects must not be looked at
-    pieces = list(segments(corrected(raw, NAMES, *white), NAMES, 10.0, longest=20))
+    pieces = list(segments(corrected(raw, ROWS, *white), NAMES, 10.0, longest=20))
     assert all(np.isfinite(piece.eeg).all() for piece in pieces)
     covered = np.concatenate([np.arange(p.first, p.first + p.own.shape[1]) for p in pieces])
     assert np.array_equal(covered, np.r_[0:750, 1250:10000])
@@ -284,31 +287,31 @@ def test_no_baseline_unless_asked_for(white):
     epochs = make_epochs(tmin=-0.3)
     epochs._data += 10e-6 * np.linspace(0, 1, 100) * np.random.default_rng(1).normal(size=(32, 1))
     evoked = epochs.average()
-    kept = corrected(evoked, NAMES, *white)
+    kept = corrected(evoked, ROWS, *white)
     assert np.array_equal(kept.recording.data, evoked.data)
     assert (kept.baseline, kept.changes) == ("no baseline subtracted", [])
-    asked = corrected(evoked, NAMES, *white, (-0.3, -0.2))
+    asked = corrected(evoked, ROWS, *white, (-0.3, -0.2))
     assert np.allclose(
         asked.recording.data, evoked.copy().apply_baseline((-0.3, -0.2), verbose="error").data
     )
     assert asked.baseline == "baseline -300 to -200 ms, subtracted now"
     assert evoked.baseline is None  # the user's own is not changed
-    again = corrected(asked.recording, NAMES, *white)
+    again = corrected(asked.recording, ROWS, *white)
     assert again.baseline == "baseline -300 to -200 ms, subtracted before"
     with pytest.raises(ValueError, match="baseline: -1 to 0 s is not within the recording"):
-        corrected(evoked, NAMES, *white, (-1.0, 0.0))
+        corrected(evoked, ROWS, *white, (-1.0, 0.0))
 
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_offsets_of_electrodes_are_taken_for_no_signal(white, averaged):
     plain, offset = make_epochs(), make_epochs(offset=200e-6)
     recordings = [e.average() if averaged else e for e in (plain, offset)]
-    ready = corrected(recordings[1], NAMES, *white)
+    ready = corrected(recordings[1], ROWS, *white)
     expected = recordings[0].copy().apply_baseline((None, 0), verbose="error")
     found = ready.recording.data if averaged else ready.recording.get_data()
     assert np.allclose(found, expected.data if averaged else expected.get_data(), atol=1e-12)
     assert "the mean before 0 ms was subtracted" in ready.changes[0]
-    assert not corrected(recordings[1], NAMES, *white, "none").changes
+    assert not corrected(recordings[1], ROWS, *white, "none").changes
 
 
 def test_offsets_of_a_raw_recording(prepared):
