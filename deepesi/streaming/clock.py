@@ -119,7 +119,11 @@ class FittedClock:
         if np.isnan(line.newest):
             line.newest = stamp - (len(self.held) + 1) * line.period
         sample = Sample(stamp, arrived, stamp - line.at(len(self.held) + 1))
-        if low <= sample.residual <= high:
+        on_time = low <= sample.residual <= high
+        if on_time and self._held_are_a_late_chunk(low):
+            self._drop()
+            return [(stamp, arrived)]
+        if on_time:
             self._release([*self.held, sample])
         elif low <= stamp - line.at(1) <= high and self._held_came_beside(arrived, low):
             self._drop()
@@ -136,6 +140,14 @@ class FittedClock:
         extra = len(self.held) * self.line.period
         delayed = arrived - self.line.at(1) - self.scatter.usual_delay
         return self._held_are_early(low) and not delayed > extra / 2
+
+    def _held_are_a_late_chunk(self, low: float) -> bool:
+        """They came at once, with stamps that advance, and all of them before the clock."""
+        n = len(self.held)
+        if n < self.scatter.length or not self._held_are_early(low):
+            return False
+        span = self.held[-1].arrived - self.held[0].arrived
+        return span < 0.5 * n * self.line.period and self._steady(n)
 
     def _held_are_early(self, low: float) -> bool:
         return bool(self.held) and all(sample.residual < low for sample in self.held)
