@@ -113,6 +113,8 @@ def _stream(arguments: argparse.Namespace) -> None:
         arguments.outlet,
         arguments.page,
         arguments.seconds,
+        arguments.type,
+        arguments.source_id,
         functools.partial(print, flush=True),
     )
 
@@ -221,6 +223,8 @@ def build_parser() -> argparse.ArgumentParser:
         "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
     )
     stream.add_argument("stream", help="name of the stream of EEG")
+    stream.add_argument("--type", help="of the stream (EEG, say), where several have its name")
+    stream.add_argument("--source-id", help="of the stream, where several have name and type")
     stream.add_argument(
         "--prepared", type=Path, required=True, help="head.npz of 'deepesi prepare' for its set-up"
     )

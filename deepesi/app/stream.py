@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from deepesi.export.runtime import Inverse
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.streaming.atlas import seitzman_regions
-from deepesi.streaming.live import LiveInverse
+from deepesi.streaming.live import Counts, LiveInverse
 from deepesi.streaming.lsl import open_outlet, open_source, relay
 from deepesi.streaming.page import LivePage
+from deepesi.streaming.watch import Latency
 
 Array = NDArray[np.float64]
 
@@ -30,20 +31,26 @@ def stream(
     outlet: str,
     port: int | None,
     seconds: float | None,
+    stype: str | None,
+    source_id: str | None,
     say: Callable[[str], None],
 ) -> None:
     """Localize a stream until the time is over or someone interrupts.
 
     Raises:
         FileNotFoundError: No such file or stream.
-        ValueError: What does not fit, see `open_source` and `LiveInverse`.
+        ValueError: What does not fit, see `open_source` and `LiveInverse`; or nothing was estimated
+            all the time.
 
     """
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
     regions = seitzman_regions(inverse.space)
-    find = functools.partial(open_source, name, inverse.ch_names, parse_renaming(rename), unit)
+    find = functools.partial(
+        open_source, name, inverse.ch_names, parse_renaming(rename), unit,
+        stype=stype, source_id=source_id,
+    )  # fmt: skip
     source = find()
-    live = LiveInverse(inverse, regions, source.sfreq, band, window)
+    live = LiveInverse(inverse, regions, source.sfreq, band, window, say)
     say(
         f"{name}: {len(inverse.ch_names)} channels at {source.sfreq:g} Hz, beside them "
         f"{source.ignored or 'none'}; band {band[0]:g} to {band[1]:g} Hz; {len(regions.names)} "
@@ -59,16 +66,19 @@ def stream(
             if page is not None:
                 page.show(times, courses, str(live.counts))
 
+        latency = Latency()
         try:
-            latency = relay(
+            relay(
                 functools.partial(find, timeout=3.0),
                 live,
                 open_outlet(regions, source.sfreq, outlet),
                 math.inf if seconds is None else seconds,
                 show,
                 say=say,
+                latency=latency,
             )
         except KeyboardInterrupt:
-            say(f"stopped; {live.counts}")
-            return
+            say("stopped")
     say(f"{live.counts}; {latency}")
+    if not live.counts.estimated:
+        raise ValueError(f"nothing was estimated of {name!r}. {live.why_nothing(Counts())}")

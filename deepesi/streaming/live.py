@@ -1,5 +1,6 @@
 """Samples as they come to time courses of regions: filter, window, invert, and what goes wrong."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,9 @@ from deepesi.export.runtime import PreparedInverse
 from deepesi.export.windows import fading
 from deepesi.physics.io import check_eeg
 from deepesi.streaming.atlas import Regions
+from deepesi.streaming.clock import Decided, FittedClock
 
 Array = NDArray[np.float64]
-
-#: Samples that come so much later than expected leave a gap, s: above the jitter of time stamps.
-TOLERANCE = 0.025
 
 
 @dataclass
@@ -24,8 +23,9 @@ class Counts:
     Attributes:
         received: All that came.
         estimated: That came out as regions.
-        late: Dropped: older than what had come before (chunks out of order).
-        lost: Missing between time stamps.
+        late: Older than what had come before (chunks out of order), so dropped; or held, as it may
+            yet turn out that the clock of the stream stepped back.
+        lost: Missing, by the clock fitted to the time stamps.
         broken: Dropped: NaN, infinite, or of a size or constancy that is none of EEG in volts.
         settling: That only went through the filter, at the start and after every gap.
 
@@ -84,9 +84,10 @@ class CausalBandpass:
 class LiveInverse:
     """Time courses of regions from chunks of a recording that is going on.
 
-    Chunks are filtered, cut into windows that lie half over each other and estimated; a sample
-    comes out once the last window it lies in is complete, so windows of one sample cost no time.
-    What is older than what came before is dropped, for time does not run back. After a gap, the
+    Time stamps are fitted to a clock, see `FittedClock`; what it cannot tell yet waits. Chunks are
+    filtered, cut into windows that lie half over each other and estimated; a sample comes out once
+    the last window it lies in is complete, so windows of one sample cost no time. What is older
+    than what came before is dropped. After a gap, and where the clock of the stream stepped, the
     filter and the windows start anew and nothing comes out until the filter has settled: no
     estimate is made across it. Everything is counted.
 
@@ -96,6 +97,12 @@ class LiveInverse:
         sfreq: Sampling rate, Hz.
         band: Of the filter, Hz.
         window: Samples of a window, 1 or even.
+        say: Called with lines: the clock of the stream stepped, its rate is a little off.
+
+    Attributes:
+        counts: What became of the samples.
+        arrived: When the samples came that the last `push` gave back ``(m,)``, s.
+        trouble: What was wrong with the newest samples that counted as broken.
 
     Raises:
         ValueError: A window that cannot be halved, or longer than the network was trained on; see
@@ -110,6 +117,7 @@ class LiveInverse:
         sfreq: float,
         band: tuple[float, float] = (1.0, 40.0),
         window: int = 1,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         trained = inverse.model.contract.trained
         longest = window if trained is None else trained.n_times[1]
@@ -121,30 +129,40 @@ class LiveInverse:
         self.inverse, self.regions, self.sfreq = inverse, regions, sfreq
         self.filter, self.window = CausalBandpass(*band, sfreq), window
         self.weight = fading(window)
-        self.counts = Counts()
-        self.last: float | None = None  # time stamp of the newest sample
+        self.counts, self.clock, self.trouble = Counts(), FittedClock(sfreq, say), ""
+        self.dropped = 0  # late samples
+        self.held, self.newest = np.zeros((len(inverse.ch_names), 0)), -np.inf
+        self.arrived = np.zeros(0)
         self._restart()
 
     def _restart(self) -> None:
         self.filter.restart()
         self.to_settle = self.filter.settled
         n_channels = len(self.inverse.ch_names)
-        self.waiting, self.stamps = np.zeros((n_channels, 0)), np.zeros(0)
+        self.waiting, self.stamps = np.zeros((n_channels, 0)), np.zeros((2, 0))
         self.half: Array | None = None  # what the window before said of the samples still to come
 
-    def push(self, data: Array, times: Array) -> tuple[Array, Array]:
+    @property
+    def pending(self) -> int:
+        """Samples that wait for more: the clock cannot tell yet, or a window is not complete."""
+        return self.held.shape[1] - self.clock.early + self.waiting.shape[1]
+
+    def push(self, data: Array, times: Array, arrived: Array | None = None) -> tuple[Array, Array]:
         """The next chunk.
 
         Args:
             data: ``(C, n)``, V, any reference.
             times: Time stamps ``(n,)``, s.
+            arrived: When they came ``(n,)``, s, by a clock that does not step; it tells gaps from
+                steps of the clock of the stream. By default, when their stamps say.
 
         Returns:
-            Time stamps ``(m,)`` and RMS moments of the regions ``(R, m)``, A m, of the samples that
-            are done.
+            Times of the fitted clock ``(m,)``, strictly rising, and RMS moments of the regions
+            ``(R, m)``, A m, of the samples that are done.
 
         Raises:
-            ValueError: Another number of channels, or data that cannot be EEG in volts.
+            ValueError: Another number of channels, data that cannot be EEG in volts, or time stamps
+                that do not advance at the nominal rate.
 
         """
         if data.ndim != 2 or data.shape != (len(self.inverse.ch_names), len(times)):
@@ -153,32 +171,42 @@ class LiveInverse:
                 f"expected ({len(self.inverse.ch_names)}, n) with n."
             )
         self.counts.received += len(times)
+        decided = self.clock.push(times, self._arrival(times) if arrived is None else arrived)
+        self.dropped += int(decided.late.sum())
+        self.counts.lost, self.counts.late = self.clock.lost, self.dropped + self.clock.early
+        self.held = np.concatenate([self.held, data], axis=1)
+        ready, self.held = np.split(self.held, [len(decided.times)], axis=1)
         found: list[tuple[Array, Array]] = []
-        for stretch in self._in_order(data, times):
+        stamps = np.stack([decided.times, decided.arrived])
+        for stretch in self._in_order(ready, decided):
             if stretch is None:
                 self._restart()
             else:
-                found += self._estimate(data[:, stretch], times[stretch])
-        if not found:
-            return np.zeros(0), np.zeros((len(self.regions.names), 0))
-        stamps, courses = zip(*found, strict=True)
-        self.counts.estimated += sum(map(len, stamps))
-        return np.concatenate(stamps), np.concatenate(courses, axis=1)
+                found += self._estimate(ready[:, stretch], stamps[:, stretch])
+        done = [np.zeros((2, 0)), *(stamps for stamps, _ in found)]
+        courses = [np.zeros((len(self.regions.names), 0)), *(values for _, values in found)]
+        given, self.arrived = np.concatenate(done, axis=1)
+        self.counts.estimated += len(given)
+        return given, np.concatenate(courses, axis=1)
 
-    def _in_order(self, data: Array, times: Array) -> list[slice | None]:
+    def _arrival(self, times: Array) -> Array:
+        """Stamps as times of arrival, which do not run back."""
+        arrived = np.fmax.accumulate(np.r_[self.newest, times])[1:]
+        self.newest = float(arrived[-1]) if len(arrived) else self.newest
+        return arrived
+
+    def _in_order(self, data: Array, decided: Decided) -> list[slice | None]:
         """Stretches of what is new and whole; None: a break, across which nothing is estimated."""
         stretches: list[slice | None] = []
         whole = np.isfinite(data).all(axis=0)
-        for i, time in enumerate(times):
-            if self.last is not None and time <= self.last:
-                self.counts.late += 1
+        for i, late in enumerate(decided.late):
+            if late:
                 continue
-            if self.last is not None and time - self.last > 1 / self.sfreq + TOLERANCE:
-                self.counts.lost += round((time - self.last) * self.sfreq) - 1
+            if decided.breaks[i]:
                 stretches.append(None)
-            self.last = float(time)
             if not whole[i]:
                 self.counts.broken += 1
+                self.trouble = "samples are NaN or infinite"
                 stretches.append(None)
                 continue
             before = stretches[-1] if stretches else None
@@ -188,31 +216,29 @@ class LiveInverse:
                 stretches.append(slice(i, i + 1))
         return stretches
 
-    def _estimate(self, data: Array, times: Array) -> list[tuple[Array, Array]]:
+    def _estimate(self, data: Array, stamps: Array) -> list[tuple[Array, Array]]:
         """Filter a stretch and estimate the windows it completes."""
         filtered = self.filter(data)
-        if self.to_settle:
-            settling = min(self.to_settle, len(times))
-            self.to_settle -= settling
-            self.counts.settling += settling
-            filtered, times = filtered[:, settling:], times[settling:]
-        self.waiting = np.concatenate([self.waiting, filtered], axis=1)
-        self.stamps = np.concatenate([self.stamps, times])
+        settling = min(self.to_settle, data.shape[1])
+        self.to_settle -= settling
+        self.counts.settling += settling
+        self.waiting = np.concatenate([self.waiting, filtered[:, settling:]], axis=1)
+        self.stamps = np.concatenate([self.stamps, stamps[:, settling:]], axis=1)
         length, hop, found = self.window, max(1, self.window // 2), []
         if self.waiting.shape[1] >= length and not self._is_eeg():
             self.counts.broken += self.waiting.shape[1]
             self._restart()
             return []
-        if length == 1 and len(self.stamps):
+        if length == 1 and self.waiting.shape[1]:
             found.append((self.stamps, self._courses(self.waiting)))
-            self._consume(len(self.stamps))
+            self._consume(self.waiting.shape[1])
         while length > 1 and self.waiting.shape[1] >= length:
             courses = self._courses(self.waiting[:, :length])
             # Of two windows, weights add up to one; the first has no other before it.
             begun = courses[:, :hop]
             if self.half is not None:
                 begun = self.weight[:hop] * begun + self.half
-            found.append((self.stamps[:hop], begun))
+            found.append((self.stamps[:, :hop], begun))
             self.half = self.weight[hop:] * courses[:, hop:]
             self._consume(hop)
         return found
@@ -221,9 +247,10 @@ class LiveInverse:
         """Whether what waits can be EEG in volts; if not so from the start, units are wrong."""
         try:
             check_eeg(self.waiting, self.inverse.ch_names)
-        except ValueError:
+        except ValueError as error:
             if not self.counts.estimated:
                 raise
+            self.trouble = str(error)
             return False
         return True
 
@@ -234,4 +261,26 @@ class LiveInverse:
         return self.regions.courses(np.linalg.norm(by_source, axis=1))
 
     def _consume(self, n: int) -> None:
-        self.waiting, self.stamps = self.waiting[:, n:], self.stamps[n:]
+        self.waiting, self.stamps = self.waiting[:, n:], self.stamps[:, n:]
+
+    def why_nothing(self, before: Counts) -> str:
+        """Why the samples since `before` gave no estimate, and what to do."""
+        now, settle = self.counts, self.filter.settled / self.sfreq
+        if now.received == before.received:
+            return "No sample came. Start the device."
+        became = {
+            "broken": now.broken - before.broken,
+            "late": now.late - before.late,
+            "settling": now.settling - before.settling,
+            "held": self.held.shape[1],
+        }
+        reasons = {
+            "broken": self.trouble,
+            "late": "Their time stamps are older than those of samples before. Mend the stamps of "
+            "the device or its bridge",
+            "settling": f"The filter needs {settle:.3g} s without a gap to settle. Run for longer, "
+            "or keep the device from losing samples",
+            "held": f"Their time stamps follow no clock of {self.sfreq:g} Hz. Mend the stamps of "
+            "the device or its bridge, or the rate it names",
+        }
+        return f"{reasons[max(became, key=lambda key: became[key])].rstrip('.')}."

@@ -4,7 +4,6 @@ import contextlib
 import os
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from deepesi.physics.optional import require
 from deepesi.physics.units import UNITS, volts_per
 from deepesi.streaming.atlas import Regions
 from deepesi.streaming.live import LiveInverse
+from deepesi.streaming.watch import Latency, Watch
 
 Array = NDArray[np.float64]
 
@@ -64,12 +64,52 @@ class Source(NamedTuple):
     ignored: list[str]
 
 
+def choose(name: str, stype: str | None, source_id: str | None, timeout: float) -> Any:
+    """The one stream of a name, and of a type and a source id where they are given.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: There are several.
+
+    """
+    lsl = library()
+    found = lsl.resolve_streams(timeout, name, stype, source_id)
+    if not found:
+        asked = [f"type {stype!r}"] * (stype is not None)
+        asked += [f"source id {source_id!r}"] * (source_id is not None)
+        others = lsl.resolve_streams(timeout=1.0)
+        namesakes = [described(info) for info in others if info.name == name]
+        there = namesakes or sorted({info.name for info in others})
+        raise FileNotFoundError(
+            f"there is no stream {' of '.join([repr(name), *asked])} (looked for {timeout:g} s); "
+            f"there {'is' if len(there) == 1 else 'are'} {there}. Start it, or let liblsl look "
+            "beyond this machine (its configuration, LSLAPICFG)."
+        )
+    found = lsl.resolve_streams(1.5, name, stype, source_id, minimum=2)
+    if len(found) > 1:
+        raise ValueError(
+            f"there are several streams {name!r}: {'; '.join(sorted(map(described, found)))}. "
+            "Choose by --type or --source-id, or stop all but one."
+        )
+    return found[0]
+
+
+def described(info: Any) -> str:
+    """What tells a stream from others of its name."""
+    return (
+        f"type {info.stype!r}, source id {info.source_id!r}, on {info.hostname}, "
+        f"{info.n_channels} channels at {info.sfreq:g} Hz"
+    )
+
+
 def open_source(
     name: str,
     ch_names: tuple[str, ...],
     rename: Mapping[str, str],
     unit: str | None = None,
     timeout: float = 10.0,
+    stype: str | None = None,
+    source_id: str | None = None,
 ) -> Source:
     """Find a stream and hold it against what an inverse was prepared for.
 
@@ -79,6 +119,8 @@ def open_source(
         rename: From names of the stream to those.
         unit: Of all channels, where the stream does not name it.
         timeout: How long to look for it, s.
+        stype: Its type (``EEG``, say), where there are several of its name.
+        source_id: Its source id, likewise.
 
     Raises:
         FileNotFoundError: There is no such stream, or it does not answer.
@@ -86,17 +128,9 @@ def open_source(
             irregular rate.
 
     """
-    lsl = library()
-    found = lsl.resolve_streams(timeout=timeout, name=name)
-    if not found:
-        others = sorted({info.name for info in lsl.resolve_streams(timeout=1.0)})
-        raise FileNotFoundError(
-            f"there is no stream {name!r} (looked for {timeout:g} s); there are {others}. Start "
-            "it, or let liblsl look beyond this machine (its configuration, LSLAPICFG)."
-        )
-    if len(lsl.resolve_streams(timeout=1.5, name=name, minimum=2)) > 1:
-        raise ValueError(f"there are several streams {name!r}. Stop all but one.")
-    inlet = lsl.StreamInlet(found[0], processing_flags=["clocksync"])
+    found = choose(name, stype, source_id, timeout)
+    # Not recovered silently: what comes back may have other channels or another rate.
+    inlet = library().StreamInlet(found, recover=False, processing_flags=["clocksync"])
     try:
         inlet.open_stream(timeout=timeout)
         info = inlet.get_sinfo(timeout=timeout)
@@ -150,23 +184,6 @@ def open_outlet(regions: Regions, sfreq: float, name: str = "deepesi") -> Any:
     return lsl.StreamOutlet(info)
 
 
-class Latency:
-    """Times from a sample's time stamp to its estimate, of the last samples."""
-
-    def __init__(self, n_kept: int = 200_000) -> None:
-        self.seconds: deque[float] = deque(maxlen=n_kept)
-
-    def __str__(self) -> str:
-        if not self.seconds:
-            return "no estimate yet"
-        values = 1e3 * np.array(self.seconds)
-        median, p99 = np.percentile(values, [50, 99])
-        return (
-            f"latency {median:.1f} ms (median), {p99:.1f} ms (99 %), {values.max():.1f} ms "
-            f"(largest), jitter {values.std():.1f} ms"
-        )
-
-
 def relay(
     find: Callable[[], Source],
     live: LiveInverse,
@@ -175,10 +192,12 @@ def relay(
     on_estimate: Callable[[Array, Array], None] = lambda times, courses: None,
     silence: float = 2.0,
     say: Callable[[str], None] = lambda line: None,
+    latency: Latency | None = None,
 ) -> Latency:
     """Take chunks from a stream, estimate, publish; until the time is over.
 
     A stream that stops is looked for again and again; when it is back, it goes on behind a gap.
+    Where samples come and nothing is estimated for some seconds, it is said why.
 
     Args:
         find: Opens the stream, see `open_source`; with a short time to look for it.
@@ -188,39 +207,71 @@ def relay(
         on_estimate: Called with the time stamps and courses that were published.
         silence: After how long without a sample the stream counts as stopped, s.
         say: Called with lines.
+        latency: Where to keep how long estimates took; a new one by default.
 
     Raises:
-        ValueError: The stream that is back is another one, see `open_source`.
+        ValueError: The stream that is back is another one, see `open_source`; or see
+            `LiveInverse.push`.
 
     """
-    lsl, latency = library(), Latency()
-    source = find()
+    lsl, latency = library(), Latency() if latency is None else latency
+    watch = Watch(live, say)
+    source = at_rate(find(), live.sfreq)
     begin = heard = time.monotonic()
     silent = False
     while time.monotonic() - begin < seconds:
-        data, stamps = source.inlet.pull_chunk(timeout=0.0)
-        now = time.monotonic()
+        data, stamps, lost = pull(source)
+        arrived, now = lsl.local_clock(), time.monotonic()
+        watch.look(now)
         if len(stamps) == 0:
-            if now - heard > silence:
+            if lost or now - heard > silence:
                 if not silent:
                     say(f"the stream has stopped; waiting ({live.counts})")
                 silent, heard = True, now
                 with contextlib.suppress(FileNotFoundError):
-                    source = find()
+                    source = at_rate(find(), live.sfreq)
             time.sleep(0.001)
             continue
         if silent:
             say("the stream is back")
         heard, silent = now, False
         chunk = source.factors[:, None] * np.asarray(data, dtype=np.float64).T[source.rows]
-        times, courses = live.push(chunk, np.asarray(stamps, dtype=np.float64))
+        stamps = np.asarray(stamps, dtype=np.float64)
+        times, courses = live.push(chunk, stamps, np.full(len(stamps), arrived))
         if len(times):
-            published = np.ascontiguousarray(courses.T, dtype=np.float32)
-            if len(times) == 1:
-                outlet.push_sample(published[0], float(times[0]))
-            else:
-                outlet.push_chunk(published, times)
-            done = lsl.local_clock()
-            latency.seconds.extend(done - times)
+            publish(outlet, times, courses)
+            latency.add(lsl.local_clock(), live.arrived, times)
             on_estimate(times, courses)
     return latency
+
+
+def pull(source: Source) -> tuple[Any, Array, bool]:
+    """What came: samples ``(n, C)``, their stamps, and whether the connection is lost."""
+    try:
+        return *source.inlet.pull_chunk(timeout=0.0), False
+    except RuntimeError:  # MNE-LSL's for a stream that is gone for good
+        return np.zeros((0, 0)), np.zeros(0), True
+
+
+def at_rate(source: Source, sfreq: float) -> Source:
+    """The source, held against the rate that is estimated at.
+
+    Raises:
+        ValueError: Another rate.
+
+    """
+    if source.sfreq != sfreq:
+        raise ValueError(
+            f"the stream is back with {source.sfreq:g} Hz and had {sfreq:g} Hz. Start again, for "
+            "filter and windows are those of a rate."
+        )
+    return source
+
+
+def publish(outlet: Any, times: Array, courses: Array) -> None:
+    """Push regions ``(R, n)`` at their times."""
+    values = np.ascontiguousarray(courses.T, dtype=np.float32)
+    if len(times) == 1:
+        outlet.push_sample(values[0], float(times[0]))
+    else:
+        outlet.push_chunk(values, times)

@@ -189,7 +189,7 @@ def test_any_mess_of_chunks_gives_right_samples_or_none(prepared, regions, recor
         counts = live.counts
         assert counts.received == 40 + 50 * len(chunks)
         done = counts.estimated + counts.late + counts.broken + counts.settling
-        assert done == counts.received - live.waiting.shape[1]
+        assert done == counts.received - live.pending
 
     check()
 
