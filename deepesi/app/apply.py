@@ -29,6 +29,8 @@ from deepesi.export.recordings import n_segments, recording_rows, trials_average
 from deepesi.export.runtime import Inverse, PreparedInverse
 from deepesi.physics.files import check_file_out, parsing
 from deepesi.physics.io import flat_channels
+from deepesi.physics.optional import require
+from deepesi.validation.methods import NAMES, solver_names
 
 if TYPE_CHECKING:
     import mne
@@ -102,7 +104,18 @@ def _prepared(
             forward, "forward solution", "Write it again with mne.write_forward_solution."
         ):
             own = mne.read_forward_solution(forward, verbose="error")
-    return Inverse.load(model, head=setup.head).for_recording(info, covariance, own, nave)
+    return _inverse(model, setup.head).for_recording(info, covariance, own, nave)
+
+
+def _inverse(model: Path, head: str | None) -> Inverse:
+    """An exported or packaged file or, where there is none of that name, a solver."""
+    name = str(model).lower()
+    if name not in (*NAMES, *solver_names()) or model.exists():
+        return Inverse.load(model, head=head)
+    for package in ("hydra", "torch"):
+        require(package, "train", f"apply {name}")
+    solving = require("deepesi.app.solving", "train", f"apply {name}")  # torch stays behind it
+    return Inverse(solving.SolverModel(name), head)
 
 
 def apply(
@@ -124,7 +137,7 @@ def apply(
     all estimates go there in place of the ``.stc``, see `deepesi.app.zarr_group.ZarrGroup`.
 
     Args:
-        model: Exported file, or the name of a packaged one.
+        model: Exported file, the name of a packaged one, or of a baseline of evaluations.
         recording: See `read_recording`.
         out: Prefix of the files to write, or one ``.zarr``.
         reading: How the recording is read.

@@ -132,8 +132,10 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
-    )
+        "model", type=Path,
+        help="exported .onnx file; default, convdip: the packaged ones; apply: or a solver, lasso "
+        "say (needs deepesi[train])",
+    )  # fmt: skip
     parser.add_argument(
         "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
     )

@@ -1,13 +1,18 @@
 """Baselines of evaluations as methods for real recordings; needs torch."""
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import hydra
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepesi import __version__
 from deepesi.contracts import InverseModel, as_tensors
+from deepesi.export.contract import Contract
+from deepesi.export.self_test import SelfTest, small_heads, small_recording
 from deepesi.export.windows import overlap_add, windows_of
 from deepesi.physics.head import HeadModel, average_reference
 from deepesi.physics.head_inputs import prepare
@@ -58,3 +63,49 @@ def load_solver(name: str) -> Solved:
         config = hydra.compose("evaluate", [f"baselines=[{name}]"])
     ((title, model),) = hydra.utils.instantiate(config.baselines, _convert_="all").items()
     return Solved(str(title), model)
+
+
+class SolverModel:
+    """A solver in the place of an exported file: a `deepesi.export.runtime.Model`.
+
+    It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
+
+    Args:
+        name: Of a baseline of evaluations, ``"lasso"`` say.
+
+    """
+
+    longest = SAMPLES
+
+    def __init__(self, name: str) -> None:
+        solver = load_solver(name)
+        self.model = solver.model
+        self.sha256 = hashlib.sha256(f"{name} of deepesi {__version__}".encode()).hexdigest()
+        self.contract = Contract(
+            head_inputs=tuple(dict.fromkeys(self.model.head_inputs)),
+            space_name=None,
+            space_fingerprint=None,
+            vertices=None,
+            n_orient=None,
+            anatomy=None,
+            montages=(),
+            has_std=self._has_std(),
+            model={"name": solver.name},
+            trained=None,
+            config_sha256=None,
+            calibration=None,
+            versions={"deepesi": __version__, "torch": torch.__version__},
+            self_test=SelfTest({}, {}),
+        )
+
+    def run(self, eeg: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """See `deepesi.export.session.OpenModel.run`."""
+        with torch.inference_mode():
+            estimate = self.model(torch.as_tensor(eeg, dtype=torch.float32), as_tensors(inputs))
+        return [part.numpy() for part in estimate if part is not None]
+
+    def _has_std(self) -> bool:
+        """Whether it says how sure it is; asked of a small example."""
+        head = small_heads(load_template().montage_head("biosemi16"), False)[0]
+        inputs = dict(prepare(self.model.head_inputs, head))
+        return len(self.run(small_recording(head), inputs)) == 2

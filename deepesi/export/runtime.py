@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from deepesi.export.recordings import (
     trials_averaged,
 )
 from deepesi.export.regions import CalibratedRegions, Region
-from deepesi.export.session import OpenModel, as_feeds, open_model
+from deepesi.export.session import as_feeds, open_model
 from deepesi.export.windows import Windows, overlap_add, windows_of
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.files import atomic
@@ -56,12 +56,36 @@ class UnexplainedChannelWarning(UserWarning):
     """A channel reads what no source explains, given the others."""
 
 
+class Model(Protocol):
+    """What computes estimates: an opened file, or a solver that is none.
+
+    Attributes:
+        contract: What it needs and gives.
+        longest: Longest window it takes, samples; None: any.
+        sha256: Its identity.
+
+    """
+
+    @property
+    def contract(self) -> Contract: ...  # noqa: D102
+
+    @property
+    def longest(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+
+    def run(self, eeg: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """See `deepesi.export.session.OpenModel.run`."""
+        ...
+
+
 @dataclass(frozen=True)
 class PreparedInverse:
     """A model with its inputs prepared for one recording set-up.
 
     Attributes:
-        model: The opened file.
+        model: The opened file, or a solver.
         feeds: Its prepared head inputs.
         ch_names: The channels it expects, in this order.
         space: Where its estimates live.
@@ -73,7 +97,7 @@ class PreparedInverse:
 
     """
 
-    model: OpenModel
+    model: Model
     feeds: dict[str, NDArray[Any]]
     ch_names: tuple[str, ...]
     space: SourceSpace
@@ -110,13 +134,7 @@ class PreparedInverse:
             )
         check_eeg(eeg, self.ch_names)
         n_times = eeg.shape[1]
-        return self._windowed(eeg, windows_of(n_times, window or self._longest, 0, n_times))
-
-    @property
-    def _longest(self) -> int | None:
-        """The longest window the network has seen in training, samples; None: any goes."""
-        trained = self.model.contract.trained
-        return None if trained is None else trained.n_times[1]
+        return self._windowed(eeg, windows_of(n_times, window or self.model.longest, 0, n_times))
 
     def _windowed(self, eeg: Array, windows: Windows) -> list[Array]:
         return overlap_add(self._run, average_reference(eeg), windows)
@@ -220,7 +238,7 @@ class PreparedInverse:
 
         tstep = 1 / ready.recording.info["sfreq"]
         is_average = isinstance(ready.recording, mne.Evoked)
-        for piece in segments(ready, self.ch_names, chunk, self._longest):
+        for piece in segments(ready, self.ch_names, chunk, self.model.longest):
             yield self._localize(piece, tstep, is_average)
 
     def beyond(self, recording: "Recording") -> list[str]:
@@ -338,12 +356,12 @@ class Inverse:
     """An exported model, ready to be prepared for a recording.
 
     Args:
-        model: An opened file; see `Inverse.load`.
+        model: An opened file, see `Inverse.load`, or a solver.
         head: Packaged head or ``.npz``; None: the packaged head of the model's source space.
 
     """
 
-    def __init__(self, model: OpenModel, head: str | Path | None = None) -> None:
+    def __init__(self, model: Model, head: str | Path | None = None) -> None:
         self.model, self.head = model, head
 
     @classmethod

@@ -41,6 +41,12 @@ class OpenModel(NamedTuple):
         """Digest of graph and contract that the file names, held against them when opened."""
         return str(self.session.get_modelmeta().custom_metadata_map[DIGEST_KEY])
 
+    @property
+    def longest(self) -> int | None:
+        """The longest window the network has seen in training, samples; None: any goes."""
+        trained = self.contract.trained
+        return None if trained is None else trained.n_times[1]
+
     def run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
         """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
 
