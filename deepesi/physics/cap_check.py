@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from scipy.spatial.transform import Rotation
 
 from deepesi.physics.montage import standard_montage
 
@@ -28,7 +27,7 @@ FEWEST_NAMES = 8
 #: Pitch of real caps against fsaverage's places, degrees: midway between the -10 and +3 seen.
 USUAL_PITCH = -3.5
 #: Largest angle from there, degrees: real caps reach 6.5, and 20 degrees are an error.
-LARGEST_ANGLE = 11.0
+LARGEST_ANGLE = 10.5
 #: Largest distance of an electrode from its place, m, after the fit: every built-in montage of
 #: MNE-Python stays below 0.02, and a step of the 10-20 system is 0.05 to 0.06.
 LARGEST_DISTANCE = 0.04
@@ -109,9 +108,9 @@ def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str
     error, mirrored_error = fit.distances.mean(), mirrored.distances.mean()
     if error > ELECTRODE_ERROR and mirrored_error < error / 2:
         return f"the cap is mirrored, {_axes(mirrored.turn)}"
-    turn = fit.turn @ Rotation.from_euler("x", -USUAL_PITCH, degrees=True).as_matrix()
-    angle = np.degrees(Rotation.from_matrix(turn).magnitude())
-    if angle > np.hypot(LARGEST_ANGLE, 4 * _angle_error(positions)):
+    cos, sin = np.cos(np.radians(USUAL_PITCH)), np.sin(np.radians(USUAL_PITCH))
+    usual = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    if _angle(fit.turn @ usual.T) > np.hypot(LARGEST_ANGLE, 5 * _angle_error(positions)):
         return _turned(fit.turn)
     texts = _misplaced(names, positions, fit)
     more = [f"and {len(texts) - MOST_NAMED} more"] if len(texts) > MOST_NAMED else []
@@ -214,10 +213,14 @@ def _axes(turn: Array) -> str:
     return ", ".join(texts)
 
 
+def _angle(turn: Array) -> float:
+    """Angle of a rotation ``(3, 3)``, degrees."""
+    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
+
+
 def _turned(turn: Array) -> str:
     """A rotation in words; with the axes, where others than usual are nearest."""
-    vector = Rotation.from_matrix(turn).as_rotvec(degrees=True)
-    angle, main = np.linalg.norm(vector), int(np.abs(vector).argmax())
-    about = _TURNS[main] if abs(vector[main]) > 0.9 * angle else "a slanted axis"
-    text = f"the cap is turned by {angle:.0f} degrees about {about}"
+    axis = np.abs(np.linalg.svd(turn - np.eye(3))[2][-1])
+    about = _TURNS[int(axis.argmax())] if axis.max() > 0.9 else "a slanted axis"
+    text = f"the cap is turned by {_angle(turn):.0f} degrees about {about}"
     return text if (turn.argmax(axis=1) == range(3)).all() else f"{text}, {_axes(turn)}"
