@@ -161,19 +161,23 @@ class FittedClock:
         """Whether those held show that samples are missing or that the clock stepped."""
         waited = self.held[-1].arrived - self.held[0].arrived
         n, needed = self.scatter.length, self.scatter.needed(self.line.period)
-        if len(self.held) >= n and self._steady(n):
-            run = [sample.residual for sample in self.held[-needed:]]
-            span = self.held[-1].arrived - self.held[-n].arrived
-            going_on = span >= 0.5 * n * self.line.period
-            if min(run) > high and going_on and len(run) == needed:
-                return self._move(self.held[-needed:])
-            if max(run[-n:]) < low and going_on and waited >= EARLY:
-                return self._move(self.held[-n:])
-        if waited > LONGEST + 3 * self.scatter.pause:
-            return self._fit_anew()
-        if waited < EARLY and len(self.held) > LONGEST * self.sfreq and self._held_are_early(low):
-            self._drop()  # many at once, all of them old
+        if self._goes_on(needed) and min(s.residual for s in self.held[-needed:]) > high:
+            return self._move(self.held[-needed:])
+        if waited >= EARLY and self._goes_on(n) and max(s.residual for s in self.held[-n:]) < low:
+            return self._move(self.held[-n:])
+        if len(self.held) > (LONGEST + 3 * self.scatter.pause) * self.sfreq:
+            if waited >= EARLY:
+                return self._fit_anew()
+            if self._held_are_early(low):
+                self._drop()  # many at once, all of them old
         return []
+
+    def _goes_on(self, n: int) -> bool:
+        """The last `n` held came one after the other, with stamps that advance as they should."""
+        if len(self.held) < n:
+            return False
+        span = self.held[-1].arrived - self.held[-n].arrived
+        return span >= 0.5 * n * self.line.period and self._steady(n)
 
     def _steady(self, n: int) -> bool:
         residuals = [sample.residual for sample in self.held[-n:]]
@@ -186,9 +190,10 @@ class FittedClock:
         usual = self.scatter.usual_delay
         came = min(s.arrived - s.stamp + s.residual for s in run) - usual  # by this machine's clock
         count = round(shift * self.sfreq)
-        if abs(shift) < self.scatter.margin(self.line.period) and self.scatter.known:
-            pass  # too little for either
-        elif np.isfinite(came) and abs(came - shift) > abs(came):
+        if abs(shift) < self.scatter.margin(self.line.period):  # too little for either
+            self._release(self.held)
+            return []
+        if np.isfinite(came) and abs(came - shift) > abs(came):
             self._step(shift, max(0.0, came))
         elif shift > 0:
             self.lost, self.broken = self.lost + max(1, count), True
@@ -217,7 +222,8 @@ class FittedClock:
             raise self._other_rate(period)
         self.line, self.scatter, self.broken = RecursiveLine(self.sfreq), Scatter(self.sfreq), True
         if np.isfinite(self.last):
-            self.offset = self.last + LONGEST - float(stamps[np.isfinite(stamps)][0])
+            self.offset = self.last + 1 / self.sfreq - float(stamps[np.isfinite(stamps)][0])
+        self.advanced = 0.0
         self.say("the time stamps of the stream follow no clock; it is fitted anew from here on")
         return self._taken_back()
 

@@ -17,6 +17,8 @@ RATE_BOUND = 0.06
 FIRST_SCATTER = 0.1
 #: Windows that the scatter is taken from, and how many it needs.
 N_WINDOWS, FEWEST_WINDOWS = 32, 4
+#: Scatter (a fraction of a period) of a device's own clock, and how long others are looked at, s.
+EXACT, DECISION = 0.1, 1.0
 #: Shortest window before the scatter is known, and then, s.
 FIRST_WINDOW, WINDOW = 0.1, 0.03
 
@@ -116,8 +118,8 @@ class Scatter:
         self.length = int(np.ceil(max(least, 2.5 * self.pause * self.sfreq)))
         minima, means = list(self.minima) or [0.0], list(self.means) or [0.0]
         self.first, self.last = min(minima), max(minima)
-        self.usual, self.error = float(np.median(minima)), float(np.std(means))
-        self.by_minimum = self.known and float(np.std(minima)) < self.error
+        self.usual = float(np.median(minima))
+        self.by_minimum = self.known and float(np.std(minima)) < float(np.std(means))
         self.usual_delay = float(np.median(self.delays)) if self.delays else np.nan
         self.width = max(self.maxima, default=0.0) - self.first
 
@@ -139,13 +141,15 @@ class Scatter:
         return self.margin(period) + 3 * abs(self.usual)
 
     def needed(self, period: float) -> int:
-        """Samples that show a gap, and its length to a fifth of a sample; half a second at most."""
-        if not self.known:
+        """Samples that must be late to show a gap.
+
+        A few of a device that stamps by its own clock. Those who stamp on arrival are late as well
+        while their computer is busy; to wait costs nothing there, as behind a gap the filter
+        settles for as long.
+        """
+        if not self.known or self.width < EXACT * period:
             return self.length
-        varied = 1 + (self.last - self.first) / period
-        error = 0.0 if self.by_minimum else self.error / (0.2 * period)
-        most = max(self.length, 0.5 * self.sfreq)
-        return int(min(self.length * max(varied, error**2), most))
+        return max(self.length, int(DECISION * self.sfreq))
 
     def shift(self, residuals: Array) -> float:
         """How much later than usual a run of residuals is, s: by the statistic that varies less."""

@@ -11,6 +11,9 @@ from deepesi.streaming.live import LiveInverse
 
 Array = NDArray[np.float64]
 
+#: Time stamps this far from the clock of this machine are of another one, s.
+FOREIGN = 60.0
+
 
 class Latency:
     """How long samples took to their published estimates, of the last ones.
@@ -39,9 +42,10 @@ class Latency:
         if not self.seconds:
             return "no estimate yet"
         here, stamps = (1e3 * np.array(kept) for kept in (self.seconds, self.from_stamps))
+        foreign = abs(np.median(stamps)) > 1e3 * FOREIGN
         return (
             f"latency from arrival {_quantiles(here)}, jitter {here.std():.1f} ms; from the fitted "
-            f"time stamps {_quantiles(stamps)}"
+            f"time stamps {'none, as they are of another clock' if foreign else _quantiles(stamps)}"
         )
 
 

@@ -1,0 +1,190 @@
+"""Stamps that scatter, jump or lack, on generated series: what is late, lost, and at what times."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepesi.streaming.clock import FittedClock
+
+SFREQ = 250.0
+
+
+def moments(n=3000, sfreq=SFREQ):
+    """When the device samples, s."""
+    return 1000 + np.arange(n) / sfreq
+
+
+def in_bursts(times, size):
+    """Stamps on arrival of samples that are sent `size` at a time."""
+    last = np.minimum((np.arange(len(times)) // size + 1) * size, len(times)) - 1
+    return times[last]
+
+
+def run(stamps, arrived=None, sfreq=SFREQ):
+    """A clock, what it decided, and what it said."""
+    said = []
+    clock = FittedClock(sfreq, said.append)
+    arrived = np.maximum.accumulate(stamps) if arrived is None else arrived
+    bounds = np.arange(97, len(stamps), 97)
+    chunks = zip(np.split(stamps, bounds), np.split(arrived, bounds), strict=True)
+    parts = [clock.push(*chunk) for chunk in chunks]
+    return clock, [np.concatenate(column) for column in zip(*parts, strict=True)], said
+
+
+def assert_whole(stamps, clock, decided, said):
+    """Every sample has a time, none is lost, and times rise."""
+    times, _, late, breaks = decided
+    assert len(times) == len(stamps) - len(clock.held)
+    assert len(clock.held) < 100
+    assert clock.lost == late.sum() == breaks.sum() == 0
+    assert (np.diff(times) > 0).all()
+    assert said == []
+
+
+@pytest.mark.parametrize("size", [2, 4, 10, 32, 50, 125])
+@pytest.mark.parametrize("rate", [250.0, 250.3, 249.0])
+def test_bursts_stamped_on_arrival_lose_nothing(size, rate):
+    """Equal stamps, and a nominal rate that is a little off; the times are evenly spaced."""
+    true = moments(6000, rate)
+    stamps = in_bursts(true, size)
+    clock, decided, said = run(stamps)
+    assert_whole(stamps, clock, decided, said)
+    settled = slice(4000, 6000 - 300)
+    assert 1 / clock.line.period == pytest.approx(rate, rel=1e-3)
+    late = decided[0][settled] - true[settled]  # by the time samples wait for their burst, a mean
+    assert np.ptp(late) < (0.25 + 0.02 * size) / SFREQ
+    assert late.mean() == pytest.approx((size - 1) / 2 / SFREQ, abs=0.6 / SFREQ)
+
+
+@pytest.mark.parametrize(
+    "shake",
+    [
+        lambda true, rng: in_bursts(true, 10) + np.tile(2e-5 * np.arange(10), 300),
+        lambda true, rng: in_bursts(true, 10) - np.tile(np.arange(10) / SFREQ, 300),
+        lambda true, rng: in_bursts(true, 10) + rng.exponential(0.004, 300).repeat(10),
+        lambda true, rng: true + rng.normal(scale=3e-4, size=3000),
+        lambda true, rng: true + rng.normal(scale=3e-3, size=3000),
+        lambda true, rng: np.maximum.accumulate(true + rng.exponential(0.005, 3000)),
+        lambda true, rng: np.where((true > 1006) & (true < 1006.3), 1006.3, true),
+        lambda true, rng: np.maximum(true, np.where(true > 1006, 1006.3 + 0.3 * (true - 1006), 0)),
+        lambda true, rng: np.where(rng.random(3000) < 0.1, np.nan, true),
+    ],
+    ids=["spread", "backwards", "uneven", "jitter", "strong jitter", "queue", "stall",
+         "slow stall", "some without"],
+)  # fmt: skip
+def test_scatter_of_any_kind_loses_nothing(shake):
+    true = moments()
+    stamps = shake(true, np.random.default_rng(0))
+    assert_whole(stamps, *run(stamps, np.fmax.accumulate(stamps)))
+
+
+def test_any_gap_is_counted_to_the_sample(request):
+    """In streams whose stamps' lower bound scatters by less than a sample, wherever it falls."""
+
+    @settings(
+        max_examples=request.config.getoption("--fuzz"),
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
+    @given(
+        st.integers(1, 700),
+        st.integers(700, 1200),
+        st.sampled_from([1, 4, 10, 25]),
+        st.sampled_from([249.5, 250.0, 250.3]),
+        st.floats(0, 5e-4),
+        st.booleans(),
+    )
+    def check(missing, at, size, rate, jitter, before_sending):
+        true = moments(2600, rate)
+        if before_sending:  # the device skips samples and sends bursts of its size
+            stamps = in_bursts(np.delete(true, np.s_[at : at + missing]), size)
+        else:  # they are lost on the way
+            stamps = np.delete(in_bursts(true, size), np.s_[at : at + missing])
+        shaken = np.random.default_rng(at).uniform(0, jitter, len(stamps))
+        stamps = np.sort(stamps + shaken) if size == 1 else stamps
+        clock, (times, _, late, breaks), said = run(stamps)
+        assert clock.lost == missing
+        assert not late.any()
+        (place,) = np.flatnonzero(breaks)
+        assert at - size <= place <= at  # nothing behind the gap counts as before it
+        assert (np.diff(times) > 0).all()
+        assert said == []
+
+    check()
+
+
+def test_two_gaps_and_what_came_out_of_order():
+    true = moments()
+    stamps = np.delete(true, np.r_[1000:1007, 1020:1050])
+    clock, (times, _, late, breaks), _ = run(stamps)
+    assert (clock.lost, breaks.sum(), late.sum()) == (37, 2, 0)
+    np.testing.assert_allclose(times, stamps[: len(times)], atol=1e-9)
+    swapped = true.copy()
+    swapped[1000:1100] = np.r_[true[1050:1100], true[1000:1050]]
+    clock, (times, _, late, _), _ = run(swapped, np.maximum.accumulate(swapped))
+    assert (clock.lost, late.sum()) == (50, 50)
+    np.testing.assert_array_equal(late[1000:1100], np.arange(100) >= 50)
+    assert (np.diff(times[~late]) > 0).all()
+
+
+@pytest.mark.parametrize("step", [-3600.0, -0.5, -0.048, 0.05, 0.5, 3600.0])
+@pytest.mark.parametrize("size", [1, 10])
+def test_a_clock_that_steps_loses_nothing(step, size):
+    """Samples come on, so none is missing: a break, said; times go on as before."""
+    true = moments()
+    came = in_bursts(true, size)
+    clock, (times, _, late, breaks), said = run(came + step * (np.arange(3000) >= 1500), came)
+    assert clock.lost == late.sum() == 0
+    (place,) = np.flatnonzero(breaks)
+    assert 1500 - size <= place <= 1500
+    assert len(said) == 1
+    assert f"stepped by {step:+,.3f} s" in said[0]
+    np.testing.assert_allclose(np.diff(times), 1 / SFREQ, atol=2e-3)
+
+
+def test_a_device_that_restarts_with_another_clock():
+    true = moments()
+    came = np.r_[true[:1500], true[1500:] + 4.0]
+    clock, (times, _, late, breaks), said = run(np.r_[true[:1500], true[1500:] - 900], came)
+    assert clock.lost == late.sum() == 0
+    assert breaks.sum() == 1
+    assert "came on after 4.000 s" in said[0]
+    assert np.diff(times).max() == pytest.approx(4.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "message"),
+    [
+        (moments(3000, 500.0), "has 250 Hz, but its time stamps advance at 500 Hz"),
+        (moments(3000, 125.0), "advance at 125 Hz"),
+        (moments(3000, 200.0), "advance at 200 Hz"),
+        (in_bursts(moments(3000, 200.0), 10), "advance at 200"),
+        (1e3 * moments(), r"advance at 0.25 Hz.*stamp in seconds"),
+        (np.full(3000, 7.0), "advance not at all"),
+        (np.r_[moments(1500), np.full(1500, 1006.0)], "advance not at all"),
+        (np.full(3000, np.nan), "has no time stamps: .* came with NaN"),
+    ],
+)
+def test_stamps_that_are_none_of_the_nominal_rate(stamps, message):
+    with pytest.raises(ValueError, match=message):
+        run(stamps, moments())
+
+
+def test_a_rate_that_is_a_little_off_is_said_once():
+    clock, decided, said = run(in_bursts(moments(6000, 245.0), 10))
+    assert len(said) == 1
+    assert "says it has 250 Hz; by its time stamps it has 245" in said[0]
+    assert clock.lost == decided[2].sum() == decided[3].sum() == 0
+
+
+def test_nothing_waits_for_long_where_stamps_are_good():
+    """Jitter below a sample: no sample waits for another; of a burst, for the burst's last."""
+    true = moments() + np.random.default_rng(0).uniform(0, 1e-3, 3000)
+    clock = FittedClock(SFREQ)
+    for stamp in true:
+        assert len(clock.push(np.array([stamp]), np.array([stamp])).times) == 1
+    clock, bursts = FittedClock(SFREQ), in_bursts(moments(), 10)
+    for part in bursts.reshape(-1, 10):
+        assert len(clock.push(part, part).times) == 10

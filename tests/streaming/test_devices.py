@@ -1,0 +1,173 @@
+"""Devices as they are, over LSL: bursts stamped on arrival, clocks that step, namesakes."""
+
+import threading
+import uuid
+
+import numpy as np
+import pytest
+
+from deepesi.app.cli import main
+from deepesi.streaming.live import Counts, LiveInverse
+from deepesi.streaming.lsl import at_rate, library, open_outlet, open_source, relay
+from deepesi.streaming.watch import Latency, Watch
+
+lsl = library()
+SFREQ = 250.0
+
+
+def make_outlet(name, ch_names, stype="EEG", sfreq=SFREQ, source_id=None):
+    info = lsl.StreamInfo(name, stype, len(ch_names), sfreq, "float32", source_id or name + stype)
+    info.set_channel_names(list(ch_names))
+    info.set_channel_units(["microvolts"] * len(ch_names))
+    return lsl.StreamOutlet(info)
+
+
+@pytest.fixture
+def device(prepared):
+    """Starts devices of which each sends noise at 250 Hz in its own manner, and stops them."""
+    ended, threads = threading.Event(), []
+
+    def start(send, block=10):
+        name = uuid.uuid4().hex[:8]
+        outlet, rng = make_outlet(name, prepared.ch_names), np.random.default_rng(0)
+
+        def work():
+            begin, sent = lsl.local_clock(), 0
+            while not ended.wait(0.001):
+                while (lsl.local_clock() - begin) * SFREQ - sent >= block:
+                    sent += block
+                    data = rng.normal(scale=5.0, size=(block, len(prepared.ch_names)))
+                    send(outlet, data.astype(np.float32), begin + sent / SFREQ, sent)
+
+        threads.append(threading.Thread(target=work, daemon=True))
+        threads[-1].start()
+        return name
+
+    yield start
+    ended.set()
+    for thread in threads:
+        thread.join()
+
+
+def one_by_one(outlet, data, end, sent):
+    for row in data:
+        outlet.push_sample(row)  # stamped as it is pushed: ten all but equal stamps
+
+
+def test_bursts_stamped_on_arrival_from_the_command_line(
+    eloreta, prepared, device, tmp_path, capsys
+):
+    """No sample is lost, and all but those of the settling filter are estimated."""
+    prepared.save(tmp_path / "head.npz")
+    name = device(one_by_one)
+    main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"), "--seconds", "6",
+          "--outlet", name + "r", "--type", "EEG"])  # fmt: skip
+    printed = capsys.readouterr().out.splitlines()[-1]
+    received, estimated = (int(p.split()[0].replace(",", "")) for p in printed.split(", ")[:2])
+    assert ", 0 late, 0 lost, 0 broken, 250 while settling" in printed
+    assert received > 800
+    assert 0 <= received - 250 - estimated < 260  # at most a second still waits for a decision
+    assert "latency from arrival" in printed
+    assert "from the fitted time stamps" in printed
+
+
+def test_a_clock_that_is_set_back_while_it_streams(prepared, regions, device):
+    def send(outlet, data, end, sent):
+        outlet.push_chunk(data, end - 3600 * (sent > 4 * SFREQ))
+
+    name = device(send)
+    said, found = [], []
+    source = open_source(name, prepared.ch_names, {})
+    live = LiveInverse(prepared, regions, SFREQ, say=said.append)
+    outlet = open_outlet(regions, SFREQ, name + "r")
+    relay(lambda: source, live, outlet, 9.0, lambda t, c: found.append(t), say=said.append)
+    times = np.concatenate(found)
+    assert len(said) == 1
+    assert "stepped by -3,600" in said[0]
+    assert live.counts.lost == live.counts.late == 0
+    assert live.counts.settling == 500
+    assert live.counts.estimated == live.counts.received - 500 - live.pending
+    assert (np.diff(times) > 0).all()
+    assert np.diff(times).max() < 2  # the gap of the settling filter, and no hour
+
+
+def test_streams_of_one_name(prepared):
+    name = uuid.uuid4().hex[:8]
+    eeg = make_outlet(name, prepared.ch_names)
+    other = make_outlet(name, ["x", "y", "z"], "Accelerometer", 50.0)
+    message = (
+        r"there are several streams .*: type 'Accelerometer', source id '\w+Accelerometer', on .+, "
+        r"3 channels at 50 Hz; type 'EEG', .* 32 channels at 250 Hz. Choose by --type or --source"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_source(name, prepared.ch_names, {})
+    assert open_source(name, prepared.ch_names, {}, stype="EEG").sfreq == 250
+    assert open_source(name, prepared.ch_names, {}, source_id=name + "EEG").sfreq == 250
+    with pytest.raises(FileNotFoundError, match=r"of type 'ECG' \(looked .*type 'EEG', source id"):
+        open_source(name, prepared.ch_names, {}, timeout=0.5, stype="ECG")
+    del eeg, other
+
+
+def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
+    prepared.save(tmp_path / "head.npz")
+    arguments = ["stream", str(eloreta), "NAME", "--prepared", str(tmp_path / "head.npz"),
+                 "--outlet", uuid.uuid4().hex[:8]]  # fmt: skip
+    arguments[2] = device(one_by_one)
+    with pytest.raises(SystemExit, match=r"nothing was estimated of '\w+'. .*needs 10 s .* longer"):
+        main([*arguments, "--seconds", "1", "--band", "0.1", "40"])
+    arguments[2] = device(lambda outlet, data, end, sent: outlet.push_chunk(data, np.full(10, 7.0)))
+    with pytest.raises(SystemExit, match="has 250 Hz, but its time stamps advance not at all"):
+        main([*arguments, "--seconds", "20"])
+
+
+def test_a_stream_that_is_back_at_another_rate(prepared, regions):
+    name = uuid.uuid4().hex[:8]
+    outlet = make_outlet(name, prepared.ch_names, sfreq=500.0)
+    source = open_source(name, prepared.ch_names, {})
+    with pytest.raises(ValueError, match="is back with 500 Hz and had 250 Hz. Start again"):
+        at_rate(source, SFREQ)
+    del outlet
+
+
+def test_it_is_said_why_nothing_is_estimated(prepared, regions):
+    rng, said = np.random.default_rng(0), []
+    live = LiveInverse(prepared, regions, SFREQ)
+    watch = Watch(live, said.append)
+    for second in range(30):
+        data = rng.normal(scale=5e-6, size=(32, 250))
+        if second >= 3:
+            data[4, ::50] = np.nan
+        live.push(data, second + np.arange(250) / SFREQ)
+        watch.look(float(second))
+    assert len(said) == 3
+    assert said[0].startswith("nothing was estimated for 7 s, although samples come. The filter")
+    live.trouble, before = "samples are NaN", Counts(received=live.counts.received)
+    assert live.why_nothing(before) == "No sample came. Start the device."
+    for second in range(30, 32):
+        live.push(np.full((32, 250), np.nan), second + np.arange(250) / SFREQ)
+    after = Counts(**vars(live.counts))
+    live.push(np.full((32, 250), np.nan), 32 + np.arange(250) / SFREQ)
+    assert live.why_nothing(after) == "samples are NaN or infinite."
+
+
+def test_offsets_of_electrodes_leave_no_trace(prepared, regions):
+    """1 mV and more, constant, another in every channel: gone from the first sample on."""
+    data = np.random.default_rng(0).normal(scale=5e-6, size=(32, 1000))
+    offsets = np.random.default_rng(1).normal(scale=1e-3, size=(32, 1))
+    times = np.arange(1000) / SFREQ
+    _, plain = LiveInverse(prepared, regions, SFREQ).push(data, times)
+    live = LiveInverse(prepared, regions, SFREQ)
+    _, shifted = live.push(data + offsets, times)
+    np.testing.assert_allclose(shifted, plain, rtol=1e-4)
+    assert live.counts.estimated == 750
+
+
+def test_latency_says_from_when():
+    latency = Latency()
+    assert str(latency) == "no estimate yet"
+    latency.add(10.010, np.array([10.0, 10.005]), np.array([9.95, 9.96]))
+    text = str(latency)
+    assert text.startswith("latency from arrival 7.5 ms (median)")
+    assert "from the fitted time stamps 55.0 ms (median)" in text
+    latency.add(5000.0, np.full(9, 4999.9), np.zeros(9))
+    assert "from the fitted time stamps none, as they are of another clock" in str(latency)
