@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from deepesi.physics.channel_names import ten_five_name
 from deepesi.physics.montage import standard_montage
 
 Array = NDArray[np.float64]
@@ -37,8 +38,6 @@ LEAST_GAIN = 0.02
 ELECTRODE_ERROR = 0.006
 #: Most contradictions that a message names.
 MOST_NAMED = 6
-#: Names of before 1991 (American Clinical Neurophysiology Society) for those of today.
-_OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
 _DIRECTIONS = {
     (0, 1): "the right ear", (0, -1): "the left ear", (1, 1): "the nose",
     (1, -1): "the back of the head", (2, 1): "the top of the head", (2, -1): "the neck",
@@ -119,10 +118,9 @@ def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str
 
 def _ten_five_key(name: str) -> str:
     """Key of a name in `_known_places`; no name of it where capitals say another system (aF3)."""
-    lower = name.lower()
-    if name[:1].islower() and name != lower:
+    if name[:1].islower() and name != name.lower():
         return ""
-    return _OLD_NAMES.get(lower, lower)
+    return (ten_five_name(name) or "").lower()
 
 
 @functools.cache
