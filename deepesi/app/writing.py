@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.subject_anatomy import SubjectAnatomy
 from deepesi.app.zarr_group import check_zarr, is_zarr
 from deepesi.export.estimates import Localization, check_parts, magnitudes
 from deepesi.export.regions import Region
@@ -184,7 +185,10 @@ def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
 
 
 def find_peak(
-    result: Localization, inverse: PreparedInverse, window: Sequence[float]
+    result: Localization,
+    inverse: PreparedInverse,
+    window: Sequence[float],
+    anatomy: SubjectAnatomy | None = None,
 ) -> Peak | None:
     """The peak in a window (s) of a localized piece; None if the piece lies outside it."""
     times = result.stc.times
@@ -194,22 +198,35 @@ def find_peak(
     power = inverse.power(result.eeg)
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes(result.stc)[:, sample]
-    where = place(int(strength.argmax()), inverse.space)
+    where = place(int(strength.argmax()), inverse, anatomy)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
     region = inverse.region(mean, result.eeg[:, sample])
     return Peak(sample, float(times[sample]), float(power[sample]), where, region)
 
 
-def place(source: int, space: SourceSpace) -> str:
-    """A source in words: hemisphere, vertex, and MNI position where the space has one."""
+def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
+    """A source in words: hemisphere, vertex, position and parcel.
+
+    The position is in MNI space where that is known, of a packaged head or by `anatomy`; else in
+    the MNE head frame of the subject.
+    """
+    space = inverse.space
     text = f"vertex {np.concatenate(space.vertices)[source]}"
     if len(space.vertices) == 2:
         hemisphere = "left" if source < len(space.vertices[0]) else "right"
         text = f"{hemisphere} hemisphere, {text}"
     template = template_of(space)
-    if template is not None and np.isfinite(template.source_mni[source]).all():
-        x, y, z = template.source_mni[source]
-        text += f", MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    if anatomy is not None:
+        mni = anatomy.mni[source]
+    else:
+        mni = np.full(3, np.nan) if template is None else template.source_mni[source]
+    if np.isfinite(mni).all():
+        text += f", MNI ({', '.join(f'{x:.0f}' for x in mni)}) mm"
+    elif template is None:
+        x, y, z = 1e3 * inverse.positions[source]
+        text += f", at ({x:.0f}, {y:.0f}, {z:.0f}) mm in the head frame"
+    if anatomy is not None and anatomy.parcels:
+        text += f", parcel {anatomy.parcels[source] or 'none'}"
     return text
 
 
