@@ -132,7 +132,8 @@ def apply(
             written.
 
     """
-    data = read_recording(recording, reading)
+    data, said = read_recording(recording, reading)
+    yield from said
     if setup.prepared is None:
         if setup.noise_from is None:
             covariance = _covariance(setup.noise_cov)
@@ -233,7 +234,8 @@ def prepare(
     nave: int,
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
-    info = read_setup(recording, reading)
+    info, said = read_setup(recording, reading)
     inverse = _prepared(model, info, _covariance(setup.noise_cov), setup, nave)
     inverse.save(out)
-    return f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
+    said.append(f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}")
+    return "\n".join(said)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepesi.app.bids import bids_side_files
 from deepesi.physics.files import parsing
 from deepesi.physics.montage import head_montage
 
@@ -40,14 +41,18 @@ class ReadingOptions:
     exclude: tuple[str, ...] = ()
 
 
-def read_recording(path: Path, options: ReadingOptions) -> "Recording":
+def read_recording(path: Path, options: ReadingOptions) -> "tuple[Recording, list[str]]":
     """One evoked response, the epochs or the raw recording that a file holds.
 
     Evoked responses and epochs that have a pre-stimulus part and no baseline get it subtracted.
+    What BIDS keeps beside the file is applied, see `deepesi.app.bids.bids_side_files`.
 
     Args:
         path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
         options: See `ReadingOptions`.
+
+    Returns:
+        The recording, and lines that say what was read beside it.
 
     Raises:
         FileNotFoundError: No such file.
@@ -66,6 +71,7 @@ def read_recording(path: Path, options: ReadingOptions) -> "Recording":
             f"{path} says that its sampling rate is {sfreq:g} Hz; EEG has {RATES[0]:g} to "
             f"{RATES[1]:g} Hz. The file is damaged, or its header wrong."
         )
+    said = bids_side_files(path, recording, options.montage is None)
     _check_excluded(path, recording.ch_names, options.exclude)
     if options.exclude:
         if isinstance(recording, mne.BaseEpochs):
@@ -73,11 +79,11 @@ def read_recording(path: Path, options: ReadingOptions) -> "Recording":
         recording.drop_channels(list(options.exclude))
     if options.montage is not None:
         recording.set_montage(_positions(recording.info, options.montage), verbose="error")
-    return recording
+    return recording, said
 
 
-def read_setup(path: Path, options: ReadingOptions) -> "mne.Info":
-    """Channels, positions and bad channels of a recording; arguments as of `read_recording`.
+def read_setup(path: Path, options: ReadingOptions) -> "tuple[mne.Info, list[str]]":
+    """Channels, positions and bad channels of a recording; as of `read_recording`.
 
     Raises:
         FileNotFoundError: No such file.
@@ -94,12 +100,13 @@ def read_setup(path: Path, options: ReadingOptions) -> "mne.Info":
     else:
         with _parsing(path):
             info = mne.io.read_info(path, verbose="error")
+    said = bids_side_files(path, info, options.montage is None)
     _check_excluded(path, info.ch_names, options.exclude)
     kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
     info = mne.pick_info(info, kept)
     if options.montage is not None:
         info.set_montage(_positions(info, options.montage), verbose="error")
-    return info
+    return info, said
 
 
 def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
