@@ -1,16 +1,18 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.averaging import average
 from deepesi.app.reading import ReadingOptions, noise_of, read_recording, read_setup
 from deepesi.app.writing import (
+    Peak,
     check_writable,
     file_writer,
     find_peak,
@@ -32,6 +34,24 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+
+class Applied(NamedTuple):
+    """What localizing a recording gave, beside its files.
+
+    Attributes:
+        peak: Where and when it is strongest; None if no piece reaches into the window.
+        n_channels: Number of channels localized with.
+        bads: Channels left out as bad.
+        nave: Number of trials averaged, 1 of single trials.
+
+    """
+
+    peak: Peak | None
+    n_channels: int
+    bads: tuple[str, ...]
+    nave: int
+
+
 NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
 
@@ -45,6 +65,7 @@ class SetupOptions:
         forward: The recording's own ``-fwd.fif``; the packaged head if None.
         head: Packaged head or ``.npz``.
         prepared: ``head.npz`` of `prepare`, in place of all of these.
+        n_threads: Threads of one inference, 0 for all cores.
 
     """
 
@@ -53,6 +74,7 @@ class SetupOptions:
     forward: Path | None = None
     head: str | None = None
     prepared: Path | None = None
+    n_threads: int = 0
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
@@ -98,7 +120,9 @@ def _prepared(
             forward, "forward solution", "Write it again with mne.write_forward_solution."
         ):
             own = mne.read_forward_solution(forward, verbose="error")
-    return Inverse.load(model, head=setup.head).for_recording(info, covariance, own, nave)
+    return Inverse.load(model, setup.n_threads, setup.head).for_recording(
+        info, covariance, own, nave
+    )
 
 
 def apply(
@@ -108,7 +132,8 @@ def apply(
     reading: ReadingOptions,
     setup: SetupOptions,
     window: Sequence[float],
-) -> Generator[str, None, None]:
+    progress: bool = True,
+) -> Generator[str, None, Applied]:
     """Localize a recording and say what was done.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
@@ -125,6 +150,10 @@ def apply(
         reading: How the recording is read.
         setup: Where noise and head come from.
         window: From and to, s: where to look for the peak.
+        progress: Show a bar on a terminal while epochs and raw recordings are localized.
+
+    Returns:
+        When all lines were taken, what they say of the peak.
 
     Raises:
         ValueError: The recording does not fit the model; nothing is written. A piece whose data
@@ -134,14 +163,20 @@ def apply(
     """
     data, said = read_recording(recording, reading)
     yield from said
+    trials, noise_from = data, setup.noise_from
+    if reading.event is not None:
+        data, trials, line = average(data, reading.event, reading.epoch)
+        yield line
+        if setup.noise_cov is None and noise_from is None:
+            noise_from = (reading.epoch[0], 0.0)
     if setup.prepared is None:
-        if setup.noise_from is None:
+        if noise_from is None:
             covariance = _covariance(setup.noise_cov)
         else:
-            covariance = noise_of(data, setup.noise_from)
+            covariance = noise_of(trials, noise_from)
         inverse = _prepared(model, data.info, covariance, setup, trials_averaged(data))
     else:
-        inverse = Inverse.load(model).for_prepared(setup.prepared)
+        inverse = Inverse.load(model, setup.n_threads).for_prepared(setup.prepared)
         yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)
     yield _summary(data, inverse)
@@ -150,13 +185,18 @@ def apply(
         yield f"beyond its training: {line}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)  # said just now
-        yield from _localize(data, inverse, window, out)
+        peak = yield from _localize(data, inverse, window, out, progress)
+    return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
+
+
+def _bads(data: "Recording") -> list[str]:
+    return [c for c in data.info["bads"] if c in data.ch_names]
 
 
 def _summary(data: "Recording", inverse: PreparedInverse) -> str:
     import mne
 
-    bads = [c for c in data.info["bads"] if c in data.ch_names]
+    bads = _bads(data)
     if isinstance(data, mne.Evoked):
         kind = f"{data.nave} trials"
     elif isinstance(data, mne.io.BaseRaw):
@@ -185,20 +225,26 @@ def _check_window(window: Sequence[float], times: Array) -> None:
 
 
 def _localize(
-    data: "Recording", inverse: PreparedInverse, window: Sequence[float], out: Path
-) -> Iterator[str]:
-    """Estimate, describe and write; one piece in memory at a time."""
+    data: "Recording",
+    inverse: PreparedInverse,
+    window: Sequence[float],
+    out: Path,
+    progress: bool,
+) -> Generator[str, None, Peak | None]:
+    """Estimate, describe and write, one piece in memory at a time; gives the strongest peak."""
     import mne
 
     is_evoked = isinstance(data, mne.Evoked)
     to_zarr = is_zarr(out)
-    pieces = [inverse.apply(data)] if is_evoked else _with_progress(data, inverse)
-    number = -1
+    pieces = [inverse.apply(data)] if is_evoked else _with_progress(data, inverse, progress)
+    number, strongest = -1, None
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
         for number, result in enumerate(pieces):
             peak = find_peak(result, inverse, window)
             if peak is not None:
                 yield str(peak) if is_evoked else f"{number:04d}: {peak}"
+                if strongest is None or peak.power > strongest.power:
+                    strongest = peak
             yield from write(result)
         if number < 0:
             raise ValueError(
@@ -211,17 +257,18 @@ def _localize(
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_region(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
+    return strongest
 
 
 def _with_progress(
-    data: "mne.BaseEpochs | mne.io.BaseRaw", inverse: PreparedInverse
+    data: "mne.BaseEpochs | mne.io.BaseRaw", inverse: PreparedInverse, progress: bool
 ) -> Iterable[Localization]:
     """Estimates one after the other; on a terminal a bar says for how long yet."""
     from tqdm import tqdm
 
     return tqdm(
         inverse.apply(data), total=n_segments(data), leave=False, dynamic_ncols=True,
-        mininterval=0, miniters=1, disable=None,
+        mininterval=0, miniters=1, disable=None if progress else True,
     )  # fmt: skip
 
 

@@ -33,12 +33,16 @@ class ReadingOptions:
         montage: Standard positions for its EEG channels, in place of its own if it has some; see
             `deepesi.physics.montage.standard_montage`.
         exclude: Channels to leave out.
+        event: Event of a raw recording, whose average is localized in place of it.
+        epoch: From and to about the event, s; see `deepesi.app.averaging.average`.
 
     """
 
     condition: str | None = None
     montage: str | None = None
     exclude: tuple[str, ...] = ()
+    event: str | None = None
+    epoch: tuple[float, float] = (-0.2, 0.5)
 
 
 def read_recording(path: Path, options: ReadingOptions) -> "tuple[Recording, list[str]]":

@@ -109,6 +109,7 @@ class Peak:
         time: Its time, s.
         power: That power, 1 for noise.
         where: The strongest source of that sample, in words.
+        mni: Its MNI position, mm; None where the space has none.
         region: Where it is with a probability that is kept; None of a file that promises none.
 
     """
@@ -117,6 +118,7 @@ class Peak:
     time: float
     power: float
     where: str
+    mni: tuple[float, float, float] | None
     region: Region | None
 
     def __str__(self) -> str:
@@ -171,10 +173,11 @@ def find_peak(
     power = ((inverse.whitener @ result.eeg) ** 2).mean(axis=0)
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes(result.stc)[:, sample]
-    where = place(int(strength.argmax()), inverse.space)
+    source = int(strength.argmax())
+    where, mni = place(source, inverse.space), mni_of(source, inverse.space)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
     region = inverse.region(mean, result.eeg[:, sample])
-    return Peak(sample, float(times[sample]), float(power[sample]), where, region)
+    return Peak(sample, float(times[sample]), float(power[sample]), where, mni, region)
 
 
 def place(source: int, space: SourceSpace) -> str:
@@ -183,11 +186,19 @@ def place(source: int, space: SourceSpace) -> str:
     if len(space.vertices) == 2:
         hemisphere = "left" if source < len(space.vertices[0]) else "right"
         text = f"{hemisphere} hemisphere, {text}"
-    template = template_of(space)
-    if template is not None and np.isfinite(template.source_mni[source]).all():
-        x, y, z = template.source_mni[source]
-        text += f", MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
+    mni = mni_of(source, space)
+    if mni is not None:
+        text += ", MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*mni)
     return text
+
+
+def mni_of(source: int, space: SourceSpace) -> tuple[float, float, float] | None:
+    """MNI position of a source, mm, where the space has one."""
+    template = template_of(space)
+    if template is None or not np.isfinite(template.source_mni[source]).all():
+        return None
+    x, y, z = template.source_mni[source].tolist()
+    return x, y, z
 
 
 def write_picture(
