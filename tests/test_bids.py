@@ -20,7 +20,7 @@ pytest.importorskip("edfio")
 
 
 def make_raw(bads=("Fp1",), seconds=12) -> mne.io.RawArray:
-    """32 channels of noise and an eye channel, with digitized positions and three events."""
+    """32 channels of noise and an eye channel, with digitized positions and five annotations."""
     info = make_evoked().info
     rng = np.random.default_rng(5)
     raw = mne.io.RawArray(rng.normal(scale=4e-6, size=(32, 250 * seconds)), info, verbose="error")
@@ -34,7 +34,9 @@ def make_raw(bads=("Fp1",), seconds=12) -> mne.io.RawArray:
     raw.info["line_freq"] = 50
     raw.set_annotations(
         mne.Annotations(
-            [2.0, 4.0, 6.0, 8.0], [0.0, 0.0, 0.0, 1.0], ["seen", "heard", "seen", "BAD_x"]
+            [2.0, 4.0, 6.0, 8.0, 10.0],
+            [0.0, 0.0, 0.0, 1.0, 0.0],
+            ["seen", "heard", "seen", "BAD_x", "heard"],
         )
     )
     return raw
@@ -78,12 +80,12 @@ def test_side_files_are_what_the_recording_was(tmp_path, file_format):
     assert found.get_channel_types() == raw.get_channel_types()
     expected, got = (np.array([c["loc"][:3] for c in r.info["chs"][:32]]) for r in (raw, found))
     assert np.allclose(got, expected, atol=1e-5)
-    assert found.annotations.description.tolist() == ["seen", "heard", "seen", "BAD_x"]
-    assert np.allclose(found.annotations.onset, [2, 4, 6, 8])
+    assert found.annotations.description.tolist() == ["seen", "heard", "seen", "BAD_x", "heard"]
+    assert np.allclose(found.annotations.onset, [2, 4, 6, 8, 10])
     text = "\n".join(said)
     assert "BIDS: sub-01_task-x_channels.tsv read; bad by it: Fp1" in text
     assert "electrodes.tsv (CapTrak and its landmarks)" in text
-    assert "sub-01_task-x_events.tsv read; 4 events" in text
+    assert "sub-01_task-x_events.tsv read; 5 events" in text
 
 
 def test_prepare_reads_them_too(eloreta, recording, tmp_path, monkeypatch, capsys):
@@ -279,11 +281,11 @@ def test_events_outside_of_the_recording(recording):
     events = beside(recording, "_events.tsv")
     edit(events, "2.0\t", "200.0\t")
     _, said = read_recording(recording, ReadingOptions())
-    assert any("3 events, 1 more lie outside the recording and are left out" in s for s in said)
+    assert any("4 events, 1 more lie outside the recording and are left out" in s for s in said)
     lines = events.read_text(encoding="utf-8-sig").splitlines()
     shifted = [line.replace(line.split("\t")[0], "500.0", 1) for line in lines[1:]]
     events.write_text("\n".join([lines[0], *shifted]))
-    with pytest.raises(ValueError, match="all its 4 events lie outside the recording of 12.0 s"):
+    with pytest.raises(ValueError, match="all its 5 events lie outside the recording of 12.0 s"):
         read_recording(recording, ReadingOptions())
 
 

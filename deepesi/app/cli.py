@@ -3,14 +3,24 @@
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepesi import __version__
 from deepesi.app.memory import bounded_memory
 from deepesi.physics.optional import require
+
+if TYPE_CHECKING:
+    from deepesi.app.apply import SetupOptions
+    from deepesi.app.reading import ReadingOptions
+
+#: A recording that begins so is the folder of a BIDS data set.
+DATASET = "bids:"
+#: Options of `deepesi apply` that only data sets have.
+OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 
 
 def _run_hydra(command: str, overrides: list[str]) -> None:
@@ -45,20 +55,62 @@ def _export(arguments: argparse.Namespace) -> None:
 def _apply(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from deepesi.app.apply import SetupOptions, apply
+    from deepesi.app.apply import SetupOptions
     from deepesi.app.reading import ReadingOptions
 
     reading = ReadingOptions(arguments.condition, arguments.montage, tuple(arguments.exclude))
+    if arguments.epoch is not None:
+        if not arguments.event:
+            raise ValueError("--epoch is of an average about an event; give --event NAME, too.")
+        reading = replace(reading, epoch=tuple(arguments.epoch))
     setup = SetupOptions(
         arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
         arguments.prepared,
     )  # fmt: skip
-    lines = apply(
-        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
-    )
+    is_dataset = str(arguments.recording).startswith(DATASET)
+    lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
     with closing(lines):  # an interrupt between two lines tidies up, too
         for line in lines:
             tqdm.write(line)  # prints, above a progress bar if there is one
+
+
+def _apply_one(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> Generator[str, None, Any]:
+    from deepesi.app.apply import apply
+
+    given = [
+        f"--{name.removesuffix('_label')}"
+        for name in OF_DATASETS
+        if getattr(arguments, name) is not None
+    ]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: for a whole data set, 'deepesi apply MODEL bids:ROOT'."
+        )
+    if len(arguments.event) > 1:
+        raise ValueError(f"--event {' '.join(arguments.event)}: give one event of one recording.")
+    reading = replace(reading, event=next(iter(arguments.event), None))
+    return apply(
+        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
+    )
+
+
+def _apply_dataset(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> Generator[str, None, None]:
+    from deepesi.app.dataset import localize_dataset
+    from deepesi.app.dataset_items import Selection
+
+    selection = Selection(
+        arguments.subject, arguments.session, arguments.task, arguments.run_label,
+        arguments.suffix or "eeg",
+    )  # fmt: skip
+    return localize_dataset(
+        arguments.model, Path(str(arguments.recording).removeprefix(DATASET)), arguments.out,
+        selection, arguments.event, reading, setup, tuple(arguments.window), arguments.jobs or 1,
+        arguments.dask,
+    )  # fmt: skip
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -121,7 +173,9 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
     )
     parser.add_argument(
-        "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
+        "recording",
+        type=Path,
+        help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set; apply: bids:ROOT, too",
     )
     parser.add_argument(
         "--montage", help="standard electrode positions, standard_1005 say (default: its own)"
@@ -136,6 +190,25 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
     )
     parser.add_argument("--head", help="packaged head or .npz of 'deepesi head build'")
+
+
+def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "data sets", "for bids:ROOT in place of a recording; --out is a folder then, and "
+        "--noise-cov and --forward may hold {subject}, {session}, {task}, {run}",
+    )  # fmt: skip
+    for name in ("subject", "session", "task"):
+        group.add_argument(
+            f"--{name}", nargs="+", metavar="LABEL", help="one or more; default: all"
+        )
+    group.add_argument(
+        "--run", nargs="+", metavar="LABEL", dest="run_label", help="one or more; default: all"
+    )
+    group.add_argument("--suffix", help="eeg (default); ave, epo or raw of derivatives")
+    group.add_argument("--jobs", type=int, help="recordings at a time, one core each (default 1)")
+    group.add_argument(
+        "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to use, tcp://host:8786"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -181,6 +254,16 @@ def build_parser() -> argparse.ArgumentParser:
     apply.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
     )
+    apply.add_argument(
+        "--event", nargs="+", default=[], metavar="NAME",
+        help="average about this event of a raw recording (several: of a data set), noise from "
+        "the part before it",
+    )  # fmt: skip
+    apply.add_argument(
+        "--epoch", type=float, nargs=2, metavar=("FROM", "TO"), 
+        help="of that average, s about the event (default -0.2 0.5)",
+    )  # fmt: skip
+    _dataset_arguments(apply)
     apply.set_defaults(run=_apply)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")

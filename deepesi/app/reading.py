@@ -145,6 +145,11 @@ def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance
             f"channels. The recording lasts from {recording.times[0]:g} to "
             f"{recording.times[-1]:g} s; take a longer stretch without the activity of interest."
         )
+    if isinstance(recording, mne.BaseEpochs) and n_trials < 2:
+        raise ValueError(
+            f"--noise-from {start:g} {stop:g} s holds {n_trials} epoch, expected at least 2: what "
+            "single trials do about their mean is the noise. Give --noise-cov instead."
+        )
     if isinstance(recording, mne.io.BaseRaw):
         return mne.compute_raw_covariance(recording, start, stop, picks="eeg", verbose="error")
     return mne.compute_covariance(
