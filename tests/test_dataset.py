@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import mne
@@ -166,7 +167,7 @@ def test_own_covariances_by_their_entities(data):
          r"data set has {'subject': \['01', '02', '03'\]"),
         (["--task", "y"], r"'task': \['x'\]"),
         (["--suffix", "ave"], "no recording with the suffix 'ave' and any entities"),
-        (["--jobs", "0"], "number of processes must be 1 or more, got 0"),
+        (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
         (["--event", "a/b", "a-b"], "several recordings or events would be written to sub-01"),
         (["--epoch", "-1", "1"], "give --event NAME, too"),
     ],
@@ -185,6 +186,12 @@ def test_folders_that_are_no_derivative(data):
         apply(*NOISE, out="other")
     with pytest.raises(SystemExit, match="there is no folder nowhere"):
         main(["apply", "convdip", "bids:nowhere", "--out", "out"])
+
+
+def test_without_the_extra(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mne_bids", None)
+    with pytest.raises(SystemExit, match=r"'mne_bids' to localize the .*deepesi\[bids\]"):
+        apply(*NOISE)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +229,7 @@ def documented() -> list[str]:
     """The commands for data sets in the documentation."""
     lines = DOCS.read_text(encoding="utf-8").splitlines()
     return [
-        line.split("   #")[0].strip()
+        line.split("  #")[0].strip()
         for line in lines
         if line.startswith("deepesi apply") and "bids:" in line
     ]

@@ -108,7 +108,7 @@ def _apply_dataset(
     )  # fmt: skip
     return localize_dataset(
         arguments.model, Path(str(arguments.recording).removeprefix(DATASET)), arguments.out,
-        selection, arguments.event, reading, setup, tuple(arguments.window), arguments.jobs or 1,
+        selection, arguments.event, reading, setup, tuple(arguments.window), 1 if arguments.jobs is None else arguments.jobs,
         arguments.dask,
     )  # fmt: skip
 

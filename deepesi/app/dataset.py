@@ -105,6 +105,8 @@ def localize_dataset(
 
     """
     require("threadpoolctl", "bids", BIDS_PURPOSE)
+    if jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {jobs}.")
     items = find_items(root, selection, events)
     file = model_path(model)
     open_model(file)  # refuses a damaged file before anything is begun

@@ -8,7 +8,7 @@ import pytest
 
 from deepesi.physics.parallel import LostWorkerError, spread
 
-pytest.importorskip("joblib")
+joblib = pytest.importorskip("joblib")
 
 
 def scaled(factor: float, item: float) -> float:
@@ -53,7 +53,10 @@ def test_a_cluster():
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address=None
     ) as cluster:
-        found = dict(spread(scaled, 2.0, [1.0, 2.0], 2, cluster.scheduler_address))
+        address = cluster.scheduler_address
+        found = dict(spread(scaled, 2.0, [1.0, 2.0], 2, address))
+        with joblib.parallel_config(backend="dask", scheduler_host=address):  # of the caller
+            assert dict(spread(scaled, 2.0, [1.0, 2.0], 2)) == found
     assert found == {1.0: 2.0, 2.0: 4.0}
     with pytest.raises(OSError, match="127.0.0.1:9"):
         list(spread(scaled, 2.0, [1.0], 2, "tcp://127.0.0.1:9"))
