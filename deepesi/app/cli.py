@@ -106,10 +106,10 @@ def _apply_dataset(
         arguments.subject, arguments.session, arguments.task, arguments.run_label,
         arguments.suffix or "eeg",
     )  # fmt: skip
+    jobs = 1 if arguments.jobs is None else arguments.jobs
     return localize_dataset(
         arguments.model, Path(str(arguments.recording).removeprefix(DATASET)), arguments.out,
-        selection, arguments.event, reading, setup, tuple(arguments.window), 1 if arguments.jobs is None else arguments.jobs,
-        arguments.dask,
+        selection, arguments.event, reading, setup, tuple(arguments.window), jobs, arguments.dask,
     )  # fmt: skip
 
 
