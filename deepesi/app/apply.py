@@ -1,16 +1,18 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.app.averaging import average
 from deepesi.app.channels import adopt_names
 from deepesi.app.file_units import check_noise_level
 from deepesi.app.reading import ReadingOptions, read_recording, read_setup
+from deepesi.app.subject_anatomy import SubjectAnatomy, subject_anatomy
 from deepesi.app.writing import (
     Peak,
     check_prefix,
@@ -22,10 +24,10 @@ from deepesi.app.writing import (
     write_region,
 )
 from deepesi.app.zarr_group import is_zarr, zarr_writer
-from deepesi.export.corrections import Baseline, Corrected
+from deepesi.export.corrections import Corrected
 from deepesi.export.estimates import Localization
 from deepesi.export.noise_estimate import noise_of
-from deepesi.export.recordings import n_segments, recording_rows, trials_averaged
+from deepesi.export.recordings import n_segments, recording_rows
 from deepesi.export.runtime import Inverse, PreparedInverse
 from deepesi.physics.files import check_file_out, parsing
 from deepesi.physics.io import flat_channels
@@ -35,8 +37,35 @@ from deepesi.validation.methods import NAMES, solver_names
 if TYPE_CHECKING:
     import mne
 
+    from deepesi.export.recordings import Recording
+
 
 Array = NDArray[np.float64]
+
+
+class Where(NamedTuple):
+    """Where to look for the peak, s, and what is known of the subject's own head."""
+
+    window: Sequence[float]
+    anatomy: SubjectAnatomy | None
+
+
+class Applied(NamedTuple):
+    """What localizing a recording gave, beside its files.
+
+    Attributes:
+        peak: Where and when it is strongest; None if no piece reaches into the window.
+        n_channels: Number of channels localized with.
+        bads: Channels left out as bad.
+        nave: Number of trials averaged, 1 of single trials.
+
+    """
+
+    peak: Peak | None
+    n_channels: int
+    bads: tuple[str, ...]
+    nave: float
+
 
 NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
@@ -51,6 +80,8 @@ class SetupOptions:
         forward: The recording's own ``-fwd.fif``; the packaged head if None.
         head: Packaged head or ``.npz``.
         prepared: ``head.npz`` of `prepare`, in place of all of these.
+        subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
+        n_threads: Threads of one inference, 0 for all cores.
 
     """
 
@@ -59,6 +90,8 @@ class SetupOptions:
     forward: Path | None = None
     head: str | None = None
     prepared: Path | None = None
+    n_threads: int = 0
+    subjects_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
@@ -68,6 +101,11 @@ class SetupOptions:
             raise ValueError(
                 "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
                 "--forward and --head out."
+            )
+        if self.subjects_dir is not None and self.forward is None:
+            raise ValueError(
+                "--subjects-dir is of the subject whose head --forward is; give that, too, or "
+                "leave it out."
             )
 
 
@@ -86,36 +124,27 @@ def _covariance(path: Path | None) -> "mne.Covariance":
         return mne.read_cov(path, verbose="error")
 
 
-def _prepared(
-    model: Path,
-    info: "mne.Info",
-    covariance: "mne.Covariance",
-    setup: SetupOptions,
-    nave: float,
-) -> PreparedInverse:
+def _forward(path: Path | None) -> "mne.Forward | None":
+    """The recording's own forward solution, if there is one."""
     import mne
 
-    forward = setup.forward
-    if forward is not None and not forward.is_file():
-        raise FileNotFoundError(f"there is no file {forward}.")
-    own = None
-    if forward is not None:
-        with parsing(
-            forward, "forward solution", "Write it again with mne.write_forward_solution."
-        ):
-            own = mne.read_forward_solution(forward, verbose="error")
-    return _inverse(model, setup.head).for_recording(info, covariance, own, nave)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    with parsing(path, "forward solution", "Write it again with mne.write_forward_solution."):
+        return mne.read_forward_solution(path, verbose="error")
 
 
-def _inverse(model: Path, head: str | None) -> Inverse:
+def _inverse(model: Path, setup: SetupOptions) -> Inverse:
     """An exported or packaged file or, where there is none of that name, a solver."""
     name = str(model).lower()
     if name not in (*NAMES, *solver_names()) or model.exists():
-        return Inverse.load(model, head=head)
+        return Inverse.load(model, setup.n_threads, setup.head)
     for package in ("hydra", "torch"):
         require(package, "train", f"apply {name}")
     solving = require("deepesi.app.solving", "train", f"apply {name}")  # torch stays behind it
-    return Inverse(solving.SolverModel(name), head)
+    return Inverse(solving.SolverModel(name), setup.head)
 
 
 def apply(
@@ -125,8 +154,8 @@ def apply(
     reading: ReadingOptions,
     setup: SetupOptions,
     window: Sequence[float],
-    baseline: Baseline | None = None,
-) -> Generator[str, None, None]:
+    progress: bool = True,
+) -> Generator[str, None, Applied]:
     """Localize a recording and say what was done.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
@@ -143,7 +172,10 @@ def apply(
         reading: How the recording is read.
         setup: Where noise and head come from.
         window: From and to, s: where to look for the peak.
-        baseline: What to subtract, see `deepesi.export.corrections.corrected`.
+        progress: Show a bar on a terminal while epochs and raw recordings are localized.
+
+    Returns:
+        When all lines were taken, what they say of the peak.
 
     Raises:
         ValueError: The recording does not fit the model; nothing is written. A piece whose data
@@ -155,32 +187,47 @@ def apply(
     said: list[str] = []
     data = read_recording(recording, reading, said.append)
     yield from said
+    trials, noise_from = data, setup.noise_from
+    if reading.event is not None:
+        data, trials, line = average(data, reading.event, reading.epoch)
+        yield line
+        if setup.noise_cov is None and noise_from is None:
+            noise_from = (reading.epoch[0], 0.0)
+    forward = _forward(setup.forward)
     if setup.prepared is None:
-        if setup.noise_from is None:
+        if noise_from is None:
             covariance = _covariance(setup.noise_cov)
         else:
-            covariance = noise_of(data, setup.noise_from)
+            covariance = noise_of(trials, noise_from)
             check_noise_level(covariance)
-        inverse = _prepared(model, data.info, covariance, setup, trials_averaged(data))
+        inverse = _inverse(model, setup).for_recording(data, covariance, forward)
     else:
-        inverse = Inverse.load(model).for_prepared(setup.prepared)
+        inverse = Inverse.load(model, setup.n_threads).for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
         yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)
     _check_window(window, data.times)
-    ready = inverse.correct(data, baseline)
+    ready = inverse.correct(data, reading.baseline)
     yield _summary(ready, inverse)
     yield from ready.changes
     for line in inverse.beyond(ready.recording):
         yield f"beyond its training: {line}"
-    yield from _localize(ready, inverse, window, out)
+    anatomy = None
+    if forward is not None and setup.subjects_dir is not None:
+        anatomy = subject_anatomy(forward, setup.subjects_dir)
+    peak = yield from _localize(ready, inverse, Where(window, anatomy), out, progress)
+    return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
+
+
+def _bads(data: "Recording") -> list[str]:
+    return [c for c in data.info["bads"] if c in data.ch_names]
 
 
 def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
     import mne
 
     data = ready.recording
-    bads = [c for c in data.info["bads"] if c in data.ch_names]
+    bads = _bads(data)
     if isinstance(data, mne.Evoked):
         kind = f"{data.nave:g} trials"
     elif isinstance(data, mne.io.BaseRaw):
@@ -211,22 +258,28 @@ def _check_window(window: Sequence[float], times: Array) -> None:
 
 
 def _localize(
-    ready: Corrected, inverse: PreparedInverse, window: Sequence[float], out: Path
-) -> Iterator[str]:
-    """Estimate, describe and write; one piece in memory at a time."""
+    ready: Corrected,
+    inverse: PreparedInverse,
+    where: Where,
+    out: Path,
+    progress: bool,
+) -> Generator[str, None, Peak | None]:
+    """Estimate, describe and write, one piece in memory at a time; gives the strongest peak."""
     import mne
 
     data, to_zarr = ready.recording, is_zarr(out)
     is_evoked = isinstance(data, mne.Evoked)
-    pieces = inverse.localize(ready) if is_evoked else _with_progress(ready, inverse)
-    result = None
+    pieces = inverse.localize(ready) if is_evoked else _with_progress(ready, inverse, progress)
+    result, strongest = None, None
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
         for result in pieces:
             for line in inverse.unexplained(result.eeg):
                 yield line if is_evoked else f"{result.number:04d}: {line}"
-            peak = find_peak(result, inverse, window)
+            peak = find_peak(result, inverse, where.window, where.anatomy)
             if peak is not None:
                 yield str(peak) if is_evoked else _with_number(result, peak, inverse)
+                if strongest is None or peak.power > strongest.power:
+                    strongest = peak
             yield from write(result)
         if result is None:
             raise ValueError(
@@ -240,6 +293,7 @@ def _localize(
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_region(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
+    return strongest
 
 
 def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:
@@ -248,13 +302,15 @@ def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> 
     return f"{result.number:04d}: {peak}{outside}"
 
 
-def _with_progress(ready: Corrected, inverse: PreparedInverse) -> Iterable[Localization]:
+def _with_progress(
+    ready: Corrected, inverse: PreparedInverse, progress: bool
+) -> Iterable[Localization]:
     """Estimates one after the other; on a terminal a bar says for how long yet."""
     from tqdm import tqdm
 
     return tqdm(
         inverse.localize(ready), total=n_segments(ready), leave=False, dynamic_ncols=True,
-        mininterval=0, miniters=1, disable=None,
+        mininterval=0, miniters=1, disable=None if progress else True,
     )  # fmt: skip
 
 
@@ -270,7 +326,9 @@ def prepare(
     check_file_out(out, ".npz")
     said: list[str] = []
     info = read_setup(recording, reading, said.append)
-    inverse = _prepared(model, info, _covariance(setup.noise_cov), setup, nave)
+    inverse = _inverse(model, setup).for_recording(
+        info, _covariance(setup.noise_cov), _forward(setup.forward), nave
+    )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
     return "\n".join([*said, wrote])

@@ -3,16 +3,26 @@
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepesi import __version__
 from deepesi.app.memory import bounded_memory
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.physics.files import check_folder_out
 from deepesi.physics.optional import require
+
+if TYPE_CHECKING:
+    from deepesi.app.apply import SetupOptions
+    from deepesi.app.reading import ReadingOptions
+
+#: A recording that begins so is the folder of a BIDS data set.
+DATASET = "bids:"
+#: Options of `deepesi apply` that only data sets have.
+OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 
 
 def _run_hydra(command: str, overrides: list[str]) -> None:
@@ -47,24 +57,66 @@ def _export(arguments: argparse.Namespace) -> None:
 def _apply(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from deepesi.app.apply import SetupOptions, apply
+    from deepesi.app.apply import SetupOptions
     from deepesi.app.reading import ReadingOptions, parse_baseline
 
     reading = ReadingOptions(
         arguments.condition, arguments.montage, tuple(arguments.exclude),
         parse_renaming(arguments.rename), arguments.unit, arguments.nave,
-    )  # fmt: skip
-    setup = SetupOptions(
-        arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
-        arguments.prepared,
-    )  # fmt: skip
-    lines = apply(
-        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window,
         parse_baseline(arguments.baseline),
     )  # fmt: skip
+    if arguments.epoch is not None:
+        if not arguments.event:
+            raise ValueError("--epoch is of an average about an event; give --event NAME, too.")
+        reading = replace(reading, epoch=tuple(arguments.epoch))
+    setup = SetupOptions(
+        arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
+        arguments.prepared, subjects_dir=arguments.subjects_dir,
+    )  # fmt: skip
+    is_dataset = str(arguments.recording).startswith(DATASET)
+    lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
     with closing(lines):  # an interrupt between two lines tidies up, too
         for line in lines:
             tqdm.write(line)  # prints, above a progress bar if there is one
+
+
+def _apply_one(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> Generator[str, None, Any]:
+    from deepesi.app.apply import apply
+
+    given = [
+        f"--{name.removesuffix('_label')}"
+        for name in OF_DATASETS
+        if getattr(arguments, name) is not None
+    ]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: for a whole data set, 'deepesi apply MODEL bids:ROOT'."
+        )
+    if len(arguments.event) > 1:
+        raise ValueError(f"--event {' '.join(arguments.event)}: give one event of one recording.")
+    reading = replace(reading, event=next(iter(arguments.event), None))
+    return apply(
+        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
+    )
+
+
+def _apply_dataset(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> Generator[str, None, None]:
+    from deepesi.app.dataset import localize_dataset
+    from deepesi.app.dataset_items import Selection
+
+    selection = Selection(
+        arguments.subject, arguments.session, arguments.task, arguments.run_label,
+        arguments.suffix or "eeg",
+    )  # fmt: skip
+    jobs = 1 if arguments.jobs is None else arguments.jobs
+    return localize_dataset(
+        arguments.model, Path(str(arguments.recording).removeprefix(DATASET)), arguments.out,
+        selection, arguments.event, reading, setup, tuple(arguments.window), jobs, arguments.dask,
+    )  # fmt: skip
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -137,7 +189,9 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "say (needs deepesi[train])",
     )  # fmt: skip
     parser.add_argument(
-        "recording", type=Path, help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set"
+        "recording",
+        type=Path,
+        help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set; apply: bids:ROOT, too",
     )
     parser.add_argument(
         "--montage", help="standard electrode positions, fsaverage_1005 say (default: its own)"
@@ -157,6 +211,25 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
     )
     parser.add_argument("--head", help="packaged head or .npz of 'deepesi head build'")
+
+
+def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "data sets", "for bids:ROOT in place of a recording; --out is a folder then, and "
+        "--noise-cov and --forward may hold {subject}, {session}, {task}, {run}",
+    )  # fmt: skip
+    for name in ("subject", "session", "task"):
+        group.add_argument(
+            f"--{name}", nargs="+", metavar="LABEL", help="one or more; default: all"
+        )
+    group.add_argument(
+        "--run", nargs="+", metavar="LABEL", dest="run_label", help="one or more; default: all"
+    )
+    group.add_argument("--suffix", help="eeg (default); ave, epo or raw of derivatives")
+    group.add_argument("--jobs", type=int, help="recordings at a time, one core each (default 1)")
+    group.add_argument(
+        "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to use, tcp://host:8786"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -204,12 +277,26 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
     apply.add_argument(
+        "--subjects-dir", type=Path,
+        help="FreeSurfer's folder of subjects: MNI position and parcel of the peak on --forward",
+    )  # fmt: skip
+    apply.add_argument(
         "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
         help="where to look for the peak drawn, s (default: from 0 on)",
     )  # fmt: skip
     apply.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
     )
+    apply.add_argument(
+        "--event", nargs="+", default=[], metavar="NAME",
+        help="average about this event of a raw recording (several: of a data set), noise from "
+        "the part before it",
+    )  # fmt: skip
+    apply.add_argument(
+        "--epoch", type=float, nargs=2, metavar=("FROM", "TO"), 
+        help="of that average, s about the event (default -0.2 0.5)",
+    )  # fmt: skip
+    _dataset_arguments(apply)
     apply.set_defaults(run=_apply)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")

@@ -12,8 +12,10 @@ MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 @contextmanager
-def bounded_memory() -> Iterator[None]:
+def bounded_memory(n_processes: int = 1) -> Iterator[None]:
     """Let this process have a share of the memory, no more; on Linux only.
+
+    Several processes that run side by side have an equal part of that share each.
 
     What asks for more gets a `MemoryError` that says what was used, what is the bound and what to
     do, where the system would otherwise end this or another process.
@@ -28,7 +30,10 @@ def bounded_memory() -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    bounds = [int(SHARE * _memory()), *(b for b in (soft, hard) if b != resource.RLIM_INFINITY)]
+    bounds = [
+        int(SHARE * _memory() / n_processes),
+        *(b for b in (soft, hard) if b != resource.RLIM_INFINITY),
+    ]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
     try:
         yield

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepesi.app.bids import bids_side_files
 from deepesi.app.channels import name_channels
 from deepesi.app.file_units import file_units, settle_units
 from deepesi.app.formats import FORMATS, check_file
@@ -37,6 +38,9 @@ class ReadingOptions:
         rename: Other names for its channels, old to new.
         unit: Of its EEG channels, where the file names none: V, mV, uV or nV.
         nave: Number of trials of an average, in place of what its file says.
+        baseline: What to subtract, see `deepesi.export.corrections.corrected`.
+        event: Event of a raw recording, whose average is localized in place of it.
+        epoch: From and to about the event, s; see `deepesi.app.averaging.average`.
 
     """
 
@@ -46,6 +50,9 @@ class ReadingOptions:
     rename: Mapping[str, str] = field(default_factory=dict)
     unit: str | None = None
     nave: float | None = None
+    baseline: Baseline | None = None
+    event: str | None = None
+    epoch: tuple[float, float] = (-0.2, 0.5)
 
     def __post_init__(self) -> None:
         if self.unit is not None:
@@ -77,10 +84,15 @@ def read_recording(
 ) -> "Recording":
     """One evoked response, the epochs or the raw recording that a file holds.
 
+    What BIDS keeps beside the file is applied, see `deepesi.app.bids.bids_side_files`.
+
     Args:
         path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
         options: See `ReadingOptions`.
         say: Called with lines: what of it was renamed or brought to another unit.
+
+    Returns:
+        The recording, and lines that say what was read beside it.
 
     Raises:
         FileNotFoundError: No such file.
@@ -109,12 +121,13 @@ def read_recording(
         )
     check_kind(recording)
     units = file_units(recording, path)
+    beside = bids_side_files(path, recording, options.montage is None)
     _check_excluded(path, recording.ch_names, options.exclude)
     if options.exclude:
         if isinstance(recording, mne.BaseEpochs):
             recording.load_data()  # or MNE-Python leaves none out
         recording.drop_channels(list(options.exclude))
-    lines = settle_units(recording, path, units, options.unit)
+    lines = [*beside, *settle_units(recording, path, units, options.unit)]
     for line in [*lines, *name_channels(recording, options.rename, options.montage)]:
         say(line)
     return recording
@@ -138,10 +151,11 @@ def read_setup(
         return read_recording(path, options, say).info
     with _parsing(path):
         info = mne.io.read_info(path, verbose="error")
+    beside = bids_side_files(path, info, options.montage is None)
     _check_excluded(path, info.ch_names, options.exclude)
     kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
     info = mne.pick_info(info, kept)
-    for line in name_channels(info, options.rename, options.montage):
+    for line in [*beside, *name_channels(info, options.rename, options.montage)]:
         say(line)
     return info
 

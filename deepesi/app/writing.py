@@ -133,6 +133,7 @@ class Peak:
         time: Its time, s.
         power: That power, 1 for noise.
         where: The strongest source of that sample, in words.
+        mni: Its MNI position, mm; None where the space has none.
         region: Where it is with a probability that is kept; None of a file that promises none.
 
     """
@@ -141,6 +142,7 @@ class Peak:
     time: float
     power: float
     where: str
+    mni: tuple[float, float, float] | None
     region: Region | None
 
     def __str__(self) -> str:
@@ -198,10 +200,11 @@ def find_peak(
     power = inverse.power(result.eeg)
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes(result.stc)[:, sample]
-    where = place(int(strength.argmax()), inverse, anatomy)
+    source = int(strength.argmax())
+    where, mni = place(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
     region = inverse.region(mean, result.eeg[:, sample])
-    return Peak(sample, float(times[sample]), float(power[sample]), where, region)
+    return Peak(sample, float(times[sample]), float(power[sample]), where, mni, region)
 
 
 def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
@@ -215,19 +218,29 @@ def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None 
     if len(space.vertices) == 2:
         hemisphere = "left" if source < len(space.vertices[0]) else "right"
         text = f"{hemisphere} hemisphere, {text}"
-    template = template_of(space)
-    if anatomy is not None:
-        mni = anatomy.mni[source]
-    else:
-        mni = np.full(3, np.nan) if template is None else template.source_mni[source]
-    if np.isfinite(mni).all():
-        text += f", MNI ({', '.join(f'{x:.0f}' for x in mni)}) mm"
-    elif template is None:
+    mni = mni_of(source, space, anatomy)
+    if mni is not None:
+        text += ", MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*mni)
+    elif template_of(space) is None:
         x, y, z = 1e3 * inverse.positions[source]
         text += f", at ({x:.0f}, {y:.0f}, {z:.0f}) mm in the head frame"
     if anatomy is not None and anatomy.parcels:
         text += f", parcel {anatomy.parcels[source] or 'none'}"
     return text
+
+
+def mni_of(
+    source: int, space: SourceSpace, anatomy: SubjectAnatomy | None = None
+) -> tuple[float, float, float] | None:
+    """MNI position of a source, mm, where the space or the subject's anatomy has one."""
+    template = template_of(space)
+    if anatomy is None and template is None:
+        return None
+    known = anatomy.mni if anatomy is not None else template.source_mni
+    if not np.isfinite(known[source]).all():
+        return None
+    x, y, z = known[source].tolist()
+    return x, y, z
 
 
 def write_picture(

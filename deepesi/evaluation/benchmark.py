@@ -4,10 +4,8 @@ import csv
 import functools
 import hashlib
 import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -32,6 +30,7 @@ from deepesi.evaluation.scores import (
 )
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
+from deepesi.physics.parallel import LostWorkerError, spread
 
 Array = NDArray[np.float64]
 
@@ -171,31 +170,15 @@ def _check(scenarios: Sequence[Scenario], processes: int) -> None:
 
 
 def _work(scorer: Scorer, units: Sequence[Unit], processes: int) -> Iterator[int]:
-    if processes == 1:
-        with one_thread():
-            yield from map(scorer.score, units)
-        return
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(processes, context, _start, (scorer,)) as pool:
-        try:
-            for future in as_completed([pool.submit(_score, unit) for unit in units]):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    for _, result in spread(_score, scorer, units, processes):
+        if isinstance(result, LostWorkerError):
+            raise result
+        yield result
 
 
-_scorer: Scorer
-
-
-def _start(scorer: Scorer) -> None:
-    global _scorer
-    _scorer = scorer
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-
-
-def _score(unit: Unit) -> int:
-    return _scorer.score(unit)
+def _score(scorer: Scorer, unit: Unit) -> int:
+    with one_thread():
+        return scorer.score(unit)
 
 
 @contextmanager

@@ -50,6 +50,11 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
     good = epochs[[number for number in range(len(epochs)) if number not in bad]]
     inside = int(((epochs.times >= window[0]) & (epochs.times <= window[1])).sum())
     _check_samples(epochs, window, inside * len(good))
+    if len(good) < 2:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s holds {len(good)} epoch, expected at "
+            "least 2: what single trials do about their mean is the noise. Give --noise-cov instead."
+        )
     return mne.compute_covariance(
         good, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
     )

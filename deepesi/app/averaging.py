@@ -1,0 +1,64 @@
+"""Averages of a raw recording about its events."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.export.recordings import Recording
+
+
+def average(
+    recording: "Recording", event: str, epoch: tuple[float, float]
+) -> "tuple[mne.Evoked, mne.Epochs, str]":
+    """The evoked response to an event, its trials, and a line that says how many there are.
+
+    Trials have the part before the event subtracted. Those that overlap stretches annotated
+    ``BAD...`` or the ends of the recording are left out.
+
+    Args:
+        recording: Raw, with events as annotations.
+        event: Description of the annotation: ``trial_type`` of ``events.tsv`` in BIDS.
+        epoch: From and to about the event, s; the first below 0.
+
+    Raises:
+        ValueError: No raw recording, no such event, no time before or after it, or no trial left.
+
+    """
+    import mne
+
+    start, stop = epoch
+    if not start < 0 < stop:
+        raise ValueError(
+            f"--epoch {start:g} {stop:g} s must begin before the event and end after it: the part "
+            "before it is the baseline."
+        )
+    if not isinstance(recording, mne.io.BaseRaw):
+        raise ValueError("--event averages a raw recording; this one is epochs or an average.")
+    known = sorted(set(recording.annotations.description))
+    if event not in known:
+        raise ValueError(f"the recording has no events {event!r}; it has {known or 'none at all'}.")
+    events, _ = mne.events_from_annotations(recording, {event: 1}, verbose="error")
+    trials = mne.Epochs(
+        recording, events, {event: 1}, start, stop, (start, 0.0), proj=False, preload=True,
+        event_repeated="merge", verbose="error",
+    )  # fmt: skip
+    if not len(trials):
+        raise ValueError(
+            f"no trial of the {len(events)} events {event!r} is left: {_reasons(trials)}. Use "
+            "another --epoch, or look at the annotations BAD."
+        )
+    evoked = trials.average()
+    evoked.comment = event
+    line = f"{len(trials)} of {len(events)} events {event!r} averaged, {start:g} to {stop:g} s"
+    left_out = _reasons(trials)
+    return evoked, trials, line + (f"; left out: {left_out}" if left_out else "")
+
+
+def _reasons(trials: "mne.Epochs") -> str:
+    """Why trials were left out, by MNE-Python's log."""
+    reasons = [reason for log in trials.drop_log for reason in log if reason != "IGNORED"]
+    kinds, counts = np.unique(reasons, return_counts=True)
+    return ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts, strict=True))

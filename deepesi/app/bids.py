@@ -1,0 +1,287 @@
+"""What BIDS keeps beside a recording: bad channels, types, units, positions and events.
+
+The Brain Imaging Data Structure (BIDS) puts them into ``channels.tsv``, ``electrodes.tsv``,
+``coordsystem.json`` and ``events.tsv``. MNE-BIDS finds these files (they may lie at any level of
+the data set); they are applied here, because a contradiction must be an error or be said.
+
+Source: Pernet et al. 2019, doi:10.1038/s41597-019-0104-8 (EEG-BIDS). Difference to
+`mne_bids.read_raw_bids`: works on evoked responses, epochs and set-ups too, refuses what does not
+fit together, and uses the anatomical landmarks of ``coordsystem.json``.
+"""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from deepesi.app.bids_electrodes import set_positions
+from deepesi.app.bids_table import read_table
+from deepesi.physics.files import parsing
+from deepesi.physics.optional import require
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.export.recordings import Recording
+
+#: Name and folders of a recording in a data set, raw or derivative.
+FILE_NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+\.[a-z.]+")
+DATA_TYPES = ("eeg", "meg")  # EEG that was recorded with MEG lies in the folder of MEG
+#: Channel types of BIDS that MNE-Python has another name for; the others become ``misc``.
+CHANNEL_TYPES = {
+    "EEG": "eeg", "REF": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg",
+    "EMG": "emg", "TRIG": "stim", "GSR": "gsr", "RESP": "resp", "TEMP": "temperature",
+    "EYEGAZE": "eyegaze", "PUPIL": "pupil",
+    **dict.fromkeys(("AUDIO", "MISC", "OTHER", "PPG", "SYSCLOCK"), "misc"),
+}  # fmt: skip
+#: In volts.
+UNITS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "μV": 1e-6, "nV": 1e-9}
+UNKNOWN = ("", "n/a", "NA", None)
+#: What EDF and BDF keep their marks in; MNE-Python turns it into annotations.
+MARKS = ("EDF Annotations", "BDF Annotations")
+
+
+class SideFiles(NamedTuple):
+    """The side files that apply to a recording, None where there is none."""
+
+    channels: Path | None
+    electrodes: Path | None
+    coordsystem: Path | None
+    events: Path | None
+
+
+def is_in_bids(path: Path) -> bool:
+    """Whether a file lies where BIDS puts a recording, ``sub-XX[/ses-YY]/eeg/sub-XX_...``."""
+    folder = path.absolute().parent
+    subject = folder.parents[1 if folder.parent.name.startswith("ses-") else 0]
+    inside = folder.name in DATA_TYPES and path.name.startswith(f"{subject.name}_")
+    return inside and FILE_NAME.fullmatch(path.name) is not None
+
+
+def find_side_files(path: Path) -> SideFiles:
+    """What applies to a recording that `is_in_bids`, by BIDS's principle of inheritance.
+
+    Raises:
+        ModuleNotFoundError: There are such files, but not the package mne-bids.
+        ValueError: Several files of one kind apply.
+
+    """
+    if not _any_beside(path):
+        return SideFiles(None, None, None, None)
+    require("mne_bids", "bids", f"read what BIDS keeps beside {path.name}")
+    from mne_bids import get_bids_path_from_fname
+
+    place = get_bids_path_from_fname(path.absolute(), check=False, verbose="error")
+    kinds = zip(SideFiles._fields, (".tsv", ".tsv", ".json", ".tsv"), strict=True)
+    return SideFiles(*(_matching(place, kind, extension) for kind, extension in kinds))
+
+
+def _any_beside(path: Path) -> bool:
+    folder = path.absolute().parent
+    levels = [folder, folder.parent, folder.parents[1]]
+    if folder.parent.name.startswith("ses-"):
+        levels.append(folder.parents[2])
+    kinds = ("channels.tsv", "electrodes.tsv", "coordsystem.json", "events.tsv")
+    return any(next(level.glob(f"*{kind}"), None) for level in levels for kind in kinds)
+
+
+def _matching(place: Any, kind: str, extension: str) -> Path | None:
+    try:
+        found: Path = place.find_matching_sidecar(kind, extension, on_error="raise")
+    except RuntimeError as error:  # of MNE-BIDS, for none and for several alike
+        if "Expected to find a single" not in str(error):
+            return None
+        several = sorted({Path(line).name for line in str(error).splitlines() if kind in line})
+        raise ValueError(
+            f"{place.basename}: several {kind}{extension} apply to it in BIDS, so which one is "
+            f"meant is unknown: {several[:6]}. Leave one at the level nearest to the recording"
+            + (", or give --montage." if kind in ("electrodes", "coordsystem") else ".")
+        ) from error
+    return found
+
+
+def bids_side_files(
+    path: Path, recording: "Recording | mne.Info", with_positions: bool = True
+) -> list[str]:
+    """Apply what BIDS keeps beside a recording, in place, and say what was read.
+
+    Channels that ``channels.tsv`` or the file itself calls bad are bad. A raw recording takes the
+    events of ``events.tsv`` as annotations and keeps its own stretches ``BAD...`` and ``EDGE...``.
+
+    Args:
+        path: Its file; one outside of a BIDS folder has nothing beside it.
+        recording: As read from there; or its measurement info, for a set-up without data.
+        with_positions: False if positions come from elsewhere: ``electrodes.tsv`` is not read.
+
+    Returns:
+        Lines that say which files were read and what they changed.
+
+    Raises:
+        ModuleNotFoundError: There are such files, but not the package mne-bids.
+        ValueError: A side file is damaged, or contradicts the recording.
+
+    """
+    import mne
+
+    if not is_in_bids(path):
+        return []
+    beside = find_side_files(path)
+    info = recording if isinstance(recording, mne.Info) else recording.info
+    said = []
+    if beside.channels is not None:
+        rows, said = _channel_rows(beside.channels, info.ch_names)
+        said += _set_types(info, rows, beside.channels)
+        said += _set_units(recording, info, rows, beside.channels)
+        said += _set_bads(info, rows, beside.channels)
+    if with_positions and beside.electrodes is not None:
+        said += set_positions(info, beside.electrodes, beside.coordsystem)
+    elif beside.electrodes is not None:
+        said.append(f"{beside.electrodes.name} not read: positions are those of --montage")
+    if beside.events is not None and isinstance(recording, mne.io.BaseRaw):
+        said += _set_events(recording, beside.events)
+    return [f"BIDS: {line}" for line in said]
+
+
+def _channel_rows(path: Path, ch_names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of ``channels.tsv`` of channels that the recording has, and what else there is."""
+    rows = [row for row in read_table(path, ("name", "type")) if row["name"] not in MARKS]
+    twice = [name for name, n in Counter(row["name"] for row in rows).items() if n > 1]
+    if twice:
+        raise ValueError(f"{path}: it lists {twice} more than once. Leave one line of each.")
+    missing = [row for row in rows if row["name"] not in ch_names]
+    names = [row["name"] for row in missing]
+    if any(row["type"].upper() == "EEG" for row in missing):
+        raise ValueError(
+            f"{path}: it lists the channels {names}, which the recording does not have; that has "
+            f"{list(ch_names)}. Give every channel in {path.name} the name it has in the recording."
+        )
+    said = [f"{path.name} lists {names}, which the recording does not have"] * bool(names)
+    return [row for row in rows if row not in missing], said
+
+
+def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[str]:
+    """Channel types of BIDS; those of MEG and of coils stay what the file says."""
+    before = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
+    types = {}
+    for row in rows:
+        kind = row["type"].upper()
+        if kind.startswith("MEG") or kind in ("HLU", "FITERR"):
+            continue
+        if kind not in CHANNEL_TYPES and kind not in ("N/A", ""):
+            raise ValueError(
+                f"{path}: channel {row['name']!r} has the type {row['type']!r}, which is none of "
+                f"BIDS for EEG. Expected one of {', '.join(CHANNEL_TYPES)}."
+            )
+        types[row["name"]] = CHANNEL_TYPES.get(kind, before[row["name"]])
+    changed = {name: kind for name, kind in types.items() if kind != before[name]}
+    info.set_channel_types(changed, on_unit_change="ignore", verbose="error")
+    said = [f"{name} is {kind} by {path.name}" for name, kind in changed.items()]
+    unlisted = [n for n in info.ch_names if n not in {r["name"] for r in rows}]
+    eeg = [name for name in unlisted if before[name] == "eeg"]
+    return said + ([f"{path.name} does not list {eeg}: taken as EEG as the file says"] * bool(eeg))
+
+
+def _set_units(
+    recording: "Recording | mne.Info", info: "mne.Info", rows: list[dict[str, str]], path: Path
+) -> list[str]:
+    """Hold the units of ``channels.tsv`` against those of the file; use them where it has none."""
+    import mne
+
+    in_file = getattr(recording, "_orig_units", None) or {}
+    kinds = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
+    unstated: dict[str, float] = {}
+    other: list[str] = []
+    for row in rows:
+        name, unit, own = row["name"], row.get("units"), in_file.get(row["name"], "V")
+        if kinds[name] != "eeg" or unit in UNKNOWN:
+            continue
+        if unit not in UNITS:
+            raise ValueError(
+                f"{path}: the EEG channel {name!r} is in {unit!r}. EEG is measured in one of "
+                f"{', '.join(UNITS)}; correct the unit, or the type of the channel."
+            )
+        if own in UNKNOWN:
+            unstated[name] = UNITS[unit]
+        elif UNITS.get(own) != UNITS[unit]:
+            if "V" not in (own, unit):
+                raise ValueError(
+                    f"{path}: it says that {name!r} is in {unit}, the recording says {own}. "
+                    "Correct the one that is wrong."
+                )
+            other.append(f"{name} ({unit}, not {own})")
+    if unstated and isinstance(recording, mne.io.BaseRaw):
+        recording.load_data(verbose="error")
+        for name, scale in unstated.items():
+            scaled = functools.partial(np.multiply, scale)
+            recording.apply_function(scaled, picks=[name], verbose="error")
+    said = []
+    if unstated:
+        said.append(f"units of {len(unstated)} EEG channels from {path.name}; the file names none")
+    if other:
+        said.append(
+            f"{path.name} gives {len(other)} EEG channels another unit than the file, which is "
+            f"used: {', '.join(other[:3])}"
+        )
+    return said
+
+
+def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[str]:
+    """Mark what ``channels.tsv`` calls bad, beside what the file marks."""
+    states = {row["name"]: row.get("status", "").lower() for row in rows}
+    for name, status in states.items():
+        if status not in ("good", "bad", "n/a", ""):
+            raise ValueError(
+                f"{path}: channel {name!r} has the status {status!r}, expected good, bad or n/a."
+            )
+    bads = [name for name, status in states.items() if status == "bad"]
+    said = [f"{path.name} read; bad by it: {', '.join(bads) or 'none'}"]
+    own = [name for name in info["bads"] if states.get(name) == "good"]
+    if own:
+        said.append(f"good by {path.name} and bad by the file, left out: {', '.join(own)}")
+    info["bads"] = [name for name in info.ch_names if name in {*bads, *info["bads"]}]
+    return said
+
+
+def _set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
+    import mne
+    from mne_bids import events_file_to_annotation_kwargs
+
+    read_table(path, ("onset", "duration"))
+    with parsing(path, "table of events", "Onsets and durations should be numbers, in seconds."):
+        events = events_file_to_annotation_kwargs(path, verbose="error")
+    onset = events["onset"]
+    outside = (onset < 0) | (onset > raw.times[-1])
+    if len(onset) and outside.all():
+        raise ValueError(
+            f"{path}: all its {len(onset)} events lie outside the recording of "
+            f"{raw.times[-1]:.1f} s; the first is at {onset[0]:g} s. Onsets are in seconds from "
+            "the first sample."
+        )
+    own, inside = raw.annotations, ~outside
+    raw.set_annotations(
+        mne.Annotations(onset[inside], events["duration"][inside], events["description"][inside]),
+        verbose="error",
+    )
+    known = [(a["description"], a["onset"]) for a in raw.annotations]
+    kept = [i for i, a in enumerate(own) if _is_bad(a["description"]) and not _among(a, known, raw)]
+    raw.set_annotations(raw.annotations + own[kept], verbose="error")
+    line = f"{path.name} read; {inside.sum()} events"
+    if outside.any():
+        line += f", {outside.sum()} more lie outside the recording and are left out"
+    return [line]
+
+
+def _is_bad(description: str) -> bool:
+    return description.upper().startswith(("BAD", "EDGE"))
+
+
+def _among(
+    annotation: dict[str, Any], known: Sequence[tuple[str, float]], raw: "mne.io.BaseRaw"
+) -> bool:
+    """Whether an annotation is one of those known, to a sample."""
+    name, onset = annotation["description"], annotation["onset"]
+    return any(n == name and abs(o - onset) < 1 / raw.info["sfreq"] for n, o in known)
