@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import ten_five_name
 from deepesi.physics.io import EEG_AMPLITUDE
@@ -153,7 +154,11 @@ def _scale(recording: "Recording", factors: Mapping[str, float]) -> None:
     if isinstance(recording, mne.BaseEpochs):
         recording.load_data()
     for name, factor in factors.items():
-        recording.apply_function(functools.partial(np.multiply, factor), [name], verbose="error")
+        recording.apply_function(functools.partial(_times, factor), [name], verbose="error")
+
+
+def _times(factor: float, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return factor * values
 
 
 def check_noise_level(noise_cov: "mne.Covariance") -> None:
