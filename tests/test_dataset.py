@@ -12,6 +12,7 @@ import pytest
 
 from deepesi.app.cli import main
 from deepesi.app.dataset_record import Row, read_record, write_record
+from deepesi.app.memory import bounded_memory
 from tests.conftest import make_covariance, make_evoked
 from tests.test_bids import beside, make_raw, write_bids
 
@@ -154,7 +155,7 @@ def test_own_covariances_by_their_entities(data):
         apply("--subject", "01", "02", "--noise-cov", "c-{subject}-cov.fif")
     first, second = table()
     assert first["status"] == "localized"
-    assert "there is no file c-02-cov.fif" in second["message"]
+    assert f"there is no file {data.parent}/c-02-cov.fif" in second["message"]
     with pytest.raises(SystemExit, match="1 of 1 recordings failed"):
         apply("--subject", "01", "--noise-cov", "c-{who}-cov.fif")
     assert "braces stand for an entity of the recording: {subject}" in table()[0]["message"]
@@ -185,7 +186,10 @@ def test_folders_that_are_no_derivative(data):
     with pytest.raises(SystemExit, match="--out other is another data set"):
         apply(*NOISE, out="other")
     with pytest.raises(SystemExit, match="there is no folder nowhere"):
-        main(["apply", "convdip", "bids:nowhere", "--out", "out"])
+        main(["apply", "convdip", "bids:nowhere", *NOISE, "--out", "out"])
+    with pytest.raises(SystemExit, match="the noise is missing: give --noise-from FROM TO"):
+        apply()
+    assert not Path("out").exists()
 
 
 def test_without_the_extra(data, monkeypatch):
@@ -223,6 +227,17 @@ def test_a_record_of_other_files_or_another_version_is_none(tmp_path):
     assert read_record(prefix, "key") is None
     (tmp_path / "sub-01_desc-deepesi.json").write_text('{"key": "key", "row": {"colour": 1}}')
     assert read_record(prefix, "key") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
+def test_jobs_share_the_memory():
+    import resource
+
+    bounds = []
+    for n_processes in (1, 4):
+        with bounded_memory(n_processes):
+            bounds.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+    assert bounds[0] == pytest.approx(4 * bounds[1], rel=1e-6)
 
 
 def documented() -> list[str]:

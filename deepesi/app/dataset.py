@@ -107,13 +107,14 @@ def localize_dataset(
     require("threadpoolctl", "bids", BIDS_PURPOSE)
     if jobs < 1:
         raise ValueError(f"--jobs must be 1 or more, got {jobs}.")
+    _check_noise(setup, events)
     items = find_items(root, selection, events)
     file = model_path(model)
     open_model(file)  # refuses a damaged file before anything is begun
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     shared = 1 if dask is not None else jobs
-    task = Task(file.absolute(), sha256, root, out, reading, replace(setup, n_threads=1), window,
-                shared)  # fmt: skip
+    task = Task(file.absolute(), sha256, root.absolute(), out.absolute(), reading,
+                _absolute(replace(setup, n_threads=1)), window, shared)  # fmt: skip
     _describe(out, root)
     yield f"{len(items)} recordings of {root}, {jobs} at a time"
     rows: dict[Path, Row] = {}
@@ -123,6 +124,24 @@ def localize_dataset(
         write_table((rows[i.name] for i in items if i.name in rows), out / "results.tsv")
         yield f"[{len(rows)}/{len(items)}] {row}"
     yield from _summary(list(rows.values()), out / "results.tsv")
+
+
+def _check_noise(setup: SetupOptions, events: Sequence[str]) -> None:
+    """Refuse a set-up that no recording could be localized with."""
+    if not events and not any((setup.noise_cov, setup.noise_from, setup.prepared)):
+        raise ValueError(
+            "the noise is missing: give --noise-from FROM TO (s, of every recording), "
+            "--noise-cov 'sub-{subject}-cov.fif', or --event NAME, whose noise is that before it."
+        )
+
+
+def _absolute(setup: SetupOptions) -> SetupOptions:
+    """With paths that say the same in any working directory: that of a cluster is another."""
+    paths = ("noise_cov", "forward", "prepared")
+    found = {k: getattr(setup, k).absolute() for k in paths if getattr(setup, k) is not None}
+    if setup.head is not None and Path(setup.head).is_file():
+        found["head"] = str(Path(setup.head).absolute())
+    return replace(setup, **found)
 
 
 def _summary(rows: Sequence[Row], table: Path) -> Generator[str, None, None]:

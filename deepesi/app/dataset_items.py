@@ -111,7 +111,7 @@ def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
 
 
 def _item(place: Any, event: str | None) -> Item:
-    path = Path(place.fpath)
+    path = Path(place.fpath).absolute()
     label = re.sub(r"[^a-zA-Z0-9]", "", event or "")
     output = place.copy().update(
         description=f"{place.description or ''}deepesi{label}", suffix=None, extension=None,

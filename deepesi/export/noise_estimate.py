@@ -53,7 +53,7 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
     if len(good) < 2:
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s holds {len(good)} epoch, expected at "
-            "least 2: what single trials do about their mean is the noise. Give --noise-cov instead."
+            "least 2: what trials do about their mean is the noise. Give --noise-cov instead."
         )
     return mne.compute_covariance(
         good, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
