@@ -139,7 +139,8 @@ class FittedClock:
         """The clock goes on as if those held had not come, by this machine's clock as well."""
         extra = len(self.held) * self.line.period
         delayed = arrived - self.line.at(1) - self.scatter.usual_delay
-        return self._held_are_early(low) and not delayed > extra / 2
+        told = extra >= 2 * self.scatter.margin(self.line.period)  # from jitter
+        return told and self._held_are_early(low) and not delayed > extra / 2
 
     def _held_are_a_late_chunk(self, low: float) -> bool:
         """They came at once, with stamps that advance, and all of them before the clock."""
@@ -189,7 +190,7 @@ class FittedClock:
         shift = self.scatter.shift(np.array([sample.residual for sample in run]))
         usual = self.scatter.usual_delay
         came = min(s.arrived - s.stamp + s.residual for s in run) - usual  # by this machine's clock
-        count = round(shift * self.sfreq)
+        count = round(shift / self.line.period)
         if abs(shift) < self.scatter.margin(self.line.period):  # too little for either
             self._release(self.held)
             return []
