@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.files import parsing
+from deepesi.physics.optional import require
+
 if TYPE_CHECKING:
     import mne
 
@@ -39,6 +42,7 @@ def subject_anatomy(forward: "mne.Forward", subjects_dir: Path) -> SubjectAnatom
 
     Raises:
         FileNotFoundError: There is no such subject, or it has no Talairach transform.
+        ModuleNotFoundError: Without nibabel.
         ValueError: The forward solution does not name its subject.
 
     """
@@ -56,21 +60,17 @@ def subject_anatomy(forward: "mne.Forward", subjects_dir: Path) -> SubjectAnatom
             f"--subjects-dir: there is no {transform}, which leads to MNI positions. Give the "
             "folder of FreeSurfer's subjects (SUBJECTS_DIR), or leave it out."
         )
+    nibabel = require("nibabel.freesurfer", "head", "read the files of FreeSurfer")
     mni = mne.head_to_mni(
         forward["source_rr"], subject, forward["mri_head_t"], subjects_dir, verbose="error"
     )
-    return SubjectAnatomy(np.asarray(mni), _parcels(forward, subject, subjects_dir))
-
-
-def _parcels(forward: "mne.Forward", subject: str, subjects_dir: Path) -> tuple[str, ...]:
-    import mne
-
-    names = list[str]()
-    for side, part in zip(("lh", "rh"), forward["src"], strict=True):
-        file = subjects_dir / subject / "label" / f"{side}.{PARCELLATION}.annot"
-        if not file.is_file():
-            return ()
-        labels = mne.read_labels_from_annot(subject, annot_fname=file, verbose="error")
-        of_vertex = {v: label.name for label in labels for v in label.vertices.tolist()}
-        names += [of_vertex.get(v, "") for v in part["vertno"].tolist()]
-    return tuple(names)
+    files = [subjects_dir / subject / "label" / f"{s}.{PARCELLATION}.annot" for s in ("lh", "rh")]
+    if not all(file.is_file() for file in files):
+        return SubjectAnatomy(np.asarray(mni))
+    found = list[str]()
+    for file, part in zip(files, forward["src"], strict=True):
+        with parsing(file, "parcellation", "Make it again with FreeSurfer (recon-all)."):
+            of_vertex, _, names = nibabel.read_annot(file)
+            of_source = of_vertex[part["vertno"]].tolist()
+        found += [names[number].decode() if number >= 0 else "" for number in of_source]
+    return SubjectAnatomy(np.asarray(mni), tuple(found))
