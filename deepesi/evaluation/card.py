@@ -69,7 +69,7 @@ deepesi apply {file} EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out r
 ```python
 from deepesi.export.runtime import Inverse
 
-inverse = Inverse.load("{file}").for_recording(evoked.info, noise_cov, nave=evoked.nave)
+inverse = Inverse.load("{file}").for_recording(evoked, noise_cov)
 found = inverse.apply(evoked)  # .stc, .std, .eeg
 ```
 """

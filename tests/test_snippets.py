@@ -1,0 +1,44 @@
+"""Every Python block of README and docs runs as it stands, and says what it promises."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepesi.export.packaged import model_path
+from deepesi.export.runtime import Inverse
+from tests.conftest import make_covariance, make_evoked
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+BLOCKS = [
+    pytest.param(block, id=f"{file.name}-{number}")
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, block in enumerate(BLOCK.findall(file.read_text()))
+]
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    """What the blocks take for given: an average, its noise, and an exported file with its head."""
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked(n_times=5)
+    noise_cov = make_covariance(evoked.info)
+    Path("model.onnx").write_bytes(model_path("convdip").read_bytes())
+    Inverse.load("model.onnx").for_recording(evoked, noise_cov).save(Path("head.npz"))
+    return {"evoked": evoked, "noise_cov": noise_cov, "frame": evoked.data[:, :1]}
+
+
+def test_there_are_some():
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_it_runs(names, block):
+    exec(compile(block, "block", "exec"), names)
+    if "found" in names:
+        assert np.isfinite(names["found"].stc.data).all()
+        assert names["region"].places.any()
+    if "mean" in names:
+        assert names["mean"].shape == (1284, 1)
