@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Windows that are computed at once.
+#: Windows whose estimates are held at once; fewer are computed at once, see `session`.
 AT_ONCE = 64
 
 

@@ -278,7 +278,10 @@ def test_frozen_reference(name, simulate, request):
     if request.config.getoption("--freeze"):
         REFERENCE.write_text(json.dumps(known | {name: found}, indent=1) + "\n")
         pytest.skip("reference written anew")
-    assert found == pytest.approx(known[name], rel=1e-3)
+    # Processors add in other orders. What is far below the mean magnitude of an estimate is a
+    # difference of large numbers or the tail of a softmax, so its digits are theirs.
+    *_, magnitude, _ = known[name]
+    assert found == pytest.approx(known[name], rel=1e-3, abs=1e-4 * magnitude)
 
 
 def summary(model, simulate):

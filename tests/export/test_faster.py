@@ -88,4 +88,5 @@ def test_same_results_by_other_operations(name):
         ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
         for proto in (before, after)
     ]
-    np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
+    # Values and sums of order one: their last digits depend on the order, and so on the processor.
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-5)

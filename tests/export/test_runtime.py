@@ -1,5 +1,6 @@
 """Recordings through exported files: what is refused, and that nothing is left half-done."""
 
+import functools
 import subprocess
 import sys
 from dataclasses import replace
@@ -448,12 +449,14 @@ def test_windows_are_no_longer_than_in_training(toy, tmp_path):
         )
     found = inverses["windows"].estimate(evoked.data)[0]
     first, second = (inverses["whole"].estimate(evoked.data[:, i : i + 20])[0] for i in (0, 10))
-    np.testing.assert_allclose(found[:, :10], first[:, :10])
-    np.testing.assert_allclose(found[:, 20:], second[:, 10:])
-    falling = np.sin(np.pi * (np.arange(10, 20) + 0.5) / 20) ** 2
-    np.testing.assert_allclose(
-        found[:, 10:20], falling * first[:, 10:] + (1 - falling) * second[:, :10]
+    # Single precision: sums of one window and of several at once may be of another order.
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=1e-5, atol=1e-5 * np.abs(found).max()
     )
+    close(found[:, :10], first[:, :10])
+    close(found[:, 20:], second[:, 10:])
+    falling = np.sin(np.pi * (np.arange(10, 20) + 0.5) / 20) ** 2
+    close(found[:, 10:20], falling * first[:, 10:] + (1 - falling) * second[:, :10])
     assert not np.allclose(inverses["whole"].estimate(evoked.data)[0], found, atol=0)
 
     # Stretches of a raw recording leave no trace, wherever they end.
@@ -462,7 +465,7 @@ def test_windows_are_no_longer_than_in_training(toy, tmp_path):
     whole = inverses["windows"].estimate(data - data.mean(axis=1, keepdims=True))[0]
     for chunk in (0.02, 0.3, 0.5, 10.0):
         parts = [piece.stc.data for piece in inverses["windows"].apply(raw, chunk=chunk)]
-        np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-5, atol=1e-16)
+        close(np.concatenate(parts, axis=1), whole)
 
 
 def toy_file(toy, folder):

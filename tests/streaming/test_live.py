@@ -83,7 +83,8 @@ def test_windows_lie_over_each_other(prepared, regions, recording, window):
     for bounds in ([0, 1000], [0, 3, 255, 256, 300, 777, 1000]):
         live = LiveInverse(prepared, regions, SFREQ, window=window)
         found.append(in_chunks(live, data, times, bounds))
-    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-9)
+    # Single precision: how many windows are computed at once decides the order of sums.
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
     stamps, courses = found[0]
     np.testing.assert_allclose(stamps, times[250 : 250 + len(stamps)])
     assert len(stamps) == 750 - window // 2

@@ -190,11 +190,17 @@ def test_training_is_that_of_every_member_alone(kind, clip, toy, simulate):
     assert any(not torch.equal(v, before[k]) for k, v in ensemble.state_dict().items())
     trained = ensemble.unstacked() if kind == "stacked" else ensemble
     for member, expected in zip(trained.members, alone, strict=True):
-        for key, value in member.state_dict().items():
-            # Two steps of 1e-3; a few weights have a gradient of rounding errors only.
-            difference = (value - expected.state_dict()[key]).abs()
-            assert difference.max() < 1e-4, key
-            assert difference.mean() < 1e-7, key
+        # Adam moves a weight by the learning rate, 1e-3, however small its gradient. Where that is
+        # nothing but rounding errors, which differ between processors, so is the direction: no
+        # bound holds for single weights. What all weights have in common is a thousandth of a step.
+        differences = torch.cat(
+            [
+                (value - expected.state_dict()[key]).abs().flatten()
+                for key, value in member.state_dict().items()
+            ]
+        )
+        assert differences.quantile(0.99) < 1e-6
+        assert differences.mean() < 1e-6
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
