@@ -241,9 +241,10 @@ def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def this_command() -> str:
     """What was typed, as it can be typed again elsewhere."""
-    first, *overrides = sys.argv
-    entry = first.split() if first.startswith("deepesi ") else ["python", Path(first).name]
-    return shlex.join([*entry, *overrides])
+    first, *typed = sys.argv
+    name = Path(first).name
+    entry = ["python", name] if name in ("train.py", "evaluate.py") else ["deepesi"]
+    return shlex.join([*entry, *typed])
 
 
 def begun(run_dir: Path) -> DictConfig:
@@ -268,7 +269,6 @@ def begun(run_dir: Path) -> DictConfig:
     return config
 
 
-@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="evaluate")
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi evaluate``."""
     active = HydraConfig.get()
