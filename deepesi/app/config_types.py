@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 #: Keys whose values may be of another type than those in the YAML files.
 OF_ANY_TYPE = {"name", "trainer.devices"}
+#: Keys beside the arguments of a class, which are taken out before it is built.
+TAKEN_OUT = {"levels"}
 WORDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text",
     list: "a list, [a,b]", dict: "a group of keys",
@@ -77,7 +79,7 @@ def _check_target(node: Mapping[str, Any], key: str) -> None:
     name = node["_target_"].split(".")[-1]
     parameters = inspect.signature(kind).parameters
     given = {k: v for k, v in node.items() if not k.startswith("_")}
-    unknown = [k for k in given if k not in parameters]
+    unknown = [k for k in given if k not in parameters and k not in TAKEN_OUT]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         raise ValueError(
             f"{key}.{unknown[0]}: {name} has no such setting; it has {', '.join(parameters)}."
