@@ -75,7 +75,7 @@ def parse(words, inline, capsys):
         assert "the following arguments are required" in error, error
 
 
-class Parsed(Exception):
+class ParsedError(Exception):
     pass
 
 
@@ -85,11 +85,11 @@ def parse_module(name, words, monkeypatch):
 
     def stop(self, *given):
         real(self, *given)
-        raise Parsed
+        raise ParsedError
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     monkeypatch.setattr(sys, "argv", [name, *words])
-    with pytest.raises(Parsed):
+    with pytest.raises(ParsedError):
         importlib.import_module(name).main()
 
 

@@ -45,7 +45,9 @@ def explained(error: Exception, command: str, config: DictConfig | None = None) 
         return f"{given} must be given: {given}=..."
     text = _line(cause).split(" Config search path:")[0]
     key = key or _key_named(text, config)
-    return text if key is None or key in text else f"{key}: {text}"
+    if key is None or text.startswith(key) or ("." in key and key in text):
+        return text
+    return f"{key}: {text}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -41,6 +41,7 @@ def check_config(config: DictConfig, usual: DictConfig) -> None:
     _check_like(values, usual_values, "")
     for key, node in targets(values):
         _check_target(node, key)
+    for key, node in targets(values):
         if node["_target_"].startswith("deepesi.data_gen.") and not node.get("_partial_"):
             hydra.utils.instantiate(OmegaConf.select(config, key), _convert_="all")  # its ranges
 

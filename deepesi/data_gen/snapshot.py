@@ -1,4 +1,4 @@
-"""The set-ups of ``data=snapshot``, which `SimulatedRecordings` draws from unless told otherwise."""
+"""The set-ups of ``data=snapshot``, what `SimulatedRecordings` draws by default."""
 
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
