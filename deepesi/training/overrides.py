@@ -9,8 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-#: Values that the grammar of Hydra reads as they stand, in any place.
-PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*")
+#: Values that the grammar of Hydra reads as texts as they stand, in any place; but for `WORDS`.
+PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*")
+WORDS = ("null", "true", "false", "inf", "nan")
 #: A key, ``=``, and all the rest, which is the value however many ``=`` it holds.
 OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
@@ -18,7 +19,8 @@ OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 def quoted(value: str | Path) -> str:
     """A text as the grammar of Hydra reads it back: in quotes where it needs them."""
     text = str(value)
-    return text if PLAIN.fullmatch(text) else QuotedString(text, Quote.single).with_quotes()
+    plain = PLAIN.fullmatch(text) and text.lower() not in WORDS
+    return text if plain else QuotedString(text, Quote.single).with_quotes()
 
 
 def typed(key: str, value: str | Path | Sequence[str | Path]) -> str:
