@@ -178,8 +178,9 @@ def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
     return chosen
 
 
-def load_any(path: Path, template: Template) -> InverseModel:
+def load_any(path: str | Path, template: Template) -> InverseModel:
     """A network or an exported file, by its path, or a packaged file by its name."""
+    path = Path(path)
     path = path if path.exists() else model_path(path)
     if path.suffix == ".onnx":
         model = OnnxModel(path)
