@@ -18,6 +18,7 @@ from deepesi.app.cli import build_parser
 from deepesi.app.config_errors import usual_config
 from deepesi.app.config_types import check_config, targets
 from deepesi.app.hydra_commands import COMMANDS
+from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.template import load_template
 from deepesi.training.overrides import understood
 from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
@@ -175,6 +176,14 @@ def check_training(config, multirun):
     hydra.utils.instantiate(config.data, _convert_="all")
     if "teacher" not in config:  # a file that the reader has
         hydra.utils.instantiate(config.loss)
+
+
+def test_contributing_lists_every_head_input():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    known = {kind.__name__ for kind in HeadInput.__subclasses__()}
+    listed = set(re.findall(r"`(\w+)`", text.split("| head input |")[1]))
+    assert {name for name in known if name[0] != "_"} - listed == set()
+    assert "--freeze" in text
 
 
 def test_a_command_that_nothing_knows_fails(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def test_mlflow(toy, toy_path, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     fit(compose(toy_path, tmp_path, "logger=mlflow"), Cohort.single(toy), tmp_path)
-    client = mlflow.MlflowClient(f"file:{tmp_path}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'deepesi'")
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.run_name == "toy"
