@@ -21,8 +21,6 @@ def stops_on_signals(command: str) -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if multiprocessing.parent_process() is not None:
-            os._exit(128 + number)
         for child in multiprocessing.active_children():
             child.terminate()
         end_within(GRACE, 128 + number)

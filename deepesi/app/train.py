@@ -45,6 +45,7 @@ from deepesi.training.failures import explained
 from deepesi.training.initial import start_from
 from deepesi.training.loggers import make_loggers
 from deepesi.training.module import InverseTraining
+from deepesi.training.overrides import typed
 from deepesi.training.pictures import ValidationPictures
 from deepesi.training.pruning import start_from_strongest
 from deepesi.training.resume import checkpoint_of, keep_curves
@@ -308,7 +309,8 @@ def origin(config: DictConfig, cohort: Cohort, run_dir: Path) -> dict[str, Any]:
 def left_behind(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
     """What a run directory holds, and what to do with it."""
     lines = [f"  checkpoints/best.ckpt   weights of {chosen_by(best)}"]
-    lines += ["  checkpoints/last.ckpt   resumes with ckpt=PATH"]
+    last = typed("ckpt", run_dir / "checkpoints" / "last.ckpt")
+    lines += [f"  checkpoints/last.ckpt   resumes with {last}"]
     if config.compare:
         lines += [
             "  report.html             tables, curves, examples, point spreads",

@@ -1,16 +1,21 @@
 """Fine-tuning: a run that starts from the weights of another, and runs that only train."""
 
+import shlex
 from dataclasses import replace
 
+import hydra
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from deepesi.app.train import fit, run
+from deepesi.app.cli import build_parser
+from deepesi.app.train import fit, left_behind, run
 from deepesi.physics.cohort import Cohort
+from deepesi.training import callbacks
 from deepesi.training.checkpoints import chosen_by
 from deepesi.training.trainer import settle_steps
 from deepesi.training.weights import load_network
-from tests.training.toy import compose, load, same, weights
+from tests.training.toy import TOY, compose, load, same, weights
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +50,6 @@ def test_a_network_that_follows_any_head_is_tuned_on_another(toy, toy_path, tmp_
 
 def small(toy_path, folder, *overrides):
     """Without the sizes of ConvDip, which other networks do not have."""
-    import hydra
-
-    from tests.training.toy import TOY
-
     sizes = ("model.height", "model.width", "model.hidden")
     toy = [word for word in TOY if not word.startswith(sizes)]
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
@@ -105,6 +106,21 @@ def test_train_only(toy_path, tmp_path, capsys):
     assert "report.html" not in printed
 
 
+@pytest.mark.parametrize("exported", ["true", "false"])
+def test_printed_commands_are_read_back(toy_path, tmp_path, trained, exported):
+    """Pasted into a shell, whatever characters the folder has."""
+    run_dir = tmp_path / "lr=1e-3,seed=2 [it's]"
+    config = compose(toy_path, tmp_path, f"export={exported}")
+    lines = left_behind(config, run_dir, trained.parent / "best.ckpt")
+    command, *words = shlex.split(lines[-1])
+    assert command == "deepesi"
+    model = build_parser().parse_args(words).model
+    assert str(model) == str(run_dir / "export" / "model.onnx" if exported == "true" else run_dir)
+    (resume,) = shlex.split(lines[1].split("resumes with ")[1])
+    (override,) = OverridesParser.create().parse_overrides([resume])
+    assert override.value() == str(run_dir / "checkpoints" / "last.ckpt")
+
+
 def test_exported_without_a_comparison(toy_path, tmp_path):
     run(compose(toy_path, tmp_path, "compare=false"), tmp_path)
     card = (tmp_path / "export" / "card.md").read_text()
@@ -127,8 +143,6 @@ def test_validation_and_warmup_follow_the_steps(toy_path, tmp_path, steps, betwe
 
 
 def test_expected_time_is_said_once(toy, toy_path, tmp_path, capsys, monkeypatch):
-    from deepesi.training import callbacks
-
     monkeypatch.setattr(callbacks.ExpectedTime.__init__, "__defaults__", (0.0,))
     fit(compose(toy_path, tmp_path, "trainer.max_steps=6"), Cohort.single(toy), tmp_path)
     printed = capsys.readouterr().out
@@ -141,9 +155,7 @@ def test_expected_time_is_said_once(toy, toy_path, tmp_path, capsys, monkeypatch
     [(12, "about 12 s"), (100, "about 2 min"), (5300, "about 88 min"), (7500, "about 2 h 05 min")],
 )
 def test_durations_in_words(seconds, words):
-    from deepesi.training.callbacks import in_words
-
-    assert in_words(seconds) == words
+    assert callbacks.in_words(seconds) == words
 
 
 def test_optimizer_begins_anew(toy, toy_path, tmp_path, trained):
