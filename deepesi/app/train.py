@@ -190,10 +190,12 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
         keep_curves(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)
-    loggers, watchers = make_loggers(config.logger, run_dir, plain(config)), list[Callback]()
+    loggers, watchers = make_loggers(config.logger, run_dir), list[Callback]()
     wandb = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
     if wandb is not None:
         watchers.append(ValidationPictures(wandb, settings.pictures, cohort.template.display))
+    for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
+        logger.log_hyperparams(plain(config))
     trainer, best, stopper = make_trainer(settings, folder, loggers, watchers)
     data = build_data(config, cohort, module, trainer.strategy.root_device)
     if settings.compile:

@@ -1,7 +1,6 @@
 """Where the curves of a run go: always to ``metrics.csv``, and to one more place that was named."""
 
 from pathlib import Path
-from typing import Any
 
 import hydra
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -13,13 +12,12 @@ from deepesi.physics.optional import require
 PACKAGES = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow"}
 
 
-def make_loggers(config: DictConfig, run_dir: Path, settings: dict[str, Any]) -> list[Logger]:
+def make_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     """The logger of a configuration, and that of ``metrics.csv`` before it if it is another.
 
     Args:
         config: The group ``logger``.
         run_dir: Where ``metrics.csv`` goes.
-        settings: The whole configuration of the run, for loggers that show it.
 
     Raises:
         ModuleNotFoundError: Its package is not installed; the message names the cure.
@@ -31,5 +29,4 @@ def make_loggers(config: DictConfig, run_dir: Path, settings: dict[str, Any]) ->
     logger: Logger = hydra.utils.instantiate(config)
     if isinstance(logger, CSVLogger):
         return [logger]
-    logger.log_hyperparams(settings)
     return [CSVLogger(run_dir, name="", version=""), logger]

@@ -45,4 +45,4 @@ def test_package_that_is_missing_is_named(toy_path, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
     config = compose(toy_path, tmp_path, "logger=mlflow")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'deepesi\[mlflow\]'"):
-        make_loggers(config.logger, tmp_path, {})
+        make_loggers(config.logger, tmp_path)
