@@ -1,6 +1,8 @@
 """Any models side by side. Same as `deepesi evaluate`."""
 
-from deepesi.app.evaluate import main
+import sys
+
+from deepesi.app.hydra_commands import run_hydra
 
 if __name__ == "__main__":
-    main()
+    run_hydra("evaluate", sys.argv[1:])

@@ -1,6 +1,8 @@
 """Train, compare, export: the main job. Same as `deepesi train`."""
 
-from deepesi.app.train import main
+import sys
+
+from deepesi.app.hydra_commands import run_hydra
 
 if __name__ == "__main__":
-    main()
+    run_hydra("train", sys.argv[1:])

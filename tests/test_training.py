@@ -78,7 +78,7 @@ def check_cards(run_dir, toy_path):
         for part in (
             "# ConvDip\n", "| channels | 13 to 16 |", "| SNR | -5 to 20 dB |", "biosemi16",
             "Seed 0, 2 steps of 4 simulated examples", sha256, "data_gen.artifacts.Blinks",
-            "```\npython ", "| eLORETA |", f"deepesi apply {file} ", "It claims no uncertainty",
+            "```\ndeepesi ", "| eLORETA |", f"deepesi apply {file} ", "It claims no uncertainty",
         ):  # fmt: skip
             assert part in card, part
     assert "Scenario `snr`, seed" in cards[0]
@@ -111,7 +111,8 @@ def test_a_run_goes_before_the_packaged_model_of_its_name(toy, tmp_path, monkeyp
     ("typed", "command"),
     [
         (["/home/me/train.py", "seed=3", "a=[1,2]"], "python train.py seed=3 'a=[1,2]'"),
-        (["deepesi train", "seed=3"], "deepesi train seed=3"),
+        (["/usr/bin/deepesi", "train", "seed=3"], "deepesi train seed=3"),
+        (["deepesi/app/cli.py", "train", "seed=3"], "deepesi train seed=3"),
     ],
 )
 def test_command_can_be_typed_again_elsewhere(monkeypatch, typed, command):
@@ -286,8 +287,10 @@ def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_dat
 
 
 def test_steps_that_would_never_be_validated_are_refused(toy, toy_path, tmp_path):
-    config = compose(toy_path, tmp_path, "trainer.max_steps=3")
-    with pytest.raises(ValueError, match="max_steps=3 is not a multiple of .*steps_per_epoch=2"):
+    config = compose(toy_path, tmp_path, "trainer.max_steps=101", "trainer.steps_per_epoch=50")
+    with pytest.raises(
+        ValueError, match="max_steps=101 has no divisor near .*Take .*max_steps=100"
+    ):
         fit(config, Cohort.single(toy), tmp_path)
 
 

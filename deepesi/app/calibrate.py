@@ -196,7 +196,6 @@ def run(config: DictConfig, run_dir: Path) -> None:
     )
 
 
-@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="calibrate")
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi calibrate``."""
     check_one_scenario(list(HydraConfig.get().overrides.task), "calibrate")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepesi import __version__
+from deepesi.app.hydra_commands import COMMANDS, DEBUG, run_hydra
 from deepesi.app.memory import bounded_memory
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.physics.files import check_folder_out
@@ -23,25 +24,6 @@ if TYPE_CHECKING:
 DATASET = "bids:"
 #: Options of `deepesi apply` that only data sets have.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
-
-
-def _run_hydra(command: str, overrides: list[str]) -> None:
-    for package in ("hydra", "torch"):
-        require(package, "train", "train, evaluate, calibrate and preview")
-    import hydra
-
-    entry = require(
-        f"deepesi.app.{command}", "train", "train, evaluate, calibrate and preview"
-    ).main
-    typed = list(sys.argv)
-
-    @functools.wraps(entry)
-    def job(config: Any) -> None:
-        sys.argv = typed  # with which Lightning starts further processes
-        entry(config)
-
-    sys.argv = [f"deepesi {command}", *overrides]
-    hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name=command)(job)()
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -238,13 +220,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"deepesi {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    for name, text in (
-        ("train", "train, compare, export"),
-        ("evaluate", "compare models"),
-        ("calibrate", "recalibrate uncertainty and measure it"),
-        ("preview", "draw simulated recordings to look at"),
-    ):
-        commands.add_parser(name, help=f"{text}; takes Hydra overrides", add_help=False)
+    for name, text in COMMANDS.items():
+        about = f"{text}; takes Hydra overrides, and {DEBUG} to show where an error was raised"
+        commands.add_parser(name, help=about, add_help=False)
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
     export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
@@ -371,8 +349,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the console script; an expected error prints one line and exits with 1."""
     arguments, rest = build_parser().parse_known_args(argv)
-    if arguments.command in ("train", "evaluate", "calibrate", "preview"):
-        _run_hydra(arguments.command, rest)
+    if arguments.command in COMMANDS:
+        run_hydra(arguments.command, rest)
         return
     if rest:
         build_parser().error(f"unrecognized arguments: {' '.join(rest)}")

@@ -178,8 +178,9 @@ def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
     return chosen
 
 
-def load_any(path: Path, template: Template) -> InverseModel:
+def load_any(path: str | Path, template: Template) -> InverseModel:
     """A network or an exported file, by its path, or a packaged file by its name."""
+    path = Path(path)
     path = path if path.exists() else model_path(path)
     if path.suffix == ".onnx":
         model = OnnxModel(path)
@@ -241,9 +242,10 @@ def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def this_command() -> str:
     """What was typed, as it can be typed again elsewhere."""
-    first, *overrides = sys.argv
-    entry = first.split() if first.startswith("deepesi ") else ["python", Path(first).name]
-    return shlex.join([*entry, *overrides])
+    first, *typed = sys.argv
+    name = Path(first).name
+    entry = ["python", name] if name in ("train.py", "evaluate.py") else ["deepesi"]
+    return shlex.join([*entry, *typed])
 
 
 def begun(run_dir: Path) -> DictConfig:
@@ -268,7 +270,6 @@ def begun(run_dir: Path) -> DictConfig:
     return config
 
 
-@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="evaluate")
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi evaluate``."""
     active = HydraConfig.get()

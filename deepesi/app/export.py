@@ -21,6 +21,7 @@ from deepesi.physics.cohort import SPLITS, Cohort
 from deepesi.physics.files import atomic, check_file_out
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.template import Template, load_template
+from deepesi.training.overrides import typed
 from deepesi.training.weights import load_network
 
 
@@ -57,7 +58,7 @@ def export_path(
         network, template, montage, out, identity, PatchSources(), calibration, precision
     )
     config, results = (None, None) if run is None else _record(run, identity)
-    results = results or f"Not measured yet: `deepesi evaluate 'models=[{out.name}]'`."
+    results = results or f"Not measured yet: `deepesi evaluate {typed('models', [out.name])}`."
     describe(
         out.with_suffix(".md"), out.name, name, network, contract, parity, identity, config, results
     )

@@ -222,7 +222,6 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
     console.print(f"Results in {run_dir}: preview.html, example-*.png", soft_wrap=True)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="preview")
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi preview``."""
     active = HydraConfig.get()

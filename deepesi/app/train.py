@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import shlex
 import shutil
 import time
 import warnings
@@ -34,23 +35,43 @@ from deepesi.data_gen.generator import limits_of
 from deepesi.data_gen.setups import channel_range
 from deepesi.evaluation.card import how_good
 from deepesi.evaluation.scenario import Scenario
-from deepesi.export.contract import Contract
 from deepesi.export.runtime import Inverse
-from deepesi.export.to_onnx import Parity
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.physics.template import Template
+from deepesi.training.checkpoints import chosen_by
 from deepesi.training.data import RecordingStream
 from deepesi.training.failures import explained
+from deepesi.training.initial import start_from
+from deepesi.training.loggers import make_loggers
 from deepesi.training.module import InverseTraining
+from deepesi.training.overrides import typed
 from deepesi.training.pictures import ValidationPictures
 from deepesi.training.pruning import start_from_strongest
 from deepesi.training.resume import checkpoint_of, keep_curves
-from deepesi.training.trainer import check_sweep, device_of, make_trainer
+from deepesi.training.trainer import (
+    check_sweep,
+    check_trainer,
+    device_of,
+    make_trainer,
+    settle_steps,
+)
 from deepesi.training.weights import load_network, save_network
 
 #: Of several processes, the first speaks.
 say = rank_zero_only(console.print)
+
+
+def chosen(group: str, *, _root_: DictConfig) -> str:
+    """What was chosen of a group of the configuration: ``${chosen:model}``.
+
+    A sweep asks for its folder before there is any run; its own configuration tells it then.
+    """
+    composed = _root_.get("hydra") or HydraConfig.get()
+    return str(composed.runtime.choices[group])
+
+
+OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def plain(config: Any) -> Any:
@@ -108,6 +129,28 @@ def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
     }
 
 
+def initialize(config: DictConfig, module: InverseTraining, template: Template) -> None:
+    """Start from the weights of another run, where the configuration names one.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: Two are named, or it does not fit; see `start_from` and `start_from_strongest`.
+
+    """
+    if config.init_from is not None and config.pruned_from is not None:
+        raise ValueError(
+            "train: init_from takes all weights of a run and pruned_from the strongest ones. Give "
+            "one of them."
+        )
+    if config.init_from is not None:
+        settings = module.identity["model"]
+        start_from(module.model, settings, Path(config.init_from), template.space)
+    if config.pruned_from is not None:
+        wide, _ = load_network(Path(config.pruned_from), template.space)
+        head = template.montage_head(plain(config.data.setups.montages)[0])
+        start_from_strongest(module.model, wide, head)
+
+
 def build_data(
     config: DictConfig, cohort: Cohort, module: InverseTraining, device: torch.device
 ) -> RecordingStream:
@@ -136,21 +179,24 @@ def build_data(
 def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     """Train and return the path of the best checkpoint."""
     settings, folder = config.trainer, run_dir / "checkpoints"
+    check_trainer(settings)
+    for note in settle_steps(settings):
+        say(f"Training: {note}.", soft_wrap=True)
     module = build_module(config, cohort)
     ckpt = checkpoint_of(config.ckpt, folder)
-    if config.pruned_from is not None and ckpt is None:
-        wide, _ = load_network(Path(config.pruned_from), cohort.template.space)
-        head = cohort.template.montage_head(plain(config.data.setups.montages)[0])
-        start_from_strongest(module.model, wide, head)
+    if ckpt is None:
+        initialize(config, module, cohort.template)
     if rank_zero_only.rank == 0:
         keep_curves(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)
-    logger, watchers = hydra.utils.instantiate(config.logger), list[Callback]()
-    if isinstance(logger, WandbLogger):
-        watchers.append(ValidationPictures(logger, settings.pictures, cohort.template.display))
+    loggers, watchers = make_loggers(config.logger, run_dir), list[Callback]()
+    wandb = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
+    if wandb is not None:
+        watchers.append(ValidationPictures(wandb, settings.pictures, cohort.template.display))
+    for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
         logger.log_hyperparams(plain(config))
-    trainer, best, stopper = make_trainer(settings, folder, logger, watchers)
+    trainer, best, stopper = make_trainer(settings, folder, loggers, watchers)
     data = build_data(config, cohort, module, trainer.strategy.root_device)
     if settings.compile:
         module.model.compile(dynamic=True)  # any montage and duration; in place, so keys stay
@@ -170,8 +216,8 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
             f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
             "without a better val/nemd."
         )
-    if isinstance(logger, WandbLogger):
-        logger.experiment.finish()  # the next run of a sweep gets curves of its own
+    if wandb is not None:
+        wandb.experiment.finish()  # the next run of a sweep gets curves of its own
     return Path(best.best_model_path)
 
 
@@ -181,15 +227,33 @@ def export(
     scenario: Scenario,
     template: Template,
     folder: Path,
-) -> tuple[Contract, Parity]:
-    """Export, check against torch at another batch size, duration and montage, prepare a head."""
+    config: DictConfig,
+    results: str,
+) -> None:
+    """Export, check against torch at another batch size, duration and montage, prepare a head.
+
+    Args:
+        model: The network.
+        identity: What its weights were saved with.
+        scenario: Whose first montage and sources it is checked on.
+        template: The head.
+        folder: For ``model.onnx``, ``head.npz`` and ``card.md``.
+        config: Of the run, for the card.
+        results: How good it is, Markdown, for the card.
+
+    """
     montage = scenario.setups.montages[0] if template.cap is None else "its own"
-    path = folder / "model.onnx"
-    exported = export_checked(model, template, montage, path, identity, scenario.sources)
-    origin = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
+    path, name = folder / "model.onnx", type(model).__name__
+    contract, parity = export_checked(model, template, montage, path, identity, scenario.sources)
+    about = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
     head = template.montage_head(montage)
-    Inverse.load(path).prepare_for(head, 1, origin).save(folder / "head.npz")
-    return exported
+    Inverse.load(path).prepare_for(head, 1, about).save(folder / "head.npz")
+    card, settings = folder / "card.md", plain(config)
+    describe(card, path.name, name, model, contract, parity, identity, settings, results)
+    console.print(
+        f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "
+        f"one frame on one core {parity.latency_ms:.2f} ms"
+    )
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
@@ -202,9 +266,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
         f"{time.perf_counter() - started:.1f} s"
     )
     scenarios = load_scenarios([config.scenario])
-    scenario = scenarios[0]
-    baselines = load_baselines(config)
-    if rank_zero_only.rank == 0:
+    baselines = load_baselines(config) if config.compare else {}
+    if rank_zero_only.rank == 0 and config.compare:
         # What the comparison will need is prepared once before training, not after hours of it.
         for level in scenarios:
             next(level.batches(cohort, level.snr_db[0], list(baselines.values())))
@@ -214,9 +277,28 @@ def run(config: DictConfig, run_dir: Path) -> None:
     trained = time.perf_counter() - started
 
     model, identity = load_network(best, template.space)
-    config_file = (run_dir / "config.yaml").read_bytes()
+    identity |= origin(config, cohort, run_dir)
+    save_network(model, identity, run_dir / "model")
+    results = "Not measured: the run was told compare=false."
+    if config.compare:
+        # A run directory used before may hold the scores of another network.
+        shutil.rmtree(run_dir / "scores", ignore_errors=True)
+        models = {type(model).__name__: model} | baselines
+        command = identity["command"]
+        benchmark = compare(models, scenarios, cohort, run_dir, config.processes, command)
+        results = how_good(benchmark.rows, plain(config.scenario))
+    if config.export:
+        export(model, identity, scenarios[0], template, run_dir / "export", config, results)
+    took = f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s."
+    said = "\n".join([took, f"Results in {run_dir}:", *left_behind(config, run_dir, best)])
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+
+def origin(config: DictConfig, cohort: Cohort, run_dir: Path) -> dict[str, Any]:
+    """How the weights of a run came about, to be saved with them."""
+    template, config_file = cohort.template, (run_dir / "config.yaml").read_bytes()
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
-    identity |= {
+    return {
         "config_sha256": hashlib.sha256(config_file).hexdigest(),
         "montages": [own] if template.cap else plain(config.data.setups.montages),
         "command": this_command(),
@@ -224,42 +306,30 @@ def run(config: DictConfig, run_dir: Path) -> None:
             cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")
         ),
     }
-    save_network(model, identity, run_dir / "model")
-    models = {type(model).__name__: model} | baselines
-    # A run directory used before may hold the scores of another network.
-    shutil.rmtree(run_dir / "scores", ignore_errors=True)
-    benchmark = compare(models, scenarios, cohort, run_dir, config.processes, identity["command"])
-    contract, parity = export(model, identity, scenario, template, run_dir / "export")
-    describe(
-        run_dir / "export" / "card.md",
-        "model.onnx",
-        type(model).__name__,
-        model,
-        contract,
-        parity,
-        identity,
-        plain(config),
-        how_good(benchmark.rows, plain(config.scenario)),
-    )
-    console.print(
-        f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "
-        f"one frame on one core {parity.latency_ms:.2f} ms"
-    )
-    console.print(
-        f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s.\n"
-        f"Results in {run_dir}:\n"
-        "  report.html             tables, curves, examples, point spreads\n"
-        "  benchmark.csv           the same numbers, long format\n"
-        "  checkpoints/best.ckpt   weights; last.ckpt resumes with ckpt=PATH\n"
-        "  export/model.onnx       runs without torch; head.npz and card.md beside it\n"
-        "Next: localize a recording with\n"
-        f"  deepesi apply {run_dir}/export/model.onnx EVOKED.fif --noise-cov COV.fif --out stc",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
-@hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name="train")
+def left_behind(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
+    """What a run directory holds, and what to do with it."""
+    lines = [f"  checkpoints/best.ckpt   weights of {chosen_by(best)}"]
+    last = typed("ckpt", run_dir / "checkpoints" / "last.ckpt")
+    lines += [f"  checkpoints/last.ckpt   resumes with {last}"]
+    if config.compare:
+        lines += [
+            "  report.html             tables, curves, examples, point spreads",
+            "  benchmark.csv           the same numbers, long format",
+        ]
+    if not config.export:
+        export_command = shlex.join(["deepesi", "export", str(run_dir), "--out", "model.onnx"])
+        return [*lines, "Next: export the network with", f"  {export_command}"]
+    model = shlex.quote(str(run_dir / "export" / "model.onnx"))
+    return [
+        *lines,
+        "  export/model.onnx       runs without torch; head.npz and card.md beside it",
+        "Next: localize a recording with",
+        f"  deepesi apply {model} EVOKED.fif --noise-cov COV.fif --out stc",
+    ]
+
+
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi train``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -1,13 +1,16 @@
 """SimulatedRecordings: sources rendered through perturbed lead fields, with noise, as batches."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from deepesi.contracts import Batch, LowRankLeadField, Scene
 from deepesi.data_gen.artifacts import Artifact, Recording
@@ -16,10 +19,11 @@ from deepesi.data_gen.heads import HeadOnDevice, check_heads
 from deepesi.data_gen.keys import torch_generator, uniform
 from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.data_gen.setups import RecordingSetup, SetupPool, SetupRanges
+from deepesi.data_gen.snapshot import SNAPSHOT_SETUPS
 from deepesi.data_gen.sources import Patches, PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head_inputs import HeadInput
-from deepesi.physics.template import Template
+from deepesi.physics.template import Template, load_template
 
 
 class Parts(NamedTuple):
@@ -33,8 +37,19 @@ class Parts(NamedTuple):
     setup: RecordingSetup
 
 
-class SimulatedRecordings:
-    r"""Draws batches of EEG and the sources behind it.
+class SimulatedRecordings(IterableDataset[Batch]):
+    r"""Draws batches of EEG and the sources behind it, without end.
+
+    What is not given is drawn as ``data=snapshot`` does. Iterating gives the batches of steps
+    0, 1, 2, ...; they are whole batches, so a loader is told ``batch_size=None``. Workers of a
+    `torch.utils.data.DataLoader` take turns at the steps, and the loader puts them in order again:
+    the same batches arrive with any number of workers, none twice. `batch` gives that of any step.
+
+    >>> from torch.utils.data import DataLoader
+    >>> recordings = SimulatedRecordings(batch_size=8)
+    >>> batch = next(iter(DataLoader(recordings, batch_size=None)))
+    >>> tuple(batch.sources.shape)
+    (8, 1284, 1)
 
     Every example has its own tissues, co-registration error and electrode displacement; a batch
     has one set-up (head, montage, reference, noise). The SNR is ``10 log10(‖V‖² / E‖N‖²)`` over the
@@ -47,7 +62,8 @@ class SimulatedRecordings:
     pool of set-ups.
 
     Args:
-        heads: The head, or several of one source space and of this split.
+        heads: The head, or several of one source space and of this split; or the name of a
+            packaged head, or the path of one.
         sources: What sources are drawn.
         setups: What set-ups are drawn from.
         declarations: Head inputs to prepare (those of the model and of the loss).
@@ -65,9 +81,11 @@ class SimulatedRecordings:
         pool_size: Set-ups in use at a time.
         pool_period: Steps after which they are redrawn.
         curriculum: How the ranges open in training; other splits see them fully open.
-        device: Where batches are drawn.
+        device: Where batches are drawn; a loader with workers needs ``"cpu"``.
+        rank: Of this process among several that draw for one training; none shares a batch.
 
     Raises:
+        FileNotFoundError: There is no such head.
         ValueError: A range is out of order, not in SI units or not covered by the head; an unknown
             montage; a sampling rate too low for the time courses.
 
@@ -75,10 +93,10 @@ class SimulatedRecordings:
 
     def __init__(
         self,
-        heads: Template | Sequence[Template],
-        sources: PatchSources,
-        setups: SetupRanges,
-        declarations: Sequence[HeadInput],
+        heads: Template | Sequence[Template] | str | Path = "fsaverage-ico3",
+        sources: PatchSources | None = None,
+        setups: SetupRanges = SNAPSHOT_SETUPS,
+        declarations: Sequence[HeadInput] = (),
         analyst: Template | None = None,
         tissues: TissueRanges | None = None,
         artifacts: Sequence[Artifact] = (),
@@ -93,9 +111,12 @@ class SimulatedRecordings:
         pool_period: int = 512,
         curriculum: Curriculum | None = None,
         device: torch.device | str = "cpu",
+        rank: int = 0,
     ) -> None:
+        if isinstance(heads, str | Path):
+            heads = load_template(heads)
         heads = [heads] if isinstance(heads, Template) else list(heads)
-        tissues = tissues or TissueRanges()
+        sources, tissues = sources or PatchSources(), tissues or TissueRanges()
         check_heads(heads, split)
         if snr_db is not None:
             check_range("SimulatedRecordings", "snr_db", snr_db, -100, 300, "dB")
@@ -120,6 +141,7 @@ class SimulatedRecordings:
         self.snr_db, self.largest_moment = snr_db, largest_moment
         self.batch_size, self.lengths = batch_size, lengths
         self.sfreq, self.seed, self.split, self.device = sfreq, seed, split, device
+        self.rank = rank
         self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
         self.limits = limits_of(heads, self.artifacts)
         on_device = [HeadOnDevice(head, device) for head in heads]
@@ -160,6 +182,12 @@ class SimulatedRecordings:
         stream = copy.copy(self)
         stream.snr_db = (snr_db, snr_db)
         return stream
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of all steps; in a loader's worker, of those that are its turn."""
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return (self.batch(step, self.rank) for step in count(first, stride))
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of one step and rank: always the same one."""

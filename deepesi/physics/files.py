@@ -9,12 +9,13 @@ from deepesi.physics.optional import missing_package
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
 
     The temporary file has the same suffix; after an error or an interrupt it is gone and what was
     at ``path`` before is untouched.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:

@@ -174,7 +174,7 @@ def _rounded(core: Array, error: float = 2e-4) -> Array:
     return np.asarray(np.round(core / step) * step)
 
 
-def save_template(path: Path, template: Template) -> str:
+def save_template(path: str | Path, template: Template) -> str:
     """Write a template as ``.npz`` (no pickle) and return its fingerprint.
 
     Modes are rounded to 16-bit floats and small values of the core to zero, which costs about 3e-4

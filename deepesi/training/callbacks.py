@@ -79,6 +79,51 @@ class Throughput(Callback):
         pl_module.log("data_share", drawing / elapsed, on_step=True)
 
 
+class ExpectedTime(Callback):
+    """Says after the first seconds how fast training is, and how long the rest of it will take.
+
+    Args:
+        seconds: After how many; the first step, in which much is made once, does not count.
+
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.seconds, self.said = seconds, False
+        self._start: float | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Measure; speak once."""
+        if self._start is None:
+            self._start, self._examples, self._first = time.perf_counter(), 0, trainer.global_step
+            return
+        self._examples += len(batch.eeg) * trainer.world_size
+        elapsed, done = time.perf_counter() - self._start, trainer.global_step - self._first
+        if self.said or elapsed < self.seconds or done == 0:
+            return
+        self.said = True
+        if trainer.is_global_zero:
+            left = elapsed / done * (trainer.max_steps - trainer.global_step)
+            rate = self._examples / elapsed
+            print(f"{rate:,.0f} examples/s: {in_words(left)} of training to go", flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as it is said: about 40 s, 7 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60:02} min"
+
+
 class CurriculumLog(Callback):
     """Logs how far the ranges of the training data are opened, ``curriculum/<aspect>``."""
 

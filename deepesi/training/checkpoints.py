@@ -1,5 +1,6 @@
 """Checkpoints of a run: the best, the last, and what is left when it is stopped or fails."""
 
+import os
 import shutil
 import signal
 import threading
@@ -8,11 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from deepesi.contracts import Batch
 from deepesi.physics.files import atomic
+from deepesi.training.overrides import typed
 from deepesi.training.resume import rewind
 
 #: What asks a run to stop: a cluster (before it takes a machine away) or Ctrl-C.
@@ -44,6 +47,17 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
+def chosen_by(checkpoint: Path) -> str:
+    """By what a ``best.ckpt`` was chosen, in words."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    scores = [
+        state["best_model_score"]
+        for key, state in content["callbacks"].items()
+        if key.startswith("BestCheckpoint")
+    ]
+    return f"step {content['global_step']}, lowest val/nemd: {float(scores[0]):.4g}"
+
+
 class Stopped(SystemExit):
     """A run was asked to stop, and did: ends the process without a traceback."""
 
@@ -59,19 +73,24 @@ class LastCheckpoint(Checkpoint):
     not finite would come back from there, as data are keyed by the step; so that state is
     ``failed.ckpt``, to look into, and ``last.ckpt`` stays.
 
+    A step or a validation that takes longer than `stop_within` is not waited for: the process ends
+    then, and ``last.ckpt`` is the one of before.
+
     Args:
         folder: Where to write.
         every_n_steps: Optimizer steps between writes.
+        stop_within: Longest time from being asked to stop to the end, s.
 
     Raises:
         ValueError: The processes of a run do not share the folder.
 
     """
 
-    def __init__(self, folder: Path, every_n_steps: int) -> None:
-        self.folder, self.every_n_steps = folder, every_n_steps
+    def __init__(self, folder: Path, every_n_steps: int, stop_within: float = 4.0) -> None:
+        self.folder, self.every_n_steps, self.stop_within = folder, every_n_steps, stop_within
         self.path = folder / "last.ckpt"
         self.asked: signal.Signals | None = None
+        self._patience = threading.Timer(stop_within, self._give_up)
         self.training = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -92,21 +111,39 @@ class LastCheckpoint(Checkpoint):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None and number == signal.SIGINT:
+            self._patience.cancel()
             raise KeyboardInterrupt  # Ctrl-C again: at once
+        if self.asked is None:
+            self._patience = threading.Timer(self.stop_within, self._give_up, (number,))
+            self._patience.daemon = True
+            self._patience.start()
         self.asked = signal.Signals(number)
+
+    def _give_up(self, number: int) -> None:
+        """End at once, in mid-step; nothing is written that could be half of it."""
+        advice = self._advice() if self.path.is_file() else "There was no checkpoint yet."
+        print(
+            f"\ntrain: stopped by {signal.Signals(number).name}; the step took longer than "
+            f"trainer.stop_within={self.stop_within:g} s and is lost. {advice}",
+            flush=True,
+        )
+        os._exit(128 + number)
+
+    def _advice(self) -> str:
+        return f"Go on with {typed('ckpt', self.path)}"
 
     def _must_stop(self, trainer: Trainer) -> bool:
         """Whether any process was asked to."""
         return trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False)
 
     def _stop(self, trainer: Trainer) -> None:
+        self._patience.cancel()
         # Other processes end well, or the one that started them would be killed in its last words.
         if not trainer.is_global_zero:
             raise Stopped(0)
         why = (self.asked or signal.SIGTERM).name
         print(
-            f"\ntrain: stopped by {why} after step {trainer.global_step}. Go on with "
-            f"ckpt={self.path}",
+            f"\ntrain: stopped by {why} after step {trainer.global_step}. {self._advice()}",
             flush=True,
         )
         raise Stopped(128 + signal.Signals[why])
@@ -138,6 +175,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write the state before a step that failed; in validation ``last.ckpt`` is recent."""
+        self._patience.cancel()
         if not (self.training and trainer.training and isinstance(exception, Exception)):
             return
         accumulate = trainer.accumulate_grad_batches

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from deepesi.training.overrides import typed
+
 #: How torch says on a CPU that there is no memory, and of every backend that a process is gone.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Socket")
@@ -21,7 +23,7 @@ def explained(error: Exception, folder: Path, batch_size: int, accumulate: int) 
     """
     last, text = folder / "last.ckpt", str(error).strip()
     where = (
-        f"go on with ckpt={last}"
+        f"go on with {typed('ckpt', last)}"
         if last.is_file()
         else "there was no checkpoint yet, so start again"
     )

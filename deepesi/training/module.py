@@ -135,7 +135,10 @@ class InverseTraining(LightningModule):
             return warmup * 0.5 * (1 + math.cos(math.pi * progress))
 
         optimizer = AdamW(
-            self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            self.model.parameters(),
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            fused=True,  # a third of the time
         )
         return {
             "optimizer": optimizer,

@@ -11,7 +11,7 @@ FREE_ON_RESUME = {
     f"trainer.{name}"
     for name in (
         "accelerator", "devices", "num_nodes", "strategy", "compile", "checkpoint_every",
-        "log_every", "pictures", "accumulate", "learning_rate",
+        "log_every", "pictures", "accumulate", "learning_rate", "stop_within",
     )
 } | {"data.device"}  # fmt: skip
 PER_STEP = "trainer.examples_per_step"

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from deepesi.training.callbacks import (
     CurriculumLog,
+    ExpectedTime,
     Throughput,
     ValidationLine,
     progress_bar,
@@ -23,6 +24,13 @@ from deepesi.training.checkpoints import BestCheckpoint, LastCheckpoint
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
+#: Settings that count something.
+COUNTS = (
+    "max_steps", "steps_per_epoch", "n_validation_batches", "validation_batch_size",
+    "checkpoint_every", "log_every", "accumulate", "patience",
+)  # fmt: skip
+
+
 def check_trainer(settings: DictConfig) -> None:
     """Refuse settings that would fail later, or do what nobody wants.
 
@@ -30,21 +38,56 @@ def check_trainer(settings: DictConfig) -> None:
         ValueError: Which one, what is expected.
 
     """
-    if settings.max_steps % settings.steps_per_epoch:
-        raise ValueError(
-            f"train: trainer.max_steps={settings.max_steps} is not a multiple of "
-            f"trainer.steps_per_epoch={settings.steps_per_epoch}, so the last steps would never be "
-            "validated. Change one of them."
-        )
-    for name in ("accumulate", "checkpoint_every", "patience"):
+    for name in COUNTS:
         value = settings[name]
-        if not (value is None and name == "patience") and value < 1:
+        if not (value is None and name == "patience") and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ):
             raise ValueError(f"train: trainer.{name} must be 1 or more, got {value}.")
+    if settings.warmup_steps < 0 or not settings.stop_within > 0:
+        raise ValueError(
+            "train: trainer.warmup_steps must be 0 or more and trainer.stop_within above 0 s, got "
+            f"{settings.warmup_steps} and {settings.stop_within}."
+        )
     if settings.precision not in PRECISIONS:
         raise ValueError(
             f"train: trainer.precision={settings.precision} is unknown, expected one of "
             f"{PRECISIONS}; bf16-mixed is for GPUs, auto takes it there."
         )
+
+
+def settle_steps(settings: DictConfig) -> list[str]:
+    """Make validations and warm-up follow the number of steps, where that asks for it.
+
+    There are `steps_per_epoch` steps at most between validations, and the last one is always
+    validated; the learning rate rises for a quarter of the training at most.
+
+    Returns:
+        What was changed, in words.
+
+    Raises:
+        ValueError: No suitable number divides the steps.
+
+    """
+    steps, asked, warmup = settings.max_steps, settings.steps_per_epoch, settings.warmup_steps
+    between = next((n for n in range(min(asked, steps), 0, -1) if steps % n == 0), 1)
+    if between < min(asked, steps) / 4:
+        raise ValueError(
+            f"train: trainer.max_steps={steps} has no divisor near trainer.steps_per_epoch={asked},"
+            f" so the last steps would never be validated. Take trainer.max_steps="
+            f"{max(steps // asked, 1) * asked}, or another steps_per_epoch."
+        )
+    settings.steps_per_epoch = between
+    settings.log_every = min(settings.log_every, between)
+    settings.warmup_steps = min(warmup, max(steps // 4, 1))
+    notes = {
+        f"validated every {between} steps instead of {asked}": between != asked,
+        f"warm-up of {settings.warmup_steps} steps instead of {warmup}": settings.warmup_steps
+        != warmup,
+    }
+    return [
+        f"{text}, as trainer.max_steps={steps} asks for" for text, is_so in notes.items() if is_so
+    ]
 
 
 def check_sweep(settings: DictConfig) -> None:
@@ -88,14 +131,14 @@ class Run(NamedTuple):
 
 
 def make_trainer(
-    settings: DictConfig, folder: Path, logger: Logger, callbacks: list[Callback]
+    settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
 ) -> Run:
     """The trainer.
 
     Args:
         settings: The group ``trainer`` of the configuration.
         folder: For checkpoints.
-        logger: Of the curves.
+        loggers: Of the curves.
         callbacks: More of them.
 
     Raises:
@@ -120,17 +163,19 @@ def make_trainer(
         max_epochs=settings.max_steps // settings.steps_per_epoch,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip_val,
-        logger=logger,
+        logger=loggers,
         callbacks=[
             *average,  # first: others see the weights it followed
             *callbacks,
+            ExpectedTime(),
             Throughput(),
             CurriculumLog(),
             ValidationLine(),
             progress_bar(),
             *([] if stopper is None else [stopper]),
             best,
-            LastCheckpoint(folder, settings.checkpoint_every),  # records the state of the others
+            # Records the state of the others.
+            LastCheckpoint(folder, settings.checkpoint_every, settings.stop_within),
         ],
         log_every_n_steps=settings.log_every,
         num_sanity_val_steps=0,

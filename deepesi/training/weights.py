@@ -11,22 +11,23 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from deepesi.contracts import InverseModel
-from deepesi.physics.files import atomic
+from deepesi.physics.files import atomic, parsing
 from deepesi.physics.head import SourceSpace
 from deepesi.training.resume import check_identity
 from deepesi.uncertainty.ensemble import DeepEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 
 
-def save_network(model: InverseModel, identity: Mapping[str, Any], folder: Path) -> None:
+def save_network(model: InverseModel, identity: Mapping[str, Any], folder: str | Path) -> None:
     """Write ``weights.safetensors`` and ``model.yaml`` (what the weights belong to)."""
+    folder = Path(folder)
     with atomic(folder / "weights.safetensors") as partial:
         save_file(model.state_dict(), partial)
     with atomic(folder / "model.yaml") as partial:
         partial.write_text(yaml.safe_dump(dict(identity), sort_keys=False))
 
 
-def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str, Any]]:
+def load_network(path: str | Path, space: SourceSpace) -> tuple[InverseModel, dict[str, Any]]:
     """Read a network from a ``.ckpt``, a ``model/`` folder or a run directory.
 
     Returns:
@@ -37,12 +38,15 @@ def load_network(path: Path, space: SourceSpace) -> tuple[InverseModel, dict[str
         ValueError: Not ours, or a network bound to another source space.
 
     """
+    path = Path(path)
     model, identity = _read(path)
     _check_space(path, model, identity, space)
     return model, identity
 
 
-def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemble, dict[str, Any]]:
+def load_ensemble(
+    paths: Sequence[str | Path], space: SourceSpace
+) -> tuple[DeepEnsemble, dict[str, Any]]:
     """Join networks that were trained apart, say with other seeds; of any kinds.
 
     Args:
@@ -58,6 +62,7 @@ def load_ensemble(paths: Sequence[Path], space: SourceSpace) -> tuple[DeepEnsemb
             source spaces, or to another than `space`.
 
     """
+    paths = [Path(path) for path in paths]
     if len(set(paths)) < len(paths):
         raise ValueError(
             f"load_ensemble: a member is named twice in {list(map(str, paths))}; it would agree "
@@ -108,7 +113,7 @@ def _common(identities: Sequence[Mapping[str, Any]], key: str) -> Any:
 
 
 def load_mc_dropout(
-    path: Path, space: SourceSpace, n_samples: int
+    path: str | Path, space: SourceSpace, n_samples: int
 ) -> tuple[MCDropout, dict[str, Any]]:
     """A network trained with dropout as the mixture of its thinned copies.
 
@@ -156,8 +161,14 @@ def _read(path: Path) -> tuple[InverseModel, dict[str, Any]]:
                 )
         identity = yaml.safe_load((path / "model.yaml").read_text())
         weights = load_file(path / "weights.safetensors")
+    elif path.suffix == ".onnx":
+        raise ValueError(
+            f"load_network: {path} is an exported file, which holds no weights to train. Give the "
+            "run directory or checkpoint that it came from."
+        )
     elif path.is_file():
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with parsing(path, "checkpoint", "Give last.ckpt or best.ckpt of a run."):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         check_identity(checkpoint, {})
         identity = checkpoint["deepesi"]
         weights = {

@@ -90,16 +90,16 @@ class Intervals:
         bins = np.searchsorted(self.edges, seen.signal)
         return np.array([(seen.error <= row[bins]).mean() for row in self.half_widths.T])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as JSON."""
         with atomic(path) as partial:
             values = {k: v.tolist() for k, v in vars(self).items()}
             partial.write_text(json.dumps(values, indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> "Intervals":
+    def load(cls, path: str | Path) -> "Intervals":
         """Read what `save` wrote."""
-        return cls(**{k: np.array(v) for k, v in json.loads(path.read_text()).items()})
+        return cls(**{k: np.array(v) for k, v in json.loads(Path(path).read_text()).items()})
 
 
 def gaussian(levels: Array, temperature: float = 1.0) -> Intervals:

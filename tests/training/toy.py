@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepesi.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
+from deepesi.training.overrides import quoted
 
 TOY = [
     "model.hidden=16",
@@ -38,7 +39,13 @@ def compose(toy_path: Path, run_dir: Path, *overrides: str):
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         return hydra.compose(
             "train",
-            [*TOY, f"head.name={toy_path}", "name=toy", f"logger.save_dir={run_dir}", *overrides],
+            [
+                *TOY,
+                f"head.name={toy_path}",
+                "name=toy",
+                f"logger.save_dir={quoted(run_dir)}",
+                *overrides,
+            ],
         )
 
 

@@ -1,0 +1,22 @@
+"""The set-ups of ``data=snapshot``, what `SimulatedRecordings` draws by default."""
+
+from deepesi.data_gen.noise import NoiseRanges
+from deepesi.data_gen.setups import SetupRanges
+
+#: Six caps of 19 to 128 electrodes, noise of three kinds whose covariance is estimated, electrodes
+#: as a cap is put on. `SetupRanges` itself has none of these; a test holds both to the YAML file.
+SNAPSHOT_SETUPS = SetupRanges(
+    montages=(
+        "biosemi64",
+        "biosemi32",
+        "biosemi128",
+        "easycap-M10",
+        "GSN-HydroCel-65_1.0",
+        "fsaverage_1020",
+    ),
+    noise=NoiseRanges(white=(0.02, 1.0), coloured=(0.02, 1.0), brain=(0.02, 1.0)),
+    coregistration_shift=0.0035,
+    coregistration_rotation=3.0,
+    dropout=(0.0, 0.2),
+    baseline=(200, 5000),
+)

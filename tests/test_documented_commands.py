@@ -1,0 +1,204 @@
+"""Every command of README, CONTRIBUTING and docs is composed or parsed by the real thing."""
+
+import argparse
+import importlib
+import re
+import sys
+import tomllib
+
+import hydra
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
+
+from deepesi.app import calibrate, evaluate, train
+from deepesi.app.cli import build_parser
+from deepesi.app.config_errors import usual_config
+from deepesi.app.config_types import check_config, targets
+from deepesi.app.hydra_commands import COMMANDS
+from deepesi.physics.head_inputs import HeadInput
+from deepesi.physics.template import load_template
+from deepesi.training.overrides import understood
+from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
+from tests.documents import DOCUMENTS, ROOT, Command, documented
+
+#: Each once, however often it is shown.
+FOUND = list(
+    {(c.words, c.inline): c for path in DOCUMENTS for c in reversed(documented(path))}.values()
+)
+#: A word of the text that stands for one of ours.
+PLACEHOLDERS = {"model=NAME": "model=convdip"}
+
+
+def test_commands_are_found():
+    """In every file that is known to show some, so that the search itself cannot break unseen."""
+    files = {command.where.split(":")[0] for command in FOUND}
+    assert {"README.md", "CONTRIBUTING.md"} <= files
+    assert {f"docs/{name}.md" for name in ("training", "evaluation", "deployment")} <= files
+    assert any("-m" in c.words and "train" in " ".join(c.words[:2]) for c in FOUND)
+    assert sum(not command.inline for command in FOUND) > 50
+
+
+@pytest.mark.parametrize("command", FOUND, ids=lambda c: f"{c.where} {' '.join(c.words)}"[:90])
+def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, request):
+    first, *rest = command.words
+    if first == "python" and rest[0] == "-m":
+        first, *rest = rest[1:]
+    elif first == "python":
+        first, *rest = rest
+    if first in ("train.py", "evaluate.py"):
+        compose(first.removesuffix(".py"), rest, tmp_path)
+    elif first == "deepesi" and rest[0] in COMMANDS:
+        compose(rest[0], rest[1:], tmp_path)
+    elif first == "deepesi":
+        parse(rest, command.inline, capsys)
+    elif first.startswith("deepesi."):
+        parse_module(first, rest, monkeypatch)
+    elif first == "pip":
+        check_pip(rest)
+    elif first == "pytest":
+        check_pytest(rest, request.config)
+    else:
+        pytest.fail(f"{command.where} shows {command.words}, which nothing here knows to check")
+
+
+def parse(words, inline, capsys):
+    """By the parser of ``deepesi``; a sentence may leave out what a command requires."""
+    if words[-1].startswith("--") and inline:  # ``--precision ...``
+        words = words[:-1]
+    try:
+        build_parser().parse_args(words)
+    except SystemExit:
+        error = capsys.readouterr().err
+        assert inline, error
+        assert "the following arguments are required" in error, error
+
+
+class ParsedError(Exception):
+    pass
+
+
+def parse_module(name, words, monkeypatch):
+    """By the parser of a module that can be run, up to what it would then do."""
+    real = argparse.ArgumentParser.parse_args
+
+    def stop(self, *given):
+        real(self, *given)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(ParsedError):
+        importlib.import_module(name).main()
+
+
+def check_pip(words):
+    assert words[0] == "install"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for word in words:
+        if "[" in word:
+            assert set(re.search(r"\[(.*)\]", word)[1].split(",")) <= extras.keys(), word
+        if word.endswith(".txt"):
+            assert (ROOT / word).is_file()
+
+
+def check_pytest(words, config):
+    known, unknown = config._parser.parse_known_and_unknown_args(list(words))
+    assert not unknown
+    for path in known.file_or_dir:
+        assert (ROOT / path).exists(), path
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_left():
+    yield
+    HydraConfig.instance().cfg = None
+
+
+USUAL = {}
+
+
+def compose(command, words, tmp_path):
+    """As Hydra does: the folder of a sweep, every run of it, and what is built of each."""
+    flags = ("-m", "--multirun", "--debug")
+    overrides = understood([PLACEHOLDERS.get(word, word) for word in words if word not in flags])
+    multirun = "-m" in words or "--multirun" in words
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        assert multirun or not any(o.is_sweep_override() for o in parsed), "a sweep without -m"
+        if multirun:
+            fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
+            whole = hydra.compose(command, fixed, return_hydra_config=True)
+            assert str(whole.hydra.sweep.dir).startswith("outputs/")
+        usual = USUAL.setdefault(command, usual_config(command))
+        ((*runs,),) = BasicSweeper.split_arguments(parsed, None)
+        for run in runs:
+            config = hydra.compose(command, run, return_hydra_config=True)
+            with open_dict(config):
+                config.hydra.runtime.output_dir, config.hydra.job.num = str(tmp_path), 0
+            HydraConfig.instance().set_config(config)
+            assert config.hydra.run.dir
+            with open_dict(config):
+                del config["hydra"]
+            check(command, config, run, usual, multirun)
+
+
+def check(command, config, overrides, usual, multirun):
+    values = OmegaConf.to_container(config, resolve=True)
+    for _, node in targets(values):
+        hydra.utils.get_object(node["_target_"])
+    check_config(config, usual)
+    if command == "preview":
+        hydra.utils.instantiate(config.data, _convert_="all")
+        return
+    assert isinstance(evaluate.load_baselines(config), dict)
+    if command == "train":
+        evaluate.check_one_scenario(overrides, "train")
+        evaluate.load_scenarios([config.scenario])
+        check_training(config, multirun)
+    elif command == "evaluate":
+        evaluate.load_scenarios(evaluate.chosen_scenarios(overrides))
+    else:
+        evaluate.check_one_scenario(overrides, command)
+        calibrate.the_scenario(config.scenario)
+
+
+def check_training(config, multirun):
+    if multirun:
+        check_sweep(config.trainer)
+    check_trainer(config.trainer)
+    settle_steps(config.trainer)
+    train.build_model(config.model, load_template())
+    hydra.utils.instantiate(config.data, _convert_="all")
+    if "teacher" not in config:  # a file that the reader has
+        hydra.utils.instantiate(config.loss)
+
+
+def test_contributing_lists_every_head_input():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    known = {kind.__name__ for kind in HeadInput.__subclasses__()}
+    listed = set(re.findall(r"`(\w+)`", text.split("| head input |")[1]))
+    assert {name for name in known if name[0] != "_"} - listed == set()
+    assert "--freeze" in text
+
+
+def test_a_command_that_nothing_knows_fails(tmp_path, monkeypatch):
+    """The list is made of what the files say, placeholders and continued lines included."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Say `deepesi train|evaluate ...` or `evaluate.py seed=1`.\n```\n"
+        "deepesi train -m seed=1,2 \\\n  'name=a b'  # two\nnothing --known\n```\n"
+        "```\noutputs/x/\n  deep\n```\n"
+    )
+    monkeypatch.setattr("tests.documents.ROOT", tmp_path)
+    assert [c.words for c in documented(page)] == [
+        ("deepesi", "train", "-m", "seed=1,2", "name=a b"),
+        ("nothing", "--known"),
+        ("deepesi", "train"),
+        ("deepesi", "evaluate"),
+        ("evaluate.py", "seed=1"),
+    ]
