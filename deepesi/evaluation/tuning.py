@@ -47,7 +47,7 @@ class Choice:
         values: Tried.
         errors_mm: Mean localization error of each.
         n: Validation recordings, all test sets together.
-        value: The one of least error; of equals the first.
+        value: The one of least error; where several have it, the middle one of these.
 
     """
 
@@ -61,7 +61,8 @@ class Choice:
     @property
     def value(self) -> float:
         """See the class."""
-        return self.values[int(np.argmin(self.errors_mm))]
+        best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
+        return self.values[best[(len(best) - 1) // 2]]
 
 
 class _Task(NamedTuple):
