@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ def _studentized(values: Array, seed: int) -> _Studentized:
 
 
 def bootstrap_interval(values: Array, seed: int = 0) -> Array:
-    """95 % interval of the mean: studentized bootstrap with equal tails.
+    """95 % interval of the mean: studentized bootstrap with equal, expanded tails.
 
     Args:
         values: ``(n,)``, or several columns of the same examples ``(n, m)``; NaN is no example.
@@ -72,16 +73,26 @@ def bootstrap_interval(values: Array, seed: int = 0) -> Array:
         Low and high end ``(2,)`` or ``(2, m)``; NaN with fewer than `MIN_EXAMPLES` examples, or if
         all are alike.
 
-    Source: Efron & Tibshirani 1993, doi:10.1201/9780429246593, section 12.5; difference: standard
-    errors of resamples are at least `LEAST_SPREAD` of the sample's, so that resamples that hold
-    one value only do not make the interval infinite.
+    Source: Efron & Tibshirani 1993, doi:10.1201/9780429246593, section 12.5, with the expanded
+    tails of Hesterberg 2015, doi:10.1080/00031305.2015.1089789, against the narrowness that is left
+    with few skewed examples. Difference: standard errors of resamples are at least `LEAST_SPREAD`
+    of the sample's, so that resamples that hold one value only do not make the interval infinite.
 
     """
     columns = values[:, None] if values.ndim == 1 else values
     mean, error, distance, usable = _studentized(columns, seed)
-    tails = np.quantile(distance, [(1 + LEVEL) / 2, (1 - LEVEL) / 2], axis=0)
-    ends = np.where(usable, mean - tails * error, np.nan)
+    tail = _tail(np.isfinite(columns).sum(axis=0))
+    first = (tail * (N_RESAMPLES - 1)).round().astype(int)
+    ranks = np.stack([N_RESAMPLES - 1 - first, first])
+    ends = mean - np.take_along_axis(np.sort(distance, axis=0), ranks, axis=0) * error
+    ends = np.where(usable, ends, np.nan)
     return ends[:, 0] if values.ndim == 1 else ends
+
+
+def _tail(n: NDArray[np.int64]) -> Array:
+    """Share of the resamples on either side: for few examples less than half of ``1 - LEVEL``."""
+    n = np.maximum(n, MIN_EXAMPLES)
+    return np.asarray(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - LEVEL) / 2, n - 1)))
 
 
 def simultaneous_intervals(values: Array, seed: int = 0) -> Array:
