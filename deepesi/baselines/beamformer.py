@@ -26,7 +26,7 @@ class LCMV(Solver):
 
     """
 
-    def __init__(self, noise: float = 1.0) -> None:
+    def __init__(self, noise: float | int = 1.0) -> None:
         super().__init__()
         if not noise > 0:
             raise ValueError(f"LCMV: noise must be positive, got {noise}.")

@@ -57,7 +57,10 @@ class MinimumNorm(InverseModel):
     bound_to_space = False
 
     def __init__(
-        self, method: str = "eLORETA", regularization: str = "noise", snr_db: float | None = None
+        self,
+        method: str = "eLORETA",
+        regularization: str = "noise",
+        snr_db: float | int | None = None,
     ) -> None:
         super().__init__()
         if regularization not in REGULARIZATIONS:
@@ -94,11 +97,11 @@ class MinimumNorm(InverseModel):
         return Estimate(inputs[self.kernels.key][level] @ eeg)
 
 
-def _kernels(method: str, snr_db: float | None) -> LinearInverse:
+def _kernels(method: str, snr_db: float | int | None) -> LinearInverse:
     """Kernels of all SNRs, or of one."""
     if snr_db is None:
         return LinearInverse(method=method)
-    return LinearInverse(method=method, snr_db_low=snr_db, n_steps=1)
+    return LinearInverse(method=method, snr_db_low=float(snr_db), n_steps=1)
 
 
 class BestMinimumNorm(Oracle):
@@ -158,7 +161,7 @@ class BayesianMinimumNorm(InverseModel):
 
     bound_to_space = False
 
-    def __init__(self, snr_db: float | None = None) -> None:
+    def __init__(self, snr_db: float | int | None = None) -> None:
         super().__init__()
         self.whitener, self.kernels = Whitener(), _kernels("MNE", snr_db)
         grid = self.kernels

@@ -50,7 +50,7 @@ class SparseBayes(Solver):
         n_steps: int = 200,
         tolerance: float = 1e-4,
         patches: Sequence[float | int] | None = None,
-        noise: float = 1.0,
+        noise: float | int = 1.0,
     ) -> None:
         super().__init__(patches)
         if update not in UPDATES:

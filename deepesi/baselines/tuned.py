@@ -29,7 +29,7 @@ class Tuned:
     """
 
     def __init__(
-        self, model: Make, knob: str, values: Sequence[float], n_examples: int = 100
+        self, model: Make, knob: str, values: Sequence[float | int], n_examples: int = 100
     ) -> None:
         if len(set(values)) < max(2, len(values)) or n_examples < 1:
             raise ValueError(
