@@ -385,7 +385,7 @@ def test_best_is_what_the_comparison_says():
 
 def test_best_is_better_than_all_others(scenario, toy, tmp_path):
     """At 20 dB eLORETA beats MNE, but not itself under another name."""
-    loud, cohort = replace(scenario, snr_db=[20]), Cohort.single(toy)
+    loud, cohort = replace(scenario, snr_db=[20], n_examples=100), Cohort.single(toy)
     rows = run_benchmark(classical(), [loud], cohort, tmp_path / "two").rows
     assert best_method(rows, "localization_error") == REFERENCE
     assert {row.metric for row in rows if row.best} <= set(TITLES)
