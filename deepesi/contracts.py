@@ -22,6 +22,22 @@ class Estimate(NamedTuple):
     std: Float[Tensor, "B D T"] | None = None
 
 
+class Told(NamedTuple):
+    """What a method is told beside the recording and the nominal lead field, in words for a table.
+
+    Methods that are told more do better for that alone; a comparison must say so.
+    """
+
+    sources: str  # points or patches, and of which size
+    n_sources: str
+    noise: str
+    skull: str
+
+
+#: What any network is told: its training draws it.
+BY_TRAINING = Told("as in its training", "as in its training", "covariance", "as in its training")
+
+
 class InverseModel(nn.Module, ABC):
     """Anything that maps scalp potentials to sources.
 
@@ -36,12 +52,18 @@ class InverseModel(nn.Module, ABC):
             the source space of the head it is given.
         exportable: Whether `forward` consists of operations that ONNX has. Solvers that iterate to
             convergence do not; they are there to compare with.
+        told: What it takes for granted, see `Told`.
 
     """
 
     head_inputs: tuple[HeadInput, ...]
     bound_to_space: bool = True
     exportable: bool = True
+
+    @property
+    def told(self) -> Told:
+        """See the class."""
+        return BY_TRAINING
 
     @abstractmethod
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
@@ -231,10 +253,16 @@ class Oracle(nn.Module, ABC):
 
     Attributes:
         head_inputs: What it asks of the nominal head, as an inverse model does.
+        told: What it is shown, see `Told`.
 
     """
 
     head_inputs: tuple[HeadInput, ...]
+
+    @property
+    @abstractmethod
+    def told(self) -> Told:
+        """See the class."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Estimate:

@@ -20,16 +20,19 @@ from deepesi.app.evaluate import (
     load_heads,
     load_scenarios,
 )
+from deepesi.baselines.tuned import Tuned
 from deepesi.contracts import InverseModel
 from deepesi.evaluation.calibration import (
     ALL,
     CalibrationRow,
     Fitted,
     fit,
+    interval_text,
     measure,
     write_csv,
 )
 from deepesi.evaluation.calibration_report import write_report
+from deepesi.evaluation.methods import Model
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.evaluation.scenario import Scenario
 from deepesi.export.contract import CALIBRATION_FILE, Calibration
@@ -92,9 +95,16 @@ def load_models(config: DictConfig, cohort: Cohort) -> dict[str, InverseModel]:
         ValueError: None, or one that is shown the truth.
 
     """
-    chosen = {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    chosen: dict[str, Model | Tuned] = {
+        str(path): load_any(Path(path), cohort.template) for path in config.models
+    }
     models: dict[str, InverseModel] = {}
     for name, model in (chosen | load_baselines(config)).items():
+        if isinstance(model, Tuned):
+            raise ValueError(
+                f"calibrate: {name!r} is tuned anew in every scenario, and there is one constant "
+                "only in what is calibrated. Leave it out, or take the method itself."
+            )
         if not isinstance(model, InverseModel):
             raise ValueError(
                 f"calibrate: {name!r} is shown the truth and is no method. Leave it out of "
@@ -136,7 +146,7 @@ def keep(
 def summary(rows: Sequence[CalibrationRow]) -> Iterator[str]:
     """Region sets of every method at every SNR, and how far its intervals are off."""
     for row in rows:
-        cell = f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+        cell = interval_text(row, 3)
         where = "all SNRs" if row.snr_db == ALL else f"{row.snr_db} dB"
         if row.group == "region":
             yield f"{row.method}, {where}: region sets, {row.metric} {cell}"

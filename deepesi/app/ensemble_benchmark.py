@@ -16,7 +16,7 @@ import hydra
 import torch
 from torch.optim import AdamW
 
-from deepesi.app.train import build_model
+from deepesi.app.evaluate import build_model
 from deepesi.contracts import Batch, InverseModel
 from deepesi.losses.base import WeightedSum
 from deepesi.physics.template import load_template

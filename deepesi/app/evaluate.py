@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -17,13 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepesi import __version__
-from deepesi.contracts import InverseModel, Oracle
+from deepesi.baselines.tuned import Tuned
+from deepesi.contracts import InverseModel, Told
 from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
 from deepesi.evaluation.calibration import CalibrationRow, read_csv
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
+from deepesi.evaluation.methods import Model, of_scenario
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
-from deepesi.evaluation.table import by_scenario, rich_table, write_markdown
+from deepesi.evaluation.table import Layout, by_scenario, markdown_table, rich_table, write_markdown
+from deepesi.evaluation.tuning import Choice, tune
+from deepesi.evaluation.tuning import write_csv as write_choices
 from deepesi.export.adapter import OnnxModel
 from deepesi.export.packaged import model_path
 from deepesi.physics.cohort import Cohort
@@ -35,7 +40,7 @@ console = Console()
 
 
 def compare(
-    models: Mapping[str, InverseModel | Oracle],
+    models: Mapping[str, Model | Tuned],
     scenarios: Sequence[Scenario],
     cohort: Cohort,
     run_dir: Path,
@@ -43,25 +48,31 @@ def compare(
     command: str,
     calibration: Sequence[CalibrationRow] = (),
 ) -> Benchmark:
-    """Run the benchmark, print its tables, write CSV, Markdown and report."""
+    """Choose constants, run the benchmark, print its tables, write CSV, Markdown and report."""
+    with console.status("Tuning") as status:
+        methods, choices = tune(models, scenarios, cohort, processes, status.update)
+    write_choices(choices, run_dir / "tuning.csv")
     columns = (TextColumn("Evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
         benchmark = run_benchmark(
-            models, scenarios, cohort, run_dir / "scores", processes,
+            methods, scenarios, cohort, run_dir / "scores", processes,
             lambda done, total: progress.update(task, completed=done, total=total),
         )  # fmt: skip
     write_csv(benchmark.rows, run_dir / "benchmark.csv")
+    told = told_table(models)
     with atomic(run_dir / "benchmark.md") as partial:
-        partial.write_text(write_markdown(benchmark.rows, benchmark.latencies, command))
+        text = write_markdown(benchmark.rows, benchmark.latencies, command)
+        partial.write_text(f"{text}\n## {TOLD}\n\n{markdown_table(told)}\n")
     with console.status("Writing the report"):
-        mesh = cohort.template.display
+        mesh, cell = cohort.template.display, middle_cell(benchmark.cells)
+        first = of_scenario(methods, scenarios[0].name)
         write_report(
             benchmark,
-            worked_examples(models, middle_cell(benchmark.cells), cohort) if mesh else [],
-            point_spreads(models, scenarios[0], cohort) if mesh else [],
+            worked_examples(first, cell, cohort) if mesh else [],
+            point_spreads(first, scenarios[0], cohort) if mesh else [],
             mesh,
-            _facts(scenarios, cohort, command),
+            _facts(scenarios, cohort, command) | _tuned(choices) | _told(told),
             run_dir / "report.html",
             calibration,
         )
@@ -93,6 +104,39 @@ def _facts(scenarios: Sequence[Scenario], cohort: Cohort, command: str) -> dict[
     }
 
 
+#: Heading of `told_table`.
+TOLD = "What each method is told beside the recording and the nominal lead field"
+
+
+def told_table(models: Mapping[str, Model | Tuned]) -> Layout:
+    """One line per method."""
+    lines = []
+    for name, model in models.items():
+        chosen = f"{model.knob} on validation recordings" if isinstance(model, Tuned) else "none"
+        lines.append([(text, False) for text in (name, *model.told, chosen)])
+    return Layout(["method", *(field.replace("_", " ") for field in Told._fields), "tuned"], lines)
+
+
+def _told(table: Layout) -> dict[str, str]:
+    """The same in words, for the report."""
+    return {
+        f"{line[0][0]} is told": "; ".join(
+            f"{title}: {text}" for title, (text, _) in zip(table.header[1:], line[1:], strict=True)
+        )
+        for line in table.lines
+    }
+
+
+def _tuned(choices: Sequence[Choice]) -> dict[str, str]:
+    return {
+        f"{choice.method} in {choice.scenario}": f"{choice.knob} = {choice.value:g}, the least "
+        f"mean localization error ({min(choice.errors_mm):.1f} mm) of {len(choice.values)} "
+        f"values from {choice.values[0]:g} to {choice.values[-1]:g} on {choice.n} "
+        "validation recordings, all test sets together"
+        for choice in choices
+    }
+
+
 def load_heads(config: DictConfig) -> Cohort:
     """The heads of a configuration: a cohort, or one head for every split."""
     heads: Cohort | Template = hydra.utils.instantiate(config)
@@ -113,7 +157,12 @@ def load_scenarios(configs: Sequence[DictConfig]) -> list[Scenario]:
 
 def known_scenarios() -> list[str]:
     """Names of the scenarios that come with deepesi."""
-    folder = importlib.resources.files("deepesi.configs") / "scenario"
+    return names_in("scenario")
+
+
+def names_in(group: str) -> list[str]:
+    """What a group of the configuration offers."""
+    folder = importlib.resources.files("deepesi.configs") / group
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
@@ -166,16 +215,56 @@ def check_one_scenario(overrides: Sequence[str], command: str) -> None:
         )
 
 
-def load_baselines(config: DictConfig) -> dict[str, InverseModel | Oracle]:
-    """The baselines of a configuration; ``baselines=[]`` leaves none.
-
-    Networks may be among them, to see what they do untrained; their first weights are drawn here.
-    """
-    torch.manual_seed(0)
-    chosen: dict[str, InverseModel | Oracle] = hydra.utils.instantiate(
+def load_baselines(config: DictConfig) -> dict[str, Model | Tuned]:
+    """The baselines of a configuration; ``baselines=[]`` leaves none."""
+    torch.manual_seed(0)  # of networks among them, first weights are drawn
+    chosen: dict[str, Model | Tuned] = hydra.utils.instantiate(
         config.get("baselines", {}), _convert_="all"
     )
     return chosen
+
+
+def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
+    """The network of a configuration, and that configuration with the head's sizes filled in."""
+    for part in (config, config.get("member"), *config.get("members", [])):
+        if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
+            part.n_dipoles = template.space.n_dipoles
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return hydra.utils.instantiate(config, _convert_="all"), plain
+
+
+#: ``models=[untrained:NAME]``: the network of ``model=NAME`` with its first weights.
+UNTRAINED = "untrained:"
+
+
+def load_untrained(name: str, template: Template) -> InverseModel:
+    """A network of `deepesi train` before any training: what its physics alone reaches.
+
+    Raises:
+        ValueError: There is no such network.
+
+    """
+    known = names_in("model")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1) or known
+        raise ValueError(
+            f"evaluate: no network {name!r} for models=[{UNTRAINED}{name}]. Nearest: {near[0]}; "
+            f"all: {', '.join(known)}."
+        )
+    torch.manual_seed(0)
+    return build_model(hydra.compose("train", [f"model={name}"]).model, template)[0]
+
+
+def load_models(names: Sequence[str], template: Template) -> dict[str, InverseModel]:
+    """Networks and exported files by what they are called in ``models=[...]``."""
+    found = {}
+    for name in map(str, names):
+        if name.startswith(UNTRAINED):
+            network = name.removeprefix(UNTRAINED)
+            found[f"{network} (untrained)"] = load_untrained(network, template)
+        else:
+            found[name] = load_any(Path(name), template)
+    return found
 
 
 def load_any(path: str | Path, template: Template) -> InverseModel:
@@ -202,8 +291,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     scenarios = load_scenarios(config.scenarios)
     found = config.get("calibration")
     calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
-    models: dict[str, InverseModel | Oracle] = {}
-    models |= {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    models: dict[str, Model | Tuned] = {**load_models(config.models, cohort.template)}
     dropped_out = config.get("mc_dropout")  # an evaluation begun before there was any goes on
     if dropped_out and config.ensemble:
         raise ValueError(
@@ -212,13 +300,15 @@ def run(config: DictConfig, run_dir: Path) -> None:
         )
     if config.ensemble:
         paths = [Path(path) for path in config.ensemble]
-        models["DeepEnsemble"], identity = load_ensemble(paths, cohort.template.space)
-        save_network(models["DeepEnsemble"], identity, run_dir / "model")
+        ensemble, identity = load_ensemble(paths, cohort.template.space)
+        save_network(ensemble, identity, run_dir / "model")
+        models["DeepEnsemble"] = ensemble
     if dropped_out:
-        models["MCDropout"], identity = load_mc_dropout(
+        dropout, identity = load_mc_dropout(
             Path(dropped_out), cohort.template.space, config.mc_samples
         )
-        save_network(models["MCDropout"], identity, run_dir / "model")
+        save_network(dropout, identity, run_dir / "model")
+        models["MCDropout"] = dropout
     models |= load_baselines(config)
     if not models:
         raise ValueError(
@@ -227,7 +317,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
         )
     compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration)
     console.print(
-        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, scores/ of every example",
+        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, tuning.csv, scores/ of "
+        "every example",
         soft_wrap=True,
     )
 

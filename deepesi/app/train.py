@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from deepesi.app.evaluate import (
+    build_model,
     check_one_scenario,
     compare,
     console,
@@ -77,14 +78,6 @@ OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 def plain(config: Any) -> Any:
     """A configuration node as plain Python values."""
     return OmegaConf.to_container(config, resolve=True)
-
-
-def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
-    """The network of a configuration, and that configuration with the head's sizes filled in."""
-    for part in (config, config.get("member"), *config.get("members", [])):
-        if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
-            part.n_dipoles = template.space.n_dipoles
-    return hydra.utils.instantiate(config, _convert_="all"), plain(config)
 
 
 def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:

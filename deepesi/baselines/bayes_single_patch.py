@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Estimate, InverseModel
+from deepesi.baselines.solver import patches_told
+from deepesi.contracts import Estimate, InverseModel, Told
 from deepesi.operators import along_axes, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
@@ -40,13 +41,18 @@ class BayesSinglePatch(InverseModel):
 
     def __init__(self, smallest: float = 0.010, largest: float = 0.025, n_radii: int = 6) -> None:
         super().__init__()
-        radii = (smallest, largest, n_radii)
+        radii = self.radii = (smallest, largest, n_radii)
         self.whitener, self.positions = Whitener(), SourcePositions()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
             self.whitener, self.positions, self.topographies, self.moments, self.pairs, self.shares,
         )  # fmt: skip
+
+    @property
+    def told(self) -> Told:
+        """See `InverseModel`."""
+        return Told(patches_told(*self.radii[:2]), "1", "covariance and level", "nominal")
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Posterior, expected distances, the patch there."""

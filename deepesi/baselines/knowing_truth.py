@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, as_tensors
+from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, Told, as_tensors
 from deepesi.physics.head_inputs import prepare
 
 
@@ -21,6 +21,11 @@ class KnowingTruth(Oracle):
     def __init__(self, model: InverseModel) -> None:
         super().__init__()
         self.model, self.head_inputs = model, model.head_inputs
+
+    @property
+    def told(self) -> Told:
+        """As the model, but for the lead field."""
+        return self.model.told._replace(skull="true lead field")
 
     def forward(self, batch: Batch) -> Estimate:
         """Prepare and invert every example on its own."""

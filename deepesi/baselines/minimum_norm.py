@@ -4,10 +4,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, magnitude
+from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, Told, magnitude
 from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorDeviation, Whitener
 
-REGULARIZATIONS = ("noise", "gcv")
+#: Rule of the regularization, and what it has to know of the noise.
+REGULARIZATIONS = {
+    "noise": "covariance and level",
+    "gcv": "covariance",
+    "constant": "covariance and level",
+}
 
 
 def level_of_power(whitened: Float[Tensor, "B C T"], grid: LinearInverse) -> Int[Tensor, " B"]:
@@ -21,8 +26,8 @@ def level_of_power(whitened: Float[Tensor, "B C T"], grid: LinearInverse) -> Int
 class MinimumNorm(InverseModel):
     """One linear inverse, regularized for each recording.
 
-    Kernels are made for SNRs of -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``. Which
-    one is applied:
+    Kernels are made for SNRs of -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``, or for
+    one. Which is applied:
 
     - ``"noise"``: the noise covariance is known, so whitened noise has unit power, and the SNR of a
       recording is read off its whitened power.
@@ -30,14 +35,18 @@ class MinimumNorm(InverseModel):
       believe the level of the noise. dSPM and sLORETA take the hat matrix ``H`` of MNE, of which
       they are standardizations.
 
+    - ``"constant"``: the one of `snr_db`, for every recording. What a wrong lead field leaves
+      unexplained grows with the signal, so a constant below the SNR of loud recordings does better.
+
     Fixed or free orientation, as the head's.
 
     Args:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
         regularization: Above.
+        snr_db: SNR of the constant regularization, dB; None for the other rules.
 
     Raises:
-        ValueError: Unknown regularization.
+        ValueError: Unknown regularization; an SNR where none is used, or none where one is.
 
     Source: see `deepesi.physics.linear_inverse`; Golub, Heath & Wahba 1979,
     doi:10.1080/00401706.1979.10489751 (GCV). dSPM and sLORETA are scaled to A m, which leaves
@@ -47,23 +56,38 @@ class MinimumNorm(InverseModel):
 
     bound_to_space = False
 
-    def __init__(self, method: str = "eLORETA", regularization: str = "noise") -> None:
+    def __init__(
+        self,
+        method: str = "eLORETA",
+        regularization: str = "noise",
+        snr_db: float | int | None = None,
+    ) -> None:
         super().__init__()
         if regularization not in REGULARIZATIONS:
             raise ValueError(
-                f"MinimumNorm: regularization must be one of {REGULARIZATIONS}, got "
+                f"MinimumNorm: regularization must be one of {tuple(REGULARIZATIONS)}, got "
                 f"{regularization!r}."
             )
+        if (regularization == "constant") != (snr_db is not None):
+            raise ValueError(
+                "MinimumNorm: give snr_db with regularization='constant' and with no other, got "
+                f"{snr_db} with {regularization!r}."
+            )
         self.method, self.regularization = method, regularization
-        self.whitener, self.kernels = Whitener(), LinearInverse(method=method)
+        self.whitener, self.kernels = Whitener(), _kernels(method, snr_db)
         self.hats = HatMatrix(method=method)
         inputs = (self.whitener, self.kernels)
-        self.head_inputs = inputs if regularization == "noise" else (*inputs, self.hats)
+        self.head_inputs = (*inputs, self.hats) if regularization == "gcv" else inputs
+
+    @property
+    def told(self) -> Told:
+        """See `InverseModel`."""
+        return Told("points", "any", REGULARIZATIONS[self.regularization], "nominal")
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Apply the kernel of each example's regularization."""
         whitened = inputs[self.whitener.key] @ eeg
-        if self.regularization == "noise":
+        if self.regularization != "gcv":  # of a constant there is one level to find
             level = level_of_power(whitened, self.kernels)
         else:
             hats = inputs[self.hats.key]
@@ -71,6 +95,13 @@ class MinimumNorm(InverseModel):
             free = (eeg.shape[1] - 1) - hats.diagonal(dim1=1, dim2=2).sum(1)
             level = (left.square().sum((2, 3)) / free.square()).argmin(1)
         return Estimate(inputs[self.kernels.key][level] @ eeg)
+
+
+def _kernels(method: str, snr_db: float | int | None) -> LinearInverse:
+    """Kernels of all SNRs, or of one."""
+    if snr_db is None:
+        return LinearInverse(method=method)
+    return LinearInverse(method=method, snr_db_low=float(snr_db), n_steps=1)
 
 
 class BestMinimumNorm(Oracle):
@@ -88,6 +119,11 @@ class BestMinimumNorm(Oracle):
         super().__init__()
         self.kernels = LinearInverse(method=method)
         self.head_inputs = (self.kernels,)
+
+    @property
+    def told(self) -> Told:
+        """See `Oracle`."""
+        return Told("points, and where they are", "any", "covariance", "nominal")
 
     def forward(self, batch: Batch) -> Estimate:
         """Try all, keep the best."""
@@ -113,7 +149,11 @@ class BestMinimumNorm(Oracle):
 class BayesianMinimumNorm(InverseModel):
     """The Gaussian posterior behind MNE: independent sources of one variance, noise known.
 
-    The mean is MNE's at the SNR of the recording; the deviation is the posterior's.
+    The mean is MNE's at the SNR of the recording, or at one SNR for all; the deviation is the
+    posterior's.
+
+    Args:
+        snr_db: SNR for every recording, dB; None: each its own.
 
     Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_deviation`.
 
@@ -121,11 +161,17 @@ class BayesianMinimumNorm(InverseModel):
 
     bound_to_space = False
 
-    def __init__(self) -> None:
+    def __init__(self, snr_db: float | int | None = None) -> None:
         super().__init__()
-        self.whitener, self.kernels = Whitener(), LinearInverse(method="MNE")
-        self.deviations = PosteriorDeviation()
+        self.whitener, self.kernels = Whitener(), _kernels("MNE", snr_db)
+        grid = self.kernels
+        self.deviations = PosteriorDeviation(grid.snr_db_low, grid.snr_db_step, grid.n_steps)
         self.head_inputs = (self.whitener, self.kernels, self.deviations)
+
+    @property
+    def told(self) -> Told:
+        """See `InverseModel`."""
+        return Told("points", "any", "covariance and level", "nominal")
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and deviation at each example's SNR."""

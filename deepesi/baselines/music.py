@@ -3,6 +3,7 @@
 import numpy as np
 
 from deepesi.baselines.solver import Array, Solution, Solver
+from deepesi.contracts import Told
 
 
 class RecursiveMUSIC(Solver):
@@ -34,6 +35,13 @@ class RecursiveMUSIC(Solver):
                 f"got {n_sources} and {threshold}."
             )
         self.n_sources, self.threshold = n_sources, threshold
+
+    @property
+    def told(self) -> Told:
+        """See `InverseModel`."""
+        return super().told._replace(
+            n_sources="1" if self.n_sources == 1 else f"up to {self.n_sources}"
+        )
 
     def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
         """Find places, then fit their moments."""

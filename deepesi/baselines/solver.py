@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 
-from deepesi.contracts import Estimate, InverseModel
+from deepesi.contracts import Estimate, InverseModel, Told
 from deepesi.physics.head_inputs import (
     Gain,
     PatchPairs,
@@ -53,6 +53,7 @@ class Solver(InverseModel):
         self.whitener, self.gain = Whitener(), Gain(whitened=True)
         self.positions = SourcePositions()
         self.head_inputs = (self.whitener, self.gain, self.positions)
+        self.told_sources = "points"
         self.basis: tuple[PatchPairs, PatchShares] | None = None
         if patches is not None:
             if len(patches) != 3:
@@ -62,7 +63,13 @@ class Solver(InverseModel):
                 )
             radii = float(patches[0]), float(patches[1]), int(patches[2])
             self.basis = PatchPairs(*radii), PatchShares(*radii)
+            self.told_sources = patches_told(radii[0], radii[1])
             self.head_inputs = (*self.head_inputs, *self.basis)
+
+    @property
+    def told(self) -> Told:
+        """See `InverseModel`."""
+        return Told(self.told_sources, "any", "covariance and level", "nominal")
 
     @abstractmethod
     def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
@@ -94,6 +101,11 @@ class Solver(InverseModel):
         )
         assert mean is not None
         return Estimate(mean.to(eeg.device), None if std is None else std.to(eeg.device))
+
+
+def patches_told(smallest: float, largest: float) -> str:
+    """Patches in words, radii in m."""
+    return f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
 
 
 def _spread(pairs: NDArray[np.int64], shares: Array, n_orient: int) -> csr_array:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.baselines.solver import Array, Solution, Solver
+from deepesi.contracts import Told
 
 UPDATES = ("mackay", "convex", "em")
 
@@ -25,13 +26,16 @@ class SparseBayes(Solver):
 
     Args:
         update: Above. ``"mackay"`` is Gamma-MAP as in MNE-Python, ``"convex"`` Champagne.
-        learn_noise: Learn ``λ`` jointly, instead of taking the noise covariance at its word.
+        learn_noise: Learn ``λ`` jointly, instead of taking it as given.
+        noise: ``λ``, variance of the noise over that of the noise covariance; more than 1 makes
+            room for what a wrong lead field leaves unexplained.
         n_steps: Updates at most.
         tolerance: Relative change of the variances at which to stop.
         patches: Radii of the patches that stand in place of the sources, see `Solver`.
 
     Raises:
-        ValueError: Unknown update, no step, a tolerance that is not positive, or no radii.
+        ValueError: Unknown update, no step, a tolerance or noise that is not positive, noise that
+            is both given and learned, or no radii.
 
     Source: Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059 (Gamma-MAP and its
     updates); Owen et al. 2012, doi:10.1016/j.neuroimage.2011.12.027 (Champagne); Hashemi et al.
@@ -46,6 +50,7 @@ class SparseBayes(Solver):
         n_steps: int = 200,
         tolerance: float = 1e-4,
         patches: Sequence[float | int] | None = None,
+        noise: float | int = 1.0,
     ) -> None:
         super().__init__(patches)
         if update not in UPDATES:
@@ -55,8 +60,19 @@ class SparseBayes(Solver):
                 "SparseBayes: n_steps must be 1 or more and tolerance positive, got "
                 f"{n_steps} and {tolerance}."
             )
-        self.update, self.learn_noise = update, learn_noise
+        if not noise > 0 or (learn_noise and noise != 1):
+            raise ValueError(
+                "SparseBayes: noise must be positive, and is either given or learned, got "
+                f"noise={noise} and learn_noise={learn_noise}."
+            )
+        self.update, self.learn_noise, self.noise = update, learn_noise, float(noise)
         self.n_steps, self.tolerance = n_steps, tolerance
+
+    @property
+    def told(self) -> Told:
+        """See `InverseModel`."""
+        known = super().told
+        return known._replace(noise="covariance") if self.learn_noise else known
 
     def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
         """Learn the variances, then take the posterior."""
@@ -84,7 +100,7 @@ class SparseBayes(Solver):
         power = max(float((recording**2).sum()) / (n_times * n_free), 1e-12)
         active = np.arange(len(blocks))
         gamma = np.full(len(blocks), power * n_free / (blocks**2).sum())
-        noise = 1.0 if not self.learn_noise else 0.5 * power
+        noise = self.noise if not self.learn_noise else 0.5 * power
         n_orient = blocks.shape[1]
         for _ in range(self.n_steps):
             mean, taken, residual = _posterior(recording, blocks[active], gamma, noise)

@@ -1,4 +1,4 @@
-"""Ridge, LASSO and elastic net, their strength chosen by cross-validation over electrodes."""
+"""Ridge, LASSO and elastic net, their strength a constant or chosen by cross-validation."""
 
 import warnings
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
 from deepesi.baselines.solver import Array, Solution, Solver
+from deepesi.contracts import Told
 
 #: Rounds of coordinate descent at most: to compare strengths, and for what is given out. Strengths
 #: too weak to be chosen need the most; now and then the comparison ends at a neighbouring one.
@@ -39,9 +40,11 @@ class SparseRegression(Solver):
             largest eigenvalue) down by a factor of 1000, evenly in logarithm.
         n_folds: Folds of electrodes.
         seed: Of the folds.
+        strength: Share of the strength at which everything is zero (ridge: of the largest
+            eigenvalue), for every recording; None: by cross-validation.
 
     Raises:
-        ValueError: The ratio is outside 0 to 1, or fewer than 2 strengths or folds.
+        ValueError: The ratio or the strength is outside 0 to 1, or fewer than 2 strengths or folds.
 
     Source: Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x; Zou & Hastie 2005,
     doi:10.1111/j.1467-9868.2005.00503.x; Uutela et al. 1999, doi:10.1006/nimg.1999.0454 (minimum
@@ -50,7 +53,12 @@ class SparseRegression(Solver):
     """
 
     def __init__(
-        self, l1_ratio: float = 1.0, n_alphas: int = 12, n_folds: int = 5, seed: int = 0
+        self,
+        l1_ratio: float = 1.0,
+        n_alphas: int = 12,
+        n_folds: int = 5,
+        seed: int = 0,
+        strength: float | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= l1_ratio <= 1 or min(n_alphas, n_folds) < 2:
@@ -58,16 +66,31 @@ class SparseRegression(Solver):
                 "SparseRegression: l1_ratio must lie within 0 to 1, n_alphas and n_folds be 2 or "
                 f"more, got {l1_ratio}, {n_alphas} and {n_folds}."
             )
+        if strength is not None and not 0 < strength < 1:
+            raise ValueError(
+                f"SparseRegression: strength must lie between 0 and 1, got {strength}."
+            )
+        self.strength = strength
         self.l1_ratio, self.n_alphas, self.n_folds, self.seed = l1_ratio, n_alphas, n_folds, seed
+
+    @property
+    def told(self) -> Told:
+        """Cross-validation over electrodes does not believe the level of the noise."""
+        known = super().told
+        return known if self.strength is not None else known._replace(noise="covariance")
 
     def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
         """Choose the strength, then fit all electrodes."""
         norms = np.linalg.norm(gain, axis=0)
         if not recording.any():
             return Solution(np.zeros((gain.shape[1], recording.shape[1])))
-        curve = self.curve(recording, gain, N_ROUNDS_TO_COMPARE)
-        best = np.where(curve.n_active > 0, curve.r2, -np.inf).argmax()
-        fitted = self._fit(gain / norms, recording, curve.alphas[best])
+        if self.strength is None:
+            curve = self.curve(recording, gain, N_ROUNDS_TO_COMPARE)
+            best = np.where(curve.n_active > 0, curve.r2, -np.inf).argmax()
+            alpha = float(curve.alphas[best])
+        else:
+            alpha = self.strength * self._largest(gain / norms, recording)
+        fitted = self._fit(gain / norms, recording, alpha)
         return Solution(fitted / norms[:, None])
 
     def curve(self, recording: Array, gain: Array, n_rounds: int = N_ROUNDS) -> RegularizationCurve:
@@ -101,12 +124,16 @@ class SparseRegression(Solver):
         return RegularizationCurve(alphas, r2.mean(axis=0), np.array(n_active))
 
     def _alphas(self, columns: Array, recording: Array) -> Array:
+        return self._largest(columns, recording) * np.logspace(0, -3, self.n_alphas)
+
+    def _largest(self, columns: Array, recording: Array) -> float:
+        """Strength at which everything is zero; of ridge, the largest eigenvalue."""
         if self.l1_ratio == 0:
             top = np.linalg.norm(columns, 2) ** 2
         else:
             top = np.linalg.norm(columns.T @ recording, axis=1).max()
             top /= len(columns) * self.l1_ratio
-        return max(top, 1e-12) * np.logspace(0, -3, self.n_alphas)
+        return max(float(top), 1e-12)
 
     def _path(self, columns: Array, recording: Array, alphas: Array, n_rounds: int) -> list[Array]:
         """Fits ``(D, T)`` from strong to weak, each started where the one before ended."""

@@ -1,55 +1,57 @@
 """Runs inverse models side by side on scenarios and summarizes each metric with an interval."""
 
 import csv
-import functools
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from deepesi import __version__
-from deepesi.contracts import InverseModel, Oracle
+from deepesi.evaluation.intervals import (
+    MIN_EXAMPLES,
+    beats_all_others,
+    bootstrap_interval,
+    differences,
+)
+from deepesi.evaluation.methods import Method, identity_of, of_scenario
+from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import (
+    IN_TABLES,
     METRICS,
     Score,
     Scorer,
-    Unit,
     file_of,
     read_scores,
     units_of,
 )
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
-from deepesi.physics.parallel import LostWorkerError, spread
 
 Array = NDArray[np.float64]
 
-#: The method that all others are compared with, example by example, where it is among them.
-REFERENCE = "eLORETA"
-
-
-#: Where an exported file lies and its session: its weights are told by its content.
-OF_A_FILE = ("path", "opened")
+#: The method that all others are compared with, example by example, where it is among them: its
+#: regularization is chosen on validation recordings, as networks are.
+REFERENCE = "eLORETA (tuned)"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of ``benchmark.csv``: a mean with its 95 % bootstrap interval, and the median.
+    """One line of ``benchmark.csv``: a mean with its 95 % interval, and the median.
 
-    ``difference`` is the mean over the same examples of this method's value less the reference's,
-    with its own interval: examples differ far more than methods do on one, so it tells methods
-    apart whose own intervals overlap. None without the reference. ``level`` is where on the axis
-    of its scenario the test set lies.
+    ``difference`` is the mean over the same examples of this method's value less the reference's:
+    examples differ far more than methods do on one, so it tells methods apart whose own intervals
+    overlap. Its interval holds together with those of all methods and test sets of the scenario,
+    over the metrics of the tables (those of the other metrics likewise). None without the
+    reference. An interval is None where `deepesi.evaluation.intervals` gives none: with few
+    examples or few that differ. ``level`` is where on the axis of its scenario the test set lies.
+    ``best``: better than every other method, see `beats_all_others`; only of metrics of the tables.
     """
 
     method: str
@@ -58,8 +60,8 @@ class Row:
     n_sources: str
     metric: str
     value: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None
+    ci_high: float | None
     median: float
     n: int
     difference: float | None = None
@@ -67,6 +69,7 @@ class Row:
     difference_high: float | None = None
     axis: str = "SNR (dB)"
     level: str = ""
+    best: bool = False
 
 
 class Cell(NamedTuple):
@@ -89,39 +92,21 @@ class Benchmark(NamedTuple):
     cells: list[Cell]
 
     @property
-    def latencies(self) -> dict[str, float]:
-        """Median time of inverting one example of the first test set, ms, by method."""
+    def latencies(self) -> dict[str, float | None]:
+        """Median time of inverting one example of the first test set, ms, by method.
+
+        None with fewer than `MIN_EXAMPLES` examples. Every process has inverted one example with
+        every method before it takes a time.
+        """
         scores = self.cells[0].scores
-        return {m: float(np.median([s.latency_ms for s in own])) for m, own in scores.items()}
-
-
-def bootstrap_interval(values: Array, seed: int = 0, n_resamples: int = 2000) -> Array:
-    """95 % percentile bootstrap interval of the mean.
-
-    Args:
-        values: ``(n,)``, or several columns of the same examples ``(n, m)``.
-        seed: Of the resampling.
-        n_resamples: Number of resamples.
-
-    Returns:
-        Low and high end ``(2,)`` or ``(2, m)``.
-
-    """
-    counts = _resamples(len(values), seed, n_resamples)
-    return np.asarray(np.percentile(counts @ values / len(values), [2.5, 97.5], axis=0))
-
-
-@functools.lru_cache(maxsize=2)
-def _resamples(n: int, seed: int, n_resamples: int) -> Array:
-    """How often every resample holds every example ``(n_resamples, n)``."""
-    picks = np.random.default_rng(seed).integers(0, n, size=(n_resamples, n))
-    picks += n * np.arange(n_resamples)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=n_resamples * n)
-    return counts.reshape(n_resamples, n).astype(np.float64)
+        times = {m: [score.latency_ms for score in own] for m, own in scores.items()}
+        return {
+            m: float(np.median(t)) if len(t) >= MIN_EXAMPLES else None for m, t in times.items()
+        }
 
 
 def run_benchmark(
-    models: Mapping[str, InverseModel | Oracle],
+    models: Mapping[str, Method],
     scenarios: Sequence[Scenario],
     cohort: Cohort,
     folder: Path,
@@ -147,19 +132,18 @@ def run_benchmark(
         FloatingPointError: A model gave NaN.
 
     """
-    _check(scenarios, processes)
+    _check(scenarios)
     _claim(folder, models, scenarios, cohort)
     units = units_of(scenarios)
     total, done = sum(unit.last - unit.first for unit in units), 0
-    for finished in _work(Scorer(models, scenarios, cohort, folder), units, processes):
+    scorer = Scorer(models, scenarios, cohort, folder)
+    for finished in share_out(scorer.score, units, processes):
         done += finished
         on_progress(done, total)
     return summarize(scenarios, list(models), folder)
 
 
-def _check(scenarios: Sequence[Scenario], processes: int) -> None:
-    if processes < 1:
-        raise ValueError(f"benchmark: processes must be 1 or more, got {processes}.")
+def _check(scenarios: Sequence[Scenario]) -> None:
     files = Counter(file_of(unit, scenarios[unit.scenario]) for unit in units_of(scenarios))
     twice = [name for name, count in files.items() if count > 1]
     if twice:
@@ -169,33 +153,9 @@ def _check(scenarios: Sequence[Scenario], processes: int) -> None:
         )
 
 
-def _work(scorer: Scorer, units: Sequence[Unit], processes: int) -> Iterator[int]:
-    for _, result in spread(_score, scorer, units, processes):
-        if isinstance(result, LostWorkerError):
-            raise result
-        yield result
-
-
-def _score(scorer: Scorer, unit: Unit) -> int:
-    with one_thread():
-        return scorer.score(unit)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Everything on one thread: sums come out alike, and latencies can be compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _claim(
     folder: Path,
-    models: Mapping[str, InverseModel | Oracle],
+    models: Mapping[str, Method],
     scenarios: Sequence[Scenario],
     cohort: Cohort,
 ) -> None:
@@ -203,7 +163,12 @@ def _claim(
     heads = [cohort.template, *(h for s in scenarios for h in s.true_heads(cohort))]
     settings = {
         "version": __version__,
-        "models": {name: _identity(model) for name, model in models.items()},
+        "models": {
+            scenario: {
+                name: identity_of(model) for name, model in of_scenario(models, scenario).items()
+            }
+            for scenario in dict.fromkeys(scenario.name for scenario in scenarios)
+        },
         "scenarios": [repr(scenario) for scenario in scenarios],
         "heads": [head.fingerprint for head in dict.fromkeys(heads)],
     }
@@ -219,22 +184,6 @@ def _claim(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(record) as partial:
         partial.write_text(json.dumps(settings, indent=1))
-
-
-def _identity(model: InverseModel | Oracle) -> str:
-    """Class, settings, weights and what is asked of heads, as a digest."""
-    model.eval()
-    kinds, digest = bool | int | float | str | tuple | list, hashlib.sha256()
-    for name, part in model.named_modules():
-        settings = {k: v for k, v in vars(part).items() if k not in OF_A_FILE}
-        plain = {k: v for k, v in settings.items() if isinstance(v, kinds)}
-        digest.update(f"{name} {type(part).__name__} {sorted(plain.items(), key=str)}".encode())
-    for name, weights in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weights.cpu().numpy().tobytes())
-    for declaration in model.head_inputs:
-        digest.update(declaration.key.encode())
-    return digest.hexdigest()[:16]
 
 
 def summarize(scenarios: Sequence[Scenario], methods: Sequence[str], folder: Path) -> Benchmark:
@@ -264,34 +213,76 @@ def summarize(scenarios: Sequence[Scenario], methods: Sequence[str], folder: Pat
         for score in sorted(found, key=lambda score: score.example):
             cell.scores[score.method].append(score)
     ordered = list(cells.values())
-    return Benchmark([row for cell in ordered for row in _rows(cell)], ordered)
+    by_scenario = groupby(ordered, key=lambda cell: cell.scenario.name)
+    return Benchmark([row for _, own in by_scenario for row in _rows(list(own))], ordered)
 
 
-def _rows(cell: Cell) -> Iterator[Row]:
-    """Summary of a cell; a metric that says nothing here (one sample has no course) has no row."""
-    scenario = cell.scenario
-    where = {"axis": scenario.axis, "level": scenario.level or f"{cell.snr_db:g}"}
-    for method in cell.scores:
-        for metric in METRICS:
-            values = cell.values(method, metric)
-            known = np.isfinite(values)
-            if not known.any():
-                continue
-            difference = _difference(cell, method, metric) if REFERENCE in cell.scores else ()
-            yield Row(
-                method, scenario.name, cell.snr_db, scenario.n_sources, metric,
-                float(values[known].mean()), *map(float, bootstrap_interval(values[known])),
-                float(np.median(values[known])), int(known.sum()), *difference, **where,
-            )  # fmt: skip
+def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
+    """Summary of a scenario; a metric that says nothing (one sample has no course) has no row."""
+    methods, others = list(cells[0].scores), [m for m in METRICS if m not in IN_TABLES]
+    compared = {
+        number: columns
+        for metrics in (list(IN_TABLES), others)
+        for number, columns in _comparisons(cells, methods, metrics)
+    }
+    for place, cell in enumerate(cells):
+        scenario = cell.scenario
+        level = scenario.level or f"{cell.snr_db:g}"
+        for number, method in enumerate(methods):
+            values = np.stack([cell.values(method, metric) for metric in METRICS], axis=1)
+            ends = bootstrap_interval(values)
+            for column, metric in enumerate(METRICS):
+                known = values[np.isfinite(values[:, column]), column]
+                if not len(known):
+                    continue
+                difference, best = compared[place, number, metric]
+                yield Row(
+                    method, scenario.name, cell.snr_db, scenario.n_sources, metric,
+                    float(known.mean()), *map(_number, ends[:, column]), float(np.median(known)),
+                    len(known), *difference, scenario.axis, level, best,
+                )  # fmt: skip
 
 
-def _difference(cell: Cell, method: str, metric: str) -> tuple[float, ...]:
-    """Mean paired difference to the reference with its interval."""
-    paired = cell.values(method, metric) - cell.values(REFERENCE, metric)
-    paired = paired[np.isfinite(paired)]
-    if not len(paired):
-        return ()
-    return (float(paired.mean()), *map(float, bootstrap_interval(paired)))
+Compared = tuple[tuple[float | None, float | None, float | None], bool]
+
+
+def _comparisons(
+    cells: Sequence[Cell], methods: Sequence[str], metrics: Sequence[str]
+) -> Iterator[tuple[tuple[int, int, str], Compared]]:
+    """Of every test set, method and metric: difference to the reference and whether it is best.
+
+    The test sets of a scenario are one family: they have the same examples as far as they draw the
+    same, so their examples are resampled together; of those with fewer, the rest is NaN.
+    """
+    largest = max(len(cell.scores[methods[0]]) for cell in cells)
+    values = np.full((len(methods), largest, len(cells), len(metrics)), np.nan)
+    for place, cell in enumerate(cells):
+        for number, method in enumerate(methods):
+            found = np.stack([cell.values(method, metric) for metric in metrics], axis=1)
+            values[number, : len(found), place] = found
+    columns = values.reshape(len(methods), largest, -1)
+    higher = np.tile([METRICS[metric].higher_is_better for metric in metrics], len(cells))
+    best = np.zeros((len(methods), columns.shape[2]), dtype=bool)
+    if metrics[0] in IN_TABLES:
+        best = beats_all_others(columns, higher)
+    paired, ends = None, np.full((2, *best.shape), np.nan)
+    if REFERENCE in methods:
+        reference = methods.index(REFERENCE)
+        paired, ends = columns - columns[reference], differences(columns, reference)
+    for (number, column), is_best in np.ndenumerate(best):
+        place, which = divmod(column, len(metrics))
+        mean = None if paired is None else _mean(paired[number, :, column])
+        difference = (mean, *map(_number, ends[:, number, column]))
+        yield (place, number, metrics[which]), (difference, bool(is_best))
+
+
+def _mean(values: Array) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

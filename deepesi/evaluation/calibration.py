@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.evaluation.benchmark import bootstrap_interval
+from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.observation import Seen
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.physics.files import atomic
@@ -32,7 +32,8 @@ class CalibrationRow:
     a kind of sources, ``conformal`` where it is ``region``. ``metric`` is ``coverage`` (at
     ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
     interval, over the largest true moment) or ``area_cm2``. The interval is of 95 %: exact for the
-    coverage of regions, else by bootstrap over recordings, whose dipoles are not independent.
+    coverage of regions, else by studentized bootstrap over recordings, whose dipoles are not
+    independent; None with too few recordings, see `deepesi.evaluation.intervals`.
     """
 
     method: str
@@ -44,8 +45,8 @@ class CalibrationRow:
     metric: str
     level: float | None
     value: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None
+    ci_high: float | None
     n: int
 
 
@@ -113,34 +114,53 @@ def measure(
 def _of_group(
     where: tuple[str, ...], intervals: Intervals, seen: Sequence[Claims], number: int
 ) -> list[CalibrationRow]:
-    """Coverage, its deviation, and the width, with bootstrap intervals over recordings."""
+    """Coverage, its deviation, and the width, with intervals over recordings."""
     parts = [Claims(*(a[c.group == number] for a in c)) for c in seen]
     parts = [part for part in parts if len(part.error)]
     if not parts:
         return []
-    sizes = np.array([len(part.error) for part in parts])
+    sizes = np.array([len(part.error) for part in parts], dtype=np.float64)
     hits = np.array([intervals.coverage(part) for part in parts]) * sizes[:, None]
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=500)
-    draws = np.concatenate([np.ones((1, len(sizes))), draws])  # the first: as they are
-    covered = draws @ hits / (draws @ sizes)[:, None]
+    covered = _linearized(hits, sizes[:, None])
     off = covered - LEVELS
-    widths = [2 * (intervals.at(WIDTH_LEVEL, p.signal) * p.width).sum() for p in parts]
-    width = draws @ np.array(widths) / (draws @ sizes)
+    direction = np.sign(off.mean(axis=0))  # the mean absolute value, linear about what it is
+    widths = np.array([2 * (intervals.at(WIDTH_LEVEL, p.signal) * p.width).sum() for p in parts])
     found: list[tuple[str, float | None, Array]] = [
         ("coverage", float(level), covered[:, i]) for i, level in enumerate(LEVELS)
     ]
     found += [
-        ("deviation", None, np.abs(off).mean(axis=1)), ("signed_deviation", None, off.mean(axis=1)),
-        ("width", WIDTH_LEVEL, width),
-    ]  # fmt: skip
+        ("deviation", None, (direction * off).mean(axis=1)),
+        ("signed_deviation", None, off.mean(axis=1)),
+        ("width", WIDTH_LEVEL, _linearized(widths, sizes)),
+    ]
+    ends = bootstrap_interval(np.stack([values for *_, values in found], axis=1))
     return [
         CalibrationRow(  # type: ignore[arg-type]
-            *where, metric, level, float(v[0]), *map(float, np.percentile(v[1:], [2.5, 97.5])),
+            *where, metric, level, float(values.mean()), *_within(ends[:, i], BOUNDS.get(metric)),
             len(sizes),
         )
-        for metric, level, v in found
+        for i, (metric, level, values) in enumerate(found)
     ]  # fmt: skip
+
+
+#: What a metric cannot leave.
+BOUNDS = {"coverage": (0.0, 1.0), "deviation": (0.0, 1.0)}
+
+
+def _linearized(totals: Array, sizes: Array) -> Array:
+    """Values of recordings whose mean is ``sum(totals) / sum(sizes)`` and varies as that does.
+
+    Source: the ratio estimator, Cochran 1977, ISBN 0-471-16240-X, section 2.11.
+    """
+    ratio = totals.sum(axis=0) / sizes.sum(axis=0)
+    return np.asarray(ratio + (totals - ratio * sizes) / sizes.mean(axis=0))
+
+
+def _within(ends: Array, bounds: tuple[float, float] | None) -> list[float | None]:
+    """Ends of an interval, None if there is none."""
+    if not np.isfinite(ends).all():
+        return [None, None]
+    return [float(end) for end in (ends if bounds is None else ends.clip(*bounds))]
 
 
 def _of_regions(
@@ -154,9 +174,22 @@ def _of_regions(
     return [
         CalibrationRow(*where, "coverage", regions.level, *proportion(right, n), n),  # type: ignore[arg-type]
         CalibrationRow(  # type: ignore[arg-type]
-            *where, "area_cm2", regions.level, float(area.mean()), *bootstrap_interval(area), n
+            *where,
+            "area_cm2",
+            regions.level,
+            float(area.mean()),
+            *_within(bootstrap_interval(area), None),
+            n,
         ),
     ]
+
+
+def interval_text(row: CalibrationRow, decimals: int) -> str:
+    """``value [low, high]``, or ``value [-]`` where there is no interval."""
+    value = f"{row.value:.{decimals}f}"
+    if row.ci_low is None or row.ci_high is None:
+        return f"{value} [-]"
+    return f"{value} [{row.ci_low:.{decimals}f}, {row.ci_high:.{decimals}f}]"
 
 
 def write_csv(rows: Sequence[CalibrationRow], path: Path) -> None:
@@ -192,8 +225,8 @@ def read_csv(path: Path) -> list[CalibrationRow]:
                 **{n: row[n] for n in names[:7]},  # type: ignore[arg-type]
                 level=float(row["level"]) if row["level"] else None,
                 value=float(row["value"]),
-                ci_low=float(row["ci_low"]),
-                ci_high=float(row["ci_high"]),
+                ci_low=float(row["ci_low"]) if row["ci_low"] else None,
+                ci_high=float(row["ci_high"]) if row["ci_high"] else None,
                 n=int(row["n"]),
             )
             for row in reader

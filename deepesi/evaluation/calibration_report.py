@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepesi.evaluation.calibration import ALL, CalibrationRow
+from deepesi.evaluation.calibration import ALL, CalibrationRow, interval_text
 from deepesi.evaluation.figures import COLOURS
 from deepesi.evaluation.table import Layout, facts_table, html_table
 from deepesi.metrics.calibration import GROUPS
@@ -40,8 +41,9 @@ def reliability_figure(rows: Sequence[CalibrationRow], method: str) -> Figure:
             x, y = [r.level for r in own], [r.value for r in own]
             ax.plot(x, y, "o-", color=colour, markersize=4, label=title)
             ax.fill_between(
-                x, [r.ci_low for r in own], [r.ci_high for r in own], color=colour, alpha=0.15
-            )
+                x, *np.array([(r.ci_low, r.ci_high) for r in own], dtype=float).T, color=colour,
+                alpha=0.15,
+            )  # fmt: skip
         ax.set(xlabel="nominal level", title=group, xlim=(0, 1), ylim=(-0.02, 1.02), aspect=1)
         ax.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("share inside")
@@ -80,10 +82,10 @@ def _points(
     ax: Axes, rows: Sequence[CalibrationRow], offset: float, colour: str, label: str
 ) -> None:
     x = [float(row.snr_db) + offset for row in rows]
-    low = [row.value - row.ci_low for row in rows]
-    high = [row.ci_high - row.value for row in rows]
+    values = np.array([row.value for row in rows])
+    low, high = np.array([(row.ci_low, row.ci_high) for row in rows], dtype=float).T
     ax.errorbar(
-        x, [row.value for row in rows], [low, high], fmt="o-", color=colour, label=label,
+        x, values, [values - low, high - values], fmt="o-", color=colour, label=label,
         markersize=4, linewidth=1, capsize=2,
     )  # fmt: skip
 
@@ -100,9 +102,7 @@ def deviation_table(rows: Sequence[CalibrationRow]) -> str:
             cells = [method, title]
             for group in GROUPS:
                 off, sign = value[group, "deviation"], value[group, "signed_deviation"]
-                cells.append(
-                    f"{off.value:.3f} [{off.ci_low:.3f}, {off.ci_high:.3f}] ({sign.value:+.3f})"
-                )
+                cells.append(f"{interval_text(off, 3)} ({sign.value:+.3f})")
             cells.append(f"{value['active', 'width'].value:.2f}")
             lines.append([(cell, False) for cell in cells])
     return html_table(Layout(header, lines))
@@ -116,8 +116,7 @@ def region_table(rows: Sequence[CalibrationRow]) -> str:
         (area,) = _pick(regions, method=coverage.method, snr_db=coverage.snr_db, metric="area_cm2")
         cells = (
             coverage.method, coverage.snr_db,
-            f"{coverage.value:.3f} [{coverage.ci_low:.3f}, {coverage.ci_high:.3f}]",
-            f"{area.value:.1f} [{area.ci_low:.1f}, {area.ci_high:.1f}]",
+            interval_text(coverage, 3), interval_text(area, 1),
         )  # fmt: skip
         lines.append([(cell, False) for cell in cells])
     return html_table(Layout(header, lines))
@@ -149,7 +148,7 @@ def add_panels(
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if claiming:
         report.add_html(
-            "<p>Mean absolute deviation of coverage from its level [95 % bootstrap interval over "
+            "<p>Mean absolute deviation of coverage from its level [95 % interval over "
             "recordings] (mean signed deviation; negative: intervals too narrow).</p>"
             + deviation_table(rows),
             title="Intervals",

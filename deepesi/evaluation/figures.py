@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepesi.contracts import magnitude
-from deepesi.evaluation.benchmark import Cell, Row, bootstrap_interval
+from deepesi.evaluation.benchmark import Cell, Row
 from deepesi.evaluation.gallery import WorkedExample
+from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
 from deepesi.evaluation.scores import METRICS
 from deepesi.evaluation.table import TITLES
 from deepesi.physics.template import DisplayMesh
@@ -62,8 +63,8 @@ def _curves(ax: "Axes", rows: Sequence[Row]) -> None:
         at = [place for level, place in zip(levels, x, strict=True) if level in own]
         look = style(number)
         ax.plot(at, [r.value for r in drawn], marker="o", markersize=4, label=method, **look)
-        low, high = [r.ci_low for r in drawn], [r.ci_high for r in drawn]
-        ax.fill_between(at, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)  # None becomes NaN
+        ax.fill_between(at, *ends.T, color=look["color"], alpha=0.15, linewidth=0)
     ax.set_xticks(x, levels, rotation=0 if max(map(len, levels)) < 6 else 20)
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -85,7 +86,7 @@ def depth_curves(cell: Cell, n_bins: int = 5) -> Figure:
     ax = figure.subplots()
     methods = list(cell.scores)
     depth = np.array([score.depth_mm for score in cell.scores[methods[0]]])
-    n_bins = max(1, min(n_bins, len(depth) // 10))
+    n_bins = max(1, min(n_bins, len(depth) // MIN_EXAMPLES))
     parts = np.array_split(np.argsort(depth, kind="stable"), n_bins)
     for number, method in enumerate(methods):
         errors = cell.values(method, "localization_error")

@@ -70,8 +70,8 @@ def batches_to_test(
 def batches_to_fit(
     scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
 ) -> Iterator[tuple[Batch, int]]:
-    """The same for `n` recordings of split ``"validation"`` and its heads."""
-    for number, (head, left) in enumerate(_shares(cohort.of("validation"), n)):
+    """The same for `n` recordings of split ``"validation"`` and its heads, see `heads_to_fit`."""
+    for number, (head, left) in enumerate(_shares(heads_to_fit(scenario, cohort), n)):
         size = min(left, MAX_BATCH)
         recordings = SimulatedRecordings(
             head,
@@ -93,6 +93,14 @@ def batches_to_fit(
         for step in range(-(-left // size)):
             yield recordings.batch(step), min(size, left)
             left -= min(size, left)
+
+
+def heads_to_fit(scenario: Scenario, cohort: Cohort) -> Sequence[Template]:
+    """The validation heads: of the scenario, if it names some, else of the run.
+
+    A run of one warped head for testing has none; then it is the head the analyst has.
+    """
+    return scenario.heads_to_validate(cohort) or cohort.of("validation") or (cohort.template,)
 
 
 def _shares(heads: Sequence[Template], n: int) -> list[tuple[Template, int]]:

@@ -34,6 +34,8 @@ class Scenario:
         seed: Of the scenario.
         heads: Names of the true heads; by default the test heads of the run. The analyst has the
             template, unless ``setups.own_anatomy``.
+        validation_heads: Names of heads like the true ones, to fit and to tune on; by default the
+            validation heads of the run.
         axis: What the scenario varies, in words.
         level: Where on its axis this test set lies; empty where only the SNR varies.
 
@@ -54,6 +56,7 @@ class Scenario:
     sfreq: float = 250.0
     seed: int = 0
     heads: Sequence[str] = ()
+    validation_heads: Sequence[str] = ()
     axis: str = "SNR (dB)"
     level: str = ""
 
@@ -84,9 +87,27 @@ class Scenario:
             ValueError: A head of this scenario has another source space than the run.
 
         """
-        if not self.heads:
-            return cohort.of("test")
-        heads = tuple(load_template(name) for name in self.heads)
+        return self._named(self.heads, cohort) if self.heads else cohort.of("test")
+
+    def heads_to_validate(self, cohort: Cohort) -> tuple[Template, ...]:
+        """The validation heads that this scenario names.
+
+        Raises:
+            ValueError: A head has another source space than the run, or is of the test.
+
+        """
+        heads = self._named(self.validation_heads, cohort)
+        tested = {head.fingerprint for head in self.true_heads(cohort)} if heads else set()
+        shared = [head.name for head in heads if head.fingerprint in tested]
+        if shared:
+            raise ValueError(
+                f"Scenario {self.name}: its heads {shared} are to be tested on and to be tuned on. "
+                "Name others in scenario.validation_heads=[...]."
+            )
+        return heads
+
+    def _named(self, names: Sequence[str], cohort: Cohort) -> tuple[Template, ...]:
+        heads = tuple(load_template(name) for name in names)
         space = cohort.template.space
         for head in heads:
             if head.space.fingerprint != space.fingerprint:

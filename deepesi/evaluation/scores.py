@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Oracle
+from deepesi.contracts import Batch, Estimate, Oracle
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.evaluation.methods import Method, Model, of_scenario
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics import classes
 from deepesi.metrics.classes import Geometry, SourceMetric, examples
@@ -39,6 +40,8 @@ METRICS: dict[str, type[SourceMetric]] = {
     "rdm": classes.TopographicRDM,
     "lnmag": classes.TopographicLnMagnitude,
 }
+#: Metrics of the tables.
+IN_TABLES = tuple(METRICS)[:4]
 #: Examples of a unit of work.
 UNIT = 20
 COLUMNS = ("example", "method", "depth_mm", "latency_ms", *METRICS)
@@ -109,7 +112,7 @@ class Scorer:
     """Scores models on units of work, each example on its own, as a deployer inverts it.
 
     Args:
-        models: Name to model; all get the same recordings and the same nominal head.
+        models: Name to method; all get the same recordings and the same nominal head.
         scenarios: The test sets.
         cohort: The heads of the run.
         folder: Where the scores are written, a file per unit.
@@ -118,7 +121,7 @@ class Scorer:
 
     def __init__(
         self,
-        models: Mapping[str, InverseModel | Oracle],
+        models: Mapping[str, Method],
         scenarios: Sequence[Scenario],
         cohort: Cohort,
         folder: Path,
@@ -140,25 +143,34 @@ class Scorer:
         if missing:
             with atomic(path) as partial:
                 _write(partial, "w", COLUMNS, done)
-            batch = self.batch(unit)
+            batch, models = self.batch(unit), self._models(unit)
             for number in sorted(missing):
-                _write(path, "a", (), self._example(batch.example(number), number))
+                _write(path, "a", (), self._example(models, batch.example(number), number))
         return unit.last - unit.first
 
     def batch(self, unit: Unit) -> Batch:
         """The whole batch a unit belongs to."""
         key = (unit.scenario, unit.snr_db, unit.step)
         if self._batch is None or self._batch[0] != key:
-            if self._stream is None or self._stream[0] != unit.scenario:
-                scenario = self.scenarios[unit.scenario]
-                stream = scenario.recordings(self.cohort, list(self.models.values()))
-                self._stream = unit.scenario, stream
+            models = self._models(unit)
+            new = self._stream is None or self._stream[0] != unit.scenario
+            if self._stream is None or new:
+                recordings = self.scenarios[unit.scenario].recordings(
+                    self.cohort, list(models.values())
+                )
+                self._stream = unit.scenario, recordings
             self._batch = key, self._stream[1].at_snr(unit.snr_db).batch(unit.step)
+            if new:  # no time is to hold what only the first estimate takes
+                for model in models.values():
+                    apply_model(model, self._batch[1].example(0))
         return self._batch[1]
 
-    def _example(self, example: Batch, number: int) -> Iterator[Score]:
+    def _models(self, unit: Unit) -> dict[str, Model]:
+        return of_scenario(self.models, self.scenarios[unit.scenario].name)
+
+    def _example(self, models: Mapping[str, Model], example: Batch, number: int) -> Iterator[Score]:
         geometry, depth_mm = self._place(example)
-        for name, model in self.models.items():
+        for name, model in models.items():
             started = time.perf_counter()
             estimate = apply_model(model, example)
             latency_ms = 1e3 * (time.perf_counter() - started)
@@ -174,7 +186,7 @@ class Scorer:
         return self._geometry[1], 1e3 * float(depth)
 
 
-def apply_model(model: InverseModel | Oracle, batch: Batch) -> Estimate:
+def apply_model(model: Model, batch: Batch) -> Estimate:
     """What a model says, or an error that names it.
 
     Raises:

@@ -8,6 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from deepesi.evaluation.benchmark import REFERENCE, Row
+from deepesi.evaluation.intervals import MIN_DIFFERENT, MIN_EXAMPLES
 from deepesi.evaluation.scores import METRICS
 
 #: Title and decimals of each metric of the tables.
@@ -19,12 +20,15 @@ TITLES = {
 }
 DECIMALS = {"localization_error": 1, "nemd": 3, "auc": 3, "spatial_dispersion": 1}
 RULE = (
-    "Mean [95 % bootstrap interval over examples]; bold: best, and its interval does not overlap "
-    "any other."
+    "Mean [95 % interval]; bold: better than every other method on the same examples, with one "
+    "level of 95 % for all methods, metrics and test sets of the table. Intervals: studentized "
+    f"bootstrap over examples; [-]: fewer than {MIN_EXAMPLES} examples, or all alike."
 )
 RULE_OF_DIFFERENCES = (
-    f"Difference to {REFERENCE} on the same examples, mean [95 % bootstrap interval]; bold: "
-    "better, and the interval excludes 0."
+    f"Difference to {REFERENCE} on the same examples, mean [interval]; bold: better, and the "
+    "interval excludes 0. The intervals hold together, with 95 % for all methods, metrics and test "
+    f"sets of the table; [-]: fewer than {MIN_EXAMPLES} examples, or fewer than {MIN_DIFFERENT} "
+    "that differ."
 )
 
 
@@ -36,16 +40,8 @@ class Layout(NamedTuple):
 
 
 def best_method(rows: Sequence[Row], metric: str) -> str | None:
-    """The best method of rows of one test set, if its interval leaves all others' behind."""
-    sign = -1 if METRICS[metric].higher_is_better else 1
-    first, *others = sorted(
-        (row for row in rows if row.metric == metric), key=lambda row: sign * row.value
-    )
-    worst_end = first.ci_low if sign < 0 else first.ci_high
-    clear = all(
-        sign * worst_end < sign * (row.ci_high if sign < 0 else row.ci_low) for row in others
-    )
-    return first.method if others and clear else None
+    """The method of one test set that is better than every other in a metric, if one is."""
+    return next((row.method for row in rows if row.metric == metric and row.best), None)
 
 
 def cell(row: Row) -> str:
@@ -56,23 +52,23 @@ def cell(row: Row) -> str:
 def difference_cell(row: Row) -> str:
     """``mean [low, high]`` of the paired difference to the reference."""
     assert row.difference is not None
-    assert row.difference_low is not None
-    assert row.difference_high is not None
-    return _interval(row.metric, "+", row.difference, row.difference_low, row.difference_high)
+    ends = row.difference_low, row.difference_high
+    return _interval(row.metric, "+", row.difference, *ends)
 
 
-def _interval(metric: str, sign: str, *values: float) -> str:
-    value, low, high = (f"{x:{sign}.{DECIMALS[metric]}f}" for x in values)
-    return f"{value} [{low}, {high}]"
+def _interval(metric: str, sign: str, value: float, low: float | None, high: float | None) -> str:
+    mean, *ends = (
+        "-" if x is None else f"{x:{sign}.{DECIMALS[metric]}f}" for x in (value, low, high)
+    )
+    return f"{mean} [-]" if low is None else f"{mean} [{', '.join(ends)}]"
 
 
 def is_better(row: Row) -> bool:
     """Whether the whole interval of the difference is on the better side of the reference."""
     if row.difference_low is None or row.difference_high is None:
         return False
-    return (
-        row.difference_low > 0 if METRICS[row.metric].higher_is_better else row.difference_high < 0
-    )
+    higher = METRICS[row.metric].higher_is_better
+    return row.difference_low > 0 if higher else row.difference_high < 0
 
 
 def by_scenario(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -128,8 +124,7 @@ def rich_table(rows: Sequence[Row]) -> Table:
     """One scenario for the terminal; bold where a method is best beyond the intervals."""
     header, lines = layout(rows)
     table = Table(
-        title=f"{rows[0].scenario}: mean [95 % bootstrap interval]; bold: best, intervals do not "
-        "overlap",
+        title=f"{rows[0].scenario}: mean [95 % interval]; bold: better than every other method",
         box=SIMPLE,
     )
     for title in header:
@@ -177,7 +172,7 @@ def facts_table(facts: Mapping[str, str]) -> str:
     return f"<table class='table table-sm'>{lines}</table>"
 
 
-def write_markdown(rows: Sequence[Row], latencies: dict[str, float], command: str) -> str:
+def write_markdown(rows: Sequence[Row], latencies: Mapping[str, float | None], command: str) -> str:
     """``benchmark.md``: every scenario, its differences to the reference, and latencies."""
     text = [f"# Benchmark\n\n```\n{command}\n```"]
     for name, own in by_scenario(rows).items():
@@ -189,11 +184,17 @@ def write_markdown(rows: Sequence[Row], latencies: dict[str, float], command: st
     return "\n\n".join(text) + "\n"
 
 
-def latency_layout(latencies: dict[str, float]) -> Layout:
-    """Median time of inverting one example, and its ratio to the reference."""
+def latency_layout(latencies: Mapping[str, float | None]) -> Layout:
+    """Median time of inverting one example, and its ratio to the reference; "-": too few."""
     reference = latencies.get(REFERENCE)
     lines = [
-        [(name, False), (f"{ms:.2f}", False), (f"{ms / reference:.1f}" if reference else "", False)]
+        [(name, False), *((text, False) for text in _latency_cells(ms, reference))]
         for name, ms in latencies.items()
     ]
     return Layout(["method", "ms, one thread", f"over {REFERENCE}"], lines)
+
+
+def _latency_cells(ms: float | None, reference: float | None) -> tuple[str, str]:
+    if ms is None:
+        return "-", "-"
+    return f"{ms:.2f}", f"{ms / reference:.1f}" if reference else ""

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.contracts import Estimate, InverseModel
+from deepesi.contracts import Estimate, InverseModel, Told
 from deepesi.models.electrode_trust import ElectrodeTrust
 from deepesi.models.sizes import check_sizes
 from deepesi.models.skull_weights import TYPICAL_FREEDOM, SkullWeights
@@ -127,6 +127,8 @@ class UnrolledMatchedFilter(InverseModel):
             self.shares, self.skull_filters, self.skull_powers, *self.trust.head_inputs,
         )  # fmt: skip
         self.n_radii, self.n_components = n_radii, n_components
+        self.told_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
+        self.told_skull = f"1/{widest_skull:g} to {widest_skull:g} of nominal"
         self.hidden = hidden
         self.explained = (n_strongest, n_conjugate)
         self.steps = nn.ModuleList(
@@ -136,6 +138,13 @@ class UnrolledMatchedFilter(InverseModel):
         self.skulls = nn.ModuleList(SkullWeights(n_skulls) for _ in range(n_sweeps))
         self.gate = small_linear(hidden, n_radii)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
+
+    @property
+    def told(self) -> Told:
+        """What it assumes before any training."""
+        return Told(
+            self.told_sources, f"up to {self.n_components}", "covariance and level", self.told_skull
+        )
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten, iterate, read out."""

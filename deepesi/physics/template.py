@@ -298,10 +298,10 @@ def template_of(space: SourceSpace) -> Template | None:
     return template if template.space.fingerprint == space.fingerprint else None
 
 
-def cache_folder() -> Path:
-    """Folder of the heads built on this machine; ``DEEPESI_CACHE`` overrides the user's cache."""
+def cache_folder(kind: str = "heads") -> Path:
+    """Folder of what was made on this machine; ``DEEPESI_CACHE`` overrides the user's cache."""
     own = os.environ.get("DEEPESI_CACHE")
-    return (Path(own) if own else Path(pooch.os_cache("deepesi"))) / "heads"
+    return (Path(own) if own else Path(pooch.os_cache("deepesi"))) / kind
 
 
 def _find(name: str | Path) -> Path:

@@ -120,10 +120,12 @@ class Exported:
 
 
 def solver_names() -> list[str]:
-    """Names of the baselines that evaluations know, as far as they need no truth."""
+    """Names of the baselines that evaluations know, but for those that simulations choose."""
     folder = resources.files("deepesi.configs") / "baselines"
     names = (Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
-    return sorted(n for n in names if n not in NAMES and not n.endswith(("_best", "_true")))
+    return sorted(
+        n for n in names if n not in NAMES and not n.endswith(("_best", "_true", "_tuned"))
+    )
 
 
 def find_methods(

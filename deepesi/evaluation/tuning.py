@@ -1,0 +1,210 @@
+"""Chooses the constant of a classical method on validation recordings of a scenario.
+
+The criterion is the mean localization error over the validation recordings of all test sets of the
+scenario (all levels and SNRs together), one constant per scenario. Recordings are of the split
+``"validation"`` and of validation heads, so nothing of a test set enters. What was chosen is kept
+in the user's cache.
+"""
+
+import csv
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import deepesi
+from deepesi.baselines.tuned import Tuned
+from deepesi.evaluation.methods import Method, Model, PerScenario, identity_of
+from deepesi.evaluation.observation import batches_to_fit, heads_to_fit
+from deepesi.evaluation.parallel import share_out
+from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.scores import apply_model
+from deepesi.metrics.classes import Geometry, LocalizationError, examples
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.files import atomic
+from deepesi.physics.template import cache_folder
+
+Array = NDArray[np.float64]
+
+#: Rooms whose code decides what is drawn, inverted and measured: part of the key of the cache.
+ROOMS = ("physics", "data_gen", "baselines", "metrics")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The constant of one method in one scenario.
+
+    Attributes:
+        method: Name of the method.
+        scenario: Name of the scenario.
+        knob: Name of the constant.
+        values: Tried.
+        errors_mm: Mean localization error of each.
+        n: Validation recordings, all test sets together.
+        value: The one of least error; where several have it, the middle one of these.
+
+    """
+
+    method: str
+    scenario: str
+    knob: str
+    values: tuple[float, ...]
+    errors_mm: tuple[float, ...]
+    n: int
+
+    @property
+    def value(self) -> float:
+        """See the class."""
+        best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
+        return self.values[best[(len(best) - 1) // 2]]
+
+
+class _Task(NamedTuple):
+    """The validation recordings of one test set."""
+
+    test_set: int
+    snr_db: float
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Errors of every value of a constant on the recordings of a task."""
+
+    tuned: Tuned
+    scenarios: Sequence[Scenario]
+    cohort: Cohort
+
+    def __call__(self, task: _Task) -> tuple[_Task, Array]:
+        """Errors ``(n, V)``, mm."""
+        scenario, candidates = self.scenarios[task.test_set], self.tuned.candidates
+        n, errors = self.tuned.n_examples, []
+        for batch, kept in batches_to_fit(scenario, self.cohort, task.snr_db, candidates, n):
+            geometry = Geometry(batch.head)
+            found = [
+                [
+                    LocalizationError.value(e, geometry)
+                    for e in examples(apply_model(c, batch), batch)
+                ]
+                for c in candidates
+            ]
+            errors.append(np.array(found).T[:kept])
+        return task, np.concatenate(errors)
+
+
+def choose(
+    method: str,
+    tuned: Tuned,
+    scenarios: Sequence[Scenario],
+    cohort: Cohort,
+    processes: int = 1,
+    cache: Path | None = None,
+) -> Choice:
+    """The constant of a method for one scenario, from the cache if it was chosen before.
+
+    Args:
+        method: Name of the method.
+        tuned: The method.
+        scenarios: All test sets of the scenario.
+        cohort: The heads of the run; see `heads_to_fit` for which are used.
+        processes: Number of processes; the choice does not depend on it.
+        cache: Folder; by default the user's.
+
+    """
+    key = _key(tuned, scenarios, cohort)
+    path = (cache or cache_folder("tuning")) / f"{scenarios[0].name}-{key}.json"
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        return _from(method, scenarios[0].name, tuned, kept["errors_mm"], kept["n"])
+    tasks = [_Task(number, float(snr)) for number, s in enumerate(scenarios) for snr in s.snr_db]
+    found = dict(share_out(_Trial(tuned, scenarios, cohort), tasks, processes))
+    errors = np.concatenate([found[task] for task in tasks])
+    choice = _from(method, scenarios[0].name, tuned, errors.mean(axis=0).tolist(), len(errors))
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(asdict(choice), indent=1) + "\n")
+    return choice
+
+
+def _from(method: str, scenario: str, tuned: Tuned, errors_mm: Sequence[float], n: int) -> Choice:
+    return Choice(method, scenario, tuned.knob, tuned.values, tuple(errors_mm), n)
+
+
+def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
+    """Digest of all that the choice depends on."""
+    heads = [cohort.template, *(h for s in scenarios for h in heads_to_fit(s, cohort))]
+    parts = {
+        "code": code_digest(),
+        "method": [identity_of(candidate) for candidate in tuned.candidates],
+        "values": tuned.values,
+        "n_examples": tuned.n_examples,
+        # How many test recordings there are, and how they are cut, decides nothing here.
+        "scenarios": [repr(replace(s, n_examples=2, batch_size=1)) for s in scenarios],
+        "heads": [head.fingerprint for head in heads],
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the version and of the code in `ROOMS`."""
+    digest, root = hashlib.sha256(deepesi.__version__.encode()), Path(deepesi.__file__).parent
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def tune(
+    models: Mapping[str, Model | Tuned],
+    scenarios: Sequence[Scenario],
+    cohort: Cohort,
+    processes: int = 1,
+    on_progress: Callable[[str], None] = lambda line: None,
+    cache: Path | None = None,
+) -> tuple[dict[str, Method], list[Choice]]:
+    """Put in place of every `Tuned` what was chosen for each scenario.
+
+    Args:
+        models: Name to model.
+        scenarios: The test sets.
+        cohort: The heads of the run.
+        processes: Number of processes.
+        on_progress: Called with a line for each method and scenario.
+        cache: See `choose`.
+
+    Returns:
+        The methods, in the same order, and what was chosen.
+
+    """
+    methods, choices = dict[str, Method](), []
+    names = dict.fromkeys(scenario.name for scenario in scenarios)
+    for method, model in models.items():
+        if not isinstance(model, Tuned):
+            methods[method] = model
+            continue
+        chosen = {}
+        for name in names:
+            on_progress(f"{method}: {model.knob} on validation recordings of {name}")
+            own = [scenario for scenario in scenarios if scenario.name == name]
+            choices.append(choose(method, model, own, cohort, processes, cache))
+            chosen[name] = model.at(choices[-1].value)
+        methods[method] = PerScenario(chosen)
+    return methods, choices
+
+
+def write_csv(choices: Sequence[Choice], path: Path) -> None:
+    """Write ``tuning.csv``: every value tried, its error, and which was chosen."""
+    with atomic(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["method", "scenario", "knob", "value", "localization_error", "n", "chosen"]
+        )
+        for c in choices:
+            for value, error in zip(c.values, c.errors_mm, strict=True):
+                writer.writerow([c.method, c.scenario, c.knob, value, error, c.n, value == c.value])

@@ -1,0 +1,259 @@
+"""Constants of classical methods are chosen on validation recordings, and on no test set."""
+
+import functools
+import json
+import sys
+from dataclasses import replace
+
+import hydra
+import numpy as np
+import pytest
+import torch
+
+from deepesi.app import evaluate
+from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.tuned import Tuned
+from deepesi.contracts import BY_TRAINING, InverseModel
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+from deepesi.evaluation import tuning
+from deepesi.evaluation.benchmark import REFERENCE, run_benchmark
+from deepesi.evaluation.methods import PerScenario, of_scenario
+from deepesi.evaluation.observation import heads_to_fit
+from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.tuning import choose, tune, write_csv
+from deepesi.metrics.classes import LocalizationError
+from deepesi.physics.cohort import Cohort
+
+#: Baselines with no constant to tune: none is left, it is chosen per recording, or the truth is
+#: looked at.
+WITHOUT = {
+    "dipole_scan", "bayes_single_patch", "bayes_single_patch_true", "champagne_noise",
+    *(f"{m}_{rule}" for m in ("mne", "dspm", "sloreta", "eloreta") for rule in ("gcv", "best")),
+}  # fmt: skip
+
+
+@pytest.fixture
+def scenario():
+    return Scenario(
+        name="toy",
+        snr_db=[0, 20],
+        n_examples=20,
+        sources=PatchSources((1, 1), (0.03, 0.06)),
+        setups=SetupRanges(montages=["biosemi32"]),
+    )
+
+
+@pytest.fixture
+def tuned():
+    return Tuned(functools.partial(MinimumNorm, "eLORETA", "constant"), "snr_db", [-10, 0, 20], 30)
+
+
+def compose(*overrides):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        return hydra.compose("evaluate", list(overrides))
+
+
+def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
+    """As measured here once more, on recordings drawn for validation."""
+    choice = choose("x", tuned, [scenario], Cohort.single(toy), cache=tmp_path)
+    errors = []
+    for value in tuned.values:
+        model, metric = tuned.at(value), LocalizationError()
+        for snr_db in scenario.snr_db:
+            recordings = SimulatedRecordings(
+                toy, scenario.sources, scenario.setups, model.head_inputs,
+                snr_db=(snr_db, snr_db), batch_size=30, seed=scenario.seed, split="validation",
+                pool_size=1, pool_period=1, n_times=1,
+            )  # fmt: skip
+            batch = recordings.batch(0)
+            metric.update(model(batch.eeg, batch.inputs), batch)
+        errors.append(float(metric.compute()))
+    assert choice.errors_mm == pytest.approx(errors, abs=1e-3)
+    assert choice.value == tuned.values[int(np.argmin(errors))]
+    assert choice.n == 60
+
+
+def test_no_test_recording_enters(scenario, tuned, toy, tmp_path, monkeypatch):
+    """Everything that is drawn while a constant is chosen is of the split 'validation'."""
+    keys, draw = [], SimulatedRecordings.batch
+
+    def watched(self, step):
+        batch = draw(self, step)
+        keys.append(batch.scene.key)
+        return batch
+
+    monkeypatch.setattr(SimulatedRecordings, "batch", watched)
+    choose("x", tuned, [scenario], Cohort.single(toy), cache=tmp_path)
+    assert {split for _, split, *_ in keys} == {"validation"}
+    tested = next(scenario.batches(Cohort.single(toy), 0.0, []))
+    assert keys[-1][1] == "test"
+    assert tested.scene.key not in keys[:-1]
+
+
+def test_heads_that_are_tested_on_are_not_tuned_on(scenario, toy, template):
+    """A scenario with test heads of its own names validation heads."""
+    (config,) = [compose("scenario=head").scenario]
+    for head in evaluate.load_scenarios([config]):
+        fitted = heads_to_fit(head, Cohort.single(template))
+        tested = head.true_heads(Cohort.single(template))
+        assert [h.warp_seed for h in fitted] == [8, 18, 28]
+        assert not {h.fingerprint for h in fitted} & {h.fingerprint for h in tested}
+    assert heads_to_fit(scenario, Cohort.single(toy)) == (toy,)
+    alone = replace(Cohort.single(toy), validation=())
+    assert heads_to_fit(scenario, alone) == (toy,)
+    same = replace(scenario, heads=["warp9-ico3"], validation_heads=["warp9-ico3"])
+    with pytest.raises(ValueError, match=r"\['warp9-ico3'\] are to be tested on and to be tuned"):
+        heads_to_fit(same, Cohort.single(template))
+
+
+def test_what_was_chosen_is_kept(scenario, tuned, toy, tmp_path, monkeypatch):
+    cohort = Cohort.single(toy)
+    first = choose("x", tuned, [scenario], cohort, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert json.loads(file.read_text())["errors_mm"] == list(first.errors_mm)
+
+    def fails(*_):
+        raise AssertionError("drawn anew")
+
+    monkeypatch.setattr(tuning, "share_out", fails)
+    assert choose("x", tuned, [scenario], cohort, cache=tmp_path) == first
+    # How many test recordings there are decides nothing; all that is drawn does.
+    more = replace(scenario, n_examples=500)
+    assert choose("x", tuned, [more], cohort, cache=tmp_path) == first
+    others = {
+        "seed": replace(scenario, seed=1),
+        "SNR": replace(scenario, snr_db=[0]),
+        "sources": replace(scenario, sources=PatchSources((1, 1), (0.03, 0.05))),
+    }
+    for other in others.values():
+        with pytest.raises(AssertionError, match="drawn anew"):
+            choose("x", tuned, [other], cohort, cache=tmp_path)
+    another = Cohort.single(replace(toy, fingerprint="another"))
+    with pytest.raises(AssertionError, match="drawn anew"):
+        choose("x", tuned, [scenario], another, cache=tmp_path)
+    mne = Tuned(functools.partial(MinimumNorm, "MNE", "constant"), "snr_db", [-10, 0, 20], 30)
+    with pytest.raises(AssertionError, match="drawn anew"):
+        choose("x", mne, [scenario], cohort, cache=tmp_path)
+    monkeypatch.setattr(tuning, "code_digest", lambda: "of other code")
+    with pytest.raises(AssertionError, match="drawn anew"):
+        choose("x", tuned, [scenario], cohort, cache=tmp_path)
+
+
+def test_the_choice_does_not_depend_on_processes(scenario, tuned, toy, tmp_path):
+    cohort = Cohort.single(toy)
+    one = choose("x", tuned, [scenario], cohort, cache=tmp_path / "1")
+    assert choose("x", tuned, [scenario], cohort, 2, cache=tmp_path / "2") == one
+
+
+def test_every_scenario_has_its_own_constant(scenario, tuned, toy, tmp_path):
+    """Loud point-like sources on a known head ask for less regularization than quiet ones."""
+    quiet, loud = replace(scenario, snr_db=[-10]), replace(scenario, name="loud", snr_db=[30])
+    models = {"x": tuned, "MNE": MinimumNorm("MNE")}
+    methods, choices = tune(models, [quiet, loud], Cohort.single(toy), cache=tmp_path)
+    assert list(methods) == ["x", "MNE"]
+    assert methods["MNE"] is models["MNE"]
+    assert isinstance(methods["x"], PerScenario)
+    for choice in choices:
+        (kernels,) = (
+            d
+            for d in of_scenario(methods, choice.scenario)["x"].head_inputs
+            if hasattr(d, "n_steps")
+        )
+        assert (kernels.snr_db_low, kernels.n_steps) == (choice.value, 1)
+    write_csv(choices, tmp_path / "tuning.csv")
+    lines = (tmp_path / "tuning.csv").read_text().splitlines()
+    assert lines[0] == "method,scenario,knob,value,localization_error,n,chosen"
+    assert len(lines) == 1 + 2 * 3
+    assert sum(line.endswith("True") for line in lines) == 2
+    rows = run_benchmark(methods, [quiet, loud], Cohort.single(toy), tmp_path / "scores").rows
+    assert {row.scenario for row in rows if row.method == "x"} == {"toy", "loud"}
+
+
+def test_equal_errors_choose_the_middle_value():
+    choice = tuning.Choice("x", "s", "k", (1, 2, 3, 4), (5.0, 4.0, 4.0, 4.0), 9)
+    assert choice.value == 3
+
+
+def test_too_little_to_choose_from_is_refused():
+    make = functools.partial(MinimumNorm, "eLORETA", "constant")
+    with pytest.raises(
+        ValueError, match="two or more different values of 'snr_db'.*got \\[0, 0\\]"
+    ):
+        Tuned(make, "snr_db", [0, 0])
+    with pytest.raises(ValueError, match="at least one validation recording, got .* n_examples=0"):
+        Tuned(make, "snr_db", [0, 1], 0)
+
+
+@pytest.mark.parametrize("name", evaluate.names_in("baselines"))
+def test_every_baseline_with_a_constant_has_a_tuned_row(name):
+    """And every one says by itself what it is told."""
+    ((title, model),) = evaluate.load_baselines(compose(f"baselines=[{name}]")).items()
+    assert model.told != BY_TRAINING
+    if name.endswith("_tuned"):
+        assert isinstance(model, Tuned)
+        plain = compose(f"baselines=[{name.removesuffix('_tuned')}]").baselines
+        ((of, same),) = hydra.utils.instantiate(plain, _convert_="all").items()
+        assert type(same) is type(model.candidates[0])
+        assert title.startswith(of.removesuffix(")").removesuffix(" (cross-validated"))
+        assert getattr(model.candidates[0], model.knob, model.values[0]) == model.values[0]
+    else:
+        assert (f"{name}_tuned" in evaluate.names_in("baselines")) == (name not in WITHOUT)
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate"])
+def test_the_reference_is_a_default_baseline(config):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        composed = hydra.compose(config)
+    assert REFERENCE in evaluate.load_baselines(composed)
+
+
+def test_constant_regularization_is_one_kernel(simulate):
+    model = MinimumNorm("eLORETA", "constant", snr_db=5.0)
+    batch = simulate(model.head_inputs, snr_db=(20, 20)).batch(0)
+    (kernel,) = batch.inputs[model.kernels.key]
+    assert torch.equal(model(batch.eeg, batch.inputs).mean, kernel @ batch.eeg)
+    with pytest.raises(ValueError, match="snr_db with regularization='constant' and with no other"):
+        MinimumNorm("eLORETA", "constant")
+    with pytest.raises(ValueError, match=r"no other, got 5 with 'gcv'"):
+        MinimumNorm("eLORETA", "gcv", snr_db=5)
+
+
+def test_untrained_networks_and_what_everyone_is_told(
+    scenario, toy, toy_path, tmp_path, monkeypatch
+):
+    """``models=[untrained:NAME]`` by the command, its table of what methods are told beside it."""
+    monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", [
+        "evaluate.py", "models=[untrained:unrolled_ista]", "baselines=[eloreta_tuned,lcmv]",
+        f"head.name={toy_path}", "scenario.snr_db=[10]", "scenario.n_examples=4",
+        "scenario.setups.montages=[biosemi16]", f"hydra.run.dir={out}",
+    ])  # fmt: skip
+    evaluate.main()
+    text = (out / "benchmark.md").read_text()
+    assert "| unrolled_ista (untrained) |" in text
+    assert "| LCMV | points | any | covariance and level | nominal | none |" in text
+    assert "| snr_db on validation recordings |" in text
+    assert " [-] |" in text  # four examples have no interval
+    assert "| eLORETA (tuned) | - | - |" in text  # nor a latency
+    assert "eLORETA (tuned),snr,snr_db," in (out / "tuning.csv").read_text()
+    report = (out / "report.html").read_text()
+    assert "LCMV is told" in report
+    assert "validation recordings, all test sets together" in report
+    assert [p.suffix for p in (tmp_path / "cache" / "tuning").iterdir()] == [".json"]
+
+
+def test_unknown_untrained_network_names_the_nearest(toy):
+    with pytest.raises(ValueError, match=r"no network 'gn' .*Nearest: gnn; all: .*matched_filter"):
+        evaluate.load_models(["untrained:gn"], toy)
+
+
+def test_untrained_weights_are_the_first_ones(template):
+    """Drawn from one seed: two calls give one network."""
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        first, second = (evaluate.load_models(["untrained:convdip"], template) for _ in range(2))
+    assert isinstance(first["convdip (untrained)"], InverseModel)
+    for a, b in zip(*(m["convdip (untrained)"].parameters() for m in (first, second)), strict=True):
+        assert torch.equal(a, b)
