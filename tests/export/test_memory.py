@@ -96,6 +96,13 @@ def test_default_is_computed_window_by_window(template):
     assert 8 <= examples_at_once(1, feeds) <= 64
 
 
+def test_files_open_without_plans_for_memory():
+    """Planning took two thirds of the time of opening `default`, and saved no memory."""
+    options = open_model(model_path("convdip"), 1).session.get_session_options()
+    assert not options.enable_mem_reuse
+    assert not options.enable_mem_pattern
+
+
 LACKING = """
 import numpy as np
 from deepesi.app import cli, memory
