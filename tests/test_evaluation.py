@@ -384,14 +384,15 @@ def test_best_is_what_the_comparison_says():
 
 
 def test_best_is_better_than_all_others(scenario, toy, tmp_path):
-    """At 20 dB eLORETA beats MNE, but not itself under another name."""
-    loud, cohort = replace(scenario, snr_db=[20], n_examples=100), Cohort.single(toy)
-    rows = run_benchmark(classical(), [loud], cohort, tmp_path / "two").rows
-    assert best_method(rows, "localization_error") == REFERENCE
+    """Exact Bayes beats MNE in loud recordings, but not itself under another name."""
+    loud, cohort = replace(scenario, snr_db=[20]), Cohort.single(toy)
+    bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=3)
+    models = {"MNE": MinimumNorm("MNE"), "Bayes": bayes}
+    rows = run_benchmark(models, [loud], cohort, tmp_path / "two").rows
+    assert best_method(rows, "nemd") == "Bayes"
     assert {row.metric for row in rows if row.best} <= set(TITLES)
-    twice = classical() | {"the same": MinimumNorm("eLORETA")}
-    rows = run_benchmark(twice, [loud], cohort, tmp_path / "three").rows
-    assert best_method(rows, "localization_error") is None
+    rows = run_benchmark(models | {"same": bayes}, [loud], cohort, tmp_path / "three").rows
+    assert best_method(rows, "nemd") is None
 
 
 def test_few_examples_have_no_interval_and_no_mark(scenario, toy, tmp_path):
@@ -434,6 +435,7 @@ def test_better_needs_the_whole_interval():
     assert is_better(compared("nemd", -0.3, -0.1))
     assert not is_better(compared("nemd", -0.3, 0.1))
     assert not is_better(compared("nemd", -0.3, 0.0))
+    assert not is_better(compared("nemd", -0.3, -0.0004))  # printed as -0.000
     assert is_better(compared("auc", 0.1, 0.3))
     assert not is_better(row("a", 0.2, 0.1, 0.3))
 

@@ -64,11 +64,12 @@ def _interval(metric: str, sign: str, value: float, low: float | None, high: flo
 
 
 def is_better(row: Row) -> bool:
-    """Whether the whole interval of the difference is on the better side of the reference."""
+    """Whether the whole interval, as it is printed, is on the better side of the reference."""
     if row.difference_low is None or row.difference_high is None:
         return False
     higher = METRICS[row.metric].higher_is_better
-    return row.difference_low > 0 if higher else row.difference_high < 0
+    nearest = row.difference_low if higher else -row.difference_high
+    return round(nearest, DECIMALS[row.metric]) > 0
 
 
 def by_scenario(rows: Sequence[Row]) -> dict[str, list[Row]]:
