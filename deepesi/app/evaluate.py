@@ -17,13 +17,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepesi import __version__
+from deepesi.app.naming import n_weights, names_of
 from deepesi.contracts import InverseModel, Oracle
 from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
 from deepesi.evaluation.calibration import CalibrationRow, read_csv
-from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
+from deepesi.evaluation.gallery import gallery
+from deepesi.evaluation.leaderboard import leaderboard, write_leaderboard
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
-from deepesi.evaluation.table import by_scenario, rich_table, write_markdown
+from deepesi.evaluation.table import by_scenario, print_table, write_markdown
+from deepesi.evaluation.words import scenario_in_words
 from deepesi.export.adapter import OnnxModel
 from deepesi.export.packaged import model_path
 from deepesi.physics.cohort import Cohort
@@ -42,8 +45,12 @@ def compare(
     processes: int,
     command: str,
     calibration: Sequence[CalibrationRow] = (),
+    paths: Mapping[str, Path] | None = None,
 ) -> Benchmark:
-    """Run the benchmark, print its tables, write CSV, Markdown and report."""
+    """Run the benchmark, print its tables, write CSV, Markdown, leaderboard and report.
+
+    `paths` says of methods that were read from a file where it lies.
+    """
     columns = (TextColumn("Evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
@@ -54,39 +61,40 @@ def compare(
     write_csv(benchmark.rows, run_dir / "benchmark.csv")
     with atomic(run_dir / "benchmark.md") as partial:
         partial.write_text(write_markdown(benchmark.rows, benchmark.latencies, command))
+    paths = {name: path.absolute() for name, path in (paths or {}).items()}
+    by_name = {
+        name: [s for s in scenarios if s.name == name] for name in [s.name for s in scenarios]
+    }
+    heads = {
+        name: ", ".join(head.name for head in own[0].true_heads(cohort))
+        for name, own in by_name.items()
+    }
+    weights = {name: n_weights(model) for name, model in models.items()}
+    write_leaderboard(
+        leaderboard(benchmark, weights, paths, heads, command), run_dir / "leaderboard.csv"
+    )
     with console.status("Writing the report"):
-        mesh = cohort.template.display
         write_report(
             benchmark,
-            worked_examples(models, middle_cell(benchmark.cells), cohort) if mesh else [],
-            point_spreads(models, scenarios[0], cohort) if mesh else [],
-            mesh,
-            _facts(scenarios, cohort, command),
+            gallery(models, benchmark, cohort),
+            {name: scenario_in_words(own, cohort) for name, own in by_name.items()},
+            _facts(paths, command),
             run_dir / "report.html",
             calibration,
         )
-    # Never narrower than the table: a wrapped table cannot be read, a long line can.
     for rows in by_scenario(benchmark.rows).values():
-        Console(width=max(console.width, 160)).print(rich_table(rows))
+        print_table(console, rows)
     return benchmark
 
 
-def _facts(scenarios: Sequence[Scenario], cohort: Cohort, command: str) -> dict[str, str]:
-    facts = {}
-    for scenario in {s.name: s for s in reversed(scenarios)}.values():
-        own = [s for s in scenarios if s.name == scenario.name]
-        heads = ", ".join(f"{h.name} ({h.fingerprint[:16]})" for h in scenario.true_heads(cohort))
-        levels = f"{scenario.axis}: {', '.join(s.level for s in own)}; " if len(own) > 1 else ""
-        facts[f"scenario {scenario.name}"] = (
-            f"seed {scenario.seed}, {scenario.n_examples} examples per test set; {levels}SNRs "
-            f"{list(scenario.snr_db)} dB; heads: {heads}. The first test set: {scenario.n_times} "
-            f"samples; {scenario.sources}; {scenario.setups}; {scenario.tissues}"
-        )
-    return facts | {
+def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
+    read = {"read from": "\n".join(f"{name}: {path}" for name, path in paths.items())}
+    return {
         "held out": "lead fields, electrode displacements, sources and noise: split 'test'; a "
         "warped head (warp...) is in no training",
         "noise": "one covariance for every method; regularization follows from the whitened "
         "power of each recording, where a method does not choose it itself",
+        **(read if paths else {}),
         "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}",
         "command": command,
@@ -195,6 +203,16 @@ def load_any(path: Path, template: Template) -> InverseModel:
     return load_network(path, template.space)[0]
 
 
+def load_named(
+    paths: Sequence[str], template: Template, who: str
+) -> tuple[dict[str, InverseModel], dict[str, Path]]:
+    """Models by a short name, see `deepesi.app.naming.names_of`, and the path of each."""
+    places = [Path(path) for path in paths]
+    models = [load_any(path, template) for path in places]
+    names = names_of(models, places, who)
+    return dict(zip(names, models, strict=True)), dict(zip(names, places, strict=True))
+
+
 def run(config: DictConfig, run_dir: Path) -> None:
     """Evaluate what the configuration names; `scenarios` holds those of its scenarios."""
     cohort = load_heads(config.head)
@@ -202,7 +220,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
     found = config.get("calibration")
     calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
     models: dict[str, InverseModel | Oracle] = {}
-    models |= {str(path): load_any(Path(path), cohort.template) for path in config.models}
+    named, paths = load_named(config.models, cohort.template, "evaluate")
+    models |= named
     dropped_out = config.get("mc_dropout")  # an evaluation begun before there was any goes on
     if dropped_out and config.ensemble:
         raise ValueError(
@@ -224,9 +243,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration)
+    compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration,
+            paths)  # fmt: skip
     console.print(
-        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, scores/ of every example",
+        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, leaderboard.csv, scores/ "
+        "of every example",
         soft_wrap=True,
     )
 
