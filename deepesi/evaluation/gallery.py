@@ -1,5 +1,6 @@
 """What a report draws: worked examples, where errors are, and what becomes of single points."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -24,9 +25,9 @@ DEPTHS = {"superficial": 0.1, "middle": 0.5, "deep": 0.9}
 #: Power of a point source's potential over the noise, dB.
 POINT_SNR_DB = 20.0
 #: Most points of the maps of point spread, and the time that a method may take for them, s.
-N_POINTS, POINT_BUDGET = 400, 20.0
+N_POINTS, POINT_BUDGET = 400, 30.0
 #: Points inverted at a time.
-CHUNK = 50
+CHUNK = 20
 
 
 class WorkedExample(NamedTuple):
@@ -84,7 +85,7 @@ def gallery(models: Models, benchmark: Benchmark, cohort: Cohort) -> Gallery | N
         true_peaks(cell, cohort),
         worked_examples(models, cell, cohort),
         point_spreads(models, scenario, cohort),
-        point_spread_map(models, scenario, cohort, benchmark.latencies),
+        point_spread_map(models, scenario, cohort),
     )
 
 
@@ -139,7 +140,7 @@ def point_spreads(models: Models, scenario: Scenario, cohort: Cohort) -> list[Wo
 
 
 def point_spread_map(
-    models: Models, scenario: Scenario, cohort: Cohort, latencies_ms: Mapping[str, float]
+    models: Models, scenario: Scenario, cohort: Cohort, budget: float = POINT_BUDGET
 ) -> PointSpread:
     """Error and spatial dispersion of points all over the cortex.
 
@@ -147,24 +148,23 @@ def point_spread_map(
         models: Name to model.
         scenario: Where the set-up is from.
         cohort: The heads of the run.
-        latencies_ms: Time of one example by method; what would take longer than `POINT_BUDGET`
-            in all is left out.
+        budget: Time that a method may take, s; judged by the first points, so that a slow solver
+            is left out after a part of it.
 
     """
     inverse = _inverse(models)
     batch, true = _one_example(inverse, scenario, cohort)
     cortex = np.flatnonzero(true.is_cortex)
     sources = cortex[:: -(-len(cortex) // N_POINTS)]
-    slow = tuple(m for m in inverse if latencies_ms[m] * len(sources) > 1e3 * POINT_BUDGET)
     parts = np.split(sources, range(CHUNK, len(sources), CHUNK))
     points = [points_at(part, batch) for part in parts]
-    positions, n_orient = batch.head.source_pos, batch.head.space.n_orient
-    error, dispersion = {}, {}
+    positions = batch.head.source_pos
+    error, dispersion, slow = {}, {}, list[str]()
     for name, model in inverse.items():
-        if name in slow:
+        maps = _maps(model, points, budget)
+        if maps is None:
+            slow.append(name)
             continue
-        estimates = [magnitude(apply_model(model, part).mean, n_orient) for part in points]
-        maps = torch.cat(estimates).double().numpy()
         off = positions[maps.argmax(axis=1)] - positions[sources]
         error[name] = 1e3 * np.linalg.norm(off, axis=1)
         dispersion[name] = np.array(
@@ -173,7 +173,19 @@ def point_spread_map(
                 for values, source in zip(maps, sources, strict=True)
             ]
         )
-    return PointSpread(sources, 1e3 * true.depth[sources], error, dispersion, slow)
+    return PointSpread(sources, 1e3 * true.depth[sources], error, dispersion, tuple(slow))
+
+
+def _maps(model: InverseModel, points: Sequence[Batch], budget: float) -> Array | None:
+    """Magnitudes of the estimates ``(N, S)``; None if they would take longer than a budget, s."""
+    n_orient = points[0].head.space.n_orient
+    started, maps = time.perf_counter(), list[torch.Tensor]()
+    for part in points:
+        maps.append(magnitude(apply_model(model, part).mean, n_orient))
+        expected = (time.perf_counter() - started) / len(maps) * len(points)
+        if expected > budget:
+            return None
+    return torch.cat(maps).double().numpy()
 
 
 def _inverse(models: Models) -> dict[str, InverseModel]:
@@ -214,5 +226,14 @@ def points_at(sources: NDArray[np.int64], batch: Batch) -> Batch:
         sources=torch.as_tensor(
             (moments * directions).T[..., None].copy(), dtype=batch.sources.dtype
         ),
-        scene=replace(batch.scene, peaks=torch.as_tensor(sources)[:, None]),
+        scene=replace(
+            batch.scene,
+            peaks=torch.as_tensor(sources)[:, None],
+            extents=torch.zeros(len(sources), 1),
+            moments=torch.as_tensor(moments, dtype=torch.float32)[:, None],
+            **{
+                name: getattr(batch.scene, name).expand(len(sources), *sizes)
+                for name, sizes in (("snr_db", ()), ("tissues", (-1,)), ("artifacts", (-1,)))
+            },
+        ),
     )

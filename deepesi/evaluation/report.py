@@ -35,7 +35,7 @@ OWN_RANGE = (
 )
 BINS = "Bins of as many examples each; bands: 95 % intervals."
 #: Pixels of curves, of maps of errors and of single maps: two or more of the last fit a phone.
-CURVE, MAP, SMALL = 340, 330, 160
+CURVE, MAP, SMALL = 325, 325, 160
 
 
 def write_report(
@@ -63,7 +63,8 @@ def write_report(
         for name, rows in by_scenario(benchmark.rows).items()
     }
     cell = middle_cell(benchmark.cells)
-    where = f"{cell.scenario.name}, {cell.scenario.level or 'all'}, {cell.snr_db:g} dB"
+    parts = (cell.scenario.name, cell.scenario.level, f"{cell.snr_db:g} dB")
+    where = ", ".join(part for part in parts if part)
     sections["Where the errors are"] = _errors(cell, where, pictures, look)
     if pictures is not None:
         sections["Point spread"] = _spread(pictures.spread, pictures, look)

@@ -28,6 +28,7 @@ a { color: #05568f }
 .scroll { overflow-x: auto; margin: 0.6em 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: 0.15em 1em 0.15em 0; text-align: left; vertical-align: top }
+.data { font-size: 0.9em }
 .data td, .data th { white-space: nowrap; border-bottom: 1px solid #e8e8e8 }
 .data th { border-bottom: 2px solid #bbb; vertical-align: bottom }
 .data button { font: inherit; font-weight: 600; color: inherit; text-align: left; padding: 0;
@@ -38,12 +39,12 @@ td, th { padding: 0.15em 1em 0.15em 0; text-align: left; vertical-align: top }
 .data .long { white-space: normal; min-width: 18em }
 .shaded td { background: #fde8e4 }
 .facts { width: 100% }
-.facts th { min-width: 9em; font-weight: 600 }
+.facts th { white-space: nowrap; font-weight: 600 }
 .facts td { width: 100%; overflow-wrap: anywhere }
 img { display: block; max-width: 100%; height: auto }
 figure { margin: 0.8em 0 }
 figcaption, .small { font-size: 0.88em; color: #444 }
-.tiles { display: flex; flex-wrap: wrap; gap: 0.4em 1em; align-items: flex-end }
+.tiles { display: flex; flex-wrap: wrap; gap: 0.4em 1em }
 .tiles figure { flex: 0 1 auto; margin: 0.3em 0 }
 .key { display: flex; flex-wrap: wrap; gap: 0.1em 1.4em; margin: 0.4em 0; padding: 0;
        list-style: none; font-size: 0.92em }
@@ -54,6 +55,7 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }
   body { font-size: 15px }
   .facts th, .facts td { display: block; padding-right: 0 }
   .facts th { padding-top: 0.5em }
+  .data .word { white-space: normal; min-width: 8em }
 }
 """
 #: A click on a heading sorts by its column, a second one turns the order round.
@@ -163,8 +165,9 @@ def html_table(
 
 
 def _cell(text: str, is_bold: bool, is_long: bool) -> str:
+    is_word = text[:1].isalpha()
+    kind = " class='long'" if is_long else " class='word'" if is_word else ""
     text = html.escape(text)
-    kind = " class='long'" if is_long else ""
     return f"<td{kind}>{f'<b>{text}</b>' if is_bold else text}</td>"
 
 

@@ -49,7 +49,7 @@ def test_files_sweeps_and_packaged_models():
 
 
 def test_model_given_twice():
-    with pytest.raises(ValueError, match="evaluate: the model b.onnx is given twice"):
+    with pytest.raises(ValueError, match="evaluate: the model .*b.onnx is given twice. Name"):
         named("b.onnx", "./b.onnx")
 
 

@@ -42,7 +42,7 @@ def test_tables_scroll_and_sort(page):
     assert page.count("<table class='data'>") == 1
     assert "<div class='scroll' tabindex='0'><table class='data'>" in page
     assert page.count("<th scope='col'><button type='button'>") == 2
-    assert "<tr class=shaded><td>x</td><td><b>1.5 [1, 2]</b></td></tr>" in page
+    assert "<tr class=shaded><td class='word'>x</td><td><b>1.5 [1, 2]</b></td></tr>" in page
     assert 'querySelectorAll(".data th button")' in page
 
 
