@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from deepesi.evaluation.calibration import ALL, CalibrationRow
 from deepesi.evaluation.figures import Panel, Style, styles
@@ -64,6 +65,11 @@ def region_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> 
             ax.set(ylabel=title, ylim=(min(0.7, ax.get_ylim()[0]), 1.0))
         else:
             ax.set(ylabel=f"{title} (cm²), logarithmic", yscale="log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(NullLocator())
+            areas = [row.value for row in _pick(regions, metric=metric)]
+            ax.set_ylim(min(areas) / 2.5, 2.5 * max(areas))  # so that two ticks at least are seen
         ax.set_xlabel("SNR (dB)")
         ax.set_xticks(sorted({float(row.snr_db) for row in regions}))
         ax.spines[["top", "right"]].set_visible(False)
