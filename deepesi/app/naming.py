@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepesi.contracts import InverseModel, Oracle
+from torch import nn
+
+from deepesi.contracts import InverseModel
 from deepesi.export.adapter import OnnxModel
 from deepesi.export.names import in_short, is_classical, network_title, short_names
 from deepesi.uncertainty.ensemble import DeepEnsemble
@@ -12,10 +14,12 @@ from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered
 
 
-def n_weights(model: InverseModel | Oracle) -> int:
-    """Weights of a network; of a file, the numbers it keeps; 0 for a classical method."""
+def n_weights(model: object) -> int:
+    """Weights of a network; of a file, the numbers it keeps; 0 for any other method."""
     if isinstance(model, OnnxModel):
         return 0 if is_classical(model.opened.contract.model) else model.n_weights
+    if not isinstance(model, nn.Module):
+        return 0
     return sum(weights.numel() for weights in model.parameters())
 
 

@@ -76,8 +76,8 @@ def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
         at = [place for level, place in zip(levels, x, strict=True) if level in own]
         colour, line = look[method]
         ax.plot(at, [r.value for r in drawn], line, marker="o", markersize=4, color=colour)
-        low, high = [r.ci_low for r in drawn], [r.ci_high for r in drawn]
-        ax.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)
+        ax.fill_between(at, *ends.T, color=colour, alpha=0.15, linewidth=0)
     short = max(map(len, levels)) * len(levels) < 30
     ax.set_xticks(x, levels, rotation=0 if short else 30, ha="center" if short else "right")
 

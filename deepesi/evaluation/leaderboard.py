@@ -82,7 +82,8 @@ def _summary(metric: str, values: Array) -> dict[str, str]:
     if not len(values):
         return dict.fromkeys(names, "")
     found = (values.mean(), *bootstrap_interval(values))
-    return {name: f"{value:.6g}" for name, value in zip(names, found, strict=True)}
+    texts = (f"{value:.6g}" if np.isfinite(value) else "" for value in found)
+    return dict(zip(names, texts, strict=True))
 
 
 def commit() -> str:

@@ -53,28 +53,27 @@ def best_method(rows: Sequence[Row], metric: str) -> str | None:
 
 
 def cell(row: Row) -> str:
-    """``mean [low, high]``."""
-    return "{} [{}, {}]".format(*_numbers(row))
+    """``mean [low, high]``; ``mean [-]`` without an interval."""
+    return _interval(row.metric, "", row.value, row.ci_low, row.ci_high)
 
 
-def _numbers(row: Row) -> tuple[str, str, str]:
-    """Mean, low and high end, rounded as their metric is."""
-    value, low, high = (
-        f"{x:.{DECIMALS[row.metric]}f}" for x in (row.value, row.ci_low, row.ci_high)
-    )
-    return value, low, high
+def stacked_cell(row: Row) -> str:
+    """The same in two lines: ``mean``, ``low–high`` below it."""
+    mean, _, ends = cell(row).partition(" ")
+    return f"{mean}\n{ends.strip('[]').replace(', ', '–')}"
 
 
 def difference_cell(row: Row) -> str:
     """``mean [low, high]`` of the paired difference to the reference."""
     assert row.difference is not None
-    assert row.difference_low is not None
-    assert row.difference_high is not None
-    value, low, high = (
-        f"{x:+.{DECIMALS[row.metric]}f}"
-        for x in (row.difference, row.difference_low, row.difference_high)
+    return _interval(row.metric, "+", row.difference, row.difference_low, row.difference_high)
+
+
+def _interval(metric: str, sign: str, value: float, low: float | None, high: float | None) -> str:
+    mean, *ends = (
+        "-" if x is None else f"{x:{sign}.{DECIMALS[metric]}f}" for x in (value, low, high)
     )
-    return f"{value} [{low}, {high}]"
+    return f"{mean} [-]" if low is None else f"{mean} [{', '.join(ends)}]"
 
 
 def is_better(row: Row) -> bool:
@@ -143,12 +142,12 @@ def rich_table(rows: Sequence[Row], width: int) -> Table:
     are folded. Numbers are never folded nor cut: a terminal that is narrower still gets a table
     wider than itself.
     """
-    table = _terminal(rows, "{0} [{1}, {2}]", 1000)
+    longest = max(len(row.method) for row in rows)
+    table = _terminal(rows, longest, stacked=False)
     if _width(table) <= width:
         return table
-    table = _terminal(rows, "{0}\n{1}–{2}", 1000)
-    too_wide = max(0, _width(table) - width)
-    return _terminal(rows, "{0}\n{1}–{2}", max(NARROWEST, _longest(rows) - too_wide))
+    too_wide = max(0, _width(_terminal(rows, longest, stacked=True)) - width)
+    return _terminal(rows, max(NARROWEST, longest - too_wide), stacked=True)
 
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
@@ -161,14 +160,9 @@ def _width(table: Table) -> int:
     return Console(width=10_000).measure(table).maximum
 
 
-def _longest(rows: Sequence[Row]) -> int:
-    return max(len(row.method) for row in rows)
-
-
-def _terminal(rows: Sequence[Row], form: str, for_names: int) -> Table:
-    """The table with cells of a form (of mean, low and high end) and names of so many columns."""
-    stacked = "\n" in form
-    header, lines = _layout(rows, lambda row: form.format(*_numbers(row)), _best)
+def _terminal(rows: Sequence[Row], for_names: int, stacked: bool) -> Table:
+    """The table with names of so many columns, intervals beside or below their means."""
+    header, lines = _layout(rows, stacked_cell if stacked else cell, _best)
     table = Table(
         title=rows[0].scenario,
         caption=RULE + (" The interval stands below its mean." if stacked else ""),

@@ -19,8 +19,8 @@ LONG = "3 x UnrolledMatchedFilter 61 k (run outputs/matched_filter/2026-11-29_01
 @pytest.fixture(scope="session")
 def scenarios():
     snr = Scenario(
-        name="toy", snr_db=[0, 20], n_examples=12, sources=PatchSources((1, 1), (0.03, 0.06)),
-        setups=SetupRanges(montages=["biosemi16"]), batch_size=8,
+        name="toy", snr_db=[0, 20], n_examples=24, sources=PatchSources((1, 1), (0.03, 0.06)),
+        setups=SetupRanges(montages=["biosemi16"]), batch_size=16,
     )  # fmt: skip
     swept = [
         replace(snr, name="montages", snr_db=[10], axis="channels of the cap", level=str(n),

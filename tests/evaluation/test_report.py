@@ -168,7 +168,7 @@ def test_true_places_are_those_that_were_scored(benchmark, toy):
     cell = middle_cell(benchmark.cells)
     peaks = true_peaks(cell, Cohort.single(toy))
     depth = [score.depth_mm for score in cell.scores["eLORETA"]]
-    assert peaks.shape == (12, 1)
+    assert peaks.shape == (24, 1)
     assert np.allclose(1e3 * toy.depth[peaks[:, 0]], depth)
 
 
@@ -239,7 +239,7 @@ def test_leaderboard_has_a_line_per_method_and_scenario(benchmark, models, tmp_p
     ]
     first, last = read[0], read[-1]
     assert (first["weights"], last["weights"]) == ("61353", "0")
-    assert (first["snr_db"], first["n_examples"]) == ("0; 20", "12")
+    assert (first["snr_db"], first["n_examples"]) == ("0; 20", "24")
     assert (last["axis"], last["levels"]) == ("channels of the cap", "16; 32")
     assert (first["path"], last["path"]) == (str(tmp_path / "run"), "")
     assert (last["heads"], last["version"]) == ("warp9", deepesi.__version__)
@@ -261,7 +261,7 @@ def test_interval_of_a_leaderboard_knows_that_examples_come_again(benchmark):
     """The same sources stand at every SNR: as many independent values as there are examples."""
     cells = [cell for cell in benchmark.cells if cell.scenario.name == "toy"]
     means = board.means_of_examples(cells, "eLORETA", "nemd")
-    assert len(means) == 12
+    assert len(means) == 24
     assert np.allclose(means, np.mean([cell.values("eLORETA", "nemd") for cell in cells], axis=0))
 
 

@@ -1,12 +1,13 @@
 """The terminal's table is readable at 80 columns: numbers are never folded nor cut."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from deepesi.evaluation.benchmark import Row
-from deepesi.evaluation.table import RULE, TITLES, print_table
+from deepesi.evaluation.table import RULE, TITLES, cell, print_table
 from tests.evaluation.conftest import LONG
 
 
@@ -66,3 +67,10 @@ def test_terminal_too_narrow_for_any_table_gets_a_wider_one():
     text = shown(WIDEST, 30)
     assert "…" not in text
     assert "101.1–123.6" in text
+
+
+def test_mean_without_an_interval_is_shown_alone():
+    few = [replace(row, ci_low=None, ci_high=None) for row in WIDEST]
+    assert cell(few[0]) == "112.3 [-]"
+    lines = shown(few[:4], 80).splitlines()
+    assert sum("112.3" in line for line in lines) == 1
