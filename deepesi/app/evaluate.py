@@ -210,7 +210,8 @@ def load_named(
     places = [Path(path) for path in paths]
     models = [load_any(path, template) for path in places]
     names = names_of(models, places, who)
-    return dict(zip(names, models, strict=True)), dict(zip(names, places, strict=True))
+    read = [path if path.exists() else model_path(path) for path in places]
+    return dict(zip(names, models, strict=True)), dict(zip(names, read, strict=True))
 
 
 def run(config: DictConfig, run_dir: Path) -> None:

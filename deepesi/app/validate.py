@@ -7,6 +7,7 @@ import mne
 import numpy as np
 
 from deepesi import __version__
+from deepesi.export.packaged import model_path
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
 from deepesi.validation.methods import SAMPLES, Exported, Method
 from deepesi.validation.report import mni_text, verdict, write_report
@@ -51,7 +52,9 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
             f"to target: {verdict(result)}"
         )
     yield from (f"{m.method}: left out on the {m.head} head: {m.reason}" for m in missing)
-    read = [f"{m.name}: {m.path.absolute()}" for m in methods if isinstance(m, Exported)]
+    read = [
+        f"{m.name}: {model_path(m.path).absolute()}" for m in methods if isinstance(m, Exported)
+    ]
     facts = {
         "recording": f"{recording}, {len(cases)} conditions; {NOTES[recording]}",
         "heads": ", ".join(

@@ -13,8 +13,8 @@ from deepesi.physics.files import atomic
 
 #: Dots per inch of pictures, and how many of them a pixel of the page takes.
 DPI, DENSITY = 150, 1.5
-#: Pictures wider than a phone keep this width, pixels, and are moved sideways there.
-READABLE = 680
+#: Pictures are not shrunk to less than this share of their width, or nobody could read them.
+READABLE = 0.8
 STYLE = """
 * { box-sizing: border-box }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 1.5em auto;
@@ -30,7 +30,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: 0.15em 1em 0.15em 0; text-align: left; vertical-align: top }
 .data { font-size: 0.9em }
 .data td, .data th { white-space: nowrap; border-bottom: 1px solid #e8e8e8 }
-.data th { border-bottom: 2px solid #bbb; vertical-align: bottom }
+.data th { border-bottom: 2px solid #bbb; vertical-align: bottom; white-space: normal }
 .data button { font: inherit; font-weight: 600; color: inherit; text-align: left; padding: 0;
                border: 0; background: none; cursor: pointer }
 .data button::after { content: " ↕"; color: #999 }
@@ -94,11 +94,11 @@ def picture(content: bytes, text: str) -> str:
 
     On a narrow screen a wide picture is not shrunk beyond reading but moved sideways.
     """
-    source = base64.b64encode(content).decode()
+    source, alt = base64.b64encode(content).decode(), html.escape(text, quote=True)
     width = round(int.from_bytes(content[16:20], "big") / DENSITY)
     return (
         f"<div class='scroll'><img src='data:image/png;base64,{source}' width='{width}' "
-        f"style='min-width:{min(width, READABLE)}px' alt='{html.escape(text, quote=True)}'></div>"
+        f"style='min-width:{round(READABLE * width)}px' alt='{alt}'></div>"
     )
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from deepesi.app.naming import n_weights, names_of
-from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.export.adapter import OnnxModel
 from deepesi.export.names import file_title, in_short, network_title, short_names
 from deepesi.export.packaged import model_path
@@ -70,11 +69,10 @@ def test_titles_of_networks():
     assert file_title(classical, 12) == "eLORETA"
 
 
-def test_models_are_named_alike_from_a_run_and_from_its_file(tmp_path, toy):
+def test_models_are_named_alike_from_a_run_and_from_its_file(tmp_path, toy, eloreta):
     network = ConvDip(84, height=6, width=6, hidden=16, dropout=0.1).eval()
     export_onnx(network, toy.montage_head("biosemi16"), tmp_path / "n.onnx")
-    export_onnx(MinimumNorm("eLORETA"), toy.montage_head("biosemi16"), tmp_path / "e.onnx")
-    files = [OnnxModel(tmp_path / "n.onnx"), OnnxModel(tmp_path / "e.onnx")]
+    files = [OnnxModel(tmp_path / "n.onnx"), OnnxModel(eloreta)]
     size = in_short(n_weights(network))
     models = [network, *files, DeepEnsemble([network, network]), MCDropout(network, 2)]
     paths = [Path(p) for p in ("T", "n.onnx", "e.onnx", "U", "V")]

@@ -56,8 +56,8 @@ def test_text_of_tables_is_escaped():
 
 def test_wide_pictures_stay_readable_on_a_phone():
     """They are moved sideways in their box instead of being shrunk without end."""
-    assert "width='1600' style='min-width:680px'" in picture(png(drawing(16)), "wide")
-    assert "width='400' style='min-width:400px'" in picture(png(drawing(4)), "small")
+    assert "width='1600' style='min-width:1280px'" in picture(png(drawing(16)), "wide")
+    assert "width='400' style='min-width:320px'" in picture(png(drawing(4)), "small")
 
 
 def test_tiles_have_the_width_asked_for_and_a_caption():
