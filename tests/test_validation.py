@@ -27,7 +27,7 @@ from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.methods import Classical, find_methods, solver_names
-from deepesi.validation.report import results_table, summary, verdict
+from deepesi.validation.report import results_table, summary, verdict, write_report
 from deepesi.validation.run import evaluate, left_out, run, template_place
 from deepesi.validation.sample import ANATOMY, DOWNLOADED, SHORT, sample_cases
 from deepesi.validation.statistics import (
@@ -415,3 +415,20 @@ def test_eeglab_targets_are_right_occipital(eeglab_data, tmp_path):
     assert found[*where, "peak_x"] > 0
     assert found[*where, "peak_y"] < -55
     assert found[*where, "lateralization"] > 0.55
+
+
+def test_page_shows_every_method_whatever_their_order(template, tmp_path):
+    """Methods of two source spaces, in turn: one section each, and no picture is lost."""
+    case = simulated_case(template, (16, -73, 9))
+    first, second = run([case], [Classical("eLORETA"), Classical("MNE")])
+    space = replace(first.place.head.space, name="another")
+    other = replace(first, place=replace(first.place, head=replace(first.place.head, space=space)))
+    write_report([first, replace(other, method="<x>"), second], [], {"a": "b"}, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("data:image/png;base64") == 2 + 3  # courses of two spaces, three maps
+    assert "<x>" not in page
+    for caption in ("eLORETA: ", "&lt;x&gt;: ", "MNE: "):
+        assert f"<figcaption>{caption}" in page
+    assert "Below the power: distance of each method&#x27;s strongest source to the centre" in page
+    assert "<title>deepesi on a real recording" in page
+    assert "mne-tools" not in page

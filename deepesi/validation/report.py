@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from deepesi.physics.template import template_of
+from deepesi.physics.template import DisplayMesh, template_of
 from deepesi.validation.run import LeftOut, Result
 from deepesi.validation.statistics import ALPHA, failures
 from deepesi.viz.page import html_table, picture, png, tiles, write_page
 from deepesi.viz.validation import cortex_figure, course_figure, projections_figure
 
-#: Pixels of a map on the page.
-MAP = 230
+#: Pixels of maps on the page, on a cortex and projected.
+MAP, PROJECTIONS = 230, 345
 HOW_TO_SEE = (
     "Grey: baseline; yellow: window of the response; dashed: power of the noise. Maps: each in its "
     "own colour range, ring at its strongest source."
@@ -111,37 +110,41 @@ def expectations(results: Sequence[Result]) -> str:
 
 def figures(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
     """Heading and pictures of every condition, head and source space: courses, then maps."""
-
-    def group(result: Result) -> tuple[str, str, str]:
-        return result.case.condition, result.place.name, result.place.head.space.name
-
-    for (condition, place, space), members in groupby(results, key=group):
-        own = list(members)
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for r in results:
+        where = r.case.condition, r.place.name, r.place.head.space.name
+        groups.setdefault(where, []).append(r)
+    for (condition, place, space), own in groups.items():
         first = own[0]
         track, window = first.track, first.case.window
-        courses = {r.method: r.track.distance for r in own}
-        course = course_figure(track.times, track.power, window, courses, first.place.target)
-        text = f"Distance of every method's strongest source to the {first.place.target} over time"
+        courses, target = {r.method: r.track.distance for r in own}, first.place.target
+        course = course_figure(track.times, track.power, window, courses)
+        text = f"Below the power: distance of each method's strongest source to the {target}."
         yield (
             f"{condition}, {place} head ({space})",
-            f"<p>{HOW_TO_SEE}</p>{picture(png(course), text)}{tiles(_maps(own), MAP)}",
+            f"<p>{escape(text)} {HOW_TO_SEE}</p>{picture(png(course), text)}"
+            + tiles(_maps(own), MAP if _mesh(own[0]) is not None else PROJECTIONS),
         )
 
 
 def _maps(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
     """Caption and map of every method on one head."""
-    head = results[0].place.head
-    template = template_of(head.space)
     for r in results:
+        mesh = _mesh(r)
         caption = (
             f"{r.method}: {r.statistics['latency']:.0f} ms, "
             f"{r.statistics['peak_distance']:.0f} mm to target"
         )
-        if template is None or template.display is None:
-            yield caption, projections_figure(r.magnitude, head.source_pos)
+        if mesh is None:
+            yield caption, projections_figure(r.magnitude, r.place.head.source_pos)
         else:
-            views = VIEWS[r.case.expectation.lobe]
-            yield caption, cortex_figure(r.magnitude, template.display, views)
+            yield caption, cortex_figure(r.magnitude, mesh, VIEWS[r.case.expectation.lobe])
+
+
+def _mesh(result: Result) -> DisplayMesh | None:
+    """The cortex to draw on, if there is one at hand."""
+    template = template_of(result.place.head.space)
+    return None if template is None else template.display
 
 
 def write_report(

@@ -19,7 +19,6 @@ def course_figure(
     power: Array,
     window: tuple[float, float],
     distances: Mapping[str, Array],
-    target: str,
 ) -> Figure:
     """Whitened power, and how far each method's strongest source is from its target.
 
@@ -28,7 +27,6 @@ def course_figure(
         power: Whitened power, 1 for noise ``(T,)``.
         window: Where the response is expected, s.
         distances: Name of a method to ``(T,)``, mm.
-        target: What the distance is to.
 
     """
     figure = Figure(figsize=(7.2, 1.4 + 1.15 * len(distances)), layout="constrained")
@@ -46,7 +44,7 @@ def course_figure(
         ax.plot(1e3 * times, distance, ".", color="#0072b2", markersize=3)
         ax.set(ylim=(-0.05 * top, top), ylabel="mm")
         ax.set_title(name, fontsize=9, loc="left")
-    rows[-1].set(xlabel=f"time (ms); below the power: distance to the {target}")
+    rows[-1].set(xlabel="time (ms)")
     return figure
 
 
@@ -77,6 +75,6 @@ def projections_figure(values: Array, positions: Array) -> Figure:
         positions: Sources ``(S, 3)``, m, head frame.
 
     """
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     draw_projections(figure.subfigures(1, 1), values, positions, np.array([values.argmax()]))
     return figure
