@@ -28,15 +28,15 @@ a { color: #05568f }
 .scroll { overflow-x: auto; margin: 0.6em 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: 0.15em 1em 0.15em 0; text-align: left; vertical-align: top }
-.data { font-size: 0.9em }
-.data td, .data th { white-space: nowrap; border-bottom: 1px solid #e8e8e8 }
+.data { font-size: 0.88em }
+.data td, .data th { white-space: nowrap; padding-right: 0.75em; border-bottom: 1px solid #e8e8e8 }
 .data th { border-bottom: 2px solid #bbb; vertical-align: bottom; white-space: normal }
 .data button { font: inherit; font-weight: 600; color: inherit; text-align: left; padding: 0;
                border: 0; background: none; cursor: pointer }
 .data button::after { content: " ↕"; color: #999 }
 .data [aria-sort=ascending] button::after { content: " ↑"; color: #222 }
 .data [aria-sort=descending] button::after { content: " ↓"; color: #222 }
-.data .long { white-space: normal; min-width: 18em }
+.data .long { white-space: normal; min-width: 15em }
 .shaded td { background: #fde8e4 }
 .facts { width: 100% }
 .facts th { white-space: nowrap; font-weight: 600 }
