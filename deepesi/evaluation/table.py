@@ -173,7 +173,8 @@ def _terminal(rows: Sequence[Row], for_names: int, stacked: bool) -> Table:
     n_where = header.index("method")
     for number, title in enumerate(header):
         own = max(len(line[number][0].partition("\n")[0]) for line in lines)
-        folded = _folded(title, max(own, *map(len, title.split()))) if stacked else title
+        least = max(map(len, title.split())) if number < n_where else len("loc. error")
+        folded = _folded(title, max(own, least)) if stacked else title
         kind = "left" if number == n_where else "right"
         table.add_column(folded, justify=kind, no_wrap=True)  # type: ignore[arg-type]
     previous = None
