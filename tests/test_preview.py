@@ -48,7 +48,7 @@ def test_every_data_group(preview, toy_path, data):
     folder = preview(toy_path, f"data={data}", *n_times)
     page = (folder / "preview.html").read_text()
     drawn = ["32 examples", *["Curriculum"] * (data == "everything"), "Example 1"]
-    assert re.findall(r"<h2>([^<:]*)", page) == [*drawn, "Configuration"]
+    assert re.findall(r"<h2 [^>]*>([^<:]*)", page) == [*drawn, "Configuration"]
     images = pictures(page)
     assert len(images) == len(drawn)
     assert all(map(is_drawn, images))

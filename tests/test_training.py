@@ -37,8 +37,8 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     run(compose(toy_path, tmp_path, blinks), tmp_path)
     expected = (
         "config.yaml checkpoints/last.ckpt checkpoints/best.ckpt metrics.csv model/model.yaml "
-        "model/weights.safetensors benchmark.csv report.html export/model.onnx export/head.npz "
-        "export/card.md"
+        "model/weights.safetensors benchmark.csv leaderboard.csv report.html "
+        "export/model.onnx export/head.npz export/card.md"
     )
     for name in expected.split():
         assert (tmp_path / name).stat().st_size > 0, name

@@ -27,7 +27,7 @@ from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.methods import Classical, find_methods, solver_names
-from deepesi.validation.report import html_table, summary, verdict
+from deepesi.validation.report import results_table, summary, verdict, write_report
 from deepesi.validation.run import evaluate, left_out, run, template_place
 from deepesi.validation.sample import ANATOMY, DOWNLOADED, SHORT, sample_cases
 from deepesi.validation.statistics import (
@@ -258,7 +258,7 @@ def test_source_elsewhere_is_a_failure_and_so_is_noise(template):
     text = summary(results, left_out([frontal], [Classical("eLORETA")]))
     assert "0 of 2 succeeded" in text
     assert "comes without a head of its own" in text
-    assert html_table(results).count("FAILED") == 2
+    assert results_table(results).count("FAILED") == 2
 
 
 # The data at hand
@@ -287,10 +287,11 @@ def test_own_head_is_left_to_methods_that_can_use_it(sample_data, template, tmp_
     export_onnx(ConvDip(1284, hidden=16), template.montage_head("biosemi32"), path)
     methods = find_methods(["eloreta"], [path], load_solver)
     (missing,) = left_out(sample_cases(sample_data), methods)
-    assert (missing.method, missing.head) == ("net", "own")
+    name = "ConvDip 42 k (net.onnx)"
+    assert (missing.method, missing.head) == (name, "own")
     assert "belongs to the source space fsaverage-ico3 and cannot follow" in missing.reason
     heads = {(r.method, r.place.name) for r in run(sample_cases(sample_data)[:1], methods)}
-    assert heads == {("eLORETA", "template"), ("net", "template"), ("eLORETA", "own")}
+    assert heads == {("eLORETA", "template"), (name, "template"), ("eLORETA", "own")}
 
 
 def values(path: Path) -> dict[tuple[str, ...], float]:
@@ -414,3 +415,20 @@ def test_eeglab_targets_are_right_occipital(eeglab_data, tmp_path):
     assert found[*where, "peak_x"] > 0
     assert found[*where, "peak_y"] < -55
     assert found[*where, "lateralization"] > 0.55
+
+
+def test_page_shows_every_method_whatever_their_order(template, tmp_path):
+    """Methods of two source spaces, in turn: one section each, and no picture is lost."""
+    case = simulated_case(template, (16, -73, 9))
+    first, second = run([case], [Classical("eLORETA"), Classical("MNE")])
+    space = replace(first.place.head.space, name="another")
+    other = replace(first, place=replace(first.place, head=replace(first.place.head, space=space)))
+    write_report([first, replace(other, method="<x>"), second], [], {"a": "b"}, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("data:image/png;base64") == 2 + 3  # courses of two spaces, three maps
+    assert "<x>" not in page
+    for caption in ("eLORETA: ", "&lt;x&gt;: ", "MNE: "):
+        assert f"<figcaption>{caption}" in page
+    assert "Below the power: distance of each method&#x27;s strongest source to the centre" in page
+    assert "<title>deepesi on a real recording" in page
+    assert "mne-tools" not in page

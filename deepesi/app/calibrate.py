@@ -15,9 +15,9 @@ from rich.console import Console
 from deepesi import __version__
 from deepesi.app.evaluate import (
     check_one_scenario,
-    load_any,
     load_baselines,
     load_heads,
+    load_named,
     load_scenarios,
 )
 from deepesi.baselines.tuned import Tuned
@@ -35,6 +35,7 @@ from deepesi.evaluation.calibration_report import write_report
 from deepesi.evaluation.methods import Model
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.words import scenario_in_words
 from deepesi.export.contract import CALIBRATION_FILE, Calibration
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
@@ -88,16 +89,17 @@ def the_scenario(config: DictConfig) -> Scenario:
     return scenario
 
 
-def load_models(config: DictConfig, cohort: Cohort) -> dict[str, InverseModel]:
-    """The models of a configuration.
+def load_models(
+    config: DictConfig, cohort: Cohort
+) -> tuple[dict[str, InverseModel], dict[str, Path]]:
+    """The models of a configuration by name, and where those from files lie.
 
     Raises:
         ValueError: None, or one that is shown the truth.
 
     """
-    chosen: dict[str, Model | Tuned] = {
-        str(path): load_any(Path(path), cohort.template) for path in config.models
-    }
+    named, paths = load_named(config.models, cohort.template, "calibrate")
+    chosen: dict[str, Model | Tuned] = {**named}
     models: dict[str, InverseModel] = {}
     for name, model in (chosen | load_baselines(config)).items():
         if isinstance(model, Tuned):
@@ -116,13 +118,16 @@ def load_models(config: DictConfig, cohort: Cohort) -> dict[str, InverseModel]:
             "calibrate: nothing to calibrate. Name files with models=[path,...] or baselines with "
             "baselines=[bayesian_minimum_norm,...]."
         )
-    return models
+    return models, paths
 
 
 def keep(
-    name: str, fitted: Fitted, covers: str, fitted_on: str, cohort: Cohort, folder: Path
+    path: Path | None, fitted: Fitted, covers: str, fitted_on: str, cohort: Cohort, folder: Path
 ) -> None:
-    """Write what was fitted for a model: intervals, region sets and, of a network, itself."""
+    """Write what was fitted for a model: intervals, region sets and, of a network, itself.
+
+    `path` is that of the model; None for a classical method.
+    """
     regions = fitted.regions
     calibration = Calibration(
         regions.level, covers, tuple(regions.edges.tolist()), tuple(regions.thresholds.tolist()),
@@ -132,8 +137,7 @@ def keep(
         partial.write_text(json.dumps(asdict(calibration), indent=1) + "\n")
     if fitted.temperature is not None:
         fitted.intervals["balanced"].save(folder / "intervals.json")
-    path = Path(name)
-    if not path.exists() or path.suffix == ".onnx":
+    if path is None or not path.exists() or path.suffix == ".onnx":
         return
     network, identity = load_network(path, cohort.template.space)
     if fitted.temperature is not None:
@@ -158,7 +162,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     """Fit on validation recordings, measure on test ones, write what was found."""
     cohort = heads_of(config.head)
     scenario = the_scenario(config.scenario)
-    models = load_models(config, cohort)
+    models, paths = load_models(config, cohort)
     several, n = list(models.values()), config.n_validation
     tested = ", ".join(head.name for head in scenario.true_heads(cohort))
     seen_as = "" if scenario.setups.own_anatomy else f", seen as {cohort.template.name}"
@@ -178,8 +182,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
             for row in measure(name, scenario.name, tested, fitted[name], tests[name])
         ]
         write_csv(rows, run_dir / "calibration.csv")
+        read = "\n".join(f"{name}: {path.absolute()}" for name, path in paths.items())
         facts = {
-            "scenario": f"{scenario.name}, seed {scenario.seed}",
+            "scenario": scenario.name,
             "fitted on": f"{n} recordings per SNR of split 'validation', "
             + ", ".join(head.name for head in cohort.of("validation"))
             + seen_as,
@@ -187,15 +192,15 @@ def run(config: DictConfig, run_dir: Path) -> None:
             + seen_as,
             "region sets": f"asked to hold {config.covers} with probability {config.level:g}; one "
             f"threshold for each of {config.n_bins} bins of the SNR read off the recording",
-            "sources": str(scenario.sources),
-            "set-ups": str(scenario.setups),
+            **scenario_in_words([scenario], cohort),
+            **({"read from": read} if paths else {}),
             "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
             f"{platform.python_version()}",
         }
         write_report(rows, facts, run_dir / "calibration.html")
     for number, name in enumerate(models):
         keep(
-            name, fitted[name], config.covers,
+            paths.get(name), fitted[name], config.covers,
             f"scenario {scenario.name}, {list(scenario.snr_db)} dB, {facts['fitted on']}",
             cohort, run_dir / "fitted" / str(number),
         )  # fmt: skip

@@ -18,17 +18,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepesi import __version__
+from deepesi.app.naming import n_weights, names_of
 from deepesi.baselines.tuned import Tuned
 from deepesi.contracts import InverseModel, Told
 from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
 from deepesi.evaluation.calibration import CalibrationRow, read_csv
-from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
+from deepesi.evaluation.gallery import gallery
+from deepesi.evaluation.leaderboard import leaderboard, write_leaderboard
 from deepesi.evaluation.methods import Model, of_scenario
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
-from deepesi.evaluation.table import Layout, by_scenario, markdown_table, rich_table, write_markdown
+from deepesi.evaluation.table import (
+    Layout,
+    by_scenario,
+    markdown_table,
+    print_table,
+    write_markdown,
+)
 from deepesi.evaluation.tuning import Choice, tune
 from deepesi.evaluation.tuning import write_csv as write_choices
+from deepesi.evaluation.words import scenario_in_words
 from deepesi.export.adapter import OnnxModel
 from deepesi.export.packaged import model_path
 from deepesi.physics.cohort import Cohort
@@ -47,8 +56,12 @@ def compare(
     processes: int,
     command: str,
     calibration: Sequence[CalibrationRow] = (),
+    paths: Mapping[str, Path] | None = None,
 ) -> Benchmark:
-    """Choose constants, run the benchmark, print its tables, write CSV, Markdown and report."""
+    """Choose constants, run the benchmark, print its tables, write CSV, Markdown and report.
+
+    `paths` says of methods that were read from a file where it lies.
+    """
     with console.status("Tuning") as status:
         methods, choices = tune(models, scenarios, cohort, processes, status.update)
     write_choices(choices, run_dir / "tuning.csv")
@@ -64,40 +77,41 @@ def compare(
     with atomic(run_dir / "benchmark.md") as partial:
         text = write_markdown(benchmark.rows, benchmark.latencies, command)
         partial.write_text(f"{text}\n## {TOLD}\n\n{markdown_table(told)}\n")
+    paths = {name: path.absolute() for name, path in (paths or {}).items()}
+    by_name = {
+        name: [s for s in scenarios if s.name == name] for name in [s.name for s in scenarios]
+    }
+    heads = {
+        name: ", ".join(head.name for head in own[0].true_heads(cohort))
+        for name, own in by_name.items()
+    }
+    first = of_scenario(methods, scenarios[0].name)
+    weights = {name: n_weights(model) for name, model in first.items()}
+    write_leaderboard(
+        leaderboard(benchmark, weights, paths, heads, command), run_dir / "leaderboard.csv"
+    )
     with console.status("Writing the report"):
-        mesh, cell = cohort.template.display, middle_cell(benchmark.cells)
-        first = of_scenario(methods, scenarios[0].name)
         write_report(
             benchmark,
-            worked_examples(first, cell, cohort) if mesh else [],
-            point_spreads(first, scenarios[0], cohort) if mesh else [],
-            mesh,
-            _facts(scenarios, cohort, command) | _tuned(choices) | _told(told),
+            gallery(first, benchmark, cohort),
+            {name: scenario_in_words(own, cohort) for name, own in by_name.items()},
+            _facts(paths, command) | _tuned(choices) | _told(told),
             run_dir / "report.html",
             calibration,
         )
-    # Never narrower than the table: a wrapped table cannot be read, a long line can.
     for rows in by_scenario(benchmark.rows).values():
-        Console(width=max(console.width, 160)).print(rich_table(rows))
+        print_table(console, rows)
     return benchmark
 
 
-def _facts(scenarios: Sequence[Scenario], cohort: Cohort, command: str) -> dict[str, str]:
-    facts = {}
-    for scenario in {s.name: s for s in reversed(scenarios)}.values():
-        own = [s for s in scenarios if s.name == scenario.name]
-        heads = ", ".join(f"{h.name} ({h.fingerprint[:16]})" for h in scenario.true_heads(cohort))
-        levels = f"{scenario.axis}: {', '.join(s.level for s in own)}; " if len(own) > 1 else ""
-        facts[f"scenario {scenario.name}"] = (
-            f"seed {scenario.seed}, {scenario.n_examples} examples per test set; {levels}SNRs "
-            f"{list(scenario.snr_db)} dB; heads: {heads}. The first test set: {scenario.n_times} "
-            f"samples; {scenario.sources}; {scenario.setups}; {scenario.tissues}"
-        )
-    return facts | {
+def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
+    read = {"read from": "\n".join(f"{name}: {path}" for name, path in paths.items())}
+    return {
         "held out": "lead fields, electrode displacements, sources and noise: split 'test'; a "
         "warped head (warp...) is in no training",
         "noise": "one covariance for every method; regularization follows from the whitened "
         "power of each recording, where a method does not choose it itself",
+        **(read if paths else {}),
         "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}",
         "command": command,
@@ -260,18 +274,6 @@ def load_untrained(name: str, template: Template) -> InverseModel:
     return build_model(hydra.compose("train", [f"model={name}"]).model, template)[0]
 
 
-def load_models(names: Sequence[str], template: Template) -> dict[str, InverseModel]:
-    """Networks and exported files by what they are called in ``models=[...]``."""
-    found = {}
-    for name in map(str, names):
-        if name.startswith(UNTRAINED):
-            network = name.removeprefix(UNTRAINED)
-            found[f"{network} (untrained)"] = load_untrained(network, template)
-        else:
-            found[name] = load_any(Path(name), template)
-    return found
-
-
 def load_any(path: str | Path, template: Template) -> InverseModel:
     """A network or an exported file, by its path, or a packaged file by its name."""
     path = Path(path)
@@ -290,13 +292,34 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
     return load_network(path, template.space)[0]
 
 
+def load_named(
+    paths: Sequence[str], template: Template, who: str
+) -> tuple[dict[str, InverseModel], dict[str, Path]]:
+    """Models by a short name, see `deepesi.app.naming.names_of`, and where those of files lie.
+
+    ``untrained:NAME`` stands for the network of ``model=NAME`` with its first weights.
+    """
+    typed = [str(path) for path in paths]
+    found: dict[str, InverseModel] = {}
+    for name in typed:
+        if name.startswith(UNTRAINED):
+            network = name.removeprefix(UNTRAINED)
+            found[f"{network} (untrained)"] = load_untrained(network, template)
+    places = [Path(name) for name in typed if not name.startswith(UNTRAINED)]
+    models = [load_any(path, template) for path in places]
+    names = names_of(models, places, who)
+    read = [path if path.exists() else model_path(path) for path in places]
+    return found | dict(zip(names, models, strict=True)), dict(zip(names, read, strict=True))
+
+
 def run(config: DictConfig, run_dir: Path) -> None:
     """Evaluate what the configuration names; `scenarios` holds those of its scenarios."""
     cohort = load_heads(config.head)
     scenarios = load_scenarios(config.scenarios)
     found = config.get("calibration")
     calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
-    models: dict[str, Model | Tuned] = {**load_models(config.models, cohort.template)}
+    named, paths = load_named(config.models, cohort.template, "evaluate")
+    models: dict[str, Model | Tuned] = {**named}
     dropped_out = config.get("mc_dropout")  # an evaluation begun before there was any goes on
     if dropped_out and config.ensemble:
         raise ValueError(
@@ -304,8 +327,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "time; what is left there can be a member of the other."
         )
     if config.ensemble:
-        paths = [Path(path) for path in config.ensemble]
-        ensemble, identity = load_ensemble(paths, cohort.template.space)
+        members = [Path(path) for path in config.ensemble]
+        ensemble, identity = load_ensemble(members, cohort.template.space)
         save_network(ensemble, identity, run_dir / "model")
         models["DeepEnsemble"] = ensemble
     if dropped_out:
@@ -320,10 +343,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration)
+    compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration,
+            paths)  # fmt: skip
     console.print(
-        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, tuning.csv, scores/ of "
-        "every example",
+        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, leaderboard.csv, "
+        "tuning.csv, scores/ of every example",
         soft_wrap=True,
     )
 

@@ -50,6 +50,8 @@ def export_path(
     if model.lower() in methods:
         name = methods[model.lower()]
         network = MinimumNorm(name)
+        kind = f"{MinimumNorm.__module__}.{MinimumNorm.__qualname__}"
+        identity = {"model": {"_target_": kind, "method": name}}
     else:
         run = Path(model)
         network, identity = load_network(run, template.space)

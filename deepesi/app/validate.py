@@ -7,8 +7,9 @@ import mne
 import numpy as np
 
 from deepesi import __version__
+from deepesi.export.packaged import model_path
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
-from deepesi.validation.methods import SAMPLES, Method
+from deepesi.validation.methods import SAMPLES, Exported, Method
 from deepesi.validation.report import mni_text, verdict, write_report
 from deepesi.validation.run import left_out, run, write_csv
 from deepesi.validation.sample import sample_cases
@@ -51,6 +52,9 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
             f"to target: {verdict(result)}"
         )
     yield from (f"{m.method}: left out on the {m.head} head: {m.reason}" for m in missing)
+    read = [
+        f"{m.name}: {model_path(m.path).absolute()}" for m in methods if isinstance(m, Exported)
+    ]
     facts = {
         "recording": f"{recording}, {len(cases)} conditions; {NOTES[recording]}",
         "heads": ", ".join(
@@ -61,6 +65,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
         "windows": "linear inverses: the whole average; networks: the longest they were trained "
         "on; solvers: "
         f"{SAMPLES} samples; baseline and response alike, each window half over the one before",
+        **({"read from": "\n".join(read)} if read else {}),
         "versions": f"deepesi {__version__}, MNE-Python {mne.__version__}, NumPy {np.__version__}",
     }
     write_csv(results, out / "validation.csv")

@@ -1,72 +1,86 @@
-"""Figures of the benchmark: curves along an axis, error against depth, maps of examples."""
+"""Figures of the benchmark: curves along an axis and against depth, maps of examples and errors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from deepesi.contracts import magnitude
-from deepesi.evaluation.benchmark import Cell, Row
+from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
 from deepesi.evaluation.scores import METRICS
 from deepesi.evaluation.table import TITLES
 from deepesi.physics.template import DisplayMesh
-from deepesi.viz.cortex import best_views, draw_cortex
+from deepesi.viz.cortex import DOTS, best_views, draw_cortex, draw_dots
 from deepesi.viz.scalp import draw_scalp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Array = NDArray[np.float64]
+
 #: Okabe & Ito's palette, told apart by colour-blind readers.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
-LINES = ("-", "--", ":")
+LINES = ("-", "--", ":", "-.")
+#: Colour and line.
+Style = tuple[str, str]
+#: Caption and figure of one of several pictures that stand side by side.
+Panel = tuple[str, Figure]
 
 
-def style(number: int) -> dict[str, str]:
-    """Colour and line of a method by its number."""
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """Colour and line of every method, in their order."""
     n = len(COLOURS)
-    return {"color": COLOURS[number % n], "linestyle": LINES[number // n % len(LINES)]}
+    return {
+        method: (COLOURS[number % n], LINES[number // n % len(LINES)])
+        for number, method in enumerate(dict.fromkeys(methods))
+    }
 
 
-def axis_curves(rows: Sequence[Row]) -> Figure:
+def axis_panels(rows: Sequence[Row], look: Mapping[str, Style]) -> Iterator[Panel]:
     """Every metric of the tables along the axis of one scenario, a band for the 95 % interval.
 
-    One row of panels per SNR, where something else than the SNR varies.
+    One panel per metric, and per SNR where something else than the SNR varies.
     """
     swept_snr = rows[0].axis == "SNR (dB)"
-    groups = [None] if swept_snr else list(dict.fromkeys(row.snr_db for row in rows))
-    figure = Figure(figsize=(16, 3.8 * len(groups)), layout="constrained")
-    panels = figure.subplots(len(groups), len(TITLES), squeeze=False)
-    for line, snr_db in zip(panels, groups, strict=True):
-        here = [row for row in rows if snr_db in (None, row.snr_db)]
-        for ax, metric in zip(line, TITLES, strict=True):
-            _curves(ax, [row for row in here if row.metric == metric])
+    for snr_db in [None] if swept_snr else dict.fromkeys(row.snr_db for row in rows):
+        for metric, title in TITLES.items():
+            own = [r for r in rows if r.metric == metric and snr_db in (None, r.snr_db)]
             better = "higher" if METRICS[metric].higher_is_better else "lower"
-            ax.set(xlabel=rows[0].axis, ylabel=f"{TITLES[metric]}, {better} is better")
+            figure, ax = _panel()
+            _curves(ax, own, look)
+            ax.set(xlabel=rows[0].axis, ylabel=title)
             if not METRICS[metric].higher_is_better:
                 ax.set_ylim(bottom=0)
-            if snr_db is not None:
-                ax.set_title(f"{snr_db:g} dB", fontsize=10)
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
-    return figure
+            where = "" if snr_db is None else f" at {snr_db:g} dB"
+            yield f"{title}{where}; {better} is better", figure
 
 
-def _curves(ax: "Axes", rows: Sequence[Row]) -> None:
+def _panel() -> tuple[Figure, "Axes"]:
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure, ax
+
+
+def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     levels = list(dict.fromkeys(row.level for row in rows))
     x = _places(levels)
-    for number, method in enumerate(dict.fromkeys(row.method for row in rows)):
+    for method in dict.fromkeys(row.method for row in rows):
         own = {row.level: row for row in rows if row.method == method}
         drawn = [own[level] for level in levels if level in own]
         at = [place for level, place in zip(levels, x, strict=True) if level in own]
-        look = style(number)
-        ax.plot(at, [r.value for r in drawn], marker="o", markersize=4, label=method, **look)
-        ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)  # None becomes NaN
-        ax.fill_between(at, *ends.T, color=look["color"], alpha=0.15, linewidth=0)
-    ax.set_xticks(x, levels, rotation=0 if max(map(len, levels)) < 6 else 20)
-    ax.spines[["top", "right"]].set_visible(False)
+        colour, line = look[method]
+        ax.plot(at, [r.value for r in drawn], line, marker="o", markersize=4, color=colour)
+        ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)
+        ax.fill_between(at, *ends.T, color=colour, alpha=0.15, linewidth=0)
+    short = max(map(len, levels)) * len(levels) < 30
+    ax.set_xticks(x, levels, rotation=0 if short else 30, ha="center" if short else "right")
 
 
 def _places(levels: Sequence[str]) -> list[float]:
@@ -80,61 +94,103 @@ def _places(levels: Sequence[str]) -> list[float]:
     return values if even else list(map(float, range(len(levels))))
 
 
-def depth_curves(cell: Cell, n_bins: int = 5) -> Figure:
-    """Localization error against the depth of the source, bins of as many examples each."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    ax = figure.subplots()
-    methods = list(cell.scores)
-    depth = np.array([score.depth_mm for score in cell.scores[methods[0]]])
-    n_bins = max(1, min(n_bins, len(depth) // MIN_EXAMPLES))
-    parts = np.array_split(np.argsort(depth, kind="stable"), n_bins)
-    for number, method in enumerate(methods):
-        errors = cell.values(method, "localization_error")
-        middle = [depth[part].mean() for part in parts]
-        ends = np.array([bootstrap_interval(errors[part]) for part in parts])
-        look = style(number)
-        means = [errors[part].mean() for part in parts]
-        ax.plot(middle, means, marker="o", markersize=4, label=method, **look)
-        ax.fill_between(middle, *ends.T, color=look["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="depth of the source below the scalp (mm)", ylabel="loc. error (mm)")
+def depth_panel(
+    depth_mm: Array,
+    values: Mapping[str, Array],
+    look: Mapping[str, Style],
+    title: str,
+    n_bins: int = 5,
+) -> Figure:
+    """A metric against the depth of the source, bins of as many examples each.
+
+    Args:
+        depth_mm: Of every example ``(n,)``, mm.
+        values: Metric of every example ``(n,)``, by method.
+        look: Colour and line of every method.
+        title: Of the metric.
+        n_bins: Most bins; each holds as many examples as an interval needs, or more.
+
+    """
+    figure, ax = _panel()
+    n_bins = max(1, min(n_bins, len(depth_mm) // MIN_EXAMPLES))
+    parts = np.array_split(np.argsort(depth_mm, kind="stable"), n_bins)
+    middle = [depth_mm[part].mean() for part in parts]
+    for method, of_method in values.items():
+        own, (colour, line) = [of_method[part] for part in parts], look[method]
+        ends = np.array([bootstrap_interval(some) for some in own], dtype=float)  # None: NaN
+        means = [some.mean() for some in own]
+        ax.plot(middle, means, line, marker="o", markersize=4, color=colour)
+        ax.fill_between(middle, *ends.T, color=colour, alpha=0.15, linewidth=0)
+    ax.set(xlabel="depth below the scalp (mm)", ylabel=title)
     ax.set_ylim(bottom=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 
-def example_figure(worked: WorkedExample, mesh: DisplayMesh) -> Figure:
+def place_panels(
+    sources: NDArray[np.int64],
+    values: Mapping[str, Array],
+    n_sources: int,
+    mesh: DisplayMesh,
+    title: str,
+) -> Iterator[Panel]:
+    """Each method's value at every place as a dot on the cortex, all in one colour range.
+
+    Args:
+        sources: Numbers of the true sources ``(N,)``; the mean is drawn where one comes twice.
+        values: Metric there ``(N,)``, by method.
+        n_sources: Sources of the whole space.
+        mesh: Cortex to draw on.
+        title: Of the metric.
+
+    """
+    places, which = np.unique(sources, return_inverse=True)
+    count = np.bincount(which)
+    means = {m: np.bincount(which, own) / count for m, own in values.items()}
+    top = float(np.quantile(np.concatenate(list(means.values())), 0.98)) or 1.0
+    yield f"{title}: colours of all maps; what is above has the last one", _colours(top, title)
+    for method, own in means.items():
+        figure = Figure(figsize=(3.3, 2.7), layout="constrained")
+        axes = figure.subplots(2, 2)
+        for row, side in enumerate(("lateral", "medial")):
+            for column, hemisphere in enumerate(("left", "right")):
+                view = f"{hemisphere} {side}"
+                draw_dots(axes[row, column], places, own, n_sources, mesh, view, top)
+                axes[row, column].set_title(view, fontsize=8)
+        yield f"{method}: mean {own.mean():.1f}", figure
+
+
+def _colours(top: float, title: str) -> Figure:
+    figure = Figure(figsize=(3.3, 0.8), layout="constrained")
+    scale = ScalarMappable(Normalize(0, top), DOTS)
+    figure.colorbar(scale, cax=figure.subplots(), orientation="horizontal", label=title)
+    return figure
+
+
+def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     """Scalp map, true sources and each estimate on the cortex, each in its own colour range."""
     batch, head, n_orient = worked.batch, worked.batch.head, worked.batch.head.space.n_orient
     true = magnitude(batch.sources, n_orient)[0].double().numpy()
-    maps = {"true": true} | {
-        name: magnitude(e.mean, n_orient)[0].double().numpy()
-        for name, e in worked.estimates.items()
-    }
     peaks = batch.scene.peaks[0].numpy()
     peaks = peaks[peaks >= 0]
     views = best_views(int(true.argmax()), len(true), mesh)
-    figure = Figure(figsize=(round(2.2 * (len(maps) + 1)), 4.6), layout="constrained")
-    axes = figure.subplots(2, len(maps) + 1)
     eeg = batch.eeg[0].double().numpy()
+    scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
     sample = int((eeg**2).sum(axis=0).argmax())
-    draw_scalp(axes[0, 0], eeg[:, sample], head.sensor_pos, head.ch_names)
-    axes[0, 0].set_title("scalp", fontsize=10)
-    axes[1, 0].axis("off")
-    for column, (name, values) in enumerate(maps.items(), start=1):
-        for row, view in enumerate(views):
-            draw_cortex(axes[row, column], values, mesh, view, float(values.max()), peaks)
-        error = 1e3 * np.linalg.norm(head.source_pos[values.argmax()] - head.source_pos[peaks[0]])
-        note = "" if name == "true" or len(peaks) > 1 else f"\npeak off by {error:.0f} mm"
-        axes[0, column].set_title(_short(name) + note, fontsize=9)
-    for row, view in enumerate(views):
-        axes[row, 1].text(
-            -0.02, 0.5, view, rotation=90, va="center", ha="right", fontsize=8,
-            transform=axes[row, 1].transAxes,
-        )  # fmt: skip
+    draw_scalp(scalp.subplots(), eeg[:, sample], head.sensor_pos, head.ch_names)
+    yield "scalp", scalp
+    yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
+    for name, estimate in worked.estimates.items():
+        values = magnitude(estimate.mean, n_orient)[0].double().numpy()
+        off = 1e3 * np.linalg.norm(head.source_pos[values.argmax()] - head.source_pos[peaks[0]])
+        note = "" if len(peaks) > 1 else f": peak {off:.0f} mm off"
+        yield f"{name}{note}", _cortices(values, mesh, views, peaks)
+
+
+def _cortices(
+    values: Array, mesh: DisplayMesh, views: Sequence[str], peaks: NDArray[np.int64]
+) -> Figure:
+    """A map from two sides, one below the other."""
+    figure = Figure(figsize=(1.9, 3.0), layout="constrained")
+    for ax, view in zip(figure.subplots(2, 1), views, strict=True):
+        draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
     return figure
-
-
-def _short(name: str, width: int = 22) -> str:
-    """A name that fits above its map: the end of a path tells more than its beginning."""
-    return name if len(name) <= width else f"…{name[1 - width :]}"

@@ -1,36 +1,47 @@
-"""``report.html``: tables, curves along every axis, depth, maps, latency; self-contained."""
+"""``report.html``: tables, curves along every axis, maps of errors and of examples, latency."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
-from deepesi.evaluation.benchmark import Benchmark
+import numpy as np
+
+from deepesi.evaluation.benchmark import Benchmark, Cell, Row
 from deepesi.evaluation.calibration import CalibrationRow
-from deepesi.evaluation.calibration_report import add_panels
-from deepesi.evaluation.figures import axis_curves, depth_curves, example_figure
-from deepesi.evaluation.gallery import WorkedExample, middle_cell
+from deepesi.evaluation.calibration_report import sections as calibration_sections
+from deepesi.evaluation.figures import (
+    Style,
+    axis_panels,
+    depth_panel,
+    example_panels,
+    place_panels,
+    styles,
+)
+from deepesi.evaluation.gallery import Gallery, PointSpread, WorkedExample, middle_cell
 from deepesi.evaluation.table import (
     RULE,
     RULE_OF_DIFFERENCES,
+    TITLES,
     by_scenario,
     differences,
-    facts_table,
-    html_table,
     latency_layout,
     layout,
 )
-from deepesi.physics.files import atomic
 from deepesi.physics.template import DisplayMesh
+from deepesi.viz.page import facts_table, html_table, key, tiles, write_page
 
 OWN_RANGE = (
     "Each map has its own colour range, bare cortex below 25 % of its maximum; ring: true peak."
 )
+BINS = "Bins of as many examples each; bands: 95 % intervals."
+#: Pixels of curves, of maps of errors and of single maps: two or more of the last fit a phone.
+CURVE, MAP, SMALL = 325, 325, 160
 
 
 def write_report(
     benchmark: Benchmark,
-    gallery: Sequence[WorkedExample],
-    spreads: Sequence[WorkedExample],
-    mesh: DisplayMesh | None,
+    pictures: Gallery | None,
+    words: Mapping[str, Mapping[str, str]],
     facts: Mapping[str, str],
     path: Path,
     calibration: Sequence[CalibrationRow] = (),
@@ -39,49 +50,96 @@ def write_report(
 
     Args:
         benchmark: What was measured.
-        gallery: Examples to draw.
-        spreads: Point spreads to draw.
-        mesh: Cortex to draw on; without one there are no maps.
+        pictures: What to draw on the cortex; None for a head without one.
+        words: What was drawn in every scenario: its name to facts.
         facts: What to state at the top: name to text.
         path: ``.html`` file.
         calibration: What `deepesi calibrate` measured, if it did.
 
     """
-    import mne
-
-    report = mne.Report(title="deepesi benchmark", image_format="png", verbose="error")
-    report.add_html(facts_table(facts), title="What was measured")
-    for name, rows in by_scenario(benchmark.rows).items():
-        report.add_figure(
-            axis_curves(rows), title=f"Curves: {name}", caption="Bands: 95 % interval.",
-            section=name,
-        )  # fmt: skip
-        text = f"<p>{RULE}</p>{html_table(layout(rows))}"
-        compared = differences(rows)
-        if compared.lines:
-            text += f"<p>{RULE_OF_DIFFERENCES}</p>{html_table(compared)}"
-        report.add_html(text, title=f"Table: {name}", section=name)
+    look = styles(benchmark.cells[0].scores)
+    sections = {
+        f"Scenario {name}": facts_table(words[name]) + _scenario(rows, look)
+        for name, rows in by_scenario(benchmark.rows).items()
+    }
     cell = middle_cell(benchmark.cells)
-    report.add_figure(
-        depth_curves(cell),
-        title="Error against depth",
-        caption=f"Scenario {cell.scenario.name}, {cell.snr_db:g} dB; bins of as many examples "
-        "each, bands: 95 % interval.",
-    )
-    latencies = html_table(latency_layout(benchmark.latencies))
-    report.add_html(
+    parts = (cell.scenario.name, cell.scenario.level, f"{cell.snr_db:g} dB")
+    where = ", ".join(part for part in parts if part)
+    sections["Where the errors are"] = _errors(cell, where, pictures, look)
+    if pictures is not None:
+        sections["Point spread"] = _spread(pictures.spread, pictures, look)
+        sections["Single points"] = _worked(pictures.points, pictures.mesh)
+        sections["Examples"] = f"<p>Of {where}.</p>" + _worked(pictures.examples, pictures.mesh)
+    sections["Time of one recording"] = (
         "<p>Median over the examples of the first test set, each inverted on its own on one "
-        f"thread, in the run that scored them.</p>{latencies}",
-        title="Time of one recording",
+        "thread, in the run that scored them.</p>"
+        + html_table(*latency_layout(benchmark.latencies))
     )
-    if mesh is not None:
-        for section, examples in (("Examples", gallery), ("Point spread", spreads)):
-            for worked in examples:
-                report.add_figure(
-                    example_figure(worked, mesh), title=worked.title[:1].upper() + worked.title[1:],
-                    caption=OWN_RANGE, section=section,
-                )  # fmt: skip
     if calibration:
-        add_panels(report, calibration, "Calibration")
-    with atomic(path) as partial:
-        report.save(partial, open_browser=False, verbose="error")
+        sections |= {
+            f"Calibration: {name}": text for name, text in calibration_sections(calibration)
+        }
+    write_page(path, "deepesi benchmark", facts, [], sections)
+
+
+def _scenario(rows: Sequence[Row], look: Mapping[str, Style]) -> str:
+    """Tables and curves of one scenario."""
+    text = f"<p>{RULE}</p>{html_table(*layout(rows))}"
+    compared = differences(rows)
+    if compared.lines:
+        text += f"<p>{RULE_OF_DIFFERENCES}</p>{html_table(*compared)}"
+    curves = tiles(axis_panels(rows, look), CURVE)
+    return f"{text}<p>Means; bands: 95 % intervals.</p>{key(look)}{curves}"
+
+
+def _errors(cell: Cell, where: str, pictures: Gallery | None, look: Mapping[str, Style]) -> str:
+    """The localization error against depth, and on the cortex at the true places."""
+    values = {m: cell.values(m, "localization_error") for m in cell.scores}
+    depth = np.array([score.depth_mm for score in next(iter(cell.scores.values()))])
+    title = TITLES["localization_error"]
+    panels = [("Of the first source of an example.", depth_panel(depth, values, look, title))]
+    text = f"<p>Examples of {where}. {BINS}</p>{key(look)}{tiles(panels, CURVE)}"
+    if pictures is None:
+        return text
+    n_sources = pictures.n_sources
+    example, place = np.nonzero(pictures.peaks >= 0)
+    sources = pictures.peaks[example, place]
+    at_places = {m: own[example] for m, own in values.items()}
+    several = " (the mean of an example at each of its sources)" if place.any() else ""
+    maps = tiles(place_panels(sources, at_places, n_sources, pictures.mesh, title), MAP)
+    return f"{text}<p>Localization error{several} at the true place of every source.</p>{maps}"
+
+
+def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -> str:
+    """Error and dispersion of points all over the cortex, by vertex and against depth."""
+    text = (
+        f"<p>{len(spread.sources)} single points all over the cortex, without noise, seen through "
+        "the nominal lead field: how far the strongest source of the estimate is from the point, "
+        "and how far the estimate spreads around it (spatial dispersion)."
+    )
+    if spread.left_out:
+        text += f" Left out, as they would take too long: {escape(', '.join(spread.left_out))}."
+    parts = [f"{text}</p>"]
+    kinds = {"localization_error": spread.error_mm, "spatial_dispersion": spread.dispersion_mm}
+    if spread.error_mm:
+        panels = [
+            (TITLES[metric], depth_panel(spread.depth_mm, values, look, TITLES[metric]))
+            for metric, values in kinds.items()
+        ]
+        parts.append(
+            f"<p>{BINS}</p>{key({m: look[m] for m in spread.error_mm})}{tiles(panels, CURVE)}"
+        )
+        for metric, values in kinds.items():
+            maps = place_panels(
+                spread.sources, values, pictures.n_sources, pictures.mesh, TITLES[metric]
+            )
+            parts.append(f"<h3>{TITLES[metric]} of points</h3>{tiles(maps, MAP)}")
+    return "".join(parts)
+
+
+def _worked(examples: Sequence[WorkedExample], mesh: DisplayMesh) -> str:
+    return f"<p>{OWN_RANGE}</p>" + "".join(
+        f"<h3>{escape(worked.title[:1].upper() + worked.title[1:])}</h3>"
+        + tiles(example_panels(worked, mesh), SMALL)
+        for worked in examples
+    )

@@ -1,11 +1,13 @@
-"""The benchmark as tables for the terminal, for Markdown and for the report."""
+"""The benchmark as tables: for the terminal, for Markdown, and laid out for the report."""
 
-import html
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deepesi.evaluation.benchmark import REFERENCE, Row
 from deepesi.evaluation.intervals import MIN_DIFFERENT, MIN_EXAMPLES
@@ -18,6 +20,8 @@ TITLES = {
     "auc": "AUC",
     "spatial_dispersion": "dispersion (mm)",
 }
+#: Columns of a terminal that a name always gets.
+NARROWEST = 12
 DECIMALS = {"localization_error": 1, "nemd": 3, "auc": 3, "spatial_dispersion": 1}
 RULE = (
     "Mean [95 % interval]; bold: better than every other method on the same examples, with one "
@@ -45,15 +49,20 @@ def best_method(rows: Sequence[Row], metric: str) -> str | None:
 
 
 def cell(row: Row) -> str:
-    """``mean [low, high]``."""
+    """``mean [low, high]``; ``mean [-]`` without an interval."""
     return _interval(row.metric, "", row.value, row.ci_low, row.ci_high)
+
+
+def stacked_cell(row: Row) -> str:
+    """The same in two lines: ``mean``, ``low–high`` below it."""
+    mean, _, ends = cell(row).partition(" ")
+    return f"{mean}\n{ends.strip('[]').replace(', ', '–')}"
 
 
 def difference_cell(row: Row) -> str:
     """``mean [low, high]`` of the paired difference to the reference."""
     assert row.difference is not None
-    ends = row.difference_low, row.difference_high
-    return _interval(row.metric, "+", row.difference, *ends)
+    return _interval(row.metric, "+", row.difference, row.difference_low, row.difference_high)
 
 
 def _interval(metric: str, sign: str, value: float, low: float | None, high: float | None) -> str:
@@ -82,12 +91,13 @@ def by_scenario(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def layout(rows: Sequence[Row]) -> Layout:
     """One line per test set and method of one scenario."""
+    return _layout(rows, cell, _best)
 
-    def mark(here: Sequence[Row]) -> Callable[[Row], bool]:
-        best = {metric: best_method(here, metric) for metric in TITLES}
-        return lambda row: best[row.metric] == row.method
 
-    return _layout(rows, cell, mark)
+def _best(here: Sequence[Row]) -> Callable[[Row], bool]:
+    """Tells whether a row is the best of one test set."""
+    best = {metric: best_method(here, metric) for metric in TITLES}
+    return lambda row: best[row.metric] == row.method
 
 
 def differences(rows: Sequence[Row]) -> Layout:
@@ -121,24 +131,61 @@ def _test_sets(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float], list[Ro
         yield place, [row for row in rows if (row.level, row.snr_db) == place]
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
-    """One scenario for the terminal; bold where a method is best beyond the intervals."""
-    header, lines = layout(rows)
+def rich_table(rows: Sequence[Row], width: int) -> Table:
+    """One scenario for a terminal of so many columns; bold as `layout` marks it.
+
+    Where it is too narrow for ``mean [low, high]``, the interval stands below its mean and names
+    are folded. Numbers are never folded nor cut: a terminal that is narrower still gets a table
+    wider than itself.
+    """
+    longest = max(len(row.method) for row in rows)
+    table = _terminal(rows, longest, stacked=False)
+    if _width(table) <= width:
+        return table
+    too_wide = max(0, _width(_terminal(rows, longest, stacked=True)) - width)
+    return _terminal(rows, max(NARROWEST, longest - too_wide), stacked=True)
+
+
+def print_table(console: Console, rows: Sequence[Row]) -> None:
+    """Print one scenario so that no number is cut."""
+    table = rich_table(rows, console.width)
+    Console(width=max(console.width, _width(table)), file=console.file).print(table)
+
+
+def _width(table: Table) -> int:
+    return Console(width=10_000).measure(table).maximum
+
+
+def _terminal(rows: Sequence[Row], for_names: int, stacked: bool) -> Table:
+    """The table with names of so many columns, intervals beside or below their means."""
+    header, lines = _layout(rows, stacked_cell if stacked else cell, _best)
     table = Table(
-        title=f"{rows[0].scenario}: mean [95 % interval]; bold: better than every other method",
+        title=rows[0].scenario,
+        caption=RULE + (" The interval stands below its mean." if stacked else ""),
         box=SIMPLE,
+        padding=0 if stacked else (0, 1),
+        show_edge=False,
     )
-    for title in header:
-        table.add_column(title, justify="left" if title == "method" else "right", no_wrap=True)
     n_where = header.index("method")
+    for number, title in enumerate(header):
+        own = max(len(line[number][0].partition("\n")[0]) for line in lines)
+        least = max(map(len, title.split())) if number < n_where else len("loc. error")
+        folded = _folded(title, max(own, least)) if stacked else title
+        kind = "left" if number == n_where else "right"
+        table.add_column(folded, justify=kind, no_wrap=True)  # type: ignore[arg-type]
     previous = None
     for line in lines:
         place = line[:n_where]
         if previous not in (None, place):
             table.add_section()
         previous = place
-        table.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in line))
+        cells = [*place, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
+        table.add_row(*(Text(text, style="bold" if best else "") for text, best in cells))
     return table
+
+
+def _folded(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def markdown_table(table: Layout) -> str:
@@ -149,28 +196,6 @@ def markdown_table(table: Layout) -> str:
         for line in table.lines
     ]
     return "\n".join(lines)
-
-
-def html_table(table: Layout) -> str:
-    """For the report."""
-    head = "".join(f"<th>{title}</th>" for title in table.header)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{'<b>' + t + '</b>' if best else t}</td>" for t, best in line)
-        + "</tr>"
-        for line in table.lines
-    )
-    kind = "table table-sm text-nowrap"
-    return f"<table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def facts_table(facts: Mapping[str, str]) -> str:
-    """Name and text of what a report states at its top."""
-    lines = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
-        for name, text in facts.items()
-    )
-    return f"<table class='table table-sm'>{lines}</table>"
 
 
 def write_markdown(rows: Sequence[Row], latencies: Mapping[str, float | None], command: str) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.contracts import Estimate, InverseModel
+from deepesi.export.protobuf import n_values
 from deepesi.export.session import open_model
 
 
@@ -29,7 +30,9 @@ class OnnxModel(InverseModel):
         self.path = str(path)
         self.opened = open_model(Path(path), n_threads=1)  # sums come out alike on every machine
         # Stands for the weights, which are in the file.
-        digest = hashlib.sha256(Path(path).read_bytes()).digest()
+        content = Path(path).read_bytes()
+        digest = hashlib.sha256(content).digest()
+        self.n_weights = n_values(content)
         self.register_buffer("digest", torch.from_numpy(np.frombuffer(digest, np.uint8).copy()))
         self.head_inputs = self.opened.contract.head_inputs
         self.bound_to_space = self.opened.contract.space_name is not None

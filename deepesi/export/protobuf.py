@@ -4,10 +4,13 @@ It is looked at before ONNX Runtime is given the file, so that nothing parses a 
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 
 #: Field of ONNX's ``ModelProto`` that holds the metadata, the digest among them.
 METADATA_FIELD = 14
+#: Fields of its graph, of the tensors a graph keeps, and of their sizes.
+GRAPH_FIELD, INITIALIZER_FIELD, DIMS_FIELD = 7, 5, 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -24,6 +27,30 @@ def metadata(content: bytes) -> dict[str, str]:
             parts = {n: bytes(value).decode() for n, _, value in _fields(entry)}
             found[parts.get(1, "")] = parts.get(2, "")
     return found
+
+
+def n_values(content: bytes) -> int:
+    """How many numbers a serialized model keeps: its weights, and the few constants beside them.
+
+    Single numbers are left out: they are constants of the arithmetic.
+
+    Raises:
+        ValueError: Not a protocol buffer, or truncated.
+
+    """
+    graphs = [value for n, _, value in _fields(memoryview(content)) if n == GRAPH_FIELD]
+    tensors = [value for g in graphs for n, _, value in _fields(g) if n == INITIALIZER_FIELD]
+    sizes = [math.prod(_dims(tensor)) for tensor in tensors]
+    return sum(size for size in sizes if size > 1)
+
+
+def _dims(tensor: memoryview) -> Iterator[int]:
+    """Sizes of a tensor, written one by one or together."""
+    for number, _, value in _fields(tensor):
+        position = 0
+        while number == DIMS_FIELD and position < len(value):
+            size, position = _varint(value, position)
+            yield size
 
 
 def digest(content: bytes, contract: str) -> str:

@@ -10,6 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.export.names import file_title, short_names
+from deepesi.export.packaged import model_path
+from deepesi.export.protobuf import n_values
 from deepesi.export.runtime import Inverse
 from deepesi.physics.head import HeadModel, average_reference
 from deepesi.physics.head_inputs import LinearInverse
@@ -98,11 +101,13 @@ class Exported:
     Attributes:
         name: Shown in tables.
         inverse: The opened file.
+        path: Where it lies.
 
     """
 
     name: str
     inverse: Inverse
+    path: Path
 
     @property
     def bound_to(self) -> str | None:
@@ -159,10 +164,12 @@ def find_methods(
                 f"{hint} Networks: export them and give the file to --models."
             )
         found.append(Classical(NAMES[name]) if name in NAMES else solver(name))
-    stems = [path.stem for path in models]
-    for path in models:
-        name = path.stem if stems.count(path.stem) == 1 else str(path)
-        found.append(Exported(name, Inverse.load(path)))
+    inverses = [Inverse.load(path) for path in models]
+    titles = [
+        file_title(inverse.contract.model, n_values(model_path(path).read_bytes()))
+        for inverse, path in zip(inverses, models, strict=True)
+    ]
+    found += map(Exported, short_names(titles, models, "--models"), inverses, models)
     if not found:
         raise ValueError("nothing to validate: give --methods or --models.")
     return found

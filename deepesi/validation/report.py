@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from deepesi.physics.files import atomic
-from deepesi.physics.template import template_of
+from deepesi.physics.template import DisplayMesh, template_of
 from deepesi.validation.run import LeftOut, Result
 from deepesi.validation.statistics import ALPHA, failures
+from deepesi.viz.page import html_table, picture, png, tiles, write_page
 from deepesi.viz.validation import cortex_figure, course_figure, projections_figure
 
-#: Maps of so many methods can still be read in one picture.
-SIDE_BY_SIDE = 4
+#: Pixels of maps on the page, on a cortex and projected.
+MAP, PROJECTIONS = 230, 345
+HOW_TO_SEE = (
+    "Grey: baseline; yellow: window of the response; dashed: power of the noise. Maps: each in its "
+    "own colour range, ring at its strongest source."
+)
 VIEWS = {
     "occipital": ("left posterior", "right posterior"),
     "temporal": ("left lateral", "right lateral"),
@@ -72,17 +75,11 @@ def _cells(s: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def html_table(results: Sequence[Result]) -> str:
+def results_table(results: Sequence[Result]) -> str:
     """The table, failures marked by word and colour."""
-    head = "".join(f"<th>{escape(title)}</th>" for title in HEADER)
-    lines = []
-    for cells in table(results):
-        shade = "" if cells[3] == "success" else " style='background:#fde8e4'"
-        lines.append(f"<tr{shade}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    return (
-        f"<table class='table table-sm' style='font-size:85%'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+    lines = table(results)
+    cells = [[(cell, False) for cell in line] for line in lines]
+    return html_table(HEADER, cells, [line[3] != "success" for line in lines], ("verdict",))
 
 
 def summary(results: Sequence[Result], missing: Sequence[LeftOut]) -> str:
@@ -111,39 +108,43 @@ def expectations(results: Sequence[Result]) -> str:
     return f"<ul>{''.join(lines)}</ul>"
 
 
-def figures(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
-    """Caption and picture of every condition, head and source space: courses, then maps."""
-
-    def group(result: Result) -> tuple[str, str, str]:
-        return result.case.condition, result.place.name, result.place.head.space.name
-
-    for (condition, place, space), members in groupby(results, key=group):
-        own = list(members)
+def figures(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
+    """Heading and pictures of every condition, head and source space: courses, then maps."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for r in results:
+        where = r.case.condition, r.place.name, r.place.head.space.name
+        groups.setdefault(where, []).append(r)
+    for (condition, place, space), own in groups.items():
         first = own[0]
-        title = f"{condition}, {place} head ({space})"
         track, window = first.track, first.case.window
-        courses = {r.method: r.track.distance for r in own}
+        courses, target = {r.method: r.track.distance for r in own}, first.place.target
+        course = course_figure(track.times, track.power, window, courses)
+        text = f"Below the power: distance of each method's strongest source to the {target}."
         yield (
-            f"{title}: over time",
-            course_figure(track.times, track.power, window, courses, first.place.target),
+            f"{condition}, {place} head ({space})",
+            f"<p>{escape(text)} {HOW_TO_SEE}</p>{picture(png(course), text)}"
+            + tiles(_maps(own), MAP if _mesh(own[0]) is not None else PROJECTIONS),
         )
-        for number in range(0, len(own), SIDE_BY_SIDE):
-            some = own[number : number + SIDE_BY_SIDE]
-            yield f"{title}: strongest sources, {', '.join(r.method for r in some)}", _maps(some)
 
 
-def _maps(results: Sequence[Result]) -> Figure:
-    """Maps of several methods on one head."""
-    maps = {
-        f"{r.method}\n{r.statistics['latency']:.0f} ms: {r.statistics['peak_distance']:.0f} mm "
-        "to target": r.magnitude
-        for r in results
-    }
-    head = results[0].place.head
-    template = template_of(head.space)
-    if template is None or template.display is None:
-        return projections_figure(maps, head.source_pos)
-    return cortex_figure(maps, template.display, VIEWS[results[0].case.expectation.lobe])
+def _maps(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
+    """Caption and map of every method on one head."""
+    for r in results:
+        mesh = _mesh(r)
+        caption = (
+            f"{r.method}: {r.statistics['latency']:.0f} ms, "
+            f"{r.statistics['peak_distance']:.0f} mm to target"
+        )
+        if mesh is None:
+            yield caption, projections_figure(r.magnitude, r.place.head.source_pos)
+        else:
+            yield caption, cortex_figure(r.magnitude, mesh, VIEWS[r.case.expectation.lobe])
+
+
+def _mesh(result: Result) -> DisplayMesh | None:
+    """The cortex to draw on, if there is one at hand."""
+    template = template_of(result.place.head.space)
+    return None if template is None else template.display
 
 
 def write_report(
@@ -158,18 +159,10 @@ def write_report(
         path: ``.html`` file.
 
     """
-    import mne
-
+    sections = {
+        "What was found": summary(results, missing),
+        "Every method": HOW_TO_READ + results_table(results),
+        "What was expected": expectations(results),
+    }
     title = f"deepesi on a real recording: {results[0].case.recording}"
-    report = mne.Report(title=title, image_format="png", verbose="error")
-    lines = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items()
-    )
-    facts_table = f"<table class='table table-sm'>{lines}</table>"
-    report.add_html(summary(results, missing) + facts_table, title="What was found")
-    report.add_html(HOW_TO_READ + html_table(results), title="Every method")
-    report.add_html(expectations(results), title="What was expected")
-    for caption, figure in figures(results):
-        report.add_figure(figure, title=caption)
-    with atomic(path) as partial:
-        report.save(partial, open_browser=False, verbose="error")
+    write_page(path, title, facts, [], sections | dict(figures(results)))

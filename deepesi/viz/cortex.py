@@ -1,6 +1,6 @@
 """Maps of sources, on the inflated cortex or projected, drawn with matplotlib alone."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -36,6 +36,8 @@ THRESHOLD = 0.25
 #: Least cosine between the cortex and the eye at which a place counts as seen.
 VISIBLE = 0.25
 RING = "#00e5ff"
+#: Colours of dots.
+DOTS = "viridis"
 
 
 def draw_cortex(
@@ -59,9 +61,65 @@ def draw_cortex(
         numbered: Whether the rings are numbered from 1 in the order of `marks`.
 
     """
-    hemisphere, eye, up = VIEWS[view]
-    eye, up = np.array(eye), np.array(up)
-    right = np.cross(up, eye)
+    seen, level = _seen(mesh, view), np.zeros((2, len(mesh.positions[0])))
+    if maximum > 0:
+        level = mesh.interpolate(values) / maximum
+    level = np.clip(level[seen.hemisphere][seen.faces].mean(axis=1), 0, 1)
+    # The colour fades in above the threshold, so that no edge is drawn where there is none.
+    opacity = np.clip((level - THRESHOLD) / 0.15, 0, 1)[:, None]
+    colour = opacity * colormaps["inferno"](0.25 + 0.7 * level)[:, :3] + (1 - opacity) * seen.grey
+    _draw_faces(ax, seen, colour)
+    if marks is not None and len(marks):
+        visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
+        rings = seen.flat[marks[visible] % (len(values) // 2)]
+        _draw_rings(ax, rings, visible if numbered else None)
+
+
+def draw_dots(
+    ax: "Axes",
+    sources: NDArray[np.int64],
+    values: Array,
+    n_sources: int,
+    mesh: DisplayMesh,
+    view: str,
+    maximum: float,
+) -> None:
+    """Draw a number at each of some sources of one hemisphere as a dot of its colour.
+
+    Args:
+        ax: Where to draw; its axes are switched off.
+        sources: Their numbers ``(N,)``.
+        values: The numbers ``(N,)``; the largest on top.
+        n_sources: Sources of the whole space.
+        mesh: The cortex.
+        view: A key of `VIEWS`.
+        maximum: Value that gets the last colour of `DOTS`; 0 gets the first.
+
+    """
+    seen = _seen(mesh, view)
+    _draw_faces(ax, seen, seen.grey)
+    visible = np.flatnonzero(_facing(sources, n_sources, mesh, view) > VISIBLE)
+    visible = visible[np.argsort(values[visible], kind="stable")]
+    places = seen.flat[sources[visible] % (n_sources // 2)]
+    ax.scatter(
+        *places.T, c=values[visible], s=16, cmap=DOTS, vmin=0, vmax=maximum, edgecolors="0.25",
+        linewidths=0.3, zorder=3,
+    )  # fmt: skip
+
+
+class _Seen(NamedTuple):
+    """The cortex from one side, its faces from the back to the front."""
+
+    hemisphere: int
+    faces: NDArray[np.int64]
+    flat: Array  # vertices in the plane of the picture (N, 2)
+    light: Array  # of every face, up to 1
+    grey: Array  # colour of every face without activity (F, 3)
+
+
+def _seen(mesh: DisplayMesh, view: str) -> _Seen:
+    hemisphere, to_eye, upward = VIEWS[view]
+    eye, up = np.array(to_eye), np.array(upward)
     positions = mesh.positions[hemisphere]
     normals = face_normals(positions, mesh.faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -70,30 +128,21 @@ def draw_cortex(
     faces = mesh.faces[front]
     order = np.argsort((positions[faces] @ eye).mean(axis=1))
     faces, light = faces[order], (0.6 + 0.4 * towards[front])[order]
-
-    level = (
-        mesh.interpolate(values)[hemisphere] / maximum if maximum > 0 else np.zeros(len(positions))
-    )
-    level = np.clip(level[faces].mean(axis=1), 0, 1)
     grey = np.where(mesh.sulci[hemisphere], SULCUS, GYRUS)[faces].mean(axis=1)
-    colour = np.repeat(grey[:, None], 3, axis=1)
-    # The colour fades in above the threshold, so that no edge is drawn where there is none.
-    opacity = np.clip((level - THRESHOLD) / 0.15, 0, 1)[:, None]
-    colour = opacity * colormaps["inferno"](0.25 + 0.7 * level)[:, :3] + (1 - opacity) * colour
-    flat = np.stack([positions @ right, positions @ up], axis=1)
+    flat = np.stack([positions @ np.cross(up, eye), positions @ up], axis=1)
+    return _Seen(hemisphere, faces, flat, light, np.repeat(grey[:, None], 3, axis=1))
+
+
+def _draw_faces(ax: "Axes", seen: _Seen, colour: Array) -> None:
     ax.add_collection(
         PolyCollection(
-            list(flat[faces]),
-            facecolors=colour * light[:, None],
+            list(seen.flat[seen.faces]),
+            facecolors=colour * seen.light[:, None],
             edgecolors="face",
             linewidths=0.2,
             rasterized=True,
         )
     )
-    if marks is not None and len(marks):
-        visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
-        rings = flat[marks[visible] % (len(values) // 2)]
-        _draw_rings(ax, rings, visible if numbered else None)
     ax.autoscale_view()
     ax.set_aspect("equal")
     ax.axis("off")

@@ -19,7 +19,6 @@ def course_figure(
     power: Array,
     window: tuple[float, float],
     distances: Mapping[str, Array],
-    target: str,
 ) -> Figure:
     """Whitened power, and how far each method's strongest source is from its target.
 
@@ -28,10 +27,9 @@ def course_figure(
         power: Whitened power, 1 for noise ``(T,)``.
         window: Where the response is expected, s.
         distances: Name of a method to ``(T,)``, mm.
-        target: What the distance is to.
 
     """
-    figure = Figure(figsize=(10, 2 + 1.1 * len(distances)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.4 + 1.15 * len(distances)), layout="constrained")
     rows = figure.subplots(1 + len(distances), 1, sharex=True)
     for ax in rows:
         ax.axvspan(1e3 * times[0], 0, color=BASELINE, zorder=0, linewidth=0)
@@ -39,58 +37,44 @@ def course_figure(
         ax.spines[["top", "right"]].set_visible(False)
     rows[0].plot(1e3 * times, power, color="0.2", linewidth=1)
     rows[0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
-    rows[0].set(ylabel="power", ylim=(0, None), xlim=1e3 * times[[0, -1]])
-    rows[0].set_title(
-        "whitened power (dashed: noise; grey: baseline; yellow: window of the response)\n"
-        f"below, mm from each method's strongest source to the {target}",
-        fontsize=9, loc="left",
-    )  # fmt: skip
+    rows[0].set(ylim=(0, None), xlim=1e3 * times[[0, -1]])
+    rows[0].set_title("whitened power", fontsize=9, loc="left")
     top = 1.05 * max(distance.max() for distance in distances.values())
     for ax, (name, distance) in zip(rows[1:], distances.items(), strict=True):
         ax.plot(1e3 * times, distance, ".", color="#0072b2", markersize=3)
-        ax.set(ylim=(-0.05 * top, top))
-        ax.set_ylabel(name if len(name) < 12 else f"{name[:10]} ...", fontsize=9)
+        ax.set(ylim=(-0.05 * top, top), ylabel="mm")
+        ax.set_title(name, fontsize=9, loc="left")
     rows[-1].set(xlabel="time (ms)")
     return figure
 
 
-def cortex_figure(maps: Mapping[str, Array], mesh: DisplayMesh, views: tuple[str, str]) -> Figure:
-    """Magnitudes of every method, each in its own colour range, ring at its strongest source.
+def cortex_figure(values: Array, mesh: DisplayMesh, views: tuple[str, str]) -> Figure:
+    """Magnitudes of one method in its own colour range, ring at its strongest source.
 
     Args:
-        maps: Title to magnitudes ``(S,)``, A m.
+        values: Magnitudes ``(S,)``, A m.
         mesh: Cortex to draw on.
-        views: Two views to show of all; below them, of the others, the one that shows each peak
-            most directly.
+        views: Two views to show; below them, of the others, the one that shows the peak most
+            directly.
 
     """
-    figure = Figure(figsize=(round(2.9 * max(len(maps), 2)), 7.6), layout="constrained")
-    axes = figure.subplots(3, len(maps), squeeze=False)
-    for column, (title, values) in enumerate(maps.items()):
-        peak = int(values.argmax())
-        others = [v for v in best_views(peak, len(values), mesh, 3) if v not in views]
-        shown = (*views, others[0])
-        for ax, view in zip(axes[:, column], shown, strict=True):
-            draw_cortex(ax, values, mesh, view, float(values.max()), np.array([peak]))
-            ax.set_title(view, fontsize=8)
-        axes[0, column].set_title(f"{title}\n{shown[0]}", fontsize=9)
-        axes[2, column].set_title(f"at the peak: {shown[2]}", fontsize=8)
+    figure = Figure(figsize=(2.6, 5.6), layout="constrained")
+    peak = int(values.argmax())
+    others = [v for v in best_views(peak, len(values), mesh, 3) if v not in views]
+    for ax, view in zip(figure.subplots(3, 1), (*views, others[0]), strict=True):
+        draw_cortex(ax, values, mesh, view, float(values.max()), np.array([peak]))
+        ax.set_title(view, fontsize=9)
     return figure
 
 
-def projections_figure(maps: Mapping[str, Array], positions: Array) -> Figure:
+def projections_figure(values: Array, positions: Array) -> Figure:
     """The same for sources that are on no mesh at hand, in three projections.
 
     Args:
-        maps: Title to magnitudes ``(S,)``, A m.
+        values: Magnitudes ``(S,)``, A m.
         positions: Sources ``(S, 3)``, m, head frame.
 
     """
-    columns = min(len(maps), 2)
-    rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(6 * columns, 4.8 * rows), layout="constrained")
-    parts = figure.subfigures(rows, columns, squeeze=False).ravel()
-    for part, (title, values) in zip(parts, maps.items(), strict=False):
-        part.suptitle(title, fontsize=10)
-        draw_projections(part, values, positions, np.array([values.argmax()]))
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    draw_projections(figure.subfigures(1, 1), values, positions, np.array([values.argmax()]))
     return figure

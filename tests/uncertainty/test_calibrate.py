@@ -46,7 +46,7 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
         rows = list(csv.DictReader(file))
     assert {r["snr_db"] for r in rows} == {"all", "5", "20"}
     claiming = {r["method"] for r in rows if r["group"] in GROUPS}
-    assert claiming == {str(tmp_path / "run"), "Bayesian minimum norm"}
+    assert claiming == {"ConvDip 8.8 k (run run)", "Bayesian minimum norm"}
     regions = [r for r in rows if r["group"] == "region" and r["metric"] == "coverage"]
     assert {r["method"] for r in regions} == claiming | {"eLORETA"}
     off = {
@@ -59,7 +59,11 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     }
     assert off["balanced", "active"] < off["none", "active"]
     assert off["balanced", "inactive"] < 0.05 < off["none", "inactive"]
-    assert (tmp_path / "out" / "calibration.html").read_text().count("data:image/png") >= 3
+    page = (tmp_path / "out" / "calibration.html").read_text()
+    assert page.count("data:image/png") == 2 + 2 * len(GROUPS)
+    assert f"ConvDip 8.8 k (run run): {tmp_path / 'run'}" in page  # the path stands in the facts
+    assert "Gaussian patches of" in page
+    assert "PatchSources(" not in page
 
     measured = read_csv(tmp_path / "out" / "calibration.csv")
     assert [str(row.value) for row in measured] == [r["value"] for r in rows]

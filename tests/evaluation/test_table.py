@@ -1,0 +1,76 @@
+"""The terminal's table is readable at 80 columns: numbers are never folded nor cut."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from deepesi.evaluation.benchmark import Row
+from deepesi.evaluation.table import RULE, TITLES, cell, print_table
+from tests.evaluation.conftest import LONG
+
+
+def shown(rows, width):
+    console = Console(width=width, file=io.StringIO())
+    print_table(console, rows)
+    return console.file.getvalue()
+
+
+def numbers(row):
+    decimals = 3 if row.metric in ("nemd", "auc") else 1
+    return [f"{x:.{decimals}f}" for x in (row.value, row.ci_low, row.ci_high)]
+
+
+def a_row(method, metric, level, snr_db, value):
+    return Row(
+        method, "head", snr_db, "1", metric, value, 0.9 * value, 1.1 * value, value, 9,
+        axis="anatomy the analyst has", level=level,
+    )  # fmt: skip
+
+
+WIDEST = [
+    a_row(method, metric, level, snr_db, value)
+    for level in ("own", "template")
+    for snr_db in (5.0, 20.0)
+    for method in (LONG, "eLORETA")
+    for metric, value in zip(TITLES, (112.34, 0.987, 0.912, 123.45), strict=True)
+]
+
+
+@pytest.mark.parametrize("width", [80, 100, 240])
+def test_every_number_is_there_and_no_line_is_too_long(benchmark, width):
+    for rows in (WIDEST, [row for row in benchmark.rows if row.scenario == "toy"]):
+        text = shown(rows, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        words = text.replace("–", " ").replace("[", " ").replace("]", " ").replace(",", " ").split()
+        for row in rows:
+            if row.metric in TITLES:
+                for number in numbers(row):
+                    assert number in words, (row, number)
+
+
+def test_narrow_terminal_stacks_the_interval_below_its_mean():
+    narrow, wide = shown(WIDEST, 80), shown(WIDEST, 240)
+    assert "101.1–123.6" in narrow
+    assert "The interval stands below" in narrow
+    assert "112.3 [101.1, 123.6]" in wide
+    assert LONG in wide
+    assert LONG not in narrow  # folded, but whole
+    letters = "".join(c for line in narrow.splitlines() for c in line[14:34] if c.isalpha())
+    assert "UnrolledMatchedFilterkrunoutputsmatchedfilter" in letters
+    assert RULE[:20] in wide
+
+
+def test_terminal_too_narrow_for_any_table_gets_a_wider_one():
+    text = shown(WIDEST, 30)
+    assert "…" not in text
+    assert "101.1–123.6" in text
+
+
+def test_mean_without_an_interval_is_shown_alone():
+    few = [replace(row, ci_low=None, ci_high=None) for row in WIDEST]
+    assert cell(few[0]) == "112.3 [-]"
+    lines = shown(few[:4], 80).splitlines()
+    assert sum("112.3" in line for line in lines) == 1
