@@ -27,7 +27,13 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
-            folder, "best", monitor="val/nemd", mode="min", enable_version_counter=False
+            folder,
+            "best",
+            monitor="val/nemd",
+            mode="min",
+            enable_version_counter=False,
+            # Right after the validation, so that the last checkpoint knows of it.
+            save_on_train_epoch_end=False,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
