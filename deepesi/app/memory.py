@@ -7,8 +7,9 @@ from pathlib import Path
 
 #: Of the machine's memory.
 SHARE = 0.75
-#: What the system says of it, and of what a container may have.
+#: What the system says of it, of what a container may have, and of this process.
 MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+STATUS = Path("/proc/self/status")
 
 
 @contextmanager
@@ -38,8 +39,7 @@ def bounded_memory(n_processes: int = 1) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        used = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        raise MemoryError(_what_to_do(error, used, min(bounds), _memory())) from error
+        raise MemoryError(_what_to_do(error, _used(), min(bounds), _memory())) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
@@ -54,6 +54,12 @@ def _what_to_do(error: MemoryError, used: int, bound: int, total: int) -> str:
         "machine with more memory. If the recording and the head are small, a file is damaged: "
         "write it again."
     )
+
+
+def _used() -> int:
+    """Bytes this process had at the most; `resource.getrusage` counts what started it, too."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0])
 
 
 def _gb(n_bytes: int) -> str:
