@@ -147,11 +147,7 @@ def _tuned(choices: Sequence[Choice]) -> dict[str, str]:
         f"mean localization error ({min(choice.errors_mm):.1f} mm) of {len(choice.values)} "
         f"values from {choice.values[0]:g} to {choice.values[-1]:g} on {choice.n} "
         "validation recordings, all test sets together"
-        + (
-            "; an end of the values"
-            if choice.value in (choice.values[0], choice.values[-1])
-            else ""
-        )
+        + ("; the last value on that side" if choice.is_at_an_end else "")
         for choice in choices
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from deepesi.evaluation.benchmark import Row
-from deepesi.evaluation.table import layout, markdown_table
+from deepesi.evaluation.table import RULE, layout, markdown_table
 from deepesi.physics.files import atomic
 
 
@@ -120,7 +120,7 @@ def how_trained(
 def how_good(rows: Sequence[Row], scenario: Mapping[str, Any]) -> str:
     """The table of the benchmark of one scenario, and what it is of."""
     return f"""Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
-lead fields than in training. Mean [95 % bootstrap interval].
+lead fields than in training. {RULE}
 
 {markdown_table(layout(rows))}"""
 

@@ -64,6 +64,11 @@ class Choice:
         best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
         return self.values[best[(len(best) - 1) // 2]]
 
+    @property
+    def is_at_an_end(self) -> bool:
+        """Whether a value beyond those tried might be better still."""
+        return self.value in (self.values[0], self.values[-1])
+
 
 class _Task(NamedTuple):
     """The validation recordings of one test set."""

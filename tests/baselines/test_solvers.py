@@ -235,3 +235,45 @@ def test_patches_stand_for_the_fields_they_spread(toy, n_orient):
 def test_radii_of_patches_are_three_numbers():
     with pytest.raises(ValueError, match="patches must be a smallest and a largest radius .* got"):
         SparseBayes(patches=(0.01, 0.025))
+
+
+def test_more_noise_explains_less():
+    """The constant of sparse Bayes and of the beamformer makes room for what is not explained."""
+    gain, recording, _ = problem(noise=1.0)
+    for quiet, loud in (
+        (SparseBayes("convex"), SparseBayes("convex", noise=16)),
+        (LCMV(), LCMV(noise=1e6)),
+    ):
+        found = [solver.solve(recording, gain, 1).mean for solver in (quiet, loud)]
+        assert not np.allclose(*found)
+    left = [
+        np.linalg.norm(
+            recording - gain @ SparseBayes("convex", noise=n).solve(recording, gain, 1).mean
+        )
+        for n in (1, 16)
+    ]
+    assert left[0] < left[1]
+
+
+def test_strength_is_a_share_of_the_largest():
+    """Near the largest few components are left, and no cross-validation is made."""
+    gain, recording, _ = problem(n_times=1, noise=0.5)
+    few, more = (
+        np.count_nonzero(SparseRegression(strength=share).solve(recording, gain, 1).mean)
+        for share in (0.8, 0.1)
+    )
+    assert 1 <= few < more
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: LCMV(noise=0), "LCMV: noise must be positive, got 0"),
+        (lambda: SparseBayes(noise=-1), "noise must be positive.*got noise=-1"),
+        (lambda: SparseBayes(noise=2, learn_noise=True), "either given or learned, got noise=2"),
+        (lambda: SparseRegression(strength=1.0), "strength must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_constants_out_of_range_are_refused(make, error):
+    with pytest.raises(ValueError, match=error):
+        make()

@@ -174,6 +174,8 @@ def test_every_scenario_has_its_own_constant(scenario, tuned, toy, tmp_path):
 def test_equal_errors_choose_the_middle_value():
     choice = tuning.Choice("x", "s", "k", (1, 2, 3, 4), (5.0, 4.0, 4.0, 4.0), 9)
     assert choice.value == 3
+    assert not choice.is_at_an_end
+    assert replace(choice, errors_mm=(1.0, 4.0, 4.0, 4.0)).is_at_an_end
 
 
 def test_too_little_to_choose_from_is_refused():
