@@ -19,6 +19,12 @@ pytest.importorskip("pybv")
 pytest.importorskip("edfio")
 
 
+def read(path, options=ReadingOptions()):  # noqa: B008 (frozen)
+    """A recording, and the lines that say what was read."""
+    said = []
+    return read_recording(path, options, said.append), said
+
+
 def make_raw(bads=("Fp1",), seconds=12) -> mne.io.RawArray:
     """32 channels of noise and an eye channel, with digitized positions and five annotations."""
     info = make_evoked().info
@@ -75,7 +81,7 @@ def test_side_files_are_what_the_recording_was(tmp_path, file_format):
     path = write_bids(tmp_path, raw, file_format)
     for name in ("EOG", "Fp1"):
         assert name in mne.io.read_raw(path, verbose="error").ch_names
-    found, said = read_recording(path, ReadingOptions())
+    found, said = read(path, ReadingOptions())
     assert found.info["bads"] == ["Fp1"]
     assert found.get_channel_types() == raw.get_channel_types()
     expected, got = (np.array([c["loc"][:3] for c in r.info["chs"][:32]]) for r in (raw, found))
@@ -91,7 +97,7 @@ def test_side_files_are_what_the_recording_was(tmp_path, file_format):
 def test_prepare_reads_them_too(eloreta, recording, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_covariance(make_evoked().info).save("x-cov.fif", verbose="error")
-    info, _ = read_setup(recording, ReadingOptions())
+    info = read_setup(recording, ReadingOptions())
     assert info["bads"] == ["Fp1"]
     main(["prepare", str(eloreta), str(recording), "--noise-cov", "x-cov.fif", "--out", "h.npz"])
     assert "bad by it: Fp1" in capsys.readouterr().out
@@ -122,7 +128,8 @@ def test_bad_channels_beside_the_file_change_the_map(eloreta, tmp_path, monkeypa
     assert np.abs(within - without).max() < 1e-2 * np.abs(without).max()  # 16 bits
     main(["apply", str(eloreta), f"outside/{path.name}", "--montage", "biosemi32", "--exclude",
           "EOG", *common, "out/x"])  # fmt: skip
-    ignored = mne.read_source_estimate("out/x-0000").data
+    ignored = mne.read_source_estimate("out/x-0000").data  # nor does it know of the bad stretch
+    within = within[:, : ignored.shape[1]]
     assert np.corrcoef(np.abs(within).ravel(), np.abs(ignored).ravel())[0, 1] < 0.9
 
 
@@ -137,7 +144,7 @@ def test_a_derivative_of_an_average(recording, tmp_path):
         + "".join(f"{c}\tEEG\tV\tgood\n" for c in evoked.ch_names[:-1])
         + f"{evoked.ch_names[-1]}\tEEG\tV\tbad\n"
     )
-    found, said = read_recording(folder / "sub-01_task-x_desc-clean_ave.fif", ReadingOptions())
+    found, said = read(folder / "sub-01_task-x_desc-clean_ave.fif", ReadingOptions())
     assert found.info["bads"] == [evoked.ch_names[-1]]
     assert said == [
         f"BIDS: sub-01_task-x_desc-clean_channels.tsv read; bad by it: {evoked.ch_names[-1]}"
@@ -147,7 +154,7 @@ def test_a_derivative_of_an_average(recording, tmp_path):
 def test_inherited_files_apply(recording, tmp_path):
     """One channels.tsv for all subjects, at the top of the data set."""
     shutil.move(beside(recording, "_channels.tsv"), tmp_path / "data" / "task-x_channels.tsv")
-    found, said = read_recording(recording, ReadingOptions())
+    found, said = read(recording, ReadingOptions())
     assert found.info["bads"] == ["Fp1"]
     assert "BIDS: task-x_channels.tsv read; bad by it: Fp1" in said
 
@@ -160,7 +167,7 @@ def test_bad_by_the_file_stays_bad(tmp_path):
     evoked.save(folder / "sub-1_ave.fif", verbose="error")
     lines = [f"{c}\tEEG\t{'bad' if c == 'Pz' else 'good'}\n" for c in evoked.ch_names]
     (folder / "sub-1_channels.tsv").write_text("name\ttype\tstatus\n" + "".join(lines))
-    found, said = read_recording(folder / "sub-1_ave.fif", ReadingOptions())
+    found, said = read(folder / "sub-1_ave.fif", ReadingOptions())
     assert sorted(found.info["bads"]) == ["Cz", "Pz"]
     assert "BIDS: good by sub-1_channels.tsv and bad by the file, left out: Cz" in said
 
@@ -175,14 +182,14 @@ def test_units_of_a_file_that_names_none(tmp_path):
     content[first : first + 8 * 32] = b" " * 8 * 32
     path.write_bytes(content)
     assert mne.io.read_raw(path, verbose="error").get_data().std() > 1  # volts
-    found, said = read_recording(path, ReadingOptions())
+    found, said = read(path, ReadingOptions())
     assert found.get_data("eeg").std() == pytest.approx(4e-6, rel=0.05)
     assert any(line.startswith("BIDS: units of 32 EEG channels from") for line in said)
 
 
 def test_a_neutral_unit_is_said(recording):
     edit(beside(recording, "_channels.tsv"), "µV", "V")
-    _, said = read_recording(recording, ReadingOptions())
+    _, said = read(recording, ReadingOptions())
     assert any(
         "32 EEG channels another unit than the file, which is used: Fp1 (V, not µV)" in s
         for s in said
@@ -230,14 +237,14 @@ def test_positions_in_another_frame(recording, tmp_path):
     """CTF has x to the front and y to the left; a template brain is no head."""
     system = beside(recording, "_coordsystem.json")
     without_landmarks(system, "CTF")
-    found, _ = read_recording(recording, ReadingOptions())
-    head, _ = read_recording(write_bids(tmp_path / "b", make_raw()), ReadingOptions())
+    found, _ = read(recording, ReadingOptions())
+    head, _ = read(write_bids(tmp_path / "b", make_raw()), ReadingOptions())
     turned, right = (np.array([c["loc"][:3] for c in r.info["chs"][:32]]) for r in (found, head))
     assert np.allclose(turned, right[:, [1, 0, 2]] * [-1, 1, 1], atol=1e-5)
     without_landmarks(system, "MNI305")
     with pytest.raises(ValueError, match="in the frame 'MNI305' and there are no landmarks"):
         read_recording(recording, ReadingOptions())
-    _, said = read_recording(recording, ReadingOptions(montage="biosemi32", exclude=("EOG",)))
+    _, said = read(recording, ReadingOptions(montage="biosemi32", exclude=("EOG",)))
     assert any("electrodes.tsv not read: positions are those of --montage" in s for s in said)
 
 
@@ -245,7 +252,7 @@ def test_landmarks_make_the_head_frame(recording, tmp_path):
     """Electrodes and landmarks turned and shifted together say the same positions, in any frame."""
     turn = mne.transforms.rotation(0.2, -0.3, 1.0)[:3, :3]
     table, system = (beside(recording, k) for k in ("_electrodes.tsv", "_coordsystem.json"))
-    before, _ = read_recording(recording, ReadingOptions())
+    before, _ = read(recording, ReadingOptions())
     rows = [line.split("\t") for line in table.read_text(encoding="utf-8-sig").splitlines()]
     for row in rows[1:]:
         if "n/a" not in row[1:4]:
@@ -258,7 +265,7 @@ def test_landmarks_make_the_head_frame(recording, tmp_path):
     }
     content["EEGCoordinateSystem"] = content["AnatomicalLandmarkCoordinateSystem"] = "Other"
     system.write_text(json.dumps(content))
-    after, _ = read_recording(recording, ReadingOptions())
+    after, _ = read(recording, ReadingOptions())
     old, new = (np.array([c["loc"][:3] for c in r.info["chs"][:32]]) for r in (before, after))
     assert np.allclose(old, new, atol=1e-5)
 
@@ -280,7 +287,7 @@ def test_several_tables_of_electrodes(recording):
 def test_events_outside_of_the_recording(recording):
     events = beside(recording, "_events.tsv")
     edit(events, "2.0\t", "200.0\t")
-    _, said = read_recording(recording, ReadingOptions())
+    _, said = read(recording, ReadingOptions())
     assert any("4 events, 1 more lie outside the recording and are left out" in s for s in said)
     lines = events.read_text(encoding="utf-8-sig").splitlines()
     shifted = [line.replace(line.split("\t")[0], "500.0", 1) for line in lines[1:]]
@@ -295,7 +302,7 @@ def test_without_mne_bids_nothing_is_silently_ignored(recording, monkeypatch):
         read_recording(recording, ReadingOptions())
     for kind in ("_channels.tsv", "_electrodes.tsv", "_coordsystem.json", "_events.tsv"):
         beside(recording, kind).unlink()
-    _, said = read_recording(recording, ReadingOptions())
+    _, said = read(recording, ReadingOptions())
     assert said == []
 
 

@@ -9,17 +9,15 @@ Source: Pernet et al. 2019, doi:10.1038/s41597-019-0104-8 (EEG-BIDS). Difference
 fit together, and uses the anatomical landmarks of ``coordsystem.json``.
 """
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from deepesi.app.bids_electrodes import set_positions
 from deepesi.app.bids_table import read_table
+from deepesi.app.file_units import VOLTS, FileUnit
 from deepesi.physics.files import parsing
 from deepesi.physics.optional import require
 
@@ -105,7 +103,10 @@ def _matching(place: Any, kind: str, extension: str) -> Path | None:
 
 
 def bids_side_files(
-    path: Path, recording: "Recording | mne.Info", with_positions: bool = True
+    path: Path,
+    recording: "Recording | mne.Info",
+    with_positions: bool = True,
+    units: dict[str, FileUnit] | None = None,
 ) -> list[str]:
     """Apply what BIDS keeps beside a recording, in place, and say what was read.
 
@@ -116,6 +117,7 @@ def bids_side_files(
         path: Its file; one outside of a BIDS folder has nothing beside it.
         recording: As read from there; or its measurement info, for a set-up without data.
         with_positions: False if positions come from elsewhere: ``electrodes.tsv`` is not read.
+        units: What the file says of them; where it says nothing, ``channels.tsv`` is entered here.
 
     Returns:
         Lines that say which files were read and what they changed.
@@ -135,7 +137,7 @@ def bids_side_files(
     if beside.channels is not None:
         rows, said = _channel_rows(beside.channels, info.ch_names)
         said += _set_types(info, rows, beside.channels)
-        said += _set_units(recording, info, rows, beside.channels)
+        said += _set_units(info, rows, beside.channels, {} if units is None else units)
         said += _set_bads(info, rows, beside.channels)
     if with_positions and beside.electrodes is not None:
         said += set_positions(info, beside.electrodes, beside.coordsystem)
@@ -186,17 +188,17 @@ def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list
 
 
 def _set_units(
-    recording: "Recording | mne.Info", info: "mne.Info", rows: list[dict[str, str]], path: Path
+    info: "mne.Info", rows: list[dict[str, str]], path: Path, units: dict[str, FileUnit]
 ) -> list[str]:
-    """Hold the units of ``channels.tsv`` against those of the file; use them where it has none."""
-    import mne
+    """Hold the units of ``channels.tsv`` against those of the file; enter them where it has none.
 
-    in_file = getattr(recording, "_orig_units", None) or {}
+    `deepesi.app.file_units.settle_units` brings the channels to volts.
+    """
     kinds = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
-    unstated: dict[str, float] = {}
-    other: list[str] = []
+    entered, other = 0, list[str]()
     for row in rows:
-        name, unit, own = row["name"], row.get("units"), in_file.get(row["name"], "V")
+        name, unit = row["name"], row.get("units")
+        own = units.get(name, VOLTS)
         if kinds[name] != "eeg" or unit in UNKNOWN:
             continue
         if unit not in UNITS:
@@ -204,23 +206,19 @@ def _set_units(
                 f"{path}: the EEG channel {name!r} is in {unit!r}. EEG is measured in one of "
                 f"{', '.join(UNITS)}; correct the unit, or the type of the channel."
             )
-        if own in UNKNOWN:
-            unstated[name] = UNITS[unit]
-        elif UNITS.get(own) != UNITS[unit]:
-            if "V" not in (own, unit):
+        if own.text in UNKNOWN or own.unclear:
+            units[name] = FileUnit(own.text, own.factor, unit)
+            entered += 1
+        elif own.factor != UNITS[unit] and own.text is not None:
+            if "V" not in (own.text, unit):
                 raise ValueError(
-                    f"{path}: it says that {name!r} is in {unit}, the recording says {own}. "
+                    f"{path}: it says that {name!r} is in {unit}, the recording says {own.text}. "
                     "Correct the one that is wrong."
                 )
-            other.append(f"{name} ({unit}, not {own})")
-    if unstated and isinstance(recording, mne.io.BaseRaw):
-        recording.load_data(verbose="error")
-        for name, scale in unstated.items():
-            scaled = functools.partial(np.multiply, scale)
-            recording.apply_function(scaled, picks=[name], verbose="error")
+            other.append(f"{name} ({unit}, not {own.text})")
     said = []
-    if unstated:
-        said.append(f"units of {len(unstated)} EEG channels from {path.name}; the file names none")
+    if entered:
+        said.append(f"units of {entered} EEG channels from {path.name}; the file names none")
     if other:
         said.append(
             f"{path.name} gives {len(other)} EEG channels another unit than the file, which is "

@@ -29,21 +29,36 @@ class FileUnit(NamedTuple):
     Attributes:
         text: The unit as written, ``""`` where there is none; None: the format has no such entry.
         factor: By which MNE-Python brings its numbers to what it takes for volts.
+        beside: The unit that ``channels.tsv`` of BIDS names, where the file names none.
 
     """
 
     text: str | None
     factor: float
+    beside: str | None = None
+
+    @property
+    def volts(self) -> float:
+        """By which its numbers are brought to volts, as far as it is known."""
+        return self.factor if self.beside is None else parse_unit(self.beside)
 
     @property
     def unclear(self) -> bool:
-        """Whether the file names no unit, or one that MNE-Python does not understand."""
+        """Whether nobody names a unit, or one that MNE-Python does not understand."""
+        if self.beside is not None:
+            return False
         return self.text is not None and UNITS.get(self.text.lower()) != self.factor
 
     @property
     def certain(self) -> bool:
         """Whether the unit is named and no volt, which many files only say by default."""
+        if self.beside is not None:
+            return True
         return self.text is not None and not self.unclear and self.factor != 1.0
+
+
+#: What is taken for granted where nothing is said.
+VOLTS = FileUnit("V", 1.0)
 
 
 def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
@@ -61,7 +76,7 @@ def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
     elif suffix == ".set":
         rows = (FileUnit(None, 1e-6) for _ in recording.ch_names)
     else:
-        rows = (FileUnit("V", 1.0) for _ in recording.ch_names)
+        rows = (VOLTS for _ in recording.ch_names)
     return dict(zip(recording.ch_names, rows, strict=True))
 
 
@@ -101,17 +116,25 @@ def settle_units(
     if unit is None:
         if unclear:
             raise ValueError(_unclear_units(path, unclear, said))
+        _scale(recording, _by_files_beside(names, said))
         return []
     factor = parse_unit(unit)
-    other = [name for name in names if said[name].certain and said[name].factor != factor]
+    other = [name for name in names if said[name].certain and said[name].volts != factor]
     if other:
+        first = said[other[0]]
         raise ValueError(
-            f"{path}: the file says that the unit of {_some(other)} is {said[other[0]].text}, "
-            f"--unit {unit} says another. Leave --unit out."
+            f"{path}: the file says that the unit of {_some(other)} is "
+            f"{first.beside or first.text}, --unit {unit} says another. Leave --unit out."
         )
+    _scale(recording, _by_files_beside(names, said))
     free = [name for name in names if not said[name].certain]
     _scale(recording, {name: factor / said[name].factor for name in free})
     return [f"unit of {len(free)} EEG channels: {unit}, as --unit says"] if free else []
+
+
+def _by_files_beside(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
+    """Factors of the channels whose unit stands in a file beside the recording."""
+    return {n: said[n].volts / said[n].factor for n in names if said[n].beside is not None}
 
 
 def _eeg_by_name(recording: "Recording", path: Path) -> list[str]:
@@ -144,6 +167,8 @@ def _scale(recording: "Recording", factors: Mapping[str, float]) -> None:
     """Multiply channels, on disk or in memory; electrodes of another kind become EEG."""
     import mne
 
+    if not factors:
+        return
     kinds = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))
     hidden = [name for name in factors if kinds[name] != "eeg"]
     recording.set_channel_types(dict.fromkeys(hidden, "eeg"), verbose="error")

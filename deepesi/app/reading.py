@@ -121,7 +121,7 @@ def read_recording(
         )
     check_kind(recording)
     units = file_units(recording, path)
-    beside = bids_side_files(path, recording, options.montage is None)
+    beside = bids_side_files(path, recording, options.montage is None, units)
     _check_excluded(path, recording.ch_names, options.exclude)
     if options.exclude:
         if isinstance(recording, mne.BaseEpochs):

@@ -1,12 +1,13 @@
 """The noise covariance of single trials, from a stretch of the recording itself."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deepesi.export.stretches import Stretch, bad_epochs, blocks, good_stretches, mean_of, within
+from deepesi.export.stretches import bad_epochs, good_stretches, within
 from deepesi.physics.io import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from deepesi.export.recordings import Recording
 
-Array = NDArray[np.float64]
+#: Length of the pieces that a raw recording is looked at in, s; what is shorter does not count.
+PIECE = 0.2
 
 
 def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
@@ -61,28 +63,21 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
 
 
 def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
+    """The mean over parts, weighted by their samples; MNE-Python leaves bad stretches out."""
     import mne
 
     first, last = np.searchsorted(raw.times, [window[0] - 1e-9, window[1] + 1e-9]).tolist()
     stretches = list(within(good_stretches(raw), first, last))
-    n_samples = sum(s.stop - s.start for s in stretches)
-    _check_samples(raw, window, n_samples)
-    picks = mne.pick_types(raw.info, meg=False, eeg=True, exclude="bads").tolist()
-    parts = list(dict.fromkeys(s.part for s in stretches))
-    scatter = sum(_scatter(raw, picks, [s for s in stretches if s.part == p]) for p in parts)
-    n_free = n_samples - len(parts)
-    names = [raw.ch_names[pick] for pick in picks]
-    return mne.Covariance(scatter / n_free, names, [], [], n_free, verbose="error")
-
-
-def _scatter(raw: "mne.io.BaseRaw", picks: list[int], stretches: list[Stretch]) -> Array:
-    """Sum of squares and products ``(C, C)`` (V²) about the mean of stretches."""
-    mean = mean_of(raw, picks, stretches)[:, None]
-    total = np.zeros((len(picks), len(picks)))
-    for start, stop in blocks(stretches):
-        data = raw.get_data(picks, start, stop) - mean
-        total += data @ data.T
-    return total
+    long = [s for s in stretches if s.stop - s.start >= PIECE * raw.info["sfreq"]]
+    _check_samples(raw, window, sum(s.stop - s.start for s in long))
+    covariances = []
+    for part in dict.fromkeys(s.part for s in long):
+        own = [s for s in long if s.part == part]
+        begin, end = raw.times[own[0].start], raw.times[own[-1].stop - 1]
+        covariances.append(
+            mne.compute_raw_covariance(raw, begin, end, PIECE, picks="eeg", verbose="error")
+        )
+    return functools.reduce(operator.add, covariances)
 
 
 def _check_samples(recording: "Recording", window: Sequence[float], n_samples: int) -> None:

@@ -51,7 +51,7 @@ def is_boundary(description: str) -> bool:
 
 def _marks(raw: "mne.io.BaseRaw") -> list[_Mark]:
     """Bad stretches and boundaries, in samples from the first of the recording."""
-    sfreq, found = raw.info["sfreq"], []
+    sfreq, end, found = raw.info["sfreq"], int(raw.n_times), []
     for annotation in raw.annotations:
         description = str(annotation["description"])
         seam = is_boundary(description)
@@ -59,18 +59,19 @@ def _marks(raw: "mne.io.BaseRaw") -> list[_Mark]:
             onset = float(annotation["onset"]) - raw.first_time
             start = round(onset * sfreq)
             stop = start if seam else round((onset + float(annotation["duration"])) * sfreq)
-            found.append(_Mark(max(start, 0), min(max(stop, start), raw.n_times), seam))
+            found.append(_Mark(max(start, 0), min(max(stop, start), end), seam))
     return sorted(found)
 
 
 def good_stretches(raw: "mne.io.BaseRaw") -> list[Stretch]:
     """Stretches between bad ones; those of other parts lie on the other side of a boundary."""
     found, start, part = list[Stretch](), 0, 0
-    for mark in [*_marks(raw), _Mark(raw.n_times, raw.n_times, False)]:
+    end = int(raw.n_times)
+    for mark in [*_marks(raw), _Mark(end, end, False)]:
         if mark.start > start:
             found.append(Stretch(start, mark.start, part))
-        start = max(start, mark.stop, min(mark.start, raw.n_times) if mark.is_boundary else 0)
-        part += mark.is_boundary and 0 < mark.start < raw.n_times
+        start = max(start, mark.stop, min(mark.start, end) if mark.is_boundary else 0)
+        part += mark.is_boundary and 0 < mark.start < end
     return found
 
 
@@ -82,19 +83,14 @@ def within(stretches: list[Stretch], start: int, stop: int) -> Iterator[Stretch]
             yield Stretch(low, high, stretch.part)
 
 
-def blocks(stretches: list[Stretch]) -> Iterator[tuple[int, int]]:
-    """First sample and the one after the last of pieces short enough to be read at once."""
-    for stretch in stretches:
-        for start in range(stretch.start, stretch.stop, BLOCK):
-            yield start, min(start + BLOCK, stretch.stop)
-
-
 def mean_of(raw: "mne.io.BaseRaw", rows: list[int], stretches: list[Stretch]) -> Array:
     """Mean over time ``(C,)`` of some channels, V, read block by block."""
     total, n_samples = np.zeros(len(rows)), 0
-    for start, stop in blocks(stretches):
-        total += raw.get_data(rows, start, stop).sum(axis=1)
-        n_samples += stop - start
+    for stretch in stretches:
+        for start in range(stretch.start, stretch.stop, BLOCK):
+            data = raw.get_data(rows, start, min(start + BLOCK, stretch.stop))
+            total += data.sum(axis=1)
+            n_samples += data.shape[1]
     return total / n_samples
 
 
