@@ -69,7 +69,8 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
     first, last = np.searchsorted(raw.times, [window[0] - 1e-9, window[1] + 1e-9]).tolist()
     stretches = list(within(good_stretches(raw), first, last))
     long = [s for s in stretches if s.stop - s.start >= PIECE * raw.info["sfreq"]]
-    _check_samples(raw, window, sum(s.stop - s.start for s in long))
+    for counted in (stretches, long):
+        _check_samples(raw, window, sum(s.stop - s.start for s in counted))
     covariances = []
     for part in dict.fromkeys(s.part for s in long):
         own = [s for s in long if s.part == part]
