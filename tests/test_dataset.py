@@ -93,6 +93,16 @@ def test_each_is_what_apply_says_of_it(data, capsys):
     ]
 
 
+def test_a_solver_by_its_name(data):
+    common = [*NOISE, "--head", "fsaverage-ico3", "--subject", "01", "02", "--out", "out"]
+    main(["apply", "eloreta", "bids:data", *common])
+    assert [row["status"] for row in table()] == ["localized"] * 2
+    main(["apply", "eloreta", "bids:data", *common])
+    assert [row["status"] for row in table()] == ["kept"] * 2
+    with pytest.raises(SystemExit, match="there is no file eloretta"):
+        main(["apply", "eloretta", "bids:data", *common])
+
+
 def test_results_do_not_depend_on_the_number_of_jobs(data):
     for out, jobs in (("one", "1"), ("two", "2")):
         with pytest.raises(SystemExit, match="1 of 3"):

@@ -136,7 +136,7 @@ def _forward(path: Path | None) -> "mne.Forward | None":
         return mne.read_forward_solution(path, verbose="error")
 
 
-def _inverse(model: Path, setup: SetupOptions) -> Inverse:
+def open_inverse(model: Path, setup: SetupOptions) -> Inverse:
     """An exported or packaged file or, where there is none of that name, a solver."""
     name = str(model).lower()
     if name not in (*NAMES, *solver_names()) or model.exists():
@@ -200,7 +200,7 @@ def apply(
         else:
             covariance = noise_of(trials, noise_from)
             check_noise_level(covariance)
-        inverse = _inverse(model, setup).for_recording(data, covariance, forward)
+        inverse = open_inverse(model, setup).for_recording(data, covariance, forward)
     else:
         inverse = Inverse.load(model, setup.n_threads).for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
@@ -326,7 +326,7 @@ def prepare(
     check_file_out(out, ".npz")
     said: list[str] = []
     info = read_setup(recording, reading, said.append)
-    inverse = _inverse(model, setup).for_recording(
+    inverse = open_inverse(model, setup).for_recording(
         info, _covariance(setup.noise_cov), _forward(setup.forward), nave
     )
     inverse.save(out)

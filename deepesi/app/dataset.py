@@ -4,7 +4,6 @@ One failing recording stops none of the others. Each leaves a record when its fi
 a later run with the same model, options and input skips it.
 """
 
-import hashlib
 import traceback
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepesi import __version__
-from deepesi.app.apply import Applied, SetupOptions, apply
+from deepesi.app.apply import Applied, SetupOptions, apply, open_inverse
 from deepesi.app.bids import find_side_files
 from deepesi.app.dataset_items import BIDS_PURPOSE, Item, Selection, find_items
 from deepesi.app.dataset_record import (
@@ -30,7 +29,6 @@ from deepesi.app.dataset_record import (
 from deepesi.app.memory import bounded_memory
 from deepesi.app.reading import ReadingOptions
 from deepesi.export.packaged import model_path
-from deepesi.export.session import open_model
 from deepesi.physics.optional import require
 from deepesi.physics.parallel import LostWorkerError, spread
 
@@ -41,7 +39,7 @@ class Task:
 
     Attributes:
         model: Exported file.
-        sha256: Digest of that file.
+        sha256: Identity of that model.
         root: Folder of the data set.
         out: Folder to write to.
         reading: How they are read, but for the event.
@@ -84,7 +82,7 @@ def localize_dataset(
     depend on the number of jobs.
 
     Args:
-        model: Exported file, or the name of a packaged one.
+        model: Exported file, the name of a packaged one, or of a baseline of evaluations.
         root: Folder of the data set.
         out: Folder to write to, a derivative of the data set.
         selection: Which recordings.
@@ -109,11 +107,11 @@ def localize_dataset(
         raise ValueError(f"--jobs must be 1 or more, got {jobs}.")
     _check_noise(setup, events)
     items = find_items(root, selection, events)
+    sha256 = open_inverse(model, setup).model.sha256  # refuses a damaged file before all else
     file = model_path(model)
-    open_model(file)  # refuses a damaged file before anything is begun
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     shared = 1 if dask is not None else jobs
-    task = Task(file.absolute(), sha256, root.absolute(), out.absolute(), reading,
+    named = file.absolute() if file.is_file() else model
+    task = Task(named, sha256, root.absolute(), out.absolute(), reading,
                 _absolute(replace(setup, n_threads=1)), window, shared)  # fmt: skip
     _describe(out, root)
     yield f"{len(items)} recordings of {root}, {jobs} at a time"
@@ -137,7 +135,7 @@ def _check_noise(setup: SetupOptions, events: Sequence[str]) -> None:
 
 def _absolute(setup: SetupOptions) -> SetupOptions:
     """With paths that say the same in any working directory: that of a cluster is another."""
-    paths = ("noise_cov", "forward", "prepared")
+    paths = ("noise_cov", "forward", "prepared", "subjects_dir")
     found = {k: getattr(setup, k).absolute() for k in paths if getattr(setup, k) is not None}
     if setup.head is not None and Path(setup.head).is_file():
         found["head"] = str(Path(setup.head).absolute())

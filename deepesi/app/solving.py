@@ -66,7 +66,7 @@ def load_solver(name: str) -> Solved:
 
 
 class SolverModel:
-    """A solver in the place of an exported file: a `deepesi.export.runtime.Model`.
+    """A solver in the place of an exported file: a `deepesi.export.prepared_inverse.Model`.
 
     It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
 

@@ -26,7 +26,7 @@ _ENTRIES: dict[str, tuple[Axes, str]] = {
 
 
 def read_prepared(path: Path, contract: Contract) -> dict[str, NDArray[Any]]:
-    """The arrays that `deepesi.export.runtime.PreparedInverse.save` wrote.
+    """The arrays that `deepesi.export.prepared_inverse.PreparedInverse.save` wrote.
 
     Raises:
         FileNotFoundError: There is no such file.
