@@ -56,6 +56,9 @@ def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, req
         parse(rest, command.inline, capsys)
     elif first.startswith("deepesi."):
         parse_module(first, rest, monkeypatch)
+    elif first == "docs/tables.py":
+        monkeypatch.syspath_prepend(str(ROOT / "docs"))
+        parse_module("tables", rest, monkeypatch)
     elif first == "pip":
         check_pip(rest)
     elif first == "pytest":

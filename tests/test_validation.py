@@ -22,7 +22,7 @@ from deepesi.models.convdip import ConvDip
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.montage import head_montage
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
@@ -38,7 +38,6 @@ from deepesi.validation.statistics import (
     residual_variance,
     scaled_residual_variance,
     summarize,
-    whitened_power,
     window_maxima,
 )
 from tests.conftest import make_covariance, make_evoked
@@ -65,7 +64,8 @@ def test_whitened_noise_has_unit_power(template):
     head = template.montage_head("biosemi32")
     factor = np.linalg.cholesky(head.noise_cov + 1e-18 * np.eye(32))
     noise = factor @ np.random.default_rng(0).normal(size=(32, 4000))
-    assert whitened_power(whitener(head.noise_cov), noise).mean() == pytest.approx(1, abs=0.02)
+    power = whitened_power(whitener(head.noise_cov) @ noise, rank_of(head.noise_cov))
+    assert power.mean() == pytest.approx(1, abs=0.02)
 
 
 def test_lateralization_is_the_share_of_one_side():

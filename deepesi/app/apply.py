@@ -102,6 +102,11 @@ class SetupOptions:
                 "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
                 "--forward and --head out."
             )
+        if self.head is not None and self.forward is not None:
+            raise ValueError(
+                "--head and --forward both say which head it is; give one: the packaged head (or "
+                "that of a file), or the recording's own forward solution."
+            )
         if self.subjects_dir is not None and self.forward is None:
             raise ValueError(
                 "--subjects-dir is of the subject whose head --forward is; give that, too, or "
@@ -202,7 +207,7 @@ def apply(
             check_noise_level(covariance)
         inverse = open_inverse(model, setup).for_recording(data, covariance, forward)
     else:
-        inverse = Inverse.load(model, setup.n_threads).for_prepared(setup.prepared)
+        inverse = open_inverse(model, setup).for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
         yield f"{setup.prepared}: {inverse.origin}"
     check_writable(inverse.space, out)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepesi.export.stretches import bad_epochs
+
 if TYPE_CHECKING:
     import mne
 
@@ -16,7 +18,7 @@ def average(
     """The evoked response to an event, its trials, and a line that says how many there are.
 
     Trials have the part before the event subtracted. Those that overlap stretches annotated
-    ``BAD...`` or the ends of the recording are left out.
+    ``BAD...``, boundaries between parts or the ends of the recording are left out.
 
     Args:
         recording: Raw, with events as annotations.
@@ -45,6 +47,8 @@ def average(
         recording, events, {event: 1}, start, stop, (start, 0.0), proj=False, preload=True,
         event_repeated="merge", verbose="error",
     )  # fmt: skip
+    seams = bad_epochs(trials)
+    trials.drop(seams, reason="BOUNDARY", verbose="error")
     if not len(trials):
         raise ValueError(
             f"no trial of the {len(events)} events {event!r} is left: {_reasons(trials)}. Use "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deepesi.app.bids_electrodes import set_positions
 from deepesi.app.bids_table import read_table
 from deepesi.app.file_units import VOLTS, FileUnit
+from deepesi.export.stretches import is_bad, is_boundary
 from deepesi.physics.files import parsing
 from deepesi.physics.optional import require
 
@@ -111,7 +112,7 @@ def bids_side_files(
     """Apply what BIDS keeps beside a recording, in place, and say what was read.
 
     Channels that ``channels.tsv`` or the file itself calls bad are bad. A raw recording takes the
-    events of ``events.tsv`` as annotations and keeps its own stretches ``BAD...`` and ``EDGE...``.
+    events of ``events.tsv`` as annotations and keeps its own stretches ``BAD...`` and boundaries.
 
     Args:
         path: Its file; one outside of a BIDS folder has nothing beside it.
@@ -206,6 +207,8 @@ def _set_units(
                 f"{path}: the EEG channel {name!r} is in {unit!r}. EEG is measured in one of "
                 f"{', '.join(UNITS)}; correct the unit, or the type of the channel."
             )
+        if own.text in UNKNOWN and unit == "V":
+            continue  # what MNE-BIDS writes where it does not know
         if own.text in UNKNOWN or own.unclear:
             units[name] = FileUnit(own.text, own.factor, unit)
             entered += 1
@@ -259,27 +262,21 @@ def _set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
             f"{raw.times[-1]:.1f} s; the first is at {onset[0]:g} s. Onsets are in seconds from "
             "the first sample."
         )
-    own, inside = raw.annotations, ~outside
-    raw.set_annotations(
-        mne.Annotations(onset[inside], events["duration"][inside], events["description"][inside]),
-        verbose="error",
+    inside = ~outside
+    marks = mne.Annotations(
+        onset[inside], events["duration"][inside], events["description"][inside]
     )
-    known = [(a["description"], a["onset"]) for a in raw.annotations]
-    kept = [i for i, a in enumerate(own) if _is_bad(a["description"]) and not _among(a, known, raw)]
-    raw.set_annotations(raw.annotations + own[kept], verbose="error")
+    known = [(a["description"], a["onset"]) for a in marks]
+    for own in raw.annotations:
+        start = own["onset"] - raw.first_time  # from the first sample, as those of BIDS
+        among = any(
+            name == own["description"] and abs(at - start) < 1 / raw.info["sfreq"]
+            for name, at in known
+        )
+        if (is_bad(own["description"]) or is_boundary(own["description"])) and not among:
+            marks.append(start, own["duration"], own["description"])
+    raw.set_annotations(marks, verbose="error")
     line = f"{path.name} read; {inside.sum()} events"
     if outside.any():
         line += f", {outside.sum()} more lie outside the recording and are left out"
     return [line]
-
-
-def _is_bad(description: str) -> bool:
-    return description.upper().startswith(("BAD", "EDGE"))
-
-
-def _among(
-    annotation: dict[str, Any], known: Sequence[tuple[str, float]], raw: "mne.io.BaseRaw"
-) -> bool:
-    """Whether an annotation is one of those known, to a sample."""
-    name, onset = annotation["description"], annotation["onset"]
-    return any(n == name and abs(o - onset) < 1 / raw.info["sfreq"] for n, o in known)

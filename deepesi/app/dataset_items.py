@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepesi.app.reading import FORMATS
+from deepesi.app.formats import FORMATS
 from deepesi.physics.optional import require
 
 BIDS_PURPOSE = "localize the recordings of a BIDS data set"

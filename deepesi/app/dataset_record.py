@@ -49,7 +49,7 @@ class Row:
     power: float | None = None
     region_cm2: float | None = None
     n_channels: int | None = None
-    nave: int | None = None
+    nave: float | None = None
     bads: str | None = None
     output: str = ""
     message: str | None = None

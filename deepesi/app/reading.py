@@ -92,7 +92,7 @@ def read_recording(
         say: Called with lines: what of it was renamed or brought to another unit.
 
     Returns:
-        The recording, and lines that say what was read beside it.
+        The recording.
 
     Raises:
         FileNotFoundError: No such file.

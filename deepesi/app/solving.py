@@ -40,7 +40,7 @@ class Solved:
         """fsaverage, ico-3."""
         return load_template()
 
-    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+    def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`; the covariance of the head is that of the average already."""
         inputs = as_tensors(prepare(self.model.head_inputs, head))
 

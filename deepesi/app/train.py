@@ -188,7 +188,8 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     if wandb is not None:
         watchers.append(ValidationPictures(wandb, settings.pictures, cohort.template.display))
     for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
-        logger.log_hyperparams(plain(config))
+        # Not the baselines: their titles are no names of parameters to MLflow.
+        logger.log_hyperparams({k: v for k, v in plain(config).items() if k != "baselines"})
     trainer, best, stopper = make_trainer(settings, folder, loggers, watchers)
     data = build_data(config, cohort, module, trainer.strategy.root_device)
     if settings.compile:

@@ -198,5 +198,5 @@ def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "Recordings without EEG, positions or volts, with projected, constant or doubled channels "
         "or NaN, of another number of trials or quieter than their own noise covariance are "
-        "refused, and so are covariances of other channels, rank or units."
+        "refused, and so are covariances of other channels or units."
     )

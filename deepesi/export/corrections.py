@@ -94,7 +94,8 @@ def corrected(
                 "baseline: a raw recording has none; offsets of its electrodes are subtracted. "
                 "High-pass filter it, or cut epochs from it."
             )
-        return _raw(recording, rows, whitener, rank)
+        offset = np.inf if baseline == "none" else OFFSET_RAW
+        return _raw(recording, rows, whitener, rank, offset)
     changes = []
     if baseline is None and recording.baseline is None and recording.times[0] < 0:
         power = _offset_power(recording, rows, whitener, rank)
@@ -159,8 +160,10 @@ def _offset_power(
     return float(np.median(whitened_power(whitener @ means, rank)))
 
 
-def _raw(raw: "mne.io.BaseRaw", rows: list[int], whitener: Array, rank: int) -> Corrected:
-    """Stretches that are not bad, and the offsets of its parts."""
+def _raw(
+    raw: "mne.io.BaseRaw", rows: list[int], whitener: Array, rank: int, least: float
+) -> Corrected:
+    """Stretches that are not bad, and the offsets of its parts from this whitened power on."""
     stretches = good_stretches(raw)
     if not stretches:
         raise ValueError(
@@ -172,7 +175,7 @@ def _raw(raw: "mne.io.BaseRaw", rows: list[int], whitener: Array, rank: int) -> 
         mean = mean_of(raw, rows, [s for s in stretches if s.part == part])
         apart = average_reference(mean[:, None])
         offsets[part] = np.zeros_like(mean)
-        if whitened_power(whitener @ apart, rank)[0] > OFFSET_RAW:
+        if whitened_power(whitener @ apart, rank)[0] > least:
             offsets[part], largest = mean, max(largest, float(np.abs(apart).max()))
     changes = [text] if (text := text_of(raw, stretches)) else []
     if largest:

@@ -22,8 +22,8 @@ PIECE = 0.2
 def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
     """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
 
-    The mean of the stretch is not noise and is removed (of every epoch, its own; of a raw
-    recording, that of every part between boundaries); what is annotated BAD is left out.
+    The mean is not noise and is removed, of every epoch and of every stretch of a raw recording
+    between bad ones and boundaries; what is annotated BAD is left out.
 
     Args:
         recording: Raw or epochs.
@@ -63,21 +63,20 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
 
 
 def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
-    """The mean over parts, weighted by their samples; MNE-Python leaves bad stretches out."""
+    """The mean over stretches that are not bad, weighted by their samples."""
     import mne
 
     first, last = np.searchsorted(raw.times, [window[0] - 1e-9, window[1] + 1e-9]).tolist()
     stretches = list(within(good_stretches(raw), first, last))
-    long = [s for s in stretches if s.stop - s.start >= PIECE * raw.info["sfreq"]]
+    long = [s for s in stretches if s.stop - s.start > PIECE * raw.info["sfreq"] + 1]
     for counted in (stretches, long):
         _check_samples(raw, window, sum(s.stop - s.start for s in counted))
-    covariances = []
-    for part in dict.fromkeys(s.part for s in long):
-        own = [s for s in long if s.part == part]
-        begin, end = raw.times[own[0].start], raw.times[own[-1].stop - 1]
-        covariances.append(
-            mne.compute_raw_covariance(raw, begin, end, PIECE, picks="eeg", verbose="error")
+    covariances = [
+        mne.compute_raw_covariance(
+            raw, raw.times[s.start], raw.times[s.stop - 1], PIECE, picks="eeg", verbose="error"
         )
+        for s in long
+    ]
     return functools.reduce(operator.add, covariances)
 
 

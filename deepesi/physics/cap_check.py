@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from deepesi.physics.channel_names import ten_five_name
+from deepesi.physics.channel_names import plain_names, ten_five_name
 from deepesi.physics.montage import standard_montage
 
 Array = NDArray[np.float64]
@@ -78,11 +78,12 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
 
     """
     known = _known_places()
-    rows = [row for row, name in enumerate(ch_names) if _ten_five_key(name) in known]
+    keys = _ten_five_keys(ch_names)
+    rows = [row for row, key in enumerate(keys) if key in known]
     if len(rows) < max(FEWEST_NAMES, len(ch_names) / 2):
         return
     names, own = [ch_names[row] for row in rows], positions[rows]
-    places = np.array([known[_ten_five_key(name)] for name in names])
+    places = np.array([known[keys[row]] for row in rows])
     size = _size(own)
     if size == 0:
         return  # electrodes at one place are refused elsewhere
@@ -116,11 +117,15 @@ def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str
     return "; ".join(texts[:MOST_NAMED] + more)
 
 
-def _ten_five_key(name: str) -> str:
-    """Key of a name in `_known_places`; no name of it where capitals say another system (aF3)."""
-    if name[:1].islower() and name != name.lower():
-        return ""
-    return (ten_five_name(name) or "").lower()
+def _ten_five_keys(ch_names: Sequence[str]) -> list[str]:
+    """Keys of names in `_known_places`; none of it where capitals say another system (aF3).
+
+    A reference that all names have in common, ``Fp1-Cz``, is no part of them.
+    """
+    return [
+        "" if name[:1].islower() and name != name.lower() else (ten_five_name(plain) or "").lower()
+        for name, plain in zip(ch_names, plain_names(ch_names), strict=True)
+    ]
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from deepesi.export.runtime import Inverse
 from deepesi.physics.head import HeadModel, average_reference
 from deepesi.physics.head_inputs import LinearInverse
 from deepesi.physics.linear_inverse import METHODS
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import Template, load_template
 
 Array = NDArray[np.float64]
@@ -48,7 +48,7 @@ class Method(Protocol):
         """The packaged head it is used on."""
         ...
 
-    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+    def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """Prepare for a head under a recording set-up; `nave` trials were averaged."""
         ...
 
@@ -72,23 +72,23 @@ class Classical:
         """fsaverage, ico-3."""
         return load_template()
 
-    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+    def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`; the covariance of the head is that of the average already."""
-        white = whitener(head.noise_cov)
+        white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
         def estimate(eeg: Array) -> Array:
             eeg = average_reference(eeg)
-            snr_db = snr_on_grid(white @ eeg)
+            snr_db = snr_on_grid(white @ eeg, rank)
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
             return np.asarray(declared.compute(head)[0] @ eeg)
 
         return estimate
 
 
-def snr_on_grid(whitened: Array, grid: LinearInverse | None = None) -> float:
-    """The SNR in dB of a grid nearest to ``‖W v‖² / (T (C-1)) - 1`` of whitened ``(C, T)``."""
+def snr_on_grid(whitened: Array, rank: int, grid: LinearInverse | None = None) -> float:
+    """The SNR in dB of a grid nearest to ``‖W v‖² / (T R) - 1`` of whitened ``(C, T)``, rank R."""
     grid = grid or LinearInverse()
-    power = (whitened**2).mean(axis=1).sum() / (len(whitened) - 1)
+    power = whitened_power(whitened, rank).mean()
     snr_db = 10 * np.log10(max(power - 1, 1e-3))
     step = np.clip(round((snr_db - grid.snr_db_low) / grid.snr_db_step), 0, grid.n_steps - 1)
     return float(grid.snr_db_low + grid.snr_db_step * step)
@@ -118,7 +118,7 @@ class Exported:
         """The packaged head of its source space."""
         return self.inverse.template
 
-    def estimator(self, head: HeadModel, nave: int) -> Estimator:
+    def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`."""
         prepared = self.inverse.prepare_for(head, nave, "validation")
         return lambda eeg: prepared.estimate(eeg)[0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepesi.physics.files import atomic
 from deepesi.physics.head import average_reference
 from deepesi.physics.io import head_from_forward, head_on_template
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.validation.case import Case, Place
 from deepesi.validation.methods import Method
 from deepesi.validation.statistics import (
@@ -21,7 +21,6 @@ from deepesi.validation.statistics import (
     residual_variance,
     scaled_residual_variance,
     summarize,
-    whitened_power,
 )
 
 Array = NDArray[np.float64]
@@ -106,7 +105,7 @@ def evaluate(case: Case, place: Place, method: Method) -> Result:
     track = Track(
         times=times,
         window=(times >= case.window[0]) & (times <= case.window[1]),
-        power=whitened_power(white, eeg),
+        power=whitened_power(white @ eeg, rank_of(head.noise_cov)),
         distance=place.target_distance[peaks],
         in_lobe=in_lobe[peaks],
         lateralization=lateralization(magnitude, expected.in_hemisphere(place.mni)),

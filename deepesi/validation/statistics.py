@@ -45,17 +45,6 @@ class Track:
         return int(np.where(self.window, self.power, -np.inf).argmax())
 
 
-def whitened_power(whitener: Array, eeg: Array) -> Array:
-    """Power of whitened data ``(T,)``: 1 in expectation if there is only the noise stated.
-
-    Args:
-        whitener: ``(C, C)``, 1/V.
-        eeg: Average-referenced ``(C, T)``, V.
-
-    """
-    return ((whitener @ eeg) ** 2).sum(axis=0) / (len(eeg) - 1)
-
-
 def lateralization(magnitude: Array, expected: Mask) -> Array:
     """Share of summed magnitude ``(S, T)`` at the sources in `expected` ``(S,)``: ``(T,)``."""
     return magnitude[expected].sum(axis=0) / magnitude.sum(axis=0)

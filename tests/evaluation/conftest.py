@@ -9,7 +9,7 @@ from deepesi.baselines.knowing_truth import KnowingTruth
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
-from deepesi.evaluation.benchmark import run_benchmark
+from deepesi.evaluation.benchmark import REFERENCE, run_benchmark
 from deepesi.evaluation.scenario import Scenario
 from deepesi.physics.cohort import Cohort
 
@@ -34,7 +34,7 @@ def scenarios():
 @pytest.fixture(scope="session")
 def models():
     bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2)
-    methods = {"<MNE>": MinimumNorm("MNE"), "eLORETA": MinimumNorm("eLORETA")}
+    methods = {"<MNE>": MinimumNorm("MNE"), REFERENCE: MinimumNorm("eLORETA")}
     return {LONG: MinimumNorm("sLORETA"), **methods, "oracle": KnowingTruth(bayes)}
 
 

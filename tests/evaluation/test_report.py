@@ -18,6 +18,7 @@ from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.waveforms import Burst, Gabor, Mixture
 from deepesi.evaluation import leaderboard as board
+from deepesi.evaluation.benchmark import REFERENCE
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.figures import axis_panels, depth_panel, place_panels, styles
 from deepesi.evaluation.gallery import (
@@ -167,7 +168,7 @@ def test_true_places_are_those_that_were_scored(benchmark, toy):
     """The depth that was written with every score is that of the place drawn again."""
     cell = middle_cell(benchmark.cells)
     peaks = true_peaks(cell, Cohort.single(toy))
-    depth = [score.depth_mm for score in cell.scores["eLORETA"]]
+    depth = [score.depth_mm for score in cell.scores[REFERENCE]]
     assert peaks.shape == (24, 1)
     assert np.allclose(1e3 * toy.depth[peaks[:, 0]], depth)
 
@@ -177,10 +178,10 @@ def test_point_spread_map_is_the_resolution_of_a_method(models, scenarios, toy):
     found = point_spread_map(models, scenarios[0], Cohort.single(toy))
     assert set(found.error_mm) == set(models) - {"oracle"}
     assert len(found.sources) == toy.is_cortex.sum()
-    assert found.error_mm["eLORETA"].max() == found.error_mm[LONG].max() == 0
+    assert found.error_mm[REFERENCE].max() == found.error_mm[LONG].max() == 0
     assert found.error_mm["<MNE>"].mean() > 5
     assert np.allclose(found.depth_mm, 1e3 * toy.depth[found.sources])
-    assert found.dispersion_mm["eLORETA"].min() > 0
+    assert found.dispersion_mm[REFERENCE].min() > 0
     assert found.left_out == ()
 
 
@@ -212,11 +213,11 @@ def test_panels_hold_what_was_measured(benchmark, toy):
     (caption, figure), *others = axis_panels(rows, look)
     assert caption == "loc. error (mm) at 10 dB; lower is better"
     assert len(others) == 3
-    own = [r.value for r in rows if (r.method, r.metric) == ("eLORETA", "localization_error")]
+    own = [r.value for r in rows if (r.method, r.metric) == (REFERENCE, "localization_error")]
     assert any(np.allclose(line.get_ydata(), own) for line in figure.axes[0].lines)
-    values = {"eLORETA": np.arange(40.0)}
-    (line,) = depth_panel(np.arange(40.0), values, look, "x", n_bins=4).axes[0].lines
-    assert np.allclose(line.get_xydata(), [[x, x] for x in (4.5, 14.5, 24.5, 34.5)])
+    values = {REFERENCE: np.arange(80.0)}
+    (line,) = depth_panel(np.arange(80.0), values, look, "x", n_bins=4).axes[0].lines
+    assert np.allclose(line.get_xydata(), [[x, x] for x in (9.5, 29.5, 49.5, 69.5)])
     # Twice the same source: its mean is drawn, once.
     sources = np.array([5, 5, 60])
     panels = place_panels(sources, {"a": np.array([1.0, 3.0, 8.0])}, 84, toy.display, "mm")
@@ -260,9 +261,9 @@ def test_leaderboard_has_a_line_per_method_and_scenario(benchmark, models, tmp_p
 def test_interval_of_a_leaderboard_knows_that_examples_come_again(benchmark):
     """The same sources stand at every SNR: as many independent values as there are examples."""
     cells = [cell for cell in benchmark.cells if cell.scenario.name == "toy"]
-    means = board.means_of_examples(cells, "eLORETA", "nemd")
+    means = board.means_of_examples(cells, REFERENCE, "nemd")
     assert len(means) == 24
-    assert np.allclose(means, np.mean([cell.values("eLORETA", "nemd") for cell in cells], axis=0))
+    assert np.allclose(means, np.mean([cell.values(REFERENCE, "nemd") for cell in cells], axis=0))
 
 
 def test_commit_is_that_of_a_checkout_or_none(monkeypatch, tmp_path):
@@ -296,4 +297,4 @@ def test_head_without_a_cortex_has_no_maps(benchmark, models, scenarios, toy, tm
     text = (tmp_path / "r.html").read_text()
     assert "Where the errors are" in text
     assert "Point spread" not in text
-    assert isinstance(models["eLORETA"], MinimumNorm)
+    assert isinstance(models[REFERENCE], MinimumNorm)

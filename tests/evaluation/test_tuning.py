@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 from dataclasses import replace
 
 import hydra
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from deepesi.app import evaluate
+from deepesi.app.cli import main
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.tuned import Tuned
 from deepesi.contracts import BY_TRAINING, InverseModel
@@ -228,12 +228,11 @@ def test_untrained_networks_and_what_everyone_is_told(
     """``models=[untrained:NAME]`` by the command, its table of what methods are told beside it."""
     monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", [
-        "evaluate.py", "models=[untrained:unrolled_ista]", "baselines=[eloreta_tuned,lcmv]",
+    main([
+        "evaluate", "models=[untrained:unrolled_ista]", "baselines=[eloreta_tuned,lcmv]",
         f"head.name={toy_path}", "scenario.snr_db=[10]", "scenario.n_examples=4",
         "scenario.setups.montages=[biosemi16]", f"hydra.run.dir={out}",
     ])  # fmt: skip
-    evaluate.main()
     text = (out / "benchmark.md").read_text()
     assert "| unrolled_ista (untrained) |" in text
     assert "| LCMV | points | any | covariance and level | nominal | none |" in text
@@ -249,13 +248,15 @@ def test_untrained_networks_and_what_everyone_is_told(
 
 def test_unknown_untrained_network_names_the_nearest(toy):
     with pytest.raises(ValueError, match=r"no network 'gn' .*Nearest: gnn; all: .*matched_filter"):
-        evaluate.load_models(["untrained:gn"], toy)
+        evaluate.load_named(["untrained:gn"], toy, "evaluate")
 
 
 def test_untrained_weights_are_the_first_ones(template):
     """Drawn from one seed: two calls give one network."""
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        first, second = (evaluate.load_models(["untrained:convdip"], template) for _ in range(2))
+        first, second = (
+            evaluate.load_named(["untrained:convdip"], template, "evaluate")[0] for _ in range(2)
+        )
     assert isinstance(first["convdip (untrained)"], InverseModel)
     for a, b in zip(*(m["convdip (untrained)"].parameters() for m in (first, second)), strict=True):
         assert torch.equal(a, b)
