@@ -77,7 +77,9 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
         )
         for s in long
     ]
-    return functools.reduce(operator.add, covariances)
+    total = functools.reduce(operator.add, covariances)
+    _check_samples(raw, window, int(total["nfree"]))  # MNE-Python leaves out what fills no piece
+    return total
 
 
 def _check_samples(recording: "Recording", window: Sequence[float], n_samples: int) -> None:

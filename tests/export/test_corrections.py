@@ -104,7 +104,7 @@ def test_no_noise_in_bad_stretches_and_a_mean_for_every_part():
     np.testing.assert_allclose(np.diag(found["data"]), np.diag(expected["data"]), rtol=0.02)
     assert 16.5 * 250 < found["nfree"] <= 17 * 250  # MNE-Python takes whole pieces of 0.2 s
     many = annotated(make_raw(), *((0.5 * n, 0.1, "BAD") for n in range(2, 30)))
-    assert noise_of(many, (0.0, 14.0))["nfree"] > 10 * 250  # in every stretch anew
+    assert noise_of(many, (0.0, 14.0))["nfree"] > 5 * 250  # pieces begin anew in every stretch
     raw._data[:, 5000:] += 1e-3  # other offsets behind the boundary are no noise
     assert np.diag(noise_of(raw, (0.0, 39.0))["data"]).max() < 5e-12
     with pytest.raises(
