@@ -102,11 +102,6 @@ class SetupOptions:
                 "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
                 "--forward and --head out."
             )
-        if self.head is not None and self.forward is not None:
-            raise ValueError(
-                "--head and --forward both say which head it is; give one: the packaged head (or "
-                "that of a file), or the recording's own forward solution."
-            )
         if self.subjects_dir is not None and self.forward is None:
             raise ValueError(
                 "--subjects-dir is of the subject whose head --forward is; give that, too, or "
