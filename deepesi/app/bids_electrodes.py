@@ -48,7 +48,7 @@ def set_positions(info: "mne.Info", electrodes: Path, coordsystem: Path | None) 
     system, scale = _read_system(coordsystem)
     positions = {name: scale * where for name, where in _read_positions(electrodes).items()}
     _check_complete(info, positions, electrodes)
-    landmarks = _landmarks(coordsystem, system, scale)
+    landmarks = _landmarks(coordsystem, system)
     frame = str(system["EEGCoordinateSystem"])
     if landmarks is None:
         positions = {name: _to_head(frame, p, coordsystem) for name, p in positions.items()}
@@ -102,7 +102,7 @@ def _check_complete(info: "mne.Info", positions: dict[str, Array], path: Path) -
         )
 
 
-def _landmarks(path: Path, system: dict[str, Any], scale: float) -> tuple[Array, ...] | None:
+def _landmarks(path: Path, system: dict[str, Any]) -> tuple[Array, ...] | None:
     """Nasion, left and right preauricular point, m, in the frame of the electrodes."""
     given = system.get("AnatomicalLandmarkCoordinates") or {}
     if not all(name in given for name in LANDMARKS):

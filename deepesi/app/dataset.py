@@ -202,9 +202,7 @@ def _localize_one(task: Task, item: Item) -> Row:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return _failed(task, item, str(error))
     except MemoryError as error:
-        return _failed(
-            task, item, f"more memory is asked for than there is ({error}); use fewer --jobs"
-        )
+        return _failed(task, item, f"{error} Or use fewer --jobs.")
     except Exception as error:  # noqa: BLE001 - of any library; the others must go on
         where = "".join(traceback.format_tb(error.__traceback__)[-1:]).strip()
         return _failed(task, item, f"not expected, please report: {error!r}, {where}")
@@ -230,11 +228,12 @@ def _setup_of(setup: SetupOptions, item: Item) -> SetupOptions:
         path = getattr(setup, name)
         if path is not None:
             try:
-                filled[name] = Path(str(path).format(**item.entities))
+                known = {k: v for k, v in item.entities.items() if v is not None}
+                filled[name] = Path(str(path).format(**known))
             except (KeyError, IndexError, ValueError) as error:
                 raise ValueError(
                     f"{path}: in a path, braces stand for an entity of the recording: "
-                    f"{', '.join('{' + key + '}' for key in item.entities)}."
+                    f"{', '.join('{' + key + '}' for key in known)}."
                 ) from error
     return replace(setup, **filled)
 

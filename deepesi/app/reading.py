@@ -250,7 +250,7 @@ def _choose(path: Path, evokeds: "list[mne.Evoked]", condition: str | None) -> "
     named = [evoked for evoked in averages.values() if evoked.comment == condition]
     if len(named) == 1:
         return named[0]
-    if not named and condition.isdigit() and int(condition) in averages:
+    if not named and condition.isdecimal() and int(condition) in averages:
         return averages[int(condition)]
     raise ValueError(
         f"{path} holds {len(named)} conditions named {condition!r}; choose one by another name or "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deepesi.export.stretches import Stretch, bad_epochs, good_stretches, mean_of, text_of
 from deepesi.physics.head import average_reference
+from deepesi.physics.io import check_constant
 from deepesi.physics.noise import whitened_power
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ OFFSET = 100.0
 #: The same of the mean over all of a raw recording, from which on it is subtracted: -10 dB, so that
 #: what stays does not show.
 OFFSET_RAW = 0.1
+#: Shortest part between boundaries of a raw recording, s: the mean of less is not its offset.
+SHORTEST = 0.5
 #: Share of the time before 0 that these first samples are, and how many there are at least.
 FIRST_SHARE, FEWEST_FIRST = 1 / 3, 2
 #: Epochs that are looked at for offsets, from the first on.
@@ -100,6 +103,8 @@ def corrected(
     if baseline is None and recording.baseline is None and recording.times[0] < 0:
         power = _offset_power(recording, rows, whitener, rank)
         if power > OFFSET:
+            if isinstance(recording, mne.Evoked):  # a constant channel would become zero
+                check_constant(recording.data[rows], [recording.ch_names[row] for row in rows])
             baseline = (None, 0.0)
             changes.append(
                 f"its file names no baseline, and its first samples have {power:.0f} times the "
@@ -133,6 +138,10 @@ def _baselined(
         raise ValueError(
             f"baseline: {low:g} to {high:g} s is not within the recording, {first:g} to {last:g} "
             "s, or ends before it begins."
+        )
+    if ((recording.times >= low - 1e-9) & (recording.times <= high + 1e-9)).sum() < 2:
+        raise ValueError(
+            f"baseline: {low:g} to {high:g} s holds less than two samples. Take a longer one."
         )
     copy = recording.copy().apply_baseline((low, high), verbose="error")
     return copy, f"{_text(copy.baseline)}, subtracted now"
@@ -170,20 +179,42 @@ def _raw(
             f"recording: all {raw.times[-1]:.0f} s are annotated BAD, so there is nothing to "
             "localize. Correct the annotations (raw.annotations)."
         )
+    shortest = SHORTEST * raw.info["sfreq"]
+    parts = {part: [s for s in stretches if s.part == part] for part in {s.part for s in stretches}}
+    short = [part for part, own in parts.items() if sum(s.stop - s.start for s in own) < shortest]
+    if short and len(parts) > 1:
+        stretches = [s for s in stretches if s.part not in short]
     offsets, largest = {}, 0.0
     for part in dict.fromkeys(s.part for s in stretches):
-        mean = mean_of(raw, rows, [s for s in stretches if s.part == part])
+        mean, constant = mean_of(raw, rows, parts[part])
+        _check_constant(raw, rows, mean, constant)
         apart = average_reference(mean[:, None])
         offsets[part] = np.zeros_like(mean)
         if whitened_power(whitener @ apart, rank)[0] > least:
             offsets[part], largest = mean, max(largest, float(np.abs(apart).max()))
     changes = [text] if (text := text_of(raw, stretches)) else []
+    if short and len(parts) > 1:
+        changes.append(
+            f"{len(short)} part(s) between boundaries, shorter than {SHORTEST:g} s, left out"
+        )
     if largest:
         changes.insert(
             0, f"offsets of electrodes, its mean over time, were subtracted (up to "
             f"{1e6 * largest:.3g} µV)",
         )  # fmt: skip
     return Corrected(raw, stretches, offsets, changes=changes)
+
+
+def _check_constant(
+    raw: "mne.io.BaseRaw", rows: list[int], mean: Array, constant: NDArray[np.bool_]
+) -> None:
+    """Refuse channels that are constant throughout, before their mean makes zeros of them."""
+    names = [raw.ch_names[rows[i]] for i in np.flatnonzero(constant)]
+    if len(names) > 1 or mean[constant].any():
+        raise ValueError(
+            f"recording: the channels {names} are constant, as if nothing were connected, and "
+            "would be localized like any other. Mark them as bad (info['bads'])."
+        )
 
 
 def averages_counted_as_trials(evoked: "mne.Evoked") -> int | None:

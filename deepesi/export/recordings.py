@@ -15,7 +15,7 @@ from deepesi.export.stretches import Stretch
 from deepesi.export.windows import Windows, windows_of
 from deepesi.physics.channel_names import electrode_keys, match_channels
 from deepesi.physics.files import parsing
-from deepesi.physics.io import check_nave, good_eeg_channels
+from deepesi.physics.io import check_derivations, check_nave, good_eeg_channels
 
 if TYPE_CHECKING:
     import mne
@@ -80,8 +80,8 @@ def check_kind(recording: "Recording") -> None:
 
     Raises:
         TypeError: Not a recording of MNE-Python.
-        ValueError: Complex data; a standard error; a grand average whose trials nobody counted; a
-            number of trials that is none.
+        ValueError: Derivations or a Laplacian; complex data; a standard error; a grand average
+            whose trials nobody counted; a number of trials that is none.
 
     """
     import mne
@@ -91,6 +91,7 @@ def check_kind(recording: "Recording") -> None:
             f"recording: got {type(recording).__name__}, expected mne.Evoked, mne.Epochs or "
             "mne.io.Raw. For arrays use PreparedInverse.estimate()."
         )
+    check_derivations(recording.info)
     if np.iscomplexobj(_first_values(recording)):
         raise ValueError(
             "recording: its data are complex (after apply_hilbert?). Localize the real signal, "

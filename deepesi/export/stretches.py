@@ -83,15 +83,19 @@ def within(stretches: list[Stretch], start: int, stop: int) -> Iterator[Stretch]
             yield Stretch(low, high, stretch.part)
 
 
-def mean_of(raw: "mne.io.BaseRaw", rows: list[int], stretches: list[Stretch]) -> Array:
-    """Mean over time ``(C,)`` of some channels, V, read block by block."""
+def mean_of(
+    raw: "mne.io.BaseRaw", rows: list[int], stretches: list[Stretch]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Mean over time ``(C,)`` of some channels, V, and which are constant; read block by block."""
     total, n_samples = np.zeros(len(rows)), 0
+    low, high = np.full(len(rows), np.inf), np.full(len(rows), -np.inf)
     for stretch in stretches:
         for start in range(stretch.start, stretch.stop, BLOCK):
             data = raw.get_data(rows, start, min(start + BLOCK, stretch.stop))
             total += data.sum(axis=1)
             n_samples += data.shape[1]
-    return total / n_samples
+            low, high = np.minimum(low, data.min(axis=1)), np.maximum(high, data.max(axis=1))
+    return total / n_samples, low == high
 
 
 def bad_epochs(epochs: "mne.BaseEpochs") -> list[int]:

@@ -1,5 +1,6 @@
 """Recordings and forward solutions of MNE-Python to head models, checked at this border."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -362,8 +363,16 @@ def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
     centred = data - data.mean(axis=0)
     if data.shape[1] > 1:
         centred = centred - centred.mean(axis=1, keepdims=True)
-    amplitude = float(centred.std())
     low, high = EEG_AMPLITUDE
+    amplitude = float(centred.std())
+    own = (data - np.median(data, axis=0)).std(axis=1)  # a loud channel is not in the median
+    if amplitude >= high and low < np.median(own) < high:
+        loud = [n for n, d in zip(ch_names, own, strict=True) if d >= high]
+        raise ValueError(
+            f"recording: the channels {loud} have a standard deviation above {high:g} V, the "
+            f"others of {np.median(own):.2g} V (median). Are they in another unit, or no EEG? "
+            "Convert them to volts, mark them as bad (info['bads']) or leave them out (--exclude)."
+        )
     if not low < amplitude < high:
         guess = "microvolts" if amplitude > high else "kilovolts, or a flat recording"
         raise ValueError(
@@ -371,6 +380,16 @@ def check_eeg(data: Array, ch_names: tuple[str, ...]) -> None:
             f"deviation {amplitude:.3g}; EEG in volts has {low:g}-{high:g}. They look like "
             f"{guess}. Convert to volts (for microvolts: --unit uV, or multiply by 1e-6)."
         )
+    check_constant(data, ch_names)
+
+
+def check_constant(data: Array, ch_names: Sequence[str]) -> None:
+    """Refuse data ``(C, T)`` with constant channels; one that is zero may be the reference.
+
+    Raises:
+        ValueError: Several are constant, or one that is not zero.
+
+    """
     flat = flat_channels(data)
     if len(flat) > 1 or (len(flat) == 1 and data[flat[0]].any()):
         raise ValueError(

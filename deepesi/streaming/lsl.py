@@ -157,6 +157,12 @@ def open_source(
     units = info.get_channel_units() or [None] * len(names)
     factors = []
     for row in rows:
+        own = volts_per(units[row])
+        if unit is not None and own not in (None, 1.0, volts_per(unit)):
+            raise ValueError(
+                f"the stream {name!r} says of {names[row]} that its unit is {units[row]!r}, --unit "
+                f"{unit} says another. Leave --unit out."
+            )
         said = unit if unit is not None else units[row]
         factor = volts_per(said)
         if factor is None:

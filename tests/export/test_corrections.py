@@ -299,6 +299,8 @@ def test_no_baseline_unless_asked_for(white):
     assert evoked.baseline is None  # the user's own is not changed
     again = corrected(asked.recording, ROWS, *white)
     assert again.baseline == "baseline -300 to -200 ms, subtracted before"
+    with pytest.raises(ValueError, match="baseline: 0 to 0 s holds less than two samples"):
+        corrected(evoked, ROWS, *white, (0.0, 0.0))
     with pytest.raises(ValueError, match="baseline: -1 to 0 s is not within the recording"):
         corrected(evoked, ROWS, *white, (-1.0, 0.0))
 
@@ -329,6 +331,43 @@ def test_offsets_of_a_raw_recording(prepared):
         assert np.abs(a - b).max() < 0.1 * np.abs(b).max()
     with pytest.raises(ValueError, match="a raw recording has none"):
         prepared.correct(raw, (0.0, 1.0))
+
+
+def test_a_constant_channel_is_no_offset(white, prepared):
+    """Its mean would make a reference of it."""
+    raw = make_raw()
+    raw._data[3] = 37e-6
+    with pytest.raises(ValueError, match=r"the channels \['F3'\] are constant"):
+        corrected(raw, ROWS, *white)
+    raw._data[3] = 0  # the reference
+    corrected(raw, ROWS, *white)
+    evoked = make_epochs(offset=200e-6).average()
+    evoked.data[3] = 37e-6
+    with pytest.raises(ValueError, match=r"the channels \['F3'\] are constant"):
+        corrected(evoked, ROWS, *white)
+
+
+def test_parts_too_short_for_an_offset(white):
+    raw = annotated(make_raw(), (20.0, 0.0, "boundary"), (20.004, 0.0, "boundary"))
+    raw._data += 1e-3 * np.random.default_rng(6).normal(size=(32, 1))
+    ready = corrected(raw, ROWS, *white)
+    assert [(s.start, s.stop) for s in ready.stretches] == [(0, 5000), (5001, 10000)]
+    assert any("1 part(s) between boundaries, shorter than 0.5 s" in line for line in ready.changes)
+
+
+def test_a_raw_recording_keeps_its_offsets_if_asked(white):
+    raw = make_raw()
+    raw._data += 1e-3 * np.random.default_rng(6).normal(size=(32, 1))
+    assert corrected(raw, ROWS, *white).offsets[0].any()
+    assert not corrected(raw, ROWS, *white, "none").offsets[0].any()
+
+
+def test_one_channel_in_another_unit(prepared):
+    evoked = make_evoked(n_times=100)
+    evoked.nave = 1
+    evoked.data[3] *= 1e6
+    with pytest.raises(ValueError, match=r"the channels \['F3'\] have a standard deviation above"):
+        prepared.apply(evoked)
 
 
 def test_what_no_brain_does(prepared):
