@@ -32,7 +32,7 @@ class LCMV(Solver):
             raise ValueError(f"LCMV: noise must be positive, got {noise}.")
         self.noise = float(noise)
 
-    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+    def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
         """Filters of the window's own covariance."""
         covariance = recording @ recording.T / recording.shape[1]
         covariance += self.noise * np.eye(len(recording))

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, Told, magnitude
-from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorDeviation, Whitener
+from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorDeviation, Rank, Whitener
 
 #: Rule of the regularization, and what it has to know of the noise.
 REGULARIZATIONS = {
@@ -15,9 +15,11 @@ REGULARIZATIONS = {
 }
 
 
-def level_of_power(whitened: Float[Tensor, "B C T"], grid: LinearInverse) -> Int[Tensor, " B"]:
-    """The SNR of a grid nearest to that read off whitened power, ``‖W v‖² / (T (C-1)) - 1``."""
-    power = whitened.square().mean(2).sum(1) / (whitened.shape[1] - 1)
+def level_of_power(
+    whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], grid: LinearInverse
+) -> Int[Tensor, " B"]:
+    """The SNR of a grid nearest to that read off whitened power, ``‖W v‖² / (T rank) - 1``."""
+    power = whitened.square().mean(2).sum(1) / rank
     snr_db = 10 * torch.log10(torch.clamp(power - 1, min=1e-3))
     step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
     return step.clamp(0, grid.n_steps - 1)
@@ -74,9 +76,9 @@ class MinimumNorm(InverseModel):
                 f"{snr_db} with {regularization!r}."
             )
         self.method, self.regularization = method, regularization
-        self.whitener, self.kernels = Whitener(), _kernels(method, snr_db)
+        self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels(method, snr_db)
         self.hats = HatMatrix(method=method)
-        inputs = (self.whitener, self.kernels)
+        inputs = (self.whitener, self.rank, self.kernels)
         self.head_inputs = (*inputs, self.hats) if regularization == "gcv" else inputs
 
     @property
@@ -88,11 +90,11 @@ class MinimumNorm(InverseModel):
         """Apply the kernel of each example's regularization."""
         whitened = inputs[self.whitener.key] @ eeg
         if self.regularization != "gcv":  # of a constant there is one level to find
-            level = level_of_power(whitened, self.kernels)
+            level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
         else:
             hats = inputs[self.hats.key]
             left = whitened[:, None] - hats @ whitened[:, None]
-            free = (eeg.shape[1] - 1) - hats.diagonal(dim1=1, dim2=2).sum(1)
+            free = inputs[self.rank.key] - hats.diagonal(dim1=1, dim2=2).sum(1)
             level = (left.square().sum((2, 3)) / free.square()).argmin(1)
         return Estimate(inputs[self.kernels.key][level] @ eeg)
 
@@ -163,10 +165,10 @@ class BayesianMinimumNorm(InverseModel):
 
     def __init__(self, snr_db: float | int | None = None) -> None:
         super().__init__()
-        self.whitener, self.kernels = Whitener(), _kernels("MNE", snr_db)
+        self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels("MNE", snr_db)
         grid = self.kernels
         self.deviations = PosteriorDeviation(grid.snr_db_low, grid.snr_db_step, grid.n_steps)
-        self.head_inputs = (self.whitener, self.kernels, self.deviations)
+        self.head_inputs = (self.whitener, self.rank, self.kernels, self.deviations)
 
     @property
     def told(self) -> Told:
@@ -175,6 +177,7 @@ class BayesianMinimumNorm(InverseModel):
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and deviation at each example's SNR."""
-        level = level_of_power(inputs[self.whitener.key] @ eeg, self.kernels)
+        whitened = inputs[self.whitener.key] @ eeg
+        level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
         mean = inputs[self.kernels.key][level] @ eeg
         return Estimate(mean, inputs[self.deviations.key][level][..., None].expand_as(mean))

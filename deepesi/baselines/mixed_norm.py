@@ -33,7 +33,7 @@ class MixedNorm(Solver):
             )
         self.alpha, self.n_reweighted = alpha, n_reweighted
 
-    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+    def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
         """Solve at the given share of the largest strength."""
         from mne.inverse_sparse.mxne_optim import iterative_mixed_norm_solver
 

@@ -43,9 +43,9 @@ class RecursiveMUSIC(Solver):
             n_sources="1" if self.n_sources == 1 else f"up to {self.n_sources}"
         )
 
-    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+    def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
         """Find places, then fit their moments."""
-        subspace = signal_subspace(recording)
+        subspace = signal_subspace(recording, rank)
         blocks = gain.T.reshape(-1, n_orient, len(gain)).swapaxes(1, 2)
         found: list[int] = []
         topographies = np.zeros((len(gain), 0))
@@ -61,11 +61,16 @@ class RecursiveMUSIC(Solver):
         return Solution(mean)
 
 
-def signal_subspace(recording: Array) -> Array:
-    """Orthonormal columns ``(C, K)`` of signals above white noise of variance 1, at least 1."""
+def signal_subspace(recording: Array, rank: int) -> Array:
+    """Orthonormal columns ``(C, K)`` of signals above white noise of variance 1, at least 1.
+
+    Args:
+        recording: Whitened, ``(C, T)``.
+        rank: Number of its dimensions.
+
+    """
     left, values, _ = np.linalg.svd(recording, full_matrices=False)
-    n_channels, n_times = recording.shape
-    edge = np.sqrt(n_times) + np.sqrt(n_channels - 1)
+    edge = np.sqrt(recording.shape[1]) + np.sqrt(rank)
     return left[:, : max(int((values > edge).sum()), 1)]
 
 

@@ -16,6 +16,7 @@ from deepesi.physics.head_inputs import (
     Gain,
     PatchPairs,
     PatchShares,
+    Rank,
     SourcePositions,
     Whitener,
 )
@@ -51,8 +52,8 @@ class Solver(InverseModel):
     def __init__(self, patches: Sequence[float | int] | None = None) -> None:
         super().__init__()
         self.whitener, self.gain = Whitener(), Gain(whitened=True)
-        self.positions = SourcePositions()
-        self.head_inputs = (self.whitener, self.gain, self.positions)
+        self.positions, self.rank = SourcePositions(), Rank()
+        self.head_inputs = (self.whitener, self.rank, self.gain, self.positions)
         self.told_sources = "points"
         self.basis: tuple[PatchPairs, PatchShares] | None = None
         if patches is not None:
@@ -72,13 +73,14 @@ class Solver(InverseModel):
         return Told(self.told_sources, "any", "covariance and level", "nominal")
 
     @abstractmethod
-    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+    def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
         """Invert one recording.
 
         Args:
             recording: Whitened, ``(C, T)``.
             gain: Whitened lead field ``(C, D)``, 1/(A m).
             n_orient: Orientations per source.
+            rank: Number of dimensions of the recording, ``C - 1`` at most.
 
         """
 
@@ -87,13 +89,14 @@ class Solver(InverseModel):
         gain = inputs[self.gain.key].double().cpu().numpy()
         recordings = (inputs[self.whitener.key].double() @ eeg.double()).cpu().numpy()
         n_orient = gain.shape[1] // len(inputs[self.positions.key])
+        rank = int(inputs[self.rank.key])
         if self.basis is None:
-            solved = [self.solve(recording, gain, n_orient) for recording in recordings]
+            solved = [self.solve(recording, gain, n_orient, rank) for recording in recordings]
         else:
             pairs, shares = (inputs[declaration.key].cpu() for declaration in self.basis)
             spread = _spread(pairs.numpy(), shares.double().numpy(), n_orient)
             of_patches = gain @ spread
-            patches = (self.solve(r, of_patches, n_orient) for r in recordings)
+            patches = (self.solve(r, of_patches, n_orient, rank) for r in recordings)
             solved = [_to_sources(solution, spread) for solution in patches]
         mean, std = (
             None if part[0] is None else torch.as_tensor(np.stack(part), dtype=eeg.dtype)

@@ -74,11 +74,11 @@ class SparseBayes(Solver):
         known = super().told
         return known._replace(noise="covariance") if self.learn_noise else known
 
-    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+    def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
         """Learn the variances, then take the posterior."""
         unit = np.linalg.norm(gain)  # of order one whatever the units
         blocks = (gain / unit).T.reshape(-1, n_orient, len(gain))
-        active, gamma, noise = self.learn(recording, blocks)
+        active, gamma, noise = self.learn(recording, blocks, rank)
         mean = np.zeros((len(blocks), n_orient, recording.shape[1]))
         variance = np.zeros((len(blocks), n_orient))
         found, taken, _ = _posterior(recording, blocks[active], gamma, noise)
@@ -88,18 +88,21 @@ class SparseBayes(Solver):
         std = np.sqrt(variance.clip(0)).reshape(-1, 1) / unit
         return Solution(mean, np.broadcast_to(std, mean.shape))
 
-    def learn(self, recording: Array, blocks: Array) -> tuple[NDArray[np.int64], Array, float]:
+    def learn(
+        self, recording: Array, blocks: Array, rank: int
+    ) -> tuple[NDArray[np.int64], Array, float]:
         """Places that are left, their variances, and the variance of the noise.
 
         Args:
             recording: Whitened, ``(C, T)``.
             blocks: Lead field by place, ``(S, O, C)``.
+            rank: Number of dimensions of the recording.
 
         """
-        n_times, n_free = recording.shape[1], len(recording) - 1
-        power = max(float((recording**2).sum()) / (n_times * n_free), 1e-12)
+        n_times = recording.shape[1]
+        power = max(float((recording**2).sum()) / (n_times * rank), 1e-12)
         active = np.arange(len(blocks))
-        gamma = np.full(len(blocks), power * n_free / (blocks**2).sum())
+        gamma = np.full(len(blocks), power * rank / (blocks**2).sum())
         noise = self.noise if not self.learn_noise else 0.5 * power
         n_orient = blocks.shape[1]
         for _ in range(self.n_steps):
@@ -115,7 +118,7 @@ class SparseBayes(Solver):
             if self.learn_noise:
                 explained = float((gamma * information).sum())
                 misfit = float((residual**2).sum()) / n_times
-                noise = max(misfit / max(n_free - explained, 1.0), 1e-6 * power)
+                noise = max(misfit / max(rank - explained, 1.0), 1e-6 * power)
             change = np.abs(new - gamma).max() / max(new.max(), 1e-300)
             kept = new >= 1e-4 * new.max() if new.max() > 0 else np.zeros(len(new), dtype=bool)
             active, gamma = active[kept], new[kept]

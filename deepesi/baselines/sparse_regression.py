@@ -79,7 +79,7 @@ class SparseRegression(Solver):
         known = super().told
         return known if self.strength is not None else known._replace(noise="covariance")
 
-    def solve(self, recording: Array, gain: Array, n_orient: int) -> Solution:
+    def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
         """Choose the strength, then fit all electrodes."""
         norms = np.linalg.norm(gain, axis=0)
         if not recording.any():

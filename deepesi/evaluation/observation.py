@@ -14,7 +14,7 @@ from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
 from deepesi.metrics.classes import Geometry
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.template import Template
 from deepesi.uncertainty.conformal import (
     estimated_snr_db,
@@ -154,13 +154,17 @@ def _look(
         )
     scores = place_scores(maps, kernel)
     peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
-    whitened = whitener(batch.head.noise_cov) @ batch.eeg[:keep].double().numpy()
+    cov = batch.head.noise_cov
+    snr_db = estimated_snr_db(whitener(cov) @ batch.eeg[:keep].double().numpy(), rank_of(cov))
     seen = [] if estimate.std is None else _claims(estimate.mean, estimate.std, batch, geometry)
     return Seen(
-        seen[:keep], scores, truth_scores(scores, peaks, moments, covers),
-        estimated_snr_db(whitened), batch.scene.snr_db[:keep].double().numpy(),
+        seen[:keep],
+        scores,
+        truth_scores(scores, peaks, moments, covers),
+        snr_db,
+        batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
-    )  # fmt: skip
+    )
 
 
 def _claims(

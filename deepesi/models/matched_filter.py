@@ -24,6 +24,7 @@ from deepesi.physics.head_inputs import (
     PatchPairs,
     PatchShares,
     PatchTopographies,
+    Rank,
     SkullFilters,
     SkullPowers,
     SourceUnit,
@@ -116,15 +117,16 @@ class UnrolledMatchedFilter(InverseModel):
             n_conjugate=n_conjugate, n_radii=n_radii,
         )  # fmt: skip
         radii = (smallest, largest, n_radii)
-        self.whitener, self.unit, self.neighbours = Whitener(), SourceUnit(), MeshNeighbours()
+        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
+        self.neighbours = MeshNeighbours()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
         self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
         self.trust = ElectrodeTrust()
         self.head_inputs = (
-            self.whitener, self.unit, self.neighbours, self.topographies, self.moments, self.pairs,
-            self.shares, self.skull_filters, self.skull_powers, *self.trust.head_inputs,
+            self.whitener, self.rank, self.unit, self.neighbours, self.topographies, self.moments,
+            self.pairs, self.shares, self.skull_filters, self.skull_powers, *self.trust.head_inputs,
         )  # fmt: skip
         self.n_radii, self.n_components = n_radii, n_components
         self.told_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
@@ -163,7 +165,7 @@ class UnrolledMatchedFilter(InverseModel):
         norms = (inputs[self.skull_powers.key].to(digits) @ trust.square()).sqrt()
         nominal = dictionary = PatchDictionary(topographies, n_orient)
         visible = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
-        n_free = n_times * (eeg.shape[1] - 1)
+        n_free = n_times * inputs[self.rank.key]
         total = recording.square().sum((0, 1))
         hidden = eeg.new_zeros(moments.shape[1], eeg.shape[0], self.hidden)
         nothing = recording.new_zeros(self.n_radii, *hidden.shape[:2])
@@ -176,7 +178,7 @@ class UnrolledMatchedFilter(InverseModel):
                 residual = dictionary.residual(recording, others, *self.explained)
             if turn == 0:
                 weights = self.skulls[number // self.n_components](
-                    residual, total, nominal, filters, norms, trust
+                    residual, total, n_free, nominal, filters, norms, trust
                 )
                 seen = (weights[:, None, None] * norms).sum(0)
                 through = torch.einsum("mb,mce,cb->bce", weights, filters, trust)
@@ -239,7 +241,7 @@ class _Step(nn.Module):
         energy: Float[Tensor, "K S B"],
         left: Float[Tensor, " B"],
         total: Float[Tensor, " B"],
-        n_free: int | torch.SymInt,
+        n_free: Float[Tensor, " 1"],
         n_signals: int | torch.SymInt,
         visible: Float[Tensor, " S"],
         others: Float[Tensor, "K S B"],
@@ -287,7 +289,7 @@ def _features(
     left: Float[Tensor, " B"],
     total: Float[Tensor, " B"],
     visible: Float[Tensor, " S"],
-    n_free: int | torch.SymInt,
+    n_free: Float[Tensor, " 1"],
 ) -> Float[Tensor, "F S B"]:
     """What the network reads of every place, of order one; see `_Step.forward`."""
     of_radius = [energy.log1p() / 4, energy / (left + 1e-3), evidence / 10, others.log1p() / 4]

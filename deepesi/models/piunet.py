@@ -25,6 +25,7 @@ from deepesi.physics.head_inputs import (
     PatchPairs,
     PatchShares,
     PatchTopographies,
+    Rank,
     SourceUnit,
     VoxelCorners,
     VoxelWeights,
@@ -134,13 +135,13 @@ class PhysicsInformedUNet(InverseModel):
                 "twice, and channels are normalized four by four."
             )
         grid, radii = (spacing, n_x, n_y, n_z), (smallest, largest, n_radii)
-        self.whitener, self.unit = Whitener(), SourceUnit()
+        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.inverses = LinearInverse("eLORETA", 0.0, 10.0, n_levels)
         self.corners, self.weights = VoxelCorners(*grid), VoxelWeights(*grid)
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
-            self.whitener, self.unit, self.inverses, self.corners, self.weights,
+            self.whitener, self.rank, self.unit, self.inverses, self.corners, self.weights,
             self.topographies, self.moments, self.pairs, self.shares,
         )  # fmt: skip
         self.n_looks, self.n_radii = n_looks, n_radii
@@ -174,8 +175,8 @@ class PhysicsInformedUNet(InverseModel):
         recording = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0)
         patches = PatchDictionary(inputs[self.topographies.key], n_orient)
         power = recording.square().mean(1).sum(0)
-        loud = (power / (eeg.shape[1] - 1) + 1e-6).log()[None] / 4
-        looks = self._look(patches, recording, power)
+        loud = (power / inputs[self.rank.key] + 1e-6).log()[None] / 4
+        looks = self._look(patches, recording, power, inputs[self.rank.key])
         maps = torch.cat([*(look.maps for look in looks), self._linear(eeg, inputs, n_orient)])
         levels = torch.cat([loud, *(look.levels for look in looks)])
 
@@ -214,9 +215,10 @@ class PhysicsInformedUNet(InverseModel):
         patches: PatchDictionary,
         recording: Float[Tensor, "C T B"],
         power: Float[Tensor, " B"],
+        rank: Float[Tensor, " 1"],
     ) -> list[_Look]:
         """Matched filters of the recording, then of what their best patches leave of it."""
-        n_times, n_free = recording.shape[1], recording.shape[0] - 1
+        n_times = recording.shape[1]
         # Energies of noise alone, per sample: one for every orientation and sample of the window.
         freedom = torch.ones_like(power) * patches.n_orient * n_times
         by_chance = energy_by_chance(freedom)
@@ -235,7 +237,7 @@ class PhysicsInformedUNet(InverseModel):
             sharp, blunt = share.sum(0), over_patches(BLUNT * evidence).sum(0)
             of_left = 3 * (energy / (remains + 1e-3) + 1e-6).sqrt()
             of_all = 3 * (energy / (power + 1e-3) + 1e-6).sqrt()
-            after = left.square().mean(1).sum(0) / n_free
+            after = left.square().mean(1).sum(0) / rank
             looks.append(
                 _Look(
                     evidence,

@@ -26,6 +26,7 @@ class SkullWeights(nn.Module):
         self,
         residual: Float[Tensor, "C T B"],
         total: Float[Tensor, " B"],
+        n_free: Float[Tensor, " 1"],
         nominal: PatchDictionary,
         filters: Float[Tensor, "M C C"],
         norms: Float[Tensor, "M K S B"],
@@ -36,13 +37,13 @@ class SkullWeights(nn.Module):
         Args:
             residual: What one patch is to explain, weighted by `trust`.
             total: Energy of the whole recording, weighted so.
+            n_free: Rank of the noise times number of samples.
             nominal: Topographies under the nominal skull, unweighted.
             filters: What they are seen through under each skull.
             norms: Their norms then, weighted by `trust`.
             trust: Weights of the electrodes, see `ElectrodeTrust`.
 
         """
-        n_free = residual.shape[1] * (residual.shape[0] - 1)
         # Skulls are weighed by what is there; the residual is made by the sweep before.
         residual = residual.detach()
         trusted = trust[:, None] * residual

@@ -177,13 +177,12 @@ class RegionSets:
         return np.asarray(scores <= self.of(snr_db)[:, None])
 
 
-def estimated_snr_db(whitened: Array, rank: int | None = None) -> Array:
+def estimated_snr_db(whitened: Array, rank: int) -> Array:
     """SNR read off the power of whitened recordings ``(N, C, T)``, ``(N,)``, dB; -30 at least.
 
-    Whitened noise has power 1 in as many directions as its covariance spans, its `rank`; by default
-    the ``C - 1`` of an average-referenced recording.
+    Whitened noise has power 1 in as many directions as its covariance spans, its `rank`.
     """
-    power = (whitened**2).mean(axis=2).sum(axis=1) / (rank or whitened.shape[1] - 1)
+    power = (whitened**2).mean(axis=2).sum(axis=1) / rank
     return np.asarray(10 * np.log10(np.maximum(power - 1, 1e-3)))
 
 

@@ -47,7 +47,7 @@ def test_variances_stand_still_where_the_likelihood_does(update, n_orient):
     gain, recording, _ = problem(n_orient, noise=1.0)
     blocks = gain.T.reshape(-1, n_orient, N_CHANNELS)
     solver = SparseBayes(update, n_steps=3000, tolerance=1e-9)
-    active, gamma, noise = solver.learn(recording, blocks)
+    active, gamma, noise = solver.learn(recording, blocks, N_CHANNELS)
     mean, taken, _ = _posterior(recording, blocks[active], gamma, noise)
     energy = (mean**2).sum((1, 2)) / recording.shape[1]
     strong = gamma > 0.01 * gamma.max()
@@ -69,7 +69,7 @@ def test_likelihood_never_falls(update):
     blocks = gain.T.reshape(-1, 1, N_CHANNELS)
     course = []
     for n_steps in range(1, 25):
-        active, gamma, _ = SparseBayes(update, n_steps=n_steps).learn(recording, blocks)
+        active, gamma, _ = SparseBayes(update, n_steps=n_steps).learn(recording, blocks, N_CHANNELS)
         course.append(log_likelihood(recording, blocks[active], gamma))
     assert np.diff(course).min() > -1e-3 * np.ptp(course)
     assert course[-1] > course[0]
@@ -90,7 +90,9 @@ def test_noise_level_is_learned():
     """Eight times the noise it is told: learned within a third from 24 channels, 200 samples."""
     gain, recording, _ = problem(noise=8.0, n_times=200)
     blocks = gain.T.reshape(-1, 1, N_CHANNELS)
-    *_, noise = SparseBayes("convex", learn_noise=True, n_steps=500).learn(recording, blocks)
+    *_, noise = SparseBayes("convex", learn_noise=True, n_steps=500).learn(
+        recording, blocks, N_CHANNELS
+    )
     assert 64 * 0.67 < noise < 64 * 1.33
 
 
@@ -134,7 +136,9 @@ def test_nothing_predictable_is_answered_with_nothing():
 @pytest.mark.parametrize("n_orient", [1, 3])
 def test_mixed_norm_has_the_support_of_the_group_lasso(n_orient):
     gain, recording, _ = problem(n_orient, noise=1.0)
-    found = magnitudes(MixedNorm(alpha=30.0).solve(recording, gain, n_orient).mean, n_orient)
+    found = magnitudes(
+        MixedNorm(alpha=30.0).solve(recording, gain, n_orient, N_CHANNELS).mean, n_orient
+    )
     blocks = gain.reshape(N_CHANNELS, -1, n_orient)
     norms = np.linalg.norm(blocks, axis=(0, 2))
     columns = (blocks / norms[:, None]).reshape(gain.shape)
@@ -151,7 +155,7 @@ def test_beamformer_finds_a_single_source_and_has_unit_noise_gain(n_orient):
     """Without bias: the output over its noise is largest at the source, wherever that is."""
     for place in range(0, N_SOURCES, 7):
         gain, recording, _ = problem(n_orient, places=(place,), n_times=40)
-        found = magnitudes(LCMV().solve(recording, gain, n_orient).mean, n_orient)
+        found = magnitudes(LCMV().solve(recording, gain, n_orient, N_CHANNELS).mean, n_orient)
         assert found.argmax() == place
 
 
@@ -177,14 +181,14 @@ def test_dipole_scan_is_the_least_residual():
 @pytest.mark.parametrize("n_orient", [1, 3])
 def test_music_finds_every_source_and_no_other(n_orient):
     gain, recording, true = problem(n_orient, places=(3, 20, 41), n_times=30, noise=0.1)
-    found = RecursiveMUSIC().solve(recording, gain, n_orient).mean
+    found = RecursiveMUSIC().solve(recording, gain, n_orient, N_CHANNELS).mean
     assert np.flatnonzero(magnitudes(found, n_orient)).tolist() == [3, 20, 41]
     assert np.allclose(found, true, atol=0.1 * np.abs(true).max())
 
 
 def test_noise_alone_has_one_direction_at_least():
     rng = np.random.default_rng(0)
-    found = [signal_subspace(rng.normal(size=(24, 50))).shape[1] for _ in range(50)]
+    found = [signal_subspace(rng.normal(size=(24, 50)), 24).shape[1] for _ in range(50)]
     assert np.mean(found) < 1.2
     assert min(found) == 1
 

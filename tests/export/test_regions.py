@@ -39,7 +39,8 @@ def scored(model, batch):
         maps = magnitude(model(batch.eeg, batch.inputs).mean, 1).double().numpy()
     scores = place_scores(maps, reach_kernel(batch.head.source_pos))
     truth = truth_scores(scores, batch.scene.peaks.numpy(), batch.scene.moments.numpy())
-    return scores, truth, estimated_snr_db(whitener(batch.head.noise_cov) @ batch.eeg.numpy())
+    whitened = whitener(batch.head.noise_cov) @ batch.eeg.numpy()
+    return scores, truth, estimated_snr_db(whitened, batch.head.n_channels - 1)
 
 
 def test_a_file_keeps_the_promise_that_was_fitted(toy, simulate, tmp_path):

@@ -97,8 +97,10 @@ def test_what_is_covered_of_several_sources():
 def test_estimated_snr_is_that_of_the_simulation(requested, simulate):
     batch = simulate(snr_db=(requested, requested), batch_size=64, n_times=20).batch(0)
     whitened = whitener(batch.head.noise_cov) @ batch.eeg.double().numpy()
-    assert np.median(estimated_snr_db(whitened)) == pytest.approx(requested, abs=0.5)
-    assert (estimated_snr_db(np.zeros((2, 4, 1))) == -30).all()
+    assert np.median(estimated_snr_db(whitened, batch.head.n_channels - 1)) == pytest.approx(
+        requested, abs=0.5
+    )
+    assert (estimated_snr_db(np.zeros((2, 4, 1)), 3) == -30).all()
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (181, 200)])

@@ -24,7 +24,7 @@ from deepesi.physics.head_inputs.patches import (
 )
 from deepesi.physics.head_inputs.positions import SourcePositions
 from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
-from deepesi.physics.head_inputs.scales import NoiseLevel, SourceUnit, Whitener
+from deepesi.physics.head_inputs.scales import NoiseLevel, Rank, SourceUnit, Whitener
 from deepesi.physics.head_inputs.skull import SkullFilters, SkullPowers
 from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
@@ -43,6 +43,7 @@ __all__ = [
     "PatchTopographies",
     "PosteriorDeviation",
     "Preconditioners",
+    "Rank",
     "SensorEdgeFeatures",
     "SensorGraph",
     "SensorPositions",

@@ -1,4 +1,4 @@
-"""What sets the scale: whitener, noise level, the unit of sources."""
+"""What sets the scale: whitener, rank and level of the noise, the unit of sources."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ import numpy as np
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitener
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,21 @@ class Whitener(HeadInput):
     def compute(self, head: HeadModel) -> Array:
         """See `deepesi.physics.noise.whitener`."""
         return whitener(head.noise_cov)
+
+
+@dataclass(frozen=True)
+class Rank(HeadInput):
+    """Number of dimensions ``(1,)`` that the noise covariance spans, and with it whitened data.
+
+    Whitened noise has this power on average. It is ``C - 1`` at most, as the average reference
+    takes one away, and less where components or channels were taken out of the recording.
+    """
+
+    axes: ClassVar[Axes] = (1,)
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `deepesi.physics.noise.rank_of`."""
+        return np.array([float(rank_of(head.noise_cov))])
 
 
 @dataclass(frozen=True)
