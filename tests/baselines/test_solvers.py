@@ -122,7 +122,7 @@ def test_cross_validation_prefers_what_predicts():
     assert curve.n_active[0] == 0
     assert (np.diff(curve.n_active) >= -1).all()
     assert curve.r2[0] <= 0 < curve.r2.max()
-    found = SparseRegression().solve(recording, gain, 1).mean
+    found = SparseRegression().solve(recording, gain, 1, N_CHANNELS).mean
     assert set(np.argsort(-np.abs(found[:, 0]))[:2]) == set(np.flatnonzero(true[:, 0]))
 
 
@@ -130,7 +130,7 @@ def test_nothing_predictable_is_answered_with_nothing():
     gain, _, _ = problem()
     silence = np.zeros((N_CHANNELS, 3))
     for solver in (SparseRegression(), SparseRegression(l1_ratio=0.0), MixedNorm(), SparseBayes()):
-        assert (solver.solve(silence, gain, 1).mean == 0).all()
+        assert (solver.solve(silence, gain, 1, N_CHANNELS).mean == 0).all()
 
 
 @pytest.mark.parametrize("n_orient", [1, 3])
@@ -162,7 +162,7 @@ def test_beamformer_finds_a_single_source_and_has_unit_noise_gain(n_orient):
 def test_beamformer_suppresses_what_does_not_vary_with_the_source():
     """Two independent sources: at either, the course of the other hardly shows."""
     gain, recording, true = problem(n_times=400)
-    found = LCMV().solve(recording, gain, 1).mean
+    found = LCMV().solve(recording, gain, 1, N_CHANNELS).mean
     for own, other in ((7, 41), (41, 7)):
         assert abs(np.corrcoef(found[own], true[own])[0, 1]) > 0.99
         assert abs(np.corrcoef(found[own], true[other])[0, 1]) < 0.15
@@ -170,7 +170,7 @@ def test_beamformer_suppresses_what_does_not_vary_with_the_source():
 
 def test_dipole_scan_is_the_least_residual():
     gain, recording, _ = problem(n_orient=3, n_times=1, noise=2.0)
-    found = magnitudes(RecursiveMUSIC(n_sources=1).solve(recording, gain, 3).mean, 3)
+    found = magnitudes(RecursiveMUSIC(n_sources=1).solve(recording, gain, 3, N_CHANNELS).mean, 3)
     residuals = [
         np.linalg.lstsq(gain[:, 3 * s : 3 * s + 3], recording, rcond=None)[1][0]
         for s in range(N_SOURCES)
@@ -248,11 +248,12 @@ def test_more_noise_explains_less():
         (SparseBayes("convex"), SparseBayes("convex", noise=16)),
         (LCMV(), LCMV(noise=1e6)),
     ):
-        found = [solver.solve(recording, gain, 1).mean for solver in (quiet, loud)]
+        found = [solver.solve(recording, gain, 1, N_CHANNELS).mean for solver in (quiet, loud)]
         assert not np.allclose(*found)
     left = [
         np.linalg.norm(
-            recording - gain @ SparseBayes("convex", noise=n).solve(recording, gain, 1).mean
+            recording
+            - gain @ SparseBayes("convex", noise=n).solve(recording, gain, 1, N_CHANNELS).mean
         )
         for n in (1, 16)
     ]
@@ -263,7 +264,9 @@ def test_strength_is_a_share_of_the_largest():
     """Near the largest few components are left, and no cross-validation is made."""
     gain, recording, _ = problem(n_times=1, noise=0.5)
     few, more = (
-        np.count_nonzero(SparseRegression(strength=share).solve(recording, gain, 1).mean)
+        np.count_nonzero(
+            SparseRegression(strength=share).solve(recording, gain, 1, N_CHANNELS).mean
+        )
         for share in (0.8, 0.1)
     )
     assert 1 <= few < more
