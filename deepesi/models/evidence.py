@@ -47,7 +47,7 @@ class Evidence(nn.Module):
         energy: Float[Tensor, "K S B"],
         weights: Float[Tensor, "2 K S B"],
         power: Float[Tensor, "2 B"],
-        n_channels: int | torch.SymInt,
+        n_channels: Float[Tensor, " 1"],
         n_times: Float[Tensor, ""],
         tokens: Float[Tensor, "S n"],
         read: Float[Tensor, "H S B"],
@@ -58,7 +58,8 @@ class Evidence(nn.Module):
             energy: Of the matched filters, mean over samples, in units of the noise.
             weights: Of this place before, and the sum of the other places'.
             power: Of the recording, and of what the other places leave; sum over channels.
-            n_channels: Electrodes.
+            n_channels: Rank of the noise and one: the electrodes, unless some were interpolated or
+                components taken out.
             n_times: Samples of the window.
             tokens: Of the sources.
             read: By the tokens from the electrodes.

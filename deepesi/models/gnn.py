@@ -19,6 +19,7 @@ from deepesi.physics.head_inputs import (
     PatchPairs,
     PatchShares,
     PatchTopographies,
+    Rank,
     SensorEdgeFeatures,
     SensorGraph,
     SensorPositions,
@@ -35,6 +36,7 @@ HEAD_SIZE = 0.1
 class _Head(NamedTuple):
     """What a head gives, the same for every example of a batch; nodes come first everywhere."""
 
+    n_channels: Float[Tensor, " 1"]  # see `Evidence`
     rows: Float[Tensor, "KD C"]  # unit topographies of the patches
     moments: Float[Tensor, "K S O O"]  # total moment that projects as each, in source units
     tokens: Float[Tensor, "S n"]  # position, normal, log of the moments
@@ -158,14 +160,15 @@ class ElectrodeGNN(InverseModel):
                 f"hidden={hidden}, n_heads={n_heads}, kernel_size={kernel_size}."
             )
         radii, reach = (smallest, largest, n_radii), n_neighbours
-        self.whitener, self.unit, self.electrodes = Whitener(), SourceUnit(), SensorPositions()
+        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
+        self.electrodes = SensorPositions()
         self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
         self.trust = ElectrodeTrust(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
-            self.whitener, self.unit, self.electrodes, self.graph, self.edge_features,
+            self.whitener, self.rank, self.unit, self.electrodes, self.graph, self.edge_features,
             self.positions, self.normals, self.topographies, self.moments, self.pairs, self.shares,
             *self.trust.head_inputs,
         )  # fmt: skip
@@ -206,11 +209,12 @@ class ElectrodeGNN(InverseModel):
     def _head(self, inputs: dict[str, Tensor]) -> _Head:
         """The graph's geometry, whatever the recording."""
         topographies, moments = inputs[self.topographies.key], inputs[self.moments.key]
-        n_channels, n_orient = topographies.shape[2], moments.shape[2]
+        n_orient = moments.shape[2]
         moments = (moments / inputs[self.unit.key]).unflatten(1, (-1, n_orient))
         position, sensors = inputs[self.positions.key], inputs[self.electrodes.key]
-        seen = topographies.square() * n_channels
+        seen = topographies.square() * topographies.shape[2]
         return _Head(
+            n_channels=inputs[self.rank.key] + 1,
             rows=topographies.flatten(0, 1),
             moments=moments,
             tokens=torch.cat(
@@ -278,7 +282,7 @@ class ElectrodeGNN(InverseModel):
             energy,
             torch.stack([places[number].weights, taken]),
             torch.stack([heard.square().mean(2).sum(0), left.square().mean(2).sum(0)]),
-            left.shape[0],
+            head.n_channels,
             torch.ones_like(left[0, 0]).sum(),
             head.tokens,
             read,

@@ -18,6 +18,7 @@ from deepesi.physics.head_inputs import (
     PatchShares,
     PatchTopographies,
     Preconditioners,
+    Rank,
     SourceUnit,
     Whitener,
 )
@@ -107,14 +108,14 @@ class UnrolledISTA(InverseModel):
             )
         self.n_steps, self.group_time, self.n_radii = n_steps, group_time, n_radii
         radii = (smallest, largest, n_radii)
-        self.whitener, self.unit = Whitener(), SourceUnit()
+        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.levels = Preconditioners(*radii, n_levels)
         self.sensitivities = PatchSensitivities(*radii, n_levels)
         self.head_inputs = (
-            self.whitener, self.topographies, self.moments, self.pairs, self.shares, self.levels,
-            self.sensitivities, *((self.unit,) if heteroscedastic else ()),
+            self.whitener, self.rank, self.topographies, self.moments, self.pairs, self.shares,
+            self.levels, self.sensitivities, *((self.unit,) if heteroscedastic else ()),
         )  # fmt: skip
 
         # Per step: log step, log threshold, how far it follows, log sharpness, weights of levels.
@@ -174,7 +175,7 @@ class UnrolledISTA(InverseModel):
         )
         white = problem.white
         power = problem.power(white, white)
-        loudness = 0.3 * torch.stack([power.log(), (power / white.shape[0]).log()])
+        loudness = 0.3 * torch.stack([power.log(), (power / (inputs[self.rank.key] + 1)).log()])
         plan = self.plan + self.of_power(loudness.T).unflatten(1, self.plan.shape)
         code = ahead = before = problem.grouped(torch.zeros_like(problem.atoms @ white))
         shown = shown_ahead = shown_before = torch.zeros_like(white)

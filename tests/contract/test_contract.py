@@ -175,6 +175,32 @@ def test_channel_order_does_not_matter(model, simulate):
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
 
 
+#: See where electrodes are, so an electrode more is another montage to them; ``curve`` of the
+#: cross-validated ones divides the electrodes into folds.
+SEE_ELECTRODES = {
+    "ConvDip", "ConvDip with std", "DeepEnsemble", "StackedEnsemble", "MCDropout", "Tempered",
+    "ElectrodeGNN", "ElectrodeGNN with std", "UnrolledMatchedFilter",
+    "UnrolledMatchedFilter with std", "SparseRegression", "ridge", "elastic net",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in SEE_ELECTRODES])
+def test_a_channel_that_the_others_determine_tells_nothing(name, simulate):
+    """The mean of the others in place of the last: rank ``C - 2``, the estimate without it."""
+    model = RECIPES[name]().eval()
+    batch = simulate(model.head_inputs, n_times=3).batch(0)
+    without = batch.head.pick(batch.head.ch_names[:-1])
+    with_mean = replace(
+        batch.head,
+        leadfield=np.pad(without.leadfield, ((0, 1), (0, 0))),
+        noise_cov=np.pad(without.noise_cov, (0, 1)),
+    )
+    eeg = batch.eeg[:, :-1] - batch.eeg[:, :-1].mean(1, keepdim=True)
+    first = apply(model, eeg, without)
+    second = apply(model, torch.nn.functional.pad(eeg, (0, 0, 0, 1)), with_mean)
+    assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
+
+
 @pytest.mark.parametrize("factor", [1e-3, 7.0])
 def test_joint_scaling(model, simulate, factor):
     batch = simulate(model.head_inputs, n_times=3).batch(0)
