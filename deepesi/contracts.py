@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput
@@ -20,6 +21,14 @@ class Estimate(NamedTuple):
 
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a network is trained for, as configured under ``loss``."""
+
+    def __call__(self, estimate: Estimate, batch: "Batch") -> tuple[Tensor, dict[str, Tensor]]:
+        """The value to descend ``()``, and detached terms ``()`` for the log."""
 
 
 class Told(NamedTuple):
@@ -68,6 +77,31 @@ class InverseModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert average-referenced EEG (V), by exportable operations only if `exportable`."""
+
+    def training_loss(
+        self, batch: "Batch", objective: Objective, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What one step of training descends, and what it logs beside.
+
+        The default grades `forward`. A model that learns in another way, from its own likelihood
+        or by flow matching, replaces this method and nothing else.
+
+        Args:
+            batch: Simulated recordings with their sources.
+            objective: The configured one; a model may leave it aside.
+            rng: For all that the model draws; keyed as the batch is, so that runs resume.
+
+        Returns:
+            ``"loss"`` and any other, detached, terms: ``()``, or ``(M,)`` where ``M`` networks
+            learn side by side, each from its own loss.
+
+        """
+        loss, terms = objective(self(batch.eeg, batch.inputs), batch)
+        return {"loss": loss, **terms}
+
+    def clip_gradients(self, max_norm: float) -> Tensor:
+        """Clip the norm of the gradient; returns it as it was, ``()`` or ``(M,)``."""
+        return clip_grad_norm_(self.parameters(), max_norm)
 
 
 def as_tensors(

@@ -20,7 +20,7 @@ from deepesi.app.evaluate import build_model
 from deepesi.contracts import Batch, InverseModel
 from deepesi.losses.base import WeightedSum
 from deepesi.physics.template import load_template
-from deepesi.uncertainty.ensemble import StackedEnsemble, clip_gradients, member_estimates
+from deepesi.uncertainty.ensemble import StackedEnsemble
 
 
 def training_step(model: InverseModel, loss: WeightedSum) -> Callable[[Batch], None]:
@@ -29,9 +29,9 @@ def training_step(model: InverseModel, loss: WeightedSum) -> Callable[[Batch], N
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()
-        estimates = member_estimates(model, batch.eeg, batch.inputs)
-        torch.stack([loss(estimate, batch)[0] for estimate in estimates]).sum().backward()
-        clip_gradients(model, 1.0)
+        rng = torch.Generator(batch.eeg.device)
+        model.training_loss(batch, loss, rng)["loss"].sum().backward()
+        model.clip_gradients(1.0)
         optimizer.step()
 
     return step

@@ -17,7 +17,6 @@ from deepesi.losses.base import WeightedSum
 from deepesi.metrics.classes import NEMD, LocalizationError
 from deepesi.physics.head import SourceSpace
 from deepesi.training.resume import check_identity, check_settings, recount, set_learning_rate
-from deepesi.uncertainty.ensemble import clip_gradients, member_estimates
 
 
 class InverseTraining(LightningModule):
@@ -77,18 +76,18 @@ class InverseTraining(LightningModule):
         """One batch; the network's own randomness is keyed as the batch is, so that runs resume."""
         # The last entry tells it apart from the key the batch itself was drawn with.
         key = [*key_entropy(*batch.scene.key), 2]
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        layers, own = map(int, np.random.SeedSequence(key).generate_state(2))
+        torch.manual_seed(layers)  # dropout
+        rng = torch.Generator(batch.eeg.device).manual_seed(own)
+        terms = self.model.training_loss(batch, self.loss, rng)
         # Every member of an ensemble learns from its own loss, as if it were trained alone: hence
         # the sum here, and gradients that are clipped apart. The log has means.
-        estimates = member_estimates(self.model, batch.eeg, batch.inputs)
-        found = [self.loss(estimate, batch) for estimate in estimates]
-        total = torch.stack([objective for objective, _ in found]).sum()
-        self.objective = total.detach() / len(found)
+        loss = terms.pop("loss")
+        self.objective = loss.detach().mean()
         self.log("loss", self.objective, prog_bar=True, on_step=True)
-        for name in found[0][1]:
-            mean = torch.stack([terms[name] for _, terms in found]).mean()
-            self.log(f"train/{name}", mean, on_step=True)
-        return total
+        for name, values in terms.items():
+            self.log(f"train/{name}", values.mean(), on_step=True)
+        return loss.sum()
 
     def configure_gradient_clipping(
         self,
@@ -104,7 +103,7 @@ class InverseTraining(LightningModule):
             FloatingPointError: The loss or its gradient is not finite.
 
         """
-        norm = clip_gradients(self.model, gradient_clip_val or math.inf)
+        norm = self.model.clip_gradients(gradient_clip_val or math.inf).max()
         if not torch.isfinite(self.objective + norm):
             raise FloatingPointError(
                 f"training: the loss is {self.objective.item():g} at step {self.global_step}, the "

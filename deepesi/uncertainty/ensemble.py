@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
-from torch.nn.utils import clip_grad_norm_
 
-from deepesi.contracts import Estimate, InverseModel
+from deepesi.contracts import Batch, Estimate, InverseModel, Objective
 from deepesi.uncertainty.side_by_side import alike, is_tracing_members, trace_side_by_side
 
 
@@ -75,11 +74,20 @@ class DeepEnsemble(InverseModel):
             states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
             tensors = {name: torch.stack([state[name] for state in states]) for name in states[0]}
             return trace_side_by_side(cast("InverseModel", self.members[0]), tensors, eeg, inputs)
-        return [member(eeg, inputs) for member in self.members]
+        return [member(eeg, inputs) for member in self._members()]
 
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the members say."""
         return mixture(self.member_estimates(eeg, inputs))
+
+    def training_loss(
+        self, batch: Batch, objective: Objective, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The losses of the members ``(M,)``, each its own."""
+        return _stacked([m.training_loss(batch, objective, rng) for m in self._members()])
+
+    def _members(self) -> list[InverseModel]:
+        return [cast("InverseModel", member) for member in self.members]
 
     def compile(self, dynamic: bool | None = None) -> None:
         """Compile the members, which is what training calls."""
@@ -88,7 +96,7 @@ class DeepEnsemble(InverseModel):
 
     def clip_gradients(self, max_norm: float) -> Float[Tensor, " M"]:
         """Clip the gradient of every member on its own; returns the norms before."""
-        return torch.stack([clip_grad_norm_(m.parameters(), max_norm) for m in self.members])
+        return torch.stack([member.clip_gradients(max_norm) for member in self._members()])
 
 
 class StackedEnsemble(InverseModel):
@@ -103,7 +111,8 @@ class StackedEnsemble(InverseModel):
         n_members: How often it is called, at least 2.
 
     Raises:
-        ValueError: Fewer than two members, or members without weights.
+        ValueError: Fewer than two members, members without weights, or with a training loss of
+            their own.
         TypeError: `member` does not make inverse models.
 
     Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Ours deviates: the members see the same
@@ -126,6 +135,12 @@ class StackedEnsemble(InverseModel):
                 f"StackedEnsemble: {type(members[0]).__name__} has no weights, so its members "
                 "would all be the same. Choose a network."
             )
+        if type(members[0]).training_loss is not InverseModel.training_loss:
+            raise ValueError(
+                f"StackedEnsemble: {type(members[0]).__name__} has a training loss of its own, "
+                "which cannot be computed for all members at once. Train members one by one, "
+                "with other seeds: python train.py -m seed=1,2,3,4,5"
+            )
         self.n_members = n_members
         self.head_inputs, self.bound_to_space = members[0].head_inputs, members[0].bound_to_space
         self.stack = _Stack(members)
@@ -141,6 +156,14 @@ class StackedEnsemble(InverseModel):
     def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the members say."""
         return mixture(self.member_estimates(eeg, inputs))
+
+    def training_loss(
+        self, batch: Batch, objective: Objective, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The losses of the members ``(M,)``, each its own."""
+        estimates = self.member_estimates(batch.eeg, batch.inputs)
+        graded = [objective(estimate, batch) for estimate in estimates]
+        return _stacked([{"loss": loss, **terms} for loss, terms in graded])
 
     def compile(self, dynamic: bool | None = None) -> None:
         """Compile the stacked members, which is what training calls."""
@@ -241,17 +264,17 @@ def check_members(owner: str, members: Sequence[InverseModel]) -> None:
         )
 
 
-def member_estimates(
-    model: InverseModel, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-) -> list[Estimate]:
-    """What each member of an ensemble says; of any other model, its one estimate."""
-    if isinstance(model, DeepEnsemble | StackedEnsemble):
-        return model.member_estimates(eeg, inputs)
-    return [model(eeg, inputs)]
+def _stacked(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Terms of every member ``(M,)``.
 
+    Raises:
+        ValueError: Members have other terms.
 
-def clip_gradients(model: InverseModel, max_norm: float) -> Float[Tensor, ""]:
-    """Clip the norm of the gradient, of an ensemble per member; returns the largest one before."""
-    if isinstance(model, DeepEnsemble | StackedEnsemble):
-        return model.clip_gradients(max_norm).max()
-    return clip_grad_norm_(model.parameters(), max_norm)
+    """
+    names = [set(terms) for terms in losses]
+    if any(own != names[0] for own in names):
+        raise ValueError(
+            f"DeepEnsemble: members have different terms of their training losses: "
+            f"{[sorted(own) for own in names]}. Train members of different kinds apart."
+        )
+    return {name: torch.stack([terms[name] for terms in losses]) for name in losses[0]}
