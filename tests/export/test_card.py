@@ -23,7 +23,7 @@ def test_linear_inverse(toy_path, tmp_path, capsys):
     assert capsys.readouterr().out == f"wrote {out} and its card, {tmp_path / 'e.md'}\n"
     for part in (
         "# eLORETA\n", "; 0 weights", "nothing was trained", "follows that of the head it is given",
-        "| asks of a head | Whitener, LinearInverse |", "deepesi apply e.onnx ",
+        "| asks of a head | Whitener, Rank, LinearInverse |", "deepesi apply e.onnx ",
         "Not measured yet: `deepesi evaluate 'models=[e.onnx]'`", "7 samples and 32 channels",
     ):  # fmt: skip
         assert part in card, part
