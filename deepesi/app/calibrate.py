@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,18 +23,23 @@ from deepesi.app.evaluate import (
 from deepesi.baselines.tuned import Tuned
 from deepesi.contracts import InverseModel
 from deepesi.evaluation.calibration import (
-    ALL,
     CalibrationRow,
     Fitted,
     fit,
-    interval_text,
     measure,
     write_csv,
 )
-from deepesi.evaluation.calibration_report import write_report
+from deepesi.evaluation.calibration_report import (
+    DEVIATIONS,
+    REGIONS,
+    deviation_layout,
+    region_layout,
+    write_report,
+)
 from deepesi.evaluation.methods import Model
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.terminal import print_layout
 from deepesi.evaluation.words import scenario_in_words
 from deepesi.export.contract import CALIBRATION_FILE, Calibration
 from deepesi.physics.cohort import Cohort
@@ -43,6 +48,9 @@ from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.tempered import Tempered
 
 console = Console()
+
+#: What region sets are to hold, in words.
+SOURCES = {"all": "all sources", "strongest": "the strongest source"}
 
 
 def heads_of(config: DictConfig) -> Cohort:
@@ -147,15 +155,12 @@ def keep(
     save_network(network, identity, folder / "model")
 
 
-def summary(rows: Sequence[CalibrationRow]) -> Iterator[str]:
-    """Region sets of every method at every SNR, and how far its intervals are off."""
-    for row in rows:
-        cell = interval_text(row, 3)
-        where = "all SNRs" if row.snr_db == ALL else f"{row.snr_db} dB"
-        if row.group == "region":
-            yield f"{row.method}, {where}: region sets, {row.metric} {cell}"
-        elif row.metric == "deviation" and row.snr_db == ALL:
-            yield f"{row.method}, {row.recalibration}: coverage of {row.group} off by {cell}"
+def print_summary(rows: Sequence[CalibrationRow]) -> None:
+    """The tables of the page, and what stands above them."""
+    print_layout(console, region_layout(rows), "Region sets", REGIONS)
+    deviations = deviation_layout(rows)
+    if deviations.lines:
+        print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
@@ -190,8 +195,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
             + seen_as,
             "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}"
             + seen_as,
-            "region sets": f"asked to hold {config.covers} with probability {config.level:g}; one "
-            f"threshold for each of {config.n_bins} bins of the SNR read off the recording",
+            "region sets": f"asked to hold {SOURCES[config.covers]} with probability "
+            f"{config.level:g}; one threshold for each of {config.n_bins} bins of the SNR read off "
+            "the recording",
             **scenario_in_words([scenario], cohort),
             **({"read from": read} if paths else {}),
             "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
@@ -204,10 +210,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
             f"scenario {scenario.name}, {list(scenario.snr_db)} dB, {facts['fitted on']}",
             cohort, run_dir / "fitted" / str(number),
         )  # fmt: skip
-    for line in summary(rows):
-        console.print(line, soft_wrap=True, highlight=False)
+    print_summary(rows)
     console.print(
-        f"Results in {run_dir}: calibration.html, calibration.csv, fitted/", soft_wrap=True
+        f"Results in {run_dir}: calibration.html, calibration.csv, fitted/",
+        markup=False,
+        soft_wrap=True,
     )
 
 

@@ -32,9 +32,9 @@ from deepesi.evaluation.table import (
     Layout,
     by_scenario,
     markdown_table,
-    print_table,
     write_markdown,
 )
+from deepesi.evaluation.terminal import print_table
 from deepesi.evaluation.tuning import Choice, tune
 from deepesi.evaluation.tuning import write_csv as write_choices
 from deepesi.evaluation.words import scenario_in_words
@@ -95,7 +95,8 @@ def compare(
             benchmark,
             gallery(first, benchmark, cohort),
             {name: scenario_in_words(own, cohort) for name, own in by_name.items()},
-            _facts(paths, command) | _tuned(choices) | _told(told),
+            _facts(paths, command),
+            {TOLD: told, **({TUNED: tuned_table(choices)} if choices else {})},
             run_dir / "report.html",
             calibration,
         )
@@ -128,28 +129,28 @@ def told_table(models: Mapping[str, Model | Tuned]) -> Layout:
     for name, model in models.items():
         chosen = f"{model.knob} on validation recordings" if isinstance(model, Tuned) else "none"
         lines.append([(text, False) for text in (name, *model.told, chosen)])
-    return Layout(["method", *(field.replace("_", " ") for field in Told._fields), "tuned"], lines)
+    return Layout(
+        ["method", *(field.replace("n_", "number of ") for field in Told._fields), "tuned"], lines
+    )
 
 
-def _told(table: Layout) -> dict[str, str]:
-    """The same in words, for the report."""
-    return {
-        f"{line[0][0]} is told": "; ".join(
-            f"{title}: {text}" for title, (text, _) in zip(table.header[1:], line[1:], strict=True)
+#: Heading of `tuned_table`.
+TUNED = "Constants chosen on validation recordings"
+
+
+def tuned_table(choices: Sequence[Choice]) -> Layout:
+    """One line per method and scenario."""
+    header = ["method", "scenario", "constant", "chosen", "tried", "loc. error (mm)", "recordings"]
+    lines = [
+        (
+            choice.method, choice.scenario, choice.knob,
+            f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
+            f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
+            f"{min(choice.errors_mm):.1f}", str(choice.n),
         )
-        for line in table.lines
-    }
-
-
-def _tuned(choices: Sequence[Choice]) -> dict[str, str]:
-    return {
-        f"{choice.method} in {choice.scenario}": f"{choice.knob} = {choice.value:g}, the least "
-        f"mean localization error ({min(choice.errors_mm):.1f} mm) of {len(choice.values)} "
-        f"values from {choice.values[0]:g} to {choice.values[-1]:g} on {choice.n} "
-        "validation recordings, all test sets together"
-        + ("; the last value on that side" if choice.is_at_an_end else "")
         for choice in choices
-    }
+    ]  # fmt: skip
+    return Layout(header, [[(text, False) for text in line] for line in lines])
 
 
 def load_heads(config: DictConfig) -> Cohort:
@@ -344,6 +345,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     console.print(
         f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, leaderboard.csv, "
         "tuning.csv, scores/ of every example",
+        markup=False,
         soft_wrap=True,
     )
 

@@ -194,7 +194,7 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
     )  # fmt: skip
     ranges: SetupRanges = hydra.utils.instantiate(config.data.setups, _convert_="all")
     for note in recordings.limits:
-        console.print(note, style="yellow", soft_wrap=True)
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
     with console.status("Drawing") as status:
         examples, draw = draw_examples(recordings, ranges, config.n_examples, config.n_summary)
         sections = {
@@ -219,7 +219,9 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
     }
     page = run_dir / "preview.html"
     write_page(page, "Simulated recordings", facts, recordings.limits, sections)
-    console.print(f"Results in {run_dir}: preview.html, example-*.png", soft_wrap=True)
+    console.print(
+        f"Results in {run_dir}: preview.html, example-*.png", markup=False, soft_wrap=True
+    )
 
 
 def main(config: DictConfig) -> None:

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from deepesi.evaluation.calibration import ALL, CalibrationRow, interval_text
+from deepesi.evaluation.calibration import ALL, WIDTH_LEVEL, CalibrationRow, interval_text
 from deepesi.evaluation.figures import Panel, Style, styles
+from deepesi.evaluation.intervals import MIN_EXAMPLES
+from deepesi.evaluation.table import Layout
 from deepesi.metrics.calibration import GROUPS
 from deepesi.viz.page import html_table, key, tiles, write_page
 
@@ -21,6 +23,17 @@ TITLES = {
     "balanced": "balanced",
 }
 RECALIBRATIONS = styles(TITLES)
+REGIONS = (
+    "Share of recordings whose region set holds the source, and mean area of the sets [95 % "
+    f"interval: exact; of areas by bootstrap, [-]: fewer than {MIN_EXAMPLES} recordings, or all "
+    "alike]."
+)
+DEVIATIONS = (
+    "Mean absolute deviation of coverage from its level, by kind of source [95 % interval over "
+    f"recordings; [-]: fewer than {MIN_EXAMPLES}] (mean signed deviation; negative: intervals too "
+    f"narrow). Width: of the {100 * WIDTH_LEVEL:g} % intervals of active sources, over the largest "
+    "true moment."
+)
 #: Pixels of a panel, and between the points of two methods, dB.
 CURVE, SHIFT = 325, 0.25
 
@@ -88,7 +101,7 @@ def _points(ax: Axes, rows: Sequence[CalibrationRow], offset: float, style: Styl
     )  # fmt: skip
 
 
-def deviation_table(rows: Sequence[CalibrationRow]) -> str:
+def deviation_layout(rows: Sequence[CalibrationRow]) -> Layout:
     """Mean absolute (signed) deviation of coverage and width of the 90 % interval, all SNRs."""
     header, lines = ["method", "recalibration", *GROUPS, "width, active"], []
     for method in dict.fromkeys(row.method for row in rows):
@@ -103,10 +116,10 @@ def deviation_table(rows: Sequence[CalibrationRow]) -> str:
                 cells.append(f"{interval_text(off, 3)} ({sign.value:+.3f})")
             cells.append(f"{value['active', 'width'].value:.2f}")
             lines.append([(cell, False) for cell in cells])
-    return html_table(header, lines)
+    return Layout(header, lines)
 
 
-def region_table(rows: Sequence[CalibrationRow]) -> str:
+def region_layout(rows: Sequence[CalibrationRow]) -> Layout:
     """Coverage and mean area of the region sets by SNR."""
     regions = _pick(rows, group="region")
     header, lines = ["method", "SNR (dB)", "coverage", "mean area (cm²)"], []
@@ -117,7 +130,7 @@ def region_table(rows: Sequence[CalibrationRow]) -> str:
             interval_text(coverage, 3), interval_text(area, 1),
         )  # fmt: skip
         lines.append([(cell, False) for cell in cells])
-    return html_table(header, lines)
+    return Layout(header, lines)
 
 
 def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
@@ -130,20 +143,18 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     look = styles(row.method for row in rows)
     yield (
         "Region sets",
-        "<p>Share of recordings whose set holds the truth, and how large the sets are. Bars: 95 % "
-        "intervals, exact for coverage, bootstrap for area. Dashed: asked for.</p>"
+        f"<p>{REGIONS} Bars: 95 % intervals. Dashed: the probability that was asked for.</p>"
         + key(look)
         + tiles(region_panels(rows, look), CURVE)
-        + region_table(rows),
+        + html_table(*region_layout(rows)),
     )
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:
         return
     parts = [
-        "<p>Mean absolute deviation of coverage from its level [95 % interval over recordings] "
-        "(mean signed deviation; negative: intervals too narrow). In the figures, below the "
-        "diagonal: intervals too narrow; bands: 95 % intervals.</p>",
-        deviation_table(rows),
+        f"<p>{DEVIATIONS} In the figures, below the diagonal: intervals too narrow; bands: 95 % "
+        "intervals.</p>",
+        html_table(*deviation_layout(rows)),
         key({TITLES[name]: style for name, style in RECALIBRATIONS.items()}),
     ]
     for method in claiming:

@@ -1,5 +1,7 @@
 """A card beside an exported file: what it is, how it was trained, how good it is, how to use it."""
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,13 +65,13 @@ recordings of 7 samples and {export["n_channels"]} channels. One frame of these 
 No torch is needed.
 
 ```
-deepesi apply {file} EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
+deepesi apply {shlex.quote(file)} EVOKED-ave.fif --condition NAME --noise-cov COV.fif --out result
 ```
 
 ```python
 from deepesi.export.runtime import Inverse
 
-inverse = Inverse.load("{file}").for_recording(evoked, noise_cov)
+inverse = Inverse.load({json.dumps(file, ensure_ascii=False)}).for_recording(evoked, noise_cov)
 found = inverse.apply(evoked)  # .stc, .std, .eeg
 ```
 """

@@ -103,6 +103,8 @@ def depth_panel(
 ) -> Figure:
     """A metric against the depth of the source, bins of as many examples each.
 
+    Too few examples for two bins are drawn one by one.
+
     Args:
         depth_mm: Of every example ``(n,)``, mm.
         values: Metric of every example ``(n,)``, by method.
@@ -112,7 +114,13 @@ def depth_panel(
 
     """
     figure, ax = _panel()
-    n_bins = max(1, min(n_bins, len(depth_mm) // MIN_EXAMPLES))
+    ax.set(xlabel="depth below the scalp (mm)", ylabel=title)
+    n_bins = min(n_bins, len(depth_mm) // MIN_EXAMPLES)
+    if n_bins < 2:
+        for method, of_method in values.items():
+            ax.plot(depth_mm, of_method, ".", markersize=5, color=look[method][0])
+        ax.set_ylim(bottom=0)
+        return figure
     parts = np.array_split(np.argsort(depth_mm, kind="stable"), n_bins)
     middle = [depth_mm[part].mean() for part in parts]
     for method, of_method in values.items():
@@ -121,7 +129,6 @@ def depth_panel(
         means = [some.mean() for some in own]
         ax.plot(middle, means, line, marker="o", markersize=4, color=colour)
         ax.fill_between(middle, *ends.T, color=colour, alpha=0.15, linewidth=0)
-    ax.set(xlabel="depth below the scalp (mm)", ylabel=title)
     ax.set_ylim(bottom=0)
     return figure
 
@@ -147,7 +154,10 @@ def place_panels(
     count = np.bincount(which)
     means = {m: np.bincount(which, own) / count for m, own in values.items()}
     top = float(np.quantile(np.concatenate(list(means.values())), 0.98)) or 1.0
-    yield f"{title}: colours of all maps; what is above has the last one", _colours(top, title)
+    yield (
+        f"{title}: one colour scale for all maps; larger values in its last colour",
+        _colours(top, title),
+    )
     for method, own in means.items():
         figure = Figure(figsize=(3.3, 2.7), layout="constrained")
         axes = figure.subplots(2, 2)

@@ -22,6 +22,7 @@ from deepesi.evaluation.table import (
     RULE,
     RULE_OF_DIFFERENCES,
     TITLES,
+    Layout,
     by_scenario,
     differences,
     latency_layout,
@@ -33,7 +34,10 @@ from deepesi.viz.page import facts_table, html_table, key, tiles, write_page
 OWN_RANGE = (
     "Each map has its own colour range, bare cortex below 25 % of its maximum; ring: true peak."
 )
-BINS = "Bins of as many examples each; bands: 95 % intervals."
+BINS = (
+    "Bins of as many examples each; bands: 95 % intervals. Too few for two bins: every example "
+    "by itself."
+)
 #: Pixels of curves, of maps of errors and of single maps: two or more of the last fit a phone.
 CURVE, MAP, SMALL = 325, 325, 160
 
@@ -43,6 +47,7 @@ def write_report(
     pictures: Gallery | None,
     words: Mapping[str, Mapping[str, str]],
     facts: Mapping[str, str],
+    methods: Mapping[str, Layout],
     path: Path,
     calibration: Sequence[CalibrationRow] = (),
 ) -> None:
@@ -53,6 +58,7 @@ def write_report(
         pictures: What to draw on the cortex; None for a head without one.
         words: What was drawn in every scenario: its name to facts.
         facts: What to state at the top: name to text.
+        methods: Heading to a table of what is known of the methods.
         path: ``.html`` file.
         calibration: What `deepesi calibrate` measured, if it did.
 
@@ -79,6 +85,7 @@ def write_report(
         sections |= {
             f"Calibration: {name}": text for name, text in calibration_sections(calibration)
         }
+    sections |= {heading: html_table(*table) for heading, table in methods.items()}
     write_page(path, "deepesi benchmark", facts, [], sections)
 
 

@@ -1,13 +1,7 @@
-"""The benchmark as tables: for the terminal, for Markdown, and laid out for the report."""
+"""The benchmark as tables: laid out for report and terminal, and in Markdown."""
 
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from deepesi.evaluation.benchmark import REFERENCE, Row
 from deepesi.evaluation.intervals import MIN_DIFFERENT, MIN_EXAMPLES
@@ -20,8 +14,6 @@ TITLES = {
     "auc": "AUC",
     "spatial_dispersion": "dispersion (mm)",
 }
-#: Columns of a terminal that a name always gets.
-NARROWEST = 12
 DECIMALS = {"localization_error": 1, "nemd": 3, "auc": 3, "spatial_dispersion": 1}
 RULE = (
     "Mean [95 % interval]; bold: better than every other method on the same examples, with one "
@@ -51,12 +43,6 @@ def best_method(rows: Sequence[Row], metric: str) -> str | None:
 def cell(row: Row) -> str:
     """``mean [low, high]``; ``mean [-]`` without an interval."""
     return _interval(row.metric, "", row.value, row.ci_low, row.ci_high)
-
-
-def stacked_cell(row: Row) -> str:
-    """The same in two lines: ``mean``, ``low–high`` below it."""
-    mean, _, ends = cell(row).partition(" ")
-    return f"{mean}\n{ends.strip('[]').replace(', ', '–')}"
 
 
 def difference_cell(row: Row) -> str:
@@ -131,71 +117,18 @@ def _test_sets(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float], list[Ro
         yield place, [row for row in rows if (row.level, row.snr_db) == place]
 
 
-def rich_table(rows: Sequence[Row], width: int) -> Table:
-    """One scenario for a terminal of so many columns; bold as `layout` marks it.
-
-    Where it is too narrow for ``mean [low, high]``, the interval stands below its mean and names
-    are folded. Numbers are never folded nor cut: a terminal that is narrower still gets a table
-    wider than itself.
-    """
-    longest = max(len(row.method) for row in rows)
-    table = _terminal(rows, longest, stacked=False)
-    if _width(table) <= width:
-        return table
-    too_wide = max(0, _width(_terminal(rows, longest, stacked=True)) - width)
-    return _terminal(rows, max(NARROWEST, longest - too_wide), stacked=True)
-
-
-def print_table(console: Console, rows: Sequence[Row]) -> None:
-    """Print one scenario so that no number is cut."""
-    table = rich_table(rows, console.width)
-    Console(width=max(console.width, _width(table)), file=console.file).print(table)
-
-
-def _width(table: Table) -> int:
-    return Console(width=10_000).measure(table).maximum
-
-
-def _terminal(rows: Sequence[Row], for_names: int, stacked: bool) -> Table:
-    """The table with names of so many columns, intervals beside or below their means."""
-    header, lines = _layout(rows, stacked_cell if stacked else cell, _best)
-    table = Table(
-        title=rows[0].scenario,
-        caption=RULE + (" The interval stands below its mean." if stacked else ""),
-        box=SIMPLE,
-        padding=0 if stacked else (0, 1),
-        show_edge=False,
-    )
-    n_where = header.index("method")
-    for number, title in enumerate(header):
-        own = max(len(line[number][0].partition("\n")[0]) for line in lines)
-        least = max(map(len, title.split())) if number < n_where else len("loc. error")
-        folded = _folded(title, max(own, least)) if stacked else title
-        kind = "left" if number == n_where else "right"
-        table.add_column(folded, justify=kind, no_wrap=True)  # type: ignore[arg-type]
-    previous = None
-    for line in lines:
-        place = line[:n_where]
-        if previous not in (None, place):
-            table.add_section()
-        previous = place
-        cells = [*place, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
-        table.add_row(*(Text(text, style="bold" if best else "") for text, best in cells))
-    return table
-
-
-def _folded(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
-
-
 def markdown_table(table: Layout) -> str:
     """For ``benchmark.md`` and the model card."""
     lines = [f"| {' | '.join(table.header)} |", "|" + " --- |" * len(table.header)]
     lines += [
-        "| " + " | ".join(f"**{t}**" if best else t for t, best in line) + " |"
+        "| " + " | ".join(f"**{_escaped(t)}**" if best else _escaped(t) for t, best in line) + " |"
         for line in table.lines
     ]
     return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def write_markdown(rows: Sequence[Row], latencies: Mapping[str, float | None], command: str) -> str:

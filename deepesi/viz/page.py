@@ -39,7 +39,7 @@ td, th { padding: 0.15em 1em 0.15em 0; text-align: left; vertical-align: top }
 .data .long { white-space: normal; min-width: 15em }
 .shaded td { background: #fde8e4 }
 .facts { width: 100% }
-.facts th { white-space: nowrap; font-weight: 600 }
+.facts th { min-width: 11em; font-weight: 600 }
 .facts td { width: 100%; overflow-wrap: anywhere }
 img { display: block; max-width: 100%; height: auto }
 figure { margin: 0.8em 0 }
@@ -54,7 +54,7 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }
 @media (max-width: 640px) {
   body { font-size: 15px }
   .facts th, .facts td { display: block; padding-right: 0 }
-  .facts th { padding-top: 0.5em }
+  .facts th { padding-top: 0.5em; white-space: normal }
   .data .word { white-space: normal; min-width: 8em }
 }
 """
@@ -63,7 +63,7 @@ SORT = """
 const value = row => {
   const text = row.cells[column].textContent.trim();
   const number = parseFloat(text.replace(/,(?=\\d{3})/g, "").replace("−", "-"));
-  return isNaN(number) ? text : number;
+  return isNaN(number) || /[a-z]{2}/i.test(text) ? text : number;
 };
 let column = 0;
 for (const button of document.querySelectorAll(".data th button")) button.onclick = () => {
@@ -165,7 +165,7 @@ def html_table(
 
 
 def _cell(text: str, is_bold: bool, is_long: bool) -> str:
-    is_word = text[:1].isalpha()
+    is_word = re.search(r"[^\W\d_]", text) is not None
     kind = " class='long'" if is_long else " class='word'" if is_word else ""
     text = html.escape(text)
     return f"<td{kind}>{f'<b>{text}</b>' if is_bold else text}</td>"

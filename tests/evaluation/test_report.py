@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import deepesi
+from deepesi.app.evaluate import told_table
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.data_gen.artifacts import Blinks
 from deepesi.data_gen.noise import NoiseRanges
@@ -48,8 +49,9 @@ def page(benchmark, models, scenarios, toy, tmp_path_factory):
         for name in ("toy", "montages")
     }
     facts = {"seed": "0", "command": "a < b"}
+    methods = {"What is told": told_table(models)}
     drawn = gallery(models, benchmark, cohort)
-    write_report(benchmark, drawn, words, facts, folder / "report.html", calibration)
+    write_report(benchmark, drawn, words, facts, methods, folder / "report.html", calibration)
     assert [p.name for p in folder.iterdir()] == ["report.html"]
     return (folder / "report.html").read_text()
 
@@ -98,7 +100,8 @@ def test_every_table_is_in_a_box_that_scrolls(page):
     boxes = Boxes()
     boxes.feed(page)
     assert boxes.open == []
-    assert boxes.data == 2 + 2 + 1 + 1  # two scenarios, their differences, times, region sets
+    # Two scenarios, their differences, times, what methods are told, region sets.
+    assert boxes.data == 2 + 2 + 1 + 1 + 1
     assert boxes.outside == 0
 
 
@@ -293,7 +296,7 @@ def test_head_without_a_cortex_has_no_maps(benchmark, models, scenarios, toy, tm
     cohort = Cohort.single(replace(toy, display=None))
     assert gallery(models, benchmark, cohort) is None
     words = {name: {"sources": "x"} for name in ("toy", "montages")}
-    write_report(benchmark, None, words, {}, tmp_path / "r.html")
+    write_report(benchmark, None, words, {}, {}, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
     assert "Where the errors are" in text
     assert "Point spread" not in text

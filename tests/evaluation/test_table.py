@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from deepesi.evaluation.benchmark import Row
-from deepesi.evaluation.table import RULE, TITLES, cell, print_table
+from deepesi.evaluation.table import RULE, TITLES, Layout, cell, markdown_table
+from deepesi.evaluation.terminal import NO_INTERVALS, print_layout, print_table
 from tests.evaluation.conftest import LONG
 
 
@@ -63,14 +64,41 @@ def test_narrow_terminal_stacks_the_interval_below_its_mean():
     assert RULE[:20] in wide
 
 
-def test_terminal_too_narrow_for_any_table_gets_a_wider_one():
-    text = shown(WIDEST, 30)
+@pytest.mark.parametrize("width", [30, 40, 60])
+def test_terminal_too_narrow_for_any_table_gets_a_list(width):
+    text = shown(WIDEST, width)
     assert "…" not in text
-    assert "101.1–123.6" in text
+    assert max(map(len, text.splitlines())) <= width
+    words = text.split()
+    for row in WIDEST:
+        mean, low, high = numbers(row)
+        assert {mean, f"[{low},", f"{high}]"} <= set(words)
+    assert "".join(LONG.split()) in "".join(words)
 
 
-def test_mean_without_an_interval_is_shown_alone():
+@pytest.mark.parametrize("width", [40, 80, 240])
+def test_means_without_intervals_are_shown_alone_and_it_is_said_why(width):
     few = [replace(row, ci_low=None, ci_high=None) for row in WIDEST]
     assert cell(few[0]) == "112.3 [-]"
-    lines = shown(few[:4], 80).splitlines()
-    assert sum("112.3" in line for line in lines) == 1
+    text = shown(few, width)
+    assert "112.3" in text
+    assert "112.3 [-]" not in text
+    assert NO_INTERVALS in " ".join(text.split())
+    some = shown([few[0], *WIDEST[1:]], 240)  # where others have one, it is marked
+    assert "112.3 [-]" in some
+    assert NO_INTERVALS not in some
+
+
+def test_names_like_markup_or_like_an_interval_stay_whole():
+    for name in ("[red]x[/red]", "a [run, b]", "[/x]"):
+        table = Layout(["method", "value"], [[(name, False), ("1.0 [0.5, 1.5]", True)]])
+        for width in (12, 25, 80):
+            console = Console(width=width, file=io.StringIO())
+            print_layout(console, table, "[b]", "[/c]")
+            text = "".join(console.file.getvalue().split())
+            assert all("".join(part.split()) in text for part in (name, "[b]", "[/c]"))
+
+
+def test_markdown_escapes_what_would_end_a_cell():
+    table = Layout(["method"], [[("a|b", False)], [("c|d", True)]])
+    assert markdown_table(table).splitlines()[2:] == [r"| a\|b |", r"| **c\|d** |"]

@@ -1,7 +1,9 @@
 """The card that ``deepesi export`` writes beside a file; of a run: ``test_training.py``."""
 
+import ast
 import json
 import re
+import shlex
 from dataclasses import asdict
 
 import pytest
@@ -32,6 +34,16 @@ def test_linear_inverse(toy_path, tmp_path, capsys):
     assert 0 <= deviation < 1e-5
     assert float(re.search(r"on one core: (\S+) ms", card)[1]) > 0
     assert "None" not in card
+
+
+@pytest.mark.parametrize("name", ["e 1.onnx", "it's $x.onnx", 'say "e".onnx'])
+def test_commands_of_a_file_with_blanks_or_quotes_can_be_typed(name, toy_path, tmp_path):
+    main(["export", "eloreta", "--head", str(toy_path), "--out", str(tmp_path / name)])
+    card = (tmp_path / name).with_suffix(".md").read_text()
+    (shell,) = re.findall("^deepesi apply .*", card, re.MULTILINE)
+    assert shlex.split(shell)[:4] == ["deepesi", "apply", name, "EVOKED-ave.fif"]
+    (python,) = re.findall(r"Inverse\.load\((.*)\)\.for_recording", card)
+    assert ast.literal_eval(python) == name
 
 
 def test_calibrated_network(toy, toy_path, tmp_path):

@@ -5,7 +5,7 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from deepesi.viz.page import facts_table, html_table, key, picture, png, tiles, write_page
+from deepesi.viz.page import SORT, facts_table, html_table, key, picture, png, tiles, write_page
 
 
 def drawing(width=4.0):
@@ -44,6 +44,13 @@ def test_tables_scroll_and_sort(page):
     assert page.count("<th scope='col'><button type='button'>") == 2
     assert "<tr class=shaded><td class='word'>x</td><td><b>1.5 [1, 2]</b></td></tr>" in page
     assert 'querySelectorAll(".data th button")' in page
+
+
+def test_names_that_begin_with_a_digit_are_words():
+    """They are folded on a phone and sorted as text, numbers with units of one letter are not."""
+    table = html_table(["method", "x"], [[("3 x Net", False), ("-1.5 [-2, -1]", False)]])
+    assert "<td class='word'>3 x Net</td><td>-1.5 [-2, -1]</td>" in table
+    assert "isNaN(number) || /[a-z]{2}/i.test(text) ? text : number" in SORT
 
 
 def test_text_of_tables_is_escaped():

@@ -1,0 +1,107 @@
+"""Tables in a terminal of any width: numbers are never folded, and nothing is cut."""
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deepesi.evaluation.benchmark import Row
+from deepesi.evaluation.intervals import MIN_EXAMPLES
+from deepesi.evaluation.table import RULE, Layout, layout
+
+#: The interval in a cell, with the space before it.
+INTERVAL = re.compile(r" \[([-+.,\d ]+)\]")
+NO_INTERVALS = f"No intervals here: fewer than {MIN_EXAMPLES} examples, or all alike."
+#: Columns of a terminal that a name always gets.
+NARROWEST = 12
+
+
+def print_table(console: Console, rows: Sequence[Row]) -> None:
+    """Print one scenario; bold as `layout` marks it."""
+    print_layout(console, layout(rows), rows[0].scenario, RULE)
+
+
+def print_layout(console: Console, table: Layout, title: str, caption: str) -> None:
+    """Print a table with a column ``method`` so that nothing is cut.
+
+    Where the terminal is too narrow for ``mean [low, high]``, the interval stands below its mean
+    and names are folded; where it is too narrow for that, every line becomes a list.
+    """
+    cells = [text for line in table.lines for text, _ in line]
+    if not any(", " in ends for text in cells for ends in INTERVAL.findall(text)):
+        table = _changed(table, lambda text: INTERVAL.sub("", text))
+        caption += f" {NO_INTERVALS}"
+    longest = max(len(line[table.header.index("method")][0]) for line in table.lines)
+    wide = _terminal(table, longest, title, caption)
+    if _width(wide) <= console.width:
+        console.print(wide)
+        return
+    stacked = _changed(table, _stacked)
+    below = "" if stacked == table else " The interval stands below its mean."
+    too_wide = _width(_terminal(stacked, longest, title, "")) - console.width
+    narrow = _terminal(stacked, max(NARROWEST, longest - too_wide), title, caption + below)
+    console.print(narrow if _width(narrow) <= console.width else _listed(table, title, caption))
+
+
+def _changed(table: Layout, change: Callable[[str], str]) -> Layout:
+    lines = [[(change(text), best) for text, best in line] for line in table.lines]
+    return Layout(table.header, lines)
+
+
+def _stacked(text: str) -> str:
+    """``mean [low, high]`` in two lines: ``mean``, ``low–high`` below it."""
+    found = INTERVAL.search(text)
+    ends = found[1].replace(", ", "–") if found else ""
+    return f"{INTERVAL.sub('', text)}\n{ends}" if found else text
+
+
+def _listed(table: Layout, title: str, caption: str) -> Text:
+    """Every line of a table as a list, for a terminal that no table fits into."""
+    parts = [(f"{title}\n", "bold")]
+    n_where = table.header.index("method")
+    for line in table.lines:
+        named = [f"{h} {text}" for h, (text, _) in zip(table.header, line[:n_where], strict=False)]
+        parts.append((f"\n{', '.join([*named, line[n_where][0]])}\n", ""))
+        for head, (text, best) in list(zip(table.header, line, strict=True))[n_where + 1 :]:
+            parts += [(f"  {head} ", ""), (f"{text}\n", "bold" if best else "")]
+    return Text.assemble(*parts, f"\n{caption}")
+
+
+def _width(table: Table) -> int:
+    return Console(width=10_000).measure(table).maximum
+
+
+def _terminal(layout: Layout, for_names: int, title: str, caption: str) -> Table:
+    """The table with names of so many columns; headings are folded where intervals are stacked."""
+    header, lines = layout
+    stacked = any("\n" in text for line in lines for text, _ in line)
+    table = Table(
+        title=Text(title),
+        caption=Text(caption),
+        box=SIMPLE,
+        padding=0 if stacked else (0, 1),
+        show_edge=False,
+    )
+    n_where = header.index("method")
+    for number, heading in enumerate(header):
+        own = max(len(part) for line in lines for part in line[number][0].split("\n"))
+        least = max(own, *map(len, heading.split()))
+        kind = "left" if number == n_where else "right"
+        table.add_column(_folded(heading, least), justify=kind, no_wrap=True)  # type: ignore[arg-type]
+    previous = None
+    for line in lines:
+        place = line[:n_where]
+        if previous not in (None, place):
+            table.add_section()
+        previous = place
+        cells = [*place, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
+        table.add_row(*(Text(text, style="bold" if best else "") for text, best in cells))
+    return table
+
+
+def _folded(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
