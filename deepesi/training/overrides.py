@@ -39,8 +39,9 @@ def typed(key: str, value: str | Path | Sequence[str | Path]) -> str:
 def understood(overrides: Sequence[str]) -> list[str]:
     """Overrides with quotes where they lack them: around paths with ``=``, brackets, ``~`` ...
 
-    Only what Hydra could not read is changed, and a comma where it is part of the name of a file
-    that exists. What is no ``key=value`` stays as it is.
+    Only what Hydra could not read is changed, a comma where it is part of the name of a file that
+    exists, and ``~/`` at the beginning of a path, which is the home folder as in a shell. What is
+    no ``key=value`` stays as it is.
     """
     return [_understood(override) for override in overrides]
 
@@ -50,14 +51,34 @@ def _understood(override: str) -> str:
     if match is None:
         return override
     key, value = match["key"], match["value"]
+    if value.startswith("[") and value.endswith("]"):
+        parts = value[1:-1].split(",")
+        paths = _joined(parts)
+        if paths == [part.strip() for part in parts] and _sweeps(override) is not None:
+            return override
+        return f"{key}=[{','.join(_quoted_once(path) for path in paths)}]"
+    value = _at_home(value)
+    override = f"{key}={value}"
     sweeps = _sweeps(override)
     if sweeps is False or (sweeps and not ("/" in value and Path(value).exists())):
         return override
-    if sweeps is None and value.startswith("[") and value.endswith("]"):
-        parts = [part.strip() for part in value[1:-1].split(",")]
-        return f"{key}=[{','.join(_quoted_once(part) for part in parts)}]"
     changed = f"{key}={_quoted_once(value)}"
     return override if _sweeps(changed) is None else changed
+
+
+def _at_home(text: str) -> str:
+    return str(Path(text).expanduser()) if text.startswith("~/") else text
+
+
+def _joined(parts: Sequence[str]) -> list[str]:
+    """What stands between commas; those that are part of the name of a file are no such commas."""
+    if not parts:
+        return []
+    for end in range(len(parts), 0, -1):
+        whole = _at_home(",".join(parts[:end]).strip())
+        if end == 1 or ("/" in whole and Path(whole).exists()):
+            break
+    return [whole, *_joined(parts[end:])]
 
 
 def _sweeps(override: str) -> bool | None:

@@ -40,7 +40,7 @@ def test_any_text_is_read_back(path):
 
 @pytest.mark.parametrize(
     "path",
-    ["lr=1e-3/0/last.ckpt", "run [1]/last.ckpt", "~/x", "it's/x", "a(1)/b", "ä/b", "a#b", "{x}"],
+    ["lr=1e-3/0/last.ckpt", "run [1]/last.ckpt", "~x/y", "it's/x", "a(1)/b", "ä/b", "a#b", "{x}"],
 )
 def test_quotes_that_were_forgotten(path):
     assert value(understood([f"ckpt={path}"])[0]) == path
@@ -48,10 +48,20 @@ def test_quotes_that_were_forgotten(path):
     assert value(understood([f"+hydra.run.dir={path}"])[0]) == path
 
 
-def test_comma_in_the_name_of_a_file_that_exists(tmp_path):
-    folder = tmp_path / "lr=1e-3,seed=2"
+@pytest.mark.parametrize("name", ["lr=1e-3,seed=2", "run [a, b], 2", "it's, 'this'", "a,b,c"])
+def test_comma_in_the_name_of_a_file_that_exists(tmp_path, name):
+    folder = tmp_path / name
     folder.mkdir()
     assert value(understood([f"init_from={folder}"])[0]) == str(folder)
+    listed = understood([f"models=[{folder}, b.onnx,{folder},a]"])[0]
+    assert value(listed) == [str(folder), "b.onnx", str(folder), "a"]
+
+
+def test_home_is_what_the_shell_makes_of_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a b")
+    given = ["ckpt=~/x/last.ckpt", "models=[~/m.onnx,default]", "init_from=~y/x", "a='~/x'"]
+    read = [value(override) for override in understood(given)]
+    assert read == ["/home/a b/x/last.ckpt", ["/home/a b/m.onnx", "default"], "~y/x", "~/x"]
 
 
 @pytest.mark.parametrize(
