@@ -64,6 +64,10 @@ WRONG = {
     "evaluate baselines=[]": r"nothing to evaluate. Name files with models=",
     "train seed": r"'seed' cannot be read .*Give key=value; values with blanks",
     "train init_from=a pruned_from=b": r"init_from takes all weights.*Give one of them",
+    # what would change nothing
+    "train ckpt=a.ckpt init_from=b": r"init_from would change nothing, as ckpt=a.ckpt goes on",
+    "evaluate resume=a models=[b]": r"head, models would change nothing, as resume goes on with",
+    "evaluate mc_samples=3": r"mc_samples would change nothing, as no mc_dropout=PATH is given",
 }
 
 

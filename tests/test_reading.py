@@ -340,14 +340,16 @@ def test_eeglab_of_matlab_7_3(tmp_path, monkeypatch):
     np.testing.assert_allclose(read(path, unit="mV").get_data(), 1e3 * potentials(), rtol=1e-5)
 
 
-def test_what_else_lacks_a_package_says_which(run, tmp_path, monkeypatch):
+def test_what_else_lacks_a_package_says_which(eloreta, tmp_path, monkeypatch):
     """A forward solution in HDF5, which MNE-Python reads with h5io."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "h5io", None)
     make_evoked("biosemi16").save("x-ave.fif", verbose="error")
     make_covariance(make_evoked("biosemi16").info).save("x-cov.fif", verbose="error")
     Path("x-fwd.h5").write_bytes(b"")
     with pytest.raises(SystemExit, match=r"x-fwd.h5: .* 'h5io', .*pip install 'deepesi\[hdf5\]'"):
-        run("x-ave.fif", "--noise-cov", "x-cov.fif", "--forward", "x-fwd.h5")
+        main(["apply", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--forward",
+              "x-fwd.h5", "--out", "x"])  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -400,3 +402,51 @@ def test_files_to_write_that_are_none(run, eloreta, out, message):
         main(["prepare", str(eloreta), "no.edf", "--noise-cov", "no-cov.fif", "--out", out])
     with pytest.raises(SystemExit, match="file is a file, so there is no folder"):
         main(["validate", "sample", "--data", ".", "--out", "file/x"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--forward", "f.fif", "--head", "h.npz"], "--forward and --head both say what the head"),
+        (["--noise-cov", "c.fif", "--noise-from", "0", "1"], "both say what the noise is"),
+        (["--prepared", "p.npz", "--forward", "f.fif"], "--prepared holds noise and head already"),
+        (["--prepared", "p.npz", "--noise-from", "0", "1"], "--prepared holds noise and head"),
+        (["--prepared", "p.npz", "--head", "h.npz"], "--prepared holds noise and head already"),
+        (["--head", "h.npz", "--subjects-dir", "s"], "give that, too, or leave it out"),
+        (["--epoch", "-1", "1"], "--epoch is of an average about an event; give --event NAME, too"),
+        (["--jobs", "2"], "--jobs: for a whole data set"),
+    ],
+)
+def test_options_of_which_one_would_be_ignored(eloreta, more, message):
+    """They end before anything is read."""
+    with pytest.raises(SystemExit, match=message):
+        main(["apply", str(eloreta), "no.fif", "--out", "x", *more])
+    if more[:1] == ["--forward"]:
+        with pytest.raises(SystemExit, match=message):
+            main(["prepare", str(eloreta), "no.fif", "--noise-cov", "c.fif", "--out", "x.npz",
+                  *more])  # fmt: skip
+
+
+def test_a_head_and_a_forward_solution_are_two_heads(eloreta, toy_path):
+    evoked = make_evoked("biosemi16")
+    inverse = Inverse.load(eloreta, head=toy_path)
+    forward = mne.Forward()
+    with pytest.raises(ValueError, match=r"toy.npz was given .* Leave one of them out"):
+        inverse.for_recording(evoked, make_covariance(evoked.info), forward)
+
+
+def test_units_change_nothing_of_a_set_up(eloreta, toy_path, tmp_path, monkeypatch, capsys):
+    """Of a .fif only names and positions are read; that is said, and the file is the same."""
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked("biosemi16")
+    evoked.save("x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    found = []
+    for more in ([], ["--unit", "uV"]):
+        main(["prepare", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--head",
+              str(toy_path), "--out", "p.npz", *more])  # fmt: skip
+        found.append(np.load("p.npz")["whitener"])
+    assert "--unit uV changes nothing: only electrodes are read of x-ave.fif" in (
+        capsys.readouterr().out
+    )
+    assert np.array_equal(*found)

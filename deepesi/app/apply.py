@@ -102,6 +102,11 @@ class SetupOptions:
                 "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
                 "--forward and --head out."
             )
+        if self.forward is not None and self.head is not None:
+            raise ValueError(
+                "--forward and --head both say what the head is; give --forward for the "
+                "recording's own, or --head for one of several subjects."
+            )
         if self.subjects_dir is not None and self.forward is None:
             raise ValueError(
                 "--subjects-dir is of the subject whose head --forward is; give that, too, or "
@@ -189,10 +194,11 @@ def apply(
     yield from said
     trials, noise_from = data, setup.noise_from
     if reading.event is not None:
-        data, trials, line = average(data, reading.event, reading.epoch)
+        data, trials, line = average(data, reading.event, reading.epoch, reading.baseline)
         yield line
-        if setup.noise_cov is None and noise_from is None:
+        if setup.prepared is None and setup.noise_cov is None and noise_from is None:
             noise_from = (reading.epoch[0], 0.0)
+            yield f"noise: that of its trials, {noise_from[0]:g} to 0 s"
     forward = _forward(setup.forward)
     if setup.prepared is None:
         if noise_from is None:

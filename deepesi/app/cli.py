@@ -267,8 +267,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     apply.add_argument(
         "--event", nargs="+", default=[], metavar="NAME",
-        help="average about this event of a raw recording (several: of a data set), noise from "
-        "the part before it",
+        help="average about this event of a raw recording (several: of a data set); the part "
+        "before it is baseline and noise, unless others are given",
     )  # fmt: skip
     apply.add_argument(
         "--epoch", type=float, nargs=2, metavar=("FROM", "TO"), 

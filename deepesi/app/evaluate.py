@@ -231,6 +231,26 @@ def check_one_scenario(overrides: Sequence[str], command: str) -> None:
         )
 
 
+def typed_keys(overrides: Sequence[str]) -> set[str]:
+    """First parts of the keys that a command names: ``scenario`` of ``scenario.snr_db=[5]``."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {override.key_or_group.split(".")[0] for override in parsed}
+
+
+def check_effect(useless: set[str], command: str, because: str) -> None:
+    """Refuse overrides of keys that would change nothing, in place of ignoring them.
+
+    Raises:
+        ValueError: There are some.
+
+    """
+    if useless:
+        raise ValueError(
+            f"{command}: {', '.join(sorted(useless))} would change nothing, {because}. Leave it "
+            "out."
+        )
+
+
 def load_baselines(config: DictConfig) -> dict[str, Model | Tuned]:
     """The baselines of a configuration; ``baselines=[]`` leaves none."""
     torch.manual_seed(0)  # of networks among them, first weights are drawn
@@ -392,7 +412,12 @@ def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi evaluate``."""
     active = HydraConfig.get()
     run_dir = Path(config.resume or active.runtime.output_dir)
+    typed = typed_keys(list(active.overrides.task))
+    if config.mc_dropout is None:
+        check_effect(typed & {"mc_samples"}, "evaluate", "as no mc_dropout=PATH is given")
     if config.resume:
+        others = typed - {"resume", "processes"}
+        check_effect(others, "evaluate", f"as resume goes on with the settings of {run_dir}")
         processes, config = config.processes, begun(run_dir)
         config.processes = processes  # may differ from before, the results do not
     else:

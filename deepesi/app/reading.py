@@ -149,6 +149,8 @@ def read_setup(
     check_file(path)
     if path.suffix.lower() in FORMATS:
         return read_recording(path, options, say).info
+    if options.unit is not None:
+        say(f"--unit {options.unit} changes nothing: only electrodes are read of {path}, no data")
     with _parsing(path):
         info = mne.io.read_info(path, verbose="error")
     beside = bids_side_files(path, info, options.montage is None)

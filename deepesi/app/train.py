@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepesi.app.evaluate import (
     build_model,
+    check_effect,
     check_one_scenario,
     compare,
     console,
@@ -29,6 +30,7 @@ from deepesi.app.evaluate import (
     load_heads,
     load_scenarios,
     this_command,
+    typed_keys,
 )
 from deepesi.app.export import describe, export_checked
 from deepesi.contracts import InverseModel
@@ -332,6 +334,9 @@ def main(config: DictConfig) -> None:
         warnings.filterwarnings("ignore", message=re.escape(message))
     active = HydraConfig.get()
     check_one_scenario(list(active.overrides.task), "train")
+    if config.ckpt not in (None, "auto"):
+        useless = typed_keys(list(active.overrides.task)) & {"init_from", "pruned_from"}
+        check_effect(useless, "train", f"as ckpt={config.ckpt} goes on with the weights it holds")
     if active.mode == RunMode.MULTIRUN:
         check_sweep(config.trainer)
     run(config, Path(active.runtime.output_dir))

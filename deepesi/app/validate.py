@@ -8,10 +8,11 @@ import numpy as np
 
 from deepesi import __version__
 from deepesi.export.packaged import model_path
+from deepesi.physics.channel_check import unexplained_text
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
 from deepesi.validation.methods import SAMPLES, Exported, Method
 from deepesi.validation.report import mni_text, verdict, write_report
-from deepesi.validation.run import left_out, run, write_csv
+from deepesi.validation.run import Result, left_out, run, unexplained, write_csv
 from deepesi.validation.sample import sample_cases
 
 #: Name of a recording to what reads it.
@@ -42,8 +43,13 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
     """
     cases = RECORDINGS[recording](data)
     missing = left_out(cases, methods)
-    results = []
+    results, odd = list[Result](), dict[str, None]()
     for result in run(cases, methods):
+        if not any(r.case is result.case for r in results):  # of each recording once
+            for name in unexplained(result):
+                text = f"{result.case.condition}: {unexplained_text(name)}"
+                odd[text] = None
+                yield text
         results.append(result)
         where = f"{result.case.condition}, {result.place.name} head, {result.method}"
         s = result.statistics
@@ -65,6 +71,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
         "windows": "linear inverses: the whole average; networks: the longest they were trained "
         "on; solvers: "
         f"{SAMPLES} samples; baseline and response alike, each window half over the one before",
+        **({"channels": "\n".join(odd)} if odd else {}),
         **({"read from": "\n".join(read)} if read else {}),
         "versions": f"deepesi {__version__}, MNE-Python {mne.__version__}, NumPy {np.__version__}",
     }

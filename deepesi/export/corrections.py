@@ -111,7 +111,7 @@ def corrected(
                 "power of the noise, as offsets of electrodes do: the mean before 0 ms was "
                 "subtracted (keep it with --baseline none)"
             )
-    recording, text = _baselined(recording, baseline)
+    recording, text = baselined(recording, baseline)
     left_out = bad_epochs(recording) if isinstance(recording, mne.BaseEpochs) else []
     if left_out:
         changes.append(f"epochs {left_out} are annotated BAD and left out")
@@ -123,10 +123,15 @@ def corrected(
     return Corrected(recording, left_out=left_out, changes=changes, baseline=text)
 
 
-def _baselined(
+def baselined(
     recording: "mne.Evoked | mne.BaseEpochs", baseline: Baseline | None
 ) -> tuple["mne.Evoked | mne.BaseEpochs", str]:
-    """The recording with the baseline asked for, and what that is in words."""
+    """An average or epochs with the baseline asked for, and what that is in words.
+
+    Raises:
+        ValueError: A baseline outside the recording, or of less than two samples.
+
+    """
     if baseline in (None, "none"):
         if recording.baseline is None:
             return recording, "no baseline subtracted"

@@ -23,7 +23,7 @@ from deepesi.export.recordings import (
 )
 from deepesi.export.regions import CalibratedRegions, Region
 from deepesi.export.windows import Windows, overlap_add, windows_of
-from deepesi.physics.channel_check import unexplained_channels
+from deepesi.physics.channel_check import unexplained_channels, unexplained_text
 from deepesi.physics.files import atomic
 from deepesi.physics.head import SourceSpace, average_reference
 from deepesi.physics.io import check_eeg
@@ -269,9 +269,7 @@ class PreparedInverse:
         The worst first; see `deepesi.physics.channel_check`.
         """
         return [
-            f"no source explains what {self.ch_names[row]} reads, given the other channels (bad "
-            "contact, gain or plug?), and the estimate may lie far away because of it: look at it, "
-            "and mark it as bad (info['bads'], --exclude) or correct it"
+            unexplained_text(self.ch_names[row])
             for row in unexplained_channels(self.channel_precision, eeg)
         ]
 

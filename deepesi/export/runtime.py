@@ -96,12 +96,18 @@ class Inverse:
             nave: Number of trials averaged; by default that of the recording, 1 of an info.
 
         Raises:
-            ValueError: The recording, covariance or forward solution does not fit; see
-                `head_on_template`, `head_from_forward` and `prepare_for`.
+            ValueError: The recording, covariance or forward solution does not fit, see
+                `head_on_template`, `head_from_forward` and `prepare_for`; a forward solution beside
+                a head.
 
         """
         import mne
 
+        if forward is not None and self.head is not None:
+            raise ValueError(
+                f"Inverse: the head {self.head} was given (head=, --head) and a forward solution "
+                "beside it (forward=, --forward), which is another head. Leave one of them out."
+            )
         if isinstance(recording, mne.Info):
             info, nave = recording, 1.0 if nave is None else float(nave)
         else:

@@ -67,6 +67,15 @@ def unexplained_channels(precision: Array, eeg: Array) -> list[int]:
     return found
 
 
+def unexplained_text(name: str) -> str:
+    """What to say of a channel that no source explains."""
+    return (
+        f"no source explains what {name} reads, given the other channels (bad contact, gain or "
+        "plug?), and the estimate may lie far away because of it: look at it, and mark it as bad "
+        "(info['bads'], --exclude) or correct it"
+    )
+
+
 def _worst(precision: Array, eeg: Array) -> int | None:
     """The channel of the largest residual among those that no source explains."""
     own = np.diag(precision)

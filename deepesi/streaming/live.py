@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
+from deepesi.export.noise_check import QUIETEST, check_noise
 from deepesi.export.runtime import PreparedInverse
 from deepesi.export.windows import fading
 from deepesi.physics.io import check_eeg
@@ -26,7 +27,8 @@ class Counts:
         late: Older than what had come before (chunks out of order), so dropped; or held, as it may
             yet turn out that the clock of the stream stepped back.
         lost: Missing, by the clock fitted to the time stamps.
-        broken: Dropped: NaN, infinite, or of a size or constancy that is none of EEG in volts.
+        broken: Dropped: NaN, infinite, of a size or constancy that is none of EEG in volts, or far
+            louder or quieter than the noise allows.
         settling: That only went through the filter, at the start and after every gap.
 
     """
@@ -105,8 +107,8 @@ class LiveInverse:
         trouble: What was wrong with the newest samples that counted as broken.
 
     Raises:
-        ValueError: A window that cannot be halved, or longer than the network was trained on; see
-            `CausalBandpass`.
+        ValueError: A window that cannot be halved, or longer than the network was trained on; a
+            model prepared for averages; see `CausalBandpass`.
 
     """
 
@@ -125,6 +127,11 @@ class LiveInverse:
             raise ValueError(
                 f"LiveInverse: a window of {window} samples; it must be 1 or even, and no longer "
                 f"than in training ({longest})."
+            )
+        if inverse.nave != 1:
+            raise ValueError(
+                f"LiveInverse: prepared for averages of {inverse.nave:g} trials, a stream is of "
+                "single ones, with more noise. Prepare again without --nave."
             )
         self.inverse, self.regions, self.sfreq = inverse, regions, sfreq
         self.filter, self.window = CausalBandpass(*band, sfreq), window
@@ -244,9 +251,13 @@ class LiveInverse:
         return found
 
     def _is_eeg(self) -> bool:
-        """Whether what waits can be EEG in volts; if not so from the start, units are wrong."""
+        """Whether what waits can be EEG in volts with the noise this is prepared for.
+
+        If not so from the start, units or noise covariance are wrong.
+        """
         try:
             check_eeg(self.waiting, self.inverse.ch_names)
+            check_noise(self.inverse.power(self.waiting), QUIETEST, self.inverse.nave)
         except ValueError as error:
             if not self.counts.estimated:
                 raise

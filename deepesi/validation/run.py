@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.files import atomic
 from deepesi.physics.head import average_reference
 from deepesi.physics.io import head_from_forward, head_on_template
@@ -124,6 +125,13 @@ def evaluate(case: Case, place: Place, method: Method) -> Result:
         "peak_z": z,
     }
     return Result(case, place, method.name, track, eeg, magnitude[:, sample], statistics)
+
+
+def unexplained(result: Result) -> list[str]:
+    """Names of the channels that no source of the head explains, given the others."""
+    head = result.place.head
+    precision = channel_precision(head.leadfield, head.noise_cov)
+    return [head.ch_names[row] for row in unexplained_channels(precision, result.eeg)]
 
 
 def left_out(cases: Sequence[Case], methods: Sequence[Method]) -> list[LeftOut]:

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from deepesi.app.cli import main
 from deepesi.export.runtime import Inverse
 from deepesi.physics.cap_check import check_cap
+from deepesi.physics.channel_names import check_electrodes
 from deepesi.physics.montage import TEN_TWENTY, standard_montage
 from deepesi.physics.own_head import head_of_forward
 from tests.conftest import make_covariance, make_evoked
@@ -174,6 +175,30 @@ def test_names_in_any_case_and_of_the_past(rename):
     check_cap(names, positions)
     with pytest.raises(ValueError, match="mirrored"):
         check_cap(names, positions * [-1, 1, 1])
+
+
+@pytest.mark.parametrize("reference", ["-Cz", "-REF", "-LE", "-A1A2"])
+def test_a_reference_in_all_names_is_no_part_of_them(reference):
+    """``F3-Cz`` beside ``F4-Cz`` is an electrode, and where it should be is known."""
+    names, positions = cap()
+    kept = [row for row, name in enumerate(names) if name != "Cz"]
+    names, positions = [names[row] + reference for row in kept], positions[kept]
+    check_cap(names, positions)
+    with pytest.raises(ValueError, match="mirrored"):
+        check_cap(names, positions * [-1, 1, 1])
+    swapped = positions.copy()
+    swapped[[2, 9]] = swapped[[9, 2]]
+    with pytest.raises(ValueError, match=f"{names[2]} and {names[9]} are exchanged"):
+        check_cap(names, swapped)
+
+
+def test_chains_of_bipolar_derivations_say_nothing_of_a_cap():
+    """``Fp1-F7, F7-T7, ...`` have no places; that they cannot be localized is said elsewhere."""
+    names, positions = cap()
+    chain = [f"{a}-{b}" for a, b in itertools.pairwise(names)]
+    check_cap(chain, turned(positions[:-1], "z", 90))
+    with pytest.raises(ValueError, match="differences|derivations|bipolar"):
+        check_electrodes(chain)
 
 
 @pytest.mark.parametrize("montage", ["biosemi128", "biosemi256", "GSN-HydroCel-128", "mgh60"])

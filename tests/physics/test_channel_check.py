@@ -1,10 +1,13 @@
 """Channels that no source explains: closed forms, clean recordings of other heads, bad channels."""
 
+from pathlib import Path
+
 import mne
 import numpy as np
 import pytest
 
 from deepesi.app.cli import main
+from deepesi.app.validate import RECORDINGS
 from deepesi.export.runtime import Inverse, UnexplainedChannelWarning
 from deepesi.physics.channel_check import _without, channel_precision, unexplained_channels
 from deepesi.physics.family import Tissues
@@ -12,7 +15,9 @@ from deepesi.physics.head import average_reference
 from deepesi.physics.io import head_on_template
 from deepesi.physics.montage import displace, electrode_info
 from deepesi.physics.template import load_template
+from deepesi.validation.case import Case
 from deepesi.validation.eeglab import eeglab_cases
+from deepesi.validation.expectation import Expectation
 from deepesi.validation.sample import sample_cases
 
 HEADS = [f"warp{n}-ico3" for n in (8, 9, 18, 19, 28, 29)]
@@ -194,3 +199,17 @@ def test_epochs_say_in_which_piece(eloreta, with_bad_contact, capsys):
     main(["apply", str(eloreta), "x-epo.fif", "--noise-cov", "x-cov.fif", "--out", "out"])
     said = [line for line in capsys.readouterr().out.splitlines() if "no source" in line]
     assert [line[:5] for line in said] == ["0001:"]
+
+
+def test_validate_names_it_once_for_each_recording(with_bad_contact, tmp_path, monkeypatch, capsys):
+    """Before what was found, and in the report."""
+    evoked, covariance = with_bad_contact
+    evoked.shift_time(-0.1)
+    expectation = Expectation("left", "calcarine cortex", "occipital", "a test")
+    case = Case("sample", "a test", evoked, covariance, (0.0, 0.1), expectation)
+    monkeypatch.setitem(RECORDINGS, "sample", lambda data: [case])
+    main(["validate", "sample", "--data", ".", "--methods", "mne,eloreta", "--out", "v"])
+    said = capsys.readouterr().out
+    assert said.count("a test: no source explains what P3 reads") == 1
+    assert said.index("no source explains") < said.index("mm to target")
+    assert "no source explains what P3 reads" in Path("v/report.html").read_text()

@@ -1,6 +1,7 @@
 """Samples in, regions out: filter, windows, and chunks that are late, lost, broken or reordered."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
+from deepesi.export.runtime import Inverse
 from deepesi.physics.template import load_template
 from deepesi.streaming.atlas import FARTHEST
 from deepesi.streaming.live import CausalBandpass, LiveInverse
 from deepesi.streaming.page import LivePage
+from tests.conftest import make_covariance, make_evoked
 
 SFREQ = 250.0
 
@@ -226,3 +229,42 @@ def test_regions_need_places(prepared):
     with pytest.raises(ValueError, match="somebody-ico3 has no MNI positions"):
         seitzman_regions(replace(prepared.space, name="somebody-ico3"))
     assert load_template().space.name == prepared.space.name
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (2e-2, "recording has 0.00.* times the power .*expected at least 0.01"),
+        (2e3, "uV|louder|power"),
+    ],
+)
+def test_a_stream_that_its_noise_cannot_be_of(prepared, regions, recording, factor, message):
+    """From the start an error; later, samples that count as broken."""
+    data, times = recording
+    with pytest.raises(ValueError, match=message):
+        LiveInverse(prepared, regions, SFREQ).push(factor * data, times)
+    live = LiveInverse(prepared, regions, SFREQ)
+    live.push(data, times)
+    given, _ = live.push(factor * data, times[-1] + 1 / SFREQ + np.arange(1000) / SFREQ)
+    assert live.counts.broken > 0
+    assert re.search(message, live.trouble)
+    assert live.counts.estimated == 750 + len(given)
+
+
+def test_offsets_and_drifts_of_electrodes_leave_no_trace(prepared, regions, recording):
+    """The filter takes them out, as of a raw recording."""
+    data, times = recording
+    rng = np.random.default_rng(1)
+    offsets = rng.normal(scale=1e-2, size=(32, 1))
+    found = [
+        LiveInverse(prepared, regions, SFREQ).push(data + added, times)[1]
+        for added in (0.0, offsets)
+    ]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-2, atol=1e-4 * found[0].max())
+
+
+def test_a_stream_is_of_single_trials(eloreta, regions):
+    info = make_evoked().info
+    averages = Inverse.load(eloreta).for_recording(info, make_covariance(info), nave=50)
+    with pytest.raises(ValueError, match="prepared for averages of 50 trials, a stream is of"):
+        LiveInverse(averages, regions, SFREQ)
