@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deepesi import __version__
 from deepesi.app.apply import Applied, SetupOptions, apply, open_inverse
-from deepesi.app.bids import find_side_files
+from deepesi.app.bids_inheritance import find_side_files
 from deepesi.app.dataset_items import BIDS_PURPOSE, Item, Selection, find_items
 from deepesi.app.dataset_record import (
     DONE,
@@ -242,7 +242,7 @@ def _key(task: Task, item: Item, reading: ReadingOptions, setup: SetupOptions) -
     """Digest of all that the result depends on."""
     stem = item.path.name.removesuffix(item.path.suffix)
     files = [p for p in item.path.parent.glob(f"{stem}.*") if p.is_file()]  # .vmrk, .eeg, .fdt
-    files += [p for p in find_side_files(item.path) if p is not None]
+    files += find_side_files(item.path, reading.montage is None).all()
     named = (setup.noise_cov, setup.forward, setup.prepared, setup.head and Path(setup.head))
     files += [p for p in named if p is not None and p.is_file()]
     settings = (__version__, task.sha256, reading, setup, task.window)
