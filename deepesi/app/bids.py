@@ -82,7 +82,7 @@ def bids_side_files(
         said.append(f"no channels.tsv applies to {path.name}; of other recordings: {others[:3]}")
     said += check_facts(recording, info, beside.facts, beside.channels is not None, exclude)
     if beside.electrodes is not None:
-        said += set_positions(info, beside.electrodes, beside.coordsystem)
+        said += set_positions(info, beside.electrodes, beside.coordsystem, exclude)
     elif not with_positions and (others := others_beside(path, "electrodes.tsv")):
         said.append(f"{', '.join(others)} not read: positions are those of --montage")
     if beside.events is not None and isinstance(recording, mne.io.BaseRaw):
