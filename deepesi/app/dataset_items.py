@@ -72,7 +72,7 @@ def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[
     from mne_bids import find_matching_paths
 
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}.")
+        raise FileNotFoundError(f"bids:{root}: there is no folder {root}.")
     suffixes = [".fif", *(s for s in FORMATS if s != ".gdf")]
     found = find_matching_paths(
         root, extensions=suffixes, datatypes=["eeg", "meg"], suffixes=selection.suffix,
@@ -131,6 +131,11 @@ def _is_chosen(place: Any, selection: Selection) -> bool:
 
 def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
     """Why nothing was found: what there is of each entity."""
+    if not found:
+        return (
+            f"{root}: no recordings sub-*/eeg/*_{selection.suffix}.* in it. Give the top folder of "
+            "a BIDS data set, or another --suffix."
+        )
     there = {
         key: sorted({str(getattr(p, key)) for p in found if getattr(p, key) is not None})
         for key in _wanted(selection)
