@@ -9,7 +9,8 @@ import mne
 import numpy as np
 import pytest
 
-from deepesi.app.bids import bids_side_files, is_in_bids
+from deepesi.app.bids import bids_side_files
+from deepesi.app.bids_inheritance import is_in_bids
 from deepesi.app.cli import main
 from deepesi.app.reading import ReadingOptions, read_recording, read_setup
 from tests.conftest import make_covariance, make_evoked
@@ -296,13 +297,20 @@ def test_events_outside_of_the_recording(recording):
         read_recording(recording, ReadingOptions())
 
 
-def test_without_mne_bids_nothing_is_silently_ignored(recording, monkeypatch):
+def test_side_files_need_no_package(recording, monkeypatch):
+    """A bad channel must not depend on an extra being installed."""
     monkeypatch.setitem(sys.modules, "mne_bids", None)
-    with pytest.raises(ModuleNotFoundError, match=r"'mne_bids' to read what .*deepesi\[bids\]"):
-        read_recording(recording, ReadingOptions())
-    for kind in ("_channels.tsv", "_electrodes.tsv", "_coordsystem.json", "_events.tsv"):
+    found, _ = read(recording)
+    assert found.info["bads"] == ["Fp1"]
+    for kind in (
+        "_channels.tsv",
+        "_electrodes.tsv",
+        "_coordsystem.json",
+        "_events.tsv",
+        "_eeg.json",
+    ):
         beside(recording, kind).unlink()
-    _, said = read(recording, ReadingOptions())
+    _, said = read(recording)
     assert said == []
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def test_own_covariances_by_their_entities(data):
         (["--subject", "09"], r"no recording with the suffix 'eeg' and {'subject': \['09'\]}. The "
          r"data set has {'subject': \['01', '02', '03'\]"),
         (["--task", "y"], r"'task': \['x'\]"),
-        (["--suffix", "ave"], "no recording with the suffix 'ave' and any entities"),
+        (["--suffix", "ave"], r"data: no recordings sub-\*/eeg/\*_ave.\* in it. Give the top folder"),
         (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
         (["--event", "a/b", "a-b"], "several recordings or events would be written to sub-01"),
         (["--epoch", "-1", "1"], "give --event NAME, too"),
@@ -227,7 +228,7 @@ def test_options_of_one_recording(data, more, message):
 
 def test_a_record_of_other_files_or_another_version_is_none(tmp_path):
     prefix = tmp_path / "sub-01_desc-deepesi"
-    row = Row("01", None, "x", None, None, "localized", n_channels=32)
+    row = Row("01", None, "x", None, None, None, "localized", n_channels=32)
     (tmp_path / "sub-01_desc-deepesi-lh.stc").write_bytes(b"12")
     (tmp_path / "sub-01_desc-deepesiseen-lh.stc").write_bytes(b"of another event")
     write_record(prefix, "key", row, [])
@@ -263,7 +264,7 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("command", documented())
 def test_documented_commands(data, command, monkeypatch):
     """As typed, but for the cluster, whose address is that of one started here."""
-    beside(data / "sub-03/eeg/x", "eeg.vhdr").unlink()
+    shutil.rmtree(data / "sub-03")
     for subject in ("01", "02"):
         make_covariance(make_evoked().info).save(f"sub-{subject}-cov.fif", verbose="error")
     arguments = shlex.split(command)[1:]

@@ -1,35 +1,31 @@
 """What BIDS keeps beside a recording: bad channels, types, units, positions and events.
 
 The Brain Imaging Data Structure (BIDS) puts them into ``channels.tsv``, ``electrodes.tsv``,
-``coordsystem.json`` and ``events.tsv``. MNE-BIDS finds these files (they may lie at any level of
-the data set); they are applied here, because a contradiction must be an error or be said.
+``coordsystem.json``, ``events.tsv`` and ``eeg.json``, at any level of the data set. A contradiction
+must be an error or be said.
 
 Source: Pernet et al. 2019, doi:10.1038/s41597-019-0104-8 (EEG-BIDS). Difference to
 `mne_bids.read_raw_bids`: works on evoked responses, epochs and set-ups too, refuses what does not
 fit together, and uses the anatomical landmarks of ``coordsystem.json``.
 """
 
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from deepesi.app.bids_electrodes import set_positions
-from deepesi.app.bids_table import read_table
+from deepesi.app.bids_events import set_events
+from deepesi.app.bids_facts import check_facts
+from deepesi.app.bids_inheritance import find_side_files, is_in_bids, others_beside
+from deepesi.app.bids_table import UNKNOWN, read_table
 from deepesi.app.file_units import VOLTS, FileUnit
-from deepesi.export.stretches import is_bad, is_boundary
-from deepesi.physics.files import parsing
-from deepesi.physics.optional import require
 
 if TYPE_CHECKING:
     import mne
 
     from deepesi.export.recordings import Recording
 
-#: Name and folders of a recording in a data set, raw or derivative.
-FILE_NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+\.[a-z.]+")
-DATA_TYPES = ("eeg", "meg")  # EEG that was recorded with MEG lies in the folder of MEG
 #: Channel types of BIDS that MNE-Python has another name for; the others become ``misc``.
 CHANNEL_TYPES = {
     "EEG": "eeg", "REF": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg",
@@ -39,68 +35,8 @@ CHANNEL_TYPES = {
 }  # fmt: skip
 #: In volts.
 UNITS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "μV": 1e-6, "nV": 1e-9}
-UNKNOWN = ("", "n/a", "NA", None)
 #: What EDF and BDF keep their marks in; MNE-Python turns it into annotations.
 MARKS = ("EDF Annotations", "BDF Annotations")
-
-
-class SideFiles(NamedTuple):
-    """The side files that apply to a recording, None where there is none."""
-
-    channels: Path | None
-    electrodes: Path | None
-    coordsystem: Path | None
-    events: Path | None
-
-
-def is_in_bids(path: Path) -> bool:
-    """Whether a file lies where BIDS puts a recording, ``sub-XX[/ses-YY]/eeg/sub-XX_...``."""
-    folder = path.absolute().parent
-    subject = folder.parents[1 if folder.parent.name.startswith("ses-") else 0]
-    inside = folder.name in DATA_TYPES and path.name.startswith(f"{subject.name}_")
-    return inside and FILE_NAME.fullmatch(path.name) is not None
-
-
-def find_side_files(path: Path) -> SideFiles:
-    """What applies to a recording that `is_in_bids`, by BIDS's principle of inheritance.
-
-    Raises:
-        ModuleNotFoundError: There are such files, but not the package mne-bids.
-        ValueError: Several files of one kind apply.
-
-    """
-    if not _any_beside(path):
-        return SideFiles(None, None, None, None)
-    require("mne_bids", "bids", f"read what BIDS keeps beside {path.name}")
-    from mne_bids import get_bids_path_from_fname
-
-    place = get_bids_path_from_fname(path.absolute(), check=False, verbose="error")
-    kinds = zip(SideFiles._fields, (".tsv", ".tsv", ".json", ".tsv"), strict=True)
-    return SideFiles(*(_matching(place, kind, extension) for kind, extension in kinds))
-
-
-def _any_beside(path: Path) -> bool:
-    folder = path.absolute().parent
-    levels = [folder, folder.parent, folder.parents[1]]
-    if folder.parent.name.startswith("ses-"):
-        levels.append(folder.parents[2])
-    kinds = ("channels.tsv", "electrodes.tsv", "coordsystem.json", "events.tsv")
-    return any(next(level.glob(f"*{kind}"), None) for level in levels for kind in kinds)
-
-
-def _matching(place: Any, kind: str, extension: str) -> Path | None:
-    try:
-        found: Path = place.find_matching_sidecar(kind, extension, on_error="raise")
-    except RuntimeError as error:  # of MNE-BIDS, for none and for several alike
-        if "Expected to find a single" not in str(error):
-            return None
-        several = sorted({Path(line).name for line in str(error).splitlines() if kind in line})
-        raise ValueError(
-            f"{place.basename}: several {kind}{extension} apply to it in BIDS, so which one is "
-            f"meant is unknown: {several[:6]}. Leave one at the level nearest to the recording"
-            + (", or give --montage." if kind in ("electrodes", "coordsystem") else ".")
-        ) from error
-    return found
 
 
 def bids_side_files(
@@ -108,6 +44,7 @@ def bids_side_files(
     recording: "Recording | mne.Info",
     with_positions: bool = True,
     units: dict[str, FileUnit] | None = None,
+    exclude: Collection[str] = (),
 ) -> list[str]:
     """Apply what BIDS keeps beside a recording, in place, and say what was read.
 
@@ -119,12 +56,12 @@ def bids_side_files(
         recording: As read from there; or its measurement info, for a set-up without data.
         with_positions: False if positions come from elsewhere: ``electrodes.tsv`` is not read.
         units: What the file says of them; where it says nothing, ``channels.tsv`` is entered here.
+        exclude: Channels that the user leaves out; not done here.
 
     Returns:
         Lines that say which files were read and what they changed.
 
     Raises:
-        ModuleNotFoundError: There are such files, but not the package mne-bids.
         ValueError: A side file is damaged, or contradicts the recording.
 
     """
@@ -132,7 +69,7 @@ def bids_side_files(
 
     if not is_in_bids(path):
         return []
-    beside = find_side_files(path)
+    beside = find_side_files(path, with_positions)
     info = recording if isinstance(recording, mne.Info) else recording.info
     said = []
     if beside.channels is not None:
@@ -140,12 +77,16 @@ def bids_side_files(
         said += _set_types(info, rows, beside.channels)
         said += _set_units(info, rows, beside.channels, {} if units is None else units)
         said += _set_bads(info, rows, beside.channels)
-    if with_positions and beside.electrodes is not None:
-        said += set_positions(info, beside.electrodes, beside.coordsystem)
-    elif beside.electrodes is not None:
-        said.append(f"{beside.electrodes.name} not read: positions are those of --montage")
+        _check_references(info, rows, beside.channels)
+    elif others := others_beside(path, "channels.tsv"):
+        said.append(f"no channels.tsv applies to {path.name}; of other recordings: {others[:3]}")
+    said += check_facts(recording, info, beside.facts, beside.channels is not None, exclude)
+    if beside.electrodes is not None:
+        said += set_positions(info, beside.electrodes, beside.coordsystem, exclude)
+    elif not with_positions and (others := others_beside(path, "electrodes.tsv")):
+        said.append(f"{', '.join(others)} not read: positions are those of --montage")
     if beside.events is not None and isinstance(recording, mne.io.BaseRaw):
-        said += _set_events(recording, beside.events)
+        said += set_events(recording, beside.events)
     return [f"BIDS: {line}" for line in said]
 
 
@@ -247,36 +188,19 @@ def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[
     return said
 
 
-def _set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
-    import mne
-    from mne_bids import events_file_to_annotation_kwargs
-
-    read_table(path, ("onset", "duration"))
-    with parsing(path, "table of events", "Onsets and durations should be numbers, in seconds."):
-        events = events_file_to_annotation_kwargs(path, verbose="error")
-    onset = events["onset"]
-    outside = (onset < 0) | (onset > raw.times[-1])
-    if len(onset) and outside.all():
+def _check_references(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> None:
+    """Refuse EEG channels that are measured against different electrodes."""
+    kinds = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
+    references = {
+        row["reference"]: row["name"]
+        for row in rows
+        if row.get("reference") not in UNKNOWN
+        and kinds[row["name"]] == "eeg"
+        and row["name"] not in info["bads"]
+    }
+    if len(references) > 1:
+        some = ", ".join(f"{name} against {ref}" for ref, name in list(references.items())[:4])
         raise ValueError(
-            f"{path}: all its {len(onset)} events lie outside the recording of "
-            f"{raw.times[-1]:.1f} s; the first is at {onset[0]:g} s. Onsets are in seconds from "
-            "the first sample."
+            f"{path}: its EEG channels have {len(references)} different references ({some}). "
+            "Give the recording against one reference, or mark the others as bad."
         )
-    inside = ~outside
-    marks = mne.Annotations(
-        onset[inside], events["duration"][inside], events["description"][inside]
-    )
-    known = [(a["description"], a["onset"]) for a in marks]
-    for own in raw.annotations:
-        start = own["onset"] - raw.first_time  # from the first sample, as those of BIDS
-        among = any(
-            name == own["description"] and abs(at - start) < 1 / raw.info["sfreq"]
-            for name, at in known
-        )
-        if (is_bad(own["description"]) or is_boundary(own["description"])) and not among:
-            marks.append(start, own["duration"], own["description"])
-    raw.set_annotations(marks, verbose="error")
-    line = f"{path.name} read; {inside.sum()} events"
-    if outside.any():
-        line += f", {outside.sum()} more lie outside the recording and are left out"
-    return [line]

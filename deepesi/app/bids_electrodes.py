@@ -1,6 +1,7 @@
 """Electrode positions of BIDS: ``electrodes.tsv`` in the frame of ``coordsystem.json``."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ LANDMARKS = ("NAS", "LPA", "RPA")
 CURE = "Give --montage with standard positions instead, or correct the file."
 
 
-def set_positions(info: "mne.Info", electrodes: Path, coordsystem: Path | None) -> list[str]:
+def set_positions(
+    info: "mne.Info", electrodes: Path, coordsystem: Path | None, exclude: Collection[str] = ()
+) -> list[str]:
     """Give the channels of a recording the positions of ``electrodes.tsv``, in the head frame.
 
     Landmarks of ``coordsystem.json`` (nasion and preauricular points) define the head frame. Where
@@ -35,7 +38,7 @@ def set_positions(info: "mne.Info", electrodes: Path, coordsystem: Path | None) 
 
     Raises:
         ValueError: No ``coordsystem.json``, another frame or unit, or an EEG channel of the
-            recording that is not bad is not in the table.
+            recording that is neither bad nor left out (``exclude``) is not in the table.
 
     """
     import mne
@@ -47,7 +50,7 @@ def set_positions(info: "mne.Info", electrodes: Path, coordsystem: Path | None) 
         )
     system, scale = _read_system(coordsystem)
     positions = {name: scale * where for name, where in _read_positions(electrodes).items()}
-    _check_complete(info, positions, electrodes)
+    _check_complete(info, {*positions, *exclude}, electrodes)
     landmarks = _landmarks(coordsystem, system)
     frame = str(system["EEGCoordinateSystem"])
     if landmarks is None:
@@ -90,11 +93,11 @@ def _read_positions(path: Path) -> dict[str, Array]:
     return found
 
 
-def _check_complete(info: "mne.Info", positions: dict[str, Array], path: Path) -> None:
+def _check_complete(info: "mne.Info", placed: Collection[str], path: Path) -> None:
     import mne
 
     eeg = [info.ch_names[i] for i in mne.pick_types(info, meg=False, eeg=True)]  # not the bad ones
-    missing = [name for name in eeg if name not in positions]
+    missing = [name for name in eeg if name not in placed]
     if missing:
         raise ValueError(
             f"{path}: it has no position for {missing}, EEG channels that are not bad. Add them, "

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from deepesi.physics.files import parsing
 
+#: How BIDS writes what is not known.
+UNKNOWN = ("", "n/a", "NA", None)
+
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a ``.tsv`` of BIDS by column.

@@ -95,8 +95,9 @@ def _apply_dataset(
         arguments.suffix or "eeg",
     )  # fmt: skip
     jobs = 1 if arguments.jobs is None else arguments.jobs
+    root = Path(str(arguments.recording).removeprefix(DATASET)).expanduser()  # no shell does
     return localize_dataset(
-        arguments.model, Path(str(arguments.recording).removeprefix(DATASET)), arguments.out,
+        arguments.model, root, arguments.out,
         selection, arguments.event, reading, setup, tuple(arguments.window), jobs, arguments.dask,
     )  # fmt: skip
 
@@ -198,7 +199,7 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
 def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "data sets", "for bids:ROOT in place of a recording; --out is a folder then, and "
-        "--noise-cov and --forward may hold {subject}, {session}, {task}, {run}",
+        "--noise-cov and --forward may hold {subject}, {session}, {task}, {acquisition}, {run}",
     )  # fmt: skip
     for name in ("subject", "session", "task"):
         group.add_argument(

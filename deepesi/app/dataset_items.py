@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepesi.app.bids_inheritance import is_in_bids
+from deepesi.app.bids_table import read_table
 from deepesi.app.formats import FORMATS
 from deepesi.physics.optional import require
 
+#: Of a data set; paths of a recording's own files may name them in braces.
+ENTITIES = ("subject", "session", "task", "acquisition", "run")
+EMPTY_ROOM = "emptyroom"  # subject of BIDS that stands for recordings of nobody
 BIDS_PURPOSE = "localize the recordings of a BIDS data set"
 
 
@@ -53,26 +58,33 @@ class Item:
 
 
 def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[Item]:
-    """The recordings of a data set, its derivatives left out.
+    """The recordings of a data set, its derivatives and empty rooms left out.
+
+    A recording that a ``scans.tsv`` lists and that is not there is an item, too: it fails.
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: No such recordings, or two would be written to the same files.
+        ValueError: No such recordings, none of a label asked for, or two would be written to the
+            same files.
 
     """
     require("mne_bids", "bids", BIDS_PURPOSE)
     from mne_bids import find_matching_paths
 
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}.")
-    suffixes = (".fif", *(s for s in FORMATS if s != ".gdf"))
+        raise FileNotFoundError(f"bids:{root}: there is no folder {root}.")
+    suffixes = [".fif", *(s for s in FORMATS if s != ".gdf")]
     found = find_matching_paths(
-        root, extensions=list(suffixes), datatypes=["eeg", "meg"], suffixes=selection.suffix,
+        root, extensions=suffixes, datatypes=["eeg", "meg"], suffixes=selection.suffix,
         ignore_nosub=True,
     )  # fmt: skip
-    chosen = [p for p in found if _is_chosen(p, selection) and p.split in (None, "1", "01")]
+    found = [p for p in found + _missing(root, selection.suffix, suffixes)
+             if p.split in (None, "1", "01") and p.subject != EMPTY_ROOM]  # fmt: skip
+    chosen = [p for p in found if _is_chosen(p, selection)]
     items = [_item(place, event) for place in chosen for event in events or (None,)]
-    if not items:
+    asked = {key: set(labels) for key, labels in _wanted(selection).items() if labels is not None}
+    lacking = any(labels - {getattr(p, key) for p in chosen} for key, labels in asked.items())
+    if not items or lacking:
         raise ValueError(_nothing(root, found, selection))
     twice = [str(name) for name, n in Counter(item.name for item in items).items() if n > 1]
     if twice:
@@ -81,6 +93,26 @@ def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[
             "with --subject, --session, --task, --run, --event."
         )
     return sorted(items, key=lambda item: str(item.name))
+
+
+def subjects_without(root: Path, items: Sequence[Item]) -> list[str]:
+    """Subjects of a data set that none of the recordings is of."""
+    there = {p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir()}
+    return sorted(there - {str(item.entities["subject"]) for item in items} - {EMPTY_ROOM})
+
+
+def _missing(root: Path, suffix: str, extensions: Sequence[str]) -> list[Any]:
+    """Recordings that a ``scans.tsv`` lists and that are not there."""
+    from mne_bids import get_bids_path_from_fname
+
+    found = []
+    for table in sorted([*root.glob("sub-*/*_scans.tsv"), *root.glob("sub-*/ses-*/*_scans.tsv")]):
+        for row in read_table(table, ("filename",)):
+            path = table.parent / row["filename"]
+            wanted = path.stem.endswith(f"_{suffix}") and path.suffix in extensions
+            if wanted and is_in_bids(path) and not path.exists():
+                found.append(get_bids_path_from_fname(path, check=False, verbose="error"))
+    return found
 
 
 def _wanted(selection: Selection) -> dict[str, Sequence[str] | None]:
@@ -99,11 +131,26 @@ def _is_chosen(place: Any, selection: Selection) -> bool:
 
 def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
     """Why nothing was found: what there is of each entity."""
+    if not found:
+        return (
+            f"{root}: no recordings sub-*/eeg/*_{selection.suffix}.* in it. Give the top folder of "
+            "a BIDS data set, or another --suffix."
+        )
     there = {
         key: sorted({str(getattr(p, key)) for p in found if getattr(p, key) is not None})
         for key in _wanted(selection)
     }
     asked = {key: list(labels) for key, labels in _wanted(selection).items() if labels is not None}
+    chosen = [p for p in found if _is_chosen(p, selection)]
+    if chosen:
+        lacking = {
+            key: sorted(set(labels) - {getattr(p, key) for p in chosen})
+            for key, labels in asked.items()
+        }
+        return (
+            f"{root}: no recording of {', '.join(f'{k} {v}' for k, v in lacking.items() if v)} "
+            f"with the suffix {selection.suffix!r} and {asked}. The data set has {there}."
+        )
     return (
         f"{root}: no recording with the suffix {selection.suffix!r} and {asked or 'any entities'}. "
         f"The data set has {there}."
@@ -115,8 +162,8 @@ def _item(place: Any, event: str | None) -> Item:
     label = re.sub(r"[^a-zA-Z0-9]", "", event or "")
     output = place.copy().update(
         description=f"{place.description or ''}deepesi{label}", suffix=None, extension=None,
-        root=None, check=False,
+        split=None, root=None, check=False,
     )  # fmt: skip
-    entities = {key: getattr(place, key) for key in ("subject", "session", "task", "run")}
+    entities = {key: getattr(place, key) for key in ENTITIES}
     folder = [f"sub-{place.subject}", *([f"ses-{place.session}"] if place.session else [])]
     return Item(path, entities, event, Path(*folder, "eeg", output.basename))

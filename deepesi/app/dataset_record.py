@@ -10,8 +10,9 @@ from typing import Any
 
 from deepesi.physics.files import atomic
 
-#: What became of a recording: localized now; kept from a run before; not localized.
-DONE, KEPT, FAILED = "localized", "kept", "failed"
+#: What became of a recording: localized now; kept from a run before; refused or not
+#: readable; ended by an error that deepesi does not know of.
+DONE, KEPT, FAILED, UNEXPECTED = "localized", "kept", "failed", "unexpected"
 #: How BIDS writes what there is none of.
 NONE = "n/a"
 
@@ -21,9 +22,9 @@ class Row:
     """One recording in ``results.tsv``.
 
     Attributes:
-        subject: And ``session``, ``task``, ``run``: its entities in BIDS.
+        subject: And ``session``, ``task``, ``acquisition``, ``run``: its entities in BIDS.
         event: What was averaged about; None: the recording as it is.
-        status: `DONE`, `KEPT` or `FAILED`.
+        status: `DONE`, `KEPT`, `FAILED` or `UNEXPECTED`.
         x_mm: And ``y_mm``, ``z_mm``: MNI position of the strongest source, mm.
         time_s: When it is strongest, s.
         power: Whitened power then, 1 for noise.
@@ -39,6 +40,7 @@ class Row:
     subject: str
     session: str | None
     task: str | None
+    acquisition: str | None
     run: str | None
     event: str | None
     status: str
@@ -56,10 +58,10 @@ class Row:
 
     def __str__(self) -> str:
         named = (("sub", self.subject), ("ses", self.session), ("task", self.task),
-                 ("run", self.run), ("event", self.event))  # fmt: skip
+                 ("acq", self.acquisition), ("run", self.run), ("event", self.event))  # fmt: skip
         name = " ".join(f"{k}-{v}" for k, v in named if v is not None)
-        if self.status == FAILED:
-            return f"{name}: failed: {self.message}"
+        if self.message is not None:
+            return f"{name}: {self.status}: {self.message}"
         text = f"{name}: {self.status}, {self.n_channels} channels"
         text += f", bad: {self.bads}" if self.bads else ""
         if self.time_s is not None:
@@ -87,6 +89,11 @@ def files_of(prefix: Path) -> list[Path]:
     """What was written for a recording: ``PREFIX-lh.stc``, ``PREFIX.png`` and so on."""
     own = [p for p in prefix.parent.glob(f"{prefix.name}[-.]*") if p != record_path(prefix)]
     return sorted(own)
+
+
+def log_path(prefix: Path) -> Path:
+    """Where the traceback of an error that is not known lies."""
+    return prefix.with_name(f"{prefix.name}.log")
 
 
 def record_path(prefix: Path) -> Path:

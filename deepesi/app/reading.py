@@ -121,7 +121,7 @@ def read_recording(
         )
     check_kind(recording)
     units = file_units(recording, path)
-    beside = bids_side_files(path, recording, options.montage is None, units)
+    beside = bids_side_files(path, recording, options.montage is None, units, options.exclude)
     _check_excluded(path, recording.ch_names, options.exclude)
     if options.exclude:
         if isinstance(recording, mne.BaseEpochs):
@@ -153,7 +153,7 @@ def read_setup(
         say(f"--unit {options.unit} changes nothing: only electrodes are read of {path}, no data")
     with _parsing(path):
         info = mne.io.read_info(path, verbose="error")
-    beside = bids_side_files(path, info, options.montage is None)
+    beside = bids_side_files(path, info, options.montage is None, exclude=options.exclude)
     _check_excluded(path, info.ch_names, options.exclude)
     kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
     info = mne.pick_info(info, kept)
