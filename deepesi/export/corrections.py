@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepesi.export.stretches import Stretch, bad_epochs, good_stretches, mean_of, text_of
 from deepesi.physics.head import average_reference
-from deepesi.physics.io import check_constant
+from deepesi.physics.io import check_constant, check_eeg
 from deepesi.physics.noise import whitened_power
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ Baseline: TypeAlias = Literal["none"] | tuple[float | None, float | None]
 #: baseline are taken to stand on electrode offsets: 20 dB, above any slow potential that they could
 #: begin with.
 OFFSET = 100.0
+#: The same of the mean over all of one without time before 0, from which on it is refused, as there
+#: is no baseline to subtract: 30 dB, above any response of that length.
+OFFSET_ALL = 1000.0
 #: The same of the mean over all of a raw recording, from which on it is subtracted: -10 dB, so that
 #: what stays does not show.
 OFFSET_RAW = 0.1
@@ -86,7 +89,7 @@ def corrected(
 
     Raises:
         ValueError: A baseline outside the recording, or of a raw recording; nothing but bad
-            stretches.
+            stretches; offsets of electrodes without time before 0.
 
     """
     import mne
@@ -111,6 +114,8 @@ def corrected(
                 "power of the noise, as offsets of electrodes do: the mean before 0 ms was "
                 "subtracted (keep it with --baseline none)"
             )
+    if baseline is None and recording.baseline is None and recording.times[0] >= 0:
+        _check_offsets(recording, rows, _offset_power(recording, rows, whitener, rank))
     recording, text = baselined(recording, baseline)
     left_out = bad_epochs(recording) if isinstance(recording, mne.BaseEpochs) else []
     if left_out:
@@ -156,22 +161,43 @@ def _text(baseline: tuple[float, float]) -> str:
     return f"baseline {1e3 * baseline[0]:.0f} to {1e3 * baseline[1]:.0f} ms"
 
 
+def _check_offsets(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], power: float) -> None:
+    """Refuse what stands on offsets of electrodes and has no time before 0 to tell them by."""
+    if power > OFFSET_ALL:
+        data = np.hstack(list(_looked_at(recording, rows)))
+        check_eeg(data, tuple(recording.ch_names[row] for row in rows))  # another unit, say
+        raise ValueError(
+            f"recording: the mean over its time has {power:.0f} times the power of the noise, as "
+            "offsets of electrodes have, and there is no time before 0 to subtract. Give "
+            "--baseline FROM TO, high-pass filter the recording before it is cut, or keep it as it "
+            "is with --baseline none."
+        )
+
+
 def _offset_power(
     recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], whitener: Array, rank: int
 ) -> float:
-    """Whitened power of the mean of the first samples; of epochs, the median of some."""
-    import mne
+    """Whitened power of the mean of the first samples; of epochs, the median of some.
 
+    Of all samples, where there is no time before 0.
+    """
     before = int((recording.times < 0).sum())
-    first = slice(0, max(FEWEST_FIRST, round(FIRST_SHARE * before)))
-    if isinstance(recording, mne.BaseEpochs):
-        data = recording[:EPOCHS_LOOKED_AT].get_data(copy=False, verbose="error")[:, rows]
-    else:
-        data = recording.data[None, rows]
-    if not len(data):
+    first = slice(0, max(FEWEST_FIRST, round(FIRST_SHARE * before)) if before else None)
+    data = _looked_at(recording, rows)
+    if not (len(data) and np.isfinite(data).all()):  # refused later
         return 0.0
     means = average_reference(data[:, :, first].mean(axis=2).T)
     return float(np.median(whitened_power(whitener @ means, rank)))
+
+
+def _looked_at(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> Array:
+    """An average, or the first epochs ``(N, C, T)``, V."""
+    import mne
+
+    if isinstance(recording, mne.BaseEpochs):
+        first = recording[:EPOCHS_LOOKED_AT].get_data(copy=False, verbose="error")
+        return np.asarray(first[:, rows])
+    return np.asarray(recording.data[None, rows])
 
 
 def _raw(

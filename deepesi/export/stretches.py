@@ -15,7 +15,9 @@ Array = NDArray[np.float64]
 BLOCK = 2**15
 #: Descriptions, in lower case, of marks between parts that were not recorded in one go: of
 #: MNE-Python (`mne.concatenate_raws`), EEGLAB and BrainVision.
-BOUNDARIES = ("edge boundary", "bad boundary", "boundary", "new segment/")
+BOUNDARIES = ("edge boundary", "bad boundary", "boundary")
+#: BrainVision appends how many samples were lost.
+NEW_SEGMENT = "new segment/"
 
 
 class Stretch(NamedTuple):
@@ -46,7 +48,8 @@ def is_bad(description: str) -> bool:
 
 def is_boundary(description: str) -> bool:
     """Whether an annotation marks the seam between two parts."""
-    return description.strip().lower() in BOUNDARIES
+    text = description.strip().lower()
+    return text in BOUNDARIES or text.startswith(NEW_SEGMENT)
 
 
 def _marks(raw: "mne.io.BaseRaw") -> list[_Mark]:

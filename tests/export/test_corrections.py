@@ -10,7 +10,7 @@ from deepesi.export.noise_check import quietest_average
 from deepesi.export.noise_estimate import noise_of
 from deepesi.export.recordings import check_kind, segments
 from deepesi.export.runtime import CorrectionWarning, Inverse
-from deepesi.export.stretches import bad_epochs, good_stretches
+from deepesi.export.stretches import bad_epochs, good_stretches, is_boundary
 from deepesi.physics.head import average_reference
 from deepesi.physics.noise import rank_of, whitener
 from tests.conftest import make_covariance, make_evoked
@@ -413,3 +413,37 @@ def test_the_documented_way_on_a_visual_response(sample_data):
     with pytest.warns(CorrectionWarning, match="offsets of electrodes"):
         stc = inverse.apply(evoked).stc.crop(0.08, 0.2)
     assert np.abs(stc.rh_data).max() > np.abs(stc.lh_data).max()
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("offset", [2e-4, 1e-3])
+def test_offsets_without_time_before_0_are_refused(prepared, averaged, offset):
+    """Nothing tells them from a response but their size; what is asked for is done."""
+    rng = np.random.default_rng(5)
+    names, info = prepared.ch_names, make_evoked().info
+    assert set(names) <= set(info.ch_names)
+    data = rng.normal(scale=2e-6, size=(3, len(info.ch_names), 50))
+    data += rng.normal(scale=offset, size=(1, len(info.ch_names), 1))
+    epochs = mne.EpochsArray(data, info, tmin=0.0, verbose="error")
+    recording = epochs.average() if averaged else epochs
+    if averaged:
+        recording.nave = 1
+    with pytest.raises(ValueError, match=r"no time before 0 to subtract. Give --baseline FROM TO"):
+        prepared.correct(recording)
+    assert "no baseline subtracted" in prepared.correct(recording, "none").baseline
+    assert "subtracted now" in prepared.correct(recording, (0.0, 0.1)).baseline
+
+
+def test_responses_without_time_before_0_pass(prepared):
+    """Of 20 dB throughout."""
+    info = make_evoked().info
+    pattern = np.random.default_rng(6).normal(scale=2e-5, size=(len(info.ch_names), 1))
+    evoked = mne.EvokedArray(np.tile(pattern, 50), info, tmin=0.08, nave=1)
+    evoked.data += np.random.default_rng(7).normal(scale=2e-6, size=evoked.data.shape)
+    assert prepared.correct(evoked).changes == []
+
+
+@pytest.mark.parametrize("text", ["New Segment/", "New Segment/LostSamples : 5", " Boundary"])
+def test_seams_of_other_makers(text):
+    assert is_boundary(text)
+    assert not is_boundary("segment/new")
