@@ -60,7 +60,9 @@ WRONG = {
     "train head=own": r"bem must be given",
     "train ckpt=no=1/last.ckpt": r"there is no ckpt=no=1/last.ckpt. Give the",
     "train head.name=nobody": r"head: load_template: no head 'nobody'. At hand",
-    "evaluate models=[a=b.ckpt]": r"there is no a=b.ckpt",
+    "evaluate models=[a=b.ckpt]": r"models: load_network: there is no a=b.ckpt. Give a run dir",
+    "train init_from=a=b/0": r"init_from: load_network: there is no a=b/0. Give a run directory",
+    "train pruned_from=~/no": r"pruned_from: load_network: there is no /.*/no. Give a run dir",
     "evaluate baselines=[]": r"nothing to evaluate. Name files with models=",
     "train seed": r"'seed' cannot be read .*Give key=value; values with blanks",
     "train init_from=a pruned_from=b": r"init_from takes all weights.*Give one of them",
@@ -195,7 +197,7 @@ def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, entry):
     """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""
     toy = [word for word in TOY if not word.startswith(("trainer.max_steps", "trainer.steps_per"))]
     done = run(
-        *entry, "-m", "seed=1,2", *toy, f"head.name={toy_path}", "trainer.max_steps=2",
+        *entry, *toy, "-m", "seed=1,2", f"head.name={toy_path}", "trainer.max_steps=2",
         "compare=false", "export=false", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def names(tmp_path, monkeypatch):
     evoked = make_evoked(n_times=5)
     noise_cov = make_covariance(evoked.info)
     Path("model.onnx").write_bytes(model_path("convdip").read_bytes())
-    Inverse.load("model.onnx").for_recording(evoked, noise_cov).save(Path("head.npz"))
+    Inverse.load("model.onnx").for_recording(evoked, noise_cov).save("head.npz")
     return {"evoked": evoked, "noise_cov": noise_cov, "frame": evoked.data[:, :1]}
 
 

@@ -45,7 +45,9 @@ def explained(error: Exception, command: str, config: DictConfig | None = None) 
         return f"{given} must be given: {given}=..."
     text = _line(cause).split(" Config search path:")[0]
     key = key or _key_named(text, config)
-    if key is None or text.startswith(key) or ("." in key and key in text):
+    if key is None and config is not None and isinstance(cause, FileNotFoundError):
+        key = _key_with(text, OmegaConf.to_container(config, resolve=True), "")
+    if key is None or text.startswith(key) or ("." in key and key in text) or f"{key}=" in text:
         return text
     return f"{key}: {text}"
 
@@ -84,6 +86,16 @@ def _keys(values: Any, prefix: str) -> Iterator[str]:
     for name, value in values.items() if isinstance(values, dict) else ():
         yield f"{prefix}{name}"
         yield from _keys(value, f"{prefix}{name}.")
+
+
+def _key_with(text: str, values: Any, key: str) -> str | None:
+    """The key whose value is a path that a text says is not there."""
+    if isinstance(values, str):
+        return key if f"there is no {values}." in text or f"{values!r}" in text else None
+    below = values.items() if isinstance(values, dict) else ()
+    parts = [(f"{key}.{name}" if key else str(name), value) for name, value in below]
+    parts += [(key, value) for value in values] if isinstance(values, list) else []
+    return next((found for part in parts if (found := _key_with(text, part[1], part[0]))), None)
 
 
 def _key_named(text: str, config: DictConfig | None) -> str | None:

@@ -19,6 +19,8 @@ COMMANDS = {
 }
 #: Shows the traceback of an error.
 DEBUG = "--debug"
+#: Asks for a sweep; Hydra wants it before all overrides.
+SWEEP = ("-m", "--multirun")
 #: With it, Hydra hands errors on and does not print them itself.
 HANDED_ON = "HYDRA_FULL_ERROR"
 #: What the user can mend; anything else is a fault of deepesi and keeps its traceback.
@@ -31,8 +33,8 @@ def run_hydra(command: str, arguments: Sequence[str]) -> None:
     An error the user can mend ends in one line and the exit status 1; ``--debug`` shows where it
     was raised.
     """
-    overrides = [argument for argument in arguments if argument != DEBUG]
-    debug = len(overrides) < len(arguments) or HANDED_ON in os.environ
+    overrides = sorted((a for a in arguments if a != DEBUG), key=lambda a: a not in SWEEP)
+    debug = DEBUG in arguments or HANDED_ON in os.environ
     prepare_processor()
     try:
         for package in ("hydra", "torch"):

@@ -325,7 +325,7 @@ class PreparedInverse:
             segment.first,
         )  # fmt: skip
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
         content: dict[str, Any] = {f"input/{key}": value for key, value in self.feeds.items()}
         content |= {
@@ -340,5 +340,5 @@ class PreparedInverse:
             "channel_precision": self.channel_precision,
         }
         content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
-        with atomic(path) as partial:
+        with atomic(Path(path)) as partial:
             np.savez_compressed(partial, allow_pickle=False, **content)

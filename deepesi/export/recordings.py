@@ -138,7 +138,8 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
     if not math.isclose(found, nave, rel_tol=1e-6):
         raise ValueError(
             f"PreparedInverse: prepared for averages of {nave:g} trials, the recording is "
-            f"one of {found:g}, with other noise. Prepare again with nave={found:g}."
+            f"one of {found:g}, with other noise. Prepare again with nave={found:g}; or, if "
+            f"{nave:g} is right, say so in the recording: evoked.nave = {nave:g}."
         )
     good = good_eeg_channels(recording.info)
     mine, theirs = (dict(zip(electrode_keys(n), n, strict=True)) for n in (good, ch_names))

@@ -177,7 +177,9 @@ def _read(path: Path) -> tuple[InverseModel, dict[str, Any]]:
             if key.startswith("model.")
         }
     else:
-        raise FileNotFoundError(f"load_network: there is no {path}.")
+        raise FileNotFoundError(
+            f"load_network: there is no {path}. Give a run directory, its model/, or a checkpoint."
+        )
     kind = hydra.utils.get_class(identity["model"]["_target_"])
     if not issubclass(kind, InverseModel):
         raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
