@@ -144,16 +144,19 @@ def baselined(
     first, last = recording.times[0], recording.times[-1]
     low = first if baseline[0] is None else baseline[0]
     high = last if baseline[1] is None else baseline[1]
-    if not first - 1e-9 <= low <= high <= last + 1e-9:
+    # A saved recording has times that are rounded otherwise than those in memory.
+    nearly = 1e-3 / recording.info["sfreq"]
+    if not first - nearly <= low <= high <= last + nearly:
         raise ValueError(
             f"baseline: {low:g} to {high:g} s is not within the recording, {first:g} to {last:g} "
             "s, or ends before it begins."
         )
-    if ((recording.times >= low - 1e-9) & (recording.times <= high + 1e-9)).sum() < 2:
+    inside = recording.times[(recording.times >= low - nearly) & (recording.times <= high + nearly)]
+    if len(inside) < 2:
         raise ValueError(
             f"baseline: {low:g} to {high:g} s holds less than two samples. Take a longer one."
         )
-    copy = recording.copy().apply_baseline((low, high), verbose="error")
+    copy = recording.copy().apply_baseline((inside[0], inside[-1]), verbose="error")
     return copy, f"{_text(copy.baseline)}, subtracted now"
 
 

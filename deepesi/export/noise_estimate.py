@@ -30,7 +30,8 @@ def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance
         window: From and to, s.
 
     Raises:
-        ValueError: An evoked response, or too few samples to tell the channels apart.
+        ValueError: An evoked response, a stretch that is not within the recording, or too few
+            samples to tell the channels apart.
 
     """
     import mne
@@ -39,6 +40,12 @@ def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance
         raise ValueError(
             "--noise-from needs single trials: give epochs or a raw recording, or the covariance "
             "of the trials that were averaged (--noise-cov)."
+        )
+    first, last, sample = *recording.times[[0, -1]], 1 / recording.info["sfreq"]
+    if not first - sample <= window[0] < window[1] <= last + sample:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s is not within the recording, which lasts "
+            f"from {first:g} to {last:g} s, or ends before it begins."
         )
     if isinstance(recording, mne.BaseEpochs):
         return _of_epochs(recording, window)
@@ -50,7 +57,7 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
 
     bad = bad_epochs(epochs)
     good = epochs[[number for number in range(len(epochs)) if number not in bad]]
-    inside = int(((epochs.times >= window[0]) & (epochs.times <= window[1])).sum())
+    inside = int(((epochs.times >= window[0] - 1e-6) & (epochs.times <= window[1] + 1e-6)).sum())
     _check_samples(epochs, window, inside * len(good))
     if len(good) < 2:
         raise ValueError(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deepesi.app.cli import main
-from deepesi.export.corrections import corrected
+from deepesi.export.corrections import baselined, corrected
 from deepesi.export.noise_check import quietest_average
 from deepesi.export.noise_estimate import noise_of
 from deepesi.export.recordings import check_kind, segments
@@ -376,6 +376,26 @@ def test_what_no_brain_does(prepared):
     evoked.data[:, 0] += 4e-3 * np.random.default_rng(0).normal(size=32)
     with pytest.raises(ValueError, match=r"times the power of its noise, more than 1e\+06"):
         prepared.apply(evoked)
+
+
+def test_a_baseline_holds_the_same_samples_in_memory_and_from_a_file(tmp_path):
+    """A file rounds times otherwise, and the sample at the edge must not depend on it."""
+    rng = np.random.default_rng(0)
+    info = mne.create_info(["Cz", "Pz", "Oz"], 250.0, "eeg")
+    for first in (-0.1, -0.3, -0.7):
+        evoked = mne.EvokedArray(1e-6 * rng.normal(size=(3, 250)), info, first, nave=3)
+        evoked.save(tmp_path / "x-ave.fif", overwrite=True, verbose="error")
+        again = mne.read_evokeds(tmp_path / "x-ave.fif", 0, verbose="error")
+        for asked in ((-0.1, 0.0), (-0.1, 0.1), (0.04, 0.2)):
+            here, there = (baselined(e, asked)[0].data for e in (evoked, again))
+            assert np.allclose(here, there, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [(-1.0, 5.0), (4.0, 99.0), (5.0, 4.0)])
+def test_noise_from_beyond_the_recording_is_refused(window):
+    raw = mne.io.RawArray(np.zeros((2, 2500)), mne.create_info(2, SFREQ, "eeg"), verbose="error")
+    with pytest.raises(ValueError, match=r"is not within the recording, which lasts from 0 to 9"):
+        noise_of(raw, window)
 
 
 @pytest.mark.parametrize("words", [["some"], ["0"], ["0", "1", "2"], ["a", "b"]])
