@@ -45,6 +45,7 @@ from deepesi.export.contract import CALIBRATION_FILE, Calibration
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.files import atomic
 from deepesi.training.weights import load_network, save_network
+from deepesi.uncertainty.conformal import fewest
 from deepesi.uncertainty.tempered import Tempered
 
 console = Console()
@@ -163,10 +164,38 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
         print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)
 
 
+def check(config: DictConfig, n_snrs: int) -> None:
+    """Refuse before anything is computed what could only fail after all of it.
+
+    Raises:
+        ValueError: Unknown `covers`, a level that is no probability, or too few recordings for it.
+
+    """
+    if config.covers not in SOURCES:
+        raise ValueError(
+            f"calibrate: covers={config.covers} is unknown. Take {' or '.join(SOURCES)}."
+        )
+    if not 0 < config.level < 1:
+        raise ValueError(f"calibrate: level must be between 0 and 1, got {config.level}.")
+    if config.n_bins < 1 or config.n_validation < 1:
+        raise ValueError(
+            f"calibrate: n_bins and n_validation must be 1 or more, got {config.n_bins} and "
+            f"{config.n_validation}."
+        )
+    in_a_bin, needed = config.n_validation * n_snrs // config.n_bins, fewest(config.level)
+    if in_a_bin < needed:
+        raise ValueError(
+            f"calibrate: {in_a_bin} validation recordings in each of n_bins={config.n_bins} bins "
+            f"of the SNR are too few for level={config.level:g}, which needs {needed}. Take fewer "
+            "bins, a larger n_validation or a lower level."
+        )
+
+
 def run(config: DictConfig, run_dir: Path) -> None:
     """Fit on validation recordings, measure on test ones, write what was found."""
-    cohort = heads_of(config.head)
     scenario = the_scenario(config.scenario)
+    check(config, len(scenario.snr_db))
+    cohort = heads_of(config.head)
     models, paths = load_models(config, cohort)
     several, n = list(models.values()), config.n_validation
     tested = ", ".join(head.name for head in scenario.true_heads(cohort))

@@ -24,6 +24,7 @@ from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import (
     IN_TABLES,
+    LIMITS,
     METRICS,
     Score,
     Scorer,
@@ -225,12 +226,13 @@ def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
         for metrics in (list(IN_TABLES), others)
         for number, columns in _comparisons(cells, methods, metrics)
     }
+    limits = np.array([LIMITS[metric] for metric in METRICS]).T
     for place, cell in enumerate(cells):
         scenario = cell.scenario
         level = scenario.level or f"{cell.snr_db:g}"
         for number, method in enumerate(methods):
             values = np.stack([cell.values(method, metric) for metric in METRICS], axis=1)
-            ends = bootstrap_interval(values)
+            ends = bootstrap_interval(values).clip(*limits)
             for column, metric in enumerate(METRICS):
                 known = values[np.isfinite(values[:, column]), column]
                 if not len(known):

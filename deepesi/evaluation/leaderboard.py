@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import deepesi
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.intervals import bootstrap_interval
-from deepesi.evaluation.scores import METRICS
+from deepesi.evaluation.scores import LIMITS, METRICS
 from deepesi.physics.files import atomic
 
 Array = NDArray[np.float64]
@@ -82,7 +82,7 @@ def _summary(metric: str, values: Array) -> dict[str, str]:
     values, names = values[np.isfinite(values)], (metric, f"{metric}_low", f"{metric}_high")
     if not len(values):
         return dict.fromkeys(names, "")
-    found = (values.mean(), *bootstrap_interval(values))
+    found = (values.mean(), *bootstrap_interval(values).clip(*LIMITS[metric]))
     texts = (f"{value:.6g}" if np.isfinite(value) else "" for value in found)
     return dict(zip(names, texts, strict=True))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from deepesi.contracts import Batch, Estimate, Oracle
@@ -42,6 +43,11 @@ METRICS: dict[str, type[SourceMetric]] = {
 }
 #: Metrics of the tables.
 IN_TABLES = tuple(METRICS)[:4]
+#: What no value can leave, and so neither can the interval of a mean.
+LIMITS = dict.fromkeys(METRICS, (0.0, np.inf))
+LIMITS |= dict.fromkeys(("auc", "balanced_auc", "precision", "recall", "f1"), (0.0, 1.0))
+LIMITS |= dict.fromkeys(("cosine", "amplitude_correlation", "temporal_correlation"), (-1.0, 1.0))
+LIMITS |= {"lnmag": (-np.inf, np.inf)}
 #: Examples of a unit of work.
 UNIT = 20
 COLUMNS = ("example", "method", "depth_mm", "latency_ms", *METRICS)

@@ -36,14 +36,15 @@ def print_layout(console: Console, table: Layout, title: str, caption: str) -> N
         table = _changed(table, lambda text: INTERVAL.sub("", text))
         caption += f" {NO_INTERVALS}"
     longest = max(len(line[table.header.index("method")][0]) for line in table.lines)
-    wide = _terminal(table, longest, title, caption)
+    wide = _terminal(table, longest, title, caption, padding=1)
     if _width(wide) <= console.width:
         console.print(wide)
         return
     stacked = _changed(table, _stacked)
     below = "" if stacked == table else " The interval stands below its mean."
-    too_wide = _width(_terminal(stacked, longest, title, "")) - console.width
-    narrow = _terminal(stacked, max(NARROWEST, longest - too_wide), title, caption + below)
+    too_wide = _width(_terminal(stacked, longest, title, "", padding=0)) - console.width
+    for_names = max(NARROWEST, longest - too_wide)
+    narrow = _terminal(stacked, for_names, title, caption + below, padding=0)
     console.print(narrow if _width(narrow) <= console.width else _listed(table, title, caption))
 
 
@@ -75,21 +76,20 @@ def _width(table: Table) -> int:
     return Console(width=10_000).measure(table).maximum
 
 
-def _terminal(layout: Layout, for_names: int, title: str, caption: str) -> Table:
-    """The table with names of so many columns; headings are folded where intervals are stacked."""
+def _terminal(layout: Layout, for_names: int, title: str, caption: str, padding: int) -> Table:
+    """The table with names of so many columns."""
     header, lines = layout
-    stacked = any("\n" in text for line in lines for text, _ in line)
     table = Table(
         title=Text(title),
         caption=Text(caption),
         box=SIMPLE,
-        padding=0 if stacked else (0, 1),
+        padding=(0, padding),
         show_edge=False,
     )
     n_where = header.index("method")
     for number, heading in enumerate(header):
         own = max(len(part) for line in lines for part in line[number][0].split("\n"))
-        least = max(own, *map(len, heading.split()))
+        least = max(own, *map(len, heading.split()), len("loc. error") * (number > n_where))
         kind = "left" if number == n_where else "right"
         table.add_column(_folded(heading, least), justify=kind, no_wrap=True)  # type: ignore[arg-type]
     previous = None

@@ -19,7 +19,7 @@ from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.waveforms import Burst, Gabor, Mixture
 from deepesi.evaluation import leaderboard as board
-from deepesi.evaluation.benchmark import REFERENCE
+from deepesi.evaluation.benchmark import REFERENCE, Benchmark
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.figures import axis_panels, depth_panel, place_panels, styles
 from deepesi.evaluation.gallery import (
@@ -29,8 +29,9 @@ from deepesi.evaluation.gallery import (
     points_at,
     true_peaks,
 )
+from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.report import write_report
-from deepesi.evaluation.scores import METRICS
+from deepesi.evaluation.scores import LIMITS, METRICS
 from deepesi.evaluation.words import scenario_in_words
 from deepesi.physics.cohort import Cohort
 from tests.evaluation.conftest import LONG
@@ -259,6 +260,22 @@ def test_leaderboard_has_a_line_per_method_and_scenario(benchmark, models, tmp_p
                 assert float(line[metric]) == pytest.approx(np.mean(means), rel=1e-5)
                 low, high = (float(line[f"{metric}_{end}"]) for end in ("low", "high"))
                 assert low <= float(line[metric]) <= high
+
+
+def test_intervals_do_not_leave_what_a_metric_can_be(benchmark, models, scenarios):
+    """Errors that are 0 but for one: the bootstrap alone goes below 0."""
+    assert set(LIMITS) == set(METRICS)
+    assert bootstrap_interval(np.r_[np.zeros(39), 12.0])[0] < 0
+    for row in benchmark.rows:
+        low, high = LIMITS[row.metric]
+        assert low <= row.value <= high
+        if row.ci_low is not None:
+            assert low <= row.ci_low <= row.ci_high <= high
+    many = [benchmark.cells[0]._replace(scores={
+        "MNE": [score._replace(values=(12.0 * (n == 0), *score.values[1:]))
+                for n, score in enumerate(benchmark.cells[0].scores[REFERENCE])]})]  # fmt: skip
+    (line,) = board.leaderboard(Benchmark([], many), {}, {}, {"toy": "toy"}, "x")
+    assert float(line["localization_error_low"]) == 0
 
 
 def test_interval_of_a_leaderboard_knows_that_examples_come_again(benchmark):

@@ -1,14 +1,16 @@
 """``deepesi calibrate`` on the toy head: what it writes, what it refuses."""
 
 import csv
+import io
 import json
 
 import hydra
 import pytest
 import torch
+from rich.console import Console
 
 from deepesi.app import calibrate
-from deepesi.evaluation.calibration import read_csv
+from deepesi.evaluation.calibration import CalibrationRow, read_csv
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.models.convdip import ConvDip
@@ -101,9 +103,42 @@ def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypat
         calibrate.load_models(compose("baselines=[]"), cohort)
     with pytest.raises(ValueError, match=r"'eLORETA \(best lambda\)' is shown the truth"):
         calibrate.load_models(compose("baselines=[eloreta_best]"), cohort)
-    config = compose(*SMALL, f"head.name={toy_path}", "baselines=[eloreta]", "n_bins=8")
-    with pytest.raises(ValueError, match="recordings are too few for a level of 0.9"):
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("n_bins=8", r"validation recordings in each of n_bins=8 .* too few for level=0.9, which"),
+        ("level=0.999", r"too few for level=0.999, which needs 999. Take fewer bins"),
+        ("level=90", "level must be between 0 and 1, got 90"),
+        ("n_bins=0", "n_bins and n_validation must be 1 or more, got 0"),
+        ("covers=some", "covers=some is unknown. Take all or strongest"),
+    ],
+)
+def test_what_could_only_fail_at_the_end_is_refused_at_once(change, message, tmp_path):
+    config = compose(*SMALL, "head.name=nowhere.npz", "baselines=[eloreta]", change)
+    with pytest.raises(ValueError, match=message):
         calibrate.run(config, tmp_path)
+
+
+def test_terminal_of_a_calibration_is_whole_at_any_width(monkeypatch):
+    """The two tables of the page, as wide as the terminal, in words."""
+    where = ("3 x Net 61 k (run 2026-11-29_01-02-03)", "toy", "toy")
+    rows = [
+        CalibrationRow(*where, snr_db, "conformal", "region", metric, 0.9, value, low, high, 30)
+        for snr_db in ("all", "0")
+        for metric, value, low, high in (("coverage", 0.87, 0.84, 0.91), ("area_cm2", 61.5, 60, 63))
+    ]
+    for width in (40, 80, 200):
+        console = Console(width=width, file=io.StringIO())
+        monkeypatch.setattr(calibrate, "console", console)
+        calibrate.print_summary(rows)
+        text = console.file.getvalue()
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        for part in ("61.5", "60.0", "63.0", "0.870", "0.840", "0.910", "area", "coverage"):
+            assert part in text
+        assert "area_cm2" not in text
 
 
 @pytest.mark.parametrize(
