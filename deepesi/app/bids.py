@@ -20,6 +20,7 @@ from deepesi.app.bids_facts import check_facts
 from deepesi.app.bids_inheritance import find_side_files, is_in_bids, others_beside
 from deepesi.app.bids_table import UNKNOWN, read_table
 from deepesi.app.file_units import VOLTS, FileUnit
+from deepesi.physics.units import UNITS
 
 if TYPE_CHECKING:
     import mne
@@ -33,8 +34,6 @@ CHANNEL_TYPES = {
     "EYEGAZE": "eyegaze", "PUPIL": "pupil",
     **dict.fromkeys(("AUDIO", "MISC", "OTHER", "PPG", "SYSCLOCK"), "misc"),
 }  # fmt: skip
-#: In volts.
-UNITS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "μV": 1e-6, "nV": 1e-9}
 #: What EDF and BDF keep their marks in; MNE-Python turns it into annotations.
 MARKS = ("EDF Annotations", "BDF Annotations")
 
@@ -143,18 +142,19 @@ def _set_units(
         own = units.get(name, VOLTS)
         if kinds[name] != "eeg" or unit in UNKNOWN:
             continue
-        if unit not in UNITS:
+        factor = UNITS.get(unit.lower())
+        if factor is None:
             raise ValueError(
-                f"{path}: the EEG channel {name!r} is in {unit!r}. EEG is measured in one of "
-                f"{', '.join(UNITS)}; correct the unit, or the type of the channel."
+                f"{path}: the EEG channel {name!r} is in {unit!r}. EEG is measured in V, "
+                "mV, uV or nV; correct the unit, or the type of the channel."
             )
-        if own.text in UNKNOWN and unit == "V":
+        if own.text in UNKNOWN and factor == 1.0:
             continue  # what MNE-BIDS writes where it does not know
         if own.text in UNKNOWN or own.unclear:
             units[name] = FileUnit(own.text, own.factor, unit)
             entered += 1
-        elif own.factor != UNITS[unit] and own.text is not None:
-            if "V" not in (own.text, unit):
+        elif own.factor != factor and own.text is not None:
+            if 1.0 not in (own.factor, factor):
                 raise ValueError(
                     f"{path}: it says that {name!r} is in {unit}, the recording says {own.text}. "
                     "Correct the one that is wrong."

@@ -13,8 +13,9 @@ from deepesi.export.runtime import Inverse
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.streaming.atlas import seitzman_regions
 from deepesi.streaming.live import Counts, LiveInverse
-from deepesi.streaming.lsl import open_outlet, open_source, relay
+from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.page import LivePage
+from deepesi.streaming.source import open_source
 from deepesi.streaming.watch import Latency
 
 Array = NDArray[np.float64]

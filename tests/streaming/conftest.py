@@ -4,7 +4,7 @@ import pytest
 
 from deepesi.export.runtime import Inverse
 from deepesi.streaming.atlas import seitzman_regions
-from deepesi.streaming.lsl import library
+from deepesi.streaming.source import library
 from tests.conftest import make_covariance, make_evoked
 
 

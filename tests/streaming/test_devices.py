@@ -8,7 +8,8 @@ import pytest
 
 from deepesi.app.cli import main
 from deepesi.streaming.live import Counts, LiveInverse
-from deepesi.streaming.lsl import at_rate, library, open_outlet, open_source, relay
+from deepesi.streaming.lsl import at_rate, open_outlet, relay
+from deepesi.streaming.source import library, open_source
 from deepesi.streaming.watch import Latency, Watch
 
 lsl = library()

@@ -12,7 +12,8 @@ import pytest
 from deepesi.app.cli import main
 from deepesi.app.stream import parse_renaming
 from deepesi.streaming.live import LiveInverse
-from deepesi.streaming.lsl import library, open_outlet, open_source, relay
+from deepesi.streaming.lsl import open_outlet, relay
+from deepesi.streaming.source import library, open_source
 from tests.conftest import make_evoked
 
 lsl = library()

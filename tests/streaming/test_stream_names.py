@@ -5,7 +5,7 @@ import uuid
 import numpy as np
 import pytest
 
-from deepesi.streaming.lsl import library, open_source
+from deepesi.streaming.source import library, open_source
 
 lsl = library()
 OLD = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}

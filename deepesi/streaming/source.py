@@ -1,0 +1,208 @@
+"""Streams of the Lab Streaming Layer: which one is meant, and whether it fits an inverse."""
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.channel_names import check_electrodes, match_channels
+from deepesi.physics.optional import require
+from deepesi.physics.units import volts_per
+
+Array = NDArray[np.float64]
+
+#: How long all streams of a name are waited for, s, and the most there may be.
+LISTING, MOST = 1.5, 1000
+#: What liblsl is told unless the user's own configuration (``LSLAPICFG``) says otherwise: streams
+#: of this machine only.
+LOCAL = """[lab]
+KnownPeers = {127.0.0.1}
+[multicast]
+ResolveScope = machine
+ListenAddress = 127.0.0.1
+"""
+
+
+def library() -> ModuleType:
+    """``mne_lsl.lsl``, its discovery kept on the machine.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+
+    """
+    if "LSLAPICFG" not in os.environ:
+        file = Path(tempfile.mkdtemp(prefix="deepesi-lsl-")) / "lsl_api.cfg"
+        file.write_text(LOCAL)
+        os.environ["LSLAPICFG"] = str(file)  # liblsl reads it when it is loaded
+    return require("mne_lsl.lsl", "stream", "read and write LSL streams")
+
+
+class Source(NamedTuple):
+    """A stream of EEG that fits a prepared inverse.
+
+    Attributes:
+        inlet: Opened ``mne_lsl.lsl.StreamInlet``.
+        rows: Its channels in the order of the inverse.
+        factors: That bring them to volts ``(C,)``.
+        sfreq: Hz.
+        ignored: Channels it has beside them.
+
+    """
+
+    inlet: Any
+    rows: list[int]
+    factors: Array
+    sfreq: float
+    ignored: list[str]
+
+
+def choose(name: str, stype: str | None, source_id: str | None, timeout: float) -> Any:
+    """The one stream of a name, and of a type and a source id where they are given.
+
+    All streams of the name are listed before one is chosen: MNE-LSL, asked for name and type,
+    takes the first stream of either and gives none if that one has not both.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: There are several.
+
+    """
+    lsl, end = library(), time.monotonic() + timeout
+    fitting: list[Any] = []
+    while not fitting and (left := end - time.monotonic()) > 0:
+        listed = lsl.resolve_streams(min(left, LISTING), name, minimum=MOST)
+        fitting = [
+            info for info in listed if stype in (None, info.stype)
+            and source_id in (None, info.source_id)
+        ]  # fmt: skip
+    if not fitting:
+        asked = [f"type {stype!r}"] * (stype is not None)
+        asked += [f"source id {source_id!r}"] * (source_id is not None)
+        others = lsl.resolve_streams(timeout=LISTING)
+        namesakes = [described(info) for info in others if info.name == name]
+        there = sorted(namesakes or {info.name for info in others})
+        raise FileNotFoundError(
+            f"there is no stream {' of '.join([repr(name), *asked])} (looked for {timeout:g} s); "
+            f"there {'is' if len(there) == 1 else 'are'} {there or 'none'}. Start it, or let "
+            "liblsl look beyond this machine (its configuration, LSLAPICFG)."
+        )
+    if len(fitting) > 1:
+        raise ValueError(
+            f"there are several streams {name!r}: {'; '.join(sorted(map(described, fitting)))}. "
+            "Choose by --type or --source-id, or stop all but one."
+        )
+    return fitting[0]
+
+
+def described(info: Any) -> str:
+    """What tells a stream from others of its name."""
+    return (
+        f"type {info.stype!r}, source id {info.source_id!r}, on {info.hostname}, "
+        f"{info.n_channels} channels at {info.sfreq:g} Hz"
+    )
+
+
+def open_source(
+    name: str,
+    ch_names: tuple[str, ...],
+    rename: Mapping[str, str],
+    unit: str | None = None,
+    timeout: float = 10.0,
+    stype: str | None = None,
+    source_id: str | None = None,
+) -> Source:
+    """Find a stream and hold it against what an inverse was prepared for.
+
+    Args:
+        name: Of the stream.
+        ch_names: Channels the inverse was prepared for.
+        rename: From names of the stream to those.
+        unit: Of all channels, where the stream does not name it.
+        timeout: How long to look for it, s.
+        stype: Its type (``EEG``, say), where there are several of its name.
+        source_id: Its source id, likewise.
+
+    Raises:
+        FileNotFoundError: There is no such stream, or it does not answer.
+        ValueError: Two of them; text instead of numbers, an irregular rate; channels missing,
+            without a name, named twice or without a known unit.
+
+    """
+    found = choose(name, stype, source_id, timeout)
+    if found.dtype == "string" or not found.sfreq > 0:
+        what = "sends text" if found.dtype == "string" else "has no regular rate"
+        raise ValueError(
+            f"the stream {name!r} ({described(found)}) {what}, as markers have it. EEG is numbers "
+            "at a regular rate: choose its stream."
+        )
+    # Not recovered silently: what comes back may have other channels or another rate.
+    inlet = library().StreamInlet(found, recover=False, processing_flags=["clocksync"])
+    try:
+        inlet.open_stream(timeout=timeout)
+        info = inlet.get_sinfo(timeout=timeout)
+    except TimeoutError as error:
+        raise FileNotFoundError(
+            f"the stream {name!r} was there and does not answer (waited {timeout:g} s). Start it "
+            "again."
+        ) from error
+    own_names = _names(info)
+    rows = _rows(name, own_names, ch_names, rename)
+    units = info.get_channel_units() or [None] * len(own_names)
+    factors = [_factor(name, own_names[row], units[row], unit) for row in rows]
+    ignored = [c for row, c in enumerate(own_names) if row not in rows]
+    return Source(inlet, rows, np.array(factors), float(info.sfreq), ignored)
+
+
+def _names(info: Any) -> list[str]:
+    """Names of all channels of a stream."""
+    names = info.get_channel_names()
+    if names is None or len(names) != info.n_channels:
+        said = "names none of them" if names is None else f"describes {len(names)}"
+        raise ValueError(
+            f"the stream {info.name!r} sends {info.n_channels} channels and {said}, so nobody "
+            "knows which is which. Have the device or its bridge name every channel."
+        )
+    return [c or f"channel {number} (no name)" for number, c in enumerate(names)]
+
+
+def _rows(
+    name: str, own_names: Sequence[str], ch_names: Sequence[str], rename: Mapping[str, str]
+) -> list[int]:
+    """Which channels of a stream are those of an inverse."""
+    names = [rename.get(c, c) for c in own_names]
+    unknown = sorted(set(rename) - set(own_names))
+    twice = sorted({c for c in names if names.count(c) > 1 and c in ch_names})
+    found = match_channels(ch_names, list(dict.fromkeys(names)) if twice else names)
+    missing = [c for c, row in zip(ch_names, found, strict=True) if row is None]
+    if unknown or missing or twice:
+        raise ValueError(
+            f"the stream {name!r} has the channels {names}: {missing} are missing, {twice} there "
+            f"twice, and {unknown} to rename are not there. Rename its channels (--rename "
+            "OLD=NEW), or prepare for the channels it has."
+        )
+    rows = [row for row in found if row is not None]
+    check_electrodes([names[row] for row in rows])
+    return rows
+
+
+def _factor(name: str, channel: str, own: str | None, unit: str | None) -> float:
+    """Factor from the unit of a channel, its own or that of ``--unit``, to volts."""
+    if unit is not None and volts_per(own) not in (None, 1.0, volts_per(unit)):
+        raise ValueError(
+            f"the stream {name!r} says of {channel} that its unit is {own!r}, --unit {unit} says "
+            "another. Leave --unit out."
+        )
+    factor = volts_per(own if unit is None else unit)
+    if factor is None:
+        said = f"that its unit is {own!r}" if own else "no unit"
+        raise ValueError(
+            f"the stream {name!r} says of {channel} {said}; known are V, mV, uV and nV. Say it "
+            "with --unit."
+        )
+    return factor
