@@ -157,7 +157,7 @@ def baselined(
             f"baseline: {low:g} to {high:g} s holds less than two samples. Take a longer one."
         )
     copy = recording.copy().apply_baseline((inside[0], inside[-1]), verbose="error")
-    return copy, f"{_text(copy.baseline)}, subtracted now"
+    return copy, f"{_text((low, high))}, subtracted now"
 
 
 def _text(baseline: tuple[float, float]) -> str:

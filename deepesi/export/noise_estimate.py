@@ -41,12 +41,6 @@ def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance
             "--noise-from needs single trials: give epochs or a raw recording, or the covariance "
             "of the trials that were averaged (--noise-cov)."
         )
-    first, last, sample = *recording.times[[0, -1]], 1 / recording.info["sfreq"]
-    if not first - sample <= window[0] < window[1] <= last + sample:
-        raise ValueError(
-            f"--noise-from {window[0]:g} {window[1]:g} s is not within the recording, which lasts "
-            f"from {first:g} to {last:g} s, or ends before it begins."
-        )
     if isinstance(recording, mne.BaseEpochs):
         return _of_epochs(recording, window)
     return _of_raw(recording, window)
@@ -58,7 +52,7 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
     bad = bad_epochs(epochs)
     good = epochs[[number for number in range(len(epochs)) if number not in bad]]
     inside = int(((epochs.times >= window[0] - 1e-6) & (epochs.times <= window[1] + 1e-6)).sum())
-    _check_samples(epochs, window, inside * len(good))
+    _check(epochs, window, inside * len(good))
     if len(good) < 2:
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s holds {len(good)} epoch, expected at "
@@ -77,7 +71,7 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
     stretches = list(within(good_stretches(raw), first, last))
     long = [s for s in stretches if s.stop - s.start > PIECE * raw.info["sfreq"] + 1]
     for counted in (stretches, long):
-        _check_samples(raw, window, sum(s.stop - s.start for s in counted))
+        _check(raw, window, sum(s.stop - s.start for s in counted))
     covariances = [
         mne.compute_raw_covariance(
             raw, raw.times[s.start], raw.times[s.stop - 1], PIECE, picks="eeg", verbose="error"
@@ -85,11 +79,11 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
         for s in long
     ]
     total = functools.reduce(operator.add, covariances)
-    _check_samples(raw, window, int(total["nfree"]))  # MNE-Python leaves out what fills no piece
+    _check(raw, window, int(total["nfree"]))  # MNE-Python leaves out what fills no piece
     return total
 
 
-def _check_samples(recording: "Recording", window: Sequence[float], n_samples: int) -> None:
+def _check(recording: "Recording", window: Sequence[float], n_samples: int) -> None:
     import mne
 
     n_channels = len(mne.pick_types(recording.info, meg=False, eeg=True))
@@ -100,4 +94,10 @@ def _check_samples(recording: "Recording", window: Sequence[float], n_samples: i
             "channels; what is annotated BAD does not count. The recording lasts from "
             f"{recording.times[0]:g} to {recording.times[-1]:g} s; take a longer stretch without "
             "the activity of interest."
+        )
+    first, last, sample = *recording.times[[0, -1]], 1 / recording.info["sfreq"]
+    if not first - sample <= window[0] < window[1] <= last + sample:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s is not within the recording, which lasts "
+            f"from {first:g} to {last:g} s."
         )

@@ -391,7 +391,7 @@ def test_a_baseline_holds_the_same_samples_in_memory_and_from_a_file(tmp_path):
             assert np.allclose(here, there, rtol=1e-5, atol=1e-12)
 
 
-@pytest.mark.parametrize("window", [(-1.0, 5.0), (4.0, 99.0), (5.0, 4.0)])
+@pytest.mark.parametrize("window", [(-1.0, 5.0), (4.0, 99.0)])
 def test_noise_from_beyond_the_recording_is_refused(window):
     raw = mne.io.RawArray(np.zeros((2, 2500)), mne.create_info(2, SFREQ, "eeg"), verbose="error")
     with pytest.raises(ValueError, match=r"is not within the recording, which lasts from 0 to 9"):
