@@ -183,6 +183,25 @@ def test_going_on_after_it_was_killed(root):
     assert not list(Path("out").rglob("*.partial*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_ends_with_its_workers(root, number):
+    for subject in range(1, 9):
+        write(root, subject=f"{subject:02d}")
+    process = subprocess.Popen(
+        [*COMMAND, "--jobs", "2"], env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("["):
+            break
+    process.send_signal(number)
+    asked = time.monotonic()
+    output, _ = process.communicate(timeout=60)  # its workers hold the pipe
+    assert time.monotonic() - asked < 5 * max(1, os.getloadavg()[0] / os.cpu_count())
+    assert process.returncode == 128 + number, output
+    assert f"stopped by {number.name}" in output
+
+
 def test_one_process_at_a_time_writes_to_a_folder(root):
     write(root)
     Path("out").mkdir()

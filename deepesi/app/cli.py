@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deepesi import __version__
 from deepesi.app.hydra_commands import COMMANDS, DEBUG, run_hydra
 from deepesi.app.memory import bounded_memory
+from deepesi.app.stopping import stops_on_signals
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.physics.files import check_folder_out
 from deepesi.physics.optional import require
@@ -356,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if rest:
         build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        with bounded_memory():
+        with stops_on_signals(arguments.command), bounded_memory():
             arguments.run(arguments)
     except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
         sys.exit(f"deepesi {arguments.command}: {error}")

@@ -36,7 +36,7 @@ def stream(
     source_id: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Localize a stream until the time is over or someone interrupts.
+    """Localize a stream until the time is over or someone stops it.
 
     Raises:
         FileNotFoundError: No such file or stream.
@@ -78,8 +78,7 @@ def stream(
                 say=say,
                 latency=latency,
             )
-        except KeyboardInterrupt:
-            say("stopped")
-    say(f"{live.counts}; {latency}")
+        finally:  # stopped as well
+            say(f"{live.counts}; {latency}")
     if not live.counts.estimated:
         raise ValueError(f"nothing was estimated of {name!r}. {live.why_nothing(Counts())}")

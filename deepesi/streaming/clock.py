@@ -118,6 +118,7 @@ class FittedClock:
         line, (low, high) = self.line, self.scatter.on_time(self.line.period)
         if np.isnan(line.newest):
             line.newest = stamp - (len(self.held) + 1) * line.period
+            self.scatter.usual_delay = arrived - stamp  # all that is known of it so far
         sample = Sample(stamp, arrived, stamp - line.at(len(self.held) + 1))
         on_time = low <= sample.residual <= high
         if on_time and self._held_are_a_late_chunk(low):
@@ -241,10 +242,11 @@ class FittedClock:
         self.held = []
         # A queue that emptied says nothing of the clock but for its last sample.
         queued = len(samples) > self.scatter.length and self.scatter.known
+        earliest = self.scatter.on_time(self.line.period)[0] - EARLY  # else before a step
         for i, sample in enumerate(samples):
             residual = sample.stamp - self.line.at(1)
             most = self.scatter.most(self.line.period)
-            counts = np.isfinite(residual) and not (queued and i < len(samples) - 1)
+            counts = residual >= earliest and not (queued and i < len(samples) - 1)
             self.line.advance(min(most, max(-most, residual)) if counts else 0.0)
             if counts:
                 self._note(Sample(sample.stamp, sample.arrived, residual))

@@ -155,6 +155,27 @@ def test_a_device_that_restarts_with_another_clock():
     assert np.diff(times).max() == pytest.approx(4.0, abs=0.01)
 
 
+@pytest.mark.parametrize("off", [-1000.0, 1e6])
+def test_first_stamps_that_are_far_off_are_no_gap(off):
+    """Before the stream has shown its scatter: arrival tells a step, and no sample is missing."""
+    true = moments()
+    clock, (times, _, late, breaks), said = run(true + off * (np.arange(3000) < 5), true)
+    assert clock.lost == late.sum() == 0
+    np.testing.assert_array_equal(np.flatnonzero(breaks), [5])
+    assert f"stepped by {-off:+,.0f}" in said[0]
+    np.testing.assert_allclose(np.diff(times), 1 / SFREQ, atol=2e-2)
+
+
+def test_a_step_within_a_burst_leaves_the_rate_alone():
+    """Held samples from before an hour's step are no measure of the clock."""
+    true = moments(32768, 2048.0)
+    came = in_bursts(true, 20)
+    stamps = came + 3600 * (np.arange(32768) >= 16394)
+    clock, (_, _, late, _), _ = run(stamps, came, 2048.0)
+    assert clock.lost == late.sum() == 0
+    assert 1 / clock.line.period == pytest.approx(2048, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("stamps", "message"),
     [

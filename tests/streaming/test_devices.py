@@ -1,6 +1,11 @@
 """Devices as they are, over LSL: bursts stamped on arrival, clocks that step, namesakes."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 import uuid
 
 import numpy as np
@@ -70,6 +75,29 @@ def test_bursts_stamped_on_arrival_from_the_command_line(
     assert 0 <= received - 250 - estimated < 260  # at most a second still waits for a decision
     assert "latency from arrival" in printed
     assert "from the fitted time stamps" in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_says_what_became_of_the_samples(
+    eloreta, prepared, device, tmp_path, number
+):
+    prepared.save(tmp_path / "head.npz")
+    name = device(one_by_one)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deepesi", "stream", str(eloreta), name, "--outlet", name + "r",
+         "--prepared", str(tmp_path / "head.npz")], env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    first = next(line for line in process.stdout if "; band " in line)
+    time.sleep(2)
+    process.send_signal(number)
+    asked = time.monotonic()
+    output = first + process.communicate(timeout=30)[0]
+    assert time.monotonic() - asked < 5 * max(1, os.getloadavg()[0] / os.cpu_count())
+    assert process.returncode == 128 + number, output
+    assert f"stopped by {number.name}" in output
+    assert "samples received" in output
+    assert "Traceback" not in output
 
 
 def test_a_clock_that_is_set_back_while_it_streams(prepared, regions, device):
