@@ -198,8 +198,7 @@ def test_a_prepared_head_has_other_names(run, eloreta, toy_path, tmp_path, capsy
     [
         ("", r"names no unit for channels Fp1, Fp2, .* and 9 more; say it with --unit uV"),
         ("uVrms", r"names a unit that is not known \('uVrms'\) for channels"),
-        ("nV", r"not known \('nV'\)"),
-        ("UV", r"not known \('UV'\)"),
+        ("%", r"not known \('%'\)"),
     ],
 )
 def test_a_file_that_names_no_unit(tmp_path, suffix, unit, said):
@@ -242,8 +241,8 @@ def test_channels_that_are_left_out_need_no_unit(tmp_path):
     ("unit", "scale", "known"),
     [
         ("uV", 1e6, True), (4275, 1e6, True), (4274, 1e3, True), (4256, 1.0, True),
-        ("mV", 1e3, False), ("", 1e6, False), (0, 1e6, False), (512, 1e6, False),
-        (4276, 1e6, False),
+        ("mV", 1e3, True), ("", 1e6, False), (0, 1e6, False), (512, 1e6, False),
+        (4276, 1e9, True),
     ],
 )  # fmt: skip
 def test_units_of_gdf(tmp_path, unit, scale, known):
@@ -268,6 +267,9 @@ def test_brainvision_hides_electrodes_of_an_unknown_unit(tmp_path):
     with pytest.raises(ValueError, match="names no unit for channels Fp1, Fp2; say it"):
         read(path)
     np.testing.assert_allclose(read(path, unit="uV").get_data(), potentials(), atol=2e-8)
+    for micro in ("\u00b5V", "\u03bcV"):  # two code points of the same sign
+        path.write_text(header.replace("\u00b5V", micro), encoding="utf-8")
+        np.testing.assert_allclose(read(path).get_data(), potentials(), atol=2e-8)
 
 
 def test_numbers_that_are_no_volts_whatever_the_file_says(run, tmp_path):

@@ -40,21 +40,23 @@ class FileUnit(NamedTuple):
     @property
     def volts(self) -> float:
         """By which its numbers are brought to volts, as far as it is known."""
-        return self.factor if self.beside is None else parse_unit(self.beside)
+        if self.beside is not None:
+            return parse_unit(self.beside)
+        return UNITS.get((self.text or "").lower(), self.factor)
 
     @property
     def unclear(self) -> bool:
-        """Whether nobody names a unit, or one that MNE-Python does not understand."""
+        """Whether nobody names a unit, or one that is not known."""
         if self.beside is not None:
             return False
-        return self.text is not None and UNITS.get(self.text.lower()) != self.factor
+        return self.text is not None and self.text.lower() not in UNITS
 
     @property
     def certain(self) -> bool:
         """Whether the unit is named and no volt, which many files only say by default."""
         if self.beside is not None:
             return True
-        return self.text is not None and not self.unclear and self.factor != 1.0
+        return self.text is not None and not self.unclear and self.volts != 1.0
 
 
 #: What is taken for granted where nothing is said.
@@ -71,8 +73,15 @@ def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
         factors = [float(factor) for factor in extras["units"]]
         rows = map(FileUnit, kept, factors)
     elif suffix == ".vhdr":
-        said = [recording._orig_units[name] for name in recording.ch_names]
-        rows = (FileUnit(text, UNITS.get(text.lower(), 1.0)) for text in said)
+        said = zip(
+            [recording._orig_units[name] for name in recording.ch_names],
+            recording.get_channel_types(),
+            strict=True,
+        )
+        rows = (  # without a unit that MNE-Python knows, a channel becomes "misc"
+            FileUnit(text, 1.0 if kind == "misc" else UNITS.get(text.lower(), 1.0))
+            for text, kind in said
+        )
     elif suffix == ".set":
         rows = (FileUnit(None, 1e-6) for _ in recording.ch_names)
     else:
@@ -87,7 +96,15 @@ def _header_units(path: Path, n_channels: int, version: float) -> list[str]:
         codes = np.fromfile(path, "<u2", n_channels, offset=offset).tolist()
         return [GDF_CODES.get(code, f"code {code}") for code in codes]
     fields = np.fromfile(path, "S8", n_channels, offset=FIXED + BEFORE_UNIT * n_channels)
-    return [field.decode("latin-1").strip(" \0") for field in fields.tolist()]
+    return [_decoded(field).strip(" \0") for field in fields.tolist()]
+
+
+def _decoded(field: bytes) -> str:
+    """Text of a header: ASCII, but some makers write the sign of the microvolt, in any code."""
+    try:
+        return field.decode("utf-8")
+    except UnicodeDecodeError:
+        return field.decode("latin-1")
 
 
 def settle_units(
@@ -116,7 +133,7 @@ def settle_units(
     if unit is None:
         if unclear:
             raise ValueError(_unclear_units(path, unclear, said))
-        _scale(recording, _by_files_beside(names, said))
+        _scale(recording, _to_volts(names, said))
         return []
     factor = parse_unit(unit)
     other = [name for name in names if said[name].certain and said[name].volts != factor]
@@ -126,15 +143,15 @@ def settle_units(
             f"{path}: the file says that the unit of {_some(other)} is "
             f"{first.beside or first.text}, --unit {unit} says another. Leave --unit out."
         )
-    _scale(recording, _by_files_beside(names, said))
+    _scale(recording, _to_volts(names, said))
     free = [name for name in names if not said[name].certain]
     _scale(recording, {name: factor / said[name].factor for name in free})
     return [f"unit of {len(free)} EEG channels: {unit}, as --unit says"] if free else []
 
 
-def _by_files_beside(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
-    """Factors of the channels whose unit stands in a file beside the recording."""
-    return {n: said[n].volts / said[n].factor for n in names if said[n].beside is not None}
+def _to_volts(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
+    """Factors of channels whose unit a file beside names, or MNE-Python does not know."""
+    return {n: said[n].volts / said[n].factor for n in names if said[n].volts != said[n].factor}
 
 
 def _eeg_by_name(recording: "Recording", path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and read or refused."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,12 +74,26 @@ def check_folder_out(path: Path) -> None:
     """Refuse a folder that could not be written to, before anything is computed.
 
     Raises:
-        ValueError: It, or a folder it lies in, is a file.
+        ValueError: It, or a folder it lies in, is a file, cannot be written to, or begins with a
+            ``~`` that no shell replaced.
 
     """
+    if path.parts[:1] == ("~",):
+        raise ValueError(
+            f"--out {path}: the shell did not replace ~ by your home folder, which it does only "
+            "after a blank. Give the whole path."
+        )
     existing = next(part for part in (path, *path.absolute().parents) if part.exists())
     if not existing.is_dir():
         raise ValueError(f"--out {path}: {existing} is a file, so there is no folder to write to.")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {path}: nothing can be written to {existing} ({error.strerror}). Choose "
+            "another folder."
+        ) from None
 
 
 @contextmanager
