@@ -27,7 +27,7 @@ from deepesi.physics.channel_check import unexplained_channels, unexplained_text
 from deepesi.physics.files import atomic
 from deepesi.physics.head import SourceSpace, average_reference
 from deepesi.physics.io import check_eeg
-from deepesi.physics.noise import whitened_power
+from deepesi.physics.noise import spanned_by_data, whitened_power
 from deepesi.uncertainty.conformal import estimated_snr_db
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class PreparedInverse:
         Warns:
             ExtrapolationWarning: It lies `beyond` what the network was trained on.
             CorrectionWarning: Offsets were subtracted, or what is annotated BAD was left out.
-            UnexplainedChannelWarning: A channel is `unexplained`.
+            UnexplainedChannelWarning: A channel, or a dimension of the noise, is `unexplained`.
 
         """
         import mne
@@ -264,11 +264,20 @@ class PreparedInverse:
         return float(estimated_snr_db(samples, self.rank).max())
 
     def unexplained(self, eeg: Array) -> list[str]:
-        """Channels of frames ``(C, T)`` (V, any reference) that no source explains, in words.
+        """What of frames ``(C, T)`` (V, any reference) no source explains, in words.
 
-        The worst first; see `deepesi.physics.channel_check`.
+        Dimensions of the noise that the recording lacks, see `spanned_by_data`; then channels, the
+        worst first, see `deepesi.physics.channel_check`.
         """
-        return [
+        spanned, lines = spanned_by_data(self._whitened(eeg), self.rank), list[str]()
+        if spanned < self.rank:
+            lines.append(
+                f"the recording spans {spanned} of the {self.rank} dimensions of its noise "
+                "covariance (cleaned by ICA, projected or interpolated after that was computed?), "
+                "and the estimate may lie far away because of it: compute the covariance from the "
+                "recording as it is (mne.compute_covariance with rank=None)"
+            )
+        return lines + [
             unexplained_text(self.ch_names[row])
             for row in unexplained_channels(self.channel_precision, eeg)
         ]

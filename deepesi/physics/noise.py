@@ -11,6 +11,8 @@ Array = NDArray[np.float64]
 #: covariances of up to 128 channels keep above 1e-5; single precision leaves 1e-14 of the power, or
 #: 4e-9 where offsets are a thousand times the signal.
 NO_VARIANCE = 1e-7
+#: Least ratio of the power of two dimensions between which a recording was cut.
+STEP = 1e3
 
 
 def white_noise_cov(n_channels: int, noise_level: float) -> Array:
@@ -80,6 +82,24 @@ def whitener(noise_cov: Array) -> Array:
 def whitened_power(whitened: Array, rank: int) -> Array:
     """Power of whitened data ``(C, T)`` per dimension, ``(T,)``: of noise alone 1 on average."""
     return np.asarray((whitened**2).sum(axis=0) / rank)
+
+
+def spanned_by_data(whitened: Array, rank: int) -> int:
+    """Number of the `rank` dimensions of the noise that whitened data ``(C, T)`` reach into.
+
+    Fewer than `rank` if the recording was cleaned or interpolated after its noise covariance was
+    computed: what is missing in the data is silence there, and rounding of single precision. A
+    filter takes power from one dimension after the other, so only a step of more than `STEP` below
+    `NO_VARIANCE` counts. Short data, ``T <= 2 C``, count as all of them.
+    """
+    if whitened.shape[1] <= 2 * len(whitened):
+        return rank
+    power = np.linalg.eigvalsh(whitened @ whitened.T)[::-1][:rank]
+    quiet = power < NO_VARIANCE * power[rank // 4]
+    first = int(quiet.argmax())
+    if not quiet.any() or power[first] * STEP > power[first - 1]:
+        return rank
+    return first
 
 
 def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:

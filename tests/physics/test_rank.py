@@ -157,6 +157,50 @@ def test_an_interpolated_channel(eloreta, toy_path):
     next(iter(inverse.apply(raw)))
 
 
+def recording(n_times=600, seed=3):
+    """Noise of `make_covariance`, stored in single precision as files do."""
+    evoked = make_evoked(n_times=n_times)
+    cov = make_covariance(evoked.info)["data"]
+    rng = np.random.default_rng(seed)
+    data = np.linalg.cholesky(cov + 1e-18 * np.eye(32)) @ rng.normal(size=(32, n_times))
+    return mne.io.RawArray(data.astype(np.float32), evoked.info, verbose="error")
+
+
+@pytest.mark.parametrize("cleaning", ["components", "interpolated", "projected"])
+def test_a_covariance_from_before_the_cleaning_is_said(eloreta, toy_path, cleaning):
+    raw = recording()
+    before = make_covariance(raw.info)
+    if cleaning == "components":
+        mixing = np.random.default_rng(0).normal(size=(32, 32))
+        keep = np.r_[np.zeros(4), np.ones(28)]
+        raw._data[:] = mixing @ (keep[:, None] * np.linalg.solve(mixing, raw._data))
+        raw._data[:] = raw._data.astype(np.float32)
+    elif cleaning == "interpolated":
+        raw.info["bads"] = ["Cz", "Pz"]
+        raw.interpolate_bads(verbose="error")
+    else:
+        basis = np.linalg.qr(np.random.default_rng(1).normal(size=(32, 3)))[0]
+        raw._data -= basis @ (basis.T @ raw._data)
+    n_left = {"components": 28, "interpolated": 29, "projected": 29}[cleaning]
+    inverse = Inverse.load(eloreta, head=toy_path)
+    said = inverse.for_recording(raw, before).unexplained(raw.get_data())
+    assert f"spans {n_left} of the 31 dimensions of its noise covariance" in said[0]
+    after = mne.compute_raw_covariance(raw, verbose="error")
+    fitting = inverse.for_recording(raw, after)
+    assert fitting.rank == n_left
+    assert not any("dimensions" in line for line in fitting.unexplained(raw.get_data()))
+
+
+@pytest.mark.parametrize("band", [(None, 8.0), (None, 40.0), (30.0, None), (8.0, 12.0)])
+def test_filters_are_not_taken_for_a_cleaning(eloreta, toy_path, band):
+    raw = recording(n_times=3000)
+    before = make_covariance(raw.info)
+    raw.filter(*band, verbose="error")
+    inverse = Inverse.load(eloreta, head=toy_path).for_recording(raw, before)
+    for data in (raw.get_data(), raw.get_data()[:, :70], raw.get_data()[:, :20]):
+        assert not any("dimensions" in line for line in inverse.unexplained(data))
+
+
 # Causes, told apart.
 
 
