@@ -175,7 +175,7 @@ def test_noise_of_the_recording_itself(eloreta, folder, toy_path, recording, win
 @pytest.mark.parametrize(
     ("recording", "more", "message"),
     [
-        ("x_raw.fif", ["--noise-from", "30", "40"], "is not within the recording"),
+        ("x_raw.fif", ["--noise-from", "30", "40"], "holds 0 samples, expected at least 96"),
         ("x_raw.fif", ["--noise-from", "0", "0.1"], "holds 26 samples, .* lasts from 0 to 21.99"),
         ("x_raw.fif", ["--noise-from", "0", "9", "--noise-cov", "x-cov.fif"], "both say what the"),
         ("x-ave.fif", ["--noise-from", "-1", "0"], "needs single trials"),
