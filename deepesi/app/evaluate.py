@@ -13,6 +13,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -182,6 +183,10 @@ def names_in(group: str) -> list[str]:
     return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
 def named_scenarios(overrides: Sequence[str]) -> list[str]:
     """The scenarios that a command names.
 
@@ -189,7 +194,7 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
         ValueError: There is no such scenario.
 
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parsed(overrides)
     named = [o.value() for o in parsed if o.key_or_group == "scenario"]
     names = named[-1] if named else "snr"
     known = [name for name in known_scenarios() if name != "all"]
@@ -206,7 +211,7 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
 
 def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
     """Configurations of the scenarios a command names, each with its other overrides."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parsed(overrides)
     others = [
         text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group != "scenario"
     ]
@@ -233,7 +238,7 @@ def check_one_scenario(overrides: Sequence[str], command: str) -> None:
 
 def typed_keys(overrides: Sequence[str]) -> set[str]:
     """First parts of the keys that a command names: ``scenario`` of ``scenario.snr_db=[5]``."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parsed(overrides)
     return {override.key_or_group.split(".")[0] for override in parsed}
 
 
