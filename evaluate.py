@@ -2,7 +2,7 @@
 
 import sys
 
-from deepesi.app.hydra_commands import run_hydra
+from deepesi.cli.hydra_commands import run_hydra
 
 if __name__ == "__main__":
     run_hydra("evaluate", sys.argv[1:])

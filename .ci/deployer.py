@@ -11,7 +11,7 @@ from pathlib import Path
 import mne
 import numpy as np
 
-from deepesi.app.cli import main
+from deepesi.cli.main import main
 from deepesi.physics.montage import head_montage, standard_montage
 from deepesi.physics.template import load_template
 

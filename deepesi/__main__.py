@@ -1,6 +1,6 @@
 """``python -m deepesi``: the same as ``deepesi``."""
 
-from deepesi.app.cli import main
+from deepesi.cli.main import main
 
 if __name__ == "__main__":
     main()

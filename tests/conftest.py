@@ -18,11 +18,11 @@ install_import_hook(
 
 import mne  # noqa: E402
 
-from deepesi.app.export import export_path  # noqa: E402
+from deepesi.cli.export import export_path  # noqa: E402
 from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
 from deepesi.data_gen.setups import SetupRanges  # noqa: E402
 from deepesi.data_gen.sources import PatchSources  # noqa: E402
-from deepesi.physics.anatomy import Anatomy, read_anatomy  # noqa: E402
+from deepesi.physics.building.anatomy import Anatomy, read_anatomy  # noqa: E402
 from deepesi.physics.template import Template, load_template, save_template  # noqa: E402
 
 

@@ -13,11 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from deepesi.app import calibrate, evaluate, train
-from deepesi.app.cli import build_parser
-from deepesi.app.config_errors import usual_config
-from deepesi.app.config_types import check_config, targets
-from deepesi.app.hydra_commands import COMMANDS
+from deepesi.cli import calibrate, evaluate, train
+from deepesi.cli.config_errors import usual_config
+from deepesi.cli.config_types import check_config, targets
+from deepesi.cli.hydra_commands import COMMANDS
+from deepesi.cli.main import build_parser
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.template import load_template
 from deepesi.training.overrides import understood

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepesi.export.packaged import model_path
-from deepesi.export.runtime import Inverse
+from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.packaged import model_path
 from tests.conftest import make_covariance, make_evoked
 
 ROOT = Path(__file__).parents[1]

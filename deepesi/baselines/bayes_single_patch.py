@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.baselines.solver import patches_told
-from deepesi.contracts import Estimate, InverseModel, Told
-from deepesi.operators import along_axes, spread_patches
+from deepesi.core.contracts import Estimate, InverseModel, Told
+from deepesi.core.patches import along_axes, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,

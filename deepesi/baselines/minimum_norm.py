@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, Told, magnitude
+from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle, Told, magnitude
 from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorDeviation, Rank, Whitener
 
 #: Rule of the regularization, and what it has to know of the noise.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from deepesi.baselines.solver import Array, Solution, Solver
-from deepesi.contracts import Told
+from deepesi.core.contracts import Told
 
 
 class RecursiveMUSIC(Solver):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 
-from deepesi.contracts import Estimate, InverseModel, Told
+from deepesi.core.contracts import Estimate, InverseModel, Told
 from deepesi.physics.head_inputs import (
     Gain,
     PatchPairs,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.baselines.solver import Array, Solution, Solver
-from deepesi.contracts import Told
+from deepesi.core.contracts import Told
 
 UPDATES = ("mackay", "convex", "em")
 

@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
 from deepesi.baselines.solver import Array, Solution, Solver
-from deepesi.contracts import Told
+from deepesi.core.contracts import Told
 
 #: Rounds of coordinate descent at most: to compare strengths, and for what is given out. Strengths
 #: too weak to be chosen need the most; now and then the comparison ends at a neighbouring one.

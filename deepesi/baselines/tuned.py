@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from deepesi.contracts import InverseModel, Told
+from deepesi.core.contracts import InverseModel, Told
 from deepesi.physics.head_inputs import HeadInput
 
 #: Gives a method for the value of its constant.

@@ -25,9 +25,9 @@ from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import SHAPES, PatchSources
 from deepesi.data_gen.waveforms import Biphasic, Burst, Gabor, Mixture, PowerLaw
-from deepesi.physics.files import atomic
 from deepesi.physics.montage import electrode_info
 from deepesi.physics.template import Template, load_template
+from deepesi.utils.files import atomic
 
 SFREQ = 250.0
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from deepesi.contracts import Batch, LowRankLeadField, Scene
+from deepesi.core.contracts import Batch, LowRankLeadField, Scene
 from deepesi.data_gen.artifacts import Artifact, Recording
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice, check_heads

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from deepesi.contracts import LowRankLeadField, as_tensors
+from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.physics.cohort import split_of
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.graph import adjacency, geodesic_distances

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from deepesi.contracts import LowRankLeadField, as_tensors
+from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy

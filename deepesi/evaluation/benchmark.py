@@ -33,7 +33,7 @@ from deepesi.evaluation.scores import (
     units_of,
 )
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.files import atomic
+from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.calibration.conformal import RegionSets, proportion
+from deepesi.calibration.intervals import Claims, Intervals, gaussian
+from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.observation import Seen
 from deepesi.metrics.calibration import GROUPS, LEVELS
-from deepesi.physics.files import atomic
-from deepesi.uncertainty.conformal import RegionSets, proportion
-from deepesi.uncertainty.intervals import Claims, Intervals, gaussian
-from deepesi.uncertainty.recalibration import fit_balanced, fit_isotonic, fit_temperature
+from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 

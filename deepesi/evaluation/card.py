@@ -10,7 +10,7 @@ import yaml
 
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.table import RULE, layout, markdown_table
-from deepesi.physics.files import atomic
+from deepesi.utils.files import atomic
 
 
 def write_card(
@@ -69,7 +69,7 @@ deepesi apply {shlex.quote(file)} EVOKED-ave.fif --condition NAME --noise-cov CO
 ```
 
 ```python
-from deepesi.export.runtime import Inverse
+from deepesi.runtime.inverse import Inverse
 
 inverse = Inverse.load({json.dumps(file, ensure_ascii=False)}).for_recording(evoked, noise_cov)
 found = inverse.apply(evoked)  # .stc, .std, .eeg

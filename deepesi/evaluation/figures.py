@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.contracts import magnitude
+from deepesi.core.contracts import magnitude
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval

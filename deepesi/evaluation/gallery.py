@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Oracle, magnitude
+from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle, magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model

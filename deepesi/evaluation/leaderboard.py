@@ -13,7 +13,7 @@ import deepesi
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.scores import LIMITS, METRICS
-from deepesi.physics.files import atomic
+from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deepesi.contracts import InverseModel, Oracle
+from deepesi.core.contracts import InverseModel, Oracle
 
 Model = InverseModel | Oracle
 #: Where an exported file lies and its session: its weights are told by its content.

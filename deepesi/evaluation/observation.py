@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepesi.contracts import Batch, InverseModel, magnitude
+from deepesi.calibration.conformal import (
+    estimated_snr_db,
+    place_scores,
+    reach_kernel,
+    truth_scores,
+)
+from deepesi.calibration.intervals import Claims, claims
+from deepesi.core.contracts import Batch, InverseModel, magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
@@ -16,13 +23,6 @@ from deepesi.metrics.classes import Geometry
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.template import Template
-from deepesi.uncertainty.conformal import (
-    estimated_snr_db,
-    place_scores,
-    reach_kernel,
-    truth_scores,
-)
-from deepesi.uncertainty.intervals import Claims, claims
 
 Array = NDArray[np.float64]
 

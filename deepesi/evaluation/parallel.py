@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from deepesi.physics.parallel import LostWorkerError, spread
+from deepesi.utils.parallel import LostWorkerError, spread
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

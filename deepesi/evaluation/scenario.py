@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from deepesi.contracts import Batch, InverseModel, Oracle
+from deepesi.core.contracts import Batch, InverseModel, Oracle
 from deepesi.data_gen.artifacts import Artifact
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges

@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from deepesi.contracts import Batch, Estimate, Oracle
+from deepesi.core.contracts import Batch, Estimate, Oracle
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.methods import Method, Model, of_scenario
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics import classes
 from deepesi.metrics.classes import Geometry, SourceMetric, examples
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel
+from deepesi.utils.files import atomic
 
 #: Every metric of a benchmark, the first four in its tables.
 METRICS: dict[str, type[SourceMetric]] = {

@@ -27,8 +27,8 @@ from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
 from deepesi.metrics.classes import Geometry, LocalizationError, examples
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.files import atomic
 from deepesi.physics.template import cache_folder
+from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 

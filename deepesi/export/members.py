@@ -1,6 +1,6 @@
 """Members of an ensemble side by side: one graph computes all of them at once.
 
-`deepesi.uncertainty.side_by_side` traces one member between two marks: `OneOf` takes its part of a
+`deepesi.core.traced_members` traces one member between two marks: `OneOf` takes its part of a
 tensor that has a leading axis of members, `AllOf` gives the members' results that axis. Here every
 operation in between is given it, too. `torch.vmap` does the same, but fixes sizes that a graph
 keeps free.
@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from deepesi.uncertainty.side_by_side import ALL_OF, DOMAIN, ONE_OF
+from deepesi.core.traced_members import ALL_OF, DOMAIN, ONE_OF
 
 Results = Sequence[ir.Value]
 

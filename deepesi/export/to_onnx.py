@@ -13,8 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from deepesi import __version__
-from deepesi.contracts import Batch, InverseModel, as_tensors
-from deepesi.export.contract import (
+from deepesi.core.contracts import Batch, InverseModel, as_tensors
+from deepesi.export.optimize import make_faster
+from deepesi.export.quantize import Precision, make_smaller
+from deepesi.physics.head import HeadModel
+from deepesi.physics.head_inputs import HeadInput, prepare
+from deepesi.runtime.contract import (
     DIGEST_KEY,
     METADATA_KEY,
     Calibration,
@@ -22,14 +26,10 @@ from deepesi.export.contract import (
     TrainingRanges,
     as_tuples,
 )
-from deepesi.export.faster import make_faster
-from deepesi.export.protobuf import digest
-from deepesi.export.self_test import SelfTest, small_heads, small_recording
-from deepesi.export.session import REFUSALS, as_feeds, open_model
-from deepesi.export.smaller import Precision, make_smaller
-from deepesi.physics.files import atomic
-from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs import HeadInput, prepare
+from deepesi.runtime.protobuf import digest
+from deepesi.runtime.self_test import SelfTest, small_heads, small_recording
+from deepesi.runtime.session import REFUSALS, as_feeds, open_model
+from deepesi.utils.files import atomic
 
 OPSET = 20
 #: Of a file from its model, over the largest estimate. Weights in fewer bits cost accuracy, which
@@ -75,7 +75,7 @@ def export_onnx(
         identity: What its weights were saved with, see `deepesi.training.weights.load_network`.
         anatomy: Fingerprint of the template it was trained on.
         calibration: What ``deepesi calibrate`` fitted for it.
-        precision: Of its weights, see `deepesi.export.smaller.Precision`.
+        precision: Of its weights, see `deepesi.export.quantize.Precision`.
 
     Raises:
         ValueError: The model is a solver without an exported form; an unknown precision; ONNX
@@ -164,7 +164,7 @@ def example_of(
         proto: The graph.
         declarations: Its head inputs.
         bound: Whether it belongs to the source space of the head.
-        head: See `deepesi.export.self_test.small_heads`.
+        head: See `deepesi.runtime.self_test.small_heads`.
 
     Raises:
         ValueError: There is none, or it gives NaN.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate, InverseModel
+from deepesi.core.contracts import Batch, Estimate, InverseModel
 from deepesi.losses.base import LossTerm
 from deepesi.losses.supervised import CosineDistance
 

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate
+from deepesi.core.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener
 

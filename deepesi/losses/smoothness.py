@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate
+from deepesi.core.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm, source_norms
 from deepesi.physics.head_inputs import MeshEdges
 

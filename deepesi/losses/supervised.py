@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from deepesi.contracts import Batch, Estimate
+from deepesi.core.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
 
 

@@ -5,7 +5,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate
+from deepesi.core.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
 
 

@@ -11,7 +11,7 @@ import torchmetrics
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from deepesi.contracts import Batch, Estimate, magnitude
+from deepesi.core.contracts import Batch, Estimate, magnitude
 from deepesi.metrics import functional, moments
 from deepesi.physics.graph import adjacency, triangles, vertex_areas
 from deepesi.physics.head import HeadModel

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.dropout import FeatureDropout
-from deepesi.models.sizes import check_sizes
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.dropout import FeatureDropout
+from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import NoiseLevel, SourceUnit, TopographicMatrix, Whitener
 
 

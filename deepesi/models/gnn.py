@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.models.electrode_trust import ElectrodeTrust
-from deepesi.models.evidence import QUIET, Evidence
-from deepesi.models.signed_attention import SignedAttention
-from deepesi.models.sizes import check_sizes
-from deepesi.operators import along_axes, over_first, spread_patches
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.patches import along_axes, over_first, spread_patches
+from deepesi.models.layers.electrode_trust import ElectrodeTrust
+from deepesi.models.layers.evidence import QUIET, Evidence
+from deepesi.models.layers.signed_attention import SignedAttention
+from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,

@@ -5,11 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.contracts import Estimate, InverseModel, Told
-from deepesi.models.electrode_trust import ElectrodeTrust
-from deepesi.models.sizes import check_sizes
-from deepesi.models.skull_weights import TYPICAL_FREEDOM, SkullWeights
-from deepesi.operators import (
+from deepesi.core.contracts import Estimate, InverseModel, Told
+from deepesi.core.patches import (
     PatchDictionary,
     along_axes,
     energy_by_chance,
@@ -18,6 +15,9 @@ from deepesi.operators import (
     small_linear,
     spread_patches,
 )
+from deepesi.models.layers.electrode_trust import ElectrodeTrust
+from deepesi.models.layers.sizes import check_sizes
+from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.physics.head_inputs import (
     MeshNeighbours,
     PatchMoments,

@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.models.sizes import check_sizes
-from deepesi.models.unet3d import UNet3d
-from deepesi.operators import (
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.patches import (
     PatchDictionary,
     along_axes,
     energy_by_chance,
@@ -19,6 +17,8 @@ from deepesi.operators import (
     small_linear,
     spread_patches,
 )
+from deepesi.models.layers.sizes import check_sizes
+from deepesi.models.layers.unet3d import UNet3d
 from deepesi.physics.head_inputs import (
     LinearInverse,
     PatchMoments,

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.models.sizes import check_sizes
-from deepesi.operators import along_axes, over_first, spread_patches
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.patches import along_axes, over_first, spread_patches
+from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,

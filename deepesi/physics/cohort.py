@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import sph_harm_y
 
-from deepesi.physics.anatomy import Anatomy, read_anatomy
+from deepesi.physics.building.anatomy import Anatomy, read_anatomy
 from deepesi.physics.template import Template, load_template
 
 Array = NDArray[np.float64]

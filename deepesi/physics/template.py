@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
-from deepesi.physics.files import atomic
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
 from deepesi.physics.noise import white_noise_cov
+from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 

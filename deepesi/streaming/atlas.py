@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from deepesi.physics.head import SourceSpace
-from deepesi.physics.optional import require
 from deepesi.physics.template import template_of
+from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
 

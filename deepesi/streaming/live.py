@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from deepesi.export.noise_check import QUIETEST, check_noise
-from deepesi.export.runtime import PreparedInverse
-from deepesi.export.windows import fading
 from deepesi.physics.io import check_eeg
+from deepesi.runtime.inverse import PreparedInverse
+from deepesi.runtime.noise_check import QUIETEST, check_noise
+from deepesi.runtime.windows import fading
 from deepesi.streaming.atlas import Regions
 from deepesi.streaming.clock import Decided, FittedClock
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import check_electrodes, match_channels
-from deepesi.physics.optional import require
 from deepesi.physics.units import volts_per
+from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from deepesi.contracts import Batch
-from deepesi.physics.files import atomic
+from deepesi.core.contracts import Batch
 from deepesi.training.overrides import typed
 from deepesi.training.resume import rewind
+from deepesi.utils.files import atomic
 
 #: What asks a run to stop: a cluster (before it takes a machine away) or Ctrl-C.
 SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]

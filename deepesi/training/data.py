@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from deepesi.contracts import Batch
+from deepesi.core.contracts import Batch
 from deepesi.data_gen.generator import SimulatedRecordings
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deepesi.contracts import InverseModel
+from deepesi.core.contracts import InverseModel
 from deepesi.physics.head import SourceSpace
 from deepesi.training.resume import flatten
 from deepesi.training.weights import load_network

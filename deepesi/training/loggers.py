@@ -6,7 +6,7 @@ import hydra
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig
 
-from deepesi.physics.optional import require
+from deepesi.utils.optional import require
 
 #: Class of a logger to the package it needs, which is also the extra that installs it.
 PACKAGES = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow"}

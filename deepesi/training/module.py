@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from deepesi.contracts import Batch, InverseModel
+from deepesi.core.contracts import Batch, InverseModel
 from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum
 from deepesi.metrics.classes import NEMD, LocalizationError
@@ -33,7 +33,7 @@ class InverseTraining(LightningModule):
         total_steps: Steps at which the learning rate reaches zero.
         run_config: Plain configuration of seed, heads, data, loss and trainer; travels in the
             checkpoint, so that a run is resumed as it was begun.
-        trained: What it sees in training, as fields of `deepesi.export.contract.TrainingRanges`;
+        trained: What it sees in training, as fields of `deepesi.runtime.contract.TrainingRanges`;
             travels with the weights into exported files.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from deepesi.contracts import InverseModel, as_tensors
+from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
 

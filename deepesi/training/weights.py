@@ -10,12 +10,12 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from deepesi.contracts import InverseModel
-from deepesi.physics.files import atomic, parsing
+from deepesi.core.contracts import InverseModel
 from deepesi.physics.head import SourceSpace
 from deepesi.training.resume import check_identity
 from deepesi.uncertainty.ensemble import DeepEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
+from deepesi.utils.files import atomic, parsing
 
 
 def save_network(model: InverseModel, identity: Mapping[str, Any], folder: str | Path) -> None:

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from deepesi.contracts import Batch, Estimate, InverseModel, Objective
-from deepesi.uncertainty.side_by_side import alike, is_tracing_members, trace_side_by_side
+from deepesi.core.contracts import Batch, Estimate, InverseModel, Objective
+from deepesi.core.traced_members import alike, is_tracing_members, trace_side_by_side
 
 
 def mixture(estimates: Sequence[Estimate]) -> Estimate:

@@ -5,17 +5,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.dropout import FeatureDropout
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.dropout import FeatureDropout
+from deepesi.core.traced_members import is_tracing_members, trace_side_by_side
 from deepesi.uncertainty.ensemble import mixture
-from deepesi.uncertainty.side_by_side import is_tracing_members, trace_side_by_side
 
 
 class MCDropout(InverseModel):
     """Mean and deviation over thinned copies of a network that was trained with dropout.
 
     Args:
-        model: With `deepesi.dropout.FeatureDropout` in it (``model.dropout=0.1``).
+        model: With `deepesi.core.dropout.FeatureDropout` in it (``model.dropout=0.1``).
         n_samples: Thinned networks, at least 2.
         seed: Of what they leave out.
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Estimate, InverseModel
+from deepesi.core.contracts import Estimate, InverseModel
 
 
 class Tempered(InverseModel):
@@ -20,7 +20,7 @@ class Tempered(InverseModel):
         ValueError: The factor is not positive; the model gives no deviation (in `forward`).
         TypeError: `model` is no inverse model.
 
-    Source: see `deepesi.uncertainty.recalibration.fit_temperature`.
+    Source: see `deepesi.calibration.recalibration.fit_temperature`.
 
     """
 

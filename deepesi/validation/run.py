@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
-from deepesi.physics.files import atomic
 from deepesi.physics.head import average_reference
 from deepesi.physics.io import head_from_forward, head_on_template
 from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.runtime.methods import Method
+from deepesi.utils.files import atomic
 from deepesi.validation.case import Case, Place
-from deepesi.validation.methods import Method
 from deepesi.validation.statistics import (
     UNITS,
     Track,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from deepesi.physics.files import atomic
+from deepesi.utils.files import atomic
 
 #: Dots per inch of pictures, and how many of them a pixel of the page takes.
 DPI, DENSITY = 150, 1.5

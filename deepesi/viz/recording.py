@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.physics.files import atomic
 from deepesi.physics.template import DisplayMesh
+from deepesi.utils.files import atomic
 from deepesi.viz.cortex import best_views, draw_cortex
 from deepesi.viz.scalp import draw_scalp
 

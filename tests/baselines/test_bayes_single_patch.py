@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
-from deepesi.baselines.knowing_truth import KnowingTruth
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.contracts import as_tensors
+from deepesi.baselines.oracle import KnowingTruth
+from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, BestMinimumNorm, MinimumNorm
-from deepesi.contracts import Estimate, as_tensors
+from deepesi.core.contracts import Estimate, as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.metrics.classes import LocalizationError
 from deepesi.physics.head_inputs import prepare

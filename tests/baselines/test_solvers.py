@@ -12,7 +12,7 @@ from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC, signal_subspace
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes, _posterior
 from deepesi.baselines.sparse_regression import SparseRegression
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.head_inputs.patches import patch_profiles
 from tests.models.free import free

@@ -19,9 +19,8 @@ from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
-from deepesi.contracts import InverseModel, as_tensors
-from deepesi.export.adapter import OnnxModel
-from deepesi.export.session import as_feeds, open_model
+from deepesi.core.contracts import InverseModel, as_tensors
+from deepesi.core.onnx_model import OnnxModel
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import ElectrodeGNN
@@ -30,6 +29,7 @@ from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
+from deepesi.runtime.session import as_feeds, open_model
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered

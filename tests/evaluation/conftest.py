@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
-from deepesi.baselines.knowing_truth import KnowingTruth
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.oracle import KnowingTruth
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.evaluation.benchmark import REFERENCE, run_benchmark

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import deepesi
-from deepesi.app.evaluate import told_table
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.data_gen.artifacts import Blinks
 from deepesi.data_gen.noise import NoiseRanges
@@ -21,6 +20,7 @@ from deepesi.data_gen.waveforms import Burst, Gabor, Mixture
 from deepesi.evaluation import leaderboard as board
 from deepesi.evaluation.benchmark import REFERENCE, Benchmark
 from deepesi.evaluation.calibration import CalibrationRow
+from deepesi.evaluation.compare import told_table
 from deepesi.evaluation.figures import axis_panels, depth_panel, place_panels, styles
 from deepesi.evaluation.gallery import (
     gallery,

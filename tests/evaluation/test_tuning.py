@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.app import evaluate
-from deepesi.app.cli import main
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.tuned import Tuned
-from deepesi.contracts import BY_TRAINING, InverseModel
+from deepesi.cli import evaluate
+from deepesi.cli.main import main
+from deepesi.core.contracts import BY_TRAINING, InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources

@@ -8,11 +8,11 @@ from dataclasses import asdict
 
 import pytest
 
-from deepesi.app import export
-from deepesi.app.cli import main
-from deepesi.export.contract import CALIBRATION_FILE, Calibration
-from deepesi.export.session import open_model
+from deepesi.cli import export
+from deepesi.cli.main import main
 from deepesi.models.convdip import ConvDip
+from deepesi.runtime.contract import CALIBRATION_FILE, Calibration
+from deepesi.runtime.session import open_model
 from deepesi.training.weights import save_network
 
 FITTED = Calibration(0.9, "all", (3.0, 8.5), (0.99, 0.8, 0.5), 1.7, "a few recordings of a toy")

@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 from onnx_ir.passes import common
 
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.core.traced_members import ALL_OF, DOMAIN, ONE_OF, alike
 from deepesi.export.members import RULES, stack_members
-from deepesi.export.session import as_feeds, open_model
 from deepesi.export.to_onnx import OPSET, check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import ElectrodeGNN
@@ -21,9 +21,9 @@ from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
+from deepesi.runtime.session import as_feeds, open_model
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
-from deepesi.uncertainty.side_by_side import ALL_OF, DOMAIN, ONE_OF, alike
 from tests.contract.test_contract import network
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.physics.head_inputs import prepare
 
 

@@ -7,7 +7,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from deepesi.contracts import InverseModel
+from deepesi.core.contracts import InverseModel
 
 CONFIGS = {
     path.name: OmegaConf.load(path)

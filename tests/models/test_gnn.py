@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.losses.supervised import CosineDistance

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.sources import PatchSources
-from deepesi.export.session import as_feeds, open_model
 from deepesi.export.to_onnx import export_onnx
 from deepesi.losses.supervised import CosineDistance
 from deepesi.metrics.classes import LocalizationError
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import prepare
+from deepesi.runtime.session import as_feeds, open_model
 from deepesi.training.weights import load_network, save_network
 from tests.models.free import apply, free
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso, MultiTaskLasso
 
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import (

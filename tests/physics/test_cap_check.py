@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from deepesi.app.cli import main
-from deepesi.export.runtime import Inverse
+from deepesi.cli.main import main
+from deepesi.physics.building.own_head import head_of_forward
 from deepesi.physics.cap_check import check_cap
 from deepesi.physics.channel_names import check_electrodes
 from deepesi.physics.montage import TEN_TWENTY, standard_montage
-from deepesi.physics.own_head import head_of_forward
+from deepesi.runtime.inverse import Inverse
 from tests.conftest import make_covariance, make_evoked
 
 CENTRE = np.array([0, 0, 0.04])

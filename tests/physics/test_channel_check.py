@@ -6,15 +6,15 @@ import mne
 import numpy as np
 import pytest
 
-from deepesi.app.cli import main
-from deepesi.app.validate import RECORDINGS
-from deepesi.export.runtime import Inverse, UnexplainedChannelWarning
+from deepesi.cli.main import main
+from deepesi.cli.validate import RECORDINGS
 from deepesi.physics.channel_check import _without, channel_precision, unexplained_channels
 from deepesi.physics.family import Tissues
 from deepesi.physics.head import average_reference
 from deepesi.physics.io import head_on_template
 from deepesi.physics.montage import displace, electrode_info
 from deepesi.physics.template import load_template
+from deepesi.runtime.inverse import Inverse, UnexplainedChannelWarning
 from deepesi.validation.case import Case
 from deepesi.validation.eeglab import eeglab_cases
 from deepesi.validation.expectation import Expectation

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepesi.physics.accuracy import compare, rdm_lnmag
-from deepesi.physics.bem import BoundaryElements, right_hand_sides, solve
+from deepesi.physics.building.accuracy import compare, rdm_lnmag
+from deepesi.physics.building.bem import BoundaryElements, right_hand_sides, solve
 from deepesi.physics.cohort import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues, compress
 from deepesi.physics.head import average_reference
@@ -20,7 +20,7 @@ from tests.conftest import with_coarse_scalp
 def test_family_equals_a_fresh_bem(name):
     """At random tissues and montage, for every source, electrodes 5 mm off their places.
 
-    Thirty such draws: ``python -m deepesi.physics.accuracy``, figures in docs/heads.md.
+    Thirty such draws: ``python -m deepesi.physics.building.accuracy``, figures in docs/heads.md.
     """
     row = compare(load_template(name), np.random.default_rng([1, len(name)]))
     assert row["rdm"][1] <= 0.01

@@ -6,11 +6,11 @@ import mne
 import numpy as np
 import pytest
 
-from deepesi.export.runtime import Inverse
 from deepesi.physics.head import average_reference
 from deepesi.physics.io import noise_covariance
 from deepesi.physics.linear_inverse import METHODS, hat_matrix, linear_inverse
 from deepesi.physics.noise import rank_of, spanned_eigh, whitened_power, whitener
+from deepesi.runtime.inverse import Inverse
 from tests.conftest import make_covariance, make_evoked
 
 

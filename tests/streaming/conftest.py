@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepesi.export.runtime import Inverse
+from deepesi.runtime.inverse import Inverse
 from deepesi.streaming.atlas import seitzman_regions
 from deepesi.streaming.source import library
 from tests.conftest import make_covariance, make_evoked

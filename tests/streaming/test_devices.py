@@ -11,7 +11,7 @@ import uuid
 import numpy as np
 import pytest
 
-from deepesi.app.cli import main
+from deepesi.cli.main import main
 from deepesi.streaming.live import Counts, LiveInverse
 from deepesi.streaming.lsl import at_rate, open_outlet, relay
 from deepesi.streaming.source import library, open_source

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from deepesi.export.runtime import Inverse
 from deepesi.physics.template import load_template
+from deepesi.runtime.inverse import Inverse
 from deepesi.streaming.atlas import FARTHEST
 from deepesi.streaming.live import CausalBandpass, LiveInverse
 from deepesi.streaming.page import LivePage
@@ -144,7 +144,7 @@ def test_wrong_units_from_the_start_and_bad_moments_later(prepared, regions, rec
 def test_windows_that_cannot_be(prepared, regions, window):
     from dataclasses import replace
 
-    from deepesi.export.contract import TrainingRanges
+    from deepesi.runtime.contract import TrainingRanges
 
     trained = TrainingRanges((8, 64), (1, 20), 250.0, None)
     contract = replace(prepared.model.contract, trained=trained)

@@ -9,8 +9,8 @@ import mne
 import numpy as np
 import pytest
 
-from deepesi.app.cli import main
-from deepesi.app.stream import parse_renaming
+from deepesi.cli.main import main
+from deepesi.cli.stream import parse_renaming
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.source import library, open_source

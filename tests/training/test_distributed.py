@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from deepesi.app.train import fit
 from deepesi.physics.cohort import Cohort
 from deepesi.training.checkpoints import LastCheckpoint
+from deepesi.training.run import fit
 from tests.training.toy import compose, load, start, wait_for, weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and processes")

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from deepesi.app.cli import build_parser
-from deepesi.app.train import fit, left_behind, run
+from deepesi.cli.main import build_parser
+from deepesi.cli.train import left_behind, run
 from deepesi.physics.cohort import Cohort
 from deepesi.training import callbacks
 from deepesi.training.checkpoints import chosen_by
+from deepesi.training.run import fit
 from deepesi.training.trainer import settle_steps
 from deepesi.training.weights import load_network
 from tests.training.toy import TOY, compose, load, same, weights

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from deepesi.app.train import fit
 from deepesi.physics.cohort import Cohort
 from deepesi.training.failures import explained
 from deepesi.training.resume import checkpoint_of
+from deepesi.training.run import fit
 from tests.training.toy import Trap, compose, load, same, trap, weights
 
 RUN = ["trainer.steps_per_epoch=4", "trainer.max_steps=8", "trainer.checkpoint_every=1000"]

@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from deepesi.app.train import fit
 from deepesi.physics.cohort import Cohort
 from deepesi.training.loggers import make_loggers
+from deepesi.training.run import fit
 from tests.training.toy import compose
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from lightning import LightningModule
 
-from deepesi.app.train import build_data, build_module, fit
 from deepesi.physics.cohort import Cohort
 from deepesi.training.callbacks import weight_average
 from deepesi.training.data import RecordingStream
+from deepesi.training.run import build_data, build_module, fit
 from deepesi.training.trainer import check_sweep, device_of
 from deepesi.training.weights import load_network
 from tests.training.toy import compose, load, same, weights
@@ -150,7 +150,7 @@ def test_mixed_precision(train):
 COMPILED = """
 import sys
 from pathlib import Path
-from deepesi.app.train import fit
+from deepesi.training.run import fit
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
 from tests.training.toy import compose

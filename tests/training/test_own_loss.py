@@ -4,7 +4,7 @@ import lightning
 import pytest
 import torch
 
-from deepesi.contracts import Estimate
+from deepesi.core.contracts import Estimate
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import CosineDistance
 from deepesi.models.convdip import ConvDip

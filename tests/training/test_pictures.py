@@ -7,10 +7,10 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from deepesi.app.train import fit
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.physics.cohort import Cohort
 from deepesi.training.pictures import comparison
+from deepesi.training.run import fit
 from deepesi.viz.estimate import comparison_figure
 from tests.training.toy import compose
 

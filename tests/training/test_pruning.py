@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from deepesi.app.train import fit
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.models.convdip import ConvDip
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.head_inputs import prepare
 from deepesi.training.pruning import start_from_strongest
+from deepesi.training.run import fit
 from deepesi.training.weights import load_network
 from tests.training.toy import compose, weights
 

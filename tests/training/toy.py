@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.contracts import Batch, Estimate
+from deepesi.core.contracts import Batch, Estimate
 from deepesi.losses.base import LossTerm
 from deepesi.training.overrides import quoted
 
@@ -67,7 +67,7 @@ def start(
 ) -> subprocess.Popen:
     """``deepesi train`` on the toy head as a process of its own."""
     command = [
-        sys.executable, "-m", "deepesi.app.cli", "train", *options, *TOY,
+        sys.executable, "-m", "deepesi.cli.main", "train", *options, *TOY,
         f"head.name={toy_path}", "name=toy", "baselines=[]", *overrides,
     ]  # fmt: skip
     return subprocess.Popen(

@@ -14,11 +14,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from deepesi.app import evaluate, train
-from deepesi.app.export import export_path
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.contracts import Estimate, InverseModel
-from deepesi.export.session import open_model
+from deepesi.cli import evaluate, train
+from deepesi.cli.export import export_path
+from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.physics import Reprojection
 from deepesi.losses.supervised import CosineDistance
@@ -26,6 +25,7 @@ from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import ElectrodeGNN
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import SourceUnit, Whitener
+from deepesi.runtime.session import open_model
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
 from deepesi.training.weights import load_ensemble, load_network, save_network
@@ -364,7 +364,7 @@ def test_what_is_no_ensemble_is_refused():
 COMPILED = """
 import sys
 import torch
-from deepesi.contracts import as_tensors
+from deepesi.core.contracts import as_tensors
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import load_template

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.app import evaluate
-from deepesi.app.export import export_path
-from deepesi.app.train import fit
-from deepesi.contracts import as_tensors
-from deepesi.export.session import as_feeds, open_model
+from deepesi.cli import evaluate
+from deepesi.cli.export import export_path
+from deepesi.core.contracts import as_tensors
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.head_inputs import prepare
+from deepesi.runtime.session import as_feeds, open_model
+from deepesi.training.run import fit
 from deepesi.training.weights import load_mc_dropout, load_network, save_network
 from deepesi.uncertainty.mc_dropout import MCDropout
 from tests.training.toy import TOY, compose

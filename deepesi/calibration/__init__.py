@@ -1,0 +1,1 @@
+"""Prediction sets, intervals and their recalibration, in numpy."""

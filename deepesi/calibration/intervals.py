@@ -1,0 +1,107 @@
+"""What standard deviations claim, and intervals counted in them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from deepesi.utils.files import atomic
+
+Array = NDArray[np.float64]
+
+
+class Claims(NamedTuple):
+    """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
+
+    error: Array  # |estimate - truth| / std; 0 where right, infinite where wrong without deviation
+    signal: Array  # |estimate| / std: what an analyst sees of it
+    group: NDArray[np.int64]  # 0 active, 1 neighbouring, 2 inactive
+    width: Array  # std over the largest true magnitude of the recording
+
+
+def claims(mean: Array, std: Array | None, truth: Array, group: NDArray[np.int64]) -> Claims:
+    """Claims of one recording.
+
+    Args:
+        mean: Estimated moments, any shape, A m.
+        std: Their deviations, of the same shape.
+        truth: True moments, of the same shape.
+        group: 0, 1 or 2, of the same shape.
+
+    Raises:
+        ValueError: There is no standard deviation.
+
+    """
+    if std is None:
+        raise ValueError(
+            "recalibration: the model gives no standard deviation, so it claims nothing that could "
+            "be recalibrated. Train it with model.heteroscedastic=true loss=uncertainty, or join "
+            "an ensemble."
+        )
+    largest = max(float(np.abs(truth).max()), np.finfo(float).tiny)
+    parts = (_over(mean - truth, std), _over(mean, std), group, std / largest)
+    return Claims(*(part.ravel() for part in parts))  # type: ignore[arg-type]
+
+
+def _over(values: Array, std: Array) -> Array:
+    """Magnitude in deviations; zero stays zero."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(values == 0, 0.0, np.abs(values) / std)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Half-widths of central intervals, over the standard deviation.
+
+    Attributes:
+        levels: Nominal levels ``(L,)``, rising.
+        edges: Between bins of ``|mean| / std``, ``(B - 1,)``.
+        half_widths: Per bin and level ``(B, L)``, not falling along the levels.
+
+    """
+
+    levels: Array
+    edges: Array
+    half_widths: Array
+
+    def at(self, level: float, signal: Array) -> Array:
+        """Half-widths ``(N,)`` at one level, linear between the levels known.
+
+        Raises:
+            ValueError: The level is outside those known.
+
+        """
+        if not self.levels[0] <= level <= self.levels[-1]:
+            raise ValueError(
+                f"Intervals: level must be from {self.levels[0]:g} to {self.levels[-1]:g}, got "
+                f"{level}."
+            )
+        of_bin = np.array([np.interp(level, self.levels, row) for row in self.half_widths])
+        return np.asarray(of_bin[np.searchsorted(self.edges, signal)])
+
+    def coverage(self, seen: Claims) -> Array:
+        """Share of dipoles inside at every level ``(L,)``; NaN if there is none."""
+        if not len(seen.error):
+            return np.full(len(self.levels), np.nan)
+        bins = np.searchsorted(self.edges, seen.signal)
+        return np.array([(seen.error <= row[bins]).mean() for row in self.half_widths.T])
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON."""
+        with atomic(path) as partial:
+            values = {k: v.tolist() for k, v in vars(self).items()}
+            partial.write_text(json.dumps(values, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Intervals":
+        """Read what `save` wrote."""
+        return cls(**{k: np.array(v) for k, v in json.loads(Path(path).read_text()).items()})
+
+
+def gaussian(levels: Array, temperature: float = 1.0) -> Intervals:
+    """Intervals of a normal distribution, all deviations times one factor."""
+    return Intervals(levels, np.array([]), temperature * norm.ppf((1 + levels) / 2)[None])

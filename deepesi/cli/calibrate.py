@@ -1,0 +1,248 @@
+"""``deepesi calibrate``: recalibrated deviations and conformal region sets, measured on test."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from deepesi import __version__
+from deepesi.baselines.tuned import Tuned
+from deepesi.calibration.conformal import fewest
+from deepesi.cli.loading import load_baselines, load_heads, load_named, load_scenarios
+from deepesi.cli.overrides import check_one_scenario
+from deepesi.core.contracts import InverseModel
+from deepesi.evaluation.calibration import (
+    CalibrationRow,
+    Fitted,
+    fit,
+    measure,
+    write_csv,
+)
+from deepesi.evaluation.calibration_report import (
+    DEVIATIONS,
+    REGIONS,
+    deviation_layout,
+    region_layout,
+    write_report,
+)
+from deepesi.evaluation.methods import Model
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.evaluation.scenario import Scenario
+from deepesi.evaluation.terminal import print_layout
+from deepesi.evaluation.words import scenario_in_words
+from deepesi.physics.cohort import Cohort
+from deepesi.runtime.contract import CALIBRATION_FILE, Calibration
+from deepesi.training.weights import load_network, save_network
+from deepesi.uncertainty.tempered import Tempered
+from deepesi.utils.files import atomic
+
+console = Console()
+
+#: What region sets are to hold, in words.
+SOURCES = {"all": "all sources", "strongest": "the strongest source"}
+
+
+def heads_of(config: DictConfig) -> Cohort:
+    """The heads of a configuration.
+
+    Raises:
+        FileNotFoundError: One was not built yet; the message also says what is packaged.
+        ValueError: There are no heads to fit or to test on.
+
+    """
+    try:
+        cohort = load_heads(config)
+    except (FileNotFoundError, hydra.errors.InstantiationException) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, FileNotFoundError):
+            raise
+        raise FileNotFoundError(
+            f"calibrate: {cause} Or take head=held_out: it fits on the three packaged validation "
+            "heads and tests on the three packaged test heads."
+        ) from error
+    for split in ("validation", "test"):
+        if not cohort.of(split):
+            raise ValueError(
+                f"calibrate: these heads have none of the split {split!r}. Take head=fsaverage, "
+                f"head=held_out, or name some: head=cohort head.{split}=[...]."
+            )
+    return cohort
+
+
+def the_scenario(config: DictConfig) -> Scenario:
+    """The one test set of a scenario.
+
+    Raises:
+        ValueError: It has several, along an axis.
+
+    """
+    scenario, *others = load_scenarios([config])
+    if others:
+        raise ValueError(
+            f"calibrate: the scenario {scenario.name!r} has a test set for each "
+            f"{scenario.axis}: {', '.join(s.level for s in (scenario, *others))}. Take one without "
+            "an axis (scenario=snr, several, several_window, neural_mass)."
+        )
+    return scenario
+
+
+def load_models(
+    config: DictConfig, cohort: Cohort
+) -> tuple[dict[str, InverseModel], dict[str, Path]]:
+    """The models of a configuration by name, and where those from files lie.
+
+    Raises:
+        ValueError: None, or one that is shown the truth.
+
+    """
+    named, paths = load_named(config.models, cohort.template, "calibrate")
+    chosen: dict[str, Model | Tuned] = {**named}
+    models: dict[str, InverseModel] = {}
+    for name, model in (chosen | load_baselines(config)).items():
+        if isinstance(model, Tuned):
+            raise ValueError(
+                f"calibrate: {name!r} is tuned anew in every scenario, and there is one constant "
+                "only in what is calibrated. Leave it out, or take the method itself."
+            )
+        if not isinstance(model, InverseModel):
+            raise ValueError(
+                f"calibrate: {name!r} is shown the truth and is no method. Leave it out of "
+                "baselines."
+            )
+        models[name] = model
+    if not models:
+        raise ValueError(
+            "calibrate: nothing to calibrate. Name files with models=[path,...] or baselines with "
+            "baselines=[bayesian_minimum_norm,...]."
+        )
+    return models, paths
+
+
+def keep(
+    path: Path | None, fitted: Fitted, covers: str, fitted_on: str, cohort: Cohort, folder: Path
+) -> None:
+    """Write what was fitted for a model: intervals, region sets and, of a network, itself.
+
+    `path` is that of the model; None for a classical method.
+    """
+    regions = fitted.regions
+    calibration = Calibration(
+        regions.level, covers, tuple(regions.edges.tolist()), tuple(regions.thresholds.tolist()),
+        fitted.temperature, fitted_on,
+    )  # fmt: skip
+    with atomic(folder / CALIBRATION_FILE) as partial:
+        partial.write_text(json.dumps(asdict(calibration), indent=1) + "\n")
+    if fitted.temperature is not None:
+        fitted.intervals["balanced"].save(folder / "intervals.json")
+    if path is None or not path.exists() or path.suffix == ".onnx":
+        return
+    network, identity = load_network(path, cohort.template.space)
+    if fitted.temperature is not None:
+        network = Tempered(network, fitted.temperature)
+        kind = f"{Tempered.__module__}.{Tempered.__qualname__}"
+        identity = identity | {"model": {"_target_": kind, "model": identity["model"]}}
+    save_network(network, identity, folder / "model")
+
+
+def print_summary(rows: Sequence[CalibrationRow]) -> None:
+    """The tables of the page, and what stands above them."""
+    print_layout(console, region_layout(rows), "Region sets", REGIONS)
+    deviations = deviation_layout(rows)
+    if deviations.lines:
+        print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)
+
+
+def check(config: DictConfig, n_snrs: int) -> None:
+    """Refuse before anything is computed what could only fail after all of it.
+
+    Raises:
+        ValueError: Unknown `covers`, a level that is no probability, or too few recordings for it.
+
+    """
+    if config.covers not in SOURCES:
+        raise ValueError(
+            f"calibrate: covers={config.covers} is unknown. Take {' or '.join(SOURCES)}."
+        )
+    if not 0 < config.level < 1:
+        raise ValueError(f"calibrate: level must be between 0 and 1, got {config.level}.")
+    if config.n_bins < 1 or config.n_validation < 1:
+        raise ValueError(
+            f"calibrate: n_bins and n_validation must be 1 or more, got {config.n_bins} and "
+            f"{config.n_validation}."
+        )
+    in_a_bin, needed = config.n_validation * n_snrs // config.n_bins, fewest(config.level)
+    if in_a_bin < needed:
+        raise ValueError(
+            f"calibrate: {in_a_bin} validation recordings in each of n_bins={config.n_bins} bins "
+            f"of the SNR are too few for level={config.level:g}, which needs {needed}. Take fewer "
+            "bins, a larger n_validation or a lower level."
+        )
+
+
+def run(config: DictConfig, run_dir: Path) -> None:
+    """Fit on validation recordings, measure on test ones, write what was found."""
+    scenario = the_scenario(config.scenario)
+    check(config, len(scenario.snr_db))
+    cohort = heads_of(config.head)
+    models, paths = load_models(config, cohort)
+    several, n = list(models.values()), config.n_validation
+    tested = ", ".join(head.name for head in scenario.true_heads(cohort))
+    seen_as = "" if scenario.setups.own_anatomy else f", seen as {cohort.template.name}"
+    with console.status("Calibrating") as status:
+        seen = observe(
+            models, lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
+            scenario.snr_db, config.covers, lambda line: status.update(f"Fitting, {line}"),
+        )  # fmt: skip
+        fitted = {name: fit(seen.pop(name), config.level, config.n_bins) for name in models}
+        tests = observe(
+            models, lambda snr: batches_to_test(scenario, cohort, snr, several),
+            scenario.snr_db, config.covers, lambda line: status.update(f"Measuring, {line}"),
+        )  # fmt: skip
+        rows = [
+            row
+            for name in models
+            for row in measure(name, scenario.name, tested, fitted[name], tests[name])
+        ]
+        write_csv(rows, run_dir / "calibration.csv")
+        read = "\n".join(f"{name}: {path.absolute()}" for name, path in paths.items())
+        facts = {
+            "scenario": scenario.name,
+            "fitted on": f"{n} recordings per SNR of split 'validation', "
+            + ", ".join(head.name for head in cohort.of("validation"))
+            + seen_as,
+            "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}"
+            + seen_as,
+            "region sets": f"asked to hold {SOURCES[config.covers]} with probability "
+            f"{config.level:g}; one threshold for each of {config.n_bins} bins of the SNR read off "
+            "the recording",
+            **scenario_in_words([scenario], cohort),
+            **({"read from": read} if paths else {}),
+            "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
+            f"{platform.python_version()}",
+        }
+        write_report(rows, facts, run_dir / "calibration.html")
+    for number, name in enumerate(models):
+        keep(
+            paths.get(name), fitted[name], config.covers,
+            f"scenario {scenario.name}, {list(scenario.snr_db)} dB, {facts['fitted on']}",
+            cohort, run_dir / "fitted" / str(number),
+        )  # fmt: skip
+    print_summary(rows)
+    console.print(
+        f"Results in {run_dir}: calibration.html, calibration.csv, fitted/",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def main(config: DictConfig) -> None:
+    """Hydra entry of ``deepesi calibrate``."""
+    check_one_scenario(list(HydraConfig.get().overrides.task), "calibrate")
+    run(config, Path(HydraConfig.get().runtime.output_dir))

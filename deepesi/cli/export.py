@@ -1,0 +1,172 @@
+"""``deepesi export``: a checkpoint, a run or a baseline to an ONNX file and its card."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.core.contracts import InverseModel
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+from deepesi.evaluation.card import how_trained, write_card
+from deepesi.export.quantize import Precision
+from deepesi.export.to_onnx import Parity, check_parity, export_onnx
+from deepesi.physics.cohort import SPLITS, Cohort
+from deepesi.physics.linear_inverse import METHODS
+from deepesi.physics.template import Template, load_template
+from deepesi.runtime.contract import CALIBRATION_FILE, Calibration, Contract, as_tuples
+from deepesi.training.overrides import typed
+from deepesi.training.weights import load_network
+from deepesi.utils.files import atomic, check_file_out
+
+
+def export_path(
+    model: str, out: Path, head: str, montage: str, precision: Precision = "float32"
+) -> Path:
+    """Export what ``model`` names, write its card and return the file written.
+
+    Args:
+        model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (what was fitted
+            goes into the contract), or the name of a linear inverse.
+        out: ``.onnx`` file; its card is ``.md`` beside it.
+        head: Packaged head or ``.npz``.
+        montage: Set-up to trace with; the file serves any.
+        precision: Of the weights, see `deepesi.export.quantize.Precision`.
+
+    Raises:
+        ValueError: ``out`` is no ``.onnx``; the file deviates from the model, see `check_parity`.
+
+    """
+    check_file_out(out, ".onnx")
+    template = load_template(head)
+    methods = {method.lower(): method for method in METHODS}
+    run, identity, calibration = None, dict[str, Any](), None
+    network: InverseModel
+    if model.lower() in methods:
+        name = methods[model.lower()]
+        network = MinimumNorm(name)
+        kind = f"{MinimumNorm.__module__}.{MinimumNorm.__qualname__}"
+        identity = {"model": {"_target_": kind, "method": name}}
+    else:
+        run = Path(model)
+        network, identity = load_network(run, template.space)
+        name, calibration = type(network).__name__, _calibration(run)
+    contract, parity = export_checked(
+        network, template, montage, out, identity, PatchSources(), calibration, precision
+    )
+    config, results = (None, None) if run is None else _record(run, identity)
+    results = results or f"Not measured yet: `deepesi evaluate {typed('models', [out.name])}`."
+    describe(
+        out.with_suffix(".md"), out.name, name, network, contract, parity, identity, config, results
+    )
+    return out
+
+
+def describe(
+    card: Path,
+    file: str,
+    name: str,
+    network: InverseModel,
+    contract: Contract,
+    parity: Parity,
+    identity: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    results: str,
+) -> None:
+    """Write the card of a file that was exported.
+
+    Args:
+        card: ``.md`` file.
+        file: Name of the exported file.
+        name: Of the model.
+        network: The model.
+        contract: Of the file.
+        parity: See `export_checked`.
+        identity: What its weights were saved with.
+        config: Plain configuration of its training, if it is at hand.
+        results: How good it is, Markdown.
+
+    """
+    n_weights, terms = sum(p.numel() for p in network.parameters()), json.loads(contract.to_json())
+    command, limits = identity.get("command"), identity.get("limits", [])
+    training = how_trained(terms, n_weights, config, command, limits)
+    write_card(card, file, name, terms, n_weights, parity._asdict(), training, results)
+
+
+def export_checked(
+    model: InverseModel,
+    template: Template,
+    montage: str,
+    path: Path,
+    identity: Mapping[str, Any],
+    sources: PatchSources,
+    calibration: Calibration | None = None,
+    precision: Precision = "float32",
+) -> tuple[Contract, Parity]:
+    """Export, whole or not at all, and hold the file against the model.
+
+    Args:
+        model: Any inverse model.
+        template: Head to trace and to compare on.
+        montage: To trace with.
+        path: ``.onnx`` file.
+        identity: What its weights were saved with.
+        sources: To compare on, at another batch size, duration and montage.
+        calibration: What ``deepesi calibrate`` fitted for it.
+        precision: Of the weights.
+
+    Raises:
+        ValueError: See `export_onnx` and `check_parity`; nothing is written.
+
+    """
+    probe = SimulatedRecordings(
+        template,
+        sources,
+        SetupRanges(montages=["biosemi32"]),
+        model.head_inputs,
+        batch_size=5,
+        n_times=7,
+        split=next(split for split in SPLITS if Cohort.single(template).of(split)),
+        pool_size=1,
+        pool_period=1,
+    )
+    head = template.montage_head(montage)
+    with atomic(path) as partial:
+        contract = export_onnx(
+            model, head, partial, identity, template.fingerprint, calibration, precision
+        )
+        return contract, check_parity(model, partial, probe.batch(0))
+
+
+def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    """Configuration of the training and Markdown of the benchmark that a run directory holds.
+
+    None what it does not hold, or holds of another training than the weights are from.
+    """
+    folder = run.parent if run.name == "model" else run
+    config, benchmark = folder / "config.yaml", folder / "benchmark.md"
+    if not config.is_file():
+        return None, None
+    known = identity.get("config_sha256")
+    is_its_own = known == hashlib.sha256(config.read_bytes()).hexdigest()
+    content = yaml.safe_load(config.read_text())
+    # 'deepesi evaluate' leaves an ensemble or a mixture, with its benchmark, but trained nothing.
+    is_joined = bool(content.get("ensemble") or content.get("mc_dropout"))
+    results = None
+    if benchmark.is_file() and (is_its_own or is_joined):
+        text = benchmark.read_text().removeprefix("# Benchmark\n\n")
+        results = text.replace("\n## ", "\n### ").rstrip()
+    return content if is_its_own else None, results
+
+
+def _calibration(path: Path) -> Calibration | None:
+    """What ``deepesi calibrate`` left beside a network: it is in the folder ``fitted/N``."""
+    file = path / CALIBRATION_FILE
+    if not file.is_file():
+        return None
+    return Calibration(**as_tuples(json.loads(file.read_text())))

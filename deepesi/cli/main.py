@@ -1,0 +1,367 @@
+"""``deepesi``: the console script. Nothing here needs torch until a command that does is run."""
+
+import argparse
+import functools
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepesi import __version__
+from deepesi.cli.hydra_commands import COMMANDS, DEBUG, run_hydra
+from deepesi.cli.stopping import stops_on_signals
+from deepesi.physics.channel_names import parse_renaming
+from deepesi.utils.files import check_folder_out
+from deepesi.utils.memory import bounded_memory
+from deepesi.utils.optional import require
+
+if TYPE_CHECKING:
+    from deepesi.runtime.apply import SetupOptions
+    from deepesi.runtime.reading.recording import ReadingOptions
+
+#: A recording that begins so is the folder of a BIDS data set.
+DATASET = "bids:"
+#: Options of `deepesi apply` that only data sets have.
+OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    require("torch", "train", "export")
+    from deepesi.cli.export import export_path
+
+    written = export_path(
+        arguments.model, arguments.out, arguments.head, arguments.montage, arguments.precision
+    )
+    print(f"wrote {written} and its card, {written.with_suffix('.md')}")
+
+
+def _apply(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from deepesi.runtime.apply import SetupOptions
+    from deepesi.runtime.reading.recording import ReadingOptions, parse_baseline
+
+    reading = ReadingOptions(
+        arguments.condition, arguments.montage, tuple(arguments.exclude),
+        parse_renaming(arguments.rename), arguments.unit, arguments.nave,
+        parse_baseline(arguments.baseline),
+    )  # fmt: skip
+    if arguments.epoch is not None:
+        if not arguments.event:
+            raise ValueError("--epoch is of an average about an event; give --event NAME, too.")
+        reading = replace(reading, epoch=tuple(arguments.epoch))
+    setup = SetupOptions(
+        arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
+        arguments.prepared, subjects_dir=arguments.subjects_dir,
+    )  # fmt: skip
+    is_dataset = str(arguments.recording).startswith(DATASET)
+    lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
+    with closing(lines):  # an interrupt between two lines tidies up, too
+        for line in lines:
+            tqdm.write(line)  # prints, above a progress bar if there is one
+
+
+def _apply_one(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> Generator[str, None, Any]:
+    from deepesi.runtime.apply import apply
+
+    given = [
+        f"--{name.removesuffix('_label')}"
+        for name in OF_DATASETS
+        if getattr(arguments, name) is not None
+    ]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: for a whole data set, 'deepesi apply MODEL bids:ROOT'."
+        )
+    if len(arguments.event) > 1:
+        raise ValueError(f"--event {' '.join(arguments.event)}: give one event of one recording.")
+    reading = replace(reading, event=next(iter(arguments.event), None))
+    return apply(
+        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
+    )
+
+
+def _apply_dataset(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> Generator[str, None, None]:
+    from deepesi.runtime.dataset.items import Selection
+    from deepesi.runtime.dataset.run import localize_dataset
+
+    selection = Selection(
+        arguments.subject, arguments.session, arguments.task, arguments.run_label,
+        arguments.suffix or "eeg",
+    )  # fmt: skip
+    jobs = 1 if arguments.jobs is None else arguments.jobs
+    root = Path(str(arguments.recording).removeprefix(DATASET)).expanduser()  # no shell does
+    return localize_dataset(
+        arguments.model, root, arguments.out,
+        selection, arguments.event, reading, setup, tuple(arguments.window), jobs, arguments.dask,
+    )  # fmt: skip
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from deepesi.runtime.apply import SetupOptions, prepare
+    from deepesi.runtime.reading.recording import ReadingOptions
+
+    reading = ReadingOptions(
+        None, arguments.montage, tuple(arguments.exclude), parse_renaming(arguments.rename),
+        arguments.unit,
+    )  # fmt: skip
+    setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
+    print(
+        prepare(arguments.model, arguments.recording, arguments.out, reading, setup, arguments.nave)
+    )
+
+
+def _validate(arguments: argparse.Namespace) -> None:
+    from deepesi.cli.validate import validate
+    from deepesi.runtime.methods import Method, find_methods
+
+    def solver(name: str) -> Method:
+        for package in ("hydra", "torch"):
+            require(package, "train", f"validate {name}")
+        from deepesi.evaluation.solvers import load_solver
+
+        return load_solver(name)
+
+    check_folder_out(arguments.out)
+    names = [name for name in arguments.methods.split(",") if name]
+    methods = find_methods(names, arguments.models, solver)
+    for line in validate(arguments.recording, arguments.data, methods, arguments.out):
+        print(line)
+
+
+def _stream(arguments: argparse.Namespace) -> None:
+    from deepesi.cli.stream import stream
+
+    stream(
+        arguments.model,
+        arguments.prepared,
+        arguments.stream,
+        arguments.rename,
+        arguments.unit,
+        tuple(arguments.band),
+        arguments.samples,
+        arguments.outlet,
+        arguments.page,
+        arguments.seconds,
+        arguments.type,
+        arguments.source_id,
+        functools.partial(print, flush=True),
+    )
+
+
+def _head_build(arguments: argparse.Namespace) -> None:
+    from deepesi.physics.building.build import build_members
+
+    if arguments.out is not None:
+        check_folder_out(arguments.out)
+    for path, fingerprint in build_members(
+        arguments.warp_seed, arguments.spacing, arguments.free_orientation, arguments.out
+    ):
+        print(f"wrote {path}, fingerprint {fingerprint}")
+
+
+def _recording_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path,
+        help="exported .onnx file; default, convdip: the packaged ones; apply: or a solver, lasso "
+        "say (needs deepesi[train])",
+    )  # fmt: skip
+    parser.add_argument(
+        "recording",
+        type=Path,
+        help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set; apply: bids:ROOT, too",
+    )
+    parser.add_argument(
+        "--montage", help="standard electrode positions, fsaverage_1005 say (default: its own)"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
+    )
+    parser.add_argument(
+        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        help="electrodes under names of their own (clinical names, EEG FP1-REF say, are known)",
+    )  # fmt: skip
+    parser.add_argument("--unit", help="of its EEG, where the file does not say: V, mV, uV, nV")
+    parser.add_argument(
+        "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
+    )
+    parser.add_argument(
+        "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
+    )
+    parser.add_argument("--head", help="packaged head or .npz of 'deepesi head build'")
+
+
+def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "data sets", "for bids:ROOT in place of a recording; --out is a folder then, and "
+        "--noise-cov and --forward may hold {subject}, {session}, {task}, {acquisition}, {run}",
+    )  # fmt: skip
+    for name in ("subject", "session", "task"):
+        group.add_argument(
+            f"--{name}", nargs="+", metavar="LABEL", help="one or more; default: all"
+        )
+    group.add_argument(
+        "--run", nargs="+", metavar="LABEL", dest="run_label", help="one or more; default: all"
+    )
+    group.add_argument("--suffix", help="eeg (default); ave, epo or raw of derivatives")
+    group.add_argument("--jobs", type=int, help="recordings at a time, one core each (default 1)")
+    group.add_argument(
+        "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to use, tcp://host:8786"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="deepesi", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"deepesi {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    for name, text in COMMANDS.items():
+        about = f"{text}; takes Hydra overrides, and {DEBUG} to show where an error was raised"
+        commands.add_parser(name, help=about, add_help=False)
+
+    export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
+    export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
+    export.add_argument(
+        "--out", type=Path, required=True, help=".onnx file to write; its card is .md"
+    )
+    export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
+    export.add_argument("--montage", default="biosemi64", help="montage to trace with")
+    export.add_argument(
+        "--precision", choices=("float32", "float16", "int8"), default="float32",
+        help="of the weights (default float32); what it costs: docs/deployment.md",
+    )  # fmt: skip
+    export.set_defaults(run=_export)
+
+    apply = commands.add_parser("apply", help="localize a recording with an exported file")
+    _recording_arguments(apply)
+    apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
+    apply.add_argument(
+        "--nave", type=float, metavar="N", help="trials of an average (default: what its file says)"
+    )
+    apply.add_argument(
+        "--baseline", nargs="+", metavar="none | FROM TO",
+        help="what to subtract of an average or epochs, s (default: what the file says; if it says "
+        "nothing, none unless it stands on electrode offsets)",
+    )  # fmt: skip
+    apply.add_argument(
+        "--noise-from", type=float, nargs=2, metavar=("FROM", "TO"),
+        help="stretch of a raw recording or of every epoch that is noise, s, in place of a "
+        "covariance",
+    )  # fmt: skip
+    apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
+    apply.add_argument(
+        "--subjects-dir", type=Path,
+        help="FreeSurfer's folder of subjects: MNI position and parcel of the peak on --forward",
+    )  # fmt: skip
+    apply.add_argument(
+        "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
+        help="where to look for the peak drawn, s (default: from 0 on)",
+    )  # fmt: skip
+    apply.add_argument(
+        "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
+    )
+    apply.add_argument(
+        "--event", nargs="+", default=[], metavar="NAME",
+        help="average about this event of a raw recording (several: of a data set); the part "
+        "before it is baseline and noise, unless others are given",
+    )  # fmt: skip
+    apply.add_argument(
+        "--epoch", type=float, nargs=2, metavar=("FROM", "TO"), 
+        help="of that average, s about the event (default -0.2 0.5)",
+    )  # fmt: skip
+    _dataset_arguments(apply)
+    apply.set_defaults(run=_apply)
+
+    prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
+    _recording_arguments(prepare)
+    prepare.add_argument("--nave", type=float, default=1, help="trials averaged later (default 1)")
+    prepare.add_argument("--out", type=Path, required=True, help=".npz file to write")
+    prepare.set_defaults(run=_prepare)
+
+    stream = commands.add_parser(
+        "stream", help="localize a stream of the Lab Streaming Layer while it is recorded"
+    )
+    stream.add_argument(
+        "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
+    )
+    stream.add_argument("stream", help="name of the stream of EEG")
+    stream.add_argument("--type", help="of the stream (EEG, say), where several have its name")
+    stream.add_argument("--source-id", help="of the stream, where several have name and type")
+    stream.add_argument(
+        "--prepared", type=Path, required=True, help="head.npz of 'deepesi prepare' for its set-up"
+    )
+    stream.add_argument(
+        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        help="channels that the stream calls otherwise than head.npz",
+    )  # fmt: skip
+    stream.add_argument("--unit", help="of the stream, where it does not say: V, mV, uV, nV")
+    stream.add_argument(
+        "--band", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(1.0, 40.0),
+        help="of the causal filter, Hz (default 1 40); that of the noise covariance, too",
+    )  # fmt: skip
+    stream.add_argument(
+        "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
+    )
+    stream.add_argument("--outlet", default="deepesi", help="name of the stream of regions")
+    stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
+    stream.add_argument("--seconds", type=float, help="for how long (default: until interrupted)")
+    stream.set_defaults(run=_stream)
+
+    validate = commands.add_parser(
+        "validate", help="methods on real recordings whose answer is roughly known"
+    )
+    validate.add_argument("recording", choices=("sample", "eeglab"), help="which data set")
+    validate.add_argument(
+        "--data", type=Path, required=True,
+        help="its folder: MNE-Python's sample data set, or EEGLAB's sample_data",
+    )  # fmt: skip
+    validate.add_argument("--models", type=Path, nargs="+", default=[], help="exported .onnx files")
+    validate.add_argument(
+        "--methods", default="eloreta,sloreta,dspm,mne",
+        help="linear inverses and baselines of evaluations to compare, comma-separated; all; "
+        "'' for none (default: the four linear ones, which need no torch)",
+    )  # fmt: skip
+    validate.add_argument("--out", type=Path, required=True, help="folder to write to")
+    validate.set_defaults(run=_validate)
+
+    head = commands.add_parser("head", help="head models").add_subparsers(required=True)
+    build = head.add_parser("build", help="build a head with OpenMEEG (minutes; can be resumed)")
+    build.add_argument(
+        "--warp-seed", type=int, help="an individual head: a smooth warp of the template"
+    )
+    build.add_argument(
+        "--spacing", nargs="+", default=["ico3"],
+        help="of the sources: ico2, ico3, ico4 on the cortex, vol7, vol14 in the volume",
+    )  # fmt: skip
+    build.add_argument(
+        "--free-orientation", action="store_true", help="three components per cortical source"
+    )
+    build.add_argument("--out", type=Path, help="folder to write to (default: the user's cache)")
+    build.set_defaults(run=_head_build)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry of the console script; an expected error prints one line and exits with 1."""
+    arguments, rest = build_parser().parse_known_args(argv)
+    if arguments.command in COMMANDS:
+        run_hydra(arguments.command, rest)
+        return
+    if rest:
+        build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        with stops_on_signals(arguments.command), bounded_memory():
+            arguments.run(arguments)
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+        sys.exit(f"deepesi {arguments.command}: {error}")
+
+
+if __name__ == "__main__":
+    main()

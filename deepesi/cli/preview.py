@@ -1,0 +1,232 @@
+"""``deepesi preview``: simulated recordings to look at before training on them."""
+
+import html
+import shlex
+from pathlib import Path
+from typing import cast
+
+import hydra
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from deepesi import __version__
+from deepesi.cli.loading import load_heads
+from deepesi.core.contracts import Scene
+from deepesi.data_gen.curriculum import Curriculum
+from deepesi.data_gen.generator import Parts, SimulatedRecordings
+from deepesi.data_gen.setups import RecordingSetup, SetupRanges
+from deepesi.evaluation.compare import console
+from deepesi.viz.page import picture, png, write_page
+from deepesi.viz.preview import Example, example_figure
+from deepesi.viz.recording import save_figure
+from deepesi.viz.summary import Draw, curriculum_figure, summary_figure
+
+Array = NDArray[np.float64]
+
+#: Examples drawn at a time, under one set-up.
+BATCH_SIZE = 32
+
+
+def array(values: Tensor) -> Array:
+    """A tensor of any device in float64."""
+    return values.detach().cpu().double().numpy()
+
+
+def example_of(
+    parts: Parts, index: int, recordings: SimulatedRecordings, ranges: SetupRanges
+) -> Example:
+    """One example of a batch as arrays, with what was drawn in words."""
+    scene, head = parts.batch.scene, parts.batch.head
+    template = parts.setup.true_head.template
+    clean = array(parts.clean[index])
+    sources = array(parts.batch.sources[index])
+    moments = sources.reshape(len(head.source_pos), head.space.n_orient, -1)
+    peaks = scene.peaks[index].cpu().numpy()
+    peaks = peaks[peaks >= 0]
+    return Example(
+        recorded=array(parts.batch.eeg[index]),
+        clean=clean,
+        noise=array(parts.noise[index]),
+        artifacts=sum((array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
+        magnitudes=np.linalg.norm(moments, axis=1).max(axis=1),
+        peaks=peaks,
+        courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
+        times=np.arange(clean.shape[1]) / recordings.sfreq,
+        sensor_pos=head.sensor_pos,
+        ch_names=head.ch_names,
+        source_pos=head.source_pos,
+        mesh=template.display,
+        title=f"Example {scene.key[-1] + 1}",
+        facts=_facts(parts, index, recordings, ranges)
+        | {"nominal head": _mismatch(head.project(sources), clean)},
+    )
+
+
+def _along_strongest(moment: Array) -> Array:
+    """Course ``(T,)`` of a moment ``(n_orient, T)``; a free one is taken along its largest."""
+    if len(moment) == 1:
+        return moment[0]
+    strongest = moment[:, np.linalg.norm(moment, axis=0).argmax()]
+    return np.asarray(strongest @ moment / np.linalg.norm(strongest))
+
+
+def _facts(
+    parts: Parts, index: int, recordings: SimulatedRecordings, ranges: SetupRanges
+) -> dict[str, str]:
+    """What was drawn, name to text."""
+    scene, head = parts.batch.scene, parts.batch.head
+    setup, space = parts.setup, head.space
+    template = setup.true_head.template
+    kinds = [type(artifact).__name__ for artifact in recordings.artifacts]
+    there = [k for k, has in zip(kinds, scene.artifacts[index].tolist(), strict=True) if has]
+    orientation = {1: "fixed", 3: "free"}[space.n_orient]
+    level = 1e6 * np.sqrt(setup.noise_power / head.n_channels)
+    known = "from {}-{} samples".format(*ranges.baseline) if ranges.baseline else "known"
+    skull, thickness, scalp, brain = scene.tissues[index].tolist()
+    tissues = {
+        "skull": f"{1e3 * skull:.3g} mS/m, {1e3 * thickness:.3g} mm thick",
+        "scalp, brain": f"{scalp:.2f}, {brain:.2f} S/m",
+    }
+    return {
+        "head": f"{scene.head_name}: {space.n_sources} sources, {orientation} orientation",
+        "montage": f"{setup.montage}, {head.n_channels} channels recorded",
+        "SNR": f"{float(scene.snr_db[index]):.1f} dB, sources over noise",
+        **(tissues if template.family.varies else {"tissues": "those of the forward solution"}),
+        "sources": _source_lines(scene, index),
+        "artifacts": ", ".join(there) or "none",
+        "noise": f"{level:.3g} µV RMS per channel",
+        "assumed": f"{_assumed(setup, ranges)}\n"
+        f"noise covariance {known}: {1e6 * head.noise_level:.3g} µV",
+    }
+
+
+def _source_lines(scene: Scene, index: int) -> str:
+    drawn = zip(scene.peaks[index], scene.extents[index], scene.moments[index], strict=True)
+    lines = list[str]()
+    for _, extent, moment in (row for row in drawn if row[0] >= 0):
+        shape = {0.0: "point", np.inf: "field"}.get(extent.item(), f"radius {1e3 * extent:.0f} mm")
+        lines.append(f"{len(lines) + 1}: {1e9 * moment:.4g} nAm, {shape}")
+    return "\n".join(lines)
+
+
+def _assumed(setup: RecordingSetup, ranges: SetupRanges) -> str:
+    """The tissues of the nominal head."""
+    if not setup.true_head.template.family.varies:
+        return "the true lead field"
+    assumed = setup.assumed
+    return (
+        f"{'individual' if ranges.own_anatomy else 'the template as'} anatomy\n"
+        f"skull {1e3 * assumed.skull_conductivity:.3g} mS/m, "
+        f"{1e3 * assumed.skull_thickness:.3g} mm thick\n"
+        f"scalp {assumed.scalp_conductivity:.3g}, brain {assumed.brain_conductivity:.3g} S/m"
+    )
+
+
+def _mismatch(nominal: Array, clean: Array) -> str:
+    sizes = np.linalg.norm(nominal), np.linalg.norm(clean)
+    correlation = float((nominal * clean).sum() / (sizes[0] * sizes[1]))
+    ratio = sizes[0] / sizes[1]
+    return f"same sources, {ratio:.2f} times the true potential,\ncorrelation {correlation:.3f}"
+
+
+def draw_examples(
+    recordings: SimulatedRecordings, ranges: SetupRanges, n_examples: int, n_summary: int
+) -> tuple[list[Example], Draw]:
+    """The first example of as many batches, and what was drawn for all examples of all batches."""
+    examples, scenes, largest = list[Example](), list[Scene](), []
+    for step in range(max(n_examples, -(-n_summary // recordings.batch_size))):
+        parts = recordings.parts(step)
+        if step < n_examples:
+            examples.append(example_of(parts, 0, recordings, ranges))
+        scenes.append(parts.batch.scene)
+        largest.append([array(eeg.abs().amax((1, 2))) for eeg in (parts.clean, parts.batch.eeg)])
+    has_source = np.concatenate([s.peaks.cpu().numpy() >= 0 for s in scenes])
+    tissues = np.concatenate([array(s.tissues) for s in scenes])
+    present = np.concatenate([s.artifacts.cpu().numpy() for s in scenes]).mean(axis=0)
+    draw = Draw(
+        snr_db=np.concatenate([array(s.snr_db) for s in scenes]),
+        skull_conductivity=tissues[:, 0],
+        skull_thickness=tissues[:, 1],
+        moments=np.concatenate([array(s.moments) for s in scenes])[has_source],
+        counts=has_source.sum(axis=1),
+        shares={
+            type(a).__name__: float(p) for a, p in zip(recordings.artifacts, present, strict=True)
+        },
+        largest=np.concatenate(largest, axis=1),
+    )
+    return examples, draw
+
+
+def _curriculum_figure(curriculum: Curriculum) -> Figure:
+    progress = np.linspace(0, 1, 201)
+    widths = [curriculum.widths(round(p * curriculum.n_steps)) for p in progress]
+    return curriculum_figure(
+        progress, {name: np.array([w[name] for w in widths]) for name in widths[0]}
+    )
+
+
+def _shown(config: DictConfig) -> str:
+    """The configuration without the trainer, as YAML."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict), "a configuration is a mapping"
+    return OmegaConf.to_yaml({key: value for key, value in values.items() if key != "trainer"})
+
+
+def run(config: DictConfig, command: str, run_dir: Path) -> None:
+    """Draw, write the pictures and the page, and say where they are."""
+    if min(config.n_examples, config.n_summary) < 1:
+        raise ValueError(
+            f"preview: n_examples and n_summary must be 1 or more, got {config.n_examples} and "
+            f"{config.n_summary}."
+        )
+    cohort = load_heads(config.head)
+    split = next(s for s in ("validation", "train", "test") if cohort.of(s))
+    recordings = cast(
+        SimulatedRecordings,
+        hydra.utils.instantiate(config.data, _convert_="all")(
+            heads=cohort.of(split), analyst=cohort.template, declarations=[],
+            batch_size=BATCH_SIZE, seed=config.seed, split=split, pool_size=1, pool_period=1,
+            curriculum=None,
+        ),
+    )  # fmt: skip
+    ranges: SetupRanges = hydra.utils.instantiate(config.data.setups, _convert_="all")
+    for note in recordings.limits:
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
+    with console.status("Drawing") as status:
+        examples, draw = draw_examples(recordings, ranges, config.n_examples, config.n_summary)
+        sections = {
+            f"{len(draw.snr_db)} examples": picture(png(summary_figure(draw)), "summary"),
+        }
+        if config.data.get("curriculum") is not None:
+            curriculum = hydra.utils.instantiate(config.data.curriculum, _convert_="all")
+            sections["Curriculum: all examples here are drawn with the ranges fully open"] = (
+                picture(png(_curriculum_figure(curriculum)), "curriculum")
+            )
+        for number, example in enumerate(examples, 1):
+            status.update(f"Drawing example {number}")
+            path = run_dir / f"example-{number}.png"
+            save_figure(example_figure(example), path)
+            text = "; ".join(f"{name}: {fact}" for name, fact in example.facts.items())
+            sections[example.title] = picture(path.read_bytes(), text)
+        sections["Configuration"] = f"<pre>{html.escape(_shown(config))}</pre>"
+    facts = {
+        "version": f"deepesi {__version__}",
+        "command": command,
+        "seed": f"{config.seed}, split {split!r}; every example has a set-up of its own",
+    }
+    page = run_dir / "preview.html"
+    write_page(page, "Simulated recordings", facts, recordings.limits, sections)
+    console.print(
+        f"Results in {run_dir}: preview.html, example-*.png", markup=False, soft_wrap=True
+    )
+
+
+def main(config: DictConfig) -> None:
+    """Hydra entry of ``deepesi preview``."""
+    active = HydraConfig.get()
+    command = shlex.join(["deepesi", "preview", *active.overrides.task])
+    run(config, command, Path(active.runtime.output_dir))

@@ -1,0 +1,84 @@
+"""``deepesi stream``: EEG of a Lab Streaming Layer stream to time courses of regions, live."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.channel_names import parse_renaming
+from deepesi.runtime.inverse import Inverse
+from deepesi.streaming.atlas import seitzman_regions
+from deepesi.streaming.live import Counts, LiveInverse
+from deepesi.streaming.lsl import open_outlet, relay
+from deepesi.streaming.page import LivePage
+from deepesi.streaming.source import open_source
+from deepesi.streaming.watch import Latency
+
+Array = NDArray[np.float64]
+
+
+def stream(
+    model: Path,
+    prepared: Path,
+    name: str,
+    rename: Sequence[str],
+    unit: str | None,
+    band: tuple[float, float],
+    window: int,
+    outlet: str,
+    port: int | None,
+    seconds: float | None,
+    stype: str | None,
+    source_id: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Localize a stream until the time is over or someone stops it.
+
+    Raises:
+        FileNotFoundError: No such file or stream.
+        ValueError: What does not fit, see `open_source` and `LiveInverse`; or nothing was estimated
+            all the time.
+
+    """
+    inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
+    regions = seitzman_regions(inverse.space)
+    find = functools.partial(
+        open_source, name, inverse.ch_names, parse_renaming(rename), unit,
+        stype=stype, source_id=source_id,
+    )  # fmt: skip
+    source = find()
+    live = LiveInverse(inverse, regions, source.sfreq, band, window, say)
+    say(
+        f"{name}: {len(inverse.ch_names)} channels at {source.sfreq:g} Hz, beside them "
+        f"{source.ignored or 'none'}; band {band[0]:g} to {band[1]:g} Hz; {len(regions.names)} "
+        f"regions to the stream {outlet!r}"
+    )
+    with ExitStack() as stack:
+        page = None
+        if port is not None:
+            page = stack.enter_context(LivePage(regions, port))
+            say(f"page at {page.address}")
+
+        def show(times: Array, courses: Array) -> None:
+            if page is not None:
+                page.show(times, courses, str(live.counts))
+
+        latency = Latency()
+        try:
+            relay(
+                functools.partial(find, timeout=3.0),
+                live,
+                open_outlet(regions, source.sfreq, outlet),
+                math.inf if seconds is None else seconds,
+                show,
+                say=say,
+                latency=latency,
+            )
+        finally:  # stopped as well
+            say(f"{live.counts}; {latency}")
+    if not live.counts.estimated:
+        raise ValueError(f"nothing was estimated of {name!r}. {live.why_nothing(Counts())}")

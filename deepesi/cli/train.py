@@ -1,0 +1,173 @@
+"""``python train.py``: train a network, compare it with classical inverses, export it."""
+
+import hashlib
+import logging
+import re
+import shlex
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from deepesi.cli.export import describe, export_checked
+from deepesi.cli.loading import load_baselines, load_heads, load_scenarios
+from deepesi.cli.overrides import check_effect, check_one_scenario, this_command, typed_keys
+from deepesi.core.contracts import InverseModel
+from deepesi.data_gen.generator import limits_of
+from deepesi.evaluation.card import how_good
+from deepesi.evaluation.compare import compare, console
+from deepesi.evaluation.scenario import Scenario
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.template import Template
+from deepesi.runtime.inverse import Inverse
+from deepesi.training.checkpoints import chosen_by
+from deepesi.training.overrides import typed
+from deepesi.training.run import fit, plain, say
+from deepesi.training.trainer import (
+    check_sweep,
+)
+from deepesi.training.weights import load_network, save_network
+
+
+def chosen(group: str, *, _root_: DictConfig) -> str:
+    """What was chosen of a group of the configuration: ``${chosen:model}``.
+
+    A sweep asks for its folder before there is any run; its own configuration tells it then.
+    """
+    composed = _root_.get("hydra") or HydraConfig.get()
+    return str(composed.runtime.choices[group])
+
+
+OmegaConf.register_new_resolver("chosen", chosen, replace=True)
+
+
+def export(
+    model: InverseModel,
+    identity: dict[str, Any],
+    scenario: Scenario,
+    template: Template,
+    folder: Path,
+    config: DictConfig,
+    results: str,
+) -> None:
+    """Export, check against torch at another batch size, duration and montage, prepare a head.
+
+    Args:
+        model: The network.
+        identity: What its weights were saved with.
+        scenario: Whose first montage and sources it is checked on.
+        template: The head.
+        folder: For ``model.onnx``, ``head.npz`` and ``card.md``.
+        config: Of the run, for the card.
+        results: How good it is, Markdown, for the card.
+
+    """
+    montage = scenario.setups.montages[0] if template.cap is None else "its own"
+    path, name = folder / "model.onnx", type(model).__name__
+    contract, parity = export_checked(model, template, montage, path, identity, scenario.sources)
+    about = f"an example: {montage} electrodes on {template.name}, white noise of 1 µV"
+    head = template.montage_head(montage)
+    Inverse.load(path).prepare_for(head, 1, about).save(folder / "head.npz")
+    card, settings = folder / "card.md", plain(config)
+    describe(card, path.name, name, model, contract, parity, identity, settings, results)
+    console.print(
+        f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "
+        f"one frame on one core {parity.latency_ms:.2f} ms"
+    )
+
+
+def run(config: DictConfig, run_dir: Path) -> None:
+    """Train, compare, export, and say where everything is."""
+    started = time.perf_counter()
+    cohort = load_heads(config.head)
+    template = cohort.template
+    say(
+        f"Head {template.name}: {template.space.n_sources} sources, loaded in "
+        f"{time.perf_counter() - started:.1f} s"
+    )
+    scenarios = load_scenarios([config.scenario])
+    baselines = load_baselines(config) if config.compare else {}
+    if rank_zero_only.rank == 0 and config.compare:
+        # What the comparison will need is prepared once before training, not after hours of it.
+        for level in scenarios:
+            next(level.batches(cohort, level.snr_db[0], list(baselines.values())))
+    best = fit(config, cohort, run_dir)
+    if rank_zero_only.rank != 0:  # the other processes have done their part
+        return
+    trained = time.perf_counter() - started
+
+    model, identity = load_network(best, template.space)
+    identity |= origin(config, cohort, run_dir)
+    save_network(model, identity, run_dir / "model")
+    results = "Not measured: the run was told compare=false."
+    if config.compare:
+        # A run directory used before may hold the scores of another network.
+        shutil.rmtree(run_dir / "scores", ignore_errors=True)
+        models = {type(model).__name__: model} | baselines
+        command = identity["command"]
+        benchmark = compare(models, scenarios, cohort, run_dir, config.processes, command)
+        results = how_good(benchmark.rows, plain(config.scenario))
+    if config.export:
+        export(model, identity, scenarios[0], template, run_dir / "export", config, results)
+    took = f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s."
+    said = "\n".join([took, f"Results in {run_dir}:", *left_behind(config, run_dir, best)])
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+
+def origin(config: DictConfig, cohort: Cohort, run_dir: Path) -> dict[str, Any]:
+    """How the weights of a run came about, to be saved with them."""
+    template, config_file = cohort.template, (run_dir / "config.yaml").read_bytes()
+    own = f"the {len(template.cap or ())} electrodes of {template.name}"
+    return {
+        "config_sha256": hashlib.sha256(config_file).hexdigest(),
+        "montages": [own] if template.cap else plain(config.data.setups.montages),
+        "command": this_command(),
+        "limits": limits_of(
+            cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")
+        ),
+    }
+
+
+def left_behind(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
+    """What a run directory holds, and what to do with it."""
+    lines = [f"  checkpoints/best.ckpt   weights of {chosen_by(best)}"]
+    last = typed("ckpt", run_dir / "checkpoints" / "last.ckpt")
+    lines += [f"  checkpoints/last.ckpt   resumes with {last}"]
+    if config.compare:
+        lines += [
+            "  report.html             tables, curves, examples, point spreads",
+            "  benchmark.csv           the same numbers, long format",
+        ]
+    if not config.export:
+        export_command = shlex.join(["deepesi", "export", str(run_dir), "--out", "model.onnx"])
+        return [*lines, "Next: export the network with", f"  {export_command}"]
+    model = shlex.quote(str(run_dir / "export" / "model.onnx"))
+    return [
+        *lines,
+        "  export/model.onnx       runs without torch; head.npz and card.md beside it",
+        "Next: localize a recording with",
+        f"  deepesi apply {model} EVOKED.fif --noise-cov COV.fif --out stc",
+    ]
+
+
+def main(config: DictConfig) -> None:
+    """Hydra entry of ``deepesi train``."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Ours is the run directory, which holds Hydra's files already; and torch's own deprecation.
+    for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
+        warnings.filterwarnings("ignore", message=re.escape(message))
+    active = HydraConfig.get()
+    check_one_scenario(list(active.overrides.task), "train")
+    if config.ckpt not in (None, "auto"):
+        useless = typed_keys(list(active.overrides.task)) & {"init_from", "pruned_from"}
+        check_effect(useless, "train", f"as ckpt={config.ckpt} goes on with the weights it holds")
+    if active.mode == RunMode.MULTIRUN:
+        check_sweep(config.trainer)
+    run(config, Path(active.runtime.output_dir))

@@ -1,0 +1,1 @@
+"""What everything with torch shares: the contracts, operators of patches, dropout, members."""

@@ -1,0 +1,48 @@
+"""An exported file as an inverse model, to be evaluated beside networks and baselines."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.runtime.protobuf import n_values
+from deepesi.runtime.session import open_model
+
+
+class OnnxModel(InverseModel):
+    """Runs an ONNX file of ours on the CPU.
+
+    Args:
+        path: The ``.onnx`` file.
+
+    Raises:
+        FileNotFoundError: See `open_model`.
+        ValueError: See `open_model`.
+
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = str(path)
+        self.opened = open_model(Path(path), n_threads=1)  # sums come out alike on every machine
+        # Stands for the weights, which are in the file.
+        content = Path(path).read_bytes()
+        digest = hashlib.sha256(content).digest()
+        self.n_weights = n_values(content)
+        self.register_buffer("digest", torch.from_numpy(np.frombuffer(digest, np.uint8).copy()))
+        self.head_inputs = self.opened.contract.head_inputs
+        self.bound_to_space = self.opened.contract.space_name is not None
+
+    def __reduce__(self) -> tuple[type["OnnxModel"], tuple[str]]:
+        """Another process opens the file anew: a session cannot be sent."""
+        return OnnxModel, (self.path,)
+
+    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Run the session."""
+        feeds = {d.key: inputs[d.key].cpu().numpy() for d in self.head_inputs}
+        outputs = [torch.from_numpy(o).to(eeg) for o in self.opened.run(eeg.cpu().numpy(), feeds)]
+        return Estimate(*outputs)

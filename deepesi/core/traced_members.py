@@ -1,0 +1,96 @@
+"""Traces one member of an ensemble for all of them, to be computed side by side in a graph."""
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import is_dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from deepesi.core.contracts import Estimate, InverseModel
+
+#: Marks in a traced graph, of this ONNX domain: between them one member stands for all of them.
+#: `deepesi.export.members` replaces them.
+DOMAIN, ONE_OF, ALL_OF = "deepesi.members", "OneOf", "AllOf"
+#: Whether a member is being traced: an ensemble in it is computed member by member.
+_inside = ContextVar("_inside", default=False)
+
+
+def is_tracing_members() -> bool:
+    """Whether an ensemble should trace one of its members for all."""
+    return torch.compiler.is_exporting() and not _inside.get()
+
+
+def trace_side_by_side(
+    member: InverseModel,
+    tensors: Mapping[str, Tensor],
+    eeg: Float[Tensor, "B C T"],
+    inputs: dict[str, Tensor],
+) -> list[Estimate]:
+    """What the members say, while a graph is traced for ONNX; nothing is computed.
+
+    Args:
+        member: Any of them.
+        tensors: Parameters and buffers that tell them apart, by name, stacked along a first axis.
+        eeg: Recordings, V.
+        inputs: Head inputs.
+
+    """
+    n_members = len(next(iter(tensors.values())))
+    of_one = {name: _mark(ONE_OF, value, value.shape[1:]) for name, value in tensors.items()}
+    token = _inside.set(True)
+    try:
+        estimate = functional_call(member, of_one, (eeg, inputs))
+    finally:
+        _inside.reset(token)
+    outputs = [
+        _mark(ALL_OF, output, (n_members, *output.shape))
+        for output in estimate
+        if output is not None
+    ]
+    return [Estimate(*of_member) for of_member in zip(*outputs, strict=True)]
+
+
+def _mark(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", [value], dtype=value.dtype, shape=shape, version=1
+    )
+
+
+def alike(modules: Sequence[nn.Module]) -> bool:
+    """Whether modules differ by the values of their parameters and buffers, and nothing else.
+
+    Compared are their layers, sizes and settings; of what is no plain value only an object that
+    they share is the same.
+    """
+    first, *others = [[_described(m) for m in module.modules()] for module in modules]
+    has_tensors = any(sizes for _, _, sizes, _ in first)
+    return has_tensors and all(other == first for other in others)
+
+
+def _described(module: nn.Module) -> tuple[type, list[str], dict[str, object], dict[str, object]]:
+    tensors = module._parameters | module._buffers
+    sizes = {name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()}
+    held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
+    settings = {k: _comparable(v) for k, v in vars(module).items() if k not in held}
+    return type(module), list(module._modules), sizes, settings
+
+
+def _comparable(value: object) -> object:
+    """What equals that of another module only where the setting is the same."""
+    if _plain(value):
+        return value
+    # What it notes of a class, in an object per instance.
+    noted = type(value).__module__.startswith("torch_geometric.inspector")
+    return type(value) if noted else id(value)
+
+
+def _plain(value: object) -> bool:
+    """Whether equal values are the same."""
+    if isinstance(value, tuple | list | set):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(map(_plain, value.values()))
+    return isinstance(value, bool | int | float | str | type(None)) or is_dataclass(value)

@@ -1,0 +1,111 @@
+"""Baselines of evaluations as methods for real recordings; needs torch."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepesi import __version__
+from deepesi.core.contracts import InverseModel, as_tensors
+from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.template import Template, load_template
+from deepesi.runtime.contract import Contract
+from deepesi.runtime.methods import SAMPLES, Estimator
+from deepesi.runtime.self_test import SelfTest, small_heads, small_recording
+from deepesi.runtime.windows import overlap_add, windows_of
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A `deepesi.runtime.methods.Method`: an inverse model on windows of `SAMPLES`.
+
+    Attributes:
+        name: Shown in tables.
+        model: Follows any source space.
+
+    """
+
+    name: str
+    model: InverseModel
+    bound_to: None = None
+
+    def template(self) -> Template:
+        """fsaverage, ico-3."""
+        return load_template()
+
+    def estimator(self, head: HeadModel, nave: float) -> Estimator:
+        """See `Method`; the covariance of the head is that of the average already."""
+        inputs = as_tensors(prepare(self.model.head_inputs, head))
+
+        def run(batch: Array) -> list[Array]:
+            eeg = torch.as_tensor(batch, dtype=torch.float32)
+            with torch.inference_mode():
+                return [self.model(eeg, inputs).mean.double().numpy()]
+
+        def estimate(eeg: Array) -> Array:
+            n_times = eeg.shape[1]
+            windows = windows_of(n_times, SAMPLES, 0, n_times)
+            return overlap_add(run, average_reference(eeg), windows)[0]
+
+        return estimate
+
+
+def load_solver(name: str) -> Solved:
+    """One of `deepesi.runtime.methods.solver_names`."""
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        config = hydra.compose("evaluate", [f"baselines=[{name}]"])
+    ((title, model),) = hydra.utils.instantiate(config.baselines, _convert_="all").items()
+    return Solved(str(title), model)
+
+
+class SolverModel:
+    """A solver in the place of an exported file: a `deepesi.runtime.prepared_inverse.Model`.
+
+    It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
+
+    Args:
+        name: Of a baseline of evaluations, ``"lasso"`` say.
+
+    """
+
+    longest = SAMPLES
+
+    def __init__(self, name: str) -> None:
+        solver = load_solver(name)
+        self.model = solver.model
+        self.sha256 = hashlib.sha256(f"{name} of deepesi {__version__}".encode()).hexdigest()
+        self.contract = Contract(
+            head_inputs=tuple(dict.fromkeys(self.model.head_inputs)),
+            space_name=None,
+            space_fingerprint=None,
+            vertices=None,
+            n_orient=None,
+            anatomy=None,
+            montages=(),
+            has_std=self._has_std(),
+            model={"name": solver.name},
+            trained=None,
+            config_sha256=None,
+            calibration=None,
+            versions={"deepesi": __version__, "torch": torch.__version__},
+            self_test=SelfTest({}, {}),
+        )
+
+    def run(self, eeg: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """See `deepesi.runtime.session.OpenModel.run`."""
+        with torch.inference_mode():
+            estimate = self.model(torch.as_tensor(eeg, dtype=torch.float32), as_tensors(inputs))
+        return [part.numpy() for part in estimate if part is not None]
+
+    def _has_std(self) -> bool:
+        """Whether it says how sure it is; asked of a small example."""
+        head = small_heads(load_template().montage_head("biosemi16"), False)[0]
+        inputs = dict(prepare(self.model.head_inputs, head))
+        return len(self.run(small_recording(head), inputs)) == 2

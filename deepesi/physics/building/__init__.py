@@ -1,0 +1,1 @@
+"""Packaged and own heads from anatomies, offline: boundary elements."""

@@ -1,0 +1,310 @@
+"""Anatomy of a head: scalp, skull of a thickness to choose, inner skull, eyes and sources.
+
+The template is fsaverage: its cortex as nilearn ships it; scalp, inner skull, fiducials and
+transform as MNE-Python ships them. Neither ships an outer skull, so one is put between the inner
+skull and the scalp.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
+
+from deepesi.physics.graph import (
+    adjacency,
+    face_normals,
+    is_inside,
+    mesh_edges,
+    vertex_normals,
+)
+from deepesi.physics.head import SourceSpace
+from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.template import DisplayMesh
+from deepesi.utils.optional import require
+
+Array = NDArray[np.float64]
+Faces = NDArray[np.int64]
+Surface = tuple[Array, Faces]
+
+#: Vertices per hemisphere of the nested icosahedral subdivisions of fsaverage5.
+ICO_VERTICES = {"ico1": 42, "ico2": 162, "ico3": 642, "ico4": 2562}
+#: Edge of the volume grids, m.
+GRIDS = {"vol7": 0.007, "vol14": 0.014}
+SOURCE_DEPTH = 0.002  # least distance of a source from the inner skull, m
+LEAST_SCALP = 0.0015  # least thickness of the scalp over the skull, m
+MEDIAL_WALL = 1.0  # the average cortex is nowhere thinner than this, mm
+CALVARIA = -0.02  # the thickness of a skull is its mean above this height of the head frame, m
+#: Centres of the eyeballs in the MNE head frame of fsaverage, m.
+EYES = np.array([[-0.032, 0.085, -0.008], [0.032, 0.085, -0.008]])
+
+
+@dataclass(frozen=True)
+class Skull:
+    """An outer skull over an inner one, of any mean thickness.
+
+    Attributes:
+        feet: Points of the inner skull ``(M, 3)``, m.
+        directions: Unit vectors outward ``(M, 3)``.
+        relative: Local thickness over the mean one ``(M,)``.
+        room: Largest local thickness that leaves the scalp in place ``(M,)``, m.
+        faces: Triangles ``(F, 3)``.
+
+    """
+
+    feet: Array
+    directions: Array
+    relative: Array
+    room: Array
+    faces: Faces
+
+    def surface(self, thickness: float) -> Surface:
+        """Outer skull of a mean thickness (m), kept under the scalp by a smooth limit."""
+        wanted = thickness * self.relative
+        local = wanted / (1 + (wanted / self.room) ** 6) ** (1 / 6)
+        return self.feet + local[:, None] * self.directions, self.faces
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a lead field depends on beside conductivities and electrodes; MNE head frame, m.
+
+    Attributes:
+        scalp: Vertices and faces.
+        skull: The outer skull, of any thickness.
+        inner_skull: Vertices and faces.
+        eyes: Centres of the eyeballs ``(2, 3)``, or ``(0, 3)`` where they are not known.
+        space: Source space.
+        source_pos: ``(S, 3)``.
+        source_normals: ``(S, 3)``; zero where a source lies on no surface.
+        source_mni: ``(S, 3)``, mm; NaN where unknown.
+        is_cortex: Whether a source can be active ``(S,)``: False on the medial wall.
+        display: Mesh to draw on, if any.
+        n_moved: Sources moved to lie 2 mm inside the inner skull.
+
+    """
+
+    scalp: Surface
+    skull: Skull
+    inner_skull: Surface
+    eyes: Array
+    space: SourceSpace
+    source_pos: Array
+    source_normals: Array
+    source_mni: Array
+    is_cortex: NDArray[np.bool_]
+    display: DisplayMesh | None
+    n_moved: int
+
+
+def ico_faces(sphere: Array, n_vertices: int) -> Faces:
+    """Triangles among the first vertices of a nested icosahedral sphere, counter-clockwise."""
+    points = np.asarray(sphere[:n_vertices], dtype=np.float64)
+    faces = np.asarray(ConvexHull(points).simplices, dtype=np.int64)
+    inward = (face_normals(points, faces) * points[faces].mean(axis=1)).sum(axis=1) < 0
+    faces[inward] = faces[inward][:, ::-1]
+    return np.asarray(faces[np.lexsort(faces.T)])
+
+
+def medial_wall(thickness: Array, faces: Faces) -> NDArray[np.bool_]:
+    """Where the surface of a hemisphere runs through no cortex: ``(N,)``.
+
+    The cortex is thinner there than 1 mm in the average brain. Smoothing has made its rim thicker,
+    so two rings of neighbours are added; 8 % of fsaverage, as in FreeSurfer's own label.
+    """
+    links = adjacency(mesh_edges(faces), len(thickness))
+    wall = thickness < MEDIAL_WALL
+    for _ in range(2):
+        wall |= links @ wall.astype(float) > 0
+    return np.asarray(wall)
+
+
+def skull_between(inner: Surface, scalp: Surface) -> Skull:
+    """An outer skull half-way to the scalp, even where the face is far away, smooth.
+
+    Its shape follows the space between the two surfaces (at most 1.2 times the mean thickness, at
+    least 0.5 times).
+    """
+    vertices, faces = inner
+    gap = project_to_mesh(vertices, *scalp).distances
+    links = adjacency(mesh_edges(faces), len(vertices))
+    mean = 1 / np.asarray(links.sum(axis=1)).ravel()
+    thickness, normals = np.clip(0.5 * gap, 0.0035, 0.008), vertex_normals(vertices, faces)
+    for _ in range(3):
+        thickness = 0.5 * thickness + 0.5 * mean * (links @ thickness)
+        normals = normals + mean[:, None] * (links @ normals)
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    relative = thickness / thickness[vertices[:, 2] > CALVARIA].mean()
+    return Skull(vertices, normals, relative, gap - LEAST_SCALP, faces)
+
+
+def move_inside(points: Array, vertices: Array, faces: Faces) -> tuple[Array, int]:
+    """Points brought to at least 2 mm inside a closed surface, and how many had to move.
+
+    Those outside or too near move towards the middle of the surface in steps of 0.5 mm.
+    """
+    points, moved = points.copy(), np.zeros(len(points), dtype=bool)
+    middle = vertices.mean(axis=0)
+    near = np.arange(len(points))
+    for _ in range(200):
+        distance = project_to_mesh(points[near], vertices, faces).distances
+        near = near[(distance < SOURCE_DEPTH) | ~is_inside(points[near], vertices, faces)]
+        if not len(near):
+            return points, int(moved.sum())
+        moved[near] = True
+        inward = middle - points[near]
+        points[near] += 0.0005 * inward / np.linalg.norm(inward, axis=1, keepdims=True)
+    raise RuntimeError(f"move_inside: {len(near)} sources lie 10 cm or more outside.")
+
+
+def volume_grid(inner_skull: Surface, edge: float, depth: float = 0.005) -> tuple[Array, Faces]:
+    """Points of a cubic grid inside a surface, and the pairs ``(E, 2)`` of grid neighbours.
+
+    Args:
+        inner_skull: Closed surface.
+        edge: Edge of a cube, m.
+        depth: Least distance from the surface, m, as `mne.setup_volume_source_space`.
+
+    """
+    vertices, faces = inner_skull
+    low, high = (np.round(f(vertices, axis=0) / edge).astype(int) for f in (np.min, np.max))
+    axes = [np.arange(a, b + 1) for a, b in zip(low, high, strict=True)]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    cells = cells[is_inside(edge * cells, vertices, faces)]
+    cells = cells[project_to_mesh(edge * cells, vertices, faces).distances > depth]
+    number = {tuple(cell): i for i, cell in enumerate(cells.tolist())}
+    pairs = [
+        (i, number[neighbour])
+        for (x, y, z), i in number.items()
+        for neighbour in ((x + 1, y, z), (x, y + 1, z), (x, y, z + 1))
+        if neighbour in number
+    ]
+    return edge * cells, np.array(pairs, dtype=np.int64)
+
+
+#: A map of points (N, 3) in the head frame of fsaverage to those of another head.
+PointMap = Callable[[Array], Array]
+
+
+def _same(points: Array) -> Array:
+    return points
+
+
+def read_anatomy(
+    spacing: str,
+    skull_spacing: str = "ico3",
+    warp: PointMap = _same,
+    cortex: PointMap = _same,
+    relative_thickness: Callable[[Array], Array] = lambda points: np.ones(len(points)),
+) -> Anatomy:
+    """The fsaverage anatomy, or a warped one, at a source spacing.
+
+    Args:
+        spacing: A key of `ICO_VERTICES` (cortex) or of `GRIDS` (volume).
+        skull_spacing: Resolution of the skull surfaces, a key of `ICO_VERTICES`.
+        warp: Applied to every surface and to the fiducials, which then define a new head frame.
+        cortex: Applied to the cortex before, its place in the skull.
+        relative_thickness: Factor ``(N,)`` of the local skull thickness at points ``(N, 3)``.
+
+    Raises:
+        ValueError: An unknown spacing.
+
+    """
+    for given, known in ((spacing, [*ICO_VERTICES, *GRIDS]), (skull_spacing, [*ICO_VERTICES])):
+        if given not in known:
+            raise ValueError(f"read_anatomy: unknown spacing {given!r}, expected one of {known}.")
+    mne = require("mne", "head", "read the fsaverage surfaces")
+    from mne.transforms import apply_trans, get_ras_to_neuromag_trans, invert_transform
+
+    folder = Path(str(mne.__file__)).parent / "data" / "fsaverage"
+    mri_head = invert_transform(mne.read_trans(folder / "fsaverage-trans.fif"))
+    fiducials = mne.io.read_fiducials(folder / "fsaverage-fiducials.fif", verbose="error")[0]
+    order = [next(f["r"] for f in fiducials if f["ident"] == i) for i in (2, 1, 3)]  # nasion first
+    frame = get_ras_to_neuromag_trans(*warp(apply_trans(mri_head, np.array(order, float))))
+
+    def place(mri: Array) -> Array:
+        return np.asarray(apply_trans(frame, warp(apply_trans(mri_head, mri))))
+
+    mesh = _fsaverage5()
+    sphere = mesh["sphere"][0]
+    full_faces = ico_faces(sphere, len(sphere))
+    scalp = mne.read_bem_surfaces(folder / "fsaverage-head.fif", verbose="error")[0]
+    inner = mne.read_bem_surfaces(folder / "fsaverage-inner_skull-bem.fif", verbose="error")[0]
+    n_skull = ICO_VERTICES[skull_spacing]
+    inner_skull = place(inner["rr"][:n_skull]), ico_faces(sphere, n_skull)
+    scalp_surface = place(scalp["rr"]), np.asarray(scalp["tris"], np.int64)
+    skull = skull_between(inner_skull, scalp_surface)
+    relative = skull.relative * relative_thickness(skull.feet)
+    relative = relative / relative[skull.feet[:, 2] > CALVARIA].mean()
+    skull = Skull(skull.feet, skull.directions, relative, skull.room, skull.faces)
+    eyes = np.asarray(apply_trans(frame, warp(EYES)))
+    if spacing in GRIDS:
+        # The grid of the template, warped: its points mean the same places in every head.
+        template_skull = np.asarray(apply_trans(mri_head, inner["rr"][:n_skull]))
+        grid, edges = volume_grid((template_skull, inner_skull[1]), GRIDS[spacing])
+        pos = np.asarray(apply_trans(frame, warp(grid)))
+        return Anatomy(
+            scalp_surface, skull, inner_skull, eyes,
+            space=SourceSpace(
+                f"fsaverage-{spacing}", (np.arange(len(pos)),), edges, n_orient=3
+            ),
+            source_pos=pos,
+            source_normals=np.zeros_like(pos),
+            source_mni=1e3 * apply_trans(invert_transform(mri_head), grid),
+            is_cortex=np.ones(len(pos), dtype=bool),
+            display=None,
+            n_moved=0,
+        )  # fmt: skip
+
+    n = ICO_VERTICES[spacing]
+    faces = ico_faces(sphere, n)
+    head_white = [
+        np.asarray(apply_trans(frame, warp(cortex(apply_trans(mri_head, w / 1e3)))))
+        for w in mesh["white_matter"]
+    ]
+    # Normals come from the full-resolution white surface, as in MNE without cps.
+    normals = np.concatenate([vertex_normals(w, full_faces)[:n] for w in head_white])
+    white = np.concatenate([w[:n] for w in head_white])
+    source_pos, n_moved = move_inside(white, *inner_skull)
+    foot = project_to_mesh(sphere / 100, sphere[:n] / 100, faces)
+    numbers = np.arange(n)
+    return Anatomy(
+        scalp_surface, skull, inner_skull, eyes,
+        space=SourceSpace(
+            f"fsaverage-{spacing}",
+            (numbers, numbers),
+            mesh_edges(np.concatenate([faces, faces + n])),
+        ),
+        source_pos=source_pos,
+        source_normals=normals,
+        source_mni=np.concatenate([w[:n] for w in mesh["white_matter"]]),
+        is_cortex=np.concatenate([~medial_wall(t, full_faces)[:n] for t in mesh["thick"]]),
+        display=DisplayMesh(
+            positions=np.stack([m - m.mean(axis=0) for m in mesh["inflated"]]) / 1e3,
+            faces=full_faces,
+            sulci=np.stack([depth > 0 for depth in mesh["sulc"]]),
+            source_index=foot.vertices,
+            source_weight=foot.weights,
+        ),
+        n_moved=n_moved,
+    )  # fmt: skip
+
+
+def _fsaverage5() -> dict[str, list[Array]]:
+    """White, inflated, spherical surface (mm), sulcal depth and thickness, left then right."""
+    require("nilearn", "head", "read the fsaverage5 cortex")
+    from nilearn.datasets import fetch_surf_fsaverage, load_fsaverage
+    from nilearn.surface import load_surf_data
+
+    fsaverage, paths = load_fsaverage("fsaverage5"), fetch_surf_fsaverage("fsaverage5")
+    sides = ("left", "right")
+    found = {
+        kind: [np.asarray(fsaverage[kind].parts[h].coordinates, np.float64) for h in sides]
+        for kind in ("white_matter", "inflated", "sphere")
+    }
+    return found | {
+        kind: [np.asarray(load_surf_data(paths[f"{kind}_{h}"]), np.float64) for h in sides]
+        for kind in ("sulc", "thick")
+    }

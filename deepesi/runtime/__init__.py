@@ -1,0 +1,1 @@
+"""Exported files on recordings, without torch."""

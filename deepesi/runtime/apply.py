@@ -1,0 +1,342 @@
+"""``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.io import flat_channels
+from deepesi.runtime.corrections import Corrected
+from deepesi.runtime.estimates import Localization
+from deepesi.runtime.inverse import Inverse, PreparedInverse
+from deepesi.runtime.methods import NAMES, solver_names
+from deepesi.runtime.noise_estimate import noise_of
+from deepesi.runtime.reading.averaging import average
+from deepesi.runtime.reading.channels import adopt_names
+from deepesi.runtime.reading.file_units import check_noise_level
+from deepesi.runtime.reading.recording import ReadingOptions, read_recording, read_setup
+from deepesi.runtime.recordings import n_segments, recording_rows
+from deepesi.runtime.writing.estimate import (
+    Peak,
+    check_prefix,
+    check_writable,
+    file_writer,
+    find_peak,
+    in_window,
+    write_picture,
+    write_region,
+)
+from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
+from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
+from deepesi.utils.files import check_file_out, parsing
+from deepesi.utils.optional import require
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.runtime.recordings import Recording
+
+
+Array = NDArray[np.float64]
+
+
+class Where(NamedTuple):
+    """Where to look for the peak, s, and what is known of the subject's own head."""
+
+    window: Sequence[float]
+    anatomy: SubjectAnatomy | None
+
+
+class Applied(NamedTuple):
+    """What localizing a recording gave, beside its files.
+
+    Attributes:
+        peak: Where and when it is strongest; None if no piece reaches into the window.
+        n_channels: Number of channels localized with.
+        bads: Channels left out as bad.
+        nave: Number of trials averaged, 1 of single trials.
+
+    """
+
+    peak: Peak | None
+    n_channels: int
+    bads: tuple[str, ...]
+    nave: float
+
+
+NOT_FILTERED = "not high-pass filtered: drifts count as signal"
+
+
+@dataclass(frozen=True)
+class SetupOptions:
+    """Where noise and head of a recording come from.
+
+    Attributes:
+        noise_cov: Noise covariance of single trials, ``-cov.fif``.
+        noise_from: Stretch that is noise, s, in place of it; see `noise_of`.
+        forward: The recording's own ``-fwd.fif``; the packaged head if None.
+        head: Packaged head or ``.npz``.
+        prepared: ``head.npz`` of `prepare`, in place of all of these.
+        subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
+        n_threads: Threads of one inference, 0 for all cores.
+
+    """
+
+    noise_cov: Path | None = None
+    noise_from: Sequence[float] | None = None
+    forward: Path | None = None
+    head: str | None = None
+    prepared: Path | None = None
+    n_threads: int = 0
+    subjects_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise_cov is not None and self.noise_from is not None:
+            raise ValueError("--noise-cov and --noise-from both say what the noise is; give one.")
+        others = (self.noise_cov, self.noise_from, self.forward, self.head)
+        if self.prepared is not None and any(other is not None for other in others):
+            raise ValueError(
+                "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
+                "--forward and --head out."
+            )
+        if self.forward is not None and self.head is not None:
+            raise ValueError(
+                "--forward and --head both say what the head is; give --forward for the "
+                "recording's own, or --head for one of several subjects."
+            )
+        if self.subjects_dir is not None and self.forward is None:
+            raise ValueError(
+                "--subjects-dir is of the subject whose head --forward is; give that, too, or "
+                "leave it out."
+            )
+
+
+def _covariance(path: Path | None) -> "mne.Covariance":
+    import mne
+
+    if path is None:
+        raise ValueError(
+            "the noise covariance is missing: the model needs to know how large the noise is. Give "
+            "--noise-cov COV.fif (mne.compute_covariance of the baseline of single trials), or "
+            "--noise-from FROM TO with epochs or a raw recording."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    with parsing(path, "noise covariance", "Write it again with mne.write_cov."):
+        return mne.read_cov(path, verbose="error")
+
+
+def _forward(path: Path | None) -> "mne.Forward | None":
+    """The recording's own forward solution, if there is one."""
+    import mne
+
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    with parsing(path, "forward solution", "Write it again with mne.write_forward_solution."):
+        return mne.read_forward_solution(path, verbose="error")
+
+
+def open_inverse(model: Path, setup: SetupOptions) -> Inverse:
+    """An exported or packaged file or, where there is none of that name, a solver."""
+    name = str(model).lower()
+    if name not in (*NAMES, *solver_names()) or model.exists():
+        return Inverse.load(model, setup.n_threads, setup.head)
+    for package in ("hydra", "torch"):
+        require(package, "train", f"apply {name}")
+    solving = require(
+        "deepesi.evaluation.solvers", "train", f"apply {name}"
+    )  # torch stays behind it
+    return Inverse(solving.SolverModel(name), setup.head)
+
+
+def apply(
+    model: Path,
+    recording: Path,
+    out: Path,
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    window: Sequence[float],
+    progress: bool = True,
+) -> Generator[str, None, Applied]:
+    """Localize a recording and say what was done.
+
+    An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
+    ``OUT-region-lh.label`` and ``-rh.label`` as well. Epochs and raw
+    recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
+    the order of the file, each written before the next is computed, and no picture. See
+    `deepesi.runtime.writing.estimate.write_estimate` for volumes and free orientation. Is ``out`` a ``.zarr``,
+    all estimates go there in place of the ``.stc``, see `deepesi.runtime.writing.zarr_group.ZarrGroup`.
+
+    Args:
+        model: Exported file, the name of a packaged one, or of a baseline of evaluations.
+        recording: See `read_recording`.
+        out: Prefix of the files to write, or one ``.zarr``.
+        reading: How the recording is read.
+        setup: Where noise and head come from.
+        window: From and to, s: where to look for the peak.
+        progress: Show a bar on a terminal while epochs and raw recordings are localized.
+
+    Returns:
+        When all lines were taken, what they say of the peak.
+
+    Raises:
+        ValueError: The recording does not fit the model; nothing is written. A piece whose data
+            cannot be EEG ends the run; the pieces before it are complete, a ``.zarr`` is not
+            written.
+
+    """
+    check_prefix(out)
+    said: list[str] = []
+    data = read_recording(recording, reading, said.append)
+    yield from said
+    trials, noise_from = data, setup.noise_from
+    if reading.event is not None:
+        data, trials, line = average(data, reading.event, reading.epoch, reading.baseline)
+        yield line
+        if setup.prepared is None and setup.noise_cov is None and noise_from is None:
+            noise_from = (reading.epoch[0], 0.0)
+            yield f"noise: that of its trials, {noise_from[0]:g} to 0 s"
+    forward = _forward(setup.forward)
+    if setup.prepared is None:
+        if noise_from is None:
+            covariance = _covariance(setup.noise_cov)
+        else:
+            covariance = noise_of(trials, noise_from)
+            check_noise_level(covariance)
+        inverse = open_inverse(model, setup).for_recording(data, covariance, forward)
+    else:
+        inverse = open_inverse(model, setup).for_prepared(setup.prepared)
+        yield from adopt_names(data, inverse.ch_names)
+        yield f"{setup.prepared}: {inverse.origin}"
+    check_writable(inverse.space, out)
+    _check_window(window, data.times)
+    ready = inverse.correct(data, reading.baseline)
+    yield _summary(ready, inverse)
+    yield from ready.changes
+    for line in inverse.beyond(ready.recording):
+        yield f"beyond its training: {line}"
+    anatomy = None
+    if forward is not None and setup.subjects_dir is not None:
+        anatomy = subject_anatomy(forward, setup.subjects_dir)
+    peak = yield from _localize(ready, inverse, Where(window, anatomy), out, progress)
+    return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
+
+
+def _bads(data: "Recording") -> list[str]:
+    return [c for c in data.info["bads"] if c in data.ch_names]
+
+
+def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
+    import mne
+
+    data = ready.recording
+    bads = _bads(data)
+    if isinstance(data, mne.Evoked):
+        kind = f"{data.nave:g} trials"
+    elif isinstance(data, mne.io.BaseRaw):
+        high_pass = data.info["highpass"]
+        filtered = f"high-pass {high_pass:g} Hz" if high_pass > 0 else NOT_FILTERED
+        kind = f"raw recording of {data.times[-1]:.0f} s, {filtered}"
+    else:
+        kind = "epochs, each on its own"
+    if ready.baseline is not None:
+        kind += f", {ready.baseline}"
+    channels = f"{len(inverse.ch_names)} EEG channels"
+    if inverse.rank < len(inverse.ch_names) - 1:
+        channels += f" of rank {inverse.rank} (cleaned or interpolated)"
+    line = f"{channels}, {kind}; left out as bad: {bads or 'none'}"
+    if isinstance(data, mne.Evoked):
+        rows = recording_rows(data, inverse.ch_names)
+        for i in flat_channels(data.data[rows]):
+            line += f"; {inverse.ch_names[i]} is constant, taken for the reference"
+    return line
+
+
+def _check_window(window: Sequence[float], times: Array) -> None:
+    if not in_window(times, window).any():
+        raise ValueError(
+            f"--window {window[0]:g} {window[1]:g} s lies outside the recording "
+            f"({times[0]:g} to {times[-1]:g} s)."
+        )
+
+
+def _localize(
+    ready: Corrected,
+    inverse: PreparedInverse,
+    where: Where,
+    out: Path,
+    progress: bool,
+) -> Generator[str, None, Peak | None]:
+    """Estimate, describe and write, one piece in memory at a time; gives the strongest peak."""
+    import mne
+
+    data, to_zarr = ready.recording, is_zarr(out)
+    is_evoked = isinstance(data, mne.Evoked)
+    pieces = inverse.localize(ready) if is_evoked else _with_progress(ready, inverse, progress)
+    result, strongest = None, None
+    with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
+        for result in pieces:
+            for line in inverse.unexplained(result.eeg):
+                yield line if is_evoked else f"{result.number:04d}: {line}"
+            peak = find_peak(result, inverse, where.window, where.anatomy)
+            if peak is not None:
+                yield str(peak) if is_evoked else _with_number(result, peak, inverse)
+                if strongest is None or peak.power > strongest.power:
+                    strongest = peak
+            yield from write(result)
+        if result is None:
+            raise ValueError(
+                "the recording holds no epochs: all were dropped. Nothing was written."
+            )
+    if to_zarr:
+        yield f"wrote {out}"
+    if is_evoked:
+        assert isinstance(data, mne.Evoked)
+        assert peak is not None
+        prefix = out.with_suffix("") if to_zarr else out
+        yield from write_region(peak, inverse.space, prefix)
+        yield write_picture(result, peak, inverse, data, prefix)
+    return strongest
+
+
+def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:
+    """The line of an epoch or of a piece of a raw recording."""
+    outside = "".join(f"; beyond its training: {text}" for text in inverse.beyond_piece(result))
+    return f"{result.number:04d}: {peak}{outside}"
+
+
+def _with_progress(
+    ready: Corrected, inverse: PreparedInverse, progress: bool
+) -> Iterable[Localization]:
+    """Estimates one after the other; on a terminal a bar says for how long yet."""
+    from tqdm import tqdm
+
+    return tqdm(
+        inverse.localize(ready), total=n_segments(ready), leave=False, dynamic_ncols=True,
+        mininterval=0, miniters=1, disable=None if progress else True,
+    )  # fmt: skip
+
+
+def prepare(
+    model: Path,
+    recording: Path,
+    out: Path,
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    nave: float,
+) -> str:
+    """Prepare a model for the set-up of a recording and write ``head.npz``."""
+    check_file_out(out, ".npz")
+    said: list[str] = []
+    info = read_setup(recording, reading, said.append)
+    inverse = open_inverse(model, setup).for_recording(
+        info, _covariance(setup.noise_cov), _forward(setup.forward), nave
+    )
+    inverse.save(out)
+    wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
+    return "\n".join([*said, wrote])

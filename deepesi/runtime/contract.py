@@ -1,0 +1,226 @@
+"""What an exported file says about itself: JSON in the ONNX metadata, checked on load."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+import jsonschema
+
+from deepesi.physics.head_inputs import HeadInput
+from deepesi.runtime.self_test import SelfTest, StoredArray
+
+#: Entries of the ONNX metadata that hold the contract and the digest of the file.
+METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
+#: Version of the contract's form.
+CONTRACT_VERSION = 4
+#: What ``deepesi calibrate`` writes of a `Calibration`.
+CALIBRATION_FILE = "calibration.json"
+#: Of the files that deepesi writes.
+LICENCE = "BSD-3-Clause"
+
+
+@dataclass(frozen=True)
+class TrainingRanges:
+    """Recordings that a network was trained on; beyond them it extrapolates.
+
+    Attributes:
+        n_channels: Fewest and most channels.
+        n_times: Shortest and longest window, samples.
+        sfreq: Sampling rate, Hz. Recordings were not filtered: their band ends at half of it.
+        snr_db: Lowest and highest SNR, dB; None: whatever the strengths of the sources came to.
+        band_hz: Where 90 % of the power of the sources' time courses was, see
+            `deepesi.data_gen.waveforms.TimeCourse.band`; None for single samples, or not known.
+
+    """
+
+    n_channels: tuple[int, int]
+    n_times: tuple[int, int]
+    sfreq: float
+    snr_db: tuple[float, float] | None
+    band_hz: tuple[float, float] | None = None
+
+    def beyond(
+        self, n_channels: int, sfreq: float, passband_hz: tuple[float, float], snr_db: float | None
+    ) -> list[str]:
+        """What of a recording lies outside, in words.
+
+        Windows of several samples are those of a rate; twice or half of it is another world. So is
+        a recording whose filters took what the time courses were made of.
+
+        Args:
+            n_channels: Of the recording.
+            sfreq: Its sampling rate, Hz.
+            passband_hz: Its high-pass and its low-pass.
+            snr_db: Its SNR; None: not known.
+
+        """
+        found = _outside("channels", n_channels, self.n_channels) + self.beyond_snr(snr_db)
+        if self.n_times[1] > 1 and not 0.5 <= sfreq / self.sfreq <= 2:
+            found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
+        if self.band_hz is not None:
+            (low, high), told_apart = self.band_hz, self.sfreq / self.n_times[1]
+            if passband_hz[0] > low + told_apart or passband_hz[1] < high:
+                found.append(
+                    f"a passband of {passband_hz[0]:g} to {passband_hz[1]:g} Hz; 90 % of the power "
+                    f"of what it was trained on lies between {low:g} and {high:g} Hz"
+                )
+        return found
+
+    def beyond_snr(self, snr_db: float | None) -> list[str]:
+        """Whether an SNR (dB; None: not known) lies outside, in words."""
+        return _outside("dB, its SNR where it is strongest", snr_db, self.snr_db)
+
+
+def _outside(what: str, value: float | None, known: tuple[float, float] | None) -> list[str]:
+    if value is None or known is None or known[0] <= value <= known[1]:
+        return []
+    return [f"{value:.4g} {what}; trained on {known[0]:g} to {known[1]:g}"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What ``deepesi calibrate`` fitted on validation recordings for this model.
+
+    Attributes:
+        level: Probability with which region sets hold the truth.
+        covers: Which of it, see `deepesi.calibration.conformal.truth_scores`.
+        edges_db: Between bins of the SNR read off a recording ``(B - 1,)``, dB.
+        thresholds: Of the scores, see `deepesi.calibration.conformal.RegionSets`, ``(B,)``.
+        temperature: Factor that the deviations of the file have in them; None without deviations.
+        fitted_on: Which recordings, in words.
+
+    """
+
+    level: float
+    covers: str
+    edges_db: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    temperature: float | None
+    fitted_on: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model file needs and gives.
+
+    Attributes:
+        head_inputs: What it asks of a head; each is an ONNX input of the same name.
+        space_name: Source space, or None if the model follows the head's.
+        space_fingerprint: Identity of that source space, or None.
+        vertices: Its vertex numbers by part, or None.
+        n_orient: Orientations per source, 1 (along the normal) or 3 (x, y, z of the head frame), or
+            None if it follows the head's.
+        anatomy: Fingerprint of the template a bound model was trained on, or None.
+        montages: Montages seen in training, for information.
+        has_std: Whether there is a second output, the standard deviation.
+        model: Plain configuration of the model.
+        trained: What it was trained on; None if it was not, or not known.
+        config_sha256: Of the configuration it was trained with (its run directory has it); of an
+            ensemble, of the members' hashes, one per line; or None.
+        calibration: None where none was given.
+        versions: Of deepesi and what it exported with.
+        self_test: A small example with its answer, computed again when the file is opened.
+        licence: Of the file.
+        precision: Of its weights.
+
+    """
+
+    head_inputs: tuple[HeadInput, ...]
+    space_name: str | None
+    space_fingerprint: str | None
+    vertices: tuple[tuple[int, ...], ...] | None
+    n_orient: int | None
+    anatomy: str | None
+    montages: tuple[str, ...]
+    has_std: bool
+    model: dict[str, Any]
+    trained: TrainingRanges | None
+    config_sha256: str | None
+    calibration: Calibration | None
+    versions: dict[str, str]
+    self_test: SelfTest
+    licence: str = LICENCE
+    precision: str = "float32"
+
+    def to_json(self) -> str:
+        """The contract as JSON, with what never varies: units, reference, version."""
+        return json.dumps(
+            asdict(self)
+            | {
+                "contract_version": CONTRACT_VERSION,
+                "head_inputs": [d.to_json() for d in self.head_inputs],
+                "eeg": {
+                    "unit": "V",
+                    "reference": "average",
+                    "shape": ["batch", "channels", "times"],
+                },
+                "output": {"unit": "A m", "shape": ["batch", "dipoles", "times"]},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> "Contract":
+        """Read a contract and hold it against ``contract.schema.json``.
+
+        Raises:
+            ValueError: Not JSON, another version, or an entry missing or of another kind.
+
+        """
+        try:
+            content = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(
+                f"{origin}: its deepesi metadata is not JSON ({error}). The file is damaged; "
+                "export it again."
+            ) from error
+        version = content.get("contract_version") if isinstance(content, dict) else None
+        if version != CONTRACT_VERSION:
+            raise ValueError(
+                f"{origin}: its contract has version {version!r}, this deepesi reads "
+                f"{CONTRACT_VERSION}. Export it again with this version."
+            )
+        wrong = jsonschema.exceptions.best_match(_validator().iter_errors(content))
+        if wrong is not None:
+            where = "/".join(map(str, wrong.absolute_path)) or "as a whole"
+            raise ValueError(
+                f"{origin}: its contract is not of the promised form ({where}: "
+                f"{wrong.message:.200}). The file was altered; export it again."
+            )
+        try:
+            head_inputs = tuple(HeadInput.from_json(d) for d in content["head_inputs"])
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from error
+        trained, calibration = content["trained"], content["calibration"]
+        special = {
+            "head_inputs": head_inputs,
+            "trained": trained and TrainingRanges(**as_tuples(trained)),
+            "calibration": calibration and Calibration(**as_tuples(calibration)),
+            "self_test": _self_test(content["self_test"]),
+        }
+        plain = {n: content[n] for n in cls.__dataclass_fields__ if n not in special}
+        return cls(**as_tuples(plain), **special)
+
+
+def _self_test(content: dict[str, Any]) -> SelfTest:
+    """Read the stored arrays, by part and name."""
+    return SelfTest(
+        **{
+            part: {name: StoredArray(**as_tuples(stored)) for name, stored in arrays.items()}
+            for part, arrays in content.items()
+        }
+    )
+
+
+def as_tuples(content: dict[str, Any]) -> dict[str, Any]:
+    """Lists of JSON as tuples."""
+
+    def of(value: Any) -> Any:
+        return tuple(map(of, value)) if isinstance(value, list) else value
+
+    return {key: of(value) for key, value in content.items()}
+
+
+def _validator() -> jsonschema.Draft202012Validator:
+    file = resources.files("deepesi.runtime") / "contract.schema.json"
+    return jsonschema.Draft202012Validator(json.loads(file.read_text()))

@@ -1,0 +1,1 @@
+"""Many recordings: the data set as one resumable job."""

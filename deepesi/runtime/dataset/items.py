@@ -1,0 +1,169 @@
+"""The recordings of a BIDS data set, and where the results of each go."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepesi.runtime.reading.bids_inheritance import is_in_bids
+from deepesi.runtime.reading.bids_table import read_table
+from deepesi.runtime.reading.formats import FORMATS
+from deepesi.utils.optional import require
+
+#: Of a data set; paths of a recording's own files may name them in braces.
+ENTITIES = ("subject", "session", "task", "acquisition", "run")
+EMPTY_ROOM = "emptyroom"  # subject of BIDS that stands for recordings of nobody
+BIDS_PURPOSE = "localize the recordings of a BIDS data set"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which recordings of a data set; of what is None, all.
+
+    Attributes:
+        subjects: Labels, as in ``sub-01`` without ``sub-``; so of the others.
+        sessions: See above.
+        tasks: See above.
+        runs: See above.
+        suffix: Last part of the names of the files: ``eeg``; ``ave``, ``epo`` or ``raw`` of
+            derivatives.
+
+    """
+
+    subjects: Sequence[str] | None = None
+    sessions: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    runs: Sequence[str] | None = None
+    suffix: str = "eeg"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A recording to localize.
+
+    Attributes:
+        path: Its file.
+        entities: Its entities in BIDS, by name.
+        event: What to average about; None: the recording as it is.
+        name: Beginning of the names of what is written, below the output folder.
+
+    """
+
+    path: Path
+    entities: dict[str, str | None]
+    event: str | None
+    name: Path
+
+
+def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[Item]:
+    """The recordings of a data set, its derivatives and empty rooms left out.
+
+    A recording that a ``scans.tsv`` lists and that is not there is an item, too: it fails.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: No such recordings, none of a label asked for, or two would be written to the
+            same files.
+
+    """
+    require("mne_bids", "bids", BIDS_PURPOSE)
+    from mne_bids import find_matching_paths
+
+    if not root.is_dir():
+        raise FileNotFoundError(f"bids:{root}: there is no folder {root}.")
+    suffixes = [".fif", *(s for s in FORMATS if s != ".gdf")]
+    found = find_matching_paths(
+        root, extensions=suffixes, datatypes=["eeg", "meg"], suffixes=selection.suffix,
+        ignore_nosub=True,
+    )  # fmt: skip
+    found = [p for p in found + _missing(root, selection.suffix, suffixes)
+             if p.split in (None, "1", "01") and p.subject != EMPTY_ROOM]  # fmt: skip
+    chosen = [p for p in found if _is_chosen(p, selection)]
+    items = [_item(place, event) for place in chosen for event in events or (None,)]
+    asked = {key: set(labels) for key, labels in _wanted(selection).items() if labels is not None}
+    lacking = any(labels - {getattr(p, key) for p in chosen} for key, labels in asked.items())
+    if not items or lacking:
+        raise ValueError(_nothing(root, found, selection))
+    twice = [str(name) for name, n in Counter(item.name for item in items).items() if n > 1]
+    if twice:
+        raise ValueError(
+            f"{root}: several recordings or events would be written to {twice[0]}. Choose fewer "
+            "with --subject, --session, --task, --run, --event."
+        )
+    return sorted(items, key=lambda item: str(item.name))
+
+
+def subjects_without(root: Path, items: Sequence[Item]) -> list[str]:
+    """Subjects of a data set that none of the recordings is of."""
+    there = {p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir()}
+    return sorted(there - {str(item.entities["subject"]) for item in items} - {EMPTY_ROOM})
+
+
+def _missing(root: Path, suffix: str, extensions: Sequence[str]) -> list[Any]:
+    """Recordings that a ``scans.tsv`` lists and that are not there."""
+    from mne_bids import get_bids_path_from_fname
+
+    found = []
+    for table in sorted([*root.glob("sub-*/*_scans.tsv"), *root.glob("sub-*/ses-*/*_scans.tsv")]):
+        for row in read_table(table, ("filename",)):
+            path = table.parent / row["filename"]
+            wanted = path.stem.endswith(f"_{suffix}") and path.suffix in extensions
+            if wanted and is_in_bids(path) and not path.exists():
+                found.append(get_bids_path_from_fname(path, check=False, verbose="error"))
+    return found
+
+
+def _wanted(selection: Selection) -> dict[str, Sequence[str] | None]:
+    return {
+        "subject": selection.subjects,
+        "session": selection.sessions,
+        "task": selection.tasks,
+        "run": selection.runs,
+    }
+
+
+def _is_chosen(place: Any, selection: Selection) -> bool:
+    wanted = _wanted(selection).items()
+    return all(labels is None or getattr(place, key) in labels for key, labels in wanted)
+
+
+def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
+    """Why nothing was found: what there is of each entity."""
+    if not found:
+        return (
+            f"{root}: no recordings sub-*/eeg/*_{selection.suffix}.* in it. Give the top folder of "
+            "a BIDS data set, or another --suffix."
+        )
+    there = {
+        key: sorted({str(getattr(p, key)) for p in found if getattr(p, key) is not None})
+        for key in _wanted(selection)
+    }
+    asked = {key: list(labels) for key, labels in _wanted(selection).items() if labels is not None}
+    chosen = [p for p in found if _is_chosen(p, selection)]
+    if chosen:
+        lacking = {
+            key: sorted(set(labels) - {getattr(p, key) for p in chosen})
+            for key, labels in asked.items()
+        }
+        return (
+            f"{root}: no recording of {', '.join(f'{k} {v}' for k, v in lacking.items() if v)} "
+            f"with the suffix {selection.suffix!r} and {asked}. The data set has {there}."
+        )
+    return (
+        f"{root}: no recording with the suffix {selection.suffix!r} and {asked or 'any entities'}. "
+        f"The data set has {there}."
+    )
+
+
+def _item(place: Any, event: str | None) -> Item:
+    path = Path(place.fpath).absolute()
+    label = re.sub(r"[^a-zA-Z0-9]", "", event or "")
+    output = place.copy().update(
+        description=f"{place.description or ''}deepesi{label}", suffix=None, extension=None,
+        split=None, root=None, check=False,
+    )  # fmt: skip
+    entities = {key: getattr(place, key) for key in ENTITIES}
+    folder = [f"sub-{place.subject}", *([f"ses-{place.session}"] if place.session else [])]
+    return Item(path, entities, event, Path(*folder, "eeg", output.basename))

@@ -1,0 +1,139 @@
+"""What was done with every recording of a data set: records to go on from, and one table."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from deepesi.utils.files import atomic
+
+#: What became of a recording: localized now; kept from a run before; refused or not
+#: readable; ended by an error that deepesi does not know of.
+DONE, KEPT, FAILED, UNEXPECTED = "localized", "kept", "failed", "unexpected"
+#: How BIDS writes what there is none of.
+NONE = "n/a"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recording in ``results.tsv``.
+
+    Attributes:
+        subject: And ``session``, ``task``, ``acquisition``, ``run``: its entities in BIDS.
+        event: What was averaged about; None: the recording as it is.
+        status: `DONE`, `KEPT`, `FAILED` or `UNEXPECTED`.
+        x_mm: And ``y_mm``, ``z_mm``: MNI position of the strongest source, mm.
+        time_s: When it is strongest, s.
+        power: Whitened power then, 1 for noise.
+        region_cm2: Area of the region that holds the source with the probability of the file.
+        n_channels: Number of channels localized with.
+        nave: Number of trials averaged.
+        bads: Channels left out as bad, comma-separated.
+        output: Beginning of the names of its files, below the folder of the table.
+        message: Why it failed.
+
+    """
+
+    subject: str
+    session: str | None
+    task: str | None
+    acquisition: str | None
+    run: str | None
+    event: str | None
+    status: str
+    x_mm: float | None = None
+    y_mm: float | None = None
+    z_mm: float | None = None
+    time_s: float | None = None
+    power: float | None = None
+    region_cm2: float | None = None
+    n_channels: int | None = None
+    nave: float | None = None
+    bads: str | None = None
+    output: str = ""
+    message: str | None = None
+
+    def __str__(self) -> str:
+        named = (("sub", self.subject), ("ses", self.session), ("task", self.task),
+                 ("acq", self.acquisition), ("run", self.run), ("event", self.event))  # fmt: skip
+        name = " ".join(f"{k}-{v}" for k, v in named if v is not None)
+        if self.message is not None:
+            return f"{name}: {self.status}: {self.message}"
+        text = f"{name}: {self.status}, {self.n_channels} channels"
+        text += f", bad: {self.bads}" if self.bads else ""
+        if self.time_s is not None:
+            text += f"; strongest at {1e3 * self.time_s:.0f} ms, {self.power:.1f} times the noise"
+        if self.x_mm is not None:
+            text += f", MNI ({self.x_mm:.0f}, {self.y_mm:.0f}, {self.z_mm:.0f}) mm"
+        return text
+
+
+def write_table(rows: Iterable[Row], path: Path) -> None:
+    """Write ``results.tsv``, whole or not at all."""
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(field.name for field in fields(Row))
+        writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return NONE
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def files_of(prefix: Path) -> list[Path]:
+    """What was written for a recording: ``PREFIX-lh.stc``, ``PREFIX.png`` and so on."""
+    own = [p for p in prefix.parent.glob(f"{prefix.name}[-.]*") if p != record_path(prefix)]
+    return sorted(own)
+
+
+def log_path(prefix: Path) -> Path:
+    """Where the traceback of an error that is not known lies."""
+    return prefix.with_name(f"{prefix.name}.log")
+
+
+def record_path(prefix: Path) -> Path:
+    """Where the record of a recording lies."""
+    return prefix.with_name(f"{prefix.name}.json")
+
+
+def write_record(prefix: Path, key: str, row: Row, said: Sequence[str]) -> None:
+    """Note that a recording is done; the last file that is written of it."""
+    files = {path.name: path.stat().st_size for path in files_of(prefix)}
+    content = {"key": key, "row": asdict(row), "files": files, "said": list(said)}
+    with atomic(record_path(prefix)) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def read_record(prefix: Path, key: str) -> Row | None:
+    """What a run before found, if it did the same and all of its files are there still."""
+    try:
+        content = json.loads(record_path(prefix).read_text(encoding="utf-8"))
+        row, recorded = Row(**content["row"]), content["files"]
+        same = content["key"] == key
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # none, or of another version: done anew
+    found = {path.name: path.stat().st_size for path in files_of(prefix)}
+    return row if same and found == recorded else None
+
+
+def clear(prefix: Path) -> None:
+    """Remove what a run before left of a recording."""
+    for path in [record_path(prefix), *files_of(prefix)]:
+        path.unlink(missing_ok=True)
+
+
+def digest_of(settings: Sequence[object], files: Iterable[Path], root: Path) -> str:
+    """Digest of settings and of size and time of change of files."""
+    states = []
+    for path in sorted(set(files)):
+        state = path.stat()
+        name = path.absolute()
+        inside = name.is_relative_to(root.absolute())
+        shown = name.relative_to(root.absolute()) if inside else name
+        states.append((str(shown), state.st_size, state.st_mtime_ns))
+    return hashlib.sha256(repr((*settings, states)).encode()).hexdigest()

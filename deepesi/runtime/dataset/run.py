@@ -1,0 +1,162 @@
+"""``deepesi apply MODEL bids:ROOT``: all recordings of a data set, in parallel, one table.
+
+One failing recording stops none of the others. Each leaves a record when its files are complete;
+a later run with the same model, options and input skips it.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deepesi import __version__
+from deepesi.runtime.apply import SetupOptions, open_inverse
+from deepesi.runtime.dataset.items import (
+    BIDS_PURPOSE,
+    Item,
+    Selection,
+    find_items,
+    subjects_without,
+)
+from deepesi.runtime.dataset.record import DONE, FAILED, KEPT, UNEXPECTED, Row, write_table
+from deepesi.runtime.dataset.worker import Task, failed, localize_one, locked, lost_message
+from deepesi.runtime.packaged import model_path
+from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.utils.optional import require
+from deepesi.utils.parallel import spread
+
+
+class FailedRecordingsError(ValueError):
+    """Some recordings of a data set were not localized."""
+
+
+def localize_dataset(
+    model: Path,
+    root: Path,
+    out: Path,
+    selection: Selection,
+    events: Sequence[str],
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    window: tuple[float, float],
+    jobs: int = 1,
+    dask: str | None = None,
+) -> Generator[str, None, None]:
+    """Localize recordings of a BIDS data set, each as `deepesi.runtime.apply.apply` does.
+
+    Writes ``OUT/sub-01/eeg/sub-01_task-x_desc-deepesi...``, beside it a ``.json`` that says what
+    was done, and ``OUT/results.tsv``. Every recording is computed on one thread, so results do not
+    depend on the number of jobs.
+
+    Args:
+        model: Exported file, the name of a packaged one, or of a baseline of evaluations.
+        root: Folder of the data set.
+        out: Folder to write to, a derivative of the data set.
+        selection: Which recordings.
+        events: Averages about each of these are localized in place of the recordings.
+        reading: How they are read.
+        setup: Where noise and head come from, see `Task`.
+        window: From and to, s: where to look for the peak.
+        jobs: Number of processes.
+        dask: Address of a Dask scheduler whose workers are used instead.
+
+    Yields:
+        Lines that say what was done.
+
+    Raises:
+        ModuleNotFoundError: Without the extra ``bids`` (``dask``).
+        ValueError: No such recordings, or ``out`` is no place for a derivative.
+        FailedRecordingsError: In the end, if any was not localized.
+
+    """
+    for package in ("threadpoolctl", "filelock"):
+        require(package, "bids", BIDS_PURPOSE)
+    if jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {jobs}.")
+    _check_noise(setup, events)
+    items = find_items(root, selection, events)
+    sha256 = open_inverse(model, setup).model.sha256  # refuses a damaged file before all else
+    file = model_path(model)
+    shared = 1 if dask is not None else jobs
+    named = file.absolute() if file.is_file() else model
+    task = Task(named, sha256, root.absolute(), out.absolute(), reading,
+                _absolute(replace(setup, n_threads=1)), window, shared)  # fmt: skip
+    _describe(out, root)
+    yield f"{len(items)} recordings of {root}, {jobs} at a time"
+    without = subjects_without(root, items)
+    if without and selection == Selection(suffix=selection.suffix):
+        yield f"no recordings with the suffix {selection.suffix!r} of subjects {without}"
+    with locked(out / "results.tsv", wait=False):
+        yield from _localize_all(task, items, jobs, dask, out / "results.tsv")
+
+
+def _localize_all(
+    task: Task, items: Sequence[Item], jobs: int, dask: str | None, table: Path
+) -> Generator[str, None, None]:
+    rows: dict[Path, Row] = {}
+    for item, result in spread(localize_one, task, items, jobs, dask):
+        row = result if isinstance(result, Row) else failed(task, item, lost_message(result))
+        rows[item.name] = row
+        write_table((rows[i.name] for i in items if i.name in rows), table)
+        yield f"[{len(rows)}/{len(items)}] {row}"
+    yield from _summary(list(rows.values()), table)
+
+
+def _check_noise(setup: SetupOptions, events: Sequence[str]) -> None:
+    """Refuse a set-up that no recording could be localized with."""
+    if not events and not any((setup.noise_cov, setup.noise_from, setup.prepared)):
+        raise ValueError(
+            "the noise is missing: give --noise-from FROM TO (s, of every recording), "
+            "--noise-cov 'sub-{subject}-cov.fif', or --event NAME, whose noise is that before it."
+        )
+
+
+def _absolute(setup: SetupOptions) -> SetupOptions:
+    """With paths that say the same in any working directory: that of a cluster is another."""
+    paths = ("noise_cov", "forward", "prepared", "subjects_dir")
+    found = {k: getattr(setup, k).absolute() for k in paths if getattr(setup, k) is not None}
+    if setup.head is not None and Path(setup.head).is_file():
+        found["head"] = str(Path(setup.head).absolute())
+    return replace(setup, **found)
+
+
+def _summary(rows: Sequence[Row], table: Path) -> Generator[str, None, None]:
+    counts = Counter(row.status for row in rows)
+    told = ", ".join(f"{counts[status]} {status}" for status in (DONE, KEPT, FAILED))
+    told += f", {counts[UNEXPECTED]} unexpected" * bool(counts[UNEXPECTED])
+    yield f"{told}; wrote {table}"
+    n_failed = counts[FAILED] + counts[UNEXPECTED]
+    if n_failed:
+        raise FailedRecordingsError(
+            f"{n_failed} of {len(rows)} recordings failed; {table} says why. Run the command "
+            "again once the cause is mended: what is complete is kept."
+        )
+
+
+def _describe(out: Path, root: Path) -> None:
+    """Make the output folder a derivative data set.
+
+    Raises:
+        ValueError: It is the data set itself, or another data set.
+
+    """
+    from mne_bids import make_dataset_description
+
+    description = out / "dataset_description.json"
+    if out.resolve() == root.resolve():
+        raise ValueError(
+            f"--out {out} is the data set itself. Give another folder, {root}/derivatives/deepesi "
+            "say."
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; expected the folder of a data set's results.")
+    if description.is_file():
+        if "deepesi" not in description.read_text(encoding="utf-8"):
+            raise ValueError(f"--out {out} is another data set. Give a folder of its own.")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    make_dataset_description(
+        path=out, name="deepesi", dataset_type="derivative", verbose="error",
+        generated_by=[{"Name": "deepesi", "Version": __version__}],
+        source_datasets=[{"URL": root.absolute().as_uri()}],
+    )  # fmt: skip

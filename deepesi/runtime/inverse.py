@@ -1,0 +1,179 @@
+"""Applies an exported file to recordings: mne and onnxruntime, no torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepesi.physics.channel_check import channel_precision
+from deepesi.physics.head import HeadModel, SourceSpace
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.noise import whitener
+from deepesi.physics.template import Template, load_template
+from deepesi.runtime.contract import Contract
+from deepesi.runtime.packaged import model_path
+from deepesi.runtime.prepared import read_prepared
+from deepesi.runtime.prepared_inverse import (
+    CorrectionWarning,
+    ExtrapolationWarning,
+    Model,
+    PreparedInverse,
+    UnexplainedChannelWarning,
+)
+from deepesi.runtime.recordings import (
+    trials_averaged,
+)
+from deepesi.runtime.session import as_feeds, open_model
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.runtime.recordings import Recording
+
+__all__ = [
+    "CorrectionWarning", "ExtrapolationWarning", "Inverse", "PreparedInverse",
+    "UnexplainedChannelWarning",
+]  # fmt: skip
+
+
+class Inverse:
+    """An exported model, ready to be prepared for a recording.
+
+    Args:
+        model: An opened file, see `Inverse.load`, or a solver.
+        head: Packaged head or ``.npz``; None: the packaged head of the model's source space.
+
+    """
+
+    def __init__(self, model: Model, head: str | Path | None = None) -> None:
+        self.model, self.head = model, head
+
+    @classmethod
+    def load(
+        cls, path: str | Path, n_threads: int = 0, head: str | Path | None = None
+    ) -> "Inverse":
+        """Open an exported file, or a packaged one by its name; errors as of `open_model`."""
+        return cls(open_model(model_path(path), n_threads), head)
+
+    @property
+    def contract(self) -> Contract:
+        """What the model needs and gives."""
+        return self.model.contract
+
+    @property
+    def template(self) -> Template:
+        """The head used where a recording has no forward solution of its own.
+
+        Raises:
+            ValueError: The model was trained on another anatomy.
+
+        """
+        name = self.head or self.contract.space_name or "fsaverage-ico3"
+        template = load_template(name)
+        anatomy = self.contract.anatomy
+        if anatomy not in (None, template.fingerprint):
+            raise ValueError(
+                f"Inverse: the model was trained on the head {anatomy[:16]}, {name} is "
+                f"{template.fingerprint[:16]}. Give the .npz it was trained on (head=..., --head)."
+            )
+        return template
+
+    def for_recording(
+        self,
+        recording: "mne.Info | Recording",
+        noise_cov: "mne.Covariance",
+        forward: "mne.Forward | None" = None,
+        nave: float | None = None,
+    ) -> PreparedInverse:
+        """Prepare for the set-up of a recording.
+
+        Args:
+            recording: The recording itself, or its info: channels, positions (head frame) and bad
+                channels.
+            noise_cov: Noise covariance of single trials.
+            forward: The recording's own forward solution; the packaged head if None.
+            nave: Number of trials averaged; by default that of the recording, 1 of an info.
+
+        Raises:
+            ValueError: The recording, covariance or forward solution does not fit, see
+                `head_on_template`, `head_from_forward` and `prepare_for`; a forward solution beside
+                a head.
+
+        """
+        import mne
+
+        if forward is not None and self.head is not None:
+            raise ValueError(
+                f"Inverse: the head {self.head} was given (head=, --head) and a forward solution "
+                "beside it (forward=, --forward), which is another head. Leave one of them out."
+            )
+        if isinstance(recording, mne.Info):
+            info, nave = recording, 1.0 if nave is None else float(nave)
+        else:
+            nave = trials_averaged(recording) if nave is None else float(nave)
+            info = recording.info
+        if forward is None:
+            head = head_on_template(info, noise_cov, self.template, nave)
+            origin = f"electrodes of a recording on {head.space.name}, its noise covariance"
+        else:
+            head = head_from_forward(info, noise_cov, forward, nave)
+            origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
+        return self.prepare_for(head, nave, origin)
+
+    def prepare_for(self, head: HeadModel, nave: float, origin: str) -> PreparedInverse:
+        """Prepare for a head whose noise covariance is that of averages of `nave` trials.
+
+        Raises:
+            ValueError: The model belongs to another source space.
+
+        """
+        self._check_space(head.space)
+        feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
+        return PreparedInverse(
+            self.model, feeds, head.ch_names, head.space, head.source_pos,
+            whitener(head.noise_cov), nave, origin,
+            channel_precision(head.leadfield, head.noise_cov),
+        )  # fmt: skip
+
+    def for_prepared(self, path: str | Path) -> PreparedInverse:
+        """Use what `PreparedInverse.save` wrote.
+
+        Raises:
+            ValueError: Not such a file, or written for a model with other inputs or source space.
+
+        """
+        content = read_prepared(Path(path), self.contract)
+        parts = sum(key.startswith("vertices") for key in content)
+        vertices = tuple(content[f"vertices{i}"].astype(np.int64) for i in range(parts))
+        n_orient = int(content["n_orient"])
+        space = SourceSpace(str(content["space_name"]), vertices, content["edges"], n_orient)
+        self._check_space(space)
+        feeds = as_feeds({d.key: content[f"input/{d.key}"] for d in self.contract.head_inputs})
+        return PreparedInverse(
+            self.model,
+            feeds,
+            tuple(content["ch_names"].tolist()),
+            space,
+            content["positions"],
+            content["whitener"],
+            float(content["nave"]),
+            str(content["origin"]),
+            content["channel_precision"],
+        )
+
+    def _check_space(self, space: SourceSpace) -> None:
+        if self.contract.space_fingerprint not in (None, space.fingerprint):
+            raise ValueError(
+                f"Inverse: the model belongs to the source space {self.contract.space_name} "
+                f"({self.contract.space_fingerprint}), the head has {space.name} with "
+                f"{space.n_sources} sources ({space.fingerprint}). Leave the forward "
+                "solution out to use the packaged head, compute it on that source space, or use a "
+                "model that follows any source space (an exported eLORETA, say)."
+            )
+        if self.contract.n_orient not in (None, space.n_orient):
+            raise ValueError(
+                f"Inverse: the model gives {self.contract.n_orient} orientation(s) per source, the "
+                f"head {space.name} has {space.n_orient}. Convert the forward solution "
+                "(mne.convert_forward_solution, force_fixed), or export the model on such a head."
+            )

@@ -1,0 +1,101 @@
+"""Short names of saved networks for tables and figures: what it is, how large, which run."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepesi.runtime.packaged import PACKAGED
+
+#: What every run directory holds: these names tell no run from another.
+OF_EVERY_RUN = (
+    "checkpoints", "export", "fitted", "model", "model.onnx", "best.ckpt", "last.ckpt",
+)  # fmt: skip
+
+
+def network_title(config: Mapping[str, Any]) -> str:
+    """What a model is, read off its configuration: ``ConvDip``, ``3 x UnrolledMatchedFilter``."""
+    name = str(config["_target_"]).rpartition(".")[2]
+    if name == "Tempered":  # the same network, its standard deviations scaled
+        return network_title(config["model"])
+    if name == "DeepEnsemble":
+        titles = Counter(network_title(member) for member in config["members"])
+        return " + ".join(f"{count} x {title}" for title, count in titles.items())
+    if name == "MinimumNorm":
+        return str(config.get("method", name))
+    inner = config.get("model")
+    return f"{name} of {network_title(inner)}" if isinstance(inner, Mapping) else name
+
+
+def file_title(contract_model: Mapping[str, Any], n_values: int) -> str:
+    """What an exported file is and how large; a classical method has no size.
+
+    Args:
+        contract_model: The configuration in its contract.
+        n_values: Numbers that the file keeps.
+
+    """
+    n_weights = 0 if is_classical(contract_model) else n_values
+    return f"{network_title(contract_model)} {in_short(n_weights)}".strip()
+
+
+def is_classical(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a method that has no weights."""
+    return str(config["_target_"]).startswith("deepesi.baselines.")
+
+
+def in_short(count: int) -> str:
+    """A number of weights in two digits: ``2.3 M``, ``20 k``; empty for none."""
+    for size, unit in ((1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            scaled = count / size
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return str(count) if count else ""
+
+
+def short_names(titles: Sequence[str], paths: Sequence[Path], who: str) -> list[str]:
+    """Names that tell saved models apart, as short as that allows.
+
+    ``ConvDip 2.3 M`` from ``outputs/convdip/2026-11-29_01-02-03`` becomes ``ConvDip 2.3 M (run
+    2026-11-29_01-02-03)``. Of the path more is taken only where two names would be alike.
+
+    Args:
+        titles: What each is, in words.
+        paths: Where each is saved: a run, a folder or file of it, or the name of a packaged one.
+        who: The command, for errors.
+
+    Raises:
+        ValueError: A path is given twice.
+
+    """
+    places = [str(path.absolute()) for path in paths]
+    twice = [str(path) for path, n in Counter(places).items() if n > 1]
+    if twice:
+        raise ValueError(f"{who}: the model {twice[0]} is given twice. Name every model once.")
+    choices, taken = [_tails(path) for path in paths], [0] * len(paths)
+    while True:
+        names = [
+            f"{title} ({tails[number]})"
+            for title, tails, number in zip(titles, choices, taken, strict=True)
+        ]
+        alike = [count > 1 for count in map(Counter(names).__getitem__, names)]
+        if not any(alike):
+            return names
+        taken = [
+            min(number + again, len(tails) - 1)
+            for number, again, tails in zip(taken, alike, choices, strict=True)
+        ]
+
+
+def _tails(path: Path) -> list[str]:
+    """Ways to name a path, ever longer ones; the last is the whole."""
+    if str(path) in PACKAGED and not path.exists():
+        return [f"packaged {path}", f"packaged {path}.onnx"]
+    parts = path.absolute().parts
+    run = len(parts) - 1
+    while run > 1 and (parts[run] in OF_EVERY_RUN or parts[run - 1] == "fitted"):
+        run -= 1
+    word = "" if Path(parts[run]).suffix in (".onnx", ".ckpt") else "run "
+    first = run - 1 if parts[run].isdigit() else run  # of a sweep, the number alone says little
+    longer = ["/".join(parts[n:]) for n in range(first, 0, -1)]
+    return [word + "/".join(parts[first : run + 1]), *(word + text for text in longer)]

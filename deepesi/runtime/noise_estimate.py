@@ -1,0 +1,103 @@
+"""The noise covariance of single trials, from a stretch of the recording itself."""
+
+import functools
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepesi.physics.io import FEWEST_SAMPLES
+from deepesi.runtime.stretches import bad_epochs, good_stretches, within
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.runtime.recordings import Recording
+
+#: Length of the pieces that a raw recording is looked at in, s; what is shorter does not count.
+PIECE = 0.2
+
+
+def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
+    """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
+
+    The mean is not noise and is removed, of every epoch and of every stretch of a raw recording
+    between bad ones and boundaries; what is annotated BAD is left out.
+
+    Args:
+        recording: Raw or epochs.
+        window: From and to, s.
+
+    Raises:
+        ValueError: An evoked response, a stretch that is not within the recording, or too few
+            samples to tell the channels apart.
+
+    """
+    import mne
+
+    if isinstance(recording, mne.Evoked):
+        raise ValueError(
+            "--noise-from needs single trials: give epochs or a raw recording, or the covariance "
+            "of the trials that were averaged (--noise-cov)."
+        )
+    if isinstance(recording, mne.BaseEpochs):
+        return _of_epochs(recording, window)
+    return _of_raw(recording, window)
+
+
+def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covariance":
+    import mne
+
+    bad = bad_epochs(epochs)
+    good = epochs[[number for number in range(len(epochs)) if number not in bad]]
+    inside = int(((epochs.times >= window[0] - 1e-6) & (epochs.times <= window[1] + 1e-6)).sum())
+    _check(epochs, window, inside * len(good))
+    if len(good) < 2:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s holds {len(good)} epoch, expected at "
+            "least 2: what trials do about their mean is the noise. Give --noise-cov instead."
+        )
+    return mne.compute_covariance(
+        good, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
+    )
+
+
+def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
+    """The mean over stretches that are not bad, weighted by their samples."""
+    import mne
+
+    first, last = np.searchsorted(raw.times, [window[0] - 1e-9, window[1] + 1e-9]).tolist()
+    stretches = list(within(good_stretches(raw), first, last))
+    long = [s for s in stretches if s.stop - s.start > PIECE * raw.info["sfreq"] + 1]
+    for counted in (stretches, long):
+        _check(raw, window, sum(s.stop - s.start for s in counted))
+    covariances = [
+        mne.compute_raw_covariance(
+            raw, raw.times[s.start], raw.times[s.stop - 1], PIECE, picks="eeg", verbose="error"
+        )
+        for s in long
+    ]
+    total = functools.reduce(operator.add, covariances)
+    _check(raw, window, int(total["nfree"]))  # MNE-Python leaves out what fills no piece
+    return total
+
+
+def _check(recording: "Recording", window: Sequence[float], n_samples: int) -> None:
+    import mne
+
+    n_channels = len(mne.pick_types(recording.info, meg=False, eeg=True))
+    if n_samples < FEWEST_SAMPLES * n_channels:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s holds {n_samples} samples, expected at "
+            f"least {FEWEST_SAMPLES * n_channels}, {FEWEST_SAMPLES} for each of the {n_channels} "
+            "channels; what is annotated BAD does not count. The recording lasts from "
+            f"{recording.times[0]:g} to {recording.times[-1]:g} s; take a longer stretch without "
+            "the activity of interest."
+        )
+    first, last, sample = *recording.times[[0, -1]], 1 / recording.info["sfreq"]
+    if not first - sample <= window[0] < window[1] <= last + sample:
+        raise ValueError(
+            f"--noise-from {window[0]:g} {window[1]:g} s is not within the recording, which lasts "
+            f"from {first:g} to {last:g} s."
+        )

@@ -1,0 +1,18 @@
+"""The models that come with the package: localize a recording without training one."""
+
+from importlib import resources
+from pathlib import Path
+
+#: Stand for the packaged files wherever the path of a model is asked for; cards lie beside them.
+PACKAGED = ("default", "convdip")
+
+
+def model_path(name: str | Path) -> Path:
+    """The path of a model file; of a packaged one if the name is one of `PACKAGED`.
+
+    A file of that name in the working directory goes before it.
+    """
+    path = Path(name)
+    if str(name) in PACKAGED and not path.is_file():
+        return Path(str(resources.files("deepesi.runtime") / "pretrained" / f"{name}.onnx"))
+    return path

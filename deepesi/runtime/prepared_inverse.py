@@ -1,0 +1,353 @@
+"""A model prepared for one recording set-up: it checks recordings and localizes them."""
+
+import functools
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.calibration.conformal import estimated_snr_db
+from deepesi.physics.channel_check import unexplained_channels, unexplained_text
+from deepesi.physics.head import SourceSpace, average_reference
+from deepesi.physics.io import check_eeg
+from deepesi.physics.noise import spanned_by_data, whitened_power
+from deepesi.runtime.contract import Contract
+from deepesi.runtime.corrections import Baseline, Corrected, corrected
+from deepesi.runtime.estimates import Localization, check_parts, source_estimate
+from deepesi.runtime.noise_check import QUIETEST, check_noise, quietest_average
+from deepesi.runtime.recordings import (
+    STRETCH,
+    Segment,
+    check_recording,
+    recording_rows,
+    segments,
+)
+from deepesi.runtime.regions import CalibratedRegions, Region
+from deepesi.runtime.windows import Windows, overlap_add, windows_of
+from deepesi.utils.files import atomic
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.runtime.recordings import Recording
+
+Array = NDArray[np.float64]
+
+
+class ExtrapolationWarning(UserWarning):
+    """A recording lies outside what a network was trained on."""
+
+
+class CorrectionWarning(UserWarning):
+    """Something was done to a recording before it was localized, or left out of it."""
+
+
+class UnexplainedChannelWarning(UserWarning):
+    """A channel reads what no source explains, given the others."""
+
+
+class Model(Protocol):
+    """What computes estimates: an opened file, or a solver that is none.
+
+    Attributes:
+        contract: What it needs and gives.
+        longest: Longest window it takes, samples; None: any.
+        sha256: Its identity.
+
+    """
+
+    @property
+    def contract(self) -> Contract: ...  # noqa: D102
+
+    @property
+    def longest(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+
+    def run(self, eeg: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """See `deepesi.runtime.session.OpenModel.run`."""
+        ...
+
+
+@dataclass(frozen=True)
+class PreparedInverse:
+    """A model with its inputs prepared for one recording set-up.
+
+    Attributes:
+        model: The opened file, or a solver.
+        feeds: Its prepared head inputs.
+        ch_names: The channels it expects, in this order.
+        space: Where its estimates live.
+        positions: Of the sources ``(S, 3)``, m.
+        whitener: ``(C, C)``, 1/V.
+        nave: Number of trials averaged in the data it is for; effective ones may be fractions.
+        origin: Where electrodes and noise come from, in words.
+        channel_precision: ``(C, C)``, 1/V², what `unexplained` holds channels against.
+
+    """
+
+    model: Model
+    feeds: dict[str, NDArray[Any]]
+    ch_names: tuple[str, ...]
+    space: SourceSpace
+    positions: Array
+    whitener: Array
+    nave: float
+    origin: str
+    channel_precision: Array
+
+    @functools.cached_property
+    def rank(self) -> int:
+        """Dimensions that the noise spans: ``C - 1``, or fewer of a recording cleaned by ICA."""
+        values = np.linalg.eigvalsh(self.whitener)
+        return int((values > 1e-7 * values[-1]).sum())
+
+    def estimate(self, eeg: Array, window: int | None = None) -> list[Array]:
+        """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
+
+        Each ``(D, T)``, A m.
+
+        Args:
+            eeg: See above.
+            window: Samples that are estimated as one, see `deepesi.runtime.windows.overlap_add`; by
+                default the longest the network was trained on.
+
+        Raises:
+            ValueError: Another number of channels, or data that cannot be EEG in volts.
+
+        """
+        if eeg.ndim != 2 or len(eeg) != len(self.ch_names):
+            raise ValueError(
+                f"PreparedInverse: data of shape {eeg.shape}, expected ({len(self.ch_names)} "
+                f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
+            )
+        check_eeg(eeg, self.ch_names)
+        n_times = eeg.shape[1]
+        return self._windowed(eeg, windows_of(n_times, window or self.model.longest, 0, n_times))
+
+    def _windowed(self, eeg: Array, windows: Windows) -> list[Array]:
+        return overlap_add(self._run, average_reference(eeg), windows)
+
+    def _run(self, batch: Array) -> list[NDArray[np.float32]]:
+        """Windows ``(B, C, T)`` to ``(B, D, T)``, of the size the source space has."""
+        outputs = self.model.run(batch, self.feeds)
+        expected = (len(batch), self.space.n_dipoles, batch.shape[2])
+        for output in outputs:
+            if output.shape != expected:
+                raise ValueError(
+                    f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
+                    f"source space {self.space.name} has room for {expected}. The file is "
+                    "not what its contract says; export it again."
+                )
+            if not np.isfinite(output).all():
+                raise ValueError(
+                    f"PreparedInverse: the model gave NaN or infinite moments for a window of "
+                    f"{batch.shape[2]} samples. It cannot take this recording; use shorter "
+                    "windows (estimate(..., window=)), or another model."
+                )
+        return outputs
+
+    @overload
+    def apply(
+        self, recording: "mne.Evoked", chunk: float = ..., baseline: Baseline | None = ...
+    ) -> Localization: ...
+
+    @overload
+    def apply(
+        self,
+        recording: "mne.BaseEpochs | mne.io.BaseRaw",
+        chunk: float = ...,
+        baseline: Baseline | None = ...,
+    ) -> Iterator[Localization]: ...
+
+    def apply(
+        self,
+        recording: "Recording",
+        chunk: float = STRETCH,
+        baseline: Baseline | None = None,
+    ) -> Localization | Iterator[Localization]:
+        """Localize an evoked response, every epoch of epochs, or a raw recording in stretches.
+
+        The same as ``deepesi apply``. Epochs are not averaged. A raw recording is read piece by
+        piece, so memory does not grow with its length; a model that reads the strength of its noise
+        off the data does so in each epoch and each piece.
+
+        Args:
+            recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
+            chunk: Longest piece of a raw recording, s.
+            baseline: What to subtract: ``"none"``, or from and to, s; by default what the file
+                says, see `deepesi.runtime.corrections.corrected`.
+
+        Returns:
+            One `Localization` of an evoked response; else an iterator of them, in time's order.
+
+        Raises:
+            TypeError: Not a recording of MNE-Python.
+            ValueError: Its good EEG channels or its number of trials (1 unless averaged) are not
+                those this was prepared for; it is quieter or louder than its noise allows; a
+                baseline outside it; the source space is no surface and no single volume; see
+                `estimate`.
+
+        Warns:
+            ExtrapolationWarning: It lies `beyond` what the network was trained on.
+            CorrectionWarning: Offsets were subtracted, or what is annotated BAD was left out.
+            UnexplainedChannelWarning: A channel, or a dimension of the noise, is `unexplained`.
+
+        """
+        import mne
+
+        ready = self.correct(recording, baseline)
+        for line in ready.changes:
+            warnings.warn(f"the recording was changed: {line}", CorrectionWarning, stacklevel=2)
+        for line in self.beyond(ready.recording):
+            warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
+        found = self._warned(self.localize(ready, chunk))
+        return next(found) if isinstance(recording, mne.Evoked) else found
+
+    def _warned(self, results: Iterator[Localization]) -> Iterator[Localization]:
+        """The same, with a warning for every channel that is unexplained in a piece."""
+        for result in results:
+            for line in self.unexplained(result.eeg):
+                warnings.warn(line, UnexplainedChannelWarning, stacklevel=3)
+            yield result
+
+    def correct(self, recording: "Recording", baseline: Baseline | None = None) -> Corrected:
+        """Hold a recording against what this was prepared for, and make it fit to be localized.
+
+        Args and errors as of `apply`.
+        """
+        check_parts(self.space)
+        check_recording(recording, self.ch_names, self.nave)
+        rows = recording_rows(recording, self.ch_names)
+        return corrected(recording, rows, self.whitener, self.rank, baseline)
+
+    def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
+        """Localize what `correct` gave, piece by piece."""
+        import mne
+
+        tstep = 1 / ready.recording.info["sfreq"]
+        is_average = isinstance(ready.recording, mne.Evoked)
+        for piece in segments(ready, self.ch_names, chunk, self.model.longest):
+            yield self._localize(piece, tstep, is_average)
+
+    def beyond(self, recording: "Recording") -> list[str]:
+        """What of a recording lies outside the training of the network, in words.
+
+        Channels, sampling rate, what filters left, and the SNR of an evoked response at its
+        strongest sample (power over that of the noise), where the file says what it was trained on.
+        """
+        import mne
+
+        trained = self.model.contract.trained
+        if trained is None:
+            return []
+        snr_db = None
+        if isinstance(recording, mne.Evoked):
+            rows = recording_rows(recording, self.ch_names)
+            snr_db = self._largest_snr_db(recording.data[rows])
+        info = recording.info
+        passband_hz = (info["highpass"], info["lowpass"])
+        return trained.beyond(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
+
+    def beyond_piece(self, result: Localization) -> list[str]:
+        """What of an epoch or a piece of a raw recording lies outside: its SNR, as of `beyond`."""
+        trained = self.model.contract.trained
+        return [] if trained is None else trained.beyond_snr(self._largest_snr_db(result.eeg))
+
+    def _largest_snr_db(self, eeg: Array) -> float:
+        samples = self._whitened(eeg).T[:, :, None]
+        return float(estimated_snr_db(samples, self.rank).max())
+
+    def unexplained(self, eeg: Array) -> list[str]:
+        """What of frames ``(C, T)`` (V, any reference) no source explains, in words.
+
+        Dimensions of the noise that the recording lacks, see `spanned_by_data`; then channels, the
+        worst first, see `deepesi.physics.channel_check`.
+        """
+        spanned, lines = spanned_by_data(self._whitened(eeg), self.rank), list[str]()
+        if spanned < self.rank:
+            lines.append(
+                f"the recording spans {spanned} of the {self.rank} dimensions of its noise "
+                "covariance (cleaned by ICA, projected or interpolated after that was computed?), "
+                "and the estimate may lie far away because of it: compute the covariance from the "
+                "recording as it is (mne.compute_covariance with rank=None)"
+            )
+        return lines + [
+            unexplained_text(self.ch_names[row])
+            for row in unexplained_channels(self.channel_precision, eeg)
+        ]
+
+    def _whitened(self, eeg: Array) -> Array:
+        return np.asarray(self.whitener @ average_reference(eeg))
+
+    def power(self, eeg: Array) -> Array:
+        """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); of noise alone 1."""
+        return whitened_power(self._whitened(eeg), self.rank)
+
+    def region(self, mean: Array, eeg: Array) -> Region | None:
+        """Where the source of one sample is with the probability the file was calibrated for.
+
+        Args:
+            mean: Estimate of the sample ``(D,)``, A m.
+            eeg: The sample ``(C,)``, V, any reference, in the order of `ch_names`.
+
+        Returns:
+            None where the file was not calibrated.
+
+        Raises:
+            ValueError: Another number of dipoles or channels.
+
+        """
+        if mean.shape != (self.space.n_dipoles,) or eeg.shape != (len(self.ch_names),):
+            raise ValueError(
+                f"PreparedInverse: one sample of estimate and recording have shapes {mean.shape} "
+                f"and {eeg.shape}, expected ({self.space.n_dipoles},) and ({len(self.ch_names)},)."
+            )
+        if self._calibrated is None:
+            return None
+        magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
+        return self._calibrated.region(magnitudes, self._whitened(eeg), self.rank)
+
+    @functools.cached_property
+    def _calibrated(self) -> CalibratedRegions | None:
+        calibration = self.model.contract.calibration
+        if calibration is None:
+            return None
+        return CalibratedRegions(calibration, self.positions, self.space)
+
+    def _localize(self, segment: Segment, tstep: float, is_average: bool) -> Localization:
+        check_eeg(segment.eeg, self.ch_names)
+        seconds = segment.own.shape[1] * tstep
+        quietest = quietest_average(self.rank, seconds) if is_average else QUIETEST
+        check_noise(self.power(segment.own), quietest, self.nave)
+        estimates = self._windowed(segment.eeg, segment.windows)
+        mean, *std = (
+            source_estimate(values, self.space, segment.tmin, tstep) for values in estimates
+        )
+        return Localization(
+            mean, std[0] if std else None, average_reference(segment.own), segment.number,
+            segment.first,
+        )  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
+        content: dict[str, Any] = {f"input/{key}": value for key, value in self.feeds.items()}
+        content |= {
+            "ch_names": np.array(self.ch_names),
+            "space_name": np.array(self.space.name),
+            "edges": self.space.edges,
+            "n_orient": np.array(self.space.n_orient),
+            "positions": self.positions,
+            "whitener": self.whitener,
+            "nave": np.array(self.nave),
+            "origin": np.array(self.origin),
+            "channel_precision": self.channel_precision,
+        }
+        content |= {f"vertices{i}": v for i, v in enumerate(self.space.vertices)}
+        with atomic(Path(path)) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **content)

@@ -1,0 +1,78 @@
+"""Events of BIDS: ``events.tsv`` as annotations of a raw recording."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepesi.runtime.reading.bids_table import UNKNOWN, read_table
+from deepesi.runtime.stretches import is_bad, is_boundary
+from deepesi.utils.files import parsing
+
+if TYPE_CHECKING:
+    import mne
+
+#: Columns that name an event, the first that names any: now, in data sets of before, as a number.
+NAMES = ("trial_type", "stim_type", "value")
+
+
+def set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
+    """Annotate a recording with its events, in place; its own ``BAD...`` and boundaries stay.
+
+    Names are those of ``trial_type`` as they are written, or of ``value`` where that names none.
+
+    Raises:
+        ValueError: No such table, or all of it lies outside the recording.
+
+    """
+    import mne
+
+    onset, duration, names = _events(path)
+    outside = (onset < 0) | (onset > raw.times[-1])
+    if len(onset) and outside.all():
+        raise ValueError(
+            f"{path}: all its {len(onset)} events lie outside the recording of "
+            f"{raw.times[-1]:.1f} s; the first is at {onset[0]:g} s. Onsets are in seconds from "
+            "the first sample."
+        )
+    named = np.array([name not in UNKNOWN for name in names], dtype=bool)
+    kept = ~outside & named
+    marks = mne.Annotations(onset[kept], duration[kept], np.array(names)[kept])
+    _keep_own(marks, raw)
+    raw.set_annotations(marks, verbose="error")
+    line = f"{path.name} read; {kept.sum()} events"
+    if outside.any():
+        line += f", {outside.sum()} more lie outside the recording and are left out"
+    unnamed = np.count_nonzero(~outside & ~named)
+    return [line + (f", {unnamed} more have no name and are left out" if unnamed else "")]
+
+
+def _events(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Onsets and durations, s, and names; what has no onset is none."""
+    rows = [row for row in read_table(path, ("onset", "duration")) if row["onset"] not in UNKNOWN]
+    with parsing(path, "table of events", "Onsets and durations should be numbers, in seconds."):
+        onset = np.array([float(row["onset"]) for row in rows])
+        lasts = [0.0 if row["duration"] in UNKNOWN else float(row["duration"]) for row in rows]
+    if not np.isfinite([*onset, *lasts]).all() or any(last < 0 for last in lasts):
+        raise ValueError(
+            f"{path}: an onset or a duration is not finite, or a duration is negative. Write n/a "
+            "for what is unknown."
+        )
+    for column in NAMES:
+        names = [row.get(column, "") for row in rows]
+        if any(name not in UNKNOWN for name in names):
+            break
+    return onset, np.array(lasts), names
+
+
+def _keep_own(marks: "mne.Annotations", raw: "mne.io.BaseRaw") -> None:
+    """Add what the recording itself says of bad stretches and boundaries, once."""
+    known = [(a["description"], a["onset"]) for a in marks]
+    for own in raw.annotations:
+        start = own["onset"] - raw.first_time  # from the first sample, as those of BIDS
+        among = any(
+            name == own["description"] and abs(at - start) < 1 / raw.info["sfreq"]
+            for name, at in known
+        )
+        if (is_bad(own["description"]) or is_boundary(own["description"])) and not among:
+            marks.append(start, own["duration"], own["description"])

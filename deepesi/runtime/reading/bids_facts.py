@@ -1,0 +1,109 @@
+"""What ``eeg.json`` of BIDS says of a recording and can make its map wrong.
+
+Read are ``SamplingFrequency``, ``EEGChannelCount``, ``EEGReference`` and ``RecordingDuration``.
+Filters, the frequency of the mains, ground, cap, amplifier and task change no map.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepesi.runtime.reading.bids_table import UNKNOWN
+from deepesi.utils.files import parsing
+
+if TYPE_CHECKING:
+    import mne
+
+#: Differences of sampling rates that rounding in a header explains, as a fraction.
+RATE_TOLERANCE = 0.005
+#: References whose data have no topography of potentials, unless only other channels are so.
+DERIVED = re.compile(
+    r"\b(bipolar|laplacian|csd|current source density|derivations?|double banana)\b", re.I
+)
+OTHER_CHANNELS = re.compile(r"\b(v?h?eog|ecg|ekg|emg|unipolar|monopolar|not?|non)\b", re.I)
+
+
+def check_facts(
+    recording: "Any",
+    info: "mne.Info",
+    paths: Sequence[Path],
+    has_channels: bool,
+    exclude: Collection[str] = (),
+) -> list[str]:
+    """Hold ``eeg.json`` against a recording, and say what differs and changes nothing.
+
+    Args:
+        recording: Its data, or its measurement info.
+        info: Its measurement info, with the types of ``channels.tsv``.
+        paths: The ``.json`` that apply, the last one counts most.
+        has_channels: ``channels.tsv`` says which channels are EEG; their number does no more.
+        exclude: Channels that the user says are no EEG.
+
+    Raises:
+        ValueError: Another sampling rate or number of channels, or a reference that leaves no
+            topography.
+
+    """
+    facts: dict[str, Any] = {}
+    for path in paths:
+        with parsing(path, "description of a recording in BIDS", "It should be a JSON object."):
+            facts |= dict(json.loads(path.read_text(encoding="utf-8-sig")))
+    if not facts:
+        return []
+    name = paths[-1]
+    _check_reference(str(facts.get("EEGReference", "")), name)
+    _check_rate(_number(facts, "SamplingFrequency", name), info["sfreq"], name)
+    eeg = [c for c, t in zip(info.ch_names, info.get_channel_types(), strict=True) if t == "eeg"]
+    counts = {len(eeg), len(set(eeg) - set(exclude))}
+    said = _count(_number(facts, "EEGChannelCount", name), counts, name, has_channels)
+    return said + _duration(_number(facts, "RecordingDuration", name), recording, name)
+
+
+def _number(facts: dict[str, Any], key: str, path: Path) -> float | None:
+    value = facts.get(key)
+    if value in UNKNOWN:
+        return None
+    with parsing(path, "description of a recording in BIDS", f"{key} should be a number."):
+        return float(value)  # type: ignore[arg-type]
+
+
+def _check_reference(reference: str, path: Path) -> None:
+    if DERIVED.search(reference) and not OTHER_CHANNELS.search(reference):
+        raise ValueError(
+            f"{path}: EEGReference is {reference!r}. Derivations and Laplacians have no map of "
+            "potentials that could be localized; give the recording before, against one "
+            "reference, or correct the file."
+        )
+
+
+def _check_rate(rate: float | None, sfreq: float, path: Path) -> None:
+    if rate is not None and not abs(rate - sfreq) <= RATE_TOLERANCE * sfreq:
+        raise ValueError(
+            f"{path}: SamplingFrequency is {rate:g} Hz, that of the recording {sfreq:g} Hz. "
+            "Correct the one that is wrong: times of events and of the map depend on it."
+        )
+
+
+def _count(count: float | None, found: set[int], path: Path, has_channels: bool) -> list[str]:
+    if count is None or count in found:
+        return []
+    text = f"EEGChannelCount is {count:g}, the recording has {max(found)} EEG channels"
+    if has_channels:
+        return [f"{path.name}: {text}, by channels.tsv"]
+    raise ValueError(
+        f"{path}: {text}. Say which are EEG in a channels.tsv, give --exclude, or correct the "
+        "number: a channel of the eyes that is taken for EEG puts the map elsewhere."
+    )
+
+
+def _duration(duration: float | None, recording: "Any", path: Path) -> list[str]:
+    import mne
+
+    if duration is None or not isinstance(recording, mne.io.BaseRaw):
+        return []
+    length = recording.n_times / recording.info["sfreq"]
+    if abs(duration - length) <= max(1.0, 0.01 * duration):
+        return []
+    return [f"{path.name}: RecordingDuration is {duration:g} s, the recording has {length:.1f} s"]

@@ -1,0 +1,221 @@
+"""In which unit the numbers of a recording are: what its file says, and ``--unit``."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.channel_names import ten_five_name
+from deepesi.physics.io import EEG_AMPLITUDE
+from deepesi.physics.units import UNITS, parse_unit
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.runtime.recordings import Recording
+
+#: Codes of GDF 2 for units of potentials (ISO/IEEE 11073-10101), and for none.
+GDF_CODES = {0: "", 512: "", 4256: "V", 4274: "mV", 4275: "uV", 4276: "nV"}
+#: Bytes of the headers of EDF, BDF and GDF: their first part; of each channel before its unit.
+FIXED, BEFORE_UNIT, BEFORE_CODE = 256, 16 + 80, 16 + 80 + 6
+
+
+class FileUnit(NamedTuple):
+    """What a file says of the unit of a channel.
+
+    Attributes:
+        text: The unit as written, ``""`` where there is none; None: the format has no such entry.
+        factor: By which MNE-Python brings its numbers to what it takes for volts.
+        beside: The unit that ``channels.tsv`` of BIDS names, where the file names none.
+
+    """
+
+    text: str | None
+    factor: float
+    beside: str | None = None
+
+    @property
+    def volts(self) -> float:
+        """By which its numbers are brought to volts, as far as it is known."""
+        if self.beside is not None:
+            return parse_unit(self.beside)
+        return UNITS.get((self.text or "").lower(), self.factor)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether nobody names a unit, or one that is not known."""
+        if self.beside is not None:
+            return False
+        return self.text is not None and self.text.lower() not in UNITS
+
+    @property
+    def certain(self) -> bool:
+        """Whether the unit is named and no volt, which many files only say by default."""
+        if self.beside is not None:
+            return True
+        return self.text is not None and not self.unclear and self.volts != 1.0
+
+
+#: What is taken for granted where nothing is said.
+VOLTS = FileUnit("V", 1.0)
+
+
+def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
+    """What the file of a recording says of the unit of every channel."""
+    suffix = path.suffix.lower()
+    if suffix in (".edf", ".bdf", ".gdf"):
+        extras = recording._raw_extras[0]
+        texts = _header_units(path, extras["nchan"], extras.get("number", 1.0))
+        kept = [texts[row] for row in extras["sel"]]
+        factors = [float(factor) for factor in extras["units"]]
+        rows = map(FileUnit, kept, factors)
+    elif suffix == ".vhdr":
+        said = zip(
+            [recording._orig_units[name] for name in recording.ch_names],
+            recording.get_channel_types(),
+            strict=True,
+        )
+        rows = (  # without a unit that MNE-Python knows, a channel becomes "misc"
+            FileUnit(text, 1.0 if kind == "misc" else UNITS.get(text.lower(), 1.0))
+            for text, kind in said
+        )
+    elif suffix == ".set":
+        rows = (FileUnit(None, 1e-6) for _ in recording.ch_names)
+    else:
+        rows = (VOLTS for _ in recording.ch_names)
+    return dict(zip(recording.ch_names, rows, strict=True))
+
+
+def _header_units(path: Path, n_channels: int, version: float) -> list[str]:
+    """Units of all channels, as the header of EDF, BDF or GDF writes them."""
+    if version >= 1.9:
+        offset = FIXED + BEFORE_CODE * n_channels
+        codes = np.fromfile(path, "<u2", n_channels, offset=offset).tolist()
+        return [GDF_CODES.get(code, f"code {code}") for code in codes]
+    fields = np.fromfile(path, "S8", n_channels, offset=FIXED + BEFORE_UNIT * n_channels)
+    return [_decoded(field).strip(" \0") for field in fields.tolist()]
+
+
+def _decoded(field: bytes) -> str:
+    """Text of a header: ASCII, but some makers write the sign of the microvolt, in any code."""
+    try:
+        return field.decode("utf-8")
+    except UnicodeDecodeError:
+        return field.decode("latin-1")
+
+
+def settle_units(
+    recording: "Recording", path: Path, said: Mapping[str, FileUnit], unit: str | None
+) -> list[str]:
+    """Bring the EEG channels of a recording to volts, in place.
+
+    ``unit`` is that of all channels whose file names none, or volts: a file of microvolts may say
+    so by mistake. A recording that is not in memory stays where it is.
+
+    Args:
+        recording: As MNE-Python read it, without the channels to leave out.
+        path: Its file.
+        said: See `file_units`.
+        unit: V, mV, uV or nV; None: the file says it.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        ValueError: The file names no unit and the user neither, or both name different ones.
+
+    """
+    names = _eeg_by_name(recording, path)
+    unclear = [name for name in names if said[name].unclear]
+    if unit is None:
+        if unclear:
+            raise ValueError(_unclear_units(path, unclear, said))
+        _scale(recording, _to_volts(names, said))
+        return []
+    factor = parse_unit(unit)
+    other = [name for name in names if said[name].certain and said[name].volts != factor]
+    if other:
+        first = said[other[0]]
+        raise ValueError(
+            f"{path}: the file says that the unit of {_some(other)} is "
+            f"{first.beside or first.text}, --unit {unit} says another. Leave --unit out."
+        )
+    _scale(recording, _to_volts(names, said))
+    free = [name for name in names if not said[name].certain]
+    _scale(recording, {name: factor / said[name].factor for name in free})
+    return [f"unit of {len(free)} EEG channels: {unit}, as --unit says"] if free else []
+
+
+def _to_volts(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
+    """Factors of channels whose unit a file beside names, or MNE-Python does not know."""
+    return {n: said[n].volts / said[n].factor for n in names if said[n].volts != said[n].factor}
+
+
+def _eeg_by_name(recording: "Recording", path: Path) -> list[str]:
+    """EEG channels, and electrodes that MNE-Python took for another kind for their unit alone."""
+    kinds = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))
+    hidden = {"misc"} if path.suffix.lower() == ".vhdr" else set()
+    return [
+        name
+        for name, kind in kinds.items()
+        if kind == "eeg" or (kind in hidden and ten_five_name(name) is not None)
+    ]
+
+
+def _unclear_units(path: Path, names: list[str], said: Mapping[str, FileUnit]) -> str:
+    texts = sorted({text for name in names if (text := said[name].text) not in ("", "n/a", None)})
+    what = f"a unit that is not known ({', '.join(map(repr, texts))})" if texts else "no unit"
+    if texts and any(said[name].text in ("", "n/a") for name in names):
+        what = f"no unit, or one that is not known ({', '.join(map(repr, texts))}),"
+    return (
+        f"{path}: the file names {what} for channels {_some(names)}; say it with --unit uV (or V, "
+        "mV, nV). Channels that are no EEG are left out with --exclude."
+    )
+
+
+def _some(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _scale(recording: "Recording", factors: Mapping[str, float]) -> None:
+    """Multiply channels, on disk or in memory; electrodes of another kind become EEG."""
+    import mne
+
+    if not factors:
+        return
+    kinds = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))
+    hidden = [name for name in factors if kinds[name] != "eeg"]
+    recording.set_channel_types(dict.fromkeys(hidden, "eeg"), verbose="error")
+    if isinstance(recording, mne.io.BaseRaw) and not recording.preload:
+        for name, factor in factors.items():  # what apply_function does, when samples are read
+            recording._cals[recording.ch_names.index(name)] *= factor
+        return
+    if isinstance(recording, mne.BaseEpochs):
+        recording.load_data()
+    for name, factor in factors.items():
+        recording.apply_function(functools.partial(_times, factor), [name], verbose="error")
+
+
+def _times(factor: float, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return factor * values
+
+
+def check_noise_level(noise_cov: "mne.Covariance") -> None:
+    """Refuse noise of a recording itself whose amplitude is not that of EEG in volts.
+
+    Raises:
+        ValueError: Numbers in microvolts that the file calls volts, say.
+
+    """
+    level = float(np.sqrt(np.median(np.diag(noise_cov["data"]))))
+    low, high = EEG_AMPLITUDE
+    if not low < level < high:
+        guess = "microvolts (--unit uV)" if level > high else "another unit (--unit)"
+        raise ValueError(
+            f"recording: between the times of --noise-from its EEG channels have a standard "
+            f"deviation of {level:.3g} (median), EEG in volts has {low:g} to {high:g}. They look "
+            f"like {guess}, whatever the file says."
+        )

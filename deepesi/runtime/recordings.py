@@ -1,0 +1,252 @@
+"""Evoked responses, epochs and raw recordings as arrays, one piece at a time."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.channel_names import electrode_keys, match_channels
+from deepesi.physics.io import check_derivations, check_nave, good_eeg_channels
+from deepesi.runtime.corrections import Corrected, averages_counted_as_trials
+from deepesi.runtime.stretches import Stretch
+from deepesi.runtime.windows import Windows, windows_of
+from deepesi.utils.files import parsing
+
+if TYPE_CHECKING:
+    import mne
+
+    Recording: TypeAlias = mne.Evoked | mne.BaseEpochs | mne.io.BaseRaw
+
+Array = NDArray[np.float64]
+
+#: Longest stretch of a raw recording that is read at once, s.
+STRETCH = 10.0
+
+
+class Segment(NamedTuple):
+    """One evoked response, one epoch or one stretch of a raw recording.
+
+    Attributes:
+        eeg: ``(C, T)``, V, in the reference of the recording: of all its windows, so it may begin
+            before and end after.
+        windows: That say something on it, in samples of the stretch, epoch or average it is of.
+        tmin: Time of its own first sample, s.
+        number: Of the epoch in the file, or of the stretch; from 0.
+        first: Its own first sample in a raw recording; else 0.
+
+    """
+
+    eeg: Array
+    windows: Windows
+    tmin: float
+    number: int = 0
+    first: int = 0
+
+    @property
+    def own(self) -> Array:
+        """Its own samples."""
+        begin = self.windows.starts[0]
+        return self.eeg[:, self.windows.first - begin : self.windows.last - begin]
+
+    @classmethod
+    def whole(cls, eeg: Array, longest: int | None, tmin: float, number: int = 0) -> "Segment":
+        """An evoked response or an epoch."""
+        return cls(eeg, windows_of(eeg.shape[1], longest, 0, eeg.shape[1]), tmin, number)
+
+
+def trials_averaged(recording: "Recording") -> float:
+    """Number of trials in every sample: ``nave`` of an evoked response, else 1.
+
+    Effective numbers, of weighted averages and differences, may be fractions.
+
+    Raises:
+        TypeError: Not a recording of MNE-Python.
+        ValueError: See `check_kind`.
+
+    """
+    import mne
+
+    check_kind(recording)
+    return float(recording.nave) if isinstance(recording, mne.Evoked) else 1.0
+
+
+def check_kind(recording: "Recording") -> None:
+    """Refuse what is no recording of potentials, or an average of unknown many trials.
+
+    Raises:
+        TypeError: Not a recording of MNE-Python.
+        ValueError: Derivations or a Laplacian; complex data; a standard error; a grand average
+            whose trials nobody counted; a number of trials that is none.
+
+    """
+    import mne
+
+    if not isinstance(recording, mne.Evoked | mne.BaseEpochs | mne.io.BaseRaw):
+        raise TypeError(
+            f"recording: got {type(recording).__name__}, expected mne.Evoked, mne.Epochs or "
+            "mne.io.Raw. For arrays use PreparedInverse.estimate()."
+        )
+    check_derivations(recording.info)
+    if np.iscomplexobj(_first_values(recording)):
+        raise ValueError(
+            "recording: its data are complex (after apply_hilbert?). Localize the real signal, "
+            "which is linear for a linear inverse, and transform the time courses of the sources."
+        )
+    if not isinstance(recording, mne.Evoked):
+        return
+    if recording.kind != "average":
+        raise ValueError(
+            f"recording: {recording.comment!r} holds a {recording.kind.replace('_', ' ')}, no "
+            "average. Its values are not negative and have no topography; give the average."
+        )
+    n_averages = averages_counted_as_trials(recording)
+    if n_averages is not None:
+        raise ValueError(
+            f"recording: {recording.comment!r} says it averages {n_averages} averages, and counts "
+            "them as trials, so its noise is unknown. Say how many trials there were in all "
+            "(--nave, or evoked.nave = N)."
+        )
+    check_nave(recording.nave)
+
+
+def _first_values(recording: "Recording") -> NDArray[np.generic]:
+    """A sample, of which only the type is of interest."""
+    import mne
+
+    if isinstance(recording, mne.Evoked):
+        return np.asarray(recording.data)
+    if isinstance(recording, mne.io.BaseRaw):
+        return np.asarray(recording.get_data([0], 0, 1))
+    with _parsing(recording):
+        return np.asarray(recording[:1].get_data(copy=False, verbose="error"))
+
+
+def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: float) -> None:
+    """Refuse a recording of another set-up than a model was prepared for.
+
+    Raises:
+        TypeError: Not a recording of MNE-Python.
+        ValueError: Its good EEG channels or its number of trials are others.
+
+    """
+    found = trials_averaged(recording)
+    if not math.isclose(found, nave, rel_tol=1e-6):
+        raise ValueError(
+            f"PreparedInverse: prepared for averages of {nave:g} trials, the recording is "
+            f"one of {found:g}, with other noise. Prepare again with nave={found:g}; or, if "
+            f"{nave:g} is right, say so in the recording: evoked.nave = {nave:g}."
+        )
+    good = good_eeg_channels(recording.info)
+    mine, theirs = (dict(zip(electrode_keys(n), n, strict=True)) for n in (good, ch_names))
+    if set(mine) != set(theirs):
+        missing = sorted(theirs[key] for key in set(theirs) - set(mine))
+        extra = sorted(mine[key] for key in set(mine) - set(theirs))
+        raise ValueError(
+            f"PreparedInverse: prepared for {len(ch_names)} channels; the recording lacks "
+            f"{missing} and has {extra} beside them. Prepare again for this recording."
+        )
+
+
+def recording_rows(recording: "Recording", ch_names: Sequence[str]) -> list[int]:
+    """Rows of a recording that are the good EEG channels it was checked to have, in this order."""
+    good = good_eeg_channels(recording.info)
+    rows = match_channels(ch_names, good)
+    return [recording.ch_names.index(good[row]) for row in rows if row is not None]
+
+
+def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
+    """Number of epochs, or of pieces of a raw recording; arguments as of `segments`."""
+    import mne
+
+    recording = corrected.recording
+    if isinstance(recording, mne.BaseEpochs):
+        return len(recording) - len(corrected.left_out)
+    if isinstance(recording, mne.Evoked):
+        return 1
+    size = _piece_size(recording, seconds)
+    return sum(-(-(s.stop - s.start) // size) for s in corrected.stretches)
+
+
+def _piece_size(raw: "mne.io.BaseRaw", seconds: float) -> int:
+    size = int(seconds * raw.info["sfreq"])
+    if size < 1:
+        raise ValueError(
+            f"recording: stretches of {seconds:g} s hold no sample at {raw.info['sfreq']:g} Hz. "
+            "Use longer ones."
+        )
+    return size
+
+
+def segments(
+    corrected: Corrected, ch_names: tuple[str, ...], seconds: float, longest: int | None = None
+) -> Iterator[Segment]:
+    """The recording piece by piece; nothing but the piece at hand is read of a file on disk.
+
+    Args:
+        corrected: An evoked response (one piece), epochs (one piece each, not averaged, without
+            those left out) or a raw recording (every good stretch in pieces of equal length).
+        ch_names: Channels, in the order wanted.
+        seconds: Longest piece of a raw recording, s. Its times count from the first sample, as
+            ``raw.times``.
+        longest: Longest window of the network, samples. Windows are those of a good stretch, so
+            that where it is cut into pieces leaves no trace, and none reaches into a bad one.
+
+    Raises:
+        ValueError: Pieces shorter than a sample, or the file is damaged there.
+
+    """
+    import mne
+
+    recording = corrected.recording
+    rows = recording_rows(recording, ch_names)
+    if isinstance(recording, mne.io.BaseRaw):
+        yield from _pieces(recording, corrected, rows, seconds, longest)
+    elif isinstance(recording, mne.BaseEpochs):
+        epochs = iter(recording)
+        for number in itertools.count():
+            with _parsing(recording):
+                data = next(epochs, None)
+            if data is None:
+                return
+            if number not in corrected.left_out:
+                tmin = float(recording.times[0])
+                yield Segment.whole(np.asarray(data)[rows], longest, tmin, number)
+    else:
+        yield Segment.whole(recording.data[rows], longest, float(recording.times[0]))
+
+
+def _pieces(
+    raw: "mne.io.BaseRaw",
+    corrected: Corrected,
+    rows: list[int],
+    seconds: float,
+    longest: int | None,
+) -> Iterator[Segment]:
+    """Pieces of every good stretch, without the offsets of its part."""
+    size, numbers = _piece_size(raw, seconds), itertools.count()
+    for stretch in corrected.stretches:
+        length = stretch.stop - stretch.start
+        bounds = np.linspace(0, length, -(-length // size) + 1).astype(int)
+        for start, stop in itertools.pairwise(bounds.tolist()):
+            windows = windows_of(length, longest, start, stop)
+            eeg = _read(raw, rows, stretch, windows) - corrected.offsets[stretch.part][:, None]
+            first = stretch.start + start
+            yield Segment(eeg, windows, float(raw.times[first]), next(numbers), first)
+
+
+def _read(raw: "mne.io.BaseRaw", rows: list[int], stretch: Stretch, windows: Windows) -> Array:
+    begin = stretch.start
+    with _parsing(raw):
+        return np.asarray(raw.get_data(rows, begin + windows.starts[0], begin + windows.stop))
+
+
+def _parsing(recording: "mne.BaseEpochs | mne.io.BaseRaw") -> AbstractContextManager[None]:
+    """MNE-Python reads what is on disk when it is asked for."""
+    names = getattr(recording, "filenames", None) or (getattr(recording, "filename", None),)
+    path = Path(str(names[0] or "the recording"))
+    return parsing(path, "recording", "It is damaged from there on.")

@@ -1,0 +1,214 @@
+"""Opens an ONNX file of ours: session and contract, or an error that says why not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from deepesi.physics.head import SourceSpace
+from deepesi.runtime.contract import DIGEST_KEY, METADATA_KEY, Contract
+from deepesi.runtime.protobuf import digest, metadata
+from deepesi.runtime.self_test import LARGEST_DEVIATION
+
+Array = NDArray[np.float32]
+
+#: What ONNX Runtime raises of files and inputs that it cannot compute with.
+REFUSALS = (
+    ort_errors.EPFail, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf, ort_errors.NoSuchFile, ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)  # fmt: skip
+#: What it says where memory is lacking.
+OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+#: Where to compute, in this order, where the machine and its ONNX Runtime can.
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+#: Memory that the examples computed at once should keep below, bytes; a single one may need more.
+AT_ONCE = 2**28
+
+
+class OpenModel(NamedTuple):
+    """A session with what it promises. Many threads may run it at once."""
+
+    session: ort.InferenceSession
+    contract: Contract
+
+    @property
+    def sha256(self) -> str:
+        """Digest of graph and contract that the file names, held against them when opened."""
+        return str(self.session.get_modelmeta().custom_metadata_map[DIGEST_KEY])
+
+    @property
+    def longest(self) -> int | None:
+        """The longest window the network has seen in training, samples; None: any goes."""
+        trained = self.contract.trained
+        return None if trained is None else trained.n_times[1]
+
+    def run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
+        """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
+
+        Examples are computed a few at a time, see `examples_at_once`.
+
+        Raises:
+            ValueError: Inputs of other shapes than the model was written for.
+            MemoryError: A single example needs more memory than there is.
+
+        """
+        n = examples_at_once(eeg.shape[2], inputs)
+        parts = [self._run(eeg[i : i + n], inputs) for i in range(0, max(1, len(eeg)), n)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
+        try:
+            return list(self.session.run(None, {"eeg": eeg.astype(np.float32), **inputs}))
+        except REFUSALS as error:
+            if any(sign in str(error) for sign in OUT_OF_MEMORY):
+                raise MemoryError(
+                    f"{len(eeg)} window(s) of {eeg.shape[2]} samples, {eeg.shape[1]} channels and "
+                    f"{sum(values.nbytes for values in inputs.values()) / 1e6:.2g} MB of head "
+                    f"inputs: {_first_line(error)}"
+                ) from error
+            raise ValueError(
+                f"the model cannot compute with EEG of shape {eeg.shape} and these head inputs "
+                f"({_first_line(error)}). Prepare it again for this set-up."
+            ) from error
+
+
+def examples_at_once(n_times: int, inputs: Mapping[str, NDArray[np.generic]]) -> int:
+    """How many examples are computed at once, so that memory does not grow with their number.
+
+    What a graph holds of an example at a time is taken to be as many numbers of single precision as
+    the head inputs have, for every sample.
+
+    Args:
+        n_times: Samples of an example.
+        inputs: Head inputs.
+
+    """
+    size = 4 * max(1, n_times) * sum(values.size for values in inputs.values())
+    return max(1, AT_ONCE // max(1, size))
+
+
+def open_model(path: Path, n_threads: int = 0) -> OpenModel:
+    """Open an exported file.
+
+    Args:
+        path: The ``.onnx`` file.
+        n_threads: Threads of one inference, 0 for all cores.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not an ONNX file, truncated, altered, with data outside its folder, not
+            written by deepesi, or computed otherwise on this machine.
+
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"open_model: there is no file {path}.")
+    contract = _read_contract(path)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.log_severity_level = 4  # what is fatal is raised
+    # Planning which values may share memory takes most of the time of opening a large graph, and
+    # plans kept for every size of input hold memory; a session frees what it is done with anyway.
+    options.enable_mem_reuse = options.enable_mem_pattern = False
+    available = ort.get_available_providers()
+    providers = [provider for provider in PROVIDERS if provider in available]
+    try:
+        # By its path, not its content: data outside its folder are refused.
+        session = ort.InferenceSession(path, options, providers=providers)
+    except REFUSALS as error:
+        raise ValueError(
+            f"{path}: ONNX Runtime cannot compute it ({_first_line(error)}). Export it again with "
+            "'deepesi export', or install the version it was written for."
+        ) from error
+    _check_promises(session, contract, path)
+    _check_self_test(session, contract, path)
+    return OpenModel(session, contract)
+
+
+def _read_contract(path: Path) -> Contract:
+    """The contract of a file that is still what was written."""
+    content = path.read_bytes()
+    try:
+        entries = metadata(content)
+    except ValueError as error:  # of broken text, too
+        raise ValueError(
+            f"{path}: not a readable ONNX model ({error}). It is truncated or another kind of "
+            "file; export it again with 'deepesi export'."
+        ) from error
+    if METADATA_KEY not in entries:
+        raise ValueError(
+            f"{path}: not an ONNX model exported by deepesi (no {METADATA_KEY!r} entry in "
+            "its metadata), so what it expects is unknown. Use a file written by 'deepesi export'."
+        )
+    expected = digest(content, entries[METADATA_KEY])
+    if entries.get(DIGEST_KEY, expected) != expected:
+        raise ValueError(
+            f"{path}: not the file that was written: its content does not have the SHA-256 that it "
+            "names. It was damaged or altered; get it anew, or export it again."
+        )
+    contract = Contract.from_json(entries[METADATA_KEY], str(path))
+    if DIGEST_KEY not in entries:
+        raise ValueError(
+            f"{path}: it does not name its SHA-256 (no {DIGEST_KEY!r} entry in its metadata), so "
+            "whether it is whole is unknown. It was altered; export it again."
+        )
+    return contract
+
+
+def _check_promises(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
+    """Refuse a graph whose inputs, outputs or source space are not those of its contract."""
+    promised = {
+        "inputs": {"eeg", *(d.key for d in contract.head_inputs)},
+        "outputs": {"dipole_mean", "dipole_std"} if contract.has_std else {"dipole_mean"},
+    }
+    found = {
+        "inputs": {i.name for i in session.get_inputs()},
+        "outputs": {o.name for o in session.get_outputs()},
+    }
+    if contract.space_name is not None:
+        vertices = tuple(np.array(part, dtype=np.int64) for part in contract.vertices or ())
+        edges = np.empty((0, 2), dtype=np.int64)
+        space = SourceSpace(contract.space_name, vertices, edges, contract.n_orient or 1)
+        promised["source space"] = {contract.space_fingerprint, space.n_dipoles}
+        found["source space"] = {space.fingerprint, session.get_outputs()[0].shape[1]}
+    for what, names in promised.items():
+        if found[what] != names:
+            raise ValueError(
+                f"{path}: its {what} {sorted(map(str, found[what]))} are not those its contract "
+                f"declares ({sorted(map(str, names))}). The file was altered; export it again."
+            )
+
+
+def _check_self_test(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
+    """Refuse a file whose example does not come out on this machine as it says."""
+    try:
+        off = contract.self_test.deviation(session)
+    except (ValueError, *REFUSALS) as error:
+        raise ValueError(
+            f"{path}: the example in its contract cannot be computed ({_first_line(error)}). The "
+            "file was altered; export it again."
+        ) from error
+    if not off <= LARGEST_DEVIATION:
+        raise ValueError(
+            f"{path}: this machine computes it wrongly. The example in its contract deviates by "
+            f"{100 * off:.2g} % of the largest value, more than {100 * LARGEST_DEVIATION:g} %. "
+            f"Install another version of onnxruntime (this is {ort.__version__}, on "
+            f"{', '.join(session.get_providers())}), or compute on another processor; if it "
+            "deviates there too, the file was altered: export it again."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def as_feeds(arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """Prepared head inputs in the types of the ONNX inputs: float32 or int64."""
+    return {
+        key: value.astype(np.float32 if np.issubdtype(value.dtype, np.floating) else np.int64)
+        for key, value in arrays.items()
+    }

@@ -1,0 +1,268 @@
+"""What ``deepesi apply`` leaves behind: source estimates in MNE's formats, a picture, a line."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.head import SourceSpace
+from deepesi.physics.template import template_of
+from deepesi.runtime.estimates import Localization, check_parts, magnitudes
+from deepesi.runtime.inverse import PreparedInverse
+from deepesi.runtime.regions import Region
+from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
+from deepesi.runtime.writing.zarr_group import check_zarr, is_zarr
+from deepesi.utils.files import check_folder_out
+from deepesi.utils.optional import require
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+#: Writes the next piece of a recording and says which files it wrote.
+Writer: TypeAlias = Callable[[Localization], Iterable[str]]
+
+
+def check_writable(space: SourceSpace, out: Path) -> None:
+    """Refuse estimates that cannot be written, before anything is computed.
+
+    Raises:
+        ValueError: The source space has neither two hemispheres nor one volume.
+        ModuleNotFoundError: zarr without its package, or free orientation, which MNE writes as
+            HDF5, without h5io.
+        FileExistsError: Something that is no zarr group is where one is to be written.
+
+    """
+    check_parts(space)
+    if is_zarr(out):
+        check_zarr(out)
+    elif space.n_orient == 3:
+        require("h5io", "hdf5", "write estimates of free orientation (MNE's -stc.h5)")
+
+
+def check_prefix(out: Path) -> None:
+    """Refuse what is no prefix of the files to write, before anything is read.
+
+    Raises:
+        ValueError: A folder, a file name of the kinds that get this prefix, or it lies in no
+            folder.
+
+    """
+    check_folder_out(out.parent)
+    if out.is_dir() and not is_zarr(out):
+        raise ValueError(
+            f"--out {out} is a folder; give the beginning of the files' names, "
+            f"--out {out / 'result'} say, or one .zarr."
+        )
+    if out.suffix in (".stc", ".png", ".h5", ".label"):
+        plain = re.sub(r"-(lh|rh|vl|stc)$", "", out.stem)
+        raise ValueError(
+            f"--out {out}: give the beginning of the files' names, --out "
+            f"{out.with_name(plain or 'result')}; what follows it (-lh.stc, -rh.stc, .png) is "
+            "added."
+        )
+
+
+def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) -> list[Path]:
+    """Write a source estimate, each file whole or not at all, and return the files.
+
+    ``OUT-lh.stc`` and ``OUT-rh.stc`` for a surface, ``OUT-vl.stc`` for a volume, ``OUT-stc.h5``
+    for free orientation; `mne.read_source_estimate` reads them.
+    """
+    import mne
+
+    if isinstance(stc, mne.SourceEstimate):
+        suffixes = ("-lh.stc", "-rh.stc")
+    elif isinstance(stc, mne.VolSourceEstimate):
+        suffixes = ("-vl.stc",)
+    else:
+        suffixes = ("-stc.h5",)
+    paths = [out.with_name(out.name + suffix) for suffix in suffixes]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stem = out.with_name(f".{out.name}.partial")  # MNE adds its own suffixes
+    partials = [stem.with_name(stem.name + suffix) for suffix in suffixes]
+    with _replacing(partials, paths):
+        kind = "h5" if suffixes == ("-stc.h5",) else "stc"
+        stc.save(stem, ftype=kind, overwrite=True, verbose="error")
+    return paths
+
+
+@contextmanager
+def _replacing(partials: Sequence[Path], paths: Sequence[Path]) -> Iterator[None]:
+    """Files take their places if the block succeeds, else none is left."""
+    try:
+        yield
+        for partial, path in zip(partials, paths, strict=True):
+            partial.replace(path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+
+
+def write_result(result: Localization, out: Path) -> Iterator[str]:
+    """Write an estimate and, where there is one, its standard deviation as ``OUT-std``."""
+    for suffix, stc in (("", result.stc), ("-std", result.std)):
+        if stc is not None:
+            for path in write_estimate(stc, out.with_name(out.name + suffix)):
+                yield f"wrote {path}"
+
+
+@contextmanager
+def file_writer(out: Path, numbered: bool) -> Iterator[Writer]:
+    """Writes every piece to files of its own, with its number, or the only one."""
+
+    def write(result: Localization) -> Iterator[str]:
+        name = f"{out.name}-{result.number:04d}" if numbered else out.name
+        return write_result(result, out.with_name(name))
+
+    yield write
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where and when an estimate is strongest.
+
+    Attributes:
+        sample: Number of the sample of the largest whitened power.
+        time: Its time, s.
+        power: That power, 1 for noise.
+        where: The strongest source of that sample, in words.
+        mni: Its MNI position, mm; None where the space has none.
+        region: Where it is with a probability that is kept; None of a file that promises none.
+
+    """
+
+    sample: int
+    time: float
+    power: float
+    where: str
+    mni: tuple[float, float, float] | None
+    region: Region | None
+
+    def __str__(self) -> str:
+        text = (
+            f"strongest at {1e3 * self.time:.0f} ms, whitened power {self.power:.1f} "
+            f"times the noise; strongest source there: {self.where}"
+        )
+        return text if self.region is None else f"{text}; {self.region}"
+
+
+def write_region(peak: Peak, space: SourceSpace, out: Path) -> Iterator[str]:
+    """Write the places of the peak's region as ``OUT-region-lh.label`` and ``-rh.label``.
+
+    A hemisphere without any has no file; nor has a volume, whose places are no vertices.
+    """
+    if peak.region is None or len(space.vertices) != 2:
+        return
+    import mne
+
+    subject, first = space.name.rsplit("-", 1)[0], 0
+    for side, vertices in zip(("lh", "rh"), space.vertices, strict=True):
+        places = peak.region.places[first : first + len(vertices)]
+        first += len(vertices)
+        path = out.with_name(f"{out.name}-region-{side}.label")
+        if not places.any():
+            path.unlink(missing_ok=True)  # of an earlier run
+            continue
+        label = mne.Label(
+            vertices[places], hemi=side, subject=subject, comment=f"{peak.region}, deepesi"
+        )
+        partial = out.with_name(
+            f".{out.name}-region.partial-{side}.label"
+        )  # MNE wants the side last
+        with _replacing([partial], [path]):
+            mne.write_label(partial, label, verbose="error")
+        yield f"wrote {path}"
+
+
+def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
+    """Which times ``(T,)`` lie in a window (s), rounding aside."""
+    return np.asarray((times >= window[0] - 1e-9) & (times <= window[1] + 1e-9))
+
+
+def find_peak(
+    result: Localization,
+    inverse: PreparedInverse,
+    window: Sequence[float],
+    anatomy: SubjectAnatomy | None = None,
+) -> Peak | None:
+    """The peak in a window (s) of a localized piece; None if the piece lies outside it."""
+    times = result.stc.times
+    inside = in_window(times, window)
+    if not inside.any():
+        return None
+    power = inverse.power(result.eeg)
+    sample = int(np.where(inside, power, -math.inf).argmax())
+    strength = magnitudes(result.stc)[:, sample]
+    source = int(strength.argmax())
+    where, mni = place(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
+    mean = np.asarray(result.stc.data)[..., sample].ravel()
+    region = inverse.region(mean, result.eeg[:, sample])
+    return Peak(sample, float(times[sample]), float(power[sample]), where, mni, region)
+
+
+def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
+    """A source in words: hemisphere, vertex, position and parcel.
+
+    The position is in MNI space where that is known, of a packaged head or by `anatomy`; else in
+    the MNE head frame of the subject.
+    """
+    space = inverse.space
+    text = f"vertex {np.concatenate(space.vertices)[source]}"
+    if len(space.vertices) == 2:
+        hemisphere = "left" if source < len(space.vertices[0]) else "right"
+        text = f"{hemisphere} hemisphere, {text}"
+    mni = mni_of(source, space, anatomy)
+    if mni is not None:
+        text += ", MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*mni)
+    elif template_of(space) is None:
+        x, y, z = 1e3 * inverse.positions[source]
+        text += f", at ({x:.0f}, {y:.0f}, {z:.0f}) mm in the head frame"
+    if anatomy is not None and anatomy.parcels:
+        text += f", parcel {anatomy.parcels[source] or 'none'}"
+    return text
+
+
+def mni_of(
+    source: int, space: SourceSpace, anatomy: SubjectAnatomy | None = None
+) -> tuple[float, float, float] | None:
+    """MNI position of a source, mm, where the space or the subject's anatomy has one."""
+    template = template_of(space)
+    if anatomy is None and template is None:
+        return None
+    known = anatomy.mni if anatomy is not None else template.source_mni
+    if not np.isfinite(known[source]).all():
+        return None
+    x, y, z = known[source].tolist()
+    return x, y, z
+
+
+def write_picture(
+    result: Localization, peak: Peak, inverse: PreparedInverse, evoked: "mne.Evoked", out: Path
+) -> str:
+    """Write ``OUT.png``: butterfly, scalp map and cortex at the peak."""
+    from deepesi.viz.recording import recording_figure, save_figure
+
+    template = template_of(inverse.space)
+    info = evoked.info
+    rows = [info["ch_names"].index(c) for c in inverse.ch_names]
+    figure = recording_figure(
+        result.eeg,
+        evoked.times,
+        np.array([info["chs"][i]["loc"][:3] for i in rows]),
+        inverse.ch_names,
+        magnitudes(result.stc)[:, peak.sample],
+        peak.sample,
+        None if template is None else template.display,
+        f"{evoked.comment}, {evoked.nave:g} trials",
+        peak.where,
+    )
+    picture = out.with_name(f"{out.name}.png")
+    save_figure(figure, picture)
+    return f"wrote {picture}"

@@ -1,0 +1,176 @@
+"""One training run: from a configuration to the best checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from lightning import Callback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from deepesi.core.contracts import InverseModel
+from deepesi.data_gen.setups import channel_range
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.template import Template
+from deepesi.training.data import RecordingStream
+from deepesi.training.failures import explained
+from deepesi.training.initial import start_from
+from deepesi.training.loggers import make_loggers
+from deepesi.training.module import InverseTraining
+from deepesi.training.pictures import ValidationPictures
+from deepesi.training.pruning import start_from_strongest
+from deepesi.training.resume import checkpoint_of, keep_curves
+from deepesi.training.trainer import check_trainer, device_of, make_trainer, settle_steps
+from deepesi.training.weights import load_network
+from deepesi.utils.files import atomic
+
+console = Console()
+#: Of several processes, the first speaks.
+say = rank_zero_only(console.print)
+
+
+def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
+    """The network of a configuration, and that configuration with the head's sizes filled in."""
+    for part in (config, config.get("member"), *config.get("members", [])):
+        if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
+            part.n_dipoles = template.space.n_dipoles
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return hydra.utils.instantiate(config, _convert_="all"), plain
+
+
+def plain(config: Any) -> Any:
+    """A configuration node as plain Python values."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
+    """Network, objective and how it is trained; with what a run must share to be resumed."""
+    torch.manual_seed(config.seed)
+    settings = config.trainer
+    model, model_config = build_model(config.model, cohort.template)
+    heads = {
+        split: [f"{head.name} ({head.fingerprint[:16]})" for head in cohort.of(split)]
+        for split in ("train", "validation")
+    }
+    return InverseTraining(
+        model,
+        hydra.utils.instantiate(config.loss),
+        model_config,
+        cohort.template.space,
+        settings.learning_rate,
+        settings.weight_decay,
+        settings.warmup_steps,
+        settings.max_steps,
+        {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
+        trained_on(config.data, cohort.template),
+    )
+
+
+def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
+    """Fields of `deepesi.runtime.contract.TrainingRanges`, as plain lists and numbers."""
+    lengths = [data.n_times] if isinstance(data.n_times, int) else list(data.n_times)
+    sources = hydra.utils.instantiate(data.sources, _convert_="all")
+    band_hz = sources.kind.band(max(lengths), data.sfreq)
+    return {
+        "n_channels": list(channel_range(template, hydra.utils.instantiate(data.setups))),
+        "n_times": [min(lengths), max(lengths)],
+        "sfreq": float(data.sfreq),
+        "band_hz": band_hz and list(band_hz),
+        "snr_db": None if data.snr_db is None else [float(snr) for snr in data.snr_db],
+    }
+
+
+def initialize(config: DictConfig, module: InverseTraining, template: Template) -> None:
+    """Start from the weights of another run, where the configuration names one.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: Two are named, or it does not fit; see `start_from` and `start_from_strongest`.
+
+    """
+    if config.init_from is not None and config.pruned_from is not None:
+        raise ValueError(
+            "train: init_from takes all weights of a run and pruned_from the strongest ones. Give "
+            "one of them."
+        )
+    if config.init_from is not None:
+        settings = module.identity["model"]
+        start_from(module.model, settings, Path(config.init_from), template.space)
+    if config.pruned_from is not None:
+        wide, _ = load_network(Path(config.pruned_from), template.space)
+        head = template.montage_head(plain(config.data.setups.montages)[0])
+        start_from_strongest(module.model, wide, head)
+
+
+def build_data(
+    config: DictConfig, cohort: Cohort, module: InverseTraining, device: torch.device
+) -> RecordingStream:
+    """What to train and to validate on, drawn on a device."""
+    settings, draw = config.trainer, hydra.utils.instantiate(config.data, _convert_="all")
+    sizes = {"train": config.data.batch_size, "validation": settings.validation_batch_size}
+    train, validation = (
+        draw(
+            heads=cohort.of(split),
+            analyst=cohort.template,
+            declarations=[*module.model.head_inputs, *module.loss.head_inputs],
+            batch_size=batch_size,
+            seed=config.seed,
+            split=split,
+            device=device_of(config.data.device, device),
+        )
+        for split, batch_size in sizes.items()
+    )
+    for note in train.limits:
+        say(note, style="yellow", soft_wrap=True)
+    return RecordingStream(
+        train, validation, settings.steps_per_epoch, settings.n_validation_batches
+    )
+
+
+def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
+    """Train and return the path of the best checkpoint."""
+    settings, folder = config.trainer, run_dir / "checkpoints"
+    check_trainer(settings)
+    for note in settle_steps(settings):
+        say(f"Training: {note}.", soft_wrap=True)
+    module = build_module(config, cohort)
+    ckpt = checkpoint_of(config.ckpt, folder)
+    if ckpt is None:
+        initialize(config, module, cohort.template)
+    if rank_zero_only.rank == 0:
+        keep_curves(run_dir, ckpt)
+        with atomic(run_dir / "config.yaml") as partial:
+            OmegaConf.save(config, partial, resolve=True)
+    loggers, watchers = make_loggers(config.logger, run_dir), list[Callback]()
+    wandb = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
+    if wandb is not None:
+        watchers.append(ValidationPictures(wandb, settings.pictures, cohort.template.display))
+    for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
+        # Not the baselines: their titles are no names of parameters to MLflow.
+        logger.log_hyperparams({k: v for k, v in plain(config).items() if k != "baselines"})
+    trainer, best, stopper = make_trainer(settings, folder, loggers, watchers)
+    data = build_data(config, cohort, module, trainer.strategy.root_device)
+    if settings.compile:
+        module.model.compile(dynamic=True)  # any montage and duration; in place, so keys stay
+    n_weights = sum(p.numel() for p in module.model.parameters())
+    say(
+        f"Training {type(module.model).__name__}, {n_weights:,} weights, {settings.max_steps} steps"
+    )
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    except Exception as error:
+        advice = explained(error, folder, config.data.batch_size, settings.accumulate)
+        if advice is None:
+            raise
+        raise advice from error
+    if stopper is not None and stopper.stopped_epoch:
+        say(
+            f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
+            "without a better val/nemd."
+        )
+    if wandb is not None:
+        wandb.experiment.finish()  # the next run of a sweep gets curves of its own
+    return Path(best.best_model_path)

@@ -1,0 +1,1 @@
+"""Files, optional imports, processes and memory: what every room may use."""

@@ -1,0 +1,224 @@
+"""Errors of train, evaluate, calibrate and preview: one line, the key, the cure; ``--debug``."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+
+from deepesi.cli.config_types import fits
+from deepesi.cli.main import main
+from deepesi.cli.processor import prepare_processor
+from tests.training.toy import TOY, start, wait_for
+
+ROOT = Path(__file__).parents[1]
+
+
+def error_of(*words: str, monkeypatch, folder) -> str:
+    """What a command that is wrong ends with."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["deepesi", *words])
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return str(ended.value.code)
+
+
+#: What is typed behind a command, and the line it ends with.
+WRONG = {
+    # an unknown key
+    "train data.montage=biosemi64": r"data.montage: there is no such key. Nearest: data.* All keys",
+    "train max_steps=5": r"max_steps: there is no such key. Nearest: trainer.max_steps",
+    "train modle=gnn": r"modle: there is no such key. Nearest: model",
+    "evaluate scenario.examples=3": r"scenario.examples: there is no such key",
+    "train +model.n_heads=4": r"model.n_heads: ConvDip has no such setting; it has n_dipoles",
+    "calibrate +scenario.sources.radios=3": r"scenario.sources.radios: PatchSources has no such",
+    # a wrong type
+    "train trainer.max_steps=many": r"trainer.max_steps=many: expected a whole number",
+    "train trainer.compile=3": r"trainer.compile=3: expected true or false",
+    "train seed=1.5": r"seed=1.5: expected a whole number",
+    "train data.batch_size=big": r"data.batch_size=big: SimulatedRecordings expected a whole numb",
+    "train data.sources.radius=[0.01,big]": r"data.sources.radius=.*expected tuple\[float, float\]",
+    "train data.setups.noise.level=abc": r"data.setups.noise.level=abc: NoiseRanges expected",
+    "evaluate models=a.onnx": r"models=a.onnx: expected a list, \[a,b\]",
+    "train trainer.patience=soon": r"trainer.patience must be 1 or more, got soon",
+    # a wrong value
+    "train data.sources.radius=[0.02,0.01]": r"data.sources: PatchSources: radius 0.02 to 0.01",
+    "train scenario.sources.radius=[10,25]": r"scenario.sources: .* radius 10 to 25 .*is 0.010\)",
+    "train data.snr_db=[20,-5]": r"data.snr_db: SimulatedRecordings: snr_db 20 to -5 must",
+    "preview data.sources.shapes=[round]": r"data.sources: .*shapes \['round'\] unknown",
+    "train trainer.accumulate=0": r"trainer.accumulate must be 1 or more, got 0",
+    "train model.hidden=0": r"model.hidden: ConvDip: hidden.* 0|model: ConvDip: .*hidden",
+    # a group, something missing, a file
+    "train model=foo": r"Could not find 'model/foo' Available options in 'model': convdip",
+    "train experiment=distill": r"teacher must be given: teacher=\.\.\.",
+    "train head=own": r"bem must be given",
+    "train ckpt=no=1/last.ckpt": r"there is no ckpt=no=1/last.ckpt. Give the",
+    "train head.name=nobody": r"head: load_template: no head 'nobody'. At hand",
+    "evaluate models=[a=b.ckpt]": r"models: load_network: there is no a=b.ckpt. Give a run dir",
+    "train init_from=a=b/0": r"init_from: load_network: there is no a=b/0. Give a run directory",
+    "train pruned_from=~/no": r"pruned_from: load_network: there is no /.*/no. Give a run dir",
+    "evaluate baselines=[]": r"nothing to evaluate. Name files with models=",
+    "train seed": r"'seed' cannot be read .*Give key=value; values with blanks",
+    "train init_from=a pruned_from=b": r"init_from takes all weights.*Give one of them",
+    # what would change nothing
+    "train ckpt=a.ckpt init_from=b": r"init_from would change nothing, as ckpt=a.ckpt goes on",
+    "evaluate resume=a models=[b]": r"head, models would change nothing, as resume goes on with",
+    "evaluate mc_samples=3": r"mc_samples would change nothing, as no mc_dropout=PATH is given",
+}
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG.items(), ids=WRONG.keys())
+def test_errors_are_one_line_with_the_key(toy_path, tmp_path, monkeypatch, words, message):
+    command, *rest = words.split()
+    small = [] if "head" in words else [f"head.name={toy_path}"]
+    if command == "train":
+        small += ["baselines=[]", "scenario.n_examples=4", "scenario.setups.montages=[biosemi16]"]
+    said = error_of(command, *small, *rest, monkeypatch=monkeypatch, folder=tmp_path)
+    assert re.search(message, said), said
+    assert "\n" not in said
+    assert said.startswith(f"deepesi {command}: ")
+
+
+def run(*command: str, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "entry", [["-m", "deepesi", "train"], [str(ROOT / "train.py")]], ids=["module", "train.py"]
+)
+def test_a_process_ends_with_one_line_and_1(tmp_path, entry):
+    wrong = "data.sources.radius=[0.02,0.01]"
+    done = run(*entry, wrong, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("deepesi train: data.sources")
+    shown = run(*entry, wrong, "--debug", cwd=tmp_path)
+    assert shown.returncode == 1
+    assert "Traceback" in shown.stderr
+    assert "in __post_init__" in shown.stderr
+
+
+def test_module_is_the_command(tmp_path):
+    done = run("-m", "deepesi", "--version", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("deepesi ")
+    for command in ("train", "export"):
+        helped = run("-m", "deepesi", command, "--help", cwd=tmp_path)
+        assert helped.returncode == 0, helped.stderr
+        assert len(helped.stdout) > 200
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "fit"),
+    [
+        (1, int, True), (True, int, False), (1, float, True), (1.5, int, False), ("a", str, True),
+        ([1, 2], tuple[float, float], True), ([1], tuple[float, float], False), (None, int, False),
+        (None, int | None, True), ([1, "a"], list[int], False), ("a", Path, True), (1, str, False),
+        ({"a": 1}, dict[str, int], True), ("ab", list[str], False), (True, bool, True),
+        (1, bool, False),
+    ],
+)  # fmt: skip
+def test_values_and_types(value, hint, fit):
+    assert fits(value, hint) is fit
+
+
+def test_settings_of_the_processor_are_ours_only_where_unset(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    prepare_processor()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    prepare_processor()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+LONG = ["trainer.max_steps=100000", "trainer.steps_per_epoch=100000", "data.batch_size=64"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("phase", ["training", "comparison"])
+def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, phase):
+    folder = tmp_path / "a=b [1]"
+    options = LONG if phase == "training" else ["scenario.n_examples=100000"]
+    process = start(tmp_path, toy_path, *options, f"hydra.run.dir={folder}")
+    there = {
+        "training": folder / "checkpoints" / "last.ckpt",
+        "comparison": folder / "scores" / "settings.json",
+    }
+    wait_for(there[phase], process)
+    time.sleep(0.5)
+    asked = time.monotonic()
+    process.send_signal(signal.Signals[name])
+    output, _ = process.communicate(timeout=60)
+    # Beside other jobs a process has a share of a core, and takes so much longer.
+    assert time.monotonic() - asked < 5 * max(1, os.getloadavg()[0] / os.cpu_count())
+    assert process.returncode == 128 + signal.Signals[name], output
+    assert f"stopped by {name}" in output
+    assert "Traceback" not in output
+    if phase == "training":
+        goes_on(output, tmp_path, toy_path)
+
+
+def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
+    """What was printed, pasted behind the same command in a shell, resumes it."""
+    printed = output.split("Go on with ")[1].splitlines()[0]
+    toy = " ".join(f"'{word}'" for word in TOY)
+    command = (
+        f"{sys.executable} -m deepesi train {toy} head.name={toy_path} name=toy baselines=[] "
+        f"{' '.join(LONG)} {printed}"
+    )
+    again = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], cwd=cwd, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    lines = []
+    for line in again.stdout:
+        lines.append(line)
+        if "of training to go" in line:
+            break
+    again.terminate()
+    again.communicate(timeout=60)
+    assert "of training to go" in lines[-1], "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "entry", [["-m", "deepesi", "train"], [str(ROOT / "train.py")]], ids=["module", "train.py"]
+)
+def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, entry):
+    """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""
+    toy = [word for word in TOY if not word.startswith(("trainer.max_steps", "trainer.steps_per"))]
+    done = run(
+        *entry, *toy, "-m", "seed=1,2", f"head.name={toy_path}", "trainer.max_steps=2",
+        "compare=false", "export=false", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (time_,) = (tmp_path / "outputs" / "convdip").iterdir()
+    seeds = [hydra_config(time_ / str(number))["seed"] for number in (0, 1)]
+    assert seeds == [1, 2]
+    for number in (0, 1):
+        assert (time_ / str(number) / "model" / "weights.safetensors").is_file()
+        assert not (time_ / str(number) / "export").exists()
+    assert done.stdout.count("lowest val/nemd") == 2
+
+
+def hydra_config(folder: Path):
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def test_chosen_model_names_the_folder(tmp_path):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        import deepesi.cli.train  # noqa: F401  registers what the name is made with
+
+        for overrides, name in ((["model=gnn"], "gnn"), (["experiment=piunet"], "piunet"),
+                                (["name=mine"], "mine")):  # fmt: skip
+            config = hydra.compose("train", overrides, return_hydra_config=True)
+            assert str(config.hydra.sweep.dir).startswith(f"outputs/{name}/")
