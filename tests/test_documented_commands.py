@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from deepesi.cli import calibrate, evaluate, train
+from deepesi.cli import calibrate, loading, train
+from deepesi.cli import overrides as typed
 from deepesi.cli.config_errors import usual_config
 from deepesi.cli.config_types import check_config, targets
 from deepesi.cli.hydra_commands import COMMANDS
@@ -54,7 +55,7 @@ def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, req
         compose(rest[0], rest[1:], tmp_path)
     elif first == "deepesi":
         parse(rest, command.inline, capsys)
-    elif first.startswith("deepesi."):
+    elif first.startswith(("deepesi.", "benchmarks.")):
         parse_module(first, rest, monkeypatch)
     elif first == "docs/tables.py":
         monkeypatch.syspath_prepend(str(ROOT / "docs"))
@@ -158,15 +159,15 @@ def check(command, config, overrides, usual, multirun):
     if command == "preview":
         hydra.utils.instantiate(config.data, _convert_="all")
         return
-    assert isinstance(evaluate.load_baselines(config), dict)
+    assert isinstance(loading.load_baselines(config), dict)
     if command == "train":
-        evaluate.check_one_scenario(overrides, "train")
-        evaluate.load_scenarios([config.scenario])
+        typed.check_one_scenario(overrides, "train")
+        loading.load_scenarios([config.scenario])
         check_training(config, multirun)
     elif command == "evaluate":
-        evaluate.load_scenarios(evaluate.chosen_scenarios(overrides))
+        loading.load_scenarios(typed.chosen_scenarios(overrides))
     else:
-        evaluate.check_one_scenario(overrides, command)
+        typed.check_one_scenario(overrides, command)
         calibrate.the_scenario(config.scenario)
 
 

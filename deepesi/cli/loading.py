@@ -84,7 +84,7 @@ def load_untrained(name: str, template: Template) -> InverseModel:
 def load_named(
     paths: Sequence[str], template: Template, who: str
 ) -> tuple[dict[str, InverseModel], dict[str, Path]]:
-    """Models by a short name, see `deepesi.evaluation.naming.names_of`, and where those of files lie.
+    """Models by their short names (`deepesi.evaluation.naming.names_of`), and the paths of files.
 
     ``untrained:NAME`` stands for the network of ``model=NAME`` with its first weights.
     """

@@ -66,6 +66,7 @@ def _apply(arguments: argparse.Namespace) -> None:
 def _apply_one(
     arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
 ) -> Generator[str, None, Any]:
+    from deepesi.cli.opening import open_named
     from deepesi.runtime.apply import apply
 
     given = [
@@ -81,13 +82,20 @@ def _apply_one(
         raise ValueError(f"--event {' '.join(arguments.event)}: give one event of one recording.")
     reading = replace(reading, event=next(iter(arguments.event), None))
     return apply(
-        arguments.model, arguments.recording, arguments.out, reading, setup, arguments.window
+        arguments.model,
+        arguments.recording,
+        arguments.out,
+        reading,
+        setup,
+        arguments.window,
+        open_inverse=open_named,
     )
 
 
 def _apply_dataset(
     arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
 ) -> Generator[str, None, None]:
+    from deepesi.cli.opening import open_named
     from deepesi.runtime.dataset.items import Selection
     from deepesi.runtime.dataset.run import localize_dataset
 
@@ -98,12 +106,22 @@ def _apply_dataset(
     jobs = 1 if arguments.jobs is None else arguments.jobs
     root = Path(str(arguments.recording).removeprefix(DATASET)).expanduser()  # no shell does
     return localize_dataset(
-        arguments.model, root, arguments.out,
-        selection, arguments.event, reading, setup, tuple(arguments.window), jobs, arguments.dask,
-    )  # fmt: skip
+        arguments.model,
+        root,
+        arguments.out,
+        selection,
+        arguments.event,
+        reading,
+        setup,
+        tuple(arguments.window),
+        jobs,
+        arguments.dask,
+        open_named,
+    )
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
+    from deepesi.cli.opening import open_named
     from deepesi.runtime.apply import SetupOptions, prepare
     from deepesi.runtime.reading.recording import ReadingOptions
 
@@ -113,24 +131,26 @@ def _prepare(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
     print(
-        prepare(arguments.model, arguments.recording, arguments.out, reading, setup, arguments.nave)
+        prepare(
+            arguments.model,
+            arguments.recording,
+            arguments.out,
+            reading,
+            setup,
+            arguments.nave,
+            open_named,
+        )
     )
 
 
 def _validate(arguments: argparse.Namespace) -> None:
+    from deepesi.cli.opening import solver_method
     from deepesi.cli.validate import validate
-    from deepesi.runtime.methods import Method, find_methods
-
-    def solver(name: str) -> Method:
-        for package in ("hydra", "torch"):
-            require(package, "train", f"validate {name}")
-        from deepesi.evaluation.solvers import load_solver
-
-        return load_solver(name)
+    from deepesi.runtime.methods import find_methods
 
     check_folder_out(arguments.out)
     names = [name for name in arguments.methods.split(",") if name]
-    methods = find_methods(names, arguments.models, solver)
+    methods = find_methods(names, arguments.models, solver_method)
     for line in validate(arguments.recording, arguments.data, methods, arguments.out):
         print(line)
 

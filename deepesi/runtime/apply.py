@@ -1,6 +1,6 @@
 """``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,6 @@ from deepesi.physics.io import flat_channels
 from deepesi.runtime.corrections import Corrected
 from deepesi.runtime.estimates import Localization
 from deepesi.runtime.inverse import Inverse, PreparedInverse
-from deepesi.runtime.methods import NAMES, solver_names
 from deepesi.runtime.noise_estimate import noise_of
 from deepesi.runtime.reading.averaging import average
 from deepesi.runtime.reading.channels import adopt_names
@@ -32,7 +31,6 @@ from deepesi.runtime.writing.estimate import (
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
 from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
 from deepesi.utils.files import check_file_out, parsing
-from deepesi.utils.optional import require
 
 if TYPE_CHECKING:
     import mne
@@ -141,17 +139,23 @@ def _forward(path: Path | None) -> "mne.Forward | None":
         return mne.read_forward_solution(path, verbose="error")
 
 
-def open_inverse(model: Path, setup: SetupOptions) -> Inverse:
-    """An exported or packaged file or, where there is none of that name, a solver."""
-    name = str(model).lower()
-    if name not in (*NAMES, *solver_names()) or model.exists():
-        return Inverse.load(model, setup.n_threads, setup.head)
-    for package in ("hydra", "torch"):
-        require(package, "train", f"apply {name}")
-    solving = require(
-        "deepesi.evaluation.solvers", "train", f"apply {name}"
-    )  # torch stays behind it
-    return Inverse(solving.SolverModel(name), setup.head)
+#: Opens what was named for a set-up, see `open_file`.
+Opener = Callable[[Path, SetupOptions], Inverse]
+
+
+def open_file(model: Path, setup: SetupOptions) -> Inverse:
+    """Open an exported or packaged file.
+
+    Args:
+        model: Path of an exported file, or the name of a packaged one.
+        setup: Its head and number of threads are used.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of deepesi, or was damaged.
+
+    """
+    return Inverse.load(model, setup.n_threads, setup.head)
 
 
 def apply(
@@ -162,24 +166,27 @@ def apply(
     setup: SetupOptions,
     window: Sequence[float],
     progress: bool = True,
+    open_inverse: Opener = open_file,
 ) -> Generator[str, None, Applied]:
     """Localize a recording and say what was done.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
     ``OUT-region-lh.label`` and ``-rh.label`` as well. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
-    the order of the file, each written before the next is computed, and no picture. See
-    `deepesi.runtime.writing.estimate.write_estimate` for volumes and free orientation. Is ``out`` a ``.zarr``,
-    all estimates go there in place of the ``.stc``, see `deepesi.runtime.writing.zarr_group.ZarrGroup`.
+    the order of the file, each written before the next is computed, and no picture. Volumes and
+    free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``
+    ends in ``.zarr``, all estimates go there in place of the ``.stc``, see
+    `deepesi.runtime.writing.zarr_group.ZarrGroup`.
 
     Args:
-        model: Exported file, the name of a packaged one, or of a baseline of evaluations.
+        model: Exported file, or what else `open_inverse` knows.
         recording: See `read_recording`.
         out: Prefix of the files to write, or one ``.zarr``.
         reading: How the recording is read.
         setup: Where noise and head come from.
         window: From and to, s: where to look for the peak.
         progress: Show a bar on a terminal while epochs and raw recordings are localized.
+        open_inverse: Opens the model; the command line also knows solvers by their names.
 
     Returns:
         When all lines were taken, what they say of the peak.
@@ -329,6 +336,7 @@ def prepare(
     reading: ReadingOptions,
     setup: SetupOptions,
     nave: float,
+    open_inverse: Opener = open_file,
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
     check_file_out(out, ".npz")

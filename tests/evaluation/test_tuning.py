@@ -11,7 +11,7 @@ import torch
 
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.tuned import Tuned
-from deepesi.cli import evaluate
+from deepesi.cli import loading
 from deepesi.cli.main import main
 from deepesi.core.contracts import BY_TRAINING, InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
@@ -95,7 +95,7 @@ def test_no_test_recording_enters(scenario, tuned, toy, tmp_path, monkeypatch):
 def test_heads_that_are_tested_on_are_not_tuned_on(scenario, toy, template):
     """A scenario with test heads of its own names validation heads."""
     (config,) = [compose("scenario=head").scenario]
-    for head in evaluate.load_scenarios([config]):
+    for head in loading.load_scenarios([config]):
         fitted = heads_to_fit(head, Cohort.single(template))
         tested = head.true_heads(Cohort.single(template))
         assert [h.warp_seed for h in fitted] == [8, 18, 28]
@@ -188,10 +188,10 @@ def test_too_little_to_choose_from_is_refused():
         Tuned(make, "snr_db", [0, 1], 0)
 
 
-@pytest.mark.parametrize("name", evaluate.names_in("baselines"))
+@pytest.mark.parametrize("name", loading.names_in("baselines"))
 def test_every_baseline_with_a_constant_has_a_tuned_row(name):
     """And every one says by itself what it is told."""
-    ((title, model),) = evaluate.load_baselines(compose(f"baselines=[{name}]")).items()
+    ((title, model),) = loading.load_baselines(compose(f"baselines=[{name}]")).items()
     assert model.told != BY_TRAINING
     if name.endswith("_tuned"):
         assert isinstance(model, Tuned)
@@ -201,14 +201,14 @@ def test_every_baseline_with_a_constant_has_a_tuned_row(name):
         assert title.startswith(of.removesuffix(")").removesuffix(" (cross-validated"))
         assert getattr(model.candidates[0], model.knob, model.values[0]) == model.values[0]
     else:
-        assert (f"{name}_tuned" in evaluate.names_in("baselines")) == (name not in WITHOUT)
+        assert (f"{name}_tuned" in loading.names_in("baselines")) == (name not in WITHOUT)
 
 
 @pytest.mark.parametrize("config", ["train", "evaluate"])
 def test_the_reference_is_a_default_baseline(config):
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         composed = hydra.compose(config)
-    assert REFERENCE in evaluate.load_baselines(composed)
+    assert REFERENCE in loading.load_baselines(composed)
 
 
 def test_constant_regularization_is_one_kernel(simulate):
@@ -249,14 +249,14 @@ def test_untrained_networks_and_what_everyone_is_told(
 
 def test_unknown_untrained_network_names_the_nearest(toy):
     with pytest.raises(ValueError, match=r"no network 'gn' .*Nearest: gnn; all: .*matched_filter"):
-        evaluate.load_named(["untrained:gn"], toy, "evaluate")
+        loading.load_named(["untrained:gn"], toy, "evaluate")
 
 
 def test_untrained_weights_are_the_first_ones(template):
     """Drawn from one seed: two calls give one network."""
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         first, second = (
-            evaluate.load_named(["untrained:convdip"], template, "evaluate")[0] for _ in range(2)
+            loading.load_named(["untrained:convdip"], template, "evaluate")[0] for _ in range(2)
         )
     assert isinstance(first["convdip (untrained)"], InverseModel)
     for a, b in zip(*(m["convdip (untrained)"].parameters() for m in (first, second)), strict=True):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deepesi import __version__
-from deepesi.runtime.apply import SetupOptions, open_inverse
+from deepesi.runtime.apply import Opener, SetupOptions, open_file
 from deepesi.runtime.dataset.items import (
     BIDS_PURPOSE,
     Item,
@@ -41,6 +41,7 @@ def localize_dataset(
     window: tuple[float, float],
     jobs: int = 1,
     dask: str | None = None,
+    open_inverse: Opener = open_file,
 ) -> Generator[str, None, None]:
     """Localize recordings of a BIDS data set, each as `deepesi.runtime.apply.apply` does.
 
@@ -49,7 +50,7 @@ def localize_dataset(
     depend on the number of jobs.
 
     Args:
-        model: Exported file, the name of a packaged one, or of a baseline of evaluations.
+        model: Exported file, or what else `open_inverse` knows.
         root: Folder of the data set.
         out: Folder to write to, a derivative of the data set.
         selection: Which recordings.
@@ -59,6 +60,7 @@ def localize_dataset(
         window: From and to, s: where to look for the peak.
         jobs: Number of processes.
         dask: Address of a Dask scheduler whose workers are used instead.
+        open_inverse: Opens the model, importable by name.
 
     Yields:
         Lines that say what was done.
@@ -80,7 +82,7 @@ def localize_dataset(
     shared = 1 if dask is not None else jobs
     named = file.absolute() if file.is_file() else model
     task = Task(named, sha256, root.absolute(), out.absolute(), reading,
-                _absolute(replace(setup, n_threads=1)), window, shared)  # fmt: skip
+                _absolute(replace(setup, n_threads=1)), window, shared, open_inverse)  # fmt: skip
     _describe(out, root)
     yield f"{len(items)} recordings of {root}, {jobs} at a time"
     without = subjects_without(root, items)

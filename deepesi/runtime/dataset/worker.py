@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepesi import __version__
-from deepesi.runtime.apply import Applied, SetupOptions, apply
+from deepesi.runtime.apply import Applied, Opener, SetupOptions, apply
 from deepesi.runtime.dataset.items import Item
 from deepesi.runtime.dataset.record import (
     DONE,
@@ -42,6 +42,7 @@ class Task:
         setup: Where noise and head come from; paths may name entities, ``sub-{subject}-fwd.fif``.
         window: From and to, s: where to look for the peak.
         n_processes: Of this machine side by side, which share its memory.
+        open_inverse: Opens the model.
 
     """
 
@@ -53,6 +54,7 @@ class Task:
     setup: SetupOptions
     window: tuple[float, float]
     n_processes: int
+    open_inverse: Opener
 
 
 def localize_one(task: Task, item: Item) -> Row:
@@ -83,7 +85,16 @@ def _kept_or_localized(task: Task, item: Item, prefix: Path) -> Row:
     clear(prefix)
     with bounded_memory(task.n_processes):
         said, applied = _taken(
-            apply(task.model, item.path, prefix, reading, setup, task.window, progress=False)
+            apply(
+                task.model,
+                item.path,
+                prefix,
+                reading,
+                setup,
+                task.window,
+                progress=False,
+                open_inverse=task.open_inverse,
+            )
         )
     row = _row(item, applied)
     write_record(prefix, key, row, said)
