@@ -17,7 +17,7 @@ from deepesi.cli.main import main
 from deepesi.cli.processor import prepare_processor
 from tests.training.toy import TOY, start, wait_for
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def error_of(*words: str, monkeypatch, folder) -> str:

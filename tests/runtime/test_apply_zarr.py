@@ -15,7 +15,7 @@ from deepesi.runtime.inverse import Inverse, PreparedInverse
 from deepesi.runtime.session import open_model
 from deepesi.utils.files import atomic_folder
 from tests.conftest import make_evoked
-from tests.test_apply import along_normals, apply, eloreta, folder
+from tests.runtime.test_apply import along_normals, apply, eloreta, folder
 
 __all__ = ["eloreta", "folder"]  # fixtures
 

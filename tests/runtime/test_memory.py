@@ -43,7 +43,7 @@ from pathlib import Path
 import numpy as np
 from deepesi.runtime.inverse import Inverse
 from deepesi.physics.template import load_template
-from tests.export.test_memory import N_SOURCES, finer
+from tests.runtime.test_memory import N_SOURCES, finer
 
 def peak():
     status = Path("/proc/self/status").read_text()  # getrusage counts what started it, too

@@ -65,7 +65,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path):
         "import resource, sys; from pathlib import Path; "
         "from deepesi.physics.building.build import build_head; "
         "from tests.conftest import with_coarse_scalp; "
-        "from tests.physics.test_build import GRID, read_member; "
+        "from tests.physics.building.test_build import GRID, read_member; "
         "small = with_coarse_scalp(read_member(0, 'ico1', 'ico2')); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
         "build_head(Path(sys.argv[1]), 'small', small, GRID, 60, 40)"

@@ -15,14 +15,14 @@ from deepesi.cli.main import main
 from deepesi.runtime.dataset.record import Row, read_record, write_record
 from deepesi.utils.memory import bounded_memory
 from tests.conftest import make_covariance, make_evoked
-from tests.test_bids import beside, make_raw, write_bids
+from tests.runtime.reading.test_bids import beside, make_raw, write_bids
 
 pytest.importorskip("mne_bids")
 pytest.importorskip("joblib")
 pytest.importorskip("threadpoolctl")
 pytest.importorskip("pybv")
 
-DOCS = Path(__file__).parents[1] / "docs" / "deployment.md"
+DOCS = Path(__file__).parents[3] / "docs" / "deployment.md"
 
 
 @pytest.fixture

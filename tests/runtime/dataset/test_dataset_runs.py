@@ -15,8 +15,8 @@ from deepesi.cli.main import main
 from deepesi.runtime.dataset import worker as dataset_worker
 from deepesi.runtime.dataset.items import Selection, find_items
 from deepesi.runtime.dataset.worker import locked
-from tests.test_bids import beside, make_raw
-from tests.test_dataset import NOISE, apply, table
+from tests.runtime.dataset.test_dataset import NOISE, apply, table
+from tests.runtime.reading.test_bids import beside, make_raw
 
 mne_bids = pytest.importorskip("mne_bids")
 pytest.importorskip("joblib")

@@ -9,7 +9,7 @@ import pytest
 
 from deepesi.runtime.reading.bids_inheritance import find_side_files
 from deepesi.runtime.reading.recording import ReadingOptions
-from tests.test_bids import beside, edit, make_raw, read, write_bids
+from tests.runtime.reading.test_bids import beside, edit, make_raw, read, write_bids
 
 mne_bids = pytest.importorskip("mne_bids")
 pytest.importorskip("pybv")
