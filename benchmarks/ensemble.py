@@ -29,7 +29,7 @@ def training_step(model: InverseModel, loss: WeightedSum) -> Callable[[Batch], N
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()
-        rng = torch.Generator(batch.eeg.device)
+        rng = torch.Generator(batch.data.device)
         model.training_loss(batch, loss, rng)["loss"].sum().backward()
         model.clip_gradients(1.0)
         optimizer.step()
@@ -42,7 +42,7 @@ def inference(model: InverseModel, batch: Batch) -> Callable[[], None]:
 
     def infer() -> None:
         with torch.inference_mode():
-            model(batch.eeg, batch.inputs)
+            model(batch.data, batch.inputs)
 
     return infer
 
@@ -82,10 +82,13 @@ def measure(
         config = hydra.compose(
             "train",
             [
-                "model=ensemble", f"model.n_members={n_members}", f"data.batch_size={batch_size}",
-                "data.setups.montages=[biosemi64]", *overrides,
+                "model=ensemble",
+                f"model.n_members={n_members}",
+                f"data.batch_size={batch_size}",
+                "data.setups.montages=[biosemi64]",
+                *overrides,
             ],
-        )  # fmt: skip
+        )
     torch.manual_seed(config.seed)
     template = load_template(head)
     stacked, _ = build_model(config.model, template)

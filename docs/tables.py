@@ -95,8 +95,11 @@ def render(marker: str, folder: Path = RESULTS) -> str:
         header, cells = list(lines[0]), [list(line.values()) for line in lines]
         columns = _chosen(wanted.get("columns"), header, "column", names)
         rows = _chosen(wanted.get("rows"), [line[0] for line in cells], "row", names)
-        cells = [[line[header.index(c)] for c in columns.values()] for line in cells
-                 if line[0] in rows.values()]  # fmt: skip
+        cells = [
+            [line[header.index(c)] for c in columns.values()]
+            for line in cells
+            if line[0] in rows.values()
+        ]
         header = list(columns)
     rule = ["---"] * len(header)
     return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *cells))
@@ -117,8 +120,11 @@ def _benchmark(lines: list[Line], wanted: Mapping[str, Any]) -> tuple[list[str],
     beside, last = wanted.get("beside"), wanted.get("last")
     cells = []
     for shown, method in rows.items():
-        own = {metric: [found.get((method, c, metric)) for c in columns]
-               for metric in (wanted["metric"], beside, last) if metric}  # fmt: skip
+        own = {
+            metric: [found.get((method, c, metric)) for c in columns]
+            for metric in (wanted["metric"], beside, last)
+            if metric
+        }
         reference = [found.get((wanted.get("to", ""), c, wanted["metric"])) for c in columns]
         text = [
             _cell(line, other, wanted.get("show", "value"))

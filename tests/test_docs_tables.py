@@ -22,9 +22,22 @@ def tables():
 
 
 COLUMNS = (
-    "method", "scenario", "snr_db", "n_sources", "metric", "value", "ci_low", "ci_high", "median",
-    "n", "difference", "difference_low", "difference_high", "axis", "level",
-)  # fmt: skip
+    "method",
+    "scenario",
+    "snr_db",
+    "n_sources",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "median",
+    "n",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "axis",
+    "level",
+)
 
 
 def store(folder, name, lines, header=COLUMNS, **facts):
@@ -35,8 +48,23 @@ def store(folder, name, lines, header=COLUMNS, **facts):
 
 
 def line(method, snr_db, metric, value, low="", high="", axis="SNR (dB)", level=""):
-    return (method, "s", snr_db, "1", metric, value, low, high, 2 * value, 9, "", "", "", axis,
-            level or f"{snr_db:g}")  # fmt: skip
+    return (
+        method,
+        "s",
+        snr_db,
+        "1",
+        metric,
+        value,
+        low,
+        high,
+        2 * value,
+        9,
+        "",
+        "",
+        "",
+        axis,
+        level or f"{snr_db:g}",
+    )
 
 
 @pytest.fixture
@@ -112,8 +140,9 @@ def test_rows_columns_and_what_is_shown_can_be_chosen(tables, stored):
 def test_levels_of_an_axis_are_columns(tables, tmp_path):
     lines = [
         line("a", snr_db, "nemd", 0.5, axis="montage", level=level)
-        for level in ("16", "32") for snr_db in (5.0, 20.0)
-    ]  # fmt: skip
+        for level in ("16", "32")
+        for snr_db in (5.0, 20.0)
+    ]
     store(tmp_path, "both", lines)
     store(tmp_path, "one", lines[::2])
     header = tables.render("table: both\nmetric: nemd\n", tmp_path).splitlines()[0]

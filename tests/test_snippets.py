@@ -39,6 +39,6 @@ def test_it_runs(names, block):
     exec(compile(block, "block", "exec"), names)
     if "found" in names:
         assert np.isfinite(names["found"].stc.data).all()
-        assert names["region"].places.any()
+        assert names["prediction_set"].sources.any()
     if "mean" in names:
         assert names["mean"].shape == (1284, 1)

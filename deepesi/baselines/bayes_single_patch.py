@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.baselines.solver import patches_told
-from deepesi.core.contracts import Estimate, InverseModel, Told
+from deepesi.baselines.solver import assumed_patches
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import along_axes, spread_patches
 from deepesi.physics.head_inputs import (
     PatchMoments,
@@ -46,27 +46,32 @@ class BayesSinglePatch(InverseModel):
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
-            self.whitener, self.positions, self.topographies, self.moments, self.pairs, self.shares,
-        )  # fmt: skip
+            self.whitener,
+            self.positions,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+        )
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `InverseModel`."""
-        return Told(patches_told(*self.radii[:2]), "1", "covariance and level", "nominal")
+        return Assumptions(assumed_patches(*self.radii[:2]), "1", "covariance and level", "nominal")
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Posterior, expected distances, the patch there."""
         moments = inputs[self.moments.key]
         n_radii, n_orient = moments.shape[0], moments.shape[2]
         fitted = torch.einsum(
-            "kdc,bct->kdtb", inputs[self.topographies.key], inputs[self.whitener.key] @ eeg
+            "kdc,bct->kdtb", inputs[self.topographies.key], inputs[self.whitener.key] @ data
         ).unflatten(1, (-1, n_orient))
         energy = fitted.square().sum((2, 3))
         posterior = torch.softmax(0.5 * energy.flatten(0, 1), dim=0).unflatten(0, (n_radii, -1))
         positions = inputs[self.positions.key]
         distances = (positions[:, None] - positions[None]).norm(dim=-1)
         best = (distances @ posterior.sum(0)).argmin(0)
-        sources = torch.arange(positions.shape[0], device=eeg.device)
+        sources = torch.arange(positions.shape[0], device=data.device)
         # The radii given the centre; far from all evidence both vanish, hence the logarithm's way.
         of_radius = torch.softmax(0.5 * energy, dim=0) * (sources[:, None] == best)
         total = along_axes(moments.unflatten(1, (-1, n_orient)), fitted)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle, Told, magnitude
-from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorDeviation, Rank, Whitener
+from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Oracle, magnitude
+from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorStd, Rank, Whitener
 
 #: Rule of the regularization, and what it has to know of the noise.
 REGULARIZATIONS = {
@@ -82,13 +82,13 @@ class MinimumNorm(InverseModel):
         self.head_inputs = (*inputs, self.hats) if regularization == "gcv" else inputs
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `InverseModel`."""
-        return Told("points", "any", REGULARIZATIONS[self.regularization], "nominal")
+        return Assumptions("points", "any", REGULARIZATIONS[self.regularization], "nominal")
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Apply the kernel of each example's regularization."""
-        whitened = inputs[self.whitener.key] @ eeg
+        whitened = inputs[self.whitener.key] @ data
         if self.regularization != "gcv":  # of a constant there is one level to find
             level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
         else:
@@ -96,7 +96,7 @@ class MinimumNorm(InverseModel):
             left = whitened[:, None] - hats @ whitened[:, None]
             free = inputs[self.rank.key] - hats.diagonal(dim1=1, dim2=2).sum(1)
             level = (left.square().sum((2, 3)) / free.square()).argmin(1)
-        return Estimate(inputs[self.kernels.key][level] @ eeg)
+        return Estimate(inputs[self.kernels.key][level] @ data)
 
 
 def _kernels(method: str, snr_db: float | int | None) -> LinearInverse:
@@ -123,19 +123,19 @@ class BestMinimumNorm(Oracle):
         self.head_inputs = (self.kernels,)
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `Oracle`."""
-        return Told("points, and where they are", "any", "covariance", "nominal")
+        return Assumptions("points, and where they are", "any", "covariance", "nominal")
 
     def forward(self, batch: Batch) -> Estimate:
         """Try all, keep the best."""
         n_orient = batch.head.space.n_orient
-        positions = torch.as_tensor(batch.head.source_pos, device=batch.eeg.device)
+        positions = torch.as_tensor(batch.head.source_pos, device=batch.data.device)
         peaks = batch.scene.peaks
         truth = torch.nn.functional.normalize(magnitude(batch.sources, n_orient), dim=1)
         found, scores = [], []
         for kernel in batch.inputs[self.kernels.key]:
-            mean = kernel @ batch.eeg
+            mean = kernel @ batch.data
             strength = magnitude(mean, n_orient)
             away = (positions[strength.argmax(1)][:, None] - positions[peaks.clamp_min(0)]).norm(
                 dim=2
@@ -157,7 +157,7 @@ class BayesianMinimumNorm(InverseModel):
     Args:
         snr_db: SNR for every recording, dB; None: each its own.
 
-    Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_deviation`.
+    Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_std`.
 
     """
 
@@ -167,17 +167,17 @@ class BayesianMinimumNorm(InverseModel):
         super().__init__()
         self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels("MNE", snr_db)
         grid = self.kernels
-        self.deviations = PosteriorDeviation(grid.snr_db_low, grid.snr_db_step, grid.n_steps)
+        self.deviations = PosteriorStd(grid.snr_db_low, grid.snr_db_step, grid.n_steps)
         self.head_inputs = (self.whitener, self.rank, self.kernels, self.deviations)
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `InverseModel`."""
-        return Told("points", "any", "covariance and level", "nominal")
+        return Assumptions("points", "any", "covariance and level", "nominal")
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and deviation at each example's SNR."""
-        whitened = inputs[self.whitener.key] @ eeg
+        whitened = inputs[self.whitener.key] @ data
         level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
-        mean = inputs[self.kernels.key][level] @ eeg
+        mean = inputs[self.kernels.key][level] @ data
         return Estimate(mean, inputs[self.deviations.key][level][..., None].expand_as(mean))

@@ -45,8 +45,13 @@ class MixedNorm(Solver):
         mean = np.zeros((gain.shape[1], recording.shape[1]))
         if largest > 0:
             weights, active, _ = iterative_mixed_norm_solver(
-                recording / largest, columns, self.alpha / 100, self.n_reweighted,
-                n_orient=n_orient, debias=True, verbose="error",
-            )  # fmt: skip
+                recording / largest,
+                columns,
+                self.alpha / 100,
+                self.n_reweighted,
+                n_orient=n_orient,
+                debias=True,
+                verbose="error",
+            )
             mean[active] = largest * weights
         return Solution(mean / np.repeat(norms, n_orient)[:, None])

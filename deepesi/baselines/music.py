@@ -3,7 +3,7 @@
 import numpy as np
 
 from deepesi.baselines.solver import Array, Solution, Solver
-from deepesi.core.contracts import Told
+from deepesi.core.contracts import Assumptions
 
 
 class RecursiveMUSIC(Solver):
@@ -37,9 +37,9 @@ class RecursiveMUSIC(Solver):
         self.n_sources, self.threshold = n_sources, threshold
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `InverseModel`."""
-        return super().told._replace(
+        return super().assumptions._replace(
             n_sources="1" if self.n_sources == 1 else f"up to {self.n_sources}"
         )
 
@@ -50,7 +50,7 @@ class RecursiveMUSIC(Solver):
         found: list[int] = []
         topographies = np.zeros((len(gain), 0))
         for number in range(min(self.n_sources, subspace.shape[1])):
-            place, correlation, topography = best_place(blocks, subspace, topographies)
+            place, correlation, topography = best_source(blocks, subspace, topographies)
             if number > 0 and correlation < self.threshold:
                 break
             found.append(place)
@@ -74,7 +74,7 @@ def signal_subspace(recording: Array, rank: int) -> Array:
     return left[:, : max(int((values > edge).sum()), 1)]
 
 
-def best_place(blocks: Array, subspace: Array, topographies: Array) -> tuple[int, float, Array]:
+def best_source(blocks: Array, subspace: Array, topographies: Array) -> tuple[int, float, Array]:
     """The place closest to the subspace, once both are freed of topographies found before.
 
     Args:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 
-from deepesi.core.contracts import Estimate, InverseModel, Told
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.physics.head_inputs import (
     Gain,
     PatchPairs,
@@ -54,7 +54,7 @@ class Solver(InverseModel):
         self.whitener, self.gain = Whitener(), Gain(whitened=True)
         self.positions, self.rank = SourcePositions(), Rank()
         self.head_inputs = (self.whitener, self.rank, self.gain, self.positions)
-        self.told_sources = "points"
+        self.assumed_sources = "points"
         self.basis: tuple[PatchPairs, PatchShares] | None = None
         if patches is not None:
             if len(patches) != 3:
@@ -64,13 +64,13 @@ class Solver(InverseModel):
                 )
             radii = float(patches[0]), float(patches[1]), int(patches[2])
             self.basis = PatchPairs(*radii), PatchShares(*radii)
-            self.told_sources = patches_told(radii[0], radii[1])
+            self.assumed_sources = assumed_patches(radii[0], radii[1])
             self.head_inputs = (*self.head_inputs, *self.basis)
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `InverseModel`."""
-        return Told(self.told_sources, "any", "covariance and level", "nominal")
+        return Assumptions(self.assumed_sources, "any", "covariance and level", "nominal")
 
     @abstractmethod
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
@@ -84,10 +84,10 @@ class Solver(InverseModel):
 
         """
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Every recording on its own."""
         gain = inputs[self.gain.key].double().cpu().numpy()
-        recordings = (inputs[self.whitener.key].double() @ eeg.double()).cpu().numpy()
+        recordings = (inputs[self.whitener.key].double() @ data.double()).cpu().numpy()
         n_orient = gain.shape[1] // len(inputs[self.positions.key])
         rank = int(inputs[self.rank.key])
         if self.basis is None:
@@ -99,14 +99,14 @@ class Solver(InverseModel):
             patches = (self.solve(r, of_patches, n_orient, rank) for r in recordings)
             solved = [_to_sources(solution, spread) for solution in patches]
         mean, std = (
-            None if part[0] is None else torch.as_tensor(np.stack(part), dtype=eeg.dtype)
+            None if part[0] is None else torch.as_tensor(np.stack(part), dtype=data.dtype)
             for part in zip(*solved, strict=True)
         )
         assert mean is not None
-        return Estimate(mean.to(eeg.device), None if std is None else std.to(eeg.device))
+        return Estimate(mean.to(data.device), None if std is None else std.to(data.device))
 
 
-def patches_told(smallest: float, largest: float) -> str:
+def assumed_patches(smallest: float, largest: float) -> str:
     """Patches in words, radii in m."""
     return f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.baselines.solver import Array, Solution, Solver
-from deepesi.core.contracts import Told
+from deepesi.core.contracts import Assumptions
 
 UPDATES = ("mackay", "convex", "em")
 
@@ -69,9 +69,9 @@ class SparseBayes(Solver):
         self.n_steps, self.tolerance = n_steps, tolerance
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See `InverseModel`."""
-        known = super().told
+        known = super().assumptions
         return known._replace(noise="covariance") if self.learn_noise else known
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:

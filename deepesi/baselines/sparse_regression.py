@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
 from deepesi.baselines.solver import Array, Solution, Solver
-from deepesi.core.contracts import Told
+from deepesi.core.contracts import Assumptions
 
 #: Rounds of coordinate descent at most: to compare strengths, and for what is given out. Strengths
 #: too weak to be chosen need the most; now and then the comparison ends at a neighbouring one.
@@ -74,9 +74,9 @@ class SparseRegression(Solver):
         self.l1_ratio, self.n_alphas, self.n_folds, self.seed = l1_ratio, n_alphas, n_folds, seed
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """Cross-validation over electrodes does not believe the level of the noise."""
-        known = super().told
+        known = super().assumptions
         return known if self.strength is not None else known._replace(noise="covariance")
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
@@ -109,14 +109,16 @@ class SparseRegression(Solver):
         alphas = self._alphas(columns, recording)
         folds = KFold(self.n_folds, shuffle=True, random_state=self.seed).split(columns)
         r2 = np.zeros((self.n_folds, self.n_alphas))
-        for fold, (kept, left_out) in enumerate(folds):
+        for fold, (kept, excluded) in enumerate(folds):
             for number, fitted in enumerate(
                 self._path(columns[kept], recording[kept], alphas, n_rounds)
             ):
-                predicted = columns[left_out] @ fitted
-                r2[fold, number] = r2_score(
-                    recording[left_out].ravel(), predicted.ravel(), force_finite=False
-                ) if recording[left_out].any() else 0.0  # fmt: skip
+                predicted = columns[excluded] @ fitted
+                r2[fold, number] = (
+                    r2_score(recording[excluded].ravel(), predicted.ravel(), force_finite=False)
+                    if recording[excluded].any()
+                    else 0.0
+                )
         n_active = [
             np.count_nonzero(fitted.any(axis=1))
             for fitted in self._path(columns, recording, alphas, n_rounds)

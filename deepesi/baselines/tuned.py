@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from deepesi.core.contracts import InverseModel, Told
+from deepesi.core.contracts import Assumptions, InverseModel
 from deepesi.physics.head_inputs import HeadInput
 
 #: Gives a method for the value of its constant.
@@ -51,6 +51,6 @@ class Tuned:
         return tuple(dict.fromkeys(declared))
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """As the method."""
-        return self.candidates[0].told
+        return self.candidates[0].assumptions

@@ -36,7 +36,7 @@ def reach_kernel(positions: Array, reach: float = REACH) -> Array:
     return kernel
 
 
-def place_scores(maps: Array, kernel: Array) -> Array:
+def source_scores(maps: Array, kernel: Array) -> Array:
     """How much evidence lies on places at least as likely as each one ``(N, S)``, from 0 to 1.
 
     The evidence of a place is the power of the map around it, weighted by the kernel: an estimate
@@ -67,7 +67,7 @@ def place_scores(maps: Array, kernel: Array) -> Array:
     return np.where(mass[:, -1:] > 0, scores, 1.0)
 
 
-def truth_scores(
+def target_scores(
     scores: Array, peaks: NDArray[np.int64], moments: Array, covers: str = "all"
 ) -> Array:
     """Score of the truth of every recording ``(N,)``: the set holds it from that threshold on.
@@ -75,7 +75,7 @@ def truth_scores(
     One number per recording, so that recordings are exchangeable whatever the number of sources.
 
     Args:
-        scores: Of `place_scores`, ``(N, S)``.
+        scores: Of `source_scores`, ``(N, S)``.
         peaks: True places ``(N, K)``, -1 where there are fewer.
         moments: Their total moments ``(N, K)``.
         covers: ``"all"``: a set is right if it holds every true place; ``"strongest"``: that of the
@@ -122,7 +122,7 @@ def threshold(scores: Array, level: float) -> float:
 
 
 @dataclass(frozen=True)
-class RegionSets:
+class PredictionSets:
     """Thresholds of the scores, one per bin of the estimated SNR.
 
     Attributes:
@@ -137,14 +137,16 @@ class RegionSets:
     thresholds: Array
 
     @classmethod
-    def fit(cls, scores: Array, snr_db: Array, level: float = 0.9, n_bins: int = 4) -> "RegionSets":
+    def fit(
+        cls, scores: Array, snr_db: Array, level: float = 0.9, n_bins: int = 4
+    ) -> "PredictionSets":
         """Split conformal within bins that hold equally many of the validation recordings.
 
         What is kept: of recordings exchangeable with these, within every bin, at least `level`
         have their truth in the set. The bins are of what an analyst knows (see `estimated_snr_db`).
 
         Args:
-            scores: Of `truth_scores`, on recordings that no network was trained on, ``(N,)``.
+            scores: Of `target_scores`, on recordings that no network was trained on, ``(N,)``.
             snr_db: Estimated SNR of the same ``(N,)``, dB.
             level: Between 0 and 1.
             n_bins: 1 or more.
@@ -166,11 +168,11 @@ class RegionSets:
         """Threshold of every recording ``(N,)``."""
         return np.asarray(self.thresholds[np.searchsorted(self.edges, snr_db)])
 
-    def regions(self, scores: Array, snr_db: Array) -> NDArray[np.bool_]:
+    def prediction_sets(self, scores: Array, snr_db: Array) -> NDArray[np.bool_]:
         """Which places ``(N, S)`` the sets of these recordings hold.
 
         Args:
-            scores: Of `place_scores`, ``(N, S)``.
+            scores: Of `source_scores`, ``(N, S)``.
             snr_db: Estimated SNR ``(N,)``, dB.
 
         """

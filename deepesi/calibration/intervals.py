@@ -14,7 +14,7 @@ from deepesi.utils.files import atomic
 Array = NDArray[np.float64]
 
 
-class Claims(NamedTuple):
+class StandardizedErrors(NamedTuple):
     """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
 
     error: Array  # |estimate - truth| / std; 0 where right, infinite where wrong without deviation
@@ -23,13 +23,15 @@ class Claims(NamedTuple):
     width: Array  # std over the largest true magnitude of the recording
 
 
-def claims(mean: Array, std: Array | None, truth: Array, group: NDArray[np.int64]) -> Claims:
+def standardized_errors(
+    mean: Array, std: Array | None, target: Array, group: NDArray[np.int64]
+) -> StandardizedErrors:
     """Claims of one recording.
 
     Args:
         mean: Estimated moments, any shape, A m.
         std: Their deviations, of the same shape.
-        truth: True moments, of the same shape.
+        target: True moments, of the same shape.
         group: 0, 1 or 2, of the same shape.
 
     Raises:
@@ -42,9 +44,9 @@ def claims(mean: Array, std: Array | None, truth: Array, group: NDArray[np.int64
             "be recalibrated. Train it with model.heteroscedastic=true loss=uncertainty, or join "
             "an ensemble."
         )
-    largest = max(float(np.abs(truth).max()), np.finfo(float).tiny)
-    parts = (_over(mean - truth, std), _over(mean, std), group, std / largest)
-    return Claims(*(part.ravel() for part in parts))  # type: ignore[arg-type]
+    largest = max(float(np.abs(target).max()), np.finfo(float).tiny)
+    parts = (_over(mean - target, std), _over(mean, std), group, std / largest)
+    return StandardizedErrors(*(part.ravel() for part in parts))  # type: ignore[arg-type]
 
 
 def _over(values: Array, std: Array) -> Array:
@@ -83,12 +85,12 @@ class Intervals:
         of_bin = np.array([np.interp(level, self.levels, row) for row in self.half_widths])
         return np.asarray(of_bin[np.searchsorted(self.edges, signal)])
 
-    def coverage(self, seen: Claims) -> Array:
+    def coverage(self, observed: StandardizedErrors) -> Array:
         """Share of dipoles inside at every level ``(L,)``; NaN if there is none."""
-        if not len(seen.error):
+        if not len(observed.error):
             return np.full(len(self.levels), np.nan)
-        bins = np.searchsorted(self.edges, seen.signal)
-        return np.array([(seen.error <= row[bins]).mean() for row in self.half_widths.T])
+        bins = np.searchsorted(self.edges, observed.signal)
+        return np.array([(observed.error <= row[bins]).mean() for row in self.half_widths.T])
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""

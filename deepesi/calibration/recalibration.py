@@ -3,14 +3,14 @@
 import numpy as np
 from scipy.stats import norm
 
-from deepesi.calibration.intervals import Array, Claims, Intervals
+from deepesi.calibration.intervals import Array, Intervals, StandardizedErrors
 
 
 def fit_temperature(error: Array, levels: Array, by: str = "coverage") -> float:
     """One factor on all standard deviations.
 
     Args:
-        error: ``|estimate - truth| / std`` ``(N,)``.
+        error: ``|estimate - target| / std`` ``(N,)``.
         levels: Nominal levels ``(L,)``.
         by: ``"likelihood"``: the largest likelihood of normal errors, their RMS, which a few large
             errors decide; ``"coverage"``: the least mean absolute deviation of coverage.
@@ -58,7 +58,7 @@ def fit_isotonic(error: Array, levels: Array) -> Intervals:
     return Intervals(levels, np.array([]), np.minimum(quantiles, largest)[None])
 
 
-def fit_balanced(seen: Claims, levels: Array) -> Intervals:
+def fit_balanced(observed: StandardizedErrors, levels: Array) -> Intervals:
     """Half-widths with which active, neighbouring and inactive sources are each covered as asked.
 
     An analyst does not know which sources are active, but sees ``|mean| / std``. It is cut into
@@ -71,8 +71,8 @@ def fit_balanced(seen: Claims, levels: Array) -> Intervals:
     Source: ours; isotonic recalibration (Kuleshov et al. 2018) with one map per bin.
 
     """
-    _check(seen.error)
-    signals = [seen.signal[seen.group == group] for group in (2, 1, 0)]
+    _check(observed.error)
+    signals = [observed.signal[observed.group == group] for group in (2, 1, 0)]
     if not all(map(len, signals)):
         raise ValueError(
             "fit_balanced: needs active, neighbouring and inactive sources to learn from, got "
@@ -84,10 +84,13 @@ def fit_balanced(seen: Claims, levels: Array) -> Intervals:
         _separation(signals[1], signals[2]),
     ):
         edges = np.array([min(_separation(signals[0], signals[1]), upper), upper])
-        fits.append(_solve(seen, edges, levels))
+        fits.append(_solve(observed, edges, levels))
 
     def worst(intervals: Intervals) -> float:
-        parts = [Claims(*(a[seen.group == group] for a in seen)) for group in range(3)]
+        parts = [
+            StandardizedErrors(*(a[observed.group == group] for a in observed))
+            for group in range(3)
+        ]
         return max(float(np.abs(intervals.coverage(p) - levels).mean()) for p in parts)
 
     return min(fits, key=worst)
@@ -101,12 +104,14 @@ def _separation(low: Array, high: Array) -> float:
     return float(cuts[(below - missed).argmax()])
 
 
-def _solve(seen: Claims, edges: Array, levels: Array, n_rounds: int = 60) -> Intervals:
+def _solve(
+    observed: StandardizedErrors, edges: Array, levels: Array, n_rounds: int = 60
+) -> Intervals:
     """Alternate over the bins until each meets its group, or cannot."""
-    bins = np.searchsorted(edges, seen.signal)
+    bins = np.searchsorted(edges, observed.signal)
     # Errors of group (2 - b), which bin b is to satisfy, within every bin.
     errors = [
-        [np.sort(seen.error[(seen.group == 2 - b) & (bins == other)]) for other in range(3)]
+        [np.sort(observed.error[(observed.group == 2 - b) & (bins == other)]) for other in range(3)]
         for b in range(3)
     ]
     half_widths = np.zeros((3, len(levels)))
@@ -116,8 +121,9 @@ def _solve(seen: Claims, edges: Array, levels: Array, n_rounds: int = 60) -> Int
             for b in (2, 1, 0):
                 elsewhere = sum(
                     np.searchsorted(errors[b][other], widths[other], side="right")
-                    for other in range(3) if other != b
-                )  # fmt: skip
+                    for other in range(3)
+                    if other != b
+                )
                 needed = level * sum(map(len, errors[b])) - elsewhere
                 widths[b] = _rank(errors[b][b], needed)
     return Intervals(levels, edges, np.maximum.accumulate(half_widths, axis=1))

@@ -27,16 +27,16 @@ from deepesi.evaluation.calibration import (
 )
 from deepesi.evaluation.calibration_report import (
     DEVIATIONS,
-    REGIONS,
+    PREDICTION_SETS,
     deviation_layout,
-    region_layout,
+    prediction_set_layout,
     write_report,
 )
+from deepesi.evaluation.descriptions import describe_scenario
 from deepesi.evaluation.methods import Model
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.terminal import print_layout
-from deepesi.evaluation.words import scenario_in_words
 from deepesi.physics.cohort import Cohort
 from deepesi.runtime.contract import CALIBRATION_FILE, Calibration
 from deepesi.training.weights import load_network, save_network
@@ -132,11 +132,15 @@ def keep(
 
     `path` is that of the model; None for a classical method.
     """
-    regions = fitted.regions
+    prediction_sets = fitted.prediction_sets
     calibration = Calibration(
-        regions.level, covers, tuple(regions.edges.tolist()), tuple(regions.thresholds.tolist()),
-        fitted.temperature, fitted_on,
-    )  # fmt: skip
+        prediction_sets.level,
+        covers,
+        tuple(prediction_sets.edges.tolist()),
+        tuple(prediction_sets.thresholds.tolist()),
+        fitted.temperature,
+        fitted_on,
+    )
     with atomic(folder / CALIBRATION_FILE) as partial:
         partial.write_text(json.dumps(asdict(calibration), indent=1) + "\n")
     if fitted.temperature is not None:
@@ -153,7 +157,7 @@ def keep(
 
 def print_summary(rows: Sequence[CalibrationRow]) -> None:
     """The tables of the page, and what stands above them."""
-    print_layout(console, region_layout(rows), "Region sets", REGIONS)
+    print_layout(console, prediction_set_layout(rows), "Region sets", PREDICTION_SETS)
     deviations = deviation_layout(rows)
     if deviations.lines:
         print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)
@@ -196,15 +200,21 @@ def run(config: DictConfig, run_dir: Path) -> None:
     tested = ", ".join(head.name for head in scenario.true_heads(cohort))
     seen_as = "" if scenario.setups.own_anatomy else f", seen as {cohort.template.name}"
     with console.status("Calibrating") as status:
-        seen = observe(
-            models, lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
-            scenario.snr_db, config.covers, lambda line: status.update(f"Fitting, {line}"),
-        )  # fmt: skip
-        fitted = {name: fit(seen.pop(name), config.level, config.n_bins) for name in models}
+        observed = observe(
+            models,
+            lambda snr: batches_to_fit(scenario, cohort, snr, several, n),
+            scenario.snr_db,
+            config.covers,
+            lambda line: status.update(f"Fitting, {line}"),
+        )
+        fitted = {name: fit(observed.pop(name), config.level, config.n_bins) for name in models}
         tests = observe(
-            models, lambda snr: batches_to_test(scenario, cohort, snr, several),
-            scenario.snr_db, config.covers, lambda line: status.update(f"Measuring, {line}"),
-        )  # fmt: skip
+            models,
+            lambda snr: batches_to_test(scenario, cohort, snr, several),
+            scenario.snr_db,
+            config.covers,
+            lambda line: status.update(f"Measuring, {line}"),
+        )
         rows = [
             row
             for name in models
@@ -222,7 +232,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "region sets": f"asked to hold {SOURCES[config.covers]} with probability "
             f"{config.level:g}; one threshold for each of {config.n_bins} bins of the SNR read off "
             "the recording",
-            **scenario_in_words([scenario], cohort),
+            **describe_scenario([scenario], cohort),
             **({"read from": read} if paths else {}),
             "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "
             f"{platform.python_version()}",
@@ -230,10 +240,13 @@ def run(config: DictConfig, run_dir: Path) -> None:
         write_report(rows, facts, run_dir / "calibration.html")
     for number, name in enumerate(models):
         keep(
-            paths.get(name), fitted[name], config.covers,
+            paths.get(name),
+            fitted[name],
+            config.covers,
             f"scenario {scenario.name}, {list(scenario.snr_db)} dB, {facts['fitted on']}",
-            cohort, run_dir / "fitted" / str(number),
-        )  # fmt: skip
+            cohort,
+            run_dir / "fitted" / str(number),
+        )
     print_summary(rows)
     console.print(
         f"Results in {run_dir}: calibration.html, calibration.csv, fitted/",

@@ -71,7 +71,14 @@ def _full_key(error: BaseException) -> str | None:
     return found[1] if found else None
 
 
+#: Keys of earlier versions, by their last part, and what they are called now.
+RENAMED = {"course": "time_course", "courses": "kinds", "n_places": "n_components"}
+
+
 def _nearest(key: str, command: str) -> str:
+    *above, last = key.split(".")
+    if last in RENAMED:
+        return f"It is called {'.'.join([*above, RENAMED[last]])} now."
     known = list(_keys(OmegaConf.to_container(usual_config(command)), ""))
     near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
     near = near or difflib.get_close_matches(key, known, n=3)

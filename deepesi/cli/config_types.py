@@ -15,9 +15,13 @@ OF_ANY_TYPE = {"name", "trainer.devices"}
 #: Keys beside the arguments of a class, which are taken out before it is built.
 TAKEN_OUT = {"levels"}
 WORDS = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a text",
-    list: "a list, [a,b]", dict: "a group of keys",
-}  # fmt: skip
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list, [a,b]",
+    dict: "a group of keys",
+}
 
 
 def check_config(config: DictConfig, usual: DictConfig) -> None:

@@ -47,8 +47,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "evaluate: nothing to evaluate. Name files with models=[path,...] or baselines with "
             "baselines=[eloreta,...]."
         )
-    compare(models, scenarios, cohort, run_dir, config.processes, config.command, calibration,
-            paths)  # fmt: skip
+    compare(
+        models, scenarios, cohort, run_dir, config.processes, config.command, calibration, paths
+    )
     console.print(
         f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, leaderboard.csv, "
         "tuning.csv, scores/ of every example",

@@ -44,18 +44,26 @@ def _apply(arguments: argparse.Namespace) -> None:
     from deepesi.runtime.reading.recording import ReadingOptions, parse_baseline
 
     reading = ReadingOptions(
-        arguments.condition, arguments.montage, tuple(arguments.exclude),
-        parse_renaming(arguments.rename), arguments.unit, arguments.nave,
+        arguments.condition,
+        arguments.montage,
+        tuple(arguments.exclude),
+        parse_renaming(arguments.rename),
+        arguments.unit,
+        arguments.nave,
         parse_baseline(arguments.baseline),
-    )  # fmt: skip
+    )
     if arguments.epoch is not None:
         if not arguments.event:
             raise ValueError("--epoch is of an average about an event; give --event NAME, too.")
         reading = replace(reading, epoch=tuple(arguments.epoch))
     setup = SetupOptions(
-        arguments.noise_cov, arguments.noise_from, arguments.forward, arguments.head,
-        arguments.prepared, subjects_dir=arguments.subjects_dir,
-    )  # fmt: skip
+        arguments.noise_cov,
+        arguments.noise_from,
+        arguments.forward,
+        arguments.head,
+        arguments.prepared,
+        subjects_dir=arguments.subjects_dir,
+    )
     is_dataset = str(arguments.recording).startswith(DATASET)
     lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
     with closing(lines):  # an interrupt between two lines tidies up, too
@@ -100,9 +108,12 @@ def _apply_dataset(
     from deepesi.runtime.dataset.run import localize_dataset
 
     selection = Selection(
-        arguments.subject, arguments.session, arguments.task, arguments.run_label,
+        arguments.subject,
+        arguments.session,
+        arguments.task,
+        arguments.run_label,
         arguments.suffix or "eeg",
-    )  # fmt: skip
+    )
     jobs = 1 if arguments.jobs is None else arguments.jobs
     root = Path(str(arguments.recording).removeprefix(DATASET)).expanduser()  # no shell does
     return localize_dataset(
@@ -126,9 +137,12 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from deepesi.runtime.reading.recording import ReadingOptions
 
     reading = ReadingOptions(
-        None, arguments.montage, tuple(arguments.exclude), parse_renaming(arguments.rename),
+        None,
+        arguments.montage,
+        tuple(arguments.exclude),
+        parse_renaming(arguments.rename),
         arguments.unit,
-    )  # fmt: skip
+    )
     setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
     print(
         prepare(
@@ -188,10 +202,11 @@ def _head_build(arguments: argparse.Namespace) -> None:
 
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path,
+        "model",
+        type=Path,
         help="exported .onnx file; default, convdip: the packaged ones; apply: or a solver, lasso "
         "say (needs deepesi[train])",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "recording",
         type=Path,
@@ -204,9 +219,12 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
     )
     parser.add_argument(
-        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        "--rename",
+        nargs="+",
+        default=[],
+        metavar="OLD=NEW",
         help="electrodes under names of their own (clinical names, EEG FP1-REF say, are known)",
-    )  # fmt: skip
+    )
     parser.add_argument("--unit", help="of its EEG, where the file does not say: V, mV, uV, nV")
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
@@ -219,9 +237,10 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "data sets", "for bids:ROOT in place of a recording; --out is a folder then, and "
+        "data sets",
+        "for bids:ROOT in place of a recording; --out is a folder then, and "
         "--noise-cov and --forward may hold {subject}, {session}, {task}, {acquisition}, {run}",
-    )  # fmt: skip
+    )
     for name in ("subject", "session", "task"):
         group.add_argument(
             f"--{name}", nargs="+", metavar="LABEL", help="one or more; default: all"
@@ -254,9 +273,11 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--head", default="fsaverage-ico3", help="packaged head or .npz")
     export.add_argument("--montage", default="biosemi64", help="montage to trace with")
     export.add_argument(
-        "--precision", choices=("float32", "float16", "int8"), default="float32",
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
         help="of the weights (default float32); what it costs: docs/deployment.md",
-    )  # fmt: skip
+    )
     export.set_defaults(run=_export)
 
     apply = commands.add_parser("apply", help="localize a recording with an exported file")
@@ -266,36 +287,52 @@ def build_parser() -> argparse.ArgumentParser:
         "--nave", type=float, metavar="N", help="trials of an average (default: what its file says)"
     )
     apply.add_argument(
-        "--baseline", nargs="+", metavar="none | FROM TO",
+        "--baseline",
+        nargs="+",
+        metavar="none | FROM TO",
         help="what to subtract of an average or epochs, s (default: what the file says; if it says "
         "nothing, none unless it stands on electrode offsets)",
-    )  # fmt: skip
+    )
     apply.add_argument(
-        "--noise-from", type=float, nargs=2, metavar=("FROM", "TO"),
+        "--noise-from",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
         help="stretch of a raw recording or of every epoch that is noise, s, in place of a "
         "covariance",
-    )  # fmt: skip
+    )
     apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
     apply.add_argument(
-        "--subjects-dir", type=Path,
+        "--subjects-dir",
+        type=Path,
         help="FreeSurfer's folder of subjects: MNI position and parcel of the peak on --forward",
-    )  # fmt: skip
+    )
     apply.add_argument(
-        "--window", type=float, nargs=2, metavar=("FROM", "TO"), default=(0.0, float("inf")),
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        default=(0.0, float("inf")),
         help="where to look for the peak drawn, s (default: from 0 on)",
-    )  # fmt: skip
+    )
     apply.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
     )
     apply.add_argument(
-        "--event", nargs="+", default=[], metavar="NAME",
+        "--event",
+        nargs="+",
+        default=[],
+        metavar="NAME",
         help="average about this event of a raw recording (several: of a data set); the part "
         "before it is baseline and noise, unless others are given",
-    )  # fmt: skip
+    )
     apply.add_argument(
-        "--epoch", type=float, nargs=2, metavar=("FROM", "TO"), 
+        "--epoch",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
         help="of that average, s about the event (default -0.2 0.5)",
-    )  # fmt: skip
+    )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)
 
@@ -318,14 +355,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--prepared", type=Path, required=True, help="head.npz of 'deepesi prepare' for its set-up"
     )
     stream.add_argument(
-        "--rename", nargs="+", default=[], metavar="OLD=NEW",
+        "--rename",
+        nargs="+",
+        default=[],
+        metavar="OLD=NEW",
         help="channels that the stream calls otherwise than head.npz",
-    )  # fmt: skip
+    )
     stream.add_argument("--unit", help="of the stream, where it does not say: V, mV, uV, nV")
     stream.add_argument(
-        "--band", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(1.0, 40.0),
+        "--band",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=(1.0, 40.0),
         help="of the causal filter, Hz (default 1 40); that of the noise covariance, too",
-    )  # fmt: skip
+    )
     stream.add_argument(
         "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
     )
@@ -339,15 +383,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     validate.add_argument("recording", choices=("sample", "eeglab"), help="which data set")
     validate.add_argument(
-        "--data", type=Path, required=True,
+        "--data",
+        type=Path,
+        required=True,
         help="its folder: MNE-Python's sample data set, or EEGLAB's sample_data",
-    )  # fmt: skip
+    )
     validate.add_argument("--models", type=Path, nargs="+", default=[], help="exported .onnx files")
     validate.add_argument(
-        "--methods", default="eloreta,sloreta,dspm,mne",
+        "--methods",
+        default="eloreta,sloreta,dspm,mne",
         help="linear inverses and baselines of evaluations to compare, comma-separated; all; "
         "'' for none (default: the four linear ones, which need no torch)",
-    )  # fmt: skip
+    )
     validate.add_argument("--out", type=Path, required=True, help="folder to write to")
     validate.set_defaults(run=_validate)
 
@@ -357,9 +404,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--warp-seed", type=int, help="an individual head: a smooth warp of the template"
     )
     build.add_argument(
-        "--spacing", nargs="+", default=["ico3"],
+        "--spacing",
+        nargs="+",
+        default=["ico3"],
         help="of the sources: ico2, ico3, ico4 on the cortex, vol7, vol14 in the volume",
-    )  # fmt: skip
+    )
     build.add_argument(
         "--free-orientation", action="store_true", help="three components per cortical source"
     )

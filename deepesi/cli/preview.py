@@ -48,7 +48,7 @@ def example_of(
     peaks = scene.peaks[index].cpu().numpy()
     peaks = peaks[peaks >= 0]
     return Example(
-        recorded=array(parts.batch.eeg[index]),
+        recorded=array(parts.batch.data[index]),
         clean=clean,
         noise=array(parts.noise[index]),
         artifacts=sum((array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
@@ -143,7 +143,7 @@ def draw_examples(
         if step < n_examples:
             examples.append(example_of(parts, 0, recordings, ranges))
         scenes.append(parts.batch.scene)
-        largest.append([array(eeg.abs().amax((1, 2))) for eeg in (parts.clean, parts.batch.eeg)])
+        largest.append([array(data.abs().amax((1, 2))) for data in (parts.clean, parts.batch.data)])
     has_source = np.concatenate([s.peaks.cpu().numpy() >= 0 for s in scenes])
     tissues = np.concatenate([array(s.tissues) for s in scenes])
     present = np.concatenate([s.artifacts.cpu().numpy() for s in scenes]).mean(axis=0)
@@ -188,11 +188,17 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
     recordings = cast(
         SimulatedRecordings,
         hydra.utils.instantiate(config.data, _convert_="all")(
-            heads=cohort.of(split), analyst=cohort.template, declarations=[],
-            batch_size=BATCH_SIZE, seed=config.seed, split=split, pool_size=1, pool_period=1,
+            heads=cohort.of(split),
+            nominal_head=cohort.template,
+            declarations=[],
+            batch_size=BATCH_SIZE,
+            seed=config.seed,
+            split=split,
+            pool_size=1,
+            pool_period=1,
             curriculum=None,
         ),
-    )  # fmt: skip
+    )
     ranges: SetupRanges = hydra.utils.instantiate(config.data.setups, _convert_="all")
     for note in recordings.limits:
         console.print(note, style="yellow", markup=False, soft_wrap=True)

@@ -47,9 +47,14 @@ def stream(
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
     regions = seitzman_regions(inverse.space)
     find = functools.partial(
-        open_source, name, inverse.ch_names, parse_renaming(rename), unit,
-        stype=stype, source_id=source_id,
-    )  # fmt: skip
+        open_source,
+        name,
+        inverse.ch_names,
+        parse_renaming(rename),
+        unit,
+        stype=stype,
+        source_id=source_id,
+    )
     source = find()
     live = LiveInverse(inverse, regions, source.sfreq, band, window, say)
     say(

@@ -117,7 +117,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     if config.export:
         export(model, identity, scenarios[0], template, run_dir / "export", config, results)
     took = f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s."
-    said = "\n".join([took, f"Results in {run_dir}:", *left_behind(config, run_dir, best)])
+    said = "\n".join([took, f"Results in {run_dir}:", *run_contents(config, run_dir, best)])
     console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -135,7 +135,7 @@ def origin(config: DictConfig, cohort: Cohort, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def left_behind(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
+def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
     """What a run directory holds, and what to do with it."""
     lines = [f"  checkpoints/best.ckpt   weights of {chosen_by(best)}"]
     last = typed("ckpt", run_dir / "checkpoints" / "last.ckpt")

@@ -12,7 +12,7 @@ from deepesi.runtime.methods import SAMPLES, Exported, Method
 from deepesi.runtime.packaged import model_path
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
 from deepesi.validation.report import mni_text, verdict, write_report
-from deepesi.validation.run import Result, left_out, run, unexplained, write_csv
+from deepesi.validation.run import Result, excluded, run, unexplained, write_csv
 from deepesi.validation.sample import sample_cases
 
 #: Name of a recording to what reads it.
@@ -42,7 +42,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
 
     """
     cases = RECORDINGS[recording](data)
-    missing = left_out(cases, methods)
+    missing = excluded(cases, methods)
     results, odd = list[Result](), dict[str, None]()
     for result in run(cases, methods):
         if not any(r.case is result.case for r in results):  # of each recording once

@@ -31,7 +31,7 @@ class Objective(Protocol):
         """The value to descend ``()``, and detached terms ``()`` for the log."""
 
 
-class Told(NamedTuple):
+class Assumptions(NamedTuple):
     """What a method is told beside the recording and the nominal lead field, in words for a table.
 
     Methods that are told more do better for that alone; a comparison must say so.
@@ -44,7 +44,9 @@ class Told(NamedTuple):
 
 
 #: What any network is told: its training draws it.
-BY_TRAINING = Told("as in its training", "as in its training", "covariance", "as in its training")
+AS_IN_TRAINING = Assumptions(
+    "as in its training", "as in its training", "covariance", "as in its training"
+)
 
 
 class InverseModel(nn.Module, ABC):
@@ -61,7 +63,7 @@ class InverseModel(nn.Module, ABC):
             the source space of the head it is given.
         exportable: Whether `forward` consists of operations that ONNX has. Solvers that iterate to
             convergence do not; they are there to compare with.
-        told: What it takes for granted, see `Told`.
+        assumptions: What it takes for granted, see `Assumptions`.
 
     """
 
@@ -70,12 +72,12 @@ class InverseModel(nn.Module, ABC):
     exportable: bool = True
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See the class."""
-        return BY_TRAINING
+        return AS_IN_TRAINING
 
     @abstractmethod
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert average-referenced EEG (V), by exportable operations only if `exportable`."""
 
     def training_loss(
@@ -96,7 +98,7 @@ class InverseModel(nn.Module, ABC):
             learn side by side, each from its own loss.
 
         """
-        loss, terms = objective(self(batch.eeg, batch.inputs), batch)
+        loss, terms = objective(self(batch.data, batch.inputs), batch)
         return {"loss": loss, **terms}
 
     def clip_gradients(self, max_norm: float) -> Tensor:
@@ -236,7 +238,7 @@ class Batch(_Tensors):
     """Simulated recordings under one set-up.
 
     Attributes:
-        eeg: Average-referenced potentials ``(B, C, T)``, V.
+        data: Average-referenced potentials ``(B, C, T)``, V.
         sources: Dipole moments ``(B, D, T)``, A m.
         head: The *nominal* head: what an analyst would have.
         inputs: Its prepared head inputs.
@@ -245,11 +247,11 @@ class Batch(_Tensors):
 
     """
 
-    eeg: Float[Tensor, "B C T"]
+    data: Float[Tensor, "B C T"]
     sources: Float[Tensor, "B D T"]
     head: HeadModel
     inputs: dict[str, Tensor]
-    truth: LowRankLeadField
+    true_leadfield: LowRankLeadField
     scene: Scene
 
     def example(self, number: int) -> "Batch":
@@ -260,16 +262,16 @@ class Batch(_Tensors):
             for f in fields(self.scene)
             if isinstance(getattr(self.scene, f.name), Tensor)
         }
-        truth = replace(
-            self.truth,
-            coefficients=self.truth.coefficients[rows],
-            patterns=self.truth.patterns[rows],
+        true_leadfield = replace(
+            self.true_leadfield,
+            coefficients=self.true_leadfield.coefficients[rows],
+            patterns=self.true_leadfield.patterns[rows],
         )
         return replace(
             self,
-            eeg=self.eeg[rows],
+            data=self.data[rows],
             sources=self.sources[rows],
-            truth=truth,
+            true_leadfield=true_leadfield,
             scene=replace(self.scene, **scene),
         )
 
@@ -287,7 +289,7 @@ class Oracle(nn.Module, ABC):
 
     Attributes:
         head_inputs: What it asks of the nominal head, as an inverse model does.
-        told: What it is shown, see `Told`.
+        assumptions: What it is shown, see `Assumptions`.
 
     """
 
@@ -295,7 +297,7 @@ class Oracle(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """See the class."""
 
     @abstractmethod

@@ -41,8 +41,8 @@ class OnnxModel(InverseModel):
         """Another process opens the file anew: a session cannot be sent."""
         return OnnxModel, (self.path,)
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Run the session."""
         feeds = {d.key: inputs[d.key].cpu().numpy() for d in self.head_inputs}
-        outputs = [torch.from_numpy(o).to(eeg) for o in self.opened.run(eeg.cpu().numpy(), feeds)]
+        outputs = [torch.from_numpy(o).to(data) for o in self.opened.run(data.cpu().numpy(), feeds)]
         return Estimate(*outputs)

@@ -73,9 +73,11 @@ def _spread_by_matrix(
     first = n_sources * torch.arange(n_radii, device=pairs.device)[:, None]
     index = torch.stack([pairs[:, 0].expand(n_radii, -1), pairs[:, 1] + first]).flatten(1)
     matrix = torch.sparse_coo_tensor(
-        index, shares.T.flatten().to(moments.dtype), (n_sources, n_radii * n_sources),
+        index,
+        shares.T.flatten().to(moments.dtype),
+        (n_sources, n_radii * n_sources),
         check_invariants=False,
-    )  # fmt: skip
+    )
     rows = moments.flatten(0, 1)
     return torch.sparse.mm(matrix, rows.flatten(1)).unflatten(1, rows.shape[1:])
 

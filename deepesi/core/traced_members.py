@@ -26,7 +26,7 @@ def is_tracing_members() -> bool:
 def trace_side_by_side(
     member: InverseModel,
     tensors: Mapping[str, Tensor],
-    eeg: Float[Tensor, "B C T"],
+    data: Float[Tensor, "B C T"],
     inputs: dict[str, Tensor],
 ) -> list[Estimate]:
     """What the members say, while a graph is traced for ONNX; nothing is computed.
@@ -34,7 +34,7 @@ def trace_side_by_side(
     Args:
         member: Any of them.
         tensors: Parameters and buffers that tell them apart, by name, stacked along a first axis.
-        eeg: Recordings, V.
+        data: Recordings, V.
         inputs: Head inputs.
 
     """
@@ -42,7 +42,7 @@ def trace_side_by_side(
     of_one = {name: _mark(ONE_OF, value, value.shape[1:]) for name, value in tensors.items()}
     token = _inside.set(True)
     try:
-        estimate = functional_call(member, of_one, (eeg, inputs))
+        estimate = functional_call(member, of_one, (data, inputs))
     finally:
         _inside.reset(token)
     outputs = [

@@ -37,22 +37,38 @@ def make_recordings(
 ) -> SimulatedRecordings:
     """The generator that is measured."""
     noise = NoiseRanges(
-        white=(0.02, 1.0), coloured=(0.02, 1.0), brain=(0.02, 1.0), line=(0.001, 0.1),
-        drift=(0.01, 0.3), variance_change=(0.0, 0.3),
-    )  # fmt: skip
+        white=(0.02, 1.0),
+        coloured=(0.02, 1.0),
+        brain=(0.02, 1.0),
+        line=(0.001, 0.1),
+        drift=(0.01, 0.3),
+        variance_change=(0.0, 0.3),
+    )
     setups = SetupRanges(
         noise=noise, coregistration_shift=0.0035, coregistration_rotation=3.0, baseline=(200, 2000)
     )
     sources = PatchSources(
-        radius=(0.005, 0.03), shapes=SHAPES, placement="depth",
-        moment=(5e-9, 1e-7), correlation=(0.0, 0.9),
-        course=Mixture([Gabor(), Biphasic(), Burst(), PowerLaw()]),
-    )  # fmt: skip
+        radius=(0.005, 0.03),
+        shapes=SHAPES,
+        placement="depth",
+        moment=(5e-9, 1e-7),
+        correlation=(0.0, 0.9),
+        time_course=Mixture([Gabor(), Biphasic(), Burst(), PowerLaw()]),
+    )
     artifacts = [Blinks(), Saccades(), Muscle(), ElectrodePops(), BadElectrode()]
     return SimulatedRecordings(
-        template, sources, setups, [], artifacts=artifacts, batch_size=batch_size,
-        n_times=n_times, sfreq=SFREQ, pool_size=1, pool_period=10**9, device=device,
-    )  # fmt: skip
+        template,
+        sources,
+        setups,
+        [],
+        artifacts=artifacts,
+        batch_size=batch_size,
+        n_times=n_times,
+        sfreq=SFREQ,
+        pool_size=1,
+        pool_period=10**9,
+        device=device,
+    )
 
 
 def per_second(work: Callable[[int], Any], count: int, seconds: float, device: str) -> float:
@@ -84,14 +100,16 @@ def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> d
     size, n_times = recordings.batch_size, recordings.length(0)
     widths = recordings.curriculum.widths(0)
     tissues = recordings.tissues.draw(size, rng)
-    truth = setup.render_through(tissues, rng)
+    true_leadfield = setup.render_through(tissues, rng)
     patches = recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng)
     calls: dict[str, Callable[[], Any]] = {
         "lead fields": lambda: setup.render_through(recordings.tissues.draw(size, rng), rng),
         "sources": lambda: recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng),
-        "rendering": lambda: render(truth, patches),
+        "rendering": lambda: render(true_leadfield, patches),
         "noise": lambda: setup.noise.draw(size, n_times, SFREQ, rng),
-        "artifacts": lambda: recordings.draw_artifacts(setup, truth, n_times, 1.0, widths, rng),
+        "artifacts": lambda: recordings.draw_artifacts(
+            setup, true_leadfield, n_times, 1.0, widths, rng
+        ),
     }
     spent = {}
     for name, call in calls.items():
@@ -133,9 +151,12 @@ def mne_simulation(template: Template, n_times: int) -> Callable[[int], Any]:
 
     def simulate(step: int) -> Any:
         stc = mne.simulation.simulate_sparse_stc(
-            forward["src"], n_dipoles=2, times=times, rng=step,
+            forward["src"],
+            n_dipoles=2,
+            times=times,
+            rng=step,
             data_fun=lambda t: 5e-8 * np.sin(20 * np.pi * t + 1),
-        )  # fmt: skip
+        )
         return mne.simulation.simulate_evoked(
             forward, stc, info, cov, nave=1, rng=step, verbose="error"
         )

@@ -67,7 +67,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         sources: What sources are drawn.
         setups: What set-ups are drawn from.
         declarations: Head inputs to prepare (those of the model and of the loss).
-        analyst: The head an analyst without individual anatomy takes, by default the first.
+        nominal_head: The head an analyst without individual anatomy takes, by default the first.
         tissues: What tissues are drawn from.
         artifacts: Kinds of artifacts, each on a share of the examples.
         snr_db: Lowest and highest SNR, dB, uniform; None: moments stay as they are drawn.
@@ -97,7 +97,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         sources: PatchSources | None = None,
         setups: SetupRanges = SNAPSHOT_SETUPS,
         declarations: Sequence[HeadInput] = (),
-        analyst: Template | None = None,
+        nominal_head: Template | None = None,
         tissues: TissueRanges | None = None,
         artifacts: Sequence[Artifact] = (),
         snr_db: tuple[float, float] | None = (-5.0, 20.0),
@@ -153,7 +153,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
             )
         self.pool = SetupPool(
             on_device,
-            analyst or heads[0],
+            nominal_head or heads[0],
             setups,
             tissues,
             declarations,
@@ -202,9 +202,9 @@ class SimulatedRecordings(IterableDataset[Batch]):
         tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
         if not setup.true_head.template.family.varies:
             tissues = torch.full_like(tissues, torch.nan)
-        truth = setup.render_through(tissues, rng)
+        true_leadfield = setup.render_through(tissues, rng)
         patches = self.sources.draw(setup.true_head, n_examples, n_times, self.sfreq, rng)
-        clean, sources = render(truth, patches)
+        clean, sources = render(true_leadfield, patches)
         noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
         noise_power = n_times * setup.noise_power
         power = clean.square().sum((1, 2))
@@ -215,22 +215,30 @@ class SimulatedRecordings(IterableDataset[Batch]):
         if self.largest_moment is not None:
             scale = scale.minimum(self.largest_moment / patches.moments.amax(1))
         snr_db = 10 * torch.log10(scale.square() * power / noise_power)
-        artifacts, present = self.draw_artifacts(setup, truth, n_times, noise_power, widths, rng)
+        artifacts, present = self.draw_artifacts(
+            setup, true_leadfield, n_times, noise_power, widths, rng
+        )
         clean = scale[:, None, None] * clean
-        eeg = clean + noise
+        data = clean + noise
         for potential in artifacts:
-            eeg = eeg + potential
+            data = data + potential
         moments = scale[:, None] * patches.moments
         scene = Scene(
-            patches.peaks, patches.extents, moments, snr_db, tissues, present,
-            setup.true_head.template.name, key,
-        )  # fmt: skip
+            patches.peaks,
+            patches.extents,
+            moments,
+            snr_db,
+            tissues,
+            present,
+            setup.true_head.template.name,
+            key,
+        )
         batch = Batch(
-            eeg=eeg,
+            data=data,
             sources=sources.mul_(scale[:, None, None]),
             head=setup.head,
             inputs=setup.inputs,
-            truth=truth,
+            true_leadfield=true_leadfield,
             scene=scene,
         )
         return Parts(batch, clean, noise, artifacts, patches, setup)
@@ -238,17 +246,17 @@ class SimulatedRecordings(IterableDataset[Batch]):
     def draw_artifacts(
         self,
         setup: RecordingSetup,
-        truth: LowRankLeadField,
+        true_leadfield: LowRankLeadField,
         n_times: int,
         noise_power: float,
         widths: dict[str, float],
         rng: torch.Generator,
     ) -> tuple[tuple[Float[Tensor, "B C T"], ...], Bool[Tensor, "B A"]]:
         """Potentials of the artifacts this head can have, and which examples have which."""
-        head, n_examples = setup.true_head, len(truth.patterns)
+        head, n_examples = setup.true_head, len(true_leadfield.patterns)
         blind = head.template.family.eye_core.shape[2] == 0
         needed = any(artifact.needs_eyes for artifact in self.artifacts) and not blind
-        eyes = head.eyes(truth) if needed else None
+        eyes = head.eyes(true_leadfield) if needed else None
         recording = Recording(setup.sensor_pos, eyes, n_examples, n_times, self.sfreq)
         drawn = []
         present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)
@@ -262,13 +270,13 @@ class SimulatedRecordings(IterableDataset[Batch]):
 
 
 def render(
-    truth: LowRankLeadField, patches: Patches
+    true_leadfield: LowRankLeadField, patches: Patches
 ) -> tuple[Float[Tensor, "B C T"], Float[Tensor, "B D T"]]:
     """Potentials and dipole moments of patches, by whichever is shorter, patches or samples."""
-    sources = patches.patterns.transpose(1, 2) @ patches.courses
-    if patches.courses.shape[2] <= patches.courses.shape[1]:
-        return truth.project(sources), sources
-    return truth.project(patches.patterns.transpose(1, 2)) @ patches.courses, sources
+    sources = patches.patterns.transpose(1, 2) @ patches.time_courses
+    if patches.time_courses.shape[2] <= patches.time_courses.shape[1]:
+        return true_leadfield.project(sources), sources
+    return true_leadfield.project(patches.patterns.transpose(1, 2)) @ patches.time_courses, sources
 
 
 def limits_of(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[str]:

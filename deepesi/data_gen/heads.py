@@ -96,10 +96,10 @@ class HeadOnDevice:
             **self._core,
         )
 
-    def eyes(self, truth: LowRankLeadField) -> Float[Tensor, "B C E"]:
+    def eyes(self, true_leadfield: LowRankLeadField) -> Float[Tensor, "B C E"]:
         """Lead fields of the eyes that go with those of the brain, V/(A m)."""
-        core = torch.einsum("bk,kpe->bpe", truth.coefficients, self._eye_core[self._order])
-        return truth.patterns @ core
+        core = torch.einsum("bk,kpe->bpe", true_leadfield.coefficients, self._eye_core[self._order])
+        return true_leadfield.patterns @ core
 
     @functools.cached_property
     def diffusion(self) -> Tensor:

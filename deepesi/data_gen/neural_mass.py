@@ -63,7 +63,7 @@ class JansenRit(TimeCourse):
         """Above it lies 0.05 % of the power of a column in the median, 1.5 % at most, in Hz."""
         return 50.0
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         n_columns = math.prod(shape)
         per_sample = math.ceil(1 / (sfreq * LONGEST_STEP))
         step = 1 / (sfreq * per_sample)
@@ -83,8 +83,8 @@ class JansenRit(TimeCourse):
         start = burn_in + torch.randint(
             0, spare + 1, (n_columns, 1), generator=rng, device=rng.device
         )
-        courses = sampled.gather(1, start + torch.arange(n_times, device=rng.device))
-        return (courses - courses.mean(1, keepdim=True)).reshape(*shape, n_times)
+        time_courses = sampled.gather(1, start + torch.arange(n_times, device=rng.device))
+        return (time_courses - time_courses.mean(1, keepdim=True)).reshape(*shape, n_times)
 
 
 def pyramidal_potential(

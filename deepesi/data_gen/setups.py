@@ -171,7 +171,7 @@ def channel_range(template: Template, ranges: SetupRanges) -> tuple[int, int]:
 
 def draw_setup(
     heads: Sequence[HeadOnDevice],
-    analyst: Template,
+    nominal_head: Template,
     ranges: SetupRanges,
     tissues: TissueRanges,
     declarations: Sequence[HeadInput],
@@ -183,7 +183,7 @@ def draw_setup(
 
     Args:
         heads: Heads to draw from.
-        analyst: The template, used where the analyst has no individual anatomy.
+        nominal_head: The template, used where the analyst has no individual anatomy.
         ranges: Of the set-up.
         tissues: Of the heads.
         declarations: Head inputs to prepare.
@@ -215,14 +215,15 @@ def draw_setup(
     )
     cov = noise.cov
     if ranges.baseline is not None:
-        cov = _estimated(noise, int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1)),
-                         sfreq, torch_rng)  # fmt: skip
+        cov = _estimated(
+            noise, int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1)), sfreq, torch_rng
+        )
     if ranges.own_anatomy or template.cap is not None:
         head = template.head(names, electrodes, cov, assumed)
     else:
-        every, there = analyst.montage(montage)
+        every, there = nominal_head.montage(montage)
         chosen = [every.index(name) for name in names]
-        head = analyst.head(names, there[chosen], cov, assumed)
+        head = nominal_head.head(names, there[chosen], cov, assumed)
     arrays = {
         "vertices": places.vertices,
         "weights": places.weights,
@@ -293,7 +294,7 @@ class SetupPool:
     def __init__(
         self,
         heads: Sequence[HeadOnDevice],
-        analyst: Template,
+        nominal_head: Template,
         ranges: SetupRanges,
         tissues: TissueRanges,
         declarations: Sequence[HeadInput],
@@ -309,7 +310,7 @@ class SetupPool:
             )
         if curriculum is not OPEN:  # set-ups must not lag behind what it opens
             period = min(period, max(size, curriculum.n_steps // 20))
-        self._draw_from = (heads, analyst, ranges, tissues, tuple(declarations), sfreq)
+        self._draw_from = (heads, nominal_head, ranges, tissues, tuple(declarations), sfreq)
         self.size, self.period, self.curriculum = size, period, curriculum
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
 

@@ -21,11 +21,11 @@ ORIENTATIONS = ("normal", "random")
 class Patches(NamedTuple):
     """Sources as patterns times courses; places beyond an example's count are -1 and 0.
 
-    The dipole moments are ``patterns.mT @ courses``, A m.
+    The dipole moments are ``patterns.mT @ time_courses``, A m.
     """
 
     patterns: Float[Tensor, "B K D"]  # A m; magnitudes add up to the moment drawn
-    courses: Float[Tensor, "B K T"]  # no unit, peak 1
+    time_courses: Float[Tensor, "B K T"]  # no unit, peak 1
     peaks: Int[Tensor, "B K"]
     extents: Float[Tensor, "B K"]
     moments: Float[Tensor, "B K"]
@@ -52,7 +52,7 @@ class PatchSources:
         correlation: Range of the share (amplitude) that the courses of an example have in common.
         orientation: For free orientation: along the ``"normal"``, where there is a surface, or
             ``"random"`` per place, as always in a volume. Fixed orientation is along the normal.
-        course: Time course of windows, by default `Gabor`.
+        time_course: Time course of windows, by default `Gabor`.
         depth: Least and largest distance of a centre from the scalp, m; None: any.
         simple_share: Share of the examples that have the fewest places outright; the others draw
             any number, all as likely.
@@ -70,7 +70,7 @@ class PatchSources:
     moment: tuple[float, float] = (5e-8, 1e-7)
     correlation: tuple[float, float] = (0.0, 0.0)
     orientation: str = "normal"
-    course: TimeCourse | None = None
+    time_course: TimeCourse | None = None
     simple_share: float = 0.0
     depth: tuple[float, float] | None = None
 
@@ -101,7 +101,7 @@ class PatchSources:
     @property
     def kind(self) -> TimeCourse:
         """The time course."""
-        return self.course or Gabor()
+        return self.time_course or Gabor()
 
     def draw(
         self,
@@ -134,7 +134,7 @@ class PatchSources:
         patterns = (sign * moments / total)[..., None] * profile
         return Patches(
             patterns=self._oriented(head, patterns, rng),
-            courses=self._courses(counts, n_times, sfreq, rng),
+            time_courses=self._time_courses(counts, n_times, sfreq, rng),
             peaks=torch.where(present, peaks, -1),
             extents=torch.where(present, extents, 0.0),
             moments=moments,
@@ -222,14 +222,14 @@ class PatchSources:
             direction = torch.where(on_surface, head.normals, direction)
         return (patterns[..., None] * direction).flatten(2)
 
-    def _courses(
+    def _time_courses(
         self, counts: Int[Tensor, "B 1"], n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B K T"]:
         """Courses of peak 1 that share a part in common, where there are several."""
         n_examples, most = len(counts), self.n_sources[1]
         if n_times == 1 or self.correlation[1] == 0:
             return self.kind.draw(n_examples, most, n_times, sfreq, rng)
-        courses = self.kind.draw(n_examples, most + 1, n_times, sfreq, rng)
+        time_courses = self.kind.draw(n_examples, most + 1, n_times, sfreq, rng)
         share = uniform((n_examples, 1, 1), *self.correlation, rng) * (counts[..., None] > 1)
-        mixed = share * courses[:, :1] + (1 - share.square()).sqrt() * courses[:, 1:]
+        mixed = share * time_courses[:, :1] + (1 - share.square()).sqrt() * time_courses[:, 1:]
         return mixed / mixed.abs().amax(-1, keepdim=True)

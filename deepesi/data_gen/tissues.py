@@ -98,8 +98,12 @@ class TissueRanges:
         drawn = torch.stack([skull, thickness, scalp, brain], dim=1)
         if width == 1.0:
             return drawn
-        ranges = (self.skull_conductivity, self.skull_thickness,
-                  self.scalp_conductivity, self.brain_conductivity)  # fmt: skip
+        ranges = (
+            self.skull_conductivity,
+            self.skull_thickness,
+            self.scalp_conductivity,
+            self.brain_conductivity,
+        )
         nominal = vars(NOMINAL).values()
         centre = torch.tensor(
             [min(max(x, a), b) for x, (a, b) in zip(nominal, ranges, strict=True)],

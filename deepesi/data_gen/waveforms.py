@@ -31,7 +31,7 @@ class TimeCourse(ABC):
         """Highest frequency that a course may need, Hz."""
 
     @abstractmethod
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         """Courses ``(B, K, T)`` of any scale, never all zero."""
 
     def check(self, sfreq: float) -> None:
@@ -68,8 +68,8 @@ class TimeCourse(ABC):
         if n_times == 1:
             return torch.ones(n_examples, n_sources, 1, device=rng.device)
         self.check(sfreq)
-        courses = self._courses((n_examples, n_sources), n_times, sfreq, rng)
-        return courses / courses.abs().amax(-1, keepdim=True)
+        time_courses = self._time_courses((n_examples, n_sources), n_times, sfreq, rng)
+        return time_courses / time_courses.abs().amax(-1, keepdim=True)
 
     def band(self, n_times: int, sfreq: float) -> tuple[float, float] | None:
         """Frequencies, Hz, between which 90 % of the power of windows of this length lies.
@@ -79,8 +79,8 @@ class TimeCourse(ABC):
         """
         if n_times == 1:
             return None
-        courses = self.draw(1000, 1, n_times, sfreq, Generator().manual_seed(0))
-        power = torch.fft.rfft(courses).abs().square().sum((0, 1))
+        time_courses = self.draw(1000, 1, n_times, sfreq, Generator().manual_seed(0))
+        power = torch.fft.rfft(time_courses).abs().square().sum((0, 1))
         power[1 : (n_times + 1) // 2] *= 2  # negative frequencies
         share = power.cumsum(0) / power.sum()
         low, high = (float((share < limit).sum()) * sfreq / n_times for limit in (0.05, 0.95))
@@ -117,7 +117,7 @@ class Gabor(TimeCourse):
         """Of the carrier plus the band of its envelope, Hz."""
         return self.cycles[1] / (4 * self.width[0]) + gaussian_band(self.width[0])
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         column = (*shape, 1)
         width = uniform(column, *self.width, rng)
         offset = times_from(uniform(column, *self.centre, rng), n_times, sfreq)
@@ -159,7 +159,7 @@ class Biphasic(TimeCourse):
         """Of the narrowest deflection, Hz."""
         return gaussian_band(self.width[0])
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         column = (*shape, 1)
         first, second = uniform((2, *column), *self.width, rng)
         offset = times_from(uniform(column, *self.latency, rng), n_times, sfreq)
@@ -202,7 +202,7 @@ class Burst(TimeCourse):
         """At the end of the fastest burst, Hz."""
         return self.frequency[1] * (1 + max(map(abs, self.drift)) / 2)
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         column = (*shape, 1)
         low, high = map(math.log, self.frequency)
         frequency = uniform(column, low, high, rng).exp()
@@ -242,7 +242,7 @@ class PowerLaw(TimeCourse):
         """The corner: above it the spectrum goes on to whatever is sampled, Hz."""
         return self.low
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         exponent = uniform(shape, *self.exponent, rng)
         return coloured_noise(shape, n_times, exponent, sfreq, rng, self.low)
 
@@ -283,7 +283,7 @@ class SpikeWave(TimeCourse):
         """Of the narrowest spike, Hz."""
         return gaussian_band(self.spike_width[0])
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         column = (*shape, 1)
         rate = uniform(column, *self.rate, rng)
         width = uniform(column, *self.spike_width, rng)
@@ -304,7 +304,7 @@ class Mixture(TimeCourse):
     """One kind of time course per example, the same for all its sources.
 
     Args:
-        courses: The kinds.
+        kinds: The kinds.
         weights: Their probabilities up to a factor; None: all the same.
 
     Raises:
@@ -312,43 +312,43 @@ class Mixture(TimeCourse):
 
     """
 
-    courses: Sequence[TimeCourse]
+    kinds: Sequence[TimeCourse]
     weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.courses):
-            raise ValueError("Mixture: courses is empty. Name at least one kind of time course.")
+        if not len(self.kinds):
+            raise ValueError("Mixture: kinds is empty. Name at least one kind of time course.")
         weights = self._weights()
         usable = all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0
-        if len(weights) != len(self.courses) or not usable:
+        if len(weights) != len(self.kinds) or not usable:
             raise ValueError(
                 f"Mixture: weights {weights} must be one number of 0 or more for each of the "
-                f"{len(self.courses)} courses, not all 0."
+                f"{len(self.kinds)} kinds, not all 0."
             )
 
     def _weights(self) -> list[float]:
         if self.weights is None:
-            return [1.0] * len(self.courses)
+            return [1.0] * len(self.kinds)
         return [float(weight) for weight in self.weights]
 
     @property
     def highest_frequency(self) -> float:
         """The highest of any kind, Hz."""
-        return max(course.highest_frequency for course in self.courses)
+        return max(time_course.highest_frequency for time_course in self.kinds)
 
     def check(self, sfreq: float) -> None:
         """Refuse a sampling rate that is too low for any of the kinds, drawn or not."""
-        for course in self.courses:
-            course.check(sfreq)
+        for time_course in self.kinds:
+            time_course.check(sfreq)
 
-    def _courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
+    def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
         weights = torch.tensor(self._weights(), device=rng.device)
         kinds = torch.multinomial(weights, shape[0], replacement=True, generator=rng)
         drawn = torch.empty(*shape, n_times, device=rng.device)
-        for kind, course in enumerate(self.courses):
+        for kind, time_course in enumerate(self.kinds):
             chosen = (kinds == kind).nonzero()[:, 0]
             if len(chosen):
-                drawn[chosen] = course.draw(len(chosen), shape[1], n_times, sfreq, rng)
+                drawn[chosen] = time_course.draw(len(chosen), shape[1], n_times, sfreq, rng)
         return drawn
 
 

@@ -239,10 +239,20 @@ def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
                     continue
                 difference, best = compared[place, number, metric]
                 yield Row(
-                    method, scenario.name, cell.snr_db, scenario.n_sources, metric,
-                    float(known.mean()), *map(_number, ends[:, column]), float(np.median(known)),
-                    len(known), *difference, scenario.axis, level, best,
-                )  # fmt: skip
+                    method,
+                    scenario.name,
+                    cell.snr_db,
+                    scenario.n_sources,
+                    metric,
+                    float(known.mean()),
+                    *map(_number, ends[:, column]),
+                    float(np.median(known)),
+                    len(known),
+                    *difference,
+                    scenario.axis,
+                    level,
+                    best,
+                )
 
 
 Compared = tuple[tuple[float | None, float | None, float | None], bool]

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.calibration.conformal import RegionSets, proportion
-from deepesi.calibration.intervals import Claims, Intervals, gaussian
+from deepesi.calibration.conformal import PredictionSets, proportion
+from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.evaluation.intervals import bootstrap_interval
-from deepesi.evaluation.observation import Seen
+from deepesi.evaluation.observation import Observations
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.utils.files import atomic
 
@@ -29,7 +29,7 @@ class CalibrationRow:
     """One line of ``calibration.csv``.
 
     ``recalibration`` is ``none``, ``temperature``, ``isotonic`` or ``balanced`` where ``group`` is
-    a kind of sources, ``conformal`` where it is ``region``. ``metric`` is ``coverage`` (at
+    a kind of sources, ``conformal`` where it is ``prediction_set``. ``metric`` is ``coverage`` (at
     ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
     interval, over the largest true moment) or ``area_cm2``. The interval is of 95 %: exact for the
     coverage of regions, else by studentized bootstrap over recordings, whose dipoles are not
@@ -55,24 +55,28 @@ class Fitted(NamedTuple):
 
     intervals: dict[str, Intervals]  # by recalibration; empty without deviations
     temperature: float | None
-    regions: RegionSets
+    prediction_sets: PredictionSets
 
 
-def fit(seen: Seen, level: float, n_bins: int) -> Fitted:
+def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
     """Learn from validation recordings.
 
     The temperature is that of the active sources, as zeros fit into any interval around zero.
 
     Args:
-        seen: Of split ``"validation"``.
+        observed: Of split ``"validation"``.
         level: Of the regions.
         n_bins: Bins of the estimated SNR.
 
     """
-    regions = RegionSets.fit(seen.true_scores, seen.estimated_db, level, n_bins)
-    if not seen.claims:
-        return Fitted({}, None, regions)
-    pooled = Claims(*(np.concatenate(parts) for parts in zip(*seen.claims, strict=True)))
+    prediction_sets = PredictionSets.fit(
+        observed.target_scores, observed.estimated_db, level, n_bins
+    )
+    if not observed.standardized_errors:
+        return Fitted({}, None, prediction_sets)
+    pooled = StandardizedErrors(
+        *(np.concatenate(parts) for parts in zip(*observed.standardized_errors, strict=True))
+    )
     temperature = fit_temperature(pooled.error[pooled.group == 0], LEVELS)
     intervals = {
         "none": gaussian(LEVELS),
@@ -80,11 +84,11 @@ def fit(seen: Seen, level: float, n_bins: int) -> Fitted:
         "isotonic": fit_isotonic(pooled.error, LEVELS),
         "balanced": fit_balanced(pooled, LEVELS),
     }
-    return Fitted(intervals, temperature, regions)
+    return Fitted(intervals, temperature, prediction_sets)
 
 
 def measure(
-    method: str, scenario: str, heads: str, fitted: Fitted, seen: Seen
+    method: str, scenario: str, heads: str, fitted: Fitted, observed: Observations
 ) -> list[CalibrationRow]:
     """All rows of one method.
 
@@ -93,29 +97,34 @@ def measure(
         scenario: Name of the scenario.
         heads: Names of the heads.
         fitted: What was learned from validation recordings.
-        seen: Of split ``"test"``.
+        observed: Of split ``"test"``.
 
     """
     rows = []
-    levels: list[float | None] = [None, *np.unique(seen.snr_db.round(3))]
+    levels: list[float | None] = [None, *np.unique(observed.snr_db.round(3))]
     for snr_db in levels:
-        there = np.arange(len(seen.snr_db))
+        there = np.arange(len(observed.snr_db))
         if snr_db is not None:
-            there = np.flatnonzero(seen.snr_db.round(3) == snr_db)
+            there = np.flatnonzero(observed.snr_db.round(3) == snr_db)
         where = (method, scenario, heads, ALL if snr_db is None else f"{snr_db:g}")
         for name, intervals in fitted.intervals.items():
-            own = [seen.claims[i] for i in there]
+            own = [observed.standardized_errors[i] for i in there]
             for number, group in enumerate(GROUPS):
                 rows += _of_group((*where, name, group), intervals, own, number)
-        rows += _of_regions((*where, "conformal", "region"), fitted.regions, seen, there)
+        rows += _prediction_set_rows(
+            (*where, "conformal", "region"), fitted.prediction_sets, observed, there
+        )
     return rows
 
 
 def _of_group(
-    where: tuple[str, ...], intervals: Intervals, seen: Sequence[Claims], number: int
+    where: tuple[str, ...],
+    intervals: Intervals,
+    observed: Sequence[StandardizedErrors],
+    number: int,
 ) -> list[CalibrationRow]:
     """Coverage, its deviation, and the width, with intervals over recordings."""
-    parts = [Claims(*(a[c.group == number] for a in c)) for c in seen]
+    parts = [StandardizedErrors(*(a[c.group == number] for a in c)) for c in observed]
     parts = [part for part in parts if len(part.error)]
     if not parts:
         return []
@@ -136,11 +145,15 @@ def _of_group(
     ends = bootstrap_interval(np.stack([values for *_, values in found], axis=1))
     return [
         CalibrationRow(  # type: ignore[arg-type]
-            *where, metric, level, float(values.mean()), *_within(ends[:, i], BOUNDS.get(metric)),
+            *where,
+            metric,
+            level,
+            float(values.mean()),
+            *_within(ends[:, i], BOUNDS.get(metric)),
             len(sizes),
         )
         for i, (metric, level, values) in enumerate(found)
-    ]  # fmt: skip
+    ]
 
 
 #: What a metric cannot leave.
@@ -163,20 +176,25 @@ def _within(ends: Array, bounds: tuple[float, float] | None) -> list[float | Non
     return [float(end) for end in (ends if bounds is None else ends.clip(*bounds))]
 
 
-def _of_regions(
-    where: tuple[str, ...], regions: RegionSets, seen: Seen, there: NDArray[np.int64]
+def _prediction_set_rows(
+    where: tuple[str, ...],
+    prediction_sets: PredictionSets,
+    observed: Observations,
+    there: NDArray[np.int64],
 ) -> list[CalibrationRow]:
     """Coverage with its exact interval, and the mean area."""
-    threshold = regions.of(seen.estimated_db)
-    right = int((seen.true_scores <= threshold)[there].sum())
-    area = np.array([1e4 * seen.areas[i][seen.scores[i] <= threshold[i]].sum() for i in there])
+    threshold = prediction_sets.of(observed.estimated_db)
+    right = int((observed.target_scores <= threshold)[there].sum())
+    area = np.array(
+        [1e4 * observed.areas[i][observed.scores[i] <= threshold[i]].sum() for i in there]
+    )
     n = len(there)
     return [
-        CalibrationRow(*where, "coverage", regions.level, *proportion(right, n), n),  # type: ignore[arg-type]
+        CalibrationRow(*where, "coverage", prediction_sets.level, *proportion(right, n), n),  # type: ignore[arg-type]
         CalibrationRow(  # type: ignore[arg-type]
             *where,
             "area_cm2",
-            regions.level,
+            prediction_sets.level,
             float(area.mean()),
             *_within(bootstrap_interval(area), None),
             n,

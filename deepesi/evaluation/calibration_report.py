@@ -23,7 +23,7 @@ TITLES = {
     "balanced": "balanced",
 }
 RECALIBRATIONS = styles(TITLES)
-REGIONS = (
+PREDICTION_SETS = (
     "Share of recordings whose region set holds the source, and mean area of the sets [95 % "
     f"interval: exact; of areas by bootstrap, [-]: fewer than {MIN_EXAMPLES} recordings, or all "
     "alike]."
@@ -55,26 +55,30 @@ def reliability_panels(rows: Sequence[CalibrationRow], method: str) -> Iterator[
             x, y = [r.level for r in own], [r.value for r in own]
             ax.plot(x, y, line, marker="o", color=colour, markersize=4)
             ax.fill_between(
-                x, *np.array([(r.ci_low, r.ci_high) for r in own], dtype=float).T, color=colour,
+                x,
+                *np.array([(r.ci_low, r.ci_high) for r in own], dtype=float).T,
+                color=colour,
                 alpha=0.15,
-            )  # fmt: skip
+            )
         ax.set(xlabel="nominal level", ylabel="share inside")
         ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), aspect=1)
         ax.spines[["top", "right"]].set_visible(False)
         yield f"{group} sources", figure
 
 
-def region_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> Iterator[Panel]:
+def prediction_set_panels(
+    rows: Sequence[CalibrationRow], look: Mapping[str, Style]
+) -> Iterator[Panel]:
     """Coverage and area of the region sets of every method against SNR."""
-    regions = [row for row in _pick(rows, group="region") if row.snr_db != ALL]
+    prediction_sets = [row for row in _pick(rows, group="region") if row.snr_db != ALL]
     for metric, title in (("coverage", "sets that hold the source"), ("area_cm2", "mean area")):
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")
         ax = figure.subplots()
         for number, (method, style) in enumerate(look.items()):
             offset = SHIFT * (number - (len(look) - 1) / 2)
-            _points(ax, _pick(regions, method=method, metric=metric), offset, style)
+            _points(ax, _pick(prediction_sets, method=method, metric=metric), offset, style)
         if metric == "coverage":
-            level = regions[0].level
+            level = prediction_sets[0].level
             assert level is not None
             ax.axhline(level, color="0.6", linewidth=1, linestyle="--")
             ax.set(ylabel=title, ylim=(min(0.7, ax.get_ylim()[0]), 1.0))
@@ -83,10 +87,10 @@ def region_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> 
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_locator(NullLocator())
-            areas = [row.value for row in _pick(regions, metric=metric)]
+            areas = [row.value for row in _pick(prediction_sets, metric=metric)]
             ax.set_ylim(min(areas) / 2.5, 2.5 * max(areas))  # so that two ticks at least are seen
         ax.set_xlabel("SNR (dB)")
-        ax.set_xticks(sorted({float(row.snr_db) for row in regions}))
+        ax.set_xticks(sorted({float(row.snr_db) for row in prediction_sets}))
         ax.spines[["top", "right"]].set_visible(False)
         yield title, figure
 
@@ -96,9 +100,16 @@ def _points(ax: Axes, rows: Sequence[CalibrationRow], offset: float, style: Styl
     values = np.array([row.value for row in rows])
     low, high = np.array([(row.ci_low, row.ci_high) for row in rows], dtype=float).T
     ax.errorbar(
-        x, values, [values - low, high - values], marker="o", color=style[0],
-        linestyle=style[1], markersize=4, linewidth=1, capsize=2,
-    )  # fmt: skip
+        x,
+        values,
+        [values - low, high - values],
+        marker="o",
+        color=style[0],
+        linestyle=style[1],
+        markersize=4,
+        linewidth=1,
+        capsize=2,
+    )
 
 
 def deviation_layout(rows: Sequence[CalibrationRow]) -> Layout:
@@ -119,16 +130,20 @@ def deviation_layout(rows: Sequence[CalibrationRow]) -> Layout:
     return Layout(header, lines)
 
 
-def region_layout(rows: Sequence[CalibrationRow]) -> Layout:
+def prediction_set_layout(rows: Sequence[CalibrationRow]) -> Layout:
     """Coverage and mean area of the region sets by SNR."""
-    regions = _pick(rows, group="region")
+    prediction_sets = _pick(rows, group="region")
     header, lines = ["method", "SNR (dB)", "coverage", "mean area (cm²)"], []
-    for coverage in _pick(regions, metric="coverage"):
-        (area,) = _pick(regions, method=coverage.method, snr_db=coverage.snr_db, metric="area_cm2")
+    for coverage in _pick(prediction_sets, metric="coverage"):
+        (area,) = _pick(
+            prediction_sets, method=coverage.method, snr_db=coverage.snr_db, metric="area_cm2"
+        )
         cells = (
-            coverage.method, coverage.snr_db,
-            interval_text(coverage, 3), interval_text(area, 1),
-        )  # fmt: skip
+            coverage.method,
+            coverage.snr_db,
+            interval_text(coverage, 3),
+            interval_text(area, 1),
+        )
         lines.append([(cell, False) for cell in cells])
     return Layout(header, lines)
 
@@ -142,11 +157,11 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     """
     look = styles(row.method for row in rows)
     yield (
-        "Region sets",
-        f"<p>{REGIONS} Bars: 95 % intervals. Dashed: the probability that was asked for.</p>"
+        "Prediction sets",
+        f"<p>{PREDICTION_SETS} Bars: 95 % intervals. Dashed: the probability asked for.</p>"
         + key(look)
-        + tiles(region_panels(rows, look), CURVE)
-        + html_table(*region_layout(rows)),
+        + tiles(prediction_set_panels(rows, look), CURVE)
+        + html_table(*prediction_set_layout(rows)),
     )
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:

@@ -10,9 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepesi import __version__
 from deepesi.baselines.tuned import Tuned
-from deepesi.core.contracts import Told
+from deepesi.core.contracts import Assumptions
 from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
 from deepesi.evaluation.calibration import CalibrationRow
+from deepesi.evaluation.descriptions import describe_scenario
 from deepesi.evaluation.gallery import gallery
 from deepesi.evaluation.leaderboard import leaderboard, write_leaderboard
 from deepesi.evaluation.methods import Model, of_scenario
@@ -23,7 +24,6 @@ from deepesi.evaluation.table import Layout, by_scenario, markdown_table, write_
 from deepesi.evaluation.terminal import print_table
 from deepesi.evaluation.tuning import Choice, tune
 from deepesi.evaluation.tuning import write_csv as write_choices
-from deepesi.evaluation.words import scenario_in_words
 from deepesi.physics.cohort import Cohort
 from deepesi.utils.files import atomic
 
@@ -51,14 +51,18 @@ def compare(
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
         benchmark = run_benchmark(
-            methods, scenarios, cohort, run_dir / "scores", processes,
+            methods,
+            scenarios,
+            cohort,
+            run_dir / "scores",
+            processes,
             lambda done, total: progress.update(task, completed=done, total=total),
-        )  # fmt: skip
+        )
     write_csv(benchmark.rows, run_dir / "benchmark.csv")
-    told = told_table(models)
+    assumptions = assumptions_table(models)
     with atomic(run_dir / "benchmark.md") as partial:
         text = write_markdown(benchmark.rows, benchmark.latencies, command)
-        partial.write_text(f"{text}\n## {TOLD}\n\n{markdown_table(told)}\n")
+        partial.write_text(f"{text}\n## {ASSUMPTIONS}\n\n{markdown_table(assumptions)}\n")
     paths = {name: path.absolute() for name, path in (paths or {}).items()}
     by_name = {
         name: [s for s in scenarios if s.name == name] for name in [s.name for s in scenarios]
@@ -76,9 +80,9 @@ def compare(
         write_report(
             benchmark,
             gallery(first, benchmark, cohort),
-            {name: scenario_in_words(own, cohort) for name, own in by_name.items()},
+            {name: describe_scenario(own, cohort) for name, own in by_name.items()},
             _facts(paths, command),
-            {TOLD: told, **({TUNED: tuned_table(choices)} if choices else {})},
+            {ASSUMPTIONS: assumptions, **({TUNED: tuned_table(choices)} if choices else {})},
             run_dir / "report.html",
             calibration,
         )
@@ -101,18 +105,19 @@ def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
     }
 
 
-#: Heading of `told_table`.
-TOLD = "What each method is told beside the recording and the nominal lead field"
+#: Heading of `assumptions_table`.
+ASSUMPTIONS = "What each method is told beside the recording and the nominal lead field"
 
 
-def told_table(models: Mapping[str, Model | Tuned]) -> Layout:
+def assumptions_table(models: Mapping[str, Model | Tuned]) -> Layout:
     """One line per method."""
     lines = []
     for name, model in models.items():
         chosen = f"{model.knob} on validation recordings" if isinstance(model, Tuned) else "none"
-        lines.append([(text, False) for text in (name, *model.told, chosen)])
+        lines.append([(text, False) for text in (name, *model.assumptions, chosen)])
     return Layout(
-        ["method", *(field.replace("n_", "number of ") for field in Told._fields), "tuned"], lines
+        ["method", *(field.replace("n_", "number of ") for field in Assumptions._fields), "tuned"],
+        lines,
     )
 
 
@@ -125,11 +130,14 @@ def tuned_table(choices: Sequence[Choice]) -> Layout:
     header = ["method", "scenario", "constant", "chosen", "tried", "loc. error (mm)", "recordings"]
     lines = [
         (
-            choice.method, choice.scenario, choice.knob,
+            choice.method,
+            choice.scenario,
+            choice.knob,
             f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
             f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
-            f"{min(choice.errors_mm):.1f}", str(choice.n),
+            f"{min(choice.errors_mm):.1f}",
+            str(choice.n),
         )
         for choice in choices
-    ]  # fmt: skip
+    ]
     return Layout(header, [[(text, False) for text in line] for line in lines])

@@ -183,10 +183,10 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     peaks = batch.scene.peaks[0].numpy()
     peaks = peaks[peaks >= 0]
     views = best_views(int(true.argmax()), len(true), mesh)
-    eeg = batch.eeg[0].double().numpy()
+    data = batch.data[0].double().numpy()
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
-    sample = int((eeg**2).sum(axis=0).argmax())
-    draw_scalp(scalp.subplots(), eeg[:, sample], head.sensor_pos, head.ch_names)
+    sample = int((data**2).sum(axis=0).argmax())
+    draw_scalp(scalp.subplots(), data[:, sample], head.sensor_pos, head.ch_names)
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():

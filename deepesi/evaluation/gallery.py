@@ -45,7 +45,7 @@ class PointSpread(NamedTuple):
     depth_mm: Array  # below the scalp (N,)
     error_mm: dict[str, Array]  # from the point to the strongest source (N,), by method
     dispersion_mm: dict[str, Array]  # how far the estimate spreads around the point (N,)
-    left_out: tuple[str, ...]  # methods that would take too long
+    excluded: tuple[str, ...]  # methods that would take too long
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def points_at(sources: NDArray[np.int64], batch: Batch) -> Batch:
     moments = np.sqrt(power / (topographies**2).sum(axis=0))
     return replace(
         batch,
-        eeg=torch.as_tensor((moments * topographies).T[..., None].copy(), dtype=batch.eeg.dtype),
+        data=torch.as_tensor((moments * topographies).T[..., None].copy(), dtype=batch.data.dtype),
         sources=torch.as_tensor(
             (moments * directions).T[..., None].copy(), dtype=batch.sources.dtype
         ),

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import (
     estimated_snr_db,
-    place_scores,
     reach_kernel,
-    truth_scores,
+    source_scores,
+    target_scores,
 )
-from deepesi.calibration.intervals import Claims, claims
+from deepesi.calibration.intervals import StandardizedErrors, standardized_errors
 from deepesi.core.contracts import Batch, InverseModel, magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.scenario import Scenario
@@ -32,12 +32,12 @@ MAX_SAMPLES = 4
 MAX_BATCH = 128
 
 
-class Seen(NamedTuple):
+class Observations(NamedTuple):
     """What a model said of the recordings of a split."""
 
-    claims: list[Claims]  # one per recording; empty without deviations
+    standardized_errors: list[StandardizedErrors]  # one per recording; empty without deviations
     scores: Array  # of all places (N, S)
-    true_scores: Array  # of the truth (N,)
+    target_scores: Array  # of the truth (N,)
     estimated_db: Array  # SNR an analyst reads off (N,)
     snr_db: Array  # true SNR (N,)
     areas: list[Array]  # of the places (S,), m², by recording
@@ -63,8 +63,8 @@ def batches_to_test(
     for number, (head, left) in enumerate(_shares(heads, scenario.n_examples)):
         own = replace(scenario, n_examples=max(left, 2), seed=scenario.seed + number, heads=())
         for batch in own.batches(replace(cohort, test=(head,)), snr_db, models):
-            yield batch, min(len(batch.eeg), left)
-            left -= min(len(batch.eeg), left)
+            yield batch, min(len(batch.data), left)
+            left -= min(len(batch.data), left)
 
 
 def batches_to_fit(
@@ -78,7 +78,7 @@ def batches_to_fit(
             scenario.sources,
             scenario.setups,
             [d for model in models for d in model.head_inputs],
-            analyst=cohort.template,
+            nominal_head=cohort.template,
             snr_db=(snr_db, snr_db),
             tissues=scenario.tissues,
             artifacts=scenario.artifacts,
@@ -116,18 +116,18 @@ def observe(
     snr_db: Sequence[float],
     covers: str,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Seen]:
+) -> dict[str, Observations]:
     """Apply every model to the recordings at every SNR.
 
     Args:
         models: By name.
         draw: See `Draw`.
         snr_db: SNRs, dB.
-        covers: See `truth_scores`.
+        covers: See `target_scores`.
         on_progress: Called with a line for each SNR.
 
     """
-    parts: dict[str, list[Seen]] = {name: [] for name in models}
+    parts: dict[str, list[Observations]] = {name: [] for name in models}
     known: dict[bytes, tuple[Geometry, Array]] = {}
     for level in snr_db:
         on_progress(f"{level:g} dB")
@@ -137,14 +137,14 @@ def observe(
                 known[key] = Geometry(batch.head), reach_kernel(batch.head.source_pos)
             for name, model in models.items():
                 parts[name].append(_look(model, batch, *known[key], keep, covers))
-    return {name: _joined(seen) for name, seen in parts.items()}
+    return {name: _joined(observed) for name, observed in parts.items()}
 
 
 def _look(
     model: InverseModel, batch: Batch, geometry: Geometry, kernel: Array, keep: int, covers: str
-) -> Seen:
+) -> Observations:
     with torch.no_grad():
-        estimate = model.eval()(batch.eeg, batch.inputs)
+        estimate = model.eval()(batch.data, batch.inputs)
     n_orient = batch.head.space.n_orient
     maps = magnitude(estimate.mean, n_orient)[:keep].double().numpy()
     if not np.isfinite(maps).all() or not _finite(estimate.std):
@@ -152,24 +152,28 @@ def _look(
             f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments or "
             "deviations. Its training diverged or its file is damaged."
         )
-    scores = place_scores(maps, kernel)
+    scores = source_scores(maps, kernel)
     peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
     cov = batch.head.noise_cov
-    snr_db = estimated_snr_db(whitener(cov) @ batch.eeg[:keep].double().numpy(), rank_of(cov))
-    seen = [] if estimate.std is None else _claims(estimate.mean, estimate.std, batch, geometry)
-    return Seen(
-        seen[:keep],
+    snr_db = estimated_snr_db(whitener(cov) @ batch.data[:keep].double().numpy(), rank_of(cov))
+    observed = (
+        []
+        if estimate.std is None
+        else _standardized_errors(estimate.mean, estimate.std, batch, geometry)
+    )
+    return Observations(
+        observed[:keep],
         scores,
-        truth_scores(scores, peaks, moments, covers),
+        target_scores(scores, peaks, moments, covers),
         snr_db,
         batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
     )
 
 
-def _claims(
+def _standardized_errors(
     mean: torch.Tensor, std: torch.Tensor, batch: Batch, geometry: Geometry
-) -> list[Claims]:
+) -> list[StandardizedErrors]:
     n_times, n_orient = mean.shape[2], geometry.n_orient
     picked = np.unique(np.linspace(0, n_times - 1, min(n_times, MAX_SAMPLES)).round().astype(int))
     arrays = [a[..., picked].double().numpy() for a in (mean, std, batch.sources)]
@@ -178,14 +182,16 @@ def _claims(
         masks = groups(true, geometry.distances_mm)
         group = np.select([masks[name] for name in GROUPS], [0, 1, 2])
         group = np.repeat(group, n_orient)[:, None].repeat(len(picked), axis=1)
-        found.append(claims(*example, group))
+        found.append(standardized_errors(*example, group))
     return found
 
 
-def _joined(parts: Sequence[Seen]) -> Seen:
+def _joined(parts: Sequence[Observations]) -> Observations:
     arrays = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
-    return Seen(
-        [c for part in parts for c in part.claims], *arrays, [a for p in parts for a in p.areas]
+    return Observations(
+        [c for part in parts for c in part.standardized_errors],
+        *arrays,
+        [a for p in parts for a in p.areas],
     )
 
 

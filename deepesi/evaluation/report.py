@@ -124,8 +124,8 @@ def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -
         "the nominal lead field: how far the strongest source of the estimate is from the point, "
         "and how far the estimate spreads around it (spatial dispersion)."
     )
-    if spread.left_out:
-        text += f" Left out, as they would take too long: {escape(', '.join(spread.left_out))}."
+    if spread.excluded:
+        text += f" Left out, as they would take too long: {escape(', '.join(spread.excluded))}."
     parts = [f"{text}</p>"]
     kinds = {"localization_error": spread.error_mm, "spatial_dispersion": spread.dispersion_mm}
     if spread.error_mm:

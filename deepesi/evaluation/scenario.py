@@ -129,7 +129,7 @@ class Scenario:
             self.sources,
             self.setups,
             [d for model in models for d in model.head_inputs],
-            analyst=cohort.template,
+            nominal_head=cohort.template,
             tissues=self.tissues,
             artifacts=self.artifacts,
             batch_size=min(self.batch_size, self.n_examples),

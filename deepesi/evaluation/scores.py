@@ -201,7 +201,7 @@ def apply_model(model: Model, batch: Batch) -> Estimate:
     """
     model.eval()
     with torch.no_grad():
-        shown = (batch,) if isinstance(model, Oracle) else (batch.eeg, batch.inputs)
+        shown = (batch,) if isinstance(model, Oracle) else (batch.data, batch.inputs)
         estimate: Estimate = model(*shown)
     if not torch.isfinite(estimate.mean).all():
         raise FloatingPointError(

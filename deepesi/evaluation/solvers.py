@@ -45,14 +45,14 @@ class Solved:
         inputs = as_tensors(prepare(self.model.head_inputs, head))
 
         def run(batch: Array) -> list[Array]:
-            eeg = torch.as_tensor(batch, dtype=torch.float32)
+            data = torch.as_tensor(batch, dtype=torch.float32)
             with torch.inference_mode():
-                return [self.model(eeg, inputs).mean.double().numpy()]
+                return [self.model(data, inputs).mean.double().numpy()]
 
-        def estimate(eeg: Array) -> Array:
-            n_times = eeg.shape[1]
+        def estimate(data: Array) -> Array:
+            n_times = data.shape[1]
             windows = windows_of(n_times, SAMPLES, 0, n_times)
-            return overlap_add(run, average_reference(eeg), windows)[0]
+            return overlap_add(run, average_reference(data), windows)[0]
 
         return estimate
 
@@ -98,10 +98,10 @@ class SolverModel:
             self_test=SelfTest({}, {}),
         )
 
-    def run(self, eeg: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """See `deepesi.runtime.session.OpenModel.run`."""
         with torch.inference_mode():
-            estimate = self.model(torch.as_tensor(eeg, dtype=torch.float32), as_tensors(inputs))
+            estimate = self.model(torch.as_tensor(data, dtype=torch.float32), as_tensors(inputs))
         return [part.numpy() for part in estimate if part is not None]
 
     def _has_std(self) -> bool:

@@ -320,10 +320,33 @@ def _times_matrix(step: _Step, matrix: ir.Value) -> ir.Value:
 
 #: Element by element, operands are broadcast.
 _OPERATIONS = (
-    "Abs", "Add", "Cast", "Div", "Equal", "Erf", "Exp", "Gelu", "Greater", "Identity",
-    "LeakyRelu", "Less", "Log", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid",
-    "Softplus", "Sqrt", "Sub", "Tanh", "Where",
-)  # fmt: skip
+    "Abs",
+    "Add",
+    "Cast",
+    "Div",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Gelu",
+    "Greater",
+    "Identity",
+    "LeakyRelu",
+    "Less",
+    "Log",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Sigmoid",
+    "Softplus",
+    "Sqrt",
+    "Sub",
+    "Tanh",
+    "Where",
+)
 _SUMS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 RULES: dict[str, Callable[[_Step], Results]] = {
     **dict.fromkeys(_OPERATIONS, _by_element),

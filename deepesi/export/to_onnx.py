@@ -35,8 +35,10 @@ OPSET = 20
 #: Of a file from its model, over the largest estimate. Weights in fewer bits cost accuracy, which
 #: is for `deepesi evaluate` to measure; what deviates by more than this is broken.
 MAX_DEVIATION: dict[str, float] = {
-    "float32": 1e-4, "float16": 0.05, "int8": 0.5,
-}  # fmt: skip
+    "float32": 1e-4,
+    "float16": 0.05,
+    "int8": 0.5,
+}
 #: Axes of head inputs that a model bound to one source space has fixed.
 OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs")
 
@@ -49,8 +51,8 @@ class _Graph(nn.Module):
         self.model, self.has_std = model, has_std
         self.keys = list(dict.fromkeys(d.key for d in model.head_inputs))
 
-    def forward(self, eeg: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        mean, std = self.model(eeg, dict(zip(self.keys, inputs, strict=True)))
+    def forward(self, data: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        mean, std = self.model(data, dict(zip(self.keys, inputs, strict=True)))
         return (mean, std) if self.has_std else (mean,)
 
 
@@ -91,9 +93,9 @@ def export_onnx(
     declarations = tuple(dict.fromkeys(model.head_inputs))
     inputs = as_tensors(prepare(declarations, head))
     # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal.
-    eeg = torch.randn(2, head.n_channels, 3) * head.noise_level
+    data = torch.randn(2, head.n_channels, 3) * head.noise_level
     with torch.no_grad():
-        has_std = model(eeg, inputs).std is not None
+        has_std = model(data, inputs).std is not None
     free = torch.export.Dim.DYNAMIC
 
     def dynamic(axis: str) -> Any:
@@ -107,7 +109,7 @@ def export_onnx(
         logging.getLogger(exporter).setLevel(logging.ERROR)
     program = torch.onnx.export(
         _Graph(model, has_std).eval(),
-        (eeg, *inputs.values()),
+        (data, *inputs.values()),
         input_names=["eeg", *inputs],
         output_names=["dipole_mean", "dipole_std"][: 1 + has_std],
         dynamic_shapes=(dict.fromkeys(range(3), free), shapes),
@@ -134,12 +136,14 @@ def export_onnx(
         config_sha256=identity.get("config_sha256"),
         calibration=calibration,
         versions={
-            "deepesi": __version__, "torch": torch.__version__, "onnx": onnx.__version__,
+            "deepesi": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
             "numpy": np.__version__,
         },
         self_test=example_of(proto, declarations, model.bound_to_space, head),
         precision=precision,
-    )  # fmt: skip
+    )
     sign(proto, contract)
     onnx.checker.check_model(proto, full_check=True)
     with atomic(path) as partial:
@@ -221,9 +225,9 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
     feeds = as_feeds(prepare(opened.contract.head_inputs, batch.head))
     model.eval()
     with torch.no_grad():
-        estimate = model(batch.eeg, as_tensors(prepare(model.head_inputs, batch.head)))
+        estimate = model(batch.data, as_tensors(prepare(model.head_inputs, batch.head)))
     expected = [output.numpy() for output in estimate if output is not None]
-    found = opened.run(batch.eeg.numpy(), feeds)
+    found = opened.run(batch.data.numpy(), feeds)
     differences = [np.abs(a - b).max() for a, b in zip(found, expected, strict=True)]
     largest = [np.abs(output).max() for output in expected]
     own, most = np.max(np.divide(differences, largest)), MAX_DEVIATION[opened.contract.precision]
@@ -234,7 +238,7 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
             "an operation that ONNX renders differently, or bears no weights in fewer bits; it was "
             "not exported."
         )
-    frame = batch.eeg[:1, :, :1].numpy()
+    frame = batch.data[:1, :, :1].numpy()
     times = []
     for _ in range(n_timed):
         start = time.perf_counter()

@@ -36,6 +36,6 @@ class Distillation(LossTerm):
         """See the class; the truth stands in where the teacher says nothing at all."""
         (teacher,) = self._teacher
         with torch.no_grad():
-            said = teacher.to(batch.eeg.device)(batch.eeg, batch.inputs).mean
+            said = teacher.to(batch.data.device)(batch.data, batch.inputs).mean
         silent = said.abs().amax((1, 2), keepdim=True) == 0
         return self.term(estimate, replace(batch, sources=said.where(~silent, batch.sources)))

@@ -20,8 +20,8 @@ class Reprojection(LossTerm):
     Args:
         through: The lead field ``L``. ``"nominal"``, the one an analyst has: the misfit of true
             sources is then the share of noise and of head mismatch, and training may trade places
-            for a better fit through the wrong head. ``"truth"``, the one that rendered the example,
-            which only simulation knows: nothing but noise is left of the misfit of true sources.
+            for a better fit through the wrong head. ``"true_leadfield"``, the one that rendered the
+            example, which only a simulation knows: the misfit of the true sources is then noise.
             ``W`` is the nominal one in both.
 
     Raises:
@@ -42,10 +42,10 @@ class Reprojection(LossTerm):
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """See the class."""
         whitener = batch.inputs[self.whitener.key]
-        observed = whitener @ batch.eeg
+        observed = whitener @ batch.data
         if self.through == "nominal":
             explained = batch.inputs[self.gain.key] @ estimate.mean
         else:
-            explained = whitener @ batch.truth.project(estimate.mean)
+            explained = whitener @ batch.true_leadfield.project(estimate.mean)
         misfit = observed - explained
         return misfit.square().sum((1, 2)) / observed.square().sum((1, 2))

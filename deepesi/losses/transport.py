@@ -41,8 +41,8 @@ class EnergyDistance(LossTerm):
         places = batch.inputs[self.positions.key]
         # The route by a matrix product would be off by 0.1 mm, for no gain in time.
         distances = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")
-        truth, found = _maps(estimate, batch)
-        return _energy(found - truth, distances) / _energy(1 / len(places) - truth, distances)
+        target, found = _maps(estimate, batch)
+        return _energy(found - target, distances) / _energy(1 / len(places) - target, distances)
 
 
 class PeakTransport(LossTerm):
@@ -50,7 +50,7 @@ class PeakTransport(LossTerm):
 
     ``(Σ_s p̂_s d_s + ½ Σ_k |P̂_k − P_k| D_k) / mean_s d_s`` with ``p̂`` the normalized map of the
     estimate, ``d_s`` the distance of source ``s`` to the nearest true peak ``k``, ``P̂_k`` and
-    ``P_k`` what of estimate and truth lies nearest to peak ``k``, and ``D_k`` its mean distance to
+    ``P_k`` what of estimate and target lies nearest to peak ``k``, and ``D_k`` its mean distance to
     the other peaks. The first term is linear in the map: its minimum given the data is no blurred
     posterior mean but everything at the place of least expected distance, as the localization
     error wants it, and the normalized earth mover's distance nearly so. Blind to scale, sign and
@@ -68,11 +68,11 @@ class PeakTransport(LossTerm):
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """See the class."""
         places = batch.inputs[self.positions.key]
-        truth, found = _maps(estimate, batch)
+        target, found = _maps(estimate, batch)
         present, to_peak = _distances_to_peaks(batch, places)
         nearest, cell = to_peak.min(1)
         at = places[batch.scene.peaks.clamp_min(0)]
-        surplus = torch.zeros_like(at[..., 0]).scatter_add(1, cell, found - truth).abs()
+        surplus = torch.zeros_like(at[..., 0]).scatter_add(1, cell, found - target).abs()
         between = (at[:, :, None] - at[:, None]).square().sum(3).sqrt() * present[:, None]
         others = (present.sum(1, keepdim=True) - 1).clamp_min(1)
         imbalance = 0.5 * (surplus * between.sum(2) / others).sum(1)
@@ -132,9 +132,9 @@ def _distances_to_peaks(
 def _maps(estimate: Estimate, batch: Batch) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"]]:
     """Normalized maps of the truth and the estimate."""
     n_orient = batch.head.space.n_orient
-    truth = source_norms(batch.sources, n_orient)
-    found = source_norms(estimate.mean, n_orient) + BACKGROUND * truth.amax(1, keepdim=True)
-    return truth / truth.sum(1, keepdim=True), found / found.sum(1, keepdim=True)
+    target = source_norms(batch.sources, n_orient)
+    found = source_norms(estimate.mean, n_orient) + BACKGROUND * target.amax(1, keepdim=True)
+    return target / target.sum(1, keepdim=True), found / found.sum(1, keepdim=True)
 
 
 def _energy(difference: Float[Tensor, "B S"], distances: Float[Tensor, "S S"]) -> Tensor:

@@ -19,20 +19,20 @@ NEIGHBOUR_MM = 20.0
 GROUPS = ("active", "neighbouring", "inactive")
 
 
-def groups(truth: Array, ground_mm: Array) -> dict[str, NDArray[np.bool_]]:
+def groups(target: Array, ground_mm: Array) -> dict[str, NDArray[np.bool_]]:
     """Which of the sources ``(S,)`` are active, neighbouring and inactive.
 
     Args:
-        truth: True magnitudes ``(S,)``.
+        target: True magnitudes ``(S,)``.
         ground_mm: Distances between the sources ``(S, S)``, mm.
 
     """
-    active = truth > 0
+    active = target > 0
     near = ground_mm[:, active].min(axis=1) <= NEIGHBOUR_MM
     return dict(zip(GROUPS, (active, ~active & near, ~near), strict=True))
 
 
-def coverage(mean: Array, std: Array, truth: Array, levels: Array = LEVELS) -> Array:
+def coverage(mean: Array, std: Array, target: Array, levels: Array = LEVELS) -> Array:
     """Share of values inside their central Gaussian interval of every nominal level.
 
     A value without deviation is inside if it is right.
@@ -40,11 +40,11 @@ def coverage(mean: Array, std: Array, truth: Array, levels: Array = LEVELS) -> A
     Args:
         mean: Any shape, any unit.
         std: Of the same shape.
-        truth: Of the same shape.
+        target: Of the same shape.
         levels: Nominal levels ``(L,)``, between 0 and 1.
 
     """
-    error = np.abs(truth - mean)
+    error = np.abs(target - mean)
     half_widths = norm.ppf((1 + levels) / 2)
     return np.array([(error <= width * std).mean() for width in half_widths])
 
@@ -65,7 +65,7 @@ def deviation(covered: Array, levels: Array = LEVELS) -> Deviation:
     return Deviation(float(np.abs(difference).mean()), float(difference.mean()))
 
 
-def sharpness(std: Array, truth: Array, level: float = 0.9) -> float:
+def sharpness(std: Array, target: Array, level: float = 0.9) -> float:
     """Mean width of the intervals of a level, over the largest true magnitude (no unit)."""
     width = 2 * norm.ppf((1 + level) / 2) * std.mean()
-    return float(width / np.abs(truth).max())
+    return float(width / np.abs(target).max())

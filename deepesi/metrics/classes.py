@@ -30,11 +30,11 @@ class Geometry:
         self.neighbours: csr_array = adjacency(space.edges, space.n_sources)
         self._of_uniform: tuple[bytes, float] = (b"", 0.0)
 
-    def transport_of_uniform(self, truth: Array) -> float:
+    def transport_of_uniform(self, target: Array) -> float:
         """Earth mover's distance of the uniform map, mm: one for all methods on an example."""
-        if self._of_uniform[0] != truth.tobytes():
-            uniform = functional.transport(np.ones_like(truth), truth, self.distances_mm)
-            self._of_uniform = truth.tobytes(), uniform
+        if self._of_uniform[0] != target.tobytes():
+            uniform = functional.transport(np.ones_like(target), target, self.distances_mm)
+            self._of_uniform = target.tobytes(), uniform
         return self._of_uniform[1]
 
     @functools.cached_property
@@ -48,25 +48,34 @@ class Example(NamedTuple):
     """One estimate and its truth."""
 
     estimate: Array  # magnitudes (S,)
-    truth: Array  # magnitudes (S,)
+    target: Array  # magnitudes (S,)
     peaks: NDArray[np.int64]  # true peaks (K,)
-    found: Array  # estimated moments (D, T), A m
-    true: Array  # moments (D, T), A m
-    eeg: Array  # (C, T), V
+    estimated_moments: Array  # estimated moments (D, T), A m
+    target_moments: Array  # moments (D, T), A m
+    data: Array  # (C, T), V
 
 
 def examples(estimate: Estimate, batch: Batch) -> Iterator[Example]:
     """The examples of a batch as arrays."""
     n_orient = batch.head.space.n_orient
     arrays = (
-        magnitude(estimate.mean.detach(), n_orient), magnitude(batch.sources, n_orient),
-        batch.scene.peaks, estimate.mean.detach(), batch.sources, batch.eeg,
-    )  # fmt: skip
-    found, true, peaks, *signals = (a.cpu().numpy() for a in arrays)
-    found, true, *signals = (a.astype(np.float64) for a in (found, true, *signals))
+        magnitude(estimate.mean.detach(), n_orient),
+        magnitude(batch.sources, n_orient),
+        batch.scene.peaks,
+        estimate.mean.detach(),
+        batch.sources,
+        batch.data,
+    )
+    estimated_moments, target_moments, peaks, *signals = (a.cpu().numpy() for a in arrays)
+    estimated_moments, target_moments, *signals = (
+        a.astype(np.float64) for a in (estimated_moments, target_moments, *signals)
+    )
     for number, places in enumerate(peaks):
         yield Example(
-            found[number], true[number], places[places >= 0], *(s[number] for s in signals)
+            estimated_moments[number],
+            target_moments[number],
+            places[places >= 0],
+            *(s[number] for s in signals),
         )
 
 
@@ -124,9 +133,9 @@ class NEMD(SourceMetric):
         """See `deepesi.metrics.functional.nemd`."""
         return functional.nemd(
             example.estimate,
-            example.truth,
+            example.target,
             geometry.distances_mm,
-            geometry.transport_of_uniform(example.truth),
+            geometry.transport_of_uniform(example.target),
         )
 
 
@@ -138,7 +147,7 @@ class AUC(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.auc`."""
-        return functional.auc(example.estimate, example.truth)
+        return functional.auc(example.estimate, example.target)
 
 
 class SpatialDispersion(SourceMetric):
@@ -161,7 +170,7 @@ class RegionLocalizationError(SourceMetric):
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.region_localization_error`."""
         return functional.region_localization_error(
-            example.estimate, example.truth, geometry.distances_mm
+            example.estimate, example.target, geometry.distances_mm
         )
 
 
@@ -186,7 +195,7 @@ class BalancedAUC(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.balanced_auc`."""
-        return functional.balanced_auc(example.estimate, example.truth, geometry.distances_mm)
+        return functional.balanced_auc(example.estimate, example.target, geometry.distances_mm)
 
 
 class Precision(SourceMetric):
@@ -197,7 +206,7 @@ class Precision(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.detection`."""
-        return functional.detection(example.estimate, example.truth).precision
+        return functional.detection(example.estimate, example.target).precision
 
 
 class Recall(SourceMetric):
@@ -208,7 +217,7 @@ class Recall(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.detection`."""
-        return functional.detection(example.estimate, example.truth).recall
+        return functional.detection(example.estimate, example.target).recall
 
 
 class F1(SourceMetric):
@@ -219,7 +228,7 @@ class F1(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.functional.detection`."""
-        return functional.detection(example.estimate, example.truth).f1
+        return functional.detection(example.estimate, example.target).f1
 
 
 class NMSE(SourceMetric):
@@ -230,7 +239,7 @@ class NMSE(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.nmse`."""
-        return moments.nmse(example.found, example.true)
+        return moments.nmse(example.estimated_moments, example.target_moments)
 
 
 class ScaledNMSE(SourceMetric):
@@ -241,7 +250,7 @@ class ScaledNMSE(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.scaled_nmse`."""
-        return moments.scaled_nmse(example.found, example.true)
+        return moments.scaled_nmse(example.estimated_moments, example.target_moments)
 
 
 class CosineSimilarity(SourceMetric):
@@ -252,7 +261,7 @@ class CosineSimilarity(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.cosine`."""
-        return moments.cosine(example.found, example.true)
+        return moments.cosine(example.estimated_moments, example.target_moments)
 
 
 class AmplitudeCorrelation(SourceMetric):
@@ -263,7 +272,7 @@ class AmplitudeCorrelation(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.amplitude_correlation`."""
-        return moments.amplitude_correlation(example.estimate, example.truth)
+        return moments.amplitude_correlation(example.estimate, example.target)
 
 
 class TemporalCorrelation(SourceMetric):
@@ -275,7 +284,7 @@ class TemporalCorrelation(SourceMetric):
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.temporal_correlation`."""
         return moments.temporal_correlation(
-            example.found, example.true, example.peaks, geometry.n_orient
+            example.estimated_moments, example.target_moments, example.peaks, geometry.n_orient
         )
 
 
@@ -287,7 +296,9 @@ class ResidualVariance(SourceMetric):
     @staticmethod
     def value(example: Example, geometry: Geometry) -> float:
         """See `deepesi.metrics.moments.residual_variance`."""
-        return moments.residual_variance(geometry.leadfield @ example.found, example.eeg)
+        return moments.residual_variance(
+            geometry.leadfield @ example.estimated_moments, example.data
+        )
 
 
 class TopographicRDM(SourceMetric):
@@ -323,5 +334,5 @@ class TopographicLnMagnitude(SourceMetric):
 
 def _topographies(example: Example, geometry: Geometry) -> tuple[Array, Array]:
     """Potentials ``(C,)`` that the estimate explains and that were recorded, V."""
-    sample = int((example.eeg**2).sum(axis=0).argmax())
-    return geometry.leadfield @ example.found[:, sample], example.eeg[:, sample]
+    sample = int((example.data**2).sum(axis=0).argmax())
+    return geometry.leadfield @ example.estimated_moments[:, sample], example.data[:, sample]

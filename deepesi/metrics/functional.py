@@ -1,9 +1,9 @@
 """Metrics of where one estimate lies, as pure functions of magnitudes per source location.
 
-``estimate`` and ``truth`` are magnitudes ``(S,)`` (norm over orientation, RMS over time, any common
-unit, not negative), ``positions`` the sources ``(S, 3)`` in m, ``peaks`` the numbers of the true
-peaks ``(K,)``. Distances come back in mm. An estimate that is zero everywhere says nothing about
-the place; it is scored as the uniform map.
+``estimate`` and ``target`` are magnitudes ``(S,)`` (norm over orientation, RMS over time, any
+common unit, not negative), ``positions`` the sources ``(S, 3)`` in m, ``peaks`` the numbers of the
+true peaks ``(K,)``. Distances come back in mm. An estimate that is zero everywhere says nothing
+about the source; it is scored as the uniform map.
 """
 
 from typing import NamedTuple
@@ -66,22 +66,24 @@ def localization_error(
     return float((cost[rows, columns].sum() + cost[left].min(axis=1).sum()) / len(peaks))
 
 
-def nemd(estimate: Array, truth: Array, ground_mm: Array, of_uniform: float | None = None) -> float:
+def nemd(
+    estimate: Array, target: Array, ground_mm: Array, of_uniform: float | None = None
+) -> float:
     """Earth mover's distance of the normalized maps over that of the uniform map (no unit).
 
     Exact optimal transport with the ground distance ``(S, S)``, mm: `distances_mm` of the sources.
     `of_uniform` is `transport` of the uniform map, mm, where it is known already.
     """
     if of_uniform is None:
-        of_uniform = transport(np.ones_like(truth), truth, ground_mm)
-    return transport(_or_uniform(estimate), truth, ground_mm) / of_uniform
+        of_uniform = transport(np.ones_like(target), target, ground_mm)
+    return transport(_or_uniform(estimate), target, ground_mm) / of_uniform
 
 
-def transport(estimate: Array, truth: Array, ground_mm: Array) -> float:
+def transport(estimate: Array, target: Array, ground_mm: Array) -> float:
     """Earth mover's distance of two normalized maps, mm."""
-    holds, support = np.flatnonzero(estimate), np.flatnonzero(truth)
+    holds, support = np.flatnonzero(estimate), np.flatnonzero(target)
     cost = np.ascontiguousarray(ground_mm[np.ix_(holds, support)])
-    weights = (v[at] / v[at].sum() for v, at in ((estimate, holds), (truth, support)))
+    weights = (v[at] / v[at].sum() for v, at in ((estimate, holds), (target, support)))
     return float(ot.emd2(*weights, cost, numItermax=10**6))
 
 
@@ -95,7 +97,7 @@ def spatial_dispersion(estimate: Array, peaks: NDArray[np.int64], positions: Arr
     return float(np.sqrt((weight * distance**2).sum() / weight.sum()))
 
 
-def region_localization_error(estimate: Array, truth: Array, ground_mm: Array) -> float:
+def region_localization_error(estimate: Array, target: Array, ground_mm: Array) -> float:
     """Distance between the regions above half of the maximum in estimate and truth, mm.
 
     Half the sum of two means: from every true source to the nearest estimated one, and back. As
@@ -103,7 +105,7 @@ def region_localization_error(estimate: Array, truth: Array, ground_mm: Array) -
     only what exceeds 90 % of the maximum, which is little more than the peak.
     """
     estimate = _or_uniform(estimate)
-    found, true = (np.flatnonzero(v >= 0.5 * v.max()) for v in (estimate, truth))
+    found, true = (np.flatnonzero(v >= 0.5 * v.max()) for v in (estimate, target))
     between = ground_mm[np.ix_(true, found)]
     return float(between.min(axis=1).mean() + between.min(axis=0).mean()) / 2
 
@@ -128,9 +130,9 @@ def full_width_at_half_maximum(estimate: Array, areas: Array, neighbours: csr_ar
     return float(2e3 * np.sqrt(areas[around_peak].sum() / np.pi))
 
 
-def auc(estimate: Array, truth: Array) -> float:
+def auc(estimate: Array, target: Array) -> float:
     """Area under the ROC curve of the estimate for "the truth is active here" (0.5: chance)."""
-    return _auc(estimate, truth > 0, truth == 0)
+    return _auc(estimate, target > 0, target == 0)
 
 
 def _auc(estimate: Array, positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> float:
@@ -146,7 +148,7 @@ def _auc(estimate: Array, positive: NDArray[np.bool_], negative: NDArray[np.bool
 CLOSE_MM = 30.0
 
 
-def balanced_auc(estimate: Array, truth: Array, ground_mm: Array) -> float:
+def balanced_auc(estimate: Array, target: Array, ground_mm: Array) -> float:
     """Mean of two areas under the ROC curve: against close and against far inactive sources.
 
     Most of the cortex is far from the source, so that the plain area hardly sees a blurred map. The
@@ -155,12 +157,16 @@ def balanced_auc(estimate: Array, truth: Array, ground_mm: Array) -> float:
     Source: Grova et al. 2006, doi:10.1016/j.neuroimage.2005.08.053, who draws both at random, the
     far ones around spurious maxima; ours takes all the close and the strongest far ones.
     """
-    active = truth > 0
+    active = target > 0
     to_active = ground_mm[:, active].min(axis=1)
     close = ~active & (to_active <= CLOSE_MM)
-    beyond = np.flatnonzero(to_active > CLOSE_MM)
+    out_of_distribution = np.flatnonzero(to_active > CLOSE_MM)
     far = np.zeros_like(active)
-    far[beyond[np.argsort(-estimate[beyond], kind="stable")][: close.sum()]] = True
+    far[
+        out_of_distribution[np.argsort(-estimate[out_of_distribution], kind="stable")][
+            : close.sum()
+        ]
+    ] = True
     return (_auc(estimate, active, close) + _auc(estimate, active, far)) / 2
 
 
@@ -187,12 +193,12 @@ class Detection(NamedTuple):
     f1: float
 
 
-def detection(estimate: Array, truth: Array) -> Detection:
+def detection(estimate: Array, target: Array) -> Detection:
     """Precision, recall and their harmonic mean, a source being called active by Otsu's threshold.
 
     An estimate without contrast calls every source active.
     """
-    called, active = estimate >= otsu_threshold(estimate), truth > 0
+    called, active = estimate >= otsu_threshold(estimate), target > 0
     hits = float((called & active).sum())
     precision, recall = hits / called.sum(), hits / active.sum()
     return Detection(precision, recall, 2 * hits / (called.sum() + active.sum()))

@@ -58,9 +58,14 @@ class ConvDip(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "ConvDip", n_dipoles=n_dipoles, height=height, width=width, n_filters=n_filters,
-            hidden=hidden, n_hidden=n_hidden,
-        )  # fmt: skip
+            "ConvDip",
+            n_dipoles=n_dipoles,
+            height=height,
+            width=width,
+            n_filters=n_filters,
+            hidden=hidden,
+            n_hidden=n_hidden,
+        )
         self.image_shape = (height, width)
         self.images = tuple(
             TopographicMatrix(height, width, snr_db) for snr_db in map(float, denoise_snr_db)
@@ -90,9 +95,9 @@ class ConvDip(InverseModel):
             nn.init.normal_(self.last_std.weight, std=1e-3)
             nn.init.zeros_(self.last_std.bias)
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Interpolate, normalize, invert each frame, restore the scale."""
-        frames = eeg.transpose(1, 2).flatten(0, 1)
+        frames = data.transpose(1, 2).flatten(0, 1)
         matrix = torch.cat([inputs[image.key] for image in self.images])
         image = frames @ matrix.T / inputs[self.noise_level.key]
         rms = image.square().mean(1, keepdim=True).add(1e-6).sqrt()
@@ -106,7 +111,7 @@ class ConvDip(InverseModel):
         hidden, unit = self.thinned(self.norm(hidden)), inputs[self.unit.key]
 
         def moments(frames: Tensor) -> Tensor:
-            return (frames * rms * unit).reshape(eeg.shape[0], eeg.shape[2], -1).transpose(1, 2)
+            return (frames * rms * unit).reshape(data.shape[0], data.shape[2], -1).transpose(1, 2)
 
         if self.last_std is None:
             return Estimate(moments(self.last(hidden)))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
-from deepesi.models.layers.electrode_trust import ElectrodeTrust
+from deepesi.models.layers.electrode_reliability import ElectrodeReliability
 from deepesi.models.layers.evidence import QUIET, Evidence
 from deepesi.models.layers.signed_attention import SignedAttention
 from deepesi.models.layers.sizes import check_sizes
@@ -46,7 +46,7 @@ class _Head(NamedTuple):
     edge_features: Float[Tensor, "E 2"]
 
 
-class _Place(NamedTuple):
+class _Component(NamedTuple):
     """One place of activity: a distribution over patches, and what it explains."""
 
     fit: Float[Tensor, "C B T"]  # whitened potential
@@ -98,14 +98,14 @@ class ElectrodeGNN(InverseModel):
     with learned weights, `CrossAttention`. From both `Evidence` says how probable every patch is.
     The expected patch is taken off the recording before the next place is sought, and after all
     places have been, each is sought again given the others. Electrodes where an error of the head
-    would tell most are trusted less, as `ElectrodeTrust` has learned.
+    would tell most are trusted less, as `ElectrodeReliability` has learned.
 
     The estimate is the mean over patches: it changes sign with the EEG, follows any montage and
     source space, and takes a window as a whole. With the default sizes 3,286 weights, with
     `heteroscedastic` 34 more.
 
     Args:
-        n_places: Places of activity ``M`` sought; a posterior may still be split between more.
+        n_components: Places of activity ``M`` sought; a posterior may still be split between more.
         n_rounds: How often each is sought.
         n_blocks: Blocks of attention among electrodes, shared by the rounds.
         n_neighbours: Nearest electrodes each is joined to.
@@ -135,7 +135,7 @@ class ElectrodeGNN(InverseModel):
 
     def __init__(
         self,
-        n_places: int = 3,
+        n_components: int = 3,
         n_rounds: int = 2,
         n_blocks: int = 1,
         n_neighbours: int = 6,
@@ -150,10 +150,17 @@ class ElectrodeGNN(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "ElectrodeGNN", n_places=n_places, n_rounds=n_rounds, n_blocks=n_blocks,
-            n_neighbours=n_neighbours, n_heads=n_heads, hidden=hidden, n_signals=n_signals,
-            kernel_size=kernel_size, n_radii=n_radii,
-        )  # fmt: skip
+            "ElectrodeGNN",
+            n_components=n_components,
+            n_rounds=n_rounds,
+            n_blocks=n_blocks,
+            n_neighbours=n_neighbours,
+            n_heads=n_heads,
+            hidden=hidden,
+            n_signals=n_signals,
+            kernel_size=kernel_size,
+            n_radii=n_radii,
+        )
         if hidden % n_heads or kernel_size % 2 == 0:
             raise ValueError(
                 "ElectrodeGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
@@ -163,48 +170,60 @@ class ElectrodeGNN(InverseModel):
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.electrodes = SensorPositions()
         self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
-        self.trust = ElectrodeTrust(reach)
+        self.reliability = ElectrodeReliability(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
-            self.whitener, self.rank, self.unit, self.electrodes, self.graph, self.edge_features,
-            self.positions, self.normals, self.topographies, self.moments, self.pairs, self.shares,
-            *self.trust.head_inputs,
-        )  # fmt: skip
-        self.n_places, self.n_rounds = n_places, n_rounds
-        every, n_token = n_signals + n_places, 6 + n_radii
+            self.whitener,
+            self.rank,
+            self.unit,
+            self.electrodes,
+            self.graph,
+            self.edge_features,
+            self.positions,
+            self.normals,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+            *self.reliability.head_inputs,
+        )
+        self.n_components, self.n_rounds = n_components, n_rounds
+        every, n_token = n_signals + n_components, 6 + n_radii
         centre = kernel_size // 2
         self.window = nn.Conv1d(1, n_signals, kernel_size, padding=centre, bias=False)
         # Snapshots only ever train the centre of the filters; the rest must not be noise then.
         nn.init.zeros_(self.window.weight)
         nn.init.normal_(self.window.weight[:, :, centre])
         self.embed = nn.Linear(5 + every, hidden)
-        leaving = [every] * (n_blocks - 1) + [n_places]
+        leaving = [every] * (n_blocks - 1) + [n_components]
         self.blocks = nn.ModuleList(SignedAttention(hidden, every, n, n_heads) for n in leaving)
         self.cross = CrossAttention(n_token, hidden, hidden, n_heads)
         self.evidence = Evidence(n_radii, n_token, hidden)
         self.spread = nn.Linear(hidden, 2) if heteroscedastic else None
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Seek place after place, a few rounds; add up what they are expected to be."""
         head = self._head(inputs)
-        white = (inputs[self.whitener.key] @ eeg).transpose(0, 1)
-        trust = self.trust(white.mT, inputs)
+        white = (inputs[self.whitener.key] @ data).transpose(0, 1)
+        reliability = self.reliability(white.mT, inputs)
         power = head.rows.square().unflatten(0, (-1, head.moments.shape[2])).mean(1)
-        power = (power @ trust.square()).unflatten(0, head.moments.shape[:2])
-        white = trust[..., None] * white
+        power = (power @ reliability.square()).unflatten(0, head.moments.shape[:2])
+        white = reliability[..., None] * white
         n_radii, n_sources, n_orient = head.moments.shape[:3]
         unknown = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
-        places = [_Place(torch.zeros_like(white), unknown[:, :, 0, :, 0], unknown)] * self.n_places
+        components = [
+            _Component(torch.zeros_like(white), unknown[:, :, 0, :, 0], unknown)
+        ] * self.n_components
         for _ in range(self.n_rounds):
-            read, corrections = self._listen(white, places, head)
-            for number in range(self.n_places):
+            read, corrections = self._listen(white, components, head)
+            for number in range(self.n_components):
                 correction = corrections[..., number]
-                places[number], hidden = self._seek(
-                    number, places, white + correction, head, read, trust, power
+                components[number], hidden = self._seek(
+                    number, components, white + correction, head, read, reliability, power
                 )
-        return self._expect(places, hidden, white, head, inputs)
+        return self._expect(components, hidden, white, head, inputs)
 
     def _head(self, inputs: dict[str, Tensor]) -> _Head:
         """The graph's geometry, whatever the recording."""
@@ -232,11 +251,13 @@ class ElectrodeGNN(InverseModel):
         )
 
     def _listen(
-        self, white: Float[Tensor, "C B T"], places: list[_Place], head: _Head
+        self, white: Float[Tensor, "C B T"], components: list[_Component], head: _Head
     ) -> tuple[Float[Tensor, "H S B"], Float[Tensor, "C B T M"]]:
         """Messages among electrodes: what the tokens read, what to correct for each place."""
         filtered = self.window(white.flatten(0, 1)[:, None]).unflatten(0, white.shape[:2])
-        signals = torch.cat([filtered, torch.stack([place.fit for place in places], dim=2)], dim=2)
+        signals = torch.cat(
+            [filtered, torch.stack([component.fit for component in components], dim=2)], dim=2
+        )
         loud = (white.square().mean((0, 2)) + QUIET).log()[:, None]
         local = (signals.square().mean(3) + QUIET).log() - loud
         everywhere = head.electrodes[:, None].expand(-1, local.shape[1], -1)
@@ -251,49 +272,51 @@ class ElectrodeGNN(InverseModel):
     def _seek(
         self,
         number: int,
-        places: list[_Place],
-        heard: Float[Tensor, "C B T"],
+        components: list[_Component],
+        recording: Float[Tensor, "C B T"],
         head: _Head,
         read: Float[Tensor, "H S B"],
-        trust: Float[Tensor, "C B"],
+        reliability: Float[Tensor, "C B"],
         power: Float[Tensor, "K S B"],
-    ) -> tuple[_Place, Float[Tensor, "H S B"]]:
-        """Find one place in what the others leave of the recording.
+    ) -> tuple[_Component, Float[Tensor, "H S B"]]:
+        """Estimate one component from what the others leave of the recording.
 
         Args:
-            number: Of the place.
-            places: All of them.
-            heard: The recording, weighted by `trust`, with the correction for this place.
+            number: Number of the component.
+            components: All components.
+            recording: The recording, weighted by `reliability`, with the correction for this place.
             head: Geometry.
             read: By the tokens from the electrodes.
-            trust: Weights of the electrodes.
+            reliability: Weights of the electrodes.
             power: What the weights leave of the squared norm of the topographies.
 
         """
-        others = places[:number] + places[number + 1 :]
-        left = heard - sum((place.fit for place in others), torch.zeros_like(heard))
-        taken = sum((p.weights for p in others), torch.zeros_like(places[number].weights))
+        others = components[:number] + components[number + 1 :]
+        residual = recording - sum(
+            (component.fit for component in others), torch.zeros_like(recording)
+        )
+        taken = sum((p.weights for p in others), torch.zeros_like(components[number].weights))
         n_radii, _, n_orient = head.moments.shape[:3]
-        matched = head.rows @ (trust[..., None] * left).flatten(1)
-        matched = matched.unflatten(0, (n_radii, -1, n_orient)).unflatten(3, left.shape[1:])
+        matched = head.rows @ (reliability[..., None] * residual).flatten(1)
+        matched = matched.unflatten(0, (n_radii, -1, n_orient)).unflatten(3, residual.shape[1:])
         energy = matched.square().sum(2).mean(3) / power
         matched = matched / power[:, :, None, :, None]
         weights, hidden = self.evidence(
             energy,
-            torch.stack([places[number].weights, taken]),
-            torch.stack([heard.square().mean(2).sum(0), left.square().mean(2).sum(0)]),
+            torch.stack([components[number].weights, taken]),
+            torch.stack([recording.square().mean(2).sum(0), residual.square().mean(2).sum(0)]),
             head.n_channels,
-            torch.ones_like(left[0, 0]).sum(),
+            torch.ones_like(residual[0, 0]).sum(),
             head.tokens,
             read,
         )
         expected = (weights[:, :, None, :, None] * matched).flatten(0, 2).flatten(1)
-        fit = trust[..., None] * (head.rows.T @ expected).unflatten(1, left.shape[1:])
-        return _Place(fit, weights, matched), hidden
+        fit = reliability[..., None] * (head.rows.T @ expected).unflatten(1, residual.shape[1:])
+        return _Component(fit, weights, matched), hidden
 
     def _expect(
         self,
-        places: list[_Place],
+        components: list[_Component],
         hidden: Float[Tensor, "H S B"],
         white: Float[Tensor, "C B T"],
         head: _Head,
@@ -308,13 +331,15 @@ class ElectrodeGNN(InverseModel):
         def dipoles(values: Float[Tensor, "S O B T"]) -> Float[Tensor, "B D T"]:
             return values.flatten(0, 1).transpose(0, 1) * unit
 
-        chances = [place.weights[:, :, None, :, None] for place in places]
+        chances = [component.weights[:, :, None, :, None] for component in components]
         if self.spread is None:
-            parts = [c * place.matched for c, place in zip(chances, places, strict=True)]
+            parts = [
+                c * component.matched for c, component in zip(chances, components, strict=True)
+            ]
             total = moments(sum(parts[1:], parts[0]))
             return Estimate(dipoles(spread_patches(total, pairs, shares)))
         # Of every place on its own: places are independent, so their variances add up.
-        fitted = [moments(place.matched) for place in places]
+        fitted = [moments(component.matched) for component in components]
         parts = [c * m for c, m in zip(chances, fitted, strict=True)]
         means = spread_patches(torch.stack(parts, dim=2), pairs, shares)
         squares = [part * m for part, m in zip(parts, fitted, strict=True)]

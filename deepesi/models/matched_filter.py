@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.core.contracts import Estimate, InverseModel, Told
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import (
     PatchDictionary,
     along_axes,
@@ -15,7 +15,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
-from deepesi.models.layers.electrode_trust import ElectrodeTrust
+from deepesi.models.layers.electrode_reliability import ElectrodeReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.physics.head_inputs import (
@@ -44,7 +44,7 @@ class UnrolledMatchedFilter(InverseModel):
     The dictionary ``Q`` holds unit whitened topographies of patches of ``K`` radii around every
     source; ``gamma`` is the prior variance of each patch, a sum over a few components, each meant
     for one source. Electrodes where an error of the head would tell most are trusted less, as
-    `ElectrodeTrust` has learned. In every sweep each component in turn is estimated anew:
+    `ElectrodeReliability` has learned. In every sweep each component in turn is estimated anew:
 
     0. at the start of a sweep, how well a patch explains what the first component has to explain,
        under skulls of ``M`` conductivities, gives every skull a weight; their mean is what the
@@ -112,10 +112,16 @@ class UnrolledMatchedFilter(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "UnrolledMatchedFilter", n_components=n_components, n_sweeps=n_sweeps, hidden=hidden,
-            exchanged=exchanged, n_messages=n_messages, n_strongest=n_strongest,
-            n_conjugate=n_conjugate, n_radii=n_radii,
-        )  # fmt: skip
+            "UnrolledMatchedFilter",
+            n_components=n_components,
+            n_sweeps=n_sweeps,
+            hidden=hidden,
+            exchanged=exchanged,
+            n_messages=n_messages,
+            n_strongest=n_strongest,
+            n_conjugate=n_conjugate,
+            n_radii=n_radii,
+        )
         radii = (smallest, largest, n_radii)
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.neighbours = MeshNeighbours()
@@ -123,14 +129,23 @@ class UnrolledMatchedFilter(InverseModel):
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
         self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
-        self.trust = ElectrodeTrust()
+        self.reliability = ElectrodeReliability()
         self.head_inputs = (
-            self.whitener, self.rank, self.unit, self.neighbours, self.topographies, self.moments,
-            self.pairs, self.shares, self.skull_filters, self.skull_powers, *self.trust.head_inputs,
-        )  # fmt: skip
+            self.whitener,
+            self.rank,
+            self.unit,
+            self.neighbours,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+            self.skull_filters,
+            self.skull_powers,
+            *self.reliability.head_inputs,
+        )
         self.n_radii, self.n_components = n_radii, n_components
-        self.told_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
-        self.told_skull = f"1/{widest_skull:g} to {widest_skull:g} of nominal"
+        self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
+        self.assumed_skull = f"1/{widest_skull:g} to {widest_skull:g} of nominal"
         self.hidden = hidden
         self.explained = (n_strongest, n_conjugate)
         self.steps = nn.ModuleList(
@@ -142,32 +157,35 @@ class UnrolledMatchedFilter(InverseModel):
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
     @property
-    def told(self) -> Told:
+    def assumptions(self) -> Assumptions:
         """What it assumes before any training."""
-        return Told(
-            self.told_sources, f"up to {self.n_components}", "covariance and level", self.told_skull
+        return Assumptions(
+            self.assumed_sources,
+            f"up to {self.n_components}",
+            "covariance and level",
+            self.assumed_skull,
         )
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten, iterate, read out."""
-        n_times = eeg.shape[2]
+        n_times = data.shape[2]
         moments = inputs[self.moments.key] / inputs[self.unit.key]
         n_orient = moments.shape[2]
         moments = moments.unflatten(1, (-1, n_orient))
         # Strong recordings lose digits in the residual, so only training computes it in single
         # precision. Sources before examples: what neighbours say is then copied in long rows.
-        digits = eeg.dtype if self.training else torch.float64
-        white = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0).to(digits)
-        trust = self.trust(white, inputs).to(digits)
-        recording = trust[:, None] * white
+        digits = data.dtype if self.training else torch.float64
+        white = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(digits)
+        reliability = self.reliability(white, inputs).to(digits)
+        recording = reliability[:, None] * white
         topographies = inputs[self.topographies.key].to(digits)
         filters = inputs[self.skull_filters.key].to(digits)
-        norms = (inputs[self.skull_powers.key].to(digits) @ trust.square()).sqrt()
+        norms = (inputs[self.skull_powers.key].to(digits) @ reliability.square()).sqrt()
         nominal = dictionary = PatchDictionary(topographies, n_orient)
         visible = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * inputs[self.rank.key]
         total = recording.square().sum((0, 1))
-        hidden = eeg.new_zeros(moments.shape[1], eeg.shape[0], self.hidden)
+        hidden = data.new_zeros(moments.shape[1], data.shape[0], self.hidden)
         nothing = recording.new_zeros(self.n_radii, *hidden.shape[:2])
         components = [nothing] * self.n_components
         residual = recording
@@ -178,28 +196,36 @@ class UnrolledMatchedFilter(InverseModel):
                 residual = dictionary.residual(recording, others, *self.explained)
             if turn == 0:
                 weights = self.skulls[number // self.n_components](
-                    residual, total, n_free, nominal, filters, norms, trust
+                    residual, total, n_free, nominal, filters, norms, reliability
                 )
                 seen = (weights[:, None, None] * norms).sum(0)
-                through = torch.einsum("mb,mce,cb->bce", weights, filters, trust)
+                through = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
                 dictionary = PatchDictionary(topographies, n_orient, (through, seen))
             energy = dictionary.energy(residual)
             components[turn], hidden = step(
-                energy, residual.square().sum((0, 1)), total, n_free, n_times * n_orient, visible,
-                others, components[turn], hidden, inputs[self.neighbours.key],
-            )  # fmt: skip
+                energy,
+                residual.square().sum((0, 1)),
+                total,
+                n_free,
+                n_times * n_orient,
+                visible,
+                others,
+                components[turn],
+                hidden,
+                inputs[self.neighbours.key],
+            )
         gamma = sum(components, start=nothing)
         residual = dictionary.residual(recording, gamma, *self.explained)
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
-        weight = gate * (gamma / seen).to(eeg.dtype)  # a patch of norm 1 is of so many moments
-        amplitudes = dictionary.weighted(weight.to(digits), residual).to(eeg.dtype)
+        weight = gate * (gamma / seen).to(data.dtype)  # a patch of norm 1 is of so many moments
+        amplitudes = dictionary.weighted(weight.to(digits), residual).to(data.dtype)
         patches = along_axes(moments, amplitudes)
         mean = self._to_sources(patches, inputs)
         if self.spread is None:
             return Estimate(mean)
         *of_patch, floor = functional.softplus(self.spread(hidden)).unbind(2)
-        deviation = torch.stack(of_patch) * (gamma + 1e-6).sqrt().to(eeg.dtype)
-        deviation = deviation / seen.to(eeg.dtype)
+        deviation = torch.stack(of_patch) * (gamma + 1e-6).sqrt().to(data.dtype)
+        deviation = deviation / seen.to(data.dtype)
         patches = moments.norm(dim=3)[..., None, None] * deviation[:, :, None, None]
         std = self._to_sources(patches, inputs) + self._rows(
             (1e-3 + floor)[:, None, None].expand(-1, n_orient, -1, -1), inputs
@@ -227,8 +253,10 @@ class _Step(nn.Module):
         super().__init__()
         self.n_radii = n_radii
         self.first = nn.Linear(4 * n_radii + N_COMMON + hidden, hidden)
-        self.tell = nn.ModuleList(nn.Linear(hidden, exchanged) for _ in range(n_messages))
-        self.hear = nn.ModuleList(nn.Linear(hidden + exchanged, hidden) for _ in range(n_messages))
+        self.send = nn.ModuleList(nn.Linear(hidden, exchanged) for _ in range(n_messages))
+        self.receive = nn.ModuleList(
+            nn.Linear(hidden + exchanged, hidden) for _ in range(n_messages)
+        )
         self.last = small_linear(hidden, n_radii + 1)
         # Energy that head mismatch may fake, as to where a source is and whether there is one. It
         # also bounds the evidence, and with it what rounding does to the softmax.
@@ -239,7 +267,7 @@ class _Step(nn.Module):
     def forward(
         self,
         energy: Float[Tensor, "K S B"],
-        left: Float[Tensor, " B"],
+        residual_power: Float[Tensor, " B"],
         total: Float[Tensor, " B"],
         n_free: Float[Tensor, " 1"],
         n_signals: int | torch.SymInt,
@@ -251,8 +279,8 @@ class _Step(nn.Module):
     ) -> tuple[Float[Tensor, "K S B"], Float[Tensor, "S B H"]]:
         """New variances and hidden state; noise has variance 1."""
         strongest = energy.amax((0, 1))
-        doubt, chance = 1 + self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
-        evidence = 0.5 * (energy - strongest) / doubt
+        mismatch_variance, chance = 1 + self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
+        evidence = 0.5 * (energy - strongest) / mismatch_variance
         freedom = torch.ones_like(total) * n_signals
         by_chance = energy_by_chance(freedom)
         surplus = strongest * torch.sigmoid(
@@ -260,16 +288,24 @@ class _Step(nn.Module):
         )
         # Bounded, so that single precision will do for what the network reads.
         read = (
-            energy, evidence.clamp_min(-20), others, own, strongest, surplus, left, total, visible,
-        )  # fmt: skip
+            energy,
+            evidence.clamp_min(-20),
+            others,
+            own,
+            strongest,
+            surplus,
+            residual_power,
+            total,
+            visible,
+        )
         features = _features(*(value.to(hidden.dtype) for value in read), n_free)
         # Matrices, as ONNX Runtime adds biases to them on the way.
         known = torch.cat([features.permute(1, 2, 0), hidden], dim=2).flatten(0, 1)
         state = functional.gelu(self.first(known))
-        for tell, hear in zip(self.tell, self.hear, strict=True):
-            told = tell(state).unflatten(0, hidden.shape[:2])
-            heard = neighbour_mean(told, neighbours).flatten(0, 1)
-            state = state + functional.gelu(hear(torch.cat([state, heard], dim=1)))
+        for send, receive in zip(self.send, self.receive, strict=True):
+            assumptions = send(state).unflatten(0, hidden.shape[:2])
+            received = neighbour_mean(assumptions, neighbours).flatten(0, 1)
+            state = state + functional.gelu(receive(torch.cat([state, received], dim=1)))
         hidden = hidden + state.unflatten(0, hidden.shape[:2])
         k = self.n_radii
         out = self.last(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]).permute(2, 0, 1)
@@ -286,15 +322,25 @@ def _features(
     own: Float[Tensor, "K S B"],
     strongest: Float[Tensor, " B"],
     surplus: Float[Tensor, " B"],
-    left: Float[Tensor, " B"],
+    residual_power: Float[Tensor, " B"],
     total: Float[Tensor, " B"],
     visible: Float[Tensor, " S"],
     n_free: Float[Tensor, " 1"],
 ) -> Float[Tensor, "F S B"]:
     """What the network reads of every place, of order one; see `_Step.forward`."""
-    of_radius = [energy.log1p() / 4, energy / (left + 1e-3), evidence / 10, others.log1p() / 4]
+    of_radius = [
+        energy.log1p() / 4,
+        energy / (residual_power + 1e-3),
+        evidence / 10,
+        others.log1p() / 4,
+    ]
     common = [
-        strongest.log1p() / 4, (left / n_free + 1e-6).log() / 3, (total / n_free + 1e-6).log() / 3,
-        surplus.log1p() / 4, visible[:, None], evidence.amax(0) / 10, own.sum(0).log1p() / 4,
-    ]  # fmt: skip
+        strongest.log1p() / 4,
+        (residual_power / n_free + 1e-6).log() / 3,
+        (total / n_free + 1e-6).log() / 3,
+        surplus.log1p() / 4,
+        visible[:, None],
+        evidence.amax(0) / 10,
+        own.sum(0).log1p() / 4,
+    ]
     return torch.cat([torch.cat(of_radius), *(c.expand(1, *energy.shape[1:]) for c in common)])

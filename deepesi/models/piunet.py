@@ -125,9 +125,15 @@ class PhysicsInformedUNet(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "PhysicsInformedUNet", n_looks=n_looks, n_levels=n_levels, gathered=gathered,
-            hidden=hidden, n_strongest=n_strongest, n_conjugate=n_conjugate, n_radii=n_radii,
-        )  # fmt: skip
+            "PhysicsInformedUNet",
+            n_looks=n_looks,
+            n_levels=n_levels,
+            gathered=gathered,
+            hidden=hidden,
+            n_strongest=n_strongest,
+            n_conjugate=n_conjugate,
+            n_radii=n_radii,
+        )
         multiples = {"base_channels": base_channels, "n_x": n_x, "n_y": n_y, "n_z": n_z}
         if any(size < 4 or size % 4 for size in multiples.values()):
             raise ValueError(
@@ -141,9 +147,17 @@ class PhysicsInformedUNet(InverseModel):
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
-            self.whitener, self.rank, self.unit, self.inverses, self.corners, self.weights,
-            self.topographies, self.moments, self.pairs, self.shares,
-        )  # fmt: skip
+            self.whitener,
+            self.rank,
+            self.unit,
+            self.inverses,
+            self.corners,
+            self.weights,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+        )
         self.n_looks, self.n_radii = n_looks, n_radii
         self.explained = (n_strongest, n_conjugate)
         # Energy that head mismatch may leave, over that of the recording: to every look, and to
@@ -163,7 +177,7 @@ class PhysicsInformedUNet(InverseModel):
         nn.init.constant_(self.gate[2].bias[1:], -1.0)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Linear inverses, grid and U-Net, variances, posterior mean."""
         moments = inputs[self.moments.key] / inputs[self.unit.key]
         n_orient = moments.shape[2]
@@ -171,17 +185,17 @@ class PhysicsInformedUNet(InverseModel):
         # Examples last: what is copied between sources, voxels and patches goes in long rows.
         # Strong recordings lose digits in the residual, so only training computes it in single
         # precision.
-        digits = eeg.dtype if self.training else torch.float64
-        recording = (inputs[self.whitener.key] @ eeg).permute(1, 2, 0)
+        digits = data.dtype if self.training else torch.float64
+        recording = (inputs[self.whitener.key] @ data).permute(1, 2, 0)
         patches = PatchDictionary(inputs[self.topographies.key], n_orient)
         power = recording.square().mean(1).sum(0)
         loud = (power / inputs[self.rank.key] + 1e-6).log()[None] / 4
         looks = self._look(patches, recording, power, inputs[self.rank.key])
-        maps = torch.cat([*(look.maps for look in looks), self._linear(eeg, inputs, n_orient)])
+        maps = torch.cat([*(look.maps for look in looks), self._linear(data, inputs, n_orient)])
         levels = torch.cat([loud, *(look.levels for look in looks)])
 
         everywhere = torch.cat([loud, levels[2::2]])[:, None].expand(-1, maps.shape[1], -1)
-        visible = moments.square().sum((2, 3)).log().mean(0)[:, None].expand(-1, eeg.shape[0]) / 6
+        visible = moments.square().sum((2, 3)).log().mean(0)[:, None].expand(-1, data.shape[0]) / 6
         features = torch.cat(
             [
                 maps,
@@ -200,7 +214,7 @@ class PhysicsInformedUNet(InverseModel):
 
         precise = PatchDictionary(inputs[self.topographies.key].to(digits), n_orient)
         residual = precise.residual(recording.to(digits), gamma.to(digits), *self.explained)
-        amplitudes = gamma[:, :, None, None] * precise.filter(residual).to(eeg.dtype)
+        amplitudes = gamma[:, :, None, None] * precise.filter(residual).to(data.dtype)
         mean = self._to_dipoles(along_axes(moments, amplitudes), inputs)
         if self.spread is None:
             return Estimate(mean)
@@ -222,40 +236,42 @@ class PhysicsInformedUNet(InverseModel):
         # Energies of noise alone, per sample: one for every orientation and sample of the window.
         freedom = torch.ones_like(power) * patches.n_orient * n_times
         by_chance = energy_by_chance(freedom)
-        left, looks = recording, []
+        residual, looks = recording, []
         of_looks = self.log_mismatch[: self.n_looks]
         for log_mismatch, log_sharpness in zip(of_looks, self.log_sharpness, strict=True):
-            filtered = patches.filter(left)
+            filtered = patches.filter(residual)
             energy = filtered.square().mean(3).sum(2)
-            strongest, remains = energy.amax((0, 1)), left.square().mean(1).sum(0)
-            doubt = 1 + log_mismatch.exp() * power * n_times
-            evidence = 0.5 * n_times * (energy - strongest) / doubt
+            strongest, remains = energy.amax((0, 1)), residual.square().mean(1).sum(0)
+            mismatch_variance = 1 + log_mismatch.exp() * power * n_times
+            evidence = 0.5 * n_times * (energy - strongest) / mismatch_variance
             share = over_patches(evidence * log_sharpness.exp())
             fit = patches.explain(share[:, :, None, None] * filtered)
-            scale = (fit * left).sum((0, 1)) / (fit.square().sum((0, 1)) + 1)
-            left = left - scale * fit
+            scale = (fit * residual).sum((0, 1)) / (fit.square().sum((0, 1)) + 1)
+            residual = residual - scale * fit
             sharp, blunt = share.sum(0), over_patches(BLUNT * evidence).sum(0)
-            of_left = 3 * (energy / (remains + 1e-3) + 1e-6).sqrt()
+            of_residual = 3 * (energy / (remains + 1e-3) + 1e-6).sqrt()
             of_all = 3 * (energy / (power + 1e-3) + 1e-6).sqrt()
-            after = left.square().mean(1).sum(0) / rank
+            after = residual.square().mean(1).sum(0) / rank
             looks.append(
                 _Look(
                     evidence,
                     functional.softplus(n_times * strongest - by_chance) / n_times,
-                    torch.stack([of_left.amax(0), sharp / sharp.amax(0), blunt / blunt.amax(0)]),
-                    torch.cat([of_left, of_all]),
+                    torch.stack(
+                        [of_residual.amax(0), sharp / sharp.amax(0), blunt / blunt.amax(0)]
+                    ),
+                    torch.cat([of_residual, of_all]),
                     torch.stack([(strongest + 1e-3).log(), (after + 1e-6).log()]) / 4,
                 )
             )
         return looks
 
     def _linear(
-        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor], n_orient: int
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor], n_orient: int
     ) -> Float[Tensor, "L S B"]:
         """Energy of eLORETA at every SNR, of the largest."""
         kernels = inputs[self.inverses.key] / inputs[self.unit.key]
-        moments = (kernels.flatten(0, 1) @ eeg.permute(1, 2, 0).flatten(1)).unflatten(
-            1, (eeg.shape[2], -1)
+        moments = (kernels.flatten(0, 1) @ data.permute(1, 2, 0).flatten(1)).unflatten(
+            1, (data.shape[2], -1)
         )
         energy = moments.square().mean(1).unflatten(0, (kernels.shape[0], -1, n_orient)).sum(2)
         return energy / energy.amax(1, keepdim=True).clamp_min(1e-12)

@@ -114,9 +114,16 @@ class UnrolledISTA(InverseModel):
         self.levels = Preconditioners(*radii, n_levels)
         self.sensitivities = PatchSensitivities(*radii, n_levels)
         self.head_inputs = (
-            self.whitener, self.rank, self.topographies, self.moments, self.pairs, self.shares,
-            self.levels, self.sensitivities, *((self.unit,) if heteroscedastic else ()),
-        )  # fmt: skip
+            self.whitener,
+            self.rank,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+            self.levels,
+            self.sensitivities,
+            *((self.unit,) if heteroscedastic else ()),
+        )
 
         # Per step: log step, log threshold, how far it follows, log sharpness, weights of levels.
         self.plan = nn.Parameter(torch.zeros(n_steps, 4 + n_levels))
@@ -135,20 +142,20 @@ class UnrolledISTA(InverseModel):
             nn.init.zeros_(last.bias)
         self.of_std = nn.Linear(hidden, 2) if heteroscedastic else None
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert whole windows, or each sample on its own."""
         if self.group_time:
-            return self._invert(eeg, inputs)
-        n_examples, _, n_times = eeg.shape
-        mean, std = self._invert(eeg.transpose(1, 2).flatten(0, 1)[..., None], inputs)
+            return self._invert(data, inputs)
+        n_examples, _, n_times = data.shape
+        mean, std = self._invert(data.transpose(1, 2).flatten(0, 1)[..., None], inputs)
 
         def joined(frames: Tensor) -> Tensor:
             return frames.reshape(n_examples, n_times, -1).transpose(1, 2)
 
         return Estimate(joined(mean), None if std is None else joined(std))
 
-    def _invert(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        code, hidden = self.encode(eeg, inputs)
+    def _invert(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        code, hidden = self.encode(data, inputs)
         # Coefficients of the orthonormal columns of a patch, as moments along its orientations.
         moments = inputs[self.moments.key].unflatten(1, (-1, code.shape[2]))
         patches = along_axes(moments, code)
@@ -162,16 +169,16 @@ class UnrolledISTA(InverseModel):
         return Estimate(mean.flatten(1, 2), std.flatten(1, 2))
 
     def encode(
-        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "R S O B T"], Float[Tensor, "H S B"]]:
         """Coefficients ``x`` of the patches (no unit), and what was last seen of every source."""
         n_orient = inputs[self.moments.key].shape[2]
         problem = _Problem(
-            white=(inputs[self.whitener.key] @ eeg).transpose(0, 1).flatten(1),
+            white=(inputs[self.whitener.key] @ data).transpose(0, 1).flatten(1),
             atoms=inputs[self.topographies.key].flatten(0, 1),
             levels=inputs[self.levels.key],
             sensitivities=inputs[self.sensitivities.key],
-            groups=(self.n_radii, -1, n_orient, eeg.shape[0], eeg.shape[2]),
+            groups=(self.n_radii, -1, n_orient, data.shape[0], data.shape[2]),
         )
         white = problem.white
         power = problem.power(white, white)
@@ -197,10 +204,13 @@ class UnrolledISTA(InverseModel):
             behind = power * (share.amax((0, 1)) - share)
             of_all = torch.stack([*loudness, 0.3 * (misfit / power).log()])
             seen = [
-                relative(share), share.sqrt(), torch.exp(-log_sharpness.exp() * behind),
-                relative(energy(code)), 0.3 * sensitivity.log(),
+                relative(share),
+                share.sqrt(),
+                torch.exp(-log_sharpness.exp() * behind),
+                relative(energy(code)),
+                0.3 * sensitivity.log(),
                 of_all[:, None].expand(-1, share.shape[1], -1),
-            ]  # fmt: skip
+            ]
             hidden = functional.gelu(
                 over_first(self.see_patches, torch.cat(seen)) + self.of_step[step, :, None, None]
             )

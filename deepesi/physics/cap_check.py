@@ -39,9 +39,13 @@ ELECTRODE_ERROR = 0.006
 #: Most contradictions that a message names.
 MOST_NAMED = 6
 _DIRECTIONS = {
-    (0, 1): "the right ear", (0, -1): "the left ear", (1, 1): "the nose",
-    (1, -1): "the back of the head", (2, 1): "the top of the head", (2, -1): "the neck",
-}  # fmt: skip
+    (0, 1): "the right ear",
+    (0, -1): "the left ear",
+    (1, 1): "the nose",
+    (1, -1): "the back of the head",
+    (2, 1): "the top of the head",
+    (2, -1): "the neck",
+}
 _TURNS = ("the axis through the ears", "the axis from back to front", "the vertical axis")
 
 

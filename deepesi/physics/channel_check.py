@@ -45,7 +45,7 @@ def channel_precision(leadfield: Array, noise_cov: Array) -> Array:
     return np.asarray(np.linalg.pinv(referenced, rcond=1e-12, hermitian=True))
 
 
-def unexplained_channels(precision: Array, eeg: Array) -> list[int]:
+def unexplained_channels(precision: Array, data: Array) -> list[int]:
     """Rows of the channels that no source explains, the worst first.
 
     They are found one after the other, each left out before the next is looked for, so that one bad
@@ -53,12 +53,12 @@ def unexplained_channels(precision: Array, eeg: Array) -> list[int]:
 
     Args:
         precision: See `channel_precision`, in the order of the channels.
-        eeg: ``(C, T)``, V, any reference; too few samples or channels tell nothing.
+        data: ``(C, T)``, V, any reference; too few samples or channels tell nothing.
 
     """
-    rows, found = np.arange(len(eeg)), []
-    while eeg.shape[1] >= FEWEST_SAMPLES and len(rows) >= FEWEST_CHANNELS:
-        worst = _worst(precision, average_reference(eeg[rows]))
+    rows, found = np.arange(len(data)), []
+    while data.shape[1] >= FEWEST_SAMPLES and len(rows) >= FEWEST_CHANNELS:
+        worst = _worst(precision, average_reference(data[rows]))
         if worst is None:
             break
         found.append(int(rows[worst]))
@@ -76,17 +76,17 @@ def unexplained_text(name: str) -> str:
     )
 
 
-def _worst(precision: Array, eeg: Array) -> int | None:
+def _worst(precision: Array, data: Array) -> int | None:
     """The channel of the largest residual among those that no source explains."""
     own = np.diag(precision)
-    residual = precision @ eeg / own[:, None]
-    predicted = eeg - residual
+    residual = precision @ data / own[:, None]
+    predicted = data - residual
     size = np.sqrt(np.square(residual).mean(axis=1))
     ratio = size * np.sqrt(own)
     variance = np.diag(np.linalg.pinv(precision, rcond=1e-12, hermitian=True))
     determined = 1 - 1 / (own * variance)
-    power, expected = np.square(eeg).mean(axis=1), np.square(predicted).mean(axis=1)
-    shared = (eeg * predicted).mean(axis=1)
+    power, expected = np.square(data).mean(axis=1), np.square(predicted).mean(axis=1)
+    shared = (data * predicted).mean(axis=1)
     follows = shared > FOLLOWS * np.sqrt(power * expected)
     alike = np.abs(np.log(power / expected)) < 2 * np.log(LARGEST_GAIN)
     bad = (

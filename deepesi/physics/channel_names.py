@@ -15,9 +15,33 @@ from collections.abc import Sequence
 OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
 #: What clinical names call a reference, longest first: ears, mastoids, their means, an average.
 REFERENCES = (
-    "AVERAGE", "A1A22", "M1M22", "A1A2", "M1M2", "REF1", "REF2", "VREF", "CLE", "LER", "REF",
-    "AVG", "AVE", "CAR", "A12", "M12", "ORG", "A1", "A2", "M1", "M2", "LE", "LM", "AA", "AR", "AV",
-)  # fmt: skip
+    "AVERAGE",
+    "A1A22",
+    "M1M22",
+    "A1A2",
+    "M1M2",
+    "REF1",
+    "REF2",
+    "VREF",
+    "CLE",
+    "LER",
+    "REF",
+    "AVG",
+    "AVE",
+    "CAR",
+    "A12",
+    "M12",
+    "ORG",
+    "A1",
+    "A2",
+    "M1",
+    "M2",
+    "LE",
+    "LM",
+    "AA",
+    "AR",
+    "AV",
+)
 _PREFIX = re.compile(r"^(?:EEG|POL)[\s_:.-]*", re.IGNORECASE)
 _SEPARATED = re.compile(r"([^\s\-–_:/]+)\s*[\s\-–_:/]\s*(.+)")
 _GLUED = re.compile(rf"(.+?)({'|'.join(REFERENCES)})", re.IGNORECASE)

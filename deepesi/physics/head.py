@@ -181,9 +181,9 @@ class HeadModel:
         """Scalp potential ``(C, ...)`` (V) of sources ``(D, ...)`` (A m)."""
         return self.leadfield @ sources
 
-    def backproject(self, eeg: Array) -> Array:
+    def backproject(self, data: Array) -> Array:
         """Adjoint of `project`: ``(C, ...)`` to ``(D, ...)``."""
-        return self.leadfield.T @ eeg
+        return self.leadfield.T @ data
 
     def magnitude(self, sources: Array) -> Array:
         """Norm over orientation, RMS over time: ``(D, T)`` to ``(S,)``."""

@@ -43,17 +43,17 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
     from mne._fiff.constants import FIFF
 
     check_derivations(info)
-    eeg = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
-    if not eeg:
+    names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
+    if not names:
         kinds = sorted(set(info.get_channel_types()))
         raise ValueError(
             f"recording: it has no EEG channels, only {', '.join(kinds)}. deepesi localizes EEG; "
             "set the channel types if they are wrong (set_channel_types)."
         )
-    good = [c for c in eeg if c not in info["bads"]]
+    good = [c for c in names if c not in info["bads"]]
     if not good:
         raise ValueError(
-            f"recording: all {len(eeg)} EEG channels are marked bad in info['bads'], so there is "
+            f"recording: all {len(names)} EEG channels are marked bad in info['bads'], so there is "
             "nothing to reference to an average. Unmark the good ones."
         )
     if len(good) < MIN_CHANNELS:
@@ -88,10 +88,10 @@ def check_derivations(info: "mne.Info") -> None:
     import mne
     from mne._fiff.constants import FIFF
 
-    eeg = mne.pick_types(info, meg=False, eeg=True, exclude=())
+    picks = mne.pick_types(info, meg=False, eeg=True, exclude=())
     bipolar = [
         info["ch_names"][i]
-        for i in eeg
+        for i in picks
         if info["chs"][i]["coil_type"] == FIFF.FIFFV_COIL_EEG_BIPOLAR
     ]
     if bipolar:

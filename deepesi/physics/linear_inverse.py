@@ -78,7 +78,7 @@ def hat_matrix(
     return np.asarray(whitener(noise_cov) @ leadfield @ kernel @ colour)
 
 
-def posterior_deviation(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
+def posterior_std(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
     """Posterior standard deviation ``(D,)``, A m, of sources that are all alike before the data.
 
     Sources are independent with the variance that MNE's `lambda2` stands for; the posterior

@@ -166,9 +166,26 @@ def fit_to_scalp(
 
 #: The international 10-20 system (Jasper 1958), in clinical use without Fpz and Oz.
 TEN_TWENTY = (
-    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T7", "C3", "Cz",
-    "C4", "T8", "P7", "P3", "Pz", "P4", "P8", "O1", "O2",
-)  # fmt: skip
+    "Fp1",
+    "Fp2",
+    "F7",
+    "F3",
+    "Fz",
+    "F4",
+    "F8",
+    "T7",
+    "C3",
+    "Cz",
+    "C4",
+    "T8",
+    "P7",
+    "P3",
+    "Pz",
+    "P4",
+    "P8",
+    "O1",
+    "O2",
+)
 OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": (*TEN_TWENTY, "Fpz", "Oz")}
 #: Montages that MNE-Python 1.13 named anew: the old names end with 1.14, and warn until then.
 RENAMED_MONTAGES = {

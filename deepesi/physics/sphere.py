@@ -128,8 +128,8 @@ def _terms_needed(model: ShellModel, eccentricity: float) -> int:
     n = np.arange(1, MAX_TERMS + 1, dtype=np.float64)
     bound = n * transfer_factors(model, MAX_TERMS) * eccentricity ** (n - 1)
     last_ratio = min(eccentricity * (1 + 2 / MAX_TERMS), 1.0)
-    beyond = np.inf if last_ratio == 1 else bound[-1] * last_ratio / (1 - last_ratio)
-    rest = np.append(np.cumsum(bound[:0:-1])[::-1], 0.0) + beyond
+    out_of_distribution = np.inf if last_ratio == 1 else bound[-1] * last_ratio / (1 - last_ratio)
+    rest = np.append(np.cumsum(bound[:0:-1])[::-1], 0.0) + out_of_distribution
     enough = rest <= TRUNCATION_ERROR * bound[0] / np.sqrt(3)
     if not enough.any():
         raise ValueError(

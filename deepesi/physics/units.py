@@ -3,11 +3,22 @@
 #: Factors that bring numbers in a unit to volts, by its name in lower case. The last name of the
 #: microvolt is its sign in Shift-JIS, as EDF files of Japanese makers have it.
 UNITS = {
-    "v": 1.0, "volt": 1.0, "volts": 1.0,
-    "mv": 1e-3, "millivolt": 1e-3, "millivolts": 1e-3,
-    "uv": 1e-6, "µv": 1e-6, "μv": 1e-6, "microvolt": 1e-6, "microvolts": 1e-6, "\x83êv": 1e-6,
-    "nv": 1e-9, "nanovolt": 1e-9, "nanovolts": 1e-9,
-}  # fmt: skip
+    "v": 1.0,
+    "volt": 1.0,
+    "volts": 1.0,
+    "mv": 1e-3,
+    "millivolt": 1e-3,
+    "millivolts": 1e-3,
+    "uv": 1e-6,
+    "µv": 1e-6,
+    "μv": 1e-6,
+    "microvolt": 1e-6,
+    "microvolts": 1e-6,
+    "\x83êv": 1e-6,
+    "nv": 1e-9,
+    "nanovolt": 1e-9,
+    "nanovolts": 1e-9,
+}
 #: Streams of MNE-LSL may name a power of ten in place of a unit.
 EXPONENTS = {"0": 1.0, "-3": 1e-3, "-6": 1e-6, "-9": 1e-9}
 

@@ -26,7 +26,7 @@ from deepesi.runtime.writing.estimate import (
     find_peak,
     in_window,
     write_picture,
-    write_region,
+    write_prediction_set,
 )
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
 from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
@@ -225,7 +225,7 @@ def apply(
     ready = inverse.correct(data, reading.baseline)
     yield _summary(ready, inverse)
     yield from ready.changes
-    for line in inverse.beyond(ready.recording):
+    for line in inverse.out_of_distribution(ready.recording):
         yield f"beyond its training: {line}"
     anatomy = None
     if forward is not None and setup.subjects_dir is not None:
@@ -288,7 +288,7 @@ def _localize(
     result, strongest = None, None
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
         for result in pieces:
-            for line in inverse.unexplained(result.eeg):
+            for line in inverse.unexplained(result.data):
                 yield line if is_evoked else f"{result.number:04d}: {line}"
             peak = find_peak(result, inverse, where.window, where.anatomy)
             if peak is not None:
@@ -306,14 +306,16 @@ def _localize(
         assert isinstance(data, mne.Evoked)
         assert peak is not None
         prefix = out.with_suffix("") if to_zarr else out
-        yield from write_region(peak, inverse.space, prefix)
+        yield from write_prediction_set(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
     return strongest
 
 
 def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:
     """The line of an epoch or of a piece of a raw recording."""
-    outside = "".join(f"; beyond its training: {text}" for text in inverse.beyond_piece(result))
+    outside = "".join(
+        f"; beyond its training: {text}" for text in inverse.piece_out_of_distribution(result)
+    )
     return f"{result.number:04d}: {peak}{outside}"
 
 
@@ -324,9 +326,14 @@ def _with_progress(
     from tqdm import tqdm
 
     return tqdm(
-        inverse.localize(ready), total=n_segments(ready), leave=False, dynamic_ncols=True,
-        mininterval=0, miniters=1, disable=None if progress else True,
-    )  # fmt: skip
+        inverse.localize(ready),
+        total=n_segments(ready),
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=0,
+        miniters=1,
+        disable=None if progress else True,
+    )
 
 
 def prepare(

@@ -40,7 +40,7 @@ class TrainingRanges:
     snr_db: tuple[float, float] | None
     band_hz: tuple[float, float] | None = None
 
-    def beyond(
+    def out_of_distribution(
         self, n_channels: int, sfreq: float, passband_hz: tuple[float, float], snr_db: float | None
     ) -> list[str]:
         """What of a recording lies outside, in words.
@@ -55,7 +55,9 @@ class TrainingRanges:
             snr_db: Its SNR; None: not known.
 
         """
-        found = _outside("channels", n_channels, self.n_channels) + self.beyond_snr(snr_db)
+        found = _outside("channels", n_channels, self.n_channels) + self.snr_out_of_distribution(
+            snr_db
+        )
         if self.n_times[1] > 1 and not 0.5 <= sfreq / self.sfreq <= 2:
             found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
         if self.band_hz is not None:
@@ -67,7 +69,7 @@ class TrainingRanges:
                 )
         return found
 
-    def beyond_snr(self, snr_db: float | None) -> list[str]:
+    def snr_out_of_distribution(self, snr_db: float | None) -> list[str]:
         """Whether an SNR (dB; None: not known) lies outside, in words."""
         return _outside("dB, its SNR where it is strongest", snr_db, self.snr_db)
 
@@ -84,9 +86,9 @@ class Calibration:
 
     Attributes:
         level: Probability with which region sets hold the truth.
-        covers: Which of it, see `deepesi.calibration.conformal.truth_scores`.
+        covers: Which of it, see `deepesi.calibration.conformal.target_scores`.
         edges_db: Between bins of the SNR read off a recording ``(B - 1,)``, dB.
-        thresholds: Of the scores, see `deepesi.calibration.conformal.RegionSets`, ``(B,)``.
+        thresholds: Of the scores, see `deepesi.calibration.conformal.PredictionSets`, ``(B,)``.
         temperature: Factor that the deviations of the file have in them; None without deviations.
         fitted_on: Which recordings, in words.
 

@@ -52,7 +52,7 @@ class Corrected:
         recording: Averages and epochs with their baseline subtracted.
         stretches: Of a raw recording, what is not annotated as bad.
         offsets: To subtract from every part of a raw recording ``(C,)``, V.
-        left_out: Numbers of epochs that are annotated as bad.
+        excluded: Numbers of epochs that are annotated as bad.
         changes: What was done to it without being asked, in words.
         baseline: What its baseline is, in words; None of a raw recording.
 
@@ -61,7 +61,7 @@ class Corrected:
     recording: "Recording"
     stretches: list[Stretch] = field(default_factory=list)
     offsets: dict[int, Array] = field(default_factory=dict)
-    left_out: list[int] = field(default_factory=list)
+    excluded: list[int] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     baseline: str | None = None
 
@@ -117,15 +117,15 @@ def corrected(
     if baseline is None and recording.baseline is None and recording.times[0] >= 0:
         _check_offsets(recording, rows, _offset_power(recording, rows, whitener, rank))
     recording, text = baselined(recording, baseline)
-    left_out = bad_epochs(recording) if isinstance(recording, mne.BaseEpochs) else []
-    if left_out:
-        changes.append(f"epochs {left_out} are annotated BAD and left out")
-        if len(left_out) == len(recording):
+    excluded = bad_epochs(recording) if isinstance(recording, mne.BaseEpochs) else []
+    if excluded:
+        changes.append(f"epochs {excluded} are annotated BAD and left out")
+        if len(excluded) == len(recording):
             raise ValueError(
-                f"recording: all {len(left_out)} epochs are annotated BAD, so there is nothing to "
+                f"recording: all {len(excluded)} epochs are annotated BAD, so there is nothing to "
                 "localize. Correct the annotations."
             )
-    return Corrected(recording, left_out=left_out, changes=changes, baseline=text)
+    return Corrected(recording, excluded=excluded, changes=changes, baseline=text)
 
 
 def baselined(
@@ -233,9 +233,10 @@ def _raw(
         )
     if largest:
         changes.insert(
-            0, f"offsets of electrodes, its mean over time, were subtracted (up to "
+            0,
+            f"offsets of electrodes, its mean over time, were subtracted (up to "
             f"{1e6 * largest:.3g} µV)",
-        )  # fmt: skip
+        )
     return Corrected(raw, stretches, offsets, changes=changes)
 
 

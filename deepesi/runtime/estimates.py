@@ -20,7 +20,7 @@ class Localization(NamedTuple):
         stc: Dipole moments, A m: signed along the outward cortical normal (fixed orientation), or
             x, y and z of the MNE head frame (free).
         std: Their standard deviation, or None if the model claims none.
-        eeg: The average-referenced data it was made from ``(C, T)``, V.
+        data: The average-referenced data it was made from ``(C, T)``, V.
         number: Of the epoch in the file, or of the piece of a raw recording; from 0.
         first: Its first sample in a raw recording; else 0.
 
@@ -28,7 +28,7 @@ class Localization(NamedTuple):
 
     stc: "mne.source_estimate._BaseSourceEstimate"
     std: "mne.source_estimate._BaseSourceEstimate | None"
-    eeg: Array
+    data: Array
     number: int = 0
     first: int = 0
 
@@ -62,9 +62,12 @@ def source_estimate(
     else:
         kind = mne.SourceEstimate if space.n_orient == 1 else mne.VectorSourceEstimate
     return kind(
-        data, vertices=list(space.vertices), tmin=tmin, tstep=tstep,
+        data,
+        vertices=list(space.vertices),
+        tmin=tmin,
+        tstep=tstep,
         subject=space.name.rsplit("-", 1)[0],
-    )  # fmt: skip
+    )
 
 
 def check_parts(space: SourceSpace) -> None:

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from deepesi.runtime.recordings import Recording
 
 __all__ = [
-    "CorrectionWarning", "ExtrapolationWarning", "Inverse", "PreparedInverse",
+    "CorrectionWarning",
+    "ExtrapolationWarning",
+    "Inverse",
+    "PreparedInverse",
     "UnexplainedChannelWarning",
-]  # fmt: skip
+]
 
 
 class Inverse:
@@ -131,10 +134,16 @@ class Inverse:
         self._check_space(head.space)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
         return PreparedInverse(
-            self.model, feeds, head.ch_names, head.space, head.source_pos,
-            whitener(head.noise_cov), nave, origin,
+            self.model,
+            feeds,
+            head.ch_names,
+            head.space,
+            head.source_pos,
+            whitener(head.noise_cov),
+            nave,
+            origin,
             channel_precision(head.leadfield, head.noise_cov),
-        )  # fmt: skip
+        )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
         """Use what `PreparedInverse.save` wrote.

@@ -76,11 +76,11 @@ class Classical:
         """See `Method`; the covariance of the head is that of the average already."""
         white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
-        def estimate(eeg: Array) -> Array:
-            eeg = average_reference(eeg)
-            snr_db = snr_on_grid(white @ eeg, rank)
+        def estimate(data: Array) -> Array:
+            data = average_reference(data)
+            snr_db = snr_on_grid(white @ data, rank)
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
-            return np.asarray(declared.compute(head)[0] @ eeg)
+            return np.asarray(declared.compute(head)[0] @ data)
 
         return estimate
 
@@ -121,7 +121,7 @@ class Exported:
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`."""
         prepared = self.inverse.prepare_for(head, nave, "validation")
-        return lambda eeg: prepared.estimate(eeg)[0]
+        return lambda data: prepared.estimate(data)[0]
 
 
 def solver_names() -> list[str]:

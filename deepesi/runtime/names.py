@@ -9,8 +9,14 @@ from deepesi.runtime.packaged import PACKAGED
 
 #: What every run directory holds: these names tell no run from another.
 OF_EVERY_RUN = (
-    "checkpoints", "export", "fitted", "model", "model.onnx", "best.ckpt", "last.ckpt",
-)  # fmt: skip
+    "checkpoints",
+    "export",
+    "fitted",
+    "model",
+    "model.onnx",
+    "best.ckpt",
+    "last.ckpt",
+)
 
 
 def network_title(config: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from deepesi.runtime.contract import Contract
 from deepesi.runtime.corrections import Baseline, Corrected, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
 from deepesi.runtime.noise_check import QUIETEST, check_noise, quietest_average
+from deepesi.runtime.prediction_sets import PredictionSet, PredictionSetFinder
 from deepesi.runtime.recordings import (
     STRETCH,
     Segment,
@@ -26,7 +27,6 @@ from deepesi.runtime.recordings import (
     recording_rows,
     segments,
 )
-from deepesi.runtime.regions import CalibratedRegions, Region
 from deepesi.runtime.windows import Windows, overlap_add, windows_of
 from deepesi.utils.files import atomic
 
@@ -69,7 +69,7 @@ class Model(Protocol):
     @property
     def sha256(self) -> str: ...  # noqa: D102
 
-    def run(self, eeg: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """See `deepesi.runtime.session.OpenModel.run`."""
         ...
 
@@ -107,13 +107,13 @@ class PreparedInverse:
         values = np.linalg.eigvalsh(self.whitener)
         return int((values > 1e-7 * values[-1]).sum())
 
-    def estimate(self, eeg: Array, window: int | None = None) -> list[Array]:
+    def estimate(self, data: Array, window: int | None = None) -> list[Array]:
         """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
 
         Each ``(D, T)``, A m.
 
         Args:
-            eeg: See above.
+            data: See above.
             window: Samples that are estimated as one, see `deepesi.runtime.windows.overlap_add`; by
                 default the longest the network was trained on.
 
@@ -121,17 +121,17 @@ class PreparedInverse:
             ValueError: Another number of channels, or data that cannot be EEG in volts.
 
         """
-        if eeg.ndim != 2 or len(eeg) != len(self.ch_names):
+        if data.ndim != 2 or len(data) != len(self.ch_names):
             raise ValueError(
-                f"PreparedInverse: data of shape {eeg.shape}, expected ({len(self.ch_names)} "
+                f"PreparedInverse: data of shape {data.shape}, expected ({len(self.ch_names)} "
                 f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
             )
-        check_eeg(eeg, self.ch_names)
-        n_times = eeg.shape[1]
-        return self._windowed(eeg, windows_of(n_times, window or self.model.longest, 0, n_times))
+        check_eeg(data, self.ch_names)
+        n_times = data.shape[1]
+        return self._windowed(data, windows_of(n_times, window or self.model.longest, 0, n_times))
 
-    def _windowed(self, eeg: Array, windows: Windows) -> list[Array]:
-        return overlap_add(self._run, average_reference(eeg), windows)
+    def _windowed(self, data: Array, windows: Windows) -> list[Array]:
+        return overlap_add(self._run, average_reference(data), windows)
 
     def _run(self, batch: Array) -> list[NDArray[np.float32]]:
         """Windows ``(B, C, T)`` to ``(B, D, T)``, of the size the source space has."""
@@ -194,7 +194,7 @@ class PreparedInverse:
                 `estimate`.
 
         Warns:
-            ExtrapolationWarning: It lies `beyond` what the network was trained on.
+            ExtrapolationWarning: It lies `out_of_distribution` what the network was trained on.
             CorrectionWarning: Offsets were subtracted, or what is annotated BAD was left out.
             UnexplainedChannelWarning: A channel, or a dimension of the noise, is `unexplained`.
 
@@ -204,7 +204,7 @@ class PreparedInverse:
         ready = self.correct(recording, baseline)
         for line in ready.changes:
             warnings.warn(f"the recording was changed: {line}", CorrectionWarning, stacklevel=2)
-        for line in self.beyond(ready.recording):
+        for line in self.out_of_distribution(ready.recording):
             warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
         found = self._warned(self.localize(ready, chunk))
         return next(found) if isinstance(recording, mne.Evoked) else found
@@ -212,7 +212,7 @@ class PreparedInverse:
     def _warned(self, results: Iterator[Localization]) -> Iterator[Localization]:
         """The same, with a warning for every channel that is unexplained in a piece."""
         for result in results:
-            for line in self.unexplained(result.eeg):
+            for line in self.unexplained(result.data):
                 warnings.warn(line, UnexplainedChannelWarning, stacklevel=3)
             yield result
 
@@ -235,7 +235,7 @@ class PreparedInverse:
         for piece in segments(ready, self.ch_names, chunk, self.model.longest):
             yield self._localize(piece, tstep, is_average)
 
-    def beyond(self, recording: "Recording") -> list[str]:
+    def out_of_distribution(self, recording: "Recording") -> list[str]:
         """What of a recording lies outside the training of the network, in words.
 
         Channels, sampling rate, what filters left, and the SNR of an evoked response at its
@@ -252,24 +252,28 @@ class PreparedInverse:
             snr_db = self._largest_snr_db(recording.data[rows])
         info = recording.info
         passband_hz = (info["highpass"], info["lowpass"])
-        return trained.beyond(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
+        return trained.out_of_distribution(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
 
-    def beyond_piece(self, result: Localization) -> list[str]:
-        """What of an epoch or a piece of a raw recording lies outside: its SNR, as of `beyond`."""
+    def piece_out_of_distribution(self, result: Localization) -> list[str]:
+        """Whether the SNR of an epoch or a piece lies outside, as in `out_of_distribution`."""
         trained = self.model.contract.trained
-        return [] if trained is None else trained.beyond_snr(self._largest_snr_db(result.eeg))
+        return (
+            []
+            if trained is None
+            else trained.snr_out_of_distribution(self._largest_snr_db(result.data))
+        )
 
-    def _largest_snr_db(self, eeg: Array) -> float:
-        samples = self._whitened(eeg).T[:, :, None]
+    def _largest_snr_db(self, data: Array) -> float:
+        samples = self._whitened(data).T[:, :, None]
         return float(estimated_snr_db(samples, self.rank).max())
 
-    def unexplained(self, eeg: Array) -> list[str]:
+    def unexplained(self, data: Array) -> list[str]:
         """What of frames ``(C, T)`` (V, any reference) no source explains, in words.
 
         Dimensions of the noise that the recording lacks, see `spanned_by_data`; then channels, the
         worst first, see `deepesi.physics.channel_check`.
         """
-        spanned, lines = spanned_by_data(self._whitened(eeg), self.rank), list[str]()
+        spanned, lines = spanned_by_data(self._whitened(data), self.rank), list[str]()
         if spanned < self.rank:
             lines.append(
                 f"the recording spans {spanned} of the {self.rank} dimensions of its noise "
@@ -279,22 +283,22 @@ class PreparedInverse:
             )
         return lines + [
             unexplained_text(self.ch_names[row])
-            for row in unexplained_channels(self.channel_precision, eeg)
+            for row in unexplained_channels(self.channel_precision, data)
         ]
 
-    def _whitened(self, eeg: Array) -> Array:
-        return np.asarray(self.whitener @ average_reference(eeg))
+    def _whitened(self, data: Array) -> Array:
+        return np.asarray(self.whitener @ average_reference(data))
 
-    def power(self, eeg: Array) -> Array:
+    def power(self, data: Array) -> Array:
         """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); of noise alone 1."""
-        return whitened_power(self._whitened(eeg), self.rank)
+        return whitened_power(self._whitened(data), self.rank)
 
-    def region(self, mean: Array, eeg: Array) -> Region | None:
+    def prediction_set(self, mean: Array, data: Array) -> PredictionSet | None:
         """Where the source of one sample is with the probability the file was calibrated for.
 
         Args:
             mean: Estimate of the sample ``(D,)``, A m.
-            eeg: The sample ``(C,)``, V, any reference, in the order of `ch_names`.
+            data: The sample ``(C,)``, V, any reference, in the order of `ch_names`.
 
         Returns:
             None where the file was not calibrated.
@@ -303,36 +307,39 @@ class PreparedInverse:
             ValueError: Another number of dipoles or channels.
 
         """
-        if mean.shape != (self.space.n_dipoles,) or eeg.shape != (len(self.ch_names),):
+        if mean.shape != (self.space.n_dipoles,) or data.shape != (len(self.ch_names),):
             raise ValueError(
                 f"PreparedInverse: one sample of estimate and recording have shapes {mean.shape} "
-                f"and {eeg.shape}, expected ({self.space.n_dipoles},) and ({len(self.ch_names)},)."
+                f"and {data.shape}, expected ({self.space.n_dipoles},) and ({len(self.ch_names)},)."
             )
         if self._calibrated is None:
             return None
         magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
-        return self._calibrated.region(magnitudes, self._whitened(eeg), self.rank)
+        return self._calibrated.prediction_set(magnitudes, self._whitened(data), self.rank)
 
     @functools.cached_property
-    def _calibrated(self) -> CalibratedRegions | None:
+    def _calibrated(self) -> PredictionSetFinder | None:
         calibration = self.model.contract.calibration
         if calibration is None:
             return None
-        return CalibratedRegions(calibration, self.positions, self.space)
+        return PredictionSetFinder(calibration, self.positions, self.space)
 
     def _localize(self, segment: Segment, tstep: float, is_average: bool) -> Localization:
-        check_eeg(segment.eeg, self.ch_names)
+        check_eeg(segment.data, self.ch_names)
         seconds = segment.own.shape[1] * tstep
         quietest = quietest_average(self.rank, seconds) if is_average else QUIETEST
         check_noise(self.power(segment.own), quietest, self.nave)
-        estimates = self._windowed(segment.eeg, segment.windows)
+        estimates = self._windowed(segment.data, segment.windows)
         mean, *std = (
             source_estimate(values, self.space, segment.tmin, tstep) for values in estimates
         )
         return Localization(
-            mean, std[0] if std else None, average_reference(segment.own), segment.number,
+            mean,
+            std[0] if std else None,
+            average_reference(segment.own),
+            segment.number,
             segment.first,
-        )  # fmt: skip
+        )
 
     def save(self, path: str | Path) -> None:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""

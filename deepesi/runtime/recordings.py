@@ -32,7 +32,7 @@ class Segment(NamedTuple):
     """One evoked response, one epoch or one stretch of a raw recording.
 
     Attributes:
-        eeg: ``(C, T)``, V, in the reference of the recording: of all its windows, so it may begin
+        data: ``(C, T)``, V, in the reference of the recording: of all its windows, so it may begin
             before and end after.
         windows: That say something on it, in samples of the stretch, epoch or average it is of.
         tmin: Time of its own first sample, s.
@@ -41,7 +41,7 @@ class Segment(NamedTuple):
 
     """
 
-    eeg: Array
+    data: Array
     windows: Windows
     tmin: float
     number: int = 0
@@ -51,12 +51,12 @@ class Segment(NamedTuple):
     def own(self) -> Array:
         """Its own samples."""
         begin = self.windows.starts[0]
-        return self.eeg[:, self.windows.first - begin : self.windows.last - begin]
+        return self.data[:, self.windows.first - begin : self.windows.last - begin]
 
     @classmethod
-    def whole(cls, eeg: Array, longest: int | None, tmin: float, number: int = 0) -> "Segment":
+    def whole(cls, data: Array, longest: int | None, tmin: float, number: int = 0) -> "Segment":
         """An evoked response or an epoch."""
-        return cls(eeg, windows_of(eeg.shape[1], longest, 0, eeg.shape[1]), tmin, number)
+        return cls(data, windows_of(data.shape[1], longest, 0, data.shape[1]), tmin, number)
 
 
 def trials_averaged(recording: "Recording") -> float:
@@ -165,7 +165,7 @@ def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
 
     recording = corrected.recording
     if isinstance(recording, mne.BaseEpochs):
-        return len(recording) - len(corrected.left_out)
+        return len(recording) - len(corrected.excluded)
     if isinstance(recording, mne.Evoked):
         return 1
     size = _piece_size(recording, seconds)
@@ -213,7 +213,7 @@ def segments(
                 data = next(epochs, None)
             if data is None:
                 return
-            if number not in corrected.left_out:
+            if number not in corrected.excluded:
                 tmin = float(recording.times[0])
                 yield Segment.whole(np.asarray(data)[rows], longest, tmin, number)
     else:
@@ -234,9 +234,9 @@ def _pieces(
         bounds = np.linspace(0, length, -(-length // size) + 1).astype(int)
         for start, stop in itertools.pairwise(bounds.tolist()):
             windows = windows_of(length, longest, start, stop)
-            eeg = _read(raw, rows, stretch, windows) - corrected.offsets[stretch.part][:, None]
+            data = _read(raw, rows, stretch, windows) - corrected.offsets[stretch.part][:, None]
             first = stretch.start + start
-            yield Segment(eeg, windows, float(raw.times[first]), next(numbers), first)
+            yield Segment(data, windows, float(raw.times[first]), next(numbers), first)
 
 
 def _read(raw: "mne.io.BaseRaw", rows: list[int], stretch: Stretch, windows: Windows) -> Array:

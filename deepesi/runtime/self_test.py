@@ -68,7 +68,7 @@ class SelfTest:
     """What a file computes of a small example.
 
     Attributes:
-        inputs: The recording ``eeg`` and every head input, by the names of the ONNX inputs.
+        inputs: The recording ``data`` and every head input, by the names of the ONNX inputs.
         outputs: What comes out, by the names of the ONNX outputs.
 
     """

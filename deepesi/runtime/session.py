@@ -18,10 +18,15 @@ Array = NDArray[np.float32]
 
 #: What ONNX Runtime raises of files and inputs that it cannot compute with.
 REFUSALS = (
-    ort_errors.EPFail, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf, ort_errors.NoSuchFile, ort_errors.NotImplemented,
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
     ort_errors.RuntimeException,
-)  # fmt: skip
+)
 #: What it says where memory is lacking.
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 #: Where to compute, in this order, where the machine and its ONNX Runtime can.
@@ -47,7 +52,7 @@ class OpenModel(NamedTuple):
         trained = self.contract.trained
         return None if trained is None else trained.n_times[1]
 
-    def run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
+    def run(self, data: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
         """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
 
         Examples are computed a few at a time, see `examples_at_once`.
@@ -57,22 +62,23 @@ class OpenModel(NamedTuple):
             MemoryError: A single example needs more memory than there is.
 
         """
-        n = examples_at_once(eeg.shape[2], inputs)
-        parts = [self._run(eeg[i : i + n], inputs) for i in range(0, max(1, len(eeg)), n)]
+        n = examples_at_once(data.shape[2], inputs)
+        parts = [self._run(data[i : i + n], inputs) for i in range(0, max(1, len(data)), n)]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
-    def _run(self, eeg: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
+    def _run(self, data: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
         try:
-            return list(self.session.run(None, {"eeg": eeg.astype(np.float32), **inputs}))
+            return list(self.session.run(None, {"eeg": data.astype(np.float32), **inputs}))
         except REFUSALS as error:
             if any(sign in str(error) for sign in OUT_OF_MEMORY):
                 raise MemoryError(
-                    f"{len(eeg)} window(s) of {eeg.shape[2]} samples, {eeg.shape[1]} channels and "
+                    f"{len(data)} window(s) of {data.shape[2]} samples, {data.shape[1]} channels "
+                    "and "
                     f"{sum(values.nbytes for values in inputs.values()) / 1e6:.2g} MB of head "
                     f"inputs: {_first_line(error)}"
                 ) from error
             raise ValueError(
-                f"the model cannot compute with EEG of shape {eeg.shape} and these head inputs "
+                f"the model cannot compute with EEG of shape {data.shape} and these head inputs "
                 f"({_first_line(error)}). Prepare it again for this set-up."
             ) from error
 

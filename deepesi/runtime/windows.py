@@ -63,7 +63,7 @@ def fading(length: int) -> Array:
 
 
 def overlap_add(
-    run: Callable[[Array], Sequence[Array]], eeg: Array, windows: Windows
+    run: Callable[[Array], Sequence[Array]], data: Array, windows: Windows
 ) -> list[Array]:
     """Estimates of the samples wanted: means over the windows they lie in.
 
@@ -71,7 +71,7 @@ def overlap_add(
 
     Args:
         run: From windows ``(B, C, T)`` to outputs ``(B, D, T)``.
-        eeg: ``(C, N)``, from the first sample of the first window to the end of the last.
+        data: ``(C, N)``, from the first sample of the first window to the end of the last.
         windows: Which they are.
 
     Returns:
@@ -83,7 +83,7 @@ def overlap_add(
     total, sums = np.zeros(last - first), list[Array]()
     for number in range(0, len(starts), AT_ONCE):
         some = starts[number : number + AT_ONCE]
-        outputs = run(np.stack([eeg[:, s - starts[0] :][:, :length] for s in some]))
+        outputs = run(np.stack([data[:, s - starts[0] :][:, :length] for s in some]))
         if not sums:
             sums = [np.zeros((output.shape[1], last - first)) for output in outputs]
         for i, start in enumerate(some):

@@ -78,9 +78,10 @@ def choose(name: str, stype: str | None, source_id: str | None, timeout: float) 
     while not fitting and (left := end - time.monotonic()) > 0:
         listed = lsl.resolve_streams(min(left, LISTING), name, minimum=MOST)
         fitting = [
-            info for info in listed if stype in (None, info.stype)
-            and source_id in (None, info.source_id)
-        ]  # fmt: skip
+            info
+            for info in listed
+            if stype in (None, info.stype) and source_id in (None, info.source_id)
+        ]
     if not fitting:
         asked = [f"type {stype!r}"] * (stype is not None)
         asked += [f"source id {source_id!r}"] * (source_id is not None)

@@ -68,7 +68,7 @@ class Throughput(Callback):
         batch_idx: int,
     ) -> None:
         """Count the batch; show the rate and the learning rate."""
-        self._examples += len(batch.eeg) * trainer.world_size
+        self._examples += len(batch.data) * trainer.world_size
         elapsed = time.perf_counter() - self._start
         rate = {
             "samples/s": self._examples / elapsed,
@@ -103,7 +103,7 @@ class ExpectedTime(Callback):
         if self._start is None:
             self._start, self._examples, self._first = time.perf_counter(), 0, trainer.global_step
             return
-        self._examples += len(batch.eeg) * trainer.world_size
+        self._examples += len(batch.data) * trainer.world_size
         elapsed, done = time.perf_counter() - self._start, trainer.global_step - self._first
         if self.said or elapsed < self.seconds or done == 0:
             return
@@ -111,10 +111,10 @@ class ExpectedTime(Callback):
         if trainer.is_global_zero:
             left = elapsed / done * (trainer.max_steps - trainer.global_step)
             rate = self._examples / elapsed
-            print(f"{rate:,.0f} examples/s: {in_words(left)} of training to go", flush=True)
+            print(f"{rate:,.0f} examples/s: {describe(left)} of training to go", flush=True)
 
 
-def in_words(seconds: float) -> str:
+def describe(seconds: float) -> str:
     """A duration as it is said: about 40 s, 7 min, 2 h 05 min."""
     if seconds < 90:
         return f"about {seconds:.0f} s"
@@ -149,8 +149,13 @@ class ValidationLine(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Step, objective, metrics, speed."""
         names = (
-            "loss", "val/loss", "val/localization_error", "val/nemd", "samples/s", "data_share",
-        )  # fmt: skip
+            "loss",
+            "val/loss",
+            "val/localization_error",
+            "val/nemd",
+            "samples/s",
+            "data_share",
+        )
         logged = trainer.callback_metrics
         values = (f"{name} {float(logged[name]):.4g}" for name in names if name in logged)
         if trainer.is_global_zero:

@@ -78,7 +78,7 @@ class InverseTraining(LightningModule):
         key = [*key_entropy(*batch.scene.key), 2]
         layers, own = map(int, np.random.SeedSequence(key).generate_state(2))
         torch.manual_seed(layers)  # dropout
-        rng = torch.Generator(batch.eeg.device).manual_seed(own)
+        rng = torch.Generator(batch.data.device).manual_seed(own)
         terms = self.model.training_loss(batch, self.loss, rng)
         # Every member of an ensemble learns from its own loss, as if it were trained alone: hence
         # the sum here, and gradients that are clipped apart. The log has means.
@@ -115,9 +115,9 @@ class InverseTraining(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Objective and metrics on the fixed validation set; gives the estimate to callbacks."""
-        estimate = self.model(batch.eeg, batch.inputs)
+        estimate = self.model(batch.data, batch.inputs)
         objective, terms = self.loss(estimate, batch)
-        size = len(batch.eeg)
+        size = len(batch.data)
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", objective, batch_size=size, sync_dist=True)
         for name, metric in (("localization_error", self.localization_error), ("nemd", self.nemd)):

@@ -28,10 +28,10 @@ def comparison(
     one = slice(index, index + 1)
     peaks = batch.scene.peaks[index].cpu().numpy()
     return Comparison(
-        recorded=array(batch.eeg[index]),
+        recorded=array(batch.data[index]),
         explained=head.project(array(mean[index])),
         explicable=head.project(array(batch.sources[index])),
-        true=array(magnitude(batch.sources[one], n_orient)[0]),
+        target=array(magnitude(batch.sources[one], n_orient)[0]),
         estimated=array(magnitude(mean[one].float(), n_orient)[0]),
         peaks=peaks[peaks >= 0],
         sensor_pos=head.sensor_pos,
@@ -79,7 +79,7 @@ class ValidationPictures(Callback):
         (n_batches,) = trainer.num_val_batches
         for number in range(batch_idx, self.n_examples, int(n_batches)):
             index = number // int(n_batches)
-            if index < len(batch.eeg):
+            if index < len(batch.data):
                 snr_db, step = float(batch.scene.snr_db[index]), trainer.global_step
                 title = f"validation example {number + 1}, step {step}, {snr_db:.1f} dB"
                 with torch.no_grad():

@@ -109,9 +109,9 @@ def _arguments(part: nn.Module, network: InverseModel, head: HeadModel) -> tuple
     """What a part of a network is given when the network sees a recording."""
     seen: list[tuple[Any, ...]] = []
     hook = part.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
-    eeg = torch.randn(2, head.n_channels, 3) * head.noise_level
+    data = torch.randn(2, head.n_channels, 3) * head.noise_level
     with torch.no_grad():
-        network(eeg, as_tensors(prepare(network.head_inputs, head)))
+        network(data, as_tensors(prepare(network.head_inputs, head)))
     hook.remove()
     return seen[0]
 

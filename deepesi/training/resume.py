@@ -10,10 +10,19 @@ from typing import Any
 FREE_ON_RESUME = {
     f"trainer.{name}"
     for name in (
-        "accelerator", "devices", "num_nodes", "strategy", "compile", "checkpoint_every",
-        "log_every", "pictures", "accumulate", "learning_rate", "stop_within",
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "compile",
+        "checkpoint_every",
+        "log_every",
+        "pictures",
+        "accumulate",
+        "learning_rate",
+        "stop_within",
     )
-} | {"data.device"}  # fmt: skip
+} | {"data.device"}
 PER_STEP = "trainer.examples_per_step"
 
 

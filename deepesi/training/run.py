@@ -114,7 +114,7 @@ def build_data(
     train, validation = (
         draw(
             heads=cohort.of(split),
-            analyst=cohort.template,
+            nominal_head=cohort.template,
             declarations=[*module.model.head_inputs, *module.loss.head_inputs],
             batch_size=batch_size,
             seed=config.seed,

@@ -26,9 +26,15 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 #: Settings that count something.
 COUNTS = (
-    "max_steps", "steps_per_epoch", "n_validation_batches", "validation_batch_size",
-    "checkpoint_every", "log_every", "accumulate", "patience",
-)  # fmt: skip
+    "max_steps",
+    "steps_per_epoch",
+    "n_validation_batches",
+    "validation_batch_size",
+    "checkpoint_every",
+    "log_every",
+    "accumulate",
+    "patience",
+)
 
 
 def check_trainer(settings: DictConfig) -> None:

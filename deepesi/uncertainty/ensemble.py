@@ -67,18 +67,18 @@ class DeepEnsemble(InverseModel):
         self.bound_to_space = any(m.bound_to_space for m in members)
 
     def member_estimates(
-        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
         """What each member says."""
         if is_tracing_members() and alike(list(self.members)):
             states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
             tensors = {name: torch.stack([state[name] for state in states]) for name in states[0]}
-            return trace_side_by_side(cast("InverseModel", self.members[0]), tensors, eeg, inputs)
-        return [member(eeg, inputs) for member in self._members()]
+            return trace_side_by_side(cast("InverseModel", self.members[0]), tensors, data, inputs)
+        return [member(data, inputs) for member in self._members()]
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the members say."""
-        return mixture(self.member_estimates(eeg, inputs))
+        return mixture(self.member_estimates(data, inputs))
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
@@ -146,22 +146,22 @@ class StackedEnsemble(InverseModel):
         self.stack = _Stack(members)
 
     def member_estimates(
-        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
         """What each member says."""
         if is_tracing_members():
-            return trace_side_by_side(self.stack.member, self.stack.tensors(), eeg, inputs)
-        return [Estimate(*outputs) for outputs in zip(*self.stack(eeg, inputs), strict=True)]
+            return trace_side_by_side(self.stack.member, self.stack.tensors(), data, inputs)
+        return [Estimate(*outputs) for outputs in zip(*self.stack(data, inputs), strict=True)]
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the members say."""
-        return mixture(self.member_estimates(eeg, inputs))
+        return mixture(self.member_estimates(data, inputs))
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
     ) -> dict[str, Tensor]:
         """The losses of the members ``(M,)``, each its own."""
-        estimates = self.member_estimates(batch.eeg, batch.inputs)
+        estimates = self.member_estimates(batch.data, batch.inputs)
         graded = [objective(estimate, batch) for estimate in estimates]
         return _stacked([{"loss": loss, **terms} for loss, terms in graded])
 
@@ -203,12 +203,12 @@ class _Stack(nn.Module):
         return dict(self.member.named_parameters()) | dict(self.member.named_buffers())
 
     def forward(
-        self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "M B D T"], ...]:
         """Means and, if the members claim any, standard deviations."""
 
         def outputs(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            estimate = functional_call(self.member, tensors, (eeg, inputs))
+            estimate = functional_call(self.member, tensors, (data, inputs))
             return tuple(output for output in estimate if output is not None)
 
         tensors = self.tensors()

@@ -46,14 +46,14 @@ class MCDropout(InverseModel):
             kept = torch.rand(n_samples, len(layer.mask), generator=generator) >= layer.p
             self.register_buffer(f"masks_{number}", kept / (1 - layer.p), persistent=False)
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The mixture of what the thinned networks say."""
         masks = {n: self.get_buffer(f"masks_{number}") for number, n in enumerate(self.names)}
         if is_tracing_members():
-            return mixture(trace_side_by_side(self.model, masks, eeg, inputs))
+            return mixture(trace_side_by_side(self.model, masks, data, inputs))
         return mixture(
             [
-                functional_call(self.model, {n: m[k] for n, m in masks.items()}, (eeg, inputs))
+                functional_call(self.model, {n: m[k] for n, m in masks.items()}, (data, inputs))
                 for k in range(self.n_samples)
             ]
         )

@@ -37,9 +37,9 @@ class Tempered(InverseModel):
         self.exportable = model.exportable
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
-    def forward(self, eeg: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """The model's mean and its deviation times the factor."""
-        estimate = self.model(eeg, inputs)
+        estimate = self.model(data, inputs)
         if estimate.std is None:
             raise ValueError(
                 f"Tempered: {type(self.model).__name__} gives no standard deviation to multiply. "

@@ -60,7 +60,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Place:
+class CaseHead:
     """A head under the set-up of a case, with the distances to its target.
 
     Attributes:

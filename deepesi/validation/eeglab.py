@@ -49,9 +49,15 @@ def read_targets(data: Path) -> "mne.Epochs":
             "Use eeglab_data.set of EEGLAB's sample_data."
         )
     return mne.Epochs(
-        raw, events, {"square": numbers["square"]}, *EPOCH, baseline=(None, 0), preload=True,
-        reject={"eeg": REJECT}, verbose="error",
-    )  # fmt: skip
+        raw,
+        events,
+        {"square": numbers["square"]},
+        *EPOCH,
+        baseline=(None, 0),
+        preload=True,
+        reject={"eeg": REJECT},
+        verbose="error",
+    )
 
 
 def eeglab_cases(data: Path) -> list[Case]:

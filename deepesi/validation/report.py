@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from deepesi.physics.template import DisplayMesh, template_of
-from deepesi.validation.run import LeftOut, Result
+from deepesi.validation.run import Excluded, Result
 from deepesi.validation.statistics import ALPHA, failures
 from deepesi.viz.page import html_table, picture, png, tiles, write_page
 from deepesi.viz.validation import cortex_figure, course_figure, projections_figure
@@ -23,10 +23,18 @@ VIEWS = {
     "temporal": ("left lateral", "right lateral"),
 }
 HEADER = (
-    "condition", "head", "method", "verdict", "time (ms)", "whitened power, p",
-    "peak, MNI (mm)", "to target (mm), baseline, p", "window in lobe, baseline, sources",
-    "hemisphere share, baseline", "residual variance, whitened",
-)  # fmt: skip
+    "condition",
+    "head",
+    "method",
+    "verdict",
+    "time (ms)",
+    "whitened power, p",
+    "peak, MNI (mm)",
+    "to target (mm), baseline, p",
+    "window in lobe, baseline, sources",
+    "hemisphere share, baseline",
+    "residual variance, whitened",
+)
 HOW_TO_READ = f"""
 <p>Each average is estimated whole, baseline and response with one kernel, and everything said
 about the response is said about the baseline, too. <b>Verdict</b>: a success stands out of its
@@ -58,7 +66,7 @@ def verdict(result: Result) -> str:
 def table(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """One line per result, as `HEADER`."""
     return [
-        (r.case.condition, r.place.name, r.method, verdict(r), *_cells(r.statistics))
+        (r.case.condition, r.case_head.name, r.method, verdict(r), *_cells(r.statistics))
         for r in results
     ]
 
@@ -82,12 +90,12 @@ def results_table(results: Sequence[Result]) -> str:
     return html_table(HEADER, cells, [line[3] != "success" for line in lines], ("verdict",))
 
 
-def summary(results: Sequence[Result], missing: Sequence[LeftOut]) -> str:
+def summary(results: Sequence[Result], missing: Sequence[Excluded]) -> str:
     """How many succeeded, which failed, what was left out: HTML."""
     failed = [r for r in results if failures(r.statistics)]
     lines = [f"<p><b>{len(results) - len(failed)} of {len(results)} succeeded.</b></p><ul>"]
     for r in failed:
-        name = f"{r.case.condition}, {r.place.name} head, {r.method}"
+        name = f"{r.case.condition}, {r.case_head.name} head, {r.method}"
         lines.append(f"<li>{escape(name)}: {escape(verdict(r))}</li>")
     lines += [
         f"<li>{escape(m.method)}: left out on the {m.head} head: {escape(m.reason)}</li>"
@@ -112,16 +120,16 @@ def figures(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
     """Heading and pictures of every condition, head and source space: courses, then maps."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for r in results:
-        where = r.case.condition, r.place.name, r.place.head.space.name
+        where = r.case.condition, r.case_head.name, r.case_head.head.space.name
         groups.setdefault(where, []).append(r)
-    for (condition, place, space), own in groups.items():
+    for (condition, case_head, space), own in groups.items():
         first = own[0]
         track, window = first.track, first.case.window
-        courses, target = {r.method: r.track.distance for r in own}, first.place.target
+        courses, target = {r.method: r.track.distance for r in own}, first.case_head.target
         course = course_figure(track.times, track.power, window, courses)
         text = f"Below the power: distance of each method's strongest source to the {target}."
         yield (
-            f"{condition}, {place} head ({space})",
+            f"{condition}, {case_head} head ({space})",
             f"<p>{escape(text)} {HOW_TO_SEE}</p>{picture(png(course), text)}"
             + tiles(_maps(own), MAP if _mesh(own[0]) is not None else PROJECTIONS),
         )
@@ -136,19 +144,19 @@ def _maps(results: Sequence[Result]) -> Iterator[tuple[str, Figure]]:
             f"{r.statistics['peak_distance']:.0f} mm to target"
         )
         if mesh is None:
-            yield caption, projections_figure(r.magnitude, r.place.head.source_pos)
+            yield caption, projections_figure(r.magnitude, r.case_head.head.source_pos)
         else:
             yield caption, cortex_figure(r.magnitude, mesh, VIEWS[r.case.expectation.lobe])
 
 
 def _mesh(result: Result) -> DisplayMesh | None:
     """The cortex to draw on, if there is one at hand."""
-    template = template_of(result.place.head.space)
+    template = template_of(result.case_head.head.space)
     return None if template is None else template.display
 
 
 def write_report(
-    results: Sequence[Result], missing: Sequence[LeftOut], facts: Mapping[str, str], path: Path
+    results: Sequence[Result], missing: Sequence[Excluded], facts: Mapping[str, str], path: Path
 ) -> None:
     """Write the page, whole or not at all.
 

@@ -14,7 +14,7 @@ from deepesi.physics.io import head_from_forward, head_on_template
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.runtime.methods import Method
 from deepesi.utils.files import atomic
-from deepesi.validation.case import Case, Place
+from deepesi.validation.case import Case, CaseHead
 from deepesi.validation.statistics import (
     UNITS,
     Track,
@@ -36,23 +36,23 @@ class Result:
         place: The head.
         method: Name of the method.
         track: Its estimate over time.
-        eeg: Average-referenced data ``(C, T)``, V.
+        data: Average-referenced data ``(C, T)``, V.
         magnitude: Of the estimate at the sample of largest power ``(S,)``, A m.
         statistics: By name; see `deepesi.validation.statistics`.
 
     """
 
     case: Case
-    place: Place
+    case_head: CaseHead
     method: str
     track: Track
-    eeg: Array
+    data: Array
     magnitude: Array
     statistics: dict[str, float]
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Excluded:
     """A combination that was not run, and why."""
 
     method: str
@@ -60,27 +60,27 @@ class LeftOut:
     reason: str
 
 
-def template_place(case: Case, method: Method) -> Place:
+def template_case_head(case: Case, method: Method) -> CaseHead:
     """The method's packaged head with the electrodes and noise of a case."""
     template, evoked = method.template(), case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
     landmark = case.expectation.landmark
     distance = np.linalg.norm(template.source_mni - landmark, axis=1)
-    return Place("template", head, template.source_mni, distance, _landmark_in_words(case))
+    return CaseHead("template", head, template.source_mni, distance, _describe_landmark(case))
 
 
-def own_place(case: Case) -> Place:
+def own_case_head(case: Case) -> CaseHead:
     """The subject's own head with the noise of a case."""
     own, evoked = case.own, case.evoked
     assert own is not None
     head = head_from_forward(evoked.info, case.noise_cov, own.forward, evoked.nave)
     to_landmark = np.linalg.norm(own.source_mni - case.expectation.landmark, axis=1)
     distance = own.target_distance.get(case.condition, to_landmark)
-    target = own.target.get(case.condition, _landmark_in_words(case))
-    return Place("own", head, own.source_mni, distance, target)
+    target = own.target.get(case.condition, _describe_landmark(case))
+    return CaseHead("own", head, own.source_mni, distance, target)
 
 
-def _landmark_in_words(case: Case) -> str:
+def _describe_landmark(case: Case) -> str:
     expected = case.expectation
     x, y, z = expected.landmark
     return (
@@ -88,76 +88,77 @@ def _landmark_in_words(case: Case) -> str:
     )
 
 
-def evaluate(case: Case, place: Place, method: Method) -> Result:
+def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     """Estimate the whole average, baseline and response alike, and measure both.
 
     Raises:
         ValueError: The recording or the head does not suit the method.
 
     """
-    head, expected, evoked = place.head, case.expectation, case.evoked
-    eeg = average_reference(evoked.get_data(picks=list(head.ch_names)))
-    sources = method.estimator(head, evoked.nave)(eeg)
+    head, expected, evoked = case_head.head, case.expectation, case.evoked
+    data = average_reference(evoked.get_data(picks=list(head.ch_names)))
+    sources = method.estimator(head, evoked.nave)(data)
     by_place = sources.reshape(head.space.n_sources, head.space.n_orient, -1)
     magnitude = np.linalg.norm(by_place, axis=1)
     peaks = magnitude.argmax(axis=0)
-    in_lobe = expected.in_lobe(place.mni)
+    in_lobe = expected.in_lobe(case_head.mni)
     times, white = evoked.times, whitener(head.noise_cov)
     track = Track(
         times=times,
         window=(times >= case.window[0]) & (times <= case.window[1]),
-        power=whitened_power(white @ eeg, rank_of(head.noise_cov)),
-        distance=place.target_distance[peaks],
+        power=whitened_power(white @ data, rank_of(head.noise_cov)),
+        distance=case_head.target_distance[peaks],
         in_lobe=in_lobe[peaks],
-        lateralization=lateralization(magnitude, expected.in_hemisphere(place.mni)),
+        lateralization=lateralization(magnitude, expected.in_hemisphere(case_head.mni)),
     )
     statistics = summarize(track, float(in_lobe.mean()))
     sample = track.sample
     potential = head.leadfield @ sources[:, sample]
-    x, y, z = place.mni[peaks[sample]]
+    x, y, z = case_head.mni[peaks[sample]]
     statistics |= {
-        "residual_variance": residual_variance(eeg[:, sample], potential),
+        "residual_variance": residual_variance(data[:, sample], potential),
         "residual_variance_whitened": scaled_residual_variance(
-            white @ eeg[:, sample], white @ potential
+            white @ data[:, sample], white @ potential
         ),
         "peak_x": x,
         "peak_y": y,
         "peak_z": z,
     }
-    return Result(case, place, method.name, track, eeg, magnitude[:, sample], statistics)
+    return Result(case, case_head, method.name, track, data, magnitude[:, sample], statistics)
 
 
 def unexplained(result: Result) -> list[str]:
     """Names of the channels that no source of the head explains, given the others."""
-    head = result.place.head
+    head = result.case_head.head
     precision = channel_precision(head.leadfield, head.noise_cov)
-    return [head.ch_names[row] for row in unexplained_channels(precision, result.eeg)]
+    return [head.ch_names[row] for row in unexplained_channels(precision, result.data)]
 
 
-def left_out(cases: Sequence[Case], methods: Sequence[Method]) -> list[LeftOut]:
+def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]:
     """Methods that cannot use the subject's own head."""
     if all(case.own is None for case in cases):
-        return [LeftOut("all", "own", "the recording comes without a head of its own")]
+        return [Excluded("all", "own", "the recording comes without a head of its own")]
     return [
-        LeftOut(
-            method.name, "own",
+        Excluded(
+            method.name,
+            "own",
             f"it belongs to the source space {method.bound_to} and cannot follow another",
         )
         for method in methods
         if method.bound_to is not None
-    ]  # fmt: skip
+    ]
 
 
 def run(cases: Sequence[Case], methods: Sequence[Method]) -> Iterator[Result]:
     """All results, one at a time."""
     for case in cases:
         for method in methods:
-            yield evaluate(case, template_place(case, method), method)
+            yield evaluate(case, template_case_head(case, method), method)
         if case.own is not None:
-            place = own_place(case)
+            case_head = own_case_head(case)
             for method in methods:
                 if method.bound_to is None:
-                    yield evaluate(case, place, method)
+                    yield evaluate(case, case_head, method)
 
 
 COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "unit")
@@ -169,6 +170,6 @@ def write_csv(results: Sequence[Result], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for r in results:
-            where = (r.case.recording, r.case.condition, r.place.name, r.method)
+            where = (r.case.recording, r.case.condition, r.case_head.name, r.method)
             for name, value in r.statistics.items():
                 writer.writerow((*where, name, f"{value:.6g}", UNITS[name]))

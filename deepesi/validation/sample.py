@@ -73,11 +73,16 @@ def sample_cases(data: Path) -> list[Case]:
     own = _own_head(files, data / "subjects")
     return [
         Case(
-            "sample", name, evokeds[name].apply_baseline((None, 0), verbose="error"), covariance,
-            window, Expectation(hemisphere, area, lobe, why), own,
+            "sample",
+            name,
+            evokeds[name].apply_baseline((None, 0), verbose="error"),
+            covariance,
+            window,
+            Expectation(hemisphere, area, lobe, why),
+            own,
         )
         for name, (hemisphere, area, lobe, why, window) in CONDITIONS.items()
-    ]  # fmt: skip
+    ]
 
 
 def _own_head(files: dict[str, Path], subjects: Path) -> OwnHead:

@@ -50,25 +50,25 @@ def lateralization(magnitude: Array, expected: Mask) -> Array:
     return magnitude[expected].sum(axis=0) / magnitude.sum(axis=0)
 
 
-def residual_variance(eeg: Array, explained: Array) -> float:
+def residual_variance(data: Array, explained: Array) -> float:
     """``‖v − p‖² / ‖v‖²``, no unit; a small one does not mean that the sources are right.
 
     Args:
-        eeg: Average-referenced ``(C,)``, V.
+        data: Average-referenced ``(C,)``, V.
         explained: Potential of the estimate through the nominal lead field ``(C,)``, V.
 
     """
-    return float(((eeg - explained) ** 2).sum() / (eeg**2).sum())
+    return float(((data - explained) ** 2).sum() / (data**2).sum())
 
 
-def scaled_residual_variance(eeg: Array, explained: Array) -> float:
+def scaled_residual_variance(data: Array, explained: Array) -> float:
     """The same with the estimate scaled by the number that suits best: ``1 − cos²(v, p)``.
 
     Blind to scale, so that dSPM and sLORETA, which are statistics, compare with currents. On
     whitened ``(C,)`` it is not ruled by a few noisy channels.
     """
-    power = float((eeg**2).sum() * (explained**2).sum())
-    return 1.0 if power == 0 else 1 - float(eeg @ explained) ** 2 / power
+    power = float((data**2).sum() * (explained**2).sum())
+    return 1.0 if power == 0 else 1 - float(data @ explained) ** 2 / power
 
 
 def window_maxima(power: Array, length: int) -> Array:
@@ -140,13 +140,28 @@ def summarize(track: Track, lobe_share: float) -> dict[str, float]:
 
 #: Unit of every statistic ("" where it has none).
 UNITS = {
-    "latency": "ms", "whitened_power": "", "baseline_power": "", "baseline_power_largest": "",
-    "p_power": "", "baseline_distance_p05": "mm", "baseline_distance_p95": "mm",
-    "peak_distance": "mm", "baseline_distance": "mm", "p_distance": "", "peak_in_lobe": "",
-    "share_in_lobe": "", "baseline_share_in_lobe": "", "sources_in_lobe": "",
-    "lateralization": "", "baseline_lateralization": "", "residual_variance": "",
-    "residual_variance_whitened": "", "peak_x": "mm", "peak_y": "mm", "peak_z": "mm",
-}  # fmt: skip
+    "latency": "ms",
+    "whitened_power": "",
+    "baseline_power": "",
+    "baseline_power_largest": "",
+    "p_power": "",
+    "baseline_distance_p05": "mm",
+    "baseline_distance_p95": "mm",
+    "peak_distance": "mm",
+    "baseline_distance": "mm",
+    "p_distance": "",
+    "peak_in_lobe": "",
+    "share_in_lobe": "",
+    "baseline_share_in_lobe": "",
+    "sources_in_lobe": "",
+    "lateralization": "",
+    "baseline_lateralization": "",
+    "residual_variance": "",
+    "residual_variance_whitened": "",
+    "peak_x": "mm",
+    "peak_y": "mm",
+    "peak_z": "mm",
+}
 #: Largest p value of a response that stands out of its baseline.
 ALPHA = 0.05
 

@@ -102,9 +102,16 @@ def draw_dots(
     visible = visible[np.argsort(values[visible], kind="stable")]
     places = seen.flat[sources[visible] % (n_sources // 2)]
     ax.scatter(
-        *places.T, c=values[visible], s=16, cmap=DOTS, vmin=0, vmax=maximum, edgecolors="0.25",
-        linewidths=0.3, zorder=3,
-    )  # fmt: skip
+        *places.T,
+        c=values[visible],
+        s=16,
+        cmap=DOTS,
+        vmin=0,
+        vmax=maximum,
+        edgecolors="0.25",
+        linewidths=0.3,
+        zorder=3,
+    )
 
 
 class _Seen(NamedTuple):
@@ -165,9 +172,14 @@ def _draw_rings(ax: "Axes", places: Array, numbers: NDArray[np.int64] | None) ->
     ax.scatter(*places.T, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
     for place, number in zip(places, () if numbers is None else numbers, strict=False):
         ax.annotate(
-            str(number + 1), place, (5, 5), textcoords="offset points", fontsize=9, zorder=4,
+            str(number + 1),
+            place,
+            (5, 5),
+            textcoords="offset points",
+            fontsize=9,
+            zorder=4,
             bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.8, "lw": 0},
-        )  # fmt: skip
+        )
 
 
 def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -> list[str]:
@@ -209,9 +221,14 @@ def draw_projections(
         places = 1e3 * positions[:, plane]
         ax.scatter(*places.T, color=str(GYRUS), s=3, linewidths=0, rasterized=True)
         dots = ax.scatter(
-            *places[active].T, c=1e9 * values[active], s=16, cmap="inferno", vmin=0,
-            vmax=1.1 * strongest, linewidths=0,
-        )  # fmt: skip
+            *places[active].T,
+            c=1e9 * values[active],
+            s=16,
+            cmap="inferno",
+            vmin=0,
+            vmax=1.1 * strongest,
+            linewidths=0,
+        )
         _draw_rings(ax, places[marks], np.arange(len(marks)))
         ax.set(xlabel=f"{AXES[plane[0]]} (mm)", ylabel=f"{AXES[plane[1]]} (mm)", aspect="equal")
         ax.set_title(title, fontsize=9)

@@ -26,7 +26,7 @@ class Comparison:
         recorded: What the analyst gets ``(C, T)``, V.
         explained: Potential of the estimate, nominal lead field ``(C, T)``, V.
         explicable: Potential of the true sources, nominal lead field ``(C, T)``, V.
-        true: Magnitudes of the true sources ``(S,)``, A m.
+        target: Magnitudes of the true sources ``(S,)``, A m.
         estimated: Magnitudes of the estimate ``(S,)``, A m.
         peaks: Numbers of the true centres ``(K,)``.
         sensor_pos: Electrodes ``(C, 3)``, m.
@@ -40,7 +40,7 @@ class Comparison:
     recorded: Array
     explained: Array
     explicable: Array
-    true: Array
+    target: Array
     estimated: Array
     peaks: NDArray[np.int64]
     sensor_pos: Array
@@ -62,7 +62,7 @@ def comparison_figure(example: Comparison) -> Figure:
     peak = int(example.estimated.argmax())
     off = 1e3 * np.linalg.norm(example.source_pos[example.peaks] - example.source_pos[peak], axis=1)
     maps = {
-        f"true, to {1e9 * example.true.max():.3g} nAm": example.true,
+        f"true, to {1e9 * example.target.max():.3g} nAm": example.target,
         f"estimated, to {1e9 * example.estimated.max():.3g} nAm; strongest "
         f"{off.min():.0f} mm from the nearest true centre": example.estimated,
     }

@@ -109,8 +109,7 @@ def _draw_courses(ax: "Axes", example: Example) -> None:
         colour = COLOURS[number % len(COLOURS)]
         ax.plot(1e3 * example.times, course, color=colour, linewidth=1.3, label=str(number + 1))
     _time_axis(ax, example, "moment at the peak (nAm)")
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5),
-              handlelength=1)  # fmt: skip
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
 
 
 def _draw_moments(ax: "Axes", example: Example) -> None:
@@ -127,7 +126,7 @@ def _draw_moments(ax: "Axes", example: Example) -> None:
 def _draw_maps(figure: "SubFigure", example: Example) -> None:
     """Clean and recorded potential in one colour scale, µV."""
     parts = {"clean": example.clean, "recorded": example.recorded}
-    potentials = {name: 1e6 * eeg[:, example.sample] for name, eeg in parts.items()}
+    potentials = {name: 1e6 * data[:, example.sample] for name, data in parts.items()}
     limit = max(float(np.abs(values).max()) for values in potentials.values())
     axes = figure.subplots(1, 2)
     for ax, (name, values) in zip(axes, potentials.items(), strict=True):
@@ -156,27 +155,33 @@ def _draw_channels(ax: "Axes", example: Example) -> None:
 def _draw_spectrum(ax: "Axes", example: Example) -> None:
     """Amplitude spectral density, RMS over the channels."""
     kinds = {
-        "recorded": (example.recorded, RECORDED), "clean": (example.clean, CLEAN),
-        "noise": (example.noise, NOISE), "artifacts": (example.artifacts, ARTIFACTS),
-    }  # fmt: skip
+        "recorded": (example.recorded, RECORDED),
+        "clean": (example.clean, CLEAN),
+        "noise": (example.noise, NOISE),
+        "artifacts": (example.artifacts, ARTIFACTS),
+    }
     sfreq = 1 / (example.times[1] - example.times[0])
     frequency = np.fft.rfftfreq(len(example.times), 1 / sfreq)
-    for name, (eeg, colour) in kinds.items():
-        if eeg.any():
-            density = 1e6 * _amplitude_density(eeg, sfreq)
+    for name, (data, colour) in kinds.items():
+        if data.any():
+            density = 1e6 * _amplitude_density(data, sfreq)
             ax.semilogy(frequency, density, color=colour, linewidth=1.3, label=name)
     # Smooth courses fall to the leakage of the window, which nobody needs to see.
     top = max(line.get_ydata().max() for line in ax.lines)
-    ax.set(xlabel="frequency (Hz)", ylabel="µV / √Hz", xlim=frequency[[0, -1]],
-           ylim=(1e-4 * top, 2 * top))  # fmt: skip
+    ax.set(
+        xlabel="frequency (Hz)",
+        ylabel="µV / √Hz",
+        xlim=frequency[[0, -1]],
+        ylim=(1e-4 * top, 2 * top),
+    )
     _legend_above(ax)
 
 
-def _amplitude_density(eeg: Array, sfreq: float) -> Array:
+def _amplitude_density(data: Array, sfreq: float) -> Array:
     """RMS over channels, V/√Hz; two tapers, so that the ends of the window count too."""
-    n_times = eeg.shape[1]
+    n_times = data.shape[1]
     tapers = dpss(n_times, min(2.0, n_times / 5), 2 if n_times > 4 else 1)
-    centred = eeg - eeg.mean(axis=1, keepdims=True)
+    centred = data - data.mean(axis=1, keepdims=True)
     power = np.abs(np.fft.rfft(tapers[:, None] * centred)) ** 2
     return np.asarray(np.sqrt(2 / sfreq * power.mean(axis=(0, 1))))
 
@@ -206,8 +211,16 @@ def _time_axis(ax: "Axes", example: Example, ylabel: str) -> None:
 
 
 def _legend_above(ax: "Axes") -> None:
-    ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=4,
-              handlelength=1, columnspacing=1, borderpad=0)  # fmt: skip
+    ax.legend(
+        frameon=False,
+        fontsize=8,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=4,
+        handlelength=1,
+        columnspacing=1,
+        borderpad=0,
+    )
 
 
 def _trimmed(figure: Figure) -> Figure:

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def recording_figure(
-    eeg: Array,
+    data: Array,
     times: Array,
     sensor_pos: Array,
     ch_names: Sequence[str],
@@ -29,7 +29,7 @@ def recording_figure(
     """Draw a localized recording.
 
     Args:
-        eeg: Average-referenced ``(C, T)``, V.
+        data: Average-referenced ``(C, T)``, V.
         times: ``(T,)``, s.
         sensor_pos: Electrodes ``(C, 3)``, m, head frame.
         ch_names: ``C`` names.
@@ -44,12 +44,12 @@ def recording_figure(
     figure.suptitle(title, fontsize=13)
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.15])
     butterfly, scalp = top.subplots(1, 2, width_ratios=[2.6, 1])
-    butterfly.plot(1e3 * times, 1e6 * eeg.T, color="0.35", linewidth=0.5)
+    butterfly.plot(1e3 * times, 1e6 * data.T, color="0.35", linewidth=0.5)
     butterfly.axvline(1e3 * times[peak_sample], color="#c0392b", linewidth=1.2)
     butterfly.axhline(0, color="0.7", linewidth=0.6, zorder=0)
     butterfly.set(xlabel="time (ms)", ylabel="potential (µV)", xlim=1e3 * times[[0, -1]])
     butterfly.spines[["top", "right"]].set_visible(False)
-    draw_scalp(scalp, eeg[:, peak_sample], sensor_pos, ch_names)
+    draw_scalp(scalp, data[:, peak_sample], sensor_pos, ch_names)
     scalp.set_title(f"scalp at {1e3 * times[peak_sample]:.0f} ms", fontsize=10)
     if mesh is None:
         bottom.text(0.5, 0.5, f"strongest at {peak_text}", ha="center", va="center")

@@ -45,7 +45,14 @@ def draw_scalp(
     # The projection pulls face and neck far apart; nothing is known between their electrodes.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
     image, _ = mne.viz.plot_topomap(
-        potentials, info, axes=ax, show=False, vlim=(-limit, limit), cmap="RdBu_r", contours=4,
-        sphere="auto", extrapolate=extrapolate,
-    )  # fmt: skip
+        potentials,
+        info,
+        axes=ax,
+        show=False,
+        vlim=(-limit, limit),
+        cmap="RdBu_r",
+        contours=4,
+        sphere="auto",
+        extrapolate=extrapolate,
+    )
     return image

@@ -60,8 +60,11 @@ def summary_figure(draw: Draw) -> Figure:
     shares = [100 * share for share in draw.shares.values()]
     if shares:
         artifacts.barh(list(draw.shares), shares, color=PINK, height=0.5)
-        artifacts.set(xlabel="examples with the artifact (%)", xlim=(0, max(10, *shares)),
-                      ylim=(-0.6, max(4, len(shares)) - 0.4))  # fmt: skip
+        artifacts.set(
+            xlabel="examples with the artifact (%)",
+            xlim=(0, max(10, *shares)),
+            ylim=(-0.6, max(4, len(shares)) - 0.4),
+        )
     else:
         _empty(artifacts, "no artifacts")
     for ax in figure.axes:

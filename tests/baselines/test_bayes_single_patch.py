@@ -8,7 +8,7 @@ import torch
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.baselines.oracle import KnowingTruth
+from deepesi.baselines.oracle import WithTrueLeadField
 from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
@@ -26,14 +26,16 @@ RADII = {"smallest": 0.03, "largest": 0.06, "n_radii": 2}
 def test_place_and_moments_equal_enumeration(simulate, n_times):
     model = BayesSinglePatch(**RADII)
     batch = simulate(
-        model.head_inputs, n_times=n_times, sources=PatchSources((1, 1), (0.03, 0.06)),
+        model.head_inputs,
+        n_times=n_times,
+        sources=PatchSources((1, 1), (0.03, 0.06)),
         snr_db=(0, 10),
-    ).batch(0)  # fmt: skip
-    found = model(batch.eeg, batch.inputs).mean
+    ).batch(0)
+    found = model(batch.data, batch.inputs).mean
     head, white = batch.head, whitener(batch.head.noise_cov)
     distances = distances_mm(head.source_pos, head.source_pos)
-    for example, eeg in enumerate(batch.eeg.double().numpy()):
-        data, fits, logs = white @ eeg, [], []
+    for example, recording in enumerate(batch.data.double().numpy()):
+        data, fits, logs = white @ recording, [], []
         for radius in np.linspace(0.03, 0.06, 2):
             profiles = patch_profiles(head, radius).toarray()
             for profile in profiles:
@@ -53,13 +55,17 @@ def test_place_and_moments_equal_enumeration(simulate, n_times):
 def test_it_localizes_better_than_eloreta_even_without_knowing_the_head(simulate, template):
     model, eloreta = BayesSinglePatch(n_radii=3), MinimumNorm("eLORETA")
     batch = simulate(
-        [*model.head_inputs, *eloreta.head_inputs], heads=template, montage="biosemi64",
-        sources=PatchSources((1, 1)), snr_db=(10, 10), batch_size=64,
-    ).batch(0)  # fmt: skip
+        [*model.head_inputs, *eloreta.head_inputs],
+        heads=template,
+        montage="biosemi64",
+        sources=PatchSources((1, 1)),
+        snr_db=(10, 10),
+        batch_size=64,
+    ).batch(0)
     scores = []
     for method in (model, eloreta):
         metric = LocalizationError()
-        metric.update(method(batch.eeg, batch.inputs), batch)
+        metric.update(method(batch.data, batch.inputs), batch)
         scores.append(metric.compute())
     assert scores[0] < 0.5 * scores[1]
 
@@ -70,16 +76,16 @@ def test_knowing_the_truth_changes_nothing_where_the_nominal_head_is_true(simula
     exact |= {"scalp_conductivity": (0.33, 0.33), "brain_conductivity": (0.33, 0.33)}
     setups = SetupRanges(montages=["biosemi16"], displacement=0.0)
     batch = simulate(model.head_inputs, tissues=TissueRanges(**exact), setups=setups).batch(0)
-    found, known = model(batch.eeg, batch.inputs).mean, KnowingTruth(model)(batch).mean
+    found, known = model(batch.data, batch.inputs).mean, WithTrueLeadField(model)(batch).mean
     assert torch.allclose(found, known, rtol=1e-3, atol=1e-3 * found.abs().max().item())
 
 
 def test_knowing_the_truth_uses_each_example_s_own_lead_field(simulate):
     model = BayesSinglePatch(**RADII)
     batch = simulate(model.head_inputs).batch(0)
-    one = batch.truth.project(torch.eye(84).expand(8, -1, -1))[5].double().numpy()
+    one = batch.true_leadfield.project(torch.eye(84).expand(8, -1, -1))[5].double().numpy()
     head = replace(batch.head, leadfield=one - one.mean(axis=0))
-    expected = model(batch.eeg[5:6], as_tensors(prepare(model.head_inputs, head))).mean[0]
+    expected = model(batch.data[5:6], as_tensors(prepare(model.head_inputs, head))).mean[0]
     assert torch.allclose(
-        KnowingTruth(model)(batch).mean[5], expected, atol=1e-4 * expected.abs().max().item()
+        WithTrueLeadField(model)(batch).mean[5], expected, atol=1e-4 * expected.abs().max().item()
     )

@@ -13,7 +13,7 @@ from deepesi.physics.linear_inverse import (
     METHODS,
     hat_matrix,
     linear_inverse,
-    posterior_deviation,
+    posterior_std,
 )
 from deepesi.physics.noise import whitener
 
@@ -25,10 +25,10 @@ def head(toy):
 
 def test_hat_matrix_is_what_the_estimate_explains(head):
     kernel = linear_inverse(head.leadfield, head.noise_cov, 0.3, "eLORETA")
-    eeg = head.leadfield @ np.random.default_rng(0).normal(size=(84, 5))
+    data = head.leadfield @ np.random.default_rng(0).normal(size=(84, 5))
     white = whitener(head.noise_cov)
     hat = hat_matrix(head.leadfield, head.noise_cov, 0.3, "eLORETA")
-    assert np.allclose(hat @ white @ eeg, white @ head.leadfield @ kernel @ eeg)
+    assert np.allclose(hat @ white @ data, white @ head.leadfield @ kernel @ data)
     assert 0 < np.trace(hat) < head.n_channels - 1
 
 
@@ -39,7 +39,7 @@ def test_deviation_equals_the_dense_posterior(head):
     variance = 31 / (gain**2).sum() / lambda2
     unit = np.sqrt(variance)  # keeps the inverse well conditioned
     covariance = unit**2 * np.linalg.inv((unit * gain).T @ (unit * gain) + np.eye(84))
-    found = posterior_deviation(head.leadfield, head.noise_cov, lambda2)
+    found = posterior_std(head.leadfield, head.noise_cov, lambda2)
     assert np.allclose(found, np.sqrt(np.diag(covariance)))
     mean = covariance @ gain.T @ whitener(head.noise_cov)
     assert np.allclose(mean, linear_inverse(head.leadfield, head.noise_cov, lambda2, "MNE"))
@@ -53,8 +53,8 @@ def test_posterior_covers_sources_of_its_own_prior(head):
     # Long windows: the SNR is read off their power.
     true = np.sqrt(31 / (gain**2).sum() * 10) * rng.normal(size=(20, 84, 200))
     noise = np.linalg.pinv(whitener(head.noise_cov)) @ rng.normal(size=(20, 32, 200))
-    eeg = torch.as_tensor(head.leadfield @ true + noise).float()
-    mean, std = model(eeg, as_tensors(prepare(model.head_inputs, head)))
+    data = torch.as_tensor(head.leadfield @ true + noise).float()
+    mean, std = model(data, as_tensors(prepare(model.head_inputs, head)))
     inside = (torch.as_tensor(true) - mean).abs() <= 1.6449 * std
     assert inside.float().mean().item() == pytest.approx(0.9, abs=0.02)
 
@@ -63,25 +63,25 @@ def test_posterior_covers_sources_of_its_own_prior(head):
 def test_cross_validation_takes_the_least_of_its_criterion(method, simulate):
     model = MinimumNorm(method, "gcv")
     batch = simulate(model.head_inputs, n_times=4).batch(0)
-    head, found = batch.head, model(batch.eeg, batch.inputs).mean
+    head, found = batch.head, model(batch.data, batch.inputs).mean
     white = whitener(head.noise_cov)
-    for number, eeg in enumerate(batch.eeg.double().numpy()):
+    for number, data in enumerate(batch.data.double().numpy()):
         scores = []
         for snr_db in -10 + 2.5 * np.arange(17):
             hat = hat_matrix(head.leadfield, head.noise_cov, 10 ** (-snr_db / 10), method)
             free = np.trace(np.eye(16) - hat) - 1
-            scores.append((((np.eye(16) - hat) @ white @ eeg) ** 2).sum() / free**2)
+            scores.append((((np.eye(16) - hat) @ white @ data) ** 2).sum() / free**2)
         kernels = batch.inputs[model.kernels.key]
-        expected = kernels[int(np.argmin(scores))] @ batch.eeg[number]
+        expected = kernels[int(np.argmin(scores))] @ batch.data[number]
         assert torch.allclose(found[number], expected)
 
 
 def test_cross_validation_follows_the_noise_it_is_not_told(simulate):
     """Noise ten times as strong as its covariance says: GCV still regularizes."""
-    told, not_told = MinimumNorm("MNE"), MinimumNorm("MNE", "gcv")
+    assumptions, not_told = MinimumNorm("MNE"), MinimumNorm("MNE", "gcv")
     batch = simulate(not_told.head_inputs, snr_db=(-10, -10), n_times=50).batch(0)
-    louder = 10 * batch.eeg  # as if the noise, nearly all there is, were ten times its covariance
-    sizes = [m(louder, batch.inputs).mean.square().sum() for m in (told, not_told)]
+    louder = 10 * batch.data  # as if the noise, nearly all there is, were ten times its covariance
+    sizes = [m(louder, batch.inputs).mean.square().sum() for m in (assumptions, not_told)]
     assert sizes[1] < 0.5 * sizes[0]
 
 
@@ -93,7 +93,7 @@ def test_best_regularization_is_no_worse_than_any(simulate):
     error.update(oracle(batch), batch)
     for kernel in batch.inputs[oracle.kernels.key]:
         other = LocalizationError()
-        other.update(Estimate(kernel @ batch.eeg), batch)
+        other.update(Estimate(kernel @ batch.data), batch)
         assert error.compute() <= other.compute() + 1e-4
 
 

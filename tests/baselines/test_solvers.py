@@ -196,7 +196,7 @@ def test_noise_alone_has_one_direction_at_least():
 def test_solvers_follow_the_head(simulate):
     """Through the declared inputs of fixed orientation; the posterior comes as `std`."""
     batch = simulate(SparseBayes().head_inputs, n_times=3).batch(0)
-    estimate = SparseBayes()(batch.eeg, batch.inputs)
+    estimate = SparseBayes()(batch.data, batch.inputs)
     assert estimate.mean.shape == estimate.std.shape == batch.sources.shape
     assert torch.isfinite(estimate.std).all()
 
@@ -227,12 +227,12 @@ def test_patches_stand_for_the_fields_they_spread(toy, n_orient):
     quiet = replace(head, noise_cov=1e-8 * head.noise_cov)
     solver = SparseBayes("convex", patches=(0.03, 0.06, 2), n_steps=500)
     inputs = as_tensors(prepare(solver.head_inputs, quiet))
-    eeg = torch.as_tensor(quiet.project(true)[None, :, None]).float()
-    mean, std = (a[0, :, 0].double().numpy() for a in solver(eeg, inputs))
+    data = torch.as_tensor(quiet.project(true)[None, :, None]).float()
+    mean, std = (a[0, :, 0].double().numpy() for a in solver(data, inputs))
     assert np.corrcoef(mean, true)[0, 1] > 0.95
     assert (std >= 0).all()
     points = SparseBayes("convex", n_steps=500)
-    at_points = points(eeg, as_tensors(prepare(points.head_inputs, quiet))).mean[0, :, 0].numpy()
+    at_points = points(data, as_tensors(prepare(points.head_inputs, quiet))).mean[0, :, 0].numpy()
     assert np.corrcoef(at_points, true)[0, 1] < 0.9
 
 

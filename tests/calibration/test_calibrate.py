@@ -20,9 +20,13 @@ from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.tempered import Tempered
 
 SMALL = [
-    "scenario.n_examples=20", "n_validation=20", "n_bins=2", "scenario.snr_db=[5,20]",
-    "scenario.setups.montages=[biosemi16]", "scenario.sources.radius=[0.03,0.06]",
-]  # fmt: skip
+    "scenario.n_examples=20",
+    "n_validation=20",
+    "n_bins=2",
+    "scenario.snr_db=[5,20]",
+    "scenario.setups.montages=[biosemi16]",
+    "scenario.sources.radius=[0.03,0.06]",
+]
 
 
 def compose(*overrides):
@@ -33,24 +37,30 @@ def compose(*overrides):
 def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     torch.manual_seed(0)
     config = {
-        "_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "height": 6, "width": 6,
-        "hidden": 16, "heteroscedastic": True,
-    }  # fmt: skip
+        "_target_": "deepesi.models.convdip.ConvDip",
+        "n_dipoles": 84,
+        "height": 6,
+        "width": 6,
+        "hidden": 16,
+        "heteroscedastic": True,
+    }
     identity = {"model": config, "space": toy.space.name}
     identity |= {"space_fingerprint": toy.space.fingerprint}
     save_network(hydra.utils.instantiate(config), identity, tmp_path / "run" / "model")
     settings = compose(
-        *SMALL, f"head.name={toy_path}", f"models=[{tmp_path / 'run'}]",
+        *SMALL,
+        f"head.name={toy_path}",
+        f"models=[{tmp_path / 'run'}]",
         "baselines=[bayesian_minimum_norm,eloreta]",
-    )  # fmt: skip
+    )
     calibrate.run(settings, tmp_path / "out")
     with (tmp_path / "out" / "calibration.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {r["snr_db"] for r in rows} == {"all", "5", "20"}
     claiming = {r["method"] for r in rows if r["group"] in GROUPS}
     assert claiming == {"ConvDip 8.8 k (run run)", "Bayesian minimum norm"}
-    regions = [r for r in rows if r["group"] == "region" and r["metric"] == "coverage"]
-    assert {r["method"] for r in regions} == claiming | {"eLORETA"}
+    prediction_sets = [r for r in rows if r["group"] == "region" and r["metric"] == "coverage"]
+    assert {r["method"] for r in prediction_sets} == claiming | {"eLORETA"}
     off = {
         (r["recalibration"], r["group"]): float(r["value"])
         for r in rows
@@ -80,8 +90,8 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     assert float(again.temperature) == pytest.approx(fitted["temperature"])
     before, _ = load_network(tmp_path / "run", toy.space)
     batch = simulate(before.head_inputs).batch(0)
-    expected = fitted["temperature"] * before(batch.eeg, batch.inputs).std
-    torch.testing.assert_close(again(batch.eeg, batch.inputs).std, expected)
+    expected = fitted["temperature"] * before(batch.data, batch.inputs).std
+    torch.testing.assert_close(again(batch.data, batch.inputs).std, expected)
 
 
 def test_held_out_heads_are_packaged_and_never_fitted_on():
@@ -143,9 +153,11 @@ def test_terminal_of_a_calibration_is_whole_at_any_width(monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "error"),
-    [(None, "there is no .*calibration.csv. Give the run directory of 'deepesi calibrate'"),
-     ("a,b\n1,2\n", r"has the columns \['a', 'b'\], expected")],
-)  # fmt: skip
+    [
+        (None, "there is no .*calibration.csv. Give the run directory of 'deepesi calibrate'"),
+        ("a,b\n1,2\n", r"has the columns \['a', 'b'\], expected"),
+    ],
+)
 def test_what_is_no_calibration_is_refused(tmp_path, content, error):
     if content is not None:
         (tmp_path / "calibration.csv").write_text(content)
@@ -161,8 +173,10 @@ def test_a_damaged_network_is_refused(toy, toy_path):
     with pytest.raises(FloatingPointError, match="ConvDip gave NaN or infinite dipole moments"):
         observe(
             {"x": model},
-            lambda snr: batches_to_fit(scenario, Cohort.single(toy), snr, [model], 4), [5], "all",
-        )  # fmt: skip
+            lambda snr: batches_to_fit(scenario, Cohort.single(toy), snr, [model], 4),
+            [5],
+            "all",
+        )
 
 
 def test_every_head_of_a_split_has_its_share():
@@ -179,9 +193,14 @@ def test_every_head_of_a_split_has_its_share():
 
 def test_heads_whose_anatomy_nobody_knows_are_seen_as_the_template(tmp_path):
     config = compose(
-        "head=held_out", "scenario.setups.own_anatomy=false", "scenario.n_examples=3",
-        "scenario.snr_db=[10]", "n_validation=12", "n_bins=1", "baselines=[dipole_scan]",
-    )  # fmt: skip
+        "head=held_out",
+        "scenario.setups.own_anatomy=false",
+        "scenario.n_examples=3",
+        "scenario.snr_db=[10]",
+        "n_validation=12",
+        "n_bins=1",
+        "baselines=[dipole_scan]",
+    )
     cohort, scenario = calibrate.heads_of(config.head), calibrate.the_scenario(config.scenario)
     for batch, _ in batches_to_fit(scenario, cohort, 10, [], 3):
         assert batch.scene.head_name.startswith("warp")

@@ -5,14 +5,14 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from deepesi.calibration.conformal import (
-    RegionSets,
+    PredictionSets,
     estimated_snr_db,
     fewest,
-    place_scores,
     proportion,
     reach_kernel,
+    source_scores,
+    target_scores,
     threshold,
-    truth_scores,
 )
 from deepesi.physics.noise import whitener
 
@@ -20,10 +20,10 @@ from deepesi.physics.noise import whitener
 def problem(rng, n, snr_db):
     """Places on a line; the map is a bump whose centre misses the truth, less at higher SNR."""
     positions = np.c_[np.linspace(0, 0.1, 500), np.zeros((500, 2))]
-    truth = rng.integers(0, 500, n)
-    centre = positions[truth, 0] + 0.05 * 10 ** (-snr_db / 20) * rng.normal(size=n)
+    target = rng.integers(0, 500, n)
+    centre = positions[target, 0] + 0.05 * 10 ** (-snr_db / 20) * rng.normal(size=n)
     maps = np.exp(-(((positions[None, :, 0] - centre[:, None]) / 0.01) ** 2))
-    return place_scores(maps, reach_kernel(positions)), truth
+    return source_scores(maps, reach_kernel(positions)), target
 
 
 def test_coverage_on_exchangeable_draws_is_in_its_binomial_interval():
@@ -32,11 +32,11 @@ def test_coverage_on_exchangeable_draws_is_in_its_binomial_interval():
     levels, hits, n_draws = (0.0, 10.0, 20.0), np.zeros(3), 40
     snr_db = np.tile(np.repeat(levels, 50), 2)
     for _ in range(n_draws):
-        scores, truth = problem(rng, 300, snr_db)
-        of_truth = truth_scores(scores, truth[:, None], np.ones((300, 1)))
-        sets = RegionSets.fit(of_truth[:150], snr_db[:150] + rng.random(150), 0.9, 3)
-        inside = sets.regions(scores[150:], snr_db[150:] + rng.random(150))
-        inside = inside[np.arange(150), truth[150:]]
+        scores, target = problem(rng, 300, snr_db)
+        of_truth = target_scores(scores, target[:, None], np.ones((300, 1)))
+        sets = PredictionSets.fit(of_truth[:150], snr_db[:150] + rng.random(150), 0.9, 3)
+        inside = sets.prediction_sets(scores[150:], snr_db[150:] + rng.random(150))
+        inside = inside[np.arange(150), target[150:]]
         hits += [inside[snr_db[150:] == level].sum() for level in levels]
     promised, size = np.ceil(51 * 0.9) / 51, 50 * n_draws
     # The thresholds vary too: their coverage is beta-distributed, as wide as the test's own.
@@ -65,38 +65,38 @@ def test_finite_samples():
     ):
         threshold(np.arange(8.0), 0.9)
     with pytest.raises(ValueError, match="7 recordings are too few"):
-        RegionSets.fit(np.arange(14.0), np.arange(14.0), 0.9, 2)
+        PredictionSets.fit(np.arange(14.0), np.arange(14.0), 0.9, 2)
 
 
 def test_scores_are_cumulative_mass_and_ties_count_together():
     alone = np.eye(5)
     maps = np.sqrt(np.array([[4.0, 2.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0, 3.0]]))
-    found = place_scores(maps, alone)
+    found = source_scores(maps, alone)
     np.testing.assert_allclose(found[0], [0.4, 0.8, 0.8, 1.0, 1.0])
     np.testing.assert_allclose(found[1], [1, 1, 1, 1, 1])
-    np.testing.assert_allclose(place_scores(np.zeros((1, 5)), alone), 1)
-    np.testing.assert_allclose(place_scores(1e-9 * maps, alone), found)
+    np.testing.assert_allclose(source_scores(np.zeros((1, 5)), alone), 1)
+    np.testing.assert_allclose(source_scores(1e-9 * maps, alone), found)
 
 
 def test_far_from_a_sparse_map_nearer_places_come_first():
     positions = np.c_[np.arange(6) * 0.02, np.zeros((6, 2))]
-    (scores,) = place_scores(np.array([[1.0, 0, 0, 0, 0, 0]]), reach_kernel(positions))
+    (scores,) = source_scores(np.array([[1.0, 0, 0, 0, 0, 0]]), reach_kernel(positions))
     assert (np.diff(scores) > 0).all()
 
 
 def test_what_is_covered_of_several_sources():
     scores = np.array([[0.1, 0.5, 0.9], [0.2, 0.6, 0.7]])
     peaks, moments = np.array([[0, 2], [1, -1]]), np.array([[2.0, 1.0], [1.0, 0.0]])
-    np.testing.assert_allclose(truth_scores(scores, peaks, moments, "all"), [0.9, 0.6])
-    np.testing.assert_allclose(truth_scores(scores, peaks, moments, "strongest"), [0.1, 0.6])
+    np.testing.assert_allclose(target_scores(scores, peaks, moments, "all"), [0.9, 0.6])
+    np.testing.assert_allclose(target_scores(scores, peaks, moments, "strongest"), [0.1, 0.6])
     with pytest.raises(ValueError, match="covers must be one of .*strongest.*got 'each'"):
-        truth_scores(scores, peaks, moments, "each")
+        target_scores(scores, peaks, moments, "each")
 
 
 @pytest.mark.parametrize("requested", [0.0, 10.0])
 def test_estimated_snr_is_that_of_the_simulation(requested, simulate):
     batch = simulate(snr_db=(requested, requested), batch_size=64, n_times=20).batch(0)
-    whitened = whitener(batch.head.noise_cov) @ batch.eeg.double().numpy()
+    whitened = whitener(batch.head.noise_cov) @ batch.data.double().numpy()
     assert np.median(estimated_snr_db(whitened, batch.head.n_channels - 1)) == pytest.approx(
         requested, abs=0.5
     )
@@ -115,6 +115,6 @@ def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="level must be between 0 and 1, got 90"):
         threshold(np.arange(50.0), 90)
     with pytest.raises(ValueError, match="n_bins must be 1 or more, got 0"):
-        RegionSets.fit(np.arange(20.0), np.arange(20.0), 0.9, 0)
+        PredictionSets.fit(np.arange(20.0), np.arange(20.0), 0.9, 0)
     with pytest.raises(ValueError, match=r"reach must be above 0 \(m\), got 0"):
         reach_kernel(np.zeros((2, 3)), 0)

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
-from deepesi.calibration.intervals import Claims, Intervals, claims, gaussian
+from deepesi.calibration.intervals import (
+    Intervals,
+    StandardizedErrors,
+    gaussian,
+    standardized_errors,
+)
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.metrics.calibration import LEVELS, coverage, deviation
 from deepesi.uncertainty.tempered import Tempered
@@ -13,20 +18,20 @@ from deepesi.uncertainty.tempered import Tempered
 
 def posterior(rng, wrong, n=40_000):
     """An exact Gaussian posterior (prior variance 4, noise 1), its deviation times `wrong`."""
-    truth = 2 * rng.normal(size=n)
-    seen = truth + rng.normal(size=n)
-    return 0.8 * seen, np.full(n, wrong * np.sqrt(0.8)), truth
+    target = 2 * rng.normal(size=n)
+    observed = target + rng.normal(size=n)
+    return 0.8 * observed, np.full(n, wrong * np.sqrt(0.8)), target
 
 
 @pytest.mark.parametrize("by", ["likelihood", "coverage"])
 @pytest.mark.parametrize("wrong", [0.2, 1.0, 3.0])
 def test_wrong_temperature_of_an_exact_posterior_is_found(by, wrong):
     rng = np.random.default_rng(0)
-    mean, std, truth = posterior(rng, wrong)
-    found = fit_temperature(np.abs(mean - truth) / std, LEVELS, by)
+    mean, std, target = posterior(rng, wrong)
+    found = fit_temperature(np.abs(mean - target) / std, LEVELS, by)
     assert found == pytest.approx(1 / wrong, rel=0.02)
-    mean, std, truth = posterior(rng, wrong)
-    assert deviation(coverage(mean, found * std, truth)).absolute < 0.005
+    mean, std, target = posterior(rng, wrong)
+    assert deviation(coverage(mean, found * std, target)).absolute < 0.005
 
 
 def test_coverage_fits_what_large_errors_hide_from_likelihood():
@@ -43,27 +48,29 @@ def test_isotonic_map_makes_coverage_nominal(tails):
         (lambda n: rng.standard_cauchy(n)) if tails == "heavy" else (lambda n: rng.uniform(size=n))
     )
     fitted = fit_isotonic(np.abs(draw(20_000)), LEVELS)
-    fresh = Claims(np.abs(draw(20_000)), np.ones(20_000), np.zeros(20_000, int), np.ones(20_000))
+    fresh = StandardizedErrors(
+        np.abs(draw(20_000)), np.ones(20_000), np.zeros(20_000, int), np.ones(20_000)
+    )
     before = np.abs(gaussian(LEVELS).coverage(fresh) - LEVELS).mean()
     after = np.abs(fitted.coverage(fresh) - LEVELS).mean()
     assert after < 0.01 < 0.1 < before
 
 
 def test_gaussian_intervals_count_as_the_metric_does():
-    mean, std, truth = posterior(np.random.default_rng(0), 0.5, 500)
-    seen = claims(mean, std, truth, np.zeros(500, int))
-    np.testing.assert_allclose(gaussian(LEVELS).coverage(seen), coverage(mean, std, truth))
-    twice = gaussian(LEVELS, 2.0).coverage(seen)
-    np.testing.assert_allclose(twice, coverage(mean, 2 * std, truth))
+    mean, std, target = posterior(np.random.default_rng(0), 0.5, 500)
+    observed = standardized_errors(mean, std, target, np.zeros(500, int))
+    np.testing.assert_allclose(gaussian(LEVELS).coverage(observed), coverage(mean, std, target))
+    twice = gaussian(LEVELS, 2.0).coverage(observed)
+    np.testing.assert_allclose(twice, coverage(mean, 2 * std, target))
 
 
 def recording(rng, n=30_000):
     """Few active sources, found with heavy tails; the rest near zero, deviations too large."""
     group = rng.choice(3, size=n, p=[0.05, 0.15, 0.8])
-    truth = np.where(group == 0, 10 + rng.normal(size=n), 0.0)
+    target = np.where(group == 0, 10 + rng.normal(size=n), 0.0)
     error = np.select([group == 0, group == 1], [rng.standard_t(2, n), 0.3 * rng.normal(size=n)])
     error = np.where(group == 2, 0.01 * rng.normal(size=n), error)
-    return claims(truth + error, np.full(n, 2.0), truth, group)
+    return standardized_errors(target + error, np.full(n, 2.0), target, group)
 
 
 def test_balanced_intervals_cover_every_kind_of_source():
@@ -71,7 +78,7 @@ def test_balanced_intervals_cover_every_kind_of_source():
     fitted, fresh = fit_balanced(recording(rng), LEVELS), recording(rng)
     assert (np.diff(fitted.half_widths, axis=1) >= 0).all()
     for group in range(3):
-        own = Claims(*(a[fresh.group == group] for a in fresh))
+        own = StandardizedErrors(*(a[fresh.group == group] for a in fresh))
         assert np.abs(fitted.coverage(own) - LEVELS).mean() < 0.03
         assert np.abs(gaussian(LEVELS).coverage(own) - LEVELS).mean() > 0.06
         assert np.abs(fit_isotonic(fresh.error, LEVELS).coverage(own) - LEVELS).mean() > 0.05
@@ -79,11 +86,11 @@ def test_balanced_intervals_cover_every_kind_of_source():
 
 def test_exact_zeros_cannot_be_covered_less():
     """A sparse estimate that is right to be zero is inside any interval."""
-    seen = claims(np.zeros(10), np.zeros(10), np.zeros(10), np.full(10, 2))
-    assert (gaussian(LEVELS).coverage(seen) == 1).all()
-    wrong = claims(np.zeros(10), np.zeros(10), np.ones(10), np.zeros(10, int))
+    observed = standardized_errors(np.zeros(10), np.zeros(10), np.zeros(10), np.full(10, 2))
+    assert (gaussian(LEVELS).coverage(observed) == 1).all()
+    wrong = standardized_errors(np.zeros(10), np.zeros(10), np.ones(10), np.zeros(10, int))
     assert (gaussian(LEVELS, 1e6).coverage(wrong) == 0).all()
-    assert np.isnan(gaussian(LEVELS).coverage(Claims(*(a[:0] for a in seen)))).all()
+    assert np.isnan(gaussian(LEVELS).coverage(StandardizedErrors(*(a[:0] for a in observed)))).all()
 
 
 def test_intervals_on_disk_and_between_levels(tmp_path):
@@ -100,7 +107,7 @@ def test_intervals_on_disk_and_between_levels(tmp_path):
 def test_tempered_model_multiplies_its_deviation(simulate):
     model = BayesianMinimumNorm()
     batch = simulate(model.head_inputs).batch(0)
-    before, after = (m(batch.eeg, batch.inputs) for m in (model, Tempered(model, 3.0)))
+    before, after = (m(batch.data, batch.inputs) for m in (model, Tempered(model, 3.0)))
     assert torch.equal(before.mean, after.mean)
     torch.testing.assert_close(after.std, 3 * before.std)
 
@@ -109,9 +116,9 @@ def test_bad_input_is_refused(simulate):
     silent = Tempered(MinimumNorm("MNE"), 2.0)
     batch = simulate(silent.head_inputs).batch(0)
     with pytest.raises(ValueError, match="MinimumNorm gives no standard deviation.*loss=uncertain"):
-        silent(batch.eeg, batch.inputs)
+        silent(batch.data, batch.inputs)
     with pytest.raises(ValueError, match="claims nothing that could be recalibrated.*heteroscedas"):
-        claims(np.ones(3), None, np.ones(3), np.zeros(3, int))
+        standardized_errors(np.ones(3), None, np.ones(3), np.zeros(3, int))
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"must be above 0, got {temperature}"):
             Tempered(MinimumNorm("MNE"), temperature)
@@ -124,6 +131,6 @@ def test_bad_input_is_refused(simulate):
             fit_temperature(nothing, LEVELS)
         with pytest.raises(ValueError, match="no finite error"):
             fit_isotonic(nothing, LEVELS)
-    alone = Claims(np.ones(3), np.ones(3), np.zeros(3, int), np.ones(3))
+    alone = StandardizedErrors(np.ones(3), np.ones(3), np.zeros(3, int), np.ones(3))
     with pytest.raises(ValueError, match=r"active, neighbouring and inactive.*got \[3, 0, 0\]"):
         fit_balanced(alone, LEVELS)

@@ -30,12 +30,21 @@ def test_visual_evoked_is_in_the_opposite_occipital_lobe(
     eloreta, sample_data, tmp_path, capsys, condition, hemisphere
 ):
     main(
-        ["apply", str(eloreta),
-         str(sample_data / "derived" / "sample_audvis_short_eegonly-ave.fif"),
-         "--condition", condition, "--window", "0.08", "0.2",
-         "--noise-cov", str(sample_data / "sample_audvis_short-cov.fif"),
-         "--out", str(tmp_path / "stc")]
-    )  # fmt: skip
+        [
+            "apply",
+            str(eloreta),
+            str(sample_data / "derived" / "sample_audvis_short_eegonly-ave.fif"),
+            "--condition",
+            condition,
+            "--window",
+            "0.08",
+            "0.2",
+            "--noise-cov",
+            str(sample_data / "sample_audvis_short-cov.fif"),
+            "--out",
+            str(tmp_path / "stc"),
+        ]
+    )
     printed = capsys.readouterr().out
     assert "left out as bad: ['EEG 053']" in printed
     assert "59 EEG channels" in printed
@@ -52,11 +61,23 @@ def test_own_forward_solution_meets_v1(eloreta, sample_data, tmp_path, capsys, c
     """On the subject's own head, the peak lies within 10 mm of the opposite V1 label."""
     derived = sample_data / "derived"
     main(
-        ["apply", str(eloreta), str(derived / "sample_audvis_short_eegonly-ave.fif"),
-         "--condition", condition, "--window", "0.08", "0.2",
-         "--noise-cov", str(sample_data / "sample_audvis_short-cov.fif"),
-         "--forward", str(derived / "sample-oct5-eeg-fwd.fif"), "--out", str(tmp_path / "own")]
-    )  # fmt: skip
+        [
+            "apply",
+            str(eloreta),
+            str(derived / "sample_audvis_short_eegonly-ave.fif"),
+            "--condition",
+            condition,
+            "--window",
+            "0.08",
+            "0.2",
+            "--noise-cov",
+            str(sample_data / "sample_audvis_short-cov.fif"),
+            "--forward",
+            str(derived / "sample-oct5-eeg-fwd.fif"),
+            "--out",
+            str(tmp_path / "own"),
+        ]
+    )
     printed = capsys.readouterr().out
     assert "MNI" not in printed
     time = float(printed.split("strongest at ")[1].split(" ms")[0]) / 1e3
@@ -77,10 +98,23 @@ def test_errors_are_one_line_and_write_nothing(eloreta, tmp_path):
     make_covariance(evoked.info).save(tmp_path / "x-cov.fif", verbose="error")
     before = sorted(p.name for p in tmp_path.iterdir())
     done = subprocess.run(
-        [sys.executable, "-m", "deepesi.cli.main", "apply", str(eloreta), "x-ave.fif",
-         "--noise-cov", "x-cov.fif", "--out", "stc"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "deepesi.cli.main",
+            "apply",
+            str(eloreta),
+            "x-ave.fif",
+            "--noise-cov",
+            "x-cov.fif",
+            "--out",
+            "stc",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("deepesi apply: recording: the data range from")
     assert "Traceback" not in done.stderr
@@ -95,10 +129,12 @@ def test_errors_are_one_line_and_write_nothing(eloreta, tmp_path):
         (["x-ave.fif", "--noise-cov", "none-cov.fif"], "there is no file"),
         (["x-ave.fif", "--condition", "seen"], "holds 0 conditions named 'seen'; .* 0: 'noise', 1"),
         (["x-ave.fif", "--condition", "noise"], "holds 2 conditions named 'noise'"),
-        (["x-ave.fif", "--noise-cov", "x-cov.fif", "--condition", "1", "--window", "5", "6"],
-         "lies outside the recording"),
+        (
+            ["x-ave.fif", "--noise-cov", "x-cov.fif", "--condition", "1", "--window", "5", "6"],
+            "lies outside the recording",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments(eloreta, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     evokeds = [make_evoked(), make_evoked(seed=1)]
@@ -146,12 +182,26 @@ def test_missing_extra_is_named():
 
 def test_evaluate_command(eloreta, toy_path, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "deepesi.cli.main", "evaluate", f"models=[{eloreta}]",
-         "baselines=[mne]", "scenario.n_examples=4", "scenario=[snr,several]",
-         "scenario.snr_db=[10]", "processes=2", f"head.name={toy_path}",
-         "scenario.sources.radius=[0.03,0.06]", f"hydra.run.dir={tmp_path}/run"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "deepesi.cli.main",
+            "evaluate",
+            f"models=[{eloreta}]",
+            "baselines=[mne]",
+            "scenario.n_examples=4",
+            "scenario=[snr,several]",
+            "scenario.snr_db=[10]",
+            "processes=2",
+            f"head.name={toy_path}",
+            "scenario.sources.radius=[0.03,0.06]",
+            f"hydra.run.dir={tmp_path}/run",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "run" / "benchmark.csv").read_text()
     assert "eloreta.onnx" in table
@@ -162,8 +212,11 @@ def test_evaluate_command(eloreta, toy_path, tmp_path):
         (tmp_path / "run" / file).unlink()
     again = subprocess.run(
         [sys.executable, "-m", "deepesi.cli.main", "evaluate", f"resume={tmp_path}/run"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "benchmark.csv").read_text() == table
 
@@ -228,7 +281,7 @@ def test_what_asks_for_all_the_memory_there_is_gets_an_error():
     """A damaged header may; the system would grant it, and end a process once it is used."""
     done = subprocess.run(
         [sys.executable, "-c", HUNGRY], capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
     assert message.startswith("deepesi apply: more memory is needed than there is. Used: 0.")

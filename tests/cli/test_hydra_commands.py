@@ -87,9 +87,13 @@ def test_errors_are_one_line_with_the_key(toy_path, tmp_path, monkeypatch, words
 
 def run(*command: str, cwd, **environment):
     return subprocess.run(
-        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=False,
+        [sys.executable, *command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,13 +124,24 @@ def test_module_is_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("value", "hint", "fit"),
     [
-        (1, int, True), (True, int, False), (1, float, True), (1.5, int, False), ("a", str, True),
-        ([1, 2], tuple[float, float], True), ([1], tuple[float, float], False), (None, int, False),
-        (None, int | None, True), ([1, "a"], list[int], False), ("a", Path, True), (1, str, False),
-        ({"a": 1}, dict[str, int], True), ("ab", list[str], False), (True, bool, True),
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (1.5, int, False),
+        ("a", str, True),
+        ([1, 2], tuple[float, float], True),
+        ([1], tuple[float, float], False),
+        (None, int, False),
+        (None, int | None, True),
+        ([1, "a"], list[int], False),
+        ("a", Path, True),
+        (1, str, False),
+        ({"a": 1}, dict[str, int], True),
+        ("ab", list[str], False),
+        (True, bool, True),
         (1, bool, False),
     ],
-)  # fmt: skip
+)
 def test_values_and_types(value, hint, fit):
     assert fits(value, hint) is fit
 
@@ -177,9 +192,13 @@ def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
         f"{' '.join(LONG)} {printed}"
     )
     again = subprocess.Popen(
-        ["bash", "-c", f"exec {command}"], cwd=cwd, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        ["bash", "-c", f"exec {command}"],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     lines = []
     for line in again.stdout:
         lines.append(line)
@@ -197,9 +216,16 @@ def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, entry):
     """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""
     toy = [word for word in TOY if not word.startswith(("trainer.max_steps", "trainer.steps_per"))]
     done = run(
-        *entry, *toy, "-m", "seed=1,2", f"head.name={toy_path}", "trainer.max_steps=2",
-        "compare=false", "export=false", cwd=tmp_path,
-    )  # fmt: skip
+        *entry,
+        *toy,
+        "-m",
+        "seed=1,2",
+        f"head.name={toy_path}",
+        "trainer.max_steps=2",
+        "compare=false",
+        "export=false",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (time_,) = (tmp_path / "outputs" / "convdip").iterdir()
     seeds = [hydra_config(time_ / str(number))["seed"] for number in (0, 1)]
@@ -218,7 +244,10 @@ def test_chosen_model_names_the_folder(tmp_path):
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         import deepesi.cli.train  # noqa: F401  registers what the name is made with
 
-        for overrides, name in ((["model=gnn"], "gnn"), (["experiment=piunet"], "piunet"),
-                                (["name=mine"], "mine")):  # fmt: skip
+        for overrides, name in (
+            (["model=gnn"], "gnn"),
+            (["experiment=piunet"], "piunet"),
+            (["name=mine"], "mine"),
+        ):
             config = hydra.compose("train", overrides, return_hydra_config=True)
             assert str(config.hydra.sweep.dir).startswith(f"outputs/{name}/")

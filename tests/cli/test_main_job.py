@@ -14,8 +14,11 @@ def test_convdip_beats_eloreta_within_ten_minutes(tmp_path):
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "deepesi.cli.main", "train", f"hydra.run.dir={tmp_path}"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     elapsed = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     with (tmp_path / "benchmark.csv").open() as file:

@@ -14,8 +14,12 @@ from deepesi.cli.main import main
 from deepesi.physics.template import save_template
 from deepesi.viz.cortex import VIEWS, best_views, covering_views
 
-TINY = ["n_examples=1", "n_summary=32", "data.sources.radius=[0.03,0.06]",
-        "data.setups.montages=[biosemi16]"]  # fmt: skip
+TINY = [
+    "n_examples=1",
+    "n_summary=32",
+    "data.sources.radius=[0.03,0.06]",
+    "data.setups.montages=[biosemi16]",
+]
 
 
 @pytest.fixture
@@ -85,8 +89,17 @@ def test_head_without_a_mesh(preview, toy, tmp_path):
 def test_what_a_head_cannot_vary_is_said(sample_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["deepesi"])
     forward = sample_data / "derived" / "sample-oct5-eeg-fwd.fif"
-    main(["preview", "head=forward", f"head.forward={forward}", "n_examples=1", "n_summary=4",
-          "data.n_times=20", f"hydra.run.dir={tmp_path}"])  # fmt: skip
+    main(
+        [
+            "preview",
+            "head=forward",
+            f"head.forward={forward}",
+            "n_examples=1",
+            "n_summary=4",
+            "data.n_times=20",
+            f"hydra.run.dir={tmp_path}",
+        ]
+    )
     assert "is known by one lead field" in capsys.readouterr().out
     assert (tmp_path / "preview.html").read_text().count("class='note'") == 3
 

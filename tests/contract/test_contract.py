@@ -74,7 +74,7 @@ def matched_filter(heteroscedastic=False):
 
 def electrode_gnn(heteroscedastic=False):
     torch.manual_seed(0)
-    sizes = {"n_places": 2, "smallest": 0.03, "largest": 0.06}
+    sizes = {"n_components": 2, "smallest": 0.03, "largest": 0.06}
     model = ElectrodeGNN(**sizes, heteroscedastic=heteroscedastic)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -136,9 +136,9 @@ def model(request, toy, tmp_path):
     return OnnxModel(tmp_path / "model.onnx")
 
 
-def apply(model, eeg, head):
+def apply(model, data, head):
     with torch.no_grad():
-        return model(eeg, as_tensors(prepare(model.head_inputs, head))).mean
+        return model(data, as_tensors(prepare(model.head_inputs, head))).mean
 
 
 def subclasses(kind):
@@ -151,15 +151,16 @@ def test_every_model_of_the_package_is_tested():
     for module in pkgutil.walk_packages(deepesi.__path__, "deepesi."):
         importlib.import_module(module.name)
     found = {
-        k for k in subclasses(InverseModel)
+        k
+        for k in subclasses(InverseModel)
         if k.__module__.startswith("deepesi.") and not inspect.isabstract(k)
-    }  # fmt: skip
+    }
     assert found == {type(make()) for make in RECIPES.values()} | {OnnxModel}
 
 
 def test_shape_and_declaration(model, simulate):
     batch = simulate(model.head_inputs, montage="biosemi32", n_times=5).batch(0)
-    estimate = model(batch.eeg, batch.inputs)
+    estimate = model(batch.data, batch.inputs)
     assert estimate.mean.shape == (8, 84, 5)
     assert torch.isfinite(estimate.mean).all()
     assert (estimate.mean.std(dim=1) > 0).all()
@@ -170,18 +171,28 @@ def test_channel_order_does_not_matter(model, simulate):
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     order = np.random.default_rng(0).permutation(16)
     shuffled = batch.head.pick([batch.head.ch_names[i] for i in order])
-    first = apply(model, batch.eeg, batch.head)
-    second = apply(model, batch.eeg[:, order], shuffled)
+    first = apply(model, batch.data, batch.head)
+    second = apply(model, batch.data[:, order], shuffled)
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
 
 
 #: See where electrodes are, so an electrode more is another montage to them; ``curve`` of the
 #: cross-validated ones divides the electrodes into folds.
 SEE_ELECTRODES = {
-    "ConvDip", "ConvDip with std", "DeepEnsemble", "StackedEnsemble", "MCDropout", "Tempered",
-    "ElectrodeGNN", "ElectrodeGNN with std", "UnrolledMatchedFilter",
-    "UnrolledMatchedFilter with std", "SparseRegression", "ridge", "elastic net",
-}  # fmt: skip
+    "ConvDip",
+    "ConvDip with std",
+    "DeepEnsemble",
+    "StackedEnsemble",
+    "MCDropout",
+    "Tempered",
+    "ElectrodeGNN",
+    "ElectrodeGNN with std",
+    "UnrolledMatchedFilter",
+    "UnrolledMatchedFilter with std",
+    "SparseRegression",
+    "ridge",
+    "elastic net",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in SEE_ELECTRODES])
@@ -195,9 +206,9 @@ def test_a_channel_that_the_others_determine_tells_nothing(name, simulate):
         leadfield=np.pad(without.leadfield, ((0, 1), (0, 0))),
         noise_cov=np.pad(without.noise_cov, (0, 1)),
     )
-    eeg = batch.eeg[:, :-1] - batch.eeg[:, :-1].mean(1, keepdim=True)
-    first = apply(model, eeg, without)
-    second = apply(model, torch.nn.functional.pad(eeg, (0, 0, 0, 1)), with_mean)
+    data = batch.data[:, :-1] - batch.data[:, :-1].mean(1, keepdim=True)
+    first = apply(model, data, without)
+    second = apply(model, torch.nn.functional.pad(data, (0, 0, 0, 1)), with_mean)
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
 
 
@@ -205,8 +216,8 @@ def test_a_channel_that_the_others_determine_tells_nothing(name, simulate):
 def test_joint_scaling(model, simulate, factor):
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     louder = replace(batch.head, noise_cov=factor**2 * batch.head.noise_cov)
-    first = apply(model, batch.eeg, batch.head)
-    second = apply(model, factor * batch.eeg, louder)
+    first = apply(model, batch.data, batch.head)
+    second = apply(model, factor * batch.data, louder)
     assert torch.allclose(factor * first, second, rtol=1e-3, atol=1e-4 * second.abs().max().item())
 
 
@@ -217,7 +228,7 @@ def test_state_dict_round_trip(name, simulate):
         torch.nn.init.zeros_(parameter)
     again.load_state_dict(model.state_dict())
     batch = simulate(model.head_inputs).batch(0)
-    assert torch.equal(model(batch.eeg, batch.inputs).mean, again(batch.eeg, batch.inputs).mean)
+    assert torch.equal(model(batch.data, batch.inputs).mean, again(batch.data, batch.inputs).mean)
 
 
 #: Exporting these takes half a minute each; with a deviation they export the same and more.
@@ -238,16 +249,25 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
         assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
     opened = open_model(path)
     inputs = as_feeds(prepare(opened.contract.head_inputs, batch.head))
-    silence = opened.run(np.zeros_like(batch.eeg.numpy()), inputs)
+    silence = opened.run(np.zeros_like(batch.data.numpy()), inputs)
     assert all(np.isfinite(found).all() for found in silence)
     assert np.abs(silence[0]).max() < 1e-9  # A m
 
 
 #: Montages of 19 to 256 channels.
 MONTAGES = (
-    "10-20-19", "10-20-21", "biosemi32", "easycap-M10", "biosemi64", "fsaverage_1020",
-    "GSN-HydroCel-65_1.0", "biosemi128", "biosemi160", "GSN-HydroCel-256", "biosemi256",
-)  # fmt: skip
+    "10-20-19",
+    "10-20-21",
+    "biosemi32",
+    "easycap-M10",
+    "biosemi64",
+    "fsaverage_1020",
+    "GSN-HydroCel-65_1.0",
+    "biosemi128",
+    "biosemi160",
+    "GSN-HydroCel-256",
+    "biosemi256",
+)
 
 
 @pytest.mark.slow
@@ -262,9 +282,13 @@ def test_onnx_parity_over_fifty_set_ups(name, toy, simulate, tmp_path):
     export_onnx(model, toy.montage_head("biosemi16"), path)
     for seed in range(50):
         batch = simulate(
-            [], montage=MONTAGES[seed % len(MONTAGES)], batch_size=int(rng.integers(1, 9)),
-            n_times=int(rng.integers(1, 40)), snr_db=[rng.uniform(-5, 30)] * 2, seed=seed,
-        ).batch(0)  # fmt: skip
+            [],
+            montage=MONTAGES[seed % len(MONTAGES)],
+            batch_size=int(rng.integers(1, 9)),
+            n_times=int(rng.integers(1, 40)),
+            snr_db=[rng.uniform(-5, 30)] * 2,
+            seed=seed,
+        ).batch(0)
         deviations.append(check_parity(model, path, batch, n_timed=1).deviation)
     print(f"{name}: largest deviation of 50 set-ups {max(deviations):.1e}")
     assert max(deviations) <= 1e-5
@@ -276,8 +300,8 @@ def test_a_gpu_finds_what_the_cpu_does(name, simulate):
     model = RECIPES[name]().eval()
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     there = batch.to("cuda")
-    first = model(batch.eeg, batch.inputs).mean.detach()
-    second = model.to("cuda")(there.eeg, there.inputs).mean.detach()
+    first = model(batch.data, batch.inputs).mean.detach()
+    second = model.to("cuda")(there.data, there.inputs).mean.detach()
     assert second.device.type == "cuda"
     assert torch.allclose(first, second.cpu(), rtol=1e-3, atol=1e-3 * first.abs().max().item())
 
@@ -288,8 +312,8 @@ def test_unbound_models_follow_the_source_space(method, toy, template, tmp_path)
     export_onnx(MinimumNorm(method), toy.montage_head("biosemi16"), path)
     head = template.montage_head("biosemi16")
     opened = open_model(path)
-    eeg = np.random.default_rng(0).normal(scale=1e-6, size=(1, 16, 2))
-    (mean,) = opened.run(eeg, as_feeds(prepare(opened.contract.head_inputs, head)))
+    data = np.random.default_rng(0).normal(scale=1e-6, size=(1, 16, 2))
+    (mean,) = opened.run(data, as_feeds(prepare(opened.contract.head_inputs, head)))
     assert mean.shape == (1, 1284, 2)
 
 
@@ -313,5 +337,5 @@ def test_frozen_reference(name, simulate, request):
 def summary(model, simulate):
     """A few numbers of a fixed batch, in nA m."""
     batch = simulate(model.head_inputs, montage="biosemi32", seed=11, n_times=2).batch(3)
-    values = 1e9 * apply(model, batch.eeg, batch.head)
+    values = 1e9 * apply(model, batch.data, batch.head)
     return [*values[0, ::28, 0].tolist(), values.abs().mean().item(), values.square().mean().item()]

@@ -124,8 +124,11 @@ def test_recordings_at_other_rates_and_montages(template):
     eyes = template.family.eye_leadfield(NOMINAL, electrodes)
     recording = Recording(
         torch.as_tensor(electrodes.positions).float(),
-        torch.as_tensor(eyes).float().expand(3, -1, -1), 3, 64, 128.0,
-    )  # fmt: skip
+        torch.as_tensor(eyes).float().expand(3, -1, -1),
+        3,
+        64,
+        128.0,
+    )
     for kind in KINDS:
         potential, _ = drawn(kind, recording)
         assert potential.shape == (3, 19, 64)

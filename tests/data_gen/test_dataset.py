@@ -33,13 +33,12 @@ def test_defaults_are_those_of_the_snapshot(template):
     for name in ("sources", "tissues"):
         mine, theirs = (asdict(getattr(recordings, name)) for recordings in (alone, asked))
         assert plain(mine) == plain(theirs)
-    for name in ("artifacts", "largest_moment", "batch_size", "lengths", "sfreq",
-                 "curriculum"):  # fmt: skip
+    for name in ("artifacts", "largest_moment", "batch_size", "lengths", "sfreq", "curriculum"):
         assert plain(getattr(alone, name)) == plain(getattr(asked, name)), name
     assert list(alone.snr_db) == list(asked.snr_db)
     assert (alone.pool.size, alone.pool.period) == (asked.pool.size, asked.pool.period)
     first, second = alone.batch(3), asked.batch(3)
-    assert torch.equal(first.eeg, second.eeg)
+    assert torch.equal(first.data, second.data)
     assert torch.equal(first.sources, second.sources)
 
 
@@ -54,7 +53,7 @@ def test_iterating_gives_the_batches_of_all_steps(simulate):
     recordings = simulate(seed=3, rank=2)
     batches = list(islice(recordings, 3))
     assert keys(batches) == [(3, "train", 2, step) for step in range(3)]
-    assert torch.equal(batches[1].eeg, recordings.batch(1, rank=2).eeg)
+    assert torch.equal(batches[1].data, recordings.batch(1, rank=2).data)
 
 
 @pytest.mark.parametrize(("n_workers", "method"), [(0, None), (2, "spawn")])
@@ -62,14 +61,17 @@ def test_workers_share_the_steps_out(simulate, n_workers, method):
     """Disjoint, in order, the same as without workers; leaving the endless loader hangs nowhere."""
     recordings = simulate(seed=1, pool_size=2, pool_period=4)
     loader = DataLoader(
-        recordings, batch_size=None, num_workers=n_workers, multiprocessing_context=method,
+        recordings,
+        batch_size=None,
+        num_workers=n_workers,
+        multiprocessing_context=method,
         timeout=60 if n_workers else 0,
-    )  # fmt: skip
+    )
     batches = list(islice(loader, 7))
     assert keys(batches) == [(1, "train", 0, step) for step in range(7)]
     for step, batch in enumerate(batches):
         expected = recordings.batch(step)
-        torch.testing.assert_close(batch.eeg, expected.eeg, rtol=1e-5, atol=1e-12)
+        torch.testing.assert_close(batch.data, expected.data, rtol=1e-5, atol=1e-12)
         torch.testing.assert_close(batch.sources, expected.sources, rtol=1e-5, atol=1e-16)
         assert batch.head.ch_names == expected.head.ch_names
 
@@ -88,4 +90,4 @@ def test_notebook_lines_of_the_docs_run():
     exec(compile(lines, "docs/data.md", "exec"), found)
     batch = found["batch"]
     assert batch.sources.shape == (256, 1284, 1)
-    assert batch.eeg.shape[0] == 256
+    assert batch.data.shape[0] == 256

@@ -19,7 +19,10 @@ EVERYTHING = {
     "setups": SetupRanges(
         montages=["biosemi16", "biosemi32"],
         noise=NoiseRanges(
-            coloured=(0.1, 1), brain=(0.1, 1), line=(0.01, 0.1), drift=(0.01, 0.1),
+            coloured=(0.1, 1),
+            brain=(0.1, 1),
+            line=(0.01, 0.1),
+            drift=(0.01, 0.1),
             variance_change=(0.0, 0.3),
         ),
         coregistration_shift=0.0035,
@@ -30,17 +33,20 @@ EVERYTHING = {
         baseline=(100, 500),
     ),
     "sources": PatchSources(
-        (1, 4), (0.02, 0.05), shapes=("gaussian", "flat", "diffused", "point", "field"),
-        placement="depth", correlation=(0.0, 0.9),
+        (1, 4),
+        (0.02, 0.05),
+        shapes=("gaussian", "flat", "diffused", "point", "field"),
+        placement="depth",
+        correlation=(0.0, 0.9),
     ),
     "artifacts": [Blinks(), Muscle(), ElectrodePops()],
     "n_times": 20,
-}  # fmt: skip
+}
 
 
 def test_same_key_same_batch(simulate):
     first, again = (simulate(seed=3, **EVERYTHING).batch(5) for _ in range(2))
-    assert torch.equal(first.eeg, again.eeg)
+    assert torch.equal(first.data, again.data)
     assert torch.equal(first.sources, again.sources)
     assert first.head.ch_names == again.head.ch_names
 
@@ -51,7 +57,7 @@ def test_a_batch_does_not_depend_on_those_before_it(simulate):
     whole = simulate(seed=3, pool_size=2, pool_period=4, **EVERYTHING)
     for step in range(5):
         whole.batch(step)
-    assert torch.equal(whole.batch(5).eeg, resumed.batch(5).eeg)
+    assert torch.equal(whole.batch(5).data, resumed.batch(5).data)
 
 
 def test_other_keys_other_batches(simulate):
@@ -122,7 +128,7 @@ def test_every_example_is_rendered_through_its_own_lead_field(simulate, toy, n_t
     settings = EVERYTHING | {"n_times": n_times, "artifacts": []}
     recordings = simulate(snr_db=(10, 10), **settings)
     parts = recordings.parts(0)
-    truth, gains = parts.batch.truth, []
+    truth, gains = parts.batch.true_leadfield, []
     for i, tissues in enumerate(parts.batch.scene.tissues.double().tolist()):
         core = np.einsum("k,kpr->pr", toy.family.coefficients(Tissues(*tissues)), toy.family.core)
         gain = truth.patterns[i].double().numpy() @ core @ toy.family.source_modes.T
@@ -136,14 +142,14 @@ def test_every_example_is_rendered_through_its_own_lead_field(simulate, toy, n_t
 def test_truth_renders_the_clean_potential(simulate):
     for n_times in (1, 20):
         parts = simulate(**(EVERYTHING | {"n_times": n_times})).parts(0)
-        again = parts.batch.truth.project(parts.batch.sources)
+        again = parts.batch.true_leadfield.project(parts.batch.sources)
         assert torch.allclose(again, parts.clean, atol=1e-4 * parts.clean.abs().max())
 
 
 def test_parts_add_up(simulate):
     parts = simulate(**EVERYTHING).parts(0)
     total = parts.clean + parts.noise + sum(parts.artifacts)
-    assert torch.allclose(parts.batch.eeg, total, rtol=1e-4, atol=1e-4 * total.abs().max())
+    assert torch.allclose(parts.batch.data, total, rtol=1e-4, atol=1e-4 * total.abs().max())
     for n, artifact in enumerate(parts.artifacts):
         there = artifact.abs().amax((1, 2)) > 0
         assert torch.equal(there, parts.batch.scene.artifacts[:, n])
@@ -151,7 +157,7 @@ def test_parts_add_up(simulate):
 
 def test_recordings_are_average_referenced(simulate):
     batch = simulate(**EVERYTHING).batch(0)
-    assert batch.eeg.mean(1).abs().max() < 1e-5 * batch.eeg.abs().max()
+    assert batch.data.mean(1).abs().max() < 1e-5 * batch.data.abs().max()
 
 
 def test_inputs_are_those_of_the_nominal_head(simulate):
@@ -196,7 +202,7 @@ def test_sources_without_a_mesh_are_points(simulate, toy):
 def test_an_analyst_without_the_anatomy_has_the_template(simulate, toy):
     member = replace(toy, name="warp0", warp_seed=0, source_pos=1.05 * toy.source_pos)
     setups = SetupRanges(["biosemi16"], own_anatomy=False)
-    recordings = simulate(heads=[member], analyst=toy, setups=setups)
+    recordings = simulate(heads=[member], nominal_head=toy, setups=setups)
     for step in range(6):
         assert np.array_equal(recordings.batch(step).head.source_pos, toy.source_pos)
 
@@ -210,7 +216,7 @@ def test_curriculum_opens_ranges_in_training_only(simulate):
     assert torch.allclose(early.scene.tissues.std(0), torch.zeros(4), atol=1e-6)
     assert (late.scene.tissues.std(0) > 0).all()
     assert not early.scene.artifacts.any()
-    assert (early.truth.patterns == early.truth.patterns[:1]).all()
+    assert (early.true_leadfield.patterns == early.true_leadfield.patterns[:1]).all()
     assert early.head.n_channels == 16
     assert simulate(curriculum=closed, split="validation").batch(0).scene.tissues.std(0).min() > 0
 
@@ -259,10 +265,10 @@ def test_what_cannot_be_drawn_is_refused(simulate, settings, message):
 
 def test_lengths_take_turns_in_a_drawn_order(simulate):
     recordings = simulate(seed=2, n_times=[1, 1, 5])
-    lengths = [recordings.batch(step).eeg.shape[2] for step in range(12)]
+    lengths = [recordings.batch(step).data.shape[2] for step in range(12)]
     assert all(sorted(lengths[i : i + 3]) == [1, 1, 5] for i in range(0, 12, 3))
     assert len({tuple(lengths[i : i + 3]) for i in range(0, 12, 3)}) > 1
-    assert recordings.batch(4, rank=1).eeg.shape[2] == lengths[4]
+    assert recordings.batch(4, rank=1).data.shape[2] == lengths[4]
 
 
 @pytest.mark.parametrize("n_times", [0, [1, 0], []])

@@ -52,9 +52,15 @@ def solved() -> np.ndarray:
     potentials = []
     for column in COLUMNS:
         y = solve_ivp(
-            paper_equations, (0, 1.5), np.zeros(6), "DOP853", times, args=column,
-            rtol=1e-9, atol=1e-9,
-        ).y  # fmt: skip
+            paper_equations,
+            (0, 1.5),
+            np.zeros(6),
+            "DOP853",
+            times,
+            args=column,
+            rtol=1e-9,
+            atol=1e-9,
+        ).y
         potentials.append(1e-3 * (y[1] - y[2]))
     return np.stack(potentials, axis=1)
 

@@ -14,11 +14,23 @@ from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.template import DATA, load_template
 
 MONTAGES = [
-    "10-20-19", "10-20-21", "biosemi16", "biosemi32", "biosemi64", "biosemi128", "easycap-M1",
-    "easycap-M10", "GSN-HydroCel-32", "GSN-HydroCel-64_1.0", "GSN-HydroCel-65_1.0",
-    "GSN-HydroCel-128", "GSN-HydroCel-129", "GSN-HydroCel-256", "GSN-HydroCel-257",
+    "10-20-19",
+    "10-20-21",
+    "biosemi16",
+    "biosemi32",
+    "biosemi64",
+    "biosemi128",
+    "easycap-M1",
+    "easycap-M10",
+    "GSN-HydroCel-32",
+    "GSN-HydroCel-64_1.0",
+    "GSN-HydroCel-65_1.0",
+    "GSN-HydroCel-128",
+    "GSN-HydroCel-129",
+    "GSN-HydroCel-256",
+    "GSN-HydroCel-257",
     "fsaverage_1020",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +78,7 @@ def test_nominal_head_and_known_covariance(pool, toy):
         ["biosemi16"],
         NoiseRanges(level=(1e-6, 1e-6)),
         nominal=TissueRanges((0.02, 0.02), (0.005, 0.005)),
-    )  # fmt: skip
+    )
     setup = pool(ranges).at(0, "train", 0, 0)
     assert np.allclose(setup.head.noise_cov, white_noise_cov(16, 1e-6))
     assert not np.allclose(setup.head.leadfield, toy.montage_head("biosemi16").leadfield, rtol=0.05)
@@ -153,9 +165,15 @@ def test_displacement_and_coregistration_have_the_stated_size(template):
 def test_a_shift_moves_all_electrodes_together(template):
     _, electrodes = template.montage("biosemi64")
     found = displace(
-        electrodes.positions, template.family.scalp_pos, template.family.scalp_faces, 0.0, 3,
-        np.random.default_rng(0), shift=0.0035, n_poses=4,
-    )  # fmt: skip
+        electrodes.positions,
+        template.family.scalp_pos,
+        template.family.scalp_faces,
+        0.0,
+        3,
+        np.random.default_rng(0),
+        shift=0.0035,
+        n_poses=4,
+    )
     assert found.positions.shape == (4, 3, 64, 3)
     assert np.allclose(found.positions[:, 0], found.positions[:, 1])
     assert not np.allclose(found.positions[0], found.positions[1], atol=1e-4)

@@ -110,8 +110,8 @@ def test_placement_balances_depth_or_area(head, template):
 def test_correlated_courses(head):
     def correlation(rho):
         courses = draw(
-            head, 500, 100, n_sources=(2, 2), correlation=(rho, rho), course=Burst((8, 12))
-        ).courses
+            head, 500, 100, n_sources=(2, 2), correlation=(rho, rho), time_course=Burst((8, 12))
+        ).time_courses
         assert torch.allclose(courses.abs().amax(2), torch.ones(500, 2))
         centred = courses - courses.mean(2, keepdim=True)
         unit = centred / centred.norm(dim=2, keepdim=True)

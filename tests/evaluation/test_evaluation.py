@@ -9,7 +9,7 @@ import torch
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.baselines.oracle import KnowingTruth
+from deepesi.baselines.oracle import WithTrueLeadField
 from deepesi.cli.evaluate import begun
 from deepesi.cli.loading import known_scenarios, load_scenarios
 from deepesi.cli.overrides import check_one_scenario, chosen_scenarios
@@ -85,7 +85,7 @@ def test_more_signal_less_error(benchmark):
 def test_knowing_the_true_lead_field_helps(scenario, toy, tmp_path):
     """An oracle stands beside methods; at 20 dB mismatch is nearly all that is between them."""
     bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=3)
-    models = {"nominal": bayes, "true": KnowingTruth(bayes)}
+    models = {"nominal": bayes, "true": WithTrueLeadField(bayes)}
     loud = replace(scenario, snr_db=[20], n_examples=200)
     rows = run_benchmark(models, [loud], Cohort.single(toy), tmp_path).rows
     error = {(r.method, r.metric): r.value for r in rows}
@@ -103,7 +103,7 @@ def test_benchmark_is_reproducible(benchmark, scenario, toy, tmp_path):
 def test_test_set_is_paired_over_snr_and_held_out(scenario, toy, simulate):
     low, high = (next(scenario.batches(Cohort.single(toy), snr, [])) for snr in (0.0, 20.0))
     assert torch.equal(low.scene.peaks, high.scene.peaks)
-    assert torch.equal(low.truth.coefficients, high.truth.coefficients)
+    assert torch.equal(low.true_leadfield.coefficients, high.true_leadfield.coefficients)
     assert low.scene.key[1] == "test"
     trained = simulate(seed=scenario.seed, montage="biosemi32", batch_size=30).batch(0)
     assert not torch.equal(trained.scene.tissues, low.scene.tissues)
@@ -157,11 +157,11 @@ def test_an_interruption_loses_the_example_in_flight_only(scenario, toy, tmp_pat
     class Stops(MinimumNorm):
         calls = 0
 
-        def forward(self, eeg, inputs):
+        def forward(self, data, inputs):
             Stops.calls += 1
             if Stops.calls == 15:  # the first is to warm up
                 raise KeyboardInterrupt
-            return super().forward(eeg, inputs)
+            return super().forward(data, inputs)
 
     models = {"MNE": Stops("MNE")}
     with pytest.raises(KeyboardInterrupt):
@@ -233,9 +233,9 @@ def test_an_example_is_the_batch_cut_down(scenario, toy):
     """The truth with it: rendered anew through its own lead field, noise is all that is left."""
     batch = next(scenario.batches(Cohort.single(toy), 100.0, []))
     one = batch.example(3)
-    assert torch.equal(one.eeg, batch.eeg[3:4])
+    assert torch.equal(one.data, batch.data[3:4])
     assert torch.equal(one.scene.peaks, batch.scene.peaks[3:4])
-    assert torch.allclose(one.truth.project(one.sources), one.eeg, rtol=1e-2, atol=1e-9)
+    assert torch.allclose(one.true_leadfield.project(one.sources), one.data, rtol=1e-2, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [n for n in known_scenarios() if n != "all"])
@@ -249,7 +249,7 @@ def test_every_scenario_can_be_drawn(name, template):
     for scenario in scenarios:
         batch = next(scenario.batches(Cohort.single(template), scenario.snr_db[0], []))
         assert batch.scene.key[:2] == (scenario.seed, "test")
-        assert torch.isfinite(batch.eeg).all()
+        assert torch.isfinite(batch.data).all()
 
 
 def drawn(name, template, n_examples=40):
@@ -319,10 +319,10 @@ def test_every_model_is_warmed_up(scenario, toy, tmp_path):
     class SlowStart(MinimumNorm):
         started = False
 
-        def forward(self, eeg, inputs):
+        def forward(self, data, inputs):
             time.sleep(0 if self.started else 0.5)
             self.started = True
-            return super().forward(eeg, inputs)
+            return super().forward(data, inputs)
 
     models = {"x": SlowStart("MNE")}
     short = replace(scenario, n_examples=2, snr_db=[0])
@@ -428,8 +428,8 @@ def test_model_that_gives_nan_is_named(scenario, toy, tmp_path):
     class Broken(InverseModel):
         head_inputs = ()
 
-        def forward(self, eeg, inputs):
-            return Estimate(torch.full((len(eeg), 84, eeg.shape[2]), float("nan")))
+        def forward(self, data, inputs):
+            return Estimate(torch.full((len(data), 84, data.shape[2]), float("nan")))
 
     with pytest.raises(FloatingPointError, match="Broken gave NaN"):
         run_benchmark({"x": Broken()}, [scenario], Cohort.single(toy), tmp_path)

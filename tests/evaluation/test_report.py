@@ -20,7 +20,8 @@ from deepesi.data_gen.waveforms import Burst, Gabor, Mixture
 from deepesi.evaluation import leaderboard as board
 from deepesi.evaluation.benchmark import REFERENCE, Benchmark
 from deepesi.evaluation.calibration import CalibrationRow
-from deepesi.evaluation.compare import told_table
+from deepesi.evaluation.compare import assumptions_table
+from deepesi.evaluation.descriptions import describe_scenario
 from deepesi.evaluation.figures import axis_panels, depth_panel, place_panels, styles
 from deepesi.evaluation.gallery import (
     gallery,
@@ -32,7 +33,6 @@ from deepesi.evaluation.gallery import (
 from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scores import LIMITS, METRICS
-from deepesi.evaluation.words import scenario_in_words
 from deepesi.physics.cohort import Cohort
 from tests.evaluation.conftest import LONG
 
@@ -46,11 +46,11 @@ def page(benchmark, models, scenarios, toy, tmp_path_factory):
         CalibrationRow(*where, "area_cm2", 0.9, 61.5, 60.0, 63.0, 100),
     ]
     words = {
-        name: scenario_in_words([s for s in scenarios if s.name == name], cohort)
+        name: describe_scenario([s for s in scenarios if s.name == name], cohort)
         for name in ("toy", "montages")
     }
     facts = {"seed": "0", "command": "a < b"}
-    methods = {"What is told": told_table(models)}
+    methods = {"What is told": assumptions_table(models)}
     drawn = gallery(models, benchmark, cohort)
     write_report(benchmark, drawn, words, facts, methods, folder / "report.html", calibration)
     assert [p.name for p in folder.iterdir()] == ["report.html"]
@@ -59,9 +59,19 @@ def page(benchmark, models, scenarios, toy, tmp_path_factory):
 
 def test_report_is_self_contained(page):
     assert not re.findall(r"(?:src|href)=['\"](?!data:|#)", page)
-    for part in ("Scenario toy", "Scenario montages", "a &lt; b", "Point spread", "A point",
-                 "Where the errors are", f"Worst example of {LONG}", "loc. error (mm)",
-                 "Time of one recording", "Region sets", "61.5 [60.0, 63.0]"):  # fmt: skip
+    for part in (
+        "Scenario toy",
+        "Scenario montages",
+        "a &lt; b",
+        "Point spread",
+        "A point",
+        "Where the errors are",
+        f"Worst example of {LONG}",
+        "loc. error (mm)",
+        "Time of one recording",
+        "Region sets",
+        "61.5 [60.0, 63.0]",
+    ):
         assert part in page, part
 
 
@@ -120,7 +130,7 @@ def test_pictures_fit_a_phone(page):
 
 def test_what_was_measured_is_in_words(page, scenarios, toy):
     assert not re.findall(r"\b(?:PatchSources|SetupRanges|TissueRanges|NoiseRanges)\(", page)
-    facts = scenario_in_words(scenarios[1:], Cohort.single(toy))
+    facts = describe_scenario(scenarios[1:], Cohort.single(toy))
     assert facts["varies"] == "channels of the cap: 16, 32"
     assert facts["recordings"] == (
         "16: biosemi16; one time point; white noise of known covariance\n"
@@ -142,29 +152,53 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
         n_times=20,
         artifacts=[Blinks(0.5, (0.0, 10.0))],
         sources=PatchSources(
-            (1, 3), shapes=["point", "field"], placement="depth", correlation=(0.2, 0.8),
-            depth=(0.02, 0.03), course=Mixture([Gabor(), Burst()]),
+            (1, 3),
+            shapes=["point", "field"],
+            placement="depth",
+            correlation=(0.2, 0.8),
+            depth=(0.02, 0.03),
+            time_course=Mixture([Gabor(), Burst()]),
         ),
         setups=SetupRanges(
-            ["biosemi16", "biosemi32"], NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
-            coregistration_shift=0.003, coregistration_rotation=2.0, electrode_error=(0.0, 1.2),
-            subset=0.3, dropout=(0.0, 0.1), references=["electrode"], baseline=(50, 200),
+            ["biosemi16", "biosemi32"],
+            NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
+            coregistration_shift=0.003,
+            coregistration_rotation=2.0,
+            electrode_error=(0.0, 1.2),
+            subset=0.3,
+            dropout=(0.0, 0.1),
+            references=["electrode"],
+            baseline=(50, 200),
             own_anatomy=False,
         ),
-    )  # fmt: skip
-    facts = scenario_in_words([rich], Cohort.single(toy))
-    for part in ("1 to 3 sources", "single points or smooth random fields of 10 to 25 mm",
-                 "every depth as likely", "20 to 30 mm below the scalp", "0.2 to 0.8 of their ampl",
-                 "evoked waves or bursts of oscillations"):  # fmt: skip
+    )
+    facts = describe_scenario([rich], Cohort.single(toy))
+    for part in (
+        "1 to 3 sources",
+        "single points or smooth random fields of 10 to 25 mm",
+        "every depth as likely",
+        "20 to 30 mm below the scalp",
+        "0.2 to 0.8 of their ampl",
+        "evoked waves or bursts of oscillations",
+    ):
         assert part in facts["sources"], part
-    for part in ("biosemi16 or biosemi32", "0 to 10 % of the channels missing", "only in 30 %",
-                 "recorded against electrode", "20 samples at 250 Hz",
-                 "white noise, background activity of the cortex, mains interference of a "
-                 "covariance estimated from 50 to 200 samples",
-                 "blinks in 50 % of the recordings, 0 to 10 dB over the noise"):  # fmt: skip
+    for part in (
+        "biosemi16 or biosemi32",
+        "0 to 10 % of the channels missing",
+        "only in 30 %",
+        "recorded against electrode",
+        "20 samples at 250 Hz",
+        "white noise, background activity of the cortex, mains interference of a "
+        "covariance estimated from 50 to 200 samples",
+        "blinks in 50 % of the recordings, 0 to 10 dB over the noise",
+    ):
         assert part in facts["recordings"], part
-    for part in ("the template's anatomy", "0 to 6 mm off on average, every electrode by itself",
-                 "0 to 3.6 mm off on average, all together", "0 to 2.4 degrees off"):  # fmt: skip
+    for part in (
+        "the template's anatomy",
+        "0 to 6 mm off on average, every electrode by itself",
+        "0 to 3.6 mm off on average, all together",
+        "0 to 2.4 degrees off",
+    ):
         assert part in facts["what methods assume"], part
 
 
@@ -186,29 +220,29 @@ def test_point_spread_map_is_the_resolution_of_a_method(models, scenarios, toy):
     assert found.error_mm["<MNE>"].mean() > 5
     assert np.allclose(found.depth_mm, 1e3 * toy.depth[found.sources])
     assert found.dispersion_mm[REFERENCE].min() > 0
-    assert found.left_out == ()
+    assert found.excluded == ()
 
 
 def test_slow_methods_are_left_out_of_the_map_and_named(models, scenarios, toy):
     class Slow(MinimumNorm):
-        def forward(self, eeg, inputs):
+        def forward(self, data, inputs):
             time.sleep(2.0)
-            return super().forward(eeg, inputs)
+            return super().forward(data, inputs)
 
     some = {"slow": Slow("MNE"), "MNE": models["<MNE>"]}
     found = point_spread_map(some, scenarios[0], Cohort.single(toy), budget=3.0)
-    assert found.left_out == ("slow",)
+    assert found.excluded == ("slow",)
     assert list(found.error_mm) == ["MNE"]
 
 
 def test_points_are_along_the_normal_and_equally_loud(scenarios, toy):
     batch = next(scenarios[0].batches(Cohort.single(toy), 20.0, [])).example(0)
     points = points_at(np.array([3, 50]), batch)
-    power = (points.eeg.double() ** 2).sum((1, 2)).numpy()
+    power = (points.data.double() ** 2).sum((1, 2)).numpy()
     assert power == pytest.approx(100 * np.trace(batch.head.noise_cov))
     moments = points.sources[..., 0].double().numpy()
     assert [np.flatnonzero(moment).tolist() for moment in moments] == [[3], [50]]
-    assert np.allclose(batch.head.project(moments.T), points.eeg[..., 0].numpy().T, rtol=1e-5)
+    assert np.allclose(batch.head.project(moments.T), points.data[..., 0].numpy().T, rtol=1e-5)
 
 
 def test_panels_hold_what_was_measured(benchmark, toy):
@@ -250,8 +284,11 @@ def test_leaderboard_has_a_line_per_method_and_scenario(benchmark, models, tmp_p
     assert (last["heads"], last["version"]) == ("warp9", deepesi.__version__)
     assert {r["command"] for r in read} == {"python evaluate.py x"}
     for line in read:
-        own = [r for r in benchmark.rows
-               if (r.method, r.scenario) == (line["method"], line["scenario"])]  # fmt: skip
+        own = [
+            r
+            for r in benchmark.rows
+            if (r.method, r.scenario) == (line["method"], line["scenario"])
+        ]
         for metric in METRICS:
             means = [row.value for row in own if row.metric == metric]
             if metric == "temporal_correlation":  # a single sample has none
@@ -271,9 +308,16 @@ def test_intervals_do_not_leave_what_a_metric_can_be(benchmark, models, scenario
         assert low <= row.value <= high
         if row.ci_low is not None:
             assert low <= row.ci_low <= row.ci_high <= high
-    many = [benchmark.cells[0]._replace(scores={
-        "MNE": [score._replace(values=(12.0 * (n == 0), *score.values[1:]))
-                for n, score in enumerate(benchmark.cells[0].scores[REFERENCE])]})]  # fmt: skip
+    many = [
+        benchmark.cells[0]._replace(
+            scores={
+                "MNE": [
+                    score._replace(values=(12.0 * (n == 0), *score.values[1:]))
+                    for n, score in enumerate(benchmark.cells[0].scores[REFERENCE])
+                ]
+            }
+        )
+    ]
     (line,) = board.leaderboard(Benchmark([], many), {}, {}, {"toy": "toy"}, "x")
     assert float(line["localization_error_low"]) == 0
 

@@ -25,9 +25,19 @@ def numbers(row):
 
 def a_row(method, metric, level, snr_db, value):
     return Row(
-        method, "head", snr_db, "1", metric, value, 0.9 * value, 1.1 * value, value, 9,
-        axis="anatomy the analyst has", level=level,
-    )  # fmt: skip
+        method,
+        "head",
+        snr_db,
+        "1",
+        metric,
+        value,
+        0.9 * value,
+        1.1 * value,
+        value,
+        9,
+        axis="anatomy the analyst has",
+        level=level,
+    )
 
 
 WIDEST = [

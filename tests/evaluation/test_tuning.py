@@ -13,7 +13,7 @@ from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.tuned import Tuned
 from deepesi.cli import loading
 from deepesi.cli.main import main
-from deepesi.core.contracts import BY_TRAINING, InverseModel
+from deepesi.core.contracts import AS_IN_TRAINING, InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
@@ -29,9 +29,12 @@ from deepesi.physics.cohort import Cohort
 #: Baselines with no constant to tune: none is left, it is chosen per recording, or the truth is
 #: looked at.
 WITHOUT = {
-    "dipole_scan", "bayes_single_patch", "bayes_single_patch_true", "champagne_noise",
+    "dipole_scan",
+    "bayes_single_patch",
+    "bayes_single_patch_true",
+    "champagne_noise",
     *(f"{m}_{rule}" for m in ("mne", "dspm", "sloreta", "eloreta") for rule in ("gcv", "best")),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -63,12 +66,20 @@ def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
         model, metric = tuned.at(value), LocalizationError()
         for snr_db in scenario.snr_db:
             recordings = SimulatedRecordings(
-                toy, scenario.sources, scenario.setups, model.head_inputs,
-                snr_db=(snr_db, snr_db), batch_size=30, seed=scenario.seed, split="validation",
-                pool_size=1, pool_period=1, n_times=1,
-            )  # fmt: skip
+                toy,
+                scenario.sources,
+                scenario.setups,
+                model.head_inputs,
+                snr_db=(snr_db, snr_db),
+                batch_size=30,
+                seed=scenario.seed,
+                split="validation",
+                pool_size=1,
+                pool_period=1,
+                n_times=1,
+            )
             batch = recordings.batch(0)
-            metric.update(model(batch.eeg, batch.inputs), batch)
+            metric.update(model(batch.data, batch.inputs), batch)
         errors.append(float(metric.compute()))
     assert choice.errors_mm == pytest.approx(errors, abs=1e-3)
     assert choice.value == tuned.values[int(np.argmin(errors))]
@@ -192,7 +203,7 @@ def test_too_little_to_choose_from_is_refused():
 def test_every_baseline_with_a_constant_has_a_tuned_row(name):
     """And every one says by itself what it is told."""
     ((title, model),) = loading.load_baselines(compose(f"baselines=[{name}]")).items()
-    assert model.told != BY_TRAINING
+    assert model.assumptions != AS_IN_TRAINING
     if name.endswith("_tuned"):
         assert isinstance(model, Tuned)
         plain = compose(f"baselines=[{name.removesuffix('_tuned')}]").baselines
@@ -215,7 +226,7 @@ def test_constant_regularization_is_one_kernel(simulate):
     model = MinimumNorm("eLORETA", "constant", snr_db=5.0)
     batch = simulate(model.head_inputs, snr_db=(20, 20)).batch(0)
     (kernel,) = batch.inputs[model.kernels.key]
-    assert torch.equal(model(batch.eeg, batch.inputs).mean, kernel @ batch.eeg)
+    assert torch.equal(model(batch.data, batch.inputs).mean, kernel @ batch.data)
     with pytest.raises(ValueError, match="snr_db with regularization='constant' and with no other"):
         MinimumNorm("eLORETA", "constant")
     with pytest.raises(ValueError, match=r"no other, got 5 with 'gcv'"):
@@ -228,11 +239,18 @@ def test_untrained_networks_and_what_everyone_is_told(
     """``models=[untrained:NAME]`` by the command, its table of what methods are told beside it."""
     monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    main([
-        "evaluate", "models=[untrained:unrolled_ista]", "baselines=[eloreta_tuned,lcmv]",
-        f"head.name={toy_path}", "scenario.snr_db=[10]", "scenario.n_examples=4",
-        "scenario.setups.montages=[biosemi16]", f"hydra.run.dir={out}",
-    ])  # fmt: skip
+    main(
+        [
+            "evaluate",
+            "models=[untrained:unrolled_ista]",
+            "baselines=[eloreta_tuned,lcmv]",
+            f"head.name={toy_path}",
+            "scenario.snr_db=[10]",
+            "scenario.n_examples=4",
+            "scenario.setups.montages=[biosemi16]",
+            f"hydra.run.dir={out}",
+        ]
+    )
     text = (out / "benchmark.md").read_text()
     assert "| unrolled_ista (untrained) |" in text
     assert "| LCMV | points | any | covariance and level | nominal | none |" in text
@@ -241,8 +259,12 @@ def test_untrained_networks_and_what_everyone_is_told(
     assert "| eLORETA (tuned) | - | - |" in text  # nor a latency
     assert "eLORETA (tuned),snr,snr_db," in (out / "tuning.csv").read_text()
     report = (out / "report.html").read_text()
-    for part in ("What each method is told", "Constants chosen on validation recordings",
-                 "number of sources", "<td class='word'>covariance and level</td>"):  # fmt: skip
+    for part in (
+        "What each method is told",
+        "Constants chosen on validation recordings",
+        "number of sources",
+        "<td class='word'>covariance and level</td>",
+    ):
         assert part in report, part
     assert [p.suffix for p in (tmp_path / "cache" / "tuning").iterdir()] == [".json"]
 

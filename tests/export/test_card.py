@@ -24,10 +24,15 @@ def test_linear_inverse(toy_path, tmp_path, capsys):
     card = (tmp_path / "e.md").read_text()
     assert capsys.readouterr().out == f"wrote {out} and its card, {tmp_path / 'e.md'}\n"
     for part in (
-        "# eLORETA\n", "; 0 weights", "nothing was trained", "follows that of the head it is given",
-        "| asks of a head | Whitener, Rank, LinearInverse |", "deepesi apply e.onnx ",
-        "Not measured yet: `deepesi evaluate 'models=[e.onnx]'`", "7 samples and 32 channels",
-    ):  # fmt: skip
+        "# eLORETA\n",
+        "; 0 weights",
+        "nothing was trained",
+        "follows that of the head it is given",
+        "| asks of a head | Whitener, Rank, LinearInverse |",
+        "deepesi apply e.onnx ",
+        "Not measured yet: `deepesi evaluate 'models=[e.onnx]'`",
+        "7 samples and 32 channels",
+    ):
         assert part in card, part
     assert "simulations" not in card
     deviation = float(re.search(r"largest deviation (\S+) of", card)[1])
@@ -52,25 +57,50 @@ def test_calibrated_network(toy, toy_path, tmp_path):
     kind = "deepesi.models.convdip.ConvDip"
     sizes = {"n_dipoles": 84, "height": 8, "width": 8, "hidden": 16, "heteroscedastic": True}
     identity = {
-        "model": {"_target_": kind, **sizes}, "space": toy.space.name,
-        "space_fingerprint": toy.space.fingerprint, "command": "python train.py seed=3",
-        "trained": {"n_channels": [8, 64], "n_times": [1, 1], "sfreq": 250.0, "snr_db": None,
-                    "band_hz": None},
-    }  # fmt: skip
+        "model": {"_target_": kind, **sizes},
+        "space": toy.space.name,
+        "space_fingerprint": toy.space.fingerprint,
+        "command": "python train.py seed=3",
+        "trained": {
+            "n_channels": [8, 64],
+            "n_times": [1, 1],
+            "sfreq": 250.0,
+            "snr_db": None,
+            "band_hz": None,
+        },
+    }
     save_network(model, identity, tmp_path / "model")
     (tmp_path / CALIBRATION_FILE).write_text(json.dumps(asdict(FITTED)))
-    main(["export", str(tmp_path), "--head", str(toy_path), "--montage", "biosemi16",
-          "--out", str(tmp_path / "c.onnx")])  # fmt: skip
+    main(
+        [
+            "export",
+            str(tmp_path),
+            "--head",
+            str(toy_path),
+            "--montage",
+            "biosemi16",
+            "--out",
+            str(tmp_path / "c.onnx"),
+        ]
+    )
     card = (tmp_path / "c.md").read_text()
     n_weights = sum(p.numel() for p in model.parameters())
     for part in (
-        "# ConvDip\n", f"{n_weights:,} weights", "| channels | 8 to 64 |",
+        "# ConvDip\n",
+        f"{n_weights:,} weights",
+        "| channels | 8 to 64 |",
         "| samples of a window | 1 |",
-        "| SNR | that of the sources drawn |", "(all) with a probability of 90 %",
-        "a few recordings of a toy", "| temperature | 1.7,", "| standard deviations | yes |",
-        f"{toy.space.name}, 42 + 42 sources (`{toy.space.fingerprint}`)", toy.fingerprint,
-        "```\npython train.py seed=3\n```", "hidden: 16", "any other is refused",
-    ):  # fmt: skip
+        "| SNR | that of the sources drawn |",
+        "(all) with a probability of 90 %",
+        "a few recordings of a toy",
+        "| temperature | 1.7,",
+        "| standard deviations | yes |",
+        f"{toy.space.name}, 42 + 42 sources (`{toy.space.fingerprint}`)",
+        toy.fingerprint,
+        "```\npython train.py seed=3\n```",
+        "hidden: 16",
+        "any other is refused",
+    ):
         assert part in card, part
     assert "claims no uncertainty" not in card
     assert open_model(tmp_path / "c.onnx").contract.calibration == FITTED

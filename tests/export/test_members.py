@@ -91,8 +91,11 @@ CASES = [
     ("Concat", [own(5, 4, 3), own(5, 4, 1)], {"axis": -1}),
     ("GatherElements", [shared(5, 4), choices(2, 4, of=5)], {"axis": 0}),
     ("GatherElements", [own(5, 4), choices(5, 2, of=4, kind=Shared)], {"axis": -1}),
-    ("ScatterElements", [shared(5, 4), choices(5, 2, of=4), own(5, 2)],
-     {"axis": 1, "reduction": "add"}),
+    (
+        "ScatterElements",
+        [shared(5, 4), choices(5, 2, of=4), own(5, 2)],
+        {"axis": 1, "reduction": "add"},
+    ),
     ("Einsum", [shared(5, 4, 3), own(3, 2)], {"equation": "abc,cd->abd"}),
     ("Einsum", [own(4, 3), own(3, 2)], {"equation": "bc, cd -> db"}),
     ("Einsum", [own(4, 3), shared(4, 2)], {"equation": "Ab,AB->bB"}),
@@ -109,12 +112,21 @@ CASES = [
     ("GatherND", [shared(5, 4, 3), choices(6, 2, of=4)], {}),
     ("GatherND", [own(5, 4, 3), choices(5, 2, 1, of=4)], {"batch_dims": 1}),
     ("GatherND", [shared(5, 4, 3), choices(5, 1, of=4)], {"batch_dims": 1}),
-    ("ScatterND", [own(5, 4, 3), choices(6, 1, of=5, kind=Shared), own(6, 4, 3)],
-     {"reduction": "add"}),
-    ("ScatterND", [shared(5, 4, 3), choices(6, 2, of=4, kind=Shared), own(6, 3)],
-     {"reduction": "add"}),
-    ("ScatterND", [own(5, 4, 3), choices(6, 1, of=5, kind=Shared), shared(6, 4, 3)],
-     {"reduction": "add"}),
+    (
+        "ScatterND",
+        [own(5, 4, 3), choices(6, 1, of=5, kind=Shared), own(6, 4, 3)],
+        {"reduction": "add"},
+    ),
+    (
+        "ScatterND",
+        [shared(5, 4, 3), choices(6, 2, of=4, kind=Shared), own(6, 3)],
+        {"reduction": "add"},
+    ),
+    (
+        "ScatterND",
+        [own(5, 4, 3), choices(6, 1, of=5, kind=Shared), shared(6, 4, 3)],
+        {"reduction": "add"},
+    ),
     ("ScatterND", [own(5, 4, 3), choices(6, 1, of=5), own(6, 4, 3)], {"reduction": "add"}),
     ("MatMul", [shared(4, 3), own(3, 2)], {}),
     ("MatMul", [shared(2, 5, 4, 3), own(3, 2)], {}),
@@ -136,7 +148,7 @@ CASES = [
     ("Gemm", [own(5, 3), own(2, 3), own(2)], {"transB": 1}),
     ("Conv", [own(2, 3, 6), own(4, 3, 2), own(4)], {}),
     ("Split", [own(4, 3)], {"num_outputs": 2, "axis": 0}),
-]  # fmt: skip
+]
 
 
 def graph(kind, inputs, attributes, marked):
@@ -197,22 +209,31 @@ def test_every_rule_is_tested():
     tested = {kind for kind, _, _ in CASES}
     by_element = RULES["Add"]
     assert {kind for kind, rule in RULES.items() if rule is not by_element} <= tested | {
-        "ReduceMean", "ReduceMin", "ReduceSumSquare",
-    }  # fmt: skip
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSumSquare",
+    }
 
 
 def matched_filter(n_conjugate=4):
     return UnrolledMatchedFilter(
-        n_components=1, n_sweeps=1, hidden=8, n_radii=2, n_strongest=16, n_conjugate=n_conjugate,
-        smallest=0.03, largest=0.06, heteroscedastic=True,
-    )  # fmt: skip
+        n_components=1,
+        n_sweeps=1,
+        hidden=8,
+        n_radii=2,
+        n_strongest=16,
+        n_conjugate=n_conjugate,
+        smallest=0.03,
+        largest=0.06,
+        heteroscedastic=True,
+    )
 
 
 SMALL = {"smallest": 0.03, "largest": 0.06}
 NETWORKS = {
     "ConvDip": lambda: network(heteroscedastic=True),
     "UnrolledMatchedFilter": matched_filter,
-    "ElectrodeGNN": lambda: ElectrodeGNN(n_places=2, heteroscedastic=True, **SMALL),
+    "ElectrodeGNN": lambda: ElectrodeGNN(n_components=2, heteroscedastic=True, **SMALL),
     "PhysicsInformedUNet": lambda: PhysicsInformedUNet(
         base_channels=4, gathered=4, hidden=8, **SMALL
     ),
@@ -310,7 +331,7 @@ def test_members_without_weights(toy, simulate, tmp_path):
     model, path = DeepEnsemble([MinimumNorm("MNE"), MinimumNorm("MNE")]), tmp_path / "m.onnx"
     export_onnx(model, toy.montage_head("biosemi16"), path)
     batch = simulate(model.head_inputs, montage="biosemi32", batch_size=3, n_times=2).batch(0)
-    expected = model(batch.eeg, batch.inputs).mean.numpy()
+    expected = model(batch.data, batch.inputs).mean.numpy()
     feeds = as_feeds(prepare(model.head_inputs, batch.head))
-    found = open_model(path).run(batch.eeg.numpy(), feeds)[0]
+    found = open_model(path).run(batch.data.numpy(), feeds)[0]
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -27,50 +27,72 @@ def model(nodes, inputs, constants):
 
 CASES = {
     "sum of squares": (
-        [helper.make_node("Pow", ["x", "two"], ["s"]),
-         helper.make_node("ReduceSum", ["s", "axes"], ["y"], keepdims=0)],
-        {"two": np.float32(2), "axes": np.array([1, 2])}, {"ReduceSumSquare"},
+        [
+            helper.make_node("Pow", ["x", "two"], ["s"]),
+            helper.make_node("ReduceSum", ["s", "axes"], ["y"], keepdims=0),
+        ],
+        {"two": np.float32(2), "axes": np.array([1, 2])},
+        {"ReduceSumSquare"},
     ),
     "sum of squares, axes kept": (
-        [helper.make_node("Pow", ["x", "two"], ["s"]),
-         helper.make_node("ReduceSum", ["s", "axes"], ["y"])],
-        {"two": np.float32(2), "axes": np.array([1])}, {"ReduceSumSquare"},
+        [
+            helper.make_node("Pow", ["x", "two"], ["s"]),
+            helper.make_node("ReduceSum", ["s", "axes"], ["y"]),
+        ],
+        {"two": np.float32(2), "axes": np.array([1])},
+        {"ReduceSumSquare"},
     ),
     "square that is needed twice": (
-        [helper.make_node("Pow", ["x", "two"], ["s"]),
-         helper.make_node("ReduceSum", ["s", "axes"], ["t"]),
-         helper.make_node("Add", ["s", "t"], ["y"])],
-        {"two": np.float32(2), "axes": np.array([1])}, {"Mul", "Add"},
+        [
+            helper.make_node("Pow", ["x", "two"], ["s"]),
+            helper.make_node("ReduceSum", ["s", "axes"], ["t"]),
+            helper.make_node("Add", ["s", "t"], ["y"]),
+        ],
+        {"two": np.float32(2), "axes": np.array([1])},
+        {"Mul", "Add"},
     ),
     "sum over a single value": (
-        [helper.make_node("Slice", ["x", "zero", "one", "one"], ["s"]),
-         helper.make_node("ReduceSum", ["s", "axes"], ["y"], keepdims=0)],
-        {"zero": np.array([0]), "one": np.array([1]), "axes": np.array([1])}, {"Slice", "Squeeze"},
+        [
+            helper.make_node("Slice", ["x", "zero", "one", "one"], ["s"]),
+            helper.make_node("ReduceSum", ["s", "axes"], ["y"], keepdims=0),
+        ],
+        {"zero": np.array([0]), "one": np.array([1]), "axes": np.array([1])},
+        {"Slice", "Squeeze"},
     ),
     "mean over a single value": (
-        [helper.make_node("Slice", ["x", "zero", "one", "one"], ["s"]),
-         helper.make_node("ReduceMean", ["s", "axes"], ["y"], keepdims=0)],
-        {"zero": np.array([0]), "one": np.array([1]), "axes": np.array([1])}, {"Slice", "Squeeze"},
+        [
+            helper.make_node("Slice", ["x", "zero", "one", "one"], ["s"]),
+            helper.make_node("ReduceMean", ["s", "axes"], ["y"], keepdims=0),
+        ],
+        {"zero": np.array([0]), "one": np.array([1]), "axes": np.array([1])},
+        {"Slice", "Squeeze"},
     ),
     "sum over more": (
         [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
-        {"axes": np.array([0, 1])}, {"ReduceSum"},
+        {"axes": np.array([0, 1])},
+        {"ReduceSum"},
     ),
     "cube": (
-        [helper.make_node("Pow", ["x", "three"], ["y"])], {"three": np.float32(3)}, {"Pow"},
+        [helper.make_node("Pow", ["x", "three"], ["y"])],
+        {"three": np.float32(3)},
+        {"Pow"},
     ),
     "scalar": (
-        [helper.make_node("Div", ["c", "x"], ["y"])], {"c": np.float32(3)}, {"Unsqueeze", "Div"},
+        [helper.make_node("Div", ["c", "x"], ["y"])],
+        {"c": np.float32(3)},
+        {"Unsqueeze", "Div"},
     ),
     "row": (
         [helper.make_node("Sub", ["x", "c"], ["y"])],
-        {"c": RNG.normal(size=4).astype(np.float32)}, {"Unsqueeze", "Sub"},
+        {"c": RNG.normal(size=4).astype(np.float32)},
+        {"Unsqueeze", "Sub"},
     ),
     "equal ranks": (
         [helper.make_node("Add", ["x", "c"], ["y"])],
-        {"c": RNG.normal(size=(2, 1, 4)).astype(np.float32)}, {"Add"},
+        {"c": RNG.normal(size=(2, 1, 4)).astype(np.float32)},
+        {"Add"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -38,8 +38,8 @@ def estimates(path, head, level=1.0) -> np.ndarray:
     head = replace(head, noise_cov=level**2 * head.noise_cov)
     clean = level * 2e-8 * head.leadfield[:, rng.integers(1284, size=16)].T
     noise = rng.multivariate_normal(np.zeros(head.n_channels), head.noise_cov, 16)
-    eeg = (clean + noise)[:, :, None].astype(np.float32)
-    return opened.run(eeg, as_feeds(dict(prepare(opened.contract.head_inputs, head))))[0]
+    data = (clean + noise)[:, :, None].astype(np.float32)
+    return opened.run(data, as_feeds(dict(prepare(opened.contract.head_inputs, head))))[0]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_an_example_does_not_depend_on_others(convdips, template, precision):
     head = template.montage_head("biosemi32")
     opened = open_model(convdips[precision], 1)
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, head)))
-    eeg = 1e-6 * np.random.default_rng(2).normal(size=(4, 32, 1)).astype(np.float32)
-    eeg[1] *= 50
-    together, alone = opened.run(eeg, feeds)[0], opened.run(eeg[:1], feeds)[0]
+    data = 1e-6 * np.random.default_rng(2).normal(size=(4, 32, 1)).astype(np.float32)
+    data[1] *= 50
+    together, alone = opened.run(data, feeds)[0], opened.run(data[:1], feeds)[0]
     assert np.abs(together[:1] - alone).max() < 1e-5 * np.abs(alone).max()
 
 
@@ -77,9 +77,9 @@ def test_nor_does_a_sample_of_a_network_that_takes_one_at_a_time(template):
     head = template.montage_head("biosemi32")
     opened = open_model(model_path("convdip"), 1)
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, head)))
-    eeg = 1e-6 * np.random.default_rng(2).normal(size=(2, 32, 3)).astype(np.float32)
-    eeg[:, :, 1] *= 50
-    together, alone = opened.run(eeg, feeds)[0], opened.run(eeg[1:, :, 2:], feeds)[0]
+    data = 1e-6 * np.random.default_rng(2).normal(size=(2, 32, 3)).astype(np.float32)
+    data[:, :, 1] *= 50
+    together, alone = opened.run(data, feeds)[0], opened.run(data[1:, :, 2:], feeds)[0]
     assert together.shape == (2, 1284, 3)
     assert np.abs(together[1:, :, 2:] - alone).max() < 1e-5 * np.abs(alone).max()
 
@@ -93,8 +93,10 @@ def test_precision_on_the_command_line(toy_path, toy, tmp_path):
     model = ConvDip(84, hidden=64)
     config = {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "hidden": 64}
     identity = {
-        "model": config, "space": toy.space.name, "space_fingerprint": toy.space.fingerprint,
-    }  # fmt: skip
+        "model": config,
+        "space": toy.space.name,
+        "space_fingerprint": toy.space.fingerprint,
+    }
     save_network(model, identity, tmp_path / "model")
     common = ["export", str(tmp_path), "--head", str(toy_path), "--montage", "biosemi16"]
     main([*common, "--out", str(tmp_path / "full.onnx")])

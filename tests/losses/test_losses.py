@@ -37,9 +37,9 @@ class BackProjection(InverseModel):
         self.gain = Reprojection().gain
         self.head_inputs = (self.gain,)
 
-    def forward(self, eeg, inputs):
+    def forward(self, data, inputs):
         gain = inputs[self.gain.key]
-        return Estimate(gain.T @ eeg / gain.square().sum(0).mean())
+        return Estimate(gain.T @ data / gain.square().sum(0).mean())
 
 
 TERMS = {
@@ -104,13 +104,15 @@ def close(values, expected, tolerance=1e-5):
 def in_double(batch):
     """Units of order one in double precision, so that finite differences are exact enough."""
     scale = batch.sources.abs().max()
-    truth = {f.name: getattr(batch.truth, f.name).double() for f in fields(batch.truth)}
+    truth = {
+        f.name: getattr(batch.true_leadfield, f.name).double() for f in fields(batch.true_leadfield)
+    }
     return replace(
         batch,
-        eeg=batch.eeg.double() / scale,
+        data=batch.data.double() / scale,
         sources=batch.sources.double() / scale,
         inputs={k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()},
-        truth=type(batch.truth)(**truth),
+        truth=type(batch.true_leadfield)(**truth),
     )
 
 
@@ -156,7 +158,7 @@ def test_an_estimate_of_zero_can_be_learned_from(any_batch, term):
 
 @every_term
 def test_one_value_per_example_whatever_the_scale(any_batch, term):
-    small = replace(any_batch, eeg=1e-3 * any_batch.eeg, sources=1e-3 * any_batch.sources)
+    small = replace(any_batch, data=1e-3 * any_batch.data, sources=1e-3 * any_batch.sources)
     value, same = term(at(any_batch, 0.5), any_batch), term(at(small, 0.5), small)
     assert value.shape == (8,)
     assert torch.allclose(value, same, rtol=1e-4, atol=1e-6)
@@ -171,14 +173,14 @@ def test_orientations_of_a_source_belong_together(free, simulate, term):
     def turned(values):  # (..., D, T)
         return (rotation @ values.unflatten(-2, (-1, 3))).flatten(-3, -2)
 
-    modes = turned(batch.truth.source_modes)
+    modes = turned(batch.true_leadfield.source_modes)
     gain = Reprojection().gain.key
     inputs = batch.inputs | {gain: turned(batch.inputs[gain].mT.contiguous()).mT}
     other = replace(
         batch,
         sources=turned(batch.sources),
         inputs=inputs,
-        truth=replace(batch.truth, source_modes=modes),
+        truth=replace(batch.true_leadfield, source_modes=modes),
     )
     estimate = batch.sources.roll(3, 1)
     std = torch.full_like(estimate, 1e-9)
@@ -212,15 +214,17 @@ def test_cosine_of_the_opposite_is_two(batch):
 def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, through):
     gain = torch.as_tensor(any_batch.head.leadfield).float()
     sources = any_batch.sources
-    explained = gain @ sources if through == "nominal" else any_batch.truth.project(sources)
-    exact, term = replace(any_batch, eeg=explained), Reprojection(through)
+    explained = (
+        gain @ sources if through == "nominal" else any_batch.true_leadfield.project(sources)
+    )
+    exact, term = replace(any_batch, data=explained), Reprojection(through)
     assert term(at(exact, 1), exact).max() < 1e-9
     assert close(term(at(exact, 0), exact), 1)
     assert close(term(at(exact, 3), exact), 4, 1e-4)
 
 
 def test_the_true_lead_field_removes_the_mismatch_of_heads(batch):
-    clean = replace(batch, eeg=batch.truth.project(batch.sources))
+    clean = replace(batch, data=batch.true_leadfield.project(batch.sources))
     assert Reprojection()(at(clean, 1), clean).min() > 1e-3
     assert Reprojection("truth")(at(clean, 1), clean).max() < 1e-9
 
@@ -272,8 +276,8 @@ def test_change_in_time(batch):
     assert close(term(Estimate(pattern * signs), steady), 2 * 4 / 3)
     assert close(term(at(steady, 1), steady), 0)
     phase = 2 * torch.pi * 10 * torch.arange(1000) / 250
-    long = batch.eeg[..., :1].expand(-1, -1, 1000)
-    slow = replace(batch, sources=pattern * phase.sin(), eeg=long)
+    long = batch.data[..., :1].expand(-1, -1, 1000)
+    slow = replace(batch, sources=pattern * phase.sin(), data=long)
     expected = (2 * torch.pi * 10 / 250) ** 2
     assert torch.allclose(term(at(slow, 1), slow), torch.tensor(expected), rtol=0.02)
 
@@ -356,7 +360,7 @@ def test_energy_between_two_points(batch):
 
 def with_peaks(batch, *peaks):
     """Equal points as truth, listed as peaks beside an absent one."""
-    rows = torch.tensor([[*peaks, -1]]).expand(len(batch.eeg), -1)
+    rows = torch.tensor([[*peaks, -1]]).expand(len(batch.data), -1)
     sources = sum(at_sources(batch, peak) for peak in peaks)
     none = torch.zeros(rows.shape)
     scene = replace(batch.scene, peaks=rows, extents=none, moments=none)
@@ -417,7 +421,7 @@ def test_energy_of_the_uniform_map_is_one_and_of_a_share_its_square(batch):
 
 def test_distillation_is_the_distance_to_the_teacher(any_batch):
     teacher = TERMS["distillation"]._teacher[0]
-    said = teacher(any_batch.eeg, any_batch.inputs)
+    said = teacher(any_batch.data, any_batch.inputs)
     assert TERMS["distillation"](said, any_batch).abs().max() < 1e-5
     to_truth = CosineDistance()(said, any_batch)  # the distance is alike in its arguments
     assert torch.allclose(TERMS["distillation"](at(any_batch, 1.0), any_batch), to_truth, atol=1e-5)
@@ -435,8 +439,8 @@ class Silent(InverseModel):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(3))
 
-    def forward(self, eeg, inputs):
-        return Estimate(eeg.new_zeros(len(eeg), 84, eeg.shape[2]) * self.weight[0])
+    def forward(self, data, inputs):
+        return Estimate(data.new_zeros(len(data), 84, data.shape[2]) * self.weight[0])
 
 
 def test_a_teacher_stays_as_it_is_and_may_say_nothing(batch):
@@ -501,12 +505,23 @@ def test_terms_are_computed_in_single_precision_beside_a_network_that_is_not(any
 
 def compose(toy_path, run_dir, *overrides):
     settings = [
-        "model.hidden=16", "model.height=6", "model.width=6", "data.batch_size=4",
-        "data.n_times=3", "data.pool_size=1", "data.setups.montages=[biosemi16]",
-        "data.sources.radius=[0.03,0.06]", "trainer.steps_per_epoch=2", "trainer.max_steps=2",
-        "trainer.validation_batch_size=4", "trainer.log_every=1", "trainer.checkpoint_every=1",
-        f"head.name={toy_path}", "name=toy", f"logger.save_dir={run_dir}",
-    ]  # fmt: skip
+        "model.hidden=16",
+        "model.height=6",
+        "model.width=6",
+        "data.batch_size=4",
+        "data.n_times=3",
+        "data.pool_size=1",
+        "data.setups.montages=[biosemi16]",
+        "data.sources.radius=[0.03,0.06]",
+        "trainer.steps_per_epoch=2",
+        "trainer.max_steps=2",
+        "trainer.validation_batch_size=4",
+        "trainer.log_every=1",
+        "trainer.checkpoint_every=1",
+        f"head.name={toy_path}",
+        "name=toy",
+        f"logger.save_dir={run_dir}",
+    ]
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         return hydra.compose("train", [*settings, *overrides])
 
@@ -527,8 +542,14 @@ def test_an_objective_trains_in_mixed_precision(toy, toy_path, tmp_path):
 
 def test_objectives_in_the_package():
     assert set(OBJECTIVES) == {
-        "default", "focal", "peaks", "smooth", "uncertainty", "no_physics", "no_laplacian",
-    }  # fmt: skip
+        "default",
+        "focal",
+        "peaks",
+        "smooth",
+        "uncertainty",
+        "no_physics",
+        "no_laplacian",
+    }
 
 
 @pytest.mark.parametrize(

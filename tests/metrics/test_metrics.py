@@ -74,9 +74,9 @@ def test_spatial_dispersion_of_two_spikes():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=10, max_size=10), st.integers(0, 9))
 def test_auc_equals_scikit_learn_ties_included(values, active):
-    truth = spikes(**{f"s{active}": 1.0}) + spikes(**{f"s{(active + 3) % 10}": 2.0})
-    assert functional.auc(np.array(values, float), truth) == pytest.approx(
-        roc_auc_score(truth > 0, values)
+    target = spikes(**{f"s{active}": 1.0}) + spikes(**{f"s{(active + 3) % 10}": 2.0})
+    assert functional.auc(np.array(values, float), target) == pytest.approx(
+        roc_auc_score(target > 0, values)
     )
 
 
@@ -140,8 +140,10 @@ def test_region_localization_error_equals_mne(sample_data):
     true, found = np.random.default_rng(0).random((2, len(positions)))
     theirs = mne.simulation.metrics.region_localization_error(
         *(mne.SourceEstimate(v[:, None], vertices, 0, 1) for v in (true, found)),
-        src=src, threshold="50%", per_sample=False,
-    )  # fmt: skip
+        src=src,
+        threshold="50%",
+        per_sample=False,
+    )
     ours = functional.region_localization_error(found, true, 1e3 * cdist(positions, positions))
     assert ours == pytest.approx(1e3 * theirs)
 
@@ -182,15 +184,15 @@ def test_width_of_a_disc_is_its_diameter():
 
 def test_balanced_auc_sees_a_blur_that_the_plain_one_hardly_sees():
     places = np.stack([0.009 * np.arange(200), np.zeros(200), np.zeros(200)], axis=1)
-    ground, truth = 1e3 * cdist(places, places), np.zeros(200)
-    truth[100] = 1.0
+    ground, target = 1e3 * cdist(places, places), np.zeros(200)
+    target[100] = 1.0
     blurred = np.exp(-0.5 * ((np.arange(200) - 102) / 3) ** 2)
-    assert functional.auc(blurred, truth) > 0.95
+    assert functional.auc(blurred, target) > 0.95
     close = 3 / 6  # of 97 to 103, 101 to 103 exceed it
-    assert functional.balanced_auc(blurred, truth, ground) == pytest.approx(
+    assert functional.balanced_auc(blurred, target, ground) == pytest.approx(
         (close + far_auc(blurred, ground)) / 2
     )
-    assert functional.balanced_auc(truth, truth, ground) == 1
+    assert functional.balanced_auc(target, target, ground) == 1
 
 
 def far_auc(values, ground):
@@ -201,12 +203,12 @@ def far_auc(values, ground):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=10, max_size=10), st.integers(0, 9))
 def test_detection_equals_scikit_learn(values, active):
-    truth = spikes(**{f"s{active}": 1.0}) + spikes(**{f"s{(active + 3) % 10}": 2.0})
+    target = spikes(**{f"s{active}": 1.0}) + spikes(**{f"s{(active + 3) % 10}": 2.0})
     values = np.array(values, float)
-    found = functional.detection(values, truth)
+    found = functional.detection(values, target)
     called = values >= functional.otsu_threshold(values)
     for ours, theirs in zip(found, (precision_score, recall_score, f1_score), strict=True):
-        assert ours == pytest.approx(theirs(truth > 0, called))
+        assert ours == pytest.approx(theirs(target > 0, called))
 
 
 def test_otsu_parts_two_classes():
@@ -260,15 +262,15 @@ def test_measures_of_topographies():
 def test_coverage_of_an_exact_posterior_is_its_level():
     rng = np.random.default_rng(0)
     std = rng.uniform(0.5, 2, size=(2000, 20))
-    truth = rng.normal(size=std.shape) * std
-    covered = calibration.coverage(np.zeros_like(std), std, truth)
+    target = rng.normal(size=std.shape) * std
+    covered = calibration.coverage(np.zeros_like(std), std, target)
     assert covered == pytest.approx(calibration.LEVELS, abs=0.01)
     assert calibration.deviation(covered).absolute < 0.01
 
 
 def test_too_narrow_intervals_deviate_downwards():
-    truth = np.random.default_rng(0).normal(size=20000)
-    covered = calibration.coverage(np.zeros(20000), np.full(20000, 0.5), truth)
+    target = np.random.default_rng(0).normal(size=20000)
+    covered = calibration.coverage(np.zeros(20000), np.full(20000, 0.5), target)
     exact = 2 * norm.cdf(0.5 * norm.ppf((1 + calibration.LEVELS) / 2)) - 1
     assert covered == pytest.approx(exact, abs=0.01)
     found = calibration.deviation(covered)
@@ -283,9 +285,7 @@ def test_sharpness_is_the_width_over_the_largest_moment():
 def test_groups_of_sources():
     found = calibration.groups(spikes(s4=1.0), DISTANCES)
     numbers = {name: np.flatnonzero(mask).tolist() for name, mask in found.items()}
-    assert numbers == {
-        "active": [4], "neighbouring": [2, 3, 5, 6], "inactive": [0, 1, 7, 8, 9]
-    }  # fmt: skip
+    assert numbers == {"active": [4], "neighbouring": [2, 3, 5, 6], "inactive": [0, 1, 7, 8, 9]}
 
 
 @pytest.mark.parametrize("metric", SourceMetric.__subclasses__())

@@ -9,9 +9,9 @@ from deepesi.core.contracts import as_tensors
 from deepesi.physics.head_inputs import prepare
 
 
-def apply(model, eeg, head):
+def apply(model, data, head):
     with torch.no_grad():
-        return model(eeg, as_tensors(prepare(model.head_inputs, head)))
+        return model(data, as_tensors(prepare(model.head_inputs, head)))
 
 
 def free(head, turn=None):

@@ -16,7 +16,7 @@ def test_standard_deviation_is_an_addition(simulate):
     assert both.state_dict().keys() - plain.state_dict().keys() == added
     assert all(torch.equal(v, both.state_dict()[k]) for k, v in plain.state_dict().items())
     batch = simulate(plain.head_inputs, n_times=3).batch(0)
-    alone, estimate = (model(batch.eeg, batch.inputs) for model in (plain, both))
+    alone, estimate = (model(batch.data, batch.inputs) for model in (plain, both))
     assert alone.std is None
     assert torch.equal(alone.mean, estimate.mean)
     assert estimate.std.shape == (8, 84, 3)
@@ -27,7 +27,7 @@ def test_standard_deviation_depends_on_the_recording(simulate):
     model = make(heteroscedastic=True)
     torch.nn.init.normal_(model.last_std.weight)
     batch = simulate(model.head_inputs, n_times=3).batch(0)
-    std = model(batch.eeg, batch.inputs).std
+    std = model(batch.data, batch.inputs).std
     assert (std.std(dim=0) > 0).all()
     assert (std.std(dim=2) > 0).all()
 

@@ -27,10 +27,10 @@ def trained(seed=0, **settings):
     return model.eval()
 
 
-def apply(model, eeg, head):
+def apply(model, data, head):
     inputs = as_tensors(prepare(model.head_inputs, head))
     with torch.no_grad():
-        return model(torch.as_tensor(eeg, dtype=torch.float32), inputs)
+        return model(torch.as_tensor(data, dtype=torch.float32), inputs)
 
 
 def recording(head, strengths, n_times=1, noise=0.0, seed=0):
@@ -39,8 +39,8 @@ def recording(head, strengths, n_times=1, noise=0.0, seed=0):
     for number, strength in strengths.items():
         sources[number] = strength
     white = np.random.default_rng(seed).normal(size=(head.n_channels, n_times))
-    eeg = head.project(sources) + noise * head.noise_level * (white - white.mean(axis=0))
-    return eeg[None]
+    data = head.project(sources) + noise * head.noise_level * (white - white.mean(axis=0))
+    return data[None]
 
 
 def neutral(**settings):
@@ -60,28 +60,28 @@ def neutral(**settings):
 def test_untrained_it_finds_a_single_source_with_its_moment(head):
     """A source whose lead field is known and that stands out of the noise is found exactly."""
     for number in range(0, 84, 7):
-        eeg = recording(head, {number: -2e-7})
-        mean = apply(neutral(n_places=1, n_rounds=1, **POINTS), eeg, head).mean[0, :, 0]
+        data = recording(head, {number: -2e-7})
+        mean = apply(neutral(n_components=1, n_rounds=1, **POINTS), data, head).mean[0, :, 0]
         assert mean.abs().argmax() == number
         assert mean[number].item() == pytest.approx(-2e-7, rel=0.05)
 
 
 def test_what_is_explained_is_taken_off(head):
     """Of two sources one place finds one; a second place finds the other in what is left."""
-    eeg = recording(head, {5: 3e-7, 60: 2e-7})
-    alone = apply(neutral(n_places=1, n_rounds=1, **POINTS), eeg, head).mean[0, :, 0].abs()
-    both = apply(neutral(n_places=2, n_rounds=4, **POINTS), eeg, head).mean[0, :, 0].abs()
+    data = recording(head, {5: 3e-7, 60: 2e-7})
+    alone = apply(neutral(n_components=1, n_rounds=1, **POINTS), data, head).mean[0, :, 0].abs()
+    both = apply(neutral(n_components=2, n_rounds=4, **POINTS), data, head).mean[0, :, 0].abs()
     assert set(both.topk(2).indices.tolist()) == {5, 60}
     assert alone[60] < 0.2 * both[60]
 
 
 def test_the_window_is_taken_as_a_whole(head):
     """Samples that show the same source in other noise place it better together than alone."""
-    model = neutral(n_places=1, n_rounds=1, **POINTS)
+    model = neutral(n_components=1, n_rounds=1, **POINTS)
     hits = np.zeros(2)
     for seed in range(20):
-        eeg = recording(head, {4 * seed: 2e-8}, n_times=16, noise=1.0, seed=seed)
-        for row, part in enumerate((eeg, eeg[..., :1])):
+        data = recording(head, {4 * seed: 2e-8}, n_times=16, noise=1.0, seed=seed)
+        for row, part in enumerate((data, data[..., :1])):
             found = apply(model, part, head).mean[0].square().sum(1).argmax()
             hits[row] += found.item() == 4 * seed
     assert hits[0] >= hits[1] + 5
@@ -89,8 +89,8 @@ def test_the_window_is_taken_as_a_whole(head):
 
 def test_sign_flip_flips_the_estimate(head):
     model = trained(heteroscedastic=True, **WIDE)
-    eeg = recording(head, {5: 1e-7, 40: 5e-8}, n_times=6, noise=1.0)
-    first, second = apply(model, eeg, head), apply(model, -eeg, head)
+    data = recording(head, {5: 1e-7, 40: 5e-8}, n_times=6, noise=1.0)
+    first, second = apply(model, data, head), apply(model, -data, head)
     assert torch.equal(first.mean, -second.mean)
     assert torch.equal(first.std, second.std)
 
@@ -100,25 +100,25 @@ def test_free_orientation_is_blind_to_the_frame(free_head):
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     leadfield = (free_head.leadfield.reshape(16, 28, 3) @ turn).reshape(16, 84)
     model = trained(**WIDE)
-    eeg = recording(free_head, {5: 1e-7, 40: 5e-8}, n_times=2, noise=1.0)
-    first = apply(model, eeg, free_head).mean.reshape(28, 3, 2)
-    second = apply(model, eeg, replace(free_head, leadfield=leadfield)).mean.reshape(28, 3, 2)
+    data = recording(free_head, {5: 1e-7, 40: 5e-8}, n_times=2, noise=1.0)
+    first = apply(model, data, free_head).mean.reshape(28, 3, 2)
+    second = apply(model, data, replace(free_head, leadfield=leadfield)).mean.reshape(28, 3, 2)
     back = torch.as_tensor(turn, dtype=torch.float32) @ second
     assert torch.allclose(first, back, atol=1e-3 * first.abs().max().item())
 
 
 def test_free_orientation_and_another_space_through_one_file(head, free_head, simulate, tmp_path):
     """Exported with a head of free orientation, another montage is served by the same file."""
-    model = trained(n_places=1, n_rounds=1, **WIDE)
+    model = trained(n_components=1, n_rounds=1, **WIDE)
     export_onnx(model, free_head, tmp_path / "model.onnx")
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     few = free_head.pick(free_head.ch_names[:11])
-    batch = replace(batch, head=few, eeg=batch.eeg[:, :11] - batch.eeg[:, :11].mean(1, True))
+    batch = replace(batch, head=few, data=batch.data[:, :11] - batch.data[:, :11].mean(1, True))
     assert check_parity(model, tmp_path / "model.onnx", batch, n_timed=1).deviation <= 1e-5
 
 
 def test_the_same_weights_serve_another_source_space(template):
-    model = trained(n_places=1)
+    model = trained(n_components=1)
     head = template.montage_head("biosemi16")
     assert apply(model, recording(head, {700: 1e-7}), head).mean.shape == (1, 1284, 1)
 
@@ -130,7 +130,7 @@ def test_standard_deviation_is_an_addition(simulate):
     assert added == {"spread.weight", "spread.bias"}
     both.load_state_dict(plain.state_dict(), strict=False)
     batch = simulate(plain.head_inputs, n_times=3).batch(0)
-    alone, estimate = (model(batch.eeg, batch.inputs) for model in (plain, both))
+    alone, estimate = (model(batch.data, batch.inputs) for model in (plain, both))
     assert alone.std is None
     assert torch.allclose(alone.mean, estimate.mean, atol=1e-6 * alone.mean.abs().max().item())
     assert estimate.std.shape == (8, 84, 3)
@@ -142,15 +142,15 @@ def test_standard_deviation_is_the_spread_over_the_places(head):
 
     Its mean is ``p m`` and its variance ``p (1 - p) m²``, ``m`` being what fits best there.
     """
-    model = neutral(n_places=1, n_rounds=1, heteroscedastic=True, **POINTS)
+    model = neutral(n_components=1, n_rounds=1, heteroscedastic=True, **POINTS)
     with torch.no_grad():
         model.spread.bias[1] = -50.0  # no floor
-        model.trust.log_doubt.fill_(-50.0)  # all electrodes alike
-    eeg = recording(head, {30: 2e-8}, noise=1.0)
-    mean, std = (value[0, :, 0].double().numpy() for value in apply(model, eeg, head))
+        model.trust.log_mismatch.fill_(-50.0)  # all electrodes alike
+    data = recording(head, {30: 2e-8}, noise=1.0)
+    mean, std = (value[0, :, 0].double().numpy() for value in apply(model, data, head))
     white = prepare([model.whitener], head)[model.whitener.key]
     gain = white @ head.leadfield
-    moment = gain.T @ (white @ eeg[0, :, 0]) / (gain**2).sum(axis=0)
+    moment = gain.T @ (white @ data[0, :, 0]) / (gain**2).sum(axis=0)
     chance = mean / moment
     assert chance.sum() == pytest.approx(1, rel=1e-3)
     assert np.sort(chance)[-2] > 0.1  # it does doubt
@@ -163,7 +163,7 @@ def test_standard_deviation_is_the_spread_over_the_places(head):
 def test_every_weight_learns(simulate, loss):
     model = trained(heteroscedastic=isinstance(loss, GaussianNLL), n_blocks=2, **WIDE).train()
     batch = simulate(model.head_inputs, n_times=6).batch(0)
-    loss(model(batch.eeg, batch.inputs), batch).mean().backward()
+    loss(model(batch.data, batch.inputs), batch).mean().backward()
     idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -171,7 +171,7 @@ def test_every_weight_learns(simulate, loss):
 
 def test_some_steps_of_training_help(simulate):
     torch.manual_seed(0)
-    model, loss = ElectrodeGNN(n_places=2, **WIDE), CosineDistance()
+    model, loss = ElectrodeGNN(n_components=2, **WIDE), CosineDistance()
     data = simulate(
         model.head_inputs,
         batch_size=32,
@@ -181,7 +181,7 @@ def test_some_steps_of_training_help(simulate):
     values = []
     for step in range(40):
         batch = data.batch(step % 4)
-        value = loss(model(batch.eeg, batch.inputs), batch).mean()
+        value = loss(model(batch.data, batch.inputs), batch).mean()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -227,7 +227,7 @@ def test_number_of_weights_as_documented():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_places": 0}, r"all sizes must be 1 or more, got .*'n_places': 0"),
+        ({"n_components": 0}, r"all sizes must be 1 or more, got .*'n_places': 0"),
         ({"n_radii": 0}, r"all sizes must be 1 or more, got .*'n_radii': 0"),
         ({"n_heads": 3}, r"hidden must be a multiple of n_heads .*hidden=16, n_heads=3"),
         ({"kernel_size": 4}, r".*kernel_size odd, got .*kernel_size=4"),

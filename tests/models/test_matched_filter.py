@@ -28,7 +28,7 @@ def make(**settings):
 def test_estimate_turns_its_sign_with_the_recording(simulate):
     model = make()
     batch = simulate(model.head_inputs, n_times=3).batch(0)
-    there, back = (apply(model, sign * batch.eeg, batch.head).mean for sign in (1, -1))
+    there, back = (apply(model, sign * batch.data, batch.head).mean for sign in (1, -1))
     assert torch.allclose(there, -back)
 
 
@@ -37,8 +37,8 @@ def test_a_window_is_inverted_as_one_whatever_its_time_axis(simulate):
     model = make(heteroscedastic=True)
     batch = simulate(model.head_inputs, n_times=5).batch(0)
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
-    mean, std = apply(model, batch.eeg, batch.head)
-    turned = apply(model, batch.eeg @ rotation, batch.head)
+    mean, std = apply(model, batch.data, batch.head)
+    turned = apply(model, batch.data @ rotation, batch.head)
     largest = mean.abs().max().item()
     assert torch.allclose(turned.mean, mean @ rotation, rtol=1e-3, atol=1e-3 * largest)
     assert torch.allclose(turned.std, std, rtol=1e-3)
@@ -49,8 +49,8 @@ def test_free_orientation_has_no_preferred_axes(simulate):
     model = make()
     batch = simulate([], n_times=2).batch(0)
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
-    straight = apply(model, batch.eeg, free(batch.head)).mean.unflatten(1, (84, 3))
-    turned = apply(model, batch.eeg, free(batch.head, turn)).mean.unflatten(1, (84, 3))
+    straight = apply(model, batch.data, free(batch.head)).mean.unflatten(1, (84, 3))
+    turned = apply(model, batch.data, free(batch.head, turn)).mean.unflatten(1, (84, 3))
     expected = torch.einsum("op,bsot->bspt", torch.as_tensor(turn).float(), straight)
     assert torch.allclose(turned, expected, rtol=1e-2, atol=1e-3 * straight.abs().max().item())
 
@@ -58,13 +58,16 @@ def test_free_orientation_has_no_preferred_axes(simulate):
 def test_untrained_it_finds_a_patch_without_noise(template, simulate):
     model = UnrolledMatchedFilter(n_components=1, n_sweeps=1).eval()
     batch = simulate(
-        model.head_inputs, heads=template, montage="biosemi64", batch_size=32,
+        model.head_inputs,
+        heads=template,
+        montage="biosemi64",
+        batch_size=32,
         sources=PatchSources(n_sources=(1, 1)),
-    ).batch(0)  # fmt: skip
+    ).batch(0)
     gain = torch.as_tensor(batch.head.leadfield, dtype=torch.float32)
-    exact = replace(batch, eeg=gain @ batch.sources)
+    exact = replace(batch, data=gain @ batch.sources)
     metric = LocalizationError()
-    metric.update(apply(model, exact.eeg, exact.head), exact)
+    metric.update(apply(model, exact.data, exact.head), exact)
     assert metric.compute() < 5.0
 
 
@@ -85,8 +88,8 @@ def test_it_reads_the_skull_off_the_recording(template):
 
     def conductivity(prior, doubt):
         model.skulls[0].prior.data[:] = torch.tensor(prior)
-        model.skulls[0].log_doubt.data[:] = torch.tensor(doubt)
-        model(batch.eeg, batch.inputs)
+        model.skulls[0].log_mismatch.data[:] = torch.tensor(doubt)
+        model(batch.data, batch.inputs)
         return np.log(model.skull_filters.ratios) @ told[-1].detach().numpy()
 
     true = np.log(batch.scene.tissues[:, 0].numpy() / 0.01)
@@ -99,8 +102,8 @@ def test_it_reads_the_skull_off_the_recording(template):
 def test_standard_deviation_is_positive_and_costs_weights_only_if_asked(simulate):
     plain, both = make(), make(heteroscedastic=True)
     batch = simulate(plain.head_inputs, n_times=2).batch(0)
-    assert apply(plain, batch.eeg, batch.head).std is None
-    assert (apply(both, batch.eeg, batch.head).std > 0).all()
+    assert apply(plain, batch.data, batch.head).std is None
+    assert (apply(both, batch.data, batch.head).std > 0).all()
     count = [sum(p.numel() for p in m.parameters()) for m in (plain, both)]
     assert count[1] - count[0] == (8 + 1) * (5 + 1)
 

@@ -55,15 +55,15 @@ def test_data_consistency_leaves_noise(simulate):
     model = make(moved=False, n_conjugate=12)
     batch = simulate(model.head_inputs, snr_db=(20, 20), montage="biosemi32").batch(0)
     gain = torch.as_tensor(batch.head.leadfield).float()
-    left = batch.eeg - gain @ apply(model, batch.eeg, batch.head).mean
-    share = left.square().sum((1, 2)) / batch.eeg.square().sum((1, 2))
+    left = batch.data - gain @ apply(model, batch.data, batch.head).mean
+    share = left.square().sum((1, 2)) / batch.data.square().sum((1, 2))
     assert share.median() < 0.3
 
 
 def test_estimate_turns_its_sign_with_the_recording(simulate):
     model = make()
     batch = simulate(model.head_inputs, n_times=3).batch(0)
-    there, back = (apply(model, sign * batch.eeg, batch.head).mean for sign in (1, -1))
+    there, back = (apply(model, sign * batch.data, batch.head).mean for sign in (1, -1))
     assert torch.allclose(there, -back)
 
 
@@ -72,8 +72,8 @@ def test_a_window_is_inverted_as_one_whatever_its_time_axis(simulate):
     model = make(heteroscedastic=True, n_conjugate=15)
     batch = simulate(model.head_inputs, n_times=5).batch(0)
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
-    mean, std = apply(model, batch.eeg, batch.head)
-    turned = apply(model, batch.eeg @ rotation, batch.head)
+    mean, std = apply(model, batch.data, batch.head)
+    turned = apply(model, batch.data @ rotation, batch.head)
     largest = mean.abs().max().item()
     assert torch.allclose(turned.mean, mean @ rotation, rtol=1e-3, atol=1e-3 * largest)
     assert torch.allclose(turned.std, std, rtol=1e-2)
@@ -82,7 +82,7 @@ def test_a_window_is_inverted_as_one_whatever_its_time_axis(simulate):
 def test_examples_of_a_batch_do_not_know_each_other(simulate):
     model = make().train()
     batch = simulate(model.head_inputs, n_times=2).batch(0)
-    together, alone = model(batch.eeg, batch.inputs), model(batch.eeg[2:3], batch.inputs)
+    together, alone = model(batch.data, batch.inputs), model(batch.data[2:3], batch.inputs)
     largest = together.mean[2].abs().max().item()
     assert torch.allclose(together.mean[2:3], alone.mean, rtol=1e-3, atol=1e-4 * largest)
 
@@ -92,8 +92,8 @@ def test_free_orientation_has_no_preferred_axes(simulate):
     model = make()
     batch = simulate([], n_times=2).batch(0)
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
-    straight = apply(model, batch.eeg, free(batch.head)).mean.unflatten(1, (84, 3))
-    turned = apply(model, batch.eeg, free(batch.head, turn)).mean.unflatten(1, (84, 3))
+    straight = apply(model, batch.data, free(batch.head)).mean.unflatten(1, (84, 3))
+    turned = apply(model, batch.data, free(batch.head, turn)).mean.unflatten(1, (84, 3))
     expected = torch.einsum("op,bsot->bspt", torch.as_tensor(turn).float(), straight)
     assert torch.allclose(turned, expected, rtol=1e-2, atol=1e-3 * straight.abs().max().item())
 
@@ -108,9 +108,9 @@ def test_volume_of_free_orientation(simulate, heteroscedastic):
     moments = np.random.default_rng(1).normal(size=(len(chosen), 3))
     sources = np.zeros((len(chosen), 150, 3))
     sources[np.arange(len(chosen)), chosen] = moments
-    eeg = torch.as_tensor(head.leadfield @ sources.reshape(len(chosen), 450, 1)).float()
-    eeg *= 30 * head.noise_level / eeg.square().mean((1, 2), keepdim=True).sqrt()
-    mean, std = model(eeg, inputs)
+    data = torch.as_tensor(head.leadfield @ sources.reshape(len(chosen), 450, 1)).float()
+    data *= 30 * head.noise_level / data.square().mean((1, 2), keepdim=True).sqrt()
+    mean, std = model(data, inputs)
     assert mean.shape == (len(chosen), 450, 1)
     assert (std is None) != heteroscedastic
     assert std is None or ((std > 0).all() and std.shape == mean.shape)
@@ -128,23 +128,26 @@ def test_exported_file_follows_the_head(template, toy, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(model, toy.montage_head("biosemi16"), path)
     head = template.montage_head("biosemi32")
-    eeg = np.random.default_rng(0).normal(scale=1e-6, size=(2, 32, 4)).astype(np.float32)
-    eeg -= eeg.mean(axis=1, keepdims=True)
+    data = np.random.default_rng(0).normal(scale=1e-6, size=(2, 32, 4)).astype(np.float32)
+    data -= data.mean(axis=1, keepdims=True)
     opened = open_model(path)
-    (found,) = opened.run(eeg, as_feeds(prepare(opened.contract.head_inputs, head)))
-    expected = apply(model, torch.as_tensor(eeg), head).mean.numpy()
+    (found,) = opened.run(data, as_feeds(prepare(opened.contract.head_inputs, head)))
+    expected = apply(model, torch.as_tensor(data), head).mean.numpy()
     assert found.shape == (2, 1284, 4)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    (silent,) = opened.run(0 * eeg, as_feeds(prepare(opened.contract.head_inputs, head)))
+    (silent,) = opened.run(0 * data, as_feeds(prepare(opened.contract.head_inputs, head)))
     assert (silent == 0).all()
 
 
 def test_untrained_it_finds_a_patch_without_noise(template, simulate):
     model = PhysicsInformedUNet().eval()
     batch = simulate(
-        model.head_inputs, heads=template, montage="biosemi64", batch_size=32,
+        model.head_inputs,
+        heads=template,
+        montage="biosemi64",
+        batch_size=32,
         sources=PatchSources(n_sources=(1, 1)),
-    ).batch(0)  # fmt: skip
+    ).batch(0)
     exact = torch.as_tensor(batch.head.leadfield).float() @ batch.sources
     metric = LocalizationError()
     metric.update(apply(model, exact, batch.head), batch)
@@ -154,7 +157,7 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
 def test_silence_is_answered_with_nothing(simulate):
     model = make(heteroscedastic=True)
     batch = simulate(model.head_inputs, n_times=2).batch(0)
-    mean, std = apply(model, torch.zeros_like(batch.eeg), batch.head)
+    mean, std = apply(model, torch.zeros_like(batch.data), batch.head)
     assert (mean == 0).all()
     assert torch.isfinite(std).all()
 
@@ -165,7 +168,7 @@ def test_it_learns(simulate):
     optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-2), CosineDistance()
     course = []
     for _ in range(12):
-        value = loss(model(batch.eeg, batch.inputs), batch).mean()
+        value = loss(model(batch.data, batch.inputs), batch).mean()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -182,7 +185,7 @@ def test_saved_weights_come_back(toy, tmp_path, simulate):
     save_network(model, {"model": config, **space}, tmp_path / "model")
     again, _ = load_network(tmp_path, toy.space)
     batch = simulate(model.head_inputs).batch(0)
-    first, second = (apply(m, batch.eeg, batch.head).mean for m in (model, again))
+    first, second = (apply(m, batch.data, batch.head).mean for m in (model, again))
     assert torch.equal(first, second)
 
 
@@ -191,7 +194,7 @@ def test_standard_deviation_costs_weights_only_if_asked(simulate):
     count = [sum(p.numel() for p in m.parameters()) for m in (plain, both)]
     assert count[1] - count[0] == 8 * 4 + 4
     batch = simulate(plain.head_inputs, n_times=2).batch(0)
-    assert apply(plain, batch.eeg, batch.head).std is None
+    assert apply(plain, batch.data, batch.head).std is None
 
 
 @pytest.mark.parametrize("base_channels", [8, 16, 32])

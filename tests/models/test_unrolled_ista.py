@@ -31,17 +31,17 @@ def recording(head, n_times=1):
     return head.project(sources) + noise - noise.mean(axis=0)
 
 
-def minimize(head, eeg, threshold=0.2, level=0, **settings):
+def minimize(head, recording, threshold=0.2, level=0, **settings):
     """Many steps before training: whitened data ``(C, T)``, dictionary ``(P, O, C)``,
     coefficients ``(P, O, T)`` and the preconditioner ``(C, C)``, all in double precision."""
     model = UnrolledISTA(n_steps=2000, threshold=threshold, hidden=1, **settings).double()
     model.plan.data[:, 4:] = torch.eye(4)[level]
     inputs = {k: torch.as_tensor(v) for k, v in prepare(model.head_inputs, head).items()}
     with torch.no_grad():
-        code, _ = model.encode(torch.as_tensor(eeg)[None], inputs)
+        code, _ = model.encode(torch.as_tensor(recording)[None], inputs)
     n_orient = head.space.n_orient
     atoms = inputs[model.topographies.key].numpy().reshape(-1, n_orient, head.n_channels)
-    data = inputs[model.whitener.key].numpy() @ eeg
+    data = inputs[model.whitener.key].numpy() @ recording
     return data, atoms, code.reshape(len(atoms), n_orient, -1), inputs[model.levels.key][level]
 
 
@@ -55,10 +55,10 @@ def trained(seed=0, **settings):
     return model.eval()
 
 
-def apply(model, eeg, head):
+def apply(model, data, head):
     inputs = as_tensors(prepare(model.head_inputs, head))
     with torch.no_grad():
-        return model(torch.as_tensor(eeg, dtype=torch.float32), inputs)
+        return model(torch.as_tensor(data, dtype=torch.float32), inputs)
 
 
 def check_optimality(data, atoms, code, metric, threshold):
@@ -107,13 +107,13 @@ def test_untrained_it_equals_scikit_learn(head):
 def test_points_are_the_lead_field(head):
     """The estimate is the LASSO in A m: ``|aᵀ (v − A j)| ≤ λ ‖a‖`` with ``A`` whitened."""
     model = UnrolledISTA(n_steps=500, threshold=0.5, **POINTS)
-    eeg = recording(head)
-    estimate = apply(model, eeg[None], head).mean[0].double().numpy()
+    data = recording(head)
+    estimate = apply(model, data[None], head).mean[0].double().numpy()
     white = prepare([model.whitener], head)[model.whitener.key]
     gain = white @ head.leadfield
     gain /= np.linalg.norm(gain, axis=0)
-    limit = 0.5 * np.abs(gain.T @ white @ eeg).max()
-    left = np.abs(gain.T @ white @ (eeg - head.leadfield @ estimate))
+    limit = 0.5 * np.abs(gain.T @ white @ data).max()
+    left = np.abs(gain.T @ white @ (data - head.leadfield @ estimate))
     assert left.max() == pytest.approx(limit, rel=1e-3)
     assert left[estimate != 0] == pytest.approx(limit, rel=1e-3)
 
@@ -136,33 +136,33 @@ def test_by_default_it_has_few_weights():
 @pytest.mark.parametrize("group_time", [True, False])
 def test_sign_flip_flips_the_estimate(head, group_time):
     model = trained(group_time=group_time, heteroscedastic=True)
-    eeg = recording(head, 3)[None]
-    first, second = apply(model, eeg, head), apply(model, -eeg, head)
+    data = recording(head, 3)[None]
+    first, second = apply(model, data, head), apply(model, -data, head)
     assert torch.equal(first.mean, -second.mean)
     assert torch.equal(first.std, second.std)
 
 
 def test_a_window_shares_its_support(head):
-    eeg = recording(head, 5)[None]
-    together = apply(UnrolledISTA(50, 0.5, **POINTS), eeg, head).mean[0] != 0
+    data = recording(head, 5)[None]
+    together = apply(UnrolledISTA(50, 0.5, **POINTS), data, head).mean[0] != 0
     assert (together == together[:, :1]).all()
     assert 0 < together[:, 0].sum() < 84
-    alone = apply(UnrolledISTA(50, 0.5, group_time=False, **POINTS), eeg, head).mean[0] != 0
+    alone = apply(UnrolledISTA(50, 0.5, group_time=False, **POINTS), data, head).mean[0] != 0
     assert (alone != alone[:, :1]).any()
 
 
 def test_samples_on_their_own_do_not_see_each_other(head):
     model = trained(group_time=False, heteroscedastic=True)
-    eeg = recording(head, 5)[None]
-    whole, part = apply(model, eeg, head), apply(model, eeg[..., 2:3], head)
+    data = recording(head, 5)[None]
+    whole, part = apply(model, data, head), apply(model, data[..., 2:3], head)
     for a, b in zip(whole, part, strict=True):
         assert torch.allclose(a[..., 2:3], b, rtol=1e-4, atol=1e-5 * a.max().item())
 
 
 def test_order_of_samples_does_not_matter(head):
     model, order = trained(), [3, 0, 4, 1, 2]
-    eeg = recording(head, 5)[None]
-    first, second = apply(model, eeg, head).mean, apply(model, eeg[..., order], head).mean
+    data = recording(head, 5)[None]
+    first, second = apply(model, data, head).mean, apply(model, data[..., order], head).mean
     assert torch.allclose(first[..., order], second, atol=1e-5 * first.abs().max().item())
 
 
@@ -171,9 +171,9 @@ def test_free_orientation_is_blind_to_the_frame(free_head, patches):
     """Turning the axes of every place turns the moments with them."""
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     leadfield = (free_head.leadfield.reshape(16, 28, 3) @ turn).reshape(16, 84)
-    model, eeg = trained(**patches), recording(free_head, 2)[None]
-    first = apply(model, eeg, free_head).mean.reshape(28, 3, 2)
-    second = apply(model, eeg, replace(free_head, leadfield=leadfield)).mean.reshape(28, 3, 2)
+    model, data = trained(**patches), recording(free_head, 2)[None]
+    first = apply(model, data, free_head).mean.reshape(28, 3, 2)
+    second = apply(model, data, replace(free_head, leadfield=leadfield)).mean.reshape(28, 3, 2)
     back = torch.as_tensor(turn, dtype=torch.float32) @ second
     assert torch.allclose(first, back, atol=1e-3 * first.abs().max().item())
 
@@ -184,8 +184,8 @@ def test_standard_deviation_is_an_addition(head):
     added = both.state_dict().keys() - plain.state_dict().keys()
     assert added == {"of_std.weight", "of_std.bias"}
     both.load_state_dict(plain.state_dict(), strict=False)
-    eeg = recording(head, 3)[None]
-    alone, estimate = apply(plain, eeg, head), apply(both, eeg, head)
+    data = recording(head, 3)[None]
+    alone, estimate = apply(plain, data, head), apply(both, data, head)
     assert alone.std is None
     assert torch.equal(alone.mean, estimate.mean)
     assert estimate.std.shape == (1, 84, 3)
@@ -202,7 +202,7 @@ def test_silence_is_answered_with_zero(head):
 def test_every_weight_learns(simulate):
     model = trained(heteroscedastic=True)
     batch = simulate(model.head_inputs, n_times=2).batch(0)
-    mean, std = model(batch.eeg, batch.inputs)
+    mean, std = model(batch.data, batch.inputs)
     ((mean / mean.abs().amax()).square().sum() + (std / std.amax()).sum()).backward()
     for name, parameter in model.named_parameters():
         rows = parameter.grad.flatten(1) if parameter.ndim > 1 else parameter.grad[:, None]
@@ -216,8 +216,8 @@ def test_one_file_serves_every_source_space(head, template, free_head, free, tmp
     traced, other = (free_head, free_head) if free else (head, template.montage_head("biosemi32"))
     model, path = trained(n_steps=2, heteroscedastic=True), tmp_path / "model.onnx"
     export_onnx(model, traced, path)
-    eeg = torch.as_tensor(recording(other, 5), dtype=torch.float32)[None]
-    batch = SimpleNamespace(eeg=eeg, head=other)
+    data = torch.as_tensor(recording(other, 5), dtype=torch.float32)[None]
+    batch = SimpleNamespace(data=data, head=other)
     assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
 
 

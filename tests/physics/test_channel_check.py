@@ -65,14 +65,14 @@ def test_residuals_are_those_of_regression_on_the_other_channels(template):
     head = template.montage_head("biosemi16")
     precision = channel_precision(head.leadfield, head.noise_cov)
     covariance = np.linalg.pinv(precision, hermitian=True)
-    eeg = rng.normal(size=(16, 5))
+    data = rng.normal(size=(16, 5))
     # Referenced to channel 15, channels 0 to 14 have a covariance of full rank.
     to_last = np.eye(16)[:15] - np.eye(16)[15]
-    own, here = to_last @ covariance @ to_last.T, to_last @ eeg
+    own, here = to_last @ covariance @ to_last.T, to_last @ data
     rest = np.arange(1, 15)
     weights = np.linalg.solve(own[np.ix_(rest, rest)], own[rest, 0])
     residual = here[0] - weights @ here[rest]
-    assert np.allclose((precision @ eeg)[0] / precision[0, 0], residual)
+    assert np.allclose((precision @ data)[0] / precision[0, 0], residual)
     variance = own[0, 0] - weights @ own[rest, 0]
     assert 1 / precision[0, 0] == pytest.approx(variance)
 
@@ -104,17 +104,17 @@ def test_bad_channels_are_named_and_no_others(template, montage):
     for _ in range(5):
         head, signal, noise = recording(template, montage, 5, rng)
         precision = channel_precision(head.leadfield, head.noise_cov)
-        eeg = signal + noise
-        row = int(rng.integers(len(eeg)))
-        contact = eeg.copy()
-        contact[row] = 10 * head.noise_level * coloured(rng, eeg.shape[1])
+        data = signal + noise
+        row = int(rng.integers(len(data)))
+        contact = data.copy()
+        contact[row] = 10 * head.noise_level * coloured(rng, data.shape[1])
         assert unexplained_channels(precision, contact) == [row]
         strongest = int(np.square(signal).sum(axis=1).argmax())
-        gain = eeg.copy()
+        gain = data.copy()
         gain[strongest] *= 20
         assert unexplained_channels(precision, gain) == [strongest]
         opposite = int((signal @ signal[strongest]).argmin())
-        plugs = eeg.copy()
+        plugs = data.copy()
         plugs[[strongest, opposite]] = plugs[[opposite, strongest]]
         found = unexplained_channels(precision, plugs)
         assert set(found) & {strongest, opposite}
@@ -124,18 +124,18 @@ def test_bad_channels_are_named_and_no_others(template, montage):
 def test_a_scale_changes_nothing_and_few_samples_tell_nothing(template):
     head, signal, noise = recording(template, "biosemi32", 5, np.random.default_rng(13))
     precision = channel_precision(head.leadfield, head.noise_cov)
-    eeg = signal + noise
-    eeg[7] = 2e-5 * coloured(np.random.default_rng(14), eeg.shape[1])
-    assert unexplained_channels(precision, 1e-3 * eeg + 1e-4) == [7]
-    assert unexplained_channels(precision, eeg[:, :9]) == []
+    data = signal + noise
+    data[7] = 2e-5 * coloured(np.random.default_rng(14), data.shape[1])
+    assert unexplained_channels(precision, 1e-3 * data + 1e-4) == [7]
+    assert unexplained_channels(precision, data[:, :9]) == []
 
 
 def named(case, template):
     evoked = case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
     precision = channel_precision(head.leadfield, head.noise_cov)
-    eeg = evoked.get_data(picks=list(head.ch_names))
-    return [head.ch_names[row] for row in unexplained_channels(precision, eeg)]
+    data = evoked.get_data(picks=list(head.ch_names))
+    return [head.ch_names[row] for row in unexplained_channels(precision, data)]
 
 
 def test_the_bad_channel_of_the_sample_recording_is_named(template, sample_data):
@@ -155,13 +155,13 @@ def test_the_sample_recording_of_eeglab_has_none(template, eeglab_data):
 def with_bad_contact(template, tmp_path, monkeypatch):
     """An evoked response and its noise covariance as files; the contact of P3 is bad."""
     head, signal, noise = recording(template, "biosemi32", 5, np.random.default_rng(15))
-    eeg = signal + noise
+    data = signal + noise
     row = head.ch_names.index("P3")
-    eeg[row] = 1e-5 * coloured(np.random.default_rng(16), eeg.shape[1])
+    data[row] = 1e-5 * coloured(np.random.default_rng(16), data.shape[1])
     info = electrode_info(head.ch_names, head.sensor_pos)
     with info._unlock():
         info["sfreq"] = 250.0
-    evoked = mne.EvokedArray(eeg, info, tmin=0.0, nave=1, comment="bad contact")
+    evoked = mne.EvokedArray(data, info, tmin=0.0, nave=1, comment="bad contact")
     covariance = mne.Covariance(head.noise_cov, head.ch_names, [], [], nfree=1000)
     monkeypatch.chdir(tmp_path)
     evoked.save("x-ave.fif", verbose="error")

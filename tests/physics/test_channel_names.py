@@ -146,8 +146,12 @@ def test_renaming():
 
 def test_units():
     assert [parse_unit(unit) for unit in ("V", "mV", "µV", "uv", " nV")] == [
-        1, 1e-3, 1e-6, 1e-6, 1e-9,
-    ]  # fmt: skip
+        1,
+        1e-3,
+        1e-6,
+        1e-6,
+        1e-9,
+    ]
     with pytest.raises(ValueError, match="takes V, mV, uV or nV, got 'T'"):
         parse_unit("T")
     assert volts_per("-6") == volts_per("microvolts") == 1e-6  # as streams of MNE-LSL write it

@@ -86,9 +86,11 @@ def test_polynomials_are_exact_at_the_nodes():
     parts = rng.normal(size=(4, 40, 12))
 
     def potential(tissues):
-        x, y, z = np.log(tissues.skull_conductivity), tissues.skull_thickness, np.log(
-            tissues.scalp_conductivity
-        )  # fmt: skip
+        x, y, z = (
+            np.log(tissues.skull_conductivity),
+            tissues.skull_thickness,
+            np.log(tissues.scalp_conductivity),
+        )
         return parts[0] + x * parts[1] + (100 * y) ** 2 * parts[2] + x**2 * z * parts[3]
 
     eyes = [np.ones((40, 6)) * np.arange(40)[:, None] for _ in grid.nodes]
@@ -115,9 +117,13 @@ def test_eyes_look_forward(template):
 
 @pytest.mark.parametrize(
     "tissues",
-    [Tissues(330.0), Tissues(skull_thickness=6.0), Tissues(scalp_conductivity=2.0),
-     Tissues(0.0025, brain_conductivity=0.47)],
-)  # fmt: skip
+    [
+        Tissues(330.0),
+        Tissues(skull_thickness=6.0),
+        Tissues(scalp_conductivity=2.0),
+        Tissues(0.0025, brain_conductivity=0.47),
+    ],
+)
 def test_tissues_outside_the_family_are_refused(template, tissues):
     with pytest.raises(ValueError, match=r"lies outside what this head covers: skull .*not mS/m"):
         template.family.coefficients(tissues)

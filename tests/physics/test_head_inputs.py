@@ -33,9 +33,15 @@ def test_declaration_travels_as_json(declaration):
 def test_array_has_the_declared_shape(declaration, toy):
     head = toy.montage_head("biosemi16")
     sizes = {
-        "channels": 16, "sources": 84, "dipoles": 84, "orientations": 1, "edges": 240,
-        "neighbours": 6, "sensor_edges": 108, "patch_pairs": 186,
-    }  # fmt: skip
+        "channels": 16,
+        "sources": 84,
+        "dipoles": 84,
+        "orientations": 1,
+        "edges": 240,
+        "neighbours": 6,
+        "sensor_edges": 108,
+        "patch_pairs": 186,
+    }
     expected = tuple(sizes.get(a, a) for a in declaration.axes)
     assert declaration.compute(head).shape == expected
 

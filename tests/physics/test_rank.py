@@ -54,8 +54,9 @@ def test_whitened_noise_has_power_one_in_every_dimension(noise_cov, n_removed):
     np.testing.assert_allclose(projector @ projector, projector, atol=1e-6)
     assert np.trace(projector) == pytest.approx(rank)
     values, vectors = spanned_eigh(cov)
-    samples = vectors @ (np.sqrt(values)[:, None] * np.random.default_rng(2).normal(
-        size=(rank, 20_000)))  # fmt: skip
+    samples = vectors @ (
+        np.sqrt(values)[:, None] * np.random.default_rng(2).normal(size=(rank, 20_000))
+    )
     assert whitened_power(white @ samples, rank).mean() == pytest.approx(1, rel=0.02)
 
 
@@ -111,8 +112,10 @@ def test_hat_matrix_explains_what_the_kernel_does(toy, noise_cov):
     samples = vectors @ (np.sqrt(values)[:, None] * np.random.default_rng(4).normal(size=(13, 9)))
     np.testing.assert_allclose(
         hat_matrix(head.leadfield, cov, 0.1, "MNE") @ white @ samples,
-        white @ head.leadfield @ kernel @ samples, rtol=1e-6, atol=1e-9,
-    )  # fmt: skip
+        white @ head.leadfield @ kernel @ samples,
+        rtol=1e-6,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("model", ["convdip", "default"])

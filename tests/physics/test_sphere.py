@@ -270,14 +270,22 @@ def test_equals_the_boundary_elements_of_three_spheres():
     # Labelled MRI, a frame made the same as the head frame by an identity transform.
     surfaces = [
         complete_surface_info(
-            {"rr": radius * vertices, "tris": faces, "np": len(vertices), "ntri": len(faces),
-             "id": number, "sigma": sigma, "coord_frame": np.array(5)},
-            copy=False, verbose="error",
+            {
+                "rr": radius * vertices,
+                "tris": faces,
+                "np": len(vertices),
+                "ntri": len(faces),
+                "id": number,
+                "sigma": sigma,
+                "coord_frame": np.array(5),
+            },
+            copy=False,
+            verbose="error",
         )
         for radius, sigma, number in zip(
             model.radii[::-1], model.conductivities[::-1], (4, 3, 1), strict=True
         )
-    ]  # fmt: skip
+    ]
     solution = mne.make_bem_solution(surfaces, solver="openmeeg", verbose="error")
     electrodes = model.radii[-1] * vertices[:162]
     theirs = mne_forward(solution, mne.Transform("head", "mri"), electrodes, sources)

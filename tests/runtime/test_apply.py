@@ -20,8 +20,9 @@ from tests.conftest import make_covariance, make_evoked
 @pytest.fixture(scope="module")
 def eloreta(toy_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "e.onnx"
-    main(["export", "eloreta", "--head", str(toy_path), "--montage", "biosemi16",
-          "--out", str(path)])  # fmt: skip
+    main(
+        ["export", "eloreta", "--head", str(toy_path), "--montage", "biosemi16", "--out", str(path)]
+    )
     return path
 
 
@@ -34,17 +35,29 @@ def folder(tmp_path, monkeypatch) -> Path:
     make_covariance(info).save("x-cov.fif", verbose="error")
     events = np.array([[0, 0, 1], [100, 0, 2], [200, 0, 1]])
     data = 5e-6 + rng.normal(scale=4e-6, size=(3, 32, 60))
-    mne.EpochsArray(
-        data, info, events, -0.1, {"seen": 1, "heard": 2}, verbose="error"
-    ).save("x-epo.fif", fmt="double", verbose="error")  # fmt: skip
+    mne.EpochsArray(data, info, events, -0.1, {"seen": 1, "heard": 2}, verbose="error").save(
+        "x-epo.fif", fmt="double", verbose="error"
+    )
     raw = mne.io.RawArray(rng.normal(scale=4e-6, size=(32, 5500)), info, verbose="error")
     raw.save("x_raw.fif", fmt="double", verbose="error")
     return tmp_path
 
 
 def apply(model, recording, *more, head):
-    main(["apply", str(model), recording, "--noise-cov", "x-cov.fif", "--head", str(head),
-          "--out", "out/stc", *more])  # fmt: skip
+    main(
+        [
+            "apply",
+            str(model),
+            recording,
+            "--noise-cov",
+            "x-cov.fif",
+            "--head",
+            str(head),
+            "--out",
+            "out/stc",
+            *more,
+        ]
+    )
 
 
 def test_every_epoch_gets_its_own_files(eloreta, folder, toy_path, capsys):
@@ -130,8 +143,23 @@ def test_formats_of_other_makers(eloreta, with_eye_channel, toy_path, recording)
     )
     (expected,) = inverse.apply(with_eye_channel)
     assert np.abs(found - expected.stc.data).max() < 2e-3 * np.abs(expected.stc.data).max()
-    main(["prepare", str(eloreta), recording, "--noise-cov", "x-cov.fif", "--head", str(toy_path),
-          "--montage", "biosemi32", "--exclude", "EOG", "--out", "p.npz"])  # fmt: skip
+    main(
+        [
+            "prepare",
+            str(eloreta),
+            recording,
+            "--noise-cov",
+            "x-cov.fif",
+            "--head",
+            str(toy_path),
+            "--montage",
+            "biosemi32",
+            "--exclude",
+            "EOG",
+            "--out",
+            "p.npz",
+        ]
+    )
     assert np.allclose(np.load("p.npz")["whitener"], inverse.whitener)
 
 
@@ -156,8 +184,19 @@ def test_channels_that_do_not_fit(eloreta, with_eye_channel, folder, toy_path, m
 )
 def test_noise_of_the_recording_itself(eloreta, folder, toy_path, recording, window):
     """The estimate is that under the covariance MNE-Python finds there."""
-    main(["apply", str(eloreta), recording, "--head", str(toy_path), "--out", "out/stc",
-          "--noise-from", *map(str, window)])  # fmt: skip
+    main(
+        [
+            "apply",
+            str(eloreta),
+            recording,
+            "--head",
+            str(toy_path),
+            "--out",
+            "out/stc",
+            "--noise-from",
+            *map(str, window),
+        ]
+    )
     if recording == "x_raw.fif":
         data = mne.io.read_raw_fif(recording, verbose="error")
         covariance = mne.compute_raw_covariance(data, *window, verbose="error")

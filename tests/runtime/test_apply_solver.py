@@ -27,8 +27,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def apply(name, toy_path):
-    main(["apply", name, "x-ave.fif", "--noise-cov", "x-cov.fif", "--head", str(toy_path),
-          "--out", "o"])  # fmt: skip
+    main(
+        [
+            "apply",
+            name,
+            "x-ave.fif",
+            "--noise-cov",
+            "x-cov.fif",
+            "--head",
+            str(toy_path),
+            "--out",
+            "o",
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", ["lasso", "gamma_map", "eloreta"])

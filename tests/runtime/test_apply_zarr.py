@@ -63,8 +63,10 @@ def test_evoked_response_with_deviations(toy, folder, toy_path):
     model = folder / "m.onnx"
     export_onnx(
         ConvDip(84, height=8, width=8, hidden=16, heteroscedastic=True),
-        toy.montage_head("biosemi16"), model, anatomy=toy.fingerprint,
-    )  # fmt: skip
+        toy.montage_head("biosemi16"),
+        model,
+        anatomy=toy.fingerprint,
+    )
     evoked = make_evoked()
     evoked.save("x-ave.fif", verbose="error")
     group = both(model, "x-ave.fif", head=toy_path)

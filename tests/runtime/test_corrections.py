@@ -64,10 +64,12 @@ def test_stretches_are_what_mne_would_not_reject(first_samp, measured):
     raw.set_meas_date(measured)
     raw.set_annotations(
         mne.Annotations(
-            [3.0, 4.0, 20.0, 30.0], [2.0, 0.5, 1.0, 1.0], ["BAD_move", "bad", "BADLY", "eyes"],
+            [3.0, 4.0, 20.0, 30.0],
+            [2.0, 0.5, 1.0, 1.0],
+            ["BAD_move", "bad", "BADLY", "eyes"],
             orig_time=raw.info["meas_date"],
         )
-    )  # fmt: skip
+    )
     kept = np.concatenate([np.arange(s.start, s.stop) for s in good_stretches(raw)])
     rejected = raw.get_data(0, reject_by_annotation="NaN")[0]
     assert np.array_equal(kept, np.flatnonzero(np.isfinite(rejected)))
@@ -86,12 +88,12 @@ def test_windows_reach_neither_into_bad_stretches_nor_over_boundaries(white):
     raw = annotated(make_raw(), (3.0, 2.0, "BAD_x"), (20.0, 0.0, "boundary"))
     raw._data[:, 750:1250] = np.nan  # what MNE-Python rejects must not be looked at
     pieces = list(segments(corrected(raw, ROWS, *white), NAMES, 10.0, longest=20))
-    assert all(np.isfinite(piece.eeg).all() for piece in pieces)
+    assert all(np.isfinite(piece.data).all() for piece in pieces)
     covered = np.concatenate([np.arange(p.first, p.first + p.own.shape[1]) for p in pieces])
     assert np.array_equal(covered, np.r_[0:750, 1250:10000])
     for piece in pieces:
         begin = piece.first - (piece.windows.first - piece.windows.starts[0])
-        stop = begin + piece.eeg.shape[1]
+        stop = begin + piece.data.shape[1]
         assert not begin < 1000 < stop
         assert not begin < 5000 < stop
 
@@ -122,9 +124,15 @@ def test_epochs_in_bad_stretches_keep_their_numbers(prepared, tmp_path):
     raw = annotated(make_raw(), (7.0, 2.0, "BAD_x"))
     events = np.c_[[500, 2000, 5000], [0] * 3, [1] * 3]
     epochs = mne.Epochs(
-        raw, events, tmin=-0.2, tmax=0.2, baseline=None, reject_by_annotation=False,
-        preload=True, verbose="error",
-    )  # fmt: skip
+        raw,
+        events,
+        tmin=-0.2,
+        tmax=0.2,
+        baseline=None,
+        reject_by_annotation=False,
+        preload=True,
+        verbose="error",
+    )
     assert bad_epochs(epochs) == [1]
     with pytest.warns(CorrectionWarning, match=r"epochs \[1\] are annotated BAD"):
         found = list(prepared.apply(epochs))
@@ -276,8 +284,22 @@ def test_trials_are_of_averages_only(eloreta, toy_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_raw().save("x_raw.fif", verbose="error")
     with pytest.raises(SystemExit, match="--nave: .* holds single trials"):
-        main(["apply", str(eloreta), "x_raw.fif", "--nave", "4", "--noise-from", "0", "9",
-              "--head", str(toy_path), "--out", "o"])  # fmt: skip
+        main(
+            [
+                "apply",
+                str(eloreta),
+                "x_raw.fif",
+                "--nave",
+                "4",
+                "--noise-from",
+                "0",
+                "9",
+                "--head",
+                str(toy_path),
+                "--out",
+                "o",
+            ]
+        )
 
 
 # Baselines and offsets.
@@ -402,8 +424,9 @@ def test_noise_from_beyond_the_recording_is_refused(window):
 def test_baseline_on_the_command_line(eloreta, tmp_path, words):
     make_evoked().save(tmp_path / "x-ave.fif", verbose="error")
     with pytest.raises(SystemExit, match="--baseline takes 'none', or from and to in s"):
-        main(["apply", str(eloreta), str(tmp_path / "x-ave.fif"), "--out", "o",
-              "--baseline", *words])  # fmt: skip
+        main(
+            ["apply", str(eloreta), str(tmp_path / "x-ave.fif"), "--out", "o", "--baseline", *words]
+        )
 
 
 # One function for the command and for Python.
@@ -416,8 +439,19 @@ def test_the_command_and_the_runtime_say_the_same(eloreta, toy_path, tmp_path, m
     evoked.save("x-ave.fif", verbose="error")
     covariance = make_covariance(evoked.info)
     covariance.save("x-cov.fif", verbose="error")
-    main(["apply", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--out", "o",
-          "--head", str(toy_path)])  # fmt: skip
+    main(
+        [
+            "apply",
+            str(eloreta),
+            "x-ave.fif",
+            "--noise-cov",
+            "x-cov.fif",
+            "--out",
+            "o",
+            "--head",
+            str(toy_path),
+        ]
+    )
     inverse = Inverse.load(eloreta, head=toy_path).for_recording(evoked, covariance)
     with pytest.warns(CorrectionWarning):
         found = inverse.apply(evoked).stc

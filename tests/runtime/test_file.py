@@ -43,16 +43,25 @@ def test_contract_travels_in_the_file(convdip, template):
 def test_contract_round_trip(toy, tmp_path):
     """All there can be, on disk and back; the schema itself is a valid one."""
     identity = {
-        "model": {"_target_": "MinimumNorm", "method": "MNE"}, "config_sha256": "ab" * 32,
+        "model": {"_target_": "MinimumNorm", "method": "MNE"},
+        "config_sha256": "ab" * 32,
         "montages": ["biosemi16"],
-        "trained": {"n_channels": [8, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": None,
-                    "band_hz": None},
-    }  # fmt: skip
+        "trained": {
+            "n_channels": [8, 64],
+            "n_times": [1, 20],
+            "sfreq": 250.0,
+            "snr_db": None,
+            "band_hz": None,
+        },
+    }
     path = tmp_path / "m.onnx"
     written = export_onnx(
-        MinimumNorm(), toy.montage_head("biosemi16"), path, identity,
+        MinimumNorm(),
+        toy.montage_head("biosemi16"),
+        path,
+        identity,
         calibration=CALIBRATION,
-    )  # fmt: skip
+    )
     contract = open_model(path).contract
     assert contract == written
     assert Contract.from_json(contract.to_json(), "x") == contract

@@ -37,11 +37,20 @@ def small(toy, tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("x") / "small.onnx"
     export_onnx(
-        ConvDip(84, height=6, width=6, hidden=8), toy.montage_head("biosemi16"), path,
-        {"trained": {"n_channels": [8, 64], "n_times": [1, 1], "sfreq": 250.0,
-                     "snr_db": [-5.0, 30.0], "band_hz": None}},
+        ConvDip(84, height=6, width=6, hidden=8),
+        toy.montage_head("biosemi16"),
+        path,
+        {
+            "trained": {
+                "n_channels": [8, 64],
+                "n_times": [1, 1],
+                "sfreq": 250.0,
+                "snr_db": [-5.0, 30.0],
+                "band_hz": None,
+            }
+        },
         anatomy=toy.fingerprint,
-    )  # fmt: skip
+    )
     return path
 
 
@@ -52,9 +61,12 @@ def fuzz(request):
 
     def run(strategy, check):
         @settings(
-            max_examples=request.config.getoption("--fuzz"), deadline=None, derandomize=True,
-            database=None, suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+            max_examples=request.config.getoption("--fuzz"),
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(strategy)
         def each(mutation):
             counts[check(mutation)] += 1
@@ -250,8 +262,11 @@ def test_graphs_that_were_signed_anew(small, toy_path, tmp_path, request):
     while left:
         done = subprocess.run(
             [sys.executable, "-c", WORKER, str(toy_path), *map(str, left[:100])],
-            capture_output=True, text=True, timeout=250, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
         lines = done.stdout.split()
         ends.update(lines)
         if len(lines) < len(left[:100]):
@@ -331,16 +346,35 @@ def test_arrays_of_prepared_heads(small, toy_path, toy, tmp_path, fuzz):
 #: What makes a recording another one, or one that cannot be localized.
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from([
-            "nan", "inf", "microvolts", "nanovolts", "flat", "two flat", "no position",
-            "bad", "all bad", "meg", "misc", "reference", "order", "rate", "trials", "drop",
-            "offset", "empty", "projected", "twice the place",
-        ]),
+        st.sampled_from(
+            [
+                "nan",
+                "inf",
+                "microvolts",
+                "nanovolts",
+                "flat",
+                "two flat",
+                "no position",
+                "bad",
+                "all bad",
+                "meg",
+                "misc",
+                "reference",
+                "order",
+                "rate",
+                "trials",
+                "drop",
+                "offset",
+                "empty",
+                "projected",
+                "twice the place",
+            ]
+        ),
         st.integers(0, 31),
     ),
     min_size=1,
     max_size=4,
-)  # fmt: skip
+)
 #: Ends with an error whatever else was changed, unless the channel is left out.
 FATAL = {"microvolts", "nanovolts", "all bad", "meg", "trials", "empty", "projected"}
 OF_A_CHANNEL = {"nan", "inf", "flat", "no position", "twice the place"}
@@ -392,9 +426,12 @@ def change(evoked, covariance, kind, number):
     elif kind == "projected":
         vector = np.eye(len(evoked.ch_names))[row][None]
         data = {
-            "nrow": 1, "ncol": len(evoked.ch_names), "row_names": None,
-            "col_names": list(evoked.ch_names), "data": vector,
-        }  # fmt: skip
+            "nrow": 1,
+            "ncol": len(evoked.ch_names),
+            "row_names": None,
+            "col_names": list(evoked.ch_names),
+            "data": vector,
+        }
         evoked.add_proj(mne.Projection(active=False, data=data, desc="x", kind=1), verbose="error")
         evoked.apply_proj(verbose="error")
 
@@ -444,9 +481,10 @@ def test_bytes_of_recordings(small, toy_path, tmp_path, fuzz, monkeypatch, capsy
     """A file of MNE-Python, EDF or BrainVision ends in a map or in one line."""
     monkeypatch.chdir(tmp_path)
     raw = mne.io.RawArray(
-        np.random.default_rng(0).normal(scale=2e-6, size=(32, 500)), make_evoked().info,
+        np.random.default_rng(0).normal(scale=2e-6, size=(32, 500)),
+        make_evoked().info,
         verbose="error",
-    )  # fmt: skip
+    )
     make_covariance(raw.info).save("x-cov.fif", verbose="error")
     make_evoked().save("x-ave.fif", verbose="error")
     raw.save("x_raw.fif", verbose="error")
@@ -463,8 +501,21 @@ def test_bytes_of_recordings(small, toy_path, tmp_path, fuzz, monkeypatch, capsy
             (tmp_path / file).write_bytes(edited(content, edits) if file == name else content)
         recording = "x-ave.fif" if name == "x-cov.fif" else name
         try:
-            main(["apply", str(small), recording, "--noise-cov", "x-cov.fif", "--head",
-                  str(toy_path), "--out", "out/stc", "--montage", "biosemi32"])  # fmt: skip
+            main(
+                [
+                    "apply",
+                    str(small),
+                    recording,
+                    "--noise-cov",
+                    "x-cov.fif",
+                    "--head",
+                    str(toy_path),
+                    "--out",
+                    "out/stc",
+                    "--montage",
+                    "biosemi32",
+                ]
+            )
         except SystemExit as error:
             code = error.code
             assert str(code).startswith("deepesi apply: ")

@@ -78,14 +78,14 @@ def test_examples_are_computed_a_few_at_a_time(convdip, template, monkeypatch):
     opened = open_model(convdip, 1)
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, template.montage_head("biosemi32"))))
     numbers = sum(values.size for values in feeds.values())
-    eeg = 1e-6 * np.random.default_rng(0).normal(size=(7, 32, 3)).astype(np.float32)
-    eeg = average_reference(eeg, axis=1)
-    together = opened.run(eeg, feeds)[0]
+    data = 1e-6 * np.random.default_rng(0).normal(size=(7, 32, 3)).astype(np.float32)
+    data = average_reference(data, axis=1)
+    together = opened.run(data, feeds)[0]
     assert examples_at_once(3, feeds) > 7
     monkeypatch.setattr(session, "AT_ONCE", 4 * 3 * numbers * 2)
     assert examples_at_once(3, feeds) == 2
     assert examples_at_once(6, feeds) == examples_at_once(300, feeds) == 1
-    apart = opened.run(eeg, feeds)[0]
+    apart = opened.run(data, feeds)[0]
     assert apart.shape == (7, 1284, 3)
     assert np.abs(apart - together).max() < 1e-5 * np.abs(together).max()
 

@@ -21,17 +21,25 @@ def named(*paths, title="Net 2 k"):
 
 @pytest.mark.parametrize(
     "path",
-    ["T", "T/checkpoints/best.ckpt", "T/checkpoints/last.ckpt", "T/model", "T/export/model.onnx",
-     "T/fitted/0"],
-)  # fmt: skip
+    [
+        "T",
+        "T/checkpoints/best.ckpt",
+        "T/checkpoints/last.ckpt",
+        "T/model",
+        "T/export/model.onnx",
+        "T/fitted/0",
+    ],
+)
 def test_run_is_named_by_its_folder(path):
     assert named(f"/a/very/long/way/outputs/net/{path}") == ["Net 2 k (run T)"]
 
 
 def test_more_of_a_path_is_taken_where_names_would_be_alike():
     assert named("a/net/T", "a/gnn/T", "a/net/U") == [
-        "Net 2 k (run net/T)", "Net 2 k (run gnn/T)", "Net 2 k (run U)",
-    ]  # fmt: skip
+        "Net 2 k (run net/T)",
+        "Net 2 k (run gnn/T)",
+        "Net 2 k (run U)",
+    ]
     two = named("a/T/checkpoints/best.ckpt", "a/T/checkpoints/last.ckpt", "a/T")
     assert len(set(two)) == 3
     assert two[1] == "Net 2 k (run T/checkpoints/last.ckpt)"
@@ -41,10 +49,13 @@ def test_more_of_a_path_is_taken_where_names_would_be_alike():
 def test_files_sweeps_and_packaged_models():
     assert named("b.onnx") == ["Net 2 k (b.onnx)"]
     assert named("outputs/net/T/0", "outputs/net/T/1") == [
-        "Net 2 k (run T/0)", "Net 2 k (run T/1)",
-    ]  # fmt: skip
-    assert named("default", "convdip") == ["Net 2 k (packaged default)",
-                                          "Net 2 k (packaged convdip)"]  # fmt: skip
+        "Net 2 k (run T/0)",
+        "Net 2 k (run T/1)",
+    ]
+    assert named("default", "convdip") == [
+        "Net 2 k (packaged default)",
+        "Net 2 k (packaged convdip)",
+    ]
 
 
 def test_model_given_twice():
@@ -54,8 +65,16 @@ def test_model_given_twice():
 
 def test_number_of_weights_in_two_digits():
     counts = (0, 532, 1741, 9960, 20451, 999_600, 2_303_900, 12_000_000)
-    assert [*map(in_short, counts)] == ["", "532", "1.7 k", "10 k", "20 k", "1.0 M", "2.3 M",
-                                        "12 M"]  # fmt: skip
+    assert [*map(in_short, counts)] == [
+        "",
+        "532",
+        "1.7 k",
+        "10 k",
+        "20 k",
+        "1.0 M",
+        "2.3 M",
+        "12 M",
+    ]
 
 
 def test_titles_of_networks():
@@ -77,8 +96,10 @@ def test_models_are_named_alike_from_a_run_and_from_its_file(tmp_path, toy, elor
     models = [network, *files, DeepEnsemble([network, network]), MCDropout(network, 2)]
     paths = [Path(p) for p in ("T", "n.onnx", "e.onnx", "U", "V")]
     assert names_of(models, paths, "evaluate")[:3] == [
-        f"ConvDip {size} (run T)", f"ConvDip {size} (n.onnx)", "eLORETA (e.onnx)",
-    ]  # fmt: skip
+        f"ConvDip {size} (run T)",
+        f"ConvDip {size} (n.onnx)",
+        "eLORETA (e.onnx)",
+    ]
     assert names_of(models, paths, "evaluate")[3].startswith("2 x ConvDip")
     assert names_of(models, paths, "evaluate")[4].startswith("MCDropout of ConvDip")
 

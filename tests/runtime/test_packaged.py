@@ -63,9 +63,9 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
     mean = inverse.estimate(evoked.data, window=1)[0][:, 2]
     found = int(np.abs(mean).argmax())
     assert apart[found] < 0.015
-    region = inverse.region(mean, evoked.data[:, 2])
-    assert region.places[source]
-    assert region.area < 0.01  # m²
+    prediction_set = inverse.prediction_set(mean, evoked.data[:, 2])
+    assert prediction_set.sources[source]
+    assert prediction_set.area < 0.01  # m²
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,29 @@ def test_one_command_on_a_visual_response(
     monkeypatch.chdir(tmp_path)
     recording = sample_data / "derived/sample_audvis_short_eegonly-ave.fif"
     covariance = sample_data / "sample_audvis_short-cov.fif"
-    main([
-        "apply", "default", str(recording), "--condition", condition,
-        "--noise-cov", str(covariance),
-        "--window", "0.08", "0.2", "--out", "found",
-    ])  # fmt: skip
+    main(
+        [
+            "apply",
+            "default",
+            str(recording),
+            "--condition",
+            condition,
+            "--noise-cov",
+            str(covariance),
+            "--window",
+            "0.08",
+            "0.2",
+            "--out",
+            "found",
+        ]
+    )
     printed = capsys.readouterr().out
     place = re.search(
         rf"{side} hemisphere, vertex \d+, MNI \((-?\d+), (-?\d+), (-?\d+)\) mm", printed
     )
     assert place is not None, printed
     assert np.linalg.norm(np.array(place.groups(), dtype=float) - target) < 45
-    assert "90 % region, calibrated on simulations: " in printed
+    assert "90 % prediction set, calibrated on simulations: " in printed
     assert mne.read_source_estimate("found").data.shape[0] == 1284
     assert mne.read_source_estimate("found-std").data.min() > 0
     assert list(tmp_path.glob("found-region-*.label"))

@@ -67,8 +67,8 @@ def test_products_of_the_packaged_8_bit_weights_would_saturate(template):
     opened, head = open_model(model_path("convdip"), 1), template.montage_head("biosemi32")
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, head)))
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    eeg = np.load(REFERENCE)["eeg"]
-    activations = session.run(read, {"eeg": eeg, **feeds})
+    data = np.load(REFERENCE)["eeg"]
+    activations = session.run(read, {"eeg": data, **feeds})
     worst = 0.0
     for node, values in zip(products, activations, strict=True):
         # As ONNX's DynamicQuantizeLinear does it.
@@ -146,12 +146,12 @@ def test_each_output_of_a_product_has_its_scale(operation, attributes, shape, on
     x = (1, 20, 2, 2) if operation == "Conv" else (3, 20)
     model = graph_of(operation, weights, *attributes, shape=x)
     smaller = make_smaller(model, "int8")
-    eeg = rng.normal(size=x).astype(np.float32)
+    data = rng.normal(size=x).astype(np.float32)
     full, small = (
         ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
         for m in (model, smaller)
     )
-    expected, found = (s.run(None, {"x": eeg})[0] for s in (full, small))
+    expected, found = (s.run(None, {"x": data})[0] for s in (full, small))
     axes = {"Conv": (0, 2, 3), "Gemm": (0,), "MatMul": (-2,)}[operation]
     off, size = (np.square(v).sum(axes) for v in (found - expected, expected))
     assert 0 < np.sqrt(off / size).max() < 0.05

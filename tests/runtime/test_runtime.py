@@ -163,16 +163,33 @@ def sphere_forward(ch_names, evoked):
     sides = []
     for number in (101, 102):
         surface = mne.surface.complete_surface_info(
-            {"rr": rr, "tris": np.array([[0, 1, 2], [1, 3, 2], [0, 2, 3], [0, 3, 1]]), "np": 4,
-             "ntri": 4, "nn": rr / np.linalg.norm(rr, axis=1, keepdims=True)}, copy=False,
+            {
+                "rr": rr,
+                "tris": np.array([[0, 1, 2], [1, 3, 2], [0, 2, 3], [0, 3, 1]]),
+                "np": 4,
+                "ntri": 4,
+                "nn": rr / np.linalg.norm(rr, axis=1, keepdims=True),
+            },
+            copy=False,
             verbose="error",
-        )  # fmt: skip
+        )
         surface |= {
-            "id": number, "type": "surf", "coord_frame": np.array(4, np.int32), "nuse": 4,
-            "inuse": np.ones(4, int), "vertno": np.arange(4), "use_tris": surface["tris"],
-            "nuse_tri": 4, "nearest": None, "dist": None, "pinfo": None, "patch_inds": None,
-            "nearest_dist": None, "dist_limit": None, "subject_his_id": "toy",
-        }  # fmt: skip
+            "id": number,
+            "type": "surf",
+            "coord_frame": np.array(4, np.int32),
+            "nuse": 4,
+            "inuse": np.ones(4, int),
+            "vertno": np.arange(4),
+            "use_tris": surface["tris"],
+            "nuse_tri": 4,
+            "nearest": None,
+            "dist": None,
+            "pinfo": None,
+            "patch_inds": None,
+            "nearest_dist": None,
+            "dist_limit": None,
+            "subject_his_id": "toy",
+        }
         sides.append(surface)
     sides[1]["rr"] = rr * [1, 1, 0.9]
     src = mne.SourceSpaces(sides, info={})
@@ -318,7 +335,7 @@ def test_raw_is_localized_in_stretches_of_a_file_that_is_not_loaded(eloreta, evo
     assert np.allclose(np.concatenate([one.stc.times for one in found]), raw.times)
     (expected,) = prepared.estimate(data[:, 202:404])
     assert np.allclose(found[1].stc.data, expected, rtol=1e-5, atol=0)
-    assert np.allclose(np.hstack([one.eeg for one in found]), average_reference(data), atol=0)
+    assert np.allclose(np.hstack([one.data for one in found]), average_reference(data), atol=0)
 
 
 def test_raw_in_stretches_of_no_length(convdip, evoked):
@@ -380,9 +397,12 @@ def test_live_frames_of_another_shape(convdip, evoked):
 
 
 TRAINED = {
-    "n_channels": [12, 64], "n_times": [1, 20], "sfreq": 250.0, "snr_db": [-5.0, 20.0],
+    "n_channels": [12, 64],
+    "n_times": [1, 20],
+    "sfreq": 250.0,
+    "snr_db": [-5.0, 20.0],
     "band_hz": [0.0, 25.0],
-}  # fmt: skip
+}
 WIDE = (0.1, 125.0)
 
 
@@ -406,22 +426,24 @@ WIDE = (0.1, 125.0)
     ],
 )
 def test_what_lies_beyond_training(recording, expected):
-    found = TrainingRanges(**as_tuples(TRAINED)).beyond(*recording)
+    found = TrainingRanges(**as_tuples(TRAINED)).out_of_distribution(*recording)
     assert len(found) == expected if isinstance(expected, int) else found == expected
 
 
 def test_the_rate_of_single_samples_does_not_matter():
     frames = TrainingRanges(**as_tuples(TRAINED | {"n_times": [1, 1], "band_hz": None}))
-    assert frames.beyond(32, 2000.0, (1.0, 10.0), 3.0) == []
+    assert frames.out_of_distribution(32, 2000.0, (1.0, 10.0), 3.0) == []
 
 
 def test_it_warns_of_what_lies_beyond_training(toy, tmp_path):
     """The SNR is the power over that of the noise: 10 µV on 1 µV (2 µV in 4 trials) is 20 dB."""
     path = tmp_path / "model.onnx"
     export_onnx(
-        MinimumNorm(), toy.montage_head("biosemi16"), path,
+        MinimumNorm(),
+        toy.montage_head("biosemi16"),
+        path,
         {"trained": TRAINED | {"snr_db": [-5.0, 15.0], "n_channels": [8, 30]}},
-    )  # fmt: skip
+    )
     evoked = make_evoked()
     with evoked.info._unlock():
         evoked.info["lowpass"] = 15.0
@@ -497,8 +519,8 @@ def test_file_that_deviates_from_its_model_is_refused(toy, simulate, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(MinimumNorm("eLORETA"), toy.montage_head("biosemi16"), path)
     other = MinimumNorm("eLORETA")
-    other.forward = lambda eeg, inputs: Estimate(
-        1.01 * MinimumNorm.forward(other, eeg, inputs).mean
+    other.forward = lambda data, inputs: Estimate(
+        1.01 * MinimumNorm.forward(other, data, inputs).mean
     )
     with pytest.raises(ValueError, match=r"deviates from MinimumNorm in torch by 9\.\de-03"):
         check_parity(other, path, simulate([]).batch(0), n_timed=1)
@@ -524,8 +546,11 @@ def test_apply_and_prepare_without_torch(convdip, evoked, tmp_path):
     ):
         done = subprocess.run(
             [sys.executable, "-c", WITHOUT_TORCH, *arguments],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     assert "MNI (" in done.stdout
     written = {p.name for p in tmp_path.iterdir()}

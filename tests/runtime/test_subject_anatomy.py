@@ -54,8 +54,20 @@ def make_subject(folder):
 
 
 def apply(*more):
-    main(["apply", "eloreta", "x-ave.fif", "--noise-cov", "x-cov.fif", "--forward", "x-fwd.fif",
-          "--out", "o", *more])  # fmt: skip
+    main(
+        [
+            "apply",
+            "eloreta",
+            "x-ave.fif",
+            "--noise-cov",
+            "x-cov.fif",
+            "--forward",
+            "x-fwd.fif",
+            "--out",
+            "o",
+            *more,
+        ]
+    )
 
 
 def test_without_the_folder_the_position_is_in_the_head_frame(folder, capsys):
@@ -107,5 +119,16 @@ def test_a_subject_that_is_not_there(folder):
     with pytest.raises(SystemExit, match=r"there is no .*anna.*talairach.xfm"):
         apply("--subjects-dir", str(folder))
     with pytest.raises(SystemExit, match="--subjects-dir is of the subject whose head --forward"):
-        main(["apply", "eloreta", "x-ave.fif", "--noise-cov", "x-cov.fif", "--subjects-dir", ".",
-              "--out", "o"])  # fmt: skip
+        main(
+            [
+                "apply",
+                "eloreta",
+                "x-ave.fif",
+                "--noise-cov",
+                "x-cov.fif",
+                "--subjects-dir",
+                ".",
+                "--out",
+                "o",
+            ]
+        )

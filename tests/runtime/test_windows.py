@@ -10,17 +10,17 @@ from deepesi.runtime.windows import overlap_add, windows_of
 @pytest.mark.parametrize("longest", [None, 1, 2, 3, 20])
 def test_what_takes_samples_one_by_one_does_not_notice(n_times, longest):
     rng = np.random.default_rng(0)
-    eeg, kernel = rng.normal(size=(4, n_times)), rng.normal(size=(7, 4))
+    data, kernel = rng.normal(size=(4, n_times)), rng.normal(size=(7, 4))
     seen = []
 
     def run(windows):
         seen.append(windows.shape)
         return [kernel @ windows, np.abs(kernel @ windows)]
 
-    whole = kernel @ eeg
+    whole = kernel @ data
     for first, last in ((0, n_times), (n_times // 3, n_times // 3 + 1 + n_times // 2)):
         windows = windows_of(n_times, longest, first, last)
-        found, magnitude = overlap_add(run, eeg[:, windows.starts[0] : windows.stop], windows)
+        found, magnitude = overlap_add(run, data[:, windows.starts[0] : windows.stop], windows)
         np.testing.assert_allclose(found, whole[:, first:last], atol=1e-12)
         np.testing.assert_allclose(magnitude, np.abs(whole)[:, first:last], atol=1e-12)
     assert all(shape[2] <= (longest or n_times) for shape in seen)

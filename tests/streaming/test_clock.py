@@ -70,9 +70,18 @@ def test_bursts_stamped_on_arrival_lose_nothing(size, rate):
         lambda true, rng: np.maximum(true, np.where(true > 1006, 1006.3 + 0.3 * (true - 1006), 0)),
         lambda true, rng: np.where(rng.random(3000) < 0.1, np.nan, true),
     ],
-    ids=["spread", "backwards", "uneven", "jitter", "strong jitter", "queue", "stall",
-         "slow stall", "some without"],
-)  # fmt: skip
+    ids=[
+        "spread",
+        "backwards",
+        "uneven",
+        "jitter",
+        "strong jitter",
+        "queue",
+        "stall",
+        "slow stall",
+        "some without",
+    ],
+)
 def test_scatter_of_any_kind_loses_nothing(shake):
     true = moments()
     stamps = shake(true, np.random.default_rng(0))

@@ -66,8 +66,21 @@ def test_bursts_stamped_on_arrival_from_the_command_line(
     """No sample is lost, and all but those of the settling filter are estimated."""
     prepared.save(tmp_path / "head.npz")
     name = device(one_by_one)
-    main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"), "--seconds", "6",
-          "--outlet", name + "r", "--type", "EEG"])  # fmt: skip
+    main(
+        [
+            "stream",
+            str(eloreta),
+            name,
+            "--prepared",
+            str(tmp_path / "head.npz"),
+            "--seconds",
+            "6",
+            "--outlet",
+            name + "r",
+            "--type",
+            "EEG",
+        ]
+    )
     printed = capsys.readouterr().out.splitlines()[-1]
     received, estimated = (int(p.split()[0].replace(",", "")) for p in printed.split(", ")[:2])
     assert ", 0 late, 0 lost, 0 broken, 250 while settling" in printed
@@ -84,10 +97,23 @@ def test_asked_to_stop_it_says_what_became_of_the_samples(
     prepared.save(tmp_path / "head.npz")
     name = device(one_by_one)
     process = subprocess.Popen(
-        [sys.executable, "-m", "deepesi", "stream", str(eloreta), name, "--outlet", name + "r",
-         "--prepared", str(tmp_path / "head.npz")], env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "deepesi",
+            "stream",
+            str(eloreta),
+            name,
+            "--outlet",
+            name + "r",
+            "--prepared",
+            str(tmp_path / "head.npz"),
+        ],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     first = next(line for line in process.stdout if "; band " in line)
     time.sleep(2)
     process.send_signal(number)
@@ -139,8 +165,15 @@ def test_streams_of_one_name(prepared):
 
 def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
     prepared.save(tmp_path / "head.npz")
-    arguments = ["stream", str(eloreta), "NAME", "--prepared", str(tmp_path / "head.npz"),
-                 "--outlet", uuid.uuid4().hex[:8]]  # fmt: skip
+    arguments = [
+        "stream",
+        str(eloreta),
+        "NAME",
+        "--prepared",
+        str(tmp_path / "head.npz"),
+        "--outlet",
+        uuid.uuid4().hex[:8],
+    ]
     arguments[2] = device(one_by_one)
     with pytest.raises(SystemExit, match=r"nothing was estimated of '\w+'. .*needs 10 s .* longer"):
         main([*arguments, "--seconds", "1", "--band", "0.1", "40"])

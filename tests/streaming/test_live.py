@@ -74,8 +74,13 @@ def test_courses_are_those_of_the_filtered_recording(prepared, regions, recordin
     expected = regions.courses(np.abs(prepared.estimate(filtered, 1)[0]))
     np.testing.assert_allclose(courses, expected, rtol=1e-5)
     assert vars(live.counts) == {
-        "received": 1000, "estimated": 750, "late": 0, "lost": 0, "broken": 0, "settling": 250,
-    }  # fmt: skip
+        "received": 1000,
+        "estimated": 750,
+        "late": 0,
+        "lost": 0,
+        "broken": 0,
+        "settling": 250,
+    }
 
 
 @pytest.mark.parametrize("window", [2, 20])

@@ -94,9 +94,14 @@ def test_a_stream_that_stops_and_returns(prepared, regions, raw, play):
     thread.start()
     find = functools.partial(open_source, name, prepared.ch_names, {}, timeout=5.0)
     relay(
-        find, live, open_outlet(regions, 250.0, name + "r"), 20.0, keep, silence=1.0,
+        find,
+        live,
+        open_outlet(regions, 250.0, name + "r"),
+        20.0,
+        keep,
+        silence=1.0,
         say=said.append,
-    )  # fmt: skip
+    )
     thread.join()
     assert said[0].startswith("the stream has stopped; waiting")
     assert said[1] == "the stream is back"
@@ -171,13 +176,36 @@ def test_streams_that_do_not_fit(prepared):
 def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
     prepared.save(tmp_path / "head.npz")
     _, name = play(raw)
-    main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"), "--seconds", "3",
-          "--outlet", name + "r", "--page", "0"])  # fmt: skip
+    main(
+        [
+            "stream",
+            str(eloreta),
+            name,
+            "--prepared",
+            str(tmp_path / "head.npz"),
+            "--seconds",
+            "3",
+            "--outlet",
+            name + "r",
+            "--page",
+            "0",
+        ]
+    )
     printed = capsys.readouterr().out
     assert f"{name}: 32 channels at 250 Hz, beside them none; band 1 to 40 Hz" in printed
     assert "page at http://127.0.0.1:" in printed
     assert ", 0 lost, 0 broken" in printed
     assert "latency" in printed
     with pytest.raises(SystemExit, match=r"half the sampling rate; got 1 and 200 Hz"):
-        main(["stream", str(eloreta), name, "--prepared", str(tmp_path / "head.npz"),
-              "--band", "1", "200"])  # fmt: skip
+        main(
+            [
+                "stream",
+                str(eloreta),
+                name,
+                "--prepared",
+                str(tmp_path / "head.npz"),
+                "--band",
+                "1",
+                "200",
+            ]
+        )

@@ -45,9 +45,19 @@ def test_one_of_a_name_among_others_of_its_type(prepared, outlet):
 
 @pytest.mark.parametrize(
     ("written", "factor"),
-    [("uV", 1e-6), ("UV ", 1e-6), ("µV", 1e-6), ("μV", 1e-6), ("microvolts", 1e-6),
-     ("MicroVolt", 1e-6), ("-6", 1e-6), ("nV", 1e-9), ("millivolts", 1e-3), ("0", 1.0)],
-)  # fmt: skip
+    [
+        ("uV", 1e-6),
+        ("UV ", 1e-6),
+        ("µV", 1e-6),
+        ("μV", 1e-6),
+        ("microvolts", 1e-6),
+        ("MicroVolt", 1e-6),
+        ("-6", 1e-6),
+        ("nV", 1e-9),
+        ("millivolts", 1e-3),
+        ("0", 1.0),
+    ],
+)
 def test_units_as_devices_write_them(prepared, outlet, written, factor):
     name = outlet(prepared.ch_names, units=written)
     assert (open_source(name, prepared.ch_names, {}).factors == factor).all()
@@ -73,11 +83,14 @@ def test_mixed_and_contradicting_units(prepared, outlet):
         (32, {"n": 31}, "sends 31 channels and describes 32"),
         (0, {"n": 32}, "sends 32 channels and names none of them, so nobody knows"),
         (31, {}, r"\['\w+'\] are missing.*Rename its channels"),
-        (1, {"stype": "Markers", "dtype": "string", "sfreq": 0.0},
-         r"\(type 'Markers', .*\) sends text, as markers have it. EEG is numbers at a regu"),
+        (
+            1,
+            {"stype": "Markers", "dtype": "string", "sfreq": 0.0},
+            r"\(type 'Markers', .*\) sends text, as markers have it. EEG is numbers at a regu",
+        ),
         (32, {"sfreq": 0.0}, r"32 channels at 0 Hz\) has no regular rate"),
     ],
-)  # fmt: skip
+)
 def test_streams_that_are_not_what_is_needed(prepared, outlet, kept, options, message):
     name = outlet(prepared.ch_names[:kept], **options)
     with pytest.raises(ValueError, match=message):

@@ -17,9 +17,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals a
 LONG = ["trainer.steps_per_epoch=60", "trainer.max_steps=60"]
 
 SLURM = [
-    *LONG, "trainer=slurm", "trainer.accelerator=cpu", "trainer.precision=32-true",
+    *LONG,
+    "trainer=slurm",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.devices=2",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +77,17 @@ def test_two_processes_are_as_one(one, toy_path, tmp_path):
 def slurm(rank: int, port: int) -> dict[str, str]:
     """What SLURM tells the two processes of a job."""
     return {
-        "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
-        "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
-        "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
 
 
 def free_port() -> int:
@@ -118,9 +128,13 @@ def test_processes_in_different_directories_are_refused(tmp_path):
 @pytest.mark.slow
 def test_sweep_through_submitit(toy, toy_path, tmp_path):
     sweep = start(
-        tmp_path, toy_path, "seed=1,2", "hydra/launcher=submitit_local",
-        f"hydra.sweep.dir={tmp_path / 'sweep'}", options=("-m",),
-    )  # fmt: skip
+        tmp_path,
+        toy_path,
+        "seed=1,2",
+        "hydra/launcher=submitit_local",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        options=("-m",),
+    )
     output, _ = sweep.communicate(timeout=250)
     assert sweep.returncode == 0, output
     for number, seed in enumerate((1, 2)):

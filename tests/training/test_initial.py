@@ -9,7 +9,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from deepesi.cli.main import build_parser
-from deepesi.cli.train import left_behind, run
+from deepesi.cli.train import run, run_contents
 from deepesi.physics.cohort import Cohort
 from deepesi.training import callbacks
 from deepesi.training.checkpoints import chosen_by
@@ -112,7 +112,7 @@ def test_printed_commands_are_read_back(toy_path, tmp_path, trained, exported):
     """Pasted into a shell, whatever characters the folder has."""
     run_dir = tmp_path / "lr=1e-3,seed=2 [it's]"
     config = compose(toy_path, tmp_path, f"export={exported}")
-    lines = left_behind(config, run_dir, trained.parent / "best.ckpt")
+    lines = run_contents(config, run_dir, trained.parent / "best.ckpt")
     command, *words = shlex.split(lines[-1])
     assert command == "deepesi"
     model = build_parser().parse_args(words).model
@@ -156,7 +156,7 @@ def test_expected_time_is_said_once(toy, toy_path, tmp_path, capsys, monkeypatch
     [(12, "about 12 s"), (100, "about 2 min"), (5300, "about 88 min"), (7500, "about 2 h 05 min")],
 )
 def test_durations_in_words(seconds, words):
-    assert callbacks.in_words(seconds) == words
+    assert callbacks.describe(seconds) == words
 
 
 def test_optimizer_begins_anew(toy, toy_path, tmp_path, trained):

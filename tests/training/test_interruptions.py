@@ -154,12 +154,15 @@ def test_resuming_another_model_or_head_is_refused(train, toy, template):
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), MemoryError,
-         r"data.batch_size=9 \(CUDA out.*start again data.batch_size=3 trainer.accumulate=6"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"),
+            MemoryError,
+            r"data.batch_size=9 \(CUDA out.*start again data.batch_size=3 trainer.accumulate=6",
+        ),
         (RuntimeError("NCCL communicator was aborted"), ConnectionError, "another process .* lost"),
         (FloatingPointError("training: nan."), FloatingPointError, "nan. Here: there was no"),
     ],
-)  # fmt: skip
+)
 def test_advice(tmp_path, error, kind, message):
     found = explained(error, tmp_path, 9, 2)
     assert type(found) is kind

@@ -74,7 +74,7 @@ def test_average_is_what_is_validated_and_kept(train, toy, toy_path, tmp_path):
     for weights_of, equal in ((best["state_dict"], True), (best["current_model_state"], False)):
         module.load_state_dict(weights_of)
         with torch.no_grad():
-            values = [module.loss(module.model(b.eeg, b.inputs), b)[0].item() for b in batches]
+            values = [module.loss(module.model(b.data, b.inputs), b)[0].item() for b in batches]
         logged = float(rows(folder)[-1]["val/loss"])
         assert (sum(values) / 4 == pytest.approx(logged, rel=1e-6)) == equal
 
@@ -90,10 +90,10 @@ def test_accumulated_step_is_that_of_the_mean_gradient(train, toy, toy_path, tmp
     after = weights(train(*overrides) / "last.ckpt")
     module, data = module_of(compose(toy_path, tmp_path, *overrides), toy)
     batches = [data.train.batch(0, rank=number) for number in range(3)]
-    assert len({float(batch.eeg.sum()) for batch in batches}) == 3
+    assert len({float(batch.data.sum()) for batch in batches}) == 3
     optimizer = module.configure_optimizers()["optimizer"]
     for batch in batches:
-        (module.loss(module.model(batch.eeg, batch.inputs), batch)[0] / 3).backward()
+        (module.loss(module.model(batch.data, batch.inputs), batch)[0] / 3).backward()
     torch.nn.utils.clip_grad_norm_(module.model.parameters(), 1.0)
     optimizer.step()
     for name, value in module.state_dict().items():
@@ -108,21 +108,26 @@ def test_the_same_batches_however_they_are_shared_out(simulate, world, accumulat
             simulate(pool_size=2, pool_period=2), simulate(split="validation"), 4, 1
         )
         data.trainer = type(
-            "Trainer", (),
-            {"global_step": 2, "global_rank": rank, "world_size": world,
-             "accumulate_grad_batches": accumulate},
-        )()  # fmt: skip
+            "Trainer",
+            (),
+            {
+                "global_step": 2,
+                "global_rank": rank,
+                "world_size": world,
+                "accumulate_grad_batches": accumulate,
+            },
+        )()
         stream = data.train_dataloader()
         assert len(stream) == 4 * accumulate
         batches = list(stream)
-        seen += [(b.scene.key, b.eeg.sum().item()) for b in batches]
+        seen += [(b.scene.key, b.data.sum().item()) for b in batches]
         steps = [b.scene.key[3] for b in batches]
         assert steps == [2] * accumulate + [3] * accumulate
         assert data.seconds_drawing > 0
     keys = {key for key, _ in seen}
     assert keys == {(0, "train", number, step) for number in range(6) for step in (2, 3)}
     whole = simulate(pool_size=2, pool_period=2)
-    assert dict(seen) == {key: whole.batch(key[3], rank=key[2]).eeg.sum().item() for key in keys}
+    assert dict(seen) == {key: whole.batch(key[3], rank=key[2]).data.sum().item() for key in keys}
     assert len(whole.pool._drawn) <= 12
 
 

@@ -10,10 +10,28 @@ from hypothesis import strategies as st
 from deepesi.training.overrides import typed, understood
 
 PATHS = [
-    "outputs/lr=1e-3,seed=2/0/checkpoints/last.ckpt", "run [1]/last.ckpt", "a b/c", "~/runs/x",
-    "it's/x", 'say "x"', "a(1)/b", "ä/b", r"C:\runs\a", "a#b", "a&b;c", "{x}", "1.5", "null",
-    "2026-01-01_10-00-00", " a ", "outputs/plain/last.ckpt", "a\\", "true", "*", "a:b",
-]  # fmt: skip
+    "outputs/lr=1e-3,seed=2/0/checkpoints/last.ckpt",
+    "run [1]/last.ckpt",
+    "a b/c",
+    "~/runs/x",
+    "it's/x",
+    'say "x"',
+    "a(1)/b",
+    "ä/b",
+    r"C:\runs\a",
+    "a#b",
+    "a&b;c",
+    "{x}",
+    "1.5",
+    "null",
+    "2026-01-01_10-00-00",
+    " a ",
+    "outputs/plain/last.ckpt",
+    "a\\",
+    "true",
+    "*",
+    "a:b",
+]
 
 
 def value(override: str):
@@ -67,11 +85,21 @@ def test_home_is_what_the_shell_makes_of_it(monkeypatch):
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=1,2", "model=convdip,gnn", "models=[a.onnx,b]", "ckpt=null", "a=[1,[2,3]]", "-m",
-        "data.artifacts=[{_target_: a.B}]", "~logger", "+a={b:1,c:[2]}", "ckpt='a=b'",
-        "x=range(1,3)", "hydra/launcher=submitit_local", "a=${b}/c",
+        "seed=1,2",
+        "model=convdip,gnn",
+        "models=[a.onnx,b]",
+        "ckpt=null",
+        "a=[1,[2,3]]",
+        "-m",
+        "data.artifacts=[{_target_: a.B}]",
+        "~logger",
+        "+a={b:1,c:[2]}",
+        "ckpt='a=b'",
+        "x=range(1,3)",
+        "hydra/launcher=submitit_local",
+        "a=${b}/c",
     ],
-)  # fmt: skip
+)
 def test_what_hydra_reads_stays_as_it_is(override):
     assert understood([override]) == [override]
 

@@ -21,9 +21,9 @@ class Denoising(ConvDip):
     drawn: list[float]
 
     def training_loss(self, batch, objective, rng):
-        noise = torch.randn(batch.eeg.shape, generator=rng) * batch.eeg.std()
+        noise = torch.randn(batch.data.shape, generator=rng) * batch.data.std()
         self.drawn.append(float(noise.sum()))
-        moved = self(batch.eeg + noise, batch.inputs).mean - self(batch.eeg, batch.inputs).mean
+        moved = self(batch.data + noise, batch.inputs).mean - self(batch.data, batch.inputs).mean
         unit = batch.inputs[self.unit.key]
         return {"loss": (moved / unit).square().mean(), "noise": noise.square().mean().detach()}
 
@@ -45,9 +45,13 @@ def train(model, objective, toy, simulate, n_steps=2):
         simulate(model.head_inputs), simulate(model.head_inputs, split="validation"), 2, 1
     )
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=n_steps, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        max_steps=n_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, data)
     return trainer.logged_metrics
 
@@ -56,7 +60,7 @@ def test_default_is_the_objective_of_the_estimate(objective, simulate):
     model = ConvDip(**SIZES)
     batch = simulate(model.head_inputs).batch(0)
     terms = model.training_loss(batch, objective, torch.Generator())
-    expected, log = objective(model(batch.eeg, batch.inputs), batch)
+    expected, log = objective(model(batch.data, batch.inputs), batch)
     assert torch.equal(terms.pop("loss"), expected)
     assert terms == log
 
@@ -104,6 +108,6 @@ def test_members_that_cannot_be_joined_are_refused(objective, simulate):
 def test_validation_grades_the_estimate(objective, simulate):
     model = denoising().eval()
     batch = simulate(model.head_inputs).batch(0)
-    estimate = model(batch.eeg, batch.inputs)
+    estimate = model(batch.data, batch.inputs)
     assert isinstance(estimate, Estimate)
     assert torch.isfinite(objective(estimate, batch)[0])

@@ -20,15 +20,15 @@ def example(toy, simulate):
     """An estimate of two sources."""
     model = MinimumNorm("eLORETA")
     batch = simulate(model.head_inputs, split="validation", n_times=3).batch(0)
-    estimate = model(batch.eeg, batch.inputs)
+    estimate = model(batch.data, batch.inputs)
     return batch, comparison(batch, estimate.mean, 1, toy.display, "an example")
 
 
 def test_comparison_is_of_one_example(example):
     batch, found = example
-    assert found.recorded == pytest.approx(batch.eeg[1].numpy())
-    assert found.true == pytest.approx(np.sqrt((batch.sources[1].numpy() ** 2).mean(axis=1)))
-    assert found.true.argmax() in found.peaks
+    assert found.recorded == pytest.approx(batch.data[1].numpy())
+    assert found.target == pytest.approx(np.sqrt((batch.sources[1].numpy() ** 2).mean(axis=1)))
+    assert found.target.argmax() in found.peaks
     # The estimate answers to the recording, the truth leaves noise and the other head over.
     assert 0 < found.misfit(found.explained) < found.misfit(0 * found.explained) == 1
     assert 0 < found.misfit(found.explicable) < 1
@@ -50,9 +50,13 @@ def test_comparison_is_drawn(example, mesh):
 def test_wandb_gets_pictures_and_configuration(toy, toy_path, tmp_path):
     """Two pictures, both of one validation batch; all without a network."""
     config = compose(
-        toy_path, tmp_path, "logger=wandb", "logger.offline=true", "trainer.pictures=2",
+        toy_path,
+        tmp_path,
+        "logger=wandb",
+        "logger.offline=true",
+        "trainer.pictures=2",
         "trainer.n_validation_batches=1",
-    )  # fmt: skip
+    )
     fit(config, Cohort.single(toy), tmp_path)
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     pictures = sorted((folder / "files" / "media" / "images").rglob("*.png"))

@@ -32,8 +32,8 @@ def unet(**settings):
 
 
 def estimate(model, head):
-    eeg = torch.randn(3, head.n_channels, 2, generator=torch.Generator().manual_seed(1))
-    return model(eeg * head.noise_level, as_tensors(prepare(model.head_inputs, head)))
+    data = torch.randn(3, head.n_channels, 2, generator=torch.Generator().manual_seed(1))
+    return model(data * head.noise_level, as_tensors(prepare(model.head_inputs, head)))
 
 
 @pytest.mark.parametrize("heteroscedastic", [False, True])

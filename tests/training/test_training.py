@@ -56,7 +56,7 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
     assert contract.montages == ("biosemi16",)
     used = (tmp_path / "config.yaml").read_bytes()
     assert contract.config_sha256 == hashlib.sha256(used).hexdigest()
-    estimates = [model(batch.eeg, batch.inputs).mean for model in models]
+    estimates = [model(batch.data, batch.inputs).mean for model in models]
     assert torch.equal(estimates[0], estimates[1])
     assert torch.allclose(
         estimates[0], estimates[2], rtol=1e-3, atol=1e-4 * estimates[0].abs().max().item()
@@ -78,10 +78,18 @@ def check_cards(run_dir, toy_path):
     cards = [(run_dir / "export" / "card.md").read_text(), again.with_suffix(".md").read_text()]
     for card, file in zip(cards, ("model.onnx", "again.onnx"), strict=True):
         for part in (
-            "# ConvDip\n", "| channels | 13 to 16 |", "| SNR | -5 to 20 dB |", "biosemi16",
-            "Seed 0, 2 steps of 4 simulated examples", sha256, "data_gen.artifacts.Blinks",
-            "```\ndeepesi ", "| eLORETA |", f"deepesi apply {file} ", "It claims no uncertainty",
-        ):  # fmt: skip
+            "# ConvDip\n",
+            "| channels | 13 to 16 |",
+            "| SNR | -5 to 20 dB |",
+            "biosemi16",
+            "Seed 0, 2 steps of 4 simulated examples",
+            sha256,
+            "data_gen.artifacts.Blinks",
+            "```\ndeepesi ",
+            "| eLORETA |",
+            f"deepesi apply {file} ",
+            "It claims no uncertainty",
+        ):
             assert part in card, part
     assert "Scenario `snr`, seed" in cards[0]
     assert "### snr" in cards[1]  # benchmark.md
@@ -102,8 +110,9 @@ def test_a_run_goes_before_the_packaged_model_of_its_name(toy, tmp_path, monkeyp
     model = ConvDip(84, hidden=8)
     identity = {
         "model": {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "hidden": 8},
-        "space": toy.space.name, "space_fingerprint": toy.space.fingerprint,
-    }  # fmt: skip
+        "space": toy.space.name,
+        "space_fingerprint": toy.space.fingerprint,
+    }
     save_network(model, identity, tmp_path / "convdip" / "model")
     found = load_any(Path("convdip"), toy)
     assert torch.equal(found.first.weight, model.first.weight)
@@ -227,7 +236,7 @@ def test_saved_network_comes_back(toy, toy_path, tmp_path, simulate):
     save_network(model, identity, tmp_path / "model")
     again, _ = load_network(tmp_path, toy.space)
     batch = simulate(model.head_inputs).batch(0)
-    assert torch.equal(model(batch.eeg, batch.inputs).mean, again(batch.eeg, batch.inputs).mean)
+    assert torch.equal(model(batch.data, batch.inputs).mean, again(batch.data, batch.inputs).mean)
 
 
 def test_absent_network_says_what_to_give(toy, tmp_path):
@@ -310,8 +319,12 @@ def test_loss_that_is_not_finite_stops_with_advice(toy, simulate):
         simulate(model.head_inputs), simulate(model.head_inputs, split="validation"), 2, 1
     )
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0.*ckpt=PATH"):
         trainer.fit(module, data)

@@ -67,13 +67,25 @@ def start(
 ) -> subprocess.Popen:
     """``deepesi train`` on the toy head as a process of its own."""
     command = [
-        sys.executable, "-m", "deepesi.cli.main", "train", *options, *TOY,
-        f"head.name={toy_path}", "name=toy", "baselines=[]", *overrides,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "deepesi.cli.main",
+        "train",
+        *options,
+        *TOY,
+        f"head.name={toy_path}",
+        "name=toy",
+        "baselines=[]",
+        *overrides,
+    ]
     return subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-    )  # fmt: skip
+    )
 
 
 def wait_for(path: Path, *processes: subprocess.Popen) -> None:
@@ -107,7 +119,7 @@ class Trap(LossTerm):
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         _, split, number, step = batch.scene.key
-        zero = torch.zeros(len(batch.eeg))
+        zero = torch.zeros(len(batch.data))
         if not Trap.armed or (split, step, number) != ("train", self.step, self.number):
             return zero
         Trap.armed = False

@@ -76,10 +76,10 @@ def test_any_models_make_an_ensemble(simulate):
     assert ensemble.bound_to_space
     assert not DeepEnsemble(members[1:]).bound_to_space
     batch = simulate(ensemble.head_inputs, n_times=2).batch(0)
-    estimates = [member(batch.eeg, batch.inputs) for member in members]
+    estimates = [member(batch.data, batch.inputs) for member in members]
     means = torch.stack([estimate.mean for estimate in estimates]).double()
     variance = means.var(0, correction=0) + estimates[0].std.double().square() / 3
-    found = ensemble(batch.eeg, batch.inputs)
+    found = ensemble(batch.data, batch.inputs)
     close(found.mean.double(), means.mean(0))
     close(found.std.double(), variance.sqrt())
 
@@ -100,8 +100,8 @@ def test_stacked_members_are_those_computed_one_by_one(name, simulate):
     assert len({type(member) for member in apart.members}) == 1
     batch = simulate(ensemble.head_inputs, n_times=3).batch(0)
     pairs = zip(
-        ensemble.member_estimates(batch.eeg, batch.inputs),
-        apart.member_estimates(batch.eeg, batch.inputs),
+        ensemble.member_estimates(batch.data, batch.inputs),
+        apart.member_estimates(batch.data, batch.inputs),
         strict=True,
     )
     totals = [0.0, 0.0]
@@ -120,7 +120,7 @@ def test_stacked_members_are_those_computed_one_by_one(name, simulate):
                 assert weight.grad is None
             else:
                 close(weight.grad[number], own, rtol=1e-4)
-    close(ensemble(batch.eeg, batch.inputs).mean, apart(batch.eeg, batch.inputs).mean)
+    close(ensemble(batch.data, batch.inputs).mean, apart(batch.data, batch.inputs).mean)
 
 
 class Noisy(InverseModel):
@@ -137,8 +137,8 @@ class Noisy(InverseModel):
         self.dropout = nn.Dropout(0.5)
         self.register_buffer("offset", torch.randn(4))
 
-    def forward(self, eeg, inputs):
-        loudness = (inputs[self.whitener.key] @ eeg).square().mean(1, keepdim=True)
+    def forward(self, data, inputs):
+        loudness = (inputs[self.whitener.key] @ data).square().mean(1, keepdim=True)
         hidden = self.first(loudness.mT) + self.second(loudness.mT) + self.offset
         of_all = self.dropout(hidden).sum(2, keepdim=True).mT
         return Estimate(of_all * inputs[self.unit.key][:, None])
@@ -150,15 +150,15 @@ def test_shared_weights_stay_shared_and_members_draw_their_own_noise(simulate):
     assert ensemble.stack.member.second.weight is ensemble.stack.member.first.weight
     apart = ensemble.unstacked().eval()
     batch = simulate(ensemble.head_inputs).batch(0)
-    in_use = ensemble.eval()(batch.eeg, batch.inputs)
-    close(in_use.mean, apart(batch.eeg, batch.inputs).mean)
+    in_use = ensemble.eval()(batch.data, batch.inputs)
+    close(in_use.mean, apart(batch.data, batch.inputs).mean)
     assert len({float(value) for value in ensemble.stack.member.offset[:, 0]}) == 3
     with torch.no_grad():
         for tensor in ensemble.stack.tensors().values():
             tensor[:] = tensor[0].clone()
-    same = ensemble.member_estimates(batch.eeg, batch.inputs)
+    same = ensemble.member_estimates(batch.data, batch.inputs)
     assert torch.equal(same[0].mean, same[1].mean)
-    drawn = ensemble.train().member_estimates(batch.eeg, batch.inputs)
+    drawn = ensemble.train().member_estimates(batch.data, batch.inputs)
     assert not torch.equal(drawn[0].mean, drawn[1].mean)
 
 
@@ -172,9 +172,14 @@ def train_two_steps(model, toy, simulate, clip):
     declarations = [*model.head_inputs, *loss.head_inputs]
     data = RecordingStream(simulate(declarations), simulate(declarations, split="validation"), 2, 1)
     lightning.Trainer(
-        accelerator="cpu", max_steps=2, gradient_clip_val=clip, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    ).fit(module, data)  # fmt: skip
+        accelerator="cpu",
+        max_steps=2,
+        gradient_clip_val=clip,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, data)
 
 
 @pytest.mark.parametrize("clip", [None, 0.02])
@@ -231,10 +236,16 @@ def compose(toy_path, run_dir, *overrides):
         return hydra.compose(
             "train",
             [
-                "model=ensemble", "model.n_members=2", "baselines=[]", *of_member,
-                f"head.name={toy_path}", "name=toy", f"logger.save_dir={run_dir}", *overrides,
+                "model=ensemble",
+                "model.n_members=2",
+                "baselines=[]",
+                *of_member,
+                f"head.name={toy_path}",
+                "name=toy",
+                f"logger.save_dir={run_dir}",
+                *overrides,
             ],
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.slow
@@ -271,13 +282,19 @@ def save(toy, tmp_path):
     def run(seed, space=toy.space):
         torch.manual_seed(seed)
         config = {
-            "_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84,
-            "height": 6, "width": 6, "hidden": 16,
-        }  # fmt: skip
+            "_target_": "deepesi.models.convdip.ConvDip",
+            "n_dipoles": 84,
+            "height": 6,
+            "width": 6,
+            "hidden": 16,
+        }
         identity = {
-            "model": config, "space": space.name, "space_fingerprint": space.fingerprint,
-            "montages": ["biosemi32"], "config_sha256": 64 * str(seed),
-        }  # fmt: skip
+            "model": config,
+            "space": space.name,
+            "space_fingerprint": space.fingerprint,
+            "montages": ["biosemi32"],
+            "config_sha256": 64 * str(seed),
+        }
         folder = tmp_path / str(seed)
         save_network(hydra.utils.instantiate(config), identity, folder / "model")
         return folder
@@ -289,9 +306,11 @@ def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tm
     paths = [save(seed) for seed in (1, 2)]
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         overrides = [
-            f"head.name={toy_path}", "baselines=[]", f"ensemble=[{paths[0]},{paths[1]}]",
+            f"head.name={toy_path}",
+            "baselines=[]",
+            f"ensemble=[{paths[0]},{paths[1]}]",
             *(setting for setting in TOY if setting.startswith("scenario")),
-        ]  # fmt: skip
+        ]
         config = evaluate.expanded(hydra.compose("evaluate", overrides), overrides)
     OmegaConf.save(config, tmp_path / "config.yaml")  # as the command does
     evaluate.run(config, tmp_path)
@@ -300,13 +319,13 @@ def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tm
     again, _ = load_network(tmp_path, toy.space)
     assert isinstance(again, DeepEnsemble)
     batch = simulate(joined.head_inputs).batch(0)
-    found, expected = again(batch.eeg, batch.inputs), joined(batch.eeg, batch.inputs)
+    found, expected = again(batch.data, batch.inputs), joined(batch.data, batch.inputs)
     assert torch.equal(found.mean, expected.mean)
     assert torch.equal(found.std, expected.std)
     first = load_network(paths[0], toy.space)[0]
     assert torch.equal(
-        joined.member_estimates(batch.eeg, batch.inputs)[0].mean,
-        first(batch.eeg, batch.inputs).mean,
+        joined.member_estimates(batch.data, batch.inputs)[0].mean,
+        first(batch.data, batch.inputs).mean,
     )
     path = export_path(str(tmp_path), tmp_path / "e.onnx", str(toy_path), "biosemi16")
     contract = open_model(path).contract
@@ -334,7 +353,7 @@ def test_sizes_that_differ_are_refused(simulate):
     ensemble = DeepEnsemble([convdip(), ConvDip(n_dipoles=42, height=6, width=6, hidden=16)])
     batch = simulate(ensemble.head_inputs).batch(0)
     with pytest.raises(ValueError, match=r"different source spaces: they estimate \[84, 42\]"):
-        ensemble(batch.eeg, batch.inputs)
+        ensemble(batch.data, batch.inputs)
 
 
 def test_what_cannot_be_joined_is_refused(save, toy, tmp_path):

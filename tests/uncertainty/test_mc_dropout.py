@@ -30,9 +30,9 @@ def thick():
 def recording(toy):
     head = toy.montage_head("biosemi16")
     rng = np.random.default_rng(0)
-    eeg = torch.as_tensor(1e-6 * rng.normal(size=(5, 16, 3))).float()
+    data = torch.as_tensor(1e-6 * rng.normal(size=(5, 16, 3))).float()
     inputs = as_tensors(prepare(ConvDip(84, height=6, width=6).head_inputs, head))
-    return eeg - eeg.mean(1, keepdim=True), inputs
+    return data - data.mean(1, keepdim=True), inputs
 
 
 def test_a_sample_is_the_network_without_the_units_left_out(thick, recording):
@@ -59,11 +59,11 @@ def test_a_sample_is_the_network_without_the_units_left_out(thick, recording):
 
 
 def test_repeatable_and_the_same_for_every_recording(thick, recording):
-    eeg, inputs = recording
+    data, inputs = recording
     with torch.no_grad():
-        whole = MCDropout(thick, n_samples=4)(eeg, inputs)
-        again = MCDropout(thick, n_samples=4)(eeg[2:3], inputs)
-        other = MCDropout(thick, n_samples=4, seed=1)(eeg, inputs)
+        whole = MCDropout(thick, n_samples=4)(data, inputs)
+        again = MCDropout(thick, n_samples=4)(data[2:3], inputs)
+        other = MCDropout(thick, n_samples=4, seed=1)(data, inputs)
     assert torch.allclose(whole.std[2:3], again.std, rtol=1e-4, atol=1e-14)
     assert not torch.allclose(whole.std, other.std, rtol=1e-2)
     assert (whole.std > 0).all()
@@ -71,8 +71,8 @@ def test_repeatable_and_the_same_for_every_recording(thick, recording):
 
 def test_masks_leave_out_the_share_they_are_told(thick):
     samples = MCDropout(thick, n_samples=500)
-    left_out = torch.stack([samples.get_buffer(f"masks_{i}") for i in range(3)]) == 0
-    assert left_out.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    excluded = torch.stack([samples.get_buffer(f"masks_{i}") for i in range(3)]) == 0
+    assert excluded.float().mean().item() == pytest.approx(0.3, abs=0.01)
 
 
 def test_training_leaves_units_out_and_evaluation_does_not(thick, recording):
@@ -107,14 +107,16 @@ def test_from_training_to_the_exported_file(toy, toy_path, tmp_path):
     path = export_path(str(tmp_path / "mixed"), tmp_path / "m.onnx", str(toy_path), "biosemi16")
     head = toy.montage_head("biosemi32")
     inputs = prepare(mixed.head_inputs, head)
-    eeg = 1e-6 * torch.randn(2, 32, 4)
-    eeg -= eeg.mean(1, keepdim=True)
+    data = 1e-6 * torch.randn(2, 32, 4)
+    data -= data.mean(1, keepdim=True)
     with torch.no_grad():
-        first, second = (m(eeg, as_tensors(inputs)) for m in (mixed, again))
+        first, second = (m(data, as_tensors(inputs)) for m in (mixed, again))
     assert torch.equal(first.std, second.std)
     opened = open_model(path)
     assert opened.contract.has_std
-    for found, expected in zip(opened.run(eeg.numpy(), as_feeds(dict(inputs))), first, strict=True):
+    for found, expected in zip(
+        opened.run(data.numpy(), as_feeds(dict(inputs))), first, strict=True
+    ):
         assert np.abs(found - expected.numpy()).max() < 1e-4 * np.abs(found).max()
 
 
@@ -123,9 +125,13 @@ def test_evaluated_beside_others(toy, toy_path, tmp_path):
 
     def run(folder, *more):
         overrides = [
-            f"head.name={toy_path}", f"mc_dropout={best}", "mc_samples=2", "baselines=[eloreta]",
-            *(setting for setting in TOY if setting.startswith("scenario")), *more,
-        ]  # fmt: skip
+            f"head.name={toy_path}",
+            f"mc_dropout={best}",
+            "mc_samples=2",
+            "baselines=[eloreta]",
+            *(setting for setting in TOY if setting.startswith("scenario")),
+            *more,
+        ]
         with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
             config = evaluate.expanded(hydra.compose("evaluate", overrides), overrides)
         evaluate.run(config, folder)

@@ -28,7 +28,7 @@ from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.report import results_table, summary, verdict, write_report
-from deepesi.validation.run import evaluate, left_out, run, template_place
+from deepesi.validation.run import evaluate, excluded, run, template_case_head
 from deepesi.validation.sample import ANATOMY, DOWNLOADED, SHORT, sample_cases
 from deepesi.validation.statistics import (
     UNITS,
@@ -75,11 +75,11 @@ def test_lateralization_is_the_share_of_one_side():
 
 
 def test_residual_variance_of_a_scaled_and_an_orthogonal_potential():
-    eeg, other = np.array([1.0, -1.0, 0.0]), np.array([1.0, 1.0, -2.0])
-    assert residual_variance(eeg, 0.5 * eeg) == pytest.approx(0.25)
-    assert scaled_residual_variance(eeg, 0.5 * eeg) == pytest.approx(0, abs=1e-12)
-    assert scaled_residual_variance(eeg, other) == pytest.approx(1)
-    assert scaled_residual_variance(eeg, 0 * eeg) == 1
+    data, other = np.array([1.0, -1.0, 0.0]), np.array([1.0, 1.0, -2.0])
+    assert residual_variance(data, 0.5 * data) == pytest.approx(0.25)
+    assert scaled_residual_variance(data, 0.5 * data) == pytest.approx(0, abs=1e-12)
+    assert scaled_residual_variance(data, other) == pytest.approx(1)
+    assert scaled_residual_variance(data, 0 * data) == 1
 
 
 def test_p_value_counts_the_observed_value_itself():
@@ -100,9 +100,13 @@ def toy_track(rng: np.random.Generator, n_baseline: int = 200, n_window: int = 8
     n_times = n_baseline + n_window
     times = (np.arange(n_times) - n_baseline) / 250.0
     return Track(
-        times, times >= 0, rng.chisquare(30, n_times) / 30, rng.uniform(0, 150, n_times),
-        rng.random(n_times) < 0.1, rng.random(n_times),
-    )  # fmt: skip
+        times,
+        times >= 0,
+        rng.chisquare(30, n_times) / 30,
+        rng.uniform(0, 150, n_times),
+        rng.random(n_times) < 0.1,
+        rng.random(n_times),
+    )
 
 
 def test_p_values_are_uniform_where_there_is_no_response():
@@ -158,12 +162,12 @@ def test_atlas_landmark_meets_the_subjects_label(sample_data):
 @pytest.mark.parametrize("method", METHODS)
 def test_classical_methods_are_the_baselines(toy, method):
     head = toy.montage_head("biosemi16")
-    eeg = head.leadfield @ np.random.default_rng(2).normal(scale=3e-9, size=(84, 5))
+    data = head.leadfield @ np.random.default_rng(2).normal(scale=3e-9, size=(84, 5))
     declared = MinimumNorm(method)
     inputs = as_feeds(dict(prepare(declared.head_inputs, head)))
     tensors = {key: torch.as_tensor(value) for key, value in inputs.items()}
-    expected = declared(torch.as_tensor(eeg, dtype=torch.float32)[None], tensors).mean[0].numpy()
-    found = Classical(method).estimator(head, 1)(eeg + 1e-3)
+    expected = declared(torch.as_tensor(data, dtype=torch.float32)[None], tensors).mean[0].numpy()
+    found = Classical(method).estimator(head, 1)(data + 1e-3)
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
@@ -194,13 +198,13 @@ def test_solver_estimates_windows_of_twenty_samples(toy):
     """The single patch of each window, faded into the next one."""
     head = toy.montage_head("biosemi16")
     rng = np.random.default_rng(5)
-    eeg = head.leadfield @ rng.normal(scale=3e-9, size=(84, 30))
+    data = head.leadfield @ rng.normal(scale=3e-9, size=(84, 30))
     method = load_solver("dipole_scan")
-    found = method.estimator(head, 1)(eeg + 1e-3)
+    found = method.estimator(head, 1)(data + 1e-3)
     inputs = as_tensors(prepare(method.model.head_inputs, head))
-    eeg -= eeg.mean(axis=0)
+    data -= data.mean(axis=0)
     first, second = (
-        method.model(torch.as_tensor(eeg[None, :, start : start + 20]).float(), inputs).mean[0]
+        method.model(torch.as_tensor(data[None, :, start : start + 20]).float(), inputs).mean[0]
         for start in (0, 10)
     )
     assert found.shape == (84, 30)
@@ -224,9 +228,9 @@ def simulated_case(template, landmark, snr: float = 40.0) -> Case:
     covariance = make_covariance(evoked.info)
     expectation = Expectation("right", "calcarine cortex", "occipital", "it was put there")
     case = Case("toy", "simulated", evoked, covariance, (0.1, 0.2), expectation)
-    place = template_place(case, Classical("eLORETA"))
-    source = np.linalg.norm(place.mni - landmark, axis=1).argmin()
-    topography = place.head.leadfield[:, source]
+    case_head = template_case_head(case, Classical("eLORETA"))
+    source = np.linalg.norm(case_head.mni - landmark, axis=1).argmin()
+    topography = case_head.head.leadfield[:, source]
     evoked.data[:, evoked.times >= 0.1] += (
         snr * 1e-6 * (topography / np.abs(topography).max())[:, None]
     )
@@ -235,11 +239,11 @@ def simulated_case(template, landmark, snr: float = 40.0) -> Case:
 
 def test_source_at_the_landmark_is_a_success(template):
     case = simulated_case(template, CENTRES["calcarine cortex"][1])
-    place = template_place(case, Classical("eLORETA"))
-    result = evaluate(case, place, Classical("eLORETA"))
+    case_head = template_case_head(case, Classical("eLORETA"))
+    result = evaluate(case, case_head, Classical("eLORETA"))
     assert verdict(result) == "success"
     assert set(result.statistics) == set(UNITS)
-    nearest = place.target_distance.min()
+    nearest = case_head.target_distance.min()
     # Neighbours of an ico-3 vertex are 7 mm apart on average.
     assert result.statistics["peak_distance"] < nearest + 8
     assert result.statistics["p_power"] < 0.02
@@ -255,7 +259,7 @@ def test_source_elsewhere_is_a_failure_and_so_is_noise(template):
     assert "strongest source outside the expected lobe; in the lobe for 0 %" in verdict(results[0])
     assert results[0].statistics["p_power"] < 0.02
     assert "response not above its baseline" in verdict(results[1])
-    text = summary(results, left_out([frontal], [Classical("eLORETA")]))
+    text = summary(results, excluded([frontal], [Classical("eLORETA")]))
     assert "0 of 2 succeeded" in text
     assert "comes without a head of its own" in text
     assert results_table(results).count("FAILED") == 2
@@ -269,10 +273,24 @@ def in_base_install(
 ) -> subprocess.CompletedProcess[str]:
     """``deepesi validate`` without the extras, into ``out``."""
     return subprocess.run(
-        [sys.executable, "-c", BASE_INSTALL, "validate", recording, "--data", str(data),
-         "--methods", method, "--out", "out"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            BASE_INSTALL,
+            "validate",
+            recording,
+            "--data",
+            str(data),
+            "--methods",
+            method,
+            "--out",
+            "out",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_solver_in_a_base_install(sample_data, tmp_path):
@@ -286,11 +304,11 @@ def test_own_head_is_left_to_methods_that_can_use_it(sample_data, template, tmp_
     path = tmp_path / "net.onnx"
     export_onnx(ConvDip(1284, hidden=16), template.montage_head("biosemi32"), path)
     methods = find_methods(["eloreta"], [path], load_solver)
-    (missing,) = left_out(sample_cases(sample_data), methods)
+    (missing,) = excluded(sample_cases(sample_data), methods)
     name = "ConvDip 42 k (net.onnx)"
     assert (missing.method, missing.head) == (name, "own")
     assert "belongs to the source space fsaverage-ico3 and cannot follow" in missing.reason
-    heads = {(r.method, r.place.name) for r in run(sample_cases(sample_data)[:1], methods)}
+    heads = {(r.method, r.case_head.name) for r in run(sample_cases(sample_data)[:1], methods)}
     assert heads == {("eLORETA", "template"), (name, "template"), ("eLORETA", "own")}
 
 
@@ -421,8 +439,10 @@ def test_page_shows_every_method_whatever_their_order(template, tmp_path):
     """Methods of two source spaces, in turn: one section each, and no picture is lost."""
     case = simulated_case(template, (16, -73, 9))
     first, second = run([case], [Classical("eLORETA"), Classical("MNE")])
-    space = replace(first.place.head.space, name="another")
-    other = replace(first, place=replace(first.place, head=replace(first.place.head, space=space)))
+    space = replace(first.case_head.head.space, name="another")
+    other = replace(
+        first, case_head=replace(first.case_head, head=replace(first.case_head.head, space=space))
+    )
     write_report([first, replace(other, method="<x>"), second], [], {"a": "b"}, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert page.count("data:image/png;base64") == 2 + 3  # courses of two spaces, three maps

@@ -45,11 +45,11 @@ class SignedAttention(MessagePassing):
         hidden = self.key(states)[sender] + self.query(states)[receiver]
         scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
         weights = softmax(scores, receiver, num_nodes=states.shape[0])
-        heard = self.propagate(edges.T, weights=weights, value=states).flatten(2)
+        received = self.propagate(edges.T, weights=weights, value=states).flatten(2)
         summed = self.propagate(edges.T, weights=weights, value=signals.flatten(2))
         by_head = summed.unflatten(3, signals.shape[2:]).transpose(2, 3).flatten(3)
         mixed = self.signals(torch.cat([by_head, signals], dim=3))
-        return states + self.states(functional.relu(heard)), mixed
+        return states + self.states(functional.relu(received)), mixed
 
     def message(self, weights: Tensor, value_j: Tensor) -> Tensor:
         """Every head's share ``(E, B, A, ...)`` of what the sender has."""

@@ -20,7 +20,7 @@ class SkullWeights(nn.Module):
     def __init__(self, n_skulls: int) -> None:
         super().__init__()
         self.prior = nn.Parameter(torch.zeros(n_skulls))
-        self.log_doubt = nn.Parameter(torch.tensor([-2.0, -4.0]))  # of what is left, of all
+        self.log_mismatch = nn.Parameter(torch.tensor([-2.0, -4.0]))  # of what is left, of all
 
     def forward(
         self,
@@ -30,28 +30,28 @@ class SkullWeights(nn.Module):
         nominal: PatchDictionary,
         filters: Float[Tensor, "M C C"],
         norms: Float[Tensor, "M K S B"],
-        trust: Float[Tensor, "C B"],
+        reliability: Float[Tensor, "C B"],
     ) -> Float[Tensor, "M B"]:
         """Weights that sum to 1.
 
         Args:
-            residual: What one patch is to explain, weighted by `trust`.
+            residual: What one patch is to explain, weighted by `reliability`.
             total: Energy of the whole recording, weighted so.
             n_free: Rank of the noise times number of samples.
             nominal: Topographies under the nominal skull, unweighted.
             filters: What they are seen through under each skull.
-            norms: Their norms then, weighted by `trust`.
-            trust: Weights of the electrodes, see `ElectrodeTrust`.
+            norms: Their norms then, weighted by `reliability`.
+            reliability: Weights of the electrodes, see `ElectrodeReliability`.
 
         """
         # Skulls are weighed by what is there; the residual is made by the sweep before.
         residual = residual.detach()
-        trusted = trust[:, None] * residual
-        seen = torch.einsum("mce,ctb->etmb", filters, trusted)
-        strongest = (nominal.energy(seen) / norms.square().permute(1, 2, 0, 3)).amax((0, 1))
+        weighted = reliability[:, None] * residual
+        filtered = torch.einsum("mce,ctb->etmb", filters, weighted)
+        strongest = (nominal.energy(filtered) / norms.square().permute(1, 2, 0, 3)).amax((0, 1))
         best = strongest.amax(0)
-        left = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
-        of_left, of_all = self.log_doubt.exp()
-        doubt = 1 + of_left * left + of_all * total / TYPICAL_FREEDOM
-        logits = self.prior[:, None] + 0.5 * (strongest - best) / doubt
+        unexplained = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
+        of_residual, of_all = self.log_mismatch.exp()
+        mismatch_variance = 1 + of_residual * unexplained + of_all * total / TYPICAL_FREEDOM
+        logits = self.prior[:, None] + 0.5 * (strongest - best) / mismatch_variance
         return torch.softmax(logits, dim=0)

@@ -22,8 +22,17 @@ from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 
-MONTAGES = ("biosemi16", "biosemi32", "biosemi64", "biosemi128", "GSN-HydroCel-65_1.0",
-            "GSN-HydroCel-128", "GSN-HydroCel-256", "easycap-M1", "easycap-M10")  # fmt: skip
+MONTAGES = (
+    "biosemi16",
+    "biosemi32",
+    "biosemi64",
+    "biosemi128",
+    "GSN-HydroCel-65_1.0",
+    "GSN-HydroCel-128",
+    "GSN-HydroCel-256",
+    "easycap-M1",
+    "easycap-M10",
+)
 PERCENTILES = (50, 95, 100)
 
 

@@ -246,17 +246,18 @@ def read_anatomy(
         grid, edges = volume_grid((template_skull, inner_skull[1]), GRIDS[spacing])
         pos = np.asarray(apply_trans(frame, warp(grid)))
         return Anatomy(
-            scalp_surface, skull, inner_skull, eyes,
-            space=SourceSpace(
-                f"fsaverage-{spacing}", (np.arange(len(pos)),), edges, n_orient=3
-            ),
+            scalp_surface,
+            skull,
+            inner_skull,
+            eyes,
+            space=SourceSpace(f"fsaverage-{spacing}", (np.arange(len(pos)),), edges, n_orient=3),
             source_pos=pos,
             source_normals=np.zeros_like(pos),
             source_mni=1e3 * apply_trans(invert_transform(mri_head), grid),
             is_cortex=np.ones(len(pos), dtype=bool),
             display=None,
             n_moved=0,
-        )  # fmt: skip
+        )
 
     n = ICO_VERTICES[spacing]
     faces = ico_faces(sphere, n)
@@ -271,7 +272,10 @@ def read_anatomy(
     foot = project_to_mesh(sphere / 100, sphere[:n] / 100, faces)
     numbers = np.arange(n)
     return Anatomy(
-        scalp_surface, skull, inner_skull, eyes,
+        scalp_surface,
+        skull,
+        inner_skull,
+        eyes,
         space=SourceSpace(
             f"fsaverage-{spacing}",
             (numbers, numbers),
@@ -289,7 +293,7 @@ def read_anatomy(
             source_weight=foot.weights,
         ),
         n_moved=n_moved,
-    )  # fmt: skip
+    )
 
 
 def _fsaverage5() -> dict[str, list[Array]]:

@@ -80,13 +80,18 @@ class BoundaryElements:
         matrix = self.matrix.copy()
         # Unit conductivities on both sides count twice in the blocks of one surface.
         for block, factor in (
-            (inner, (brain + skull) / 2), (outer, (skull + scalp) / 2), (skin, scalp),
-            (inner_flux, (1 / brain + 1 / skull) / 2), (outer_flux, (1 / skull + 1 / scalp) / 2),
-        ):  # fmt: skip
+            (inner, (brain + skull) / 2),
+            (outer, (skull + scalp) / 2),
+            (skin, scalp),
+            (inner_flux, (1 / brain + 1 / skull) / 2),
+            (outer_flux, (1 / skull + 1 / scalp) / 2),
+        ):
             matrix[block, block] *= factor
         for one, other, factor in (
-            (inner, outer, skull), (outer, skin, scalp), (inner_flux, outer_flux, 1 / skull),
-        ):  # fmt: skip
+            (inner, outer, skull),
+            (outer, skin, scalp),
+            (inner_flux, outer_flux, 1 / skull),
+        ):
             matrix[one, other] *= factor
             matrix[other, one] *= factor
         unit = np.zeros((len(matrix), len(vertices)))
@@ -158,12 +163,20 @@ def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Ar
     # head frame coincide here and the transform between them is the identity.
     surfaces: list[Any] = [
         complete_surface_info(
-            {"rr": rr, "tris": tris, "np": len(rr), "ntri": len(tris), "id": number,
-             "sigma": sigma, "coord_frame": np.array(MRI_FRAME)},
-            copy=False, verbose="error",
+            {
+                "rr": rr,
+                "tris": tris,
+                "np": len(rr),
+                "ntri": len(tris),
+                "id": number,
+                "sigma": sigma,
+                "coord_frame": np.array(MRI_FRAME),
+            },
+            copy=False,
+            verbose="error",
         )
         for (rr, tris), number, sigma in layers
-    ]  # fmt: skip
+    ]
     bem = mne.make_bem_solution(surfaces, solver="openmeeg", verbose="error")
     names = [f"E{i}" for i in range(len(electrodes))]
     info = electrode_info(names, electrodes)

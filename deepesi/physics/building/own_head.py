@@ -48,12 +48,12 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
         raise ValueError(f"head_of_forward: n_orient must be 1 or 3, got {n_orient}.")
     solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
     info = solution["info"]
-    eeg = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
-    if not eeg:
+    names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
+    if not names:
         raise ValueError(
             f"head_of_forward: {forward} has no EEG channels. Compute it with eeg=True."
         )
-    solution = mne.pick_channels_forward(solution, eeg, ordered=True, verbose="error")
+    solution = mne.pick_channels_forward(solution, names, ordered=True, verbose="error")
     kinds = {part["type"] for part in solution["src"]}
     is_fixed = solution["sol"]["ncol"] == solution["nsource"]
     if n_orient == 1 and not is_fixed and kinds != {"surf"}:
@@ -79,7 +79,7 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
     return Template(
         name=_stem(forward),
         family=LeadFieldFamily(
-            scalp_pos=electrode_positions(info, eeg, f"head_of_forward: {forward}"),
+            scalp_pos=electrode_positions(info, names, f"head_of_forward: {forward}"),
             scalp_faces=np.empty((0, 3), dtype=np.int64),
             bounds=np.zeros((3, 2)),
             terms=np.zeros((1, 3), dtype=np.int64),
@@ -93,8 +93,8 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
         source_normals=normals,
         source_mni=np.full((solution["nsource"], 3), np.nan),
         is_cortex=np.ones(solution["nsource"], dtype=bool),
-        cap=tuple(eeg),
-        fingerprint=hashlib.sha256(gain.tobytes() + "|".join(eeg).encode()).hexdigest(),
+        cap=tuple(names),
+        fingerprint=hashlib.sha256(gain.tobytes() + "|".join(names).encode()).hexdigest(),
     )
 
 

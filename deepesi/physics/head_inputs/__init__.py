@@ -14,7 +14,7 @@ from deepesi.physics.head_inputs.linear import (
     Gain,
     HatMatrix,
     LinearInverse,
-    PosteriorDeviation,
+    PosteriorStd,
 )
 from deepesi.physics.head_inputs.patches import (
     PatchMoments,
@@ -41,7 +41,7 @@ __all__ = [
     "PatchSensitivities",
     "PatchShares",
     "PatchTopographies",
-    "PosteriorDeviation",
+    "PosteriorStd",
     "Preconditioners",
     "Rank",
     "SensorEdgeFeatures",

@@ -7,7 +7,7 @@ import numpy as np
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
-from deepesi.physics.linear_inverse import hat_matrix, linear_inverse, posterior_deviation
+from deepesi.physics.linear_inverse import hat_matrix, linear_inverse, posterior_std
 from deepesi.physics.noise import whitener
 
 
@@ -94,7 +94,7 @@ class HatMatrix(HeadInput):
 
 
 @dataclass(frozen=True)
-class PosteriorDeviation(HeadInput):
+class PosteriorStd(HeadInput):
     """Posterior standard deviation of MNE's sources ``(L, D)``, A m, at ``L`` SNRs.
 
     Attributes: as of `LinearInverse`.
@@ -111,16 +111,13 @@ class PosteriorDeviation(HeadInput):
         return (self.n_steps, "dipoles")
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.linear_inverse.posterior_deviation`."""
+        """See `deepesi.physics.linear_inverse.posterior_std`."""
         return np.stack(
-            [
-                posterior_deviation(head.leadfield, head.noise_cov, lambda2)
-                for lambda2 in _lambda2(self)
-            ]
+            [posterior_std(head.leadfield, head.noise_cov, lambda2) for lambda2 in _lambda2(self)]
         )
 
 
-def _lambda2(grid: LinearInverse | HatMatrix | PosteriorDeviation) -> Array:
+def _lambda2(grid: LinearInverse | HatMatrix | PosteriorStd) -> Array:
     """Regularization of every SNR of a grid, ``10^(-SNR/10)``."""
     snr_db = grid.snr_db_low + grid.snr_db_step * np.arange(grid.n_steps)
     return np.asarray(10 ** (-snr_db / 10))

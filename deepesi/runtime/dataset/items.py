@@ -27,7 +27,7 @@ class Selection:
         sessions: See above.
         tasks: See above.
         runs: See above.
-        suffix: Last part of the names of the files: ``eeg``; ``ave``, ``epo`` or ``raw`` of
+        suffix: Last part of the names of the files: ``data``; ``ave``, ``epo`` or ``raw`` of
             derivatives.
 
     """
@@ -75,11 +75,17 @@ def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[
         raise FileNotFoundError(f"bids:{root}: there is no folder {root}.")
     suffixes = [".fif", *(s for s in FORMATS if s != ".gdf")]
     found = find_matching_paths(
-        root, extensions=suffixes, datatypes=["eeg", "meg"], suffixes=selection.suffix,
+        root,
+        extensions=suffixes,
+        datatypes=["eeg", "meg"],
+        suffixes=selection.suffix,
         ignore_nosub=True,
-    )  # fmt: skip
-    found = [p for p in found + _missing(root, selection.suffix, suffixes)
-             if p.split in (None, "1", "01") and p.subject != EMPTY_ROOM]  # fmt: skip
+    )
+    found = [
+        p
+        for p in found + _missing(root, selection.suffix, suffixes)
+        if p.split in (None, "1", "01") and p.subject != EMPTY_ROOM
+    ]
     chosen = [p for p in found if _is_chosen(p, selection)]
     items = [_item(place, event) for place in chosen for event in events or (None,)]
     asked = {key: set(labels) for key, labels in _wanted(selection).items() if labels is not None}
@@ -161,9 +167,13 @@ def _item(place: Any, event: str | None) -> Item:
     path = Path(place.fpath).absolute()
     label = re.sub(r"[^a-zA-Z0-9]", "", event or "")
     output = place.copy().update(
-        description=f"{place.description or ''}deepesi{label}", suffix=None, extension=None,
-        split=None, root=None, check=False,
-    )  # fmt: skip
+        description=f"{place.description or ''}deepesi{label}",
+        suffix=None,
+        extension=None,
+        split=None,
+        root=None,
+        check=False,
+    )
     entities = {key: getattr(place, key) for key in ENTITIES}
     folder = [f"sub-{place.subject}", *([f"ses-{place.session}"] if place.session else [])]
     return Item(path, entities, event, Path(*folder, "eeg", output.basename))

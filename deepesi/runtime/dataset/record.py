@@ -49,7 +49,7 @@ class Row:
     z_mm: float | None = None
     time_s: float | None = None
     power: float | None = None
-    region_cm2: float | None = None
+    prediction_set_cm2: float | None = None
     n_channels: int | None = None
     nave: float | None = None
     bads: str | None = None
@@ -57,8 +57,14 @@ class Row:
     message: str | None = None
 
     def __str__(self) -> str:
-        named = (("sub", self.subject), ("ses", self.session), ("task", self.task),
-                 ("acq", self.acquisition), ("run", self.run), ("event", self.event))  # fmt: skip
+        named = (
+            ("sub", self.subject),
+            ("ses", self.session),
+            ("task", self.task),
+            ("acq", self.acquisition),
+            ("run", self.run),
+            ("event", self.event),
+        )
         name = " ".join(f"{k}-{v}" for k, v in named if v is not None)
         if self.message is not None:
             return f"{name}: {self.status}: {self.message}"

@@ -45,7 +45,7 @@ def localize_dataset(
 ) -> Generator[str, None, None]:
     """Localize recordings of a BIDS data set, each as `deepesi.runtime.apply.apply` does.
 
-    Writes ``OUT/sub-01/eeg/sub-01_task-x_desc-deepesi...``, beside it a ``.json`` that says what
+    Writes ``OUT/sub-01/data/sub-01_task-x_desc-deepesi...``, beside it a ``.json`` that says what
     was done, and ``OUT/results.tsv``. Every recording is computed on one thread, so results do not
     depend on the number of jobs.
 
@@ -81,8 +81,17 @@ def localize_dataset(
     file = model_path(model)
     shared = 1 if dask is not None else jobs
     named = file.absolute() if file.is_file() else model
-    task = Task(named, sha256, root.absolute(), out.absolute(), reading,
-                _absolute(replace(setup, n_threads=1)), window, shared, open_inverse)  # fmt: skip
+    task = Task(
+        named,
+        sha256,
+        root.absolute(),
+        out.absolute(),
+        reading,
+        _absolute(replace(setup, n_threads=1)),
+        window,
+        shared,
+        open_inverse,
+    )
     _describe(out, root)
     yield f"{len(items)} recordings of {root}, {jobs} at a time"
     without = subjects_without(root, items)
@@ -158,7 +167,10 @@ def _describe(out: Path, root: Path) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     make_dataset_description(
-        path=out, name="deepesi", dataset_type="derivative", verbose="error",
+        path=out,
+        name="deepesi",
+        dataset_type="derivative",
+        verbose="error",
         generated_by=[{"Name": "deepesi", "Version": __version__}],
         source_datasets=[{"URL": root.absolute().as_uri()}],
-    )  # fmt: skip
+    )

@@ -169,17 +169,27 @@ def _key(task: Task, item: Item, reading: ReadingOptions, setup: SetupOptions) -
 def _row(item: Item, applied: Applied) -> Row:
     peak = applied.peak
     row = Row(
-        **item.entities, event=item.event, status=DONE, n_channels=applied.n_channels,
-        nave=applied.nave, bads=",".join(applied.bads), output=item.name.as_posix(),
-    )  # fmt: skip
+        **item.entities,
+        event=item.event,
+        status=DONE,
+        n_channels=applied.n_channels,
+        nave=applied.nave,
+        bads=",".join(applied.bads),
+        output=item.name.as_posix(),
+    )
     if peak is None:
         return row
     x, y, z = peak.mni or (None, None, None)
-    area = None if peak.region is None else peak.region.area
+    area = None if peak.prediction_set is None else peak.prediction_set.area
     return replace(
-        row, x_mm=x, y_mm=y, z_mm=z, time_s=peak.time, power=peak.power,
-        region_cm2=None if area is None else 1e4 * area,
-    )  # fmt: skip
+        row,
+        x_mm=x,
+        y_mm=y,
+        z_mm=z,
+        time_s=peak.time,
+        power=peak.power,
+        prediction_set_cm2=None if area is None else 1e4 * area,
+    )
 
 
 def failed(task: Task, item: Item, message: str) -> Row:
@@ -188,9 +198,12 @@ def failed(task: Task, item: Item, message: str) -> Row:
     if not record_path(prefix).exists():
         clear(prefix)  # of pieces that were written before it failed
     return Row(
-        **item.entities, event=item.event, status=FAILED, output=item.name.as_posix(),
+        **item.entities,
+        event=item.event,
+        status=FAILED,
+        output=item.name.as_posix(),
         message=message,
-    )  # fmt: skip
+    )
 
 
 def lost_message(error: LostWorkerError) -> str:

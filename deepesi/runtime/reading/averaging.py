@@ -51,9 +51,17 @@ def average(
         raise ValueError(f"the recording has no events {event!r}; it has {known or 'none at all'}.")
     events, _ = mne.events_from_annotations(recording, {event: 1}, verbose="error")
     trials = mne.Epochs(
-        recording, events, {event: 1}, start, stop, None, proj=False, preload=True,
-        event_repeated="merge", verbose="error",
-    )  # fmt: skip
+        recording,
+        events,
+        {event: 1},
+        start,
+        stop,
+        None,
+        proj=False,
+        preload=True,
+        event_repeated="merge",
+        verbose="error",
+    )
     seams = bad_epochs(trials)
     trials.drop(seams, reason="BOUNDARY", verbose="error")
     if not len(trials):
@@ -65,8 +73,8 @@ def average(
     evoked = trials.average()
     evoked.comment = event
     line = f"{len(trials)} of {len(events)} events {event!r} averaged, {start:g} to {stop:g} s"
-    left_out = _reasons(trials)
-    return evoked, trials, line + (f"; left out: {left_out}" if left_out else "")
+    excluded = _reasons(trials)
+    return evoked, trials, line + (f"; left out: {excluded}" if excluded else "")
 
 
 def _reasons(trials: "mne.Epochs") -> str:

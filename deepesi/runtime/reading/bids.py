@@ -29,11 +29,21 @@ if TYPE_CHECKING:
 
 #: Channel types of BIDS that MNE-Python has another name for; the others become ``misc``.
 CHANNEL_TYPES = {
-    "EEG": "eeg", "REF": "eeg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "ECG": "ecg",
-    "EMG": "emg", "TRIG": "stim", "GSR": "gsr", "RESP": "resp", "TEMP": "temperature",
-    "EYEGAZE": "eyegaze", "PUPIL": "pupil",
+    "EEG": "eeg",
+    "REF": "eeg",
+    "EOG": "eog",
+    "HEOG": "eog",
+    "VEOG": "eog",
+    "ECG": "ecg",
+    "EMG": "emg",
+    "TRIG": "stim",
+    "GSR": "gsr",
+    "RESP": "resp",
+    "TEMP": "temperature",
+    "EYEGAZE": "eyegaze",
+    "PUPIL": "pupil",
     **dict.fromkeys(("AUDIO", "MISC", "OTHER", "PPG", "SYSCLOCK"), "misc"),
-}  # fmt: skip
+}
 #: What EDF and BDF keep their marks in; MNE-Python turns it into annotations.
 MARKS = ("EDF Annotations", "BDF Annotations")
 

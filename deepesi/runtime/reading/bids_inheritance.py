@@ -74,9 +74,12 @@ def find_side_files(path: Path, with_positions: bool = True) -> SideFiles:
         anywhere = set() if "space" in of_space else {"space"}
         coordsystem = _nearest(path, "coordsystem.json", of_space, anywhere)
     return SideFiles(
-        _nearest(path, "channels.tsv", own), electrodes, coordsystem,
-        _nearest(path, "events.tsv", own), tuple(_by_level(path, f"{suffix}.json", own)),
-    )  # fmt: skip
+        _nearest(path, "channels.tsv", own),
+        electrodes,
+        coordsystem,
+        _nearest(path, "events.tsv", own),
+        tuple(_by_level(path, f"{suffix}.json", own)),
+    )
 
 
 def others_beside(path: Path, kind: str) -> list[str]:

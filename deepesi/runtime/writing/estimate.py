@@ -15,7 +15,7 @@ from deepesi.physics.head import SourceSpace
 from deepesi.physics.template import template_of
 from deepesi.runtime.estimates import Localization, check_parts, magnitudes
 from deepesi.runtime.inverse import PreparedInverse
-from deepesi.runtime.regions import Region
+from deepesi.runtime.prediction_sets import PredictionSet
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
 from deepesi.runtime.writing.zarr_group import check_zarr, is_zarr
 from deepesi.utils.files import check_folder_out
@@ -134,7 +134,8 @@ class Peak:
         power: That power, 1 for noise.
         where: The strongest source of that sample, in words.
         mni: Its MNI position, mm; None where the space has none.
-        region: Where it is with a probability that is kept; None of a file that promises none.
+        prediction_set: Sources that hold the true one with a probability; None if the file has
+            no calibration.
 
     """
 
@@ -143,35 +144,35 @@ class Peak:
     power: float
     where: str
     mni: tuple[float, float, float] | None
-    region: Region | None
+    prediction_set: PredictionSet | None
 
     def __str__(self) -> str:
         text = (
             f"strongest at {1e3 * self.time:.0f} ms, whitened power {self.power:.1f} "
             f"times the noise; strongest source there: {self.where}"
         )
-        return text if self.region is None else f"{text}; {self.region}"
+        return text if self.prediction_set is None else f"{text}; {self.prediction_set}"
 
 
-def write_region(peak: Peak, space: SourceSpace, out: Path) -> Iterator[str]:
-    """Write the places of the peak's region as ``OUT-region-lh.label`` and ``-rh.label``.
+def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[str]:
+    """Write the places of the peak's region as ``OUT-prediction_set-lh.label`` and ``-rh.label``.
 
     A hemisphere without any has no file; nor has a volume, whose places are no vertices.
     """
-    if peak.region is None or len(space.vertices) != 2:
+    if peak.prediction_set is None or len(space.vertices) != 2:
         return
     import mne
 
     subject, first = space.name.rsplit("-", 1)[0], 0
     for side, vertices in zip(("lh", "rh"), space.vertices, strict=True):
-        places = peak.region.places[first : first + len(vertices)]
+        places = peak.prediction_set.sources[first : first + len(vertices)]
         first += len(vertices)
         path = out.with_name(f"{out.name}-region-{side}.label")
         if not places.any():
             path.unlink(missing_ok=True)  # of an earlier run
             continue
         label = mne.Label(
-            vertices[places], hemi=side, subject=subject, comment=f"{peak.region}, deepesi"
+            vertices[places], hemi=side, subject=subject, comment=f"{peak.prediction_set}, deepesi"
         )
         partial = out.with_name(
             f".{out.name}-region.partial-{side}.label"
@@ -197,14 +198,14 @@ def find_peak(
     inside = in_window(times, window)
     if not inside.any():
         return None
-    power = inverse.power(result.eeg)
+    power = inverse.power(result.data)
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes(result.stc)[:, sample]
     source = int(strength.argmax())
     where, mni = place(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
-    region = inverse.region(mean, result.eeg[:, sample])
-    return Peak(sample, float(times[sample]), float(power[sample]), where, mni, region)
+    prediction_set = inverse.prediction_set(mean, result.data[:, sample])
+    return Peak(sample, float(times[sample]), float(power[sample]), where, mni, prediction_set)
 
 
 def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
@@ -253,7 +254,7 @@ def write_picture(
     info = evoked.info
     rows = [info["ch_names"].index(c) for c in inverse.ch_names]
     figure = recording_figure(
-        result.eeg,
+        result.data,
         evoked.times,
         np.array([info["chs"][i]["loc"][:3] for i in rows]),
         inverse.ch_names,

@@ -47,11 +47,16 @@ def test_forward_solution_is_kept_exactly(forward, n_orient):
 def test_training_data_through_a_forward_solution(forward):
     head = head_of_forward(forward)
     recordings = SimulatedRecordings(
-        head, PatchSources(), SetupRanges(dropout=(0.2, 0.2)), [],
-        artifacts=[Blinks(probability=1)], batch_size=4, n_times=10,
-    )  # fmt: skip
+        head,
+        PatchSources(),
+        SetupRanges(dropout=(0.2, 0.2)),
+        [],
+        artifacts=[Blinks(probability=1)],
+        batch_size=4,
+        n_times=10,
+    )
     parts = recordings.parts(0)
-    assert parts.batch.eeg.shape == (4, 48, 10)
+    assert parts.batch.data.shape == (4, 48, 10)
     gain = average_reference(
         head.montage_head("any").leadfield[[head.cap.index(c) for c in parts.batch.head.ch_names]]
     )
@@ -76,9 +81,14 @@ def volume_forward(forward, tmp_path, mixed):
     sphere = mne.make_sphere_model((0.0, 0.0, 0.04), 0.09, verbose="error")
     subjects = forward.parents[1] / "subjects"
     src = mne.setup_volume_source_space(
-        "sample", pos=25.0, sphere=sphere, mri=subjects / "sample/mri/T1.mgz",
-        subjects_dir=subjects, add_interpolator=False, verbose="error",
-    )  # fmt: skip
+        "sample",
+        pos=25.0,
+        sphere=sphere,
+        mri=subjects / "sample/mri/T1.mgz",
+        subjects_dir=subjects,
+        add_interpolator=False,
+        verbose="error",
+    )
     if mixed:
         src = solution["src"] + src
     names = solution["sol"]["row_names"]

@@ -175,15 +175,18 @@ def test_own_covariances_by_their_entities(data):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--subject", "09"], r"no recording with the suffix 'eeg' and {'subject': \['09'\]}. The "
-         r"data set has {'subject': \['01', '02', '03'\]"),
+        (
+            ["--subject", "09"],
+            r"no recording with the suffix 'eeg' and {'subject': \['09'\]}. The "
+            r"data set has {'subject': \['01', '02', '03'\]",
+        ),
         (["--task", "y"], r"'task': \['x'\]"),
         (["--suffix", "ave"], r"data: no recordings sub-\*/eeg/\*_ave.\* in it. Give the top"),
         (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
         (["--event", "a/b", "a-b"], "several recordings or events would be written to sub-01"),
         (["--epoch", "-1", "1"], "give --event NAME, too"),
     ],
-)  # fmt: skip
+)
 def test_what_a_data_set_does_not_have(data, more, message):
     with pytest.raises(SystemExit, match=message):
         apply(*NOISE, *more)

@@ -29,9 +29,13 @@ def write(root: Path, raw=None, **entities) -> Path:
     entities = {"subject": "01", "task": "x", **entities}
     place = mne_bids.BIDSPath(datatype="eeg", root=root, **entities)
     written = mne_bids.write_raw_bids(
-        raw or make_raw([], seconds=11), place, allow_preload=True, format="BrainVision",
-        overwrite=True, verbose="error",
-    )  # fmt: skip
+        raw or make_raw([], seconds=11),
+        place,
+        allow_preload=True,
+        format="BrainVision",
+        overwrite=True,
+        verbose="error",
+    )
     return Path(written.fpath)
 
 
@@ -125,8 +129,12 @@ def test_broken_files_among_twenty(root):
     failures = {row["subject"]: row["message"] for row in table() if row["status"] == "failed"}
     assert len(table()) == 20
     assert list(failures) == ["03", "07", "11", "16"]
-    for subject, reason in (("03", "not a readable"), ("07", "eeg"), ("11", "'Cy'"),
-                            ("16", "lacks the columns")):  # fmt: skip
+    for subject, reason in (
+        ("03", "not a readable"),
+        ("07", "eeg"),
+        ("11", "'Cy'"),
+        ("16", "lacks the columns"),
+    ):
         assert reason in failures[subject]
 
 
@@ -164,8 +172,9 @@ def test_going_on_after_it_was_killed(root):
     """What was complete is kept, what was not is done, and nothing is left half."""
     for number in range(1, 7):
         write(root, subject=f"{number:02d}")
-    process = subprocess.Popen(COMMAND, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        COMMAND, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    )
     try:
         for line in process.stdout:
             if line.startswith("[2/6]"):
@@ -188,9 +197,13 @@ def test_asked_to_stop_it_ends_with_its_workers(root, number):
     for subject in range(1, 9):
         write(root, subject=f"{subject:02d}")
     process = subprocess.Popen(
-        [*COMMAND, "--jobs", "2"], env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        [*COMMAND, "--jobs", "2"],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     for line in process.stdout:
         if line.startswith("["):
             break
@@ -232,13 +245,17 @@ def test_a_changed_part_of_a_split_file(root):
     folder.mkdir(parents=True)
     raw = make_raw([], seconds=25)
     raw.drop_channels(["EOG"]).save(
-        folder / "sub-01_task-x_meg.fif", split_size="2MB", split_naming="bids",
-        overwrite=True, verbose="error",
-    )  # fmt: skip
+        folder / "sub-01_task-x_meg.fif",
+        split_size="2MB",
+        split_naming="bids",
+        overwrite=True,
+        verbose="error",
+    )
     if not (folder / "sub-01_task-x_split-02_meg.fif").exists():  # too short to be split
         (folder / "sub-01_task-x_meg.fif").rename(folder / "sub-01_task-x_split-01_meg.fif")
-        shutil.copy(folder / "sub-01_task-x_split-01_meg.fif",
-                    folder / "sub-01_task-x_split-02_meg.fif")  # fmt: skip
+        shutil.copy(
+            folder / "sub-01_task-x_split-01_meg.fif", folder / "sub-01_task-x_split-02_meg.fif"
+        )
     apply(*NOISE, "--suffix", "meg")
     apply(*NOISE, "--suffix", "meg")
     assert [row["status"] for row in table()] == ["kept"]

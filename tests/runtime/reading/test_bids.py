@@ -127,8 +127,19 @@ def test_bad_channels_beside_the_file_change_the_map(eloreta, tmp_path, monkeypa
         mne.read_source_estimate(f"{name}/x-0000").data for name in ("in", "without")
     )
     assert np.abs(within - without).max() < 1e-2 * np.abs(without).max()  # 16 bits
-    main(["apply", str(eloreta), f"outside/{path.name}", "--montage", "biosemi32", "--exclude",
-          "EOG", *common, "out/x"])  # fmt: skip
+    main(
+        [
+            "apply",
+            str(eloreta),
+            f"outside/{path.name}",
+            "--montage",
+            "biosemi32",
+            "--exclude",
+            "EOG",
+            *common,
+            "out/x",
+        ]
+    )
     ignored = mne.read_source_estimate("out/x-0000").data  # nor does it know of the bad stretch
     within = within[:, : ignored.shape[1]]
     assert np.corrcoef(np.abs(within).ravel(), np.abs(ignored).ravel())[0, 1] < 0.9
@@ -209,14 +220,18 @@ def test_a_neutral_unit_is_said(recording):
         ("_channels.tsv", "name\t", "title\t", r"lacks the columns \['name'\]; it has \['title'"),
         ("_electrodes.tsv", "Cz\t", "Cy\t", r"has no position for \['Cz'\].*--montage"),
         ("_electrodes.tsv", "x\t", "left\t", r"lacks the columns \['x'\]"),
-        ("_coordsystem.json", '"EEGCoordinateUnits": "m"', '"EEGCoordinateUnits": "n/a"',
-         "positions are in 'n/a', expected one of m, cm, mm"),
+        (
+            "_coordsystem.json",
+            '"EEGCoordinateUnits": "m"',
+            '"EEGCoordinateUnits": "n/a"',
+            "positions are in 'n/a', expected one of m, cm, mm",
+        ),
         ("_coordsystem.json", '"EEGCoordinateSystem"', '"CoordinateSystem"', "it lacks .*EEGCoor"),
         ("_coordsystem.json", '"NAS"', '"NZ"', None),
         ("_events.tsv", "onset", "start", r"lacks the columns \['onset'\]"),
         ("_events.tsv", "2.0\t", "two\t", "not a readable table of events"),
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_named(recording, kind, old, new, message):
     edit(beside(recording, kind), old, new)
     if message is None:  # CapTrak is the head frame, with or without landmarks

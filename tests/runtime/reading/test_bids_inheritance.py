@@ -31,18 +31,24 @@ DERIVED = "derivatives/p/sub-01/eeg/sub-01_task-x"
         (f"{EEG}_eeg.edf", ["channels.tsv"], 0),
         (f"{EEG}_eeg.edf", ["channels.tsv", "task-x_channels.tsv"], 1),
         (f"{EEG}_eeg.edf", ["task-x_channels.tsv", "sub-01/sub-01_channels.tsv"], 1),
-        (f"{EEG}_eeg.edf", ["sub-01/sub-01_task-x_channels.tsv",
-                            "sub-01/eeg/sub-01_channels.tsv"], 1),  # the nearest
+        (
+            f"{EEG}_eeg.edf",
+            ["sub-01/sub-01_task-x_channels.tsv", "sub-01/eeg/sub-01_channels.tsv"],
+            1,
+        ),  # the nearest
         (f"{EEG}_split-01_eeg.fif", [f"{EEG}_channels.tsv"], 0),
         (f"{RUN}_run-1_eeg.set", [f"{RUN}_run-2_channels.tsv"], None),
         (f"{RUN}_run-1_eeg.set", [f"{RUN}_run-2_channels.tsv", f"{RUN}_channels.tsv"], 1),
-        (f"{RUN}_run-1_eeg.set", ["sub-01/sub-01_task-x_channels.tsv",
-                                  "sub-01/ses-a/sub-01_ses-a_channels.tsv"], 1),
+        (
+            f"{RUN}_run-1_eeg.set",
+            ["sub-01/sub-01_task-x_channels.tsv", "sub-01/ses-a/sub-01_ses-a_channels.tsv"],
+            1,
+        ),
         (f"{RUN}_run-1_eeg.set", [f"{RUN.replace('ses-a', 'ses-b')}_run-1_channels.tsv"], None),
         (f"{DERIVED}_desc-clean_ave.fif", [f"{EEG}_channels.tsv"], None),  # of the raw data set
         (f"{DERIVED}_desc-clean_ave.fif", [f"{DERIVED}_channels.tsv"], 0),
     ],
-)  # fmt: skip
+)
 def test_the_file_of_this_recording_applies(tmp_path, recording, there, applies):
     for name in [recording, *there]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -123,11 +129,14 @@ def test_onsets_count_from_the_first_sample(tmp_path, dated):
         ("onset\tduration\ttrial_type\tvalue\n1\t0\tseen\t1\n2\tn/a\tseen\t2\n", ["seen"] * 2, "2"),
         ("onset\tduration\tvalue\n1\t0\t7\n", ["7"], "1 events"),
         ("onset\tduration\ttrial_type\tvalue\n1\t0\tn/a\t7\n", ["7"], "1 events"),
-        ("onset\tduration\ttrial_type\n1\t0\tn/a\n2\t0\tseen\nn/a\t0\tseen\n", ["seen"],
-         "1 events, 1 more have no name and are left out"),
+        (
+            "onset\tduration\ttrial_type\n1\t0\tn/a\n2\t0\tseen\nn/a\t0\tseen\n",
+            ["seen"],
+            "1 events, 1 more have no name and are left out",
+        ),
         ("onset\tduration\n1\t0\n", [], "0 events, 1 more have no name"),
     ],
-)  # fmt: skip
+)
 def test_names_of_events(tmp_path, table, names, line):
     """As `trial_type` writes them, whatever the trigger was."""
     path = write_bids(tmp_path, make_raw())

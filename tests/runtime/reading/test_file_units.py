@@ -12,10 +12,14 @@ from deepesi.runtime.reading.recording import ReadingOptions, read_recording
 @pytest.mark.parametrize(
     ("unit", "volts"),
     [
-        (b"uV", 1e-6), (b"\xb5V", 1e-6), (b"\xc2\xb5V", 1e-6), (b"\xce\xbcV", 1e-6),
-        (b"mV", 1e-3), (b"nV", 1e-9),
+        (b"uV", 1e-6),
+        (b"\xb5V", 1e-6),
+        (b"\xc2\xb5V", 1e-6),
+        (b"\xce\xbcV", 1e-6),
+        (b"mV", 1e-3),
+        (b"nV", 1e-9),
     ],
-)  # fmt: skip
+)
 def test_units_of_edf_are_known_in_any_code(unit: bytes, volts: float, tmp_path: Path) -> None:
     names = ["Fp1", "Fp2", "Cz"]
     data = 2e-5 * np.random.default_rng(0).normal(size=(3, 1000))

@@ -75,8 +75,9 @@ def read(path: Path, **options) -> mne.io.BaseRaw:
 @pytest.fixture(scope="module")
 def eloreta(toy_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "e.onnx"
-    main(["export", "eloreta", "--head", str(toy_path), "--montage", "biosemi16",
-          "--out", str(path)])  # fmt: skip
+    main(
+        ["export", "eloreta", "--head", str(toy_path), "--montage", "biosemi16", "--out", str(path)]
+    )
     return path
 
 
@@ -170,7 +171,7 @@ def test_names_may_differ_in_python(eloreta, toy_path):
     mixed = inverse.for_recording(evoked.info, make_covariance(clinical.info), nave=4)
     expected = plain.apply(evoked).stc.data
     assert np.array_equal(mixed.apply(reordered).stc.data, expected)
-    assert plain.beyond(reordered) == plain.beyond(evoked)
+    assert plain.out_of_distribution(reordered) == plain.out_of_distribution(evoked)
 
 
 def test_a_prepared_head_has_other_names(run, eloreta, toy_path, tmp_path, capsys):
@@ -178,9 +179,25 @@ def test_a_prepared_head_has_other_names(run, eloreta, toy_path, tmp_path, capsy
     write_edf(tmp_path / "plain.edf", list(TEN_TWENTY), ["uV"] * 19, data)
     write_edf(tmp_path / "clinical.edf", CLINICAL, ["uV"] * 19, data)
     make_covariance(mne.create_info(list(TEN_TWENTY), 100.0, "eeg")).save("x-cov.fif")
-    main(["prepare", str(eloreta), "clinical.edf", "--head", str(toy_path), "--montage",
-          "colin27_1020", "--rename", "EEG FP1-REF=Fp1", "--unit", "uV", "--noise-cov",
-          "x-cov.fif", "--out", "p.npz"])  # fmt: skip
+    main(
+        [
+            "prepare",
+            str(eloreta),
+            "clinical.edf",
+            "--head",
+            str(toy_path),
+            "--montage",
+            "colin27_1020",
+            "--rename",
+            "EEG FP1-REF=Fp1",
+            "--unit",
+            "uV",
+            "--noise-cov",
+            "x-cov.fif",
+            "--out",
+            "p.npz",
+        ]
+    )
     said = capsys.readouterr().out
     assert said.startswith("channels renamed: EEG FP1-REF -> Fp1, ")
     assert "wrote p.npz: 19 channels" in said
@@ -240,11 +257,17 @@ def test_channels_that_are_left_out_need_no_unit(tmp_path):
 @pytest.mark.parametrize(
     ("unit", "scale", "known"),
     [
-        ("uV", 1e6, True), (4275, 1e6, True), (4274, 1e3, True), (4256, 1.0, True),
-        ("mV", 1e3, True), ("", 1e6, False), (0, 1e6, False), (512, 1e6, False),
+        ("uV", 1e6, True),
+        (4275, 1e6, True),
+        (4274, 1e3, True),
+        (4256, 1.0, True),
+        ("mV", 1e3, True),
+        ("", 1e6, False),
+        (0, 1e6, False),
+        (512, 1e6, False),
         (4276, 1e9, True),
     ],
-)  # fmt: skip
+)
 def test_units_of_gdf(tmp_path, unit, scale, known):
     path = write_gdf(tmp_path / "x.gdf", list(TEN_TWENTY), unit, scale * potentials())
     if not known:
@@ -311,17 +334,26 @@ def write_matlab_7_3(path: Path, names: tuple[str, ...], data: np.ndarray) -> No
 
     with h5py.File(path, "w", userblock_size=512) as file:
         for key, value in {
-            "nbchan": len(names), "trials": 1, "pnts": data.shape[1], "srate": RATE,
-            "xmin": 0, "xmax": SECONDS,
-        }.items():  # fmt: skip
+            "nbchan": len(names),
+            "trials": 1,
+            "pnts": data.shape[1],
+            "srate": RATE,
+            "xmin": 0,
+            "xmax": SECONDS,
+        }.items():
             put(file, key, np.array([[float(value)]]), "double")
         put(file, "data", 1e6 * data.T, "single")
         texts = file.create_group("#refs#")
         refs = [
-            put(texts, f"label{i}", np.array([[ord(c)] for c in name], np.uint16).T.reshape(-1, 1),
-                "char", MATLAB_int_decode=np.int32(2))
+            put(
+                texts,
+                f"label{i}",
+                np.array([[ord(c)] for c in name], np.uint16).T.reshape(-1, 1),
+                "char",
+                MATLAB_int_decode=np.int32(2),
+            )
             for i, name in enumerate(names)
-        ]  # fmt: skip
+        ]
         group = file.create_group("chanlocs")
         group.attrs["MATLAB_class"] = np.bytes_("struct")
         group.create_dataset("labels", data=np.array(refs, h5py.ref_dtype).reshape(-1, 1))
@@ -350,8 +382,19 @@ def test_what_else_lacks_a_package_says_which(eloreta, tmp_path, monkeypatch):
     make_covariance(make_evoked("biosemi16").info).save("x-cov.fif", verbose="error")
     Path("x-fwd.h5").write_bytes(b"")
     with pytest.raises(SystemExit, match=r"x-fwd.h5: .* 'h5io', .*pip install 'deepesi\[hdf5\]'"):
-        main(["apply", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--forward",
-              "x-fwd.h5", "--out", "x"])  # fmt: skip
+        main(
+            [
+                "apply",
+                str(eloreta),
+                "x-ave.fif",
+                "--noise-cov",
+                "x-cov.fif",
+                "--forward",
+                "x-fwd.h5",
+                "--out",
+                "x",
+            ]
+        )
 
 
 @pytest.mark.parametrize(
@@ -425,8 +468,9 @@ def test_options_of_which_one_would_be_ignored(eloreta, more, message):
         main(["apply", str(eloreta), "no.fif", "--out", "x", *more])
     if more[:1] == ["--forward"]:
         with pytest.raises(SystemExit, match=message):
-            main(["prepare", str(eloreta), "no.fif", "--noise-cov", "c.fif", "--out", "x.npz",
-                  *more])  # fmt: skip
+            main(
+                ["prepare", str(eloreta), "no.fif", "--noise-cov", "c.fif", "--out", "x.npz", *more]
+            )
 
 
 def test_a_head_and_a_forward_solution_are_two_heads(eloreta, toy_path):
@@ -445,8 +489,20 @@ def test_units_change_nothing_of_a_set_up(eloreta, toy_path, tmp_path, monkeypat
     make_covariance(evoked.info).save("x-cov.fif", verbose="error")
     found = []
     for more in ([], ["--unit", "uV"]):
-        main(["prepare", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--head",
-              str(toy_path), "--out", "p.npz", *more])  # fmt: skip
+        main(
+            [
+                "prepare",
+                str(eloreta),
+                "x-ave.fif",
+                "--noise-cov",
+                "x-cov.fif",
+                "--head",
+                str(toy_path),
+                "--out",
+                "p.npz",
+                *more,
+            ]
+        )
         found.append(np.load("p.npz")["whitener"])
     assert "--unit uV changes nothing: only electrodes are read of x-ave.fif" in (
         capsys.readouterr().out

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import (
-    RegionSets,
+    PredictionSets,
     estimated_snr_db,
-    place_scores,
     reach_kernel,
+    source_scores,
 )
 from deepesi.physics.graph import triangles, vertex_areas
 from deepesi.physics.head import SourceSpace
@@ -18,28 +18,28 @@ from deepesi.runtime.contract import Calibration
 Array = NDArray[np.float64]
 
 
-class Region(NamedTuple):
-    """Places that hold the source with a probability, see `deepesi.calibration.conformal`.
+class PredictionSet(NamedTuple):
+    """Sources that hold the true one with a probability, see `deepesi.calibration.conformal`.
 
     Attributes:
-        places: Which sources it holds ``(S,)``.
+        sources: Which sources it holds ``(S,)``.
         area: Of them on the cortex, m²; None in a volume.
         level: The probability.
 
     """
 
-    places: NDArray[np.bool_]
+    sources: NDArray[np.bool_]
     area: float | None
     level: float
 
     def __str__(self) -> str:
         area = "" if self.area is None else f"{1e4 * self.area:.1f} cm², "
-        n_places = int(self.places.sum())
-        return f"{100 * self.level:g} % region, calibrated on simulations: {area}{n_places} places"
+        n_sources = int(self.sources.sum())
+        return f"{100 * self.level:g} % prediction set, calibrated on simulations: {area}{n_sources} sources"
 
 
-class CalibratedRegions:
-    """Finds the regions of a file on a head; what does not depend on the recording, once.
+class PredictionSetFinder:
+    """Finds the prediction sets of a file on one head.
 
     Args:
         calibration: Of the file.
@@ -49,7 +49,7 @@ class CalibratedRegions:
     """
 
     def __init__(self, calibration: Calibration, positions: Array, space: SourceSpace) -> None:
-        self.sets = RegionSets(
+        self.sets = PredictionSets(
             calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
         )
         self.kernel = reach_kernel(positions)
@@ -57,8 +57,8 @@ class CalibratedRegions:
         if len(space.vertices) == 2:
             self.areas = vertex_areas(positions, triangles(space.edges, space.n_sources))
 
-    def region(self, magnitudes: Array, white: Array, rank: int) -> Region:
-        """The region of one sample.
+    def prediction_set(self, magnitudes: Array, white: Array, rank: int) -> PredictionSet:
+        """The prediction set of one sample.
 
         Args:
             magnitudes: Of the estimate ``(S,)``.
@@ -66,7 +66,7 @@ class CalibratedRegions:
             rank: Of its noise covariance.
 
         """
-        scores = place_scores(magnitudes[None], self.kernel)
-        places = self.sets.regions(scores, estimated_snr_db(white[None, :, None], rank))[0]
-        area = None if self.areas is None else float(self.areas[places].sum())
-        return Region(places, area, self.sets.level)
+        scores = source_scores(magnitudes[None], self.kernel)
+        sources = self.sets.prediction_sets(scores, estimated_snr_db(white[None, :, None], rank))[0]
+        area = None if self.areas is None else float(self.areas[sources].sum())
+        return PredictionSet(sources, area, self.sets.level)

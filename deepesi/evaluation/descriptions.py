@@ -23,7 +23,7 @@ PLACEMENTS = {
     "area": "every area of cortex as likely",
     "depth": "every depth as likely",
 }
-COURSES = {
+TIME_COURSES = {
     "Gabor": "evoked waves",
     "Biphasic": "biphasic waves",
     "Burst": "bursts of oscillations",
@@ -52,7 +52,7 @@ def spread(limits: Sequence[float], factor: float = 1.0, unit: str = "") -> str:
     return f"{low if low == high else f'{low} to {high}'}{f' {unit}' if unit else ''}"
 
 
-def sources_in_words(sources: PatchSources, n_times: int) -> str:
+def describe_sources(sources: PatchSources, n_times: int) -> str:
     """How many, of what shape, where, and how they move."""
     low, high = sources.n_sources
     parts = [f"{spread((low, high))} source{'s' * (high > 1)} in every recording"]
@@ -67,19 +67,19 @@ def sources_in_words(sources: PatchSources, n_times: int) -> str:
         if any(sources.correlation):
             parts.append(f"courses with {spread(sources.correlation)} of their amplitude in common")
     if n_times > 1:
-        parts.append(course_in_words(sources.kind))
+        parts.append(describe_time_course(sources.kind))
     return "; ".join(parts)
 
 
-def course_in_words(course: TimeCourse) -> str:
+def describe_time_course(time_course: TimeCourse) -> str:
     """The kind of time course."""
-    if isinstance(course, Mixture):
-        return " or ".join(course_in_words(kind) for kind in course.courses)
-    name = type(course).__name__
-    return COURSES.get(name, name)
+    if isinstance(time_course, Mixture):
+        return " or ".join(describe_time_course(kind) for kind in time_course.kinds)
+    name = type(time_course).__name__
+    return TIME_COURSES.get(name, name)
 
 
-def head_in_words(tissues: TissueRanges) -> str:
+def describe_head(tissues: TissueRanges) -> str:
     """The tissues that recordings are rendered with."""
     return (
         f"skull {spread(tissues.skull_conductivity, 1e3, 'mS/m')} and "
@@ -89,10 +89,10 @@ def head_in_words(tissues: TissueRanges) -> str:
     )
 
 
-def analyst_in_words(setups: SetupRanges) -> str:
+def describe_nominal_head(setups: SetupRanges) -> str:
     """What every method is given instead of the truth."""
     anatomy = "the recorded head's own anatomy" if setups.own_anatomy else "the template's anatomy"
-    parts = [anatomy, head_in_words(setups.nominal)]
+    parts = [anatomy, describe_head(setups.nominal)]
     scale, off = setups.electrode_error, []
     for value, unit, what in (
         (1e3 * setups.displacement, "mm", "every electrode by itself"),
@@ -105,7 +105,7 @@ def analyst_in_words(setups: SetupRanges) -> str:
     return "; ".join(parts)
 
 
-def recording_in_words(scenario: Scenario) -> str:
+def describe_recording(scenario: Scenario) -> str:
     """Channels, length, reference, noise and artifacts."""
     setups = scenario.setups
     parts = [" or ".join(setups.montages)]
@@ -119,22 +119,23 @@ def recording_in_words(scenario: Scenario) -> str:
     parts.append(
         "one time point" if one else f"{scenario.n_times} samples at {scenario.sfreq:g} Hz"
     )
-    parts.append(noise_in_words(setups))
-    parts += [artifact_in_words(artifact) for artifact in scenario.artifacts]
+    parts.append(describe_noise(setups))
+    parts += [describe_artifact(artifact) for artifact in scenario.artifacts]
     return "; ".join(parts)
 
 
-def noise_in_words(setups: SetupRanges) -> str:
+def describe_noise(setups: SetupRanges) -> str:
     """Kinds of noise, and what is known of them."""
     kinds = [text for name, text in NOISES.items() if getattr(setups.noise, name) is not None]
     known = (
-        "known covariance" if setups.baseline is None
+        "known covariance"
+        if setups.baseline is None
         else f"a covariance estimated from {spread(setups.baseline)} samples"
-    )  # fmt: skip
+    )
     return f"{', '.join(['white noise', *kinds])} of {known}"
 
 
-def artifact_in_words(artifact: Artifact) -> str:
+def describe_artifact(artifact: Artifact) -> str:
     """One kind of artifact: how often and how strong."""
     name = type(artifact).__name__
     return (
@@ -143,7 +144,7 @@ def artifact_in_words(artifact: Artifact) -> str:
     )
 
 
-def scenario_in_words(scenarios: Sequence[Scenario], cohort: Cohort) -> dict[str, str]:
+def describe_scenario(scenarios: Sequence[Scenario], cohort: Cohort) -> dict[str, str]:
     """Facts of one scenario, name to text; what its levels differ in, level by level.
 
     Args:
@@ -153,9 +154,11 @@ def scenario_in_words(scenarios: Sequence[Scenario], cohort: Cohort) -> dict[str
     """
     first, several = scenarios[0], len(scenarios) > 1
     each = [_facts(scenario, cohort) for scenario in scenarios]
-    facts = {"varies": first.axis if not several else f"{first.axis}: " + ", ".join(
-        scenario.level for scenario in scenarios
-    )}  # fmt: skip
+    facts = {
+        "varies": first.axis
+        if not several
+        else f"{first.axis}: " + ", ".join(scenario.level for scenario in scenarios)
+    }
     for name in each[0]:
         texts = [own[name] for own in each]
         alike = all(a == b for a, b in pairwise(texts))
@@ -169,8 +172,8 @@ def _facts(scenario: Scenario, cohort: Cohort) -> dict[str, str]:
     snrs = ", ".join(f"{snr:g}" for snr in scenario.snr_db)
     return {
         "examples": f"{scenario.n_examples} at each SNR ({snrs} dB), seed {scenario.seed}",
-        "sources": sources_in_words(scenario.sources, scenario.n_times),
-        "recordings": recording_in_words(scenario),
-        "true heads": f"{heads}; {head_in_words(scenario.tissues)}",
-        "what methods assume": analyst_in_words(scenario.setups),
+        "sources": describe_sources(scenario.sources, scenario.n_times),
+        "recordings": describe_recording(scenario),
+        "true heads": f"{heads}; {describe_head(scenario.tissues)}",
+        "what methods assume": describe_nominal_head(scenario.setups),
     }

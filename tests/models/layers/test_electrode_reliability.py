@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from deepesi.core.contracts import as_tensors
-from deepesi.models.layers.electrode_trust import DISPLACEMENT, MISFIT, ElectrodeTrust
+from deepesi.models.layers.electrode_reliability import DISPLACEMENT, MISFIT, ElectrodeReliability
 from deepesi.physics.head_inputs import prepare
 
 
 @pytest.fixture
 def trust():
-    return ElectrodeTrust()
+    return ElectrodeReliability()
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_errors_of_a_uniform_potential_are_those_of_the_lead_field(trust, inputs
 def test_errors_of_a_slope_are_those_of_a_displacement(trust, inputs):
     """A potential that grows by 1 per millimetre is off by 5 where an electrode is off by 5 mm."""
     with torch.no_grad():
-        trust.log_doubt[1] = -torch.inf
+        trust.log_mismatch[1] = -torch.inf
     right = 1e3 * position(inputs)[:, :1]
     error = trust(right[..., None], inputs).pow(-2) - 1
     # Neighbours lie in all directions, and slopes are seen along the way to each: less than all.
@@ -64,4 +64,4 @@ def test_loud_electrodes_among_quiet_ones_are_trusted_least(trust, inputs):
 
 def test_both_doubts_are_learned(trust, inputs):
     trust(10 * torch.randn(32, 2, 2), inputs).sum().backward()
-    assert (trust.log_doubt.grad < 0).all()
+    assert (trust.log_mismatch.grad < 0).all()

@@ -11,7 +11,7 @@ from deepesi.physics.head_inputs import SensorGraph, SensorPositions
 DISPLACEMENT, MISFIT = 0.005, 0.05
 
 
-class ElectrodeTrust(nn.Module):
+class ElectrodeReliability(nn.Module):
     """Factors, at most 1, that bring noise and errors of the head at an electrode to variance 1.
 
     An electrode that is displaced by a vector ``d`` is off by about ``d · grad V``, so it is
@@ -29,7 +29,7 @@ class ElectrodeTrust(nn.Module):
         super().__init__()
         self.graph, self.positions = SensorGraph(n_neighbours), SensorPositions()
         self.head_inputs = (self.graph, self.positions)
-        self.log_doubt = nn.Parameter(torch.zeros(2))  # of the slope, of the potential
+        self.log_mismatch = nn.Parameter(torch.zeros(2))  # of the slope, of the potential
 
     def forward(
         self, white: Float[Tensor, "C T B"], inputs: dict[str, Tensor]
@@ -45,5 +45,5 @@ class ElectrodeTrust(nn.Module):
         )
         slope = DISPLACEMENT**2 * slope / degree
         error = MISFIT**2 * white.square().mean(1)
-        of_slope, of_potential = self.log_doubt.exp()
+        of_slope, of_potential = self.log_mismatch.exp()
         return (1 + of_slope * slope + of_potential * error).rsqrt()

@@ -9,12 +9,12 @@ import torch
 
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.calibration.conformal import (
-    RegionSets,
+    PredictionSets,
     estimated_snr_db,
-    place_scores,
     proportion,
     reach_kernel,
-    truth_scores,
+    source_scores,
+    target_scores,
 )
 from deepesi.cli.main import main
 from deepesi.core.contracts import magnitude
@@ -36,10 +36,10 @@ def uncalibrated(toy, tmp_path_factory):
 def scored(model, batch):
     """Scores of places and of the truth, and what SNR is read off."""
     with torch.no_grad():
-        maps = magnitude(model(batch.eeg, batch.inputs).mean, 1).double().numpy()
-    scores = place_scores(maps, reach_kernel(batch.head.source_pos))
-    truth = truth_scores(scores, batch.scene.peaks.numpy(), batch.scene.moments.numpy())
-    whitened = whitener(batch.head.noise_cov) @ batch.eeg.numpy()
+        maps = magnitude(model(batch.data, batch.inputs).mean, 1).double().numpy()
+    scores = source_scores(maps, reach_kernel(batch.head.source_pos))
+    truth = target_scores(scores, batch.scene.peaks.numpy(), batch.scene.moments.numpy())
+    whitened = whitener(batch.head.noise_cov) @ batch.data.numpy()
     return scores, truth, estimated_snr_db(whitened, batch.head.n_channels - 1)
 
 
@@ -48,14 +48,16 @@ def test_a_file_keeps_the_promise_that_was_fitted(toy, simulate, tmp_path):
     model = MinimumNorm("eLORETA")
     draws = simulate(model.head_inputs, batch_size=400, snr_db=(0, 15), split="validation", seed=1)
     _, truth, snr_db = scored(model, draws.batch(0))
-    sets = RegionSets.fit(truth, snr_db, 0.9, 3)
+    sets = PredictionSets.fit(truth, snr_db, 0.9, 3)
     path = tmp_path / "e.onnx"
     export_onnx(
-        model, toy.montage_head("biosemi16"), path,
+        model,
+        toy.montage_head("biosemi16"),
+        path,
         calibration=Calibration(
             0.9, "all", tuple(sets.edges.tolist()), tuple(sets.thresholds.tolist()), None, "a draw"
         ),
-    )  # fmt: skip
+    )
     test = simulate(model.head_inputs, batch_size=400, snr_db=(0, 15), split="test", seed=2).batch(
         0
     )
@@ -63,13 +65,13 @@ def test_a_file_keeps_the_promise_that_was_fitted(toy, simulate, tmp_path):
     inverse = Inverse.load(path, head=None).prepare_for(test.head, 1, "a test")
     peaks, hits = test.scene.peaks.numpy(), 0
     areas = Geometry(test.head).areas
-    for number, eeg in enumerate(test.eeg.double().numpy()):
-        region = inverse.region(inverse.estimate(eeg)[0][:, 0], eeg[:, 0])
-        expected = sets.regions(scores[[number]], snr_db[[number]])[0]
-        assert np.mean(region.places != expected) < 0.03  # places on the edge, by rounding
-        assert region.area == pytest.approx(areas[region.places].sum())
+    for number, data in enumerate(test.data.double().numpy()):
+        prediction_set = inverse.prediction_set(inverse.estimate(data)[0][:, 0], data[:, 0])
+        expected = sets.prediction_sets(scores[[number]], snr_db[[number]])[0]
+        assert np.mean(prediction_set.sources != expected) < 0.03  # places on the edge, by rounding
+        assert prediction_set.area == pytest.approx(areas[prediction_set.sources].sum())
         true = peaks[number][peaks[number] >= 0]
-        hits += bool(region.places[true].all())
+        hits += bool(prediction_set.sources[true].all())
     assert proportion(hits, 400).high > 0.9
     assert hits / 400 > 0.85
 
@@ -80,18 +82,31 @@ def test_apply_says_and_writes_the_region(
     monkeypatch.chdir(tmp_path)
     calibration = Calibration(0.9, "all", (5.0,), (0.3, 0.2), None, "a draw")
     export_onnx(
-        MinimumNorm("eLORETA"), toy.montage_head("biosemi16"), tmp_path / "c.onnx",
+        MinimumNorm("eLORETA"),
+        toy.montage_head("biosemi16"),
+        tmp_path / "c.onnx",
         calibration=calibration,
-    )  # fmt: skip
+    )
     evoked = make_evoked()
     evoked.save("x-ave.fif", verbose="error")
     make_covariance(evoked.info).save("x-cov.fif", verbose="error")
     found = {}
     for name, path in (("c", tmp_path / "c.onnx"), ("u", uncalibrated)):
-        main(["apply", str(path), "x-ave.fif", "--noise-cov", "x-cov.fif", "--head", str(toy_path),
-              "--out", name])  # fmt: skip
+        main(
+            [
+                "apply",
+                str(path),
+                "x-ave.fif",
+                "--noise-cov",
+                "x-cov.fif",
+                "--head",
+                str(toy_path),
+                "--out",
+                name,
+            ]
+        )
         found[name] = capsys.readouterr().out
-    assert "90 % region, calibrated on simulations: " in found["c"]
+    assert "90 % prediction set, calibrated on simulations: " in found["c"]
     assert "region" not in found["u"]
     assert not list(tmp_path.glob("u-region*"))
     labels = [mne.read_label(path) for path in sorted(tmp_path.glob("c-region-*.label"))]
@@ -104,9 +119,9 @@ def test_apply_says_and_writes_the_region(
 
 def test_samples_of_another_shape(uncalibrated, toy):
     inverse = Inverse.load(uncalibrated).prepare_for(toy.montage_head("biosemi16"), 1, "a test")
-    assert inverse.region(np.ones(84), np.zeros(16)) is None
+    assert inverse.prediction_set(np.ones(84), np.zeros(16)) is None
     with pytest.raises(ValueError, match=r"shapes \(83,\) and \(16,\), expected \(84,\) and"):
-        inverse.region(np.ones(83), np.zeros(16))
+        inverse.prediction_set(np.ones(83), np.zeros(16))
 
 
 def test_fixed_file_on_a_head_of_free_orientation(uncalibrated, toy):
