@@ -72,7 +72,7 @@ deepesi apply {shlex.quote(file)} EVOKED-ave.fif --condition NAME --noise-cov CO
 from deepesi.runtime.inverse import Inverse
 
 inverse = Inverse.load({json.dumps(file, ensure_ascii=False)}).for_recording(evoked, noise_cov)
-found = inverse.apply(evoked)  # .stc, .std, .eeg
+estimate = inverse.apply(evoked)  # .stc, .std, .data
 ```
 """
     with atomic(path) as partial:
