@@ -85,10 +85,38 @@ def posterior_std(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
     covariance is ``P − P Gᵀ (G P Gᵀ + C)⁻¹ G P``, its mean MNE's estimate.
     """
     gain = whitener(noise_cov) @ leadfield
-    variance = rank_of(noise_cov) / (gain**2).sum() / lambda2
+    prior = prior_std(gain, rank_of(noise_cov), lambda2)
     kernel = linear_inverse(leadfield, noise_cov, lambda2, "MNE")
     explained = np.einsum("dc,cd->d", kernel, leadfield)
-    return np.asarray(np.sqrt(variance * (1 - explained).clip(0)))
+    return np.asarray(prior * np.sqrt((1 - explained).clip(0)))
+
+
+def posterior_root(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
+    """Matrix ``M`` ``(C, C)``, (A m)², of the symmetric square root of the posterior covariance.
+
+    With whitened lead field ``G`` and prior standard deviation ``s`` (`prior_std`) the covariance
+    of `posterior_std` is ``R Rᵀ`` with ``R = s (I − Gᵀ M G)``. So one matrix of channels stands for
+    one of sources.
+    """
+    gain = whitener(noise_cov) @ leadfield
+    variance = prior_std(gain, rank_of(noise_cov), lambda2) ** 2
+    snr, vectors = referenced_eigh(variance * gain @ gain.T)
+    # (1 − 1 / √(1 + x)) / x without the difference, which has no digits where x is small.
+    root = np.sqrt(1 + snr.clip(0))
+    spectrum = variance / (root * (1 + root))
+    return np.asarray((vectors * spectrum) @ vectors.T)
+
+
+def prior_std(gain: Array, rank: int, lambda2: float) -> float:
+    """Prior standard deviation of every source, A m, that MNE's `lambda2` stands for.
+
+    Args:
+        gain: Whitened lead field ``(C, D)``, 1/(A m).
+        rank: Number of dimensions of the noise.
+        lambda2: See `linear_inverse`.
+
+    """
+    return float(np.sqrt(rank / (gain**2).sum() / lambda2))
 
 
 def _uniform_prior(gain: Array, rank: int) -> Array:

@@ -69,8 +69,17 @@ class Model(Protocol):
     @property
     def sha256(self) -> str: ...  # noqa: D102
 
-    def run(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """See `deepesi.runtime.session.OpenModel.run`."""
+    def run(
+        self,
+        data: NDArray[Any],
+        inputs: dict[str, NDArray[Any]],
+        noise: NDArray[Any] | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Estimates by kind, see `deepesi.runtime.session.OpenModel.run`."""
+        ...
+
+    def noise_size(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> int:
+        """Size of the noise of one draw, see `deepesi.runtime.session.OpenModel.noise_size`."""
         ...
 
 
@@ -121,24 +130,69 @@ class PreparedInverse:
             ValueError: Another number of channels, or data that cannot be EEG in volts.
 
         """
+        self._check_frames(data)
+        n_times = data.shape[1]
+        return self._windowed(data, windows_of(n_times, window or self.model.longest, 0, n_times))
+
+    def sample(self, data: Array, n: int, seed: int = 0) -> NDArray[np.float32]:
+        """Draw from the posterior of one window ``(C, T)``, V, any reference.
+
+        Args:
+            data: See above, in the order of `ch_names`.
+            n: Number of draws.
+            seed: Of the draws; the same seed gives the same samples.
+
+        Returns:
+            ``(n, D, T)``, A m.
+
+        Raises:
+            ValueError: The model has no samples; fewer than one draw; more samples in time than
+                the network was trained on; see `estimate`.
+
+        """
+        self._check_frames(data)
+        if self.model.contract.noise is None:
+            raise ValueError(
+                "PreparedInverse: the model gives no posterior samples, only "
+                f"{' and '.join(self.model.contract.kinds)}. Use a posterior model (an exported "
+                "bayesian_minimum_norm, say)."
+            )
+        longest = self.model.longest
+        if n < 1 or (longest is not None and data.shape[1] > longest):
+            raise ValueError(
+                f"PreparedInverse: asked for {n} draws of {data.shape[1]} samples in time, "
+                f"expected 1 draw or more of at most {longest} samples. Draw from shorter windows: "
+                "those of a long recording are means over windows, which draws are not."
+            )
+        batch = average_reference(data)[None]
+        size = self.model.noise_size(batch, self.feeds)
+        noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
+        return self._outputs(batch, noise)["samples"][:, 0]
+
+    def _check_frames(self, data: Array) -> None:
         if data.ndim != 2 or len(data) != len(self.ch_names):
             raise ValueError(
                 f"PreparedInverse: data of shape {data.shape}, expected ({len(self.ch_names)} "
                 f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
             )
         check_eeg(data, self.ch_names)
-        n_times = data.shape[1]
-        return self._windowed(data, windows_of(n_times, window or self.model.longest, 0, n_times))
 
     def _windowed(self, data: Array, windows: Windows) -> list[Array]:
         return overlap_add(self._run, average_reference(data), windows)
 
     def _run(self, batch: Array) -> list[NDArray[np.float32]]:
-        """Windows ``(B, C, T)`` to ``(B, D, T)``, of the size the source space has."""
-        outputs = self.model.run(batch, self.feeds)
+        """Windows ``(B, C, T)`` to ``[mean, std?]``, ``(B, D, T)`` each."""
+        outputs = self._outputs(batch)
+        return [outputs[kind] for kind in ("mean", "std") if kind in outputs]
+
+    def _outputs(
+        self, batch: Array, noise: NDArray[np.float32] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Estimates of windows by kind, of the size the source space has, all finite."""
+        outputs = self.model.run(batch, self.feeds, noise)
         expected = (len(batch), self.space.n_dipoles, batch.shape[2])
-        for output in outputs:
-            if output.shape != expected:
+        for output in outputs.values():
+            if output.shape[-3:] != expected:
                 raise ValueError(
                     f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
                     f"source space {self.space.name} has room for {expected}. The file is "

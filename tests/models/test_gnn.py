@@ -147,7 +147,7 @@ def test_standard_deviation_is_the_spread_over_the_places(head):
         model.spread.bias[1] = -50.0  # no floor
         model.trust.log_mismatch.fill_(-50.0)  # all electrodes alike
     data = recording(head, {30: 2e-8}, noise=1.0)
-    mean, std = (value[0, :, 0].double().numpy() for value in apply(model, data, head))
+    mean, std = (value[0, :, 0].double().numpy() for value in apply(model, data, head)[:2])
     white = prepare([model.whitener], head)[model.whitener.key]
     gain = white @ head.leadfield
     moment = gain.T @ (white @ data[0, :, 0]) / (gain**2).sum(axis=0)

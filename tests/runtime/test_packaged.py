@@ -28,7 +28,7 @@ def test_they_fit_into_the_package():
     assert sum(model_path(name).stat().st_size for name in PACKAGED) < 20e6
     default, convdip = (Inverse.load(name).contract for name in PACKAGED)
     assert default.space_name is None  # it follows any head
-    assert default.has_std
+    assert default.kinds == ("mean", "std")
     assert len(default.model["model"]["members"]) == 3
     assert convdip.space_name == "fsaverage-ico3"
     assert convdip.precision == "int8"
