@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepesi import __version__
 from deepesi.core.contracts import InverseModel, as_tensors
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.contract import Contract, Output
@@ -52,7 +52,7 @@ class Solved:
         def estimate(data: Array) -> Array:
             n_times = data.shape[1]
             windows = windows_of(n_times, SAMPLES, 0, n_times)
-            return overlap_add(run, average_reference(data), windows)[0]
+            return overlap_add(run, head.sensors.reference(data), windows)[0]
 
         return estimate
 

@@ -38,7 +38,7 @@ def volume(head):
         for a, n in enumerate(shape)
     ]
     places = 0.02 * np.stack(np.unravel_index(numbers.ravel(), shape), axis=1)
-    away = head.sensor_pos[:, None] - (places - places.mean(axis=0) + [0, 0.01, 0.04])
+    away = head.sensors.positions[:, None] - (places - places.mean(axis=0) + [0, 0.01, 0.04])
     field = away / np.linalg.norm(away, axis=2, keepdims=True) ** 3  # of a dipole in free space
     field -= field.mean(axis=0)
     return replace(
