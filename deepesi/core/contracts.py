@@ -21,6 +21,7 @@ class Estimate(NamedTuple):
 
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
+    samples: Float[Tensor, "N B D T"] | None = None  # draws from the posterior
 
 
 @runtime_checkable
@@ -274,12 +275,6 @@ class Batch(_Tensors):
             true_leadfield=true_leadfield,
             scene=replace(self.scene, **scene),
         )
-
-
-def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
-    """Magnitude per source: norm over orientation, RMS over time."""
-    by_source = values.unflatten(1, (-1, n_orient))
-    return by_source.square().sum(2).mean(-1).sqrt()
 
 
 class Oracle(nn.Module, ABC):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import estimated_snr_db
 from deepesi.physics.channel_check import unexplained_channels, unexplained_text
-from deepesi.physics.head import SourceSpace, average_reference
+from deepesi.physics.head import SourceSpace, average_reference, magnitudes
 from deepesi.physics.io import check_eeg
 from deepesi.physics.noise import spanned_by_data, whitened_power
 from deepesi.runtime.contract import Contract
@@ -314,8 +314,9 @@ class PreparedInverse:
             )
         if self._calibrated is None:
             return None
-        magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
-        return self._calibrated.prediction_set(magnitudes, self._whitened(data), self.rank)
+        return self._calibrated.prediction_set(
+            magnitudes(mean, self.space.n_orient), self._whitened(data), self.rank
+        )
 
     @functools.cached_property
     def _calibrated(self) -> PredictionSetFinder | None:
