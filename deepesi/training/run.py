@@ -16,6 +16,7 @@ from deepesi.core.contracts import InverseModel
 from deepesi.data_gen.montages import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
+from deepesi.training.criterion import CRITERION
 from deepesi.training.data import RecordingStream
 from deepesi.training.failures import explained
 from deepesi.training.initial import start_from
@@ -182,7 +183,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     if stopper is not None and stopper.stopped_epoch:
         say(
             f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
-            "without a better val/nemd."
+            f"without a better {CRITERION}."
         )
     if wandb is not None:
         wandb.experiment.finish()  # the next run of a sweep gets curves of its own
