@@ -80,7 +80,7 @@ class Solver(InverseModel):
             recording: Whitened, ``(C, T)``.
             gain: Whitened lead field ``(C, D)``, 1/(A m).
             n_orient: Orientations per source.
-            rank: Number of dimensions of the recording, ``C - 1`` at most.
+            rank: Number of dimensions of the recording, see `Rank`.
 
         """
 

@@ -21,24 +21,24 @@ class RegularizationCurve(NamedTuple):
     """What cross-validation saw at every strength."""
 
     alphas: Array  # strengths (A,), of scikit-learn's objective
-    r2: Array  # of the electrodes left out, mean over folds (A,)
-    n_active: Array  # components that are not zero, on all electrodes (A,)
+    r2: Array  # of the sensors left out, mean over folds (A,)
+    n_active: Array  # components that are not zero, on all sensors (A,)
 
 
 class SparseRegression(Solver):
-    """Linear regression of the recording on the lead field, electrodes being the samples.
+    """Linear regression of the recording on the lead field, sensors being the samples.
 
     Columns have unit norm, so that depth is not punished. With several samples or orientations
     one penalty groups the samples of a component (the l21 norm: group LASSO over time); ridge is
-    the same for every sample. Folds leave out electrodes; the strength that explains them best,
+    the same for every sample. Folds leave out sensors; the strength that explains them best,
     by R², is used on all of them; strengths that leave nothing are not chosen, even where nothing
-    explains electrodes left out any better.
+    explains sensors left out any better.
 
     Args:
         l1_ratio: 1: LASSO; 0: ridge; between: elastic net.
         n_alphas: Strengths tried, from the one at which everything is zero (ridge: from the
             largest eigenvalue) down by a factor of 1000, evenly in logarithm.
-        n_folds: Folds of electrodes.
+        n_folds: Folds of sensors.
         seed: Of the folds.
         strength: Share of the strength at which everything is zero (ridge: of the largest
             eigenvalue), for every recording; None: by cross-validation.
@@ -75,12 +75,12 @@ class SparseRegression(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """Cross-validation over electrodes does not believe the level of the noise."""
+        """Cross-validation over sensors does not believe the level of the noise."""
         known = super().assumptions
         return known if self.strength is not None else known._replace(noise="covariance")
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Choose the strength, then fit all electrodes."""
+        """Choose the strength, then fit all sensors."""
         norms = np.linalg.norm(gain, axis=0)
         if not recording.any():
             return Solution(np.zeros((gain.shape[1], recording.shape[1])))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
-from deepesi.models.layers.electrode_reliability import ElectrodeReliability
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.evidence import QUIET, Evidence
 from deepesi.models.layers.signed_attention import SignedAttention
 from deepesi.models.layers.sizes import check_sizes
@@ -40,7 +40,7 @@ class _Head(NamedTuple):
     rows: Float[Tensor, "KD C"]  # unit topographies of the patches
     moments: Float[Tensor, "K S O O"]  # total moment that projects as each, in source units
     tokens: Float[Tensor, "S n"]  # position, normal, log of the moments
-    electrodes: Float[Tensor, "C 4"]  # position, log of the sensitivity
+    sensors: Float[Tensor, "C 4"]  # position, log of the sensitivity
     visible: Float[Tensor, "S C"]  # how strongly an electrode sees the patches of a token
     edges: Int[Tensor, "E 2"]
     edge_features: Float[Tensor, "E 2"]
@@ -79,14 +79,14 @@ class CrossAttention(nn.Module):
     def forward(self, head: _Head, states: Float[Tensor, "C B F"]) -> Float[Tensor, "H S B"]:
         """Attention of every token over all electrodes."""
         query = self.query(head.tokens).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
-        key = self.key(head.electrodes).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
+        key = self.key(head.sensors).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
         scores = query @ key / math.sqrt(query.shape[2]) + self.visibility * head.visible
         value = self.value(states).unflatten(2, (self.n_heads, -1)).permute(2, 0, 3, 1)
         read = torch.softmax(scores, dim=2) @ value.flatten(2)
         return read.unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 1)
 
 
-class ElectrodeGNN(InverseModel):
+class SensorGNN(InverseModel):
     r"""Graph network over electrodes whose decoder explains the recording place by place.
 
     Electrodes are nodes. A node carries signals (what temporal convolutions make of its whitened
@@ -98,7 +98,7 @@ class ElectrodeGNN(InverseModel):
     with learned weights, `CrossAttention`. From both `Evidence` says how probable every patch is.
     The expected patch is taken off the recording before the next place is sought, and after all
     places have been, each is sought again given the others. Electrodes where an error of the head
-    would tell most are trusted less, as `ElectrodeReliability` has learned.
+    would tell most are trusted less, as `SensorReliability` has learned.
 
     The estimate is the mean over patches: it changes sign with the EEG, follows any montage and
     source space, and takes a window as a whole. With the default sizes 3,286 weights, with
@@ -150,7 +150,7 @@ class ElectrodeGNN(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "ElectrodeGNN",
+            "SensorGNN",
             n_components=n_components,
             n_rounds=n_rounds,
             n_blocks=n_blocks,
@@ -163,14 +163,14 @@ class ElectrodeGNN(InverseModel):
         )
         if hidden % n_heads or kernel_size % 2 == 0:
             raise ValueError(
-                "ElectrodeGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
+                "SensorGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
                 f"hidden={hidden}, n_heads={n_heads}, kernel_size={kernel_size}."
             )
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
-        self.electrodes = SensorPositions()
+        self.sensor_positions = SensorPositions()
         self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
-        self.reliability = ElectrodeReliability(reach)
+        self.reliability = SensorReliability(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
@@ -178,7 +178,7 @@ class ElectrodeGNN(InverseModel):
             self.whitener,
             self.rank,
             self.unit,
-            self.electrodes,
+            self.sensor_positions,
             self.graph,
             self.edge_features,
             self.positions,
@@ -230,7 +230,7 @@ class ElectrodeGNN(InverseModel):
         topographies, moments = inputs[self.topographies.key], inputs[self.moments.key]
         n_orient = moments.shape[2]
         moments = (moments / inputs[self.unit.key]).unflatten(1, (-1, n_orient))
-        position, sensors = inputs[self.positions.key], inputs[self.electrodes.key]
+        position, sensors = inputs[self.positions.key], inputs[self.sensor_positions.key]
         seen = topographies.square() * topographies.shape[2]
         return _Head(
             n_channels=inputs[self.rank.key] + 1,
@@ -244,7 +244,7 @@ class ElectrodeGNN(InverseModel):
                 ],
                 dim=1,
             ),
-            electrodes=torch.cat([sensors / HEAD_SIZE, seen.mean((0, 1)).log()[:, None]], dim=1),
+            sensors=torch.cat([sensors / HEAD_SIZE, seen.mean((0, 1)).log()[:, None]], dim=1),
             visible=seen.unflatten(1, (-1, n_orient)).sum(2).mean(0).sqrt(),
             edges=inputs[self.graph.key],
             edge_features=inputs[self.edge_features.key],
@@ -260,7 +260,7 @@ class ElectrodeGNN(InverseModel):
         )
         loud = (white.square().mean((0, 2)) + QUIET).log()[:, None]
         local = (signals.square().mean(3) + QUIET).log() - loud
-        everywhere = head.electrodes[:, None].expand(-1, local.shape[1], -1)
+        everywhere = head.sensors[:, None].expand(-1, local.shape[1], -1)
         loud = loud.expand_as(local[..., :1])
         states, signals = self.embed(torch.cat([everywhere, loud, local], 2)), signals.mT
         for block in self.blocks[:-1]:

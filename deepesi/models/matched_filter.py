@@ -15,7 +15,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
-from deepesi.models.layers.electrode_reliability import ElectrodeReliability
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.physics.head_inputs import (
@@ -44,7 +44,7 @@ class UnrolledMatchedFilter(InverseModel):
     The dictionary ``Q`` holds unit whitened topographies of patches of ``K`` radii around every
     source; ``gamma`` is the prior variance of each patch, a sum over a few components, each meant
     for one source. Electrodes where an error of the head would tell most are trusted less, as
-    `ElectrodeReliability` has learned. In every sweep each component in turn is estimated anew:
+    `SensorReliability` has learned. In every sweep each component in turn is estimated anew:
 
     0. at the start of a sweep, how well a patch explains what the first component has to explain,
        under skulls of ``M`` conductivities, gives every skull a weight; their mean is what the
@@ -129,7 +129,7 @@ class UnrolledMatchedFilter(InverseModel):
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
         self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
-        self.reliability = ElectrodeReliability()
+        self.reliability = SensorReliability()
         self.head_inputs = (
             self.whitener,
             self.rank,

@@ -34,7 +34,7 @@ class Result:
         place: The head.
         method: Name of the method.
         track: Its estimate over time.
-        data: Average-referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, V.
         magnitude: Of the estimate at the sample of largest power ``(S,)``, A m.
         statistics: By name; see `deepesi.validation.statistics`.
 
@@ -59,7 +59,7 @@ class Excluded:
 
 
 def template_case_head(case: Case, method: Method) -> CaseHead:
-    """The method's packaged head with the electrodes and noise of a case."""
+    """The method's packaged head with the sensors and noise of a case."""
     template, evoked = method.template(), case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
     landmark = case.expectation.landmark

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def draw_scalp(
     """
     import mne
 
-    info = electrode_info(ch_names, sensor_pos)
+    info = eeg_info(ch_names, sensor_pos)
     limit = limit or float(np.abs(potentials).max())
     # The projection pulls face and neck far apart; nothing is known between their electrodes.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"

@@ -41,7 +41,7 @@ class SkullWeights(nn.Module):
             nominal: Topographies under the nominal skull, unweighted.
             filters: What they are seen through under each skull.
             norms: Their norms then, weighted by `reliability`.
-            reliability: Weights of the electrodes, see `ElectrodeReliability`.
+            reliability: Weights of the electrodes, see `SensorReliability`.
 
         """
         # Skulls are weighed by what is there; the residual is made by the sweep before.

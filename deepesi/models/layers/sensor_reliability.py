@@ -11,7 +11,7 @@ from deepesi.physics.head_inputs import SensorGraph, SensorPositions
 DISPLACEMENT, MISFIT = 0.005, 0.05
 
 
-class ElectrodeReliability(nn.Module):
+class SensorReliability(nn.Module):
     """Factors, at most 1, that bring noise and errors of the head at an electrode to variance 1.
 
     An electrode that is displaced by a vector ``d`` is off by about ``d · grad V``, so it is

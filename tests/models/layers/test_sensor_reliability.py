@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from deepesi.core.contracts import as_tensors
-from deepesi.models.layers.electrode_reliability import DISPLACEMENT, MISFIT, ElectrodeReliability
+from deepesi.models.layers.sensor_reliability import DISPLACEMENT, MISFIT, SensorReliability
 from deepesi.physics.head_inputs import prepare
 
 
 @pytest.fixture
 def trust():
-    return ElectrodeReliability()
+    return SensorReliability()
 
 
 @pytest.fixture
