@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
-from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.evidence import QUIET, Evidence
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.signed_attention import SignedAttention
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
