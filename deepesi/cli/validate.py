@@ -51,7 +51,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
                 odd[text] = None
                 yield text
         results.append(result)
-        where = f"{result.case.condition}, {result.place.name} head, {result.method}"
+        where = f"{result.case.condition}, {result.case_head.name} head, {result.method}"
         s = result.statistics
         yield (
             f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm, {s['peak_distance']:.0f} mm "
@@ -64,7 +64,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
     facts = {
         "recording": f"{recording}, {len(cases)} conditions; {NOTES[recording]}",
         "heads": ", ".join(
-            dict.fromkeys(f"{r.place.name}: {r.place.head.space.name}" for r in results)
+            dict.fromkeys(f"{r.case_head.name}: {r.case_head.head.space.name}" for r in results)
         ),
         "regularization": "linear inverses: lambda2 = 1 / SNR, read off the whitened power of "
         "the whole average, in steps of 2.5 dB",

@@ -31,7 +31,7 @@ class Result:
 
     Attributes:
         case: The response.
-        place: The head.
+        case_head: The head.
         method: Name of the method.
         track: Its estimate over time.
         data: Average-referenced data ``(C, T)``, V.
