@@ -108,4 +108,4 @@ def rank_reason(head: HeadModel, rank: RankChoice = None) -> str:
         return "as asked for"
     if rank_of(head.noise_cov) == head.sensors.rank:
         return "average reference"
-    return "cleaned or interpolated: what the noise covariance spans"
+    return "what its noise covariance spans: cleaned, projected or interpolated"
