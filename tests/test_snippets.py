@@ -57,8 +57,8 @@ def test_it_runs(names, smaller, block):
     for size, here in smaller.items():
         block = block.replace(size, here)
     exec(compile(block, "block", "exec"), names)
-    if "found" in names:
-        assert np.isfinite(names["found"].stc.data).all()
+    if "estimate" in names:
+        assert np.isfinite(names["estimate"].stc.data).all()
         assert names["prediction_set"].sources.any()
     if "stc" in names:
         assert np.isfinite(names["stc"].data).all()

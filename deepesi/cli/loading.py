@@ -1,6 +1,5 @@
 """From a configuration to objects: heads, test sets, baselines and networks."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.packaged import model_path
 from deepesi.training.run import build_model
 from deepesi.training.saved import load_any
+from deepesi.utils.nearest import nearest
 
 
 def load_heads(config: DictConfig) -> Cohort:
@@ -66,10 +66,8 @@ def load_untrained(name: str, template: Template) -> InverseModel:
     """
     known = names_in("model")
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1) or known
         raise ValueError(
-            f"evaluate: no network {name!r} for models=[{UNTRAINED}{name}]. Nearest: {near[0]}; "
-            f"all: {', '.join(known)}."
+            f"evaluate: no network {name!r} for models=[{UNTRAINED}{name}]. {nearest(name, known)}"
         )
     torch.manual_seed(0)
     return build_model(compose("train", [f"model={name}"]).model, template)[0]

@@ -1,6 +1,5 @@
 """What was typed after a command: its scenarios, its keys, and which of them would do nothing."""
 
-import difflib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from omegaconf import DictConfig
 
 from deepesi.cli.loading import known_scenarios
 from deepesi.composition import compose
+from deepesi.utils.nearest import nearest
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
@@ -32,11 +32,7 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
     names = known if names == "all" else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known
-            raise ValueError(
-                f"evaluate: no scenario {name!r}. Nearest: {', '.join(near)}; all: "
-                f"{', '.join(known)}."
-            )
+            raise ValueError(f"evaluate: no scenario {name!r}. {nearest(name, known)}")
     return names
 
 
