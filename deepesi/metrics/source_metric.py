@@ -48,7 +48,7 @@ class SourceMetric(torchmetrics.Metric):
     def __init__(self, name: str) -> None:
         super().__init__()
         if name not in METRICS:
-            raise ValueError(f"SourceMetric: no metric {name!r}. {nearest(name, list(METRICS))}")
+            raise ValueError(f"SourceMetric: no metric {name!r}. {nearest(name, METRICS)}")
         self.name = name
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
