@@ -40,8 +40,8 @@ def localize(folder: Path) -> None:
     """Apply every packaged network to it, and prepare one."""
     for model in ("convdip", "default"):
         out = folder / model
-        main(["apply", model, str(folder / "x-ave.fif"), "--noise-cov", str(folder / "x-cov.fif"),
-              "--out", str(out)])  # fmt: skip
+        recording, noise = str(folder / "x-ave.fif"), str(folder / "x-cov.fif")
+        main(["apply", model, recording, "--noise-cov", noise, "--out", str(out)])
         peak = mne.read_source_estimate(out).data
         template = load_template("fsaverage-ico3")
         found = template.source_mni[int(np.abs(peak).max(axis=1).argmax())]

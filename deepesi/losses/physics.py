@@ -8,7 +8,7 @@ from deepesi.core.quantities import residual_variance
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener
 
-LEAD_FIELDS = ("nominal", "truth")
+LEAD_FIELDS = ("nominal", "true_leadfield")
 
 
 class Reprojection(LossTerm):

@@ -316,7 +316,9 @@ def test_the_table_has_what_a_table_shows():
 
 
 def test_unknown_metric_names_the_nearest():
-    with pytest.raises(ValueError, match="SourceMetric: no metric 'nmed'. Nearest: .*nemd.*; all: "):
+    with pytest.raises(
+        ValueError, match="SourceMetric: no metric 'nmed'. Nearest: .*nemd.*; a"
+    ):
         SourceMetric("nmed")
 
 
