@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from deepesi.cli.loading import known_scenarios
+from deepesi.composition import compose
 from deepesi.utils.nearest import nearest
 
 
@@ -43,7 +43,7 @@ def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
         text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group != "scenario"
     ]
     return [
-        hydra.compose("evaluate", [*others, f"scenario={name}"]).scenario
+        compose("evaluate", [*others, f"scenario={name}"]).scenario
         for name in named_scenarios(overrides)
     ]
 

@@ -316,9 +316,7 @@ def test_the_table_has_what_a_table_shows():
 
 
 def test_unknown_metric_names_the_nearest():
-    with pytest.raises(
-        ValueError, match="SourceMetric: no metric 'nmed'. Nearest: .*nemd.*; a"
-    ):
+    with pytest.raises(ValueError, match="SourceMetric: no metric 'nmed'. Nearest: .*nemd.*; a"):
         SourceMetric("nmed")
 
 
