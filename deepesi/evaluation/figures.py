@@ -9,10 +9,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from deepesi.core.arrays import as_array
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
+from deepesi.metrics.moments import strongest_sample
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.graph import distances_mm
 from deepesi.physics.template import DisplayMesh
@@ -180,18 +182,22 @@ def _colours(top: float, title: str) -> Figure:
 def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     """Scalp map, true sources and each estimate on the cortex, each in its own colour range."""
     batch, head, n_orient = worked.batch, worked.batch.head, worked.batch.head.space.n_orient
-    true = magnitude(batch.sources, n_orient)[0].double().numpy()
+    true = as_array(magnitude(batch.sources, n_orient)[0])
     peaks = batch.scene.peaks[0].numpy()
     peaks = peaks[peaks >= 0]
     views = best_views(int(true.argmax()), len(true), mesh)
-    data = batch.data[0].double().numpy()
+    data = as_array(batch.data[0])
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
-    sample = int((data**2).sum(axis=0).argmax())
-    draw_scalp(scalp.subplots(), data[:, sample], head.sensors.positions, head.sensors.names)
+    draw_scalp(
+        scalp.subplots(),
+        data[:, strongest_sample(data)],
+        head.sensors.positions,
+        head.sensors.names,
+    )
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():
-        values = magnitude(estimate.mean, n_orient)[0].double().numpy()
+        values = as_array(magnitude(estimate.mean, n_orient)[0])
         off = distances_mm(head.source_pos[[values.argmax()]], head.source_pos[peaks[:1]])
         note = "" if len(peaks) > 1 else f": peak {off.item():.0f} mm off"
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
@@ -187,7 +188,7 @@ def _maps(model: InverseModel, points: Sequence[Batch], budget: float) -> Array 
         expected = (time.perf_counter() - started) / len(maps) * len(points)
         if expected > budget:
             return None
-    return torch.cat(maps).double().numpy()
+    return as_array(torch.cat(maps))
 
 
 def _inverse(models: Models) -> dict[str, InverseModel]:
