@@ -43,6 +43,7 @@ from typing import Any
 
 import yaml
 
+from deepesi.evaluation.intervals import interval_text
 from deepesi.metrics.table import METRICS
 from deepesi.utils.nearest import nearest
 
@@ -180,8 +181,7 @@ def _cell(line: Line | None, reference: Line | None, show: str) -> str:
         return "" if reference is None else f"{value / float(reference['value']):.2f}"
     if not line["ci_low"]:
         return f"{value:.{decimals}f}"
-    low, high = float(line["ci_low"]), float(line["ci_high"])
-    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return interval_text(value, float(line["ci_low"]), float(line["ci_high"]), decimals)
 
 
 def _short(line: Line | None, decimals: int) -> str:
