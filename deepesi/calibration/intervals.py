@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 class StandardizedErrors(NamedTuple):
     """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
 
-    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong without deviation
+    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong with a std of 0
     signal: Array  # |estimate| / std: what an analyst sees of it
     group: NDArray[np.int64]  # 0 active, 1 neighbouring, 2 inactive
     width: Array  # std over the largest true magnitude of the recording
@@ -30,7 +30,7 @@ def standardized_errors(
 
     Args:
         mean: Estimated moments, any shape, A m.
-        std: Their deviations, of the same shape.
+        std: Standard deviations, the same shape.
         target: True moments, of the same shape.
         group: 0, 1 or 2, of the same shape.
 
@@ -50,7 +50,7 @@ def standardized_errors(
 
 
 def _over(values: Array, std: Array) -> Array:
-    """Magnitude in deviations; zero stays zero."""
+    """Magnitude in standard deviations; zero stays zero."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(values == 0, 0.0, np.abs(values) / std)
 
@@ -105,5 +105,5 @@ class Intervals:
 
 
 def gaussian(levels: Array, temperature: float = 1.0) -> Intervals:
-    """Intervals of a normal distribution, all deviations times one factor."""
+    """Intervals of a normal distribution, all standard deviations times one factor."""
     return Intervals(levels, np.array([]), temperature * norm.ppf((1 + levels) / 2)[None])

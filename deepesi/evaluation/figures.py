@@ -73,11 +73,11 @@ def _panel() -> tuple[Figure, "Axes"]:
 
 def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     levels = list(dict.fromkeys(row.level for row in rows))
-    x = _places(levels)
+    x = _axis_positions(levels)
     for method in dict.fromkeys(row.method for row in rows):
         own = {row.level: row for row in rows if row.method == method}
         drawn = [own[level] for level in levels if level in own]
-        at = [place for level, place in zip(levels, x, strict=True) if level in own]
+        at = [position for level, position in zip(levels, x, strict=True) if level in own]
         colour, line = look[method]
         ax.plot(at, [r.value for r in drawn], line, marker="o", markersize=4, color=colour)
         ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)
@@ -86,7 +86,7 @@ def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     ax.set_xticks(x, levels, rotation=0 if short else 30, ha="center" if short else "right")
 
 
-def _places(levels: Sequence[str]) -> list[float]:
+def _axis_positions(levels: Sequence[str]) -> list[float]:
     """Where levels stand on an axis: numbers evenly spread to scale, all else in turn."""
     try:
         values = [float(level) for level in levels]
@@ -109,10 +109,10 @@ def depth_panel(
     Too few examples for two bins are drawn one by one.
 
     Args:
-        depth_mm: Of every example ``(n,)``, mm.
+        depth_mm: Depth of the source of every example ``(n,)``, mm.
         values: Metric of every example ``(n,)``, by method.
         look: Colour and line of every method.
-        title: Of the metric.
+        title: Title of the metric.
         n_bins: Most bins; each holds as many examples as an interval needs, or more.
 
     """
@@ -136,24 +136,24 @@ def depth_panel(
     return figure
 
 
-def place_panels(
+def source_panels(
     sources: NDArray[np.int64],
     values: Mapping[str, Array],
     n_sources: int,
     mesh: DisplayMesh,
     title: str,
 ) -> Iterator[Panel]:
-    """Each method's value at every place as a dot on the cortex, all in one colour range.
+    """Each method's value at every true source as a dot on the cortex, in one colour range.
 
     Args:
         sources: Numbers of the true sources ``(N,)``; the mean is drawn where one comes twice.
         values: Metric there ``(N,)``, by method.
         n_sources: Sources of the whole space.
         mesh: Cortex to draw on.
-        title: Of the metric.
+        title: Title of the metric.
 
     """
-    places, which = np.unique(sources, return_inverse=True)
+    drawn, which = np.unique(sources, return_inverse=True)
     count = np.bincount(which)
     means = {m: np.bincount(which, own) / count for m, own in values.items()}
     top = float(np.quantile(np.concatenate(list(means.values())), 0.98)) or 1.0
@@ -167,7 +167,7 @@ def place_panels(
         for row, side in enumerate(("lateral", "medial")):
             for column, hemisphere in enumerate(("left", "right")):
                 view = f"{hemisphere} {side}"
-                draw_dots(axes[row, column], places, own, n_sources, mesh, view, top)
+                draw_dots(axes[row, column], drawn, own, n_sources, mesh, view, top)
                 axes[row, column].set_title(view, fontsize=8)
         yield f"{method}: mean {own.mean():.1f}", figure
 

@@ -210,7 +210,7 @@ def points_at(sources: NDArray[np.int64], batch: Batch) -> Batch:
 
     Args:
         sources: Their numbers ``(N,)``.
-        batch: Of one example, whose nominal head they are seen through.
+        batch: One example; its nominal head renders the points.
 
     """
     head, n_orient = batch.head, batch.head.space.n_orient
