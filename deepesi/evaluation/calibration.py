@@ -57,7 +57,7 @@ class CalibrationRow:
 class Fitted(NamedTuple):
     """What is learned from validation recordings."""
 
-    intervals: dict[str, Intervals]  # by recalibration; empty without deviations
+    intervals: dict[str, Intervals]  # by recalibration; empty without standard deviations
     temperature: float | None
     prediction_sets: PredictionSets
 
@@ -68,7 +68,7 @@ def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
     The temperature is that of the active sources, as zeros fit into any interval around zero.
 
     Args:
-        observed: Of split ``"validation"``.
+        observed: Observations of split ``"validation"``.
         level: Probability of the prediction sets.
         n_bins: Bins of the estimated SNR.
 
@@ -97,11 +97,11 @@ def measure(
     """All rows of one method.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         scenario: Name of the scenario.
         heads: Names of the heads.
         fitted: What was learned from validation recordings.
-        observed: Of split ``"test"``.
+        observed: Observations of split ``"test"``.
 
     """
     rows = []
