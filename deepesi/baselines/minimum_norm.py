@@ -4,8 +4,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Oracle, magnitude
-from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorStd, Rank, Whitener
+from deepesi.core.contracts import (
+    Assumptions,
+    Batch,
+    Estimate,
+    InverseModel,
+    Oracle,
+    PosteriorModel,
+)
+from deepesi.core.quantities import magnitude, snr_db_of_power
+from deepesi.physics.head_inputs import (
+    Gain,
+    HatMatrix,
+    LinearInverse,
+    PosteriorRoot,
+    PosteriorStd,
+    PriorStd,
+    Rank,
+    Whitener,
+)
 
 #: Rule of the regularization, and what it has to know of the noise.
 REGULARIZATIONS = {
@@ -19,8 +36,7 @@ def level_of_power(
     whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], grid: LinearInverse
 ) -> Int[Tensor, " B"]:
     """The SNR of a grid nearest to that read off whitened power, ``‖W v‖² / (T rank) - 1``."""
-    power = whitened.square().mean(2).sum(1) / rank
-    snr_db = 10 * torch.log10(torch.clamp(power - 1, min=1e-3))
+    snr_db = snr_db_of_power(whitened.square().mean(2).sum(1) / rank)
     step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
     return step.clamp(0, grid.n_steps - 1)
 
@@ -148,27 +164,38 @@ class BestMinimumNorm(Oracle):
         return Estimate(torch.stack(found)[best, torch.arange(len(best), device=best.device)])
 
 
-class BayesianMinimumNorm(InverseModel):
+class BayesianMinimumNorm(PosteriorModel):
     """The Gaussian posterior behind MNE: independent sources of one variance, noise known.
 
-    The mean is MNE's at the SNR of the recording, or at one SNR for all; the deviation is the
-    posterior's.
+    The mean is MNE's at the SNR of the recording, or at one SNR for all; the standard deviation is
+    the posterior's, and samples are exact: the symmetric square root of its covariance times noise.
 
     Args:
         snr_db: SNR for every recording, dB; None: each its own.
 
-    Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_std`.
+    Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_std` and
+    `posterior_root`.
 
     """
 
     bound_to_space = False
+    noise_axes = ("dipoles", "times")
 
     def __init__(self, snr_db: float | int | None = None) -> None:
         super().__init__()
         self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels("MNE", snr_db)
-        grid = self.kernels
-        self.deviations = PosteriorStd(grid.snr_db_low, grid.snr_db_step, grid.n_steps)
-        self.head_inputs = (self.whitener, self.rank, self.kernels, self.deviations)
+        grid = self.kernels.snr_db_low, self.kernels.snr_db_step, self.kernels.n_steps
+        self.deviations, self.priors = PosteriorStd(*grid), PriorStd(*grid)
+        self.roots, self.gain = PosteriorRoot(*grid), Gain(whitened=True)
+        self.head_inputs = (
+            self.whitener,
+            self.rank,
+            self.kernels,
+            self.deviations,
+            self.priors,
+            self.roots,
+            self.gain,
+        )
 
     @property
     def assumptions(self) -> Assumptions:
@@ -176,8 +203,24 @@ class BayesianMinimumNorm(InverseModel):
         return Assumptions("points", "any", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Mean and deviation at each example's SNR."""
-        whitened = inputs[self.whitener.key] @ data
-        level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
+        """Mean and standard deviation at each example's SNR."""
+        level = self._level(data, inputs)
         mean = inputs[self.kernels.key][level] @ data
         return Estimate(mean, inputs[self.deviations.key][level][..., None].expand_as(mean))
+
+    def sample(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Float[Tensor, "N B D T"]:
+        """The mean and ``s (I - Gᵀ M G)`` times noise ``(D, T)``."""
+        level, gain = self._level(data, inputs), inputs[self.gain.key]
+        z = noise.unflatten(2, (gain.shape[1], data.shape[2]))
+        seen = gain.T @ (inputs[self.roots.key][level] @ (gain @ z))
+        prior = inputs[self.priors.key][level][:, None, None]
+        return inputs[self.kernels.key][level] @ data + prior * (z - seen)
+
+    def _level(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Int[Tensor, " B"]:
+        whitened = inputs[self.whitener.key] @ data
+        return level_of_power(whitened, inputs[self.rank.key], self.kernels)

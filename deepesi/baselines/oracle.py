@@ -39,8 +39,8 @@ class WithTrueLeadField(Oracle):
                 patterns=batch.true_leadfield.patterns[one],
             )
             leadfield = truth.project(unit)[0].double().cpu().numpy()
-            leadfield -= leadfield.mean(axis=0)  # float32 leaves the average reference inexact
-            head = replace(batch.head, leadfield=leadfield)
+            sensors = batch.head.sensors  # float32 leaves their reference inexact
+            head = replace(batch.head, leadfield=sensors.reference(leadfield))
             inputs = as_tensors(prepare(self.head_inputs, head), batch.data.device)
             estimates.append(self.model(batch.data[one], inputs))
         means = torch.cat([e.mean for e in estimates])

@@ -19,7 +19,7 @@ from deepesi.data_gen.heads import HeadOnDevice, check_heads
 from deepesi.data_gen.keys import torch_generator, uniform
 from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.data_gen.setups import RecordingSetup, SetupPool, SetupRanges
-from deepesi.data_gen.snapshot import SNAPSHOT_SETUPS
+from deepesi.data_gen.snapshot import SNAPSHOT_SETUPS, SNAPSHOT_SOURCES
 from deepesi.data_gen.sources import Patches, PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head_inputs import HeadInput
@@ -51,7 +51,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
     >>> tuple(batch.sources.shape)
     (8, 1284, 1)
 
-    Every example has its own tissues, co-registration error and electrode displacement; a batch
+    Every example has its own tissues, co-registration error and displacement of sensors; a batch
     has one set-up (head, montage, reference, noise). The SNR is ``10 log10(‖V‖² / E‖N‖²)`` over the
     window, with ``E‖N‖² = T tr(cov)`` of the true noise; artifacts come on top. The dipole moments
     are scaled to meet it.
@@ -116,7 +116,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         if isinstance(heads, str | Path):
             heads = load_template(heads)
         heads = [heads] if isinstance(heads, Template) else list(heads)
-        sources, tissues = sources or PatchSources(), tissues or TissueRanges()
+        sources, tissues = sources or SNAPSHOT_SOURCES, tissues or TissueRanges()
         check_heads(heads, split)
         if snr_db is not None:
             check_range("SimulatedRecordings", "snr_db", snr_db, -100, 300, "dB")
@@ -256,7 +256,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         head, n_examples = setup.true_head, len(true_leadfield.patterns)
         blind = head.template.family.eye_core.shape[2] == 0
         needed = any(artifact.needs_eyes for artifact in self.artifacts) and not blind
-        eyes = head.eyes(true_leadfield) if needed else None
+        eyes = head.lead_fields.eyes(true_leadfield) if needed else None
         recording = Recording(setup.sensor_pos, eyes, n_examples, n_times, self.sfreq)
         drawn = []
         present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)
@@ -290,7 +290,7 @@ def limits_of(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[
             )
         if head.cap is not None:
             notes.append(
-                f"The head {head.name!r} is known at its own {len(head.cap)} electrodes: they are "
+                f"The head {head.name!r} is known at its own {len(head.cap)} sensors: they are "
                 "the only montage and are not displaced."
             )
         eyes = [type(a).__name__ for a in artifacts if a.needs_eyes]

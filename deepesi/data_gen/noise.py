@@ -1,4 +1,4 @@
-"""Noise at the electrodes: sensor, cortical background, line and drift, with known covariance."""
+"""Noise of sensors, cortical background, line and drift, with known covariance."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 from deepesi.data_gen.coloured import coloured_noise, colouring_factor
 from deepesi.data_gen.keys import uniform
 from deepesi.data_gen.ranges import check_number, check_range
-from deepesi.physics.head import average_reference
 from deepesi.physics.noise import brain_noise_cov, white_noise_cov
+from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
@@ -34,10 +34,10 @@ class NoiseRanges:
         level: RMS per channel, V, log-uniform: of white noise before it is referenced.
         white: Relative power of white sensor noise. It is never absent, or the covariance would
             lose its rank.
-        coloured: Of sensor noise that neighbouring electrodes share, with a 1/f spectrum.
+        coloured: Of sensor noise that neighbouring sensors share, with a 1/f spectrum.
         brain: Of background activity everywhere on the cortex, with a 1/f spectrum.
         line: Of mains interference and its harmonics.
-        drift: Of slow drifts of single electrodes, with a 1/f² spectrum.
+        drift: Of slow drifts of single sensors, with a 1/f² spectrum.
         exponent: Of the 1/f spectra (no unit).
         line_frequency: Mains frequencies, Hz; a set-up has one.
         variance_change: Range of the standard deviation of the logarithm of the noise amplitude,
@@ -73,7 +73,7 @@ class NoiseRanges:
     def draw(
         self,
         leadfield: Array,
-        sensor_pos: Array,
+        sensors: SensorArray,
         source_pos: Array,
         is_cortex: NDArray[np.bool_],
         width: float,
@@ -82,44 +82,44 @@ class NoiseRanges:
         """Draw the noise of one set-up, in float64 on the CPU.
 
         Args:
-            leadfield: True lead field of the set-up ``(C, D)``, average-referenced.
-            sensor_pos: Electrodes ``(C, 3)``, m.
+            leadfield: True lead field of the set-up ``(C, D)``.
+            sensors: Its sensors.
             source_pos: Sources ``(S, 3)``, m.
             is_cortex: Which of them can be active ``(S,)``.
             width: From 0, white noise only, to 1, the shares as they are drawn.
             rng: Source of randomness.
 
         """
-        n = len(sensor_pos)
+        n, positions = len(sensors), sensors.positions
 
         def log_uniform(bounds: tuple[float, float]) -> float:
             return float(np.exp(rng.uniform(*np.log(bounds))))
 
         level = log_uniform(self.level)
-        kinds = [_Kind(white_noise_cov(n, 1.0), log_uniform(self.white))]
+        kinds = [_Kind(white_noise_cov(sensors, 1.0), log_uniform(self.white))]
         if self.coloured is not None:
             reach = rng.uniform(0.02, 0.08)
-            cov = np.exp(-cdist(sensor_pos, sensor_pos) / reach)
+            cov = np.exp(-cdist(positions, positions) / reach)
             exponent = rng.uniform(*self.exponent)
             kinds.append(_Kind(cov, log_uniform(self.coloured), exponent))
         if self.brain is not None:
             power = _background(source_pos, rng) * is_cortex
             by_dipole = np.repeat(power, leadfield.shape[1] // len(source_pos))
-            cov = brain_noise_cov(leadfield, 1.0, by_dipole)
+            cov = brain_noise_cov(leadfield, sensors, 1.0, by_dipole)
             kinds.append(_Kind(cov, log_uniform(self.brain), rng.uniform(*self.exponent)))
         if self.drift is not None:
             cov = np.diag(np.exp(rng.normal(size=n)))
             kinds.append(_Kind(cov, log_uniform(self.drift), 2.0, 0.1))
         if self.line is not None:
-            coupling = np.exp(-cdist(sensor_pos, sensor_pos) / 0.05)
+            coupling = np.exp(-cdist(positions, positions) / 0.05)
             pattern = np.linalg.cholesky(coupling + 0.1 * np.eye(n)) @ rng.normal(size=(n, 2))
             frequency = float(rng.choice(list(self.line_frequency)))
             kinds.append(_Kind(pattern @ pattern.T, log_uniform(self.line), line=frequency))
         change = rng.uniform(*self.variance_change) * width
-        covs = [average_reference(average_reference(kind.cov), 1) for kind in kinds]
+        covs = [sensors.reference_cov(kind.cov) for kind in kinds]
         power = np.array([kind.power for kind in kinds])
         power[1:] *= width
-        total = level**2 * (n - 1) * power / power.sum()
+        total = level**2 * sensors.rank * power / power.sum()
         heard = np.flatnonzero(total)
         return Noise(
             kinds=[kinds[i] for i in heard],
@@ -152,7 +152,7 @@ class Noise:
 
     Attributes:
         kinds: What they are.
-        covs: Their covariances ``(C, C)``, V², average-referenced.
+        covs: Their covariances ``(C, C)``, V², referenced as the sensors are.
         variance_change: Standard deviation of the logarithm of the slowly changing amplitude.
 
     """
@@ -173,7 +173,7 @@ class Noise:
     def draw(
         self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B C T"]:
-        """Noise, V, average-referenced; ``E‖N‖² = T tr(cov)``."""
+        """Noise, V, referenced; ``E‖N‖² = T tr(cov)``."""
         device = str(rng.device)
         if device not in self._factors:
             self._factors[device] = [

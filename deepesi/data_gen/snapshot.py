@@ -1,7 +1,11 @@
-"""The set-ups of ``data=snapshot``, what `SimulatedRecordings` draws by default."""
+"""Sources and set-ups of ``data=snapshot``, what `SimulatedRecordings` draws by default."""
 
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+
+#: Two thirds of the recordings have one source: training on several forgets single ones.
+SNAPSHOT_SOURCES = PatchSources(simple_share=0.5)
 
 #: Six caps of 19 to 128 electrodes, noise of three kinds whose covariance is estimated, electrodes
 #: as a cap is put on. `SetupRanges` itself has none of these; a test holds both to the YAML file.

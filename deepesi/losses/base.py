@@ -28,14 +28,6 @@ class LossTerm(nn.Module, ABC):
         """One value per example, smaller is better."""
 
 
-def source_norms(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
-    """Norm of every source over orientation and time, ``√T`` times `contracts.magnitude`.
-
-    Its gradient at a source of zero is zero, where that of a plain square root is not a number.
-    """
-    return torch.linalg.vector_norm(values.unflatten(1, (-1, n_orient)), dim=(2, 3))
-
-
 class WeightedSum(nn.Module):
     """Sum of terms with fixed weights; also gives every term, raw and weighted, for the log.
 

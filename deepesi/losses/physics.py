@@ -4,10 +4,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.quantities import residual_variance
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener
 
-LEAD_FIELDS = ("nominal", "truth")
+LEAD_FIELDS = ("nominal", "true_leadfield")
 
 
 class Reprojection(LossTerm):
@@ -47,5 +48,4 @@ class Reprojection(LossTerm):
             explained = batch.inputs[self.gain.key] @ estimate.mean
         else:
             explained = whitener @ batch.true_leadfield.project(estimate.mean)
-        misfit = observed - explained
-        return misfit.square().sum((1, 2)) / observed.square().sum((1, 2))
+        return residual_variance(explained, observed)

@@ -28,9 +28,14 @@ class ConvDip(InverseModel):
             `deepesi.uncertainty.mc_dropout.MCDropout`; 0: none.
         heteroscedastic: Also give a standard deviation per dipole, from a second output layer.
             It is learned only with a loss that asks for it (``loss=uncertainty``).
+        output_scale: Moment that an output of 1 stands for, in `SourceUnit` times the RMS of the
+            image (no unit). A patch shares its moment out among tens of sources: at 0.1, as
+            ``model=convdip`` has it, outputs are of order one, and terms of the loss that know the
+            size of the estimate do not drown those that know its shape. The default is what
+            networks without this setting were trained with.
 
     Raises:
-        ValueError: A size is not positive, or the dropout outside 0 to 1.
+        ValueError: A size or the scale is not positive, or the dropout outside 0 to 1.
 
     Source: Hecker et al. 2021, doi:10.3389/fnins.2021.569918 (7 x 11 image, one convolution of 8
     filters, dense layers of 512, one output per source). Ours deviates: the images
@@ -55,6 +60,7 @@ class ConvDip(InverseModel):
         denoise_snr_db: Sequence[float] = (-5.0, 5.0),
         dropout: float = 0.0,
         heteroscedastic: bool = False,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -66,7 +72,9 @@ class ConvDip(InverseModel):
             hidden=hidden,
             n_hidden=n_hidden,
         )
-        self.image_shape = (height, width)
+        if not output_scale > 0:
+            raise ValueError(f"ConvDip: output_scale must be above 0, got {output_scale}.")
+        self.image_shape, self.output_scale = (height, width), output_scale
         self.images = tuple(
             TopographicMatrix(height, width, snr_db) for snr_db in map(float, denoise_snr_db)
         )
@@ -108,7 +116,7 @@ class ConvDip(InverseModel):
         hidden = functional.gelu(self.first(torch.cat([features, loudness], dim=1)))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        hidden, unit = self.thinned(self.norm(hidden)), inputs[self.unit.key]
+        hidden, unit = self.thinned(self.norm(hidden)), inputs[self.unit.key] * self.output_scale
 
         def moments(frames: Tensor) -> Tensor:
             return (frames * rms * unit).reshape(data.shape[0], data.shape[2], -1).transpose(1, 2)

@@ -9,7 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, magnitude
+from deepesi.core.contracts import Batch
+from deepesi.core.quantities import magnitude
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.estimate import Comparison, comparison_figure
 from deepesi.viz.page import png
@@ -34,8 +35,8 @@ def comparison(
         target=array(magnitude(batch.sources[one], n_orient)[0]),
         estimated=array(magnitude(mean[one].float(), n_orient)[0]),
         peaks=peaks[peaks >= 0],
-        sensor_pos=head.sensor_pos,
-        ch_names=head.ch_names,
+        sensor_pos=head.sensors.positions,
+        ch_names=head.sensors.names,
         source_pos=head.source_pos,
         mesh=mesh,
         title=title,

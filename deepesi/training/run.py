@@ -5,6 +5,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from deepesi.core.contracts import InverseModel
-from deepesi.data_gen.setups import channel_range
+from deepesi.data_gen.montages import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
+from deepesi.training.criterion import CRITERION
 from deepesi.training.data import RecordingStream
 from deepesi.training.failures import explained
 from deepesi.training.initial import start_from
@@ -24,12 +26,24 @@ from deepesi.training.pictures import ValidationPictures
 from deepesi.training.pruning import start_from_strongest
 from deepesi.training.resume import checkpoint_of, keep_curves
 from deepesi.training.trainer import check_trainer, device_of, make_trainer, settle_steps
-from deepesi.training.weights import load_network
+from deepesi.training.weights import described, load_network
 from deepesi.utils.files import atomic
 
 console = Console()
 #: Of several processes, the first speaks.
 say = rank_zero_only(console.print)
+
+
+def chosen(group: str, *, _root_: DictConfig) -> str:
+    """What was chosen of a group of the configuration: ``${chosen:model}``.
+
+    A sweep asks for its folder before there is any run; its own configuration tells it then.
+    """
+    composed = _root_.get("hydra") or HydraConfig.get()
+    return str(composed.runtime.choices[group])
+
+
+OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
@@ -46,11 +60,21 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
-    """Network, objective and how it is trained; with what a run must share to be resumed."""
+def build_module(
+    config: DictConfig, cohort: Cohort, model: InverseModel | None = None
+) -> InverseTraining:
+    """Network, objective and how it is trained; with what a run must share to be resumed.
+
+    `model` takes the place of the configured network.
+    """
     torch.manual_seed(config.seed)
     settings = config.trainer
-    model, model_config = build_model(config.model, cohort.template)
+    if model is None:
+        model, model_config = build_model(config.model, cohort.template)
+    else:
+        model_config = described(model)
+    if config.export:
+        check_exportable(model)
     heads = {
         split: [f"{head.name} ({head.fingerprint[:16]})" for head in cohort.of(split)]
         for split in ("train", "validation")
@@ -67,6 +91,21 @@ def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
         {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
         trained_on(config.data, cohort.template),
     )
+
+
+def check_exportable(model: InverseModel) -> None:
+    """Refuse, before any training, a network that could not be exported after it.
+
+    Raises:
+        ValueError: It says that it has no form in ONNX; or see `HeadInput.to_json`.
+
+    """
+    if not model.exportable:
+        raise ValueError(
+            f"train: {type(model).__name__} has no form in ONNX. Leave the file out (export=false)."
+        )
+    for declaration in model.head_inputs:
+        declaration.to_json()
 
 
 def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
@@ -130,13 +169,23 @@ def build_data(
     )
 
 
-def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
-    """Train and return the path of the best checkpoint."""
+def fit(
+    config: DictConfig, cohort: Cohort, run_dir: Path, model: InverseModel | None = None
+) -> Path:
+    """Train and return the path of the best checkpoint.
+
+    Args:
+        config: Of ``deepesi train``.
+        cohort: The heads.
+        run_dir: For checkpoints, curves and the configuration.
+        model: A network in place of the configured one; it is trained itself.
+
+    """
     settings, folder = config.trainer, run_dir / "checkpoints"
     check_trainer(settings)
     for note in settle_steps(settings):
         say(f"Training: {note}.", soft_wrap=True)
-    module = build_module(config, cohort)
+    module = build_module(config, cohort, model)
     ckpt = checkpoint_of(config.ckpt, folder)
     if ckpt is None:
         initialize(config, module, cohort.template)
@@ -169,7 +218,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     if stopper is not None and stopper.stopped_epoch:
         say(
             f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
-            "without a better val/nemd."
+            f"without a better {CRITERION}."
         )
     if wandb is not None:
         wandb.experiment.finish()  # the next run of a sweep gets curves of its own

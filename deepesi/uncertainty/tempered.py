@@ -38,11 +38,14 @@ class Tempered(InverseModel):
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """The model's mean and its deviation times the factor."""
+        """The model's mean, its deviation times the factor, its samples as far from the mean."""
         estimate = self.model(data, inputs)
         if estimate.std is None:
             raise ValueError(
                 f"Tempered: {type(self.model).__name__} gives no standard deviation to multiply. "
                 "Train it with model.heteroscedastic=true loss=uncertainty, or join an ensemble."
             )
-        return Estimate(estimate.mean, self.temperature * estimate.std)
+        samples = estimate.samples
+        if samples is not None:
+            samples = estimate.mean + self.temperature * (samples - estimate.mean)
+        return Estimate(estimate.mean, self.temperature * estimate.std, samples)

@@ -1,6 +1,5 @@
 """Every method on every case and head: statistics, and what was left out and why."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.head import magnitudes
+from deepesi.physics.io.heads import head_from_forward, head_on_template
 from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.runtime.methods import Method
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 from deepesi.validation.case import Case, CaseHead
 from deepesi.validation.statistics import (
     UNITS,
     Track,
     lateralization,
-    residual_variance,
-    scaled_residual_variance,
     summarize,
 )
 
@@ -96,10 +94,9 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
 
     """
     head, expected, evoked = case_head.head, case.expectation, case.evoked
-    data = average_reference(evoked.get_data(picks=list(head.ch_names)))
+    data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
     sources = method.estimator(head, evoked.nave)(data)
-    by_place = sources.reshape(head.space.n_sources, head.space.n_orient, -1)
-    magnitude = np.linalg.norm(by_place, axis=1)
+    magnitude = magnitudes(sources, head.space.n_orient)
     peaks = magnitude.argmax(axis=0)
     in_lobe = expected.in_lobe(case_head.mni)
     times, white = evoked.times, whitener(head.noise_cov)
@@ -116,9 +113,9 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     potential = head.leadfield @ sources[:, sample]
     x, y, z = case_head.mni[peaks[sample]]
     statistics |= {
-        "residual_variance": residual_variance(data[:, sample], potential),
+        "residual_variance": residual_variance(potential, data[:, sample]),
         "residual_variance_whitened": scaled_residual_variance(
-            white @ data[:, sample], white @ potential
+            white @ potential, white @ data[:, sample]
         ),
         "peak_x": x,
         "peak_y": y,
@@ -130,8 +127,9 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
 def unexplained(result: Result) -> list[str]:
     """Names of the channels that no source of the head explains, given the others."""
     head = result.case_head.head
-    precision = channel_precision(head.leadfield, head.noise_cov)
-    return [head.ch_names[row] for row in unexplained_channels(precision, result.data)]
+    precision = channel_precision(head)
+    rows = unexplained_channels(precision, result.data, head.sensors)
+    return [head.sensors.names[row] for row in rows]
 
 
 def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]:
@@ -166,10 +164,13 @@ COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "un
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
     """Write the statistics, one per line, whole or not at all."""
-    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for r in results:
-            where = (r.case.recording, r.case.condition, r.case_head.name, r.method)
-            for name, value in r.statistics.items():
-                writer.writerow((*where, name, f"{value:.6g}", UNITS[name]))
+    rows = (
+        (*_where(r), name, f"{value:.6g}", UNITS[name])
+        for r in results
+        for name, value in r.statistics.items()
+    )
+    write_rows(path, COLUMNS, rows)
+
+
+def _where(r: Result) -> tuple[str, str, str, str]:
+    return r.case.recording, r.case.condition, r.case_head.name, r.method

@@ -50,27 +50,6 @@ def lateralization(magnitude: Array, expected: Mask) -> Array:
     return magnitude[expected].sum(axis=0) / magnitude.sum(axis=0)
 
 
-def residual_variance(data: Array, explained: Array) -> float:
-    """``‖v − p‖² / ‖v‖²``, no unit; a small one does not mean that the sources are right.
-
-    Args:
-        data: Average-referenced ``(C,)``, V.
-        explained: Potential of the estimate through the nominal lead field ``(C,)``, V.
-
-    """
-    return float(((data - explained) ** 2).sum() / (data**2).sum())
-
-
-def scaled_residual_variance(data: Array, explained: Array) -> float:
-    """The same with the estimate scaled by the number that suits best: ``1 − cos²(v, p)``.
-
-    Blind to scale, so that dSPM and sLORETA, which are statistics, compare with currents. On
-    whitened ``(C,)`` it is not ruled by a few noisy channels.
-    """
-    power = float((data**2).sum() * (explained**2).sum())
-    return 1.0 if power == 0 else 1 - float(data @ explained) ** 2 / power
-
-
 def window_maxima(power: Array, length: int) -> Array:
     """Largest power of every stretch of `length` samples; of all there are if it is longer."""
     length = min(length, len(power))

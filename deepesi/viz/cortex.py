@@ -141,15 +141,18 @@ def _seen(mesh: DisplayMesh, view: str) -> _Seen:
 
 
 def _draw_faces(ax: "Axes", seen: _Seen, colour: Array) -> None:
+    corners = seen.flat[seen.faces]  # of an array all paths are made at once
     ax.add_collection(
         PolyCollection(
-            list(seen.flat[seen.faces]),
+            corners,
             facecolors=colour * seen.light[:, None],
             edgecolors="face",
             linewidths=0.2,
             rasterized=True,
-        )
+        ),
+        autolim=False,  # would look at every path
     )
+    ax.update_datalim(corners.reshape(-1, 2))
     ax.autoscale_view()
     ax.set_aspect("equal")
     ax.axis("off")

@@ -7,7 +7,7 @@ import torch
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, BestMinimumNorm, MinimumNorm
 from deepesi.core.contracts import Estimate, as_tensors
 from deepesi.data_gen.sources import PatchSources
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import (
     METHODS,
@@ -54,7 +54,7 @@ def test_posterior_covers_sources_of_its_own_prior(head):
     true = np.sqrt(31 / (gain**2).sum() * 10) * rng.normal(size=(20, 84, 200))
     noise = np.linalg.pinv(whitener(head.noise_cov)) @ rng.normal(size=(20, 32, 200))
     data = torch.as_tensor(head.leadfield @ true + noise).float()
-    mean, std = model(data, as_tensors(prepare(model.head_inputs, head)))
+    mean, std, _ = model(data, as_tensors(prepare(model.head_inputs, head)))
     inside = (torch.as_tensor(true) - mean).abs() <= 1.6449 * std
     assert inside.float().mean().item() == pytest.approx(0.9, abs=0.02)
 
@@ -89,10 +89,10 @@ def test_best_regularization_is_no_worse_than_any(simulate):
     oracle = BestMinimumNorm("MNE")
     source = PatchSources((1, 1), (0.03, 0.06))
     batch = simulate(oracle.head_inputs, sources=source, batch_size=64).batch(0)
-    error = LocalizationError()
+    error = SourceMetric("localization_error")
     error.update(oracle(batch), batch)
     for kernel in batch.inputs[oracle.kernels.key]:
-        other = LocalizationError()
+        other = SourceMetric("localization_error")
         other.update(Estimate(kernel @ batch.data), batch)
         assert error.compute() <= other.compute() + 1e-4
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,18 @@ from deepesi.physics.building.anatomy import (
     Surface,
 )
 from deepesi.physics.building.build import build_head, geometry_digest
-from deepesi.physics.family import LeadFieldFamily, TissueGrid
+from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import electrode_positions, source_space
+from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.io.source_space import source_space
 from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp_potential import ScalpPotentialFamily
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import Template, cache_folder, load_template
 from deepesi.utils.optional import require
+
+if TYPE_CHECKING:
+    import mne
 
 Array = NDArray[np.float64]
 
@@ -30,11 +35,11 @@ HEAD_FRAME = 4  # FIFFV_COORD_HEAD, the FIFF constant of the MNE head frame
 SURFACES = {4: "the scalp", 3: "the outer skull", 1: "the inner skull"}  # by their FIFF number
 
 
-def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
+def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> Template:
     """A head known by one `mne.Forward`: its electrodes, its source space, its lead field.
 
     Args:
-        forward: Path of a ``-fwd.fif``.
+        forward: The solution, or the path of its ``-fwd.fif``.
         n_orient: 1 along the normals of a surface, 3 for free orientation.
 
     Raises:
@@ -46,7 +51,12 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
     mne = require("mne", "head", "read the forward solution")
     if n_orient not in (1, 3):
         raise ValueError(f"head_of_forward: n_orient must be 1 or 3, got {n_orient}.")
-    solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
+    if isinstance(forward, str | Path):
+        solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
+        name = _stem(forward)
+    else:
+        solution, forward = forward, "the forward solution"
+        name = source_space(solution["src"]).name
     info = solution["info"]
     names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
     if not names:
@@ -77,9 +87,9 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
         gain = np.einsum("csi,si->cs", gain.reshape(len(gain), -1, 3), normals)
     left, values, right = np.linalg.svd(average_reference(gain), full_matrices=False)
     return Template(
-        name=_stem(forward),
-        family=LeadFieldFamily(
-            scalp_pos=electrode_positions(info, names, f"head_of_forward: {forward}"),
+        name=name,
+        family=ScalpPotentialFamily(
+            scalp_pos=sensor_array(info, names, f"head_of_forward: {forward}").positions,
             scalp_faces=np.empty((0, 3), dtype=np.int64),
             bounds=np.zeros((3, 2)),
             terms=np.zeros((1, 3), dtype=np.int64),
