@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
+import deepesi.cli.train  # noqa: F401 (registers the resolver of `hydra.run.dir`)
 from deepesi.cli import calibrate, loading
 from deepesi.cli import overrides as typed
 from deepesi.cli.config_errors import usual_config
@@ -60,9 +61,9 @@ def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, req
         parse(rest, command.inline, capsys)
     elif first.startswith(("deepesi.", "benchmarks.")):
         parse_module(first, rest, monkeypatch)
-    elif first == "docs/tables.py":
+    elif first in ("docs/tables.py", "docs/pictures.py"):
         monkeypatch.syspath_prepend(str(ROOT / "docs"))
-        parse_module("tables", rest, monkeypatch)
+        parse_module(first.removeprefix("docs/").removesuffix(".py"), rest, monkeypatch)
     elif first == "pip":
         check_pip(rest)
     elif first == "pytest":
