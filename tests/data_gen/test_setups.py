@@ -6,7 +6,7 @@ import pytest
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.noise import NoiseRanges
-from deepesi.data_gen.setups import FEWEST, SetupPool, SetupRanges, _places, draw_channels
+from deepesi.data_gen.setups import FEWEST, SetupPool, SetupRanges, _displaced, draw_channels
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head import average_reference
 from deepesi.physics.montage import OWN_MONTAGES, displace, standard_montage
@@ -185,7 +185,7 @@ def test_electrode_error_scales_what_a_setup_draws(toy):
     def moved(factor, seed=0):
         ranges = SetupRanges(coregistration_shift=0.002, electrode_error=factor)
         electrodes = toy.montage("biosemi32")[1]
-        places = _places(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
+        places = _displaced(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
         return np.linalg.norm(places.positions - electrodes.positions, axis=-1).mean()
 
     assert moved((0.0, 0.0)) < 1e-6
