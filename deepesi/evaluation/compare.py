@@ -113,7 +113,8 @@ def assumptions_table(models: Mapping[str, Model | Tuned]) -> Layout:
     """One line per method."""
     lines = []
     for name, model in models.items():
-        chosen = f"{model.knob} on validation recordings" if isinstance(model, Tuned) else "none"
+        tuned = isinstance(model, Tuned)
+        chosen = f"{model.parameter} on validation recordings" if tuned else "none"
         lines.append([(text, False) for text in (name, *model.assumptions, chosen)])
     return Layout(
         ["method", *(field.replace("n_", "number of ") for field in Assumptions._fields), "tuned"],

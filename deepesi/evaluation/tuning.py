@@ -136,7 +136,7 @@ def choose(
 
 
 def _from(method: str, scenario: str, tuned: Tuned, errors_mm: Sequence[float], n: int) -> Choice:
-    return Choice(method, scenario, tuned.knob, tuned.values, tuple(errors_mm), n)
+    return Choice(method, scenario, tuned.parameter, tuned.values, tuple(errors_mm), n)
 
 
 def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
@@ -195,7 +195,7 @@ def tune(
             continue
         chosen = {}
         for name in names:
-            on_progress(f"{method}: {model.knob} on validation recordings of {name}")
+            on_progress(f"{method}: {model.parameter} on validation recordings of {name}")
             own = [scenario for scenario in scenarios if scenario.name == name]
             choices.append(choose(method, model, own, cohort, processes, cache))
             chosen[name] = model.at(choices[-1].value)

@@ -210,7 +210,7 @@ def test_every_baseline_with_a_constant_has_a_tuned_row(name):
         ((of, same),) = hydra.utils.instantiate(plain, _convert_="all").items()
         assert type(same) is type(model.candidates[0])
         assert title.startswith(of.removesuffix(")").removesuffix(" (cross-validated"))
-        assert getattr(model.candidates[0], model.knob, model.values[0]) == model.values[0]
+        assert getattr(model.candidates[0], model.parameter, model.values[0]) == model.values[0]
     else:
         assert (f"{name}_tuned" in loading.names_in("baselines")) == (name not in WITHOUT)
 
