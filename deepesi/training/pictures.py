@@ -1,4 +1,4 @@
-"""ValidationPictures: how estimates of a few fixed examples become better, in Weights & Biases."""
+"""ValidationPictures: figures of a few fixed validation examples, in Weights & Biases."""
 
 import io
 from typing import Any
@@ -16,21 +16,21 @@ from deepesi.viz.page import png
 
 
 def array(values: Tensor) -> NDArray[Any]:
-    """A tensor of any device in float64."""
+    """Convert a tensor on any device to a float64 array."""
     return values.detach().cpu().double().numpy()
 
 
 def comparison(
     batch: Batch, mean: Tensor, index: int, mesh: DisplayMesh | None, title: str
 ) -> Comparison:
-    """One example of a batch and its estimate ``(B, D, T)`` (A m) as arrays."""
+    """Arrays of one example of a batch and its estimate ``(B, D, T)``, A m."""
     head, n_orient = batch.head, batch.head.space.n_orient
     one = slice(index, index + 1)
     peaks = batch.scene.peaks[index].cpu().numpy()
     return Comparison(
         recorded=array(batch.data[index]),
         explained=head.project(array(mean[index])),
-        explicable=head.project(array(batch.sources[index])),
+        target_potential=head.project(array(batch.sources[index])),
         target=array(magnitude(batch.sources[one], n_orient)[0]),
         estimated=array(magnitude(mean[one].float(), n_orient)[0]),
         peaks=peaks[peaks >= 0],
@@ -43,18 +43,18 @@ def comparison(
 
 
 class ValidationPictures(Callback):
-    """Draws true and estimated sources and the scalp misfit after each validation.
+    """Figures of target, estimate and potentials after each validation.
 
-    The examples are the first of as many validation batches, or the second once these are used
-    up, and so on: each batch has another set-up.
+    Examples are taken from the validation batches in turn, because each batch has another
+    recording set-up.
 
     Args:
-        logger: Where to.
-        n_examples: How many.
-        mesh: Cortex to draw on; None for projections.
+        logger: Logger that receives the figures.
+        n_examples: Number of examples.
+        mesh: Cortex mesh to draw on. None: three projections.
 
     Raises:
-        ValueError: A negative number of examples.
+        ValueError: `n_examples` is negative.
 
     """
 
@@ -73,7 +73,7 @@ class ValidationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw what this batch has to show."""
+        """Draw the examples of this batch."""
         if not trainer.is_global_zero:
             return
         (n_batches,) = trainer.num_val_batches
@@ -87,7 +87,7 @@ class ValidationPictures(Callback):
                 self._drawn.append(png(comparison_figure(example)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand them over together, so that they can be leafed through by step."""
+        """Log all figures of this step together."""
         from PIL import Image
 
         if self._drawn:

@@ -31,7 +31,7 @@ def test_comparison_is_of_one_example(example):
     assert found.target.argmax() in found.peaks
     # The estimate answers to the recording, the truth leaves noise and the other head over.
     assert 0 < found.misfit(found.explained) < found.misfit(0 * found.explained) == 1
-    assert 0 < found.misfit(found.explicable) < 1
+    assert 0 < found.misfit(found.target_potential) < 1
     assert found.misfit(found.recorded) == 0
 
 
@@ -44,7 +44,7 @@ def test_comparison_is_drawn(example, mesh):
     off = 1e3 * np.linalg.norm(away, axis=1).min()
     assert any(f"strongest {off:.0f} mm from the nearest" in t for t in titles)
     assert any(t == f"{found.misfit(found.explained):.2f}" for t in titles)
-    assert any("left over" in t for t in titles)
+    assert any("residual" in t for t in titles)
 
 
 def test_wandb_gets_pictures_and_configuration(toy, toy_path, tmp_path):
