@@ -54,7 +54,7 @@ def example_of(
         artifacts=sum((array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
         magnitudes=np.linalg.norm(moments, axis=1).max(axis=1),
         peaks=peaks,
-        courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
+        time_courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
         times=np.arange(clean.shape[1]) / recordings.sfreq,
         sensor_pos=head.sensor_pos,
         ch_names=head.ch_names,

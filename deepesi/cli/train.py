@@ -29,7 +29,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.checkpoints import chosen_by
 from deepesi.training.overrides import typed
-from deepesi.training.run import fit, plain, say
+from deepesi.training.run import fit, plain, print_once
 from deepesi.training.trainer import (
     check_sweep,
 )
@@ -84,11 +84,11 @@ def export(
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
-    """Train, compare, export, and say where everything is."""
+    """Train, compare, export, and print_once where everything is."""
     started = time.perf_counter()
     cohort = load_heads(config.head)
     template = cohort.template
-    say(
+    print_once(
         f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )

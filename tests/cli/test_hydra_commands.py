@@ -185,7 +185,7 @@ def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, 
 
 def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
     """What was printed, pasted behind the same command in a shell, resumes it."""
-    printed = output.split("Go on with ")[1].splitlines()[0]
+    printed = output.split("Resume with ")[1].splitlines()[0]
     toy = " ".join(f"'{word}'" for word in TOY)
     command = (
         f"{sys.executable} -m deepesi train {toy} head.name={toy_path} name=toy baselines=[] "
