@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from deepesi.cli import calibrate, loading, train
+from deepesi.cli import calibrate, loading
 from deepesi.cli import overrides as typed
 from deepesi.cli.config_errors import usual_config
 from deepesi.cli.config_types import check_config, targets
@@ -22,6 +22,7 @@ from deepesi.cli.main import build_parser
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.template import load_template
 from deepesi.training.overrides import understood
+from deepesi.training.run import build_model
 from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
 from tests.documents import DOCUMENTS, ROOT, Command, documented
 
@@ -176,7 +177,7 @@ def check_training(config, multirun):
         check_sweep(config.trainer)
     check_trainer(config.trainer)
     settle_steps(config.trainer)
-    train.build_model(config.model, load_template())
+    build_model(config.model, load_template())
     hydra.utils.instantiate(config.data, _convert_="all")
     if "teacher" not in config:  # a file that the reader has
         hydra.utils.instantiate(config.loss)

@@ -37,8 +37,8 @@ def test_there_are_some():
 @pytest.mark.parametrize("block", BLOCKS)
 def test_it_runs(names, block):
     exec(compile(block, "block", "exec"), names)
-    if "found" in names:
-        assert np.isfinite(names["found"].stc.data).all()
+    if "estimate" in names:
+        assert np.isfinite(names["estimate"].stc.data).all()
         assert names["prediction_set"].sources.any()
     if "mean" in names:
         assert names["mean"].shape == (1284, 1)

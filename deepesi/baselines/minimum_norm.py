@@ -4,8 +4,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Oracle, magnitude
-from deepesi.physics.head_inputs import HatMatrix, LinearInverse, PosteriorStd, Rank, Whitener
+from deepesi.core.contracts import (
+    Assumptions,
+    Batch,
+    Estimate,
+    InverseModel,
+    Oracle,
+    PosteriorModel,
+    magnitude,
+)
+from deepesi.physics.head_inputs import (
+    Gain,
+    HatMatrix,
+    LinearInverse,
+    PosteriorRoot,
+    PosteriorStd,
+    PriorStd,
+    Rank,
+    Whitener,
+)
 
 #: Regularization rules, and what each assumes about the noise.
 REGULARIZATIONS = {
@@ -147,27 +164,39 @@ class BestMinimumNorm(Oracle):
         return Estimate(torch.stack(estimates)[best, torch.arange(len(best), device=best.device)])
 
 
-class BayesianMinimumNorm(InverseModel):
+class BayesianMinimumNorm(PosteriorModel):
     """Gaussian posterior of MNE: independent sources of equal variance, known noise covariance.
 
     The mean is the MNE estimate at the SNR of the recording, or at one SNR for all recordings.
-    The standard deviation is that of the posterior.
+    Standard deviation and samples are those of the posterior. Samples are exact: mean plus the
+    symmetric square root of the posterior covariance times noise.
 
     Args:
         snr_db: SNR for every recording, dB. None: the SNR of each recording.
 
-    Source: Gaussian conditioning, as in `deepesi.physics.linear_inverse.posterior_std`.
+    Source: Gaussian conditioning, as in `posterior_std` and `posterior_root` of
+    `deepesi.physics.linear_inverse`.
 
     """
 
     bound_to_space = False
+    noise_axes = ("dipoles", "times")
 
     def __init__(self, snr_db: float | int | None = None) -> None:
         super().__init__()
         self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels("MNE", snr_db)
-        grid = self.kernels
-        self.stds = PosteriorStd(grid.snr_db_low, grid.snr_db_step, grid.n_steps)
-        self.head_inputs = (self.whitener, self.rank, self.kernels, self.stds)
+        grid = self.kernels.snr_db_low, self.kernels.snr_db_step, self.kernels.n_steps
+        self.stds, self.priors = PosteriorStd(*grid), PriorStd(*grid)
+        self.roots, self.gain = PosteriorRoot(*grid), Gain(whitened=True)
+        self.head_inputs = (
+            self.whitener,
+            self.rank,
+            self.kernels,
+            self.stds,
+            self.priors,
+            self.roots,
+            self.gain,
+        )
 
     @property
     def assumptions(self) -> Assumptions:
@@ -176,7 +205,23 @@ class BayesianMinimumNorm(InverseModel):
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation at the SNR of each example."""
-        whitened = inputs[self.whitener.key] @ data
-        level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
+        level = self._level(data, inputs)
         mean = inputs[self.kernels.key][level] @ data
         return Estimate(mean, inputs[self.stds.key][level][..., None].expand_as(mean))
+
+    def sample(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Float[Tensor, "N B D T"]:
+        """Mean plus ``s (I - Gᵀ M G)`` times noise ``(D, T)``."""
+        level, gain = self._level(data, inputs), inputs[self.gain.key]
+        z = noise.unflatten(2, (gain.shape[1], data.shape[2]))
+        explained = gain.T @ (inputs[self.roots.key][level] @ (gain @ z))
+        prior = inputs[self.priors.key][level][:, None, None]
+        return inputs[self.kernels.key][level] @ data + prior * (z - explained)
+
+    def _level(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Int[Tensor, " B"]:
+        whitened = inputs[self.whitener.key] @ data
+        return level_of_power(whitened, inputs[self.rank.key], self.kernels)

@@ -39,8 +39,8 @@ class WithTrueLeadField(Oracle):
                 patterns=batch.true_leadfield.patterns[one],
             )
             leadfield = true_leadfield.project(unit)[0].double().cpu().numpy()
-            leadfield -= leadfield.mean(axis=0)  # the average reference is inexact in float32
-            head = replace(batch.head, leadfield=leadfield)
+            sensors = batch.head.sensors  # the reference is inexact in float32
+            head = replace(batch.head, leadfield=sensors.reference(leadfield))
             inputs = as_tensors(prepare(self.head_inputs, head), batch.data.device)
             estimates.append(self.model(batch.data[one], inputs))
         means = torch.cat([e.mean for e in estimates])

@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from deepesi.cli.export import describe, export_checked
 from deepesi.cli.loading import load_baselines, load_heads, load_scenarios
@@ -34,18 +34,6 @@ from deepesi.training.trainer import (
     check_sweep,
 )
 from deepesi.training.weights import load_network, save_network
-
-
-def chosen(group: str, *, _root_: DictConfig) -> str:
-    """What was chosen of a group of the configuration: ``${chosen:model}``.
-
-    A sweep asks for its folder before there is any run; its own configuration tells it then.
-    """
-    composed = _root_.get("hydra") or HydraConfig.get()
-    return str(composed.runtime.choices[group])
-
-
-OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def export(

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput
+from deepesi.physics.head_inputs.declaration import Axes, noise_size
 
 
 class Estimate(NamedTuple):
@@ -21,6 +22,7 @@ class Estimate(NamedTuple):
 
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
+    samples: Float[Tensor, "N B D T"] | None = None  # draws from the posterior
 
 
 @runtime_checkable
@@ -104,6 +106,67 @@ class InverseModel(nn.Module, ABC):
     def clip_gradients(self, max_norm: float) -> Tensor:
         """Clip the norm of the gradient; returns it as it was, ``()`` or ``(M,)``."""
         return clip_grad_norm_(self.parameters(), max_norm)
+
+
+class PosteriorModel(InverseModel):
+    """An inverse model that also draws from its posterior.
+
+    The noise of the draws is an argument: the same noise gives the same samples, in torch and in an
+    exported file. The contract suite also holds `forward` to the mean of many draws.
+
+    Attributes:
+        noise_axes: Axes of the noise of one draw, standard normal: numbers, or sizes of the data
+            (``"channels"``, ``"times"``) and of the head inputs (``"dipoles"``, ...). The noise is
+            ``(N, B, Z)`` with ``Z`` the product of these sizes.
+        n_draws: Draws that the default `forward` takes.
+
+    """
+
+    noise_axes: Axes
+    n_draws: int = 64
+
+    @abstractmethod
+    def sample(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Float[Tensor, "N B D T"]:
+        """One posterior sample (A m) per draw of standard normal noise, by exportable operations.
+
+        Args:
+            data: Average-referenced EEG, V.
+            inputs: Prepared head inputs.
+            noise: See the class; its size is that of `noise_size`.
+
+        """
+
+    def noise_size(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> int:
+        """How many numbers ``Z`` of noise one draw for a recording takes."""
+        shapes = {key: value.shape for key, value in inputs.items()}
+        return noise_size(self.noise_axes, self.head_inputs, data.shape, shapes)
+
+    def draw(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor], n: int, seed: int = 0
+    ) -> Float[Tensor, "N B D T"]:
+        """Samples of `n` draws; the same for the same seed, on every device."""
+        shape = (n, len(data), self.noise_size(data, inputs))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return self.sample(data, inputs, noise.to(data))
+
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Mean and standard deviation of `n_draws` fixed draws, the same for every recording.
+
+        A model with a closed form replaces it. So does an exported one whose noise has an axis that
+        is no number: a graph keeps the fixed draws as a constant.
+        """
+        # By numpy, so that a traced graph holds the numbers and draws none.
+        fixed = np.random.default_rng(0).standard_normal(
+            (self.n_draws, 1, self.noise_size(data, inputs)), dtype=np.float32
+        )
+        noise = torch.from_numpy(fixed).to(data).expand(-1, data.shape[0], -1)
+        samples = self.sample(data, inputs, noise)
+        return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
 
 
 def as_tensors(

@@ -44,5 +44,5 @@ class OnnxModel(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Run the session."""
         feeds = {d.key: inputs[d.key].cpu().numpy() for d in self.head_inputs}
-        outputs = [torch.from_numpy(o).to(data) for o in self.opened.run(data.cpu().numpy(), feeds)]
-        return Estimate(*outputs)
+        outputs = self.opened.run(data.cpu().numpy(), feeds)
+        return Estimate(**{kind: torch.from_numpy(o).to(data) for kind, o in outputs.items()})

@@ -47,7 +47,7 @@ def trace_side_by_side(
         _inside.reset(token)
     outputs = [
         _mark(ALL_OF, output, (n_members, *output.shape))
-        for output in estimate
+        for output in (estimate.mean, estimate.std)
         if output is not None
     ]
     return [Estimate(*of_member) for of_member in zip(*outputs, strict=True)]

@@ -132,7 +132,7 @@ def mne_simulation(template: Template, n_times: int) -> Callable[[int], Any]:
     from mne.proj import make_eeg_average_ref_proj
 
     head = template.montage_head("biosemi64")
-    info = electrode_info(head.ch_names, head.sensor_pos)
+    info = electrode_info(head.sensors.names, head.sensors.positions)
     with info._unlock():
         info["sfreq"], info["projs"] = SFREQ, [make_eeg_average_ref_proj(info, verbose="error")]
     src = mne.setup_volume_source_space(
@@ -144,7 +144,7 @@ def mne_simulation(template: Template, n_times: int) -> Callable[[int], Any]:
     )
     forward = mne.convert_forward_solution(forward, force_fixed=True, verbose="error")
     forward["sol"]["data"] = head.leadfield
-    cov = mne.Covariance(head.noise_cov, list(head.ch_names), [], [], nfree=1)
+    cov = mne.Covariance(head.noise_cov, list(head.sensors.names), [], [], nfree=1)
     times = np.arange(max(n_times, 2)) / SFREQ  # MNE simulates two samples at least
 
     warnings.filterwarnings("ignore", message="No average EEG reference")

@@ -51,7 +51,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
     >>> tuple(batch.sources.shape)
     (8, 1284, 1)
 
-    Every example has its own tissues, co-registration error and electrode displacement. A batch
+    Every example has its own tissues, co-registration error and sensor displacement. A batch
     has one recording set-up (head, montage, reference, noise). The SNR over the window is
     ``10 log10(‖V‖² / E‖N‖²)``, with ``E‖N‖² = T tr(cov)`` of the true noise. Artifacts do not
     count. The dipole moments are scaled to give this SNR.
@@ -256,7 +256,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         head, n_examples = setup.true_head, len(true_leadfield.patterns)
         no_eyes = head.template.family.eye_core.shape[2] == 0
         needed = any(artifact.needs_eyes for artifact in self.artifacts) and not no_eyes
-        eyes = head.eyes(true_leadfield) if needed else None
+        eyes = head.lead_fields.eyes(true_leadfield) if needed else None
         recording = Recording(setup.sensor_pos, eyes, n_examples, n_times, self.sfreq)
         drawn = []
         present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)
@@ -290,8 +290,8 @@ def limits_of(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[
             )
         if head.cap is not None:
             notes.append(
-                f"The head {head.name!r} has a lead field for its own {len(head.cap)} electrodes "
-                "only: they are the only montage and are not displaced."
+                f"The head {head.name!r} has a lead field for its own {len(head.cap)} sensors only: "
+                "they are the only montage and are not displaced."
             )
         eyes = [type(a).__name__ for a in artifacts if a.needs_eyes]
         if eyes and not head.family.eye_core.shape[2]:

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from deepesi.core.contracts import LowRankLeadField, as_tensors
+from deepesi.core.contracts import as_tensors
+from deepesi.data_gen.scalp_potentials import ScalpPotentials
 from deepesi.physics.cohort import split_of
-from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.graph import adjacency, geodesic_distances
+from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template
 
-#: Number of patterns and modes of the narrow terms, and largest relative error that they cause.
-NARROW, NEGLIGIBLE = 128, 3e-4
 PLACEMENTS = ("vertices", "area", "depth")
 
 
@@ -26,6 +25,7 @@ class HeadOnDevice:
 
     Attributes:
         template: The head.
+        lead_fields: Lead fields for any tissues and electrodes.
         distances: Distances between sources ``(S, S)``, m: geodesic on the cortex, Euclidean in a
             volume, infinite between the two.
         normals: Unit normals of the cortex ``(S, 3)``, head frame.
@@ -37,25 +37,16 @@ class HeadOnDevice:
 
     def __init__(self, template: Template, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, device
-        space, family = template.space, template.family
+        space = template.space
         reach = geodesic_distances(template.source_pos, space.edges)
         volume = np.flatnonzero(~template.source_normals.any(axis=1))
         inside = template.source_pos[volume]
         reach[np.ix_(volume, volume)] = cdist(inside, inside)
-        core = family.core
-        size, rest = np.linalg.norm(core, axis=(1, 2)), core.copy()
-        rest[:, :NARROW, :NARROW] = 0
-        narrow = np.linalg.norm(rest, axis=(1, 2)) < NEGLIGIBLE * size.max()
         self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
-        self._order = torch.as_tensor(np.argsort(narrow, kind="stable"), device=device)
+        self.lead_fields = ScalpPotentials(_scalp_potentials(template), device)
         tensors = as_tensors(
             {
                 "distances": reach,
-                "wide": core[~narrow],
-                "narrow": core[narrow][:, :NARROW, :NARROW],
-                "scalp_modes": family.scalp_modes,
-                "source_modes": family.source_modes,
-                "eye_core": family.eye_core,
                 "normals": template.source_normals,
                 "is_cortex": template.is_cortex.astype(np.float64),
             },
@@ -63,43 +54,9 @@ class HeadOnDevice:
         )
         self.distances, self.normals = tensors["distances"], tensors["normals"]
         self.is_cortex = tensors["is_cortex"]
-        self._core = {k: tensors[k] for k in ("wide", "narrow", "source_modes")}
-        self._scalp_modes, self._eye_core = tensors["scalp_modes"], tensors["eye_core"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
         self.n_directions = 3 if len(volume) == space.n_sources else 2
         self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
-
-    def coefficients(self, tissues: Float[Tensor, "B 4"]) -> Float[Tensor, "B K"]:
-        """Weights of the core for these tissues, as `LeadFieldFamily.coefficients`."""
-        if not self.template.family.varies:
-            return torch.ones(len(tissues), 1, device=tissues.device)
-        skull, thickness, scalp, brain = tissues.double().unbind(1)
-        ratio = BRAIN_CONDUCTIVITY / brain
-        terms = self.template.family.polynomials(
-            (skull * ratio).log(), thickness, (scalp * ratio).log()
-        )
-        return (ratio[:, None] * torch.stack(terms, dim=1)).float()
-
-    def leadfields(
-        self, tissues: Float[Tensor, "B 4"], vertices: Tensor, weights: Tensor
-    ) -> LowRankLeadField:
-        """Lead fields for tissues and electrodes (vertices, barycentric weights ``(B, C, 3)``)."""
-        rows = torch.nn.functional.embedding_bag(
-            vertices.reshape(-1, 3),
-            self._scalp_modes,
-            per_sample_weights=weights.reshape(-1, 3),
-            mode="sum",
-        ).unflatten(0, vertices.shape[:2])
-        return LowRankLeadField(
-            coefficients=self.coefficients(tissues)[:, self._order],
-            patterns=rows.sub_(rows.mean(dim=1, keepdim=True)),
-            **self._core,
-        )
-
-    def eyes(self, true_leadfield: LowRankLeadField) -> Float[Tensor, "B C E"]:
-        """Lead fields of the eyes for the same tissues and electrodes, V/(A m)."""
-        core = torch.einsum("bk,kpe->bpe", true_leadfield.coefficients, self._eye_core[self._order])
-        return true_leadfield.patterns @ core
 
     @functools.cached_property
     def diffusion(self) -> Tensor:
@@ -162,6 +119,17 @@ class HeadOnDevice:
             # Limit the weight of the few deepest sources.
             return np.minimum(weight, 20 * np.median(weight))
         return np.ones(n_sources)
+
+
+def _scalp_potentials(template: Template) -> ScalpPotentialFamily:
+    """Lead field family of a head; refuses a family that cannot render batches."""
+    if not isinstance(template.family, ScalpPotentialFamily):
+        raise TypeError(
+            f"SimulatedRecordings: the lead fields of the head {template.name!r} are a "
+            f"{type(template.family).__name__}, only a ScalpPotentialFamily (EEG) can be rendered. "
+            "Use a packaged head, or build one with 'deepesi head build'."
+        )
+    return template.family
 
 
 def check_heads(heads: Sequence[Template], split: str) -> None:

@@ -1,4 +1,4 @@
-"""Noise at the electrodes: sensors, cortical background, line and drift. Covariance is known."""
+"""Noise of sensors, cortical background, line and drift, with known covariance."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 from deepesi.data_gen.coloured import coloured_noise, colouring_factor
 from deepesi.data_gen.keys import uniform
 from deepesi.data_gen.ranges import check_number, check_range
-from deepesi.physics.head import average_reference
 from deepesi.physics.noise import brain_noise_cov, white_noise_cov
+from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
@@ -31,13 +31,13 @@ class NoiseRanges:
     noise. The sum of all kinds is then scaled to the drawn level.
 
     Args:
-        level: RMS per channel, V, log-uniform, of white noise before average reference.
+        level: RMS per channel, V, log-uniform, of white noise before re-referencing.
         white: Relative power of white sensor noise. Required: without it the covariance would be
             singular.
-        coloured: Relative power of 1/f sensor noise that is correlated between near electrodes.
+        coloured: Relative power of 1/f sensor noise that is correlated between near sensors.
         brain: Relative power of 1/f background activity of the whole cortex.
         line: Relative power of mains interference with harmonics.
-        drift: Relative power of slow drifts of single electrodes, with a 1/f² spectrum.
+        drift: Relative power of slow drifts of single sensors, with a 1/f² spectrum.
         exponent: Range of the exponent of the 1/f spectra (no unit).
         line_frequency: Mains frequencies, Hz, one per set-up.
         variance_change: Range of the standard deviation of the log noise amplitude, which changes
@@ -73,7 +73,7 @@ class NoiseRanges:
     def draw(
         self,
         leadfield: Array,
-        sensor_pos: Array,
+        sensors: SensorArray,
         source_pos: Array,
         is_cortex: NDArray[np.bool_],
         width: float,
@@ -82,44 +82,44 @@ class NoiseRanges:
         """Draw the noise of one set-up, in float64 on the CPU.
 
         Args:
-            leadfield: True lead field of the set-up ``(C, D)``, average-referenced.
-            sensor_pos: Electrodes ``(C, 3)``, m.
-            source_pos: Sources ``(S, 3)``, m.
+            leadfield: True lead field of the set-up ``(C, D)``.
+            sensors: Sensors of the set-up.
+            source_pos: Source positions ``(S, 3)``, m, head frame.
             is_cortex: Whether each source can be active ``(S,)``.
             width: Factor on the power of all kinds but white noise, 0 to 1.
             rng: Random generator.
 
         """
-        n = len(sensor_pos)
+        n, positions = len(sensors), sensors.positions
 
         def log_uniform(bounds: tuple[float, float]) -> float:
             return float(np.exp(rng.uniform(*np.log(bounds))))
 
         level = log_uniform(self.level)
-        kinds = [_Kind(white_noise_cov(n, 1.0), log_uniform(self.white))]
+        kinds = [_Kind(white_noise_cov(sensors, 1.0), log_uniform(self.white))]
         if self.coloured is not None:
             reach = rng.uniform(0.02, 0.08)
-            cov = np.exp(-cdist(sensor_pos, sensor_pos) / reach)
+            cov = np.exp(-cdist(positions, positions) / reach)
             exponent = rng.uniform(*self.exponent)
             kinds.append(_Kind(cov, log_uniform(self.coloured), exponent))
         if self.brain is not None:
             power = _background(source_pos, rng) * is_cortex
             by_dipole = np.repeat(power, leadfield.shape[1] // len(source_pos))
-            cov = brain_noise_cov(leadfield, 1.0, by_dipole)
+            cov = brain_noise_cov(leadfield, sensors, 1.0, by_dipole)
             kinds.append(_Kind(cov, log_uniform(self.brain), rng.uniform(*self.exponent)))
         if self.drift is not None:
             cov = np.diag(np.exp(rng.normal(size=n)))
             kinds.append(_Kind(cov, log_uniform(self.drift), 2.0, 0.1))
         if self.line is not None:
-            coupling = np.exp(-cdist(sensor_pos, sensor_pos) / 0.05)
+            coupling = np.exp(-cdist(positions, positions) / 0.05)
             pattern = np.linalg.cholesky(coupling + 0.1 * np.eye(n)) @ rng.normal(size=(n, 2))
             frequency = float(rng.choice(list(self.line_frequency)))
             kinds.append(_Kind(pattern @ pattern.T, log_uniform(self.line), line=frequency))
         change = rng.uniform(*self.variance_change) * width
-        covs = [average_reference(average_reference(kind.cov), 1) for kind in kinds]
+        covs = [sensors.reference_cov(kind.cov) for kind in kinds]
         power = np.array([kind.power for kind in kinds])
         power[1:] *= width
-        total = level**2 * (n - 1) * power / power.sum()
+        total = level**2 * sensors.rank * power / power.sum()
         present = np.flatnonzero(total)
         return Noise(
             kinds=[kinds[i] for i in present],
@@ -154,7 +154,7 @@ class Noise:
 
     Attributes:
         kinds: Kinds of noise.
-        covs: Covariance of each kind ``(C, C)``, V², average-referenced.
+        covs: Covariance of each kind ``(C, C)``, V², with the reference of the sensors.
         variance_change: Standard deviation of the log amplitude, which changes slowly (no unit).
 
     """
@@ -175,7 +175,7 @@ class Noise:
     def draw(
         self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B C T"]:
-        """Draw average-referenced noise, V, with ``E‖N‖² = T tr(cov)``."""
+        """Draw noise, V, with the reference of the sensors and ``E‖N‖² = T tr(cov)``."""
         device = str(rng.device)
         if device not in self._factors:
             self._factors[device] = [

@@ -72,7 +72,7 @@ deepesi apply {shlex.quote(file)} EVOKED-ave.fif --condition NAME --noise-cov CO
 from deepesi.runtime.inverse import Inverse
 
 inverse = Inverse.load({json.dumps(file, ensure_ascii=False)}).for_recording(evoked, noise_cov)
-found = inverse.apply(evoked)  # .stc, .std, .eeg
+estimate = inverse.apply(evoked)  # .stc, .std, .data
 ```
 """
     with atomic(path) as partial:
@@ -150,7 +150,9 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "head", f"`{contract['anatomy']}`"
     orientations = {None: "follow the head", 1: "fixed, along the normal", 3: "free"}
     yield "orientations", orientations[contract["n_orient"]]
-    yield "standard deviations", "yes" if contract["has_std"] else "no"
+    kinds = {output["kind"] for output in contract["outputs"]}
+    yield "standard deviations", "yes" if "std" in kinds else "no"
+    yield "posterior samples", "yes" if "samples" in kinds else "no"
     if calibration is not None:
         yield (
             "region sets",
@@ -186,7 +188,7 @@ def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
         )
     else:
         yield "No claim about patients; not a medical device."
-    if not contract["has_std"] and contract["calibration"] is None:
+    if len(contract["outputs"]) == 1 and contract["calibration"] is None:
         yield "It claims no uncertainty."
     yield (
         "Amplitudes are shrunk towards zero where the source is uncertain: read positions and "

@@ -186,7 +186,7 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     data = batch.data[0].double().numpy()
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
     sample = int((data**2).sum(axis=0).argmax())
-    draw_scalp(scalp.subplots(), data[:, sample], head.sensor_pos, head.ch_names)
+    draw_scalp(scalp.subplots(), data[:, sample], head.sensors.positions, head.sensors.names)
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from deepesi import __version__
 from deepesi.core.contracts import InverseModel, as_tensors
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import Template, load_template
-from deepesi.runtime.contract import Contract
+from deepesi.runtime.contract import Contract, Output
 from deepesi.runtime.methods import SAMPLES, Estimator
 from deepesi.runtime.self_test import SelfTest, small_heads, small_recording
 from deepesi.runtime.windows import overlap_add, windows_of
@@ -52,7 +52,7 @@ class Solved:
         def estimate(data: Array) -> Array:
             n_times = data.shape[1]
             windows = windows_of(n_times, SAMPLES, 0, n_times)
-            return overlap_add(run, average_reference(data), windows)[0]
+            return overlap_add(run, head.sensors.reference(data), windows)[0]
 
         return estimate
 
@@ -89,7 +89,8 @@ class SolverModel:
             n_orient=None,
             anatomy=None,
             montages=(),
-            has_std=self._has_std(),
+            outputs=self._outputs(),
+            noise=None,
             model={"name": solver.name},
             trained=None,
             config_sha256=None,
@@ -98,14 +99,25 @@ class SolverModel:
             self_test=SelfTest({}, {}),
         )
 
-    def run(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(
+        self,
+        data: NDArray[Any],
+        inputs: dict[str, NDArray[Any]],
+        noise: NDArray[Any] | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
         """See `deepesi.runtime.session.OpenModel.run`."""
+        assert noise is None  # its contract has no samples
         with torch.inference_mode():
             estimate = self.model(torch.as_tensor(data, dtype=torch.float32), as_tensors(inputs))
-        return [part.numpy() for part in estimate if part is not None]
+        parts = {"mean": estimate.mean, "std": estimate.std}
+        return {kind: part.numpy() for kind, part in parts.items() if part is not None}
 
-    def _has_std(self) -> bool:
+    def noise_size(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> int:
+        """None: it draws no samples here."""
+        return 0
+
+    def _outputs(self) -> tuple[Output, ...]:
         """Whether it says how sure it is; asked of a small example."""
         head = small_heads(load_template().montage_head("biosemi16"), False)[0]
         inputs = dict(prepare(self.model.head_inputs, head))
-        return len(self.run(small_recording(head), inputs)) == 2
+        return tuple(map(Output.of_kind, self.run(small_recording(head), inputs)))

@@ -13,16 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from deepesi import __version__
-from deepesi.core.contracts import Batch, InverseModel, as_tensors
+from deepesi.core.contracts import Batch, InverseModel, PosteriorModel, as_tensors
 from deepesi.export.optimize import make_faster
 from deepesi.export.quantize import Precision, make_smaller
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
+from deepesi.physics.head_inputs.declaration import Axes, noise_size
 from deepesi.runtime.contract import (
+    DATA,
     DIGEST_KEY,
     METADATA_KEY,
+    NOISE,
+    OUTPUT_NAMES,
     Calibration,
     Contract,
+    Output,
     TrainingRanges,
     as_tuples,
 )
@@ -46,14 +51,18 @@ OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs")
 class _Graph(nn.Module):
     """The model with its inputs as positional arguments, as the exporter wants them."""
 
-    def __init__(self, model: InverseModel, has_std: bool) -> None:
+    def __init__(self, model: InverseModel, kinds: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.has_std = model, has_std
+        self.model, self.kinds = model, kinds
         self.keys = list(dict.fromkeys(d.key for d in model.head_inputs))
 
-    def forward(self, data: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        mean, std = self.model(data, dict(zip(self.keys, inputs, strict=True)))
-        return (mean, std) if self.has_std else (mean,)
+    def forward(self, data: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        draws = isinstance(self.model, PosteriorModel)
+        inputs = dict(zip(self.keys, others[draws:], strict=True))
+        estimate = self.model(data, inputs)
+        if isinstance(self.model, PosteriorModel):
+            estimate = estimate._replace(samples=self.model.sample(data, inputs, others[0]))
+        return tuple(getattr(estimate, kind) for kind in self.kinds)
 
 
 def export_onnx(
@@ -95,8 +104,11 @@ def export_onnx(
     # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal.
     data = torch.randn(2, head.n_channels, 3) * head.noise_level
     with torch.no_grad():
-        has_std = model(data, inputs).std is not None
-    free = torch.export.Dim.DYNAMIC
+        kinds = ["mean"] + ["std"] * (model(data, inputs).std is not None)
+    free, noise, noise_axes = torch.export.Dim.DYNAMIC, {}, None
+    if isinstance(model, PosteriorModel):
+        kinds, noise_axes = [*kinds, "samples"], model.noise_axes
+        noise = {NOISE: torch.randn(4, 2, model.noise_size(data, inputs))}
 
     def dynamic(axis: str) -> Any:
         bound = model.bound_to_space and axis in OF_THE_SPACE
@@ -108,11 +120,11 @@ def export_onnx(
     for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(exporter).setLevel(logging.ERROR)
     program = torch.onnx.export(
-        _Graph(model, has_std).eval(),
-        (data, *inputs.values()),
-        input_names=["eeg", *inputs],
-        output_names=["dipole_mean", "dipole_std"][: 1 + has_std],
-        dynamic_shapes=(dict.fromkeys(range(3), free), shapes),
+        _Graph(model, kinds).eval(),
+        (data, *noise.values(), *inputs.values()),
+        input_names=[DATA, *noise, *inputs],
+        output_names=[OUTPUT_NAMES[kind] for kind in kinds],
+        dynamic_shapes=(dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes)),
         dynamo=True,
         opset_version=OPSET,
         optimize=False,  # but by make_faster
@@ -130,7 +142,8 @@ def export_onnx(
         n_orient=head.space.n_orient if space or _has_orientations(declarations) else None,
         anatomy=anatomy if space else None,
         montages=tuple(identity.get("montages", ())),
-        has_std=has_std,
+        outputs=tuple(map(Output.of_kind, kinds)),
+        noise=noise_axes,
         model=dict(identity.get("model", {"_target_": type(model).__qualname__})),
         trained=trained and TrainingRanges(**as_tuples(trained)),
         config_sha256=identity.get("config_sha256"),
@@ -141,7 +154,7 @@ def export_onnx(
             "onnx": onnx.__version__,
             "numpy": np.__version__,
         },
-        self_test=example_of(proto, declarations, model.bound_to_space, head),
+        self_test=example_of(proto, declarations, model.bound_to_space, head, noise_axes),
         precision=precision,
     )
     sign(proto, contract)
@@ -149,6 +162,14 @@ def export_onnx(
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _noise_shape(axes: Axes | None) -> list[dict[int, Any]]:
+    """Which axes of the noise are free: the last one is, where it has a named axis in it."""
+    if axes is None:
+        return []
+    free, fixed = torch.export.Dim.DYNAMIC, torch.export.Dim.STATIC
+    return [{0: free, 1: free, 2: free if any(isinstance(axis, str) for axis in axes) else fixed}]
 
 
 def sign(proto: onnx.ModelProto, contract: Contract) -> None:
@@ -160,7 +181,11 @@ def sign(proto: onnx.ModelProto, contract: Contract) -> None:
 
 
 def example_of(
-    proto: onnx.ModelProto, declarations: Sequence[HeadInput], bound: bool, head: HeadModel
+    proto: onnx.ModelProto,
+    declarations: Sequence[HeadInput],
+    bound: bool,
+    head: HeadModel,
+    noise_axes: Axes | None = None,
 ) -> SelfTest:
     """The smallest example that a graph computes, on one part of a head or another.
 
@@ -169,6 +194,7 @@ def example_of(
         declarations: Its head inputs.
         bound: Whether it belongs to the source space of the head.
         head: See `deepesi.runtime.self_test.small_heads`.
+        noise_axes: Axes of the noise of a posterior model; None of any other.
 
     Raises:
         ValueError: There is none, or it gives NaN.
@@ -180,9 +206,14 @@ def example_of(
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     refusals = []
     for small in small_heads(head, bound):
-        inputs = as_feeds(dict(prepare(declarations, small)))
+        feeds = {DATA: small_recording(small), **as_feeds(dict(prepare(declarations, small)))}
+        if noise_axes is not None:
+            shapes = {key: values.shape for key, values in feeds.items()}
+            size = noise_size(noise_axes, declarations, shapes[DATA], shapes)
+            draws = np.random.default_rng(0).standard_normal((2, 1, size), dtype=np.float32)
+            feeds[NOISE] = draws
         try:
-            return SelfTest.of_session(session, {"eeg": small_recording(small), **inputs})
+            return SelfTest.of_session(session, feeds)
         except REFUSALS as error:  # it may ask for more sources than there are
             refusals.append(error)
     raise ValueError(
@@ -200,7 +231,7 @@ class Parity(NamedTuple):
     """How an exported file compares with the model it came from.
 
     Attributes:
-        deviation: Largest difference over the largest estimate, mean or standard deviation.
+        deviation: Largest difference over the largest estimate, of the worst kind of output.
         latency_ms: Median time of one frame on one core, ms.
         n_channels: Of that frame.
         opset: ONNX operator set of the file.
@@ -224,12 +255,16 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
     opened = open_model(path, n_threads=1)
     feeds = as_feeds(prepare(opened.contract.head_inputs, batch.head))
     model.eval()
+    inputs, noise = as_tensors(prepare(model.head_inputs, batch.head)), None
     with torch.no_grad():
-        estimate = model(batch.data, as_tensors(prepare(model.head_inputs, batch.head)))
-    expected = [output.numpy() for output in estimate if output is not None]
-    found = opened.run(batch.data.numpy(), feeds)
-    differences = [np.abs(a - b).max() for a, b in zip(found, expected, strict=True)]
-    largest = [np.abs(output).max() for output in expected]
+        estimate = model(batch.data, inputs)
+        if isinstance(model, PosteriorModel):
+            noise = torch.randn(3, len(batch.data), model.noise_size(batch.data, inputs))
+            estimate = estimate._replace(samples=model.sample(batch.data, inputs, noise))
+    found = opened.run(batch.data.numpy(), feeds, None if noise is None else noise.numpy())
+    expected = {kind: getattr(estimate, kind).numpy() for kind in found}
+    differences = [np.abs(found[kind] - expected[kind]).max() for kind in found]
+    largest = [np.abs(values).max() for values in expected.values()]
     own, most = np.max(np.divide(differences, largest)), MAX_DEVIATION[opened.contract.precision]
     if not own <= most:
         raise ValueError(

@@ -8,12 +8,17 @@ from typing import Any
 import jsonschema
 
 from deepesi.physics.head_inputs import HeadInput
+from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.runtime.self_test import SelfTest, StoredArray
 
 #: Entries of the ONNX metadata that hold the contract and the digest of the file.
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
 #: Version of the contract's form.
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
+#: Names of the ONNX inputs beside the head inputs.
+DATA, NOISE = "data", "noise"
+#: ONNX output of every kind of estimate.
+OUTPUT_NAMES = {"mean": "dipole_mean", "std": "dipole_std", "samples": "dipole_samples"}
 #: What ``deepesi calibrate`` writes of a `Calibration`.
 CALIBRATION_FILE = "calibration.json"
 #: Of the files that deepesi writes.
@@ -103,6 +108,26 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Output:
+    """One output of a file, A m.
+
+    Attributes:
+        name: Name of the ONNX output.
+        kind: ``"mean"`` or ``"std"``, ``(batch, dipoles, times)``, or ``"samples"`` of the
+            posterior, ``(draws, batch, dipoles, times)``.
+
+    """
+
+    name: str
+    kind: str
+
+    @classmethod
+    def of_kind(cls, kind: str) -> "Output":
+        """The output of a kind, with the name that files of deepesi give it."""
+        return cls(OUTPUT_NAMES[kind], kind)
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a model file needs and gives.
 
@@ -115,7 +140,9 @@ class Contract:
             None if it follows the head's.
         anatomy: Fingerprint of the template a bound model was trained on, or None.
         montages: Montages seen in training, for information.
-        has_std: Whether there is a second output, the standard deviation.
+        outputs: What comes out of it, by name and kind.
+        noise: Axes of one draw of the input ``noise`` ``(draws, batch, Z)``, standard normal; ``Z``
+            is the product of their sizes. None of a file that gives no samples.
         model: Plain configuration of the model.
         trained: What it was trained on; None if it was not, or not known.
         config_sha256: Of the configuration it was trained with (its run directory has it); of an
@@ -135,7 +162,8 @@ class Contract:
     n_orient: int | None
     anatomy: str | None
     montages: tuple[str, ...]
-    has_std: bool
+    outputs: tuple[Output, ...]
+    noise: Axes | None
     model: dict[str, Any]
     trained: TrainingRanges | None
     config_sha256: str | None
@@ -145,6 +173,11 @@ class Contract:
     licence: str = LICENCE
     precision: str = "float32"
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of the outputs."""
+        return tuple(output.kind for output in self.outputs)
+
     def to_json(self) -> str:
         """The contract as JSON, with what never varies: units, reference, version."""
         return json.dumps(
@@ -152,12 +185,11 @@ class Contract:
             | {
                 "contract_version": CONTRACT_VERSION,
                 "head_inputs": [d.to_json() for d in self.head_inputs],
-                "eeg": {
-                    "unit": "V",
-                    "reference": "average",
+                "data": {
+                    "kinds": {"eeg": {"unit": "V", "reference": "average"}},
                     "shape": ["batch", "channels", "times"],
                 },
-                "output": {"unit": "A m", "shape": ["batch", "dipoles", "times"]},
+                "estimate": {"unit": "A m", "shape": ["batch", "dipoles", "times"]},
             }
         )
 
@@ -180,7 +212,8 @@ class Contract:
         if version != CONTRACT_VERSION:
             raise ValueError(
                 f"{origin}: its contract has version {version!r}, this deepesi reads "
-                f"{CONTRACT_VERSION}. Export it again with this version."
+                f"{CONTRACT_VERSION}. Export it again with this version: 'deepesi export RUN --out "
+                "FILE.onnx', with the run or the baseline it came from."
             )
         wrong = jsonschema.exceptions.best_match(_validator().iter_errors(content))
         if wrong is not None:
@@ -196,6 +229,7 @@ class Contract:
         trained, calibration = content["trained"], content["calibration"]
         special = {
             "head_inputs": head_inputs,
+            "outputs": tuple(Output(**output) for output in content["outputs"]),
             "trained": trained and TrainingRanges(**as_tuples(trained)),
             "calibration": calibration and Calibration(**as_tuples(calibration)),
             "self_test": _self_test(content["self_test"]),

@@ -8,8 +8,10 @@ import numpy as np
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.io.heads import head_from_forward, head_on_template
+from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.noise import whitener
+from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.contract import Contract
 from deepesi.runtime.packaged import model_path
@@ -88,6 +90,7 @@ class Inverse:
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = None,
         nave: float | None = None,
+        rank: RankChoice = None,
     ) -> PreparedInverse:
         """Prepare for the set-up of a recording.
 
@@ -97,6 +100,8 @@ class Inverse:
             noise_cov: Noise covariance of single trials.
             forward: The recording's own forward solution; the packaged head if None.
             nave: Number of trials averaged; by default that of the recording, 1 of an info.
+            rank: Dimensions of the noise, as in MNE-Python: None (what its covariance spans),
+                ``"info"`` (channels less reference and applied projectors) or their number.
 
         Raises:
             ValueError: The recording, covariance or forward solution does not fit, see
@@ -117,14 +122,16 @@ class Inverse:
             nave = trials_averaged(recording) if nave is None else float(nave)
             info = recording.info
         if forward is None:
-            head = head_on_template(info, noise_cov, self.template, nave)
-            origin = f"electrodes of a recording on {head.space.name}, its noise covariance"
+            head = head_on_template(info, noise_cov, self.template, nave, rank)
+            origin = f"sensors of a recording on {head.space.name}, its noise covariance"
         else:
-            head = head_from_forward(info, noise_cov, forward, nave)
+            head = head_from_forward(info, noise_cov, forward, nave, rank)
             origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
-        return self.prepare_for(head, nave, origin)
+        return self.prepare_for(head, nave, origin, rank_reason(head, rank))
 
-    def prepare_for(self, head: HeadModel, nave: float, origin: str) -> PreparedInverse:
+    def prepare_for(
+        self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"
+    ) -> PreparedInverse:
         """Prepare for a head whose noise covariance is that of averages of `nave` trials.
 
         Raises:
@@ -136,13 +143,14 @@ class Inverse:
         return PreparedInverse(
             self.model,
             feeds,
-            head.ch_names,
+            head.sensors,
             head.space,
             head.source_pos,
             whitener(head.noise_cov),
+            why_rank,
             nave,
             origin,
-            channel_precision(head.leadfield, head.noise_cov),
+            channel_precision(head),
         )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
@@ -162,10 +170,16 @@ class Inverse:
         return PreparedInverse(
             self.model,
             feeds,
-            tuple(content["ch_names"].tolist()),
+            SensorArray(
+                tuple(content["ch_names"].tolist()),
+                tuple(content["ch_kinds"].tolist()),
+                content["sensor_pos"],
+                content["sensor_ori"],
+            ),
             space,
             content["positions"],
             content["whitener"],
+            str(content["rank_reason"]),
             float(content["nave"]),
             str(content["origin"]),
             content["channel_precision"],

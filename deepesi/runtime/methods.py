@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import LinearInverse
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.noise import rank_of, whitened_power, whitener
@@ -77,7 +77,7 @@ class Classical:
         white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
         def estimate(data: Array) -> Array:
-            data = average_reference(data)
+            data = head.sensors.reference(data)
             snr_db = snr_on_grid(white @ data, rank)
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
             return np.asarray(declared.compute(head)[0] @ data)

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from deepesi.physics.head import SourceSpace
-from deepesi.runtime.contract import DIGEST_KEY, METADATA_KEY, Contract
+from deepesi.physics.head_inputs.declaration import noise_size
+from deepesi.runtime.contract import (
+    DATA,
+    DIGEST_KEY,
+    METADATA_KEY,
+    NOISE,
+    OUTPUT_NAMES,
+    Contract,
+)
 from deepesi.runtime.protobuf import digest, metadata
 from deepesi.runtime.self_test import LARGEST_DEVIATION
 
@@ -52,23 +60,57 @@ class OpenModel(NamedTuple):
         trained = self.contract.trained
         return None if trained is None else trained.n_times[1]
 
-    def run(self, data: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
-        """``(B, C, T)`` in volts, average-referenced, to ``[mean]`` or ``[mean, std]``.
+    def run(
+        self, data: Array, inputs: dict[str, NDArray[np.generic]], noise: Array | None = None
+    ) -> dict[str, Array]:
+        """Estimates of recordings, by kind of output.
 
         Examples are computed a few at a time, see `examples_at_once`.
+
+        Args:
+            data: ``(B, C, T)`` in volts, average-referenced.
+            inputs: Prepared head inputs.
+            noise: Standard normal ``(N, B, Z)`` to draw samples with, see `noise_size`; None: no
+                samples.
+
+        Returns:
+            ``"mean"`` and, of files that have it, ``"std"`` ``(B, D, T)``, A m; with noise also
+            ``"samples"`` ``(N, B, D, T)``.
 
         Raises:
             ValueError: Inputs of other shapes than the model was written for.
             MemoryError: A single example needs more memory than there is.
 
         """
-        n = examples_at_once(data.shape[2], inputs)
-        parts = [self._run(data[i : i + n], inputs) for i in range(0, max(1, len(data)), n)]
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+        n = examples_at_once(data.shape[2], inputs, 0 if noise is None else len(noise))
+        parts = [
+            self._run(data[i : i + n], inputs, None if noise is None else noise[:, i : i + n])
+            for i in range(0, max(1, len(data)), n)
+        ]
+        return {
+            kind: np.concatenate([part[kind] for part in parts], axis=int(kind == "samples"))
+            for kind in parts[0]
+        }
 
-    def _run(self, data: Array, inputs: dict[str, NDArray[np.generic]]) -> list[Array]:
+    def noise_size(self, data: Array, inputs: dict[str, NDArray[np.generic]]) -> int:
+        """How many numbers ``Z`` of noise one draw for recordings ``(B, C, T)`` takes; 0: none."""
+        if self.contract.noise is None:
+            return 0
+        shapes = {key: values.shape for key, values in inputs.items()}
+        return noise_size(self.contract.noise, self.contract.head_inputs, data.shape, shapes)
+
+    def _run(
+        self, data: Array, inputs: dict[str, NDArray[np.generic]], noise: Array | None
+    ) -> dict[str, Array]:
+        asked = {o.name: o.kind for o in self.contract.outputs if o.kind != "samples"}
+        feeds = {DATA: data.astype(np.float32), **inputs}
+        if noise is not None:
+            asked[OUTPUT_NAMES["samples"]] = "samples"
+            feeds[NOISE] = noise.astype(np.float32)
+        elif self.contract.noise is not None:  # the graph wants some, and cannot do with no draw
+            feeds[NOISE] = np.zeros((1, len(data), self.noise_size(data, inputs)), np.float32)
         try:
-            return list(self.session.run(None, {"eeg": data.astype(np.float32), **inputs}))
+            return dict(zip(asked.values(), self.session.run(list(asked), feeds), strict=True))
         except REFUSALS as error:
             if any(sign in str(error) for sign in OUT_OF_MEMORY):
                 raise MemoryError(
@@ -83,7 +125,9 @@ class OpenModel(NamedTuple):
             ) from error
 
 
-def examples_at_once(n_times: int, inputs: Mapping[str, NDArray[np.generic]]) -> int:
+def examples_at_once(
+    n_times: int, inputs: Mapping[str, NDArray[np.generic]], n_draws: int = 0
+) -> int:
     """How many examples are computed at once, so that memory does not grow with their number.
 
     What a graph holds of an example at a time is taken to be as many numbers of single precision as
@@ -92,9 +136,10 @@ def examples_at_once(n_times: int, inputs: Mapping[str, NDArray[np.generic]]) ->
     Args:
         n_times: Samples of an example.
         inputs: Head inputs.
+        n_draws: Samples of the posterior of each; one holds as much as the estimate at most.
 
     """
-    size = 4 * max(1, n_times) * sum(values.size for values in inputs.values())
+    size = 4 * max(1, n_times) * sum(values.size for values in inputs.values()) * (1 + n_draws)
     return max(1, AT_ONCE // max(1, size))
 
 
@@ -168,9 +213,11 @@ def _read_contract(path: Path) -> Contract:
 def _check_promises(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
     """Refuse a graph whose inputs, outputs or source space are not those of its contract."""
     promised = {
-        "inputs": {"eeg", *(d.key for d in contract.head_inputs)},
-        "outputs": {"dipole_mean", "dipole_std"} if contract.has_std else {"dipole_mean"},
+        "inputs": {DATA, *(d.key for d in contract.head_inputs)},
+        "outputs": {output.name for output in contract.outputs},
     }
+    if contract.noise is not None:
+        promised["inputs"] |= {NOISE}
     found = {
         "inputs": {i.name for i in session.get_inputs()},
         "outputs": {o.name for o in session.get_outputs()},
@@ -180,7 +227,8 @@ def _check_promises(session: ort.InferenceSession, contract: Contract, path: Pat
         edges = np.empty((0, 2), dtype=np.int64)
         space = SourceSpace(contract.space_name, vertices, edges, contract.n_orient or 1)
         promised["source space"] = {contract.space_fingerprint, space.n_dipoles}
-        found["source space"] = {space.fingerprint, session.get_outputs()[0].shape[1]}
+        sizes = {output.name: output.shape[1] for output in session.get_outputs()}
+        found["source space"] = {space.fingerprint, sizes.get(OUTPUT_NAMES["mean"])}
     for what, names in promised.items():
         if found[what] != names:
             raise ValueError(

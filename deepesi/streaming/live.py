@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from deepesi.physics.io import check_eeg
+from deepesi.physics.data_check import check_data
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.noise_check import QUIETEST, check_noise
 from deepesi.runtime.windows import fading
@@ -256,7 +256,7 @@ class LiveInverse:
         If not so from the start, units or noise covariance are wrong.
         """
         try:
-            check_eeg(self.waiting, self.inverse.ch_names)
+            check_data(self.waiting, self.inverse.sensors)
             check_noise(self.inverse.power(self.waiting), QUIETEST, self.inverse.nave)
         except ValueError as error:
             if not self.counts.estimated:

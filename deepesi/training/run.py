@@ -5,6 +5,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from deepesi.core.contracts import InverseModel
-from deepesi.data_gen.setups import channel_range
+from deepesi.data_gen.montages import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.training.data import RecordingStream
@@ -30,6 +31,18 @@ from deepesi.utils.files import atomic
 console = Console()
 #: Prints in the first of several processes only.
 print_once = rank_zero_only(console.print)
+
+
+def chosen(group: str, *, _root_: DictConfig) -> str:
+    """What was chosen of a group of the configuration: ``${chosen:model}``.
+
+    A sweep asks for its folder before there is any run; its own configuration tells it then.
+    """
+    composed = _root_.get("hydra") or HydraConfig.get()
+    return str(composed.runtime.choices[group])
+
+
+OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:

@@ -210,7 +210,7 @@ class _Stack(nn.Module):
 
         def outputs(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
             estimate = functional_call(self.member, tensors, (data, inputs))
-            return tuple(output for output in estimate if output is not None)
+            return tuple(o for o in (estimate.mean, estimate.std) if o is not None)
 
         tensors = self.tensors()
         if torch.compiler.is_exporting():  # vmap does not support dynamic sizes

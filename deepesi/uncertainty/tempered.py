@@ -39,11 +39,14 @@ class Tempered(InverseModel):
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Mean of the model, and its standard deviation times the factor."""
+        """Scale the std and the distance of samples from the mean by the factor."""
         estimate = self.model(data, inputs)
         if estimate.std is None:
             raise ValueError(
                 f"Tempered: {type(self.model).__name__} gives no standard deviation. Train it with "
                 "model.heteroscedastic=true loss=uncertainty, or use an ensemble."
             )
-        return Estimate(estimate.mean, self.temperature * estimate.std)
+        samples = estimate.samples
+        if samples is not None:
+            samples = estimate.mean + self.temperature * (samples - estimate.mean)
+        return Estimate(estimate.mean, self.temperature * estimate.std, samples)

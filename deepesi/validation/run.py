@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.io.heads import head_from_forward, head_on_template
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.runtime.methods import Method
 from deepesi.utils.files import atomic
@@ -96,7 +95,7 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
 
     """
     head, expected, evoked = case_head.head, case.expectation, case.evoked
-    data = average_reference(evoked.get_data(picks=list(head.ch_names)))
+    data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
     sources = method.estimator(head, evoked.nave)(data)
     by_source = sources.reshape(head.space.n_sources, head.space.n_orient, -1)
     magnitude = np.linalg.norm(by_source, axis=1)
@@ -130,8 +129,9 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
 def unexplained(result: Result) -> list[str]:
     """Names of channels that no source can explain together with the other channels."""
     head = result.case_head.head
-    precision = channel_precision(head.leadfield, head.noise_cov)
-    return [head.ch_names[row] for row in unexplained_channels(precision, result.data)]
+    precision = channel_precision(head)
+    rows = unexplained_channels(precision, result.data, head.sensors)
+    return [head.sensors.names[row] for row in rows]
 
 
 def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]:

@@ -95,6 +95,7 @@ def test_calibrated_network(toy, toy_path, tmp_path):
         "a few recordings of a toy",
         "| temperature | 1.7,",
         "| standard deviations | yes |",
+        "| posterior samples | no |",
         f"{toy.space.name}, 42 + 42 sources (`{toy.space.fingerprint}`)",
         toy.fingerprint,
         "```\npython train.py seed=3\n```",

@@ -333,5 +333,5 @@ def test_members_without_weights(toy, simulate, tmp_path):
     batch = simulate(model.head_inputs, montage="biosemi32", batch_size=3, n_times=2).batch(0)
     expected = model(batch.data, batch.inputs).mean.numpy()
     feeds = as_feeds(prepare(model.head_inputs, batch.head))
-    found = open_model(path).run(batch.data.numpy(), feeds)[0]
+    found = open_model(path).run(batch.data.numpy(), feeds)["mean"]
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -39,7 +39,7 @@ def estimates(path, head, level=1.0) -> np.ndarray:
     clean = level * 2e-8 * head.leadfield[:, rng.integers(1284, size=16)].T
     noise = rng.multivariate_normal(np.zeros(head.n_channels), head.noise_cov, 16)
     data = (clean + noise)[:, :, None].astype(np.float32)
-    return opened.run(data, as_feeds(dict(prepare(opened.contract.head_inputs, head))))[0]
+    return opened.run(data, as_feeds(dict(prepare(opened.contract.head_inputs, head))))["mean"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_example_does_not_depend_on_others(convdips, template, precision):
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, head)))
     data = 1e-6 * np.random.default_rng(2).normal(size=(4, 32, 1)).astype(np.float32)
     data[1] *= 50
-    together, alone = opened.run(data, feeds)[0], opened.run(data[:1], feeds)[0]
+    together, alone = opened.run(data, feeds)["mean"], opened.run(data[:1], feeds)["mean"]
     assert np.abs(together[:1] - alone).max() < 1e-5 * np.abs(alone).max()
 
 
@@ -79,7 +79,7 @@ def test_nor_does_a_sample_of_a_network_that_takes_one_at_a_time(template):
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, head)))
     data = 1e-6 * np.random.default_rng(2).normal(size=(2, 32, 3)).astype(np.float32)
     data[:, :, 1] *= 50
-    together, alone = opened.run(data, feeds)[0], opened.run(data[1:, :, 2:], feeds)[0]
+    together, alone = opened.run(data, feeds)["mean"], opened.run(data[1:, :, 2:], feeds)["mean"]
     assert together.shape == (2, 1284, 3)
     assert np.abs(together[1:, :, 2:] - alone).max() < 1e-5 * np.abs(alone).max()
 

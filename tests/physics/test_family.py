@@ -8,9 +8,10 @@ import pytest
 
 from deepesi.physics.building.accuracy import compare, rdm_lnmag
 from deepesi.physics.building.bem import BoundaryElements, right_hand_sides, solve
+from deepesi.physics.building.compression import compress
 from deepesi.physics.cohort import read_member
-from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues, compress
-from deepesi.physics.head import average_reference
+from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import DATA, _digest, load_template
 from tests.conftest import with_coarse_scalp
 

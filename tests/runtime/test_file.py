@@ -35,7 +35,8 @@ def test_contract_travels_in_the_file(convdip, template):
     assert contract.space_fingerprint == template.space.fingerprint
     assert [len(part) for part in contract.vertices] == [642, 642]
     assert contract.head_inputs == ConvDip(1284).head_inputs
-    assert not contract.has_std
+    assert contract.kinds == ("mean",)
+    assert contract.noise is None
     assert {"deepesi", "torch", "onnx"} <= contract.versions.keys()
     assert contract.licence == "BSD-3-Clause"
 
@@ -107,16 +108,23 @@ def test_file_that_was_altered(convdip, tmp_path):
     proto = onnx.load(convdip)
     text = open_model(convdip).contract.to_json()
     content = json.loads(text)
+    mean, std = ({"name": f"dipole_{kind}", "kind": kind} for kind in ("mean", "std"))
     for value, message in (
         ("{", "metadata is not JSON"),
         ("[" * 100_000, "metadata is not JSON"),
         ("{}", "contract has version None"),
-        (text.replace('"contract_version": 4', '"contract_version": 9'), "version 9"),
+        (text.replace('"contract_version": 5', '"contract_version": 9'), "version 9"),
         (text.replace('"montages"', '"mountains"'), "not of the promised form.*'montages' is a"),
         (json.dumps(content | {"trained": {"sfreq": "fast"}}), "promised form.*trained"),
-        (json.dumps(content | {"eeg": content["eeg"] | {"unit": "uV"}}), r"promised form \(eeg"),
+        (json.dumps(content | {"data": content["data"] | {"kinds": {}}}), r"promised form \(data"),
         (text.replace('"height": 12', '"height": 11'), "its inputs .* are not those its contract"),
-        (json.dumps(content | {"has_std": True}), "its outputs .* are not those its contract"),
+        (
+            json.dumps(content | {"outputs": [mean, std]}),
+            "its outputs .* are not those its contrac",
+        ),
+        (json.dumps(content | {"outputs": [std]}), r"promised form \(outputs"),
+        (json.dumps(content | {"outputs": [mean, mean]}), r"promised form \(outputs"),
+        (json.dumps(content | {"noise": [16]}), "its inputs .* are not those its contract"),
         (json.dumps(content | {"vertices": [[1, 2], [3]]}), "source space .* are not those"),
         (json.dumps(content | {"vertices": [[9.2e18]]}), "promised form.*vertices"),
         (json.dumps(content | {"space_fingerprint": "0" * 16}), "source space .* are not those"),

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepesi.physics.head import HeadModel, SourceSpace, average_reference
+from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
+from deepesi.physics.sensors import average_reference
 from deepesi.runtime import session
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.session import as_feeds, examples_at_once, open_model
@@ -80,12 +81,12 @@ def test_examples_are_computed_a_few_at_a_time(convdip, template, monkeypatch):
     numbers = sum(values.size for values in feeds.values())
     data = 1e-6 * np.random.default_rng(0).normal(size=(7, 32, 3)).astype(np.float32)
     data = average_reference(data, axis=1)
-    together = opened.run(data, feeds)[0]
+    together = opened.run(data, feeds)["mean"]
     assert examples_at_once(3, feeds) > 7
     monkeypatch.setattr(session, "AT_ONCE", 4 * 3 * numbers * 2)
     assert examples_at_once(3, feeds) == 2
     assert examples_at_once(6, feeds) == examples_at_once(300, feeds) == 1
-    apart = opened.run(data, feeds)[0]
+    apart = opened.run(data, feeds)["mean"]
     assert apart.shape == (7, 1284, 3)
     assert np.abs(apart - together).max() < 1e-5 * np.abs(together).max()
 

@@ -28,7 +28,7 @@ def test_they_fit_into_the_package():
     assert sum(model_path(name).stat().st_size for name in PACKAGED) < 20e6
     default, convdip = (Inverse.load(name).contract for name in PACKAGED)
     assert default.space_name is None  # it follows any head
-    assert default.has_std
+    assert default.kinds == ("mean", "std")
     assert len(default.model["model"]["members"]) == 3
     assert convdip.space_name == "fsaverage-ico3"
     assert convdip.precision == "int8"
@@ -50,7 +50,7 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
     inverse = Inverse.load(name, n_threads=1).for_recording(evoked.info, covariance, nave=4)
     head = template.head(
         list(inverse.ch_names),
-        template.electrodes(
+        template.places(
             np.array([c["loc"][:3] for c in evoked.info["chs"]]), list(inverse.ch_names)
         ),
         1e-12 * np.eye(32),

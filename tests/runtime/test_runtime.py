@@ -14,8 +14,9 @@ from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.physics.head import SourceSpace, average_reference
+from deepesi.physics.head import SourceSpace
 from deepesi.physics.linear_inverse import linear_inverse
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import save_template
 from deepesi.runtime.contract import TrainingRanges, as_tuples
 from deepesi.runtime.estimates import magnitudes, source_estimate
@@ -32,7 +33,7 @@ def test_estimate_is_the_kernel_of_the_recordings_own_set_up(eloreta, evoked, te
     positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
     head = template.head(
         evoked.ch_names,
-        template.electrodes(positions, evoked.ch_names),
+        template.places(positions, evoked.ch_names),
         covariance["data"] / evoked.nave,
     )
     data = evoked.data - evoked.data.mean(axis=0)

@@ -329,7 +329,7 @@ def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tm
     )
     path = export_path(str(tmp_path), tmp_path / "e.onnx", str(toy_path), "biosemi16")
     contract = open_model(path).contract
-    assert contract.has_std
+    assert contract.kinds == ("mean", "std")
     assert len(contract.model["members"]) == 2
     assert contract.montages == ("biosemi32",)
     assert "| DeepEnsemble |" in path.with_suffix(".md").read_text()  # its benchmark

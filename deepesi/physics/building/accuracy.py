@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from deepesi.physics.building.bem import solve
 from deepesi.physics.cohort import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, Tissues
-from deepesi.physics.head import average_reference
 from deepesi.physics.montage import displace, project_to_mesh
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import Template, load_template
 from deepesi.utils.files import atomic
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.building.bem import BoundaryElements, right_hand_sides
+from deepesi.physics.building.compression import compress
 from deepesi.physics.cohort import head_name, read_member
-from deepesi.physics.family import LeadFieldFamily, TissueGrid, Tissues, compress
+from deepesi.physics.family import TissueGrid, Tissues
+from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template, cache_folder, save_template
 from deepesi.utils.files import atomic
 from deepesi.utils.optional import require
@@ -120,7 +122,7 @@ def build_steps(
     scalp_pos = anatomy.scalp[0][vertices]
     yield Template(
         name=name,
-        family=LeadFieldFamily(scalp_pos, faces, grid.bounds, **reduced._asdict()),
+        family=ScalpPotentialFamily(scalp_pos, faces, grid.bounds, **reduced._asdict()),
         space=anatomy.space,
         source_pos=anatomy.source_pos,
         source_normals=anatomy.source_normals,

@@ -16,11 +16,13 @@ from deepesi.physics.building.anatomy import (
     Surface,
 )
 from deepesi.physics.building.build import build_head, geometry_digest
-from deepesi.physics.family import LeadFieldFamily, TissueGrid
+from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import electrode_positions, source_space
+from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.io.source_space import source_space
 from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp_potential import ScalpPotentialFamily
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import Template, cache_folder, load_template
 from deepesi.utils.optional import require
 
@@ -79,8 +81,8 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
     left, values, right = np.linalg.svd(average_reference(gain), full_matrices=False)
     return Template(
         name=_stem(forward),
-        family=LeadFieldFamily(
-            scalp_pos=electrode_positions(info, names, f"head_of_forward: {forward}"),
+        family=ScalpPotentialFamily(
+            scalp_pos=sensor_array(info, names, f"head_of_forward: {forward}").positions,
             scalp_faces=np.empty((0, 3), dtype=np.int64),
             bounds=np.zeros((3, 2)),
             terms=np.zeros((1, 3), dtype=np.int64),

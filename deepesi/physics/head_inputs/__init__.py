@@ -14,7 +14,9 @@ from deepesi.physics.head_inputs.linear import (
     Gain,
     HatMatrix,
     LinearInverse,
+    PosteriorRoot,
     PosteriorStd,
+    PriorStd,
 )
 from deepesi.physics.head_inputs.patches import (
     PatchMoments,
@@ -41,8 +43,10 @@ __all__ = [
     "PatchSensitivities",
     "PatchShares",
     "PatchTopographies",
+    "PosteriorRoot",
     "PosteriorStd",
     "Preconditioners",
+    "PriorStd",
     "Rank",
     "SensorEdgeFeatures",
     "SensorGraph",

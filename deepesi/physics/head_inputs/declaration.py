@@ -5,9 +5,10 @@ that whoever applies the file can prepare a new montage, lead field or noise cov
 """
 
 import dataclasses
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,52 @@ class HeadInput(ABC):
                 f"{sorted(parameters)}. Install the version of deepesi that wrote the file."
             )
         return known[name](**parameters)
+
+
+def sizes_of(
+    declarations: Iterable[HeadInput], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """Sizes of the named axes of prepared arrays, by name.
+
+    Args:
+        declarations: What the arrays were declared as.
+        shapes: Shape of each array, by its key.
+
+    """
+    return {
+        axis: size
+        for declaration in declarations
+        for axis, size in zip(declaration.axes, shapes[declaration.key], strict=True)
+        if isinstance(axis, str)
+    }
+
+
+def noise_size(
+    axes: Axes,
+    declarations: Iterable[HeadInput],
+    data_shape: Sequence[int],
+    shapes: Mapping[str, Sequence[int]],
+) -> int:
+    """How many numbers ``Z`` one posterior draw takes: the product of the sizes of its axes.
+
+    Args:
+        axes: Numbers, or names of sizes: ``"channels"``, ``"times"``, or an axis of a head input.
+        declarations: Head inputs of the model.
+        data_shape: ``(B, C, T)`` of the recordings.
+        shapes: Shape of each prepared head input, by its key.
+
+    Raises:
+        ValueError: An axis is not known.
+
+    """
+    known = sizes_of(declarations, shapes) | {"channels": data_shape[1], "times": data_shape[2]}
+    unknown = [axis for axis in axes if isinstance(axis, str) and axis not in known]
+    if unknown:
+        raise ValueError(
+            f"noise_size: the posterior draws along {unknown}, the head inputs have the axes "
+            f"{sorted(known)}. Declare a head input with that axis, or give a number."
+        )
+    return math.prod(known[axis] if isinstance(axis, str) else axis for axis in axes)
 
 
 def prepare(declarations: Iterable[HeadInput], head: HeadModel) -> dict[str, NDArray[Any]]:

@@ -7,8 +7,14 @@ import numpy as np
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
-from deepesi.physics.linear_inverse import hat_matrix, linear_inverse, posterior_std
-from deepesi.physics.noise import whitener
+from deepesi.physics.linear_inverse import (
+    hat_matrix,
+    linear_inverse,
+    posterior_root,
+    posterior_std,
+    prior_std,
+)
+from deepesi.physics.noise import rank_of, whitener
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,58 @@ class PosteriorStd(HeadInput):
         )
 
 
-def _lambda2(grid: LinearInverse | HatMatrix | PosteriorStd) -> Array:
+@dataclass(frozen=True)
+class PriorStd(HeadInput):
+    """Standard deviation ``(L,)``, A m, of MNE's sources before the data, at ``L`` SNRs.
+
+    Attributes: as of `LinearInverse`.
+
+    """
+
+    snr_db_low: float = -10.0
+    snr_db_step: float = 2.5
+    n_steps: int = 17
+
+    @property
+    def axes(self) -> Axes:
+        """``(L,)``."""
+        return (self.n_steps,)
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `deepesi.physics.linear_inverse.prior_std`."""
+        gain, rank = Gain(whitened=True).compute(head), rank_of(head.noise_cov)
+        return np.array([prior_std(gain, rank, lambda2) for lambda2 in _lambda2(self)])
+
+
+@dataclass(frozen=True)
+class PosteriorRoot(HeadInput):
+    """What draws from the posterior of MNE's sources are made with ``(L, C, C)``, (A m)².
+
+    Attributes: as of `LinearInverse`.
+
+    """
+
+    snr_db_low: float = -10.0
+    snr_db_step: float = 2.5
+    n_steps: int = 17
+
+    @property
+    def axes(self) -> Axes:
+        """``(L, C, C)``."""
+        return (self.n_steps, "channels", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """See `deepesi.physics.linear_inverse.posterior_root`."""
+        return np.stack(
+            [posterior_root(head.leadfield, head.noise_cov, lambda2) for lambda2 in _lambda2(self)]
+        )
+
+
+#: Head inputs on a grid of SNRs.
+_Grid = LinearInverse | HatMatrix | PosteriorStd | PriorStd | PosteriorRoot
+
+
+def _lambda2(grid: _Grid) -> Array:
     """Regularization of every SNR of a grid, ``10^(-SNR/10)``."""
     snr_db = grid.snr_db_low + grid.snr_db_step * np.arange(grid.n_steps)
     return np.asarray(10 ** (-snr_db / 10))

@@ -84,7 +84,8 @@ class ZarrGroup:
                 dimension_names=["epochs", "dipoles", "times"][-len(shape) :],
                 attributes={"unit": "A m"},
             )
-            for name in ("mean", "std")[: 1 + inverse.model.contract.has_std]
+            for name in ("mean", "std")
+            if name in inverse.model.contract.kinds
         ]
 
     def append(self, result: Localization) -> tuple[()]:

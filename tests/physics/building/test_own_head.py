@@ -11,8 +11,8 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.physics.building.bem import solve
 from deepesi.physics.building.own_head import head_of_anatomy, head_of_forward, read_own_anatomy
 from deepesi.physics.family import Tissues
-from deepesi.physics.head import average_reference
 from deepesi.physics.montage import electrode_info
+from deepesi.physics.sensors import average_reference
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,9 @@ def test_training_data_through_a_forward_solution(forward):
     parts = recordings.parts(0)
     assert parts.batch.data.shape == (4, 48, 10)
     gain = average_reference(
-        head.montage_head("any").leadfield[[head.cap.index(c) for c in parts.batch.head.ch_names]]
+        head.montage_head("any").leadfield[
+            [head.cap.index(c) for c in parts.batch.head.sensors.names]
+        ]
     )
     expected = gain @ parts.batch.sources.double().numpy()
     assert np.allclose(parts.clean, expected, rtol=0, atol=1e-3 * abs(expected).max())
@@ -72,7 +74,7 @@ def test_training_data_through_a_forward_solution(forward):
 
 def test_no_other_electrodes_on_a_forward_solution(forward):
     with pytest.raises(ValueError, match="no others can be put on it"):
-        head_of_forward(forward).electrodes(np.zeros((3, 3)), ["a", "b", "c"])
+        head_of_forward(forward).places(np.zeros((3, 3)), ["a", "b", "c"])
 
 
 def volume_forward(forward, tmp_path, mixed):
