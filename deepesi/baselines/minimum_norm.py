@@ -11,8 +11,8 @@ from deepesi.core.contracts import (
     InverseModel,
     Oracle,
     PosteriorModel,
-    magnitude,
 )
+from deepesi.core.quantities import magnitude, snr_db_of_power
 from deepesi.physics.head_inputs import (
     Gain,
     HatMatrix,
@@ -36,8 +36,7 @@ def level_of_power(
     whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], grid: LinearInverse
 ) -> Int[Tensor, " B"]:
     """Index of the SNR in a grid nearest to the SNR of the data, ``‖W v‖² / (T rank) - 1``."""
-    power = whitened.square().mean(2).sum(1) / rank
-    snr_db = 10 * torch.log10(torch.clamp(power - 1, min=1e-3))
+    snr_db = snr_db_of_power(whitened.square().mean(2).sum(1) / rank)
     step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
     return step.clamp(0, grid.n_steps - 1)
 

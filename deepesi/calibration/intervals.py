@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 class StandardizedErrors(NamedTuple):
     """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
 
-    error: Array  # |estimate - truth| / std; 0 where right, infinite where wrong without deviation
+    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong without deviation
     signal: Array  # |estimate| / std: what an analyst sees of it
     group: NDArray[np.int64]  # 0 active, 1 neighbouring, 2 inactive
     width: Array  # std over the largest true magnitude of the recording

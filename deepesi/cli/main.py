@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepesi import __version__
-from deepesi.cli.hydra_commands import COMMANDS, DEBUG, run_hydra
+from deepesi.cli.hydra_commands import COMMANDS, CONFIG_DIR, DEBUG, run_hydra
 from deepesi.cli.stopping import stops_on_signals
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.utils.files import check_folder_out
@@ -262,7 +262,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     for name, text in COMMANDS.items():
-        about = f"{text}; takes Hydra overrides, and {DEBUG} to show where an error was raised"
+        about = (
+            f"{text}; takes Hydra overrides, {CONFIG_DIR} DIR to look for configurations there, "
+            f"too, and {DEBUG} to show where an error was raised"
+        )
         commands.add_parser(name, help=about, add_help=False)
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")

@@ -20,6 +20,7 @@ from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.generator import Parts, SimulatedRecordings
 from deepesi.data_gen.setups import RecordingSetup, SetupRanges
 from deepesi.evaluation.compare import console
+from deepesi.physics.head import magnitudes
 from deepesi.viz.page import picture, png, write_page
 from deepesi.viz.preview import Example, example_figure
 from deepesi.viz.recording import save_figure
@@ -52,7 +53,7 @@ def example_of(
         clean=clean,
         noise=array(parts.noise[index]),
         artifacts=sum((array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
-        magnitudes=np.linalg.norm(moments, axis=1).max(axis=1),
+        magnitudes=magnitudes(sources, head.space.n_orient).max(axis=1),
         peaks=peaks,
         time_courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
         times=np.arange(clean.shape[1]) / recordings.sfreq,

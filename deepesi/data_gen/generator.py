@@ -19,7 +19,7 @@ from deepesi.data_gen.heads import HeadOnDevice, check_heads
 from deepesi.data_gen.keys import torch_generator, uniform
 from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.data_gen.setups import RecordingSetup, SetupPool, SetupRanges
-from deepesi.data_gen.snapshot import SNAPSHOT_SETUPS
+from deepesi.data_gen.snapshot import SNAPSHOT_SETUPS, SNAPSHOT_SOURCES
 from deepesi.data_gen.sources import Patches, PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head_inputs import HeadInput
@@ -116,7 +116,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         if isinstance(heads, str | Path):
             heads = load_template(heads)
         heads = [heads] if isinstance(heads, Template) else list(heads)
-        sources, tissues = sources or PatchSources(), tissues or TissueRanges()
+        sources, tissues = sources or SNAPSHOT_SOURCES, tissues or TissueRanges()
         check_heads(heads, split)
         if snr_db is not None:
             check_range("SimulatedRecordings", "snr_db", snr_db, -100, 300, "dB")
@@ -290,8 +290,8 @@ def limits_of(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[
             )
         if head.cap is not None:
             notes.append(
-                f"The head {head.name!r} has a lead field for its own {len(head.cap)} sensors only: "
-                "they are the only montage and are not displaced."
+                f"The head {head.name!r} has a lead field for its own {len(head.cap)} sensors "
+                "only: they are the only montage and are not displaced."
             )
         eyes = [type(a).__name__ for a in artifacts if a.needs_eyes]
         if eyes and not head.family.eye_core.shape[2]:

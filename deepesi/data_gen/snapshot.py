@@ -1,7 +1,11 @@
-"""Set-ups of ``data=snapshot``, the default of `SimulatedRecordings`."""
+"""Sources and set-ups of ``data=snapshot``, the default of `SimulatedRecordings`."""
 
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+
+#: Two thirds of the recordings have one source: training on several forgets single ones.
+SNAPSHOT_SOURCES = PatchSources(simple_share=0.5)
 
 #: Six montages of 19 to 128 electrodes, three kinds of noise with an estimated covariance, errors
 #: of the cap position. The values equal those of the YAML file; a test checks that.

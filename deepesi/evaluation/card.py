@@ -157,7 +157,7 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             "region sets",
             (
-                f"hold the truth ({calibration['covers']}) with a probability of "
+                f"hold the target ({calibration['covers']}) with a probability of "
                 f"{100 * calibration['level']:g} %, on recordings like those they were fitted on: "
                 f"{calibration['fitted_on']}{_before(contract['precision'])}"
             ),

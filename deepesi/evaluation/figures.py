@@ -9,12 +9,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.core.contracts import magnitude
+from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
-from deepesi.evaluation.scores import METRICS
-from deepesi.evaluation.table import TITLES
+from deepesi.metrics.table import IN_TABLES, METRICS
+from deepesi.physics.graph import distances_mm
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import DOTS, best_views, draw_cortex, draw_dots
 from deepesi.viz.scalp import draw_scalp
@@ -49,16 +49,17 @@ def axis_panels(rows: Sequence[Row], look: Mapping[str, Style]) -> Iterator[Pane
     """
     swept_snr = rows[0].axis == "SNR (dB)"
     for snr_db in [None] if swept_snr else dict.fromkeys(row.snr_db for row in rows):
-        for metric, title in TITLES.items():
-            own = [r for r in rows if r.metric == metric and snr_db in (None, r.snr_db)]
-            better = "higher" if METRICS[metric].higher_is_better else "lower"
+        for name in IN_TABLES:
+            metric = METRICS[name]
+            own = [r for r in rows if r.metric == name and snr_db in (None, r.snr_db)]
             figure, ax = _panel()
             _curves(ax, own, look)
-            ax.set(xlabel=rows[0].axis, ylabel=title)
-            if not METRICS[metric].higher_is_better:
+            ax.set(xlabel=rows[0].axis, ylabel=metric.label)
+            if not metric.higher_is_better:
                 ax.set_ylim(bottom=0)
             where = "" if snr_db is None else f" at {snr_db:g} dB"
-            yield f"{title}{where}; {better} is better", figure
+            better = "higher" if metric.higher_is_better else "lower"
+            yield f"{metric.label}{where}; {better} is better", figure
 
 
 def _panel() -> tuple[Figure, "Axes"]:
@@ -191,8 +192,8 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():
         values = magnitude(estimate.mean, n_orient)[0].double().numpy()
-        off = 1e3 * np.linalg.norm(head.source_pos[values.argmax()] - head.source_pos[peaks[0]])
-        note = "" if len(peaks) > 1 else f": peak {off:.0f} mm off"
+        off = distances_mm(head.source_pos[[values.argmax()]], head.source_pos[peaks[:1]])
+        note = "" if len(peaks) > 1 else f": peak {off.item():.0f} mm off"
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
 
 

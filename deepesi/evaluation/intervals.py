@@ -99,6 +99,15 @@ def _tail(n: NDArray[np.int64]) -> Array:
     return np.asarray(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - LEVEL) / 2, n - 1)))
 
 
+def interval_text(
+    value: float, low: float | None, high: float | None, decimals: int, sign: str = ""
+) -> str:
+    """``mean [low, high]``, or ``mean [-]`` where there is no interval; `sign` as in formats."""
+    form = f"{sign}.{decimals}f"
+    ends = "-" if low is None or high is None else f"{low:{form}}, {high:{form}}"
+    return f"{value:{form}} [{ends}]"
+
+
 def simultaneous_intervals(values: Array, seed: int = 0) -> Array:
     """Intervals of the means of paired differences that all hold together with 95 %.
 

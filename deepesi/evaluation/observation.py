@@ -15,11 +15,12 @@ from deepesi.calibration.conformal import (
     target_scores,
 )
 from deepesi.calibration.intervals import StandardizedErrors, standardized_errors
-from deepesi.core.contracts import Batch, InverseModel, magnitude
+from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.quantities import magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
-from deepesi.metrics.classes import Geometry
+from deepesi.metrics.example import Geometry
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.template import Template

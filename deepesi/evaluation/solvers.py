@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepesi import __version__
+from deepesi.composition import compose
 from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
@@ -59,8 +60,7 @@ class Solved:
 
 def load_solver(name: str) -> Solved:
     """One of `deepesi.runtime.methods.solver_names`."""
-    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        config = hydra.compose("evaluate", [f"baselines=[{name}]"])
+    config = compose("evaluate", [f"baselines=[{name}]"])
     ((title, model),) = hydra.utils.instantiate(config.baselines, _convert_="all").items()
     return Solved(str(title), model)
 

@@ -55,9 +55,9 @@ def _changed(table: Layout, change: Callable[[str], str]) -> Layout:
 
 def _stacked(text: str) -> str:
     """``mean [low, high]`` in two lines: ``mean``, ``low–high`` below it."""
-    found = INTERVAL.search(text)
-    ends = found[1].replace(", ", "–") if found else ""
-    return f"{INTERVAL.sub('', text)}\n{ends}" if found else text
+    interval = INTERVAL.search(text)
+    ends = interval[1].replace(", ", "–") if interval else ""
+    return f"{INTERVAL.sub('', text)}\n{ends}" if interval else text
 
 
 def _listed(table: Layout, title: str, caption: str) -> Text:

@@ -6,7 +6,6 @@ scenario (all levels and SNRs together), one constant per scenario. Recordings a
 in the user's cache.
 """
 
-import csv
 import functools
 import hashlib
 import json
@@ -25,13 +24,18 @@ from deepesi.evaluation.observation import batches_to_fit, heads_to_fit
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
-from deepesi.metrics.classes import Geometry, LocalizationError, examples
+from deepesi.metrics.example import Geometry
+from deepesi.metrics.source_metric import examples
+from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import cache_folder
 from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
+#: The metric whose mean is least at the constant chosen.
+CRITERION = "localization_error"
 #: Rooms whose code decides what is drawn, inverted and measured: part of the key of the cache.
 ROOMS = ("physics", "data_gen", "baselines", "metrics")
 
@@ -88,17 +92,14 @@ class _Trial:
     def __call__(self, task: _Task) -> tuple[_Task, Array]:
         """Errors ``(n, V)``, mm."""
         scenario, candidates = self.scenarios[task.test_set], self.tuned.candidates
-        n, errors = self.tuned.n_examples, []
+        n, error, errors = self.tuned.n_examples, METRICS[CRITERION].function, []
         for batch, kept in batches_to_fit(scenario, self.cohort, task.snr_db, candidates, n):
             geometry = Geometry(batch.head)
-            found = [
-                [
-                    LocalizationError.value(e, geometry)
-                    for e in examples(apply_model(c, batch), batch)
-                ]
+            by_candidate = [
+                [error(e, geometry) for e in examples(apply_model(c, batch), batch)]
                 for c in candidates
             ]
-            errors.append(np.array(found).T[:kept])
+            errors.append(np.array(by_candidate).T[:kept])
         return task, np.concatenate(errors)
 
 
@@ -127,8 +128,8 @@ def choose(
         kept = json.loads(path.read_text())
         return _from(method, scenarios[0].name, tuned, kept["errors_mm"], kept["n"])
     tasks = [_Task(number, float(snr)) for number, s in enumerate(scenarios) for snr in s.snr_db]
-    found = dict(share_out(_Trial(tuned, scenarios, cohort), tasks, processes))
-    errors = np.concatenate([found[task] for task in tasks])
+    by_task = dict(share_out(_Trial(tuned, scenarios, cohort), tasks, processes))
+    errors = np.concatenate([by_task[task] for task in tasks])
     choice = _from(method, scenarios[0].name, tuned, errors.mean(axis=0).tolist(), len(errors))
     with atomic(path) as partial:
         partial.write_text(json.dumps(asdict(choice), indent=1) + "\n")
@@ -205,11 +206,10 @@ def tune(
 
 def write_csv(choices: Sequence[Choice], path: Path) -> None:
     """Write ``tuning.csv``: every value tried, its error, and which was chosen."""
-    with atomic(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["method", "scenario", "knob", "value", "localization_error", "n", "chosen"]
-        )
-        for c in choices:
-            for value, error in zip(c.values, c.errors_mm, strict=True):
-                writer.writerow([c.method, c.scenario, c.knob, value, error, c.n, value == c.value])
+    columns = ["method", "scenario", "knob", "value", CRITERION, "n", "chosen"]
+    rows = (
+        (c.method, c.scenario, c.knob, value, error, c.n, value == c.value)
+        for c in choices
+        for value, error in zip(c.values, c.errors_mm, strict=True)
+    )
+    write_rows(path, columns, rows)

@@ -28,14 +28,6 @@ class LossTerm(nn.Module, ABC):
         """Return one value per example; smaller is better."""
 
 
-def source_norms(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
-    """Norm of every source over orientation and time, ``√T`` times `contracts.magnitude`.
-
-    The gradient at a source of zero is zero; that of a plain square root would be NaN.
-    """
-    return torch.linalg.vector_norm(values.unflatten(1, (-1, n_orient)), dim=(2, 3))
-
-
 class WeightedSum(nn.Module):
     """Sum of terms with fixed weights. Also returns every term, raw and weighted, for the log.
 

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.quantities import residual_variance
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener
 
@@ -48,5 +49,4 @@ class Reprojection(LossTerm):
             explained = batch.inputs[self.gain.key] @ estimate.mean
         else:
             explained = whitener @ batch.true_leadfield.project(estimate.mean)
-        misfit = observed - explained
-        return misfit.square().sum((1, 2)) / observed.square().sum((1, 2))
+        return residual_variance(explained, observed)

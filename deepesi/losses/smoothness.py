@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.core.contracts import Batch, Estimate
-from deepesi.losses.base import LossTerm, source_norms
+from deepesi.core.quantities import magnitude
+from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import MeshEdges
 
 
@@ -75,9 +76,9 @@ class SpatialVariation(LossTerm):
             )
         values = estimate.mean.unflatten(1, (space.n_sources, space.n_orient))
         steps = (values[:, edges[:, 0]] - values[:, edges[:, 1]]).flatten(1, 2)
-        variation = source_norms(steps, space.n_orient).sum(1)
+        variation = magnitude(steps, space.n_orient).sum(1)
         neighbours = 2 * len(edges) / space.n_sources
-        return variation / (neighbours * source_norms(batch.sources, space.n_orient).sum(1))
+        return variation / (neighbours * magnitude(batch.sources, space.n_orient).sum(1))
 
 
 class TemporalDifference(LossTerm):

@@ -4,7 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepesi.core.contracts import Batch, Estimate
-from deepesi.losses.base import LossTerm, source_norms
+from deepesi.core.quantities import magnitude
+from deepesi.losses.base import LossTerm
 
 
 class GroupSparsity(LossTerm):
@@ -21,5 +22,5 @@ class GroupSparsity(LossTerm):
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
         """Ratio of the norms per example."""
         n_orient = batch.head.space.n_orient
-        estimated = source_norms(estimate.mean, n_orient).sum(1)
-        return estimated / source_norms(batch.sources, n_orient).sum(1)
+        estimated = magnitude(estimate.mean, n_orient).sum(1)
+        return estimated / magnitude(batch.sources, n_orient).sum(1)

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepesi.core.contracts import Batch, Estimate
-from deepesi.losses.base import LossTerm, source_norms
+from deepesi.core.quantities import magnitude
+from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import SourcePositions
 
 #: Added to every magnitude of an estimate, as a fraction of the largest of the target. An estimate
@@ -17,7 +18,7 @@ class EnergyDistance(LossTerm):
     r"""``(2 p̂ᵀ D p − p̂ᵀ D p̂ − pᵀ D p) / (2 uᵀ D p − uᵀ D u − pᵀ D p)`` (no unit).
 
     Squared energy distance of the normalized maps ``p̂`` and ``p`` (magnitudes per source,
-    `contracts.magnitude`, divided by their sum), relative to that of the uniform map ``u``. ``D``
+    `quantities.magnitude`, divided by their sum), relative to that of the uniform map ``u``. ``D``
     are the Euclidean distances of the sources. It replaces the normalized earth mover's distance
     without a linear program: for two points it is twice their distance; 0 only for equal maps; 1
     for the uniform map and for an estimate of zero. Difference to the earth mover's distance: the
@@ -132,8 +133,8 @@ def _distances_to_peaks(
 def _maps(estimate: Estimate, batch: Batch) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"]]:
     """Normalized maps of the target and the estimate."""
     n_orient = batch.head.space.n_orient
-    target = source_norms(batch.sources, n_orient)
-    estimated = source_norms(estimate.mean, n_orient) + BACKGROUND * target.amax(1, keepdim=True)
+    target = magnitude(batch.sources, n_orient)
+    estimated = magnitude(estimate.mean, n_orient) + BACKGROUND * target.amax(1, keepdim=True)
     return target / target.sum(1, keepdim=True), estimated / estimated.sum(1, keepdim=True)
 
 

@@ -1,7 +1,7 @@
-"""Does an estimate lie as far from the truth as its standard deviation says? Pure functions.
+"""Does an estimate lie as far from its target as its standard deviation says? Pure functions.
 
-Of active, neighbouring and inactive sources apart: the zeros of the many inactive ones would hide a
-failure on the few that matter.
+Active, neighbouring and inactive sources are counted apart: the zeros of the many inactive ones
+would hide a failure on the few that matter.
 """
 
 from typing import NamedTuple

@@ -28,9 +28,15 @@ class ConvDip(InverseModel):
             `deepesi.uncertainty.mc_dropout.MCDropout`. 0: no dropout.
         heteroscedastic: Also estimate a standard deviation per dipole, from a second output
             layer. Needs a loss that trains it (``loss=uncertainty``).
+        output_scale: Dipole moment for an output of 1, in units of `SourceUnit` times the RMS of
+            the image (no unit). The moment of a patch is shared by tens of sources. With 0.1, as
+            in ``model=convdip``, outputs are of order one, and loss terms that depend on the size
+            of the estimate do not dominate those that depend on its shape. The default is the
+            value for networks that were trained without this setting.
 
     Raises:
-        ValueError: A size is not positive, or the dropout probability is outside 0 to 1.
+        ValueError: A size or the scale is not positive, or the dropout probability is outside 0
+            to 1.
 
     Source: Hecker et al. 2021, doi:10.3389/fnins.2021.569918 (7 x 11 image, one convolution of 8
     filters, dense layers of 512, one output per source). Differences: an image shows the posterior
@@ -55,6 +61,7 @@ class ConvDip(InverseModel):
         denoise_snr_db: Sequence[float] = (-5.0, 5.0),
         dropout: float = 0.0,
         heteroscedastic: bool = False,
+        output_scale: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -66,7 +73,9 @@ class ConvDip(InverseModel):
             hidden=hidden,
             n_hidden=n_hidden,
         )
-        self.image_shape = (height, width)
+        if not output_scale > 0:
+            raise ValueError(f"ConvDip: output_scale must be above 0, got {output_scale}.")
+        self.image_shape, self.output_scale = (height, width), output_scale
         self.images = tuple(
             TopographicMatrix(height, width, snr_db) for snr_db in map(float, denoise_snr_db)
         )
@@ -108,7 +117,7 @@ class ConvDip(InverseModel):
         hidden = functional.gelu(self.first(torch.cat([features, levels], dim=1)))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        hidden, unit = self.dropout(self.norm(hidden)), inputs[self.unit.key]
+        hidden, unit = self.dropout(self.norm(hidden)), inputs[self.unit.key] * self.output_scale
 
         def moments(frames: Tensor) -> Tensor:
             return (frames * rms * unit).reshape(data.shape[0], data.shape[2], -1).transpose(1, 2)

@@ -12,6 +12,11 @@ from deepesi.physics.sensors import SensorArray
 Array = NDArray[np.float64]
 
 
+def magnitudes(moments: Array, n_orient: int) -> Array:
+    """Norm over orientation of the moment of every source, A m: ``(D, ...)`` to ``(S, ...)``."""
+    return np.asarray(np.linalg.norm(moments.reshape(-1, n_orient, *moments.shape[1:]), axis=1))
+
+
 @dataclass(frozen=True)
 class SourceSpace:
     """Where an estimate lives: a named set of places, the same on every head.
@@ -157,9 +162,8 @@ class HeadModel:
         return self.leadfield.T @ data
 
     def magnitude(self, sources: Array) -> Array:
-        """Norm over orientation, RMS over time: ``(D, T)`` to ``(S,)``."""
-        by_source = sources.reshape(self.space.n_sources, self.space.n_orient, -1)
-        return np.asarray(np.sqrt((by_source**2).sum(axis=1).mean(axis=1)))
+        """Magnitude of every source ``(S,)``: RMS over time of `magnitudes` of ``(D, T)``."""
+        return np.asarray(np.sqrt((magnitudes(sources, self.space.n_orient) ** 2).mean(axis=1)))
 
     def pick(self, ch_names: Sequence[str]) -> "HeadModel":
         """The same head with these channels, in this order, in their own reference.

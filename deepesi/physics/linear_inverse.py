@@ -99,8 +99,9 @@ def posterior_root(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
     one of sources.
     """
     gain = whitener(noise_cov) @ leadfield
-    variance = prior_std(gain, rank_of(noise_cov), lambda2) ** 2
-    snr, vectors = referenced_eigh(variance * gain @ gain.T)
+    rank = rank_of(noise_cov)
+    variance = prior_std(gain, rank, lambda2) ** 2
+    snr, vectors = leading_eigh(variance * gain @ gain.T, rank)
     # (1 − 1 / √(1 + x)) / x without the difference, which has no digits where x is small.
     root = np.sqrt(1 + snr.clip(0))
     spectrum = variance / (root * (1 + root))

@@ -15,6 +15,8 @@ NO_VARIANCE = 1e-7
 LEAST_TYPICAL = 1e-6
 #: Least ratio of the power of two dimensions between which a recording was cut.
 STEP = 1e3
+#: Least SNR (power ratio, -30 dB) that is read off a recording: noise alone may be below its level.
+LEAST_SNR = 1e-3
 
 
 def white_noise_cov(sensors: SensorArray, noise_level: float) -> Array:
@@ -88,8 +90,18 @@ def whitener(noise_cov: Array) -> Array:
 
 
 def whitened_power(whitened: Array, rank: int) -> Array:
-    """Power of whitened data ``(C, T)`` per dimension, ``(T,)``: of noise alone 1 on average."""
-    return np.asarray((whitened**2).sum(axis=0) / rank)
+    """Power of whitened data ``(..., C, T)`` per dimension, ``(..., T)``: of noise alone 1."""
+    return np.asarray((whitened**2).sum(axis=-2) / rank)
+
+
+def snr_db_of_power(power: Array) -> Array:
+    """SNR (dB) of recordings from their whitened power, ``10 log10(p − 1)``; at least -30 dB.
+
+    Args:
+        power: Whitened power, mean over time, any shape: 1 for noise alone.
+
+    """
+    return np.asarray(10 * np.log10(np.maximum(power - 1, LEAST_SNR)))
 
 
 def spanned_by_data(whitened: Array, rank: int) -> int:

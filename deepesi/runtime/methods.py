@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import LinearInverse
 from deepesi.physics.linear_inverse import METHODS
-from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.physics.noise import rank_of, snr_db_of_power, whitened_power, whitener
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.names import file_title, short_names
@@ -88,8 +88,7 @@ class Classical:
 def snr_on_grid(whitened: Array, rank: int, grid: LinearInverse | None = None) -> float:
     """The SNR in dB of a grid nearest to ``‖W v‖² / (T R) - 1`` of whitened ``(C, T)``, rank R."""
     grid = grid or LinearInverse()
-    power = whitened_power(whitened, rank).mean()
-    snr_db = 10 * np.log10(max(power - 1, 1e-3))
+    snr_db = snr_db_of_power(whitened_power(whitened, rank).mean())
     step = np.clip(round((snr_db - grid.snr_db_low) / grid.snr_db_step), 0, grid.n_steps - 1)
     return float(grid.snr_db_low + grid.snr_db_step * step)
 

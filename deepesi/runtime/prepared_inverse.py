@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepesi.calibration.conformal import estimated_snr_db
 from deepesi.physics.channel_check import unexplained_channels, unexplained_text
 from deepesi.physics.data_check import check_data
-from deepesi.physics.head import SourceSpace
+from deepesi.physics.head import SourceSpace, magnitudes
 from deepesi.physics.noise import spanned_by_data, whitened_power
 from deepesi.physics.sensors import SensorArray
 from deepesi.runtime.contract import Contract
@@ -376,8 +376,9 @@ class PreparedInverse:
             )
         if self._calibrated is None:
             return None
-        magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
-        return self._calibrated.prediction_set(magnitudes, self._whitened(data), self.rank)
+        return self._calibrated.prediction_set(
+            magnitudes(mean, self.space.n_orient), self._whitened(data), self.rank
+        )
 
     @functools.cached_property
     def _calibrated(self) -> PredictionSetFinder | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepesi.core.contracts import Batch
 from deepesi.data_gen.curriculum import OPEN
+from deepesi.training.criterion import VALIDATED
 
 
 def weight_average(decay: float) -> WeightAveraging:
@@ -148,14 +149,8 @@ class ValidationLine(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print step, objective, metrics and speed."""
-        names = (
-            "loss",
-            "val/loss",
-            "val/localization_error",
-            "val/nemd",
-            "samples/s",
-            "data_share",
-        )
+        metrics = (f"val/{name}" for name in VALIDATED)
+        names = ("loss", "val/loss", *metrics, "samples/s", "data_share")
         logged = trainer.callback_metrics
         values = (f"{name} {float(logged[name]):.4g}" for name in names if name in logged)
         if trainer.is_global_zero:

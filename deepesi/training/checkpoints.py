@@ -14,6 +14,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from deepesi.core.contracts import Batch
+from deepesi.training.criterion import CRITERION, MODE
 from deepesi.training.overrides import typed
 from deepesi.training.resume import rewind
 from deepesi.utils.files import atomic
@@ -29,8 +30,8 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(
             folder,
             "best",
-            monitor="val/nemd",
-            mode="min",
+            monitor=CRITERION,
+            mode=MODE,
             enable_version_counter=False,
             # Directly after validation, so that the last checkpoint stores this state.
             save_on_train_epoch_end=False,
@@ -61,7 +62,8 @@ def chosen_by(checkpoint: Path) -> str:
         for key, state in content["callbacks"].items()
         if key.startswith("BestCheckpoint")
     ]
-    return f"step {content['global_step']}, lowest val/nemd: {float(scores[0]):.4g}"
+    best = "lowest" if MODE == "min" else "highest"
+    return f"step {content['global_step']}, {best} {CRITERION}: {float(scores[0]):.4g}"
 
 
 class Stopped(SystemExit):

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from deepesi.core.contracts import Batch, InverseModel
 from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum
-from deepesi.metrics.classes import NEMD, LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head import SourceSpace
+from deepesi.training.criterion import VALIDATED
 from deepesi.training.resume import check_identity, check_settings, recount, set_learning_rate
 
 
@@ -71,7 +72,7 @@ class InverseTraining(LightningModule):
         self.run_config = run_config
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
-        self.localization_error, self.nemd = LocalizationError(), NEMD()
+        self.metrics = nn.ModuleDict({name: SourceMetric(name) for name in VALIDATED})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch. Random layers use the key of the batch, for resumed runs."""
@@ -121,7 +122,7 @@ class InverseTraining(LightningModule):
         size = len(batch.data)
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", objective, batch_size=size, sync_dist=True)
-        for name, metric in (("localization_error", self.localization_error), ("nemd", self.nemd)):
+        for name, metric in self.metrics.items():
             metric.update(estimate, batch)
             self.log(f"val/{name}", metric, batch_size=size, prog_bar=True)
         return {"mean": estimate.mean}

@@ -9,7 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, magnitude
+from deepesi.core.contracts import Batch
+from deepesi.core.quantities import magnitude
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.estimate import Comparison, comparison_figure
 from deepesi.viz.page import png

@@ -16,6 +16,7 @@ from deepesi.core.contracts import InverseModel
 from deepesi.data_gen.montages import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
+from deepesi.training.criterion import CRITERION
 from deepesi.training.data import RecordingStream
 from deepesi.training.failures import explained
 from deepesi.training.initial import start_from
@@ -25,7 +26,7 @@ from deepesi.training.pictures import ValidationPictures
 from deepesi.training.pruning import start_from_strongest
 from deepesi.training.resume import checkpoint_of, keep_curves
 from deepesi.training.trainer import check_trainer, device_of, make_trainer, settle_steps
-from deepesi.training.weights import load_network
+from deepesi.training.weights import described, load_network
 from deepesi.utils.files import atomic
 
 console = Console()
@@ -59,11 +60,21 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
-    """Create the training module: network, objective, schedule and settings of the run."""
+def build_module(
+    config: DictConfig, cohort: Cohort, model: InverseModel | None = None
+) -> InverseTraining:
+    """Create the training module: network, objective, schedule and settings of the run.
+
+    `model` replaces the configured network.
+    """
     torch.manual_seed(config.seed)
     settings = config.trainer
-    model, model_config = build_model(config.model, cohort.template)
+    if model is None:
+        model, model_config = build_model(config.model, cohort.template)
+    else:
+        model_config = described(model)
+    if config.export:
+        check_exportable(model)
     heads = {
         split: [f"{head.name} ({head.fingerprint[:16]})" for head in cohort.of(split)]
         for split in ("train", "validation")
@@ -80,6 +91,21 @@ def build_module(config: DictConfig, cohort: Cohort) -> InverseTraining:
         {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
         trained_on(config.data, cohort.template),
     )
+
+
+def check_exportable(model: InverseModel) -> None:
+    """Refuse, before any training, a network that could not be exported after it.
+
+    Raises:
+        ValueError: It says that it has no form in ONNX; or see `HeadInput.to_json`.
+
+    """
+    if not model.exportable:
+        raise ValueError(
+            f"train: {type(model).__name__} has no form in ONNX. Leave the file out (export=false)."
+        )
+    for declaration in model.head_inputs:
+        declaration.to_json()
 
 
 def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
@@ -144,13 +170,23 @@ def build_data(
     )
 
 
-def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
-    """Train, and return the path of the best checkpoint."""
+def fit(
+    config: DictConfig, cohort: Cohort, run_dir: Path, model: InverseModel | None = None
+) -> Path:
+    """Train, and return the path of the best checkpoint.
+
+    Args:
+        config: Configuration of ``deepesi train``.
+        cohort: Heads.
+        run_dir: Folder for checkpoints, curves and configuration.
+        model: Network to train instead of the configured one.
+
+    """
     settings, folder = config.trainer, run_dir / "checkpoints"
     check_trainer(settings)
     for note in settle_steps(settings):
         print_once(f"Training: {note}.", soft_wrap=True)
-    module = build_module(config, cohort)
+    module = build_module(config, cohort, model)
     ckpt = checkpoint_of(config.ckpt, folder)
     if ckpt is None:
         initialize(config, module, cohort.template)
@@ -183,7 +219,7 @@ def fit(config: DictConfig, cohort: Cohort, run_dir: Path) -> Path:
     if stopper is not None and stopper.stopped_epoch:
         print_once(
             f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
-            "without a better val/nemd."
+            f"without a better {CRITERION}."
         )
     if wandb is not None:
         wandb.experiment.finish()  # so that the next run of a sweep starts a new run there

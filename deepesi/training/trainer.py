@@ -19,6 +19,7 @@ from deepesi.training.callbacks import (
     weight_average,
 )
 from deepesi.training.checkpoints import BestCheckpoint, LastCheckpoint
+from deepesi.training.criterion import CRITERION, MODE
 
 #: Supported precisions. Not float16: gradients may overflow.
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -155,7 +156,7 @@ def make_trainer(
     stopper = None
     if settings.patience is not None:
         stopper = EarlyStopping(
-            "val/nemd", patience=settings.patience, check_on_train_epoch_end=False
+            CRITERION, patience=settings.patience, mode=MODE, check_on_train_epoch_end=False
         )
     average = [] if settings.ema_decay is None else [weight_average(settings.ema_decay)]
     best = BestCheckpoint(folder)

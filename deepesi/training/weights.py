@@ -27,8 +27,16 @@ def save_network(model: InverseModel, identity: Mapping[str, Any], folder: str |
         partial.write_text(yaml.safe_dump(dict(identity), sort_keys=False))
 
 
-def load_network(path: str | Path, space: SourceSpace) -> tuple[InverseModel, dict[str, Any]]:
+def load_network(
+    path: str | Path, space: SourceSpace, model: InverseModel | None = None
+) -> tuple[InverseModel, dict[str, Any]]:
     """Read a network from a ``.ckpt``, a ``model/`` folder or a run directory.
+
+    Args:
+        path: What to read.
+        space: Source space of the head that the network will be applied to.
+        model: Takes the weights in place of a network made from the configuration; for classes
+            that Python gave and no configuration describes.
 
     Returns:
         Network, and its identity (configuration, source space, training ranges).
@@ -39,7 +47,7 @@ def load_network(path: str | Path, space: SourceSpace) -> tuple[InverseModel, di
 
     """
     path = Path(path)
-    model, identity = _read(path)
+    model, identity = _read(path, model)
     _check_space(path, model, identity, space)
     return model, identity
 
@@ -149,7 +157,7 @@ def _check_space(
         )
 
 
-def _read(path: Path) -> tuple[InverseModel, dict[str, Any]]:
+def _read(path: Path, model: InverseModel | None = None) -> tuple[InverseModel, dict[str, Any]]:
     """Read a network of any source space."""
     if path.is_dir() and (path / "model").is_dir():
         path = path / "model"
@@ -181,9 +189,31 @@ def _read(path: Path) -> tuple[InverseModel, dict[str, Any]]:
         raise FileNotFoundError(
             f"load_network: there is no {path}. Give a run directory, its model/, or a checkpoint."
         )
-    kind = hydra.utils.get_class(identity["model"]["_target_"])
-    if not issubclass(kind, InverseModel):
-        raise ValueError(f"load_network: {path} names {kind.__name__}, no InverseModel.")
-    model: InverseModel = hydra.utils.instantiate(identity["model"], _convert_="all")
+    model = _made_from(identity["model"], path) if model is None else model
     model.load_state_dict(weights)
     return model.eval(), identity
+
+
+#: Key, and its value, of the configuration of a network that was an object in Python.
+MADE_IN_PYTHON = {"made": "in Python"}
+
+
+def described(model: InverseModel) -> dict[str, Any]:
+    """What stands for the configuration of a network that was an object in Python."""
+    kind = type(model)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **MADE_IN_PYTHON}
+
+
+def _made_from(config: Mapping[str, Any], path: Path) -> InverseModel:
+    """The network of a configuration, with its first weights."""
+    if MADE_IN_PYTHON.items() <= config.items():
+        raise ValueError(
+            f"load_network: {path} holds the weights of a {config['_target_']} that was made in "
+            "Python, and its settings are not known. Make it again and give it the weights: "
+            "load_network(path, space, model). Its exported file needs neither."
+        )
+    kind = hydra.utils.get_class(config["_target_"])
+    if not issubclass(kind, InverseModel):
+        raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
+    model: InverseModel = hydra.utils.instantiate(config, _convert_="all")
+    return model

@@ -1,6 +1,5 @@
 """Run every method on every case and head; list excluded combinations with reasons."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
+from deepesi.physics.head import magnitudes
 from deepesi.physics.io.heads import head_from_forward, head_on_template
 from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.runtime.methods import Method
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 from deepesi.validation.case import Case, CaseHead
 from deepesi.validation.statistics import (
     UNITS,
     Track,
     lateralization,
-    residual_variance,
-    scaled_residual_variance,
     summarize,
 )
 
@@ -97,8 +96,7 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     head, expected, evoked = case_head.head, case.expectation, case.evoked
     data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
     sources = method.estimator(head, evoked.nave)(data)
-    by_source = sources.reshape(head.space.n_sources, head.space.n_orient, -1)
-    magnitude = np.linalg.norm(by_source, axis=1)
+    magnitude = magnitudes(sources, head.space.n_orient)
     peaks = magnitude.argmax(axis=0)
     in_lobe = expected.in_lobe(case_head.mni)
     times, white = evoked.times, whitener(head.noise_cov)
@@ -115,9 +113,9 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     potential = head.leadfield @ sources[:, sample]
     x, y, z = case_head.mni[peaks[sample]]
     statistics |= {
-        "residual_variance": residual_variance(data[:, sample], potential),
+        "residual_variance": residual_variance(potential, data[:, sample]),
         "residual_variance_whitened": scaled_residual_variance(
-            white @ data[:, sample], white @ potential
+            white @ potential, white @ data[:, sample]
         ),
         "peak_x": x,
         "peak_y": y,
@@ -166,10 +164,13 @@ COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "un
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
     """Write the statistics atomically, one per row."""
-    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for r in results:
-            key = (r.case.recording, r.case.condition, r.case_head.name, r.method)
-            for name, value in r.statistics.items():
-                writer.writerow((*key, name, f"{value:.6g}", UNITS[name]))
+    rows = (
+        (*_key(r), name, f"{value:.6g}", UNITS[name])
+        for r in results
+        for name, value in r.statistics.items()
+    )
+    write_rows(path, COLUMNS, rows)
+
+
+def _key(r: Result) -> tuple[str, str, str, str]:
+    return r.case.recording, r.case.condition, r.case_head.name, r.method

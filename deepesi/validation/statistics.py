@@ -50,27 +50,6 @@ def lateralization(magnitude: Array, expected: Mask) -> Array:
     return magnitude[expected].sum(axis=0) / magnitude.sum(axis=0)
 
 
-def residual_variance(data: Array, explained: Array) -> float:
-    """``‖v − p‖² / ‖v‖²``, no unit. A small value does not mean that the sources are correct.
-
-    Args:
-        data: Average-referenced data ``(C,)``, V.
-        explained: Potential of the estimate with the nominal lead field ``(C,)``, V.
-
-    """
-    return float(((data - explained) ** 2).sum() / (data**2).sum())
-
-
-def scaled_residual_variance(data: Array, explained: Array) -> float:
-    """Residual variance with the best scale of the estimate: ``1 − cos²(v, p)``.
-
-    Independent of scale, so that dSPM and sLORETA, which are statistics, can be compared with
-    dipole moments. For whitened data ``(C,)`` it does not depend on a few noisy channels.
-    """
-    power = float((data**2).sum() * (explained**2).sum())
-    return 1.0 if power == 0 else 1 - float(data @ explained) ** 2 / power
-
-
 def window_maxima(power: Array, length: int) -> Array:
     """Largest power of every segment of `length` samples, or of all samples if there are fewer."""
     length = min(length, len(power))

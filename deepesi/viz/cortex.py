@@ -141,15 +141,18 @@ def _side(mesh: DisplayMesh, view: str) -> _Side:
 
 
 def _draw_faces(ax: "Axes", side: _Side, colour: Array) -> None:
+    corners = side.flat[side.faces]  # one array is faster than a list
     ax.add_collection(
         PolyCollection(
-            list(side.flat[side.faces]),
+            corners,
             facecolors=colour * side.light[:, None],
             edgecolors="face",
             linewidths=0.2,
             rasterized=True,
-        )
+        ),
+        autolim=False,  # would look at every path
     )
+    ax.update_datalim(corners.reshape(-1, 2))
     ax.autoscale_view()
     ax.set_aspect("equal")
     ax.axis("off")

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from deepesi.physics.graph import distances_mm
+from deepesi.physics.similarity import residual_variance
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import covering_views, draw_cortex, draw_projections
 from deepesi.viz.scalp import draw_scalp
@@ -49,10 +51,6 @@ class Comparison:
     mesh: DisplayMesh | None
     title: str
 
-    def misfit(self, potential: Array) -> float:
-        """Misfit ``‖v − p‖² / ‖v‖²`` of a potential ``(C, T)``, V; no unit."""
-        return float(((self.recorded - potential) ** 2).sum() / (self.recorded**2).sum())
-
 
 def comparison_figure(example: Comparison) -> Figure:
     """Draw the target (top) and the estimate (bottom), with scalp maps and misfit (right)."""
@@ -60,7 +58,7 @@ def comparison_figure(example: Comparison) -> Figure:
     figure.suptitle(example.title, fontsize=12)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.05], wspace=0.02)
     peak = int(example.estimated.argmax())
-    off = 1e3 * np.linalg.norm(example.source_pos[example.peaks] - example.source_pos[peak], axis=1)
+    off = distances_mm(example.source_pos[example.peaks], example.source_pos[[peak]])
     maps = {
         f"target, to {1e9 * example.target.max():.3g} nAm": example.target,
         f"estimated, to {1e9 * example.estimated.max():.3g} nAm; strongest "
@@ -100,8 +98,8 @@ def _draw_scalps(figure: "SubFigure", example: Comparison) -> None:
     above.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label="potential (µV)")
     ax = below.subplots()
     misfits = {
-        "target\n(noise, head)": example.misfit(example.target_potential),
-        "estimate": example.misfit(example.explained),
+        "target\n(noise, head)": residual_variance(example.target_potential, example.recorded),
+        "estimate": residual_variance(example.explained, example.recorded),
     }
     bars = ax.barh(
         list(misfits), [min(m, 2) for m in misfits.values()], color=["0.6", "#d55e00"], height=0.6

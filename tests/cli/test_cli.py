@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from deepesi.cli.main import main
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.card import how_good, how_trained
-from deepesi.evaluation.scores import METRICS
+from deepesi.metrics.table import METRICS
 from deepesi.utils.optional import require
 from tests.conftest import make_covariance, make_evoked
 

@@ -23,7 +23,7 @@ from deepesi.evaluation.methods import PerScenario, of_scenario
 from deepesi.evaluation.observation import heads_to_fit
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.tuning import choose, tune, write_csv
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.cohort import Cohort
 
 #: Baselines with no constant to tune: none is left, it is chosen per recording, or the truth is
@@ -63,7 +63,7 @@ def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
     choice = choose("x", tuned, [scenario], Cohort.single(toy), cache=tmp_path)
     errors = []
     for value in tuned.values:
-        model, metric = tuned.at(value), LocalizationError()
+        model, metric = tuned.at(value), SourceMetric("localization_error")
         for snr_db in scenario.snr_db:
             recordings = SimulatedRecordings(
                 toy,

@@ -14,7 +14,8 @@ from torch.distributions import Normal
 
 import deepesi.configs
 import deepesi.losses
-from deepesi.core.contracts import Estimate, InverseModel, magnitude
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.quantities import magnitude
 from deepesi.losses.base import LossTerm, WeightedSum
 from deepesi.losses.distillation import Distillation
 from deepesi.losses.physics import Reprojection
@@ -23,9 +24,9 @@ from deepesi.losses.sparsity import GroupSparsity
 from deepesi.losses.supervised import CosineDistance, NormalizedL1, NormalizedL2
 from deepesi.losses.transport import RESOLVED, EnergyDistance, PeakDistance, PeakTransport
 from deepesi.losses.uncertainty import GaussianNLL
-from deepesi.metrics.functional import distances_mm, nemd
+from deepesi.metrics.functional import nemd
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.graph import adjacency
+from deepesi.physics.graph import adjacency, distances_mm
 from deepesi.training.run import fit, plain
 
 

@@ -10,7 +10,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.export.to_onnx import export_onnx
 from deepesi.losses.supervised import CosineDistance
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import prepare
@@ -149,7 +149,7 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
         sources=PatchSources(n_sources=(1, 1)),
     ).batch(0)
     exact = torch.as_tensor(batch.head.leadfield).float() @ batch.sources
-    metric = LocalizationError()
+    metric = SourceMetric("localization_error")
     metric.update(apply(model, exact, batch.head), batch)
     assert metric.compute() < 5.0
 

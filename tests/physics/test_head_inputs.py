@@ -17,9 +17,10 @@ from deepesi.physics.head_inputs import (
     VoxelWeights,
     prepare,
 )
+from deepesi.physics.head_inputs.declaration import built_in
 from deepesi.physics.head_inputs.images import azimuthal_projection
 
-ALL = [kind() for kind in HeadInput.__subclasses__()]
+ALL = [kind() for kind in built_in().values()]
 
 
 @pytest.mark.parametrize("declaration", ALL, ids=lambda d: d.key)

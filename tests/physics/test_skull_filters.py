@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepesi.metrics.moments import rdm
 from deepesi.physics.family import Tissues
 from deepesi.physics.head_inputs import SkullFilters, SkullPowers, Whitener
 from deepesi.physics.head_inputs.patches import orthonormal_topographies
 from deepesi.physics.head_inputs.skull import SHELLS, SOFT, skull_filter
 from deepesi.physics.sensors import SensorArray
+from deepesi.physics.similarity import rdm
 from deepesi.physics.sphere import ShellModel, leadfield
 
 

@@ -19,7 +19,7 @@ from deepesi.physics.linear_inverse import linear_inverse
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import save_template
 from deepesi.runtime.contract import TrainingRanges, as_tuples
-from deepesi.runtime.estimates import magnitudes, source_estimate
+from deepesi.runtime.estimates import magnitudes_of, source_estimate
 from deepesi.runtime.inverse import ExtrapolationWarning, Inverse
 from deepesi.training.saved import load_any
 from tests.conftest import make_covariance, make_evoked
@@ -293,7 +293,7 @@ def test_baseline_follows_a_head_of_free_orientation(eloreta, evoked, template):
     stc = prepared.apply(evoked).stc
     assert isinstance(stc, mne.VectorSourceEstimate)
     assert np.array_equal(stc.data.reshape(found.shape), found)
-    assert np.allclose(stc.magnitude().data, magnitudes(stc), atol=0)
+    assert np.allclose(stc.magnitude().data, magnitudes_of(stc), atol=0)
 
 
 def test_recording_that_changed_since_it_was_prepared(convdip, evoked):

@@ -35,8 +35,6 @@ from deepesi.validation.statistics import (
     Track,
     lateralization,
     p_value,
-    residual_variance,
-    scaled_residual_variance,
     summarize,
     window_maxima,
 )
@@ -72,14 +70,6 @@ def test_lateralization_is_the_share_of_one_side():
     magnitude = np.array([[3.0, 0.0], [1.0, 2.0], [0.0, 2.0]])
     share = lateralization(magnitude, np.array([True, False, False]))
     assert np.allclose(share, [0.75, 0.0])
-
-
-def test_residual_variance_of_a_scaled_and_an_orthogonal_potential():
-    data, other = np.array([1.0, -1.0, 0.0]), np.array([1.0, 1.0, -2.0])
-    assert residual_variance(data, 0.5 * data) == pytest.approx(0.25)
-    assert scaled_residual_variance(data, 0.5 * data) == pytest.approx(0, abs=1e-12)
-    assert scaled_residual_variance(data, other) == pytest.approx(1)
-    assert scaled_residual_variance(data, 0 * data) == 1
 
 
 def test_p_value_counts_the_observed_value_itself():

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepesi.physics.building.bem import solve
 from deepesi.physics.cohort import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, Tissues
 from deepesi.physics.montage import displace, project_to_mesh
 from deepesi.physics.sensors import average_reference
+from deepesi.physics.similarity import ln_magnitude, rdm
 from deepesi.physics.template import Template, load_template
 from deepesi.utils.files import atomic
-
-Array = NDArray[np.float64]
 
 MONTAGES = (
     "biosemi16",
@@ -34,12 +32,6 @@ MONTAGES = (
     "easycap-M10",
 )
 PERCENTILES = (50, 95, 100)
-
-
-def rdm_lnmag(computed: Array, expected: Array) -> tuple[Array, Array]:
-    """Relative difference measure and absolute log magnitude ratio of each column: ``(S,)``."""
-    a, b = np.linalg.norm(computed, axis=0), np.linalg.norm(expected, axis=0)
-    return np.linalg.norm(computed / a - expected / b, axis=0), np.abs(np.log(a / b))
 
 
 def draw_tissues(template: Template, rng: np.random.Generator) -> Tissues:
@@ -62,12 +54,12 @@ def compare(template: Template, rng: np.random.Generator) -> dict[str, Any]:
     moved = displace(electrodes.positions, *mesh, 0.005, 1, rng).positions[0, 0]
     anatomy = read_member(template.warp_seed, template.name.split("-")[1])
     expected = average_reference(solve(anatomy, moved, tissues))
-    rdm, lnmag = rdm_lnmag(family.leadfield(tissues, project_to_mesh(moved, *mesh)), expected)
+    leadfields = family.leadfield(tissues, project_to_mesh(moved, *mesh)), expected
     return {
         "montage": montage,
         **vars(tissues),
-        "rdm": np.percentile(rdm, PERCENTILES).tolist(),
-        "lnmag": np.percentile(lnmag, PERCENTILES).tolist(),
+        "rdm": np.percentile(rdm(*leadfields), PERCENTILES).tolist(),
+        "lnmag": np.percentile(np.abs(ln_magnitude(*leadfields)), PERCENTILES).tolist(),
     }
 
 
@@ -85,11 +77,11 @@ def main() -> None:
     for number in range(arguments.draws):
         row = compare(template, np.random.default_rng([arguments.seed, number]))
         rows.append(row)
-        rdm, lnmag = (" / ".join(f"{x:.4f}" for x in row[k]) for k in ("rdm", "lnmag"))
+        shown = (" / ".join(f"{x:.4f}" for x in row[k]) for k in ("rdm", "lnmag"))
         print(
             f"| {row['montage']} | {1e3 * row['skull_conductivity']:.2f} | "
             f"{1e3 * row['skull_thickness']:.2f} | {row['scalp_conductivity']:.2f} | "
-            f"{row['brain_conductivity']:.2f} | {rdm} | {lnmag} |",
+            f"{row['brain_conductivity']:.2f} | {' | '.join(shown)} |",
             flush=True,
         )
     worst = {

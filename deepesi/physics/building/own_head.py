@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,20 @@ from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import Template, cache_folder, load_template
 from deepesi.utils.optional import require
 
+if TYPE_CHECKING:
+    import mne
+
 Array = NDArray[np.float64]
 
 HEAD_FRAME = 4  # FIFFV_COORD_HEAD, the FIFF constant of the MNE head frame
 SURFACES = {4: "the scalp", 3: "the outer skull", 1: "the inner skull"}  # by FIFF number
 
 
-def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
+def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> Template:
     """Head from one `mne.Forward`, with the electrodes, source space and lead field in it.
 
     Args:
-        forward: Path of a ``-fwd.fif``.
+        forward: Forward solution, or the path of a ``-fwd.fif``.
         n_orient: 1: normal to the surface; 3: free orientation.
 
     Raises:
@@ -49,7 +52,12 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
     mne = require("mne", "head", "read the forward solution")
     if n_orient not in (1, 3):
         raise ValueError(f"head_of_forward: n_orient must be 1 or 3, got {n_orient}.")
-    solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
+    if isinstance(forward, str | Path):
+        solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
+        name = _stem(forward)
+    else:
+        solution, forward = forward, "the forward solution"
+        name = source_space(solution["src"]).name
     info = solution["info"]
     names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
     if not names:
@@ -80,7 +88,7 @@ def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
         gain = np.einsum("csi,si->cs", gain.reshape(len(gain), -1, 3), normals)
     left, values, right = np.linalg.svd(average_reference(gain), full_matrices=False)
     return Template(
-        name=_stem(forward),
+        name=name,
         family=ScalpPotentialFamily(
             scalp_pos=sensor_array(info, names, f"head_of_forward: {forward}").positions,
             scalp_faces=np.empty((0, 3), dtype=np.int64),
