@@ -133,7 +133,7 @@ def tuned_table(choices: Sequence[Choice]) -> Layout:
         (
             choice.method,
             choice.scenario,
-            choice.knob,
+            choice.parameter,
             f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
             f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
             f"{min(choice.errors_mm):.1f}",

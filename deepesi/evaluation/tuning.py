@@ -47,7 +47,7 @@ class Choice:
     Attributes:
         method: Name of the method.
         scenario: Name of the scenario.
-        knob: Name of the constant.
+        parameter: Name of the parameter.
         values: Tried.
         errors_mm: Mean localization error of each.
         n: Validation recordings, all test sets together.
@@ -57,7 +57,7 @@ class Choice:
 
     method: str
     scenario: str
-    knob: str
+    parameter: str
     values: tuple[float, ...]
     errors_mm: tuple[float, ...]
     n: int
@@ -206,9 +206,9 @@ def tune(
 
 def write_csv(choices: Sequence[Choice], path: Path) -> None:
     """Write ``tuning.csv``: every value tried, its error, and which was chosen."""
-    columns = ["method", "scenario", "knob", "value", CRITERION, "n", "chosen"]
+    columns = ["method", "scenario", "parameter", "value", CRITERION, "n", "chosen"]
     rows = (
-        (c.method, c.scenario, c.knob, value, error, c.n, value == c.value)
+        (c.method, c.scenario, c.parameter, value, error, c.n, value == c.value)
         for c in choices
         for value, error in zip(c.values, c.errors_mm, strict=True)
     )

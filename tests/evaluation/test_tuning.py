@@ -175,7 +175,7 @@ def test_every_scenario_has_its_own_constant(scenario, tuned, toy, tmp_path):
         assert (kernels.snr_db_low, kernels.n_steps) == (choice.value, 1)
     write_csv(choices, tmp_path / "tuning.csv")
     lines = (tmp_path / "tuning.csv").read_text().splitlines()
-    assert lines[0] == "method,scenario,knob,value,localization_error,n,chosen"
+    assert lines[0] == "method,scenario,parameter,value,localization_error,n,chosen"
     assert len(lines) == 1 + 2 * 3
     assert sum(line.endswith("True") for line in lines) == 2
     rows = run_benchmark(methods, [quiet, loud], Cohort.single(toy), tmp_path / "scores").rows
