@@ -4,7 +4,7 @@ from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 
-#: Two thirds of the recordings have one source: training on several forgets single ones.
+#: Two thirds of the recordings have one source; otherwise networks get worse for single sources.
 SNAPSHOT_SOURCES = PatchSources(simple_share=0.5)
 
 #: Six montages of 19 to 128 electrodes, three kinds of noise with an estimated covariance, errors

@@ -35,9 +35,9 @@ print_once = rank_zero_only(console.print)
 
 
 def chosen(group: str, *, _root_: DictConfig) -> str:
-    """What was chosen of a group of the configuration: ``${chosen:model}``.
+    """Resolver ``${chosen:model}``: name of the option chosen in a configuration group.
 
-    A sweep asks for its folder before there is any run; its own configuration tells it then.
+    A sweep needs the name of its folder before the first run, from its own configuration.
     """
     composed = _root_.get("hydra") or HydraConfig.get()
     return str(composed.runtime.choices[group])
@@ -94,10 +94,10 @@ def build_module(
 
 
 def check_exportable(model: InverseModel) -> None:
-    """Refuse, before any training, a network that could not be exported after it.
+    """Refuse, before training, a network that cannot be exported.
 
     Raises:
-        ValueError: It says that it has no form in ONNX; or see `HeadInput.to_json`.
+        ValueError: The network is not exportable, or `HeadInput.to_json` fails.
 
     """
     if not model.exportable:

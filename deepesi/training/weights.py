@@ -33,10 +33,10 @@ def load_network(
     """Read a network from a ``.ckpt``, a ``model/`` folder or a run directory.
 
     Args:
-        path: What to read.
-        space: Source space of the head that the network will be applied to.
-        model: Takes the weights in place of a network made from the configuration; for classes
-            that Python gave and no configuration describes.
+        path: Path of the network.
+        space: Source space of the head that the network is applied to.
+        model: Network that receives the weights. Needed for networks that were created in Python,
+            without a configuration.
 
     Returns:
         Network, and its identity (configuration, source space, training ranges).
@@ -194,18 +194,18 @@ def _read(path: Path, model: InverseModel | None = None) -> tuple[InverseModel, 
     return model.eval(), identity
 
 
-#: Key, and its value, of the configuration of a network that was an object in Python.
+#: Entry in the identity of a network that was created in Python, without a configuration.
 MADE_IN_PYTHON = {"made": "in Python"}
 
 
 def described(model: InverseModel) -> dict[str, Any]:
-    """What stands for the configuration of a network that was an object in Python."""
+    """Identity of a network that was created in Python, in place of a configuration."""
     kind = type(model)
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **MADE_IN_PYTHON}
 
 
 def _made_from(config: Mapping[str, Any], path: Path) -> InverseModel:
-    """The network of a configuration, with its first weights."""
+    """Create the network of a configuration, with initial weights."""
     if MADE_IN_PYTHON.items() <= config.items():
         raise ValueError(
             f"load_network: {path} holds the weights of a {config['_target_']} that was made in "

@@ -150,7 +150,7 @@ def _draw_faces(ax: "Axes", side: _Side, colour: Array) -> None:
             linewidths=0.2,
             rasterized=True,
         ),
-        autolim=False,  # would look at every path
+        autolim=False,  # slow: it loops over all faces
     )
     ax.update_datalim(corners.reshape(-1, 2))
     ax.autoscale_view()
