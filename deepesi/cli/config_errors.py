@@ -68,7 +68,14 @@ def _full_key(error: BaseException) -> str | None:
 
 
 #: Keys of earlier versions, by their last part, and what they are called now.
-RENAMED = {"course": "time_course", "courses": "kinds", "n_places": "n_components"}
+RENAMED = {
+    "course": "time_course",
+    "courses": "kinds",
+    "n_places": "n_components",
+    "n_looks": "n_passes",
+    "through": "leadfield",
+    "knob": "parameter",
+}
 
 
 def _nearest(key: str, command: str) -> str:

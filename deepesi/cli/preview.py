@@ -50,7 +50,7 @@ def example_of(
         artifacts=sum((as_array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
         magnitudes=magnitudes(sources, head.space.n_orient).max(axis=1),
         peaks=peaks,
-        courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
+        time_courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
         times=np.arange(clean.shape[1]) / recordings.sfreq,
         sensor_pos=head.sensors.positions,
         ch_names=head.sensors.names,

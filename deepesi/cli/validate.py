@@ -57,7 +57,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
             f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm, {s['peak_distance']:.0f} mm "
             f"to target: {verdict(result)}"
         )
-    yield from (f"{m.method}: left out on the {m.head} head: {m.reason}" for m in missing)
+    yield from (f"{m.method}: not run on the {m.head} head: {m.reason}" for m in missing)
     read = [
         f"{m.name}: {model_path(m.path).absolute()}" for m in methods if isinstance(m, Exported)
     ]

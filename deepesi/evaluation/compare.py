@@ -114,7 +114,8 @@ def assumptions_table(models: Mapping[str, Model | Tuned]) -> Layout:
     """One line per method."""
     lines = []
     for name, model in models.items():
-        chosen = f"{model.knob} on validation recordings" if isinstance(model, Tuned) else "none"
+        tuned = isinstance(model, Tuned)
+        chosen = f"{model.parameter} on validation recordings" if tuned else "none"
         lines.append([(text, False) for text in (name, *model.assumptions, chosen)])
     return Layout(
         ["method", *(field.replace("n_", "number of ") for field in Assumptions._fields), "tuned"],
@@ -134,7 +135,7 @@ def tuned_table(choices: Sequence[Choice]) -> Layout:
         (
             choice.method,
             choice.scenario,
-            choice.knob,
+            choice.parameter,
             f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
             f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
             f"{min(choice.errors_mm):.{metric.decimals}f}",
