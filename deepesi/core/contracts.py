@@ -1,5 +1,6 @@
 """The contract every part of deepesi meets: Batch, Estimate, InverseModel."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -157,16 +158,24 @@ class PosteriorModel(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation of `n_draws` fixed draws, the same for every recording.
 
-        A model with a closed form replaces it. So does an exported one whose noise has an axis that
-        is no number: a graph keeps the fixed draws as a constant.
+        A model with a closed form replaces it.
         """
-        # By numpy, so that a traced graph holds the numbers and draws none.
-        fixed = np.random.default_rng(0).standard_normal(
-            (self.n_draws, 1, self.noise_size(data, inputs)), dtype=np.float32
-        )
-        noise = torch.from_numpy(fixed).to(data).expand(-1, data.shape[0], -1)
+        # Numbers kept in a table, as a traced graph draws none; repeated where there are too few.
+        table = torch.from_numpy(_fixed_draws(self.n_draws)).to(data)
+        size = self.noise_size(data, inputs)
+        noise = table[:, torch.arange(size, device=data.device) % N_FIXED]
+        noise = noise[:, None].expand(-1, data.shape[0], -1)
         samples = self.sample(data, inputs, noise)
         return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
+
+
+#: Numbers of a fixed draw; a prime, so that they do not repeat in step with an axis of the noise.
+N_FIXED = 4099
+
+
+@functools.cache
+def _fixed_draws(n_draws: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((n_draws, N_FIXED), dtype=np.float32)
 
 
 def as_tensors(

@@ -67,7 +67,7 @@ def test_training_data_through_a_forward_solution(forward):
     assert parts.batch.scene.tissues.isnan().all()
     assert not parts.batch.scene.artifacts.any()
     notes = " ".join(recordings.limits)
-    assert "known by one lead field" in notes
+    assert "has one lead field only" in notes
     assert "own 60 electrodes" in notes
     assert "no eyes: Blinks are left out" in notes
 
@@ -117,7 +117,7 @@ def test_volume_and_mixed_forward_solutions(forward, tmp_path, mixed):
         batch_size=4,
     )
     assert recordings.batch(0).sources.shape == (4, head.space.n_dipoles, 1)
-    with pytest.raises(ValueError, match="no normal to fix the orientation along.*n_orient=3"):
+    with pytest.raises(ValueError, match="no normal for fixed orientation.*n_orient=3"):
         head_of_forward(path, 1)
 
 
