@@ -37,8 +37,8 @@ def head_on_template(
         rank: See `deepesi.physics.io.rank.RankChoice`.
 
     Raises:
-        ValueError: As of `good_eeg_channels`, `sensor_positions`, `noise_covariance`, `HeadModel` and
-            `settle_rank`.
+        ValueError: As of `good_eeg_channels`, `sensor_positions`, `noise_covariance`, `HeadModel`
+            and `settle_rank`.
 
     """
     ch_names = good_eeg_channels(info)
