@@ -77,7 +77,7 @@ def test_ten_twenty():
 def test_nominal_head_and_known_covariance(pool, toy):
     ranges = SetupRanges(
         ["biosemi16"],
-        NoiseRanges(level=(1e-6, 1e-6)),
+        noise=NoiseRanges(level=(1e-6, 1e-6)),
         nominal=TissueRanges((0.02, 0.02), (0.005, 0.005)),
     )
     setup = pool(ranges).at(0, "train", 0, 0)

@@ -161,7 +161,7 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
         ),
         setups=SetupRanges(
             ["biosemi16", "biosemi32"],
-            NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
+            noise=NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
             coregistration_shift=0.003,
             coregistration_rotation=2.0,
             electrode_error=(0.0, 1.2),
