@@ -51,7 +51,7 @@ def test_bursts_stamped_on_arrival_lose_nothing(size, rate):
     clock, decided, said = run(stamps)
     assert_whole(stamps, clock, decided, said)
     settled = slice(4000, 6000 - 300)
-    assert 1 / clock.line.period == pytest.approx(rate, rel=1e-3)
+    assert 1 / clock.stamps.period == pytest.approx(rate, rel=1e-3)
     late = decided[0][settled] - true[settled]  # by the time samples wait for their burst, a mean
     assert np.ptp(late) < (0.25 + 0.02 * size) / SFREQ
     assert late.mean() == pytest.approx((size - 1) / 2 / SFREQ, abs=0.6 / SFREQ)
@@ -173,7 +173,7 @@ def test_a_step_within_a_burst_leaves_the_rate_alone():
     stamps = came + 3600 * (np.arange(32768) >= 16394)
     clock, (_, _, late, _), _ = run(stamps, came, 2048.0)
     assert clock.lost == late.sum() == 0
-    assert 1 / clock.line.period == pytest.approx(2048, rel=1e-3)
+    assert 1 / clock.stamps.period == pytest.approx(2048, rel=1e-3)
 
 
 @pytest.mark.parametrize(
