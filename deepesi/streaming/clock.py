@@ -28,12 +28,12 @@ Array = NDArray[np.float64]
 
 #: How far the true rate may be from the nominal one, and from where on it is said.
 RATE_REFUSED, RATE_SAID = 0.05, 0.005
-#: How long the rate is looked at before either, s.
-RATE_SHOWN = 10.0
+#: How long the rate is looked at before it is said, s; a quarter of it before it is refused.
+RATE_SHOWN = 20.0
 #: Stamps this near to the clock are passed on as they are, s.
 SAME = 1e-9
-#: How long samples may wait for a decision, beside four bursts, s.
-LONGEST = 3.0
+#: Windows that samples may wait for a decision; how many may wait that came at once, s.
+LONGEST, AT_ONCE = 20, 3.0
 #: Marks in a row that show a gap if stamps do not scatter.
 FEW = 8
 #: How far a gap may be from whole samples (a fraction of a period) if stamps do not scatter.
@@ -99,7 +99,7 @@ class FittedClock:
 
     def _begin(self) -> None:
         self.stamps, self.arrivals = Track(self.sfreq), Track(self.sfreq)
-        self.closed, self.pause, self.count = np.nan, 0.0, 0
+        self.closed, self.waited, self.count = np.nan, 0, 0
 
     def push(self, stamps: Array, arrived: Array) -> Decided:
         """The next samples in the order they came.
@@ -116,7 +116,7 @@ class FittedClock:
 
         """
         last = np.diff(arrived, append=np.nan) != 0
-        marks = last | (np.diff(stamps, append=np.nan) > 0.5 / self.sfreq)
+        marks = last | (np.abs(np.diff(stamps, append=np.nan)) > 0.5 / self.sfreq)
         marks &= np.isfinite(stamps)
         columns = np.where(marks, stamps, np.nan), np.where(last, arrived, np.nan), arrived
         waiting = deque(zip(*(column.tolist() for column in columns), strict=True))
@@ -181,10 +181,12 @@ class FittedClock:
         if not arrived - self.closed < WINDOW:
             for track in (self.stamps, self.arrivals):
                 track.close(arrived)
-            self.pause = arrived - self.closed
             self.closed = arrived
-            if (shift := self.stamps.shift()) is not None:
-                return self._move(*shift, *self.arrivals.difference(self.arrivals.lately()))
+            self.waited = self.waited + 1 if self.held else 0
+            # The first window may have begun before the shift.
+            if (shift := self.stamps.shift(self.waited - 1)) is not None:
+                lately = self.arrivals.lately(self.waited - 1)[1:]
+                return self._move(*shift, *self.arrivals.difference(lately))
             if not self.held:
                 for track in (self.stamps, self.arrivals):
                     track.settle(arrived)
@@ -230,12 +232,12 @@ class FittedClock:
         half = float(np.median(self.stamps.usual)) + shift / 2
         old = [s.late < half if shift > 0 else s.late > half for s in self.held]
         place = 1 + max((i for i, is_old in enumerate(old) if is_old), default=-1)
-        held, self.held = self.held, []
+        held, self.held, self.waited = self.held, [], 0
         return held[:place], held[place:]
 
     def _step(self, step: float, missing: int) -> None:
         self.offset -= step
-        beside = f" ({missing:,} samples are missing as well)" if missing > 0 else ""
+        beside = f", and {missing:,} samples are missing" if missing > 0 else ""
         self.say(
             f"the clock of the stream stepped by {step:+,.3f} s{beside}: estimates start anew; "
             "published time stamps go on without the step"
@@ -243,12 +245,11 @@ class FittedClock:
 
     def _overdue(self) -> list[Marks]:
         """Those held for too long: refuse another rate, drop what is old, else begin again."""
-        waited = self.held[-1].arrived - self.held[0].arrived
-        longest = LONGEST + 4 * self.pause
-        if not (waited > longest or len(self.held) > 2 * longest * self.sfreq):
+        at_once = len(self.held) > AT_ONCE * self.sfreq and not self.waited
+        if not at_once and self.waited < LONGEST:
             return []
         late = [sample.late for sample in self.held if np.isfinite(sample.late)]
-        if waited < WINDOW and self._held_are_early():
+        if at_once and self._held_are_early():
             self._drop()  # many at once, all of them old
         elif self.stamps.known and late and late[0] > late[-1] > self.stamps.high:
             self._release(self.held)  # a queue that empties
@@ -278,11 +279,11 @@ class FittedClock:
 
     def _drop(self) -> None:
         self.decided += [(np.nan, sample.arrived, True, False) for sample in self.held]
-        self.held = []
+        self.held, self.waited = [], 0
 
     def _release(self, samples: list[Sample]) -> None:
         """Fit the clock to samples in their order, and give them its times."""
-        self.held, line = [], self.stamps
+        self.held, self.waited, line = [], 0, self.stamps
         for number, sample in enumerate(samples, 1):
             fitted = line.at(number)
             time = sample.stamp if abs(sample.stamp - fitted) < SAME else fitted
@@ -297,12 +298,11 @@ class FittedClock:
         """Refuse another rate than the nominal one; say once where it is a little off."""
         period = self.stamps.period
         off = abs(period * self.sfreq - 1)
-        if self.count < RATE_SHOWN * self.sfreq or not self.stamps.known:
-            return
-        off -= 3 * self.stamps.uncertain[1] * self.sfreq
-        if off > RATE_REFUSED:
+        off -= 5 * self.stamps.uncertain[1] * self.sfreq
+        shown = self.count / self.sfreq if self.stamps.known else 0.0
+        if off > RATE_REFUSED and shown > RATE_SHOWN / 4:
             raise self._other_rate(period)
-        if off > RATE_SAID and not self.rate_said:
+        if off > RATE_SAID and shown > RATE_SHOWN and not self.rate_said:
             self.rate_said = True
             self.say(
                 f"the stream says it has {self.sfreq:g} Hz; by its time stamps it has "

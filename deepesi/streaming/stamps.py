@@ -24,7 +24,7 @@ NEAR = 0.6
 #: Range of the lateness of a device that stamps by its own clock (a fraction of a period).
 EXACT = 0.1
 #: How likely the recent windows may be by chance to say that the clock has shifted.
-CHANCE = 1e-9
+CHANCE = 1e-7
 
 
 class Window(NamedTuple):
@@ -100,7 +100,8 @@ class Track:
         """What was recent and is no more, is usual; the line is fitted to it."""
         while len(self.recent) > FEWEST and self.recent[0].closed < now - RECENT:
             self.before.append(self.recent.popleft())
-        self._fit([*self.before] if self.known else [*self.before, *self.recent])
+        young = len(self.before) < 4 * FEWEST
+        self._fit([*self.before, *self.recent] if young else [*self.before])
         self._bound()
 
     def _fit(self, windows: list[Window]) -> None:
@@ -136,8 +137,9 @@ class Track:
         least, most = float(self.usual.min()), float(self.usual.max())
         self.range = most - least
         # The few there are so far have not shown their whole range.
-        margin = NEAR * self.period + self.range * min(1.0, 2 * FEWEST / len(self.usual))
-        margin += OUTLYING * self.uncertain[0]
+        self.unseen = self.range * min(1.0, 2 * FEWEST / len(self.usual))
+        self.unseen += OUTLYING * self.uncertain[0]
+        margin = NEAR * self.period + self.unseen
         margin = margin if self.known else max(FIRST_LATENESS, margin)
         self.low, self.high = least - margin, most + margin
 
@@ -152,22 +154,23 @@ class Track:
         """Whether the marks hardly scatter."""
         return self.known and self.range < EXACT * self.period
 
-    def lately(self) -> Array:
-        """How late the windows of the last second are, s."""
-        n = sum(window.closed >= self.recent[-1].closed - RECENT for window in self.recent)
-        return self._late(list(self.recent)[-max(n, FEWEST) :])[1]
+    def lately(self, n: int = 0) -> Array:
+        """How late the last `n` windows are, s; at least those of the last second."""
+        recent = sum(window.closed >= self.recent[-1].closed - RECENT for window in self.recent)
+        return self._late(list(self.recent)[-max(n, recent, FEWEST) :])[1]
 
-    def shift(self) -> tuple[float, float] | None:
+    def shift(self, n: int = 0) -> tuple[float, float] | None:
         """How much later than usual the recent windows are, and how surely (both s).
 
         None: no more than chance explains, or not steadily, as a queue that empties is.
 
         """
-        lately = self.lately()
+        lately = self.lately(n)
         if len(lately) < FEWEST:
             return None
         sign = 1.0 if lately.min() > np.median(self.usual) else -1.0
-        allowed = self.range + NEAR * self.period if self.known else FIRST_LATENESS
+        steady = 2 * (self.range + self.unseen) + NEAR * self.period
+        allowed = steady if self.known else FIRST_LATENESS
         if np.ptp(lately) > allowed or not self._unlikely(sign * lately, sign * self.usual):
             return None
         return self.difference(lately)
