@@ -279,6 +279,8 @@ class FittedClock:
 
     def _drop(self) -> None:
         self.decided += [(np.nan, sample.arrived, True, False) for sample in self.held]
+        self.stamps.forget(self.waited)
+        self.arrivals.forget(self.waited)
         self.held, self.waited = [], 0
 
     def _release(self, samples: list[Sample]) -> None:

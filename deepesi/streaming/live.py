@@ -10,7 +10,7 @@ from scipy.signal import butter, sosfilt, sosfilt_zi
 from deepesi.export.noise_check import QUIETEST, check_noise
 from deepesi.export.runtime import PreparedInverse
 from deepesi.export.windows import fading
-from deepesi.physics.io import check_eeg
+from deepesi.physics.io import check_constant, check_eeg, flat_channels
 from deepesi.streaming.atlas import Regions
 from deepesi.streaming.clock import Decided, FittedClock
 
@@ -99,7 +99,8 @@ class LiveInverse:
         sfreq: Sampling rate, Hz.
         band: Of the filter, Hz.
         window: Samples of a window, 1 or even.
-        say: Called with lines: the clock of the stream stepped, its rate is a little off.
+        say: Called with lines: the clock of the stream stepped, its rate is a little off, a channel
+            is constant.
 
     Attributes:
         counts: What became of the samples.
@@ -139,7 +140,8 @@ class LiveInverse:
         self.counts, self.clock, self.trouble = Counts(), FittedClock(sfreq, say), ""
         self.dropped = 0  # late samples
         self.held, self.newest = np.zeros((len(inverse.ch_names), 0)), -np.inf
-        self.arrived = np.zeros(0)
+        self.arrived, self.say = np.zeros(0), say
+        self.first: Array | None = np.zeros((len(inverse.ch_names), 0))  # to look for flat channels
         self._restart()
 
     def _restart(self) -> None:
@@ -225,6 +227,8 @@ class LiveInverse:
 
     def _estimate(self, data: Array, stamps: Array) -> list[tuple[Array, Array]]:
         """Filter a stretch and estimate the windows it completes."""
+        if self.first is not None:
+            self._look_for_flat(data)
         filtered = self.filter(data)
         settling = min(self.to_settle, data.shape[1])
         self.to_settle -= settling
@@ -249,6 +253,18 @@ class LiveInverse:
             self.half = self.weight[hop:] * courses[:, hop:]
             self._consume(hop)
         return found
+
+    def _look_for_flat(self, data: Array) -> None:
+        """Refuse channels that were constant while the filter settled; one of zeros is said."""
+        assert self.first is not None
+        self.first = np.concatenate([self.first, data], axis=1)
+        if self.first.shape[1] < self.filter.settled:
+            return
+        names = self.inverse.ch_names
+        check_constant(self.first, names)
+        for row in flat_channels(self.first):
+            self.say(f"{names[row]} is constant, taken for the reference")
+        self.first = None
 
     def _is_eeg(self) -> bool:
         """Whether what waits can be EEG in volts with the noise this is prepared for.

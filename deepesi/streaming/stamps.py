@@ -90,6 +90,12 @@ class Track:
         self.recent.clear()
         self.least = np.inf
 
+    def forget(self, n: int) -> None:
+        """Forget the last `n` windows, and the one that is not closed."""
+        for _ in range(min(n, len(self.recent))):
+            self.recent.pop()
+        self.least = np.inf
+
     def close(self, now: float) -> None:
         """Close a window."""
         if np.isfinite(self.least):
