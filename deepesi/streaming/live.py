@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from deepesi.physics.data_check import check_data
+from deepesi.physics.data_check import check_constant, check_data, flat_channels
 from deepesi.physics.head import magnitudes
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.noise_check import QUIETEST, check_noise
@@ -100,7 +100,8 @@ class LiveInverse:
         sfreq: Sampling rate, Hz.
         band: Of the filter, Hz.
         window: Samples of a window, 1 or even.
-        say: Called with lines: the clock of the stream stepped, its rate is a little off.
+        say: Called with lines: the clock of the stream stepped, its rate is a little off, a channel
+            is constant.
 
     Attributes:
         counts: What became of the samples.
@@ -140,7 +141,8 @@ class LiveInverse:
         self.counts, self.clock, self.trouble = Counts(), FittedClock(sfreq, say), ""
         self.dropped = 0  # late samples
         self.held, self.newest = np.zeros((len(inverse.ch_names), 0)), -np.inf
-        self.arrived = np.zeros(0)
+        self.arrived, self.say = np.zeros(0), say
+        self.first: Array | None = np.zeros((len(inverse.ch_names), 0))  # to look for flat channels
         self._restart()
 
     def _restart(self) -> None:
@@ -226,6 +228,8 @@ class LiveInverse:
 
     def _estimate(self, data: Array, stamps: Array) -> list[tuple[Array, Array]]:
         """Filter a stretch and estimate the windows it completes."""
+        if self.first is not None:
+            self._look_for_flat(data)
         filtered = self.filter(data)
         settling = min(self.to_settle, data.shape[1])
         self.to_settle -= settling
@@ -250,6 +254,18 @@ class LiveInverse:
             self.half = self.weight[hop:] * courses[:, hop:]
             self._consume(hop)
         return found
+
+    def _look_for_flat(self, data: Array) -> None:
+        """Refuse channels that were constant while the filter settled; one of zeros is said."""
+        assert self.first is not None
+        self.first = np.concatenate([self.first, data], axis=1)
+        if self.first.shape[1] < self.filter.settled:
+            return
+        names = self.inverse.ch_names
+        check_constant(self.first, names)
+        for row in flat_channels(self.first):
+            self.say(f"{names[row]} is constant, taken for the reference")
+        self.first = None
 
     def _is_eeg(self) -> bool:
         """Whether what waits can be EEG in volts with the noise this is prepared for.

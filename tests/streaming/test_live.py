@@ -273,3 +273,21 @@ def test_a_stream_is_of_single_trials(eloreta, regions):
     averages = Inverse.load(eloreta).for_recording(info, make_covariance(info), nave=50)
     with pytest.raises(ValueError, match="prepared for averages of 50 trials, a stream is of"):
         LiveInverse(averages, regions, SFREQ)
+
+
+@pytest.mark.parametrize("value", [0.0, 3e-5])
+def test_channels_that_are_constant_from_the_start(prepared, regions, recording, value):
+    """One of zeros may be the reference, and is said; others are not connected."""
+    data, times = recording
+    data[5] = value
+    said = []
+    live = LiveInverse(prepared, regions, SFREQ, say=said.append)
+    if value:
+        with pytest.raises(ValueError, match=rf"\['{prepared.ch_names[5]}'\] are constant, as if"):
+            in_chunks(live, data, times, [0, 10, 400])
+        return
+    in_chunks(live, data, times, [0, 10, 400, 1000])
+    assert said == [f"{prepared.ch_names[5]} is constant, taken for the reference"]
+    data[6] = 0.0
+    with pytest.raises(ValueError, match=r"\['\w+', '\w+'\] are constant"):
+        LiveInverse(prepared, regions, SFREQ).push(data, times)
