@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.channel_names import check_electrodes, match_channels
+from deepesi.physics.channel_names import check_channel_names, match_channels
 from deepesi.physics.units import volts_per
 from deepesi.utils.optional import require
 
@@ -204,7 +204,7 @@ def _rows(
             "OLD=NEW), or prepare for the channels it has."
         )
     rows = [row for row in found if row is not None]
-    check_electrodes([names[row] for row in rows])
+    check_channel_names([names[row] for row in rows])
     return rows
 
 
