@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import betaincinv
 
+from deepesi.physics.noise import snr_db_of_power, whitened_power
+
 Array = NDArray[np.float64]
 
 #: Distance at which a place no longer speaks for another, m.
@@ -70,7 +72,7 @@ def source_scores(maps: Array, kernel: Array) -> Array:
 def target_scores(
     scores: Array, peaks: NDArray[np.int64], moments: Array, covers: str = "all"
 ) -> Array:
-    """Score of the truth of every recording ``(N,)``: the set holds it from that threshold on.
+    """Score of the target of every recording ``(N,)``: the set holds it from that threshold on.
 
     One number per recording, so that recordings are exchangeable whatever the number of sources.
 
@@ -86,13 +88,13 @@ def target_scores(
 
     """
     if covers not in COVERS:
-        raise ValueError(f"truth_scores: covers must be one of {COVERS}, got {covers!r}.")
+        raise ValueError(f"target_scores: covers must be one of {COVERS}, got {covers!r}.")
     there = peaks >= 0
-    found = np.take_along_axis(scores, np.maximum(peaks, 0), axis=1)
+    at_peaks = np.take_along_axis(scores, np.maximum(peaks, 0), axis=1)
     if covers == "all":
-        return np.where(there, found, -np.inf).max(axis=1)
+        return np.where(there, at_peaks, -np.inf).max(axis=1)
     strongest = np.where(there, moments, -np.inf).argmax(axis=1)
-    return found[np.arange(len(found)), strongest]
+    return at_peaks[np.arange(len(at_peaks)), strongest]
 
 
 def fewest(level: float) -> int:
@@ -143,7 +145,8 @@ class PredictionSets:
         """Split conformal within bins that hold equally many of the validation recordings.
 
         What is kept: of recordings exchangeable with these, within every bin, at least `level`
-        have their truth in the set. The bins are of what an analyst knows (see `estimated_snr_db`).
+        have their target in the set. The bins are of the SNR that an analyst can read off, see
+        `estimated_snr_db`.
 
         Args:
             scores: Of `target_scores`, on recordings that no network was trained on, ``(N,)``.
@@ -158,7 +161,7 @@ class PredictionSets:
 
         """
         if n_bins < 1:
-            raise ValueError(f"RegionSets: n_bins must be 1 or more, got {n_bins}.")
+            raise ValueError(f"PredictionSets: n_bins must be 1 or more, got {n_bins}.")
         edges = np.quantile(snr_db, np.arange(1, n_bins) / n_bins)
         bins = np.searchsorted(edges, snr_db)
         parts = [scores[bins == number] for number in range(n_bins)]
@@ -184,8 +187,7 @@ def estimated_snr_db(whitened: Array, rank: int) -> Array:
 
     Whitened noise has power 1 in as many directions as its covariance spans, its `rank`.
     """
-    power = (whitened**2).mean(axis=2).sum(axis=1) / rank
-    return np.asarray(10 * np.log10(np.maximum(power - 1, 1e-3)))
+    return snr_db_of_power(whitened_power(whitened, rank).mean(axis=1))
 
 
 class Proportion(NamedTuple):

@@ -22,7 +22,7 @@ SAMPLE_LEVEL = 0.9
 class StandardizedErrors(NamedTuple):
     """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
 
-    error: Array  # |estimate - truth| / std; 0 where right, infinite where wrong without deviation
+    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong with a std of 0
     signal: Array  # |estimate| / std: what an analyst sees of it
     group: NDArray[np.int64]  # 0 active, 1 neighbouring, 2 inactive
     width: Array  # std over the largest true magnitude of the recording
@@ -39,7 +39,7 @@ def standardized_errors(
 
     Args:
         mean: Estimated moments, any shape, A m.
-        std: Their deviations, of the same shape.
+        std: Standard deviations, the same shape.
         target: True moments, of the same shape.
         group: 0, 1 or 2, of the same shape.
         samples: Of the posterior, with an axis of draws before that shape. Where there are any,
@@ -71,7 +71,7 @@ def _flat(
 
 
 def _over(values: Array, std: Array) -> Array:
-    """Magnitude in deviations; zero stays zero."""
+    """Magnitude in standard deviations; zero stays zero."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(values == 0, 0.0, np.abs(values) / std)
 
@@ -126,5 +126,5 @@ class Intervals:
 
 
 def gaussian(levels: Array, temperature: float = 1.0) -> Intervals:
-    """Intervals of a normal distribution, all deviations times one factor."""
+    """Intervals of a normal distribution, all standard deviations times one factor."""
     return Intervals(levels, np.array([]), temperature * norm.ppf((1 + levels) / 2)[None])

@@ -1,24 +1,20 @@
 """Errors that a configuration caused, in one line that begins with the key."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from deepesi.cli.config_types import targets
+from deepesi.composition import compose, names_in
+from deepesi.utils.nearest import near_names
 
 
 def usual_config(command: str) -> DictConfig:
     """The configuration of a command without any override."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose(command)
-    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        return hydra.compose(command)
+    return compose(command)
 
 
 def explained(error: Exception, command: str, config: DictConfig | None = None) -> str:
@@ -43,7 +39,7 @@ def explained(error: Exception, command: str, config: DictConfig | None = None) 
     if "Missing mandatory value" in str(cause):
         given = re.sub(r".*Missing mandatory value: (\S+).*", r"\1", _line(cause))
         return f"{given} must be given: {given}=..."
-    text = _line(cause).split(" Config search path:")[0]
+    text = _near_option(_line(cause).split(" Config search path:")[0])
     key = key or _key_named(text, config)
     if key is None and config is not None and isinstance(cause, FileNotFoundError):
         key = _key_with(text, OmegaConf.to_container(config, resolve=True), "")
@@ -72,7 +68,14 @@ def _full_key(error: BaseException) -> str | None:
 
 
 #: Keys of earlier versions, by their last part, and what they are called now.
-RENAMED = {"course": "time_course", "courses": "kinds", "n_places": "n_components"}
+RENAMED = {
+    "course": "time_course",
+    "courses": "kinds",
+    "n_places": "n_components",
+    "n_looks": "n_passes",
+    "through": "leadfield",
+    "knob": "parameter",
+}
 
 
 def _nearest(key: str, command: str) -> str:
@@ -81,7 +84,7 @@ def _nearest(key: str, command: str) -> str:
         return f"It is called {'.'.join([*above, RENAMED[last]])} now."
     known = list(_keys(OmegaConf.to_container(usual_config(command)), ""))
     near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-    near = near or difflib.get_close_matches(key, known, n=3)
+    near = near or near_names(key, known)
     if not near:
         near = [k for k in known if key.split(".")[0] == k.split(".")[0]][:12]
     shown = f"Nearest: {', '.join(near)}. " if near else ""
@@ -93,6 +96,13 @@ def _keys(values: Any, prefix: str) -> Iterator[str]:
     for name, value in values.items() if isinstance(values, dict) else ():
         yield f"{prefix}{name}"
         yield from _keys(value, f"{prefix}{name}.")
+
+
+def _near_option(text: str) -> str:
+    """The same text; where it says that a group lacks an option, with the nearest ones."""
+    found = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    near = near_names(found[2], names_in(found[1])) if found else []
+    return f"{text}. Nearest: {', '.join(near)}." if near else text
 
 
 def _key_with(text: str, values: Any, key: str) -> str | None:

@@ -26,7 +26,7 @@ from deepesi.utils.files import atomic, check_file_out
 
 
 def export_path(
-    model: str, out: Path, head: str, montage: str, precision: Precision = "float32"
+    model: str, out: Path, head: str | Template, montage: str, precision: Precision = "float32"
 ) -> Path:
     """Export what ``model`` names, write its card and return the file written.
 
@@ -34,7 +34,7 @@ def export_path(
         model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (what was fitted
             goes into the contract), or the name of a linear inverse.
         out: ``.onnx`` file; its card is ``.md`` beside it.
-        head: Packaged head or ``.npz``.
+        head: Packaged head or ``.npz``, or the head itself.
         montage: Set-up to trace with; the file serves any.
         precision: Of the weights, see `deepesi.export.quantize.Precision`.
 
@@ -43,7 +43,7 @@ def export_path(
 
     """
     check_file_out(out, ".onnx")
-    template = load_template(head)
+    template = head if isinstance(head, Template) else load_template(head)
     methods = {method.lower(): method for method in METHODS}
     run, identity, calibration = None, dict[str, Any](), None
     network: InverseModel

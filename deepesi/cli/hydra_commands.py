@@ -1,15 +1,18 @@
 """Commands configured by Hydra: train, evaluate, calibrate, preview; errors in one line."""
 
+import argparse
 import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from deepesi.cli.processor import prepare_processor
 from deepesi.cli.stopping import stops_on_signals
 from deepesi.utils.optional import require
+from deepesi.utils.plugins import CONFIG_VARIABLE
 
 COMMANDS = {
     "train": "train, compare, export",
@@ -19,6 +22,8 @@ COMMANDS = {
 }
 #: Shows the traceback of an error.
 DEBUG = "--debug"
+#: Names a folder of configurations beside the packaged ones, as `CONFIG_VARIABLE` does.
+CONFIG_DIR = "--config-dir"
 #: Asks for a sweep; Hydra wants it before all overrides.
 SWEEP = ("-m", "--multirun")
 #: With it, Hydra hands errors on and does not print them itself.
@@ -31,8 +36,23 @@ def run_hydra(command: str, arguments: Sequence[str]) -> None:
     """Run a command with what was typed behind its name.
 
     An error the user can mend ends in one line and the exit status 1; ``--debug`` shows where it
-    was raised.
+    was raised. ``--config-dir`` may be given several times.
     """
+    folders, arguments = config_dirs(arguments)
+    with _variable(CONFIG_VARIABLE, os.pathsep.join(folders) or None):
+        _run_hydra(command, arguments)
+
+
+def config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Folders of ``--config-dir`` and of the environment; and the other arguments."""
+    parser = argparse.ArgumentParser("deepesi", add_help=False, allow_abbrev=False)
+    parser.add_argument(CONFIG_DIR, action="append", default=[], metavar="DIR")
+    named, others = parser.parse_known_args(list(arguments))
+    folders = [*named.config_dir, *os.environ.get(CONFIG_VARIABLE, "").split(os.pathsep)]
+    return [str(Path(folder).expanduser()) for folder in folders if folder], others
+
+
+def _run_hydra(command: str, arguments: Sequence[str]) -> None:
     overrides = sorted((a for a in arguments if a != DEBUG), key=lambda a: a not in SWEEP)
     debug = DEBUG in arguments or HANDED_ON in os.environ
     prepare_processor()
@@ -63,12 +83,15 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
 
     from deepesi.cli.config_errors import explained, usual_config
     from deepesi.cli.config_types import check_config
+    from deepesi.composition import CONFIGS, config_folders, register_plugins
     from deepesi.training.overrides import understood
 
     entry = require(
         f"deepesi.cli.{command}", "train", "train, evaluate, calibrate and preview"
     ).main
     typed = list(sys.argv)
+    register_plugins()
+    config_folders()  # refused here in plain words, not amid Hydra's own
 
     @functools.wraps(entry)
     def job(config: Any) -> None:
@@ -83,7 +106,7 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
             sys.exit(f"deepesi {command}: {explained(error, command, config)}")
 
     before, sys.argv = os.environ.get(HANDED_ON), [f"deepesi {command}", *understood(overrides)]
-    main = hydra.main(version_base="1.3", config_path="pkg://deepesi.configs", config_name=command)
+    main = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=command)
     try:
         with _variable(HANDED_ON, "1"):
             main(job)()

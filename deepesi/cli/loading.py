@@ -1,7 +1,5 @@
 """From a configuration to objects: heads, test sets, baselines and networks."""
 
-import difflib
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from deepesi.baselines.tuned import Tuned
+from deepesi.composition import compose, names_in
 from deepesi.core.contracts import InverseModel
 from deepesi.evaluation.methods import Model
 from deepesi.evaluation.naming import names_of
@@ -19,6 +18,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.packaged import model_path
 from deepesi.training.run import build_model
 from deepesi.training.saved import load_any
+from deepesi.utils.nearest import nearest
 
 
 def load_heads(config: DictConfig) -> Cohort:
@@ -40,14 +40,8 @@ def load_scenarios(configs: Sequence[DictConfig]) -> list[Scenario]:
 
 
 def known_scenarios() -> list[str]:
-    """Names of the scenarios that come with deepesi."""
+    """Names of the scenarios: of deepesi, of the user's folders and of plugins."""
     return names_in("scenario")
-
-
-def names_in(group: str) -> list[str]:
-    """What a group of the configuration offers."""
-    folder = importlib.resources.files("deepesi.configs") / group
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def load_baselines(config: DictConfig) -> dict[str, Model | Tuned]:
@@ -72,13 +66,11 @@ def load_untrained(name: str, template: Template) -> InverseModel:
     """
     known = names_in("model")
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1) or known
         raise ValueError(
-            f"evaluate: no network {name!r} for models=[{UNTRAINED}{name}]. Nearest: {near[0]}; "
-            f"all: {', '.join(known)}."
+            f"evaluate: no network {name!r} for models=[{UNTRAINED}{name}]. {nearest(name, known)}"
         )
     torch.manual_seed(0)
-    return build_model(hydra.compose("train", [f"model={name}"]).model, template)[0]
+    return build_model(compose("train", [f"model={name}"]).model, template)[0]
 
 
 def load_named(

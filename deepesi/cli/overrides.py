@@ -1,17 +1,17 @@
 """What was typed after a command: its scenarios, its keys, and which of them would do nothing."""
 
-import difflib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from deepesi.cli.loading import known_scenarios
+from deepesi.composition import compose
+from deepesi.utils.nearest import nearest
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
@@ -32,11 +32,7 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
     names = known if names == "all" else [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known
-            raise ValueError(
-                f"evaluate: no scenario {name!r}. Nearest: {', '.join(near)}; all: "
-                f"{', '.join(known)}."
-            )
+            raise ValueError(f"evaluate: no scenario {name!r}. {nearest(name, known)}")
     return names
 
 
@@ -47,7 +43,7 @@ def chosen_scenarios(overrides: Sequence[str]) -> list[DictConfig]:
         text for text, o in zip(overrides, parsed, strict=True) if o.key_or_group != "scenario"
     ]
     return [
-        hydra.compose("evaluate", [*others, f"scenario={name}"]).scenario
+        compose("evaluate", [*others, f"scenario={name}"]).scenario
         for name in named_scenarios(overrides)
     ]
 

@@ -7,6 +7,8 @@ import shlex
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from deepesi.cli.export import describe, export_checked
 from deepesi.cli.loading import load_baselines, load_heads, load_scenarios
@@ -29,23 +31,11 @@ from deepesi.physics.template import Template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.checkpoints import chosen_by
 from deepesi.training.overrides import typed
-from deepesi.training.run import fit, plain, say
+from deepesi.training.run import fit, plain, print_once
 from deepesi.training.trainer import (
     check_sweep,
 )
 from deepesi.training.weights import load_network, save_network
-
-
-def chosen(group: str, *, _root_: DictConfig) -> str:
-    """What was chosen of a group of the configuration: ``${chosen:model}``.
-
-    A sweep asks for its folder before there is any run; its own configuration tells it then.
-    """
-    composed = _root_.get("hydra") or HydraConfig.get()
-    return str(composed.runtime.choices[group])
-
-
-OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def export(
@@ -83,12 +73,30 @@ def export(
     )
 
 
-def run(config: DictConfig, run_dir: Path) -> None:
-    """Train, compare, export, and say where everything is."""
+def run(
+    config: DictConfig,
+    run_dir: Path,
+    cohort: Cohort | None = None,
+    model: InverseModel | None = None,
+    command: str | None = None,
+) -> Path:
+    """Train, compare, export, and say where everything is.
+
+    Args:
+        config: Of ``deepesi train``.
+        run_dir: For all that is written.
+        cohort: Heads in place of the configured ones.
+        model: A network in place of the configured one; it is trained itself.
+        command: What was typed; by default what this process was started with.
+
+    Returns:
+        The best checkpoint.
+
+    """
     started = time.perf_counter()
-    cohort = load_heads(config.head)
+    cohort, command = cohort or load_heads(config.head), command or this_command()
     template = cohort.template
-    say(
+    print_once(
         f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )
@@ -98,20 +106,19 @@ def run(config: DictConfig, run_dir: Path) -> None:
         # What the comparison will need is prepared once before training, not after hours of it.
         for level in scenarios:
             next(level.batches(cohort, level.snr_db[0], list(baselines.values())))
-    best = fit(config, cohort, run_dir)
+    best = fit(config, cohort, run_dir, model)
     if rank_zero_only.rank != 0:  # the other processes have done their part
-        return
+        return best
     trained = time.perf_counter() - started
 
-    model, identity = load_network(best, template.space)
-    identity |= origin(config, cohort, run_dir)
+    model, identity = load_network(best, template.space, model)
+    identity |= origin(config, cohort, run_dir, command)
     save_network(model, identity, run_dir / "model")
     results = "Not measured: the run was told compare=false."
     if config.compare:
         # A run directory used before may hold the scores of another network.
         shutil.rmtree(run_dir / "scores", ignore_errors=True)
         models = {type(model).__name__: model} | baselines
-        command = identity["command"]
         benchmark = compare(models, scenarios, cohort, run_dir, config.processes, command)
         results = how_good(benchmark.rows, plain(config.scenario))
     if config.export:
@@ -119,16 +126,17 @@ def run(config: DictConfig, run_dir: Path) -> None:
     took = f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s."
     said = "\n".join([took, f"Results in {run_dir}:", *run_contents(config, run_dir, best)])
     console.print(said, highlight=False, markup=False, soft_wrap=True)
+    return best
 
 
-def origin(config: DictConfig, cohort: Cohort, run_dir: Path) -> dict[str, Any]:
+def origin(config: DictConfig, cohort: Cohort, run_dir: Path, command: str) -> dict[str, Any]:
     """How the weights of a run came about, to be saved with them."""
     template, config_file = cohort.template, (run_dir / "config.yaml").read_bytes()
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     return {
         "config_sha256": hashlib.sha256(config_file).hexdigest(),
         "montages": [own] if template.cap else plain(config.data.setups.montages),
-        "command": this_command(),
+        "command": command,
         "limits": limits_of(
             cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")
         ),
@@ -157,12 +165,25 @@ def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
     ]
 
 
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning and torch say of themselves and no user can mend."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Ours is the run directory, which holds Hydra's files already; and torch's own
+            # deprecation.
+            for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
+                warnings.filterwarnings("ignore", message=re.escape(message))
+            yield
+    finally:
+        logger.setLevel(before)
+
+
 def main(config: DictConfig) -> None:
     """Hydra entry of ``deepesi train``."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Ours is the run directory, which holds Hydra's files already; and torch's own deprecation.
-    for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
-        warnings.filterwarnings("ignore", message=re.escape(message))
     active = HydraConfig.get()
     check_one_scenario(list(active.overrides.task), "train")
     if config.ckpt not in (None, "auto"):
@@ -170,4 +191,5 @@ def main(config: DictConfig) -> None:
         check_effect(useless, "train", f"as ckpt={config.ckpt} goes on with the weights it holds")
     if active.mode == RunMode.MULTIRUN:
         check_sweep(config.trainer)
-    run(config, Path(active.runtime.output_dir))
+    with quiet_lightning():
+        run(config, Path(active.runtime.output_dir))

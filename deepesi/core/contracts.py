@@ -348,12 +348,6 @@ class Batch(_Tensors):
         )
 
 
-def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
-    """Magnitude per source: norm over orientation, RMS over time."""
-    by_source = values.unflatten(1, (-1, n_orient))
-    return by_source.square().sum(2).mean(-1).sqrt()
-
-
 class Oracle(nn.Module, ABC):
     """A bound on what can be known: it is shown the whole batch, the truth included.
 

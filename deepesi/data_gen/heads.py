@@ -1,4 +1,4 @@
-"""HeadOnDevice: what drawing sources and rendering them need of a head, as tensors, made once."""
+"""HeadOnDevice: tensors of a head for drawing sources and rendering them, computed once."""
 
 import functools
 from collections.abc import Sequence
@@ -10,52 +10,43 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from deepesi.core.contracts import LowRankLeadField, as_tensors
+from deepesi.core.contracts import as_tensors
+from deepesi.data_gen.scalp_potentials import ScalpPotentials
 from deepesi.physics.cohort import split_of
-from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.graph import adjacency, geodesic_distances
+from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template
 
-#: Patterns and modes of the narrow terms, and what leaving the others out may cost of the core.
-NARROW, NEGLIGIBLE = 128, 3e-4
 PLACEMENTS = ("vertices", "area", "depth")
 
 
 class HeadOnDevice:
-    """A template as tensors on one device.
+    """A head as tensors on one device.
 
     Attributes:
         template: The head.
-        distances: Between sources ``(S, S)``, m; along the cortex, straight in a volume, infinite
-            from one to the other.
-        normals: Of the cortex ``(S, 3)``.
-        is_cortex: 1 where a source can be active, else 0 ``(S,)``.
+        lead_fields: Lead fields for any tissues and electrodes.
+        distances: Distances between sources ``(S, S)``, m: geodesic on the cortex, Euclidean in a
+            volume, infinite between the two.
+        normals: Unit normals of the cortex ``(S, 3)``, head frame.
+        is_cortex: 1 for a source that can be active, else 0 ``(S,)``.
         spacing: RMS distance between neighbours, m.
-        n_directions: In which activity spreads: 2 on a surface, 3 in a volume.
+        n_directions: Dimension of the source space: 2 for a surface, 3 for a volume.
 
     """
 
     def __init__(self, template: Template, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, device
-        space, family = template.space, template.family
+        space = template.space
         reach = geodesic_distances(template.source_pos, space.edges)
         volume = np.flatnonzero(~template.source_normals.any(axis=1))
         inside = template.source_pos[volume]
         reach[np.ix_(volume, volume)] = cdist(inside, inside)
-        core = family.core
-        size, rest = np.linalg.norm(core, axis=(1, 2)), core.copy()
-        rest[:, :NARROW, :NARROW] = 0
-        narrow = np.linalg.norm(rest, axis=(1, 2)) < NEGLIGIBLE * size.max()
         self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
-        self._order = torch.as_tensor(np.argsort(narrow, kind="stable"), device=device)
+        self.lead_fields = ScalpPotentials(_scalp_potentials(template), device)
         tensors = as_tensors(
             {
                 "distances": reach,
-                "wide": core[~narrow],
-                "narrow": core[narrow][:, :NARROW, :NARROW],
-                "scalp_modes": family.scalp_modes,
-                "source_modes": family.source_modes,
-                "eye_core": family.eye_core,
                 "normals": template.source_normals,
                 "is_cortex": template.is_cortex.astype(np.float64),
             },
@@ -63,43 +54,9 @@ class HeadOnDevice:
         )
         self.distances, self.normals = tensors["distances"], tensors["normals"]
         self.is_cortex = tensors["is_cortex"]
-        self._core = {k: tensors[k] for k in ("wide", "narrow", "source_modes")}
-        self._scalp_modes, self._eye_core = tensors["scalp_modes"], tensors["eye_core"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
         self.n_directions = 3 if len(volume) == space.n_sources else 2
         self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
-
-    def coefficients(self, tissues: Float[Tensor, "B 4"]) -> Float[Tensor, "B K"]:
-        """Weights of the core at tissues; twin of `LeadFieldFamily.coefficients`."""
-        if not self.template.family.varies:
-            return torch.ones(len(tissues), 1, device=tissues.device)
-        skull, thickness, scalp, brain = tissues.double().unbind(1)
-        ratio = BRAIN_CONDUCTIVITY / brain
-        terms = self.template.family.polynomials(
-            (skull * ratio).log(), thickness, (scalp * ratio).log()
-        )
-        return (ratio[:, None] * torch.stack(terms, dim=1)).float()
-
-    def render_through(
-        self, tissues: Float[Tensor, "B 4"], vertices: Tensor, weights: Tensor
-    ) -> LowRankLeadField:
-        """Lead fields at tissues, with electrodes of these barycentric places ``(B, C, 3)``."""
-        rows = torch.nn.functional.embedding_bag(
-            vertices.reshape(-1, 3),
-            self._scalp_modes,
-            per_sample_weights=weights.reshape(-1, 3),
-            mode="sum",
-        ).unflatten(0, vertices.shape[:2])
-        return LowRankLeadField(
-            coefficients=self.coefficients(tissues)[:, self._order],
-            patterns=rows.sub_(rows.mean(dim=1, keepdim=True)),
-            **self._core,
-        )
-
-    def eyes(self, true_leadfield: LowRankLeadField) -> Float[Tensor, "B C E"]:
-        """Lead fields of the eyes that go with those of the brain, V/(A m)."""
-        core = torch.einsum("bk,kpe->bpe", true_leadfield.coefficients, self._eye_core[self._order])
-        return true_leadfield.patterns @ core
 
     @functools.cached_property
     def diffusion(self) -> Tensor:
@@ -118,13 +75,15 @@ class HeadOnDevice:
         return matrix.coalesce().to(self.device)
 
     def placement(self, kind: str, depth: tuple[float, float] | None = None) -> Float[Tensor, " S"]:
-        """Relative probability of each source to be a centre; `depth` bounds the distance, m.
+        """Probability of each source to be the centre of a patch, 0 on the medial wall.
 
-        None on the medial wall. ``"vertices"``: all alike. ``"area"``: in proportion to the cortex
-        around it. ``"depth"``: such that every distance from the scalp is as likely.
+        Args:
+            kind: ``"vertices"``: equal for all sources. ``"area"``: proportional to the cortical
+                area of a source. ``"depth"``: uniform over the distance from the scalp.
+            depth: Smallest and largest distance from the scalp, m.
 
         Raises:
-            ValueError: No source lies so deep.
+            ValueError: No source lies in this range of depths.
 
         """
         if (kind, depth) not in self._placements:
@@ -137,7 +96,7 @@ class HeadOnDevice:
                     raise ValueError(
                         f"PatchSources: no source of {self.template.name!r} lies {low:g}-{high:g} "
                         f"m below the scalp; its cortex lies {cortex.min():.3f}-"
-                        f"{cortex.max():.3f} m below. Choose a depth within."
+                        f"{cortex.max():.3f} m below. Choose a depth in this range."
                     )
             self._placements[kind, depth] = torch.as_tensor(
                 weight / weight.sum(), dtype=torch.float32, device=self.device
@@ -157,16 +116,27 @@ class HeadOnDevice:
             density, ends = np.histogram(depth[template.is_cortex], bins=20)
             bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
             weight = 1 / np.maximum(density[bin_of], 1)
-            # The few deepest places must not be drawn again and again.
+            # Limit the weight of the few deepest sources.
             return np.minimum(weight, 20 * np.median(weight))
         return np.ones(n_sources)
 
 
+def _scalp_potentials(template: Template) -> ScalpPotentialFamily:
+    """Lead field family of a head; refuses a family that cannot render batches."""
+    if not isinstance(template.family, ScalpPotentialFamily):
+        raise TypeError(
+            f"SimulatedRecordings: the lead fields of the head {template.name!r} are a "
+            f"{type(template.family).__name__}, only a ScalpPotentialFamily (EEG) can be rendered. "
+            "Use a packaged head, or build one with 'deepesi head build'."
+        )
+    return template.family
+
+
 def check_heads(heads: Sequence[Template], split: str) -> None:
-    """Refuse heads that cannot serve one stream.
+    """Refuse heads that cannot be used together.
 
     Raises:
-        ValueError: None at all, different source spaces, or a member of another split.
+        ValueError: There is no head, source spaces differ, or a head belongs to another split.
 
     """
     if not heads:
@@ -183,6 +153,7 @@ def check_heads(heads: Sequence[Template], split: str) -> None:
         if head.warp_seed is not None and split_of(head.warp_seed) != split:
             raise ValueError(
                 f"SimulatedRecordings: the head {head.name!r} belongs to the split "
-                f"{split_of(head.warp_seed)!r}, the stream is {split!r}; they must never mix. "
+                f"{split_of(head.warp_seed)!r}, the recordings to {split!r}; splits must not share "
+                "heads. "
                 "Last digits of warp seeds: 0-7 train, 8 validation, 9 test."
             )

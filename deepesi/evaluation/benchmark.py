@@ -1,10 +1,9 @@
 """Runs inverse models side by side on scenarios and summarizes each metric with an interval."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -22,18 +21,11 @@ from deepesi.evaluation.intervals import (
 from deepesi.evaluation.methods import Method, identity_of, of_scenario
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
-from deepesi.evaluation.scores import (
-    IN_TABLES,
-    LIMITS,
-    METRICS,
-    Score,
-    Scorer,
-    file_of,
-    read_scores,
-    units_of,
-)
+from deepesi.evaluation.scores import Score, Scorer, file_of, read_scores, units_of
+from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
@@ -81,7 +73,7 @@ class Cell(NamedTuple):
     scores: dict[str, list[Score]]  # by method, the same examples in the same order
 
     def values(self, method: str, metric: str) -> Array:
-        """Of every example ``(n,)``."""
+        """Values of one metric, one per example ``(n,)``."""
         column = list(METRICS).index(metric)
         return np.array([score.values[column] for score in self.scores[method]])
 
@@ -164,6 +156,7 @@ def _claim(
     heads = [cohort.template, *(h for s in scenarios for h in s.true_heads(cohort))]
     settings = {
         "version": __version__,
+        "metrics": list(METRICS),
         "models": {
             scenario: {
                 name: identity_of(model) for name, model in of_scenario(models, scenario).items()
@@ -202,16 +195,16 @@ def summarize(scenarios: Sequence[Scenario], methods: Sequence[str], folder: Pat
     cells: dict[tuple[int, float], Cell] = {}
     for unit in units_of(scenarios):
         scenario = scenarios[unit.scenario]
-        found = read_scores(folder / file_of(unit, scenario), methods)
+        scores = read_scores(folder / file_of(unit, scenario), methods)
         expected = (unit.last - unit.first) * len(methods)
-        if len(found) != expected:
+        if len(scores) != expected:
             raise ValueError(
-                f"benchmark: {folder / file_of(unit, scenario)} holds {len(found)} scores, "
+                f"benchmark: {folder / file_of(unit, scenario)} holds {len(scores)} scores, "
                 f"expected {expected}. Go on with resume=..."
             )
         cell = Cell(scenario, unit.snr_db, {m: [] for m in methods})
         cell = cells.setdefault((unit.scenario, unit.snr_db), cell)
-        for score in sorted(found, key=lambda score: score.example):
+        for score in sorted(scores, key=lambda score: score.example):
             cell.scores[score.method].append(score)
     ordered = list(cells.values())
     by_scenario = groupby(ordered, key=lambda cell: cell.scenario.name)
@@ -219,14 +212,17 @@ def summarize(scenarios: Sequence[Scenario], methods: Sequence[str], folder: Pat
 
 
 def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
-    """Summary of a scenario; a metric that says nothing (one sample has no course) has no row."""
+    """Summary of a scenario; a metric without a value has no row.
+
+    One sample has no temporal correlation, an estimate without uncertainty no score of it.
+    """
     methods, others = list(cells[0].scores), [m for m in METRICS if m not in IN_TABLES]
     compared = {
         number: columns
         for metrics in (list(IN_TABLES), others)
         for number, columns in _comparisons(cells, methods, metrics)
     }
-    limits = np.array([LIMITS[metric] for metric in METRICS]).T
+    limits = np.array([metric.limits for metric in METRICS.values()]).T
     for place, cell in enumerate(cells):
         scenario = cell.scenario
         level = scenario.level or f"{cell.snr_db:g}"
@@ -261,7 +257,7 @@ Compared = tuple[tuple[float | None, float | None, float | None], bool]
 def _comparisons(
     cells: Sequence[Cell], methods: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[tuple[tuple[int, int, str], Compared]]:
-    """Of every test set, method and metric: difference to the reference and whether it is best.
+    """Difference to the reference, and whether it is best, for each test set, method and metric.
 
     The test sets of a scenario are one family: they have the same examples as far as they draw the
     same, so their examples are resampled together; of those with fewer, the rest is NaN.
@@ -270,8 +266,8 @@ def _comparisons(
     values = np.full((len(methods), largest, len(cells), len(metrics)), np.nan)
     for place, cell in enumerate(cells):
         for number, method in enumerate(methods):
-            found = np.stack([cell.values(method, metric) for metric in metrics], axis=1)
-            values[number, : len(found), place] = found
+            own = np.stack([cell.values(method, metric) for metric in metrics], axis=1)
+            values[number, : len(own), place] = own
     columns = values.reshape(len(methods), largest, -1)
     higher = np.tile([METRICS[metric].higher_is_better for metric in metrics], len(cells))
     best = np.zeros((len(methods), columns.shape[2]), dtype=bool)
@@ -299,7 +295,4 @@ def _number(value: float) -> float | None:
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write ``benchmark.csv``, long format, one line per method, test set, SNR and metric."""
-    with atomic(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_rows(path, [f.name for f in fields(Row)], map(astuple, rows))

@@ -1,8 +1,7 @@
-"""Are deviations and regions what they claim? Fitted on validation recordings, measured on test."""
+"""Coverage of intervals and prediction sets: fitted on validation recordings, measured on test."""
 
-import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +12,18 @@ from deepesi.calibration.conformal import PredictionSets, proportion
 from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.calibration.sbc import FEWEST, uniformity
-from deepesi.evaluation.intervals import bootstrap_interval
+from deepesi.evaluation.intervals import bootstrap_interval, interval_text
 from deepesi.evaluation.observation import N_DRAWS, RANKED, Observations
 from deepesi.metrics.calibration import GROUPS, LEVELS
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import read_rows, write_rows
 
 Array = NDArray[np.float64]
 
 #: Level of the intervals whose width is reported.
 WIDTH_LEVEL = 0.9
 ALL = "all"
+#: Group of the rows about prediction sets; the others are about `GROUPS` of sources.
+PREDICTION_SET = "prediction_set"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class CalibrationRow:
     ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
     interval, over the largest true moment) or ``area_cm2``; of posterior models also ``sbc_p``, the
     p value of uniform ranks of the target among samples (``group`` is what is ranked, see
-    `deepesi.evaluation.observation.RANKED`). The interval is of 95 %: exact for the
-    coverage of regions, else by studentized bootstrap over recordings, whose dipoles are not
+    `deepesi.evaluation.observation.RANKED`). The interval is of 95 %: exact for the coverage of
+    prediction sets, else by studentized bootstrap over recordings, as the dipoles of one are not
     independent; None with too few recordings, see `deepesi.evaluation.intervals`.
     """
 
@@ -56,7 +57,7 @@ class CalibrationRow:
 class Fitted(NamedTuple):
     """What is learned from validation recordings."""
 
-    intervals: dict[str, Intervals]  # by recalibration; empty without deviations
+    intervals: dict[str, Intervals]  # by recalibration; empty without standard deviations
     temperature: float | None
     prediction_sets: PredictionSets
 
@@ -67,8 +68,8 @@ def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
     The temperature is that of the active sources, as zeros fit into any interval around zero.
 
     Args:
-        observed: Of split ``"validation"``.
-        level: Of the regions.
+        observed: Observations of split ``"validation"``.
+        level: Probability of the prediction sets.
         n_bins: Bins of the estimated SNR.
 
     """
@@ -96,11 +97,11 @@ def measure(
     """All rows of one method.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         scenario: Name of the scenario.
         heads: Names of the heads.
         fitted: What was learned from validation recordings.
-        observed: Of split ``"test"``.
+        observed: Observations of split ``"test"``.
 
     """
     rows = []
@@ -115,7 +116,7 @@ def measure(
             for number, group in enumerate(GROUPS):
                 rows += _of_group((*where, name, group), intervals, own, number)
         rows += _prediction_set_rows(
-            (*where, "conformal", "region"), fitted.prediction_sets, observed, there
+            (*where, "conformal", PREDICTION_SET), fitted.prediction_sets, observed, there
         )
         rows += _rank_rows((*where, "none"), observed, there)
     return rows
@@ -127,7 +128,7 @@ def _of_group(
     observed: Sequence[StandardizedErrors],
     number: int,
 ) -> list[CalibrationRow]:
-    """Coverage, its deviation, and the width, with intervals over recordings."""
+    """Coverage, the deviation of it, and the width, with intervals over recordings."""
     parts = [StandardizedErrors(*(a[c.group == number] for a in c)) for c in observed]
     parts = [part for part in parts if len(part.error)]
     if not parts:
@@ -138,15 +139,15 @@ def _of_group(
     off = covered - LEVELS
     direction = np.sign(off.mean(axis=0))  # the mean absolute value, linear about what it is
     widths = np.array([2 * (intervals.at(WIDTH_LEVEL, p.signal) * p.width).sum() for p in parts])
-    found: list[tuple[str, float | None, Array]] = [
+    measured: list[tuple[str, float | None, Array]] = [
         ("coverage", float(level), covered[:, i]) for i, level in enumerate(LEVELS)
     ]
-    found += [
+    measured += [
         ("deviation", None, (direction * off).mean(axis=1)),
         ("signed_deviation", None, off.mean(axis=1)),
         ("width", WIDTH_LEVEL, _linearized(widths, sizes)),
     ]
-    ends = bootstrap_interval(np.stack([values for *_, values in found], axis=1))
+    ends = bootstrap_interval(np.stack([values for *_, values in measured], axis=1))
     return [
         CalibrationRow(  # type: ignore[arg-type]
             *where,
@@ -156,7 +157,7 @@ def _of_group(
             *_within(ends[:, i], BOUNDS.get(metric)),
             len(sizes),
         )
-        for i, (metric, level, values) in enumerate(found)
+        for i, (metric, level, values) in enumerate(measured)
     ]
 
 
@@ -227,20 +228,17 @@ def _rank_rows(
     ]
 
 
-def interval_text(row: CalibrationRow, decimals: int) -> str:
+def cell(row: CalibrationRow, decimals: int) -> str:
     """``value [low, high]``, or ``value [-]`` where there is no interval."""
-    value = f"{row.value:.{decimals}f}"
-    if row.ci_low is None or row.ci_high is None:
-        return f"{value} [-]"
-    return f"{value} [{row.ci_low:.{decimals}f}, {row.ci_high:.{decimals}f}]"
+    return interval_text(row.value, row.ci_low, row.ci_high, decimals)
+
+
+COLUMNS = tuple(field.name for field in fields(CalibrationRow))
 
 
 def write_csv(rows: Sequence[CalibrationRow], path: Path) -> None:
     """Write ``calibration.csv``, long format."""
-    with atomic(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(CalibrationRow)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_rows(path, COLUMNS, map(astuple, rows))
 
 
 def read_csv(path: Path) -> list[CalibrationRow]:
@@ -248,29 +246,25 @@ def read_csv(path: Path) -> list[CalibrationRow]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not of a calibration.
+        ValueError: It is not of a calibration, or of one by an older version.
 
     """
+    cure = "Give the run directory of 'deepesi calibrate' of this version."
     if not path.is_file():
-        raise FileNotFoundError(
-            f"calibration: there is no {path}. Give the run directory of 'deepesi calibrate'."
-        )
-    names = [f.name for f in fields(CalibrationRow)]
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != names:
-            raise ValueError(
-                f"calibration: {path} has the columns {reader.fieldnames}, expected {names}. Give "
-                "the run directory of 'deepesi calibrate'."
-            )
-        return [
-            CalibrationRow(
-                **{n: row[n] for n in names[:7]},  # type: ignore[arg-type]
-                level=float(row["level"]) if row["level"] else None,
-                value=float(row["value"]),
-                ci_low=float(row["ci_low"]) if row["ci_low"] else None,
-                ci_high=float(row["ci_high"]) if row["ci_high"] else None,
-                n=int(row["n"]),
-            )
-            for row in reader
-        ]
+        raise FileNotFoundError(f"calibration: there is no {path}. {cure}")
+    rows, known = read_rows(path, COLUMNS, cure), [*GROUPS, PREDICTION_SET]
+    groups = sorted({row["group"] for row in rows} - set(known))
+    if groups:
+        raise ValueError(f"{path} has the groups {groups}, expected some of {known}. {cure}")
+    return [_row(*row.values()) for row in rows]
+
+
+def _row(*cells: str) -> CalibrationRow:
+    *words, level, value, low, high, n = cells
+    return CalibrationRow(
+        *words, _optional(level), float(value), _optional(low), _optional(high), int(n)
+    )
+
+
+def _optional(cell: str) -> float | None:
+    return float(cell) if cell else None

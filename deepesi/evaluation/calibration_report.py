@@ -1,4 +1,4 @@
-"""``calibration.html``: reliability by kind of source, coverage and area of region sets."""
+"""``calibration.html``: reliability by kind of source, coverage and area of prediction sets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from deepesi.evaluation.calibration import ALL, WIDTH_LEVEL, CalibrationRow, interval_text
+from deepesi.evaluation.calibration import ALL, PREDICTION_SET, WIDTH_LEVEL, CalibrationRow, cell
 from deepesi.evaluation.figures import Panel, Style, styles
 from deepesi.evaluation.intervals import MIN_EXAMPLES
 from deepesi.evaluation.table import Layout
@@ -24,7 +24,7 @@ TITLES = {
 }
 RECALIBRATIONS = styles(TITLES)
 PREDICTION_SETS = (
-    "Share of recordings whose region set holds the source, and mean area of the sets [95 % "
+    "Share of recordings whose prediction set holds the source, and mean area of the sets [95 % "
     f"interval: exact; of areas by bootstrap, [-]: fewer than {MIN_EXAMPLES} recordings, or all "
     "alike]."
 )
@@ -69,8 +69,8 @@ def reliability_panels(rows: Sequence[CalibrationRow], method: str) -> Iterator[
 def prediction_set_panels(
     rows: Sequence[CalibrationRow], look: Mapping[str, Style]
 ) -> Iterator[Panel]:
-    """Coverage and area of the region sets of every method against SNR."""
-    prediction_sets = [row for row in _pick(rows, group="region") if row.snr_db != ALL]
+    """Coverage and area of the prediction sets of every method against SNR."""
+    prediction_sets = [row for row in _pick(rows, group=PREDICTION_SET) if row.snr_db != ALL]
     for metric, title in (("coverage", "sets that hold the source"), ("area_cm2", "mean area")):
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")
         ax = figure.subplots()
@@ -124,15 +124,15 @@ def deviation_layout(rows: Sequence[CalibrationRow]) -> Layout:
             cells = [method, title]
             for group in GROUPS:
                 off, sign = value[group, "deviation"], value[group, "signed_deviation"]
-                cells.append(f"{interval_text(off, 3)} ({sign.value:+.3f})")
+                cells.append(f"{cell(off, 3)} ({sign.value:+.3f})")
             cells.append(f"{value['active', 'width'].value:.2f}")
-            lines.append([(cell, False) for cell in cells])
+            lines.append([(text, False) for text in cells])
     return Layout(header, lines)
 
 
 def prediction_set_layout(rows: Sequence[CalibrationRow]) -> Layout:
-    """Coverage and mean area of the region sets by SNR."""
-    prediction_sets = _pick(rows, group="region")
+    """Coverage and mean area of the prediction sets by SNR."""
+    prediction_sets = _pick(rows, group=PREDICTION_SET)
     header, lines = ["method", "SNR (dB)", "coverage", "mean area (cm²)"], []
     for coverage in _pick(prediction_sets, metric="coverage"):
         (area,) = _pick(
@@ -141,10 +141,10 @@ def prediction_set_layout(rows: Sequence[CalibrationRow]) -> Layout:
         cells = (
             coverage.method,
             coverage.snr_db,
-            interval_text(coverage, 3),
-            interval_text(area, 1),
+            cell(coverage, 3),
+            cell(area, 1),
         )
-        lines.append([(cell, False) for cell in cells])
+        lines.append([(text, False) for text in cells])
     return Layout(header, lines)
 
 
@@ -152,7 +152,7 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     """Headings and what stands under them, HTML.
 
     Args:
-        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
 
     """
     look = styles(row.method for row in rows)
@@ -181,7 +181,7 @@ def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path:
     """Write the report, whole or not at all.
 
     Args:
-        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
         facts: What to state at the top: name to text.
         path: ``.html`` file.
 

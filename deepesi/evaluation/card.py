@@ -28,12 +28,12 @@ def write_card(
     Args:
         path: ``.md`` file.
         file: Name of the exported file.
-        name: Of the model.
-        contract: Of the file, plain.
-        n_weights: Of the model.
+        name: Name of the model.
+        contract: Contract of the file, plain.
+        n_weights: Number of weights of the model.
         export: Measured on it, see `deepesi.export.to_onnx.Parity`.
-        training: See `how_trained`.
-        results: See `how_good`; or other Markdown.
+        training: Text of `how_trained`.
+        results: Text of `how_good`, or other Markdown.
 
     """
     terms = "\n".join(f"| {term} | {value} |" for term, value in _terms(contract))
@@ -72,7 +72,7 @@ deepesi apply {shlex.quote(file)} EVOKED-ave.fif --condition NAME --noise-cov CO
 from deepesi.runtime.inverse import Inverse
 
 inverse = Inverse.load({json.dumps(file, ensure_ascii=False)}).for_recording(evoked, noise_cov)
-found = inverse.apply(evoked)  # .stc, .std, .data
+estimate = inverse.apply(evoked)  # .stc, .std, .data
 ```
 """
     with atomic(path) as partial:
@@ -89,8 +89,8 @@ def how_trained(
     """What is known of the training, as Markdown.
 
     Args:
-        contract: Of the file, plain.
-        n_weights: Of the model.
+        contract: Contract of the file, plain.
+        n_weights: Number of weights of the model.
         config: Plain configuration of the run, if it is at hand.
         command: That began it, if it is known.
         notes: What of the configuration the heads could not do, in words.
@@ -157,7 +157,7 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             "region sets",
             (
-                f"hold the truth ({calibration['covers']}) with a probability of "
+                f"hold the target ({calibration['covers']}) with a probability of "
                 f"{100 * calibration['level']:g} %, on recordings like those they were fitted on: "
                 f"{calibration['fitted_on']}{_before(contract['precision'])}"
             ),

@@ -90,7 +90,7 @@ def describe_head(tissues: TissueRanges) -> str:
 
 
 def describe_nominal_head(setups: SetupRanges) -> str:
-    """What every method is given instead of the truth."""
+    """The nominal head that every method is given."""
     anatomy = "the recorded head's own anatomy" if setups.own_anatomy else "the template's anatomy"
     parts = [anatomy, describe_head(setups.nominal)]
     scale, off = setups.electrode_error, []
@@ -148,7 +148,7 @@ def describe_scenario(scenarios: Sequence[Scenario], cohort: Cohort) -> dict[str
     """Facts of one scenario, name to text; what its levels differ in, level by level.
 
     Args:
-        scenarios: Its test sets, at least one, all of one name.
+        scenarios: Test sets of the scenario, at least one, all of one name.
         cohort: The heads of the run.
 
     """

@@ -9,12 +9,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.core.contracts import magnitude
+from deepesi.core.arrays import as_array
+from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
-from deepesi.evaluation.scores import METRICS
-from deepesi.evaluation.table import TITLES
+from deepesi.metrics.moments import strongest_sample
+from deepesi.metrics.table import IN_TABLES, METRICS
+from deepesi.physics.graph import distances_mm
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import DOTS, best_views, draw_cortex, draw_dots
 from deepesi.viz.scalp import draw_scalp
@@ -49,16 +51,17 @@ def axis_panels(rows: Sequence[Row], look: Mapping[str, Style]) -> Iterator[Pane
     """
     swept_snr = rows[0].axis == "SNR (dB)"
     for snr_db in [None] if swept_snr else dict.fromkeys(row.snr_db for row in rows):
-        for metric, title in TITLES.items():
-            own = [r for r in rows if r.metric == metric and snr_db in (None, r.snr_db)]
-            better = "higher" if METRICS[metric].higher_is_better else "lower"
+        for name in IN_TABLES:
+            metric = METRICS[name]
+            own = [r for r in rows if r.metric == name and snr_db in (None, r.snr_db)]
             figure, ax = _panel()
             _curves(ax, own, look)
-            ax.set(xlabel=rows[0].axis, ylabel=title)
-            if not METRICS[metric].higher_is_better:
+            ax.set(xlabel=rows[0].axis, ylabel=metric.label)
+            if not metric.higher_is_better:
                 ax.set_ylim(bottom=0)
             where = "" if snr_db is None else f" at {snr_db:g} dB"
-            yield f"{title}{where}; {better} is better", figure
+            better = "higher" if metric.higher_is_better else "lower"
+            yield f"{metric.label}{where}; {better} is better", figure
 
 
 def _panel() -> tuple[Figure, "Axes"]:
@@ -70,11 +73,11 @@ def _panel() -> tuple[Figure, "Axes"]:
 
 def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     levels = list(dict.fromkeys(row.level for row in rows))
-    x = _places(levels)
+    x = _axis_positions(levels)
     for method in dict.fromkeys(row.method for row in rows):
         own = {row.level: row for row in rows if row.method == method}
         drawn = [own[level] for level in levels if level in own]
-        at = [place for level, place in zip(levels, x, strict=True) if level in own]
+        at = [position for level, position in zip(levels, x, strict=True) if level in own]
         colour, line = look[method]
         ax.plot(at, [r.value for r in drawn], line, marker="o", markersize=4, color=colour)
         ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)
@@ -83,7 +86,7 @@ def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     ax.set_xticks(x, levels, rotation=0 if short else 30, ha="center" if short else "right")
 
 
-def _places(levels: Sequence[str]) -> list[float]:
+def _axis_positions(levels: Sequence[str]) -> list[float]:
     """Where levels stand on an axis: numbers evenly spread to scale, all else in turn."""
     try:
         values = [float(level) for level in levels]
@@ -106,10 +109,10 @@ def depth_panel(
     Too few examples for two bins are drawn one by one.
 
     Args:
-        depth_mm: Of every example ``(n,)``, mm.
+        depth_mm: Depth of the source of every example ``(n,)``, mm.
         values: Metric of every example ``(n,)``, by method.
         look: Colour and line of every method.
-        title: Of the metric.
+        title: Title of the metric.
         n_bins: Most bins; each holds as many examples as an interval needs, or more.
 
     """
@@ -133,24 +136,24 @@ def depth_panel(
     return figure
 
 
-def place_panels(
+def source_panels(
     sources: NDArray[np.int64],
     values: Mapping[str, Array],
     n_sources: int,
     mesh: DisplayMesh,
     title: str,
 ) -> Iterator[Panel]:
-    """Each method's value at every place as a dot on the cortex, all in one colour range.
+    """Each method's value at every true source as a dot on the cortex, in one colour range.
 
     Args:
         sources: Numbers of the true sources ``(N,)``; the mean is drawn where one comes twice.
         values: Metric there ``(N,)``, by method.
         n_sources: Sources of the whole space.
         mesh: Cortex to draw on.
-        title: Of the metric.
+        title: Title of the metric.
 
     """
-    places, which = np.unique(sources, return_inverse=True)
+    drawn, which = np.unique(sources, return_inverse=True)
     count = np.bincount(which)
     means = {m: np.bincount(which, own) / count for m, own in values.items()}
     top = float(np.quantile(np.concatenate(list(means.values())), 0.98)) or 1.0
@@ -164,7 +167,7 @@ def place_panels(
         for row, side in enumerate(("lateral", "medial")):
             for column, hemisphere in enumerate(("left", "right")):
                 view = f"{hemisphere} {side}"
-                draw_dots(axes[row, column], places, own, n_sources, mesh, view, top)
+                draw_dots(axes[row, column], drawn, own, n_sources, mesh, view, top)
                 axes[row, column].set_title(view, fontsize=8)
         yield f"{method}: mean {own.mean():.1f}", figure
 
@@ -179,20 +182,24 @@ def _colours(top: float, title: str) -> Figure:
 def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     """Scalp map, true sources and each estimate on the cortex, each in its own colour range."""
     batch, head, n_orient = worked.batch, worked.batch.head, worked.batch.head.space.n_orient
-    true = magnitude(batch.sources, n_orient)[0].double().numpy()
+    true = as_array(magnitude(batch.sources, n_orient)[0])
     peaks = batch.scene.peaks[0].numpy()
     peaks = peaks[peaks >= 0]
     views = best_views(int(true.argmax()), len(true), mesh)
-    data = batch.data[0].double().numpy()
+    data = as_array(batch.data[0])
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
-    sample = int((data**2).sum(axis=0).argmax())
-    draw_scalp(scalp.subplots(), data[:, sample], head.sensor_pos, head.ch_names)
+    draw_scalp(
+        scalp.subplots(),
+        data[:, strongest_sample(data)],
+        head.sensors.positions,
+        head.sensors.names,
+    )
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():
-        values = magnitude(estimate.mean, n_orient)[0].double().numpy()
-        off = 1e3 * np.linalg.norm(head.source_pos[values.argmax()] - head.source_pos[peaks[0]])
-        note = "" if len(peaks) > 1 else f": peak {off:.0f} mm off"
+        values = as_array(magnitude(estimate.mean, n_orient)[0])
+        off = distances_mm(head.source_pos[[values.argmax()]], head.source_pos[peaks[:1]])
+        note = "" if len(peaks) > 1 else f": peak {off.item():.0f} mm off"
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
 
 

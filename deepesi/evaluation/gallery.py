@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle, magnitude
+from deepesi.core.arrays import as_array
+from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle
+from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
-from deepesi.metrics.functional import spatial_dispersion
+from deepesi.metrics.functional import localization_error, spatial_dispersion
 from deepesi.physics.cohort import Cohort
+from deepesi.physics.graph import adjacency
 from deepesi.physics.template import DisplayMesh, Template
 
 Array = NDArray[np.float64]
@@ -112,13 +115,13 @@ def worked_examples(models: Models, cell: Cell, cohort: Cohort) -> list[WorkedEx
     chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     size = cell.scenario.sizes[0]
     stream = cell.scenario.recordings(cohort, list(models.values())).at_snr(cell.snr_db)
-    found = []
+    worked = []
     for name, number in chosen.items():
         batch = stream.batch(int(number) // size).example(int(number) % size)
         title = f"{name} example of {method}, {errors[number]:.0f} mm off"
         estimates = {m: apply_model(model, batch) for m, model in models.items()}
-        found.append(WorkedExample(title, batch, estimates))
-    return found
+        worked.append(WorkedExample(title, batch, estimates))
+    return worked
 
 
 def point_spreads(models: Models, scenario: Scenario, cohort: Cohort) -> list[WorkedExample]:
@@ -129,14 +132,14 @@ def point_spreads(models: Models, scenario: Scenario, cohort: Cohort) -> list[Wo
     inverse = _inverse(models)
     batch, true = _one_example(inverse, scenario, cohort)
     depth = np.where(true.is_cortex, true.depth, np.nan)
-    found = []
+    worked = []
     for name, share in DEPTHS.items():
         source = int(np.nanargmin(np.abs(depth - np.nanquantile(depth, share))))
         point = points_at(np.array([source]), batch)
         title = f"a point {1e3 * depth[source]:.0f} mm below the scalp ({name})"
         estimates = {m: apply_model(model, point) for m, model in inverse.items()}
-        found.append(WorkedExample(title, point, estimates))
-    return found
+        worked.append(WorkedExample(title, point, estimates))
+    return worked
 
 
 def point_spread_map(
@@ -158,20 +161,20 @@ def point_spread_map(
     sources = cortex[:: -(-len(cortex) // N_POINTS)]
     parts = np.split(sources, range(CHUNK, len(sources), CHUNK))
     points = [points_at(part, batch) for part in parts]
-    positions = batch.head.source_pos
+    positions, space = batch.head.source_pos, batch.head.space
+    neighbours = adjacency(space.edges, space.n_sources)
     error, dispersion, slow = {}, {}, list[str]()
     for name, model in inverse.items():
         maps = _maps(model, points, budget)
         if maps is None:
             slow.append(name)
             continue
-        off = positions[maps.argmax(axis=1)] - positions[sources]
-        error[name] = 1e3 * np.linalg.norm(off, axis=1)
+        pairs = list(zip(maps, sources[:, None], strict=True))
+        error[name] = np.array(
+            [localization_error(values, peak, positions, neighbours) for values, peak in pairs]
+        )
         dispersion[name] = np.array(
-            [
-                spatial_dispersion(values, np.array([source]), positions)
-                for values, source in zip(maps, sources, strict=True)
-            ]
+            [spatial_dispersion(values, peak, positions) for values, peak in pairs]
         )
     return PointSpread(sources, 1e3 * true.depth[sources], error, dispersion, tuple(slow))
 
@@ -185,7 +188,7 @@ def _maps(model: InverseModel, points: Sequence[Batch], budget: float) -> Array 
         expected = (time.perf_counter() - started) / len(maps) * len(points)
         if expected > budget:
             return None
-    return torch.cat(maps).double().numpy()
+    return as_array(torch.cat(maps))
 
 
 def _inverse(models: Models) -> dict[str, InverseModel]:
@@ -207,7 +210,7 @@ def points_at(sources: NDArray[np.int64], batch: Batch) -> Batch:
 
     Args:
         sources: Their numbers ``(N,)``.
-        batch: Of one example, whose nominal head they are seen through.
+        batch: One example; its nominal head renders the points.
 
     """
     head, n_orient = batch.head, batch.head.space.n_orient

@@ -71,7 +71,7 @@ def bootstrap_interval(values: Array, seed: int = 0) -> Array:
 
     Args:
         values: ``(n,)``, or several columns of the same examples ``(n, m)``; NaN is no example.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         Low and high end ``(2,)`` or ``(2, m)``; NaN with fewer than `MIN_EXAMPLES` examples, or if
@@ -99,6 +99,15 @@ def _tail(n: NDArray[np.int64]) -> Array:
     return np.asarray(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - LEVEL) / 2, n - 1)))
 
 
+def interval_text(
+    value: float, low: float | None, high: float | None, decimals: int, sign: str = ""
+) -> str:
+    """``mean [low, high]``, or ``mean [-]`` where there is no interval; `sign` as in formats."""
+    form = f"{sign}.{decimals}f"
+    ends = "-" if low is None or high is None else f"{low:{form}}, {high:{form}}"
+    return f"{value:{form}} [{ends}]"
+
+
 def simultaneous_intervals(values: Array, seed: int = 0) -> Array:
     """Intervals of the means of paired differences that all hold together with 95 %.
 
@@ -108,7 +117,7 @@ def simultaneous_intervals(values: Array, seed: int = 0) -> Array:
 
     Args:
         values: Differences ``(n, m)`` of the same examples; NaN is no example.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         Low and high ends ``(2, m)``; NaN with fewer than `MIN_EXAMPLES` examples, or fewer than
@@ -157,7 +166,7 @@ def beats_all_others(values: Array, higher_is_better: NDArray[np.bool_]) -> NDAr
 
     Args:
         values: ``(M, n, K)`` of methods, examples and columns (metrics at test sets).
-        higher_is_better: Of the columns ``(K,)``.
+        higher_is_better: Direction of the columns ``(K,)``.
 
     """
     n_methods, _, n_columns = values.shape

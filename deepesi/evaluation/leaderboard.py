@@ -1,6 +1,5 @@
 """``leaderboard.csv``: one line per method and scenario, with all that is needed to cite it."""
 
-import csv
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 import deepesi
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.intervals import bootstrap_interval
-from deepesi.evaluation.scores import LIMITS, METRICS
-from deepesi.utils.files import atomic
+from deepesi.metrics.table import METRICS
+from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
@@ -49,8 +48,8 @@ def leaderboard(
 
     Args:
         benchmark: What was measured.
-        weights: Of every method that has any.
-        paths: Of every method that was read from a file.
+        weights: Number of weights, by method that has any.
+        paths: Path of the file, by method that was read from one.
         heads: Scenario to the names of its true heads.
         command: What was typed.
 
@@ -82,8 +81,8 @@ def _summary(metric: str, values: Array) -> dict[str, str]:
     values, names = values[np.isfinite(values)], (metric, f"{metric}_low", f"{metric}_high")
     if not len(values):
         return dict.fromkeys(names, "")
-    found = (values.mean(), *bootstrap_interval(values).clip(*LIMITS[metric]))
-    texts = (f"{value:.6g}" if np.isfinite(value) else "" for value in found)
+    summary = (values.mean(), *bootstrap_interval(values).clip(*METRICS[metric].limits))
+    texts = (f"{value:.6g}" if np.isfinite(value) else "" for value in summary)
     return dict(zip(names, texts, strict=True))
 
 
@@ -105,15 +104,13 @@ def commit() -> str:
     # An installed package may lie inside of somebody else's checkout, which does not track it.
     if ask("ls-files", "--error-unmatch", "__init__.py") is None:
         return ""
-    found = ask("rev-parse", "--short=12", "HEAD")
+    revision = ask("rev-parse", "--short=12", "HEAD")
     changed = ask("status", "--porcelain", "--untracked-files=no")
-    return f"{found}{'+changes' if changed else ''}" if found else ""
+    return f"{revision}{'+changes' if changed else ''}" if revision else ""
 
 
 def write_leaderboard(lines: Sequence[Mapping[str, str]], path: Path) -> None:
     """Write the lines, whole or not at all."""
     ends = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
-    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*WHO, *ends, *HOW])
-        writer.writeheader()
-        writer.writerows(lines)
+    columns = [*WHO, *ends, *HOW]
+    write_rows(path, columns, ([line[column] for column in columns] for line in lines))

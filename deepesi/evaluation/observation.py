@@ -16,12 +16,13 @@ from deepesi.calibration.conformal import (
 )
 from deepesi.calibration.intervals import StandardizedErrors, standardized_errors
 from deepesi.calibration.sbc import ranks
-from deepesi.core.contracts import Batch, Estimate, InverseModel, PosteriorModel, magnitude
+from deepesi.core.contracts import Batch, Estimate, InverseModel, PosteriorModel
+from deepesi.core.quantities import magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.keys import key_entropy
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
-from deepesi.metrics.classes import Geometry
+from deepesi.metrics.example import Geometry
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.template import Template

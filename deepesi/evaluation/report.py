@@ -14,20 +14,20 @@ from deepesi.evaluation.figures import (
     axis_panels,
     depth_panel,
     example_panels,
-    place_panels,
+    source_panels,
     styles,
 )
 from deepesi.evaluation.gallery import Gallery, PointSpread, WorkedExample, middle_cell
 from deepesi.evaluation.table import (
     RULE,
     RULE_OF_DIFFERENCES,
-    TITLES,
     Layout,
     by_scenario,
     differences,
     latency_layout,
     layout,
 )
+from deepesi.metrics.table import METRICS
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.page import facts_table, html_table, key, tiles, write_page
 
@@ -100,21 +100,21 @@ def _scenario(rows: Sequence[Row], look: Mapping[str, Style]) -> str:
 
 
 def _errors(cell: Cell, where: str, pictures: Gallery | None, look: Mapping[str, Style]) -> str:
-    """The localization error against depth, and on the cortex at the true places."""
+    """The localization error against depth, and on the cortex at the true sources."""
     values = {m: cell.values(m, "localization_error") for m in cell.scores}
     depth = np.array([score.depth_mm for score in next(iter(cell.scores.values()))])
-    title = TITLES["localization_error"]
+    title = METRICS["localization_error"].label
     panels = [("Of the first source of an example.", depth_panel(depth, values, look, title))]
     text = f"<p>Examples of {where}. {BINS}</p>{key(look)}{tiles(panels, CURVE)}"
     if pictures is None:
         return text
     n_sources = pictures.n_sources
-    example, place = np.nonzero(pictures.peaks >= 0)
-    sources = pictures.peaks[example, place]
-    at_places = {m: own[example] for m, own in values.items()}
-    several = " (the mean of an example at each of its sources)" if place.any() else ""
-    maps = tiles(place_panels(sources, at_places, n_sources, pictures.mesh, title), MAP)
-    return f"{text}<p>Localization error{several} at the true place of every source.</p>{maps}"
+    example, number = np.nonzero(pictures.peaks >= 0)
+    sources = pictures.peaks[example, number]
+    at_sources = {m: own[example] for m, own in values.items()}
+    several = " (the mean of an example at each of its sources)" if number.any() else ""
+    maps = tiles(source_panels(sources, at_sources, n_sources, pictures.mesh, title), MAP)
+    return f"{text}<p>Localization error{several} at every true source.</p>{maps}"
 
 
 def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -> str:
@@ -129,18 +129,19 @@ def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -
     parts = [f"{text}</p>"]
     kinds = {"localization_error": spread.error_mm, "spatial_dispersion": spread.dispersion_mm}
     if spread.error_mm:
+        titles = {metric: METRICS[metric].label for metric in kinds}
         panels = [
-            (TITLES[metric], depth_panel(spread.depth_mm, values, look, TITLES[metric]))
-            for metric, values in kinds.items()
+            (title, depth_panel(spread.depth_mm, kinds[metric], look, title))
+            for metric, title in titles.items()
         ]
         parts.append(
             f"<p>{BINS}</p>{key({m: look[m] for m in spread.error_mm})}{tiles(panels, CURVE)}"
         )
         for metric, values in kinds.items():
-            maps = place_panels(
-                spread.sources, values, pictures.n_sources, pictures.mesh, TITLES[metric]
+            maps = source_panels(
+                spread.sources, values, pictures.n_sources, pictures.mesh, titles[metric]
             )
-            parts.append(f"<h3>{TITLES[metric]} of points</h3>{tiles(maps, MAP)}")
+            parts.append(f"<h3>{titles[metric]} of points</h3>{tiles(maps, MAP)}")
     return "".join(parts)
 
 

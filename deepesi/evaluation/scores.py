@@ -7,47 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from deepesi.core.contracts import Batch, Estimate, Oracle
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.methods import Method, Model, of_scenario
 from deepesi.evaluation.scenario import Scenario
-from deepesi.metrics import classes
-from deepesi.metrics.classes import Geometry, SourceMetric, examples
+from deepesi.metrics.example import Geometry
+from deepesi.metrics.source_metric import examples
+from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.head import HeadModel
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import append_rows, write_rows
 
-#: Every metric of a benchmark, the first four in its tables.
-METRICS: dict[str, type[SourceMetric]] = {
-    "localization_error": classes.LocalizationError,
-    "nemd": classes.NEMD,
-    "auc": classes.AUC,
-    "spatial_dispersion": classes.SpatialDispersion,
-    "region_localization_error": classes.RegionLocalizationError,
-    "psf_fwhm": classes.FullWidthAtHalfMaximum,
-    "balanced_auc": classes.BalancedAUC,
-    "precision": classes.Precision,
-    "recall": classes.Recall,
-    "f1": classes.F1,
-    "nmse": classes.NMSE,
-    "scaled_nmse": classes.ScaledNMSE,
-    "cosine": classes.CosineSimilarity,
-    "amplitude_correlation": classes.AmplitudeCorrelation,
-    "temporal_correlation": classes.TemporalCorrelation,
-    "residual_variance": classes.ResidualVariance,
-    "rdm": classes.TopographicRDM,
-    "lnmag": classes.TopographicLnMagnitude,
-}
-#: Metrics of the tables.
-IN_TABLES = tuple(METRICS)[:4]
-#: What no value can leave, and so neither can the interval of a mean.
-LIMITS = dict.fromkeys(METRICS, (0.0, np.inf))
-LIMITS |= dict.fromkeys(("auc", "balanced_auc", "precision", "recall", "f1"), (0.0, 1.0))
-LIMITS |= dict.fromkeys(("cosine", "amplitude_correlation", "temporal_correlation"), (-1.0, 1.0))
-LIMITS |= {"lnmag": (-np.inf, np.inf)}
 #: Examples of a unit of work.
 UNIT = 20
 COLUMNS = ("example", "method", "depth_mm", "latency_ms", *METRICS)
@@ -58,8 +30,8 @@ class Score(NamedTuple):
 
     example: int
     method: str
-    depth_mm: float  # of the first true source below the scalp
-    latency_ms: float  # of inverting this one example
+    depth_mm: float  # depth of the first true source below the scalp
+    latency_ms: float  # time of inverting this one example
     values: tuple[float, ...]  # in the order of `METRICS`
 
 
@@ -99,19 +71,34 @@ def read_scores(path: Path, methods: Sequence[str]) -> list[Score]:
     """The examples of a file that every method has been scored on, in order.
 
     What an interruption left of a line or of an example is no score.
+
+    Raises:
+        ValueError: The file holds other metrics than this version has.
+
     """
     if not path.is_file():
         return []
-    whole = path.read_text().rpartition("\n")[0].splitlines()
-    header, *lines = csv.reader(whole) if whole else [[]]
-    rows = [row for row in lines if len(row) == len(COLUMNS)] if header == list(COLUMNS) else []
-    found = [
-        Score(int(r[0]), r[1], float(r[2]), float(r[3]), tuple(map(float, r[4:]))) for r in rows
-    ]
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+    header, *rows = csv.reader(whole) if whole else [list(COLUMNS)]
+    if header != list(COLUMNS):
+        raise ValueError(
+            f"benchmark: {path} holds the columns {', '.join(header)}, expected "
+            f"{', '.join(COLUMNS)}: it is of another version of deepesi. Choose another "
+            "hydra.run.dir, or delete the folder to begin anew."
+        )
     scored: dict[int, list[Score]] = {}
-    for score in found:
-        scored.setdefault(score.example, []).append(score)
+    for row in rows:
+        if len(row) == len(COLUMNS):
+            score = _score(row)
+            scored.setdefault(score.example, []).append(score)
     return [s for own in scored.values() if [s.method for s in own] == list(methods) for s in own]
+
+
+def _score(row: Sequence[str]) -> Score:
+    example, method, depth_mm, latency_ms, *values = row
+    return Score(
+        int(example), method, float(depth_mm), float(latency_ms), tuple(map(float, values))
+    )
 
 
 class Scorer:
@@ -147,11 +134,10 @@ class Scorer:
         done = read_scores(path, list(self.models))
         missing = set(range(unit.first, unit.last)) - {score.example for score in done}
         if missing:
-            with atomic(path) as partial:
-                _write(partial, "w", COLUMNS, done)
+            write_rows(path, COLUMNS, map(_row, done))
             batch, models = self.batch(unit), self._models(unit)
-            for number in sorted(missing):
-                _write(path, "a", (), self._example(models, batch.example(number), number))
+            for number in sorted(missing):  # all methods of an example at once, or none
+                append_rows(path, map(_row, self._example(models, batch.example(number), number)))
         return unit.last - unit.first
 
     def batch(self, unit: Unit) -> Batch:
@@ -175,16 +161,16 @@ class Scorer:
         return of_scenario(self.models, self.scenarios[unit.scenario].name)
 
     def _example(self, models: Mapping[str, Model], example: Batch, number: int) -> Iterator[Score]:
-        geometry, depth_mm = self._place(example)
+        geometry, depth_mm = self._geometry_and_depth(example)
         for name, model in models.items():
             started = time.perf_counter()
             estimate = apply_model(model, example)
             latency_ms = 1e3 * (time.perf_counter() - started)
             (case,) = examples(estimate, example)
-            values = tuple(float(kind.value(case, geometry)) for kind in METRICS.values())
+            values = tuple(metric.function(case, geometry) for metric in METRICS.values())
             yield Score(number, name, depth_mm, latency_ms, values)
 
-    def _place(self, example: Batch) -> tuple[Geometry, float]:
+    def _geometry_and_depth(self, example: Batch) -> tuple[Geometry, float]:
         """Geometry of the head under its set-up, and how deep the first source lies, mm."""
         if self._geometry is None or self._geometry[0] is not example.head:
             self._geometry = example.head, Geometry(example.head)
@@ -193,17 +179,17 @@ class Scorer:
 
 
 def apply_model(model: Model, batch: Batch) -> Estimate:
-    """What a model says, or an error that names it.
+    """The estimate of a model, or an error that names the model.
 
     Raises:
-        FloatingPointError: It is not finite.
+        FloatingPointError: The estimate is not finite.
 
     """
     model.eval()
     with torch.no_grad():
         shown = (batch,) if isinstance(model, Oracle) else (batch.data, batch.inputs)
         estimate: Estimate = model(*shown)
-    if not torch.isfinite(estimate.mean).all():
+    if not all(torch.isfinite(part).all() for part in estimate if part is not None):
         raise FloatingPointError(
             f"benchmark: {type(model).__name__} gave NaN or infinite dipole moments at "
             f"{batch.scene.snr_db[0]:g} dB. Its training diverged or its file is damaged."
@@ -211,11 +197,6 @@ def apply_model(model: Model, batch: Batch) -> Estimate:
     return estimate
 
 
-def _write(
-    path: Path, mode: str, header: Sequence[str], scores: Iterator[Score] | list[Score]
-) -> None:
-    """Write lines at once: those of one example are there together or not at all."""
-    lines = [list(header)] if header else []
-    lines += [[*score[:4], *score.values] for score in scores]
-    with path.open(mode, newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+def _row(score: Score) -> tuple[object, ...]:
+    """A score as a line of its file."""
+    return (*score[:4], *score.values)

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from deepesi import __version__
+from deepesi.composition import compose
 from deepesi.core.contracts import InverseModel, as_tensors
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.contract import Contract, Output
@@ -52,15 +53,14 @@ class Solved:
         def estimate(data: Array) -> Array:
             n_times = data.shape[1]
             windows = windows_of(n_times, SAMPLES, 0, n_times)
-            return overlap_add(run, average_reference(data), windows)[0]
+            return overlap_add(run, head.sensors.reference(data), windows)[0]
 
         return estimate
 
 
 def load_solver(name: str) -> Solved:
     """One of `deepesi.runtime.methods.solver_names`."""
-    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        config = hydra.compose("evaluate", [f"baselines=[{name}]"])
+    config = compose("evaluate", [f"baselines=[{name}]"])
     ((title, model),) = hydra.utils.instantiate(config.baselines, _convert_="all").items()
     return Solved(str(title), model)
 

@@ -4,17 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from deepesi.evaluation.benchmark import REFERENCE, Row
-from deepesi.evaluation.intervals import MIN_DIFFERENT, MIN_EXAMPLES
-from deepesi.evaluation.scores import METRICS
+from deepesi.evaluation.intervals import MIN_DIFFERENT, MIN_EXAMPLES, interval_text
+from deepesi.metrics.table import IN_TABLES, METRICS
 
-#: Title and decimals of each metric of the tables.
-TITLES = {
-    "localization_error": "loc. error (mm)",
-    "nemd": "nEMD",
-    "auc": "AUC",
-    "spatial_dispersion": "dispersion (mm)",
-}
-DECIMALS = {"localization_error": 1, "nemd": 3, "auc": 3, "spatial_dispersion": 1}
 RULE = (
     "Mean [95 % interval]; bold: better than every other method on the same examples, with one "
     "level of 95 % for all methods, metrics and test sets of the table. Intervals: studentized "
@@ -42,29 +34,24 @@ def best_method(rows: Sequence[Row], metric: str) -> str | None:
 
 def cell(row: Row) -> str:
     """``mean [low, high]``; ``mean [-]`` without an interval."""
-    return _interval(row.metric, "", row.value, row.ci_low, row.ci_high)
+    decimals = METRICS[row.metric].decimals
+    return interval_text(row.value, row.ci_low, row.ci_high, decimals)
 
 
 def difference_cell(row: Row) -> str:
     """``mean [low, high]`` of the paired difference to the reference."""
     assert row.difference is not None
-    return _interval(row.metric, "+", row.difference, row.difference_low, row.difference_high)
-
-
-def _interval(metric: str, sign: str, value: float, low: float | None, high: float | None) -> str:
-    mean, *ends = (
-        "-" if x is None else f"{x:{sign}.{DECIMALS[metric]}f}" for x in (value, low, high)
-    )
-    return f"{mean} [-]" if low is None else f"{mean} [{', '.join(ends)}]"
+    ends = row.difference_low, row.difference_high
+    return interval_text(row.difference, *ends, METRICS[row.metric].decimals, "+")
 
 
 def is_better(row: Row) -> bool:
     """Whether the whole interval, as it is printed, is on the better side of the reference."""
     if row.difference_low is None or row.difference_high is None:
         return False
-    higher = METRICS[row.metric].higher_is_better
-    nearest = row.difference_low if higher else -row.difference_high
-    return round(nearest, DECIMALS[row.metric]) > 0
+    metric = METRICS[row.metric]
+    nearest = row.difference_low if metric.higher_is_better else -row.difference_high
+    return round(nearest, metric.decimals) > 0
 
 
 def by_scenario(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -82,7 +69,7 @@ def layout(rows: Sequence[Row]) -> Layout:
 
 def _best(here: Sequence[Row]) -> Callable[[Row], bool]:
     """Tells whether a row is the best of one test set."""
-    best = {metric: best_method(here, metric) for metric in TITLES}
+    best = {metric: best_method(here, metric) for metric in IN_TABLES}
     return lambda row: best[row.metric] == row.method
 
 
@@ -97,24 +84,25 @@ def _layout(
     text: Callable[[Row], str],
     mark: Callable[[Sequence[Row]], Callable[[Row], bool]],
 ) -> Layout:
-    shown = [row for row in rows if row.metric in TITLES]
+    shown = [row for row in rows if row.metric in IN_TABLES]
     axes = list(dict.fromkeys(row.axis for row in shown)) or ["SNR (dB)"]
     swept = axes != ["SNR (dB)"]
-    header = [axes[0], *(["SNR (dB)"] if swept else []), "method", *TITLES.values()]
+    header = [axes[0], *(["SNR (dB)"] if swept else []), "method"]
+    header += [METRICS[metric].label for metric in IN_TABLES]
     lines = []
     for (level, snr_db), here in _test_sets(shown):
         is_marked = mark(here)
         where = [level, *([f"{snr_db:g}"] if swept else [])]
         for method in dict.fromkeys(row.method for row in here):
             own = {row.metric: row for row in here if row.method == method}
-            cells = [(text(own[m]), is_marked(own[m])) for m in TITLES]
+            cells = [(text(own[m]), is_marked(own[m])) for m in IN_TABLES]
             lines.append([*((word, False) for word in where), (method, False), *cells])
     return Layout(header, lines)
 
 
 def _test_sets(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float], list[Row]]]:
-    for place in dict.fromkeys((row.level, row.snr_db) for row in rows):
-        yield place, [row for row in rows if (row.level, row.snr_db) == place]
+    for level in dict.fromkeys((row.level, row.snr_db) for row in rows):
+        yield level, [row for row in rows if (row.level, row.snr_db) == level]
 
 
 def markdown_table(table: Layout) -> str:

@@ -6,7 +6,6 @@ scenario (all levels and SNRs together), one constant per scenario. Recordings a
 in the user's cache.
 """
 
-import csv
 import functools
 import hashlib
 import json
@@ -25,15 +24,20 @@ from deepesi.evaluation.observation import batches_to_fit, heads_to_fit
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
-from deepesi.metrics.classes import Geometry, LocalizationError, examples
+from deepesi.metrics.example import Geometry
+from deepesi.metrics.source_metric import examples
+from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import cache_folder
 from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
+#: The metric whose mean is least at the constant chosen.
+CRITERION = "localization_error"
 #: Rooms whose code decides what is drawn, inverted and measured: part of the key of the cache.
-ROOMS = ("physics", "data_gen", "baselines", "metrics")
+ROOMS = ("physics", "core", "data_gen", "baselines", "metrics")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Choice:
     Attributes:
         method: Name of the method.
         scenario: Name of the scenario.
-        knob: Name of the constant.
+        parameter: Name of the parameter.
         values: Tried.
         errors_mm: Mean localization error of each.
         n: Validation recordings, all test sets together.
@@ -53,14 +57,14 @@ class Choice:
 
     method: str
     scenario: str
-    knob: str
+    parameter: str
     values: tuple[float, ...]
     errors_mm: tuple[float, ...]
     n: int
 
     @property
     def value(self) -> float:
-        """See the class."""
+        """The value of least error."""
         best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
         return self.values[best[(len(best) - 1) // 2]]
 
@@ -88,17 +92,14 @@ class _Trial:
     def __call__(self, task: _Task) -> tuple[_Task, Array]:
         """Errors ``(n, V)``, mm."""
         scenario, candidates = self.scenarios[task.test_set], self.tuned.candidates
-        n, errors = self.tuned.n_examples, []
+        n, error, errors = self.tuned.n_examples, METRICS[CRITERION].function, []
         for batch, kept in batches_to_fit(scenario, self.cohort, task.snr_db, candidates, n):
             geometry = Geometry(batch.head)
-            found = [
-                [
-                    LocalizationError.value(e, geometry)
-                    for e in examples(apply_model(c, batch), batch)
-                ]
+            by_candidate = [
+                [error(e, geometry) for e in examples(apply_model(c, batch), batch)]
                 for c in candidates
             ]
-            errors.append(np.array(found).T[:kept])
+            errors.append(np.array(by_candidate).T[:kept])
         return task, np.concatenate(errors)
 
 
@@ -127,8 +128,8 @@ def choose(
         kept = json.loads(path.read_text())
         return _from(method, scenarios[0].name, tuned, kept["errors_mm"], kept["n"])
     tasks = [_Task(number, float(snr)) for number, s in enumerate(scenarios) for snr in s.snr_db]
-    found = dict(share_out(_Trial(tuned, scenarios, cohort), tasks, processes))
-    errors = np.concatenate([found[task] for task in tasks])
+    by_task = dict(share_out(_Trial(tuned, scenarios, cohort), tasks, processes))
+    errors = np.concatenate([by_task[task] for task in tasks])
     choice = _from(method, scenarios[0].name, tuned, errors.mean(axis=0).tolist(), len(errors))
     with atomic(path) as partial:
         partial.write_text(json.dumps(asdict(choice), indent=1) + "\n")
@@ -136,7 +137,7 @@ def choose(
 
 
 def _from(method: str, scenario: str, tuned: Tuned, errors_mm: Sequence[float], n: int) -> Choice:
-    return Choice(method, scenario, tuned.knob, tuned.values, tuple(errors_mm), n)
+    return Choice(method, scenario, tuned.parameter, tuned.values, tuple(errors_mm), n)
 
 
 def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
@@ -181,7 +182,7 @@ def tune(
         cohort: The heads of the run.
         processes: Number of processes.
         on_progress: Called with a line for each method and scenario.
-        cache: See `choose`.
+        cache: Folder of earlier choices, as of `choose`.
 
     Returns:
         The methods, in the same order, and what was chosen.
@@ -195,7 +196,7 @@ def tune(
             continue
         chosen = {}
         for name in names:
-            on_progress(f"{method}: {model.knob} on validation recordings of {name}")
+            on_progress(f"{method}: {model.parameter} on validation recordings of {name}")
             own = [scenario for scenario in scenarios if scenario.name == name]
             choices.append(choose(method, model, own, cohort, processes, cache))
             chosen[name] = model.at(choices[-1].value)
@@ -205,11 +206,10 @@ def tune(
 
 def write_csv(choices: Sequence[Choice], path: Path) -> None:
     """Write ``tuning.csv``: every value tried, its error, and which was chosen."""
-    with atomic(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["method", "scenario", "knob", "value", "localization_error", "n", "chosen"]
-        )
-        for c in choices:
-            for value, error in zip(c.values, c.errors_mm, strict=True):
-                writer.writerow([c.method, c.scenario, c.knob, value, error, c.n, value == c.value])
+    columns = ["method", "scenario", "parameter", "value", CRITERION, "n", "chosen"]
+    rows = (
+        (c.method, c.scenario, c.parameter, value, error, c.n, value == c.value)
+        for c in choices
+        for value, error in zip(c.values, c.errors_mm, strict=True)
+    )
+    write_rows(path, columns, rows)

@@ -1,1 +1,5 @@
-"""How far an estimate is from the truth: pure functions first, torchmetrics classes second."""
+"""How close an estimate is to its target: pure functions and one table of them.
+
+A new metric is a function (`functional`, `moments` or `scoring_rules`) and an entry of
+`table.METRICS`.
+"""

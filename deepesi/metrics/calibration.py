@@ -1,7 +1,7 @@
-"""Does an estimate lie as far from the truth as its standard deviation says? Pure functions.
+"""Does an estimate lie as far from its target as its standard deviation says? Pure functions.
 
-Of active, neighbouring and inactive sources apart: the zeros of the many inactive ones would hide a
-failure on the few that matter.
+Active, neighbouring and inactive sources are counted apart: the zeros of the many inactive ones
+would hide a failure on the few that matter.
 """
 
 from typing import NamedTuple
@@ -35,12 +35,12 @@ def groups(target: Array, ground_mm: Array) -> dict[str, NDArray[np.bool_]]:
 def coverage(mean: Array, std: Array, target: Array, levels: Array = LEVELS) -> Array:
     """Share of values inside their central Gaussian interval of every nominal level.
 
-    A value without deviation is inside if it is right.
+    A value with a standard deviation of 0 is inside if it is right.
 
     Args:
         mean: Any shape, any unit.
-        std: Of the same shape.
-        target: Of the same shape.
+        std: Standard deviation, the same shape and unit.
+        target: The same shape and unit.
         levels: Nominal levels ``(L,)``, between 0 and 1.
 
     """

@@ -14,14 +14,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
+
+from deepesi.physics.graph import distances_mm
 
 Array = NDArray[np.float64]
-
-
-def distances_mm(a: Array, b: Array) -> Array:
-    """Euclidean distances ``(A, B)``, mm, between points ``(A, 3)`` and ``(B, 3)``, m."""
-    return np.asarray(1e3 * cdist(a, b))
 
 
 def _or_uniform(estimate: Array) -> Array:
@@ -45,8 +41,8 @@ def localization_error(
     """Distance from the peaks of the estimate to the true peaks, mm.
 
     One source: the strongest vertex. K sources: the K strongest local maxima are matched to the K
-    true peaks by the Hungarian method; a true peak left without a maximum costs the distance to
-    the nearest maximum there is.
+    true peaks by the Hungarian method; a true peak without a maximum costs the distance to the
+    nearest maximum.
 
     Args:
         estimate: Magnitudes ``(S,)``.
@@ -57,13 +53,13 @@ def localization_error(
     """
     estimate = _or_uniform(estimate)
     if len(peaks) == 1:
-        found = np.array([estimate.argmax()])
+        maxima = np.array([estimate.argmax()])
     else:
-        found = local_maxima(estimate, neighbours, len(peaks))
-    cost = distances_mm(positions[peaks], positions[found])
+        maxima = local_maxima(estimate, neighbours, len(peaks))
+    cost = distances_mm(positions[peaks], positions[maxima])
     rows, columns = linear_sum_assignment(cost)
-    left = np.setdiff1d(np.arange(len(peaks)), rows)
-    return float((cost[rows, columns].sum() + cost[left].min(axis=1).sum()) / len(peaks))
+    unmatched = np.setdiff1d(np.arange(len(peaks)), rows)
+    return float((cost[rows, columns].sum() + cost[unmatched].min(axis=1).sum()) / len(peaks))
 
 
 def nemd(
@@ -81,9 +77,9 @@ def nemd(
 
 def transport(estimate: Array, target: Array, ground_mm: Array) -> float:
     """Earth mover's distance of two normalized maps, mm."""
-    holds, support = np.flatnonzero(estimate), np.flatnonzero(target)
-    cost = np.ascontiguousarray(ground_mm[np.ix_(holds, support)])
-    weights = (v[at] / v[at].sum() for v, at in ((estimate, holds), (target, support)))
+    origin, support = np.flatnonzero(estimate), np.flatnonzero(target)
+    cost = np.ascontiguousarray(ground_mm[np.ix_(origin, support)])
+    weights = (v[at] / v[at].sum() for v, at in ((estimate, origin), (target, support)))
     return float(ot.emd2(*weights, cost, numItermax=10**6))
 
 
@@ -97,41 +93,45 @@ def spatial_dispersion(estimate: Array, peaks: NDArray[np.int64], positions: Arr
     return float(np.sqrt((weight * distance**2).sum() / weight.sum()))
 
 
-def region_localization_error(estimate: Array, target: Array, ground_mm: Array) -> float:
-    """Distance between the regions above half of the maximum in estimate and truth, mm.
+def half_maximum_area(values: Array) -> NDArray[np.int64]:
+    """Numbers of the sources that reach half the maximum of a map."""
+    return np.flatnonzero(values >= 0.5 * values.max())
+
+
+def half_maximum_area_distance(estimate: Array, target: Array, ground_mm: Array) -> float:
+    """Distance between the half-maximum areas of estimate and target, mm.
 
     Half the sum of two means: from every true source to the nearest estimated one, and back. As
     `mne.simulation.metrics.region_localization_error` with a threshold of 50 %; its default keeps
     only what exceeds 90 % of the maximum, which is little more than the peak.
     """
-    estimate = _or_uniform(estimate)
-    found, true = (np.flatnonzero(v >= 0.5 * v.max()) for v in (estimate, target))
-    between = ground_mm[np.ix_(true, found)]
+    areas = half_maximum_area(target), half_maximum_area(_or_uniform(estimate))
+    between = ground_mm[np.ix_(*areas)]
     return float(between.min(axis=1).mean() + between.min(axis=0).mean()) / 2
 
 
 def full_width_at_half_maximum(estimate: Array, areas: Array, neighbours: csr_array) -> float:
-    """Diameter of the disc as large as the region above half the maximum around the peak, mm.
+    """Diameter of the disc that is as large as the half-maximum area around the peak, mm.
 
     ``2 sqrt(A / π)`` with ``A`` the cortical area of the connected component of the mesh that holds
-    the strongest vertex. Of a point-spread function it is its width along the cortex. No definition
-    is canonical; ours counts a far ghost of the peak not at all and follows folds.
+    the strongest vertex. For a point-spread function this is its width along the cortex. No
+    definition is canonical; ours ignores a second peak far away and follows folds.
 
     Args:
         estimate: Magnitudes ``(S,)``.
-        areas: Of the vertices ``(S,)``, m²: `deepesi.physics.graph.vertex_areas`.
+        areas: Areas of the vertices ``(S,)``, m²: `deepesi.physics.graph.vertex_areas`.
         neighbours: Adjacency of the mesh ``(S, S)``.
 
     """
     estimate = _or_uniform(estimate)
-    above = np.flatnonzero(estimate >= 0.5 * estimate.max())
+    above = half_maximum_area(estimate)
     _, label = connected_components(neighbours[above][:, above], directed=False)
     around_peak = above[label == label[estimate[above].argmax()]]
     return float(2e3 * np.sqrt(areas[around_peak].sum() / np.pi))
 
 
 def auc(estimate: Array, target: Array) -> float:
-    """Area under the ROC curve of the estimate for "the truth is active here" (0.5: chance)."""
+    """Area under the ROC curve of the estimate for "the target is active here" (0.5: chance)."""
     return _auc(estimate, target > 0, target == 0)
 
 
@@ -160,13 +160,9 @@ def balanced_auc(estimate: Array, target: Array, ground_mm: Array) -> float:
     active = target > 0
     to_active = ground_mm[:, active].min(axis=1)
     close = ~active & (to_active <= CLOSE_MM)
-    out_of_distribution = np.flatnonzero(to_active > CLOSE_MM)
+    beyond = np.flatnonzero(to_active > CLOSE_MM)
     far = np.zeros_like(active)
-    far[
-        out_of_distribution[np.argsort(-estimate[out_of_distribution], kind="stable")][
-            : close.sum()
-        ]
-    ] = True
+    far[beyond[np.argsort(-estimate[beyond], kind="stable")][: close.sum()]] = True
     return (_auc(estimate, active, close) + _auc(estimate, active, far)) / 2
 
 
@@ -186,7 +182,7 @@ def otsu_threshold(values: Array) -> float:
 
 
 class Detection(NamedTuple):
-    """Of the sources called active, and of those that are."""
+    """How well the sources called active agree with those that are (no unit)."""
 
     precision: float
     recall: float

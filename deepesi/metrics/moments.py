@@ -1,37 +1,19 @@
 """Metrics of the dipole moments of one estimate and of the potentials they would cause.
 
-``estimate`` and ``target`` are moments ``(D, T)``, A m, potentials ``(C, T)`` or ``(C,)``, V.
-Without variation to compare, correlations are 0; an estimate of zero has a cosine of 0.
+``estimate`` and ``target`` are moments ``(D, T)``, A m, potentials ``(C, T)``, V. Without variation
+to compare, correlations are 0; an estimate of zero has a cosine of 0.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.similarity import cosine, ln_magnitude, rdm
+
 Array = NDArray[np.float64]
 
 
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator > 0 else 0.0
-
-
-def nmse(estimate: Array, target: Array) -> float:
-    """``‖ĵ − j‖² / ‖j‖²``: 1 for an estimate of zero."""
-    return float(((estimate - target) ** 2).sum() / (target**2).sum())
-
-
-def scaled_nmse(estimate: Array, target: Array) -> float:
-    """``min_a ‖a ĵ − j‖² / ‖j‖² = 1 − cos²``: blind to scale and sign, 1 for one of zero."""
-    return 1 - cosine(estimate, target) ** 2
-
-
-def cosine(estimate: Array, target: Array) -> float:
-    """Cosine of the angle between all moments of estimate and truth."""
-    product = float((estimate * target).sum())
-    return _ratio(product, float(np.linalg.norm(estimate) * np.linalg.norm(target)))
-
-
 def amplitude_correlation(estimate: Array, target: Array) -> float:
-    """Pearson correlation over space of magnitudes ``(S,)`` of estimate and truth."""
+    """Pearson correlation over space of magnitudes ``(S,)`` of estimate and target."""
     return cosine(estimate - estimate.mean(), target - target.mean())
 
 
@@ -40,36 +22,54 @@ def temporal_correlation(
 ) -> float:
     """Absolute Pearson correlation over time at the true peaks, mean over them.
 
-    With free orientation both courses are taken along the direction in which the true moment is
-    strongest. One sample has no course: NaN.
+    With free orientation both time courses are taken along the direction in which the target is
+    strongest. One sample has no time course: NaN.
     """
     if target.shape[1] < 2:
         return float("nan")
-    found = []
+    correlations = []
     for peak in peaks:
         rows = slice(n_orient * peak, n_orient * (peak + 1))
         direction = np.linalg.svd(target[rows], full_matrices=False)[0][:, 0]
-        courses = direction @ estimate[rows], direction @ target[rows]
-        found.append(abs(cosine(*(course - course.mean() for course in courses))))
-    return float(np.mean(found))
+        time_courses = direction @ estimate[rows], direction @ target[rows]
+        correlations.append(abs(cosine(*(course - course.mean() for course in time_courses))))
+    return float(np.mean(correlations))
 
 
-def residual_variance(explained: Array, observed: Array) -> float:
-    """``‖V − L ĵ‖² / ‖V‖²``. Small does not mean right: most sources are silent on the scalp."""
-    return nmse(explained, observed)
+def strongest_sample(data: Array) -> int:
+    """Number of the sample of a recording ``(C, T)`` with the largest power."""
+    return int((data**2).sum(axis=0).argmax())
 
 
-def rdm(a: Array, b: Array) -> float:
-    """Relative difference measure of topographies ``‖a/‖a‖ − b/‖b‖‖``, 0 to 2.
+def _topographies(explained: Array, data: Array) -> tuple[Array, Array]:
+    """Both topographies ``(C,)``, V, at the sample where the recording is strongest."""
+    sample = strongest_sample(data)
+    return explained[:, sample], data[:, sample]
 
-    Source: Meijs et al. 1989, doi:10.1109/10.40805.
+
+def topographic_rdm(explained: Array, data: Array) -> float:
+    """RDM of the topographies of estimate and recording where the recording is strongest.
+
+    Args:
+        explained: Potentials of the estimate through the nominal lead field ``(C, T)``, V; one of
+            zero scores √2, as one that is orthogonal to the recording.
+        data: Recording ``(C, T)``, V.
+
     """
-    return float(np.linalg.norm(a / np.linalg.norm(a) - b / np.linalg.norm(b)))
+    topographies = _topographies(explained, data)
+    return float(rdm(*topographies)) if topographies[0].any() else 2**0.5
 
 
-def ln_magnitude(a: Array, b: Array) -> float:
-    """``ln(‖a‖ / ‖b‖)`` of topographies: 0 for equal strength.
+#: A topography of zero counts as this share of the recording, so that its logarithm is finite.
+LEAST_MAGNITUDE = 1e-6
 
-    Source: Güllmar et al. 2010, doi:10.1016/j.neuroimage.2010.02.014.
+
+def topographic_ln_magnitude(explained: Array, data: Array) -> float:
+    """Logarithm of the strength of the estimate's topography over that of the recording.
+
+    At the sample where the recording is strongest; negative: the estimate is shrunk. At least that
+    of `LEAST_MAGNITUDE`. Arguments as of `topographic_rdm`.
     """
-    return float(np.log(np.linalg.norm(a) / np.linalg.norm(b)))
+    topographies = _topographies(explained, data)
+    least = float(np.log(LEAST_MAGNITUDE))
+    return max(float(ln_magnitude(*topographies)), least) if topographies[0].any() else least

@@ -12,7 +12,8 @@ since no head is the true one, and a channel counts only where the others determ
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import average_reference
+from deepesi.physics.head import HeadModel
+from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
@@ -30,22 +31,20 @@ LARGEST_GAIN = 12.0
 FEWEST_SAMPLES, FEWEST_CHANNELS = 10, 8
 
 
-def channel_precision(leadfield: Array, noise_cov: Array) -> Array:
-    """Inverse covariance ``(C, C)`` (1/V²) of average-referenced channels, of rank ``C - 1``.
+def channel_precision(head: HeadModel) -> Array:
+    """Inverse covariance ``(C, C)`` of referenced channels, of the rank that the reference leaves.
 
-    Args:
-        leadfield: ``(C, D)``, V/(A m); its sources are independent and equally strong, at 5 dB.
-        noise_cov: ``(C, C)``, V²; only its diagonal is used, for brain noise has sources, too.
-
+    Sources are independent and equally strong, at 5 dB. Of the noise covariance only the diagonal
+    is used, for brain noise has sources, too.
     """
-    signal, noise = leadfield @ leadfield.T, np.diag(noise_cov)
+    signal, noise = head.leadfield @ head.leadfield.T, np.diag(head.noise_cov)
     signal *= SIGNAL * noise.sum() / np.trace(signal)
     covariance = signal + np.diag(noise + MISMATCH * np.diag(signal))
-    referenced = average_reference(average_reference(covariance), axis=1)
+    referenced = head.sensors.reference_cov(covariance)
     return np.asarray(np.linalg.pinv(referenced, rcond=1e-12, hermitian=True))
 
 
-def unexplained_channels(precision: Array, data: Array) -> list[int]:
+def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) -> list[int]:
     """Rows of the channels that no source explains, the worst first.
 
     They are found one after the other, each left out before the next is looked for, so that one bad
@@ -53,12 +52,13 @@ def unexplained_channels(precision: Array, data: Array) -> list[int]:
 
     Args:
         precision: See `channel_precision`, in the order of the channels.
-        data: ``(C, T)``, V, any reference; too few samples or channels tell nothing.
+        data: ``(C, T)``, any reference; too few samples or channels tell nothing.
+        sensors: The ``C`` sensors.
 
     """
     rows, found = np.arange(len(data)), []
     while data.shape[1] >= FEWEST_SAMPLES and len(rows) >= FEWEST_CHANNELS:
-        worst = _worst(precision, average_reference(data[rows]))
+        worst = _worst(precision, sensors[rows].reference(data[rows]))
         if worst is None:
             break
         found.append(int(rows[worst]))

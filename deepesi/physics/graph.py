@@ -4,10 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
+from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
 Faces = NDArray[np.int64]
 Edges = NDArray[np.int64]
+
+
+def distances_mm(a: Array, b: Array) -> Array:
+    """Euclidean distances ``(A, B)``, mm, between points ``(A, 3)`` and ``(B, 3)``, m."""
+    return np.asarray(1e3 * cdist(a, b))
 
 
 def mesh_edges(faces: Faces) -> NDArray[np.int64]:

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
+
+from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
 
-def average_reference(data: Array, axis: int = 0) -> Array:
-    """Subtract the mean over channels."""
-    return data - data.mean(axis=axis, keepdims=True)
+def magnitudes(moments: Array, n_orient: int) -> Array:
+    """Norm over orientation of the moment of every source, A m: ``(D, ...)`` to ``(S, ...)``."""
+    return np.asarray(np.linalg.norm(moments.reshape(-1, n_orient, *moments.shape[1:]), axis=1))
 
 
 @dataclass(frozen=True)
@@ -61,47 +62,38 @@ class SourceSpace:
 class HeadModel:
     """One head under one recording set-up, in SI units and the MNE head frame.
 
-    Everything is average-referenced: columns of `leadfield` and rows of `noise_cov` sum to 0.
-    Build one from arrays of any reference with `HeadModel.referenced`.
+    Everything is in the reference of its sensors (`SensorArray.reference`): columns of `leadfield`
+    and rows of `noise_cov` sum to 0 over the EEG channels. Build one from arrays of any reference
+    with `HeadModel.referenced`.
 
     Attributes:
-        leadfield: ``(C, D)``, V/(A m); column ``n_orient * s + o`` as in MNE.
-        noise_cov: ``(C, C)``, V², of any rank, see `deepesi.physics.noise.rank_of`.
-        sensor_pos: Electrodes ``(C, 3)``, m.
+        leadfield: ``(C, D)``, unit of the sensor per A m; column ``n_orient * s + o`` as in MNE.
+        noise_cov: ``(C, C)``, units squared, of any rank, see `deepesi.physics.noise.rank_of`.
+        sensors: The ``C`` sensors.
         source_pos: Sources ``(S, 3)``, m.
         source_normals: Unit normals of the cortex ``(S, 3)``; zero where there is no surface.
-        ch_names: ``C`` channel names.
         space: The source space.
 
     Raises:
-        ValueError: Shapes disagree, a value is not finite, names repeat, the reference is not the
-            average, or the noise covariance has negative variances or none at all.
+        ValueError: Shapes disagree, a value is not finite, lead field or noise have another
+            reference, or the noise covariance has negative variances or none at all.
 
     """
 
     leadfield: Array
     noise_cov: Array
-    sensor_pos: Array
+    sensors: SensorArray
     source_pos: Array
     source_normals: Array
-    ch_names: tuple[str, ...]
     space: SourceSpace
 
     def __post_init__(self) -> None:
-        counts = {
-            "leadfield": len(self.leadfield),
-            "noise_cov": len(self.noise_cov),
-            "sensor_pos": len(self.sensor_pos),
-            "ch_names": len(self.ch_names),
-        }
+        counts = {n: len(getattr(self, n)) for n in ("leadfield", "noise_cov", "sensors")}
         if len(set(counts.values())) > 1:
             raise ValueError(
                 f"HeadModel: channel counts disagree: {counts}. Select channels with "
                 "HeadModel.pick(), which keeps the arrays aligned."
             )
-        if len(set(self.ch_names)) < len(self.ch_names):
-            twice = sorted({c for c in self.ch_names if self.ch_names.count(c) > 1})
-            raise ValueError(f"HeadModel: channel names repeat: {twice}. Rename the channels.")
         sources = {
             "leadfield columns / n_orient": self.leadfield.shape[1] / self.space.n_orient,
             "source_pos": len(self.source_pos),
@@ -110,39 +102,25 @@ class HeadModel:
         }
         if len(set(sources.values())) > 1:
             raise ValueError(f"HeadModel: source counts disagree: {sources}.")
-        for name in ("leadfield", "noise_cov", "sensor_pos", "source_pos", "source_normals"):
+        for name in ("leadfield", "noise_cov", "source_pos", "source_normals"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"HeadModel: {name} holds NaN or infinite values.")
-        self._check_electrodes()
-        scale = np.abs(self.leadfield).max()
-        if np.abs(self.leadfield.mean(axis=0)).max() > 1e-6 * scale:
-            raise ValueError(
-                "HeadModel: the lead field is not average-referenced (its columns do not sum to "
-                "zero). Build the head with HeadModel.referenced(), which re-references."
-            )
+        for name in ("leadfield", "noise_cov"):
+            if not self.sensors.is_referenced(getattr(self, name)):
+                raise ValueError(
+                    f"HeadModel: {name} is not average-referenced (its columns do not sum to zero "
+                    "over the EEG channels). Build the head with HeadModel.referenced(), which "
+                    "re-references."
+                )
         self._check_noise()
 
-    def _check_electrodes(self) -> None:
-        near = np.triu(cdist(self.sensor_pos, self.sensor_pos) < 1e-3, k=1)
-        if near.any():
-            pairs = [(self.ch_names[i], self.ch_names[j]) for i, j in np.argwhere(near)]
-            raise ValueError(
-                f"HeadModel: electrodes at the same place (within 1 mm): {pairs}. They may be two "
-                "names of one electrode; keep one of each, or correct the positions."
-            )
-
     def _check_noise(self) -> None:
-        if np.abs(self.noise_cov.mean(axis=0)).max() > 1e-6 * np.abs(self.noise_cov).max():
-            raise ValueError(
-                "HeadModel: noise_cov is not average-referenced (its rows do not sum to zero). "
-                "Build the head with HeadModel.referenced(), which re-references."
-            )
         values = np.linalg.eigvalsh(self.noise_cov)
         if values[-1] <= 0 or values[0] < -1e-6 * values[-1]:
             raise ValueError(
                 f"HeadModel: noise_cov is no covariance: its eigenvalues lie between "
-                f"{values[0]:.3g} and {values[-1]:.3g} V², expected none below zero and some "
-                "above. Estimate it from a recording (mne.compute_covariance), in volts."
+                f"{values[0]:.3g} and {values[-1]:.3g}, expected none below zero and some above. "
+                "Estimate it from a recording (mne.compute_covariance), in SI units."
             )
 
     @classmethod
@@ -150,35 +128,33 @@ class HeadModel:
         cls,
         leadfield: Array,
         noise_cov: Array,
-        sensor_pos: Array,
+        sensors: SensorArray,
         source_pos: Array,
         source_normals: Array,
-        ch_names: Sequence[str],
         space: SourceSpace,
     ) -> "HeadModel":
-        """Build a head from arrays of any reference: both are re-referenced to the average."""
+        """Build a head from arrays of any reference; both are brought to that of the sensors."""
         return cls(
-            leadfield=average_reference(np.asarray(leadfield, dtype=np.float64)),
-            noise_cov=average_reference(average_reference(np.asarray(noise_cov, np.float64)), 1),
-            sensor_pos=np.asarray(sensor_pos, dtype=np.float64),
+            leadfield=sensors.reference(np.asarray(leadfield, dtype=np.float64)),
+            noise_cov=sensors.reference_cov(np.asarray(noise_cov, dtype=np.float64)),
+            sensors=sensors,
             source_pos=np.asarray(source_pos, dtype=np.float64),
             source_normals=np.asarray(source_normals, dtype=np.float64),
-            ch_names=tuple(ch_names),
             space=space,
         )
 
     @property
     def n_channels(self) -> int:
         """Number of channels ``C``."""
-        return len(self.ch_names)
+        return len(self.sensors)
 
     @property
     def noise_level(self) -> float:
-        """RMS noise per channel, V: ``sqrt(tr(noise_cov) / C)``."""
+        """RMS noise per channel: ``sqrt(tr(noise_cov) / C)``."""
         return float(np.sqrt(np.trace(self.noise_cov) / self.n_channels))
 
     def project(self, sources: Array) -> Array:
-        """Scalp potential ``(C, ...)`` (V) of sources ``(D, ...)`` (A m)."""
+        """Data ``(C, ...)`` of sources ``(D, ...)`` (A m), in the units of the sensors."""
         return self.leadfield @ sources
 
     def backproject(self, data: Array) -> Array:
@@ -186,29 +162,39 @@ class HeadModel:
         return self.leadfield.T @ data
 
     def magnitude(self, sources: Array) -> Array:
-        """Norm over orientation, RMS over time: ``(D, T)`` to ``(S,)``."""
-        by_source = sources.reshape(self.space.n_sources, self.space.n_orient, -1)
-        return np.asarray(np.sqrt((by_source**2).sum(axis=1).mean(axis=1)))
+        """Magnitude of every source ``(S,)``: RMS over time of `magnitudes` of ``(D, T)``."""
+        return np.asarray(np.sqrt((magnitudes(sources, self.space.n_orient) ** 2).mean(axis=1)))
 
     def pick(self, ch_names: Sequence[str]) -> "HeadModel":
-        """The same head with these channels, in this order, re-referenced to their average.
+        """The same head with these channels, in this order, in their own reference.
 
         Raises:
             ValueError: A channel is not part of this head.
 
         """
-        missing = [c for c in ch_names if c not in self.ch_names]
+        names = self.sensors.names
+        missing = [c for c in ch_names if c not in names]
         if missing:
             raise ValueError(
                 f"HeadModel.pick: channels {missing} are not part of this head, which has "
-                f"{list(self.ch_names)}."
+                f"{list(names)}."
             )
-        rows = [self.ch_names.index(c) for c in ch_names]
-        cov = self.noise_cov[np.ix_(rows, rows)]
+        rows = [names.index(c) for c in ch_names]
+        sensors = self.sensors[rows]
         return replace(
             self,
-            leadfield=average_reference(self.leadfield[rows]),
-            noise_cov=average_reference(average_reference(cov), 1),
-            sensor_pos=self.sensor_pos[rows],
-            ch_names=tuple(ch_names),
+            leadfield=sensors.reference(self.leadfield[rows]),
+            noise_cov=sensors.reference_cov(self.noise_cov[np.ix_(rows, rows)]),
+            sensors=sensors,
+        )
+
+    def projected(self, projector: Array) -> "HeadModel":
+        """The same head for data that an orthogonal projector ``(C, C)`` was applied to (SSP)."""
+        return HeadModel.referenced(
+            leadfield=projector @ self.leadfield,
+            noise_cov=projector @ self.noise_cov @ projector,
+            sensors=self.sensors,
+            source_pos=self.source_pos,
+            source_normals=self.source_normals,
+            space=self.space,
         )

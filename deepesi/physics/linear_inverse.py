@@ -8,7 +8,7 @@ components kept: ``pick_ori="vector"``); tests hold the kernels to it.
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.noise import rank_of, referenced_eigh, spanned_eigh, whitener
+from deepesi.physics.noise import leading_eigh, rank_of, spanned_eigh, whitener
 
 Array = NDArray[np.float64]
 
@@ -25,8 +25,8 @@ def linear_inverse(
     place by a full ``3 x 3`` matrix (MNE's ``method_params=dict(force_equal=False)``, its default).
 
     Args:
-        leadfield: ``(C, D)``, V/(A m), average-referenced; column ``n_orient * s + o``.
-        noise_cov: ``(C, C)``, V², average-referenced.
+        leadfield: ``(C, D)``, in the reference of its sensors; column ``n_orient * s + o``.
+        noise_cov: ``(C, C)``, in the same reference, of any rank.
         lambda2: Regularization, 1 / SNR with SNR the power ratio of whitened signal and noise.
         method: One of `METHODS`.
         n_orient: 1 (fixed orientation) or 3 (free).
@@ -55,7 +55,7 @@ def linear_inverse(
         prior = _eloreta_prior(gain, lambda2, rank)
     else:
         prior = _uniform_prior(gain, rank)
-    kernel = (prior @ gain) @ _regularized_inverse(gain, prior, lambda2)
+    kernel = (prior @ gain) @ _regularized_inverse(gain, prior, lambda2, rank)
     if method == "dSPM":
         kernel /= np.sqrt((kernel**2).sum(axis=(1, 2), keepdims=True))
     elif method == "sLORETA":
@@ -99,8 +99,9 @@ def posterior_root(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
     one of sources.
     """
     gain = whitener(noise_cov) @ leadfield
-    variance = prior_std(gain, rank_of(noise_cov), lambda2) ** 2
-    snr, vectors = referenced_eigh(variance * gain @ gain.T)
+    rank = rank_of(noise_cov)
+    variance = prior_std(gain, rank, lambda2) ** 2
+    snr, vectors = leading_eigh(variance * gain @ gain.T, rank)
     # (1 − 1 / √(1 + x)) / x without the difference, which has no digits where x is small.
     root = np.sqrt(1 + snr.clip(0))
     spectrum = variance / (root * (1 + root))
@@ -126,15 +127,15 @@ def _uniform_prior(gain: Array, rank: int) -> Array:
     return np.tile(variance * np.eye(n_orient), (n_places, 1, 1))
 
 
-def _scalp_covariance(gain: Array, prior: Array) -> Array:
+def _signal_covariance(gain: Array, prior: Array) -> Array:
     """``G R Gᵀ`` ``(C, C)`` of whitened gain blocks ``(S, O, C)`` and prior blocks."""
     n_channels = gain.shape[-1]
     return gain.reshape(-1, n_channels).T @ (prior @ gain).reshape(-1, n_channels)
 
 
-def _regularized_inverse(gain: Array, prior: Array, lambda2: float) -> Array:
-    """``(G R Gᵀ + lambda2 I)⁻¹`` on the subspace that the average reference leaves."""
-    values, vectors = referenced_eigh(_scalp_covariance(gain, prior))
+def _regularized_inverse(gain: Array, prior: Array, lambda2: float, rank: int) -> Array:
+    """``(G R Gᵀ + lambda2 I)⁻¹`` on the `rank` dimensions of whitened data."""
+    values, vectors = leading_eigh(_signal_covariance(gain, prior), rank)
     return (vectors / (values + lambda2)) @ vectors.T
 
 
@@ -150,9 +151,9 @@ def _eloreta_prior(gain: Array, lambda2: float, rank: int) -> Array:
     """Source covariance blocks at which standardization and regularization agree (eLORETA)."""
     prior = _uniform_prior(gain, rank)
     for _ in range(20):
-        inverse = _regularized_inverse(gain, prior, lambda2)
+        inverse = _regularized_inverse(gain, prior, lambda2, rank)
         new = _inverse_root(gain @ inverse @ gain.swapaxes(1, 2))
-        new *= rank / np.trace(_scalp_covariance(gain, new))
+        new *= rank / np.trace(_signal_covariance(gain, new))
         change = np.linalg.norm(new - prior) / np.linalg.norm(prior)
         prior = new
         if change < 1e-6:

@@ -1,9 +1,9 @@
-"""Noise covariances and whitening."""
+"""Noise covariances of any rank, and whitening."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import average_reference
+from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
@@ -11,77 +11,97 @@ Array = NDArray[np.float64]
 #: covariances of up to 128 channels keep above 1e-5; single precision leaves 1e-14 of the power, or
 #: 4e-9 where offsets are a thousand times the signal.
 NO_VARIANCE = 1e-7
+#: What is typical is at least this share of the largest variance.
+LEAST_TYPICAL = 1e-6
 #: Least ratio of the power of two dimensions between which a recording was cut.
 STEP = 1e3
+#: Least SNR (power ratio, -30 dB) that is read off a recording: noise alone may be below its level.
+LEAST_SNR = 1e-3
 
 
-def white_noise_cov(n_channels: int, noise_level: float) -> Array:
-    """Covariance ``(C, C)`` (V²) of white sensor noise after average referencing, rank ``C - 1``.
+def white_noise_cov(sensors: SensorArray, noise_level: float) -> Array:
+    """Covariance ``(C, C)`` of white noise in the reference of the sensors, of full rank there.
 
     Args:
-        n_channels: Number of channels ``C``.
-        noise_level: Standard deviation per channel before referencing, V.
+        sensors: The sensors.
+        noise_level: Standard deviation per channel before referencing, in their unit.
 
     """
-    return noise_level**2 * average_reference(np.eye(n_channels))
+    return noise_level**2 * sensors.reference_operator
 
 
-def brain_noise_cov(leadfield: Array, noise_level: float, power: Array) -> Array:
-    """Covariance ``(C, C)`` (V²) of independent activity everywhere on the cortex.
+def brain_noise_cov(
+    leadfield: Array, sensors: SensorArray, noise_level: float, power: Array
+) -> Array:
+    """Covariance ``(C, C)`` of independent activity everywhere on the cortex.
 
     Args:
-        leadfield: ``(C, D)``, V/(A m), average-referenced.
-        noise_level: RMS over channels as `white_noise_cov` of this level would have, V.
+        leadfield: ``(C, D)``, in the reference of the sensors.
+        sensors: The sensors.
+        noise_level: RMS over channels as `white_noise_cov` of this level would have.
         power: Relative power of each source component ``(D,)``, not negative.
 
     """
     cov = (leadfield * power) @ leadfield.T
-    return cov * noise_level**2 * (len(cov) - 1) / np.trace(cov)
+    return cov * noise_level**2 * sensors.rank / np.trace(cov)
 
 
-def referenced_eigh(matrix: Array) -> tuple[Array, Array]:
-    """Eigenvalues ``(C-1,)`` and eigenvectors ``(C, C-1)`` of an average-referenced ``(C, C)``.
-
-    The smallest eigenvalue belongs to the constant, which the reference removed, and is left out.
-    """
+def leading_eigh(matrix: Array, rank: int) -> tuple[Array, Array]:
+    """The `rank` largest eigenvalues ``(R,)`` and eigenvectors ``(C, R)`` of a symmetric matrix."""
     values, vectors = np.linalg.eigh(matrix)
-    return values[1:], vectors[:, 1:]
+    first = len(values) - rank
+    return values[first:], vectors[:, first:]
 
 
 def rank_of(noise_cov: Array) -> int:
-    """Number of dimensions that an average-referenced noise covariance ``(C, C)`` spans.
+    """Number of dimensions that a noise covariance ``(C, C)`` spans.
 
-    At most ``C - 1``; fewer where components were taken out of the recording (ICA, projectors) or
-    channels were interpolated from others. A dimension counts if its variance is more than
-    `NO_VARIANCE` of the upper quartile of all, or of a millionth of the largest if that is more.
+    Fewer than channels where a reference was subtracted, components were taken out of the recording
+    (ICA, projectors) or channels were interpolated from others. A dimension counts if its variance
+    is more than `NO_VARIANCE` of the typical one: the upper quartile of all, or `LEAST_TYPICAL` of
+    the largest if that is more. The largest alone would be a poor measure: one loud channel or
+    blinks have a million times the power of the rest.
     """
-    values = referenced_eigh(noise_cov)[0]
-    typical = max(values[len(values) * 3 // 4], 1e-6 * values[-1])
+    values = np.linalg.eigvalsh(noise_cov)
+    typical = max(values[len(values) * 3 // 4], LEAST_TYPICAL * values[-1])
     return int((values > NO_VARIANCE * typical).sum())
 
 
 def spanned_eigh(noise_cov: Array) -> tuple[Array, Array]:
     """Eigenvalues ``(R,)`` and eigenvectors ``(C, R)`` of the `rank_of` dimensions spanned."""
-    values, vectors = referenced_eigh(noise_cov)
-    rank = rank_of(noise_cov)
-    return values[len(values) - rank :], vectors[:, len(values) - rank :]
+    return leading_eigh(noise_cov, rank_of(noise_cov))
+
+
+def of_rank(noise_cov: Array, rank: int) -> Array:
+    """The covariance ``(C, C)`` without its smallest dimensions, so that it spans `rank`."""
+    values, vectors = leading_eigh(noise_cov, rank)
+    return np.asarray((vectors * values) @ vectors.T)
 
 
 def whitener(noise_cov: Array) -> Array:
-    """Symmetric whitening matrix ``W`` ``(C, C)``, 1/V, average-referenced.
+    """Symmetric whitening matrix ``W`` ``(C, C)``, one over the unit of the data.
 
-    ``W noise_cov Wᵀ`` is the projector onto the dimensions that the covariance spans: the
-    ``C - 1`` that an average reference leaves, or fewer (`rank_of`). What lies outside them, in
-    recordings and in lead fields, is taken for unknown and becomes zero, as MNE-Python does. The
-    symmetric choice keeps a channel a channel: it commutes with reordering.
+    ``W noise_cov Wᵀ`` is the projector onto the dimensions that the covariance spans (`rank_of`).
+    What lies outside them, in recordings and in lead fields, is taken for unknown and becomes zero,
+    as MNE-Python does. The symmetric choice keeps a channel a channel: it commutes with reordering.
     """
     values, vectors = spanned_eigh(noise_cov)
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
 
 def whitened_power(whitened: Array, rank: int) -> Array:
-    """Power of whitened data ``(C, T)`` per dimension, ``(T,)``: of noise alone 1 on average."""
-    return np.asarray((whitened**2).sum(axis=0) / rank)
+    """Power of whitened data ``(..., C, T)`` per dimension, ``(..., T)``: of noise alone 1."""
+    return np.asarray((whitened**2).sum(axis=-2) / rank)
+
+
+def snr_db_of_power(power: Array) -> Array:
+    """SNR (dB) of recordings from their whitened power, ``10 log10(p − 1)``; at least -30 dB.
+
+    Args:
+        power: Whitened power, mean over time, any shape: 1 for noise alone.
+
+    """
+    return np.asarray(10 * np.log10(np.maximum(power - 1, LEAST_SNR)))
 
 
 def spanned_by_data(whitened: Array, rank: int) -> int:
@@ -103,14 +123,16 @@ def spanned_by_data(whitened: Array, rank: int) -> int:
 
 
 def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
-    """Matrix ``S (S + C)⁻¹`` ``(C, C)``: the posterior mean of the potential under noise ``C``.
+    """Matrix ``S (S + C)⁻¹`` ``(C, C)``: the posterior mean of the signal under noise ``C``.
 
-    ``S`` is the covariance of the potential of independent sources of equal strength, scaled so
-    that whitened signal and noise have the power ratio `snr_db`, as in `linear_inverse`. The
-    result is still a topography in volts, which whitened data are not.
+    ``S`` is the covariance of the signal of independent sources of equal strength, scaled so
+    that whitened signal and noise have the power ratio `snr_db`, as in `linear_inverse`; both on
+    the dimensions that the noise spans. The result has the unit of the data, which whitened data
+    have not.
     """
-    signal = leadfield @ leadfield.T
-    white = whitener(noise_cov)
-    signal *= 10 ** (snr_db / 10) * rank_of(noise_cov) / np.trace(white @ signal @ white)
-    values, vectors = referenced_eigh(signal + noise_cov)
+    rank, white, (_, span) = rank_of(noise_cov), whitener(noise_cov), spanned_eigh(noise_cov)
+    known = span @ (span.T @ leadfield)
+    signal = known @ known.T
+    signal *= 10 ** (snr_db / 10) * rank / np.trace(white @ signal @ white)
+    values, vectors = leading_eigh(signal + noise_cov, rank)
     return np.asarray(signal @ (vectors / values) @ vectors.T)

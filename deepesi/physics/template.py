@@ -18,6 +18,8 @@ from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
 from deepesi.physics.noise import white_noise_cov
+from deepesi.physics.scalp_potential import ScalpPotentialFamily
+from deepesi.physics.sensors import SensorArray
 from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
@@ -52,7 +54,7 @@ class DisplayMesh:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A head under every recording set-up: choose electrodes and it gives a `HeadModel`.
+    """A head under every recording set-up: choose the places of sensors and it gives a `HeadModel`.
 
     Attributes:
         name: Name of the head, e.g. ``"fsaverage-ico3"`` or ``"warp9-ico3"``.
@@ -66,14 +68,14 @@ class Template:
         display: The mesh to draw on, None for a volume or a head of the user's own.
         n_moved: Sources that were nearer than 2 mm to the inner skull and moved inward.
         warp_seed: Seed of the warped head, which decides its split; None for any other head.
-        cap: Names of the electrodes, one per row of the family's scalp, for a head known by one
-            forward solution only: its electrodes cannot be moved and no others can be put on it.
+        cap: Names of the sensors, one per row of the family's scalp, for a head known by one
+            forward solution only: its sensors cannot be moved and no others can be put on it.
         fingerprint: SHA-256 of the arrays in its file.
 
     """
 
     name: str
-    family: LeadFieldFamily
+    family: LeadFieldFamily[ScalpPoints]
     space: SourceSpace
     source_pos: Array
     source_normals: Array
@@ -88,25 +90,25 @@ class Template:
     def head(
         self,
         ch_names: Sequence[str],
-        electrodes: ScalpPoints,
+        places: ScalpPoints,
         noise_cov: Array | None = None,
         tissues: Tissues = NOMINAL,
     ) -> HeadModel:
-        """This head with these electrodes; without a covariance, noise is white, 1 µV."""
+        """This head with sensors at these places; without a covariance, noise is white, 1 µV."""
+        sensors = SensorArray.eeg(ch_names, places.positions)
         if noise_cov is None:
-            noise_cov = white_noise_cov(len(ch_names), 1e-6)
+            noise_cov = white_noise_cov(sensors, 1e-6)
         return HeadModel.referenced(
-            leadfield=self.family.leadfield(tissues, electrodes),
+            leadfield=self.family.leadfield(tissues, places),
             noise_cov=noise_cov,
-            sensor_pos=electrodes.positions,
+            sensors=sensors,
             source_pos=self.source_pos,
             source_normals=self.source_normals,
-            ch_names=ch_names,
             space=self.space,
         )
 
-    def electrodes(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
-        """Electrodes ``(C, 3)`` (m, frame of their own head) fitted onto this scalp.
+    def places(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
+        """Sensors ``(C, 3)`` (m, frame of their own head) fitted onto this scalp.
 
         Raises:
             ValueError: They do not fit, or this head has no scalp to put them on.
@@ -115,7 +117,7 @@ class Template:
         if self.cap is not None:
             raise ValueError(
                 f"Template: the head {self.name!r} is known by a forward solution at its own "
-                f"{len(self.cap)} electrodes, so no others can be put on it. Use its electrodes, "
+                f"{len(self.cap)} sensors, so no others can be put on it. Use its sensors, "
                 "or give the BEM surfaces (head: {bem: ..., src: ..., trans: ...})."
             )
         return fit_to_scalp(positions, ch_names, self.family.scalp_pos, self.family.scalp_faces)
@@ -127,7 +129,7 @@ class Template:
             return list(self.cap), own_rows(self.family.scalp_pos, rows)
         if name not in self._montages:
             names, positions = standard_montage(name)
-            self._montages[name] = names, self.electrodes(positions, names)
+            self._montages[name] = names, self.places(positions, names)
         return self._montages[name]
 
     @functools.cached_property
@@ -162,31 +164,9 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _halves(values: Array) -> tuple[NDArray[np.float16], Array]:
-    """Values ``(N, M)`` as 16-bit floats relative to the largest of a column, and that ``(M,)``."""
-    scale = np.abs(values).max(axis=0)
-    return (values / scale).astype(np.float16), scale
-
-
-def _rounded(core: Array, error: float = 2e-4) -> Array:
-    """Values rounded to a step that costs `error` of their norm; most become zero."""
-    step = error * np.sqrt(12) * np.linalg.norm(core[0]) / np.sqrt(core[0].size)
-    return np.asarray(np.round(core / step) * step)
-
-
 def save_template(path: str | Path, template: Template) -> str:
-    """Write a template as ``.npz`` (no pickle) and return its fingerprint.
-
-    Modes are rounded to 16-bit floats and small values of the core to zero, which costs about 3e-4
-    of a topography.
-    """
-    family, space = template.family, template.space
-    # The norms of the sources stay out of the rounding: deep ones are as precise as the others.
-    norms = np.linalg.norm(family.source_modes, axis=1, keepdims=True)
-    source_modes, source_scale = _halves(family.source_modes / norms)
-    scalp_modes, scalp_scale = _halves(family.scalp_modes)
-    core = _rounded(family.core)
-    largest = np.abs(core).max()
+    """Write a template as ``.npz`` (no pickle) and return its fingerprint."""
+    space = template.space
     arrays: dict[str, NDArray[Any]] = {
         "name": np.array(template.name),
         "space": np.array(space.name),
@@ -198,18 +178,7 @@ def save_template(path: str | Path, template: Template) -> str:
         "is_cortex": template.is_cortex,
         "n_moved": np.array(template.n_moved),
         "warp_seed": np.array(-1 if template.warp_seed is None else template.warp_seed),
-        "scalp_pos": family.scalp_pos.astype(np.float32),
-        "scalp_faces": family.scalp_faces.astype(np.uint16),
-        "bounds": family.bounds,
-        "terms": family.terms.astype(np.uint8),
-        "scalp_modes": scalp_modes,
-        "scalp_scale": scalp_scale.astype(np.float32),
-        "core": (core / largest).astype(np.float16),
-        "core_scale": np.array(largest),
-        "source_modes": source_modes,
-        "source_scale": source_scale.astype(np.float32),
-        "source_norms": norms.astype(np.float32),
-        "eye_core": family.eye_core.astype(np.float32),
+        **template.family.to_arrays(),
     }
     for number, vertices in enumerate(space.vertices):
         arrays[f"vertices_{number}"] = vertices.astype(np.int32)
@@ -262,16 +231,7 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
         )
     return Template(
         name=str(a["name"]),
-        family=LeadFieldFamily(
-            scalp_pos=wide("scalp_pos"),
-            scalp_faces=a["scalp_faces"].astype(np.int64),
-            bounds=a["bounds"],
-            terms=a["terms"].astype(np.int64),
-            scalp_modes=wide("scalp_modes") * wide("scalp_scale"),
-            core=wide("core") * a["core_scale"],
-            source_modes=wide("source_modes") * wide("source_scale") * wide("source_norms"),
-            eye_core=wide("eye_core"),
-        ),
+        family=ScalpPotentialFamily.from_arrays(a),
         space=SourceSpace(
             name=str(a["space"]),
             vertices=tuple(a[f"vertices_{i}"].astype(np.int64) for i in range(parts)),

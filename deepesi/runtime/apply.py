@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.io import flat_channels
+from deepesi.physics.data_check import flat_channels
+from deepesi.physics.io.rank import RankChoice
 from deepesi.runtime.corrections import Corrected
 from deepesi.runtime.estimates import Localization
 from deepesi.runtime.inverse import Inverse, PreparedInverse
@@ -80,6 +81,7 @@ class SetupOptions:
         prepared: ``head.npz`` of `prepare`, in place of all of these.
         subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
         n_threads: Threads of one inference, 0 for all cores.
+        rank: Dimensions of the noise, see `RankChoice`.
 
     """
 
@@ -90,15 +92,16 @@ class SetupOptions:
     prepared: Path | None = None
     n_threads: int = 0
     subjects_dir: Path | None = None
+    rank: RankChoice = None
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
             raise ValueError("--noise-cov and --noise-from both say what the noise is; give one.")
-        others = (self.noise_cov, self.noise_from, self.forward, self.head)
+        others = (self.noise_cov, self.noise_from, self.forward, self.head, self.rank)
         if self.prepared is not None and any(other is not None for other in others):
             raise ValueError(
                 "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
-                "--forward and --head out."
+                "--forward, --head and --rank out."
             )
         if self.forward is not None and self.head is not None:
             raise ValueError(
@@ -215,7 +218,9 @@ def apply(
         else:
             covariance = noise_of(trials, noise_from)
             check_noise_level(covariance)
-        inverse = open_inverse(model, setup).for_recording(data, covariance, forward)
+        inverse = open_inverse(model, setup).for_recording(
+            data, covariance, forward, rank=setup.rank
+        )
     else:
         inverse = open_inverse(model, setup).for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
@@ -253,9 +258,8 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
         kind = "epochs, each on its own"
     if ready.baseline is not None:
         kind += f", {ready.baseline}"
-    channels = f"{len(inverse.ch_names)} EEG channels"
-    if inverse.rank < len(inverse.ch_names) - 1:
-        channels += f" of rank {inverse.rank} (cleaned or interpolated)"
+    channels = f"{len(inverse.ch_names)} EEG channels of rank {inverse.rank}"
+    channels += f" ({inverse.rank_reason})"
     line = f"{channels}, {kind}; left out as bad: {bads or 'none'}"
     if isinstance(data, mne.Evoked):
         rows = recording_rows(data, inverse.ch_names)
@@ -350,7 +354,7 @@ def prepare(
     said: list[str] = []
     info = read_setup(recording, reading, said.append)
     inverse = open_inverse(model, setup).for_recording(
-        info, _covariance(setup.noise_cov), _forward(setup.forward), nave
+        info, _covariance(setup.noise_cov), _forward(setup.forward), nave, setup.rank
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

@@ -5,15 +5,15 @@ their electrodes. Everything that is done is said.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import check_constant, check_eeg
-from deepesi.physics.noise import whitened_power
+from deepesi.physics.data_check import check_constant, check_data
+from deepesi.physics.sensors import SensorArray
 from deepesi.runtime.stretches import Stretch, bad_epochs, good_stretches, mean_of, text_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 #: What is subtracted of an average or of epochs: nothing, or the mean from one time to another, s
 #: (None: from the first, to the last sample). None in its place: what `corrected` says.
 Baseline: TypeAlias = Literal["none"] | tuple[float | None, float | None]
+
+#: Whitened power ``(T,)`` of data ``(C, T)``, any reference; of noise alone 1.
+Power: TypeAlias = Callable[[Array], Array]
 
 #: Whitened power of the mean of its first samples from which on an average or epochs without
 #: baseline are taken to stand on electrode offsets: 20 dB, above any slow potential that they could
@@ -69,8 +72,8 @@ class Corrected:
 def corrected(
     recording: "Recording",
     rows: list[int],
-    whitener: Array,
-    rank: int,
+    sensors: SensorArray,
+    power: Power,
     baseline: Baseline | None = None,
 ) -> Corrected:
     """Subtract baseline or offsets, obey annotations, and say so; the recording is not changed.
@@ -83,8 +86,8 @@ def corrected(
     Args:
         recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`.
         rows: Of its channels to localize with ``(C,)``.
-        whitener: ``(C, C)``, 1/V.
-        rank: Of the noise.
+        sensors: Of these channels.
+        power: See `Power`.
         baseline: See `Baseline`.
 
     Raises:
@@ -101,21 +104,21 @@ def corrected(
                 "High-pass filter it, or cut epochs from it."
             )
         offset = np.inf if baseline == "none" else OFFSET_RAW
-        return _raw(recording, rows, whitener, rank, offset)
+        return _raw(recording, rows, sensors, power, offset)
     changes = []
     if baseline is None and recording.baseline is None and recording.times[0] < 0:
-        power = _offset_power(recording, rows, whitener, rank)
-        if power > OFFSET:
+        times_noise = _offset_power(recording, rows, power)
+        if times_noise > OFFSET:
             if isinstance(recording, mne.Evoked):  # a constant channel would become zero
                 check_constant(recording.data[rows], [recording.ch_names[row] for row in rows])
             baseline = (None, 0.0)
             changes.append(
-                f"its file names no baseline, and its first samples have {power:.0f} times the "
-                "power of the noise, as offsets of electrodes do: the mean before 0 ms was "
+                f"its file names no baseline, and its first samples have {times_noise:.0f} times "
+                "the power of the noise, as offsets of electrodes do: the mean before 0 ms was "
                 "subtracted (keep it with --baseline none)"
             )
     if baseline is None and recording.baseline is None and recording.times[0] >= 0:
-        _check_offsets(recording, rows, _offset_power(recording, rows, whitener, rank))
+        _check_offsets(recording, rows, sensors, _offset_power(recording, rows, power))
     recording, text = baselined(recording, baseline)
     excluded = bad_epochs(recording) if isinstance(recording, mne.BaseEpochs) else []
     if excluded:
@@ -164,22 +167,25 @@ def _text(baseline: tuple[float, float]) -> str:
     return f"baseline {1e3 * baseline[0]:.0f} to {1e3 * baseline[1]:.0f} ms"
 
 
-def _check_offsets(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], power: float) -> None:
+def _check_offsets(
+    recording: "mne.Evoked | mne.BaseEpochs",
+    rows: list[int],
+    sensors: SensorArray,
+    times_noise: float,
+) -> None:
     """Refuse what stands on offsets of electrodes and has no time before 0 to tell them by."""
-    if power > OFFSET_ALL:
+    if times_noise > OFFSET_ALL:
         data = np.hstack(list(_looked_at(recording, rows)))
-        check_eeg(data, tuple(recording.ch_names[row] for row in rows))  # another unit, say
+        check_data(data, sensors)  # another unit, say
         raise ValueError(
-            f"recording: the mean over its time has {power:.0f} times the power of the noise, as "
-            "offsets of electrodes have, and there is no time before 0 to subtract. Give "
+            f"recording: the mean over its time has {times_noise:.0f} times the power of the "
+            "noise, as offsets of electrodes have, and there is no time before 0 to subtract. Give "
             "--baseline FROM TO, high-pass filter the recording before it is cut, or keep it as it "
             "is with --baseline none."
         )
 
 
-def _offset_power(
-    recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], whitener: Array, rank: int
-) -> float:
+def _offset_power(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], power: Power) -> float:
     """Whitened power of the mean of the first samples; of epochs, the median of some.
 
     Of all samples, where there is no time before 0.
@@ -189,8 +195,7 @@ def _offset_power(
     data = _looked_at(recording, rows)
     if not (len(data) and np.isfinite(data).all()):  # refused later
         return 0.0
-    means = average_reference(data[:, :, first].mean(axis=2).T)
-    return float(np.median(whitened_power(whitener @ means, rank)))
+    return float(np.median(power(data[:, :, first].mean(axis=2).T)))
 
 
 def _looked_at(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> Array:
@@ -204,7 +209,7 @@ def _looked_at(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> Arr
 
 
 def _raw(
-    raw: "mne.io.BaseRaw", rows: list[int], whitener: Array, rank: int, least: float
+    raw: "mne.io.BaseRaw", rows: list[int], sensors: SensorArray, power: Power, least: float
 ) -> Corrected:
     """Stretches that are not bad, and the offsets of its parts from this whitened power on."""
     stretches = good_stretches(raw)
@@ -222,9 +227,9 @@ def _raw(
     for part in dict.fromkeys(s.part for s in stretches):
         mean, constant = mean_of(raw, rows, parts[part])
         _check_constant(raw, rows, mean, constant)
-        apart = average_reference(mean[:, None])
+        apart = sensors.reference(mean[:, None])
         offsets[part] = np.zeros_like(mean)
-        if whitened_power(whitener @ apart, rank)[0] > least:
+        if power(mean[:, None])[0] > least:
             offsets[part], largest = mean, max(largest, float(np.abs(apart).max()))
     changes = [text] if (text := text_of(raw, stretches)) else []
     if short and len(parts) > 1:

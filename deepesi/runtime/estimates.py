@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import SourceSpace
+from deepesi.physics.head import SourceSpace, magnitudes
 
 if TYPE_CHECKING:
     import mne
@@ -85,7 +85,8 @@ def check_parts(space: SourceSpace) -> None:
         )
 
 
-def magnitudes(stc: "mne.source_estimate._BaseSourceEstimate") -> Array:
-    """Magnitude of every place ``(S, T)``, A m: the norm over orientation."""
+def magnitudes_of(stc: "mne.source_estimate._BaseSourceEstimate") -> Array:
+    """Magnitude of every source ``(S, T)``, A m: the norm over orientation."""
     data = np.asarray(stc.data)
-    return np.abs(data) if data.ndim == 2 else np.linalg.norm(data, axis=1)
+    n_orient = 1 if data.ndim == 2 else data.shape[1]
+    return magnitudes(data.reshape(-1, data.shape[-1]), n_orient)

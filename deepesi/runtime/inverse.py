@@ -1,15 +1,18 @@
 """Applies an exported file to recordings: mne and onnxruntime, no torch."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.io.heads import head_from_forward, head_on_template
+from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.noise import whitener
+from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.contract import Contract
 from deepesi.runtime.packaged import model_path
@@ -21,9 +24,7 @@ from deepesi.runtime.prepared_inverse import (
     PreparedInverse,
     UnexplainedChannelWarning,
 )
-from deepesi.runtime.recordings import (
-    trials_averaged,
-)
+from deepesi.runtime.recordings import check_kind, trials_averaged
 from deepesi.runtime.session import as_feeds, open_model
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
 
     from deepesi.runtime.recordings import Recording
 
+    Stc: TypeAlias = mne.source_estimate._BaseSourceEstimate
+
 __all__ = [
     "CorrectionWarning",
     "ExtrapolationWarning",
     "Inverse",
     "PreparedInverse",
     "UnexplainedChannelWarning",
+    "apply",
 ]
 
 
@@ -45,16 +49,17 @@ class Inverse:
 
     Args:
         model: An opened file, see `Inverse.load`, or a solver.
-        head: Packaged head or ``.npz``; None: the packaged head of the model's source space.
+        head: Packaged head, ``.npz``, or a head that was loaded; None: the packaged head of the
+            model's source space.
 
     """
 
-    def __init__(self, model: Model, head: str | Path | None = None) -> None:
+    def __init__(self, model: Model, head: str | Path | Template | None = None) -> None:
         self.model, self.head = model, head
 
     @classmethod
     def load(
-        cls, path: str | Path, n_threads: int = 0, head: str | Path | None = None
+        cls, path: str | Path, n_threads: int = 0, head: str | Path | Template | None = None
     ) -> "Inverse":
         """Open an exported file, or a packaged one by its name; errors as of `open_model`."""
         return cls(open_model(model_path(path), n_threads), head)
@@ -72,15 +77,68 @@ class Inverse:
             ValueError: The model was trained on another anatomy.
 
         """
-        name = self.head or self.contract.space_name or "fsaverage-ico3"
-        template = load_template(name)
+        head = self.head or self.contract.space_name or "fsaverage-ico3"
+        template = head if isinstance(head, Template) else load_template(head)
         anatomy = self.contract.anatomy
         if anatomy not in (None, template.fingerprint):
             raise ValueError(
-                f"Inverse: the model was trained on the head {anatomy[:16]}, {name} is "
+                f"Inverse: the model was trained on the head {anatomy[:16]}, {template.name} is "
                 f"{template.fingerprint[:16]}. Give the .npz it was trained on (head=..., --head)."
             )
         return template
+
+    @overload
+    def apply(
+        self,
+        recording: "mne.Evoked",
+        noise_cov: "mne.Covariance",
+        forward: "mne.Forward | None" = ...,
+    ) -> "Stc": ...
+
+    @overload
+    def apply(
+        self,
+        recording: "mne.BaseEpochs | mne.io.BaseRaw",
+        noise_cov: "mne.Covariance",
+        forward: "mne.Forward | None" = ...,
+    ) -> "Iterator[Stc]": ...
+
+    def apply(
+        self,
+        recording: "Recording",
+        noise_cov: "mne.Covariance",
+        forward: "mne.Forward | None" = None,
+    ) -> "Stc | Iterator[Stc]":
+        """Localize a recording: prepare for its set-up, then estimate.
+
+        ``for_recording(...).apply(recording)`` does the same, and keeps the standard deviation and
+        what was prepared, for more recordings of one set-up.
+
+        Args:
+            recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
+            noise_cov: Noise covariance of single trials, V².
+            forward: The recording's own forward solution; the packaged head if None.
+
+        Returns:
+            The estimate of an evoked response, A m; of epochs an iterator of one each, of a raw
+            recording an iterator of one for each stretch. On a volume, or with free orientation,
+            MNE's kind of estimate for these.
+
+        Raises:
+            TypeError: An argument is no such object of MNE-Python.
+            ValueError: See `for_recording` and `PreparedInverse.apply`, which also warns.
+
+        """
+        import mne
+
+        check_kind(recording)
+        _check_mne("noise_cov", noise_cov, mne.Covariance, "mne.compute_covariance or mne.read_cov")
+        if forward is not None:
+            _check_mne("forward", forward, mne.Forward, "mne.read_forward_solution")
+        prepared = self.for_recording(recording, noise_cov, forward)
+        if isinstance(recording, mne.Evoked):
+            return prepared.apply(recording).stc
+        return (result.stc for result in prepared.apply(recording))
 
     def for_recording(
         self,
@@ -88,6 +146,7 @@ class Inverse:
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = None,
         nave: float | None = None,
+        rank: RankChoice = None,
     ) -> PreparedInverse:
         """Prepare for the set-up of a recording.
 
@@ -97,6 +156,8 @@ class Inverse:
             noise_cov: Noise covariance of single trials.
             forward: The recording's own forward solution; the packaged head if None.
             nave: Number of trials averaged; by default that of the recording, 1 of an info.
+            rank: Dimensions of the noise, as in MNE-Python: None (what its covariance spans),
+                ``"info"`` (channels less reference and applied projectors) or their number.
 
         Raises:
             ValueError: The recording, covariance or forward solution does not fit, see
@@ -108,8 +169,9 @@ class Inverse:
 
         if forward is not None and self.head is not None:
             raise ValueError(
-                f"Inverse: the head {self.head} was given (head=, --head) and a forward solution "
-                "beside it (forward=, --forward), which is another head. Leave one of them out."
+                f"Inverse: the head {_name(self.head)} was given (head=, --head) and a forward "
+                "solution beside it (forward=, --forward), which is another head. Leave one of "
+                "them out."
             )
         if isinstance(recording, mne.Info):
             info, nave = recording, 1.0 if nave is None else float(nave)
@@ -117,14 +179,16 @@ class Inverse:
             nave = trials_averaged(recording) if nave is None else float(nave)
             info = recording.info
         if forward is None:
-            head = head_on_template(info, noise_cov, self.template, nave)
-            origin = f"electrodes of a recording on {head.space.name}, its noise covariance"
+            head = head_on_template(info, noise_cov, self.template, nave, rank)
+            origin = f"sensors of a recording on {head.space.name}, its noise covariance"
         else:
-            head = head_from_forward(info, noise_cov, forward, nave)
+            head = head_from_forward(info, noise_cov, forward, nave, rank)
             origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
-        return self.prepare_for(head, nave, origin)
+        return self.prepare_for(head, nave, origin, rank_reason(head, rank))
 
-    def prepare_for(self, head: HeadModel, nave: float, origin: str) -> PreparedInverse:
+    def prepare_for(
+        self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"
+    ) -> PreparedInverse:
         """Prepare for a head whose noise covariance is that of averages of `nave` trials.
 
         Raises:
@@ -136,13 +200,14 @@ class Inverse:
         return PreparedInverse(
             self.model,
             feeds,
-            head.ch_names,
+            head.sensors,
             head.space,
             head.source_pos,
             whitener(head.noise_cov),
+            why_rank,
             nave,
             origin,
-            channel_precision(head.leadfield, head.noise_cov),
+            channel_precision(head),
         )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
@@ -162,10 +227,16 @@ class Inverse:
         return PreparedInverse(
             self.model,
             feeds,
-            tuple(content["ch_names"].tolist()),
+            SensorArray(
+                tuple(content["ch_names"].tolist()),
+                tuple(content["ch_kinds"].tolist()),
+                content["sensor_pos"],
+                content["sensor_ori"],
+            ),
             space,
             content["positions"],
             content["whitener"],
+            str(content["rank_reason"]),
             float(content["nave"]),
             str(content["origin"]),
             content["channel_precision"],
@@ -186,3 +257,53 @@ class Inverse:
                 f"head {space.name} has {space.n_orient}. Convert the forward solution "
                 "(mne.convert_forward_solution, force_fixed), or export the model on such a head."
             )
+
+
+@overload
+def apply(
+    model: str | Path | Inverse,
+    recording: "mne.Evoked",
+    noise_cov: "mne.Covariance",
+    forward: "mne.Forward | None" = ...,
+) -> "Stc": ...
+
+
+@overload
+def apply(
+    model: str | Path | Inverse,
+    recording: "mne.BaseEpochs | mne.io.BaseRaw",
+    noise_cov: "mne.Covariance",
+    forward: "mne.Forward | None" = ...,
+) -> "Iterator[Stc]": ...
+
+
+def apply(
+    model: str | Path | Inverse,
+    recording: "Recording",
+    noise_cov: "mne.Covariance",
+    forward: "mne.Forward | None" = None,
+) -> "Stc | Iterator[Stc]":
+    """Localize a recording with an exported file, or with a packaged one by its name.
+
+    Args:
+        model: Path of an ``.onnx`` file; ``"default"`` or ``"convdip"``; or an opened `Inverse`.
+        recording: See `Inverse.apply`, as for the other arguments, the result and the errors.
+        noise_cov: Noise covariance of single trials, V².
+        forward: The recording's own forward solution; the packaged head if None.
+
+    """
+    inverse = model if isinstance(model, Inverse) else Inverse.load(model)
+    return inverse.apply(recording, noise_cov, forward)
+
+
+def _name(head: str | Path | Template) -> str:
+    return head.name if isinstance(head, Template) else str(head)
+
+
+def _check_mne(argument: str, value: object, kind: type, source: str) -> None:
+    """Refuse what is no such object of MNE-Python; a path, say."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"Inverse.apply: {argument} is a {type(value).__name__}, expected an "
+            f"mne.{kind.__name__}. Read or compute one with {source}."
+        )

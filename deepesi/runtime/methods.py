@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +9,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import LinearInverse
 from deepesi.physics.linear_inverse import METHODS
-from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.physics.noise import rank_of, snr_db_of_power, whitened_power, whitener
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.names import file_title, short_names
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.protobuf import n_values
+from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float64]
 #: EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
@@ -77,7 +77,7 @@ class Classical:
         white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
         def estimate(data: Array) -> Array:
-            data = average_reference(data)
+            data = head.sensors.reference(data)
             snr_db = snr_on_grid(white @ data, rank)
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
             return np.asarray(declared.compute(head)[0] @ data)
@@ -88,8 +88,7 @@ class Classical:
 def snr_on_grid(whitened: Array, rank: int, grid: LinearInverse | None = None) -> float:
     """The SNR in dB of a grid nearest to ``‖W v‖² / (T R) - 1`` of whitened ``(C, T)``, rank R."""
     grid = grid or LinearInverse()
-    power = whitened_power(whitened, rank).mean()
-    snr_db = 10 * np.log10(max(power - 1, 1e-3))
+    snr_db = snr_db_of_power(whitened_power(whitened, rank).mean())
     step = np.clip(round((snr_db - grid.snr_db_low) / grid.snr_db_step), 0, grid.n_steps - 1)
     return float(grid.snr_db_low + grid.snr_db_step * step)
 
@@ -157,7 +156,7 @@ def find_methods(
     found: list[Method] = []
     for name in asked:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.4)
+            near = near_names(name, known)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"--methods: unknown method {name!r}, expected all or some of {', '.join(known)}."

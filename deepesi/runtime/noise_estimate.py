@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepesi.physics.io import FEWEST_SAMPLES
+from deepesi.physics.io.covariance import FEWEST_SAMPLES
 from deepesi.runtime.stretches import bad_epochs, good_stretches, within
 
 if TYPE_CHECKING:

@@ -35,7 +35,10 @@ class PredictionSet(NamedTuple):
     def __str__(self) -> str:
         area = "" if self.area is None else f"{1e4 * self.area:.1f} cm², "
         n_sources = int(self.sources.sum())
-        return f"{100 * self.level:g} % prediction set, calibrated on simulations: {area}{n_sources} sources"
+        return (
+            f"{100 * self.level:g} % prediction set, calibrated on simulations: {area}{n_sources} "
+            "sources"
+        )
 
 
 class PredictionSetFinder:

@@ -13,6 +13,7 @@ from deepesi.utils.files import parsing
 
 #: Entries of ``head.npz`` beside the prepared inputs and the vertices: axes, kinds of values.
 _ENTRIES: dict[str, tuple[Axes, str]] = {
+    "ch_kinds": (("channels",), "U"),
     "ch_names": (("channels",), "U"),
     "channel_precision": (("channels", "channels"), "f"),
     "edges": (("edges", 2), "iu"),
@@ -20,6 +21,9 @@ _ENTRIES: dict[str, tuple[Axes, str]] = {
     "nave": ((), "iuf"),
     "origin": ((), "U"),
     "positions": (("sources", 3), "f"),
+    "rank_reason": ((), "U"),
+    "sensor_ori": (("channels", 3), "f"),
+    "sensor_pos": (("channels", 3), "f"),
     "space_name": ((), "U"),
     "whitener": (("channels", "channels"), "f"),
 }

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import estimated_snr_db
 from deepesi.physics.channel_check import unexplained_channels, unexplained_text
-from deepesi.physics.head import SourceSpace, average_reference
-from deepesi.physics.io import check_eeg
+from deepesi.physics.data_check import check_data
+from deepesi.physics.head import SourceSpace, magnitudes
 from deepesi.physics.noise import spanned_by_data, whitened_power
+from deepesi.physics.sensors import SensorArray
 from deepesi.runtime.contract import Contract
 from deepesi.runtime.corrections import Baseline, Corrected, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
@@ -90,10 +91,11 @@ class PreparedInverse:
     Attributes:
         model: The opened file, or a solver.
         feeds: Its prepared head inputs.
-        ch_names: The channels it expects, in this order.
+        sensors: The channels it expects, in this order.
         space: Where its estimates live.
         positions: Of the sources ``(S, 3)``, m.
         whitener: ``(C, C)``, 1/V.
+        rank_reason: Why data are taken to span `rank` dimensions, in words.
         nave: Number of trials averaged in the data it is for; effective ones may be fractions.
         origin: Where electrodes and noise come from, in words.
         channel_precision: ``(C, C)``, 1/V², what `unexplained` holds channels against.
@@ -102,17 +104,23 @@ class PreparedInverse:
 
     model: Model
     feeds: dict[str, NDArray[Any]]
-    ch_names: tuple[str, ...]
+    sensors: SensorArray
     space: SourceSpace
     positions: Array
     whitener: Array
+    rank_reason: str
     nave: float
     origin: str
     channel_precision: Array
 
+    @property
+    def ch_names(self) -> tuple[str, ...]:
+        """Names of the channels it expects, in this order."""
+        return self.sensors.names
+
     @functools.cached_property
     def rank(self) -> int:
-        """Dimensions that the noise spans: ``C - 1``, or fewer of a recording cleaned by ICA."""
+        """Dimensions that the noise spans: fewer than channels, see `rank_reason`."""
         values = np.linalg.eigvalsh(self.whitener)
         return int((values > 1e-7 * values[-1]).sum())
 
@@ -164,7 +172,7 @@ class PreparedInverse:
                 f"expected 1 draw or more of at most {longest} samples. Draw from shorter windows: "
                 "those of a long recording are means over windows, which draws are not."
             )
-        batch = average_reference(data)[None]
+        batch = self.sensors.reference(data)[None]
         size = self.model.noise_size(batch, self.feeds)
         noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
         return self._outputs(batch, noise)["samples"][:, 0]
@@ -175,10 +183,10 @@ class PreparedInverse:
                 f"PreparedInverse: data of shape {data.shape}, expected ({len(self.ch_names)} "
                 f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
             )
-        check_eeg(data, self.ch_names)
+        check_data(data, self.sensors)
 
     def _windowed(self, data: Array, windows: Windows) -> list[Array]:
-        return overlap_add(self._run, average_reference(data), windows)
+        return overlap_add(self._run, self.sensors.reference(data), windows)
 
     def _run(self, batch: Array) -> list[NDArray[np.float32]]:
         """Windows ``(B, C, T)`` to ``[mean, std?]``, ``(B, D, T)`` each."""
@@ -278,7 +286,7 @@ class PreparedInverse:
         check_parts(self.space)
         check_recording(recording, self.ch_names, self.nave)
         rows = recording_rows(recording, self.ch_names)
-        return corrected(recording, rows, self.whitener, self.rank, baseline)
+        return corrected(recording, rows, self.sensors, self.power, baseline)
 
     def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
         """Localize what `correct` gave, piece by piece."""
@@ -337,11 +345,11 @@ class PreparedInverse:
             )
         return lines + [
             unexplained_text(self.ch_names[row])
-            for row in unexplained_channels(self.channel_precision, data)
+            for row in unexplained_channels(self.channel_precision, data, self.sensors)
         ]
 
     def _whitened(self, data: Array) -> Array:
-        return np.asarray(self.whitener @ average_reference(data))
+        return np.asarray(self.whitener @ self.sensors.reference(data))
 
     def power(self, data: Array) -> Array:
         """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); of noise alone 1."""
@@ -368,8 +376,9 @@ class PreparedInverse:
             )
         if self._calibrated is None:
             return None
-        magnitudes = np.linalg.norm(mean.reshape(-1, self.space.n_orient), axis=1)
-        return self._calibrated.prediction_set(magnitudes, self._whitened(data), self.rank)
+        return self._calibrated.prediction_set(
+            magnitudes(mean, self.space.n_orient), self._whitened(data), self.rank
+        )
 
     @functools.cached_property
     def _calibrated(self) -> PredictionSetFinder | None:
@@ -379,7 +388,7 @@ class PreparedInverse:
         return PredictionSetFinder(calibration, self.positions, self.space)
 
     def _localize(self, segment: Segment, tstep: float, is_average: bool) -> Localization:
-        check_eeg(segment.data, self.ch_names)
+        check_data(segment.data, self.sensors)
         seconds = segment.own.shape[1] * tstep
         quietest = quietest_average(self.rank, seconds) if is_average else QUIETEST
         check_noise(self.power(segment.own), quietest, self.nave)
@@ -390,7 +399,7 @@ class PreparedInverse:
         return Localization(
             mean,
             std[0] if std else None,
-            average_reference(segment.own),
+            self.sensors.reference(segment.own),
             segment.number,
             segment.first,
         )
@@ -399,7 +408,11 @@ class PreparedInverse:
         """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
         content: dict[str, Any] = {f"input/{key}": value for key, value in self.feeds.items()}
         content |= {
-            "ch_names": np.array(self.ch_names),
+            "ch_names": np.array(self.sensors.names),
+            "ch_kinds": np.array(self.sensors.kinds),
+            "sensor_pos": self.sensors.positions,
+            "sensor_ori": self.sensors.orientations,
+            "rank_reason": np.array(self.rank_reason),
             "space_name": np.array(self.space.name),
             "edges": self.space.edges,
             "n_orient": np.array(self.space.n_orient),

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import electrode_keys, match_channels
-from deepesi.physics.io import check_derivations, check_nave, good_eeg_channels
+from deepesi.physics.io.channels import check_derivations, good_eeg_channels
+from deepesi.physics.io.covariance import check_nave
 from deepesi.runtime.corrections import Corrected, averages_counted_as_trials
 from deepesi.runtime.stretches import Stretch
 from deepesi.runtime.windows import Windows, windows_of

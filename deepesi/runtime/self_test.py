@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 
 #: Largest deviation over the largest value of an output. Sums in another order change the last
 #: digits, 1e-4 at most in any network of ours; products that saturate change 4 to 18 %.
@@ -121,8 +121,9 @@ def small_heads(head: HeadModel, bound_to_space: bool) -> list[HeadModel]:
     A network may ask for more sources than the smallest has; one that is bound to its source space
     needs all of them.
     """
-    of_all = np.linspace(0, head.n_channels - 1, min(N_CHANNELS, head.n_channels)).astype(int)
-    head = head.pick([head.ch_names[i] for i in of_all])
+    rows = range(head.n_channels)
+    of_all = np.linspace(rows[0], rows[-1], min(N_CHANNELS, len(rows))).astype(int)
+    head = head.pick([head.sensors.names[i] for i in of_all])
     sizes = [] if bound_to_space else [N_SOURCES, 4 * N_SOURCES, 16 * N_SOURCES]
     return [*(_near(head, n) for n in sizes if n < head.space.n_sources), head]
 
@@ -158,4 +159,4 @@ def small_recording(head: HeadModel) -> NDArray[np.float32]:
     topography = head.leadfield[:, head.space.n_dipoles // 2]
     source = 2 * head.noise_level * topography / np.sqrt(np.square(topography).mean())
     noise = head.noise_level * rng.normal(size=(head.n_channels, N_TIMES))
-    return average_reference(source[:, None] + noise)[None].astype(np.float32)
+    return head.sensors.reference(source[:, None] + noise)[None].astype(np.float32)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from deepesi.physics.io import check_eeg
+from deepesi.physics.data_check import check_data
+from deepesi.physics.head import magnitudes
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.noise_check import QUIETEST, check_noise
 from deepesi.runtime.windows import fading
@@ -256,7 +257,7 @@ class LiveInverse:
         If not so from the start, units or noise covariance are wrong.
         """
         try:
-            check_eeg(self.waiting, self.inverse.ch_names)
+            check_data(self.waiting, self.inverse.sensors)
             check_noise(self.inverse.power(self.waiting), QUIETEST, self.inverse.nave)
         except ValueError as error:
             if not self.counts.estimated:
@@ -267,9 +268,7 @@ class LiveInverse:
 
     def _courses(self, eeg: Array) -> Array:
         mean = self.inverse.estimate(eeg, self.window)[0]
-        n_orient = self.inverse.space.n_orient
-        by_source = mean.reshape(-1, n_orient, mean.shape[1])
-        return self.regions.courses(np.linalg.norm(by_source, axis=1))
+        return self.regions.courses(magnitudes(mean, self.inverse.space.n_orient))
 
     def _consume(self, n: int) -> None:
         self.waiting, self.stamps = self.waiting[:, n:], self.stamps[:, n:]

@@ -1,6 +1,5 @@
-"""Every method on every case and head: statistics, and what was left out and why."""
+"""Run every method on every case and head; list excluded combinations with reasons."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import head_from_forward, head_on_template
+from deepesi.physics.head import magnitudes
+from deepesi.physics.io.heads import head_from_forward, head_on_template
 from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.runtime.methods import Method
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 from deepesi.validation.case import Case, CaseHead
 from deepesi.validation.statistics import (
     UNITS,
     Track,
     lateralization,
-    residual_variance,
-    scaled_residual_variance,
     summarize,
 )
 
@@ -29,16 +27,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Result:
-    """One method on one case and head.
+    """Result of one method for one case and head.
 
     Attributes:
-        case: The response.
-        place: The head.
+        case: Response.
+        case_head: Head, with distances to the target.
         method: Name of the method.
-        track: Its estimate over time.
+        track: Time courses of the tested quantities.
         data: Average-referenced data ``(C, T)``, V.
-        magnitude: Of the estimate at the sample of largest power ``(S,)``, A m.
-        statistics: By name; see `deepesi.validation.statistics`.
+        magnitude: Magnitudes of the estimate at the sample of largest power ``(S,)``, A m.
+        statistics: Statistics by name, as in `deepesi.validation.statistics`.
 
     """
 
@@ -53,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A combination that was not run, and why."""
+    """Combination of method and head that was not run, with the reason."""
 
     method: str
     head: str
@@ -61,7 +59,7 @@ class Excluded:
 
 
 def template_case_head(case: Case, method: Method) -> CaseHead:
-    """The method's packaged head with the electrodes and noise of a case."""
+    """Packaged head of the method, with the electrodes and noise covariance of a case."""
     template, evoked = method.template(), case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
     landmark = case.expectation.landmark
@@ -70,7 +68,7 @@ def template_case_head(case: Case, method: Method) -> CaseHead:
 
 
 def own_case_head(case: Case) -> CaseHead:
-    """The subject's own head with the noise of a case."""
+    """Subject head with the noise covariance of a case."""
     own, evoked = case.own, case.evoked
     assert own is not None
     head = head_from_forward(evoked.info, case.noise_cov, own.forward, evoked.nave)
@@ -89,17 +87,16 @@ def _describe_landmark(case: Case) -> str:
 
 
 def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
-    """Estimate the whole average, baseline and response alike, and measure both.
+    """Estimate the whole average, and compute statistics of baseline and response.
 
     Raises:
-        ValueError: The recording or the head does not suit the method.
+        ValueError: The method cannot be used with this recording or head.
 
     """
     head, expected, evoked = case_head.head, case.expectation, case.evoked
-    data = average_reference(evoked.get_data(picks=list(head.ch_names)))
+    data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
     sources = method.estimator(head, evoked.nave)(data)
-    by_place = sources.reshape(head.space.n_sources, head.space.n_orient, -1)
-    magnitude = np.linalg.norm(by_place, axis=1)
+    magnitude = magnitudes(sources, head.space.n_orient)
     peaks = magnitude.argmax(axis=0)
     in_lobe = expected.in_lobe(case_head.mni)
     times, white = evoked.times, whitener(head.noise_cov)
@@ -116,9 +113,9 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     potential = head.leadfield @ sources[:, sample]
     x, y, z = case_head.mni[peaks[sample]]
     statistics |= {
-        "residual_variance": residual_variance(data[:, sample], potential),
+        "residual_variance": residual_variance(potential, data[:, sample]),
         "residual_variance_whitened": scaled_residual_variance(
-            white @ data[:, sample], white @ potential
+            white @ potential, white @ data[:, sample]
         ),
         "peak_x": x,
         "peak_y": y,
@@ -128,21 +125,22 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
 
 
 def unexplained(result: Result) -> list[str]:
-    """Names of the channels that no source of the head explains, given the others."""
+    """Names of channels that no source can explain together with the other channels."""
     head = result.case_head.head
-    precision = channel_precision(head.leadfield, head.noise_cov)
-    return [head.ch_names[row] for row in unexplained_channels(precision, result.data)]
+    precision = channel_precision(head)
+    rows = unexplained_channels(precision, result.data, head.sensors)
+    return [head.sensors.names[row] for row in rows]
 
 
 def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]:
-    """Methods that cannot use the subject's own head."""
+    """Methods that cannot be run on the subject head."""
     if all(case.own is None for case in cases):
-        return [Excluded("all", "own", "the recording comes without a head of its own")]
+        return [Excluded("all", "own", "the recording has no subject head")]
     return [
         Excluded(
             method.name,
             "own",
-            f"it belongs to the source space {method.bound_to} and cannot follow another",
+            f"it is bound to the source space {method.bound_to}",
         )
         for method in methods
         if method.bound_to is not None
@@ -150,7 +148,7 @@ def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]
 
 
 def run(cases: Sequence[Case], methods: Sequence[Method]) -> Iterator[Result]:
-    """All results, one at a time."""
+    """Yield all results one by one."""
     for case in cases:
         for method in methods:
             yield evaluate(case, template_case_head(case, method), method)
@@ -165,11 +163,14 @@ COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "un
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
-    """Write the statistics, one per line, whole or not at all."""
-    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for r in results:
-            where = (r.case.recording, r.case.condition, r.case_head.name, r.method)
-            for name, value in r.statistics.items():
-                writer.writerow((*where, name, f"{value:.6g}", UNITS[name]))
+    """Write the statistics atomically, one per row."""
+    rows = (
+        (*_key(r), name, f"{value:.6g}", UNITS[name])
+        for r in results
+        for name, value in r.statistics.items()
+    )
+    write_rows(path, COLUMNS, rows)
+
+
+def _key(r: Result) -> tuple[str, str, str, str]:
+    return r.case.recording, r.case.condition, r.case_head.name, r.method

@@ -13,8 +13,8 @@ from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
-from deepesi.metrics.classes import LocalizationError
-from deepesi.metrics.functional import distances_mm
+from deepesi.metrics.source_metric import SourceMetric
+from deepesi.physics.graph import distances_mm
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.head_inputs.patches import patch_profiles
 from deepesi.physics.noise import whitener
@@ -64,7 +64,7 @@ def test_it_localizes_better_than_eloreta_even_without_knowing_the_head(simulate
     ).batch(0)
     scores = []
     for method in (model, eloreta):
-        metric = LocalizationError()
+        metric = SourceMetric("localization_error")
         metric.update(method(batch.data, batch.inputs), batch)
         scores.append(metric.compute())
     assert scores[0] < 0.5 * scores[1]

@@ -10,7 +10,7 @@ from deepesi.calibration.sbc import normal_errors, ranks, uniformity
 from deepesi.core.contracts import Estimate, as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.metrics.calibration import LEVELS
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import (
     METHODS,
@@ -158,10 +158,10 @@ def test_best_regularization_is_no_worse_than_any(simulate):
     oracle = BestMinimumNorm("MNE")
     source = PatchSources((1, 1), (0.03, 0.06))
     batch = simulate(oracle.head_inputs, sources=source, batch_size=64).batch(0)
-    error = LocalizationError()
+    error = SourceMetric("localization_error")
     error.update(oracle(batch), batch)
     for kernel in batch.inputs[oracle.kernels.key]:
-        other = LocalizationError()
+        other = SourceMetric("localization_error")
         other.update(Estimate(kernel @ batch.data), batch)
         assert error.compute() <= other.compute() + 1e-4
 

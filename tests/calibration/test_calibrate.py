@@ -11,7 +11,7 @@ from rich.console import Console
 
 from deepesi.calibration.intervals import Intervals
 from deepesi.cli import calibrate
-from deepesi.evaluation.calibration import CalibrationRow, read_csv
+from deepesi.evaluation.calibration import COLUMNS, CalibrationRow, read_csv
 from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.models.convdip import ConvDip
@@ -59,7 +59,9 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     assert {r["snr_db"] for r in rows} == {"all", "5", "20"}
     claiming = {r["method"] for r in rows if r["group"] in GROUPS}
     assert claiming == {"ConvDip 8.8 k (run run)", "Bayesian minimum norm"}
-    prediction_sets = [r for r in rows if r["group"] == "region" and r["metric"] == "coverage"]
+    prediction_sets = [
+        r for r in rows if r["group"] == "prediction_set" and r["metric"] == "coverage"
+    ]
     assert {r["method"] for r in prediction_sets} == claiming | {"eLORETA"}
     off = {
         (r["recalibration"], r["group"]): float(r["value"])
@@ -135,7 +137,9 @@ def test_terminal_of_a_calibration_is_whole_at_any_width(monkeypatch):
     """The two tables of the page, as wide as the terminal, in words."""
     where = ("3 x Net 61 k (run 2026-11-29_01-02-03)", "toy", "toy")
     rows = [
-        CalibrationRow(*where, snr_db, "conformal", "region", metric, 0.9, value, low, high, 30)
+        CalibrationRow(
+            *where, snr_db, "conformal", "prediction_set", metric, 0.9, value, low, high, 30
+        )
         for snr_db in ("all", "0")
         for metric, value, low, high in (("coverage", 0.87, 0.84, 0.91), ("area_cm2", 61.5, 60, 63))
     ]
@@ -151,11 +155,16 @@ def test_terminal_of_a_calibration_is_whole_at_any_width(monkeypatch):
         assert "area_cm2" not in text
 
 
+#: A line of a version that called prediction sets regions.
+OLD = "a,toy,toy,all,conformal,region,coverage,0.9,0.91,0.9,0.92,30"
+
+
 @pytest.mark.parametrize(
     ("content", "error"),
     [
         (None, "there is no .*calibration.csv. Give the run directory of 'deepesi calibrate'"),
         ("a,b\n1,2\n", r"has the columns \['a', 'b'\], expected"),
+        (f"{','.join(COLUMNS)}\n{OLD}\n", r"has the groups \['region'\], expected some of .*_set'"),
     ],
 )
 def test_what_is_no_calibration_is_refused(tmp_path, content, error):

@@ -171,7 +171,7 @@ def test_shape_and_declaration(model, simulate):
 def test_channel_order_does_not_matter(model, simulate):
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     order = np.random.default_rng(0).permutation(16)
-    shuffled = batch.head.pick([batch.head.ch_names[i] for i in order])
+    shuffled = batch.head.pick([batch.head.sensors.names[i] for i in order])
     first = apply(model, batch.data, batch.head)
     second = apply(model, batch.data[:, order], shuffled)
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
@@ -201,7 +201,7 @@ def test_a_channel_that_the_others_determine_tells_nothing(name, simulate):
     """The mean of the others in place of the last: rank ``C - 2``, the estimate without it."""
     model = RECIPES[name]().eval()
     batch = simulate(model.head_inputs, n_times=3).batch(0)
-    without = batch.head.pick(batch.head.ch_names[:-1])
+    without = batch.head.pick(batch.head.sensors.names[:-1])
     with_mean = replace(
         batch.head,
         leadfield=np.pad(without.leadfield, ((0, 1), (0, 0))),

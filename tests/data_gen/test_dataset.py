@@ -73,7 +73,7 @@ def test_workers_share_the_steps_out(simulate, n_workers, method):
         expected = recordings.batch(step)
         torch.testing.assert_close(batch.data, expected.data, rtol=1e-5, atol=1e-12)
         torch.testing.assert_close(batch.sources, expected.sources, rtol=1e-5, atol=1e-16)
-        assert batch.head.ch_names == expected.head.ch_names
+        assert batch.head.sensors.names == expected.head.sensors.names
 
 
 @pytest.mark.parametrize("kind", [str, Path])

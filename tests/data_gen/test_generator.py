@@ -48,7 +48,7 @@ def test_same_key_same_batch(simulate):
     first, again = (simulate(seed=3, **EVERYTHING).batch(5) for _ in range(2))
     assert torch.equal(first.data, again.data)
     assert torch.equal(first.sources, again.sources)
-    assert first.head.ch_names == again.head.ch_names
+    assert first.head.sensors.names == again.head.sensors.names
 
 
 def test_a_batch_does_not_depend_on_those_before_it(simulate):
@@ -87,7 +87,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_realised_snr_is_the_requested_one(simulate, kind, n_times):
     """For every kind of noise, mostly alone, within the standard error of its own draws."""
-    setups = SetupRanges(["biosemi16"], NoiseRanges(**KINDS[kind]))
+    setups = SetupRanges(["biosemi16"], noise=NoiseRanges(**KINDS[kind]))
     recordings = simulate(setups=setups, snr_db=(5, 5), n_times=n_times, batch_size=4000)
     parts = recordings.parts(0)
     signal_power = parts.clean.square().sum((1, 2))

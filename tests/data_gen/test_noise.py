@@ -13,7 +13,7 @@ def draw_noise(toy, width=1.0, seed=0, **kinds):
     head = toy.montage_head("biosemi32")
     return NoiseRanges(level=(1e-6, 1e-6), **kinds).draw(
         head.leadfield,
-        head.sensor_pos,
+        head.sensors,
         head.source_pos,
         toy.is_cortex,
         width,

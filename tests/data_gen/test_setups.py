@@ -5,12 +5,13 @@ import pytest
 
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
+from deepesi.data_gen.montages import FEWEST, displaced_electrodes, draw_channels
 from deepesi.data_gen.noise import NoiseRanges
-from deepesi.data_gen.setups import FEWEST, SetupPool, SetupRanges, _places, draw_channels
+from deepesi.data_gen.setups import SetupPool, SetupRanges
 from deepesi.data_gen.tissues import TissueRanges
-from deepesi.physics.head import average_reference
 from deepesi.physics.montage import OWN_MONTAGES, displace, standard_montage
 from deepesi.physics.noise import white_noise_cov
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import DATA, load_template
 
 MONTAGES = [
@@ -80,7 +81,7 @@ def test_nominal_head_and_known_covariance(pool, toy):
         nominal=TissueRanges((0.02, 0.02), (0.005, 0.005)),
     )
     setup = pool(ranges).at(0, "train", 0, 0)
-    assert np.allclose(setup.head.noise_cov, white_noise_cov(16, 1e-6))
+    assert np.allclose(setup.head.noise_cov, white_noise_cov(setup.head.sensors, 1e-6))
     assert not np.allclose(setup.head.leadfield, toy.montage_head("biosemi16").leadfield, rtol=0.05)
     assert setup.noise_power == pytest.approx(15e-12)
 
@@ -88,14 +89,14 @@ def test_nominal_head_and_known_covariance(pool, toy):
 def test_estimated_covariance_is_near_the_true_one_and_nearer_with_more_samples(pool):
     def error(samples):
         noise = NoiseRanges(brain=(1, 1), exponent=(1, 1))
-        ranges = SetupRanges(["biosemi32"], noise, baseline=(samples, samples))
+        ranges = SetupRanges(["biosemi32"], noise=noise, baseline=(samples, samples))
         setup = pool(ranges).at(0, "train", 0, 0)
         estimated, true = setup.head.noise_cov, setup.noise.cov
         return np.linalg.norm(estimated - true) / np.linalg.norm(true)
 
     def size(samples):
         noise = NoiseRanges(brain=(1, 1), drift=(1, 1))
-        pools = pool(SetupRanges(["biosemi32"], noise, baseline=(samples, samples)), period=2)
+        pools = pool(SetupRanges(["biosemi32"], noise=noise, baseline=(samples, samples)), period=2)
         drawn = [pools.at(0, "train", 0, step) for step in range(40)]
         return np.mean([np.trace(s.head.noise_cov) / s.noise_power for s in drawn])
 
@@ -185,7 +186,7 @@ def test_electrode_error_scales_what_a_setup_draws(toy):
     def moved(factor, seed=0):
         ranges = SetupRanges(coregistration_shift=0.002, electrode_error=factor)
         electrodes = toy.montage("biosemi32")[1]
-        places = _places(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
+        places = displaced_electrodes(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
         return np.linalg.norm(places.positions - electrodes.positions, axis=-1).mean()
 
     assert moved((0.0, 0.0)) < 1e-6

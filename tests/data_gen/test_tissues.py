@@ -42,7 +42,7 @@ def test_narrow_ranges_hold_the_nominal():
 
 def test_coefficients_equal_those_of_the_family(template):
     tissues = draw(5)
-    found = HeadOnDevice(template).coefficients(tissues)
+    found = HeadOnDevice(template).lead_fields.coefficients(tissues)
     for row, values in zip(found, tissues.tolist(), strict=True):
         expected = torch.as_tensor(template.family.coefficients(Tissues(*values)))
         assert torch.allclose(row.double(), expected, atol=1e-6)

@@ -1,4 +1,5 @@
 import csv
+import json
 import time
 from dataclasses import replace
 
@@ -27,9 +28,8 @@ from deepesi.evaluation.benchmark import (
 from deepesi.evaluation.figures import axis_panels, styles
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
 from deepesi.evaluation.scenario import Scenario
-from deepesi.evaluation.scores import COLUMNS, METRICS, read_scores, units_of
+from deepesi.evaluation.scores import COLUMNS, read_scores, units_of
 from deepesi.evaluation.table import (
-    TITLES,
     best_method,
     differences,
     is_better,
@@ -38,6 +38,7 @@ from deepesi.evaluation.table import (
     markdown_table,
 )
 from deepesi.export.to_onnx import export_onnx
+from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.cohort import Cohort
 
 
@@ -50,6 +51,10 @@ def scenario():
         sources=PatchSources((1, 1), (0.03, 0.06)),
         setups=SetupRanges(montages=["biosemi32"]),
     )
+
+
+#: One sample has no temporal correlation, and linear inverses claim no uncertainty.
+WITHOUT = {"temporal_correlation", "crps", "energy_score"}
 
 
 def classical(*names):
@@ -66,7 +71,7 @@ def benchmark(scenario, toy, tmp_path):
 
 def test_every_method_metric_and_snr_has_a_row(benchmark):
     """But for the correlation over time, which a single sample does not have."""
-    assert len(benchmark.rows) == 2 * 2 * (len(METRICS) - 1)
+    assert len(benchmark.rows) == 2 * 2 * (len(METRICS) - len(WITHOUT))
     for row in benchmark.rows:
         assert row.ci_low <= row.value <= row.ci_high
         assert row.n == 30
@@ -177,6 +182,20 @@ def test_half_an_example_is_no_score(tmp_path):
     rows = [",".join(COLUMNS), line.replace("1,b", "0,a"), line.replace("1,b", "0,b")]
     (tmp_path / "x.csv").write_text("\n".join([*rows, line.replace("1,b", "1,a"), ""]))
     assert [s.example for s in read_scores(tmp_path / "x.csv", ["a", "b"])] == [0, 0]
+
+
+def test_scores_of_another_version_are_refused(scenario, toy, tmp_path):
+    """Its metrics have other names or are others: nothing is computed, nothing is overwritten."""
+    old = ",".join(COLUMNS).replace("half_maximum_area_distance", "region_localization_error")
+    (tmp_path / "x.csv").write_text(f"{old}\n")
+    with pytest.raises(ValueError, match="x.csv holds the columns .*region_localization_error"):
+        read_scores(tmp_path / "x.csv", ["a", "b"])
+    small = replace(scenario, snr_db=[0], n_examples=2)
+    run_benchmark(classical("MNE"), [small], Cohort.single(toy), tmp_path / "run")
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({**settings, "metrics": ["auc"]}))
+    with pytest.raises(ValueError, match="holds scores of other metrics. Choose another hydra.run"):
+        run_benchmark(classical("MNE"), [small], Cohort.single(toy), tmp_path / "run")
 
 
 def test_scores_of_other_models_or_scenarios_are_not_mixed(benchmark, scenario, toy, tmp_path):
@@ -334,7 +353,7 @@ def test_markdown_marks_the_best():
     table = layout(
         [
             row(m, v, v - 0.1, v + 0.1, metric, (m == "b") == METRICS[metric].higher_is_better)
-            for metric in TITLES
+            for metric in IN_TABLES
             for m, v in (("a", 1), ("b", 2))
         ]
     )
@@ -360,7 +379,7 @@ def test_best_is_better_than_all_others(scenario, toy, tmp_path):
     models = {"MNE": MinimumNorm("MNE"), "Bayes": bayes}
     rows = run_benchmark(models, [loud], cohort, tmp_path / "two").rows
     assert best_method(rows, "nemd") == "Bayes"
-    assert {row.metric for row in rows if row.best} <= set(TITLES)
+    assert {row.metric for row in rows if row.best} <= set(IN_TABLES)
     rows = run_benchmark(models | {"same": bayes}, [loud], cohort, tmp_path / "three").rows
     assert best_method(rows, "nemd") is None
 

@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from deepesi.evaluation.benchmark import Row
-from deepesi.evaluation.table import RULE, TITLES, Layout, cell, markdown_table
+from deepesi.evaluation.table import RULE, Layout, cell, markdown_table
 from deepesi.evaluation.terminal import NO_INTERVALS, print_layout, print_table
+from deepesi.metrics.table import IN_TABLES
 from tests.evaluation.conftest import LONG
 
 
@@ -45,7 +46,7 @@ WIDEST = [
     for level in ("own", "template")
     for snr_db in (5.0, 20.0)
     for method in (LONG, "eLORETA")
-    for metric, value in zip(TITLES, (112.34, 0.987, 0.912, 123.45), strict=True)
+    for metric, value in zip(IN_TABLES, (112.34, 0.987, 0.912, 123.45), strict=True)
 ]
 
 
@@ -57,7 +58,7 @@ def test_every_number_is_there_and_no_line_is_too_long(benchmark, width):
         assert max(map(len, text.splitlines())) <= width
         words = text.replace("–", " ").replace("[", " ").replace("]", " ").replace(",", " ").split()
         for row in rows:
-            if row.metric in TITLES:
+            if row.metric in IN_TABLES:
                 for number in numbers(row):
                     assert number in words, (row, number)
 

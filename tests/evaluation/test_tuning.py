@@ -23,7 +23,7 @@ from deepesi.evaluation.methods import PerScenario, of_scenario
 from deepesi.evaluation.observation import heads_to_fit
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.tuning import choose, tune, write_csv
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.cohort import Cohort
 
 #: Baselines with no constant to tune: none is left, it is chosen per recording, or the truth is
@@ -63,7 +63,7 @@ def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
     choice = choose("x", tuned, [scenario], Cohort.single(toy), cache=tmp_path)
     errors = []
     for value in tuned.values:
-        model, metric = tuned.at(value), LocalizationError()
+        model, metric = tuned.at(value), SourceMetric("localization_error")
         for snr_db in scenario.snr_db:
             recordings = SimulatedRecordings(
                 toy,
@@ -175,7 +175,7 @@ def test_every_scenario_has_its_own_constant(scenario, tuned, toy, tmp_path):
         assert (kernels.snr_db_low, kernels.n_steps) == (choice.value, 1)
     write_csv(choices, tmp_path / "tuning.csv")
     lines = (tmp_path / "tuning.csv").read_text().splitlines()
-    assert lines[0] == "method,scenario,knob,value,localization_error,n,chosen"
+    assert lines[0] == "method,scenario,parameter,value,localization_error,n,chosen"
     assert len(lines) == 1 + 2 * 3
     assert sum(line.endswith("True") for line in lines) == 2
     rows = run_benchmark(methods, [quiet, loud], Cohort.single(toy), tmp_path / "scores").rows
@@ -210,7 +210,7 @@ def test_every_baseline_with_a_constant_has_a_tuned_row(name):
         ((of, same),) = hydra.utils.instantiate(plain, _convert_="all").items()
         assert type(same) is type(model.candidates[0])
         assert title.startswith(of.removesuffix(")").removesuffix(" (cross-validated"))
-        assert getattr(model.candidates[0], model.knob, model.values[0]) == model.values[0]
+        assert getattr(model.candidates[0], model.parameter, model.values[0]) == model.values[0]
     else:
         assert (f"{name}_tuned" in loading.names_in("baselines")) == (name not in WITHOUT)
 

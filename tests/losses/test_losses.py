@@ -14,7 +14,8 @@ from torch.distributions import Normal
 
 import deepesi.configs
 import deepesi.losses
-from deepesi.core.contracts import Estimate, InverseModel, magnitude
+from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.quantities import magnitude
 from deepesi.losses.base import LossTerm, WeightedSum
 from deepesi.losses.distillation import Distillation
 from deepesi.losses.physics import Reprojection
@@ -23,9 +24,9 @@ from deepesi.losses.sparsity import GroupSparsity
 from deepesi.losses.supervised import CosineDistance, NormalizedL1, NormalizedL2
 from deepesi.losses.transport import RESOLVED, EnergyDistance, PeakDistance, PeakTransport
 from deepesi.losses.uncertainty import GaussianNLL
-from deepesi.metrics.functional import distances_mm, nemd
+from deepesi.metrics.functional import nemd
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.graph import adjacency
+from deepesi.physics.graph import adjacency, distances_mm
 from deepesi.training.run import fit, plain
 
 
@@ -47,7 +48,7 @@ TERMS = {
     "L2": NormalizedL2(),
     "cosine": CosineDistance(),
     "reprojection": Reprojection(),
-    "true reprojection": Reprojection(through="truth"),
+    "true reprojection": Reprojection(leadfield="true"),
     "Laplacian": SurfaceLaplacian(),
     "spatial variation": SpatialVariation(),
     "temporal difference": TemporalDifference(),
@@ -112,7 +113,7 @@ def in_double(batch):
         data=batch.data.double() / scale,
         sources=batch.sources.double() / scale,
         inputs={k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()},
-        truth=type(batch.true_leadfield)(**truth),
+        true_leadfield=type(batch.true_leadfield)(**truth),
     )
 
 
@@ -180,7 +181,7 @@ def test_orientations_of_a_source_belong_together(free, simulate, term):
         batch,
         sources=turned(batch.sources),
         inputs=inputs,
-        truth=replace(batch.true_leadfield, source_modes=modes),
+        true_leadfield=replace(batch.true_leadfield, source_modes=modes),
     )
     estimate = batch.sources.roll(3, 1)
     std = torch.full_like(estimate, 1e-9)
@@ -210,14 +211,14 @@ def test_cosine_of_the_opposite_is_two(batch):
     assert close(CosineDistance()(at(batch, -1), batch), 2)
 
 
-@pytest.mark.parametrize("through", ["nominal", "truth"])
-def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, through):
+@pytest.mark.parametrize("leadfield", ["nominal", "true"])
+def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, leadfield):
     gain = torch.as_tensor(any_batch.head.leadfield).float()
     sources = any_batch.sources
     explained = (
-        gain @ sources if through == "nominal" else any_batch.true_leadfield.project(sources)
+        gain @ sources if leadfield == "nominal" else any_batch.true_leadfield.project(sources)
     )
-    exact, term = replace(any_batch, data=explained), Reprojection(through)
+    exact, term = replace(any_batch, data=explained), Reprojection(leadfield)
     assert term(at(exact, 1), exact).max() < 1e-9
     assert close(term(at(exact, 0), exact), 1)
     assert close(term(at(exact, 3), exact), 4, 1e-4)
@@ -226,12 +227,12 @@ def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, 
 def test_the_true_lead_field_removes_the_mismatch_of_heads(batch):
     clean = replace(batch, data=batch.true_leadfield.project(batch.sources))
     assert Reprojection()(at(clean, 1), clean).min() > 1e-3
-    assert Reprojection("truth")(at(clean, 1), clean).max() < 1e-9
+    assert Reprojection("true")(at(clean, 1), clean).max() < 1e-9
 
 
 def test_unknown_lead_field_is_refused():
-    with pytest.raises(ValueError, match=r"one of \['nominal', 'truth'\], got 'best'"):
-        Reprojection(through="best")
+    with pytest.raises(ValueError, match=r"one of \['nominal', 'true'\], got 'best'"):
+        Reprojection(leadfield="best")
 
 
 def test_laplacian_equals_the_matrix(batch):

@@ -1,3 +1,5 @@
+import pickle
+
 import mne
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_sco
 
 from deepesi.core.contracts import Estimate
 from deepesi.metrics import calibration, functional, moments
-from deepesi.metrics.classes import AUC, NEMD, LocalizationError, SourceMetric, SpatialDispersion
+from deepesi.metrics.scoring_rules import crps_gaussian, crps_samples, energy_score
+from deepesi.metrics.source_metric import SourceMetric, examples
+from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.graph import adjacency, mesh_edges, triangles, vertex_areas
+from deepesi.physics.similarity import rdm
 
 # Ten sources in a row, 10 mm apart; a strip of triangles that joins each to the next two.
 LINE = np.stack([0.01 * np.arange(10), np.zeros(10), np.zeros(10)], axis=1)
@@ -103,10 +108,10 @@ def test_localization_error_and_dispersion_equal_mne(sample_data):
 def test_classes_accumulate_over_batches(simulate):
     recordings = simulate(snr_db=(10, 10))
     batches = [recordings.batch(0), recordings.batch(1)]
-    for metric in (LocalizationError(), NEMD(), AUC(), SpatialDispersion()):
+    for metric in map(SourceMetric, IN_TABLES):
         singles = []
         for batch in batches:
-            alone = type(metric)()
+            alone = SourceMetric(metric.name)
             alone.update(Estimate(batch.sources.roll(3, dims=1)), batch)
             metric.update(Estimate(batch.sources.roll(3, dims=1)), batch)
             singles.append(alone.compute().item())
@@ -116,23 +121,24 @@ def test_classes_accumulate_over_batches(simulate):
 def test_the_truth_itself_is_perfect(simulate):
     batch = simulate(n_times=4).batch(0)
     scores = {}
-    for metric in (LocalizationError(), NEMD(), AUC()):
+    for name in ("localization_error", "nemd", "auc"):
+        metric = SourceMetric(name)
         metric.update(Estimate(batch.sources), batch)
-        scores[type(metric).__name__] = metric.compute().item()
+        scores[name] = metric.compute().item()
     # Several sources may share a maximum or shade each other, hence not zero.
-    assert scores["LocalizationError"] < 15
-    assert scores["NEMD"] == pytest.approx(0, abs=1e-6)
-    assert scores["AUC"] == pytest.approx(1)
+    assert scores["localization_error"] < 15
+    assert scores["nemd"] == pytest.approx(0, abs=1e-6)
+    assert scores["auc"] == pytest.approx(1)
 
 
-def test_region_localization_error_is_half_of_two_ways():
+def test_half_maximum_area_distance_is_half_of_two_ways():
     found, true = spikes(s2=1.0, s3=0.6, s9=0.4), spikes(s3=2.0, s6=1.0)
     # From 3 and 6 to the nearest of {2, 3}: 0 and 30; back from 2 and 3: 10 and 0.
     expected = (15 + 5) / 2
-    assert functional.region_localization_error(found, true, DISTANCES) == pytest.approx(expected)
+    assert functional.half_maximum_area_distance(found, true, DISTANCES) == pytest.approx(expected)
 
 
-def test_region_localization_error_equals_mne(sample_data):
+def test_half_maximum_area_distance_equals_mne(sample_data):
     path = sample_data / "derived" / "sample-oct5-metres-src.fif"
     src = mne.read_source_spaces(path, verbose="error")
     positions = np.concatenate([s["rr"][s["vertno"]] for s in src])
@@ -144,7 +150,7 @@ def test_region_localization_error_equals_mne(sample_data):
         threshold="50%",
         per_sample=False,
     )
-    ours = functional.region_localization_error(found, true, 1e3 * cdist(positions, positions))
+    ours = functional.half_maximum_area_distance(found, true, 1e3 * cdist(positions, positions))
     assert ours == pytest.approx(1e3 * theirs)
 
 
@@ -219,20 +225,6 @@ def test_otsu_parts_two_classes():
 TRUE = np.random.default_rng(0).normal(size=(30, 8))
 
 
-def test_moments_of_a_scaled_truth():
-    assert moments.nmse(0.5 * TRUE, TRUE) == pytest.approx(0.25)
-    assert moments.nmse(0 * TRUE, TRUE) == pytest.approx(1)
-    assert moments.scaled_nmse(-0.5 * TRUE, TRUE) == pytest.approx(0)
-    assert moments.scaled_nmse(0 * TRUE, TRUE) == pytest.approx(1)
-    assert moments.cosine(-3 * TRUE, TRUE) == pytest.approx(-1)
-
-
-def test_scaled_error_is_the_least_of_any_scale():
-    found = TRUE + np.random.default_rng(1).normal(size=TRUE.shape)
-    scale, *_ = np.linalg.lstsq(found.reshape(-1, 1), TRUE.ravel())
-    assert moments.scaled_nmse(found, TRUE) == pytest.approx(moments.nmse(scale * found, TRUE))
-
-
 def test_correlations_equal_scipy():
     found = TRUE + np.random.default_rng(1).normal(size=TRUE.shape)
     assert moments.amplitude_correlation(found[:, 0], TRUE[:, 0]) == pytest.approx(
@@ -251,12 +243,15 @@ def test_course_of_a_free_source_is_along_its_direction():
     assert moments.temporal_correlation(across, true, np.array([1]), 3) == pytest.approx(1)
 
 
-def test_measures_of_topographies():
-    a, b = np.array([3.0, 0.0, 0.0]), np.array([0.0, 2.0, 0.0])
-    assert moments.rdm(a, b) == pytest.approx(np.sqrt(2))
-    assert moments.rdm(a, -2 * a) == pytest.approx(2)
-    assert moments.ln_magnitude(a, b) == pytest.approx(np.log(1.5))
-    assert moments.residual_variance(0.9 * TRUE, TRUE) == pytest.approx(0.01)
+def test_topographies_are_compared_where_the_recording_is_strongest():
+    data = np.array([[1.0, 4.0, 0.0], [1.0, -4.0, 0.0]])
+    explained = np.array([[5.0, 0.0, 0.0], [0.0, 2.0, 7.0]])
+    strongest = explained[:, 1], data[:, 1]
+    assert moments.topographic_rdm(explained, data) == pytest.approx(rdm(*strongest))
+    assert moments.topographic_ln_magnitude(explained, data) == pytest.approx(np.log(2 / 32**0.5))
+    assert moments.topographic_rdm(0 * explained, data) == pytest.approx(np.sqrt(2))
+    assert moments.topographic_ln_magnitude(0 * explained, data) == pytest.approx(np.log(1e-6))
+    assert moments.topographic_ln_magnitude(1e-9 * explained, data) == pytest.approx(np.log(1e-6))
 
 
 def test_coverage_of_an_exact_posterior_is_its_level():
@@ -288,17 +283,67 @@ def test_groups_of_sources():
     assert numbers == {"active": [4], "neighbouring": [2, 3, 5, 6], "inactive": [0, 1, 7, 8, 9]}
 
 
-@pytest.mark.parametrize("metric", SourceMetric.__subclasses__())
-def test_every_metric_orders_truth_before_noise(metric, simulate):
+def with_samples(mean, scale=1e-10):
+    """An estimate of this mean, and as uncertain as noise of this scale."""
+    noise = torch.randn((8, *mean.shape), generator=torch.Generator().manual_seed(1))
+    return Estimate(mean, torch.full_like(mean, scale), mean + scale * noise)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_orders_truth_before_noise(name, simulate):
     """And none turns an estimate of zero into anything but a number."""
     batch = simulate(n_times=4, snr_db=(10, 10)).batch(0)
     noise = torch.randn(batch.sources.shape, generator=torch.Generator().manual_seed(0))
-    scores = []
+    scores, metric = [], METRICS[name]
     for mean in (batch.sources, 1e-8 * noise, 0 * noise):
-        scored = metric()
-        scored.update(Estimate(mean), batch)
+        scored = SourceMetric(name)
+        scored.update(with_samples(mean), batch)
         scores.append(scored.compute().item())
     assert np.isfinite(scores).all()
+    low, high = metric.limits
+    assert all(low - 1e-6 <= score <= high + 1e-6 for score in scores)  # rounding
     if metric.higher_is_better is not None:
         sign = 1 if metric.higher_is_better else -1
         assert sign * scores[0] > sign * scores[1]
+    assert scored.higher_is_better is metric.higher_is_better
+
+
+def test_the_table_has_what_a_table_shows():
+    assert IN_TABLES == ("localization_error", "nemd", "auc", "spatial_dispersion")
+    labels = [METRICS[name].label for name in IN_TABLES]
+    assert labels == ["loc. error (mm)", "nEMD", "AUC", "dispersion (mm)"]
+    assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
+
+
+def test_unknown_metric_names_the_nearest():
+    with pytest.raises(ValueError, match="SourceMetric: no metric 'nmed'. Nearest: .*nemd.*; a"):
+        SourceMetric("nmed")
+
+
+def test_metrics_travel_to_other_processes():
+    assert pickle.loads(pickle.dumps(SourceMetric("crps"))).name == "crps"
+
+
+@pytest.mark.parametrize("name", ["crps", "energy_score"])
+def test_an_estimate_without_uncertainty_has_no_score_of_it(name, simulate):
+    batch = simulate().batch(0)
+    for example in examples(Estimate(batch.sources), batch):
+        assert example.std is None
+        assert example.samples is None
+        assert np.isnan(METRICS[name].function(example, None))
+
+
+def test_scores_are_of_the_samples_where_there_are_any(simulate):
+    batch = simulate(n_times=3).batch(0)
+    estimate = with_samples(batch.sources.roll(1, 1), 1e-9)
+    for number, example in enumerate(examples(estimate, batch)):
+        assert np.array_equal(example.samples, estimate.samples[:, number].double().numpy())
+        assert np.array_equal(example.std, estimate.std[number].double().numpy())
+        crps = 1e9 * crps_samples(example.samples, example.target_moments).mean()
+        assert METRICS["crps"].function(example, None) == pytest.approx(crps)
+        energy = 1e9 * energy_score(example.samples, example.target_moments)
+        assert METRICS["energy_score"].function(example, None) == pytest.approx(energy)
+        alone = example._replace(samples=None)
+        gaussian = crps_gaussian(example.estimated_moments, example.std, example.target_moments)
+        assert METRICS["crps"].function(alone, None) == pytest.approx(1e9 * gaussian.mean())
+        assert np.isnan(METRICS["energy_score"].function(alone, None))

@@ -15,6 +15,9 @@ CONFIGS = {
     if path.name != "ensemble.yaml"
 }
 
+#: What new trainings take instead of the default, which networks saved before the setting have.
+NEWER = {"convdip.yaml": {"output_scale": 0.1}}
+
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configuration_names_every_setting_with_its_default(name):
@@ -25,4 +28,5 @@ def test_configuration_names_every_setting_with_its_default(name):
     expected = {
         key: p.default if p.default is not p.empty else "???" for key, p in parameters.items()
     }
-    assert settings == {k: list(v) if isinstance(v, tuple) else v for k, v in expected.items()}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in expected.items()}
+    assert settings == plain | NEWER.get(name, {})

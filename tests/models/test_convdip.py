@@ -36,3 +36,19 @@ def test_standard_deviation_depends_on_the_recording(simulate):
 def test_sizes_that_are_not_positive_are_refused(size):
     with pytest.raises(ValueError, match=rf"ConvDip: all sizes must be 1 or more, .*'{size}': 0"):
         ConvDip(**({"n_dipoles": 84} | {size: 0}))
+
+
+def test_an_output_of_one_stands_for_the_moment_that_was_asked_for(simulate):
+    """Of the same weights the map keeps its shape."""
+    plain, scaled = make(heteroscedastic=True), make(heteroscedastic=True, output_scale=0.1)
+    assert all(torch.equal(v, scaled.state_dict()[k]) for k, v in plain.state_dict().items())
+    batch = simulate(plain.head_inputs, n_times=3).batch(0)
+    whole, tenth = (model(batch.eeg, batch.inputs) for model in (plain, scaled))
+    torch.testing.assert_close(tenth.mean, 0.1 * whole.mean)
+    torch.testing.assert_close(tenth.std, 0.1 * whole.std)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_a_scale_that_is_not_positive_is_refused(scale):
+    with pytest.raises(ValueError, match=f"ConvDip: output_scale must be above 0, got {scale}"):
+        make(output_scale=scale)

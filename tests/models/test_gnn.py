@@ -112,7 +112,7 @@ def test_free_orientation_and_another_space_through_one_file(head, free_head, si
     model = trained(n_components=1, n_rounds=1, **WIDE)
     export_onnx(model, free_head, tmp_path / "model.onnx")
     batch = simulate(model.head_inputs, n_times=3).batch(0)
-    few = free_head.pick(free_head.ch_names[:11])
+    few = free_head.pick(free_head.sensors.names[:11])
     batch = replace(batch, head=few, data=batch.data[:, :11] - batch.data[:, :11].mean(1, True))
     assert check_parity(model, tmp_path / "model.onnx", batch, n_timed=1).deviation <= 1e-5
 
@@ -145,7 +145,7 @@ def test_standard_deviation_is_the_spread_over_the_places(head):
     model = neutral(n_components=1, n_rounds=1, heteroscedastic=True, **POINTS)
     with torch.no_grad():
         model.spread.bias[1] = -50.0  # no floor
-        model.trust.log_mismatch.fill_(-50.0)  # all electrodes alike
+        model.reliability.log_mismatch.fill_(-50.0)  # all electrodes alike
     data = recording(head, {30: 2e-8}, noise=1.0)
     mean, std = (value[0, :, 0].double().numpy() for value in apply(model, data, head)[:2])
     white = prepare([model.whitener], head)[model.whitener.key]
@@ -227,7 +227,7 @@ def test_number_of_weights_as_documented():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_components": 0}, r"all sizes must be 1 or more, got .*'n_places': 0"),
+        ({"n_components": 0}, r"all sizes must be 1 or more, got .*'n_components': 0"),
         ({"n_radii": 0}, r"all sizes must be 1 or more, got .*'n_radii': 0"),
         ({"n_heads": 3}, r"hidden must be a multiple of n_heads .*hidden=16, n_heads=3"),
         ({"kernel_size": 4}, r".*kernel_size odd, got .*kernel_size=4"),

@@ -10,7 +10,7 @@ from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from tests.models.free import apply, free
 
@@ -66,7 +66,7 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
     ).batch(0)
     gain = torch.as_tensor(batch.head.leadfield, dtype=torch.float32)
     exact = replace(batch, data=gain @ batch.sources)
-    metric = LocalizationError()
+    metric = SourceMetric("localization_error")
     metric.update(apply(model, exact.data, exact.head), exact)
     assert metric.compute() < 5.0
 

@@ -10,7 +10,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.export.to_onnx import export_onnx
 from deepesi.losses.supervised import CosineDistance
-from deepesi.metrics.classes import LocalizationError
+from deepesi.metrics.source_metric import SourceMetric
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import prepare
@@ -38,7 +38,7 @@ def volume(head):
         for a, n in enumerate(shape)
     ]
     places = 0.02 * np.stack(np.unravel_index(numbers.ravel(), shape), axis=1)
-    away = head.sensor_pos[:, None] - (places - places.mean(axis=0) + [0, 0.01, 0.04])
+    away = head.sensors.positions[:, None] - (places - places.mean(axis=0) + [0, 0.01, 0.04])
     field = away / np.linalg.norm(away, axis=2, keepdims=True) ** 3  # of a dipole in free space
     field -= field.mean(axis=0)
     return replace(
@@ -149,7 +149,7 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
         sources=PatchSources(n_sources=(1, 1)),
     ).batch(0)
     exact = torch.as_tensor(batch.head.leadfield).float() @ batch.sources
-    metric = LocalizationError()
+    metric = SourceMetric("localization_error")
     metric.update(apply(model, exact, batch.head), batch)
     assert metric.compute() < 5.0
 
@@ -163,7 +163,7 @@ def test_silence_is_answered_with_nothing(simulate):
 
 
 def test_it_learns(simulate):
-    model = make(moved=False, n_looks=1)
+    model = make(moved=False, n_passes=1)
     batch = simulate(model.head_inputs, batch_size=16).batch(0)
     optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-2), CosineDistance()
     course = []
@@ -207,7 +207,7 @@ def test_number_of_weights_is_as_documented(base_channels):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_looks": 0}, "all sizes must be 1 or more.*'n_looks': 0"),
+        ({"n_passes": 0}, "all sizes must be 1 or more.*'n_passes': 0"),
         ({"n_conjugate": 0}, "all sizes must be 1 or more"),
         ({"base_channels": 6}, "'base_channels': 6.*must be multiples of 4"),
         ({"n_y": 18}, "'n_y': 18.*must be multiples of 4: the grid is halved twice"),

@@ -10,9 +10,9 @@ from deepesi.cli.main import main
 from deepesi.cli.validate import RECORDINGS
 from deepesi.physics.channel_check import _without, channel_precision, unexplained_channels
 from deepesi.physics.family import Tissues
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import head_on_template
+from deepesi.physics.io.heads import head_on_template
 from deepesi.physics.montage import displace, electrode_info
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse, UnexplainedChannelWarning
 from deepesi.validation.case import Case
@@ -63,7 +63,7 @@ def test_residuals_are_those_of_regression_on_the_other_channels(template):
     """In any reference: the precision of average-referenced channels knows none."""
     rng = np.random.default_rng(0)
     head = template.montage_head("biosemi16")
-    precision = channel_precision(head.leadfield, head.noise_cov)
+    precision = channel_precision(head)
     covariance = np.linalg.pinv(precision, hermitian=True)
     data = rng.normal(size=(16, 5))
     # Referenced to channel 15, channels 0 to 14 have a covariance of full rank.
@@ -79,7 +79,7 @@ def test_residuals_are_those_of_regression_on_the_other_channels(template):
 
 def test_a_channel_left_out_leaves_the_precision_of_the_others(template):
     head = template.montage_head("biosemi16")
-    precision = channel_precision(head.leadfield, head.noise_cov)
+    precision = channel_precision(head)
     rest = np.delete(np.arange(16), 3)
     covariance = np.linalg.pinv(precision, hermitian=True)[np.ix_(rest, rest)]
     referenced = average_reference(average_reference(covariance), axis=1)
@@ -93,8 +93,8 @@ def test_clean_recordings_of_other_heads_are_not_accused(template, montage, snr_
     rng = np.random.default_rng(11)
     for _ in range(20):
         head, signal, noise = recording(template, montage, snr_db, rng)
-        precision = channel_precision(head.leadfield, head.noise_cov)
-        assert unexplained_channels(precision, signal + noise) == []
+        precision = channel_precision(head)
+        assert unexplained_channels(precision, signal + noise, head.sensors) == []
 
 
 @pytest.mark.parametrize("montage", ["biosemi32", "biosemi64"])
@@ -103,39 +103,39 @@ def test_bad_channels_are_named_and_no_others(template, montage):
     rng = np.random.default_rng(12)
     for _ in range(5):
         head, signal, noise = recording(template, montage, 5, rng)
-        precision = channel_precision(head.leadfield, head.noise_cov)
+        precision = channel_precision(head)
         data = signal + noise
         row = int(rng.integers(len(data)))
         contact = data.copy()
         contact[row] = 10 * head.noise_level * coloured(rng, data.shape[1])
-        assert unexplained_channels(precision, contact) == [row]
+        assert unexplained_channels(precision, contact, head.sensors) == [row]
         strongest = int(np.square(signal).sum(axis=1).argmax())
         gain = data.copy()
         gain[strongest] *= 20
-        assert unexplained_channels(precision, gain) == [strongest]
+        assert unexplained_channels(precision, gain, head.sensors) == [strongest]
         opposite = int((signal @ signal[strongest]).argmin())
         plugs = data.copy()
         plugs[[strongest, opposite]] = plugs[[opposite, strongest]]
-        found = unexplained_channels(precision, plugs)
+        found = unexplained_channels(precision, plugs, head.sensors)
         assert set(found) & {strongest, opposite}
         assert set(found) <= {strongest, opposite}
 
 
 def test_a_scale_changes_nothing_and_few_samples_tell_nothing(template):
     head, signal, noise = recording(template, "biosemi32", 5, np.random.default_rng(13))
-    precision = channel_precision(head.leadfield, head.noise_cov)
+    precision = channel_precision(head)
     data = signal + noise
     data[7] = 2e-5 * coloured(np.random.default_rng(14), data.shape[1])
-    assert unexplained_channels(precision, 1e-3 * data + 1e-4) == [7]
-    assert unexplained_channels(precision, data[:, :9]) == []
+    assert unexplained_channels(precision, 1e-3 * data + 1e-4, head.sensors) == [7]
+    assert unexplained_channels(precision, data[:, :9], head.sensors) == []
 
 
 def named(case, template):
     evoked = case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
-    precision = channel_precision(head.leadfield, head.noise_cov)
-    data = evoked.get_data(picks=list(head.ch_names))
-    return [head.ch_names[row] for row in unexplained_channels(precision, data)]
+    precision = channel_precision(head)
+    data = evoked.get_data(picks=list(head.sensors.names))
+    return [head.sensors.names[row] for row in unexplained_channels(precision, data, head.sensors)]
 
 
 def test_the_bad_channel_of_the_sample_recording_is_named(template, sample_data):
@@ -156,13 +156,13 @@ def with_bad_contact(template, tmp_path, monkeypatch):
     """An evoked response and its noise covariance as files; the contact of P3 is bad."""
     head, signal, noise = recording(template, "biosemi32", 5, np.random.default_rng(15))
     data = signal + noise
-    row = head.ch_names.index("P3")
+    row = head.sensors.names.index("P3")
     data[row] = 1e-5 * coloured(np.random.default_rng(16), data.shape[1])
-    info = electrode_info(head.ch_names, head.sensor_pos)
+    info = electrode_info(head.sensors.names, head.sensors.positions)
     with info._unlock():
         info["sfreq"] = 250.0
     evoked = mne.EvokedArray(data, info, tmin=0.0, nave=1, comment="bad contact")
-    covariance = mne.Covariance(head.noise_cov, head.ch_names, [], [], nfree=1000)
+    covariance = mne.Covariance(head.noise_cov, head.sensors.names, [], [], nfree=1000)
     monkeypatch.chdir(tmp_path)
     evoked.save("x-ave.fif", verbose="error")
     covariance.save("x-cov.fif", verbose="error")

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepesi.physics.building.accuracy import compare, rdm_lnmag
+from deepesi.physics.building.accuracy import compare
 from deepesi.physics.building.bem import BoundaryElements, right_hand_sides, solve
+from deepesi.physics.building.compression import compress
 from deepesi.physics.cohort import read_member
-from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues, compress
-from deepesi.physics.head import average_reference
+from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues
+from deepesi.physics.sensors import average_reference
+from deepesi.physics.similarity import ln_magnitude, rdm
 from deepesi.physics.template import DATA, _digest, load_template
 from tests.conftest import with_coarse_scalp
 
@@ -155,9 +157,8 @@ def test_coarse_head_is_part_of_the_fine_one(template):
     rows = np.r_[0:642, 2562:3204]
     assert np.allclose(template.source_pos, fine.source_pos[rows], atol=1e-6)
     a, b = (h.montage_head("biosemi64").leadfield for h in (template, fine))
-    rdm, lnmag = rdm_lnmag(a, b[:, rows])
-    assert np.percentile(rdm, 95) < 0.01
-    assert np.percentile(lnmag, 95) < 0.01
+    assert np.percentile(rdm(a, b[:, rows]), 95) < 0.01
+    assert np.percentile(np.abs(ln_magnitude(a, b[:, rows])), 95) < 0.01
 
 
 def test_damaged_head_is_refused(toy_path, tmp_path):

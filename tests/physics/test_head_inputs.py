@@ -17,9 +17,10 @@ from deepesi.physics.head_inputs import (
     VoxelWeights,
     prepare,
 )
+from deepesi.physics.head_inputs.declaration import built_in
 from deepesi.physics.head_inputs.images import azimuthal_projection
 
-ALL = [kind() for kind in HeadInput.__subclasses__()]
+ALL = [kind() for kind in built_in().values()]
 
 
 @pytest.mark.parametrize("declaration", ALL, ids=lambda d: d.key)
@@ -58,7 +59,7 @@ def test_prepare_computes_each_once(toy):
 def test_image_passes_through_the_electrodes(toy):
     """A potential linear on the disc is interpolated exactly, up to its mean."""
     head = toy.montage_head("biosemi128")
-    flat = azimuthal_projection(head.sensor_pos)
+    flat = azimuthal_projection(head.sensors.positions)
     matrix = TopographicMatrix(21, 21).compute(head)
     image = (matrix @ (flat[:, 0] - flat[:, 0].mean())).reshape(21, 21)
     assert image[10, 12] - image[10, 8] == pytest.approx(0.4, abs=1e-6)
@@ -120,7 +121,9 @@ def test_sensor_graph_joins_the_nearest_both_ways(toy, montage, n_neighbours):
     pairs = set(map(tuple, edges.tolist()))
     assert len(pairs) == len(edges)
     assert all((receiver, sender) in pairs and sender != receiver for sender, receiver in pairs)
-    distance = np.linalg.norm(head.sensor_pos[:, None] - head.sensor_pos[None], axis=-1)
+    distance = np.linalg.norm(
+        head.sensors.positions[:, None] - head.sensors.positions[None], axis=-1
+    )
     for electrode in range(head.n_channels):
         joined = edges[edges[:, 0] == electrode, 1]
         nearest = np.argsort(distance[electrode])[1 : n_neighbours + 1]
@@ -129,7 +132,7 @@ def test_sensor_graph_joins_the_nearest_both_ways(toy, montage, n_neighbours):
 
 def test_sensor_graph_of_few_electrodes_is_complete(toy):
     head = toy.montage_head("biosemi16")
-    few = head.pick(head.ch_names[:4])
+    few = head.pick(head.sensors.names[:4])
     assert len(SensorGraph(6).compute(few)) == 4 * 3
 
 
@@ -137,9 +140,9 @@ def test_order_of_electrodes_does_not_change_the_sensor_graph(toy):
     """On a symmetric cap, where electrodes are as near as each other, too."""
     head = toy.montage_head("biosemi64")
     ring = np.array([[np.cos(a), np.sin(a), 0.0] for a in 2 * np.pi * np.arange(64) / 64])
-    head = replace(head, sensor_pos=0.1 * ring)
+    head = replace(head, sensors=replace(head.sensors, positions=0.1 * ring))
     order = np.random.default_rng(0).permutation(64)
-    shuffled = head.pick([head.ch_names[i] for i in order])
+    shuffled = head.pick([head.sensors.names[i] for i in order])
     first, second = (SensorGraph(5).compute(h) for h in (head, shuffled))
     assert len(first) == 64 * 6  # the fifth nearest is as near as the sixth
     assert set(map(tuple, first)) == set(map(tuple, order[second]))
@@ -152,7 +155,7 @@ def test_sensor_edges_tell_how_far_and_how_alike(toy):
     for edge, row in zip(edges, features, strict=True):
         assert np.allclose(row, backwards[tuple(edge)])
     sender, receiver = edges[0]
-    gap = np.linalg.norm(head.sensor_pos[sender] - head.sensor_pos[receiver])
+    gap = np.linalg.norm(head.sensors.positions[sender] - head.sensors.positions[receiver])
     assert features[0, 0] == pytest.approx(gap / 0.05)
     white = Gain(whitened=True).compute(head)
     expected = (
@@ -164,7 +167,7 @@ def test_sensor_edges_tell_how_far_and_how_alike(toy):
 
 def test_nodes_of_the_graphs_are_those_of_the_head(toy):
     head = toy.montage_head("biosemi16")
-    assert np.array_equal(SensorPositions().compute(head), head.sensor_pos)
+    assert np.array_equal(SensorPositions().compute(head), head.sensors.positions)
     assert np.array_equal(SourceNormals().compute(head), head.source_normals)
 
 

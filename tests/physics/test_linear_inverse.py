@@ -2,9 +2,9 @@ import mne
 import numpy as np
 import pytest
 
-from deepesi.physics.head import average_reference
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
 from deepesi.physics.noise import denoiser, white_noise_cov, whitener
+from deepesi.physics.sensors import SensorArray, average_reference
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,9 @@ def test_no_localization_bias_with_free_orientation(free_forward):
     gain = average_reference(free_forward[1]["sol"]["data"])
     directions = np.random.default_rng(3).normal(size=(60, 3, 1))
     potentials = np.concatenate(list(gain.T.reshape(60, 3, 32).swapaxes(1, 2) @ directions), axis=1)
-    kernel = linear_inverse(gain, white_noise_cov(32, 1e-6), 1e-3, "eLORETA", n_orient=3)
+    kernel = linear_inverse(
+        gain, 1e-12 * average_reference(np.eye(32)), 1e-3, "eLORETA", n_orient=3
+    )
     found = np.linalg.norm((kernel @ potentials).reshape(60, 3, 60), axis=1).argmax(axis=0)
     assert (found == np.arange(60)).all()
 
@@ -97,7 +99,7 @@ def test_free_eloreta_is_blind_to_the_frame(free_forward):
     gain = average_reference(free_forward[1]["sol"]["data"])
     turn = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
     turned = (gain.reshape(32, 60, 3) @ turn).reshape(32, 180)
-    cov = white_noise_cov(32, 1e-6)
+    cov = 1e-12 * average_reference(np.eye(32))
     first = linear_inverse(gain, cov, 0.1, "eLORETA", n_orient=3).reshape(60, 3, 32)
     second = linear_inverse(turned, cov, 0.1, "eLORETA", n_orient=3).reshape(60, 3, 32)
     assert np.allclose(turn.T @ first, second, atol=1e-6 * np.abs(first).max())
@@ -107,7 +109,7 @@ def test_orientation_nobody_sees(free_forward):
     """Three components that project alike count as one; the estimate stays finite."""
     gain = average_reference(free_forward[1]["sol"]["data"])
     alike = np.repeat(gain[:, ::3], 3, axis=1)
-    cov = white_noise_cov(32, 1e-6)
+    cov = 1e-12 * average_reference(np.eye(32))
     fixed = linear_inverse(gain[:, ::3], cov, 0.1, "eLORETA")
     free = linear_inverse(alike, cov, 0.1, "eLORETA", n_orient=3)
     assert np.allclose(free[::3] + free[1::3] + free[2::3], fixed, atol=1e-6 * np.abs(fixed).max())
@@ -153,4 +155,5 @@ def test_denoiser_is_the_posterior_mean_of_the_potential(toy):
 
 
 def test_white_noise_has_the_level_asked_for():
-    assert np.trace(white_noise_cov(20, 1e-6)) == pytest.approx(19e-12)
+    sensors = SensorArray.eeg([str(i) for i in range(20)], np.arange(60.0).reshape(20, 3))
+    assert np.trace(white_noise_cov(sensors, 1e-6)) == pytest.approx(19e-12)

@@ -6,10 +6,11 @@ import mne
 import numpy as np
 import pytest
 
-from deepesi.physics.head import average_reference
-from deepesi.physics.io import noise_covariance
+from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.io.covariance import noise_covariance
 from deepesi.physics.linear_inverse import METHODS, hat_matrix, linear_inverse
 from deepesi.physics.noise import rank_of, spanned_eigh, whitened_power, whitener
+from deepesi.physics.sensors import average_reference
 from deepesi.runtime.inverse import Inverse
 from tests.conftest import make_covariance, make_evoked
 
@@ -125,7 +126,7 @@ def test_a_cleaned_recording_is_localized(template, model):
     source = int(np.linalg.norm(template.source_mni - [25, -85, 5], axis=1).argmin())
     names = evoked.ch_names
     positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
-    head = template.head(names, template.electrodes(positions, names), 1e-12 * np.eye(32))
+    head = template.head(names, template.places(positions, names), 1e-12 * np.eye(32))
     apart = np.linalg.norm(template.source_pos - template.source_pos[source], axis=1)
     topography = head.leadfield @ np.exp(-((apart / 0.008) ** 2))
     evoked.data += 8e-6 * (topography / topography.std())[:, None]
@@ -207,6 +208,9 @@ def test_filters_are_not_taken_for_a_cleaning(eloreta, toy_path, band):
 # Causes, told apart.
 
 
+SENSORS = sensor_array(make_evoked().info, make_evoked().ch_names)
+
+
 def covariance_with(scale):
     """White noise whose channels have this factor each."""
     covariance = make_covariance(make_evoked().info)
@@ -219,27 +223,26 @@ def test_a_channel_in_other_units():
     for factor, value in ((1e6, "2 V"), (1e-6, "2e-12 V")):
         scale[3] = factor
         with pytest.raises(ValueError, match=rf"of {names[3]} \({value}\) is .* another unit"):
-            noise_covariance(covariance_with(scale), names, 1)
+            noise_covariance(covariance_with(scale), SENSORS, 1)
 
 
 def test_channels_that_are_constant():
     scale, names = np.ones(32), list(make_evoked().ch_names)
     scale[3] = 0
-    noise_covariance(covariance_with(scale), names, 1)  # the reference
+    noise_covariance(covariance_with(scale), SENSORS, 1)  # the reference
     scale[5] = 0
     with pytest.raises(ValueError, match=rf"\['{names[3]}', '{names[5]}'\] are constant"):
-        noise_covariance(covariance_with(scale), names, 1)
+        noise_covariance(covariance_with(scale), SENSORS, 1)
 
 
 def test_few_samples_are_enough_for_a_regularized_estimate():
     info = make_evoked().info
     rng = np.random.default_rng(6)
     epochs = mne.EpochsArray(rng.normal(scale=2e-6, size=(5, 32, 10)), info, verbose="error")
-    names = info["ch_names"]
     with pytest.raises(ValueError, match=r"estimated from 4\d samples, expected at least 96"):
-        noise_covariance(mne.compute_covariance(epochs, verbose="error"), names, 1)
+        noise_covariance(mne.compute_covariance(epochs, verbose="error"), SENSORS, 1)
     shrunk = mne.compute_covariance(epochs, method="shrunk", verbose="error")
-    assert noise_covariance(shrunk, names, 1).shape == (32, 32)
+    assert noise_covariance(shrunk, SENSORS, 1).shape == (32, 32)
 
 
 def test_regularized_estimates_are_known_from_their_file(tmp_path):
@@ -249,7 +252,7 @@ def test_regularized_estimates_are_known_from_their_file(tmp_path):
     shrunk = mne.compute_covariance(epochs, method="shrunk", verbose="error")
     shrunk.save(tmp_path / "x-cov.fif", verbose="error")
     read = mne.read_cov(tmp_path / "x-cov.fif", verbose="error")
-    assert noise_covariance(read, info["ch_names"], 1).shape == (32, 32)
+    assert noise_covariance(read, SENSORS, 1).shape == (32, 32)
 
 
 def test_too_little_is_left(eloreta, toy_path):

@@ -1,13 +1,16 @@
 """Filters between electrodes against lead fields at other conductivities of the skull."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from deepesi.metrics.moments import rdm
 from deepesi.physics.family import Tissues
 from deepesi.physics.head_inputs import SkullFilters, SkullPowers, Whitener
 from deepesi.physics.head_inputs.patches import orthonormal_topographies
 from deepesi.physics.head_inputs.skull import SHELLS, SOFT, skull_filter
+from deepesi.physics.sensors import SensorArray
+from deepesi.physics.similarity import rdm
 from deepesi.physics.sphere import ShellModel, leadfield
 
 
@@ -37,7 +40,8 @@ def test_on_the_sphere_it_is_another_skull(ratio):
         for r in (1, ratio)
     )
     nominal, other = (field - field.mean(axis=0) for field in (nominal, other))
-    filtered = skull_filter(electrodes, ratio) @ nominal
+    sensors = SensorArray.eeg([str(i) for i in range(len(electrodes))], electrodes)
+    filtered = skull_filter(sensors, ratio) @ nominal
     assert median_rdm(other, nominal) > 0.1
     assert median_rdm(other, filtered) < 0.015
     strength = np.linalg.norm(filtered, axis=0) / np.linalg.norm(other, axis=0)
@@ -50,13 +54,13 @@ def test_on_the_template_it_removes_most_of_the_mismatch(template, montage, skul
     names, electrodes = template.montage(montage)
     head = template.head(names, electrodes)
     other = template.family.leadfield(Tissues(skull_conductivity=skull), electrodes)
-    filtered = skull_filter(head.sensor_pos, skull / 0.01) @ head.leadfield
+    filtered = skull_filter(head.sensors, skull / 0.01) @ head.leadfield
     assert median_rdm(other, filtered) < 0.5 * median_rdm(other, head.leadfield)
 
 
 def test_the_nominal_skull_changes_nothing(toy):
     head = toy.montage_head("biosemi32")
-    assert np.allclose(skull_filter(head.sensor_pos, 1.0) @ head.leadfield, head.leadfield)
+    assert np.allclose(skull_filter(head.sensors, 1.0) @ head.leadfield, head.leadfield)
     filters, powers = SkullFilters().compute(head), SkullPowers().compute(head)
     white = Whitener().compute(head) @ head.leadfield
     assert np.allclose(filters[2] @ white, white)
@@ -74,8 +78,9 @@ def test_powers_are_those_of_filtered_patches(toy):
 def test_four_electrodes_are_enough(toy):
     """Few or coplanar ones define no sphere; what comes out is finite all the same."""
     head = toy.montage_head("biosemi16")
-    for positions in (head.sensor_pos[:4], head.sensor_pos * [1, 1, 0]):
-        assert np.isfinite(skull_filter(positions, 3.0)).all()
+    flat = replace(head.sensors, positions=head.sensors.positions * [1, 1, 0])
+    for sensors in (head.sensors[range(4)], flat):
+        assert np.isfinite(skull_filter(sensors, 3.0)).all()
 
 
 @pytest.mark.parametrize("settings", [(0.5, 5), (20.0, 5), (3.0, 4), (3.0, 0)])

@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 from scipy.special import eval_legendre
 
 from deepesi.physics.graph import face_normals, mesh_edges
-from deepesi.physics.head import average_reference
 from deepesi.physics.montage import electrode_info
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.sphere import (
     FOUR_SHELLS,
     THREE_SHELLS,

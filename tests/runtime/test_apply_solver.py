@@ -8,9 +8,9 @@ import torch
 from deepesi.cli.main import main
 from deepesi.core.contracts import as_tensors
 from deepesi.evaluation.solvers import load_solver
-from deepesi.physics.head import average_reference
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io import head_on_template
+from deepesi.physics.io.heads import head_on_template
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
 from tests.conftest import make_covariance, make_evoked

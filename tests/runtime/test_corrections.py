@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from deepesi.cli.main import main
-from deepesi.physics.head import average_reference
-from deepesi.physics.noise import rank_of, whitener
+from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.noise import rank_of, white_noise_cov, whitened_power, whitener
 from deepesi.runtime.corrections import baselined, corrected
 from deepesi.runtime.inverse import CorrectionWarning, Inverse
 from deepesi.runtime.noise_check import quietest_average
@@ -35,9 +35,11 @@ def make_epochs(n: int = 4, tmin: float = -0.2, offset: float = 0.0) -> mne.Epoc
 
 @pytest.fixture(scope="module")
 def white():
-    """Whitener and rank of the noise of `make_covariance`."""
-    noise_cov = average_reference(average_reference(4e-12 * np.eye(32)), 1)
-    return whitener(noise_cov), rank_of(noise_cov)
+    """The sensors of `make_raw`, and power in units of the noise of `make_covariance`."""
+    sensors = sensor_array(make_evoked().info, list(NAMES))
+    noise_cov = white_noise_cov(sensors, 2e-6)
+    white, rank = whitener(noise_cov), rank_of(noise_cov)
+    return sensors, lambda data: whitened_power(white @ sensors.reference(data), rank)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +274,7 @@ def test_fractions_of_trials(eloreta, toy_path):
     inverse = Inverse.load(eloreta, head=toy_path)
     prepared = inverse.for_recording(evoked, make_covariance(evoked.info))
     assert prepared.nave == 0.5
-    white = (prepared.whitener @ average_reference(evoked.data)) ** 2
+    white = (prepared.whitener @ prepared.sensors.reference(evoked.data)) ** 2
     assert white.sum(0).mean() == pytest.approx(31, rel=0.1)
     prepared.apply(evoked)
     evoked.nave = 0

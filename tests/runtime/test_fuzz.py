@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from deepesi.cli.main import main
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.physics.io import flat_channels
+from deepesi.physics.data_check import flat_channels
 from deepesi.runtime.contract import DIGEST_KEY, METADATA_KEY
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.protobuf import digest, metadata

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepesi.physics.head import HeadModel, SourceSpace, average_reference
+from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
+from deepesi.physics.sensors import average_reference
 from deepesi.runtime import session
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.session import as_feeds, examples_at_once, open_model

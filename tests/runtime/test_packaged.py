@@ -50,7 +50,7 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
     inverse = Inverse.load(name, n_threads=1).for_recording(evoked.info, covariance, nave=4)
     head = template.head(
         list(inverse.ch_names),
-        template.electrodes(
+        template.places(
             np.array([c["loc"][:3] for c in evoked.info["chs"]]), list(inverse.ch_names)
         ),
         1e-12 * np.eye(32),

@@ -17,9 +17,9 @@ from deepesi.calibration.conformal import (
     target_scores,
 )
 from deepesi.cli.main import main
-from deepesi.core.contracts import magnitude
+from deepesi.core.quantities import magnitude
 from deepesi.export.to_onnx import export_onnx
-from deepesi.metrics.classes import Geometry
+from deepesi.metrics.example import Geometry
 from deepesi.physics.noise import whitener
 from deepesi.runtime.contract import Calibration
 from deepesi.runtime.inverse import Inverse

@@ -14,11 +14,12 @@ from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.physics.head import SourceSpace, average_reference
+from deepesi.physics.head import SourceSpace
 from deepesi.physics.linear_inverse import linear_inverse
+from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import save_template
 from deepesi.runtime.contract import TrainingRanges, as_tuples
-from deepesi.runtime.estimates import magnitudes, source_estimate
+from deepesi.runtime.estimates import magnitudes_of, source_estimate
 from deepesi.runtime.inverse import ExtrapolationWarning, Inverse
 from deepesi.training.saved import load_any
 from tests.conftest import make_covariance, make_evoked
@@ -32,7 +33,7 @@ def test_estimate_is_the_kernel_of_the_recordings_own_set_up(eloreta, evoked, te
     positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
     head = template.head(
         evoked.ch_names,
-        template.electrodes(positions, evoked.ch_names),
+        template.places(positions, evoked.ch_names),
         covariance["data"] / evoked.nave,
     )
     data = evoked.data - evoked.data.mean(axis=0)
@@ -111,9 +112,14 @@ def test_projected_channels(convdip, evoked):
     covariance = make_covariance(evoked.info)
     projector = mne.compute_proj_evoked(evoked, n_eeg=1, verbose="error")
     evoked.add_proj(projector, verbose="error")
-    Inverse.load(convdip).for_recording(evoked.info, covariance)
+    inverse = Inverse.load(convdip)
+    assert inverse.for_recording(evoked.info, covariance).rank == 31
     evoked.apply_proj(verbose="error")
-    refused(convdip, evoked, r"the projectors \['eeg-.*were applied", covariance)
+    prepared = inverse.for_recording(evoked, covariance)
+    assert prepared.rank == 30
+    assert "projected" in prepared.rank_reason
+    prepared.apply(evoked)
+    assert inverse.for_recording(evoked, covariance, rank=20).rank == 20
 
 
 def test_no_positions(convdip, evoked):
@@ -292,7 +298,7 @@ def test_baseline_follows_a_head_of_free_orientation(eloreta, evoked, template):
     stc = prepared.apply(evoked).stc
     assert isinstance(stc, mne.VectorSourceEstimate)
     assert np.array_equal(stc.data.reshape(found.shape), found)
-    assert np.allclose(stc.magnitude().data, magnitudes(stc), atol=0)
+    assert np.allclose(stc.magnitude().data, magnitudes_of(stc), atol=0)
 
 
 def test_recording_that_changed_since_it_was_prepared(convdip, evoked):

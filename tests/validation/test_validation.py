@@ -35,8 +35,6 @@ from deepesi.validation.statistics import (
     Track,
     lateralization,
     p_value,
-    residual_variance,
-    scaled_residual_variance,
     summarize,
     window_maxima,
 )
@@ -72,14 +70,6 @@ def test_lateralization_is_the_share_of_one_side():
     magnitude = np.array([[3.0, 0.0], [1.0, 2.0], [0.0, 2.0]])
     share = lateralization(magnitude, np.array([True, False, False]))
     assert np.allclose(share, [0.75, 0.0])
-
-
-def test_residual_variance_of_a_scaled_and_an_orthogonal_potential():
-    data, other = np.array([1.0, -1.0, 0.0]), np.array([1.0, 1.0, -2.0])
-    assert residual_variance(data, 0.5 * data) == pytest.approx(0.25)
-    assert scaled_residual_variance(data, 0.5 * data) == pytest.approx(0, abs=1e-12)
-    assert scaled_residual_variance(data, other) == pytest.approx(1)
-    assert scaled_residual_variance(data, 0 * data) == 1
 
 
 def test_p_value_counts_the_observed_value_itself():
@@ -261,7 +251,7 @@ def test_source_elsewhere_is_a_failure_and_so_is_noise(template):
     assert "response not above its baseline" in verdict(results[1])
     text = summary(results, excluded([frontal], [Classical("eLORETA")]))
     assert "0 of 2 succeeded" in text
-    assert "comes without a head of its own" in text
+    assert "the recording has no subject head" in text
     assert results_table(results).count("FAILED") == 2
 
 
@@ -427,7 +417,7 @@ def test_epochs_of_eeglab(eeglab_data):
 def test_eeglab_targets_are_right_occipital(eeglab_data, tmp_path):
     done = in_base_install(tmp_path, "eeglab", eeglab_data, "eloreta")
     assert done.returncode == 0, done.stderr
-    assert "all: left out on the own head: the recording comes without" in done.stdout
+    assert "all: not run on the own head: the recording has no subject head" in done.stdout
     found = values(tmp_path / "out" / "validation.csv")
     where = ("Left targets", "template", "eLORETA")
     assert found[*where, "peak_x"] > 0

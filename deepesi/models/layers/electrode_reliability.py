@@ -1,4 +1,4 @@
-"""How far to trust each electrode, where its potential may be that of another place."""
+"""Learned weight of each electrode, given errors of its position and of the lead field."""
 
 import torch
 from jaxtyping import Float
@@ -6,22 +6,21 @@ from torch import Tensor, nn
 
 from deepesi.physics.head_inputs import SensorGraph, SensorPositions
 
-#: How far electrodes lie from where they are thought to be, m, and how wrong a lead field is, as a
-#: fraction, before training.
-DISPLACEMENT, MISFIT = 0.005, 0.05
+#: Initial error of an electrode position, m, and initial relative error of the lead field.
+POSITION_ERROR, LEADFIELD_ERROR = 0.005, 0.05
 
 
 class ElectrodeReliability(nn.Module):
-    """Factors, at most 1, that bring noise and errors of the head at an electrode to variance 1.
+    """Factors, at most 1, that bring noise plus head model errors per electrode to variance 1.
 
-    An electrode that is displaced by a vector ``d`` is off by about ``d · grad V``, so it is
-    trusted the less the steeper the potential is around it; and the less the larger its potential
-    itself is, as for an error of the lead field. How much less is learned, from 5 mm and 5 % on.
-    Potentials are whitened ones, and what counts is their energy over the window, so the factors
-    follow neither the sign of a recording nor a rotation of its samples.
+    A displacement ``d`` of an electrode changes its potential by about ``d · grad V``: the steeper
+    the potential around the electrode, the lower its weight. An error of the lead field grows with
+    the potential itself: the larger the potential, the lower the weight. The size of both errors
+    is learned, starting from 5 mm and 5 %. Only the energy of the whitened data over the window
+    enters, so the factors do not depend on the sign of the data or a rotation of the samples.
 
     Args:
-        n_neighbours: Nearest electrodes from which the slope is taken, at least.
+        n_neighbours: Nearest electrodes, at least, from which the slope is computed.
 
     """
 
@@ -29,21 +28,21 @@ class ElectrodeReliability(nn.Module):
         super().__init__()
         self.graph, self.positions = SensorGraph(n_neighbours), SensorPositions()
         self.head_inputs = (self.graph, self.positions)
-        self.log_mismatch = nn.Parameter(torch.zeros(2))  # of the slope, of the potential
+        self.log_mismatch = nn.Parameter(torch.zeros(2))  # factors: slope, potential
 
     def forward(
         self, white: Float[Tensor, "C T B"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "C B"]:
-        """Factors for a whitened recording, and for topographies that are to explain it."""
+        """Factors to multiply whitened data and whitened topographies with."""
         sender, receiver = inputs[self.graph.key].unbind(1)
-        places = inputs[self.positions.key].to(white.dtype)
-        distance = (places[sender] - places[receiver]).square().sum(1, keepdim=True)
+        positions = inputs[self.positions.key].to(white.dtype)
+        distance = (positions[sender] - positions[receiver]).square().sum(1, keepdim=True)
         steps = (white[sender] - white[receiver]).square().mean(1) / distance
         slope, degree = (
             torch.zeros_like(white[:, 0]).index_add(0, receiver, values)
             for values in (steps, torch.ones_like(steps))
         )
-        slope = DISPLACEMENT**2 * slope / degree
-        error = MISFIT**2 * white.square().mean(1)
-        of_slope, of_potential = self.log_mismatch.exp()
-        return (1 + of_slope * slope + of_potential * error).rsqrt()
+        slope = POSITION_ERROR**2 * slope / degree
+        potential = LEADFIELD_ERROR**2 * white.square().mean(1)
+        slope_factor, potential_factor = self.log_mismatch.exp()
+        return (1 + slope_factor * slope + potential_factor * potential).rsqrt()

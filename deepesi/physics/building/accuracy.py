@@ -1,7 +1,7 @@
-"""How well a family reproduces fresh OpenMEEG: ``python -m deepesi.physics.building.accuracy``.
+"""Accuracy of lead fields against OpenMEEG: ``python -m deepesi.physics.building.accuracy``.
 
-Random conductivities, skull thickness, montage and electrodes displaced by 5 mm (mean), each solved
-anew through MNE and OpenMEEG; RDM and |lnMAG| of every source. About 45 s per draw.
+Each draw has random conductivities, skull thickness, montage and electrodes displaced by 5 mm
+(mean), and is solved with MNE and OpenMEEG. RDM and |lnMAG| of every source; about 45 s per draw.
 """
 
 import argparse
@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepesi.physics.building.bem import solve
 from deepesi.physics.cohort import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, Tissues
-from deepesi.physics.head import average_reference
 from deepesi.physics.montage import displace, project_to_mesh
+from deepesi.physics.sensors import average_reference
+from deepesi.physics.similarity import ln_magnitude, rdm
 from deepesi.physics.template import Template, load_template
 from deepesi.utils.files import atomic
-
-Array = NDArray[np.float64]
 
 MONTAGES = (
     "biosemi16",
@@ -36,14 +34,8 @@ MONTAGES = (
 PERCENTILES = (50, 95, 100)
 
 
-def rdm_lnmag(found: Array, expected: Array) -> tuple[Array, Array]:
-    """Relative difference and absolute log magnitude ratio of topographies ``(C, S)``: ``(S,)``."""
-    a, b = np.linalg.norm(found, axis=0), np.linalg.norm(expected, axis=0)
-    return np.linalg.norm(found / a - expected / b, axis=0), np.abs(np.log(a / b))
-
-
 def draw_tissues(template: Template, rng: np.random.Generator) -> Tissues:
-    """Tissues uniform over the box a family covers, with a brain of 0.33-0.47 S/m."""
+    """Draw tissues uniformly over the range of a head, with a brain of 0.33-0.47 S/m."""
     low, high = template.family.bounds.T
     point = rng.uniform(low, high)
     brain = float(rng.uniform(0.33, 0.47))
@@ -54,25 +46,25 @@ def draw_tissues(template: Template, rng: np.random.Generator) -> Tissues:
 
 
 def compare(template: Template, rng: np.random.Generator) -> dict[str, Any]:
-    """One random draw: what was drawn, and percentiles of RDM and |lnMAG| over sources."""
+    """One random draw: parameters, and percentiles of RDM and |lnMAG| over sources."""
     family = template.family
     mesh = family.scalp_pos, family.scalp_faces
     tissues, montage = draw_tissues(template, rng), str(rng.choice(MONTAGES))
-    _, places = template.montage(montage)
-    moved = displace(places.positions, *mesh, 0.005, 1, rng).positions[0, 0]
+    _, electrodes = template.montage(montage)
+    moved = displace(electrodes.positions, *mesh, 0.005, 1, rng).positions[0, 0]
     anatomy = read_member(template.warp_seed, template.name.split("-")[1])
-    fresh = average_reference(solve(anatomy, moved, tissues))
-    rdm, lnmag = rdm_lnmag(family.leadfield(tissues, project_to_mesh(moved, *mesh)), fresh)
+    expected = average_reference(solve(anatomy, moved, tissues))
+    leadfields = family.leadfield(tissues, project_to_mesh(moved, *mesh)), expected
     return {
         "montage": montage,
         **vars(tissues),
-        "rdm": np.percentile(rdm, PERCENTILES).tolist(),
-        "lnmag": np.percentile(lnmag, PERCENTILES).tolist(),
+        "rdm": np.percentile(rdm(*leadfields), PERCENTILES).tolist(),
+        "lnmag": np.percentile(np.abs(ln_magnitude(*leadfields)), PERCENTILES).tolist(),
     }
 
 
 def main() -> None:
-    """Compare, printing a Markdown row per draw, and write everything as JSON."""
+    """Compare, print a Markdown row per draw, and write all draws as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--head", default="fsaverage-ico3")
     parser.add_argument("--draws", type=int, default=30)
@@ -85,11 +77,11 @@ def main() -> None:
     for number in range(arguments.draws):
         row = compare(template, np.random.default_rng([arguments.seed, number]))
         rows.append(row)
-        rdm, lnmag = (" / ".join(f"{x:.4f}" for x in row[k]) for k in ("rdm", "lnmag"))
+        shown = (" / ".join(f"{x:.4f}" for x in row[k]) for k in ("rdm", "lnmag"))
         print(
             f"| {row['montage']} | {1e3 * row['skull_conductivity']:.2f} | "
             f"{1e3 * row['skull_thickness']:.2f} | {row['scalp_conductivity']:.2f} | "
-            f"{row['brain_conductivity']:.2f} | {rdm} | {lnmag} |",
+            f"{row['brain_conductivity']:.2f} | {' | '.join(shown)} |",
             flush=True,
         )
     worst = {

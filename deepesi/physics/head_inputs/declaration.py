@@ -5,6 +5,7 @@ that whoever applies the file can prepare a new montage, lead field or noise cov
 """
 
 import dataclasses
+import importlib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -16,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
+from deepesi.utils import plugins
 
 Array = NDArray[np.float64]
 #: Length of each axis of a prepared array: a number, or the name of a size the head decides.
 Axes = tuple[int | str, ...]
+#: What the name of a package can be.
+PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,32 +52,91 @@ class HeadInput(ABC):
         """The array, float64 (or int64 where it holds numbers of vertices)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Class name and parameters."""
-        return {"type": type(self).__name__, **dataclasses.asdict(self)}
+        """Class name and parameters; of a class that is no part of deepesi, its package, too.
+
+        Raises:
+            ValueError: A reader of the file could not find the class by its name.
+
+        """
+        name, package = type(self).__name__, {}
+        if built_in().get(name) is not type(self):
+            entry = plugins.declared(plugins.HEAD_INPUTS).get(name)
+            if name in built_in() or entry is None or entry.load() is not type(self):
+                raise ValueError(
+                    f"HeadInput: {name} of {type(self).__module__} cannot be found by its name, so "
+                    "no exported file could ask for it. Declare it in the pyproject.toml of its "
+                    f"package, under a name that deepesi does not use: [project.entry-points."
+                    f'"{plugins.HEAD_INPUTS}"] {name} = "{type(self).__module__}:{name}"; then '
+                    "install the package."
+                )
+            package = {"package": plugins.package_of(entry)}
+        return {"type": name, **package, **dataclasses.asdict(self)}
 
     @staticmethod
     def from_json(declaration: dict[str, Any]) -> "HeadInput":
         """The declaration that `to_json` described.
 
         Raises:
-            ValueError: This version of deepesi has no such head input, or other parameters.
+            ValueError: Neither deepesi nor an installed package has such a head input, or it has
+                other parameters.
 
         """
         parameters = dict(declaration)
-        name = parameters.pop("type", None)
-        known = {c.__name__: c for c in HeadInput.__subclasses__()}
-        if name not in known:
-            raise ValueError(
-                f"HeadInput: this deepesi does not know the head input {name!r} (it knows "
-                f"{sorted(known)}). Install the version of deepesi that wrote the file, or newer."
-            )
-        expected = {f.name for f in dataclasses.fields(known[name])}
+        kind = find_head_input(parameters.pop("type", None), parameters.pop("package", None))
+        expected = {f.name for f in dataclasses.fields(kind)}
         if set(parameters) != expected:
             raise ValueError(
-                f"HeadInput: {name} has parameters {sorted(expected)}, the file gives "
+                f"HeadInput: {kind.__name__} has parameters {sorted(expected)}, the file gives "
                 f"{sorted(parameters)}. Install the version of deepesi that wrote the file."
             )
-        return known[name](**parameters)
+        return kind(**parameters)
+
+
+def built_in() -> dict[str, type[HeadInput]]:
+    """The head inputs of deepesi by name: those that this package lists in its ``__all__``."""
+    package = importlib.import_module("deepesi.physics.head_inputs")
+    listed = {name: getattr(package, name) for name in package.__all__}
+    return {
+        name: kind
+        for name, kind in listed.items()
+        if isinstance(kind, type) and issubclass(kind, HeadInput) and kind is not HeadInput
+    }
+
+
+def find_head_input(name: Any, package: Any = None) -> type[HeadInput]:
+    """A head input of deepesi or of an installed package, by its name.
+
+    Nothing but entry points of installed packages is imported, whatever a file says.
+
+    Args:
+        name: Name of the class, and of its entry point.
+        package: What a file says of where the class is from.
+
+    Raises:
+        ValueError: There is none; or see `deepesi.utils.plugins.load`.
+
+    """
+    known = built_in()
+    if name in known:
+        return known[name]
+    added = plugins.declared(plugins.HEAD_INPUTS)
+    if name in added:
+        return plugins.load(added[name], HeadInput)  # type: ignore[type-abstract]
+    raise ValueError(
+        f"HeadInput: this deepesi does not know the head input {name!r} (it knows "
+        f"{sorted(known.keys() | added.keys())}). {_cure(package)}"
+    )
+
+
+def _cure(package: Any) -> str:
+    if package is None:
+        return "Install the version of deepesi that wrote the file, or newer."
+    if not (isinstance(package, str) and PACKAGE.fullmatch(package)):
+        return "The file does not say which package it is from; ask who made it."
+    return (
+        f"The file says that it comes with the package {package!r}. If you trust who made it: "
+        f"pip install {package}."
+    )
 
 
 def sizes_of(

@@ -58,7 +58,7 @@ class SensorPositions(HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """See `HeadModel`."""
-        return head.sensor_pos
+        return head.sensors.positions
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class _Nearest:
 
     def edges(self, head: HeadModel) -> NDArray[np.int64]:
         """Directed edges ``(E, 2)``, both ways, sorted: the same for every input of a graph."""
-        distances = cdist(head.sensor_pos, head.sensor_pos)
-        n_nearest = min(self.n_neighbours, head.n_channels - 1)  # the very nearest is itself
-        reach = np.partition(distances, n_nearest, axis=1)[:, n_nearest, None]
+        distances = cdist(head.sensors.positions, head.sensors.positions)
+        # The very nearest is the sensor itself.
+        reach = np.sort(distances, axis=1)[:, : self.n_neighbours + 1][:, -1:]
         # Caps are symmetric: of several as near, all are joined, not the first in the list.
         joined = distances <= (1 + 1e-6) * reach
         np.fill_diagonal(joined, False)
@@ -121,7 +121,7 @@ class SensorEdgeFeatures(_Nearest, HeadInput):
     def compute(self, head: HeadModel) -> Array:
         """See the class."""
         sender, receiver = self.edges(head).T
-        offset = head.sensor_pos[sender] - head.sensor_pos[receiver]
+        offset = head.sensors.positions[sender] - head.sensors.positions[receiver]
         gain = whitener(head.noise_cov) @ head.leadfield
         gain /= np.linalg.norm(gain, axis=1, keepdims=True)
         correlation = (gain[sender] * gain[receiver]).sum(axis=1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 from deepesi.physics.noise import denoiser
 
@@ -37,7 +37,7 @@ class TopographicMatrix(HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """The interpolation matrix for the electrodes of this head."""
-        flat = azimuthal_projection(head.sensor_pos)
+        flat = azimuthal_projection(head.sensors.positions)
         x, y = np.linspace(-1, 1, self.width), np.linspace(1, -1, self.height)
         pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         spline = RBFInterpolator(flat, np.eye(len(flat)), kernel="thin_plate_spline", smoothing=0)
@@ -48,7 +48,7 @@ class TopographicMatrix(HeadInput):
         matrix = np.where((nearest <= reach)[:, None], spline(pixels), 0.0)
         if self.denoise_snr_db is not None:
             matrix = matrix @ denoiser(head.leadfield, head.noise_cov, self.denoise_snr_db)
-        return average_reference(matrix, axis=1)
+        return head.sensors.reference(matrix, axis=1)
 
 
 #: Centre of the projection in the MNE head frame, m, and the angle from the vertex at the rim.

@@ -10,17 +10,17 @@ import numpy as np
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 from deepesi.physics.head_inputs.patches import PatchTopographies
-from deepesi.physics.noise import referenced_eigh
+from deepesi.physics.noise import leading_eigh, rank_of
 
 
-def preconditioners(columns: Array, n_levels: int) -> Array:
+def preconditioners(columns: Array, n_levels: int, rank: int) -> Array:
     """Matrices ``M`` ``(n_levels, C, C)`` with ``‖Gᵀ M G‖ = 1``, of a dictionary ``(D, C)``.
 
     Level 0 is ``I / ‖G‖²``, the step of plain gradient descent. Level ``l`` is ``(1 + λ)
     (G Gᵀ + λ ‖G‖² I)⁻¹`` with ``λ = 10^-l``: it removes what the columns have in common, the more
-    so the higher the level. On the subspace that the average reference leaves.
+    so the higher the level. On the `rank` dimensions that whitened data span.
     """
-    values, vectors = referenced_eigh(columns.T @ columns)
+    values, vectors = leading_eigh(columns.T @ columns, rank)
     largest = values[-1]
     spectra = [np.full_like(values, 1 / largest)]
     for level in range(1, n_levels):
@@ -67,7 +67,7 @@ class Preconditioners(_Levels, HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """See the class."""
-        return preconditioners(self.columns(head), self.n_levels)
+        return preconditioners(self.columns(head), self.n_levels, rank_of(head.noise_cov))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PatchSensitivities(_Levels, HeadInput):
     def compute(self, head: HeadModel) -> Array:
         """See the class."""
         columns = self.columns(head)
-        matrices = preconditioners(columns, self.n_levels)
+        matrices = preconditioners(columns, self.n_levels, rank_of(head.noise_cov))
         gains = np.stack([((columns @ matrix) * columns).sum(axis=1) for matrix in matrices])
         shape = (self.n_levels, self.n_radii, head.space.n_sources, head.space.n_orient)
         return gains.reshape(shape).mean(axis=-1)

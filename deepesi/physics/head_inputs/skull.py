@@ -1,11 +1,11 @@
-"""What another skull would do to topographies, as filters between the electrodes.
+"""What another skull would do to topographies, as filters between the channels.
 
 A skull between the brain and the scalp smooths the potential. On concentric spheres its
 conductivity multiplies every spherical harmonic of the scalp potential by a factor that does not
 depend on the source, so a lead field at another conductivity is the same filter applied to every
 column. On the fsaverage BEM one filter, fitted, turns all columns at 0.01 S/m into those at 0.003
 or 0.03 S/m to a relative difference (RDM) of 0.01; the filter of the sphere, which needs nothing
-but the electrodes, leaves 0.05 of 0.14.
+but the sensor positions, leaves 0.05 of 0.14.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import eval_legendre
 
-from deepesi.physics.head import HeadModel, average_reference
+from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 from deepesi.physics.head_inputs.patches import Radii, orthonormal_topographies
 from deepesi.physics.noise import whitener
+from deepesi.physics.sensors import SensorArray
 from deepesi.physics.sphere import ShellModel, transfer_factors
 
 #: Outer radii of brain, skull and scalp, m, as on the template.
@@ -25,7 +26,7 @@ SHELLS = np.array([0.079, 0.085, 0.092])
 SOFT, SKULL = 0.33, 0.01
 #: Highest degree of the harmonics, and the eccentricity of the sources that they are expected of.
 N_DEGREES, ECCENTRICITY = 12, 0.85
-#: What of the expected power of an electrode is not of the sphere.
+#: What of the expected power of a channel is not of the sphere.
 RIDGE = 1e-3
 
 
@@ -60,16 +61,15 @@ class SkullRatios:
         return np.asarray(np.exp(np.linspace(-width, width, self.n_ratios)))
 
 
-def skull_filter(sensor_pos: Array, ratio: float) -> Array:
-    """Filter ``(C, C)`` from average-referenced topographies to those under another skull.
+def skull_filter(sensors: SensorArray, ratio: float) -> Array:
+    """Filter ``(C, C)`` from topographies to those under another skull.
 
-    The identity, but for the mean, plus the expected change given the potential at the electrodes:
+    The reference of the sensors plus the expected change given the potential at the sensors:
     ``(K' − K)(K + λ)⁻¹``, with ``K`` the covariance of the potential of dipoles anywhere at one
     eccentricity, of any direction, and ``K'`` that with the potential under the other skull.
 
     Args:
-        sensor_pos: Electrodes ``(C, 3)``, m; their directions from the centre of the sphere
-            nearest to them count.
+        sensors: EEG channels; their directions from the centre of the sphere nearest to them count.
         ratio: Conductivity of the skull over the nominal one.
 
     Source: ours; the transfer of a degree is `deepesi.physics.sphere.transfer_factors`.
@@ -80,24 +80,24 @@ def skull_filter(sensor_pos: Array, ratio: float) -> Array:
         transfer_factors(ShellModel(SHELLS, np.array([SOFT, SKULL * r, SOFT])), N_DEGREES)
         for r in (1.0, ratio)
     )
-    directions = sensor_pos - _centre(sensor_pos)
+    directions = sensors.positions - _centre(sensors.positions)
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     harmonics = eval_legendre(degree[:, None, None], directions @ directions.T)
     power = (2 * degree + 1) * (nominal * ECCENTRICITY**degree) ** 2
     expected, change = (
-        average_reference(average_reference(np.tensordot(weights, harmonics, axes=1)), axis=1)
+        sensors.reference_cov(np.tensordot(weights, harmonics, axes=1))
         for weights in (power, power * (other / nominal - 1))
     )
-    n = len(sensor_pos)
+    n = len(sensors)
     ridge = RIDGE * np.trace(expected) / n * np.eye(n)
     moved = np.linalg.solve(expected + ridge, change).T
-    return average_reference(np.eye(n)) + average_reference(moved, axis=1)
+    return sensors.reference_operator + sensors.reference(moved, axis=1)
 
 
-def _centre(sensor_pos: Array) -> Array:
+def _centre(positions: Array) -> Array:
     """Centre ``(3,)`` of the sphere that fits points best in the least-squares sense."""
-    middle = sensor_pos.mean(axis=0)
-    points = sensor_pos - middle
+    middle = positions.mean(axis=0)
+    points = positions - middle
     unknowns = np.c_[2 * points, np.full(len(points), 0.1)]  # 0.1: columns of one size
     solution = np.linalg.lstsq(unknowns, (points**2).sum(axis=1), rcond=1e-3)[0]
     return np.asarray(middle + solution[:3])
@@ -116,14 +116,14 @@ class SkullFilters(SkullRatios, HeadInput):
         """``W F W⁺`` with ``W`` the whitener."""
         white = whitener(head.noise_cov)
         back = np.linalg.pinv(white, rcond=1e-9, hermitian=True)
-        return np.stack([white @ skull_filter(head.sensor_pos, r) @ back for r in self.ratios])
+        return np.stack([white @ skull_filter(head.sensors, r) @ back for r in self.ratios])
 
 
 @dataclass(frozen=True)
 class SkullPowers(Radii, SkullRatios, HeadInput):
     """Square ``(M, K, S, C)``, no unit, of the filtered unit topographies of patches.
 
-    By electrode, so that norms are known under any weights of the electrodes. With free orientation
+    By channel, so that norms are known under any weights of the channels. With free orientation
     the mean over an orthonormal set.
     """
 

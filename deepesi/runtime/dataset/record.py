@@ -1,14 +1,14 @@
 """What was done with every recording of a data set: records to go on from, and one table."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 
 #: What became of a recording: localized now; kept from a run before; refused or not
 #: readable; ended by an error that deepesi does not know of.
@@ -79,10 +79,8 @@ class Row:
 
 def write_table(rows: Iterable[Row], path: Path) -> None:
     """Write ``results.tsv``, whole or not at all."""
-    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(field.name for field in fields(Row))
-        writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
+    columns = [field.name for field in fields(Row)]
+    write_rows(path, columns, (map(_cell, astuple(row)) for row in rows), delimiter="\t")
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import ten_five_name
-from deepesi.physics.io import EEG_AMPLITUDE
+from deepesi.physics.sensors import KINDS
 from deepesi.physics.units import UNITS, parse_unit
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def check_noise_level(noise_cov: "mne.Covariance") -> None:
 
     """
     level = float(np.sqrt(np.median(np.diag(noise_cov["data"]))))
-    low, high = EEG_AMPLITUDE
+    low, high = KINDS["eeg"].amplitude
     if not low < level < high:
         guess = "microvolts (--unit uV)" if level > high else "another unit (--unit)"
         raise ValueError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.template import template_of
-from deepesi.runtime.estimates import Localization, check_parts, magnitudes
+from deepesi.runtime.estimates import Localization, check_parts, magnitudes_of
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.prediction_sets import PredictionSet
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
@@ -200,7 +200,7 @@ def find_peak(
         return None
     power = inverse.power(result.data)
     sample = int(np.where(inside, power, -math.inf).argmax())
-    strength = magnitudes(result.stc)[:, sample]
+    strength = magnitudes_of(result.stc)[:, sample]
     source = int(strength.argmax())
     where, mni = place(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
@@ -258,7 +258,7 @@ def write_picture(
         evoked.times,
         np.array([info["chs"][i]["loc"][:3] for i in rows]),
         inverse.ch_names,
-        magnitudes(result.stc)[:, peak.sample],
+        magnitudes_of(result.stc)[:, peak.sample],
         peak.sample,
         None if template is None else template.display,
         f"{evoked.comment}, {evoked.nave:g} trials",

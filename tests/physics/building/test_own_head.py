@@ -11,8 +11,8 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.physics.building.bem import solve
 from deepesi.physics.building.own_head import head_of_anatomy, head_of_forward, read_own_anatomy
 from deepesi.physics.family import Tissues
-from deepesi.physics.head import average_reference
 from deepesi.physics.montage import electrode_info
+from deepesi.physics.sensors import average_reference
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +58,23 @@ def test_training_data_through_a_forward_solution(forward):
     parts = recordings.parts(0)
     assert parts.batch.data.shape == (4, 48, 10)
     gain = average_reference(
-        head.montage_head("any").leadfield[[head.cap.index(c) for c in parts.batch.head.ch_names]]
+        head.montage_head("any").leadfield[
+            [head.cap.index(c) for c in parts.batch.head.sensors.names]
+        ]
     )
     expected = gain @ parts.batch.sources.double().numpy()
     assert np.allclose(parts.clean, expected, rtol=0, atol=1e-3 * abs(expected).max())
     assert parts.batch.scene.tissues.isnan().all()
     assert not parts.batch.scene.artifacts.any()
     notes = " ".join(recordings.limits)
-    assert "known by one lead field" in notes
+    assert "has one lead field only" in notes
     assert "own 60 electrodes" in notes
     assert "no eyes: Blinks are left out" in notes
 
 
 def test_no_other_electrodes_on_a_forward_solution(forward):
     with pytest.raises(ValueError, match="no others can be put on it"):
-        head_of_forward(forward).electrodes(np.zeros((3, 3)), ["a", "b", "c"])
+        head_of_forward(forward).places(np.zeros((3, 3)), ["a", "b", "c"])
 
 
 def volume_forward(forward, tmp_path, mixed):
@@ -115,7 +117,7 @@ def test_volume_and_mixed_forward_solutions(forward, tmp_path, mixed):
         batch_size=4,
     )
     assert recordings.batch(0).sources.shape == (4, head.space.n_dipoles, 1)
-    with pytest.raises(ValueError, match="no normal to fix the orientation along.*n_orient=3"):
+    with pytest.raises(ValueError, match="no normal for fixed orientation.*n_orient=3"):
         head_of_forward(path, 1)
 
 

@@ -1,0 +1,38 @@
+"""Quantities of batches of signals in torch: differentiable, and on the device of the batch.
+
+Each has a NumPy version for the parts of the package without torch. A test holds both equal.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepesi.physics.noise import LEAST_SNR
+
+
+def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
+    """Magnitude of every source: norm over orientation, RMS over time.
+
+    The gradient at a source of zero is zero, where that of a plain square root is not a number.
+    NumPy: `deepesi.physics.head.HeadModel.magnitude`.
+    """
+    by_source = values.unflatten(1, (-1, n_orient))
+    return torch.linalg.vector_norm(by_source, dim=(2, 3)) / values.shape[2] ** 0.5
+
+
+def snr_db_of_power(power: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """SNR (dB) of recordings from their whitened power, ``10 log10(p − 1)``; at least -30 dB.
+
+    NumPy: `deepesi.physics.noise.snr_db_of_power`.
+    """
+    return 10 * torch.log10(torch.clamp(power - 1, min=LEAST_SNR))
+
+
+def residual_variance(
+    estimate: Float[Tensor, "B C T"], target: Float[Tensor, "B C T"]
+) -> Float[Tensor, " B"]:
+    """Squared error over the squared target of every example, ``‖a − b‖² / ‖b‖²`` (no unit).
+
+    NumPy: `deepesi.physics.similarity.residual_variance`.
+    """
+    return (estimate - target).square().sum((1, 2)) / target.square().sum((1, 2))

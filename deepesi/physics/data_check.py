@@ -1,0 +1,87 @@
+"""Refuses data that cannot be what their sensors measure: units, dead channels, missing values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
+
+Array = NDArray[np.float64]
+
+#: Fewest samples that tell a dead channel from one that happens to rest.
+FEWEST_FLAT = 8
+
+
+def check_data(data: Array, sensors: SensorArray) -> None:
+    """Refuse data that cannot be what sensors measure, in their SI units.
+
+    Args:
+        data: ``(C, T)``, any reference.
+        sensors: The ``C`` sensors.
+
+    Raises:
+        ValueError: NaN or infinite samples, an amplitude that a kind of sensor does not have, or
+            channels that are constant (one that is zero throughout may be the reference).
+
+    """
+    broken = np.asarray(~np.isfinite(data).all(axis=1))
+    if broken.any():
+        names = [n for n, b in zip(sensors.names, broken, strict=True) if b]
+        raise ValueError(
+            f"recording: NaN or infinite samples in channels {names}. Mark these channels as bad "
+            "(info['bads']) or cut the samples out."
+        )
+    for name, kind in KINDS.items():
+        rows = sensors.rows_of(name)
+        if len(rows):
+            _check_amplitude(data[rows], sensors[rows], kind)
+    check_constant(data, sensors.names)
+
+
+def _check_amplitude(data: Array, sensors: SensorArray, kind: SensorKind) -> None:
+    """Refuse data ``(C, T)`` of one kind whose amplitude is not one of its unit."""
+    centred = sensors.reference(data)
+    if data.shape[1] > 1:
+        centred = centred - centred.mean(axis=1, keepdims=True)
+    low, high = kind.amplitude
+    amplitude = float(centred.std())
+    own = (data - np.median(data, axis=0)).std(axis=1)  # a loud channel is not in the median
+    if amplitude >= high and low < np.median(own) < high:
+        loud = [n for n, d in zip(sensors.names, own, strict=True) if d >= high]
+        raise ValueError(
+            f"recording: the channels {loud} have a standard deviation above {high:g} "
+            f"{kind.unit}, the others of {np.median(own):.2g} {kind.unit} (median). Are they in "
+            f"another unit, or no {kind.title}? Convert them to {kind.unit_name}, mark them as bad "
+            "(info['bads']) or leave them out (--exclude)."
+        )
+    if not low < amplitude < high:
+        guess = kind.too_large if amplitude > high else f"{kind.too_small}, or a flat recording"
+        raise ValueError(
+            f"recording: the data range from {data.min():.3g} to {data.max():.3g} with standard "
+            f"deviation {amplitude:.3g}; {kind.title} in {kind.unit_name} has {low:g}-{high:g}. "
+            f"They look like {guess}. Convert to {kind.unit_name} ({kind.cure})."
+        )
+
+
+def check_constant(data: Array, ch_names: Sequence[str]) -> None:
+    """Refuse data ``(C, T)`` with constant channels; one that is zero may be the reference.
+
+    Raises:
+        ValueError: Several are constant, or one that is not zero.
+
+    """
+    flat = flat_channels(data)
+    if len(flat) > 1 or (len(flat) == 1 and data[flat[0]].any()):
+        raise ValueError(
+            f"recording: the channels {[ch_names[i] for i in flat]} are constant, as if nothing "
+            "were connected, and would be localized like any other. Mark them as bad "
+            "(info['bads'])."
+        )
+
+
+def flat_channels(data: Array) -> NDArray[np.int64]:
+    """Numbers of the channels ``(C, T)`` that are constant; none in a few samples."""
+    if data.shape[1] < FEWEST_FLAT:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(np.ptp(data, axis=1) == 0)

@@ -1,0 +1,100 @@
+"""Channels of a recording that can be localized with, and where their sensors are."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepesi.physics.cap_check import check_cap
+from deepesi.physics.channel_names import check_electrodes
+from deepesi.physics.sensors import SensorArray
+
+if TYPE_CHECKING:
+    import mne
+
+#: Fewest channels to localize with.
+MIN_CHANNELS = 8
+
+
+def good_eeg_channels(info: "mne.Info") -> list[str]:
+    """Names of the EEG channels that are not marked bad, in the order of the recording.
+
+    Raises:
+        ValueError: There are none, or fewer than 8; or they are derivations, which cannot be
+            re-referenced, or their names say so, see `check_electrodes`.
+
+    """
+    import mne
+
+    check_derivations(info)
+    names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
+    if not names:
+        kinds = sorted(set(info.get_channel_types()))
+        raise ValueError(
+            f"recording: it has no EEG channels, only {', '.join(kinds)}. deepesi localizes EEG; "
+            "set the channel types if they are wrong (set_channel_types)."
+        )
+    good = [c for c in names if c not in info["bads"]]
+    if not good:
+        raise ValueError(
+            f"recording: all {len(names)} EEG channels are marked bad in info['bads'], so there is "
+            "nothing to reference to an average. Unmark the good ones."
+        )
+    if len(good) < MIN_CHANNELS:
+        raise ValueError(
+            f"recording: {len(good)} good EEG channels ({', '.join(good)}), expected at least "
+            f"{MIN_CHANNELS}. Use a recording with more channels."
+        )
+    check_electrodes(good)
+    return good
+
+
+def check_derivations(info: "mne.Info") -> None:
+    """Refuse channels that are differences of electrodes or a surface Laplacian.
+
+    Raises:
+        ValueError: Some are.
+
+    """
+    import mne
+    from mne._fiff.constants import FIFF
+
+    picks = mne.pick_types(info, meg=False, eeg=True, exclude=())
+    bipolar = [
+        info["ch_names"][i]
+        for i in picks
+        if info["chs"][i]["coil_type"] == FIFF.FIFFV_COIL_EEG_BIPOLAR
+    ]
+    if bipolar:
+        raise ValueError(
+            f"recording: the channels {bipolar} are bipolar derivations, differences of two "
+            "electrodes, which cannot be turned into the average reference. Give the recording "
+            "before they were formed (before mne.set_bipolar_reference)."
+        )
+    has_csd = bool(mne.pick_types(info, meg=False, csd=True, exclude=()).size)
+    if has_csd or info["custom_ref_applied"] == FIFF.FIFFV_MNE_CUSTOM_REF_CSD:
+        raise ValueError(
+            "recording: it holds a current source density (surface Laplacian), no potentials. "
+            "Give the recording before mne.preprocessing.compute_current_source_density."
+        )
+
+
+def sensor_array(info: "mne.Info", ch_names: list[str], origin: str = "recording") -> SensorArray:
+    """The sensors of EEG channels, with their positions; `origin` says whose, for errors.
+
+    Raises:
+        ValueError: A channel has no position, positions contradict names (see `check_cap`), or two
+            are at one place.
+
+    """
+    rows = {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
+    positions = np.array([rows[name] for name in ch_names], dtype=np.float64)
+    absent = ~np.isfinite(positions).all(axis=1) | (np.abs(positions).sum(axis=1) == 0)
+    if absent.any():
+        names = [n for n, a in zip(ch_names, absent, strict=True) if a]
+        raise ValueError(
+            f"{origin}: {len(names)} of {len(ch_names)} EEG channels have no position: {names}. "
+            "Set digitized positions or a template montage (set_montage, --montage), or mark "
+            "them bad."
+        )
+    check_cap(ch_names, positions, origin)
+    return SensorArray.eeg(ch_names, positions)

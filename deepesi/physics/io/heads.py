@@ -1,0 +1,108 @@
+"""Head models for recordings: on a packaged head, or from a forward solution."""
+
+from typing import TYPE_CHECKING
+
+from deepesi.physics.channel_names import match_channels
+from deepesi.physics.head import HeadModel
+from deepesi.physics.io.channels import MIN_CHANNELS, good_eeg_channels, sensor_array
+from deepesi.physics.io.covariance import noise_covariance
+from deepesi.physics.io.rank import RankChoice, settle_rank
+from deepesi.physics.io.source_space import source_space
+from deepesi.physics.template import Template
+
+if TYPE_CHECKING:
+    import mne
+
+
+def head_on_template(
+    info: "mne.Info",
+    noise_cov: "mne.Covariance",
+    template: Template,
+    nave: float = 1,
+    rank: RankChoice = None,
+) -> HeadModel:
+    """The template head under the set-up of a recording: its good channels, its noise.
+
+    Args:
+        info: Measurement info with positions in the head frame.
+        noise_cov: Noise covariance of single trials.
+        template: The head to use.
+        nave: Number of trials averaged; the covariance is divided by it.
+        rank: See `deepesi.physics.io.rank.RankChoice`.
+
+    Raises:
+        ValueError: As of `good_eeg_channels`, `sensor_array`, `noise_covariance`, `HeadModel` and
+            `settle_rank`.
+
+    """
+    ch_names = good_eeg_channels(info)
+    sensors = sensor_array(info, ch_names)
+    places = template.places(sensors.positions, ch_names)
+    head = template.head(ch_names, places, noise_covariance(noise_cov, sensors, nave))
+    return settle_rank(head, info, rank)
+
+
+def head_from_forward(
+    info: "mne.Info",
+    noise_cov: "mne.Covariance",
+    forward: "mne.Forward",
+    nave: float = 1,
+    rank: RankChoice = None,
+) -> HeadModel:
+    """The head of a forward solution under the set-up of a recording, fixed orientation.
+
+    Args:
+        info: Measurement info.
+        noise_cov: Noise covariance of single trials.
+        forward: Forward solution on a surface source space.
+        nave: Number of trials averaged; the covariance is divided by it.
+        rank: See `deepesi.physics.io.rank.RankChoice`.
+
+    Raises:
+        ValueError: No channel in common, good channels that the forward solution lacks, a volume
+            source space; or as of `head_on_template`.
+
+    """
+    import mne
+
+    good = good_eeg_channels(info)
+    known = forward["sol"]["row_names"]
+    matched = match_channels(good, known)
+    common = [c for c, row in zip(good, matched, strict=True) if row is not None]
+    missing = [c for c in good if c not in common]
+    if not common:
+        raise ValueError(
+            f"forward solution: it has no channel in common with the recording. Recording: "
+            f"{good[:5]} ...; forward solution: {known[:5]} ... Compute it for this recording, or "
+            "rename the channels (mne.rename_channels)."
+        )
+    if len(common) < MIN_CHANNELS:
+        raise ValueError(
+            f"forward solution: only {len(common)} good EEG channels of the recording are in it "
+            f"({common}), expected at least {MIN_CHANNELS}."
+        )
+    if missing:
+        raise ValueError(
+            f"forward solution: {len(missing)} good EEG channels of the recording are not in it: "
+            f"{missing}. Compute it for all of them, or mark these as bad (info['bads'])."
+        )
+    sensor_array(forward["info"], good, "forward solution")  # may be others than recorded
+    if any(s["type"] != "surf" for s in forward["src"]):
+        raise ValueError(
+            "forward solution: its source space is not a cortical surface, and only surfaces are "
+            "supported. Compute it with mne.setup_source_space."
+        )
+    fixed = mne.convert_forward_solution(
+        forward, surf_ori=True, force_fixed=True, use_cps=False, verbose="error"
+    )
+    rows = [row for row in match_channels(good, fixed["sol"]["row_names"]) if row is not None]
+    sensors = sensor_array(info, good)
+    head = HeadModel.referenced(
+        leadfield=fixed["sol"]["data"][rows],
+        noise_cov=noise_covariance(noise_cov, sensors, nave),
+        sensors=sensors,
+        source_pos=fixed["source_rr"],
+        source_normals=fixed["source_nn"],
+        space=source_space(fixed["src"]),
+    )
+    return settle_rank(head, info, rank)

@@ -1,0 +1,111 @@
+"""The rank that a recording is localized with: what was taken out of it, or what the user says."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.head import HeadModel
+from deepesi.physics.noise import of_rank, rank_of
+from deepesi.physics.sensors import SensorArray
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+
+#: As in MNE-Python. None: what the noise covariance spans. ``"info"``: the channels less reference
+#: and applied projectors. A number: that many dimensions.
+RankChoice: TypeAlias = int | Literal["info"] | None
+#: Fewest dimensions that tell sources apart.
+LEAST_RANK = 7
+
+
+def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
+    """Projector ``(C, C)`` of reference and signal-space projection together; None without SSP.
+
+    Projectors of the average reference, and those that were not applied, do not count.
+
+    Args:
+        info: Measurement info with ``projs``.
+        sensors: The channels.
+
+    """
+    from mne._fiff.constants import FIFF
+    from mne.proj import make_projector
+
+    names = list(sensors.names)
+    applied = [
+        p
+        for p in info["projs"]
+        if p["active"]
+        and p["kind"] != FIFF.FIFFV_PROJ_ITEM_EEG_AVREF
+        and set(p["data"]["col_names"]) & set(names)
+    ]
+    if not applied:
+        return None
+    everything = np.eye(len(names))
+    ssp, _, _ = make_projector(applied, names)
+    removed = np.hstack([everything - sensors.reference_operator, everything - ssp])
+    left, values, _ = np.linalg.svd(removed, full_matrices=False)
+    basis = left[:, values > 1e-6 * values[0]]
+    return np.asarray(everything - basis @ basis.T)
+
+
+def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> HeadModel:
+    """The head under applied projectors, with noise of the rank asked for.
+
+    Args:
+        head: The head, its noise covariance as it was measured.
+        info: Measurement info of the recording; its applied projectors hold for lead field and
+            noise, too.
+        rank: See `RankChoice`. A number below what the covariance spans leaves out the dimensions
+            of the smallest variance.
+
+    Raises:
+        ValueError: A rank that the covariance does not have, or too low to tell sources apart.
+
+    """
+    if not (
+        rank is None or rank == "info" or (isinstance(rank, int) and not isinstance(rank, bool))
+    ):
+        raise ValueError(
+            f"rank: got {rank!r}, expected None (what the noise covariance spans), 'info' (the "
+            "channels less reference and projectors) or a number of dimensions."
+        )
+    projector = applied_projector(info, head.sensors)
+    if projector is not None:
+        head = head.projected(projector)
+    spanned = rank_of(head.noise_cov)
+    if spanned < LEAST_RANK:
+        raise ValueError(
+            f"noise covariance: it spans {spanned} dimensions of {head.n_channels} channels, "
+            f"expected at least {LEAST_RANK}. Too much was taken out of the recording (ICA, "
+            "projectors, interpolation), or the covariance is of too few samples."
+        )
+    if rank is None:
+        return head
+    wanted = _by_info(head.sensors, projector) if rank == "info" else rank
+    if not LEAST_RANK <= wanted <= spanned:
+        raise ValueError(
+            f"rank: {wanted} dimensions asked for (rank={rank!r}, --rank {rank}); the noise "
+            f"covariance spans {spanned} and at least {LEAST_RANK} are needed. Leave it out to use "
+            "all that the covariance spans."
+        )
+    return replace(head, noise_cov=of_rank(head.noise_cov, wanted))
+
+
+def _by_info(sensors: SensorArray, projector: Array | None) -> int:
+    return sensors.rank if projector is None else round(float(np.trace(projector)))
+
+
+def rank_reason(head: HeadModel, rank: RankChoice = None) -> str:
+    """Why `settle_rank` chose the rank of a head, in words."""
+    if rank == "info":
+        return "channels less reference and applied projectors"
+    if rank is not None:
+        return "as asked for"
+    if rank_of(head.noise_cov) == head.sensors.rank:
+        return "average reference"
+    return "what its noise covariance spans: cleaned, projected or interpolated"

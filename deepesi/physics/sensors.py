@@ -1,0 +1,204 @@
+"""SensorArray: what the channels of a recording measure, where they are, and their reference.
+
+All that differs between electrodes, magnetometers and gradiometers is here, and nowhere above:
+units, plausible amplitudes, how near two sensors can be, and that potentials have a reference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+Array = NDArray[np.float64]
+
+
+class SensorKind(NamedTuple):
+    """What holds for every channel of one kind.
+
+    Attributes:
+        title: The kind in words.
+        unit: Symbol of its SI unit.
+        unit_name: The unit in words, plural.
+        amplitude: Lowest and highest plausible standard deviation over time, in `unit`.
+        least_distance: Two sensors nearer than this, m, are one; 0 where several share a place.
+        too_large: Unit that numbers are probably in where they are too large.
+        too_small: The same where they are too small.
+        cure: How to convert data from `too_large`.
+        cov_cure: How to convert covariances from its square.
+
+    """
+
+    title: str
+    unit: str
+    unit_name: str
+    amplitude: tuple[float, float]
+    least_distance: float
+    too_large: str
+    too_small: str
+    cure: str
+    cov_cure: str
+
+
+#: A Neuromag triplet, one magnetometer and two gradiometers, shares one place.
+KINDS = {
+    "eeg": SensorKind(
+        title="EEG",
+        unit="V",
+        unit_name="volts",
+        amplitude=(1e-9, 5e-4),
+        least_distance=1e-3,
+        too_large="microvolts",
+        too_small="kilovolts",
+        cure="for microvolts: --unit uV, or multiply by 1e-6",
+        cov_cure="for µV²: multiply by 1e-12",
+    ),
+    "mag": SensorKind(
+        title="magnetometer",
+        unit="T",
+        unit_name="tesla",
+        amplitude=(1e-16, 5e-10),
+        least_distance=0.0,
+        too_large="femtotesla",
+        too_small="a larger unit",
+        cure="for femtotesla: multiply by 1e-15",
+        cov_cure="for fT²: multiply by 1e-30",
+    ),
+    "grad": SensorKind(
+        title="gradiometer",
+        unit="T/m",
+        unit_name="tesla per metre",
+        amplitude=(1e-15, 5e-9),
+        least_distance=0.0,
+        too_large="femtotesla per centimetre",
+        too_small="a larger unit",
+        cure="for femtotesla per centimetre: multiply by 1e-13",
+        cov_cure="for (fT/cm)²: multiply by 1e-26",
+    ),
+}
+
+
+def average_reference(data: Array, axis: int = 0) -> Array:
+    """Subtract the mean over channels."""
+    return data - data.mean(axis=axis, keepdims=True)
+
+
+@dataclass(frozen=True)
+class SensorArray:
+    """The sensors of one recording set-up, one per channel.
+
+    Attributes:
+        names: ``C`` channel names.
+        kinds: A key of `KINDS` for every channel.
+        positions: ``(C, 3)``, m, MNE head frame.
+        orientations: Unit vectors ``(C, 3)`` that coils measure along; zero for electrodes.
+
+    Raises:
+        ValueError: Counts disagree, names repeat, a kind is unknown, a value is not finite, or two
+            sensors lie nearer to each other than two of their kind can.
+
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    positions: Array
+    orientations: Array
+
+    def __post_init__(self) -> None:
+        counts = {name: len(value) for name, value in vars(self).items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"SensorArray: channel counts disagree: {counts}. Give every channel one name, one "
+                "kind, one position and one orientation."
+            )
+        if len(set(self.names)) < len(self.names):
+            twice = sorted({c for c in self.names if self.names.count(c) > 1})
+            raise ValueError(f"SensorArray: channel names repeat: {twice}. Rename the channels.")
+        unknown = sorted(set(self.kinds) - KINDS.keys())
+        if unknown:
+            raise ValueError(f"SensorArray: kinds {unknown} unknown, expected some of {[*KINDS]}.")
+        for name in ("positions", "orientations"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"SensorArray: {name} hold NaN or infinite values.")
+        self._check_distances()
+
+    def _check_distances(self) -> None:
+        """Refuse two sensors of a kind at one place, where the kind forbids it."""
+        for name, kind in KINDS.items():
+            rows = self.rows_of(name)
+            apart = cdist(self.positions[rows], self.positions[rows])
+            near = np.argwhere(np.triu(apart < kind.least_distance, k=1))
+            if len(near):
+                pairs = [(self.names[rows[i]], self.names[rows[j]]) for i, j in near]
+                raise ValueError(
+                    f"SensorArray: {kind.title} sensors at the same place (within "
+                    f"{1e3 * kind.least_distance:g} mm): {pairs}. They may be two names of one "
+                    "sensor; keep one of each, or correct the positions."
+                )
+
+    @classmethod
+    def eeg(cls, names: Sequence[str], positions: Array) -> "SensorArray":
+        """Electrodes at ``(C, 3)``, m, MNE head frame."""
+        positions = np.asarray(positions, dtype=np.float64)
+        return cls(tuple(names), ("eeg",) * len(names), positions, np.zeros_like(positions))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: Sequence[int] | NDArray[np.int64]) -> "SensorArray":
+        """The sensors of these rows, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return SensorArray(
+            tuple(self.names[i] for i in index),
+            tuple(self.kinds[i] for i in index),
+            self.positions[index],
+            self.orientations[index],
+        )
+
+    def rows_of(self, kind: str) -> NDArray[np.int64]:
+        """Rows of the channels of one kind."""
+        return np.flatnonzero([own == kind for own in self.kinds])
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """SI unit of every channel."""
+        return tuple(KINDS[kind].unit for kind in self.kinds)
+
+    @property
+    def rank(self) -> int:
+        """Dimensions of referenced data: one less than channels where there is EEG."""
+        return len(self) - bool(len(self.rows_of("eeg")))
+
+    def reference(self, data: Array, axis: int = 0) -> Array:
+        """Data of any reference in the reference of heads: EEG to its average, MEG as it is.
+
+        Args:
+            data: Channels along `axis`, in the order of this array.
+            axis: The axis of the channels.
+
+        """
+        rows = self.rows_of("eeg")
+        if not len(rows):
+            return data
+        if len(rows) == len(self):
+            return average_reference(data, axis)
+        referenced = np.array(data)
+        by_channel = np.moveaxis(referenced, axis, 0)  # a view
+        by_channel[rows] = average_reference(by_channel[rows])
+        return referenced
+
+    def reference_cov(self, cov: Array) -> Array:
+        """Covariance ``(C, C)`` of data of any reference, in the reference of heads."""
+        return self.reference(self.reference(cov), axis=1)
+
+    @property
+    def reference_operator(self) -> Array:
+        """Matrix ``(C, C)`` of `reference`: average over EEG, identity for MEG."""
+        return self.reference(np.eye(len(self)))
+
+    def is_referenced(self, data: Array) -> bool:
+        """Whether data ``(C, ...)`` are in the reference of heads, to single precision."""
+        change = np.abs(self.reference(data) - data).max(initial=0.0)
+        return bool(change <= 1e-6 * np.abs(data).max(initial=0.0))

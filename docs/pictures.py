@@ -1,0 +1,237 @@
+"""Draws the pictures of README and docs into ``docs/pictures``.
+
+    python docs/pictures.py                  # all of them, under a minute on one core
+    python docs/pictures.py --only pipeline  # one of them
+    python docs/pictures.py --out FOLDER     # somewhere else
+
+Every picture has a white ground, so it looks the same on light and on dark pages. Letters are
+large for the figure, so that they can be read on a phone 390 pixels wide.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from numpy.typing import NDArray
+
+from deepesi.utils.files import atomic
+from deepesi.viz.cortex import best_views, draw_cortex
+from deepesi.viz.scalp import draw_scalp
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.Image import Image
+
+    from deepesi.core.contracts import Batch, InverseModel
+    from deepesi.evaluation.scenario import Scenario
+    from deepesi.physics.cohort import Cohort
+
+Array = NDArray[np.float64]
+
+PICTURES = Path(__file__).parent / "pictures"
+#: Ground of steps and floors without torch, and with it.
+PLAIN, TORCH = "#dbeaf5", "#fde3cf"
+DARK = "#333333"
+WIDTH, DPI = 5.4, 200  # of a picture, inches and dots per inch
+
+#: Steps of the pipeline: column and row of the box, what the step does, its ground.
+STEPS: Mapping[str, tuple[int, int, str, str]] = {
+    "HeadModel": (0, 0, "lead field,\nsensors, noise", PLAIN),
+    "generator": (1, 0, "simulates sources\nand recordings", TORCH),
+    "Batch": (2, 0, "data, targets,\nhead inputs", TORCH),
+    "InverseModel": (2, 1, "data to\nan estimate", TORCH),
+    "loss, metrics": (1, 1, "estimate against\ntarget", TORCH),
+    "export": (2, 2, "one ONNX file\nand its contract", TORCH),
+    "runtime": (1, 2, "your recording\nto a map", PLAIN),
+}
+#: Which step gives to which, and whether something comes back.
+ARROWS = (
+    ("HeadModel", "generator", False),
+    ("generator", "Batch", False),
+    ("Batch", "InverseModel", False),
+    ("InverseModel", "loss, metrics", True),
+    ("InverseModel", "export", False),
+    ("export", "runtime", False),
+)
+#: Floors of the package from the top: name, folders, ground.
+FLOORS = (
+    ("floor 5", "cli", TORCH),
+    ("floor 4", "validation   streaming", PLAIN),
+    ("floor 3", "training   evaluation   export", TORCH),
+    ("floor 2", "data_gen   models   baselines\nlosses   metrics   uncertainty", TORCH),
+    ("floor 1", "core", TORCH),
+    ("ground", "runtime", PLAIN),
+    ("", "calibration   viz", PLAIN),
+    ("", "physics", PLAIN),
+    ("", "utils", PLAIN),
+)
+#: The recordings of which the result shows one, and their SNR in dB.
+N_EXAMPLES, SNR_DB = 50, 5.0
+
+
+def pipeline_figure() -> Figure:
+    """From a head to a map, step by step."""
+    figure, ax = _canvas(4.1)
+    ax.set(xlim=(-0.52, 2.52), ylim=(2.55, -0.42))
+    for name, (column, row, text, ground) in STEPS.items():
+        _box(ax, (column - 0.44, row - 0.34), (0.88, 0.68), ground)
+        ax.text(column, row - 0.17, name, ha="center", va="center", weight="bold", size=10.5)
+        ax.text(column, row + 0.12, text, ha="center", va="center", size=9, linespacing=1.25)
+    for start, end, both in ARROWS:
+        _arrow(ax, STEPS[start][:2], STEPS[end][:2], both)
+    _legend(ax, 0.0, 1.84)
+    return figure
+
+
+def floors_figure() -> Figure:
+    """The folders of the package, each above what it may import."""
+    figure, ax = _canvas(4.3)
+    heights = [0.62 if "\n" in folders else 0.42 for _, folders, _ in FLOORS]
+    top = np.cumsum([0.0, *(height + 0.07 for height in heights)])
+    ax.set(xlim=(0, 5.4), ylim=(top[-1] + 0.45, -0.08))
+    for (name, folders, ground), y, height in zip(FLOORS, top, heights, strict=False):
+        _box(ax, (0.95, y), (4.3, height), ground)
+        ax.text(0.08, y + height / 2, name, va="center", size=10)
+        ax.text(3.1, y + height / 2, folders, ha="center", va="center", size=10.5, linespacing=1.3)
+    ax.text(0.08, top[6] + 0.3, "imports\ngo down", va="center", size=9)
+    _arrow_along(ax, (0.4, top[7] + 0.2), (0.4, top[-1] - 0.1))
+    _key(ax, 0.95, top[-1] + 0.2, "without torch", PLAIN)
+    _key(ax, 3.0, top[-1] + 0.2, "with torch", TORCH)
+    return figure
+
+
+def _canvas(height: float) -> tuple[Figure, "Axes"]:
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+    ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    ax.axis("off")
+    return figure, ax
+
+
+def _box(ax: "Axes", corner: tuple[float, float], size: tuple[float, float], ground: str) -> None:
+    style = "round,pad=0,rounding_size=0.05"
+    ax.add_patch(FancyBboxPatch(corner, *size, boxstyle=style, fc=ground, ec=DARK, lw=0.8))
+
+
+def _arrow(ax: "Axes", start: tuple[int, int], end: tuple[int, int], both: bool) -> None:
+    """From the edge of one box of `pipeline_figure` to that of the next."""
+    first, last = np.array(start, float), np.array(end, float)
+    step = last - first
+    reach = np.array([0.45, 0.35]) * step
+    shift = np.array([0.0, 0.07 * both])
+    _arrow_along(ax, first + reach - shift, last - reach - shift)
+    if both:
+        _arrow_along(ax, last - reach + shift, first + reach + shift)
+
+
+def _arrow_along(ax: "Axes", start: Any, end: Any) -> None:
+    style = "-|>,head_length=3,head_width=2"
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=style, shrinkA=0, shrinkB=0, color=DARK))
+
+
+def _legend(ax: "Axes", x: float, y: float) -> None:
+    _key(ax, x - 0.44, y, "without torch", PLAIN)
+    _key(ax, x - 0.44, y + 0.28, "with torch", TORCH)
+
+
+def _key(ax: "Axes", x: float, y: float, text: str, ground: str) -> None:
+    _box(ax, (x, y - 0.08), (0.16, 0.16), ground)
+    ax.text(x + 0.22, y, text, va="center", size=9)
+
+
+def result_figure() -> Figure:
+    """One simulated recording, the target, and what two methods make of it.
+
+    Of `N_EXAMPLES` test recordings it is the one on which the error of ``default`` is nearest to
+    the mean of its errors: not the best one.
+    """
+    batch, maps, peaks, cohort = _worked()
+    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained", facecolor="white")
+    axes = figure.subplots(2, 2).ravel()
+    head, mesh = batch.head, cohort.template.display
+    assert mesh is not None  # the packaged head has a cortex to draw on
+    potentials = 1e6 * np.asarray(batch.data[0, :, 0], float)
+    draw_scalp(axes[0], potentials, head.sensor_pos, head.ch_names)
+    axes[0].set_title(f"recording, {SNR_DB:g} dB, {len(potentials)} electrodes", size=10)
+    view = best_views(int(peaks[0]), len(maps["target"]), mesh, 1)[0]
+    for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
+        draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
+        distance = 1e3 * np.linalg.norm(
+            head.source_pos[peaks[0]] - head.source_pos[values.argmax()]
+        )
+        off = "" if name == "target" else f", {distance:.0f} mm off"
+        ax.set_title(f"{name}{off}", size=10)
+    return figure
+
+
+def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
+    """The recording of the result, maps of target and estimates ``(S,)``, and the true centre."""
+    from deepesi.baselines.minimum_norm import MinimumNorm
+    from deepesi.core.contracts import magnitude
+    from deepesi.core.onnx_model import OnnxModel
+    from deepesi.evaluation.scores import apply_model
+    from deepesi.runtime.packaged import model_path
+
+    cohort, scenario = _test_set()
+    default = OnnxModel(model_path("default"))
+    models: dict[str, InverseModel] = {"eLORETA": MinimumNorm("eLORETA"), "default": default}
+    batch = scenario.recordings(cohort, list(models.values())).at_snr(SNR_DB).batch(0)
+    strongest = apply_model(default, batch).mean[..., 0].abs().argmax(dim=1).numpy()
+    positions, centres = batch.head.source_pos, batch.scene.peaks[:, 0].numpy()
+    errors = np.linalg.norm(positions[strongest] - positions[centres], axis=1)
+    number = int(np.abs(errors - errors.mean()).argmin())
+    one = batch.example(number)
+    moments = {"target": one.sources}
+    moments |= {name: apply_model(model, one).mean for name, model in models.items()}
+    n_orient = one.head.space.n_orient
+    maps = {name: np.asarray(magnitude(m, n_orient)[0], float) for name, m in moments.items()}
+    return one, maps, centres[[number]], cohort
+
+
+def _test_set() -> tuple["Cohort", "Scenario"]:
+    """The packaged head and scenario ``snr``, as ``deepesi evaluate`` takes them."""
+    import hydra
+
+    from deepesi.cli.loading import load_heads, load_scenarios
+
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        config = hydra.compose("evaluate", [f"scenario.n_examples={N_EXAMPLES}"])
+    return load_heads(config.head), load_scenarios([config.scenario])[0]
+
+
+def _image(figure: Figure) -> "Image":
+    """The figure in 256 colours, a quarter of the size."""
+    import PIL.Image
+
+    content = io.BytesIO()
+    figure.savefig(content, dpi=DPI)
+    return PIL.Image.open(content).convert("RGB").quantize(256)
+
+
+FIGURES: Mapping[str, Callable[[], Figure]] = {
+    "pipeline": pipeline_figure,
+    "result": result_figure,
+    "floors": floors_figure,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the pictures."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of the documentation.")
+    parser.add_argument("--only", choices=list(FIGURES), help="draw this one")
+    parser.add_argument("--out", type=Path, default=PICTURES, metavar="FOLDER", help="where to")
+    given = parser.parse_args(arguments)
+    for name in [given.only] if given.only else FIGURES:
+        with atomic(given.out / f"{name}.png") as partial:
+            _image(FIGURES[name]()).save(partial, optimize=True)
+        print(f"written: {given.out / f'{name}.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""YAML files, laid out as those of deepesi."""
