@@ -126,7 +126,7 @@ def test_streams_of_one_name(prepared):
     other = make_outlet(name, ["x", "y", "z"], "Accelerometer", 50.0)
     message = (
         r"there are several streams .*: type 'Accelerometer', source id '\w+Accelerometer', on .+, "
-        r"3 channels at 50 Hz .*; type 'EEG', .* 32 channels at 250 Hz .*\). Choose by --type or --source"
+        r"3 channels at 50 Hz .*; type 'EEG', .* 32 channels at 250 Hz .*\). Choose by --type"
     )
     with pytest.raises(ValueError, match=message):
         open_source(name, prepared.ch_names, {})
