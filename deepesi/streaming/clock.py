@@ -9,9 +9,10 @@ where they shift by as much, samples are missing, where they do not, the clock o
 stepped. Without times of arrival a step forward cannot be told from a gap, and is taken for one,
 nor a step back from samples that came twice.
 
-Source: the line is that of liblsl's ``dejitter``, see `RecursiveLine`. Not liblsl's own, as it
-replaces the stamps for good, takes up to two minutes to settle, and neither sees gaps nor steps:
-it smears them over the next minutes.
+Source: a regression of stamps on sample numbers, as of liblsl's ``dejitter`` (Kothe et al. 2025,
+doi:10.1162/IMAG.a.136). Ours is of the least late stamps, see `Track`, and not liblsl's own, as
+that replaces the stamps for good, takes up to two minutes to settle, and smears gaps and steps over
+the next minutes.
 """
 
 from collections import deque
@@ -20,14 +21,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import siegelslopes
 
+from deepesi.streaming.rates import RATE_REFUSED, check_period, other_rate
 from deepesi.streaming.stamps import EXACT, NEAR, WINDOW, Track
 
 Array = NDArray[np.float64]
 
-#: How far the true rate may be from the nominal one, and from where on it is said.
-RATE_REFUSED, RATE_SAID = 0.05, 0.005
+#: How far from the nominal rate the true one is said.
+RATE_SAID = 0.005
 #: How long the rate is looked at before it is said, s; a quarter of it before it is refused.
 RATE_SHOWN = 20.0
 #: Stamps this near to the clock are passed on as they are, s.
@@ -38,8 +39,6 @@ LONGEST, AT_ONCE = 20, 3.0
 FEW = 8
 #: How far a gap may be from whole samples (a fraction of a period) if stamps do not scatter.
 WHOLE = 0.2
-#: Marks that a rate is taken from, at most.
-MOST_MARKS = 200
 
 
 Marks = tuple[float, float, float]
@@ -259,20 +258,11 @@ class FittedClock:
 
     def _fit_anew(self) -> list[Marks]:
         stamps = np.array([sample.stamp for sample in self.held])
-        numbers = np.flatnonzero(np.isfinite(stamps))
-        if not len(numbers):
-            raise ValueError(
-                f"the stream has no time stamps: {len(stamps):,} samples came with NaN. Have "
-                "the device or its bridge stamp them; LSL does where none is given."
-            )
-        numbers = numbers[:: 1 + len(numbers) // MOST_MARKS]
-        slope = float(siegelslopes(stamps[numbers], numbers).slope) if len(numbers) > 1 else 0.0
-        if abs(slope * self.sfreq - 1) > RATE_REFUSED:
-            raise self._other_rate(slope)
+        check_period(stamps, self.sfreq)
         self._begin()
         self.broken = True
         if np.isfinite(self.last):
-            self.offset = self.last + 1 / self.sfreq - float(stamps[numbers[0]])
+            self.offset = self.last + 1 / self.sfreq - float(stamps[np.isfinite(stamps)][0])
         self.say("the time stamps of the stream follow no clock; it is fitted anew from here on")
         held, self.held = self.held, []
         return [sample[:3] for sample in held]
@@ -303,17 +293,10 @@ class FittedClock:
         off -= 5 * self.stamps.uncertain[1] * self.sfreq
         shown = self.count / self.sfreq if self.stamps.known else 0.0
         if off > RATE_REFUSED and shown > RATE_SHOWN / 4:
-            raise self._other_rate(period)
+            raise other_rate(period, self.sfreq)
         if off > RATE_SAID and shown > RATE_SHOWN and not self.rate_said:
             self.rate_said = True
             self.say(
                 f"the stream says it has {self.sfreq:g} Hz; by its time stamps it has "
                 f"{1 / period:.4g} Hz, and these are published"
             )
-
-    def _other_rate(self, period: float) -> ValueError:
-        rate = f"at {1 / period:,.4g} Hz" if period * self.sfreq > 1e-3 else "not at all"
-        return ValueError(
-            f"the stream says it has {self.sfreq:g} Hz, but its time stamps advance {rate}. "
-            "Have the device or its bridge name the true rate, and stamp in seconds."
-        )

@@ -22,7 +22,7 @@ def device(sfreq, burst, jitter, ppm=0.0, step=0.0, missing=0, own_clock=False, 
     """
     rng = np.random.default_rng(seed)
     true = 1000 + np.arange(int(SECONDS * sfreq)) / sfreq * (1 + 1e-6 * ppm)
-    true = np.delete(true, np.s_[int(DROPPED_AT * sfreq) :][:missing])
+    true = np.delete(true, int(DROPPED_AT * sfreq) + np.arange(missing))
     size = max(1, round(burst * sfreq))
     number = np.arange(len(true)) // size
     ends = np.minimum((number + 1) * size, len(true)) - 1
