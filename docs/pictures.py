@@ -156,7 +156,7 @@ def result_figure() -> Figure:
     head, mesh = batch.head, cohort.template.display
     assert mesh is not None  # the packaged head has a cortex to draw on
     potentials = 1e6 * np.asarray(batch.data[0, :, 0], float)
-    draw_scalp(axes[0], potentials, head.sensor_pos, head.ch_names)
+    draw_scalp(axes[0], potentials, head.sensors.positions, head.sensors.names)
     axes[0].set_title(f"recording, {SNR_DB:g} dB, {len(potentials)} electrodes", size=10)
     view = best_views(int(peaks[0]), len(maps["target"]), mesh, 1)[0]
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):

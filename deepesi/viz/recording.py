@@ -29,7 +29,7 @@ def recording_figure(
     """Draw a localized recording.
 
     Args:
-        data: Average-referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, V.
         times: Sample times ``(T,)``, s.
         sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def draw_scalp(
     ch_names: Sequence[str],
     limit: float | None = None,
 ) -> "AxesImage":
-    """Draw average-referenced potentials.
+    """Draw referenced potentials.
 
     Args:
         ax: Axes to draw in.
@@ -40,7 +40,7 @@ def draw_scalp(
     """
     import mne
 
-    info = electrode_info(ch_names, sensor_pos)
+    info = eeg_info(ch_names, sensor_pos)
     limit = limit or float(np.abs(potentials).max())
     # In the projection face and neck are far apart, with no electrodes in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
