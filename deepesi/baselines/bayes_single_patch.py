@@ -1,4 +1,4 @@
-"""The Bayes-optimal estimator of one patch: every centre and radius is enumerated."""
+"""Bayes-optimal estimate of a single patch, by enumeration of all centres and radii."""
 
 import torch
 from jaxtyping import Float
@@ -18,22 +18,22 @@ from deepesi.physics.head_inputs import (
 
 
 class BayesSinglePatch(InverseModel):
-    """The patch at the place of least expected distance from a single source.
+    """Single patch with the smallest expected distance to the true source.
 
-    The posterior over all centres and radii is exact for one Gaussian patch per recording with a
-    lead field and a noise covariance that are true, all centres and radii equally likely, and any
-    amplitude equally likely in every sample and direction: its logarithm is half the energy of the
-    matched filter, summed over the window. What it says: at the centre whose expected distance
-    from the source is least, a patch of the posterior's radii with the amplitudes fitted there.
-    The limit for one source; with several it still finds one.
+    The posterior over all centres and radii is exact for one Gaussian patch per recording, the
+    true lead field and noise covariance, equally likely centres and radii, and a flat prior of the
+    amplitude in every sample and direction. The log-posterior is half the energy of the matched
+    filter, summed over the window. The estimate is a patch at the centre with the smallest
+    expected distance to the source, with the posterior of the radii and fitted amplitudes. It is
+    the optimum for one source; with several sources it still gives one.
 
     Args:
-        smallest: Smallest radius, m.
-        largest: Largest radius, m.
-        n_radii: Number of radii in between.
+        smallest: Smallest patch radius, m.
+        largest: Largest patch radius, m.
+        n_radii: Number of radii from smallest to largest.
 
-    Source: enumeration as for `deepesi` METHODS; Bayes risk under distance loss, e.g. Berger 1985,
-    doi:10.1007/978-1-4757-4286-2, chapter 4.
+    Source: Bayes risk under a distance loss, e.g. Berger 1985, doi:10.1007/978-1-4757-4286-2,
+    chapter 4. Difference: the posterior is enumerated over patches.
 
     """
 
@@ -56,11 +56,11 @@ class BayesSinglePatch(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `InverseModel`."""
+        """What the method assumes."""
         return Assumptions(assumed_patches(*self.radii[:2]), "1", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Posterior, expected distances, the patch there."""
+        """Compute the posterior, expected distances and the best patch."""
         moments = inputs[self.moments.key]
         n_radii, n_orient = moments.shape[0], moments.shape[2]
         fitted = torch.einsum(
@@ -72,9 +72,9 @@ class BayesSinglePatch(InverseModel):
         distances = (positions[:, None] - positions[None]).norm(dim=-1)
         best = (distances @ posterior.sum(0)).argmin(0)
         sources = torch.arange(positions.shape[0], device=data.device)
-        # The radii given the centre; far from all evidence both vanish, hence the logarithm's way.
-        of_radius = torch.softmax(0.5 * energy, dim=0) * (sources[:, None] == best)
+        # Posterior of the radii given the centre, from logarithms to avoid 0 / 0.
+        radius_weights = torch.softmax(0.5 * energy, dim=0) * (sources[:, None] == best)
         total = along_axes(moments.unflatten(1, (-1, n_orient)), fitted)
-        patches = of_radius[:, :, None, None] * total
+        patches = radius_weights[:, :, None, None] * total
         spread = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         return Estimate(spread.flatten(0, 1).permute(2, 0, 1))

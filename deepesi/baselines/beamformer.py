@@ -6,23 +6,22 @@ from deepesi.baselines.solver import Array, Solution, Solver
 
 
 class LCMV(Solver):
-    """Unit-noise-gain beamformer on the covariance of the window itself.
+    """Unit-noise-gain beamformer with the covariance of the window.
 
-    The covariance is that of the whitened window plus the noise, ``V Vᵀ / T + noise I``: known
-    noise regularizes it, so one sample suffices to compute, though not to suppress other sources;
-    those that vary together over the window are suppressed with each other, as in every beamformer.
-    Free orientation keeps all three components.
+    The covariance is that of the whitened window plus noise, ``V Vᵀ / T + noise I``. The noise
+    term regularizes it, so one sample is enough to compute the filters, but not to suppress other
+    sources. Sources with correlated time courses suppress each other, as in every beamformer.
+    With free orientation all three components are kept.
 
     Args:
-        noise: Variance of the noise added, over that of the noise covariance.
+        noise: Variance of the added noise, relative to the noise covariance (no unit).
 
     Raises:
-        ValueError: It is not positive.
+        ValueError: `noise` is not positive.
 
     Source: Van Veen et al. 1997, doi:10.1109/10.623056; Sekihara & Nagarajan 2008,
-    doi:10.1007/978-3-540-79370-0 (unit noise gain). In units of the noise the output is a
-    statistic; it is multiplied by one number, the mean factor to the unit-gain filters, as dSPM
-    here.
+    doi:10.1007/978-3-540-79370-0 (unit noise gain). Difference: the output has no unit, so it is
+    scaled to A m by one number, the mean factor to the unit-gain filters, as for dSPM here.
 
     """
 
@@ -33,7 +32,7 @@ class LCMV(Solver):
         self.noise = float(noise)
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Filters of the window's own covariance."""
+        """Compute the filters from the window and apply them."""
         covariance = recording @ recording.T / recording.shape[1]
         covariance += self.noise * np.eye(len(recording))
         inverse = np.linalg.inv(covariance)

@@ -1,4 +1,4 @@
-"""The minimum-norm family: MNE, dSPM, sLORETA, eLORETA, and the Gaussian posterior of MNE."""
+"""Minimum-norm methods: MNE, dSPM, sLORETA, eLORETA, and the Gaussian posterior of MNE."""
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +24,7 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: Rule of the regularization, and what it has to know of the noise.
+#: Regularization rules, and what each assumes about the noise.
 REGULARIZATIONS = {
     "noise": "covariance and level",
     "gcv": "covariance",
@@ -35,40 +35,39 @@ REGULARIZATIONS = {
 def level_of_power(
     whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], grid: LinearInverse
 ) -> Int[Tensor, " B"]:
-    """The SNR of a grid nearest to that read off whitened power, ``‖W v‖² / (T rank) - 1``."""
+    """Index of the SNR in a grid nearest to the SNR of the data, ``‖W v‖² / (T rank) - 1``."""
     snr_db = snr_db_of_power(whitened.square().mean(2).sum(1) / rank)
     step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
     return step.clamp(0, grid.n_steps - 1)
 
 
 class MinimumNorm(InverseModel):
-    """One linear inverse, regularized for each recording.
+    """Linear inverse with a regularization that is chosen for each recording.
 
-    Kernels are made for SNRs of -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``, or for
-    one. Which is applied:
+    Kernels are computed for SNRs of -10 to 30 dB in steps of 2.5 dB, with ``lambda2 = 1 / SNR``,
+    or for one SNR. Rules that choose one of them:
 
-    - ``"noise"``: the noise covariance is known, so whitened noise has unit power, and the SNR of a
-      recording is read off its whitened power.
-    - ``"gcv"``: generalized cross-validation, ``‖(I − H) W v‖² / tr(I − H)²`` least. It does not
-      believe the level of the noise. dSPM and sLORETA take the hat matrix ``H`` of MNE, of which
-      they are standardizations.
+    - ``"noise"``: whitened noise has unit power, so the whitened power of a recording gives the
+      SNR.
+    - ``"gcv"``: generalized cross-validation minimizes ``‖(I − H) W v‖² / tr(I − H)²``. It does
+      not use the level of the noise. dSPM and sLORETA use the hat matrix ``H`` of MNE, because
+      they only rescale MNE.
+    - ``"constant"``: `snr_db` for every recording. The residual due to a wrong lead field grows
+      with the signal, so a constant below the SNR of strong recordings is better.
 
-    - ``"constant"``: the one of `snr_db`, for every recording. What a wrong lead field leaves
-      unexplained grows with the signal, so a constant below the SNR of loud recordings does better.
-
-    Fixed or free orientation, as the head's.
+    Works with fixed and free orientation.
 
     Args:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
-        regularization: Above.
+        regularization: ``"noise"``, ``"gcv"`` or ``"constant"``, as above.
         snr_db: SNR of the constant regularization, dB; None for the other rules.
 
     Raises:
-        ValueError: Unknown regularization; an SNR where none is used, or none where one is.
+        ValueError: The regularization is unknown, or `snr_db` is missing or not used.
 
-    Source: see `deepesi.physics.linear_inverse`; Golub, Heath & Wahba 1979,
-    doi:10.1080/00401706.1979.10489751 (GCV). dSPM and sLORETA are scaled to A m, which leaves
-    their maps as they are; see `LinearInverse`.
+    Source: the methods as in `deepesi.physics.linear_inverse`; Golub, Heath & Wahba 1979,
+    doi:10.1080/00401706.1979.10489751 (GCV). Difference: dSPM and sLORETA are scaled to A m by
+    one factor, as in `LinearInverse`.
 
     """
 
@@ -88,8 +87,8 @@ class MinimumNorm(InverseModel):
             )
         if (regularization == "constant") != (snr_db is not None):
             raise ValueError(
-                "MinimumNorm: give snr_db with regularization='constant' and with no other, got "
-                f"{snr_db} with {regularization!r}."
+                "MinimumNorm: give snr_db if and only if regularization='constant', got "
+                f"snr_db={snr_db} with {regularization!r}."
             )
         self.method, self.regularization = method, regularization
         self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels(method, snr_db)
@@ -99,34 +98,34 @@ class MinimumNorm(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `InverseModel`."""
+        """What the method assumes."""
         return Assumptions("points", "any", REGULARIZATIONS[self.regularization], "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Apply the kernel of each example's regularization."""
+        """Choose a regularization for each example and apply the kernel."""
         whitened = inputs[self.whitener.key] @ data
-        if self.regularization != "gcv":  # of a constant there is one level to find
+        if self.regularization != "gcv":  # the grid of a constant has one level
             level = level_of_power(whitened, inputs[self.rank.key], self.kernels)
         else:
             hats = inputs[self.hats.key]
-            left = whitened[:, None] - hats @ whitened[:, None]
+            residual = whitened[:, None] - hats @ whitened[:, None]
             free = inputs[self.rank.key] - hats.diagonal(dim1=1, dim2=2).sum(1)
-            level = (left.square().sum((2, 3)) / free.square()).argmin(1)
+            level = (residual.square().sum((2, 3)) / free.square()).argmin(1)
         return Estimate(inputs[self.kernels.key][level] @ data)
 
 
 def _kernels(method: str, snr_db: float | int | None) -> LinearInverse:
-    """Kernels of all SNRs, or of one."""
+    """Kernels for all SNRs, or for one."""
     if snr_db is None:
         return LinearInverse(method=method)
     return LinearInverse(method=method, snr_db_low=float(snr_db), n_steps=1)
 
 
 class BestMinimumNorm(Oracle):
-    """The same with the regularization that suits each example's truth best: a bound.
+    """Minimum norm with the regularization that is best for the target of each example: a bound.
 
-    Best is the least distance from the strongest source to a true peak; of those that agree in
-    it, the map of the largest cosine with the truth.
+    The best has the smallest distance from the strongest source to a target peak. Among equals,
+    it is the map with the largest cosine similarity to the target.
 
     Args:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
@@ -140,41 +139,42 @@ class BestMinimumNorm(Oracle):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `Oracle`."""
-        return Assumptions("points, and where they are", "any", "covariance", "nominal")
+        """What the method assumes."""
+        return Assumptions("points, and their locations", "any", "covariance", "nominal")
 
     def forward(self, batch: Batch) -> Estimate:
-        """Try all, keep the best."""
+        """Apply all regularizations and keep the best."""
         n_orient = batch.head.space.n_orient
         positions = torch.as_tensor(batch.head.source_pos, device=batch.data.device)
         peaks = batch.scene.peaks
-        truth = torch.nn.functional.normalize(magnitude(batch.sources, n_orient), dim=1)
-        found, scores = [], []
+        target = torch.nn.functional.normalize(magnitude(batch.sources, n_orient), dim=1)
+        estimates, scores = [], []
         for kernel in batch.inputs[self.kernels.key]:
             mean = kernel @ batch.data
-            strength = magnitude(mean, n_orient)
-            away = (positions[strength.argmax(1)][:, None] - positions[peaks.clamp_min(0)]).norm(
+            magnitudes = magnitude(mean, n_orient)
+            away = (positions[magnitudes.argmax(1)][:, None] - positions[peaks.clamp_min(0)]).norm(
                 dim=2
             )
             distance = torch.where(peaks >= 0, away, torch.inf).amin(1)
-            alike = (torch.nn.functional.normalize(strength, dim=1) * truth).sum(1)
-            found.append(mean)
-            scores.append(1e3 * distance - 1e-3 * alike)  # a micrometre weighs as much
+            cosine = (torch.nn.functional.normalize(magnitudes, dim=1) * target).sum(1)
+            estimates.append(mean)
+            scores.append(1e3 * distance - 1e-3 * cosine)  # 1 µm counts as much as all of it
         best = torch.stack(scores).argmin(0)
-        return Estimate(torch.stack(found)[best, torch.arange(len(best), device=best.device)])
+        return Estimate(torch.stack(estimates)[best, torch.arange(len(best), device=best.device)])
 
 
 class BayesianMinimumNorm(PosteriorModel):
-    """The Gaussian posterior behind MNE: independent sources of one variance, noise known.
+    """Gaussian posterior of MNE: independent sources of equal variance, known noise covariance.
 
-    The mean is MNE's at the SNR of the recording, or at one SNR for all; the standard deviation is
-    the posterior's, and samples are exact: the symmetric square root of its covariance times noise.
+    The mean is the MNE estimate at the SNR of the recording, or at one SNR for all recordings.
+    Standard deviation and samples are those of the posterior. Samples are exact: mean plus the
+    symmetric square root of the posterior covariance times noise.
 
     Args:
-        snr_db: SNR for every recording, dB; None: each its own.
+        snr_db: SNR for every recording, dB. None: the SNR of each recording.
 
-    Source: Gaussian conditioning; see `deepesi.physics.linear_inverse.posterior_std` and
-    `posterior_root`.
+    Source: Gaussian conditioning, as in `posterior_std` and `posterior_root` of
+    `deepesi.physics.linear_inverse`.
 
     """
 
@@ -185,13 +185,13 @@ class BayesianMinimumNorm(PosteriorModel):
         super().__init__()
         self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels("MNE", snr_db)
         grid = self.kernels.snr_db_low, self.kernels.snr_db_step, self.kernels.n_steps
-        self.deviations, self.priors = PosteriorStd(*grid), PriorStd(*grid)
+        self.stds, self.priors = PosteriorStd(*grid), PriorStd(*grid)
         self.roots, self.gain = PosteriorRoot(*grid), Gain(whitened=True)
         self.head_inputs = (
             self.whitener,
             self.rank,
             self.kernels,
-            self.deviations,
+            self.stds,
             self.priors,
             self.roots,
             self.gain,
@@ -199,14 +199,14 @@ class BayesianMinimumNorm(PosteriorModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `InverseModel`."""
+        """What the method assumes."""
         return Assumptions("points", "any", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Mean and standard deviation at each example's SNR."""
+        """Mean and standard deviation at the SNR of each example."""
         level = self._level(data, inputs)
         mean = inputs[self.kernels.key][level] @ data
-        return Estimate(mean, inputs[self.deviations.key][level][..., None].expand_as(mean))
+        return Estimate(mean, inputs[self.stds.key][level][..., None].expand_as(mean))
 
     def sample(
         self,
@@ -214,12 +214,12 @@ class BayesianMinimumNorm(PosteriorModel):
         inputs: dict[str, Tensor],
         noise: Float[Tensor, "N B Z"],
     ) -> Float[Tensor, "N B D T"]:
-        """The mean and ``s (I - Gᵀ M G)`` times noise ``(D, T)``."""
+        """Mean plus ``s (I - Gᵀ M G)`` times noise ``(D, T)``."""
         level, gain = self._level(data, inputs), inputs[self.gain.key]
         z = noise.unflatten(2, (gain.shape[1], data.shape[2]))
-        seen = gain.T @ (inputs[self.roots.key][level] @ (gain @ z))
+        explained = gain.T @ (inputs[self.roots.key][level] @ (gain @ z))
         prior = inputs[self.priors.key][level][:, None, None]
-        return inputs[self.kernels.key][level] @ data + prior * (z - seen)
+        return inputs[self.kernels.key][level] @ data + prior * (z - explained)
 
     def _level(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Int[Tensor, " B"]:
         whitened = inputs[self.whitener.key] @ data

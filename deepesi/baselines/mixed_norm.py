@@ -1,4 +1,4 @@
-"""Mixed-norm estimates: few sources, whatever their time course and direction (group LASSO)."""
+"""Mixed-norm estimates: few sources, with any time course and orientation (group LASSO)."""
 
 import numpy as np
 
@@ -6,18 +6,18 @@ from deepesi.baselines.solver import Array, Solution, Solver
 
 
 class MixedNorm(Solver):
-    """MxNE and irMxNE, by MNE-Python's solver.
+    """MxNE and irMxNE, computed with the solver of MNE-Python.
 
-    Minimizes ``½ ‖v − G j‖² + α Σ_s ‖j_s‖`` with the norm over orientations and samples of a place;
-    reweighted, the penalty becomes the root of that norm. Columns are weighted by sensitivity, and
-    the amplitudes of what was found are freed of the shrinkage.
+    Minimizes ``½ ‖v − G j‖² + α Σ_s ‖j_s‖`` with the norm over orientations and samples of a
+    source. With reweighting the penalty becomes the square root of that norm. Columns are divided
+    by their norms. The amplitudes of the active sources are debiased.
 
     Args:
-        alpha: Strength, percent of the one at which everything is zero.
-        n_reweighted: Solutions in a row, each weighted by the one before; 1: MxNE.
+        alpha: Regularization strength, percent of the smallest one that makes all sources zero.
+        n_reweighted: Number of reweighted solutions. 1: MxNE.
 
     Raises:
-        ValueError: The strength is outside 0 to 100, or there is no solution.
+        ValueError: `alpha` is outside 0 to 100, or `n_reweighted` is below 1.
 
     Source: Gramfort et al. 2012, doi:10.1088/0031-9155/57/7/1937 (MxNE); Strohmeier et al. 2016,
     doi:10.1109/TMI.2016.2553445 (irMxNE).
@@ -34,7 +34,7 @@ class MixedNorm(Solver):
         self.alpha, self.n_reweighted = alpha, n_reweighted
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Solve at the given share of the largest strength."""
+        """Solve with the given share of the largest regularization strength."""
         from mne.inverse_sparse.mxne_optim import iterative_mixed_norm_solver
 
         blocks = gain.reshape(len(gain), -1, n_orient)

@@ -1,4 +1,4 @@
-"""Dipole scan and recursive MUSIC: a few point sources, found one after the other."""
+"""Dipole scan and recursive MUSIC: a few point sources, estimated one after the other."""
 
 import numpy as np
 
@@ -7,19 +7,19 @@ from deepesi.core.contracts import Assumptions
 
 
 class RecursiveMUSIC(Solver):
-    """RAP-MUSIC: every place is correlated with the signal subspace, found ones projected out.
+    """RAP-MUSIC: subspace correlation of every source, with previous sources projected out.
 
-    The subspace has the eigenvectors of the whitened window that rise above what noise alone
-    reaches. With one sample it is the recording itself, and the first step is a dipole scan: the
-    place whose dipole explains most. Orientation is free to turn if the head's is. The moments are
-    the least-squares fit of all places found.
+    The signal subspace has the singular vectors of the whitened window whose singular values are
+    above those of noise alone. For one sample it is the recording itself, and the first step is a
+    dipole scan: the source whose dipole explains most. Orientation is fixed or free, as in the
+    head. The moments are a least-squares fit of all selected sources.
 
     Args:
-        n_sources: Places at most; 1: dipole scan.
-        threshold: Correlation with the subspace (cosine of the angle) below which to stop.
+        n_sources: Largest number of sources. 1: dipole scan.
+        threshold: Subspace correlation (cosine of the angle) below which to stop.
 
     Raises:
-        ValueError: No source, or a threshold outside 0 to 1.
+        ValueError: `n_sources` is below 1, or the threshold is outside 0 to 1.
 
     Source: Mosher & Leahy 1999, doi:10.1109/78.740118. The number of signals follows the upper
     edge of the eigenvalues of white noise, Marchenko & Pastur 1967,
@@ -38,24 +38,24 @@ class RecursiveMUSIC(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `InverseModel`."""
+        """What the method assumes."""
         return super().assumptions._replace(
             n_sources="1" if self.n_sources == 1 else f"up to {self.n_sources}"
         )
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Find places, then fit their moments."""
+        """Select sources, then fit their moments."""
         subspace = signal_subspace(recording, rank)
         blocks = gain.T.reshape(-1, n_orient, len(gain)).swapaxes(1, 2)
-        found: list[int] = []
+        selected: list[int] = []
         topographies = np.zeros((len(gain), 0))
         for number in range(min(self.n_sources, subspace.shape[1])):
-            place, correlation, topography = best_source(blocks, subspace, topographies)
+            source, correlation, topography = best_source(blocks, subspace, topographies)
             if number > 0 and correlation < self.threshold:
                 break
-            found.append(place)
+            selected.append(source)
             topographies = np.column_stack([topographies, topography])
-        rows = np.concatenate([n_orient * p + np.arange(n_orient) for p in found])
+        rows = np.concatenate([n_orient * s + np.arange(n_orient) for s in selected])
         mean = np.zeros((gain.shape[1], recording.shape[1]))
         mean[rows] = np.linalg.lstsq(gain[:, rows], recording, rcond=None)[0]
         return Solution(mean)
@@ -65,36 +65,36 @@ def signal_subspace(recording: Array, rank: int) -> Array:
     """Orthonormal columns ``(C, K)`` of signals above white noise of variance 1, at least 1.
 
     Args:
-        recording: Whitened, ``(C, T)``.
-        rank: Number of its dimensions.
+        recording: Whitened data ``(C, T)``, no unit.
+        rank: Rank of the noise covariance.
 
     """
-    left, values, _ = np.linalg.svd(recording, full_matrices=False)
+    vectors, values, _ = np.linalg.svd(recording, full_matrices=False)
     edge = np.sqrt(recording.shape[1]) + np.sqrt(rank)
-    return left[:, : max(int((values > edge).sum()), 1)]
+    return vectors[:, : max(int((values > edge).sum()), 1)]
 
 
 def best_source(blocks: Array, subspace: Array, topographies: Array) -> tuple[int, float, Array]:
-    """The place closest to the subspace, once both are freed of topographies found before.
+    """Find the source with the largest subspace correlation, previous sources projected out.
 
     Args:
-        blocks: Topographies ``(S, C, O)``.
-        subspace: Orthonormal ``(C, K)``.
-        topographies: Of the places found before ``(C, N)``.
+        blocks: Topographies of all sources ``(S, C, O)``.
+        subspace: Orthonormal signal subspace ``(C, K)``.
+        topographies: Topographies of the previous sources ``(C, N)``.
 
     Returns:
-        Number of the place, its correlation with the subspace, the topography that reaches it.
+        Index of the source, subspace correlation, and the topography that has it.
 
     """
     basis = np.linalg.qr(topographies)[0]
     free = np.linalg.svd(subspace - basis @ (basis.T @ subspace), full_matrices=False)
     signal = free[0][:, free[1] > 1e-6]
     rest = blocks - basis @ (basis.T @ blocks)
-    left, values, right = np.linalg.svd(rest, full_matrices=False)
-    # Directions that were projected out altogether must not come back as rounding errors.
-    seen = values > 1e-3 * np.linalg.norm(blocks, axis=(1, 2))[:, None]
-    left = np.where(seen[:, None], left, 0.0)
-    direction, cosines, _ = np.linalg.svd(left.swapaxes(1, 2) @ signal, full_matrices=False)
+    vectors, values, right = np.linalg.svd(rest, full_matrices=False)
+    # Directions that were projected out have singular values of rounding errors only.
+    visible = values > 1e-3 * np.linalg.norm(blocks, axis=(1, 2))[:, None]
+    vectors = np.where(visible[:, None], vectors, 0.0)
+    direction, cosines, _ = np.linalg.svd(vectors.swapaxes(1, 2) @ signal, full_matrices=False)
     best = int(cosines[:, 0].argmax())
-    turn = direction[best][:, 0] / np.where(seen[best], values[best], np.inf)
-    return best, float(cosines[best, 0]), blocks[best] @ (right[best].T @ turn)
+    weights = direction[best][:, 0] / np.where(visible[best], values[best], np.inf)
+    return best, float(cosines[best, 0]), blocks[best] @ (right[best].T @ weights)

@@ -1,4 +1,4 @@
-"""What no analyst has: an inverse model that is given each example's own lead field."""
+"""Inverse model with the true lead field of each example, which no analyst has."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ from deepesi.physics.head_inputs import prepare
 
 
 class WithTrueLeadField(Oracle):
-    """Any inverse model on the lead field that really rendered an example, prepared one by one.
+    """Any inverse model with the true lead field, prepared for each example.
 
-    The distance between a model and itself knowing the truth is the price of head mismatch.
+    The difference to the same model with the nominal lead field is the effect of head mismatch.
 
     Args:
-        model: The inverse model.
+        model: Inverse model.
 
     """
 
@@ -24,22 +24,22 @@ class WithTrueLeadField(Oracle):
 
     @property
     def assumptions(self) -> Assumptions:
-        """As the model, but for the lead field."""
+        """Assumptions of the model, with the true lead field."""
         return self.model.assumptions._replace(skull="true lead field")
 
     def forward(self, batch: Batch) -> Estimate:
-        """Prepare and invert every example on its own."""
+        """Prepare and invert each example separately."""
         unit = torch.eye(batch.true_leadfield.source_modes.shape[0], device=batch.data.device)[None]
         estimates = []
         for number in range(len(batch.data)):
             one = slice(number, number + 1)
-            truth = replace(
+            true_leadfield = replace(
                 batch.true_leadfield,
                 coefficients=batch.true_leadfield.coefficients[one],
                 patterns=batch.true_leadfield.patterns[one],
             )
-            leadfield = truth.project(unit)[0].double().cpu().numpy()
-            sensors = batch.head.sensors  # float32 leaves their reference inexact
+            leadfield = true_leadfield.project(unit)[0].double().cpu().numpy()
+            sensors = batch.head.sensors  # the reference is inexact in float32
             head = replace(batch.head, leadfield=sensors.reference(leadfield))
             inputs = as_tensors(prepare(self.head_inputs, head), batch.data.device)
             estimates.append(self.model(batch.data[one], inputs))

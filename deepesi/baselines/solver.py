@@ -1,4 +1,4 @@
-"""Solvers that iterate on every recording: inverse models in numpy, without an exported form."""
+"""Base class of iterative solvers: inverse models in numpy that cannot be exported."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -25,22 +25,22 @@ Array = NDArray[np.float64]
 
 
 class Solution(NamedTuple):
-    """Moments ``(D, T)``, A m, and their posterior deviation ``(D, T)`` where a solver has one."""
+    """Dipole moments ``(D, T)``, A m, and posterior std ``(D, T)``, A m, if there is one."""
 
     mean: Array
     std: Array | None = None
 
 
 class Solver(InverseModel):
-    """Inverts recordings one by one, whitened, in double precision.
+    """Base class of solvers that invert whitened recordings one by one, in double precision.
 
-    Whitened noise has unit variance, so that the noise level is known to every solver.
+    Whitened noise has unit variance, so every solver knows the noise level.
 
     Args:
-        patches: Smallest and largest radius, m, and number of radii of the patches around every
-            source that are solved for in place of the sources themselves: a basis of Gaussian
-            fields of several widths, as in sFLEX. Deviations of patches are taken as independent.
-            None: the sources.
+        patches: Smallest and largest radius, m, and number of radii of patches around every
+            source. The moments of patches are then solved for, not those of sources: a basis of
+            Gaussian fields of several widths, as in sFLEX. Standard deviations of patches are
+            combined as independent. None: sources.
 
     Source: Haufe et al. 2011, doi:10.1016/j.neuroimage.2010.09.003 (sFLEX).
 
@@ -69,7 +69,7 @@ class Solver(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `InverseModel`."""
+        """What the method assumes."""
         return Assumptions(self.assumed_sources, "any", "covariance and level", "nominal")
 
     @abstractmethod
@@ -77,15 +77,15 @@ class Solver(InverseModel):
         """Invert one recording.
 
         Args:
-            recording: Whitened, ``(C, T)``.
+            recording: Whitened data ``(C, T)``, no unit.
             gain: Whitened lead field ``(C, D)``, 1/(A m).
-            n_orient: Orientations per source.
-            rank: Number of dimensions of the recording, ``C - 1`` at most.
+            n_orient: Number of orientations per source, 1 or 3.
+            rank: Rank of the noise covariance, see `Rank`.
 
         """
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Every recording on its own."""
+        """Invert each recording separately."""
         gain = inputs[self.gain.key].double().cpu().numpy()
         recordings = (inputs[self.whitener.key].double() @ data.double()).cpu().numpy()
         n_orient = gain.shape[1] // len(inputs[self.positions.key])
@@ -95,8 +95,8 @@ class Solver(InverseModel):
         else:
             pairs, shares = (inputs[declaration.key].cpu() for declaration in self.basis)
             spread = _spread(pairs.numpy(), shares.double().numpy(), n_orient)
-            of_patches = gain @ spread
-            patches = (self.solve(r, of_patches, n_orient, rank) for r in recordings)
+            patch_gain = gain @ spread
+            patches = (self.solve(r, patch_gain, n_orient, rank) for r in recordings)
             solved = [_to_sources(solution, spread) for solution in patches]
         mean, std = (
             None if part[0] is None else torch.as_tensor(np.stack(part), dtype=data.dtype)
@@ -107,12 +107,12 @@ class Solver(InverseModel):
 
 
 def assumed_patches(smallest: float, largest: float) -> str:
-    """Patches in words, radii in m."""
+    """Text that describes patches of these radii, m."""
     return f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
 
 
 def _spread(pairs: NDArray[np.int64], shares: Array, n_orient: int) -> csr_array:
-    """Moments of the sources ``(D, K D)`` of patches of moment 1, by radius, place, direction."""
+    """Matrix ``(D, K D)`` from patch moments (radius, centre, orientation) to source moments."""
     n_radii, n_sources = shares.shape[1], int(pairs.max()) + 1
     sources, centres = (pairs[:, i, None] for i in (0, 1))
     columns = np.arange(n_radii) * n_sources + centres
@@ -123,6 +123,6 @@ def _spread(pairs: NDArray[np.int64], shares: Array, n_orient: int) -> csr_array
 
 
 def _to_sources(patches: Solution, spread: csr_array) -> Solution:
-    """Sources of the patches found."""
+    """Spread moments of patches over the sources."""
     std = None if patches.std is None else np.sqrt(spread.power(2) @ patches.std**2)
     return Solution(spread @ patches.mean, std)

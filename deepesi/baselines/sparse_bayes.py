@@ -1,4 +1,4 @@
-"""Sparse Bayesian learning: Gamma-MAP and Champagne, on sources or on patches of them."""
+"""Sparse Bayesian learning: Gamma-MAP and Champagne, on sources or on patches."""
 
 from collections.abc import Sequence
 
@@ -12,30 +12,32 @@ UPDATES = ("mackay", "convex", "em")
 
 
 class SparseBayes(Solver):
-    r"""Prior variances per place by maximum marginal likelihood; the posterior mean under them.
+    r"""Prior variances by maximum marginal likelihood, and the posterior mean under them.
 
-    ``v = G j + e`` with ``j ~ N(0, Γ)``, one variance ``γ`` per place for all its orientations and
-    samples, ``e ~ N(0, λ I)`` whitened. Each update reads the posterior and never lowers the
-    likelihood (EM, convex) or goes faster without that promise (MacKay):
+    ``v = G j + e`` with ``j ~ N(0, Γ)``, one variance ``γ`` per source for all orientations and
+    samples, ``e ~ N(0, λ I)`` whitened. Updates, computed from the posterior:
 
     - ``"em"``: mean posterior energy;
-    - ``"mackay"``: energy of the mean over the share of its variance that the data took away;
-    - ``"convex"``: ``sqrt`` of energy of the mean over ``gᵀ Σ⁻¹ g``, Champagne's.
+    - ``"mackay"``: energy of the mean divided by the relative reduction of variance by the data;
+    - ``"convex"``: square root of the energy of the mean divided by ``gᵀ Σ⁻¹ g``.
 
-    Places below 1e-4 of the strongest are pruned. The posterior covariance gives ``std``.
+    EM and convex updates never lower the likelihood. MacKay updates are faster, but may lower it.
+    Sources with a variance below 1e-4 of the largest are removed. The posterior covariance gives
+    the standard deviation.
 
     Args:
-        update: Above. ``"mackay"`` is Gamma-MAP as in MNE-Python, ``"convex"`` Champagne.
-        learn_noise: Learn ``λ`` jointly, instead of taking it as given.
-        noise: ``λ``, variance of the noise over that of the noise covariance; more than 1 makes
-            room for what a wrong lead field leaves unexplained.
-        n_steps: Updates at most.
+        update: Update rule. ``"mackay"`` is Gamma-MAP as in MNE-Python, ``"convex"`` Champagne.
+        learn_noise: Whether ``λ`` is estimated with the sources.
+        noise: ``λ``, noise variance relative to the noise covariance (no unit). Values above 1
+            allow for errors of the lead field.
+        n_steps: Largest number of updates.
         tolerance: Relative change of the variances at which to stop.
-        patches: Radii of the patches that stand in place of the sources, see `Solver`.
+        patches: Smallest and largest radius, m, and number of radii of patches, as in `Solver`.
+            None: sources.
 
     Raises:
-        ValueError: Unknown update, no step, a tolerance or noise that is not positive, noise that
-            is both given and learned, or no radii.
+        ValueError: The update is unknown, `n_steps` is below 1, tolerance or noise is not
+            positive, noise is both given and learned, or there are not three radii values.
 
     Source: Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059 (Gamma-MAP and its
     updates); Owen et al. 2012, doi:10.1016/j.neuroimage.2011.12.027 (Champagne); Hashemi et al.
@@ -62,7 +64,7 @@ class SparseBayes(Solver):
             )
         if not noise > 0 or (learn_noise and noise != 1):
             raise ValueError(
-                "SparseBayes: noise must be positive, and is either given or learned, got "
+                "SparseBayes: noise must be positive, and either given or learned, got "
                 f"noise={noise} and learn_noise={learn_noise}."
             )
         self.update, self.learn_noise, self.noise = update, learn_noise, float(noise)
@@ -70,20 +72,19 @@ class SparseBayes(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See `InverseModel`."""
+        """What the method assumes."""
         known = super().assumptions
         return known._replace(noise="covariance") if self.learn_noise else known
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Learn the variances, then take the posterior."""
-        unit = np.linalg.norm(gain)  # of order one whatever the units
+        """Learn the variances, then compute the posterior."""
+        unit = np.linalg.norm(gain)  # so that columns are of order one in any unit
         blocks = (gain / unit).T.reshape(-1, n_orient, len(gain))
         active, gamma, noise = self.learn(recording, blocks, rank)
         mean = np.zeros((len(blocks), n_orient, recording.shape[1]))
         variance = np.zeros((len(blocks), n_orient))
-        found, taken, _ = _posterior(recording, blocks[active], gamma, noise)
-        mean[active] = found
-        variance[active] = gamma[:, None] - gamma[:, None] ** 2 * taken
+        mean[active], information, _ = _posterior(recording, blocks[active], gamma, noise)
+        variance[active] = gamma[:, None] - gamma[:, None] ** 2 * information
         mean = mean.reshape(-1, recording.shape[1]) / unit
         std = np.sqrt(variance.clip(0)).reshape(-1, 1) / unit
         return Solution(mean, np.broadcast_to(std, mean.shape))
@@ -91,12 +92,15 @@ class SparseBayes(Solver):
     def learn(
         self, recording: Array, blocks: Array, rank: int
     ) -> tuple[NDArray[np.int64], Array, float]:
-        """Places that are left, their variances, and the variance of the noise.
+        """Learn the prior variances.
 
         Args:
-            recording: Whitened, ``(C, T)``.
-            blocks: Lead field by place, ``(S, O, C)``.
-            rank: Number of dimensions of the recording.
+            recording: Whitened data ``(C, T)``, no unit.
+            blocks: Whitened, scaled lead field per source ``(S, O, C)``.
+            rank: Rank of the noise covariance.
+
+        Returns:
+            Indices of the active sources, their variances, and the noise variance ``λ``.
 
         """
         n_times = recording.shape[1]
@@ -106,9 +110,9 @@ class SparseBayes(Solver):
         noise = self.noise if not self.learn_noise else 0.5 * power
         n_orient = blocks.shape[1]
         for _ in range(self.n_steps):
-            mean, taken, residual = _posterior(recording, blocks[active], gamma, noise)
+            mean, per_orientation, residual = _posterior(recording, blocks[active], gamma, noise)
             energy = (mean**2).sum((1, 2)) / n_times
-            information = taken.sum(1)
+            information = per_orientation.sum(1)
             if self.update == "mackay":
                 new = energy / np.maximum(gamma * information, 1e-300)
             elif self.update == "convex":
@@ -130,7 +134,7 @@ class SparseBayes(Solver):
 def _posterior(
     recording: Array, blocks: Array, gamma: Array, noise: float
 ) -> tuple[Array, Array, Array]:
-    """Mean ``(S, O, T)``, ``diag(gᵀ Σ⁻¹ g)`` ``(S, O)`` and what is left of the recording."""
+    """Mean ``(S, O, T)``, ``diag(gᵀ Σ⁻¹ g)`` ``(S, O)`` and residual of the data ``(C, T)``."""
     n_channels = len(recording)
     rows = blocks.reshape(-1, n_channels)
     weighted = (gamma[:, None, None] * blocks).reshape(-1, n_channels)
@@ -139,5 +143,5 @@ def _posterior(
     mean = (np.repeat(gamma, blocks.shape[1])[:, None] * (projected @ recording)).reshape(
         *blocks.shape[:2], recording.shape[1]
     )
-    taken = (projected * rows).sum(1).reshape(blocks.shape[:2])
-    return mean, taken, noise * inverse @ recording
+    information = (projected * rows).sum(1).reshape(blocks.shape[:2])
+    return mean, information, noise * inverse @ recording

@@ -1,4 +1,4 @@
-"""Ridge, LASSO and elastic net, their strength a constant or chosen by cross-validation."""
+"""Ridge, LASSO and elastic net, with a constant strength or cross-validation."""
 
 import warnings
 from typing import NamedTuple
@@ -12,43 +12,44 @@ from sklearn.model_selection import KFold
 from deepesi.baselines.solver import Array, Solution, Solver
 from deepesi.core.contracts import Assumptions
 
-#: Rounds of coordinate descent at most: to compare strengths, and for what is given out. Strengths
-#: too weak to be chosen need the most; now and then the comparison ends at a neighbouring one.
+#: Largest number of rounds of coordinate descent, in cross-validation and in the final fit. With
+#: few rounds in cross-validation, now and then a neighbouring strength is chosen.
 N_ROUNDS_TO_COMPARE, N_ROUNDS = 100, 2000
 
 
 class RegularizationCurve(NamedTuple):
-    """What cross-validation saw at every strength."""
+    """Result of cross-validation for every regularization strength."""
 
-    alphas: Array  # strengths (A,), of scikit-learn's objective
-    r2: Array  # of the electrodes left out, mean over folds (A,)
-    n_active: Array  # components that are not zero, on all electrodes (A,)
+    alphas: Array  # strengths (A,), as in scikit-learn
+    r2: Array  # R² at the held-out sensors, mean over folds (A,)
+    n_active: Array  # nonzero components in a fit to all sensors (A,)
 
 
 class SparseRegression(Solver):
-    """Linear regression of the recording on the lead field, electrodes being the samples.
+    """Linear regression of the recording on the lead field. Sensors are the samples.
 
-    Columns have unit norm, so that depth is not punished. With several samples or orientations
-    one penalty groups the samples of a component (the l21 norm: group LASSO over time); ridge is
-    the same for every sample. Folds leave out electrodes; the strength that explains them best,
-    by R², is used on all of them; strengths that leave nothing are not chosen, even where nothing
-    explains electrodes left out any better.
+    Columns have unit norm, so that deep sources have no disadvantage. With several samples one
+    penalty groups the samples of a component (the l21 norm: group LASSO over time); ridge treats
+    every sample alone. Cross-validation holds out sensors. The strength with the largest R² at
+    the held-out sensors is used to fit all sensors. Strengths that make all sources zero
+    are not chosen.
 
     Args:
         l1_ratio: 1: LASSO; 0: ridge; between: elastic net.
-        n_alphas: Strengths tried, from the one at which everything is zero (ridge: from the
-            largest eigenvalue) down by a factor of 1000, evenly in logarithm.
-        n_folds: Folds of electrodes.
-        seed: Of the folds.
-        strength: Share of the strength at which everything is zero (ridge: of the largest
-            eigenvalue), for every recording; None: by cross-validation.
+        n_alphas: Number of strengths, from the smallest one that makes all sources zero (ridge:
+            the largest eigenvalue) down by a factor of 1000, with equal steps of the logarithm.
+        n_folds: Number of folds of sensors.
+        seed: Random seed of the folds.
+        strength: Share of the smallest strength that makes all sources zero (ridge: of the
+            largest eigenvalue), for every recording. None: by cross-validation.
 
     Raises:
-        ValueError: The ratio or the strength is outside 0 to 1, or fewer than 2 strengths or folds.
+        ValueError: Ratio or strength is outside 0 to 1, or there are fewer than 2 strengths or
+            folds.
 
     Source: Tibshirani 1996, doi:10.1111/j.2517-6161.1996.tb02080.x; Zou & Hastie 2005,
     doi:10.1111/j.1467-9868.2005.00503.x; Uutela et al. 1999, doi:10.1006/nimg.1999.0454 (minimum
-    current estimates). The solvers are scikit-learn's.
+    current estimates). Solvers: scikit-learn.
 
     """
 
@@ -75,12 +76,12 @@ class SparseRegression(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """Cross-validation over electrodes does not believe the level of the noise."""
+        """What the method assumes; cross-validation does not use the noise level."""
         known = super().assumptions
         return known if self.strength is not None else known._replace(noise="covariance")
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Choose the strength, then fit all electrodes."""
+        """Choose the strength, then fit the data of all sensors."""
         norms = np.linalg.norm(gain, axis=0)
         if not recording.any():
             return Solution(np.zeros((gain.shape[1], recording.shape[1])))
@@ -94,15 +95,15 @@ class SparseRegression(Solver):
         return Solution(fitted / norms[:, None])
 
     def curve(self, recording: Array, gain: Array, n_rounds: int = N_ROUNDS) -> RegularizationCurve:
-        """Held-out R² and sparsity against the strength, of one whitened recording.
+        """Held-out R² and sparsity for every strength, for one recording.
 
         Args:
-            recording: Whitened ``(C, T)``, no unit.
+            recording: Whitened data ``(C, T)``, no unit.
             gain: Whitened lead field ``(C, D)``, 1/(A m).
-            n_rounds: Rounds of coordinate descent at most.
+            n_rounds: Largest number of rounds of coordinate descent.
 
         """
-        # Folds must not depend on the order of the channels: number them by what they see.
+        # Sort channels by their lead field, so that folds do not depend on the channel order.
         order = np.lexsort(gain.T[:3])
         recording, gain = recording[order], gain[order]
         columns = gain / np.linalg.norm(gain, axis=0)
@@ -129,7 +130,7 @@ class SparseRegression(Solver):
         return self._largest(columns, recording) * np.logspace(0, -3, self.n_alphas)
 
     def _largest(self, columns: Array, recording: Array) -> float:
-        """Strength at which everything is zero; of ridge, the largest eigenvalue."""
+        """Smallest strength that makes all sources zero; for ridge, the largest eigenvalue."""
         if self.l1_ratio == 0:
             top = np.linalg.norm(columns, 2) ** 2
         else:
@@ -138,7 +139,7 @@ class SparseRegression(Solver):
         return max(float(top), 1e-12)
 
     def _path(self, columns: Array, recording: Array, alphas: Array, n_rounds: int) -> list[Array]:
-        """Fits ``(D, T)`` from strong to weak, each started where the one before ended."""
+        """Fits ``(D, T)`` from strong to weak; each starts from the previous one."""
         if self.l1_ratio == 0:
             return [self._fit(columns, recording, alpha) for alpha in alphas]
         model = self._sparse(recording.shape[1]).set_params(max_iter=n_rounds, warm_start=True)
@@ -158,7 +159,7 @@ class SparseRegression(Solver):
 
 
 def _weights(model: ElasticNet | MultiTaskElasticNet, columns: Array, recording: Array) -> Array:
-    """Fitted weights ``(D, T)``; weak penalties may end at the largest number of iterations."""
+    """Fitted weights ``(D, T)``. With a weak penalty the fit may not have converged."""
     data = recording[:, 0] if recording.shape[1] == 1 else recording
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

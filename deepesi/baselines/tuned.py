@@ -1,56 +1,58 @@
-"""A method with one constant, which is to be chosen on validation recordings."""
+"""Method with one parameter that is chosen on validation recordings."""
 
 from collections.abc import Callable, Sequence
 
 from deepesi.core.contracts import Assumptions, InverseModel
 from deepesi.physics.head_inputs import HeadInput
 
-#: Gives a method for the value of its constant.
+#: Function that returns the method for a value of the parameter.
 Make = Callable[..., InverseModel]
 
 
 class Tuned:
-    """A method and the values of one of its constants to choose from.
+    """Method and candidate values of one of its parameters.
 
-    Not a model yet: `deepesi.evaluation.tuning` chooses the value with the least mean localization
-    error on validation recordings of a scenario, one value per scenario. Networks are chosen on
-    validation recordings, too, so a classical method with a constant that nobody chose is at a
-    disadvantage.
+    This is not a model: `deepesi.evaluation.tuning` chooses, per scenario, the value with the
+    smallest mean localization error on validation recordings. Networks are chosen on validation
+    recordings as well, so the comparison would be unfair to a method that is not tuned.
 
     Args:
-        model: Makes the method, all but its constant given (``_partial_: true`` in a config).
-        knob: Name of the constant, an argument of the method.
-        values: To choose from, in order.
-        n_examples: Validation recordings of every test set (level and SNR) of a scenario.
+        model: Function that returns the method, without the parameter (``_partial_: true`` in a
+            config).
+        parameter: Name of the parameter, an argument of the method.
+        values: Candidate values, in order.
+        n_examples: Number of validation recordings per test set (level and SNR) of a scenario.
 
     Raises:
-        ValueError: Fewer than two values, one twice, or no recording.
+        ValueError: There are fewer than two values, a value occurs twice, or `n_examples` is
+            below 1.
 
     """
 
     def __init__(
-        self, model: Make, knob: str, values: Sequence[float | int], n_examples: int = 100
+        self, model: Make, parameter: str, values: Sequence[float | int], n_examples: int = 100
     ) -> None:
         if len(set(values)) < max(2, len(values)) or n_examples < 1:
             raise ValueError(
-                f"Tuned: needs two or more different values of {knob!r} and at least one "
+                f"Tuned: needs two or more different values of {parameter!r} and at least one "
                 f"validation recording, got {list(values)} and n_examples={n_examples}."
             )
-        self.knob, self.values, self.n_examples = knob, tuple(map(float, values)), n_examples
+        self.parameter, self.n_examples = parameter, n_examples
+        self.values = tuple(map(float, values))
         self._make = model
         self.candidates = tuple(self.at(value) for value in self.values)
 
     def at(self, value: float) -> InverseModel:
-        """The method with a value of its constant."""
-        return self._make(**{self.knob: value})
+        """Return the method with this value of the parameter."""
+        return self._make(**{self.parameter: value})
 
     @property
     def head_inputs(self) -> tuple[HeadInput, ...]:
-        """What all candidates ask of a head."""
+        """Head inputs of all candidates."""
         declared = (d for candidate in self.candidates for d in candidate.head_inputs)
         return tuple(dict.fromkeys(declared))
 
     @property
     def assumptions(self) -> Assumptions:
-        """As the method."""
+        """Assumptions of the method."""
         return self.candidates[0].assumptions

@@ -31,7 +31,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.checkpoints import chosen_by
 from deepesi.training.overrides import typed
-from deepesi.training.run import fit, plain, say
+from deepesi.training.run import fit, plain, print_once
 from deepesi.training.trainer import (
     check_sweep,
 )
@@ -96,7 +96,7 @@ def run(
     started = time.perf_counter()
     cohort, command = cohort or load_heads(config.head), command or this_command()
     template = cohort.template
-    say(
+    print_once(
         f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )

@@ -51,20 +51,20 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
                 odd[text] = None
                 yield text
         results.append(result)
-        where = f"{result.case.condition}, {result.place.name} head, {result.method}"
+        where = f"{result.case.condition}, {result.case_head.name} head, {result.method}"
         s = result.statistics
         yield (
             f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm, {s['peak_distance']:.0f} mm "
             f"to target: {verdict(result)}"
         )
-    yield from (f"{m.method}: left out on the {m.head} head: {m.reason}" for m in missing)
+    yield from (f"{m.method}: not run on the {m.head} head: {m.reason}" for m in missing)
     read = [
         f"{m.name}: {model_path(m.path).absolute()}" for m in methods if isinstance(m, Exported)
     ]
     facts = {
         "recording": f"{recording}, {len(cases)} conditions; {NOTES[recording]}",
         "heads": ", ".join(
-            dict.fromkeys(f"{r.place.name}: {r.place.head.space.name}" for r in results)
+            dict.fromkeys(f"{r.case_head.name}: {r.case_head.head.space.name}" for r in results)
         ),
         "regularization": "linear inverses: lambda2 = 1 / SNR, read off the whitened power of "
         "the whole average, in steps of 2.5 dB",

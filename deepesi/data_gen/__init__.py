@@ -1,1 +1,1 @@
-"""The domain-randomized generator: heads and randomness to batches."""
+"""Simulation with domain randomization: batches of recordings from heads."""

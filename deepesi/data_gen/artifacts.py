@@ -1,4 +1,4 @@
-"""Artifacts: eyes, muscles, electrodes. Each adds to some examples what no covariance tells of."""
+"""Artifacts of eyes, muscles and electrodes. The noise covariance does not include them."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from deepesi.data_gen.waveforms import bell
 
 
 class Recording(NamedTuple):
-    """What artifacts are drawn on."""
+    """Sizes, electrodes and eye lead fields of a batch to which artifacts are added."""
 
     sensor_pos: Float[Tensor, "C 3"]  # m, head frame
     eyes: Float[Tensor, "B C 6"] | None  # lead field of the eyes, V/(A m)
@@ -26,12 +26,12 @@ class Recording(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Examples, channels, samples."""
+        """Numbers of examples, channels and samples."""
         return (self.n_examples, len(self.sensor_pos), self.n_times)
 
 
 class Artifact(ABC):
-    """A kind of artifact, on a share of the examples, of a power relative to that of the noise."""
+    """Base class of artifacts: a share of the examples, and a power relative to the noise."""
 
     probability: float
     relative_db: tuple[float, float]
@@ -39,7 +39,7 @@ class Artifact(ABC):
 
     @abstractmethod
     def _potential(self, recording: Recording, rng: torch.Generator) -> Float[Tensor, "B C T"]:
-        """Potentials of any scale and reference, never all zero."""
+        """Potentials of any scale and any reference, never all zero."""
 
     def __post_init__(self) -> None:
         who = type(self).__name__
@@ -49,14 +49,14 @@ class Artifact(ABC):
     def draw(
         self, recording: Recording, noise_power: float, width: float, rng: torch.Generator
     ) -> tuple[Float[Tensor, "B C T"], Bool[Tensor, " B"]]:
-        """Average-referenced potential, V, and which examples have it.
+        """Draw the average-referenced potential, V, and which examples have the artifact.
 
         Args:
-            recording: What it is drawn on.
-            noise_power: ``E‖N‖²`` of the noise over the window, V². In an example that has the
-                artifact, ``‖A‖²`` over the window is the drawn ratio of it, exactly.
-            width: Factor of the probability.
-            rng: Source of randomness.
+            recording: Sizes, electrodes and eye lead fields.
+            noise_power: ``E‖N‖²`` of the noise over the window, V². ``‖A‖²`` of an artifact over
+                the window is exactly the drawn ratio times this.
+            width: Factor on the probability.
+            rng: Random generator.
 
         """
         n_examples = recording.shape[0]
@@ -70,27 +70,29 @@ class Artifact(ABC):
 
 
 def _seconds(recording: Recording, rng: torch.Generator) -> Float[Tensor, "B T"]:
-    """Time from a random moment of the window, s."""
+    """Time relative to a random sample of the window, s."""
     n_examples, _, n_times = recording.shape
     moment = uniform((n_examples, 1), 0.0, 1.0, rng) * max(n_times - 1, 0)
     return (torch.arange(n_times, device=rng.device) - moment) / recording.sfreq
 
 
 def _eye_topography(recording: Recording, direction: Float[Tensor, "B 3"]) -> Float[Tensor, "B C"]:
-    """Potential of both eyes with the same dipole moment."""
-    assert recording.eyes is not None, "the generator leaves eyes out where a head has none"
+    """Potential of equal dipole moments in both eyes."""
+    assert recording.eyes is not None, "heads without eyes get no eye artifacts"
     return torch.einsum("bce,be->bc", recording.eyes, direction.repeat(1, 2))
 
 
 @dataclass(frozen=True)
 class Blinks(Artifact):
-    """Lids sliding over the corneas: dipoles at both eyes, upward and a little forward.
+    """Eye blinks: dipoles in both eyes, upward and a little forward.
 
-    The course is a bump of 0.2-0.4 s. Source: Berg & Scherg 1991, doi:10.1016/0013-4694(91)90154-V.
+    The time course is a bump of 0.2-0.4 s.
 
     Args:
-        probability: Share of the examples that have one (no unit).
-        relative_db: Range of its power over the window relative to that of the noise, dB.
+        probability: Share of the examples with this artifact (no unit).
+        relative_db: Range of the artifact power relative to the noise power, dB.
+
+    Source: Berg & Scherg 1991, doi:10.1016/0013-4694(91)90154-V.
 
     """
 
@@ -103,17 +105,17 @@ class Blinks(Artifact):
         jitter = 0.15 * torch.randn(n_examples, 3, generator=rng, device=rng.device)
         direction = torch.tensor([0.0, 0.3, 1.0], device=rng.device) + jitter
         width = uniform((n_examples, 1), 0.05, 0.1, rng)
-        course = bell(_seconds(recording, rng) / width)
-        return _eye_topography(recording, direction)[..., None] * course[:, None]
+        time_course = bell(_seconds(recording, rng) / width)
+        return _eye_topography(recording, direction)[..., None] * time_course[:, None]
 
 
 @dataclass(frozen=True)
 class Saccades(Artifact):
-    """Eyes turning: the change of the corneo-retinal dipoles, a step of 20-60 ms and its return.
+    """Saccades: the corneo-retinal dipoles change in a step of 20-60 ms and later return.
 
     Args:
-        probability: Share of the examples that have one (no unit).
-        relative_db: Range of its power over the window relative to that of the noise, dB.
+        probability: Share of the examples with this artifact (no unit).
+        relative_db: Range of the artifact power relative to the noise power, dB.
 
     """
 
@@ -128,20 +130,20 @@ class Saccades(Artifact):
         rise = uniform((n_examples, 1), 0.01, 0.03, rng)
         hold = uniform((n_examples, 1), 0.1, 0.6, rng)
         time = _seconds(recording, rng)
-        course = torch.sigmoid(4 * time / rise) - torch.sigmoid(4 * (time - hold) / rise)
-        return _eye_topography(recording, direction)[..., None] * course[:, None]
+        time_course = torch.sigmoid(4 * time / rise) - torch.sigmoid(4 * (time - hold) / rise)
+        return _eye_topography(recording, direction)[..., None] * time_course[:, None]
 
 
 @dataclass(frozen=True)
 class Muscle(Artifact):
     """Bursts of muscle activity over a temple or the forehead, 20-200 Hz, below Nyquist.
 
-    A burst has a place among the temporal and frontal electrodes, falls off over 2-5 cm, and its
-    fibres are half in common to all electrodes there, half their own.
+    A burst is centred near a temporal or frontal electrode and decreases over 2-5 cm. At each
+    electrode it is the sum of one signal common to all electrodes and one independent signal.
 
     Args:
-        probability: Share of the examples that have one (no unit).
-        relative_db: Range of its power over the window relative to that of the noise, dB.
+        probability: Share of the examples with this artifact (no unit).
+        relative_db: Range of the artifact power relative to the noise power, dB.
 
     """
 
@@ -151,16 +153,16 @@ class Muscle(Artifact):
     def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
         n_examples, n_channels, n_times = recording.shape
         pos, sfreq = recording.sensor_pos, recording.sfreq
-        # Temples are low at the sides before the ears, the forehead low in front: the lowest.
+        # Temple electrodes are the lowest at the sides, forehead electrodes the lowest in front.
         near = (pos[:, 1] > -0.02) & ((pos[:, 0].abs() > 0.05) | (pos[:, 1] > 0.06))
         height = torch.where(near, pos[:, 2], torch.inf)
         rank = height.argsort()[: max(1, n_channels // 4)]
         pick = torch.randint(0, len(rank), (n_examples,), generator=rng, device=rng.device)
-        place = pos[rank[pick]] + 0.01 * torch.randn(
+        centre = pos[rank[pick]] + 0.01 * torch.randn(
             n_examples, 3, generator=rng, device=rng.device
         )
         reach = uniform((n_examples, 1), 0.02, 0.05, rng)
-        pattern = bell((pos - place[:, None]).norm(dim=-1) / reach)
+        pattern = bell((pos - centre[:, None]).norm(dim=-1) / reach)
         shared = _band((n_examples, 1), n_times, sfreq, rng)
         own = _band((n_examples, n_channels), n_times, sfreq, rng)
         envelope = bell(_seconds(recording, rng) / uniform((n_examples, 1), 0.05, 0.3, rng))
@@ -169,11 +171,11 @@ class Muscle(Artifact):
 
 @dataclass(frozen=True)
 class ElectrodePops(Artifact):
-    """A sudden shift of one electrode that decays within 0.05-0.5 s.
+    """Sudden potential shift of one electrode that decays within 0.05-0.5 s.
 
     Args:
-        probability: Share of the examples that have one (no unit).
-        relative_db: Range of its power over the window relative to that of the noise, dB.
+        probability: Share of the examples with this artifact (no unit).
+        relative_db: Range of the artifact power relative to the noise power, dB.
 
     """
 
@@ -183,20 +185,22 @@ class ElectrodePops(Artifact):
     def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
         decay = uniform((recording.shape[0], 1), 0.05, 0.5, rng)
         time = _seconds(recording, rng)
-        course = torch.exp(-time.clamp_min(0) / decay) * (time >= 0)
-        # The moment may fall after the last sample; that sample then sees it.
-        course = torch.where(course.sum(1, keepdim=True) > 0, course, 1.0)
-        sign = torch.randint(0, 2, (len(course), 1, 1), generator=rng, device=rng.device) * 2 - 1
-        return sign * _one_channel(recording, rng) * course[:, None]
+        time_course = torch.exp(-time.clamp_min(0) / decay) * (time >= 0)
+        # The pop may lie after the last sample. The offset is then constant over the window.
+        time_course = torch.where(time_course.sum(1, keepdim=True) > 0, time_course, 1.0)
+        sign = (
+            torch.randint(0, 2, (len(time_course), 1, 1), generator=rng, device=rng.device) * 2 - 1
+        )
+        return sign * _one_channel(recording, rng) * time_course[:, None]
 
 
 @dataclass(frozen=True)
 class BadElectrode(Artifact):
-    """An electrode of bad contact that nobody flagged: strong noise of its own all along.
+    """Electrode with bad contact that was not marked as bad: strong independent noise.
 
     Args:
-        probability: Share of the examples that have one (no unit).
-        relative_db: Range of its power over the window relative to that of the noise, dB.
+        probability: Share of the examples with this artifact (no unit).
+        relative_db: Range of the artifact power relative to the noise power, dB.
 
     """
 
@@ -206,8 +210,8 @@ class BadElectrode(Artifact):
     def _potential(self, recording: Recording, rng: torch.Generator) -> Tensor:
         n_examples, _, n_times = recording.shape
         low = min(1.0, recording.sfreq / 4)
-        course = coloured_noise((n_examples, 1), n_times, 1.0, recording.sfreq, rng, low)
-        return _one_channel(recording, rng) * course
+        time_course = coloured_noise((n_examples, 1), n_times, 1.0, recording.sfreq, rng, low)
+        return _one_channel(recording, rng) * time_course
 
 
 def _one_channel(recording: Recording, rng: torch.Generator) -> Float[Tensor, "B C 1"]:
@@ -220,7 +224,7 @@ def _one_channel(recording: Recording, rng: torch.Generator) -> Float[Tensor, "B
 def _band(
     shape: tuple[int, int], n_times: int, sfreq: float, rng: torch.Generator
 ) -> Float[Tensor, "... T"]:
-    """Noise between 20 and 200 Hz, or Nyquist; white if the window cannot hold 20 Hz."""
+    """Noise from 20 Hz to 200 Hz or Nyquist; white if the window is too short for 20 Hz."""
     white = torch.randn(*shape, n_times, generator=rng, device=rng.device)
     frequency = torch.fft.rfftfreq(n_times, 1 / sfreq, device=rng.device)
     inside = (frequency >= 20) & (frequency <= 200)

@@ -1,8 +1,8 @@
-"""How fast examples are drawn, beside MNE-Python: ``python -m deepesi.data_gen.benchmark``.
+"""Speed of the simulation, compared with MNE-Python: ``python -m deepesi.data_gen.benchmark``.
 
-64 channels, all perturbations on: tissues, co-registration, displacement, five kinds of noise,
-estimated covariance, five kinds of artifacts. MNE draws 2 dipoles and noise of a covariance through
-one fixed lead field of the same size (`simulate_sparse_stc` and `simulate_evoked`).
+64 channels with all perturbations: tissues, co-registration, displacement, five kinds of noise,
+estimated covariance, five kinds of artifacts. MNE simulates 2 dipoles and noise of one covariance
+with one fixed lead field of the same size (`simulate_sparse_stc` and `simulate_evoked`).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import SHAPES, PatchSources
 from deepesi.data_gen.waveforms import Biphasic, Burst, Gabor, Mixture, PowerLaw
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.physics.template import Template, load_template
 from deepesi.utils.files import atomic
 
@@ -35,7 +35,7 @@ SFREQ = 250.0
 def make_recordings(
     template: Template, n_times: int, batch_size: int, device: str
 ) -> SimulatedRecordings:
-    """The generator that is measured."""
+    """Return the generator whose speed is measured."""
     noise = NoiseRanges(
         white=(0.02, 1.0),
         coloured=(0.02, 1.0),
@@ -72,7 +72,7 @@ def make_recordings(
 
 
 def per_second(work: Callable[[int], Any], count: int, seconds: float, device: str) -> float:
-    """Examples per second of a call that makes `count` of them; the median of five runs."""
+    """Examples per second of a call that draws `count` examples, median of five runs."""
 
     def finish() -> None:
         if device != "cpu":
@@ -93,17 +93,17 @@ def per_second(work: Callable[[int], Any], count: int, seconds: float, device: s
 
 
 def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> dict[str, float]:
-    """Share of the time of a batch that each stage takes."""
+    """Share of each stage in the time for a batch."""
     key = (0, "train", 0, 0)
     setup = recordings.pool.at(*key)
     rng = torch_generator(*key, device=device)
     size, n_times = recordings.batch_size, recordings.length(0)
     widths = recordings.curriculum.widths(0)
     tissues = recordings.tissues.draw(size, rng)
-    true_leadfield = setup.render_through(tissues, rng)
+    true_leadfield = setup.draw_leadfields(tissues, rng)
     patches = recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng)
     calls: dict[str, Callable[[], Any]] = {
-        "lead fields": lambda: setup.render_through(recordings.tissues.draw(size, rng), rng),
+        "lead fields": lambda: setup.draw_leadfields(recordings.tissues.draw(size, rng), rng),
         "sources": lambda: recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng),
         "rendering": lambda: render(true_leadfield, patches),
         "noise": lambda: setup.noise.draw(size, n_times, SFREQ, rng),
@@ -127,12 +127,12 @@ def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> d
 
 
 def mne_simulation(template: Template, n_times: int) -> Callable[[int], Any]:
-    """One example by MNE-Python, on a lead field of this head."""
+    """Return a function that simulates one example with MNE-Python and this head."""
     import mne
     from mne.proj import make_eeg_average_ref_proj
 
     head = template.montage_head("biosemi64")
-    info = electrode_info(head.sensors.names, head.sensors.positions)
+    info = eeg_info(head.sensors.names, head.sensors.positions)
     with info._unlock():
         info["sfreq"], info["projs"] = SFREQ, [make_eeg_average_ref_proj(info, verbose="error")]
     src = mne.setup_volume_source_space(
@@ -178,28 +178,27 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     template, device = load_template(arguments.head), arguments.device
     rows = []
-    print(
-        "| samples T | deepesi examples/s | MNE-Python examples/s | ratio | where the time goes |"
-    )
+    print("| samples T | deepesi examples/s | MNE-Python examples/s | ratio | time per stage |")
     print("| --- | --- | --- | --- | --- |")
     for n_times in arguments.times:
         on_gpu = max(65536 // n_times, 256)
         size = arguments.batch_size or (256 if device == "cpu" else on_gpu)
         recordings = make_recordings(template, n_times, size, device)
-        ours = per_second(recordings.batch, size, arguments.seconds, device)
-        theirs = per_second(mne_simulation(template, n_times), 1, arguments.seconds, "cpu")
+        own_rate = per_second(recordings.batch, size, arguments.seconds, device)
+        mne_rate = per_second(mne_simulation(template, n_times), 1, arguments.seconds, "cpu")
         shares = stages(recordings, device)
         rows.append(
             {
                 "n_times": n_times,
                 "batch_size": size,
-                "deepesi": ours,
-                "mne": theirs,
+                "deepesi": own_rate,
+                "mne": mne_rate,
                 "stages": shares,
             }
         )
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        print(f"| {n_times} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:,.0f} | {listed} |")
+        ratio = own_rate / mne_rate
+        print(f"| {n_times} | {own_rate:,.0f} | {mne_rate:,.0f} | {ratio:,.0f} | {listed} |")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     facts = {
         "head": arguments.head,

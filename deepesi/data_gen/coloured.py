@@ -1,4 +1,4 @@
-"""Gaussian series with a 1/f spectrum: drawn one by one, or through a factor drawn once."""
+"""Gaussian time series with a 1/f spectrum, by FFT or by a Cholesky factor."""
 
 import math
 
@@ -16,23 +16,23 @@ def coloured_noise(
     rng: Generator,
     low: float = 1.0,
 ) -> Float[Tensor, "... T"]:
-    """Stationary Gaussian series of expected variance 1 with the spectrum ``1 / max(f, low)^e``.
+    """Stationary Gaussian series with expected variance 1 and spectrum ``1 / max(f, low)^e``.
 
-    White noise is filtered in the frequency domain over two periods of the corner frequency more
-    than the window, and cropped: the window is not periodic. Its autocorrelation is within 0.006
-    of that of the spectrum for exponents to 2 and windows to 0.4 s, within 0.02 for exponents to
-    3 and windows to 10 s.
+    White noise is filtered in the frequency domain and cropped to the window. The filtered series
+    is longer by two periods of the corner frequency, so the window is not periodic. The
+    autocorrelation differs from that of the spectrum by at most 0.006 for exponents up to 2 and
+    windows up to 0.4 s, by at most 0.02 for exponents up to 3 and windows up to 10 s.
 
     Args:
         shape: Leading dimensions.
-        n_times: Samples ``T``.
-        exponent: ``e``, no unit, a number or a tensor that broadcasts to `shape`; 0 is white.
+        n_times: Number of samples ``T``.
+        exponent: ``e``, no unit, a number or a tensor that broadcasts to `shape`. 0: white.
         sfreq: Sampling rate, Hz.
-        rng: Source of randomness; the series lie on its device.
-        low: Corner frequency, Hz; the spectrum is flat below.
+        rng: Random generator; the series are created on its device.
+        low: Corner frequency, Hz. The spectrum is flat below.
 
     Raises:
-        ValueError: No samples, or a corner outside 0 to half the sampling rate.
+        ValueError: There are no samples, or the corner is outside 0 to half the sampling rate.
 
     """
     if n_times < 1 or not 0 < low < sfreq / 2 < math.inf:
@@ -51,9 +51,10 @@ def coloured_noise(
 def colouring_factor(
     n_times: int, exponent: float, sfreq: float, low: float = 1.0
 ) -> Float[Tensor, "T T"]:
-    """Matrix ``F`` with ``white @ Fᵀ`` distributed as `coloured_noise`, for many short series.
+    """Matrix ``F`` so that ``white @ Fᵀ`` has the distribution of `coloured_noise`.
 
-    The Cholesky factor of the same autocorrelation, on the CPU; its cost grows with ``T³``.
+    Cholesky factor of the autocorrelation, computed on the CPU. The cost grows with ``T³``, so it
+    is meant for many short series.
     """
     if n_times == 1 or exponent == 0:
         return torch.eye(n_times)
@@ -61,19 +62,19 @@ def colouring_factor(
     lags = torch.fft.irfft(gain.double().square(), length)[:n_times]
     index = torch.arange(n_times)
     covariance = lags[(index[:, None] - index).abs()] / lags[0]
-    # A steep spectrum leaves the smallest eigenvalues at the rounding error.
+    # With a steep spectrum the smallest eigenvalues are as small as the rounding error.
     return torch.linalg.cholesky(covariance + 1e-6 * torch.eye(n_times)).float()
 
 
 def _spectrum(
     n_times: int, exponent: float | Tensor, sfreq: float, low: float, device: torch.device
 ) -> tuple[Tensor, int]:
-    """Gain at every frequency ``(..., F)`` for expected variance 1, and the length it is for."""
+    """Gain at every frequency ``(..., F)`` for expected variance 1, and the FFT length."""
     length = next_fast_len(n_times + math.ceil(2 * sfreq / low), real=True)
     frequency = torch.fft.rfftfreq(length, 1 / sfreq, device=device).clamp_min(low) / low
     exponent = torch.as_tensor(exponent, dtype=torch.float32, device=device)[..., None]
     gain = frequency ** (-exponent / 2)
-    # A real series has every bin twice but the first and, if even, the last.
+    # A real series has two bins per frequency, except the first and, if even, the last.
     counts = torch.full_like(frequency, 2.0)
     counts[0] = 1.0
     if length % 2 == 0:

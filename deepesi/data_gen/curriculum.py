@@ -1,34 +1,32 @@
-"""Curriculum: how far the ranges are opened as training goes on."""
+"""Curriculum: ranges of the simulation that widen during training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-#: What a curriculum can open, from clean to everything.
+#: Aspects of the simulation that a curriculum can widen.
 ASPECTS = ("noise", "artifacts", "tissues", "electrodes", "montages")
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Width of every aspect over training: straight lines between ``(progress, width)`` points.
+    """Width of every aspect during training, linear between ``(progress, width)`` points.
 
-    Progress goes from 0 at the first step to 1 at `n_steps`; a width from 0 (closed) to 1 (the
-    ranges as they are). ``noise``: kinds other than white; ``artifacts``: their probability;
-    ``tissues``: around the nominal ones; ``electrodes``: displacement and co-registration;
-    ``montages``: how much of the list is in use, from its first entry on, and subsets, dropout
-    and references other than the average. What is left out is open from the start.
+    Progress is 0 at the first step and 1 at `n_steps`. A width of 0 means no variation, 1 the full
+    range. The default is the full range from the start.
 
     Args:
         n_steps: Steps of the whole training.
-        noise: Points.
-        artifacts: Points.
-        tissues: Points.
-        electrodes: Points.
-        montages: Points.
+        noise: Points for the power of all noise but white noise.
+        artifacts: Points for the probability of artifacts.
+        tissues: Points for the range of tissues around the nominal ones.
+        electrodes: Points for electrode displacement and co-registration error.
+        montages: Points for the share of the list of montages in use, from the first entry on,
+            and for subsets, dropout and references other than the average.
 
     Raises:
-        ValueError: No steps, or points that do not ascend in progress or leave 0-1.
+        ValueError: `n_steps` is below 1, or points are not ascending or outside 0-1.
 
     """
 
@@ -57,7 +55,7 @@ class Curriculum:
                 )
 
     def widths(self, step: int) -> dict[str, float]:
-        """Width of every aspect at a step."""
+        """Width of every aspect at a step, 0 to 1."""
         progress = min(step / self.n_steps, 1.0)
         return {
             name: float(np.interp(progress, *np.array(getattr(self, name), dtype=float).T))

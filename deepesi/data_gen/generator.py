@@ -1,4 +1,4 @@
-"""SimulatedRecordings: sources rendered through perturbed lead fields, with noise, as batches."""
+"""SimulatedRecordings: batches of simulated recordings from perturbed lead fields, with noise."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from deepesi.physics.template import Template, load_template
 
 
 class Parts(NamedTuple):
-    """A batch before it is added up, to look at and to test."""
+    """A batch and the terms it is the sum of, for plots and tests."""
 
     batch: Batch
     clean: Float[Tensor, "B C T"]
@@ -38,12 +38,12 @@ class Parts(NamedTuple):
 
 
 class SimulatedRecordings(IterableDataset[Batch]):
-    r"""Draws batches of EEG and the sources behind it, without end.
+    r"""Endless stream of simulated recordings and their sources, in batches.
 
-    What is not given is drawn as ``data=snapshot`` does. Iterating gives the batches of steps
-    0, 1, 2, ...; they are whole batches, so a loader is told ``batch_size=None``. Workers of a
-    `torch.utils.data.DataLoader` take turns at the steps, and the loader puts them in order again:
-    the same batches arrive with any number of workers, none twice. `batch` gives that of any step.
+    Defaults are those of ``data=snapshot``. Iteration gives the batches of steps 0, 1, 2, ...
+    They are complete batches, so use a loader with ``batch_size=None``. Workers of a
+    `torch.utils.data.DataLoader` take turns at the steps and the loader restores the order: the
+    batches are the same for any number of workers. `batch` returns the batch of any step.
 
     >>> from torch.utils.data import DataLoader
     >>> recordings = SimulatedRecordings(batch_size=8)
@@ -51,43 +51,43 @@ class SimulatedRecordings(IterableDataset[Batch]):
     >>> tuple(batch.sources.shape)
     (8, 1284, 1)
 
-    Every example has its own tissues, co-registration error and displacement of sensors; a batch
-    has one set-up (head, montage, reference, noise). The SNR is ``10 log10(‖V‖² / E‖N‖²)`` over the
-    window, with ``E‖N‖² = T tr(cov)`` of the true noise; artifacts come on top. The dipole moments
-    are scaled to meet it.
+    Every example has its own tissues, co-registration error and sensor displacement. A batch
+    has one recording set-up (head, montage, reference, noise). The SNR over the window is
+    ``10 log10(‖V‖² / E‖N‖²)``, with ``E‖N‖² = T tr(cov)`` of the true noise. Artifacts do not
+    count. The dipole moments are scaled to give this SNR.
 
-    Memory grows with the batch size ``B`` alone: while a batch is drawn, about
+    Memory grows with the batch size ``B`` only. Drawing a batch needs about
     ``4 B (D T + 3 K D + 2 P R + C T (A + 7))`` bytes (sources, patterns, mixed core, potentials
     with ``A`` kinds of artifacts), besides the heads (``4 S²`` bytes of distances each) and the
     pool of set-ups.
 
     Args:
-        heads: The head, or several of one source space and of this split; or the name of a
-            packaged head, or the path of one.
-        sources: What sources are drawn.
-        setups: What set-ups are drawn from.
-        declarations: Head inputs to prepare (those of the model and of the loss).
-        nominal_head: The head an analyst without individual anatomy takes, by default the first.
-        tissues: What tissues are drawn from.
-        artifacts: Kinds of artifacts, each on a share of the examples.
-        snr_db: Lowest and highest SNR, dB, uniform; None: moments stay as they are drawn.
-        largest_moment: Where the SNR would ask for a place stronger than this (A m, total), the
-            moments stop there and the SNR of the example is lower, as its scene says.
+        heads: One head or several with the same source space and split, or the name or path of
+            a head.
+        sources: Distribution of the sources.
+        setups: Ranges of the recording set-ups.
+        declarations: Head inputs to prepare, for the model and the loss.
+        nominal_head: Template head of an analyst without individual anatomy. Default: the first.
+        tissues: Ranges of the tissue conductivities and the skull thickness.
+        artifacts: Artifacts, each drawn for a share of the examples.
+        snr_db: Lowest and highest SNR, dB, uniform. None: moments are not scaled.
+        largest_moment: Largest total moment of one source patch, A m. Moments are scaled no
+            further than this; the SNR of such an example is lower and is stored in its scene.
         batch_size: Examples per batch.
-        n_times: Samples per example, 1 for snapshots; of several lengths, every batch has one.
+        n_times: Samples per example, 1 for snapshots. Several values: one of them per batch.
         sfreq: Sampling rate, Hz.
-        seed: First part of the key.
+        seed: First part of the random key.
         split: ``"train"``, ``"validation"`` or ``"test"``.
-        pool_size: Set-ups in use at a time.
-        pool_period: Steps after which they are redrawn.
-        curriculum: How the ranges open in training; other splits see them fully open.
-        device: Where batches are drawn; a loader with workers needs ``"cpu"``.
-        rank: Of this process among several that draw for one training; none shares a batch.
+        pool_size: Number of set-ups in use at a time.
+        pool_period: Steps after which all set-ups are drawn anew.
+        curriculum: Widening of the ranges during training. Other splits use the full ranges.
+        device: Device on which batches are drawn; a loader with workers needs ``"cpu"``.
+        rank: Rank of this process in distributed training. No two ranks share a batch.
 
     Raises:
         FileNotFoundError: There is no such head.
-        ValueError: A range is out of order, not in SI units or not covered by the head; an unknown
-            montage; a sampling rate too low for the time courses.
+        ValueError: A range is out of order, not in SI units or not covered by the head; the
+            montage is unknown; the sampling rate is too low for the time courses.
 
     """
 
@@ -132,7 +132,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
             )
         if max(lengths) > 1:
             sources.kind.check(sfreq)
-        for head in heads:  # refuses at once what would fail after hours of training
+        for head in heads:  # fail now, not after hours of training
             for montage in setups.montages if head.cap is None else ():
                 head.montage_head(montage)
             for corner in (*tissues.corners, *setups.nominal.corners):
@@ -164,37 +164,37 @@ class SimulatedRecordings(IterableDataset[Batch]):
         )
 
     def widths(self, step: int) -> dict[str, float]:
-        """How far every aspect of the curriculum is opened in the batch of a step."""
+        """Width of every aspect of the curriculum in the batch of a step, 0 to 1."""
         return self.curriculum.widths(self.pool.first_step(step))
 
     def length(self, step: int) -> int:
         """Samples per example in the batch of a step, the same on every rank.
 
-        Lengths take turns in an order drawn anew for every round, so that each gets its share.
+        Each round uses every length once, in an order that is drawn anew for the round.
         """
-        turn, place = divmod(step, len(self.lengths))
+        turn, position = divmod(step, len(self.lengths))
         order = np.random.default_rng([self.seed, turn]).permutation(len(self.lengths))
-        return self.lengths[order[place]]
+        return self.lengths[order[position]]
 
     def at_snr(self, snr_db: float) -> "SimulatedRecordings":
-        """The same recordings, with the same set-ups at hand, at one SNR, dB."""
+        """The same recordings with the same set-ups, at one SNR, dB."""
         check_range("SimulatedRecordings", "snr_db", (snr_db, snr_db), -100, 300, "dB")
         stream = copy.copy(self)
         stream.snr_db = (snr_db, snr_db)
         return stream
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of all steps; in a loader's worker, of those that are its turn."""
+        """Iterate over the batches of all steps; a worker of a loader takes every n-th step."""
         worker = get_worker_info()
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         return (self.batch(step, self.rank) for step in count(first, stride))
 
     def batch(self, step: int, rank: int = 0) -> Batch:
-        """The batch of one step and rank: always the same one."""
+        """Draw the batch of one step and rank; the same arguments give the same batch."""
         return self.parts(step, rank).batch
 
     def parts(self, step: int, rank: int = 0) -> Parts:
-        """The batch of one step and rank with what it was added up from."""
+        """Draw the batch of one step and rank, and the terms it is the sum of."""
         key = (self.seed, self.split, rank, step)
         rng = torch_generator(*key, device=self.device)
         setup, widths = self.pool.at(*key), self.widths(step)
@@ -202,7 +202,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
         if not setup.true_head.template.family.varies:
             tissues = torch.full_like(tissues, torch.nan)
-        true_leadfield = setup.render_through(tissues, rng)
+        true_leadfield = setup.draw_leadfields(tissues, rng)
         patches = self.sources.draw(setup.true_head, n_examples, n_times, self.sfreq, rng)
         clean, sources = render(true_leadfield, patches)
         noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
@@ -252,16 +252,16 @@ class SimulatedRecordings(IterableDataset[Batch]):
         widths: dict[str, float],
         rng: torch.Generator,
     ) -> tuple[tuple[Float[Tensor, "B C T"], ...], Bool[Tensor, "B A"]]:
-        """Potentials of the artifacts this head can have, and which examples have which."""
+        """Draw the artifacts that this head supports, and which examples have which artifact."""
         head, n_examples = setup.true_head, len(true_leadfield.patterns)
-        blind = head.template.family.eye_core.shape[2] == 0
-        needed = any(artifact.needs_eyes for artifact in self.artifacts) and not blind
+        no_eyes = head.template.family.eye_core.shape[2] == 0
+        needed = any(artifact.needs_eyes for artifact in self.artifacts) and not no_eyes
         eyes = head.lead_fields.eyes(true_leadfield) if needed else None
         recording = Recording(setup.sensor_pos, eyes, n_examples, n_times, self.sfreq)
         drawn = []
         present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)
         for number, artifact in enumerate(self.artifacts):
-            if not (artifact.needs_eyes and blind):
+            if not (artifact.needs_eyes and no_eyes):
                 potential, present[:, number] = artifact.draw(
                     recording, noise_power, widths["artifacts"], rng
                 )
@@ -272,7 +272,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
 def render(
     true_leadfield: LowRankLeadField, patches: Patches
 ) -> tuple[Float[Tensor, "B C T"], Float[Tensor, "B D T"]]:
-    """Potentials and dipole moments of patches, by whichever is shorter, patches or samples."""
+    """Potentials and dipole moments of patches. Projects samples or patches, the fewer of both."""
     sources = patches.patterns.transpose(1, 2) @ patches.time_courses
     if patches.time_courses.shape[2] <= patches.time_courses.shape[1]:
         return true_leadfield.project(sources), sources
@@ -280,20 +280,20 @@ def render(
 
 
 def limits_of(heads: Sequence[Template], artifacts: Sequence[Artifact]) -> list[str]:
-    """What these heads cannot vary although it may be asked for, in words."""
+    """Settings that these heads cannot vary, as sentences for the user."""
     notes = []
     for head in heads:
         if not head.family.varies:
             notes.append(
-                f"The head {head.name!r} is known by one lead field: conductivities and skull "
-                "thickness stay as they were assumed there."
+                f"The head {head.name!r} has one lead field only: conductivities and skull "
+                "thickness do not vary."
             )
         if head.cap is not None:
             notes.append(
-                f"The head {head.name!r} is known at its own {len(head.cap)} sensors: they are "
-                "the only montage and are not displaced."
+                f"The head {head.name!r} has a lead field for its own {len(head.cap)} sensors "
+                "only: they are the only montage and are not displaced."
             )
         eyes = [type(a).__name__ for a in artifacts if a.needs_eyes]
         if eyes and not head.family.eye_core.shape[2]:
-            notes.append(f"The head {head.name!r} has no eyes: {', '.join(eyes)} are left out.")
+            notes.append(f"The head {head.name!r} has no eyes: {', '.join(eyes)} are not drawn.")
     return notes

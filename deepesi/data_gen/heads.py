@@ -1,4 +1,4 @@
-"""HeadOnDevice: what drawing sources needs of a head, as tensors, made once."""
+"""HeadOnDevice: tensors of a head for drawing sources and rendering them, computed once."""
 
 import functools
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ PLACEMENTS = ("vertices", "area", "depth")
 
 
 class HeadOnDevice:
-    """A template as tensors on one device.
+    """A head as tensors on one device.
 
     Attributes:
         template: The head.
-        lead_fields: Its lead fields.
-        distances: Between sources ``(S, S)``, m; along the cortex, straight in a volume, infinite
-            from one to the other.
-        normals: Of the cortex ``(S, 3)``.
-        is_cortex: 1 where a source can be active, else 0 ``(S,)``.
+        lead_fields: Lead fields for any tissues and electrodes.
+        distances: Distances between sources ``(S, S)``, m: geodesic on the cortex, Euclidean in a
+            volume, infinite between the two.
+        normals: Unit normals of the cortex ``(S, 3)``, head frame.
+        is_cortex: 1 for a source that can be active, else 0 ``(S,)``.
         spacing: RMS distance between neighbours, m.
-        n_directions: In which activity spreads: 2 on a surface, 3 in a volume.
+        n_directions: Dimension of the source space: 2 for a surface, 3 for a volume.
 
     """
 
@@ -75,13 +75,15 @@ class HeadOnDevice:
         return matrix.coalesce().to(self.device)
 
     def placement(self, kind: str, depth: tuple[float, float] | None = None) -> Float[Tensor, " S"]:
-        """Relative probability of each source to be a centre; `depth` bounds the distance, m.
+        """Probability of each source to be the centre of a patch, 0 on the medial wall.
 
-        None on the medial wall. ``"vertices"``: all alike. ``"area"``: in proportion to the cortex
-        around it. ``"depth"``: such that every distance from the scalp is as likely.
+        Args:
+            kind: ``"vertices"``: equal for all sources. ``"area"``: proportional to the cortical
+                area of a source. ``"depth"``: uniform over the distance from the scalp.
+            depth: Smallest and largest distance from the scalp, m.
 
         Raises:
-            ValueError: No source lies so deep.
+            ValueError: No source lies in this range of depths.
 
         """
         if (kind, depth) not in self._placements:
@@ -94,7 +96,7 @@ class HeadOnDevice:
                     raise ValueError(
                         f"PatchSources: no source of {self.template.name!r} lies {low:g}-{high:g} "
                         f"m below the scalp; its cortex lies {cortex.min():.3f}-"
-                        f"{cortex.max():.3f} m below. Choose a depth within."
+                        f"{cortex.max():.3f} m below. Choose a depth in this range."
                     )
             self._placements[kind, depth] = torch.as_tensor(
                 weight / weight.sum(), dtype=torch.float32, device=self.device
@@ -114,27 +116,27 @@ class HeadOnDevice:
             density, ends = np.histogram(depth[template.is_cortex], bins=20)
             bin_of = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, 19)
             weight = 1 / np.maximum(density[bin_of], 1)
-            # The few deepest places must not be drawn again and again.
+            # Limit the weight of the few deepest sources.
             return np.minimum(weight, 20 * np.median(weight))
         return np.ones(n_sources)
 
 
 def _scalp_potentials(template: Template) -> ScalpPotentialFamily:
-    """The family of a head, if batches can be rendered through it."""
+    """Lead field family of a head; refuses a family that cannot render batches."""
     if not isinstance(template.family, ScalpPotentialFamily):
         raise TypeError(
             f"SimulatedRecordings: the lead fields of the head {template.name!r} are a "
             f"{type(template.family).__name__}, only a ScalpPotentialFamily (EEG) can be rendered. "
-            "Take a packaged head, or build one with 'deepesi head build'."
+            "Use a packaged head, or build one with 'deepesi head build'."
         )
     return template.family
 
 
 def check_heads(heads: Sequence[Template], split: str) -> None:
-    """Refuse heads that cannot serve one stream.
+    """Refuse heads that cannot be used together.
 
     Raises:
-        ValueError: None at all, different source spaces, or a member of another split.
+        ValueError: There is no head, source spaces differ, or a head belongs to another split.
 
     """
     if not heads:
@@ -151,6 +153,7 @@ def check_heads(heads: Sequence[Template], split: str) -> None:
         if head.warp_seed is not None and split_of(head.warp_seed) != split:
             raise ValueError(
                 f"SimulatedRecordings: the head {head.name!r} belongs to the split "
-                f"{split_of(head.warp_seed)!r}, the stream is {split!r}; they must never mix. "
+                f"{split_of(head.warp_seed)!r}, the recordings to {split!r}; splits must not share "
+                "heads. "
                 "Last digits of warp seeds: 0-7 train, 8 validation, 9 test."
             )

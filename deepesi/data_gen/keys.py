@@ -1,4 +1,4 @@
-"""Randomness keyed by (seed, split, rank, step): reproducible, resumable, disjoint over ranks."""
+"""Random generators from a key (seed, split, rank, step): reproducible and different per rank."""
 
 import numpy as np
 import torch
@@ -7,10 +7,10 @@ from deepesi.physics.cohort import SPLITS
 
 
 def key_entropy(seed: int, split: str, rank: int, step: int) -> list[int]:
-    """The key as entropy for `numpy.random.SeedSequence`.
+    """Convert the key to entropy for `numpy.random.SeedSequence`.
 
     Raises:
-        ValueError: Unknown split, or a negative number.
+        ValueError: The split is unknown, or a number is negative.
 
     """
     if split not in SPLITS:
@@ -26,7 +26,7 @@ def key_entropy(seed: int, split: str, rank: int, step: int) -> list[int]:
 def torch_generator(
     seed: int, split: str, rank: int, step: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A `torch.Generator` for one batch."""
+    """Return the `torch.Generator` of one batch."""
     state = np.random.SeedSequence(key_entropy(seed, split, rank, step)).generate_state(1, "u8")
     return torch.Generator(device=device).manual_seed(int(state[0] >> np.uint64(1)))
 

@@ -1,4 +1,4 @@
-"""Montages of set-ups: which electrodes are channels, and where they may really lie."""
+"""Montages of set-ups: selection of channels, and displacement of electrodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.physics.montage import ScalpPoints, displace
 from deepesi.physics.template import Template
 
-#: Poses of the cap kept for a set-up, and displaced copies of every electrode in each; an example
-#: takes one pose, and in it one copy per electrode.
+#: Cap positions of a set-up, and displaced positions of every electrode in each. An example uses
+#: one cap position, and in it one position per electrode.
 N_POSES, N_COPIES = 16, 8
-#: Fewest electrodes that subsets, dropout and references leave.
+#: Smallest number of electrodes after subset, dropout and reference.
 FEWEST = 12
 REFERENCES = ("average", "electrode", "linked-ears")
 EARS = ("A1", "A2", "M1", "M2", "TP9", "TP10")
@@ -21,24 +21,24 @@ EARS = ("A1", "A2", "M1", "M2", "TP9", "TP10")
 
 @dataclass(frozen=True)
 class MontageRanges:
-    """What montages are drawn from.
+    """Ranges that montages are drawn from.
 
     Args:
-        montages: Names of montages (MNE's, ``10-20-19``, ``10-20-21``); a set-up has one.
+        montages: Names of electrode montages (MNE's, ``10-20-19``, ``10-20-21``), one per set-up.
         displacement: Mean displacement of an electrode along the scalp, m.
         coregistration_shift: Mean shift of all electrodes together, m.
         coregistration_rotation: Mean rotation of all electrodes together, degrees.
-        electrode_error: Range of a factor on these three, one per set-up: electrodes are digitized
-            in some laboratories, and taken from a template cap in others (no unit).
-        subset: Probability that only a random part of the electrodes is there (no unit).
-        dropout: Range of the share of channels that are missing (no unit).
-        references: Where the recording was referenced, one per set-up: ``average``;
-            ``electrode``, any one, which is then no channel any more; ``linked-ears``, whose
-            electrodes are then no channels. The analyst re-references to the average, which undoes
-            what the reference did to the other channels.
+        electrode_error: Range of a factor on these three, one per set-up, no unit. Some
+            laboratories digitize electrodes, others use a template cap.
+        subset: Probability that a set-up has a random subset of the electrodes (no unit).
+        dropout: Range of the share of missing channels (no unit).
+        references: Original reference, one per set-up: ``average``; ``electrode``, one of the
+            electrodes; ``linked-ears``. Reference electrodes are no channels. The analyst
+            re-references to the average, which removes the effect on the other channels.
 
     Raises:
-        ValueError: An empty list, an unknown name, or a range out of order or not in SI units.
+        ValueError: A list is empty, a name is unknown, or a range is out of order or not in SI
+            units.
 
     """
 
@@ -72,7 +72,7 @@ class MontageRanges:
 def draw_channels(
     names: Sequence[str], ranges: MontageRanges, opened: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Rows of the channels that a set-up has, in their order."""
+    """Indices of the channels of a set-up, ascending; `opened` is the width of the curriculum."""
     kept = np.arange(len(names))
     reference = str(rng.choice(list(ranges.references)))
     reference = reference if rng.uniform() < opened else "average"
@@ -89,7 +89,7 @@ def draw_channels(
 
 
 def channel_range(template: Template, ranges: MontageRanges) -> tuple[int, int]:
-    """Fewest and most channels that set-ups of these ranges have, but for a reference channel."""
+    """Smallest and largest number of channels of set-ups, not counting a lost reference."""
     if template.cap is not None:
         sizes = [len(template.cap)]
     else:
@@ -99,15 +99,15 @@ def channel_range(template: Template, ranges: MontageRanges) -> tuple[int, int]:
     return fewest, max(sizes)
 
 
-def displaced_places(
+def displaced_electrodes(
     template: Template,
     electrodes: ScalpPoints,
     ranges: MontageRanges,
     width: float,
     rng: np.random.Generator,
 ) -> ScalpPoints:
-    """Where the electrodes may really lie ``(P, M, C)``."""
-    if template.cap is not None:  # known at its own electrodes only
+    """Displaced electrodes ``(P, M, C)``."""
+    if template.cap is not None:  # the lead field is known at the cap electrodes only
         return electrodes[None, None]
     moved = max(ranges.displacement, ranges.coregistration_shift, ranges.coregistration_rotation)
     low, high = ranges.electrode_error

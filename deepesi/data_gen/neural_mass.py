@@ -1,4 +1,4 @@
-"""The neural mass model of Jansen & Rit: the potential of a cortical column as a time course."""
+"""Neural mass model of Jansen & Rit: the potential of a cortical column as a time course."""
 
 import math
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ VOLTS = "V (3.25 mV is 3.25e-3)"
 
 @dataclass(frozen=True)
 class JansenRit(TimeCourse):
-    """A cortical column under noisy input: alpha, theta and spike-like rhythms of 3-12 Hz.
+    """Cortical column with noisy input: alpha, theta and spike-like rhythms of 3-12 Hz.
 
-    Every source is a column of its own, with parameters of its own. The course is the membrane
-    potential of its pyramidal cells without its mean over the window. The first second is left
-    out (what then remains of the start is some 10 % of an alpha rhythm), and up to 0.25 s more,
-    drawn per source, so that columns are not in step.
+    Every source is an independent column with its own parameters. The time course is the membrane
+    potential of the pyramidal cells minus the mean over the window. The first second is discarded
+    (the remaining transient is about 10 % of an alpha rhythm), and up to 0.25 s more, drawn per
+    source, so that columns have different phases.
 
     Args:
-        input_rate: Range of the mean input from elsewhere, pulses per second.
-        noise: Range of the standard deviation of the input, pulses per second, of white noise
-            held for 1 ms at a time; that of the paper (uniform within 120-320) is 58.
-        connectivity: Range of the synapses ``C`` (no unit); 135 is the paper's alpha rhythm.
+        input_rate: Range of the mean input rate, pulses per second.
+        noise: Range of the standard deviation of the input rate, pulses per second. The input is
+            white noise, constant for 1 ms. The paper (uniform within 120-320) has 58.
+        connectivity: Range of the number of synapses ``C`` (no unit). 135: alpha rhythm.
         excitatory_gain: Range of the excitatory postsynaptic amplitude ``A``, V.
         inhibitory_gain: Range of the inhibitory postsynaptic amplitude ``B``, V.
 
     Raises:
         ValueError: A range is out of order or not in SI units.
 
-    Source: Jansen & Rit 1995, doi:10.1007/BF00199471. Ours differs: parameters are drawn around
-    theirs (A = 3.25 mV, B = 22 mV, C = 135), and the input is Gaussian.
+    Source: Jansen & Rit 1995, doi:10.1007/BF00199471. Difference: parameters are drawn around those
+    of the paper (A = 3.25 mV, B = 22 mV, C = 135), and the input is Gaussian.
 
     """
 
@@ -52,7 +52,7 @@ class JansenRit(TimeCourse):
 
     def __post_init__(self) -> None:
         check_range("JansenRit", "input_rate", self.input_rate, 0, 1e3, "1/s")
-        # Without noise a column may rest, and its course would be rounding errors.
+        # Without noise a column may be silent, and the time course would be rounding errors.
         check_range("JansenRit", "noise", self.noise, 1, 1e3, "1/s")
         check_range("JansenRit", "connectivity", self.connectivity, 1, 2e3, "synapses")
         check_range("JansenRit", "excitatory_gain", self.excitatory_gain, 1e-4, 2e-2, VOLTS)
@@ -60,7 +60,7 @@ class JansenRit(TimeCourse):
 
     @property
     def highest_frequency(self) -> float:
-        """Above it lies 0.05 % of the power of a column in the median, 1.5 % at most, in Hz."""
+        """Frequency, Hz, above which a column has 0.05 % of its power (median; at most 1.5 %)."""
         return 50.0
 
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
@@ -94,7 +94,7 @@ def pyramidal_potential(
     inhibitory_gain: Float[Tensor, " N"],
     step: float,
 ) -> Float[Tensor, "T N"]:
-    r"""Membrane potential ``y₁ - y₂`` in V of ``N`` columns that start at zero.
+    r"""Membrane potential ``y₁ - y₂``, V, of ``N`` columns that start at zero.
 
     With the sigmoid ``S`` and the input ``p``,
 
@@ -102,9 +102,9 @@ def pyramidal_potential(
               ÿ_1 &= A a (p + 0.8 C S(C y_0)) - 2 a ẏ_1 - a² y_1 \\
               ÿ_2 &= B b (C/4) S(C/4 y_0) - 2 b ẏ_2 - b² y_2
 
-    solved by fourth-order Runge-Kutta steps. With the paper's parameters, constant input of
-    150-300 per second and a step of 2 ms, the error over the first 1.5 s is below 1e-6 V, of
-    oscillations of 3e-3 to 5e-3 V.
+    solved by fourth-order Runge-Kutta steps. With the parameters of the paper, a constant input of
+    150-300 per second and a step of 2 ms, the error over the first 1.5 s is below 1e-6 V;
+    oscillations have 3e-3 to 5e-3 V.
 
     Args:
         input_rate: Input during each step, pulses per second.
@@ -125,7 +125,7 @@ def pyramidal_potential(
     bias, damping, stiffness = STEEPNESS * THRESHOLD, 2 * rate, rate.square()
 
     def slope(state: Tensor, drive: Tensor) -> Tensor:
-        """Time derivative of the state ``(2, 3, N)``, potentials and their derivatives."""
+        """Time derivative of the state ``(2, 3, N)``: potentials and time derivatives."""
         potential, speed = state
         own = STEEPNESS * (potential[1:2] - potential[2:])
         firing = torch.sigmoid(torch.cat([own, reach * potential[0]]) - bias)

@@ -19,29 +19,29 @@ from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
-#: Longest window for which a colouring factor is made; longer series are drawn by FFT.
+#: Longest window, samples, for which a colouring factor is computed. Longer ones use the FFT.
 LONGEST_FACTOR = 1024
 
 
 @dataclass(frozen=True)
 class NoiseRanges:
-    """What the noise of a set-up is made of.
+    """Ranges of the noise of a recording set-up.
 
-    Every kind has a range of relative power, drawn log-uniformly, or None where it is absent; the
-    powers are then brought to the drawn level together.
+    Every kind of noise has a range of relative power, drawn log-uniformly, or None for no such
+    noise. The sum of all kinds is then scaled to the drawn level.
 
     Args:
-        level: RMS per channel, V, log-uniform: of white noise before it is referenced.
-        white: Relative power of white sensor noise. It is never absent, or the covariance would
-            lose its rank.
-        coloured: Of sensor noise that neighbouring sensors share, with a 1/f spectrum.
-        brain: Of background activity everywhere on the cortex, with a 1/f spectrum.
-        line: Of mains interference and its harmonics.
-        drift: Of slow drifts of single sensors, with a 1/f² spectrum.
-        exponent: Of the 1/f spectra (no unit).
-        line_frequency: Mains frequencies, Hz; a set-up has one.
-        variance_change: Range of the standard deviation of the logarithm of the noise amplitude,
-            which changes slowly over a window (no unit).
+        level: RMS per channel, V, log-uniform, of white noise before re-referencing.
+        white: Relative power of white sensor noise. Required: without it the covariance would be
+            singular.
+        coloured: Relative power of 1/f sensor noise that is correlated between near sensors.
+        brain: Relative power of 1/f background activity of the whole cortex.
+        line: Relative power of mains interference with harmonics.
+        drift: Relative power of slow drifts of single sensors, with a 1/f² spectrum.
+        exponent: Range of the exponent of the 1/f spectra (no unit).
+        line_frequency: Mains frequencies, Hz, one per set-up.
+        variance_change: Range of the standard deviation of the log noise amplitude, which changes
+            slowly over a window (no unit).
 
     Raises:
         ValueError: A range is out of order or not in SI units.
@@ -83,11 +83,11 @@ class NoiseRanges:
 
         Args:
             leadfield: True lead field of the set-up ``(C, D)``.
-            sensors: Its sensors.
-            source_pos: Sources ``(S, 3)``, m.
-            is_cortex: Which of them can be active ``(S,)``.
-            width: From 0, white noise only, to 1, the shares as they are drawn.
-            rng: Source of randomness.
+            sensors: Sensors of the set-up.
+            source_pos: Source positions ``(S, 3)``, m, head frame.
+            is_cortex: Whether each source can be active ``(S,)``.
+            width: Factor on the power of all kinds but white noise, 0 to 1.
+            rng: Random generator.
 
         """
         n, positions = len(sensors), sensors.positions
@@ -120,16 +120,18 @@ class NoiseRanges:
         power = np.array([kind.power for kind in kinds])
         power[1:] *= width
         total = level**2 * sensors.rank * power / power.sum()
-        heard = np.flatnonzero(total)
+        present = np.flatnonzero(total)
         return Noise(
-            kinds=[kinds[i] for i in heard],
-            covs=[covs[i] * total[i] / np.trace(covs[i]) for i in heard],
+            kinds=[kinds[i] for i in present],
+            covs=[covs[i] * total[i] / np.trace(covs[i]) for i in present],
             variance_change=float(change),
         )
 
 
 @dataclass(frozen=True)
 class _Kind:
+    """One kind of noise: a covariance up to a factor, a relative power and a spectrum."""
+
     cov: Array
     power: float
     exponent: float = 0.0
@@ -139,7 +141,7 @@ class _Kind:
     def series(
         self, shape: tuple[int, ...], n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "... T"]:
-        """Independent series of variance 1."""
+        """Draw independent series of variance 1."""
         if self.line is not None:
             return _mains(shape, n_times, self.line, sfreq, rng)
         low = min(self.low, sfreq / 4)
@@ -148,12 +150,12 @@ class _Kind:
 
 @dataclass
 class Noise:
-    """The noise of one set-up: a sum of kinds, each a covariance times a spectrum.
+    """Noise of one set-up: a sum of kinds, each with a spatial covariance and a spectrum.
 
     Attributes:
-        kinds: What they are.
-        covs: Their covariances ``(C, C)``, V², referenced as the sensors are.
-        variance_change: Standard deviation of the logarithm of the slowly changing amplitude.
+        kinds: Kinds of noise.
+        covs: Covariance of each kind ``(C, C)``, V², with the reference of the sensors.
+        variance_change: Standard deviation of the log amplitude, which changes slowly (no unit).
 
     """
 
@@ -173,7 +175,7 @@ class Noise:
     def draw(
         self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B C T"]:
-        """Noise, V, referenced; ``E‖N‖² = T tr(cov)``."""
+        """Draw noise, V, with the reference of the sensors and ``E‖N‖² = T tr(cov)``."""
         device = str(rng.device)
         if device not in self._factors:
             self._factors[device] = [
@@ -197,11 +199,11 @@ class Noise:
         if self.variance_change == 0 or n_times == 1:
             return noise
         slow = coloured_noise((n_examples, 1), n_times, 2.0, sfreq, rng, min(0.5, sfreq / 4))
-        # E exp(2 s u) = exp(2 s²) for normal u: the power stays what it was in expectation.
+        # E exp(2 s u) = exp(2 s²) for normal u, so the expected power does not change.
         return noise * torch.exp(self.variance_change * slow - self.variance_change**2)
 
     def _colour(self, n_times: int, sfreq: float, device: torch.device) -> list[Tensor | None]:
-        """For every kind the factor that colours white series, None where they are drawn anew."""
+        """Colouring factor of every kind; None where `series` draws the noise."""
         key = (n_times, sfreq, str(device))
         if key not in self._colours:
             self._colours[key] = [
@@ -222,9 +224,9 @@ def _factor(cov: Array) -> Array:
 
 
 def _background(source_pos: Array, rng: np.random.Generator) -> Array:
-    """Relative power of the background at every source, varying smoothly over the brain.
+    """Relative power of the background activity of every source, smooth over the brain.
 
-    Its logarithm is a random field of ten plane waves of 6-20 cm with a standard deviation of 1.5.
+    The logarithm is a sum of ten plane waves of 6-20 cm, with a standard deviation of 1.5.
     """
     direction = rng.normal(size=(10, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -237,9 +239,9 @@ def _background(source_pos: Array, rng: np.random.Generator) -> Array:
 def _mains(
     shape: tuple[int, ...], n_times: int, frequency: float, sfreq: float, rng: torch.Generator
 ) -> Float[Tensor, "... T"]:
-    """Mains and its harmonics of falling amplitude below Nyquist, variance 1, phases random.
+    """Mains interference with harmonics below Nyquist, variance 1.
 
-    All channels of an example hum together: the series of one example differ in phase only.
+    The series of one example have the same frequency and amplitudes and differ in phase only.
     """
     harmonics = [k for k in (1, 2, 3) if k * frequency < sfreq / 2] or [1]
     time = torch.arange(n_times, device=rng.device) / sfreq

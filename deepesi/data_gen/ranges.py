@@ -1,4 +1,4 @@
-"""Checks of the ranges that draws are made from."""
+"""Checks of ranges and numbers of a configuration."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 def check_range(
     who: str, name: str, value: Sequence[float], low: float, high: float, unit: str
 ) -> None:
-    """Refuse a range that does not ascend within its limits.
+    """Refuse a range that is not ascending or exceeds the limits.
 
     Raises:
-        ValueError: Names the owner, the range, its limits and their unit.
+        ValueError: The message names the class, the setting, the limits and their unit.
 
     """
     if len(value) != 2 or not low <= value[0] <= value[1] <= high:
@@ -20,10 +20,10 @@ def check_range(
 
 
 def check_number(who: str, name: str, value: float, low: float, high: float, unit: str) -> None:
-    """Refuse a number outside its limits.
+    """Refuse a number outside the limits.
 
     Raises:
-        ValueError: Names the owner, the number, its limits and their unit.
+        ValueError: The message names the class, the setting, the limits and their unit.
 
     """
     if not low <= value <= high:

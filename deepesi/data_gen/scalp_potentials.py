@@ -1,4 +1,4 @@
-"""ScalpPotentials: a `ScalpPotentialFamily` as tensors, which renders batches of EEG."""
+"""ScalpPotentials: a `ScalpPotentialFamily` as tensors, to render batches of EEG."""
 
 import numpy as np
 import torch
@@ -9,16 +9,16 @@ from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 
-#: Patterns and modes of the narrow terms, and what leaving the others out may cost of the core.
+#: Number of patterns and modes of the narrow terms, and largest relative error that they cause.
 NARROW, NEGLIGIBLE = 128, 3e-4
 
 
 class ScalpPotentials:
-    """The lead fields of one head as tensors on one device.
+    """Lead fields of one head as tensors on one device.
 
     Args:
-        family: The family.
-        device: Where.
+        family: Lead field family of the head.
+        device: Device of the tensors.
 
     """
 
@@ -42,7 +42,7 @@ class ScalpPotentials:
         self._scalp_modes, self._eye_core = tensors["scalp_modes"], tensors["eye_core"]
 
     def coefficients(self, tissues: Float[Tensor, "B 4"]) -> Float[Tensor, "B K"]:
-        """Weights of the core at tissues; twin of `ScalpPotentialFamily.coefficients`."""
+        """Weights of the core for these tissues, as `ScalpPotentialFamily.coefficients`."""
         if not self.family.varies:
             return torch.ones(len(tissues), 1, device=tissues.device)
         skull, thickness, scalp, brain = tissues.double().unbind(1)
@@ -50,10 +50,10 @@ class ScalpPotentials:
         terms = self.family.polynomials((skull * ratio).log(), thickness, (scalp * ratio).log())
         return (ratio[:, None] * torch.stack(terms, dim=1)).float()
 
-    def render_through(
+    def leadfields(
         self, tissues: Float[Tensor, "B 4"], vertices: Tensor, weights: Tensor
     ) -> LowRankLeadField:
-        """Lead fields at tissues, with electrodes of these barycentric places ``(B, C, 3)``."""
+        """Lead fields for tissues and electrodes (vertices, barycentric weights ``(B, C, 3)``)."""
         rows = torch.nn.functional.embedding_bag(
             vertices.reshape(-1, 3),
             self._scalp_modes,
@@ -67,6 +67,6 @@ class ScalpPotentials:
         )
 
     def eyes(self, true_leadfield: LowRankLeadField) -> Float[Tensor, "B C E"]:
-        """Lead fields of the eyes that go with those of the brain, V/(A m)."""
+        """Lead fields of the eyes for the same tissues and electrodes, V/(A m)."""
         core = torch.einsum("bk,kpe->bpe", true_leadfield.coefficients, self._eye_core[self._order])
         return true_leadfield.patterns @ core

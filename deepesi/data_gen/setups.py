@@ -1,4 +1,4 @@
-"""Recording set-ups: head, montage, reference, noise and prepared inputs, from a redrawn pool."""
+"""Recording set-ups: head, montage, reference, noise and head inputs, drawn into a pool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy
-from deepesi.data_gen.montages import MontageRanges, displaced_places, draw_channels
+from deepesi.data_gen.montages import MontageRanges, displaced_electrodes, draw_channels
 from deepesi.data_gen.noise import Noise, NoiseRanges
 from deepesi.data_gen.ranges import check_range
 from deepesi.data_gen.tissues import TissueRanges
@@ -31,17 +31,17 @@ NOMINAL_TISSUES = TissueRanges((0.01, 0.01), (0.006, 0.006), (0.33, 0.33), (0.33
 
 @dataclass(frozen=True)
 class RecordingSetup:
-    """One nominal head with everything needed to render examples recorded under it.
+    """One nominal head, and all that is needed to simulate recordings with it.
 
     Attributes:
-        head: The nominal head: what the model is given.
-        inputs: Its prepared inputs.
-        true_head: The head the examples come from.
-        noise: The true noise.
-        noise_power: ``tr(cov)`` of it, V².
-        places: Where sensors may really lie: vertices ``(P, M, C, 3)`` and weights.
-        sensor_pos: Nominal positions of the sensors ``(C, 3)``, m.
-        montage: Name of the montage the sensors are part of.
+        head: Nominal head, the input of the model.
+        inputs: Head inputs of the nominal head.
+        true_head: Head that renders the examples.
+        noise: True noise.
+        noise_power: ``tr(cov)`` of the true noise, V².
+        displaced: Displaced sensors: scalp vertices and barycentric weights ``(P, M, C, 3)``.
+        sensor_pos: Nominal sensor positions ``(C, 3)``, m, head frame.
+        montage: Name of the sensor montage.
         assumed: Tissues of the nominal head.
 
     """
@@ -51,16 +51,16 @@ class RecordingSetup:
     true_head: HeadOnDevice
     noise: Noise
     noise_power: float
-    places: tuple[Tensor, Tensor]
+    displaced: tuple[Tensor, Tensor]
     sensor_pos: Tensor
     montage: str
     assumed: Tissues
 
-    def render_through(
+    def draw_leadfields(
         self, tissues: Float[Tensor, "B 4"], rng: torch.Generator
     ) -> LowRankLeadField:
-        """Lead fields at these tissues, the sensors displaced."""
-        vertices, weights = self.places
+        """True lead fields with these tissues and displaced sensors."""
+        vertices, weights = self.displaced
         n_poses, n_copies, n_channels, _ = vertices.shape
         n_examples = len(tissues)
         pose = torch.randint(0, n_poses, (n_examples, 1), generator=rng, device=rng.device)
@@ -69,22 +69,23 @@ class RecordingSetup:
         )
         channel = torch.arange(n_channels, device=rng.device).expand(n_examples, -1)
         index = (pose, copy, channel)
-        return self.true_head.lead_fields.render_through(tissues, vertices[index], weights[index])
+        return self.true_head.lead_fields.leadfields(tissues, vertices[index], weights[index])
 
 
 @dataclass(frozen=True)
 class SetupRanges(MontageRanges):
-    """What set-ups are drawn from: a montage, see `MontageRanges` for its arguments, and the rest.
+    """Ranges that recording set-ups are drawn from, with those of `MontageRanges`.
 
     Args:
-        noise: The noise.
-        baseline: Range of the samples from which the analyst estimates the noise covariance
-            (Ledoit-Wolf shrinkage); None: the true covariance is known.
-        nominal: What the analyst assumes of the tissues.
-        own_anatomy: Whether the analyst has the individual anatomy, or the template's instead.
+        noise: Ranges of the noise.
+        baseline: Range of the number of samples from which the analyst estimates the noise
+            covariance (Ledoit-Wolf shrinkage). None: the true covariance is known.
+        nominal: Ranges of the tissues that the analyst assumes.
+        own_anatomy: Whether the analyst has the individual anatomy. If not: the template head.
 
     Raises:
-        ValueError: An empty list, an unknown name, or a range out of order or not in SI units.
+        ValueError: A list is empty, a name is unknown, or a range is out of order or not in SI
+            units.
 
     """
 
@@ -112,14 +113,14 @@ def draw_setup(
     """Draw one set-up.
 
     Args:
-        heads: Heads to draw from.
-        nominal_head: The template, used where the analyst has no individual anatomy.
-        ranges: Of the set-up.
-        tissues: Of the heads.
+        heads: True heads to draw from.
+        nominal_head: Template head, used if the analyst has no individual anatomy.
+        ranges: Ranges of the set-up.
+        tissues: Ranges of the true tissues.
         declarations: Head inputs to prepare.
         sfreq: Sampling rate of the baseline, Hz.
-        widths: How far every aspect is opened, see `Curriculum`.
-        rng: Source of randomness.
+        widths: Width of every aspect of the `Curriculum`, 0 to 1.
+        rng: Random generator.
 
     """
     true = heads[rng.integers(len(heads))]
@@ -131,9 +132,9 @@ def draw_setup(
     names, nominal = [names[i] for i in rows], nominal[rows]
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     assumed = _tissues(ranges.nominal, torch_rng, 1.0)
-    places = displaced_places(template, nominal, ranges, widths["electrodes"], rng)
+    displaced = displaced_electrodes(template, nominal, ranges, widths["electrodes"], rng)
     true_leadfield = template.family.leadfield(
-        _tissues(tissues, torch_rng, widths["tissues"]), places[0, 0]
+        _tissues(tissues, torch_rng, widths["tissues"]), displaced[0, 0]
     )
     noise = ranges.noise.draw(
         true_leadfield,
@@ -151,12 +152,12 @@ def draw_setup(
     if ranges.own_anatomy or template.cap is not None:
         head = template.head(names, nominal, cov, assumed)
     else:
-        every, there = nominal_head.montage(montage)
-        chosen = [every.index(name) for name in names]
-        head = nominal_head.head(names, there[chosen], cov, assumed)
+        all_names, all_electrodes = nominal_head.montage(montage)
+        chosen = [all_names.index(name) for name in names]
+        head = nominal_head.head(names, all_electrodes[chosen], cov, assumed)
     arrays = {
-        "vertices": places.vertices,
-        "weights": places.weights,
+        "vertices": displaced.vertices,
+        "weights": displaced.weights,
         "sensor_pos": nominal.positions,
     }
     tensors = as_tensors(arrays, true.device)
@@ -166,7 +167,7 @@ def draw_setup(
         true_head=true,
         noise=noise,
         noise_power=float(np.trace(noise.cov)),
-        places=(tensors["vertices"], tensors["weights"]),
+        displaced=(tensors["vertices"], tensors["weights"]),
         sensor_pos=tensors["sensor_pos"],
         montage=montage if template.cap is None else template.name,
         assumed=assumed,
@@ -178,9 +179,9 @@ def _tissues(ranges: TissueRanges, rng: torch.Generator, width: float) -> Tissue
 
 
 def _estimated(noise: Noise, n_samples: int, sfreq: float, rng: torch.Generator) -> Array:
-    """Covariance ``(C, C)`` an analyst would estimate from a baseline of the recording.
+    """Covariance ``(C, C)`` that an analyst estimates from a baseline of the recording, V².
 
-    The mean is not removed, as it is not removed from the windows either.
+    The mean is not removed, because it is not removed from the windows either.
     """
     baseline = noise.draw(1, n_samples, sfreq, rng)[0].double().numpy()
     cov, _ = ledoit_wolf(baseline.T, assume_centered=True)
@@ -188,10 +189,10 @@ def _estimated(noise: Noise, n_samples: int, sfreq: float, rng: torch.Generator)
 
 
 class SetupPool:
-    """Set-ups of a run: `size` at a time, each serving steps in turn, all redrawn every `period`.
+    """Pool of set-ups. Steps use them in turn; all are drawn anew after `period` steps.
 
-    Under a curriculum they are redrawn every twentieth of its length at least. The set-up of a
-    step is a function of the key alone, so a resumed run sees the same ones.
+    With a curriculum the period is at most 1/20 of the length of the curriculum. The set-up of a
+    step depends only on the random key, so a resumed run uses the same set-ups.
     """
 
     def __init__(
@@ -211,22 +212,22 @@ class SetupPool:
                 f"SetupPool: size must be 1 or more and period at least size, got size={size}, "
                 f"period={period}."
             )
-        if curriculum is not OPEN:  # set-ups must not lag behind what it opens
+        if curriculum is not OPEN:  # set-ups must follow its widths
             period = min(period, max(size, curriculum.n_steps // 20))
         self._draw_from = (heads, nominal_head, ranges, tissues, tuple(declarations), sfreq)
         self.size, self.period, self.curriculum = size, period, curriculum
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
 
     def first_step(self, step: int) -> int:
-        """The step from which on the set-ups of a step were drawn."""
+        """First step that uses the same set-ups as this step."""
         return step // self.period * self.period
 
     def at(self, seed: int, split: str, rank: int, step: int) -> RecordingSetup:
-        """The set-up of one step."""
+        """Return the set-up of one step."""
         generation, slot = step // self.period, step % self.size
         key = (seed, split, rank, generation * self.size + slot)
         if key not in self._drawn:
-            # Of every rank: a process that accumulates gradients draws those of several.
+            # Keep those of all ranks: gradient accumulation draws batches of several ranks.
             self._drawn = {k: v for k, v in self._drawn.items() if k[3] // self.size == generation}
             rng = np.random.default_rng([*key_entropy(*key), 1])
             widths = self.curriculum.widths(self.first_step(step))

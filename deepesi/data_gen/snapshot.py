@@ -1,14 +1,14 @@
-"""Sources and set-ups of ``data=snapshot``, what `SimulatedRecordings` draws by default."""
+"""Sources and set-ups of ``data=snapshot``, the default of `SimulatedRecordings`."""
 
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 
-#: Two thirds of the recordings have one source: training on several forgets single ones.
+#: Two thirds of the recordings have one source; otherwise networks get worse for single sources.
 SNAPSHOT_SOURCES = PatchSources(simple_share=0.5)
 
-#: Six caps of 19 to 128 electrodes, noise of three kinds whose covariance is estimated, electrodes
-#: as a cap is put on. `SetupRanges` itself has none of these; a test holds both to the YAML file.
+#: Six montages of 19 to 128 electrodes, three kinds of noise with an estimated covariance, errors
+#: of the cap position. The values equal those of the YAML file; a test checks that.
 SNAPSHOT_SETUPS = SetupRanges(
     montages=(
         "biosemi64",

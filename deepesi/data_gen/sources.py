@@ -1,4 +1,4 @@
-"""PatchSources: where brain activity is drawn, how it spreads, how strong it is, how it moves."""
+"""PatchSources: location, shape, dipole moment and time course of simulated sources."""
 
 import math
 from collections.abc import Sequence
@@ -19,46 +19,50 @@ ORIENTATIONS = ("normal", "random")
 
 
 class Patches(NamedTuple):
-    """Sources as patterns times courses; places beyond an example's count are -1 and 0.
+    """Sources as spatial patterns times time courses.
 
-    The dipole moments are ``patterns.mT @ time_courses``, A m.
+    The dipole moments are ``patterns.mT @ time_courses``, A m. Examples with fewer than ``K``
+    patches are filled up with peak -1 and zeros.
     """
 
-    patterns: Float[Tensor, "B K D"]  # A m; magnitudes add up to the moment drawn
+    patterns: Float[Tensor, "B K D"]  # A m; magnitudes add up to `moments`
     time_courses: Float[Tensor, "B K T"]  # no unit, peak 1
-    peaks: Int[Tensor, "B K"]
-    extents: Float[Tensor, "B K"]
-    moments: Float[Tensor, "B K"]
+    peaks: Int[Tensor, "B K"]  # source number of the centre
+    extents: Float[Tensor, "B K"]  # radius, m
+    moments: Float[Tensor, "B K"]  # total moment of a patch, A m
 
 
 @dataclass(frozen=True)
 class PatchSources:
-    """Draws 1 to K places of activity per example, each with its own shape, course and strength.
+    """Draws 1 to K source patches per example, each with its own shape, moment and time course.
 
-    Shapes, of the distance ``d`` from the centre and the radius ``r``: ``point``, one source;
-    ``flat``, 1 to the radius; ``gaussian``, ``exp(-d² / 2(r/2)²)`` to the radius; ``diffused``,
-    heat spread over the neighbours until its width is ``r/2`` along each direction, irregular as
-    the mesh is; ``field``, a smooth random field over the whole space, of that correlation width.
+    Shapes, with the distance ``d`` from the centre and the radius ``r``: ``point``, one source;
+    ``flat``, 1 up to the radius; ``gaussian``, ``exp(-d² / 2(r/2)²)`` up to the radius;
+    ``diffused``, heat diffusion on the mesh to a width of ``r/2`` in each direction, so irregular
+    as the mesh; ``field``, a smooth random field over the whole space with correlation width r/2.
 
     Args:
-        n_sources: Fewest and most places; fewer where the least distance leaves no room.
+        n_sources: Smallest and largest number of patches. There are fewer if `min_distance`
+            leaves no source for another centre.
         radius: Smallest and largest radius, m.
-        min_distance: Least distance between centres, m.
-        shapes: Names above; every place takes one, all as likely.
-        placement: ``"vertices"``, ``"area"`` or ``"depth"``, see `HeadOnDevice.placement`.
-        moment: Least and largest total dipole moment of a place (the sum of the magnitudes of its
-            sources) at its strongest, A m, log-uniform, sign random. A generator that is given an
-            SNR scales all moments of an example by one factor.
-        correlation: Range of the share (amplitude) that the courses of an example have in common.
-        orientation: For free orientation: along the ``"normal"``, where there is a surface, or
-            ``"random"`` per place, as always in a volume. Fixed orientation is along the normal.
-        time_course: Time course of windows, by default `Gabor`.
-        depth: Least and largest distance of a centre from the scalp, m; None: any.
-        simple_share: Share of the examples that have the fewest places outright; the others draw
-            any number, all as likely.
+        min_distance: Smallest distance between centres, m.
+        shapes: Shapes above; every patch takes one with equal probability.
+        placement: ``"vertices"``, ``"area"`` or ``"depth"``: distribution of the centres, as in
+            `HeadOnDevice.placement`.
+        moment: Smallest and largest total dipole moment of a patch (sum of the magnitudes of its
+            sources) at the peak of the time course, A m, log-uniform, sign random. A generator
+            with an SNR scales all moments of an example by one factor.
+        correlation: Range of the amplitude share that all time courses of an example have in
+            common, 0 to 1.
+        orientation: For free orientation: ``"normal"`` to the surface, or ``"random"`` per patch.
+            In a volume always random. Fixed orientation is along the normal.
+        time_course: Time course of windows. Default: `Gabor`.
+        depth: Smallest and largest distance of a centre from the scalp, m. None: any.
+        simple_share: Share of the examples that have the smallest number of patches. The others
+            draw their number uniformly.
 
     Raises:
-        ValueError: A range is out of order or not in SI units, or an unknown name.
+        ValueError: A range is out of order or not in SI units, or a name is unknown.
 
     """
 
@@ -100,7 +104,7 @@ class PatchSources:
 
     @property
     def kind(self) -> TimeCourse:
-        """The time course."""
+        """The configured time course, or the default."""
         return self.time_course or Gabor()
 
     def draw(
@@ -111,7 +115,7 @@ class PatchSources:
         sfreq: float,
         rng: torch.Generator,
     ) -> Patches:
-        """Draw sources on a head; `sfreq` in Hz."""
+        """Draw source patches on a head; `sfreq` in Hz."""
         most = self.n_sources[1]
         shape = (n_examples, most)
         counts = torch.randint(
@@ -121,12 +125,12 @@ class PatchSources:
             simple = torch.rand(counts.shape, generator=rng, device=rng.device) < self.simple_share
             counts = torch.where(simple, self.n_sources[0], counts)
         present = torch.arange(most, device=rng.device) < counts
-        peaks, found = self._centres(head, n_examples, rng)
-        present = present & found
+        peaks, available = self._centres(head, n_examples, rng)
+        present = present & available
         extents = uniform(shape, *self.radius, rng)
         kind = torch.randint(0, len(self.shapes), shape, generator=rng, device=rng.device)
         profile, extents = self._profiles(head, peaks, extents, kind, present, rng)
-        if "field" in self.shapes:  # the strongest place of a field is its centre
+        if "field" in self.shapes:  # the centre of a field is its maximum
             peaks = torch.where(self._is(kind, "field"), profile.abs().argmax(-1), peaks)
         sign = torch.randint(0, 2, shape, generator=rng, device=rng.device) * 2 - 1
         moments = uniform(shape, *map(math.log, self.moment), rng).exp() * present
@@ -148,10 +152,10 @@ class PatchSources:
     def _centres(
         self, head: HeadOnDevice, n_examples: int, rng: torch.Generator
     ) -> tuple[Int[Tensor, "B K"], Bool[Tensor, "B K"]]:
-        """Centres among the sources far enough from those already placed; whether any was left."""
+        """Centres with the least distance to the previous ones, and whether one was available."""
         depth = None if self.depth is None else (self.depth[0], self.depth[1])
         weight = head.placement(self.placement, depth).expand(n_examples, -1)
-        chosen, found = [], []
+        chosen, available = [], []
         for _ in range(self.n_sources[1]):
             cumulative = weight.cumsum(1)
             share = uniform((n_examples, 1), 0.0, 1.0, rng) * cumulative[:, -1:]
@@ -159,8 +163,8 @@ class PatchSources:
             centre = centre.clamp(max=weight.shape[1] - 1)
             weight = weight * (head.distances[centre] > self.min_distance)
             chosen.append(centre)
-            found.append(cumulative[:, -1] > 0)
-        return torch.stack(chosen, dim=1), torch.stack(found, dim=1)
+            available.append(cumulative[:, -1] > 0)
+        return torch.stack(chosen, dim=1), torch.stack(available, dim=1)
 
     def _profiles(
         self,
@@ -171,12 +175,12 @@ class PatchSources:
         present: Bool[Tensor, "B K"],
         rng: torch.Generator,
     ) -> tuple[Float[Tensor, "B K S"], Float[Tensor, "B K"]]:
-        """Shapes of peak 1 and their extents, which are 0 for a point and infinite for a field."""
+        """Shapes with peak 1, and radii: 0 for a point, infinite for a field."""
         point, flat, field_ = (self._is(kind, name) for name in ("point", "flat", "field"))
         extents = torch.where(point, 0.0, extents)
         distance, radius = head.distances[peaks], extents[..., None]
         inside = (distance <= radius) & present[..., None]
-        # A point is the limit of a Gaussian; the tiny radius avoids 0 / 0 there.
+        # A point is the limit of a Gaussian; the smallest radius avoids 0 / 0.
         profile = torch.exp(-2 * (distance / radius.clamp_min(1e-9)).square()) * inside
         if flat.any():
             profile = torch.where(flat[..., None], inside.float(), profile)
@@ -196,10 +200,10 @@ class PatchSources:
         field_: Bool[Tensor, " N"],
         rng: torch.Generator,
     ) -> Float[Tensor, "N S"]:
-        """Activity after as many steps of a random walk as its extent asks for, peak 1.
+        """Activity after a lazy random walk on the mesh, peak 1.
 
-        A lazy step moves by ``spacing²/2`` in mean square; a width of ``r/2`` in two directions
-        is reached after ``(r / spacing)²`` steps, in three after half as many again.
+        One step has a mean square length of ``spacing²/2``. A width of ``r/2`` needs
+        ``(r / spacing)²`` steps in two dimensions, 1.5 times as many in three.
         """
         start = torch.zeros(len(head.distances), len(peaks), device=rng.device)
         start.scatter_(0, peaks[None], 1.0)
@@ -225,7 +229,7 @@ class PatchSources:
     def _time_courses(
         self, counts: Int[Tensor, "B 1"], n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B K T"]:
-        """Courses of peak 1 that share a part in common, where there are several."""
+        """Time courses with peak 1; those of one example share a common part."""
         n_examples, most = len(counts), self.n_sources[1]
         if n_times == 1 or self.correlation[1] == 0:
             return self.kind.draw(n_examples, most, n_times, sfreq, rng)

@@ -1,4 +1,4 @@
-"""TissueRanges: conductivities and skull thickness, drawn together for every example."""
+"""TissueRanges: distribution of tissue conductivities and skull thickness."""
 
 import math
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ METRES = "m (6 mm is 0.006)"
 
 @dataclass(frozen=True)
 class TissueRanges:
-    """What tissues are drawn from. A range of one value keeps it fixed.
+    """Ranges of the tissue parameters. A range with two equal values fixes a parameter.
 
-    Skull conductivity is log-uniform. Skull thickness is normal, cut to its range, and correlated
-    with the conductivity as in adults: thicker skulls hold more spongy bone. Scalp conductivity is
+    Skull conductivity is log-uniform. Skull thickness is truncated normal and correlated with the
+    conductivity as in adults, because thicker skulls have more spongy bone. Scalp conductivity is
     log-uniform, brain conductivity uniform.
 
     Args:
-        skull_conductivity: Lowest and highest, S/m.
-        skull_thickness: Least and largest mean thickness, m.
-        scalp_conductivity: Lowest and highest, S/m.
-        brain_conductivity: Lowest and highest, S/m.
-        thickness_correlation: Of the normal scores of thickness and conductivity.
-        thickness_mean: Of the normal distribution before it is cut, m.
-        thickness_std: Its standard deviation, m.
+        skull_conductivity: Lowest and highest skull conductivity, S/m.
+        skull_thickness: Smallest and largest mean skull thickness, m.
+        scalp_conductivity: Lowest and highest scalp conductivity, S/m.
+        brain_conductivity: Lowest and highest brain conductivity, S/m.
+        thickness_correlation: Correlation of the normal scores of thickness and conductivity.
+        thickness_mean: Mean of the normal distribution before truncation, m.
+        thickness_std: Standard deviation of the normal distribution before truncation, m.
 
     Raises:
         ValueError: A range is out of order or not in S/m or m.
@@ -60,7 +60,7 @@ class TissueRanges:
 
     @property
     def corners(self) -> list[Tissues]:
-        """The extremes, to check against what a head covers."""
+        """All combinations of smallest and largest values, to check that a head covers them."""
         return [
             Tissues(skull, thickness, scalp, brain)
             for skull in self.skull_conductivity
@@ -72,13 +72,13 @@ class TissueRanges:
     def draw(
         self, n_examples: int, rng: torch.Generator, width: float = 1.0
     ) -> Float[Tensor, "B 4"]:
-        """Skull conductivity, thickness, scalp and brain conductivity, in SI units.
+        """Draw skull conductivity, skull thickness, scalp and brain conductivity, SI units.
 
         Args:
-            n_examples: Examples ``B``.
-            rng: Source of randomness.
-            width: 1 for the ranges as they are; towards 0 they shrink around `NOMINAL`, or around
-                the nearest value they hold.
+            n_examples: Number of examples ``B``.
+            rng: Random generator.
+            width: 1: the full ranges. Smaller values shrink them around `NOMINAL`, or around the
+                value of the range nearest to it.
 
         """
         first, second = torch.randn(2, n_examples, generator=rng, device=rng.device)

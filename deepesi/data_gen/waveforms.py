@@ -1,7 +1,7 @@
 """Time courses of simulated sources: deflections, bursts, coloured noise, discharges, mixtures.
 
-Times and widths are in seconds, frequencies in Hz; places in the window are fractions of it, so
-one setting serves windows of any length. `neural_mass` adds a simulated cortical column.
+Durations are in seconds, frequencies in Hz. Times within the window are fractions of the window
+length, so one setting fits windows of any length. `neural_mass` adds a simulated cortical column.
 """
 
 import math
@@ -23,41 +23,41 @@ SECONDS = "s (80 ms is 0.08)"
 
 
 class TimeCourse(ABC):
-    """A kind of time course; `draw` is all that others need to know."""
+    """Base class of time courses. Subclasses implement `_time_courses`; callers use `draw`."""
 
     @property
     @abstractmethod
     def highest_frequency(self) -> float:
-        """Highest frequency that a course may need, Hz."""
+        """Highest frequency of a time course, Hz."""
 
     @abstractmethod
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
-        """Courses ``(B, K, T)`` of any scale, never all zero."""
+        """Time courses ``(B, K, T)`` of any scale, never all zero."""
 
     def check(self, sfreq: float) -> None:
-        """Refuse a sampling rate in Hz that is too low for these ranges.
+        """Refuse a sampling rate, Hz, that is too low for these ranges.
 
         Raises:
-            ValueError: The highest frequency is not below half of it.
+            ValueError: The highest frequency is not below half the sampling rate.
 
         """
         if not self.highest_frequency < sfreq / 2 < math.inf:
             raise ValueError(
-                f"{type(self).__name__}: its ranges reach {self.highest_frequency:g} Hz, sfreq "
-                f"{sfreq:g} Hz holds only what is below {sfreq / 2:g} Hz (Nyquist). Narrow the "
-                "ranges or raise sfreq."
+                f"{type(self).__name__}: its ranges reach {self.highest_frequency:g} Hz, but sfreq "
+                f"{sfreq:g} Hz can represent only frequencies below {sfreq / 2:g} Hz (Nyquist). "
+                "Narrow the ranges or raise sfreq."
             )
 
     def draw(
         self, n_examples: int, n_sources: int, n_times: int, sfreq: float, rng: Generator
     ) -> Float[Tensor, "B K T"]:
-        """Courses of peak 1 on the device of the generator; sfreq in Hz.
+        """Draw time courses with peak 1 on the device of the generator; `sfreq` in Hz.
 
-        The largest absolute value over the window is 1 for every example and source. A snapshot
-        (``n_times = 1``) has no time course: ones, and nothing is drawn.
+        The largest absolute value over the window is 1 for every example and source. For
+        snapshots (``n_times = 1``) all values are 1, and no random number is drawn.
 
         Raises:
-            ValueError: A size below 1, or a sampling rate too low for the ranges.
+            ValueError: A size is below 1, or the sampling rate is too low for the ranges.
 
         """
         if min(n_examples, n_sources, n_times) < 1:
@@ -72,10 +72,10 @@ class TimeCourse(ABC):
         return time_courses / time_courses.abs().amax(-1, keepdim=True)
 
     def band(self, n_times: int, sfreq: float) -> tuple[float, float] | None:
-        """Frequencies, Hz, between which 90 % of the power of windows of this length lies.
+        """Frequency band, Hz, with the middle 90 % of the power in windows of this length.
 
-        Multiples of ``sfreq / n_times``, as a window tells no others apart; of 1,000 courses. None
-        for snapshots, which have no time course.
+        Computed from 1,000 time courses, in steps of the resolution ``sfreq / n_times``. None for
+        snapshots, which have no time course.
         """
         if n_times == 1:
             return None
@@ -89,12 +89,12 @@ class TimeCourse(ABC):
 
 @dataclass(frozen=True)
 class Gabor(TimeCourse):
-    r"""An evoked component, ``exp(-τ² / 2w²) cos(2π f τ + φ)`` at the time ``τ`` from its centre.
+    r"""Evoked component ``exp(-τ² / 2w²) cos(2π f τ + φ)`` at time ``τ`` from the centre.
 
     Args:
         centre: Range of the centre, fraction of the window.
         width: Range of the standard deviation ``w`` of the envelope, s.
-        cycles: Range of the cycles within ``4w``, no unit: ``f = cycles / 4w``.
+        cycles: Range of the number of cycles within ``4w``, no unit: ``f = cycles / 4w``.
 
     Raises:
         ValueError: A range is out of order or not in seconds.
@@ -114,7 +114,7 @@ class Gabor(TimeCourse):
 
     @property
     def highest_frequency(self) -> float:
-        """Of the carrier plus the band of its envelope, Hz."""
+        """Carrier frequency plus the bandwidth of the envelope, Hz."""
         return self.cycles[1] / (4 * self.width[0]) + gaussian_band(self.width[0])
 
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
@@ -128,15 +128,15 @@ class Gabor(TimeCourse):
 
 @dataclass(frozen=True)
 class Biphasic(TimeCourse):
-    """An evoked response of two Gaussian deflections, a positive and then a negative one.
+    """Evoked response with a positive and a later negative Gaussian deflection.
 
-    A deflection that comes after the end of a short window is not seen.
+    In a short window the second deflection may lie after the end.
 
     Args:
-        latency: Range of the place of the first peak, fraction of the window.
-        width: Range of the standard deviations, drawn for each of the two, s.
+        latency: Range of the first peak, fraction of the window.
+        width: Range of the standard deviation of each deflection, s.
         separation: Range of the time between the peaks, in sums of the two widths (no unit).
-        ratio: Range of the second amplitude over the first (no unit).
+        ratio: Range of the second amplitude divided by the first (no unit).
 
     Raises:
         ValueError: A range is out of order or not in seconds.
@@ -156,7 +156,7 @@ class Biphasic(TimeCourse):
 
     @property
     def highest_frequency(self) -> float:
-        """Of the narrowest deflection, Hz."""
+        """Bandwidth of the narrowest deflection, Hz."""
         return gaussian_band(self.width[0])
 
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
@@ -170,14 +170,14 @@ class Biphasic(TimeCourse):
 
 @dataclass(frozen=True)
 class Burst(TimeCourse):
-    r"""An oscillation under a Hann envelope, its frequency drifting evenly from start to end.
+    r"""Oscillation with a Hann envelope and a linear frequency drift.
 
     ``cos²(π τ / d) cos(2π f (τ + δ τ² / 2d) + φ)`` for ``|τ| < d/2``; the frequency goes from
     ``f (1 - δ/2)`` to ``f (1 + δ/2)``.
 
     Args:
-        frequency: Range of ``f``, Hz, log-uniform, so that every band has its share.
-        cycles: Range of the length ``d f``, cycles (no unit).
+        frequency: Range of ``f``, Hz, log-uniform.
+        cycles: Range of the duration ``d f`` in cycles (no unit).
         centre: Range of the centre, fraction of the window.
         drift: Range of ``δ``, the relative change of frequency over the burst (no unit).
 
@@ -199,7 +199,7 @@ class Burst(TimeCourse):
 
     @property
     def highest_frequency(self) -> float:
-        """At the end of the fastest burst, Hz."""
+        """Frequency at the end of the fastest burst, Hz."""
         return self.frequency[1] * (1 + max(map(abs, self.drift)) / 2)
 
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
@@ -217,11 +217,11 @@ class Burst(TimeCourse):
 
 @dataclass(frozen=True)
 class PowerLaw(TimeCourse):
-    """Scale-free activity: `coloured_noise` whose exponent is drawn for every source.
+    """Scale-free activity: `coloured_noise` with a random exponent for every source.
 
     Args:
         exponent: Range of the exponent of the power spectrum ``1 / f^exponent`` (no unit).
-        low: Corner frequency, Hz; the spectrum is flat below.
+        low: Corner frequency, Hz. The spectrum is flat below.
 
     Raises:
         ValueError: A range is out of order or not in Hz.
@@ -239,7 +239,7 @@ class PowerLaw(TimeCourse):
 
     @property
     def highest_frequency(self) -> float:
-        """The corner: above it the spectrum goes on to whatever is sampled, Hz."""
+        """Corner frequency, Hz. Above it the spectrum falls up to any Nyquist frequency."""
         return self.low
 
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
@@ -249,17 +249,17 @@ class PowerLaw(TimeCourse):
 
 @dataclass(frozen=True)
 class SpikeWave(TimeCourse):
-    """A spike-and-wave discharge that lasts over the window.
+    """Spike-and-wave discharge over the whole window.
 
-    Every complex is a Gaussian spike and a Hann-shaped slow wave of the same polarity, which
-    begins at the peak of the spike and ends with the complex. Their amplitudes vary from complex
-    to complex; the rate, the width and the ratio are those of the source.
+    Each complex has a Gaussian spike and a Hann-shaped slow wave of the same polarity, which
+    begins at the peak of the spike and ends with the complex. Amplitudes vary between complexes.
+    Rate, width and amplitude ratio are constant for a source.
 
     Args:
-        rate: Range of the complexes per second, Hz.
+        rate: Range of the number of complexes per second, Hz.
         spike_width: Range of the standard deviation of the spike, s.
-        wave: Range of the amplitude of the wave over that of the spike (no unit).
-        jitter: Largest relative deviation of an amplitude, 0 to 0.9 (no unit).
+        wave: Range of the wave amplitude divided by the spike amplitude (no unit).
+        jitter: Largest relative change of an amplitude, 0 to 0.9 (no unit).
 
     Raises:
         ValueError: A range is out of order or not in SI units.
@@ -273,14 +273,14 @@ class SpikeWave(TimeCourse):
 
     def __post_init__(self) -> None:
         check_range("SpikeWave", "rate", self.rate, 0.1, 10, "Hz")
-        longest = 1 / (8 * self.rate[1])  # the spike takes up to half of its complex
+        longest = 1 / (8 * self.rate[1])  # the spike takes at most half of the complex
         check_range("SpikeWave", "spike_width", self.spike_width, 1e-3, longest, SECONDS)
         check_range("SpikeWave", "wave", self.wave, 0.05, 10, "times the amplitude of the spike")
         check_range("SpikeWave", "jitter", (self.jitter, self.jitter), 0, 0.9, "(no unit)")
 
     @property
     def highest_frequency(self) -> float:
-        """Of the narrowest spike, Hz."""
+        """Bandwidth of the narrowest spike, Hz."""
         return gaussian_band(self.spike_width[0])
 
     def _time_courses(self, shape: Shape, n_times: int, sfreq: float, rng: Generator) -> Tensor:
@@ -301,14 +301,14 @@ class SpikeWave(TimeCourse):
 
 @dataclass(frozen=True)
 class Mixture(TimeCourse):
-    """One kind of time course per example, the same for all its sources.
+    """Mixture of time courses: one kind per example, the same for all sources of the example.
 
     Args:
-        kinds: The kinds.
-        weights: Their probabilities up to a factor; None: all the same.
+        kinds: Time courses to choose from.
+        weights: Relative probability of each kind. None: equal.
 
     Raises:
-        ValueError: No kinds, or weights that are no probabilities of theirs.
+        ValueError: There are no kinds, or the weights are not one number of 0 or more per kind.
 
     """
 
@@ -333,11 +333,11 @@ class Mixture(TimeCourse):
 
     @property
     def highest_frequency(self) -> float:
-        """The highest of any kind, Hz."""
+        """Highest frequency of all kinds, Hz."""
         return max(time_course.highest_frequency for time_course in self.kinds)
 
     def check(self, sfreq: float) -> None:
-        """Refuse a sampling rate that is too low for any of the kinds, drawn or not."""
+        """Refuse a sampling rate, Hz, that is too low for any kind, even one of weight 0."""
         for time_course in self.kinds:
             time_course.check(sfreq)
 
@@ -353,15 +353,15 @@ class Mixture(TimeCourse):
 
 
 def gaussian_band(width: float) -> float:
-    """Three standard deviations (π, to be exact) of the spectrum of a Gaussian of width s, Hz."""
+    """Bandwidth, Hz, of a Gaussian with this standard deviation, s: π std of the spectrum."""
     return 1 / (2 * width)
 
 
 def bell(x: Tensor) -> Tensor:
-    """``exp(-x² / 2)``."""
+    """Gaussian ``exp(-x² / 2)``."""
     return torch.exp(-0.5 * x.square())
 
 
-def times_from(place: Tensor, n_times: int, sfreq: float) -> Tensor:
-    """Times ``(..., T)`` in s from a place ``(..., 1)`` given as a fraction of the window."""
-    return (torch.arange(n_times, device=place.device) - place * (n_times - 1)) / sfreq
+def times_from(fraction: Tensor, n_times: int, sfreq: float) -> Tensor:
+    """Times ``(..., T)``, s, relative to a fraction ``(..., 1)`` of the window."""
+    return (torch.arange(n_times, device=fraction.device) - fraction * (n_times - 1)) / sfreq

@@ -73,7 +73,7 @@ class Cell(NamedTuple):
     scores: dict[str, list[Score]]  # by method, the same examples in the same order
 
     def values(self, method: str, metric: str) -> Array:
-        """Of every example ``(n,)``."""
+        """Values of one metric, one per example ``(n,)``."""
         column = list(METRICS).index(metric)
         return np.array([score.values[column] for score in self.scores[method]])
 
@@ -257,7 +257,7 @@ Compared = tuple[tuple[float | None, float | None, float | None], bool]
 def _comparisons(
     cells: Sequence[Cell], methods: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[tuple[tuple[int, int, str], Compared]]:
-    """Of every test set, method and metric: difference to the reference and whether it is best.
+    """Difference to the reference, and whether it is best, for each test set, method and metric.
 
     The test sets of a scenario are one family: they have the same examples as far as they draw the
     same, so their examples are resampled together; of those with fewer, the rest is NaN.

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from deepesi.calibration.conformal import PredictionSets, proportion
 from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
+from deepesi.calibration.sbc import FEWEST, uniformity
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
-from deepesi.evaluation.observation import Observations
+from deepesi.evaluation.observation import N_DRAWS, RANKED, Observations
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.utils.rows import read_rows, write_rows
 
@@ -32,9 +33,11 @@ class CalibrationRow:
     ``recalibration`` is ``none``, ``temperature``, ``isotonic`` or ``balanced`` where ``group`` is
     a kind of sources, ``conformal`` where it is ``prediction_set``. ``metric`` is ``coverage`` (at
     ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
-    interval, over the largest true moment) or ``area_cm2``. The interval is of 95 %: exact for the
-    coverage of prediction sets, else by studentized bootstrap over recordings, as the dipoles of
-    one are not independent; None with too few recordings, see `deepesi.evaluation.intervals`.
+    interval, over the largest true moment) or ``area_cm2``; of posterior models also ``sbc_p``, the
+    p value of uniform ranks of the target among samples (``group`` is what is ranked, see
+    `deepesi.evaluation.observation.RANKED`). The interval is of 95 %: exact for the coverage of
+    prediction sets, else by studentized bootstrap over recordings, as the dipoles of one are not
+    independent; None with too few recordings, see `deepesi.evaluation.intervals`.
     """
 
     method: str
@@ -54,7 +57,7 @@ class CalibrationRow:
 class Fitted(NamedTuple):
     """What is learned from validation recordings."""
 
-    intervals: dict[str, Intervals]  # by recalibration; empty without deviations
+    intervals: dict[str, Intervals]  # by recalibration; empty without standard deviations
     temperature: float | None
     prediction_sets: PredictionSets
 
@@ -65,7 +68,7 @@ def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
     The temperature is that of the active sources, as zeros fit into any interval around zero.
 
     Args:
-        observed: Of split ``"validation"``.
+        observed: Observations of split ``"validation"``.
         level: Probability of the prediction sets.
         n_bins: Bins of the estimated SNR.
 
@@ -94,11 +97,11 @@ def measure(
     """All rows of one method.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         scenario: Name of the scenario.
         heads: Names of the heads.
         fitted: What was learned from validation recordings.
-        observed: Of split ``"test"``.
+        observed: Observations of split ``"test"``.
 
     """
     rows = []
@@ -115,6 +118,7 @@ def measure(
         rows += _prediction_set_rows(
             (*where, "conformal", PREDICTION_SET), fitted.prediction_sets, observed, there
         )
+        rows += _rank_rows((*where, "none"), observed, there)
     return rows
 
 
@@ -200,6 +204,27 @@ def _prediction_set_rows(
             *_within(bootstrap_interval(area), None),
             n,
         ),
+    ]
+
+
+def _rank_rows(
+    where: tuple[str, ...], observed: Observations, there: NDArray[np.int64]
+) -> list[CalibrationRow]:
+    """P value of uniform ranks of the target, of posterior models on enough recordings."""
+    if observed.ranks is None or len(there) < 2 * FEWEST:
+        return []
+    return [
+        CalibrationRow(  # type: ignore[arg-type]
+            *where,
+            group,
+            "sbc_p",
+            None,
+            uniformity(observed.ranks[there, i], N_DRAWS),
+            None,
+            None,
+            len(there),
+        )
+        for i, group in enumerate(RANKED)
     ]
 
 

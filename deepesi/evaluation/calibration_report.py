@@ -152,7 +152,7 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     """Headings and what stands under them, HTML.
 
     Args:
-        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
 
     """
     look = styles(row.method for row in rows)
@@ -181,7 +181,7 @@ def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path:
     """Write the report, whole or not at all.
 
     Args:
-        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
         facts: What to state at the top: name to text.
         path: ``.html`` file.
 

@@ -22,8 +22,9 @@ from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.table import Layout, by_scenario, markdown_table, write_markdown
 from deepesi.evaluation.terminal import print_table
-from deepesi.evaluation.tuning import Choice, tune
+from deepesi.evaluation.tuning import CRITERION, Choice, tune
 from deepesi.evaluation.tuning import write_csv as write_choices
+from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.utils.files import atomic
 
@@ -113,7 +114,8 @@ def assumptions_table(models: Mapping[str, Model | Tuned]) -> Layout:
     """One line per method."""
     lines = []
     for name, model in models.items():
-        chosen = f"{model.knob} on validation recordings" if isinstance(model, Tuned) else "none"
+        tuned = isinstance(model, Tuned)
+        chosen = f"{model.parameter} on validation recordings" if tuned else "none"
         lines.append([(text, False) for text in (name, *model.assumptions, chosen)])
     return Layout(
         ["method", *(field.replace("n_", "number of ") for field in Assumptions._fields), "tuned"],
@@ -127,15 +129,16 @@ TUNED = "Constants chosen on validation recordings"
 
 def tuned_table(choices: Sequence[Choice]) -> Layout:
     """One line per method and scenario."""
-    header = ["method", "scenario", "constant", "chosen", "tried", "loc. error (mm)", "recordings"]
+    metric = METRICS[CRITERION]
+    header = ["method", "scenario", "constant", "chosen", "tried", metric.label, "recordings"]
     lines = [
         (
             choice.method,
             choice.scenario,
-            choice.knob,
+            choice.parameter,
             f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
             f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
-            f"{min(choice.errors_mm):.1f}",
+            f"{min(choice.errors_mm):.{metric.decimals}f}",
             str(choice.n),
         )
         for choice in choices

@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 #: The metric whose mean is least at the constant chosen.
 CRITERION = "localization_error"
 #: Rooms whose code decides what is drawn, inverted and measured: part of the key of the cache.
-ROOMS = ("physics", "data_gen", "baselines", "metrics")
+ROOMS = ("physics", "core", "data_gen", "baselines", "metrics")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Choice:
     Attributes:
         method: Name of the method.
         scenario: Name of the scenario.
-        knob: Name of the constant.
+        parameter: Name of the parameter.
         values: Tried.
         errors_mm: Mean localization error of each.
         n: Validation recordings, all test sets together.
@@ -57,14 +57,14 @@ class Choice:
 
     method: str
     scenario: str
-    knob: str
+    parameter: str
     values: tuple[float, ...]
     errors_mm: tuple[float, ...]
     n: int
 
     @property
     def value(self) -> float:
-        """See the class."""
+        """The value of least error."""
         best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
         return self.values[best[(len(best) - 1) // 2]]
 
@@ -137,7 +137,7 @@ def choose(
 
 
 def _from(method: str, scenario: str, tuned: Tuned, errors_mm: Sequence[float], n: int) -> Choice:
-    return Choice(method, scenario, tuned.knob, tuned.values, tuple(errors_mm), n)
+    return Choice(method, scenario, tuned.parameter, tuned.values, tuple(errors_mm), n)
 
 
 def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
@@ -182,7 +182,7 @@ def tune(
         cohort: The heads of the run.
         processes: Number of processes.
         on_progress: Called with a line for each method and scenario.
-        cache: See `choose`.
+        cache: Folder of earlier choices, as of `choose`.
 
     Returns:
         The methods, in the same order, and what was chosen.
@@ -196,7 +196,7 @@ def tune(
             continue
         chosen = {}
         for name in names:
-            on_progress(f"{method}: {model.knob} on validation recordings of {name}")
+            on_progress(f"{method}: {model.parameter} on validation recordings of {name}")
             own = [scenario for scenario in scenarios if scenario.name == name]
             choices.append(choose(method, model, own, cohort, processes, cache))
             chosen[name] = model.at(choices[-1].value)
@@ -206,9 +206,9 @@ def tune(
 
 def write_csv(choices: Sequence[Choice], path: Path) -> None:
     """Write ``tuning.csv``: every value tried, its error, and which was chosen."""
-    columns = ["method", "scenario", "knob", "value", CRITERION, "n", "chosen"]
+    columns = ["method", "scenario", "parameter", "value", CRITERION, "n", "chosen"]
     rows = (
-        (c.method, c.scenario, c.knob, value, error, c.n, value == c.value)
+        (c.method, c.scenario, c.parameter, value, error, c.n, value == c.value)
         for c in choices
         for value, error in zip(c.values, c.errors_mm, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What every loss term is, and the weighted sum of them."""
+"""Base class of loss terms, and their weighted sum."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,10 +14,10 @@ from deepesi.physics.head_inputs import HeadInput
 
 
 class LossTerm(nn.Module, ABC):
-    """One term of the objective, without unit, so that weights mean the same on every head.
+    """One term of the objective. It has no unit, so that weights are comparable between heads.
 
     Attributes:
-        head_inputs: What the term asks of the nominal head.
+        head_inputs: Head inputs of the nominal head that the term needs.
 
     """
 
@@ -25,20 +25,20 @@ class LossTerm(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
-        """One value per example, smaller is better."""
+        """Return one value per example; smaller is better."""
 
 
 class WeightedSum(nn.Module):
-    """Sum of terms with fixed weights; also gives every term, raw and weighted, for the log.
+    """Sum of terms with fixed weights. Also returns every term, raw and weighted, for the log.
 
     Args:
-        terms: Name to term.
-        weights: Name to weight, the same names; a term of weight 0 is still evaluated and logged,
-            but nothing is learned from it.
+        terms: Terms by name.
+        weights: Weights by name, with the same names. A term of weight 0 is evaluated and logged,
+            but has no effect on training.
 
     Raises:
-        ValueError: Names of terms and weights differ, or there is no term; a weight is negative or
-            not finite, or none is above zero.
+        ValueError: Terms and weights have different names, there is no term, a weight is negative
+            or not finite, or no weight is above zero.
 
     """
 
@@ -55,24 +55,22 @@ class WeightedSum(nn.Module):
         if wrong:
             raise ValueError(
                 f"WeightedSum: weights must be finite and zero or more, got {wrong}. A negative "
-                "weight would reward what its term is there to prevent; to switch a term off, "
-                "set its weight to 0."
+                "weight would reward errors. To switch a term off, set its weight to 0."
             )
         if not any(self.weights.values()):
             raise ValueError(
-                f"WeightedSum: all weights are 0, got {self.weights}, so there is nothing to "
-                "learn. Set at least one above zero."
+                f"WeightedSum: all weights are 0, got {self.weights}. Set at least one above zero."
             )
 
     @property
     def head_inputs(self) -> tuple[HeadInput, ...]:
-        """Union of what the terms ask for."""
+        """Head inputs of all terms."""
         return tuple(dict.fromkeys(d for term in self.terms.values() for d in term.head_inputs))
 
     def forward(self, estimate: Estimate, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective ``()`` and the detached means of its terms.
+        """Return the objective ``()`` and the detached means of all terms.
 
-        Terms are computed in float32 at least, also where the network runs in mixed precision:
+        Terms are computed in float32 or better, even if the network uses mixed precision, because
         they divide small differences by small moments.
         """
         raw = {}

@@ -1,4 +1,4 @@
-"""Learning from another network's estimates in place of the truth."""
+"""Distillation: learning from the estimates of another network instead of the target."""
 
 from dataclasses import replace
 
@@ -12,30 +12,31 @@ from deepesi.losses.supervised import CosineDistance
 
 
 class Distillation(LossTerm):
-    """Distance to what a teacher makes of the same recording, in place of the true sources.
+    """Distance to the estimate of a teacher for the same recording.
 
-    What the recording does not tell is the same for both, so a student is asked for what can be
-    known: a good teacher's estimate is close to the posterior mean, where the truth is one draw.
+    Teacher and student have the same data. The estimate of a good teacher is close to the
+    posterior mean, which can be learned from the data; the simulated sources are one sample of
+    the posterior.
 
     Args:
-        teacher: Stays as it is; neither learns nor travels in checkpoints.
-        term: The distance, by default `deepesi.losses.supervised.CosineDistance`.
+        teacher: Trained model. It is not trained further and not stored in checkpoints.
+        term: Distance between estimates. Default: `deepesi.losses.supervised.CosineDistance`.
 
-    Source: Hinton et al. 2015, arXiv:1503.02531. Ours deviates: what is matched are sources, not
-    class probabilities, so there is no temperature.
+    Source: Hinton et al. 2015, arXiv:1503.02531. Difference: sources are compared, not class
+    probabilities, so there is no temperature.
 
     """
 
     def __init__(self, teacher: InverseModel, term: LossTerm | None = None) -> None:
         super().__init__()
         self.term = term or CosineDistance()
-        self._teacher = (teacher.eval(),)  # a tuple: no part of this module's weights
+        self._teacher = (teacher.eval(),)  # in a tuple, so that it is not a submodule
         self.head_inputs = tuple(dict.fromkeys((*teacher.head_inputs, *self.term.head_inputs)))
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
-        """See the class; the truth stands in where the teacher says nothing at all."""
+        """Distance per example. If the estimate of the teacher is zero, the target is used."""
         (teacher,) = self._teacher
         with torch.no_grad():
-            said = teacher.to(batch.data.device)(batch.data, batch.inputs).mean
-        silent = said.abs().amax((1, 2), keepdim=True) == 0
-        return self.term(estimate, replace(batch, sources=said.where(~silent, batch.sources)))
+            taught = teacher.to(batch.data.device)(batch.data, batch.inputs).mean
+        is_zero = taught.abs().amax((1, 2), keepdim=True) == 0
+        return self.term(estimate, replace(batch, sources=taught.where(~is_zero, batch.sources)))

@@ -1,4 +1,4 @@
-"""Forward consistency: the estimate, projected to the scalp, should give the recording back."""
+"""Data consistency: the potential of the estimate should equal the recording."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,43 +8,44 @@ from deepesi.core.quantities import residual_variance
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener
 
-LEAD_FIELDS = ("nominal", "true_leadfield")
+LEAD_FIELDS = ("nominal", "true")
 
 
 class Reprojection(LossTerm):
     r"""Whitened scalp misfit ``‖W(v − L ĵ)‖² / ‖W v‖²`` (no unit): 1 for an estimate of zero.
 
-    Whitening weighs every direction by how well it is known, so that strong coloured noise is not
-    fitted. Blind to the null space of ``L``: a small value does not mean correct sources, so use
-    it beside a source-space term.
+    Whitening gives noisy directions a low weight, so that strong coloured noise is not fitted.
+    The null space of ``L`` has no effect on this term: a small value does not mean correct
+    sources. Use it with a term in source space.
 
     Args:
-        through: The lead field ``L``. ``"nominal"``, the one an analyst has: the misfit of true
-            sources is then the share of noise and of head mismatch, and training may trade places
-            for a better fit through the wrong head. ``"true_leadfield"``, the one that rendered the
-            example, which only a simulation knows: the misfit of the true sources is then noise.
-            ``W`` is the nominal one in both.
+        leadfield: Lead field ``L``. ``"nominal"``: the one an analyst has. The misfit of the
+            target is then the share of noise and head mismatch, and training may move sources to
+            fit the data with the wrong head. ``"true"``: the one that rendered the example, known
+            in simulations only. The misfit of the target is then the share of noise. ``W`` is
+            nominal in both cases.
 
     Raises:
-        ValueError: Unknown lead field.
+        ValueError: The lead field is unknown.
 
     """
 
-    def __init__(self, through: str = "nominal") -> None:
+    def __init__(self, leadfield: str = "nominal") -> None:
         super().__init__()
-        if through not in LEAD_FIELDS:
+        if leadfield not in LEAD_FIELDS:
             raise ValueError(
-                f"Reprojection: through must be one of {list(LEAD_FIELDS)}, got {through!r}."
+                f"Reprojection: leadfield must be one of {list(LEAD_FIELDS)}, got {leadfield!r}."
             )
-        self.through = through
+        self.leadfield = leadfield
         self.whitener, self.gain = Whitener(), Gain(whitened=True)
-        self.head_inputs = (self.whitener, self.gain) if through == "nominal" else (self.whitener,)
+        nominal = leadfield == "nominal"
+        self.head_inputs = (self.whitener, self.gain) if nominal else (self.whitener,)
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
-        """See the class."""
+        """Misfit per example."""
         whitener = batch.inputs[self.whitener.key]
         observed = whitener @ batch.data
-        if self.through == "nominal":
+        if self.leadfield == "nominal":
             explained = batch.inputs[self.gain.key] @ estimate.mean
         else:
             explained = whitener @ batch.true_leadfield.project(estimate.mean)

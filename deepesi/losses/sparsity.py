@@ -1,4 +1,4 @@
-"""Sparsity: few active sources, each free in orientation and time."""
+"""Sparsity: few active sources, with any orientation and time course."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,18 +9,18 @@ from deepesi.losses.base import LossTerm
 
 
 class GroupSparsity(LossTerm):
-    r"""``Σ_s ‖ĵ_s‖ / Σ_s ‖j_s‖`` (no unit), the mixed ℓ21 norm over that of the truth.
+    r"""``Σ_s ‖ĵ_s‖ / Σ_s ‖j_s‖`` (no unit): mixed ℓ21 norm, divided by that of the target.
 
-    ``‖·‖`` is the norm over orientation and time, so that a source is off or on as a whole. No
-    distance to the truth: 0 for an estimate of zero and 1 for one as large as the truth, so use it
-    with a small weight beside a supervised term that asks for size or shape.
+    ``‖·‖`` is the norm over orientation and time, so that a source is active or not as a whole.
+    Not a distance to the target: 0 for an estimate of zero, 1 for one as large as the target. Use
+    it with a small weight and a supervised term.
 
     Source: Ou, Hämäläinen & Golland 2009, doi:10.1016/j.neuroimage.2008.05.063 (ℓ1ℓ2 norm of
     sources over time); Gramfort, Kowalski & Hämäläinen 2012, doi:10.1088/0031-9155/57/7/1937.
     """
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
-        """See the class."""
+        """Ratio of the norms per example."""
         n_orient = batch.head.space.n_orient
-        found = magnitude(estimate.mean, n_orient).sum(1)
-        return found / magnitude(batch.sources, n_orient).sum(1)
+        estimated = magnitude(estimate.mean, n_orient).sum(1)
+        return estimated / magnitude(batch.sources, n_orient).sum(1)

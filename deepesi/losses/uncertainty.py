@@ -1,4 +1,4 @@
-"""Uncertainty: the standard deviation a model claims should fit the errors it makes."""
+"""Uncertainty: the estimated standard deviation should match the errors of the estimate."""
 
 import math
 
@@ -12,24 +12,23 @@ from deepesi.losses.base import LossTerm
 class GaussianNLL(LossTerm):
     r"""Mean over dipoles and samples of ``½ [log v + (ĵ − j)² / (f² v)]``, ``v = 1 + σ² / f²``.
 
-    The negative log-likelihood (nats, no unit) of the true moments under independent normal
-    distributions of mean ``ĵ`` and variance ``σ² + f²``, up to a constant: 0 for an estimate that
-    is exact and claims to be. ``f`` is a floor, a fraction of the largest true moment of the
-    example. Most true moments are exactly zero; without the floor the likelihood of those has no
-    bound, and a network would learn nothing but to be sure of them. The floor says that errors
-    below that fraction do not matter; it is no part of the ``σ`` a model gives.
+    Negative log-likelihood (nats, no unit) of the target under independent normal distributions
+    with mean ``ĵ`` and variance ``σ² + f²``, up to a constant: 0 for an exact estimate with
+    ``σ = 0``. ``f`` is a floor, a fraction of the largest target moment of the example. Most
+    target moments are exactly zero. Without the floor their likelihood has no bound, and a network
+    would only learn ``σ = 0`` for them. With the floor, errors below ``f`` do not matter. It is
+    not part of the ``σ`` that the model returns.
 
     Args:
-        floor: ``f``, as a fraction of the largest true moment, above 0.
+        floor: ``f``, as a fraction of the largest target moment, above 0.
 
     Raises:
         ValueError: The floor is not a positive number; the model gives no standard deviation (in
             `forward`).
 
-    Source: Nix & Weigend 1994, doi:10.1109/ICNN.1994.374138. Ours deviates: a floor, added to the
-    variance instead of clamping it, so that the gradient does not end there. Weights that even
-    out the share of uncertain outputs (Seitzer et al. 2022, arXiv:2203.09168) did not help in
-    short trainings.
+    Source: Nix & Weigend 1994, doi:10.1109/ICNN.1994.374138. Difference: a floor is added to
+    the variance instead of clamping it, so that the gradient is never zero. Weights that balance
+    uncertain outputs (Seitzer et al. 2022, arXiv:2203.09168) did not help in short trainings.
 
     """
 
@@ -43,7 +42,7 @@ class GaussianNLL(LossTerm):
         self.floor = floor
 
     def forward(self, estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
-        """See the class."""
+        """Negative log-likelihood per example."""
         if estimate.std is None:
             raise ValueError(
                 "GaussianNLL: the model gives no standard deviation. Set "

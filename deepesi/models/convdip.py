@@ -1,4 +1,4 @@
-"""ConvDip: the scalp potential as an image, a convolution, and dense layers to every source."""
+"""ConvDip: topographic images of the data, a convolution, and dense layers to all sources."""
 
 from collections.abc import Sequence
 
@@ -14,36 +14,37 @@ from deepesi.physics.head_inputs import NoiseLevel, SourceUnit, TopographicMatri
 
 
 class ConvDip(InverseModel):
-    """Convolutional network on topographic images; every time point is inverted on its own.
+    """Convolutional network on topographic images. Every time point is inverted on its own.
 
     Args:
-        n_dipoles: Source components ``D`` of the source space it is trained for.
-        height: Rows of the image.
-        width: Columns of the image.
+        n_dipoles: Number ``D`` of source components of the source space.
+        height: Rows of an image.
+        width: Columns of an image.
         n_filters: Filters of the 3 x 3 convolution.
         hidden: Units of each dense layer.
-        n_hidden: Number of residual blocks of two dense layers.
+        n_hidden: Number of residual blocks, two dense layers each.
         denoise_snr_db: Assumed SNR of each denoised image, dB.
-        dropout: Share of the hidden units that training leaves out, for
-            `deepesi.uncertainty.mc_dropout.MCDropout`; 0: none.
-        heteroscedastic: Also give a standard deviation per dipole, from a second output layer.
-            It is learned only with a loss that asks for it (``loss=uncertainty``).
-        output_scale: Moment that an output of 1 stands for, in `SourceUnit` times the RMS of the
-            image (no unit). A patch shares its moment out among tens of sources: at 0.1, as
-            ``model=convdip`` has it, outputs are of order one, and terms of the loss that know the
-            size of the estimate do not drown those that know its shape. The default is what
-            networks without this setting were trained with.
+        dropout: Dropout probability of the hidden units, for
+            `deepesi.uncertainty.mc_dropout.MCDropout`. 0: no dropout.
+        heteroscedastic: Also estimate a standard deviation per dipole, from a second output
+            layer. Needs a loss that trains it (``loss=uncertainty``).
+        output_scale: Dipole moment for an output of 1, in units of `SourceUnit` times the RMS of
+            the image (no unit). The moment of a patch is shared by tens of sources. With 0.1, as
+            in ``model=convdip``, outputs are of order one, and loss terms that depend on the size
+            of the estimate do not dominate those that depend on its shape. The default is the
+            value for networks that were trained without this setting.
 
     Raises:
-        ValueError: A size or the scale is not positive, or the dropout outside 0 to 1.
+        ValueError: A size or the scale is not positive, or the dropout probability is outside 0
+            to 1.
 
     Source: Hecker et al. 2021, doi:10.3389/fnins.2021.569918 (7 x 11 image, one convolution of 8
-    filters, dense layers of 512, one output per source). Ours deviates: the images
-    are not of the potential but of its posterior mean at a few assumed SNRs, which is how the
-    noise covariance enters (whitened channels would form no topography); they are divided by
-    their RMS, and that and the whitened RMS of the channels enter as numbers, so that the network
-    knows the SNR and the estimate scales with the data; residual dense blocks;
-    signed outputs, as sources here are signed moments along the cortical normal.
+    filters, dense layers of 512, one output per source). Differences: an image shows the posterior
+    mean of the potential at an assumed SNR, not the potential itself, so that the noise
+    covariance is used (an image of whitened channels would not be a topography). Each image is
+    divided by its RMS. The logarithms of this RMS and of the whitened RMS are further inputs: the
+    network knows the SNR, and the estimate scales with the data. Dense blocks are residual.
+    Outputs are signed moments along the cortical normal.
 
     """
 
@@ -93,9 +94,9 @@ class ConvDip(InverseModel):
             for _ in range(n_hidden)
         )
         self.norm = nn.LayerNorm(hidden)
-        self.thinned = FeatureDropout(dropout, hidden) if dropout else nn.Identity()
+        self.dropout = FeatureDropout(dropout, hidden) if dropout else nn.Identity()
         self.last = nn.Linear(hidden, n_dipoles)
-        # Start near zero: true maps are mostly zero, and the terms of the loss compare sizes.
+        # Start near zero: targets are mostly zero, and terms of the loss compare magnitudes.
         nn.init.normal_(self.last.weight, std=1e-3)
         nn.init.zeros_(self.last.bias)
         self.last_std = nn.Linear(hidden, n_dipoles) if heteroscedastic else None
@@ -104,19 +105,19 @@ class ConvDip(InverseModel):
             nn.init.zeros_(self.last_std.bias)
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Interpolate, normalize, invert each frame, restore the scale."""
+        """Interpolate and normalize the images, invert each frame, restore the scale."""
         frames = data.transpose(1, 2).flatten(0, 1)
         matrix = torch.cat([inputs[image.key] for image in self.images])
         image = frames @ matrix.T / inputs[self.noise_level.key]
         rms = image.square().mean(1, keepdim=True).add(1e-6).sqrt()
         whitened = (frames @ inputs[self.whitener.key]).square().mean(1, keepdim=True)
-        loudness = torch.cat([rms.log(), 0.5 * (whitened + 1e-6).log()], dim=1)
+        levels = torch.cat([rms.log(), 0.5 * (whitened + 1e-6).log()], dim=1)
         pixels = (image / rms).reshape(-1, len(self.images), *self.image_shape)
         features = functional.gelu(self.convolution(pixels)).flatten(1)
-        hidden = functional.gelu(self.first(torch.cat([features, loudness], dim=1)))
+        hidden = functional.gelu(self.first(torch.cat([features, levels], dim=1)))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        hidden, unit = self.thinned(self.norm(hidden)), inputs[self.unit.key] * self.output_scale
+        hidden, unit = self.dropout(self.norm(hidden)), inputs[self.unit.key] * self.output_scale
 
         def moments(frames: Tensor) -> Tensor:
             return (frames * rms * unit).reshape(data.shape[0], data.shape[2], -1).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Electrode GNN: electrodes exchange messages on the scalp, source tokens attend to them."""
+"""Graph network: sensors exchange messages on the scalp, source tokens attend to them."""
 
 import math
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
-from deepesi.models.layers.electrode_reliability import ElectrodeReliability
-from deepesi.models.layers.evidence import QUIET, Evidence
+from deepesi.models.layers.evidence import SMALL_POWER, Evidence
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.signed_attention import SignedAttention
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
@@ -29,42 +29,42 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: Brings positions in the head frame (m) to order one.
+#: Length that scales positions in the head frame to order one, m.
 HEAD_SIZE = 0.1
 
 
 class _Head(NamedTuple):
-    """What a head gives, the same for every example of a batch; nodes come first everywhere."""
+    """Tensors of the head, shared by all examples of a batch. Nodes are the first axis."""
 
-    n_channels: Float[Tensor, " 1"]  # see `Evidence`
+    n_channels: Float[Tensor, " 1"]  # rank of the noise covariance plus 1
     rows: Float[Tensor, "KD C"]  # unit topographies of the patches
-    moments: Float[Tensor, "K S O O"]  # total moment that projects as each, in source units
+    moments: Float[Tensor, "K S O O"]  # total moment of a unit topography, in source units
     tokens: Float[Tensor, "S n"]  # position, normal, log of the moments
-    electrodes: Float[Tensor, "C 4"]  # position, log of the sensitivity
-    visible: Float[Tensor, "S C"]  # how strongly an electrode sees the patches of a token
+    sensors: Float[Tensor, "C 4"]  # position, log of the sensitivity
+    sensitivity: Float[Tensor, "S C"]  # of an sensor to the patches around a source
     edges: Int[Tensor, "E 2"]
     edge_features: Float[Tensor, "E 2"]
 
 
 class _Component(NamedTuple):
-    """One place of activity: a distribution over patches, and what it explains."""
+    """One active patch: a probability distribution over all patches, and the fitted potential."""
 
     fit: Float[Tensor, "C B T"]  # whitened potential
-    weights: Float[Tensor, "K S B"]  # probability of every patch; the rest is "nothing there"
-    matched: Float[Tensor, "K S O B T"]  # amplitude of every patch's topographies if it is the one
+    weights: Float[Tensor, "K S B"]  # probability per patch; the rest: no activity
+    matched: Float[Tensor, "K S O B T"]  # amplitudes, given that patch
 
 
 class CrossAttention(nn.Module):
-    """What the source tokens read from the states of the electrodes.
+    """Cross-attention from source tokens (queries) to sensors (keys, values).
 
-    The weights follow from the places of both and the lead field between them, not from the
-    recording, so a batch shares them.
+    The attention weights depend on source positions, sensor positions and the lead field, not
+    on the recording. All examples of a batch share them.
 
     Args:
         n_token: Features of a token.
-        n_states: Features of a state.
-        hidden: Features ``H`` that are read.
-        n_heads: Heads, a divisor of `hidden`.
+        n_states: Features of an sensor state.
+        hidden: Output features ``H``.
+        n_heads: Attention heads, a divisor of `hidden`.
 
     """
 
@@ -74,60 +74,60 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(n_token, hidden)
         self.key = nn.Linear(4, hidden, bias=False)
         self.value = nn.Linear(n_states, hidden, bias=False)
-        self.visibility = nn.Parameter(torch.ones(n_heads, 1, 1))
+        self.sensitivity = nn.Parameter(torch.ones(n_heads, 1, 1))
 
     def forward(self, head: _Head, states: Float[Tensor, "C B F"]) -> Float[Tensor, "H S B"]:
-        """Attention of every token over all electrodes."""
+        """Return the attended features of every token."""
         query = self.query(head.tokens).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
-        key = self.key(head.electrodes).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
-        scores = query @ key / math.sqrt(query.shape[2]) + self.visibility * head.visible
+        key = self.key(head.sensors).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
+        scores = query @ key / math.sqrt(query.shape[2]) + self.sensitivity * head.sensitivity
         value = self.value(states).unflatten(2, (self.n_heads, -1)).permute(2, 0, 3, 1)
         read = torch.softmax(scores, dim=2) @ value.flatten(2)
         return read.unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 1)
 
 
-class ElectrodeGNN(InverseModel):
-    r"""Graph network over electrodes whose decoder explains the recording place by place.
+class SensorGNN(InverseModel):
+    r"""Graph network over sensors with a decoder that estimates one active patch at a time.
 
-    Electrodes are nodes. A node carries signals (what temporal convolutions make of its whitened
-    EEG, and what each place of activity found so far explains of it) and a state (its position, how
-    strongly it sees sources, the logarithms of its signals' powers). Blocks of `SignedAttention`
-    on the scalp turn them into a correction of what is left to explain. Sources are tokens
-    (position, normal, moments); they attend to the electrodes twice: to the signals with the lead
-    field of the patches around them as weights, which is the matched filter, and to the states
-    with learned weights, `CrossAttention`. From both `Evidence` says how probable every patch is.
-    The expected patch is taken off the recording before the next place is sought, and after all
-    places have been, each is sought again given the others. Electrodes where an error of the head
-    would tell most are trusted less, as `ElectrodeReliability` has learned.
+    Sensors are nodes. A node carries signals (temporal convolutions of its whitened data, and
+    the potential fitted by each component so far) and a state (position, sensitivity, logarithms
+    of the signal powers). Blocks of `SignedAttention` on the scalp turn them into a correction of
+    the residual. Sources are tokens (position, normal, moments). They attend to the sensors
+    twice: to the signals, with the lead field of the patches around the source as weights (the
+    matched filter), and to the states, with learned weights (`CrossAttention`). From both,
+    `Evidence` computes the probability of every patch. The expected potential of a component is
+    subtracted before the next component is estimated. In the next round each is estimated again,
+    given the others. `SensorReliability` learns to give a low weight to sensors where an
+    error of the head model has a large effect.
 
-    The estimate is the mean over patches: it changes sign with the EEG, follows any montage and
-    source space, and takes a window as a whole. With the default sizes 3,286 weights, with
-    `heteroscedastic` 34 more.
+    The estimate is the posterior mean over patches. It changes sign with the data, works for any
+    montage and source space, and inverts a window as a whole. With the default sizes 3,286 weights,
+    with `heteroscedastic` 34 more.
 
     Args:
-        n_components: Places of activity ``M`` sought; a posterior may still be split between more.
-        n_rounds: How often each is sought.
-        n_blocks: Blocks of attention among electrodes, shared by the rounds.
-        n_neighbours: Nearest electrodes each is joined to.
-        n_heads: Heads of every attention, a divisor of `hidden`.
+        n_components: Number ``M`` of active patches. The posterior of one may have several modes.
+        n_rounds: Number of times that each component is estimated.
+        n_blocks: Attention blocks between sensors, shared by the rounds.
+        n_neighbours: Nearest sensors that send messages to an sensor.
+        n_heads: Heads of every attention layer, a divisor of `hidden`.
         hidden: Width of states and tokens.
-        n_signals: Temporal filters ``Q``.
-        kernel_size: Samples of a filter, odd.
-        smallest: Radius of the smallest patches, m.
-        largest: Radius of the largest patches, m.
-        n_radii: Radii ``K`` in between.
-        heteroscedastic: Also give a standard deviation: the spread of the mean over patches, scaled
-            by what is learned with a loss that asks for it (``loss=uncertainty``).
+        n_signals: Number ``Q`` of temporal filters.
+        kernel_size: Length of a temporal filter in samples, odd.
+        smallest: Smallest patch radius, m.
+        largest: Largest patch radius, m.
+        n_radii: Number ``K`` of patch radii from smallest to largest.
+        heteroscedastic: Also estimate a standard deviation: the spread over patches, scaled by
+            learned factors. Needs a loss that trains it (``loss=uncertainty``).
 
     Raises:
         ValueError: A size is not positive, the heads do not divide the width, the kernel is even,
             or the radii are not in order.
 
-    Source: attention among electrodes is GATv2, Brody et al. 2022, arXiv:2105.14491. Ours deviates:
-    weights see only what does not change sign with the EEG and signals are only added up, hence
-    the odd network. Seeking each source again given the others is alternating projection, Adler et
-    al. 2024, doi:10.1016/j.bspc.2023.105796; ours keeps a learned posterior over patches where
-    that keeps the best dipole.
+    Source: attention between sensors is GATv2, Brody et al. 2022, arXiv:2105.14491.
+    Difference: attention weights depend only on quantities without sign, and signals are only
+    added up, so the network is an odd function of the data. Estimating each source again given
+    the others is alternating projection, Adler et al. 2024, doi:10.1016/j.bspc.2023.105796.
+    Difference: a learned posterior over patches in place of the single best dipole.
 
     """
 
@@ -150,7 +150,7 @@ class ElectrodeGNN(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "ElectrodeGNN",
+            "SensorGNN",
             n_components=n_components,
             n_rounds=n_rounds,
             n_blocks=n_blocks,
@@ -163,14 +163,14 @@ class ElectrodeGNN(InverseModel):
         )
         if hidden % n_heads or kernel_size % 2 == 0:
             raise ValueError(
-                "ElectrodeGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
+                "SensorGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
                 f"hidden={hidden}, n_heads={n_heads}, kernel_size={kernel_size}."
             )
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
-        self.electrodes = SensorPositions()
+        self.sensor_positions = SensorPositions()
         self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
-        self.reliability = ElectrodeReliability(reach)
+        self.reliability = SensorReliability(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
@@ -178,7 +178,7 @@ class ElectrodeGNN(InverseModel):
             self.whitener,
             self.rank,
             self.unit,
-            self.electrodes,
+            self.sensor_positions,
             self.graph,
             self.edge_features,
             self.positions,
@@ -190,21 +190,21 @@ class ElectrodeGNN(InverseModel):
             *self.reliability.head_inputs,
         )
         self.n_components, self.n_rounds = n_components, n_rounds
-        every, n_token = n_signals + n_components, 6 + n_radii
+        n_all, n_token = n_signals + n_components, 6 + n_radii
         centre = kernel_size // 2
         self.window = nn.Conv1d(1, n_signals, kernel_size, padding=centre, bias=False)
-        # Snapshots only ever train the centre of the filters; the rest must not be noise then.
+        # Data of one sample train only the centre of a filter, so the other weights start at 0.
         nn.init.zeros_(self.window.weight)
         nn.init.normal_(self.window.weight[:, :, centre])
-        self.embed = nn.Linear(5 + every, hidden)
-        leaving = [every] * (n_blocks - 1) + [n_components]
-        self.blocks = nn.ModuleList(SignedAttention(hidden, every, n, n_heads) for n in leaving)
+        self.embed = nn.Linear(5 + n_all, hidden)
+        n_outs = [n_all] * (n_blocks - 1) + [n_components]
+        self.blocks = nn.ModuleList(SignedAttention(hidden, n_all, n, n_heads) for n in n_outs)
         self.cross = CrossAttention(n_token, hidden, hidden, n_heads)
         self.evidence = Evidence(n_radii, n_token, hidden)
         self.spread = nn.Linear(hidden, 2) if heteroscedastic else None
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Seek place after place, a few rounds; add up what they are expected to be."""
+        """Estimate the components one by one, in rounds, and add up their expected moments."""
         head = self._head(inputs)
         white = (inputs[self.whitener.key] @ data).transpose(0, 1)
         reliability = self.reliability(white.mT, inputs)
@@ -212,26 +212,26 @@ class ElectrodeGNN(InverseModel):
         power = (power @ reliability.square()).unflatten(0, head.moments.shape[:2])
         white = reliability[..., None] * white
         n_radii, n_sources, n_orient = head.moments.shape[:3]
-        unknown = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
+        zeros = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
         components = [
-            _Component(torch.zeros_like(white), unknown[:, :, 0, :, 0], unknown)
+            _Component(torch.zeros_like(white), zeros[:, :, 0, :, 0], zeros)
         ] * self.n_components
         for _ in range(self.n_rounds):
-            read, corrections = self._listen(white, components, head)
+            read, corrections = self._messages(white, components, head)
             for number in range(self.n_components):
                 correction = corrections[..., number]
-                components[number], hidden = self._seek(
+                components[number], hidden = self._component(
                     number, components, white + correction, head, read, reliability, power
                 )
-        return self._expect(components, hidden, white, head, inputs)
+        return self._estimate(components, hidden, white, head, inputs)
 
     def _head(self, inputs: dict[str, Tensor]) -> _Head:
-        """The graph's geometry, whatever the recording."""
+        """Tensors that depend on the head only."""
         topographies, moments = inputs[self.topographies.key], inputs[self.moments.key]
         n_orient = moments.shape[2]
         moments = (moments / inputs[self.unit.key]).unflatten(1, (-1, n_orient))
-        position, sensors = inputs[self.positions.key], inputs[self.electrodes.key]
-        seen = topographies.square() * topographies.shape[2]
+        position, sensors = inputs[self.positions.key], inputs[self.sensor_positions.key]
+        squares = topographies.square() * topographies.shape[2]
         return _Head(
             n_channels=inputs[self.rank.key] + 1,
             rows=topographies.flatten(0, 1),
@@ -244,32 +244,33 @@ class ElectrodeGNN(InverseModel):
                 ],
                 dim=1,
             ),
-            electrodes=torch.cat([sensors / HEAD_SIZE, seen.mean((0, 1)).log()[:, None]], dim=1),
-            visible=seen.unflatten(1, (-1, n_orient)).sum(2).mean(0).sqrt(),
+            sensors=torch.cat([sensors / HEAD_SIZE, squares.mean((0, 1)).log()[:, None]], dim=1),
+            sensitivity=squares.unflatten(1, (-1, n_orient)).sum(2).mean(0).sqrt(),
             edges=inputs[self.graph.key],
             edge_features=inputs[self.edge_features.key],
         )
 
-    def _listen(
+    def _messages(
         self, white: Float[Tensor, "C B T"], components: list[_Component], head: _Head
     ) -> tuple[Float[Tensor, "H S B"], Float[Tensor, "C B T M"]]:
-        """Messages among electrodes: what the tokens read, what to correct for each place."""
+        """Features that the source tokens attend to, and a correction of the data per component."""
         filtered = self.window(white.flatten(0, 1)[:, None]).unflatten(0, white.shape[:2])
         signals = torch.cat(
             [filtered, torch.stack([component.fit for component in components], dim=2)], dim=2
         )
-        loud = (white.square().mean((0, 2)) + QUIET).log()[:, None]
-        local = (signals.square().mean(3) + QUIET).log() - loud
-        everywhere = head.electrodes[:, None].expand(-1, local.shape[1], -1)
-        loud = loud.expand_as(local[..., :1])
-        states, signals = self.embed(torch.cat([everywhere, loud, local], 2)), signals.mT
+        log_power = (white.square().mean((0, 2)) + SMALL_POWER).log()[:, None]
+        local = (signals.square().mean(3) + SMALL_POWER).log() - log_power
+        sensors = head.sensors[:, None].expand(-1, local.shape[1], -1)
+        log_power = log_power.expand_as(local[..., :1])
+        states = self.embed(torch.cat([sensors, log_power, local], 2))
+        signals = signals.mT
         for block in self.blocks[:-1]:
             states, change = block(states, signals, head.edges, head.edge_features)
             signals = signals + change
         states, corrections = self.blocks[-1](states, signals, head.edges, head.edge_features)
         return self.cross(head, states), corrections
 
-    def _seek(
+    def _component(
         self,
         number: int,
         components: list[_Component],
@@ -279,23 +280,29 @@ class ElectrodeGNN(InverseModel):
         reliability: Float[Tensor, "C B"],
         power: Float[Tensor, "K S B"],
     ) -> tuple[_Component, Float[Tensor, "H S B"]]:
-        """Estimate one component from what the others leave of the recording.
+        """Estimate one component from the residual of the others.
 
         Args:
-            number: Number of the component.
-            components: All components.
-            recording: The recording, weighted by `reliability`, with the correction for this place.
-            head: Geometry.
-            read: By the tokens from the electrodes.
-            reliability: Weights of the electrodes.
-            power: What the weights leave of the squared norm of the topographies.
+            number: Index of the component.
+            components: All components, as estimated so far.
+            recording: Whitened data, weighted by `reliability`, plus the correction of this one.
+            head: Tensors of the head.
+            read: Features that the source tokens attended to.
+            reliability: Weights of the sensors, at most 1.
+            power: Squared norm of the topographies after weighting by `reliability`.
+
+        Returns:
+            The new component, and the hidden features of every source.
 
         """
         others = components[:number] + components[number + 1 :]
         residual = recording - sum(
             (component.fit for component in others), torch.zeros_like(recording)
         )
-        taken = sum((p.weights for p in others), torch.zeros_like(components[number].weights))
+        other_weights = sum(
+            (component.weights for component in others),
+            torch.zeros_like(components[number].weights),
+        )
         n_radii, _, n_orient = head.moments.shape[:3]
         matched = head.rows @ (reliability[..., None] * residual).flatten(1)
         matched = matched.unflatten(0, (n_radii, -1, n_orient)).unflatten(3, residual.shape[1:])
@@ -303,7 +310,7 @@ class ElectrodeGNN(InverseModel):
         matched = matched / power[:, :, None, :, None]
         weights, hidden = self.evidence(
             energy,
-            torch.stack([components[number].weights, taken]),
+            torch.stack([components[number].weights, other_weights]),
             torch.stack([recording.square().mean(2).sum(0), residual.square().mean(2).sum(0)]),
             head.n_channels,
             torch.ones_like(residual[0, 0]).sum(),
@@ -314,7 +321,7 @@ class ElectrodeGNN(InverseModel):
         fit = reliability[..., None] * (head.rows.T @ expected).unflatten(1, residual.shape[1:])
         return _Component(fit, weights, matched), hidden
 
-    def _expect(
+    def _estimate(
         self,
         components: list[_Component],
         hidden: Float[Tensor, "H S B"],
@@ -322,7 +329,7 @@ class ElectrodeGNN(InverseModel):
         head: _Head,
         inputs: dict[str, Tensor],
     ) -> Estimate:
-        """Mean over the patches and, if asked for, the standard deviation."""
+        """Posterior mean over the patches and, with `heteroscedastic`, the standard deviation."""
         pairs, shares, unit = (inputs[i.key] for i in (self.pairs, self.shares, self.unit))
 
         def moments(amplitudes: Float[Tensor, "K S O B T"]) -> Float[Tensor, "K S O B T"]:
@@ -331,21 +338,25 @@ class ElectrodeGNN(InverseModel):
         def dipoles(values: Float[Tensor, "S O B T"]) -> Float[Tensor, "B D T"]:
             return values.flatten(0, 1).transpose(0, 1) * unit
 
-        chances = [component.weights[:, :, None, :, None] for component in components]
+        probabilities = [component.weights[:, :, None, :, None] for component in components]
         if self.spread is None:
             parts = [
-                c * component.matched for c, component in zip(chances, components, strict=True)
+                probability * component.matched
+                for probability, component in zip(probabilities, components, strict=True)
             ]
             total = moments(sum(parts[1:], parts[0]))
             return Estimate(dipoles(spread_patches(total, pairs, shares)))
-        # Of every place on its own: places are independent, so their variances add up.
+        # Components are independent, so their variances add up.
         fitted = [moments(component.matched) for component in components]
-        parts = [c * m for c, m in zip(chances, fitted, strict=True)]
+        parts = [p * m for p, m in zip(probabilities, fitted, strict=True)]
         means = spread_patches(torch.stack(parts, dim=2), pairs, shares)
         squares = [part * m for part, m in zip(parts, fitted, strict=True)]
         second = spread_patches(sum(squares[1:], squares[0]), pairs, shares.square())
         variance = (second - means.square().sum(1)).clamp_min(0)
         scale, floor = over_first(self.spread, hidden)[:, :, None, :, None]
-        noise = white.square().mean((0, 2)).add(QUIET).sqrt()[:, None]
-        std = scale.exp() * (variance + QUIET**2).sqrt() + functional.softplus(floor - 3) * noise
+        noise = white.square().mean((0, 2)).add(SMALL_POWER).sqrt()[:, None]
+        std = (
+            scale.exp() * (variance + SMALL_POWER**2).sqrt()
+            + functional.softplus(floor - 3) * noise
+        )
         return Estimate(dipoles(means.sum(1)), dipoles(std))

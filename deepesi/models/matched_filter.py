@@ -1,4 +1,4 @@
-"""Unrolled matched filter: evidence for patches everywhere, explained away step by step."""
+"""Unrolled matched filter: patches are estimated one by one, each from the others' residual."""
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
-from deepesi.models.layers.electrode_reliability import ElectrodeReliability
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.physics.head_inputs import (
@@ -31,60 +31,59 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: Features of a place that are the same for every radius.
+#: Features of a source that are the same for every patch radius.
 N_COMMON = 7
-#: Prior variance of a component, over the noise, that none exceeds: it leaves 2 % of an amplitude
-#: unexplained, and single precision right to six digits.
+#: Largest prior variance of a component, noise variance 1. The estimate of its amplitude is then
+#: 2 % too small, and single precision keeps six dtype.
 LARGEST = 50.0
 
 
 class UnrolledMatchedFilter(InverseModel):
-    r"""Alternating sparse-Bayes projections whose variances are set by a network on the mesh.
+    r"""Alternating sparse-Bayes projections; a network on the source mesh sets the variances.
 
     The dictionary ``Q`` holds unit whitened topographies of patches of ``K`` radii around every
-    source; ``gamma`` is the prior variance of each patch, a sum over a few components, each meant
-    for one source. Electrodes where an error of the head would tell most are trusted less, as
-    `ElectrodeReliability` has learned. In every sweep each component in turn is estimated anew:
+    source. ``gamma`` is the prior variance of each patch: a sum over a few components, one for
+    each active source. `SensorReliability` learns to give a low weight to sensors where an
+    error of the head model has a large effect. A sweep estimates each component in turn:
 
-    0. at the start of a sweep, how well a patch explains what the first component has to explain,
-       under skulls of ``M`` conductivities, gives every skull a weight; their mean is what the
-       dictionary is seen through from there on;
-    1. the residual that the other components leave is solved for by a few conjugate-gradient steps,
-       ``u = (I + Q gamma Qᵀ)⁻¹ v``: what the posterior mean under their variances does not explain;
-    2. matched filters ``z = Qᵀ u`` give energies, summed over the window, and these the
-       log-evidence of a patch there, tempered by how much of the recording head mismatch may fake;
-    3. a small network, the same at every place, reads evidence, what is explained already and what
-       its neighbours on the mesh say, and passes on a hidden state;
-    4. the softmax of evidence and the network's correction over all places and radii, times the
-       energy beyond what chance reaches, is the component's new variance.
+    0. At the start of a sweep each of ``M`` skull conductivities gets a weight, from how well a
+       single patch explains the residual under it. The weighted mean corrects the dictionary.
+    1. A few conjugate-gradient steps compute the residual of the posterior mean under the other
+       components, ``u = (I + Q gamma Qᵀ)⁻¹ v``.
+    2. Matched filters ``z = Qᵀ u`` give energies, summed over the window. They give the
+       log-evidence of each patch, divided by a variance that allows for head mismatch.
+    3. A small network, shared by all sources, reads the evidence, the energy explained so far and
+       messages from the neighbours on the mesh, and updates a hidden state.
+    4. The new variance of the component is a softmax over all patches (evidence plus the
+       correction of the network) times the energy above the level that noise alone reaches.
 
-    The estimate is the posterior mean under all components, ``gamma Qᵀ u``, weighted by a last gate
-    and spread over the sources of each patch. It is linear in the recording at given ``gamma``,
-    and ``gamma`` knows energies only: the estimate turns its sign with the recording, and a window
-    of any length is inverted as one. No weight belongs to a channel, a source or an orientation,
-    so montage, head and source space are free. Untrained it is alternating projection
-    that takes all skulls to be equally likely and the electrodes to lie 5 mm off.
+    The estimate is the posterior mean under all components, ``gamma Qᵀ u``, times a learned gate,
+    spread over the sources of each patch. It is linear in the recording at given ``gamma``, and
+    ``gamma`` depends on energies only: the estimate changes sign with the recording, and a window
+    of any length is inverted as a whole. No weight belongs to a channel, a source or an
+    orientation, so montage, head and source space are free. Before training it is alternating
+    projection with equally likely skulls and sensor position errors of 5 mm.
 
     Args:
-        n_components: Sources it can tell apart.
-        n_sweeps: How often each component is estimated.
+        n_components: Largest number of sources that are estimated separately.
+        n_sweeps: Number of times that each component is estimated.
         hidden: Width of the network.
-        exchanged: Numbers a place tells its neighbours in each message.
-        n_messages: Messages per step.
-        n_strongest: Patches that explain the recording in a residual.
+        exchanged: Features of a message from a source to its neighbours.
+        n_messages: Rounds of messages per step.
+        n_strongest: Number of patches used to compute a residual.
         n_conjugate: Conjugate-gradient steps per residual.
         smallest: Smallest patch radius, m.
         largest: Largest patch radius, m.
-        n_radii: Radii in between, ``K``.
-        widest_skull: Largest ratio of a skull's conductivity to the nominal one; the smallest is
-            one over it.
-        n_skulls: Conductivities in between, ``M``, odd; 1: the nominal one only.
-        heteroscedastic: Whether it also gives a standard deviation.
+        n_radii: Number ``K`` of patch radii from smallest to largest.
+        widest_skull: Largest skull conductivity divided by the nominal one. The smallest ratio
+            is its inverse.
+        n_skulls: Number ``M`` of skull conductivities, odd. 1: the nominal one only.
+        heteroscedastic: Also estimate a standard deviation.
 
     Raises:
         ValueError: A size is not positive, or the radii are out of order.
 
-    Source: ours. Its parts: alternating projection (Ziskind & Wax 1988, doi:10.1109/29.7543; for
+    Source: own method. Parts: alternating projection (Ziskind & Wax 1988, doi:10.1109/29.7543; for
     EEG Adler et al. 2024, doi:10.1016/j.bspc.2023.105796), explaining away by prior variances as
     in sparse Bayesian learning (Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059),
     unrolling (Gregor & LeCun 2010), message passing (Gilmer et al. 2017, arXiv:1704.01212).
@@ -129,7 +128,7 @@ class UnrolledMatchedFilter(InverseModel):
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
         self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
-        self.reliability = ElectrodeReliability()
+        self.reliability = SensorReliability()
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -158,7 +157,7 @@ class UnrolledMatchedFilter(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What it assumes before any training."""
+        """What the model assumes before training."""
         return Assumptions(
             self.assumed_sources,
             f"up to {self.n_components}",
@@ -167,40 +166,40 @@ class UnrolledMatchedFilter(InverseModel):
         )
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Whiten, iterate, read out."""
+        """Whiten the data, estimate the components, compute the posterior mean."""
         n_times = data.shape[2]
         moments = inputs[self.moments.key] / inputs[self.unit.key]
         n_orient = moments.shape[2]
         moments = moments.unflatten(1, (-1, n_orient))
-        # Strong recordings lose digits in the residual, so only training computes it in single
-        # precision. Sources before examples: what neighbours say is then copied in long rows.
-        digits = data.dtype if self.training else torch.float64
-        white = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(digits)
-        reliability = self.reliability(white, inputs).to(digits)
+        # Residuals of strong recordings lose digits in single precision, so only training uses it.
+        # Examples are the last axis, so that messages are copied in long rows.
+        dtype = data.dtype if self.training else torch.float64
+        white = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(dtype)
+        reliability = self.reliability(white, inputs).to(dtype)
         recording = reliability[:, None] * white
-        topographies = inputs[self.topographies.key].to(digits)
-        filters = inputs[self.skull_filters.key].to(digits)
-        norms = (inputs[self.skull_powers.key].to(digits) @ reliability.square()).sqrt()
+        topographies = inputs[self.topographies.key].to(dtype)
+        filters = inputs[self.skull_filters.key].to(dtype)
+        norms = (inputs[self.skull_powers.key].to(dtype) @ reliability.square()).sqrt()
         nominal = dictionary = PatchDictionary(topographies, n_orient)
-        visible = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
+        sensitivity = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * inputs[self.rank.key]
         total = recording.square().sum((0, 1))
         hidden = data.new_zeros(moments.shape[1], data.shape[0], self.hidden)
-        nothing = recording.new_zeros(self.n_radii, *hidden.shape[:2])
-        components = [nothing] * self.n_components
+        zeros = recording.new_zeros(self.n_radii, *hidden.shape[:2])
+        components = [zeros] * self.n_components
         residual = recording
         for number, step in enumerate(self.steps):
             turn = number % self.n_components
-            others = sum(components[:turn] + components[turn + 1 :], start=nothing)
+            others = sum(components[:turn] + components[turn + 1 :], start=zeros)
             if number > 0:
                 residual = dictionary.residual(recording, others, *self.explained)
             if turn == 0:
                 weights = self.skulls[number // self.n_components](
                     residual, total, n_free, nominal, filters, norms, reliability
                 )
-                seen = (weights[:, None, None] * norms).sum(0)
-                through = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
-                dictionary = PatchDictionary(topographies, n_orient, (through, seen))
+                norm = (weights[:, None, None] * norms).sum(0)
+                skull_filter = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
+                dictionary = PatchDictionary(topographies, n_orient, (skull_filter, norm))
             energy = dictionary.energy(residual)
             components[turn], hidden = step(
                 energy,
@@ -208,25 +207,25 @@ class UnrolledMatchedFilter(InverseModel):
                 total,
                 n_free,
                 n_times * n_orient,
-                visible,
+                sensitivity,
                 others,
                 components[turn],
                 hidden,
                 inputs[self.neighbours.key],
             )
-        gamma = sum(components, start=nothing)
+        gamma = sum(components, start=zeros)
         residual = dictionary.residual(recording, gamma, *self.explained)
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
-        weight = gate * (gamma / seen).to(data.dtype)  # a patch of norm 1 is of so many moments
-        amplitudes = dictionary.weighted(weight.to(digits), residual).to(data.dtype)
+        weight = gate * (gamma / norm).to(data.dtype)  # `moments` belong to topographies of norm 1
+        amplitudes = dictionary.weighted(weight.to(dtype), residual).to(data.dtype)
         patches = along_axes(moments, amplitudes)
         mean = self._to_sources(patches, inputs)
         if self.spread is None:
             return Estimate(mean)
-        *of_patch, floor = functional.softplus(self.spread(hidden)).unbind(2)
-        deviation = torch.stack(of_patch) * (gamma + 1e-6).sqrt().to(data.dtype)
-        deviation = deviation / seen.to(data.dtype)
-        patches = moments.norm(dim=3)[..., None, None] * deviation[:, :, None, None]
+        *factors, floor = functional.softplus(self.spread(hidden)).unbind(2)
+        patch_std = torch.stack(factors) * (gamma + 1e-6).sqrt().to(data.dtype)
+        patch_std = patch_std / norm.to(data.dtype)
+        patches = moments.norm(dim=3)[..., None, None] * patch_std[:, :, None, None]
         std = self._to_sources(patches, inputs) + self._rows(
             (1e-3 + floor)[:, None, None].expand(-1, n_orient, -1, -1), inputs
         )
@@ -245,7 +244,7 @@ class UnrolledMatchedFilter(InverseModel):
 
 
 class _Step(nn.Module):
-    """One component's turn: from the energies the others leave to its prior variances."""
+    """Prior variances of one component, from the energies in the residual of the others."""
 
     def __init__(
         self, n_radii: int, hidden: int, exchanged: int, n_messages: int, threshold: float
@@ -258,9 +257,10 @@ class _Step(nn.Module):
             nn.Linear(hidden + exchanged, hidden) for _ in range(n_messages)
         )
         self.last = small_linear(hidden, n_radii + 1)
-        # Energy that head mismatch may fake, as to where a source is and whether there is one. It
-        # also bounds the evidence, and with it what rounding does to the softmax.
-        # In units of what chance reaches: the first step believes anything, the others only more.
+        # Two mismatch variances: for the location of a source, and for whether there is one. The
+        # first also bounds the evidence, and with it the effect of rounding on the softmax.
+        # The threshold is in units of the energy that noise alone reaches. It is 0 for the first
+        # step, which accepts any energy.
         self.threshold = nn.Parameter(torch.tensor(threshold))
         self.log_mismatch = nn.Parameter(torch.tensor([-2.0, -2.5]))
 
@@ -271,22 +271,23 @@ class _Step(nn.Module):
         total: Float[Tensor, " B"],
         n_free: Float[Tensor, " 1"],
         n_signals: int | torch.SymInt,
-        visible: Float[Tensor, " S"],
+        sensitivity: Float[Tensor, " S"],
         others: Float[Tensor, "K S B"],
         own: Float[Tensor, "K S B"],
         hidden: Float[Tensor, "S B H"],
         neighbours: Tensor,
     ) -> tuple[Float[Tensor, "K S B"], Float[Tensor, "S B H"]]:
-        """New variances and hidden state; noise has variance 1."""
+        """Compute new variances and hidden state. Noise has variance 1."""
         strongest = energy.amax((0, 1))
-        mismatch_variance, chance = 1 + self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
-        evidence = 0.5 * (energy - strongest) / mismatch_variance
+        mismatch = self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
+        location_variance, presence_variance = 1 + mismatch
+        evidence = 0.5 * (energy - strongest) / location_variance
         freedom = torch.ones_like(total) * n_signals
         by_chance = energy_by_chance(freedom)
         surplus = strongest * torch.sigmoid(
-            (strongest / chance - self.threshold * by_chance) / by_chance.sqrt()
+            (strongest / presence_variance - self.threshold * by_chance) / by_chance.sqrt()
         )
-        # Bounded, so that single precision will do for what the network reads.
+        # The evidence is bounded, so that the network can compute in single precision.
         read = (
             energy,
             evidence.clamp_min(-20),
@@ -296,15 +297,15 @@ class _Step(nn.Module):
             surplus,
             residual_power,
             total,
-            visible,
+            sensitivity,
         )
         features = _features(*(value.to(hidden.dtype) for value in read), n_free)
-        # Matrices, as ONNX Runtime adds biases to them on the way.
-        known = torch.cat([features.permute(1, 2, 0), hidden], dim=2).flatten(0, 1)
-        state = functional.gelu(self.first(known))
+        # As matrices: ONNX Runtime adds the bias in the same operation.
+        rows = torch.cat([features.permute(1, 2, 0), hidden], dim=2).flatten(0, 1)
+        state = functional.gelu(self.first(rows))
         for send, receive in zip(self.send, self.receive, strict=True):
-            assumptions = send(state).unflatten(0, hidden.shape[:2])
-            received = neighbour_mean(assumptions, neighbours).flatten(0, 1)
+            sent = send(state).unflatten(0, hidden.shape[:2])
+            received = neighbour_mean(sent, neighbours).flatten(0, 1)
             state = state + functional.gelu(receive(torch.cat([state, received], dim=1)))
         hidden = hidden + state.unflatten(0, hidden.shape[:2])
         k = self.n_radii
@@ -324,11 +325,11 @@ def _features(
     surplus: Float[Tensor, " B"],
     residual_power: Float[Tensor, " B"],
     total: Float[Tensor, " B"],
-    visible: Float[Tensor, " S"],
+    sensitivity: Float[Tensor, " S"],
     n_free: Float[Tensor, " 1"],
 ) -> Float[Tensor, "F S B"]:
-    """What the network reads of every place, of order one; see `_Step.forward`."""
-    of_radius = [
+    """Input features of the network for every source, scaled to order one."""
+    by_radius = [
         energy.log1p() / 4,
         energy / (residual_power + 1e-3),
         evidence / 10,
@@ -339,8 +340,8 @@ def _features(
         (residual_power / n_free + 1e-6).log() / 3,
         (total / n_free + 1e-6).log() / 3,
         surplus.log1p() / 4,
-        visible[:, None],
+        sensitivity[:, None],
         evidence.amax(0) / 10,
         own.sum(0).log1p() / 4,
     ]
-    return torch.cat([torch.cat(of_radius), *(c.expand(1, *energy.shape[1:]) for c in common)])
+    return torch.cat([torch.cat(by_radius), *(c.expand(1, *energy.shape[1:]) for c in common)])

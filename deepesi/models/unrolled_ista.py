@@ -1,4 +1,4 @@
-"""Unrolled ISTA: sparse coding of the scalp potential with patches of cortex, in learned steps."""
+"""Unrolled ISTA: sparse coding of the data with patches of cortex, in learned steps."""
 
 import math
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: A threshold leaves this share of the largest group, so that no estimate vanishes in training.
-SPARED = 0.05
-#: Largest log factor that a patch may have on its step and threshold.
+#: Share of the largest group that stays above the threshold, so that no estimate becomes zero.
+MIN_SHARE = 0.05
+#: Largest log factor of a patch on its step and threshold.
 LARGEST_FACTOR = 3.0
-#: Least energy; by `clamp_min`, as the exporter drops the addition of so little.
+#: Smallest energy, set with `clamp_min`: the ONNX exporter drops the addition of such numbers.
 TINY = 1e-12
 
 
 class UnrolledISTA(InverseModel):
     r"""``x ← shrink(y + Gᵀ W_k (v − G y), λ_k)``, ``y ← x + m_k (x − x_before)``, for each step k.
 
-    ``v`` is the whitened potential, ``G`` the whitened topographies of patches of a few radii
-    around every source (unit norm), ``x`` their coefficients. The moments of the patches, spread
-    over their sources, are the estimate.
+    ``v`` is the whitened data, ``G`` the whitened topographies of patches of a few radii around
+    every source (unit norm), ``x`` their coefficients. The moments of the patches, spread over
+    their sources, are the estimate.
 
     Untrained it is FISTA with the step ``1 / ‖G‖²``: with many steps it minimizes ``½‖v − G x‖² +
     λ Σ_g ‖x_g‖``, ``λ = threshold · max_g ‖Gᵀ_g v‖``: the LASSO over patches where orientation is
@@ -44,32 +44,32 @@ class UnrolledISTA(InverseModel):
     `group_time`, all samples of the window share one threshold (ℓ21). With ``n_radii=1`` and
     ``smallest=largest=0.001`` every patch is one source, and ``G`` the lead field.
 
-    Learned, and before training as in FISTA or without effect:
+    Learned (before training equal to FISTA or without effect):
 
-    - per step: its size, threshold and momentum, the weights of a few analytic preconditioners
+    - per step: step size, threshold and momentum, the weights of a few analytic preconditioners
       ``W_k = Σ_l w_kl M_l`` (the first is plain gradient descent), and how far the threshold
       follows the largest coefficient of that step instead of ``max ‖Gᵀ_g v‖``;
-    - a perceptron that shifts all but the momentum with the whitened power, the SNR of a recording;
-    - a perceptron, one for all steps, sources and heads, that gives every patch a factor on its
-      step and on its threshold. It sees how much of the residual the patch explains, alone and
-      beside the best patch, its coefficient, how well the preconditioner shows it, the power and
-      the misfit: sizes without sign, so a sign flip of the data flips the estimate.
+    - a perceptron that changes all of these but the momentum with the whitened power (the SNR);
+    - a perceptron, shared by all steps, sources and heads, that gives every patch a factor on its
+      step and on its threshold. Inputs: the share of the residual that the patch explains, alone
+      and relative to the best patch, the coefficient, the sensitivity of the preconditioner, the
+      power and the misfit. None has a sign, so the estimate changes sign with the data.
 
-    Nothing belongs to a montage, a head or a source space. By default 1,741 weights. In training,
-    memory grows with steps times patches times examples times samples.
+    No weight belongs to a montage, a head or a source space. By default 1,741 weights. In
+    training, memory grows with steps times patches times examples times samples.
 
     Args:
         n_steps: Number of steps.
-        threshold: ``λ`` before training, as a fraction of the ``λ`` that gives zero; below 0.9.
-        group_time: Whether the samples of a window share one support; otherwise each sample is
-            inverted on its own.
-        smallest: Smallest radius of a patch, m.
-        largest: Largest radius, m.
-        n_radii: Number of radii.
+        threshold: Initial ``λ``, as a fraction of the ``λ`` that gives zero; 0 to 0.9.
+        group_time: Whether all samples of a window have the same active patches. If not, each
+            sample is inverted on its own.
+        smallest: Smallest patch radius, m.
+        largest: Largest patch radius, m.
+        n_radii: Number of patch radii from smallest to largest.
         n_levels: Number of preconditioners.
         hidden: Hidden units of each perceptron.
-        heteroscedastic: Also give a standard deviation per dipole and sample. It is learned only
-            with a loss that asks for it (``loss=uncertainty``).
+        heteroscedastic: Also estimate a standard deviation per dipole and sample. Needs a loss
+            that trains it (``loss=uncertainty``).
 
     Raises:
         ValueError: A size is not positive, or the threshold or a radius is out of its range.
@@ -77,9 +77,9 @@ class UnrolledISTA(InverseModel):
     Source: Daubechies et al. 2004, doi:10.1002/cpa.20042 (ISTA); Beck & Teboulle 2009,
     doi:10.1137/080716542 (FISTA); Gregor & LeCun 2010, ICML (LISTA: learned steps); Liu et al.
     2019, ICLR (ALISTA: an analytic matrix, step size and threshold learned); Gramfort et al. 2012,
-    doi:10.1088/0031-9155/57/7/1937 (ℓ21 over orientation and time for EEG). Ours deviates: the
-    lead field is an input where LISTA learns it; the dictionary is one of patches; preconditioners
-    are ridge inverses in sensor space; thresholds follow coefficients, power and patches.
+    doi:10.1088/0031-9155/57/7/1937 (ℓ21 over orientation and time for EEG). Differences: the lead
+    field is an input, LISTA learns it; the dictionary holds patches; preconditioners are ridge
+    inverses in sensor space; thresholds depend on coefficients, power and patches.
 
     """
 
@@ -104,7 +104,7 @@ class UnrolledISTA(InverseModel):
         if not 0 < threshold < 0.9:
             raise ValueError(
                 f"UnrolledISTA: threshold must lie between 0 and 0.9, got {threshold}. It is a "
-                "fraction of the threshold from which on every estimate is zero."
+                "fraction of the smallest threshold that makes every estimate zero."
             )
         self.n_steps, self.group_time, self.n_radii = n_steps, group_time, n_radii
         radii = (smallest, largest, n_radii)
@@ -125,25 +125,26 @@ class UnrolledISTA(InverseModel):
             *((self.unit,) if heteroscedastic else ()),
         )
 
-        # Per step: log step, log threshold, how far it follows, log sharpness, weights of levels.
+        # Per step: log step size, log threshold, share of the threshold that follows the largest
+        # coefficient, log sharpness, weights of the preconditioners.
         self.plan = nn.Parameter(torch.zeros(n_steps, 4 + n_levels))
         with torch.no_grad():
             self.plan[:, 1] = math.log(threshold)
             self.plan[:, 4] = 1.0
         self.momentum = nn.Parameter(fista_momentum(n_steps - 1))
-        self.of_power = nn.Sequential(
+        self.power_layer = nn.Sequential(
             nn.Linear(2, hidden), nn.GELU(), nn.Linear(hidden, self.plan.numel())
         )
-        self.see_patches = nn.Linear(5 * n_radii + 3, hidden)
-        self.of_step = nn.Parameter(torch.zeros(n_steps, hidden))
-        self.of_patches = nn.Linear(hidden, 2 * n_radii)
-        for last in (self.of_power[2], self.of_patches):
+        self.patch_layer = nn.Linear(5 * n_radii + 3, hidden)
+        self.step_features = nn.Parameter(torch.zeros(n_steps, hidden))
+        self.patch_factors = nn.Linear(hidden, 2 * n_radii)
+        for last in (self.power_layer[2], self.patch_factors):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-        self.of_std = nn.Linear(hidden, 2) if heteroscedastic else None
+        self.std_layer = nn.Linear(hidden, 2) if heteroscedastic else None
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Invert whole windows, or each sample on its own."""
+        """Invert the window as a whole, or each sample on its own."""
         if self.group_time:
             return self._invert(data, inputs)
         n_examples, _, n_times = data.shape
@@ -156,14 +157,14 @@ class UnrolledISTA(InverseModel):
 
     def _invert(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         code, hidden = self.encode(data, inputs)
-        # Coefficients of the orthonormal columns of a patch, as moments along its orientations.
+        # Turn coefficients of orthonormal topographies into moments along the orientations.
         moments = inputs[self.moments.key].unflatten(1, (-1, code.shape[2]))
         patches = along_axes(moments, code)
         mean = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         mean = mean.permute(2, 0, 1, 3)  # (B, S, O, T)
-        if self.of_std is None:
+        if self.std_layer is None:
             return Estimate(mean.flatten(1, 2))
-        floor, share = functional.softplus(over_first(self.of_std, hidden))
+        floor, share = functional.softplus(over_first(self.std_layer, hidden))
         unit = inputs[self.unit.key]
         std = unit * floor.T[..., None, None] + share.T[..., None, None] * mean.abs()
         return Estimate(mean.flatten(1, 2), std.flatten(1, 2))
@@ -171,7 +172,7 @@ class UnrolledISTA(InverseModel):
     def encode(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "R S O B T"], Float[Tensor, "H S B"]]:
-        """Coefficients ``x`` of the patches (no unit), and what was last seen of every source."""
+        """Return the coefficients ``x`` of the patches (no unit) and hidden features per source."""
         n_orient = inputs[self.moments.key].shape[2]
         problem = _Problem(
             white=(inputs[self.whitener.key] @ data).transpose(0, 1).flatten(1),
@@ -182,56 +183,59 @@ class UnrolledISTA(InverseModel):
         )
         white = problem.white
         power = problem.power(white, white)
-        loudness = 0.3 * torch.stack([power.log(), (power / (inputs[self.rank.key] + 1)).log()])
-        plan = self.plan + self.of_power(loudness.T).unflatten(1, self.plan.shape)
+        levels = 0.3 * torch.stack([power.log(), (power / (inputs[self.rank.key] + 1)).log()])
+        plan = self.plan + self.power_layer(levels.T).unflatten(1, self.plan.shape)
         code = ahead = before = problem.grouped(torch.zeros_like(problem.atoms @ white))
-        shown = shown_ahead = shown_before = torch.zeros_like(white)
+        potential = potential_ahead = potential_before = torch.zeros_like(white)
         for step in range(self.n_steps):
             log_step, log_threshold, follow, log_sharpness = plan[:, step, :4].unbind(1)
             weights = plan[:, step, 4:].T
             if step > 0:
                 ahead = code + self.momentum[step - 1] * (code - before)
-                shown_ahead = shown + self.momentum[step - 1] * (shown - shown_before)
-            residual = white - shown_ahead
-            eased = problem.precondition(residual, weights)
-            gradient = problem.grouped(problem.atoms @ eased)
+                potential_ahead = potential + self.momentum[step - 1] * (
+                    potential - potential_before
+                )
+            residual = white - potential_ahead
+            preconditioned = problem.precondition(residual, weights)
+            gradient = problem.grouped(problem.atoms @ preconditioned)
             if step == 0:
-                loudest = energy(gradient).amax((0, 1)).sqrt()
+                strongest = energy(gradient).amax((0, 1)).sqrt()
 
-            misfit = problem.power(residual, eased)
+            misfit = problem.power(residual, preconditioned)
             sensitivity = problem.sensitivity(weights)
             share = energy(gradient) / sensitivity / misfit
-            behind = power * (share.amax((0, 1)) - share)
-            of_all = torch.stack([*loudness, 0.3 * (misfit / power).log()])
-            seen = [
+            difference = power * (share.amax((0, 1)) - share)
+            common = torch.stack([*levels, 0.3 * (misfit / power).log()])
+            features = [
                 relative(share),
                 share.sqrt(),
-                torch.exp(-log_sharpness.exp() * behind),
+                torch.exp(-log_sharpness.exp() * difference),
                 relative(energy(code)),
                 0.3 * sensitivity.log(),
-                of_all[:, None].expand(-1, share.shape[1], -1),
+                common[:, None].expand(-1, share.shape[1], -1),
             ]
             hidden = functional.gelu(
-                over_first(self.see_patches, torch.cat(seen)) + self.of_step[step, :, None, None]
+                over_first(self.patch_layer, torch.cat(features))
+                + self.step_features[step, :, None, None]
             )
-            factors = bounded(over_first(self.of_patches, hidden))
+            factors = bounded(over_first(self.patch_factors, hidden))
             log_steps, log_thresholds = factors.unflatten(0, (2, self.n_radii))
 
             moved = ahead + (log_step + log_steps).exp()[:, :, None, :, None] * gradient
             length = energy(moved).sqrt()
             longest = length.amax((0, 1))
-            usual = log_step + loudest.log()
-            log_threshold = log_threshold + usual + follow * (longest.log() - usual)
-            limit = torch.minimum((log_threshold + log_thresholds).exp(), (1 - SPARED) * longest)
-            before, shown_before = code, shown
+            default = log_step + strongest.log()
+            log_threshold = log_threshold + default + follow * (longest.log() - default)
+            limit = torch.minimum((log_threshold + log_thresholds).exp(), (1 - MIN_SHARE) * longest)
+            before, potential_before = code, potential
             code = moved * functional.relu(1 - limit / length)[:, :, None, :, None]
-            shown = problem.show(code)
+            potential = problem.potential(code)
         return code, hidden
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """A batch in whitened coordinates; columns are its samples, so one product serves them all."""
+    """A batch of whitened data. All samples of all examples are the columns of one matrix."""
 
     white: Float[Tensor, "C N"]
     atoms: Float[Tensor, "A C"]
@@ -240,31 +244,31 @@ class _Problem:
     groups: tuple[int | torch.SymInt, ...]  # radii, sources, orientations, examples, samples
 
     def grouped(self, values: Float[Tensor, "A N"]) -> Float[Tensor, "R S O B T"]:
-        """Coefficients by patch."""
+        """Coefficients sorted by radius, source, orientation, example and sample."""
         return values.reshape(self.groups)
 
-    def show(self, code: Float[Tensor, "R S O B T"]) -> Float[Tensor, "C N"]:
-        """The whitened potential of a code."""
+    def potential(self, code: Float[Tensor, "R S O B T"]) -> Float[Tensor, "C N"]:
+        """Whitened potential of the patches with these coefficients."""
         return self.atoms.T @ code.reshape(self.atoms.shape[0], -1)
 
     def power(self, a: Float[Tensor, "C N"], b: Float[Tensor, "C N"]) -> Float[Tensor, " B"]:
-        """Size of the inner product over channels, mean over samples."""
+        """Absolute inner product over channels, mean over samples."""
         return (a * b).sum(0).reshape(self.groups[3:]).mean(1).abs().clamp_min(TINY)
 
     def precondition(
         self, residual: Float[Tensor, "C N"], weights: Float[Tensor, "L B"]
     ) -> Float[Tensor, "C N"]:
-        """The weighted sum of all preconditioners."""
+        """Apply the weighted sum of all preconditioners."""
         by_level = (self.levels @ residual).unflatten(2, self.groups[3:])
         return (by_level * weights[:, None, :, None]).sum(0).flatten(1)
 
     def sensitivity(self, weights: Float[Tensor, "L B"]) -> Float[Tensor, "R S B"]:
-        """How much of a unit coefficient the gradient shows; weights as if none were negative."""
+        """Response of the gradient to a unit coefficient, with the magnitudes of the weights."""
         return torch.einsum("lrs,lb->rsb", self.sensitivities, weights.abs()).clamp_min(TINY)
 
 
 def energy(values: Float[Tensor, "R S O B T"]) -> Float[Tensor, "R S B"]:
-    """Squared length over orientations, mean over samples."""
+    """Squared norm over orientations, mean over samples."""
     return values.square().sum(2).mean(-1).clamp_min(TINY)
 
 
@@ -274,12 +278,12 @@ def relative(energies: Float[Tensor, "R S B"]) -> Float[Tensor, "R S B"]:
 
 
 def bounded(values: Tensor) -> Tensor:
-    """The identity near zero, at most `LARGEST_FACTOR` in size."""
+    """Limit values smoothly to ±`LARGEST_FACTOR`; near zero they do not change."""
     return LARGEST_FACTOR * torch.tanh(values / LARGEST_FACTOR)
 
 
 def fista_momentum(n_steps: int) -> Float[Tensor, " K"]:
-    """``(t_k - 1) / t_{k+1}``, ``t_1 = 1``, ``t_{k+1} = (1 + sqrt(1 + 4 t_k²)) / 2``."""
+    """FISTA: ``(t_k - 1) / t_{k+1}``, ``t_1 = 1``, ``t_{k+1} = (1 + sqrt(1 + 4 t_k²)) / 2``."""
     momentum, t = [], 1.0
     for _ in range(n_steps):
         after = (1 + math.sqrt(1 + 4 * t * t)) / 2

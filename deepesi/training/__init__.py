@@ -1,1 +1,1 @@
-"""How networks train: Lightning module, data module, callbacks."""
+"""Training of networks: Lightning module, data module, callbacks."""

@@ -1,4 +1,4 @@
-"""What happens beside training: averaged weights, progress bar, throughput, curriculum."""
+"""Callbacks: averaged weights, progress bar, throughput, curriculum."""
 
 import time
 from typing import Any
@@ -15,26 +15,26 @@ from deepesi.training.criterion import VALIDATED
 
 
 def weight_average(decay: float) -> WeightAveraging:
-    """Exponential moving average of the weights: what is validated and what checkpoints hold.
+    """Exponential moving average of the weights, used in validation and checkpoints.
 
     ``a <- a + (1 − d) (w − a)`` after every optimizer step ``n = 1, 2, ...`` but the first, with
-    ``d = min(decay, n / (n + 9))``, so that a young average forgets where it began. Checkpoints
-    keep the weights ``w`` beside it (``current_model_state``).
+    ``d = min(decay, n / (n + 9))``, so that the initial weights soon have no effect. Checkpoints
+    also store the current weights ``w`` (``current_model_state``).
 
     Args:
-        decay: Largest ``d``, between 0 and 1, no unit; 0.999 averages over a thousand steps.
+        decay: Largest ``d``, between 0 and 1, no unit. 0.999 averages over about 1,000 steps.
 
     Raises:
-        ValueError: `decay` out of range.
+        ValueError: `decay` is out of range.
 
-    Source: Polyak & Juditsky 1992, doi:10.1137/0330046; the growing ``d`` as in TensorFlow's
+    Source: Polyak & Juditsky 1992, doi:10.1137/0330046; growing ``d`` as in TensorFlow's
     ExponentialMovingAverage.
 
     """
     if not 0 < decay < 1:
         raise ValueError(
-            f"train: trainer.ema_decay must lie between 0 and 1, got {decay}; null switches the "
-            "average off."
+            f"train: trainer.ema_decay must lie between 0 and 1, got {decay}. Use null for no "
+            "average."
         )
 
     def follow(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor) -> None:
@@ -45,13 +45,13 @@ def weight_average(decay: float) -> WeightAveraging:
 
 
 class Throughput(Callback):
-    """Logs examples per second of wall time, all ranks together, since the epoch began.
+    """Logs examples per second since the start of the epoch, all processes together.
 
-    Also the share of that time that went into drawing batches, `data_share` (no unit).
+    Also logs the share of this time that was spent on drawing batches, `data_share` (no unit).
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock: also here, as an epoch resumed in its middle does not start."""
+        """Start the clock. A run that resumes within an epoch has no start of the epoch."""
         self._start, self._examples = time.perf_counter(), 0
         self._drawn_before = self._drawn(trainer)
 
@@ -68,7 +68,7 @@ class Throughput(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the batch; show the rate and the learning rate."""
+        """Count the batch; log speed and learning rate."""
         self._examples += len(batch.data) * trainer.world_size
         elapsed = time.perf_counter() - self._start
         rate = {
@@ -81,15 +81,15 @@ class Throughput(Callback):
 
 
 class ExpectedTime(Callback):
-    """Says after the first seconds how fast training is, and how long the rest of it will take.
+    """Prints the speed and the remaining training time once, after a few seconds.
 
     Args:
-        seconds: After how many; the first step, in which much is made once, does not count.
+        seconds: Time to measure, s. The first step does not count, because it is slower.
 
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
-        self.seconds, self.said = seconds, False
+        self.seconds, self.printed = seconds, False
         self._start: float | None = None
 
     def on_train_batch_end(
@@ -100,23 +100,23 @@ class ExpectedTime(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Measure; speak once."""
+        """Measure the speed; print it once."""
         if self._start is None:
             self._start, self._examples, self._first = time.perf_counter(), 0, trainer.global_step
             return
         self._examples += len(batch.data) * trainer.world_size
         elapsed, done = time.perf_counter() - self._start, trainer.global_step - self._first
-        if self.said or elapsed < self.seconds or done == 0:
+        if self.printed or elapsed < self.seconds or done == 0:
             return
-        self.said = True
+        self.printed = True
         if trainer.is_global_zero:
-            left = elapsed / done * (trainer.max_steps - trainer.global_step)
+            remaining = elapsed / done * (trainer.max_steps - trainer.global_step)
             rate = self._examples / elapsed
-            print(f"{rate:,.0f} examples/s: {describe(left)} of training to go", flush=True)
+            print(f"{rate:,.0f} examples/s: {describe(remaining)} of training to go", flush=True)
 
 
 def describe(seconds: float) -> str:
-    """A duration as it is said: about 40 s, 7 min, 2 h 05 min."""
+    """Text of a duration: about 40 s, 7 min, 2 h 05 min."""
     if seconds < 90:
         return f"about {seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -126,7 +126,7 @@ def describe(seconds: float) -> str:
 
 
 class CurriculumLog(Callback):
-    """Logs how far the ranges of the training data are opened, ``curriculum/<aspect>``."""
+    """Logs the widths of the curriculum, ``curriculum/<aspect>``."""
 
     def on_train_batch_end(
         self,
@@ -136,7 +136,7 @@ class CurriculumLog(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """The widths the batch was drawn with, where there is a curriculum."""
+        """Log the widths of this batch, if there is a curriculum."""
         recordings = trainer.datamodule.train  # type: ignore[attr-defined]
         if recordings.curriculum is OPEN:
             return
@@ -145,10 +145,10 @@ class CurriculumLog(Callback):
 
 
 class ValidationLine(Callback):
-    """Prints one line per validation, which a log file or a cluster keeps."""
+    """Prints one line per validation, for log files."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Step, objective, metrics, speed."""
+        """Print step, objective, metrics and speed."""
         metrics = (f"val/{name}" for name in VALIDATED)
         names = ("loss", "val/loss", *metrics, "samples/s", "data_share")
         logged = trainer.callback_metrics
@@ -158,5 +158,5 @@ class ValidationLine(Callback):
 
 
 def progress_bar() -> RichProgressBar:
-    """Rich progress bar that keeps finished epochs out of the way."""
+    """Rich progress bar that removes finished epochs."""
     return RichProgressBar(leave=False, theme=RichProgressBarTheme(metrics_format=".3g"))

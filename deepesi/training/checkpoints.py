@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the best, the last, and what is left when it is stopped or fails."""
+"""Checkpoints of a run: the best, the last, and the one after a stop or an error."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ from deepesi.training.overrides import typed
 from deepesi.training.resume import rewind
 from deepesi.utils.files import atomic
 
-#: What asks a run to stop: a cluster (before it takes a machine away) or Ctrl-C.
+#: Signals that request a stop, from a cluster or Ctrl-C.
 SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt`` by validation nEMD; a resumed run takes the best so far along."""
+    """``best.ckpt`` by validation nEMD; a resumed run keeps the best one so far."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -33,12 +33,12 @@ class BestCheckpoint(ModelCheckpoint):
             monitor=CRITERION,
             mode=MODE,
             enable_version_counter=False,
-            # Right after the validation, so that the last checkpoint knows of it.
+            # Directly after validation, so that the last checkpoint stores this state.
             save_on_train_epoch_end=False,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy the best weights of the run that is resumed, and their score."""
+        """Copy the best checkpoint of the resumed run, and its score."""
         before = Path(state_dict["best_model_path"])
         if before.is_file() and self.dirpath is not None:
             now = Path(self.dirpath) / "best.ckpt"
@@ -55,7 +55,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def chosen_by(checkpoint: Path) -> str:
-    """By what a ``best.ckpt`` was chosen, in words."""
+    """Text that says how a ``best.ckpt`` was chosen."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     scores = [
         state["best_model_score"]
@@ -67,27 +67,28 @@ def chosen_by(checkpoint: Path) -> str:
 
 
 class Stopped(SystemExit):
-    """A run was asked to stop, and did: ends the process without a traceback."""
+    """Ends the process without a traceback after a requested stop."""
 
 
 class LastCheckpoint(Checkpoint):
-    """``last.ckpt``, from which a run resumes: every few steps and after each validation.
+    """``last.ckpt``, to resume a run: written every few steps and after each validation.
 
-    At the end of an epoch it waits for the validation, or a resumed run would skip that one.
+    At the end of an epoch it is written after the validation; otherwise a resumed run would skip
+    the validation.
 
-    Asked to stop (SIGTERM, SIGUSR1, Ctrl-C), all processes finish their step, write it, and end
-    with the exit status 128 + the number of the signal. After an error in a step (out of memory,
-    another process lost) any process that can writes the state before that step. A loss that is
-    not finite would come back from there, as data are keyed by the step; so that state is
-    ``failed.ckpt``, to look into, and ``last.ckpt`` stays.
+    On SIGTERM, SIGUSR1 or Ctrl-C, all processes finish the step, write the checkpoint and exit
+    with status 128 + number of the signal. After an error in a step (out of memory, a lost
+    process) every process that still can writes the state before the step. A loss that is not
+    finite would occur again from that state, because the data depend on the step only. The state
+    is then written to ``failed.ckpt`` for inspection, and ``last.ckpt`` is kept.
 
-    A step or a validation that takes longer than `stop_within` is not waited for: the process ends
-    then, and ``last.ckpt`` is the one of before.
+    If a step or a validation takes longer than `stop_within`, the process exits at once and
+    ``last.ckpt`` is the previous one.
 
     Args:
-        folder: Where to write.
+        folder: Folder of the checkpoints.
         every_n_steps: Optimizer steps between writes.
-        stop_within: Longest time from being asked to stop to the end, s.
+        stop_within: Longest time between a signal and the exit, s.
 
     Raises:
         ValueError: The processes of a run do not share the folder.
@@ -102,7 +103,7 @@ class LastCheckpoint(Checkpoint):
         self.training = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse processes that would each write elsewhere."""
+        """Refuse processes with different folders."""
         first = trainer.strategy.broadcast(str(self.folder.resolve()))
         if not trainer.strategy.reduce_boolean_decision(first == str(self.folder.resolve())):
             raise ValueError(
@@ -111,7 +112,7 @@ class LastCheckpoint(Checkpoint):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there is something to keep. Lightning restores the handlers of before."""
+        """Install the signal handlers. Lightning restores the previous ones at the end."""
         self.training = True
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -120,7 +121,7 @@ class LastCheckpoint(Checkpoint):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None and number == signal.SIGINT:
             self._patience.cancel()
-            raise KeyboardInterrupt  # Ctrl-C again: at once
+            raise KeyboardInterrupt  # second Ctrl-C: exit at once
         if self.asked is None:
             self._patience = threading.Timer(self.stop_within, self._give_up, (number,))
             self._patience.daemon = True
@@ -128,7 +129,7 @@ class LastCheckpoint(Checkpoint):
         self.asked = signal.Signals(number)
 
     def _give_up(self, number: int) -> None:
-        """End at once, in mid-step; nothing is written that could be half of it."""
+        """Exit at once within a step, without writing a checkpoint."""
         advice = self._advice() if self.path.is_file() else "There was no checkpoint yet."
         print(
             f"\ntrain: stopped by {signal.Signals(number).name}; the step took longer than "
@@ -138,23 +139,23 @@ class LastCheckpoint(Checkpoint):
         os._exit(128 + number)
 
     def _advice(self) -> str:
-        return f"Go on with {typed('ckpt', self.path)}"
+        return f"Resume with {typed('ckpt', self.path)}"
 
     def _must_stop(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to."""
+        """Whether any process received a signal."""
         return trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False)
 
     def _stop(self, trainer: Trainer) -> None:
         self._patience.cancel()
-        # Other processes end well, or the one that started them would be killed in its last words.
+        # Other processes exit with 0; otherwise the launcher would kill the first one too early.
         if not trainer.is_global_zero:
             raise Stopped(0)
-        why = (self.asked or signal.SIGTERM).name
+        name = (self.asked or signal.SIGTERM).name
         print(
-            f"\ntrain: stopped by {why} after step {trainer.global_step}. {self._advice()}",
+            f"\ntrain: stopped by {name} after step {trainer.global_step}. {self._advice()}",
             flush=True,
         )
-        raise Stopped(128 + signal.Signals[why])
+        raise Stopped(128 + signal.Signals[name])
 
     def on_train_batch_end(
         self,
@@ -164,7 +165,7 @@ class LastCheckpoint(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Save between two steps in mid-epoch."""
+        """Save between two steps within an epoch."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return
         stop = self._must_stop(trainer)
@@ -174,7 +175,7 @@ class LastCheckpoint(Checkpoint):
             self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after the best checkpoint was updated."""
+        """Save, after the best checkpoint was updated."""
         trainer.save_checkpoint(self.path)
         if self._must_stop(trainer):
             self._stop(trainer)
@@ -182,7 +183,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Write the state before a step that failed; in validation ``last.ckpt`` is recent."""
+        """Write the state before a failed step. In validation ``last.ckpt`` is up to date."""
         self._patience.cancel()
         if not (self.training and trainer.training and isinstance(exception, Exception)):
             return
@@ -191,8 +192,8 @@ class LastCheckpoint(Checkpoint):
         if done == 0:  # nothing since the last validation
             return
         name = "failed.ckpt" if isinstance(exception, FloatingPointError) else "last.ckpt"
-        # Not Trainer.save_checkpoint, which waits for the other processes: they may be gone.
-        # A full disk, say, must not hide what went wrong first.
+        # Not Trainer.save_checkpoint: it waits for the other processes, which may be gone.
+        # An error here (for example a full disk) must not hide the original error.
         with suppress(OSError, RuntimeError):
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             rewind(checkpoint, done, accumulate)

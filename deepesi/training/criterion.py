@@ -1,9 +1,9 @@
-"""Which metrics a training is validated by, and by which one the best weights are chosen."""
+"""Validation metrics of a training, and the one that chooses the best weights."""
 
 from deepesi.metrics.table import METRICS
 
 #: Metrics of every validation, logged as ``val/NAME``.
 VALIDATED = ("localization_error", "nemd")
-#: The one that chooses ``best.ckpt`` and stops a training early, and its direction.
+#: Metric for ``best.ckpt`` and early stopping, and its direction.
 CRITERION = "val/nemd"
 MODE = "max" if METRICS["nemd"].higher_is_better else "min"

@@ -1,4 +1,4 @@
-"""Simulated recordings as a Lightning data module that resumes where it stopped."""
+"""Simulated recordings as a Lightning data module that can be resumed."""
 
 import time
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from deepesi.data_gen.generator import SimulatedRecordings
 
 
 class TrainStream:
-    """The batches from one step to the end of its epoch; a loader for Lightning.
+    """Loader for Lightning: the batches from the current step to the end of its epoch.
 
-    A step of all processes together takes ``processes x trainer.accumulate`` batches, numbered
-    ``rank + processes * m`` for the ``m``-th of a process. The number stands for the rank in the
-    key of a batch, so the same data are seen however they are shared out.
+    A step uses ``processes x trainer.accumulate`` batches in total. The ``m``-th batch of a process
+    has the number ``rank + processes * m``, which is used as the rank in the random key. So the
+    data of a step do not depend on the number of processes.
     """
 
     def __init__(self, recordings: SimulatedRecordings, data: "RecordingStream") -> None:
@@ -27,15 +27,15 @@ class TrainStream:
     @property
     def _trainer(self) -> Trainer:
         trainer = self.data.trainer
-        assert trainer is not None, "Lightning sets the trainer before it asks for batches."
+        assert trainer is not None, "Lightning sets the trainer before it requests batches."
         return trainer
 
     def state_dict(self) -> dict[str, int]:
-        """Nothing to keep: the place in the stream is the global step."""
+        """Return nothing: the position in the stream is the global step."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to restore; tells Lightning that the stream resumes in mid-epoch."""
+        """Restore nothing; with this method Lightning resumes within an epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
         trainer, epoch = self._trainer, self.data.steps_per_epoch
@@ -52,22 +52,22 @@ class TrainStream:
 class RecordingStream(LightningDataModule):
     """Training batches keyed by the global step, and a fixed validation set.
 
-    Lightning counts the batches of an interrupted epoch but starts its loader anew, so the stream
-    itself begins at the global step: a resumed run sees the batches the killed one would have.
-    Every process validates on the whole set, so all agree on what is best.
+    Lightning counts the batches of an interrupted epoch but restarts the loader. The stream starts
+    at the global step, so a resumed run sees the same batches as an uninterrupted one. Every
+    process validates on the whole set, so all choose the same best checkpoint.
 
     Args:
-        train: Draws the training batches.
-        validation: Draws the validation batches, from its own split.
+        train: Generator of the training batches.
+        validation: Generator of the validation batches.
         steps_per_epoch: Optimizer steps between validations.
-        n_validation_batches: Size of the validation set.
+        n_validation_batches: Number of validation batches.
 
     Attributes:
-        seconds_drawing: Time this process has spent drawing training batches, s. On a GPU, drawing
-            runs on while Python does: there it is the time until the work was handed over.
+        seconds_drawing: Time spent on drawing training batches in this process, s. On a GPU only
+            the time to launch the work, which then runs in parallel to Python.
 
     Raises:
-        ValueError: A split is not the one expected, or a count is not positive.
+        ValueError: A split is not the expected one, or a count is not positive.
 
     """
 
@@ -82,7 +82,7 @@ class RecordingStream(LightningDataModule):
         if (train.split, validation.split) != ("train", "validation"):
             raise ValueError(
                 "RecordingStream: expected the splits 'train' and 'validation', got "
-                f"{train.split!r} and {validation.split!r}; they must never mix."
+                f"{train.split!r} and {validation.split!r}."
             )
         if steps_per_epoch < 1 or n_validation_batches < 1:
             raise ValueError(
@@ -94,9 +94,9 @@ class RecordingStream(LightningDataModule):
         self.seconds_drawing = 0.0
 
     def train_dataloader(self) -> TrainStream:
-        """The stream from the current global step on."""
+        """Return the stream from the current global step on."""
         return TrainStream(self.train, self)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The same batches every time."""
+        """Return the validation batches, the same every time."""
         return DataLoader(self.validation_set, batch_size=None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The weights that a new run starts from: those of another run, on another head or other data."""
+"""Initial weights of a run from a trained network, for another head or other data."""
 
 from pathlib import Path
 
@@ -11,27 +11,28 @@ from deepesi.training.weights import load_network
 def start_from(
     model: InverseModel, settings: dict[str, object], path: Path, space: SourceSpace
 ) -> None:
-    """Give a network the weights of a trained one of the same architecture, and nothing else.
+    """Copy the weights of a trained network of the same architecture, for fine-tuning.
 
-    Optimizer, schedule and step begin anew, which is what fine-tuning asks for; a run that was
-    interrupted goes on with ``ckpt`` instead.
+    Optimizer, schedule and step start from the beginning. To resume an interrupted run, use
+    ``ckpt``.
 
     Args:
-        model: Takes the weights.
-        settings: Plain configuration it was made from.
+        model: Network that receives the weights.
+        settings: Configuration of `model`.
         path: Run directory, ``model/`` folder or checkpoint of the trained network.
         space: Source space of the new run.
 
     Raises:
-        FileNotFoundError: Nothing there.
-        ValueError: Another class or other sizes, or a network bound to another source space; what
-            differs is named.
+        FileNotFoundError: There is no such file.
+        ValueError: Class, sizes or source space differ; the message names the differences.
 
     """
     trained, identity = load_network(path, space)
     before, now = flatten(identity["model"]), flatten(settings)
-    ours, theirs = ({k: v.shape for k, v in m.state_dict().items()} for m in (model, trained))
-    if type(model) is not type(trained) or ours != theirs:
+    new_shapes, old_shapes = (
+        {k: v.shape for k, v in m.state_dict().items()} for m in (model, trained)
+    )
+    if type(model) is not type(trained) or new_shapes != old_shapes:
         different = [
             f"model.{key} was {before.get(key)}, now {now.get(key)}"
             for key in sorted(before.keys() | now.keys())
@@ -39,7 +40,7 @@ def start_from(
         ]
         raise ValueError(
             f"train: init_from={path} holds a network of another architecture: "
-            f"{'; '.join(different)}. Choose the model and the sizes it was trained with; a "
-            "narrower network starts with pruned_from."
+            f"{'; '.join(different)}. Use the model and sizes it was trained with. To start a "
+            "narrower network, use pruned_from."
         )
     model.load_state_dict(trained.state_dict())

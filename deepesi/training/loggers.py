@@ -1,4 +1,4 @@
-"""Where the curves of a run go: always to ``metrics.csv``, and to one more place that was named."""
+"""Loggers of a run: always ``metrics.csv``, and one more if configured."""
 
 from pathlib import Path
 
@@ -8,19 +8,20 @@ from omegaconf import DictConfig
 
 from deepesi.utils.optional import require
 
-#: Class of a logger to the package it needs, which is also the extra that installs it.
+#: Package that a logger needs, by class name. The extra that installs it has the same name.
 PACKAGES = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow"}
 
 
 def make_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
-    """The logger of a configuration, and that of ``metrics.csv`` before it if it is another.
+    """Create the configured logger, preceded by that of ``metrics.csv``.
 
     Args:
-        config: The group ``logger``.
-        run_dir: Where ``metrics.csv`` goes.
+        config: Configuration group ``logger``.
+        run_dir: Folder for ``metrics.csv``.
 
     Raises:
-        ModuleNotFoundError: Its package is not installed; the message names the cure.
+        ModuleNotFoundError: The package of the logger is not installed; the message says how to
+            install it.
 
     """
     name = config["_target_"].split(".")[-1]

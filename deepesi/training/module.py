@@ -21,21 +21,23 @@ from deepesi.training.resume import check_identity, check_settings, recount, set
 
 
 class InverseTraining(LightningModule):
-    """Trains an inverse model: AdamW, linear warm-up, cosine decay to zero.
+    """Training of an inverse model: AdamW, linear warm-up, cosine decay to zero.
 
     Args:
-        model: The network.
-        loss: The objective.
-        model_config: Plain configuration the model was made from; travels in the checkpoint.
-        space: Source space it is trained for; its identity travels in the checkpoint.
+        model: Network to train.
+        loss: Objective.
+        model_config: Configuration of the model, stored in the checkpoint.
+        space: Source space of the training head; its name and fingerprint are stored in the
+            checkpoint.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         warmup_steps: Steps of linear warm-up.
-        total_steps: Steps at which the learning rate reaches zero.
-        run_config: Plain configuration of seed, heads, data, loss and trainer; travels in the
-            checkpoint, so that a run is resumed as it was begun.
-        trained: What it sees in training, as fields of `deepesi.runtime.contract.TrainingRanges`;
-            travels with the weights into exported files.
+        total_steps: Step at which the learning rate reaches zero.
+        run_config: Configuration of seed, heads, data, loss and trainer, stored in the checkpoint
+            and checked when a run is resumed.
+        trained: Ranges of the training data, as fields of
+            `deepesi.runtime.contract.TrainingRanges`; stored with the weights and in exported
+            files.
 
     Raises:
         ValueError: The learning rate is not positive.
@@ -58,8 +60,7 @@ class InverseTraining(LightningModule):
         super().__init__()
         if learning_rate <= 0:
             raise ValueError(
-                f"InverseTraining: learning_rate must be positive, got {learning_rate}; 1e-3 is "
-                "a place to start."
+                f"InverseTraining: learning_rate must be positive, got {learning_rate}. Try 1e-3."
             )
         self.model, self.loss = model, loss
         self.identity = {
@@ -74,15 +75,15 @@ class InverseTraining(LightningModule):
         self.metrics = nn.ModuleDict({name: SourceMetric(name) for name in VALIDATED})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch; the network's own randomness is keyed as the batch is, so that runs resume."""
-        # The last entry tells it apart from the key the batch itself was drawn with.
+        """Loss of one batch. Random layers use the key of the batch, for resumed runs."""
+        # The last entry makes this key different from the key that the batch was drawn with.
         key = [*key_entropy(*batch.scene.key), 2]
-        layers, own = map(int, np.random.SeedSequence(key).generate_state(2))
-        torch.manual_seed(layers)  # dropout
-        rng = torch.Generator(batch.data.device).manual_seed(own)
+        layer_seed, loss_seed = map(int, np.random.SeedSequence(key).generate_state(2))
+        torch.manual_seed(layer_seed)  # dropout
+        rng = torch.Generator(batch.data.device).manual_seed(loss_seed)
         terms = self.model.training_loss(batch, self.loss, rng)
-        # Every member of an ensemble learns from its own loss, as if it were trained alone: hence
-        # the sum here, and gradients that are clipped apart. The log has means.
+        # Members of an ensemble are trained as if alone: losses are summed, and gradients are
+        # clipped per member. Means are logged.
         loss = terms.pop("loss")
         self.objective = loss.detach().mean()
         self.log("loss", self.objective, prog_bar=True, on_step=True)
@@ -96,9 +97,9 @@ class InverseTraining(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the gradient; stop before a step that would spoil the weights.
+        """Clip the norm of the gradient; stop before a step with a loss that is not finite.
 
-        The gradient is that of all processes here, so all of them stop.
+        The gradient is the mean over all processes, so all of them stop.
 
         Raises:
             FloatingPointError: The loss or its gradient is not finite.
@@ -108,14 +109,14 @@ class InverseTraining(LightningModule):
         if not torch.isfinite(self.objective + norm):
             raise FloatingPointError(
                 f"training: the loss is {self.objective.item():g} at step {self.global_step}, the "
-                f"norm of its gradient {norm.item():g}. Resume from before it with ckpt=PATH and "
-                "a smaller trainer.learning_rate; if it comes back at the same step, look at the "
-                "data (deepesi preview)."
+                f"norm of its gradient {norm.item():g}. Resume from a checkpoint before this step "
+                "with ckpt=PATH and a smaller trainer.learning_rate. If it fails again at the same "
+                "step, check the data (deepesi preview)."
             )
         self.log("gradient_norm", norm, on_step=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Objective and metrics on the fixed validation set; gives the estimate to callbacks."""
+        """Log objective and metrics of one validation batch; return the estimate for callbacks."""
         estimate = self.model(batch.data, batch.inputs)
         objective, terms = self.loss(estimate, batch)
         size = len(batch.data)
@@ -138,7 +139,7 @@ class InverseTraining(LightningModule):
             self.model.parameters(),
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
-            fused=True,  # a third of the time
+            fused=True,  # three times as fast
         )
         return {
             "optimizer": optimizer,
@@ -147,23 +148,23 @@ class InverseTraining(LightningModule):
 
     @property
     def run(self) -> dict[str, Any]:
-        """The settings of the run, with what they came to on this machine."""
+        """Settings of the run, with precision, accumulation and examples per step as used."""
         trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
         batches = trainer.world_size * trainer.accumulate_grad_batches
-        found = {
+        used = {
             "precision": str(trainer.precision),
             "accumulate": trainer.accumulate_grad_batches,
             "examples_per_step": batches * data.train.batch_size,
         }
-        return {**self.run_config, "trainer": {**self.run_config.get("trainer", {}), **found}}
+        return {**self.run_config, "trainer": {**self.run_config.get("trainer", {}), **used}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write what the weights belong to beside them."""
+        """Store model, source space and settings with the weights."""
         checkpoint["deepesi"] = self.identity
         checkpoint["deepesi_run"] = self.run
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another model, or of a run with other settings."""
+        """Refuse the checkpoint of another model, or of a run with other settings."""
         check_identity(checkpoint, self.identity)
         begun, now = checkpoint["deepesi_run"], self.run
         check_settings(begun, now)

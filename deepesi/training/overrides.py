@@ -1,4 +1,4 @@
-"""Overrides of Hydra as text: written so that they can be typed, read where quotes are missing."""
+"""Hydra overrides as text: quoting for the shell, and reading without quotes."""
 
 import re
 import shlex
@@ -9,26 +9,26 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-#: Values that the grammar of Hydra reads as texts as they stand, in any place; but for `WORDS`.
+#: Values that Hydra reads as strings without quotes, except `WORDS`.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*")
 WORDS = ("null", "true", "false", "inf", "nan")
-#: A key, ``=``, and all the rest, which is the value however many ``=`` it holds.
+#: Key, ``=`` and value; the value may contain further ``=``.
 OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
 
 def quoted(value: str | Path) -> str:
-    """A text as the grammar of Hydra reads it back: in quotes where it needs them."""
+    """Put a string in quotes for Hydra if it needs them."""
     text = str(value)
     plain = PLAIN.fullmatch(text) and text.lower() not in WORDS
     return text if plain else QuotedString(text, Quote.single).with_quotes()
 
 
 def typed(key: str, value: str | Path | Sequence[str | Path]) -> str:
-    """``key=value`` to type in a shell: quoted for Hydra, then for the shell.
+    """Return ``key=value`` for a shell, quoted for Hydra and for the shell.
 
     Args:
-        key: Of the configuration.
-        value: A text or path, or several as a list.
+        key: Key of the configuration.
+        value: String or path, or a list of them.
 
     """
     if isinstance(value, str | Path):
@@ -37,11 +37,10 @@ def typed(key: str, value: str | Path | Sequence[str | Path]) -> str:
 
 
 def understood(overrides: Sequence[str]) -> list[str]:
-    """Overrides with quotes where they lack them: around paths with ``=``, brackets, ``~`` ...
+    """Add missing quotes to overrides, for paths with ``=``, brackets and similar.
 
-    Only what Hydra could not read is changed, a comma where it is part of the name of a file that
-    exists, and ``~/`` at the beginning of a path, which is the home folder as in a shell. What is
-    no ``key=value`` stays as it is.
+    Changes values that Hydra cannot read, names of existing files with a comma, and a leading
+    ``~/``, which becomes the home folder. Arguments without ``=`` do not change.
     """
     return [_understood(override) for override in overrides]
 
@@ -71,7 +70,7 @@ def _at_home(text: str) -> str:
 
 
 def _joined(parts: Sequence[str]) -> list[str]:
-    """What stands between commas; those that are part of the name of a file are no such commas."""
+    """Split at commas, except commas in names of existing files."""
     if not parts:
         return []
     for end in range(len(parts), 0, -1):
@@ -82,7 +81,7 @@ def _joined(parts: Sequence[str]) -> list[str]:
 
 
 def _sweeps(override: str) -> bool | None:
-    """Whether an override names several values, one per run; None if Hydra cannot read it."""
+    """Whether an override is a sweep over several values; None if Hydra cannot read it."""
     try:
         (parsed,) = OverridesParser.create().parse_overrides([override])
     except HydraException:
@@ -91,5 +90,5 @@ def _sweeps(override: str) -> bool | None:
 
 
 def _quoted_once(text: str) -> str:
-    """A text in quotes, unless it is already or Hydra reads it without."""
+    """Put a string in quotes, unless Hydra can read it as it is."""
     return text if _sweeps(f"key={text}") is False else quoted(text)

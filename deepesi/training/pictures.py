@@ -1,4 +1,4 @@
-"""ValidationPictures: how estimates of a few fixed examples become better, in Weights & Biases."""
+"""ValidationPictures: figures of a few fixed validation examples, in Weights & Biases."""
 
 import io
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Batch
 from deepesi.core.quantities import magnitude
 from deepesi.physics.template import DisplayMesh
@@ -16,24 +16,19 @@ from deepesi.viz.estimate import Comparison, comparison_figure
 from deepesi.viz.page import png
 
 
-def array(values: Tensor) -> NDArray[Any]:
-    """A tensor of any device in float64."""
-    return values.detach().cpu().double().numpy()
-
-
 def comparison(
     batch: Batch, mean: Tensor, index: int, mesh: DisplayMesh | None, title: str
 ) -> Comparison:
-    """One example of a batch and its estimate ``(B, D, T)`` (A m) as arrays."""
+    """Arrays of one example of a batch and its estimate ``(B, D, T)``, A m."""
     head, n_orient = batch.head, batch.head.space.n_orient
     one = slice(index, index + 1)
     peaks = batch.scene.peaks[index].cpu().numpy()
     return Comparison(
-        recorded=array(batch.data[index]),
-        explained=head.project(array(mean[index])),
-        explicable=head.project(array(batch.sources[index])),
-        target=array(magnitude(batch.sources[one], n_orient)[0]),
-        estimated=array(magnitude(mean[one].float(), n_orient)[0]),
+        recorded=as_array(batch.data[index]),
+        explained=head.project(as_array(mean[index])),
+        target_potential=head.project(as_array(batch.sources[index])),
+        target=as_array(magnitude(batch.sources[one], n_orient)[0]),
+        estimated=as_array(magnitude(mean[one].float(), n_orient)[0]),
         peaks=peaks[peaks >= 0],
         sensor_pos=head.sensors.positions,
         ch_names=head.sensors.names,
@@ -44,18 +39,18 @@ def comparison(
 
 
 class ValidationPictures(Callback):
-    """Draws true and estimated sources and the scalp misfit after each validation.
+    """Figures of target, estimate and potentials after each validation.
 
-    The examples are the first of as many validation batches, or the second once these are used
-    up, and so on: each batch has another set-up.
+    Examples are taken from the validation batches in turn, because each batch has another
+    recording set-up.
 
     Args:
-        logger: Where to.
-        n_examples: How many.
-        mesh: Cortex to draw on; None for projections.
+        logger: Logger that receives the figures.
+        n_examples: Number of examples.
+        mesh: Cortex mesh to draw on. None: three projections.
 
     Raises:
-        ValueError: A negative number of examples.
+        ValueError: `n_examples` is negative.
 
     """
 
@@ -74,7 +69,7 @@ class ValidationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw what this batch has to show."""
+        """Draw the examples of this batch."""
         if not trainer.is_global_zero:
             return
         (n_batches,) = trainer.num_val_batches
@@ -88,7 +83,7 @@ class ValidationPictures(Callback):
                 self._drawn.append(png(comparison_figure(example)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand them over together, so that they can be leafed through by step."""
+        """Log all figures of this step together."""
         from PIL import Image
 
         if self._drawn:

@@ -1,12 +1,12 @@
-"""Going on with a run: what a checkpoint must share with it, and where in it the run stands."""
+"""Resuming a run: checks of the checkpoint, and its position in the training."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Settings that may differ: they decide where and how often, not what is computed. The learning
-#: rate is a way out of a loss that is not finite. Batch size and micro-batches may be traded for
-#: each other, see `check_settings`.
+#: Settings that may change when a run is resumed, because they do not change what is computed.
+#: The learning rate may change after a loss that was not finite. The batch size may change as well
+#: if the examples per step stay the same, as `check_settings` checks.
 FREE_ON_RESUME = {
     f"trainer.{name}"
     for name in (
@@ -27,14 +27,14 @@ PER_STEP = "trainer.examples_per_step"
 
 
 def checkpoint_of(ckpt: str | Path | None, folder: Path) -> Path | None:
-    """The checkpoint to go on with.
+    """Find the checkpoint to resume from.
 
     Args:
-        ckpt: Path; or ``"auto"``, the last one in `folder` if there is any; or None, a new run.
-        folder: Where this run keeps its own.
+        ckpt: Path; ``"auto"``: ``last.ckpt`` in `folder` if there is one; None: start a new run.
+        folder: Folder of the checkpoints of this run.
 
     Raises:
-        FileNotFoundError: Nothing at the path.
+        FileNotFoundError: There is no file at the path.
 
     """
     if ckpt is None:
@@ -45,13 +45,13 @@ def checkpoint_of(ckpt: str | Path | None, folder: Path) -> Path | None:
             return None
         raise FileNotFoundError(
             f"train: there is no ckpt={path}. Give the checkpoints/last.ckpt of a run; or "
-            "ckpt=auto, which goes on with the run in hydra.run.dir if there is one."
+            "ckpt=auto, which resumes the run in hydra.run.dir if there is one."
         )
     return path
 
 
 def keep_curves(run_dir: Path, ckpt: Path | None) -> None:
-    """Put ``metrics.csv`` of the run so far aside, where it goes on in its own directory."""
+    """Rename an existing ``metrics.csv`` if a run is resumed in its own directory."""
     curves = run_dir / "metrics.csv"
     if ckpt is not None and curves.is_file():
         number = 1 + len(list(run_dir.glob("metrics.*.csv")))
@@ -59,7 +59,7 @@ def keep_curves(run_dir: Path, ckpt: Path | None) -> None:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as dotted keys."""
+    """Convert a nested configuration to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -68,12 +68,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_settings(begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run under other settings than it was begun with.
+    """Refuse to resume a run with other settings.
 
-    The batch size may change where devices and accumulation make up for it.
+    The batch size may change if the examples per step, over all devices, stay the same.
 
     Raises:
-        ValueError: Which settings differ, what to do.
+        ValueError: The message names the settings that differ.
 
     """
     before, after = flatten(begun), flatten(now)
@@ -88,25 +88,24 @@ def check_settings(begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if different:
         raise ValueError(
             f"checkpoint: the run it comes from had other settings: {'; '.join(different)}. "
-            "Resume with the settings in config.yaml of its run directory; to train on with "
-            "others, start a new run."
+            "Resume with the settings in config.yaml of its run directory, or start a new run."
         )
 
 
 def check_identity(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that is not ours or was made by another model.
+    """Refuse a checkpoint that was not written by deepesi or belongs to another model.
 
     Raises:
-        ValueError: What it is, what was expected, what to do.
+        ValueError: The message says what arrived and what was expected.
 
     """
-    found = checkpoint.get("deepesi")
-    if found is None:
+    identity = checkpoint.get("deepesi")
+    if identity is None:
         raise ValueError(
             "checkpoint: it was not written by deepesi (no 'deepesi' entry). Give the path of a "
             "checkpoints/last.ckpt or best.ckpt of a deepesi run."
         )
-    different = {k: (found.get(k), v) for k, v in expected.items() if found.get(k) != v}
+    different = {k: (identity.get(k), v) for k, v in expected.items() if identity.get(k) != v}
     if different:
         lines = "; ".join(f"{k} is {a}, this run has {b}" for k, (a, b) in different.items())
         raise ValueError(
@@ -116,7 +115,7 @@ def check_identity(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -
 
 
 def set_learning_rate(checkpoint: Mapping[str, Any], learning_rate: float) -> None:
-    """Go on with another peak learning rate on the same schedule; the same one changes nothing."""
+    """Change the peak learning rate of a checkpoint; the schedule stays the same."""
     for optimizer in checkpoint["optimizer_states"]:
         for group in optimizer["param_groups"]:
             group["lr"] *= learning_rate / group["initial_lr"]
@@ -126,14 +125,14 @@ def set_learning_rate(checkpoint: Mapping[str, Any], learning_rate: float) -> No
 
 
 def _epoch_loop(checkpoint: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Where Lightning keeps how far an epoch is."""
+    """Part of the checkpoint in which Lightning stores the progress within an epoch."""
     return checkpoint["loops"]["fit_loop"][f"epoch_loop.{part}"]
 
 
 def recount(checkpoint: Mapping[str, Any], before: int, now: int) -> None:
-    """Count the batches done as if every step had taken `now` of them in a process, not `before`.
+    """Change the batch counts from `before` batches per step of a process to `now`.
 
-    Lightning counts batches, not steps, so its counts depend on the accumulation.
+    Lightning counts batches, not steps, so the counts depend on the accumulation.
     """
     progress = _epoch_loop(checkpoint, "batch_progress")
     for counts in (progress["total"], progress["current"]):
@@ -142,14 +141,15 @@ def recount(checkpoint: Mapping[str, Any], before: int, now: int) -> None:
 
 
 def rewind(checkpoint: Mapping[str, Any], steps_in_epoch: int, accumulate: int) -> None:
-    """Count the batches done as at the end of the last whole step.
+    """Set the batch counts to the end of the last complete step.
 
-    What failed in mid-step left weights and optimizer as they were then, but not the counts.
+    After an error within a step, weights and optimizer are those of the last complete step, but
+    the counts are not.
 
     Args:
-        checkpoint: To change.
-        steps_in_epoch: Whole steps since the last validation, at least 1.
-        accumulate: Batches in a step of this process.
+        checkpoint: Checkpoint to change.
+        steps_in_epoch: Complete steps since the last validation, at least 1.
+        accumulate: Batches per step of this process.
 
     """
     progress = _epoch_loop(checkpoint, "batch_progress")

@@ -1,4 +1,4 @@
-"""One training run: from a configuration to the best checkpoint."""
+"""Training run, from a configuration to the best checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,14 @@ from deepesi.training.weights import described, load_network
 from deepesi.utils.files import atomic
 
 console = Console()
-#: Of several processes, the first speaks.
-say = rank_zero_only(console.print)
+#: Prints in the first of several processes only.
+print_once = rank_zero_only(console.print)
 
 
 def chosen(group: str, *, _root_: DictConfig) -> str:
-    """What was chosen of a group of the configuration: ``${chosen:model}``.
+    """Resolver ``${chosen:model}``: name of the option chosen in a configuration group.
 
-    A sweep asks for its folder before there is any run; its own configuration tells it then.
+    A sweep needs the name of its folder before the first run, from its own configuration.
     """
     composed = _root_.get("hydra") or HydraConfig.get()
     return str(composed.runtime.choices[group])
@@ -47,7 +47,7 @@ OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 
 
 def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, dict[str, Any]]:
-    """The network of a configuration, and that configuration with the head's sizes filled in."""
+    """Create the network of a configuration; also return the configuration with all sizes set."""
     for part in (config, config.get("member"), *config.get("members", [])):
         if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
             part.n_dipoles = template.space.n_dipoles
@@ -56,16 +56,16 @@ def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, d
 
 
 def plain(config: Any) -> Any:
-    """A configuration node as plain Python values."""
+    """Convert a configuration node to plain Python values."""
     return OmegaConf.to_container(config, resolve=True)
 
 
 def build_module(
     config: DictConfig, cohort: Cohort, model: InverseModel | None = None
 ) -> InverseTraining:
-    """Network, objective and how it is trained; with what a run must share to be resumed.
+    """Create the training module: network, objective, schedule and settings of the run.
 
-    `model` takes the place of the configured network.
+    `model` replaces the configured network.
     """
     torch.manual_seed(config.seed)
     settings = config.trainer
@@ -94,10 +94,10 @@ def build_module(
 
 
 def check_exportable(model: InverseModel) -> None:
-    """Refuse, before any training, a network that could not be exported after it.
+    """Refuse, before training, a network that cannot be exported.
 
     Raises:
-        ValueError: It says that it has no form in ONNX; or see `HeadInput.to_json`.
+        ValueError: The network is not exportable, or `HeadInput.to_json` fails.
 
     """
     if not model.exportable:
@@ -109,7 +109,7 @@ def check_exportable(model: InverseModel) -> None:
 
 
 def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
-    """Fields of `deepesi.runtime.contract.TrainingRanges`, as plain lists and numbers."""
+    """Ranges of the training data, as fields of `deepesi.runtime.contract.TrainingRanges`."""
     lengths = [data.n_times] if isinstance(data.n_times, int) else list(data.n_times)
     sources = hydra.utils.instantiate(data.sources, _convert_="all")
     band_hz = sources.kind.band(max(lengths), data.sfreq)
@@ -123,17 +123,18 @@ def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
 
 
 def initialize(config: DictConfig, module: InverseTraining, template: Template) -> None:
-    """Start from the weights of another run, where the configuration names one.
+    """Load initial weights from another run, if the configuration names one.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: Two are named, or it does not fit; see `start_from` and `start_from_strongest`.
+        FileNotFoundError: There is no such run.
+        ValueError: Two runs are given, or the weights do not fit (`start_from`,
+            `start_from_strongest`).
 
     """
     if config.init_from is not None and config.pruned_from is not None:
         raise ValueError(
-            "train: init_from takes all weights of a run and pruned_from the strongest ones. Give "
-            "one of them."
+            "train: init_from uses all weights of a run, pruned_from the strongest ones. Give "
+            "only one of them."
         )
     if config.init_from is not None:
         settings = module.identity["model"]
@@ -147,11 +148,11 @@ def initialize(config: DictConfig, module: InverseTraining, template: Template) 
 def build_data(
     config: DictConfig, cohort: Cohort, module: InverseTraining, device: torch.device
 ) -> RecordingStream:
-    """What to train and to validate on, drawn on a device."""
-    settings, draw = config.trainer, hydra.utils.instantiate(config.data, _convert_="all")
+    """Create the streams of training and validation batches."""
+    settings, generator = config.trainer, hydra.utils.instantiate(config.data, _convert_="all")
     sizes = {"train": config.data.batch_size, "validation": settings.validation_batch_size}
     train, validation = (
-        draw(
+        generator(
             heads=cohort.of(split),
             nominal_head=cohort.template,
             declarations=[*module.model.head_inputs, *module.loss.head_inputs],
@@ -163,7 +164,7 @@ def build_data(
         for split, batch_size in sizes.items()
     )
     for note in train.limits:
-        say(note, style="yellow", soft_wrap=True)
+        print_once(note, style="yellow", soft_wrap=True)
     return RecordingStream(
         train, validation, settings.steps_per_epoch, settings.n_validation_batches
     )
@@ -172,19 +173,19 @@ def build_data(
 def fit(
     config: DictConfig, cohort: Cohort, run_dir: Path, model: InverseModel | None = None
 ) -> Path:
-    """Train and return the path of the best checkpoint.
+    """Train, and return the path of the best checkpoint.
 
     Args:
-        config: Of ``deepesi train``.
-        cohort: The heads.
-        run_dir: For checkpoints, curves and the configuration.
-        model: A network in place of the configured one; it is trained itself.
+        config: Configuration of ``deepesi train``.
+        cohort: Heads.
+        run_dir: Folder for checkpoints, curves and configuration.
+        model: Network to train instead of the configured one.
 
     """
     settings, folder = config.trainer, run_dir / "checkpoints"
     check_trainer(settings)
     for note in settle_steps(settings):
-        say(f"Training: {note}.", soft_wrap=True)
+        print_once(f"Training: {note}.", soft_wrap=True)
     module = build_module(config, cohort, model)
     ckpt = checkpoint_of(config.ckpt, folder)
     if ckpt is None:
@@ -193,19 +194,19 @@ def fit(
         keep_curves(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)
-    loggers, watchers = make_loggers(config.logger, run_dir), list[Callback]()
+    loggers, callbacks = make_loggers(config.logger, run_dir), list[Callback]()
     wandb = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
     if wandb is not None:
-        watchers.append(ValidationPictures(wandb, settings.pictures, cohort.template.display))
+        callbacks.append(ValidationPictures(wandb, settings.pictures, cohort.template.display))
     for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
-        # Not the baselines: their titles are no names of parameters to MLflow.
+        # Without baselines: MLflow does not accept the titles as parameter names.
         logger.log_hyperparams({k: v for k, v in plain(config).items() if k != "baselines"})
-    trainer, best, stopper = make_trainer(settings, folder, loggers, watchers)
+    trainer, best, stopper = make_trainer(settings, folder, loggers, callbacks)
     data = build_data(config, cohort, module, trainer.strategy.root_device)
     if settings.compile:
-        module.model.compile(dynamic=True)  # any montage and duration; in place, so keys stay
+        module.model.compile(dynamic=True)  # any size; in place, so that names do not change
     n_weights = sum(p.numel() for p in module.model.parameters())
-    say(
+    print_once(
         f"Training {type(module.model).__name__}, {n_weights:,} weights, {settings.max_steps} steps"
     )
     try:
@@ -216,10 +217,10 @@ def fit(
             raise
         raise advice from error
     if stopper is not None and stopper.stopped_epoch:
-        say(
+        print_once(
             f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
             f"without a better {CRITERION}."
         )
     if wandb is not None:
-        wandb.experiment.finish()  # the next run of a sweep gets curves of its own
+        wandb.experiment.finish()  # so that the next run of a sweep starts a new run there
     return Path(best.best_model_path)

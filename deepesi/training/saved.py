@@ -1,4 +1,4 @@
-"""Any saved network or exported file, by its path."""
+"""Loading of any saved network or exported file."""
 
 from pathlib import Path
 
@@ -11,7 +11,13 @@ from deepesi.training.weights import load_network
 
 
 def load_any(path: str | Path, template: Template) -> InverseModel:
-    """A network or an exported file, by its path, or a packaged file by its name."""
+    """Load a network or an exported file by path, or a packaged file by name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is bound to the source space of another head.
+
+    """
     path = Path(path)
     path = path if path.exists() else model_path(path)
     if path.suffix == ".onnx":
@@ -21,13 +27,13 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
             raise ValueError(
                 f"evaluate: {path} belongs to the source space "
                 f"{model.opened.contract.space_name} ({fingerprint}), this head has "
-                f"{template.space.name} ({template.space.fingerprint}). Choose its head "
-                "(head.name=...)."
+                f"{template.space.name} ({template.space.fingerprint}). Use the head it was "
+                "trained with (head.name=...)."
             )
         return model
     return load_network(path, template.space)[0]
 
 
 def load_teacher(path: str, head: Cohort | Template) -> InverseModel:
-    """The network of ``experiment=distill teacher=PATH``; see `deepesi.training.saved.load_any`."""
+    """Load the teacher of ``experiment=distill teacher=PATH`` with `load_any`."""
     return load_any(Path(path), head if isinstance(head, Template) else head.template)

@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run, from its settings."""
+"""Lightning trainer of a run, from the configuration."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +21,11 @@ from deepesi.training.callbacks import (
 from deepesi.training.checkpoints import BestCheckpoint, LastCheckpoint
 from deepesi.training.criterion import CRITERION, MODE
 
-#: float16 is not among them: its gradients overflow now and then, and are not finite.
+#: Supported precisions. Not float16: gradients may overflow.
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
-#: Settings that count something.
+#: Settings that must be whole numbers of 1 or more.
 COUNTS = (
     "max_steps",
     "steps_per_epoch",
@@ -39,10 +39,10 @@ COUNTS = (
 
 
 def check_trainer(settings: DictConfig) -> None:
-    """Refuse settings that would fail later, or do what nobody wants.
+    """Refuse settings that would fail later or make no sense.
 
     Raises:
-        ValueError: Which one, what is expected.
+        ValueError: The message names the setting and the expected values.
 
     """
     for name in COUNTS:
@@ -59,21 +59,21 @@ def check_trainer(settings: DictConfig) -> None:
     if settings.precision not in PRECISIONS:
         raise ValueError(
             f"train: trainer.precision={settings.precision} is unknown, expected one of "
-            f"{PRECISIONS}; bf16-mixed is for GPUs, auto takes it there."
+            f"{PRECISIONS}. bf16-mixed is for GPUs; auto uses it there."
         )
 
 
 def settle_steps(settings: DictConfig) -> list[str]:
-    """Make validations and warm-up follow the number of steps, where that asks for it.
+    """Adapt validation interval and warm-up to the number of steps.
 
-    There are `steps_per_epoch` steps at most between validations, and the last one is always
-    validated; the learning rate rises for a quarter of the training at most.
+    There are at most `steps_per_epoch` steps between validations, and the last step is always
+    validated. The warm-up takes at most a quarter of the training.
 
     Returns:
-        What was changed, in words.
+        Sentences that say what was changed.
 
     Raises:
-        ValueError: No suitable number divides the steps.
+        ValueError: No suitable interval divides the number of steps.
 
     """
     steps, asked, warmup = settings.max_steps, settings.steps_per_epoch, settings.warmup_steps
@@ -81,7 +81,7 @@ def settle_steps(settings: DictConfig) -> list[str]:
     if between < min(asked, steps) / 4:
         raise ValueError(
             f"train: trainer.max_steps={steps} has no divisor near trainer.steps_per_epoch={asked},"
-            f" so the last steps would never be validated. Take trainer.max_steps="
+            f" so the last steps would not be validated. Use trainer.max_steps="
             f"{max(steps // asked, 1) * asked}, or another steps_per_epoch."
         )
     settings.steps_per_epoch = between
@@ -93,19 +93,19 @@ def settle_steps(settings: DictConfig) -> list[str]:
         != warmup,
     }
     return [
-        f"{text}, as trainer.max_steps={steps} asks for" for text, is_so in notes.items() if is_so
+        f"{text}, because of trainer.max_steps={steps}" for text, is_so in notes.items() if is_so
     ]
 
 
 def check_sweep(settings: DictConfig) -> None:
-    """Refuse a sweep whose runs would start further processes: each would run the whole sweep.
+    """Refuse a sweep in which runs start further processes: each would run the whole sweep.
 
     Raises:
-        ValueError: What to do instead.
+        ValueError: The message says what to do instead.
 
     """
-    outside = SLURMEnvironment.detect() or TorchElasticEnvironment.detect()
-    if settings.strategy != "auto" and not outside:
+    started_by_cluster = SLURMEnvironment.detect() or TorchElasticEnvironment.detect()
+    if settings.strategy != "auto" and not started_by_cluster:
         raise ValueError(
             f"train: a sweep (-m) cannot start the processes of trainer.strategy="
             f"{settings.strategy} itself. Let the cluster start them (hydra/launcher="
@@ -115,7 +115,7 @@ def check_sweep(settings: DictConfig) -> None:
 
 
 def precision_of(settings: DictConfig) -> str:
-    """``auto`` is bfloat16 on a GPU and float32 elsewhere."""
+    """Precision of the trainer; ``auto`` is bfloat16 on a GPU and float32 elsewhere."""
     if settings.precision != "auto":
         return str(settings.precision)
     on_gpu = settings.accelerator in ("gpu", "cuda") or (
@@ -125,12 +125,12 @@ def precision_of(settings: DictConfig) -> str:
 
 
 def device_of(named: str, own: torch.device) -> torch.device:
-    """Where a process draws its data: ``cuda`` means the GPU that it trains on itself."""
+    """Device on which a process draws data; ``cuda`` is the GPU that it trains on."""
     return own if named == own.type else torch.device(named)
 
 
 class Run(NamedTuple):
-    """A trainer and those of its callbacks that are asked afterwards."""
+    """Trainer, and the callbacks that are read after training."""
 
     trainer: Trainer
     best: BestCheckpoint
@@ -140,16 +140,16 @@ class Run(NamedTuple):
 def make_trainer(
     settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
 ) -> Run:
-    """The trainer.
+    """Create the trainer.
 
     Args:
-        settings: The group ``trainer`` of the configuration.
-        folder: For checkpoints.
-        loggers: Of the curves.
-        callbacks: More of them.
+        settings: Configuration group ``trainer``.
+        folder: Folder for checkpoints.
+        loggers: Loggers of the curves.
+        callbacks: Further callbacks.
 
     Raises:
-        ValueError: Settings that cannot be.
+        ValueError: A setting is invalid.
 
     """
     check_trainer(settings)
@@ -172,7 +172,7 @@ def make_trainer(
         gradient_clip_val=settings.gradient_clip_val,
         logger=loggers,
         callbacks=[
-            *average,  # first: others see the weights it followed
+            *average,  # first, so that the other callbacks see the averaged weights
             *callbacks,
             ExpectedTime(),
             Throughput(),
@@ -181,14 +181,14 @@ def make_trainer(
             progress_bar(),
             *([] if stopper is None else [stopper]),
             best,
-            # Records the state of the others.
+            # Last, because it stores the state of the other callbacks.
             LastCheckpoint(folder, settings.checkpoint_every, settings.stop_within),
         ],
         log_every_n_steps=settings.log_every,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        # Lightning would write its own checkpoints on SLURM's signals, in mid-step; ours waits.
+        # `LastCheckpoint` handles signals of SLURM; Lightning would save within a step.
         plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
     )
     return Run(trainer, best, stopper)

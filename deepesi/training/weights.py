@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors with a YAML beside them, or the checkpoint of a run."""
+"""Saved networks: safetensors and a YAML file, or the checkpoint of a run."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from deepesi.utils.files import atomic, parsing
 
 
 def save_network(model: InverseModel, identity: Mapping[str, Any], folder: str | Path) -> None:
-    """Write ``weights.safetensors`` and ``model.yaml`` (what the weights belong to)."""
+    """Write ``weights.safetensors`` and ``model.yaml`` (configuration and source space)."""
     folder = Path(folder)
     with atomic(folder / "weights.safetensors") as partial:
         save_file(model.state_dict(), partial)
@@ -33,17 +33,17 @@ def load_network(
     """Read a network from a ``.ckpt``, a ``model/`` folder or a run directory.
 
     Args:
-        path: What to read.
-        space: Source space of the head that the network will be applied to.
-        model: Takes the weights in place of a network made from the configuration; for classes
-            that Python gave and no configuration describes.
+        path: Path of the network.
+        space: Source space of the head that the network is applied to.
+        model: Network that receives the weights. Needed for networks that were created in Python,
+            without a configuration.
 
     Returns:
-        The network and its identity: configuration, source space.
+        Network, and its identity (configuration, source space, training ranges).
 
     Raises:
-        FileNotFoundError: Nothing there.
-        ValueError: Not ours, or a network bound to another source space.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a network of deepesi, or belongs to another source space.
 
     """
     path = Path(path)
@@ -55,26 +55,26 @@ def load_network(
 def load_ensemble(
     paths: Sequence[str | Path], space: SourceSpace
 ) -> tuple[DeepEnsemble, dict[str, Any]]:
-    """Join networks that were trained apart, say with other seeds; of any kinds.
+    """Combine networks that were trained separately, for example with different seeds.
 
     Args:
-        paths: One per member, see `load_network`.
-        space: Of the head they will be applied to.
+        paths: One path per member, as for `load_network`.
+        space: Source space of the head that the ensemble is applied to.
 
     Returns:
-        The ensemble and an identity to save it with.
+        Ensemble, and an identity to save it with.
 
     Raises:
-        FileNotFoundError: See `load_network`.
-        ValueError: A path is named twice or is an exported file; members belong to different
-            source spaces, or to another than `space`.
+        FileNotFoundError: There is no such file.
+        ValueError: A path is given twice or is an exported file; the source spaces of members
+            differ from each other or from `space`.
 
     """
     paths = [Path(path) for path in paths]
     if len(set(paths)) < len(paths):
         raise ValueError(
-            f"load_ensemble: a member is named twice in {list(map(str, paths))}; it would agree "
-            "with itself. Name every network once."
+            f"load_ensemble: a member is named twice in {list(map(str, paths))}. Name every "
+            "network once."
         )
     exported = [str(path) for path in paths if path.suffix == ".onnx"]
     if exported:
@@ -90,8 +90,8 @@ def load_ensemble(
             for path, identity in bound.items()
         )
         raise ValueError(
-            f"load_ensemble: members of different source spaces: {lines}. Join networks that were "
-            "trained on one head."
+            f"load_ensemble: members of different source spaces: {lines}. Combine networks that "
+            "were trained with the same head."
         )
     for path, (model, identity) in networks.items():
         _check_space(path, model, identity, space)
@@ -115,7 +115,7 @@ def load_ensemble(
 
 
 def _common(identities: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """What all members say, or None."""
+    """Value that is the same in all identities, else None."""
     first, *others = (identity.get(key) for identity in identities)
     return first if all(other == first for other in others) else None
 
@@ -123,19 +123,20 @@ def _common(identities: Sequence[Mapping[str, Any]], key: str) -> Any:
 def load_mc_dropout(
     path: str | Path, space: SourceSpace, n_samples: int
 ) -> tuple[MCDropout, dict[str, Any]]:
-    """A network trained with dropout as the mixture of its thinned copies.
+    """Load a network trained with dropout as a Monte Carlo dropout model.
 
     Args:
-        path: See `load_network`.
-        space: Of the head it will be applied to.
-        n_samples: Copies.
+        path: Path of the network, as for `load_network`.
+        space: Source space of the head that the model is applied to.
+        n_samples: Number of dropout masks.
 
     Returns:
-        The mixture and an identity to save it with.
+        Model, and an identity to save it with.
 
     Raises:
-        FileNotFoundError: See `load_network`.
-        ValueError: See `load_network` and `MCDropout`.
+        FileNotFoundError: There is no such file.
+        ValueError: The network has no dropout, is not one of deepesi, or belongs to another source
+            space.
 
     """
     model, identity = load_network(path, space)
@@ -152,12 +153,12 @@ def _check_space(
         raise ValueError(
             f"load_network: {path} was trained for the source space {identity['space']} "
             f"({identity['space_fingerprint']}), this head has {space.name} "
-            f"({space.fingerprint}). Choose the head it was trained on (head.name=...)."
+            f"({space.fingerprint}). Use the head it was trained with (head.name=...)."
         )
 
 
 def _read(path: Path, model: InverseModel | None = None) -> tuple[InverseModel, dict[str, Any]]:
-    """Read a network, whatever its source space."""
+    """Read a network of any source space."""
     if path.is_dir() and (path / "model").is_dir():
         path = path / "model"
     if path.is_dir():
@@ -171,8 +172,8 @@ def _read(path: Path, model: InverseModel | None = None) -> tuple[InverseModel, 
         weights = load_file(path / "weights.safetensors")
     elif path.suffix == ".onnx":
         raise ValueError(
-            f"load_network: {path} is an exported file, which holds no weights to train. Give the "
-            "run directory or checkpoint that it came from."
+            f"load_network: {path} is an exported file and cannot be loaded as a network. Give the "
+            "run directory or checkpoint that it was exported from."
         )
     elif path.is_file():
         with parsing(path, "checkpoint", "Give last.ckpt or best.ckpt of a run."):
@@ -193,18 +194,18 @@ def _read(path: Path, model: InverseModel | None = None) -> tuple[InverseModel, 
     return model.eval(), identity
 
 
-#: Key, and its value, of the configuration of a network that was an object in Python.
+#: Entry in the identity of a network that was created in Python, without a configuration.
 MADE_IN_PYTHON = {"made": "in Python"}
 
 
 def described(model: InverseModel) -> dict[str, Any]:
-    """What stands for the configuration of a network that was an object in Python."""
+    """Identity of a network that was created in Python, in place of a configuration."""
     kind = type(model)
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **MADE_IN_PYTHON}
 
 
 def _made_from(config: Mapping[str, Any], path: Path) -> InverseModel:
-    """The network of a configuration, with its first weights."""
+    """Create the network of a configuration, with initial weights."""
     if MADE_IN_PYTHON.items() <= config.items():
         raise ValueError(
             f"load_network: {path} holds the weights of a {config['_target_']} that was made in "

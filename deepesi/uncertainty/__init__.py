@@ -1,1 +1,1 @@
-"""How sure an estimate is: ensembles of inverse models."""
+"""Uncertainty of estimates: ensembles, Monte Carlo dropout, temperature scaling."""

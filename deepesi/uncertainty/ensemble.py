@@ -1,4 +1,4 @@
-"""Deep ensembles: networks that differ by their first weights, joined by what they agree on."""
+"""Deep ensembles: networks with different initial weights, combined as a mixture."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -14,26 +14,27 @@ from deepesi.core.traced_members import alike, is_tracing_members, trace_side_by
 
 
 def mixture(estimates: Sequence[Estimate]) -> Estimate:
-    r"""Mean and standard deviation of a mixture in equal parts, by the law of total variance.
+    r"""Mean and standard deviation of a mixture with equal weights (law of total variance).
 
-    ``ĵ = 1/M Σ ĵ_m``,  ``σ² = 1/M Σ σ_m² + 1/M Σ (ĵ_m − ĵ)²``: what the members are unsure of
-    themselves, and how far they disagree. The second is the variance of the mixture itself, hence
-    over ``M`` and not ``M − 1``. A member that claims no uncertainty adds nothing to the first.
+    ``ĵ = 1/M Σ ĵ_m``,  ``σ² = 1/M Σ σ_m² + 1/M Σ (ĵ_m − ĵ)²``: mean variance of the members plus
+    variance between members. The latter belongs to the mixture itself and is not an estimate from
+    a sample, so it is divided by ``M``, not ``M − 1``. Members without a standard deviation add 0
+    to the first term.
 
     Args:
-        estimates: One per member, ``(B, D, T)`` each, A m.
+        estimates: One estimate per member, ``(B, D, T)``, A m.
 
     Raises:
-        ValueError: Their numbers of dipoles differ.
+        ValueError: The numbers of dipoles differ.
 
     """
-    # While a graph is traced, sizes are symbols that must not be compared.
+    # During tracing, sizes are symbols that must not be compared.
     if not torch.compiler.is_compiling():
         sizes = [estimate.mean.shape[1] for estimate in estimates]
         if len(set(sizes)) > 1:
             raise ValueError(
                 f"ensemble: members of different source spaces: they estimate {sizes} dipoles. "
-                "Join networks that were trained on one head."
+                "Combine networks that were trained with the same head."
             )
     means = torch.stack([estimate.mean for estimate in estimates])
     variance = means.var(dim=0, correction=0)
@@ -44,18 +45,18 @@ def mixture(estimates: Sequence[Estimate]) -> Estimate:
 
 
 class DeepEnsemble(InverseModel):
-    """Several inverse models as one: any kinds, as long as they share a source space.
+    """Several inverse models, of any class, with the same source space, as one model.
 
     Args:
-        members: At least two; trained apart (`deepesi.training.weights.load_ensemble`), or here,
-            each on its own loss.
+        members: At least two models, trained separately
+            (`deepesi.training.weights.load_ensemble`) or together, each with its own loss.
 
     Raises:
-        ValueError: Fewer than two members; estimates of different sizes (in `forward`).
-        TypeError: A member is no inverse model.
+        ValueError: There are fewer than two members, or estimates differ in size (in `forward`).
+        TypeError: A member is not an inverse model.
 
-    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Ours deviates: members may be of
-    different kinds and claim no uncertainty of their own; no adversarial examples in training.
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Differences: members may be of
+    different classes and have no standard deviation; no adversarial examples in training.
 
     """
 
@@ -69,7 +70,7 @@ class DeepEnsemble(InverseModel):
     def member_estimates(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
-        """What each member says."""
+        """Estimate of each member."""
         if is_tracing_members() and alike(list(self.members)):
             states = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in self.members]
             tensors = {name: torch.stack([state[name] for state in states]) for name in states[0]}
@@ -77,47 +78,47 @@ class DeepEnsemble(InverseModel):
         return [member(data, inputs) for member in self._members()]
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """The mixture of what the members say."""
+        """Mean and standard deviation of the mixture of the members."""
         return mixture(self.member_estimates(data, inputs))
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
     ) -> dict[str, Tensor]:
-        """The losses of the members ``(M,)``, each its own."""
+        """Loss of each member ``(M,)``."""
         return _stacked([m.training_loss(batch, objective, rng) for m in self._members()])
 
     def _members(self) -> list[InverseModel]:
         return [cast("InverseModel", member) for member in self.members]
 
     def compile(self, dynamic: bool | None = None) -> None:
-        """Compile the members, which is what training calls."""
+        """Compile the members, which training calls."""
         for member in self.members:
             member.compile(dynamic=dynamic)
 
     def clip_gradients(self, max_norm: float) -> Float[Tensor, " M"]:
-        """Clip the gradient of every member on its own; returns the norms before."""
+        """Clip the gradient norm of each member; returns the norms before clipping."""
         return torch.stack([member.clip_gradients(max_norm) for member in self._members()])
 
 
 class StackedEnsemble(InverseModel):
-    """Members of one architecture in one process, computed side by side.
+    """Members of one architecture in one process, computed in parallel.
 
-    Every parameter and buffer of the architecture is kept once, with a leading axis of members:
-    optimizer, averaged weights, checkpoints and processes know nothing of members.
+    Each parameter and buffer of the architecture is stored once, with a leading axis of members.
+    Optimizer, averaged weights, checkpoints and processes need no code for members.
 
     Args:
-        member: Makes a network with weights freshly drawn; in a configuration, one with
-            ``_partial_: true``.
-        n_members: How often it is called, at least 2.
+        member: Function that returns a network with random initial weights; in a configuration,
+            a network with ``_partial_: true``.
+        n_members: Number of members, at least 2.
 
     Raises:
-        ValueError: Fewer than two members, members without weights, or with a training loss of
-            their own.
-        TypeError: `member` does not make inverse models.
+        ValueError: There are fewer than two members, or members have no weights or a training
+            loss of their own.
+        TypeError: `member` does not return inverse models.
 
-    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Ours deviates: the members see the same
-    batches in the same order, so only their first weights (and their own randomness, if they have
-    any) tell them apart; no adversarial examples in training.
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Differences: all members see the same
+    batches in the same order, and differ in initial weights (and random layers, if any) only; no
+    adversarial examples in training.
 
     """
 
@@ -125,21 +126,21 @@ class StackedEnsemble(InverseModel):
         super().__init__()
         if isinstance(member, nn.Module) or not callable(member):
             raise TypeError(
-                "StackedEnsemble: member must make a new network whenever it is called, got "
+                "StackedEnsemble: member must be a function that returns a new network, got "
                 f"{type(member).__name__}. In a configuration, set member._partial_=true."
             )
         members = [member() for _ in range(n_members)]
         check_members("StackedEnsemble", members)
         if not any(True for _ in members[0].parameters()):
             raise ValueError(
-                f"StackedEnsemble: {type(members[0]).__name__} has no weights, so its members "
-                "would all be the same. Choose a network."
+                f"StackedEnsemble: {type(members[0]).__name__} has no weights, so all members "
+                "would be equal. Choose a network."
             )
         if type(members[0]).training_loss is not InverseModel.training_loss:
             raise ValueError(
                 f"StackedEnsemble: {type(members[0]).__name__} has a training loss of its own, "
-                "which cannot be computed for all members at once. Train members one by one, "
-                "with other seeds: python train.py -m seed=1,2,3,4,5"
+                "which cannot be computed for all members at once. Train members one by one "
+                "with different seeds: python train.py -m seed=1,2,3,4,5"
             )
         self.n_members = n_members
         self.head_inputs, self.bound_to_space = members[0].head_inputs, members[0].bound_to_space
@@ -148,29 +149,29 @@ class StackedEnsemble(InverseModel):
     def member_estimates(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> list[Estimate]:
-        """What each member says."""
+        """Estimate of each member."""
         if is_tracing_members():
             return trace_side_by_side(self.stack.member, self.stack.tensors(), data, inputs)
         return [Estimate(*outputs) for outputs in zip(*self.stack(data, inputs), strict=True)]
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """The mixture of what the members say."""
+        """Mean and standard deviation of the mixture of the members."""
         return mixture(self.member_estimates(data, inputs))
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
     ) -> dict[str, Tensor]:
-        """The losses of the members ``(M,)``, each its own."""
+        """Loss of each member ``(M,)``."""
         estimates = self.member_estimates(batch.data, batch.inputs)
-        graded = [objective(estimate, batch) for estimate in estimates]
-        return _stacked([{"loss": loss, **terms} for loss, terms in graded])
+        losses = [objective(estimate, batch) for estimate in estimates]
+        return _stacked([{"loss": loss, **terms} for loss, terms in losses])
 
     def compile(self, dynamic: bool | None = None) -> None:
-        """Compile the stacked members, which is what training calls."""
+        """Compile the stacked members, which training calls."""
         self.stack.compile(dynamic=dynamic)
 
     def clip_gradients(self, max_norm: float) -> Float[Tensor, " M"]:
-        """Clip the gradient of every member on its own; returns the norms before."""
+        """Clip the gradient norm of each member; returns the norms before clipping."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
         scales = (max_norm / (norms + 1e-6)).clamp(max=1)  # as torch's clip_grad_norm_
@@ -179,7 +180,7 @@ class StackedEnsemble(InverseModel):
         return norms
 
     def unstacked(self) -> DeepEnsemble:
-        """The members as networks of their own, with copies of the weights."""
+        """Return the members as separate networks, with copies of the weights."""
         tensors = self.stack.tensors()
         return DeepEnsemble(
             [
@@ -199,20 +200,20 @@ class _Stack(nn.Module):
         self.member = _holding(members[0], parameters | buffers)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The stacked parameters and buffers by the names they have in a member."""
+        """Stacked parameters and buffers, by their names in a member."""
         return dict(self.member.named_parameters()) | dict(self.member.named_buffers())
 
     def forward(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "M B D T"], ...]:
-        """Means and, if the members claim any, standard deviations."""
+        """Means and, if members have them, standard deviations."""
 
         def outputs(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
             estimate = functional_call(self.member, tensors, (data, inputs))
             return tuple(o for o in (estimate.mean, estimate.std) if o is not None)
 
         tensors = self.tensors()
-        if torch.compiler.is_exporting():  # as a member itself; free sizes do not pass vmap
+        if torch.compiler.is_exporting():  # vmap does not support dynamic sizes
             one_by_one = [
                 outputs({name: value[m] for name, value in tensors.items()})
                 for m in range(self.n_members)
@@ -223,10 +224,10 @@ class _Stack(nn.Module):
 
 
 def _holding(module: InverseModel, tensors: Mapping[str, Tensor]) -> InverseModel:
-    """A copy of a module with these tensors in place of its parameters and buffers."""
+    """Copy of a module with these tensors as parameters and buffers."""
     module = copy.deepcopy(module)
     held = [*module.named_parameters(), *module.named_buffers()]
-    # By identity, so that what layers share stays shared.
+    # Replaced by identity, so that layers that share a tensor still do.
     new = {
         id(old): nn.Parameter(tensors[name], old.requires_grad)
         if isinstance(old, nn.Parameter)
@@ -244,37 +245,37 @@ def _holding(module: InverseModel, tensors: Mapping[str, Tensor]) -> InverseMode
 
 
 def check_members(owner: str, members: Sequence[InverseModel]) -> None:
-    """Refuse what is no ensemble.
+    """Refuse members that do not form an ensemble.
 
     Raises:
-        ValueError: Fewer than two members.
-        TypeError: A member is no inverse model.
+        ValueError: There are fewer than two members.
+        TypeError: A member is not an inverse model.
 
     """
     wrong = [type(member).__name__ for member in members if not isinstance(member, InverseModel)]
     if wrong:
         raise TypeError(
-            f"{owner}: members must be inverse models, got {wrong}. Checkpoints and run "
-            "directories are read by load_ensemble."
+            f"{owner}: members must be inverse models, got {wrong}. Use "
+            "load_ensemble for checkpoints and run directories."
         )
     if len(members) < 2:
         raise ValueError(
-            f"{owner}: needs 2 members or more, got {len(members)}; one alone cannot disagree. "
-            "Train others with another seed: python train.py -m seed=1,2,3,4,5"
+            f"{owner}: needs 2 members or more, got {len(members)}. "
+            "Train more with different seeds: python train.py -m seed=1,2,3,4,5"
         )
 
 
 def _stacked(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Terms of every member ``(M,)``.
+    """Stack the terms of all members to ``(M,)``.
 
     Raises:
-        ValueError: Members have other terms.
+        ValueError: Members have different terms.
 
     """
     names = [set(terms) for terms in losses]
     if any(own != names[0] for own in names):
         raise ValueError(
-            f"DeepEnsemble: members have different terms of their training losses: "
-            f"{[sorted(own) for own in names]}. Train members of different kinds apart."
+            f"DeepEnsemble: the training losses of the members have different terms: "
+            f"{[sorted(own) for own in names]}. Train members of different classes separately."
         )
     return {name: torch.stack([terms[name] for terms in losses]) for name in losses[0]}

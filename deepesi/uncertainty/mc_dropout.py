@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: one network as the mixture of the networks that dropout makes of it."""
+"""Monte Carlo dropout: mixture of copies of a network with different dropout masks."""
 
 import torch
 from jaxtyping import Float
@@ -12,19 +12,19 @@ from deepesi.uncertainty.ensemble import mixture
 
 
 class MCDropout(InverseModel):
-    """Mean and deviation over thinned copies of a network that was trained with dropout.
+    """Mean and standard deviation over dropout masks of a network trained with dropout.
 
     Args:
-        model: With `deepesi.core.dropout.FeatureDropout` in it (``model.dropout=0.1``).
-        n_samples: Thinned networks, at least 2.
-        seed: Of what they leave out.
+        model: Network with `deepesi.core.dropout.FeatureDropout` layers (``model.dropout=0.1``).
+        n_samples: Number of dropout masks, at least 2.
+        seed: Random seed of the masks.
 
     Raises:
-        ValueError: Fewer than two samples, or a network without dropout.
+        ValueError: There are fewer than two samples, or the network has no dropout.
 
-    Source: Gal & Ghahramani 2016, arXiv:1506.02142. Ours deviates: what a sample leaves out is
-    drawn once and is the same for every recording, as if each were a network of its own; so
-    estimates are repeatable, do not depend on the batch, and can be exported.
+    Source: Gal & Ghahramani 2016, arXiv:1506.02142. Difference: the masks are drawn once and are
+    the same for every recording. So estimates are reproducible, do not depend on the batch, and
+    can be exported.
 
     """
 
@@ -35,8 +35,8 @@ class MCDropout(InverseModel):
             raise ValueError(f"MCDropout: needs 2 samples or more, got {n_samples}.")
         if not layers:
             raise ValueError(
-                f"MCDropout: {type(model).__name__} has no dropout, so chance leaves nothing out. "
-                "Train it with model.dropout=0.1, say, or join several runs (ensemble=[...])."
+                f"MCDropout: {type(model).__name__} has no dropout layers. Train it with, for "
+                "example, model.dropout=0.1, or combine several runs (ensemble=[...])."
             )
         self.model, self.n_samples = model, n_samples
         self.head_inputs, self.bound_to_space = model.head_inputs, model.bound_to_space
@@ -47,7 +47,7 @@ class MCDropout(InverseModel):
             self.register_buffer(f"masks_{number}", kept / (1 - layer.p), persistent=False)
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """The mixture of what the thinned networks say."""
+        """Mean and standard deviation of the mixture over masks."""
         masks = {n: self.get_buffer(f"masks_{number}") for number, n in enumerate(self.names)}
         if is_tracing_members():
             return mixture(trace_side_by_side(self.model, masks, data, inputs))

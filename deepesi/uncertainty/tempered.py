@@ -1,4 +1,4 @@
-"""Temperature as an inverse model: the standard deviations of another, times one factor."""
+"""Temperature scaling: the standard deviations of a model times one factor."""
 
 import math
 
@@ -10,17 +10,18 @@ from deepesi.core.contracts import Estimate, InverseModel
 
 
 class Tempered(InverseModel):
-    """An inverse model whose standard deviations are all multiplied by one factor.
+    """Inverse model whose standard deviations are multiplied by one factor.
 
     Args:
-        model: It must give a standard deviation.
-        temperature: The factor, above 0.
+        model: Inverse model that gives a standard deviation.
+        temperature: Factor, above 0 (no unit).
 
     Raises:
-        ValueError: The factor is not positive; the model gives no deviation (in `forward`).
-        TypeError: `model` is no inverse model.
+        ValueError: The factor is not positive, or the model gives no standard deviation (in
+            `forward`).
+        TypeError: `model` is not an inverse model.
 
-    Source: see `deepesi.calibration.recalibration.fit_temperature`.
+    Source: as in `deepesi.calibration.recalibration.fit_temperature`.
 
     """
 
@@ -38,12 +39,12 @@ class Tempered(InverseModel):
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """The model's mean, its deviation times the factor, its samples as far from the mean."""
+        """Scale the std and the distance of samples from the mean by the factor."""
         estimate = self.model(data, inputs)
         if estimate.std is None:
             raise ValueError(
-                f"Tempered: {type(self.model).__name__} gives no standard deviation to multiply. "
-                "Train it with model.heteroscedastic=true loss=uncertainty, or join an ensemble."
+                f"Tempered: {type(self.model).__name__} gives no standard deviation. Train it with "
+                "model.heteroscedastic=true loss=uncertainty, or use an ensemble."
             )
         samples = estimate.samples
         if samples is not None:

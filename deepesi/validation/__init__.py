@@ -1,1 +1,1 @@
-"""Real recordings whose answer is roughly known: where estimates should be, and where they are."""
+"""Validation on real recordings with a roughly known source location."""

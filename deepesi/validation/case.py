@@ -1,4 +1,4 @@
-"""What is validated on: a response with its noise, where it should be, and the heads to try."""
+"""Validation cases: a response with noise covariance, expected location and heads."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +18,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OwnHead:
-    """A subject's own head: a forward solution and how its sources relate to MNI space.
+    """Subject head: a forward solution and the MNI positions of the sources.
 
     Attributes:
-        forward: On a cortical surface.
-        source_mni: Its sources ``(S, 3)``, MNI305 mm, in the order of the forward solution.
-        target_distance: From every source to the target ``(S,)``, mm, per condition name; where a
-            condition has none, distances are to the landmark of its expectation.
-        target: The targets in words, per condition name.
+        forward: Forward solution on a cortical surface.
+        source_mni: Source positions ``(S, 3)``, MNI305 mm, in the order of the forward solution.
+        target_distance: Distance of every source to the target ``(S,)``, mm, by condition.
+            Conditions without an entry use the landmark of the expectation.
+        target: Text that describes the target, by condition.
 
     """
 
@@ -37,16 +37,16 @@ class OwnHead:
 
 @dataclass(frozen=True)
 class Case:
-    """One response.
+    """One evoked response.
 
     Attributes:
-        recording: Which data set.
+        recording: Name of the data set.
         condition: Name of the response.
-        evoked: With a pre-stimulus baseline, subtracted.
-        noise_cov: Of single trials.
-        window: Where the response is expected, s.
-        expectation: Where it should come from.
-        own: The subject's own head, if there is one.
+        evoked: Average, with a pre-stimulus baseline that is already subtracted.
+        noise_cov: Noise covariance of single trials.
+        window: Start and end of the expected response, s.
+        expectation: Expected source location.
+        own: Subject head, if there is one.
 
     """
 
@@ -61,14 +61,14 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseHead:
-    """A head under the set-up of a case, with the distances to its target.
+    """A head with the recording set-up of a case, and distances to the target.
 
     Attributes:
         name: ``"template"`` or ``"own"``.
-        head: The head.
-        mni: Sources ``(S, 3)``, MNI305 mm.
-        target_distance: ``(S,)``, mm.
-        target: What the distance is to, in words.
+        head: Nominal head.
+        mni: Source positions ``(S, 3)``, MNI305 mm.
+        target_distance: Distance of every source to the target ``(S,)``, mm.
+        target: Text that describes the target.
 
     """
 
@@ -80,12 +80,12 @@ class CaseHead:
 
 
 def require_files(folder: Path, roles: dict[str, str], origin: str) -> dict[str, Path]:
-    """Paths of files below a folder, all there.
+    """Return the paths of required files in a folder.
 
     Args:
-        folder: Where.
-        roles: What a file is for, to its path below the folder.
-        origin: Which data set it should be, for errors.
+        folder: Folder of the data set.
+        roles: Relative paths by role of the file.
+        origin: Name of the data set, for errors.
 
     Raises:
         FileNotFoundError: The folder or a file is missing; the message names them all.

@@ -1,4 +1,4 @@
-"""EEGLAB's sample recording: 80 visual targets in the left hemifield, 32 channels, 128 Hz."""
+"""Sample recording of EEGLAB: 80 visual targets in the left hemifield, 32 channels, 128 Hz."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 FILES = {"recording": "eeglab_data.set", "samples of the recording": "eeglab_data.fdt"}
 EYES = ("EOG1", "EOG2")
-#: High-pass (Hz) against drifts; epochs (s) around the target; largest peak-to-peak amplitude of
-#: an epoch that is kept (V).
+#: High-pass (Hz) against drifts; epoch limits (s) relative to the target; largest peak-to-peak
+#: amplitude of an accepted epoch (V).
 HIGH_PASS, EPOCH, REJECT = 1.0, (-0.5, 0.5), 150e-6
 WINDOW = (0.11, 0.15)
 WHY = (
@@ -23,16 +23,16 @@ WHY = (
 
 
 def read_targets(data: Path) -> "mne.Epochs":
-    """Epochs around the targets (event ``square``), baseline before the target subtracted.
+    """Read the epochs around the targets (event ``square``), with baseline correction.
 
-    Electrodes get the positions of the 10-05 system on fsaverage, in the MNE head frame. Those
-    that come with the recording (``eeglab_chan32.locs``) are directions from the centre of a
-    sphere, without fiducials: taken for head coordinates they would lie 15 mm off. A test holds
-    that they are the same electrodes in another frame.
+    Electrodes get the positions of the 10-05 system on fsaverage, in the MNE head frame. The
+    positions in ``eeglab_chan32.locs`` are directions from the centre of a sphere, without
+    fiducials. Used as head coordinates they would be 15 mm wrong. A test checks that they are the
+    same electrodes in another frame.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: There are no targets in it.
+        ValueError: The recording has no targets.
 
     """
     import mne
@@ -61,11 +61,11 @@ def read_targets(data: Path) -> "mne.Epochs":
 
 
 def eeglab_cases(data: Path) -> list[Case]:
-    """The response to the targets; noise from the baseline of its epochs.
+    """Read the response to the targets; the noise covariance is that of the baseline.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: There are no targets in it.
+        ValueError: The recording has no targets.
 
     """
     import mne

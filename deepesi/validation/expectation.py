@@ -1,4 +1,4 @@
-"""Where a response should come from: a landmark and a lobe in MNI space."""
+"""Expected location of a response: a landmark and a lobe in MNI space."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ Hemisphere = Literal["left", "right"]
 
 #: Centres of areas of the AAL atlas, MNI mm, (left, right). Source: Tzourio-Mazoyer et al. 2002,
 #: doi:10.1006/nimg.2001.0978, centres of mass as listed with BrainNet Viewer (Xia et al. 2013,
-#: doi:10.1371/journal.pone.0068910). The atlas is drawn on the Colin27 brain in MNI152 space;
-#: ours is MNI305. The two differ by a few mm, less than the extent of any of these areas.
+#: doi:10.1371/journal.pone.0068910). The atlas is in MNI152 space (Colin27 brain); we use
+#: MNI305. They differ by a few mm, less than the extent of any of these areas.
 CENTRES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "calcarine cortex": ((-7.1, -78.7, 6.4), (16.0, -73.2, 9.4)),
     "middle occipital gyrus": ((-32.4, -80.7, 16.1), (37.4, -79.7, 19.4)),
     "Heschl's gyrus": ((-42.0, -18.9, 10.0), (45.9, -17.2, 10.4)),
 }
-#: Lobes as boxes of (distance from the midline, y, z), MNI mm: generous, to say right or wrong.
+#: Lobes as generous boxes of (distance from the midline, y, z), MNI mm.
 LOBES: dict[str, tuple[tuple[float, float], ...]] = {
     "occipital": ((0.0, np.inf), (-np.inf, -55.0), (-np.inf, np.inf)),
     "temporal": ((30.0, np.inf), (-55.0, 15.0), (-50.0, 25.0)),
@@ -27,16 +27,16 @@ LOBES: dict[str, tuple[tuple[float, float], ...]] = {
 
 @dataclass(frozen=True)
 class Expectation:
-    """Where a response should be.
+    """Expected location of a response.
 
     Attributes:
         hemisphere: ``"left"`` or ``"right"``.
-        area: A key of `CENTRES`.
-        lobe: A key of `LOBES`.
-        why: With its source.
+        area: Key of `CENTRES`.
+        lobe: Key of `LOBES`.
+        why: Reason, with a reference.
 
     Raises:
-        ValueError: An unknown area or lobe.
+        ValueError: The area or lobe is unknown.
 
     """
 
@@ -56,11 +56,11 @@ class Expectation:
         return np.array(CENTRES[self.area][self.hemisphere == "right"])
 
     def in_hemisphere(self, mni: Array) -> NDArray[np.bool_]:
-        """Whether places ``(S, 3)``, MNI mm, lie in the expected hemisphere."""
+        """Whether positions ``(S, 3)``, MNI mm, are in the expected hemisphere."""
         return np.asarray((mni[:, 0] > 0) == (self.hemisphere == "right"))
 
     def in_lobe(self, mni: Array) -> NDArray[np.bool_]:
-        """Whether places ``(S, 3)``, MNI mm, lie in the expected lobe of that hemisphere."""
+        """Whether positions ``(S, 3)``, MNI mm, are in the expected lobe of that hemisphere."""
         low, high = np.array(LOBES[self.lobe]).T
         folded = np.concatenate([np.abs(mni[:, :1]), mni[:, 1:]], axis=1)
         inside = ((folded >= low) & (folded <= high)).all(axis=1)

@@ -1,4 +1,4 @@
-"""Every method on every case and head: statistics, and what was left out and why."""
+"""Run every method on every case and head; list excluded combinations with reasons."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Result:
-    """One method on one case and head.
+    """Result of one method for one case and head.
 
     Attributes:
-        case: The response.
-        place: The head.
+        case: Response.
+        case_head: Head, with distances to the target.
         method: Name of the method.
-        track: Its estimate over time.
-        data: Average-referenced data ``(C, T)``, V.
-        magnitude: Of the estimate at the sample of largest power ``(S,)``, A m.
-        statistics: By name; see `deepesi.validation.statistics`.
+        track: Time courses of the tested quantities.
+        data: Referenced data ``(C, T)``, V.
+        magnitude: Magnitudes of the estimate at the sample of largest power ``(S,)``, A m.
+        statistics: Statistics by name, as in `deepesi.validation.statistics`.
 
     """
 
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A combination that was not run, and why."""
+    """Combination of method and head that was not run, with the reason."""
 
     method: str
     head: str
@@ -59,7 +59,7 @@ class Excluded:
 
 
 def template_case_head(case: Case, method: Method) -> CaseHead:
-    """The method's packaged head with the electrodes and noise of a case."""
+    """Packaged head of the method, with the sensors and noise covariance of a case."""
     template, evoked = method.template(), case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
     landmark = case.expectation.landmark
@@ -68,7 +68,7 @@ def template_case_head(case: Case, method: Method) -> CaseHead:
 
 
 def own_case_head(case: Case) -> CaseHead:
-    """The subject's own head with the noise of a case."""
+    """Subject head with the noise covariance of a case."""
     own, evoked = case.own, case.evoked
     assert own is not None
     head = head_from_forward(evoked.info, case.noise_cov, own.forward, evoked.nave)
@@ -87,10 +87,10 @@ def _describe_landmark(case: Case) -> str:
 
 
 def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
-    """Estimate the whole average, baseline and response alike, and measure both.
+    """Estimate the whole average, and compute statistics of baseline and response.
 
     Raises:
-        ValueError: The recording or the head does not suit the method.
+        ValueError: The method cannot be used with this recording or head.
 
     """
     head, expected, evoked = case_head.head, case.expectation, case.evoked
@@ -125,7 +125,7 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
 
 
 def unexplained(result: Result) -> list[str]:
-    """Names of the channels that no source of the head explains, given the others."""
+    """Names of channels that no source can explain together with the other channels."""
     head = result.case_head.head
     precision = channel_precision(head)
     rows = unexplained_channels(precision, result.data, head.sensors)
@@ -133,14 +133,14 @@ def unexplained(result: Result) -> list[str]:
 
 
 def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]:
-    """Methods that cannot use the subject's own head."""
+    """Methods that cannot be run on the subject head."""
     if all(case.own is None for case in cases):
-        return [Excluded("all", "own", "the recording comes without a head of its own")]
+        return [Excluded("all", "own", "the recording has no subject head")]
     return [
         Excluded(
             method.name,
             "own",
-            f"it belongs to the source space {method.bound_to} and cannot follow another",
+            f"it is bound to the source space {method.bound_to}",
         )
         for method in methods
         if method.bound_to is not None
@@ -148,7 +148,7 @@ def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]
 
 
 def run(cases: Sequence[Case], methods: Sequence[Method]) -> Iterator[Result]:
-    """All results, one at a time."""
+    """Yield all results one by one."""
     for case in cases:
         for method in methods:
             yield evaluate(case, template_case_head(case, method), method)
@@ -163,14 +163,14 @@ COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "un
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
-    """Write the statistics, one per line, whole or not at all."""
+    """Write the statistics atomically, one per row."""
     rows = (
-        (*_where(r), name, f"{value:.6g}", UNITS[name])
+        (*_key(r), name, f"{value:.6g}", UNITS[name])
         for r in results
         for name, value in r.statistics.items()
     )
     write_rows(path, COLUMNS, rows)
 
 
-def _where(r: Result) -> tuple[str, str, str, str]:
+def _key(r: Result) -> tuple[str, str, str, str]:
     return r.case.recording, r.case.condition, r.case_head.name, r.method

@@ -1,4 +1,4 @@
-"""MNE-Python's sample subject: visual and auditory responses, with the subject's own head."""
+"""Sample subject of MNE-Python: visual and auditory responses, with the subject head."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ ANATOMY = {
     "transform to MNI305": "subjects/sample/mri/transforms/talairach.xfm",
     "MRI": "subjects/sample/mri/T1.mgz",
 }
-#: MNE's downloaded data set: 55 to 70 trials per condition.
+#: Downloaded data set of MNE: 55 to 70 trials per condition.
 DOWNLOADED = ANATOMY | {
     "evoked responses": "MEG/sample/sample_audvis-ave.fif",
     "noise covariance": "MEG/sample/sample_audvis-cov.fif",
     "own forward solution": "MEG/sample/sample_audvis-meg-eeg-oct-6-fwd.fif",
 }
-#: MNE-Python's small test recordings of the same subject, with an EEG forward solution.
+#: Small test recordings of MNE-Python, same subject, with an EEG forward solution.
 SHORT = ANATOMY | {
     "evoked responses": "derived/sample_audvis_short_eegonly-ave.fif",
     "noise covariance": "sample_audvis_short-cov.fif",
@@ -44,11 +44,11 @@ CONDITIONS: dict[str, tuple[Hemisphere, str, str, str, tuple[float, float]]] = {
 
 
 def sample_cases(data: Path) -> list[Case]:
-    """The four responses.
+    """Read the four responses.
 
     Args:
-        data: Folder of MNE-Python's sample data set (``mne.datasets.sample.data_path()``), or of
-            the short recordings with the derived EEG forward solution.
+        data: Folder of the sample data set of MNE-Python (``mne.datasets.sample.data_path()``), or
+            of the short recordings with the derived EEG forward solution.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -86,7 +86,7 @@ def sample_cases(data: Path) -> list[Case]:
 
 
 def _own_head(files: dict[str, Path], subjects: Path) -> OwnHead:
-    """The forward solution, MNI positions of its sources and distances to the V1 labels."""
+    """Read the forward solution; compute MNI positions and distances to the V1 labels."""
     import mne
 
     forward = mne.read_forward_solution(files["own forward solution"], verbose="error")

@@ -1,7 +1,7 @@
-"""What is measured on one estimate: pure functions of arrays, and the null from the baseline.
+"""Statistics of one estimate as pure functions of arrays, with the baseline as null distribution.
 
-Everything that is said about the response is also said about the pre-stimulus baseline of the same
-average, estimated with the same kernel, where nothing should be found.
+Every statistic of the response is also computed for the pre-stimulus baseline of the same average,
+estimated with the same kernel, where there should be no effect.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Track:
-    """One estimate, reduced to what is tested.
+    """Time courses of the tested quantities of one estimate.
 
     Attributes:
-        times: ``(T,)``, s; the stimulus is at 0.
-        window: Samples in which the response is expected ``(T,)``.
-        power: Whitened power, mean over channels, 1 for noise ``(T,)``.
-        distance: From the strongest source of each sample to the target ``(T,)``, mm.
-        in_lobe: Whether that source lies in the expected lobe ``(T,)``.
+        times: Sample times ``(T,)``, s; the stimulus is at 0.
+        window: Whether the response is expected at a sample ``(T,)``.
+        power: Whitened power ``(T,)``, mean over channels, 1 for noise.
+        distance: Distance of the strongest source of a sample to the target ``(T,)``, mm.
+        in_lobe: Whether the strongest source is in the expected lobe ``(T,)``.
         lateralization: Share of the magnitude in the expected hemisphere ``(T,)``.
 
     """
@@ -36,33 +36,33 @@ class Track:
 
     @property
     def baseline(self) -> Mask:
-        """Samples before the stimulus ``(T,)``."""
+        """Whether a sample is before the stimulus ``(T,)``."""
         return self.times < 0
 
     @property
     def sample(self) -> int:
-        """The sample of the largest whitened power in the window."""
+        """Index of the sample with the largest whitened power in the window."""
         return int(np.where(self.window, self.power, -np.inf).argmax())
 
 
 def lateralization(magnitude: Array, expected: Mask) -> Array:
-    """Share of summed magnitude ``(S, T)`` at the sources in `expected` ``(S,)``: ``(T,)``."""
+    """Share ``(T,)`` of the summed magnitude ``(S, T)`` at the `expected` sources ``(S,)``."""
     return magnitude[expected].sum(axis=0) / magnitude.sum(axis=0)
 
 
 def window_maxima(power: Array, length: int) -> Array:
-    """Largest power of every stretch of `length` samples; of all there are if it is longer."""
+    """Largest power of every segment of `length` samples, or of all samples if there are fewer."""
     length = min(length, len(power))
     return np.lib.stride_tricks.sliding_window_view(power, length).max(axis=1)
 
 
 def p_value(observed: float, null: Array, largest: bool) -> float:
-    """Empirical one-sided p value ``(1 + #as extreme) / (1 + N)``, never 0.
+    """Empirical one-sided p value ``(1 + number as extreme) / (1 + N)``, never 0.
 
     Args:
-        observed: The value tested.
-        null: Values of the null ``(N,)``.
-        largest: Whether large values are extreme, else small ones.
+        observed: Observed value.
+        null: Values of the null distribution ``(N,)``.
+        largest: Whether large values are extreme; otherwise small ones.
 
     Source: Phipson & Smyth 2010, doi:10.2202/1544-6115.1585.
 
@@ -72,18 +72,17 @@ def p_value(observed: float, null: Array, largest: bool) -> float:
 
 
 def summarize(track: Track, lobe_share: float) -> dict[str, float]:
-    """The statistics of one estimate, by name; see `UNITS`.
+    """Statistics of one estimate by name, with the units of `UNITS`.
 
-    ``p_power`` compares the largest power of the window with that of every stretch of the
-    baseline that is as long, the same selection. ``p_distance`` compares the distance at that
-    sample with those at single baseline samples: the sample was chosen by power, not by distance.
-    Neighbouring samples and stretches are alike, so there are fewer independent ones than
-    samples, and a small p is no more than a reason to believe.
+    ``p_power`` compares the largest power in the window with the largest power in all baseline
+    segments of the same length. ``p_distance`` compares the distance at that sample with those at
+    single baseline samples, because the sample was chosen by power, not by distance. Neighbouring
+    samples and segments are correlated, so the effective number is smaller, and a small p is only
+    an indication.
 
     Args:
-        track: The estimate.
-        lobe_share: Share of the sources that lies in the expected lobe: what a peak drawn at
-            random would have.
+        track: Time courses of the estimate.
+        lobe_share: Share of the sources in the expected lobe: the chance level of a random peak.
 
     Raises:
         ValueError: There is no baseline, or no sample in the window.
@@ -117,7 +116,7 @@ def summarize(track: Track, lobe_share: float) -> dict[str, float]:
     }
 
 
-#: Unit of every statistic ("" where it has none).
+#: Unit of every statistic; "" for none.
 UNITS = {
     "latency": "ms",
     "whitened_power": "",
@@ -141,21 +140,21 @@ UNITS = {
     "peak_y": "mm",
     "peak_z": "mm",
 }
-#: Largest p value of a response that stands out of its baseline.
+#: Largest p value of a response that counts as above the baseline.
 ALPHA = 0.05
 
 
 def failures(statistics: dict[str, float]) -> list[str]:
-    """What went wrong, in words; nothing for a success.
+    """Texts that say what failed; empty for a success.
 
-    A success is a response that stands out of the baseline, whose strongest source lies in the
-    expected lobe at the sample of largest power and in at least half of the window.
+    A success is a response above the baseline with the strongest source in the expected lobe, at
+    the sample of largest power and in at least half of the window.
     """
-    found = []
+    failed = []
     if statistics["p_power"] > ALPHA:
-        found.append(f"response not above its baseline (p = {statistics['p_power']:.2f})")
+        failed.append(f"response not above its baseline (p = {statistics['p_power']:.2f})")
     if not statistics["peak_in_lobe"]:
-        found.append("strongest source outside the expected lobe")
+        failed.append("strongest source outside the expected lobe")
     if statistics["share_in_lobe"] < 0.5:
-        found.append(f"in the lobe for {100 * statistics['share_in_lobe']:.0f} % of the window")
-    return found
+        failed.append(f"in the lobe for {100 * statistics['share_in_lobe']:.0f} % of the window")
+    return failed

@@ -1,1 +1,1 @@
-"""Figures from arrays: nothing here computes an estimate or needs torch."""
+"""Figures from arrays, without estimation and without torch."""

@@ -1,4 +1,4 @@
-"""Maps of sources, on the inflated cortex or projected, drawn with matplotlib alone."""
+"""Maps of sources on the inflated cortex or in projections, drawn with matplotlib."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: View name to the direction towards the eye and the direction up, head frame.
+#: Hemisphere, direction to the viewer and upward direction (head frame) of every view.
 VIEWS = {
     "left lateral": (0, (-1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
     "right lateral": (1, (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
@@ -27,13 +27,13 @@ VIEWS = {
     "left inferior": (0, (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
     "right inferior": (1, (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
 }
-#: Plane name to the axes of the head frame that span it, to the right and up.
+#: Horizontal and vertical axis (head frame) of every projection.
 PLANES = {"from above": (0, 1), "from the right": (1, 2), "from behind": (0, 2)}
 AXES = ("x, right", "y, front", "z, up")
 GYRUS, SULCUS = 0.82, 0.66
-#: Values below this share of the maximum leave the cortex bare.
+#: Values below this share of the maximum are not drawn.
 THRESHOLD = 0.25
-#: Least cosine between the cortex and the eye at which a place counts as seen.
+#: Smallest cosine between cortex normal and viewer at which a source counts as visible.
 VISIBLE = 0.25
 RING = "#00e5ff"
 #: Colours of dots.
@@ -52,26 +52,26 @@ def draw_cortex(
     """Draw magnitudes on one hemisphere.
 
     Args:
-        ax: Where to draw; its axes are switched off.
+        ax: Axes to draw in; ticks are switched off.
         values: Magnitudes at the sources ``(S,)``, not negative.
-        mesh: The cortex.
-        view: A key of `VIEWS`.
-        maximum: Value that gets the strongest colour.
-        marks: Numbers of sources to mark with a ring (true peaks), if in this view's hemisphere.
-        numbered: Whether the rings are numbered from 1 in the order of `marks`.
+        mesh: Cortex mesh.
+        view: Key of `VIEWS`.
+        maximum: Value with the strongest colour.
+        marks: Indices of sources to mark with a ring, if visible in this view.
+        numbered: Whether rings are numbered from 1 in the order of `marks`.
 
     """
-    seen, level = _seen(mesh, view), np.zeros((2, len(mesh.positions[0])))
+    side, level = _side(mesh, view), np.zeros((2, len(mesh.positions[0])))
     if maximum > 0:
         level = mesh.interpolate(values) / maximum
-    level = np.clip(level[seen.hemisphere][seen.faces].mean(axis=1), 0, 1)
-    # The colour fades in above the threshold, so that no edge is drawn where there is none.
+    level = np.clip(level[side.hemisphere][side.faces].mean(axis=1), 0, 1)
+    # The colour fades in above the threshold, so that it adds no edges to the map.
     opacity = np.clip((level - THRESHOLD) / 0.15, 0, 1)[:, None]
-    colour = opacity * colormaps["inferno"](0.25 + 0.7 * level)[:, :3] + (1 - opacity) * seen.grey
-    _draw_faces(ax, seen, colour)
+    colour = opacity * colormaps["inferno"](0.25 + 0.7 * level)[:, :3] + (1 - opacity) * side.grey
+    _draw_faces(ax, side, colour)
     if marks is not None and len(marks):
         visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
-        rings = seen.flat[marks[visible] % (len(values) // 2)]
+        rings = side.flat[marks[visible] % (len(values) // 2)]
         _draw_rings(ax, rings, visible if numbered else None)
 
 
@@ -84,25 +84,25 @@ def draw_dots(
     view: str,
     maximum: float,
 ) -> None:
-    """Draw a number at each of some sources of one hemisphere as a dot of its colour.
+    """Draw values at some sources of one hemisphere as coloured dots.
 
     Args:
-        ax: Where to draw; its axes are switched off.
-        sources: Their numbers ``(N,)``.
-        values: The numbers ``(N,)``; the largest on top.
-        n_sources: Sources of the whole space.
-        mesh: The cortex.
-        view: A key of `VIEWS`.
-        maximum: Value that gets the last colour of `DOTS`; 0 gets the first.
+        ax: Axes to draw in; ticks are switched off.
+        sources: Indices of the sources ``(N,)``.
+        values: Values at these sources ``(N,)``; the largest are drawn on top.
+        n_sources: Number of sources of the whole space.
+        mesh: Cortex mesh.
+        view: Key of `VIEWS`.
+        maximum: Value with the last colour of `DOTS`; 0 has the first.
 
     """
-    seen = _seen(mesh, view)
-    _draw_faces(ax, seen, seen.grey)
+    side = _side(mesh, view)
+    _draw_faces(ax, side, side.grey)
     visible = np.flatnonzero(_facing(sources, n_sources, mesh, view) > VISIBLE)
     visible = visible[np.argsort(values[visible], kind="stable")]
-    places = seen.flat[sources[visible] % (n_sources // 2)]
+    points = side.flat[sources[visible] % (n_sources // 2)]
     ax.scatter(
-        *places.T,
+        *points.T,
         c=values[visible],
         s=16,
         cmap=DOTS,
@@ -114,17 +114,17 @@ def draw_dots(
     )
 
 
-class _Seen(NamedTuple):
-    """The cortex from one side, its faces from the back to the front."""
+class _Side(NamedTuple):
+    """Visible faces of one hemisphere in a view, sorted from back to front."""
 
     hemisphere: int
     faces: NDArray[np.int64]
-    flat: Array  # vertices in the plane of the picture (N, 2)
-    light: Array  # of every face, up to 1
+    flat: Array  # vertices in the plane of the figure (N, 2)
+    light: Array  # brightness of every face, up to 1
     grey: Array  # colour of every face without activity (F, 3)
 
 
-def _seen(mesh: DisplayMesh, view: str) -> _Seen:
+def _side(mesh: DisplayMesh, view: str) -> _Side:
     hemisphere, to_eye, upward = VIEWS[view]
     eye, up = np.array(to_eye), np.array(upward)
     positions = mesh.positions[hemisphere]
@@ -137,20 +137,20 @@ def _seen(mesh: DisplayMesh, view: str) -> _Seen:
     faces, light = faces[order], (0.6 + 0.4 * towards[front])[order]
     grey = np.where(mesh.sulci[hemisphere], SULCUS, GYRUS)[faces].mean(axis=1)
     flat = np.stack([positions @ np.cross(up, eye), positions @ up], axis=1)
-    return _Seen(hemisphere, faces, flat, light, np.repeat(grey[:, None], 3, axis=1))
+    return _Side(hemisphere, faces, flat, light, np.repeat(grey[:, None], 3, axis=1))
 
 
-def _draw_faces(ax: "Axes", seen: _Seen, colour: Array) -> None:
-    corners = seen.flat[seen.faces]  # of an array all paths are made at once
+def _draw_faces(ax: "Axes", side: _Side, colour: Array) -> None:
+    corners = side.flat[side.faces]  # one array is faster than a list
     ax.add_collection(
         PolyCollection(
             corners,
-            facecolors=colour * seen.light[:, None],
+            facecolors=colour * side.light[:, None],
             edgecolors="face",
             linewidths=0.2,
             rasterized=True,
         ),
-        autolim=False,  # would look at every path
+        autolim=False,  # slow: it loops over all faces
     )
     ax.update_datalim(corners.reshape(-1, 2))
     ax.autoscale_view()
@@ -159,24 +159,24 @@ def _draw_faces(ax: "Axes", seen: _Seen, colour: Array) -> None:
 
 
 def normals_at(mesh: DisplayMesh, hemisphere: int) -> Array:
-    """Unit vertex normals ``(N, 3)`` of one hemisphere; sources are its first vertices."""
+    """Unit vertex normals ``(N, 3)`` of one hemisphere. Its first vertices are the sources."""
     return vertex_normals(mesh.positions[hemisphere], mesh.faces)
 
 
 def _facing(sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, view: str) -> Array:
-    """Cosine between the cortex at sources and the eye; -1 in the other hemisphere."""
+    """Cosine between the cortex normal and the viewer; -1 for the other hemisphere."""
     hemisphere, eye, _ = VIEWS[view]
     own, vertex = np.divmod(sources, n_sources // 2)
     cosine = normals_at(mesh, hemisphere)[vertex] @ np.array(eye)
     return np.where(own == hemisphere, cosine, -1.0)
 
 
-def _draw_rings(ax: "Axes", places: Array, numbers: NDArray[np.int64] | None) -> None:
-    ax.scatter(*places.T, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
-    for place, number in zip(places, () if numbers is None else numbers, strict=False):
+def _draw_rings(ax: "Axes", points: Array, numbers: NDArray[np.int64] | None) -> None:
+    ax.scatter(*points.T, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
+    for point, number in zip(points, () if numbers is None else numbers, strict=False):
         ax.annotate(
             str(number + 1),
-            place,
+            point,
             (5, 5),
             textcoords="offset points",
             fontsize=9,
@@ -186,7 +186,7 @@ def _draw_rings(ax: "Axes", places: Array, numbers: NDArray[np.int64] | None) ->
 
 
 def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -> list[str]:
-    """The views of the hemisphere of a source that show it most directly."""
+    """Views in which a source is most visible, best first."""
     facing = {v: _facing(np.array([peak]), n_sources, mesh, v)[0] for v in VIEWS}
     return sorted(VIEWS, key=lambda view: -facing[view])[:n_views]
 
@@ -194,26 +194,26 @@ def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -
 def covering_views(
     sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, n_views: int = 4
 ) -> list[str]:
-    """The views that between them show sources most directly, taken one after the other."""
+    """Views that together show all sources best, chosen one after the other."""
     facing = {view: _facing(sources, n_sources, mesh, view) for view in VIEWS}
-    seen, chosen = np.zeros(len(sources)), list[str]()
+    best, chosen = np.zeros(len(sources)), list[str]()
     while len(chosen) < n_views:
-        left = [view for view in VIEWS if view not in chosen]
-        chosen.append(max(left, key=lambda view: np.maximum(seen, facing[view]).sum()))
-        seen = np.maximum(seen, facing[chosen[-1]])
+        others = [view for view in VIEWS if view not in chosen]
+        chosen.append(max(others, key=lambda view: np.maximum(best, facing[view]).sum()))
+        best = np.maximum(best, facing[chosen[-1]])
     return chosen
 
 
 def draw_projections(
     figure: "SubFigure", values: Array, positions: Array, marks: NDArray[np.int64]
 ) -> None:
-    """Draw magnitudes in three orthogonal projections, for sources that are on no mesh.
+    """Draw magnitudes in three orthogonal projections, for sources without a display mesh.
 
     Args:
-        figure: Where to draw.
+        figure: Figure to draw in.
         values: Magnitudes at the sources ``(S,)``, A m.
-        positions: Sources ``(S, 3)``, m, head frame.
-        marks: Numbers of sources to mark with a numbered ring.
+        positions: Source positions ``(S, 3)``, m, head frame.
+        marks: Indices of sources to mark with a numbered ring.
 
     """
     strongest = 1e9 * max(float(values.max()), 1e-30)
@@ -221,10 +221,10 @@ def draw_projections(
     active = order[1e9 * values[order] > THRESHOLD * strongest]
     axes = figure.subplots(2, 2).ravel()
     for ax, (title, plane) in zip(axes, PLANES.items(), strict=False):
-        places = 1e3 * positions[:, plane]
-        ax.scatter(*places.T, color=str(GYRUS), s=3, linewidths=0, rasterized=True)
+        points = 1e3 * positions[:, plane]
+        ax.scatter(*points.T, color=str(GYRUS), s=3, linewidths=0, rasterized=True)
         dots = ax.scatter(
-            *places[active].T,
+            *points[active].T,
             c=1e9 * values[active],
             s=16,
             cmap="inferno",
@@ -232,7 +232,7 @@ def draw_projections(
             vmax=1.1 * strongest,
             linewidths=0,
         )
-        _draw_rings(ax, places[marks], np.arange(len(marks)))
+        _draw_rings(ax, points[marks], np.arange(len(marks)))
         ax.set(xlabel=f"{AXES[plane[0]]} (mm)", ylabel=f"{AXES[plane[1]]} (mm)", aspect="equal")
         ax.set_title(title, fontsize=9)
     axes[3].axis("off")

@@ -1,4 +1,4 @@
-"""One picture of an estimate beside the truth: sources, and what they leave unexplained."""
+"""Figure of an estimate and the target: sources, potentials and residuals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,26 +22,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """True and estimated sources of one example, and both seen through the nominal head.
+    """Target and estimate of one example, and their potentials with the nominal lead field.
 
     Attributes:
-        recorded: What the analyst gets ``(C, T)``, V.
+        recorded: Simulated recording ``(C, T)``, V.
         explained: Potential of the estimate, nominal lead field ``(C, T)``, V.
-        explicable: Potential of the true sources, nominal lead field ``(C, T)``, V.
-        target: Magnitudes of the true sources ``(S,)``, A m.
+        target_potential: Potential of the target, nominal lead field ``(C, T)``, V.
+        target: Magnitudes of the target ``(S,)``, A m.
         estimated: Magnitudes of the estimate ``(S,)``, A m.
-        peaks: Numbers of the true centres ``(K,)``.
-        sensor_pos: Electrodes ``(C, 3)``, m.
-        ch_names: ``C`` names.
-        source_pos: Sources ``(S, 3)``, m.
-        mesh: Cortex to draw on, None where there is none.
-        title: What it is, in a line.
+        peaks: Indices of the sources at the target centres ``(K,)``.
+        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        ch_names: Channel names.
+        source_pos: Source positions ``(S, 3)``, m, head frame.
+        mesh: Cortex mesh to draw on. None: three projections.
+        title: Title of the figure.
 
     """
 
     recorded: Array
     explained: Array
-    explicable: Array
+    target_potential: Array
     target: Array
     estimated: Array
     peaks: NDArray[np.int64]
@@ -53,16 +53,16 @@ class Comparison:
 
 
 def comparison_figure(example: Comparison) -> Figure:
-    """True sources above, the estimate below, scalp maps and misfit to the right."""
+    """Draw the target (top) and the estimate (bottom), with scalp maps and misfit (right)."""
     figure = Figure(figsize=(13, 10 if example.mesh is None else 5.6), layout="constrained")
     figure.suptitle(example.title, fontsize=12)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.05], wspace=0.02)
     peak = int(example.estimated.argmax())
     off = distances_mm(example.source_pos[example.peaks], example.source_pos[[peak]])
     maps = {
-        f"true, to {1e9 * example.target.max():.3g} nAm": example.target,
+        f"target, to {1e9 * example.target.max():.3g} nAm": example.target,
         f"estimated, to {1e9 * example.estimated.max():.3g} nAm; strongest "
-        f"{off.min():.0f} mm from the nearest true centre": example.estimated,
+        f"{off.min():.0f} mm from the nearest target centre": example.estimated,
     }
     for part, (title, values) in zip(left.subfigures(2, 1), maps.items(), strict=True):
         part.suptitle(title, fontsize=10)
@@ -72,24 +72,24 @@ def comparison_figure(example: Comparison) -> Figure:
 
 
 def _draw_sources(figure: "SubFigure", example: Comparison, values: Array) -> None:
-    """One map in its own colour range, rings at the true centres."""
+    """Draw one map in its own colour range, with rings at the target centres."""
     if example.mesh is None:
         draw_projections(figure, values, example.source_pos, example.peaks)
         return
-    places = np.append(example.peaks, example.estimated.argmax())
-    views = covering_views(places, len(values), example.mesh, 3)
+    marked = np.append(example.peaks, example.estimated.argmax())
+    views = covering_views(marked, len(values), example.mesh, 3)
     for ax, view in zip(figure.subplots(1, 3), views, strict=True):
         draw_cortex(ax, values, example.mesh, view, float(values.max()), example.peaks)
         ax.set_title(view, fontsize=9)
 
 
 def _draw_scalps(figure: "SubFigure", example: Comparison) -> None:
-    """Recorded, explained and left over in one colour scale, and the misfit as bars."""
+    """Draw recorded, explained and residual potential in one colour scale, and misfit bars."""
     above, below = figure.subfigures(2, 1, height_ratios=[1.5, 1])
     sample = int(example.recorded.std(axis=0).argmax())
     recorded = 1e6 * example.recorded[:, sample]
     explained = 1e6 * example.explained[:, sample]
-    parts = {"recorded": recorded, "of the estimate": explained, "left over": recorded - explained}
+    parts = {"recorded": recorded, "explained": explained, "residual": recorded - explained}
     limit = float(np.abs(recorded).max())
     axes = above.subplots(1, 3)
     for ax, (name, values) in zip(axes, parts.items(), strict=True):
@@ -98,7 +98,7 @@ def _draw_scalps(figure: "SubFigure", example: Comparison) -> None:
     above.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label="potential (µV)")
     ax = below.subplots()
     misfits = {
-        "true sources\n(noise, head)": residual_variance(example.explicable, example.recorded),
+        "target\n(noise, head)": residual_variance(example.target_potential, example.recorded),
         "estimate": residual_variance(example.explained, example.recorded),
     }
     bars = ax.barh(
@@ -109,6 +109,6 @@ def _draw_scalps(figure: "SubFigure", example: Comparison) -> None:
     ax.axvline(1, color="0.4", linewidth=0.8, linestyle="--")
     ax.set(
         xlim=(0, max(1.15, *(min(m, 2) + 0.15 for m in misfits.values()))),
-        xlabel="scalp misfit through the nominal head (1: nothing explained)",
+        xlabel="scalp misfit with the nominal head (1: nothing explained)",
     )
     ax.spines[["top", "right"]].set_visible(False)

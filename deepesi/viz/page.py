@@ -1,4 +1,4 @@
-"""The shell of every HTML page: facts, tables and pictures in one file that loads nothing."""
+"""HTML pages: facts, tables and figures in one file without external resources."""
 
 import base64
 import html
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from deepesi.utils.files import atomic
 
-#: Dots per inch of pictures, and how many of them a pixel of the page takes.
+#: Resolution of figures, dots per inch, and dots per pixel of the page.
 DPI, DENSITY = 150, 1.5
-#: Pictures are not shrunk to less than this share of their width, or nobody could read them.
-READABLE = 0.8
+#: Smallest width of a figure on a narrow screen, as a share of the full width.
+MIN_WIDTH = 0.8
 STYLE = """
 * { box-sizing: border-box }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 1.5em auto;
@@ -58,7 +58,7 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }
   .data .word { white-space: normal; min-width: 8em }
 }
 """
-#: A click on a heading sorts by its column, a second one turns the order round.
+#: A click on a heading sorts by this column, a second click reverses the order.
 SORT = """
 const value = row => {
   const text = row.cells[column].textContent.trim();
@@ -83,31 +83,31 @@ for (const button of document.querySelectorAll(".data th button")) button.onclic
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file."""
+    """Content of the PNG file of a figure."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI)
     return stream.getvalue()
 
 
 def picture(content: bytes, text: str) -> str:
-    """HTML of a PNG, embedded, with the text that stands for it where it cannot be seen.
+    """HTML of an embedded PNG with an alternative text.
 
-    On a narrow screen a wide picture is not shrunk beyond reading but moved sideways.
+    On a narrow screen a wide figure scrolls sideways instead of becoming too small to read.
     """
     source, alt = base64.b64encode(content).decode(), html.escape(text, quote=True)
     width = round(int.from_bytes(content[16:20], "big") / DENSITY)
     return (
         f"<div class='scroll'><img src='data:image/png;base64,{source}' width='{width}' "
-        f"style='min-width:{round(READABLE * width)}px' alt='{alt}'></div>"
+        f"style='min-width:{round(MIN_WIDTH * width)}px' alt='{alt}'></div>"
     )
 
 
 def tiles(figures: Iterable[tuple[str, Figure]], width: int) -> str:
-    """Captions and small pictures side by side, as many in a line as there is room for.
+    """HTML of small figures with captions, side by side.
 
     Args:
-        figures: Caption and picture each.
-        width: Of a picture on the page, pixels; 340 or less fits a phone.
+        figures: Captions and figures.
+        width: Width of a figure on the page, pixels. 340 or less fits a phone.
 
     """
     parts = []
@@ -122,7 +122,7 @@ def tiles(figures: Iterable[tuple[str, Figure]], width: int) -> str:
 
 
 def key(styles: Mapping[str, tuple[str, str]]) -> str:
-    """The key of curves: name to colour and matplotlib's line style."""
+    """HTML legend of curves. `styles` maps a name to colour and line style of matplotlib."""
     dashes = {"-": "none", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
     lines = "".join(
         f"<li><svg width='30' height='8'><line x1='0' y1='4' x2='30' y2='4' stroke='{colour}' "
@@ -138,13 +138,13 @@ def html_table(
     shaded: Sequence[bool] = (),
     long: Sequence[str] = (),
 ) -> str:
-    """A table that a click on a heading sorts, in a box that scrolls sideways.
+    """HTML table that can be sorted by clicks on the headings and scrolls sideways.
 
     Args:
         header: Titles of the columns.
-        lines: Cells ``(text, is bold)`` of every line.
-        shaded: Whether a line is marked by colour; none by default.
-        long: Titles of columns whose text is wrapped.
+        lines: Rows of cells ``(text, is bold)``.
+        shaded: Whether each row has a background colour. Default: no row.
+        long: Titles of columns with wrapped text.
 
     """
     head = "".join(
@@ -172,7 +172,7 @@ def _cell(text: str, is_bold: bool, is_long: bool) -> str:
 
 
 def facts_table(facts: Mapping[str, str]) -> str:
-    """Name and text, a line each; of several lines of text, each begins anew."""
+    """HTML table with one row per fact; line breaks in the text are kept."""
     lines = "".join(
         f"<tr><th scope='row'>{html.escape(name)}</th>"
         f"<td>{html.escape(text).replace(chr(10), '<br>')}</td></tr>"
@@ -188,14 +188,14 @@ def write_page(
     notes: Sequence[str],
     sections: Mapping[str, str],
 ) -> None:
-    """Write a page, whole or not at all.
+    """Write a page atomically.
 
     Args:
         path: ``.html`` file.
         title: Heading.
-        facts: Table at the top, name to text.
-        notes: What the reader must know.
-        sections: Heading to HTML.
+        facts: Table at the top, texts by name.
+        notes: Highlighted sentences below the table.
+        sections: HTML by heading.
 
     """
     names = {heading: _anchor(heading, n) for n, heading in enumerate(sections)}

@@ -1,4 +1,4 @@
-"""One picture of a simulated recording: sources, potentials, spectrum and what was drawn."""
+"""Figure of a simulated recording: sources, potentials, spectrum and drawn parameters."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 RECORDED, CLEAN, NOISE, ARTIFACTS = "0.35", "#d55e00", "#0072b2", "#cc79a7"
-#: Sources in turn, told apart by their numbers too.
+#: Colours of sources, in turn. Sources are numbered as well.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One simulated recording and what it was added up from.
+    """One simulated recording and the terms it is the sum of.
 
     Attributes:
-        recorded: What the analyst gets ``(C, T)``, V.
+        recorded: Simulated recording ``(C, T)``, V.
         clean: Potential of the sources alone ``(C, T)``, V.
         noise: Potential of the noise ``(C, T)``, V.
         artifacts: Potential of all artifacts ``(C, T)``, V; zero if there are none.
         magnitudes: Largest moment of every source over the window ``(S,)``, A m.
-        peaks: Numbers of the sources at the centres ``(K,)``.
-        courses: Dipole moments there ``(K, T)``, A m.
-        times: ``(T,)``, s.
-        sensor_pos: Electrodes ``(C, 3)``, m.
-        ch_names: ``C`` names.
-        source_pos: Sources ``(S, 3)``, m.
-        mesh: Cortex to draw on, None where there is none.
-        title: What it is, in a line.
-        facts: What was drawn: name to text.
+        peaks: Indices of the sources at the centres of patches ``(K,)``.
+        time_courses: Dipole moments at the centres ``(K, T)``, A m.
+        times: Sample times ``(T,)``, s.
+        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        ch_names: Channel names.
+        source_pos: Source positions ``(S, 3)``, m, head frame.
+        mesh: Cortex mesh to draw on. None: three projections.
+        title: Title of the figure.
+        facts: Drawn parameters, texts by name.
 
     """
 
@@ -53,7 +53,7 @@ class Example:
     artifacts: Array
     magnitudes: Array
     peaks: NDArray[np.int64]
-    courses: Array
+    time_courses: Array
     times: Array
     sensor_pos: Array
     ch_names: Sequence[str]
@@ -64,7 +64,7 @@ class Example:
 
     @property
     def sample(self) -> int:
-        """Where the global field power of the clean signal is largest."""
+        """Sample with the largest global field power of the clean signal."""
         return int(self.clean.std(axis=0).argmax())
 
     @property
@@ -80,7 +80,7 @@ def example_figure(example: Example) -> Figure:
     left, middle, right = figure.subfigures(1, 3, width_ratios=[1.05, 1.15, 0.9], wspace=0.02)
     above, below = left.subfigures(2, 1, height_ratios=[1.45, 1])
     _draw_sources(above, example)
-    (_draw_courses if example.is_window else _draw_moments)(below.subplots(), example)
+    (_draw_time_courses if example.is_window else _draw_moments)(below.subplots(), example)
     above, below = middle.subfigures(2, 1, height_ratios=[1, 1.25])
     _draw_maps(above, example)
     (_draw_butterfly if example.is_window else _draw_channels)(below.subplots(), example)
@@ -104,10 +104,11 @@ def _draw_sources(figure: "SubFigure", example: Example) -> None:
         ax.set_title(view, fontsize=9)
 
 
-def _draw_courses(ax: "Axes", example: Example) -> None:
-    for number, course in enumerate(1e9 * example.courses):
+def _draw_time_courses(ax: "Axes", example: Example) -> None:
+    for number, time_course in enumerate(1e9 * example.time_courses):
         colour = COLOURS[number % len(COLOURS)]
-        ax.plot(1e3 * example.times, course, color=colour, linewidth=1.3, label=str(number + 1))
+        label = str(number + 1)
+        ax.plot(1e3 * example.times, time_course, color=colour, linewidth=1.3, label=label)
     _time_axis(ax, example, "moment at the peak (nAm)")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
 
@@ -115,7 +116,7 @@ def _draw_courses(ax: "Axes", example: Example) -> None:
 def _draw_moments(ax: "Axes", example: Example) -> None:
     names = [str(number + 1) for number in range(len(example.peaks))]
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(names))]
-    bars = ax.bar(names, 1e9 * example.courses[:, 0], color=colours, width=0.6)
+    bars = ax.bar(names, 1e9 * example.time_courses[:, 0], color=colours, width=0.6)
     ax.bar_label(bars, fmt="%.3g", fontsize=9, padding=2)
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.margins(y=0.15)
@@ -166,7 +167,7 @@ def _draw_spectrum(ax: "Axes", example: Example) -> None:
         if data.any():
             density = 1e6 * _amplitude_density(data, sfreq)
             ax.semilogy(frequency, density, color=colour, linewidth=1.3, label=name)
-    # Smooth courses fall to the leakage of the window, which nobody needs to see.
+    # Spectra of smooth time courses end in the leakage of the window, which is cut off.
     top = max(line.get_ydata().max() for line in ax.lines)
     ax.set(
         xlabel="frequency (Hz)",
@@ -178,7 +179,7 @@ def _draw_spectrum(ax: "Axes", example: Example) -> None:
 
 
 def _amplitude_density(data: Array, sfreq: float) -> Array:
-    """RMS over channels, V/√Hz; two tapers, so that the ends of the window count too."""
+    """Amplitude density, RMS over channels, V/√Hz. Two tapers also use the ends of the window."""
     n_times = data.shape[1]
     tapers = dpss(n_times, min(2.0, n_times / 5), 2 if n_times > 4 else 1)
     centred = data - data.mean(axis=1, keepdims=True)
@@ -187,7 +188,7 @@ def _amplitude_density(data: Array, sfreq: float) -> Array:
 
 
 def _write_facts(ax: "Axes", facts: Mapping[str, str]) -> None:
-    """A table of two columns, the second wrapped."""
+    """Draw a table of two columns, the second with wrapped text."""
     ax.axis("off")
     cells = {
         name: [piece for line in text.split("\n") for piece in textwrap.wrap(line, 50)]

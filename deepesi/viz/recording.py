@@ -1,4 +1,4 @@
-"""One picture of a localized recording: butterfly, scalp map and cortex at the peak."""
+"""Figure of a localized recording: butterfly plot, scalp map and cortex at the peak."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,15 +29,15 @@ def recording_figure(
     """Draw a localized recording.
 
     Args:
-        data: Average-referenced ``(C, T)``, V.
-        times: ``(T,)``, s.
-        sensor_pos: Electrodes ``(C, 3)``, m, head frame.
-        ch_names: ``C`` names.
-        magnitudes: Of the estimate at the peak ``(S,)``, A m.
-        peak_sample: Which sample is drawn.
-        mesh: Cortex to draw on; None if the source space is not one of the template's.
-        title: Of the figure.
-        peak_text: Where the peak is, in words.
+        data: Referenced data ``(C, T)``, V.
+        times: Sample times ``(T,)``, s.
+        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        ch_names: Channel names.
+        magnitudes: Magnitudes of the estimate at the peak ``(S,)``, A m.
+        peak_sample: Index of the sample to draw.
+        mesh: Cortex mesh to draw on. None if the source space is not that of a template head.
+        title: Title of the figure.
+        peak_text: Text that describes the location of the peak.
 
     """
     figure = Figure(figsize=(11, 6.5), layout="constrained")
@@ -67,6 +67,6 @@ def recording_figure(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write a PNG file atomically."""
     with atomic(path) as partial:
         figure.savefig(partial, dpi=130)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Electrodes below are on the face and the neck, m under the plane of nasion and ears.
+#: Height of the lowest electrodes, m, head frame. Lower ones are on the face or the neck.
 LOWEST = -0.03
 
 
@@ -25,24 +25,24 @@ def draw_scalp(
     ch_names: Sequence[str],
     limit: float | None = None,
 ) -> "AxesImage":
-    """Draw average-referenced potentials.
+    """Draw referenced potentials.
 
     Args:
-        ax: Where to draw.
-        potentials: ``(C,)``, V.
-        sensor_pos: Electrodes ``(C, 3)``, m, head frame.
-        ch_names: ``C`` names.
-        limit: Potential that gets the strongest colour, V; by default the largest.
+        ax: Axes to draw in.
+        potentials: Potentials ``(C,)``, V.
+        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        ch_names: Channel names.
+        limit: Potential with the strongest colour, V. Default: the largest.
 
     Returns:
-        The map, for a colour bar.
+        Image, for a colour bar.
 
     """
     import mne
 
-    info = electrode_info(ch_names, sensor_pos)
+    info = eeg_info(ch_names, sensor_pos)
     limit = limit or float(np.abs(potentials).max())
-    # The projection pulls face and neck far apart; nothing is known between their electrodes.
+    # In the projection face and neck are far apart, with no electrodes in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
     image, _ = mne.viz.plot_topomap(
         potentials,

@@ -1,4 +1,4 @@
-"""Pictures of what a generator draws: many examples together, and a curriculum."""
+"""Figures of the simulation: distributions over many examples, and a curriculum."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Okabe & Ito's palette, told apart by colour-blind readers.
+#: Okabe-Ito palette, for colour-blind readers.
 BLUE, ORANGE, PINK, GREY = "#0072b2", "#d55e00", "#cc79a7", "0.35"
 STYLES = {"#0072b2": "-", "#d55e00": "--", "#009e73": "-.", "#cc79a7": ":", "#e69f00": "-"}
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for many examples.
+    """Parameters that were drawn for many examples.
 
     Attributes:
-        snr_db: ``(N,)``.
-        skull_conductivity: ``(N,)``, S/m; NaN where it cannot vary.
-        skull_thickness: ``(N,)``, m; NaN where it cannot vary.
-        moments: Total of every place of all examples, A m.
-        counts: Sources of every example ``(N,)``.
-        shares: Of the examples that have an artifact, by its name.
+        snr_db: SNR of every example ``(N,)``, dB.
+        skull_conductivity: Skull conductivity ``(N,)``, S/m; NaN if the head has no range.
+        skull_thickness: Skull thickness ``(N,)``, m; NaN if the head has no range.
+        moments: Total dipole moments of all patches of all examples, A m.
+        counts: Number of patches of every example ``(N,)``.
+        shares: Share of the examples with an artifact, by name of the artifact.
         largest: Largest potential, clean and recorded ``(2, N)``, V.
 
     """
@@ -43,7 +43,7 @@ class Draw:
 
 
 def summary_figure(draw: Draw) -> Figure:
-    """What a larger draw looks like."""
+    """Draw the distributions over many examples."""
     figure = Figure(figsize=(13, 6.6), layout="constrained")
     snr, skull, potentials, moments, counts, artifacts = figure.subplots(2, 3).flat
     snr.hist(draw.snr_db, bins=20, color=BLUE)
@@ -53,7 +53,7 @@ def summary_figure(draw: Draw) -> Figure:
     potentials.set(xlabel="largest potential (µV)", ylabel="examples")
     potentials.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     _histogram(moments, {"moments": 1e9 * draw.moments})
-    moments.set(xlabel="total moment of a place (nAm)", ylabel="sources")
+    moments.set(xlabel="total moment of a source (nAm)", ylabel="sources")
     number, size = np.unique(draw.counts, return_counts=True)
     counts.bar(number, size, color=BLUE, width=0.6)
     counts.set(xlabel="sources in an example", ylabel="examples", xticks=number)
@@ -73,7 +73,7 @@ def summary_figure(draw: Draw) -> Figure:
 
 
 def _draw_skulls(ax: "Axes", conductivity: Array, thickness: Array) -> None:
-    """Both in thousandths of SI units."""
+    """Scatter plot; conductivity in mS/m, thickness in mm."""
     if np.isnan(conductivity).any():
         _empty(ax, "the skull cannot vary")
         return
@@ -84,13 +84,13 @@ def _draw_skulls(ax: "Axes", conductivity: Array, thickness: Array) -> None:
         ax.set_title(f"correlation {correlation:.2f} (logarithm, thickness)", fontsize=10)
 
 
-def _empty(ax: "Axes", why: str) -> None:
-    ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
+def _empty(ax: "Axes", reason: str) -> None:
+    ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
     ax.set_axis_off()
 
 
 def _histogram(ax: "Axes", values: Mapping[str, Array]) -> None:
-    """On a logarithmic axis."""
+    """Draw histograms on a logarithmic axis."""
     everything = np.concatenate(list(values.values()))
     bins = np.geomspace(everything.min(), everything.max() * (1 + 1e-6), 31)
     styles = (
@@ -103,7 +103,7 @@ def _histogram(ax: "Axes", values: Mapping[str, Array]) -> None:
 
 
 def curriculum_figure(progress: Array, widths: Mapping[str, Array]) -> Figure:
-    """Widths of every aspect against progress, both from 0 to 1."""
+    """Draw the width of every aspect against progress, both from 0 to 1."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     ax = figure.subplots()
     for (name, width), (colour, style) in zip(widths.items(), STYLES.items(), strict=True):

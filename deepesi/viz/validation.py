@@ -1,4 +1,4 @@
-"""Pictures of estimates of real recordings: over time against the baseline, and on the cortex."""
+"""Figures of estimates of real recordings: over time with the baseline, and on the cortex."""
 
 from collections.abc import Mapping
 
@@ -14,19 +14,19 @@ Array = NDArray[np.float64]
 BASELINE, WINDOW = "0.93", "#fff0c2"
 
 
-def course_figure(
+def time_course_figure(
     times: Array,
     power: Array,
     window: tuple[float, float],
     distances: Mapping[str, Array],
 ) -> Figure:
-    """Whitened power, and how far each method's strongest source is from its target.
+    """Draw whitened power, and the distance of the strongest source to the target per method.
 
     Args:
-        times: ``(T,)``, s; the stimulus is at 0.
-        power: Whitened power, 1 for noise ``(T,)``.
-        window: Where the response is expected, s.
-        distances: Name of a method to ``(T,)``, mm.
+        times: Sample times ``(T,)``, s; the stimulus is at 0.
+        power: Whitened power ``(T,)``, 1 for noise.
+        window: Start and end of the expected response, s.
+        distances: Distances ``(T,)``, mm, by name of the method.
 
     """
     figure = Figure(figsize=(7.2, 1.4 + 1.15 * len(distances)), layout="constrained")
@@ -49,13 +49,12 @@ def course_figure(
 
 
 def cortex_figure(values: Array, mesh: DisplayMesh, views: tuple[str, str]) -> Figure:
-    """Magnitudes of one method in its own colour range, ring at its strongest source.
+    """Draw the magnitudes of one method in a colour range of its own, with a ring at the peak.
 
     Args:
         values: Magnitudes ``(S,)``, A m.
-        mesh: Cortex to draw on.
-        views: Two views to show; below them, of the others, the one that shows the peak most
-            directly.
+        mesh: Cortex mesh to draw on.
+        views: Two views to show. The third is the best of the other views for the peak.
 
     """
     figure = Figure(figsize=(2.6, 5.6), layout="constrained")
@@ -68,11 +67,11 @@ def cortex_figure(values: Array, mesh: DisplayMesh, views: tuple[str, str]) -> F
 
 
 def projections_figure(values: Array, positions: Array) -> Figure:
-    """The same for sources that are on no mesh at hand, in three projections.
+    """Draw magnitudes in three projections, for sources without a display mesh.
 
     Args:
         values: Magnitudes ``(S,)``, A m.
-        positions: Sources ``(S, 3)``, m, head frame.
+        positions: Source positions ``(S, 3)``, m, head frame.
 
     """
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")

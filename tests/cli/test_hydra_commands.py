@@ -35,6 +35,8 @@ WRONG = {
     "train data.montage=biosemi64": r"data.montage: there is no such key. Nearest: data.* All keys",
     "train max_steps=5": r"max_steps: there is no such key. Nearest: trainer.max_steps",
     "train modle=gnn": r"modle: there is no such key. Nearest: model",
+    "train model=piunet model.n_looks=1": r"no such key. It is called model.n_passes now",
+    "train loss.terms.reprojection.through=true": r"called loss.terms.reprojection.leadfield now",
     "evaluate scenario.examples=3": r"scenario.examples: there is no such key",
     "train +model.n_heads=4": r"model.n_heads: ConvDip has no such setting; it has n_dipoles",
     "calibrate +scenario.sources.radios=3": r"scenario.sources.radios: PatchSources has no such",
@@ -65,7 +67,7 @@ WRONG = {
     "train pruned_from=~/no": r"pruned_from: load_network: there is no /.*/no. Give a run dir",
     "evaluate baselines=[]": r"nothing to evaluate. Name files with models=",
     "train seed": r"'seed' cannot be read .*Give key=value; values with blanks",
-    "train init_from=a pruned_from=b": r"init_from takes all weights.*Give one of them",
+    "train init_from=a pruned_from=b": r"init_from uses all weights.*Give only one of them",
     # what would change nothing
     "train ckpt=a.ckpt init_from=b": r"init_from would change nothing, as ckpt=a.ckpt goes on",
     "evaluate resume=a models=[b]": r"head, models would change nothing, as resume goes on with",
@@ -185,7 +187,7 @@ def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, 
 
 def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
     """What was printed, pasted behind the same command in a shell, resumes it."""
-    printed = output.split("Go on with ")[1].splitlines()[0]
+    printed = output.split("Resume with ")[1].splitlines()[0]
     toy = " ".join(f"'{word}'" for word in TOY)
     command = (
         f"{sys.executable} -m deepesi train {toy} head.name={toy_path} name=toy baselines=[] "

@@ -100,7 +100,7 @@ def test_what_a_head_cannot_vary_is_said(sample_data, tmp_path, monkeypatch, cap
             f"hydra.run.dir={tmp_path}",
         ]
     )
-    assert "is known by one lead field" in capsys.readouterr().out
+    assert "has one lead field only" in capsys.readouterr().out
     assert (tmp_path / "preview.html").read_text().count("class='note'") == 3
 
 

@@ -150,7 +150,7 @@ def test_columns_are_not_in_step():
 
 def test_start_is_over_before_the_window():
     """Columns started at zero swing twice as far at first; 1.1 times is what remains."""
-    courses = JansenRit(**PAPER)._courses((300, 1), 250, SFREQ, seeded())
+    courses = JansenRit(**PAPER)._time_courses((300, 1), 250, SFREQ, seeded())
     first, last = courses[..., :50].std(-1).mean(), courses[..., -50:].std(-1).mean()
     assert 0.8 < first / last < 1.25
 
@@ -159,7 +159,7 @@ def test_noise_has_the_same_power_at_every_step():
     """A resting column passes white noise on: its spread does not depend on the sampling rate."""
     kind = JansenRit((20, 20), (58, 58), (120, 120), (3e-3, 3e-3), (20e-3, 20e-3))
     spreads = [
-        kind._courses((200, 1), int(sfreq), sfreq, seeded()).std().item()
+        kind._time_courses((200, 1), int(sfreq), sfreq, seeded()).std().item()
         for sfreq in (250.0, 2000.0)
     ]
     assert spreads[0] == pytest.approx(spreads[1], rel=0.1)

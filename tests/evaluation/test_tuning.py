@@ -175,7 +175,7 @@ def test_every_scenario_has_its_own_constant(scenario, tuned, toy, tmp_path):
         assert (kernels.snr_db_low, kernels.n_steps) == (choice.value, 1)
     write_csv(choices, tmp_path / "tuning.csv")
     lines = (tmp_path / "tuning.csv").read_text().splitlines()
-    assert lines[0] == "method,scenario,knob,value,localization_error,n,chosen"
+    assert lines[0] == "method,scenario,parameter,value,localization_error,n,chosen"
     assert len(lines) == 1 + 2 * 3
     assert sum(line.endswith("True") for line in lines) == 2
     rows = run_benchmark(methods, [quiet, loud], Cohort.single(toy), tmp_path / "scores").rows
@@ -210,7 +210,7 @@ def test_every_baseline_with_a_constant_has_a_tuned_row(name):
         ((of, same),) = hydra.utils.instantiate(plain, _convert_="all").items()
         assert type(same) is type(model.candidates[0])
         assert title.startswith(of.removesuffix(")").removesuffix(" (cross-validated"))
-        assert getattr(model.candidates[0], model.knob, model.values[0]) == model.values[0]
+        assert getattr(model.candidates[0], model.parameter, model.values[0]) == model.values[0]
     else:
         assert (f"{name}_tuned" in loading.names_in("baselines")) == (name not in WITHOUT)
 

@@ -48,7 +48,7 @@ TERMS = {
     "L2": NormalizedL2(),
     "cosine": CosineDistance(),
     "reprojection": Reprojection(),
-    "true reprojection": Reprojection(through="true_leadfield"),
+    "true reprojection": Reprojection(leadfield="true"),
     "Laplacian": SurfaceLaplacian(),
     "spatial variation": SpatialVariation(),
     "temporal difference": TemporalDifference(),
@@ -211,14 +211,14 @@ def test_cosine_of_the_opposite_is_two(batch):
     assert close(CosineDistance()(at(batch, -1), batch), 2)
 
 
-@pytest.mark.parametrize("through", ["nominal", "true_leadfield"])
-def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, through):
+@pytest.mark.parametrize("leadfield", ["nominal", "true"])
+def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, leadfield):
     gain = torch.as_tensor(any_batch.head.leadfield).float()
     sources = any_batch.sources
     explained = (
-        gain @ sources if through == "nominal" else any_batch.true_leadfield.project(sources)
+        gain @ sources if leadfield == "nominal" else any_batch.true_leadfield.project(sources)
     )
-    exact, term = replace(any_batch, data=explained), Reprojection(through)
+    exact, term = replace(any_batch, data=explained), Reprojection(leadfield)
     assert term(at(exact, 1), exact).max() < 1e-9
     assert close(term(at(exact, 0), exact), 1)
     assert close(term(at(exact, 3), exact), 4, 1e-4)
@@ -227,12 +227,12 @@ def test_reprojection_is_zero_where_the_lead_field_explains_the_data(any_batch, 
 def test_the_true_lead_field_removes_the_mismatch_of_heads(batch):
     clean = replace(batch, data=batch.true_leadfield.project(batch.sources))
     assert Reprojection()(at(clean, 1), clean).min() > 1e-3
-    assert Reprojection("true_leadfield")(at(clean, 1), clean).max() < 1e-9
+    assert Reprojection("true")(at(clean, 1), clean).max() < 1e-9
 
 
 def test_unknown_lead_field_is_refused():
-    with pytest.raises(ValueError, match=r"one of \['nominal', 'truth'\], got 'best'"):
-        Reprojection(through="best")
+    with pytest.raises(ValueError, match=r"one of \['nominal', 'true'\], got 'best'"):
+        Reprojection(leadfield="best")
 
 
 def test_laplacian_equals_the_matrix(batch):

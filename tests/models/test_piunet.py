@@ -163,7 +163,7 @@ def test_silence_is_answered_with_nothing(simulate):
 
 
 def test_it_learns(simulate):
-    model = make(moved=False, n_looks=1)
+    model = make(moved=False, n_passes=1)
     batch = simulate(model.head_inputs, batch_size=16).batch(0)
     optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-2), CosineDistance()
     course = []
@@ -207,7 +207,7 @@ def test_number_of_weights_is_as_documented(base_channels):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_looks": 0}, "all sizes must be 1 or more.*'n_looks': 0"),
+        ({"n_passes": 0}, "all sizes must be 1 or more.*'n_passes': 0"),
         ({"n_conjugate": 0}, "all sizes must be 1 or more"),
         ({"base_channels": 6}, "'base_channels': 6.*must be multiples of 4"),
         ({"n_y": 18}, "'n_y': 18.*must be multiples of 4: the grid is halved twice"),

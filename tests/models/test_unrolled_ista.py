@@ -182,7 +182,7 @@ def test_standard_deviation_is_an_addition(head):
     """The same mean with it and without, and no weights are spent on it if it is not asked for."""
     plain, both = UnrolledISTA(), UnrolledISTA(heteroscedastic=True)
     added = both.state_dict().keys() - plain.state_dict().keys()
-    assert added == {"of_std.weight", "of_std.bias"}
+    assert added == {"std_layer.weight", "std_layer.bias"}
     both.load_state_dict(plain.state_dict(), strict=False)
     data = recording(head, 3)[None]
     alone, estimate = apply(plain, data, head), apply(both, data, head)

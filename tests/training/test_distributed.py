@@ -107,7 +107,7 @@ def test_lost_process_leaves_a_checkpoint_and_a_message(one, toy_path, tmp_path)
     second.communicate()
     assert first.returncode == 1, output
     assert "another process of this run was lost" in output
-    assert f"go on with ckpt={last}" in output
+    assert f"resume with ckpt={last}" in output
     assert 0 < load(last)["global_step"] < 60
     assert close(weights(one(f"ckpt={last}") / "best.ckpt"), weights(one() / "best.ckpt"))
 

@@ -83,7 +83,7 @@ def test_other_head_of_a_bound_network_is_refused(toy, template, toy_path, tmp_p
 def test_files_that_are_no_network(toy, tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"")
     (tmp_path / "x.ckpt").write_bytes(b"PK damaged")
-    with pytest.raises(ValueError, match="exported file, which holds no weights to train"):
+    with pytest.raises(ValueError, match="exported file and cannot be loaded as a network"):
         load_network(str(tmp_path / "x.onnx"), toy.space)
     with pytest.raises(ValueError, match=r"x.ckpt: not a readable checkpoint .*Give last.ckpt"):
         load_network(str(tmp_path / "x.ckpt"), toy.space)

@@ -101,7 +101,7 @@ def test_members_that_cannot_be_joined_are_refused(objective, simulate):
         StackedEnsemble(denoising, 2)
     mixed = DeepEnsemble([denoising(), ConvDip(**SIZES)])
     batch = simulate(mixed.head_inputs).batch(0)
-    with pytest.raises(ValueError, match="members have different terms.*'noise'.*raw/cosine"):
+    with pytest.raises(ValueError, match="members have different terms: .*'noise'.*raw/cosine"):
         mixed.training_loss(batch, objective, torch.Generator())
 
 

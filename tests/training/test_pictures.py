@@ -9,6 +9,7 @@ from matplotlib.text import Text
 
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.physics.cohort import Cohort
+from deepesi.physics.similarity import residual_variance
 from deepesi.training.pictures import comparison
 from deepesi.training.run import fit
 from deepesi.viz.estimate import comparison_figure
@@ -30,9 +31,10 @@ def test_comparison_is_of_one_example(example):
     assert found.target == pytest.approx(np.sqrt((batch.sources[1].numpy() ** 2).mean(axis=1)))
     assert found.target.argmax() in found.peaks
     # The estimate answers to the recording, the truth leaves noise and the other head over.
-    assert 0 < found.misfit(found.explained) < found.misfit(0 * found.explained) == 1
-    assert 0 < found.misfit(found.explicable) < 1
-    assert found.misfit(found.recorded) == 0
+    misfit = residual_variance(found.explained, found.recorded)
+    assert 0 < misfit < residual_variance(0 * found.explained, found.recorded) == 1
+    assert 0 < residual_variance(found.target_potential, found.recorded) < 1
+    assert residual_variance(found.recorded, found.recorded) == 0
 
 
 @pytest.mark.parametrize("mesh", [True, False])
@@ -43,8 +45,8 @@ def test_comparison_is_drawn(example, mesh):
     away = found.source_pos[found.peaks] - found.source_pos[found.estimated.argmax()]
     off = 1e3 * np.linalg.norm(away, axis=1).min()
     assert any(f"strongest {off:.0f} mm from the nearest" in t for t in titles)
-    assert any(t == f"{found.misfit(found.explained):.2f}" for t in titles)
-    assert any("left over" in t for t in titles)
+    assert any(t == f"{residual_variance(found.explained, found.recorded):.2f}" for t in titles)
+    assert any("residual" in t for t in titles)
 
 
 def test_wandb_gets_pictures_and_configuration(toy, toy_path, tmp_path):

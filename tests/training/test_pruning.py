@@ -88,9 +88,9 @@ def test_unet_is_followed_through_its_halvings(head, base, narrower):
     wide, narrow = unet(base_channels=base), unet(base_channels=narrower)
     start_from_strongest(narrow, wide, head)
     assert torch.isfinite(estimate(narrow, head).mean).all()
-    entered = wide.unet.enter.convolution.weight
+    entered = wide.unet.input_block.convolution.weight
     assert all(
-        any(torch.equal(a, b) for b in entered) for a in narrow.unet.enter.convolution.weight
+        any(torch.equal(a, b) for b in entered) for a in narrow.unet.input_block.convolution.weight
     )
     assert torch.equal(narrow.first.weight, wide.first.weight)  # where no width differs
 

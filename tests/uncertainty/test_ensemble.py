@@ -22,7 +22,7 @@ from deepesi.losses.base import WeightedSum
 from deepesi.losses.physics import Reprojection
 from deepesi.losses.supervised import CosineDistance
 from deepesi.models.convdip import ConvDip
-from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.gnn import SensorGNN
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import SourceUnit, Whitener
 from deepesi.runtime.session import open_model
@@ -88,7 +88,7 @@ ARCHITECTURES = {
     "convdip": convdip,
     "convdip with std": lambda: convdip(heteroscedastic=True),
     "unrolled_ista": lambda: UnrolledISTA(n_steps=2, heteroscedastic=True),
-    "gnn": lambda: ElectrodeGNN(heteroscedastic=True),
+    "gnn": lambda: SensorGNN(heteroscedastic=True),
 }
 
 
@@ -358,7 +358,7 @@ def test_sizes_that_differ_are_refused(simulate):
 
 def test_what_cannot_be_joined_is_refused(save, toy, tmp_path):
     path = save(1)
-    with pytest.raises(ValueError, match="named twice in .*would agree with itself"):
+    with pytest.raises(ValueError, match="named twice in .*Name every network once"):
         load_ensemble([path, path], toy.space)
     with pytest.raises(ValueError, match=r"x.onnx'\] are exported files. Give the checkpoints"):
         load_ensemble([path, tmp_path / "x.onnx"], toy.space)
@@ -370,13 +370,16 @@ def test_what_cannot_be_joined_is_refused(save, toy, tmp_path):
 def test_what_is_no_ensemble_is_refused():
     with pytest.raises(ValueError, match="StackedEnsemble: needs 2 members or more, got 1; .*seed"):
         StackedEnsemble(convdip, 1)
-    with pytest.raises(TypeError, match=r"must make a new network .*got ConvDip.*_partial_=true"):
+    with pytest.raises(
+        TypeError,
+        match=r"must be a function that returns a new network, got ConvDip.*_partial_=true",
+    ):
         StackedEnsemble(convdip())
     with pytest.raises(TypeError, match=r"must be inverse models, got \['Linear', 'Linear'\]"):
         StackedEnsemble(lambda: nn.Linear(1, 1), 2)
     with pytest.raises(TypeError, match=r"must be inverse models, got \['str'\].*load_ensemble"):
         DeepEnsemble([convdip(), "outputs/convdip/0"])
-    with pytest.raises(ValueError, match="MinimumNorm has no weights, so its members would all be"):
+    with pytest.raises(ValueError, match="MinimumNorm has no weights, so all members would be"):
         StackedEnsemble(lambda: MinimumNorm("MNE"), 2)
 
 

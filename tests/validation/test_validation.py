@@ -251,7 +251,7 @@ def test_source_elsewhere_is_a_failure_and_so_is_noise(template):
     assert "response not above its baseline" in verdict(results[1])
     text = summary(results, excluded([frontal], [Classical("eLORETA")]))
     assert "0 of 2 succeeded" in text
-    assert "comes without a head of its own" in text
+    assert "the recording has no subject head" in text
     assert results_table(results).count("FAILED") == 2
 
 
@@ -417,7 +417,7 @@ def test_epochs_of_eeglab(eeglab_data):
 def test_eeglab_targets_are_right_occipital(eeglab_data, tmp_path):
     done = in_base_install(tmp_path, "eeglab", eeglab_data, "eloreta")
     assert done.returncode == 0, done.stderr
-    assert "all: left out on the own head: the recording comes without" in done.stdout
+    assert "all: not run on the own head: the recording has no subject head" in done.stdout
     found = values(tmp_path / "out" / "validation.csv")
     where = ("Left targets", "template", "eLORETA")
     assert found[*where, "peak_x"] > 0

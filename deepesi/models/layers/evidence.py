@@ -1,4 +1,4 @@
-"""Where one place of activity is: a learned posterior over patches."""
+"""Learned posterior probability over the location and radius of one active patch."""
 
 import torch
 from jaxtyping import Float
@@ -7,35 +7,35 @@ from torch.nn import functional
 
 from deepesi.core.patches import over_first
 
-#: Whitened power that keeps logarithms of silence finite.
-QUIET = 1e-2
+#: Whitened power that is added so that logarithms of zero power stay finite.
+SMALL_POWER = 1e-2
 
 
 class Evidence(nn.Module):
-    """Where one place of activity is, given how well the patches around every source explain it.
+    """Posterior probability of every patch, from the data that the patches explain.
 
     Args:
-        n_radii: Radii ``K`` of the patches.
-        n_token: Features of a token.
+        n_radii: Number ``K`` of patch radii.
+        n_token: Features of a source token.
         hidden: Width ``H``.
 
     """
 
-    #: Numbers that describe a recording.
+    #: Number of features of a whole recording.
     N_RECORDING = 6
 
     def __init__(self, n_radii: int, n_token: int, hidden: int) -> None:
         super().__init__()
-        self.of_patches = nn.Linear(4 * n_radii, hidden, bias=False)
-        self.of_token = nn.Linear(n_token, hidden, bias=False)
-        self.of_recording = nn.Linear(self.N_RECORDING, hidden)
+        self.patch_layer = nn.Linear(4 * n_radii, hidden, bias=False)
+        self.token_layer = nn.Linear(n_token, hidden, bias=False)
+        self.recording_layer = nn.Linear(self.N_RECORDING, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.score = nn.Linear(hidden, n_radii)
         self.temperature = nn.Linear(self.N_RECORDING, 1)
         self.presence = nn.Linear(hidden + self.N_RECORDING, 1)
         self.memory = nn.Parameter(torch.tensor(0.5))
         self.mismatch = nn.Parameter(torch.tensor(-2.5))
-        # Start from the likelihood alone, sure that there is something to find.
+        # Start from the likelihood alone, with a high probability that the patch is active.
         nn.init.normal_(self.score.weight, std=1e-2)
         for layer in (self.temperature, self.presence):
             nn.init.zeros_(layer.weight)
@@ -52,34 +52,38 @@ class Evidence(nn.Module):
         tokens: Float[Tensor, "S n"],
         read: Float[Tensor, "H S B"],
     ) -> tuple[Float[Tensor, "K S B"], Float[Tensor, "H S B"]]:
-        """Probability of every patch, and the features behind it.
+        """Compute the probability of every patch.
 
         Args:
-            energy: Of the matched filters, mean over samples, in units of the noise.
-            weights: Of this place before, and the sum of the other places'.
-            power: Of the recording, and of what the other places leave; sum over channels.
-            n_channels: Rank of the noise and one: the electrodes, unless some were interpolated or
-                components taken out.
-            n_times: Samples of the window.
-            tokens: Of the sources.
-            read: By the tokens from the electrodes.
+            energy: Energy of the matched filters, mean over samples; noise has variance 1.
+            weights: Previous probabilities of this component, and the sum of all others'.
+            power: Whitened power, sum over channels: of the recording, of the others' residual.
+            n_channels: Rank of the noise covariance plus 1: the number of sensors, less the
+                interpolated channels and removed components.
+            n_times: Number of samples.
+            tokens: Features of the sources.
+            read: Features that the source tokens attended to.
+
+        Returns:
+            Probabilities (they sum to less than 1: the patch may be absent) and hidden features.
 
         """
-        share = energy / (power[1] + QUIET)
+        share = energy / (power[1] + SMALL_POWER)
         best = share.detach().amax((0, 1))
         unexplained = (1 - best) * power[1] / n_channels
         powers = torch.cat([power / n_channels, unexplained[None]])
         rest = torch.stack([best, (best * power[1]).log1p() / 3, n_times.log().expand_as(best)])
-        recording = torch.cat([(powers + QUIET).log(), rest]).T
-        chance = (weights * (weights.shape[1] * weights.shape[2])).log1p() / 3
-        patches = torch.cat([3 * share, energy.log1p() / 3, chance.flatten(0, 1)])
-        hidden = torch.tensordot(self.of_patches.weight, patches, 1) + read
-        hidden = hidden + self.of_token(tokens).T[:, :, None]
-        hidden = functional.relu(hidden + self.of_recording(recording).T[:, None])
+        recording = torch.cat([(powers + SMALL_POWER).log(), rest]).T
+        prior = (weights * (weights.shape[1] * weights.shape[2])).log1p() / 3
+        patches = torch.cat([3 * share, energy.log1p() / 3, prior.flatten(0, 1)])
+        hidden = torch.tensordot(self.patch_layer.weight, patches, 1) + read
+        hidden = hidden + self.token_layer(tokens).T[:, :, None]
+        hidden = functional.relu(hidden + self.recording_layer(recording).T[:, None])
         hidden = functional.relu(over_first(self.second, hidden))
-        # Half the energy, were the patch alone, its lead field right and the noise white. What it
-        # leaves beyond the noise, and a share of the power, count as errors that samples have in
-        # common; and neighbouring samples say the same twice.
+        # The log-likelihood is half the energy if the patch is the only source, the lead field
+        # exact and the noise white. The unexplained power above the noise, and a share of the
+        # total, count as errors common to all samples. Samples are correlated in time, so fewer
+        # than `n_times` of them count.
         frames = n_times**self.memory
         error = functional.relu(unexplained - 1)
         error = error + functional.softplus(self.mismatch) * power[0] / n_channels

@@ -1,4 +1,4 @@
-"""Attention among electrodes that follows the sign of what they carry."""
+"""Attention between sensors that is an odd function of the signals."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,17 +9,17 @@ from torch_geometric.utils import softmax
 
 
 class SignedAttention(MessagePassing):
-    r"""GATv2 attention from electrode to electrode, over states and signals.
+    r"""GATv2 attention between sensors, over states and signals.
 
-    ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` follows from the states ``x``, which
-    do not change sign with the EEG. The signals ``s``, which do, are only added up with these
-    weights and mixed, so what leaves is odd in them.
+    ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` depends on the states ``x``, which
+    do not change sign with the data. The signals ``s`` change sign with the data. They are only
+    added up with these weights and mixed linearly, so the output is an odd function of them.
 
     Args:
         n_states: Features ``F`` of a state.
-        n_signals: Signals ``Q`` that arrive.
-        n_out: Signals that leave.
-        n_heads: Heads ``A``.
+        n_signals: Input signals ``Q`` per sensor.
+        n_out: Output signals per sensor.
+        n_heads: Attention heads ``A``.
 
     """
 
@@ -31,7 +31,7 @@ class SignedAttention(MessagePassing):
         self.score = nn.Linear(n_states, n_heads, bias=False)
         self.states = nn.Linear(n_heads * n_states, n_states)
         self.signals = nn.Linear((n_heads + 1) * n_signals, n_out, bias=False)
-        nn.init.normal_(self.signals.weight, std=1e-2)  # start from the recording as it is
+        nn.init.normal_(self.signals.weight, std=1e-2)  # start near the unchanged recording
 
     def forward(
         self,
@@ -40,7 +40,7 @@ class SignedAttention(MessagePassing):
         edges: Int[Tensor, "E 2"],
         features: Float[Tensor, "E 2"],
     ) -> tuple[Float[Tensor, "C B F"], Float[Tensor, "C B T out"]]:
-        """New states, and what the signals of an electrode and its neighbours mix to."""
+        """Return new states and the mixed signals of each sensor and its neighbours."""
         sender, receiver = edges.unbind(1)
         hidden = self.key(states)[sender] + self.query(states)[receiver]
         scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
@@ -52,5 +52,5 @@ class SignedAttention(MessagePassing):
         return states + self.states(functional.relu(received)), mixed
 
     def message(self, weights: Tensor, value_j: Tensor) -> Tensor:
-        """Every head's share ``(E, B, A, ...)`` of what the sender has."""
+        """Weighted values of the sender, ``(E, B, A, ...)``."""
         return weights[..., None] * value_j[:, :, None]

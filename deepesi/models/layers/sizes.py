@@ -1,11 +1,11 @@
-"""The check that every network makes of its sizes."""
+"""Check of the sizes that a network is built with."""
 
 
 def check_sizes(model: str, **sizes: int) -> None:
     """Refuse sizes below 1.
 
     Raises:
-        ValueError: Names the model and what it was given.
+        ValueError: A size is below 1; the message names the model and all sizes.
 
     """
     if min(sizes.values()) < 1:

@@ -1,1 +1,1 @@
-"""Packaged and own heads from anatomies, offline: boundary elements."""
+"""Offline construction of heads from anatomies with the boundary element method."""

@@ -1,7 +1,7 @@
-"""How well a family reproduces fresh OpenMEEG: ``python -m deepesi.physics.building.accuracy``.
+"""Accuracy of lead fields against OpenMEEG: ``python -m deepesi.physics.building.accuracy``.
 
-Random conductivities, skull thickness, montage and electrodes displaced by 5 mm (mean), each solved
-anew through MNE and OpenMEEG; RDM and |lnMAG| of every source. About 45 s per draw.
+Each draw has random conductivities, skull thickness, montage and electrodes displaced by 5 mm
+(mean), and is solved with MNE and OpenMEEG. RDM and |lnMAG| of every source; about 45 s per draw.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PERCENTILES = (50, 95, 100)
 
 
 def draw_tissues(template: Template, rng: np.random.Generator) -> Tissues:
-    """Tissues uniform over the box a family covers, with a brain of 0.33-0.47 S/m."""
+    """Draw tissues uniformly over the range of a head, with a brain of 0.33-0.47 S/m."""
     low, high = template.family.bounds.T
     point = rng.uniform(low, high)
     brain = float(rng.uniform(0.33, 0.47))
@@ -46,15 +46,15 @@ def draw_tissues(template: Template, rng: np.random.Generator) -> Tissues:
 
 
 def compare(template: Template, rng: np.random.Generator) -> dict[str, Any]:
-    """One random draw: what was drawn, and percentiles of RDM and |lnMAG| over sources."""
+    """One random draw: parameters, and percentiles of RDM and |lnMAG| over sources."""
     family = template.family
     mesh = family.scalp_pos, family.scalp_faces
     tissues, montage = draw_tissues(template, rng), str(rng.choice(MONTAGES))
-    _, places = template.montage(montage)
-    moved = displace(places.positions, *mesh, 0.005, 1, rng).positions[0, 0]
+    _, electrodes = template.montage(montage)
+    moved = displace(electrodes.positions, *mesh, 0.005, 1, rng).positions[0, 0]
     anatomy = read_member(template.warp_seed, template.name.split("-")[1])
-    fresh = average_reference(solve(anatomy, moved, tissues))
-    leadfields = family.leadfield(tissues, project_to_mesh(moved, *mesh)), fresh
+    expected = average_reference(solve(anatomy, moved, tissues))
+    leadfields = family.leadfield(tissues, project_to_mesh(moved, *mesh)), expected
     return {
         "montage": montage,
         **vars(tissues),
@@ -64,7 +64,7 @@ def compare(template: Template, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compare, printing a Markdown row per draw, and write everything as JSON."""
+    """Compare, print a Markdown row per draw, and write all draws as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--head", default="fsaverage-ico3")
     parser.add_argument("--draws", type=int, default=30)

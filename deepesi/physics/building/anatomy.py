@@ -1,8 +1,7 @@
-"""Anatomy of a head: scalp, skull of a thickness to choose, inner skull, eyes and sources.
+"""Anatomy of a head: scalp, outer skull of variable thickness, inner skull, eyes and sources.
 
-The template is fsaverage: its cortex as nilearn ships it; scalp, inner skull, fiducials and
-transform as MNE-Python ships them. Neither ships an outer skull, so one is put between the inner
-skull and the scalp.
+The template head is fsaverage: cortex from nilearn; scalp, inner skull, fiducials and transform
+from MNE-Python. Neither has an outer skull, so one is computed between inner skull and scalp.
 """
 
 from collections.abc import Callable
@@ -33,23 +32,23 @@ Surface = tuple[Array, Faces]
 ICO_VERTICES = {"ico1": 42, "ico2": 162, "ico3": 642, "ico4": 2562}
 #: Edge of the volume grids, m.
 GRIDS = {"vol7": 0.007, "vol14": 0.014}
-SOURCE_DEPTH = 0.002  # least distance of a source from the inner skull, m
-LEAST_SCALP = 0.0015  # least thickness of the scalp over the skull, m
-MEDIAL_WALL = 1.0  # the average cortex is nowhere thinner than this, mm
-CALVARIA = -0.02  # the thickness of a skull is its mean above this height of the head frame, m
+SOURCE_DEPTH = 0.002  # smallest distance of a source from the inner skull, m
+LEAST_SCALP = 0.0015  # smallest thickness of the scalp, m
+MEDIAL_WALL = 1.0  # smallest thickness of the average cortex, mm
+CALVARIA = -0.02  # mean skull thickness is computed above this height, m, head frame
 #: Centres of the eyeballs in the MNE head frame of fsaverage, m.
 EYES = np.array([[-0.032, 0.085, -0.008], [0.032, 0.085, -0.008]])
 
 
 @dataclass(frozen=True)
 class Skull:
-    """An outer skull over an inner one, of any mean thickness.
+    """Outer skull over an inner skull, for any mean thickness.
 
     Attributes:
-        feet: Points of the inner skull ``(M, 3)``, m.
-        directions: Unit vectors outward ``(M, 3)``.
-        relative: Local thickness over the mean one ``(M,)``.
-        room: Largest local thickness that leaves the scalp in place ``(M,)``, m.
+        feet: Points of the inner skull ``(M, 3)``, m, head frame.
+        directions: Outward unit vectors ``(M, 3)``.
+        relative: Local thickness divided by the mean thickness ``(M,)``.
+        room: Largest local thickness below the scalp ``(M,)``, m.
         faces: Triangles ``(F, 3)``.
 
     """
@@ -61,7 +60,7 @@ class Skull:
     faces: Faces
 
     def surface(self, thickness: float) -> Surface:
-        """Outer skull of a mean thickness (m), kept under the scalp by a smooth limit."""
+        """Outer skull with a mean thickness, m; a smooth limit keeps it below the scalp."""
         wanted = thickness * self.relative
         local = wanted / (1 + (wanted / self.room) ** 6) ** (1 / 6)
         return self.feet + local[:, None] * self.directions, self.faces
@@ -69,20 +68,20 @@ class Skull:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a lead field depends on beside conductivities and electrodes; MNE head frame, m.
+    """Surfaces and sources of a head; positions in m, MNE head frame.
 
     Attributes:
-        scalp: Vertices and faces.
-        skull: The outer skull, of any thickness.
-        inner_skull: Vertices and faces.
-        eyes: Centres of the eyeballs ``(2, 3)``, or ``(0, 3)`` where they are not known.
+        scalp: Vertices and faces of the scalp.
+        skull: Outer skull of variable thickness.
+        inner_skull: Vertices and faces of the inner skull.
+        eyes: Centres of the eyeballs ``(2, 3)``, or ``(0, 3)`` if unknown.
         space: Source space.
-        source_pos: ``(S, 3)``.
-        source_normals: ``(S, 3)``; zero where a source lies on no surface.
-        source_mni: ``(S, 3)``, mm; NaN where unknown.
-        is_cortex: Whether a source can be active ``(S,)``: False on the medial wall.
-        display: Mesh to draw on, if any.
-        n_moved: Sources moved to lie 2 mm inside the inner skull.
+        source_pos: Source positions ``(S, 3)``.
+        source_normals: Unit normals ``(S, 3)``; zero for a source that is not on a surface.
+        source_mni: Source positions ``(S, 3)``, MNI305 mm; NaN if unknown.
+        is_cortex: Whether a source can be active ``(S,)``; False on the medial wall.
+        display: Mesh to draw on, if there is one.
+        n_moved: Number of sources that were moved to 2 mm inside the inner skull.
 
     """
 
@@ -100,7 +99,7 @@ class Anatomy:
 
 
 def ico_faces(sphere: Array, n_vertices: int) -> Faces:
-    """Triangles among the first vertices of a nested icosahedral sphere, counter-clockwise."""
+    """Triangles of the first vertices of a nested icosahedral sphere, counter-clockwise."""
     points = np.asarray(sphere[:n_vertices], dtype=np.float64)
     faces = np.asarray(ConvexHull(points).simplices, dtype=np.int64)
     inward = (face_normals(points, faces) * points[faces].mean(axis=1)).sum(axis=1) < 0
@@ -109,10 +108,11 @@ def ico_faces(sphere: Array, n_vertices: int) -> Faces:
 
 
 def medial_wall(thickness: Array, faces: Faces) -> NDArray[np.bool_]:
-    """Where the surface of a hemisphere runs through no cortex: ``(N,)``.
+    """Whether a vertex of a hemisphere is on the medial wall ``(N,)``.
 
-    The cortex is thinner there than 1 mm in the average brain. Smoothing has made its rim thicker,
-    so two rings of neighbours are added; 8 % of fsaverage, as in FreeSurfer's own label.
+    The medial wall is where the average cortex is thinner than 1 mm. Smoothing has made the border
+    thicker, so two rings of neighbours are added. The result is 8 % of fsaverage, as in the label
+    of FreeSurfer.
     """
     links = adjacency(mesh_edges(faces), len(thickness))
     wall = thickness < MEDIAL_WALL
@@ -122,10 +122,10 @@ def medial_wall(thickness: Array, faces: Faces) -> NDArray[np.bool_]:
 
 
 def skull_between(inner: Surface, scalp: Surface) -> Skull:
-    """An outer skull half-way to the scalp, even where the face is far away, smooth.
+    """Smooth outer skull half-way between inner skull and scalp.
 
-    Its shape follows the space between the two surfaces (at most 1.2 times the mean thickness, at
-    least 0.5 times).
+    The thickness is limited to 3.5-8 mm before smoothing, because the scalp surface is far away at
+    the face. It is then 0.5 to 1.2 times the mean thickness.
     """
     vertices, faces = inner
     gap = project_to_mesh(vertices, *scalp).distances
@@ -141,9 +141,9 @@ def skull_between(inner: Surface, scalp: Surface) -> Skull:
 
 
 def move_inside(points: Array, vertices: Array, faces: Faces) -> tuple[Array, int]:
-    """Points brought to at least 2 mm inside a closed surface, and how many had to move.
+    """Move points to at least 2 mm inside a closed surface; also return how many were moved.
 
-    Those outside or too near move towards the middle of the surface in steps of 0.5 mm.
+    Points outside or too near move towards the centre of the surface in steps of 0.5 mm.
     """
     points, moved = points.copy(), np.zeros(len(points), dtype=bool)
     middle = vertices.mean(axis=0)
@@ -156,16 +156,16 @@ def move_inside(points: Array, vertices: Array, faces: Faces) -> tuple[Array, in
         moved[near] = True
         inward = middle - points[near]
         points[near] += 0.0005 * inward / np.linalg.norm(inward, axis=1, keepdims=True)
-    raise RuntimeError(f"move_inside: {len(near)} sources lie 10 cm or more outside.")
+    raise RuntimeError(f"move_inside: {len(near)} sources are 10 cm or more outside.")
 
 
 def volume_grid(inner_skull: Surface, edge: float, depth: float = 0.005) -> tuple[Array, Faces]:
-    """Points of a cubic grid inside a surface, and the pairs ``(E, 2)`` of grid neighbours.
+    """Points of a cubic grid inside a surface, and pairs ``(E, 2)`` of grid neighbours.
 
     Args:
         inner_skull: Closed surface.
-        edge: Edge of a cube, m.
-        depth: Least distance from the surface, m, as `mne.setup_volume_source_space`.
+        edge: Distance of neighbouring points, m.
+        depth: Smallest distance from the surface, m, as in `mne.setup_volume_source_space`.
 
     """
     vertices, faces = inner_skull
@@ -184,7 +184,7 @@ def volume_grid(inner_skull: Surface, edge: float, depth: float = 0.005) -> tupl
     return edge * cells, np.array(pairs, dtype=np.int64)
 
 
-#: A map of points (N, 3) in the head frame of fsaverage to those of another head.
+#: Function from points (N, 3) in the head frame of fsaverage to points of another head.
 PointMap = Callable[[Array], Array]
 
 
@@ -199,17 +199,18 @@ def read_anatomy(
     cortex: PointMap = _same,
     relative_thickness: Callable[[Array], Array] = lambda points: np.ones(len(points)),
 ) -> Anatomy:
-    """The fsaverage anatomy, or a warped one, at a source spacing.
+    """Read the fsaverage anatomy, or a warped one, with a source spacing.
 
     Args:
-        spacing: A key of `ICO_VERTICES` (cortex) or of `GRIDS` (volume).
+        spacing: Key of `ICO_VERTICES` (cortex) or `GRIDS` (volume).
         skull_spacing: Resolution of the skull surfaces, a key of `ICO_VERTICES`.
-        warp: Applied to every surface and to the fiducials, which then define a new head frame.
-        cortex: Applied to the cortex before, its place in the skull.
-        relative_thickness: Factor ``(N,)`` of the local skull thickness at points ``(N, 3)``.
+        warp: Function applied to all surfaces and to the fiducials, which define the head frame.
+        cortex: Function applied to the cortex before `warp`, to move it within the skull.
+        relative_thickness: Function from points ``(N, 3)`` to a factor on the local skull
+            thickness ``(N,)``.
 
     Raises:
-        ValueError: An unknown spacing.
+        ValueError: The spacing is unknown.
 
     """
     for given, known in ((spacing, [*ICO_VERTICES, *GRIDS]), (skull_spacing, [*ICO_VERTICES])):
@@ -224,7 +225,7 @@ def read_anatomy(
     order = [next(f["r"] for f in fiducials if f["ident"] == i) for i in (2, 1, 3)]  # nasion first
     frame = get_ras_to_neuromag_trans(*warp(apply_trans(mri_head, np.array(order, float))))
 
-    def place(mri: Array) -> Array:
+    def to_head(mri: Array) -> Array:
         return np.asarray(apply_trans(frame, warp(apply_trans(mri_head, mri))))
 
     mesh = _fsaverage5()
@@ -233,15 +234,15 @@ def read_anatomy(
     scalp = mne.read_bem_surfaces(folder / "fsaverage-head.fif", verbose="error")[0]
     inner = mne.read_bem_surfaces(folder / "fsaverage-inner_skull-bem.fif", verbose="error")[0]
     n_skull = ICO_VERTICES[skull_spacing]
-    inner_skull = place(inner["rr"][:n_skull]), ico_faces(sphere, n_skull)
-    scalp_surface = place(scalp["rr"]), np.asarray(scalp["tris"], np.int64)
+    inner_skull = to_head(inner["rr"][:n_skull]), ico_faces(sphere, n_skull)
+    scalp_surface = to_head(scalp["rr"]), np.asarray(scalp["tris"], np.int64)
     skull = skull_between(inner_skull, scalp_surface)
     relative = skull.relative * relative_thickness(skull.feet)
     relative = relative / relative[skull.feet[:, 2] > CALVARIA].mean()
     skull = Skull(skull.feet, skull.directions, relative, skull.room, skull.faces)
     eyes = np.asarray(apply_trans(frame, warp(EYES)))
     if spacing in GRIDS:
-        # The grid of the template, warped: its points mean the same places in every head.
+        # The warped grid of the template head, so that sources correspond between heads.
         template_skull = np.asarray(apply_trans(mri_head, inner["rr"][:n_skull]))
         grid, edges = volume_grid((template_skull, inner_skull[1]), GRIDS[spacing])
         pos = np.asarray(apply_trans(frame, warp(grid)))
@@ -265,7 +266,7 @@ def read_anatomy(
         np.asarray(apply_trans(frame, warp(cortex(apply_trans(mri_head, w / 1e3)))))
         for w in mesh["white_matter"]
     ]
-    # Normals come from the full-resolution white surface, as in MNE without cps.
+    # Normals of the full-resolution white surface, as in MNE without patch statistics.
     normals = np.concatenate([vertex_normals(w, full_faces)[:n] for w in head_white])
     white = np.concatenate([w[:n] for w in head_white])
     source_pos, n_moved = move_inside(white, *inner_skull)
@@ -297,18 +298,18 @@ def read_anatomy(
 
 
 def _fsaverage5() -> dict[str, list[Array]]:
-    """White, inflated, spherical surface (mm), sulcal depth and thickness, left then right."""
+    """White, inflated and spherical surface (mm), sulcal depth and thickness; left, right."""
     require("nilearn", "head", "read the fsaverage5 cortex")
     from nilearn.datasets import fetch_surf_fsaverage, load_fsaverage
     from nilearn.surface import load_surf_data
 
     fsaverage, paths = load_fsaverage("fsaverage5"), fetch_surf_fsaverage("fsaverage5")
     sides = ("left", "right")
-    found = {
+    surfaces = {
         kind: [np.asarray(fsaverage[kind].parts[h].coordinates, np.float64) for h in sides]
         for kind in ("white_matter", "inflated", "sphere")
     }
-    return found | {
+    return surfaces | {
         kind: [np.asarray(load_surf_data(paths[f"{kind}_{h}"]), np.float64) for h in sides]
         for kind in ("sulc", "thick")
     }

@@ -1,9 +1,9 @@
-"""Three-layer boundary element method: OpenMEEG assembles, one factorization per conductivity.
+"""Three-layer boundary element method with many conductivities per geometry.
 
-The symmetric BEM (Kybic et al. 2005, doi:10.1109/TMI.2004.837363) has a matrix whose blocks are
-geometry times a known factor of the conductivities. So OpenMEEG assembles it once per geometry, at
-unit conductivities; every conductivity is then a scaling of blocks and a factorization.
-`solve` goes through MNE and OpenMEEG alone and is what this is tested against.
+In the symmetric BEM (Kybic et al. 2005, doi:10.1109/TMI.2004.837363) every block of the matrix is
+a function of geometry times a known factor of the conductivities. OpenMEEG assembles the matrix
+once per geometry, with unit conductivities. For each conductivity the blocks are scaled and the
+matrix is factorized. `solve` uses MNE and OpenMEEG only; tests compare with it.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from scipy.linalg import lu_factor, lu_solve
 
 from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, Tissues
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
@@ -26,16 +26,16 @@ MRI_FRAME = 5  # FIFFV_COORD_MRI, the FIFF constant of the MRI (surface RAS) fra
 
 @dataclass(frozen=True)
 class BoundaryElements:
-    """The boundary elements of one geometry.
+    """Boundary element matrix of one geometry.
 
     Unknowns are the potential at the vertices of inner skull, outer skull and scalp, then the
     flux through the triangles of inner and outer skull.
 
     Attributes:
-        matrix: Symmetric system at unit conductivities ``(n, n)``.
-        sizes: Vertices of the three surfaces, then triangles of inner and outer skull.
-        eyes: Right-hand sides ``(n, 6)`` of unit dipoles at the eyes, in the scalp compartment at
-            unit conductivity, or no columns.
+        matrix: Symmetric system matrix with unit conductivities ``(n, n)``.
+        sizes: Numbers of vertices of the three surfaces, of triangles of inner and outer skull.
+        eyes: Right-hand sides ``(n, 6)`` of unit dipoles at the eyes, in the scalp compartment
+            with unit conductivity; no columns without eyes.
 
     """
 
@@ -45,7 +45,7 @@ class BoundaryElements:
 
     @classmethod
     def assemble(cls, anatomy: Anatomy, thickness: float) -> "BoundaryElements":
-        """Boundary elements of a head with a skull of a mean thickness (m)."""
+        """Assemble the matrix for a mean skull thickness, m."""
         om = require("openmeeg", "head", "solve the BEM")
         layers = [anatomy.inner_skull, anatomy.skull.surface(thickness), anatomy.scalp]
         geometry = _geometry(layers)
@@ -56,29 +56,29 @@ class BoundaryElements:
 
     @property
     def blocks(self) -> tuple[slice, ...]:
-        """Where the unknowns of each kind lie, in the order of `sizes`."""
+        """Index ranges of the unknowns, in the order of `sizes`."""
         ends = np.cumsum([0, *self.sizes]).tolist()
         return tuple(slice(a, b) for a, b in itertools.pairwise(ends))
 
     def adjoint(
         self, skull: float, scalp: float, vertices: NDArray[np.int64]
     ) -> tuple[Array, Array]:
-        """What sources of unit right-hand side cause at scalp vertices ``(N,)``.
+        """Solve the adjoint problem: the potential at scalp vertices for any right-hand side.
 
         Args:
-            skull: Conductivity of the skull, S/m; the brain has `BRAIN_CONDUCTIVITY`.
+            skull: Conductivity of the skull, S/m. The brain has `BRAIN_CONDUCTIVITY`.
             scalp: Conductivity of the scalp, S/m.
-            vertices: Numbers of scalp vertices.
+            vertices: Indices of scalp vertices ``(N,)``.
 
         Returns:
-            ``A`` ``(N, m)``, with ``A @ right_hand_sides(...)`` the potential of brain sources, V;
-            and the potential ``(N, 6)`` of the eye dipoles, V/(A m); any reference.
+            Matrix ``A`` ``(N, m)``: ``A @ right_hand_sides(...)`` is the potential of brain
+            sources, V/(A m). Potential of the eye dipoles ``(N, 6)``, V/(A m). Any reference.
 
         """
         inner, outer, skin, inner_flux, outer_flux = self.blocks
         brain = BRAIN_CONDUCTIVITY
         matrix = self.matrix.copy()
-        # Unit conductivities on both sides count twice in the blocks of one surface.
+        # In a block of one surface, the unit conductivities of both sides add up to 2.
         for block, factor in (
             (inner, (brain + skull) / 2),
             (outer, (skull + scalp) / 2),
@@ -104,9 +104,9 @@ class BoundaryElements:
 
 
 def right_hand_sides(anatomy: Anatomy) -> Array:
-    """What the sources of a head force on its inner skull, the rest being zero: ``(m, D)``.
+    """Right-hand sides of all sources at the inner skull ``(m, D)``; all other rows are zero.
 
-    One dipole of 1 A m per source along its normal, or three along x, y, z.
+    One dipole of 1 A m per source along the normal, or three along x, y, z.
     """
     layers = [anatomy.inner_skull, anatomy.skull.surface(0.006), anatomy.scalp]
     normals = anatomy.source_normals if anatomy.space.n_orient == 1 else None
@@ -115,9 +115,9 @@ def right_hand_sides(anatomy: Anatomy) -> Array:
     all_vertices = sum(len(layer[0]) for layer in layers)
     n = all_vertices + faces + len(layers[1][1])
     rows = np.r_[:vertices, all_vertices : all_vertices + faces]
-    forced = _right_hand_sides(_geometry(layers), dipoles, "Brain", n)[rows]
-    forced[vertices:] /= BRAIN_CONDUCTIVITY
-    return forced
+    sides = _right_hand_sides(_geometry(layers), dipoles, "Brain", n)[rows]
+    sides[vertices:] /= BRAIN_CONDUCTIVITY
+    return sides
 
 
 def _geometry(layers: list[Surface]) -> Any:
@@ -127,7 +127,7 @@ def _geometry(layers: list[Surface]) -> Any:
 
 
 def _dipoles(positions: Array, normals: Array | None) -> Array:
-    """Position and moment ``(D, 6)``; without normals three per place, along x, y, z."""
+    """Positions and moments ``(D, 6)``; without normals three per source, along x, y, z."""
     if normals is not None:
         return np.hstack([positions, normals])
     return np.hstack([np.repeat(positions, 3, axis=0), np.tile(np.eye(3), (len(positions), 1))])
@@ -142,11 +142,11 @@ def _right_hand_sides(geometry: Any, dipoles: Array, domain: str, n: int) -> Arr
 
 
 def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Array:
-    """Fresh OpenMEEG solution through MNE: ``(C, S)`` or ``(C, 3 S)``, V/(A m), any reference.
+    """Lead field from MNE and OpenMEEG: ``(C, S)`` or ``(C, 3 S)``, V/(A m), any reference.
 
     Args:
         anatomy: Surfaces and sources.
-        electrodes: On the scalp ``(C, 3)``, m, head frame.
+        electrodes: Electrode positions on the scalp ``(C, 3)``, m, head frame.
         tissues: Conductivities and skull thickness.
 
     """
@@ -159,8 +159,8 @@ def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Ar
         (anatomy.skull.surface(tissues.skull_thickness), 3, tissues.skull_conductivity),
         (anatomy.inner_skull, 1, tissues.brain_conductivity),
     ]
-    # Surfaces are given in the head frame; MNE wants them labelled MRI, so that frame and the
-    # head frame coincide here and the transform between them is the identity.
+    # Surfaces are in the head frame. MNE requires the label MRI, so both frames are the same here
+    # and the transform between them is the identity.
     surfaces: list[Any] = [
         complete_surface_info(
             {
@@ -179,7 +179,7 @@ def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Ar
     ]
     bem = mne.make_bem_solution(surfaces, solver="openmeeg", verbose="error")
     names = [f"E{i}" for i in range(len(electrodes))]
-    info = electrode_info(names, electrodes)
+    info = eeg_info(names, electrodes)
     src = mne.setup_volume_source_space(
         pos={
             "rr": anatomy.source_pos,
@@ -192,8 +192,8 @@ def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Ar
     )
     if forward["nsource"] != len(anatomy.source_pos):
         raise RuntimeError(
-            f"solve: MNE kept {forward['nsource']} of {len(anatomy.source_pos)} sources; the "
-            "others lie outside the inner skull."
+            f"solve: MNE used {forward['nsource']} of {len(anatomy.source_pos)} sources; the "
+            "others are outside the inner skull."
         )
     gain = np.asarray(forward["sol"]["data"])
     if anatomy.space.n_orient == 3:

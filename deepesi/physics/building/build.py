@@ -1,7 +1,7 @@
-"""Builds heads: boundary elements at every node of the tissue grid, compressed to a family.
+"""Building of heads: a boundary element solution at every node of the tissue grid, compressed.
 
-Offline and reproducible: ``deepesi head build``. Every solved node is kept in a folder beside the
-file to be written, so that an interrupted build goes on where it stopped.
+Offline and reproducible: ``deepesi head build``. Every solved node is stored in a folder beside
+the output file, so that an interrupted build can be resumed.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
 
-LOWEST_ELECTRODE = -0.06  # electrodes lie above this height in the head frame, m
+LOWEST_ELECTRODE = -0.06  # height of the lowest electrodes, m, head frame
 
 
 def electrode_region(scalp: Surface) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The part of the scalp where electrodes can lie: vertex numbers, and faces among them."""
+    """Part of the scalp where electrodes can be: vertex indices, and faces between them."""
     vertices, faces = scalp
     kept_faces = faces[(vertices[faces][..., 2] > LOWEST_ELECTRODE).all(axis=1)]
     kept, renumbered = np.unique(kept_faces, return_inverse=True)
@@ -37,7 +37,7 @@ def electrode_region(scalp: Surface) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def geometry_digest(anatomy: Anatomy, grid: TissueGrid) -> "hashlib._Hash":
-    """SHA-256 of what the nodes of a grid depend on: surfaces, skull and eyes, not the sources."""
+    """SHA-256 of grid, surfaces, skull and eyes, on which nodes depend; not of the sources."""
     digest = hashlib.sha256(repr(grid).encode())
     skull = vars(anatomy.skull).values()
     for part in (*anatomy.scalp, *anatomy.inner_skull, *skull, anatomy.eyes):
@@ -49,11 +49,11 @@ def geometry_digest(anatomy: Anatomy, grid: TissueGrid) -> "hashlib._Hash":
 class NodeFiles(Sequence[Array]):
     """Solved nodes of one geometry on disk.
 
-    The folder is named after the geometry and the grid, so nothing foreign is ever read.
+    The name of the folder has a hash of geometry and grid, so that no other nodes are read.
 
     Attributes:
-        folder: Where they lie.
-        nodes: The tissues of each.
+        folder: Folder of the files.
+        nodes: Tissues of every node.
 
     """
 
@@ -62,16 +62,16 @@ class NodeFiles(Sequence[Array]):
 
     @classmethod
     def beside(cls, path: Path, anatomy: Anatomy, grid: TissueGrid) -> "NodeFiles":
-        """The nodes of a geometry in a folder beside the file to be written."""
+        """Nodes of a geometry, in a folder beside the output file."""
         folder = path.parent / f".nodes-{geometry_digest(anatomy, grid).hexdigest()[:16]}"
         return cls(folder, grid.nodes)
 
     def path(self, number: int, kind: str) -> Path:
-        """File of a node: ``"brain"`` or ``"eyes"``."""
+        """File of a node; `kind` is ``"brain"`` or ``"eyes"``."""
         return self.folder / f"{kind}-{number:03d}.npy"
 
     def solve(self, anatomy: Anatomy) -> Iterator[str]:
-        """Solve the nodes that are not there yet, yielding a line for each."""
+        """Solve the missing nodes; yield a text after each node."""
         vertices, _ = electrode_region(anatomy.scalp)
         elements, thickness = None, None
         for number, node in enumerate(self.nodes):
@@ -91,13 +91,13 @@ class NodeFiles(Sequence[Array]):
         return len(self.nodes)
 
     def __getitem__(self, number: int) -> Array:  # type: ignore[override]
-        """What `compress` reads: the adjoint of a node."""
+        """Adjoint matrix of a node, for `compress`."""
         if number >= len(self.nodes):
             raise IndexError(number)
         return np.asarray(np.load(self.path(number, "brain"), allow_pickle=False))
 
     def eyes(self) -> list[Array]:
-        """Potentials of the eyes at every node."""
+        """Potentials of the eye dipoles at every node."""
         return [
             np.load(self.path(i, "eyes"), allow_pickle=False).astype(np.float64)
             for i in range(len(self.nodes))
@@ -113,7 +113,7 @@ def build_steps(
     rank: int,
     warp_seed: int | None = None,
 ) -> Iterator[str | Template]:
-    """Build a head, yielding a line after each slow step and the template at the end."""
+    """Build a head; yield a text after each slow step and the head at the end."""
     yield from nodes.solve(anatomy)
     vertices, faces = electrode_region(anatomy.scalp)
     sources = right_hand_sides(anatomy)
@@ -135,7 +135,7 @@ def build_steps(
 
 
 def _check_room(nodes: NodeFiles, anatomy: Anatomy) -> None:
-    """Refuse a disk without room for the nodes before hours are spent on them."""
+    """Refuse a disk without enough free space before the long computation."""
     nodes.folder.mkdir(parents=True, exist_ok=True)
     inner, faces = (len(part) for part in anatomy.inner_skull)
     each = 4 * len(electrode_region(anatomy.scalp)[0]) * (inner + faces)
@@ -158,20 +158,20 @@ def build_head(
     warp_seed: int | None = None,
     keep_nodes: bool = False,
 ) -> str:
-    """Build a head with progress shown, write it to ``path`` (.npz) and return its fingerprint.
+    """Build a head with a progress bar, write it to ``path`` (.npz) and return the fingerprint.
 
     Args:
-        path: Where to write; nothing is written unless the whole build succeeds.
+        path: Output file, written only if the whole build succeeds.
         name: Name of the head.
-        anatomy: What to build it from.
-        grid: Tissues to cover.
-        n_patterns: Scalp patterns kept.
-        rank: Source modes kept.
+        anatomy: Surfaces, eyes and sources.
+        grid: Grid of tissues to cover. Default: that of the packaged heads.
+        n_patterns: Number of scalp patterns to keep.
+        rank: Number of source modes to keep.
         warp_seed: Seed of a warped head.
-        keep_nodes: Whether the solved nodes stay on disk, for another source space.
+        keep_nodes: Whether to keep the solved nodes on disk, for another source space.
 
     Raises:
-        OSError: The disk is full. Nodes solved before are kept; run the same again to go on.
+        OSError: The disk is full. Solved nodes are kept; run the same command again to resume.
 
     """
     grid = grid or TissueGrid()
@@ -189,8 +189,8 @@ def build_head(
                 bar.update(task, description=f"{name}: {step}", advance=1)
         except OSError as error:
             raise OSError(
-                f"head build: {path.parent} could not be written ({error}). Free some space there; "
-                "what is solved is kept, so run the same again to go on."
+                f"head build: {path.parent} could not be written ({error}). Free some space there. "
+                "Solved nodes are kept: run the same command again to resume."
             ) from error
     if not keep_nodes:
         shutil.rmtree(nodes.folder)
@@ -203,13 +203,13 @@ def build_members(
     free_orientation: bool = False,
     folder: Path | None = None,
 ) -> list[tuple[Path, str]]:
-    """Build the template (None) or a warped head at some source spacings, solving its BEM once.
+    """Build the template head or a warped head with some source spacings from one BEM solution.
 
     Args:
-        warp_seed: Seed of the warp.
+        warp_seed: Seed of the warp. None: template head.
         spacings: Keys of `ICO_VERTICES` or `GRIDS`.
-        free_orientation: Three components per source of a surface; volumes always have three.
-        folder: Where to write; default the cache that `load_template` looks into.
+        free_orientation: Three components per source of a surface. Volumes always have three.
+        folder: Output folder. Default: the cache of `load_template`.
 
     Returns:
         Path and fingerprint of every head.

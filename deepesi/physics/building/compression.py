@@ -1,4 +1,4 @@
-"""Potentials at the nodes of a tissue grid, reduced to a `ScalpPotentialFamily`."""
+"""Reduction of potentials at the nodes of a tissue grid to a `ScalpPotentialFamily`."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 
 class Reduced(NamedTuple):
-    """What `compress` makes: fields of a `ScalpPotentialFamily`."""
+    """Result of `compress`: fields of a `ScalpPotentialFamily`."""
 
     terms: NDArray[np.int64]
     scalp_modes: Array
@@ -34,17 +34,18 @@ def compress(
 ) -> Reduced:
     """Reduce potentials at the nodes of a grid to the arrays of a family.
 
-    Columns are brought to equal norm first, so that deep sources are kept as well as superficial
-    ones, relative to their own size.
+    Columns are first scaled to equal norm, so that deep and superficial sources have the same
+    relative error.
 
     Args:
-        adjoints: ``A`` at every node ``(N, m)``; potentials are ``A @ sources``. Read one by one.
-        sources: Right-hand sides ``(m, D)``.
-        eyes: Potentials of the eyes at every node ``(N, 6)``, or of no columns.
-        grid: The grid.
-        n_patterns: Scalp patterns ``p`` kept.
-        rank: Source modes ``r`` kept.
-        tolerance: Terms of the polynomial smaller than this, relative to the largest, are dropped.
+        adjoints: Matrix ``A`` at every node ``(N, m)``, read one by one; potentials are
+            ``A @ sources``.
+        sources: Right-hand sides of all sources ``(m, D)``.
+        eyes: Potentials of the eye dipoles at every node ``(N, 6)``; no columns without eyes.
+        grid: Grid of tissues.
+        n_patterns: Number of scalp patterns ``p`` to keep.
+        rank: Number of source modes ``r`` to keep.
+        tolerance: Smallest size of a polynomial term to keep, relative to the largest.
 
     """
     m, n = len(sources), len(adjoints[0])
@@ -63,9 +64,9 @@ def compress(
     for adjoint, eye in zip(adjoints, eyes, strict=True):
         centred = average_reference(np.asarray(adjoint, np.float64))
         scalp_gram += centred @ outer @ centred.T
-        # Six columns among thousands: their weight keeps their error as small as the others'.
-        seen = average_reference(eye) / eye_norm
-        scalp_gram += sources.shape[1] / 100 * seen @ seen.T
+        # The six columns get a higher weight, so that their error is as small as for the brain.
+        columns = average_reference(eye) / eye_norm
+        scalp_gram += sources.shape[1] / 100 * columns @ columns.T
     scalp_modes = np.linalg.eigh(scalp_gram)[1][:, ::-1][:, :n_patterns]
     at_nodes = np.stack([scalp_modes.T @ (np.asarray(a, np.float64) @ reduced) for a in adjoints])
     eyes_at_nodes = np.stack([scalp_modes.T @ e for e in eyes])
@@ -78,7 +79,7 @@ def compress(
 
 
 def _chebyshev_transform(grid: TissueGrid) -> tuple[NDArray[np.int64], Array]:
-    """Degrees ``(K, 3)`` and the matrix ``(K, nodes)`` from values at nodes to coefficients."""
+    """Degrees ``(K, 3)``, and matrix ``(K, nodes)`` from values at nodes to coefficients."""
     single = []
     for count in grid.n_nodes:
         angles = (2 * np.arange(count, 0, -1) - 1) * np.pi / (2 * count)

@@ -1,4 +1,4 @@
-"""Heads of the user's own: from a forward solution, or from BEM surfaces and a source space."""
+"""Subject heads from a forward solution, or from BEM surfaces and a source space."""
 
 import hashlib
 from pathlib import Path
@@ -32,20 +32,21 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 HEAD_FRAME = 4  # FIFFV_COORD_HEAD, the FIFF constant of the MNE head frame
-SURFACES = {4: "the scalp", 3: "the outer skull", 1: "the inner skull"}  # by their FIFF number
+SURFACES = {4: "the scalp", 3: "the outer skull", 1: "the inner skull"}  # by FIFF number
 
 
 def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> Template:
-    """A head known by one `mne.Forward`: its electrodes, its source space, its lead field.
+    """Head from one `mne.Forward`, with the electrodes, source space and lead field in it.
 
     Args:
-        forward: The solution, or the path of its ``-fwd.fif``.
-        n_orient: 1 along the normals of a surface, 3 for free orientation.
+        forward: Forward solution, or the path of a ``-fwd.fif``.
+        n_orient: 1: normal to the surface; 3: free orientation.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: No EEG, electrodes without positions or with some that contradict their names,
-            no normals to fix the orientation along, or a fixed solution asked for free orientation.
+        FileNotFoundError: There is no such file.
+        ValueError: There are no EEG channels, electrodes have no positions or positions that do
+            not match the names, there are no normals for fixed orientation, or a fixed solution is
+            requested with free orientation.
 
     """
     mne = require("mne", "head", "read the forward solution")
@@ -68,8 +69,8 @@ def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> T
     is_fixed = solution["sol"]["ncol"] == solution["nsource"]
     if n_orient == 1 and not is_fixed and kinds != {"surf"}:
         raise ValueError(
-            f"head_of_forward: {forward} has sources of the kinds {sorted(kinds)}; those outside a "
-            "surface have no normal to fix the orientation along. Use head.n_orient=3."
+            f"head_of_forward: {forward} has sources of the kinds {sorted(kinds)}. Sources "
+            "that are not on a surface have no normal for fixed orientation. Use head.n_orient=3."
         )
     if n_orient == 3 and is_fixed:
         raise ValueError(
@@ -116,23 +117,23 @@ def head_of_anatomy(
     drop_outside: bool = False,
     grid: TissueGrid | None = None,
 ) -> Template:
-    """A subject's own anatomy with every conductivity, skull thickness and montage.
+    """Head from the anatomy of a subject, for any conductivity, skull thickness and montage.
 
-    Built when it is first asked for (minutes, longer for fine surfaces), then read from the cache.
-    The thickness of the skull varies in proportion to the subject's own; eyes are not known.
+    It is built on first use (minutes, longer for fine surfaces) and then read from the cache. The
+    skull thickness varies in proportion to that of the subject. The head has no eyes.
 
     Args:
         bem: Path of BEM surfaces (``-bem.fif``): scalp, outer and inner skull.
         src: Path of a source space (``-src.fif``).
         trans: Path of the transform between MRI and head (``-trans.fif``).
-        n_orient: 1 along the normals of a surface, 3 for free orientation.
-        drop_outside: Whether sources outside the inner skull, or less than 2 mm inside, where a
-            BEM cannot be trusted, are left out; otherwise they are an error.
-        grid: Tissues to cover; by default those of the packaged heads.
+        n_orient: 1: normal to the surface; 3: free orientation.
+        drop_outside: Whether to omit sources outside the inner skull or less than 2 mm inside,
+            where the BEM is not accurate. If not, they are an error.
+        grid: Grid of tissues to cover. Default: that of the packaged heads.
 
     Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: Surfaces missing or crossing, or sources outside the inner skull.
+        FileNotFoundError: A file does not exist.
+        ValueError: A surface is missing, surfaces cross, or sources are outside the inner skull.
 
     """
     anatomy = read_own_anatomy(bem, src, trans, n_orient, drop_outside)
@@ -154,7 +155,7 @@ def read_own_anatomy(
     n_orient: int = 1,
     drop_outside: bool = False,
 ) -> Anatomy:
-    """The anatomy in the files of a subject, in the MNE head frame; see `head_of_anatomy`."""
+    """Read the anatomy of a subject for `head_of_anatomy`, in the MNE head frame."""
     mne = require("mne", "head", "read the anatomy")
     from mne.transforms import apply_trans
 
@@ -175,8 +176,8 @@ def read_own_anatomy(
     spaces = mne.read_source_spaces(_file(src, "src"), verbose="error")
     if n_orient == 1 and {s["type"] for s in spaces} != {"surf"}:
         raise ValueError(
-            f"head_of_anatomy: {src} has sources outside a surface, which have no normal to fix "
-            "the orientation along. Use head.n_orient=3."
+            f"head_of_anatomy: {src} has sources that are not on a surface and have no normal for "
+            "fixed orientation. Use head.n_orient=3."
         )
     to_head = np.eye(4) if spaces[0]["coord_frame"] == HEAD_FRAME else mri_head
     good = [_inside(apply_trans(to_head, s["rr"][s["vertno"]]), inner) for s in spaces]
@@ -185,7 +186,7 @@ def read_own_anatomy(
         raise ValueError(
             f"head_of_anatomy: {n_outside} of {sum(map(len, good))} sources lie outside the inner "
             f"skull or less than {1e3 * SOURCE_DEPTH:g} mm inside. Check that surfaces, source "
-            "space and transform belong together and are in metres, or leave these sources out "
+            "space and transform belong together and are in metres, or omit these sources "
             "(head.drop_outside=true)."
         )
     for part, kept in zip(spaces, good, strict=True):
@@ -208,7 +209,7 @@ def read_own_anatomy(
 
 
 def _normals(part: Any) -> Array:
-    """Normals of the sources of one part of a source space; zero where it is no surface."""
+    """Normals of the sources in one part of a source space; zero if it is not a surface."""
     if part["type"] != "surf":
         return np.zeros((len(part["vertno"]), 3))
     return np.asarray(part["nn"][part["vertno"]], dtype=np.float64)
@@ -219,7 +220,7 @@ def _inside(points: Array, inner: Surface) -> NDArray[np.bool_]:
 
 
 def _skull(outer: Surface, inner: Surface, scalp: Surface) -> Skull:
-    """The subject's outer skull as feet on the inner one and directions, so that it can vary."""
+    """Outer skull of the subject as points of the inner skull, directions and thickness."""
     vertices, faces = outer
     feet = project_to_mesh(vertices, *inner)
     room = project_to_mesh(vertices, *scalp).distances + feet.distances - LEAST_SCALP

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepesi.physics.cap_check import check_cap
-from deepesi.physics.channel_names import check_electrodes
+from deepesi.physics.channel_names import check_channel_names
 from deepesi.physics.sensors import SensorArray
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
 
     Raises:
         ValueError: There are none, or fewer than 8; or they are derivations, which cannot be
-            re-referenced, or their names say so, see `check_electrodes`.
+            re-referenced, or their names say so, see `check_channel_names`.
 
     """
     import mne
@@ -44,7 +44,7 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
             f"recording: {len(good)} good EEG channels ({', '.join(good)}), expected at least "
             f"{MIN_CHANNELS}. Use a recording with more channels."
         )
-    check_electrodes(good)
+    check_channel_names(good)
     return good
 
 

@@ -11,7 +11,7 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.physics.building.bem import solve
 from deepesi.physics.building.own_head import head_of_anatomy, head_of_forward, read_own_anatomy
 from deepesi.physics.family import Tissues
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.physics.sensors import average_reference
 
 
@@ -67,7 +67,7 @@ def test_training_data_through_a_forward_solution(forward):
     assert parts.batch.scene.tissues.isnan().all()
     assert not parts.batch.scene.artifacts.any()
     notes = " ".join(recordings.limits)
-    assert "known by one lead field" in notes
+    assert "has one lead field only" in notes
     assert "own 60 electrodes" in notes
     assert "no eyes: Blinks are left out" in notes
 
@@ -94,7 +94,7 @@ def volume_forward(forward, tmp_path, mixed):
     if mixed:
         src = solution["src"] + src
     names = solution["sol"]["row_names"]
-    info = electrode_info(names, np.array([c["loc"][:3] for c in solution["info"]["chs"]]))
+    info = eeg_info(names, np.array([c["loc"][:3] for c in solution["info"]["chs"]]))
     made = mne.make_forward_solution(
         info, solution["mri_head_t"], src, sphere, meg=False, verbose="error"
     )
@@ -117,7 +117,7 @@ def test_volume_and_mixed_forward_solutions(forward, tmp_path, mixed):
         batch_size=4,
     )
     assert recordings.batch(0).sources.shape == (4, head.space.n_dipoles, 1)
-    with pytest.raises(ValueError, match="no normal to fix the orientation along.*n_orient=3"):
+    with pytest.raises(ValueError, match="no normal for fixed orientation.*n_orient=3"):
         head_of_forward(path, 1)
 
 

@@ -4,13 +4,17 @@ import pytest
 import torch
 
 from deepesi.core.contracts import as_tensors
-from deepesi.models.layers.electrode_reliability import DISPLACEMENT, MISFIT, ElectrodeReliability
+from deepesi.models.layers.sensor_reliability import (
+    LEADFIELD_ERROR,
+    POSITION_ERROR,
+    SensorReliability,
+)
 from deepesi.physics.head_inputs import prepare
 
 
 @pytest.fixture
 def trust():
-    return ElectrodeReliability()
+    return SensorReliability()
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def test_silence_is_trusted(trust, inputs):
 def test_errors_of_a_uniform_potential_are_those_of_the_lead_field(trust, inputs):
     """Without any slope a displaced electrode sees the same."""
     found = trust(torch.full((32, 1, 1), 20.0), inputs)
-    assert torch.allclose(found, torch.tensor((1 + (20 * MISFIT) ** 2) ** -0.5))
+    assert torch.allclose(found, torch.tensor((1 + (20 * LEADFIELD_ERROR) ** 2) ** -0.5))
 
 
 def test_errors_of_a_slope_are_those_of_a_displacement(trust, inputs):
@@ -35,7 +39,7 @@ def test_errors_of_a_slope_are_those_of_a_displacement(trust, inputs):
     right = 1e3 * position(inputs)[:, :1]
     error = trust(right[..., None], inputs).pow(-2) - 1
     # Neighbours lie in all directions, and slopes are seen along the way to each: less than all.
-    steepest = (1e3 * DISPLACEMENT) ** 2
+    steepest = (1e3 * POSITION_ERROR) ** 2
     assert (error <= steepest * (1 + 1e-4)).all()
     assert 0.2 * steepest < error.mean() < 0.8 * steepest
 
