@@ -288,7 +288,10 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=about, add_help=False)
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
-    export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
+    export.add_argument(
+        "model",
+        help="checkpoint, run directory, or eloreta, sloreta, dspm, mne, bayesian_minimum_norm",
+    )
     export.add_argument(
         "--out", type=Path, required=True, help=".onnx file to write; its card is .md"
     )
@@ -395,7 +398,7 @@ def build_parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
     )
-    stream.add_argument("--outlet", default="deepesi", help="name of the stream of regions")
+    stream.add_argument("--outlet", default="deepesi", help="name of the stream of parcels")
     stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
     stream.add_argument("--seconds", type=float, help="for how long (default: until interrupted)")
     stream.set_defaults(run=_stream)

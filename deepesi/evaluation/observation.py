@@ -205,9 +205,12 @@ def _standardized_errors(
 ) -> list[StandardizedErrors]:
     n_times, n_orient = batch.data.shape[2], geometry.n_orient
     picked = np.unique(np.linspace(0, n_times - 1, min(n_times, MAX_SAMPLES)).round().astype(int))
-    mean, std, samples, target = (
+    mean, target = (
+        values[..., picked].double().numpy() for values in (estimate.mean, batch.sources)
+    )
+    std, samples = (
         None if values is None else values[..., picked].double().numpy()
-        for values in (*estimate, batch.sources)
+        for values in (estimate.std, estimate.samples)
     )
     found = []
     for i, true in enumerate(magnitude(batch.sources, n_orient).numpy()):

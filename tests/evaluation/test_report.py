@@ -69,7 +69,7 @@ def test_report_is_self_contained(page):
         f"Worst example of {LONG}",
         "loc. error (mm)",
         "Time of one recording",
-        "Region sets",
+        "Prediction sets",
         "61.5 [60.0, 63.0]",
     ):
         assert part in page, part
