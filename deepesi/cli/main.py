@@ -398,7 +398,7 @@ def build_parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
     )
-    stream.add_argument("--outlet", default="deepesi", help="name of the stream of regions")
+    stream.add_argument("--outlet", default="deepesi", help="name of the stream of parcels")
     stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
     stream.add_argument("--seconds", type=float, help="for how long (default: until interrupted)")
     stream.set_defaults(run=_stream)

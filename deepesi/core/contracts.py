@@ -81,7 +81,7 @@ class InverseModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Invert average-referenced EEG (V), by exportable operations only if `exportable`."""
+        """Invert referenced data (V), by exportable operations only if `exportable`."""
 
     def training_loss(
         self, batch: "Batch", objective: Objective, rng: torch.Generator
@@ -136,7 +136,7 @@ class PosteriorModel(InverseModel):
         """One posterior sample (A m) per draw of standard normal noise, by exportable operations.
 
         Args:
-            data: Average-referenced EEG, V.
+            data: Referenced data, V.
             inputs: Prepared head inputs.
             noise: See the class; its size is that of `noise_size`.
 
@@ -229,8 +229,8 @@ class _Tensors:
 class LowRankLeadField(_Tensors):
     """The lead fields that rendered a batch, one per example, never formed as ``(B, C, D)``.
 
-    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the average-referenced scalp patterns at the
-    electrodes of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
+    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced scalp patterns at the
+    sensors of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
     touch the first patterns and modes are kept apart, as smaller matrices.
 
     Attributes:
@@ -249,7 +249,7 @@ class LowRankLeadField(_Tensors):
     source_modes: Float[Tensor, "D R"]
 
     def project(self, sources: Float[Tensor, "B D T"]) -> Float[Tensor, "B C T"]:
-        """Average-referenced scalp potential (V) of sources (A m)."""
+        """Referenced data (V) of sources (A m)."""
         reduced = torch.einsum("dr,bdt->brt", self.source_modes, sources)
         n_wide, n_narrow = len(self.wide), self.narrow.shape[-1]
         scalp = _through_core(self.wide, self.coefficients[:, :n_wide], reduced)
@@ -310,7 +310,7 @@ class Batch(_Tensors):
     """Simulated recordings under one set-up.
 
     Attributes:
-        data: Average-referenced potentials ``(B, C, T)``, V.
+        data: Referenced recordings ``(B, C, T)``, V.
         sources: Dipole moments ``(B, D, T)``, A m.
         head: The *nominal* head: what an analyst would have.
         inputs: Its prepared head inputs.

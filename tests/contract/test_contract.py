@@ -23,7 +23,7 @@ from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.core.onnx_model import OnnxModel
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.gnn import SensorGNN
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
@@ -73,10 +73,10 @@ def matched_filter(heteroscedastic=False):
     return model
 
 
-def electrode_gnn(heteroscedastic=False):
+def sensor_gnn(heteroscedastic=False):
     torch.manual_seed(0)
     sizes = {"n_components": 2, "smallest": 0.03, "largest": 0.06}
-    model = ElectrodeGNN(**sizes, heteroscedastic=heteroscedastic)
+    model = SensorGNN(**sizes, heteroscedastic=heteroscedastic)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
@@ -103,8 +103,8 @@ RECIPES = (
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
-        "ElectrodeGNN": electrode_gnn,
-        "ElectrodeGNN with std": lambda: electrode_gnn(heteroscedastic=True),
+        "SensorGNN": sensor_gnn,
+        "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),
         "PhysicsInformedUNet": piunet,
         "PhysicsInformedUNet with std": lambda: piunet(heteroscedastic=True),
         "UnrolledISTA": lambda: unrolled_ista(),
@@ -186,8 +186,8 @@ SEE_ELECTRODES = {
     "StackedEnsemble",
     "MCDropout",
     "Tempered",
-    "ElectrodeGNN",
-    "ElectrodeGNN with std",
+    "SensorGNN",
+    "SensorGNN with std",
     "UnrolledMatchedFilter",
     "UnrolledMatchedFilter with std",
     "SparseRegression",
@@ -302,7 +302,7 @@ def test_state_dict_round_trip(name, simulate):
 
 
 #: Exporting these takes half a minute each; with a deviation they export the same and more.
-CONTAINED = ("ElectrodeGNN", "PhysicsInformedUNet", "UnrolledISTA", "UnrolledMatchedFilter")
+CONTAINED = ("SensorGNN", "PhysicsInformedUNet", "UnrolledISTA", "UnrolledMatchedFilter")
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in CONTAINED])

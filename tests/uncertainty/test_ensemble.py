@@ -22,7 +22,7 @@ from deepesi.losses.base import WeightedSum
 from deepesi.losses.physics import Reprojection
 from deepesi.losses.supervised import CosineDistance
 from deepesi.models.convdip import ConvDip
-from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.gnn import SensorGNN
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import SourceUnit, Whitener
 from deepesi.runtime.session import open_model
@@ -88,7 +88,7 @@ ARCHITECTURES = {
     "convdip": convdip,
     "convdip with std": lambda: convdip(heteroscedastic=True),
     "unrolled_ista": lambda: UnrolledISTA(n_steps=2, heteroscedastic=True),
-    "gnn": lambda: ElectrodeGNN(heteroscedastic=True),
+    "gnn": lambda: SensorGNN(heteroscedastic=True),
 }
 
 
@@ -342,7 +342,7 @@ def test_members_of_different_source_spaces_are_refused(save, toy, template):
     with pytest.raises(
         ValueError,
         match=r"different source spaces: .*1 belongs to fsaverage-ico1.*2 belongs to "
-        r"fsaverage-ico3.*one head",
+        r"fsaverage-ico3.*same head",
     ):
         load_ensemble(paths, toy.space)
     with pytest.raises(ValueError, match="was trained for the source space fsaverage-ico1"):
@@ -368,7 +368,7 @@ def test_what_cannot_be_joined_is_refused(save, toy, tmp_path):
 
 
 def test_what_is_no_ensemble_is_refused():
-    with pytest.raises(ValueError, match="StackedEnsemble: needs 2 members or more, got 1; .*seed"):
+    with pytest.raises(ValueError, match="StackedEnsemble: needs 2 members or more, got 1. .*seed"):
         StackedEnsemble(convdip, 1)
     with pytest.raises(
         TypeError,
