@@ -84,7 +84,7 @@ def test_evoked_response_with_deviations(toy, folder, toy_path):
         "sfreq": 250.0,
         "ch_names": evoked.ch_names,
         "nave": 4,
-        "origin": "electrodes of a recording on fsaverage-ico1, its noise covariance",
+        "origin": "sensors of a recording on fsaverage-ico1, its noise covariance",
         "model_sha256": open_model(model).sha256,
         "deepesi": __version__,
     }

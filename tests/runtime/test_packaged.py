@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deepesi.cli.main import main
+from deepesi.physics.head_inputs import Rank
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.packaged import PACKAGED, model_path
 from tests.conftest import make_covariance, make_evoked
@@ -29,6 +30,7 @@ def test_they_fit_into_the_package():
     default, convdip = (Inverse.load(name).contract for name in PACKAGED)
     assert default.space_name is None  # it follows any head
     assert default.kinds == ("mean", "std")
+    assert Rank() in default.head_inputs  # in place of the channels less one
     assert len(default.model["model"]["members"]) == 3
     assert convdip.space_name == "fsaverage-ico3"
     assert convdip.precision == "int8"
