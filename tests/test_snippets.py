@@ -23,6 +23,12 @@ SMALL = [
     "data.n_times=1",
     "data.pool_size=1",
     "data.setups.montages=[biosemi16]",
+    "model.n_components=1",
+    "model.n_sweeps=1",
+    "model.n_messages=1",
+    "model.n_conjugate=2",
+    "model.n_radii=1",
+    "model.n_skulls=1",
     "trainer.n_validation_batches=1",
     "trainer.validation_batch_size=4",
 ]
