@@ -1,6 +1,7 @@
 """Quantities of batches of signals in torch: differentiable, and on the device of the batch.
 
-Each has a NumPy version for the parts of the package without torch. A test holds both equal.
+What the parts of the package without torch need too has a NumPy version there, which is named here.
+A test holds both equal.
 """
 
 import torch
@@ -36,3 +37,17 @@ def residual_variance(
     NumPy: `deepesi.physics.similarity.residual_variance`.
     """
     return (estimate - target).square().sum((1, 2)) / target.square().sum((1, 2))
+
+
+def scale_to_db(
+    power: Float[Tensor, " B"], reference: float, decibel: Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """Factors that bring signals to so many dB over a reference power.
+
+    Args:
+        power: Power of the signals, not 0.
+        reference: Power to compare with, the same unit.
+        decibel: Power over the reference that the scaled signals have, dB.
+
+    """
+    return (reference * 10 ** (decibel / 10) / power).sqrt()

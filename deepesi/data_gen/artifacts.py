@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from deepesi.core.quantities import scale_to_db
 from deepesi.data_gen.coloured import coloured_noise
 from deepesi.data_gen.keys import uniform
 from deepesi.data_gen.ranges import check_number, check_range
@@ -65,7 +66,7 @@ class Artifact(ABC):
         potential = self._potential(recording, rng)
         potential = potential - potential.mean(dim=1, keepdim=True)
         power = potential.square().sum((1, 2))
-        scale = (noise_power * 10 ** (decibel / 10) / power).sqrt() * present
+        scale = scale_to_db(power, noise_power, decibel) * present
         return scale[:, None, None] * potential, present
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from deepesi.core.contracts import Batch, LowRankLeadField, Scene
+from deepesi.core.quantities import scale_to_db
 from deepesi.data_gen.artifacts import Artifact, Recording
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice, check_heads
@@ -211,7 +212,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         scale = torch.ones(n_examples, device=rng.device)
         if self.snr_db is not None:
             snr_db = uniform((n_examples,), *self.snr_db, rng)
-            scale = (noise_power * 10 ** (snr_db / 10) / power).sqrt()
+            scale = scale_to_db(power, noise_power, snr_db)
         if self.largest_moment is not None:
             scale = scale.minimum(self.largest_moment / patches.moments.amax(1))
         snr_db = 10 * torch.log10(scale.square() * power / noise_power)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from deepesi.core.contracts import Batch, Estimate, Oracle
+from deepesi.core.contracts import Batch, Estimate, Oracle, PosteriorModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.methods import Method, Model, of_scenario
 from deepesi.evaluation.scenario import Scenario
@@ -166,7 +166,7 @@ class Scorer:
             started = time.perf_counter()
             estimate = apply_model(model, example)
             latency_ms = 1e3 * (time.perf_counter() - started)
-            (case,) = examples(estimate, example)
+            (case,) = examples(_with_samples(estimate, model, example, number), example)
             values = tuple(metric.function(case, geometry) for metric in METRICS.values())
             yield Score(number, name, depth_mm, latency_ms, values)
 
@@ -195,6 +195,15 @@ def apply_model(model: Model, batch: Batch) -> Estimate:
             f"{batch.scene.snr_db[0]:g} dB. Its training diverged or its file is damaged."
         )
     return estimate
+
+
+def _with_samples(estimate: Estimate, model: Model, example: Batch, seed: int) -> Estimate:
+    """The estimate with draws of a posterior model whose `forward` has none, in closed form."""
+    if not isinstance(model, PosteriorModel) or estimate.samples is not None:
+        return estimate
+    with torch.no_grad():
+        samples = model.draw(example.data, example.inputs, model.n_draws, seed)
+    return estimate._replace(samples=samples)
 
 
 def _row(score: Score) -> tuple[object, ...]:

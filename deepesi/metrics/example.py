@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from deepesi.metrics.functional import transport
-from deepesi.physics.graph import adjacency, distances_mm, triangles, vertex_areas
+from deepesi.physics.graph import adjacency, distances_mm, source_areas
 from deepesi.physics.head import HeadModel
 
 Array = NDArray[np.float64]
@@ -57,5 +57,4 @@ class Geometry:
     @functools.cached_property
     def areas(self) -> Array:
         """Areas of the vertices ``(S,)``, m²; few metrics ask, and the triangles take time."""
-        faces = triangles(self.space.edges, self.space.n_sources)
-        return vertex_areas(self.positions, faces)
+        return source_areas(self.positions, self.space.edges)

@@ -81,6 +81,11 @@ def vertex_areas(positions: Array, faces: Faces) -> Array:
     return np.asarray(shares, dtype=np.float64)
 
 
+def source_areas(positions: Array, edges: Edges) -> Array:
+    """Areas ``(S,)``, m², of sources ``(S, 3)``, m, on a cortex with these edges ``(E, 2)``."""
+    return vertex_areas(positions, triangles(edges, len(positions)))
+
+
 def face_normals(positions: Array, faces: Faces) -> Array:
     """Face normals ``(F, 3)``, length twice the area, outward for counter-clockwise faces."""
     a, b, c = positions[faces[:, 0]], positions[faces[:, 1]], positions[faces[:, 2]]

@@ -11,7 +11,7 @@ from deepesi.calibration.conformal import (
     reach_kernel,
     source_scores,
 )
-from deepesi.physics.graph import triangles, vertex_areas
+from deepesi.physics.graph import source_areas
 from deepesi.physics.head import SourceSpace
 from deepesi.runtime.contract import Calibration
 
@@ -58,7 +58,7 @@ class PredictionSetFinder:
         self.kernel = reach_kernel(positions)
         self.areas: Array | None = None
         if len(space.vertices) == 2:
-            self.areas = vertex_areas(positions, triangles(space.edges, space.n_sources))
+            self.areas = source_areas(positions, space.edges)
 
     def prediction_set(self, magnitudes: Array, white: Array, rank: int) -> PredictionSet:
         """The prediction set of one sample.

@@ -45,3 +45,9 @@ def test_residual_variance():
     found = quantities.residual_variance(*map(torch.as_tensor, (estimate, target))).numpy()
     expected = [similarity.residual_variance(*pair) for pair in zip(estimate, target, strict=True)]
     assert np.allclose(found, expected, rtol=1e-14)
+
+
+def test_scaled_signals_are_so_many_db_over_the_reference():
+    power, decibel = torch.tensor([2.0, 8.0, 5.0]), torch.tensor([-10.0, 0.0, 20.0])
+    scaled = quantities.scale_to_db(power, 4.0, decibel).square() * power
+    assert torch.allclose(scaled, torch.tensor([0.4, 4.0, 400.0]))

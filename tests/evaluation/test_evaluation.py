@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
-from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.oracle import WithTrueLeadField
 from deepesi.cli.evaluate import begun
 from deepesi.cli.loading import known_scenarios, load_scenarios
@@ -40,6 +40,7 @@ from deepesi.evaluation.table import (
 from deepesi.export.to_onnx import export_onnx
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.cohort import Cohort
+from tests.core.flow import ToyFlow
 
 
 @pytest.fixture
@@ -182,6 +183,21 @@ def test_half_an_example_is_no_score(tmp_path):
     rows = [",".join(COLUMNS), line.replace("1,b", "0,a"), line.replace("1,b", "0,b")]
     (tmp_path / "x.csv").write_text("\n".join([*rows, line.replace("1,b", "1,a"), ""]))
     assert [s.example for s in read_scores(tmp_path / "x.csv", ["a", "b"])] == [0, 0]
+
+
+def test_posterior_models_are_scored_by_their_samples(scenario, toy, tmp_path):
+    """Also one whose mean and standard deviation are in closed form; each example by its own."""
+    models = {"flow": ToyFlow(), "Bayes": BayesianMinimumNorm(), "MNE": MinimumNorm("MNE")}
+    small = replace(scenario, snr_db=[10], n_examples=2)
+    benchmark = run_benchmark(models, [small], Cohort.single(toy), tmp_path / "one")
+    scored = {(row.method, row.metric) for row in benchmark.rows}
+    for metric in ("crps", "energy_score"):
+        assert {method for method in models if (method, metric) in scored} == {"flow", "Bayes"}
+        values = benchmark.cells[0].values("Bayes", metric)
+        assert (values > 0).all()
+        assert values[0] != values[1]
+    again = run_benchmark(models, [small], Cohort.single(toy), tmp_path / "two")
+    assert again.rows == benchmark.rows
 
 
 def test_scores_of_another_version_are_refused(scenario, toy, tmp_path):

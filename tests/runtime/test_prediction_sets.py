@@ -111,7 +111,7 @@ def test_apply_says_and_writes_the_region(
     assert not list(tmp_path.glob("u-region*"))
     labels = [mne.read_label(path) for path in sorted(tmp_path.glob("c-region-*.label"))]
     named = sum(len(label.vertices) for label in labels)
-    assert f"cm², {named} places" in found["c"]
+    assert f"cm², {named} sources" in found["c"]
     for label in labels:
         assert np.isin(label.vertices, toy.space.vertices[label.hemi == "rh"]).all()
     assert not list(tmp_path.glob(".*"))
