@@ -100,9 +100,9 @@ def _keys(values: Any, prefix: str) -> Iterator[str]:
 
 def _near_option(text: str) -> str:
     """The same text; where it says that a group lacks an option, with the nearest ones."""
-    found = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    found = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
     near = near_names(found[2], names_in(found[1])) if found else []
-    return f"{text}. Nearest: {', '.join(near)}." if near else text
+    return f"{text.rstrip('.')}. Nearest: {', '.join(near)}." if near else text
 
 
 def _key_with(text: str, values: Any, key: str) -> str | None:

@@ -288,7 +288,10 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=about, add_help=False)
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
-    export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
+    export.add_argument(
+        "model",
+        help="checkpoint, run directory, or eloreta, sloreta, dspm, mne, bayesian_minimum_norm",
+    )
     export.add_argument(
         "--out", type=Path, required=True, help=".onnx file to write; its card is .md"
     )

@@ -52,7 +52,7 @@ def reliability_panels(rows: Sequence[CalibrationRow], method: str) -> Iterator[
             own = _pick(
                 rows, method=method, snr_db=ALL, group=group, recalibration=name, metric="coverage"
             )
-            x, y = [r.level for r in own], [r.value for r in own]
+            x, y = np.array([(r.level, r.value) for r in own], dtype=float).reshape(-1, 2).T
             ax.plot(x, y, line, marker="o", color=colour, markersize=4)
             ax.fill_between(
                 x,

@@ -95,7 +95,7 @@ def compare(
 def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
     read = {"read from": "\n".join(f"{name}: {path}" for name, path in paths.items())}
     return {
-        "held out": "lead fields, electrode displacements, sources and noise: split 'test'; a "
+        "held out": "lead fields, sensor displacements, sources and noise: split 'test'; a "
         "warped head (warp...) is in no training",
         "noise": "one covariance for every method; regularization follows from the whitened "
         "power of each recording, where a method does not choose it itself",

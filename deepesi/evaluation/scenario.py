@@ -18,7 +18,7 @@ class Scenario:
     """A test set: what is drawn.
 
     The draws come from the split ``"test"``, which no training or validation stream uses, so the
-    lead fields, electrode displacements, sources and noise are others than any seen in training.
+    lead fields, sensor displacements, sources and noise are others than any seen in training.
 
     Args:
         name: Name of the scenario.

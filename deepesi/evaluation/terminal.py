@@ -94,7 +94,7 @@ def _terminal(layout: Layout, for_names: int, title: str, caption: str, padding:
         own = max(len(part) for line in lines for part in line[number][0].split("\n"))
         least = max(own, *map(len, heading.split()), TITLE * (number > n_where))
         kind = "left" if number == n_where else "right"
-        table.add_column(_folded(heading, least), justify=kind, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(_folded(heading, least), justify=kind, no_wrap=True)
     previous = None
     for line in lines:
         place = line[:n_where]

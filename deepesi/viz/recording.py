@@ -31,7 +31,7 @@ def recording_figure(
     Args:
         data: Referenced data ``(C, T)``, V.
         times: Sample times ``(T,)``, s.
-        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         magnitudes: Magnitudes of the estimate at the peak ``(S,)``, A m.
         peak_sample: Index of the sample to draw.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Height of the lowest electrodes, m, head frame. Lower ones are on the face or the neck.
+#: Height of the lowest sensors, m, head frame. Lower ones are on the face or the neck.
 LOWEST = -0.03
 
 
@@ -30,7 +30,7 @@ def draw_scalp(
     Args:
         ax: Axes to draw in.
         potentials: Potentials ``(C,)``, V.
-        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         limit: Potential with the strongest colour, V. Default: the largest.
 
@@ -42,7 +42,7 @@ def draw_scalp(
 
     info = eeg_info(ch_names, sensor_pos)
     limit = limit or float(np.abs(potentials).max())
-    # In the projection face and neck are far apart, with no electrodes in between.
+    # In the projection face and neck are far apart, with no sensors in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
     image, _ = mne.viz.plot_topomap(
         potentials,

@@ -229,7 +229,7 @@ class Marked(TimeCourse):
     def __init__(self, mark: int) -> None:
         self.mark, self.asked = mark, []
 
-    def _courses(self, shape, n_times, sfreq, rng):
+    def _time_courses(self, shape, n_times, sfreq, rng):
         self.asked.append(shape[0])
         courses = torch.ones(*shape, n_times)
         courses[..., self.mark] = -1

@@ -69,7 +69,7 @@ def test_report_is_self_contained(page):
         f"Worst example of {LONG}",
         "loc. error (mm)",
         "Time of one recording",
-        "Region sets",
+        "Prediction sets",
         "61.5 [60.0, 63.0]",
     ):
         assert part in page, part
@@ -161,7 +161,7 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
         ),
         setups=SetupRanges(
             ["biosemi16", "biosemi32"],
-            NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
+            noise=NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
             coregistration_shift=0.003,
             coregistration_rotation=2.0,
             electrode_error=(0.0, 1.2),

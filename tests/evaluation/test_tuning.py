@@ -227,7 +227,7 @@ def test_constant_regularization_is_one_kernel(simulate):
     batch = simulate(model.head_inputs, snr_db=(20, 20)).batch(0)
     (kernel,) = batch.inputs[model.kernels.key]
     assert torch.equal(model(batch.data, batch.inputs).mean, kernel @ batch.data)
-    with pytest.raises(ValueError, match="snr_db with regularization='constant' and with no other"):
+    with pytest.raises(ValueError, match="snr_db if and only if regularization='constant'"):
         MinimumNorm("eLORETA", "constant")
     with pytest.raises(ValueError, match=r"no other, got 5 with 'gcv'"):
         MinimumNorm("eLORETA", "gcv", snr_db=5)

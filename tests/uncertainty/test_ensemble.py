@@ -342,7 +342,7 @@ def test_members_of_different_source_spaces_are_refused(save, toy, template):
     with pytest.raises(
         ValueError,
         match=r"different source spaces: .*1 belongs to fsaverage-ico1.*2 belongs to "
-        r"fsaverage-ico3.*one head",
+        r"fsaverage-ico3.*same head",
     ):
         load_ensemble(paths, toy.space)
     with pytest.raises(ValueError, match="was trained for the source space fsaverage-ico1"):
@@ -368,7 +368,7 @@ def test_what_cannot_be_joined_is_refused(save, toy, tmp_path):
 
 
 def test_what_is_no_ensemble_is_refused():
-    with pytest.raises(ValueError, match="StackedEnsemble: needs 2 members or more, got 1; .*seed"):
+    with pytest.raises(ValueError, match="StackedEnsemble: needs 2 members or more, got 1. .*seed"):
         StackedEnsemble(convdip, 1)
     with pytest.raises(
         TypeError,
