@@ -264,7 +264,9 @@ def test_variation_of_a_point_counts_its_neighbours(batch):
 def test_variation_needs_a_mesh(batch):
     term = SpatialVariation()
     none = replace(batch, inputs={term.edges.key: torch.zeros(0, 2, dtype=torch.int64)})
-    with pytest.raises(ValueError, match=r"SpatialVariation: the source space '.*' has no mesh edges"):
+    with pytest.raises(
+        ValueError, match=r"SpatialVariation: the source space '.*' has no mesh edges"
+    ):
         term(at(none, 1), none)
 
 

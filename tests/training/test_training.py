@@ -299,9 +299,7 @@ def test_cohort_and_own_forward_train_from_the_command_line(tmp_path, sample_dat
 
 def test_steps_that_would_never_be_validated_are_refused(toy, toy_path, tmp_path):
     config = compose(toy_path, tmp_path, "trainer.max_steps=101", "trainer.steps_per_epoch=50")
-    with pytest.raises(
-        ValueError, match="max_steps=101 has no divisor near .*Use .*max_steps=100"
-    ):
+    with pytest.raises(ValueError, match="max_steps=101 has no divisor near .*Use .*max_steps=100"):
         fit(config, Cohort.single(toy), tmp_path)
 
 
