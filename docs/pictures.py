@@ -59,11 +59,13 @@ ARROWS = (
     ("InverseModel", "export", False),
     ("export", "runtime", False),
 )
-#: Floors of the package from the top: name, folders, ground.
+#: Floors of the package from the top: name, folders, ground. A test compares with pyproject.toml.
 FLOORS = (
-    ("floor 5", "cli", TORCH),
+    ("floor 5", "api", TORCH),
+    ("", "cli", TORCH),
     ("floor 4", "validation   streaming", PLAIN),
-    ("floor 3", "training   evaluation   export", TORCH),
+    ("floor 3", "evaluation   training   export", TORCH),
+    ("", "composition", TORCH),
     ("floor 2", "data_gen   models   baselines\nlosses   metrics   uncertainty", TORCH),
     ("floor 1", "core", TORCH),
     ("ground", "runtime", PLAIN),
@@ -91,7 +93,7 @@ def pipeline_figure() -> Figure:
 
 def floors_figure() -> Figure:
     """The folders of the package, each above what it may import."""
-    figure, ax = _canvas(4.3)
+    figure, ax = _canvas(4.9)
     heights = [0.62 if "\n" in folders else 0.42 for _, folders, _ in FLOORS]
     top = np.cumsum([0.0, *(height + 0.07 for height in heights)])
     ax.set(xlim=(0, 5.4), ylim=(top[-1] + 0.45, -0.08))
@@ -99,8 +101,8 @@ def floors_figure() -> Figure:
         _box(ax, (0.95, y), (4.3, height), ground)
         ax.text(0.08, y + height / 2, name, va="center", size=10)
         ax.text(3.1, y + height / 2, folders, ha="center", va="center", size=10.5, linespacing=1.3)
-    ax.text(0.08, top[6] + 0.3, "imports\ngo down", va="center", size=9)
-    _arrow_along(ax, (0.4, top[7] + 0.2), (0.4, top[-1] - 0.1))
+    ax.text(0.08, top[8] + 0.3, "imports\ngo down", va="center", size=9)
+    _arrow_along(ax, (0.4, top[9] + 0.2), (0.4, top[-1] - 0.1))
     _key(ax, 0.95, top[-1] + 0.2, "without torch", PLAIN)
     _key(ax, 3.0, top[-1] + 0.2, "with torch", TORCH)
     return figure
@@ -156,7 +158,7 @@ def result_figure() -> Figure:
     head, mesh = batch.head, cohort.template.display
     assert mesh is not None  # the packaged head has a cortex to draw on
     potentials = 1e6 * np.asarray(batch.data[0, :, 0], float)
-    draw_scalp(axes[0], potentials, head.sensor_pos, head.ch_names)
+    draw_scalp(axes[0], potentials, head.sensors.positions, head.sensors.names)
     axes[0].set_title(f"recording, {SNR_DB:g} dB, {len(potentials)} electrodes", size=10)
     view = best_views(int(peaks[0]), len(maps["target"]), mesh, 1)[0]
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
@@ -172,8 +174,8 @@ def result_figure() -> Figure:
 def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
     """The recording of the result, maps of target and estimates ``(S,)``, and the true centre."""
     from deepesi.baselines.minimum_norm import MinimumNorm
-    from deepesi.core.contracts import magnitude
     from deepesi.core.onnx_model import OnnxModel
+    from deepesi.core.quantities import magnitude
     from deepesi.evaluation.scores import apply_model
     from deepesi.runtime.packaged import model_path
 
@@ -195,12 +197,10 @@ def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
 
 def _test_set() -> tuple["Cohort", "Scenario"]:
     """The packaged head and scenario ``snr``, as ``deepesi evaluate`` takes them."""
-    import hydra
-
     from deepesi.cli.loading import load_heads, load_scenarios
+    from deepesi.composition import compose
 
-    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
-        config = hydra.compose("evaluate", [f"scenario.n_examples={N_EXAMPLES}"])
+    config = compose("evaluate", [f"scenario.n_examples={N_EXAMPLES}"])
     return load_heads(config.head), load_scenarios([config.scenario])[0]
 
 

@@ -27,6 +27,8 @@ method and one column per level of its axis:
 - ``corner``: heading of the first column.
 
 Any other CSV is shown as it is; ``rows`` (first cells) and ``columns`` choose from it.
+
+The list of all metrics stands between ``<!-- metrics -->`` and ``<!-- end -->``.
 """
 
 import argparse
@@ -41,14 +43,18 @@ from typing import Any
 
 import yaml
 
+from deepesi.evaluation.intervals import interval_text
+from deepesi.metrics.table import METRICS
+from deepesi.utils.nearest import nearest
+
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "_results"
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
 TABLE = re.compile(r"(<!-- (table:.*?)-->\n).*?(<!-- end -->)", re.DOTALL)
+METRIC_LIST = re.compile(r"(<!-- metrics -->\n).*?(<!-- end -->)", re.DOTALL)
 #: What the file beside a CSV says; `source` and `note` may be added.
 FACTS = ("command", "commit", "seed", "date", "cores")
 OPTIONS = ("table", "metric", "show", "rows", "columns", "beside", "last", "corner", "to")
-DECIMALS = {"localization_error": 1, "spatial_dispersion": 1}
 
 Line = dict[str, str]
 
@@ -78,7 +84,8 @@ def render(marker: str, folder: Path = RESULTS) -> str:
     """The table that a marker describes, as Markdown.
 
     Raises:
-        ValueError: An option, a method or a column that is not there, or a name of two methods.
+        ValueError: An option, a metric, a method or a column that is not there, or a name of two
+            methods.
 
     """
     wanted: dict[str, Any] = yaml.safe_load(marker)
@@ -87,6 +94,9 @@ def render(marker: str, folder: Path = RESULTS) -> str:
         raise ValueError(
             f"docs: unknown {', '.join(unknown)} in a table, expected some of {', '.join(OPTIONS)}."
         )
+    for metric in (wanted[key] for key in ("metric", "beside", "last") if key in wanted):
+        if metric not in METRICS:
+            raise ValueError(f"docs: no metric {metric!r} in a table. {nearest(metric, METRICS)}")
     names = wanted["table"] if isinstance(wanted["table"], list) else [wanted["table"]]
     lines = [line for name in names for line in read_results(name, folder)]
     if {"metric", "value"} <= set(lines[0]):
@@ -101,6 +111,20 @@ def render(marker: str, folder: Path = RESULTS) -> str:
             if line[0] in rows.values()
         ]
         header = list(columns)
+    return _markdown(header, cells)
+
+
+def metric_list() -> str:
+    """Every metric with unit and direction, as Markdown."""
+    better = {True: "higher", False: "lower", None: "neither"}
+    cells = [
+        [f"`{name}`", metric.title, metric.unit, better[metric.higher_is_better]]
+        for name, metric in METRICS.items()
+    ]
+    return _markdown(["metric", "title", "unit", "better"], cells)
+
+
+def _markdown(header: list[str], cells: list[list[str]]) -> str:
     rule = ["---"] * len(header)
     return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *cells))
 
@@ -136,9 +160,8 @@ def _benchmark(lines: list[Line], wanted: Mapping[str, Any]) -> tuple[list[str],
         if last:
             text.append(" / ".join(_short(line, 3) for line in own[last]))
         cells.append([shown, *text])
-    titles = {"nemd": "nEMD", "auc": "AUC", "localization_error": "localization error, mm"}
-    header = [wanted.get("corner", "method"), *columns, *([titles.get(last, last)] if last else [])]
-    return header, cells
+    titles = [METRICS[last].label] if last else []
+    return [wanted.get("corner", "method"), *columns, *titles], cells
 
 
 def _heading(line: Line, swept: bool, several: bool) -> str:
@@ -151,15 +174,14 @@ def _heading(line: Line, swept: bool, several: bool) -> str:
 def _cell(line: Line | None, reference: Line | None, show: str) -> str:
     if line is None:
         return ""
-    decimals, value = DECIMALS.get(line["metric"], 3), float(line["value"])
+    decimals, value = METRICS[line["metric"]].decimals, float(line["value"])
     if show == "median":
         return f"{float(line['median']):.{decimals}f}"
     if show == "ratio":
         return "" if reference is None else f"{value / float(reference['value']):.2f}"
     if not line["ci_low"]:
         return f"{value:.{decimals}f}"
-    low, high = float(line["ci_low"]), float(line["ci_high"])
-    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return interval_text(value, float(line["ci_low"]), float(line["ci_high"]), decimals)
 
 
 def _short(line: Line | None, decimals: int) -> str:
@@ -186,7 +208,8 @@ def _chosen(
 
 def rewritten(text: str, folder: Path = RESULTS) -> str:
     """A page with every table of it written anew."""
-    return TABLE.sub(lambda found: found[1] + render(found[2], folder) + found[3], text)
+    text = TABLE.sub(lambda marked: marked[1] + render(marked[2], folder) + marked[3], text)
+    return METRIC_LIST.sub(lambda marked: marked[1] + metric_list() + marked[2], text)
 
 
 def keep(run: Path, name: str, folder: Path = RESULTS) -> None:

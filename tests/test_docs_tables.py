@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deepesi.metrics.table import METRICS
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -96,6 +98,15 @@ def test_every_stored_result_is_shown_somewhere(tables):
     assert shown == {path.stem for path in tables.RESULTS.glob("*.yaml")}
 
 
+def test_the_list_of_metrics_is_that_of_the_package(tables):
+    assert "| `nemd` | nEMD |  | lower |" in tables.metric_list()
+    assert tables.metric_list().count("\n") == 2 + len(METRICS)
+    page = "a\n<!-- metrics -->\nold\n<!-- end -->\nb\n"
+    assert tables.rewritten(page) == page.replace("old\n", tables.metric_list())
+    text = (tables.DOCS / "evaluation.md").read_text(encoding="utf-8")
+    assert tables.METRIC_LIST.search(text)
+
+
 NUMBER = re.compile(r"[-*~<+ ]*[.\d][\d,.e-]*( ?(%|ms|s|mm|MB))?\**")
 
 
@@ -169,6 +180,8 @@ def test_what_is_not_there_is_said(tables, stored):
         tables.render("table: snr\nmetric: nemd\ncolumns: [5 dB]\n", stored)
     with pytest.raises(ValueError, match="unknown metrik in a table, expected some of table, me"):
         tables.render("table: snr\nmetrik: nemd\n", stored)
+    with pytest.raises(ValueError, match="no metric 'nmed' in a table. Nearest: .*nemd"):
+        tables.render("table: snr\nmetric: nmed\n", stored)
     (stored / "snr.yaml").write_text("command: x\nseed: 0\n")
     with pytest.raises(ValueError, match="snr.yaml lacks commit, date, cores"):
         tables.render("table: snr\nmetric: nemd\n", stored)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import re
 import sys
 import tomllib
@@ -13,11 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
+import deepesi.cli.train  # noqa: F401 (registers the resolver of `hydra.run.dir`)
 from deepesi.cli import calibrate, loading
 from deepesi.cli import overrides as typed
 from deepesi.cli.config_errors import usual_config
 from deepesi.cli.config_types import check_config, targets
-from deepesi.cli.hydra_commands import COMMANDS
+from deepesi.cli.hydra_commands import COMMANDS, config_dirs
 from deepesi.cli.main import build_parser
 from deepesi.physics.head_inputs.declaration import built_in
 from deepesi.physics.template import load_template
@@ -30,6 +32,7 @@ from tests.documents import DOCUMENTS, ROOT, Command, documented
 FOUND = list(
     {(c.words, c.inline): c for path in DOCUMENTS for c in reversed(documented(path))}.values()
 )
+PLUGINS = ROOT / "docs" / "plugins.md"
 #: A word of the text that stands for one of ours.
 PLACEHOLDERS = {"model=NAME": "model=convdip"}
 
@@ -51,16 +54,16 @@ def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, req
     elif first == "python":
         first, *rest = rest
     if first in ("train.py", "evaluate.py"):
-        compose(first.removesuffix(".py"), rest, tmp_path)
+        compose(first.removesuffix(".py"), rest, tmp_path, monkeypatch)
     elif first == "deepesi" and rest[0] in COMMANDS:
-        compose(rest[0], rest[1:], tmp_path)
+        compose(rest[0], rest[1:], tmp_path, monkeypatch)
     elif first == "deepesi":
         parse(rest, command.inline, capsys)
     elif first.startswith(("deepesi.", "benchmarks.")):
         parse_module(first, rest, monkeypatch)
-    elif first == "docs/tables.py":
+    elif first in ("docs/tables.py", "docs/pictures.py"):
         monkeypatch.syspath_prepend(str(ROOT / "docs"))
-        parse_module("tables", rest, monkeypatch)
+        parse_module(first.removeprefix("docs/").removesuffix(".py"), rest, monkeypatch)
     elif first == "pip":
         check_pip(rest)
     elif first == "pytest":
@@ -127,9 +130,21 @@ def _no_hydra_left():
 USUAL = {}
 
 
-def compose(command, words, tmp_path):
+def own_folder(tmp_path):
+    """The folder of the user that the documents speak of, with the scenario they show."""
+    scenario = re.search(r"^```yaml\n(.*?)^```", PLUGINS.read_text(), re.MULTILINE | re.DOTALL)[1]
+    files = {"scenario": scenario, "experiment": "# @package _global_\nseed: 1\n"}
+    for group, text in files.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text)
+    return {"DIR": str(tmp_path)}
+
+
+def compose(command, words, tmp_path, monkeypatch):
     """As Hydra does: the folder of a sweep, every run of it, and what is built of each."""
     flags = ("-m", "--multirun", "--debug")
+    folders, words = config_dirs(words)
+    monkeypatch.setenv("DEEPESI_CONFIG", os.pathsep.join(map(own_folder(tmp_path).get, folders)))
     overrides = understood([PLACEHOLDERS.get(word, word) for word in words if word not in flags])
     multirun = "-m" in words or "--multirun" in words
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):

@@ -17,6 +17,24 @@ BLOCKS = [
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     for number, block in enumerate(BLOCK.findall(file.read_text()))
 ]
+#: What a training in a block takes, to end in seconds.
+SMALL = [
+    "data.batch_size=4",
+    "data.n_times=1",
+    "data.pool_size=1",
+    "data.setups.montages=[biosemi16]",
+    "trainer.n_validation_batches=1",
+    "trainer.validation_batch_size=4",
+]
+
+
+@pytest.fixture
+def smaller(toy_path):
+    """Size of heads and trainings in the blocks, and what they are here."""
+    return {
+        '"fsaverage-ico3"': repr(str(toy_path)),
+        "max_steps=960": f"max_steps=2, overrides={SMALL!r}",
+    }
 
 
 @pytest.fixture
@@ -35,10 +53,16 @@ def test_there_are_some():
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_it_runs(names, block):
+def test_it_runs(names, smaller, block):
+    for size, here in smaller.items():
+        block = block.replace(size, here)
     exec(compile(block, "block", "exec"), names)
     if "estimate" in names:
         assert np.isfinite(names["estimate"].stc.data).all()
         assert names["prediction_set"].sources.any()
+    if "stc" in names:
+        assert np.isfinite(names["stc"].data).all()
+    if "loss" in names:
+        assert names["loss"].isfinite()
     if "mean" in names:
         assert names["mean"].shape == (1284, 1)

@@ -80,7 +80,7 @@ class Solver(InverseModel):
             recording: Whitened data ``(C, T)``, no unit.
             gain: Whitened lead field ``(C, D)``, 1/(A m).
             n_orient: Number of orientations per source, 1 or 3.
-            rank: Rank of the noise covariance, at most ``C - 1``.
+            rank: Rank of the noise covariance, see `Rank`.
 
         """
 

@@ -21,24 +21,24 @@ class RegularizationCurve(NamedTuple):
     """Result of cross-validation for every regularization strength."""
 
     alphas: Array  # strengths (A,), as in scikit-learn
-    r2: Array  # R² at the held-out electrodes, mean over folds (A,)
-    n_active: Array  # nonzero components in a fit to all electrodes (A,)
+    r2: Array  # R² at the held-out sensors, mean over folds (A,)
+    n_active: Array  # nonzero components in a fit to all sensors (A,)
 
 
 class SparseRegression(Solver):
-    """Linear regression of the recording on the lead field. Electrodes are the samples.
+    """Linear regression of the recording on the lead field. Sensors are the samples.
 
     Columns have unit norm, so that deep sources have no disadvantage. With several samples one
     penalty groups the samples of a component (the l21 norm: group LASSO over time); ridge treats
-    every sample alone. Cross-validation holds out electrodes. The strength with the largest R² at
-    the held-out electrodes is used to fit all electrodes. Strengths that make all sources zero
+    every sample alone. Cross-validation holds out sensors. The strength with the largest R² at
+    the held-out sensors is used to fit all sensors. Strengths that make all sources zero
     are not chosen.
 
     Args:
         l1_ratio: 1: LASSO; 0: ridge; between: elastic net.
         n_alphas: Number of strengths, from the smallest one that makes all sources zero (ridge:
             the largest eigenvalue) down by a factor of 1000, with equal steps of the logarithm.
-        n_folds: Number of folds of electrodes.
+        n_folds: Number of folds of sensors.
         seed: Random seed of the folds.
         strength: Share of the smallest strength that makes all sources zero (ridge: of the
             largest eigenvalue), for every recording. None: by cross-validation.
@@ -81,7 +81,7 @@ class SparseRegression(Solver):
         return known if self.strength is not None else known._replace(noise="covariance")
 
     def solve(self, recording: Array, gain: Array, n_orient: int, rank: int) -> Solution:
-        """Choose the strength, then fit the data of all electrodes."""
+        """Choose the strength, then fit the data of all sensors."""
         norms = np.linalg.norm(gain, axis=0)
         if not recording.any():
             return Solution(np.zeros((gain.shape[1], recording.shape[1])))

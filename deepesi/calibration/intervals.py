@@ -9,48 +9,69 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from deepesi.calibration.sbc import half_width, normal_errors
 from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
 
 
+#: Level of the interval of samples that stands for their width.
+SAMPLE_LEVEL = 0.9
+
+
 class StandardizedErrors(NamedTuple):
     """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
 
-    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong without deviation
+    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong with a std of 0
     signal: Array  # |estimate| / std: what an analyst sees of it
     group: NDArray[np.int64]  # 0 active, 1 neighbouring, 2 inactive
     width: Array  # std over the largest true magnitude of the recording
 
 
 def standardized_errors(
-    mean: Array, std: Array | None, target: Array, group: NDArray[np.int64]
+    mean: Array,
+    std: Array | None,
+    target: Array,
+    group: NDArray[np.int64],
+    samples: Array | None = None,
 ) -> StandardizedErrors:
     """Claims of one recording.
 
     Args:
         mean: Estimated moments, any shape, A m.
-        std: Their deviations, of the same shape.
+        std: Standard deviations, the same shape.
         target: True moments, of the same shape.
         group: 0, 1 or 2, of the same shape.
+        samples: Of the posterior, with an axis of draws before that shape. Where there are any,
+            errors are those of their ranks (`normal_errors`), and the width is that of their
+            central interval of 90 %, over that of a normal distribution.
 
     Raises:
-        ValueError: There is no standard deviation.
+        ValueError: There are neither standard deviations nor samples.
 
     """
+    largest = max(float(np.abs(target).max()), np.finfo(float).tiny)
+    if samples is not None:
+        signal = _over(mean, samples.std(axis=0))
+        width = half_width(samples, SAMPLE_LEVEL) / norm.ppf((1 + SAMPLE_LEVEL) / 2) / largest
+        return _flat(normal_errors(samples, target), signal, group, width)
     if std is None:
         raise ValueError(
-            "recalibration: the model gives no standard deviation, so it claims nothing that could "
-            "be recalibrated. Train it with model.heteroscedastic=true loss=uncertainty, or join "
-            "an ensemble."
+            "recalibration: the model gives no standard deviation and no samples, so it claims "
+            "nothing that could be recalibrated. Train it with model.heteroscedastic=true "
+            "loss=uncertainty, or join an ensemble."
         )
-    largest = max(float(np.abs(target).max()), np.finfo(float).tiny)
-    parts = (_over(mean - target, std), _over(mean, std), group, std / largest)
-    return StandardizedErrors(*(part.ravel() for part in parts))  # type: ignore[arg-type]
+    return _flat(_over(mean - target, std), _over(mean, std), group, std / largest)
+
+
+def _flat(
+    error: Array, signal: Array, group: NDArray[np.int64], width: Array
+) -> StandardizedErrors:
+    return StandardizedErrors(error.ravel(), signal.ravel(), group.ravel(), width.ravel())
 
 
 def _over(values: Array, std: Array) -> Array:
-    """Magnitude in deviations; zero stays zero."""
+    """Magnitude in standard deviations; zero stays zero."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(values == 0, 0.0, np.abs(values) / std)
 
@@ -105,5 +126,5 @@ class Intervals:
 
 
 def gaussian(levels: Array, temperature: float = 1.0) -> Intervals:
-    """Intervals of a normal distribution, all deviations times one factor."""
+    """Intervals of a normal distribution, all standard deviations times one factor."""
     return Intervals(levels, np.array([]), temperature * norm.ppf((1 + levels) / 2)[None])

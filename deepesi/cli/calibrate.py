@@ -157,7 +157,7 @@ def keep(
 
 def print_summary(rows: Sequence[CalibrationRow]) -> None:
     """The tables of the page, and what stands above them."""
-    print_layout(console, prediction_set_layout(rows), "Region sets", PREDICTION_SETS)
+    print_layout(console, prediction_set_layout(rows), "Prediction sets", PREDICTION_SETS)
     deviations = deviation_layout(rows)
     if deviations.lines:
         print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)

@@ -1,6 +1,5 @@
 """Errors that a configuration caused, in one line that begins with the key."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepesi.cli.config_types import targets
 from deepesi.composition import compose, names_in
+from deepesi.utils.nearest import near_names
 
 
 def usual_config(command: str) -> DictConfig:
@@ -84,7 +84,7 @@ def _nearest(key: str, command: str) -> str:
         return f"It is called {'.'.join([*above, RENAMED[last]])} now."
     known = list(_keys(OmegaConf.to_container(usual_config(command)), ""))
     near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-    near = near or difflib.get_close_matches(key, known, n=3)
+    near = near or near_names(key, known)
     if not near:
         near = [k for k in known if key.split(".")[0] == k.split(".")[0]][:12]
     shown = f"Nearest: {', '.join(near)}. " if near else ""
@@ -100,9 +100,9 @@ def _keys(values: Any, prefix: str) -> Iterator[str]:
 
 def _near_option(text: str) -> str:
     """The same text; where it says that a group lacks an option, with the nearest ones."""
-    found = re.search(r"Could not find '(\w+)/([^']+)'", text)
-    near = difflib.get_close_matches(found[2], names_in(found[1]), n=3) if found else []
-    return f"{text}. Nearest: {', '.join(near)}." if near else text
+    found = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    near = near_names(found[2], names_in(found[1])) if found else []
+    return f"{text.rstrip('.')}. Nearest: {', '.join(near)}." if near else text
 
 
 def _key_with(text: str, values: Any, key: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.core.contracts import InverseModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
@@ -32,7 +32,7 @@ def export_path(
 
     Args:
         model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (what was fitted
-            goes into the contract), or the name of a linear inverse.
+            goes into the contract), or one of `closed_forms`.
         out: ``.onnx`` file; its card is ``.md`` beside it.
         head: Packaged head or ``.npz``, or the head itself.
         montage: Set-up to trace with; the file serves any.
@@ -44,14 +44,13 @@ def export_path(
     """
     check_file_out(out, ".onnx")
     template = head if isinstance(head, Template) else load_template(head)
-    methods = {method.lower(): method for method in METHODS}
+    baselines = closed_forms()
     run, identity, calibration = None, dict[str, Any](), None
     network: InverseModel
-    if model.lower() in methods:
-        name = methods[model.lower()]
-        network = MinimumNorm(name)
-        kind = f"{MinimumNorm.__module__}.{MinimumNorm.__qualname__}"
-        identity = {"model": {"_target_": kind, "method": name}}
+    if model.lower() in baselines:
+        name, network, parameters = baselines[model.lower()]
+        kind = f"{type(network).__module__}.{type(network).__qualname__}"
+        identity = {"model": {"_target_": kind, **parameters}}
     else:
         run = Path(model)
         network, identity = load_network(run, template.space)
@@ -65,6 +64,14 @@ def export_path(
         out.with_suffix(".md"), out.name, name, network, contract, parity, identity, config, results
     )
     return out
+
+
+def closed_forms() -> dict[str, tuple[str, InverseModel, dict[str, str]]]:
+    """Baselines that a file can hold, by the name to export: title, model and its parameters."""
+    found: dict[str, tuple[str, InverseModel, dict[str, str]]] = {
+        method.lower(): (method, MinimumNorm(method), {"method": method}) for method in METHODS
+    }
+    return found | {"bayesian_minimum_norm": ("BayesianMinimumNorm", BayesianMinimumNorm(), {})}
 
 
 def describe(

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepesi import __version__
 from deepesi.cli.hydra_commands import COMMANDS, CONFIG_DIR, DEBUG, run_hydra
@@ -63,6 +63,7 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.head,
         arguments.prepared,
         subjects_dir=arguments.subjects_dir,
+        rank=arguments.rank,
     )
     is_dataset = str(arguments.recording).startswith(DATASET)
     lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
@@ -143,7 +144,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
         parse_renaming(arguments.rename),
         arguments.unit,
     )
-    setup = SetupOptions(arguments.noise_cov, forward=arguments.forward, head=arguments.head)
+    setup = SetupOptions(
+        arguments.noise_cov, forward=arguments.forward, head=arguments.head, rank=arguments.rank
+    )
     print(
         prepare(
             arguments.model,
@@ -200,6 +203,15 @@ def _head_build(arguments: argparse.Namespace) -> None:
         print(f"wrote {path}, fingerprint {fingerprint}")
 
 
+def parse_rank(text: str) -> int | Literal["info"]:
+    """``--rank``: a number of dimensions, or ``info``."""
+    if text == "info":
+        return "info"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of dimensions or info, got {text!r}")
+    return int(text)
+
+
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
@@ -233,6 +245,13 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         "--forward", type=Path, help="the recording's own -fwd.fif; default: the packaged head"
     )
     parser.add_argument("--head", help="packaged head or .npz of 'deepesi head build'")
+    parser.add_argument(
+        "--rank",
+        type=parse_rank,
+        metavar="N | info",
+        help="dimensions of the noise, or info: channels less reference and applied projectors "
+        "(default: what the noise covariance spans)",
+    )
 
 
 def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
@@ -269,7 +288,10 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=about, add_help=False)
 
     export = commands.add_parser("export", help="checkpoint, run or baseline to ONNX")
-    export.add_argument("model", help="checkpoint, run directory, or eloreta, sloreta, dspm, mne")
+    export.add_argument(
+        "model",
+        help="checkpoint, run directory, or eloreta, sloreta, dspm, mne, bayesian_minimum_norm",
+    )
     export.add_argument(
         "--out", type=Path, required=True, help=".onnx file to write; its card is .md"
     )
@@ -376,7 +398,7 @@ def build_parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
     )
-    stream.add_argument("--outlet", default="deepesi", help="name of the stream of regions")
+    stream.add_argument("--outlet", default="deepesi", help="name of the stream of parcels")
     stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
     stream.add_argument("--seconds", type=float, help="for how long (default: until interrupted)")
     stream.set_defaults(run=_stream)

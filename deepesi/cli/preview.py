@@ -11,10 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from deepesi import __version__
 from deepesi.cli.loading import load_heads
+from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Scene
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.generator import Parts, SimulatedRecordings
@@ -32,27 +32,22 @@ Array = NDArray[np.float64]
 BATCH_SIZE = 32
 
 
-def array(values: Tensor) -> Array:
-    """A tensor of any device in float64."""
-    return values.detach().cpu().double().numpy()
-
-
 def example_of(
     parts: Parts, index: int, recordings: SimulatedRecordings, ranges: SetupRanges
 ) -> Example:
     """One example of a batch as arrays, with what was drawn in words."""
     scene, head = parts.batch.scene, parts.batch.head
     template = parts.setup.true_head.template
-    clean = array(parts.clean[index])
-    sources = array(parts.batch.sources[index])
+    clean = as_array(parts.clean[index])
+    sources = as_array(parts.batch.sources[index])
     moments = sources.reshape(len(head.source_pos), head.space.n_orient, -1)
     peaks = scene.peaks[index].cpu().numpy()
     peaks = peaks[peaks >= 0]
     return Example(
-        recorded=array(parts.batch.data[index]),
+        recorded=as_array(parts.batch.data[index]),
         clean=clean,
-        noise=array(parts.noise[index]),
-        artifacts=sum((array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
+        noise=as_array(parts.noise[index]),
+        artifacts=sum((as_array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
         magnitudes=magnitudes(sources, head.space.n_orient).max(axis=1),
         peaks=peaks,
         time_courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
@@ -144,15 +139,17 @@ def draw_examples(
         if step < n_examples:
             examples.append(example_of(parts, 0, recordings, ranges))
         scenes.append(parts.batch.scene)
-        largest.append([array(data.abs().amax((1, 2))) for data in (parts.clean, parts.batch.data)])
+        largest.append(
+            [as_array(data.abs().amax((1, 2))) for data in (parts.clean, parts.batch.data)]
+        )
     has_source = np.concatenate([s.peaks.cpu().numpy() >= 0 for s in scenes])
-    tissues = np.concatenate([array(s.tissues) for s in scenes])
+    tissues = np.concatenate([as_array(s.tissues) for s in scenes])
     present = np.concatenate([s.artifacts.cpu().numpy() for s in scenes]).mean(axis=0)
     draw = Draw(
-        snr_db=np.concatenate([array(s.snr_db) for s in scenes]),
+        snr_db=np.concatenate([as_array(s.snr_db) for s in scenes]),
         skull_conductivity=tissues[:, 0],
         skull_thickness=tissues[:, 1],
-        moments=np.concatenate([array(s.moments) for s in scenes])[has_source],
+        moments=np.concatenate([as_array(s.moments) for s in scenes])[has_source],
         counts=has_source.sum(axis=1),
         shares={
             type(a).__name__: float(p) for a, p in zip(recordings.artifacts, present, strict=True)

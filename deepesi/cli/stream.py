@@ -1,4 +1,4 @@
-"""``deepesi stream``: EEG of a Lab Streaming Layer stream to time courses of regions, live."""
+"""``deepesi stream``: EEG of a Lab Streaming Layer stream to time courses of parcels, live."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.runtime.inverse import Inverse
-from deepesi.streaming.atlas import seitzman_regions
+from deepesi.streaming.atlas import seitzman_parcels
 from deepesi.streaming.live import Counts, LiveInverse
 from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.page import LivePage
@@ -45,7 +45,7 @@ def stream(
 
     """
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
-    regions = seitzman_regions(inverse.space)
+    parcels = seitzman_parcels(inverse.space)
     find = functools.partial(
         open_source,
         name,
@@ -56,28 +56,28 @@ def stream(
         source_id=source_id,
     )
     source = find()
-    live = LiveInverse(inverse, regions, source.sfreq, band, window, say)
+    live = LiveInverse(inverse, parcels, source.sfreq, band, window, say)
     say(
         f"{name}: {len(inverse.ch_names)} channels at {source.sfreq:g} Hz, beside them "
-        f"{source.ignored or 'none'}; band {band[0]:g} to {band[1]:g} Hz; {len(regions.names)} "
-        f"regions to the stream {outlet!r}"
+        f"{source.ignored or 'none'}; band {band[0]:g} to {band[1]:g} Hz; {len(parcels.names)} "
+        f"parcels to the stream {outlet!r}"
     )
     with ExitStack() as stack:
         page = None
         if port is not None:
-            page = stack.enter_context(LivePage(regions, port))
+            page = stack.enter_context(LivePage(parcels, port))
             say(f"page at {page.address}")
 
-        def show(times: Array, courses: Array) -> None:
+        def show(times: Array, time_courses: Array) -> None:
             if page is not None:
-                page.show(times, courses, str(live.counts))
+                page.show(times, time_courses, str(live.counts))
 
         latency = Latency()
         try:
             relay(
                 functools.partial(find, timeout=3.0),
                 live,
-                open_outlet(regions, source.sfreq, outlet),
+                open_outlet(parcels, source.sfreq, outlet),
                 math.inf if seconds is None else seconds,
                 show,
                 say=say,

@@ -1,5 +1,6 @@
 """The contract every part of deepesi meets: Batch, Estimate, InverseModel."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -80,7 +81,7 @@ class InverseModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Invert average-referenced EEG (V), by exportable operations only if `exportable`."""
+        """Invert referenced data (V), by exportable operations only if `exportable`."""
 
     def training_loss(
         self, batch: "Batch", objective: Objective, rng: torch.Generator
@@ -135,7 +136,7 @@ class PosteriorModel(InverseModel):
         """One posterior sample (A m) per draw of standard normal noise, by exportable operations.
 
         Args:
-            data: Average-referenced EEG, V.
+            data: Referenced data, V.
             inputs: Prepared head inputs.
             noise: See the class; its size is that of `noise_size`.
 
@@ -157,16 +158,24 @@ class PosteriorModel(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation of `n_draws` fixed draws, the same for every recording.
 
-        A model with a closed form replaces it. So does an exported one whose noise has an axis that
-        is no number: a graph keeps the fixed draws as a constant.
+        A model with a closed form replaces it.
         """
-        # By numpy, so that a traced graph holds the numbers and draws none.
-        fixed = np.random.default_rng(0).standard_normal(
-            (self.n_draws, 1, self.noise_size(data, inputs)), dtype=np.float32
-        )
-        noise = torch.from_numpy(fixed).to(data).expand(-1, data.shape[0], -1)
+        # Numbers kept in a table, as a traced graph draws none; repeated where there are too few.
+        table = torch.from_numpy(_fixed_draws(self.n_draws)).to(data)
+        size = self.noise_size(data, inputs)
+        noise = table[:, torch.arange(size, device=data.device) % N_FIXED]
+        noise = noise[:, None].expand(-1, data.shape[0], -1)
         samples = self.sample(data, inputs, noise)
         return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
+
+
+#: Numbers of a fixed draw; a prime, so that they do not repeat in step with an axis of the noise.
+N_FIXED = 4099
+
+
+@functools.cache
+def _fixed_draws(n_draws: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((n_draws, N_FIXED), dtype=np.float32)
 
 
 def as_tensors(
@@ -220,8 +229,8 @@ class _Tensors:
 class LowRankLeadField(_Tensors):
     """The lead fields that rendered a batch, one per example, never formed as ``(B, C, D)``.
 
-    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the average-referenced scalp patterns at the
-    electrodes of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
+    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced scalp patterns at the
+    sensors of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
     touch the first patterns and modes are kept apart, as smaller matrices.
 
     Attributes:
@@ -240,7 +249,7 @@ class LowRankLeadField(_Tensors):
     source_modes: Float[Tensor, "D R"]
 
     def project(self, sources: Float[Tensor, "B D T"]) -> Float[Tensor, "B C T"]:
-        """Average-referenced scalp potential (V) of sources (A m)."""
+        """Referenced data (V) of sources (A m)."""
         reduced = torch.einsum("dr,bdt->brt", self.source_modes, sources)
         n_wide, n_narrow = len(self.wide), self.narrow.shape[-1]
         scalp = _through_core(self.wide, self.coefficients[:, :n_wide], reduced)
@@ -301,7 +310,7 @@ class Batch(_Tensors):
     """Simulated recordings under one set-up.
 
     Attributes:
-        data: Average-referenced potentials ``(B, C, T)``, V.
+        data: Referenced recordings ``(B, C, T)``, V.
         sources: Dipole moments ``(B, D, T)``, A m.
         head: The *nominal* head: what an analyst would have.
         inputs: Its prepared head inputs.

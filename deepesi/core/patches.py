@@ -88,7 +88,7 @@ class PatchDictionary:
     Args:
         topographies: See `deepesi.physics.head_inputs.patches.PatchTopographies`.
         n_orient: Orientations ``O`` per source.
-        skull: Filter between the electrodes ``(B, C, C)`` that the topographies of an example are
+        skull: Filter between the sensors ``(B, C, C)`` that the topographies of an example are
             seen through, and about their norms behind it ``(K, S, B)``, by which they are divided;
             None: they are seen as they are.
 

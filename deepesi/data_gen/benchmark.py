@@ -25,7 +25,7 @@ from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import SHAPES, PatchSources
 from deepesi.data_gen.waveforms import Biphasic, Burst, Gabor, Mixture, PowerLaw
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.physics.template import Template, load_template
 from deepesi.utils.files import atomic
 
@@ -132,7 +132,7 @@ def mne_simulation(template: Template, n_times: int) -> Callable[[int], Any]:
     from mne.proj import make_eeg_average_ref_proj
 
     head = template.montage_head("biosemi64")
-    info = electrode_info(head.sensors.names, head.sensors.positions)
+    info = eeg_info(head.sensors.names, head.sensors.positions)
     with info._unlock():
         info["sfreq"], info["projs"] = SFREQ, [make_eeg_average_ref_proj(info, verbose="error")]
     src = mne.setup_volume_source_space(

@@ -21,7 +21,7 @@ class Curriculum:
         noise: Points for the power of all noise but white noise.
         artifacts: Points for the probability of artifacts.
         tissues: Points for the range of tissues around the nominal ones.
-        electrodes: Points for electrode displacement and co-registration error.
+        electrodes: Points for sensor displacement and co-registration error.
         montages: Points for the share of the list of montages in use, from the first entry on,
             and for subsets, dropout and references other than the average.
 

@@ -25,7 +25,7 @@ class HeadOnDevice:
 
     Attributes:
         template: The head.
-        lead_fields: Lead fields for any tissues and electrodes.
+        lead_fields: Lead fields for any tissues and places of sensors.
         distances: Distances between sources ``(S, S)``, m: geodesic on the cortex, Euclidean in a
             volume, infinite between the two.
         normals: Unit normals of the cortex ``(S, 3)``, head frame.

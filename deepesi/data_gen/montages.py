@@ -99,7 +99,7 @@ def channel_range(template: Template, ranges: MontageRanges) -> tuple[int, int]:
     return fewest, max(sizes)
 
 
-def displaced_electrodes(
+def displaced_positions(
     template: Template,
     electrodes: ScalpPoints,
     ranges: MontageRanges,

@@ -14,7 +14,7 @@ from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy
-from deepesi.data_gen.montages import MontageRanges, displaced_electrodes, draw_channels
+from deepesi.data_gen.montages import MontageRanges, displaced_positions, draw_channels
 from deepesi.data_gen.noise import Noise, NoiseRanges
 from deepesi.data_gen.ranges import check_range
 from deepesi.data_gen.tissues import TissueRanges
@@ -132,7 +132,7 @@ def draw_setup(
     names, nominal = [names[i] for i in rows], nominal[rows]
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     assumed = _tissues(ranges.nominal, torch_rng, 1.0)
-    displaced = displaced_electrodes(template, nominal, ranges, widths["electrodes"], rng)
+    displaced = displaced_positions(template, nominal, ranges, widths["electrodes"], rng)
     true_leadfield = template.family.leadfield(
         _tissues(tissues, torch_rng, widths["tissues"]), displaced[0, 0]
     )
@@ -152,9 +152,9 @@ def draw_setup(
     if ranges.own_anatomy or template.cap is not None:
         head = template.head(names, nominal, cov, assumed)
     else:
-        all_names, all_electrodes = nominal_head.montage(montage)
+        all_names, all_places = nominal_head.montage(montage)
         chosen = [all_names.index(name) for name in names]
-        head = nominal_head.head(names, all_electrodes[chosen], cov, assumed)
+        head = nominal_head.head(names, all_places[chosen], cov, assumed)
     arrays = {
         "vertices": displaced.vertices,
         "weights": displaced.weights,

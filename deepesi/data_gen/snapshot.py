@@ -7,7 +7,7 @@ from deepesi.data_gen.sources import PatchSources
 #: Two thirds of the recordings have one source; otherwise networks get worse for single sources.
 SNAPSHOT_SOURCES = PatchSources(simple_share=0.5)
 
-#: Six montages of 19 to 128 electrodes, three kinds of noise with an estimated covariance, errors
+#: Six montages of 19 to 128 channels, three kinds of noise with an estimated covariance, errors
 #: of the cap position. The values equal those of the YAML file; a test checks that.
 SNAPSHOT_SETUPS = SetupRanges(
     montages=(

@@ -73,7 +73,7 @@ class Cell(NamedTuple):
     scores: dict[str, list[Score]]  # by method, the same examples in the same order
 
     def values(self, method: str, metric: str) -> Array:
-        """Of every example ``(n,)``."""
+        """Values of one metric, one per example ``(n,)``."""
         column = list(METRICS).index(metric)
         return np.array([score.values[column] for score in self.scores[method]])
 
@@ -223,7 +223,7 @@ def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
         for number, columns in _comparisons(cells, methods, metrics)
     }
     limits = np.array([metric.limits for metric in METRICS.values()]).T
-    for place, cell in enumerate(cells):
+    for test_set, cell in enumerate(cells):
         scenario = cell.scenario
         level = scenario.level or f"{cell.snr_db:g}"
         for number, method in enumerate(methods):
@@ -233,7 +233,8 @@ def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
                 known = values[np.isfinite(values[:, column]), column]
                 if not len(known):
                     continue
-                difference, best = compared[place, number, metric]
+                low, high = map(_number, ends[:, column])
+                difference, best = compared[test_set, number, metric]
                 yield Row(
                     method,
                     scenario.name,
@@ -241,7 +242,8 @@ def _rows(cells: Sequence[Cell]) -> Iterator[Row]:
                     scenario.n_sources,
                     metric,
                     float(known.mean()),
-                    *map(_number, ends[:, column]),
+                    low,
+                    high,
                     float(np.median(known)),
                     len(known),
                     *difference,
@@ -257,17 +259,17 @@ Compared = tuple[tuple[float | None, float | None, float | None], bool]
 def _comparisons(
     cells: Sequence[Cell], methods: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[tuple[tuple[int, int, str], Compared]]:
-    """Of every test set, method and metric: difference to the reference and whether it is best.
+    """Difference to the reference, and whether it is best, for each test set, method and metric.
 
     The test sets of a scenario are one family: they have the same examples as far as they draw the
     same, so their examples are resampled together; of those with fewer, the rest is NaN.
     """
     largest = max(len(cell.scores[methods[0]]) for cell in cells)
     values = np.full((len(methods), largest, len(cells), len(metrics)), np.nan)
-    for place, cell in enumerate(cells):
+    for test_set, cell in enumerate(cells):
         for number, method in enumerate(methods):
             own = np.stack([cell.values(method, metric) for metric in metrics], axis=1)
-            values[number, : len(own), place] = own
+            values[number, : len(own), test_set] = own
     columns = values.reshape(len(methods), largest, -1)
     higher = np.tile([METRICS[metric].higher_is_better for metric in metrics], len(cells))
     best = np.zeros((len(methods), columns.shape[2]), dtype=bool)
@@ -278,10 +280,10 @@ def _comparisons(
         reference = methods.index(REFERENCE)
         paired, ends = columns - columns[reference], differences(columns, reference)
     for (number, column), is_best in np.ndenumerate(best):
-        place, which = divmod(column, len(metrics))
+        test_set, which = divmod(column, len(metrics))
         mean = None if paired is None else _mean(paired[number, :, column])
-        difference = (mean, *map(_number, ends[:, number, column]))
-        yield (place, number, metrics[which]), (difference, bool(is_best))
+        low, high = map(_number, ends[:, number, column])
+        yield (test_set, number, metrics[which]), ((mean, low, high), bool(is_best))
 
 
 def _mean(values: Array) -> float | None:

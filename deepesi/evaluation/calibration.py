@@ -1,6 +1,7 @@
 """Coverage of intervals and prediction sets: fitted on validation recordings, measured on test."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from deepesi.calibration.conformal import PredictionSets, proportion
 from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
+from deepesi.calibration.sbc import FEWEST, uniformity
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
-from deepesi.evaluation.observation import Observations
+from deepesi.evaluation.observation import N_DRAWS, RANKED, Observations
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.utils.rows import read_rows, write_rows
 
@@ -32,9 +34,11 @@ class CalibrationRow:
     ``recalibration`` is ``none``, ``temperature``, ``isotonic`` or ``balanced`` where ``group`` is
     a kind of sources, ``conformal`` where it is ``prediction_set``. ``metric`` is ``coverage`` (at
     ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
-    interval, over the largest true moment) or ``area_cm2``. The interval is of 95 %: exact for the
-    coverage of prediction sets, else by studentized bootstrap over recordings, as the dipoles of
-    one are not independent; None with too few recordings, see `deepesi.evaluation.intervals`.
+    interval, over the largest true moment) or ``area_cm2``; of posterior models also ``sbc_p``, the
+    p value of uniform ranks of the target among samples (``group`` is what is ranked, see
+    `deepesi.evaluation.observation.RANKED`). The interval is of 95 %: exact for the coverage of
+    prediction sets, else by studentized bootstrap over recordings, as the dipoles of one are not
+    independent; None with too few recordings, see `deepesi.evaluation.intervals`.
     """
 
     method: str
@@ -54,7 +58,7 @@ class CalibrationRow:
 class Fitted(NamedTuple):
     """What is learned from validation recordings."""
 
-    intervals: dict[str, Intervals]  # by recalibration; empty without deviations
+    intervals: dict[str, Intervals]  # by recalibration; empty without standard deviations
     temperature: float | None
     prediction_sets: PredictionSets
 
@@ -65,7 +69,7 @@ def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
     The temperature is that of the active sources, as zeros fit into any interval around zero.
 
     Args:
-        observed: Of split ``"validation"``.
+        observed: Observations of split ``"validation"``.
         level: Probability of the prediction sets.
         n_bins: Bins of the estimated SNR.
 
@@ -94,11 +98,11 @@ def measure(
     """All rows of one method.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         scenario: Name of the scenario.
         heads: Names of the heads.
         fitted: What was learned from validation recordings.
-        observed: Of split ``"test"``.
+        observed: Observations of split ``"test"``.
 
     """
     rows = []
@@ -107,19 +111,24 @@ def measure(
         there = np.arange(len(observed.snr_db))
         if snr_db is not None:
             there = np.flatnonzero(observed.snr_db.round(3) == snr_db)
-        where = (method, scenario, heads, ALL if snr_db is None else f"{snr_db:g}")
+        level = ALL if snr_db is None else f"{snr_db:g}"
+        row = functools.partial(CalibrationRow, method, scenario, heads, level)
         for name, intervals in fitted.intervals.items():
             own = [observed.standardized_errors[i] for i in there]
             for number, group in enumerate(GROUPS):
-                rows += _of_group((*where, name, group), intervals, own, number)
-        rows += _prediction_set_rows(
-            (*where, "conformal", PREDICTION_SET), fitted.prediction_sets, observed, there
-        )
+                rows += _group_rows(functools.partial(row, name, group), intervals, own, number)
+        of_sets = functools.partial(row, "conformal", PREDICTION_SET)
+        rows += _prediction_set_rows(of_sets, fitted.prediction_sets, observed, there)
+        rows += _rank_rows(functools.partial(row, "none"), observed, there)
     return rows
 
 
-def _of_group(
-    where: tuple[str, ...],
+#: Makes a row from metric, level, value, ends of the interval, and number of recordings.
+RowMaker = Callable[..., CalibrationRow]
+
+
+def _group_rows(
+    row: RowMaker,
     intervals: Intervals,
     observed: Sequence[StandardizedErrors],
     number: int,
@@ -145,15 +154,8 @@ def _of_group(
     ]
     ends = bootstrap_interval(np.stack([values for *_, values in measured], axis=1))
     return [
-        CalibrationRow(  # type: ignore[arg-type]
-            *where,
-            metric,
-            level,
-            float(values.mean()),
-            *_within(ends[:, i], BOUNDS.get(metric)),
-            len(sizes),
-        )
-        for i, (metric, level, values) in enumerate(measured)
+        row(metric, level, float(values.mean()), *_within(end, BOUNDS.get(metric)), len(sizes))
+        for (metric, level, values), end in zip(measured, ends.T, strict=True)
     ]
 
 
@@ -170,15 +172,18 @@ def _linearized(totals: Array, sizes: Array) -> Array:
     return np.asarray(ratio + (totals - ratio * sizes) / sizes.mean(axis=0))
 
 
-def _within(ends: Array, bounds: tuple[float, float] | None) -> list[float | None]:
+def _within(
+    ends: Array, bounds: tuple[float, float] | None
+) -> tuple[float, float] | tuple[None, None]:
     """Ends of an interval, None if there is none."""
     if not np.isfinite(ends).all():
-        return [None, None]
-    return [float(end) for end in (ends if bounds is None else ends.clip(*bounds))]
+        return None, None
+    low, high = ends if bounds is None else ends.clip(*bounds)
+    return float(low), float(high)
 
 
 def _prediction_set_rows(
-    where: tuple[str, ...],
+    row: RowMaker,
     prediction_sets: PredictionSets,
     observed: Observations,
     there: NDArray[np.int64],
@@ -189,17 +194,23 @@ def _prediction_set_rows(
     area = np.array(
         [1e4 * observed.areas[i][observed.scores[i] <= threshold[i]].sum() for i in there]
     )
-    n = len(there)
+    n, level = len(there), prediction_sets.level
     return [
-        CalibrationRow(*where, "coverage", prediction_sets.level, *proportion(right, n), n),  # type: ignore[arg-type]
-        CalibrationRow(  # type: ignore[arg-type]
-            *where,
-            "area_cm2",
-            prediction_sets.level,
-            float(area.mean()),
-            *_within(bootstrap_interval(area), None),
-            n,
-        ),
+        row("coverage", level, *proportion(right, n), n),
+        row("area_cm2", level, float(area.mean()), *_within(bootstrap_interval(area), None), n),
+    ]
+
+
+def _rank_rows(
+    row: RowMaker, observed: Observations, there: NDArray[np.int64]
+) -> list[CalibrationRow]:
+    """P value of uniform ranks of the target, of posterior models on enough recordings."""
+    n = len(there)
+    if observed.ranks is None or n < 2 * FEWEST:
+        return []
+    return [
+        row(group, "sbc_p", None, uniformity(observed.ranks[there, i], N_DRAWS), None, None, n)
+        for i, group in enumerate(RANKED)
     ]
 
 
@@ -227,17 +238,21 @@ def read_csv(path: Path) -> list[CalibrationRow]:
     cure = "Give the run directory of 'deepesi calibrate' of this version."
     if not path.is_file():
         raise FileNotFoundError(f"calibration: there is no {path}. {cure}")
-    rows, known = read_rows(path, COLUMNS, cure), [*GROUPS, PREDICTION_SET]
+    rows, known = read_rows(path, COLUMNS, cure), [*GROUPS, PREDICTION_SET, *RANKED]
     groups = sorted({row["group"] for row in rows} - set(known))
     if groups:
         raise ValueError(f"{path} has the groups {groups}, expected some of {known}. {cure}")
-    return [_row(*row.values()) for row in rows]
+    return [_row(row) for row in rows]
 
 
-def _row(*cells: str) -> CalibrationRow:
-    *words, level, value, low, high, n = cells
+def _row(cells: Mapping[str, str]) -> CalibrationRow:
     return CalibrationRow(
-        *words, _optional(level), float(value), _optional(low), _optional(high), int(n)
+        **{name: cells[name] for name in COLUMNS[:7]},
+        level=_optional(cells["level"]),
+        value=float(cells["value"]),
+        ci_low=_optional(cells["ci_low"]),
+        ci_high=_optional(cells["ci_high"]),
+        n=int(cells["n"]),
     )
 
 

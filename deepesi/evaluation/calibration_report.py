@@ -52,7 +52,7 @@ def reliability_panels(rows: Sequence[CalibrationRow], method: str) -> Iterator[
             own = _pick(
                 rows, method=method, snr_db=ALL, group=group, recalibration=name, metric="coverage"
             )
-            x, y = [r.level for r in own], [r.value for r in own]
+            x, y = np.array([(r.level, r.value) for r in own], dtype=float).reshape(-1, 2).T
             ax.plot(x, y, line, marker="o", color=colour, markersize=4)
             ax.fill_between(
                 x,
@@ -152,7 +152,7 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     """Headings and what stands under them, HTML.
 
     Args:
-        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
 
     """
     look = styles(row.method for row in rows)
@@ -181,7 +181,7 @@ def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path:
     """Write the report, whole or not at all.
 
     Args:
-        rows: Of `deepesi.evaluation.calibration.measure`, all methods.
+        rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
         facts: What to state at the top: name to text.
         path: ``.html`` file.
 

@@ -28,12 +28,12 @@ def write_card(
     Args:
         path: ``.md`` file.
         file: Name of the exported file.
-        name: Of the model.
-        contract: Of the file, plain.
-        n_weights: Of the model.
+        name: Name of the model.
+        contract: Contract of the file, plain.
+        n_weights: Number of weights of the model.
         export: Measured on it, see `deepesi.export.to_onnx.Parity`.
-        training: See `how_trained`.
-        results: See `how_good`; or other Markdown.
+        training: Text of `how_trained`.
+        results: Text of `how_good`, or other Markdown.
 
     """
     terms = "\n".join(f"| {term} | {value} |" for term, value in _terms(contract))
@@ -89,8 +89,8 @@ def how_trained(
     """What is known of the training, as Markdown.
 
     Args:
-        contract: Of the file, plain.
-        n_weights: Of the model.
+        contract: Contract of the file, plain.
+        n_weights: Number of weights of the model.
         config: Plain configuration of the run, if it is at hand.
         command: That began it, if it is known.
         notes: What of the configuration the heads could not do, in words.

@@ -22,8 +22,9 @@ from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.table import Layout, by_scenario, markdown_table, write_markdown
 from deepesi.evaluation.terminal import print_table
-from deepesi.evaluation.tuning import Choice, tune
+from deepesi.evaluation.tuning import CRITERION, Choice, tune
 from deepesi.evaluation.tuning import write_csv as write_choices
+from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.utils.files import atomic
 
@@ -94,7 +95,7 @@ def compare(
 def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
     read = {"read from": "\n".join(f"{name}: {path}" for name, path in paths.items())}
     return {
-        "held out": "lead fields, electrode displacements, sources and noise: split 'test'; a "
+        "held out": "lead fields, sensor displacements, sources and noise: split 'test'; a "
         "warped head (warp...) is in no training",
         "noise": "one covariance for every method; regularization follows from the whitened "
         "power of each recording, where a method does not choose it itself",
@@ -128,7 +129,8 @@ TUNED = "Constants chosen on validation recordings"
 
 def tuned_table(choices: Sequence[Choice]) -> Layout:
     """One line per method and scenario."""
-    header = ["method", "scenario", "constant", "chosen", "tried", "loc. error (mm)", "recordings"]
+    metric = METRICS[CRITERION]
+    header = ["method", "scenario", "constant", "chosen", "tried", metric.label, "recordings"]
     lines = [
         (
             choice.method,
@@ -136,7 +138,7 @@ def tuned_table(choices: Sequence[Choice]) -> Layout:
             choice.parameter,
             f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
             f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
-            f"{min(choice.errors_mm):.1f}",
+            f"{min(choice.errors_mm):.{metric.decimals}f}",
             str(choice.n),
         )
         for choice in choices

@@ -148,7 +148,7 @@ def describe_scenario(scenarios: Sequence[Scenario], cohort: Cohort) -> dict[str
     """Facts of one scenario, name to text; what its levels differ in, level by level.
 
     Args:
-        scenarios: Its test sets, at least one, all of one name.
+        scenarios: Test sets of the scenario, at least one, all of one name.
         cohort: The heads of the run.
 
     """

@@ -9,10 +9,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from deepesi.core.arrays import as_array
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
+from deepesi.metrics.moments import strongest_sample
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.graph import distances_mm
 from deepesi.physics.template import DisplayMesh
@@ -71,11 +73,11 @@ def _panel() -> tuple[Figure, "Axes"]:
 
 def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     levels = list(dict.fromkeys(row.level for row in rows))
-    x = _places(levels)
+    x = _axis_positions(levels)
     for method in dict.fromkeys(row.method for row in rows):
         own = {row.level: row for row in rows if row.method == method}
         drawn = [own[level] for level in levels if level in own]
-        at = [place for level, place in zip(levels, x, strict=True) if level in own]
+        at = [position for level, position in zip(levels, x, strict=True) if level in own]
         colour, line = look[method]
         ax.plot(at, [r.value for r in drawn], line, marker="o", markersize=4, color=colour)
         ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)
@@ -84,7 +86,7 @@ def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
     ax.set_xticks(x, levels, rotation=0 if short else 30, ha="center" if short else "right")
 
 
-def _places(levels: Sequence[str]) -> list[float]:
+def _axis_positions(levels: Sequence[str]) -> list[float]:
     """Where levels stand on an axis: numbers evenly spread to scale, all else in turn."""
     try:
         values = [float(level) for level in levels]
@@ -107,10 +109,10 @@ def depth_panel(
     Too few examples for two bins are drawn one by one.
 
     Args:
-        depth_mm: Of every example ``(n,)``, mm.
+        depth_mm: Depth of the source of every example ``(n,)``, mm.
         values: Metric of every example ``(n,)``, by method.
         look: Colour and line of every method.
-        title: Of the metric.
+        title: Title of the metric.
         n_bins: Most bins; each holds as many examples as an interval needs, or more.
 
     """
@@ -134,24 +136,24 @@ def depth_panel(
     return figure
 
 
-def place_panels(
+def source_panels(
     sources: NDArray[np.int64],
     values: Mapping[str, Array],
     n_sources: int,
     mesh: DisplayMesh,
     title: str,
 ) -> Iterator[Panel]:
-    """Each method's value at every place as a dot on the cortex, all in one colour range.
+    """Each method's value at every true source as a dot on the cortex, in one colour range.
 
     Args:
         sources: Numbers of the true sources ``(N,)``; the mean is drawn where one comes twice.
         values: Metric there ``(N,)``, by method.
         n_sources: Sources of the whole space.
         mesh: Cortex to draw on.
-        title: Of the metric.
+        title: Title of the metric.
 
     """
-    places, which = np.unique(sources, return_inverse=True)
+    drawn, which = np.unique(sources, return_inverse=True)
     count = np.bincount(which)
     means = {m: np.bincount(which, own) / count for m, own in values.items()}
     top = float(np.quantile(np.concatenate(list(means.values())), 0.98)) or 1.0
@@ -165,7 +167,7 @@ def place_panels(
         for row, side in enumerate(("lateral", "medial")):
             for column, hemisphere in enumerate(("left", "right")):
                 view = f"{hemisphere} {side}"
-                draw_dots(axes[row, column], places, own, n_sources, mesh, view, top)
+                draw_dots(axes[row, column], drawn, own, n_sources, mesh, view, top)
                 axes[row, column].set_title(view, fontsize=8)
         yield f"{method}: mean {own.mean():.1f}", figure
 
@@ -180,18 +182,22 @@ def _colours(top: float, title: str) -> Figure:
 def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     """Scalp map, true sources and each estimate on the cortex, each in its own colour range."""
     batch, head, n_orient = worked.batch, worked.batch.head, worked.batch.head.space.n_orient
-    true = magnitude(batch.sources, n_orient)[0].double().numpy()
+    true = as_array(magnitude(batch.sources, n_orient)[0])
     peaks = batch.scene.peaks[0].numpy()
     peaks = peaks[peaks >= 0]
     views = best_views(int(true.argmax()), len(true), mesh)
-    data = batch.data[0].double().numpy()
+    data = as_array(batch.data[0])
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
-    sample = int((data**2).sum(axis=0).argmax())
-    draw_scalp(scalp.subplots(), data[:, sample], head.sensors.positions, head.sensors.names)
+    draw_scalp(
+        scalp.subplots(),
+        data[:, strongest_sample(data)],
+        head.sensors.positions,
+        head.sensors.names,
+    )
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():
-        values = magnitude(estimate.mean, n_orient)[0].double().numpy()
+        values = as_array(magnitude(estimate.mean, n_orient)[0])
         off = distances_mm(head.source_pos[[values.argmax()]], head.source_pos[peaks[:1]])
         note = "" if len(peaks) > 1 else f": peak {off.item():.0f} mm off"
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)

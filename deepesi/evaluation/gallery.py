@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
@@ -187,7 +188,7 @@ def _maps(model: InverseModel, points: Sequence[Batch], budget: float) -> Array 
         expected = (time.perf_counter() - started) / len(maps) * len(points)
         if expected > budget:
             return None
-    return torch.cat(maps).double().numpy()
+    return as_array(torch.cat(maps))
 
 
 def _inverse(models: Models) -> dict[str, InverseModel]:
@@ -209,7 +210,7 @@ def points_at(sources: NDArray[np.int64], batch: Batch) -> Batch:
 
     Args:
         sources: Their numbers ``(N,)``.
-        batch: Of one example, whose nominal head they are seen through.
+        batch: One example; its nominal head renders the points.
 
     """
     head, n_orient = batch.head, batch.head.space.n_orient

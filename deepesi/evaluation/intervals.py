@@ -71,7 +71,7 @@ def bootstrap_interval(values: Array, seed: int = 0) -> Array:
 
     Args:
         values: ``(n,)``, or several columns of the same examples ``(n, m)``; NaN is no example.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         Low and high end ``(2,)`` or ``(2, m)``; NaN with fewer than `MIN_EXAMPLES` examples, or if
@@ -117,7 +117,7 @@ def simultaneous_intervals(values: Array, seed: int = 0) -> Array:
 
     Args:
         values: Differences ``(n, m)`` of the same examples; NaN is no example.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         Low and high ends ``(2, m)``; NaN with fewer than `MIN_EXAMPLES` examples, or fewer than
@@ -166,7 +166,7 @@ def beats_all_others(values: Array, higher_is_better: NDArray[np.bool_]) -> NDAr
 
     Args:
         values: ``(M, n, K)`` of methods, examples and columns (metrics at test sets).
-        higher_is_better: Of the columns ``(K,)``.
+        higher_is_better: Direction of the columns ``(K,)``.
 
     """
     n_methods, _, n_columns = values.shape

@@ -48,8 +48,8 @@ def leaderboard(
 
     Args:
         benchmark: What was measured.
-        weights: Of every method that has any.
-        paths: Of every method that was read from a file.
+        weights: Number of weights, by method that has any.
+        paths: Path of the file, by method that was read from one.
         heads: Scenario to the names of its true heads.
         command: What was typed.
 

@@ -15,9 +15,11 @@ from deepesi.calibration.conformal import (
     target_scores,
 )
 from deepesi.calibration.intervals import StandardizedErrors, standardized_errors
-from deepesi.core.contracts import Batch, InverseModel
+from deepesi.calibration.sbc import ranks
+from deepesi.core.contracts import Batch, Estimate, InverseModel, PosteriorModel
 from deepesi.core.quantities import magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.keys import key_entropy
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
 from deepesi.metrics.example import Geometry
@@ -42,6 +44,14 @@ class Observations(NamedTuple):
     estimated_db: Array  # SNR an analyst reads off (N,)
     snr_db: Array  # true SNR (N,)
     areas: list[Array]  # of the places (S,), m², by recording
+    ranks: NDArray[np.int64] | None = None  # of the target among N_DRAWS samples (N, RANKED)
+
+
+#: Posterior samples of a recording, of which the target has a rank.
+N_DRAWS = 99
+#: What of a sample is ranked, in its first sample in time: the moment of the dipole that is
+#: strongest in the estimate, and the norm of the map.
+RANKED = ("peak", "norm")
 
 
 #: Draws the batches at an SNR, each with the number of its recordings that count.
@@ -148,7 +158,7 @@ def _look(
         estimate = model.eval()(batch.data, batch.inputs)
     n_orient = batch.head.space.n_orient
     maps = magnitude(estimate.mean, n_orient)[:keep].double().numpy()
-    if not np.isfinite(maps).all() or not _finite(estimate.std):
+    if not np.isfinite(maps).all() or not _finite(estimate.std) or not _finite(estimate.samples):
         raise FloatingPointError(
             f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments or "
             "deviations. Its training diverged or its file is damaged."
@@ -159,8 +169,8 @@ def _look(
     snr_db = estimated_snr_db(whitener(cov) @ batch.data[:keep].double().numpy(), rank_of(cov))
     observed = (
         []
-        if estimate.std is None
-        else _standardized_errors(estimate.mean, estimate.std, batch, geometry)
+        if estimate.std is None and estimate.samples is None
+        else _standardized_errors(estimate, batch, geometry)
     )
     return Observations(
         observed[:keep],
@@ -169,21 +179,47 @@ def _look(
         snr_db,
         batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
+        np.stack([_ranks(model, batch, i) for i in range(keep)])
+        if isinstance(model, PosteriorModel)
+        else None,
     )
 
 
+def _ranks(model: PosteriorModel, batch: Batch, number: int) -> NDArray[np.int64]:
+    """Ranks of `RANKED` of one recording, by draws of its own."""
+    example = batch.example(number)
+    # The last entries tell it apart from the key the batch was drawn with.
+    rng = np.random.default_rng([*key_entropy(*batch.scene.key), 3, number])
+    seed = int(rng.integers(2**31))
+    with torch.no_grad():
+        mean = model(example.data, example.inputs).mean[0, :, 0]
+        drawn = model.draw(example.data, example.inputs, N_DRAWS, seed)[:, 0, :, 0]
+    peak = int(mean.abs().argmax())
+    values = torch.cat([drawn, example.sources[:, :, 0]]).double().numpy()
+    quantities = np.stack([values[:, peak], np.linalg.norm(values, axis=1)], axis=1)
+    return ranks(quantities[:-1], quantities[-1], rng)
+
+
 def _standardized_errors(
-    mean: torch.Tensor, std: torch.Tensor, batch: Batch, geometry: Geometry
+    estimate: Estimate, batch: Batch, geometry: Geometry
 ) -> list[StandardizedErrors]:
-    n_times, n_orient = mean.shape[2], geometry.n_orient
+    n_times, n_orient = batch.data.shape[2], geometry.n_orient
     picked = np.unique(np.linspace(0, n_times - 1, min(n_times, MAX_SAMPLES)).round().astype(int))
-    arrays = [a[..., picked].double().numpy() for a in (mean, std, batch.sources)]
+    mean, target = (
+        values[..., picked].double().numpy() for values in (estimate.mean, batch.sources)
+    )
+    std, samples = (
+        None if values is None else values[..., picked].double().numpy()
+        for values in (estimate.std, estimate.samples)
+    )
     found = []
-    for true, *example in zip(magnitude(batch.sources, n_orient).numpy(), *arrays, strict=True):
+    for i, true in enumerate(magnitude(batch.sources, n_orient).numpy()):
         masks = groups(true, geometry.distances_mm)
         group = np.select([masks[name] for name in GROUPS], [0, 1, 2])
         group = np.repeat(group, n_orient)[:, None].repeat(len(picked), axis=1)
-        found.append(standardized_errors(*example, group))
+        own = None if samples is None else samples[:, i]
+        own_std = None if std is None else std[i]
+        found.append(standardized_errors(mean[i], own_std, target[i], group, own))
     return found
 
 
@@ -193,8 +229,9 @@ def _joined(parts: Sequence[Observations]) -> Observations:
         [c for part in parts for c in part.standardized_errors],
         *arrays,
         [a for p in parts for a in p.areas],
+        None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts]),
     )
 
 
-def _finite(std: torch.Tensor | None) -> bool:
-    return std is None or bool(torch.isfinite(std).all())
+def _finite(values: torch.Tensor | None) -> bool:
+    return values is None or bool(torch.isfinite(values).all())

@@ -14,7 +14,7 @@ from deepesi.evaluation.figures import (
     axis_panels,
     depth_panel,
     example_panels,
-    place_panels,
+    source_panels,
     styles,
 )
 from deepesi.evaluation.gallery import Gallery, PointSpread, WorkedExample, middle_cell
@@ -100,7 +100,7 @@ def _scenario(rows: Sequence[Row], look: Mapping[str, Style]) -> str:
 
 
 def _errors(cell: Cell, where: str, pictures: Gallery | None, look: Mapping[str, Style]) -> str:
-    """The localization error against depth, and on the cortex at the true places."""
+    """The localization error against depth, and on the cortex at the true sources."""
     values = {m: cell.values(m, "localization_error") for m in cell.scores}
     depth = np.array([score.depth_mm for score in next(iter(cell.scores.values()))])
     title = METRICS["localization_error"].label
@@ -109,12 +109,12 @@ def _errors(cell: Cell, where: str, pictures: Gallery | None, look: Mapping[str,
     if pictures is None:
         return text
     n_sources = pictures.n_sources
-    example, place = np.nonzero(pictures.peaks >= 0)
-    sources = pictures.peaks[example, place]
-    at_places = {m: own[example] for m, own in values.items()}
-    several = " (the mean of an example at each of its sources)" if place.any() else ""
-    maps = tiles(place_panels(sources, at_places, n_sources, pictures.mesh, title), MAP)
-    return f"{text}<p>Localization error{several} at the true place of every source.</p>{maps}"
+    example, number = np.nonzero(pictures.peaks >= 0)
+    sources = pictures.peaks[example, number]
+    at_sources = {m: own[example] for m, own in values.items()}
+    several = " (the mean of an example at each of its sources)" if number.any() else ""
+    maps = tiles(source_panels(sources, at_sources, n_sources, pictures.mesh, title), MAP)
+    return f"{text}<p>Localization error{several} at every true source.</p>{maps}"
 
 
 def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -> str:
@@ -138,7 +138,7 @@ def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -
             f"<p>{BINS}</p>{key({m: look[m] for m in spread.error_mm})}{tiles(panels, CURVE)}"
         )
         for metric, values in kinds.items():
-            maps = place_panels(
+            maps = source_panels(
                 spread.sources, values, pictures.n_sources, pictures.mesh, titles[metric]
             )
             parts.append(f"<h3>{titles[metric]} of points</h3>{tiles(maps, MAP)}")

@@ -18,10 +18,10 @@ class Scenario:
     """A test set: what is drawn.
 
     The draws come from the split ``"test"``, which no training or validation stream uses, so the
-    lead fields, electrode displacements, sources and noise are others than any seen in training.
+    lead fields, sensor displacements, sources and noise are others than any seen in training.
 
     Args:
-        name: Of the scenario.
+        name: Name of the scenario.
         snr_db: SNRs, dB; the same sources, lead fields and noise (but for its size) at each.
         n_examples: Examples per SNR.
         batch_size: Most examples of one batch, which is drawn under one set-up.
@@ -31,7 +31,7 @@ class Scenario:
         artifacts: Kinds of artifacts.
         n_times: Samples per example.
         sfreq: Sampling rate, Hz.
-        seed: Of the scenario.
+        seed: Seed of the scenario.
         heads: Names of the true heads; by default the test heads of the run. The analyst has the
             template, unless ``setups.own_anatomy``.
         validation_heads: Names of heads like the true ones, to fit and to tune on; by default the

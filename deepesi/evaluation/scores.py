@@ -30,8 +30,8 @@ class Score(NamedTuple):
 
     example: int
     method: str
-    depth_mm: float  # of the first true source below the scalp
-    latency_ms: float  # of inverting this one example
+    depth_mm: float  # depth of the first true source below the scalp
+    latency_ms: float  # time of inverting this one example
     values: tuple[float, ...]  # in the order of `METRICS`
 
 
@@ -161,7 +161,7 @@ class Scorer:
         return of_scenario(self.models, self.scenarios[unit.scenario].name)
 
     def _example(self, models: Mapping[str, Model], example: Batch, number: int) -> Iterator[Score]:
-        geometry, depth_mm = self._place(example)
+        geometry, depth_mm = self._geometry_and_depth(example)
         for name, model in models.items():
             started = time.perf_counter()
             estimate = apply_model(model, example)
@@ -170,7 +170,7 @@ class Scorer:
             values = tuple(metric.function(case, geometry) for metric in METRICS.values())
             yield Score(number, name, depth_mm, latency_ms, values)
 
-    def _place(self, example: Batch) -> tuple[Geometry, float]:
+    def _geometry_and_depth(self, example: Batch) -> tuple[Geometry, float]:
         """Geometry of the head under its set-up, and how deep the first source lies, mm."""
         if self._geometry is None or self._geometry[0] is not example.head:
             self._geometry = example.head, Geometry(example.head)

@@ -101,8 +101,8 @@ def _layout(
 
 
 def _test_sets(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, float], list[Row]]]:
-    for place in dict.fromkeys((row.level, row.snr_db) for row in rows):
-        yield place, [row for row in rows if (row.level, row.snr_db) == place]
+    for level in dict.fromkeys((row.level, row.snr_db) for row in rows):
+        yield level, [row for row in rows if (row.level, row.snr_db) == level]
 
 
 def markdown_table(table: Layout) -> str:

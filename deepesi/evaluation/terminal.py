@@ -12,10 +12,13 @@ from rich.text import Text
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.intervals import MIN_EXAMPLES
 from deepesi.evaluation.table import RULE, Layout, layout
+from deepesi.metrics.table import IN_TABLES, METRICS
 
 #: The interval in a cell, with the space before it.
 INTERVAL = re.compile(r" \[([-+.,\d ]+)\]")
 NO_INTERVALS = f"No intervals here: fewer than {MIN_EXAMPLES} examples, or all alike."
+#: Columns of a terminal that the longest title of a metric takes.
+TITLE = max(len(METRICS[metric].title) for metric in IN_TABLES)
 #: Columns of a terminal that a name always gets.
 NARROWEST = 12
 
@@ -89,9 +92,9 @@ def _terminal(layout: Layout, for_names: int, title: str, caption: str, padding:
     n_where = header.index("method")
     for number, heading in enumerate(header):
         own = max(len(part) for line in lines for part in line[number][0].split("\n"))
-        least = max(own, *map(len, heading.split()), len("loc. error") * (number > n_where))
+        least = max(own, *map(len, heading.split()), TITLE * (number > n_where))
         kind = "left" if number == n_where else "right"
-        table.add_column(_folded(heading, least), justify=kind, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(_folded(heading, least), justify=kind, no_wrap=True)
     previous = None
     for line in lines:
         place = line[:n_where]

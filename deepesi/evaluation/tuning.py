@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 #: The metric whose mean is least at the constant chosen.
 CRITERION = "localization_error"
 #: Rooms whose code decides what is drawn, inverted and measured: part of the key of the cache.
-ROOMS = ("physics", "data_gen", "baselines", "metrics")
+ROOMS = ("physics", "core", "data_gen", "baselines", "metrics")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Choice:
 
     @property
     def value(self) -> float:
-        """See the class."""
+        """The value of least error."""
         best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
         return self.values[best[(len(best) - 1) // 2]]
 
@@ -182,7 +182,7 @@ def tune(
         cohort: The heads of the run.
         processes: Number of processes.
         on_progress: Called with a line for each method and scenario.
-        cache: See `choose`.
+        cache: Folder of earlier choices, as of `choose`.
 
     Returns:
         The methods, in the same order, and what was chosen.

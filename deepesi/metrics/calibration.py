@@ -35,12 +35,12 @@ def groups(target: Array, ground_mm: Array) -> dict[str, NDArray[np.bool_]]:
 def coverage(mean: Array, std: Array, target: Array, levels: Array = LEVELS) -> Array:
     """Share of values inside their central Gaussian interval of every nominal level.
 
-    A value without deviation is inside if it is right.
+    A value with a standard deviation of 0 is inside if it is right.
 
     Args:
         mean: Any shape, any unit.
-        std: Of the same shape.
-        target: Of the same shape.
+        std: Standard deviation, the same shape and unit.
+        target: The same shape and unit.
         levels: Nominal levels ``(L,)``, between 0 and 1.
 
     """

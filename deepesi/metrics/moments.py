@@ -36,9 +36,14 @@ def temporal_correlation(
     return float(np.mean(correlations))
 
 
-def _strongest_sample(explained: Array, data: Array) -> tuple[Array, Array]:
+def strongest_sample(data: Array) -> int:
+    """Number of the sample of a recording ``(C, T)`` with the largest power."""
+    return int((data**2).sum(axis=0).argmax())
+
+
+def _topographies(explained: Array, data: Array) -> tuple[Array, Array]:
     """Both topographies ``(C,)``, V, at the sample where the recording is strongest."""
-    sample = int((data**2).sum(axis=0).argmax())
+    sample = strongest_sample(data)
     return explained[:, sample], data[:, sample]
 
 
@@ -51,7 +56,7 @@ def topographic_rdm(explained: Array, data: Array) -> float:
         data: Recording ``(C, T)``, V.
 
     """
-    topographies = _strongest_sample(explained, data)
+    topographies = _topographies(explained, data)
     return float(rdm(*topographies)) if topographies[0].any() else 2**0.5
 
 
@@ -65,6 +70,6 @@ def topographic_ln_magnitude(explained: Array, data: Array) -> float:
     At the sample where the recording is strongest; negative: the estimate is shrunk. At least that
     of `LEAST_MAGNITUDE`. Arguments as of `topographic_rdm`.
     """
-    topographies = _strongest_sample(explained, data)
+    topographies = _topographies(explained, data)
     least = float(np.log(LEAST_MAGNITUDE))
     return max(float(ln_magnitude(*topographies)), least) if topographies[0].any() else least

@@ -6,6 +6,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
+from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Batch, Estimate
 from deepesi.core.quantities import magnitude
 from deepesi.metrics.example import Example, Geometry
@@ -16,19 +17,20 @@ from deepesi.utils.nearest import nearest
 def examples(estimate: Estimate, batch: Batch) -> Iterator[Example]:
     """The examples of a batch as arrays."""
     n_orient = batch.head.space.n_orient
-    signals = [
-        magnitude(estimate.mean, n_orient),
-        magnitude(batch.sources, n_orient),
-        estimate.mean,
-        batch.sources,
-        batch.data,
-        estimate.std,
-        None if estimate.samples is None else estimate.samples.transpose(0, 1),
-    ]
-    arrays = [None if s is None else s.detach().cpu().double().numpy() for s in signals]
-    for number, peaks in enumerate(batch.scene.peaks.cpu().numpy()):
-        estimated, target, *others = (None if a is None else a[number] for a in arrays)
-        yield Example(estimated, target, peaks[peaks >= 0], *others)
+    estimates, targets = (as_array(magnitude(m, n_orient)) for m in (estimate.mean, batch.sources))
+    moments, true_moments, data = map(as_array, (estimate.mean, batch.sources, batch.data))
+    for i, peaks in enumerate(batch.scene.peaks.cpu().numpy()):
+        yield Example(
+            estimates[i],
+            targets[i],
+            peaks[peaks >= 0],
+            moments[i],
+            true_moments[i],
+            data[i],
+            None if estimate.std is None else as_array(estimate.std[i]),
+            # One example at a time: the samples of a whole batch may not fit the memory twice.
+            None if estimate.samples is None else as_array(estimate.samples[:, i]),
+        )
 
 
 class SourceMetric(torchmetrics.Metric):
@@ -48,7 +50,7 @@ class SourceMetric(torchmetrics.Metric):
     def __init__(self, name: str) -> None:
         super().__init__()
         if name not in METRICS:
-            raise ValueError(f"SourceMetric: no metric {name!r}. {nearest(name, list(METRICS))}")
+            raise ValueError(f"SourceMetric: no metric {name!r}. {nearest(name, METRICS)}")
         self.name = name
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")

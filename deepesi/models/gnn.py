@@ -1,4 +1,4 @@
-"""Graph network: electrodes exchange messages on the scalp, source tokens attend to them."""
+"""Graph network: sensors exchange messages on the scalp, source tokens attend to them."""
 
 import math
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
-from deepesi.models.layers.electrode_reliability import ElectrodeReliability
 from deepesi.models.layers.evidence import SMALL_POWER, Evidence
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.signed_attention import SignedAttention
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
@@ -40,8 +40,8 @@ class _Head(NamedTuple):
     rows: Float[Tensor, "KD C"]  # unit topographies of the patches
     moments: Float[Tensor, "K S O O"]  # total moment of a unit topography, in source units
     tokens: Float[Tensor, "S n"]  # position, normal, log of the moments
-    electrodes: Float[Tensor, "C 4"]  # position, log of the sensitivity
-    sensitivity: Float[Tensor, "S C"]  # of an electrode to the patches around a source
+    sensors: Float[Tensor, "C 4"]  # position, log of the sensitivity
+    sensitivity: Float[Tensor, "S C"]  # of an sensor to the patches around a source
     edges: Int[Tensor, "E 2"]
     edge_features: Float[Tensor, "E 2"]
 
@@ -55,14 +55,14 @@ class _Component(NamedTuple):
 
 
 class CrossAttention(nn.Module):
-    """Cross-attention from source tokens (queries) to electrodes (keys, values).
+    """Cross-attention from source tokens (queries) to sensors (keys, values).
 
-    The attention weights depend on source positions, electrode positions and the lead field, not
+    The attention weights depend on source positions, sensor positions and the lead field, not
     on the recording. All examples of a batch share them.
 
     Args:
         n_token: Features of a token.
-        n_states: Features of an electrode state.
+        n_states: Features of an sensor state.
         hidden: Output features ``H``.
         n_heads: Attention heads, a divisor of `hidden`.
 
@@ -79,25 +79,25 @@ class CrossAttention(nn.Module):
     def forward(self, head: _Head, states: Float[Tensor, "C B F"]) -> Float[Tensor, "H S B"]:
         """Return the attended features of every token."""
         query = self.query(head.tokens).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
-        key = self.key(head.electrodes).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
+        key = self.key(head.sensors).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
         scores = query @ key / math.sqrt(query.shape[2]) + self.sensitivity * head.sensitivity
         value = self.value(states).unflatten(2, (self.n_heads, -1)).permute(2, 0, 3, 1)
         read = torch.softmax(scores, dim=2) @ value.flatten(2)
         return read.unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 1)
 
 
-class ElectrodeGNN(InverseModel):
-    r"""Graph network over electrodes with a decoder that estimates one active patch at a time.
+class SensorGNN(InverseModel):
+    r"""Graph network over sensors with a decoder that estimates one active patch at a time.
 
-    Electrodes are nodes. A node carries signals (temporal convolutions of its whitened data, and
+    Sensors are nodes. A node carries signals (temporal convolutions of its whitened data, and
     the potential fitted by each component so far) and a state (position, sensitivity, logarithms
     of the signal powers). Blocks of `SignedAttention` on the scalp turn them into a correction of
-    the residual. Sources are tokens (position, normal, moments). They attend to the electrodes
+    the residual. Sources are tokens (position, normal, moments). They attend to the sensors
     twice: to the signals, with the lead field of the patches around the source as weights (the
     matched filter), and to the states, with learned weights (`CrossAttention`). From both,
     `Evidence` computes the probability of every patch. The expected potential of a component is
     subtracted before the next component is estimated. In the next round each is estimated again,
-    given the others. `ElectrodeReliability` learns to give a low weight to electrodes where an
+    given the others. `SensorReliability` learns to give a low weight to sensors where an
     error of the head model has a large effect.
 
     The estimate is the posterior mean over patches. It changes sign with the data, works for any
@@ -107,8 +107,8 @@ class ElectrodeGNN(InverseModel):
     Args:
         n_components: Number ``M`` of active patches. The posterior of one may have several modes.
         n_rounds: Number of times that each component is estimated.
-        n_blocks: Attention blocks between electrodes, shared by the rounds.
-        n_neighbours: Nearest electrodes that send messages to an electrode.
+        n_blocks: Attention blocks between sensors, shared by the rounds.
+        n_neighbours: Nearest sensors that send messages to an sensor.
         n_heads: Heads of every attention layer, a divisor of `hidden`.
         hidden: Width of states and tokens.
         n_signals: Number ``Q`` of temporal filters.
@@ -123,7 +123,7 @@ class ElectrodeGNN(InverseModel):
         ValueError: A size is not positive, the heads do not divide the width, the kernel is even,
             or the radii are not in order.
 
-    Source: attention between electrodes is GATv2, Brody et al. 2022, arXiv:2105.14491.
+    Source: attention between sensors is GATv2, Brody et al. 2022, arXiv:2105.14491.
     Difference: attention weights depend only on quantities without sign, and signals are only
     added up, so the network is an odd function of the data. Estimating each source again given
     the others is alternating projection, Adler et al. 2024, doi:10.1016/j.bspc.2023.105796.
@@ -150,7 +150,7 @@ class ElectrodeGNN(InverseModel):
     ) -> None:
         super().__init__()
         check_sizes(
-            "ElectrodeGNN",
+            "SensorGNN",
             n_components=n_components,
             n_rounds=n_rounds,
             n_blocks=n_blocks,
@@ -163,14 +163,14 @@ class ElectrodeGNN(InverseModel):
         )
         if hidden % n_heads or kernel_size % 2 == 0:
             raise ValueError(
-                "ElectrodeGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
+                "SensorGNN: hidden must be a multiple of n_heads and kernel_size odd, got "
                 f"hidden={hidden}, n_heads={n_heads}, kernel_size={kernel_size}."
             )
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
-        self.electrodes = SensorPositions()
+        self.sensor_positions = SensorPositions()
         self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
-        self.reliability = ElectrodeReliability(reach)
+        self.reliability = SensorReliability(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
@@ -178,7 +178,7 @@ class ElectrodeGNN(InverseModel):
             self.whitener,
             self.rank,
             self.unit,
-            self.electrodes,
+            self.sensor_positions,
             self.graph,
             self.edge_features,
             self.positions,
@@ -230,7 +230,7 @@ class ElectrodeGNN(InverseModel):
         topographies, moments = inputs[self.topographies.key], inputs[self.moments.key]
         n_orient = moments.shape[2]
         moments = (moments / inputs[self.unit.key]).unflatten(1, (-1, n_orient))
-        position, sensors = inputs[self.positions.key], inputs[self.electrodes.key]
+        position, sensors = inputs[self.positions.key], inputs[self.sensor_positions.key]
         squares = topographies.square() * topographies.shape[2]
         return _Head(
             n_channels=inputs[self.rank.key] + 1,
@@ -244,7 +244,7 @@ class ElectrodeGNN(InverseModel):
                 ],
                 dim=1,
             ),
-            electrodes=torch.cat([sensors / HEAD_SIZE, squares.mean((0, 1)).log()[:, None]], dim=1),
+            sensors=torch.cat([sensors / HEAD_SIZE, squares.mean((0, 1)).log()[:, None]], dim=1),
             sensitivity=squares.unflatten(1, (-1, n_orient)).sum(2).mean(0).sqrt(),
             edges=inputs[self.graph.key],
             edge_features=inputs[self.edge_features.key],
@@ -260,9 +260,9 @@ class ElectrodeGNN(InverseModel):
         )
         log_power = (white.square().mean((0, 2)) + SMALL_POWER).log()[:, None]
         local = (signals.square().mean(3) + SMALL_POWER).log() - log_power
-        electrodes = head.electrodes[:, None].expand(-1, local.shape[1], -1)
+        sensors = head.sensors[:, None].expand(-1, local.shape[1], -1)
         log_power = log_power.expand_as(local[..., :1])
-        states = self.embed(torch.cat([electrodes, log_power, local], 2))
+        states = self.embed(torch.cat([sensors, log_power, local], 2))
         signals = signals.mT
         for block in self.blocks[:-1]:
             states, change = block(states, signals, head.edges, head.edge_features)
@@ -288,7 +288,7 @@ class ElectrodeGNN(InverseModel):
             recording: Whitened data, weighted by `reliability`, plus the correction of this one.
             head: Tensors of the head.
             read: Features that the source tokens attended to.
-            reliability: Weights of the electrodes, at most 1.
+            reliability: Weights of the sensors, at most 1.
             power: Squared norm of the topographies after weighting by `reliability`.
 
         Returns:

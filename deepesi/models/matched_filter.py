@@ -15,7 +15,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
-from deepesi.models.layers.electrode_reliability import ElectrodeReliability
+from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.physics.head_inputs import (
@@ -43,7 +43,7 @@ class UnrolledMatchedFilter(InverseModel):
 
     The dictionary ``Q`` holds unit whitened topographies of patches of ``K`` radii around every
     source. ``gamma`` is the prior variance of each patch: a sum over a few components, one for
-    each active source. `ElectrodeReliability` learns to give a low weight to electrodes where an
+    each active source. `SensorReliability` learns to give a low weight to sensors where an
     error of the head model has a large effect. A sweep estimates each component in turn:
 
     0. At the start of a sweep each of ``M`` skull conductivities gets a weight, from how well a
@@ -62,7 +62,7 @@ class UnrolledMatchedFilter(InverseModel):
     ``gamma`` depends on energies only: the estimate changes sign with the recording, and a window
     of any length is inverted as a whole. No weight belongs to a channel, a source or an
     orientation, so montage, head and source space are free. Before training it is alternating
-    projection with equally likely skulls and electrode position errors of 5 mm.
+    projection with equally likely skulls and sensor position errors of 5 mm.
 
     Args:
         n_components: Largest number of sources that are estimated separately.
@@ -128,7 +128,7 @@ class UnrolledMatchedFilter(InverseModel):
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
         self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
-        self.reliability = ElectrodeReliability()
+        self.reliability = SensorReliability()
         self.head_inputs = (
             self.whitener,
             self.rank,

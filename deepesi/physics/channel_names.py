@@ -105,7 +105,7 @@ def plain_names(ch_names: Sequence[str]) -> list[str]:
     return plain
 
 
-def electrode_keys(ch_names: Sequence[str]) -> list[str]:
+def channel_keys(ch_names: Sequence[str]) -> list[str]:
     """Keys that are equal for two names of the same electrode; T3 has that of T7."""
     return [OLD_NAMES.get(name, name) for name in plain_names(ch_names)]
 
@@ -122,10 +122,10 @@ def ten_five_name(name: str) -> str | None:
         None where it is no name of a single electrode of the system.
 
     """
-    return _ten_five().get(electrode_keys([name])[0])
+    return _ten_five().get(channel_keys([name])[0])
 
 
-def check_electrodes(ch_names: Sequence[str]) -> None:
+def check_channel_names(ch_names: Sequence[str]) -> None:
     """Refuse channels that cannot be turned into the average reference.
 
     Raises:
@@ -173,7 +173,7 @@ def check_distinct(ch_names: Sequence[str]) -> None:
 
     """
     same: dict[str, list[str]] = {}
-    for name, key in zip(ch_names, electrode_keys(ch_names), strict=True):
+    for name, key in zip(ch_names, channel_keys(ch_names), strict=True):
         same.setdefault(key, []).append(name)
     twice = [names for names in same.values() if len(names) > 1]
     if twice:
@@ -200,9 +200,9 @@ def match_channels(wanted: Sequence[str], known: Sequence[str]) -> list[int | No
 
     """
     rows: dict[str, list[int]] = {}
-    for row, key in enumerate(electrode_keys(known)):
+    for row, key in enumerate(channel_keys(known)):
         rows.setdefault(key, []).append(row)
-    found = [rows.get(key, []) for key in electrode_keys(wanted)]
+    found = [rows.get(key, []) for key in channel_keys(wanted)]
     several = [[known[row] for row in same] for same in found if len(same) > 1]
     if several:
         raise ValueError(_one_electrode(several))

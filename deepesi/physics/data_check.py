@@ -32,23 +32,27 @@ def check_data(data: Array, sensors: SensorArray) -> None:
             f"recording: NaN or infinite samples in channels {names}. Mark these channels as bad "
             "(info['bads']) or cut the samples out."
         )
+    referenced = sensors.reference(data)
     for name, kind in KINDS.items():
         rows = sensors.rows_of(name)
         if len(rows):
-            _check_amplitude(data[rows], sensors[rows], kind)
+            names = [sensors.names[row] for row in rows]
+            _check_amplitude(data[rows], referenced[rows], names, kind)
     check_constant(data, sensors.names)
 
 
-def _check_amplitude(data: Array, sensors: SensorArray, kind: SensorKind) -> None:
+def _check_amplitude(
+    data: Array, referenced: Array, ch_names: Sequence[str], kind: SensorKind
+) -> None:
     """Refuse data ``(C, T)`` of one kind whose amplitude is not one of its unit."""
-    centred = sensors.reference(data)
+    centred = referenced
     if data.shape[1] > 1:
         centred = centred - centred.mean(axis=1, keepdims=True)
     low, high = kind.amplitude
     amplitude = float(centred.std())
     own = (data - np.median(data, axis=0)).std(axis=1)  # a loud channel is not in the median
     if amplitude >= high and low < np.median(own) < high:
-        loud = [n for n, d in zip(sensors.names, own, strict=True) if d >= high]
+        loud = [n for n, d in zip(ch_names, own, strict=True) if d >= high]
         raise ValueError(
             f"recording: the channels {loud} have a standard deviation above {high:g} "
             f"{kind.unit}, the others of {np.median(own):.2g} {kind.unit} (median). Are they in "

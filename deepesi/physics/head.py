@@ -108,8 +108,8 @@ class HeadModel:
         for name in ("leadfield", "noise_cov"):
             if not self.sensors.is_referenced(getattr(self, name)):
                 raise ValueError(
-                    f"HeadModel: {name} is not average-referenced (its columns do not sum to zero "
-                    "over the EEG channels). Build the head with HeadModel.referenced(), which "
+                    f"HeadModel: {name} has another reference than its sensors (the columns of EEG "
+                    "do not sum to zero). Build the head with HeadModel.referenced(), which "
                     "re-references."
                 )
         self._check_noise()

@@ -14,7 +14,7 @@ def load_head(head: "str | Path | mne.Forward" = "fsaverage-ico3", n_orient: int
     """Load a head to train, evaluate or simulate on.
 
     A packaged head, and one of ``deepesi head build``, takes any montage and any tissues. A head
-    that is known by one forward solution has the electrodes and the lead field of that one.
+    that is known by one forward solution has the sensors and the lead field of that one.
 
     >>> load_head("fsaverage-ico3").space.n_sources
     1284

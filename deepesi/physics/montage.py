@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from deepesi.physics.channel_names import (
     OLD_NAMES,
-    check_electrodes,
+    check_channel_names,
     match_channels,
     ten_five_name,
 )
@@ -239,7 +239,7 @@ def montage_names(ch_names: Sequence[str], name: str) -> list[str]:
 
     """
     known = _without_old_names(standard_montage(name)[0])
-    check_electrodes(ch_names)
+    check_channel_names(ch_names)
     rows = match_channels(ch_names, known)
     unknown = [c for c, row in zip(ch_names, rows, strict=True) if row is None]
     if unknown:
@@ -297,7 +297,7 @@ def head_montage(
     return mne.channels.make_dig_montage(places, coord_frame="head")
 
 
-def electrode_info(ch_names: Sequence[str], positions: Array) -> "mne.Info":
+def eeg_info(ch_names: Sequence[str], positions: Array) -> "mne.Info":
     """Measurement info of EEG electrodes at ``(C, 3)``, m, MNE head frame."""
     import mne
 

@@ -194,6 +194,11 @@ class SensorArray:
         return self.reference(self.reference(cov), axis=1)
 
     @property
+    def reference_name(self) -> str:
+        """The reference of heads in words, empty where there is none."""
+        return "average reference" if len(self.rows_of("eeg")) else ""
+
+    @property
     def reference_operator(self) -> Array:
         """Matrix ``(C, C)`` of `reference`: average over EEG, identity for MEG."""
         return self.reference(np.eye(len(self)))

@@ -1,7 +1,7 @@
-"""What is done to a recording before it is localized: baseline, electrode offsets, bad stretches.
+"""What is done to a recording before it is localized: baseline, channel offsets, bad stretches.
 
 The noise covariance has its mean removed; data that have not would be localized with the offsets of
-their electrodes. Everything that is done is said.
+their channels. Everything that is done is said.
 """
 
 import re
@@ -30,7 +30,7 @@ Baseline: TypeAlias = Literal["none"] | tuple[float | None, float | None]
 Power: TypeAlias = Callable[[Array], Array]
 
 #: Whitened power of the mean of its first samples from which on an average or epochs without
-#: baseline are taken to stand on electrode offsets: 20 dB, above any slow potential that they could
+#: baseline are taken to stand on channel offsets: 20 dB, above any slow potential that they could
 #: begin with.
 OFFSET = 100.0
 #: The same of the mean over all of one without time before 0, from which on it is refused, as there
@@ -80,7 +80,7 @@ def corrected(
 
     By default the baseline is what the file says: subtracted before, or not wanted. One case is an
     exception: an average, or epochs, whose file names no baseline and whose first samples have more
-    than `OFFSET` times the power of the noise. They stand on electrode offsets, and the mean before
+    than `OFFSET` times the power of the noise. They stand on channel offsets, and the mean before
     time 0 is subtracted. Of a raw recording the mean of every part is, above `OFFSET_RAW`.
 
     Args:
@@ -92,7 +92,7 @@ def corrected(
 
     Raises:
         ValueError: A baseline outside the recording, or of a raw recording; nothing but bad
-            stretches; offsets of electrodes without time before 0.
+            stretches; offsets of channels without time before 0.
 
     """
     import mne
@@ -100,7 +100,7 @@ def corrected(
     if isinstance(recording, mne.io.BaseRaw):
         if baseline not in (None, "none"):
             raise ValueError(
-                "baseline: a raw recording has none; offsets of its electrodes are subtracted. "
+                "baseline: a raw recording has none; offsets of its channels are subtracted. "
                 "High-pass filter it, or cut epochs from it."
             )
         offset = np.inf if baseline == "none" else OFFSET_RAW
@@ -114,7 +114,7 @@ def corrected(
             baseline = (None, 0.0)
             changes.append(
                 f"its file names no baseline, and its first samples have {times_noise:.0f} times "
-                "the power of the noise, as offsets of electrodes do: the mean before 0 ms was "
+                "the power of the noise, as offsets of channels do: the mean before 0 ms was "
                 "subtracted (keep it with --baseline none)"
             )
     if baseline is None and recording.baseline is None and recording.times[0] >= 0:
@@ -173,13 +173,13 @@ def _check_offsets(
     sensors: SensorArray,
     times_noise: float,
 ) -> None:
-    """Refuse what stands on offsets of electrodes and has no time before 0 to tell them by."""
+    """Refuse what stands on offsets of channels and has no time before 0 to tell them by."""
     if times_noise > OFFSET_ALL:
         data = np.hstack(list(_looked_at(recording, rows)))
         check_data(data, sensors)  # another unit, say
         raise ValueError(
             f"recording: the mean over its time has {times_noise:.0f} times the power of the "
-            "noise, as offsets of electrodes have, and there is no time before 0 to subtract. Give "
+            "noise, as offsets of channels have, and there is no time before 0 to subtract. Give "
             "--baseline FROM TO, high-pass filter the recording before it is cut, or keep it as it "
             "is with --baseline none."
         )
@@ -239,7 +239,7 @@ def _raw(
     if largest:
         changes.insert(
             0,
-            f"offsets of electrodes, its mean over time, were subtracted (up to "
+            f"offsets of channels, its mean over time, were subtracted (up to "
             f"{1e6 * largest:.3g} µV)",
         )
     return Corrected(raw, stretches, offsets, changes=changes)

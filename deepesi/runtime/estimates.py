@@ -20,7 +20,7 @@ class Localization(NamedTuple):
         stc: Dipole moments, A m: signed along the outward cortical normal (fixed orientation), or
             x, y and z of the MNE head frame (free).
         std: Their standard deviation, or None if the model claims none.
-        data: The average-referenced data it was made from ``(C, T)``, V.
+        data: The referenced data it was made from ``(C, T)``, V.
         number: Of the epoch in the file, or of the piece of a raw recording; from 0.
         first: Its first sample in a raw recording; else 0.
 

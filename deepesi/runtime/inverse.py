@@ -93,6 +93,7 @@ class Inverse:
         recording: "mne.Evoked",
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = ...,
+        rank: RankChoice = ...,
     ) -> "Stc": ...
 
     @overload
@@ -101,6 +102,7 @@ class Inverse:
         recording: "mne.BaseEpochs | mne.io.BaseRaw",
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = ...,
+        rank: RankChoice = ...,
     ) -> "Iterator[Stc]": ...
 
     def apply(
@@ -108,6 +110,7 @@ class Inverse:
         recording: "Recording",
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = None,
+        rank: RankChoice = None,
     ) -> "Stc | Iterator[Stc]":
         """Localize a recording: prepare for its set-up, then estimate.
 
@@ -118,6 +121,7 @@ class Inverse:
             recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
             noise_cov: Noise covariance of single trials, V².
             forward: The recording's own forward solution; the packaged head if None.
+            rank: Dimensions of the noise, see `for_recording`.
 
         Returns:
             The estimate of an evoked response, A m; of epochs an iterator of one each, of a raw
@@ -135,7 +139,7 @@ class Inverse:
         _check_mne("noise_cov", noise_cov, mne.Covariance, "mne.compute_covariance or mne.read_cov")
         if forward is not None:
             _check_mne("forward", forward, mne.Forward, "mne.read_forward_solution")
-        prepared = self.for_recording(recording, noise_cov, forward)
+        prepared = self.for_recording(recording, noise_cov, forward, rank=rank)
         if isinstance(recording, mne.Evoked):
             return prepared.apply(recording).stc
         return (result.stc for result in prepared.apply(recording))
@@ -265,6 +269,7 @@ def apply(
     recording: "mne.Evoked",
     noise_cov: "mne.Covariance",
     forward: "mne.Forward | None" = ...,
+    rank: RankChoice = ...,
 ) -> "Stc": ...
 
 
@@ -274,6 +279,7 @@ def apply(
     recording: "mne.BaseEpochs | mne.io.BaseRaw",
     noise_cov: "mne.Covariance",
     forward: "mne.Forward | None" = ...,
+    rank: RankChoice = ...,
 ) -> "Iterator[Stc]": ...
 
 
@@ -282,6 +288,7 @@ def apply(
     recording: "Recording",
     noise_cov: "mne.Covariance",
     forward: "mne.Forward | None" = None,
+    rank: RankChoice = None,
 ) -> "Stc | Iterator[Stc]":
     """Localize a recording with an exported file, or with a packaged one by its name.
 
@@ -290,10 +297,11 @@ def apply(
         recording: See `Inverse.apply`, as for the other arguments, the result and the errors.
         noise_cov: Noise covariance of single trials, V².
         forward: The recording's own forward solution; the packaged head if None.
+        rank: Dimensions of the noise, see `Inverse.for_recording`.
 
     """
     inverse = model if isinstance(model, Inverse) else Inverse.load(model)
-    return inverse.apply(recording, noise_cov, forward)
+    return inverse.apply(recording, noise_cov, forward, rank)
 
 
 def _name(head: str | Path | Template) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.names import file_title, short_names
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.protobuf import n_values
+from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float64]
 #: EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
@@ -156,7 +156,7 @@ def find_methods(
     found: list[Method] = []
     for name in asked:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.4)
+            near = near_names(name, known)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"--methods: unknown method {name!r}, expected all or some of {', '.join(known)}."

@@ -48,6 +48,6 @@ def check_noise(power: Array, quietest: float, nave: float) -> None:
         raise ValueError(
             f"PreparedInverse: the recording has up to {power.max():.2g} times the power of its "
             f"noise, more than {LOUDEST:g}, which no brain activity has. Take offsets of "
-            "electrodes out (a high-pass filter, --baseline), and check that recording and noise "
+            "channels out (a high-pass filter, --baseline), and check that recording and noise "
             "covariance are of the same recording, in volts."
         )

@@ -97,7 +97,7 @@ class PreparedInverse:
         whitener: ``(C, C)``, 1/V.
         rank_reason: Why data are taken to span `rank` dimensions, in words.
         nave: Number of trials averaged in the data it is for; effective ones may be fractions.
-        origin: Where electrodes and noise come from, in words.
+        origin: Where sensors and noise come from, in words.
         channel_precision: ``(C, C)``, 1/V², what `unexplained` holds channels against.
 
     """

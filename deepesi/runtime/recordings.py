@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.channel_names import electrode_keys, match_channels
+from deepesi.physics.channel_names import channel_keys, match_channels
 from deepesi.physics.io.channels import check_derivations, good_eeg_channels
 from deepesi.physics.io.covariance import check_nave
 from deepesi.runtime.corrections import Corrected, averages_counted_as_trials
@@ -143,7 +143,7 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
             f"{nave:g} is right, say so in the recording: evoked.nave = {nave:g}."
         )
     good = good_eeg_channels(recording.info)
-    mine, theirs = (dict(zip(electrode_keys(n), n, strict=True)) for n in (good, ch_names))
+    mine, theirs = (dict(zip(channel_keys(n), n, strict=True)) for n in (good, ch_names))
     if set(mine) != set(theirs):
         missing = sorted(theirs[key] for key in set(theirs) - set(mine))
         extra = sorted(mine[key] for key in set(mine) - set(theirs))

@@ -68,7 +68,7 @@ class OpenModel(NamedTuple):
         Examples are computed a few at a time, see `examples_at_once`.
 
         Args:
-            data: ``(B, C, T)`` in volts, average-referenced.
+            data: ``(B, C, T)`` in volts, referenced as the head is.
             inputs: Prepared head inputs.
             noise: Standard normal ``(N, B, Z)`` to draw samples with, see `noise_size`; None: no
                 samples.

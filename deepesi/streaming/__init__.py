@@ -1,1 +1,1 @@
-"""Localizing what is being recorded: a stream of EEG in, time courses of regions out. No torch."""
+"""Localizing what is being recorded: a stream of EEG in, time courses of parcels out. No torch."""

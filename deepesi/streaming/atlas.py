@@ -12,17 +12,17 @@ from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
 
-#: Sources farther from every coordinate belong to no region, mm.
+#: Sources farther from every coordinate belong to no parcel, mm.
 FARTHEST = 25.0
 
 
-class Regions(NamedTuple):
+class Parcels(NamedTuple):
     """Regions of a source space.
 
     Attributes:
         names: ``R`` names.
         centres: MNI coordinates of the atlas ``(R, 3)``, mm.
-        of_source: Which region every source belongs to ``(S,)``; -1: none.
+        of_source: Which parcel every source belongs to ``(S,)``; -1: none.
 
     """
 
@@ -30,8 +30,8 @@ class Regions(NamedTuple):
     centres: Array
     of_source: NDArray[np.int64]
 
-    def courses(self, magnitudes: Array) -> Array:
-        """RMS over the sources of every region: ``(S, T)`` to ``(R, T)``, in the unit of both.
+    def time_courses(self, magnitudes: Array) -> Array:
+        """RMS over the sources of every parcel: ``(S, T)`` to ``(R, T)``, in the unit of both.
 
         Magnitudes, as moments along the normals of two walls of a sulcus would cancel.
         """
@@ -42,8 +42,8 @@ class Regions(NamedTuple):
         return np.asarray(np.sqrt(sums / counts[:, None]))
 
 
-def seitzman_regions(space: SourceSpace) -> Regions:
-    """The cortical regions of Seitzman's 300, those that a source space has sources of.
+def seitzman_parcels(space: SourceSpace) -> Parcels:
+    """The cortical parcels of Seitzman's 300, those that a source space has sources of.
 
     Names are network, side and number in the atlas.
 
@@ -55,14 +55,14 @@ def seitzman_regions(space: SourceSpace) -> Regions:
         ModuleNotFoundError: Without nilearn, which brings the table.
 
     Source: Seitzman et al. 2020, doi:10.1016/j.neuroimage.2019.116290, as nilearn ships it. Ours
-    deviates: whatever is nearest belongs to a region, not a sphere of 5 mm.
+    deviates: whatever is nearest belongs to a parcel, not a sphere of 5 mm.
 
     """
     template = template_of(space)
     if template is None:
         raise ValueError(
-            f"regions: the source space {space.name} has no MNI positions, so its sources belong "
-            "to no region of an atlas. Use a packaged head."
+            f"parcels: the source space {space.name} has no MNI positions, so its sources belong "
+            "to no parcel of an atlas. Use a packaged head."
         )
     datasets = require("nilearn.datasets", "stream", "group sources by an atlas")
     atlas = datasets.fetch_coords_seitzman_2018()
@@ -75,6 +75,6 @@ def seitzman_regions(space: SourceSpace) -> Regions:
     renumbered = np.full(len(numbers), -1)
     renumbered[used] = np.arange(len(used))
     of_source = np.where(near, renumbered[nearest], -1)
-    sides = [str(region).removeprefix("cortex") for region in atlas["regions"]]
+    sides = [str(parcel).removeprefix("cortex") for parcel in atlas["regions"]]
     names = tuple(f"{atlas['networks'][n]} {sides[n]} {n + 1}" for n in numbers[used])
-    return Regions(names, places[numbers[used]], of_source)
+    return Parcels(names, places[numbers[used]], of_source)

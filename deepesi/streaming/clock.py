@@ -2,13 +2,17 @@
 
 Devices stamp on arrival, in bursts, with equal stamps, now and then backwards; clocks jump. One
 stamp says little, many say at which moments the device samples. A line is fitted to them, and
-gaps and steps are told by the lower bound of its residuals: a sample comes late for many reasons,
-never early, so one that is on time proves that none before it is missing. What cannot be told
-yet is held back.
+another one to the arrival of the samples here, by a clock that does not step. A sample comes late
+for many reasons, never early, so one that is on time proves that none before it is missing; what
+cannot be told yet is held back. If the stamps come to stay later or earlier, the arrivals tell why:
+where they shift by as much, samples are missing, where they do not, the clock of the stream
+stepped. Without times of arrival a step forward cannot be told from a gap, and is taken for one,
+nor a step back from samples that came twice.
 
-Source: the line is that of liblsl's ``dejitter``, see `RecursiveLine`. Not liblsl's own, as it
-replaces the stamps for good, takes up to two minutes to settle, and neither sees gaps nor steps:
-it smears them over the next minutes.
+Source: a regression of stamps on sample numbers, as of liblsl's ``dejitter`` (Kothe et al. 2025,
+doi:10.1162/IMAG.a.136). Ours is of the least late stamps, see `Track`, and not liblsl's own, as
+that replaces the stamps for good, takes up to two minutes to settle, and smears gaps and steps over
+the next minutes.
 """
 
 from collections import deque
@@ -18,28 +22,36 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.stamps import RecursiveLine, Scatter
+from deepesi.streaming.rates import RATE_REFUSED, check_period, other_rate
+from deepesi.streaming.stamps import EXACT, NEAR, WINDOW, Track
 
 Array = NDArray[np.float64]
 
-#: How far the true rate may be from the nominal one, and from where on it is said.
-RATE_REFUSED, RATE_SAID = 0.05, 0.005
+#: How far from the nominal rate the true one is said.
+RATE_SAID = 0.005
+#: How long the rate is looked at before it is said, s; a quarter of it before it is refused.
+RATE_SHOWN = 20.0
 #: Stamps this near to the clock are passed on as they are, s.
-EXACT = 1e-9
-#: How long samples must go on coming early until the clock is moved, s.
-EARLY = 0.25
-#: How long samples may wait for a decision, s.
-LONGEST = 2.0
-#: How unsteady the residuals behind a gap may be, s: a queue that empties has falling ones.
-UNSTEADY = 0.02
+SAME = 1e-9
+#: Windows that samples may wait for a decision; how many may wait that came at once, s.
+LONGEST, AT_ONCE = 20, 3.0
+#: Marks in a row that show a gap if stamps do not scatter.
+FEW = 8
+#: How far a gap may be from whole samples (a fraction of a period) if stamps do not scatter.
+WHOLE = 0.2
+
+
+Marks = tuple[float, float, float]
 
 
 class Sample(NamedTuple):
-    """A sample: its stamp, when it came, and how much its stamp is after the clock, s."""
+    """A sample as it came: its times (NaN if they are no marks), and how late these are, s."""
 
     stamp: float
+    arrival: float
     arrived: float
-    residual: float
+    late: float
+    arrived_late: float
 
 
 class Decided(NamedTuple):
@@ -62,7 +74,8 @@ class Decided(NamedTuple):
 class FittedClock:
     """Fits the time stamps of a stream; says which samples are late and where some are missing.
 
-    A gap that is shorter than the scatter of the stamps' lower bound cannot be told.
+    Only the last sample of a burst marks a time. A gap that is shorter than these marks scatter
+    cannot be told, nor can a step; neither does harm, as times are those of the line.
 
     Args:
         sfreq: Nominal rate, Hz.
@@ -76,14 +89,16 @@ class FittedClock:
 
     def __init__(self, sfreq: float, say: Callable[[str], None] = lambda line: None) -> None:
         self.sfreq, self.say = sfreq, say
-        self.line, self.scatter = RecursiveLine(sfreq), Scatter(sfreq)
         self.lost, self.held = 0, list[Sample]()
         self.decided: list[tuple[float, float, bool, bool]] = []
-        self.before: Sample | None = None  # the newest that was decided on
         self.last = -np.inf  # the newest time that was given
         self.offset = 0.0  # from the clock of the stream to the times that are given
-        self.advanced = 0.0  # of the stamps, without gaps and steps, s
         self.broken = self.rate_said = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.stamps, self.arrivals = Track(self.sfreq), Track(self.sfreq)
+        self.closed, self.waited, self.count = np.nan, 0, 0
 
     def push(self, stamps: Array, arrived: Array) -> Decided:
         """The next samples in the order they came.
@@ -99,190 +114,189 @@ class FittedClock:
             ValueError: There are no stamps, or they do not advance at the nominal rate.
 
         """
-        finite = np.where(np.isfinite(stamps), stamps, np.nan)
-        waiting = deque(zip(finite.tolist(), arrived.tolist(), strict=True))
+        last = np.diff(arrived, append=np.nan) != 0
+        marks = last | (np.abs(np.diff(stamps, append=np.nan)) > 0.5 / self.sfreq)
+        marks &= np.isfinite(stamps)
+        columns = np.where(marks, stamps, np.nan), np.where(last, arrived, np.nan), arrived
+        waiting = deque(zip(*(column.tolist() for column in columns), strict=True))
         while waiting:
             waiting.extendleft(reversed(self._take(*waiting.popleft())))
         rows, self.decided = self.decided, []
-        columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T
-        return Decided(columns[0], columns[1], columns[2] > 0, columns[3] > 0)
+        times, came, late, breaks = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+        return Decided(times, came, late > 0, breaks > 0)
 
     @property
     def early(self) -> int:
         """Samples held that are late, unless those to come show that the clock stepped."""
-        low, _ = self.scatter.on_time(self.line.period)
-        return len(self.held) if self._held_are_early(low) else 0
+        return len(self.held) if self._held_are_early() else 0
 
-    def _take(self, stamp: float, arrived: float) -> list[tuple[float, float]]:
+    def _held_are_early(self) -> bool:
+        late = [sample.late for sample in self.held if np.isfinite(sample.late)]
+        return bool(late) and max(late) < self.stamps.low
+
+    def _take(self, stamp: float, arrival: float, arrived: float) -> list[Marks]:
         """Decide on a sample or hold it; returns those to take again, as the clock was moved."""
-        line, (low, high) = self.line, self.scatter.on_time(self.line.period)
-        if np.isnan(line.newest):
-            line.newest = stamp - (len(self.held) + 1) * line.period
-            self.scatter.usual_delay = arrived - stamp  # all that is known of it so far
-        sample = Sample(stamp, arrived, stamp - line.at(len(self.held) + 1))
-        on_time = low <= sample.residual <= high
-        if on_time and self._held_are_a_late_chunk(low):
-            self._drop()
-            return [(stamp, arrived)]
-        if on_time:
+        n, track = len(self.held) + 1, self.stamps
+        late, arrived_late = track.late(stamp, n), self.arrivals.late(arrival, n)
+        sample = Sample(stamp, arrival, arrived, late, arrived_late)
+        if track.low <= late <= track.high:
             self._release([*self.held, sample])
-        elif low <= stamp - line.at(1) <= high and self._held_came_beside(arrived, low):
+        elif self._held_came_beside(sample):
             self._drop()
-            self._release([sample._replace(residual=stamp - line.at(1))])
-        elif self._held_are_newer(stamp, high):
-            return [*self._move(self.held), (stamp, arrived)]
+            self._release([sample])
         else:
             self.held.append(sample)
-            return self._decide(low, high)
-        return []
+            if np.isfinite(late) and self._shows_a_gap():
+                late = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
+                return self._move(*track.difference(np.array(late)), *self._arrivals_shift())
+        return self._look(arrived) if np.isfinite(arrival) else []
 
-    def _held_came_beside(self, arrived: float, low: float) -> bool:
-        """The clock goes on as if those held had not come, by this machine's clock as well."""
-        extra = len(self.held) * self.line.period
-        delayed = arrived - self.line.at(1) - self.scatter.usual_delay
-        told = extra >= 2 * self.scatter.margin(self.line.period)  # from jitter
-        return told and self._held_are_early(low) and not delayed > extra / 2
+    def _held_came_beside(self, sample: Sample) -> bool:
+        """The clock goes on as if those held had not come, by their arrival as well."""
+        extra, track = len(self.held) * self.stamps.period, self.stamps
+        on_time = track.low <= sample.late + extra <= track.high
+        arrived_late = sample.arrived - self.arrivals.at(1)
+        return on_time and self._held_are_early() and not arrived_late > extra / 2
 
-    def _held_are_a_late_chunk(self, low: float) -> bool:
-        """They came at once, with stamps that advance, and all of them before the clock."""
-        n = len(self.held)
-        if n < self.scatter.length or not self._held_are_early(low):
+    def _shows_a_gap(self) -> bool:
+        """Whether marks held show a gap at once, as the stamps of this stream do not scatter."""
+        period = self.stamps.period
+        if not self.stamps.exact or len(self.held) < FEW:
             return False
-        span = self.held[-1].arrived - self.held[0].arrived
-        return span < 0.5 * n * self.line.period and self._steady(n)
-
-    def _held_are_early(self, low: float) -> bool:
-        return bool(self.held) and all(sample.residual < low for sample in self.held)
-
-    def _held_are_newer(self, stamp: float, high: float) -> bool:
-        """Chunks came out of order: something is missing before those that are held."""
-        before = stamp + self.scatter.width + self.scatter.margin(self.line.period)
-        return bool(self.held) and all(s.residual > high and s.stamp > before for s in self.held)
-
-    def _decide(self, low: float, high: float) -> list[tuple[float, float]]:
-        """Whether those held show that samples are missing or that the clock stepped."""
-        waited = self.held[-1].arrived - self.held[0].arrived
-        n, needed = self.scatter.length, self.scatter.needed(self.line.period)
-        if self._goes_on(needed) and min(s.residual for s in self.held[-needed:]) > high:
-            return self._move(self.held[-needed:])
-        if waited >= EARLY and self._goes_on(n) and max(s.residual for s in self.held[-n:]) < low:
-            return self._move(self.held[-n:])
-        if len(self.held) > (LONGEST + 3 * self.scatter.pause) * self.sfreq:
-            if waited >= EARLY:
-                return self._fit_anew()
-            if self._held_are_early(low):
-                self._drop()  # many at once, all of them old
-        return []
-
-    def _goes_on(self, n: int) -> bool:
-        """The last `n` held came one after the other, with stamps that advance as they should."""
-        if len(self.held) < n:
+        late = np.array([sample.late for sample in self.held if np.isfinite(sample.late)])[-FEW:]
+        if len(late) < FEW or np.ptp(late) > EXACT * period:
             return False
-        span = self.held[-1].arrived - self.held[-n].arrived
-        return span >= 0.5 * n * self.line.period and self._steady(n)
+        (shift, _), steps = self.stamps.difference(late), late[0] / period
+        whole = steps > NEAR and abs(steps - round(steps)) < WHOLE
+        return whole and self._missing(shift, *self._arrivals_shift()) == round(steps)
 
-    def _steady(self, n: int) -> bool:
-        residuals = [sample.residual for sample in self.held[-n:]]
-        change = abs(min(residuals[n // 2 :]) - min(residuals[: n // 2]))
-        return change <= min(UNSTEADY, self.scatter.margin(self.line.period)) + self.line.period
+    def _arrivals_shift(self) -> tuple[float, float]:
+        """How much later than usual the samples held arrived, and how surely (both s)."""
+        late = [s.arrived_late for s in self.held if np.isfinite(s.arrived_late)]
+        return self.arrivals.difference(np.array([min(late)])) if late else (0.0, 0.0)
 
-    def _move(self, run: list[Sample]) -> list[tuple[float, float]]:
-        """Move the clock to where a run of samples shows it; returns those held, to take again."""
-        shift = self.scatter.shift(np.array([sample.residual for sample in run]))
-        usual = self.scatter.usual_delay
-        came = min(s.arrived - s.stamp + s.residual for s in run) - usual  # by this machine's clock
-        count = round(shift / self.line.period)
-        if abs(shift) < self.scatter.margin(self.line.period):  # too little for either
+    def _look(self, arrived: float) -> list[Marks]:
+        """Close a window that is over, and look whether the clock has shifted."""
+        if not arrived - self.closed < WINDOW:
+            for track in (self.stamps, self.arrivals):
+                track.close(arrived)
+            self.closed = arrived
+            self.waited = self.waited + 1 if self.held else 0
+            # The first window may have begun before the shift.
+            if (shift := self.stamps.shift(self.waited - 1)) is not None:
+                lately = self.arrivals.lately(self.waited - 1)[1:]
+                return self._move(*shift, *self.arrivals.difference(lately))
+            if not self.held:
+                for track in (self.stamps, self.arrivals):
+                    track.settle(arrived)
+                self._check_rate()
+        return self._overdue() if self.held else []
+
+    def _missing(self, shift: float, arrived: float, deviation: float) -> int:
+        """Samples missing where the stamps shifted by so much, and the arrivals by that (s).
+
+        Where the arrivals cannot tell, a shift by whole samples of stamps that do not scatter.
+        """
+        period, nearest = self.stamps.period, round(shift / self.stamps.period)
+        whole = self.stamps.exact and abs(shift / period - nearest) < WHOLE
+        if whole and 0 < shift < 3 * deviation:
+            return nearest
+        if not abs(arrived - shift) >= abs(arrived):
+            return nearest
+        return round(arrived / period) if arrived > 3 * deviation + period else 0
+
+    def _move(
+        self, shift: float, uncertain: float, arrived: float, deviation: float
+    ) -> list[Marks]:
+        """Move the clock to where its marks show it; returns those held, to take again."""
+        period = self.stamps.period
+        missing = self._missing(shift, arrived, deviation)
+        step = shift - missing * period
+        stepped = abs(step) > max(NEAR * period, 3 * uncertain)
+        if not missing and not stepped:  # too little for either
             self._release(self.held)
             return []
-        if np.isfinite(came) and abs(came - shift) > abs(came):
-            self._step(shift, max(0.0, came))
-        elif shift > 0:
-            self.lost, self.broken = self.lost + max(1, count), True
-        else:  # what seemed lost had only been late
-            self.lost = max(0, self.lost + count)
-        self.line.newest += shift
-        return self._taken_back()
+        behind = self._behind(shift)
+        self._release(behind[0])
+        self.lost = max(0, self.lost + missing)  # what seemed lost may only have been late
+        self.broken |= missing > 0 or stepped
+        self.stamps.move(missing, step if stepped else 0.0)
+        self.arrivals.move(missing, 0.0)
+        if stepped:
+            self._step(step, missing)
+        return [sample[:3] for sample in behind[1]]
 
-    def _step(self, shift: float, came: float) -> None:
-        self.offset, self.broken = self.offset - shift + came, True
+    def _behind(self, shift: float) -> tuple[list[Sample], list[Sample]]:
+        """Those held before the clock shifted, and those behind."""
+        half = float(np.median(self.stamps.usual)) + shift / 2
+        old = [s.late < half if shift > 0 else s.late > half for s in self.held]
+        place = 1 + max((i for i, is_old in enumerate(old) if is_old), default=-1)
+        held, self.held, self.waited = self.held, [], 0
+        return held[:place], held[place:]
+
+    def _step(self, step: float, missing: int) -> None:
+        self.offset -= step
+        beside = f", and {missing:,} samples are missing" if missing > 0 else ""
         self.say(
-            f"the clock of the stream stepped by {shift:+,.3f} s (its samples came on after "
-            f"{came:.3f} s): estimates start anew; published time stamps go on without the step"
+            f"the clock of the stream stepped by {step:+,.3f} s{beside}: estimates start anew; "
+            "published time stamps go on without the step"
         )
 
-    def _fit_anew(self) -> list[tuple[float, float]]:
-        """Nothing fits the clock: refuse another rate, else begin again."""
-        stamps, half = np.array([s.stamp for s in self.held]), len(self.held) // 2
-        if not np.isfinite(stamps).any():
-            raise ValueError(
-                f"the stream has no time stamps: {len(stamps):,} samples came with NaN. Have "
-                "the device or its bridge stamp them; LSL does where none is given."
-            )
-        period = float(np.nanmedian(stamps[half:] - stamps[: len(stamps) - half])) / half
-        if abs(period * self.sfreq - 1) > RATE_REFUSED:
-            raise self._other_rate(period)
-        self.line, self.scatter, self.broken = RecursiveLine(self.sfreq), Scatter(self.sfreq), True
+    def _overdue(self) -> list[Marks]:
+        """Those held for too long: refuse another rate, drop what is old, else begin again."""
+        at_once = len(self.held) > AT_ONCE * self.sfreq and not self.waited
+        if not at_once and self.waited < LONGEST:
+            return []
+        late = [sample.late for sample in self.held if np.isfinite(sample.late)]
+        if at_once and self._held_are_early():
+            self._drop()  # many at once, all of them old
+        elif self.stamps.known and late and late[0] > late[-1] > self.stamps.high:
+            self._release(self.held)  # a queue that empties
+        else:
+            return self._fit_anew()
+        return []
+
+    def _fit_anew(self) -> list[Marks]:
+        stamps = np.array([sample.stamp for sample in self.held])
+        check_period(stamps, self.sfreq)
+        self._begin()
+        self.broken = True
         if np.isfinite(self.last):
             self.offset = self.last + 1 / self.sfreq - float(stamps[np.isfinite(stamps)][0])
-        self.advanced = 0.0
         self.say("the time stamps of the stream follow no clock; it is fitted anew from here on")
-        return self._taken_back()
-
-    def _taken_back(self) -> list[tuple[float, float]]:
-        held, self.held, self.before = self.held, [], None
-        return [(sample.stamp, sample.arrived) for sample in held]
+        held, self.held = self.held, []
+        return [sample[:3] for sample in held]
 
     def _drop(self) -> None:
         self.decided += [(np.nan, sample.arrived, True, False) for sample in self.held]
-        self.held = []
+        self.stamps.forget(self.waited)
+        self.arrivals.forget(self.waited)
+        self.held, self.waited = [], 0
 
     def _release(self, samples: list[Sample]) -> None:
         """Fit the clock to samples in their order, and give them its times."""
-        self.held = []
-        # A queue that emptied says nothing of the clock but for its last sample.
-        queued = len(samples) > self.scatter.length and self.scatter.known
-        earliest = self.scatter.on_time(self.line.period)[0] - EARLY  # else before a step
-        for i, sample in enumerate(samples):
-            residual = sample.stamp - self.line.at(1)
-            most = self.scatter.most(self.line.period)
-            counts = residual >= earliest and not (queued and i < len(samples) - 1)
-            self.line.advance(min(most, max(-most, residual)) if counts else 0.0)
-            if counts:
-                self._note(Sample(sample.stamp, sample.arrived, residual))
-            fitted = self.line.newest
-            time = sample.stamp if abs(sample.stamp - fitted) < EXACT else fitted
-            self.last = max(time + self.offset, self.last + 0.5 * self.line.period)
+        self.held, self.waited, line = [], 0, self.stamps
+        for number, sample in enumerate(samples, 1):
+            fitted = line.at(number)
+            time = sample.stamp if abs(sample.stamp - fitted) < SAME else fitted
+            self.last = max(time + self.offset, self.last + 0.5 * line.period)
             self.decided.append((self.last, sample.arrived, False, self.broken))
             self.broken = False
-
-    def _note(self, sample: Sample) -> None:
-        """Keep how a sample lies about the clock."""
-        before, self.before = self.before, sample
-        if before is None:
-            return
-        self.advanced += sample.stamp - before.stamp
-        pause = max(sample.stamp - before.stamp, sample.arrived - before.arrived)
-        self.scatter.add(sample.residual, sample.arrived - self.line.newest, pause)
-        if self.scatter.known and not self.scatter.window:
-            self._check_rate()
+        self.count += len(samples)
+        self.stamps.advance(len(samples))
+        self.arrivals.advance(len(samples))
 
     def _check_rate(self) -> None:
         """Refuse another rate than the nominal one; say once where it is a little off."""
-        off, scatter = abs(self.line.period * self.sfreq - 1), self.scatter
-        shown = min(scatter.count / self.sfreq, scatter.span, scatter.span - 10 * scatter.pause)
-        if off > RATE_REFUSED and shown > 3:
-            raise self._other_rate(self.advanced / scatter.count)
-        if off > RATE_SAID and shown > 10 and not self.rate_said:
+        period = self.stamps.period
+        off = abs(period * self.sfreq - 1)
+        off -= 5 * self.stamps.uncertain[1] * self.sfreq
+        shown = self.count / self.sfreq if self.stamps.known else 0.0
+        if off > RATE_REFUSED and shown > RATE_SHOWN / 4:
+            raise other_rate(period, self.sfreq)
+        if off > RATE_SAID and shown > RATE_SHOWN and not self.rate_said:
             self.rate_said = True
             self.say(
                 f"the stream says it has {self.sfreq:g} Hz; by its time stamps it has "
-                f"{1 / self.line.period:.4g} Hz, and these are published"
+                f"{1 / period:.4g} Hz, and these are published"
             )
-
-    def _other_rate(self, period: float) -> ValueError:
-        rate = f"at {1 / period:,.4g} Hz" if period * self.sfreq > 1e-3 else "not at all"
-        return ValueError(
-            f"the stream says it has {self.sfreq:g} Hz, but its time stamps advance {rate}. "
-            "Have the device or its bridge name the true rate, and stamp in seconds."
-        )

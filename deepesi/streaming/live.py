@@ -1,4 +1,4 @@
-"""Samples as they come to time courses of regions: filter, window, invert, and what goes wrong."""
+"""Samples as they come to time courses of parcels: filter, window, invert, and what goes wrong."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from deepesi.physics.data_check import check_data
+from deepesi.physics.data_check import check_constant, check_data, flat_channels
 from deepesi.physics.head import magnitudes
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.noise_check import QUIETEST, check_noise
 from deepesi.runtime.windows import fading
-from deepesi.streaming.atlas import Regions
+from deepesi.streaming.atlas import Parcels
 from deepesi.streaming.clock import Decided, FittedClock
 
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ class Counts:
 
     Attributes:
         received: All that came.
-        estimated: That came out as regions.
+        estimated: That came out as parcels.
         late: Older than what had come before (chunks out of order), so dropped; or held, as it may
             yet turn out that the clock of the stream stepped back.
         lost: Missing, by the clock fitted to the time stamps.
@@ -85,7 +85,7 @@ class CausalBandpass:
 
 
 class LiveInverse:
-    """Time courses of regions from chunks of a recording that is going on.
+    """Time courses of parcels from chunks of a recording that is going on.
 
     Time stamps are fitted to a clock, see `FittedClock`; what it cannot tell yet waits. Chunks are
     filtered, cut into windows that lie half over each other and estimated; a sample comes out once
@@ -96,11 +96,12 @@ class LiveInverse:
 
     Args:
         inverse: Prepared for the recording; data come in the order of its `ch_names`.
-        regions: Of its source space.
+        parcels: Of its source space.
         sfreq: Sampling rate, Hz.
         band: Of the filter, Hz.
         window: Samples of a window, 1 or even.
-        say: Called with lines: the clock of the stream stepped, its rate is a little off.
+        say: Called with lines: the clock of the stream stepped, its rate is a little off, a channel
+            is constant.
 
     Attributes:
         counts: What became of the samples.
@@ -116,7 +117,7 @@ class LiveInverse:
     def __init__(
         self,
         inverse: PreparedInverse,
-        regions: Regions,
+        parcels: Parcels,
         sfreq: float,
         band: tuple[float, float] = (1.0, 40.0),
         window: int = 1,
@@ -134,13 +135,14 @@ class LiveInverse:
                 f"LiveInverse: prepared for averages of {inverse.nave:g} trials, a stream is of "
                 "single ones, with more noise. Prepare again without --nave."
             )
-        self.inverse, self.regions, self.sfreq = inverse, regions, sfreq
+        self.inverse, self.parcels, self.sfreq = inverse, parcels, sfreq
         self.filter, self.window = CausalBandpass(*band, sfreq), window
         self.weight = fading(window)
         self.counts, self.clock, self.trouble = Counts(), FittedClock(sfreq, say), ""
         self.dropped = 0  # late samples
         self.held, self.newest = np.zeros((len(inverse.ch_names), 0)), -np.inf
-        self.arrived = np.zeros(0)
+        self.arrived, self.say = np.zeros(0), say
+        self.first: Array | None = np.zeros((len(inverse.ch_names), 0))  # to look for flat channels
         self._restart()
 
     def _restart(self) -> None:
@@ -165,7 +167,7 @@ class LiveInverse:
                 steps of the clock of the stream. By default, when their stamps say.
 
         Returns:
-            Times of the fitted clock ``(m,)``, strictly rising, and RMS moments of the regions
+            Times of the fitted clock ``(m,)``, strictly rising, and RMS moments of the parcels
             ``(R, m)``, A m, of the samples that are done.
 
         Raises:
@@ -192,10 +194,10 @@ class LiveInverse:
             else:
                 found += self._estimate(ready[:, stretch], stamps[:, stretch])
         done = [np.zeros((2, 0)), *(stamps for stamps, _ in found)]
-        courses = [np.zeros((len(self.regions.names), 0)), *(values for _, values in found)]
+        time_courses = [np.zeros((len(self.parcels.names), 0)), *(values for _, values in found)]
         given, self.arrived = np.concatenate(done, axis=1)
         self.counts.estimated += len(given)
-        return given, np.concatenate(courses, axis=1)
+        return given, np.concatenate(time_courses, axis=1)
 
     def _arrival(self, times: Array) -> Array:
         """Stamps as times of arrival, which do not run back."""
@@ -226,6 +228,8 @@ class LiveInverse:
 
     def _estimate(self, data: Array, stamps: Array) -> list[tuple[Array, Array]]:
         """Filter a stretch and estimate the windows it completes."""
+        if self.first is not None:
+            self._look_for_flat(data)
         filtered = self.filter(data)
         settling = min(self.to_settle, data.shape[1])
         self.to_settle -= settling
@@ -233,25 +237,37 @@ class LiveInverse:
         self.waiting = np.concatenate([self.waiting, filtered[:, settling:]], axis=1)
         self.stamps = np.concatenate([self.stamps, stamps[:, settling:]], axis=1)
         length, hop, found = self.window, max(1, self.window // 2), []
-        if self.waiting.shape[1] >= length and not self._is_eeg():
+        if self.waiting.shape[1] >= length and not self._check_level():
             self.counts.broken += self.waiting.shape[1]
             self._restart()
             return []
         if length == 1 and self.waiting.shape[1]:
-            found.append((self.stamps, self._courses(self.waiting)))
+            found.append((self.stamps, self._time_courses(self.waiting)))
             self._consume(self.waiting.shape[1])
         while length > 1 and self.waiting.shape[1] >= length:
-            courses = self._courses(self.waiting[:, :length])
+            time_courses = self._time_courses(self.waiting[:, :length])
             # Of two windows, weights add up to one; the first has no other before it.
-            begun = courses[:, :hop]
+            begun = time_courses[:, :hop]
             if self.half is not None:
                 begun = self.weight[:hop] * begun + self.half
             found.append((self.stamps[:, :hop], begun))
-            self.half = self.weight[hop:] * courses[:, hop:]
+            self.half = self.weight[hop:] * time_courses[:, hop:]
             self._consume(hop)
         return found
 
-    def _is_eeg(self) -> bool:
+    def _look_for_flat(self, data: Array) -> None:
+        """Refuse channels that were constant while the filter settled; one of zeros is said."""
+        assert self.first is not None
+        self.first = np.concatenate([self.first, data], axis=1)
+        if self.first.shape[1] < self.filter.settled:
+            return
+        names = self.inverse.ch_names
+        check_constant(self.first, names)
+        for row in flat_channels(self.first):
+            self.say(f"{names[row]} is constant, taken for the reference")
+        self.first = None
+
+    def _check_level(self) -> bool:
         """Whether what waits can be EEG in volts with the noise this is prepared for.
 
         If not so from the start, units or noise covariance are wrong.
@@ -266,9 +282,9 @@ class LiveInverse:
             return False
         return True
 
-    def _courses(self, eeg: Array) -> Array:
-        mean = self.inverse.estimate(eeg, self.window)[0]
-        return self.regions.courses(magnitudes(mean, self.inverse.space.n_orient))
+    def _time_courses(self, data: Array) -> Array:
+        mean = self.inverse.estimate(data, self.window)[0]
+        return self.parcels.time_courses(magnitudes(mean, self.inverse.space.n_orient))
 
     def _consume(self, n: int) -> None:
         self.waiting, self.stamps = self.waiting[:, n:], self.stamps[:, n:]

@@ -1,4 +1,4 @@
-"""Lab Streaming Layer: EEG from a stream of the network, regions into another."""
+"""Lab Streaming Layer: EEG from a stream of the network, parcels into another."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.atlas import Regions
+from deepesi.streaming.atlas import Parcels
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.source import Source, library
 from deepesi.streaming.watch import Latency, Watch
@@ -16,17 +16,17 @@ from deepesi.streaming.watch import Latency, Watch
 Array = NDArray[np.float64]
 
 
-def open_outlet(regions: Regions, sfreq: float, name: str = "deepesi") -> Any:
-    """A stream of the RMS moments of the regions (A m), with their names and MNI centres (mm)."""
+def open_outlet(parcels: Parcels, sfreq: float, name: str = "deepesi") -> Any:
+    """A stream of the RMS moments of the parcels (A m), with their names and MNI centres (mm)."""
     lsl = library()
-    info = lsl.StreamInfo(name, "regions", len(regions.names), sfreq, "float32", f"{name}-regions")
-    info.set_channel_names(list(regions.names))
+    info = lsl.StreamInfo(name, "parcels", len(parcels.names), sfreq, "float32", f"{name}-parcels")
+    info.set_channel_names(list(parcels.names))
     info.set_channel_types("misc")
     info.set_channel_units("A m")
     centres = info.desc.append_child("mni_centres_mm")
-    for region, centre in zip(regions.names, regions.centres, strict=True):
-        child = centres.append_child("region")
-        child.append_child_value("name", region)
+    for parcel, centre in zip(parcels.names, parcels.centres, strict=True):
+        child = centres.append_child("parcel")
+        child.append_child_value("name", parcel)
         child.append_child_value("xyz", " ".join(f"{x:.2f}" for x in centre))
     return lsl.StreamOutlet(info)
 
@@ -36,7 +36,7 @@ def relay(
     live: LiveInverse,
     outlet: Any,
     seconds: float,
-    on_estimate: Callable[[Array, Array], None] = lambda times, courses: None,
+    on_estimate: Callable[[Array, Array], None] = lambda times, time_courses: None,
     silence: float = 2.0,
     say: Callable[[str], None] = lambda line: None,
     latency: Latency | None = None,
@@ -84,11 +84,11 @@ def relay(
         heard, silent = now, False
         chunk = source.factors[:, None] * np.asarray(data, dtype=np.float64).T[source.rows]
         stamps = np.asarray(stamps, dtype=np.float64)
-        times, courses = live.push(chunk, stamps, np.full(len(stamps), arrived))
+        times, time_courses = live.push(chunk, stamps, np.full(len(stamps), arrived))
         if len(times):
-            publish(outlet, times, courses)
+            publish(outlet, times, time_courses)
             latency.add(lsl.local_clock(), live.arrived, times)
-            on_estimate(times, courses)
+            on_estimate(times, time_courses)
     return latency
 
 
@@ -115,9 +115,9 @@ def at_rate(source: Source, sfreq: float) -> Source:
     return source
 
 
-def publish(outlet: Any, times: Array, courses: Array) -> None:
-    """Push regions ``(R, n)`` at their times."""
-    values = np.ascontiguousarray(courses.T, dtype=np.float32)
+def publish(outlet: Any, times: Array, time_courses: Array) -> None:
+    """Push parcels ``(R, n)`` at their times."""
+    values = np.ascontiguousarray(time_courses.T, dtype=np.float32)
     if len(times) == 1:
         outlet.push_sample(values[0], float(times[0]))
     else:

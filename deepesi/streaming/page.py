@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.atlas import Regions
+from deepesi.streaming.atlas import Parcels
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ PAGE = """<!doctype html>
 body { font: 14px system-ui, sans-serif; margin: 1.5rem auto; max-width: 860px; color: #222 }
 h1 { font-size: 1.2rem } canvas { width: 100%; height: 420px } #state { color: #666 }
 </style>
-<h1>The strongest regions now, RMS moment of the last <span id="shown">0</span> s</h1>
+<h1>The strongest parcels now, RMS moment of the last <span id="shown">0</span> s</h1>
 <p id="state">waiting for samples</p><canvas id="c"></canvas>
 <script>
 const [canvas, state, shown] = ["c", "state", "shown"].map(id => document.getElementById(id));
@@ -33,9 +33,9 @@ async function draw() {
     const scale = devicePixelRatio, w = canvas.clientWidth, h = canvas.clientHeight;
     canvas.width = w * scale; canvas.height = h * scale;
     const g = canvas.getContext("2d"); g.scale(scale, scale); g.font = "13px system-ui";
-    const n = now.regions.length, row = h / Math.max(n, 1);
-    const top = Math.max(1e-12, ...now.regions.flatMap(r => r.nAm));
-    now.regions.forEach((r, i) => {
+    const n = now.parcels.length, row = h / Math.max(n, 1);
+    const top = Math.max(1e-12, ...now.parcels.flatMap(r => r.nAm));
+    now.parcels.forEach((r, i) => {
       const y = (i + 1) * row - 6; g.strokeStyle = "#c0392b"; g.fillStyle = "#222"; g.beginPath();
       r.nAm.forEach((v, k) => {
         const x = 190 + (w - 280) * k / Math.max(r.nAm.length - 1, 1);
@@ -56,14 +56,14 @@ class LivePage:
     """Serves the page and what it shows; use it as a context.
 
     Args:
-        regions: That are shown.
+        parcels: That are shown.
         port: 0: any that is free.
 
     """
 
-    def __init__(self, regions: Regions, port: int = 0) -> None:
-        self.regions, self.state = regions, "waiting for samples"
-        self.points = np.zeros((len(regions.names), 0))
+    def __init__(self, parcels: Parcels, port: int = 0) -> None:
+        self.parcels, self.state = parcels, "waiting for samples"
+        self.points = np.zeros((len(parcels.names), 0))
         self.times = np.zeros(0)
         self.lock = threading.Lock()
         page = self
@@ -104,7 +104,7 @@ class LivePage:
         self.server.shutdown()
         self.server.server_close()
 
-    def show(self, times: Array, courses: Array, state: str) -> None:
+    def show(self, times: Array, time_courses: Array, state: str) -> None:
         """Keep a point of the newest samples, some twenty a second."""
         with self.lock:
             self.state = state
@@ -112,20 +112,20 @@ class LivePage:
                 return
             kept = slice(-int(SHOWN * RATE), None)
             self.times = np.append(self.times, times[-1])[kept]
-            self.points = np.concatenate([self.points, courses[:, -1:]], axis=1)[:, kept]
+            self.points = np.concatenate([self.points, time_courses[:, -1:]], axis=1)[:, kept]
 
     def now(self) -> dict[str, object]:
-        """What the page shows: the strongest regions, strongest first, in nA m."""
+        """What the page shows: the strongest parcels, strongest first, in nA m."""
         with self.lock:
             points, state, times = self.points, self.state, self.times
         if not points.shape[1]:
-            return {"state": state, "seconds": 0, "regions": []}
+            return {"state": state, "seconds": 0, "parcels": []}
         order = np.argsort(-points[:, -1])[:N_DRAWN]
         return {
             "state": state,
             "seconds": round(times[-1] - times[0], 1),
-            "regions": [
-                {"name": self.regions.names[i], "nAm": (1e9 * points[i]).round(3).tolist()}
+            "parcels": [
+                {"name": self.parcels.names[i], "nAm": (1e9 * points[i]).round(3).tolist()}
                 for i in order
             ],
         }

@@ -1,5 +1,6 @@
 """Streams of the Lab Streaming Layer: which one is meant, and whether it fits an inverse."""
 
+import ctypes
 import os
 import tempfile
 import time
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.channel_names import check_electrodes, match_channels
+from deepesi.physics.channel_names import check_channel_names, match_channels
 from deepesi.physics.units import volts_per
 from deepesi.utils.optional import require
 
@@ -76,10 +77,9 @@ def choose(name: str, stype: str | None, source_id: str | None, timeout: float) 
     lsl, end = library(), time.monotonic() + timeout
     fitting: list[Any] = []
     while not fitting and (left := end - time.monotonic()) > 0:
-        listed = lsl.resolve_streams(min(left, LISTING), name, minimum=MOST)
         fitting = [
             info
-            for info in listed
+            for info in outlets(name, min(left, LISTING))
             if stype in (None, info.stype) and source_id in (None, info.source_id)
         ]
     if not fitting:
@@ -96,16 +96,32 @@ def choose(name: str, stype: str | None, source_id: str | None, timeout: float) 
     if len(fitting) > 1:
         raise ValueError(
             f"there are several streams {name!r}: {'; '.join(sorted(map(described, fitting)))}. "
-            "Choose by --type or --source-id, or stop all but one."
+            "Choose by --type or --source-id, or stop all but one; those that are alike in both "
+            "need other source ids."
         )
     return fitting[0]
+
+
+def outlets(name: str, timeout: float) -> list[Any]:
+    """All streams of a name, those that differ in nothing but their outlet as well.
+
+    MNE-LSL's own ``resolve_streams`` takes streams alike in name, type, source id, rate and
+    channels for one, whatever their ``uid``; hence liblsl is asked itself.
+    """
+    lsl = library()
+    found = (ctypes.c_void_p * MOST)()
+    n = lsl.functions.lib.lsl_resolve_byprop(
+        ctypes.byref(found), MOST, b"name", name.encode(), MOST, ctypes.c_double(timeout)
+    )
+    listed = [lsl.functions._BaseStreamInfo(found[k]) for k in range(n)]
+    return list({info.uid: info for info in listed}.values())
 
 
 def described(info: Any) -> str:
     """What tells a stream from others of its name."""
     return (
         f"type {info.stype!r}, source id {info.source_id!r}, on {info.hostname}, "
-        f"{info.n_channels} channels at {info.sfreq:g} Hz"
+        f"{info.n_channels} channels at {info.sfreq:g} Hz (uid {info.uid[:8]})"
     )
 
 
@@ -188,7 +204,7 @@ def _rows(
             "OLD=NEW), or prepare for the channels it has."
         )
     rows = [row for row in found if row is not None]
-    check_electrodes([names[row] for row in rows])
+    check_channel_names([names[row] for row in rows])
     return rows
 
 

@@ -1,158 +1,205 @@
-"""Time stamps that scatter: the line through them, and how they lie about it."""
+"""Marks of a clock: the line through them, and how late they usually are."""
 
 from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: After what time a stamp weighs half in the regression, s (that of liblsl).
-HALF_LIFE = 90.0
-#: Standard deviations the regression starts from: of the rate (a fraction), of a stamp (s).
-RATE_SPREAD, STAMP_SPREAD = 0.01, 0.01
-#: Farthest that the rate may be from the nominal one (a fraction).
-RATE_BOUND = 0.06
-#: Scatter that is allowed before a stream has shown its own, s.
-FIRST_SCATTER = 0.1
-#: Windows that the scatter is taken from, and how many it needs.
-N_WINDOWS, FEWEST_WINDOWS = 32, 4
-#: Scatter (a fraction of a period) of a device's own clock, and how long others are looked at, s.
-EXACT, DECISION = 0.1, 1.0
-#: Shortest window before the scatter is known, and then, s.
-FIRST_WINDOW, WINDOW = 0.1, 0.03
+#: Length of a window, s; what the recent ones span, s, and how many they are at least.
+WINDOW, RECENT, FEWEST = 0.1, 1.0, 4
+#: Windows that the line is fitted to.
+KEPT = 256
+#: Standard deviation of the rate about the nominal one (a fraction), before there are marks.
+RATE_SPREAD = 0.01
+#: Standard deviations beyond which a window does not count in the fit.
+OUTLYING = 3.0
+#: Lateness that is allowed before a stream has shown its own, s.
+FIRST_LATENESS = 0.1
+#: Residuals this near are of one clock (a fraction of a period); a sample is no more than one off.
+NEAR = 0.6
+#: Range of the lateness of a device that stamps by its own clock (a fraction of a period).
+EXACT = 0.1
+#: How likely the recent windows may be by chance to say that the clock has shifted.
+CHANCE = 1e-7
 
 
-class RecursiveLine:
-    """Regression of time stamps on sample numbers that forgets; seen from the newest sample.
+class Window(NamedTuple):
+    """A window: when it was closed (s), and number and time (s) of its least late mark."""
 
-    Args:
-        sfreq: Nominal rate, Hz; where the regression starts.
-
-    Attributes:
-        newest: Time of the newest sample, s; NaN: none yet.
-        period: Time between two samples, s.
-
-    Source: the recursive least squares with forgetting of liblsl's post-processing ``dejitter``,
-    its half-life included (Kothe et al. 2025, doi:10.1162/IMAG.a.136). Ours starts from the nominal
-    rate with a finite variance and stays near it, so that it is of use from the first burst on, and
-    its origin moves along, which keeps the covariance well conditioned for days.
-
-    """
-
-    def __init__(self, sfreq: float) -> None:
-        self.newest, self.period = np.nan, 1 / sfreq
-        self.shortest, self.longest = (1 - RATE_BOUND) / sfreq, (1 + RATE_BOUND) / sfreq
-        self.forgetting = 2 ** (-1 / (HALF_LIFE * sfreq))
-        # Covariance of (newest, period), in units of the variance of a stamp.
-        self.p00, self.p01 = 1.0, 0.0
-        self.p11 = (RATE_SPREAD / sfreq / STAMP_SPREAD) ** 2
-
-    def at(self, steps: int) -> float:
-        """The time `steps` samples after the newest, s."""
-        return self.newest + steps * self.period
-
-    def advance(self, residual: float) -> None:
-        """Go on by one sample whose stamp is `residual` after ``at(1)``, s."""
-        p00 = (self.p00 + 2 * self.p01 + self.p11) / self.forgetting
-        p01, p11 = (self.p01 + self.p11) / self.forgetting, self.p11 / self.forgetting
-        gain0, gain1 = p00 / (1 + p00), p01 / (1 + p00)
-        self.p00, self.p01, self.p11 = p00 - gain0 * p00, p01 - gain0 * p01, p11 - gain1 * p01
-        self.newest = self.at(1) + gain0 * residual
-        self.period = min(self.longest, max(self.shortest, self.period + gain1 * residual))
+    closed: float
+    number: int
+    time: float
 
 
-class Scatter:
-    """How the residuals of a stream's time stamps are spread: statistics of its last windows.
+class Track:
+    """One clock of a stream (of its stamps, or of their arrival): its line and its lateness.
 
-    A window holds two bursts or more, so that some sample in it is on time: its smallest residual
-    hardly varies, however late the others are.
+    A mark comes late for many reasons and never early, so the least late one of every window hardly
+    varies. A line is fitted to these. The windows of the last second are held against those before:
+    if all of them are later, or all earlier, than chance explains, the clock has shifted.
 
     Args:
         sfreq: Nominal rate, Hz.
 
     Attributes:
-        known: Whether the stream has shown its scatter.
-        count: Samples so far.
-        span: For how long they have been coming, s.
-        pause: The usual longest time between two arrivals, s; one that was longer does not count.
-        length: Samples of a window.
+        newest: Time of the newest sample, s; NaN: none yet.
+        period: Time between two samples, s.
+        uncertain: Standard deviations of both, s.
+        known: Whether the stream has shown its usual lateness.
+        usual: How late the windows before the recent ones are, s.
+        range: The range of these, s.
+        low: Least that a mark that is on time is late, s.
+        high: Most, s.
 
     """
 
     def __init__(self, sfreq: float) -> None:
-        self.sfreq, self.count, self.span, self.known = sfreq, 0, 0.0, False
-        self.minima, self.maxima, self.means, self.delays, self.pauses = (
-            deque[float](maxlen=N_WINDOWS) for _ in range(5)
+        self.nominal = self.period = 1 / sfreq
+        self.newest, self.number, self.uncertain = np.nan, 0, (0.0, 0.0)
+        self.before, self.recent = deque[Window](maxlen=KEPT), deque[Window]()
+        self.least, self.mark = np.inf, (0, np.nan)
+        self._bound()
+
+    def at(self, steps: int) -> float:
+        """The time `steps` samples after the newest, s."""
+        return self.newest + steps * self.period
+
+    def late(self, time: float, steps: int) -> float:
+        """How late a mark is, s; `steps` samples after the newest. NaN is no mark."""
+        if np.isnan(self.newest) and np.isfinite(time):
+            self.newest = time - steps * self.period
+        late = time - self.at(steps)
+        if late < self.least:
+            self.least, self.mark = late, (self.number + steps, time)
+        return late
+
+    def advance(self, n: int) -> None:
+        """Go on by `n` samples."""
+        self.newest = self.at(n)
+        self.number += n
+
+    def move(self, missing: int, step: float) -> None:
+        """Samples are missing, or the clock stepped (s): behind it, another second begins."""
+        self.number += missing
+        self.newest = self.at(missing) + step
+        self.before = deque((w._replace(time=w.time + step) for w in self.before), maxlen=KEPT)
+        self.recent.clear()
+        self.least = np.inf
+
+    def forget(self, n: int) -> None:
+        """Forget the last `n` windows, and the one that is not closed."""
+        for _ in range(min(n, len(self.recent))):
+            self.recent.pop()
+        self.least = np.inf
+
+    def close(self, now: float) -> None:
+        """Close a window."""
+        if np.isfinite(self.least):
+            self.recent.append(Window(now, *self.mark))
+        self.least = np.inf
+
+    def settle(self, now: float) -> None:
+        """What was recent and is no more, is usual; the line is fitted to it."""
+        while len(self.recent) > FEWEST and self.recent[0].closed < now - RECENT:
+            self.before.append(self.recent.popleft())
+        young = len(self.before) < 4 * FEWEST
+        self._fit([*self.before, *self.recent] if young else [*self.before])
+        self._bound()
+
+    def _fit(self, windows: list[Window]) -> None:
+        """Least squares, from the nominal rate on; then once more without outlying windows."""
+        if len(windows) < FEWEST:
+            return
+        numbers, late = self._late(windows)
+        slope, offset, rest = self._least_squares(numbers, late)
+        counts = rest <= 1
+        if FEWEST <= counts.sum() < len(counts):
+            slope, offset, _ = self._least_squares(numbers[counts], late[counts])
+        self.newest, self.period = self.newest + offset, self.period + slope
+
+    def _least_squares(self, x: Array, y: Array) -> tuple[float, float, Array]:
+        """Slope, value at 0, and how outlying each residual is (1: just so)."""
+        n, x_mean, y_mean = len(x), x.mean(), y.mean()
+        sxx, sxy = ((x - x_mean) ** 2).sum(), ((x - x_mean) * (y - y_mean)).sum()
+        residual = y - y_mean - sxy / sxx * (x - x_mean)
+        variance = max((residual**2).sum() / (n - 2), (1e-3 * self.nominal) ** 2)
+        weight = variance / (RATE_SPREAD * self.nominal) ** 2  # of the nominal rate
+        slope = (sxy + weight * (self.nominal - self.period)) / (sxx + weight)
+        residual = y - y_mean - slope * (x - x_mean)
+        self.uncertain = (
+            float(np.sqrt(variance * (1 / n + x_mean**2 / (sxx + weight)))),
+            float(np.sqrt(variance / (sxx + weight))),
         )
-        self.window: list[tuple[float, float, float]] = []
-        self._summarize()
+        most = max(OUTLYING * float(np.sqrt(variance)), EXACT * self.nominal)
+        return float(slope), float(y_mean - slope * x_mean), np.abs(residual) / most
 
-    def add(self, residual: float, delay: float, pause: float) -> None:
-        """The next sample.
+    def _bound(self) -> None:
+        self.known = len(self.before) >= FEWEST
+        self.usual = self._late(self.before)[1] if self.before else np.zeros(1)
+        least, most = float(self.usual.min()), float(self.usual.max())
+        self.range = most - least
+        # The few there are so far have not shown their whole range.
+        self.unseen = self.range * min(1.0, 2 * FEWEST / len(self.usual))
+        self.unseen += OUTLYING * self.uncertain[0]
+        margin = NEAR * self.period + self.unseen
+        margin = margin if self.known else max(FIRST_LATENESS, margin)
+        self.low, self.high = least - margin, most + margin
 
-        Args:
-            residual: Its stamp after the clock, s.
-            delay: Its arrival after the clock, s.
-            pause: Since the sample before, s.
+    def _late(self, windows: Iterable[Window]) -> tuple[Array, Array]:
+        """Numbers of windows, from the newest sample on, and how late they are by the line (s)."""
+        _, numbers, times = np.array(list(windows)).reshape(-1, 3).T
+        numbers = numbers - self.number
+        return numbers, np.asarray(times - self.newest - numbers * self.period)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the marks hardly scatter."""
+        return self.known and self.range < EXACT * self.period
+
+    def lately(self, n: int = 0) -> Array:
+        """How late the last `n` windows are, s; at least those of the last second."""
+        recent = sum(window.closed >= self.recent[-1].closed - RECENT for window in self.recent)
+        return self._late(list(self.recent)[-max(n, recent, FEWEST) :])[1]
+
+    def shift(self, n: int = 0) -> tuple[float, float] | None:
+        """How much later than usual the recent windows are, and how surely (both s).
+
+        None: no more than chance explains, or not steadily, as a queue that empties is.
 
         """
-        self.count, self.span = self.count + 1, self.span + max(0.0, pause)
-        self.window.append((residual, delay, pause))
-        if len(self.window) >= self.length:
-            residuals, delays, pauses = zip(*self.window, strict=True)
-            self.minima.append(min(residuals))
-            self.maxima.append(max(residuals))
-            self.means.append(sum(residuals) / len(residuals))
-            self.delays.append(min(delays))
-            self.pauses.append(max(pauses))
-            self.window.clear()
-            self._summarize()
+        lately = self.lately(n)
+        if len(lately) < FEWEST:
+            return None
+        sign = 1.0 if lately.min() > np.median(self.usual) else -1.0
+        steady = 2 * (self.range + self.unseen) + NEAR * self.period
+        allowed = steady if self.known else FIRST_LATENESS
+        if np.ptp(lately) > allowed or not self._unlikely(sign * lately, sign * self.usual):
+            return None
+        return self.difference(lately)
 
-    def _summarize(self) -> None:
-        pauses = sorted([0.0, 0.0, *self.pauses])
-        enough = len(self.minima) >= FEWEST_WINDOWS and self.span >= 4 * pauses[-1]
-        self.known = self.known or enough
-        self.pause = pauses[-2 if self.known else -1]
-        least = max(8.0, (WINDOW if self.known else FIRST_WINDOW) * self.sfreq)
-        self.length = int(np.ceil(max(least, 2.5 * self.pause * self.sfreq)))
-        minima, means = list(self.minima) or [0.0], list(self.means) or [0.0]
-        self.first, self.last = min(minima), max(minima)
-        self.usual = float(np.median(minima))
-        self.by_minimum = self.known and float(np.std(minima)) < float(np.std(means))
-        self.usual_delay = float(np.median(self.delays)) if self.delays else np.nan
-        self.width = max(self.maxima, default=0.0) - self.first
+    def _unlikely(self, lately: Array, usual: Array) -> bool:
+        """Whether all recent windows lie so far above the usual that it is no chance."""
+        least = lately.min() - OUTLYING * self.uncertain[0]
+        scale = max(self.range, EXACT * self.period) if self.known else FIRST_LATENESS
+        beyond = min(500.0, max(0.0, least - usual.max()) / scale)
+        chance = (int((usual >= least).sum()) + 1) / (len(usual) + 1) * np.exp(-beyond)
+        return bool(chance ** len(lately) < CHANCE)
 
-    def margin(self, period: float) -> float:
-        """How far from the usual a sample may be and still be on time, s."""
-        if not self.known:
-            return max(FIRST_SCATTER, 1.5 * self.pause)
-        return max(0.6 * period, self.last - self.first)
+    def difference(self, lately: Array) -> tuple[float, float]:
+        """How much later than usual some windows are, and its standard deviation (both s).
 
-    def on_time(self, period: float) -> tuple[float, float]:
-        """Bounds of the residual of a sample that is on time, s."""
-        margin = self.margin(period)
-        if not self.known:
-            return -margin, margin
-        return self.first - margin, self.last + margin
-
-    def most(self, period: float) -> float:
-        """The most that one residual may count in the regression, s."""
-        return self.margin(period) + 3 * abs(self.usual)
-
-    def needed(self, period: float) -> int:
-        """Samples that must be late to show a gap.
-
-        A few of a device that stamps by its own clock. Those who stamp on arrival are late as well
-        while their computer is busy; to wait costs nothing there, as behind a gap the filter
-        settles for as long.
+        By the median or by the minimum, whichever varies less between stretches as long as this.
         """
-        if not self.known or self.width < EXACT * period:
-            return self.length
-        return max(self.length, int(DECISION * self.sfreq))
-
-    def shift(self, residuals: Array) -> float:
-        """How much later than usual a run of residuals is, s: by the statistic that varies less."""
-        if self.by_minimum:
-            return float(residuals.min() - self.usual)
-        return float(residuals.mean())
+        usual, n = self.usual, len(lately)
+        spread = float(usual.std()) if self.known else FIRST_LATENESS
+        deviation = 1.25 * spread * float(np.sqrt(1 / n + 1 / len(usual)))
+        shift = float(np.median(lately) - np.median(usual))
+        if len(usual) >= FEWEST * n:
+            minima = usual[len(usual) % n :].reshape(-1, n).min(axis=1)
+            if minima.std() < deviation:
+                shift, deviation = float(lately.min() - minima.mean()), float(minima.std())
+        return shift, float(np.hypot(deviation, self.uncertain[0]))

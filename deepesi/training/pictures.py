@@ -6,19 +6,14 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Batch
 from deepesi.core.quantities import magnitude
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.estimate import Comparison, comparison_figure
 from deepesi.viz.page import png
-
-
-def array(values: Tensor) -> NDArray[Any]:
-    """Convert a tensor on any device to a float64 array."""
-    return values.detach().cpu().double().numpy()
 
 
 def comparison(
@@ -29,11 +24,11 @@ def comparison(
     one = slice(index, index + 1)
     peaks = batch.scene.peaks[index].cpu().numpy()
     return Comparison(
-        recorded=array(batch.data[index]),
-        explained=head.project(array(mean[index])),
-        target_potential=head.project(array(batch.sources[index])),
-        target=array(magnitude(batch.sources[one], n_orient)[0]),
-        estimated=array(magnitude(mean[one].float(), n_orient)[0]),
+        recorded=as_array(batch.data[index]),
+        explained=head.project(as_array(mean[index])),
+        target_potential=head.project(as_array(batch.sources[index])),
+        target=as_array(magnitude(batch.sources[one], n_orient)[0]),
+        estimated=as_array(magnitude(mean[one].float(), n_orient)[0]),
         peaks=peaks[peaks >= 0],
         sensor_pos=head.sensors.positions,
         ch_names=head.sensors.names,

@@ -57,7 +57,7 @@ def check_file_out(path: Path, suffix: str) -> None:
 
     Args:
         path: To write to.
-        suffix: Its name must end with, ``.npz`` say.
+        suffix: What its name must end with, ``.npz`` say.
 
     Raises:
         ValueError: It is a folder, its name ends otherwise, or it lies in no folder.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Of the machine's memory.
+#: Share of the memory of the machine that a command may take.
 SHARE = 0.75
 #: What the system says of it, of what a container may have, and of this process.
 MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
@@ -22,7 +22,7 @@ def bounded_memory(n_processes: int = 1) -> Iterator[None]:
     do, where the system would otherwise end this or another process.
 
     Raises:
-        MemoryError: See above.
+        MemoryError: More was asked for.
 
     """
     if sys.platform != "linux":

@@ -1,10 +1,16 @@
 """Names that were meant, for errors about a name that is not known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """The known names most like one that is not known, best first; at most three."""
+    return get_close_matches(name, list(known), n=3)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
     """``Nearest: b; all: a, b, c.``, or ``All: a, b, c.`` where none is like the name."""
-    close, every = get_close_matches(name, known, n=3), ", ".join(known)
-    return f"Nearest: {', '.join(close)}; all: {every}." if close else f"All: {every}."
+    names = list(known)
+    near, every = near_names(name, names), ", ".join(names)
+    return f"Nearest: {', '.join(near)}; all: {every}." if near else f"All: {every}."

@@ -34,7 +34,7 @@ class Result:
         case_head: Head, with distances to the target.
         method: Name of the method.
         track: Time courses of the tested quantities.
-        data: Average-referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, V.
         magnitude: Magnitudes of the estimate at the sample of largest power ``(S,)``, A m.
         statistics: Statistics by name, as in `deepesi.validation.statistics`.
 
@@ -59,7 +59,7 @@ class Excluded:
 
 
 def template_case_head(case: Case, method: Method) -> CaseHead:
-    """Packaged head of the method, with the electrodes and noise covariance of a case."""
+    """Packaged head of the method, with the sensors and noise covariance of a case."""
     template, evoked = method.template(), case.evoked
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
     landmark = case.expectation.landmark

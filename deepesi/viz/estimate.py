@@ -31,7 +31,7 @@ class Comparison:
         target: Magnitudes of the target ``(S,)``, A m.
         estimated: Magnitudes of the estimate ``(S,)``, A m.
         peaks: Indices of the sources at the target centres ``(K,)``.
-        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         source_pos: Source positions ``(S, 3)``, m, head frame.
         mesh: Cortex mesh to draw on. None: three projections.

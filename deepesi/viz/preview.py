@@ -38,7 +38,7 @@ class Example:
         peaks: Indices of the sources at the centres of patches ``(K,)``.
         time_courses: Dipole moments at the centres ``(K, T)``, A m.
         times: Sample times ``(T,)``, s.
-        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         source_pos: Source positions ``(S, 3)``, m, head frame.
         mesh: Cortex mesh to draw on. None: three projections.

@@ -29,9 +29,9 @@ def recording_figure(
     """Draw a localized recording.
 
     Args:
-        data: Average-referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, V.
         times: Sample times ``(T,)``, s.
-        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         magnitudes: Magnitudes of the estimate at the peak ``(S,)``, A m.
         peak_sample: Index of the sample to draw.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Height of the lowest electrodes, m, head frame. Lower ones are on the face or the neck.
+#: Height of the lowest sensors, m, head frame. Lower ones are on the face or the neck.
 LOWEST = -0.03
 
 
@@ -25,12 +25,12 @@ def draw_scalp(
     ch_names: Sequence[str],
     limit: float | None = None,
 ) -> "AxesImage":
-    """Draw average-referenced potentials.
+    """Draw referenced potentials.
 
     Args:
         ax: Axes to draw in.
         potentials: Potentials ``(C,)``, V.
-        sensor_pos: Electrode positions ``(C, 3)``, m, head frame.
+        sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         limit: Potential with the strongest colour, V. Default: the largest.
 
@@ -40,9 +40,9 @@ def draw_scalp(
     """
     import mne
 
-    info = electrode_info(ch_names, sensor_pos)
+    info = eeg_info(ch_names, sensor_pos)
     limit = limit or float(np.abs(potentials).max())
-    # In the projection face and neck are far apart, with no electrodes in between.
+    # In the projection face and neck are far apart, with no sensors in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
     image, _ = mne.viz.plot_topomap(
         potentials,

@@ -21,12 +21,12 @@ CONVDIP = ["model.hidden=16", "model.height=6", "model.width=6"]
 @pytest.fixture(scope="session")
 def run(toy, tmp_path_factory):
     """A ConvDip of two steps, trained within a program that uses Hydra itself."""
-    out = tmp_path_factory.mktemp("api") / "run"
-    with hydra.initialize(config_path=None, version_base="1.1"):
+    out, before = tmp_path_factory.mktemp("api") / "run", HydraConfig.instance().cfg
+    with hydra.initialize(config_path=None, version_base="1.3"):
         theirs = GlobalHydra.instance().hydra
         trained = deepesi.train(
             "convdip", toy, max_steps=2, seed=3, out=out, overrides=[*SMALL, *CONVDIP]
         )
         assert GlobalHydra.instance().hydra is theirs
-    assert HydraConfig.instance().cfg is None
+    assert HydraConfig.instance().cfg is before
     return trained

@@ -208,7 +208,7 @@ def test_wrong_arguments_of_train(toy, tmp_path, arguments, error, message):
         ([], {"baselines": ()}, ValueError, "nothing to evaluate"),
         ([3], {}, TypeError, "got a int, expected a network, a path or a name"),
         ([], {"scenario": "snrr"}, ValueError, "no scenario 'snrr'. Nearest: snr"),
-        ([], {"baselines": ["elorta"]}, ValueError, "'baselines/elorta' .*Nearest: eloreta"),
+        ([], {"baselines": ["elorta"]}, ValueError, "'baselines/elorta'.*Nearest: eloreta"),
         ([], {"overrides": ["head.name=x"]}, ValueError, "head is decided by an argument"),
         (["no.onnx"], {}, FileNotFoundError, "no.onnx"),
     ],

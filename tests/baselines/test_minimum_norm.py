@@ -3,19 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, BestMinimumNorm, MinimumNorm
+from deepesi.calibration.sbc import normal_errors, ranks, uniformity
 from deepesi.core.contracts import Estimate, as_tensors
 from deepesi.data_gen.sources import PatchSources
+from deepesi.metrics.calibration import LEVELS
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import (
     METHODS,
     hat_matrix,
     linear_inverse,
+    posterior_root,
     posterior_std,
+    prior_std,
 )
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitener
 
 
 @pytest.fixture
@@ -57,6 +62,70 @@ def test_posterior_covers_sources_of_its_own_prior(head):
     mean, std, _ = model(data, as_tensors(prepare(model.head_inputs, head)))
     inside = (torch.as_tensor(true) - mean).abs() <= 1.6449 * std
     assert inside.float().mean().item() == pytest.approx(0.9, abs=0.02)
+
+
+def posterior_covariance(head, lambda2):
+    """``(Gᵀ G + I / s²)⁻¹`` ``(D, D)``, and the prior standard deviation ``s``."""
+    gain = whitener(head.noise_cov) @ head.leadfield
+    unit = prior_std(gain, rank_of(head.noise_cov), lambda2)
+    return unit**2 * np.linalg.inv((unit * gain).T @ (unit * gain) + np.eye(gain.shape[1])), unit
+
+
+@pytest.mark.parametrize("lambda2", [10.0, 0.1, 1e-3])
+def test_posterior_root_is_that_of_the_covariance(head, lambda2):
+    covariance, unit = posterior_covariance(head, lambda2)
+    gain = whitener(head.noise_cov) @ head.leadfield
+    matrix = posterior_root(head.leadfield, head.noise_cov, lambda2)
+    root = unit * (np.eye(84) - gain.T @ matrix @ gain)
+    assert np.allclose(root, root.T)
+    assert np.allclose(root @ root, covariance, rtol=0, atol=1e-12 * unit**2)
+
+
+def test_samples_have_the_posterior_mean_and_covariance(head):
+    """Each unit vector as noise gives a column of the square root; no noise gives the mean."""
+    model = BayesianMinimumNorm(snr_db=10)
+    inputs = as_tensors(prepare(model.head_inputs, head))
+    data = torch.as_tensor(head.leadfield[:, [7]] * 2e-8)[None].float()
+    mean = model(data, inputs).mean
+    noise = torch.cat([torch.zeros(1, 84), torch.eye(84)])[:, None]
+    samples = model.sample(data, inputs, noise)
+    assert torch.equal(samples[0], mean)
+    columns = (samples[1:] - mean)[:, 0, :, 0].double().numpy()
+    covariance, unit = posterior_covariance(head, 0.1)
+    assert np.allclose(columns.T @ columns, covariance, rtol=0, atol=1e-5 * unit**2)
+    drawn = model.draw(data, inputs, 20000)[:, 0, :, 0].double().numpy()
+    error = np.sqrt(np.diag(covariance) / 20000)
+    assert np.abs((drawn.mean(0) - mean[0, :, 0].numpy()) / error).max() < 5
+    assert np.allclose(np.cov(drawn.T), covariance, rtol=0, atol=5 * unit**2 / np.sqrt(20000))
+
+
+@pytest.mark.parametrize(("factor", "is_calibrated"), [(1.0, True), (2.0, False)])
+def test_its_samples_are_calibrated_on_its_own_prior(head, factor, is_calibrated):
+    """Ranks are uniform and every interval holds its share; not so of sources twice as strong."""
+    model, n = BayesianMinimumNorm(snr_db=10), 400
+    rng = np.random.default_rng(0)
+    white = whitener(head.noise_cov)
+    unit = posterior_covariance(head, 0.1)[1]
+    target = factor * unit * rng.normal(size=(n, 84))
+    noise = np.linalg.pinv(white) @ rng.normal(size=(32, n))
+    data = torch.as_tensor((head.leadfield @ target.T + noise).T[..., None]).float()
+    samples = model.draw(data, as_tensors(prepare(model.head_inputs, head)), 99)[..., 0]
+    samples = samples.double().numpy()
+    p = [
+        uniformity(ranks(values, true, rng), 99)
+        for values, true in (
+            (samples[..., 3], target[:, 3]),
+            (np.linalg.norm(samples, axis=-1), np.linalg.norm(target, axis=-1)),
+        )
+    ]
+    errors = normal_errors(samples, target).ravel()
+    covered = np.array([(errors <= norm.ppf((1 + level) / 2)).mean() for level in LEVELS])
+    if is_calibrated:
+        assert min(p) > 0.01
+        assert covered == pytest.approx(LEVELS, abs=0.015)
+    else:
+        assert max(p) < 1e-6
+        assert (covered < LEVELS - 0.02).all()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from deepesi.calibration.intervals import Intervals
 from deepesi.cli import calibrate
-from deepesi.evaluation.calibration import COLUMNS, CalibrationRow, read_csv
-from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.evaluation.calibration import COLUMNS, CalibrationRow, read_csv, write_csv
+from deepesi.evaluation.observation import RANKED, batches_to_fit, batches_to_test, observe
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.cohort import Cohort
@@ -172,6 +172,17 @@ def test_what_is_no_calibration_is_refused(tmp_path, content, error):
         (tmp_path / "calibration.csv").write_text(content)
     with pytest.raises((FileNotFoundError, ValueError), match=error):
         read_csv(tmp_path / "calibration.csv")
+
+
+def test_rows_of_every_group_come_back(tmp_path):
+    where = ("a, b", "toy", "toy", "all")
+    rows = [
+        CalibrationRow(*where, "none", "active", "coverage", 0.9, 0.87, 0.8, 0.91, 30),
+        CalibrationRow(*where, "conformal", "prediction_set", "area_cm2", 0.9, 12.5, None, None, 9),
+        CalibrationRow(*where, "none", RANKED[0], "sbc_p", None, 0.4, None, None, 120),
+    ]
+    write_csv(rows, tmp_path / "calibration.csv")
+    assert read_csv(tmp_path / "calibration.csv") == rows
 
 
 def test_a_damaged_network_is_refused(toy, toy_path):

@@ -1,4 +1,4 @@
-"""Region sets: the promise of coverage on exchangeable draws, ties, and finite samples."""
+"""Prediction sets: the promise of coverage on exchangeable draws, ties, and finite samples."""
 
 import numpy as np
 import pytest

@@ -168,11 +168,43 @@ def test_head_that_was_built_by_the_user(toy_path, tmp_path, monkeypatch, capsys
     assert mne.read_source_estimate("stc").data.shape[0] == 84
     main(["prepare", *common, "--nave", "4", "--out", "head.npz"])
     main(["apply", "e.onnx", "x-ave.fif", "--prepared", "head.npz", "--out", "live"])
-    assert "electrodes of a recording on fsaverage-ico1" in capsys.readouterr().out
+    assert "sensors of a recording on fsaverage-ico1" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match="leave --noise-cov, --noise-from, --forward and --head out"
+        SystemExit, match="leave --noise-cov, --noise-from, --forward, --head and --rank out"
     ):
         main(["apply", *common, "--prepared", "head.npz", "--out", "both"])
+
+
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        ([], "rank 29 (what its noise covariance spans: cleaned, projected or interpolated)"),
+        (["--rank", "20"], "rank 20 (as asked for)"),
+        (["--rank", "info"], "rank 29 (channels less reference and applied projectors)"),
+    ],
+)
+def test_the_rank_used_and_why(eloreta, toy_path, tmp_path, monkeypatch, capsys, rank, said):
+    """Also by a prepared head; the recording has two projectors applied."""
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked()
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    evoked.add_proj(mne.compute_proj_evoked(evoked, n_eeg=2, verbose="error"), verbose="error")
+    evoked.apply_proj(verbose="error").save("x-ave.fif", verbose="error")
+    recording = [str(eloreta), "x-ave.fif"]
+    setup = ["--noise-cov", "x-cov.fif", "--head", str(toy_path), *rank]
+    main(["apply", *recording, *setup, "--out", "stc"])
+    assert f"32 EEG channels of {said}, 4 trials" in capsys.readouterr().out
+    main(["prepare", *recording, *setup, "--nave", "4", "--out", "head.npz"])
+    main(["apply", *recording, "--prepared", "head.npz", "--out", "live"])
+    assert f"32 EEG channels of {said}, 4 trials" in capsys.readouterr().out
+    found = [mne.read_source_estimate(name).data for name in ("stc", "live")]
+    assert np.array_equal(*found)
+
+
+def test_a_rank_that_is_none(eloreta, capsys):
+    with pytest.raises(SystemExit):
+        main(["apply", str(eloreta), "x-ave.fif", "--rank", "all", "--out", "stc"])
+    assert "expected a number of dimensions or info, got 'all'" in capsys.readouterr().err
 
 
 def test_missing_extra_is_named():

@@ -19,11 +19,11 @@ from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
-from deepesi.core.contracts import InverseModel, as_tensors
+from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.core.onnx_model import OnnxModel
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.gnn import SensorGNN
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
@@ -33,6 +33,7 @@ from deepesi.runtime.session import as_feeds, open_model
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered
+from tests.core.flow import ToyFlow
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
 
@@ -72,10 +73,10 @@ def matched_filter(heteroscedastic=False):
     return model
 
 
-def electrode_gnn(heteroscedastic=False):
+def sensor_gnn(heteroscedastic=False):
     torch.manual_seed(0)
     sizes = {"n_components": 2, "smallest": 0.03, "largest": 0.06}
-    model = ElectrodeGNN(**sizes, heteroscedastic=heteroscedastic)
+    model = SensorGNN(**sizes, heteroscedastic=heteroscedastic)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
@@ -102,8 +103,8 @@ RECIPES = (
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
-        "ElectrodeGNN": electrode_gnn,
-        "ElectrodeGNN with std": lambda: electrode_gnn(heteroscedastic=True),
+        "SensorGNN": sensor_gnn,
+        "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),
         "PhysicsInformedUNet": piunet,
         "PhysicsInformedUNet with std": lambda: piunet(heteroscedastic=True),
         "UnrolledISTA": lambda: unrolled_ista(),
@@ -185,8 +186,8 @@ SEE_ELECTRODES = {
     "StackedEnsemble",
     "MCDropout",
     "Tempered",
-    "ElectrodeGNN",
-    "ElectrodeGNN with std",
+    "SensorGNN",
+    "SensorGNN with std",
     "UnrolledMatchedFilter",
     "UnrolledMatchedFilter with std",
     "SparseRegression",
@@ -221,6 +222,75 @@ def test_joint_scaling(model, simulate, factor):
     assert torch.allclose(factor * first, second, rtol=1e-3, atol=1e-4 * second.abs().max().item())
 
 
+#: Models that draw from their posterior; one of the package that is missing fails the suite.
+POSTERIORS = {"BayesianMinimumNorm": BayesianMinimumNorm, "ToyFlow": ToyFlow}
+
+
+def test_every_posterior_model_of_the_package_is_tested():
+    found = {type(make()) for make in RECIPES.values()}
+    assert {kind for kind in found if issubclass(kind, PosteriorModel)} <= {*POSTERIORS.values()}
+
+
+def samples(name, data, head, noise=None):
+    """From noise by source, which does not depend on channels."""
+    model = POSTERIORS[name]().eval()
+    inputs = as_tensors(prepare(model.head_inputs, head))
+    if noise is None:
+        return model.draw(data, inputs, 5)
+    with torch.no_grad():
+        return model.sample(data, inputs, noise)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_same_noise_same_samples(name, simulate):
+    model = POSTERIORS[name]().eval()
+    batch = simulate(model.head_inputs, n_times=3).batch(0)
+    size = model.noise_size(batch.data, batch.inputs)
+    noise = torch.randn((5, 8, size), generator=torch.Generator().manual_seed(0))
+    first, other = (
+        samples(name, batch.data, batch.head, values) for values in (noise, noise.flip(0))
+    )
+    assert first.shape == (5, 8, 84, 3)
+    assert torch.equal(first, samples(name, batch.data, batch.head, noise))
+    assert torch.equal(first, samples(name, batch.data, batch.head))  # the seed's noise
+    torch.testing.assert_close(first.flip(0), other, rtol=1e-4, atol=1e-5 * first.std().item())
+    assert (first.std(0) > 0).all()
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_channel_order_does_not_matter_to_samples(name, simulate):
+    batch = simulate(n_times=3).batch(0)
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = batch.head.pick([batch.head.ch_names[i] for i in order])
+    first = samples(name, batch.data, batch.head)
+    second = samples(name, batch.data[:, order], shuffled)
+    assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize("factor", [1e-3, 7.0])
+def test_joint_scaling_of_samples(name, simulate, factor):
+    batch = simulate(n_times=3).batch(0)
+    louder = replace(batch.head, noise_cov=factor**2 * batch.head.noise_cov)
+    first = samples(name, batch.data, batch.head)
+    second = samples(name, factor * batch.data, louder)
+    assert torch.allclose(factor * first, second, rtol=1e-3, atol=1e-4 * second.abs().max().item())
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_an_estimate_is_the_mean_and_deviation_of_samples(name, simulate):
+    """Of so many draws that only what chance leaves of both is between them."""
+    model = POSTERIORS[name]().eval()
+    batch = simulate(model.head_inputs, batch_size=2, n_times=2).batch(0)
+    with torch.no_grad():
+        estimate = model(batch.data, batch.inputs)
+        drawn = model.draw(batch.data, batch.inputs, 4000, seed=1)
+    few = 4000 if estimate.samples is None else len(estimate.samples)
+    off = (drawn.mean(0) - estimate.mean) / drawn.std(0)
+    assert off.square().mean().sqrt() < 1.5 * (1 / few + 1 / 4000) ** 0.5
+    assert (drawn.std(0) / estimate.std).log().square().mean().sqrt() < 1.5 * (1 / few) ** 0.5
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_state_dict_round_trip(name, simulate):
     model, again = RECIPES[name]().eval(), RECIPES[name]().eval()
@@ -232,7 +302,7 @@ def test_state_dict_round_trip(name, simulate):
 
 
 #: Exporting these takes half a minute each; with a deviation they export the same and more.
-CONTAINED = ("ElectrodeGNN", "PhysicsInformedUNet", "UnrolledISTA", "UnrolledMatchedFilter")
+CONTAINED = ("SensorGNN", "PhysicsInformedUNet", "UnrolledISTA", "UnrolledMatchedFilter")
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in CONTAINED])

@@ -5,7 +5,7 @@ import pytest
 
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
-from deepesi.data_gen.montages import FEWEST, displaced_electrodes, draw_channels
+from deepesi.data_gen.montages import FEWEST, displaced_positions, draw_channels
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupPool, SetupRanges
 from deepesi.data_gen.tissues import TissueRanges
@@ -163,7 +163,7 @@ def test_displacement_and_coregistration_have_the_stated_size(template):
     assert moved(displacement=0.0, n_copies=1).max() < 1e-6
 
 
-def test_a_shift_moves_all_electrodes_together(template):
+def test_a_shift_moves_all_places_together(template):
     _, electrodes = template.montage("biosemi64")
     found = displace(
         electrodes.positions,
@@ -186,7 +186,7 @@ def test_electrode_error_scales_what_a_setup_draws(toy):
     def moved(factor, seed=0):
         ranges = SetupRanges(coregistration_shift=0.002, electrode_error=factor)
         electrodes = toy.montage("biosemi32")[1]
-        places = displaced_electrodes(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
+        places = displaced_positions(toy, electrodes, ranges, 1.0, np.random.default_rng(seed))
         return np.linalg.norm(places.positions - electrodes.positions, axis=-1).mean()
 
     assert moved((0.0, 0.0)) < 1e-6

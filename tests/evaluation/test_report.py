@@ -22,7 +22,7 @@ from deepesi.evaluation.benchmark import REFERENCE, Benchmark
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.compare import assumptions_table
 from deepesi.evaluation.descriptions import describe_scenario
-from deepesi.evaluation.figures import axis_panels, depth_panel, place_panels, styles
+from deepesi.evaluation.figures import axis_panels, depth_panel, source_panels, styles
 from deepesi.evaluation.gallery import (
     gallery,
     middle_cell,
@@ -69,7 +69,7 @@ def test_report_is_self_contained(page):
         f"Worst example of {LONG}",
         "loc. error (mm)",
         "Time of one recording",
-        "Region sets",
+        "Prediction sets",
         "61.5 [60.0, 63.0]",
     ):
         assert part in page, part
@@ -161,7 +161,7 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
         ),
         setups=SetupRanges(
             ["biosemi16", "biosemi32"],
-            NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
+            noise=NoiseRanges(brain=(0.5, 1.0), line=(0.1, 0.2)),
             coregistration_shift=0.003,
             coregistration_rotation=2.0,
             electrode_error=(0.0, 1.2),
@@ -258,7 +258,7 @@ def test_panels_hold_what_was_measured(benchmark, toy):
     assert np.allclose(line.get_xydata(), [[x, x] for x in (9.5, 29.5, 49.5, 69.5)])
     # Twice the same source: its mean is drawn, once.
     sources = np.array([5, 5, 60])
-    panels = place_panels(sources, {"a": np.array([1.0, 3.0, 8.0])}, 84, toy.display, "mm")
+    panels = source_panels(sources, {"a": np.array([1.0, 3.0, 8.0])}, 84, toy.display, "mm")
     _, (caption, figure) = panels
     assert caption == "a: mean 5.0"
     dots = [c.get_array() for ax in figure.axes for c in ax.collections]

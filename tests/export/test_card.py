@@ -41,6 +41,29 @@ def test_linear_inverse(toy_path, tmp_path, capsys):
     assert "None" not in card
 
 
+def test_a_posterior_model(toy_path, tmp_path):
+    """The file gives samples, and its card says so."""
+    main(
+        [
+            "export",
+            "bayesian_minimum_norm",
+            "--head",
+            str(toy_path),
+            "--montage",
+            "biosemi16",
+            "--out",
+            str(tmp_path / "b.onnx"),
+        ]
+    )
+    card = (tmp_path / "b.md").read_text()
+    assert "# BayesianMinimumNorm\n" in card
+    assert "| posterior samples | yes |" in card
+    contract = open_model(tmp_path / "b.onnx").contract
+    assert contract.kinds == ("mean", "std", "samples")
+    assert contract.noise == ("dipoles", "times")
+    assert contract.model == {"_target_": "deepesi.baselines.minimum_norm.BayesianMinimumNorm"}
+
+
 @pytest.mark.parametrize("name", ["e 1.onnx", "it's $x.onnx", 'say "e".onnx'])
 def test_commands_of_a_file_with_blanks_or_quotes_can_be_typed(name, toy_path, tmp_path):
     main(["export", "eloreta", "--head", str(toy_path), "--out", str(tmp_path / name)])

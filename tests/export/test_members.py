@@ -16,7 +16,7 @@ from deepesi.core.traced_members import ALL_OF, DOMAIN, ONE_OF, alike
 from deepesi.export.members import RULES, stack_members
 from deepesi.export.to_onnx import OPSET, check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.gnn import SensorGNN
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
@@ -233,7 +233,7 @@ SMALL = {"smallest": 0.03, "largest": 0.06}
 NETWORKS = {
     "ConvDip": lambda: network(heteroscedastic=True),
     "UnrolledMatchedFilter": matched_filter,
-    "ElectrodeGNN": lambda: ElectrodeGNN(n_components=2, heteroscedastic=True, **SMALL),
+    "SensorGNN": lambda: SensorGNN(n_components=2, heteroscedastic=True, **SMALL),
     "PhysicsInformedUNet": lambda: PhysicsInformedUNet(
         base_channels=4, gathered=4, hidden=8, **SMALL
     ),

@@ -11,7 +11,7 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.losses.supervised import CosineDistance
 from deepesi.losses.uncertainty import GaussianNLL
-from deepesi.models.gnn import ElectrodeGNN, SignedAttention
+from deepesi.models.gnn import SensorGNN, SignedAttention
 from deepesi.physics.head_inputs import SensorGraph, prepare
 
 POINTS = {"smallest": 1e-3, "largest": 1e-3, "n_radii": 1}
@@ -21,7 +21,7 @@ WIDE = {"smallest": 0.03, "largest": 0.06}  # patches of several sources on the 
 def trained(seed=0, **settings):
     """Weights as training might leave them: nothing is neutral any more."""
     torch.manual_seed(seed)
-    model = ElectrodeGNN(**settings)
+    model = SensorGNN(**settings)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
@@ -45,7 +45,7 @@ def recording(head, strengths, n_times=1, noise=0.0, seed=0):
 
 def neutral(**settings):
     """What is left before training without its random parts: likelihoods of known lead fields."""
-    model = ElectrodeGNN(**settings)
+    model = SensorGNN(**settings)
     with torch.no_grad():
         model.blocks[-1].signals.weight.zero_()
         for layer in (model.evidence.score, model.spread):
@@ -171,7 +171,7 @@ def test_every_weight_learns(simulate, loss):
 
 def test_some_steps_of_training_help(simulate):
     torch.manual_seed(0)
-    model, loss = ElectrodeGNN(n_components=2, **WIDE), CosineDistance()
+    model, loss = SensorGNN(n_components=2, **WIDE), CosineDistance()
     data = simulate(
         model.head_inputs,
         batch_size=32,
@@ -216,9 +216,9 @@ def test_attention_adds_up_to_one(head):
 
 
 def test_number_of_weights_as_documented():
-    words = " ".join(ElectrodeGNN.__doc__.split())
+    words = " ".join(SensorGNN.__doc__.split())
     plain, both = (
-        sum(p.numel() for p in ElectrodeGNN(heteroscedastic=h).parameters()) for h in (False, True)
+        sum(p.numel() for p in SensorGNN(heteroscedastic=h).parameters()) for h in (False, True)
     )
     assert f"With the default sizes {plain:,} weights" in words
     assert f"with `heteroscedastic` {both - plain} more" in words
@@ -234,5 +234,5 @@ def test_number_of_weights_as_documented():
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=f"ElectrodeGNN: {message}"):
-        ElectrodeGNN(**settings)
+    with pytest.raises(ValueError, match=f"SensorGNN: {message}"):
+        SensorGNN(**settings)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from deepesi.cli.main import main
 from deepesi.physics.building.own_head import head_of_forward
 from deepesi.physics.cap_check import check_cap
-from deepesi.physics.channel_names import check_electrodes
+from deepesi.physics.channel_names import check_channel_names
 from deepesi.physics.montage import TEN_TWENTY, standard_montage
 from deepesi.runtime.inverse import Inverse
 from tests.conftest import make_covariance, make_evoked
@@ -198,7 +198,7 @@ def test_chains_of_bipolar_derivations_say_nothing_of_a_cap():
     chain = [f"{a}-{b}" for a, b in itertools.pairwise(names)]
     check_cap(chain, turned(positions[:-1], "z", 90))
     with pytest.raises(ValueError, match="differences|derivations|bipolar"):
-        check_electrodes(chain)
+        check_channel_names(chain)
 
 
 @pytest.mark.parametrize("montage", ["biosemi128", "biosemi256", "GSN-HydroCel-128", "mgh60"])

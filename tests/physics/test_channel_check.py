@@ -11,7 +11,7 @@ from deepesi.cli.validate import RECORDINGS
 from deepesi.physics.channel_check import _without, channel_precision, unexplained_channels
 from deepesi.physics.family import Tissues
 from deepesi.physics.io.heads import head_on_template
-from deepesi.physics.montage import displace, electrode_info
+from deepesi.physics.montage import displace, eeg_info
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse, UnexplainedChannelWarning
@@ -158,7 +158,7 @@ def with_bad_contact(template, tmp_path, monkeypatch):
     data = signal + noise
     row = head.sensors.names.index("P3")
     data[row] = 1e-5 * coloured(np.random.default_rng(16), data.shape[1])
-    info = electrode_info(head.sensors.names, head.sensors.positions)
+    info = eeg_info(head.sensors.names, head.sensors.positions)
     with info._unlock():
         info["sfreq"] = 250.0
     evoked = mne.EvokedArray(data, info, tmin=0.0, nave=1, comment="bad contact")

@@ -4,7 +4,7 @@ import pytest
 from mne.channels import get_builtin_montages
 
 from deepesi.physics.channel_names import (
-    check_electrodes,
+    check_channel_names,
     match_channels,
     parse_renaming,
     plain_names,
@@ -107,14 +107,14 @@ def test_older_names_where_the_montage_has_no_others():
 )
 def test_names_that_say_there_is_no_common_reference(names, message):
     with pytest.raises(ValueError, match=message):
-        check_electrodes(names)
+        check_channel_names(names)
     with pytest.raises(ValueError, match=message):
         head_montage(names)
 
 
 def test_one_electrode_may_be_the_reference_of_all():
     names = ["EEG Fp1-Cz", "EEG F3-Cz", "O1-CZ", "EKG"]
-    check_electrodes(names)
+    check_channel_names(names)
     assert plain_names(names) == ["fp1", "f3", "o1", "ekg"]
     assert montage_names(names[:3], "10-20-19") == ["Fp1", "F3", "O1"]
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import eval_legendre
 
 from deepesi.physics.graph import face_normals, mesh_edges
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.sphere import (
     FOUR_SHELLS,
@@ -206,7 +206,7 @@ MNE_DEFAULT = ShellModel(0.09 * np.array([0.90, 0.92, 0.97, 1.0]), [0.33, 1.0, 0
 
 
 def mne_forward(conductor, trans, electrodes, sources):
-    info = electrode_info([f"E{i}" for i in range(len(electrodes))], electrodes)
+    info = eeg_info([f"E{i}" for i in range(len(electrodes))], electrodes)
     normals = np.tile([0.0, 0, 1], (len(sources), 1))
     src = mne.setup_volume_source_space(pos={"rr": sources, "nn": normals}, verbose="error")
     forward = mne.make_forward_solution(

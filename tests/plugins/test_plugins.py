@@ -142,7 +142,7 @@ class Local(HeadInput):
     axes = ("channels",)
 
     def compute(self, head):
-        return np.zeros(len(head.ch_names))
+        return np.zeros(len(head.sensors))
 
 
 class Asks(MinimumNorm):

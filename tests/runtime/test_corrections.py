@@ -349,7 +349,7 @@ def test_offsets_of_a_raw_recording(prepared):
     rng = np.random.default_rng(5)
     offset._data[:, :5000] += 1e-3 * rng.normal(size=(32, 1))
     offset._data[:, 5000:] += 1e-3 * rng.normal(size=(32, 1))
-    with pytest.warns(CorrectionWarning, match=r"offsets of electrodes, .*up to \d"):
+    with pytest.warns(CorrectionWarning, match=r"offsets of channels, .*up to \d"):
         found = [one.stc.data for one in prepared.apply(offset)]
     for a, b in zip(found, expected, strict=True):
         assert np.abs(a - b).max() < 0.1 * np.abs(b).max()
@@ -466,7 +466,7 @@ def test_the_documented_way_on_a_visual_response(sample_data):
     evoked = mne.read_evokeds(path, "Left visual", proj=False, verbose="error")
     noise_cov = mne.read_cov(sample_data / "sample_audvis_short-cov.fif", verbose="error")
     inverse = Inverse.load("convdip").for_recording(evoked, noise_cov)
-    with pytest.warns(CorrectionWarning, match="offsets of electrodes"):
+    with pytest.warns(CorrectionWarning, match="offsets of channels"):
         stc = inverse.apply(evoked).stc.crop(0.08, 0.2)
     assert np.abs(stc.rh_data).max() > np.abs(stc.lh_data).max()
 

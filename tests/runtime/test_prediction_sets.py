@@ -1,4 +1,4 @@
-"""Region sets through an exported file: thresholds travel, `apply` says and writes the places."""
+"""Prediction sets through an file: thresholds travel, `apply` says and writes the sources."""
 
 from dataclasses import replace
 

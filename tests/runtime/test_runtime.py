@@ -112,9 +112,14 @@ def test_projected_channels(convdip, evoked):
     covariance = make_covariance(evoked.info)
     projector = mne.compute_proj_evoked(evoked, n_eeg=1, verbose="error")
     evoked.add_proj(projector, verbose="error")
-    Inverse.load(convdip).for_recording(evoked.info, covariance)
+    inverse = Inverse.load(convdip)
+    assert inverse.for_recording(evoked.info, covariance).rank == 31
     evoked.apply_proj(verbose="error")
-    refused(convdip, evoked, r"the projectors \['eeg-.*were applied", covariance)
+    prepared = inverse.for_recording(evoked, covariance)
+    assert prepared.rank == 30
+    assert "projected" in prepared.rank_reason
+    prepared.apply(evoked)
+    assert inverse.for_recording(evoked, covariance, rank=20).rank == 20
 
 
 def test_no_positions(convdip, evoked):

@@ -3,7 +3,7 @@
 import pytest
 
 from deepesi.runtime.inverse import Inverse
-from deepesi.streaming.atlas import seitzman_regions
+from deepesi.streaming.atlas import seitzman_parcels
 from deepesi.streaming.source import library
 from tests.conftest import make_covariance, make_evoked
 
@@ -20,5 +20,5 @@ def prepared(eloreta):
 
 
 @pytest.fixture(scope="session")
-def regions(prepared):
-    return seitzman_regions(prepared.space)
+def parcels(prepared):
+    return seitzman_parcels(prepared.space)

@@ -126,15 +126,15 @@ def test_asked_to_stop_it_says_what_became_of_the_samples(
     assert "Traceback" not in output
 
 
-def test_a_clock_that_is_set_back_while_it_streams(prepared, regions, device):
+def test_a_clock_that_is_set_back_while_it_streams(prepared, parcels, device):
     def send(outlet, data, end, sent):
         outlet.push_chunk(data, end - 3600 * (sent > 4 * SFREQ))
 
     name = device(send)
     said, found = [], []
     source = open_source(name, prepared.ch_names, {})
-    live = LiveInverse(prepared, regions, SFREQ, say=said.append)
-    outlet = open_outlet(regions, SFREQ, name + "r")
+    live = LiveInverse(prepared, parcels, SFREQ, say=said.append)
+    outlet = open_outlet(parcels, SFREQ, name + "r")
     relay(lambda: source, live, outlet, 9.0, lambda t, c: found.append(t), say=said.append)
     times = np.concatenate(found)
     assert len(said) == 1
@@ -148,11 +148,12 @@ def test_a_clock_that_is_set_back_while_it_streams(prepared, regions, device):
 
 def test_streams_of_one_name(prepared):
     name = uuid.uuid4().hex[:8]
-    eeg = make_outlet(name, prepared.ch_names)
+    data = make_outlet(name, prepared.ch_names)
     other = make_outlet(name, ["x", "y", "z"], "Accelerometer", 50.0)
     message = (
         r"there are several streams .*: type 'Accelerometer', source id '\w+Accelerometer', on .+, "
-        r"3 channels at 50 Hz; type 'EEG', .* 32 channels at 250 Hz. Choose by --type or --source"
+        r"3 channels at 50 Hz .*; type 'EEG', .* 32 channels at 250 Hz .*\). Choose by --type or "
+        r"--source"
     )
     with pytest.raises(ValueError, match=message):
         open_source(name, prepared.ch_names, {})
@@ -160,7 +161,7 @@ def test_streams_of_one_name(prepared):
     assert open_source(name, prepared.ch_names, {}, source_id=name + "EEG").sfreq == 250
     with pytest.raises(FileNotFoundError, match=r"of type 'ECG' \(looked .*type 'EEG', source id"):
         open_source(name, prepared.ch_names, {}, timeout=0.5, stype="ECG")
-    del eeg, other
+    del data, other
 
 
 def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
@@ -182,7 +183,7 @@ def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
         main([*arguments, "--seconds", "20"])
 
 
-def test_a_stream_that_is_back_at_another_rate(prepared, regions):
+def test_a_stream_that_is_back_at_another_rate(prepared, parcels):
     name = uuid.uuid4().hex[:8]
     outlet = make_outlet(name, prepared.ch_names, sfreq=500.0)
     source = open_source(name, prepared.ch_names, {})
@@ -191,9 +192,9 @@ def test_a_stream_that_is_back_at_another_rate(prepared, regions):
     del outlet
 
 
-def test_it_is_said_why_nothing_is_estimated(prepared, regions):
+def test_it_is_said_why_nothing_is_estimated(prepared, parcels):
     rng, said = np.random.default_rng(0), []
-    live = LiveInverse(prepared, regions, SFREQ)
+    live = LiveInverse(prepared, parcels, SFREQ)
     watch = Watch(live, said.append)
     for second in range(30):
         data = rng.normal(scale=5e-6, size=(32, 250))
@@ -212,13 +213,13 @@ def test_it_is_said_why_nothing_is_estimated(prepared, regions):
     assert live.why_nothing(after) == "samples are NaN or infinite."
 
 
-def test_offsets_of_electrodes_leave_no_trace(prepared, regions):
+def test_offsets_of_electrodes_leave_no_trace(prepared, parcels):
     """1 mV and more, constant, another in every channel: gone from the first sample on."""
     data = np.random.default_rng(0).normal(scale=5e-6, size=(32, 1000))
     offsets = np.random.default_rng(1).normal(scale=1e-3, size=(32, 1))
     times = np.arange(1000) / SFREQ
-    _, plain = LiveInverse(prepared, regions, SFREQ).push(data, times)
-    live = LiveInverse(prepared, regions, SFREQ)
+    _, plain = LiveInverse(prepared, parcels, SFREQ).push(data, times)
+    live = LiveInverse(prepared, parcels, SFREQ)
     _, shifted = live.push(data + offsets, times)
     np.testing.assert_allclose(shifted, plain, rtol=1e-4)
     assert live.counts.estimated == 750

@@ -1,4 +1,4 @@
-"""Samples in, regions out: filter, windows, and chunks that are late, lost, broken or reordered."""
+"""Samples in, parcels out: filter, windows, and chunks that are late, lost, broken or reordered."""
 
 import itertools
 import re
@@ -30,20 +30,20 @@ def in_chunks(live, data, times, bounds):
     return np.concatenate([t for t, _ in out]), np.concatenate([c for _, c in out], axis=1)
 
 
-def test_every_source_belongs_to_the_nearest_coordinate(regions, template):
-    assert 180 < len(regions.names) <= 239
-    assert len(set(regions.names)) == len(regions.names)
-    assert {name.split()[-2] for name in regions.names} == {"L", "R", "Mid"}
-    apart = np.linalg.norm(template.source_mni[:, None] - regions.centres, axis=2)
-    inside = regions.of_source >= 0
+def test_every_source_belongs_to_the_nearest_coordinate(parcels, template):
+    assert 180 < len(parcels.names) <= 239
+    assert len(set(parcels.names)) == len(parcels.names)
+    assert {name.split()[-2] for name in parcels.names} == {"L", "R", "Mid"}
+    apart = np.linalg.norm(template.source_mni[:, None] - parcels.centres, axis=2)
+    inside = parcels.of_source >= 0
     assert inside.mean() > 0.8
     assert apart.min(axis=1)[inside].max() <= FARTHEST
-    np.testing.assert_array_equal(apart.argmin(axis=1)[inside], regions.of_source[inside])
-    assert (np.bincount(regions.of_source[inside], minlength=len(regions.names)) > 0).all()
+    np.testing.assert_array_equal(apart.argmin(axis=1)[inside], parcels.of_source[inside])
+    assert (np.bincount(parcels.of_source[inside], minlength=len(parcels.names)) > 0).all()
     values = np.zeros((1284, 1))
-    values[regions.of_source == 7] = 3.0
+    values[parcels.of_source == 7] = 3.0
     np.testing.assert_allclose(
-        regions.courses(values)[:, 0], 3.0 * (np.arange(len(regions.names)) == 7)
+        parcels.time_courses(values)[:, 0], 3.0 * (np.arange(len(parcels.names)) == 7)
     )
 
 
@@ -62,17 +62,17 @@ def test_filter_looks_at_the_past_only_and_chunks_leave_no_trace(recording):
         CausalBandpass(1.0, 200.0, SFREQ)
 
 
-def test_courses_are_those_of_the_filtered_recording(prepared, regions, recording):
+def test_courses_are_those_of_the_filtered_recording(prepared, parcels, recording):
     """Once the filter has settled, the whole recording at once gives the same."""
     data, times = recording
-    live = LiveInverse(prepared, regions, SFREQ)
-    stamps, courses = in_chunks(live, data, times, [0, 10, 17, 250, 251, 600, 1000])
+    live = LiveInverse(prepared, parcels, SFREQ)
+    stamps, time_courses = in_chunks(live, data, times, [0, 10, 17, 250, 251, 600, 1000])
     np.testing.assert_array_equal(stamps, times[250:])
     sections = butter(2, (1.0, 40.0), "bandpass", fs=SFREQ, output="sos")
     start = sosfilt_zi(sections)[:, None] * data[:, :1]
     filtered = sosfilt(sections, data, axis=1, zi=start)[0][:, 250:]
-    expected = regions.courses(np.abs(prepared.estimate(filtered, 1)[0]))
-    np.testing.assert_allclose(courses, expected, rtol=1e-5)
+    expected = parcels.time_courses(np.abs(prepared.estimate(filtered, 1)[0]))
+    np.testing.assert_allclose(time_courses, expected, rtol=1e-5)
     assert vars(live.counts) == {
         "received": 1000,
         "estimated": 750,
@@ -84,32 +84,32 @@ def test_courses_are_those_of_the_filtered_recording(prepared, regions, recordin
 
 
 @pytest.mark.parametrize("window", [2, 20])
-def test_windows_lie_over_each_other(prepared, regions, recording, window):
+def test_windows_lie_over_each_other(prepared, parcels, recording, window):
     """However the samples come in, and each a mean of two windows with weights that add to one."""
     data, times = recording
     found = []
     for bounds in ([0, 1000], [0, 3, 255, 256, 300, 777, 1000]):
-        live = LiveInverse(prepared, regions, SFREQ, window=window)
+        live = LiveInverse(prepared, parcels, SFREQ, window=window)
         found.append(in_chunks(live, data, times, bounds))
     # Single precision: how many windows are computed at once decides the order of sums.
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
-    stamps, courses = found[0]
+    stamps, time_courses = found[0]
     np.testing.assert_allclose(stamps, times[250 : 250 + len(stamps)])
     assert len(stamps) == 750 - window // 2
     filtered = CausalBandpass(1.0, 40.0, SFREQ)(data)[:, 250:]
     hop = window // 2
     windows = [
-        regions.courses(np.abs(prepared.estimate(filtered[:, s : s + window], window)[0]))
+        parcels.time_courses(np.abs(prepared.estimate(filtered[:, s : s + window], window)[0]))
         for s in (hop, 2 * hop)
     ]
     falling = np.cos(np.pi * (np.arange(hop) + 0.5) / window) ** 2
     expected = falling * windows[0][:, hop:] + (1 - falling) * windows[1][:, :hop]
-    np.testing.assert_allclose(courses[:, 2 * hop : 3 * hop], expected, rtol=1e-5)
+    np.testing.assert_allclose(time_courses[:, 2 * hop : 3 * hop], expected, rtol=1e-5)
 
 
-def test_chunks_out_of_order_lost_and_broken(prepared, regions, recording):
+def test_chunks_out_of_order_lost_and_broken(prepared, parcels, recording):
     data, times = recording
-    live = LiveInverse(prepared, regions, SFREQ)
+    live = LiveInverse(prepared, parcels, SFREQ)
     live.push(data[:, :400], times[:400])
     live.push(data[:, 410:420], times[410:420])  # 400 to 409 are still on their way
     assert (live.counts.lost, live.counts.estimated) == (10, 150)
@@ -124,19 +124,19 @@ def test_chunks_out_of_order_lost_and_broken(prepared, regions, recording):
     np.testing.assert_array_equal(stamps, times[700:740])  # nothing across it
 
 
-def test_time_stamps_may_jitter(prepared, regions, recording):
+def test_time_stamps_may_jitter(prepared, parcels, recording):
     data, times = recording
     shaken = times + np.random.default_rng(0).normal(scale=3e-4, size=1000)
-    live = LiveInverse(prepared, regions, SFREQ)
+    live = LiveInverse(prepared, parcels, SFREQ)
     live.push(data, shaken)
     assert live.counts.lost == live.counts.late == 0
 
 
-def test_wrong_units_from_the_start_and_bad_moments_later(prepared, regions, recording):
+def test_wrong_units_from_the_start_and_bad_moments_later(prepared, parcels, recording):
     data, times = recording
     with pytest.raises(ValueError, match="look like microvolts"):
-        LiveInverse(prepared, regions, SFREQ).push(1e6 * data, times)
-    live = LiveInverse(prepared, regions, SFREQ)
+        LiveInverse(prepared, parcels, SFREQ).push(1e6 * data, times)
+    live = LiveInverse(prepared, parcels, SFREQ)
     live.push(data[:, :500], times[:500])
     stamps, _ = live.push(1e6 * data[:, 500:600], times[500:600])  # someone trips over the cable
     assert len(stamps) == 0
@@ -146,7 +146,7 @@ def test_wrong_units_from_the_start_and_bad_moments_later(prepared, regions, rec
 
 
 @pytest.mark.parametrize("window", [0, 3, 22])
-def test_windows_that_cannot_be(prepared, regions, window):
+def test_windows_that_cannot_be(prepared, parcels, window):
     from dataclasses import replace
 
     from deepesi.runtime.contract import TrainingRanges
@@ -155,16 +155,16 @@ def test_windows_that_cannot_be(prepared, regions, window):
     contract = replace(prepared.model.contract, trained=trained)
     short = replace(prepared, model=prepared.model._replace(contract=contract))
     with pytest.raises(ValueError, match=rf"a window of {window} samples; .*in training \(20\)"):
-        LiveInverse(short, regions, SFREQ, window=window)
+        LiveInverse(short, parcels, SFREQ, window=window)
 
 
-def test_chunks_of_another_shape(prepared, regions):
-    live = LiveInverse(prepared, regions, SFREQ)
+def test_chunks_of_another_shape(prepared, parcels):
+    live = LiveInverse(prepared, parcels, SFREQ)
     with pytest.raises(ValueError, match=r"shape \(31, 5\) with 5 time stamps, expected \(32, n\)"):
         live.push(np.zeros((31, 5)), np.arange(5.0))
 
 
-def test_any_mess_of_chunks_gives_right_samples_or_none(prepared, regions, recording, request):
+def test_any_mess_of_chunks_gives_right_samples_or_none(prepared, parcels, recording, request):
     """Shuffled, doubled, dropped, spoilt: what comes out is in order, new, finite, and counted."""
     data, times = recording
 
@@ -180,7 +180,7 @@ def test_any_mess_of_chunks_gives_right_samples_or_none(prepared, regions, recor
         )
     )
     def check(chunks):
-        live = LiveInverse(prepared, regions, SFREQ)
+        live = LiveInverse(prepared, parcels, SFREQ)
         live.filter.settled = live.to_settle = 20
         newest, total = 0.0, 0
         live.push(data[:, :40] + 0.0, times[:40] - 1.0)
@@ -190,8 +190,8 @@ def test_any_mess_of_chunks_gives_right_samples_or_none(prepared, regions, recor
                 part[number, number] = np.nan
             elif spoilt:
                 part *= 1e6 if spoilt == "loud" else 0
-            stamps, courses = live.push(part, times[50 * number : 50 * (number + 1)])
-            assert np.isfinite(courses).all()
+            stamps, time_courses = live.push(part, times[50 * number : 50 * (number + 1)])
+            assert np.isfinite(time_courses).all()
             assert (np.diff(stamps) > 0).all()
             assert not len(stamps) or stamps[0] > newest
             newest, total = max([newest, *stamps]), total + len(stamps)
@@ -203,25 +203,25 @@ def test_any_mess_of_chunks_gives_right_samples_or_none(prepared, regions, recor
     check()
 
 
-def test_page_shows_the_strongest_regions(regions):
+def test_page_shows_the_strongest_regions(parcels):
     import json
     from urllib.error import HTTPError
     from urllib.request import urlopen
 
-    with LivePage(regions) as page:
+    with LivePage(parcels) as page:
         assert page.address.startswith("http://127.0.0.1:")
         assert b"<canvas" in urlopen(page.address).read()
-        courses = np.zeros((len(regions.names), 30))
-        courses[5] = 2e-9
-        page.show(np.arange(30) / 10, courses, "all well")
+        time_courses = np.zeros((len(parcels.names), 30))
+        time_courses[5] = 2e-9
+        page.show(np.arange(30) / 10, time_courses, "all well")
         found = json.loads(urlopen(page.address + "now").read())
         assert found["state"] == "all well"
         assert found["seconds"] == 0
-        assert found["regions"][0] == {"name": regions.names[5], "nAm": [2.0]}
-        page.show(np.arange(30) / 10 + 4, 2 * courses, "all well")
+        assert found["parcels"][0] == {"name": parcels.names[5], "nAm": [2.0]}
+        page.show(np.arange(30) / 10 + 4, 2 * time_courses, "all well")
         found = json.loads(urlopen(page.address + "now").read())
         assert found["seconds"] == 4
-        assert found["regions"][0]["nAm"] == [2.0, 4.0]
+        assert found["parcels"][0]["nAm"] == [2.0, 4.0]
         with pytest.raises(HTTPError, match="404"):
             urlopen(page.address + "etc/passwd")
 
@@ -229,10 +229,10 @@ def test_page_shows_the_strongest_regions(regions):
 def test_regions_need_places(prepared):
     from dataclasses import replace
 
-    from deepesi.streaming.atlas import seitzman_regions
+    from deepesi.streaming.atlas import seitzman_parcels
 
     with pytest.raises(ValueError, match="somebody-ico3 has no MNI positions"):
-        seitzman_regions(replace(prepared.space, name="somebody-ico3"))
+        seitzman_parcels(replace(prepared.space, name="somebody-ico3"))
     assert load_template().space.name == prepared.space.name
 
 
@@ -243,12 +243,12 @@ def test_regions_need_places(prepared):
         (2e3, "uV|louder|power"),
     ],
 )
-def test_a_stream_that_its_noise_cannot_be_of(prepared, regions, recording, factor, message):
+def test_a_stream_that_its_noise_cannot_be_of(prepared, parcels, recording, factor, message):
     """From the start an error; later, samples that count as broken."""
     data, times = recording
     with pytest.raises(ValueError, match=message):
-        LiveInverse(prepared, regions, SFREQ).push(factor * data, times)
-    live = LiveInverse(prepared, regions, SFREQ)
+        LiveInverse(prepared, parcels, SFREQ).push(factor * data, times)
+    live = LiveInverse(prepared, parcels, SFREQ)
     live.push(data, times)
     given, _ = live.push(factor * data, times[-1] + 1 / SFREQ + np.arange(1000) / SFREQ)
     assert live.counts.broken > 0
@@ -256,20 +256,38 @@ def test_a_stream_that_its_noise_cannot_be_of(prepared, regions, recording, fact
     assert live.counts.estimated == 750 + len(given)
 
 
-def test_offsets_and_drifts_of_electrodes_leave_no_trace(prepared, regions, recording):
+def test_offsets_and_drifts_of_electrodes_leave_no_trace(prepared, parcels, recording):
     """The filter takes them out, as of a raw recording."""
     data, times = recording
     rng = np.random.default_rng(1)
     offsets = rng.normal(scale=1e-2, size=(32, 1))
     found = [
-        LiveInverse(prepared, regions, SFREQ).push(data + added, times)[1]
+        LiveInverse(prepared, parcels, SFREQ).push(data + added, times)[1]
         for added in (0.0, offsets)
     ]
     np.testing.assert_allclose(found[1], found[0], rtol=1e-2, atol=1e-4 * found[0].max())
 
 
-def test_a_stream_is_of_single_trials(eloreta, regions):
+def test_a_stream_is_of_single_trials(eloreta, parcels):
     info = make_evoked().info
     averages = Inverse.load(eloreta).for_recording(info, make_covariance(info), nave=50)
     with pytest.raises(ValueError, match="prepared for averages of 50 trials, a stream is of"):
-        LiveInverse(averages, regions, SFREQ)
+        LiveInverse(averages, parcels, SFREQ)
+
+
+@pytest.mark.parametrize("value", [0.0, 3e-5])
+def test_channels_that_are_constant_from_the_start(prepared, parcels, recording, value):
+    """One of zeros may be the reference, and is said; others are not connected."""
+    data, times = recording
+    data[5] = value
+    said = []
+    live = LiveInverse(prepared, parcels, SFREQ, say=said.append)
+    if value:
+        with pytest.raises(ValueError, match=rf"\['{prepared.ch_names[5]}'\] are constant, as if"):
+            in_chunks(live, data, times, [0, 10, 400])
+        return
+    in_chunks(live, data, times, [0, 10, 400, 1000])
+    assert said == [f"{prepared.ch_names[5]} is constant, taken for the reference"]
+    data[6] = 0.0
+    with pytest.raises(ValueError, match=r"\['\w+', '\w+'\] are constant"):
+        LiveInverse(prepared, parcels, SFREQ).push(data, times)

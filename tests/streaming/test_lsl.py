@@ -44,40 +44,40 @@ def play():
             player.stop()
 
 
-def test_a_replayed_recording_comes_out_as_regions(prepared, regions, raw, play):
+def test_a_replayed_recording_comes_out_as_regions(prepared, parcels, raw, play):
     """Published as estimated, at the time stamps of the samples; names and places go with it."""
     _, name = play(raw)
     source = open_source(name, prepared.ch_names, {})
     assert source.sfreq == 250
     live, outlet = (
-        LiveInverse(prepared, regions, source.sfreq),
-        open_outlet(regions, 250.0, name + "r"),
+        LiveInverse(prepared, parcels, source.sfreq),
+        open_outlet(parcels, 250.0, name + "r"),
     )
     (info,) = lsl.resolve_streams(timeout=5, name=name + "r")
     inlet = lsl.StreamInlet(info)
     inlet.open_stream(timeout=5)
     info = inlet.get_sinfo()
-    assert info.get_channel_names() == list(regions.names)
+    assert info.get_channel_names() == list(parcels.names)
     place = info.desc.child("mni_centres_mm").child("region")
-    assert place.child_value("name") == regions.names[0]
+    assert place.child_value("name") == parcels.names[0]
     found = []
     latency = relay(lambda: source, live, outlet, 4.0, lambda t, c: found.append((t, c)))
     times = np.concatenate([t for t, _ in found])
-    courses = np.concatenate([c for _, c in found], axis=1)
+    time_courses = np.concatenate([c for _, c in found], axis=1)
     assert live.counts.lost == live.counts.late == live.counts.broken == 0
     assert live.counts.estimated == len(times) > 500
     time.sleep(0.3)
     published, stamps = inlet.pull_chunk(timeout=1, max_samples=5000)
-    np.testing.assert_allclose(published, courses.T[: len(published)], rtol=1e-5)
+    np.testing.assert_allclose(published, time_courses.T[: len(published)], rtol=1e-5)
     np.testing.assert_allclose(stamps, times[: len(stamps)], atol=1e-3)
     assert len(stamps) == len(times)
     assert len(latency.seconds) == len(times)
     assert "latency" in str(latency)
 
 
-def test_a_stream_that_stops_and_returns(prepared, regions, raw, play):
+def test_a_stream_that_stops_and_returns(prepared, parcels, raw, play):
     player, name = play(raw)
-    live, said, estimates = LiveInverse(prepared, regions, 250.0), [], []
+    live, said, estimates = LiveInverse(prepared, parcels, 250.0), [], []
     running = threading.Event()
 
     def interrupt():
@@ -86,7 +86,7 @@ def test_a_stream_that_stops_and_returns(prepared, regions, raw, play):
         time.sleep(2.5)
         play(raw, name)
 
-    def keep(times, courses):
+    def keep(times, time_courses):
         estimates.append(times)
         running.set()
 
@@ -96,7 +96,7 @@ def test_a_stream_that_stops_and_returns(prepared, regions, raw, play):
     relay(
         find,
         live,
-        open_outlet(regions, 250.0, name + "r"),
+        open_outlet(parcels, 250.0, name + "r"),
         20.0,
         keep,
         silence=1.0,

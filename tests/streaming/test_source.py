@@ -43,6 +43,15 @@ def test_one_of_a_name_among_others_of_its_type(prepared, outlet):
         assert source.rows == list(range(32))
 
 
+def test_two_devices_that_are_alike_in_all_but_themselves(prepared, outlet):
+    """Same name, type, source id, rate and channels: never one of them by chance."""
+    name = outlet(prepared.ch_names)
+    outlet(prepared.ch_names, name)
+    message = r"there are several streams .* \(uid \w{8}\); .* \(uid \w{8}\)\. .* other source"
+    with pytest.raises(ValueError, match=message):
+        open_source(name, prepared.ch_names, {}, stype="EEG", source_id=name + "EEG")
+
+
 @pytest.mark.parametrize(
     ("written", "factor"),
     [

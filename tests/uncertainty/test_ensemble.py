@@ -22,7 +22,7 @@ from deepesi.losses.base import WeightedSum
 from deepesi.losses.physics import Reprojection
 from deepesi.losses.supervised import CosineDistance
 from deepesi.models.convdip import ConvDip
-from deepesi.models.gnn import ElectrodeGNN
+from deepesi.models.gnn import SensorGNN
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import SourceUnit, Whitener
 from deepesi.runtime.session import open_model
@@ -88,7 +88,7 @@ ARCHITECTURES = {
     "convdip": convdip,
     "convdip with std": lambda: convdip(heteroscedastic=True),
     "unrolled_ista": lambda: UnrolledISTA(n_steps=2, heteroscedastic=True),
-    "gnn": lambda: ElectrodeGNN(heteroscedastic=True),
+    "gnn": lambda: SensorGNN(heteroscedastic=True),
 }
 
 

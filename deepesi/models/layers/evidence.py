@@ -58,7 +58,7 @@ class Evidence(nn.Module):
             energy: Energy of the matched filters, mean over samples; noise has variance 1.
             weights: Previous probabilities of this component, and the sum of all others'.
             power: Whitened power, sum over channels: of the recording, of the others' residual.
-            n_channels: Rank of the noise covariance plus 1: the number of electrodes, less the
+            n_channels: Rank of the noise covariance plus 1: the number of sensors, less the
                 interpolated channels and removed components.
             n_times: Number of samples.
             tokens: Features of the sources.

@@ -1,4 +1,4 @@
-"""Attention between electrodes that is an odd function of the signals."""
+"""Attention between sensors that is an odd function of the signals."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from torch_geometric.utils import softmax
 
 
 class SignedAttention(MessagePassing):
-    r"""GATv2 attention between electrodes, over states and signals.
+    r"""GATv2 attention between sensors, over states and signals.
 
     ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` depends on the states ``x``, which
     do not change sign with the data. The signals ``s`` change sign with the data. They are only
@@ -17,8 +17,8 @@ class SignedAttention(MessagePassing):
 
     Args:
         n_states: Features ``F`` of a state.
-        n_signals: Input signals ``Q`` per electrode.
-        n_out: Output signals per electrode.
+        n_signals: Input signals ``Q`` per sensor.
+        n_out: Output signals per sensor.
         n_heads: Attention heads ``A``.
 
     """
@@ -40,7 +40,7 @@ class SignedAttention(MessagePassing):
         edges: Int[Tensor, "E 2"],
         features: Float[Tensor, "E 2"],
     ) -> tuple[Float[Tensor, "C B F"], Float[Tensor, "C B T out"]]:
-        """Return new states and the mixed signals of each electrode and its neighbours."""
+        """Return new states and the mixed signals of each sensor and its neighbours."""
         sender, receiver = edges.unbind(1)
         hidden = self.key(states)[sender] + self.query(states)[receiver]
         scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))

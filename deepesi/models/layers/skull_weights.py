@@ -45,7 +45,7 @@ class SkullWeights(nn.Module):
             nominal: Topographies under the nominal skull, not weighted.
             filters: Matrices that turn these topographies into those under each skull.
             norms: Norms of the topographies under each skull, weighted by `reliability`.
-            reliability: Weights of the electrodes from `ElectrodeReliability`.
+            reliability: Weights of the sensors from `SensorReliability`.
 
         """
         # No gradient flows into the previous sweep, which computed the residual.

@@ -16,7 +16,7 @@ from scipy.linalg import lu_factor, lu_solve
 
 from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, Tissues
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
@@ -179,7 +179,7 @@ def solve(anatomy: Anatomy, electrodes: Array, tissues: Tissues = NOMINAL) -> Ar
     ]
     bem = mne.make_bem_solution(surfaces, solver="openmeeg", verbose="error")
     names = [f"E{i}" for i in range(len(electrodes))]
-    info = electrode_info(names, electrodes)
+    info = eeg_info(names, electrodes)
     src = mne.setup_volume_source_space(
         pos={
             "rr": anatomy.source_pos,

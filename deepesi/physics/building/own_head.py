@@ -18,7 +18,7 @@ from deepesi.physics.building.anatomy import (
 from deepesi.physics.building.build import build_head, geometry_digest
 from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
-from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.io.channels import sensor_positions
 from deepesi.physics.io.source_space import source_space
 from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
@@ -90,7 +90,7 @@ def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> T
     return Template(
         name=name,
         family=ScalpPotentialFamily(
-            scalp_pos=sensor_array(info, names, f"head_of_forward: {forward}").positions,
+            scalp_pos=sensor_positions(info, names, f"head_of_forward: {forward}"),
             scalp_faces=np.empty((0, 3), dtype=np.int64),
             bounds=np.zeros((3, 2)),
             terms=np.zeros((1, 3), dtype=np.int64),

@@ -22,6 +22,8 @@ from deepesi.utils import plugins
 Array = NDArray[np.float64]
 #: Length of each axis of a prepared array: a number, or the name of a size the head decides.
 Axes = tuple[int | str, ...]
+#: What the name of a package can be.
+PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def find_head_input(name: Any, package: Any = None) -> type[HeadInput]:
 def _cure(package: Any) -> str:
     if package is None:
         return "Install the version of deepesi that wrote the file, or newer."
-    if not re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", str(package)):
+    if not (isinstance(package, str) and PACKAGE.fullmatch(package)):
         return "The file does not say which package it is from; ask who made it."
     return (
         f"The file says that it comes with the package {package!r}. If you trust who made it: "

@@ -1,4 +1,4 @@
-"""Graphs: who neighbours whom among sources and among electrodes, and what their nodes carry."""
+"""Graphs: who neighbours whom among sources and among sensors, and what their nodes carry."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -52,7 +52,7 @@ class SourceNormals(HeadInput):
 
 @dataclass(frozen=True)
 class SensorPositions(HeadInput):
-    """Electrodes ``(C, 3)``, m, head frame."""
+    """Sensors ``(C, 3)``, m, head frame."""
 
     axes: ClassVar[Axes] = ("channels", 3)
 
@@ -63,10 +63,10 @@ class SensorPositions(HeadInput):
 
 @dataclass(frozen=True)
 class _Nearest:
-    """How far the electrode graph reaches.
+    """How far the sensor graph reaches.
 
     Attributes:
-        n_neighbours: Nearest electrodes each is joined to, at least; all where the head has fewer.
+        n_neighbours: Nearest sensors each is joined to, at least; all where the head has fewer.
 
     """
 
@@ -91,10 +91,10 @@ class _Nearest:
 
 @dataclass(frozen=True)
 class SensorGraph(_Nearest, HeadInput):
-    """Edges of the electrode graph ``(E, 2)``: sender, receiver.
+    """Edges of the sensor graph ``(E, 2)``: sender, receiver.
 
-    An edge joins two electrodes if either is among the nearest of the other, straight through the
-    head, so that no electrode stays alone; every edge is listed in both directions.
+    An edge joins two sensors if either is among the nearest of the other, straight through the
+    head, so that no sensor stays alone; every edge is listed in both directions.
     """
 
     axes: ClassVar[Axes] = ("sensor_edges", 2)
@@ -104,7 +104,7 @@ class SensorGraph(_Nearest, HeadInput):
         return self.edges(head)
 
 
-#: A usual distance of neighbouring electrodes, m: brings the distances of a graph to order one.
+#: A usual distance of neighbouring sensors, m: brings the distances of a graph to order one.
 SENSOR_SPACING = 0.05
 
 
@@ -112,7 +112,7 @@ SENSOR_SPACING = 0.05
 class SensorEdgeFeatures(_Nearest, HeadInput):
     """What the edges of `SensorGraph` carry ``(E, 2)``, no unit, in the same order.
 
-    The distance over 5 cm, and the correlation of the whitened lead field of the two electrodes:
+    The distance over 5 cm, and the correlation of the whitened lead field of the two sensors:
     how alike they see the sources, -1 to 1.
     """
 

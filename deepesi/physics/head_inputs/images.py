@@ -1,4 +1,4 @@
-"""Electrodes laid out as an image."""
+"""Sensors laid out as an image."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from deepesi.physics.noise import denoiser
 
 @dataclass(frozen=True)
 class TopographicMatrix(HeadInput):
-    """Interpolates ``C`` electrodes onto an image ``(H·W, C)``: linear, so a plain matrix.
+    """Interpolates ``C`` sensors onto an image ``(H·W, C)``: linear, so a plain matrix.
 
-    Electrodes are laid on the plane by the azimuthal equidistant projection about the centre of a
+    Sensors are laid on the plane by the azimuthal equidistant projection about the centre of a
     sphere of the head's size; thin-plate splines interpolate between them. Pixels farther than
-    one and a half electrode distances from every electrode are zero, so nothing is extrapolated.
+    one and a half sensor distances from every sensor are zero, so nothing is extrapolated.
 
     Attributes:
         height: Rows ``H``.
@@ -36,7 +36,7 @@ class TopographicMatrix(HeadInput):
         return (self.height * self.width, "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """The interpolation matrix for the electrodes of this head."""
+        """The interpolation matrix for the sensors of this head."""
         flat = azimuthal_projection(head.sensors.positions)
         x, y = np.linspace(-1, 1, self.width), np.linspace(1, -1, self.height)
         pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -56,7 +56,7 @@ HEAD_CENTRE, RIM_ANGLE = np.array([0.0, 0.01, 0.04]), np.deg2rad(120)
 
 
 def azimuthal_projection(positions: Array) -> Array:
-    """Electrodes ``(C, 3)`` (m, head frame) on a disc ``(C, 2)``: x right, y front, rim 120°."""
+    """Sensors ``(C, 3)`` (m, head frame) on a disc ``(C, 2)``: x right, y front, rim 120°."""
     direction = positions - HEAD_CENTRE
     direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
     polar = np.arccos(np.clip(direction[:, 2], -1, 1)) / RIM_ANGLE

@@ -25,8 +25,8 @@ class Whitener(HeadInput):
 class Rank(HeadInput):
     """Number of dimensions ``(1,)`` that the noise covariance spans, and with it whitened data.
 
-    Whitened noise has this power on average. It is ``C - 1`` at most, as the average reference
-    takes one away, and less where components or channels were taken out of the recording.
+    Whitened noise has this power on average. The reference of EEG takes one dimension away;
+    components and channels that were taken out of the recording take more.
     """
 
     axes: ClassVar[Axes] = (1,)
@@ -38,7 +38,7 @@ class Rank(HeadInput):
 
 @dataclass(frozen=True)
 class NoiseLevel(HeadInput):
-    """RMS noise per channel after average referencing ``(1,)``, V."""
+    """RMS noise per channel ``(1,)``, V, in the reference of the head."""
 
     axes: ClassVar[Axes] = (1,)
 

@@ -3,13 +3,16 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepesi.physics.cap_check import check_cap
-from deepesi.physics.channel_names import check_electrodes
+from deepesi.physics.channel_names import check_channel_names
 from deepesi.physics.sensors import SensorArray
 
 if TYPE_CHECKING:
     import mne
+
+Array = NDArray[np.float64]
 
 #: Fewest channels to localize with.
 MIN_CHANNELS = 8
@@ -20,7 +23,7 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
 
     Raises:
         ValueError: There are none, or fewer than 8; or they are derivations, which cannot be
-            re-referenced, or their names say so, see `check_electrodes`.
+            re-referenced, or their names say so, see `check_channel_names`.
 
     """
     import mne
@@ -44,7 +47,7 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
             f"recording: {len(good)} good EEG channels ({', '.join(good)}), expected at least "
             f"{MIN_CHANNELS}. Use a recording with more channels."
         )
-    check_electrodes(good)
+    check_channel_names(good)
     return good
 
 
@@ -78,12 +81,11 @@ def check_derivations(info: "mne.Info") -> None:
         )
 
 
-def sensor_array(info: "mne.Info", ch_names: list[str], origin: str = "recording") -> SensorArray:
-    """The sensors of EEG channels, with their positions; `origin` says whose, for errors.
+def sensor_positions(info: "mne.Info", ch_names: list[str], origin: str = "recording") -> Array:
+    """Positions of EEG channels ``(C, 3)``, m, MNE head frame; `origin` says whose, for errors.
 
     Raises:
-        ValueError: A channel has no position, positions contradict names (see `check_cap`), or two
-            are at one place.
+        ValueError: A channel has no position, or positions contradict names (see `check_cap`).
 
     """
     rows = {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
@@ -97,4 +99,9 @@ def sensor_array(info: "mne.Info", ch_names: list[str], origin: str = "recording
             "them bad."
         )
     check_cap(ch_names, positions, origin)
-    return SensorArray.eeg(ch_names, positions)
+    return positions
+
+
+def sensor_array(info: "mne.Info", ch_names: list[str]) -> SensorArray:
+    """The sensors of EEG channels of a recording; errors as of `sensor_positions`."""
+    return SensorArray.eeg(ch_names, sensor_positions(info, ch_names))

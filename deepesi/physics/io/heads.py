@@ -4,10 +4,16 @@ from typing import TYPE_CHECKING
 
 from deepesi.physics.channel_names import match_channels
 from deepesi.physics.head import HeadModel
-from deepesi.physics.io.channels import MIN_CHANNELS, good_eeg_channels, sensor_array
+from deepesi.physics.io.channels import (
+    MIN_CHANNELS,
+    good_eeg_channels,
+    sensor_array,
+    sensor_positions,
+)
 from deepesi.physics.io.covariance import noise_covariance
 from deepesi.physics.io.rank import RankChoice, settle_rank
 from deepesi.physics.io.source_space import source_space
+from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
 
 if TYPE_CHECKING:
@@ -31,13 +37,13 @@ def head_on_template(
         rank: See `deepesi.physics.io.rank.RankChoice`.
 
     Raises:
-        ValueError: As of `good_eeg_channels`, `sensor_array`, `noise_covariance`, `HeadModel` and
-            `settle_rank`.
+        ValueError: As of `good_eeg_channels`, `sensor_positions`, `noise_covariance`, `HeadModel`
+            and `settle_rank`.
 
     """
     ch_names = good_eeg_channels(info)
-    sensors = sensor_array(info, ch_names)
-    places = template.places(sensors.positions, ch_names)
+    places = template.places(sensor_positions(info, ch_names), ch_names)
+    sensors = SensorArray.eeg(ch_names, places.positions)
     head = template.head(ch_names, places, noise_covariance(noise_cov, sensors, nave))
     return settle_rank(head, info, rank)
 
@@ -86,7 +92,7 @@ def head_from_forward(
             f"forward solution: {len(missing)} good EEG channels of the recording are not in it: "
             f"{missing}. Compute it for all of them, or mark these as bad (info['bads'])."
         )
-    sensor_array(forward["info"], good, "forward solution")  # may be others than recorded
+    sensor_positions(forward["info"], good, "forward solution")  # may be others than recorded
     if any(s["type"] != "surf" for s in forward["src"]):
         raise ValueError(
             "forward solution: its source space is not a cortical surface, and only surfaces are "

@@ -25,7 +25,7 @@ LEAST_RANK = 7
 def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
     """Projector ``(C, C)`` of reference and signal-space projection together; None without SSP.
 
-    Projectors of the average reference, and those that were not applied, do not count.
+    Projectors of the reference, and those that were not applied, do not count.
 
     Args:
         info: Measurement info with ``projs``.
@@ -107,5 +107,5 @@ def rank_reason(head: HeadModel, rank: RankChoice = None) -> str:
     if rank is not None:
         return "as asked for"
     if rank_of(head.noise_cov) == head.sensors.rank:
-        return "average reference"
-    return "cleaned or interpolated: what the noise covariance spans"
+        return head.sensors.reference_name or "as many as channels"
+    return "what its noise covariance spans: cleaned, projected or interpolated"

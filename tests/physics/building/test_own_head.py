@@ -11,7 +11,7 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.physics.building.bem import solve
 from deepesi.physics.building.own_head import head_of_anatomy, head_of_forward, read_own_anatomy
 from deepesi.physics.family import Tissues
-from deepesi.physics.montage import electrode_info
+from deepesi.physics.montage import eeg_info
 from deepesi.physics.sensors import average_reference
 
 
@@ -94,7 +94,7 @@ def volume_forward(forward, tmp_path, mixed):
     if mixed:
         src = solution["src"] + src
     names = solution["sol"]["row_names"]
-    info = electrode_info(names, np.array([c["loc"][:3] for c in solution["info"]["chs"]]))
+    info = eeg_info(names, np.array([c["loc"][:3] for c in solution["info"]["chs"]]))
     made = mne.make_forward_solution(
         info, solution["mri_head_t"], src, sphere, meg=False, verbose="error"
     )

@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from deepesi.core.contracts import as_tensors
-from deepesi.models.layers.electrode_reliability import (
+from deepesi.models.layers.sensor_reliability import (
     LEADFIELD_ERROR,
     POSITION_ERROR,
-    ElectrodeReliability,
+    SensorReliability,
 )
 from deepesi.physics.head_inputs import prepare
 
 
 @pytest.fixture
 def trust():
-    return ElectrodeReliability()
+    return SensorReliability()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Learned weight of each electrode, given errors of its position and of the lead field."""
+"""Learned weight of each sensor, given errors of its position and of the lead field."""
 
 import torch
 from jaxtyping import Float
@@ -6,21 +6,21 @@ from torch import Tensor, nn
 
 from deepesi.physics.head_inputs import SensorGraph, SensorPositions
 
-#: Initial error of an electrode position, m, and initial relative error of the lead field.
+#: Initial error of an sensor position, m, and initial relative error of the lead field.
 POSITION_ERROR, LEADFIELD_ERROR = 0.005, 0.05
 
 
-class ElectrodeReliability(nn.Module):
-    """Factors, at most 1, that bring noise plus head model errors per electrode to variance 1.
+class SensorReliability(nn.Module):
+    """Factors, at most 1, that bring noise plus head model errors per sensor to variance 1.
 
-    A displacement ``d`` of an electrode changes its potential by about ``d · grad V``: the steeper
-    the potential around the electrode, the lower its weight. An error of the lead field grows with
+    A displacement ``d`` of an sensor changes its potential by about ``d · grad V``: the steeper
+    the potential around the sensor, the lower its weight. An error of the lead field grows with
     the potential itself: the larger the potential, the lower the weight. The size of both errors
     is learned, starting from 5 mm and 5 %. Only the energy of the whitened data over the window
     enters, so the factors do not depend on the sign of the data or a rotation of the samples.
 
     Args:
-        n_neighbours: Nearest electrodes, at least, from which the slope is computed.
+        n_neighbours: Nearest sensors, at least, from which the slope is computed.
 
     """
 

@@ -1,0 +1,10 @@
+"""Tensors as NumPy arrays."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def as_array(values: Tensor) -> NDArray[np.float64]:
+    """A tensor of any device in float64, without its gradient."""
+    return np.asarray(values.detach().cpu().double().numpy())

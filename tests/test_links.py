@@ -1,0 +1,63 @@
+"""Links and pictures of the Markdown files lead somewhere, and the index lists every page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path
+    for pattern in ("*.md", ".github/**/*.md", "docs/*.md", "docs/decisions/*.md")
+    for path in ROOT.glob(pattern)
+)
+LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)|<img [^>]*src=\"(?!\w+:)([^\"]+)\"")
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings of a page, and the anchors that it names itself."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    headings = (re.sub(r"[^\w\- ]", "", h.lower()) for h in re.findall(r"^#+ (.*)$", text, re.M))
+    return {h.strip().replace(" ", "-") for h in headings} | set(re.findall(r'<a id="(.*?)"', text))
+
+
+def broken(page: Path) -> list[str]:
+    """Links of a page that lead to no file, or to no heading of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = []
+    for link in (m[1] or m[2] for m in LINK.finditer(text)):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        known = target.exists() and (
+            not anchor or anchor in anchors(target.read_text(encoding="utf-8"))
+        )
+        found += [] if known else [link]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    assert broken(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path):
+    (tmp_path / "other.md").write_text("# Names, units and *formats*\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[a](other.md#names-units-and-formats) [b](https://x.y) [c](none.md) [d](other.md#none)\n"
+        '<img src="none.png">\n```\n[e](f)\n```\n'
+    )
+    assert broken(page) == ["none.md", "other.md#none", "none.png"]
+
+
+def test_index_lists_every_page():
+    listed = set(re.findall(r"^\| \[[\w ]+\]\((\w+\.md)\)", (DOCS / "README.md").read_text(), re.M))
+    assert listed == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+
+
+def test_pictures_are_shown_and_small():
+    pictures = list((DOCS / "pictures").iterdir())
+    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert all(f"pictures/{picture.name}" in shown for picture in pictures)
+    assert sum(picture.stat().st_size for picture in pictures) < 500_000
