@@ -63,7 +63,7 @@ def small(toy_path, folder, *overrides):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.hidden=8", r"another architecture: model.hidden was 16, now 8\. Choose"),
+        ("model.hidden=8", r"another architecture: model.hidden was 16, now 8\. Use"),
         ("model.n_hidden=1", r"another architecture: .*model.n_hidden was 2, now 1"),
         ("model.heteroscedastic=true", r"model.heteroscedastic was False, now True"),
     ],

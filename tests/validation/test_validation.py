@@ -297,7 +297,7 @@ def test_own_head_is_left_to_methods_that_can_use_it(sample_data, template, tmp_
     (missing,) = excluded(sample_cases(sample_data), methods)
     name = "ConvDip 42 k (net.onnx)"
     assert (missing.method, missing.head) == (name, "own")
-    assert "belongs to the source space fsaverage-ico3 and cannot follow" in missing.reason
+    assert "is bound to the source space fsaverage-ico3" in missing.reason
     heads = {(r.method, r.case_head.name) for r in run(sample_cases(sample_data)[:1], methods)}
     assert heads == {("eLORETA", "template"), (name, "template"), ("eLORETA", "own")}
 
