@@ -30,7 +30,7 @@ ROOMS = {
 KEYS = {
     "data_gen/curriculum.py": {"electrodes"},
     "evaluation/descriptions.py": {"electrode_error"},
-    "data_gen/benchmark.py": {"BadElectrode", "ElectrodePops", "make_eeg_average_ref_proj"},
+    "benchmarks/drawing.py": {"BadElectrode", "ElectrodePops", "make_eeg_average_ref_proj"},
 }
 OF_EEG = re.compile(r"electrode|average_?ref", re.IGNORECASE)
 COUNTS_CHANNELS = re.compile(r"n_channels|len\(.*(sensors|channels|names|leadfield|cov).*\)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepesi.physics.building.own_head import head_of_forward
+from deepesi.physics.building.own_head import head_of_forward, head_of_solution
 from deepesi.physics.template import Template, load_template
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def load_head(head: "str | Path | mne.Forward" = "fsaverage-ico3", n_orient: int
     import mne
 
     if isinstance(head, mne.Forward):
-        return head_of_forward(head, n_orient)
+        return head_of_solution(head, n_orient)
     if not isinstance(head, str | Path):
         raise TypeError(
             f"load_head: got {type(head).__name__}, expected the name of a packaged head "

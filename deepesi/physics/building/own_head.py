@@ -35,15 +35,38 @@ HEAD_FRAME = 4  # FIFFV_COORD_HEAD, the FIFF constant of the MNE head frame
 SURFACES = {4: "the scalp", 3: "the outer skull", 1: "the inner skull"}  # by FIFF number
 
 
-def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> Template:
-    """Head from one `mne.Forward`, with the electrodes, source space and lead field in it.
+def head_of_forward(forward: str | Path, n_orient: int = 1) -> Template:
+    """Head from the file of a forward solution, as `head_of_solution` makes it.
 
     Args:
-        forward: Forward solution, or the path of a ``-fwd.fif``.
+        forward: Path of a ``-fwd.fif``.
         n_orient: 1: normal to the surface; 3: free orientation.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: The forward solution does not fit, see `head_of_solution`.
+
+    """
+    mne = require("mne", "head", "read the forward solution")
+    solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
+    return head_of_solution(solution, n_orient, _stem(forward), str(forward))
+
+
+def head_of_solution(
+    solution: "mne.Forward",
+    n_orient: int = 1,
+    name: str | None = None,
+    forward: str = "the forward solution",
+) -> Template:
+    """Head from one `mne.Forward`, with the electrodes, source space and lead field in it.
+
+    Args:
+        solution: Forward solution.
+        n_orient: 1: normal to the surface; 3: free orientation.
+        name: Name of the head; by default that of the source space.
+        forward: What errors call the forward solution.
+
+    Raises:
         ValueError: There are no EEG channels, electrodes have no positions or positions that do
             not match the names, there are no normals for fixed orientation, or a fixed solution is
             requested with free orientation.
@@ -52,12 +75,7 @@ def head_of_forward(forward: "str | Path | mne.Forward", n_orient: int = 1) -> T
     mne = require("mne", "head", "read the forward solution")
     if n_orient not in (1, 3):
         raise ValueError(f"head_of_forward: n_orient must be 1 or 3, got {n_orient}.")
-    if isinstance(forward, str | Path):
-        solution = mne.read_forward_solution(_file(forward, "forward"), verbose="error")
-        name = _stem(forward)
-    else:
-        solution, forward = forward, "the forward solution"
-        name = source_space(solution["src"]).name
+    name = name or source_space(solution["src"]).name
     info = solution["info"]
     names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
     if not names:

@@ -1,4 +1,4 @@
-"""Speed of the simulation, compared with MNE-Python: ``python -m deepesi.data_gen.benchmark``.
+"""Speed of the simulation, compared with MNE-Python: ``python -m benchmarks.drawing``.
 
 64 channels with all perturbations: tissues, co-registration, displacement, five kinds of noise,
 estimated covariance, five kinds of artifacts. MNE simulates 2 dipoles and noise of one covariance
