@@ -182,9 +182,10 @@ class FittedClock:
                 track.close(arrived)
             self.closed = arrived
             self.waited = self.waited + 1 if self.held else 0
-            # The first window may have begun before the shift.
-            if (shift := self.stamps.shift(self.waited - 1)) is not None:
-                lately = self.arrivals.lately(self.waited - 1)[1:]
+            # The first windows may have begun before the shift.
+            since = 2 * self.waited // 3
+            if (shift := self.stamps.shift(since)) is not None:
+                lately = self.arrivals.lately(since)[1:]
                 return self._move(*shift, *self.arrivals.difference(lately))
             if not self.held:
                 for track in (self.stamps, self.arrivals):
