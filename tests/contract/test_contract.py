@@ -261,7 +261,7 @@ def test_same_noise_same_samples(name, simulate):
 def test_channel_order_does_not_matter_to_samples(name, simulate):
     batch = simulate(n_times=3).batch(0)
     order = np.random.default_rng(0).permutation(16)
-    shuffled = batch.head.pick([batch.head.ch_names[i] for i in order])
+    shuffled = batch.head.pick([batch.head.sensors.names[i] for i in order])
     first = samples(name, batch.data, batch.head)
     second = samples(name, batch.data[:, order], shuffled)
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
