@@ -259,7 +259,7 @@ def scores(folder):
 
 def test_every_setting_of_the_data_is_in_its_yaml():
     """So that any can be overridden on the command line, where unknown keys are refused."""
-    given_by_code = {"heads", "analyst", "declarations", "seed", "split", "rank"}
+    given_by_code = {"heads", "nominal_head", "declarations", "seed", "split", "rank"}
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         config = OmegaConf.to_container(hydra.compose("train").data)
 

@@ -229,7 +229,7 @@ def test_constant_regularization_is_one_kernel(simulate):
     assert torch.equal(model(batch.data, batch.inputs).mean, kernel @ batch.data)
     with pytest.raises(ValueError, match="snr_db if and only if regularization='constant'"):
         MinimumNorm("eLORETA", "constant")
-    with pytest.raises(ValueError, match=r"no other, got 5 with 'gcv'"):
+    with pytest.raises(ValueError, match=r"got snr_db=5 with 'gcv'"):
         MinimumNorm("eLORETA", "gcv", snr_db=5)
 
 
