@@ -209,12 +209,13 @@ def _pin(value: Any) -> Any:
 _T = TypeVar("_T", bound="_Tensors")
 
 
+@dataclass(frozen=True)
 class _Tensors:
     """Frozen dataclasses whose tensors move together; everything else stays as it is."""
 
     def _mapped(self: _T, function: Any) -> _T:
-        changed = {f.name: function(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **changed)  # type: ignore[type-var]
+        changed = {f.name: function(getattr(self, f.name)) for f in fields(self)}
+        return replace(self, **changed)
 
     def to(self: _T, device: torch.device | str, non_blocking: bool = False) -> _T:
         """All tensors on a device."""

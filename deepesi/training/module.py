@@ -150,7 +150,7 @@ class InverseTraining(LightningModule):
     @property
     def run(self) -> dict[str, Any]:
         """Settings of the run, with precision, accumulation and examples per step as used."""
-        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined] # set later
         batches = trainer.world_size * trainer.accumulate_grad_batches
         used = {
             "precision": str(trainer.precision),

@@ -56,8 +56,7 @@ def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, d
     for part in (config, config.get("member"), *config.get("members", [])):
         if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
             part.n_dipoles = template.space.n_dipoles
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return hydra.utils.instantiate(config, _convert_="all"), plain
+    return hydra.utils.instantiate(config, _convert_="all"), plain(config)
 
 
 def plain(config: Any) -> Any:
