@@ -84,7 +84,7 @@ def test_mixed_and_contradicting_units(prepared, outlet):
         (31, {}, r"\['\w+'\] are missing.*Rename its channels"),
         (1, {"stype": "Markers", "dtype": "string", "sfreq": 0.0},
          r"\(type 'Markers', .*\) sends text, as markers have it. EEG is numbers at a regu"),
-        (32, {"sfreq": 0.0}, r"32 channels at 0 Hz\) has no regular rate"),
+        (32, {"sfreq": 0.0}, r"32 channels at 0 Hz .* has no regular rate"),
     ],
 )  # fmt: skip
 def test_streams_that_are_not_what_is_needed(prepared, outlet, kept, options, message):
