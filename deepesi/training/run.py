@@ -140,7 +140,7 @@ def initialize(config: DictConfig, module: InverseTraining, template: Template) 
         settings = module.identity["model"]
         path = Path(config.init_from)
         for difference in start_from(module.model, settings, path, template.space):
-            say(f"init_from: {difference}; all weights fit.", style="yellow", soft_wrap=True)
+            print_once(f"init_from: {difference}; all weights fit.", style="yellow", soft_wrap=True)
     if config.pruned_from is not None:
         wide, _ = load_network(Path(config.pruned_from), template.space)
         head = template.montage_head(plain(config.data.setups.montages)[0])
