@@ -72,7 +72,9 @@ def alike(modules: Sequence[nn.Module]) -> bool:
 
 def _described(module: nn.Module) -> tuple[type, list[str], dict[str, object], dict[str, object]]:
     tensors = module._parameters | module._buffers
-    sizes = {name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()}
+    sizes: dict[str, object] = {
+        name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()
+    }
     held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
     settings = {k: _comparable(v) for k, v in vars(module).items() if k not in held}
     return type(module), list(module._modules), sizes, settings

@@ -140,7 +140,7 @@ def baselined(
         ValueError: A baseline outside the recording, or of less than two samples.
 
     """
-    if baseline in (None, "none"):
+    if baseline is None or baseline == "none":
         if recording.baseline is None:
             return recording, "no baseline subtracted"
         return recording, f"{_text(recording.baseline)}, subtracted before"

@@ -148,8 +148,8 @@ class FittedClock:
         else:
             self.held.append(sample)
             if np.isfinite(late) and self._shows_a_gap():
-                late = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
-                return self._move(*track.difference(np.array(late)), *self._arrivals_shift())
+                marks = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
+                return self._move(*track.difference(np.array(marks)), *self._arrivals_shift())
         return self._look(arrived) if np.isfinite(arrival) else []
 
     def _held_came_beside(self, sample: Sample) -> bool:

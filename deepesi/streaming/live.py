@@ -208,7 +208,7 @@ class LiveInverse:
     def _in_order(self, data: Array, decided: Decided) -> list[slice | None]:
         """Stretches of what is new and whole; None: a break, across which nothing is estimated."""
         stretches: list[slice | None] = []
-        whole = np.isfinite(data).all(axis=0)
+        whole = np.all(np.isfinite(data), axis=0)
         for i, late in enumerate(decided.late):
             if late:
                 continue

@@ -63,7 +63,7 @@ class InverseTraining(LightningModule):
                 f"InverseTraining: learning_rate must be positive, got {learning_rate}. Try 1e-3."
             )
         self.model, self.loss = model, loss
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "model": dict(model_config),
             "space": space.name,
             "space_fingerprint": space.fingerprint,
@@ -123,6 +123,7 @@ class InverseTraining(LightningModule):
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", objective, batch_size=size, sync_dist=True)
         for name, metric in self.metrics.items():
+            assert isinstance(metric, SourceMetric)
             metric.update(estimate, batch)
             self.log(f"val/{name}", metric, batch_size=size, prog_bar=True)
         return {"mean": estimate.mean}

@@ -34,6 +34,11 @@ console = Console()
 print_once = rank_zero_only(console.print)
 
 
+def is_first_process() -> bool:
+    """Whether this process, of those that train together, is the one that prints and writes."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined] # Lightning sets it later
+
+
 def chosen(group: str, *, _root_: DictConfig) -> str:
     """Resolver ``${chosen:model}``: name of the option chosen in a configuration group.
 
@@ -192,7 +197,7 @@ def fit(
     ckpt = checkpoint_of(config.ckpt, folder)
     if ckpt is None:
         initialize(config, module, cohort.template)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         keep_curves(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)
