@@ -53,7 +53,7 @@ def trace_side_by_side(
     return [Estimate(*of_member) for of_member in zip(*outputs, strict=True)]
 
 
-def _mark(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+def _mark(name: str, value: Tensor, shape: Sequence[int | torch.SymInt]) -> Tensor:
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}", [value], dtype=value.dtype, shape=shape, version=1
     )

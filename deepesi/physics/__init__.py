@@ -1,1 +1,1 @@
-"""Ground floor: heads, lead fields and what can be computed from them, without torch."""
+"""Heads, lead fields and quantities computed from them, without torch."""

@@ -1,10 +1,10 @@
-"""Electrodes held against their names: a turned or mirrored cap, exchanged or misplaced electrodes.
+"""Compares electrode positions with names: turned or mirrored caps, exchanged electrodes.
 
-Names of the 10-05 system say where an electrode is. Recorded positions are fitted by the places of
-fsaverage, turned, scaled along each axis and shifted; what no real cap needs is an error. Names of
-other systems (``E1``, ``A1`` to ``D32``, ``EEG 001``) say nothing: one name has several places.
+A name of the 10-05 system gives a position. The positions of these names on fsaverage are rotated,
+scaled along each axis and shifted to fit the recorded positions. A fit that no real cap needs is an
+error. Names of other systems (``E1``, ``A1`` to ``D32``, ``EEG 001``) have no unique position.
 
-Source: 10-05 system, Oostenveld & Praamstra 2001 (doi:10.1016/S1388-2457(00)00527-7); places on
+Source: 10-05 system, Oostenveld & Praamstra 2001 (doi:10.1016/S1388-2457(00)00527-7); positions on
 fsaverage from MNE-Python. Fit of poses: Kabsch 1976 (doi:10.1107/S0567739476001873). Difference:
 scales per axis, and distances instead of their squares, so that few wrong electrodes do not count.
 """
@@ -23,20 +23,20 @@ from deepesi.physics.montage import standard_montage
 
 Array = NDArray[np.float64]
 
-#: Fewest electrodes with known names that tell the pose of a cap.
+#: Fewest electrodes with known names from which the pose of a cap is estimated.
 FEWEST_NAMES = 8
-#: Pitch of real caps against fsaverage's places, degrees: midway between the -10 and +3 seen.
+#: Pitch of real caps relative to fsaverage, degrees: midway between the observed -10 and +3.
 USUAL_PITCH = -3.5
-#: Largest angle from there, degrees: real caps reach 6.5, and 20 degrees are an error.
+#: Largest rotation from there, degrees: real caps reach 6.5, and 20 degrees are an error.
 LARGEST_ANGLE = 10.5
-#: Largest distance of an electrode from its place, m, after the fit: every built-in montage of
+#: Largest distance of an electrode from its expected position, m: every built-in montage of
 #: MNE-Python stays below 0.02, and a step of the 10-20 system is 0.05 to 0.06.
 LARGEST_DISTANCE = 0.04
-#: What exchanging names must gain, m per electrode; errors of 10 mm gain less.
+#: Least gain in distance by an exchange of names, m per electrode; errors of 10 mm gain less.
 LEAST_GAIN = 0.02
-#: Typical error of one electrode, m: what the angle of a cap of few electrodes owes to chance.
+#: Typical position error of one electrode, m. It makes the pose of a small cap uncertain.
 ELECTRODE_ERROR = 0.006
-#: Most contradictions that a message names.
+#: Largest number of contradictions in a message.
 MOST_NAMED = 6
 _DIRECTIONS = {
     (0, 1): "the right ear",
@@ -55,8 +55,8 @@ class _Fit:
 
     Attributes:
         turn: Orthogonal ``(3, 3)``, from the frame of the names to that of the positions.
-        expected: Where the names are then ``(C, 3)``, m.
-        distances: Of every electrode from there ``(C,)``, m.
+        expected: Expected positions of the names ``(C, 3)``, m.
+        distances: Distance of every electrode from its expected position ``(C,)``, m.
 
     """
 
@@ -68,17 +68,17 @@ class _Fit:
 def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recording") -> None:
     """Refuse electrodes whose positions contradict their names.
 
-    Says nothing where fewer than 8 names, or fewer than half of them, are of the 10-05 system
-    (any case; T3, T4, T5 and T6 are the T7, T8, P7 and P8 of today). Their unit does not count.
+    No check if fewer than 8 names, or fewer than half of them, are of the 10-05 system (any case;
+    T3, T4, T5 and T6 are the older names of T7, T8, P7 and P8). The unit does not matter.
 
     Args:
-        ch_names: The electrodes.
+        ch_names: Names of the electrodes.
         positions: ``(C, 3)``, m, MNE head frame.
-        origin: Whose they are, for errors.
+        origin: What the positions belong to, for errors.
 
     Raises:
         ValueError: The cap is turned or mirrored, electrodes are exchanged, or one lies far from
-            where its name says.
+            its expected position.
 
     """
     known = _known_places()
@@ -90,7 +90,7 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     places = np.array([known[keys[row]] for row in rows])
     size = _size(own)
     if size == 0:
-        return  # electrodes at one place are refused elsewhere
+        return  # electrodes at one position are refused elsewhere
     found = _contradiction(names, places, own * _size(places) / size)
     if found:
         raise ValueError(
@@ -102,12 +102,12 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
 
 
 def _size(points: Array) -> float:
-    """Median distance of points ``(C, 3)`` from their middle: a few far ones do not count."""
+    """Median distance of points ``(C, 3)`` from their median: robust to outliers."""
     return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
 def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str:
-    """What no real cap shows, in words; empty where there is nothing."""
+    """Description of what no real cap shows; empty if there is nothing."""
     fit, mirrored = (_fitted(places, positions, handedness) for handedness in (1, -1))
     error, mirrored_error = fit.distances.mean(), mirrored.distances.mean()
     if error > ELECTRODE_ERROR and mirrored_error < error / 2:
@@ -122,9 +122,9 @@ def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str
 
 
 def _ten_five_keys(ch_names: Sequence[str]) -> list[str]:
-    """Keys of names in `_known_places`; none of it where capitals say another system (aF3).
+    """Keys of names in `_known_places`; empty if the capitals are those of another system (aF3).
 
-    A reference that all names have in common, ``Fp1-Cz``, is no part of them.
+    A reference that all names have in common (``Fp1-Cz``) is removed.
     """
     return [
         "" if name[:1].islower() and name != name.lower() else (ten_five_name(plain) or "").lower()
@@ -142,8 +142,8 @@ def _fitted(places: Array, positions: Array, handedness: int, n_iterations: int 
     """The pose with the least sum of distances, by reweighted least squares.
 
     Args:
-        places: Of the names ``(C, 3)``, m.
-        positions: ``(C, 3)``, m.
+        places: Positions of the names on fsaverage ``(C, 3)``, m.
+        positions: Recorded positions ``(C, 3)``, m.
         handedness: 1 for a turned cap, -1 for a mirrored one.
         n_iterations: Alternations of pose, scales and weights.
 
@@ -159,7 +159,7 @@ def _fitted(places: Array, positions: Array, handedness: int, n_iterations: int 
         back = here @ turn
         spread, shared = (share * there**2).sum(0), (share * there * back).sum(0)
         even = shared.sum() / spread.sum()
-        # Electrodes in a plane do not tell the scale across it: a weak pull towards that of all.
+        # Electrodes in a plane do not give the scale across it: a weak prior at the mean scale.
         scale = np.clip((shared + 4e-4 * even) / (spread + 4e-4), 0.5 * even, 2 * even)
         expected = centre + (there * scale) @ turn.T
         distances = np.linalg.norm(positions - expected, axis=1)
@@ -168,18 +168,18 @@ def _fitted(places: Array, positions: Array, handedness: int, n_iterations: int 
 
 
 def _angle_error(positions: Array) -> float:
-    """Standard error of the pose about the axis that these electrodes tell least of, degrees."""
+    """Standard error of the rotation about the least certain axis, degrees."""
     spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
     return float(np.degrees(ELECTRODE_ERROR / np.hypot(spread[1], spread[2])))
 
 
 def _misplaced(names: Sequence[str], positions: Array, fit: _Fit) -> list[str]:
-    """Electrodes that are exchanged or far away in a cap that fits as a whole, in words."""
+    """Descriptions of electrodes that are exchanged or far away, in a cap that fits as a whole."""
     rings = _exchanged(cdist(positions, fit.expected))
     texts = [
         f"{' and '.join(names[i] for i in ring)} are exchanged"
         if len(ring) == 2
-        else f"{', '.join(names[i] for i in ring)} have each other's places"
+        else f"{', '.join(names[i] for i in ring)} have each other's positions"
         for ring in rings
     ]
     explained = {i for ring in rings for i in ring}
@@ -191,10 +191,10 @@ def _misplaced(names: Sequence[str], positions: Array, fit: _Fit) -> list[str]:
 
 
 def _exchanged(distances: Array) -> list[list[int]]:
-    """Electrodes that fit better under each other's names, as rings.
+    """Groups of electrodes that fit better with names exchanged in a ring.
 
     Args:
-        distances: Of every electrode ``(C,)`` from the place of every name ``(C, C)``, m.
+        distances: Distances of electrodes (rows) from the positions of names ``(C, C)``, m.
 
     """
     _, takes = linear_sum_assignment(distances)
@@ -212,7 +212,7 @@ def _exchanged(distances: Array) -> list[list[int]]:
 
 
 def _axes(turn: Array) -> str:
-    """Where the axes of the positions point, by the names."""
+    """Description of where the axes of the positions point, according to the names."""
     texts = []
     for letter, direction in zip("xyz", turn, strict=True):
         axis = int(np.abs(direction).argmax())
@@ -226,7 +226,7 @@ def _angle(turn: Array) -> float:
 
 
 def _turned(turn: Array) -> str:
-    """A rotation in words; with the axes, where others than usual are nearest."""
+    """Description of a rotation; with the axes, if it exchanges them."""
     axis = np.abs(np.linalg.svd(turn - np.eye(3))[2][-1])
     about = _TURNS[int(axis.argmax())] if axis.max() > 0.9 else "a slanted axis"
     text = f"the cap is turned by {_angle(turn):.0f} degrees about {about}"

@@ -1,12 +1,12 @@
-"""Channels that no source explains: each held against what the others predict there.
+"""Channels that no source explains: each is compared with its prediction from the others.
 
-Under Gaussian sources and noise the channels have a covariance, and its inverse tells what each
-channel should read, given the others, and how sure that is. A channel with a bad contact, a wrong
-gain or another one's plug reads something else.
+With Gaussian sources and noise, the inverse of the channel covariance predicts each channel from
+the others, with a standard deviation. A channel with a bad contact, a wrong gain or a wrong plug
+differs from this prediction.
 
 Source: leave-one-out prediction from the precision matrix, Rasmussen & Williams 2006 (section
 5.4.2, doi:10.7551/mitpress/3206.001.0001). Difference: residuals are compared between channels,
-since no head is the true one, and a channel counts only where the others determine it.
+since no head model is exact, and a channel counts only where the others determine it.
 """
 
 import numpy as np
@@ -17,25 +17,25 @@ from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
-#: Signal over noise of the prediction, power; share of the signal that a wrong head may add.
+#: SNR of the prediction (power ratio); mismatch variance as a share of the signal variance.
 SIGNAL, MISMATCH = 10**0.5, 0.05
-#: Residual of a channel over the median of all, both standardized, at least.
+#: Least ratio of a channel's residual to the median residual, both standardized.
 LEAST_RATIO = 3.0
-#: Residual over the RMS of the whole recording, times the share the others determine, at least.
+#: Least ratio of the residual to the RMS of the recording, times the share that others determine.
 LEAST_SIZE = 1.0
-#: A channel that correlates less with its prediction does not follow it.
+#: Correlation with the prediction below which a channel does not follow it.
 FOLLOWS = 0.1
 #: Largest ratio of its amplitude to the predicted one, and the inverse of the smallest.
 LARGEST_GAIN = 12.0
-#: Fewest samples and channels that tell.
+#: Fewest samples and channels for a check.
 FEWEST_SAMPLES, FEWEST_CHANNELS = 10, 8
 
 
 def channel_precision(head: HeadModel) -> Array:
-    """Inverse covariance ``(C, C)`` of referenced channels, of the rank that the reference leaves.
+    """Inverse covariance ``(C, C)`` of referenced channels, of the rank after referencing.
 
-    Sources are independent and equally strong, at 5 dB. Of the noise covariance only the diagonal
-    is used, for brain noise has sources, too.
+    Sources are independent and equally strong, at 5 dB. Only the diagonal of the noise covariance
+    is used, because brain noise has sources, too.
     """
     signal, noise = head.leadfield @ head.leadfield.T, np.diag(head.noise_cov)
     signal *= SIGNAL * noise.sum() / np.trace(signal)
@@ -47,12 +47,12 @@ def channel_precision(head: HeadModel) -> Array:
 def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) -> list[int]:
     """Rows of the channels that no source explains, the worst first.
 
-    They are found one after the other, each left out before the next is looked for, so that one bad
-    channel does not spoil its neighbours.
+    They are detected one after the other. Each is excluded before the next search, so that one bad
+    channel does not affect its neighbours.
 
     Args:
-        precision: See `channel_precision`, in the order of the channels.
-        data: ``(C, T)``, any reference; too few samples or channels tell nothing.
+        precision: Result of `channel_precision` ``(C, C)``, in the order of the channels.
+        data: ``(C, T)``, any reference; no check with too few samples or channels.
         sensors: The ``C`` sensors.
 
     """
@@ -68,7 +68,7 @@ def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) ->
 
 
 def unexplained_text(name: str) -> str:
-    """What to say of a channel that no source explains."""
+    """Warning for a channel that no source explains."""
     return (
         f"no source explains what {name} reads, given the other channels (bad contact, gain or "
         "plug?), and the estimate may lie far away because of it: look at it, and mark it as bad "

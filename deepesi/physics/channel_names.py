@@ -1,4 +1,4 @@
-"""Channel names of clinics and amplifiers: which electrodes they stand for.
+"""Electrodes that the channel names of clinics and amplifiers stand for.
 
 ``EEG FP1-REF``, ``Fp1-LE``, ``Fp1.`` and ``fp1`` are all the electrode Fp1, and T3 is T7. A name
 of two electrodes, ``Fp1-F7``, is the difference between them (a bipolar derivation), no electrode.
@@ -11,9 +11,9 @@ import functools
 import re
 from collections.abc import Sequence
 
-#: Names of the older 10-20 system, and those that took their place.
+#: Names of the older 10-20 system, and the newer names.
 OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
-#: What clinical names call a reference, longest first: ears, mastoids, their means, an average.
+#: References in clinical names, longest first: ears, mastoids, their means, an average.
 REFERENCES = (
     "AVERAGE",
     "A1A22",
@@ -61,7 +61,7 @@ def _is_electrode(name: str) -> bool:
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    """Electrode and what it was recorded against, as far as a name says so."""
+    """Electrode and reference, as far as a name contains them."""
     text = _PREFIX.sub("", name.strip()).rstrip(". ")
     separated = _SEPARATED.fullmatch(text)
     if separated is not None:
@@ -74,7 +74,7 @@ def _split(name: str) -> tuple[str, str | None]:
 
 
 def _as_reference(other: str) -> str | None:
-    """A reference in capital letters without signs; None: a name of something else."""
+    """A reference in capital letters without signs; None if it is no reference."""
     plain = re.sub(r"[^A-Z0-9]", "", other.upper())
     return plain if plain in REFERENCES else None
 
@@ -93,8 +93,7 @@ def plain_names(ch_names: Sequence[str]) -> list[str]:
     """Names in lower case without ``EEG``, blanks, trailing dots and reference.
 
     Where all channels that name one were recorded against the same electrode (``F3-Cz``,
-    ``F4-Cz``, ...), it is taken for their reference. Of other names with two parts, nothing is
-    taken away.
+    ``F4-Cz``, ...), it is taken for their reference. Other names with two parts stay as they are.
     """
     common = _common_electrode(ch_names)
     plain = []
@@ -116,7 +115,7 @@ def ten_five_name(name: str) -> str | None:
     Ears and mastoids (A1, M2) are none of its electrodes.
 
     Args:
-        name: ``EEG FP1-REF``, say, which is ``Fp1``; ``T3`` is ``T7``.
+        name: Channel name: ``EEG FP1-REF`` is ``Fp1``; ``T3`` is ``T7``.
 
     Returns:
         None where it is no name of a single electrode of the system.
@@ -169,7 +168,7 @@ def check_distinct(ch_names: Sequence[str]) -> None:
     """Refuse two names of one electrode.
 
     Raises:
-        ValueError: T3 and T7, say, or Fp1 and ``EEG FP1-REF``.
+        ValueError: Two names of one electrode, such as T3 and T7, or Fp1 and ``EEG FP1-REF``.
 
     """
     same: dict[str, list[str]] = {}
@@ -186,7 +185,7 @@ def _one_electrode(groups: Sequence[Sequence[str]]) -> str:
 
 
 def match_channels(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Where each wanted channel is among known ones, whichever way both write their names.
+    """Index of each wanted channel among known ones, in any spelling of the names.
 
     Args:
         wanted: Names to look for.

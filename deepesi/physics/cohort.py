@@ -1,8 +1,8 @@
 """Individual heads: smooth anatomical warps of the template, split for training and testing.
 
-A head is a function of its seed alone. Size, proportions, low-order shape, the place of the
-cortex in the skull, its folding and the local thickness of the skull vary; topology does not, so
-every member has the template's source space and its vertices mean the same places.
+A head is a function of its seed alone. Size, proportions, low-order shape, the position of the
+cortex in the skull, its folding and the local thickness of the skull vary. Topology does not, so
+every head has the template's source space, and vertices correspond.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ Array = NDArray[np.float64]
 SPLITS = ("train", "validation", "test")
 #: Middle of the head in the MNE head frame of fsaverage, m: warps are about this point.
 MIDDLE = np.array([0.0, 0.01, 0.045])
-#: Standard deviations of what a warp draws. Adult head length and breadth vary by about 4 %
+#: Standard deviations of the parameters of a warp. Adult head length and breadth vary by about 4 %
 #: (Gordon et al. 2014, ANSUR II anthropometry); the others are choices.
 SIZE, PROPORTION, SHAPE = 0.03, 0.025, 0.02
 CORTEX_SHIFT, CORTEX_TILT = 0.002, np.deg2rad(2.5)
 THICKNESS_RATIO = 0.2
-#: Folding: a smooth displacement of the cortex, its standard deviation along each axis and the
-#: wavelengths it is made of, m. It turns the normals by about 7 degrees.
+#: Folding: standard deviation of a smooth displacement of the cortex along each axis, and the
+#: range of its wavelengths, m. It rotates the normals by about 7 degrees.
 FOLDING, WAVELENGTHS = 0.0015, (0.04, 0.08)
 
 
@@ -112,7 +112,7 @@ class Warp:
         return MIDDLE + self.scale * centred * factor[:, None]
 
     def cortex(self, points: Array) -> Array:
-        """Points ``(N, 3)`` of the cortex at their place in the skull."""
+        """Points ``(N, 3)`` of the cortex, moved to their position in the skull."""
         from scipy.spatial.transform import Rotation
 
         turned = Rotation.from_rotvec(self.tilt).apply(points - MIDDLE)
@@ -141,8 +141,8 @@ class Cohort:
     """Heads of one source space, each in its split.
 
     Attributes:
-        template: The head an analyst without individual anatomy would use, and the one that stands
-            for all where one is needed (sizes of a network, export).
+        template: Head for an analyst without individual anatomy; also used where one head stands
+            for all (sizes of a network, export).
         train: Heads to train on.
         validation: Heads to validate on.
         test: Heads to test on.
@@ -156,7 +156,7 @@ class Cohort:
 
     @classmethod
     def single(cls, template: Template) -> "Cohort":
-        """One head: for everything, or a warped one for its own split only."""
+        """One head: in every split, or a warped one in its own split only."""
         own = None if template.warp_seed is None else split_of(template.warp_seed)
         heads = {split: (template,) if own in (None, split) else () for split in SPLITS}
         return cls(template, **heads)
@@ -179,7 +179,7 @@ def load_cohort(
         train: Warp seeds; None (null) is the template.
         validation: Warp seeds.
         test: Warp seeds; those of the default are packaged at ico-3, as are 8, 18 and 28.
-        spacing: Of the sources.
+        spacing: Spacing of the sources, such as ``ico3``.
         n_orient: 1 (fixed) or 3 (free).
 
     Raises:

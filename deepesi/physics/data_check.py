@@ -1,4 +1,4 @@
-"""Refuses data that cannot be what their sensors measure: units, dead channels, missing values."""
+"""Refuses data that are not plausible for their sensors: units, dead channels, missing values."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
 
 Array = NDArray[np.float64]
 
-#: Fewest samples that tell a dead channel from one that happens to rest.
+#: Fewest samples from which a channel is judged to be dead.
 FEWEST_FLAT = 8
 
 
 def check_data(data: Array, sensors: SensorArray) -> None:
-    """Refuse data that cannot be what sensors measure, in their SI units.
+    """Refuse data that are not plausible for their sensors, in SI units.
 
     Args:
         data: ``(C, T)``, any reference.
@@ -44,7 +44,7 @@ def check_data(data: Array, sensors: SensorArray) -> None:
 def _check_amplitude(
     data: Array, referenced: Array, ch_names: Sequence[str], kind: SensorKind
 ) -> None:
-    """Refuse data ``(C, T)`` of one kind whose amplitude is not one of its unit."""
+    """Refuse data ``(C, T)`` of one kind with an amplitude that is not plausible in its unit."""
     centred = referenced
     if data.shape[1] > 1:
         centred = centred - centred.mean(axis=1, keepdims=True)

@@ -18,7 +18,7 @@ BRAIN_CONDUCTIVITY = 0.33
 
 @dataclass(frozen=True)
 class Tissues:
-    """What a lead field depends on beside the shape of the head.
+    """Tissue properties that a lead field depends on, beside the shape of the head.
 
     Args:
         skull_conductivity: S/m.
@@ -86,10 +86,10 @@ class TissueGrid:
 
 
 class LeadFieldFamily(Protocol[Places]):
-    """All lead fields of one head over its tissues and the places of its sensors.
+    """All lead fields of one head, for any tissues and sensor positions.
 
-    What a `Template` and the generator need of any family; `Places` is how it is told where the
-    sensors are. ``L = patterns(places) (sum_k c_k(tissues) core_k) source_modesᵀ``.
+    Interface for `Template` and the generator; `Places` is the type of the sensor positions.
+    ``L = patterns(places) (sum_k c_k(tissues) core_k) source_modesᵀ``.
 
     Attributes:
         scalp_pos: Vertices of the scalp mesh ``(N, 3)``, m, head frame.
@@ -139,7 +139,7 @@ class LeadFieldFamily(Protocol[Places]):
         ...
 
     def patterns(self, places: Places) -> Array:
-        """What sensors at these places measure of every pattern ``(C, p)``, referenced."""
+        """Potentials of every pattern at these sensors ``(C, p)``, referenced."""
         ...
 
     def leadfield(self, tissues: Tissues, places: Places) -> Array:

@@ -72,7 +72,7 @@ def triangles(edges: Edges, n_vertices: int) -> Faces:
 
 
 def vertex_areas(positions: Array, faces: Faces) -> Array:
-    """Area ``(S,)`` that belongs to each vertex, m²: a third of every triangle it is a corner of.
+    """Area ``(S,)`` of each vertex, m²: a third of every triangle with this vertex.
 
     Zero for a vertex without triangles.
     """

@@ -19,10 +19,10 @@ def magnitudes(moments: Array, n_orient: int) -> Array:
 
 @dataclass(frozen=True)
 class SourceSpace:
-    """Where an estimate lives: a named set of places, the same on every head.
+    """A named set of source locations, the same on every head.
 
     Attributes:
-        name: E.g. ``"fsaverage-ico3"``.
+        name: Name, such as ``"fsaverage-ico3"``.
         vertices: Vertex numbers per part, as in `mne.SourceEstimate`: left and right hemisphere of
             a surface, one array for a volume, all of them in turn for a mixed space.
         edges: Neighbours among the sources ``(E, 2)``, numbered through all parts.
@@ -62,9 +62,9 @@ class SourceSpace:
 class HeadModel:
     """One head under one recording set-up, in SI units and the MNE head frame.
 
-    Everything is in the reference of its sensors (`SensorArray.reference`): columns of `leadfield`
-    and rows of `noise_cov` sum to 0 over the EEG channels. Build one from arrays of any reference
-    with `HeadModel.referenced`.
+    All arrays are in the reference of the sensors (`SensorArray.reference`): columns of `leadfield`
+    and rows of `noise_cov` sum to 0 over the EEG channels. `HeadModel.referenced` builds one from
+    arrays of any reference.
 
     Attributes:
         leadfield: ``(C, D)``, unit of the sensor per A m; column ``n_orient * s + o`` as in MNE.

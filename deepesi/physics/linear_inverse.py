@@ -20,9 +20,9 @@ def linear_inverse(
 ) -> Array:
     """Kernel ``(D, C)`` of a linear inverse: A m per V (MNE, eLORETA) or 1/V (dSPM, sLORETA).
 
-    With free orientation dSPM and sLORETA divide the three components of a place by one number,
-    the root of their summed variances, so that the direction stays as it is; eLORETA weighs every
-    place by a full ``3 x 3`` matrix (MNE's ``method_params=dict(force_equal=False)``, its default).
+    With free orientation dSPM and sLORETA divide the three components of a source by one number,
+    the root of their summed variances, which keeps the direction. eLORETA weighs every source by a
+    full ``3 x 3`` matrix (MNE's default, ``method_params=dict(force_equal=False)``).
 
     Args:
         leadfield: ``(C, D)``, in the reference of its sensors; column ``n_orient * s + o``.
@@ -33,7 +33,7 @@ def linear_inverse(
 
     Raises:
         ValueError: Unknown method, ``lambda2`` is not positive, ``n_orient`` is not 1 or 3, or the
-            lead field has another number of columns than whole places.
+            number of columns of the lead field is no multiple of ``n_orient``.
 
     Source: Hämäläinen & Ilmoniemi 1994 doi:10.1007/BF02512476 (MNE); Dale et al. 2000
     doi:10.1016/S0896-6273(00)81138-1 (dSPM); Pascual-Marqui 2002 (sLORETA); Pascual-Marqui 2007
@@ -47,7 +47,7 @@ def linear_inverse(
     if n_orient not in (1, 3) or leadfield.shape[1] % n_orient:
         raise ValueError(
             f"linear_inverse: n_orient={n_orient} with {leadfield.shape[1]} columns of the lead "
-            "field; expected 1, or 3 with three columns for every place."
+            "field; expected 1, or 3 with three columns for every source."
         )
     whiten, rank = whitener(noise_cov), rank_of(noise_cov)
     gain = (whiten @ leadfield).T.reshape(-1, n_orient, len(whiten))
@@ -69,7 +69,7 @@ def hat_matrix(
 ) -> Array:
     """What a linear inverse explains of whitened data, ``W G K W⁻¹`` ``(C, C)``.
 
-    dSPM and sLORETA are standardized MNE: theirs is MNE's.
+    dSPM and sLORETA are standardized MNE: they have the matrix of MNE.
     """
     current = "eLORETA" if method == "eLORETA" else "MNE"
     kernel = linear_inverse(leadfield, noise_cov, lambda2, current, n_orient)
@@ -79,7 +79,7 @@ def hat_matrix(
 
 
 def posterior_std(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
-    """Posterior standard deviation ``(D,)``, A m, of sources that are all alike before the data.
+    """Posterior standard deviation ``(D,)``, A m, of sources with one prior variance.
 
     Sources are independent with the variance that MNE's `lambda2` stands for; the posterior
     covariance is ``P − P Gᵀ (G P Gᵀ + C)⁻¹ G P``, its mean MNE's estimate.
@@ -102,7 +102,7 @@ def posterior_root(leadfield: Array, noise_cov: Array, lambda2: float) -> Array:
     rank = rank_of(noise_cov)
     variance = prior_std(gain, rank, lambda2) ** 2
     snr, vectors = leading_eigh(variance * gain @ gain.T, rank)
-    # (1 − 1 / √(1 + x)) / x without the difference, which has no digits where x is small.
+    # (1 − 1 / √(1 + x)) / x without the difference, which is inaccurate where x is small.
     root = np.sqrt(1 + snr.clip(0))
     spectrum = variance / (root * (1 + root))
     return np.asarray((vectors * spectrum) @ vectors.T)
@@ -114,14 +114,14 @@ def prior_std(gain: Array, rank: int, lambda2: float) -> float:
     Args:
         gain: Whitened lead field ``(C, D)``, 1/(A m).
         rank: Number of dimensions of the noise.
-        lambda2: See `linear_inverse`.
+        lambda2: Regularization, as in `linear_inverse`.
 
     """
     return float(np.sqrt(rank / (gain**2).sum() / lambda2))
 
 
 def _uniform_prior(gain: Array, rank: int) -> Array:
-    """Source covariance blocks ``(S, O, O)``, all alike, of which signal and noise are equal."""
+    """Equal source covariance blocks ``(S, O, O)``, scaled to equal signal and noise power."""
     n_places, n_orient, _ = gain.shape
     variance = rank / (gain**2).sum()
     return np.tile(variance * np.eye(n_orient), (n_places, 1, 1))
@@ -140,7 +140,7 @@ def _regularized_inverse(gain: Array, prior: Array, lambda2: float, rank: int) -
 
 
 def _inverse_root(blocks: Array) -> Array:
-    """``M^(-1/2)`` of positive blocks ``(S, O, O)``; a direction nobody sees gets zero."""
+    """``M^(-1/2)`` of positive blocks ``(S, O, O)``; zero along silent directions."""
     values, vectors = np.linalg.eigh(blocks)
     seen = values > 1e-7 * values[:, -1:]
     powers = np.where(seen, 1 / np.sqrt(np.where(seen, values, 1.0)), 0.0)

@@ -1,4 +1,4 @@
-"""A head from what names it: a packaged head, a file, or a forward solution."""
+"""Loads a head: a packaged head, a file, or a forward solution."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def load_head(head: "str | Path | mne.Forward" = "fsaverage-ico3", n_orient: int = 1) -> Template:
     """Load a head to train, evaluate or simulate on.
 
-    A packaged head, and one of ``deepesi head build``, takes any montage and any tissues. A head
-    that is known by one forward solution has the sensors and the lead field of that one.
+    A packaged head, and one of ``deepesi head build``, takes any montage and any tissues. A forward
+    solution has its own sensors and one lead field.
 
     >>> load_head("fsaverage-ico3").space.n_sources
     1284
@@ -26,9 +26,9 @@ def load_head(head: "str | Path | mne.Forward" = "fsaverage-ico3", n_orient: int
 
     Raises:
         FileNotFoundError: There is no such head or file.
-        TypeError: `head` is nothing of these.
-        ValueError: See `deepesi.physics.template.load_template` and `head_of_forward`; a packaged
-            head or file has another `n_orient`.
+        TypeError: `head` is none of these.
+        ValueError: As in `deepesi.physics.template.load_template` and `head_of_forward`; or a
+            packaged head or file has another `n_orient`.
 
     """
     import mne

@@ -41,7 +41,7 @@ class ScalpPoints:
     distances: Array
 
     def __getitem__(self, index: Any) -> "ScalpPoints":
-        """Some of the points, or the same points with new axes, indexed as an array of them."""
+        """Selected points, or the same points with new axes; indexed like an array."""
         return ScalpPoints(*(part[index] for part in vars(self).values()))
 
 
@@ -97,7 +97,7 @@ def project_to_mesh(points: Array, vertices: Array, faces: NDArray[np.int64]) ->
     )
 
 
-#: Pull of `fit_to_scalp` towards no change, per electrode: it decides what a cap cannot.
+#: Weight of the prior of `fit_to_scalp`, per electrode: no change where a cap does not decide.
 RIDGE_SHIFT, RIDGE_SCALE = 0.03, 0.03 * 0.08**2
 
 
@@ -112,7 +112,7 @@ def fit_to_scalp(
 
     Both are in the MNE head frame, so the fiducials already align origin and axes. The electrodes
     are scaled along each axis and shifted in the sagittal plane to fit the scalp (iterated nearest
-    points, with a weak pull towards no change), then projected onto it. This brings the spherical
+    points, with a weak prior at no change), then projected onto it. This brings the spherical
     biosemi64 template within 5 mm (mean) of the same 10-20 positions on fsaverage; uniform
     scaling leaves 13 mm.
 
@@ -187,7 +187,7 @@ TEN_TWENTY = (
     "O2",
 )
 OWN_MONTAGES = {"10-20-19": TEN_TWENTY, "10-20-21": (*TEN_TWENTY, "Fpz", "Oz")}
-#: Montages that MNE-Python 1.13 named anew: the old names end with 1.14, and warn until then.
+#: Montages that MNE-Python 1.13 renamed: old names warn until they are removed in 1.14.
 RENAMED_MONTAGES = {
     f"standard_{kind}": f"colin27_{kind}"
     for kind in ("1005", "1020", "alphabetic", "postfixed", "prefixed", "primed")
@@ -198,7 +198,7 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
     """Channel names and positions ``(C, 3)`` (m, MNE head frame) of a montage MNE knows.
 
     ``10-20-19`` and ``10-20-21`` are the electrodes of the 10-20 system, without and with Fpz, Oz.
-    Older names of MNE-Python, ``standard_1020`` say, are those of `RENAMED_MONTAGES`.
+    Older names of MNE-Python, such as ``standard_1020``, are in `RENAMED_MONTAGES`.
 
     Raises:
         ValueError: MNE has no montage of that name.
@@ -224,17 +224,17 @@ def standard_montage(name: str) -> tuple[list[str], Array]:
 
 
 def montage_names(ch_names: Sequence[str], name: str) -> list[str]:
-    """What a standard montage calls electrodes, whichever way a recording writes their names.
+    """Names in a standard montage of electrodes, in any spelling of the recording.
 
     Clinical names (``EEG FP1-REF``), older names (T3 for T7, where the montage lacks it) and any
-    case are understood, see `deepesi.physics.channel_names`.
+    case are accepted, as in `deepesi.physics.channel_names`.
 
     Args:
-        ch_names: The electrodes, as the recording names them.
-        name: See `standard_montage`.
+        ch_names: Names of the electrodes in the recording.
+        name: Montage name, as in `standard_montage`.
 
     Raises:
-        ValueError: MNE has no such montage; an electrode is none of it; derivations between two
+        ValueError: MNE has no such montage; it lacks an electrode; derivations between two
             electrodes, different references or two names of one electrode.
 
     """
@@ -248,13 +248,13 @@ def montage_names(ch_names: Sequence[str], name: str) -> list[str]:
 
 
 def _without_old_names(names: Sequence[str]) -> list[str]:
-    """Names of a montage without T3 where it has T7 (at the same position), and so on."""
+    """Names of a montage, without older names (T3) where it has the newer one (T7)."""
     lower = {name.lower() for name in names}
     return [name for name in names if OLD_NAMES.get(name.lower()) not in lower]
 
 
 def _unknown_electrodes(unknown: Sequence[str], n_channels: int, montage: str) -> str:
-    """Says which channels a montage lacks, and what to do about each."""
+    """Error message: which channels a montage lacks, and what to do."""
     if len(unknown) == n_channels > 1:
         return (
             f"head_montage: none of the channels is an electrode of the montage {montage!r}: "
@@ -277,16 +277,16 @@ def _unknown_electrodes(unknown: Sequence[str], n_channels: int, montage: str) -
 def head_montage(
     ch_names: Sequence[str], name: str = "fsaverage_1005"
 ) -> "mne.channels.DigMontage":
-    """Positions that a standard montage gives electrodes, whichever way their names are written.
+    """Positions of electrodes in a standard montage, in any spelling of their names.
 
     In the MNE head frame, for ``set_montage`` of a recording.
 
     Args:
-        ch_names: The electrodes, as the recording names them; see `montage_names`.
-        name: See `standard_montage`.
+        ch_names: Names of the electrodes in the recording.
+        name: Montage name, as in `standard_montage`.
 
     Raises:
-        ValueError: See `montage_names`.
+        ValueError: As in `montage_names`.
 
     """
     import mne
@@ -320,7 +320,7 @@ def displace(
     rotation: float = 0.0,
     n_poses: int = 1,
 ) -> ScalpPoints:
-    """Copies ``(n_poses, n_copies, C)`` of electrodes, moved together and each on its own.
+    """Copies ``(n_poses, n_copies, C)`` of electrodes, displaced together and individually.
 
     Args:
         positions: Electrodes on the scalp ``(C, 3)``, m.
@@ -329,8 +329,8 @@ def displace(
         displacement: Mean length of the Gaussian step of each electrode along the scalp, m. It
             has two components, so its mean length is ``sqrt(pi/2)`` times their standard
             deviation.
-        n_copies: Copies of each pose, which differ in the steps of the electrodes.
-        rng: Source of randomness.
+        n_copies: Copies of each pose, with different steps of the electrodes.
+        rng: Random generator.
         shift: Mean length of the shift of all electrodes together (co-registration error), m.
         rotation: Mean angle of their rotation about the centre of the scalp, rad.
         n_poses: Number of such poses.
@@ -342,7 +342,7 @@ def displace(
     radial = positions - centre
     radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
     steps -= (steps * radial).sum(-1, keepdims=True) * radial
-    # The mean length of a Gaussian vector of three components is 2 sqrt(2/pi) of their deviation.
+    # A Gaussian vector of three components has a mean length of 2 sqrt(2/pi) standard deviations.
     length = 2 * np.sqrt(2 / np.pi)
     moved = rng.normal(scale=shift / length, size=(n_poses, 1, 1, 3))
     turn = Rotation.from_rotvec(rng.normal(scale=rotation / length, size=(n_poses, 3)))

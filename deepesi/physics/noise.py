@@ -7,15 +7,15 @@ from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
-#: Share of the typical variance below which a dimension holds rounding, no noise. Measured
+#: Share of the typical variance below which a dimension holds only rounding errors. Measured
 #: covariances of up to 128 channels keep above 1e-5; single precision leaves 1e-14 of the power, or
 #: 4e-9 where offsets are a thousand times the signal.
 NO_VARIANCE = 1e-7
-#: What is typical is at least this share of the largest variance.
+#: Least typical variance, as a share of the largest variance.
 LEAST_TYPICAL = 1e-6
-#: Least ratio of the power of two dimensions between which a recording was cut.
+#: Least ratio of the powers of two successive dimensions at which the rank of data ends.
 STEP = 1e3
-#: Least SNR (power ratio, -30 dB) that is read off a recording: noise alone may be below its level.
+#: Least SNR (power ratio, -30 dB) estimated from a recording: noise alone may fall below its level.
 LEAST_SNR = 1e-3
 
 
@@ -38,7 +38,7 @@ def brain_noise_cov(
     Args:
         leadfield: ``(C, D)``, in the reference of the sensors.
         sensors: The sensors.
-        noise_level: RMS over channels as `white_noise_cov` of this level would have.
+        noise_level: The result has the RMS over channels of `white_noise_cov` at this level.
         power: Relative power of each source component ``(D,)``, not negative.
 
     """
@@ -82,8 +82,8 @@ def whitener(noise_cov: Array) -> Array:
     """Symmetric whitening matrix ``W`` ``(C, C)``, one over the unit of the data.
 
     ``W noise_cov Wᵀ`` is the projector onto the dimensions that the covariance spans (`rank_of`).
-    What lies outside them, in recordings and in lead fields, is taken for unknown and becomes zero,
-    as MNE-Python does. The symmetric choice keeps a channel a channel: it commutes with reordering.
+    All other dimensions of recordings and lead fields become zero, as in MNE-Python. The symmetric
+    matrix commutes with reordering of channels.
     """
     values, vectors = spanned_eigh(noise_cov)
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
@@ -108,9 +108,9 @@ def spanned_by_data(whitened: Array, rank: int) -> int:
     """Number of the `rank` dimensions of the noise that whitened data ``(C, T)`` reach into.
 
     Fewer than `rank` if the recording was cleaned or interpolated after its noise covariance was
-    computed: what is missing in the data is silence there, and rounding of single precision. A
-    filter takes power from one dimension after the other, so only a step of more than `STEP` below
-    `NO_VARIANCE` counts. Short data, ``T <= 2 C``, count as all of them.
+    computed: removed dimensions hold only rounding errors of single precision. A filter lowers the
+    power gradually over dimensions, so only a step of more than `STEP` below `NO_VARIANCE` counts.
+    Short data, ``T <= 2 C``, count as full rank.
     """
     if whitened.shape[1] <= 2 * len(whitened):
         return rank
@@ -127,8 +127,7 @@ def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
 
     ``S`` is the covariance of the signal of independent sources of equal strength, scaled so
     that whitened signal and noise have the power ratio `snr_db`, as in `linear_inverse`; both on
-    the dimensions that the noise spans. The result has the unit of the data, which whitened data
-    have not.
+    the dimensions that the noise spans. The result has the unit of the data.
     """
     rank, white, (_, span) = rank_of(noise_cov), whitener(noise_cov), spanned_eigh(noise_cov)
     known = span @ (span.T @ leadfield)

@@ -1,4 +1,4 @@
-"""ScalpPotentialFamily: every lead field an EEG head can have, as one small reduced basis.
+"""ScalpPotentialFamily: the EEG lead fields of one head for all tissues, as one reduced basis.
 
 ``L = average_reference(B(electrodes) E sum_k c_k(tissues) G_k) Vᵀ``: the potential at the vertices
 of the scalp mesh is expanded in ``p`` patterns ``E`` of the scalp and ``r`` modes ``V`` of the
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScalpPotentialFamily:
-    """All lead fields of one head over its tissues and the places of the electrodes (EEG).
+    """All EEG lead fields of one head, for any tissues and electrode positions.
 
     A `deepesi.physics.family.LeadFieldFamily`. A head that is known by one lead field alone (a
     forward solution) is a family with one term.
@@ -125,7 +125,7 @@ class ScalpPotentialFamily:
 
         This costs about 3e-4 of a topography.
         """
-        # The norms of the sources stay out of the rounding: deep ones are as precise as the others.
+        # Sources are normalized before rounding, so deep ones are as precise as the others.
         norms = np.linalg.norm(self.source_modes, axis=1, keepdims=True)
         source_modes, source_scale = _halves(self.source_modes / norms)
         scalp_modes, scalp_scale = _halves(self.scalp_modes)

@@ -1,7 +1,7 @@
-"""SensorArray: what the channels of a recording measure, where they are, and their reference.
+"""SensorArray: kinds, positions and reference of the channels of a recording.
 
-All that differs between electrodes, magnetometers and gradiometers is here, and nowhere above:
-units, plausible amplitudes, how near two sensors can be, and that potentials have a reference.
+All differences between electrodes, magnetometers and gradiometers are here: units, plausible
+amplitudes, least distance of two sensors, and the reference of potentials.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ Array = NDArray[np.float64]
 
 
 class SensorKind(NamedTuple):
-    """What holds for every channel of one kind.
+    """Properties of all channels of one kind.
 
     Attributes:
         title: The kind in words.
         unit: Symbol of its SI unit.
         unit_name: The unit in words, plural.
         amplitude: Lowest and highest plausible standard deviation over time, in `unit`.
-        least_distance: Two sensors nearer than this, m, are one; 0 where several share a place.
-        too_large: Unit that numbers are probably in where they are too large.
-        too_small: The same where they are too small.
+        least_distance: Least distance of two sensors, m; 0 where several share a position.
+        too_large: Probable unit of numbers that are too large.
+        too_small: Probable unit of numbers that are too small.
         cure: How to convert data from `too_large`.
         cov_cure: How to convert covariances from its square.
 
@@ -42,7 +42,7 @@ class SensorKind(NamedTuple):
     cov_cure: str
 
 
-#: A Neuromag triplet, one magnetometer and two gradiometers, shares one place.
+#: A Neuromag triplet, one magnetometer and two gradiometers, shares one position.
 KINDS = {
     "eeg": SensorKind(
         title="EEG",
@@ -125,7 +125,7 @@ class SensorArray:
         self._check_distances()
 
     def _check_distances(self) -> None:
-        """Refuse two sensors of a kind at one place, where the kind forbids it."""
+        """Refuse two sensors of a kind at one position, where the kind forbids it."""
         for name, kind in KINDS.items():
             rows = self.rows_of(name)
             apart = cdist(self.positions[rows], self.positions[rows])
@@ -133,7 +133,7 @@ class SensorArray:
             if len(near):
                 pairs = [(self.names[rows[i]], self.names[rows[j]]) for i, j in near]
                 raise ValueError(
-                    f"SensorArray: {kind.title} sensors at the same place (within "
+                    f"SensorArray: {kind.title} sensors at the same position (within "
                     f"{1e3 * kind.least_distance:g} mm): {pairs}. They may be two names of one "
                     "sensor; keep one of each, or correct the positions."
                 )
@@ -195,7 +195,7 @@ class SensorArray:
 
     @property
     def reference_name(self) -> str:
-        """The reference of heads in words, empty where there is none."""
+        """Description of the reference of heads; empty if there is none."""
         return "average reference" if len(self.rows_of("eeg")) else ""
 
     @property

@@ -1,4 +1,4 @@
-"""How alike two topographies, or two sets of dipole moments, are: measures without a unit."""
+"""Similarity of two topographies, or of two sets of dipole moments: measures without a unit."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,8 @@ Array = NDArray[np.float64]
 def residual_variance(estimate: Array, target: Array) -> float:
     """Squared error over the squared target, ``‖a − b‖² / ‖b‖²``: 1 for an estimate of zero.
 
-    Of potentials it is the residual variance, of dipole moments the normalized mean squared error.
+    For potentials this is the residual variance, for dipole moments the normalized mean squared
+    error.
     A small residual variance does not mean that the sources are right: most sources are silent on
     the scalp.
 

@@ -6,7 +6,7 @@ and source ``x`` (``|x| < 1``) of moment ``m``, the potential on the outer surfa
     V(e) = m · Σ_n T_n ∇_x(|x|ⁿ P_n(cos(e, x))) / (4π σ_1 R²),   n = 1, 2, ...
 
 The shells enter only through ``T_n``, the ratio of the degree-``n`` potential on the surface to
-what the source alone would make there in an endless medium of brain. There is no term ``n = 0``:
+the potential of the same source in an infinite medium of brain. There is no term ``n = 0``:
 the potential has zero mean over the sphere.
 
 Source: Zhang 1995, doi:10.1088/0031-9155/40/3/001, and de Munck & Peters 1993, IEEE Trans. Biomed.
@@ -33,7 +33,7 @@ class ShellModel:
 
     Attributes:
         radii: Outer radius of every shell ``(L,)``, m, ascending: brain first, scalp last.
-        conductivities: Of every shell ``(L,)``, S/m, in the same order.
+        conductivities: Conductivity of every shell ``(L,)``, S/m, in the same order.
         center: Common centre ``(3,)``, m, MNE head frame.
 
     Raises:

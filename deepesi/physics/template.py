@@ -1,4 +1,4 @@
-"""Template: a head under every recording set-up; the packaged ones load without a build step."""
+"""Template: a head for any recording set-up; packaged heads load without a build step."""
 
 import functools
 import hashlib
@@ -54,7 +54,7 @@ class DisplayMesh:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A head under every recording set-up: choose the places of sensors and it gives a `HeadModel`.
+    """A head without sensors: with sensor positions and tissues it gives a `HeadModel`.
 
     Attributes:
         name: Name of the head, e.g. ``"fsaverage-ico3"`` or ``"warp9-ico3"``.
@@ -94,7 +94,7 @@ class Template:
         noise_cov: Array | None = None,
         tissues: Tissues = NOMINAL,
     ) -> HeadModel:
-        """This head with sensors at these places; without a covariance, noise is white, 1 µV."""
+        """This head with sensors at these positions; by default, noise is white, 1 µV."""
         sensors = SensorArray.eeg(ch_names, places.positions)
         if noise_cov is None:
             noise_cov = white_noise_cov(sensors, 1e-6)
@@ -123,7 +123,7 @@ class Template:
         return fit_to_scalp(positions, ch_names, self.family.scalp_pos, self.family.scalp_faces)
 
     def montage(self, name: str) -> tuple[list[str], ScalpPoints]:
-        """Names and places of a montage on this head; a head with its own cap has only that."""
+        """Names and positions of a montage on this head; a head with its own cap has no other."""
         if self.cap is not None:
             rows = np.arange(len(self.cap))
             return list(self.cap), own_rows(self.family.scalp_pos, rows)
@@ -139,7 +139,7 @@ class Template:
 
     @functools.cached_property
     def _montages(self) -> dict[str, tuple[list[str], ScalpPoints]]:
-        """Montages fitted before."""
+        """Cache of fitted montages."""
         return {}
 
     def montage_head(self, montage: str) -> HeadModel:
@@ -148,7 +148,7 @@ class Template:
 
 
 def own_rows(positions: Array, rows: NDArray[np.int64]) -> ScalpPoints:
-    """Vertices of a mesh ``(N, 3)`` themselves as points."""
+    """Vertices ``rows`` of a mesh ``(N, 3)`` as scalp points."""
     vertices = np.repeat(rows[:, None], 3, axis=1)
     weights = np.tile([1.0, 0.0, 0.0], (len(rows), 1))
     return ScalpPoints(vertices, weights, positions[rows], np.zeros(len(rows)))
@@ -250,7 +250,7 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
 
 
 def template_of(space: SourceSpace) -> Template | None:
-    """The head at hand that a source space is named after, to draw and name places on; or None."""
+    """The installed head with this source space, for drawing and atlas names; or None."""
     try:
         template = load_template(space.name)
     except FileNotFoundError:
@@ -259,7 +259,7 @@ def template_of(space: SourceSpace) -> Template | None:
 
 
 def cache_folder(kind: str = "heads") -> Path:
-    """Folder of what was made on this machine; ``DEEPESI_CACHE`` overrides the user's cache."""
+    """Cache folder of the user; ``DEEPESI_CACHE`` overrides it."""
     own = os.environ.get("DEEPESI_CACHE")
     return (Path(own) if own else Path(pooch.os_cache("deepesi"))) / kind
 

@@ -1,1 +1,1 @@
-"""Exported files on recordings, without torch."""
+"""Localization of recordings with exported files, without torch."""

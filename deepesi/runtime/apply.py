@@ -1,4 +1,4 @@
-"""``deepesi apply`` and ``prepare``: a recording through an exported file, without torch."""
+"""``deepesi apply`` and ``prepare``: localize a recording with an exported file, without torch."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,20 +43,20 @@ Array = NDArray[np.float64]
 
 
 class Where(NamedTuple):
-    """Where to look for the peak, s, and what is known of the subject's own head."""
+    """Time window of the peak, s, and anatomy of the subject, if known."""
 
     window: Sequence[float]
     anatomy: SubjectAnatomy | None
 
 
 class Applied(NamedTuple):
-    """What localizing a recording gave, beside its files.
+    """Result of the localization of a recording, beside its files.
 
     Attributes:
-        peak: Where and when it is strongest; None if no piece reaches into the window.
-        n_channels: Number of channels localized with.
-        bads: Channels left out as bad.
-        nave: Number of trials averaged, 1 of single trials.
+        peak: Source and time of the largest estimate; None if no piece reaches into the window.
+        n_channels: Number of channels used.
+        bads: Channels excluded as bad.
+        nave: Number of trials averaged, 1 for single trials.
 
     """
 
@@ -71,17 +71,17 @@ NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
 @dataclass(frozen=True)
 class SetupOptions:
-    """Where noise and head of a recording come from.
+    """Noise covariance and head of a recording.
 
     Attributes:
         noise_cov: Noise covariance of single trials, ``-cov.fif``.
-        noise_from: Stretch that is noise, s, in place of it; see `noise_of`.
+        noise_from: Time window of noise, s, in place of `noise_cov`; as in `noise_of`.
         forward: The recording's own ``-fwd.fif``; the packaged head if None.
         head: Packaged head or ``.npz``.
         prepared: ``head.npz`` of `prepare`, in place of all of these.
         subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
         n_threads: Threads of one inference, 0 for all cores.
-        rank: Dimensions of the noise, see `RankChoice`.
+        rank: Dimensions of the noise, as in `RankChoice`.
 
     """
 
@@ -110,8 +110,8 @@ class SetupOptions:
             )
         if self.subjects_dir is not None and self.forward is None:
             raise ValueError(
-                "--subjects-dir is of the subject whose head --forward is; give that, too, or "
-                "leave it out."
+                "--subjects-dir needs --forward, the forward solution of the same subject; give "
+                "both, or neither."
             )
 
 
@@ -142,7 +142,7 @@ def _forward(path: Path | None) -> "mne.Forward | None":
         return mne.read_forward_solution(path, verbose="error")
 
 
-#: Opens what was named for a set-up, see `open_file`.
+#: Opens a model by its path or name for a set-up, such as `open_file`.
 Opener = Callable[[Path, SetupOptions], Inverse]
 
 
@@ -155,7 +155,7 @@ def open_file(model: Path, setup: SetupOptions) -> Inverse:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not of deepesi, or was damaged.
+        ValueError: It was not written by deepesi, or was damaged.
 
     """
     return Inverse.load(model, setup.n_threads, setup.head)
@@ -171,32 +171,32 @@ def apply(
     progress: bool = True,
     open_inverse: Opener = open_file,
 ) -> Generator[str, None, Applied]:
-    """Localize a recording and say what was done.
+    """Localize a recording and report each step.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
     ``OUT-region-lh.label`` and ``-rh.label`` as well. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
-    the order of the file, each written before the next is computed, and no picture. Volumes and
+    the order of the file, each written before the next is computed, without a picture. Volumes and
     free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``
-    ends in ``.zarr``, all estimates go there in place of the ``.stc``, see
+    ends in ``.zarr``, all estimates are written there in place of the ``.stc``, by
     `deepesi.runtime.writing.zarr_group.ZarrGroup`.
 
     Args:
-        model: Exported file, or what else `open_inverse` knows.
-        recording: See `read_recording`.
+        model: Exported file, or another model that `open_inverse` knows.
+        recording: Path of the recording, as in `read_recording`.
         out: Prefix of the files to write, or one ``.zarr``.
-        reading: How the recording is read.
-        setup: Where noise and head come from.
-        window: From and to, s: where to look for the peak.
+        reading: Options for reading the recording.
+        setup: Noise covariance and head.
+        window: Start and end of the search for the peak, s.
         progress: Show a bar on a terminal while epochs and raw recordings are localized.
         open_inverse: Opens the model; the command line also knows solvers by their names.
 
     Returns:
-        When all lines were taken, what they say of the peak.
+        The peak and the channels, after all lines are consumed.
 
     Raises:
         ValueError: The recording does not fit the model; nothing is written. A piece whose data
-            cannot be EEG ends the run; the pieces before it are complete, a ``.zarr`` is not
+            are not plausible EEG ends the run; earlier pieces are complete, a ``.zarr`` is not
             written.
 
     """
@@ -210,7 +210,7 @@ def apply(
         yield line
         if setup.prepared is None and setup.noise_cov is None and noise_from is None:
             noise_from = (reading.epoch[0], 0.0)
-            yield f"noise: that of its trials, {noise_from[0]:g} to 0 s"
+            yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
     forward = _forward(setup.forward)
     if setup.prepared is None:
         if noise_from is None:
@@ -231,7 +231,7 @@ def apply(
     yield _summary(ready, inverse)
     yield from ready.changes
     for line in inverse.out_of_distribution(ready.recording):
-        yield f"beyond its training: {line}"
+        yield f"out of distribution: {line}"
     anatomy = None
     if forward is not None and setup.subjects_dir is not None:
         anatomy = subject_anatomy(forward, setup.subjects_dir)
@@ -255,12 +255,12 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
         filtered = f"high-pass {high_pass:g} Hz" if high_pass > 0 else NOT_FILTERED
         kind = f"raw recording of {data.times[-1]:.0f} s, {filtered}"
     else:
-        kind = "epochs, each on its own"
+        kind = "epochs, localized one by one"
     if ready.baseline is not None:
         kind += f", {ready.baseline}"
     channels = f"{len(inverse.ch_names)} EEG channels of rank {inverse.rank}"
     channels += f" ({inverse.rank_reason})"
-    line = f"{channels}, {kind}; left out as bad: {bads or 'none'}"
+    line = f"{channels}, {kind}; excluded as bad: {bads or 'none'}"
     if isinstance(data, mne.Evoked):
         rows = recording_rows(data, inverse.ch_names)
         for i in flat_channels(data.data[rows]):
@@ -283,7 +283,7 @@ def _localize(
     out: Path,
     progress: bool,
 ) -> Generator[str, None, Peak | None]:
-    """Estimate, describe and write, one piece in memory at a time; gives the strongest peak."""
+    """Estimate, describe and write, one piece in memory at a time; returns the strongest peak."""
     import mne
 
     data, to_zarr = ready.recording, is_zarr(out)
@@ -316,9 +316,9 @@ def _localize(
 
 
 def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:
-    """The line of an epoch or of a piece of a raw recording."""
+    """Output line for an epoch or a piece of a raw recording."""
     outside = "".join(
-        f"; beyond its training: {text}" for text in inverse.piece_out_of_distribution(result)
+        f"; out of distribution: {text}" for text in inverse.piece_out_of_distribution(result)
     )
     return f"{result.number:04d}: {peak}{outside}"
 
@@ -326,7 +326,7 @@ def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> 
 def _with_progress(
     ready: Corrected, inverse: PreparedInverse, progress: bool
 ) -> Iterable[Localization]:
-    """Estimates one after the other; on a terminal a bar says for how long yet."""
+    """Estimates one after the other; on a terminal with a progress bar."""
     from tqdm import tqdm
 
     return tqdm(

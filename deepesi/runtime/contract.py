@@ -1,4 +1,4 @@
-"""What an exported file says about itself: JSON in the ONNX metadata, checked on load."""
+"""Contract of an exported file: JSON in the ONNX metadata, checked on load."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,28 +13,28 @@ from deepesi.runtime.self_test import SelfTest, StoredArray
 
 #: Entries of the ONNX metadata that hold the contract and the digest of the file.
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
-#: Version of the contract's form.
+#: Version of the format of the contract.
 CONTRACT_VERSION = 5
 #: Names of the ONNX inputs beside the head inputs.
 DATA, NOISE = "data", "noise"
 #: ONNX output of every kind of estimate.
 OUTPUT_NAMES = {"mean": "dipole_mean", "std": "dipole_std", "samples": "dipole_samples"}
-#: What ``deepesi calibrate`` writes of a `Calibration`.
+#: File with the `Calibration` that ``deepesi calibrate`` writes.
 CALIBRATION_FILE = "calibration.json"
-#: Of the files that deepesi writes.
+#: Licence of the files that deepesi writes.
 LICENCE = "BSD-3-Clause"
 
 
 @dataclass(frozen=True)
 class TrainingRanges:
-    """Recordings that a network was trained on; beyond them it extrapolates.
+    """Ranges of the training data of a network; outside them it extrapolates.
 
     Attributes:
         n_channels: Fewest and most channels.
         n_times: Shortest and longest window, samples.
         sfreq: Sampling rate, Hz. Recordings were not filtered: their band ends at half of it.
-        snr_db: Lowest and highest SNR, dB; None: whatever the strengths of the sources came to.
-        band_hz: Where 90 % of the power of the sources' time courses was, see
+        snr_db: Lowest and highest SNR, dB; None: not set, it followed from the dipole moments.
+        band_hz: Band with 90 % of the power of the sources' time courses, as in
             `deepesi.data_gen.waveforms.TimeCourse.band`; None for single samples, or not known.
 
     """
@@ -48,35 +48,35 @@ class TrainingRanges:
     def out_of_distribution(
         self, n_channels: int, sfreq: float, passband_hz: tuple[float, float], snr_db: float | None
     ) -> list[str]:
-        """What of a recording lies outside, in words.
+        """Descriptions of the properties of a recording that lie outside the ranges.
 
-        Windows of several samples are those of a rate; twice or half of it is another world. So is
-        a recording whose filters took what the time courses were made of.
+        For windows of several samples, a sampling rate below half or above twice that of training
+        is out of distribution. So is a recording whose filters removed part of `band_hz`.
 
         Args:
-            n_channels: Of the recording.
-            sfreq: Its sampling rate, Hz.
-            passband_hz: Its high-pass and its low-pass.
-            snr_db: Its SNR; None: not known.
+            n_channels: Number of channels of the recording.
+            sfreq: Sampling rate, Hz.
+            passband_hz: High-pass and low-pass frequency, Hz.
+            snr_db: SNR, dB; None: not known.
 
         """
-        found = _outside("channels", n_channels, self.n_channels) + self.snr_out_of_distribution(
+        outside = _outside("channels", n_channels, self.n_channels) + self.snr_out_of_distribution(
             snr_db
         )
         if self.n_times[1] > 1 and not 0.5 <= sfreq / self.sfreq <= 2:
-            found.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
+            outside.append(f"{sfreq:g} Hz; trained on {self.sfreq:g} Hz")
         if self.band_hz is not None:
-            (low, high), told_apart = self.band_hz, self.sfreq / self.n_times[1]
-            if passband_hz[0] > low + told_apart or passband_hz[1] < high:
-                found.append(
+            (low, high), resolution = self.band_hz, self.sfreq / self.n_times[1]
+            if passband_hz[0] > low + resolution or passband_hz[1] < high:
+                outside.append(
                     f"a passband of {passband_hz[0]:g} to {passband_hz[1]:g} Hz; 90 % of the power "
-                    f"of what it was trained on lies between {low:g} and {high:g} Hz"
+                    f"of the training data lies between {low:g} and {high:g} Hz"
                 )
-        return found
+        return outside
 
     def snr_out_of_distribution(self, snr_db: float | None) -> list[str]:
-        """Whether an SNR (dB; None: not known) lies outside, in words."""
-        return _outside("dB, its SNR where it is strongest", snr_db, self.snr_db)
+        """Description of an SNR (dB; None: not known) outside the range; else empty."""
+        return _outside("dB SNR at the strongest sample", snr_db, self.snr_db)
 
 
 def _outside(what: str, value: float | None, known: tuple[float, float] | None) -> list[str]:
@@ -87,15 +87,16 @@ def _outside(what: str, value: float | None, known: tuple[float, float] | None) 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``deepesi calibrate`` fitted on validation recordings for this model.
+    """Calibration of this model, fitted by ``deepesi calibrate`` on validation recordings.
 
     Attributes:
-        level: Probability with which region sets hold the truth.
-        covers: Which of it, see `deepesi.calibration.conformal.target_scores`.
-        edges_db: Between bins of the SNR read off a recording ``(B - 1,)``, dB.
-        thresholds: Of the scores, see `deepesi.calibration.conformal.PredictionSets`, ``(B,)``.
-        temperature: Factor that the deviations of the file have in them; None without deviations.
-        fitted_on: Which recordings, in words.
+        level: Probability with which prediction sets contain the target.
+        covers: Part of the target, as in `deepesi.calibration.conformal.target_scores`.
+        edges_db: Edges between bins of the SNR of a recording ``(B - 1,)``, dB.
+        thresholds: Threshold of the scores per bin ``(B,)``, as in
+            `deepesi.calibration.conformal.PredictionSets`.
+        temperature: Factor included in the standard deviations of the file; None without them.
+        fitted_on: Description of the recordings.
 
     """
 
@@ -123,35 +124,35 @@ class Output:
 
     @classmethod
     def of_kind(cls, kind: str) -> "Output":
-        """The output of a kind, with the name that files of deepesi give it."""
+        """The output of a kind, with its name in files of deepesi."""
         return cls(OUTPUT_NAMES[kind], kind)
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model file needs and gives.
+    """Inputs, outputs and origin of a model file.
 
     Attributes:
-        head_inputs: What it asks of a head; each is an ONNX input of the same name.
-        space_name: Source space, or None if the model follows the head's.
-        space_fingerprint: Identity of that source space, or None.
-        vertices: Its vertex numbers by part, or None.
+        head_inputs: Arrays that it needs from a head; each is an ONNX input of the same name.
+        space_name: Source space; None if the model takes that of any head.
+        space_fingerprint: Fingerprint of that source space, or None.
+        vertices: Vertex numbers of that source space by part, or None.
         n_orient: Orientations per source, 1 (along the normal) or 3 (x, y, z of the head frame), or
-            None if it follows the head's.
+            None if it takes that of any head.
         anatomy: Fingerprint of the template a bound model was trained on, or None.
-        montages: Montages seen in training, for information.
-        outputs: What comes out of it, by name and kind.
+        montages: Montages of training, for information.
+        outputs: Outputs by name and kind.
         noise: Axes of one draw of the input ``noise`` ``(draws, batch, Z)``, standard normal; ``Z``
-            is the product of their sizes. None of a file that gives no samples.
+            is the product of their sizes. None for a file without samples.
         model: Plain configuration of the model.
-        trained: What it was trained on; None if it was not, or not known.
-        config_sha256: Of the configuration it was trained with (its run directory has it); of an
+        trained: Ranges of its training data; None if not trained, or not known.
+        config_sha256: SHA-256 of the training configuration (in its run directory); for an
             ensemble, of the members' hashes, one per line; or None.
-        calibration: None where none was given.
-        versions: Of deepesi and what it exported with.
-        self_test: A small example with its answer, computed again when the file is opened.
-        licence: Of the file.
-        precision: Of its weights.
+        calibration: Calibration, or None.
+        versions: Versions of deepesi and of the packages it exported with.
+        self_test: A small example with its outputs, computed again when the file is opened.
+        licence: Licence of the file.
+        precision: Precision of the weights.
 
     """
 
@@ -179,7 +180,7 @@ class Contract:
         return tuple(output.kind for output in self.outputs)
 
     def to_json(self) -> str:
-        """The contract as JSON, with what never varies: units, reference, version."""
+        """The contract as JSON, with its constants: units, reference, version."""
         return json.dumps(
             asdict(self)
             | {
@@ -195,7 +196,7 @@ class Contract:
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> "Contract":
-        """Read a contract and hold it against ``contract.schema.json``.
+        """Read a contract and validate it with ``contract.schema.json``.
 
         Raises:
             ValueError: Not JSON, another version, or an entry missing or of another kind.

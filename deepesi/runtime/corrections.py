@@ -1,7 +1,7 @@
-"""What is done to a recording before it is localized: baseline, channel offsets, bad stretches.
+"""Corrections of a recording before localization: baseline, channel offsets, bad stretches.
 
-The noise covariance has its mean removed; data that have not would be localized with the offsets of
-their channels. Everything that is done is said.
+The mean is removed from the noise covariance. Without corrections, offsets of channels in the data
+would be localized. Every correction is reported.
 """
 
 import re
@@ -22,42 +22,41 @@ if TYPE_CHECKING:
     from deepesi.runtime.recordings import Recording
 
 Array = NDArray[np.float64]
-#: What is subtracted of an average or of epochs: nothing, or the mean from one time to another, s
-#: (None: from the first, to the last sample). None in its place: what `corrected` says.
+#: What is subtracted from an average or from epochs: nothing, or the mean between two times, s
+#: (None: first or last sample). None instead of both: the rule of `corrected`.
 Baseline: TypeAlias = Literal["none"] | tuple[float | None, float | None]
 
-#: Whitened power ``(T,)`` of data ``(C, T)``, any reference; of noise alone 1.
+#: Whitened power ``(T,)`` of data ``(C, T)``, any reference; 1 for noise alone.
 Power: TypeAlias = Callable[[Array], Array]
 
-#: Whitened power of the mean of its first samples from which on an average or epochs without
-#: baseline are taken to stand on channel offsets: 20 dB, above any slow potential that they could
-#: begin with.
+#: Threshold for channel offsets of an average or epochs without baseline: whitened power of the
+#: mean of the first samples. 20 dB is above any slow potential at their start.
 OFFSET = 100.0
-#: The same of the mean over all of one without time before 0, from which on it is refused, as there
-#: is no baseline to subtract: 30 dB, above any response of that length.
+#: Threshold for the mean over all samples, without time before 0. Above it the recording is
+#: refused, because it has no baseline to subtract. 30 dB is above any response of that length.
 OFFSET_ALL = 1000.0
-#: The same of the mean over all of a raw recording, from which on it is subtracted: -10 dB, so that
-#: what stays does not show.
+#: Threshold for the mean over a raw recording. Above it the mean is subtracted. Offsets below
+#: -10 dB have no visible effect.
 OFFSET_RAW = 0.1
-#: Shortest part between boundaries of a raw recording, s: the mean of less is not its offset.
+#: Shortest part between boundaries of a raw recording, s: a shorter mean does not give an offset.
 SHORTEST = 0.5
-#: Share of the time before 0 that these first samples are, and how many there are at least.
+#: The first samples: their share of the time before 0, and their least number.
 FIRST_SHARE, FEWEST_FIRST = 1 / 3, 2
-#: Epochs that are looked at for offsets, from the first on.
+#: Number of first epochs that are checked for offsets.
 EPOCHS_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """A recording as it is localized.
+    """A recording after corrections, ready for localization.
 
     Attributes:
         recording: Averages and epochs with their baseline subtracted.
-        stretches: Of a raw recording, what is not annotated as bad.
-        offsets: To subtract from every part of a raw recording ``(C,)``, V.
-        excluded: Numbers of epochs that are annotated as bad.
-        changes: What was done to it without being asked, in words.
-        baseline: What its baseline is, in words; None of a raw recording.
+        stretches: Stretches of a raw recording that are not annotated as bad.
+        offsets: Offsets to subtract from every part of a raw recording ``(C,)``, V.
+        excluded: Indices of epochs that are annotated as bad.
+        changes: Descriptions of automatic corrections.
+        baseline: Description of the baseline; None for a raw recording.
 
     """
 
@@ -76,23 +75,23 @@ def corrected(
     power: Power,
     baseline: Baseline | None = None,
 ) -> Corrected:
-    """Subtract baseline or offsets, obey annotations, and say so; the recording is not changed.
+    """Subtract baseline or offsets, apply annotations; the recording itself is not changed.
 
-    By default the baseline is what the file says: subtracted before, or not wanted. One case is an
-    exception: an average, or epochs, whose file names no baseline and whose first samples have more
-    than `OFFSET` times the power of the noise. They stand on channel offsets, and the mean before
-    time 0 is subtracted. Of a raw recording the mean of every part is, above `OFFSET_RAW`.
+    By default the baseline is that of the file: subtracted before, or none. The exception is an
+    average, or epochs, without a baseline in the file and with more than `OFFSET` times the power of
+    the noise in the first samples. They have channel offsets, so the mean before time 0 is
+    subtracted. For a raw recording, the mean of every part is subtracted above `OFFSET_RAW`.
 
     Args:
         recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`.
-        rows: Of its channels to localize with ``(C,)``.
-        sensors: Of these channels.
-        power: See `Power`.
-        baseline: See `Baseline`.
+        rows: Rows of the channels for localization ``(C,)``.
+        sensors: Sensors of these channels.
+        power: Whitened power of data, see `Power`.
+        baseline: Baseline to subtract, see `Baseline`.
 
     Raises:
-        ValueError: A baseline outside the recording, or of a raw recording; nothing but bad
-            stretches; offsets of channels without time before 0.
+        ValueError: A baseline outside the recording, or for a raw recording; only bad stretches;
+            offsets of channels without time before 0.
 
     """
     import mne
@@ -113,7 +112,7 @@ def corrected(
                 check_constant(recording.data[rows], [recording.ch_names[row] for row in rows])
             baseline = (None, 0.0)
             changes.append(
-                f"its file names no baseline, and its first samples have {times_noise:.0f} times "
+                f"the file has no baseline, and its first samples have {times_noise:.0f} times "
                 "the power of the noise, as offsets of channels do: the mean before 0 ms was "
                 "subtracted (keep it with --baseline none)"
             )
@@ -122,7 +121,7 @@ def corrected(
     recording, text = baselined(recording, baseline)
     excluded = bad_epochs(recording) if isinstance(recording, mne.BaseEpochs) else []
     if excluded:
-        changes.append(f"epochs {excluded} are annotated BAD and left out")
+        changes.append(f"epochs {excluded} are annotated BAD and excluded")
         if len(excluded) == len(recording):
             raise ValueError(
                 f"recording: all {len(excluded)} epochs are annotated BAD, so there is nothing to "
@@ -134,10 +133,10 @@ def corrected(
 def baselined(
     recording: "mne.Evoked | mne.BaseEpochs", baseline: Baseline | None
 ) -> tuple["mne.Evoked | mne.BaseEpochs", str]:
-    """An average or epochs with the baseline asked for, and what that is in words.
+    """An average or epochs with the requested baseline, and its description.
 
     Raises:
-        ValueError: A baseline outside the recording, or of less than two samples.
+        ValueError: A baseline outside the recording, or with less than two samples.
 
     """
     if baseline is None or baseline == "none":
@@ -147,7 +146,7 @@ def baselined(
     first, last = recording.times[0], recording.times[-1]
     low = first if baseline[0] is None else baseline[0]
     high = last if baseline[1] is None else baseline[1]
-    # A saved recording has times that are rounded otherwise than those in memory.
+    # Times of a saved recording are rounded differently from those in memory.
     nearly = 1e-3 / recording.info["sfreq"]
     if not first - nearly <= low <= high <= last + nearly:
         raise ValueError(
@@ -173,10 +172,10 @@ def _check_offsets(
     sensors: SensorArray,
     times_noise: float,
 ) -> None:
-    """Refuse what stands on offsets of channels and has no time before 0 to tell them by."""
+    """Refuse a recording with channel offsets and without time before 0 to estimate them."""
     if times_noise > OFFSET_ALL:
         data = np.hstack(list(_looked_at(recording, rows)))
-        check_data(data, sensors)  # another unit, say
+        check_data(data, sensors)  # perhaps another unit
         raise ValueError(
             f"recording: the mean over its time has {times_noise:.0f} times the power of the "
             "noise, as offsets of channels have, and there is no time before 0 to subtract. Give "
@@ -186,9 +185,9 @@ def _check_offsets(
 
 
 def _offset_power(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], power: Power) -> float:
-    """Whitened power of the mean of the first samples; of epochs, the median of some.
+    """Whitened power of the mean of the first samples; for epochs, the median over some.
 
-    Of all samples, where there is no time before 0.
+    The mean over all samples, if there is no time before 0.
     """
     before = int((recording.times < 0).sum())
     first = slice(0, max(FEWEST_FIRST, round(FIRST_SHARE * before)) if before else None)
@@ -211,7 +210,7 @@ def _looked_at(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> Arr
 def _raw(
     raw: "mne.io.BaseRaw", rows: list[int], sensors: SensorArray, power: Power, least: float
 ) -> Corrected:
-    """Stretches that are not bad, and the offsets of its parts from this whitened power on."""
+    """Stretches that are not bad, and offsets of parts above this whitened power."""
     stretches = good_stretches(raw)
     if not stretches:
         raise ValueError(
@@ -234,7 +233,7 @@ def _raw(
     changes = [text] if (text := text_of(raw, stretches)) else []
     if short and len(parts) > 1:
         changes.append(
-            f"{len(short)} part(s) between boundaries, shorter than {SHORTEST:g} s, left out"
+            f"{len(short)} part(s) between boundaries, shorter than {SHORTEST:g} s, excluded"
         )
     if largest:
         changes.insert(
@@ -248,7 +247,7 @@ def _raw(
 def _check_constant(
     raw: "mne.io.BaseRaw", rows: list[int], mean: Array, constant: NDArray[np.bool_]
 ) -> None:
-    """Refuse channels that are constant throughout, before their mean makes zeros of them."""
+    """Refuse constant channels, before subtraction of the mean turns them into zeros."""
     names = [raw.ch_names[rows[i]] for i in np.flatnonzero(constant)]
     if len(names) > 1 or mean[constant].any():
         raise ValueError(
@@ -258,6 +257,6 @@ def _check_constant(
 
 
 def averages_counted_as_trials(evoked: "mne.Evoked") -> int | None:
-    """Of a grand average whose ``nave`` is the number of averages, that number."""
+    """Number of averages in a grand average whose ``nave`` is this number; else None."""
     found = re.fullmatch(r"Grand average \(n = (\d+)\)", evoked.comment or "")
     return int(found[1]) if found and int(found[1]) == evoked.nave else None

@@ -19,10 +19,10 @@ class Localization(NamedTuple):
     Attributes:
         stc: Dipole moments, A m: signed along the outward cortical normal (fixed orientation), or
             x, y and z of the MNE head frame (free).
-        std: Their standard deviation, or None if the model claims none.
-        data: The referenced data it was made from ``(C, T)``, V.
-        number: Of the epoch in the file, or of the piece of a raw recording; from 0.
-        first: Its first sample in a raw recording; else 0.
+        std: Standard deviation of the moments, A m; None if the model gives none.
+        data: Referenced data ``(C, T)``, V.
+        number: Number of the epoch in the file, or of the piece of a raw recording; from 0.
+        first: First sample in a raw recording; else 0.
 
     """
 
@@ -36,7 +36,7 @@ class Localization(NamedTuple):
 def source_estimate(
     values: Array, space: SourceSpace, tmin: float, tstep: float
 ) -> "mne.source_estimate._BaseSourceEstimate":
-    """Values of a source space as the source estimate of MNE-Python that fits it.
+    """Values on a source space as a source estimate of MNE-Python.
 
     Two parts are the hemispheres of a surface: `mne.SourceEstimate` (fixed orientation) or
     `mne.VectorSourceEstimate` (free). One part is a volume: `mne.VolSourceEstimate` or
@@ -49,7 +49,7 @@ def source_estimate(
         tstep: Time between samples, s.
 
     Raises:
-        ValueError: A source space of other parts.
+        ValueError: The source space has other parts.
 
     """
     check_parts(space)
@@ -71,7 +71,7 @@ def source_estimate(
 
 
 def check_parts(space: SourceSpace) -> None:
-    """Refuse a source space that no source estimate of MNE-Python stands for.
+    """Refuse a source space without a matching source estimate in MNE-Python.
 
     Raises:
         ValueError: It has neither one part nor two.

@@ -1,4 +1,4 @@
-"""Applies an exported file to recordings: mne and onnxruntime, no torch."""
+"""Applies an exported file to recordings, with mne and onnxruntime, without torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,10 +46,10 @@ __all__ = [
 
 
 class Inverse:
-    """An exported model, ready to be prepared for a recording.
+    """An exported model that can be prepared for a recording.
 
     Args:
-        model: An opened file, see `Inverse.load`, or a solver.
+        model: An opened file (`Inverse.load`), or a solver.
         head: Packaged head, ``.npz``, or a head that was loaded; None: the packaged head of the
             model's source space.
 
@@ -62,12 +62,12 @@ class Inverse:
     def load(
         cls, path: str | Path, n_threads: int = 0, head: str | Path | Template | None = None
     ) -> "Inverse":
-        """Open an exported file, or a packaged one by its name; errors as of `open_model`."""
+        """Open an exported file, or a packaged one by its name; errors as in `open_model`."""
         return cls(open_model(model_path(path), n_threads), head)
 
     @property
     def contract(self) -> Contract:
-        """What the model needs and gives."""
+        """Contract of the model: its inputs and outputs."""
         return self.model.contract
 
     @property
@@ -115,23 +115,23 @@ class Inverse:
     ) -> "Stc | Iterator[Stc]":
         """Localize a recording: prepare for its set-up, then estimate.
 
-        ``for_recording(...).apply(recording)`` does the same, and keeps the standard deviation and
-        what was prepared, for more recordings of one set-up.
+        ``for_recording(...).apply(recording)`` does the same, and also gives the standard
+        deviation. The prepared model can be applied to more recordings of one set-up.
 
         Args:
             recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
             noise_cov: Noise covariance of single trials, V².
             forward: The recording's own forward solution; the packaged head if None.
-            rank: Dimensions of the noise, see `for_recording`.
+            rank: Dimensions of the noise, as in `for_recording`.
 
         Returns:
-            The estimate of an evoked response, A m; of epochs an iterator of one each, of a raw
-            recording an iterator of one for each stretch. On a volume, or with free orientation,
-            MNE's kind of estimate for these.
+            The estimate of an evoked response, A m; for epochs or a raw recording an iterator of
+            estimates, one per epoch or stretch. On a volume, or with free orientation, the
+            matching class of MNE.
 
         Raises:
-            TypeError: An argument is no such object of MNE-Python.
-            ValueError: See `for_recording` and `PreparedInverse.apply`, which also warns.
+            TypeError: An argument is not the expected object of MNE-Python.
+            ValueError: As in `for_recording` and `PreparedInverse.apply`, which also warns.
 
         """
         import mne
@@ -161,14 +161,14 @@ class Inverse:
                 channels.
             noise_cov: Noise covariance of single trials.
             forward: The recording's own forward solution; the packaged head if None.
-            nave: Number of trials averaged; by default that of the recording, 1 of an info.
+            nave: Number of trials averaged; by default that of the recording, 1 for an info.
             rank: Dimensions of the noise, as in MNE-Python: None (what its covariance spans),
                 ``"info"`` (channels less reference and applied projectors) or their number.
 
         Raises:
-            ValueError: The recording, covariance or forward solution does not fit, see
-                `head_on_template`, `head_from_forward` and `prepare_for`; a forward solution beside
-                a head.
+            ValueError: The recording, covariance or forward solution does not fit, as in
+                `head_on_template`, `head_from_forward` and `prepare_for`; or both a forward
+                solution and a head are given.
 
         """
         import mne
@@ -195,7 +195,7 @@ class Inverse:
     def prepare_for(
         self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"
     ) -> PreparedInverse:
-        """Prepare for a head whose noise covariance is that of averages of `nave` trials.
+        """Prepare for a head with the noise covariance of averages of `nave` trials.
 
         Raises:
             ValueError: The model belongs to another source space.
@@ -217,7 +217,7 @@ class Inverse:
         )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
-        """Use what `PreparedInverse.save` wrote.
+        """Prepare from a file of `PreparedInverse.save`.
 
         Raises:
             ValueError: Not such a file, or written for a model with other inputs or source space.
@@ -255,7 +255,7 @@ class Inverse:
                 f"({self.contract.space_fingerprint}), the head has {space.name} with "
                 f"{space.n_sources} sources ({space.fingerprint}). Leave the forward "
                 "solution out to use the packaged head, compute it on that source space, or use a "
-                "model that follows any source space (an exported eLORETA, say)."
+                "model for any source space (such as an exported eLORETA)."
             )
         if self.contract.n_orient not in (None, space.n_orient):
             raise ValueError(
@@ -296,10 +296,11 @@ def apply(
 
     Args:
         model: Path of an ``.onnx`` file; ``"default"`` or ``"convdip"``; or an opened `Inverse`.
-        recording: See `Inverse.apply`, as for the other arguments, the result and the errors.
+        recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; result and errors as in
+            `Inverse.apply`.
         noise_cov: Noise covariance of single trials, V².
         forward: The recording's own forward solution; the packaged head if None.
-        rank: Dimensions of the noise, see `Inverse.for_recording`.
+        rank: Dimensions of the noise, as in `Inverse.for_recording`.
 
     """
     inverse = model if isinstance(model, Inverse) else Inverse.load(model)
@@ -311,7 +312,7 @@ def _name(head: str | Path | Template) -> str:
 
 
 def _check_mne(argument: str, value: object, kind: type, source: str) -> None:
-    """Refuse what is no such object of MNE-Python; a path, say."""
+    """Refuse anything but the expected object of MNE-Python, such as a path."""
     if not isinstance(value, kind):
         raise TypeError(
             f"Inverse.apply: {argument} is a {type(value).__name__}, expected an "

@@ -21,20 +21,20 @@ from deepesi.runtime.protobuf import n_values
 from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float64]
-#: EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
+#: Function from EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
 Estimator = Callable[[Array], Array]
-#: Samples that a solver takes as one; as many as networks are trained on.
+#: Window length of solvers, samples, as in the training of networks.
 SAMPLES = 20
-#: What the linear inverses are called on the command line.
+#: Names of the linear inverses on the command line.
 NAMES = {method.lower(): method for method in METHODS}
 
 
 class Method(Protocol):
-    """Anything that gives an estimator for a head.
+    """Interface of methods that give an estimator for a head.
 
     Attributes:
-        name: Shown in tables.
-        bound_to: Name of the only source space it knows, or None if it follows any.
+        name: Name in tables.
+        bound_to: Name of its source space; None if it takes any.
 
     """
 
@@ -55,10 +55,10 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Classical:
-    """A linear inverse with ``lambda2 = 1 / SNR``, the SNR read off the whitened power.
+    """A linear inverse with ``lambda2 = 1 / SNR``, the SNR estimated from the whitened power.
 
-    The same rule as `deepesi.baselines.minimum_norm.MinimumNorm`, so that the exported file of a
-    method and the method itself give one answer.
+    The same rule as in `deepesi.baselines.minimum_norm.MinimumNorm`, so that a method and its
+    exported file give the same estimate.
 
     Attributes:
         name: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
@@ -73,7 +73,7 @@ class Classical:
         return load_template()
 
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
-        """See `Method`; the covariance of the head is that of the average already."""
+        """Prepare for a head, as in `Method`; its noise covariance is that of the average."""
         white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
         def estimate(data: Array) -> Array:
@@ -86,7 +86,7 @@ class Classical:
 
 
 def snr_on_grid(whitened: Array, rank: int, grid: LinearInverse | None = None) -> float:
-    """The SNR in dB of a grid nearest to ``‖W v‖² / (T R) - 1`` of whitened ``(C, T)``, rank R."""
+    """Grid value nearest to the SNR, dB, ``‖W v‖² / (T R) - 1``, of whitened ``(C, T)``, rank R."""
     grid = grid or LinearInverse()
     snr_db = float(snr_db_of_power(whitened_power(whitened, rank).mean()))
     step = np.clip(round((snr_db - grid.snr_db_low) / grid.snr_db_step), 0, grid.n_steps - 1)
@@ -98,9 +98,9 @@ class Exported:
     """A file of ``deepesi export``.
 
     Attributes:
-        name: Shown in tables.
+        name: Name in tables.
         inverse: The opened file.
-        path: Where it lies.
+        path: Path of the file.
 
     """
 
@@ -110,11 +110,11 @@ class Exported:
 
     @property
     def bound_to(self) -> str | None:
-        """Its contract's source space."""
+        """Source space of the contract."""
         return self.inverse.contract.space_name
 
     def template(self) -> Template:
-        """The packaged head of its source space."""
+        """The packaged head with this source space."""
         return self.inverse.template
 
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
@@ -135,17 +135,17 @@ def solver_names() -> list[str]:
 def find_methods(
     names: Sequence[str], models: Sequence[Path], solver: Callable[[str], Method]
 ) -> list[Method]:
-    """The methods asked for, in their order, then the files.
+    """The requested methods in their order, then the files.
 
     Args:
-        names: Of linear inverses and solvers, in any case; ``all`` for every one.
+        names: Names of linear inverses and solvers, in any case; ``all`` for every one.
         models: Exported files.
-        solver: Makes the method of one of `solver_names`, which may need more than is installed.
+        solver: Makes the method of one of `solver_names`; it may need more packages.
 
     Raises:
-        FileNotFoundError: A file is not there.
-        ModuleNotFoundError: A solver needs what is not installed.
-        ValueError: An unknown name, a file that is not ours, or nothing asked for.
+        FileNotFoundError: A file does not exist.
+        ModuleNotFoundError: A solver needs a package that is not installed.
+        ValueError: An unknown name, a file not written by deepesi, or no method.
 
     """
     solvers = solver_names()

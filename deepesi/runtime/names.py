@@ -1,4 +1,4 @@
-"""Short names of saved networks for tables and figures: what it is, how large, which run."""
+"""Short names of saved networks for tables and figures: class, size, run."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from deepesi.runtime.packaged import PACKAGED
 
-#: What every run directory holds: these names tell no run from another.
+#: Names in every run directory, which do not identify a run.
 OF_EVERY_RUN = (
     "checkpoints",
     "export",
@@ -20,7 +20,7 @@ OF_EVERY_RUN = (
 
 
 def network_title(config: Mapping[str, Any]) -> str:
-    """What a model is, read off its configuration: ``ConvDip``, ``3 x UnrolledMatchedFilter``."""
+    """Title of a model, from its configuration: ``ConvDip``, ``3 x UnrolledMatchedFilter``."""
     name = str(config["_target_"]).rpartition(".")[2]
     if name == "Tempered":  # the same network, its standard deviations scaled
         return network_title(config["model"])
@@ -34,11 +34,11 @@ def network_title(config: Mapping[str, Any]) -> str:
 
 
 def file_title(contract_model: Mapping[str, Any], n_values: int) -> str:
-    """What an exported file is and how large; a classical method has no size.
+    """Title and size of an exported file; a classical method has no size.
 
     Args:
-        contract_model: The configuration in its contract.
-        n_values: Numbers that the file keeps.
+        contract_model: Configuration of the model in its contract.
+        n_values: Number of values in the file.
 
     """
     n_weights = 0 if is_classical(contract_model) else n_values
@@ -51,7 +51,7 @@ def is_classical(config: Mapping[str, Any]) -> bool:
 
 
 def in_short(count: int) -> str:
-    """A number of weights in two digits: ``2.3 M``, ``20 k``; empty for none."""
+    """Number of weights in two digits: ``2.3 M``, ``20 k``; empty for none."""
     for size, unit in ((1e6, " M"), (1e3, " k")):
         if count >= 0.9995 * size:
             scaled = count / size
@@ -60,15 +60,15 @@ def in_short(count: int) -> str:
 
 
 def short_names(titles: Sequence[str], paths: Sequence[Path], who: str) -> list[str]:
-    """Names that tell saved models apart, as short as that allows.
+    """Unique names of saved models, as short as possible.
 
     ``ConvDip 2.3 M`` from ``outputs/convdip/2026-11-29_01-02-03`` becomes ``ConvDip 2.3 M (run
-    2026-11-29_01-02-03)``. Of the path more is taken only where two names would be alike.
+    2026-11-29_01-02-03)``. More of the path is used only where two names would be equal.
 
     Args:
-        titles: What each is, in words.
-        paths: Where each is saved: a run, a folder or file of it, or the name of a packaged one.
-        who: The command, for errors.
+        titles: Title of each.
+        paths: Path of each: a run, a folder or file of it, or the name of a packaged one.
+        who: Name of the command, for errors.
 
     Raises:
         ValueError: A path is given twice.
@@ -94,7 +94,7 @@ def short_names(titles: Sequence[str], paths: Sequence[Path], who: str) -> list[
 
 
 def _tails(path: Path) -> list[str]:
-    """Ways to name a path, ever longer ones; the last is the whole."""
+    """Names of a path, from the shortest to the whole path."""
     if str(path) in PACKAGED and not path.exists():
         return [f"packaged {path}", f"packaged {path}.onnx"]
     parts = path.absolute().parts

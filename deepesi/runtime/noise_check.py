@@ -1,4 +1,4 @@
-"""Refuses recordings whose power cannot be that of brain and noise together."""
+"""Refuses recordings with a power that is not plausible for brain and noise together."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,32 +6,32 @@ from scipy.special import gammaincinv
 
 Array = NDArray[np.float64]
 
-#: Least whitened power of an epoch or a piece of a raw recording; noise alone has 1, but the noise
-#: of a recording is not the same throughout, and filters take some of it.
+#: Least whitened power of an epoch or a piece of a raw recording. Noise alone has 1, but noise
+#: varies over a recording, and filters remove part of it.
 QUIETEST = 1e-2
-#: That of an average, whose noise is that of its trials: below it the number of trials, the unit or
-#: the filters are others than those of the covariance.
+#: Least whitened power of an average. Below it the number of trials, the unit or the filters differ
+#: from those of the covariance.
 QUIETEST_AVERAGE = 0.5
-#: Averages of few samples may be below it by chance, with this probability; the noise of EEG has
-#: about so many independent samples per second.
+#: Probability with which short averages may be below it by chance; independent samples of EEG noise
+#: per second, about.
 CHANCE, INDEPENDENT = 1e-4, 10.0
-#: Most whitened power of a sample, 60 dB: no response of the brain is that strong.
+#: Largest whitened power of a sample, 60 dB: no response of the brain is that strong.
 LOUDEST = 1e6
 
 
 def quietest_average(rank: int, seconds: float) -> float:
-    """Least whitened power of an average that lasts so long, of noise of this rank."""
+    """Least whitened power of an average of this duration, s, with noise of this rank."""
     half = rank * max(1.0, INDEPENDENT * seconds) / 2  # of the degrees of freedom of its power
     return min(QUIETEST_AVERAGE, float(gammaincinv(half, CHANCE) / half))
 
 
 def check_noise(power: Array, quietest: float, nave: float) -> None:
-    """Refuse a recording quieter than its noise, which every recording holds, or far louder.
+    """Refuse a recording with less power than its noise, or with far more.
 
     Args:
         power: Whitened power of every sample ``(T,)``, 1 for noise.
-        quietest: Least that their mean may be.
-        nave: Number of averaged trials that the noise is of.
+        quietest: Least plausible mean of the power.
+        nave: Number of averaged trials that the noise covariance is for.
 
     Raises:
         ValueError: Less than `quietest`, or more than `LOUDEST`.

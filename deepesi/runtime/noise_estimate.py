@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
     from deepesi.runtime.recordings import Recording
 
-#: Length of the pieces that a raw recording is looked at in, s; what is shorter does not count.
+#: Length of the pieces of a raw recording, s; shorter stretches are not used.
 PIECE = 0.2
 
 
 def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
     """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
 
-    The mean is not noise and is removed, of every epoch and of every stretch of a raw recording
-    between bad ones and boundaries; what is annotated BAD is left out.
+    The mean of every epoch, and of every stretch of a raw recording between bad stretches and
+    boundaries, is removed, because it is not noise. Data annotated BAD are excluded.
 
     Args:
         recording: Raw or epochs.
-        window: From and to, s.
+        window: Start and end, s.
 
     Raises:
         ValueError: An evoked response, a stretch that is not within the recording, or too few
-            samples to tell the channels apart.
+            samples.
 
     """
     import mne
@@ -56,7 +56,7 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
     if len(good) < 2:
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s holds {len(good)} epoch, expected at "
-            "least 2: what trials do about their mean is the noise. Give --noise-cov instead."
+            "least 2: the noise is estimated from differences of trials. Give --noise-cov instead."
         )
     return mne.compute_covariance(
         good, tmin=window[0], tmax=window[1], keep_sample_mean=False, verbose="error"
@@ -79,7 +79,7 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
         for s in long
     ]
     total = functools.reduce(operator.add, covariances)
-    _check(raw, window, int(total["nfree"]))  # MNE-Python leaves out what fills no piece
+    _check(raw, window, int(total["nfree"]))  # MNE-Python drops incomplete pieces
     return total
 
 
@@ -91,7 +91,7 @@ def _check(recording: "Recording", window: Sequence[float], n_samples: int) -> N
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s holds {n_samples} samples, expected at "
             f"least {FEWEST_SAMPLES * n_channels}, {FEWEST_SAMPLES} for each of the {n_channels} "
-            "channels; what is annotated BAD does not count. The recording lasts from "
+            "channels, without data annotated BAD. The recording lasts from "
             f"{recording.times[0]:g} to {recording.times[-1]:g} s; take a longer stretch without "
             "the activity of interest."
         )

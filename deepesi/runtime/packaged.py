@@ -1,16 +1,16 @@
-"""The models that come with the package: localize a recording without training one."""
+"""Models in the package: localization of a recording without training."""
 
 from importlib import resources
 from pathlib import Path
 
-#: Stand for the packaged files wherever the path of a model is asked for; cards lie beside them.
+#: Names of the packaged files, valid wherever the path of a model is; model cards lie beside them.
 PACKAGED = ("default", "convdip")
 
 
 def model_path(name: str | Path) -> Path:
     """The path of a model file; of a packaged one if the name is one of `PACKAGED`.
 
-    A file of that name in the working directory goes before it.
+    A file of that name in the working directory has priority.
     """
     path = Path(name)
     if str(name) in PACKAGED and not path.is_file():

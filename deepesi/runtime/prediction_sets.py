@@ -1,4 +1,4 @@
-"""Where on the cortex a source is with a probability that is kept: region sets of a file."""
+"""Conformal prediction sets of a file: sources that contain the active one, at a level."""
 
 from typing import NamedTuple
 
@@ -19,12 +19,12 @@ Array = NDArray[np.float64]
 
 
 class PredictionSet(NamedTuple):
-    """Sources that hold the true one with a probability, see `deepesi.calibration.conformal`.
+    """Prediction set of source locations, as in `deepesi.calibration.conformal`.
 
     Attributes:
-        sources: Which sources it holds ``(S,)``.
-        area: Of them on the cortex, m²; None in a volume.
-        level: The probability.
+        sources: Whether a source is in the set ``(S,)``.
+        area: Area of the set on the cortex, m²; None in a volume.
+        level: Probability that the set contains the active source.
 
     """
 
@@ -42,11 +42,11 @@ class PredictionSet(NamedTuple):
 
 
 class PredictionSetFinder:
-    """Finds the prediction sets of a file on one head.
+    """Computes the prediction sets of a file on one head.
 
     Args:
-        calibration: Of the file.
-        positions: Of the sources ``(S, 3)``, m.
+        calibration: Calibration of the file.
+        positions: Source locations ``(S, 3)``, m.
         space: The source space.
 
     """
@@ -64,9 +64,9 @@ class PredictionSetFinder:
         """The prediction set of one sample.
 
         Args:
-            magnitudes: Of the estimate ``(S,)``.
+            magnitudes: Magnitudes of the estimate ``(S,)``, A m.
             white: Whitened recording ``(C,)``.
-            rank: Of its noise covariance.
+            rank: Rank of its noise covariance.
 
         """
         scores = source_scores(magnitudes[None], self.kernel)

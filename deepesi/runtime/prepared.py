@@ -1,4 +1,4 @@
-"""``head.npz``: what was prepared for a set-up, read and held against the model it is for."""
+"""``head.npz``: arrays prepared for a set-up, read and checked against the model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def read_prepared(path: Path, contract: Contract) -> dict[str, NDArray[Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not such a file, of another model, or damaged.
+        ValueError: Not such a file, for another model, or damaged.
 
     """
     again = "Write it again with 'deepesi prepare'."
@@ -45,7 +45,7 @@ def read_prepared(path: Path, contract: Contract) -> dict[str, NDArray[Any]]:
 
 
 def _check(content: Mapping[str, NDArray[Any]], contract: Contract, origin: str) -> None:
-    """Refuse the inputs of another model, and arrays that do not fit together or are no numbers."""
+    """Refuse the inputs of another model, and arrays with wrong shapes or non-finite values."""
     inputs = {f"input/{d.key}": (d.axes, "fiu") for d in contract.head_inputs}
     parts = {f"vertices{i}" for i in range(len(content))} & content.keys()
     expected = inputs | _ENTRIES | {part: ((part,), "iu") for part in parts}

@@ -1,4 +1,4 @@
-"""A model prepared for one recording set-up: it checks recordings and localizes them."""
+"""A model prepared for one recording set-up, which checks and localizes recordings."""
 
 import functools
 import warnings
@@ -40,24 +40,24 @@ Array = NDArray[np.float64]
 
 
 class ExtrapolationWarning(UserWarning):
-    """A recording lies outside what a network was trained on."""
+    """A recording is out of distribution for a network."""
 
 
 class CorrectionWarning(UserWarning):
-    """Something was done to a recording before it was localized, or left out of it."""
+    """A recording was changed before localization, or part of it was excluded."""
 
 
 class UnexplainedChannelWarning(UserWarning):
-    """A channel reads what no source explains, given the others."""
+    """No source explains the data of a channel, given the other channels."""
 
 
 class Model(Protocol):
-    """What computes estimates: an opened file, or a solver that is none.
+    """Interface for computing estimates: an opened file, or a solver.
 
     Attributes:
-        contract: What it needs and gives.
-        longest: Longest window it takes, samples; None: any.
-        sha256: Its identity.
+        contract: Inputs and outputs.
+        longest: Longest window, samples; None: any.
+        sha256: SHA-256 of the file.
 
     """
 
@@ -76,11 +76,11 @@ class Model(Protocol):
         inputs: dict[str, NDArray[Any]],
         noise: NDArray[Any] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Estimates by kind, see `deepesi.runtime.session.OpenModel.run`."""
+        """Estimates by kind, as in `deepesi.runtime.session.OpenModel.run`."""
         ...
 
     def noise_size(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> int:
-        """Size of the noise of one draw, see `deepesi.runtime.session.OpenModel.noise_size`."""
+        """Size of the noise of one draw, as in `deepesi.runtime.session.OpenModel.noise_size`."""
         ...
 
 
@@ -89,16 +89,16 @@ class PreparedInverse:
     """A model with its inputs prepared for one recording set-up.
 
     Attributes:
-        model: The opened file, or a solver.
-        feeds: Its prepared head inputs.
-        sensors: The channels it expects, in this order.
-        space: Where its estimates live.
-        positions: Of the sources ``(S, 3)``, m.
-        whitener: ``(C, C)``, 1/V.
-        rank_reason: Why data are taken to span `rank` dimensions, in words.
-        nave: Number of trials averaged in the data it is for; effective ones may be fractions.
-        origin: Where sensors and noise come from, in words.
-        channel_precision: ``(C, C)``, 1/V², what `unexplained` holds channels against.
+        model: Opened file, or a solver.
+        feeds: Prepared head inputs of the model.
+        sensors: Expected channels, in this order.
+        space: Source space of the estimates.
+        positions: Source locations ``(S, 3)``, m.
+        whitener: Whitening matrix ``(C, C)``, 1/V.
+        rank_reason: Reason for the rank of the data, as text.
+        nave: Number of averaged trials in the data; effective numbers may be fractions.
+        origin: Description of the origin of sensors and noise.
+        channel_precision: Precision matrix of the channels ``(C, C)``, 1/V², for `unexplained`.
 
     """
 
@@ -120,22 +120,22 @@ class PreparedInverse:
 
     @functools.cached_property
     def rank(self) -> int:
-        """Dimensions that the noise spans: fewer than channels, see `rank_reason`."""
+        """Number of dimensions that the noise spans, for the reason in `rank_reason`."""
         values = np.linalg.eigvalsh(self.whitener)
         return int((values > 1e-7 * values[-1]).sum())
 
     def estimate(self, data: Array, window: int | None = None) -> list[Array]:
-        """Frames ``(C, T)`` in V, any reference, in the order of `ch_names`, to ``[mean, std?]``.
+        """Estimate from data ``(C, T)``, V, any reference: ``[mean]`` or ``[mean, std]``.
 
         Each ``(D, T)``, A m.
 
         Args:
-            data: See above.
-            window: Samples that are estimated as one, see `deepesi.runtime.windows.overlap_add`; by
-                default the longest the network was trained on.
+            data: ``(C, T)``, V, in the order of `ch_names`.
+            window: Window length, samples, as in `deepesi.runtime.windows.overlap_add`; by
+                default the longest window of training.
 
         Raises:
-            ValueError: Another number of channels, or data that cannot be EEG in volts.
+            ValueError: Another number of channels, or data that are not plausible EEG in volts.
 
         """
         self._check_frames(data)
@@ -146,16 +146,16 @@ class PreparedInverse:
         """Draw from the posterior of one window ``(C, T)``, V, any reference.
 
         Args:
-            data: See above, in the order of `ch_names`.
+            data: ``(C, T)``, V, in the order of `ch_names`.
             n: Number of draws.
-            seed: Of the draws; the same seed gives the same samples.
+            seed: Random seed; the same seed gives the same samples.
 
         Returns:
             ``(n, D, T)``, A m.
 
         Raises:
             ValueError: The model has no samples; fewer than one draw; more samples in time than
-                the network was trained on; see `estimate`.
+                in training; or as in `estimate`.
 
         """
         self._check_frames(data)
@@ -196,7 +196,7 @@ class PreparedInverse:
     def _outputs(
         self, batch: Array, noise: NDArray[np.float32] | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Estimates of windows by kind, of the size the source space has, all finite."""
+        """Estimates of windows by kind, checked for shape and finite values."""
         outputs = self.model.run(batch, self.feeds, noise)
         expected = (len(batch), self.space.n_dipoles, batch.shape[2])
         for output in outputs.values():
@@ -236,28 +236,28 @@ class PreparedInverse:
         """Localize an evoked response, every epoch of epochs, or a raw recording in stretches.
 
         The same as ``deepesi apply``. Epochs are not averaged. A raw recording is read piece by
-        piece, so memory does not grow with its length; a model that reads the strength of its noise
-        off the data does so in each epoch and each piece.
+        piece, so memory does not grow with its length. A model that estimates the noise level from
+        the data does so in each epoch and each piece.
 
         Args:
             recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
             chunk: Longest piece of a raw recording, s.
-            baseline: What to subtract: ``"none"``, or from and to, s; by default what the file
-                says, see `deepesi.runtime.corrections.corrected`.
+            baseline: Baseline to subtract: ``"none"``, or start and end, s; by default that of the
+                file, as in `deepesi.runtime.corrections.corrected`.
 
         Returns:
-            One `Localization` of an evoked response; else an iterator of them, in time's order.
+            One `Localization` for an evoked response; else an iterator of them, in order of time.
 
         Raises:
             TypeError: Not a recording of MNE-Python.
-            ValueError: Its good EEG channels or its number of trials (1 unless averaged) are not
-                those this was prepared for; it is quieter or louder than its noise allows; a
-                baseline outside it; the source space is no surface and no single volume; see
-                `estimate`.
+            ValueError: The good EEG channels or the number of trials (1 unless averaged) differ
+                from the prepared ones; power too low or too high for the noise covariance; a
+                baseline outside the recording; the source space is neither a surface nor a single
+                volume; or as in `estimate`.
 
         Warns:
-            ExtrapolationWarning: It lies `out_of_distribution` what the network was trained on.
-            CorrectionWarning: Offsets were subtracted, or what is annotated BAD was left out.
+            ExtrapolationWarning: The recording is `out_of_distribution`.
+            CorrectionWarning: Offsets were subtracted, or data annotated BAD were excluded.
             UnexplainedChannelWarning: A channel, or a dimension of the noise, is `unexplained`.
 
         """
@@ -272,16 +272,16 @@ class PreparedInverse:
         return next(found) if isinstance(recording, mne.Evoked) else found
 
     def _warned(self, results: Iterator[Localization]) -> Iterator[Localization]:
-        """The same, with a warning for every channel that is unexplained in a piece."""
+        """Pieces of `localize`, with a warning for every channel that is unexplained in a piece."""
         for result in results:
             for line in self.unexplained(result.data):
                 warnings.warn(line, UnexplainedChannelWarning, stacklevel=3)
             yield result
 
     def correct(self, recording: "Recording", baseline: Baseline | None = None) -> Corrected:
-        """Hold a recording against what this was prepared for, and make it fit to be localized.
+        """Check that a recording fits the prepared set-up, and correct it for localization.
 
-        Args and errors as of `apply`.
+        Args and errors as in `apply`.
         """
         check_parts(self.space)
         check_recording(recording, self.ch_names, self.nave)
@@ -289,7 +289,7 @@ class PreparedInverse:
         return corrected(recording, rows, self.sensors, self.power, baseline)
 
     def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
-        """Localize what `correct` gave, piece by piece."""
+        """Localize the result of `correct`, piece by piece."""
         import mne
 
         tstep = 1 / ready.recording.info["sfreq"]
@@ -298,10 +298,10 @@ class PreparedInverse:
             yield self._localize(piece, tstep, is_average)
 
     def out_of_distribution(self, recording: "Recording") -> list[str]:
-        """What of a recording lies outside the training of the network, in words.
+        """Descriptions of the properties of a recording that are out of distribution.
 
-        Channels, sampling rate, what filters left, and the SNR of an evoked response at its
-        strongest sample (power over that of the noise), where the file says what it was trained on.
+        Channels, sampling rate, passband, and the SNR of an evoked response at its strongest sample
+        (power ratio to the noise), if the file contains its training ranges.
         """
         import mne
 
@@ -317,7 +317,7 @@ class PreparedInverse:
         return trained.out_of_distribution(len(self.ch_names), info["sfreq"], passband_hz, snr_db)
 
     def piece_out_of_distribution(self, result: Localization) -> list[str]:
-        """Whether the SNR of an epoch or a piece lies outside, as in `out_of_distribution`."""
+        """Description of an SNR of an epoch or a piece that is `out_of_distribution`."""
         trained = self.model.contract.trained
         return (
             []
@@ -330,10 +330,10 @@ class PreparedInverse:
         return float(estimated_snr_db(samples, self.rank).max())
 
     def unexplained(self, data: Array) -> list[str]:
-        """What of frames ``(C, T)`` (V, any reference) no source explains, in words.
+        """Descriptions of what no source explains in data ``(C, T)``, V, any reference.
 
-        Dimensions of the noise that the recording lacks, see `spanned_by_data`; then channels, the
-        worst first, see `deepesi.physics.channel_check`.
+        First dimensions of the noise that the recording lacks (`spanned_by_data`), then channels,
+        the worst first (`deepesi.physics.channel_check`).
         """
         spanned, lines = spanned_by_data(self._whitened(data), self.rank), list[str]()
         if spanned < self.rank:
@@ -352,18 +352,18 @@ class PreparedInverse:
         return np.asarray(self.whitener @ self.sensors.reference(data))
 
     def power(self, data: Array) -> Array:
-        """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); of noise alone 1."""
+        """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); 1 for noise alone."""
         return whitened_power(self._whitened(data), self.rank)
 
     def prediction_set(self, mean: Array, data: Array) -> PredictionSet | None:
-        """Where the source of one sample is with the probability the file was calibrated for.
+        """Prediction set of the source of one sample, at the calibrated probability.
 
         Args:
             mean: Estimate of the sample ``(D,)``, A m.
             data: The sample ``(C,)``, V, any reference, in the order of `ch_names`.
 
         Returns:
-            None where the file was not calibrated.
+            None if the file was not calibrated.
 
         Raises:
             ValueError: Another number of dipoles or channels.
@@ -405,7 +405,7 @@ class PreparedInverse:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write ``head.npz`` (no pickle): the prepared inputs, for a live system."""
+        """Write the prepared inputs as ``head.npz`` (no pickle), for a live system."""
         content: dict[str, Any] = {f"input/{key}": value for key, value in self.feeds.items()}
         content |= {
             "ch_names": np.array(self.sensors.names),

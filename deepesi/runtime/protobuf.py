@@ -1,6 +1,6 @@
 """The outermost layer of an ONNX file, read without the onnx package: metadata and a digest.
 
-It is looked at before ONNX Runtime is given the file, so that nothing parses a damaged graph.
+It is read before ONNX Runtime opens the file, so that nothing parses a damaged graph.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ def metadata(content: bytes) -> dict[str, str]:
 
 
 def n_values(content: bytes) -> int:
-    """How many numbers a serialized model keeps: its weights, and the few constants beside them.
+    """Number of values in a serialized model: its weights and a few constants.
 
-    Single numbers are left out: they are constants of the arithmetic.
+    Scalars do not count: they are constants of the arithmetic.
 
     Raises:
         ValueError: Not a protocol buffer, or truncated.
@@ -56,7 +56,7 @@ def _dims(tensor: memoryview) -> Iterator[int]:
 def digest(content: bytes, contract: str) -> str:
     """SHA-256 of a serialized model without its metadata, and of its contract.
 
-    It tells a damaged file from a whole one, not a forged one: whoever forges can sign anew.
+    It detects damage, not forgery: a forger can compute a new digest.
 
     Args:
         content: ONNX file.

@@ -1,4 +1,4 @@
-"""Evoked responses, epochs and raw recordings as arrays, one piece at a time."""
+"""Converts evoked responses, epochs and raw recordings to arrays, one piece at a time."""
 
 import itertools
 import math
@@ -33,12 +33,12 @@ class Segment(NamedTuple):
     """One evoked response, one epoch or one stretch of a raw recording.
 
     Attributes:
-        data: ``(C, T)``, V, in the reference of the recording: of all its windows, so it may begin
-            before and end after.
-        windows: That say something on it, in samples of the stretch, epoch or average it is of.
-        tmin: Time of its own first sample, s.
-        number: Of the epoch in the file, or of the stretch; from 0.
-        first: Its own first sample in a raw recording; else 0.
+        data: ``(C, T)``, V, in the reference of the recording. It covers all windows, so it may
+            begin before the piece and end after it.
+        windows: Windows that overlap the piece, in samples of its stretch, epoch or average.
+        tmin: Time of the first sample of the piece, s.
+        number: Number of the epoch in the file, or of the stretch; from 0.
+        first: First sample of the piece in a raw recording; else 0.
 
     """
 
@@ -50,7 +50,7 @@ class Segment(NamedTuple):
 
     @property
     def own(self) -> Array:
-        """Its own samples."""
+        """Samples of the piece itself."""
         begin = self.windows.starts[0]
         return self.data[:, self.windows.first - begin : self.windows.last - begin]
 
@@ -61,13 +61,13 @@ class Segment(NamedTuple):
 
 
 def trials_averaged(recording: "Recording") -> float:
-    """Number of trials in every sample: ``nave`` of an evoked response, else 1.
+    """Number of averaged trials: ``nave`` of an evoked response, else 1.
 
-    Effective numbers, of weighted averages and differences, may be fractions.
+    Effective numbers for weighted averages and differences may be fractions.
 
     Raises:
         TypeError: Not a recording of MNE-Python.
-        ValueError: See `check_kind`.
+        ValueError: As in `check_kind`.
 
     """
     import mne
@@ -77,12 +77,12 @@ def trials_averaged(recording: "Recording") -> float:
 
 
 def check_kind(recording: "Recording") -> None:
-    """Refuse what is no recording of potentials, or an average of unknown many trials.
+    """Refuse anything but recordings of potentials, and averages of an unknown number of trials.
 
     Raises:
         TypeError: Not a recording of MNE-Python.
         ValueError: Derivations or a Laplacian; complex data; a standard error; a grand average
-            whose trials nobody counted; a number of trials that is none.
+            with an unknown number of trials; an invalid number of trials.
 
     """
     import mne
@@ -108,15 +108,15 @@ def check_kind(recording: "Recording") -> None:
     n_averages = averages_counted_as_trials(recording)
     if n_averages is not None:
         raise ValueError(
-            f"recording: {recording.comment!r} says it averages {n_averages} averages, and counts "
-            "them as trials, so its noise is unknown. Say how many trials there were in all "
+            f"recording: {recording.comment!r} is an average of {n_averages} averages, which it "
+            "counts as trials, so its noise is unknown. Give the total number of trials "
             "(--nave, or evoked.nave = N)."
         )
     check_nave(recording.nave)
 
 
 def _first_values(recording: "Recording") -> NDArray[np.generic]:
-    """A sample, of which only the type is of interest."""
+    """One sample, for its data type."""
     import mne
 
     if isinstance(recording, mne.Evoked):
@@ -128,11 +128,11 @@ def _first_values(recording: "Recording") -> NDArray[np.generic]:
 
 
 def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: float) -> None:
-    """Refuse a recording of another set-up than a model was prepared for.
+    """Refuse a recording that does not have the set-up for which a model was prepared.
 
     Raises:
         TypeError: Not a recording of MNE-Python.
-        ValueError: Its good EEG channels or its number of trials are others.
+        ValueError: Its good EEG channels or its number of trials differ.
 
     """
     found = trials_averaged(recording)
@@ -140,7 +140,7 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
         raise ValueError(
             f"PreparedInverse: prepared for averages of {nave:g} trials, the recording is "
             f"one of {found:g}, with other noise. Prepare again with nave={found:g}; or, if "
-            f"{nave:g} is right, say so in the recording: evoked.nave = {nave:g}."
+            f"{nave:g} is right, set it in the recording: evoked.nave = {nave:g}."
         )
     good = good_eeg_channels(recording.info)
     mine, theirs = (dict(zip(channel_keys(n), n, strict=True)) for n in (good, ch_names))
@@ -154,14 +154,14 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
 
 
 def recording_rows(recording: "Recording", ch_names: Sequence[str]) -> list[int]:
-    """Rows of a recording that are the good EEG channels it was checked to have, in this order."""
+    """Rows of the good EEG channels of a checked recording, in this order."""
     good = good_eeg_channels(recording.info)
     rows = match_channels(ch_names, good)
     return [recording.ch_names.index(good[row]) for row in rows if row is not None]
 
 
 def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
-    """Number of epochs, or of pieces of a raw recording; arguments as of `segments`."""
+    """Number of epochs, or of pieces of a raw recording; arguments as in `segments`."""
     import mne
 
     recording = corrected.recording
@@ -186,16 +186,16 @@ def _piece_size(raw: "mne.io.BaseRaw", seconds: float) -> int:
 def segments(
     corrected: Corrected, ch_names: tuple[str, ...], seconds: float, longest: int | None = None
 ) -> Iterator[Segment]:
-    """The recording piece by piece; nothing but the piece at hand is read of a file on disk.
+    """The recording piece by piece; only the current piece is read from disk.
 
     Args:
         corrected: An evoked response (one piece), epochs (one piece each, not averaged, without
-            those left out) or a raw recording (every good stretch in pieces of equal length).
-        ch_names: Channels, in the order wanted.
+            excluded ones) or a raw recording (every good stretch in pieces of equal length).
+        ch_names: Channels, in the requested order.
         seconds: Longest piece of a raw recording, s. Its times count from the first sample, as
             ``raw.times``.
-        longest: Longest window of the network, samples. Windows are those of a good stretch, so
-            that where it is cut into pieces leaves no trace, and none reaches into a bad one.
+        longest: Longest window of the network, samples. Windows are laid over a whole good stretch.
+            So the cuts between pieces have no effect, and no window reaches into a bad stretch.
 
     Raises:
         ValueError: Pieces shorter than a sample, or the file is damaged there.
@@ -247,7 +247,7 @@ def _read(raw: "mne.io.BaseRaw", rows: list[int], stretch: Stretch, windows: Win
 
 
 def _parsing(recording: "mne.BaseEpochs | mne.io.BaseRaw") -> AbstractContextManager[None]:
-    """MNE-Python reads what is on disk when it is asked for."""
+    """Data of the recording; MNE-Python reads them from disk on access."""
     names = getattr(recording, "filenames", None) or (getattr(recording, "filename", None),)
     path = Path(str(names[0] or "the recording"))
     return parsing(path, "recording", "It is damaged from there on.")

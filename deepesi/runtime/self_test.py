@@ -1,7 +1,7 @@
-"""A small example with its answer, in every file: shows on opening that this machine computes it.
+"""A small example with its outputs in every file, computed again when the file is opened.
 
-A processor, or a version of ONNX Runtime, that computes an operation otherwise gives another map
-and no error. It cannot do so unseen if every file brings something to compute.
+A processor or a version of ONNX Runtime may compute an operation differently, without an error. The
+example detects this.
 """
 
 import base64
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
 
-#: Largest deviation over the largest value of an output. Sums in another order change the last
-#: digits, 1e-4 at most in any network of ours; products that saturate change 4 to 18 %.
+#: Largest difference, relative to the largest value of an output. Another order of summation
+#: changes at most 1e-4 in all networks of deepesi; saturated products change 4 to 18 %.
 LARGEST_DEVIATION = 0.01
-#: Size of the example: channels, samples, and sources of the smallest head that is tried.
+#: Size of the example: channels, samples, and sources of the smallest head.
 N_CHANNELS, N_TIMES, N_SOURCES = 8, 2, 32
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -31,8 +31,8 @@ class StoredArray:
 
     Attributes:
         dtype: ``"float32"`` or ``"int64"``.
-        shape: Its sizes.
-        data: Its values, little-endian, row by row, in base64.
+        shape: Shape of the array.
+        data: Values, little-endian, row by row, in base64.
 
     """
 
@@ -65,11 +65,11 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a file computes of a small example.
+    """Inputs and outputs of a small example.
 
     Attributes:
         inputs: The recording ``data`` and every head input, by the names of the ONNX inputs.
-        outputs: What comes out, by the names of the ONNX outputs.
+        outputs: Outputs by the names of the ONNX outputs.
 
     """
 
@@ -78,7 +78,7 @@ class SelfTest:
 
     @classmethod
     def of_session(cls, session: ort.InferenceSession, inputs: Arrays) -> "SelfTest":
-        """What a session makes of an example.
+        """Compute the outputs of a session for an example.
 
         Raises:
             ValueError: NaN or infinite values.
@@ -116,10 +116,10 @@ def _run(session: ort.InferenceSession, inputs: Arrays) -> dict[str, NDArray[Any
 
 
 def small_heads(head: HeadModel, bound_to_space: bool) -> list[HeadModel]:
-    """Parts of a head, from the smallest on: some channels, and sources near each other.
+    """Parts of a head, from the smallest on: a few channels, and sources near each other.
 
-    A network may ask for more sources than the smallest has; one that is bound to its source space
-    needs all of them.
+    A network may need more sources than the smallest part has; one that is bound to its source
+    space needs all of them.
     """
     rows = range(head.n_channels)
     of_all = np.linspace(rows[0], rows[-1], min(N_CHANNELS, len(rows))).astype(int)
@@ -129,7 +129,7 @@ def small_heads(head: HeadModel, bound_to_space: bool) -> list[HeadModel]:
 
 
 def _near(head: HeadModel, n_sources: int) -> HeadModel:
-    """A head with nothing but the sources nearest to the first one."""
+    """A head with only the sources nearest to the first one."""
     apart = np.linalg.norm(head.source_pos - head.source_pos[0], axis=1)
     kept = np.sort(np.argsort(apart, kind="stable")[:n_sources])
     number = np.full(head.space.n_sources, -1)
@@ -154,7 +154,7 @@ def _near(head: HeadModel, n_sources: int) -> HeadModel:
 
 
 def small_recording(head: HeadModel) -> NDArray[np.float32]:
-    """One source in the noise ``(1, C, T)``, V: twice as strong in every channel as the noise."""
+    """One source in noise ``(1, C, T)``, V, with twice the strength of the noise per channel."""
     rng = np.random.default_rng(0)
     topography = head.leadfield[:, head.space.n_dipoles // 2]
     source = 2 * head.noise_level * topography / np.sqrt(np.square(topography).mean())

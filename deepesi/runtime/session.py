@@ -1,4 +1,4 @@
-"""Opens an ONNX file of ours: session and contract, or an error that says why not."""
+"""Opens an ONNX file of deepesi: session and contract, or an error with the reason."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ from deepesi.runtime.self_test import LARGEST_DEVIATION
 
 Array = NDArray[np.float32]
 
-#: What ONNX Runtime raises of files and inputs that it cannot compute with.
+#: Errors of ONNX Runtime for invalid files and inputs.
 REFUSALS = (
     ort_errors.EPFail,
     ort_errors.Fail,
@@ -35,16 +35,16 @@ REFUSALS = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
-#: What it says where memory is lacking.
+#: Text of its error for lack of memory.
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
-#: Where to compute, in this order, where the machine and its ONNX Runtime can.
+#: Execution providers in order of preference.
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-#: Memory that the examples computed at once should keep below, bytes; a single one may need more.
+#: Target memory of the examples computed at once, bytes; a single one may need more.
 AT_ONCE = 2**28
 
 
 class OpenModel(NamedTuple):
-    """A session with what it promises. Many threads may run it at once."""
+    """A session with its contract. Several threads may run it at once."""
 
     session: ort.InferenceSession
     contract: Contract
@@ -56,7 +56,7 @@ class OpenModel(NamedTuple):
 
     @property
     def longest(self) -> int | None:
-        """The longest window the network has seen in training, samples; None: any goes."""
+        """The longest window in the training of the network, samples; None: any."""
         trained = self.contract.trained
         return None if trained is None else trained.n_times[1]
 
@@ -65,21 +65,21 @@ class OpenModel(NamedTuple):
     ) -> dict[str, Array]:
         """Estimates of recordings, by kind of output.
 
-        Examples are computed a few at a time, see `examples_at_once`.
+        Examples are computed a few at a time, as `examples_at_once` sets.
 
         Args:
-            data: ``(B, C, T)`` in volts, referenced as the head is.
+            data: ``(B, C, T)``, V, in the reference of the head.
             inputs: Prepared head inputs.
-            noise: Standard normal ``(N, B, Z)`` to draw samples with, see `noise_size`; None: no
+            noise: Standard normal ``(N, B, Z)`` for samples, ``Z`` from `noise_size`; None: no
                 samples.
 
         Returns:
-            ``"mean"`` and, of files that have it, ``"std"`` ``(B, D, T)``, A m; with noise also
+            ``"mean"`` and, if the file has it, ``"std"`` ``(B, D, T)``, A m; with noise also
             ``"samples"`` ``(N, B, D, T)``.
 
         Raises:
-            ValueError: Inputs of other shapes than the model was written for.
-            MemoryError: A single example needs more memory than there is.
+            ValueError: The shapes of the inputs do not fit the model.
+            MemoryError: A single example needs more than the available memory.
 
         """
         n = examples_at_once(data.shape[2], inputs, 0 if noise is None else len(noise))
@@ -93,7 +93,7 @@ class OpenModel(NamedTuple):
         }
 
     def noise_size(self, data: Array, inputs: dict[str, NDArray[np.generic]]) -> int:
-        """How many numbers ``Z`` of noise one draw for recordings ``(B, C, T)`` takes; 0: none."""
+        """Number ``Z`` of noise values of one draw for recordings ``(B, C, T)``; 0: none."""
         if self.contract.noise is None:
             return 0
         shapes = {key: values.shape for key, values in inputs.items()}
@@ -107,7 +107,7 @@ class OpenModel(NamedTuple):
         if noise is not None:
             asked[OUTPUT_NAMES["samples"]] = "samples"
             feeds[NOISE] = noise.astype(np.float32)
-        elif self.contract.noise is not None:  # the graph wants some, and cannot do with no draw
+        elif self.contract.noise is not None:  # the graph needs at least one draw
             feeds[NOISE] = np.zeros((1, len(data), self.noise_size(data, inputs)), np.float32)
         try:
             return dict(zip(asked.values(), self.session.run(list(asked), feeds), strict=True))
@@ -128,15 +128,15 @@ class OpenModel(NamedTuple):
 def examples_at_once(
     n_times: int, inputs: Mapping[str, NDArray[np.generic]], n_draws: int = 0
 ) -> int:
-    """How many examples are computed at once, so that memory does not grow with their number.
+    """Number of examples computed at once, so that memory does not grow with the batch.
 
-    What a graph holds of an example at a time is taken to be as many numbers of single precision as
-    the head inputs have, for every sample.
+    The assumed memory of a graph per example and sample is that of the head inputs in single
+    precision.
 
     Args:
-        n_times: Samples of an example.
-        inputs: Head inputs.
-        n_draws: Samples of the posterior of each; one holds as much as the estimate at most.
+        n_times: Number of samples of an example in time.
+        inputs: Prepared head inputs.
+        n_draws: Posterior draws per example; each needs at most the memory of the estimate.
 
     """
     size = 4 * max(1, n_times) * sum(values.size for values in inputs.values()) * (1 + n_draws)
@@ -153,7 +153,7 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Not an ONNX file, truncated, altered, with data outside its folder, not
-            written by deepesi, or computed otherwise on this machine.
+            written by deepesi, or computed differently on this machine.
 
     """
     if not path.is_file():
@@ -161,14 +161,14 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
     contract = _read_contract(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
-    options.log_severity_level = 4  # what is fatal is raised
+    options.log_severity_level = 4  # fatal errors are raised
     # Planning which values may share memory takes most of the time of opening a large graph, and
     # plans kept for every size of input hold memory; a session frees what it is done with anyway.
     options.enable_mem_reuse = options.enable_mem_pattern = False
     available = ort.get_available_providers()
     providers = [provider for provider in PROVIDERS if provider in available]
     try:
-        # By its path, not its content: data outside its folder are refused.
+        # Opened by path, not by content, so that data outside its folder are refused.
         session = ort.InferenceSession(path, options, providers=providers)
     except REFUSALS as error:
         raise ValueError(
@@ -181,11 +181,11 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
 
 
 def _read_contract(path: Path) -> Contract:
-    """The contract of a file that is still what was written."""
+    """The contract of a file, after a check that it is not damaged."""
     content = path.read_bytes()
     try:
         entries = metadata(content)
-    except ValueError as error:  # of broken text, too
+    except ValueError as error:  # also for invalid UTF-8
         raise ValueError(
             f"{path}: not a readable ONNX model ({error}). It is truncated or another kind of "
             "file; export it again with 'deepesi export'."
@@ -211,7 +211,7 @@ def _read_contract(path: Path) -> Contract:
 
 
 def _check_promises(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
-    """Refuse a graph whose inputs, outputs or source space are not those of its contract."""
+    """Refuse a graph with inputs, outputs or a source space that differ from its contract."""
     promised: dict[str, set[str | int | None]] = {
         "inputs": {DATA, *(d.key for d in contract.head_inputs)},
         "outputs": {output.name for output in contract.outputs},
@@ -238,7 +238,7 @@ def _check_promises(session: ort.InferenceSession, contract: Contract, path: Pat
 
 
 def _check_self_test(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
-    """Refuse a file whose example does not come out on this machine as it says."""
+    """Refuse a file if this machine does not reproduce the outputs of its example."""
     try:
         off = contract.self_test.deviation(session)
     except (ValueError, *REFUSALS) as error:

@@ -1,4 +1,4 @@
-"""Annotations obeyed: which samples of a raw recording, and which epochs, may be localized."""
+"""Applies annotations: selects the samples of a raw recording, and the epochs, to localize."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Samples that are read at once.
+#: Number of samples read at once.
 BLOCK = 2**15
-#: Descriptions, in lower case, of marks between parts that were not recorded in one go: of
-#: MNE-Python (`mne.concatenate_raws`), EEGLAB and BrainVision.
+#: Descriptions, in lower case, of boundaries between parts of a recording, from MNE-Python
+#: (`mne.concatenate_raws`), EEGLAB and BrainVision.
 BOUNDARIES = ("edge boundary", "bad boundary", "boundary")
-#: BrainVision appends how many samples were lost.
+#: BrainVision appends the number of lost samples.
 NEW_SEGMENT = "new segment/"
 
 
 class Stretch(NamedTuple):
-    """Samples of a raw recording that lie between bad ones.
+    """A range of samples of a raw recording between bad stretches.
 
     Attributes:
         start: First sample, counted from the first of the recording.
-        stop: The one after the last.
-        part: Number of the part, between two boundaries, that it lies in.
+        stop: Sample after the last.
+        part: Number of its part of the recording, between two boundaries.
 
     """
 
@@ -42,12 +42,12 @@ class _Mark(NamedTuple):
 
 
 def is_bad(description: str) -> bool:
-    """Whether MNE-Python would reject what is annotated so (``reject_by_annotation``)."""
+    """Whether MNE-Python would reject data with this annotation (``reject_by_annotation``)."""
     return description.upper().startswith("BAD")
 
 
 def is_boundary(description: str) -> bool:
-    """Whether an annotation marks the seam between two parts."""
+    """Whether an annotation marks the boundary between two parts."""
     text = description.strip().lower()
     return text in BOUNDARIES or text.startswith(NEW_SEGMENT)
 
@@ -67,7 +67,7 @@ def _marks(raw: "mne.io.BaseRaw") -> list[_Mark]:
 
 
 def good_stretches(raw: "mne.io.BaseRaw") -> list[Stretch]:
-    """Stretches between bad ones; those of other parts lie on the other side of a boundary."""
+    """Good stretches, between bad stretches and boundaries."""
     found, start, part = list[Stretch](), 0, 0
     end = int(raw.n_times)
     for mark in [*_marks(raw), _Mark(end, end, False)]:
@@ -79,7 +79,7 @@ def good_stretches(raw: "mne.io.BaseRaw") -> list[Stretch]:
 
 
 def within(stretches: list[Stretch], start: int, stop: int) -> Iterator[Stretch]:
-    """What of stretches lies in samples `start` up to, not with, `stop`."""
+    """Intersections of stretches with the samples from `start` to `stop` (exclusive)."""
     for stretch in stretches:
         low, high = max(stretch.start, start), min(stretch.stop, stop)
         if high > low:
@@ -89,7 +89,7 @@ def within(stretches: list[Stretch], start: int, stop: int) -> Iterator[Stretch]
 def mean_of(
     raw: "mne.io.BaseRaw", rows: list[int], stretches: list[Stretch]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Mean over time ``(C,)`` of some channels, V, and which are constant; read block by block."""
+    """Mean over time ``(C,)``, V, of channels, and which are constant; read in blocks."""
     total, n_samples = np.zeros(len(rows)), 0
     low, high = np.full(len(rows), np.inf), np.full(len(rows), -np.inf)
     for stretch in stretches:
@@ -102,7 +102,7 @@ def mean_of(
 
 
 def bad_epochs(epochs: "mne.BaseEpochs") -> list[int]:
-    """Numbers of the epochs that a bad stretch or a boundary reaches into."""
+    """Indices of the epochs that overlap a bad stretch or a boundary."""
     if epochs.annotations is None or len(epochs.annotations) == 0:
         return []
     return [
@@ -113,7 +113,7 @@ def bad_epochs(epochs: "mne.BaseEpochs") -> list[int]:
 
 
 def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
-    """What of a recording is left out, in words; None if nothing is and there is no boundary."""
+    """Description of excluded stretches and of parts; None if there are none."""
     bad = raw.n_times - sum(s.stop - s.start for s in stretches)
     kinds = dict.fromkeys(
         str(d) for d in raw.annotations.description if is_bad(d) and not is_boundary(d)
@@ -123,8 +123,8 @@ def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
     if bad:
         said.append(
             f"{bad / raw.info['sfreq']:.1f} of {raw.n_times / raw.info['sfreq']:.1f} s are "
-            f"annotated {', '.join(kinds)} and left out"
+            f"annotated {', '.join(kinds)} and excluded"
         )
     if n_parts > 1:
-        said.append(f"{n_parts} parts, between boundaries, are localized each on their own")
+        said.append(f"{n_parts} parts, between boundaries, are localized separately")
     return "; ".join(said) or None

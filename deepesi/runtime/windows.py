@@ -1,4 +1,4 @@
-"""Long recordings in windows no longer than a network was trained on, laid over each other."""
+"""Splits long recordings into overlapping windows of the length of training."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Windows whose estimates are held at once; fewer are computed at once, see `session`.
+#: Number of windows with estimates in memory; `session` computes fewer at once.
 AT_ONCE = 64
 
 
@@ -16,10 +16,10 @@ class Windows(NamedTuple):
     """Windows of a recording, in its samples.
 
     Attributes:
-        starts: Their first samples, rising.
-        length: Of each.
-        first: First sample they are to say something on.
-        last: The one after the last of these.
+        starts: First sample of each, ascending.
+        length: Length of each.
+        first: First sample to estimate.
+        last: Sample after the last one to estimate.
 
     """
 
@@ -35,16 +35,16 @@ class Windows(NamedTuple):
 
 
 def windows_of(n_times: int, longest: int | None, first: int, last: int) -> Windows:
-    """Windows that say something on samples `first` up to, not with, `last` of a recording.
+    """Windows that overlap the samples from `first` to `last` (exclusive) of a recording.
 
-    Each lies half over the one before, whatever samples are asked for, and the last ends with the
-    recording. One window where any length goes or the recording is no longer.
+    Each overlaps half of the one before, for any `first`, and the last ends with the recording.
+    There is one window if any length is allowed or the recording is not longer.
 
     Args:
-        n_times: Samples of the recording.
+        n_times: Number of samples of the recording.
         longest: Longest window, samples; None: any.
-        first: See above.
-        last: See above.
+        first: First sample to estimate.
+        last: Sample after the last one to estimate.
 
     """
     if longest is None:
@@ -58,21 +58,21 @@ def windows_of(n_times: int, longest: int | None, first: int, last: int) -> Wind
 
 
 def fading(length: int) -> Array:
-    """``sin²``, nothing at both ends; of windows that lie half over each other it sums to 1."""
+    """``sin²`` taper, zero at both ends; it sums to 1 over windows with half overlap."""
     return np.asarray(np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2)
 
 
 def overlap_add(
     run: Callable[[Array], Sequence[NDArray[np.floating]]], data: Array, windows: Windows
 ) -> list[Array]:
-    """Estimates of the samples wanted: means over the windows they lie in.
+    """Estimates of the requested samples: weighted means over windows.
 
-    Weighted by `fading`, so that one window passes into the next without a seam.
+    The weights of `fading` avoid steps between windows.
 
     Args:
-        run: From windows ``(B, C, T)`` to outputs ``(B, D, T)``.
+        run: Function from windows ``(B, C, T)`` to outputs ``(B, D, T)``.
         data: ``(C, N)``, from the first sample of the first window to the end of the last.
-        windows: Which they are.
+        windows: The windows.
 
     Returns:
         ``(D, last - first)`` for each output.

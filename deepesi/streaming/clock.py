@@ -17,6 +17,7 @@ the next minutes.
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -163,7 +164,8 @@ class FittedClock:
         period = self.stamps.period
         if not self.stamps.exact or len(self.held) < FEW:
             return False
-        late = np.array([sample.late for sample in self.held if np.isfinite(sample.late)])[-FEW:]
+        marks = (sample.late for sample in reversed(self.held) if np.isfinite(sample.late))
+        late = np.array([*islice(marks, FEW)])
         if len(late) < FEW or np.ptp(late) > EXACT * period:
             return False
         (shift, _), steps = self.stamps.difference(late), late[0] / period

@@ -142,7 +142,9 @@ def initialize(config: DictConfig, module: InverseTraining, template: Template) 
         )
     if config.init_from is not None:
         settings = module.identity["model"]
-        start_from(module.model, settings, Path(config.init_from), template.space)
+        path = Path(config.init_from)
+        for difference in start_from(module.model, settings, path, template.space):
+            print_once(f"init_from: {difference}; all weights fit.", style="yellow", soft_wrap=True)
     if config.pruned_from is not None:
         wide, _ = load_network(Path(config.pruned_from), template.space)
         head = template.montage_head(plain(config.data.setups.montages)[0])

@@ -46,7 +46,7 @@ def test_visual_evoked_is_in_the_opposite_occipital_lobe(
         ]
     )
     printed = capsys.readouterr().out
-    assert "left out as bad: ['EEG 053']" in printed
+    assert "excluded as bad: ['EEG 053']" in printed
     assert "59 EEG channels" in printed
     x, y, _ = map(float, printed.split("MNI (")[1].split(")")[0].split(","))
     assert y < -55

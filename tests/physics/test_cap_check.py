@@ -137,7 +137,7 @@ def test_electrodes_exchanged_in_a_ring_are_named():
     names, positions = biosemi(32)
     rows = [names.index(name) for name in ("F7", "C3", "O2")]
     positions[rows] = positions[np.roll(rows, 1)]
-    with pytest.raises(ValueError, match="F7, .*have each other's places"):
+    with pytest.raises(ValueError, match="F7, .*have each other's positions"):
         check_cap(names, positions)
 
 

@@ -97,7 +97,7 @@ def test_a_head_of_coils_needs_no_reference(toy):
         (lambda s: {"positions": s.positions * np.nan}, "positions hold NaN"),
         (
             lambda s: {"positions": s.positions[[0, *range(21)]]},
-            r"EEG sensors at the same place \(within 1 mm\): \[\('eeg 0', 'eeg 1'\)\]",
+            r"EEG sensors at the same position \(within 1 mm\): \[\('eeg 0', 'eeg 1'\)\]",
         ),
     ],
 )

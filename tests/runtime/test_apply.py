@@ -63,7 +63,7 @@ def apply(model, recording, *more, head):
 def test_every_epoch_gets_its_own_files(eloreta, folder, toy_path, capsys):
     apply(eloreta, "x-epo.fif", "--baseline", "-0.1", "0", head=toy_path)
     printed = capsys.readouterr().out
-    assert "epochs, each on its own, baseline -100 to 0 ms, subtracted now" in printed
+    assert "epochs, localized one by one, baseline -100 to 0 ms, subtracted now" in printed
     assert "0002: strongest at" in printed
     written = sorted(p.name for p in (folder / "out").iterdir())
     assert written == sorted(f"stc-{n:04d}-{side}.stc" for n in range(3) for side in ("lh", "rh"))

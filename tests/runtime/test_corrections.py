@@ -111,9 +111,7 @@ def test_no_noise_in_bad_stretches_and_a_mean_for_every_part():
     assert noise_of(many, (0.0, 14.0))["nfree"] > 5 * 250  # pieces begin anew in every stretch
     raw._data[:, 5000:] += 1e-3  # other offsets behind the boundary are no noise
     assert np.diag(noise_of(raw, (0.0, 39.0))["data"]).max() < 5e-12
-    with pytest.raises(
-        ValueError, match="holds 0 samples, expected .*annotated BAD does not count"
-    ):
+    with pytest.raises(ValueError, match="holds 0 samples, expected .*without data annotated BAD"):
         noise_of(raw, (3.5, 4.5))
 
 
@@ -151,7 +149,7 @@ def test_bad_stretches_are_said_and_have_no_files(eloreta, toy_path, tmp_path, m
     common = ["apply", str(eloreta), "x_raw.fif", "--head", str(toy_path), "--noise-from", "0", "9"]
     main([*common, "--out", "stc"])
     printed = capsys.readouterr().out
-    assert "3.0 of 40.0 s are annotated BAD_move and left out" in printed
+    assert "3.0 of 40.0 s are annotated BAD_move and excluded" in printed
     assert "strongest at 32000 ms" in printed
     assert "strongest at 26000 ms" not in printed
     times = np.concatenate(

@@ -423,11 +423,11 @@ WIDE = (0.1, 125.0)
         (
             (32, 250.0, (0.1, 20.0), 3.0),
             [
-                "a passband of 0.1 to 20 Hz; 90 % of the power of what it was trained on lies "
+                "a passband of 0.1 to 20 Hz; 90 % of the power of the training data lies "
                 "between 0 and 25 Hz"
             ],
         ),
-        ((32, 250.0, WIDE, 31.2), ["31.2 dB, its SNR where it is strongest; trained on -5 to 20"]),
+        ((32, 250.0, WIDE, 31.2), ["31.2 dB SNR at the strongest sample; trained on -5 to 20"]),
         ((8, 2000.0, (13.0, 125.0), 40.0), 4),
     ],
 )

@@ -118,7 +118,7 @@ def test_parcels_of_the_subject(folder, monkeypatch, capsys):
 def test_a_subject_that_is_not_there(folder):
     with pytest.raises(SystemExit, match=r"there is no .*anna.*talairach.xfm"):
         apply("--subjects-dir", str(folder))
-    with pytest.raises(SystemExit, match="--subjects-dir is of the subject whose head --forward"):
+    with pytest.raises(SystemExit, match="--subjects-dir needs --forward, the forward solution of"):
         main(
             [
                 "apply",

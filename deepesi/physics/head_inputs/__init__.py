@@ -1,4 +1,4 @@
-"""What a model or a loss may ask of a head; one file per kind of array."""
+"""Arrays that a model or a loss needs from a head; one file per kind of array."""
 
 from deepesi.physics.head_inputs.declaration import HeadInput, prepare
 from deepesi.physics.head_inputs.graphs import (

@@ -1,7 +1,7 @@
-"""HeadInput: what a model or a loss may ask of a head, computed once per head in float64.
+"""HeadInput: an array that a model or a loss needs from a head, computed once in float64.
 
-A declaration is a frozen dataclass of plain parameters; it travels in an ONNX file as JSON, so
-that whoever applies the file can prepare a new montage, lead field or noise covariance for it.
+A declaration is a frozen dataclass of plain parameters. An ONNX file stores it as JSON, so that
+the file can be applied to a new montage, lead field or noise covariance.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ from deepesi.physics.head import HeadModel
 from deepesi.utils import plugins
 
 Array = NDArray[np.float64]
-#: Length of each axis of a prepared array: a number, or the name of a size the head decides.
+#: Length of each axis of a prepared array: a number, or the name of a size that the head sets.
 Axes = tuple[int | str, ...]
-#: What the name of a package can be.
+#: Valid names of packages.
 PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class HeadInput(ABC):
-    """One array a head can be asked for. Subclasses add parameters as dataclass fields."""
+    """One array computed from a head. Subclasses add parameters as dataclass fields."""
 
     @property
     def key(self) -> str:
@@ -40,7 +40,7 @@ class HeadInput(ABC):
     @property
     @abstractmethod
     def axes(self) -> Axes:
-        """Shape; sizes that the head decides are names.
+        """Shape of the array; sizes that the head sets are names.
 
         ``"channels"``, ``"sources"``, ``"dipoles"``, ``"edges"`` and ``"neighbours"`` (of the
         source mesh), ``"patch_pairs"``, ``"sensor_edges"``, ``"orientations"`` (per source, 1 or 3:
@@ -52,7 +52,7 @@ class HeadInput(ABC):
         """The array, float64 (or int64 where it holds numbers of vertices)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Class name and parameters; of a class that is no part of deepesi, its package, too.
+        """Class name and parameters; for a class outside deepesi, also its package.
 
         Raises:
             ValueError: A reader of the file could not find the class by its name.
@@ -106,14 +106,14 @@ def built_in() -> dict[str, type[HeadInput]]:
 def find_head_input(name: Any, package: Any = None) -> type[HeadInput]:
     """A head input of deepesi or of an installed package, by its name.
 
-    Nothing but entry points of installed packages is imported, whatever a file says.
+    Only entry points of installed packages are imported, whatever a file contains.
 
     Args:
         name: Name of the class, and of its entry point.
-        package: What a file says of where the class is from.
+        package: Package of the class, according to a file.
 
     Raises:
-        ValueError: There is none; or see `deepesi.utils.plugins.load`.
+        ValueError: There is none; or as in `deepesi.utils.plugins.load`.
 
     """
     known = built_in()
@@ -145,7 +145,7 @@ def sizes_of(
     """Sizes of the named axes of prepared arrays, by name.
 
     Args:
-        declarations: What the arrays were declared as.
+        declarations: Declarations of the arrays.
         shapes: Shape of each array, by its key.
 
     """
@@ -163,7 +163,7 @@ def noise_size(
     data_shape: Sequence[int],
     shapes: Mapping[str, Sequence[int]],
 ) -> int:
-    """How many numbers ``Z`` one posterior draw takes: the product of the sizes of its axes.
+    """Number of normal random numbers ``Z`` of one posterior draw: the product of its axes.
 
     Args:
         axes: Numbers, or names of sizes: ``"channels"``, ``"times"``, or an axis of a head input.

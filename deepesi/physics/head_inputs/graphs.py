@@ -1,4 +1,4 @@
-"""Graphs: who neighbours whom among sources and among sensors, and what their nodes carry."""
+"""Graphs of sources and of sensors: edges, neighbours, and features of nodes and edges."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,23 +14,23 @@ from deepesi.physics.noise import whitener
 
 @dataclass(frozen=True)
 class MeshEdges(HeadInput):
-    """Edges of the source mesh ``(E, 2)``, each once: the pairs a Laplacian smooths over."""
+    """Edges of the source mesh ``(E, 2)``, each once, as in a graph Laplacian."""
 
     axes: ClassVar[Axes] = ("edges", 2)
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
-        """See `deepesi.physics.head.SourceSpace`."""
+        """Return the array, as in `deepesi.physics.head.SourceSpace`."""
         return head.space.edges
 
 
 @dataclass(frozen=True)
 class MeshNeighbours(HeadInput):
-    """Neighbours of every source on the source mesh ``(N, S)``, ``S`` where it has fewer than N."""
+    """Neighbours of every source on the mesh ``(N, S)``; filled with ``S`` if fewer than ``N``."""
 
     axes: ClassVar[Axes] = ("neighbours", "sources")
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
-        """See `deepesi.physics.head.SourceSpace`."""
+        """Return the array, as in `deepesi.physics.head.SourceSpace`."""
         edges, n_sources = head.space.edges, head.space.n_sources
         source, neighbour = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0).T
         degree = np.bincount(source, minlength=n_sources)
@@ -46,27 +46,27 @@ class SourceNormals(HeadInput):
     axes: ClassVar[Axes] = ("sources", 3)
 
     def compute(self, head: HeadModel) -> Array:
-        """See `HeadModel`."""
+        """Return the array of the `HeadModel`."""
         return head.source_normals
 
 
 @dataclass(frozen=True)
 class SensorPositions(HeadInput):
-    """Sensors ``(C, 3)``, m, head frame."""
+    """Positions of the sensors ``(C, 3)``, m, head frame."""
 
     axes: ClassVar[Axes] = ("channels", 3)
 
     def compute(self, head: HeadModel) -> Array:
-        """See `HeadModel`."""
+        """Return the array of the `HeadModel`."""
         return head.sensors.positions
 
 
 @dataclass(frozen=True)
 class _Nearest:
-    """How far the sensor graph reaches.
+    """Parameters of the sensor graph.
 
     Attributes:
-        n_neighbours: Nearest sensors each is joined to, at least; all where the head has fewer.
+        n_neighbours: Least number of neighbours of a sensor; all if the head has fewer.
 
     """
 
@@ -81,9 +81,9 @@ class _Nearest:
     def edges(self, head: HeadModel) -> NDArray[np.int64]:
         """Directed edges ``(E, 2)``, both ways, sorted: the same for every input of a graph."""
         distances = cdist(head.sensors.positions, head.sensors.positions)
-        # The very nearest is the sensor itself.
+        # The nearest is the sensor itself.
         reach = np.sort(distances, axis=1)[:, : self.n_neighbours + 1][:, -1:]
-        # Caps are symmetric: of several as near, all are joined, not the first in the list.
+        # Caps are symmetric: all sensors at the same distance are joined, not only the first.
         joined = distances <= (1 + 1e-6) * reach
         np.fill_diagonal(joined, False)
         return np.argwhere(joined | joined.T)
@@ -93,33 +93,33 @@ class _Nearest:
 class SensorGraph(_Nearest, HeadInput):
     """Edges of the sensor graph ``(E, 2)``: sender, receiver.
 
-    An edge joins two sensors if either is among the nearest of the other, straight through the
-    head, so that no sensor stays alone; every edge is listed in both directions.
+    An edge joins two sensors if either is among the nearest of the other (Euclidean distance), so
+    every sensor has neighbours. Every edge is listed in both directions.
     """
 
     axes: ClassVar[Axes] = ("sensor_edges", 2)
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
-        """See the class."""
+        """Return the array."""
         return self.edges(head)
 
 
-#: A usual distance of neighbouring sensors, m: brings the distances of a graph to order one.
+#: Usual distance of neighbouring sensors, m: scales the distances of a graph to order one.
 SENSOR_SPACING = 0.05
 
 
 @dataclass(frozen=True)
 class SensorEdgeFeatures(_Nearest, HeadInput):
-    """What the edges of `SensorGraph` carry ``(E, 2)``, no unit, in the same order.
+    """Features of the edges of `SensorGraph` ``(E, 2)``, no unit, in the same order.
 
-    The distance over 5 cm, and the correlation of the whitened lead field of the two sensors:
-    how alike they see the sources, -1 to 1.
+    The distance over 5 cm, and the correlation of the whitened lead fields of the two sensors, -1
+    to 1.
     """
 
     axes: ClassVar[Axes] = ("sensor_edges", 2)
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         sender, receiver = self.edges(head).T
         offset = head.sensors.positions[sender] - head.sensors.positions[receiver]
         gain = whitener(head.noise_cov) @ head.leadfield

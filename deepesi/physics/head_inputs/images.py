@@ -1,4 +1,4 @@
-"""Sensors laid out as an image."""
+"""Sensor data interpolated to an image."""
 
 from dataclasses import dataclass
 
@@ -21,8 +21,8 @@ class TopographicMatrix(HeadInput):
     Attributes:
         height: Rows ``H``.
         width: Columns ``W``.
-        denoise_snr_db: If given, what is drawn is not the potential but its posterior mean, the
-            noise covariance known and sources independent at this SNR; see `denoiser`.
+        denoise_snr_db: None: the image shows the potential. Else it shows the posterior mean of
+            the potential for independent sources at this SNR, dB, as in `denoiser`.
 
     """
 

@@ -1,4 +1,4 @@
-"""The lead field and linear inverses of it."""
+"""The lead field and its linear inverses."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,7 +26,7 @@ class Gain(HeadInput):
     axes: ClassVar[Axes] = ("channels", "dipoles")
 
     def compute(self, head: HeadModel) -> Array:
-        """The lead field, whitened if declared so."""
+        """The lead field; whitened if `whitened` is True."""
         return whitener(head.noise_cov) @ head.leadfield if self.whitened else head.leadfield
 
 
@@ -34,9 +34,8 @@ class Gain(HeadInput):
 class LinearInverse(HeadInput):
     """Kernels ``(L, D, C)``, A m per V, of one linear inverse at ``L`` signal-to-noise ratios.
 
-    Of fixed or free orientation as the head's. dSPM and sLORETA are statistics; here they are
-    multiplied by one number, the mean factor by which they were divided, so that the maps keep
-    their shape and get the unit A m.
+    The orientation is that of the head, fixed or free. dSPM and sLORETA are statistics; here they
+    are multiplied by their mean divisor, so that the maps keep their shape and get the unit A m.
 
     Attributes:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
@@ -72,9 +71,9 @@ class LinearInverse(HeadInput):
 
 @dataclass(frozen=True)
 class HatMatrix(HeadInput):
-    """What the kernels of `LinearInverse` explain of whitened data ``(L, C, C)``, no unit.
+    """Hat matrices of `LinearInverse`, from whitened to explained data ``(L, C, C)``, no unit.
 
-    Attributes: as of `LinearInverse`.
+    Attributes: as in `LinearInverse`.
 
     """
 
@@ -103,7 +102,7 @@ class HatMatrix(HeadInput):
 class PosteriorStd(HeadInput):
     """Posterior standard deviation of MNE's sources ``(L, D)``, A m, at ``L`` SNRs.
 
-    Attributes: as of `LinearInverse`.
+    Attributes: as in `LinearInverse`.
 
     """
 
@@ -125,9 +124,9 @@ class PosteriorStd(HeadInput):
 
 @dataclass(frozen=True)
 class PriorStd(HeadInput):
-    """Standard deviation ``(L,)``, A m, of MNE's sources before the data, at ``L`` SNRs.
+    """Prior standard deviation of MNE's sources ``(L,)``, A m, at ``L`` SNRs.
 
-    Attributes: as of `LinearInverse`.
+    Attributes: as in `LinearInverse`.
 
     """
 
@@ -148,9 +147,9 @@ class PriorStd(HeadInput):
 
 @dataclass(frozen=True)
 class PosteriorRoot(HeadInput):
-    """What draws from the posterior of MNE's sources are made with ``(L, C, C)``, (A m)².
+    """Matrices for draws from the posterior of MNE's sources ``(L, C, C)``, (A m)².
 
-    Attributes: as of `LinearInverse`.
+    Attributes: as in `LinearInverse`.
 
     """
 

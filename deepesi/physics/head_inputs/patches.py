@@ -17,8 +17,8 @@ from deepesi.physics.noise import whitener
 def patch_profiles(head: HeadModel, radius: float) -> csr_array:
     """Relative moments ``(S, S)`` of patches: row ``s`` is the one around source ``s``, sum 1.
 
-    ``exp(-d² / 2(r/2)²)`` of the geodesic distance ``d`` up to the radius ``r``, m, as the
-    generator draws them. A source without neighbours within the radius is a patch of its own.
+    Weights ``exp(-d² / 2(r/2)²)`` with the geodesic distance ``d`` up to the radius ``r``, m, as in
+    the generator. A source without neighbours within the radius is a patch by itself.
     """
     positions = np.ascontiguousarray(head.source_pos, dtype=np.float64)
     edges = np.ascontiguousarray(head.space.edges, dtype=np.int64)
@@ -40,9 +40,9 @@ class Radii:
     """Radii of a dictionary, evenly spaced.
 
     Attributes:
-        smallest: Radius, m.
-        largest: Radius, m.
-        n_radii: Their number ``K``.
+        smallest: Smallest radius, m.
+        largest: Largest radius, m.
+        n_radii: Number of radii ``K``.
 
     Raises:
         ValueError: No radius, or radii out of order or not in metres.
@@ -77,14 +77,14 @@ def patch_topographies(head: HeadModel, radius: float) -> Array:
 
 
 def inverse_root(gram: Array) -> Array:
-    """``G^(-1/2)`` of positive matrices ``(S, O, O)``; directions nobody sees stay finite."""
+    """``G^(-1/2)`` of positive matrices ``(S, O, O)``; finite along silent directions."""
     values, vectors = np.linalg.eigh(gram)
     values = np.maximum(values, 1e-6 * values[:, -1:])
     return np.asarray(np.einsum("sij,sj,skj->sik", vectors, 1 / np.sqrt(values), vectors))
 
 
 def orthonormal_topographies(head: HeadModel, radius: float) -> Array:
-    """Orthonormal sets ``(D, C)`` that span what patches of a radius show on the whitened scalp."""
+    """Orthonormal sets ``(D, C)`` that span the whitened topographies of patches of a radius."""
     topographies = patch_topographies(head, radius)
     root = inverse_root(np.einsum("sco,scp->sop", topographies, topographies))
     return np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
@@ -94,9 +94,9 @@ def orthonormal_topographies(head: HeadModel, radius: float) -> Array:
 class PatchTopographies(Radii, HeadInput):
     """Whitened topographies of patches ``(K, D, C)``, no unit: an orthonormal set per patch.
 
-    One unit vector with fixed orientation; with free orientation three that span what the patch can
-    show, the symmetric choice, so that their order and signs follow the orientations. The squared
-    projection onto them is the matched filter's energy, chi-squared where there is only noise.
+    One unit vector with fixed orientation. With free orientation three vectors that span the
+    topographies of the patch, orthonormalized symmetrically, so that they follow the orientations.
+    The squared projection onto them is the matched filter's energy, chi-squared for noise alone.
     """
 
     @property
@@ -105,7 +105,7 @@ class PatchTopographies(Radii, HeadInput):
         return (self.n_radii, "dipoles", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         return np.stack([orthonormal_topographies(head, r) for r in self.radii])
 
 
@@ -119,7 +119,7 @@ class PatchMoments(Radii, HeadInput):
         return (self.n_radii, "dipoles", "orientations")
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         by_radius = [patch_topographies(head, r) for r in self.radii]
         roots = [inverse_root(np.einsum("sco,scp->sop", t, t)) for t in by_radius]
         return np.stack([root.reshape(-1, head.space.n_orient) for root in roots])
@@ -127,7 +127,7 @@ class PatchMoments(Radii, HeadInput):
 
 @dataclass(frozen=True)
 class PatchPairs(Radii, HeadInput):
-    """Pairs ``(P, 2)``: a source, and the centre of a patch of the largest radius it lies in."""
+    """Pairs ``(P, 2)``: a source, and the centre of a patch of the largest radius around it."""
 
     @property
     def axes(self) -> Axes:
@@ -135,14 +135,14 @@ class PatchPairs(Radii, HeadInput):
         return ("patch_pairs", 2)
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
-        """See the class."""
+        """Return the array."""
         centres, sources = patch_profiles(head, self.largest).nonzero()
         return np.stack([sources, centres], axis=1)
 
 
 @dataclass(frozen=True)
 class PatchShares(Radii, HeadInput):
-    """Share ``(P, K)`` of the patch around the centre that falls to the source, per radius."""
+    """Share ``(P, K)`` of the moment of the patch at the source, per radius."""
 
     @property
     def axes(self) -> Axes:
@@ -150,6 +150,6 @@ class PatchShares(Radii, HeadInput):
         return ("patch_pairs", self.n_radii)
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         centres, sources = patch_profiles(head, self.largest).nonzero()
         return np.stack([patch_profiles(head, r)[centres, sources] for r in self.radii], axis=1)

@@ -1,4 +1,4 @@
-"""Where the sources are."""
+"""Source locations."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Preconditioners: what makes gradient steps on a patch dictionary short, and how far they reach.
+"""Preconditioners for gradient descent on a patch dictionary, and sensitivities under them.
 
 ``G`` is the dictionary of `PatchTopographies`, ``(C, K D)`` with columns of norm 1.
 """
@@ -17,8 +17,8 @@ def preconditioners(columns: Array, n_levels: int, rank: int) -> Array:
     """Matrices ``M`` ``(n_levels, C, C)`` with ``‖Gᵀ M G‖ = 1``, of a dictionary ``(D, C)``.
 
     Level 0 is ``I / ‖G‖²``, the step of plain gradient descent. Level ``l`` is ``(1 + λ)
-    (G Gᵀ + λ ‖G‖² I)⁻¹`` with ``λ = 10^-l``: it removes what the columns have in common, the more
-    so the higher the level. On the `rank` dimensions that whitened data span.
+    (G Gᵀ + λ ‖G‖² I)⁻¹`` with ``λ = 10^-l``: it removes what the columns have in common, more at
+    higher levels. The matrices act on the `rank` dimensions of whitened data.
     """
     values, vectors = leading_eigh(columns.T @ columns, rank)
     largest = values[-1]
@@ -31,7 +31,7 @@ def preconditioners(columns: Array, n_levels: int, rank: int) -> Array:
 
 @dataclass(frozen=True)
 class _Levels:
-    """A dictionary and how many preconditioners of it.
+    """Parameters: a dictionary and the number of its preconditioners.
 
     Attributes:
         smallest: Smallest radius of the dictionary, m.
@@ -54,7 +54,7 @@ class _Levels:
 
 @dataclass(frozen=True)
 class Preconditioners(_Levels, HeadInput):
-    """Sensor-space preconditioners ``(L, C, C)``, no unit; see `preconditioners`.
+    """Sensor-space preconditioners ``(L, C, C)``, no unit, as in `preconditioners`.
 
     A gradient step ``Gᵀ M (v - G x)`` of size 1 converges for each of them and for every convex
     combination, as no eigenvalue of ``Gᵀ M G`` exceeds 1.
@@ -66,7 +66,7 @@ class Preconditioners(_Levels, HeadInput):
         return (self.n_levels, "channels", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         return preconditioners(self.columns(head), self.n_levels, rank_of(head.noise_cov))
 
 
@@ -84,7 +84,7 @@ class PatchSensitivities(_Levels, HeadInput):
         return (self.n_levels, self.n_radii, "sources")
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         columns = self.columns(head)
         matrices = preconditioners(columns, self.n_levels, rank_of(head.noise_cov))
         gains = np.stack([((columns @ matrix) * columns).sum(axis=1) for matrix in matrices])

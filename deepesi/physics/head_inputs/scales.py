@@ -1,4 +1,4 @@
-"""What sets the scale: whitener, rank and level of the noise, the unit of sources."""
+"""Scales: whitener, rank and level of the noise, unit of sources."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,10 +23,10 @@ class Whitener(HeadInput):
 
 @dataclass(frozen=True)
 class Rank(HeadInput):
-    """Number of dimensions ``(1,)`` that the noise covariance spans, and with it whitened data.
+    """Number of dimensions ``(1,)`` that the noise covariance and whitened data span.
 
-    Whitened noise has this power on average. The reference of EEG takes one dimension away;
-    components and channels that were taken out of the recording take more.
+    Whitened noise has this power on average. The reference of EEG removes one dimension; removed
+    components and interpolated channels remove more.
     """
 
     axes: ClassVar[Axes] = (1,)
@@ -49,10 +49,10 @@ class NoiseLevel(HeadInput):
 
 @dataclass(frozen=True)
 class SourceUnit(HeadInput):
-    """Dipole moment ``(1,)``, A m, that a median source needs to equal the noise at the scalp.
+    """Dipole moment ``(1,)``, A m, of a median source with the RMS of the noise at the scalp.
 
-    Networks compute in this unit, so that their outputs are of order one whatever the units of
-    the lead field and the noise, and scale with the data as the contract demands.
+    Networks compute in this unit. Their outputs are then of order one for any units of lead field
+    and noise, and scale with the data, as the contract demands.
     """
 
     axes: ClassVar[Axes] = (1,)

@@ -1,11 +1,11 @@
-"""What another skull would do to topographies, as filters between the channels.
+"""Effect of another skull on topographies, as filters between the channels.
 
 A skull between the brain and the scalp smooths the potential. On concentric spheres its
 conductivity multiplies every spherical harmonic of the scalp potential by a factor that does not
 depend on the source, so a lead field at another conductivity is the same filter applied to every
-column. On the fsaverage BEM one filter, fitted, turns all columns at 0.01 S/m into those at 0.003
-or 0.03 S/m to a relative difference (RDM) of 0.01; the filter of the sphere, which needs nothing
-but the sensor positions, leaves 0.05 of 0.14.
+column. On the fsaverage BEM one fitted filter maps all columns at 0.01 S/m to those at 0.003 or
+0.03 S/m with a relative difference (RDM) of 0.01. The filter of the sphere, which needs only the
+sensor positions, reduces the RDM from 0.14 to 0.05.
 """
 
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ from deepesi.physics.sphere import ShellModel, transfer_factors
 
 #: Outer radii of brain, skull and scalp, m, as on the template.
 SHELLS = np.array([0.079, 0.085, 0.092])
-#: Conductivity of brain and scalp, and the skull's where the ratio is 1, S/m.
+#: Conductivity of brain and scalp, and of the skull at ratio 1, S/m.
 SOFT, SKULL = 0.33, 0.01
-#: Highest degree of the harmonics, and the eccentricity of the sources that they are expected of.
+#: Highest degree of the harmonics, and the eccentricity of the assumed sources.
 N_DEGREES, ECCENTRICITY = 12, 0.85
-#: What of the expected power of a channel is not of the sphere.
+#: Share of the expected power of a channel that the sphere does not explain.
 RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class SkullRatios:
-    """Conductivities of the skull over the nominal one, evenly spaced in their logarithm.
+    """Ratios of skull conductivities to the nominal one, evenly spaced in their logarithm.
 
     Attributes:
         widest: The largest ratio; the smallest is one over it.
-        n_ratios: Their number ``M``, odd, so that the nominal one is in the middle.
+        n_ratios: Number of ratios ``M``, odd, so that the nominal one is in the middle.
 
     Raises:
         ValueError: The ratio is not above 1 and at most 10, or the number is not odd.
@@ -69,8 +69,8 @@ def skull_filter(sensors: SensorArray, ratio: float) -> Array:
     eccentricity, of any direction, and ``K'`` that with the potential under the other skull.
 
     Args:
-        sensors: EEG channels; their directions from the centre of the sphere nearest to them count.
-        ratio: Conductivity of the skull over the nominal one.
+        sensors: EEG channels; their directions from the centre of the fitted sphere are used.
+        ratio: Ratio of the skull conductivity to the nominal one.
 
     Source: ours; the transfer of a degree is `deepesi.physics.sphere.transfer_factors`.
 
@@ -98,7 +98,7 @@ def _centre(positions: Array) -> Array:
     """Centre ``(3,)`` of the sphere that fits points best in the least-squares sense."""
     middle = positions.mean(axis=0)
     points = positions - middle
-    unknowns = np.c_[2 * points, np.full(len(points), 0.1)]  # 0.1: columns of one size
+    unknowns = np.c_[2 * points, np.full(len(points), 0.1)]  # 0.1 m: columns of similar size
     solution = np.linalg.lstsq(unknowns, (points**2).sum(axis=1), rcond=1e-3)[0]
     return np.asarray(middle + solution[:3])
 
@@ -121,10 +121,10 @@ class SkullFilters(SkullRatios, HeadInput):
 
 @dataclass(frozen=True)
 class SkullPowers(Radii, SkullRatios, HeadInput):
-    """Square ``(M, K, S, C)``, no unit, of the filtered unit topographies of patches.
+    """Squares of the filtered unit topographies of patches ``(M, K, S, C)``, no unit.
 
-    By channel, so that norms are known under any weights of the channels. With free orientation
-    the mean over an orthonormal set.
+    One value per channel, so that norms can be computed for any weights of the channels. With free
+    orientation, the mean over an orthonormal set.
     """
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class SkullPowers(Radii, SkullRatios, HeadInput):
         return (self.n_ratios, self.n_radii, "sources", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         filters = SkullFilters(self.widest, self.n_ratios).compute(head)
         topographies = np.stack([orthonormal_topographies(head, r) for r in self.radii])
         seen = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)

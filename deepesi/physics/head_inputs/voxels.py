@@ -1,4 +1,4 @@
-"""Sources on a regular grid: where each lies among the voxels, for networks that convolve."""
+"""Sources on a regular grid of voxels, for convolutional networks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,13 @@ from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 
 @dataclass(frozen=True)
 class _Grid:
-    """A grid of fixed shape along the axes of the head frame, centred on the sources' box.
+    """A grid of fixed shape along the axes of the head frame, centred on the sources.
 
     Attributes:
         spacing: Edge of a voxel, m.
-        n_x: Voxels to the right.
-        n_y: Voxels to the front.
-        n_z: Voxels upwards.
+        n_x: Number of voxels along x (left to right).
+        n_y: Number of voxels along y (back to front).
+        n_z: Number of voxels along z (upwards).
 
     """
 
@@ -36,7 +36,7 @@ class _Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along each axis."""
+        """Number of voxels along each axis."""
         return (self.n_x, self.n_y, self.n_z)
 
     @property
@@ -50,7 +50,7 @@ class _Grid:
         return ("sources", 8)
 
     def coordinates(self, head: HeadModel) -> Array:
-        """Sources ``(S, 3)`` in voxels; 0 is the centre of the first.
+        """Source locations ``(S, 3)`` in units of voxels; 0 is the centre of the first voxel.
 
         Raises:
             ValueError: The sources do not fit between the centres of the outermost voxels.
@@ -77,29 +77,29 @@ CORNERS = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(8
 
 @dataclass(frozen=True)
 class VoxelCorners(_Grid, HeadInput):
-    """Numbers ``(S, 8)`` of the voxels around each source, the last axis of the grid fastest."""
+    """Indices ``(S, 8)`` of the voxels around each source, the last axis of the grid fastest."""
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
-        """See the class."""
+        """Return the array."""
         corners = _lowest(self, head)[:, None] + CORNERS
         return np.asarray(np.ravel_multi_index(tuple(np.moveaxis(corners, -1, 0)), self.shape))
 
 
 @dataclass(frozen=True)
 class VoxelWeights(_Grid, HeadInput):
-    """Trilinear weights ``(S, 8)`` of those voxels, of sum 1.
+    """Trilinear weights ``(S, 8)`` of these voxels, with sum 1.
 
-    Several sources share a voxel (both banks of a sulcus do), but no two places share all weights,
-    so a map scattered and gathered with them blurs sources into each other without merging them.
+    Several sources can share a voxel (both banks of a sulcus), but no two sources share all
+    weights. Scatter and gather blur sources but do not merge them.
     """
 
     def compute(self, head: HeadModel) -> Array:
-        """See the class."""
+        """Return the array."""
         share = (self.coordinates(head) - _lowest(self, head))[:, None]
         return np.where(CORNERS == 1, share, 1 - share).prod(axis=-1)
 
 
 def _lowest(grid: _Grid, head: HeadModel) -> NDArray[np.int64]:
-    """The corner of the cell of each source ``(S, 3)`` that has the lowest numbers."""
+    """Corner with the lowest indices of the cell around each source ``(S, 3)``."""
     floor = np.floor(grid.coordinates(head)).astype(np.int64)
     return np.minimum(floor, np.array(grid.shape) - 2)

@@ -1,1 +1,1 @@
-"""Recordings and forward solutions of MNE-Python to head models, checked at this border."""
+"""Head models from recordings and forward solutions of MNE-Python, with all checks."""

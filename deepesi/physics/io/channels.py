@@ -1,4 +1,4 @@
-"""Channels of a recording that can be localized with, and where their sensors are."""
+"""Channels of a recording for localization, and positions of their sensors."""
 
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,8 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
     """Names of the EEG channels that are not marked bad, in the order of the recording.
 
     Raises:
-        ValueError: There are none, or fewer than 8; or they are derivations, which cannot be
-            re-referenced, or their names say so, see `check_channel_names`.
+        ValueError: There are none, or fewer than 8; or they are derivations, by coil type or by
+            name (`check_channel_names`), which cannot be re-referenced.
 
     """
     import mne
@@ -82,10 +82,10 @@ def check_derivations(info: "mne.Info") -> None:
 
 
 def sensor_positions(info: "mne.Info", ch_names: list[str], origin: str = "recording") -> Array:
-    """Positions of EEG channels ``(C, 3)``, m, MNE head frame; `origin` says whose, for errors.
+    """Positions of EEG channels ``(C, 3)``, m, MNE head frame; `origin` is for errors.
 
     Raises:
-        ValueError: A channel has no position, or positions contradict names (see `check_cap`).
+        ValueError: A channel has no position, or positions contradict names (`check_cap`).
 
     """
     rows = {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
@@ -103,5 +103,5 @@ def sensor_positions(info: "mne.Info", ch_names: list[str], origin: str = "recor
 
 
 def sensor_array(info: "mne.Info", ch_names: list[str]) -> SensorArray:
-    """The sensors of EEG channels of a recording; errors as of `sensor_positions`."""
+    """The sensors of EEG channels of a recording; errors as in `sensor_positions`."""
     return SensorArray.eeg(ch_names, sensor_positions(info, ch_names))

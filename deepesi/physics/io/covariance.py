@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Samples per channel that a noise covariance is estimated from, at least.
+#: Least number of samples per channel for the estimate of a noise covariance.
 FEWEST_SAMPLES = 3
-#: A channel whose noise has so many times the standard deviation of the others is in another unit.
+#: Ratio to the standard deviation of other channels that shows another unit.
 ANOTHER_UNIT = 1e3
 
 
@@ -59,7 +59,7 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
 
 
 def check_nave(nave: float) -> None:
-    """Refuse a number of averaged trials that is none; fractions are effective numbers.
+    """Refuse an invalid number of averaged trials; fractions are effective numbers.
 
     Raises:
         ValueError: Zero, negative or not finite.
@@ -74,7 +74,7 @@ def check_nave(nave: float) -> None:
 
 
 def _check_level(level: float, kind: SensorKind) -> None:
-    """Refuse noise whose standard deviation is not one of its unit."""
+    """Refuse noise with a standard deviation that is not plausible in its unit."""
     low, high = kind.amplitude
     if not low < level < high:
         raise ValueError(
@@ -85,7 +85,7 @@ def _check_level(level: float, kind: SensorKind) -> None:
 
 
 def _check_channels(deviations: Array, ch_names: list[str], kind: SensorKind) -> None:
-    """Refuse channels without noise, and channels with far more or less of it than the others."""
+    """Refuse channels without noise, and channels with far more or less noise than the others."""
     typical = np.median(deviations)
     constant = [c for c, d in zip(ch_names, deviations, strict=True) if d < 1e-6 * typical]
     if len(constant) > 1:  # one may be the reference
@@ -108,7 +108,7 @@ def _check_channels(deviations: Array, ch_names: list[str], kind: SensorKind) ->
 
 
 def _check_samples(noise_cov: "mne.Covariance", n_channels: int) -> None:
-    """Refuse a covariance of too few samples, unless it was regularized for that."""
+    """Refuse a covariance of too few samples, unless it was regularized."""
     n_free = noise_cov["nfree"]
     if noise_cov.get("method") not in (None, "empirical") or n_free is None or n_free < 1:
         return

@@ -34,10 +34,10 @@ def head_on_template(
         noise_cov: Noise covariance of single trials.
         template: The head to use.
         nave: Number of trials averaged; the covariance is divided by it.
-        rank: See `deepesi.physics.io.rank.RankChoice`.
+        rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
 
     Raises:
-        ValueError: As of `good_eeg_channels`, `sensor_positions`, `noise_covariance`, `HeadModel`
+        ValueError: As in `good_eeg_channels`, `sensor_positions`, `noise_covariance`, `HeadModel`
             and `settle_rank`.
 
     """
@@ -62,11 +62,11 @@ def head_from_forward(
         noise_cov: Noise covariance of single trials.
         forward: Forward solution on a surface source space.
         nave: Number of trials averaged; the covariance is divided by it.
-        rank: See `deepesi.physics.io.rank.RankChoice`.
+        rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
 
     Raises:
         ValueError: No channel in common, good channels that the forward solution lacks, a volume
-            source space; or as of `head_on_template`.
+            source space; or as in `head_on_template`.
 
     """
     import mne
@@ -92,7 +92,7 @@ def head_from_forward(
             f"forward solution: {len(missing)} good EEG channels of the recording are not in it: "
             f"{missing}. Compute it for all of them, or mark these as bad (info['bads'])."
         )
-    sensor_positions(forward["info"], good, "forward solution")  # may be others than recorded
+    sensor_positions(forward["info"], good, "forward solution")  # may differ from recorded ones
     if any(s["type"] != "surf" for s in forward["src"]):
         raise ValueError(
             "forward solution: its source space is not a cortical surface, and only surfaces are "

@@ -1,4 +1,4 @@
-"""The rank that a recording is localized with: what was taken out of it, or what the user says."""
+"""Rank for the localization of a recording: from the noise covariance, or given by the user."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 #: As in MNE-Python. None: what the noise covariance spans. ``"info"``: the channels less reference
 #: and applied projectors. A number: that many dimensions.
 RankChoice: TypeAlias = int | Literal["info"] | None
-#: Fewest dimensions that tell sources apart.
+#: Fewest dimensions for localization.
 LEAST_RANK = 7
 
 
@@ -54,17 +54,17 @@ def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
 
 
 def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> HeadModel:
-    """The head under applied projectors, with noise of the rank asked for.
+    """The head under applied projectors, with noise of the requested rank.
 
     Args:
-        head: The head, its noise covariance as it was measured.
-        info: Measurement info of the recording; its applied projectors hold for lead field and
-            noise, too.
-        rank: See `RankChoice`. A number below what the covariance spans leaves out the dimensions
-            of the smallest variance.
+        head: The head with the measured noise covariance.
+        info: Measurement info of the recording; its applied projectors are applied to lead field
+            and noise, too.
+        rank: Dimensions of the noise, as in `RankChoice`. A number below what the covariance spans
+            excludes the dimensions of smallest variance.
 
     Raises:
-        ValueError: A rank that the covariance does not have, or too low to tell sources apart.
+        ValueError: A rank that the covariance does not have, or a rank too low for localization.
 
     """
     if not (
@@ -101,7 +101,7 @@ def _by_info(sensors: SensorArray, projector: Array | None) -> int:
 
 
 def rank_reason(head: HeadModel, rank: RankChoice = None) -> str:
-    """Why `settle_rank` chose the rank of a head, in words."""
+    """Reason for the rank that `settle_rank` chose, as text."""
     if rank == "info":
         return "channels less reference and applied projectors"
     if rank is not None:

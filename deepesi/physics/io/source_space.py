@@ -12,7 +12,7 @@ from deepesi.physics.head import SourceSpace
 def source_space(src: Any, n_orient: int = 1) -> SourceSpace:
     """The source space of a forward solution, named ``subject-icoN`` where it is a full one.
 
-    Neighbours are those of the mesh on a surface, and those nearest in a volume.
+    Neighbours are those of the mesh on a surface, and the nearest sources in a volume.
     """
     vertices = tuple(np.asarray(s["vertno"], dtype=np.int64) for s in src)
     edges, offset = [np.empty((0, 2), dtype=np.int64)], 0

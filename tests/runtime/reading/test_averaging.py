@@ -89,7 +89,7 @@ def test_the_command_says_what_it_used(eloreta, tmp_path, monkeypatch, capsys, w
     main([*common, *words, "--out", "o"])
     printed = capsys.readouterr().out
     assert said in printed
-    assert "noise: that of its trials, -0.2 to 0 s" in printed
+    assert "noise: from the trials, -0.2 to 0 s" in printed
     with pytest.raises(SystemExit, match=r"baseline: -0.5 to 0 s is not within the recording"):
         main([*common, "--baseline", "-0.5", "0", "--out", "p"])
     with pytest.raises(SystemExit, match=r"baseline: 0.1 to 0.1 s holds less than two samples"):

@@ -120,7 +120,7 @@ def test_bad_channels_beside_the_file_change_the_map(eloreta, tmp_path, monkeypa
     main(["apply", str(eloreta), str(path), *common, "in/x"])
     printed = capsys.readouterr().out
     assert "31 EEG channels" in printed
-    assert "left out as bad: ['O1']" in printed
+    assert "excluded as bad: ['O1']" in printed
     raw.drop_channels(["O1", "EOG"]).save("without_raw.fif", verbose="error")
     main(["apply", str(eloreta), "without_raw.fif", *common, "without/x"])
     within, without = (
