@@ -1,4 +1,4 @@
-"""``deepesi``: the console script. Nothing here needs torch until a command that does is run."""
+"""``deepesi``: the console script. Torch is imported only by commands that need it."""
 
 import argparse
 import functools
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions
 
-#: A recording that begins so is the folder of a BIDS data set.
+#: Prefix of a recording that is the folder of a BIDS data set.
 DATASET = "bids:"
-#: Options of `deepesi apply` that only data sets have.
+#: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 
 
@@ -67,7 +67,7 @@ def _apply(arguments: argparse.Namespace) -> None:
     )
     is_dataset = str(arguments.recording).startswith(DATASET)
     lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
-    with closing(lines):  # an interrupt between two lines tidies up, too
+    with closing(lines):  # an interrupt between two lines also cleans up
         for line in lines:
             tqdm.write(line)  # prints, above a progress bar if there is one
 

@@ -457,7 +457,7 @@ def test_files_to_write_that_are_none(run, eloreta, out, message):
         (["--prepared", "p.npz", "--forward", "f.fif"], "--prepared holds noise and head already"),
         (["--prepared", "p.npz", "--noise-from", "0", "1"], "--prepared holds noise and head"),
         (["--prepared", "p.npz", "--head", "h.npz"], "--prepared holds noise and head already"),
-        (["--head", "h.npz", "--subjects-dir", "s"], "give that, too, or leave it out"),
+        (["--head", "h.npz", "--subjects-dir", "s"], "give both, or neither"),
         (["--epoch", "-1", "1"], "--epoch is of an average about an event; give --event NAME, too"),
         (["--jobs", "2"], "--jobs: for a whole data set"),
     ],
