@@ -61,7 +61,7 @@ def checked(overrides: Sequence[str], arguments: set[str]) -> list[str]:
     both = typed_keys(words) & arguments
     if both:
         raise ValueError(
-            f"overrides: {', '.join(sorted(both))} is decided by an argument. Give it there, and "
+            f"overrides: {', '.join(sorted(both))} is set by an argument. Give it there, and "
             "leave it out of overrides."
         )
     return words

@@ -59,7 +59,7 @@ class Run:
         path = self.folder / "export" / "model.onnx"
         if not path.is_file():
             raise FileNotFoundError(
-                f"Run: there is no {path}, as the run was told export=false. Write a file with "
+                f"Run: there is no {path}, because the run has export=false. Write a file with "
                 "deepesi.export_onnx(run.model(), run.head, PATH)."
             )
         usual = Inverse.load(path)

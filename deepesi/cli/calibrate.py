@@ -108,13 +108,13 @@ def load_models(
     for name, model in (chosen | load_baselines(config)).items():
         if isinstance(model, Tuned):
             raise ValueError(
-                f"calibrate: {name!r} is tuned anew in every scenario, and there is one constant "
+                f"calibrate: {name!r} is tuned again in every scenario, and there is one constant "
                 "only in what is calibrated. Leave it out, or take the method itself."
             )
         if not isinstance(model, InverseModel):
             raise ValueError(
-                f"calibrate: {name!r} is shown the truth and is no method. Leave it out of "
-                "baselines."
+                f"calibrate: {name!r} is an oracle, which uses the target, and no method. "
+                "Leave it out of baselines."
             )
         models[name] = model
     if not models:

@@ -17,8 +17,8 @@ from deepesi.utils.plugins import CONFIG_VARIABLE
 COMMANDS = {
     "train": "train, compare, export",
     "evaluate": "compare models",
-    "calibrate": "recalibrate uncertainty and measure it",
-    "preview": "draw simulated recordings to look at",
+    "calibrate": "calibrate uncertainty and test it",
+    "preview": "figures of simulated recordings",
 }
 #: Option that shows the traceback of an error.
 DEBUG = "--debug"

@@ -114,7 +114,7 @@ def run(
     model, identity = load_network(best, template.space, model)
     identity |= origin(config, cohort, run_dir, command)
     save_network(model, identity, run_dir / "model")
-    results = "Not measured: the run was told compare=false."
+    results = "Not measured: the run has compare=false."
     if config.compare:
         # A reused run directory may contain the scores of another network.
         shutil.rmtree(run_dir / "scores", ignore_errors=True)

@@ -22,7 +22,7 @@ NOTES = {
     "data set divided by the number of trials; own head: the subject's forward solution, fixed "
     "orientation; MNI305 positions by the subject's linear Talairach transform",
     "eeglab": f"epochs around 'square', high-pass {HIGH_PASS:g} Hz, those above "
-    f"{1e6 * REJECT:.0f} µV peak-to-peak left out, noise covariance of their baselines divided by "
+    f"{1e6 * REJECT:.0f} µV peak-to-peak excluded, noise covariance of their baselines divided by "
     "the number of trials; electrodes of the 10-05 system",
 }
 

@@ -268,8 +268,8 @@ def _unknown_electrodes(unknown: Sequence[str], n_channels: int, montage: str) -
         text += f" {', '.join(placed)}: take a montage that has them (--montage fsaverage_1005)."
     if others:
         text += (
-            f" Leave out what is no electrode on the scalp (--exclude {shlex.join(others)}), or "
-            "rename it (--rename OLD=NEW)."
+            f" Exclude channels that are no electrodes on the scalp (--exclude "
+            f"{shlex.join(others)}), or rename them (--rename OLD=NEW)."
         )
     return text
 

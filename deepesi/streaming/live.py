@@ -303,11 +303,11 @@ class LiveInverse:
         }
         reasons = {
             "broken": self.trouble,
-            "late": "Their time stamps are older than those of samples before. Mend the stamps of "
-            "the device or its bridge",
+            "late": "Their time stamps are older than those of samples before. Correct the "
+            "stamps of the device or its bridge",
             "settling": f"The filter needs {settle:.3g} s without a gap to settle. Run for longer, "
             "or keep the device from losing samples",
-            "held": f"Their time stamps follow no clock of {self.sfreq:g} Hz. Mend the stamps of "
-            "the device or its bridge, or the rate it names",
+            "held": f"Their time stamps follow no clock of {self.sfreq:g} Hz. Correct the "
+            "stamps of the device or its bridge, or the rate it names",
         }
         return f"{reasons[max(became, key=lambda key: became[key])].rstrip('.')}."

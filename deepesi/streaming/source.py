@@ -181,8 +181,8 @@ def _names(info: Any) -> list[str]:
     if names is None or len(names) != info.n_channels:
         said = "names none of them" if names is None else f"describes {len(names)}"
         raise ValueError(
-            f"the stream {info.name!r} sends {info.n_channels} channels and {said}, so nobody "
-            "knows which is which. Have the device or its bridge name every channel."
+            f"the stream {info.name!r} sends {info.n_channels} channels and {said}, so their order "
+            "is unknown. Set the names of all channels in the device or its bridge."
         )
     return [c or f"channel {number} (no name)" for number, c in enumerate(names)]
 
@@ -211,8 +211,8 @@ def _factor(name: str, channel: str, own: str | None, unit: str | None) -> float
     """Factor from the unit of a channel, its own or that of ``--unit``, to volts."""
     if unit is not None and volts_per(own) not in (None, 1.0, volts_per(unit)):
         raise ValueError(
-            f"the stream {name!r} says of {channel} that its unit is {own!r}, --unit {unit} says "
-            "another. Leave --unit out."
+            f"the stream {name!r} gives {channel} the unit {own!r}, but --unit is {unit}. "
+            "Leave --unit out."
         )
     factor = volts_per(own if unit is None else unit)
     if factor is None:

@@ -133,13 +133,13 @@ def _absolute(setup: SetupOptions) -> SetupOptions:
 
 def _summary(rows: Sequence[Row], table: Path) -> Generator[str, None, None]:
     counts = Counter(row.status for row in rows)
-    told = ", ".join(f"{counts[status]} {status}" for status in (DONE, KEPT, FAILED))
-    told += f", {counts[UNEXPECTED]} unexpected" * bool(counts[UNEXPECTED])
-    yield f"{told}; wrote {table}"
+    summary = ", ".join(f"{counts[status]} {status}" for status in (DONE, KEPT, FAILED))
+    summary += f", {counts[UNEXPECTED]} unexpected" * bool(counts[UNEXPECTED])
+    yield f"{summary}; wrote {table}"
     n_failed = counts[FAILED] + counts[UNEXPECTED]
     if n_failed:
         raise FailedRecordingsError(
-            f"{n_failed} of {len(rows)} recordings failed; {table} says why. Run the command "
+            f"{n_failed} of {len(rows)} recordings failed; reasons are in {table}. Run the command "
             "again after correction of the cause: complete results are kept."
         )
 

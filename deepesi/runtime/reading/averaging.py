@@ -66,7 +66,7 @@ def average(
     trials.drop(seams, reason="BOUNDARY", verbose="error")
     if not len(trials):
         raise ValueError(
-            f"no trial of the {len(events)} events {event!r} is left: {_reasons(trials)}. Use "
+            f"no trial of the {len(events)} events {event!r} is good: {_reasons(trials)}. Use "
             "another --epoch, or look at the annotations BAD."
         )
     trials, _ = baselined(trials, (start, 0.0) if baseline is None else baseline)
@@ -74,7 +74,7 @@ def average(
     evoked.comment = event
     line = f"{len(trials)} of {len(events)} events {event!r} averaged, {start:g} to {stop:g} s"
     excluded = _reasons(trials)
-    return evoked, trials, line + (f"; left out: {excluded}" if excluded else "")
+    return evoked, trials, line + (f"; excluded: {excluded}" if excluded else "")
 
 
 def _reasons(trials: "mne.Epochs") -> str:

@@ -135,7 +135,7 @@ def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list
     said = [f"{name} is {kind} by {path.name}" for name, kind in changed.items()]
     unlisted = [n for n in info.ch_names if n not in {r["name"] for r in rows}]
     eeg = [name for name in unlisted if before[name] == "eeg"]
-    return said + ([f"{path.name} does not list {eeg}: taken as EEG as the file says"] * bool(eeg))
+    return said + ([f"{path.name} does not list {eeg}: taken as EEG, as in the file"] * bool(eeg))
 
 
 def _set_units(
@@ -166,7 +166,7 @@ def _set_units(
         elif own.factor != factor and own.text is not None:
             if 1.0 not in (own.factor, factor):
                 raise ValueError(
-                    f"{path}: it says that {name!r} is in {unit}, the recording says {own.text}. "
+                    f"{path}: its unit of {name!r} is {unit}, that of the recording is {own.text}. "
                     "Correct the one that is wrong."
                 )
             other.append(f"{name} ({unit}, not {own.text})")
@@ -193,7 +193,7 @@ def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[
     said = [f"{path.name} read; bad by it: {', '.join(bads) or 'none'}"]
     own = [name for name in info["bads"] if states.get(name) == "good"]
     if own:
-        said.append(f"good by {path.name} and bad by the file, left out: {', '.join(own)}")
+        said.append(f"good by {path.name} and bad by the file, excluded: {', '.join(own)}")
     info["bads"] = [name for name in info.ch_names if name in {*bads, *info["bads"]}]
     return said
 

@@ -42,9 +42,9 @@ def set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
     raw.set_annotations(marks, verbose="error")
     line = f"{path.name} read; {kept.sum()} events"
     if outside.any():
-        line += f", {outside.sum()} more lie outside the recording and are left out"
+        line += f", {outside.sum()} more lie outside the recording and are excluded"
     unnamed = np.count_nonzero(~outside & ~named)
-    return [line + (f", {unnamed} more have no name and are left out" if unnamed else "")]
+    return [line + (f", {unnamed} more have no name and are excluded" if unnamed else "")]
 
 
 def _events(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -95,7 +95,7 @@ def _count(count: float | None, found: set[int], path: Path, has_channels: bool)
         return [f"{path.name}: {text}, by channels.tsv"]
     raise ValueError(
         f"{path}: {text}. Say which are EEG in a channels.tsv, give --exclude, or correct the "
-        "number: a channel of the eyes that is taken for EEG puts the map elsewhere."
+        "number: a channel of the eyes that is taken for EEG makes the estimate wrong."
     )
 
 

@@ -140,13 +140,13 @@ def settle_units(
     if other:
         first = said[other[0]]
         raise ValueError(
-            f"{path}: the file says that the unit of {_some(other)} is "
-            f"{first.beside or first.text}, --unit {unit} says another. Leave --unit out."
+            f"{path}: in the file the unit of {_some(other)} is "
+            f"{first.beside or first.text}, but --unit is {unit}. Leave --unit out."
         )
     _scale(recording, _to_volts(names, said))
     free = [name for name in names if not said[name].certain]
     _scale(recording, {name: factor / said[name].factor for name in free})
-    return [f"unit of {len(free)} EEG channels: {unit}, as --unit says"] if free else []
+    return [f"unit of {len(free)} EEG channels: {unit}, from --unit"] if free else []
 
 
 def _to_volts(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
@@ -171,8 +171,8 @@ def _unclear_units(path: Path, names: list[str], said: Mapping[str, FileUnit]) -
     if texts and any(said[name].text in ("", "n/a") for name in names):
         what = f"no unit, or one that is not known ({', '.join(map(repr, texts))}),"
     return (
-        f"{path}: the file names {what} for channels {_some(names)}; say it with --unit uV (or V, "
-        "mV, nV). Channels that are no EEG are left out with --exclude."
+        f"{path}: the file names {what} for channels {_some(names)}; give --unit uV (or V, "
+        "mV, nV). Channels that are no EEG are excluded with --exclude."
     )
 
 
@@ -217,5 +217,5 @@ def check_noise_level(noise_cov: "mne.Covariance") -> None:
         raise ValueError(
             f"recording: between the times of --noise-from its EEG channels have a standard "
             f"deviation of {level:.3g} (median), EEG in volts has {low:g} to {high:g}. They look "
-            f"like {guess}, whatever the file says."
+            f"like {guess}, in contrast to the unit in the file."
         )

@@ -116,7 +116,7 @@ def read_recording(
     sfreq = recording.info["sfreq"]
     if not RATES[0] <= sfreq <= RATES[1]:
         raise ValueError(
-            f"{path} says that its sampling rate is {sfreq:g} Hz; EEG has {RATES[0]:g} to "
+            f"{path} has a sampling rate of {sfreq:g} Hz; EEG has {RATES[0]:g} to "
             f"{RATES[1]:g} Hz. The file is damaged, or its header wrong."
         )
     check_kind(recording)
@@ -165,7 +165,7 @@ def read_setup(
 def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str]) -> None:
     missing = [name for name in exclude if name not in ch_names]
     if missing:
-        raise ValueError(f"{path} has no channels {missing} to leave out; it has {ch_names}.")
+        raise ValueError(f"{path} has no channels {missing} to exclude; it has {ch_names}.")
 
 
 def _read(path: Path, condition: str | None) -> "Recording":
@@ -201,7 +201,7 @@ def _read(path: Path, condition: str | None) -> "Recording":
 
 
 def _parsing(path: Path) -> AbstractContextManager[None]:
-    return parsing(path, "recording", "It is damaged or of another kind than its name says.")
+    return parsing(path, "recording", "It is damaged, or its name does not fit its content.")
 
 
 def _of_event(epochs: "mne.BaseEpochs", path: Path, condition: str | None) -> "mne.BaseEpochs":

@@ -58,7 +58,7 @@ def check_prefix(out: Path) -> None:
     if out.is_dir() and not is_zarr(out):
         raise ValueError(
             f"--out {out} is a folder; give the beginning of the files' names, "
-            f"--out {out / 'result'} say, or one .zarr."
+            f"--out {out / 'result'} for example, or one .zarr."
         )
     if out.suffix in (".stc", ".png", ".h5", ".label"):
         plain = re.sub(r"-(lh|rh|vl|stc)$", "", out.stem)
