@@ -50,8 +50,8 @@ def source_scores(maps: Array, kernel: Array) -> Array:
         kernel: Result of `reach_kernel` ``(S, S)``.
 
     Source: cumulative mass as in adaptive prediction sets, Romano, Sesia & Candes 2020,
-    arXiv:2006.02544. Ours deviates: no randomization of ties, so sets may hold more than asked
-    for, never less.
+    arXiv:2006.02544. Difference: no randomization of ties, so sets may contain the target more
+    often than the level, never less often.
 
     """
     power = (maps / np.maximum(maps.max(axis=1, keepdims=True), np.finfo(float).tiny)) ** 2

@@ -77,7 +77,7 @@ def begun(run_dir: Path) -> DictConfig:
     if not record.is_file():
         raise ValueError(
             f"evaluate: there is nothing to resume in {run_dir}: it holds no config.yaml. Give the "
-            "run directory of an evaluation, or leave resume out to begin one."
+            "run directory of an evaluation, or leave resume out to start one."
         )
     config = OmegaConf.load(record)
     if not isinstance(config, DictConfig) or "scenarios" not in config:

@@ -56,10 +56,10 @@ AS_IN_TRAINING = Assumptions(
 class InverseModel(nn.Module, ABC):
     """Base class of models that map scalp potentials to sources.
 
-    Contract, held by one test suite over all models: reordering the channels of head and EEG
+    Contract, tested by one suite for all models: reordering the channels of head and EEG
     changes nothing; scaling the EEG by ``a`` and the noise covariance by ``a²`` scales the
     estimate by ``a``; montage, batch size and duration are free; `forward` exports to ONNX unless
-    the model says that it does not.
+    `exportable` is False.
 
     Attributes:
         head_inputs: Arrays that the model needs from a head. `forward` gets each by its key.
@@ -290,7 +290,7 @@ class Scene(_Tensors):
         snr_db: SNR of the brain sources to the noise ``(B,)``, dB, without artifacts.
         tissues: Skull conductivity (S/m), skull thickness (m), scalp and brain conductivity (S/m)
             of the example ``(B, 4)``; NaN if the head has only one lead field.
-        artifacts: Which artifacts of the generator's list an example has ``(B, A)``.
+        artifacts: Whether an example has each artifact of the generator ``(B, A)``.
         head_name: The head.
         key: ``(seed, split, rank, step)``, from which the batch can be drawn again.
 

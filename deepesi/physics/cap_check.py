@@ -74,7 +74,7 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     Args:
         ch_names: Names of the electrodes.
         positions: ``(C, 3)``, m, MNE head frame.
-        origin: What the positions belong to, for errors.
+        origin: Name of the source of the positions, for errors.
 
     Raises:
         ValueError: The cap is turned or mirrored, electrodes are exchanged, or one lies far from

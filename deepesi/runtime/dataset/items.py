@@ -45,7 +45,7 @@ class Item:
 
     Attributes:
         path: File of the recording.
-        entities: Its entities in BIDS, by name.
+        entities: Entities in BIDS, by name.
         event: Event to average about; None: the recording itself.
         name: Prefix of the written files, relative to the output folder.
 

@@ -67,7 +67,7 @@ def localize_dataset(
 
     Raises:
         ModuleNotFoundError: Without the extra ``bids`` (``dask``).
-        ValueError: No such recordings, or ``out`` is no place for a derivative.
+        ValueError: No such recordings, or ``out`` cannot be a derivative.
         FailedRecordingsError: At the end, if any recording was not localized.
 
     """

@@ -36,7 +36,7 @@ class ReadingOptions:
         exclude: Channels to exclude, by their names in the file.
         rename: New names of channels, old to new.
         unit: Unit of its EEG channels, if the file has none: V, mV, uV or nV.
-        nave: Number of trials of an average, in place of what its file says.
+        nave: Number of trials of an average, in place of that of the file.
         baseline: Baseline to subtract, as in `deepesi.runtime.corrections.corrected`.
         event: Event of a raw recording; its average is localized in place of the recording.
         epoch: Start and end relative to the event, s, as in
