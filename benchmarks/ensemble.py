@@ -1,9 +1,9 @@
-"""What an ensemble costs beside one network: ``python -m benchmarks.ensemble``.
+"""Computing time of an ensemble, compared with one network: ``python -m benchmarks.ensemble``.
 
-Times a step of training (forward, loss, backward, clipping, AdamW; no batches are drawn) and an
-inference, of one network, of M members one after the other and of M stacked members. The three
-take turns, and medians are compared, so that what else the machine does weighs on all of them; on
-a CPU it is processor time (all threads together) that counts.
+Times a training step (forward, loss, backward, clipping, AdamW; without drawing of batches) and an
+inference, for one network, for M members one after the other and for M stacked members. The three
+alternate and medians are compared, so that other load on the machine affects all of them equally.
+On a CPU, processor time (all threads together) is measured.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from deepesi.uncertainty.ensemble import StackedEnsemble
 
 
 def training_step(model: InverseModel, loss: WeightedSum) -> Callable[[Batch], None]:
-    """What `InverseTraining` does with a batch."""
+    """One training step, as in `InverseTraining`."""
     optimizer = AdamW(model.parameters(), lr=1e-4)
 
     def step(batch: Batch) -> None:
@@ -38,7 +38,7 @@ def training_step(model: InverseModel, loss: WeightedSum) -> Callable[[Batch], N
 
 
 def inference(model: InverseModel, batch: Batch) -> Callable[[], None]:
-    """An estimate with its standard deviation, where there are members."""
+    """One estimate; with the standard deviation for an ensemble."""
 
     def infer() -> None:
         with torch.inference_mode():
@@ -50,7 +50,7 @@ def inference(model: InverseModel, batch: Batch) -> Callable[[], None]:
 def in_turns(
     work: dict[str, Callable[[], None]], repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """Median time of each, ms; the first turn is not counted."""
+    """Median time of each, ms; the first round is not counted."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats + 1):
@@ -64,7 +64,7 @@ def in_turns(
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was handed over, so that a clock tells its time."""
+    """Wait until the device has finished, for correct timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -117,7 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("overrides", nargs="*", help="of the training, model@model.member=gnn say")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="overrides of the training configuration, such as model@model.member=gnn",
+    )
     parser.add_argument("--head", default="fsaverage-ico3")
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)

@@ -1,8 +1,8 @@
-"""How fast networks train: ``python -m benchmarks.training``.
+"""Speed of training: ``python -m benchmarks.training``.
 
-Draws batches and takes training steps as a run does (forward, loss, backward, clipping, AdamW),
-with every network in turn. Prints examples per second, the share of the time that goes into drawing
-batches, the time of a new set-up (head inputs included; a run needs one every
+Draws batches and takes training steps as in a run (forward, loss, backward, clipping, AdamW), with
+every network in turn. Prints examples per second, the share of time for drawing of batches, the
+time of a new set-up (head inputs included; a run needs one every
 ``data.pool_period / data.pool_size`` steps), and on a GPU its peak memory and utilisation (share of
 the time in which it works).
 """
@@ -22,7 +22,7 @@ MODELS = ("convdip", "gnn", "unrolled_ista", "piunet", "matched_filter")
 
 
 class Speed(NamedTuple):
-    """What was measured of one network.
+    """Measurements of one network.
 
     Attributes:
         rate: Examples per second.
@@ -93,9 +93,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("overrides", nargs="*", help="of the training, data.batch_size=64 say")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="overrides of the training configuration, such as data.batch_size=64",
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--seconds", type=float, default=20, help="per network (default 20)")
+    parser.add_argument("--seconds", type=float, default=20, help="steps per network (default 20)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""`deepesi.evaluate`: networks and classical methods side by side, as rows."""
+"""`deepesi.evaluate`: compares networks and classical methods; results are rows."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from deepesi.evaluation.tuning import tune
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 
-#: A network, or where one is: a run directory, a checkpoint, an exported file; a packaged name.
+#: A network, a path (run directory, checkpoint, exported file), or a packaged name.
 Network = InverseModel | str | Path
 
 
@@ -39,20 +39,20 @@ def evaluate(
 
     Args:
         models: Networks; paths of run directories, checkpoints or exported files; names of packaged
-            files; ``"untrained:NAME"``. A mapping also says how they are called in the table.
-        head: A head, or what `deepesi.load_head` takes.
+            files; ``"untrained:NAME"``. The keys of a mapping are the names in the table.
+        head: A head, or an argument of `deepesi.load_head`.
         scenario: Name of a scenario, or several.
         baselines: Names of classical methods, as in ``baselines=[...]``.
         out: Folder for tables, report and the scores of each example; None: nothing is written.
-        processes: Among which examples are shared out; the results do not depend on it.
-        overrides: Further settings, as typed behind ``deepesi evaluate``:
+        processes: Number of processes; results do not depend on it.
+        overrides: Further settings, as on the command line of ``deepesi evaluate``:
             ``["scenario.n_examples=100"]``.
 
     Returns:
-        A row for each method, test set, SNR and metric.
+        One row for each method, test set, SNR and metric.
 
     Raises:
-        TypeError: A model is nothing of these.
+        TypeError: A model is none of these.
         ValueError: An unknown name or setting, or nothing to evaluate.
 
     """
@@ -79,7 +79,7 @@ def evaluate(
 def _named(
     models: Network | Sequence[Network] | Mapping[str, Network], template: Template
 ) -> dict[str, InverseModel]:
-    """Models by the names they have in a table."""
+    """Models by their names in a table."""
     if isinstance(models, Mapping):
         return {
             name: model

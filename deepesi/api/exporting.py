@@ -1,4 +1,4 @@
-"""`deepesi.export_onnx`: a network to a file that runs without torch."""
+"""`deepesi.export_onnx`: exports a network to a file that runs without torch."""
 
 from pathlib import Path
 
@@ -19,22 +19,22 @@ def export_onnx(
     montage: str = "biosemi64",
     precision: Precision = "float32",
 ) -> Path:
-    """Write an ONNX file and its card, and hold the file against the network.
+    """Write an ONNX file and its card, and compare the file with the network.
 
     Args:
-        model: A network; a run directory or a checkpoint, whose file also says what it was trained
-            on; or ``"eloreta"``, ``"sloreta"``, ``"dspm"``, ``"mne"``.
-        head: A head, or what `deepesi.load_head` takes; a network that is bound to one source
-            space needs its own.
+        model: A network; a run directory or a checkpoint, whose file also contains the training
+            ranges; or ``"eloreta"``, ``"sloreta"``, ``"dspm"``, ``"mne"``.
+        head: A head, or an argument of `deepesi.load_head`; a network that is bound to one source
+            space needs a head with this space.
         path: ``.onnx`` file to write.
-        montage: To trace with; the file serves any.
-        precision: Of the weights, see `deepesi.export.quantize.Precision`.
+        montage: Montage to trace with; the file works with any.
+        precision: Precision of the weights, as in `deepesi.export.quantize.Precision`.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: `path` is no ``.onnx``; see also `deepesi.export.to_onnx.export_onnx` and
+        ValueError: `path` is no ``.onnx``; or as in `deepesi.export.to_onnx.export_onnx` and
             `check_parity`; nothing is written.
 
     """

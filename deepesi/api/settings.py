@@ -1,4 +1,4 @@
-"""From arguments and overrides to the configuration of a command, outside of any Hydra."""
+"""Builds the configuration of a command from arguments and overrides, without a Hydra run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from deepesi.physics.loading import load_head
 from deepesi.physics.template import Template, load_template
 from deepesi.training.overrides import quoted, understood
 
-#: A head, or what `deepesi.load_head` loads one from.
+#: A head, or an argument of `deepesi.load_head`.
 Head = Template | str | Path
 
 
@@ -27,7 +27,7 @@ def head_of(head: Head) -> Template:
 
 
 def head_words(head: Head, template: Template) -> list[str]:
-    """How a command would choose a head; nothing if none could, as it is an object in memory."""
+    """Overrides that choose a head; empty if it exists only in memory."""
     if isinstance(head, Template):
         return [f"head.name={quoted(template.name)}"] if is_at_hand(template.name, template) else []
     if template.cap is not None:
@@ -36,7 +36,7 @@ def head_words(head: Head, template: Template) -> list[str]:
 
 
 def is_at_hand(name: str, template: Template) -> bool:
-    """Whether a head is the one that its name loads."""
+    """Whether a head equals the one that is loaded by its name."""
     try:
         return load_template(name).fingerprint == template.fingerprint
     except FileNotFoundError:
@@ -47,12 +47,12 @@ def checked(overrides: Sequence[str], arguments: set[str]) -> list[str]:
     """Overrides as Hydra reads them.
 
     Args:
-        overrides: As typed behind a command.
-        arguments: Keys that arguments in Python decide.
+        overrides: Overrides as on the command line.
+        arguments: Keys that are set by arguments in Python.
 
     Raises:
-        TypeError: One text in place of a list of them.
-        ValueError: One is decided by an argument, so one of the two would be ignored.
+        TypeError: One text in place of a list of texts.
+        ValueError: An override sets the same key as an argument.
 
     """
     if isinstance(overrides, str):
@@ -61,7 +61,7 @@ def checked(overrides: Sequence[str], arguments: set[str]) -> list[str]:
     both = typed_keys(words) & arguments
     if both:
         raise ValueError(
-            f"overrides: {', '.join(sorted(both))} is decided by an argument. Give it there, and "
+            f"overrides: {', '.join(sorted(both))} is set by an argument. Give it there, and "
             "leave it out of overrides."
         )
     return words
@@ -69,10 +69,10 @@ def checked(overrides: Sequence[str], arguments: set[str]) -> list[str]:
 
 @contextmanager
 def plain_errors(command: str, config: DictConfig | None = None) -> Iterator[None]:
-    """Errors of Hydra as the command line tells them: what is wrong, what to do.
+    """Context that turns errors of Hydra into the messages of the command line.
 
     Raises:
-        ValueError: In place of any of them.
+        ValueError: In place of any error of Hydra.
 
     """
     try:
@@ -82,7 +82,7 @@ def plain_errors(command: str, config: DictConfig | None = None) -> Iterator[Non
 
 
 def composed(words: Sequence[str], out: str | Path | None) -> tuple[DictConfig, Path]:
-    """The configuration of a training with nothing left to look up, and its run directory.
+    """The resolved configuration of a training, and its run directory.
 
     Args:
         words: Overrides.
@@ -109,7 +109,7 @@ def composed(words: Sequence[str], out: str | Path | None) -> tuple[DictConfig, 
 
 
 def _run_directory(config: DictConfig, out: str | Path | None) -> Path:
-    """The run directory: what was asked for, or one that no other run has."""
+    """The run directory: the requested one, or a new one."""
     if out is None:
         usual = Path(config.hydra.run.dir).absolute()
         others = (usual.with_name(f"{usual.name}_{number}") for number in range(2, 1000))

@@ -1,4 +1,4 @@
-"""`deepesi.train`, and the run that it gives."""
+"""`deepesi.train` and its result."""
 
 import copy
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from deepesi.training.weights import described, load_network
 
 @dataclass(frozen=True)
 class Run:
-    """A training that has ended.
+    """A finished training.
 
     Attributes:
-        folder: Run directory, as ``deepesi train`` leaves it.
+        folder: Run directory, as of ``deepesi train``.
         checkpoint: The best checkpoint.
-        head: The head it was trained on.
+        head: Head of the training.
 
     """
 
@@ -50,16 +50,16 @@ class Run:
         return load_network(self.checkpoint, self.head.space, network)[0]
 
     def inverse(self) -> Inverse:
-        """The exported file, ready for recordings.
+        """The exported file, which can be applied to recordings.
 
         Raises:
-            FileNotFoundError: The run was told ``export=false``.
+            FileNotFoundError: The run has ``export=false``.
 
         """
         path = self.folder / "export" / "model.onnx"
         if not path.is_file():
             raise FileNotFoundError(
-                f"Run: there is no {path}, as the run was told export=false. Write a file with "
+                f"Run: there is no {path}, because the run has export=false. Write a file with "
                 "deepesi.export_onnx(run.model(), run.head, PATH)."
             )
         usual = Inverse.load(path)
@@ -76,7 +76,7 @@ class Run:
         processes: int = 1,
         overrides: Sequence[str] = (),
     ) -> list[Row]:
-        """Compare the network with classical methods on its head, see `deepesi.evaluate`."""
+        """Compare the network with classical methods on its head, as `deepesi.evaluate` does."""
         return evaluate(
             self.model(),
             self.head,
@@ -108,19 +108,19 @@ def train(
 
     Args:
         model: Name of a network, as in ``model=NAME``; or a network of your own, which is copied.
-        head: A head, or what `deepesi.load_head` takes.
-        experiment: Name of settings that belong together, as in ``experiment=NAME``.
+        head: A head, or an argument of `deepesi.load_head`.
+        experiment: Name of a set of settings, as in ``experiment=NAME``.
         max_steps: Number of optimizer steps; by default that of the configuration.
-        seed: Of weights and data.
-        out: Run directory, which must hold no run yet; by default ``outputs/NAME/TIME``.
-        overrides: Further settings, as typed behind ``deepesi train``: ``["data=erp"]``.
+        seed: Random seed of weights and data.
+        out: Run directory, without an earlier run; by default ``outputs/NAME/TIME``.
+        overrides: Further settings, as on the command line of ``deepesi train``: ``["data=erp"]``.
 
     Returns:
         The run: its directory, network and exported file.
 
     Raises:
         TypeError: `model` is neither a name nor an `InverseModel`.
-        ValueError: An unknown name or setting; a network that cannot be exported; see also
+        ValueError: An unknown name or setting; a network that cannot be exported; or as in
             ``deepesi train``.
 
     """

@@ -1,4 +1,4 @@
-"""Conformal region sets: where on the cortex the source is, with a probability that is kept."""
+"""Conformal prediction sets of source locations, with a guaranteed probability."""
 
 import math
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from deepesi.physics.noise import snr_db_of_power, whitened_power
 
 Array = NDArray[np.float64]
 
-#: Distance at which a place no longer speaks for another, m.
+#: Distance over which the power of sources is pooled, m.
 REACH = 0.005
-#: Which true places a set must hold to count as right.
+#: Target sources that a set must contain.
 COVERS = ("all", "strongest")
 
 
 def reach_kernel(positions: Array, reach: float = REACH) -> Array:
     """``1 / (1 + (d / reach)²)^1.5`` of the distance between every two sources ``(S, S)``.
 
-    Its tail is that of a power law: far from all activity, nearer places still come first.
+    The tail is a power law, so that far from all activity nearer sources still rank first.
 
     Args:
-        positions: ``(S, 3)``, m.
-        reach: m.
+        positions: Source locations ``(S, 3)``, m.
+        reach: Width of the kernel, m.
 
     Raises:
         ValueError: The reach is not positive.
@@ -39,19 +39,19 @@ def reach_kernel(positions: Array, reach: float = REACH) -> Array:
 
 
 def source_scores(maps: Array, kernel: Array) -> Array:
-    """How much evidence lies on places at least as likely as each one ``(N, S)``, from 0 to 1.
+    """Share of the evidence on sources at least as likely as each one ``(N, S)``, 0 to 1.
 
-    The evidence of a place is the power of the map around it, weighted by the kernel: an estimate
-    of a few points, or one that is a little off, also speaks for what is near. Places of equal
-    evidence get the same score, which counts all of them. All get 1 if the map is zero.
+    The evidence of a source is the power of the map around it, weighted by the kernel. So sources
+    near a sparse or slightly displaced estimate have evidence, too. Sources of equal evidence get
+    the same score, which counts all of them. All get 1 if the map is zero.
 
     Args:
         maps: Magnitudes ``(N, S)``, any unit.
-        kernel: Of `reach_kernel`, ``(S, S)``.
+        kernel: Result of `reach_kernel` ``(S, S)``.
 
     Source: cumulative mass as in adaptive prediction sets, Romano, Sesia & Candes 2020,
-    arXiv:2006.02544. Ours deviates: no randomization of ties, so sets may hold more than asked
-    for, never less.
+    arXiv:2006.02544. Difference: no randomization of ties, so sets may contain the target more
+    often than the level, never less often.
 
     """
     power = (maps / np.maximum(maps.max(axis=1, keepdims=True), np.finfo(float).tiny)) ** 2
@@ -59,7 +59,7 @@ def source_scores(maps: Array, kernel: Array) -> Array:
     order = np.argsort(-evidence, axis=1)
     falling = np.take_along_axis(evidence, order, axis=1)
     mass = falling.cumsum(axis=1)
-    # From the right: the mass up to the last of all places that are tied with this one.
+    # From the right: the mass up to the last of all sources tied with this one.
     last = np.ones_like(falling, dtype=bool)
     last[:, :-1] = falling[:, 1:] < falling[:, :-1]
     tied = np.where(last, mass, np.inf)[:, ::-1]
@@ -72,15 +72,15 @@ def source_scores(maps: Array, kernel: Array) -> Array:
 def target_scores(
     scores: Array, peaks: NDArray[np.int64], moments: Array, covers: str = "all"
 ) -> Array:
-    """Score of the target of every recording ``(N,)``: the set holds it from that threshold on.
+    """Score of the target of every recording ``(N,)``: least threshold whose set contains it.
 
-    One number per recording, so that recordings are exchangeable whatever the number of sources.
+    One number per recording, so that recordings are exchangeable for any number of sources.
 
     Args:
-        scores: Of `source_scores`, ``(N, S)``.
-        peaks: True places ``(N, K)``, -1 where there are fewer.
-        moments: Their total moments ``(N, K)``.
-        covers: ``"all"``: a set is right if it holds every true place; ``"strongest"``: that of the
+        scores: Result of `source_scores` ``(N, S)``.
+        peaks: Target sources ``(N, K)``, -1 where there are fewer.
+        moments: Total moments of the targets ``(N, K)``.
+        covers: ``"all"``: a set must contain all target sources; ``"strongest"``: the one of the
             largest moment.
 
     Raises:
@@ -103,7 +103,7 @@ def fewest(level: float) -> int:
 
 
 def threshold(scores: Array, level: float) -> float:
-    """The ``ceil((n + 1) level)``-th smallest score: a new one is not above it so often, or more.
+    """The ``ceil((n + 1) level)``-th smallest score; a new score is below it at least at `level`.
 
     Source: Vovk, Gammerman & Shafer 2005, doi:10.1007/b106715; Lei et al. 2018,
     doi:10.1080/01621459.2017.1307116.
@@ -128,9 +128,9 @@ class PredictionSets:
     """Thresholds of the scores, one per bin of the estimated SNR.
 
     Attributes:
-        level: Probability asked for.
-        edges: Between the bins ``(B - 1,)``, dB, rising.
-        thresholds: ``(B,)``.
+        level: Nominal probability.
+        edges: Edges between the bins ``(B - 1,)``, dB, ascending.
+        thresholds: Threshold of every bin ``(B,)``.
 
     """
 
@@ -142,17 +142,17 @@ class PredictionSets:
     def fit(
         cls, scores: Array, snr_db: Array, level: float = 0.9, n_bins: int = 4
     ) -> "PredictionSets":
-        """Split conformal within bins that hold equally many of the validation recordings.
+        """Split conformal prediction within bins of equal numbers of validation recordings.
 
-        What is kept: of recordings exchangeable with these, within every bin, at least `level`
-        have their target in the set. The bins are of the SNR that an analyst can read off, see
+        Guarantee: for recordings exchangeable with these, within every bin, the set contains the
+        target with probability `level` or more. Bins are of the SNR estimated from the recording,
         `estimated_snr_db`.
 
         Args:
-            scores: Of `target_scores`, on recordings that no network was trained on, ``(N,)``.
+            scores: Result of `target_scores`, on recordings outside the training data ``(N,)``.
             snr_db: Estimated SNR of the same ``(N,)``, dB.
-            level: Between 0 and 1.
-            n_bins: 1 or more.
+            level: Nominal probability, between 0 and 1.
+            n_bins: Number of bins, 1 or more.
 
         Raises:
             ValueError: A bin has too few recordings, or a setting is out of range.
@@ -172,10 +172,10 @@ class PredictionSets:
         return np.asarray(self.thresholds[np.searchsorted(self.edges, snr_db)])
 
     def prediction_sets(self, scores: Array, snr_db: Array) -> NDArray[np.bool_]:
-        """Which places ``(N, S)`` the sets of these recordings hold.
+        """Whether a source is in the set of each recording ``(N, S)``.
 
         Args:
-            scores: Of `source_scores`, ``(N, S)``.
+            scores: Result of `source_scores` ``(N, S)``.
             snr_db: Estimated SNR ``(N,)``, dB.
 
         """
@@ -183,15 +183,15 @@ class PredictionSets:
 
 
 def estimated_snr_db(whitened: Array, rank: int) -> Array:
-    """SNR read off the power of whitened recordings ``(N, C, T)``, ``(N,)``, dB; -30 at least.
+    """SNR estimated from the power of whitened recordings ``(N, C, T)``: ``(N,)``, dB, least -30.
 
-    Whitened noise has power 1 in as many directions as its covariance spans, its `rank`.
+    Whitened noise has power 1 in the `rank` dimensions that its covariance spans.
     """
     return snr_db_of_power(whitened_power(whitened, rank).mean(axis=1))
 
 
 class Proportion(NamedTuple):
-    """A share and its exact interval."""
+    """A proportion and its exact confidence interval."""
 
     value: float
     low: float
@@ -199,7 +199,7 @@ class Proportion(NamedTuple):
 
 
 def proportion(hits: int, n: int, confidence: float = 0.95) -> Proportion:
-    """Share of hits with the interval of Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404.
+    """Proportion of hits with the interval of Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404.
 
     Raises:
         ValueError: No trial, or more hits than trials.

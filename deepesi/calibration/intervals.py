@@ -1,4 +1,4 @@
-"""What standard deviations claim, and intervals counted in them."""
+"""Errors in units of standard deviations, and intervals in these units."""
 
 import json
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from deepesi.utils.files import atomic
 Array = NDArray[np.float64]
 
 
-#: Level of the interval of samples that stands for their width.
+#: Level of the central interval that measures the width of samples.
 SAMPLE_LEVEL = 0.9
 
 
 class StandardizedErrors(NamedTuple):
-    """What a model claimed of many dipoles, and what was so. Every array is ``(N,)``, no unit."""
+    """Standardized errors and estimates of many dipoles. Every array is ``(N,)``, no unit."""
 
-    error: Array  # |estimate - target| / std; 0 where right, infinite where wrong with a std of 0
-    signal: Array  # |estimate| / std: what an analyst sees of it
+    error: Array  # |estimate - target| / std; with a std of 0: 0 if exact, else infinite
+    signal: Array  # |estimate| / std, known to an analyst
     group: NDArray[np.int64]  # 0 active, 1 neighbouring, 2 inactive
-    width: Array  # std over the largest true magnitude of the recording
+    width: Array  # std over the largest target magnitude of the recording
 
 
 def standardized_errors(
@@ -35,16 +35,16 @@ def standardized_errors(
     group: NDArray[np.int64],
     samples: Array | None = None,
 ) -> StandardizedErrors:
-    """Claims of one recording.
+    """Standardized errors of one recording.
 
     Args:
         mean: Estimated moments, any shape, A m.
         std: Standard deviations, the same shape.
-        target: True moments, of the same shape.
-        group: 0, 1 or 2, of the same shape.
-        samples: Of the posterior, with an axis of draws before that shape. Where there are any,
-            errors are those of their ranks (`normal_errors`), and the width is that of their
-            central interval of 90 %, over that of a normal distribution.
+        target: Target moments, the same shape, A m.
+        group: 0 active, 1 neighbouring, 2 inactive; the same shape.
+        samples: Posterior samples, with a first axis of draws. With samples, errors come from
+            ranks (`normal_errors`), and the width from their central interval of 90 %, relative
+            to that of a normal distribution.
 
     Raises:
         ValueError: There are neither standard deviations nor samples.
@@ -71,19 +71,19 @@ def _flat(
 
 
 def _over(values: Array, std: Array) -> Array:
-    """Magnitude in standard deviations; zero stays zero."""
+    """Magnitude over standard deviation; zero stays zero."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(values == 0, 0.0, np.abs(values) / std)
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Half-widths of central intervals, over the standard deviation.
+    """Half-widths of central intervals, in standard deviations.
 
     Attributes:
-        levels: Nominal levels ``(L,)``, rising.
-        edges: Between bins of ``|mean| / std``, ``(B - 1,)``.
-        half_widths: Per bin and level ``(B, L)``, not falling along the levels.
+        levels: Nominal levels ``(L,)``, ascending.
+        edges: Edges between bins of ``|mean| / std`` ``(B - 1,)``.
+        half_widths: Half-width per bin and level ``(B, L)``, not falling along the levels.
 
     """
 
@@ -92,10 +92,10 @@ class Intervals:
     half_widths: Array
 
     def at(self, level: float, signal: Array) -> Array:
-        """Half-widths ``(N,)`` at one level, linear between the levels known.
+        """Half-widths ``(N,)`` at one level, by linear interpolation between levels.
 
         Raises:
-            ValueError: The level is outside those known.
+            ValueError: The level is outside the range of levels.
 
         """
         if not self.levels[0] <= level <= self.levels[-1]:
@@ -121,10 +121,10 @@ class Intervals:
 
     @classmethod
     def load(cls, path: str | Path) -> "Intervals":
-        """Read what `save` wrote."""
+        """Read a file of `save`."""
         return cls(**{k: np.array(v) for k, v in json.loads(Path(path).read_text()).items()})
 
 
 def gaussian(levels: Array, temperature: float = 1.0) -> Intervals:
-    """Intervals of a normal distribution, all standard deviations times one factor."""
+    """Intervals of a normal distribution, with one factor on all standard deviations."""
     return Intervals(levels, np.array([]), temperature * norm.ppf((1 + levels) / 2)[None])

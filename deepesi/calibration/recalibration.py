@@ -1,4 +1,4 @@
-"""Recalibration: intervals as wide as the errors on validation recordings say they must be."""
+"""Recalibration: fits the width of intervals to the errors on validation recordings."""
 
 import numpy as np
 from scipy.stats import norm
@@ -12,11 +12,11 @@ def fit_temperature(error: Array, levels: Array, by: str = "coverage") -> float:
     Args:
         error: ``|estimate - target| / std`` ``(N,)``.
         levels: Nominal levels ``(L,)``.
-        by: ``"likelihood"``: the largest likelihood of normal errors, their RMS, which a few large
-            errors decide; ``"coverage"``: the least mean absolute deviation of coverage.
+        by: ``"likelihood"``: largest likelihood of normal errors (their RMS, sensitive to
+            outliers); ``"coverage"``: least mean absolute deviation of coverage.
 
     Raises:
-        ValueError: Unknown `by`, or no finite error to learn from.
+        ValueError: Unknown `by`, or no finite error.
 
     Source: Guo et al. 2017, arXiv:1706.04599, for classification; Levi et al. 2022,
     doi:10.3390/s22155540, for regression.
@@ -27,7 +27,7 @@ def fit_temperature(error: Array, levels: Array, by: str = "coverage") -> float:
         return float(np.sqrt((error[np.isfinite(error)] ** 2).mean()))
     if by != "coverage":
         raise ValueError(f"fit_temperature: by must be 'likelihood' or 'coverage', got {by!r}.")
-    # The best factor puts one level's quantile where it belongs, or lies between such factors.
+    # The best factor makes the quantile of one level exact, or lies between such factors.
     exact = np.quantile(error, levels, method="higher") / norm.ppf((1 + levels) / 2)
     exact = exact[np.isfinite(exact) & (exact > 0)]
     if not len(exact):
@@ -40,14 +40,14 @@ def fit_temperature(error: Array, levels: Array, by: str = "coverage") -> float:
 
 
 def fit_isotonic(error: Array, levels: Array) -> Intervals:
-    """The half-width that holds a share of the errors, for every level.
+    """The half-width that contains a share of the errors, for every level.
 
     Coverage of nested intervals cannot fall with the level, so the isotonic regression of the
-    observed points is the empirical quantile function. It is kept in deviations instead of nominal
-    levels, which have no digits left where intervals were far too narrow.
+    observed points is the empirical quantile function. It is stored in standard deviations instead
+    of nominal levels, which lose precision where intervals are far too narrow.
 
     Raises:
-        ValueError: No finite error to learn from.
+        ValueError: No finite error.
 
     Source: Kuleshov et al. 2018, arXiv:1807.00263.
 
@@ -59,14 +59,14 @@ def fit_isotonic(error: Array, levels: Array) -> Intervals:
 
 
 def fit_balanced(observed: StandardizedErrors, levels: Array) -> Intervals:
-    """Half-widths with which active, neighbouring and inactive sources are each covered as asked.
+    """Half-widths with nominal coverage of active, neighbouring and inactive sources each.
 
-    An analyst does not know which sources are active, but sees ``|mean| / std``. It is cut into
-    three bins; the first has the half-width with which, given the others, the inactive are covered
-    at the level, the second that of the neighbouring, the last that of the active.
+    An analyst does not know which sources are active, but knows ``|mean| / std``, which is divided
+    into three bins. Given the other bins, the half-width of the first is fitted to the inactive
+    sources, that of the second to the neighbouring, that of the last to the active ones.
 
     Raises:
-        ValueError: A group is missing, or nothing finite to learn from.
+        ValueError: A group is missing, or there is no finite error.
 
     Source: ours; isotonic recalibration (Kuleshov et al. 2018) with one map per bin.
 
@@ -97,7 +97,7 @@ def fit_balanced(observed: StandardizedErrors, levels: Array) -> Intervals:
 
 
 def _separation(low: Array, high: Array) -> float:
-    """Where to cut so that most of one sample are below and most of the other above."""
+    """Threshold with most of one sample below and most of the other above."""
     cuts = np.quantile(high, np.linspace(0.01, 0.9, 60), method="lower")
     below = np.searchsorted(np.sort(low), cuts, side="right") / len(low)
     missed = np.searchsorted(np.sort(high), cuts, side="right") / len(high)
@@ -107,9 +107,9 @@ def _separation(low: Array, high: Array) -> float:
 def _solve(
     observed: StandardizedErrors, edges: Array, levels: Array, n_rounds: int = 60
 ) -> Intervals:
-    """Alternate over the bins until each meets its group, or cannot."""
+    """Alternate over the bins until the coverage of each group is nominal or does not improve."""
     bins = np.searchsorted(edges, observed.signal)
-    # Errors of group (2 - b), which bin b is to satisfy, within every bin.
+    # Errors of group (2 - b), to which bin b is fitted, within every bin.
     errors = [
         [np.sort(observed.error[(observed.group == 2 - b) & (bins == other)]) for other in range(3)]
         for b in range(3)
@@ -130,7 +130,7 @@ def _solve(
 
 
 def _rank(ranked: Array, needed: float) -> float:
-    """The width that holds so many of the finite errors, or all of them."""
+    """The width that contains this number of the finite errors, or all of them."""
     finite = int(np.searchsorted(ranked, np.inf))
     if needed <= 0 or finite == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Posterior samples against the target: ranks, the errors they stand for, and a test of uniformity.
+"""Simulation-based calibration: ranks of targets, equivalent errors, test of uniformity.
 
 Source: Talts et al. 2018, arXiv:1804.06788 (simulation-based calibration); Modrak et al. 2023,
 doi:10.1214/23-BA1404 (test quantities that depend on the data).
@@ -10,19 +10,19 @@ from scipy.stats import chisquare, norm
 
 Array = NDArray[np.float64]
 
-#: Bins of the ranks at most, and ranks that a bin must expect for the test to hold.
+#: Largest number of bins of the ranks, and least expected number of ranks per bin.
 MAX_BINS, FEWEST = 20, 5
 
 
 def ranks(samples: Array, target: Array, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How many samples lie below the target; uniform from 0 to ``N`` if the posterior is right.
+    """Number of samples below the target; uniform from 0 to ``N`` for a calibrated posterior.
 
-    Samples that equal the target, as zeros of sparse sources do, are put below it by chance.
+    Samples equal to the target (zeros of sparse sources) are ordered at random.
 
     Args:
-        samples: ``(N, ...)``.
-        target: ``(...)``, in the same unit.
-        rng: Breaks ties.
+        samples: Posterior samples ``(N, ...)``.
+        target: Target ``(...)``, in the same unit.
+        rng: Random generator for ties.
 
     """
     below, equal = (samples < target).sum(axis=0), (samples == target).sum(axis=0)
@@ -33,13 +33,13 @@ def normal_errors(samples: Array, target: Array) -> Array:
     """Errors ``(...)`` in standard deviations of the normal distribution with the same ranks.
 
     The target lies in the central interval of a level, between quantiles of the samples, where its
-    error is not above the half-width of the normal interval of that level. So everything that is
-    counted in standard deviations also holds of samples, whatever their distribution. Of ``N``
-    samples no interval above a level of ``(N - 1) / (N + 1)`` can be told. A tie counts half.
+    error is not above the half-width of the normal interval of that level. So measures in standard
+    deviations also apply to samples of any distribution. ``N`` samples give no interval above a
+    level of ``(N - 1) / (N + 1)``. A tie counts half.
 
     Args:
-        samples: ``(N, ...)``.
-        target: ``(...)``, in the same unit.
+        samples: Posterior samples ``(N, ...)``.
+        target: Target ``(...)``, in the same unit.
 
     """
     rank = (samples < target).sum(axis=0) + 0.5 * (samples == target).sum(axis=0)
@@ -47,7 +47,7 @@ def normal_errors(samples: Array, target: Array) -> Array:
 
 
 def half_width(samples: Array, level: float) -> Array:
-    """Half of the width ``(...)`` of the central interval of samples ``(N, ...)`` at a level."""
+    """Half-width ``(...)`` of the central interval of samples ``(N, ...)`` at a level."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.asarray((high - low) / 2)
 

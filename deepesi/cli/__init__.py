@@ -1,1 +1,1 @@
-"""Entries: what the command line calls."""
+"""Commands of the command line."""

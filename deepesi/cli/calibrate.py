@@ -1,4 +1,4 @@
-"""``deepesi calibrate``: recalibrated deviations and conformal region sets, measured on test."""
+"""``deepesi calibrate``: recalibrated intervals and conformal prediction sets, with tests."""
 
 import json
 import platform
@@ -45,7 +45,7 @@ from deepesi.utils.files import atomic
 
 console = Console()
 
-#: What region sets are to hold, in words.
+#: Descriptions of the sources that prediction sets must contain.
 SOURCES = {"all": "all sources", "strongest": "the strongest source"}
 
 
@@ -80,7 +80,7 @@ def the_scenario(config: DictConfig) -> Scenario:
     """The one test set of a scenario.
 
     Raises:
-        ValueError: It has several, along an axis.
+        ValueError: It has several test sets, along an axis.
 
     """
     scenario, *others = load_scenarios([config])
@@ -96,10 +96,10 @@ def the_scenario(config: DictConfig) -> Scenario:
 def load_models(
     config: DictConfig, cohort: Cohort
 ) -> tuple[dict[str, InverseModel], dict[str, Path]]:
-    """The models of a configuration by name, and where those from files lie.
+    """The models of a configuration by name, and the paths of those from files.
 
     Raises:
-        ValueError: None, or one that is shown the truth.
+        ValueError: There is no model, or one is an oracle.
 
     """
     named, paths = load_named(config.models, cohort.template, "calibrate")
@@ -108,13 +108,13 @@ def load_models(
     for name, model in (chosen | load_baselines(config)).items():
         if isinstance(model, Tuned):
             raise ValueError(
-                f"calibrate: {name!r} is tuned anew in every scenario, and there is one constant "
+                f"calibrate: {name!r} is tuned again in every scenario, and there is one constant "
                 "only in what is calibrated. Leave it out, or take the method itself."
             )
         if not isinstance(model, InverseModel):
             raise ValueError(
-                f"calibrate: {name!r} is shown the truth and is no method. Leave it out of "
-                "baselines."
+                f"calibrate: {name!r} is an oracle, which uses the target, and no method. "
+                "Leave it out of baselines."
             )
         models[name] = model
     if not models:
@@ -128,9 +128,9 @@ def load_models(
 def keep(
     path: Path | None, fitted: Fitted, covers: str, fitted_on: str, cohort: Cohort, folder: Path
 ) -> None:
-    """Write what was fitted for a model: intervals, region sets and, of a network, itself.
+    """Write the fitted intervals and prediction sets of a model and, if it is a network, itself.
 
-    `path` is that of the model; None for a classical method.
+    `path` is the path of the model; None for a classical method.
     """
     prediction_sets = fitted.prediction_sets
     calibration = Calibration(
@@ -156,7 +156,7 @@ def keep(
 
 
 def print_summary(rows: Sequence[CalibrationRow]) -> None:
-    """The tables of the page, and what stands above them."""
+    """The tables of the page and their headings."""
     print_layout(console, prediction_set_layout(rows), "Prediction sets", PREDICTION_SETS)
     deviations = deviation_layout(rows)
     if deviations.lines:
@@ -164,10 +164,10 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
 
 
 def check(config: DictConfig, n_snrs: int) -> None:
-    """Refuse before anything is computed what could only fail after all of it.
+    """Check settings before any computation.
 
     Raises:
-        ValueError: Unknown `covers`, a level that is no probability, or too few recordings for it.
+        ValueError: Unknown `covers`, a level outside 0 to 1, or too few recordings for it.
 
     """
     if config.covers not in SOURCES:
@@ -191,7 +191,7 @@ def check(config: DictConfig, n_snrs: int) -> None:
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
-    """Fit on validation recordings, measure on test ones, write what was found."""
+    """Fit on validation recordings, measure on test recordings, write the results."""
     scenario = the_scenario(config.scenario)
     check(config, len(scenario.snr_db))
     cohort = heads_of(config.head)
@@ -229,9 +229,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
             + seen_as,
             "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}"
             + seen_as,
-            "region sets": f"asked to hold {SOURCES[config.covers]} with probability "
-            f"{config.level:g}; one threshold for each of {config.n_bins} bins of the SNR read off "
-            "the recording",
+            "prediction sets": f"contain {SOURCES[config.covers]} with probability "
+            f"{config.level:g}; one threshold for each of {config.n_bins} bins of the SNR "
+            "estimated from the recording",
             **describe_scenario([scenario], cohort),
             **({"read from": read} if paths else {}),
             "versions": f"deepesi {__version__}, torch {torch.__version__}, Python "

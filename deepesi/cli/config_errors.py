@@ -1,4 +1,4 @@
-"""Errors that a configuration caused, in one line that begins with the key."""
+"""Errors of configurations as one line that begins with the key."""
 
 import re
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ def explained(error: Exception, command: str, config: DictConfig | None = None) 
     """An error in one line: the key that caused it, what is wrong, what to do.
 
     Args:
-        error: What was raised.
-        command: Of which command.
-        config: Its configuration, if it came to that.
+        error: The exception.
+        command: Name of the command.
+        config: Configuration of the command, if it was composed.
 
     """
     if isinstance(error, OverrideParseException):
@@ -49,7 +49,7 @@ def explained(error: Exception, command: str, config: DictConfig | None = None) 
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it."""
+    """An error and its causes."""
     while True:
         yield error
         if error.__cause__ is None or not type(error).__module__.startswith("hydra."):
@@ -62,12 +62,12 @@ def _line(error: BaseException) -> str:
 
 
 def _full_key(error: BaseException) -> str | None:
-    """What Hydra says of where in a configuration an error arose."""
+    """Key in a configuration at which Hydra raised an error."""
     found = re.search(r"full_key: (\S+)", str(error))
     return found[1] if found else None
 
 
-#: Keys of earlier versions, by their last part, and what they are called now.
+#: Renamed keys: last part of the old key, and the new name.
 RENAMED = {
     "course": "time_course",
     "courses": "kinds",
@@ -92,21 +92,21 @@ def _nearest(key: str, command: str) -> str:
 
 
 def _keys(values: Any, prefix: str) -> Iterator[str]:
-    """Dotted keys, of groups and of values."""
+    """Dotted keys of groups and values."""
     for name, value in values.items() if isinstance(values, dict) else ():
         yield f"{prefix}{name}"
         yield from _keys(value, f"{prefix}{name}.")
 
 
 def _near_option(text: str) -> str:
-    """The same text; where it says that a group lacks an option, with the nearest ones."""
+    """The same text; if a group lacks an option, with the nearest options."""
     found = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
     near = near_names(found[2], names_in(found[1])) if found else []
     return f"{text.rstrip('.')}. Nearest: {', '.join(near)}." if near else text
 
 
 def _key_with(text: str, values: Any, key: str) -> str | None:
-    """The key whose value is a path that a text says is not there."""
+    """The key whose value is the missing path in a text."""
     if isinstance(values, str):
         return key if f"there is no {values}." in text or f"{values!r}" in text else None
     below = values.items() if isinstance(values, dict) else ()
@@ -116,7 +116,7 @@ def _key_with(text: str, values: Any, key: str) -> str | None:
 
 
 def _key_named(text: str, config: DictConfig | None) -> str | None:
-    """The key of the setting that a constructor complains of: ``Class: setting ...``."""
+    """The key of the setting in an error of a constructor: ``Class: setting ...``."""
     found = re.match(r"(\w+): (\w+)", text)
     if found is None or config is None:
         return None

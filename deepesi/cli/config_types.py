@@ -1,4 +1,4 @@
-"""Values of a configuration against the types that the constructors they are for declare."""
+"""Checks values of a configuration against the declared types of constructors."""
 
 import inspect
 import types
@@ -10,9 +10,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-#: Keys whose values may be of another type than those in the YAML files.
+#: Keys whose values may have another type than in the YAML files.
 OF_ANY_TYPE = {"name", "trainer.devices"}
-#: Keys beside the arguments of a class, which are taken out before it is built.
+#: Keys that are removed before a class is built, because they are no arguments of it.
 TAKEN_OUT = {"levels"}
 WORDS = {
     bool: "true or false",
@@ -27,15 +27,15 @@ WORDS = {
 def check_config(config: DictConfig, usual: DictConfig) -> None:
     """Refuse values of a wrong type and keys that a constructor lacks, before anything is built.
 
-    Where a group names a class (``_target_``) its constructor says what is expected; elsewhere the
-    configuration as it comes does.
+    If a group names a class (``_target_``), its constructor gives the expected types; else the
+    default configuration gives them.
 
     Args:
-        config: What will be used.
-        usual: The same command's without any override.
+        config: Configuration to check.
+        usual: Configuration of the same command without overrides.
 
     Raises:
-        ValueError: The key, what arrived, what was expected.
+        ValueError: A value has the wrong type, or a key is unknown.
 
     """
     values = OmegaConf.to_container(config, resolve=True)
@@ -51,7 +51,7 @@ def check_config(config: DictConfig, usual: DictConfig) -> None:
 
 
 def targets(values: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every group that names a class, with its key."""
+    """Every group that names a class, and its key."""
     if isinstance(values, dict):
         if "_target_" in values:
             yield key, values
@@ -75,7 +75,7 @@ def _check_like(values: Mapping[Any, Any], usual: Mapping[Any, Any], prefix: str
 
 
 def _is_open(value: Any) -> bool:
-    """Whether a value says nothing of a type: none, an interpolation, or still to be given."""
+    """Whether a value has no type: null, an interpolation, or missing."""
     return value is None or (isinstance(value, str) and value.startswith(("${", "???")))
 
 
@@ -103,7 +103,7 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value of a YAML file can become an argument of a type.
 
     Whole numbers are numbers, texts are paths, lists are sequences and tuples; a group of keys
-    becomes an object. Types that no YAML value has are left to whoever takes them.
+    becomes an object. Types that no YAML value has are not checked.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""``python evaluate.py``: any networks, exported files and baselines side by side."""
+"""``python evaluate.py``: compares networks, exported files and baselines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ from deepesi.utils.files import atomic
 
 
 def run(config: DictConfig, run_dir: Path) -> None:
-    """Evaluate what the configuration names; `scenarios` holds those of its scenarios."""
+    """Evaluate the models of a configuration; `scenarios` holds one configuration per scenario."""
     cohort = load_heads(config.head)
     scenarios = load_scenarios(config.scenarios)
     found = config.get("calibration")
     calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
     named, paths = load_named(config.models, cohort.template, "evaluate")
     models: dict[str, Model | Tuned] = {**named}
-    dropped_out = config.get("mc_dropout")  # an evaluation begun before there was any goes on
+    dropped_out = config.get("mc_dropout")  # an evaluation of an earlier version can resume
     if dropped_out and config.ensemble:
         raise ValueError(
-            "evaluate: ensemble and mc_dropout each leave a network in model/. Take one at a "
-            "time; what is left there can be a member of the other."
+            "evaluate: ensemble and mc_dropout both write a network to model/. Use one at a "
+            "time; the written network can be a member of the other."
         )
     if config.ensemble:
         members = [Path(path) for path in config.ensemble]
@@ -68,17 +68,17 @@ def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def begun(run_dir: Path) -> DictConfig:
-    """The configuration of an evaluation that was begun.
+    """The configuration of an interrupted evaluation.
 
     Raises:
-        ValueError: The folder holds none.
+        ValueError: The folder contains none.
 
     """
     record = run_dir / "config.yaml"
     if not record.is_file():
         raise ValueError(
             f"evaluate: there is nothing to resume in {run_dir}: it holds no config.yaml. Give the "
-            "run directory of an evaluation, or leave resume out to begin one."
+            "run directory of an evaluation, or leave resume out to start one."
         )
     config = OmegaConf.load(record)
     if not isinstance(config, DictConfig) or "scenarios" not in config:
@@ -100,7 +100,7 @@ def main(config: DictConfig) -> None:
         others = typed - {"resume", "processes"}
         check_effect(others, "evaluate", f"as resume goes on with the settings of {run_dir}")
         processes, config = config.processes, begun(run_dir)
-        config.processes = processes  # may differ from before, the results do not
+        config.processes = processes  # may differ from before; it does not change results
     else:
         config = expanded(config, list(active.overrides.task))
         with atomic(run_dir / "config.yaml") as partial:

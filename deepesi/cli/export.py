@@ -1,4 +1,4 @@
-"""``deepesi export``: a checkpoint, a run or a baseline to an ONNX file and its card."""
+"""``deepesi export``: exports a checkpoint, run or baseline to an ONNX file with a card."""
 
 import hashlib
 import json
@@ -28,18 +28,18 @@ from deepesi.utils.files import atomic, check_file_out
 def export_path(
     model: str, out: Path, head: str | Template, montage: str, precision: Precision = "float32"
 ) -> Path:
-    """Export what ``model`` names, write its card and return the file written.
+    """Export a model, write its card and return the written file.
 
     Args:
-        model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (what was fitted
-            goes into the contract), or one of `closed_forms`.
+        model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (the contract
+            then contains the calibration), or one of `closed_forms`.
         out: ``.onnx`` file; its card is ``.md`` beside it.
         head: Packaged head or ``.npz``, or the head itself.
-        montage: Set-up to trace with; the file serves any.
-        precision: Of the weights, see `deepesi.export.quantize.Precision`.
+        montage: Montage to trace with; the file works with any.
+        precision: Precision of the weights, as in `deepesi.export.quantize.Precision`.
 
     Raises:
-        ValueError: ``out`` is no ``.onnx``; the file deviates from the model, see `check_parity`.
+        ValueError: ``out`` is no ``.onnx``; file and model differ, as in `check_parity`.
 
     """
     check_file_out(out, ".onnx")
@@ -67,7 +67,7 @@ def export_path(
 
 
 def closed_forms() -> dict[str, tuple[str, InverseModel, dict[str, str]]]:
-    """Baselines that a file can hold, by the name to export: title, model and its parameters."""
+    """Baselines that can be exported, by name: title, model and parameters."""
     found: dict[str, tuple[str, InverseModel, dict[str, str]]] = {
         method.lower(): (method, MinimumNorm(method), {"method": method}) for method in METHODS
     }
@@ -85,18 +85,18 @@ def describe(
     config: Mapping[str, Any] | None,
     results: str,
 ) -> None:
-    """Write the card of a file that was exported.
+    """Write the card of an exported file.
 
     Args:
         card: ``.md`` file.
         file: Name of the exported file.
-        name: Of the model.
+        name: Name of the model.
         network: The model.
-        contract: Of the file.
-        parity: See `export_checked`.
-        identity: What its weights were saved with.
-        config: Plain configuration of its training, if it is at hand.
-        results: How good it is, Markdown.
+        contract: Contract of the file.
+        parity: Result of `export_checked`.
+        identity: Metadata of the weights.
+        config: Plain configuration of its training, if available.
+        results: Results of its evaluation, Markdown.
 
     """
     n_weights, terms = sum(p.numel() for p in network.parameters()), json.loads(contract.to_json())
@@ -115,20 +115,20 @@ def export_checked(
     calibration: Calibration | None = None,
     precision: Precision = "float32",
 ) -> tuple[Contract, Parity]:
-    """Export, whole or not at all, and hold the file against the model.
+    """Export and compare the file with the model; nothing is written if they differ.
 
     Args:
         model: Any inverse model.
         template: Head to trace and to compare on.
-        montage: To trace with.
-        path: ``.onnx`` file.
-        identity: What its weights were saved with.
-        sources: To compare on, at another batch size, duration and montage.
-        calibration: What ``deepesi calibrate`` fitted for it.
-        precision: Of the weights.
+        montage: Montage to trace with.
+        path: ``.onnx`` file to write.
+        identity: Metadata of the weights.
+        sources: Sources of the comparison, at another batch size, duration and montage.
+        calibration: Calibration from ``deepesi calibrate``.
+        precision: Precision of the weights.
 
     Raises:
-        ValueError: See `export_onnx` and `check_parity`; nothing is written.
+        ValueError: As in `export_onnx` and `check_parity`; nothing is written.
 
     """
     probe = SimulatedRecordings(
@@ -151,9 +151,9 @@ def export_checked(
 
 
 def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
-    """Configuration of the training and Markdown of the benchmark that a run directory holds.
+    """Configuration of the training, and Markdown of the benchmark, in a run directory.
 
-    None what it does not hold, or holds of another training than the weights are from.
+    None if missing, or from another training than the weights.
     """
     folder = run.parent if run.name == "model" else run
     config, benchmark = folder / "config.yaml", folder / "benchmark.md"
@@ -162,7 +162,7 @@ def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | No
     known = identity.get("config_sha256")
     is_its_own = known == hashlib.sha256(config.read_bytes()).hexdigest()
     content = yaml.safe_load(config.read_text())
-    # 'deepesi evaluate' leaves an ensemble or a mixture, with its benchmark, but trained nothing.
+    # 'deepesi evaluate' writes an ensemble or a mixture with its benchmark, without training.
     is_joined = bool(content.get("ensemble") or content.get("mc_dropout"))
     results = None
     if benchmark.is_file() and (is_its_own or is_joined):
@@ -172,7 +172,7 @@ def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | No
 
 
 def _calibration(path: Path) -> Calibration | None:
-    """What ``deepesi calibrate`` left beside a network: it is in the folder ``fitted/N``."""
+    """Calibration that ``deepesi calibrate`` wrote beside a network, in ``fitted/N``."""
     file = path / CALIBRATION_FILE
     if not file.is_file():
         return None

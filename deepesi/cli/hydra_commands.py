@@ -1,4 +1,4 @@
-"""Commands configured by Hydra: train, evaluate, calibrate, preview; errors in one line."""
+"""Commands with Hydra: train, evaluate, calibrate, preview; errors are one line."""
 
 import argparse
 import functools
@@ -17,26 +17,26 @@ from deepesi.utils.plugins import CONFIG_VARIABLE
 COMMANDS = {
     "train": "train, compare, export",
     "evaluate": "compare models",
-    "calibrate": "recalibrate uncertainty and measure it",
-    "preview": "draw simulated recordings to look at",
+    "calibrate": "calibrate uncertainty and test it",
+    "preview": "figures of simulated recordings",
 }
-#: Shows the traceback of an error.
+#: Option that shows the traceback of an error.
 DEBUG = "--debug"
-#: Names a folder of configurations beside the packaged ones, as `CONFIG_VARIABLE` does.
+#: Option with a folder of configurations in addition to the packaged ones, as `CONFIG_VARIABLE`.
 CONFIG_DIR = "--config-dir"
-#: Asks for a sweep; Hydra wants it before all overrides.
+#: Option for a sweep; Hydra needs it before all overrides.
 SWEEP = ("-m", "--multirun")
-#: With it, Hydra hands errors on and does not print them itself.
+#: Variable with which Hydra raises errors instead of printing them.
 HANDED_ON = "HYDRA_FULL_ERROR"
-#: What the user can mend; anything else is a fault of deepesi and keeps its traceback.
+#: Errors that the user can correct; any other is a bug of deepesi and keeps its traceback.
 EXPECTED = (ValueError, OSError, ModuleNotFoundError, MemoryError, FloatingPointError)
 
 
 def run_hydra(command: str, arguments: Sequence[str]) -> None:
-    """Run a command with what was typed behind its name.
+    """Run a command with its arguments.
 
-    An error the user can mend ends in one line and the exit status 1; ``--debug`` shows where it
-    was raised. ``--config-dir`` may be given several times.
+    An error that the user can correct is printed as one line, with exit status 1; ``--debug`` shows
+    the traceback. ``--config-dir`` may be given several times.
     """
     folders, arguments = config_dirs(arguments)
     with _variable(CONFIG_VARIABLE, os.pathsep.join(folders) or None):
@@ -44,7 +44,7 @@ def run_hydra(command: str, arguments: Sequence[str]) -> None:
 
 
 def config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Folders of ``--config-dir`` and of the environment; and the other arguments."""
+    """Folders of ``--config-dir`` and of the environment, and the other arguments."""
     parser = argparse.ArgumentParser("deepesi", add_help=False, allow_abbrev=False)
     parser.add_argument(CONFIG_DIR, action="append", default=[], metavar="DIR")
     named, others = parser.parse_known_args(list(arguments))
@@ -91,18 +91,18 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
     ).main
     typed = list(sys.argv)
     register_plugins()
-    config_folders()  # refused here in plain words, not amid Hydra's own
+    config_folders()  # refused here, with a clearer message than that of Hydra
 
     @functools.wraps(entry)
     def job(config: Any) -> None:
-        sys.argv = typed  # with which Lightning starts further processes
+        sys.argv = typed  # Lightning starts further processes with it
         try:
             with _variable(HANDED_ON, before):  # they handle errors themselves
                 check_config(config, usual_config(command))
                 entry(config)
         except expected as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # Hydra says in which run, when all have ended
+                raise  # Hydra reports the run after the end of all
             sys.exit(f"deepesi {command}: {explained(error, command, config)}")
 
     before, sys.argv = os.environ.get(HANDED_ON), [f"deepesi {command}", *understood(overrides)]
@@ -116,7 +116,7 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
 
 @contextmanager
 def _variable(name: str, value: str | None) -> Iterator[None]:
-    """A variable of the environment, or none of that name, for a while."""
+    """Context with a variable of the environment set, or unset."""
     before = os.environ.pop(name, None)
     if value is not None:
         os.environ[name] = value

@@ -1,4 +1,4 @@
-"""From a configuration to objects: heads, test sets, baselines and networks."""
+"""Builds the objects of a configuration: heads, test sets, baselines and networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,19 +46,19 @@ def known_scenarios() -> list[str]:
 
 def load_baselines(config: DictConfig) -> dict[str, Model | Tuned]:
     """The baselines of a configuration; ``baselines=[]`` leaves none."""
-    torch.manual_seed(0)  # of networks among them, first weights are drawn
+    torch.manual_seed(0)  # seeds the initial weights of networks among them
     chosen: dict[str, Model | Tuned] = hydra.utils.instantiate(
         config.get("baselines", {}), _convert_="all"
     )
     return chosen
 
 
-#: ``models=[untrained:NAME]``: the network of ``model=NAME`` with its first weights.
+#: ``models=[untrained:NAME]``: the network of ``model=NAME`` with its initial weights.
 UNTRAINED = "untrained:"
 
 
 def load_untrained(name: str, template: Template) -> InverseModel:
-    """A network of `deepesi train` before any training: what its physics alone reaches.
+    """A network of `deepesi train` before training: pure physics.
 
     Raises:
         ValueError: There is no such network.
@@ -78,7 +78,7 @@ def load_named(
 ) -> tuple[dict[str, InverseModel], dict[str, Path]]:
     """Models by their short names (`deepesi.evaluation.naming.names_of`), and the paths of files.
 
-    ``untrained:NAME`` stands for the network of ``model=NAME`` with its first weights.
+    ``untrained:NAME`` stands for the network of ``model=NAME`` with its initial weights.
     """
     typed = [str(path) for path in paths]
     found: dict[str, InverseModel] = {}

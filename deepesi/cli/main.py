@@ -1,4 +1,4 @@
-"""``deepesi``: the console script. Nothing here needs torch until a command that does is run."""
+"""Command line of deepesi. Torch is imported only by commands that need it."""
 
 import argparse
 import functools
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions
 
-#: A recording that begins so is the folder of a BIDS data set.
+#: Prefix of a recording that is the folder of a BIDS data set.
 DATASET = "bids:"
-#: Options of `deepesi apply` that only data sets have.
+#: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 
 
@@ -67,7 +67,7 @@ def _apply(arguments: argparse.Namespace) -> None:
     )
     is_dataset = str(arguments.recording).startswith(DATASET)
     lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
-    with closing(lines):  # an interrupt between two lines tidies up, too
+    with closing(lines):  # an interrupt between two lines also cleans up
         for line in lines:
             tqdm.write(line)  # prints, above a progress bar if there is one
 
@@ -216,16 +216,16 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         type=Path,
-        help="exported .onnx file; default, convdip: the packaged ones; apply: or a solver, lasso "
-        "say (needs deepesi[train])",
+        help="exported .onnx file; default or convdip: packaged files; apply: or a solver, such as "
+        "lasso (needs deepesi[train])",
     )
     parser.add_argument(
         "recording",
         type=Path,
-        help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set; apply: bids:ROOT, too",
+        help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set; apply: also bids:ROOT",
     )
     parser.add_argument(
-        "--montage", help="standard electrode positions, fsaverage_1005 say (default: its own)"
+        "--montage", help="standard electrode positions, such as fsaverage_1005 (default: its own)"
     )
     parser.add_argument(
         "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
@@ -235,9 +235,9 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="OLD=NEW",
-        help="electrodes under names of their own (clinical names, EEG FP1-REF say, are known)",
+        help="new names of electrodes (clinical names, such as EEG FP1-REF, are known)",
     )
-    parser.add_argument("--unit", help="of its EEG, where the file does not say: V, mV, uV, nV")
+    parser.add_argument("--unit", help="unit of its EEG, if the file has none: V, mV, uV, nV")
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )
@@ -257,8 +257,8 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
 def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "data sets",
-        "for bids:ROOT in place of a recording; --out is a folder then, and "
-        "--noise-cov and --forward may hold {subject}, {session}, {task}, {acquisition}, {run}",
+        "for bids:ROOT in place of a recording; --out is then a folder, and "
+        "--noise-cov and --forward may contain {subject}, {session}, {task}, {acquisition}, {run}",
     )
     for name in ("subject", "session", "task"):
         group.add_argument(
@@ -268,7 +268,9 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", nargs="+", metavar="LABEL", dest="run_label", help="one or more; default: all"
     )
     group.add_argument("--suffix", help="eeg (default); ave, epo or raw of derivatives")
-    group.add_argument("--jobs", type=int, help="recordings at a time, one core each (default 1)")
+    group.add_argument(
+        "--jobs", type=int, help="number of parallel recordings, one core each (default 1)"
+    )
     group.add_argument(
         "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster to use, tcp://host:8786"
     )
@@ -282,8 +284,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     for name, text in COMMANDS.items():
         about = (
-            f"{text}; takes Hydra overrides, {CONFIG_DIR} DIR to look for configurations there, "
-            f"too, and {DEBUG} to show where an error was raised"
+            f"{text}; takes Hydra overrides, {CONFIG_DIR} DIR for more configurations, "
+            f"and {DEBUG} to show the traceback of an error"
         )
         commands.add_parser(name, help=about, add_help=False)
 
@@ -301,7 +303,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("float32", "float16", "int8"),
         default="float32",
-        help="of the weights (default float32); what it costs: docs/deployment.md",
+        help="precision of the weights (default float32), see docs/deployment.md",
     )
     export.set_defaults(run=_export)
 
@@ -309,21 +311,24 @@ def build_parser() -> argparse.ArgumentParser:
     _recording_arguments(apply)
     apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
     apply.add_argument(
-        "--nave", type=float, metavar="N", help="trials of an average (default: what its file says)"
+        "--nave",
+        type=float,
+        metavar="N",
+        help="number of trials of an average (default: from the file)",
     )
     apply.add_argument(
         "--baseline",
         nargs="+",
         metavar="none | FROM TO",
-        help="what to subtract of an average or epochs, s (default: what the file says; if it says "
-        "nothing, none unless it stands on electrode offsets)",
+        help="baseline of an average or epochs, s (default: from the file; if it has none, the "
+        "time before 0 for recordings with electrode offsets, else none)",
     )
     apply.add_argument(
         "--noise-from",
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="stretch of a raw recording or of every epoch that is noise, s, in place of a "
+        help="time window of noise in a raw recording or in every epoch, s, in place of a "
         "covariance",
     )
     apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
@@ -338,7 +343,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("FROM", "TO"),
         default=(0.0, float("inf")),
-        help="where to look for the peak drawn, s (default: from 0 on)",
+        help="time window of the peak, s (default: from 0 on)",
     )
     apply.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
@@ -348,22 +353,24 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="average about this event of a raw recording (several: of a data set); the part "
-        "before it is baseline and noise, unless others are given",
+        help="average about this event of a raw recording (several for a data set); the part "
+        "before it is used as baseline and noise, unless others are given",
     )
     apply.add_argument(
         "--epoch",
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="of that average, s about the event (default -0.2 0.5)",
+        help="start and end of that average, s relative to the event (default -0.2 0.5)",
     )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
     _recording_arguments(prepare)
-    prepare.add_argument("--nave", type=float, default=1, help="trials averaged later (default 1)")
+    prepare.add_argument(
+        "--nave", type=float, default=1, help="number of averaged trials (default 1)"
+    )
     prepare.add_argument("--out", type=Path, required=True, help=".npz file to write")
     prepare.set_defaults(run=_prepare)
 
@@ -371,11 +378,13 @@ def build_parser() -> argparse.ArgumentParser:
         "stream", help="localize a stream of the Lab Streaming Layer while it is recorded"
     )
     stream.add_argument(
-        "model", type=Path, help="exported .onnx file; or default, convdip: the packaged ones"
+        "model", type=Path, help="exported .onnx file; default or convdip: packaged files"
     )
-    stream.add_argument("stream", help="name of the stream of EEG")
-    stream.add_argument("--type", help="of the stream (EEG, say), where several have its name")
-    stream.add_argument("--source-id", help="of the stream, where several have name and type")
+    stream.add_argument("stream", help="name of the EEG stream")
+    stream.add_argument("--type", help="type of the stream (such as EEG), if several have its name")
+    stream.add_argument(
+        "--source-id", help="source id of the stream, if several have name and type"
+    )
     stream.add_argument(
         "--prepared", type=Path, required=True, help="head.npz of 'deepesi prepare' for its set-up"
     )
@@ -384,34 +393,34 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="OLD=NEW",
-        help="channels that the stream calls otherwise than head.npz",
+        help="channels of the stream with other names than in head.npz",
     )
-    stream.add_argument("--unit", help="of the stream, where it does not say: V, mV, uV, nV")
+    stream.add_argument("--unit", help="unit of the stream, if it has none: V, mV, uV, nV")
     stream.add_argument(
         "--band",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
         default=(1.0, 40.0),
-        help="of the causal filter, Hz (default 1 40); that of the noise covariance, too",
+        help="band of the causal filter and of the noise covariance, Hz (default 1 40)",
     )
     stream.add_argument(
-        "--samples", type=int, default=1, help="estimated as one window (default 1: no delay)"
+        "--samples", type=int, default=1, help="length of a window, samples (default 1: no delay)"
     )
     stream.add_argument("--outlet", default="deepesi", help="name of the stream of parcels")
     stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
-    stream.add_argument("--seconds", type=float, help="for how long (default: until interrupted)")
+    stream.add_argument("--seconds", type=float, help="duration, s (default: until interrupted)")
     stream.set_defaults(run=_stream)
 
     validate = commands.add_parser(
-        "validate", help="methods on real recordings whose answer is roughly known"
+        "validate", help="methods on real recordings with roughly known sources"
     )
-    validate.add_argument("recording", choices=("sample", "eeglab"), help="which data set")
+    validate.add_argument("recording", choices=("sample", "eeglab"), help="data set")
     validate.add_argument(
         "--data",
         type=Path,
         required=True,
-        help="its folder: MNE-Python's sample data set, or EEGLAB's sample_data",
+        help="folder of the data set: MNE-Python's sample data set, or EEGLAB's sample_data",
     )
     validate.add_argument("--models", type=Path, nargs="+", default=[], help="exported .onnx files")
     validate.add_argument(
@@ -432,7 +441,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--spacing",
         nargs="+",
         default=["ico3"],
-        help="of the sources: ico2, ico3, ico4 on the cortex, vol7, vol14 in the volume",
+        help="spacing of the sources: ico2, ico3, ico4 on the cortex, vol7, vol14 in the volume",
     )
     build.add_argument(
         "--free-orientation", action="store_true", help="three components per cortical source"

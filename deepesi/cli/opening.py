@@ -1,4 +1,4 @@
-"""What ``deepesi apply`` takes as a model: an exported file or, by its name, a solver."""
+"""Models for ``deepesi apply``: an exported file or, by its name, a solver."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from deepesi.utils.optional import require
 
 
 def open_named(model: Path, setup: SetupOptions) -> Inverse:
-    """Open an exported or packaged file or, where there is none of that name, a solver."""
+    """Open an exported or packaged file or, if there is none of that name, a solver."""
     name = str(model).lower()
     if name not in (*NAMES, *solver_names()) or model.exists():
         return open_file(model, setup)

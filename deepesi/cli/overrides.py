@@ -1,4 +1,4 @@
-"""What was typed after a command: its scenarios, its keys, and which of them would do nothing."""
+"""Arguments of a command: scenarios, keys, and keys without an effect."""
 
 import shlex
 import sys
@@ -84,7 +84,7 @@ def check_effect(useless: set[str], command: str, because: str) -> None:
 
 
 def this_command() -> str:
-    """What was typed, as it can be typed again elsewhere."""
+    """Arguments as text that can be typed in a shell."""
     first, *typed = sys.argv
     name = Path(first).name
     entry = ["python", name] if name in ("train.py", "evaluate.py") else ["deepesi"]

@@ -1,4 +1,4 @@
-"""``deepesi preview``: simulated recordings to look at before training on them."""
+"""``deepesi preview``: figures of simulated recordings, to check them before training."""
 
 import html
 import shlex
@@ -28,14 +28,14 @@ from deepesi.viz.summary import Draw, curriculum_figure, summary_figure
 
 Array = NDArray[np.float64]
 
-#: Examples drawn at a time, under one set-up.
+#: Number of examples drawn at a time, under one set-up.
 BATCH_SIZE = 32
 
 
 def example_of(
     parts: Parts, index: int, recordings: SimulatedRecordings, ranges: SetupRanges
 ) -> Example:
-    """One example of a batch as arrays, with what was drawn in words."""
+    """One example of a batch as arrays, with a description of its parameters."""
     scene, head = parts.batch.scene, parts.batch.head
     template = parts.setup.true_head.template
     clean = as_array(parts.clean[index])
@@ -63,7 +63,7 @@ def example_of(
 
 
 def _along_strongest(moment: Array) -> Array:
-    """Course ``(T,)`` of a moment ``(n_orient, T)``; a free one is taken along its largest."""
+    """Time course ``(T,)`` of a moment ``(n_orient, T)``; a free one along its main direction."""
     if len(moment) == 1:
         return moment[0]
     strongest = moment[:, np.linalg.norm(moment, axis=0).argmax()]
@@ -73,7 +73,7 @@ def _along_strongest(moment: Array) -> Array:
 def _facts(
     parts: Parts, index: int, recordings: SimulatedRecordings, ranges: SetupRanges
 ) -> dict[str, str]:
-    """What was drawn, name to text."""
+    """Simulation parameters as texts, by name."""
     scene, head = parts.batch.scene, parts.batch.head
     setup, space = parts.setup, head.space
     template = setup.true_head.template
@@ -132,7 +132,7 @@ def _mismatch(nominal: Array, clean: Array) -> str:
 def draw_examples(
     recordings: SimulatedRecordings, ranges: SetupRanges, n_examples: int, n_summary: int
 ) -> tuple[list[Example], Draw]:
-    """The first example of as many batches, and what was drawn for all examples of all batches."""
+    """The first example of each batch, and the parameters of all examples of all batches."""
     examples, scenes, largest = list[Example](), list[Scene](), []
     for step in range(max(n_examples, -(-n_summary // recordings.batch_size))):
         parts = recordings.parts(step)
@@ -175,7 +175,7 @@ def _shown(config: DictConfig) -> str:
 
 
 def run(config: DictConfig, command: str, run_dir: Path) -> None:
-    """Draw, write the pictures and the page, and say where they are."""
+    """Draw examples, write figures and page, and print their paths."""
     if min(config.n_examples, config.n_summary) < 1:
         raise ValueError(
             f"preview: n_examples and n_summary must be 1 or more, got {config.n_examples} and "

@@ -1,4 +1,4 @@
-"""A command that is asked to stop, by Ctrl-C or SIGTERM, ends within seconds."""
+"""Ends a command within seconds after Ctrl-C or SIGTERM."""
 
 import multiprocessing
 import os
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds after which a command that tidies up is ended all the same; and the interpreter, once
-#: everything is written.
+#: Time limits, s: for the clean-up of a command, and for the exit of the interpreter after all
+#: files are written.
 GRACE, LEAVING = 3.0, 1.0
 
 
 @contextmanager
 def stops_on_signals(command: str) -> Iterator[None]:
-    """End with 128 + the number of the signal, the processes of this one with it.
+    """Exit with 128 + the number of the signal, and end child processes.
 
-    Training has handlers of its own, which finish the step first.
+    Training has its own handlers, which first finish the step.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -46,7 +46,7 @@ def stops_on_signals(command: str) -> Iterator[None]:
 
 
 def end_within(seconds: float, status: int) -> None:
-    """End this process after some seconds, whatever it is doing, unless it has ended by itself."""
+    """Kill this process after some seconds, unless it has ended."""
     timer = threading.Timer(seconds, os._exit, (status,))
     timer.daemon = True
     timer.start()

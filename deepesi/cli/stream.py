@@ -1,4 +1,4 @@
-"""``deepesi stream``: EEG of a Lab Streaming Layer stream to time courses of parcels, live."""
+"""``deepesi stream``: live time courses of parcels from EEG of the Lab Streaming Layer."""
 
 import functools
 import math
@@ -36,12 +36,12 @@ def stream(
     source_id: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Localize a stream until the time is over or someone stops it.
+    """Localize a stream until the end of the duration or an interrupt.
 
     Raises:
         FileNotFoundError: No such file or stream.
-        ValueError: What does not fit, see `open_source` and `LiveInverse`; or nothing was estimated
-            all the time.
+        ValueError: The stream does not fit, as in `open_source` and `LiveInverse`; or there was no
+            estimate.
 
     """
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
@@ -83,7 +83,7 @@ def stream(
                 say=say,
                 latency=latency,
             )
-        finally:  # stopped as well
+        finally:  # also stopped
             say(f"{live.counts}; {latency}")
     if not live.counts.estimated:
         raise ValueError(f"nothing was estimated of {name!r}. {live.why_nothing(Counts())}")

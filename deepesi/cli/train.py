@@ -1,4 +1,4 @@
-"""``python train.py``: train a network, compare it with classical inverses, export it."""
+"""``python train.py``: trains a network, compares it with classical inverses, exports it."""
 
 import hashlib
 import logging
@@ -50,12 +50,12 @@ def export(
 
     Args:
         model: The network.
-        identity: What its weights were saved with.
-        scenario: Whose first montage and sources it is checked on.
+        identity: Metadata of the weights.
+        scenario: Scenario with the montage and the sources of the check.
         template: The head.
-        folder: For ``model.onnx``, ``head.npz`` and ``card.md``.
-        config: Of the run, for the card.
-        results: How good it is, Markdown, for the card.
+        folder: Folder for ``model.onnx``, ``head.npz`` and ``card.md``.
+        config: Configuration of the run, for the card.
+        results: Results of the evaluation, Markdown, for the card.
 
     """
     montage = scenario.setups.montages[0] if template.cap is None else "its own"
@@ -79,14 +79,14 @@ def run(
     model: InverseModel | None = None,
     command: str | None = None,
 ) -> Path:
-    """Train, compare, export, and say where everything is.
+    """Train, compare, export, and print the paths of all files.
 
     Args:
-        config: Of ``deepesi train``.
-        run_dir: For all that is written.
+        config: Configuration of ``deepesi train``.
+        run_dir: Run directory for all files.
         cohort: Heads in place of the configured ones.
-        model: A network in place of the configured one; it is trained itself.
-        command: What was typed; by default what this process was started with.
+        model: Network in place of the configured one; it is trained in place.
+        command: Command line; by default that of this process.
 
     Returns:
         The best checkpoint.
@@ -113,9 +113,9 @@ def run(
     model, identity = load_network(best, template.space, model)
     identity |= origin(config, cohort, run_dir, command)
     save_network(model, identity, run_dir / "model")
-    results = "Not measured: the run was told compare=false."
+    results = "Not measured: the run has compare=false."
     if config.compare:
-        # A run directory used before may hold the scores of another network.
+        # A reused run directory may contain the scores of another network.
         shutil.rmtree(run_dir / "scores", ignore_errors=True)
         models = {type(model).__name__: model} | baselines
         benchmark = compare(models, scenarios, cohort, run_dir, config.processes, command)
@@ -129,7 +129,7 @@ def run(
 
 
 def origin(config: DictConfig, cohort: Cohort, run_dir: Path, command: str) -> dict[str, Any]:
-    """How the weights of a run came about, to be saved with them."""
+    """Origin of the weights of a run, to be saved with them."""
     template, config_file = cohort.template, (run_dir / "config.yaml").read_bytes()
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     return {
@@ -143,7 +143,7 @@ def origin(config: DictConfig, cohort: Cohort, run_dir: Path, command: str) -> d
 
 
 def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
-    """What a run directory holds, and what to do with it."""
+    """Description of the files in a run directory, and of next steps."""
     lines = [f"  checkpoints/best.ckpt   weights of {chosen_by(best)}"]
     last = typed("ckpt", run_dir / "checkpoints" / "last.ckpt")
     lines += [f"  checkpoints/last.ckpt   resumes with {last}"]
@@ -166,13 +166,13 @@ def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out what Lightning and torch say of themselves and no user can mend."""
+    """Hide messages of Lightning and torch that do not help the user."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Ours is the run directory, which holds Hydra's files already; and torch's own
+            # The run directory already contains files of Hydra; and torch's own
             # deprecation.
             for message in ("Experiment logs directory", "`isinstance(treespec, LeafSpec)`"):
                 warnings.filterwarnings("ignore", message=re.escape(message))

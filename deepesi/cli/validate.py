@@ -1,4 +1,4 @@
-"""``deepesi validate``: methods on real recordings whose answer is roughly known; no torch."""
+"""``deepesi validate``: methods on real recordings with roughly known sources, without torch."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,25 +15,25 @@ from deepesi.validation.report import mni_text, verdict, write_report
 from deepesi.validation.run import Result, excluded, run, unexplained, write_csv
 from deepesi.validation.sample import sample_cases
 
-#: Name of a recording to what reads it.
+#: Names of data sets, and their readers.
 RECORDINGS = {"sample": sample_cases, "eeglab": eeglab_cases}
 NOTES = {
     "sample": "EEG channels of the averages of the data set, single-trial noise covariance of the "
     "data set divided by the number of trials; own head: the subject's forward solution, fixed "
     "orientation; MNI305 positions by the subject's linear Talairach transform",
     "eeglab": f"epochs around 'square', high-pass {HIGH_PASS:g} Hz, those above "
-    f"{1e6 * REJECT:.0f} µV peak-to-peak left out, noise covariance of their baselines divided by "
+    f"{1e6 * REJECT:.0f} µV peak-to-peak excluded, noise covariance of their baselines divided by "
     "the number of trials; electrodes of the 10-05 system",
 }
 
 
 def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -> Iterator[str]:
-    """Run, say what was found, write ``validation.csv`` and ``report.html`` to a folder.
+    """Run all methods, print results, write ``validation.csv`` and ``report.html``.
 
     Args:
         recording: A key of `RECORDINGS`.
-        data: Its folder.
-        methods: See `deepesi.runtime.methods.find_methods`.
+        data: Folder of the data set.
+        methods: Methods, as from `deepesi.runtime.methods.find_methods`.
         out: Folder to write to.
 
     Raises:
@@ -45,7 +45,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
     missing = excluded(cases, methods)
     results, odd = list[Result](), dict[str, None]()
     for result in run(cases, methods):
-        if not any(r.case is result.case for r in results):  # of each recording once
+        if not any(r.case is result.case for r in results):  # once per recording
             for name in unexplained(result):
                 text = f"{result.case.condition}: {unexplained_text(name)}"
                 odd[text] = None
@@ -66,8 +66,8 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
         "heads": ", ".join(
             dict.fromkeys(f"{r.case_head.name}: {r.case_head.head.space.name}" for r in results)
         ),
-        "regularization": "linear inverses: lambda2 = 1 / SNR, read off the whitened power of "
-        "the whole average, in steps of 2.5 dB",
+        "regularization": "linear inverses: lambda2 = 1 / SNR, estimated from the whitened power "
+        "of the whole average, in steps of 2.5 dB",
         "windows": "linear inverses: the whole average; networks: the longest they were trained "
         "on; solvers: "
         f"{SAMPLES} samples; baseline and response alike, each window half over the one before",

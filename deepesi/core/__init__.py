@@ -1,1 +1,1 @@
-"""What everything with torch shares: the contracts, operators of patches, dropout, members."""
+"""Shared parts with torch: contracts, patch operators, dropout, members of ensembles."""

@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def as_array(values: Tensor) -> NDArray[np.float64]:
-    """A tensor of any device in float64, without its gradient."""
+    """A tensor on any device as a float64 array, without gradient."""
     return np.asarray(values.detach().cpu().double().numpy())

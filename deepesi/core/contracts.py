@@ -1,4 +1,4 @@
-"""The contract every part of deepesi meets: Batch, Estimate, InverseModel."""
+"""Interfaces between the parts of deepesi: Batch, Estimate, InverseModel."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -19,54 +19,55 @@ from deepesi.physics.head_inputs.declaration import Axes, noise_size
 
 
 class Estimate(NamedTuple):
-    """What an inverse model says: dipole moments and, if it claims any, their uncertainty."""
+    """Output of an inverse model: dipole moments and, if available, their uncertainty."""
 
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
-    samples: Float[Tensor, "N B D T"] | None = None  # draws from the posterior
+    samples: Float[Tensor, "N B D T"] | None = None  # samples from the posterior
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """What a network is trained for, as configured under ``loss``."""
+    """Training objective of a network, as configured under ``loss``."""
 
     def __call__(self, estimate: Estimate, batch: "Batch") -> tuple[Tensor, dict[str, Tensor]]:
-        """The value to descend ``()``, and detached terms ``()`` for the log."""
+        """Loss ``()``, and detached terms ``()`` for the log."""
 
 
 class Assumptions(NamedTuple):
-    """What a method is told beside the recording and the nominal lead field, in words for a table.
+    """Prior information of a method, beside recording and nominal lead field, as text for tables.
 
-    Methods that are told more do better for that alone; a comparison must say so.
+    Methods with more prior information are more accurate for this reason alone, so a comparison
+    must list it.
     """
 
-    sources: str  # points or patches, and of which size
+    sources: str  # points or patches, and their size
     n_sources: str
     noise: str
     skull: str
 
 
-#: What any network is told: its training draws it.
+#: Assumptions of any network: those of its training data.
 AS_IN_TRAINING = Assumptions(
     "as in its training", "as in its training", "covariance", "as in its training"
 )
 
 
 class InverseModel(nn.Module, ABC):
-    """Anything that maps scalp potentials to sources.
+    """Base class of models that map scalp potentials to sources.
 
-    Contract, held by one test suite over all models: reordering the channels of head and EEG
+    Contract, tested by one suite for all models: reordering the channels of head and EEG
     changes nothing; scaling the EEG by ``a`` and the noise covariance by ``a²`` scales the
     estimate by ``a``; montage, batch size and duration are free; `forward` exports to ONNX unless
-    the model says that it does not.
+    `exportable` is False.
 
     Attributes:
-        head_inputs: What the model asks of a head. `forward` finds each array under its key.
-        bound_to_space: Whether the weights belong to one source space. If not, the model follows
-            the source space of the head it is given.
-        exportable: Whether `forward` consists of operations that ONNX has. Solvers that iterate to
-            convergence do not; they are there to compare with.
-        assumptions: What it takes for granted, see `Assumptions`.
+        head_inputs: Arrays that the model needs from a head. `forward` gets each by its key.
+        bound_to_space: Whether the weights belong to one source space. If not, the model takes the
+            source space of any head.
+        exportable: Whether `forward` consists of operations that ONNX has. Iterative solvers for
+            comparison do not.
+        assumptions: Prior information of the model.
 
     """
 
@@ -76,7 +77,7 @@ class InverseModel(nn.Module, ABC):
 
     @property
     def assumptions(self) -> Assumptions:
-        """See the class."""
+        """Check the declarations, as in the class."""
         return AS_IN_TRAINING
 
     @abstractmethod
@@ -86,26 +87,26 @@ class InverseModel(nn.Module, ABC):
     def training_loss(
         self, batch: "Batch", objective: Objective, rng: torch.Generator
     ) -> dict[str, Tensor]:
-        """What one step of training descends, and what it logs beside.
+        """Loss of one training step, and terms for the log.
 
-        The default grades `forward`. A model that learns in another way, from its own likelihood
-        or by flow matching, replaces this method and nothing else.
+        The default applies the objective to `forward`. A model with another kind of training, such
+        as a likelihood or flow matching, replaces only this method.
 
         Args:
             batch: Simulated recordings with their sources.
-            objective: The configured one; a model may leave it aside.
-            rng: For all that the model draws; keyed as the batch is, so that runs resume.
+            objective: Configured objective; a model may ignore it.
+            rng: Random generator, seeded by the key of the batch, so that runs can resume.
 
         Returns:
             ``"loss"`` and any other, detached, terms: ``()``, or ``(M,)`` where ``M`` networks
-            learn side by side, each from its own loss.
+            are trained together, each with its own loss.
 
         """
         loss, terms = objective(self(batch.data, batch.inputs), batch)
         return {"loss": loss, **terms}
 
     def clip_gradients(self, max_norm: float) -> Tensor:
-        """Clip the norm of the gradient; returns it as it was, ``()`` or ``(M,)``."""
+        """Clip the norm of the gradient; returns the norm before, ``()`` or ``(M,)``."""
         return clip_grad_norm_(self.parameters(), max_norm)
 
 
@@ -113,13 +114,13 @@ class PosteriorModel(InverseModel):
     """An inverse model that also draws from its posterior.
 
     The noise of the draws is an argument: the same noise gives the same samples, in torch and in an
-    exported file. The contract suite also holds `forward` to the mean of many draws.
+    exported file. The contract suite also compares `forward` with the mean of many draws.
 
     Attributes:
         noise_axes: Axes of the noise of one draw, standard normal: numbers, or sizes of the data
             (``"channels"``, ``"times"``) and of the head inputs (``"dipoles"``, ...). The noise is
             ``(N, B, Z)`` with ``Z`` the product of these sizes.
-        n_draws: Draws that the default `forward` takes.
+        n_draws: Number of draws in the default `forward`.
 
     """
 
@@ -138,12 +139,12 @@ class PosteriorModel(InverseModel):
         Args:
             data: Referenced data, V.
             inputs: Prepared head inputs.
-            noise: See the class; its size is that of `noise_size`.
+            noise: Standard normal ``(N, B, Z)``, ``Z`` from `noise_size`.
 
         """
 
     def noise_size(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> int:
-        """How many numbers ``Z`` of noise one draw for a recording takes."""
+        """Number ``Z`` of noise values of one draw for a recording."""
         shapes = {key: value.shape for key, value in inputs.items()}
         return noise_size(self.noise_axes, self.head_inputs, data.shape, shapes)
 
@@ -158,9 +159,9 @@ class PosteriorModel(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation of `n_draws` fixed draws, the same for every recording.
 
-        A model with a closed form replaces it.
+        A model with a closed form replaces this method.
         """
-        # Numbers kept in a table, as a traced graph draws none; repeated where there are too few.
+        # Fixed numbers from a table, repeated if there are too few: a traced graph draws none.
         table = torch.from_numpy(_fixed_draws(self.n_draws)).to(data)
         size = self.noise_size(data, inputs)
         noise = table[:, torch.arange(size, device=data.device) % N_FIXED]
@@ -169,7 +170,7 @@ class PosteriorModel(InverseModel):
         return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
 
 
-#: Numbers of a fixed draw; a prime, so that they do not repeat in step with an axis of the noise.
+#: Length of the table of fixed numbers; a prime, so that no axis of the noise has its period.
 N_FIXED = 4099
 
 
@@ -211,7 +212,7 @@ _T = TypeVar("_T", bound="_Tensors")
 
 @dataclass(frozen=True)
 class _Tensors:
-    """Frozen dataclasses whose tensors move together; everything else stays as it is."""
+    """Base of frozen dataclasses whose tensors move together; other fields stay as they are."""
 
     def _mapped(self: _T, function: Any) -> _T:
         changed = {f.name: function(getattr(self, f.name)) for f in fields(self)}
@@ -228,7 +229,7 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class LowRankLeadField(_Tensors):
-    """The lead fields that rendered a batch, one per example, never formed as ``(B, C, D)``.
+    """True lead fields of a batch, one per example, in factors instead of ``(B, C, D)``.
 
     ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced scalp patterns at the
     sensors of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
@@ -280,19 +281,19 @@ def _through_core(
 
 @dataclass(frozen=True)
 class Scene(_Tensors):
-    """What was drawn for each example of a batch.
+    """Simulation parameters of each example of a batch.
 
     Attributes:
         peaks: Source numbers of the centres ``(B, K)``, -1 where there are fewer than ``K``.
         extents: Radii ``(B, K)``, m; 0 for a point, infinite for a field over the whole space.
-        moments: Total dipole moment of every place at its strongest ``(B, K)``, A m: the sum of the
-            magnitudes of its sources, those of other places not counted.
-        snr_db: ``(B,)``, of the brain sources over the noise (artifacts not counted).
+        moments: Total dipole moment of every patch at its peak ``(B, K)``, A m: the sum of the
+            magnitudes of its sources, without those of other patches.
+        snr_db: SNR of the brain sources to the noise ``(B,)``, dB, without artifacts.
         tissues: Skull conductivity (S/m), skull thickness (m), scalp and brain conductivity (S/m)
-            that rendered the example ``(B, 4)``; NaN where the head has one lead field only.
-        artifacts: Which artifacts of the generator's list an example has ``(B, A)``.
+            of the example ``(B, 4)``; NaN if the head has only one lead field.
+        artifacts: Whether an example has each artifact of the generator ``(B, A)``.
         head_name: The head.
-        key: ``(seed, split, rank, step)`` from which the batch can be drawn again.
+        key: ``(seed, split, rank, step)``, from which the batch can be drawn again.
 
     """
 
@@ -313,10 +314,10 @@ class Batch(_Tensors):
     Attributes:
         data: Referenced recordings ``(B, C, T)``, V.
         sources: Dipole moments ``(B, D, T)``, A m.
-        head: The *nominal* head: what an analyst would have.
-        inputs: Its prepared head inputs.
-        truth: The lead fields that really rendered each example.
-        scene: What was drawn.
+        head: The *nominal* head, which the analyst assumes.
+        inputs: Prepared head inputs of the nominal head.
+        truth: True lead field of each example.
+        scene: Simulation parameters.
 
     """
 
@@ -350,13 +351,13 @@ class Batch(_Tensors):
 
 
 class Oracle(nn.Module, ABC):
-    """A bound on what can be known: it is shown the whole batch, the truth included.
+    """An oracle: a bound that uses the whole batch, with the true sources and lead fields.
 
-    Stands in tables beside inverse models; it is nothing an analyst could apply or export.
+    It appears in tables beside inverse models, but cannot be applied or exported.
 
     Attributes:
-        head_inputs: What it asks of the nominal head, as an inverse model does.
-        assumptions: What it is shown, see `Assumptions`.
+        head_inputs: Arrays that it needs from the nominal head.
+        assumptions: Information that it uses.
 
     """
 
@@ -365,8 +366,8 @@ class Oracle(nn.Module, ABC):
     @property
     @abstractmethod
     def assumptions(self) -> Assumptions:
-        """See the class."""
+        """Check the declarations, as in the class."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Estimate:
-        """Estimate the sources of a batch, knowing how they were rendered."""
+        """Estimate the sources of a batch with the true simulation parameters."""

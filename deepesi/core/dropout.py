@@ -1,4 +1,4 @@
-"""Dropout of features, in training by chance, and as one thinned network out of many."""
+"""Dropout of features: random in training, or with fixed masks for MC dropout."""
 
 import torch
 from jaxtyping import Float
@@ -7,10 +7,10 @@ from torch.nn import functional
 
 
 class FeatureDropout(nn.Module):
-    """Dropout on the last axis; otherwise a factor per feature, 1 unless somebody sets it.
+    """Dropout on the last axis in training; else a factor per feature, 1 by default.
 
     Args:
-        p: Share of the features left out in training, no unit.
+        p: Share of the features dropped in training, no unit.
         n_features: Size ``F`` of the last axis.
 
     Raises:

@@ -1,4 +1,4 @@
-"""An exported file as an inverse model, to be evaluated beside networks and baselines."""
+"""An exported file as an inverse model, for evaluation beside networks and baselines."""
 
 import hashlib
 from pathlib import Path
@@ -14,21 +14,21 @@ from deepesi.runtime.session import open_model
 
 
 class OnnxModel(InverseModel):
-    """Runs an ONNX file of ours on the CPU.
+    """Runs an ONNX file of deepesi on the CPU.
 
     Args:
         path: The ``.onnx`` file.
 
     Raises:
-        FileNotFoundError: See `open_model`.
-        ValueError: See `open_model`.
+        FileNotFoundError: As in `open_model`.
+        ValueError: As in `open_model`.
 
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = str(path)
-        self.opened = open_model(Path(path), n_threads=1)  # sums come out alike on every machine
+        self.opened = open_model(Path(path), n_threads=1)  # sums are equal on every machine
         # Stands for the weights, which are in the file.
         content = Path(path).read_bytes()
         digest = hashlib.sha256(content).digest()
@@ -38,7 +38,7 @@ class OnnxModel(InverseModel):
         self.bound_to_space = self.opened.contract.space_name is not None
 
     def __reduce__(self) -> tuple[type["OnnxModel"], tuple[str]]:
-        """Another process opens the file anew: a session cannot be sent."""
+        """Pickle only the path: another process opens the file again."""
         return OnnxModel, (self.path,)
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

@@ -11,8 +11,8 @@ def neighbour_mean(
     """Mean over the neighbours on the source mesh; 0 for a source without any.
 
     Args:
-        values: Of every source.
-        neighbours: See `deepesi.physics.head_inputs.graphs.MeshNeighbours`.
+        values: Values of every source.
+        neighbours: Array of `deepesi.physics.head_inputs.graphs.MeshNeighbours`.
 
     """
     padded = torch.cat([values, torch.zeros_like(values[:1])])
@@ -27,9 +27,9 @@ def along_axes(
     """Total moments of patches along the orientations of their source.
 
     Args:
-        moments: Of unit amplitudes, symmetric; see
+        moments: Moments of unit amplitudes, symmetric, from
             `deepesi.physics.head_inputs.patches.PatchMoments`.
-        amplitudes: Of their topographies; samples and examples in any order.
+        amplitudes: Amplitudes of their topographies; samples and examples in any order.
 
     """
     parts = [
@@ -47,9 +47,9 @@ def spread_patches(
     """Dipole moments of the sources, from total moments of patches around every source.
 
     Args:
-        moments: By radius and centre.
-        pairs: See `deepesi.physics.head_inputs.patches.PatchPairs`.
-        shares: See `deepesi.physics.head_inputs.patches.PatchShares`.
+        moments: Total moments by radius and centre.
+        pairs: Array of `deepesi.physics.head_inputs.patches.PatchPairs`.
+        shares: Array of `deepesi.physics.head_inputs.patches.PatchShares`.
 
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -68,7 +68,7 @@ def _spread_by_matrix(
     pairs: Int[Tensor, "P 2"],
     shares: Float[Tensor, "P K"],
 ) -> Float[Tensor, "S ..."]:
-    """The same by a sparse matrix, which ONNX does not have: windows train twice as fast."""
+    """The same with a sparse matrix, which ONNX does not have: twice as fast in training."""
     n_radii, n_sources = moments.shape[:2]
     first = n_sources * torch.arange(n_radii, device=pairs.device)[:, None]
     index = torch.stack([pairs[:, 0].expand(n_radii, -1), pairs[:, 1] + first]).flatten(1)
@@ -83,14 +83,14 @@ def _spread_by_matrix(
 
 
 class PatchDictionary:
-    """Filters and explains whitened recordings ``(C, T, B)`` with topographies of patches.
+    """Matched filters and forward model of whitened data ``(C, T, B)`` with patch topographies.
 
     Args:
-        topographies: See `deepesi.physics.head_inputs.patches.PatchTopographies`.
+        topographies: Array of `deepesi.physics.head_inputs.patches.PatchTopographies`.
         n_orient: Orientations ``O`` per source.
-        skull: Filter between the sensors ``(B, C, C)`` that the topographies of an example are
-            seen through, and about their norms behind it ``(K, S, B)``, by which they are divided;
-            None: they are seen as they are.
+        skull: Filter between the sensors ``(B, C, C)`` for the topographies of an example, and
+            their approximate norms after it ``(K, S, B)``, by which they are divided; None: no
+            filter.
 
     """
 
@@ -104,20 +104,20 @@ class PatchDictionary:
         self.n_radii = topographies.shape[0]
 
     def _find(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S O T *B"]:
-        """Products with the topographies before they are brought to norm 1 again."""
+        """Products with the topographies before normalization."""
         if self.skull is not None:
             data = (data.permute(2, 1, 0) @ self.skull[0]).permute(2, 1, 0)
         found = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
         return found.unflatten(0, (self.n_radii, -1, self.n_orient))
 
     def filter(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S O T B"]:
-        """Matched filters: what each topography finds in the data."""
+        """Matched filters: projections of the data onto each topography."""
         return self.weighted(None, data)
 
     def weighted(
         self, gamma: Float[Tensor, "K S B"] | None, data: Float[Tensor, "C T B"]
     ) -> Float[Tensor, "K S O T B"]:
-        """Matched filters, each times the weight of its patch."""
+        """Matched filters, each multiplied by the weight of its patch."""
         if self.skull is not None:
             gamma = (1 if gamma is None else gamma) / self.skull[1]
         found = self._find(data)
@@ -126,13 +126,13 @@ class PatchDictionary:
     def energy(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S *B"]:
         """Energy of the matched filters, summed over the window and orientations.
 
-        Without a skull data may have more axes than one behind the samples.
+        Without a skull filter, data may have several axes after the samples.
         """
         energy = self._find(data).square().sum((2, 3))
         return energy if self.skull is None else energy / self.skull[1].square()
 
     def explain(self, amplitudes: Float[Tensor, "K S O T B"]) -> Float[Tensor, "C T B"]:
-        """The adjoint of `filter`: the potential of patches of these amplitudes."""
+        """The adjoint of `filter`: the potential of patches with these amplitudes."""
         if self.skull is not None:
             amplitudes = amplitudes / self.skull[1][:, :, None, None]
         rows = amplitudes.flatten(0, 2)
@@ -148,12 +148,12 @@ class PatchDictionary:
         n_strongest: int,
         n_steps: int,
     ) -> Float[Tensor, "C T B"]:
-        """``(I + Q gamma Qᵀ)⁻¹ v``: what the posterior mean under these variances leaves of ``v``.
+        """``(I + Q gamma Qᵀ)⁻¹ v``: residual of the posterior mean under these variances.
 
-        The posterior mean itself is ``gamma Qᵀ`` of it. Only the strongest patches of an example
-        are taken, less the next one (so that nothing jumps where two change places), raised to the
-        sum of all. By conjugate gradients over the whole window, so that the result follows a
-        rotation of the samples after any number of steps.
+        The posterior mean itself is ``gamma Qᵀ`` of the residual. Only the variances of the
+        strongest patches of an example are used, minus the next one (so that the result is
+        continuous), scaled to the sum of all. Conjugate gradients run over the whole window, so
+        the result commutes with a rotation of the samples after any number of steps.
         """
         strongest, places = gamma.flatten(0, 1).T.topk(n_strongest + 1)
         kept = strongest[:, :-1] - strongest[:, -1:]
@@ -169,8 +169,8 @@ class PatchDictionary:
         left = direction = recording.permute(2, 0, 1)
         solution = torch.zeros_like(left)
         size = left.square().sum((1, 2), keepdim=True)
-        # Once converged nothing moves any more, and no gradient is divided by nothing. By
-        # `clamp_min`, as the exporter drops the addition of so little.
+        # After convergence steps are zero, without division by zero in gradients. With
+        # `clamp_min`, because the exporter drops the addition of a small constant.
         least = (1e-7 * size).clamp_min(1e-9)
         for _ in range(n_steps):
             image = direction + gram @ direction
@@ -181,12 +181,12 @@ class PatchDictionary:
         return solution.permute(1, 2, 0)
 
 
-#: Logarithm of the number of independent looks at a head.
+#: Logarithm of the number of independent tests on a head.
 LOG_LOOKS = 6.0
 
 
 def energy_by_chance(freedom: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """What noise alone reaches: the largest of chi-squared energies of so many degrees of freedom.
+    """Largest energy of noise alone: the maximum of chi-squared variables with these degrees.
 
     About ``d + 2 sqrt(d log) + 2 log`` (Laurent & Massart 2000, doi:10.1214/aos/1015957395).
     """
@@ -194,12 +194,12 @@ def energy_by_chance(freedom: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
 
 
 def over_patches(log_weights: Float[Tensor, "K S B"]) -> Float[Tensor, "K S B"]:
-    """Softmax over all radii and places."""
+    """Softmax over all radii and sources."""
     return torch.softmax(log_weights.flatten(0, 1), dim=0).unflatten(0, log_weights.shape[:2])
 
 
 def small_linear(n_in: int, n_out: int) -> nn.Linear:
-    """A layer that starts near zero: untrained, the physics alone decides."""
+    """A layer with initial output near zero, so that an untrained network is pure physics."""
     layer = nn.Linear(n_in, n_out)
     nn.init.normal_(layer.weight, std=1e-2)
     nn.init.zeros_(layer.bias)
@@ -207,6 +207,6 @@ def small_linear(n_in: int, n_out: int) -> nn.Linear:
 
 
 def over_first(layer: nn.Linear, values: Float[Tensor, "n S B"]) -> Float[Tensor, "m S B"]:
-    """A linear layer over the first axis, the same at every place: batches stay contiguous."""
+    """A linear layer over the first axis, equal for all sources: batches stay contiguous."""
     mixed = layer.weight @ values.flatten(1) + layer.bias[:, None]
     return mixed.unflatten(1, values.shape[1:])

@@ -1,7 +1,7 @@
 """Quantities of batches of signals in torch: differentiable, and on the device of the batch.
 
-What the parts of the package without torch need too has a NumPy version there, which is named here.
-A test holds both equal.
+Quantities that parts without torch need, too, have a NumPy version there, which is named here. A
+test compares both.
 """
 
 import torch
@@ -14,7 +14,7 @@ from deepesi.physics.noise import LEAST_SNR
 def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
     """Magnitude of every source: norm over orientation, RMS over time.
 
-    The gradient at a source of zero is zero, where that of a plain square root is not a number.
+    The gradient at a source of zero is zero; a plain square root would give NaN.
     NumPy: `deepesi.physics.head.HeadModel.magnitude`.
     """
     by_source = values.unflatten(1, (-1, n_orient))
@@ -42,12 +42,12 @@ def residual_variance(
 def scale_to_db(
     power: Float[Tensor, " B"], reference: float, decibel: Float[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """Factors that bring signals to so many dB over a reference power.
+    """Factors that scale signals to a power in dB relative to a reference.
 
     Args:
         power: Power of the signals, not 0.
-        reference: Power to compare with, the same unit.
-        decibel: Power over the reference that the scaled signals have, dB.
+        reference: Reference power, in the same unit.
+        decibel: Power of the scaled signals relative to the reference, dB.
 
     """
     return (reference * 10 ** (decibel / 10) / power).sqrt()

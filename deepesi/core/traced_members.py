@@ -1,4 +1,4 @@
-"""Traces one member of an ensemble for all of them, to be computed side by side in a graph."""
+"""Traces one member of an ensemble for all, so that a graph computes them together."""
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from deepesi.core.contracts import Estimate, InverseModel
 
-#: Marks in a traced graph, of this ONNX domain: between them one member stands for all of them.
+#: Marks in a traced graph, in this ONNX domain: between them one member represents all.
 #: `deepesi.export.members` replaces them.
 DOMAIN, ONE_OF, ALL_OF = "deepesi.members", "OneOf", "AllOf"
 #: Whether a member is being traced: an ensemble in it is computed member by member.
@@ -29,11 +29,11 @@ def trace_side_by_side(
     data: Float[Tensor, "B C T"],
     inputs: dict[str, Tensor],
 ) -> list[Estimate]:
-    """What the members say, while a graph is traced for ONNX; nothing is computed.
+    """Outputs of the members during tracing for ONNX; nothing is computed.
 
     Args:
-        member: Any of them.
-        tensors: Parameters and buffers that tell them apart, by name, stacked along a first axis.
+        member: Any member.
+        tensors: Parameters and buffers that differ, by name, stacked along a first axis.
         data: Recordings, V.
         inputs: Head inputs.
 
@@ -60,10 +60,10 @@ def _mark(name: str, value: Tensor, shape: Sequence[int | torch.SymInt]) -> Tens
 
 
 def alike(modules: Sequence[nn.Module]) -> bool:
-    """Whether modules differ by the values of their parameters and buffers, and nothing else.
+    """Whether modules differ only by the values of their parameters and buffers.
 
-    Compared are their layers, sizes and settings; of what is no plain value only an object that
-    they share is the same.
+    Layers, sizes and settings are compared. Settings that are no plain values are equal only if
+    they are the same object.
     """
     first, *others = [[_described(m) for m in module.modules()] for module in modules]
     has_tensors = any(sizes for _, _, sizes, _ in first)
@@ -81,10 +81,10 @@ def _described(module: nn.Module) -> tuple[type, list[str], dict[str, object], d
 
 
 def _comparable(value: object) -> object:
-    """What equals that of another module only where the setting is the same."""
+    """Settings as values for comparison with another module."""
     if _plain(value):
         return value
-    # What it notes of a class, in an object per instance.
+    # Annotations of a class, in an object per instance.
     noted = type(value).__module__.startswith("torch_geometric.inspector")
     return type(value) if noted else id(value)
 

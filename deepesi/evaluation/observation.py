@@ -1,4 +1,4 @@
-"""What models claim on simulated recordings: deviations against errors, evidence against truth."""
+"""Estimates of models on simulated recordings, collected for calibration."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,45 +29,47 @@ from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
 
-#: Samples of a window that are looked at, evenly spread.
+#: Number of samples used from a window, evenly spaced.
 MAX_SAMPLES = 4
-#: Recordings of a set-up.
+#: Number of recordings per set-up.
 MAX_BATCH = 128
 
 
 class Observations(NamedTuple):
-    """What a model said of the recordings of a split."""
+    """Estimates and targets of a model on the recordings of a split."""
 
-    standardized_errors: list[StandardizedErrors]  # one per recording; empty without deviations
-    scores: Array  # of all places (N, S)
-    target_scores: Array  # of the truth (N,)
-    estimated_db: Array  # SNR an analyst reads off (N,)
+    standardized_errors: list[
+        StandardizedErrors
+    ]  # one per recording; empty without standard deviations
+    scores: Array  # scores of all sources (N, S)
+    target_scores: Array  # scores of the target (N,)
+    estimated_db: Array  # SNR estimated from the recording (N,)
     snr_db: Array  # true SNR (N,)
-    areas: list[Array]  # of the places (S,), m², by recording
-    ranks: NDArray[np.int64] | None = None  # of the target among N_DRAWS samples (N, RANKED)
+    areas: list[Array]  # areas of the sources (S,), m², per recording
+    ranks: NDArray[np.int64] | None = None  # ranks of the target among N_DRAWS samples (N, RANKED)
 
 
-#: Posterior samples of a recording, of which the target has a rank.
+#: Number of posterior samples per recording for the rank of the target.
 N_DRAWS = 99
-#: What of a sample is ranked, in its first sample in time: the moment of the dipole that is
-#: strongest in the estimate, and the norm of the map.
+#: Ranked quantities of a posterior sample, at the first time point: moment of the dipole that is
+#: strongest in the estimate, and norm of the map.
 RANKED = ("peak", "norm")
 
 
-#: Draws the batches at an SNR, each with the number of its recordings that count.
+#: Draws the batches at an SNR, each with its number of recordings to use.
 Draw = Callable[[float], Iterator[tuple[Batch, int]]]
 
 
 def batches_to_test(
     scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel]
 ) -> Iterator[tuple[Batch, int]]:
-    """The test batches of a scenario, every test head with its share and a seed of its own.
+    """The test batches of a scenario, with a share and a seed for every test head.
 
     Args:
         scenario: The test set.
         cohort: The heads.
         snr_db: SNR, dB.
-        models: Whose head inputs to prepare.
+        models: Models whose head inputs are prepared.
 
     """
     heads = scenario.true_heads(cohort)
@@ -81,7 +83,7 @@ def batches_to_test(
 def batches_to_fit(
     scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
 ) -> Iterator[tuple[Batch, int]]:
-    """The same for `n` recordings of split ``"validation"`` and its heads, see `heads_to_fit`."""
+    """The same for `n` recordings of split ``"validation"``, on `heads_to_fit`."""
     for number, (head, left) in enumerate(_shares(heads_to_fit(scenario, cohort), n)):
         size = min(left, MAX_BATCH)
         recordings = SimulatedRecordings(
@@ -107,15 +109,15 @@ def batches_to_fit(
 
 
 def heads_to_fit(scenario: Scenario, cohort: Cohort) -> Sequence[Template]:
-    """The validation heads: of the scenario, if it names some, else of the run.
+    """The validation heads of the scenario, if it names some, else of the run.
 
-    A run of one warped head for testing has none; then it is the head the analyst has.
+    A run with one warped test head has none; then the head of the analyst is used.
     """
     return scenario.heads_to_validate(cohort) or cohort.of("validation") or (cohort.template,)
 
 
 def _shares(heads: Sequence[Template], n: int) -> list[tuple[Template, int]]:
-    """Every head with its share of `n` recordings; heads without one are left out."""
+    """Every head with its share of `n` recordings, without heads of share zero."""
     ends = [n * number // len(heads) for number in range(len(heads) + 1)]
     shares = [(head, ends[i + 1] - ends[i]) for i, head in enumerate(heads)]
     return [(head, share) for head, share in shares if share]
@@ -131,10 +133,10 @@ def observe(
     """Apply every model to the recordings at every SNR.
 
     Args:
-        models: By name.
-        draw: See `Draw`.
+        models: Models by name.
+        draw: Draws batches at an SNR.
         snr_db: SNRs, dB.
-        covers: See `target_scores`.
+        covers: Target sources, as in `target_scores`.
         on_progress: Called with a line for each SNR.
 
     """
@@ -161,7 +163,7 @@ def _look(
     if not np.isfinite(maps).all() or not _finite(estimate.std) or not _finite(estimate.samples):
         raise FloatingPointError(
             f"calibrate: {type(model).__name__} gave NaN or infinite dipole moments or "
-            "deviations. Its training diverged or its file is damaged."
+            "standard deviations. Its training diverged or its file is damaged."
         )
     scores = source_scores(maps, kernel)
     peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
@@ -186,9 +188,9 @@ def _look(
 
 
 def _ranks(model: PosteriorModel, batch: Batch, number: int) -> NDArray[np.int64]:
-    """Ranks of `RANKED` of one recording, by draws of its own."""
+    """Ranks of the `RANKED` quantities of one recording."""
     example = batch.example(number)
-    # The last entries tell it apart from the key the batch was drawn with.
+    # The last entries distinguish the seed from the key of the batch.
     rng = np.random.default_rng([*key_entropy(*batch.scene.key), 3, number])
     seed = int(rng.integers(2**31))
     with torch.no_grad():

@@ -1,9 +1,8 @@
-"""Members of an ensemble side by side: one graph computes all of them at once.
+"""Stacks the members of an ensemble, so that one graph computes all of them at once.
 
-`deepesi.core.traced_members` traces one member between two marks: `OneOf` takes its part of a
-tensor that has a leading axis of members, `AllOf` gives the members' results that axis. Here every
-operation in between is given it, too. `torch.vmap` does the same, but fixes sizes that a graph
-keeps free.
+`deepesi.core.traced_members` traces one member between two marks: `OneOf` selects its part of a
+tensor with a leading axis of members, `AllOf` adds that axis to the results. This module adds the
+axis to every operation in between. `torch.vmap` does the same, but fixes sizes that must stay free.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ Results = Sequence[ir.Value]
 def stack_members(model: ir.Model) -> None:
     """Replace the marks in a graph, in place; the shapes of its values must be known.
 
-    What no member changes is computed once; what has no rule here is computed member by member.
+    Values that all members share are computed once; operations without a rule member by member.
     """
     stacked: dict[ir.Value, ir.Value] = {}
     for node in list(model.graph):
@@ -36,7 +35,7 @@ def stack_members(model: ir.Model) -> None:
             outside = [step.of_all(_only(node.inputs))]
         elif node.op_type == "Shape":
             outside = _shape(step)
-        elif node.op_type == "CastLike" and not told_apart[0]:  # of the other only the type counts
+        elif node.op_type == "CastLike" and not told_apart[0]:  # only the type of the other counts
             outside = _cast_like(step)
         else:
             inside = RULES.get(node.op_type, _one_by_one)(step)
@@ -48,11 +47,11 @@ def stack_members(model: ir.Model) -> None:
 
 
 class _Step:
-    """An operation of one member, to be done for all of them.
+    """An operation of one member that is extended to all members.
 
     Args:
         node: The operation.
-        stacked: Of values that differ from member to member, those of all members.
+        stacked: Stacked values of all members, for values that differ between members.
 
     """
 
@@ -85,29 +84,29 @@ class _Step:
         return value
 
     def constant(self, number: int) -> list[int] | None:
-        """An input of integers that are known; None where there is no such input, or it is not."""
+        """A constant input of integers; None if there is no such input, or it is not constant."""
         if number >= len(self.node.inputs) or self.node.inputs[number] is None:
             return None
         tensor = ir.convenience.get_const_tensor(self.value(number))
         return None if tensor is None else [int(i) for i in tensor.numpy().ravel()]
 
     def axis(self, name: str, default: int, rank: int) -> int:
-        """An attribute that is an axis, counted from the first of one member."""
+        """An attribute that is an axis, counted from the first axis of one member."""
         attribute = self.node.attributes.get(name)
         return (default if attribute is None else attribute.as_int()) % rank
 
     def is_stacked(self, number: int) -> bool:
-        """Whether an input differs from member to member."""
+        """Whether an input differs between members."""
         return self.node.inputs[number] in self.stacked
 
     def of_all(self, value: ir.Value) -> ir.Value:
-        """A value with its axis of members; of one that they share, copies."""
+        """A value with an axis of members; shared values are copied."""
         if value in self.stacked:
             return self.stacked[value]
         return self.op("Expand", value, self.ints(self.n_members, *[1] * _rank(value)))
 
     def aligned(self, value: ir.Value, rank: int) -> ir.Value:
-        """A value with its axis of members, if it has one, before `rank` others."""
+        """A value with its axis of members, if any, before `rank` other axes."""
         if value not in self.stacked:
             return value
         missing = range(1, 1 + rank - _rank(value))
@@ -136,7 +135,7 @@ def _rank(value: ir.Value) -> int:
 
 
 def _behind(axes: Sequence[int]) -> list[int]:
-    """Axes of one member in what has the axis of members before them."""
+    """Axes of one member, shifted by the leading axis of members."""
     return [axis + 1 if axis >= 0 else axis for axis in axes]
 
 
@@ -207,7 +206,7 @@ def _transpose(step: _Step) -> Results:
 
 
 def _with_axes(step: _Step) -> Results:
-    """Unsqueeze, Squeeze and sums: the second input names axes; where none are, one by one."""
+    """Unsqueeze, Squeeze and sums: the second input names axes; without it, one by one."""
     axes = step.constant(1)
     if not axes:
         return _one_by_one(step)
@@ -233,7 +232,7 @@ def _over_axis(step: _Step) -> Results:
 
 
 def _alongside(step: _Step) -> Results:
-    """Concat, GatherElements, ScatterElements: all inputs are alike but along one axis."""
+    """Concat, GatherElements, ScatterElements: shapes of inputs are equal except along one axis."""
     axis = step.axis("axis", 0, _rank(step.value(0)))
     values = [step.value(i) for i in range(len(step.node.inputs))]
     return step.again(*map(step.of_all, values), axis=axis + 1)
@@ -259,7 +258,7 @@ def _gather_nd(step: _Step) -> Results:
 
 
 def _scatter_nd(step: _Step) -> Results:
-    """With members behind the axes that are indexed, what belongs together is copied together."""
+    """Gather with members after the indexed axes, so that copies are contiguous."""
     data, places, updates = (step.value(i) for i in range(3))
     if step.is_stacked(1) or places.shape is None or not isinstance(places.shape[-1], int):
         return _one_by_one(step)
@@ -310,7 +309,7 @@ def _times_matrix(step: _Step, matrix: ir.Value) -> ir.Value:
         product = step.op("MatMul", step.op("Reshape", left, flat), matrix)
         sizes = step.joined(step.shape(left, 0, -1), step.ints(-1))
         return step.op("Reshape", product, sizes)
-    # What members share is read once: their columns stand side by side.
+    # A shared operand is read once: the columns of all members are joined.
     columns = step.op("Transpose", matrix, perm=[1, 0, 2])
     columns = step.op("Reshape", columns, step.ints(0, -1))
     product = step.op("MatMul", left, columns)

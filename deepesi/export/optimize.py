@@ -1,4 +1,4 @@
-"""The same graph in the operations that ONNX Runtime computes fast."""
+"""Rewrites a graph to operations that ONNX Runtime computes fast."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from onnxscript.rewriter.rules.common import remove_optional_bias_from_conv_rule
 from deepesi.core.traced_members import DOMAIN
 from deepesi.export.members import stack_members
 
-#: Element by element, with broadcasting.
+#: Elementwise operations, with broadcasting.
 BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min")
-#: What only moves numbers.
+#: Operations that only move values.
 MOVING = ("Concat", "Gather", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze")
-#: Numbers in a tensor.
+#: Number of values in a tensor.
 LARGEST_WEIGHTS = 2**28
 
 
-#: What is left to do once constants are folded.
+#: Rules after constant folding.
 TIDY = ir.passes.Sequential(
     common.RemoveUnusedNodesPass(),
     common.RemoveUnusedFunctionsPass(),
@@ -29,19 +29,19 @@ TIDY = ir.passes.Sequential(
     common.CommonSubexpressionEliminationPass(),
     common.OutputFixPass(),
     common.NameFixPass(),
-    common.ClearMetadataAndDocStringPass(),  # where each operation stood, in files of this machine
+    common.ClearMetadataAndDocStringPass(),  # holds paths of this machine
 )
 
 
 def make_faster(model: ir.Model) -> None:
-    """Change a graph in place; every result stays what it was, up to the order of sums.
+    """Change a graph in place; results stay equal, up to the order of sums.
 
-    Constants are folded, what is computed twice is shared, and sums over a single value are left
-    out. On a CPU a sum of squares is an order of magnitude faster as one operation, a square as a
-    product, and broadcasting between operands of equal rank.
+    Constants are folded, duplicates are shared, and sums over a single value are removed. On a CPU
+    a sum of squares as one operation, a square as a product, and broadcasting between operands of
+    equal rank are an order of magnitude faster.
     """
-    # Not the exporter's own optimizer: it tries dozens of patterns on every node, takes as long as
-    # everything else together, and leaves a graph that is no faster.
+    # The exporter's own optimizer tries dozens of patterns on every node, takes as long as
+    # everything else together, and does not make the graph faster.
     common.InlinePass()(model)
     optimizer.fold_constants(model)
     # Convolutions without a bias get one of zeros, of a shape that ONNX Runtime refuses.
@@ -50,7 +50,7 @@ def make_faster(model: ir.Model) -> None:
         common.ShapeInferencePass()(model)
         stack_members(model)
         common.RemoveUnusedNodesPass()(model)
-        # Weights of any size: what quantizes them looks for constants.
+        # Weights of any size, because quantization needs constants.
         optimizer.fold_constants(
             model,
             output_size_limit=LARGEST_WEIGHTS,
@@ -58,8 +58,8 @@ def make_faster(model: ir.Model) -> None:
         )
     TIDY(model)
     common.ShapeInferencePass()(model)
-    # Single values before sums, sums before squares: a later rule would take what one before it
-    # looks for.
+    # Single values before sums, sums before squares: a later rule would hide the pattern of
+    # an earlier one.
     for rule in (
         pattern.RewriteRule(_sum, _without_summing, _over_single),
         pattern.RewriteRule(_mean, _without_summing, _over_single),
@@ -114,7 +114,7 @@ def _by_product(op: Any, x: ir.Value) -> Any:
 
 
 def _broadcast_at_equal_rank(graph: ir.Graph) -> None:
-    """Give the operand of lower rank its leading axes; the runtime folds those of constants."""
+    """Add leading axes to the operand of lower rank; the runtime folds those of constants."""
     axes: dict[int, ir.Value] = {}
     raised: dict[tuple[ir.Value, int], ir.Value] = {}
     for node in list(graph):
@@ -123,7 +123,7 @@ def _broadcast_at_equal_rank(graph: ir.Graph) -> None:
             continue
         ranks = [len(shape) for _, shape in operands]
         lower, missing = ranks.index(min(ranks)), max(ranks) - min(ranks)
-        if missing == 0 or len(operands) != 2:  # there are largest of three, too
+        if missing == 0 or len(operands) != 2:  # maxima may have three inputs
             continue
         value, shape = operands[lower]
         if missing not in axes:

@@ -1,4 +1,4 @@
-"""Smaller files: the weights of a graph in 16 or 8 bits, computed with in single precision."""
+"""Smaller files: weights of a graph in 16 or 8 bits, arithmetic in single precision."""
 
 from collections.abc import Iterator
 from typing import Literal, get_args
@@ -8,13 +8,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-#: How weights are kept: in single precision, in half precision, or in 8 bits with one scale for
-#: every output of a product.
+#: Storage of weights: single precision, half precision, or 8 bits with one scale per output of a
+#: product.
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-#: Weights of fewer numbers stay as they are.
+#: Weights with fewer values stay as they are.
 FEWEST = 256
-#: Largest number of 8 bits with a sign; the smallest is its negative.
+#: Largest signed value in 8 bits; the smallest is its negative.
 LARGEST = 127
 
 Array = NDArray[np.float32]
@@ -23,14 +23,13 @@ Array = NDArray[np.float32]
 def make_smaller(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
     """The graph with its weights in fewer bits; inputs and outputs stay in single precision.
 
-    Only the file is smaller. Each weight is brought back to single precision before it is used,
-    which ONNX Runtime does once, when it opens the file. So every processor computes the same:
-    products of 8-bit numbers saturate on some and not on others, and in half precision EEG in
-    volts lies below the range.
+    Only the file is smaller. ONNX Runtime converts weights to single precision once, when it opens
+    the file. So all processors compute the same: products of 8-bit numbers saturate on some of
+    them, and EEG in volts is below the range of half precision.
 
     Args:
-        model: In single precision.
-        precision: See `Precision`.
+        model: Graph in single precision.
+        precision: Precision of the weights.
 
     Raises:
         ValueError: An unknown precision.
@@ -62,7 +61,7 @@ def make_smaller(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProt
 
 
 def _halved(weights: TensorProto, values: Array) -> onnx.NodeProto:
-    """Keep weights in half precision, in place; the operation that brings them back."""
+    """Store weights in half precision, in place; returns the conversion to single precision."""
     name, half = weights.name, f"{weights.name}_half"
     weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
     return helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT)
@@ -71,7 +70,7 @@ def _halved(weights: TensorProto, values: Array) -> onnx.NodeProto:
 def _in_8_bits(
     graph: onnx.GraphProto, weights: TensorProto, values: Array, summed: tuple[int, ...]
 ) -> Iterator[onnx.NodeProto]:
-    """Keep weights in 8 bits, in place; the operations that bring them back."""
+    """Store weights in 8 bits, in place; returns the conversion to single precision."""
     name = weights.name
     scale = np.abs(values).max(axis=summed, keepdims=True) / np.float32(LARGEST)
     scale[scale == 0] = 1

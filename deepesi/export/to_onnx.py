@@ -1,4 +1,4 @@
-"""Exports an inverse model to ONNX, with its contract in the metadata, and measures the result."""
+"""Exports an inverse model to ONNX, with its contract in the metadata, and checks the file."""
 
 import logging
 import time
@@ -37,19 +37,19 @@ from deepesi.runtime.session import REFUSALS, as_feeds, open_model
 from deepesi.utils.files import atomic
 
 OPSET = 20
-#: Of a file from its model, over the largest estimate. Weights in fewer bits cost accuracy, which
-#: is for `deepesi evaluate` to measure; what deviates by more than this is broken.
+#: Largest difference between file and model, relative to the largest estimate. Smaller weights cost
+#: accuracy, which `deepesi evaluate` measures; a larger difference is an error.
 MAX_DEVIATION: dict[str, float] = {
     "float32": 1e-4,
     "float16": 0.05,
     "int8": 0.5,
 }
-#: Axes of head inputs that a model bound to one source space has fixed.
+#: Axes of head inputs that are fixed if a model is bound to one source space.
 OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs")
 
 
 class _Graph(nn.Module):
-    """The model with its inputs as positional arguments, as the exporter wants them."""
+    """The model with its inputs as positional arguments, as the exporter needs them."""
 
     def __init__(self, model: InverseModel, kinds: Sequence[str]) -> None:
         super().__init__()
@@ -81,12 +81,12 @@ def export_onnx(
 
     Args:
         model: Any inverse model.
-        head: A head to trace with; its source space is the one a bound model belongs to.
-        path: ``.onnx`` file.
-        identity: What its weights were saved with, see `deepesi.training.weights.load_network`.
+        head: A head to trace with; for a bound model, with its source space.
+        path: ``.onnx`` file to write.
+        identity: Metadata of the weights, as in `deepesi.training.weights.load_network`.
         anatomy: Fingerprint of the template it was trained on.
-        calibration: What ``deepesi calibrate`` fitted for it.
-        precision: Of its weights, see `deepesi.export.quantize.Precision`.
+        calibration: Calibration from ``deepesi calibrate``.
+        precision: Precision of the weights, as in `deepesi.export.quantize.Precision`.
 
     Raises:
         ValueError: The model is a solver without an exported form; an unknown precision; ONNX
@@ -127,7 +127,7 @@ def export_onnx(
         dynamic_shapes=(dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes)),
         dynamo=True,
         opset_version=OPSET,
-        optimize=False,  # but by make_faster
+        optimize=False,  # make_faster optimizes instead
         verbose=False,
     )
     assert program is not None  # None of the exporter without dynamo
@@ -166,7 +166,7 @@ def export_onnx(
 
 
 def _noise_shape(axes: Axes | None) -> list[dict[int, Any]]:
-    """Which axes of the noise are free: the last one is, where it has a named axis in it."""
+    """Free axes of the noise; the last one is free if it contains a named axis."""
     if axes is None:
         return []
     free, fixed = torch.export.Dim.DYNAMIC, torch.export.Dim.STATIC
@@ -174,7 +174,7 @@ def _noise_shape(axes: Axes | None) -> list[dict[int, Any]]:
 
 
 def sign(proto: onnx.ModelProto, contract: Contract) -> None:
-    """Put a contract and the digest of graph and contract into a model, in place of any other."""
+    """Write a contract and the digest of graph and contract into the metadata of a model."""
     proto.ClearField("metadata_props")
     text = contract.to_json()
     found = digest(proto.SerializeToString(), text)
@@ -188,21 +188,21 @@ def example_of(
     head: HeadModel,
     noise_axes: Axes | None = None,
 ) -> SelfTest:
-    """The smallest example that a graph computes, on one part of a head or another.
+    """The smallest example that a graph can compute, on a part of a head.
 
     Args:
         proto: The graph.
-        declarations: Its head inputs.
-        bound: Whether it belongs to the source space of the head.
-        head: See `deepesi.runtime.self_test.small_heads`.
-        noise_axes: Axes of the noise of a posterior model; None of any other.
+        declarations: Head inputs of the graph.
+        bound: Whether it is bound to the source space of the head.
+        head: Head for `deepesi.runtime.self_test.small_heads`.
+        noise_axes: Axes of the noise of a posterior model; None for any other.
 
     Raises:
-        ValueError: There is none, or it gives NaN.
+        ValueError: There is no such example, or it gives NaN.
 
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what is fatal is raised
+    options.log_severity_level = 4  # fatal errors are raised
     content = proto.SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     refusals = []
@@ -215,7 +215,7 @@ def example_of(
             feeds[NOISE] = draws
         try:
             return SelfTest.of_session(session, feeds)
-        except REFUSALS as error:  # it may ask for more sources than there are
+        except REFUSALS as error:  # it may need more sources
             refusals.append(error)
     raise ValueError(
         f"export_onnx: ONNX Runtime cannot compute the graph ({refusals[-1]}). The model uses an "
@@ -229,12 +229,12 @@ def _has_orientations(declarations: Sequence[HeadInput]) -> bool:
 
 
 class Parity(NamedTuple):
-    """How an exported file compares with the model it came from.
+    """Comparison of an exported file with its model.
 
     Attributes:
         deviation: Largest difference over the largest estimate, of the worst kind of output.
         latency_ms: Median time of one frame on one core, ms.
-        n_channels: Of that frame.
+        n_channels: Number of channels of that frame.
         opset: ONNX operator set of the file.
 
     """

@@ -74,7 +74,7 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     Args:
         ch_names: Names of the electrodes.
         positions: ``(C, 3)``, m, MNE head frame.
-        origin: What the positions belong to, for errors.
+        origin: Name of the source of the positions, for errors.
 
     Raises:
         ValueError: The cap is turned or mirrored, electrodes are exchanged, or one lies far from
@@ -184,7 +184,7 @@ def _misplaced(names: Sequence[str], positions: Array, fit: _Fit) -> list[str]:
     ]
     explained = {i for ring in rings for i in ring}
     return texts + [
-        f"{names[i]} lies {1e3 * fit.distances[i]:.0f} mm from where its name says"
+        f"{names[i]} lies {1e3 * fit.distances[i]:.0f} mm from the position of its name"
         for i in np.flatnonzero(fit.distances > LARGEST_DISTANCE).tolist()
         if i not in explained
     ]

@@ -71,7 +71,7 @@ def unexplained_text(name: str) -> str:
     """Warning for a channel that no source explains."""
     return (
         f"no source explains what {name} reads, given the other channels (bad contact, gain or "
-        "plug?), and the estimate may lie far away because of it: look at it, and mark it as bad "
+        "plug?), so the estimate may be wrong: check it, and mark it as bad "
         "(info['bads'], --exclude) or correct it"
     )
 

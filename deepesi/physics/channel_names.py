@@ -181,7 +181,7 @@ def check_distinct(ch_names: Sequence[str]) -> None:
 
 def _one_electrode(groups: Sequence[Sequence[str]]) -> str:
     said = "; ".join(f"{list(names)} are one electrode" for names in groups)
-    return f"channel names: {said}. Keep one of each and leave the others out (--exclude)."
+    return f"channel names: {said}. Keep one of each and exclude the others (--exclude)."
 
 
 def match_channels(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:

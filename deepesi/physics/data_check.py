@@ -57,7 +57,7 @@ def _check_amplitude(
             f"recording: the channels {loud} have a standard deviation above {high:g} "
             f"{kind.unit}, the others of {np.median(own):.2g} {kind.unit} (median). Are they in "
             f"another unit, or no {kind.title}? Convert them to {kind.unit_name}, mark them as bad "
-            "(info['bads']) or leave them out (--exclude)."
+            "(info['bads']) or exclude them (--exclude)."
         )
     if not low < amplitude < high:
         guess = kind.too_large if amplitude > high else f"{kind.too_small}, or a flat recording"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-#: How a family says where sensors are: points on the scalp, say.
+#: Type of sensor positions, such as points on the scalp.
 Places = TypeVar("Places", contravariant=True)
 
 #: Conductivity of the brain at which families are built, S/m.

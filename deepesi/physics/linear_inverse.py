@@ -2,7 +2,7 @@
 
 Same definitions and scaling of ``lambda2`` as `mne.minimum_norm` with identity source covariance
 and no depth weighting, orientation fixed (``fixed=True``) or free (``loose=1``, all three
-components kept: ``pick_ori="vector"``); tests hold the kernels to it.
+components kept: ``pick_ori="vector"``); tests compare the kernels.
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ def linear_inverse(
 def hat_matrix(
     leadfield: Array, noise_cov: Array, lambda2: float, method: str, n_orient: int = 1
 ) -> Array:
-    """What a linear inverse explains of whitened data, ``W G K W⁻¹`` ``(C, C)``.
+    """Hat matrix of a linear inverse, from whitened to explained data, ``W G K W⁻¹`` ``(C, C)``.
 
     dSPM and sLORETA are standardized MNE: they have the matrix of MNE.
     """

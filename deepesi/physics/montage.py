@@ -31,7 +31,7 @@ class ScalpPoints:
         vertices: Vertex numbers ``(..., 3)``.
         weights: Barycentric weights ``(..., 3)``, not negative, sum 1.
         positions: The points themselves ``(..., 3)``, m, head frame.
-        distances: How far the projected point was from the mesh ``(...)``, m.
+        distances: Distance of the original points from the mesh ``(...)``, m.
 
     """
 
@@ -114,11 +114,11 @@ def fit_to_scalp(
     are scaled along each axis and shifted in the sagittal plane to fit the scalp (iterated nearest
     points, with a weak prior at no change), then projected onto it. This brings the spherical
     biosemi64 template within 5 mm (mean) of the same 10-20 positions on fsaverage; uniform
-    scaling leaves 13 mm.
+    scaling gives 13 mm.
 
     Args:
         positions: Electrodes ``(C, 3)``, m, MNE head frame.
-        ch_names: Their names, for errors.
+        ch_names: Names of the electrodes, for errors.
         scalp_pos: Scalp vertices ``(N, 3)``, m, MNE head frame.
         scalp_faces: Scalp triangles ``(F, 3)``.
         n_iterations: Alternations of nearest points and best fit.
@@ -268,8 +268,8 @@ def _unknown_electrodes(unknown: Sequence[str], n_channels: int, montage: str) -
         text += f" {', '.join(placed)}: take a montage that has them (--montage fsaverage_1005)."
     if others:
         text += (
-            f" Leave out what is no electrode on the scalp (--exclude {shlex.join(others)}), or "
-            "rename it (--rename OLD=NEW)."
+            f" Exclude channels that are no electrodes on the scalp (--exclude "
+            f"{shlex.join(others)}), or rename them (--rename OLD=NEW)."
         )
     return text
 

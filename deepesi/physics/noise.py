@@ -8,7 +8,7 @@ from deepesi.physics.sensors import SensorArray
 Array = NDArray[np.float64]
 
 #: Share of the typical variance below which a dimension holds only rounding errors. Measured
-#: covariances of up to 128 channels keep above 1e-5; single precision leaves 1e-14 of the power, or
+#: covariances of up to 128 channels are above 1e-5; single precision gives 1e-14 of the power, or
 #: 4e-9 where offsets are a thousand times the signal.
 NO_VARIANCE = 1e-7
 #: Least typical variance, as a share of the largest variance.

@@ -93,7 +93,7 @@ class ScalpPotentialFamily:
         return ratio * np.array(self.polynomials(*point.clip(low, high)))
 
     def covered(self, ratio: float = 1.0) -> str:
-        """What the family covers, in words; `ratio` is that of 0.33 S/m to the brain's."""
+        """Description of the covered range; `ratio` is 0.33 S/m over the brain conductivity."""
         (k0, k1), (t0, t1), (s0, s1) = self.bounds
         return (
             f"what this head covers: skull {np.exp(k0) / ratio:.3g}-{np.exp(k1) / ratio:.3g} S/m, "

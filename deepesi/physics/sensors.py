@@ -26,8 +26,8 @@ class SensorKind(NamedTuple):
         least_distance: Least distance of two sensors, m; 0 where several share a position.
         too_large: Probable unit of numbers that are too large.
         too_small: Probable unit of numbers that are too small.
-        cure: How to convert data from `too_large`.
-        cov_cure: How to convert covariances from its square.
+        cure: Conversion of data from `too_large`, for errors.
+        cov_cure: Conversion of covariances from its square, for errors.
 
     """
 

@@ -1,4 +1,4 @@
-r"""Concentric spheres: the EEG forward problem with an exact solution, the ground truth of tests.
+r"""Concentric spheres: the EEG forward problem with an exact solution, a reference for tests.
 
 With positions from the centre in units of the outer radius ``R``, electrode ``e`` (unit vector)
 and source ``x`` (``|x| < 1``) of moment ``m``, the potential on the outer surface is

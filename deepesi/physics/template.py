@@ -36,7 +36,7 @@ class DisplayMesh:
         faces: ``(F, 3)``.
         sulci: Whether a vertex lies in a sulcus ``(2, N)``.
         source_index: The three sources around each vertex ``(N, 3)``, numbered in a hemisphere.
-        source_weight: Their barycentric weights ``(N, 3)``.
+        source_weight: Barycentric weights of these sources ``(N, 3)``.
 
     """
 
@@ -58,8 +58,8 @@ class Template:
 
     Attributes:
         name: Name of the head, e.g. ``"fsaverage-ico3"`` or ``"warp9-ico3"``.
-        family: Its lead fields.
-        space: Its source space.
+        family: Lead fields of the head.
+        space: Source space of the head.
         source_pos: ``(S, 3)``, m, MNE head frame.
         source_normals: ``(S, 3)``, head frame, outward; zero where a source lies on no surface.
         source_mni: ``(S, 3)``, mm, MNI305 space, as `mne.vertex_to_mni` gives; NaN where unknown.

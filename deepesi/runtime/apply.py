@@ -96,16 +96,16 @@ class SetupOptions:
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
-            raise ValueError("--noise-cov and --noise-from both say what the noise is; give one.")
+            raise ValueError("--noise-cov and --noise-from both set the noise; give one.")
         others = (self.noise_cov, self.noise_from, self.forward, self.head, self.rank)
         if self.prepared is not None and any(other is not None for other in others):
             raise ValueError(
-                "--prepared holds noise and head already; leave --noise-cov, --noise-from, "
+                "--prepared already contains noise and head; leave --noise-cov, --noise-from, "
                 "--forward, --head and --rank out."
             )
         if self.forward is not None and self.head is not None:
             raise ValueError(
-                "--forward and --head both say what the head is; give --forward for the "
+                "--forward and --head both set the head; give --forward for the "
                 "recording's own, or --head for one of several subjects."
             )
         if self.subjects_dir is not None and self.forward is None:
@@ -120,7 +120,7 @@ def _covariance(path: Path | None) -> "mne.Covariance":
 
     if path is None:
         raise ValueError(
-            "the noise covariance is missing: the model needs to know how large the noise is. Give "
+            "the noise covariance is missing: the model needs the level of the noise. Give "
             "--noise-cov COV.fif (mne.compute_covariance of the baseline of single trials), or "
             "--noise-from FROM TO with epochs or a raw recording."
         )
@@ -151,7 +151,7 @@ def open_file(model: Path, setup: SetupOptions) -> Inverse:
 
     Args:
         model: Path of an exported file, or the name of a packaged one.
-        setup: Its head and number of threads are used.
+        setup: Set-up with the head and the number of threads.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -174,7 +174,7 @@ def apply(
     """Localize a recording and report each step.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
-    ``OUT-region-lh.label`` and ``-rh.label`` as well. Epochs and raw
+    ``OUT-prediction_set-lh.label`` and ``-rh.label`` as well. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
     the order of the file, each written before the next is computed, without a picture. Volumes and
     free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``

@@ -102,6 +102,6 @@ def _tails(path: Path) -> list[str]:
     while run > 1 and (parts[run] in OF_EVERY_RUN or parts[run - 1] == "fitted"):
         run -= 1
     word = "" if Path(parts[run]).suffix in (".onnx", ".ckpt") else "run "
-    first = run - 1 if parts[run].isdigit() else run  # of a sweep, the number alone says little
+    first = run - 1 if parts[run].isdigit() else run  # in a sweep, the number alone is not enough
     longer = ["/".join(parts[n:]) for n in range(first, 0, -1)]
     return [word + "/".join(parts[first : run + 1]), *(word + text for text in longer)]

@@ -39,15 +39,15 @@ def check_noise(power: Array, quietest: float, nave: float) -> None:
     """
     if power.mean() < quietest:
         raise ValueError(
-            f"PreparedInverse: the recording has {power.mean():.2g} times the power that its noise "
-            f"covariance says noise alone has, expected at least {quietest:.2g}. Both must be in "
+            f"PreparedInverse: the recording has {power.mean():.2g} times the power of noise "
+            f"alone, by its noise covariance; expected at least {quietest:.2g}. Both must be in "
             "volts, of the same recording and filtered alike, and the number of averaged trials "
             f"right: it is taken to be {nave:g} (--nave, nave=)."
         )
     if power.max() > LOUDEST:
         raise ValueError(
             f"PreparedInverse: the recording has up to {power.max():.2g} times the power of its "
-            f"noise, more than {LOUDEST:g}, which no brain activity has. Take offsets of "
-            "channels out (a high-pass filter, --baseline), and check that recording and noise "
+            f"noise, more than {LOUDEST:g}, which no brain activity has. Remove offsets of "
+            "channels (a high-pass filter, --baseline), and check that recording and noise "
             "covariance are of the same recording, in volts."
         )

@@ -204,7 +204,7 @@ class PreparedInverse:
                 raise ValueError(
                     f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
                     f"source space {self.space.name} has room for {expected}. The file is "
-                    "not what its contract says; export it again."
+                    "not as in its contract; export it again."
                 )
             if not np.isfinite(output).all():
                 raise ValueError(
@@ -340,7 +340,7 @@ class PreparedInverse:
             lines.append(
                 f"the recording spans {spanned} of the {self.rank} dimensions of its noise "
                 "covariance (cleaned by ICA, projected or interpolated after that was computed?), "
-                "and the estimate may lie far away because of it: compute the covariance from the "
+                "so the estimate may be wrong: compute the covariance from the "
                 "recording as it is (mne.compute_covariance with rank=None)"
             )
         return lines + [

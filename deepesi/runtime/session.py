@@ -51,7 +51,7 @@ class OpenModel(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Digest of graph and contract that the file names, held against them when opened."""
+        """Digest of graph and contract in the file, checked when it is opened."""
         return str(self.session.get_modelmeta().custom_metadata_map[DIGEST_KEY])
 
     @property
@@ -163,7 +163,7 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 4  # fatal errors are raised
     # Planning which values may share memory takes most of the time of opening a large graph, and
-    # plans kept for every size of input hold memory; a session frees what it is done with anyway.
+    # plans for every size of input need memory; a session frees finished values anyway.
     options.enable_mem_reuse = options.enable_mem_pattern = False
     available = ort.get_available_providers()
     providers = [provider for provider in PROVIDERS if provider in available]
@@ -199,7 +199,7 @@ def _read_contract(path: Path) -> Contract:
     if entries.get(DIGEST_KEY, expected) != expected:
         raise ValueError(
             f"{path}: not the file that was written: its content does not have the SHA-256 that it "
-            "names. It was damaged or altered; get it anew, or export it again."
+            "names. It was damaged or altered; get or export it again."
         )
     contract = Contract.from_json(entries[METADATA_KEY], str(path))
     if DIGEST_KEY not in entries:

@@ -1,1 +1,1 @@
-"""Localizing what is being recorded: a stream of EEG in, time courses of parcels out. No torch."""
+"""Live localization: from a stream of EEG to time courses of parcels, without torch."""

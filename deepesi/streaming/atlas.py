@@ -1,4 +1,4 @@
-"""Regions of the cortex: every source belongs to the nearest labelled coordinate of an atlas."""
+"""Parcels of the cortex: every source belongs to the nearest coordinate of an atlas."""
 
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ FARTHEST = 25.0
 
 
 class Parcels(NamedTuple):
-    """Regions of a source space.
+    """Parcels of a source space.
 
     Attributes:
-        names: ``R`` names.
+        names: Names of the ``R`` parcels.
         centres: MNI coordinates of the atlas ``(R, 3)``, mm.
-        of_source: Which parcel every source belongs to ``(S,)``; -1: none.
+        of_source: Index of the parcel of every source ``(S,)``; -1: none.
 
     """
 
@@ -33,7 +33,7 @@ class Parcels(NamedTuple):
     def time_courses(self, magnitudes: Array) -> Array:
         """RMS over the sources of every parcel: ``(S, T)`` to ``(R, T)``, in the unit of both.
 
-        Magnitudes, as moments along the normals of two walls of a sulcus would cancel.
+        Magnitudes, because moments along the normals of two walls of a sulcus would cancel.
         """
         inside = self.of_source >= 0
         sums = np.zeros((len(self.names), magnitudes.shape[1]))
@@ -43,19 +43,19 @@ class Parcels(NamedTuple):
 
 
 def seitzman_parcels(space: SourceSpace) -> Parcels:
-    """The cortical parcels of Seitzman's 300, those that a source space has sources of.
+    """The cortical parcels of Seitzman's 300 regions that contain sources of a space.
 
     Names are network, side and number in the atlas.
 
     Args:
-        space: Of a head whose sources have MNI positions.
+        space: Source space of a head with MNI positions.
 
     Raises:
         ValueError: The sources have no MNI positions.
         ModuleNotFoundError: Without nilearn, which brings the table.
 
-    Source: Seitzman et al. 2020, doi:10.1016/j.neuroimage.2019.116290, as nilearn ships it. Ours
-    deviates: whatever is nearest belongs to a parcel, not a sphere of 5 mm.
+    Source: Seitzman et al. 2020, doi:10.1016/j.neuroimage.2019.116290, from nilearn. Difference:
+    the nearest sources belong to a parcel, not those in a sphere of 5 mm.
 
     """
     template = template_of(space)

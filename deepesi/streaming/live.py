@@ -1,4 +1,4 @@
-"""Samples as they come to time courses of parcels: filter, window, invert, and what goes wrong."""
+"""From incoming samples to time courses of parcels: filter, windows, inversion, checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Counts:
-    """What became of the samples of a stream.
+    """Counts of the samples of a stream.
 
     Attributes:
-        received: All that came.
-        estimated: That came out as parcels.
-        late: Older than what had come before (chunks out of order), so dropped; or held, as it may
-            yet turn out that the clock of the stream stepped back.
-        lost: Missing, by the clock fitted to the time stamps.
-        broken: Dropped: NaN, infinite, of a size or constancy that is none of EEG in volts, or far
-            louder or quieter than the noise allows.
-        settling: That only went through the filter, at the start and after every gap.
+        received: All received samples.
+        estimated: Samples with an estimate.
+        late: Samples older than earlier ones (chunks out of order), which are dropped; or held,
+            because the clock of the stream may have stepped back.
+        lost: Missing samples, by the clock fitted to the time stamps.
+        broken: Dropped samples: NaN, infinite, an amplitude that is not plausible for EEG in volts,
+            constant, or with far more or less power than the noise.
+        settling: Samples that only passed the filter, at the start and after every gap.
 
     """
 
@@ -49,13 +49,13 @@ class Counts:
 
 
 class CausalBandpass:
-    """Butterworth band-pass that looks at the past only and keeps its state between chunks.
+    """Causal Butterworth band-pass that keeps its state between chunks.
 
     Args:
         low: Lower edge (-3 dB), Hz.
         high: Upper edge, Hz.
         sfreq: Sampling rate, Hz.
-        order: Of each edge.
+        order: Order of each edge.
 
     Raises:
         ValueError: The edges are out of order or beyond half the sampling rate.
@@ -73,11 +73,11 @@ class CausalBandpass:
         self.state: Array | None = None
 
     def restart(self) -> None:
-        """Forget the past."""
+        """Reset the state."""
         self.state = None
 
     def __call__(self, data: Array) -> Array:
-        """Filter the next samples ``(C, n)``; it starts as if the first had always been there."""
+        """Filter the next samples ``(C, n)``; the initial state is a constant first sample."""
         if self.state is None:
             self.state = sosfilt_zi(self.sections)[:, None] * data[:, :1]
         filtered, self.state = sosfilt(self.sections, data, axis=1, zi=self.state)
@@ -85,32 +85,31 @@ class CausalBandpass:
 
 
 class LiveInverse:
-    """Time courses of parcels from chunks of a recording that is going on.
+    """Time courses of parcels from chunks of a running recording.
 
-    Time stamps are fitted to a clock, see `FittedClock`; what it cannot tell yet waits. Chunks are
-    filtered, cut into windows that lie half over each other and estimated; a sample comes out once
-    the last window it lies in is complete, so windows of one sample cost no time. What is older
-    than what came before is dropped. After a gap, and where the clock of the stream stepped, the
-    filter and the windows start anew and nothing comes out until the filter has settled: no
-    estimate is made across it. Everything is counted.
+    Time stamps are fitted to a clock (`FittedClock`); samples with uncertain times wait. Chunks are
+    filtered, cut into windows with half overlap and estimated. The estimate of a sample is ready
+    when its last window is complete, so windows of one sample have no delay. Samples older than
+    earlier ones are dropped. After a gap, or a step of the clock of the stream, filter and windows
+    start again, and there are no estimates until the filter has settled. All samples are counted.
 
     Args:
-        inverse: Prepared for the recording; data come in the order of its `ch_names`.
-        parcels: Of its source space.
+        inverse: Prepared inverse; channels of the data are in the order of its `ch_names`.
+        parcels: Parcels of its source space.
         sfreq: Sampling rate, Hz.
-        band: Of the filter, Hz.
-        window: Samples of a window, 1 or even.
-        say: Called with lines: the clock of the stream stepped, its rate is a little off, a channel
-            is constant.
+        band: Edges of the filter, Hz.
+        window: Window length, samples, 1 or even.
+        say: Called with lines that report a step of the clock, a slightly different rate, or a
+            constant channel.
 
     Attributes:
-        counts: What became of the samples.
-        arrived: When the samples came that the last `push` gave back ``(m,)``, s.
-        trouble: What was wrong with the newest samples that counted as broken.
+        counts: Counts of the samples.
+        arrived: Arrival times of the samples that the last `push` returned ``(m,)``, s.
+        trouble: Reason why the newest broken samples were dropped.
 
     Raises:
-        ValueError: A window that cannot be halved, or longer than the network was trained on; a
-            model prepared for averages; see `CausalBandpass`.
+        ValueError: An odd window, or one longer than in training; a model prepared for averages;
+            or as in `CausalBandpass`.
 
     """
 
@@ -142,7 +141,9 @@ class LiveInverse:
         self.dropped = 0  # late samples
         self.held, self.newest = np.zeros((len(inverse.ch_names), 0)), -np.inf
         self.arrived, self.say = np.zeros(0), say
-        self.first: Array | None = np.zeros((len(inverse.ch_names), 0))  # to look for flat channels
+        self.first: Array | None = np.zeros(
+            (len(inverse.ch_names), 0)
+        )  # to check for flat channels
         self._restart()
 
     def _restart(self) -> None:
@@ -150,29 +151,29 @@ class LiveInverse:
         self.to_settle = self.filter.settled
         n_channels = len(self.inverse.ch_names)
         self.waiting, self.stamps = np.zeros((n_channels, 0)), np.zeros((2, 0))
-        self.half: Array | None = None  # what the window before said of the samples still to come
+        self.half: Array | None = None  # share of the previous window in the next samples
 
     @property
     def pending(self) -> int:
-        """Samples that wait for more: the clock cannot tell yet, or a window is not complete."""
+        """Number of waiting samples: uncertain times, or an incomplete window."""
         return self.held.shape[1] - self.clock.early + self.waiting.shape[1]
 
     def push(self, data: Array, times: Array, arrived: Array | None = None) -> tuple[Array, Array]:
-        """The next chunk.
+        """Process the next chunk.
 
         Args:
             data: ``(C, n)``, V, any reference.
             times: Time stamps ``(n,)``, s.
-            arrived: When they came ``(n,)``, s, by a clock that does not step; it tells gaps from
-                steps of the clock of the stream. By default, when their stamps say.
+            arrived: Arrival times ``(n,)``, s, of a monotonic clock, to distinguish gaps from steps
+                of the clock of the stream. By default, the time stamps.
 
         Returns:
-            Times of the fitted clock ``(m,)``, strictly rising, and RMS moments of the parcels
-            ``(R, m)``, A m, of the samples that are done.
+            Times of the fitted clock ``(m,)``, strictly ascending, and RMS moments of the parcels
+            ``(R, m)``, A m, of the completed samples.
 
         Raises:
-            ValueError: Another number of channels, data that cannot be EEG in volts, or time stamps
-                that do not advance at the nominal rate.
+            ValueError: Another number of channels, data that are not plausible EEG in volts, or
+                time stamps that do not advance at the nominal rate.
 
         """
         if data.ndim != 2 or data.shape != (len(self.inverse.ch_names), len(times)):
@@ -200,13 +201,13 @@ class LiveInverse:
         return given, np.concatenate(time_courses, axis=1)
 
     def _arrival(self, times: Array) -> Array:
-        """Stamps as times of arrival, which do not run back."""
+        """Time stamps as arrival times, made monotonic."""
         arrived = np.fmax.accumulate(np.r_[self.newest, times])[1:]
         self.newest = float(arrived[-1]) if len(arrived) else self.newest
         return arrived
 
     def _in_order(self, data: Array, decided: Decided) -> list[slice | None]:
-        """Stretches of what is new and whole; None: a break, across which nothing is estimated."""
+        """Stretches of new, complete samples; None: a break without estimates across it."""
         stretches: list[slice | None] = []
         whole = np.all(np.isfinite(data), axis=0)
         for i, late in enumerate(decided.late):
@@ -227,7 +228,7 @@ class LiveInverse:
         return stretches
 
     def _estimate(self, data: Array, stamps: Array) -> list[tuple[Array, Array]]:
-        """Filter a stretch and estimate the windows it completes."""
+        """Filter a stretch and estimate the completed windows."""
         if self.first is not None:
             self._look_for_flat(data)
         filtered = self.filter(data)
@@ -246,7 +247,7 @@ class LiveInverse:
             self._consume(self.waiting.shape[1])
         while length > 1 and self.waiting.shape[1] >= length:
             time_courses = self._time_courses(self.waiting[:, :length])
-            # Of two windows, weights add up to one; the first has no other before it.
+            # Weights of two windows sum to one; the first window has no other before it.
             begun = time_courses[:, :hop]
             if self.half is not None:
                 begun = self.weight[:hop] * begun + self.half
@@ -256,7 +257,7 @@ class LiveInverse:
         return found
 
     def _look_for_flat(self, data: Array) -> None:
-        """Refuse channels that were constant while the filter settled; one of zeros is said."""
+        """Refuse channels that were constant while the filter settled; one of zeros is reported."""
         assert self.first is not None
         self.first = np.concatenate([self.first, data], axis=1)
         if self.first.shape[1] < self.filter.settled:
@@ -268,9 +269,9 @@ class LiveInverse:
         self.first = None
 
     def _check_level(self) -> bool:
-        """Whether what waits can be EEG in volts with the noise this is prepared for.
+        """Whether waiting samples are plausible EEG in volts with the prepared noise.
 
-        If not so from the start, units or noise covariance are wrong.
+        If not from the start, units or noise covariance are wrong.
         """
         try:
             check_data(self.waiting, self.inverse.sensors)
@@ -290,7 +291,7 @@ class LiveInverse:
         self.waiting, self.stamps = self.waiting[:, n:], self.stamps[:, n:]
 
     def why_nothing(self, before: Counts) -> str:
-        """Why the samples since `before` gave no estimate, and what to do."""
+        """Reason why the samples since `before` gave no estimate, and a solution."""
         now, settle = self.counts, self.filter.settled / self.sfreq
         if now.received == before.received:
             return "No sample came. Start the device."
@@ -302,11 +303,11 @@ class LiveInverse:
         }
         reasons = {
             "broken": self.trouble,
-            "late": "Their time stamps are older than those of samples before. Mend the stamps of "
-            "the device or its bridge",
+            "late": "Their time stamps are older than those of samples before. Correct the "
+            "stamps of the device or its bridge",
             "settling": f"The filter needs {settle:.3g} s without a gap to settle. Run for longer, "
             "or keep the device from losing samples",
-            "held": f"Their time stamps follow no clock of {self.sfreq:g} Hz. Mend the stamps of "
-            "the device or its bridge, or the rate it names",
+            "held": f"Their time stamps follow no clock of {self.sfreq:g} Hz. Correct the "
+            "stamps of the device or its bridge, or the rate it names",
         }
         return f"{reasons[max(became, key=lambda key: became[key])].rstrip('.')}."

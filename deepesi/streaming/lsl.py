@@ -1,4 +1,4 @@
-"""Lab Streaming Layer: EEG from a stream of the network, parcels into another."""
+"""Lab Streaming Layer: EEG from one stream, time courses of parcels to another."""
 
 import contextlib
 import time
@@ -41,23 +41,23 @@ def relay(
     say: Callable[[str], None] = lambda line: None,
     latency: Latency | None = None,
 ) -> Latency:
-    """Take chunks from a stream, estimate, publish; until the time is over.
+    """Take chunks from a stream, estimate and publish, for a given duration.
 
-    A stream that stops is looked for again and again; when it is back, it goes on behind a gap.
-    Where samples come and nothing is estimated for some seconds, it is said why.
+    After a stream stops, it is searched for repeatedly; estimation continues when it is back, after
+    a gap. If samples arrive without estimates for some seconds, the reason is reported.
 
     Args:
-        find: Opens the stream, see `open_source`; with a short time to look for it.
-        live: Takes its chunks.
-        outlet: Of `open_outlet`.
-        seconds: How long.
-        on_estimate: Called with the time stamps and courses that were published.
-        silence: After how long without a sample the stream counts as stopped, s.
-        say: Called with lines.
-        latency: Where to keep how long estimates took; a new one by default.
+        find: Opens the stream, as `open_source` with a short timeout.
+        live: Live inverse that processes the chunks.
+        outlet: Outlet from `open_outlet`.
+        seconds: Duration, s.
+        on_estimate: Called with the published time stamps and time courses.
+        silence: Time without samples after which the stream counts as stopped, s.
+        say: Called with lines to print.
+        latency: Collects latencies of estimates; a new one by default.
 
     Raises:
-        ValueError: The stream that is back is another one, see `open_source`; or see
+        ValueError: The stream that is back is another one, as in `open_source`; or as in
             `LiveInverse.push`.
 
     """
@@ -93,18 +93,18 @@ def relay(
 
 
 def pull(source: Source) -> tuple[Any, Array, bool]:
-    """What came: samples ``(n, C)``, their stamps, and whether the connection is lost."""
+    """Received samples ``(n, C)``, their time stamps, and whether the connection is lost."""
     try:
         return *source.inlet.pull_chunk(timeout=0.0), False
-    except RuntimeError:  # MNE-LSL's for a stream that is gone for good
+    except RuntimeError:  # error of MNE-LSL for a lost stream
         return np.zeros((0, 0)), np.zeros(0), True
 
 
 def at_rate(source: Source, sfreq: float) -> Source:
-    """The source, held against the rate that is estimated at.
+    """The source, after a check of its sampling rate.
 
     Raises:
-        ValueError: Another rate.
+        ValueError: The rate differs.
 
     """
     if source.sfreq != sfreq:
@@ -116,7 +116,7 @@ def at_rate(source: Source, sfreq: float) -> Source:
 
 
 def publish(outlet: Any, times: Array, time_courses: Array) -> None:
-    """Push parcels ``(R, n)`` at their times."""
+    """Publish parcels ``(R, n)`` with their time stamps."""
     values = np.ascontiguousarray(time_courses.T, dtype=np.float32)
     if len(times) == 1:
         outlet.push_sample(values[0], float(times[0]))

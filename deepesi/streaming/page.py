@@ -1,4 +1,4 @@
-"""A small page that shows what comes out, at an address of this machine only."""
+"""A small web page with live estimates, at a local address only."""
 
 import json
 import threading
@@ -11,9 +11,9 @@ from deepesi.streaming.atlas import Parcels
 
 Array = NDArray[np.float64]
 
-#: Seconds that the page shows, and how often a second it keeps a point.
+#: Duration on the page, s, and number of points per second.
 SHOWN, RATE = 10.0, 20.0
-#: Regions that the page draws: those that are strongest now.
+#: Number of parcels on the page: the strongest ones now.
 N_DRAWN = 8
 
 PAGE = """<!doctype html>
@@ -53,11 +53,11 @@ draw();
 
 
 class LivePage:
-    """Serves the page and what it shows; use it as a context.
+    """Serves the page and its data; a context manager.
 
     Args:
-        parcels: That are shown.
-        port: 0: any that is free.
+        parcels: Parcels to show.
+        port: Port; 0: any free port.
 
     """
 
@@ -93,7 +93,7 @@ class LivePage:
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """Address of the page."""
         return f"http://127.0.0.1:{self.server.server_address[1]}/"
 
     def __enter__(self) -> "LivePage":
@@ -105,7 +105,7 @@ class LivePage:
         self.server.server_close()
 
     def show(self, times: Array, time_courses: Array, state: str) -> None:
-        """Keep a point of the newest samples, some twenty a second."""
+        """Store points of the newest samples, about twenty per second."""
         with self.lock:
             self.state = state
             if self.times.size and times[-1] - self.times[-1] < 1 / RATE:
@@ -115,7 +115,7 @@ class LivePage:
             self.points = np.concatenate([self.points, time_courses[:, -1:]], axis=1)[:, kept]
 
     def now(self) -> dict[str, object]:
-        """What the page shows: the strongest parcels, strongest first, in nA m."""
+        """Content of the page: the strongest parcels, strongest first, in nA m."""
         with self.lock:
             points, state, times = self.points, self.state, self.times
         if not points.shape[1]:

@@ -1,4 +1,4 @@
-"""Streams of the Lab Streaming Layer: which one is meant, and whether it fits an inverse."""
+"""Selects a stream of the Lab Streaming Layer and checks whether it fits an inverse."""
 
 import ctypes
 import os
@@ -18,10 +18,9 @@ from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
 
-#: How long all streams of a name are waited for, s, and the most there may be.
+#: Time to wait for all streams of a name, s, and their largest number.
 LISTING, MOST = 1.5, 1000
-#: What liblsl is told unless the user's own configuration (``LSLAPICFG``) says otherwise: streams
-#: of this machine only.
+#: Configuration of liblsl, unless the user has one (``LSLAPICFG``): only streams of this machine.
 LOCAL = """[lab]
 KnownPeers = {127.0.0.1}
 [multicast]
@@ -31,7 +30,7 @@ ListenAddress = 127.0.0.1
 
 
 def library() -> ModuleType:
-    """``mne_lsl.lsl``, its discovery kept on the machine.
+    """``mne_lsl.lsl``, with discovery on this machine only.
 
     Raises:
         ModuleNotFoundError: It is not installed.
@@ -40,19 +39,19 @@ def library() -> ModuleType:
     if "LSLAPICFG" not in os.environ:
         file = Path(tempfile.mkdtemp(prefix="deepesi-lsl-")) / "lsl_api.cfg"
         file.write_text(LOCAL)
-        os.environ["LSLAPICFG"] = str(file)  # liblsl reads it when it is loaded
+        os.environ["LSLAPICFG"] = str(file)  # read when liblsl is loaded
     return require("mne_lsl.lsl", "stream", "read and write LSL streams")
 
 
 class Source(NamedTuple):
-    """A stream of EEG that fits a prepared inverse.
+    """An EEG stream that fits a prepared inverse.
 
     Attributes:
         inlet: Opened ``mne_lsl.lsl.StreamInlet``.
-        rows: Its channels in the order of the inverse.
-        factors: That bring them to volts ``(C,)``.
-        sfreq: Hz.
-        ignored: Channels it has beside them.
+        rows: Indices of its channels in the order of the inverse.
+        factors: Factors to volts ``(C,)``.
+        sfreq: Sampling rate, Hz.
+        ignored: Channels that are not used.
 
     """
 
@@ -64,10 +63,10 @@ class Source(NamedTuple):
 
 
 def choose(name: str, stype: str | None, source_id: str | None, timeout: float) -> Any:
-    """The one stream of a name, and of a type and a source id where they are given.
+    """The only stream with a name and, if given, a type and a source id.
 
-    All streams of the name are listed before one is chosen: MNE-LSL, asked for name and type,
-    takes the first stream of either and gives none if that one has not both.
+    All streams of the name are listed first. With name and type, MNE-LSL takes the first stream
+    that matches either, and returns none if it does not match both.
 
     Raises:
         FileNotFoundError: There is none.
@@ -103,10 +102,10 @@ def choose(name: str, stype: str | None, source_id: str | None, timeout: float) 
 
 
 def outlets(name: str, timeout: float) -> list[Any]:
-    """All streams of a name, those that differ in nothing but their outlet as well.
+    """All streams of a name, including those that differ only by their outlet.
 
-    MNE-LSL's own ``resolve_streams`` takes streams alike in name, type, source id, rate and
-    channels for one, whatever their ``uid``; hence liblsl is asked itself.
+    ``resolve_streams`` of MNE-LSL merges streams with equal name, type, source id, rate and
+    channels, whatever their ``uid``; so liblsl is called directly.
     """
     lsl = library()
     found = (ctypes.c_void_p * MOST)()
@@ -118,7 +117,7 @@ def outlets(name: str, timeout: float) -> list[Any]:
 
 
 def described(info: Any) -> str:
-    """What tells a stream from others of its name."""
+    """Description of a stream that distinguishes it from others of its name."""
     return (
         f"type {info.stype!r}, source id {info.source_id!r}, on {info.hostname}, "
         f"{info.n_channels} channels at {info.sfreq:g} Hz (uid {info.uid[:8]})"
@@ -134,16 +133,16 @@ def open_source(
     stype: str | None = None,
     source_id: str | None = None,
 ) -> Source:
-    """Find a stream and hold it against what an inverse was prepared for.
+    """Open a stream and check it against a prepared inverse.
 
     Args:
-        name: Of the stream.
-        ch_names: Channels the inverse was prepared for.
-        rename: From names of the stream to those.
-        unit: Of all channels, where the stream does not name it.
-        timeout: How long to look for it, s.
-        stype: Its type (``EEG``, say), where there are several of its name.
-        source_id: Its source id, likewise.
+        name: Name of the stream.
+        ch_names: Channels of the prepared inverse.
+        rename: From channel names of the stream to these names.
+        unit: Unit of all channels, if the stream has none.
+        timeout: Longest time to search for the stream, s.
+        stype: Type of the stream (such as ``EEG``), if several have its name.
+        source_id: Source id of the stream, if several have its name and type.
 
     Raises:
         FileNotFoundError: There is no such stream, or it does not answer.
@@ -158,7 +157,7 @@ def open_source(
             f"the stream {name!r} ({described(found)}) {what}, as markers have it. EEG is numbers "
             "at a regular rate: choose its stream."
         )
-    # Not recovered silently: what comes back may have other channels or another rate.
+    # No silent recovery: the recovered stream may have other channels or another rate.
     inlet = library().StreamInlet(found, recover=False, processing_flags=["clocksync"])
     try:
         inlet.open_stream(timeout=timeout)
@@ -182,8 +181,8 @@ def _names(info: Any) -> list[str]:
     if names is None or len(names) != info.n_channels:
         said = "names none of them" if names is None else f"describes {len(names)}"
         raise ValueError(
-            f"the stream {info.name!r} sends {info.n_channels} channels and {said}, so nobody "
-            "knows which is which. Have the device or its bridge name every channel."
+            f"the stream {info.name!r} sends {info.n_channels} channels and {said}, so their order "
+            "is unknown. Set the names of all channels in the device or its bridge."
         )
     return [c or f"channel {number} (no name)" for number, c in enumerate(names)]
 
@@ -191,7 +190,7 @@ def _names(info: Any) -> list[str]:
 def _rows(
     name: str, own_names: Sequence[str], ch_names: Sequence[str], rename: Mapping[str, str]
 ) -> list[int]:
-    """Which channels of a stream are those of an inverse."""
+    """Indices of the channels of an inverse in a stream."""
     names = [rename.get(c, c) for c in own_names]
     unknown = sorted(set(rename) - set(own_names))
     twice = sorted({c for c in names if names.count(c) > 1 and c in ch_names})
@@ -212,8 +211,8 @@ def _factor(name: str, channel: str, own: str | None, unit: str | None) -> float
     """Factor from the unit of a channel, its own or that of ``--unit``, to volts."""
     if unit is not None and volts_per(own) not in (None, 1.0, volts_per(unit)):
         raise ValueError(
-            f"the stream {name!r} says of {channel} that its unit is {own!r}, --unit {unit} says "
-            "another. Leave --unit out."
+            f"the stream {name!r} gives {channel} the unit {own!r}, but --unit is {unit}. "
+            "Leave --unit out."
         )
     factor = volts_per(own if unit is None else unit)
     if factor is None:

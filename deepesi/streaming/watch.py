@@ -1,4 +1,4 @@
-"""What is told of a stream while it runs: how late estimates are, and why there are none."""
+"""Reports on a running stream: latency of estimates, and reasons for missing estimates."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,21 +11,20 @@ from deepesi.streaming.live import LiveInverse
 
 Array = NDArray[np.float64]
 
-#: Time stamps this far from the clock of this machine are of another one, s.
+#: Difference between time stamps and the local clock that shows another clock, s.
 FOREIGN = 60.0
 
 
 class Latency:
-    """How long samples took to their published estimates, of the last ones.
+    """Latencies from samples to published estimates, for the last samples.
 
-    Two figures, as neither alone is honest. From the arrival in this process: what is spent here,
-    waiting for the rest of a burst included. From the time stamp, that of the fitted clock: also
-    what device and network take, as far as the device's stamps tell; of one that stamps on arrival
-    they do not tell.
+    There are two latencies. From the arrival in this process: the time spent here, including the
+    wait for the rest of a burst. From the time stamp of the fitted clock: also the time of device
+    and network, if the device stamps samples before they are sent.
 
     Attributes:
-        seconds: From arrival, s.
-        from_stamps: From the fitted time stamp, s.
+        seconds: Latencies from arrival, s.
+        from_stamps: Latencies from the fitted time stamp, s.
 
     """
 
@@ -34,7 +33,7 @@ class Latency:
         self.from_stamps: deque[float] = deque(maxlen=n_kept)
 
     def add(self, published: float, arrived: Array, times: Array) -> None:
-        """Samples that came at `arrived`, of the times `times`, were published now, s."""
+        """Add samples with these arrival times and time stamps, published now, s."""
         self.seconds.extend(published - arrived)
         self.from_stamps.extend(published - times)
 
@@ -55,12 +54,12 @@ def _quantiles(values: Array) -> str:
 
 
 class Watch:
-    """Says why nothing is estimated although samples come.
+    """Reports why there are no estimates although samples arrive.
 
     Args:
-        live: Is watched.
-        say: Called with a line.
-        patience: For how long without an estimate beyond the settling of the filter, s.
+        live: Live inverse to watch.
+        say: Called with a line to print.
+        patience: Time without an estimate before a report, after the filter has settled, s.
 
     """
 
@@ -72,7 +71,7 @@ class Watch:
         self.before, self.since = replace(live.counts), -np.inf
 
     def look(self, now: float) -> None:
-        """Call it often; `now` is the time of a clock that does not step, s."""
+        """Check, to be called often; `now` is the time of a monotonic clock, s."""
         counts = self.live.counts
         if counts.estimated > self.before.estimated or self.since == -np.inf:
             self.before, self.since = replace(counts), now

@@ -190,7 +190,7 @@ def test_a_network_of_ones_own(own, toy, tmp_path, evoked, noise_cov):
         ({"head": 3}, TypeError, "load_head: got int, expected the name of a packaged"),
         ({"head": "nobody"}, FileNotFoundError, "no head 'nobody'. At hand"),
         ({"overrides": "seed=1"}, TypeError, "got the text 'seed=1', expected a list"),
-        ({"overrides": ["seed=1"]}, ValueError, "seed is decided by an argument"),
+        ({"overrides": ["seed=1"]}, ValueError, "seed is set by an argument"),
         ({"overrides": ["data.montage=a"]}, ValueError, "data.montage: there is no such key"),
         ({"overrides": ["trainer.max_steps=x"]}, ValueError, "expected a whole number"),
         ({"experiment": "matchd_filter"}, ValueError, "Nearest: matched_filter"),
@@ -209,7 +209,7 @@ def test_wrong_arguments_of_train(toy, tmp_path, arguments, error, message):
         ([3], {}, TypeError, "got a int, expected a network, a path or a name"),
         ([], {"scenario": "snrr"}, ValueError, "no scenario 'snrr'. Nearest: snr"),
         ([], {"baselines": ["elorta"]}, ValueError, "'baselines/elorta'.*Nearest: eloreta"),
-        ([], {"overrides": ["head.name=x"]}, ValueError, "head is decided by an argument"),
+        ([], {"overrides": ["head.name=x"]}, ValueError, "head is set by an argument"),
         (["no.onnx"], {}, FileNotFoundError, "no.onnx"),
     ],
 )

@@ -113,7 +113,7 @@ def test_what_cannot_be_calibrated_is_refused(toy, toy_path, tmp_path, monkeypat
     cohort = calibrate.heads_of(compose(f"head.name={toy_path}").head)
     with pytest.raises(ValueError, match="nothing to calibrate. Name files with models="):
         calibrate.load_models(compose("baselines=[]"), cohort)
-    with pytest.raises(ValueError, match=r"'eLORETA \(best lambda\)' is shown the truth"):
+    with pytest.raises(ValueError, match=r"'eLORETA \(best lambda\)' is an oracle"):
         calibrate.load_models(compose("baselines=[eloreta_best]"), cohort)
 
 

@@ -36,7 +36,7 @@ def a_row(method, metric, level, snr_db, value):
         1.1 * value,
         value,
         9,
-        axis="anatomy the analyst has",
+        axis="assumed anatomy",
         level=level,
     )
 

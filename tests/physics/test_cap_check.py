@@ -161,7 +161,7 @@ def test_the_unit_does_not_count(unit):
 def test_a_misplaced_electrode_is_named():
     names, positions = biosemi(32)
     positions[names.index("F7")] = positions[names.index("CP5")] + 0.003
-    with pytest.raises(ValueError, match=r"names: F7 lies [89]\d mm from where its name says\. In"):
+    with pytest.raises(ValueError, match=r"F7 lies [89]\d mm from the position of its name\. In"):
         check_cap(names, positions)
 
 

@@ -169,7 +169,7 @@ def test_formats_of_other_makers(eloreta, with_eye_channel, toy_path, recording)
         ([], r"33 of 33 EEG channels have no position.*--montage"),
         (["--montage", "biosemi32"], r"\['EOG'\] are no electrodes of the montage 'biosemi32'"),
         (["--montage", "biosemi33"], "MNE has no montage 'biosemi33'"),
-        (["--exclude", "ECG"], r"has no channels \['ECG'\] to leave out; it has \['Fp1', "),
+        (["--exclude", "ECG"], r"has no channels \['ECG'\] to exclude; it has \['Fp1', "),
     ],
 )
 def test_channels_that_do_not_fit(eloreta, with_eye_channel, folder, toy_path, more, message):
@@ -216,7 +216,7 @@ def test_noise_of_the_recording_itself(eloreta, folder, toy_path, recording, win
     [
         ("x_raw.fif", ["--noise-from", "30", "40"], "holds 0 samples, expected at least 96"),
         ("x_raw.fif", ["--noise-from", "0", "0.1"], "holds 26 samples, .* lasts from 0 to 21.99"),
-        ("x_raw.fif", ["--noise-from", "0", "9", "--noise-cov", "x-cov.fif"], "both say what the"),
+        ("x_raw.fif", ["--noise-from", "0", "9", "--noise-cov", "x-cov.fif"], "both set the"),
         ("x-ave.fif", ["--noise-from", "-1", "0"], "needs single trials"),
         ("x_raw.fif", [], "the noise covariance is missing.*--noise-from FROM TO"),
     ],
@@ -307,7 +307,7 @@ def test_a_sampling_rate_that_is_none_of_eeg(eloreta, folder, toy_path):
     with info._unlock():
         info["sfreq"] = 4.0
     mne.io.RawArray(np.zeros((32, 50)), info, verbose="error").save("slow_raw.fif", verbose="error")
-    with pytest.raises(SystemExit, match=r"slow_raw.fif says that its sampling rate is 4 Hz; EEG"):
+    with pytest.raises(SystemExit, match=r"slow_raw.fif has a sampling rate of 4 Hz; EEG"):
         apply(eloreta, "slow_raw.fif", head=toy_path)
 
 
@@ -329,7 +329,7 @@ def test_dead_channels_and_a_recording_quieter_than_its_noise(eloreta, folder, t
     assert "F3 is constant, taken for the reference" in capsys.readouterr().out
     evoked.data *= 1e-2
     evoked.save("quiet-ave.fif", verbose="error")
-    with pytest.raises(SystemExit, match="times the power that its noise covariance says"):
+    with pytest.raises(SystemExit, match="times the power of noise alone, by its"):
         apply(eloreta, "quiet-ave.fif", head=toy_path)
 
 

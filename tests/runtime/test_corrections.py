@@ -227,13 +227,13 @@ def test_trials_of_a_grand_average_must_be_said(eloreta, toy_path, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     subjects = [make_evoked(seed=seed) for seed in range(12)]
     grand = mne.grand_average(subjects)
-    with pytest.raises(ValueError, match="averages 12 averages.*--nave"):
+    with pytest.raises(ValueError, match="average of 12 averages.*--nave"):
         check_kind(grand)
     grand.save("x-ave.fif", verbose="error")
     make_covariance(grand.info).save("x-cov.fif", verbose="error")
     common = ["apply", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--out", "o"]
     common += ["--head", str(toy_path)]
-    with pytest.raises(SystemExit, match="averages 12 averages"):
+    with pytest.raises(SystemExit, match="average of 12 averages"):
         main(common)
     main([*common, "--nave", "48"])  # twelve averages of four
     assert "48 trials" in capsys.readouterr().out

@@ -77,7 +77,7 @@ def test_mixed_and_contradicting_units(prepared, outlet):
     name = outlet(prepared.ch_names, units=mixed)
     source = open_source(name, prepared.ch_names, {})
     assert list(source.factors) == [1e-3, 1e-9, *[1e-6] * 30]
-    with pytest.raises(ValueError, match=r"Fp1 that its unit is 'mV', --unit uV says another. Lea"):
+    with pytest.raises(ValueError, match=r"Fp1 the unit 'mV', but --unit is uV. Lea"):
         open_source(name, prepared.ch_names, {}, "uV")
     some = outlet(prepared.ch_names, units=[None, *["uV"] * 31])
     with pytest.raises(ValueError, match="says of Fp1 no unit; known are V, mV, uV and nV. Say it"):
@@ -88,7 +88,7 @@ def test_mixed_and_contradicting_units(prepared, outlet):
 @pytest.mark.parametrize(
     ("kept", "options", "message"),
     [
-        (32, {"n": 33}, "sends 33 channels and describes 32, so nobody knows which is which. Have"),
+        (32, {"n": 33}, "sends 33 channels and describes 32, so their order is unknown. Set"),
         (32, {"n": 31}, "sends 31 channels and describes 32"),
         (0, {"n": 32}, "sends 32 channels and names none of them, so nobody knows"),
         (31, {}, r"\['\w+'\] are missing.*Rename its channels"),

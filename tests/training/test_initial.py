@@ -134,7 +134,7 @@ def test_printed_commands_are_read_back(toy_path, tmp_path, trained, exported):
 def test_exported_without_a_comparison(toy_path, tmp_path):
     run(compose(toy_path, tmp_path, "compare=false"), tmp_path)
     card = (tmp_path / "export" / "card.md").read_text()
-    assert "Not measured: the run was told compare=false." in card
+    assert "Not measured: the run has compare=false." in card
     assert not (tmp_path / "benchmark.csv").exists()
 
 

@@ -139,5 +139,5 @@ def test_evaluated_beside_others(toy, toy_path, tmp_path):
     assert "MCDropout" in (tmp_path / "compared" / "benchmark.md").read_text()
     model, _ = load_network(tmp_path / "compared", toy.space)
     assert isinstance(model, MCDropout)
-    with pytest.raises(ValueError, match="each leave a network in model/"):
+    with pytest.raises(ValueError, match="both write a network to model/"):
         run(tmp_path / "both", f"ensemble=[{best},{tmp_path / 'compared'}]")

@@ -132,10 +132,9 @@ def _cure(package: Any) -> str:
     if package is None:
         return "Install the version of deepesi that wrote the file, or newer."
     if not (isinstance(package, str) and PACKAGE.fullmatch(package)):
-        return "The file does not say which package it is from; ask who made it."
+        return "The file does not name its package; ask its author."
     return (
-        f"The file says that it comes with the package {package!r}. If you trust who made it: "
-        f"pip install {package}."
+        f"The file names the package {package!r}. If you trust its author: pip install {package}."
     )
 
 

@@ -91,7 +91,7 @@ def _check_channels(deviations: Array, ch_names: list[str], kind: SensorKind) ->
     if len(constant) > 1:  # one may be the reference
         raise ValueError(
             f"noise covariance: the channels {constant} are constant, as if nothing were "
-            "connected. Mark them as bad (info['bads']) or leave them out (--exclude)."
+            "connected. Mark them as bad (info['bads']) or exclude them (--exclude)."
         )
     unlike = [
         f"{c} ({d:.2g} {kind.unit})"
@@ -103,7 +103,7 @@ def _check_channels(deviations: Array, ch_names: list[str], kind: SensorKind) ->
             f"noise covariance: the standard deviation of {', '.join(unlike)} is more than "
             f"{ANOTHER_UNIT:g} times that of the others ({typical:.2g} {kind.unit}, median) or "
             f"less than a thousandth. Is the channel in another unit, or no {kind.title}? Convert "
-            f"it to {kind.unit_name}, mark it as bad or leave it out (--exclude)."
+            f"it to {kind.unit_name}, mark it as bad or exclude it (--exclude)."
         )
 
 

@@ -81,7 +81,7 @@ def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> H
     if spanned < LEAST_RANK:
         raise ValueError(
             f"noise covariance: it spans {spanned} dimensions of {head.n_channels} channels, "
-            f"expected at least {LEAST_RANK}. Too much was taken out of the recording (ICA, "
+            f"expected at least {LEAST_RANK}. Too much was removed from the recording (ICA, "
             "projectors, interpolation), or the covariance is of too few samples."
         )
     if rank is None:

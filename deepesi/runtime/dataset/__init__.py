@@ -1,1 +1,1 @@
-"""Many recordings: the data set as one resumable job."""
+"""Localization of all recordings of a data set, as one resumable job."""

@@ -1,4 +1,4 @@
-"""The recordings of a BIDS data set, and where the results of each go."""
+"""The recordings of a BIDS data set, and the paths of their results."""
 
 import re
 from collections import Counter
@@ -18,13 +18,13 @@ BIDS_PURPOSE = "localize the recordings of a BIDS data set"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which recordings of a data set; of what is None, all.
+    """Selection of recordings of a data set; None selects all.
 
     Attributes:
-        subjects: Labels, as in ``sub-01`` without ``sub-``; so of the others.
-        sessions: See above.
-        tasks: See above.
-        runs: See above.
+        subjects: Labels of subjects, such as ``01``, without ``sub-``.
+        sessions: Labels of sessions.
+        tasks: Labels of tasks.
+        runs: Labels of runs.
         suffix: Last part of the names of the files: ``data``; ``ave``, ``epo`` or ``raw`` of
             derivatives.
 
@@ -52,10 +52,10 @@ class Item:
     """A recording to localize.
 
     Attributes:
-        path: Its file.
-        entities: Its entities in BIDS, by name.
-        event: What to average about; None: the recording as it is.
-        name: Beginning of the names of what is written, below the output folder.
+        path: File of the recording.
+        entities: Entities in BIDS, by name.
+        event: Event to average about; None: the recording itself.
+        name: Prefix of the written files, relative to the output folder.
 
     """
 
@@ -66,13 +66,13 @@ class Item:
 
 
 def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[Item]:
-    """The recordings of a data set, its derivatives and empty rooms left out.
+    """The recordings of a data set, without derivatives and empty-room recordings.
 
-    A recording that a ``scans.tsv`` lists and that is not there is an item, too: it fails.
+    A missing recording that a ``scans.tsv`` lists is an item, too; it fails.
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: No such recordings, none of a label asked for, or two would be written to the
+        ValueError: No such recordings, none with a requested label, or two would be written to the
             same files.
 
     """
@@ -110,13 +110,13 @@ def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[
 
 
 def subjects_without(root: Path, items: Sequence[Item]) -> list[str]:
-    """Subjects of a data set that none of the recordings is of."""
+    """Subjects of a data set without a recording."""
     there = {p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir()}
     return sorted(there - {str(item.entities["subject"]) for item in items} - {EMPTY_ROOM})
 
 
 def _missing(root: Path, suffix: str, extensions: Sequence[str]) -> list[Any]:
-    """Recordings that a ``scans.tsv`` lists and that are not there."""
+    """Missing recordings that a ``scans.tsv`` lists."""
     from mne_bids import get_bids_path_from_fname
 
     found = []
@@ -144,7 +144,7 @@ def _is_chosen(place: Any, selection: Selection) -> bool:
 
 
 def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
-    """Why nothing was found: what there is of each entity."""
+    """Error message: no recordings; it lists the existing labels of each entity."""
     if not found:
         return (
             f"{root}: no recordings sub-*/eeg/*_{selection.suffix}.* in it. Give the top folder of "

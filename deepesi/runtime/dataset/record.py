@@ -1,4 +1,4 @@
-"""What was done with every recording of a data set: records to go on from, and one table."""
+"""Results of every recording of a data set: records to resume from, and one table."""
 
 import hashlib
 import json
@@ -10,10 +10,10 @@ from typing import Any
 from deepesi.utils.files import atomic
 from deepesi.utils.rows import write_rows
 
-#: What became of a recording: localized now; kept from a run before; refused or not
+#: Status of a recording: localized now; kept from an earlier run; refused or not
 #: readable; ended by an error that deepesi does not know of.
 DONE, KEPT, FAILED, UNEXPECTED = "localized", "kept", "failed", "unexpected"
-#: How BIDS writes what there is none of.
+#: Missing value in BIDS.
 NONE = "n/a"
 
 
@@ -22,18 +22,18 @@ class Row:
     """One recording in ``results.tsv``.
 
     Attributes:
-        subject: And ``session``, ``task``, ``acquisition``, ``run``: its entities in BIDS.
-        event: What was averaged about; None: the recording as it is.
+        subject: BIDS entity, as ``session``, ``task``, ``acquisition`` and ``run``.
+        event: Event of the average; None: the recording itself.
         status: `DONE`, `KEPT`, `FAILED` or `UNEXPECTED`.
-        x_mm: And ``y_mm``, ``z_mm``: MNI position of the strongest source, mm.
-        time_s: When it is strongest, s.
-        power: Whitened power then, 1 for noise.
-        region_cm2: Area of the region that holds the source with the probability of the file.
-        n_channels: Number of channels localized with.
+        x_mm: MNI position of the strongest source, mm, as ``y_mm`` and ``z_mm``.
+        time_s: Time of the peak, s.
+        power: Whitened power at the peak, 1 for noise.
+        region_cm2: Area of the prediction set of the file, cm².
+        n_channels: Number of channels used.
         nave: Number of trials averaged.
-        bads: Channels left out as bad, comma-separated.
-        output: Beginning of the names of its files, below the folder of the table.
-        message: Why it failed.
+        bads: Channels excluded as bad, comma-separated.
+        output: Prefix of its files, relative to the folder of the table.
+        message: Reason of the failure.
 
     """
 
@@ -90,23 +90,23 @@ def _cell(value: Any) -> str:
 
 
 def files_of(prefix: Path) -> list[Path]:
-    """What was written for a recording: ``PREFIX-lh.stc``, ``PREFIX.png`` and so on."""
+    """Files written for a recording: ``PREFIX-lh.stc``, ``PREFIX.png`` and so on."""
     own = [p for p in prefix.parent.glob(f"{prefix.name}[-.]*") if p != record_path(prefix)]
     return sorted(own)
 
 
 def log_path(prefix: Path) -> Path:
-    """Where the traceback of an error that is not known lies."""
+    """Path of the traceback of an unexpected error."""
     return prefix.with_name(f"{prefix.name}.log")
 
 
 def record_path(prefix: Path) -> Path:
-    """Where the record of a recording lies."""
+    """Path of the record of a recording."""
     return prefix.with_name(f"{prefix.name}.json")
 
 
 def write_record(prefix: Path, key: str, row: Row, said: Sequence[str]) -> None:
-    """Note that a recording is done; the last file that is written of it."""
+    """Write the record of a recording; it is the last of its files."""
     files = {path.name: path.stat().st_size for path in files_of(prefix)}
     content = {"key": key, "row": asdict(row), "files": files, "said": list(said)}
     with atomic(record_path(prefix)) as partial:
@@ -114,25 +114,25 @@ def write_record(prefix: Path, key: str, row: Row, said: Sequence[str]) -> None:
 
 
 def read_record(prefix: Path, key: str) -> Row | None:
-    """What a run before found, if it did the same and all of its files are there still."""
+    """Result of an earlier run with the same settings, if all of its files still exist."""
     try:
         content = json.loads(record_path(prefix).read_text(encoding="utf-8"))
         row, recorded = Row(**content["row"]), content["files"]
         same = content["key"] == key
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # none, or of another version: done anew
+        return None  # no record, or of another version: localized again
     found = {path.name: path.stat().st_size for path in files_of(prefix)}
     return row if same and found == recorded else None
 
 
 def clear(prefix: Path) -> None:
-    """Remove what a run before left of a recording."""
+    """Remove the files of an earlier run for a recording."""
     for path in [record_path(prefix), *files_of(prefix)]:
         path.unlink(missing_ok=True)
 
 
 def digest_of(settings: Sequence[object], files: Iterable[Path], root: Path) -> str:
-    """Digest of settings and of size and time of change of files."""
+    """Digest of settings, and of sizes and modification times of files."""
     states = []
     for path in sorted(set(files)):
         state = path.stat()

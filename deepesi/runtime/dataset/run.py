@@ -1,7 +1,7 @@
 """``deepesi apply MODEL bids:ROOT``: all recordings of a data set, in parallel, one table.
 
-One failing recording stops none of the others. Each leaves a record when its files are complete;
-a later run with the same model, options and input skips it.
+A failing recording does not stop the others. A record is written when the files of a recording are
+complete; a later run with the same model, options and input skips it.
 """
 
 from collections import Counter
@@ -45,30 +45,30 @@ def localize_dataset(
 ) -> Generator[str, None, None]:
     """Localize recordings of a BIDS data set, each as `deepesi.runtime.apply.apply` does.
 
-    Writes ``OUT/sub-01/data/sub-01_task-x_desc-deepesi...``, beside it a ``.json`` that says what
-    was done, and ``OUT/results.tsv``. Every recording is computed on one thread, so results do not
-    depend on the number of jobs.
+    Writes ``OUT/sub-01/data/sub-01_task-x_desc-deepesi...``, with a ``.json`` of the settings,
+    and ``OUT/results.tsv``. Every recording is computed on one thread, so results do not depend on
+    the number of jobs.
 
     Args:
-        model: Exported file, or what else `open_inverse` knows.
+        model: Exported file, or another model that `open_inverse` knows.
         root: Folder of the data set.
         out: Folder to write to, a derivative of the data set.
-        selection: Which recordings.
-        events: Averages about each of these are localized in place of the recordings.
-        reading: How they are read.
-        setup: Where noise and head come from, see `Task`.
-        window: From and to, s: where to look for the peak.
+        selection: Selection of recordings.
+        events: Averages about each of these events are localized in place of the recordings.
+        reading: Options for reading the recordings.
+        setup: Noise covariance and head, as in `Task`.
+        window: Start and end of the search for the peak, s.
         jobs: Number of processes.
         dask: Address of a Dask scheduler whose workers are used instead.
         open_inverse: Opens the model, importable by name.
 
     Yields:
-        Lines that say what was done.
+        Lines that report each step.
 
     Raises:
         ModuleNotFoundError: Without the extra ``bids`` (``dask``).
-        ValueError: No such recordings, or ``out`` is no place for a derivative.
-        FailedRecordingsError: In the end, if any was not localized.
+        ValueError: No such recordings, or ``out`` cannot be a derivative.
+        FailedRecordingsError: At the end, if any recording was not localized.
 
     """
     for package in ("threadpoolctl", "filelock"):
@@ -77,7 +77,7 @@ def localize_dataset(
         raise ValueError(f"--jobs must be 1 or more, got {jobs}.")
     _check_noise(setup, events)
     items = find_items(root, selection, events)
-    sha256 = open_inverse(model, setup).model.sha256  # refuses a damaged file before all else
+    sha256 = open_inverse(model, setup).model.sha256  # refuses a damaged file first
     file = model_path(model)
     shared = 1 if dask is not None else jobs
     named = file.absolute() if file.is_file() else model
@@ -114,16 +114,16 @@ def _localize_all(
 
 
 def _check_noise(setup: SetupOptions, events: Sequence[str]) -> None:
-    """Refuse a set-up that no recording could be localized with."""
+    """Refuse a set-up with which no recording can be localized."""
     if not events and not any((setup.noise_cov, setup.noise_from, setup.prepared)):
         raise ValueError(
             "the noise is missing: give --noise-from FROM TO (s, of every recording), "
-            "--noise-cov 'sub-{subject}-cov.fif', or --event NAME, whose noise is that before it."
+            "--noise-cov 'sub-{subject}-cov.fif', or --event NAME (then it is the noise before it)."
         )
 
 
 def _absolute(setup: SetupOptions) -> SetupOptions:
-    """With paths that say the same in any working directory: that of a cluster is another."""
+    """The task with absolute paths, as the working directory of a cluster differs."""
     paths = ("noise_cov", "forward", "prepared", "subjects_dir")
     found = {k: getattr(setup, k).absolute() for k in paths if getattr(setup, k) is not None}
     if setup.head is not None and Path(setup.head).is_file():
@@ -133,14 +133,14 @@ def _absolute(setup: SetupOptions) -> SetupOptions:
 
 def _summary(rows: Sequence[Row], table: Path) -> Generator[str, None, None]:
     counts = Counter(row.status for row in rows)
-    told = ", ".join(f"{counts[status]} {status}" for status in (DONE, KEPT, FAILED))
-    told += f", {counts[UNEXPECTED]} unexpected" * bool(counts[UNEXPECTED])
-    yield f"{told}; wrote {table}"
+    summary = ", ".join(f"{counts[status]} {status}" for status in (DONE, KEPT, FAILED))
+    summary += f", {counts[UNEXPECTED]} unexpected" * bool(counts[UNEXPECTED])
+    yield f"{summary}; wrote {table}"
     n_failed = counts[FAILED] + counts[UNEXPECTED]
     if n_failed:
         raise FailedRecordingsError(
-            f"{n_failed} of {len(rows)} recordings failed; {table} says why. Run the command "
-            "again once the cause is mended: what is complete is kept."
+            f"{n_failed} of {len(rows)} recordings failed; reasons are in {table}. Run the command "
+            "again after correction of the cause: complete results are kept."
         )
 
 

@@ -1,4 +1,4 @@
-"""One recording of a data set: localized, kept, or why not."""
+"""Localization of one recording of a data set."""
 
 import re
 import traceback
@@ -31,17 +31,17 @@ from deepesi.utils.parallel import LostWorkerError
 
 @dataclass(frozen=True)
 class Task:
-    """What all recordings share.
+    """Settings that all recordings share.
 
     Attributes:
         model: Exported file.
-        sha256: Identity of that model.
+        sha256: SHA-256 of that model.
         root: Folder of the data set.
         out: Folder to write to.
-        reading: How they are read, but for the event.
-        setup: Where noise and head come from; paths may name entities, ``sub-{subject}-fwd.fif``.
-        window: From and to, s: where to look for the peak.
-        n_processes: Of this machine side by side, which share its memory.
+        reading: Options for reading them, without the event.
+        setup: Noise covariance and head; paths may contain entities, ``sub-{subject}-fwd.fif``.
+        window: Start and end of the search for the peak, s.
+        n_processes: Number of parallel processes that share the memory of the machine.
         open_inverse: Opens the model.
 
     """
@@ -58,7 +58,7 @@ class Task:
 
 
 def localize_one(task: Task, item: Item) -> Row:
-    """Localize a recording, or say why not."""
+    """Localize a recording, or report the reason of a failure."""
     from threadpoolctl import threadpool_limits
 
     prefix = task.out / item.name
@@ -103,12 +103,12 @@ def _kept_or_localized(task: Task, item: Item, prefix: Path) -> Row:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Keep other processes from what lies at a path; a process that ends gives it free.
+    """Lock a path against other processes; the end of a process releases it.
 
-    Workers outlive a process that is killed until their recording is done, so each has a lock.
+    Workers of a killed process continue until their recording is done, so each has a lock.
 
     Raises:
-        ValueError: Another process is at it, and it is not to be waited for.
+        ValueError: Another process holds the lock, and `wait` is False.
 
     """
     from filelock import FileLock, Timeout
@@ -129,7 +129,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def _taken(lines: Generator[str, None, Applied]) -> tuple[list[str], Applied]:
-    """All lines of a generator, and what it returns."""
+    """All lines of a generator, and its return value."""
     said = []
     while True:
         try:
@@ -159,7 +159,7 @@ def _filled(path: Path | None, item: Item) -> Path | None:
 
 
 def _key(task: Task, item: Item, reading: ReadingOptions, setup: SetupOptions) -> str:
-    """Digest of all that the result depends on."""
+    """Digest of all inputs of the result."""
     stem = re.sub("_split-[0-9]+", "_split-*", item.path.name.removesuffix(item.path.suffix))
     files = [p for p in item.path.parent.glob(f"{stem}[-.]*") if p.is_file()]  # .vmrk, .eeg, .fdt
     files += find_side_files(item.path, reading.montage is None).all()
@@ -197,10 +197,10 @@ def _row(item: Item, applied: Applied) -> Row:
 
 
 def failed(task: Task, item: Item, message: str) -> Row:
-    """The row of a recording that was not localized."""
+    """Table row of a recording that was not localized."""
     prefix = task.out / item.name
     if not record_path(prefix).exists():
-        clear(prefix)  # of pieces that were written before it failed
+        clear(prefix)  # pieces written before the failure
     return Row(
         **item.entities,
         event=item.event,
@@ -211,5 +211,5 @@ def failed(task: Task, item: Item, message: str) -> Row:
 
 
 def lost_message(error: LostWorkerError) -> str:
-    """Why a recording has no result whose process was killed."""
+    """Message for a recording whose process was killed."""
     return f"its process was killed, for want of memory most often; use fewer --jobs ({error})"

@@ -19,20 +19,20 @@ def average(
     epoch: tuple[float, float],
     baseline: Baseline | None = None,
 ) -> "tuple[mne.Evoked, mne.Epochs, str]":
-    """The evoked response to an event, its trials, and a line that says how many there are.
+    """The evoked response to an event, its trials, and a line with their number.
 
     Trials that overlap stretches annotated ``BAD...``, boundaries between parts or the ends of the
-    recording are left out.
+    recording are excluded.
 
     Args:
         recording: Raw, with events as annotations.
         event: Description of the annotation: ``trial_type`` of ``events.tsv`` in BIDS.
-        epoch: From and to about the event, s; the first below 0.
-        baseline: What is subtracted of every trial, see `Baseline`; by default the mean of the part
-            before the event.
+        epoch: Start and end relative to the event, s; the start is below 0.
+        baseline: Baseline to subtract from every trial, see `Baseline`; by default the mean before
+            the event.
 
     Raises:
-        ValueError: No raw recording, no such event, no time before or after it, no trial left, or a
+        ValueError: No raw recording, no such event, no time before or after it, no good trial, or a
             baseline that is not within the trials.
 
     """
@@ -66,7 +66,7 @@ def average(
     trials.drop(seams, reason="BOUNDARY", verbose="error")
     if not len(trials):
         raise ValueError(
-            f"no trial of the {len(events)} events {event!r} is left: {_reasons(trials)}. Use "
+            f"no trial of the {len(events)} events {event!r} is good: {_reasons(trials)}. Use "
             "another --epoch, or look at the annotations BAD."
         )
     trials, _ = baselined(trials, (start, 0.0) if baseline is None else baseline)
@@ -74,11 +74,11 @@ def average(
     evoked.comment = event
     line = f"{len(trials)} of {len(events)} events {event!r} averaged, {start:g} to {stop:g} s"
     excluded = _reasons(trials)
-    return evoked, trials, line + (f"; left out: {excluded}" if excluded else "")
+    return evoked, trials, line + (f"; excluded: {excluded}" if excluded else "")
 
 
 def _reasons(trials: "mne.Epochs") -> str:
-    """Why trials were left out, by MNE-Python's log."""
+    """Reasons for excluded trials, from MNE-Python's log."""
     reasons = [reason for log in trials.drop_log for reason in log if reason != "IGNORED"]
     kinds, counts = np.unique(reasons, return_counts=True)
     return ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts, strict=True))

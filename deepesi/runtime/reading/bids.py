@@ -1,12 +1,12 @@
-"""What BIDS keeps beside a recording: bad channels, types, units, positions and events.
+"""Side files of a recording in BIDS: bad channels, types, units, positions and events.
 
-The Brain Imaging Data Structure (BIDS) puts them into ``channels.tsv``, ``electrodes.tsv``,
+The Brain Imaging Data Structure (BIDS) stores them in ``channels.tsv``, ``electrodes.tsv``,
 ``coordsystem.json``, ``events.tsv`` and ``eeg.json``, at any level of the data set. A contradiction
-must be an error or be said.
+is an error or is reported.
 
 Source: Pernet et al. 2019, doi:10.1038/s41597-019-0104-8 (EEG-BIDS). Difference to
-`mne_bids.read_raw_bids`: works on evoked responses, epochs and set-ups too, refuses what does not
-fit together, and uses the anatomical landmarks of ``coordsystem.json``.
+`mne_bids.read_raw_bids`: works on evoked responses, epochs and set-ups too, refuses contradictory
+files, and uses the anatomical landmarks of ``coordsystem.json``.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from deepesi.runtime.recordings import Recording
 
-#: Channel types of BIDS that MNE-Python has another name for; the others become ``misc``.
+#: Channel types of BIDS, and their names in MNE-Python; others become ``misc``.
 CHANNEL_TYPES = {
     "EEG": "eeg",
     "REF": "eeg",
@@ -44,7 +44,7 @@ CHANNEL_TYPES = {
     "PUPIL": "pupil",
     **dict.fromkeys(("AUDIO", "MISC", "OTHER", "PPG", "SYSCLOCK"), "misc"),
 }
-#: What EDF and BDF keep their marks in; MNE-Python turns it into annotations.
+#: Channels of EDF and BDF with event marks, which MNE-Python turns into annotations.
 MARKS = ("EDF Annotations", "BDF Annotations")
 
 
@@ -55,20 +55,20 @@ def bids_side_files(
     units: dict[str, FileUnit] | None = None,
     exclude: Collection[str] = (),
 ) -> list[str]:
-    """Apply what BIDS keeps beside a recording, in place, and say what was read.
+    """Apply the side files of a recording in BIDS, in place, and report the files read.
 
-    Channels that ``channels.tsv`` or the file itself calls bad are bad. A raw recording takes the
+    Channels marked bad in ``channels.tsv`` or in the file itself are bad. A raw recording takes the
     events of ``events.tsv`` as annotations and keeps its own stretches ``BAD...`` and boundaries.
 
     Args:
-        path: Its file; one outside of a BIDS folder has nothing beside it.
-        recording: As read from there; or its measurement info, for a set-up without data.
+        path: File of the recording; outside of a BIDS folder it has no side files.
+        recording: The recording from this file; or its measurement info, for a set-up without data.
         with_positions: False if positions come from elsewhere: ``electrodes.tsv`` is not read.
-        units: What the file says of them; where it says nothing, ``channels.tsv`` is entered here.
-        exclude: Channels that the user leaves out; not done here.
+        units: Units in the file; missing ones are filled in here from ``channels.tsv``.
+        exclude: Channels that the user excludes; they are not removed here.
 
     Returns:
-        Lines that say which files were read and what they changed.
+        Lines that report the files read and their changes.
 
     Raises:
         ValueError: A side file is damaged, or contradicts the recording.
@@ -100,7 +100,7 @@ def bids_side_files(
 
 
 def _channel_rows(path: Path, ch_names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows of ``channels.tsv`` of channels that the recording has, and what else there is."""
+    """Rows of ``channels.tsv`` for channels of the recording, and notes on other rows."""
     rows = [row for row in read_table(path, ("name", "type")) if row["name"] not in MARKS]
     twice = [name for name, n in Counter(row["name"] for row in rows).items() if n > 1]
     if twice:
@@ -117,7 +117,7 @@ def _channel_rows(path: Path, ch_names: Sequence[str]) -> tuple[list[dict[str, s
 
 
 def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[str]:
-    """Channel types of BIDS; those of MEG and of coils stay what the file says."""
+    """Apply channel types of BIDS; types of MEG channels stay as in the file."""
     before = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
     types = {}
     for row in rows:
@@ -135,13 +135,13 @@ def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list
     said = [f"{name} is {kind} by {path.name}" for name, kind in changed.items()]
     unlisted = [n for n in info.ch_names if n not in {r["name"] for r in rows}]
     eeg = [name for name in unlisted if before[name] == "eeg"]
-    return said + ([f"{path.name} does not list {eeg}: taken as EEG as the file says"] * bool(eeg))
+    return said + ([f"{path.name} does not list {eeg}: taken as EEG, as in the file"] * bool(eeg))
 
 
 def _set_units(
     info: "mne.Info", rows: list[dict[str, str]], path: Path, units: dict[str, FileUnit]
 ) -> list[str]:
-    """Hold the units of ``channels.tsv`` against those of the file; enter them where it has none.
+    """Compare the units of ``channels.tsv`` with those of the file; fill in missing ones.
 
     `deepesi.runtime.reading.file_units.settle_units` brings the channels to volts.
     """
@@ -159,14 +159,14 @@ def _set_units(
                 "mV, uV or nV; correct the unit, or the type of the channel."
             )
         if own.text in UNKNOWN and factor == 1.0:
-            continue  # what MNE-BIDS writes where it does not know
+            continue  # MNE-BIDS writes these for unknown units
         if own.text in UNKNOWN or own.unclear:
             units[name] = FileUnit(own.text, own.factor, unit)
             entered += 1
         elif own.factor != factor and own.text is not None:
             if 1.0 not in (own.factor, factor):
                 raise ValueError(
-                    f"{path}: it says that {name!r} is in {unit}, the recording says {own.text}. "
+                    f"{path}: its unit of {name!r} is {unit}, that of the recording is {own.text}. "
                     "Correct the one that is wrong."
                 )
             other.append(f"{name} ({unit}, not {own.text})")
@@ -182,7 +182,7 @@ def _set_units(
 
 
 def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[str]:
-    """Mark what ``channels.tsv`` calls bad, beside what the file marks."""
+    """Mark the bad channels of ``channels.tsv``, in addition to those of the file."""
     states = {row["name"]: row.get("status", "").lower() for row in rows}
     for name, status in states.items():
         if status not in ("good", "bad", "n/a", ""):
@@ -193,13 +193,13 @@ def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[
     said = [f"{path.name} read; bad by it: {', '.join(bads) or 'none'}"]
     own = [name for name in info["bads"] if states.get(name) == "good"]
     if own:
-        said.append(f"good by {path.name} and bad by the file, left out: {', '.join(own)}")
+        said.append(f"good by {path.name} and bad by the file, excluded: {', '.join(own)}")
     info["bads"] = [name for name in info.ch_names if name in {*bads, *info["bads"]}]
     return said
 
 
 def _check_references(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> None:
-    """Refuse EEG channels that are measured against different electrodes."""
+    """Refuse EEG channels with different reference electrodes."""
     kinds = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
     references = {
         row["reference"]: row["name"]

@@ -18,10 +18,10 @@ Array = NDArray[np.float64]
 
 #: Lengths in m.
 LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}
-#: Frames with their origin between the preauricular points, and their axes.
+#: Frames with the origin between the preauricular points, and their axes.
 RIGHT_ANTERIOR = ("CapTrak", "ElektaNeuromag", "NeuromagElektaMEGIN")
 ANTERIOR_LEFT = ("CTF", "EEGLAB", "4DBti")
-#: Landmarks that make the head frame.
+#: Landmarks that define the head frame.
 LANDMARKS = ("NAS", "LPA", "RPA")
 CURE = "Give --montage with standard positions instead, or correct the file."
 
@@ -32,13 +32,13 @@ def set_positions(
     """Give the channels of a recording the positions of ``electrodes.tsv``, in the head frame.
 
     Landmarks of ``coordsystem.json`` (nasion and preauricular points) define the head frame. Where
-    it has none, CapTrak and MEGIN are the head frame themselves, and CTF, EEGLAB and 4D-BTi are it
-    with other axes (they differ by where the nasion points, a few degrees). Any other frame, a
-    template brain say, is refused.
+    it has none, CapTrak and MEGIN are taken as the head frame, and CTF, EEGLAB and 4D-BTi as the
+    head frame with other axes (the direction of the nasion differs by a few degrees). Any other
+    frame, such as a template brain, is refused.
 
     Raises:
         ValueError: No ``coordsystem.json``, another frame or unit, or an EEG channel of the
-            recording that is neither bad nor left out (``exclude``) is not in the table.
+            recording that is neither bad nor excluded (``exclude``) is not in the table.
 
     """
     import mne
@@ -79,7 +79,7 @@ def _read_system(path: Path) -> tuple[dict[str, Any], float]:
 
 
 def _read_positions(path: Path) -> dict[str, Array]:
-    """Positions by channel, in the unit of the file; those of unknown place left out."""
+    """Positions by channel, in the unit of the file, without unknown ones."""
     rows = read_table(path, ("name", "x", "y", "z"))
     with parsing(path, "table of electrodes", "Positions should be numbers or n/a."):
         found = {
@@ -96,7 +96,7 @@ def _read_positions(path: Path) -> dict[str, Array]:
 def _check_complete(info: "mne.Info", placed: Collection[str], path: Path) -> None:
     import mne
 
-    eeg = [info.ch_names[i] for i in mne.pick_types(info, meg=False, eeg=True)]  # not the bad ones
+    eeg = [info.ch_names[i] for i in mne.pick_types(info, meg=False, eeg=True)]  # without bad ones
     missing = [name for name in eeg if name not in placed]
     if missing:
         raise ValueError(

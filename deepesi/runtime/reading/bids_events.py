@@ -12,17 +12,17 @@ from deepesi.utils.files import parsing
 if TYPE_CHECKING:
     import mne
 
-#: Columns that name an event, the first that names any: now, in data sets of before, as a number.
+#: Columns with names of events, in order of priority: standard, older data sets, numbers.
 NAMES = ("trial_type", "stim_type", "value")
 
 
 def set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
     """Annotate a recording with its events, in place; its own ``BAD...`` and boundaries stay.
 
-    Names are those of ``trial_type`` as they are written, or of ``value`` where that names none.
+    Names are those of ``trial_type``, or of ``value`` where ``trial_type`` has none.
 
     Raises:
-        ValueError: No such table, or all of it lies outside the recording.
+        ValueError: No such table, or all events lie outside the recording.
 
     """
     import mne
@@ -42,13 +42,13 @@ def set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
     raw.set_annotations(marks, verbose="error")
     line = f"{path.name} read; {kept.sum()} events"
     if outside.any():
-        line += f", {outside.sum()} more lie outside the recording and are left out"
+        line += f", {outside.sum()} more lie outside the recording and are excluded"
     unnamed = np.count_nonzero(~outside & ~named)
-    return [line + (f", {unnamed} more have no name and are left out" if unnamed else "")]
+    return [line + (f", {unnamed} more have no name and are excluded" if unnamed else "")]
 
 
 def _events(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Onsets and durations, s, and names; what has no onset is none."""
+    """Onsets and durations, s, and names; rows without onset are dropped."""
     rows = [row for row in read_table(path, ("onset", "duration")) if row["onset"] not in UNKNOWN]
     with parsing(path, "table of events", "Onsets and durations should be numbers, in seconds."):
         onset = np.array([float(row["onset"]) for row in rows])
@@ -66,10 +66,10 @@ def _events(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _keep_own(marks: "mne.Annotations", raw: "mne.io.BaseRaw") -> None:
-    """Add what the recording itself says of bad stretches and boundaries, once."""
+    """Add bad stretches and boundaries of the recording itself, without duplicates."""
     known = [(a["description"], a["onset"]) for a in marks]
     for own in raw.annotations:
-        start = own["onset"] - raw.first_time  # from the first sample, as those of BIDS
+        start = own["onset"] - raw.first_time  # from the first sample, as in BIDS
         among = any(
             name == own["description"] and abs(at - start) < 1 / raw.info["sfreq"]
             for name, at in known

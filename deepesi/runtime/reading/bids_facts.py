@@ -1,7 +1,7 @@
-"""What ``eeg.json`` of BIDS says of a recording and can make its map wrong.
+"""Checks a recording against ``eeg.json`` of BIDS.
 
-Read are ``SamplingFrequency``, ``EEGChannelCount``, ``EEGReference`` and ``RecordingDuration``.
-Filters, the frequency of the mains, ground, cap, amplifier and task change no map.
+``SamplingFrequency``, ``EEGChannelCount``, ``EEGReference`` and ``RecordingDuration`` are checked.
+Filters, power line frequency, ground, cap, amplifier and task have no effect on estimates.
 """
 
 import json
@@ -16,9 +16,9 @@ from deepesi.utils.files import parsing
 if TYPE_CHECKING:
     import mne
 
-#: Differences of sampling rates that rounding in a header explains, as a fraction.
+#: Relative difference of sampling rates that rounding in a header explains.
 RATE_TOLERANCE = 0.005
-#: References whose data have no topography of potentials, unless only other channels are so.
+#: References of data without a topography of potentials.
 DERIVED = re.compile(
     r"\b(bipolar|laplacian|csd|current source density|derivations?|double banana)\b", re.I
 )
@@ -32,17 +32,18 @@ def check_facts(
     has_channels: bool,
     exclude: Collection[str] = (),
 ) -> list[str]:
-    """Hold ``eeg.json`` against a recording, and say what differs and changes nothing.
+    """Compare ``eeg.json`` with a recording, and report harmless differences.
 
     Args:
-        recording: Its data, or its measurement info.
-        info: Its measurement info, with the types of ``channels.tsv``.
-        paths: The ``.json`` that apply, the last one counts most.
-        has_channels: ``channels.tsv`` says which channels are EEG; their number does no more.
-        exclude: Channels that the user says are no EEG.
+        recording: The recording, or its measurement info.
+        info: Measurement info, with the types of ``channels.tsv``.
+        paths: The ``.json`` files that apply; the last has priority.
+        has_channels: Whether ``channels.tsv`` gives the types of channels; then a wrong number of
+            channels is only reported.
+        exclude: Channels that the user excludes.
 
     Raises:
-        ValueError: Another sampling rate or number of channels, or a reference that leaves no
+        ValueError: Another sampling rate or number of channels, or a reference without a
             topography.
 
     """
@@ -94,7 +95,7 @@ def _count(count: float | None, found: set[int], path: Path, has_channels: bool)
         return [f"{path.name}: {text}, by channels.tsv"]
     raise ValueError(
         f"{path}: {text}. Say which are EEG in a channels.tsv, give --exclude, or correct the "
-        "number: a channel of the eyes that is taken for EEG puts the map elsewhere."
+        "number: a channel of the eyes that is taken for EEG makes the estimate wrong."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which side files of BIDS apply to a recording, by its principle of inheritance.
+"""Side files of BIDS that apply to a recording, by the inheritance principle.
 
 Source: BIDS specification 1.10, "The Inheritance Principle", https://bids-specification.readthedocs.io.
 Difference to `mne_bids.BIDSPath.find_matching_sidecar` (0.20): that takes a file of another run,
@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 #: Name and folders of a recording in a data set, raw or derivative.
 FILE_NAME = re.compile(r"sub-[a-zA-Z0-9+]+(_[a-z]+-[a-zA-Z0-9+]+)*_[a-zA-Z0-9]+\.[a-z.]+")
-DATA_TYPES = ("eeg", "meg")  # EEG that was recorded with MEG lies in the folder of MEG
+DATA_TYPES = ("eeg", "meg")  # EEG recorded with MEG lies in the folder of MEG
 
 
 class SideFiles(NamedTuple):
-    """The side files that apply to a recording; None, or empty, where there is none.
+    """The side files that apply to a recording; None or empty if there is none.
 
     Attributes:
         channels: ``channels.tsv``.
         electrodes: ``electrodes.tsv``.
         coordsystem: ``coordsystem.json`` of the space of the electrodes.
         events: ``events.tsv``.
-        facts: ``eeg.json``, from the top of the data set down; the last one counts most.
+        facts: ``eeg.json``, from the top of the data set down; the last has priority.
 
     """
 
@@ -35,7 +35,7 @@ class SideFiles(NamedTuple):
     facts: tuple[Path, ...] = ()
 
     def all(self) -> list[Path]:
-        """Every one there is."""
+        """All existing side files."""
         tables = (self.channels, self.electrodes, self.coordsystem, self.events)
         return [path for path in (*tables, *self.facts) if path is not None]
 
@@ -55,11 +55,11 @@ def is_in_bids(path: Path) -> bool:
 
 
 def find_side_files(path: Path, with_positions: bool = True) -> SideFiles:
-    """What applies to a recording that `is_in_bids`.
+    """Side files that apply to a recording that `is_in_bids`.
 
     Args:
         path: The recording.
-        with_positions: False if positions come from elsewhere: which of several is not asked.
+        with_positions: False if positions come from elsewhere; then several files are no error.
 
     Raises:
         ValueError: Several files of one kind apply at one level.
@@ -92,10 +92,10 @@ def _nearest(path: Path, kind: str, own: dict[str, str], free: Collection[str] =
 
 
 def _by_level(path: Path, kind: str, own: dict[str, str], free: Collection[str] = ()) -> list[Path]:
-    """What applies at each level, from the top of the data set down to the recording.
+    """Files that apply at each level, from the top of the data set down to the recording.
 
-    A file applies if all of its entities, but for the free ones, are those of the recording; of
-    several in one folder the one that shares the most.
+    A file applies if all of its entities, except the free ones, are those of the recording. Of
+    several in one folder, the one with most entities applies.
     """
     folder = path.absolute().parent
     levels = [folder, folder.parent, folder.parents[1]]

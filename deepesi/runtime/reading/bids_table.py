@@ -6,15 +6,15 @@ from pathlib import Path
 
 from deepesi.utils.files import parsing
 
-#: How BIDS writes what is not known.
+#: Missing value in BIDS.
 UNKNOWN = ("", "n/a", "NA", None)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a ``.tsv`` of BIDS by column.
+    """Columns of a ``.tsv`` of BIDS, by name.
 
     Raises:
-        ValueError: Not a table, or one without these columns.
+        ValueError: Not a table, or a column is missing.
 
     """
     cure = "It should be text in UTF-8 with one tab between columns."

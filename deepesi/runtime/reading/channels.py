@@ -1,4 +1,4 @@
-"""Channels of a recording as its user and its montage name them."""
+"""Renames channels of a recording, by the user's names and by montages."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -49,13 +49,13 @@ def name_channels(
     Args:
         recording: A recording or its measurement info.
         renaming: Old to new names, of ``--rename``.
-        montage: See `deepesi.physics.montage.standard_montage`; None: the recording's own.
+        montage: Name as in `deepesi.physics.montage.standard_montage`; None: the recording's own.
 
     Returns:
-        What was renamed, in words.
+        Lines that report renamed channels.
 
     Raises:
-        ValueError: See `rename_channels` and `deepesi.physics.montage.montage_names`.
+        ValueError: As in `rename_channels` and `deepesi.physics.montage.montage_names`.
 
     """
     before = list(recording.ch_names)
@@ -72,15 +72,15 @@ def name_channels(
 
 
 def adopt_names(recording: "Recording", ch_names: Sequence[str]) -> list[str]:
-    """Give the EEG channels of a recording the names that a prepared model has for them, in place.
+    """Rename the EEG channels of a recording to the names of a prepared model, in place.
 
-    Channels that the model does not know keep theirs.
+    Channels that the model does not know keep their names.
 
     Returns:
-        What was renamed, in words.
+        Lines that report renamed channels.
 
     Raises:
-        ValueError: Several channels are one of the model's.
+        ValueError: Several channels match one channel of the model.
 
     """
     eeg = _eeg_channels(recording)

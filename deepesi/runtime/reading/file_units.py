@@ -1,4 +1,4 @@
-"""In which unit the numbers of a recording are: what its file says, and ``--unit``."""
+"""Units of recordings: from the file, from BIDS, or from ``--unit``."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 #: Codes of GDF 2 for units of potentials (ISO/IEEE 11073-10101), and for none.
 GDF_CODES = {0: "", 512: "", 4256: "V", 4274: "mV", 4275: "uV", 4276: "nV"}
-#: Bytes of the headers of EDF, BDF and GDF: their first part; of each channel before its unit.
+#: Bytes of the headers of EDF, BDF and GDF: first part; per channel before its unit.
 FIXED, BEFORE_UNIT, BEFORE_CODE = 256, 16 + 80, 16 + 80 + 6
 
 
 class FileUnit(NamedTuple):
-    """What a file says of the unit of a channel.
+    """Unit of a channel according to its file.
 
     Attributes:
-        text: The unit as written, ``""`` where there is none; None: the format has no such entry.
-        factor: By which MNE-Python brings its numbers to what it takes for volts.
-        beside: The unit that ``channels.tsv`` of BIDS names, where the file names none.
+        text: Unit as written in the file, ``""`` if missing; None: the format has no units.
+        factor: Factor of MNE-Python from the numbers in the file to volts.
+        beside: Unit in ``channels.tsv`` of BIDS, if the file has none.
 
     """
 
@@ -39,32 +39,32 @@ class FileUnit(NamedTuple):
 
     @property
     def volts(self) -> float:
-        """By which its numbers are brought to volts, as far as it is known."""
+        """Factor from its numbers to volts, if known."""
         if self.beside is not None:
             return parse_unit(self.beside)
         return UNITS.get((self.text or "").lower(), self.factor)
 
     @property
     def unclear(self) -> bool:
-        """Whether nobody names a unit, or one that is not known."""
+        """Whether the unit is missing or unknown."""
         if self.beside is not None:
             return False
         return self.text is not None and self.text.lower() not in UNITS
 
     @property
     def certain(self) -> bool:
-        """Whether the unit is named and no volt, which many files only say by default."""
+        """Whether the file gives a unit other than volts, which is often only a default."""
         if self.beside is not None:
             return True
         return self.text is not None and not self.unclear and self.volts != 1.0
 
 
-#: What is taken for granted where nothing is said.
+#: Default for formats without units.
 VOLTS = FileUnit("V", 1.0)
 
 
 def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
-    """What the file of a recording says of the unit of every channel."""
+    """Unit of every channel according to the file of a recording."""
     suffix = path.suffix.lower()
     rows: Iterable[FileUnit]
     if suffix in (".edf", ".bdf", ".gdf"):
@@ -91,7 +91,7 @@ def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
 
 
 def _header_units(path: Path, n_channels: int, version: float) -> list[str]:
-    """Units of all channels, as the header of EDF, BDF or GDF writes them."""
+    """Units of all channels in the header of EDF, BDF or GDF."""
     if version >= 1.9:
         offset = FIXED + BEFORE_CODE * n_channels
         codes = np.fromfile(path, "<u2", n_channels, offset=offset).tolist()
@@ -101,7 +101,7 @@ def _header_units(path: Path, n_channels: int, version: float) -> list[str]:
 
 
 def _decoded(field: bytes) -> str:
-    """Text of a header: ASCII, but some makers write the sign of the microvolt, in any code."""
+    """Text of a header: ASCII, but some makers write the microvolt sign in another encoding."""
     try:
         return field.decode("utf-8")
     except UnicodeDecodeError:
@@ -113,20 +113,20 @@ def settle_units(
 ) -> list[str]:
     """Bring the EEG channels of a recording to volts, in place.
 
-    ``unit`` is that of all channels whose file names none, or volts: a file of microvolts may say
-    so by mistake. A recording that is not in memory stays where it is.
+    ``unit`` applies to all channels without a unit in the file, or with volts, which may be a
+    mistake of the file. A recording on disk is not loaded into memory.
 
     Args:
-        recording: As MNE-Python read it, without the channels to leave out.
-        path: Its file.
-        said: See `file_units`.
-        unit: V, mV, uV or nV; None: the file says it.
+        recording: Recording of MNE-Python, without excluded channels.
+        path: File of the recording.
+        said: Units according to the file, from `file_units`.
+        unit: V, mV, uV or nV; None: as in the file.
 
     Returns:
-        What was done, in words.
+        Lines that report each change.
 
     Raises:
-        ValueError: The file names no unit and the user neither, or both name different ones.
+        ValueError: Neither the file nor the user gives a unit, or they differ.
 
     """
     names = _eeg_by_name(recording, path)
@@ -141,22 +141,22 @@ def settle_units(
     if other:
         first = said[other[0]]
         raise ValueError(
-            f"{path}: the file says that the unit of {_some(other)} is "
-            f"{first.beside or first.text}, --unit {unit} says another. Leave --unit out."
+            f"{path}: in the file the unit of {_some(other)} is "
+            f"{first.beside or first.text}, but --unit is {unit}. Leave --unit out."
         )
     _scale(recording, _to_volts(names, said))
     free = [name for name in names if not said[name].certain]
     _scale(recording, {name: factor / said[name].factor for name in free})
-    return [f"unit of {len(free)} EEG channels: {unit}, as --unit says"] if free else []
+    return [f"unit of {len(free)} EEG channels: {unit}, from --unit"] if free else []
 
 
 def _to_volts(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
-    """Factors of channels whose unit a file beside names, or MNE-Python does not know."""
+    """Factors of channels with a unit from a side file, or one unknown to MNE-Python."""
     return {n: said[n].volts / said[n].factor for n in names if said[n].volts != said[n].factor}
 
 
 def _eeg_by_name(recording: "Recording", path: Path) -> list[str]:
-    """EEG channels, and electrodes that MNE-Python took for another kind for their unit alone."""
+    """EEG channels, and electrodes that MNE-Python gave another type because of their unit."""
     kinds = dict(zip(recording.ch_names, recording.get_channel_types(), strict=True))
     hidden = {"misc"} if path.suffix.lower() == ".vhdr" else set()
     return [
@@ -172,8 +172,8 @@ def _unclear_units(path: Path, names: list[str], said: Mapping[str, FileUnit]) -
     if texts and any(said[name].text in ("", "n/a") for name in names):
         what = f"no unit, or one that is not known ({', '.join(map(repr, texts))}),"
     return (
-        f"{path}: the file names {what} for channels {_some(names)}; say it with --unit uV (or V, "
-        "mV, nV). Channels that are no EEG are left out with --exclude."
+        f"{path}: the file names {what} for channels {_some(names)}; give --unit uV (or V, "
+        "mV, nV). Channels that are no EEG are excluded with --exclude."
     )
 
 
@@ -191,7 +191,7 @@ def _scale(recording: "Recording", factors: Mapping[str, float]) -> None:
     hidden = [name for name in factors if kinds[name] != "eeg"]
     recording.set_channel_types(dict.fromkeys(hidden, "eeg"), verbose="error")
     if isinstance(recording, mne.io.BaseRaw) and not recording.preload:
-        for name, factor in factors.items():  # what apply_function does, when samples are read
+        for name, factor in factors.items():  # like apply_function, when samples are read
             recording._cals[recording.ch_names.index(name)] *= factor
         return
     if isinstance(recording, mne.BaseEpochs):
@@ -205,10 +205,10 @@ def _times(factor: float, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_noise_level(noise_cov: "mne.Covariance") -> None:
-    """Refuse noise of a recording itself whose amplitude is not that of EEG in volts.
+    """Refuse noise of a recording with an amplitude that is not plausible for EEG in volts.
 
     Raises:
-        ValueError: Numbers in microvolts that the file calls volts, say.
+        ValueError: The amplitude is not plausible, such as microvolts in a file with unit volts.
 
     """
     level = float(np.sqrt(np.median(np.diag(noise_cov["data"]))))
@@ -218,5 +218,5 @@ def check_noise_level(noise_cov: "mne.Covariance") -> None:
         raise ValueError(
             f"recording: between the times of --noise-from its EEG channels have a standard "
             f"deviation of {level:.3g} (median), EEG in volts has {low:g} to {high:g}. They look "
-            f"like {guess}, whatever the file says."
+            f"like {guess}, in contrast to the unit in the file."
         )

@@ -1,10 +1,10 @@
-"""Formats of recordings: which are read, and what to do about the others."""
+"""Formats of recordings: supported ones, and conversion of others."""
 
 from pathlib import Path
 
-#: Formats of other makers that are read beside FIF.
+#: Formats that are read beside FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
-#: Formats that are folders: their makers, what MNE-Python reads them with, and what that needs.
+#: Formats that are folders: maker, reader in MNE-Python, and its packages.
 FOLDERS = {
     ".mff": ("EGI", "read_raw_egi", "mffpy"),
     ".ds": ("CTF", "read_raw_ctf", None),
@@ -13,12 +13,12 @@ FOLDERS = {
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file, with what to do.
+    """Refuse a path that is not a file, and name a solution.
 
-    Folders are not read: they hold what FIF holds, and MNE-Python converts them in two lines.
+    Folders are not read; MNE-Python converts them to FIF in two lines.
 
     Raises:
-        FileNotFoundError: There is nothing.
+        FileNotFoundError: It does not exist.
         ValueError: It is a folder.
 
     """

@@ -1,4 +1,4 @@
-"""What ``deepesi apply`` takes: evoked responses, epochs or a raw recording."""
+"""Reads recordings for ``deepesi apply``: evoked responses, epochs or raw recordings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from deepesi.runtime.recordings import Recording
 
 
-#: Sampling rates of EEG, Hz: a header that says another is damaged, and would ask for any memory.
+#: Plausible sampling rates of EEG, Hz. Others show a damaged header, which could need any memory.
 RATES = (10.0, 1e5)
 
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """What a user says of a recording beside its file.
+    """Options of the user for reading a recording.
 
     Attributes:
-        condition: Name, or number where none is named so, of an evoked response; name of an event
-            of epochs.
-        montage: Standard positions for its EEG channels, in place of its own if it has some; see
+        condition: Name, or else number, of an evoked response; name of an event of epochs.
+        montage: Standard positions for its EEG channels, in place of its own; names as in
             `deepesi.physics.montage.standard_montage`.
-        exclude: Channels to leave out, as the file names them.
-        rename: Other names for its channels, old to new.
-        unit: Of its EEG channels, where the file names none: V, mV, uV or nV.
-        nave: Number of trials of an average, in place of what its file says.
-        baseline: What to subtract, see `deepesi.runtime.corrections.corrected`.
-        event: Event of a raw recording, whose average is localized in place of it.
-        epoch: From and to about the event, s; see `deepesi.runtime.reading.averaging.average`.
+        exclude: Channels to exclude, by their names in the file.
+        rename: New names of channels, old to new.
+        unit: Unit of its EEG channels, if the file has none: V, mV, uV or nV.
+        nave: Number of trials of an average, in place of that of the file.
+        baseline: Baseline to subtract, as in `deepesi.runtime.corrections.corrected`.
+        event: Event of a raw recording; its average is localized in place of the recording.
+        epoch: Start and end relative to the event, s, as in
+            `deepesi.runtime.reading.averaging.average`.
 
     """
 
@@ -60,7 +60,7 @@ class ReadingOptions:
 
 
 def parse_baseline(words: Sequence[str] | None) -> Baseline | None:
-    """``--baseline none`` or ``--baseline FROM TO`` (s); None: as the file says.
+    """``--baseline none`` or ``--baseline FROM TO`` (s); None: as in the file.
 
     Raises:
         ValueError: Something else.
@@ -82,14 +82,14 @@ def parse_baseline(words: Sequence[str] | None) -> Baseline | None:
 def read_recording(
     path: Path, options: ReadingOptions, say: Callable[[str], None] = lambda line: None
 ) -> "Recording":
-    """One evoked response, the epochs or the raw recording that a file holds.
+    """One evoked response, the epochs or the raw recording in a file.
 
-    What BIDS keeps beside the file is applied, see `deepesi.runtime.reading.bids.bids_side_files`.
+    Side files of BIDS are applied, as in `deepesi.runtime.reading.bids.bids_side_files`.
 
     Args:
         path: ``-ave.fif``, ``-epo.fif``, ``raw.fif``, EDF, BDF, GDF, BrainVision or EEGLAB.
-        options: See `ReadingOptions`.
-        say: Called with lines: what of it was renamed or brought to another unit.
+        options: Options of the user.
+        say: Called with lines that report renamed channels and changed units.
 
     Returns:
         The recording.
@@ -97,9 +97,9 @@ def read_recording(
     Raises:
         FileNotFoundError: No such file.
         ModuleNotFoundError: A package that reads its format is not installed.
-        ValueError: Not a recording, or none of potentials, see `check_kind`; several conditions
-            and none chosen, no such condition or channel, no known unit, or an EEG channel is no
-            electrode of the montage; a number of trials of what is no average.
+        ValueError: Not a recording of potentials (`check_kind`); several conditions and none
+            chosen, no such condition or channel, no known unit, or an EEG channel is no electrode
+            of the montage; a number of trials for single trials.
 
     """
     import mne
@@ -116,7 +116,7 @@ def read_recording(
     sfreq = recording.info["sfreq"]
     if not RATES[0] <= sfreq <= RATES[1]:
         raise ValueError(
-            f"{path} says that its sampling rate is {sfreq:g} Hz; EEG has {RATES[0]:g} to "
+            f"{path} has a sampling rate of {sfreq:g} Hz; EEG has {RATES[0]:g} to "
             f"{RATES[1]:g} Hz. The file is damaged, or its header wrong."
         )
     check_kind(recording)
@@ -125,7 +125,7 @@ def read_recording(
     _check_excluded(path, recording.ch_names, options.exclude)
     if options.exclude:
         if isinstance(recording, mne.BaseEpochs):
-            recording.load_data()  # or MNE-Python leaves none out
+            recording.load_data()  # or MNE-Python excludes none
         recording.drop_channels(list(options.exclude))
     lines = [*beside, *settle_units(recording, path, units, options.unit)]
     for line in [*lines, *name_channels(recording, options.rename, options.montage)]:
@@ -136,7 +136,7 @@ def read_recording(
 def read_setup(
     path: Path, options: ReadingOptions, say: Callable[[str], None] = lambda line: None
 ) -> "mne.Info":
-    """Channels, positions and bad channels of a recording; arguments as of `read_recording`.
+    """Channels, positions and bad channels of a recording; arguments as in `read_recording`.
 
     Raises:
         FileNotFoundError: No such file.
@@ -165,7 +165,7 @@ def read_setup(
 def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str]) -> None:
     missing = [name for name in exclude if name not in ch_names]
     if missing:
-        raise ValueError(f"{path} has no channels {missing} to leave out; it has {ch_names}.")
+        raise ValueError(f"{path} has no channels {missing} to exclude; it has {ch_names}.")
 
 
 def _read(path: Path, condition: str | None) -> "Recording":
@@ -201,7 +201,7 @@ def _read(path: Path, condition: str | None) -> "Recording":
 
 
 def _parsing(path: Path) -> AbstractContextManager[None]:
-    return parsing(path, "recording", "It is damaged or of another kind than its name says.")
+    return parsing(path, "recording", "It is damaged, or its name does not fit its content.")
 
 
 def _of_event(epochs: "mne.BaseEpochs", path: Path, condition: str | None) -> "mne.BaseEpochs":
@@ -233,7 +233,7 @@ def _kind(path: Path) -> str | None:
 
 
 def _choose(path: Path, evokeds: "list[mne.Evoked]", condition: str | None) -> "mne.Evoked":
-    """The average of a condition: by its name or, where none is named so, by its number."""
+    """The average of a condition: by its name or else by its number."""
     averages = {i: evoked for i, evoked in enumerate(evokeds) if evoked.kind == "average"}
     names = [f"{number}: {evoked.comment!r}" for number, evoked in averages.items()]
     if not averages:

@@ -1,1 +1,1 @@
-"""Estimates to files."""
+"""Writes estimates to files."""

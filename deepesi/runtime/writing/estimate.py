@@ -1,4 +1,4 @@
-"""What ``deepesi apply`` leaves behind: source estimates in MNE's formats, a picture, a line."""
+"""Output of ``deepesi apply``: source estimates in MNE's formats, a picture, a line."""
 
 import math
 import re
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     import mne
 
 Array = NDArray[np.float64]
-#: Writes the next piece of a recording and says which files it wrote.
+#: Writes the next piece of a recording and reports the files.
 Writer: TypeAlias = Callable[[Localization], Iterable[str]]
 
 
 def check_writable(space: SourceSpace, out: Path) -> None:
-    """Refuse estimates that cannot be written, before anything is computed.
+    """Refuse estimates that cannot be written, before any computation.
 
     Raises:
         ValueError: The source space has neither two hemispheres nor one volume.
         ModuleNotFoundError: zarr without its package, or free orientation, which MNE writes as
             HDF5, without h5io.
-        FileExistsError: Something that is no zarr group is where one is to be written.
+        FileExistsError: ``out`` exists and is no zarr group.
 
     """
     check_parts(space)
@@ -47,18 +47,18 @@ def check_writable(space: SourceSpace, out: Path) -> None:
 
 
 def check_prefix(out: Path) -> None:
-    """Refuse what is no prefix of the files to write, before anything is read.
+    """Refuse an invalid prefix of the files to write, before anything is read.
 
     Raises:
-        ValueError: A folder, a file name of the kinds that get this prefix, or it lies in no
-            folder.
+        ValueError: A folder, a file name with a suffix of the written files, or its folder does
+            not exist.
 
     """
     check_folder_out(out.parent)
     if out.is_dir() and not is_zarr(out):
         raise ValueError(
             f"--out {out} is a folder; give the beginning of the files' names, "
-            f"--out {out / 'result'} say, or one .zarr."
+            f"--out {out / 'result'} for example, or one .zarr."
         )
     if out.suffix in (".stc", ".png", ".h5", ".label"):
         plain = re.sub(r"-(lh|rh|vl|stc)$", "", out.stem)
@@ -96,7 +96,7 @@ def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) ->
 
 @contextmanager
 def _replacing(partials: Sequence[Path], paths: Sequence[Path]) -> Iterator[None]:
-    """Files take their places if the block succeeds, else none is left."""
+    """Temporary files; they are moved to their paths if the block succeeds, else deleted."""
     try:
         yield
         for partial, path in zip(partials, paths, strict=True):
@@ -116,7 +116,7 @@ def write_result(result: Localization, out: Path) -> Iterator[str]:
 
 @contextmanager
 def file_writer(out: Path, numbered: bool) -> Iterator[Writer]:
-    """Writes every piece to files of its own, with its number, or the only one."""
+    """Writes every piece to its own files, with its number; a single piece without."""
 
     def write(result: Localization) -> Iterator[str]:
         name = f"{out.name}-{result.number:04d}" if numbered else out.name
@@ -127,16 +127,15 @@ def file_writer(out: Path, numbered: bool) -> Iterator[Writer]:
 
 @dataclass(frozen=True)
 class Peak:
-    """Where and when an estimate is strongest.
+    """Source and time of the peak of an estimate.
 
     Attributes:
         sample: Number of the sample of the largest whitened power.
-        time: Its time, s.
-        power: That power, 1 for noise.
-        where: The strongest source of that sample, in words.
-        mni: Its MNI position, mm; None where the space has none.
-        prediction_set: Sources that hold the true one with a probability; None if the file has
-            no calibration.
+        time: Time of this sample, s.
+        power: Whitened power of this sample, 1 for noise.
+        where: Description of the strongest source of this sample.
+        mni: MNI position of this source, mm; None if the space has none.
+        prediction_set: Prediction set of the source; None if the file has no calibration.
 
     """
 
@@ -156,9 +155,9 @@ class Peak:
 
 
 def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[str]:
-    """Write the places of the peak's region as ``OUT-prediction_set-lh.label`` and ``-rh.label``.
+    """Write the peak's prediction set: ``OUT-prediction_set-lh.label`` and ``-rh.label``.
 
-    A hemisphere without any has no file; nor has a volume, whose places are no vertices.
+    A hemisphere without such sources has no file, and neither has a volume, which has no vertices.
     """
     if peak.prediction_set is None or len(space.vertices) != 2:
         return
@@ -170,7 +169,7 @@ def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[
         first += len(vertices)
         path = out.with_name(f"{out.name}-region-{side}.label")
         if not places.any():
-            path.unlink(missing_ok=True)  # of an earlier run
+            path.unlink(missing_ok=True)  # from an earlier run
             continue
         label = mne.Label(
             vertices[places], hemi=side, subject=subject, comment=f"{peak.prediction_set}, deepesi"
@@ -184,7 +183,7 @@ def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[
 
 
 def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
-    """Which times ``(T,)`` lie in a window (s), rounding aside."""
+    """Whether times ``(T,)`` lie in a window (s), apart from rounding."""
     return np.asarray((times >= window[0] - 1e-9) & (times <= window[1] + 1e-9))
 
 
@@ -210,10 +209,10 @@ def find_peak(
 
 
 def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
-    """A source in words: hemisphere, vertex, position and parcel.
+    """Description of a source: hemisphere, vertex, position and parcel.
 
-    The position is in MNI space where that is known, of a packaged head or by `anatomy`; else in
-    the MNE head frame of the subject.
+    The position is in MNI space for a packaged head or with `anatomy`; else in the MNE head frame
+    of the subject.
     """
     space = inverse.space
     text = f"vertex {np.concatenate(space.vertices)[source]}"

@@ -1,4 +1,4 @@
-"""Where the sources of a subject's own head are: MNI positions and parcels, by FreeSurfer."""
+"""MNI positions and parcels of the sources of a subject, from FreeSurfer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Parcellation that FreeSurfer makes of every subject: Desikan et al. 2006,
+#: Parcellation of FreeSurfer for every subject: Desikan et al. 2006,
 #: doi:10.1016/j.neuroimage.2006.01.021.
 PARCELLATION = "aparc"
 
 
 class SubjectAnatomy(NamedTuple):
-    """What the reconstruction of a subject says of its sources.
+    """Anatomical information on sources from the reconstruction of a subject.
 
     Attributes:
         mni: MNI305 positions ``(S, 3)``, mm.
-        parcels: Name of the parcel of every source, empty where it lies in none; no names where
-            the folder has no parcellation.
+        parcels: Name of the parcel of every source, empty outside all parcels; no names if the
+            folder has no parcellation.
 
     """
 
@@ -34,10 +34,10 @@ class SubjectAnatomy(NamedTuple):
 
 
 def subject_anatomy(forward: "mne.Forward", subjects_dir: Path) -> SubjectAnatomy:
-    """Look the sources of a forward solution up in the folder of its subject.
+    """Look up the sources of a forward solution in the folder of its subject.
 
     Args:
-        forward: On a cortical surface.
+        forward: Forward solution on a cortical surface.
         subjects_dir: FreeSurfer's folder of subjects.
 
     Raises:

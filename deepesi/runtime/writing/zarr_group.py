@@ -16,21 +16,21 @@ from deepesi.utils.optional import require
 if TYPE_CHECKING:
     from deepesi.runtime.recordings import Recording
 
-#: Largest chunk, values (4 MB), and how many samples it spans at most.
+#: Largest chunk, values (4 MB), and its largest number of samples.
 CHUNK_VALUES, CHUNK_TIMES = 2**20, 2048
 
 
 def is_zarr(out: Path) -> bool:
-    """Whether one zarr group is asked for, not files of MNE-Python."""
+    """Whether the output is one zarr group, not files of MNE-Python."""
     return out.suffix == ".zarr"
 
 
 def check_zarr(out: Path) -> None:
-    """Refuse what could not be written, before anything is computed.
+    """Refuse an output that cannot be written, before any computation.
 
     Raises:
         ModuleNotFoundError: Without the package zarr.
-        FileExistsError: There is something else at ``out``, which is not replaced.
+        FileExistsError: ``out`` exists and is no zarr group of deepesi; it is not replaced.
 
     """
     _zarr()
@@ -47,16 +47,16 @@ def _zarr() -> Any:
 
 
 class ZarrGroup:
-    """An open group: arrays ``mean``, of a model with deviations ``std``, and ``times``.
+    """An open group: arrays ``mean``, ``std`` if the model gives it, and ``times``.
 
-    ``mean`` and ``std`` are float32, A m, ``(dipoles, times)`` or, of epochs,
-    ``(epochs, dipoles, times)``, row ``n_orient * s + o``; ``times`` is in s. What is annotated BAD
-    in the recording has no estimate, NaN. The attributes of the group say what they belong to.
+    ``mean`` and ``std`` are float32, A m, ``(dipoles, times)`` or, for epochs,
+    ``(epochs, dipoles, times)``, row ``n_orient * s + o``; ``times`` is in s. Data annotated BAD in
+    the recording have the estimate NaN. The attributes describe model and source space.
 
     Args:
-        folder: To write to, empty.
-        inverse: What the estimates are made with.
-        recording: What they are of.
+        folder: Empty folder to write to.
+        inverse: The prepared model.
+        recording: The recording.
 
     """
 
@@ -89,7 +89,7 @@ class ZarrGroup:
         ]
 
     def append(self, result: Localization) -> tuple[()]:
-        """Write the next piece: an epoch, or a stretch of time. Names no file: none is complete."""
+        """Write the next piece: an epoch, or a stretch. Returns no lines: no file is complete."""
         given = [stc for stc in (result.stc, result.std) if stc is not None]
         for array, stc in zip(self.arrays, given, strict=True):
             values = np.asarray(stc.data, dtype=np.float32).reshape(-1, len(stc.times))
@@ -121,6 +121,6 @@ def _attributes(inverse: PreparedInverse, recording: "Recording") -> dict[str, A
 def zarr_writer(
     out: Path, inverse: PreparedInverse, recording: "Recording"
 ) -> Iterator[Callable[[Localization], tuple[()]]]:
-    """Writes every piece into one group, which is at ``out`` only once all of them are."""
+    """Writes every piece into one group, which appears at ``out`` only when it is complete."""
     with atomic_folder(out) as partial:
         yield ZarrGroup(partial, inverse, recording).append

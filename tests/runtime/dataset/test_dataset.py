@@ -156,7 +156,7 @@ def test_trials_in_bad_stretches_are_left_out(data, capsys):
     path = str(data / "sub-02/eeg/sub-02_task-x_eeg.vhdr")
     with pytest.raises(SystemExit, match="--noise-from -0.6 0 s holds 1 epoch, .* at least 2"):
         main(["apply", "convdip", path, "--event", "seen", "--epoch", "-0.6", "0.4", "--out", "x"])
-    line = "1 of 2 events 'seen' averaged, -0.6 to 0.4 s; left out: 1 BAD_x"
+    line = "1 of 2 events 'seen' averaged, -0.6 to 0.4 s; excluded: 1 BAD_x"
     assert line in capsys.readouterr().out
 
 

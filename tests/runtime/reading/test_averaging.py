@@ -41,7 +41,7 @@ def test_no_trial_reaches_over_a_boundary(text, shift):
     kept = [onset for onset in ONSETS if onset not in (5.0, 9.0)]
     assert len(trials) == evoked.nave == 17
     assert np.allclose(evoked.data, trials_about(raw, kept).mean(axis=0), atol=1e-12)
-    assert line.startswith("17 of 19 events 'x' averaged, -0.2 to 0.3 s; left out: 1 ")
+    assert line.startswith("17 of 19 events 'x' averaged, -0.2 to 0.3 s; excluded: 1 ")
     assert "1 bad muscle" in line
     assert "BOUNDARY" in line or text in line
 
@@ -57,7 +57,7 @@ def test_seams_of_concatenated_recordings():
 
 def test_all_trials_over_boundaries():
     raw = make_raw([(onset + 0.1, 0.0, "boundary") for onset in ONSETS])
-    with pytest.raises(ValueError, match="no trial of the 19 events 'x' is left: 19 BOUNDARY"):
+    with pytest.raises(ValueError, match="no trial of the 19 events 'x' is good: 19 BOUNDARY"):
         average(raw, "x", (-0.2, 0.3))
 
 

@@ -181,7 +181,7 @@ def test_bad_by_the_file_stays_bad(tmp_path):
     (folder / "sub-1_channels.tsv").write_text("name\ttype\tstatus\n" + "".join(lines))
     found, said = read(folder / "sub-1_ave.fif", ReadingOptions())
     assert sorted(found.info["bads"]) == ["Cz", "Pz"]
-    assert "BIDS: good by sub-1_channels.tsv and bad by the file, left out: Cz" in said
+    assert "BIDS: good by sub-1_channels.tsv and bad by the file, excluded: Cz" in said
 
 
 def test_units_of_a_file_that_names_none(tmp_path):
@@ -213,7 +213,7 @@ def test_a_neutral_unit_is_said(recording):
     [
         ("_channels.tsv", "Cz\t", "Cy\t", r"lists the channels \['Cy'\], which .* not have.*'Cz'"),
         ("_channels.tsv", "Pz\t", "Cz\t", r"lists \['Cz'\] more than once"),
-        ("_channels.tsv", "Cz\tEEG\tµV", "Cz\tEEG\tmV", "'Cz' is in mV, the recording says µV"),
+        ("_channels.tsv", "Cz\tEEG\tµV", "Cz\tEEG\tmV", "'Cz' is mV, that of the recording is µV"),
         ("_channels.tsv", "Cz\tEEG\tµV", "Cz\tEEG\tuS", "'Cz' is in 'uS'. EEG is measured in"),
         ("_channels.tsv", "Cz\tEEG", "Cz\tEGG", "'Cz' has the type 'EGG', which is none of BIDS"),
         ("_channels.tsv", "bad", "awful", "'Fp1' has the status 'awful', expected good, bad or"),
@@ -304,7 +304,7 @@ def test_events_outside_of_the_recording(recording):
     events = beside(recording, "_events.tsv")
     edit(events, "2.0\t", "200.0\t")
     _, said = read(recording, ReadingOptions())
-    assert any("4 events, 1 more lie outside the recording and are left out" in s for s in said)
+    assert any("4 events, 1 more lie outside the recording and are excluded" in s for s in said)
     lines = events.read_text(encoding="utf-8-sig").splitlines()
     shifted = [line.replace(line.split("\t")[0], "500.0", 1) for line in lines[1:]]
     events.write_text("\n".join([lines[0], *shifted]))

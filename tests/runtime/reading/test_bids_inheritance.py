@@ -132,7 +132,7 @@ def test_onsets_count_from_the_first_sample(tmp_path, dated):
         (
             "onset\tduration\ttrial_type\n1\t0\tn/a\n2\t0\tseen\nn/a\t0\tseen\n",
             ["seen"],
-            "1 events, 1 more have no name and are left out",
+            "1 events, 1 more have no name and are excluded",
         ),
         ("onset\tduration\n1\t0\n", [], "0 events, 1 more have no name"),
     ],
@@ -259,7 +259,7 @@ def test_units_and_states(tmp_path, unit, status):
         lines = [line[: at[0]] + line[at[0] + 1 :] for line in lines]
     table.write_text("\n".join("\t".join(line) for line in lines))
     if unit == "mV":
-        with pytest.raises(ValueError, match="is in mV, the recording says µV"):
+        with pytest.raises(ValueError, match="is mV, that of the recording is µV"):
             read(path)
         return
     found, _ = read(path)

@@ -213,7 +213,7 @@ def test_a_prepared_head_has_other_names(run, eloreta, toy_path, tmp_path, capsy
 @pytest.mark.parametrize(
     ("unit", "said"),
     [
-        ("", r"names no unit for channels Fp1, Fp2, .* and 9 more; say it with --unit uV"),
+        ("", r"names no unit for channels Fp1, Fp2, .* and 9 more; give --unit uV"),
         ("uVrms", r"names a unit that is not known \('uVrms'\) for channels"),
         ("%", r"not known \('%'\)"),
     ],
@@ -244,7 +244,7 @@ def test_only_channels_whose_unit_is_not_known_take_that_of_the_command(tmp_path
         path, ReadingOptions(unit="uV", exclude=tuple(TEN_TWENTY[4:])), said.append
     )
     np.testing.assert_allclose(raw.get_data(), potentials()[:4], atol=2e-9)
-    assert said == ["unit of 2 EEG channels: uV, as --unit says"]
+    assert said == ["unit of 2 EEG channels: uV, from --unit"]
 
 
 def test_channels_that_are_left_out_need_no_unit(tmp_path):
@@ -271,7 +271,7 @@ def test_channels_that_are_left_out_need_no_unit(tmp_path):
 def test_units_of_gdf(tmp_path, unit, scale, known):
     path = write_gdf(tmp_path / "x.gdf", list(TEN_TWENTY), unit, scale * potentials())
     if not known:
-        with pytest.raises(ValueError, match="say it with --unit uV"):
+        with pytest.raises(ValueError, match="give --unit uV"):
             read(path)
     raw = read(path, **({} if known else {"unit": "uV" if scale == 1e6 else "mV"}))
     np.testing.assert_allclose(raw.get_data(), potentials(), rtol=1e-5)
@@ -452,12 +452,18 @@ def test_files_to_write_that_are_none(run, eloreta, out, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--forward", "f.fif", "--head", "h.npz"], "--forward and --head both say what the head"),
-        (["--noise-cov", "c.fif", "--noise-from", "0", "1"], "both say what the noise is"),
-        (["--prepared", "p.npz", "--forward", "f.fif"], "--prepared holds noise and head already"),
-        (["--prepared", "p.npz", "--noise-from", "0", "1"], "--prepared holds noise and head"),
-        (["--prepared", "p.npz", "--head", "h.npz"], "--prepared holds noise and head already"),
-        (["--head", "h.npz", "--subjects-dir", "s"], "give that, too, or leave it out"),
+        (["--forward", "f.fif", "--head", "h.npz"], "--forward and --head both set the head"),
+        (["--noise-cov", "c.fif", "--noise-from", "0", "1"], "both set the noise"),
+        (
+            ["--prepared", "p.npz", "--forward", "f.fif"],
+            "--prepared already contains noise and head",
+        ),
+        (
+            ["--prepared", "p.npz", "--noise-from", "0", "1"],
+            "--prepared already contains noise and head",
+        ),
+        (["--prepared", "p.npz", "--head", "h.npz"], "--prepared already contains noise and head"),
+        (["--head", "h.npz", "--subjects-dir", "s"], "give both, or neither"),
         (["--epoch", "-1", "1"], "--epoch is of an average about an event; give --event NAME, too"),
         (["--jobs", "2"], "--jobs: for a whole data set"),
     ],
