@@ -26,6 +26,11 @@ from deepesi.physics.building.anatomy import Anatomy, read_anatomy  # noqa: E402
 from deepesi.physics.template import Template, load_template, save_template  # noqa: E402
 
 
+def slow(*values):
+    """Values of a parametrized test that run with ``pytest -m slow`` only."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--freeze",

@@ -212,6 +212,7 @@ def test_missing_extra_is_named():
         require("no_such_package", "train", "fly")
 
 
+@pytest.mark.slow
 def test_evaluate_command(eloreta, toy_path, tmp_path):
     done = subprocess.run(
         [

@@ -15,6 +15,7 @@ import yaml
 from deepesi.cli.config_types import fits
 from deepesi.cli.main import main
 from deepesi.cli.processor import prepare_processor
+from tests.conftest import slow
 from tests.training.toy import TOY, start, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +100,9 @@ def run(*command: str, cwd, **environment):
 
 
 @pytest.mark.parametrize(
-    "entry", [["-m", "deepesi", "train"], [str(ROOT / "train.py")]], ids=["module", "train.py"]
+    "entry",
+    [["-m", "deepesi", "train"], slow([str(ROOT / "train.py")])],
+    ids=["module", "train.py"],
 )
 def test_a_process_ends_with_one_line_and_1(tmp_path, entry):
     wrong = "data.sources.radius=[0.02,0.01]"
@@ -161,8 +164,15 @@ LONG = ["trainer.max_steps=100000", "trainer.steps_per_epoch=100000", "data.batc
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("phase", ["training", "comparison"])
+@pytest.mark.parametrize(
+    ("phase", "name"),
+    [
+        ("training", "SIGTERM"),
+        ("comparison", "SIGINT"),
+        slow("training", "SIGINT"),
+        slow("comparison", "SIGTERM"),
+    ],
+)
 def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, phase):
     folder = tmp_path / "a=b [1]"
     options = LONG if phase == "training" else ["scenario.n_examples=100000"]
@@ -212,7 +222,9 @@ def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [["-m", "deepesi", "train"], [str(ROOT / "train.py")]], ids=["module", "train.py"]
+    "entry",
+    [["-m", "deepesi", "train"], slow([str(ROOT / "train.py")])],
+    ids=["module", "train.py"],
 )
 def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, entry):
     """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""

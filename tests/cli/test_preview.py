@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from deepesi.cli.main import main
 from deepesi.physics.template import save_template
 from deepesi.viz.cortex import VIEWS, best_views, covering_views
+from tests.conftest import slow
 
 TINY = [
     "n_examples=1",
@@ -46,7 +47,9 @@ def is_drawn(image: np.ndarray) -> bool:
     return min(image.shape[:2]) > 200 and image[..., :3].std() > 0.05
 
 
-@pytest.mark.parametrize("data", ["snapshot", "erp", "oscillation", "neural_mass", "everything"])
+@pytest.mark.parametrize(
+    "data", ["snapshot", *map(slow, ["erp", "oscillation", "neural_mass", "everything"])]
+)
 def test_every_data_group(preview, toy_path, data):
     n_times = [] if data == "snapshot" else ["data.n_times=20"]
     folder = preview(toy_path, f"data={data}", *n_times)

@@ -89,6 +89,7 @@ def test_unknown_precision(convdips):
         make_smaller(onnx.load(convdips["float32"]), "int4")
 
 
+@pytest.mark.slow
 def test_precision_on_the_command_line(toy_path, toy, tmp_path):
     model = ConvDip(84, hidden=64)
     config = {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 84, "hidden": 64}

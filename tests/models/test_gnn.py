@@ -107,6 +107,7 @@ def test_free_orientation_is_blind_to_the_frame(free_head):
     assert torch.allclose(first, back, atol=1e-3 * first.abs().max().item())
 
 
+@pytest.mark.slow
 def test_free_orientation_and_another_space_through_one_file(head, free_head, simulate, tmp_path):
     """Exported with a head of free orientation, another montage is served by the same file."""
     model = trained(n_components=1, n_rounds=1, **WIDE)

@@ -122,6 +122,7 @@ def test_volume_of_free_orientation(simulate, heteroscedastic):
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.slow
 def test_exported_file_follows_the_head(template, toy, tmp_path):
     """Traced on 84 sources and 16 channels, applied to 1,284 and 32, in the same grid."""
     model = make(smallest=0.010, largest=0.025)

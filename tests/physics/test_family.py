@@ -42,6 +42,7 @@ def small():
     return with_coarse_scalp(read_member(None, "ico1", "ico2"))
 
 
+@pytest.mark.slow
 def test_scaled_blocks_equal_openmeeg(small):
     """One assembly at unit conductivities serves every conductivity: MNE and OpenMEEG agree."""
     tissues = Tissues(0.004, 0.0045, 0.5, 0.33)
@@ -53,6 +54,7 @@ def test_scaled_blocks_equal_openmeeg(small):
     assert np.allclose(found, fresh, rtol=0, atol=1e-4 * np.abs(fresh).max())
 
 
+@pytest.mark.slow
 def test_eyes_equal_openmeeg(small):
     """Dipoles in the scalp compartment, solved by OpenMEEG at the conductivities themselves."""
     import openmeeg as om
@@ -73,6 +75,7 @@ def test_eyes_equal_openmeeg(small):
     assert np.allclose(average_reference(eyes), fresh, rtol=0, atol=1e-6 * np.abs(fresh).max())
 
 
+@pytest.mark.slow
 def test_brain_conductivity_is_a_matter_of_ratios(small):
     positions = small.scalp[0][::9]
     fresh = average_reference(solve(small, positions, Tissues(0.01, 0.006, 0.4, 0.45)))

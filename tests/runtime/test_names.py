@@ -88,6 +88,7 @@ def test_titles_of_networks():
     assert file_title(classical, 12) == "eLORETA"
 
 
+@pytest.mark.slow
 def test_models_are_named_alike_from_a_run_and_from_its_file(tmp_path, toy, eloreta):
     network = ConvDip(84, height=6, width=6, hidden=16, dropout=0.1).eval()
     export_onnx(network, toy.montage_head("biosemi16"), tmp_path / "n.onnx")

@@ -16,6 +16,7 @@ from deepesi.streaming.live import Counts, LiveInverse
 from deepesi.streaming.lsl import at_rate, open_outlet, relay
 from deepesi.streaming.source import library, open_source
 from deepesi.streaming.watch import Latency, Watch
+from tests.conftest import slow
 
 lsl = library()
 SFREQ = 250.0
@@ -90,7 +91,7 @@ def test_bursts_stamped_on_arrival_from_the_command_line(
     assert "from the fitted time stamps" in printed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_asked_to_stop_it_says_what_became_of_the_samples(
     eloreta, prepared, device, tmp_path, number
 ):

@@ -44,7 +44,7 @@ def play():
             player.stop()
 
 
-def test_a_replayed_recording_comes_out_as_regions(prepared, parcels, raw, play):
+def test_a_replayed_recording_comes_out_as_parcels(prepared, parcels, raw, play):
     """Published as estimated, at the time stamps of the samples; names and places go with it."""
     _, name = play(raw)
     source = open_source(name, prepared.ch_names, {})
@@ -58,7 +58,7 @@ def test_a_replayed_recording_comes_out_as_regions(prepared, parcels, raw, play)
     inlet.open_stream(timeout=5)
     info = inlet.get_sinfo()
     assert info.get_channel_names() == list(parcels.names)
-    place = info.desc.child("mni_centres_mm").child("region")
+    place = info.desc.child("mni_centres_mm").child("parcel")
     assert place.child_value("name") == parcels.names[0]
     found = []
     latency = relay(lambda: source, live, outlet, 4.0, lambda t, c: found.append((t, c)))
@@ -75,6 +75,7 @@ def test_a_replayed_recording_comes_out_as_regions(prepared, parcels, raw, play)
     assert "latency" in str(latency)
 
 
+@pytest.mark.slow
 def test_a_stream_that_stops_and_returns(prepared, parcels, raw, play):
     player, name = play(raw)
     live, said, estimates = LiveInverse(prepared, parcels, 250.0), [], []

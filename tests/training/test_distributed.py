@@ -96,6 +96,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_lost_process_leaves_a_checkpoint_and_a_message(one, toy_path, tmp_path):
     """As under SLURM: one of two processes is killed, the other says how to go on."""
     run = [*SLURM, f"hydra.run.dir={tmp_path / 'a'}"]

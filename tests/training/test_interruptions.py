@@ -12,6 +12,7 @@ from deepesi.physics.cohort import Cohort
 from deepesi.training.failures import explained
 from deepesi.training.resume import checkpoint_of
 from deepesi.training.run import fit
+from tests.conftest import slow
 from tests.training.toy import Trap, compose, load, same, trap, weights
 
 RUN = ["trainer.steps_per_epoch=4", "trainer.max_steps=8", "trainer.checkpoint_every=1000"]
@@ -35,8 +36,8 @@ def train(toy, toy_path, tmp_path):
     ("action", "step", "options"),
     [
         ("SIGTERM", 5, []),
-        ("SIGINT", 4, ["trainer.accumulate=2"]),
-        ("SIGUSR1", 3, ["trainer.ema_decay=0.9"]),
+        slow("SIGINT", 4, ["trainer.accumulate=2"]),
+        slow("SIGUSR1", 3, ["trainer.ema_decay=0.9"]),
         ("memory", 6, ["trainer.accumulate=2", "trainer.ema_decay=0.9"]),
     ],
 )
@@ -160,7 +161,11 @@ def test_resuming_another_model_or_head_is_refused(train, toy, template):
             r"data.batch_size=9 \(CUDA out.*start again data.batch_size=3 trainer.accumulate=6",
         ),
         (RuntimeError("NCCL communicator was aborted"), ConnectionError, "another process .* lost"),
-        (FloatingPointError("training: nan."), FloatingPointError, "nan. Here: there was no"),
+        (
+            FloatingPointError("training: nan."),
+            FloatingPointError,
+            "nan. For this run: there was no",
+        ),
     ],
 )
 def test_advice(tmp_path, error, kind, message):

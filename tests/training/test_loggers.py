@@ -28,6 +28,7 @@ def test_tensorboard(toy, toy_path, tmp_path):
     assert shown == pytest.approx(written, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_mlflow(toy, toy_path, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -119,6 +119,7 @@ def test_from_training_to_the_exported_file(toy, toy_path, tmp_path):
         assert np.abs(found - expected).max() < 1e-4 * np.abs(found).max()
 
 
+@pytest.mark.slow
 def test_evaluated_beside_others(toy, toy_path, tmp_path):
     best = fit(compose(toy_path, tmp_path, "model.dropout=0.2"), Cohort.single(toy), tmp_path)
 

@@ -47,6 +47,7 @@ def test_a_worker_that_is_killed_ends_no_other_item():
     assert found == {0: 0, 1: 1, 3: 3}
 
 
+@pytest.mark.slow
 def test_a_cluster():
     """The workers of a Dask scheduler at its address."""
     distributed = pytest.importorskip("distributed")

@@ -25,7 +25,7 @@ class Selection:
         sessions: Labels of sessions.
         tasks: Labels of tasks.
         runs: Labels of runs.
-        suffix: Last part of the names of the files: ``data``; ``ave``, ``epo`` or ``raw`` of
+        suffix: Last part of the names of the files: ``eeg``; ``ave``, ``epo`` or ``raw`` of
             derivatives.
 
     """

@@ -28,7 +28,7 @@ class Row:
         x_mm: MNI position of the strongest source, mm, as ``y_mm`` and ``z_mm``.
         time_s: Time of the peak, s.
         power: Whitened power at the peak, 1 for noise.
-        region_cm2: Area of the prediction set of the file, cm².
+        prediction_set_cm2: Area of the prediction set of the file, cm².
         n_channels: Number of channels used.
         nave: Number of trials averaged.
         bads: Channels excluded as bad, comma-separated.

@@ -160,6 +160,7 @@ def test_members_share_the_volume_of_the_template():
     assert not np.allclose(template.source_pos, member.source_pos, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_volume_head_is_built_and_read(tmp_path):
     path = tmp_path / "volume.npz"
     make(path, with_coarse_scalp(read_anatomy("vol14", "ico2")))

@@ -68,7 +68,7 @@ def test_training_data_through_a_forward_solution(forward):
     assert not parts.batch.scene.artifacts.any()
     notes = " ".join(recordings.limits)
     assert "has one lead field only" in notes
-    assert "own 60 electrodes" in notes
+    assert "own 60 sensors" in notes
     assert "no eyes: Blinks are left out" in notes
 
 
@@ -139,6 +139,7 @@ def test_forward_files_that_will_not_do(tmp_path, forward):
         head_of_forward(forward, 2)
 
 
+@pytest.mark.slow
 def test_own_anatomy_has_every_conductivity(files, tmp_path, monkeypatch):
     """Built on the sample subject's surfaces, equal to a fresh BEM; then read from the cache."""
     monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path))

@@ -15,6 +15,7 @@ from deepesi.cli.main import main
 from deepesi.runtime.dataset import worker as dataset_worker
 from deepesi.runtime.dataset.items import Selection, find_items
 from deepesi.runtime.dataset.worker import locked
+from tests.conftest import slow
 from tests.runtime.dataset.test_dataset import NOISE, apply, table
 from tests.runtime.reading.test_bids import beside, make_raw
 
@@ -192,7 +193,7 @@ def test_going_on_after_it_was_killed(root):
     assert not list(Path("out").rglob("*.partial*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
 def test_asked_to_stop_it_ends_with_its_workers(root, number):
     for subject in range(1, 9):
         write(root, subject=f"{subject:02d}")
