@@ -19,6 +19,8 @@ from tests.conftest import slow
 from tests.training.toy import TOY, start, wait_for
 
 ROOT = Path(__file__).parents[2]
+#: Ways to start a training.
+ENTRIES = [["-m", "deepesi", "train"], slow([str(ROOT / "train.py")])]
 
 
 def error_of(*words: str, monkeypatch, folder) -> str:

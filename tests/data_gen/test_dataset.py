@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from deepesi.data_gen.generator import SimulatedRecordings
+from tests.conftest import slow
 
 
 def keys(batches):
@@ -56,9 +57,7 @@ def test_iterating_gives_the_batches_of_all_steps(simulate):
     assert torch.equal(batches[1].data, recordings.batch(1, rank=2).data)
 
 
-@pytest.mark.parametrize(
-    ("n_workers", "method"), [(0, None), pytest.param(2, "spawn", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("n_workers", "method"), [(0, None), slow(2, "spawn")])
 def test_workers_share_the_steps_out(simulate, n_workers, method):
     """Disjoint, in order, the same as without workers; leaving the endless loader hangs nowhere."""
     recordings = simulate(seed=1, pool_size=2, pool_period=4)
