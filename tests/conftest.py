@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    [f"deepesi.{name}" for name in ("contracts", "models", "baselines", "losses")],
+    [f"deepesi.{name}" for name in ("core", "models", "baselines", "losses")],
     "beartype.beartype",
 )
 

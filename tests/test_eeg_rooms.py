@@ -26,7 +26,7 @@ ROOMS = {
     "runtime/reading/bids_inheritance.py": "electrodes.tsv of BIDS",
     "data_gen/artifacts.py": "artifacts of EEG",
 }
-#: Names elsewhere: keys of configurations, classes of artifacts, and a function of MNE-Python.
+#: Names elsewhere: keys of configurations.
 KEYS = {
     "data_gen/curriculum.py": {"electrodes"},
     "evaluation/descriptions.py": {"electrode_error"},

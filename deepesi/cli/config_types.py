@@ -62,7 +62,7 @@ def targets(values: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from targets(value, f"{key}[{number}]")
 
 
-def _check_like(values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> None:
+def _check_like(values: Mapping[Any, Any], usual: Mapping[Any, Any], prefix: str) -> None:
     for name, expected in usual.items():
         key, value = f"{prefix}{name}", values.get(name)
         if key in OF_ANY_TYPE or any(_is_open(v) for v in (expected, value)):

@@ -59,11 +59,12 @@ def run(config: DictConfig, run_dir: Path) -> None:
 
 
 def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The configuration with all named scenarios, and the arguments of the command."""
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    del config.scenario
-    config.scenarios, config.command = chosen_scenarios(overrides), this_command()
-    return config
+    """The configuration with all the scenarios that were named, and what was typed."""
+    whole = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(whole, DictConfig)
+    del whole.scenario
+    whole.scenarios, whole.command = chosen_scenarios(overrides), this_command()
+    return whole
 
 
 def begun(run_dir: Path) -> DictConfig:

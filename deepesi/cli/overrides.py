@@ -27,9 +27,9 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
     """
     parsed = _parsed(overrides)
     named = [o.value() for o in parsed if o.key_or_group == "scenario"]
-    names = named[-1] if named else "snr"
+    last = named[-1] if named else "snr"
     known = [name for name in known_scenarios() if name != "all"]
-    names = known if names == "all" else [names] if isinstance(names, str) else list(names)
+    names = known if last == "all" else list(map(str, last if isinstance(last, list) else [last]))
     for name in names:
         if name not in known:
             raise ValueError(f"evaluate: no scenario {name!r}. {nearest(name, known)}")

@@ -22,6 +22,6 @@ def prepare_processor() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL("libc.so.6")
-    for number, variable, value in (TRIM, MMAP):
+    for number, variable, bound in (TRIM, MMAP):
         if variable not in os.environ:
-            libc.mallopt(number, value)
+            libc.mallopt(number, bound)

@@ -15,7 +15,6 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from deepesi.cli.export import describe, export_checked
@@ -31,7 +30,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.checkpoints import chosen_by
 from deepesi.training.overrides import typed
-from deepesi.training.run import fit, plain, print_once
+from deepesi.training.run import fit, is_first_process, plain, print_once
 from deepesi.training.trainer import (
     check_sweep,
 )
@@ -102,12 +101,12 @@ def run(
     )
     scenarios = load_scenarios([config.scenario])
     baselines = load_baselines(config) if config.compare else {}
-    if rank_zero_only.rank == 0 and config.compare:
-        # Inputs of the comparison are prepared before training, so that errors appear early.
+    if is_first_process() and config.compare:
+        # What the comparison will need is prepared once before training, not after hours of it.
         for level in scenarios:
             next(level.batches(cohort, level.snr_db[0], list(baselines.values())))
     best = fit(config, cohort, run_dir, model)
-    if rank_zero_only.rank != 0:  # the other processes are done
+    if not is_first_process():  # the other processes have done their part
         return best
     trained = time.perf_counter() - started
 

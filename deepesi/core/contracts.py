@@ -210,12 +210,13 @@ def _pin(value: Any) -> Any:
 _T = TypeVar("_T", bound="_Tensors")
 
 
+@dataclass(frozen=True)
 class _Tensors:
     """Base of frozen dataclasses whose tensors move together; other fields stay as they are."""
 
     def _mapped(self: _T, function: Any) -> _T:
-        changed = {f.name: function(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **changed)  # type: ignore[type-var]
+        changed = {f.name: function(getattr(self, f.name)) for f in fields(self)}
+        return replace(self, **changed)
 
     def to(self: _T, device: torch.device | str, non_blocking: bool = False) -> _T:
         """All tensors on a device."""

@@ -18,6 +18,8 @@ class FeatureDropout(nn.Module):
 
     """
 
+    mask: Tensor
+
     def __init__(self, p: float, n_features: int) -> None:
         super().__init__()
         if not 0 < p < 1:

@@ -53,7 +53,7 @@ def trace_side_by_side(
     return [Estimate(*of_member) for of_member in zip(*outputs, strict=True)]
 
 
-def _mark(name: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+def _mark(name: str, value: Tensor, shape: Sequence[int | torch.SymInt]) -> Tensor:
     return torch.onnx.ops.symbolic(
         f"{DOMAIN}::{name}", [value], dtype=value.dtype, shape=shape, version=1
     )
@@ -72,8 +72,10 @@ def alike(modules: Sequence[nn.Module]) -> bool:
 
 def _described(module: nn.Module) -> tuple[type, list[str], dict[str, object], dict[str, object]]:
     tensors = module._parameters | module._buffers
-    sizes = {name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()}
-    held = vars(nn.Module())  # attributes of every module: tensors, layers, hooks
+    sizes: dict[str, object] = {
+        name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()
+    }
+    held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
     settings = {k: _comparable(v) for k, v in vars(module).items() if k not in held}
     return type(module), list(module._modules), sizes, settings
 

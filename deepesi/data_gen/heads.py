@@ -70,7 +70,11 @@ class HeadOnDevice:
         values = np.r_[walk.data, np.full(space.n_sources, 0.5)]
         size = (space.n_sources, space.n_sources)
         matrix = torch.sparse_coo_tensor(
-            index, values, size, dtype=torch.float32, check_invariants=True
+            torch.from_numpy(index),
+            torch.from_numpy(values),
+            size,
+            dtype=torch.float32,
+            check_invariants=True,
         )
         return matrix.coalesce().to(self.device)
 

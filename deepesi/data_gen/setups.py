@@ -123,7 +123,7 @@ def draw_setup(
         rng: Random generator.
 
     """
-    true = heads[rng.integers(len(heads))]
+    true = heads[int(rng.integers(len(heads)))]
     template, opened = true.template, widths["montages"]
     in_use = list(ranges.montages)[: max(1, round(opened * len(ranges.montages)))]
     montage = str(rng.choice(in_use))

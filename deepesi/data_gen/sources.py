@@ -133,7 +133,8 @@ class PatchSources:
         if "field" in self.shapes:  # the centre of a field is its maximum
             peaks = torch.where(self._is(kind, "field"), profile.abs().argmax(-1), peaks)
         sign = torch.randint(0, 2, shape, generator=rng, device=rng.device) * 2 - 1
-        moments = uniform(shape, *map(math.log, self.moment), rng).exp() * present
+        weakest, strongest = map(math.log, self.moment)
+        moments = uniform(shape, weakest, strongest, rng).exp() * present
         total = profile.abs().sum(-1).clamp_min(1e-9)
         patterns = (sign * moments / total)[..., None] * profile
         return Patches(

@@ -41,7 +41,7 @@ def names_of(models: Sequence[InverseModel], paths: Sequence[Path], who: str) ->
     return short_names(titles, paths, who)
 
 
-def _config(model: InverseModel) -> Mapping[str, Any]:
+def _config(model: nn.Module) -> Mapping[str, Any]:
     """What a title needs of a configuration."""
     if isinstance(model, OnnxModel):
         return model.opened.contract.model

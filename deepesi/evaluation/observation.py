@@ -226,12 +226,14 @@ def _standardized_errors(
 
 
 def _joined(parts: Sequence[Observations]) -> Observations:
-    arrays = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
     return Observations(
-        [c for part in parts for c in part.standardized_errors],
-        *arrays,
-        [a for p in parts for a in p.areas],
-        None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts]),
+        standardized_errors=[c for part in parts for c in part.standardized_errors],
+        scores=np.concatenate([part.scores for part in parts]),
+        target_scores=np.concatenate([part.target_scores for part in parts]),
+        estimated_db=np.concatenate([part.estimated_db for part in parts]),
+        snr_db=np.concatenate([part.snr_db for part in parts]),
+        areas=[a for part in parts for a in part.areas],
+        ranks=None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts]),
     )
 
 

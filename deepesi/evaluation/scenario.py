@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from deepesi.baselines.tuned import Tuned
 from deepesi.core.contracts import Batch, InverseModel, Oracle
 from deepesi.data_gen.artifacts import Artifact
 from deepesi.data_gen.generator import SimulatedRecordings
@@ -121,7 +122,7 @@ class Scenario:
         return heads
 
     def recordings(
-        self, cohort: Cohort, models: Sequence[InverseModel | Oracle]
+        self, cohort: Cohort, models: Sequence[InverseModel | Oracle | Tuned]
     ) -> SimulatedRecordings:
         """The stream of its batches, with the inputs these models declare."""
         return SimulatedRecordings(
@@ -142,7 +143,7 @@ class Scenario:
         )
 
     def batches(
-        self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel | Oracle]
+        self, cohort: Cohort, snr_db: float, models: Sequence[InverseModel | Oracle | Tuned]
     ) -> Iterator[Batch]:
         """The test batches at one SNR; of the last only the first `sizes` examples count."""
         recordings = self.recordings(cohort, models).at_snr(snr_db)

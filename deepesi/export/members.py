@@ -30,6 +30,7 @@ def stack_members(model: ir.Model) -> None:
         if node.domain != DOMAIN and not any(told_apart):
             continue
         step = _Step(node, stacked)
+        outside: Results = []
         if node.domain == DOMAIN and node.op_type == ALL_OF:
             outside = [step.of_all(_only(node.inputs))]
         elif node.op_type == "Shape":
@@ -39,7 +40,6 @@ def stack_members(model: ir.Model) -> None:
         else:
             inside = RULES.get(node.op_type, _one_by_one)(step)
             stacked |= dict(zip(node.outputs, inside, strict=True))
-            outside = []
         model.graph.insert_before(node, step.tape.nodes)
         for old, new in zip(node.outputs, outside, strict=bool(outside)):
             new.shape, new.type = old.shape, old.type
@@ -57,7 +57,9 @@ class _Step:
 
     def __init__(self, node: ir.Node, stacked: dict[ir.Value, ir.Value]) -> None:
         self.node, self.stacked, self.tape = node, stacked, ir.tape.Tape()
-        self.n_members = next(int(value.shape[0]) for value in stacked.values() if value.shape)
+        n_members = next(value.shape[0] for value in stacked.values() if value.shape)
+        assert isinstance(n_members, int)  # how many there are is known
+        self.n_members = n_members
 
     def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """A new operation."""

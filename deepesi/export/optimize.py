@@ -1,5 +1,7 @@
 """Rewrites a graph to operations that ONNX Runtime computes fast."""
 
+from typing import Any
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
@@ -72,38 +74,42 @@ def _of_moving(node: ir.Node) -> bool | None:
     return True if node.op_type in MOVING else None  # else by its size
 
 
-def _sum(op, x, axes):
+def _sum(op: Any, x: Any, axes: Any) -> Any:
     return op.ReduceSum(x, axes, keepdims=0, _allow_other_attributes=True)
 
 
-def _mean(op, x, axes):
+def _mean(op: Any, x: Any, axes: Any) -> Any:
     return op.ReduceMean(x, axes, keepdims=0, _allow_other_attributes=True)
 
 
-def _over_single(context, x, axes):
-    """Whether all these axes have length 1, such as orientations of fixed dipoles."""
-    known = axes.const_value is not None and x.shape is not None
-    return known and all(x.shape[axis] == 1 for axis in axes.const_value.numpy())
+def _over_single(context: object, x: ir.Value, axes: ir.Value) -> bool:
+    """Whether all these axes have length 1, as that of orientations that are fixed."""
+    shape, known = x.shape, axes.const_value
+    if shape is None or known is None:
+        return False
+    return all(shape[axis] == 1 for axis in known.numpy())
 
 
-def _without_summing(op, x, axes):
+def _without_summing(op: Any, x: ir.Value, axes: ir.Value) -> Any:
     return op.Squeeze(x, axes)
 
 
-def _sum_of_squares(op, x, axes):
+def _sum_of_squares(op: Any, x: Any, axes: Any) -> Any:
     return op.ReduceSum(op.Pow(x, 2.0), axes, _outputs=["total"], _allow_other_attributes=True)
 
 
-def _by_one_operation(op, x, axes, total):
-    keepdims = total.producer().attributes.get_int("keepdims", 1)
+def _by_one_operation(op: Any, x: ir.Value, axes: ir.Value, total: ir.Value) -> Any:
+    summed = total.producer()
+    assert summed is not None
+    keepdims = summed.attributes.get_int("keepdims", 1)
     return op.ReduceSumSquare(x, axes, keepdims=keepdims)
 
 
-def _square(op, x):
+def _square(op: Any, x: Any) -> Any:
     return op.Pow(x, 2.0)
 
 
-def _by_product(op, x):
+def _by_product(op: Any, x: ir.Value) -> Any:
     return op.Mul(x, x)
 
 
@@ -112,14 +118,14 @@ def _broadcast_at_equal_rank(graph: ir.Graph) -> None:
     axes: dict[int, ir.Value] = {}
     raised: dict[tuple[ir.Value, int], ir.Value] = {}
     for node in list(graph):
-        operands = node.inputs
-        if node.op_type not in BINARY or any(x is None or x.shape is None for x in operands):
+        operands = [(x, x.shape) for x in node.inputs if x is not None and x.shape is not None]
+        if node.op_type not in BINARY or len(operands) < len(node.inputs):
             continue
-        ranks = [len(x.shape) for x in operands]
+        ranks = [len(shape) for _, shape in operands]
         lower, missing = ranks.index(min(ranks)), max(ranks) - min(ranks)
         if missing == 0 or len(operands) != 2:  # maxima may have three inputs
             continue
-        value = operands[lower]
+        value, shape = operands[lower]
         if missing not in axes:
             axes[missing] = ir.Value(
                 name=f"leading_axes_{missing}",
@@ -132,7 +138,7 @@ def _broadcast_at_equal_rank(graph: ir.Graph) -> None:
             unsqueeze = ir.node("Unsqueeze", [value, axes[missing]])
             result = unsqueeze.outputs[0]
             result.name = f"{value.name}_raised_{missing}"
-            result.type, result.shape = value.type, ir.Shape([1] * missing + list(value.shape))
+            result.type, result.shape = value.type, ir.Shape([*[1] * missing, *shape])
             graph.insert_before(node, unsqueeze)
             raised[value, missing] = result
         node.replace_input_with(lower, raised[value, missing])

@@ -130,15 +130,16 @@ def export_onnx(
         optimize=False,  # make_faster optimizes instead
         verbose=False,
     )
+    assert program is not None  # None of the exporter without dynamo
     make_faster(program.model)
     proto = make_smaller(program.model_proto, precision)
     identity, space = identity or {}, head.space if model.bound_to_space else None
     trained = identity.get("trained")
     contract = Contract(
         head_inputs=declarations,
-        space_name=space and space.name,
-        space_fingerprint=space and space.fingerprint,
-        vertices=space and tuple(tuple(v.tolist()) for v in space.vertices),
+        space_name=None if space is None else space.name,
+        space_fingerprint=None if space is None else space.fingerprint,
+        vertices=None if space is None else tuple(tuple(v.tolist()) for v in space.vertices),
         n_orient=head.space.n_orient if space or _has_orientations(declarations) else None,
         anatomy=anatomy if space else None,
         montages=tuple(identity.get("montages", ())),

@@ -36,6 +36,9 @@ class WeightedSum(nn.Module):
         weights: Weights by name, with the same names. A term of weight 0 is evaluated and logged,
             but has no effect on training.
 
+    Attributes:
+        head_inputs: Head inputs of all terms.
+
     Raises:
         ValueError: Terms and weights have different names, there is no term, a weight is negative
             or not finite, or no weight is above zero.
@@ -50,6 +53,7 @@ class WeightedSum(nn.Module):
                 "same names, at least one."
             )
         self.terms = nn.ModuleDict(terms)
+        self.head_inputs = tuple(dict.fromkeys(d for t in terms.values() for d in t.head_inputs))
         self.weights = {name: float(weight) for name, weight in weights.items()}
         wrong = {k: w for k, w in self.weights.items() if not (w >= 0 and math.isfinite(w))}
         if wrong:
@@ -62,11 +66,6 @@ class WeightedSum(nn.Module):
                 f"WeightedSum: all weights are 0, got {self.weights}. Set at least one above zero."
             )
 
-    @property
-    def head_inputs(self) -> tuple[HeadInput, ...]:
-        """Head inputs of all terms."""
-        return tuple(dict.fromkeys(d for term in self.terms.values() for d in term.head_inputs))
-
     def forward(self, estimate: Estimate, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective ``()`` and the detached means of all terms.
 
@@ -75,7 +74,11 @@ class WeightedSum(nn.Module):
         """
         raw = {}
         with torch.autocast(estimate.mean.device.type, enabled=False):
-            estimate = Estimate(*(x if x is None else _at_least_single(x) for x in estimate))
+            estimate = Estimate(
+                _at_least_single(estimate.mean),
+                None if estimate.std is None else _at_least_single(estimate.std),
+                None if estimate.samples is None else _at_least_single(estimate.samples),
+            )
             for name, term in self.terms.items():
                 with nullcontext() if self.weights[name] else torch.no_grad():
                     raw[name] = term(estimate, batch).mean()

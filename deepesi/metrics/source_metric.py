@@ -57,7 +57,7 @@ class SourceMetric(torchmetrics.Metric):
         self._geometry: dict[bytes, Geometry] = {}
 
     @property
-    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+    def higher_is_better(self) -> bool | None:  # type: ignore[override] # there an attribute
         """Direction of the metric."""
         return METRICS[self.name].higher_is_better
 

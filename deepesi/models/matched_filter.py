@@ -282,24 +282,25 @@ class _Step(nn.Module):
         mismatch = self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
         location_variance, presence_variance = 1 + mismatch
         evidence = 0.5 * (energy - strongest) / location_variance
-        freedom = torch.ones_like(total) * n_signals
+        freedom: Tensor = torch.ones_like(total) * n_signals  # type: ignore[assignment] # SymInt
         by_chance = energy_by_chance(freedom)
         surplus = strongest * torch.sigmoid(
             (strongest / presence_variance - self.threshold * by_chance) / by_chance.sqrt()
         )
         # The evidence is bounded, so that the network can compute in single precision.
-        read = (
-            energy,
-            evidence.clamp_min(-20),
-            others,
-            own,
-            strongest,
-            surplus,
-            residual_power,
-            total,
-            sensitivity,
+        dtype = hidden.dtype
+        features = _features(
+            energy.to(dtype),
+            evidence.clamp_min(-20).to(dtype),
+            others.to(dtype),
+            own.to(dtype),
+            strongest.to(dtype),
+            surplus.to(dtype),
+            residual_power.to(dtype),
+            total.to(dtype),
+            sensitivity.to(dtype),
+            n_free,
         )
-        features = _features(*(value.to(hidden.dtype) for value in read), n_free)
         # As matrices: ONNX Runtime adds the bias in the same operation.
         rows = torch.cat([features.permute(1, 2, 0), hidden], dim=2).flatten(0, 1)
         state = functional.gelu(self.first(rows))

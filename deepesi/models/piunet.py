@@ -171,11 +171,10 @@ class PhysicsInformedUNet(InverseModel):
         self.first = nn.Linear(n_maps + n_own + gathered, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.last = small_linear(hidden, 2 * n_passes * n_radii)
-        self.gate = nn.Sequential(
-            nn.Linear(2 * n_passes + 1, hidden), nn.ReLU(), small_linear(hidden, n_passes)
-        )
+        of_passes, to_gates = nn.Linear(2 * n_passes + 1, hidden), small_linear(hidden, n_passes)
+        self.gate = nn.Sequential(of_passes, nn.ReLU(), to_gates)
         # Later passes see mostly noise and mismatch, so their gates start lower.
-        nn.init.constant_(self.gate[2].bias[1:], -1.0)
+        nn.init.constant_(to_gates.bias[1:], -1.0)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
@@ -234,7 +233,9 @@ class PhysicsInformedUNet(InverseModel):
         """Run the matched filters on the recording, then on the residual of the best patches."""
         n_times = recording.shape[1]
         # Degrees of freedom of the energy of noise: one per orientation and sample.
-        freedom = torch.ones_like(power) * patches.n_orient * n_times
+        freedom: Tensor = (
+            torch.ones_like(power) * patches.n_orient * n_times  # type: ignore[assignment] # SymInt
+        )
         by_chance = energy_by_chance(freedom)
         residual, passes = recording, []
         log_mismatches = self.log_mismatch[: self.n_passes]

@@ -132,13 +132,12 @@ class UnrolledISTA(InverseModel):
             self.plan[:, 1] = math.log(threshold)
             self.plan[:, 4] = 1.0
         self.momentum = nn.Parameter(fista_momentum(n_steps - 1))
-        self.power_layer = nn.Sequential(
-            nn.Linear(2, hidden), nn.GELU(), nn.Linear(hidden, self.plan.numel())
-        )
+        of_power, to_plan = nn.Linear(2, hidden), nn.Linear(hidden, self.plan.numel())
+        self.power_layer = nn.Sequential(of_power, nn.GELU(), to_plan)
         self.patch_layer = nn.Linear(5 * n_radii + 3, hidden)
         self.step_features = nn.Parameter(torch.zeros(n_steps, hidden))
         self.patch_factors = nn.Linear(hidden, 2 * n_radii)
-        for last in (self.power_layer[2], self.patch_factors):
+        for last in (to_plan, self.patch_factors):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.std_layer = nn.Linear(hidden, 2) if heteroscedastic else None

@@ -228,7 +228,7 @@ class Contract:
         except ValueError as error:
             raise ValueError(f"{origin}: {error}") from error
         trained, calibration = content["trained"], content["calibration"]
-        special = {
+        special: dict[str, Any] = {
             "head_inputs": head_inputs,
             "outputs": tuple(Output(**output) for output in content["outputs"]),
             "trained": trained and TrainingRanges(**as_tuples(trained)),

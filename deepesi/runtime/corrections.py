@@ -77,10 +77,10 @@ def corrected(
 ) -> Corrected:
     """Subtract baseline or offsets, apply annotations; the recording itself is not changed.
 
-    By default the baseline is that of the file: subtracted before, or none. Exception: an average,
-    or epochs, without a baseline in the file and with more than `OFFSET` times the power of the
-    noise in the first samples. They have channel offsets, so the mean before time 0 is subtracted.
-    For a raw recording, the mean of every part is subtracted above `OFFSET_RAW`.
+    By default the baseline is that of the file: subtracted before, or none. The exception is an
+    average, or epochs, without a baseline in the file and with more than `OFFSET` times the power
+    of the noise in the first samples. They have channel offsets, so the mean before time 0 is
+    subtracted. For a raw recording, the mean of every part is subtracted above `OFFSET_RAW`.
 
     Args:
         recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`.
@@ -139,7 +139,7 @@ def baselined(
         ValueError: A baseline outside the recording, or with less than two samples.
 
     """
-    if baseline in (None, "none"):
+    if baseline is None or baseline == "none":
         if recording.baseline is None:
             return recording, "no baseline subtracted"
         return recording, f"{_text(recording.baseline)}, subtracted before"

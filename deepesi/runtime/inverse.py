@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from deepesi.runtime.session import as_feeds, open_model
 if TYPE_CHECKING:
     import mne
 
+    from deepesi.runtime.estimates import Localization
     from deepesi.runtime.recordings import Recording
 
     Stc: TypeAlias = mne.source_estimate._BaseSourceEstimate
@@ -97,7 +98,7 @@ class Inverse:
     ) -> "Stc": ...
 
     @overload
-    def apply(
+    def apply(  # type: ignore[overload-cannot-match] # MNE-Python has no types
         self,
         recording: "mne.BaseEpochs | mne.io.BaseRaw",
         noise_cov: "mne.Covariance",
@@ -142,7 +143,8 @@ class Inverse:
         prepared = self.for_recording(recording, noise_cov, forward, rank=rank)
         if isinstance(recording, mne.Evoked):
             return prepared.apply(recording).stc
-        return (result.stc for result in prepared.apply(recording))
+        results = cast("Iterator[Localization]", prepared.apply(recording))
+        return (result.stc for result in results)
 
     def for_recording(
         self,
@@ -274,7 +276,7 @@ def apply(
 
 
 @overload
-def apply(
+def apply(  # type: ignore[overload-cannot-match] # MNE-Python has no types
     model: str | Path | Inverse,
     recording: "mne.BaseEpochs | mne.io.BaseRaw",
     noise_cov: "mne.Covariance",

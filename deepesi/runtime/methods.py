@@ -88,7 +88,7 @@ class Classical:
 def snr_on_grid(whitened: Array, rank: int, grid: LinearInverse | None = None) -> float:
     """Grid value nearest to the SNR, dB, ``‖W v‖² / (T R) - 1``, of whitened ``(C, T)``, rank R."""
     grid = grid or LinearInverse()
-    snr_db = snr_db_of_power(whitened_power(whitened, rank).mean())
+    snr_db = float(snr_db_of_power(whitened_power(whitened, rank).mean()))
     step = np.clip(round((snr_db - grid.snr_db_low) / grid.snr_db_step), 0, grid.n_steps - 1)
     return float(grid.snr_db_low + grid.snr_db_step * step)
 

@@ -95,7 +95,8 @@ def _check(recording: "Recording", window: Sequence[float], n_samples: int) -> N
             f"{recording.times[0]:g} to {recording.times[-1]:g} s; take a longer stretch without "
             "the activity of interest."
         )
-    first, last, sample = *recording.times[[0, -1]], 1 / recording.info["sfreq"]
+    first, last = recording.times[[0, -1]]
+    sample = 1 / recording.info["sfreq"]
     if not first - sample <= window[0] < window[1] <= last + sample:
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s is not within the recording, which lasts "

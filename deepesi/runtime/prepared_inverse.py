@@ -220,7 +220,7 @@ class PreparedInverse:
     ) -> Localization: ...
 
     @overload
-    def apply(
+    def apply(  # type: ignore[overload-cannot-match] # MNE-Python has no types
         self,
         recording: "mne.BaseEpochs | mne.io.BaseRaw",
         chunk: float = ...,

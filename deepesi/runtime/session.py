@@ -212,13 +212,13 @@ def _read_contract(path: Path) -> Contract:
 
 def _check_promises(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
     """Refuse a graph with inputs, outputs or a source space that differ from its contract."""
-    promised = {
+    promised: dict[str, set[str | int | None]] = {
         "inputs": {DATA, *(d.key for d in contract.head_inputs)},
         "outputs": {output.name for output in contract.outputs},
     }
     if contract.noise is not None:
         promised["inputs"] |= {NOISE}
-    found = {
+    found: dict[str, set[str | int | None]] = {
         "inputs": {i.name for i in session.get_inputs()},
         "outputs": {o.name for o in session.get_outputs()},
     }

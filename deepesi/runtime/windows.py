@@ -63,7 +63,7 @@ def fading(length: int) -> Array:
 
 
 def overlap_add(
-    run: Callable[[Array], Sequence[Array]], data: Array, windows: Windows
+    run: Callable[[Array], Sequence[NDArray[np.floating]]], data: Array, windows: Windows
 ) -> list[Array]:
     """Estimates of the requested samples: weighted means over windows.
 

@@ -17,6 +17,7 @@ the next minutes.
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -147,8 +148,8 @@ class FittedClock:
         else:
             self.held.append(sample)
             if np.isfinite(late) and self._shows_a_gap():
-                late = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
-                return self._move(*track.difference(np.array(late)), *self._arrivals_shift())
+                marks = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
+                return self._move(*track.difference(np.array(marks)), *self._arrivals_shift())
         return self._look(arrived) if np.isfinite(arrival) else []
 
     def _held_came_beside(self, sample: Sample) -> bool:
@@ -163,7 +164,8 @@ class FittedClock:
         period = self.stamps.period
         if not self.stamps.exact or len(self.held) < FEW:
             return False
-        late = np.array([sample.late for sample in self.held if np.isfinite(sample.late)])[-FEW:]
+        marks = (sample.late for sample in reversed(self.held) if np.isfinite(sample.late))
+        late = np.array([*islice(marks, FEW)])
         if len(late) < FEW or np.ptp(late) > EXACT * period:
             return False
         (shift, _), steps = self.stamps.difference(late), late[0] / period

@@ -209,7 +209,7 @@ class LiveInverse:
     def _in_order(self, data: Array, decided: Decided) -> list[slice | None]:
         """Stretches of new, complete samples; None: a break without estimates across it."""
         stretches: list[slice | None] = []
-        whole = np.isfinite(data).all(axis=0)
+        whole = np.all(np.isfinite(data), axis=0)
         for i, late in enumerate(decided.late):
             if late:
                 continue

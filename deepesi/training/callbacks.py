@@ -58,7 +58,7 @@ class Throughput(Callback):
     on_train_epoch_start = on_train_start
 
     def _drawn(self, trainer: Trainer) -> float:
-        return trainer.datamodule.seconds_drawing  # type: ignore[attr-defined]
+        return trainer.datamodule.seconds_drawing  # type: ignore[attr-defined] # set later
 
     def on_train_batch_end(
         self,
@@ -137,7 +137,7 @@ class CurriculumLog(Callback):
         batch_idx: int,
     ) -> None:
         """Log the widths of this batch, if there is a curriculum."""
-        recordings = trainer.datamodule.train  # type: ignore[attr-defined]
+        recordings = trainer.datamodule.train  # type: ignore[attr-defined] # set later
         if recordings.curriculum is OPEN:
             return
         widths = recordings.widths(batch.scene.key[-1])

@@ -99,4 +99,4 @@ class RecordingStream(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches, the same every time."""
-        return DataLoader(self.validation_set, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.validation_set, batch_size=None)  # type: ignore[arg-type] # batches

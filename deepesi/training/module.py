@@ -63,7 +63,7 @@ class InverseTraining(LightningModule):
                 f"InverseTraining: learning_rate must be positive, got {learning_rate}. Try 1e-3."
             )
         self.model, self.loss = model, loss
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "model": dict(model_config),
             "space": space.name,
             "space_fingerprint": space.fingerprint,
@@ -123,6 +123,7 @@ class InverseTraining(LightningModule):
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", objective, batch_size=size, sync_dist=True)
         for name, metric in self.metrics.items():
+            assert isinstance(metric, SourceMetric)
             metric.update(estimate, batch)
             self.log(f"val/{name}", metric, batch_size=size, prog_bar=True)
         return {"mean": estimate.mean}
@@ -149,7 +150,7 @@ class InverseTraining(LightningModule):
     @property
     def run(self) -> dict[str, Any]:
         """Settings of the run, with precision, accumulation and examples per step as used."""
-        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined] # set later
         batches = trainer.world_size * trainer.accumulate_grad_batches
         used = {
             "precision": str(trainer.precision),

@@ -34,6 +34,11 @@ console = Console()
 print_once = rank_zero_only(console.print)
 
 
+def is_first_process() -> bool:
+    """Whether this process, of those that train together, is the one that prints and writes."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined] # Lightning sets it later
+
+
 def chosen(group: str, *, _root_: DictConfig) -> str:
     """Resolver ``${chosen:model}``: name of the option chosen in a configuration group.
 
@@ -51,8 +56,7 @@ def build_model(config: DictConfig, template: Template) -> tuple[InverseModel, d
     for part in (config, config.get("member"), *config.get("members", [])):
         if part is not None and OmegaConf.is_missing(part, "n_dipoles"):
             part.n_dipoles = template.space.n_dipoles
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return hydra.utils.instantiate(config, _convert_="all"), plain
+    return hydra.utils.instantiate(config, _convert_="all"), plain(config)
 
 
 def plain(config: Any) -> Any:
@@ -138,7 +142,9 @@ def initialize(config: DictConfig, module: InverseTraining, template: Template) 
         )
     if config.init_from is not None:
         settings = module.identity["model"]
-        start_from(module.model, settings, Path(config.init_from), template.space)
+        path = Path(config.init_from)
+        for difference in start_from(module.model, settings, path, template.space):
+            print_once(f"init_from: {difference}; all weights fit.", style="yellow", soft_wrap=True)
     if config.pruned_from is not None:
         wide, _ = load_network(Path(config.pruned_from), template.space)
         head = template.montage_head(plain(config.data.setups.montages)[0])
@@ -190,7 +196,7 @@ def fit(
     ckpt = checkpoint_of(config.ckpt, folder)
     if ckpt is None:
         initialize(config, module, cohort.template)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         keep_curves(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)

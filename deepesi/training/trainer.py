@@ -165,7 +165,7 @@ def make_trainer(
         strategy=settings.strategy,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        precision=precision_of(settings),  # type: ignore[arg-type]
+        precision=precision_of(settings),  # type: ignore[arg-type] # a Literal, checked above
         max_steps=settings.max_steps,
         max_epochs=settings.max_steps // settings.steps_per_epoch,
         accumulate_grad_batches=settings.accumulate,

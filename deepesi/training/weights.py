@@ -70,19 +70,19 @@ def load_ensemble(
             differ from each other or from `space`.
 
     """
-    paths = [Path(path) for path in paths]
-    if len(set(paths)) < len(paths):
+    files = [Path(path) for path in paths]
+    if len(set(files)) < len(files):
         raise ValueError(
-            f"load_ensemble: a member is named twice in {list(map(str, paths))}. Name every "
+            f"load_ensemble: a member is named twice in {list(map(str, files))}. Name every "
             "network once."
         )
-    exported = [str(path) for path in paths if path.suffix == ".onnx"]
+    exported = [str(path) for path in files if path.suffix == ".onnx"]
     if exported:
         raise ValueError(
             f"load_ensemble: {exported} are exported files. Give the checkpoints or run "
             "directories they came from; the ensemble can be exported as one file."
         )
-    networks = {path: _read(path) for path in paths}
+    networks = {path: _read(path) for path in files}
     bound = {path: identity for path, (model, identity) in networks.items() if model.bound_to_space}
     if len({identity["space_fingerprint"] for identity in bound.values()}) > 1:
         lines = "; ".join(
@@ -97,7 +97,7 @@ def load_ensemble(
         _check_space(path, model, identity, space)
     ensemble = DeepEnsemble([model for model, _ in networks.values()])
     identities = [identity for _, identity in networks.values()]
-    hashes = [identity.get("config_sha256") for identity in identities]
+    hashes = [i["config_sha256"] for i in identities if i.get("config_sha256")]
     kind = f"{DeepEnsemble.__module__}.{DeepEnsemble.__qualname__}"
     return ensemble.eval(), {
         "model": {
@@ -109,7 +109,7 @@ def load_ensemble(
         "trained": _common(identities, "trained"),
         "montages": _common(identities, "montages") or [],
         "config_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-        if all(hashes)
+        if len(hashes) == len(identities)
         else None,
     }
 

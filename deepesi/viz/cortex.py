@@ -102,7 +102,8 @@ def draw_dots(
     visible = visible[np.argsort(values[visible], kind="stable")]
     points = side.flat[sources[visible] % (n_sources // 2)]
     ax.scatter(
-        *points.T,
+        points[:, 0],
+        points[:, 1],
         c=values[visible],
         s=16,
         cmap=DOTS,
@@ -141,10 +142,10 @@ def _side(mesh: DisplayMesh, view: str) -> _Side:
 
 
 def _draw_faces(ax: "Axes", side: _Side, colour: Array) -> None:
-    corners = side.flat[side.faces]  # one array is faster than a list
+    corners = side.flat[side.faces]
     ax.add_collection(
         PolyCollection(
-            corners,
+            corners,  # type: ignore[arg-type] # stub: a sequence; an array is faster
             facecolors=colour * side.light[:, None],
             edgecolors="face",
             linewidths=0.2,
@@ -172,7 +173,8 @@ def _facing(sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, view:
 
 
 def _draw_rings(ax: "Axes", points: Array, numbers: NDArray[np.int64] | None) -> None:
-    ax.scatter(*points.T, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
+    x, y = points.T
+    ax.scatter(x, y, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
     for point, number in zip(points, () if numbers is None else numbers, strict=False):
         ax.annotate(
             str(number + 1),

@@ -56,7 +56,8 @@ def comparison_figure(example: Comparison) -> Figure:
     """Draw the target (top) and the estimate (bottom), with scalp maps and misfit (right)."""
     figure = Figure(figsize=(13, 10 if example.mesh is None else 5.6), layout="constrained")
     figure.suptitle(example.title, fontsize=12)
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.05], wspace=0.02)
+    parts = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.05], wspace=0.02)
+    left, right = parts[0]
     peak = int(example.estimated.argmax())
     off = distances_mm(example.source_pos[example.peaks], example.source_pos[[peak]])
     maps = {
@@ -85,7 +86,7 @@ def _draw_sources(figure: "SubFigure", example: Comparison, values: Array) -> No
 
 def _draw_scalps(figure: "SubFigure", example: Comparison) -> None:
     """Draw recorded, explained and residual potential in one colour scale, and misfit bars."""
-    above, below = figure.subfigures(2, 1, height_ratios=[1.5, 1])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.5, 1])[:, 0]
     sample = int(example.recorded.std(axis=0).argmax())
     recorded = 1e6 * example.recorded[:, sample]
     explained = 1e6 * example.explained[:, sample]

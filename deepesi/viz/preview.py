@@ -77,7 +77,9 @@ def example_figure(example: Example) -> Figure:
     """Sources, scalp maps, recording, spectrum and facts of one example."""
     figure = Figure(figsize=(16, 8.6), layout="constrained")
     figure.suptitle(example.title, fontsize=13)
-    left, middle, right = figure.subfigures(1, 3, width_ratios=[1.05, 1.15, 0.9], wspace=0.02)
+    left, middle, right = figure.subfigures(
+        1, 3, squeeze=False, width_ratios=[1.05, 1.15, 0.9], wspace=0.02
+    )[0]
     above, below = left.subfigures(2, 1, height_ratios=[1.45, 1])
     _draw_sources(above, example)
     (_draw_time_courses if example.is_window else _draw_moments)(below.subplots(), example)
@@ -168,7 +170,7 @@ def _draw_spectrum(ax: "Axes", example: Example) -> None:
             density = 1e6 * _amplitude_density(data, sfreq)
             ax.semilogy(frequency, density, color=colour, linewidth=1.3, label=name)
     # Spectra of smooth time courses end in the leakage of the window, which is cut off.
-    top = max(line.get_ydata().max() for line in ax.lines)
+    top = max(np.max(line.get_ydata()) for line in ax.lines)
     ax.set(
         xlabel="frequency (Hz)",
         ylabel="µV / √Hz",

@@ -42,7 +42,7 @@ def recording_figure(
     """
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     figure.suptitle(title, fontsize=13)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.15])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.15])[:, 0]
     butterfly, scalp = top.subplots(1, 2, width_ratios=[2.6, 1])
     butterfly.plot(1e3 * times, 1e6 * data.T, color="0.35", linewidth=0.5)
     butterfly.axvline(1e3 * times[peak_sample], color="#c0392b", linewidth=1.2)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -93,12 +93,12 @@ def _histogram(ax: "Axes", values: Mapping[str, Array]) -> None:
     """Draw histograms on a logarithmic axis."""
     everything = np.concatenate(list(values.values()))
     bins = np.geomspace(everything.min(), everything.max() * (1 + 1e-6), 31)
-    styles = (
+    styles: tuple[dict[str, Any], ...] = (
         {"color": ORANGE, "alpha": 0.6},
         {"color": GREY, "histtype": "step", "linewidth": 1.5},
     )
     for (name, own), style in zip(values.items(), styles, strict=False):
-        ax.hist(own, bins=bins, label=name, **style)
+        ax.hist(own, bins=bins.tolist(), label=name, **style)
     ax.set_xscale("log")
 
 

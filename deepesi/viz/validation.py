@@ -75,5 +75,6 @@ def projections_figure(values: Array, positions: Array) -> Figure:
 
     """
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
-    draw_projections(figure.subfigures(1, 1), values, positions, np.array([values.argmax()]))
+    whole = figure.subfigures(1, 1, squeeze=False)[0, 0]
+    draw_projections(whole, values, positions, np.array([values.argmax()]))
     return figure

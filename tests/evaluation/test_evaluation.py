@@ -322,6 +322,12 @@ def test_unknown_scenario_names_the_nearest():
         chosen_scenarios(["scenario=[snr,montages]"])
 
 
+@pytest.mark.parametrize(("typed", "shown"), [("3", "3"), ("null", "None"), ("[snr,3]", "3")])
+def test_what_names_no_scenario_is_refused(typed, shown):
+    with pytest.raises(ValueError, match=rf"evaluate: no scenario '{shown}'"):
+        chosen_scenarios([f"scenario={typed}"])
+
+
 def test_training_takes_one_scenario():
     check_one_scenario(["scenario=window", "seed=3"], "train")
     with pytest.raises(ValueError, match=r"train: takes one scenario, got \['snr', 'head'\]"):

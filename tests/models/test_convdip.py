@@ -43,7 +43,7 @@ def test_an_output_of_one_stands_for_the_moment_that_was_asked_for(simulate):
     plain, scaled = make(heteroscedastic=True), make(heteroscedastic=True, output_scale=0.1)
     assert all(torch.equal(v, scaled.state_dict()[k]) for k, v in plain.state_dict().items())
     batch = simulate(plain.head_inputs, n_times=3).batch(0)
-    whole, tenth = (model(batch.eeg, batch.inputs) for model in (plain, scaled))
+    whole, tenth = (model(batch.data, batch.inputs) for model in (plain, scaled))
     torch.testing.assert_close(tenth.mean, 0.1 * whole.mean)
     torch.testing.assert_close(tenth.std, 0.1 * whole.std)
 

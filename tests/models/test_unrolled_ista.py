@@ -155,7 +155,7 @@ def test_samples_on_their_own_do_not_see_each_other(head):
     model = trained(group_time=False, heteroscedastic=True)
     data = recording(head, 5)[None]
     whole, part = apply(model, data, head), apply(model, data[..., 2:3], head)
-    for a, b in zip(whole, part, strict=True):
+    for a, b in ((whole.mean, part.mean), (whole.std, part.std)):
         assert torch.allclose(a[..., 2:3], b, rtol=1e-4, atol=1e-5 * a.max().item())
 
 

@@ -97,7 +97,7 @@ def test_mixed_and_contradicting_units(prepared, outlet):
             {"stype": "Markers", "dtype": "string", "sfreq": 0.0},
             r"\(type 'Markers', .*\) sends text, as markers have it. EEG is numbers at a regu",
         ),
-        (32, {"sfreq": 0.0}, r"32 channels at 0 Hz\) has no regular rate"),
+        (32, {"sfreq": 0.0}, r"32 channels at 0 Hz .* has no regular rate"),
     ],
 )
 def test_streams_that_are_not_what_is_needed(prepared, outlet, kept, options, message):

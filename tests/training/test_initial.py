@@ -74,6 +74,15 @@ def test_other_architecture_is_named(toy, toy_path, tmp_path, trained, override,
         fit(config, Cohort.single(toy), tmp_path)
 
 
+def test_settings_that_change_no_weight_are_reported(toy, toy_path, tmp_path, trained, capsys):
+    config = compose(toy_path, tmp_path, f"init_from='{trained}'", "model.output_scale=0.5")
+    fit(config, Cohort.single(toy), tmp_path)
+    assert (
+        "init_from: model.output_scale was 0.1, now 0.5; all weights fit."
+        in capsys.readouterr().out
+    )
+
+
 def test_other_head_of_a_bound_network_is_refused(toy, template, toy_path, tmp_path, trained):
     config = compose(toy_path, tmp_path, f"init_from='{trained}'")
     with pytest.raises(ValueError, match="trained for the source space fsaverage-ico1"):

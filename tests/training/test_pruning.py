@@ -99,13 +99,13 @@ def test_unet_is_followed_through_its_halvings(head, base, narrower):
     ("narrow", "wide", "message"),
     [
         (convdip(hidden=8), convdip(hidden=8), "no width differs. Make the network narrower"),
-        (convdip(hidden=16), convdip(hidden=8), r"have to grow: .*first.weight \(16, 290\)"),
+        (convdip(hidden=16), convdip(hidden=8), r"would be larger: .*first.weight \(16, 290\)"),
         (convdip(n_hidden=1), convdip(), "a ConvDip with 14 arrays .* from a ConvDip with 20"),
         (convdip(), unet(), "cannot start from a PhysicsInformedUNet"),
         (
             UnrolledMatchedFilter(hidden=12),
             UnrolledMatchedFilter(hidden=24),
-            "units cannot be followed",
+            "units cannot be traced",
         ),
     ],
 )

@@ -28,6 +28,7 @@ from deepesi.physics.head_inputs import SourceUnit, Whitener
 from deepesi.runtime.session import open_model
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
+from deepesi.training.run import build_model
 from deepesi.training.weights import load_ensemble, load_network, save_network
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble, mixture
 from tests.training.toy import TOY
@@ -269,7 +270,7 @@ def test_another_architecture_is_chosen_by_name(toy, toy_path, tmp_path):
             "train",
             ["model=ensemble", "model@model.member=unrolled_ista", "model.member.n_steps=2"],
         )
-    model, _ = train.build_model(config.model, toy)
+    model, _ = build_model(config.model, toy)
     assert model.n_members == 5
     assert isinstance(model.stack.member, UnrolledISTA)
     assert not model.bound_to_space

@@ -8,7 +8,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
 
-class SignedAttention(MessagePassing):
+class SignedAttention(MessagePassing):  # type: ignore[misc] # torch_geometric has no types
     r"""GATv2 attention between sensors, over states and signals.
 
     ``w_ij = softmax_j a · LeakyReLU(K x_j + Q x_i + E e_ij)`` depends on the states ``x``, which

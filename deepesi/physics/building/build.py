@@ -90,7 +90,7 @@ class NodeFiles(Sequence[Array]):
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def __getitem__(self, number: int) -> Array:  # type: ignore[override]
+    def __getitem__(self, number: int) -> Array:  # type: ignore[override] # no slices
         """Adjoint matrix of a node, for `compress`."""
         if number >= len(self.nodes):
             raise IndexError(number)

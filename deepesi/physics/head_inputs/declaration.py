@@ -121,7 +121,7 @@ def find_head_input(name: Any, package: Any = None) -> type[HeadInput]:
         return known[name]
     added = plugins.declared(plugins.HEAD_INPUTS)
     if name in added:
-        return plugins.load(added[name], HeadInput)  # type: ignore[type-abstract]
+        return plugins.load(added[name], HeadInput)  # type: ignore[type-abstract] # only checked against
     raise ValueError(
         f"HeadInput: this deepesi does not know the head input {name!r} (it knows "
         f"{sorted(known.keys() | added.keys())}). {_cure(package)}"

@@ -5,16 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from deepesi.runtime.reading.bids_inheritance import is_in_bids
 from deepesi.runtime.reading.bids_table import read_table
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.utils.optional import require
 
-#: Entities of BIDS; paths of files of one recording may contain them in braces.
-ENTITIES = ("subject", "session", "task", "acquisition", "run")
-EMPTY_ROOM = "emptyroom"  # BIDS subject of empty-room recordings
+EMPTY_ROOM = "emptyroom"  # subject of BIDS that stands for recordings of nobody
 BIDS_PURPOSE = "localize the recordings of a BIDS data set"
 
 
@@ -39,6 +37,16 @@ class Selection:
     suffix: str = "eeg"
 
 
+class Entities(TypedDict):
+    """Entities of a recording in BIDS; paths of its own files may name them in braces."""
+
+    subject: str
+    session: str | None
+    task: str | None
+    acquisition: str | None
+    run: str | None
+
+
 @dataclass(frozen=True)
 class Item:
     """A recording to localize.
@@ -52,7 +60,7 @@ class Item:
     """
 
     path: Path
-    entities: dict[str, str | None]
+    entities: Entities
     event: str | None
     name: Path
 
@@ -174,6 +182,12 @@ def _item(place: Any, event: str | None) -> Item:
         root=None,
         check=False,
     )
-    entities = {key: getattr(place, key) for key in ENTITIES}
+    entities = Entities(
+        subject=place.subject,
+        session=place.session,
+        task=place.task,
+        acquisition=place.acquisition,
+        run=place.run,
+    )
     folder = [f"sub-{place.subject}", *([f"ses-{place.session}"] if place.session else [])]
     return Item(path, entities, event, Path(*folder, "eeg", output.basename))

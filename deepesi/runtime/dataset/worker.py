@@ -140,19 +140,22 @@ def _taken(lines: Generator[str, None, Applied]) -> tuple[list[str], Applied]:
 
 def _setup_of(setup: SetupOptions, item: Item) -> SetupOptions:
     """The set-up of a recording: entities filled into the paths of its own files."""
-    filled = {}
-    for name in ("noise_cov", "forward"):
-        path = getattr(setup, name)
-        if path is not None:
-            try:
-                known = {k: v for k, v in item.entities.items() if v is not None}
-                filled[name] = Path(str(path).format(**known))
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(
-                    f"{path}: in a path, braces stand for an entity of the recording: "
-                    f"{', '.join('{' + key + '}' for key in known)}."
-                ) from error
-    return replace(setup, **filled)
+    return replace(
+        setup, noise_cov=_filled(setup.noise_cov, item), forward=_filled(setup.forward, item)
+    )
+
+
+def _filled(path: Path | None, item: Item) -> Path | None:
+    if path is None:
+        return None
+    known = {k: v for k, v in item.entities.items() if v is not None}
+    try:
+        return Path(str(path).format(**known))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"{path}: in a path, braces stand for an entity of the recording: "
+            f"{', '.join('{' + key + '}' for key in known)}."
+        ) from error
 
 
 def _key(task: Task, item: Item, reading: ReadingOptions, setup: SetupOptions) -> str:
@@ -160,7 +163,8 @@ def _key(task: Task, item: Item, reading: ReadingOptions, setup: SetupOptions) -
     stem = re.sub("_split-[0-9]+", "_split-*", item.path.name.removesuffix(item.path.suffix))
     files = [p for p in item.path.parent.glob(f"{stem}[-.]*") if p.is_file()]  # .vmrk, .eeg, .fdt
     files += find_side_files(item.path, reading.montage is None).all()
-    named = (setup.noise_cov, setup.forward, setup.prepared, setup.head and Path(setup.head))
+    head = None if setup.head is None else Path(setup.head)
+    named = (setup.noise_cov, setup.forward, setup.prepared, head)
     files += [p for p in named if p is not None and p.is_file()]
     settings = (__version__, task.sha256, reading, setup, task.window)
     return digest_of(settings, files, task.root)

@@ -80,7 +80,7 @@ def bids_side_files(
         return []
     beside = find_side_files(path, with_positions)
     info = recording if isinstance(recording, mne.Info) else recording.info
-    said = []
+    said: list[str] = []
     if beside.channels is not None:
         rows, said = _channel_rows(beside.channels, info.ch_names)
         said += _set_types(info, rows, beside.channels)

@@ -67,7 +67,7 @@ def _number(facts: dict[str, Any], key: str, path: Path) -> float | None:
     if value in UNKNOWN:
         return None
     with parsing(path, "description of a recording in BIDS", f"{key} should be a number."):
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
 
 
 def _check_reference(reference: str, path: Path) -> None:

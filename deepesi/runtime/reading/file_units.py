@@ -1,7 +1,7 @@
 """Units of recordings: from the file, from BIDS, or from ``--unit``."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,6 +66,7 @@ VOLTS = FileUnit("V", 1.0)
 def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
     """Unit of every channel according to the file of a recording."""
     suffix = path.suffix.lower()
+    rows: Iterable[FileUnit]
     if suffix in (".edf", ".bdf", ".gdf"):
         extras = recording._raw_extras[0]
         texts = _header_units(path, extras["nchan"], extras.get("number", 1.0))

@@ -77,6 +77,7 @@ def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) ->
     """
     import mne
 
+    suffixes: tuple[str, ...]
     if isinstance(stc, mne.SourceEstimate):
         suffixes = ("-lh.stc", "-rh.stc")
     elif isinstance(stc, mne.VolSourceEstimate):
@@ -234,9 +235,12 @@ def mni_of(
 ) -> tuple[float, float, float] | None:
     """MNI position of a source, mm, where the space or the subject's anatomy has one."""
     template = template_of(space)
-    if anatomy is None and template is None:
+    if anatomy is not None:
+        known = anatomy.mni
+    elif template is not None:
+        known = template.source_mni
+    else:
         return None
-    known = anatomy.mni if anatomy is not None else template.source_mni
     if not np.isfinite(known[source]).all():
         return None
     x, y, z = known[source].tolist()

@@ -69,7 +69,7 @@ class ZarrGroup:
             folder, zarr_format=3, attributes=_attributes(inverse, recording)
         )
         group.create_array("times", data=times, dimension_names=["times"], attributes={"unit": "s"})
-        shape = (n_dipoles, len(times))
+        shape: tuple[int, ...] = (n_dipoles, len(times))
         if isinstance(recording, mne.BaseEpochs):
             shape = (len(recording), *shape)
         long = min(len(times), CHUNK_TIMES)
