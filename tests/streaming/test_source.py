@@ -90,7 +90,7 @@ def test_mixed_and_contradicting_units(prepared, outlet):
     [
         (32, {"n": 33}, "sends 33 channels and describes 32, so their order is unknown. Set"),
         (32, {"n": 31}, "sends 31 channels and describes 32"),
-        (0, {"n": 32}, "sends 32 channels and names none of them, so nobody knows"),
+        (0, {"n": 32}, "sends 32 channels and names none of them, so their order is unknown"),
         (31, {}, r"\['\w+'\] are missing.*Rename its channels"),
         (
             1,

@@ -287,7 +287,7 @@ def test_brainvision_hides_electrodes_of_an_unknown_unit(tmp_path):
     np.testing.assert_allclose(read(path).get_data(), potentials(), atol=2e-8)
     header = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r"(Ch[12]=[^,]*,[^,]*,[^,]*),µV", r"\1,uVrms", header), encoding="utf-8")
-    with pytest.raises(ValueError, match="names no unit for channels Fp1, Fp2; say it"):
+    with pytest.raises(ValueError, match="names no unit for channels Fp1, Fp2; give"):
         read(path)
     np.testing.assert_allclose(read(path, unit="uV").get_data(), potentials(), atol=2e-8)
     for micro in ("\u00b5V", "\u03bcV"):  # two code points of the same sign
