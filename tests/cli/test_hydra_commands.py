@@ -101,11 +101,7 @@ def run(*command: str, cwd, **environment):
     )
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [["-m", "deepesi", "train"], slow([str(ROOT / "train.py")])],
-    ids=["module", "train.py"],
-)
+@pytest.mark.parametrize("entry", ENTRIES, ids=["module", "train.py"])
 def test_a_process_ends_with_one_line_and_1(tmp_path, entry):
     wrong = "data.sources.radius=[0.02,0.01]"
     done = run(*entry, wrong, cwd=tmp_path)
@@ -223,11 +219,7 @@ def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
     assert "of training to go" in lines[-1], "".join(lines)
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [["-m", "deepesi", "train"], slow([str(ROOT / "train.py")])],
-    ids=["module", "train.py"],
-)
+@pytest.mark.parametrize("entry", ENTRIES, ids=["module", "train.py"])
 def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, entry):
     """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""
     toy = [word for word in TOY if not word.startswith(("trainer.max_steps", "trainer.steps_per"))]
