@@ -155,7 +155,7 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "posterior samples", "yes" if "samples" in kinds else "no"
     if calibration is not None:
         yield (
-            "region sets",
+            "prediction sets",
             (
                 f"hold the target ({calibration['covers']}) with a probability of "
                 f"{100 * calibration['level']:g} %, on recordings like those they were fitted on: "
@@ -163,7 +163,7 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             ),
         )
         if calibration["temperature"] is not None:
-            yield "temperature", f"{calibration['temperature']:.3g}, in its deviations"
+            yield "temperature", f"{calibration['temperature']:.3g}, in its standard deviations"
     yield "asks of a head", ", ".join(dict.fromkeys(d["type"] for d in contract["head_inputs"]))
     yield "written with", ", ".join(f"{name} {v}" for name, v in contract["versions"].items())
     yield "licence", contract["licence"]
