@@ -9,7 +9,7 @@ import pytest
 from deepesi.physics.building.accuracy import compare
 from deepesi.physics.building.bem import BoundaryElements, right_hand_sides, solve
 from deepesi.physics.building.compression import compress
-from deepesi.physics.cohort import read_member
+from deepesi.physics.building.warps import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, NOMINAL, TissueGrid, Tissues
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.similarity import ln_magnitude, rdm

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepesi.physics.building.bem import solve
-from deepesi.physics.cohort import read_member
+from deepesi.physics.building.warps import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, Tissues
 from deepesi.physics.montage import displace, project_to_mesh
 from deepesi.physics.sensors import average_reference

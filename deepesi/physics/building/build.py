@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.building.bem import BoundaryElements, right_hand_sides
 from deepesi.physics.building.compression import compress
-from deepesi.physics.cohort import head_name, read_member
+from deepesi.physics.building.warps import read_member
+from deepesi.physics.cohort import head_name
 from deepesi.physics.family import TissueGrid, Tissues
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template, cache_folder, save_template

@@ -10,7 +10,8 @@ import pytest
 from deepesi.physics.building import build
 from deepesi.physics.building.anatomy import GRIDS, move_inside, read_anatomy
 from deepesi.physics.building.build import NodeFiles, build_head, build_members
-from deepesi.physics.cohort import load_cohort, read_member, split_of
+from deepesi.physics.building.warps import read_member
+from deepesi.physics.cohort import load_cohort, split_of
 from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
 from deepesi.physics.montage import project_to_mesh
