@@ -143,8 +143,10 @@ class PosteriorModel(InverseModel):
 
         """
 
-    def noise_size(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> int:
-        """Number ``Z`` of noise values of one draw for a recording."""
+    def noise_size(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> int | torch.SymInt:
+        """Number ``Z`` of noise values of one draw for a recording; symbolic in an export."""
         shapes = {key: value.shape for key, value in inputs.items()}
         return noise_size(self.noise_axes, self.head_inputs, data.shape, shapes)
 

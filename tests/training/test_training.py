@@ -172,7 +172,8 @@ def whole(toy_path, tmp_path_factory):
     return functools.cache(ended)
 
 
-@pytest.mark.parametrize("every", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 50])
 def test_killed_and_resumed_ends_with_the_same_weights(whole, toy_path, tmp_path, every):
     """SIGKILL, then ``ckpt=``: bit for bit the weights of a run never killed, last and best.
 

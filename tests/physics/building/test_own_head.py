@@ -69,7 +69,7 @@ def test_training_data_through_a_forward_solution(forward):
     notes = " ".join(recordings.limits)
     assert "has one lead field only" in notes
     assert "own 60 sensors" in notes
-    assert "no eyes: Blinks are left out" in notes
+    assert "no eyes: Blinks are not drawn" in notes
 
 
 def test_no_other_electrodes_on_a_forward_solution(forward):

@@ -49,7 +49,9 @@ NOISE = ("--noise-from", "0", "1.5")
 
 
 def test_one_failing_recording_stops_no_other(data, capsys):
-    with pytest.raises(SystemExit, match="1 of 3 recordings failed; out/results.tsv says why"):
+    with pytest.raises(
+        SystemExit, match="1 of 3 recordings failed; reasons are in out/results.tsv"
+    ):
         apply(*NOISE)
     first, second, third = table()
     assert [row["status"] for row in (first, second, third)] == ["localized", "localized", "failed"]
@@ -220,7 +222,7 @@ def test_without_the_extra(data, monkeypatch):
         (["--event", "seen", "heard"], "--event seen heard: give one event of one recording"),
         (["--event", "felt"], r"has no events 'felt'; it has \['BAD_x', 'heard', 'seen'\]"),
         (["--event", "seen", "--epoch", "0.1", "0.5"], "must begin before the event"),
-        (["--event", "seen", "--epoch", "-9", "9"], "no trial of the 2 events 'seen' is left"),
+        (["--event", "seen", "--epoch", "-9", "9"], "no trial of the 2 events 'seen' is good"),
     ],
 )
 def test_options_of_one_recording(data, more, message):
