@@ -51,8 +51,6 @@ NOISE = ("--noise-from", "0", "1.5")
 def test_one_failing_recording_stops_no_other(data, capsys):
     message = "1 of 3 recordings failed; reasons are in out/results.tsv"
     with pytest.raises(SystemExit, match=message):
-        SystemExit, match="1 of 3 recordings failed; reasons are in out/results.tsv"
-    ):
         apply(*NOISE)
     first, second, third = table()
     assert [row["status"] for row in (first, second, third)] == ["localized", "localized", "failed"]
