@@ -166,7 +166,8 @@ class PosteriorModel(InverseModel):
         # Fixed numbers from a table, repeated if there are too few: a traced graph draws none.
         table = torch.from_numpy(_fixed_draws(self.n_draws)).to(data)
         size = self.noise_size(data, inputs)
-        noise = table[:, torch.arange(size, device=data.device) % N_FIXED]
+        columns = torch.arange(size, device=data.device)  # type: ignore[arg-type] # SymInt
+        noise = table[:, columns % N_FIXED]
         noise = noise[:, None].expand(-1, data.shape[0], -1)
         samples = self.sample(data, inputs, noise)
         return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
