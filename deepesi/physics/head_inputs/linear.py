@@ -99,16 +99,17 @@ class HatMatrix(HeadInput):
 
 
 @dataclass(frozen=True)
-class PosteriorStd(HeadInput):
-    """Posterior standard deviation of MNE's sources ``(L, D)``, A m, at ``L`` SNRs.
-
-    Attributes: as in `LinearInverse`.
-
-    """
+class _MinimumNormGrid(HeadInput):
+    """Quantity of the Bayesian minimum norm (MNE) at ``L`` SNRs; attributes of `LinearInverse`."""
 
     snr_db_low: float = -10.0
     snr_db_step: float = 2.5
     n_steps: int = 17
+
+
+@dataclass(frozen=True)
+class PosteriorStd(_MinimumNormGrid):
+    """Posterior standard deviation of MNE's sources ``(L, D)``, A m, at ``L`` SNRs."""
 
     @property
     def axes(self) -> Axes:
@@ -123,16 +124,8 @@ class PosteriorStd(HeadInput):
 
 
 @dataclass(frozen=True)
-class PriorStd(HeadInput):
-    """Prior standard deviation of MNE's sources ``(L,)``, A m, at ``L`` SNRs.
-
-    Attributes: as in `LinearInverse`.
-
-    """
-
-    snr_db_low: float = -10.0
-    snr_db_step: float = 2.5
-    n_steps: int = 17
+class PriorStd(_MinimumNormGrid):
+    """Prior standard deviation of MNE's sources ``(L,)``, A m, at ``L`` SNRs."""
 
     @property
     def axes(self) -> Axes:
@@ -146,16 +139,8 @@ class PriorStd(HeadInput):
 
 
 @dataclass(frozen=True)
-class PosteriorRoot(HeadInput):
-    """Matrices for draws from the posterior of MNE's sources ``(L, C, C)``, (A m)².
-
-    Attributes: as in `LinearInverse`.
-
-    """
-
-    snr_db_low: float = -10.0
-    snr_db_step: float = 2.5
-    n_steps: int = 17
+class PosteriorRoot(_MinimumNormGrid):
+    """Matrices for draws from the posterior of MNE's sources ``(L, C, C)``, (A m)²."""
 
     @property
     def axes(self) -> Axes:
@@ -170,7 +155,7 @@ class PosteriorRoot(HeadInput):
 
 
 #: Head inputs on a grid of SNRs.
-_Grid = LinearInverse | HatMatrix | PosteriorStd | PriorStd | PosteriorRoot
+_Grid = LinearInverse | HatMatrix | _MinimumNormGrid
 
 
 def _lambda2(grid: _Grid) -> Array:
