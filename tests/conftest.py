@@ -1,5 +1,6 @@
 """Shared heads and recordings; shape checking switched on for every module above the ground."""
 
+import functools
 import gc
 import os
 from dataclasses import replace
@@ -18,6 +19,7 @@ install_import_hook(
 )
 
 import mne  # noqa: E402
+from torch.onnx._internal.exporter._registration import ONNXRegistry  # noqa: E402
 
 from deepesi.cli.export import export_path  # noqa: E402
 from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
@@ -29,6 +31,8 @@ from deepesi.physics.template import DisplayMesh, Template, load_template, save_
 # Tracing a network makes millions of objects that stay; looking for garbage among them takes a
 # fifth of the time of an export.
 gc.set_threshold(100_000, 50, 50)
+# The exporter compiles its table of operators anew for every file, which takes a second.
+ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 
 def slow(*values):
