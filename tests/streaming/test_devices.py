@@ -127,6 +127,7 @@ def test_asked_to_stop_it_says_what_became_of_the_samples(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_while_it_streams(prepared, parcels, device):
     def send(outlet, data, end, sent):
         outlet.push_chunk(data, end - 3600 * (sent > 2.5 * SFREQ))
