@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deepesi.physics.template import Template, load_template
+from deepesi.physics.template import FREE, Template, load_template
 
 SPLITS = ("train", "validation", "test")
 
@@ -23,7 +23,7 @@ def split_of(warp_seed: int) -> str:
 def head_name(warp_seed: int | None, spacing: str, n_orient: int = 1) -> str:
     """Name of the file of a head: ``fsaverage-ico3``, ``warp9-ico4``, ``fsaverage-ico3-free``."""
     who = "fsaverage" if warp_seed is None else f"warp{warp_seed}"
-    return f"{who}-{spacing}" + ("-free" if n_orient == 3 and "vol" not in spacing else "")
+    return f"{who}-{spacing}" + (FREE if n_orient == 3 and "vol" not in spacing else "")
 
 
 @dataclass(frozen=True)

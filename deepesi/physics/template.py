@@ -5,7 +5,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pooch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from deepesi.physics.dipoles import free_orientation_modes
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
@@ -25,6 +26,8 @@ from deepesi.utils.files import atomic
 Array = NDArray[np.float64]
 
 DATA = Path(__file__).parent / "data"
+#: End of the name of a head of free orientation.
+FREE = "-free"
 
 
 @dataclass(frozen=True)
@@ -200,11 +203,17 @@ def save_template(path: str | Path, template: Template) -> str:
 def load_template(name: str | Path = "fsaverage-ico3") -> Template:
     """Load a packaged head, one built by ``deepesi head build`` by its name or by its path.
 
+    A name that ends in ``-free`` is a head of free orientation. If none was built, it is made from
+    the head of fixed orientation, see `free_orientation`.
+
     Raises:
         FileNotFoundError: No such head.
         ValueError: The file is corrupt or not a head.
 
     """
+    fixed = str(name).removesuffix(FREE)
+    if fixed != str(name) and _path_of(name) is None and _path_of(fixed) is not None:
+        return free_orientation(load_template(fixed))
     path = _find(name)
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -249,10 +258,47 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
     )
 
 
+def free_orientation(fixed: Template) -> Template:
+    """The same head with three dipole components (x, y, z) per source.
+
+    Lead fields of the components are combinations of those of the dipoles normal to the cortex, at
+    ico-4 if this head is at hand at ico-4, see `deepesi.physics.dipoles`.
+
+    Raises:
+        ValueError: The head has free orientation already, or sources that lie on no surface.
+
+    """
+    fine = finest(fixed)
+    if fixed.space.n_orient == 3 or not fixed.source_normals.any(axis=1).all():
+        raise ValueError(
+            f"free_orientation: the head {fixed.name!r} has no fixed orientation along the normal "
+            "of a surface. Use it as it is."
+        )
+    modes = free_orientation_modes(
+        fixed.source_pos, fine.source_pos, fine.source_normals, fine.family.source_modes
+    )
+    digest = hashlib.sha256(f"{fixed.fingerprint}|{fine.fingerprint}|free".encode())
+    return replace(
+        fixed,
+        name=f"{fixed.name}{FREE}",
+        family=fine.family.with_sources(modes),
+        space=replace(fixed.space, n_orient=3),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def finest(template: Template) -> Template:
+    """The same head with the sources of ico-4 if it is at hand, else the head itself."""
+    name = template.name.removesuffix(FREE).replace("-ico3", "-ico4")
+    return load_template(name) if _path_of(name) is not None else template
+
+
 def template_of(space: SourceSpace) -> Template | None:
     """The installed head with this source space, for drawing and atlas names; or None."""
     try:
         template = load_template(space.name)
+        if template.space.n_orient == 1 and space.n_orient == 3:
+            template = load_template(f"{space.name}{FREE}")
     except FileNotFoundError:
         return None
     return template if template.space.fingerprint == space.fingerprint else None
@@ -264,14 +310,18 @@ def cache_folder(kind: str = "heads") -> Path:
     return (Path(own) if own else Path(pooch.os_cache("deepesi"))) / kind
 
 
-def _find(name: str | Path) -> Path:
+def _path_of(name: str | Path) -> Path | None:
     if str(name).endswith(".npz"):
         paths = [Path(name)]
     else:
         paths = [folder / f"{name}.npz" for folder in (DATA, cache_folder())]
-    for path in paths:
-        if path.is_file():
-            return path
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _find(name: str | Path) -> Path:
+    path = _path_of(name)
+    if path is not None:
+        return path
     known = sorted({p.stem for folder in (DATA, cache_folder()) for p in folder.glob("*.npz")})
     raise FileNotFoundError(
         f"load_template: no head {str(name)!r}. At hand: {known}. Build one with "

@@ -232,4 +232,4 @@ def test_load_head_takes_names_files_and_forward_solutions(toy, toy_path, sample
     assert from_file.fingerprint == from_object.fingerprint
     assert from_object.cap == from_file.cap
     with pytest.raises(ValueError, match="has 1 dipole component.* n_orient=3 was asked for"):
-        deepesi.load_head("fsaverage-ico3", n_orient=3)
+        deepesi.load_head(toy_path, n_orient=3)
