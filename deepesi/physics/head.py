@@ -187,14 +187,3 @@ class HeadModel:
             noise_cov=sensors.reference_cov(self.noise_cov[np.ix_(rows, rows)]),
             sensors=sensors,
         )
-
-    def projected(self, projector: Array) -> "HeadModel":
-        """The same head for data that an orthogonal projector ``(C, C)`` was applied to (SSP)."""
-        return HeadModel.referenced(
-            leadfield=projector @ self.leadfield,
-            noise_cov=projector @ self.noise_cov @ projector,
-            sensors=self.sensors,
-            source_pos=self.source_pos,
-            source_normals=self.source_normals,
-            space=self.space,
-        )
