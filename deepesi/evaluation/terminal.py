@@ -35,7 +35,8 @@ def print_layout(console: Console, table: Layout, title: str, caption: str) -> N
     and names are folded; where it is too narrow for that, every line becomes a list.
     """
     cells = [text for line in table.lines for text, _ in line]
-    if not any(", " in ends for text in cells for ends in INTERVAL.findall(text)):
+    intervals = [ends for text in cells for ends in INTERVAL.findall(text)]
+    if intervals and not any(", " in ends for ends in intervals):
         table = _changed(table, lambda text: INTERVAL.sub("", text))
         caption += f" {NO_INTERVALS}"
     longest = max(len(line[table.header.index("method")][0]) for line in table.lines)

@@ -22,7 +22,7 @@ OF_EVERY_RUN = (
 def network_title(config: Mapping[str, Any]) -> str:
     """Title of a model, from its configuration: ``ConvDip``, ``3 x UnrolledMatchedFilter``."""
     name = str(config["_target_"]).rpartition(".")[2]
-    if name == "Tempered":  # the same network, its standard deviations scaled
+    if name in ("Tempered", "TemperedPosterior"):  # the same network, its uncertainty scaled
         return network_title(config["model"])
     if name == "DeepEnsemble":
         titles = Counter(network_title(member) for member in config["members"])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deepesi.core.contracts import InverseModel
-from deepesi.core.onnx_model import OnnxModel
+from deepesi.core.onnx_model import load_onnx
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.runtime.packaged import model_path
@@ -21,7 +21,7 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
     path = Path(path)
     path = path if path.exists() else model_path(path)
     if path.suffix == ".onnx":
-        model = OnnxModel(path)
+        model = load_onnx(path)
         fingerprint = model.opened.contract.space_fingerprint
         if fingerprint not in (None, template.space.fingerprint):
             raise ValueError(

@@ -20,7 +20,7 @@ from deepesi.baselines.music import RecursiveMUSIC
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
-from deepesi.core.onnx_model import OnnxModel
+from deepesi.core.onnx_model import OnnxModel, OnnxPosterior, load_onnx
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
@@ -32,7 +32,7 @@ from deepesi.physics.linear_inverse import METHODS
 from deepesi.runtime.session import as_feeds, open_model
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
-from deepesi.uncertainty.tempered import Tempered
+from deepesi.uncertainty.tempered import Tempered, TemperedPosterior
 from tests.core.flow import ToyFlow
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
@@ -123,18 +123,23 @@ RECIPES = (
         "StackedEnsemble": stacked_ensemble,
         "MCDropout": lambda: MCDropout(network(dropout=0.2), n_samples=3),
         "Tempered": lambda: Tempered(network(heteroscedastic=True), 0.5),
+        "TemperedPosterior": lambda: TemperedPosterior(BayesianMinimumNorm(), 0.5),
     }
     | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
     | {f"SparseBayes {u}": lambda u=u: SparseBayes(u) for u in UPDATES}
 )
 
 
-@pytest.fixture(params=[*RECIPES, "OnnxModel"])
+EXPORTED = {OnnxModel: network, OnnxPosterior: BayesianMinimumNorm}
+
+
+@pytest.fixture(params=[*RECIPES, *EXPORTED])
 def model(request, toy, tmp_path):
-    if request.param != "OnnxModel":
+    if request.param not in EXPORTED:
         return RECIPES[request.param]().eval()
-    export_onnx(network(), toy.montage_head("biosemi16"), tmp_path / "model.onnx")
-    return OnnxModel(tmp_path / "model.onnx")
+    made = EXPORTED[request.param]()
+    export_onnx(made, toy.montage_head("biosemi16"), tmp_path / "model.onnx")
+    return load_onnx(tmp_path / "model.onnx")
 
 
 def apply(model, data, head):
@@ -156,7 +161,7 @@ def test_every_model_of_the_package_is_tested():
         for k in subclasses(InverseModel)
         if k.__module__.startswith("deepesi.") and not inspect.isabstract(k)
     }
-    assert found == {type(make()) for make in RECIPES.values()} | {OnnxModel}
+    assert found == {type(make()) for make in RECIPES.values()} | EXPORTED.keys()
 
 
 def test_shape_and_declaration(model, simulate):
