@@ -228,12 +228,17 @@ def test_joint_scaling(model, simulate, factor):
 
 
 #: Models that draw from their posterior; one of the package that is missing fails the suite.
-POSTERIORS = {"BayesianMinimumNorm": BayesianMinimumNorm, "ToyFlow": ToyFlow}
+POSTERIORS = {
+    "BayesianMinimumNorm": BayesianMinimumNorm,
+    "TemperedPosterior": RECIPES["TemperedPosterior"],
+    "ToyFlow": ToyFlow,
+}
 
 
 def test_every_posterior_model_of_the_package_is_tested():
     found = {type(make()) for make in RECIPES.values()}
-    assert {kind for kind in found if issubclass(kind, PosteriorModel)} <= {*POSTERIORS.values()}
+    tested = {type(make()) for make in POSTERIORS.values()}
+    assert {kind for kind in found if issubclass(kind, PosteriorModel)} <= tested
 
 
 def samples(name, data, head, noise=None):
