@@ -98,11 +98,11 @@ def _terminal(layout: Layout, for_names: int, title: str, caption: str, padding:
         table.add_column(_folded(heading, least), justify=kind, no_wrap=True)
     previous = None
     for line in lines:
-        place = line[:n_where]
-        if previous not in (None, place):
+        where = line[:n_where]
+        if previous not in (None, where):
             table.add_section()
-        previous = place
-        cells = [*place, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
+        previous = where
+        cells = [*where, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
         table.add_row(*(Text(text, style="bold" if best else "") for text, best in cells))
     return table
 

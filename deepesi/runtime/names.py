@@ -74,8 +74,8 @@ def short_names(titles: Sequence[str], paths: Sequence[Path], who: str) -> list[
         ValueError: A path is given twice.
 
     """
-    places = [str(path.absolute()) for path in paths]
-    twice = [str(path) for path, n in Counter(places).items() if n > 1]
+    absolute = [str(path.absolute()) for path in paths]
+    twice = [str(path) for path, n in Counter(absolute).items() if n > 1]
     if twice:
         raise ValueError(f"{who}: the model {twice[0]} is given twice. Name every model once.")
     choices, taken = [_tails(path) for path in paths], [0] * len(paths)
