@@ -42,8 +42,9 @@ WHOLE = 0.2
 class FittedClock:
     """Fits the time stamps of a stream; says which samples are late and where some are missing.
 
-    Only the last sample of a burst marks a time. Stamps may be coarser than a sample (`Resolution`). A gap that is shorter than these marks scatter
-    cannot be told, nor can a step; neither does harm, as times are those of the line.
+    Only the last sample of a burst marks a time. Stamps may be coarser than a sample
+    (`Resolution`). A gap or a step that is shorter than the scatter of the marks is not detected;
+    neither does harm, as times are those of the line.
 
     Args:
         sfreq: Nominal rate, Hz.
