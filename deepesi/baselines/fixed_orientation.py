@@ -1,16 +1,17 @@
 """Inverse model of fixed orientation on a head of free orientation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs import HeadInput, SourceNormals
-from deepesi.physics.head_inputs.declaration import Axes
+from deepesi.physics.head_inputs import HeadInput
+from deepesi.physics.head_inputs.declaration import Array, Axes
 
 
 class FixedOrientation(InverseModel):
@@ -28,10 +29,10 @@ class FixedOrientation(InverseModel):
 
     def __init__(self, model: InverseModel) -> None:
         super().__init__()
-        self.model, self.normals = model, SourceNormals()
+        self.model, self.axes = model, NormalAxes()
         self.bound_to_space = model.bound_to_space
         self.inner = {d.key: AlongNormals(d) for d in model.head_inputs}
-        self.head_inputs = (self.normals, *self.inner.values())
+        self.head_inputs = (self.axes, *self.inner.values())
 
     @property
     def assumptions(self) -> Assumptions:
@@ -43,12 +44,25 @@ class FixedOrientation(InverseModel):
         """Invert with fixed orientation; standard deviations are those along the normals."""
         own = {key: inputs[declaration.key] for key, declaration in self.inner.items()}
         mean, std, _ = self.model(data, own)
-        normals = inputs[self.normals.key]
+        axes = inputs[self.axes.key]
 
         def along(values: Float[Tensor, "B S T"], directions: Tensor) -> Float[Tensor, "B D T"]:
             return (values[:, :, None] * directions[None, :, :, None]).flatten(1, 2)
 
-        return Estimate(along(mean, normals), None if std is None else along(std, normals.abs()))
+        return Estimate(along(mean, axes), None if std is None else along(std, axes.abs()))
+
+
+@dataclass(frozen=True)
+class NormalAxes(HeadInput):
+    """Components of a unit moment along the normal ``(S, O)``; 1 with fixed orientation."""
+
+    axes: ClassVar[Axes] = ("sources", "orientations")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        if head.space.n_orient == 1:
+            return np.ones((head.space.n_sources, 1))
+        return head.source_normals
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
 
 
 #: Heading of `assumptions_table`.
-ASSUMPTIONS = "What each method is told beside the recording and the nominal lead field"
+ASSUMPTIONS = "What each method assumes beside the recording and the nominal lead field"
 
 
 def assumptions_table(models: Mapping[str, Model | Tuned]) -> Layout:

@@ -1,4 +1,4 @@
-"""What is compared: models, some of them another one in every scenario, and how they are told."""
+"""What is compared: models, some of them another one in every scenario, and their identity."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deepesi.core.contracts import InverseModel, Oracle
 
 Model = InverseModel | Oracle
-#: Where an exported file lies and its session: its weights are told by its content.
+#: Path and session of an exported file, whose content identifies its weights.
 OF_A_FILE = ("path", "opened")
 
 

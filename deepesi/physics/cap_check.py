@@ -51,7 +51,7 @@ _TURNS = ("the axis through the ears", "the axis from back to front", "the verti
 
 @dataclass(frozen=True)
 class _Fit:
-    """The pose of a cap: ``positions ~ (places * scale) @ turn.T + shift``.
+    """The pose of a cap: ``positions ~ (standard * scale) @ turn.T + shift``.
 
     Attributes:
         turn: Orthogonal ``(3, 3)``, from the frame of the names to that of the positions.
@@ -87,11 +87,11 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     if len(rows) < max(FEWEST_NAMES, len(ch_names) / 2):
         return
     names, own = [ch_names[row] for row in rows], positions[rows]
-    places = np.array([known[keys[row]] for row in rows])
+    standard = np.array([known[keys[row]] for row in rows])
     size = _size(own)
     if size == 0:
         return  # electrodes at one position are refused elsewhere
-    found = _contradiction(names, places, own * _size(places) / size)
+    found = _contradiction(names, standard, own * _size(standard) / size)
     if found:
         raise ValueError(
             f"{origin}: the positions of its electrodes contradict their names: {found}. In the "
@@ -106,9 +106,9 @@ def _size(points: Array) -> float:
     return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
-def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str:
+def _contradiction(names: Sequence[str], standard: Array, positions: Array) -> str:
     """Description of what no real cap shows; empty if there is nothing."""
-    fit, mirrored = (_fitted(places, positions, handedness) for handedness in (1, -1))
+    fit, mirrored = (_fitted(standard, positions, handedness) for handedness in (1, -1))
     error, mirrored_error = fit.distances.mean(), mirrored.distances.mean()
     if error > ELECTRODE_ERROR and mirrored_error < error / 2:
         return f"the cap is mirrored, {_axes(mirrored.turn)}"
@@ -138,21 +138,21 @@ def _known_places() -> dict[str, Array]:
     return dict(zip([name.lower() for name in names], positions, strict=True))
 
 
-def _fitted(places: Array, positions: Array, handedness: int, n_iterations: int = 30) -> _Fit:
+def _fitted(standard: Array, positions: Array, handedness: int, n_iterations: int = 30) -> _Fit:
     """The pose with the least sum of distances, by reweighted least squares.
 
     Args:
-        places: Positions of the names on fsaverage ``(C, 3)``, m.
+        standard: Positions of the names on fsaverage ``(C, 3)``, m.
         positions: Recorded positions ``(C, 3)``, m.
         handedness: 1 for a turned cap, -1 for a mirrored one.
         n_iterations: Alternations of pose, scales and weights.
 
     """
-    weights, scale = np.ones(len(places)), np.ones(3)
+    weights, scale = np.ones(len(standard)), np.ones(3)
     for _ in range(n_iterations):
         share = weights[:, None] / weights.sum()
-        centre, origin = (share * positions).sum(0), (share * places).sum(0)
-        here, there = positions - centre, places - origin
+        centre, origin = (share * positions).sum(0), (share * standard).sum(0)
+        here, there = positions - centre, standard - origin
         left, _, right = np.linalg.svd((share * here).T @ (there * scale))
         flip = handedness * np.sign(np.linalg.det(left @ right))
         turn = left @ np.diag([1.0, 1.0, flip]) @ right

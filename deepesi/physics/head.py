@@ -210,14 +210,3 @@ class HeadModel:
         components = self.leadfield.reshape(self.n_channels, -1, 3)
         leadfield = np.einsum("csj,sj->cs", components, self.source_normals)
         return replace(self, leadfield=leadfield, space=self.space.fixed)
-
-    def projected(self, projector: Array) -> "HeadModel":
-        """The same head for data that an orthogonal projector ``(C, C)`` was applied to (SSP)."""
-        return HeadModel.referenced(
-            leadfield=projector @ self.leadfield,
-            noise_cov=projector @ self.noise_cov @ projector,
-            sensors=self.sensors,
-            source_pos=self.source_pos,
-            source_normals=self.source_normals,
-            space=self.space,
-        )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.core.contracts import InverseModel
-from deepesi.core.onnx_model import OnnxModel
+from deepesi.core.onnx_model import load_onnx
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.runtime.packaged import model_path
@@ -26,7 +26,7 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
     path = path if path.exists() else model_path(path)
     fixed = template.space.fixed
     if path.suffix == ".onnx":
-        model: InverseModel = (onnx := OnnxModel(path))
+        model: InverseModel = (onnx := load_onnx(path))
         contract = onnx.opened.contract
         space = fixed if contract.n_orient == 1 else template.space
         if contract.space_fingerprint not in (None, space.fingerprint):

@@ -202,7 +202,7 @@ def test_too_little_to_choose_from_is_refused():
 
 @pytest.mark.parametrize("name", loading.names_in("baselines"))
 def test_every_baseline_with_a_constant_has_a_tuned_row(name):
-    """And every one says by itself what it is told."""
+    """And every one says by itself what it assumes."""
     ((title, model),) = loading.load_baselines(compose(f"baselines=[{name}]")).items()
     assert model.assumptions != AS_IN_TRAINING
     if name.endswith("_tuned"):
@@ -234,10 +234,10 @@ def test_constant_regularization_is_one_kernel(simulate):
         MinimumNorm("eLORETA", "gcv", snr_db=5)
 
 
-def test_untrained_networks_and_what_everyone_is_told(
+def test_untrained_networks_and_what_every_method_assumes(
     scenario, toy, toy_path, tmp_path, monkeypatch
 ):
-    """``models=[untrained:NAME]`` by the command, its table of what methods are told beside it."""
+    """``models=[untrained:NAME]`` by the command, its table of assumptions beside it."""
     monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
     main(
@@ -261,7 +261,7 @@ def test_untrained_networks_and_what_everyone_is_told(
     assert "eLORETA (tuned),snr,snr_db," in (out / "tuning.csv").read_text()
     report = (out / "report.html").read_text()
     for part in (
-        "What each method is told",
+        "What each method assumes",
         "Constants chosen on validation recordings",
         "number of sources",
         "<td class='word'>covariance and level</td>",

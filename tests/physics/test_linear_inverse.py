@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
-from deepesi.physics.noise import denoiser, white_noise_cov, whitener
+from deepesi.physics.noise import denoiser, rank_of, white_noise_cov, whitener
 from deepesi.physics.sensors import SensorArray, average_reference
 
 
@@ -145,10 +145,18 @@ def test_whitened_noise_is_white():
     assert np.allclose(matrix @ cov @ matrix.T, average_reference(np.eye(10)), atol=1e-9)
 
 
-def test_denoiser_is_the_posterior_mean_of_the_potential(toy):
-    """Of sources with the prior that min-norm has at the same SNR: ``L`` times its kernel."""
+@pytest.mark.parametrize("n_removed", [0, 4])
+def test_denoiser_is_the_posterior_mean_of_the_potential(toy, n_removed):
+    """Of sources with the prior that min-norm has at the same SNR: ``L`` times its kernel.
+
+    So it predicts what a cleaning removed from the rest.
+    """
     head = toy.montage_head("biosemi32")
     cov = average_reference(average_reference(coloured_covariance(32)), 1)
+    removed = np.linalg.qr(np.random.default_rng(1).normal(size=(32, n_removed)))[0]
+    kept = np.eye(32) - removed @ removed.T
+    cov = average_reference(average_reference(kept @ cov @ kept), 1)
+    assert rank_of(cov) == min(31, 32 - n_removed)
     kernel = linear_inverse(head.leadfield, cov, 10 ** (-0.5), "MNE")
     found = denoiser(head.leadfield, cov, 5.0)
     assert np.allclose(found, head.leadfield @ kernel, rtol=1e-6, atol=1e-9)
