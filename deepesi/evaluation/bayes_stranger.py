@@ -60,7 +60,7 @@ class BayesStranger(Oracle):
         anatomy: AnatomyRanges,
         tissues: TissueRanges,
         across: float = 0.5,
-        misfit: float = 0.03,
+        misfit: float = 0.1,
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 4,
