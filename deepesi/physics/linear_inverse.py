@@ -178,7 +178,7 @@ def _regularized_inverse(gain: Array, prior: Array, lambda2: float, rank: int) -
     return (vectors / (values + lambda2)) @ vectors.T
 
 
-def _inverse_root(blocks: Array) -> Array:
+def inverse_root(blocks: Array) -> Array:
     """``M^(-1/2)`` of positive blocks ``(S, O, O)``; zero along silent directions."""
     values, vectors = np.linalg.eigh(blocks)
     seen = values > 1e-7 * values[:, -1:]
@@ -196,7 +196,7 @@ def _eloreta_prior(gain: Array, root: Array, lambda2: float, rank: int) -> Array
     prior = _scaled(root @ root, weighted, rank)
     for _ in range(20):
         inverse = _regularized_inverse(weighted, prior, lambda2, rank)
-        new = root @ _inverse_root(weighted @ inverse @ weighted.swapaxes(1, 2)) @ root
+        new = root @ inverse_root(weighted @ inverse @ weighted.swapaxes(1, 2)) @ root
         new = _scaled(new, weighted, rank)
         change = np.linalg.norm(new - prior) / np.linalg.norm(prior)
         prior = new

@@ -29,9 +29,9 @@ def check_loose(loose: float, space: SourceSpace, normals: Array) -> None:
     if loose < 1 and space.n_orient == 1:
         raise ValueError(
             f"loose orientation: loose={loose} needs three dipole components per source, and the "
-            f"head {space.name!r} has fixed orientation. Take the head of free orientation, "
-            f"{space.name}-free (head.name={space.name}-free, --head {space.name}-free; of other "
-            "heads: n_orient=3)."
+            f"head {space.name!r} has fixed orientation. Take a head of free orientation: "
+            f"head.name={space.name}-free or --head {space.name}-free for a packaged head, "
+            "head.n_orient=3 for head=forward, own or cohort."
         )
     if loose < 1 and not normals.any(axis=1).all():
         raise ValueError(

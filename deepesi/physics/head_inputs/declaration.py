@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.head import HeadModel, SourceSpace
+from deepesi.physics.head import HeadModel
 from deepesi.utils import plugins
 
 Array = NDArray[np.float64]
@@ -50,18 +50,6 @@ class HeadInput(ABC):
     @abstractmethod
     def compute(self, head: HeadModel) -> NDArray[Any]:
         """The array, float64 (or int64 where it holds numbers of vertices)."""
-
-    def check_sources(self, space: SourceSpace, normals: Array) -> None:
-        """Check before any computation that a head with these sources can give the array.
-
-        Args:
-            space: Source space of the head.
-            normals: Unit normals ``(S, 3)``; zero where there is no surface.
-
-        Raises:
-            ValueError: It cannot.
-
-        """
 
     def to_json(self) -> dict[str, Any]:
         """Class name and parameters; for a class outside deepesi, also its package.

@@ -36,8 +36,9 @@ class Gain(HeadInput):
 class LinearInverse(LooseInput):
     """Kernels ``(L, D, C)``, A m per V, of one linear inverse at ``L`` signal-to-noise ratios.
 
-    The orientation is that of the head, fixed or free, or loose. dSPM and sLORETA are statistics; here they
-    are multiplied by their mean divisor, so that the maps keep their shape and get the unit A m.
+    The orientation is that of the head, fixed or free, or loose. dSPM and sLORETA are statistics;
+    here they are multiplied by their mean divisor, so that the maps keep their shape and get the
+    unit A m.
 
     Attributes:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
