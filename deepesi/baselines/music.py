@@ -126,7 +126,7 @@ def source_evidence(blocks: Array, signal: Array, noise: float) -> tuple[Array, 
     evidence = []
     for snr in SNR_GRID:
         weights = snr / (largest + snr * values) / noise
-        explained = np.linalg.norm(np.sqrt(weights)[..., None] * fitted, 2, axis=(1, 2)) ** 2
+        explained = _best_energy(np.sqrt(weights)[..., None] * fitted)
         evidence.append(0.5 * (explained - np.log1p(snr * values / largest).sum(1)))
     best = np.argmax(evidence, axis=0)
     snr = SNR_GRID[best][:, None]
@@ -134,6 +134,13 @@ def source_evidence(blocks: Array, signal: Array, noise: float) -> tuple[Array, 
     left = np.linalg.svd(roots[..., None] * fitted, full_matrices=False)[0][:, :, 0]
     moment = (vectors @ (roots * left)[..., None])[..., 0]
     return np.max(evidence, axis=0), (snr / largest)[:, 0] * noise, moment
+
+
+def _best_energy(fitted: Array) -> Array:
+    """Energy of the best time course of every source ``(S,)``, of fits ``(S, O, K)``."""
+    if fitted.shape[2] == 1:  # the same, faster
+        return np.asarray((fitted**2).sum((1, 2)))
+    return np.linalg.eigvalsh(fitted @ fitted.swapaxes(1, 2))[:, -1]
 
 
 def signal_subspace(recording: Array, rank: int) -> Array:
