@@ -140,7 +140,7 @@ def _best_energy(fitted: Array) -> Array:
     """Energy of the best time course of every source ``(S,)``, of fits ``(S, O, K)``."""
     if fitted.shape[2] == 1:  # the same, faster
         return np.asarray((fitted**2).sum((1, 2)))
-    return np.linalg.eigvalsh(fitted @ fitted.swapaxes(1, 2))[:, -1]
+    return np.asarray(np.linalg.eigvalsh(fitted @ fitted.swapaxes(1, 2))[:, -1])
 
 
 def signal_subspace(recording: Array, rank: int) -> Array:
