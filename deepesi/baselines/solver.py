@@ -121,28 +121,55 @@ class Solver(InverseModel):
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert each recording separately."""
-        gain = inputs[self.gain.key].double().cpu().numpy()
         recordings = (inputs[self.whitener.key].double() @ data.double()).cpu().numpy()
+        dictionary, rank = self._dictionary(inputs), int(inputs[self.rank.key])
+        gain, n_orient = dictionary.gain, dictionary.n_orient
+        solved = [self.solve(recording, gain, n_orient, rank) for recording in recordings]
+        mean, std = (
+            None if part[0] is None else torch.as_tensor(np.stack(part), dtype=data.dtype)
+            for part in zip(*map(dictionary.at_sources, solved), strict=True)
+        )
+        assert mean is not None
+        return Estimate(mean.to(data.device), None if std is None else std.to(data.device))
+
+    def _dictionary(self, inputs: dict[str, Tensor]) -> "_Dictionary":
+        """Lead field of what is solved for."""
+        gain, spread, root = inputs[self.gain.key].double().cpu().numpy(), None, None
         n_orient = gain.shape[1] // len(inputs[self.positions.key])
-        rank, spread = int(inputs[self.rank.key]), None
         if self.basis is not None:
             pairs, shares = (inputs[declaration.key].cpu() for declaration in self.basis)
             spread = _spread(pairs.numpy(), shares.double().numpy(), n_orient)
             gain = gain @ spread
-        root = None
         if self.orientation is not None:
             root = inputs[self.orientation.key].double().cpu().numpy()
             root = np.tile(root, (gain.shape[1] // n_orient // len(root), 1, 1))
             gain = weighted_gain(gain, root)
-        solved = [self.solve(recording, gain, n_orient, rank) for recording in recordings]
-        if root is not None:
-            solved = [solution.oriented(root) for solution in solved]
-        mean, std = (
-            None if part[0] is None else torch.as_tensor(np.stack(part), dtype=data.dtype)
-            for part in zip(*(_at_sources(solution, spread) for solution in solved), strict=True)
-        )
-        assert mean is not None
-        return Estimate(mean.to(data.device), None if std is None else std.to(data.device))
+        return _Dictionary(gain, n_orient, root, spread)
+
+
+class _Dictionary(NamedTuple):
+    """Lead field of sources or patches, in units of their prior, and the way back to sources.
+
+    Attributes:
+        gain: Whitened lead field ``(C, K)``, 1/(A m).
+        n_orient: Orientations ``O`` per source.
+        root: Roots of the prior ``(K / O, O, O)``, no unit; None: identity.
+        spread: Shares of patches ``(D, K)``, no unit; None: sources.
+
+    """
+
+    gain: Array
+    n_orient: int
+    root: Array | None
+    spread: csr_array | None
+
+    def at_sources(self, solution: Solution) -> tuple[Array, Array | None]:
+        """Mean and standard deviation of sources ``(D, T)``, A m."""
+        solution = solution if self.root is None else solution.oriented(self.root)
+        mean, std = solution.mean, solution.std
+        if self.spread is None:
+            return mean, std
+        return self.spread @ mean, None if std is None else np.sqrt(self.spread.power(2) @ std**2)
 
 
 def assumed_patches(smallest: float, largest: float) -> str:
@@ -159,11 +186,3 @@ def _spread(pairs: NDArray[np.int64], shares: Array, n_orient: int) -> csr_array
     single = (shares.ravel(), (rows.ravel(), columns.ravel()))
     matrix = csr_array(single, shape=(n_sources, n_radii * n_sources))
     return csr_array(kron(matrix, eye_array(n_orient)))
-
-
-def _at_sources(solution: Solution, spread: csr_array | None) -> tuple[Array, Array | None]:
-    """Mean and standard deviation of sources; moments of patches are spread over them."""
-    mean, std = solution.mean, solution.std
-    if spread is None:
-        return mean, std
-    return spread @ mean, None if std is None else np.sqrt(spread.power(2) @ std**2)
