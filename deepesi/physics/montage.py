@@ -127,13 +127,7 @@ def fit_to_scalp(
         ValueError: The electrodes do not look like a cap in metres in the head frame.
 
     """
-    radius = np.median(np.linalg.norm(positions, axis=1))
-    if not 0.05 < radius < 0.2:
-        raise ValueError(
-            f"fit_to_scalp: the electrodes lie {radius:.3g} m (median) from the origin of the head "
-            "frame, expected 0.05-0.2 m. Check that positions are in metres and in the MNE head "
-            "frame (mne.channels.DigMontage with nasion, lpa and rpa)."
-        )
+    check_metres(positions)
     scale, shift = np.ones(3), np.zeros(3)
     for _ in range(n_iterations):
         feet = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces).positions
@@ -147,9 +141,41 @@ def fit_to_scalp(
             scale[axis] = 1 + change[0]
             shift[axis] = 0.0 if axis == 0 else change[1]
     points = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces)
+    check_on_scalp(points, ch_names, scale)
+    return points
+
+
+def check_metres(positions: Array) -> None:
+    """Refuse electrodes ``(C, 3)`` that do not look like a cap in metres in the head frame.
+
+    Raises:
+        ValueError: Their distance from the origin is not that of a scalp.
+
+    """
+    radius = np.median(np.linalg.norm(positions, axis=1))
+    if not 0.05 < radius < 0.2:
+        raise ValueError(
+            f"electrode positions: they lie {radius:.3g} m (median) from the origin of the head "
+            "frame, expected 0.05-0.2 m. Check that positions are in metres and in the MNE head "
+            "frame (mne.channels.DigMontage with nasion, lpa and rpa)."
+        )
+
+
+def check_on_scalp(points: ScalpPoints, ch_names: Sequence[str], scale: Array) -> None:
+    """Refuse electrodes that do not fit a scalp, as a whole or one of them.
+
+    Args:
+        points: Electrodes ``(C,)`` after the fit.
+        ch_names: Names of the electrodes.
+        scale: Scales of the fit ``(3,)``.
+
+    Raises:
+        ValueError: The message names the distances, the scales or the electrodes.
+
+    """
     if np.median(points.distances) > 0.015 or not (0.6 < scale.min() <= scale.max() < 1.6):
         raise ValueError(
-            f"fit_to_scalp: the electrodes do not fit a scalp: scaled by {scale.round(2)} they "
+            f"electrode positions: they do not fit a scalp: scaled by {scale.round(2)} they "
             f"still lie {1e3 * np.median(points.distances):.0f} mm (median) from it, expected "
             "scales of 0.6-1.6 and less than 15 mm. Check the coordinate frame and the fiducials "
             "of the montage."
@@ -158,10 +184,10 @@ def fit_to_scalp(
     if far.any():
         names = [n for n, f in zip(ch_names, np.atleast_1d(far), strict=True) if f]
         raise ValueError(
-            f"fit_to_scalp: the electrodes {names} lie {1e3 * points.distances.max():.0f} mm off "
-            "the scalp while the others fit it. Correct their positions, or mark them as bad."
+            f"electrode positions: the electrodes {names} lie "
+            f"{1e3 * points.distances.max():.0f} mm off the scalp while the others fit it. Correct "
+            "their positions, or mark them as bad."
         )
-    return points
 
 
 #: The international 10-20 system (Jasper 1958), in clinical use without Fpz and Oz.
