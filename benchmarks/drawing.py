@@ -100,11 +100,15 @@ def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> d
     size, n_times = recordings.batch_size, recordings.length(0)
     widths = recordings.curriculum.widths(0)
     tissues = recordings.tissues.draw(size, rng)
-    true_leadfield = setup.draw_leadfields(tissues, rng)
-    patches = recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng)
+    anatomy = recordings.pool.anatomy_at(*key)
+    true_leadfield = setup.draw_leadfields(tissues, anatomy, rng)
+    where = (setup.true_head, setup.true_head.normals)
+    patches = recordings.sources.draw(*where, size, n_times, SFREQ, rng)
     calls: dict[str, Callable[[], Any]] = {
-        "lead fields": lambda: setup.draw_leadfields(recordings.tissues.draw(size, rng), rng),
-        "sources": lambda: recordings.sources.draw(setup.true_head, size, n_times, SFREQ, rng),
+        "lead fields": lambda: setup.draw_leadfields(
+            recordings.tissues.draw(size, rng), anatomy, rng
+        ),
+        "sources": lambda: recordings.sources.draw(*where, size, n_times, SFREQ, rng),
         "rendering": lambda: render(true_leadfield, patches),
         "noise": lambda: setup.noise.draw(size, n_times, SFREQ, rng),
         "artifacts": lambda: recordings.draw_artifacts(

@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from deepesi.core.contracts import Batch, LowRankLeadField, Scene
 from deepesi.core.quantities import scale_to_db
+from deepesi.data_gen.anatomy import Anatomy, check_anatomy
 from deepesi.data_gen.artifacts import Artifact, Recording
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice, check_heads
@@ -36,6 +37,7 @@ class Parts(NamedTuple):
     artifacts: tuple[Float[Tensor, "B C T"], ...]
     patches: Patches
     setup: RecordingSetup
+    anatomy: Anatomy | None  # None: that of the true head itself
 
 
 class SimulatedRecordings(IterableDataset[Batch]):
@@ -136,6 +138,8 @@ class SimulatedRecordings(IterableDataset[Batch]):
         for head in heads:  # fail now, not after hours of training
             for montage in setups.montages if head.cap is None else ():
                 head.montage_head(montage)
+            if setups.anatomy is not None:
+                check_anatomy(head)
             for corner in (*tissues.corners, *setups.nominal.corners):
                 head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
@@ -203,8 +207,10 @@ class SimulatedRecordings(IterableDataset[Batch]):
         tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
         if not setup.true_head.template.family.varies:
             tissues = torch.full_like(tissues, torch.nan)
-        true_leadfield = setup.draw_leadfields(tissues, rng)
-        patches = self.sources.draw(setup.true_head, n_examples, n_times, self.sfreq, rng)
+        anatomy = self.pool.anatomy_at(*key)
+        true_leadfield = setup.draw_leadfields(tissues, anatomy, rng)
+        normals = setup.true_head.normals if anatomy is None else anatomy.normals
+        patches = self.sources.draw(setup.true_head, normals, n_examples, n_times, self.sfreq, rng)
         clean, sources = render(true_leadfield, patches)
         noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
         noise_power = n_times * setup.noise_power
@@ -242,7 +248,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
             true_leadfield=true_leadfield,
             scene=scene,
         )
-        return Parts(batch, clean, noise, artifacts, patches, setup)
+        return Parts(batch, clean, noise, artifacts, patches, setup, anatomy)
 
     def draw_artifacts(
         self,
@@ -257,7 +263,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         head, n_examples = setup.true_head, len(true_leadfield.patterns)
         no_eyes = head.template.family.eye_core.shape[2] == 0
         needed = any(artifact.needs_eyes for artifact in self.artifacts) and not no_eyes
-        eyes = head.lead_fields.eyes(true_leadfield) if needed else None
+        eyes = setup.lead_fields.eyes(true_leadfield) if needed else None
         recording = Recording(setup.sensor_pos, eyes, n_examples, n_times, self.sfreq)
         drawn = []
         present = torch.zeros(n_examples, len(self.artifacts), dtype=torch.bool, device=rng.device)

@@ -11,10 +11,10 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from deepesi.core.contracts import as_tensors
-from deepesi.data_gen.scalp_potentials import ScalpPotentials
+from deepesi.data_gen.anatomy import FineCortex
+from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
 from deepesi.physics.cohort import split_of
 from deepesi.physics.graph import adjacency, geodesic_distances
-from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template
 
 PLACEMENTS = ("vertices", "area", "depth")
@@ -31,6 +31,7 @@ class HeadOnDevice:
         normals: Unit normals of the cortex ``(S, 3)``, head frame.
         is_cortex: 1 for a source that can be active, else 0 ``(S,)``.
         spacing: RMS distance between neighbours, m.
+        on_surface: Whether every source lies on the cortex.
         n_directions: Dimension of the source space: 2 for a surface, 3 for a volume.
 
     """
@@ -43,7 +44,7 @@ class HeadOnDevice:
         inside = template.source_pos[volume]
         reach[np.ix_(volume, volume)] = cdist(inside, inside)
         self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
-        self.lead_fields = ScalpPotentials(_scalp_potentials(template), device)
+        self.lead_fields = ScalpPotentials(scalp_potentials_of(template), device)
         tensors = as_tensors(
             {
                 "distances": reach,
@@ -55,8 +56,14 @@ class HeadOnDevice:
         self.distances, self.normals = tensors["distances"], tensors["normals"]
         self.is_cortex = tensors["is_cortex"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
+        self.on_surface = not len(volume)
         self.n_directions = 3 if len(volume) == space.n_sources else 2
         self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
+
+    @functools.cached_property
+    def fine_cortex(self) -> FineCortex:
+        """The finer cortex, from which other anatomies are made."""
+        return FineCortex(self.template, self.device)
 
     @functools.cached_property
     def diffusion(self) -> Tensor:
@@ -123,17 +130,6 @@ class HeadOnDevice:
             # Limit the weight of the few deepest sources.
             return np.minimum(weight, 20 * np.median(weight))
         return np.ones(n_sources)
-
-
-def _scalp_potentials(template: Template) -> ScalpPotentialFamily:
-    """Lead field family of a head; refuses a family that cannot render batches."""
-    if not isinstance(template.family, ScalpPotentialFamily):
-        raise TypeError(
-            f"SimulatedRecordings: the lead fields of the head {template.name!r} are a "
-            f"{type(template.family).__name__}, only a ScalpPotentialFamily (EEG) can be rendered. "
-            "Use a packaged head, or build one with 'deepesi head build'."
-        )
-    return template.family
 
 
 def check_heads(heads: Sequence[Template], split: str) -> None:

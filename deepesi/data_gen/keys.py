@@ -24,10 +24,16 @@ def key_entropy(seed: int, split: str, rank: int, step: int) -> list[int]:
 
 
 def torch_generator(
-    seed: int, split: str, rank: int, step: int, device: torch.device | str = "cpu"
+    seed: int,
+    split: str,
+    rank: int,
+    step: int,
+    *purpose: int,
+    device: torch.device | str = "cpu",
 ) -> torch.Generator:
-    """Return the `torch.Generator` of one batch."""
-    state = np.random.SeedSequence(key_entropy(seed, split, rank, step)).generate_state(1, "u8")
+    """Return the `torch.Generator` of one batch, or of another purpose with a number of its own."""
+    entropy = [*key_entropy(seed, split, rank, step), *purpose]
+    state = np.random.SeedSequence(entropy).generate_state(1, "u8")
     return torch.Generator(device=device).manual_seed(int(state[0] >> np.uint64(1)))
 
 

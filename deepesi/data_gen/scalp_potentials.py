@@ -8,6 +8,7 @@ from torch import Tensor
 from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
+from deepesi.physics.template import Template
 
 #: Number of patterns and modes of the narrow terms, and largest relative error that they cause.
 NARROW, NEGLIGIBLE = 128, 3e-4
@@ -51,9 +52,21 @@ class ScalpPotentials:
         return (ratio[:, None] * torch.stack(terms, dim=1)).float()
 
     def leadfields(
-        self, tissues: Float[Tensor, "B 4"], vertices: Tensor, weights: Tensor
+        self,
+        tissues: Float[Tensor, "B 4"],
+        vertices: Tensor,
+        weights: Tensor,
+        source_modes: Float[Tensor, "D R"] | None = None,
     ) -> LowRankLeadField:
-        """Lead fields for tissues and electrodes (vertices, barycentric weights ``(B, C, 3)``)."""
+        """Lead fields for tissues and electrodes.
+
+        Args:
+            tissues: Tissues of every example.
+            vertices: Vertices around every electrode ``(B, C, 3)``.
+            weights: Their barycentric weights ``(B, C, 3)``.
+            source_modes: Modes of other sources. None: those of the head.
+
+        """
         rows = torch.nn.functional.embedding_bag(
             vertices.reshape(-1, 3),
             self._scalp_modes,
@@ -63,10 +76,23 @@ class ScalpPotentials:
         return LowRankLeadField(
             coefficients=self.coefficients(tissues)[:, self._order],
             patterns=rows.sub_(rows.mean(dim=1, keepdim=True)),
-            **self._core,
+            wide=self._core["wide"],
+            narrow=self._core["narrow"],
+            source_modes=self._core["source_modes"] if source_modes is None else source_modes,
         )
 
     def eyes(self, true_leadfield: LowRankLeadField) -> Float[Tensor, "B C E"]:
         """Lead fields of the eyes for the same tissues and electrodes, V/(A m)."""
         core = torch.einsum("bk,kpe->bpe", true_leadfield.coefficients, self._eye_core[self._order])
         return true_leadfield.patterns @ core
+
+
+def scalp_potentials_of(template: Template) -> ScalpPotentialFamily:
+    """Lead field family of a head; refuses a family that cannot render batches."""
+    if not isinstance(template.family, ScalpPotentialFamily):
+        raise TypeError(
+            f"SimulatedRecordings: the lead fields of the head {template.name!r} are a "
+            f"{type(template.family).__name__}, only a ScalpPotentialFamily (EEG) can be rendered. "
+            "Use a packaged head, or build one with 'deepesi head build'."
+        )
+    return template.family

@@ -11,12 +11,14 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from deepesi.core.contracts import LowRankLeadField, as_tensors
+from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
-from deepesi.data_gen.keys import key_entropy
+from deepesi.data_gen.keys import key_entropy, torch_generator
 from deepesi.data_gen.montages import MontageRanges, displaced_positions, draw_channels
 from deepesi.data_gen.noise import Noise, NoiseRanges
 from deepesi.data_gen.ranges import check_range
+from deepesi.data_gen.scalp_potentials import ScalpPotentials
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.family import Tissues
 from deepesi.physics.head import HeadModel
@@ -25,6 +27,9 @@ from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
+
+#: Batches of one set-up that share an anatomy.
+ANATOMY_USES = 8
 
 NOMINAL_TISSUES = TissueRanges((0.01, 0.01), (0.006, 0.006), (0.33, 0.33), (0.33, 0.33))
 
@@ -43,6 +48,7 @@ class RecordingSetup:
         sensor_pos: Nominal sensor positions ``(C, 3)``, m, head frame.
         montage: Name of the sensor montage.
         assumed: Tissues of the nominal head.
+        anatomy: Ranges of the anatomies of the true head. None: that of the true head itself.
 
     """
 
@@ -55,11 +61,18 @@ class RecordingSetup:
     sensor_pos: Tensor
     montage: str
     assumed: Tissues
+    anatomy: AnatomyRanges | None = None
+
+    @property
+    def lead_fields(self) -> ScalpPotentials:
+        """Lead fields that render the examples: those of the true head or of its finer cortex."""
+        head = self.true_head
+        return head.lead_fields if self.anatomy is None else head.fine_cortex.lead_fields
 
     def draw_leadfields(
-        self, tissues: Float[Tensor, "B 4"], rng: torch.Generator
+        self, tissues: Float[Tensor, "B 4"], anatomy: Anatomy | None, rng: torch.Generator
     ) -> LowRankLeadField:
-        """True lead fields with these tissues and displaced sensors."""
+        """True lead fields with these tissues and this anatomy, and displaced sensors."""
         vertices, weights = self.displaced
         n_poses, n_copies, n_channels, _ = vertices.shape
         n_examples = len(tissues)
@@ -69,7 +82,8 @@ class RecordingSetup:
         )
         channel = torch.arange(n_channels, device=rng.device).expand(n_examples, -1)
         index = (pose, copy, channel)
-        return self.true_head.lead_fields.leadfields(tissues, vertices[index], weights[index])
+        modes = None if anatomy is None else anatomy.source_modes
+        return self.lead_fields.leadfields(tissues, vertices[index], weights[index], modes)
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,8 @@ class SetupRanges(MontageRanges):
             covariance (Ledoit-Wolf shrinkage). None: the true covariance is known.
         nominal: Ranges of the tissues that the analyst assumes.
         own_anatomy: Whether the analyst has the individual anatomy. If not: the template head.
+        anatomy: Ranges of the cortex of other people, drawn anew every `ANATOMY_USES` uses of a
+            set-up. None: sources and normals of the true head are those of its own grid.
 
     Raises:
         ValueError: A list is empty, a name is unknown, or a range is out of order or not in SI
@@ -93,6 +109,7 @@ class SetupRanges(MontageRanges):
     baseline: tuple[int, int] | None = None
     nominal: TissueRanges = NOMINAL_TISSUES
     own_anatomy: bool = True
+    anatomy: AnatomyRanges | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +188,7 @@ def draw_setup(
         sensor_pos=tensors["sensor_pos"],
         montage=montage if template.cap is None else template.name,
         assumed=assumed,
+        anatomy=ranges.anatomy if ranges.anatomy is not None and ranges.anatomy.differs else None,
     )
 
 
@@ -217,6 +235,7 @@ class SetupPool:
         self._draw_from = (heads, nominal_head, ranges, tissues, tuple(declarations), sfreq)
         self.size, self.period, self.curriculum = size, period, curriculum
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
+        self._anatomies: dict[tuple[int, str, int, int], Anatomy] = {}
 
     def first_step(self, step: int) -> int:
         """First step that uses the same set-ups as this step."""
@@ -233,3 +252,19 @@ class SetupPool:
             widths = self.curriculum.widths(self.first_step(step))
             self._drawn[key] = draw_setup(*self._draw_from, widths, rng)
         return self._drawn[key]
+
+    def anatomy_at(self, seed: int, split: str, rank: int, step: int) -> Anatomy | None:
+        """Return the anatomy of the true head in one step; None: that of the head itself."""
+        setup = self.at(seed, split, rank, step)
+        if setup.anatomy is None:
+            return None
+        block = step // (self.size * ANATOMY_USES)
+        key = (seed, split, rank, block * self.size + step % self.size)
+        if key not in self._anatomies:
+            self._anatomies = {
+                k: v for k, v in self._anatomies.items() if k[3] // self.size == block
+            }
+            cortex = setup.true_head.fine_cortex
+            rng = torch_generator(*key, 2, device=setup.true_head.device)
+            self._anatomies[key] = setup.anatomy.draw(cortex, rng)
+        return self._anatomies[key]

@@ -110,12 +110,23 @@ class PatchSources:
     def draw(
         self,
         head: HeadOnDevice,
+        normals: Float[Tensor, "S 3"],
         n_examples: int,
         n_times: int,
         sfreq: float,
         rng: torch.Generator,
     ) -> Patches:
-        """Draw source patches on a head; `sfreq` in Hz."""
+        """Draw source patches on a head.
+
+        Args:
+            head: Head that says where the patches are.
+            normals: Unit normals of the true cortex, for free orientation.
+            n_examples: Number of examples ``B``.
+            n_times: Samples ``T`` per example.
+            sfreq: Sampling rate, Hz.
+            rng: Random generator.
+
+        """
         most = self.n_sources[1]
         shape = (n_examples, most)
         counts = torch.randint(
@@ -138,7 +149,7 @@ class PatchSources:
         total = profile.abs().sum(-1).clamp_min(1e-9)
         patterns = (sign * moments / total)[..., None] * profile
         return Patches(
-            patterns=self._oriented(head, patterns, rng),
+            patterns=self._oriented(head, normals, patterns, rng),
             time_courses=self._time_courses(counts, n_times, sfreq, rng),
             peaks=torch.where(present, peaks, -1),
             extents=torch.where(present, extents, 0.0),
@@ -216,15 +227,21 @@ class PatchSources:
         return (state / state.abs().amax(0)).T
 
     def _oriented(
-        self, head: HeadOnDevice, patterns: Float[Tensor, "B K S"], rng: torch.Generator
+        self,
+        head: HeadOnDevice,
+        normals: Float[Tensor, "S 3"],
+        patterns: Float[Tensor, "B K S"],
+        rng: torch.Generator,
     ) -> Float[Tensor, "B K D"]:
         if head.template.space.n_orient == 1:
             return patterns
+        if self.orientation == "normal" and head.on_surface:
+            return (patterns[..., None] * normals).flatten(2)
         direction = torch.randn(*patterns.shape[:2], 1, 3, generator=rng, device=rng.device)
         direction = direction / direction.norm(dim=-1, keepdim=True)
         if self.orientation == "normal":
-            on_surface = head.normals.norm(dim=1, keepdim=True) > 0
-            direction = torch.where(on_surface, head.normals, direction)
+            on_surface = normals.norm(dim=1, keepdim=True) > 0
+            direction = torch.where(on_surface, normals, direction)
         return (patterns[..., None] * direction).flatten(2)
 
     def _time_courses(

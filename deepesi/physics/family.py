@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,10 @@ class LeadFieldFamily(Protocol[Places]):
 
     def leadfield(self, tissues: Tissues, places: Places) -> Array:
         """Lead field ``(C, D)``, unit of the sensor per A m, referenced."""
+        ...
+
+    def with_sources(self, source_modes: Array) -> Self:
+        """The same family for other sources, by their modes ``(D, r)``."""
         ...
 
     def to_arrays(self) -> Mapping[str, NDArray[Any]]:

@@ -9,8 +9,8 @@ the brain needs no polynomial: potentials depend on ratios, and fall as all cond
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +119,10 @@ class ScalpPotentialFamily:
         """Lead field of the eyes ``(C, 6)``, V/(A m), average-referenced."""
         core = np.einsum("k,kpe->pe", self.coefficients(tissues), self.eye_core)
         return self.patterns(places) @ core
+
+    def with_sources(self, source_modes: Array) -> Self:
+        """The same family for other sources, by their modes ``(D, r)``."""
+        return replace(self, source_modes=source_modes)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The family as arrays, modes as 16-bit floats and small values of the core as zero.

@@ -287,7 +287,7 @@ def free_orientation(fixed: Template) -> Template:
     return replace(
         fixed,
         name=f"{fixed.name}{FREE}",
-        family=replace(fine.family, source_modes=modes),
+        family=fine.family.with_sources(modes),
         space=replace(fixed.space, n_orient=3),
         fingerprint=digest.hexdigest(),
     )

@@ -17,7 +17,7 @@ def head(template):
 
 def draw(head, n=200, n_times=1, seed=0, **settings):
     rng = torch.Generator().manual_seed(seed)
-    return PatchSources(**settings).draw(head, n, n_times, 250.0, rng)
+    return PatchSources(**settings).draw(head, head.normals, n, n_times, 250.0, rng)
 
 
 def test_patches_lie_within_their_radius_and_apart(head):
