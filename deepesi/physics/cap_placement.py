@@ -114,11 +114,9 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
     if to_head is not None:
         return _by_transform(template, cap, to_head)
     has_places = bool(np.isfinite(template.source_mni).all())  # fsaverage and its warps
-    rows, electrodes = known_electrodes(cap.ch_names)
+    rows, places = places_of_names(template, cap.ch_names)
     if has_places and rows:
-        names, places = template.montage("fsaverage_1005")
-        numbers = {name.lower(): number for number, name in enumerate(names)}
-        theirs = places.positions[[numbers[electrode] for electrode in electrodes]]
+        theirs = places.positions
         pose = fit_pose(theirs, cap.positions[rows])
         off = np.linalg.norm(cap.positions[rows] - pose.recorded(theirs), axis=1).mean()
         by, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
@@ -130,6 +128,17 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
         return Placement(points, by, _from_scalp(points), pitch=pose.pitch)
     points = template.places(cap.positions, cap.ch_names)
     return Placement(points, "scales and shifts", _from_scalp(points))
+
+
+def places_of_names(template: Template, ch_names: Sequence[str]) -> tuple[list[int], ScalpPoints]:
+    """Rows of the channels with names of the 10-05 system, and their places on a template head.
+
+    Both are empty where there are too few such names, as in `known_electrodes`.
+    """
+    rows, electrodes = known_electrodes(ch_names)
+    names, places = template.montage("fsaverage_1005")
+    numbers = {name.lower(): number for number, name in enumerate(names)}
+    return rows, places[[numbers[electrode] for electrode in electrodes]]
 
 
 def _projected(template: Template, cap: RecordedCap, pose: CapPose) -> ScalpPoints:

@@ -362,15 +362,49 @@ def displace(
         n_poses: Number of such poses.
 
     """
-    sigma = displacement / np.sqrt(np.pi / 2)
-    steps = rng.normal(scale=sigma, size=(n_poses, n_copies, *positions.shape))
     centre = scalp_pos.mean(axis=0)
-    radial = positions - centre
-    radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
-    steps -= (steps * radial).sum(-1, keepdims=True) * radial
+    steps = steps_along_scalp(positions, centre, displacement, (n_poses, n_copies), rng)
     # A Gaussian vector of three components has a mean length of 2 sqrt(2/pi) standard deviations.
     length = 2 * np.sqrt(2 / np.pi)
-    moved = rng.normal(scale=shift / length, size=(n_poses, 1, 1, 3))
+    moved = rng.normal(scale=shift / length, size=(n_poses, 3))
     turn = Rotation.from_rotvec(rng.normal(scale=rotation / length, size=(n_poses, 3)))
-    turned = np.einsum("pij,pxcj->pxci", turn.as_matrix(), positions + steps - centre)
-    return project_to_mesh(turned + centre + moved, scalp_pos, scalp_faces)
+    worn = turn_caps(positions + steps, turn.as_matrix(), moved, centre)
+    return project_to_mesh(worn, scalp_pos, scalp_faces)
+
+
+def steps_along_scalp(
+    positions: Array,
+    centre: Array,
+    displacement: float,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Array:
+    """Gaussian steps ``(*shape, C, 3)`` of electrodes ``(C, 3)``, across the radius, m.
+
+    Args:
+        positions: Electrodes ``(C, 3)``, m.
+        centre: Centre of the scalp ``(3,)``, m.
+        displacement: Mean length of the steps, m, as in `displace`.
+        shape: Number of sets of steps.
+        rng: Random generator.
+
+    """
+    sigma = displacement / np.sqrt(np.pi / 2)
+    steps = rng.normal(scale=sigma, size=(*shape, *positions.shape))
+    radial = positions - centre
+    radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
+    return np.asarray(steps - (steps * radial).sum(-1, keepdims=True) * radial)
+
+
+def turn_caps(positions: Array, turns: Array, shifts: Array, centre: Array) -> Array:
+    """Caps ``(P, M, C, 3)``, m, rotated about a centre and shifted, each in its pose.
+
+    Args:
+        positions: Electrodes ``(P, M, C, 3)``, m.
+        turns: Rotations ``(P, 3, 3)``.
+        shifts: Shifts ``(P, 3)``, m.
+        centre: Centre of the rotations ``(3,)``, m.
+
+    """
+    turned = np.einsum("pij,pmcj->pmci", turns, positions - centre)
+    return np.asarray(turned + centre + shifts[:, None, None])

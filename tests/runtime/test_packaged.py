@@ -8,6 +8,7 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.head_inputs import Rank
+from deepesi.physics.io.heads import place_recording
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.packaged import PACKAGED, model_path
 from tests.conftest import make_covariance, make_evoked
@@ -52,9 +53,7 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
     inverse = Inverse.load(name, n_threads=1).for_recording(evoked.info, covariance, nave=4)
     head = template.head(
         list(inverse.ch_names),
-        template.places(
-            np.array([c["loc"][:3] for c in evoked.info["chs"]]), list(inverse.ch_names)
-        ),
+        place_recording(evoked.info, template).points,
         1e-12 * np.eye(32),
     )
     source = int(np.linalg.norm(template.source_mni - [25, -85, 5], axis=1).argmin())

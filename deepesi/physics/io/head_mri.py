@@ -52,17 +52,13 @@ def transform_to_template(trans: "mne.Transform", template: Template) -> Array:
         ValueError: Other frames, no rigid or affine transform, or a head whose MRI is not known.
 
     """
-    import mne
-
     ends = {int(trans["from"]), int(trans["to"])}
     if ends not in ({HEAD, MRI}, {HEAD, MNI}):
-        raise ValueError(
-            f"--trans: it is from {trans.from_str} to {trans.to_str}, {EXPECTED}"
-        )
-    matrix = np.asarray(trans["trans"], dtype=np.float64)
+        raise ValueError(f"--trans: it is from {trans.from_str} to {trans.to_str}, {EXPECTED}")
+    matrix: Array = np.asarray(trans["trans"], dtype=np.float64)
     _check_matrix(matrix, rigid=MRI in ends)
     if trans["to"] == HEAD:
-        matrix = np.linalg.inv(matrix)
+        matrix = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
     return np.asarray(mri_to_head(template, MNI in ends) @ matrix)
 
 
