@@ -51,7 +51,7 @@ def validate(
     results, odd, placed = list[Result](), dict[str, None](), dict[str, None]()
     for result in run(cases, methods, head_mri):
         if not any(r.case is result.case for r in results):  # once per recording
-            text = f"{result.case.condition}: {result.case_head.electrodes}"
+            text = f"{result.case.condition}: {result.case_head.placement}"
             placed[text] = None
             yield f"{text} on the template head"
             for name in unexplained(result):

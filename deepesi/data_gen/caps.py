@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.physics.cap_placement import places_of_names
-from deepesi.physics.cap_pose import MIDDLE
+from deepesi.physics.cap_pose import MIDDLE, fit_pose
 from deepesi.physics.montage import ScalpPoints, project_to_mesh, steps_along_scalp, turn_caps
 from deepesi.physics.template import Template
 
@@ -136,8 +136,8 @@ def draw_cap(
     A set-up renders every example through one pose, and in it one copy of every electrode. The true
     positions of ``names`` and ``template`` are the places of the names, displaced. Those of
     ``digitized`` are one such cap, the analyst's, displaced by errors of digitization. Poses are
-    about the middle of the head; the cap is then projected onto the scalp, so a shift across the
-    scalp has no effect there.
+    about the middle of the head. The cap is then projected onto the scalp, which keeps rotations,
+    and of shifts what is along the scalp: half along x, two thirds along y, nearly all along z.
 
     >>> from deepesi.physics.template import load_template
     >>> template = load_template("fsaverage-ico3")
@@ -165,8 +165,7 @@ def draw_cap(
     knows = str(rng.choice(list(ranges.knowledge)))
     if template.cap is not None:
         return DrawnCap(fitted[None, None], fitted, knows)
-    rows, of_names = places_of_names(template, ch_names)
-    named = of_names if len(rows) == len(ch_names) else fitted  # all or none, so that they agree
+    named = _named(template, ch_names, fitted)
     worn = _worn(ranges, rng)
     if knows != DIGITIZED:
         displaced = displace_cap(template, named, worn, n_poses, n_copies, rng)
@@ -175,6 +174,21 @@ def draw_cap(
     errors = _digitization(ranges, rng)
     displaced = displace_cap(template, digitized, errors, n_poses, n_copies, rng)
     return DrawnCap(displaced, digitized, knows)
+
+
+def _named(template: Template, ch_names: Sequence[str], fitted: ScalpPoints) -> ScalpPoints:
+    """Places of the names; electrodes with other names keep their position among the others."""
+    rows, places = places_of_names(template, ch_names)
+    if len(rows) in (0, len(ch_names)):
+        return places if rows else fitted
+    pose = fit_pose(places.positions, fitted.positions[rows])
+    family = template.family
+    named = project_to_mesh(
+        pose.on_template(fitted.positions), family.scalp_pos, family.scalp_faces
+    )
+    for part, known in zip(vars(named).values(), vars(places).values(), strict=True):
+        part[rows] = known
+    return named
 
 
 def _worn(ranges: CapRanges, rng: np.random.Generator) -> Movement:

@@ -127,7 +127,9 @@ def fit_pose_to_scalp(
         weights = 1 / np.hypot(NEAR, feet.distances)
         misfit = _misfit(points, feet.positions, outward * weights[:, None])
         step = least_squares(
-            lambda x, misfit=misfit: np.append(misfit(_pose(x)), (x - usual) / sd), found
+            lambda x, misfit=misfit: np.append(misfit(_pose(x)), (x - usual) / sd),
+            found,
+            max_nfev=2,  # the next search for nearest points continues from there
         )
         moved, found = np.abs((step.x - found) / sd).max(), step.x
         if moved < 1e-3:

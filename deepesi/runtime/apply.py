@@ -234,7 +234,7 @@ def apply(
         inverse = open_inverse(model, setup).for_recording(
             data, covariance, forward, rank=setup.rank, trans=trans
         )
-        yield from _electrodes(inverse)
+        yield from _placement_lines(inverse)
     else:
         inverse = open_inverse(model, setup).for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
@@ -253,7 +253,7 @@ def apply(
     return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
 
 
-def _electrodes(inverse: PreparedInverse) -> list[str]:
+def _placement_lines(inverse: PreparedInverse) -> list[str]:
     """Output lines about the electrodes on a packaged head."""
     placement = inverse.placement
     if placement is None:
@@ -385,4 +385,4 @@ def prepare(
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
-    return "\n".join([*said, *_electrodes(inverse), wrote])
+    return "\n".join([*said, *_placement_lines(inverse), wrote])

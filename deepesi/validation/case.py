@@ -69,7 +69,7 @@ class CaseHead:
         mni: Source positions ``(S, 3)``, MNI305 mm.
         target_distance: Distance of every source to the target ``(S,)``, mm.
         target: Text that describes the target.
-        electrodes: Text that describes how the electrodes were placed; empty for the own head.
+        placement: Text that describes how the electrodes were placed; empty for the own head.
 
     """
 
@@ -78,7 +78,7 @@ class CaseHead:
     mni: Array
     target_distance: Array
     target: str
-    electrodes: str = ""
+    placement: str = ""
 
 
 def require_files(folder: Path, roles: dict[str, str], origin: str) -> dict[str, Path]:

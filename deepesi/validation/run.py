@@ -74,9 +74,9 @@ def template_case_head(
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave, placement=placement)
     landmark = case.expectation.landmark
     distance = np.linalg.norm(template.source_mni - landmark, axis=1)
-    electrodes = "; ".join([str(placement), *placement.warnings])
+    how = "; ".join([str(placement), *placement.warnings])
     target = _describe_landmark(case)
-    return CaseHead("template", head, template.source_mni, distance, target, electrodes)
+    return CaseHead("template", head, template.source_mni, distance, target, how)
 
 
 def own_case_head(case: Case) -> CaseHead:
