@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from deepesi.physics.cap_check import known_electrodes
-from deepesi.physics.cap_pose import CapPose, fit_pose, fit_pose_to_scalp
+from deepesi.physics.cap_pose import CapPose, fit_pose, fit_pose_to_scalp, pitch_of
 from deepesi.physics.graph import is_inside
 from deepesi.physics.montage import ScalpPoints, check_metres, check_on_scalp, project_to_mesh
 from deepesi.physics.template import Template
@@ -170,6 +169,5 @@ def _by_transform(template: Template, cap: RecordedCap, to_head: Array) -> Place
             "subject, another head or another session, or the wrong way round. For the packaged "
             "head it must end in the MRI of fsaverage or in MNI space, see docs/deployment.md."
         )
-    left, _, right = np.linalg.svd(to_head[:3, :3])  # the rotation in it
-    pitch = -float(Rotation.from_matrix(left @ right).as_rotvec(degrees=True)[0])
-    return Placement(points, "the transform", off, pitch=pitch)
+    left, _, right = np.linalg.svd(to_head[:3, :3])  # the rotation in it, to the template
+    return Placement(points, "the transform", off, pitch=pitch_of((left @ right).T))

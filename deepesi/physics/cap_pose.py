@@ -59,7 +59,12 @@ class CapPose:
     @property
     def pitch(self) -> float:
         """Rotation of the cap about the axis through the ears, degrees; below 0: forehead down."""
-        return float(Rotation.from_matrix(self.turn).as_rotvec(degrees=True)[0])
+        return pitch_of(self.turn)
+
+
+def pitch_of(turn: Array) -> float:
+    """Angle of a rotation ``(3, 3)`` about the x axis, degrees, before those about y and z."""
+    return float(np.degrees(np.arctan2(turn[2, 1], turn[2, 2])))
 
 
 def fit_pose(
