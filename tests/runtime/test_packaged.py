@@ -71,7 +71,18 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
 
 @pytest.mark.parametrize(
     ("condition", "side", "target"),
-    [("Left visual", "right", (16, -73, 9)), ("Right visual", "left", (-7, -79, 6))],
+    [
+        ("Left visual", "right", (16, -73, 9)),
+        pytest.param(
+            "Right visual",
+            "left",
+            (-7, -79, 6),
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="trained without pitched caps (docs/decisions/0011-electrode-positions.md)",
+            ),
+        ),
+    ],
 )
 def test_one_command_on_a_visual_response(
     sample_data, tmp_path, monkeypatch, capsys, condition, side, target
