@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import hydra
 import pytest
 import yaml
+from hydra.errors import InstantiationException
 
 from deepesi.cli.config_types import fits
 from deepesi.cli.main import main
@@ -101,27 +103,45 @@ def run(*command: str, cwd, **environment):
     )
 
 
+WRONG_RADIUS = "data.sources.radius=[0.02,0.01]"
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=["module", "train.py"])
 def test_a_process_ends_with_one_line_and_1(tmp_path, entry):
-    wrong = "data.sources.radius=[0.02,0.01]"
-    done = run(*entry, wrong, cwd=tmp_path)
+    done = run(*entry, WRONG_RADIUS, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("deepesi train: data.sources")
-    shown = run(*entry, wrong, "--debug", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", [["-m", "deepesi", "train"], [str(ROOT / "train.py")]])
+def test_a_process_shows_its_traceback(tmp_path, entry):
+    shown = run(*entry, WRONG_RADIUS, "--debug", cwd=tmp_path)
     assert shown.returncode == 1
     assert "Traceback" in shown.stderr
     assert "in __post_init__" in shown.stderr
 
 
-def test_module_is_the_command(tmp_path):
+def test_an_error_keeps_its_traceback_if_asked(tmp_path, monkeypatch):
+    """The same in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["deepesi", "train"])
+    with pytest.raises(InstantiationException) as error:
+        main(["train", WRONG_RADIUS, "--debug"])
+    assert "in __post_init__" in "".join(traceback.format_exception(error.value))
+
+
+def test_module_is_the_command(tmp_path, monkeypatch, capsys):
     done = run("-m", "deepesi", "--version", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("deepesi ")
+    monkeypatch.setattr(sys, "argv", ["deepesi"])
     for command in ("train", "export"):
-        helped = run("-m", "deepesi", command, "--help", cwd=tmp_path)
-        assert helped.returncode == 0, helped.stderr
-        assert len(helped.stdout) > 200
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert not ended.value.code
+        assert len(capsys.readouterr().out) > 200
 
 
 @pytest.mark.parametrize(
@@ -166,7 +186,7 @@ LONG = ["trainer.max_steps=100000", "trainer.steps_per_epoch=100000", "data.batc
     ("phase", "name"),
     [
         ("training", "SIGTERM"),
-        ("comparison", "SIGINT"),
+        slow("comparison", "SIGINT"),
         slow("training", "SIGINT"),
         slow("comparison", "SIGTERM"),
     ],
@@ -219,29 +239,28 @@ def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
     assert "of training to go" in lines[-1], "".join(lines)
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=["module", "train.py"])
-def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, entry):
+@pytest.mark.parametrize("process", [False, slow(True)], ids=["main", "train.py"])
+def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, monkeypatch, capsys, process):
     """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""
     toy = [word for word in TOY if not word.startswith(("trainer.max_steps", "trainer.steps_per"))]
-    done = run(
-        *entry,
-        *toy,
-        "-m",
-        "seed=1,2",
-        f"head.name={toy_path}",
-        "trainer.max_steps=2",
-        "compare=false",
-        "export=false",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    sweep = ["-m", "seed=1,2", f"head.name={toy_path}", "trainer.max_steps=2"]
+    words = [*toy, *sweep, "compare=false", "export=false"]
+    if process:
+        done = run(str(ROOT / "train.py"), *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout
+    else:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["deepesi", "train", *words])
+        main(["train", *words])
+        printed = capsys.readouterr().out
     (time_,) = (tmp_path / "outputs" / "convdip").iterdir()
     seeds = [hydra_config(time_ / str(number))["seed"] for number in (0, 1)]
     assert seeds == [1, 2]
     for number in (0, 1):
         assert (time_ / str(number) / "model" / "weights.safetensors").is_file()
         assert not (time_ / str(number) / "export").exists()
-    assert done.stdout.count("lowest val/nemd") == 2
+    assert printed.count("lowest val/nemd") == 2
 
 
 def hydra_config(folder: Path):

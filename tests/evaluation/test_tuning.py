@@ -152,6 +152,7 @@ def test_what_was_chosen_is_kept(scenario, tuned, toy, tmp_path, monkeypatch):
         choose("x", tuned, [scenario], cohort, cache=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_choice_does_not_depend_on_processes(scenario, tuned, toy, tmp_path):
     cohort = Cohort.single(toy)
     one = choose("x", tuned, [scenario], cohort, cache=tmp_path / "1")

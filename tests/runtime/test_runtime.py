@@ -537,7 +537,8 @@ import sys
 for name in ("torch", "lightning", "hydra", "onnx", "jaxtyping", "sklearn", "pandas"):
     sys.modules[name] = None
 from deepesi.cli.main import main
-main(sys.argv[1:])
+for arguments in {commands!r}:
+    main(arguments)
 """
 
 
@@ -545,19 +546,19 @@ def test_apply_and_prepare_without_torch(convdip, evoked, tmp_path):
     evoked.save(tmp_path / "x-ave.fif", verbose="error")
     make_covariance(evoked.info).save(tmp_path / "x-cov.fif", verbose="error")
     common = [str(convdip), "x-ave.fif", "--noise-cov", "x-cov.fif"]
-    for arguments in (
+    commands = [
         ["prepare", *common, "--nave", "4", "--out", "head.npz"],
         ["apply", *common, "--out", "stc"],
         ["apply", str(convdip), "x-ave.fif", "--prepared", "head.npz", "--out", "live"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", WITHOUT_TORCH, *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH.format(commands=commands)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     assert "MNI (" in done.stdout
     written = {p.name for p in tmp_path.iterdir()}
     assert {"stc-lh.stc", "stc-rh.stc", "stc.png", "live-lh.stc", "live.png", "head.npz"} <= written

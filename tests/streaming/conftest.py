@@ -3,6 +3,7 @@
 import pytest
 
 from deepesi.runtime.inverse import Inverse
+from deepesi.streaming import source
 from deepesi.streaming.atlas import seitzman_parcels
 from deepesi.streaming.source import library
 from tests.conftest import make_covariance, make_evoked
@@ -11,6 +12,23 @@ from tests.conftest import make_covariance, make_evoked
 @pytest.fixture(scope="session", autouse=True)
 def local_discovery():
     library()
+
+
+USUAL = source.LISTING
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_listing():
+    """Streams of this machine answer at the second call, after 0.5 s, at the latest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "LISTING", 0.7)
+        yield
+
+
+@pytest.fixture
+def long_listing(monkeypatch):
+    """The time that is waited in use, where every stream of a name must be found."""
+    monkeypatch.setattr(source, "LISTING", USUAL)
 
 
 @pytest.fixture(scope="session")

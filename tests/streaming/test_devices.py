@@ -75,7 +75,7 @@ def test_bursts_stamped_on_arrival_from_the_command_line(
             "--prepared",
             str(tmp_path / "head.npz"),
             "--seconds",
-            "6",
+            "4.5",
             "--outlet",
             name + "r",
             "--type",
@@ -116,7 +116,7 @@ def test_asked_to_stop_it_says_what_became_of_the_samples(
         stderr=subprocess.STDOUT,
     )
     first = next(line for line in process.stdout if "; band " in line)
-    time.sleep(2)
+    time.sleep(1)
     process.send_signal(number)
     asked = time.monotonic()
     output = first + process.communicate(timeout=30)[0]
@@ -127,16 +127,17 @@ def test_asked_to_stop_it_says_what_became_of_the_samples(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_while_it_streams(prepared, parcels, device):
     def send(outlet, data, end, sent):
-        outlet.push_chunk(data, end - 3600 * (sent > 4 * SFREQ))
+        outlet.push_chunk(data, end - 3600 * (sent > 2.5 * SFREQ))
 
     name = device(send)
     said, found = [], []
     source = open_source(name, prepared.ch_names, {})
     live = LiveInverse(prepared, parcels, SFREQ, say=said.append)
     outlet = open_outlet(parcels, SFREQ, name + "r")
-    relay(lambda: source, live, outlet, 9.0, lambda t, c: found.append(t), say=said.append)
+    relay(lambda: source, live, outlet, 6.5, lambda t, c: found.append(t), say=said.append)
     times = np.concatenate(found)
     assert len(said) == 1
     assert "stepped by -3,600" in said[0]
@@ -147,7 +148,7 @@ def test_a_clock_that_is_set_back_while_it_streams(prepared, parcels, device):
     assert np.diff(times).max() < 2  # the gap of the settling filter, and no hour
 
 
-def test_streams_of_one_name(prepared):
+def test_streams_of_one_name(prepared, long_listing):
     name = uuid.uuid4().hex[:8]
     data = make_outlet(name, prepared.ch_names)
     other = make_outlet(name, ["x", "y", "z"], "Accelerometer", 50.0)
@@ -178,7 +179,7 @@ def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
     ]
     arguments[2] = device(one_by_one)
     with pytest.raises(SystemExit, match=r"nothing was estimated of '\w+'. .*needs 10 s .* longer"):
-        main([*arguments, "--seconds", "1", "--band", "0.1", "40"])
+        main([*arguments, "--seconds", "0.5", "--band", "0.1", "40"])
     arguments[2] = device(lambda outlet, data, end, sent: outlet.push_chunk(data, np.full(10, 7.0)))
     with pytest.raises(SystemExit, match="has 250 Hz, but its time stamps advance not at all"):
         main([*arguments, "--seconds", "20"])

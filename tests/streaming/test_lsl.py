@@ -156,7 +156,7 @@ def test_units_are_those_the_stream_names(prepared, units, unit, factor):
     del outlet
 
 
-def test_streams_that_do_not_fit(prepared):
+def test_streams_that_do_not_fit(prepared, long_listing):
     with pytest.raises(FileNotFoundError, match="there is no stream 'nobody'"):
         open_source("nobody", prepared.ch_names, {}, timeout=0.5)
     name = uuid.uuid4().hex[:8]
@@ -185,7 +185,7 @@ def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
             "--prepared",
             str(tmp_path / "head.npz"),
             "--seconds",
-            "3",
+            "2.5",
             "--outlet",
             name + "r",
             "--page",

@@ -9,9 +9,9 @@ from deepesi.streaming.source import library, open_source
 lsl = library()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def outlet():
-    """Opens streams, which are there until the test ends."""
+    """Opens streams, each of a name of its own, which are there until the last test ends."""
     outlets = []
 
     def start(names, name=None, n=None, stype="EEG", sfreq=250.0, dtype="float32", units="uV"):
@@ -43,7 +43,7 @@ def test_one_of_a_name_among_others_of_its_type(prepared, outlet):
         assert source.rows == list(range(32))
 
 
-def test_two_devices_that_are_alike_in_all_but_themselves(prepared, outlet):
+def test_two_devices_that_are_alike_in_all_but_themselves(prepared, outlet, long_listing):
     """Same name, type, source id, rate and channels: never one of them by chance."""
     name = outlet(prepared.ch_names)
     outlet(prepared.ch_names, name)
@@ -52,24 +52,32 @@ def test_two_devices_that_are_alike_in_all_but_themselves(prepared, outlet):
         open_source(name, prepared.ch_names, {}, stype="EEG", source_id=name + "EEG")
 
 
-@pytest.mark.parametrize(
-    ("written", "factor"),
-    [
-        ("uV", 1e-6),
-        ("UV ", 1e-6),
-        ("µV", 1e-6),
-        ("μV", 1e-6),
-        ("microvolts", 1e-6),
-        ("MicroVolt", 1e-6),
-        ("-6", 1e-6),
-        ("nV", 1e-9),
-        ("millivolts", 1e-3),
-        ("0", 1.0),
-    ],
-)
-def test_units_as_devices_write_them(prepared, outlet, written, factor):
-    name = outlet(prepared.ch_names, units=written)
-    assert (open_source(name, prepared.ch_names, {}).factors == factor).all()
+#: Units as devices write them, and what each is in volts.
+UNITS = {
+    "uV": 1e-6,
+    "UV ": 1e-6,
+    "µV": 1e-6,
+    "μV": 1e-6,
+    "microvolts": 1e-6,
+    "MicroVolt": 1e-6,
+    "-6": 1e-6,
+    "nV": 1e-9,
+    "millivolts": 1e-3,
+    "0": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def factors(prepared, outlet):
+    """By unit, of one stream whose channels have them all."""
+    units = [*UNITS, *["uV"] * (32 - len(UNITS))]
+    found = open_source(outlet(prepared.ch_names, units=units), prepared.ch_names, {}).factors
+    return dict(zip(UNITS, found, strict=False))
+
+
+@pytest.mark.parametrize(("written", "factor"), UNITS.items())
+def test_units_as_devices_write_them(factors, written, factor):
+    assert factors[written] == factor
 
 
 def test_mixed_and_contradicting_units(prepared, outlet):

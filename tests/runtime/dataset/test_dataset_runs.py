@@ -168,6 +168,7 @@ def test_an_error_that_nobody_expects_is_kept(root, monkeypatch):
 COMMAND = [sys.executable, "-m", "deepesi", "apply", "convdip", "bids:data", *NOISE, "--out", "out"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_going_on_after_it_was_killed(root):
     """What was complete is kept, what was not is done, and nothing is left half."""
