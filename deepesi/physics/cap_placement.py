@@ -112,19 +112,12 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
     check_metres(cap.positions)
     if to_head is not None:
         return _by_transform(template, cap, to_head)
-    has_places = bool(np.isfinite(template.source_mni).all())  # fsaverage and its warps
-    rows, places = places_of_names(template, cap.ch_names)
-    if has_places and rows:
-        theirs = places.positions
-        pose = fit_pose(theirs, cap.positions[rows])
-        off = np.linalg.norm(cap.positions[rows] - pose.recorded(theirs), axis=1).mean()
-        by, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
-        return Placement(points, by, float(off), FAR_FROM_NAMES, pose.pitch)
-    if has_places and len(cap.head_points) >= FEWEST_HEAD_POINTS:
-        on_scalp = np.concatenate([cap.positions, cap.head_points])
-        pose = fit_pose_to_scalp(on_scalp, template.family.scalp_pos, template.family.scalp_faces)
-        by, points = f"{len(cap.head_points)} head points", _projected(template, cap, pose)
-        return Placement(points, by, _from_scalp(points), pitch=pose.pitch)
+    if np.isfinite(template.source_mni).all():  # fsaverage and its warps
+        rows, places = places_of_names(template, cap.ch_names)
+        if rows:
+            return _by_names(template, cap, rows, places.positions)
+        if len(cap.head_points) >= FEWEST_HEAD_POINTS:
+            return _by_head_points(template, cap)
     points = template.places(cap.positions, cap.ch_names)
     return Placement(points, "scales and shifts", _from_scalp(points))
 
@@ -138,6 +131,22 @@ def places_of_names(template: Template, ch_names: Sequence[str]) -> tuple[list[i
     names, places = template.montage("fsaverage_1005")
     numbers = {name.lower(): number for number, name in enumerate(names)}
     return rows, places[[numbers[electrode] for electrode in electrodes]]
+
+
+def _by_names(template: Template, cap: RecordedCap, rows: list[int], places: Array) -> Placement:
+    """Electrodes turned, scaled and shifted to the places of the names in some rows."""
+    pose = fit_pose(places, cap.positions[rows])
+    off = np.linalg.norm(cap.positions[rows] - pose.recorded(places), axis=1).mean()
+    by, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
+    return Placement(points, by, float(off), FAR_FROM_NAMES, pose.pitch)
+
+
+def _by_head_points(template: Template, cap: RecordedCap) -> Placement:
+    """Electrodes and head points fitted to the scalp."""
+    on_scalp = np.concatenate([cap.positions, cap.head_points])
+    pose = fit_pose_to_scalp(on_scalp, template.family.scalp_pos, template.family.scalp_faces)
+    by, points = f"{len(cap.head_points)} head points", _projected(template, cap, pose)
+    return Placement(points, by, _from_scalp(points), pitch=pose.pitch)
 
 
 def _projected(template: Template, cap: RecordedCap, pose: CapPose) -> ScalpPoints:
