@@ -1,10 +1,12 @@
 """Caps as rigid bodies: realised poses and errors, what the analyst takes, and refused ranges."""
 
+import doctest
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from deepesi.data_gen import caps
 from deepesi.data_gen.caps import CapRanges, Movement, displace_cap, draw_cap, moved_cap
 from deepesi.physics.cap_placement import places_of_names
 from deepesi.physics.cap_pose import MIDDLE, fit_pose
@@ -171,6 +173,12 @@ def test_a_cap_without_names_of_the_system_keeps_its_montage(template):
     ranges = replace(STILL, knowledge=("names",))
     made = draw_cap(template, "biosemi128", names, ranges, 2, 2, rng)
     assert same(made.nominal, fitted)
+
+
+def test_the_example_of_the_docstring_runs():
+    results = doctest.testmod(caps)
+    assert results.attempted >= 6
+    assert results.failed == 0
 
 
 # Refused
