@@ -19,6 +19,8 @@ ROOMS = {
     "physics/sphere.py": "scalp potentials of spheres",
     "physics/montage.py": "montages",
     "physics/cap_check.py": "montages",
+    "physics/cap_placement.py": "montages",
+    "data_gen/caps.py": "montages",
     "physics/channel_names.py": "montages",
     "data_gen/montages.py": "montages",
     "runtime/reading/bids.py": "electrodes.tsv of BIDS",

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import mne
+import nibabel
 import numpy as np
 import pytest
 
@@ -43,6 +45,19 @@ def smaller(toy_path):
     }
 
 
+def write_subject() -> None:
+    """An MRI of a subject: its transforms to the head frame and to MNI space, and its scalp."""
+    transforms = Path("my-subject/mri/transforms")
+    transforms.mkdir(parents=True)
+    rows = "\n".join(["1 0 0 0", "0 1 0 0", "0 0 1 0"])
+    (transforms / "talairach.xfm").write_text(f"MNI Transform File\nLinear_Transform =\n{rows};\n")
+    mri = nibabel.freesurfer.MGHImage(np.zeros((8, 8, 8), np.uint8), np.eye(4))
+    nibabel.save(mri, transforms.parent / "T1.mgz")
+    for kind in ("trans", "head"):
+        fsaverage = Path(mne.__file__).parent / f"data/fsaverage/fsaverage-{kind}.fif"
+        Path(f"my-{kind}.fif").write_bytes(fsaverage.read_bytes())
+
+
 @pytest.fixture
 def names(tmp_path, monkeypatch):
     """What the blocks take for given: an average, its noise, and an exported file with its head."""
@@ -51,7 +66,9 @@ def names(tmp_path, monkeypatch):
     noise_cov = make_covariance(evoked.info)
     Path("model.onnx").write_bytes(model_path("convdip").read_bytes())
     Inverse.load("model.onnx").for_recording(evoked, noise_cov).save("head.npz")
-    return {"evoked": evoked, "noise_cov": noise_cov, "frame": evoked.data[:, :1]}
+    write_subject()
+    given = {"evoked": evoked, "noise_cov": noise_cov, "frame": evoked.data[:, :1]}
+    return {**given, "subjects_dir": Path()}
 
 
 def test_there_are_some():

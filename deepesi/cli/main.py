@@ -64,6 +64,7 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.prepared,
         subjects_dir=arguments.subjects_dir,
         rank=arguments.rank,
+        trans=arguments.trans,
     )
     is_dataset = str(arguments.recording).startswith(DATASET)
     lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
@@ -145,7 +146,11 @@ def _prepare(arguments: argparse.Namespace) -> None:
         arguments.unit,
     )
     setup = SetupOptions(
-        arguments.noise_cov, forward=arguments.forward, head=arguments.head, rank=arguments.rank
+        arguments.noise_cov,
+        forward=arguments.forward,
+        head=arguments.head,
+        rank=arguments.rank,
+        trans=arguments.trans,
     )
     print(
         prepare(
@@ -168,7 +173,9 @@ def _validate(arguments: argparse.Namespace) -> None:
     check_folder_out(arguments.out)
     names = [name for name in arguments.methods.split(",") if name]
     methods = find_methods(names, arguments.models, solver_method)
-    for line in validate(arguments.recording, arguments.data, methods, arguments.out):
+    for line in validate(
+        arguments.recording, arguments.data, methods, arguments.out, arguments.trans
+    ):
         print(line)
 
 
@@ -251,6 +258,12 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--head", help="packaged head or .npz of 'deepesi head build'")
     parser.add_argument(
+        "--trans",
+        type=Path,
+        help="-trans.fif from the head frame of the recording to the MRI of --head (packaged "
+        "heads: of fsaverage) or to MNI space; places the electrodes exactly",
+    )
+    parser.add_argument(
         "--rank",
         type=parse_rank,
         metavar="N | info",
@@ -263,7 +276,8 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "data sets",
         "for bids:ROOT in place of a recording; --out is then a folder, and "
-        "--noise-cov and --forward may contain {subject}, {session}, {task}, {acquisition}, {run}",
+        "--noise-cov, --forward and --trans may contain {subject}, {session}, {task}, "
+        "{acquisition}, {run}",
     )
     for name in ("subject", "session", "task"):
         group.add_argument(
@@ -426,6 +440,12 @@ def build_parser() -> argparse.ArgumentParser:
         default="eloreta,sloreta,dspm,mne",
         help="linear inverses and baselines of evaluations to compare, comma-separated; all; "
         "'' for none (default: the four linear ones, which need no torch)",
+    )
+    validate.add_argument(
+        "--trans",
+        type=Path,
+        help="-trans.fif from the head frame of the recording to the MRI of fsaverage or to MNI "
+        "space; places the electrodes on the packaged head exactly",
     )
     validate.add_argument("--out", type=Path, required=True, help="folder to write to")
     validate.set_defaults(run=_validate)

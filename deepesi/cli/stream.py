@@ -58,6 +58,7 @@ def stream(
     )
     source = find()
     live = LiveInverse(inverse, parcels, source.sfreq, band, window, say)
+    say(f"{prepared}: {inverse.origin}")
     say(
         f"{name}: {len(inverse.ch_names)} channels at {source.sfreq:g} Hz, beside them "
         f"{source.ignored or 'none'}; band {band[0]:g} to {band[1]:g} Hz; {len(parcels.names)} "

@@ -8,6 +8,7 @@ import numpy as np
 
 from deepesi import __version__
 from deepesi.physics.channel_check import unexplained_text
+from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.runtime.methods import SAMPLES, Exported, Method
 from deepesi.runtime.packaged import model_path
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
@@ -27,7 +28,9 @@ NOTES = {
 }
 
 
-def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -> Iterator[str]:
+def validate(
+    recording: str, data: Path, methods: Sequence[Method], out: Path, trans: Path | None = None
+) -> Iterator[str]:
     """Run all methods, print results, write ``validation.csv`` and ``report.html``.
 
     Args:
@@ -35,17 +38,22 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
         data: Folder of the data set.
         methods: Methods, as from `deepesi.runtime.methods.find_methods`.
         out: Folder to write to.
+        trans: ``-trans.fif`` that places the electrodes on the packaged head.
 
     Raises:
         FileNotFoundError: A file of the data is missing.
         ValueError: A method that does not fit; nothing is written.
 
     """
+    head_mri = None if trans is None else read_head_mri(trans)
     cases = RECORDINGS[recording](data)
     missing = excluded(cases, methods)
-    results, odd = list[Result](), dict[str, None]()
-    for result in run(cases, methods):
+    results, odd, placed = list[Result](), dict[str, None](), dict[str, None]()
+    for result in run(cases, methods, head_mri):
         if not any(r.case is result.case for r in results):  # once per recording
+            text = f"{result.case.condition}: {result.case_head.placement}"
+            placed[text] = None
+            yield f"{text} on the template head"
             for name in unexplained(result):
                 text = f"{result.case.condition}: {unexplained_text(name)}"
                 odd[text] = None
@@ -71,6 +79,7 @@ def validate(recording: str, data: Path, methods: Sequence[Method], out: Path) -
         "windows": "linear inverses: the whole average; networks: the longest they were trained "
         "on; solvers: "
         f"{SAMPLES} samples; baseline and response alike, each window half over the one before",
+        "electrodes on the template head": "\n".join(placed),
         **({"channels": "\n".join(odd)} if odd else {}),
         **({"read from": "\n".join(read)} if read else {}),
         "versions": f"deepesi {__version__}, MNE-Python {mne.__version__}, NumPy {np.__version__}",

@@ -5,8 +5,7 @@ scaled along each axis and shifted to fit the recorded positions. A fit that no 
 error. Names of other systems (``E1``, ``A1`` to ``D32``, ``EEG 001``) have no unique position.
 
 Source: 10-05 system, Oostenveld & Praamstra 2001 (doi:10.1016/S1388-2457(00)00527-7); positions on
-fsaverage from MNE-Python. Fit of poses: Kabsch 1976 (doi:10.1107/S0567739476001873). Difference:
-scales per axis, and distances instead of their squares, so that few wrong electrodes do not count.
+fsaverage from MNE-Python. Fit of poses: `deepesi.physics.cap_pose.fit_pose`.
 """
 
 import functools
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from deepesi.physics.cap_pose import USUAL_PITCH, fit_pose
 from deepesi.physics.channel_names import plain_names, ten_five_name
 from deepesi.physics.montage import standard_montage
 
@@ -25,9 +25,7 @@ Array = NDArray[np.float64]
 
 #: Fewest electrodes with known names from which the pose of a cap is estimated.
 FEWEST_NAMES = 8
-#: Pitch of real caps relative to fsaverage, degrees: midway between the observed -10 and +3.
-USUAL_PITCH = -3.5
-#: Largest rotation from there, degrees: real caps reach 6.5, and 20 degrees are an error.
+#: Largest rotation from the usual pitch, degrees: real caps reach 6.5, and 20 degrees are an error.
 LARGEST_ANGLE = 10.5
 #: Largest distance of an electrode from its expected position, m: every built-in montage of
 #: MNE-Python stays below 0.02, and a step of the 10-20 system is 0.05 to 0.06.
@@ -51,7 +49,7 @@ _TURNS = ("the axis through the ears", "the axis from back to front", "the verti
 
 @dataclass(frozen=True)
 class _Fit:
-    """The pose of a cap: ``positions ~ (standard * scale) @ turn.T + shift``.
+    """The pose of a cap, with what it leaves.
 
     Attributes:
         turn: Orthogonal ``(3, 3)``, from the frame of the names to that of the positions.
@@ -81,13 +79,11 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
             its expected position.
 
     """
-    known = _known_places()
-    keys = _ten_five_keys(ch_names)
-    rows = [row for row, key in enumerate(keys) if key in known]
-    if len(rows) < max(FEWEST_NAMES, len(ch_names) / 2):
+    rows, electrodes = known_electrodes(ch_names)
+    if not rows:
         return
     names, own = [ch_names[row] for row in rows], positions[rows]
-    standard = np.array([known[keys[row]] for row in rows])
+    standard = np.array([_known_places()[electrode] for electrode in electrodes])
     size = _size(own)
     if size == 0:
         return  # electrodes at one position are refused elsewhere
@@ -99,6 +95,19 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
             "Check axes and names in the file that the positions come from, or take standard "
             "positions (--montage NAME, set_montage)."
         )
+
+
+def known_electrodes(ch_names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Channels with names of the 10-05 system: their rows, and the names in lower case.
+
+    Both are empty if fewer than 8 names, or fewer than half of them, are of the system: other
+    systems (``A1`` to ``D32``) give some of its names to other places.
+    """
+    keys = _ten_five_keys(ch_names)
+    rows = [row for row, key in enumerate(keys) if key in _known_places()]
+    if len(rows) < max(FEWEST_NAMES, len(ch_names) / 2):
+        return [], []
+    return rows, [keys[row] for row in rows]
 
 
 def _size(points: Array) -> float:
@@ -138,33 +147,11 @@ def _known_places() -> dict[str, Array]:
     return dict(zip([name.lower() for name in names], positions, strict=True))
 
 
-def _fitted(standard: Array, positions: Array, handedness: int, n_iterations: int = 30) -> _Fit:
-    """The pose with the least sum of distances, by reweighted least squares.
-
-    Args:
-        standard: Positions of the names on fsaverage ``(C, 3)``, m.
-        positions: Recorded positions ``(C, 3)``, m.
-        handedness: 1 for a turned cap, -1 for a mirrored one.
-        n_iterations: Alternations of pose, scales and weights.
-
-    """
-    weights, scale = np.ones(len(standard)), np.ones(3)
-    for _ in range(n_iterations):
-        share = weights[:, None] / weights.sum()
-        centre, origin = (share * positions).sum(0), (share * standard).sum(0)
-        here, there = positions - centre, standard - origin
-        left, _, right = np.linalg.svd((share * here).T @ (there * scale))
-        flip = handedness * np.sign(np.linalg.det(left @ right))
-        turn = left @ np.diag([1.0, 1.0, flip]) @ right
-        back = here @ turn
-        spread, shared = (share * there**2).sum(0), (share * there * back).sum(0)
-        even = shared.sum() / spread.sum()
-        # Electrodes in a plane do not give the scale across it: a weak prior at the mean scale.
-        scale = np.clip((shared + 4e-4 * even) / (spread + 4e-4), 0.5 * even, 2 * even)
-        expected = centre + (there * scale) @ turn.T
-        distances = np.linalg.norm(positions - expected, axis=1)
-        weights = 1 / np.maximum(distances, 5e-3)
-    return _Fit(turn, expected, distances)
+def _fitted(places: Array, positions: Array, handedness: int) -> _Fit:
+    """Fit of `fit_pose`, for a turned cap (1) or a mirrored one (-1)."""
+    pose = fit_pose(places, positions, handedness)
+    expected = pose.recorded(places)
+    return _Fit(pose.turn, expected, np.linalg.norm(positions - expected, axis=1))
 
 
 def _angle_error(positions: Array) -> float:

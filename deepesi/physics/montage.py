@@ -127,13 +127,7 @@ def fit_to_scalp(
         ValueError: The electrodes do not look like a cap in metres in the head frame.
 
     """
-    radius = np.median(np.linalg.norm(positions, axis=1))
-    if not 0.05 < radius < 0.2:
-        raise ValueError(
-            f"fit_to_scalp: the electrodes lie {radius:.3g} m (median) from the origin of the head "
-            "frame, expected 0.05-0.2 m. Check that positions are in metres and in the MNE head "
-            "frame (mne.channels.DigMontage with nasion, lpa and rpa)."
-        )
+    check_metres(positions)
     scale, shift = np.ones(3), np.zeros(3)
     for _ in range(n_iterations):
         feet = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces).positions
@@ -147,9 +141,41 @@ def fit_to_scalp(
             scale[axis] = 1 + change[0]
             shift[axis] = 0.0 if axis == 0 else change[1]
     points = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces)
+    check_on_scalp(points, ch_names, scale)
+    return points
+
+
+def check_metres(positions: Array) -> None:
+    """Refuse electrodes ``(C, 3)`` that do not look like a cap in metres in the head frame.
+
+    Raises:
+        ValueError: Their distance from the origin is not that of a scalp.
+
+    """
+    radius = np.median(np.linalg.norm(positions, axis=1))
+    if not 0.05 < radius < 0.2:
+        raise ValueError(
+            f"electrode positions: they lie {radius:.3g} m (median) from the origin of the head "
+            "frame, expected 0.05-0.2 m. Check that positions are in metres and in the MNE head "
+            "frame (mne.channels.DigMontage with nasion, lpa and rpa)."
+        )
+
+
+def check_on_scalp(points: ScalpPoints, ch_names: Sequence[str], scale: Array) -> None:
+    """Refuse electrodes that do not fit a scalp, as a whole or one of them.
+
+    Args:
+        points: Electrodes ``(C,)`` after the fit.
+        ch_names: Names of the electrodes.
+        scale: Scales of the fit ``(3,)``.
+
+    Raises:
+        ValueError: The message names the distances, the scales or the electrodes.
+
+    """
     if np.median(points.distances) > 0.015 or not (0.6 < scale.min() <= scale.max() < 1.6):
         raise ValueError(
-            f"fit_to_scalp: the electrodes do not fit a scalp: scaled by {scale.round(2)} they "
+            f"electrode positions: they do not fit a scalp: scaled by {scale.round(2)} they "
             f"still lie {1e3 * np.median(points.distances):.0f} mm (median) from it, expected "
             "scales of 0.6-1.6 and less than 15 mm. Check the coordinate frame and the fiducials "
             "of the montage."
@@ -158,10 +184,10 @@ def fit_to_scalp(
     if far.any():
         names = [n for n, f in zip(ch_names, np.atleast_1d(far), strict=True) if f]
         raise ValueError(
-            f"fit_to_scalp: the electrodes {names} lie {1e3 * points.distances.max():.0f} mm off "
-            "the scalp while the others fit it. Correct their positions, or mark them as bad."
+            f"electrode positions: the electrodes {names} lie "
+            f"{1e3 * points.distances.max():.0f} mm off the scalp while the others fit it. Correct "
+            "their positions, or mark them as bad."
         )
-    return points
 
 
 #: The international 10-20 system (Jasper 1958), in clinical use without Fpz and Oz.
@@ -336,15 +362,49 @@ def displace(
         n_poses: Number of such poses.
 
     """
-    sigma = displacement / np.sqrt(np.pi / 2)
-    steps = rng.normal(scale=sigma, size=(n_poses, n_copies, *positions.shape))
     centre = scalp_pos.mean(axis=0)
-    radial = positions - centre
-    radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
-    steps -= (steps * radial).sum(-1, keepdims=True) * radial
+    steps = steps_along_scalp(positions, centre, displacement, (n_poses, n_copies), rng)
     # A Gaussian vector of three components has a mean length of 2 sqrt(2/pi) standard deviations.
     length = 2 * np.sqrt(2 / np.pi)
-    moved = rng.normal(scale=shift / length, size=(n_poses, 1, 1, 3))
+    moved = rng.normal(scale=shift / length, size=(n_poses, 3))
     turn = Rotation.from_rotvec(rng.normal(scale=rotation / length, size=(n_poses, 3)))
-    turned = np.einsum("pij,pxcj->pxci", turn.as_matrix(), positions + steps - centre)
-    return project_to_mesh(turned + centre + moved, scalp_pos, scalp_faces)
+    worn = turn_caps(positions + steps, turn.as_matrix(), moved, centre)
+    return project_to_mesh(worn, scalp_pos, scalp_faces)
+
+
+def steps_along_scalp(
+    positions: Array,
+    centre: Array,
+    displacement: float,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Array:
+    """Gaussian steps ``(*shape, C, 3)`` of electrodes ``(C, 3)``, across the radius, m.
+
+    Args:
+        positions: Electrodes ``(C, 3)``, m.
+        centre: Centre of the scalp ``(3,)``, m.
+        displacement: Mean length of the steps, m, as in `displace`.
+        shape: Number of sets of steps.
+        rng: Random generator.
+
+    """
+    sigma = displacement / np.sqrt(np.pi / 2)
+    steps = rng.normal(scale=sigma, size=(*shape, *positions.shape))
+    radial = positions - centre
+    radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
+    return np.asarray(steps - (steps * radial).sum(-1, keepdims=True) * radial)
+
+
+def turn_caps(positions: Array, turns: Array, shifts: Array, centre: Array) -> Array:
+    """Caps ``(P, M, C, 3)``, m, rotated about a centre and shifted, each in its pose.
+
+    Args:
+        positions: Electrodes ``(P, M, C, 3)``, m.
+        turns: Rotations ``(P, 3, 3)``.
+        shifts: Shifts ``(P, 3)``, m.
+        centre: Centre of the rotations ``(3,)``, m.
+
+    """
+    turned = np.einsum("pij,pmcj->pmci", turns, positions - centre)
+    return np.asarray(turned + centre + shifts[:, None, None])

@@ -71,6 +71,8 @@ class Template:
         display: The mesh to draw on, None for a volume or a head of the user's own.
         n_moved: Sources that were nearer than 2 mm to the inner skull and moved inward.
         warp_seed: Seed of the warped head, which decides its split; None for any other head.
+        mri_head: Transform ``(4, 4)`` from the MRI of the subject (surface RAS) to the head frame,
+            m, of a head of the user's own; None for any other head.
         cap: Names of the sensors, one per row of the family's scalp, for a head known by one
             forward solution only: its sensors cannot be moved and no others can be put on it.
         fingerprint: SHA-256 of the arrays in its file.
@@ -87,6 +89,7 @@ class Template:
     display: DisplayMesh | None = None
     n_moved: int = 0
     warp_seed: int | None = None
+    mri_head: Array | None = None
     cap: tuple[str, ...] | None = None
     fingerprint: str = ""
 
@@ -193,6 +196,8 @@ def save_template(path: str | Path, template: Template) -> str:
             "display_index": template.display.source_index.astype(np.uint16),
             "display_weight": template.display.source_weight.astype(np.float16),
         }
+    if template.mri_head is not None:
+        arrays["mri_head"] = template.mri_head
     arrays["fingerprint"] = np.array(_digest(arrays))
     with atomic(path) as partial:
         np.savez_compressed(partial, allow_pickle=False, **arrays)
@@ -254,6 +259,7 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
         display=display,
         n_moved=int(a["n_moved"]),
         warp_seed=int(a["warp_seed"]) if a["warp_seed"] >= 0 else None,
+        mri_head=a.get("mri_head"),
         fingerprint=str(a["fingerprint"]),
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import flat_channels
+from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.physics.io.rank import RankChoice
 from deepesi.runtime.corrections import Corrected
 from deepesi.runtime.estimates import Localization
@@ -82,6 +83,7 @@ class SetupOptions:
         subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
         n_threads: Threads of one inference, 0 for all cores.
         rank: Dimensions of the noise, as in `RankChoice`.
+        trans: ``-trans.fif`` that places the electrodes on the packaged or own head.
 
     """
 
@@ -93,20 +95,26 @@ class SetupOptions:
     n_threads: int = 0
     subjects_dir: Path | None = None
     rank: RankChoice = None
+    trans: Path | None = None
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
             raise ValueError("--noise-cov and --noise-from both set the noise; give one.")
-        others = (self.noise_cov, self.noise_from, self.forward, self.head, self.rank)
+        others = (self.noise_cov, self.noise_from, self.forward, self.head, self.rank, self.trans)
         if self.prepared is not None and any(other is not None for other in others):
             raise ValueError(
                 "--prepared already contains noise and head; leave --noise-cov, --noise-from, "
-                "--forward, --head and --rank out."
+                "--forward, --head, --trans and --rank out."
             )
         if self.forward is not None and self.head is not None:
             raise ValueError(
                 "--forward and --head both set the head; give --forward for the "
                 "recording's own, or --head for one of several subjects."
+            )
+        if self.forward is not None and self.trans is not None:
+            raise ValueError(
+                "--forward contains the transform from head to MRI that it was computed with; "
+                "leave --trans out, or --forward to use the packaged head."
             )
         if self.subjects_dir is not None and self.forward is None:
             raise ValueError(
@@ -140,6 +148,11 @@ def _forward(path: Path | None) -> "mne.Forward | None":
         raise FileNotFoundError(f"there is no file {path}.")
     with parsing(path, "forward solution", "Write it again with mne.write_forward_solution."):
         return mne.read_forward_solution(path, verbose="error")
+
+
+def _transform(path: Path | None) -> "mne.Transform | None":
+    """The transform of the user, if there is one."""
+    return None if path is None else read_head_mri(path)
 
 
 #: Opens a model by its path or name for a set-up, such as `open_file`.
@@ -211,7 +224,7 @@ def apply(
         if setup.prepared is None and setup.noise_cov is None and noise_from is None:
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
-    forward = _forward(setup.forward)
+    forward, trans = _forward(setup.forward), _transform(setup.trans)
     if setup.prepared is None:
         if noise_from is None:
             covariance = _covariance(setup.noise_cov)
@@ -219,8 +232,9 @@ def apply(
             covariance = noise_of(trials, noise_from)
             check_noise_level(covariance)
         inverse = open_inverse(model, setup).for_recording(
-            data, covariance, forward, rank=setup.rank
+            data, covariance, forward, rank=setup.rank, trans=trans
         )
+        yield from _placement_lines(inverse)
     else:
         inverse = open_inverse(model, setup).for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
@@ -237,6 +251,14 @@ def apply(
         anatomy = subject_anatomy(forward, setup.subjects_dir)
     peak = yield from _localize(ready, inverse, Where(window, anatomy), out, progress)
     return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
+
+
+def _placement_lines(inverse: PreparedInverse) -> list[str]:
+    """Output lines about the electrodes on a packaged head."""
+    placement = inverse.placement
+    if placement is None:
+        return []
+    return [f"electrodes: {placement}", *(f"doubtful: {line}" for line in placement.warnings)]
 
 
 def _bads(data: "Recording") -> list[str]:
@@ -354,8 +376,13 @@ def prepare(
     notes: list[str] = []
     info = read_setup(recording, reading, notes.append)
     inverse = open_inverse(model, setup).for_recording(
-        info, _covariance(setup.noise_cov), _forward(setup.forward), nave, setup.rank
+        info,
+        _covariance(setup.noise_cov),
+        _forward(setup.forward),
+        nave,
+        setup.rank,
+        _transform(setup.trans),
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
-    return "\n".join([*notes, wrote])
+    return "\n".join([*notes, *_placement_lines(inverse), wrote])

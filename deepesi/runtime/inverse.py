@@ -1,6 +1,7 @@
 """Applies an exported file to recordings, with mne and onnxruntime, without torch."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
@@ -9,7 +10,7 @@ import numpy as np
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io.heads import head_from_forward, head_on_template
+from deepesi.physics.io.heads import head_from_forward, head_on_template, place_recording
 from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
@@ -21,6 +22,7 @@ from deepesi.runtime.prepared_inverse import (
     CorrectionWarning,
     ExtrapolationWarning,
     Model,
+    PlacementWarning,
     PreparedInverse,
     UnexplainedChannelWarning,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "CorrectionWarning",
     "ExtrapolationWarning",
     "Inverse",
+    "PlacementWarning",
     "PreparedInverse",
     "UnexplainedChannelWarning",
     "apply",
@@ -95,6 +98,7 @@ class Inverse:
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = ...,
         rank: RankChoice = ...,
+        trans: "mne.Transform | None" = ...,
     ) -> "Stc": ...
 
     @overload
@@ -104,6 +108,7 @@ class Inverse:
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = ...,
         rank: RankChoice = ...,
+        trans: "mne.Transform | None" = ...,
     ) -> "Iterator[Stc]": ...
 
     def apply(
@@ -112,6 +117,7 @@ class Inverse:
         noise_cov: "mne.Covariance",
         forward: "mne.Forward | None" = None,
         rank: RankChoice = None,
+        trans: "mne.Transform | None" = None,
     ) -> "Stc | Iterator[Stc]":
         """Localize a recording: prepare for its set-up, then estimate.
 
@@ -123,6 +129,7 @@ class Inverse:
             noise_cov: Noise covariance of single trials, V².
             forward: The recording's own forward solution; the packaged head if None.
             rank: Dimensions of the noise, as in `for_recording`.
+            trans: Transform that places the electrodes on the head, as in `for_recording`.
 
         Returns:
             The estimate of an evoked response, A m; for epochs or a raw recording an iterator of
@@ -140,7 +147,9 @@ class Inverse:
         _check_mne("noise_cov", noise_cov, mne.Covariance, "mne.compute_covariance or mne.read_cov")
         if forward is not None:
             _check_mne("forward", forward, mne.Forward, "mne.read_forward_solution")
-        prepared = self.for_recording(recording, noise_cov, forward, rank=rank)
+        if trans is not None:
+            _check_mne("trans", trans, mne.Transform, "mne.read_trans")
+        prepared = self.for_recording(recording, noise_cov, forward, rank=rank, trans=trans)
         if isinstance(recording, mne.Evoked):
             return prepared.apply(recording).stc
         results = cast("Iterator[Localization]", prepared.apply(recording))
@@ -153,6 +162,7 @@ class Inverse:
         forward: "mne.Forward | None" = None,
         nave: float | None = None,
         rank: RankChoice = None,
+        trans: "mne.Transform | None" = None,
     ) -> PreparedInverse:
         """Prepare for the set-up of a recording.
 
@@ -164,11 +174,14 @@ class Inverse:
             nave: Number of trials averaged; by default that of the recording, 1 for an info.
             rank: Dimensions of the noise, as in MNE-Python: None (what its covariance spans),
                 ``"info"`` (channels less reference and applied projectors) or their number.
+            trans: Transform that places the electrodes on the head, as in
+                `deepesi.physics.io.head_mri.transform_to_template`; None: by their names, by head
+                points or by size, as in `deepesi.physics.cap_placement`.
 
         Raises:
-            ValueError: The recording, covariance or forward solution does not fit, as in
-                `head_on_template`, `head_from_forward` and `prepare_for`; or both a forward
-                solution and a head are given.
+            ValueError: The recording, covariance, forward solution or transform does not fit, as in
+                `place_recording`, `head_on_template`, `head_from_forward` and `prepare_for`; or a
+                forward solution is given together with a head or a transform.
 
         """
         import mne
@@ -179,18 +192,29 @@ class Inverse:
                 "solution beside it (forward=, --forward), which is another head. Leave one of "
                 "them out."
             )
+        if forward is not None and trans is not None:
+            raise ValueError(
+                "Inverse: a transform (trans=, --trans) was given and a forward solution beside it "
+                "(forward=, --forward), which contains its own. Leave one of them out."
+            )
         if isinstance(recording, mne.Info):
             info, nave = recording, 1.0 if nave is None else float(nave)
         else:
             nave = trials_averaged(recording) if nave is None else float(nave)
             info = recording.info
+        placement = None
         if forward is None:
-            head = head_on_template(info, noise_cov, self.template, nave, rank)
-            origin = f"sensors of a recording on {head.space.name}, its noise covariance"
+            template = self.template
+            placement = place_recording(info, template, trans)
+            head = head_on_template(info, noise_cov, template, nave, rank, placement)
+            origin = (
+                f"sensors of a recording on {head.space.name} ({placement}), its noise covariance"
+            )
         else:
             head = head_from_forward(info, noise_cov, forward, nave, rank)
             origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
-        return self.prepare_for(head, nave, origin, rank_reason(head, rank))
+        prepared = self.prepare_for(head, nave, origin, rank_reason(head, rank))
+        return replace(prepared, placement=placement)
 
     def prepare_for(
         self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"
@@ -271,6 +295,7 @@ def apply(
     noise_cov: "mne.Covariance",
     forward: "mne.Forward | None" = None,
     rank: RankChoice = None,
+    trans: "mne.Transform | None" = None,
 ) -> "Stc | Iterator[Stc]":
     """Localize a recording with an exported file, or with a packaged one by its name.
 
@@ -283,10 +308,11 @@ def apply(
         noise_cov: Noise covariance of single trials, V².
         forward: The recording's own forward solution; the packaged head if None.
         rank: Dimensions of the noise, as in `Inverse.for_recording`.
+        trans: Transform that places the electrodes on the head, as in `Inverse.for_recording`.
 
     """
     inverse = model if isinstance(model, Inverse) else Inverse.load(model)
-    return inverse.apply(recording, noise_cov, forward, rank)
+    return inverse.apply(recording, noise_cov, forward, rank, trans)
 
 
 def _name(head: str | Path | Template) -> str:

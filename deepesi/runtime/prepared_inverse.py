@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import estimated_snr_db
+from deepesi.physics.cap_placement import Placement
 from deepesi.physics.channel_check import unexplained_channels, unexplained_text
 from deepesi.physics.data_check import check_data
 from deepesi.physics.head import SourceSpace, magnitudes
@@ -45,6 +46,10 @@ class ExtrapolationWarning(UserWarning):
 
 class CorrectionWarning(UserWarning):
     """A recording was changed before localization, or part of it was excluded."""
+
+
+class PlacementWarning(UserWarning):
+    """The electrodes of a recording do not fit the head well."""
 
 
 class UnexplainedChannelWarning(UserWarning):
@@ -99,6 +104,8 @@ class PreparedInverse:
         nave: Number of averaged trials in the data; effective numbers may be fractions.
         origin: Description of the origin of sensors and noise.
         channel_precision: Precision matrix of the channels ``(C, C)``, 1/V², for `unexplained`.
+        placement: How the electrodes were placed on a packaged head; None with a forward solution,
+            and when read from a file, whose `origin` says it.
 
     """
 
@@ -112,6 +119,7 @@ class PreparedInverse:
     nave: float
     origin: str
     channel_precision: Array
+    placement: Placement | None = None
 
     @property
     def ch_names(self) -> tuple[str, ...]:
@@ -259,10 +267,13 @@ class PreparedInverse:
             ExtrapolationWarning: The recording is `out_of_distribution`.
             CorrectionWarning: Offsets were subtracted, or data annotated BAD were excluded.
             UnexplainedChannelWarning: A channel, or a dimension of the noise, is `unexplained`.
+            PlacementWarning: The electrodes do not fit the head well.
 
         """
         import mne
 
+        for line in [] if self.placement is None else self.placement.warnings:
+            warnings.warn(line, PlacementWarning, stacklevel=2)
         ready = self.correct(recording, baseline)
         for line in ready.changes:
             warnings.warn(f"the recording was changed: {line}", CorrectionWarning, stacklevel=2)

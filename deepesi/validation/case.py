@@ -69,6 +69,7 @@ class CaseHead:
         mni: Source positions ``(S, 3)``, MNI305 mm.
         target_distance: Distance of every source to the target ``(S,)``, mm.
         target: Text that describes the target.
+        placement: Text that describes how the electrodes were placed; empty for the own head.
 
     """
 
@@ -77,6 +78,7 @@ class CaseHead:
     mni: Array
     target_distance: Array
     target: str
+    placement: str = ""
 
 
 def require_files(folder: Path, roles: dict[str, str], origin: str) -> dict[str, Path]:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.head import magnitudes
-from deepesi.physics.io.heads import head_from_forward, head_on_template
+from deepesi.physics.io.heads import head_from_forward, head_on_template, place_recording
 from deepesi.physics.noise import rank_of, spanned_projector, whitened_power, whitener
 from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.runtime.methods import Method
@@ -21,6 +22,9 @@ from deepesi.validation.statistics import (
     lateralization,
     summarize,
 )
+
+if TYPE_CHECKING:
+    import mne
 
 Array = NDArray[np.float64]
 
@@ -58,13 +62,21 @@ class Excluded:
     reason: str
 
 
-def template_case_head(case: Case, method: Method) -> CaseHead:
-    """Packaged head of the method, with the sensors and noise covariance of a case."""
+def template_case_head(
+    case: Case, method: Method, trans: "mne.Transform | None" = None
+) -> CaseHead:
+    """Packaged head of the method, with the sensors and noise covariance of a case.
+
+    `trans` places the sensors, as in `place_recording`.
+    """
     template, evoked = method.template(), case.evoked
-    head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave)
+    placement = place_recording(evoked.info, template, trans)
+    head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave, placement=placement)
     landmark = case.expectation.landmark
     distance = np.linalg.norm(template.source_mni - landmark, axis=1)
-    return CaseHead("template", head, template.source_mni, distance, _describe_landmark(case))
+    how = "; ".join([str(placement), *placement.warnings])
+    target = _describe_landmark(case)
+    return CaseHead("template", head, template.source_mni, distance, target, how)
 
 
 def own_case_head(case: Case) -> CaseHead:
@@ -147,11 +159,13 @@ def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]
     ]
 
 
-def run(cases: Sequence[Case], methods: Sequence[Method]) -> Iterator[Result]:
-    """Yield all results one by one."""
+def run(
+    cases: Sequence[Case], methods: Sequence[Method], trans: "mne.Transform | None" = None
+) -> Iterator[Result]:
+    """Yield all results one by one; `trans` places the sensors on the packaged head."""
     for case in cases:
         for method in methods:
-            yield evaluate(case, template_case_head(case, method), method)
+            yield evaluate(case, template_case_head(case, method, trans), method)
         if case.own is not None:
             case_head = own_case_head(case)
             for method in methods:

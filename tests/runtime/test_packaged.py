@@ -8,9 +8,10 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.head_inputs import Rank
+from deepesi.physics.io.heads import place_recording
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.packaged import PACKAGED, model_path
-from tests.conftest import make_covariance, make_evoked, slow
+from tests.conftest import make_covariance, make_evoked
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -52,9 +53,7 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
     inverse = Inverse.load(name, n_threads=1).for_recording(evoked.info, covariance, nave=4)
     head = template.head(
         list(inverse.ch_names),
-        template.places(
-            np.array([c["loc"][:3] for c in evoked.info["chs"]]), list(inverse.ch_names)
-        ),
+        place_recording(evoked.info, template).points,
         1e-12 * np.eye(32),
     )
     source = int(np.linalg.norm(template.source_mni - [25, -85, 5], axis=1).argmin())
@@ -72,7 +71,21 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
 
 @pytest.mark.parametrize(
     ("condition", "side", "target"),
-    [("Left visual", "right", (16, -73, 9)), slow("Right visual", "left", (-7, -79, 6))],
+    [
+        ("Left visual", "right", (16, -73, 9)),
+        pytest.param(
+            "Right visual",
+            "left",
+            (-7, -79, 6),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.xfail(
+                    strict=True,
+                    reason="trained without pitched caps (docs/decisions/0011)",
+                ),
+            ],
+        ),
+    ],
 )
 def test_one_command_on_a_visual_response(
     sample_data, tmp_path, monkeypatch, capsys, condition, side, target

@@ -15,6 +15,7 @@ from deepesi.core.contracts import Estimate
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.head import SourceSpace
+from deepesi.physics.io.heads import place_recording
 from deepesi.physics.linear_inverse import linear_inverse
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import save_template
@@ -30,10 +31,9 @@ def test_estimate_is_the_kernel_of_the_recordings_own_set_up(eloreta, evoked, te
     covariance = make_covariance(evoked.info)
     prepared = Inverse.load(eloreta).for_recording(evoked.info, covariance, nave=evoked.nave)
     found = prepared.apply(evoked).stc.data
-    positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
     head = template.head(
         evoked.ch_names,
-        template.places(positions, evoked.ch_names),
+        place_recording(evoked.info, template).points,
         covariance["data"] / evoked.nave,
     )
     data = evoked.data - evoked.data.mean(axis=0)

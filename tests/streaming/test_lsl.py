@@ -193,6 +193,7 @@ def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
         ]
     )
     printed = capsys.readouterr().out
+    assert f"head.npz: {prepared.origin}" in printed
     assert f"{name}: 32 channels at 250 Hz, beside them none; band 1 to 40 Hz" in printed
     assert "page at http://127.0.0.1:" in printed
     assert ", 0 lost, 0 broken" in printed

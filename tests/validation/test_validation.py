@@ -214,6 +214,31 @@ def test_model_that_is_not_there(tmp_path):
         find_methods([], [tmp_path / "none.onnx"], load_solver)
 
 
+@pytest.mark.parametrize(("by", "expected"), [("size", 29), ("head points", 29), ("mri", 14)])
+def test_a_scan_finds_the_left_visual_response_with_electrodes_placed_by_anatomy(
+    sample_data, by, expected
+):
+    """The transform through the MRI of the subject to MNI space; her head points do not suffice."""
+    case = next(c for c in sample_cases(sample_data) if c.condition == "Left visual")
+    head_mri = mne.read_trans(sample_data / "MEG_sample/sample_audvis_trunc-trans.fif")
+    mri_mni = mne.read_talxfm("sample", sample_data / "subjects", verbose="error")
+    head_mni = mne.transforms.combine_transforms(head_mri, mri_mni, "head", "mni_tal")
+    if by == "size":
+        case.evoked.set_montage(head_montage_of(case.evoked), verbose="error")
+    scan = load_solver("dipole_scan")
+    case_head = template_case_head(case, scan, head_mni if by == "mri" else None)
+    described = {"size": "scales and shifts", "head points": "78 head points", "mri": "transform"}
+    assert described[by] in case_head.placement
+    found = evaluate(case, case_head, scan).statistics["peak_distance"]
+    assert found == pytest.approx(expected, abs=1)
+
+
+def head_montage_of(evoked):
+    """The electrodes of a recording without its head points."""
+    positions = {c["ch_name"]: c["loc"][:3] for c in evoked.info["chs"]}
+    return mne.channels.make_dig_montage(positions, coord_frame="head")
+
+
 # Simulated responses
 
 

@@ -82,6 +82,7 @@ class Anatomy:
         is_cortex: Whether a source can be active ``(S,)``; False on the medial wall.
         display: Mesh to draw on, if there is one.
         n_moved: Number of sources that were moved to 2 mm inside the inner skull.
+        mri_head: Transform from MRI (surface RAS) to head frame, as in `Template`.
 
     """
 
@@ -96,6 +97,7 @@ class Anatomy:
     is_cortex: NDArray[np.bool_]
     display: DisplayMesh | None
     n_moved: int
+    mri_head: Array | None = None
 
 
 def ico_faces(sphere: Array, n_vertices: int) -> Faces:

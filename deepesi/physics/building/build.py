@@ -132,6 +132,7 @@ def build_steps(
         display=anatomy.display,
         n_moved=anatomy.n_moved,
         warp_seed=warp_seed,
+        mri_head=anatomy.mri_head,
     )
 
 

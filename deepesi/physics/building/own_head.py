@@ -223,6 +223,7 @@ def read_own_anatomy(
         is_cortex=np.ones(len(pos), dtype=bool),
         display=None,
         n_moved=0,
+        mri_head=np.asarray(mri_head["trans"], dtype=np.float64),
     )
 
 

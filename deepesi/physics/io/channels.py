@@ -102,6 +102,18 @@ def sensor_positions(info: "mne.Info", ch_names: list[str], origin: str = "recor
     return positions
 
 
+def head_points(info: "mne.Info") -> Array:
+    """Digitized points of the scalp that are no electrodes ``(N, 3)``, m, MNE head frame."""
+    from mne._fiff.constants import FIFF
+
+    points = [
+        point["r"]
+        for point in info["dig"] or ()
+        if point["kind"] == FIFF.FIFFV_POINT_EXTRA and point["coord_frame"] == FIFF.FIFFV_COORD_HEAD
+    ]
+    return np.array(points, dtype=np.float64).reshape(-1, 3)
+
+
 def sensor_array(info: "mne.Info", ch_names: list[str]) -> SensorArray:
     """The sensors of EEG channels of a recording; errors as in `sensor_positions`."""
     return SensorArray.eeg(ch_names, sensor_positions(info, ch_names))

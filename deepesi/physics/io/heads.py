@@ -2,15 +2,18 @@
 
 from typing import TYPE_CHECKING
 
+from deepesi.physics.cap_placement import Placement, RecordedCap, place_cap
 from deepesi.physics.channel_names import match_channels
 from deepesi.physics.head import HeadModel
 from deepesi.physics.io.channels import (
     MIN_CHANNELS,
     good_eeg_channels,
+    head_points,
     sensor_array,
     sensor_positions,
 )
 from deepesi.physics.io.covariance import noise_covariance
+from deepesi.physics.io.head_mri import transform_to_template
 from deepesi.physics.io.rank import RankChoice, settle_rank
 from deepesi.physics.io.source_space import source_space
 from deepesi.physics.sensors import SensorArray
@@ -20,12 +23,34 @@ if TYPE_CHECKING:
     import mne
 
 
+def place_recording(
+    info: "mne.Info", template: Template, trans: "mne.Transform | None" = None
+) -> Placement:
+    """Good EEG channels of a recording on a template head.
+
+    Args:
+        info: Measurement info with positions in the head frame.
+        template: The head to use.
+        trans: Transform of the user, as in `transform_to_template`; None: as in `place_cap`.
+
+    Raises:
+        ValueError: As in `good_eeg_channels`, `sensor_positions`, `transform_to_template` and
+            `place_cap`.
+
+    """
+    ch_names = good_eeg_channels(info)
+    to_head = None if trans is None else transform_to_template(trans, template)
+    cap = RecordedCap(ch_names, sensor_positions(info, ch_names), head_points(info))
+    return place_cap(template, cap, to_head)
+
+
 def head_on_template(
     info: "mne.Info",
     noise_cov: "mne.Covariance",
     template: Template,
     nave: float = 1,
     rank: RankChoice = None,
+    placement: Placement | None = None,
 ) -> HeadModel:
     """The template head under the set-up of a recording: its good channels, its noise.
 
@@ -35,16 +60,16 @@ def head_on_template(
         template: The head to use.
         nave: Number of trials averaged; the covariance is divided by it.
         rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
+        placement: Its electrodes, if `place_recording` has placed them already.
 
     Raises:
-        ValueError: As in `good_eeg_channels`, `sensor_positions`, `noise_covariance`, `HeadModel`
-            and `settle_rank`.
+        ValueError: As in `place_recording`, `noise_covariance`, `HeadModel` and `settle_rank`.
 
     """
     ch_names = good_eeg_channels(info)
-    places = template.places(sensor_positions(info, ch_names), ch_names)
-    sensors = SensorArray.eeg(ch_names, places.positions)
-    head = template.head(ch_names, places, noise_covariance(noise_cov, sensors, nave))
+    points = (placement or place_recording(info, template)).points
+    sensors = SensorArray.eeg(ch_names, points.positions)
+    head = template.head(ch_names, points, noise_covariance(noise_cov, sensors, nave))
     return settle_rank(head, info, rank)
 
 

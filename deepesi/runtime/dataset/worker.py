@@ -141,7 +141,10 @@ def _taken(lines: Generator[str, None, Applied]) -> tuple[list[str], Applied]:
 def _setup_of(setup: SetupOptions, item: Item) -> SetupOptions:
     """The set-up of a recording: entities filled into the paths of its own files."""
     return replace(
-        setup, noise_cov=_filled(setup.noise_cov, item), forward=_filled(setup.forward, item)
+        setup,
+        noise_cov=_filled(setup.noise_cov, item),
+        forward=_filled(setup.forward, item),
+        trans=_filled(setup.trans, item),
     )
 
 
@@ -164,7 +167,7 @@ def _key(task: Task, item: Item, reading: ReadingOptions, setup: SetupOptions) -
     files = [p for p in item.path.parent.glob(f"{stem}[-.]*") if p.is_file()]  # .vmrk, .eeg, .fdt
     files += find_side_files(item.path, reading.montage is None).all()
     head = None if setup.head is None else Path(setup.head)
-    named = (setup.noise_cov, setup.forward, setup.prepared, head)
+    named = (setup.noise_cov, setup.forward, setup.trans, setup.prepared, head)
     files += [p for p in named if p is not None and p.is_file()]
     settings = (__version__, task.sha256, reading, setup, task.window)
     return digest_of(settings, files, task.root)
