@@ -12,17 +12,26 @@ from torch import Tensor
 
 from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
+from deepesi.data_gen.caps import CapRanges, draw_cap
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy, torch_generator
-from deepesi.data_gen.montages import MontageRanges, displaced_positions, draw_channels
+from deepesi.data_gen.montages import (
+    N_COPIES,
+    N_POSES,
+    MontageRanges,
+    displaced_positions,
+    draw_channels,
+)
 from deepesi.data_gen.noise import Noise, NoiseRanges
 from deepesi.data_gen.ranges import check_range
 from deepesi.data_gen.scalp_potentials import ScalpPotentials
 from deepesi.data_gen.tissues import TissueRanges
+from deepesi.physics.cap_placement import RecordedCap, place_cap
 from deepesi.physics.family import Tissues
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
+from deepesi.physics.montage import ScalpPoints
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
 
@@ -96,6 +105,9 @@ class SetupRanges(MontageRanges):
             covariance (Ledoit-Wolf shrinkage). None: the true covariance is known.
         nominal: Ranges of the tissues that the analyst assumes.
         own_anatomy: Whether the analyst has the individual anatomy. If not: the template head.
+        cap: Ranges of the pose of the cap and of what the analyst knows of it, in place of
+            `displacement`, `coregistration_shift`, `coregistration_rotation` and `electrode_error`.
+            None: these four.
         anatomy: Ranges of the cortex of other people, drawn anew every `ANATOMY_USES` uses of a
             set-up. None: sources and normals of the true head are those of its own grid.
 
@@ -109,6 +121,7 @@ class SetupRanges(MontageRanges):
     baseline: tuple[int, int] | None = None
     nominal: TissueRanges = NOMINAL_TISSUES
     own_anatomy: bool = True
+    cap: CapRanges | None = None
     anatomy: AnatomyRanges | None = None
 
     def __post_init__(self) -> None:
@@ -149,7 +162,12 @@ def draw_setup(
     names, nominal = [names[i] for i in rows], nominal[rows]
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     assumed = _tissues(ranges.nominal, torch_rng, 1.0)
-    displaced = displaced_positions(template, nominal, ranges, widths["electrodes"], rng)
+    if ranges.cap is None:
+        displaced = displaced_positions(template, nominal, ranges, widths["electrodes"], rng)
+    else:
+        displaced, nominal, _ = draw_cap(
+            template, montage, names, ranges.cap, N_POSES, N_COPIES, rng
+        )
     true_leadfield = template.family.leadfield(
         _tissues(tissues, torch_rng, widths["tissues"]), displaced[0, 0]
     )
@@ -169,9 +187,9 @@ def draw_setup(
     if ranges.own_anatomy or template.cap is not None:
         head = template.head(names, nominal, cov, assumed)
     else:
-        all_names, all_places = nominal_head.montage(montage)
-        chosen = [all_names.index(name) for name in names]
-        head = nominal_head.head(names, all_places[chosen], cov, assumed)
+        head = nominal_head.head(
+            names, _on(nominal_head, montage, names, nominal, ranges), cov, assumed
+        )
     arrays = {
         "vertices": displaced.vertices,
         "weights": displaced.weights,
@@ -190,6 +208,20 @@ def draw_setup(
         assumed=assumed,
         anatomy=ranges.anatomy if ranges.anatomy is not None and ranges.anatomy.differs else None,
     )
+
+
+def _on(
+    nominal_head: Template,
+    montage: str,
+    names: list[str],
+    nominal: ScalpPoints,
+    ranges: SetupRanges,
+) -> ScalpPoints:
+    """Electrodes on the head of an analyst without the anatomy: the montage, or the cap known."""
+    if ranges.cap is not None:
+        return place_cap(nominal_head, RecordedCap(names, nominal.positions)).points
+    all_names, all_places = nominal_head.montage(montage)
+    return all_places[[all_names.index(name) for name in names]]
 
 
 def _tissues(ranges: TissueRanges, rng: torch.Generator, width: float) -> Tissues:

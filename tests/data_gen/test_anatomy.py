@@ -176,7 +176,7 @@ def test_recordings_are_those_of_the_true_lead_field_and_sources(grid):
     moments = free.batch.sources.unflatten(1, (-1, 3))
     rounding = 1e-3 * float(fixed.batch.sources.abs().max())
     assert torch.allclose(moments.norm(dim=2), fixed.batch.sources.abs(), atol=rounding)
-    along = (moments * free.anatomy.normals[:, None]).sum(2)
+    along = (moments * free.anatomy.normals[:, :, None]).sum(2)
     assert torch.allclose(along, fixed.batch.sources, atol=rounding)
 
 

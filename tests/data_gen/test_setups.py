@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deepesi.data_gen.caps import CapRanges
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.montages import FEWEST, displaced_positions, draw_channels
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupPool, SetupRanges
 from deepesi.data_gen.tissues import TissueRanges
-from deepesi.physics.montage import OWN_MONTAGES, displace, standard_montage
+from deepesi.physics.montage import OWN_MONTAGES, displace, project_to_mesh, standard_montage
 from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import DATA, load_template
@@ -241,3 +242,31 @@ def test_warped_member_keeps_its_own_anatomy(toy):
         setup = SetupPool(heads, toy, ranges, TissueRanges(), []).at(0, "train", 0, 0)
         assert np.array_equal(setup.head.source_pos, expected.source_pos)
         assert setup.true_head.template is member
+
+
+@pytest.mark.parametrize("knowledge", ["names", "template", "digitized"])
+def test_the_analyst_takes_the_cap_as_far_as_it_is_known(knowledge, toy):
+    """Digitized positions are nearer to the true ones than those of names."""
+    cap = CapRanges(knowledge=[knowledge])
+    drawn = SetupPool(
+        [HeadOnDevice(toy)], toy, SetupRanges(["biosemi32"], cap=cap), TissueRanges(), []
+    ).at(0, "train", 0, 0)
+    vertices, weights = (part.numpy() for part in drawn.displaced)
+    true = np.einsum("pmcv,pmcvi->pmci", weights, toy.family.scalp_pos[vertices])
+    nominal = drawn.head.sensors.positions
+    off = 1e3 * np.linalg.norm(true - nominal, axis=-1).mean()
+    assert np.allclose(drawn.sensor_pos.numpy(), nominal, atol=1e-6)
+    assert (2 < off < 7) if knowledge == "digitized" else (7 < off < 18)
+
+
+def test_an_analyst_without_the_anatomy_puts_the_known_cap_on_the_template(toy):
+    other = load_template("warp9-ico3")
+    cap = CapRanges(knowledge=["digitized"])
+    ranges = SetupRanges(["biosemi32"], cap=cap, own_anatomy=False)
+    grid = load_template("fsaverage-ico3")
+    drawn = SetupPool([HeadOnDevice(other)], grid, ranges, TissueRanges(), []).at(0, "test", 0, 0)
+    on_scalp = project_to_mesh(
+        drawn.head.sensors.positions, grid.family.scalp_pos, grid.family.scalp_faces
+    )
+    assert on_scalp.distances.max() < 1e-6
+    assert np.allclose(drawn.head.source_pos, grid.source_pos)

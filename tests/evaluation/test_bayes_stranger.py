@@ -41,7 +41,7 @@ def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
     cohort = Cohort.single(load_template("fsaverage-ico3-free"))
     models = [bound(n_worlds), BayesSinglePatch(n_radii=2)]
     errors = []
-    for batch in stranger(n_examples, 10)["typical"].batches(cohort, 10.0, models):
+    for batch in stranger(n_examples, 10)["typical, digitized cap"].batches(cohort, 10.0, models):
         errors.append([error_mm(apply_model(m, batch), batch) for m in models])
     limit, single = (torch.cat(own).mean() for own in zip(*errors, strict=True))
     assert limit < single + 1.0
@@ -50,22 +50,30 @@ def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
 
 def test_levels_of_the_scenario():
     levels = stranger(20, 10)
-    assert list(levels) == ["template", "typical", "strong"]
+    assert list(levels) == [
+        "template",
+        "typical, digitized cap",
+        "typical, cap by names",
+        "strong, cap by names",
+    ]
     assert levels["template"].setups.anatomy is None
-    typical = vars(levels["typical"].setups.anatomy)
+    typical = vars(levels["typical, cap by names"].setups.anatomy)
     assert {k: tuple(v) for k, v in typical.items() if k != "off_grid"} == {
         k: v for k, v in vars(AnatomyRanges()).items() if k != "off_grid"
     }
-    strong = levels["strong"].setups.anatomy
+    strong = levels["strong, cap by names"].setups.anatomy
     assert strong.displacement[1] > AnatomyRanges().displacement[1]
     assert strong.turn[0] < AnatomyRanges().turn[0]
+    known = {name: list(s.setups.cap.knowledge) for name, s in levels.items()}
+    assert known["typical, digitized cap"] == ["digitized"]
+    assert known["typical, cap by names"] == known["strong, cap by names"] == ["names"]
 
 
 def test_fixed_orientation_and_windows():
     """On a head of fixed orientation it gives moments along the normals."""
     cohort = Cohort.single(load_template("fsaverage-ico3"))
     model = bound(1)
-    scenario = replace(stranger(2, 2)["typical"], n_times=3)
+    scenario = replace(stranger(2, 2)["typical, digitized cap"], n_times=3)
     (batch,) = scenario.batches(cohort, 20.0, [model])
     estimate = apply_model(model, batch)
     assert estimate.mean.shape == (2, 1284, 3)
