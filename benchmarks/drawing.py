@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.processor import add_processor, chosen_processor, processor_name, wait
 from deepesi.data_gen.artifacts import BadElectrode, Blinks, ElectrodePops, Muscle, Saccades
 from deepesi.data_gen.generator import SimulatedRecordings, render
 from deepesi.data_gen.keys import torch_generator
@@ -33,7 +34,7 @@ SFREQ = 250.0
 
 
 def make_recordings(
-    template: Template, n_times: int, batch_size: int, device: str
+    template: Template, n_times: int, batch_size: int, device: torch.device
 ) -> SimulatedRecordings:
     """Return the generator whose speed is measured."""
     noise = NoiseRanges(
@@ -71,12 +72,13 @@ def make_recordings(
     )
 
 
-def per_second(work: Callable[[int], Any], count: int, seconds: float, device: str) -> float:
+def per_second(
+    work: Callable[[int], Any], count: int, seconds: float, device: torch.device
+) -> float:
     """Examples per second of a call that draws `count` examples, median of five runs."""
 
     def finish() -> None:
-        if device != "cpu":
-            torch.cuda.synchronize(device)
+        wait(device)
 
     for step in range(2):
         work(step)
@@ -92,7 +94,9 @@ def per_second(work: Callable[[int], Any], count: int, seconds: float, device: s
     return float(np.median(rates))
 
 
-def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> dict[str, float]:
+def stages(
+    recordings: SimulatedRecordings, device: torch.device, repeats: int = 10
+) -> dict[str, float]:
     """Share of each stage in the time for a batch."""
     key = (0, "train", 0, 0)
     setup = recordings.pool.at(*key)
@@ -118,13 +122,11 @@ def stages(recordings: SimulatedRecordings, device: str, repeats: int = 10) -> d
     spent = {}
     for name, call in calls.items():
         call()
-        if device != "cpu":
-            torch.cuda.synchronize(device)
+        wait(device)
         start = time.perf_counter()
         for _ in range(repeats):
             call()
-        if device != "cpu":
-            torch.cuda.synchronize(device)
+        wait(device)
         spent[name] = time.perf_counter() - start
     total = sum(spent.values())
     return {name: round(value / total, 3) for name, value in spent.items()}
@@ -172,21 +174,19 @@ def main() -> None:
     """Measure, print a Markdown table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--head", default="fsaverage-ico3")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    add_processor(parser, threads=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="per figure")
     parser.add_argument("--times", type=int, nargs="+", default=[1, 20, 100])
     parser.add_argument("--batch-size", type=int, help="default: 256, or 65536 / T on a GPU")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    template, device = load_template(arguments.head), arguments.device
+    template, device = load_template(arguments.head), chosen_processor(arguments)
     rows = []
     print("| samples T | deepesi examples/s | MNE-Python examples/s | ratio | time per stage |")
     print("| --- | --- | --- | --- | --- |")
     for n_times in arguments.times:
         on_gpu = max(65536 // n_times, 256)
-        size = arguments.batch_size or (256 if device == "cpu" else on_gpu)
+        size = arguments.batch_size or (256 if device.type == "cpu" else on_gpu)
         recordings = make_recordings(template, n_times, size, device)
         own_rate = per_second(recordings.batch, size, arguments.seconds, device)
         mne_rate = per_second(mne_simulation(template, n_times), 1, arguments.seconds, "cpu")
@@ -208,7 +208,7 @@ def main() -> None:
         "head": arguments.head,
         "sources": template.space.n_sources,
         "channels": 64,
-        "device": torch.cuda.get_device_name(device) if device != "cpu" else platform.machine(),
+        "device": platform.machine() if device.type == "cpu" else processor_name(device),
         "threads": arguments.threads,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "peak_memory_mb": round(memory),

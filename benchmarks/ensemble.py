@@ -16,6 +16,7 @@ import hydra
 import torch
 from torch.optim import AdamW
 
+from benchmarks.processor import add_processor, chosen_processor, processor_name, wait
 from deepesi.core.contracts import Batch, InverseModel
 from deepesi.losses.base import WeightedSum
 from deepesi.physics.template import load_template
@@ -61,12 +62,6 @@ def in_turns(
             wait(device)
             times[name].append(1e3 * (clock() - start))
     return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def wait(device: torch.device) -> None:
-    """Wait until the device has finished, for correct timing."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(
@@ -126,17 +121,16 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add_processor(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    device = chosen_processor(arguments)
     found = measure(
         arguments.head,
         arguments.overrides,
         arguments.members,
         arguments.batch_size,
         arguments.repeats,
-        torch.device(arguments.device),
+        device,
     )
     print("| members | training step, ms | of one | inference, ms | of one |")
     print("| --- | --- | --- | --- | --- |")
@@ -147,10 +141,9 @@ def main() -> None:
             f"| {name} | {steps[name]:.1f} | {ratios[0]:.1f} | "
             f"{estimates[name]:.1f} | {ratios[1]:.1f} |"
         )
-    where = torch.cuda.get_device_name() if arguments.device != "cpu" else "the CPU"
     print(
-        f"{arguments.head}, 64 channels, batches of {arguments.batch_size}, on {where}, "
-        f"{arguments.threads} thread(s), torch {torch.__version__}"
+        f"{arguments.head}, 64 channels, batches of {arguments.batch_size}, "
+        f"on {processor_name(device)}, {arguments.threads} thread(s), torch {torch.__version__}"
     )
 
 

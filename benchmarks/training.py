@@ -14,7 +14,8 @@ from typing import NamedTuple
 import hydra
 import torch
 
-from benchmarks.ensemble import training_step, wait
+from benchmarks.ensemble import training_step
+from benchmarks.processor import add_processor, chosen_processor, processor_name, wait
 from deepesi.physics.template import load_template
 from deepesi.training.run import build_model
 
@@ -100,11 +101,9 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seconds", type=float, default=20, help="steps per network (default 20)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add_processor(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    device = chosen_processor(arguments)
     print("| network | examples/s | drawing | new set-up, s | GPU memory, GiB | GPU in use |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in arguments.models:
@@ -116,10 +115,9 @@ def main() -> None:
             f"| {use} |",
             flush=True,
         )
-    where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
     print(
-        f"{' '.join(arguments.overrides)} on {where}, {arguments.threads} thread(s), torch "
-        f"{torch.__version__}"
+        f"{' '.join(arguments.overrides)} on {processor_name(device)}, "
+        f"{arguments.threads} thread(s), torch {torch.__version__}"
     )
 
 

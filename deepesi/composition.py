@@ -6,12 +6,9 @@ one: that of a program which uses Hydra itself, or of the command that is runnin
 
 import functools
 import inspect
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -28,10 +25,8 @@ from omegaconf import MISSING, DictConfig
 from deepesi.core.contracts import InverseModel
 from deepesi.losses.base import LossTerm
 from deepesi.utils import plugins
-from deepesi.utils.plugins import CONFIG_VARIABLE as VARIABLE
+from deepesi.utils.config_folders import CONFIGS, config_folders, folder_of
 
-#: The packaged files.
-CONFIGS = "deepesi.configs"
 #: Kinds of values that a YAML file can hold.
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
@@ -47,38 +42,6 @@ class OwnFolders(SearchPathPlugin):
 
 
 Plugins.instance().register(OwnFolders)
-
-
-def config_folders() -> list[Path]:
-    """Folders of YAML files beside the packaged one: of ``DEEPESI_CONFIG``, then of plugins.
-
-    Raises:
-        FileNotFoundError: One is not there.
-        ValueError: Two files have the same name, so one of them would be ignored.
-
-    """
-    own = [Path(part).absolute() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
-    for folder in own:
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"--config-dir, {VARIABLE}: there is no folder {folder}. Give one that holds "
-                "scenario/NAME.yaml, model/NAME.yaml and the like."
-            )
-    folders = [*own, *(_folder(e.value) for e in plugins.declared(plugins.CONFIGS).values())]
-    seen: dict[Path, Path] = {}
-    for folder in (_folder(CONFIGS), *folders):
-        for file in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")):
-            other = seen.setdefault(file.relative_to(folder), file)
-            if other != file:
-                raise ValueError(
-                    f"--config-dir, {VARIABLE}: {file} has the name of {other}. Rename it; it may "
-                    "begin with the values of the other one (defaults: [NAME, _self_])."
-                )
-    return folders
-
-
-def _folder(package: str) -> Path:
-    return Path(str(resources.files(package)))
 
 
 @functools.cache
@@ -105,7 +68,7 @@ def register_plugins() -> None:
 def _new(group: str, entries: str) -> Iterator[tuple[str, EntryPoint]]:
     """Entry points by name, where deepesi has no configuration of that name."""
     for name, entry in plugins.declared(entries).items():
-        if (_folder(CONFIGS) / group / f"{name}.yaml").is_file():
+        if (folder_of(CONFIGS) / group / f"{name}.yaml").is_file():
             raise ValueError(
                 f"plugins: {name!r} of the package {plugins.package_of(entry)} has the name of "
                 f"deepesi's own {group}={name}. Uninstall the package, or rename it there."
@@ -150,6 +113,10 @@ def compose(
 
 
 def names_in(group: str) -> list[str]:
-    """What a group of the configuration offers: packaged, in user folders, of plugins."""
+    """What a group of the configuration offers: packaged, in user folders, of plugins.
+
+    With the models and losses that plugins declare as classes, unlike
+    `deepesi.utils.config_folders.config_names`, which needs no Hydra.
+    """
     with own_hydra() as loader:
         return sorted(loader.get_group_options(group))

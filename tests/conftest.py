@@ -112,6 +112,20 @@ def toy(toy_path: Path) -> Template:
     return load_template(toy_path)
 
 
+@pytest.fixture(scope="session")
+def free_toy(toy: Template) -> Template:
+    """The toy head with three components per source."""
+    free = load_template("fsaverage-ico3-free")
+    modes = free.family.source_modes.reshape(1284, 3, -1)[np.r_[0:42, 642:684]]
+    return replace(
+        toy,
+        name="toy-free",
+        family=replace(free.family, source_modes=modes.reshape(252, -1)),
+        space=replace(toy.space, n_orient=3),
+        fingerprint="toy-free",
+    )
+
+
 @pytest.fixture
 def simulate(toy: Template):
     """Draws batches on the toy head, 16 channels unless told otherwise."""

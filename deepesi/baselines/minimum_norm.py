@@ -17,6 +17,7 @@ from deepesi.physics.head_inputs import (
     Gain,
     HatMatrix,
     LinearInverse,
+    OrientationRoot,
     PosteriorRoot,
     PosteriorStd,
     PriorStd,
@@ -55,12 +56,15 @@ class MinimumNorm(InverseModel):
     - ``"constant"``: `snr_db` for every recording. The residual due to a wrong lead field grows
       with the signal, so a constant below the SNR of strong recordings is better.
 
-    Works with fixed and free orientation.
+    Works with fixed, loose and free orientation.
 
     Args:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
         regularization: ``"noise"``, ``"gcv"`` or ``"constant"``, as above.
         snr_db: SNR of the constant regularization, dB; None for the other rules.
+        loose: Variance of the two tangential components of a source, relative to 1 along the
+            normal, above 0 to 1. Below 1 the head must have free orientation; 1: free on such a
+            head, else fixed.
 
     Raises:
         ValueError: The regularization is unknown, or `snr_db` is missing or not used.
@@ -78,6 +82,7 @@ class MinimumNorm(InverseModel):
         method: str = "eLORETA",
         regularization: str = "noise",
         snr_db: float | int | None = None,
+        loose: float | int = 1.0,
     ) -> None:
         super().__init__()
         if regularization not in REGULARIZATIONS:
@@ -90,9 +95,10 @@ class MinimumNorm(InverseModel):
                 "MinimumNorm: give snr_db if and only if regularization='constant', got "
                 f"snr_db={snr_db} with {regularization!r}."
             )
-        self.method, self.regularization = method, regularization
-        self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels(method, snr_db)
-        self.hats = HatMatrix(method=method)
+        self.method, self.regularization, loose = method, regularization, float(loose)
+        self.whitener, self.rank = Whitener(), Rank()
+        self.kernels = _kernels(method, snr_db, loose)
+        self.hats = HatMatrix(method=method, loose=loose)
         inputs = (self.whitener, self.rank, self.kernels)
         self.head_inputs = (*inputs, self.hats) if regularization == "gcv" else inputs
 
@@ -114,11 +120,11 @@ class MinimumNorm(InverseModel):
         return Estimate(inputs[self.kernels.key][level] @ data)
 
 
-def _kernels(method: str, snr_db: float | int | None) -> LinearInverse:
+def _kernels(method: str, snr_db: float | int | None, loose: float) -> LinearInverse:
     """Kernels for all SNRs, or for one."""
     if snr_db is None:
-        return LinearInverse(method=method)
-    return LinearInverse(method=method, snr_db_low=float(snr_db), n_steps=1)
+        return LinearInverse(method=method, loose=loose)
+    return LinearInverse(method=method, snr_db_low=float(snr_db), n_steps=1, loose=loose)
 
 
 class BestMinimumNorm(Oracle):
@@ -164,14 +170,17 @@ class BestMinimumNorm(Oracle):
 
 
 class BayesianMinimumNorm(PosteriorModel):
-    """Gaussian posterior of MNE: independent sources of equal variance, known noise covariance.
+    """Gaussian posterior of MNE: independent sources of one prior, known noise covariance.
 
     The mean is the MNE estimate at the SNR of the recording, or at one SNR for all recordings.
     Standard deviation and samples are those of the posterior. Samples are exact: mean plus the
-    symmetric square root of the posterior covariance times noise.
+    square root of the posterior covariance times noise.
 
     Args:
         snr_db: SNR for every recording, dB. None: the SNR of each recording.
+        loose: Variance of the two tangential components of a source, relative to 1 along the
+            normal, above 0 to 1. Below 1 the head must have free orientation; 1: free on such a
+            head, else fixed.
 
     Source: Gaussian conditioning, as in `posterior_std` and `posterior_root` of
     `deepesi.physics.linear_inverse`.
@@ -181,12 +190,15 @@ class BayesianMinimumNorm(PosteriorModel):
     bound_to_space = False
     noise_axes = ("dipoles", "times")
 
-    def __init__(self, snr_db: float | int | None = None) -> None:
+    def __init__(self, snr_db: float | int | None = None, loose: float | int = 1.0) -> None:
         super().__init__()
-        self.whitener, self.rank, self.kernels = Whitener(), Rank(), _kernels("MNE", snr_db)
-        grid = self.kernels.snr_db_low, self.kernels.snr_db_step, self.kernels.n_steps
+        loose = float(loose)
+        self.whitener, self.rank = Whitener(), Rank()
+        self.kernels = _kernels("MNE", snr_db, loose)
+        grid = self.kernels.snr_db_low, self.kernels.snr_db_step, self.kernels.n_steps, loose
         self.stds, self.priors = PosteriorStd(*grid), PriorStd(*grid)
         self.roots, self.gain = PosteriorRoot(*grid), Gain(whitened=True)
+        self.orientation = None if loose == 1 else OrientationRoot(loose)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -195,6 +207,7 @@ class BayesianMinimumNorm(PosteriorModel):
             self.priors,
             self.roots,
             self.gain,
+            *([] if self.orientation is None else [self.orientation]),
         )
 
     @property
@@ -214,12 +227,22 @@ class BayesianMinimumNorm(PosteriorModel):
         inputs: dict[str, Tensor],
         noise: Float[Tensor, "N B Z"],
     ) -> Float[Tensor, "N B D T"]:
-        """Mean plus ``s (I - Gᵀ M G)`` times noise ``(D, T)``."""
+        """Mean plus ``s Q (I - Q Gᵀ M G Q)`` times noise ``(D, T)``; Q is 1 unless loose."""
         level, gain = self._level(data, inputs), inputs[self.gain.key]
         z = noise.unflatten(2, (gain.shape[1], data.shape[2]))
-        explained = gain.T @ (inputs[self.roots.key][level] @ (gain @ z))
+        explained = gain.T @ (inputs[self.roots.key][level] @ (gain @ self._oriented(z, inputs)))
         prior = inputs[self.priors.key][level][:, None, None]
-        return inputs[self.kernels.key][level] @ data + prior * (z - explained)
+        deviation = self._oriented(z - self._oriented(explained, inputs), inputs)
+        return inputs[self.kernels.key][level] @ data + prior * deviation
+
+    def _oriented(
+        self, values: Float[Tensor, "N B D T"], inputs: dict[str, Tensor]
+    ) -> Float[Tensor, "N B D T"]:
+        """Values times the root of the prior covariance of every source."""
+        if self.orientation is None:
+            return values
+        root = inputs[self.orientation.key]
+        return (root @ values.unflatten(2, root.shape[:2])).flatten(2, 3)
 
     def _level(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Int[Tensor, " B"]:
         whitened = inputs[self.whitener.key] @ data

@@ -15,6 +15,8 @@ class MixedNorm(Solver):
     Args:
         alpha: Regularization strength, percent of the smallest one that makes all sources zero.
         n_reweighted: Number of reweighted solutions. 1: MxNE.
+        loose: Variance of the tangential components relative to that along the normal, as in
+            `Solver`.
 
     Raises:
         ValueError: `alpha` is outside 0 to 100, or `n_reweighted` is below 1.
@@ -24,8 +26,10 @@ class MixedNorm(Solver):
 
     """
 
-    def __init__(self, alpha: float = 40.0, n_reweighted: int = 1) -> None:
-        super().__init__()
+    def __init__(
+        self, alpha: float = 40.0, n_reweighted: int = 1, loose: float | int = 1.0
+    ) -> None:
+        super().__init__(loose=loose)
         if not 0 < alpha < 100 or n_reweighted < 1:
             raise ValueError(
                 "MixedNorm: alpha must lie between 0 and 100 % and n_reweighted be 1 or more, got "

@@ -15,7 +15,8 @@ class SparseBayes(Solver):
     r"""Prior variances by maximum marginal likelihood, and the posterior mean under them.
 
     ``v = G j + e`` with ``j ~ N(0, Γ)``, one variance ``γ`` per source for all orientations and
-    samples, ``e ~ N(0, λ I)`` whitened. Updates, computed from the posterior:
+    samples, ``e ~ N(0, λ I)`` whitened. With loose orientation the tangential components have the
+    variance ``loose γ``. Updates, computed from the posterior:
 
     - ``"em"``: mean posterior energy;
     - ``"mackay"``: energy of the mean divided by the relative reduction of variance by the data;
@@ -34,6 +35,8 @@ class SparseBayes(Solver):
         tolerance: Relative change of the variances at which to stop.
         patches: Smallest and largest radius, m, and number of radii of patches, as in `Solver`.
             None: sources.
+        loose: Variance of the tangential components relative to that along the normal, as in
+            `Solver`.
 
     Raises:
         ValueError: The update is unknown, `n_steps` is below 1, tolerance or noise is not
@@ -53,8 +56,9 @@ class SparseBayes(Solver):
         tolerance: float = 1e-4,
         patches: Sequence[float | int] | None = None,
         noise: float | int = 1.0,
+        loose: float | int = 1.0,
     ) -> None:
-        super().__init__(patches)
+        super().__init__(patches, loose)
         if update not in UPDATES:
             raise ValueError(f"SparseBayes: update must be one of {UPDATES}, got {update!r}.")
         if n_steps < 1 or not tolerance > 0:
@@ -82,12 +86,10 @@ class SparseBayes(Solver):
         blocks = (gain / unit).T.reshape(-1, n_orient, len(gain))
         active, gamma, noise = self.learn(recording, blocks, rank)
         mean = np.zeros((len(blocks), n_orient, recording.shape[1]))
-        variance = np.zeros((len(blocks), n_orient))
-        mean[active], information, _ = _posterior(recording, blocks[active], gamma, noise)
-        variance[active] = gamma[:, None] - gamma[:, None] ** 2 * information
-        mean = mean.reshape(-1, recording.shape[1]) / unit
-        std = np.sqrt(variance.clip(0)).reshape(-1, 1) / unit
-        return Solution(mean, np.broadcast_to(std, mean.shape))
+        covariance = np.zeros((len(blocks), n_orient, n_orient))
+        mean[active], _, _ = _posterior(recording, blocks[active], gamma, noise)
+        covariance[active] = _covariance(blocks[active], gamma, noise)
+        return Solution(mean.reshape(-1, recording.shape[1]) / unit, covariance / unit**2)
 
     def learn(
         self, recording: Array, blocks: Array, rank: int
@@ -136,12 +138,25 @@ def _posterior(
 ) -> tuple[Array, Array, Array]:
     """Mean ``(S, O, T)``, ``diag(gᵀ Σ⁻¹ g)`` ``(S, O)`` and residual of the data ``(C, T)``."""
     n_channels = len(recording)
-    rows = blocks.reshape(-1, n_channels)
-    weighted = (gamma[:, None, None] * blocks).reshape(-1, n_channels)
-    inverse = np.linalg.inv(rows.T @ weighted + noise * np.eye(n_channels))
+    rows, inverse = blocks.reshape(-1, n_channels), _precision(blocks, gamma, noise)
     projected = rows @ inverse
     mean = (np.repeat(gamma, blocks.shape[1])[:, None] * (projected @ recording)).reshape(
         *blocks.shape[:2], recording.shape[1]
     )
     information = (projected * rows).sum(1).reshape(blocks.shape[:2])
     return mean, information, noise * inverse @ recording
+
+
+def _precision(blocks: Array, gamma: Array, noise: float) -> Array:
+    """Inverse ``Σ⁻¹`` ``(C, C)`` of the covariance of the data."""
+    n_channels = blocks.shape[2]
+    weighted = (gamma[:, None, None] * blocks).reshape(-1, n_channels)
+    covariance = blocks.reshape(-1, n_channels).T @ weighted + noise * np.eye(n_channels)
+    return np.asarray(np.linalg.inv(covariance))
+
+
+def _covariance(blocks: Array, gamma: Array, noise: float) -> Array:
+    """Posterior covariance of the components of every source ``(S, O, O)``."""
+    information = blocks @ _precision(blocks, gamma, noise) @ blocks.swapaxes(1, 2)
+    variance = gamma[:, None, None]
+    return np.asarray(variance * np.eye(blocks.shape[1]) - variance**2 * information)

@@ -28,8 +28,11 @@ from deepesi.evaluation.calibration import (
 from deepesi.evaluation.calibration_report import (
     DEVIATIONS,
     PREDICTION_SETS,
+    UNIFORMITY,
+    calibration_markdown,
     deviation_layout,
     prediction_set_layout,
+    uniformity_layout,
     write_report,
 )
 from deepesi.evaluation.descriptions import describe_scenario
@@ -38,9 +41,9 @@ from deepesi.evaluation.observation import batches_to_fit, batches_to_test, obse
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.terminal import print_layout
 from deepesi.physics.cohort import Cohort
-from deepesi.runtime.contract import CALIBRATION_FILE, Calibration
+from deepesi.runtime.contract import CALIBRATION_FILE, CALIBRATION_TABLES, Calibration
 from deepesi.training.weights import load_network, save_network
-from deepesi.uncertainty.tempered import Tempered
+from deepesi.uncertainty.tempered import tempered
 from deepesi.utils.files import atomic
 
 console = Console()
@@ -149,8 +152,8 @@ def keep(
         return
     network, identity = load_network(path, cohort.template.space)
     if fitted.temperature is not None:
-        network = Tempered(network, fitted.temperature)
-        kind = f"{Tempered.__module__}.{Tempered.__qualname__}"
+        network = tempered(network, fitted.temperature)
+        kind = f"{type(network).__module__}.{type(network).__qualname__}"
         identity = identity | {"model": {"_target_": kind, "model": identity["model"]}}
     save_network(network, identity, folder / "model")
 
@@ -161,6 +164,9 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
     deviations = deviation_layout(rows)
     if deviations.lines:
         print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)
+    uniformity = uniformity_layout(rows)
+    if uniformity.lines:
+        print_layout(console, uniformity, "Posterior samples", UNIFORMITY)
 
 
 def check(config: DictConfig, n_snrs: int) -> None:
@@ -239,14 +245,18 @@ def run(config: DictConfig, run_dir: Path) -> None:
         }
         write_report(rows, facts, run_dir / "calibration.html")
     for number, name in enumerate(models):
+        folder = run_dir / "fitted" / str(number)
         keep(
             paths.get(name),
             fitted[name],
             config.covers,
             f"scenario {scenario.name}, {list(scenario.snr_db)} dB, {facts['fitted on']}",
             cohort,
-            run_dir / "fitted" / str(number),
+            folder,
         )
+        own = [row for row in rows if row.method == name]
+        with atomic(folder / CALIBRATION_TABLES) as partial:
+            partial.write_text(calibration_markdown(own) + "\n")
     print_summary(rows)
     console.print(
         f"Results in {run_dir}: calibration.html, calibration.csv, fitted/",

@@ -19,7 +19,13 @@ from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.physics.cohort import SPLITS, Cohort
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.template import Template, load_template
-from deepesi.runtime.contract import CALIBRATION_FILE, Calibration, Contract, as_tuples
+from deepesi.runtime.contract import (
+    CALIBRATION_FILE,
+    CALIBRATION_TABLES,
+    Calibration,
+    Contract,
+    as_tuples,
+)
 from deepesi.training.overrides import typed
 from deepesi.training.weights import load_network
 from deepesi.utils.files import atomic, check_file_out
@@ -60,6 +66,7 @@ def export_path(
     )
     config, results = (None, None) if run is None else _record(run, identity)
     results = results or f"Not measured yet: `deepesi evaluate {typed('models', [out.name])}`."
+    results += "" if run is None else _calibration_tables(run)
     describe(
         out.with_suffix(".md"), out.name, name, network, contract, parity, identity, config, results
     )
@@ -177,3 +184,11 @@ def _calibration(path: Path) -> Calibration | None:
     if not file.is_file():
         return None
     return Calibration(**as_tuples(json.loads(file.read_text())))
+
+
+def _calibration_tables(path: Path) -> str:
+    """Tables of ``deepesi calibrate`` beside a network, as a part of the card."""
+    file = path / CALIBRATION_TABLES
+    if not file.is_file():
+        return ""
+    return f"\n\n### How well it is calibrated\n\n{file.read_text().rstrip()}"

@@ -83,8 +83,9 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
 
     from deepesi.cli.config_errors import explained, usual_config
     from deepesi.cli.config_types import check_config
-    from deepesi.composition import CONFIGS, config_folders, register_plugins
+    from deepesi.composition import register_plugins
     from deepesi.training.overrides import understood
+    from deepesi.utils.config_folders import CONFIGS, config_folders
 
     entry = require(
         f"deepesi.cli.{command}", "train", "train, evaluate, calibrate and preview"

@@ -86,8 +86,8 @@ def load_named(
         if name.startswith(UNTRAINED):
             network = name.removeprefix(UNTRAINED)
             found[f"{network} (untrained)"] = load_untrained(network, template)
-    places = [Path(name) for name in typed if not name.startswith(UNTRAINED)]
-    models = [load_any(path, template) for path in places]
-    names = names_of(models, places, who)
-    read = [path if path.exists() else model_path(path) for path in places]
+    files = [Path(name) for name in typed if not name.startswith(UNTRAINED)]
+    models = [load_any(path, template) for path in files]
+    names = names_of(models, files, who)
+    read = [path if path.exists() else model_path(path) for path in files]
     return found | dict(zip(names, models, strict=True)), dict(zip(names, read, strict=True))

@@ -219,6 +219,18 @@ def parse_rank(text: str) -> int | Literal["info"]:
     return int(text)
 
 
+def _channel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Names and unit of the channels of a recording or stream."""
+    parser.add_argument(
+        "--rename",
+        nargs="+",
+        default=[],
+        metavar="OLD=NEW",
+        help="new names of channels (clinical names, such as EEG FP1-REF, are known)",
+    )
+    parser.add_argument("--unit", help="unit of its EEG, if it names none: V, mV, uV, nV")
+
+
 def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
@@ -237,14 +249,7 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", nargs="+", default=[], metavar="CHANNEL", help="channels that are no EEG"
     )
-    parser.add_argument(
-        "--rename",
-        nargs="+",
-        default=[],
-        metavar="OLD=NEW",
-        help="new names of electrodes (clinical names, such as EEG FP1-REF, are known)",
-    )
-    parser.add_argument("--unit", help="unit of its EEG, if the file has none: V, mV, uV, nV")
+    _channel_arguments(parser)
     parser.add_argument(
         "--noise-cov", type=Path, help="noise covariance of single trials, -cov.fif"
     )
@@ -402,14 +407,7 @@ def build_parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--prepared", type=Path, required=True, help="head.npz of 'deepesi prepare' for its set-up"
     )
-    stream.add_argument(
-        "--rename",
-        nargs="+",
-        default=[],
-        metavar="OLD=NEW",
-        help="channels of the stream with other names than in head.npz",
-    )
-    stream.add_argument("--unit", help="unit of the stream, if it has none: V, mV, uV, nV")
+    _channel_arguments(stream)
     stream.add_argument(
         "--band",
         type=float,

@@ -16,7 +16,8 @@ def open_named(model: Path, setup: SetupOptions) -> Inverse:
     _require_torch(f"apply {name}")
     from deepesi.evaluation.solvers import SolverModel
 
-    return Inverse(SolverModel(name), setup.head)
+    solver = SolverModel(name)
+    return Inverse(solver, setup.head or solver.head)
 
 
 def solver_method(name: str) -> Method:

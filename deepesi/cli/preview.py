@@ -93,6 +93,7 @@ def _facts(
         "SNR": f"{float(scene.snr_db[index]):.1f} dB, sources over noise",
         **(tissues if template.family.varies else {"tissues": "those of the forward solution"}),
         "sources": _source_lines(scene, index),
+        **_true_cortex(parts, index),
         "artifacts": ", ".join(there) or "none",
         "noise": f"{level:.3g} µV RMS per channel",
         "assumed": f"{_assumed(setup, ranges)}\n"
@@ -109,13 +110,28 @@ def _source_lines(scene: Scene, index: int) -> str:
     return "\n".join(lines)
 
 
+def _true_cortex(parts: Parts, index: int) -> dict[str, str]:
+    """How far the true sources are from the grid, where the anatomy is somebody else's."""
+    if parts.anatomy is None:
+        return {}
+    distance, turn = parts.anatomy.differences(parts.setup.true_head.template)
+    peaks = [peak for peak in parts.batch.scene.peaks[index].tolist() if peak >= 0]
+    lines = [
+        f"{number}: {1e3 * distance[peak]:.0f} mm from the grid, "
+        f"normal turned by {np.degrees(turn[peak]):.0f}°"
+        for number, peak in enumerate(peaks, 1)
+    ]
+    return {"true cortex": "\n".join(lines)}
+
+
 def _assumed(setup: RecordingSetup, ranges: SetupRanges) -> str:
     """The tissues of the nominal head."""
     if not setup.true_head.template.family.varies:
         return "the true lead field"
     assumed = setup.assumed
+    own = ranges.own_anatomy and setup.anatomy is None
     return (
-        f"{'individual' if ranges.own_anatomy else 'the template as'} anatomy\n"
+        f"{'individual' if own else 'the template as'} anatomy\n"
         f"skull {1e3 * assumed.skull_conductivity:.3g} mS/m, "
         f"{1e3 * assumed.skull_thickness:.3g} mm thick\n"
         f"scalp {assumed.scalp_conductivity:.3g}, brain {assumed.brain_conductivity:.3g} S/m"
@@ -134,11 +150,16 @@ def draw_examples(
 ) -> tuple[list[Example], Draw]:
     """The first example of each batch, and the parameters of all examples of all batches."""
     examples, scenes, largest = list[Example](), list[Scene](), []
+    cortices: list[tuple[Array, Array]] = []
     for step in range(max(n_examples, -(-n_summary // recordings.batch_size))):
         parts = recordings.parts(step)
         if step < n_examples:
             examples.append(example_of(parts, 0, recordings, ranges))
         scenes.append(parts.batch.scene)
+        if parts.anatomy is not None:
+            active = parts.setup.true_head.template.is_cortex
+            distance, turn = parts.anatomy.differences(parts.setup.true_head.template)
+            cortices.append((distance[active], turn[active]))
         largest.append(
             [as_array(data.abs().amax((1, 2))) for data in (parts.clean, parts.batch.data)]
         )
@@ -155,6 +176,8 @@ def draw_examples(
             type(a).__name__: float(p) for a, p in zip(recordings.artifacts, present, strict=True)
         },
         largest=np.concatenate(largest, axis=1),
+        displacement=np.concatenate([d for d, _ in cortices]) if cortices else None,
+        turn=np.concatenate([t for _, t in cortices]) if cortices else None,
     )
     return examples, draw
 

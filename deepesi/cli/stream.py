@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.runtime.inverse import Inverse
 from deepesi.streaming.atlas import seitzman_parcels
-from deepesi.streaming.live import Counts, LiveInverse
+from deepesi.streaming.counts import Counts
+from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.page import LivePage
 from deepesi.streaming.source import open_source

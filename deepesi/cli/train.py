@@ -123,8 +123,8 @@ def run(
     if config.export:
         export(model, identity, scenarios[0], template, run_dir / "export", config, results)
     took = f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s."
-    said = "\n".join([took, f"Results in {run_dir}:", *run_contents(config, run_dir, best)])
-    console.print(said, highlight=False, markup=False, soft_wrap=True)
+    summary = "\n".join([took, f"Results in {run_dir}:", *run_contents(config, run_dir, best)])
+    console.print(summary, highlight=False, markup=False, soft_wrap=True)
     return best
 
 

@@ -158,18 +158,22 @@ class PosteriorModel(InverseModel):
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return self.sample(data, inputs, noise.to(data))
 
-    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Mean and standard deviation of `n_draws` fixed draws, the same for every recording.
-
-        A model with a closed form replaces this method.
-        """
+    def fixed_noise(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> Float[Tensor, "N B Z"]:
+        """Noise of `n_draws` draws, the same for every recording."""
         # Fixed numbers from a table, repeated if there are too few: a traced graph draws none.
         table = torch.from_numpy(_fixed_draws(self.n_draws)).to(data)
         size = self.noise_size(data, inputs)
         columns = torch.arange(size, device=data.device)  # type: ignore[arg-type] # SymInt
-        noise = table[:, columns % N_FIXED]
-        noise = noise[:, None].expand(-1, data.shape[0], -1)
-        samples = self.sample(data, inputs, noise)
+        return table[:, columns % N_FIXED][:, None].expand(-1, data.shape[0], -1)
+
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Mean and standard deviation of `n_draws` fixed draws, and these draws.
+
+        A model with a closed form replaces this method, and gives no samples here.
+        """
+        samples = self.sample(data, inputs, self.fixed_noise(data, inputs))
         return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
 
 

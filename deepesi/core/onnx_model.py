@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
 from deepesi.runtime.protobuf import n_values
 from deepesi.runtime.session import open_model
 
@@ -39,10 +39,68 @@ class OnnxModel(InverseModel):
 
     def __reduce__(self) -> tuple[type["OnnxModel"], tuple[str]]:
         """Pickle only the path: another process opens the file again."""
-        return OnnxModel, (self.path,)
+        return type(self), (self.path,)
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Run the session."""
+        return self._run(data, inputs)
+
+    def _run(
+        self, data: Tensor, inputs: dict[str, Tensor], noise: Tensor | None = None
+    ) -> Estimate:
         feeds = {d.key: inputs[d.key].cpu().numpy() for d in self.head_inputs}
-        outputs = self.opened.run(data.cpu().numpy(), feeds)
+        draws = None if noise is None else noise.cpu().numpy()
+        outputs = self.opened.run(data.cpu().numpy(), feeds, draws)
         return Estimate(**{kind: torch.from_numpy(o).to(data) for kind, o in outputs.items()})
+
+
+class OnnxPosterior(OnnxModel, PosteriorModel):
+    """Runs an ONNX file of a posterior model: the same noise gives the samples of the model.
+
+    Args:
+        path: The ``.onnx`` file.
+
+    Raises:
+        FileNotFoundError: As in `open_model`.
+        ValueError: As in `open_model`, or the file draws no samples.
+
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        contract = self.opened.contract
+        if contract.noise is None:
+            raise ValueError(
+                f"OnnxPosterior: {path} draws no samples (its outputs: {contract.kinds}). Export a "
+                "posterior model, or take OnnxModel."
+            )
+        self.noise_axes, self.fixed = contract.noise, contract.n_draws is not None
+        self.n_draws = contract.n_draws or PosteriorModel.n_draws
+
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Mean and standard deviation, with the fixed draws behind them if there are any."""
+        noise = self.fixed_noise(data, inputs) if self.fixed else None
+        return self._run(data, inputs, noise)
+
+    def sample(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Float[Tensor, "N B D T"]:
+        """Samples from the file."""
+        samples = self._run(data, inputs, noise).samples
+        assert samples is not None  # it has the output, see __init__
+        return samples
+
+
+def load_onnx(path: str | Path) -> OnnxModel:
+    """A file as a model; as a posterior model if it draws samples.
+
+    Raises:
+        FileNotFoundError: As in `open_model`.
+        ValueError: As in `open_model`.
+
+    """
+    model = OnnxModel(path)
+    return model if model.opened.contract.noise is None else OnnxPosterior(path)

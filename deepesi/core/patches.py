@@ -16,9 +16,9 @@ def neighbour_mean(
 
     """
     padded = torch.cat([values, torch.zeros_like(values[:1])])
-    told = padded.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
+    gathered = padded.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
     weight = 1 / (neighbours < neighbours.shape[1]).sum(0).clamp_min(1).to(values.dtype)
-    return told.sum(0) * weight.reshape(-1, *[1] * (values.ndim - 1))
+    return gathered.sum(0) * weight.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def along_axes(
@@ -55,9 +55,9 @@ def spread_patches(
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _spread_by_matrix(moments, pairs, shares)
     radii_last = moments.movedim(0, -1)
-    told = radii_last.index_select(0, pairs[:, 1])
-    share = shares.reshape(-1, *[1] * (told.ndim - 2), told.shape[-1])
-    parts = told * share
+    gathered = radii_last.index_select(0, pairs[:, 1])
+    share = shares.reshape(-1, *[1] * (gathered.ndim - 2), gathered.shape[-1])
+    parts = gathered * share
     # ONNX Runtime is slow at sums over inner axes, but not at products.
     spread = (parts @ parts.new_ones(parts.shape[-1], 1)).squeeze(-1)
     return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], spread)
@@ -155,14 +155,14 @@ class PatchDictionary:
         continuous), scaled to the sum of all. Conjugate gradients run over the whole window, so
         the result commutes with a rotation of the samples after any number of steps.
         """
-        strongest, places = gamma.flatten(0, 1).T.topk(n_strongest + 1)
+        strongest, indices = gamma.flatten(0, 1).T.topk(n_strongest + 1)
         kept = strongest[:, :-1] - strongest[:, -1:]
         share = kept / kept.sum(1, keepdim=True).clamp_min(1e-9)
         kept = share * gamma.sum((0, 1))[:, None]
         rows = self.rows.unflatten(0, (-1, self.n_orient))
-        rows = rows.index_select(0, places[:, :-1].flatten()).unflatten(0, (-1, n_strongest))
+        rows = rows.index_select(0, indices[:, :-1].flatten()).unflatten(0, (-1, n_strongest))
         if self.skull is not None:
-            norms = self.skull[1].flatten(0, 1).T.gather(1, places[:, :-1])
+            norms = self.skull[1].flatten(0, 1).T.gather(1, indices[:, :-1])
             seen = rows.flatten(1, 2) @ self.skull[0].mT
             rows = seen.unflatten(1, rows.shape[1:3]) / norms[..., None, None]
         gram = rows.flatten(1, 2).mT @ (kept[..., None, None] * rows).flatten(1, 2)

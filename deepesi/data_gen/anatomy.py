@@ -24,6 +24,8 @@ from deepesi.physics.dipoles import REACH, UNIT, DipoleWeights
 from deepesi.physics.graph import nearest_along
 from deepesi.physics.template import Template, finest
 
+Array = NDArray[np.float64]
+
 METRES = "m: metres (5 mm is 0.005)"
 RADIANS = "rad: radians (3 degrees is 0.052)"
 #: Mean length of a Gaussian vector of three components with unit standard deviation.
@@ -45,6 +47,13 @@ class Anatomy(NamedTuple):
     positions: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
     source_modes: Float[Tensor, "D R"]
+
+    def differences(self, grid: Template) -> tuple[Array, Array]:
+        """Distances (m) and angles (rad) of all sources from those of a grid ``(S,)``."""
+        positions, normals = self.positions.cpu().numpy(), self.normals.cpu().numpy()
+        distance = np.linalg.norm(positions - grid.source_pos, axis=1)
+        cosine = (normals * grid.source_normals).sum(1)
+        return distance, np.arccos(np.clip(cosine, -1, 1))
 
 
 @dataclass(frozen=True)
@@ -323,7 +332,7 @@ def _cells(
     return cells, sizes
 
 
-def _normal_modes(head: Template) -> NDArray[np.float64]:
+def _normal_modes(head: Template) -> Array:
     """Modes of dipoles along the normals ``(A, r)``."""
     modes = head.family.source_modes
     if head.space.n_orient == 1:

@@ -12,7 +12,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from deepesi.evaluation.calibration import ALL, PREDICTION_SET, WIDTH_LEVEL, CalibrationRow, cell
 from deepesi.evaluation.figures import Panel, Style, styles
 from deepesi.evaluation.intervals import MIN_EXAMPLES
-from deepesi.evaluation.table import Layout
+from deepesi.evaluation.observation import N_DRAWS, RANKED
+from deepesi.evaluation.table import Layout, markdown_table
 from deepesi.metrics.calibration import GROUPS
 from deepesi.viz.page import html_table, key, tiles, write_page
 
@@ -33,6 +34,12 @@ DEVIATIONS = (
     f"recordings; [-]: fewer than {MIN_EXAMPLES}] (mean signed deviation; negative: intervals too "
     f"narrow). Width: of the {100 * WIDTH_LEVEL:g} % intervals of active sources, over the largest "
     "true moment."
+)
+UNIFORMITY = (
+    f"Simulation-based calibration: p value of a test that the rank of the target among {N_DRAWS} "
+    "posterior samples is uniform, as it is if the posterior is right. Ranked are the moment of "
+    "the strongest dipole and the norm of the map. Below 0.05 divided by the number of p values: "
+    "the posterior is wrong."
 )
 #: Pixels of a panel, and between the points of two methods, dB.
 CURVE, SHIFT = 325, 0.25
@@ -148,6 +155,31 @@ def prediction_set_layout(rows: Sequence[CalibrationRow]) -> Layout:
     return Layout(header, lines)
 
 
+def uniformity_layout(rows: Sequence[CalibrationRow]) -> Layout:
+    """P values of simulation-based calibration by SNR; without lines if no model draws samples."""
+    lines = []
+    for first in _pick(rows, metric="sbc_p", group=RANKED[0]):
+        own = {"method": first.method, "snr_db": first.snr_db, "metric": "sbc_p"}
+        values = [row.value for group in RANKED for row in _pick(rows, group=group, **own)]
+        cells = (first.method, first.snr_db, *(f"{value:.2g}" for value in values), str(first.n))
+        lines.append([(text, False) for text in cells])
+    return Layout(["method", "SNR (dB)", *(f"p, {name}" for name in RANKED), "recordings"], lines)
+
+
+def calibration_markdown(rows: Sequence[CalibrationRow]) -> str:
+    """The tables of the page as Markdown, for the card of an exported file."""
+    parts = [
+        f"{text}\n\n{markdown_table(layout)}"
+        for text, layout in (
+            (PREDICTION_SETS, prediction_set_layout(rows)),
+            (DEVIATIONS, deviation_layout(rows)),
+            (UNIFORMITY, uniformity_layout(rows)),
+        )
+        if layout.lines
+    ]
+    return "\n\n".join(parts)
+
+
 def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     """Headings and what stands under them, HTML.
 
@@ -163,6 +195,9 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
         + tiles(prediction_set_panels(rows, look), CURVE)
         + html_table(*prediction_set_layout(rows)),
     )
+    uniformity = uniformity_layout(rows)
+    if uniformity.lines:
+        yield "Posterior samples", f"<p>{UNIFORMITY}</p>" + html_table(*uniformity)
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:
         return

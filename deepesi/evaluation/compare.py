@@ -22,7 +22,7 @@ from deepesi.evaluation.report import write_report
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.table import Layout, by_scenario, markdown_table, write_markdown
 from deepesi.evaluation.terminal import print_table
-from deepesi.evaluation.tuning import CRITERION, Choice, tune
+from deepesi.evaluation.tuning import CRITERION, Choice, in_words, tune
 from deepesi.evaluation.tuning import write_csv as write_choices
 from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
@@ -107,7 +107,7 @@ def _facts(paths: Mapping[str, Path], command: str) -> dict[str, str]:
 
 
 #: Heading of `assumptions_table`.
-ASSUMPTIONS = "What each method is told beside the recording and the nominal lead field"
+ASSUMPTIONS = "What each method assumes beside the recording and the nominal lead field"
 
 
 def assumptions_table(models: Mapping[str, Model | Tuned]) -> Layout:
@@ -136,8 +136,8 @@ def tuned_table(choices: Sequence[Choice]) -> Layout:
             choice.method,
             choice.scenario,
             choice.parameter,
-            f"{choice.value:g}" + (", the last on that side" if choice.is_at_an_end else ""),
-            f"{len(choice.values)} from {choice.values[0]:g} to {choice.values[-1]:g}",
+            in_words(choice.value) + (", the last on that side" if choice.is_at_an_end else ""),
+            choice.range_tried,
             f"{min(choice.errors_mm):.{metric.decimals}f}",
             str(choice.n),
         )

@@ -39,7 +39,7 @@ ARTIFACTS = {
     "BadElectrode": "a bad electrode",
 }
 NOISES = {
-    "coloured": "noise shared by neighbouring electrodes",
+    "coloured": "noise shared by neighbouring channels",
     "brain": "background activity of the cortex",
     "line": "mains interference",
     "drift": "drifts of electrodes",
@@ -65,7 +65,9 @@ def describe_sources(sources: PatchSources, n_times: int) -> str:
     if high > 1:
         parts.append(f"centres at least {1e3 * sources.min_distance:g} mm apart")
         if any(sources.correlation):
-            parts.append(f"courses with {spread(sources.correlation)} of their amplitude in common")
+            parts.append(
+                f"time courses with {spread(sources.correlation)} of their amplitude in common"
+            )
     if n_times > 1:
         parts.append(describe_time_course(sources.kind))
     return "; ".join(parts)
@@ -112,7 +114,7 @@ def describe_recording(scenario: Scenario) -> str:
     if any(setups.dropout):
         parts.append(f"{spread(setups.dropout, 100, '%')} of the channels missing")
     if setups.subset:
-        parts.append(f"a random part of the electrodes only in {100 * setups.subset:g} %")
+        parts.append(f"a random part of the channels only in {100 * setups.subset:g} %")
     if list(setups.references) != ["average"]:
         parts.append(f"recorded against {' or '.join(setups.references)}")
     one = scenario.n_times == 1

@@ -1,13 +1,16 @@
-"""What is compared: models, some of them another one in every scenario, and how they are told."""
+"""What is compared: models, some of them another one in every scenario, and their identity."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deepesi.baselines.tuned import Tuned
 from deepesi.core.contracts import InverseModel, Oracle
+from deepesi.physics.head_inputs.orientation import LooseInput
+from deepesi.physics.template import Template
 
 Model = InverseModel | Oracle
-#: Where an exported file lies and its session: its weights are told by its content.
+#: Path and session of an exported file, whose content identifies its weights.
 OF_A_FILE = ("path", "opened")
 
 
@@ -24,6 +27,23 @@ class PerScenario:
 
 
 Method = InverseModel | Oracle | PerScenario
+
+
+def check_head(models: Mapping[str, Model | Tuned], template: Template) -> None:
+    """Check before any computation that every method can be used on the head of the analyst.
+
+    Raises:
+        ValueError: The head does not have what a method needs.
+
+    """
+    for name, model in models.items():
+        for declaration in model.head_inputs:
+            if not isinstance(declaration, LooseInput):
+                continue
+            try:
+                declaration.check_sources(template.space, template.source_normals)
+            except ValueError as error:
+                raise ValueError(f"{name!r} cannot be compared on this head: {error}") from error
 
 
 def of_scenario(methods: Mapping[str, Method], scenario: str) -> dict[str, Model]:

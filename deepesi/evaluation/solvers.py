@@ -14,13 +14,24 @@ from deepesi.composition import compose
 from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.template import Template, load_template
+from deepesi.physics.head_inputs.orientation import LooseInput
+from deepesi.physics.template import FREE, Template, load_template
 from deepesi.runtime.contract import Contract, Output
 from deepesi.runtime.methods import SAMPLES, Estimator
 from deepesi.runtime.self_test import SelfTest, small_heads, small_recording
 from deepesi.runtime.windows import overlap_add, windows_of
 
 Array = NDArray[np.float64]
+
+
+#: Name of the head that methods are used on.
+USUAL = "fsaverage-ico3"
+
+
+def needed_head(model: InverseModel) -> str | None:
+    """Name of the head of free orientation, if a model has loose orientation; else None."""
+    loose = (d.loose for d in model.head_inputs if isinstance(d, LooseInput))
+    return f"{USUAL}{FREE}" if any(value < 1 for value in loose) else None
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,15 @@ class Solved:
 
     name: str
     model: InverseModel
-    bound_to: None = None
+
+    @property
+    def bound_to(self) -> str | None:
+        """Head of free orientation for loose orientation; None for any other method."""
+        return needed_head(self.model)
 
     def template(self) -> Template:
-        """fsaverage, ico-3."""
-        return load_template()
+        """fsaverage, ico-3; of free orientation for a method of loose orientation."""
+        return load_template(self.bound_to or USUAL)
 
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`; the covariance of the head is that of the average already."""
@@ -69,6 +84,7 @@ class SolverModel:
     """A solver in the place of an exported file: a `deepesi.runtime.prepared_inverse.Model`.
 
     It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
+    `head` is the name of the head that it needs, None if it can use any.
 
     Args:
         name: Of a baseline of evaluations, ``"lasso"`` say.
@@ -79,7 +95,7 @@ class SolverModel:
 
     def __init__(self, name: str) -> None:
         solver = load_solver(name)
-        self.model = solver.model
+        self.model, self.head = solver.model, solver.bound_to
         self.sha256 = hashlib.sha256(f"{name} of deepesi {__version__}".encode()).hexdigest()
         self.contract = Contract(
             head_inputs=tuple(dict.fromkeys(self.model.head_inputs)),
@@ -118,6 +134,7 @@ class SolverModel:
 
     def _outputs(self) -> tuple[Output, ...]:
         """Whether it says how sure it is; asked of a small example."""
-        head = small_heads(load_template().montage_head("biosemi16"), False)[0]
+        template = load_template(self.head or USUAL)
+        head = small_heads(template.montage_head("biosemi16"), False)[0]
         inputs = dict(prepare(self.model.head_inputs, head))
         return tuple(map(Output.of_kind, self.run(small_recording(head), inputs)))

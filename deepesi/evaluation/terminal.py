@@ -35,7 +35,8 @@ def print_layout(console: Console, table: Layout, title: str, caption: str) -> N
     and names are folded; where it is too narrow for that, every line becomes a list.
     """
     cells = [text for line in table.lines for text, _ in line]
-    if not any(", " in ends for text in cells for ends in INTERVAL.findall(text)):
+    intervals = [ends for text in cells for ends in INTERVAL.findall(text)]
+    if intervals and not any(", " in ends for ends in intervals):
         table = _changed(table, lambda text: INTERVAL.sub("", text))
         caption += f" {NO_INTERVALS}"
     longest = max(len(line[table.header.index("method")][0]) for line in table.lines)
@@ -97,11 +98,11 @@ def _terminal(layout: Layout, for_names: int, title: str, caption: str, padding:
         table.add_column(_folded(heading, least), justify=kind, no_wrap=True)
     previous = None
     for line in lines:
-        place = line[:n_where]
-        if previous not in (None, place):
+        where = line[:n_where]
+        if previous not in (None, where):
             table.add_section()
-        previous = place
-        cells = [*place, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
+        previous = where
+        cells = [*where, (_folded(line[n_where][0], for_names), False), *line[n_where + 1 :]]
         table.add_row(*(Text(text, style="bold" if best else "") for text, best in cells))
     return table
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import deepesi
-from deepesi.baselines.tuned import Tuned
-from deepesi.evaluation.methods import Method, Model, PerScenario, identity_of
+from deepesi.baselines.tuned import Tuned, Value
+from deepesi.evaluation.methods import Method, Model, PerScenario, check_head, identity_of
 from deepesi.evaluation.observation import batches_to_fit, heads_to_fit
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
@@ -47,8 +47,8 @@ class Choice:
     Attributes:
         method: Name of the method.
         scenario: Name of the scenario.
-        parameter: Name of the parameter.
-        values: Tried.
+        parameter: Name of the parameter, or the names of several with commas.
+        values: Tried, of several parameters their combinations.
         errors_mm: Mean localization error of each.
         n: Validation recordings, all test sets together.
         value: The one of least error; where several have it, the middle one of these.
@@ -58,20 +58,42 @@ class Choice:
     method: str
     scenario: str
     parameter: str
-    values: tuple[float, ...]
+    values: tuple[Value, ...]
     errors_mm: tuple[float, ...]
     n: int
 
     @property
-    def value(self) -> float:
+    def value(self) -> Value:
         """The value of least error."""
         best = np.flatnonzero(np.array(self.errors_mm) == min(self.errors_mm))
         return self.values[best[(len(best) - 1) // 2]]
 
     @property
     def is_at_an_end(self) -> bool:
-        """Whether a value beyond those tried might be better still."""
-        return self.value in (self.values[0], self.values[-1])
+        """Whether a value beyond those tried might be better still; none is beyond ``loose=1``."""
+        names = self.parameter.split(", ")
+        tried = list(zip(*map(_each, self.values), strict=True))
+        return any(
+            value in (min(own), max(own)) and (name, value) != ("loose", 1.0)
+            for name, value, own in zip(names, _each(self.value), tried, strict=True)
+        )
+
+    @property
+    def range_tried(self) -> str:
+        """Number and range of the values tried, in words."""
+        tried = zip(*map(_each, self.values), strict=True)
+        return f"{len(self.values)} from " + " and ".join(
+            f"{min(own):g} to {max(own):g}" for own in tried
+        )
+
+
+def _each(value: Value) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def in_words(value: Value) -> str:
+    """Value of the parameter, or those of several with commas."""
+    return ", ".join(f"{v:g}" for v in _each(value))
 
 
 class _Task(NamedTuple):
@@ -187,7 +209,11 @@ def tune(
     Returns:
         The methods, in the same order, and what was chosen.
 
+    Raises:
+        ValueError: The head of the analyst does not have what a method needs.
+
     """
+    check_head(models, cohort.template)
     methods, choices = dict[str, Method](), []
     names = dict.fromkeys(scenario.name for scenario in scenarios)
     for method, model in models.items():
@@ -208,7 +234,7 @@ def write_csv(choices: Sequence[Choice], path: Path) -> None:
     """Write ``tuning.csv``: every value tried, its error, and which was chosen."""
     columns = ["method", "scenario", "parameter", "value", CRITERION, "n", "chosen"]
     rows = (
-        (c.method, c.scenario, c.parameter, value, error, c.n, value == c.value)
+        (c.method, c.scenario, c.parameter, in_words(value), error, c.n, value == c.value)
         for c in choices
         for value, error in zip(c.values, c.errors_mm, strict=True)
     )

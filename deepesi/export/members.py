@@ -239,36 +239,36 @@ def _alongside(step: _Step) -> Results:
 
 
 def _gather(step: _Step) -> Results:
-    data, places = step.value(0), step.value(1)
+    data, indices = step.value(0), step.value(1)
     axis = step.axis("axis", 0, _rank(data))
     if not step.is_stacked(1):
-        return step.again(step.stacked[data], places, axis=axis + 1)
+        return step.again(step.stacked[data], indices, axis=axis + 1)
     if not step.is_stacked(0) and axis == 0:
-        return step.again(data, step.stacked[places])
+        return step.again(data, step.stacked[indices])
     return _one_by_one(step)
 
 
 def _gather_nd(step: _Step) -> Results:
-    data, places = step.value(0), step.value(1)
+    data, indices = step.value(0), step.value(1)
     batch = step.node.attributes.get("batch_dims")
     n_batch = 0 if batch is None else batch.as_int()
     if not step.is_stacked(0) and n_batch == 0:
-        return step.again(data, step.stacked[places])
-    return step.again(step.of_all(data), step.of_all(places), batch_dims=n_batch + 1)
+        return step.again(data, step.stacked[indices])
+    return step.again(step.of_all(data), step.of_all(indices), batch_dims=n_batch + 1)
 
 
 def _scatter_nd(step: _Step) -> Results:
     """Gather with members after the indexed axes, so that copies are contiguous."""
-    data, places, updates = (step.value(i) for i in range(3))
-    if step.is_stacked(1) or places.shape is None or not isinstance(places.shape[-1], int):
+    data, indices, updates = (step.value(i) for i in range(3))
+    if step.is_stacked(1) or indices.shape is None or not isinstance(indices.shape[-1], int):
         return _one_by_one(step)
-    n_indexed = places.shape[-1]
+    n_indexed = indices.shape[-1]
 
     def moved(value: ir.Value, n_before: int) -> ir.Value:
         axes = [*range(1, n_before + 1), 0, *range(n_before + 1, _rank(value) + 1)]
         return step.op("Transpose", step.of_all(value), perm=axes)
 
-    (result,) = step.again(moved(data, n_indexed), places, moved(updates, _rank(places) - 1))
+    (result,) = step.again(moved(data, n_indexed), indices, moved(updates, _rank(indices) - 1))
     back = [n_indexed, *range(n_indexed), *range(n_indexed + 1, _rank(data) + 1)]
     return [step.op("Transpose", result, perm=back)]
 

@@ -104,10 +104,12 @@ def export_onnx(
     # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal.
     data = torch.randn(2, head.n_channels, 3) * head.noise_level
     with torch.no_grad():
-        kinds = ["mean"] + ["std"] * (model(data, inputs).std is not None)
-    free, noise, noise_axes = torch.export.Dim.DYNAMIC, {}, None
+        estimate = model(data, inputs)
+    kinds = ["mean"] + ["std"] * (estimate.std is not None)
+    free, noise, noise_axes, n_draws = torch.export.Dim.DYNAMIC, {}, None, None
     if isinstance(model, PosteriorModel):
         kinds, noise_axes = [*kinds, "samples"], model.noise_axes
+        n_draws = None if estimate.samples is None else model.n_draws
         noise = {NOISE: torch.randn(4, 2, model.noise_size(data, inputs))}
 
     def dynamic(axis: str) -> Any:
@@ -157,6 +159,7 @@ def export_onnx(
         },
         self_test=example_of(proto, declarations, model.bound_to_space, head, noise_axes),
         precision=precision,
+        n_draws=n_draws,
     )
     sign(proto, contract)
     onnx.checker.check_model(proto, full_check=True)

@@ -83,11 +83,11 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     if not rows:
         return
     names, own = [ch_names[row] for row in rows], positions[rows]
-    places = np.array([_known_places()[electrode] for electrode in electrodes])
+    standard = np.array([_known_places()[electrode] for electrode in electrodes])
     size = _size(own)
     if size == 0:
         return  # electrodes at one position are refused elsewhere
-    found = _contradiction(names, places, own * _size(places) / size)
+    found = _contradiction(names, standard, own * _size(standard) / size)
     if found:
         raise ValueError(
             f"{origin}: the positions of its electrodes contradict their names: {found}. In the "
@@ -115,9 +115,9 @@ def _size(points: Array) -> float:
     return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
-def _contradiction(names: Sequence[str], places: Array, positions: Array) -> str:
+def _contradiction(names: Sequence[str], standard: Array, positions: Array) -> str:
     """Description of what no real cap shows; empty if there is nothing."""
-    fit, mirrored = (_fitted(places, positions, handedness) for handedness in (1, -1))
+    fit, mirrored = (_fitted(standard, positions, handedness) for handedness in (1, -1))
     error, mirrored_error = fit.distances.mean(), mirrored.distances.mean()
     if error > ELECTRODE_ERROR and mirrored_error < error / 2:
         return f"the cap is mirrored, {_axes(mirrored.turn)}"

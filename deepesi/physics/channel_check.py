@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
+from deepesi.physics.noise import spanned_projector
 from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
@@ -35,9 +36,10 @@ def channel_precision(head: HeadModel) -> Array:
     """Inverse covariance ``(C, C)`` of referenced channels, of the rank after referencing.
 
     Sources are independent and equally strong, at 5 dB. Only the diagonal of the noise covariance
-    is used, because brain noise has sources, too.
+    is used, because brain noise has sources, too; and the dimensions that it spans.
     """
-    signal, noise = head.leadfield @ head.leadfield.T, np.diag(head.noise_cov)
+    gain, noise = spanned_projector(head.noise_cov) @ head.leadfield, np.diag(head.noise_cov)
+    signal = gain @ gain.T
     signal *= SIGNAL * noise.sum() / np.trace(signal)
     covariance = signal + np.diag(noise + MISMATCH * np.diag(signal))
     referenced = head.sensors.reference_cov(covariance)

@@ -155,9 +155,9 @@ def check_channel_names(ch_names: Sequence[str]) -> None:
         if reference is not None and _is_electrode(electrode):
             against.setdefault(reference, []).append(name)
     if len(against) > 1:
-        said = "; ".join(f"{names} against {other}" for other, names in against.items())
+        stated = "; ".join(f"{names} against {other}" for other, names in against.items())
         raise ValueError(
-            f"channel names: the channels have different references ({said}), so they cannot be "
+            f"channel names: the channels have different references ({stated}), so they cannot be "
             "turned into one average. Give the recording with one reference; if it has one and "
             "only the names differ, rename them."
         )
@@ -180,8 +180,8 @@ def check_distinct(ch_names: Sequence[str]) -> None:
 
 
 def _one_electrode(groups: Sequence[Sequence[str]]) -> str:
-    said = "; ".join(f"{list(names)} are one electrode" for names in groups)
-    return f"channel names: {said}. Keep one of each and exclude the others (--exclude)."
+    stated = "; ".join(f"{list(names)} are one electrode" for names in groups)
+    return f"channel names: {stated}. Keep one of each and exclude the others (--exclude)."
 
 
 def match_channels(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:

@@ -50,6 +50,11 @@ class SourceSpace:
         return self.n_sources * self.n_orient
 
     @property
+    def fixed(self) -> "SourceSpace":
+        """The same sources with fixed orientation."""
+        return replace(self, n_orient=1)
+
+    @property
     def fingerprint(self) -> str:
         """Identity of the space: vertex numbers and orientation, not the anatomy of one head."""
         digest = hashlib.sha256(f"{self.name}|{self.n_orient}".encode())
@@ -188,13 +193,20 @@ class HeadModel:
             sensors=sensors,
         )
 
-    def projected(self, projector: Array) -> "HeadModel":
-        """The same head for data that an orthogonal projector ``(C, C)`` was applied to (SSP)."""
-        return HeadModel.referenced(
-            leadfield=projector @ self.leadfield,
-            noise_cov=projector @ self.noise_cov @ projector,
-            sensors=self.sensors,
-            source_pos=self.source_pos,
-            source_normals=self.source_normals,
-            space=self.space,
-        )
+    def along_normals(self) -> "HeadModel":
+        """The same head with fixed orientation; a head of fixed orientation as it is.
+
+        Raises:
+            ValueError: A source lies on no surface.
+
+        """
+        if self.space.n_orient == 1:
+            return self
+        if not self.source_normals.any(axis=1).all():
+            raise ValueError(
+                f"HeadModel: sources of {self.space.name!r} lie on no surface, so there is no "
+                "fixed orientation. Use methods of free orientation."
+            )
+        components = self.leadfield.reshape(self.n_channels, -1, 3)
+        leadfield = np.einsum("csj,sj->cs", components, self.source_normals)
+        return replace(self, leadfield=leadfield, space=self.space.fixed)

@@ -72,6 +72,12 @@ def spanned_eigh(noise_cov: Array) -> tuple[Array, Array]:
     return leading_eigh(noise_cov, rank_of(noise_cov))
 
 
+def spanned_projector(noise_cov: Array) -> Array:
+    """Orthogonal projector ``(C, C)`` onto the dimensions that a noise covariance spans."""
+    _, vectors = spanned_eigh(noise_cov)
+    return np.asarray(vectors @ vectors.T)
+
+
 def of_rank(noise_cov: Array, rank: int) -> Array:
     """The covariance ``(C, C)`` without its smallest dimensions, so that it spans `rank`."""
     values, vectors = leading_eigh(noise_cov, rank)
@@ -123,15 +129,15 @@ def spanned_by_data(whitened: Array, rank: int) -> int:
 
 
 def denoiser(leadfield: Array, noise_cov: Array, snr_db: float) -> Array:
-    """Matrix ``S (S + C)⁻¹`` ``(C, C)``: the posterior mean of the signal under noise ``C``.
+    """Posterior mean of the signal under noise ``C``: ``S Q (Qᵀ (S + C) Q)⁻¹ Qᵀ``, ``(C, C)``.
 
     ``S`` is the covariance of the signal of independent sources of equal strength, scaled so
-    that whitened signal and noise have the power ratio `snr_db`, as in `linear_inverse`; both on
-    the dimensions that the noise spans. The result has the unit of the data.
+    that whitened signal and noise have the power ratio `snr_db`, as in `linear_inverse`; ``Q`` are
+    the dimensions that the noise spans. The others, which a cleaning removed, are predicted from
+    these. The result has the unit of the data.
     """
-    rank, white, (_, span) = rank_of(noise_cov), whitener(noise_cov), spanned_eigh(noise_cov)
-    known = span @ (span.T @ leadfield)
-    signal = known @ known.T
-    signal *= 10 ** (snr_db / 10) * rank / np.trace(white @ signal @ white)
-    values, vectors = leading_eigh(signal + noise_cov, rank)
-    return np.asarray(signal @ (vectors / values) @ vectors.T)
+    white, (_, span) = whitener(noise_cov), spanned_eigh(noise_cov)
+    signal = leadfield @ leadfield.T
+    signal *= 10 ** (snr_db / 10) * span.shape[1] / np.trace(white @ signal @ white)
+    measured = span.T @ (signal + noise_cov) @ span
+    return np.asarray(signal @ span @ np.linalg.solve(measured, span.T))

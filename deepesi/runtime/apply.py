@@ -214,9 +214,9 @@ def apply(
 
     """
     check_prefix(out)
-    said: list[str] = []
-    data = read_recording(recording, reading, said.append)
-    yield from said
+    notes: list[str] = []
+    data = read_recording(recording, reading, notes.append)
+    yield from notes
     trials, noise_from = data, setup.noise_from
     if reading.event is not None:
         data, trials, line = average(data, reading.event, reading.epoch, reading.baseline)
@@ -373,8 +373,8 @@ def prepare(
 ) -> str:
     """Prepare a model for the set-up of a recording and write ``head.npz``."""
     check_file_out(out, ".npz")
-    said: list[str] = []
-    info = read_setup(recording, reading, said.append)
+    notes: list[str] = []
+    info = read_setup(recording, reading, notes.append)
     inverse = open_inverse(model, setup).for_recording(
         info,
         _covariance(setup.noise_cov),
@@ -385,4 +385,4 @@ def prepare(
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
-    return "\n".join([*said, *_placement_lines(inverse), wrote])
+    return "\n".join([*notes, *_placement_lines(inverse), wrote])

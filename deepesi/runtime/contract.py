@@ -21,6 +21,8 @@ DATA, NOISE = "data", "noise"
 OUTPUT_NAMES = {"mean": "dipole_mean", "std": "dipole_std", "samples": "dipole_samples"}
 #: File with the `Calibration` that ``deepesi calibrate`` writes.
 CALIBRATION_FILE = "calibration.json"
+#: File with the tables of ``deepesi calibrate`` for the card, Markdown.
+CALIBRATION_TABLES = "calibration.md"
 #: Licence of the files that deepesi writes.
 LICENCE = "BSD-3-Clause"
 
@@ -153,6 +155,8 @@ class Contract:
         self_test: A small example with its outputs, computed again when the file is opened.
         licence: Licence of the file.
         precision: Precision of the weights.
+        n_draws: Number of fixed draws behind mean and standard deviation of a posterior model; None
+            for a closed form, and without samples.
 
     """
 
@@ -173,6 +177,7 @@ class Contract:
     self_test: SelfTest
     licence: str = LICENCE
     precision: str = "float32"
+    n_draws: int | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -235,7 +240,7 @@ class Contract:
             "calibration": calibration and Calibration(**as_tuples(calibration)),
             "self_test": _self_test(content["self_test"]),
         }
-        plain = {n: content[n] for n in cls.__dataclass_fields__ if n not in special}
+        plain = {n: content[n] for n in cls.__dataclass_fields__ if n in content.keys() - special}
         return cls(**as_tuples(plain), **special)
 
 

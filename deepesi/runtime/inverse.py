@@ -289,28 +289,6 @@ class Inverse:
             )
 
 
-@overload
-def apply(
-    model: str | Path | Inverse,
-    recording: "mne.Evoked",
-    noise_cov: "mne.Covariance",
-    forward: "mne.Forward | None" = ...,
-    rank: RankChoice = ...,
-    trans: "mne.Transform | None" = ...,
-) -> "Stc": ...
-
-
-@overload
-def apply(  # type: ignore[overload-cannot-match] # MNE-Python has no types
-    model: str | Path | Inverse,
-    recording: "mne.BaseEpochs | mne.io.BaseRaw",
-    noise_cov: "mne.Covariance",
-    forward: "mne.Forward | None" = ...,
-    rank: RankChoice = ...,
-    trans: "mne.Transform | None" = ...,
-) -> "Iterator[Stc]": ...
-
-
 def apply(
     model: str | Path | Inverse,
     recording: "Recording",
@@ -320,6 +298,8 @@ def apply(
     trans: "mne.Transform | None" = None,
 ) -> "Stc | Iterator[Stc]":
     """Localize a recording with an exported file, or with a packaged one by its name.
+
+    The same as `Inverse.apply`, whose types tell what each kind of recording gives.
 
     Args:
         model: Path of an ``.onnx`` file; ``"default"`` or ``"convdip"``; or an opened `Inverse`.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.names import file_title, short_names
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.protobuf import n_values
+from deepesi.utils.config_folders import config_names
 from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float64]
@@ -125,11 +125,12 @@ class Exported:
 
 def solver_names() -> list[str]:
     """Names of the baselines that evaluations know, but for those that simulations choose."""
-    folder = resources.files("deepesi.configs") / "baselines"
-    names = (Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
-    return sorted(
-        n for n in names if n not in NAMES and not n.endswith(("_best", "_true", "_tuned"))
-    )
+    chosen = ("_best", "_true", "_tuned")
+    return [
+        name
+        for name in config_names("baselines")
+        if name not in NAMES and not name.endswith(chosen)
+    ]
 
 
 def find_methods(

@@ -22,7 +22,7 @@ OF_EVERY_RUN = (
 def network_title(config: Mapping[str, Any]) -> str:
     """Title of a model, from its configuration: ``ConvDip``, ``3 x UnrolledMatchedFilter``."""
     name = str(config["_target_"]).rpartition(".")[2]
-    if name == "Tempered":  # the same network, its standard deviations scaled
+    if name in ("Tempered", "TemperedPosterior"):  # the same network, its uncertainty scaled
         return network_title(config["model"])
     if name == "DeepEnsemble":
         titles = Counter(network_title(member) for member in config["members"])
@@ -74,8 +74,8 @@ def short_names(titles: Sequence[str], paths: Sequence[Path], who: str) -> list[
         ValueError: A path is given twice.
 
     """
-    places = [str(path.absolute()) for path in paths]
-    twice = [str(path) for path, n in Counter(places).items() if n > 1]
+    absolute = [str(path.absolute()) for path in paths]
+    twice = [str(path) for path, n in Counter(absolute).items() if n > 1]
     if twice:
         raise ValueError(f"{who}: the model {twice[0]} is given twice. Name every model once.")
     choices, taken = [_tails(path) for path in paths], [0] * len(paths)

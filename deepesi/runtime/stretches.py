@@ -119,12 +119,12 @@ def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
         str(d) for d in raw.annotations.description if is_bad(d) and not is_boundary(d)
     )
     n_parts = len(np.unique([s.part for s in stretches]))
-    said = []
+    notes = []
     if bad:
-        said.append(
+        notes.append(
             f"{bad / raw.info['sfreq']:.1f} of {raw.n_times / raw.info['sfreq']:.1f} s are "
             f"annotated {', '.join(kinds)} and excluded"
         )
     if n_parts > 1:
-        said.append(f"{n_parts} parts, between boundaries, are localized separately")
-    return "; ".join(said) or None
+        notes.append(f"{n_parts} parts, between boundaries, are localized separately")
+    return "; ".join(notes) or None

@@ -66,10 +66,10 @@ def seitzman_parcels(space: SourceSpace) -> Parcels:
         )
     datasets = require("nilearn.datasets", "stream", "group sources by an atlas")
     atlas = datasets.fetch_coords_seitzman_2018()
-    places = np.asarray(atlas["rois"][["x", "y", "z"]], dtype=np.float64)
+    centres = np.asarray(atlas["rois"][["x", "y", "z"]], dtype=np.float64)
     cortical = np.array([str(r).startswith("cortex") for r in atlas["regions"]])
     numbers = np.flatnonzero(cortical)
-    apart, nearest = cKDTree(places[numbers]).query(template.source_mni)
+    apart, nearest = cKDTree(centres[numbers]).query(template.source_mni)
     near = (apart <= FARTHEST) & template.is_cortex
     used = np.unique(nearest[near])
     renumbered = np.full(len(numbers), -1)
@@ -77,4 +77,4 @@ def seitzman_parcels(space: SourceSpace) -> Parcels:
     of_source = np.where(near, renumbered[nearest], -1)
     sides = [str(parcel).removeprefix("cortex") for parcel in atlas["regions"]]
     names = tuple(f"{atlas['networks'][n]} {sides[n]} {n + 1}" for n in numbers[used])
-    return Parcels(names, places[numbers[used]], of_source)
+    return Parcels(names, centres[numbers[used]], of_source)

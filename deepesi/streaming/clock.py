@@ -18,20 +18,17 @@ the next minutes.
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.rates import RATE_REFUSED, check_period, other_rate
+from deepesi.streaming.rates import RateCheck, check_period
+from deepesi.streaming.resolution import Resolution
+from deepesi.streaming.samples import Decided, Marks, Sample
 from deepesi.streaming.stamps import EXACT, NEAR, WINDOW, Track
 
 Array = NDArray[np.float64]
 
-#: How far from the nominal rate the true one is said.
-RATE_SAID = 0.005
-#: How long the rate is looked at before it is said, s; a quarter of it before it is refused.
-RATE_SHOWN = 20.0
 #: Stamps this near to the clock are passed on as they are, s.
 SAME = 1e-9
 #: Windows that samples may wait for a decision; how many may wait that came at once, s.
@@ -42,41 +39,12 @@ FEW = 8
 WHOLE = 0.2
 
 
-Marks = tuple[float, float, float]
-
-
-class Sample(NamedTuple):
-    """A sample as it came: its times (NaN if they are no marks), and how late these are, s."""
-
-    stamp: float
-    arrival: float
-    arrived: float
-    late: float
-    arrived_late: float
-
-
-class Decided(NamedTuple):
-    """Samples that were decided on, in the order they came.
-
-    Attributes:
-        times: Of the fitted clock ``(n,)``, s, strictly rising; NaN where late.
-        arrived: When they came ``(n,)``, s.
-        late: Older than what had come before ``(n,)``.
-        breaks: Behind a gap or a step of the clock ``(n,)``.
-
-    """
-
-    times: Array
-    arrived: Array
-    late: NDArray[np.bool_]
-    breaks: NDArray[np.bool_]
-
-
 class FittedClock:
     """Fits the time stamps of a stream; says which samples are late and where some are missing.
 
-    Only the last sample of a burst marks a time. A gap that is shorter than these marks scatter
-    cannot be told, nor can a step; neither does harm, as times are those of the line.
+    Only the last sample of a burst marks a time. Stamps may be coarser than a sample
+    (`Resolution`). A gap or a step that is shorter than the scatter of the marks is not detected;
+    neither does harm, as times are those of the line.
 
     Args:
         sfreq: Nominal rate, Hz.
@@ -94,11 +62,12 @@ class FittedClock:
         self.decided: list[tuple[float, float, bool, bool]] = []
         self.last = -np.inf  # the newest time that was given
         self.offset = 0.0  # from the clock of the stream to the times that are given
-        self.broken = self.rate_said = False
+        self.broken, self.rate = False, RateCheck(sfreq, say)
         self._begin()
 
     def _begin(self) -> None:
         self.stamps, self.arrivals = Track(self.sfreq), Track(self.sfreq)
+        self.resolution = Resolution(1 / self.sfreq)
         self.closed, self.waited, self.count = np.nan, 0, 0
 
     def push(self, stamps: Array, arrived: Array) -> Decided:
@@ -119,6 +88,8 @@ class FittedClock:
         marks = last | (np.abs(np.diff(stamps, append=np.nan)) > 0.5 / self.sfreq)
         marks &= np.isfinite(stamps)
         columns = np.where(marks, stamps, np.nan), np.where(last, arrived, np.nan), arrived
+        self.resolution.see(stamps)
+        self.stamps.tick = self.resolution.coarse
         waiting = deque(zip(*(column.tolist() for column in columns), strict=True))
         while waiting:
             waiting.extendleft(reversed(self._take(*waiting.popleft())))
@@ -189,10 +160,11 @@ class FittedClock:
             if (shift := self.stamps.shift(since)) is not None:
                 lately = self.arrivals.lately(since)[1:]
                 return self._move(*shift, *self.arrivals.difference(lately))
-            if not self.held:
+            if not any(np.isfinite(sample.late) for sample in self.held):
                 for track in (self.stamps, self.arrivals):
                     track.settle(arrived)
-                self._check_rate()
+                seen = self.count / self.sfreq if self.stamps.known else 0.0
+                self.rate.check(self.stamps.period, self.stamps.uncertain[1], seen)
         return self._overdue() if self.held else []
 
     def _missing(self, shift: float, arrived: float, deviation: float) -> int:
@@ -216,6 +188,9 @@ class FittedClock:
         missing = self._missing(shift, arrived, deviation)
         step = shift - missing * period
         stepped = abs(step) > max(NEAR * period, 3 * uncertain)
+        if not missing and stepped and self.resolution.explains(step):
+            self.stamps.tick = self.resolution.coarse
+            stepped = False
         if not missing and not stepped:  # too little for either
             self._release(self.held)
             return []
@@ -288,18 +263,3 @@ class FittedClock:
         self.count += len(samples)
         self.stamps.advance(len(samples))
         self.arrivals.advance(len(samples))
-
-    def _check_rate(self) -> None:
-        """Refuse another rate than the nominal one; say once where it is a little off."""
-        period = self.stamps.period
-        off = abs(period * self.sfreq - 1)
-        off -= 5 * self.stamps.uncertain[1] * self.sfreq
-        shown = self.count / self.sfreq if self.stamps.known else 0.0
-        if off > RATE_REFUSED and shown > RATE_SHOWN / 4:
-            raise other_rate(period, self.sfreq)
-        if off > RATE_SAID and shown > RATE_SHOWN and not self.rate_said:
-            self.rate_said = True
-            self.say(
-                f"the stream says it has {self.sfreq:g} Hz; by its time stamps it has "
-                f"{1 / period:.4g} Hz, and these are published"
-            )

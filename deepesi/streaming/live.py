@@ -1,11 +1,9 @@
 """From incoming samples to time courses of parcels: filter, windows, inversion, checks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, sosfilt, sosfilt_zi
 
 from deepesi.physics.data_check import check_constant, check_data, flat_channels
 from deepesi.physics.head import magnitudes
@@ -13,75 +11,12 @@ from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.noise_check import QUIETEST, check_noise
 from deepesi.runtime.windows import fading
 from deepesi.streaming.atlas import Parcels
-from deepesi.streaming.clock import Decided, FittedClock
+from deepesi.streaming.bandpass import CausalBandpass
+from deepesi.streaming.clock import FittedClock
+from deepesi.streaming.counts import Counts
+from deepesi.streaming.samples import Decided
 
 Array = NDArray[np.float64]
-
-
-@dataclass
-class Counts:
-    """Counts of the samples of a stream.
-
-    Attributes:
-        received: All received samples.
-        estimated: Samples with an estimate.
-        late: Samples older than earlier ones (chunks out of order), which are dropped; or held,
-            because the clock of the stream may have stepped back.
-        lost: Missing samples, by the clock fitted to the time stamps.
-        broken: Dropped samples: NaN, infinite, an amplitude that is not plausible for EEG in volts,
-            constant, or with far more or less power than the noise.
-        settling: Samples that only passed the filter, at the start and after every gap.
-
-    """
-
-    received: int = 0
-    estimated: int = 0
-    late: int = 0
-    lost: int = 0
-    broken: int = 0
-    settling: int = 0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.received:,} samples received, {self.estimated:,} estimated, {self.late:,} "
-            f"late, {self.lost:,} lost, {self.broken:,} broken, {self.settling:,} while settling"
-        )
-
-
-class CausalBandpass:
-    """Causal Butterworth band-pass that keeps its state between chunks.
-
-    Args:
-        low: Lower edge (-3 dB), Hz.
-        high: Upper edge, Hz.
-        sfreq: Sampling rate, Hz.
-        order: Order of each edge.
-
-    Raises:
-        ValueError: The edges are out of order or beyond half the sampling rate.
-
-    """
-
-    def __init__(self, low: float, high: float, sfreq: float, order: int = 2) -> None:
-        if not 0 < low < high < sfreq / 2:
-            raise ValueError(
-                f"CausalBandpass: needs 0 < low < high < {sfreq / 2:g} Hz, half the sampling rate; "
-                f"got {low:g} and {high:g} Hz."
-            )
-        self.sections = butter(order, (low, high), "bandpass", fs=sfreq, output="sos")
-        self.settled = int(np.ceil(sfreq / low))
-        self.state: Array | None = None
-
-    def restart(self) -> None:
-        """Reset the state."""
-        self.state = None
-
-    def __call__(self, data: Array) -> Array:
-        """Filter the next samples ``(C, n)``; the initial state is a constant first sample."""
-        if self.state is None:
-            self.state = sosfilt_zi(self.sections)[:, None] * data[:, :1]
-        filtered, self.state = sosfilt(self.sections, data, axis=1, zi=self.state)
-        return np.asarray(filtered)
 
 
 class LiveInverse:

@@ -64,24 +64,24 @@ def relay(
     lsl, latency = library(), Latency() if latency is None else latency
     watch = Watch(live, say)
     source = at_rate(find(), live.sfreq)
-    begin = heard = time.monotonic()
+    begin = received = time.monotonic()
     silent = False
     while time.monotonic() - begin < seconds:
         data, stamps, lost = pull(source)
         arrived, now = lsl.local_clock(), time.monotonic()
         watch.look(now)
         if len(stamps) == 0:
-            if lost or now - heard > silence:
+            if lost or now - received > silence:
                 if not silent:
                     say(f"the stream has stopped; waiting ({live.counts})")
-                silent, heard = True, now
+                silent, received = True, now
                 with contextlib.suppress(FileNotFoundError):
                     source = at_rate(find(), live.sfreq)
             time.sleep(0.001)
             continue
         if silent:
             say("the stream is back")
-        heard, silent = now, False
+        received, silent = now, False
         chunk = source.factors[:, None] * np.asarray(data, dtype=np.float64).T[source.rows]
         stamps = np.asarray(stamps, dtype=np.float64)
         times, time_courses = live.push(chunk, stamps, np.full(len(stamps), arrived))

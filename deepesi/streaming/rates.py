@@ -1,5 +1,7 @@
 """Streams whose time stamps are not those of the rate they name."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import siegelslopes
@@ -8,6 +10,10 @@ Array = NDArray[np.float64]
 
 #: How far the true rate may be from the nominal one (a fraction).
 RATE_REFUSED = 0.05
+#: Difference from the nominal rate that is reported (a fraction).
+RATE_SAID = 0.005
+#: Time before the rate is reported, s; a quarter of it before it is refused.
+RATE_SHOWN = 20.0
 #: Stamps that a rate is taken from, at most.
 MOST = 200
 
@@ -44,3 +50,38 @@ def other_rate(period: float, sfreq: float) -> ValueError:
         f"the stream says it has {sfreq:g} Hz, but its time stamps advance {rate}. "
         "Have the device or its bridge name the true rate, and stamp in seconds."
     )
+
+
+class RateCheck:
+    """Compares the rate of the fitted clock with the nominal one.
+
+    Args:
+        sfreq: Nominal rate, Hz.
+        say: Called once with a line if the rate is a little off.
+
+    """
+
+    def __init__(self, sfreq: float, say: Callable[[str], None]) -> None:
+        self.sfreq, self.say, self.reported = sfreq, say, False
+
+    def check(self, period: float, std: float, shown: float) -> None:
+        """Check the fitted period.
+
+        Args:
+            period: Time between two samples, s.
+            std: Standard deviation of the period, s.
+            shown: Length of the stream that the period is fitted to, s.
+
+        Raises:
+            ValueError: Another rate than the nominal one.
+
+        """
+        off = abs(period * self.sfreq - 1) - 5 * std * self.sfreq
+        if off > RATE_REFUSED and shown > RATE_SHOWN / 4:
+            raise other_rate(period, self.sfreq)
+        if off > RATE_SAID and shown > RATE_SHOWN and not self.reported:
+            self.reported = True
+            self.say(
+                f"the stream says it has {self.sfreq:g} Hz; by its time stamps it has "
+                f"{1 / period:.4g} Hz, and these are published"
+            )

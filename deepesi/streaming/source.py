@@ -179,10 +179,10 @@ def _names(info: Any) -> list[str]:
     """Names of all channels of a stream."""
     names = info.get_channel_names()
     if names is None or len(names) != info.n_channels:
-        said = "names none of them" if names is None else f"describes {len(names)}"
+        stated = "names none of them" if names is None else f"describes {len(names)}"
         raise ValueError(
-            f"the stream {info.name!r} sends {info.n_channels} channels and {said}, so their order "
-            "is unknown. Set the names of all channels in the device or its bridge."
+            f"the stream {info.name!r} sends {info.n_channels} channels and {stated}, so their "
+            "order is unknown. Set the names of all channels in the device or its bridge."
         )
     return [c or f"channel {number} (no name)" for number, c in enumerate(names)]
 
@@ -216,9 +216,9 @@ def _factor(name: str, channel: str, own: str | None, unit: str | None) -> float
         )
     factor = volts_per(own if unit is None else unit)
     if factor is None:
-        said = f"that its unit is {own!r}" if own else "no unit"
+        stated = f"that its unit is {own!r}" if own else "no unit"
         raise ValueError(
-            f"the stream {name!r} says of {channel} {said}; known are V, mV, uV and nV. Say it "
+            f"the stream {name!r} says of {channel} {stated}; known are V, mV, uV and nV. Say it "
             "with --unit."
         )
     return factor

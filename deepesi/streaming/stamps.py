@@ -52,6 +52,7 @@ class Track:
         known: Whether the stream has shown its usual lateness.
         usual: How late the windows before the recent ones are, s.
         range: The range of these, s.
+        hidden: Part of the tick by which marks did not scatter yet, s.
         low: Least that a mark that is on time is late, s.
         high: Most, s.
 
@@ -62,7 +63,19 @@ class Track:
         self.newest, self.number, self.uncertain = np.nan, 0, (0.0, 0.0)
         self.before, self.recent = deque[Window](maxlen=KEPT), deque[Window]()
         self.least, self.mark = np.inf, (0, np.nan)
+        self._tick = 0.0
         self._bound()
+
+    @property
+    def tick(self) -> float:
+        """Resolution of the marks where they scatter by it, s; else 0."""
+        return self._tick
+
+    @tick.setter
+    def tick(self, tick: float) -> None:
+        if tick != self._tick:
+            self._tick = tick
+            self._bound()
 
     def at(self, steps: int) -> float:
         """The time `steps` samples after the newest, s."""
@@ -142,8 +155,10 @@ class Track:
         self.usual = self._late(self.before)[1] if self.before else np.zeros(1)
         least, most = float(self.usual.min()), float(self.usual.max())
         self.range = most - least
-        # The few there are so far have not shown their whole range.
-        self.unseen = self.range * min(1.0, 2 * FEWEST / len(self.usual))
+        # The few there are so far have not shown their whole range. Coarse stamps that are nearly
+        # in step with the samples take long to show it.
+        self.hidden = max(0.0, self._tick - self.range)
+        self.unseen = self.range * min(1.0, 2 * FEWEST / len(self.usual)) + self.hidden
         self.unseen += OUTLYING * self.uncertain[0]
         margin = NEAR * self.period + self.unseen
         margin = margin if self.known else max(FIRST_LATENESS, margin)
@@ -158,7 +173,7 @@ class Track:
     @property
     def exact(self) -> bool:
         """Whether the marks hardly scatter."""
-        return self.known and self.range < EXACT * self.period
+        return self.known and self.range + self.hidden < EXACT * self.period
 
     def lately(self, n: int = 0) -> Array:
         """How late the last `n` windows are, s; at least those of the last second."""
@@ -183,7 +198,7 @@ class Track:
 
     def _unlikely(self, lately: Array, usual: Array) -> bool:
         """Whether all recent windows lie so far above the usual that it is no chance."""
-        least = lately.min() - OUTLYING * self.uncertain[0]
+        least = lately.min() - OUTLYING * self.uncertain[0] - self.hidden
         scale = max(self.range, EXACT * self.period) if self.known else FIRST_LATENESS
         beyond = min(500.0, max(0.0, least - usual.max()) / scale)
         chance = (int((usual >= least).sum()) + 1) / (len(usual) + 1) * np.exp(-beyond)

@@ -1,5 +1,6 @@
 """Initial weights of a run from a trained network, for another head or other data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from deepesi.core.contracts import InverseModel
@@ -32,14 +33,12 @@ def start_from(
 
     """
     trained, identity = load_network(path, space)
-    before, now = flatten(identity["model"]), flatten(settings)
     new_shapes, old_shapes = (
         {k: v.shape for k, v in m.state_dict().items()} for m in (model, trained)
     )
     different = [
-        f"model.{key} was {before.get(key)}, now {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        f"model.{key} was {before}, now {now}"
+        for key, (before, now) in differences(identity["model"], settings).items()
     ]
     if type(model) is not type(trained) or new_shapes != old_shapes:
         raise ValueError(
@@ -49,3 +48,38 @@ def start_from(
         )
     model.load_state_dict(trained.state_dict())
     return different
+
+
+def differences(
+    before: Mapping[str, object], now: Mapping[str, object]
+) -> dict[str, tuple[object, object]]:
+    """Settings that differ between two configurations of a model, each with both values."""
+    old, new = flatten(before), flatten(now)
+    keys = sorted(old.keys() | new.keys())
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def check_only_narrower(
+    path: Path, before: Mapping[str, object], now: Mapping[str, object]
+) -> None:
+    """Refuse a configuration that differs from that of a wider network in more than widths.
+
+    Args:
+        path: The run of the wider network, for the error.
+        before: Configuration of the wider network.
+        now: Configuration of the narrower one.
+
+    Raises:
+        ValueError: A setting differs that is no smaller whole number.
+
+    """
+    other = [
+        f"model.{key} was {old}, now {new}"
+        for key, (old, new) in differences(before, now).items()
+        if not (type(old) is type(new) is int and new < old)
+    ]
+    if other:
+        raise ValueError(
+            f"train: pruned_from={path} takes the strongest units of a network that differs in its "
+            f"widths only, but {'; '.join(other)}. Use its settings, with smaller widths."
+        )

@@ -19,7 +19,7 @@ from deepesi.physics.template import Template
 from deepesi.training.criterion import CRITERION
 from deepesi.training.data import RecordingStream
 from deepesi.training.failures import explained
-from deepesi.training.initial import start_from
+from deepesi.training.initial import check_only_narrower, start_from
 from deepesi.training.loggers import make_loggers
 from deepesi.training.module import InverseTraining
 from deepesi.training.pictures import ValidationPictures
@@ -146,7 +146,9 @@ def initialize(config: DictConfig, module: InverseTraining, template: Template) 
         for difference in start_from(module.model, settings, path, template.space):
             print_once(f"init_from: {difference}; all weights fit.", style="yellow", soft_wrap=True)
     if config.pruned_from is not None:
-        wide, _ = load_network(Path(config.pruned_from), template.space)
+        path = Path(config.pruned_from)
+        wide, identity = load_network(path, template.space)
+        check_only_narrower(path, identity["model"], module.identity["model"])
         head = template.montage_head(plain(config.data.setups.montages)[0])
         start_from_strongest(module.model, wide, head)
 

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.core.contracts import InverseModel
-from deepesi.core.onnx_model import OnnxModel
+from deepesi.core.onnx_model import load_onnx
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.runtime.packaged import model_path
-from deepesi.training.weights import load_network
+from deepesi.training.weights import check_space, read_network
 
 
 def load_any(path: str | Path, template: Template) -> InverseModel:
     """Load a network or an exported file by path, or a packaged file by name.
+
+    A network that was trained for fixed orientation is used along the normals of a head with free
+    orientation, see `FixedOrientation`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -20,18 +24,23 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
     """
     path = Path(path)
     path = path if path.exists() else model_path(path)
+    fixed = template.space.fixed
     if path.suffix == ".onnx":
-        model = OnnxModel(path)
-        fingerprint = model.opened.contract.space_fingerprint
-        if fingerprint not in (None, template.space.fingerprint):
+        model: InverseModel = (onnx := load_onnx(path))
+        contract = onnx.opened.contract
+        space = fixed if contract.n_orient == 1 else template.space
+        if contract.space_fingerprint not in (None, space.fingerprint):
             raise ValueError(
-                f"evaluate: {path} belongs to the source space "
-                f"{model.opened.contract.space_name} ({fingerprint}), this head has "
-                f"{template.space.name} ({template.space.fingerprint}). Use the head it was "
-                "trained with (head.name=...)."
+                f"evaluate: {path} belongs to the source space {contract.space_name} "
+                f"({contract.space_fingerprint}), this head has {template.space.name} "
+                f"({template.space.fingerprint}). Use the head it was trained with (head.name=...)."
             )
-        return model
-    return load_network(path, template.space)[0]
+    else:
+        model, identity = read_network(path)
+        own = identity.get("space_fingerprint")
+        space = fixed if own == fixed.fingerprint else template.space
+        check_space(path, model, identity, space)
+    return model if space.n_orient == template.space.n_orient else FixedOrientation(model)
 
 
 def load_teacher(path: str, head: Cohort | Template) -> InverseModel:

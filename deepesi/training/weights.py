@@ -47,8 +47,8 @@ def load_network(
 
     """
     path = Path(path)
-    model, identity = _read(path, model)
-    _check_space(path, model, identity, space)
+    model, identity = read_network(path, model)
+    check_space(path, model, identity, space)
     return model, identity
 
 
@@ -82,7 +82,7 @@ def load_ensemble(
             f"load_ensemble: {exported} are exported files. Give the checkpoints or run "
             "directories they came from; the ensemble can be exported as one file."
         )
-    networks = {path: _read(path) for path in files}
+    networks = {path: read_network(path) for path in files}
     bound = {path: identity for path, (model, identity) in networks.items() if model.bound_to_space}
     if len({identity["space_fingerprint"] for identity in bound.values()}) > 1:
         lines = "; ".join(
@@ -94,7 +94,7 @@ def load_ensemble(
             "were trained with the same head."
         )
     for path, (model, identity) in networks.items():
-        _check_space(path, model, identity, space)
+        check_space(path, model, identity, space)
     ensemble = DeepEnsemble([model for model, _ in networks.values()])
     identities = [identity for _, identity in networks.values()]
     hashes = [i["config_sha256"] for i in identities if i.get("config_sha256")]
@@ -145,10 +145,15 @@ def load_mc_dropout(
     return MCDropout(model, n_samples).eval(), identity | {"model": wrapped}
 
 
-def _check_space(
+def check_space(
     path: Path, model: InverseModel, identity: Mapping[str, Any], space: SourceSpace
 ) -> None:
-    """Refuse a network bound to another source space."""
+    """Refuse a network bound to another source space.
+
+    Raises:
+        ValueError: It was trained for another space.
+
+    """
     if model.bound_to_space and identity["space_fingerprint"] != space.fingerprint:
         raise ValueError(
             f"load_network: {path} was trained for the source space {identity['space']} "
@@ -157,8 +162,10 @@ def _check_space(
         )
 
 
-def _read(path: Path, model: InverseModel | None = None) -> tuple[InverseModel, dict[str, Any]]:
-    """Read a network of any source space."""
+def read_network(
+    path: Path, model: InverseModel | None = None
+) -> tuple[InverseModel, dict[str, Any]]:
+    """Read a network of any source space, and its identity; as `load_network`."""
     if path.is_dir() and (path / "model").is_dir():
         path = path / "model"
     if path.is_dir():

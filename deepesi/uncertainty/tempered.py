@@ -1,4 +1,4 @@
-"""Temperature scaling: the standard deviations of a model times one factor."""
+"""Temperature scaling: standard deviations, and samples about their mean, times one factor."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
 
 
 class Tempered(InverseModel):
@@ -50,3 +50,47 @@ class Tempered(InverseModel):
         if samples is not None:
             samples = estimate.mean + self.temperature * (samples - estimate.mean)
         return Estimate(estimate.mean, self.temperature * estimate.std, samples)
+
+
+class TemperedPosterior(Tempered, PosteriorModel):
+    """Posterior model whose samples lie farther from their mean by one factor.
+
+    So mean, standard deviation and samples describe the same distribution after calibration; its
+    shape stays.
+
+    Args:
+        model: Posterior model.
+        temperature: Factor, above 0 (no unit).
+
+    Raises:
+        ValueError: As in `Tempered`.
+        TypeError: `model` is not a posterior model.
+
+    """
+
+    model: PosteriorModel
+
+    def __init__(self, model: PosteriorModel, temperature: float = 1.0) -> None:
+        super().__init__(model, temperature)
+        if not isinstance(model, PosteriorModel):
+            raise TypeError(
+                f"TemperedPosterior: needs a posterior model, got {type(model).__name__}."
+            )
+        self.noise_axes, self.n_draws = model.noise_axes, model.n_draws
+
+    def sample(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Float[Tensor, "N B D T"]:
+        """Samples of the model, moved away from its mean by the factor."""
+        mean = self.model(data, inputs).mean
+        return mean + self.temperature * (self.model.sample(data, inputs, noise) - mean)
+
+
+def tempered(model: InverseModel, temperature: float) -> Tempered:
+    """A model with its uncertainty scaled by one factor; a posterior model keeps its samples."""
+    if isinstance(model, PosteriorModel):
+        return TemperedPosterior(model, temperature)
+    return Tempered(model, temperature)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.head import magnitudes
 from deepesi.physics.io.heads import head_from_forward, head_on_template, place_recording
-from deepesi.physics.noise import rank_of, whitened_power, whitener
+from deepesi.physics.noise import rank_of, spanned_projector, whitened_power, whitener
 from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.runtime.methods import Method
 from deepesi.utils.rows import write_rows
@@ -122,7 +122,7 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     )
     statistics = summarize(track, float(in_lobe.mean()))
     sample = track.sample
-    potential = head.leadfield @ sources[:, sample]
+    potential = spanned_projector(head.noise_cov) @ head.leadfield @ sources[:, sample]
     x, y, z = case_head.mni[peaks[sample]]
     statistics |= {
         "residual_variance": residual_variance(potential, data[:, sample]),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Draw:
         counts: Number of patches of every example ``(N,)``.
         shares: Share of the examples with an artifact, by name of the artifact.
         largest: Largest potential, clean and recorded ``(2, N)``, V.
+        displacement: Distance of true sources from their points of the grid, m; None where the
+            true cortex is the analyst's.
+        turn: Angle between true normals and those of the grid, rad; None likewise.
 
     """
 
@@ -40,12 +44,22 @@ class Draw:
     counts: NDArray[np.int64]
     shares: Mapping[str, float]
     largest: Array
+    displacement: Array | None = None
+    turn: Array | None = None
 
 
 def summary_figure(draw: Draw) -> Figure:
     """Draw the distributions over many examples."""
-    figure = Figure(figsize=(13, 6.6), layout="constrained")
-    snr, skull, potentials, moments, counts, artifacts = figure.subplots(2, 3).flat
+    columns = 3 if draw.displacement is None else 4
+    figure = Figure(figsize=(13 / 3 * columns, 6.6), layout="constrained")
+    panels = figure.subplots(2, columns)
+    snr, skull, potentials, moments, counts, artifacts = panels[:, :3].flat
+    if draw.displacement is not None and draw.turn is not None:
+        distance, angle = panels[:, 3]
+        distance.hist(1e3 * draw.displacement, bins=30, color=BLUE)
+        distance.set(xlabel="true source to its grid point (mm)", ylabel="sources")
+        angle.hist(np.degrees(draw.turn), bins=30, color=BLUE)
+        angle.set(xlabel="true normal to the template's (degrees)", ylabel="sources")
     snr.hist(draw.snr_db, bins=20, color=BLUE)
     snr.set(xlabel="SNR (dB)", ylabel="examples")
     _draw_skulls(skull, 1e3 * draw.skull_conductivity, 1e3 * draw.skull_thickness)
@@ -100,6 +114,7 @@ def _histogram(ax: "Axes", values: Mapping[str, Array]) -> None:
     for (name, own), style in zip(values.items(), styles, strict=False):
         ax.hist(own, bins=bins.tolist(), label=name, **style)
     ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def curriculum_figure(progress: Array, widths: Mapping[str, Array]) -> Figure:

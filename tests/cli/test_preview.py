@@ -63,6 +63,15 @@ def test_every_data_group(preview, toy_path, data):
     assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
+def test_it_shows_how_far_the_true_cortex_is_from_the_grid(preview, toy_path):
+    folder = preview(
+        toy_path, "data.setups.anatomy={_target_:deepesi.data_gen.anatomy.AnatomyRanges}"
+    )
+    page = (folder / "preview.html").read_text()
+    assert re.search(r"true cortex: 1: \d+ mm from the grid, normal turned by \d+°", page)
+    assert "the template as anatomy" in page
+
+
 def test_page_says_how_it_was_made(preview, toy_path):
     folder = preview(toy_path, "n_examples=2", "seed=7", "data.n_times=20")
     page = (folder / "preview.html").read_text()

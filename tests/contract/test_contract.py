@@ -14,13 +14,14 @@ import torch
 import deepesi
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.beamformer import LCMV
+from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
-from deepesi.core.onnx_model import OnnxModel
+from deepesi.core.onnx_model import OnnxModel, OnnxPosterior, load_onnx
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
@@ -32,7 +33,7 @@ from deepesi.physics.linear_inverse import METHODS
 from deepesi.runtime.session import as_feeds, open_model
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
-from deepesi.uncertainty.tempered import Tempered
+from deepesi.uncertainty.tempered import Tempered, TemperedPosterior
 from tests.conftest import slow
 from tests.core.flow import ToyFlow
 
@@ -107,6 +108,7 @@ RECIPES = (
         "UnrolledISTA with std": lambda: unrolled_ista(heteroscedastic=True),
         "BayesianMinimumNorm": BayesianMinimumNorm,
         "eLORETA, GCV": lambda: MinimumNorm("eLORETA", "gcv"),
+        "FixedOrientation": lambda: FixedOrientation(network()),
         "LCMV": LCMV,
         "RecursiveMUSIC": RecursiveMUSIC,
         "MixedNorm": MixedNorm,
@@ -119,24 +121,29 @@ RECIPES = (
         "StackedEnsemble": stacked_ensemble,
         "MCDropout": lambda: MCDropout(network(dropout=0.2), n_samples=3),
         "Tempered": lambda: Tempered(network(heteroscedastic=True), 0.5),
+        "TemperedPosterior": lambda: TemperedPosterior(BayesianMinimumNorm(), 0.5),
     }
     | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
     | {f"SparseBayes {u}": lambda u=u: SparseBayes(u) for u in UPDATES}
 )
 
 
+EXPORTED = {OnnxModel: network, OnnxPosterior: BayesianMinimumNorm}
+
+
 @pytest.fixture(scope="module")
 def exported(toy, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_onnx(network(), toy.montage_head("biosemi16"), path)
-    return path
+    folder = tmp_path_factory.mktemp("exported")
+    for kind, make in EXPORTED.items():
+        export_onnx(make(), toy.montage_head("biosemi16"), folder / f"{kind.__name__}.onnx")
+    return folder
 
 
-@pytest.fixture(params=[*RECIPES, "OnnxModel"])
+@pytest.fixture(params=[*RECIPES, *EXPORTED])
 def model(request):
-    if request.param != "OnnxModel":
+    if request.param not in EXPORTED:
         return RECIPES[request.param]().eval()
-    return OnnxModel(request.getfixturevalue("exported"))
+    return load_onnx(request.getfixturevalue("exported") / f"{request.param.__name__}.onnx")
 
 
 def apply(model, data, head):
@@ -158,7 +165,7 @@ def test_every_model_of_the_package_is_tested():
         for k in subclasses(InverseModel)
         if k.__module__.startswith("deepesi.") and not inspect.isabstract(k)
     }
-    assert found == {type(make()) for make in RECIPES.values()} | {OnnxModel}
+    assert found == {type(make()) for make in RECIPES.values()} | EXPORTED.keys()
 
 
 def test_shape_and_declaration(model, simulate):
@@ -183,6 +190,7 @@ def test_channel_order_does_not_matter(model, simulate):
 #: cross-validated ones divides the electrodes into folds.
 SEE_ELECTRODES = {
     "ConvDip",
+    "FixedOrientation",
     "ConvDip with std",
     "DeepEnsemble",
     "StackedEnsemble",
@@ -225,12 +233,17 @@ def test_joint_scaling(model, simulate, factor):
 
 
 #: Models that draw from their posterior; one of the package that is missing fails the suite.
-POSTERIORS = {"BayesianMinimumNorm": BayesianMinimumNorm, "ToyFlow": ToyFlow}
+POSTERIORS = {
+    "BayesianMinimumNorm": BayesianMinimumNorm,
+    "TemperedPosterior": RECIPES["TemperedPosterior"],
+    "ToyFlow": ToyFlow,
+}
 
 
 def test_every_posterior_model_of_the_package_is_tested():
     found = {type(make()) for make in RECIPES.values()}
-    assert {kind for kind in found if issubclass(kind, PosteriorModel)} <= {*POSTERIORS.values()}
+    tested = {type(make()) for make in POSTERIORS.values()}
+    assert {kind for kind in found if issubclass(kind, PosteriorModel)} <= tested
 
 
 def samples(name, data, head, noise=None):

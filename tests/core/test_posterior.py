@@ -1,17 +1,24 @@
 """Posterior models: noise as an argument, trained, exported and drawn from without torch."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
-from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
+from deepesi.cli import calibrate
+from deepesi.cli.main import main
+from deepesi.composition import compose
+from deepesi.core.onnx_model import OnnxPosterior, load_onnx
 from deepesi.evaluation.calibration import fit, measure
 from deepesi.evaluation.observation import N_DRAWS, observe
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import CosineDistance
 from deepesi.runtime.inverse import Inverse
-from deepesi.uncertainty.tempered import Tempered
+from deepesi.training.weights import load_network, save_network
+from deepesi.uncertainty.tempered import Tempered, TemperedPosterior
 from tests.core.flow import ToyFlow
 from tests.training.test_own_loss import train
 
@@ -130,3 +137,72 @@ def test_a_file_without_samples(eloreta, template):
     prepared = Inverse.load(eloreta).prepare_for(template.montage_head("biosemi32"), 1, "test")
     with pytest.raises(ValueError, match="gives no posterior samples, only mean. Use a posterior"):
         prepared.sample(np.random.default_rng(0).normal(scale=1e-6, size=(32, 1)), 3)
+
+
+def test_an_exported_file_is_evaluated_with_its_samples(exported, simulate):
+    """Mean, standard deviation and samples are those of the model in torch."""
+    flow, file = ToyFlow().eval(), pickle.loads(pickle.dumps(load_onnx(exported)))
+    assert isinstance(file, OnnxPosterior)
+    batch = simulate(flow.head_inputs, n_times=2).batch(0)
+    expected, found = (model(batch.data, batch.inputs) for model in (flow, file))
+    assert found.samples.shape == (16, 8, 84, 2)
+    for kind in ("mean", "std", "samples"):
+        torch.testing.assert_close(
+            getattr(found, kind), getattr(expected, kind), rtol=1e-4, atol=1e-12
+        )
+    drawn = [model.draw(batch.data, batch.inputs, 5, seed=3) for model in (flow, file)]
+    torch.testing.assert_close(*drawn, rtol=1e-4, atol=1e-12)
+
+
+def test_an_exported_file_is_calibrated_by_its_samples(exported, simulate):
+    models = {"flow": ToyFlow().eval(), "file": load_onnx(exported)}
+    recordings = simulate(models["flow"].head_inputs, batch_size=6)
+    found = observe(models, drawn([recordings.batch(0)]), [5.0], "all")
+    assert np.array_equal(found["flow"].ranks, found["file"].ranks)
+    pairs = zip(found["flow"].standardized_errors, found["file"].standardized_errors, strict=True)
+    for torch_errors, file_errors in pairs:
+        np.testing.assert_allclose(file_errors.error, torch_errors.error, rtol=1e-3, atol=1e-3)
+
+
+def test_a_closed_form_keeps_its_closed_form(toy, simulate, tmp_path):
+    model, path = BayesianMinimumNorm().eval(), tmp_path / "b.onnx"
+    export_onnx(model, toy.montage_head("biosemi16"), path)
+    file, batch = load_onnx(path), simulate(model.head_inputs).batch(0)
+    expected, found = (m(batch.data, batch.inputs) for m in (model, file))
+    assert found.samples is None
+    torch.testing.assert_close(found.std, expected.std, rtol=1e-4, atol=1e-13)
+    pair = [m.draw(batch.data, batch.inputs, 4) for m in (model, file)]
+    torch.testing.assert_close(*pair, rtol=1e-3, atol=1e-12)
+
+
+def test_a_file_without_samples_is_no_posterior(eloreta):
+    with pytest.raises(ValueError, match=r"draws no samples \(its outputs: \('mean',\)\)"):
+        OnnxPosterior(eloreta)
+
+
+def test_a_calibrated_posterior_keeps_its_samples(toy, toy_path, tmp_path):
+    """Wider by the temperature, as its standard deviation; in torch, in the file, on the card."""
+    identity = {"model": {"_target_": "tests.core.flow.ToyFlow"}, "space": None}
+    run = tmp_path / "run"
+    save_network(ToyFlow(), identity | {"space_fingerprint": None}, run / "model")
+    settings = ["scenario.n_examples=20", "n_validation=20", "n_bins=1", "scenario.snr_db=[10]"]
+    settings += ["scenario.setups.montages=[biosemi16]", "scenario.sources.radius=[0.03,0.06]"]
+    settings += [f"head.name={toy_path}", f"models=[{run}]", "baselines=[]"]
+    calibrate.run(compose("calibrate", settings), tmp_path / "out")
+    calibrated, _ = load_network(tmp_path / "out" / "fitted" / "0", toy.space)
+    assert isinstance(calibrated, TemperedPosterior)
+    page = (tmp_path / "out" / "calibration.html").read_text()
+    assert ">Posterior samples</h2>" in page
+    assert "p, peak" in page
+    file = tmp_path / "c.onnx"
+    fitted, head = str(tmp_path / "out" / "fitted" / "0"), str(toy_path)
+    main(["export", fitted, "--head", head, "--montage", "biosemi16", "--out", str(file)])
+    card = file.with_suffix(".md").read_text()
+    assert "### How well it is calibrated" in card
+    assert "| method | SNR (dB) | p, peak | p, norm | recordings |" in card
+    prepared = Inverse.load(file).prepare_for(toy.montage_head("biosemi16"), 1, "test")
+    data = np.random.default_rng(0).normal(scale=2e-6, size=(16, 1))
+    samples, (_, std) = prepared.sample(data, 400), prepared.estimate(data)
+    assert samples.std(0).mean() == pytest.approx(std.mean(), rel=0.1)
+    with pytest.raises(TypeError, match="needs a posterior model, got MinimumNorm"):
+        TemperedPosterior(MinimumNorm("MNE"))

@@ -50,7 +50,7 @@ def page(benchmark, models, scenarios, toy, tmp_path_factory):
         for name in ("toy", "montages")
     }
     facts = {"seed": "0", "command": "a < b"}
-    methods = {"What is told": assumptions_table(models)}
+    methods = {"What is assumed": assumptions_table(models)}
     drawn = gallery(models, benchmark, cohort)
     write_report(benchmark, drawn, words, facts, methods, folder / "report.html", calibration)
     assert [p.name for p in folder.iterdir()] == ["report.html"]
@@ -111,7 +111,7 @@ def test_every_table_is_in_a_box_that_scrolls(page):
     boxes = Boxes()
     boxes.feed(page)
     assert boxes.open == []
-    # Two scenarios, their differences, times, what methods are told, region sets.
+    # Two scenarios, their differences, times, assumptions, prediction sets.
     assert boxes.data == 2 + 2 + 1 + 1 + 1
     assert boxes.outside == 0
 

@@ -3,12 +3,15 @@
 import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import hydra
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+import deepesi.configs
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.tuned import Tuned
 from deepesi.cli import loading
@@ -56,6 +59,12 @@ def tuned():
 def compose(*overrides):
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         return hydra.compose("evaluate", list(overrides))
+
+
+def packaged(name):
+    """A baseline as its file says, without Hydra, which takes longer."""
+    file = Path(deepesi.configs.__file__).parent / "baselines" / f"{name}.yaml"
+    return OmegaConf.create({"baselines": OmegaConf.load(file)})
 
 
 def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
@@ -202,18 +211,60 @@ def test_too_little_to_choose_from_is_refused():
 
 @pytest.mark.parametrize("name", loading.names_in("baselines"))
 def test_every_baseline_with_a_constant_has_a_tuned_row(name):
-    """And every one says by itself what it is told."""
-    ((title, model),) = loading.load_baselines(compose(f"baselines=[{name}]")).items()
+    """And every one says by itself what it assumes."""
+    ((title, model),) = loading.load_baselines(packaged(name)).items()
     assert model.assumptions != AS_IN_TRAINING
     if name.endswith("_tuned"):
         assert isinstance(model, Tuned)
-        plain = compose(f"baselines=[{name.removesuffix('_tuned')}]").baselines
-        ((of, same),) = hydra.utils.instantiate(plain, _convert_="all").items()
+        ((of, same),) = loading.load_baselines(packaged(name.removesuffix("_tuned"))).items()
         assert type(same) is type(model.candidates[0])
-        assert title.startswith(of.removesuffix(")").removesuffix(" (cross-validated"))
-        assert getattr(model.candidates[0], model.parameter, model.values[0]) == model.values[0]
+        for detail in (")", " (cross-validated", " 0.2"):
+            of = of.removesuffix(detail)
+        assert title.startswith(of)
+        values = np.atleast_1d(model.values[0])
+        for parameter, value in zip(model.parameters, values, strict=True):
+            assert getattr(model.candidates[0], parameter, value) == value
+        assert ("loose" in model.parameters) == ("_loose" in name)
     else:
         assert (f"{name}_tuned" in loading.names_in("baselines")) == (name not in WITHOUT)
+
+
+def test_several_parameters_are_chosen_together(scenario, free_toy, tmp_path):
+    """All combinations; the one of least error is the method of the scenario."""
+    make = functools.partial(MinimumNorm, "MNE", "constant")
+    tuned = Tuned(make, "snr_db", [-10, 20], 20, {"loose": [0.2, 1.0]})
+    assert tuned.values == ((-10, 0.2), (-10, 1), (20, 0.2), (20, 1))
+    assert [(m.kernels.snr_db_low, m.kernels.loose) for m in tuned.candidates] == [*tuned.values]
+    scenario = replace(scenario, setups=SetupRanges(montages=["biosemi16"]))
+    methods, (choice,) = tune({"x": tuned}, [scenario], Cohort.single(free_toy), cache=tmp_path)
+    assert choice.value == tuned.values[int(np.argmin(choice.errors_mm))]
+    chosen = of_scenario(methods, "toy")["x"].kernels
+    assert (chosen.snr_db_low, chosen.loose) == choice.value
+    assert choice.range_tried == "4 from -10 to 20 and 0.2 to 1"
+    write_csv([choice], tmp_path / "tuning.csv")
+    assert 'x,toy,"snr_db, loose","20, 0.2",' in (tmp_path / "tuning.csv").read_text()
+    with pytest.raises(ValueError, match="different values of 'loose'.*got \\[0.2\\]"):
+        Tuned(make, "snr_db", [0, 1], further={"loose": [0.2]})
+    with pytest.raises(ValueError, match="'snr_db' is given twice"):
+        Tuned(make, "snr_db", [0, 1], further={"snr_db": [0, 2]})
+
+
+def test_nothing_lies_beyond_free_orientation():
+    tried = ((0, 0.2), (0, 1.0), (5, 0.2), (5, 1.0), (9, 0.2), (9, 1.0))
+    choice = tuning.Choice("x", "s", "snr_db, loose", tried, (3, 3, 2, 1, 3, 3), 9)
+    assert choice.value == (5, 1)
+    assert not choice.is_at_an_end
+    assert replace(choice, errors_mm=(3, 3, 1, 2, 3, 3)).is_at_an_end
+
+
+def test_loose_orientation_on_a_fixed_head_is_refused_before_anything_is_drawn(
+    scenario, tuned, toy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(SimulatedRecordings, "batch", lambda *_: pytest.fail("drawn"))
+    models = {"x": tuned, "eLORETA (loose 0.2)": MinimumNorm("eLORETA", loose=0.2)}
+    message = r"'eLORETA \(loose 0.2\)' cannot be compared on this head: .*head.name=.*-free"
+    with pytest.raises(ValueError, match=message):
+        tune(models, [scenario], Cohort.single(toy), cache=tmp_path)
 
 
 @pytest.mark.parametrize("config", ["train", "evaluate"])
@@ -234,10 +285,10 @@ def test_constant_regularization_is_one_kernel(simulate):
         MinimumNorm("eLORETA", "gcv", snr_db=5)
 
 
-def test_untrained_networks_and_what_everyone_is_told(
+def test_untrained_networks_and_what_every_method_assumes(
     scenario, toy, toy_path, tmp_path, monkeypatch
 ):
-    """``models=[untrained:NAME]`` by the command, its table of what methods are told beside it."""
+    """``models=[untrained:NAME]`` by the command, its table of assumptions beside it."""
     monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
     main(
@@ -261,7 +312,7 @@ def test_untrained_networks_and_what_everyone_is_told(
     assert "eLORETA (tuned),snr,snr_db," in (out / "tuning.csv").read_text()
     report = (out / "report.html").read_text()
     for part in (
-        "What each method is told",
+        "What each method assumes",
         "Constants chosen on validation recordings",
         "number of sources",
         "<td class='word'>covariance and level</td>",

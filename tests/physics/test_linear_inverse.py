@@ -2,8 +2,10 @@ import mne
 import numpy as np
 import pytest
 
+from deepesi.physics.head import SourceSpace
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
-from deepesi.physics.noise import denoiser, white_noise_cov, whitener
+from deepesi.physics.noise import denoiser, rank_of, white_noise_cov, whitener
+from deepesi.physics.orientation import orientation_root
 from deepesi.physics.sensors import SensorArray, average_reference
 
 
@@ -33,21 +35,28 @@ def coloured_covariance(n):
     return 1e-12 * factor @ factor.T / (3 * n)
 
 
-def apply_mne(info, solution, cov, data, lambda2, method, **orientation):
+def space_of(n_sources, n_orient=3):
+    return SourceSpace("x", (np.arange(n_sources),), np.zeros((0, 2), dtype=int), n_orient)
+
+
+def apply_mne(info, solution, cov, data, lambda2, method, loose=1.0, **orientation):
     """What MNE makes of the data, and what ours makes of the same, fixed or free: ``(D, T)``."""
     noise = mne.Covariance(cov, info.ch_names, [], [], nfree=1)
     evoked = mne.EvokedArray(data, info, verbose="error")
     evoked.set_eeg_reference(projection=True, verbose="error")
     free = "pick_ori" in orientation
     operator = mne.minimum_norm.make_inverse_operator(
-        evoked.info, solution, noise, loose=float(free), fixed=not free, depth=None, verbose="error"
+        evoked.info, solution, noise, loose * free, fixed=not free, depth=None, verbose="error"
     )
     estimate = mne.minimum_norm.apply_inverse(
         evoked, operator, lambda2, method, verbose="error", **orientation
     )
     centred = average_reference(average_reference(cov), 1)
     gain = average_reference(solution["sol"]["data"])
-    ours = linear_inverse(gain, centred, lambda2, method, n_orient=3 if free else 1)
+    normals = solution["src"][0]["nn"]
+    space = space_of(len(normals), 3 if free else 1)
+    root = orientation_root(loose, space, normals)
+    ours = linear_inverse(gain, centred, lambda2, method, space.n_orient, root)
     return estimate.data.reshape(-1, data.shape[1]), ours @ average_reference(data)
 
 
@@ -70,6 +79,59 @@ def test_free_kernels_equal_mne(free_forward, method, lambda2):
     )
     assert ours.shape == (180, 5)
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("loose", [0.2, 0.4])
+@pytest.mark.parametrize("method", METHODS)
+def test_loose_kernels_equal_mne(free_forward, method, loose):
+    data = np.random.default_rng(2).normal(scale=1e-6, size=(32, 5))
+    options = {"method_params": {"force_equal": False}} if method == "eLORETA" else {}
+    problem = (*free_forward, coloured_covariance(32), data, 0.1, method)
+    theirs, ours = apply_mne(*problem, loose, pick_ori="vector", **options)
+    free, _ = apply_mne(*problem, pick_ori="vector", **options)
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+    assert np.abs(theirs - free).max() > 0.05 * np.abs(free).max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_hardly_loose_is_fixed(free_forward, forward, method):
+    """Whatever leaves the normal vanishes, and what is along it is the fixed estimate."""
+    gain, along = (average_reference(f[1]["sol"]["data"]) for f in (free_forward, forward))
+    normals = forward[1]["source_nn"]
+    cov, space = 1e-12 * average_reference(np.eye(32)), space_of(60)
+    root = orientation_root(1e-10, space, normals)
+    loose = linear_inverse(gain, cov, 0.1, method, 3, root).reshape(60, 3, 32)
+    fixed = linear_inverse(along, cov, 0.1, method)
+    assert np.allclose(
+        loose, normals[:, :, None] * fixed[:, None], rtol=0, atol=1e-4 * np.abs(fixed).max()
+    )
+
+
+def test_loose_prior_in_the_frame_of_the_head():
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(20, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    root = orientation_root(0.3, space_of(20), normals)
+    covariance = root @ root
+    assert np.allclose(covariance @ normals[..., None], normals[..., None])
+    assert np.allclose(np.linalg.eigvalsh(covariance), [0.3, 0.3, 1])
+    assert np.array_equal(orientation_root(1, space_of(20), 0 * normals), [np.eye(3)] * 20)
+    fixed = orientation_root(1, space_of(20, n_orient=1), normals)
+    assert np.array_equal(fixed, np.ones((20, 1, 1)))
+
+
+def test_loose_orientation_that_cannot_be():
+    normals = np.eye(3)[[0, 1, 2, 0]]
+    for loose in (0, -1, 1.2):
+        with pytest.raises(ValueError, match=f"above 0 and at most 1, got {loose}"):
+            orientation_root(loose, space_of(4), normals)
+    with pytest.raises(ValueError, match="loose=0.2 needs three.*'x' has fixed.*x-free"):
+        orientation_root(0.2, space_of(4, n_orient=1), normals)
+    normals[2] = 0
+    with pytest.raises(ValueError, match="1 sources of 'x' lie on no surface. Take loose=1"):
+        orientation_root(0.2, space_of(4), normals)
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 3\), expected \(4, 3, 3\)"):
+        linear_inverse(np.eye(12), np.eye(12), 0.1, "MNE", 3, np.ones((2, 3, 3)))
 
 
 @pytest.mark.parametrize("method", ["sLORETA", "eLORETA"])
@@ -145,10 +207,18 @@ def test_whitened_noise_is_white():
     assert np.allclose(matrix @ cov @ matrix.T, average_reference(np.eye(10)), atol=1e-9)
 
 
-def test_denoiser_is_the_posterior_mean_of_the_potential(toy):
-    """Of sources with the prior that min-norm has at the same SNR: ``L`` times its kernel."""
+@pytest.mark.parametrize("n_removed", [0, 4])
+def test_denoiser_is_the_posterior_mean_of_the_potential(toy, n_removed):
+    """Of sources with the prior that min-norm has at the same SNR: ``L`` times its kernel.
+
+    So it predicts what a cleaning removed from the rest.
+    """
     head = toy.montage_head("biosemi32")
     cov = average_reference(average_reference(coloured_covariance(32)), 1)
+    removed = np.linalg.qr(np.random.default_rng(1).normal(size=(32, n_removed)))[0]
+    kept = np.eye(32) - removed @ removed.T
+    cov = average_reference(average_reference(kept @ cov @ kept), 1)
+    assert rank_of(cov) == min(31, 32 - n_removed)
     kernel = linear_inverse(head.leadfield, cov, 10 ** (-0.5), "MNE")
     found = denoiser(head.leadfield, cov, 5.0)
     assert np.allclose(found, head.leadfield @ kernel, rtol=1e-6, atol=1e-9)

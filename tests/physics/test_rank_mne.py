@@ -11,7 +11,7 @@ from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.io.covariance import noise_covariance
 from deepesi.physics.io.rank import applied_projector, rank_reason, settle_rank
 from deepesi.physics.linear_inverse import linear_inverse
-from deepesi.physics.noise import rank_of
+from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.sensors import average_reference
 
 LAMBDA2 = 1 / 9
@@ -72,10 +72,18 @@ def projected(n):
     return raw.apply_proj(verbose="error")
 
 
+def without_and_interpolated(n):
+    """Three components removed, then ``n`` channels interpolated: the lower rank of the two."""
+    raw = without_components(3)
+    raw.info["bads"] = raw.ch_names[5 : 5 + n]
+    return raw.interpolate_bads(verbose="error")
+
+
 CLEANED = [
     *[(without_components, n) for n in (1, 5, 20)],
     *[(interpolated, n) for n in (1, 6)],
     *[(projected, n) for n in (1, 3)],
+    (without_and_interpolated, 6),
 ]
 
 
@@ -130,14 +138,18 @@ def test_eloreta_is_that_of_mne_at_the_same_rank(clean, n):
 
 
 def test_projectors_hold_for_a_covariance_from_before_them():
-    """As MNE-Python does: what was applied to the data is applied to noise and lead field."""
+    """As MNE-Python does: what was applied to the data is applied to noise and lead field.
+
+    The lead field of the head stays; whitening projects it.
+    """
     raw = projected(2)
     before = mne.compute_raw_covariance(recorded(), verbose="error")
     head, _ = of_recording(raw, covariance=before)
     assert rank_of(head.noise_cov) == 61
     projector = applied_projector(raw.info, head.sensors)
     assert np.allclose(projector @ projector, projector)
-    assert np.allclose(projector @ head.leadfield, head.leadfield)
+    white = whitener(head.noise_cov)
+    assert np.allclose(white @ projector @ head.leadfield, white @ head.leadfield)
     assert_equal(eloreta(head, raw), eloreta_of_mne(raw, before, 61))
 
 

@@ -14,12 +14,15 @@ import pytest
 import yaml
 
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.composition import config_folders, names_in, register_plugins
+from deepesi.composition import names_in, register_plugins
 from deepesi.core.contracts import InverseModel
+from deepesi.evaluation.solvers import load_solver
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.methods import find_methods, solver_names
 from deepesi.training.run import check_exportable
 from deepesi.utils import plugins
+from deepesi.utils.config_folders import CONFIGS, config_folders, config_names, folder_of
 from tests.conftest import make_covariance, make_evoked
 from tests.training.toy import TOY
 
@@ -219,6 +222,17 @@ def test_folders_of_the_user_are_looked_into(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPESI_CONFIG", str(tmp_path / "c"))
     with pytest.raises(FileNotFoundError, match=f"there is no folder {re.escape(str(tmp_path))}/c"):
         config_folders()
+
+
+def test_a_solver_of_the_user_is_offered_to_all_commands(tmp_path, monkeypatch):
+    (tmp_path / "baselines").mkdir()
+    lasso = (folder_of(CONFIGS) / "baselines" / "lasso.yaml").read_text()
+    (tmp_path / "baselines" / "my_lasso.yaml").write_text(lasso.replace("LASSO (", "My LASSO ("))
+    monkeypatch.setenv("DEEPESI_CONFIG", str(tmp_path))
+    assert config_names("baselines") == names_in("baselines")
+    assert "my_lasso" in solver_names()
+    (method,) = find_methods(["my_lasso"], [], load_solver)
+    assert method.name == "My LASSO (cross-validated)"
 
 
 def test_our_own_head_inputs_travel_as_before():

@@ -63,6 +63,14 @@ def folder_files(pattern):
     return Path().glob(pattern)
 
 
+def test_a_loose_solver_uses_the_packaged_head_of_free_orientation(folder, toy_path, capsys):
+    main(["apply", "lcmv_loose", "x-ave.fif", "--noise-cov", "x-cov.fif", "--out", "o"])
+    assert "strongest at 24 ms" in capsys.readouterr().out
+    assert mne.read_source_estimate("o-stc.h5").data.shape == (1284, 3, 12)
+    with pytest.raises(SystemExit, match=r"loose=0.2 needs three .*--head fsaverage-ico1-free"):
+        apply("lcmv_loose", toy_path)
+
+
 def test_a_recording_that_does_not_fit_is_refused_for_a_solver_too(folder, toy_path):
     make_evoked().pick([0, 1, 2]).save("x-ave.fif", overwrite=True, verbose="error")
     with pytest.raises(SystemExit, match="3 good EEG channels .* expected at least 8"):

@@ -119,4 +119,4 @@ def test_one_command_on_a_visual_response(
     assert "90 % prediction set, calibrated on simulations: " in printed
     assert mne.read_source_estimate("found").data.shape[0] == 1284
     assert mne.read_source_estimate("found-std").data.min() > 0
-    assert list(tmp_path.glob("found-region-*.label"))
+    assert list(tmp_path.glob("found-prediction-set-*.label"))

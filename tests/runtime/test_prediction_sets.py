@@ -109,7 +109,7 @@ def test_apply_says_and_writes_the_region(
     assert "90 % prediction set, calibrated on simulations: " in found["c"]
     assert "region" not in found["u"]
     assert not list(tmp_path.glob("u-region*"))
-    labels = [mne.read_label(path) for path in sorted(tmp_path.glob("c-region-*.label"))]
+    labels = [mne.read_label(path) for path in sorted(tmp_path.glob("c-prediction-set-*.label"))]
     named = sum(len(label.vertices) for label in labels)
     assert f"cm², {named} sources" in found["c"]
     for label in labels:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from deepesi.cli.main import main
-from deepesi.streaming.live import Counts, LiveInverse
+from deepesi.streaming.counts import Counts
+from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import at_rate, open_outlet, relay
 from deepesi.streaming.source import library, open_source
 from deepesi.streaming.watch import Latency, Watch

@@ -12,7 +12,8 @@ from scipy.signal import butter, sosfilt, sosfilt_zi
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
 from deepesi.streaming.atlas import FARTHEST
-from deepesi.streaming.live import CausalBandpass, LiveInverse
+from deepesi.streaming.bandpass import CausalBandpass
+from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.page import LivePage
 from tests.conftest import make_covariance, make_evoked
 

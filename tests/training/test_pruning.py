@@ -125,6 +125,9 @@ def test_training_starts_from_a_wider_run(toy, toy_path, tmp_path):
     rows = weights(wide)["model.first.bias"]
     assert all((rows == bias).any() for bias in narrow.first.bias)
 
+    other = [*asked, "model.output_scale=0.2"]
+    with pytest.raises(ValueError, match="widths only, but model.output_scale was 0.1, now"):
+        fit(compose(toy_path, tmp_path / "x", *other), cohort, tmp_path / "x")
     with pytest.raises(FileNotFoundError, match="there is no nowhere"):
         fit(compose(toy_path, tmp_path / "x", asked[0], "pruned_from=nowhere"), cohort, tmp_path)
 

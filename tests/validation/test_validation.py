@@ -203,6 +203,12 @@ def test_solver_estimates_windows_of_twenty_samples(toy):
     assert np.linalg.matrix_rank(found[:, 10:20], tol=1e-3 * np.abs(found).max()) <= 2
 
 
+def test_loose_methods_have_the_packaged_head_of_free_orientation_only():
+    methods = find_methods(["eloreta", "eloreta_loose"], [], load_solver)
+    assert [m.bound_to for m in methods] == [None, "fsaverage-ico3-free"]
+    assert [m.template().space.n_orient for m in methods] == [1, 3]
+
+
 def test_model_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file .*none.onnx"):
         find_methods([], [tmp_path / "none.onnx"], load_solver)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.core.patches import over_first
+from deepesi.core.patches import over_first, over_patches
 
 #: Whitened power that is added so that logarithms of zero power stay finite.
 SMALL_POWER = 1e-2
@@ -13,6 +13,10 @@ SMALL_POWER = 1e-2
 
 class Evidence(nn.Module):
     """Posterior probability of every patch, from the data that the patches explain.
+
+    Not to be confused with the step of `deepesi.models.matched_filter`, which turns energies into
+    prior variances, without attention and with messages on the mesh. Both take the softmax over all
+    patches (`deepesi.core.patches.over_patches`).
 
     Args:
         n_radii: Number ``K`` of patch radii.
@@ -89,7 +93,7 @@ class Evidence(nn.Module):
         error = error + functional.softplus(self.mismatch) * power[0] / n_channels
         slope = 0.5 * frames / (1 + frames * error) * self.temperature(recording)[:, 0].exp()
         score = over_first(self.score, hidden) + slope * energy
-        posterior = torch.softmax(score.flatten(0, 1), dim=0).unflatten(0, energy.shape[:2])
+        posterior = over_patches(score)
         pooled = (hidden * posterior.sum(0)).sum(1).T
         presence = torch.sigmoid(self.presence(torch.cat([pooled, recording], dim=1)))
         return posterior * presence[:, 0], hidden

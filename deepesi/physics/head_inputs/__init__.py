@@ -18,6 +18,7 @@ from deepesi.physics.head_inputs.linear import (
     PosteriorStd,
     PriorStd,
 )
+from deepesi.physics.head_inputs.orientation import OrientationRoot
 from deepesi.physics.head_inputs.patches import (
     PatchMoments,
     PatchPairs,
@@ -38,6 +39,7 @@ __all__ = [
     "MeshEdges",
     "MeshNeighbours",
     "NoiseLevel",
+    "OrientationRoot",
     "PatchMoments",
     "PatchPairs",
     "PatchSensitivities",

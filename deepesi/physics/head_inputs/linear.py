@@ -7,12 +7,14 @@ import numpy as np
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.head_inputs.orientation import LooseInput
 from deepesi.physics.linear_inverse import (
     hat_matrix,
     linear_inverse,
     posterior_root,
     posterior_std,
     prior_std,
+    weighted_gain,
 )
 from deepesi.physics.noise import rank_of, whitener
 
@@ -31,17 +33,20 @@ class Gain(HeadInput):
 
 
 @dataclass(frozen=True)
-class LinearInverse(HeadInput):
+class LinearInverse(LooseInput):
     """Kernels ``(L, D, C)``, A m per V, of one linear inverse at ``L`` signal-to-noise ratios.
 
-    The orientation is that of the head, fixed or free. dSPM and sLORETA are statistics; here they
-    are multiplied by their mean divisor, so that the maps keep their shape and get the unit A m.
+    The orientation is that of the head, fixed or free, or loose. dSPM and sLORETA are statistics;
+    here they are multiplied by their mean divisor, so that the maps keep their shape and get the
+    unit A m.
 
     Attributes:
         method: ``"MNE"``, ``"dSPM"``, ``"sLORETA"`` or ``"eLORETA"``.
         snr_db_low: First SNR, dB.
         snr_db_step: Step, dB.
         n_steps: Number of SNRs ``L``.
+        loose: Variance of the tangential components relative to that along the normal, as in
+            `LooseInput`.
 
     """
 
@@ -49,6 +54,7 @@ class LinearInverse(HeadInput):
     snr_db_low: float = -10.0
     snr_db_step: float = 2.5
     n_steps: int = 17
+    loose: float = 1.0
 
     @property
     def axes(self) -> Axes:
@@ -57,20 +63,21 @@ class LinearInverse(HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """One kernel per SNR, ``lambda2 = 10^(-SNR/10)``."""
-        return np.stack([self._kernel(head, lambda2) for lambda2 in _lambda2(self)])
+        root = self.root(head)
+        return np.stack([self._kernel(head, lambda2, root) for lambda2 in _lambda2(self)])
 
-    def _kernel(self, head: HeadModel, lambda2: float) -> Array:
+    def _kernel(self, head: HeadModel, lambda2: float, root: Array) -> Array:
         problem = head.leadfield, head.noise_cov, lambda2
-        kernel = linear_inverse(*problem, self.method, head.space.n_orient)
+        kernel = linear_inverse(*problem, self.method, head.space.n_orient, root)
         if self.method in ("MNE", "eLORETA"):
             return kernel
-        current = linear_inverse(*problem, "MNE", head.space.n_orient)
+        current = linear_inverse(*problem, "MNE", head.space.n_orient, root)
         norm = np.linalg.norm(current, axis=1) / np.linalg.norm(kernel, axis=1)
         return kernel * norm.mean()
 
 
 @dataclass(frozen=True)
-class HatMatrix(HeadInput):
+class HatMatrix(LooseInput):
     """Hat matrices of `LinearInverse`, from whitened to explained data ``(L, C, C)``, no unit.
 
     Attributes: as in `LinearInverse`.
@@ -81,6 +88,7 @@ class HatMatrix(HeadInput):
     snr_db_low: float = -10.0
     snr_db_step: float = 2.5
     n_steps: int = 17
+    loose: float = 1.0
 
     @property
     def axes(self) -> Axes:
@@ -89,22 +97,23 @@ class HatMatrix(HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """See `deepesi.physics.linear_inverse.hat_matrix`."""
-        n_orient = head.space.n_orient
+        orientation = head.space.n_orient, self.root(head)
         return np.stack(
             [
-                hat_matrix(head.leadfield, head.noise_cov, lambda2, self.method, n_orient)
+                hat_matrix(head.leadfield, head.noise_cov, lambda2, self.method, *orientation)
                 for lambda2 in _lambda2(self)
             ]
         )
 
 
 @dataclass(frozen=True)
-class _MinimumNormGrid(HeadInput):
+class _MinimumNormGrid(LooseInput):
     """Quantity of the Bayesian minimum norm (MNE) at ``L`` SNRs; attributes of `LinearInverse`."""
 
     snr_db_low: float = -10.0
     snr_db_step: float = 2.5
     n_steps: int = 17
+    loose: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,14 +127,13 @@ class PosteriorStd(_MinimumNormGrid):
 
     def compute(self, head: HeadModel) -> Array:
         """See `deepesi.physics.linear_inverse.posterior_std`."""
-        return np.stack(
-            [posterior_std(head.leadfield, head.noise_cov, lambda2) for lambda2 in _lambda2(self)]
-        )
+        problem, root = (head.leadfield, head.noise_cov), self.root(head)
+        return np.stack([posterior_std(*problem, lambda2, root) for lambda2 in _lambda2(self)])
 
 
 @dataclass(frozen=True)
 class PriorStd(_MinimumNormGrid):
-    """Prior standard deviation of MNE's sources ``(L,)``, A m, at ``L`` SNRs."""
+    """Prior standard deviation of MNE's sources along the normal ``(L,)``, A m, at ``L`` SNRs."""
 
     @property
     def axes(self) -> Axes:
@@ -135,6 +143,7 @@ class PriorStd(_MinimumNormGrid):
     def compute(self, head: HeadModel) -> Array:
         """See `deepesi.physics.linear_inverse.prior_std`."""
         gain, rank = Gain(whitened=True).compute(head), rank_of(head.noise_cov)
+        gain = weighted_gain(gain, self.root(head))
         return np.array([prior_std(gain, rank, lambda2) for lambda2 in _lambda2(self)])
 
 
@@ -149,9 +158,8 @@ class PosteriorRoot(_MinimumNormGrid):
 
     def compute(self, head: HeadModel) -> Array:
         """See `deepesi.physics.linear_inverse.posterior_root`."""
-        return np.stack(
-            [posterior_root(head.leadfield, head.noise_cov, lambda2) for lambda2 in _lambda2(self)]
-        )
+        problem, root = (head.leadfield, head.noise_cov), self.root(head)
+        return np.stack([posterior_root(*problem, lambda2, root) for lambda2 in _lambda2(self)])
 
 
 #: Head inputs on a grid of SNRs.

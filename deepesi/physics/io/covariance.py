@@ -50,9 +50,9 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
     for name, kind in KINDS.items():
         rows = sensors.rows_of(name)
         if len(rows):
-            deviations = np.sqrt(np.diag(full)[rows].clip(0))
-            _check_level(float(np.median(deviations)), kind)
-            _check_channels(deviations, [ch_names[row] for row in rows], kind)
+            stds = np.sqrt(np.diag(full)[rows].clip(0))
+            _check_level(float(np.median(stds)), kind)
+            _check_channels(stds, [ch_names[row] for row in rows], kind)
     if not noise_cov["diag"]:
         _check_samples(noise_cov, len(ch_names))
     return np.asarray(full, dtype=np.float64) / nave
@@ -84,10 +84,10 @@ def _check_level(level: float, kind: SensorKind) -> None:
         )
 
 
-def _check_channels(deviations: Array, ch_names: list[str], kind: SensorKind) -> None:
+def _check_channels(stds: Array, ch_names: list[str], kind: SensorKind) -> None:
     """Refuse channels without noise, and channels with far more or less noise than the others."""
-    typical = np.median(deviations)
-    constant = [c for c, d in zip(ch_names, deviations, strict=True) if d < 1e-6 * typical]
+    typical = np.median(stds)
+    constant = [c for c, d in zip(ch_names, stds, strict=True) if d < 1e-6 * typical]
     if len(constant) > 1:  # one may be the reference
         raise ValueError(
             f"noise covariance: the channels {constant} are constant, as if nothing were "
@@ -95,7 +95,7 @@ def _check_channels(deviations: Array, ch_names: list[str], kind: SensorKind) ->
         )
     unlike = [
         f"{c} ({d:.2g} {kind.unit})"
-        for c, d in zip(ch_names, deviations, strict=True)
+        for c, d in zip(ch_names, stds, strict=True)
         if c not in constant and not 1 / ANOTHER_UNIT < d / typical < ANOTHER_UNIT
     ]
     if unlike:

@@ -54,12 +54,13 @@ def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
 
 
 def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> HeadModel:
-    """The head under applied projectors, with noise of the requested rank.
+    """The head with noise under applied projectors and of the requested rank.
+
+    The lead field stays: whitening projects it onto what the noise spans.
 
     Args:
         head: The head with the measured noise covariance.
-        info: Measurement info of the recording; its applied projectors are applied to lead field
-            and noise, too.
+        info: Measurement info of the recording; its applied projectors are applied to the noise.
         rank: Dimensions of the noise, as in `RankChoice`. A number below what the covariance spans
             excludes the dimensions of smallest variance.
 
@@ -76,7 +77,8 @@ def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> H
         )
     projector = applied_projector(info, head.sensors)
     if projector is not None:
-        head = head.projected(projector)
+        noise = head.sensors.reference_cov(projector @ head.noise_cov @ projector)
+        head = replace(head, noise_cov=noise)
     spanned = rank_of(head.noise_cov)
     if spanned < LEAST_RANK:
         raise ValueError(

@@ -95,7 +95,7 @@ def find_items(root: Path, selection: Selection, events: Sequence[str]) -> list[
         if p.split in (None, "1", "01") and p.subject != EMPTY_ROOM
     ]
     chosen = [p for p in found if _is_chosen(p, selection)]
-    items = [_item(place, event) for place in chosen for event in events or (None,)]
+    items = [_item(file, event) for file in chosen for event in events or (None,)]
     asked = {key: set(labels) for key, labels in _wanted(selection).items() if labels is not None}
     lacking = any(labels - {getattr(p, key) for p in chosen} for key, labels in asked.items())
     if not items or lacking:
@@ -138,9 +138,9 @@ def _wanted(selection: Selection) -> dict[str, Sequence[str] | None]:
     }
 
 
-def _is_chosen(place: Any, selection: Selection) -> bool:
+def _is_chosen(file: Any, selection: Selection) -> bool:
     wanted = _wanted(selection).items()
-    return all(labels is None or getattr(place, key) in labels for key, labels in wanted)
+    return all(labels is None or getattr(file, key) in labels for key, labels in wanted)
 
 
 def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
@@ -171,11 +171,11 @@ def _nothing(root: Path, found: Sequence[Any], selection: Selection) -> str:
     )
 
 
-def _item(place: Any, event: str | None) -> Item:
-    path = Path(place.fpath).absolute()
+def _item(file: Any, event: str | None) -> Item:
+    path = Path(file.fpath).absolute()
     label = re.sub(r"[^a-zA-Z0-9]", "", event or "")
-    output = place.copy().update(
-        description=f"{place.description or ''}deepesi{label}",
+    output = file.copy().update(
+        description=f"{file.description or ''}deepesi{label}",
         suffix=None,
         extension=None,
         split=None,
@@ -183,11 +183,11 @@ def _item(place: Any, event: str | None) -> Item:
         check=False,
     )
     entities = Entities(
-        subject=place.subject,
-        session=place.session,
-        task=place.task,
-        acquisition=place.acquisition,
-        run=place.run,
+        subject=file.subject,
+        session=file.session,
+        task=file.task,
+        acquisition=file.acquisition,
+        run=file.run,
     )
-    folder = [f"sub-{place.subject}", *([f"ses-{place.session}"] if place.session else [])]
+    folder = [f"sub-{file.subject}", *([f"ses-{file.session}"] if file.session else [])]
     return Item(path, entities, event, Path(*folder, "eeg", output.basename))

@@ -105,10 +105,10 @@ def record_path(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.json")
 
 
-def write_record(prefix: Path, key: str, row: Row, said: Sequence[str]) -> None:
+def write_record(prefix: Path, key: str, row: Row, notes: Sequence[str]) -> None:
     """Write the record of a recording; it is the last of its files."""
     files = {path.name: path.stat().st_size for path in files_of(prefix)}
-    content = {"key": key, "row": asdict(row), "files": files, "said": list(said)}
+    content = {"key": key, "row": asdict(row), "files": files, "notes": list(notes)}
     with atomic(record_path(prefix)) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 

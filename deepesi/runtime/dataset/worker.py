@@ -84,7 +84,7 @@ def _kept_or_localized(task: Task, item: Item, prefix: Path) -> Row:
         return replace(kept, status=KEPT)
     clear(prefix)
     with bounded_memory(task.n_processes):
-        said, applied = _taken(
+        notes, applied = _taken(
             apply(
                 task.model,
                 item.path,
@@ -97,7 +97,7 @@ def _kept_or_localized(task: Task, item: Item, prefix: Path) -> Row:
             )
         )
     row = _row(item, applied)
-    write_record(prefix, key, row, said)
+    write_record(prefix, key, row, notes)
     return row
 
 
@@ -130,12 +130,12 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 def _taken(lines: Generator[str, None, Applied]) -> tuple[list[str], Applied]:
     """All lines of a generator, and its return value."""
-    said = []
+    notes = []
     while True:
         try:
-            said.append(next(lines))
+            notes.append(next(lines))
         except StopIteration as end:
-            return said, end.value
+            return notes, end.value
 
 
 def _setup_of(setup: SetupOptions, item: Item) -> SetupOptions:

@@ -80,23 +80,23 @@ def bids_side_files(
         return []
     beside = find_side_files(path, with_positions)
     info = recording if isinstance(recording, mne.Info) else recording.info
-    said: list[str] = []
+    notes: list[str] = []
     if beside.channels is not None:
-        rows, said = _channel_rows(beside.channels, info.ch_names)
-        said += _set_types(info, rows, beside.channels)
-        said += _set_units(info, rows, beside.channels, {} if units is None else units)
-        said += _set_bads(info, rows, beside.channels)
+        rows, notes = _channel_rows(beside.channels, info.ch_names)
+        notes += _set_types(info, rows, beside.channels)
+        notes += _set_units(info, rows, beside.channels, {} if units is None else units)
+        notes += _set_bads(info, rows, beside.channels)
         _check_references(info, rows, beside.channels)
     elif others := others_beside(path, "channels.tsv"):
-        said.append(f"no channels.tsv applies to {path.name}; of other recordings: {others[:3]}")
-    said += check_facts(recording, info, beside.facts, beside.channels is not None, exclude)
+        notes.append(f"no channels.tsv applies to {path.name}; of other recordings: {others[:3]}")
+    notes += check_facts(recording, info, beside.facts, beside.channels is not None, exclude)
     if beside.electrodes is not None:
-        said += set_positions(info, beside.electrodes, beside.coordsystem, exclude)
+        notes += set_positions(info, beside.electrodes, beside.coordsystem, exclude)
     elif not with_positions and (others := others_beside(path, "electrodes.tsv")):
-        said.append(f"{', '.join(others)} not read: positions are those of --montage")
+        notes.append(f"{', '.join(others)} not read: positions are those of --montage")
     if beside.events is not None and isinstance(recording, mne.io.BaseRaw):
-        said += set_events(recording, beside.events)
-    return [f"BIDS: {line}" for line in said]
+        notes += set_events(recording, beside.events)
+    return [f"BIDS: {line}" for line in notes]
 
 
 def _channel_rows(path: Path, ch_names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
@@ -112,8 +112,8 @@ def _channel_rows(path: Path, ch_names: Sequence[str]) -> tuple[list[dict[str, s
             f"{path}: it lists the channels {names}, which the recording does not have; that has "
             f"{list(ch_names)}. Give every channel in {path.name} the name it has in the recording."
         )
-    said = [f"{path.name} lists {names}, which the recording does not have"] * bool(names)
-    return [row for row in rows if row not in missing], said
+    notes = [f"{path.name} lists {names}, which the recording does not have"] * bool(names)
+    return [row for row in rows if row not in missing], notes
 
 
 def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[str]:
@@ -132,10 +132,10 @@ def _set_types(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list
         types[row["name"]] = CHANNEL_TYPES.get(kind, before[row["name"]])
     changed = {name: kind for name, kind in types.items() if kind != before[name]}
     info.set_channel_types(changed, on_unit_change="ignore", verbose="error")
-    said = [f"{name} is {kind} by {path.name}" for name, kind in changed.items()]
+    notes = [f"{name} is {kind} by {path.name}" for name, kind in changed.items()]
     unlisted = [n for n in info.ch_names if n not in {r["name"] for r in rows}]
     eeg = [name for name in unlisted if before[name] == "eeg"]
-    return said + ([f"{path.name} does not list {eeg}: taken as EEG, as in the file"] * bool(eeg))
+    return notes + ([f"{path.name} does not list {eeg}: taken as EEG, as in the file"] * bool(eeg))
 
 
 def _set_units(
@@ -170,15 +170,15 @@ def _set_units(
                     "Correct the one that is wrong."
                 )
             other.append(f"{name} ({unit}, not {own.text})")
-    said = []
+    notes = []
     if entered:
-        said.append(f"units of {entered} EEG channels from {path.name}; the file names none")
+        notes.append(f"units of {entered} EEG channels from {path.name}; the file names none")
     if other:
-        said.append(
+        notes.append(
             f"{path.name} gives {len(other)} EEG channels another unit than the file, which is "
             f"used: {', '.join(other[:3])}"
         )
-    return said
+    return notes
 
 
 def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[str]:
@@ -190,12 +190,12 @@ def _set_bads(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> list[
                 f"{path}: channel {name!r} has the status {status!r}, expected good, bad or n/a."
             )
     bads = [name for name, status in states.items() if status == "bad"]
-    said = [f"{path.name} read; bad by it: {', '.join(bads) or 'none'}"]
+    notes = [f"{path.name} read; bad by it: {', '.join(bads) or 'none'}"]
     own = [name for name in info["bads"] if states.get(name) == "good"]
     if own:
-        said.append(f"good by {path.name} and bad by the file, excluded: {', '.join(own)}")
+        notes.append(f"good by {path.name} and bad by the file, excluded: {', '.join(own)}")
     info["bads"] = [name for name in info.ch_names if name in {*bads, *info["bads"]}]
-    return said
+    return notes
 
 
 def _check_references(info: "mne.Info", rows: list[dict[str, str]], path: Path) -> None:

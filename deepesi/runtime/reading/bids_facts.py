@@ -58,8 +58,8 @@ def check_facts(
     _check_rate(_number(facts, "SamplingFrequency", name), info["sfreq"], name)
     eeg = [c for c, t in zip(info.ch_names, info.get_channel_types(), strict=True) if t == "eeg"]
     counts = {len(eeg), len(set(eeg) - set(exclude))}
-    said = _count(_number(facts, "EEGChannelCount", name), counts, name, has_channels)
-    return said + _duration(_number(facts, "RecordingDuration", name), recording, name)
+    notes = _count(_number(facts, "EEGChannelCount", name), counts, name, has_channels)
+    return notes + _duration(_number(facts, "RecordingDuration", name), recording, name)
 
 
 def _number(facts: dict[str, Any], key: str, path: Path) -> float | None:

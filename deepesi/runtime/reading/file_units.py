@@ -74,14 +74,14 @@ def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
         factors = [float(factor) for factor in extras["units"]]
         rows = map(FileUnit, kept, factors)
     elif suffix == ".vhdr":
-        said = zip(
+        stated = zip(
             [recording._orig_units[name] for name in recording.ch_names],
             recording.get_channel_types(),
             strict=True,
         )
         rows = (  # without a unit that MNE-Python knows, a channel becomes "misc"
             FileUnit(text, 1.0 if kind == "misc" else UNITS.get(text.lower(), 1.0))
-            for text, kind in said
+            for text, kind in stated
         )
     elif suffix == ".set":
         rows = (FileUnit(None, 1e-6) for _ in recording.ch_names)
@@ -109,7 +109,7 @@ def _decoded(field: bytes) -> str:
 
 
 def settle_units(
-    recording: "Recording", path: Path, said: Mapping[str, FileUnit], unit: str | None
+    recording: "Recording", path: Path, stated: Mapping[str, FileUnit], unit: str | None
 ) -> list[str]:
     """Bring the EEG channels of a recording to volts, in place.
 
@@ -119,7 +119,7 @@ def settle_units(
     Args:
         recording: Recording of MNE-Python, without excluded channels.
         path: File of the recording.
-        said: Units according to the file, from `file_units`.
+        stated: Units according to the file, from `file_units`.
         unit: V, mV, uV or nV; None: as in the file.
 
     Returns:
@@ -130,29 +130,31 @@ def settle_units(
 
     """
     names = _eeg_by_name(recording, path)
-    unclear = [name for name in names if said[name].unclear]
+    unclear = [name for name in names if stated[name].unclear]
     if unit is None:
         if unclear:
-            raise ValueError(_unclear_units(path, unclear, said))
-        _scale(recording, _to_volts(names, said))
+            raise ValueError(_unclear_units(path, unclear, stated))
+        _scale(recording, _to_volts(names, stated))
         return []
     factor = parse_unit(unit)
-    other = [name for name in names if said[name].certain and said[name].volts != factor]
+    other = [name for name in names if stated[name].certain and stated[name].volts != factor]
     if other:
-        first = said[other[0]]
+        first = stated[other[0]]
         raise ValueError(
             f"{path}: in the file the unit of {_some(other)} is "
             f"{first.beside or first.text}, but --unit is {unit}. Leave --unit out."
         )
-    _scale(recording, _to_volts(names, said))
-    free = [name for name in names if not said[name].certain]
-    _scale(recording, {name: factor / said[name].factor for name in free})
+    _scale(recording, _to_volts(names, stated))
+    free = [name for name in names if not stated[name].certain]
+    _scale(recording, {name: factor / stated[name].factor for name in free})
     return [f"unit of {len(free)} EEG channels: {unit}, from --unit"] if free else []
 
 
-def _to_volts(names: list[str], said: Mapping[str, FileUnit]) -> dict[str, float]:
+def _to_volts(names: list[str], stated: Mapping[str, FileUnit]) -> dict[str, float]:
     """Factors of channels with a unit from a side file, or one unknown to MNE-Python."""
-    return {n: said[n].volts / said[n].factor for n in names if said[n].volts != said[n].factor}
+    return {
+        n: stated[n].volts / stated[n].factor for n in names if stated[n].volts != stated[n].factor
+    }
 
 
 def _eeg_by_name(recording: "Recording", path: Path) -> list[str]:
@@ -166,10 +168,10 @@ def _eeg_by_name(recording: "Recording", path: Path) -> list[str]:
     ]
 
 
-def _unclear_units(path: Path, names: list[str], said: Mapping[str, FileUnit]) -> str:
-    texts = sorted({text for name in names if (text := said[name].text) not in ("", "n/a", None)})
+def _unclear_units(path: Path, names: list[str], stated: Mapping[str, FileUnit]) -> str:
+    texts = sorted({text for name in names if (text := stated[name].text) not in ("", "n/a", None)})
     what = f"a unit that is not known ({', '.join(map(repr, texts))})" if texts else "no unit"
-    if texts and any(said[name].text in ("", "n/a") for name in names):
+    if texts and any(stated[name].text in ("", "n/a") for name in names):
         what = f"no unit, or one that is not known ({', '.join(map(repr, texts))}),"
     return (
         f"{path}: the file names {what} for channels {_some(names)}; give --unit uV (or V, "

@@ -165,17 +165,17 @@ def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[
 
     subject, first = space.name.rsplit("-", 1)[0], 0
     for side, vertices in zip(("lh", "rh"), space.vertices, strict=True):
-        places = peak.prediction_set.sources[first : first + len(vertices)]
+        inside = peak.prediction_set.sources[first : first + len(vertices)]
         first += len(vertices)
-        path = out.with_name(f"{out.name}-region-{side}.label")
-        if not places.any():
+        path = out.with_name(f"{out.name}-prediction-set-{side}.label")
+        if not inside.any():
             path.unlink(missing_ok=True)  # from an earlier run
             continue
         label = mne.Label(
-            vertices[places], hemi=side, subject=subject, comment=f"{peak.prediction_set}, deepesi"
+            vertices[inside], hemi=side, subject=subject, comment=f"{peak.prediction_set}, deepesi"
         )
         partial = out.with_name(
-            f".{out.name}-region.partial-{side}.label"
+            f".{out.name}-prediction-set.partial-{side}.label"
         )  # MNE wants the side last
         with _replacing([partial], [path]):
             mne.write_label(partial, label, verbose="error")
@@ -202,13 +202,13 @@ def find_peak(
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes_of(result.stc)[:, sample]
     source = int(strength.argmax())
-    where, mni = place(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
+    where, mni = location(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
     prediction_set = inverse.prediction_set(mean, result.data[:, sample])
     return Peak(sample, float(times[sample]), float(power[sample]), where, mni, prediction_set)
 
 
-def place(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
+def location(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
     """Description of a source: hemisphere, vertex, position and parcel.
 
     The position is in MNI space for a packaged head or with `anatomy`; else in the MNE head frame

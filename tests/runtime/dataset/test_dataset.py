@@ -90,7 +90,7 @@ def test_each_is_what_apply_says_of_it(data, capsys):
         expected = mne.read_source_estimate(f"x-{number:04d}").data
         assert np.allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
     record = json.loads(Path(f"out/{row['output']}.json").read_text())
-    assert [line for line in record["said"] if "wrote" not in line] == [
+    assert [line for line in record["notes"] if "wrote" not in line] == [
         line for line in printed.splitlines() if "wrote" not in line
     ]
 
@@ -147,8 +147,8 @@ def test_averages_about_events(data):
     assert seen["output"].endswith("sub-02_task-x_desc-deepesiseen")
     assert Path("out", seen["output"] + ".png").is_file()
     record = json.loads(Path("out", seen["output"] + ".json").read_text())
-    assert "2 of 2 events 'seen' averaged, -0.4 to 0.4 s" in record["said"]
-    assert "baseline -400 to 0 ms" in "\n".join(record["said"])
+    assert "2 of 2 events 'seen' averaged, -0.4 to 0.4 s" in record["notes"]
+    assert "baseline -400 to 0 ms" in "\n".join(record["notes"])
 
 
 def test_trials_in_bad_stretches_are_left_out(data, capsys):

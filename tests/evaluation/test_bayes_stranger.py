@@ -1,0 +1,79 @@
+"""The limit for a single patch in somebody else's head."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deepesi.baselines.bayes_single_patch import BayesSinglePatch
+from deepesi.cli.loading import load_scenarios
+from deepesi.composition import compose
+from deepesi.data_gen.anatomy import AnatomyRanges
+from deepesi.data_gen.tissues import TissueRanges
+from deepesi.evaluation.bayes_stranger import BayesStranger
+from deepesi.evaluation.scores import apply_model
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.template import load_template
+from tests.conftest import slow
+
+
+def bound(n_worlds):
+    skull = {"skull_thickness": (0.006, 0.006), "scalp_conductivity": (0.33, 0.33)}
+    tissues = TissueRanges(**skull, brain_conductivity=(0.33, 0.33))
+    return BayesStranger(AnatomyRanges(), tissues, n_radii=2, n_worlds=n_worlds)
+
+
+def error_mm(estimate, batch):
+    n_orient = batch.head.space.n_orient
+    peak = estimate.mean.unflatten(1, (-1, n_orient)).norm(dim=(2, 3)).argmax(1)
+    positions = torch.as_tensor(batch.head.source_pos)
+    return 1e3 * (positions[peak] - positions[batch.scene.peaks[:, 0]]).norm(dim=1)
+
+
+def stranger(n_examples, batch_size):
+    sizes = [f"scenario.n_examples={n_examples}", f"scenario.batch_size={batch_size}"]
+    config = compose("evaluate", ["scenario=stranger", *sizes])
+    return {scenario.level: scenario for scenario in load_scenarios([config.scenario])}
+
+
+@pytest.mark.parametrize(("n_examples", "n_worlds"), [(30, 4), slow(120, 16)])
+def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
+    cohort = Cohort.single(load_template("fsaverage-ico3-free"))
+    models = [bound(n_worlds), BayesSinglePatch(n_radii=2)]
+    errors = []
+    for batch in stranger(n_examples, 10)["typical"].batches(cohort, 10.0, models):
+        errors.append([error_mm(apply_model(m, batch), batch) for m in models])
+    limit, single = (torch.cat(own).mean() for own in zip(*errors, strict=True))
+    assert limit < single + 1.0
+    assert limit < 15
+
+
+def test_levels_of_the_scenario():
+    levels = stranger(20, 10)
+    assert list(levels) == ["template", "typical", "strong"]
+    assert levels["template"].setups.anatomy is None
+    typical = vars(levels["typical"].setups.anatomy)
+    assert {k: tuple(v) for k, v in typical.items() if k != "off_grid"} == {
+        k: v for k, v in vars(AnatomyRanges()).items() if k != "off_grid"
+    }
+    strong = levels["strong"].setups.anatomy
+    assert strong.displacement[1] > AnatomyRanges().displacement[1]
+    assert strong.turn[0] < AnatomyRanges().turn[0]
+
+
+def test_fixed_orientation_and_windows():
+    """On a head of fixed orientation it gives moments along the normals."""
+    cohort = Cohort.single(load_template("fsaverage-ico3"))
+    model = bound(1)
+    scenario = replace(stranger(2, 2)["typical"], n_times=3)
+    (batch,) = scenario.batches(cohort, 20.0, [model])
+    estimate = apply_model(model, batch)
+    assert estimate.mean.shape == (2, 1284, 3)
+    assert (error_mm(estimate, batch) < 60).all()
+
+
+def test_source_space_of_no_head_at_hand(simulate):
+    model = bound(1)
+    batch = simulate(model.head_inputs).batch(0)
+    with pytest.raises(ValueError, match="no head at hand has the source space"):
+        model(batch)
