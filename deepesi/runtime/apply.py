@@ -104,7 +104,7 @@ class SetupOptions:
         if self.prepared is not None and any(other is not None for other in others):
             raise ValueError(
                 "--prepared already contains noise and head; leave --noise-cov, --noise-from, "
-                "--forward, --head, --trans and --rank out."
+                "--forward, --head and --rank out, and --trans."
             )
         if self.forward is not None and self.head is not None:
             raise ValueError(
