@@ -19,6 +19,10 @@ from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
 from deepesi.physics.head_inputs import (
+    HeadInput,
+    LooseMoments,
+    LooseSkullPowers,
+    LooseTopographies,
     MeshNeighbours,
     PatchMoments,
     PatchPairs,
@@ -79,6 +83,11 @@ class UnrolledMatchedFilter(InverseModel):
             is its inverse.
         n_skulls: Number ``M`` of skull conductivities, odd. 1: the nominal one only.
         heteroscedastic: Also estimate a standard deviation.
+        loose: Prior variance of the moment of a patch along each tangent of the cortex, relative
+            to that along its normal; patches are then compared by evidence. None: a flat prior.
+        weigh_sensors: Whether `SensorReliability` is used. It allows for errors of the head model
+            where normals and positions of sources are those of the head; where they are
+            somebody else's, it takes weight from the sensors nearest to the source.
 
     Raises:
         ValueError: A size is not positive, or the radii are out of order.
@@ -108,6 +117,8 @@ class UnrolledMatchedFilter(InverseModel):
         widest_skull: float = 3.0,
         n_skulls: int = 5,
         heteroscedastic: bool = False,
+        loose: float | None = None,
+        weigh_sensors: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -124,11 +135,13 @@ class UnrolledMatchedFilter(InverseModel):
         radii = (smallest, largest, n_radii)
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.neighbours = MeshNeighbours()
-        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+        self.loose = loose
+        self.topographies, self.moments, self.skull_powers = _dictionary(
+            radii, (widest_skull, n_skulls), loose
+        )
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
-        self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
-        self.reliability = SensorReliability()
+        self.reliability = SensorReliability() if weigh_sensors else None
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -140,7 +153,7 @@ class UnrolledMatchedFilter(InverseModel):
             self.shares,
             self.skull_filters,
             self.skull_powers,
-            *self.reliability.head_inputs,
+            *(() if self.reliability is None else self.reliability.head_inputs),
         )
         self.n_radii, self.n_components = n_radii, n_components
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
@@ -175,7 +188,9 @@ class UnrolledMatchedFilter(InverseModel):
         # Examples are the last axis, so that messages are copied in long rows.
         dtype = data.dtype if self.training else torch.float64
         white = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(dtype)
-        reliability = self.reliability(white, inputs).to(dtype)
+        reliability = torch.ones_like(white[:, 0])
+        if self.reliability is not None:
+            reliability = self.reliability(white, inputs).to(dtype)
         recording = reliability[:, None] * white
         topographies = inputs[self.topographies.key].to(dtype)
         filters = inputs[self.skull_filters.key].to(dtype)
@@ -200,7 +215,12 @@ class UnrolledMatchedFilter(InverseModel):
                 norm = (weights[:, None, None] * norms).sum(0)
                 skull_filter = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
                 dictionary = PatchDictionary(topographies, n_orient, (skull_filter, norm))
-            energy = dictionary.energy(residual)
+            if self.loose is None:
+                energy = dictionary.energy(residual)
+            else:
+                power = residual.square().sum((0, 1))
+                strength = (power - n_free).clamp_min(0.1 * n_free) / n_times
+                energy = dictionary.evidence(residual, strength)
             components[turn], hidden = step(
                 energy,
                 residual.square().sum((0, 1)),
@@ -241,6 +261,20 @@ class UnrolledMatchedFilter(InverseModel):
         self, sources: Float[Tensor, "S O T B"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B D T"]:
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
+
+
+def _dictionary(
+    radii: tuple[float, float, int], skulls: tuple[float, int], loose: float | None
+) -> tuple[HeadInput, HeadInput, HeadInput]:
+    """Head inputs: topographies, moments and powers under other skulls."""
+    if loose is None:
+        flat = PatchTopographies(*radii), PatchMoments(*radii)
+        return *flat, SkullPowers(*skulls, *radii)
+    return (
+        LooseTopographies(*radii, loose),
+        LooseMoments(*radii, loose),
+        LooseSkullPowers(*skulls, *radii, loose),
+    )
 
 
 class _Step(nn.Module):

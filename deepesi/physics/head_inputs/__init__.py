@@ -20,6 +20,8 @@ from deepesi.physics.head_inputs.linear import (
 )
 from deepesi.physics.head_inputs.orientation import OrientationRoot
 from deepesi.physics.head_inputs.patches import (
+    LooseMoments,
+    LooseTopographies,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -28,7 +30,7 @@ from deepesi.physics.head_inputs.patches import (
 from deepesi.physics.head_inputs.positions import SourcePositions
 from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
 from deepesi.physics.head_inputs.scales import NoiseLevel, Rank, SourceUnit, Whitener
-from deepesi.physics.head_inputs.skull import SkullFilters, SkullPowers
+from deepesi.physics.head_inputs.skull import LooseSkullPowers, SkullFilters, SkullPowers
 from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
 __all__ = [
@@ -36,6 +38,9 @@ __all__ = [
     "HatMatrix",
     "HeadInput",
     "LinearInverse",
+    "LooseMoments",
+    "LooseSkullPowers",
+    "LooseTopographies",
     "MeshEdges",
     "MeshNeighbours",
     "NoiseLevel",

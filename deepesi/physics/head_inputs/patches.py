@@ -126,6 +126,85 @@ class PatchMoments(Radii, HeadInput):
 
 
 @dataclass(frozen=True)
+class LoosePatches(Radii):
+    """Radii, and a prior of the moments of patches.
+
+    Attributes:
+        loose: Prior variance of the moment of a patch along each tangent of the cortex, relative
+            to that along its mean normal. No effect with fixed orientation.
+
+    """
+
+    loose: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.loose <= 1:
+            raise ValueError(
+                f"Patch dictionary: loose must be above 0 and at most 1, got {self.loose}."
+            )
+
+    def components(self, head: HeadModel, radius: float) -> tuple[Array, Array]:
+        """Principal topographies ``(S, C, O)`` under the prior, and their moments ``(S, O, O)``.
+
+        The topographies of a patch are orthogonal; their squares are its shares of the expected
+        power, times ``O``. Moments: component, then topography.
+        """
+        topographies = patch_topographies(head, radius)
+        root = self._root(head, radius)
+        weighted = topographies @ root
+        values, vectors = np.linalg.eigh(weighted.swapaxes(1, 2) @ weighted)
+        scale = np.sqrt(values.shape[1] / values.sum(axis=1))[:, None, None]
+        return weighted @ vectors * scale, root @ vectors * scale
+
+    def _root(self, head: HeadModel, radius: float) -> Array:
+        """Symmetric roots of the prior covariances of moments ``(S, O, O)``."""
+        n_orient = head.space.n_orient
+        if n_orient == 1:
+            return np.ones((head.space.n_sources, 1, 1))
+        normals = patch_profiles(head, radius) @ head.source_normals
+        size = np.linalg.norm(normals, axis=1, keepdims=True)
+        along = normals / np.maximum(size, 1e-12)
+        outer = along[:, :, None] * along[:, None]
+        least = np.sqrt(self.loose)
+        most = np.sqrt(self.loose + (1 - self.loose) * size**2)[..., None]
+        return np.asarray(least * np.eye(3) + (most - least) * outer)
+
+
+@dataclass(frozen=True)
+class LooseTopographies(LoosePatches, HeadInput):
+    """Whitened principal topographies of patches under a prior of their moments ``(K, D, C)``.
+
+    Orthogonal for each patch; the squares of their norms add up to the number of orientations.
+    """
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, D, C)``."""
+        return (self.n_radii, "dipoles", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        by_radius = [self.components(head, r)[0].swapaxes(1, 2) for r in self.radii]
+        return np.stack([rows.reshape(-1, rows.shape[2]) for rows in by_radius])
+
+
+@dataclass(frozen=True)
+class LooseMoments(LoosePatches, HeadInput):
+    """Total moments ``(K, D, O)``, A m, that project as the rows of `LooseTopographies`."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, D, O)``."""
+        return (self.n_radii, "dipoles", "orientations")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        by_radius = [self.components(head, r)[1] for r in self.radii]
+        return np.stack([moments.reshape(-1, moments.shape[2]) for moments in by_radius])
+
+
+@dataclass(frozen=True)
 class PatchPairs(Radii, HeadInput):
     """Pairs ``(P, 2)``: a source, and the centre of a patch of the largest radius around it."""
 
