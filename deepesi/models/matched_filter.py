@@ -137,7 +137,7 @@ class UnrolledMatchedFilter(InverseModel):
         self.neighbours = MeshNeighbours()
         self.loose = loose
         self.topographies, self.moments, self.skull_powers = _dictionary(
-            radii, (widest_skull, n_skulls), loose
+            radii, widest_skull, n_skulls, loose
         )
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
@@ -264,16 +264,16 @@ class UnrolledMatchedFilter(InverseModel):
 
 
 def _dictionary(
-    radii: tuple[float, float, int], skulls: tuple[float, int], loose: float | None
+    radii: tuple[float, float, int], widest_skull: float, n_skulls: int, loose: float | None
 ) -> tuple[HeadInput, HeadInput, HeadInput]:
     """Head inputs: topographies, moments and powers under other skulls."""
     if loose is None:
         flat = PatchTopographies(*radii), PatchMoments(*radii)
-        return *flat, SkullPowers(*skulls, *radii)
+        return *flat, SkullPowers(widest_skull, n_skulls, *radii)
     return (
         LooseTopographies(*radii, loose),
         LooseMoments(*radii, loose),
-        LooseSkullPowers(*skulls, *radii, loose),
+        LooseSkullPowers(widest_skull, n_skulls, *radii, loose),
     )
 
 

@@ -99,6 +99,9 @@ RECIPES = (
         "ConvDip with std": lambda: network(heteroscedastic=True),
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
+        "UnrolledMatchedFilter, loose": lambda: matched_filter(
+            loose=0.25, weigh_sensors=False, n_skulls=1
+        ),
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
         "SensorGNN": sensor_gnn,
         "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),

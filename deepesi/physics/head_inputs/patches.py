@@ -125,6 +125,17 @@ class PatchMoments(Radii, HeadInput):
         return np.stack([root.reshape(-1, head.space.n_orient) for root in roots])
 
 
+def check_prior(loose: float) -> None:
+    """Refuse a variance of tangential moments that no prior has.
+
+    Raises:
+        ValueError: It is not above 0 and at most 1.
+
+    """
+    if not 0 < loose <= 1:
+        raise ValueError(f"Patch dictionary: loose must be above 0 and at most 1, got {loose}.")
+
+
 @dataclass(frozen=True)
 class LoosePatches(Radii):
     """Radii, and a prior of the moments of patches.
@@ -139,10 +150,7 @@ class LoosePatches(Radii):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.loose <= 1:
-            raise ValueError(
-                f"Patch dictionary: loose must be above 0 and at most 1, got {self.loose}."
-            )
+        check_prior(self.loose)
 
     def components(self, head: HeadModel, radius: float) -> tuple[Array, Array]:
         """Principal topographies ``(S, C, O)`` under the prior, and their moments ``(S, O, O)``.

@@ -15,7 +15,12 @@ from scipy.special import eval_legendre
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
-from deepesi.physics.head_inputs.patches import LooseTopographies, Radii, orthonormal_topographies
+from deepesi.physics.head_inputs.patches import (
+    LooseTopographies,
+    Radii,
+    check_prior,
+    orthonormal_topographies,
+)
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.sphere import ShellModel, transfer_factors
@@ -154,6 +159,10 @@ class LooseSkullPowers(SkullPowers):
     """`SkullPowers` of `LooseTopographies`; `loose` as there."""
 
     loose: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_prior(self.loose)
 
     def _topographies(self, head: HeadModel) -> Array:
         own = LooseTopographies(self.smallest, self.largest, self.n_radii, self.loose)
