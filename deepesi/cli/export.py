@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deepesi.export.quantize import Precision
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.physics.cohort import SPLITS, Cohort
 from deepesi.physics.linear_inverse import METHODS
-from deepesi.physics.template import Template, load_template
+from deepesi.physics.template import Template, free_orientation, load_template
 from deepesi.runtime.contract import (
     CALIBRATION_FILE,
     CALIBRATION_TABLES,
@@ -27,7 +28,7 @@ from deepesi.runtime.contract import (
     as_tuples,
 )
 from deepesi.training.overrides import typed
-from deepesi.training.weights import load_network
+from deepesi.training.weights import check_space, read_network
 from deepesi.utils.files import atomic, check_file_out
 
 
@@ -59,7 +60,9 @@ def export_path(
         identity = {"model": {"_target_": kind, **parameters}}
     else:
         run = Path(model)
-        network, identity = load_network(run, template.space)
+        network, identity = read_network(run)
+        template = _as_trained(template, identity)
+        check_space(run, network, identity, template.space)
         name, calibration = type(network).__name__, _calibration(run)
     contract, parity = export_checked(
         network, template, montage, out, identity, PatchSources(), calibration, precision
@@ -71,6 +74,14 @@ def export_path(
         out.with_suffix(".md"), out.name, name, network, contract, parity, identity, config, results
     )
     return out
+
+
+def _as_trained(template: Template, identity: Mapping[str, Any]) -> Template:
+    """The head with free orientation, if the network was trained so on its sources."""
+    free = replace(template.space, n_orient=3)
+    if template.space.n_orient == 1 and identity["space_fingerprint"] == free.fingerprint:
+        return free_orientation(template)
+    return template
 
 
 def closed_forms() -> dict[str, tuple[str, InverseModel, dict[str, str]]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepesi.physics.building.own_head import head_of_forward, head_of_solution
-from deepesi.physics.template import FREE, Template, load_template
+from deepesi.physics.template import Template, load_oriented
 
 if TYPE_CHECKING:
     import mne
@@ -42,9 +42,7 @@ def load_head(head: "str | Path | mne.Forward" = "fsaverage-ico3", n_orient: int
         )
     if str(head).endswith((".fif", ".fif.gz")):
         return head_of_forward(head, n_orient)
-    template = load_template(head)
-    if n_orient == 3 and template.space.n_orient == 1 and not str(head).endswith(".npz"):
-        template = load_template(f"{head}{FREE}")
+    template = load_oriented(head, n_orient)
     if template.space.n_orient != n_orient:
         raise ValueError(
             f"load_head: {head} has {template.space.n_orient} dipole component(s) per source, "

@@ -264,6 +264,24 @@ def load_template(name: str | Path = "fsaverage-ico3") -> Template:
     )
 
 
+def load_oriented(name: str | Path, n_orient: int | None) -> Template:
+    """Load a head by its name, with free orientation if three components per source are needed.
+
+    Args:
+        name: As in `load_template`. A path is loaded as it is.
+        n_orient: Components per source; None: those of the head.
+
+    Raises:
+        FileNotFoundError: As in `load_template`.
+        ValueError: As in `load_template` and `free_orientation`.
+
+    """
+    template = load_template(name)
+    if n_orient == 3 and template.space.n_orient == 1 and not str(name).endswith(".npz"):
+        return load_template(f"{name}{FREE}")
+    return template
+
+
 def free_orientation(fixed: Template) -> Template:
     """The same head with three dipole components (x, y, z) per source.
 
@@ -302,9 +320,7 @@ def finest(template: Template) -> Template:
 def template_of(space: SourceSpace) -> Template | None:
     """The installed head with this source space, for drawing and atlas names; or None."""
     try:
-        template = load_template(space.name)
-        if template.space.n_orient == 1 and space.n_orient == 3:
-            template = load_template(f"{space.name}{FREE}")
+        template = load_oriented(space.name, space.n_orient)
     except FileNotFoundError:
         return None
     return template if template.space.fingerprint == space.fingerprint else None

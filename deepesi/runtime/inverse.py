@@ -14,7 +14,7 @@ from deepesi.physics.io.heads import head_from_forward, head_on_template, place_
 from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
-from deepesi.physics.template import Template, load_template
+from deepesi.physics.template import Template, load_oriented
 from deepesi.runtime.contract import Contract
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.prepared import read_prepared
@@ -82,7 +82,9 @@ class Inverse:
 
         """
         head = self.head or self.contract.space_name or "fsaverage-ico3"
-        template = head if isinstance(head, Template) else load_template(head)
+        if not isinstance(head, Template):
+            head = load_oriented(head, self.contract.n_orient)
+        template = head
         anatomy = self.contract.anatomy
         if anatomy not in (None, template.fingerprint):
             raise ValueError(
