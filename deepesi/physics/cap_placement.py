@@ -27,7 +27,7 @@ from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
 
-#: Fewest head points that stand for the shape of a head. With 70 to 78 points only about 40 % of the
+#: Fewest head points that stand for the shape of a head. With 70 to 78 points only 40 % of the
 #: pitch is recovered. In simulation that gains little (eLORETA 18.8 to 16.5 mm, dipole scan 19.1 to
 #: 18.8, convdip 11.6 to 11.4, standard error 0.8 to 1.5), and on the sample subject it loses (right
 #: visual response: eLORETA 27 to 36 mm, packaged `default` 40 to 107 mm). 162 points of her scalp
