@@ -83,8 +83,9 @@ class AlongNormals(HeadInput):
 
     @property
     def axes(self) -> Axes:
-        """Axes of the array; ``"dipoles"`` are sources."""
-        return tuple("sources" if axis == "dipoles" else axis for axis in self.declaration.axes)
+        """Axes of the array; ``"dipoles"`` are sources, and each has one orientation."""
+        fixed: dict[str | int, str | int] = {"dipoles": "sources", "orientations": 1}
+        return tuple(fixed.get(axis, axis) for axis in self.declaration.axes)
 
     def compute(self, head: HeadModel) -> NDArray[Any]:
         """Return the array."""

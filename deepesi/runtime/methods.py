@@ -124,12 +124,12 @@ class Exported:
 
 
 def solver_names() -> list[str]:
-    """Names of the baselines that evaluations know, but for those that simulations choose."""
-    chosen = ("_best", "_true", "_tuned")
+    """Names of the baselines that evaluations know, but for those that need a simulation."""
+    simulated = ("_best", "_stranger", "_true", "_tuned")  # its truth, its ranges, or its choice
     return [
         name
         for name in config_names("baselines")
-        if name not in NAMES and not name.endswith(chosen)
+        if name not in NAMES and not name.endswith(simulated)
     ]
 
 

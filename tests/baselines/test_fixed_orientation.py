@@ -9,9 +9,12 @@ import torch
 from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.core.contracts import as_tensors
+from deepesi.evaluation.solvers import SolverModel, load_solver
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import load_template
+from deepesi.runtime.inverse import Inverse
 from deepesi.training.saved import load_any
+from tests.conftest import make_covariance, make_evoked
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,25 @@ def test_moments_are_those_along_the_normals(model, free):
     if fixed.std is not None:
         std = estimate.std.unflatten(1, (-1, 3)).norm(dim=2)
         assert torch.allclose(std, fixed.std, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bayes_single_patch", "dipole_scan", "eloreta"])
+def test_on_a_head_of_fixed_orientation_it_is_the_model_itself(toy, name):
+    head = toy.montage_head("biosemi32")
+    data = torch.randn(1, 32, 3, generator=torch.Generator().manual_seed(0)) * 1e-6
+    data = data - data.mean(1, keepdim=True)
+    fixed, plain = (apply(load_solver(f"{name}{end}").model, data, head) for end in ("_fixed", ""))
+    assert torch.allclose(fixed.mean, plain.mean)
+
+
+def test_a_prepared_file_of_free_orientation_opens(tmp_path):
+    """Its patches have one orientation, the head has three."""
+    evoked = make_evoked()
+    inverse = Inverse(SolverModel("bayes_single_patch_fixed"), "fsaverage-ico3-free")
+    prepared = inverse.for_recording(evoked, make_covariance(evoked.info))
+    prepared.save(tmp_path / "head.npz")
+    opened = inverse.for_prepared(tmp_path / "head.npz")
+    assert np.array_equal(opened.estimate(evoked.data)[0], prepared.estimate(evoked.data)[0])
 
 
 def test_lead_field_along_the_normals(free):

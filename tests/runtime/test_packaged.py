@@ -11,7 +11,7 @@ from deepesi.physics.head_inputs import Rank
 from deepesi.physics.io.heads import place_recording
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.packaged import PACKAGED, model_path
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, make_evoked, slow
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -71,21 +71,7 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
 
 @pytest.mark.parametrize(
     ("condition", "side", "target"),
-    [
-        ("Left visual", "right", (16, -73, 9)),
-        pytest.param(
-            "Right visual",
-            "left",
-            (-7, -79, 6),
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.xfail(
-                    strict=True,
-                    reason="trained without pitched caps (docs/decisions/0011)",
-                ),
-            ],
-        ),
-    ],
+    [("Left visual", "right", (16, -73, 9)), slow("Right visual", "left", (-7, -79, 6))],
 )
 def test_one_command_on_a_visual_response(
     sample_data, tmp_path, monkeypatch, capsys, condition, side, target
