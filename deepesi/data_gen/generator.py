@@ -14,9 +14,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from deepesi.core.contracts import Batch, LowRankLeadField, Scene
 from deepesi.core.quantities import scale_to_db
-from deepesi.data_gen.anatomy import Anatomy, check_anatomy
+from deepesi.data_gen.anatomy import Anatomy
 from deepesi.data_gen.artifacts import Artifact, Recording
 from deepesi.data_gen.curriculum import OPEN, Curriculum
+from deepesi.data_gen.fine_cortex import check_anatomy
 from deepesi.data_gen.heads import HeadOnDevice, check_heads
 from deepesi.data_gen.keys import torch_generator, uniform
 from deepesi.data_gen.ranges import check_number, check_range

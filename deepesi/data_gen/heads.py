@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from deepesi.core.contracts import as_tensors
-from deepesi.data_gen.anatomy import FineCortex
+from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
 from deepesi.physics.cohort import split_of
 from deepesi.physics.graph import adjacency, geodesic_distances

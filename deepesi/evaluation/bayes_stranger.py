@@ -13,7 +13,8 @@ from deepesi.core.contracts import (
     as_tensors,
 )
 from deepesi.core.patches import spread_patches
-from deepesi.data_gen.anatomy import AnatomyRanges, FineCortex
+from deepesi.data_gen.anatomy import AnatomyRanges
+from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import (

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.data_gen.anatomy import AnatomyRanges, FineCortex, rotated, scattered, smooth_field
+from deepesi.data_gen.anatomy import AnatomyRanges
+from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.random_fields import rotated, scattered, smooth_field
 from deepesi.data_gen.setups import ANATOMY_USES, SetupRanges
 from deepesi.physics.building.bem import solve
 from deepesi.physics.building.own_head import head_of_forward
