@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.cli.loading import load_scenarios
 from deepesi.composition import compose
 from deepesi.data_gen.anatomy import AnatomyRanges
+from deepesi.data_gen.caps import CapRanges
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.evaluation.bayes_stranger import BayesStranger
 from deepesi.evaluation.scores import apply_model
@@ -67,6 +69,19 @@ def test_levels_of_the_scenario():
     known = {name: list(s.setups.cap.knowledge) for name, s in levels.items()}
     assert known["typical, digitized cap"] == ["digitized"]
     assert known["typical, cap by names"] == known["strong, cap by names"] == ["names"]
+
+
+def test_training_and_test_have_the_same_ranges():
+    trained = compose("train", ["head=stranger"]).data.setups
+    tested = stranger(20, 10)["typical, cap by names"].setups
+    for part in ("anatomy", "cap"):
+        configured = {k: v for k, v in trained[part].items() if k not in ("_target_", "knowledge")}
+        own = vars(getattr(tested, part))
+        assert configured == {k: own[k] for k in configured}
+    default = vars(CapRanges())
+    for name, value in vars(tested.cap).items():
+        if name != "knowledge":
+            assert np.asarray(value) == pytest.approx(np.asarray(default[name]), abs=1e-3)
 
 
 def test_fixed_orientation_and_windows():
