@@ -16,8 +16,7 @@ def open_named(model: Path, setup: SetupOptions) -> Inverse:
     _require_torch(f"apply {name}")
     from deepesi.evaluation.solvers import SolverModel
 
-    solver = SolverModel(name)
-    return Inverse(solver, setup.head or solver.head)
+    return Inverse(SolverModel(name), setup.head)
 
 
 def solver_method(name: str) -> Method:

@@ -15,7 +15,7 @@ from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.head_inputs.orientation import LooseInput
-from deepesi.physics.template import FREE, Template, load_template
+from deepesi.physics.template import Template, load_oriented
 from deepesi.runtime.contract import Contract, Output
 from deepesi.runtime.methods import SAMPLES, Estimator
 from deepesi.runtime.self_test import SelfTest, small_heads, small_recording
@@ -28,10 +28,10 @@ Array = NDArray[np.float64]
 USUAL = "fsaverage-ico3"
 
 
-def needed_head(model: InverseModel) -> str | None:
-    """Name of the head of free orientation, if a model has loose orientation; else None."""
+def needed_orientation(model: InverseModel) -> int | None:
+    """Three components per source, if a model has loose orientation; else None."""
     loose = (d.loose for d in model.head_inputs if isinstance(d, LooseInput))
-    return f"{USUAL}{FREE}" if any(value < 1 for value in loose) else None
+    return 3 if any(value < 1 for value in loose) else None
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,16 @@ class Solved:
 
     name: str
     model: InverseModel
+    bound_to: None = None
 
     @property
-    def bound_to(self) -> str | None:
-        """Head of free orientation for loose orientation; None for any other method."""
-        return needed_head(self.model)
+    def n_orient(self) -> int | None:
+        """See `needed_orientation`."""
+        return needed_orientation(self.model)
 
     def template(self) -> Template:
         """fsaverage, ico-3; of free orientation for a method of loose orientation."""
-        return load_template(self.bound_to or USUAL)
+        return load_oriented(USUAL, self.n_orient)
 
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`; the covariance of the head is that of the average already."""
@@ -84,7 +85,6 @@ class SolverModel:
     """A solver in the place of an exported file: a `deepesi.runtime.prepared_inverse.Model`.
 
     It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
-    `head` is the name of the head that it needs, None if it can use any.
 
     Args:
         name: Of a baseline of evaluations, ``"lasso"`` say.
@@ -95,14 +95,14 @@ class SolverModel:
 
     def __init__(self, name: str) -> None:
         solver = load_solver(name)
-        self.model, self.head = solver.model, solver.bound_to
+        self.model = solver.model
         self.sha256 = hashlib.sha256(f"{name} of deepesi {__version__}".encode()).hexdigest()
         self.contract = Contract(
             head_inputs=tuple(dict.fromkeys(self.model.head_inputs)),
             space_name=None,
             space_fingerprint=None,
             vertices=None,
-            n_orient=None,
+            n_orient=solver.n_orient,
             anatomy=None,
             montages=(),
             outputs=self._outputs(),
@@ -134,7 +134,7 @@ class SolverModel:
 
     def _outputs(self) -> tuple[Output, ...]:
         """Whether it says how sure it is; asked of a small example."""
-        template = load_template(self.head or USUAL)
+        template = load_oriented(USUAL, needed_orientation(self.model))
         head = small_heads(template.montage_head("biosemi16"), False)[0]
         inputs = dict(prepare(self.model.head_inputs, head))
         return tuple(map(Output.of_kind, self.run(small_recording(head), inputs)))

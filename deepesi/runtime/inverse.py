@@ -213,7 +213,8 @@ class Inverse:
                 f"sensors of a recording on {head.space.name} ({placement}), its noise covariance"
             )
         else:
-            head = head_from_forward(info, noise_cov, forward, nave, rank)
+            n_orient = self.contract.n_orient or 1
+            head = head_from_forward(info, noise_cov, forward, nave, rank, n_orient)
             origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
         prepared = self.prepare_for(head, nave, origin, rank_reason(head, rank))
         return replace(prepared, placement=placement)
@@ -284,10 +285,12 @@ class Inverse:
                 "model for any source space (such as an exported eLORETA)."
             )
         if self.contract.n_orient not in (None, space.n_orient):
+            kind = {1: "fixed", 3: "free"}[self.contract.n_orient]
             raise ValueError(
                 f"Inverse: the model gives {self.contract.n_orient} orientation(s) per source, the "
-                f"head {space.name} has {space.n_orient}. Convert the forward solution "
-                "(mne.convert_forward_solution, force_fixed), or export the model on such a head."
+                f"head {space.name} has {space.n_orient}. Use a head of {kind} orientation (the "
+                "packaged fsaverage-ico3, or fsaverage-ico3-free), or export the model on such a "
+                "head."
             )
 
 

@@ -35,6 +35,7 @@ class Method(Protocol):
     Attributes:
         name: Name in tables.
         bound_to: Name of its source space; None if it takes any.
+        n_orient: Dipole components per source that it needs; None if it takes any number.
 
     """
 
@@ -43,6 +44,9 @@ class Method(Protocol):
 
     @property
     def bound_to(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def n_orient(self) -> int | None: ...  # noqa: D102
 
     def template(self) -> Template:
         """The packaged head it is used on."""
@@ -67,6 +71,7 @@ class Classical:
 
     name: str
     bound_to: None = None
+    n_orient: None = None
 
     def template(self) -> Template:
         """fsaverage, ico-3."""
@@ -112,6 +117,11 @@ class Exported:
     def bound_to(self) -> str | None:
         """Source space of the contract."""
         return self.inverse.contract.space_name
+
+    @property
+    def n_orient(self) -> int | None:
+        """Orientation of the contract."""
+        return self.inverse.contract.n_orient
 
     def template(self) -> Template:
         """The packaged head with this source space."""

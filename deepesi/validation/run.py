@@ -1,5 +1,6 @@
 """Run every method on every case and head; list excluded combinations with reasons."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,12 @@ def template_case_head(
     return CaseHead("template", head, template.source_mni, distance, target, how)
 
 
-def own_case_head(case: Case) -> CaseHead:
+def own_case_head(case: Case, n_orient: int = 1) -> CaseHead:
     """Subject head with the noise covariance of a case."""
     own, evoked = case.own, case.evoked
     assert own is not None
-    head = head_from_forward(evoked.info, case.noise_cov, own.forward, evoked.nave)
+    solution = evoked.info, case.noise_cov, own.forward, evoked.nave
+    head = head_from_forward(*solution, n_orient=n_orient)
     to_landmark = np.linalg.norm(own.source_mni - case.expectation.landmark, axis=1)
     distance = own.target_distance.get(case.condition, to_landmark)
     target = own.target.get(case.condition, _describe_landmark(case))
@@ -167,10 +169,10 @@ def run(
         for method in methods:
             yield evaluate(case, template_case_head(case, method, trans), method)
         if case.own is not None:
-            case_head = own_case_head(case)
+            own_head = functools.cache(functools.partial(own_case_head, case))
             for method in methods:
                 if method.bound_to is None:
-                    yield evaluate(case, case_head, method)
+                    yield evaluate(case, own_head(method.n_orient or 1), method)
 
 
 COLUMNS = ("recording", "condition", "head", "method", "statistic", "value", "unit")

@@ -28,7 +28,7 @@ from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.report import results_table, summary, verdict, write_report
-from deepesi.validation.run import evaluate, excluded, run, template_case_head
+from deepesi.validation.run import evaluate, excluded, own_case_head, run, template_case_head
 from deepesi.validation.sample import ANATOMY, DOWNLOADED, SHORT, sample_cases
 from deepesi.validation.statistics import (
     UNITS,
@@ -205,10 +205,18 @@ def test_solver_estimates_windows_of_twenty_samples(toy):
     assert np.linalg.matrix_rank(found[:, 10:20], tol=1e-3 * np.abs(found).max()) <= 2
 
 
-def test_loose_methods_have_the_packaged_head_of_free_orientation_only():
+def test_loose_methods_have_heads_of_free_orientation(sample_data):
     methods = find_methods(["eloreta", "eloreta_loose"], [], load_solver)
-    assert [m.bound_to for m in methods] == [None, "fsaverage-ico3-free"]
+    assert [m.n_orient for m in methods] == [None, 3]
     assert [m.template().space.n_orient for m in methods] == [1, 3]
+    case = next(iter(sample_cases(sample_data)))
+    fixed, free = (own_case_head(case, m.n_orient or 1).head for m in methods)
+    assert free.space.n_orient == 3
+    along = free.along_normals()
+    assert along.leadfield == pytest.approx(fixed.leadfield, abs=1e-6 * fixed.leadfield.max())
+    data = fixed.sensors.reference(case.evoked.get_data(picks=list(fixed.sensors.names)))
+    loose = methods[1].estimator(free, case.evoked.nave)(data[:, :5])
+    assert loose.shape == (3 * fixed.space.n_sources, 5)
 
 
 def test_model_that_is_not_there(tmp_path):

@@ -79,8 +79,9 @@ def head_from_forward(
     forward: "mne.Forward",
     nave: float = 1,
     rank: RankChoice = None,
+    n_orient: int = 1,
 ) -> HeadModel:
-    """The head of a forward solution under the set-up of a recording, fixed orientation.
+    """The head of a forward solution under the set-up of a recording.
 
     Args:
         info: Measurement info.
@@ -88,10 +89,12 @@ def head_from_forward(
         forward: Forward solution on a surface source space.
         nave: Number of trials averaged; the covariance is divided by it.
         rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
+        n_orient: Dipole components per source: 1, along the normal, or 3.
 
     Raises:
         ValueError: No channel in common, good channels that the forward solution lacks, a volume
-            source space; or as in `head_on_template`.
+            source space, one of fixed orientation where three components are needed; or as in
+            `head_on_template`.
 
     """
     import mne
@@ -126,14 +129,27 @@ def head_from_forward(
     fixed = mne.convert_forward_solution(
         forward, surf_ori=True, force_fixed=True, use_cps=False, verbose="error"
     )
-    rows = [row for row in match_channels(good, fixed["sol"]["row_names"]) if row is not None]
+    solution = fixed if n_orient == 1 else _free(forward)
+    rows = [row for row in match_channels(good, solution["sol"]["row_names"]) if row is not None]
     sensors = sensor_array(info, good)
     head = HeadModel.referenced(
-        leadfield=fixed["sol"]["data"][rows],
+        leadfield=solution["sol"]["data"][rows],
         noise_cov=noise_covariance(noise_cov, sensors, nave),
         sensors=sensors,
         source_pos=fixed["source_rr"],
         source_normals=fixed["source_nn"],
-        space=source_space(fixed["src"]),
+        space=source_space(fixed["src"], n_orient),
     )
     return settle_rank(head, info, rank)
+
+
+def _free(forward: "mne.Forward") -> "mne.Forward":
+    """The forward solution for x, y and z dipoles, head frame."""
+    import mne
+
+    if mne.forward.is_fixed_orient(forward):
+        raise ValueError(
+            "forward solution: it has fixed orientation, and the model needs three dipole "
+            "components per source. Compute it with free orientation (mne.make_forward_solution)."
+        )
+    return mne.convert_forward_solution(forward, surf_ori=False, use_cps=False, verbose="error")
