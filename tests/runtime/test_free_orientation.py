@@ -1,11 +1,14 @@
 """An exported network of free orientation finds its head by itself."""
 
+import mne
 import numpy as np
 import pytest
 import torch
 
 from deepesi.cli.export import export_path
 from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.physics.io.heads import head_from_forward
+from deepesi.physics.montage import eeg_info
 from deepesi.physics.template import load_oriented, load_template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.weights import save_network
@@ -56,3 +59,19 @@ def test_a_source_is_found_with_its_moment(exported):
 def test_a_path_is_loaded_as_it_is(toy_path):
     assert load_oriented(toy_path, 3).space.n_orient == 1
     assert load_oriented("fsaverage-ico3", None).space.n_orient == 1
+
+
+def test_own_forward_solutions_have_the_orientation_that_is_needed(sample_data):
+    path = sample_data / "derived" / "sample-oct5-eeg-fwd.fif"
+    forward = mne.read_forward_solution(path, verbose="error")
+    info = eeg_info(
+        forward["sol"]["row_names"], np.array([c["loc"][:3] for c in forward["info"]["chs"]])
+    )
+    noise = mne.make_ad_hoc_cov(info, {"eeg": 1e-6}, verbose="error")
+    fixed, free = (head_from_forward(info, noise, forward, n_orient=n) for n in (1, 3))
+    assert free.space.fixed.fingerprint == fixed.space.fingerprint
+    along = free.along_normals().leadfield
+    assert along == pytest.approx(fixed.leadfield, abs=1e-6 * np.abs(fixed.leadfield).max())
+    one_component = mne.convert_forward_solution(forward, force_fixed=True, verbose="error")
+    with pytest.raises(ValueError, match="fixed orientation, and the model needs three"):
+        head_from_forward(info, noise, one_component, n_orient=3)
