@@ -34,8 +34,12 @@ from deepesi.physics.cohort import Cohort
 WITHOUT = {
     "dipole_scan",
     "bayes_single_patch",
+    "bayes_single_patch_fixed",
     "bayes_single_patch_true",
+    "bayes_stranger",
     "champagne_noise",
+    "dipole_scan_fixed",
+    "eloreta_fixed",
     *(f"{m}_{rule}" for m in ("mne", "dspm", "sloreta", "eloreta") for rule in ("gcv", "best")),
 }
 

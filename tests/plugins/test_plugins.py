@@ -18,6 +18,7 @@ from deepesi.composition import names_in, register_plugins
 from deepesi.core.contracts import InverseModel
 from deepesi.evaluation.solvers import load_solver
 from deepesi.physics.head_inputs import HeadInput
+from deepesi.physics.io.heads import place_recording
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.methods import find_methods, solver_names
 from deepesi.training.run import check_exportable
@@ -121,7 +122,7 @@ def test_it_is_applied_without_torch(site, trained, toy, toy_path):
     said = python(site, trained, APPLY, str(model), str(toy_path), str(trained))
     assert "deepesi_toy.inputs" in said
     found = np.load(trained / "estimate.npy")
-    head = toy.head(evoked.ch_names, toy.montage("biosemi16")[1])
+    head = toy.head(evoked.ch_names, place_recording(evoked.info, toy).points)
     fitted = head.leadfield.T @ (evoked.data - evoked.data.mean(axis=0))
     expected = fitted / (head.leadfield**2).sum(axis=0)[:, None]
     weight = (found * expected).sum() / (expected**2).sum()
