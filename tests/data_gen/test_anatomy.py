@@ -193,7 +193,9 @@ def test_lead_fields_are_those_of_boundary_elements(grid, cortex):
     )
     solved = average_reference(solve(head, points.positions))
     errors = rdm(topographies(anatomy, cortex, points), solved)[grid.is_cortex]
-    assert np.percentile(errors, 90) <= 0.05
+    assert np.percentile(errors, 50) <= 0.03
+    # 0.044 for sources at least 10 mm below the inner skull, 0.085 for those at 5 to 10 mm.
+    assert np.percentile(errors, 90) <= 0.06
 
 
 @pytest.mark.parametrize(
