@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from deepesi.baselines.tuned import Tuned
 from deepesi.cli.loading import load_baselines, load_named, load_scenarios
@@ -50,9 +50,8 @@ def errors(
 def rows(scenario: Scenario, cohort: Cohort, models: dict[str, Model]) -> Iterator[Row]:
     """One line per method and SNR of a test set."""
     for (name, snr_db), values in errors(scenario, cohort, models).items():
-        known = torch.tensor(values, dtype=torch.float64).numpy()
+        known = np.array(values)
         low, high = bootstrap_interval(known[:, None])[:, 0].tolist()
-        middle = float(torch.tensor(values).median())
         yield Row(
             method=name,
             scenario=scenario.name,
@@ -62,7 +61,7 @@ def rows(scenario: Scenario, cohort: Cohort, models: dict[str, Model]) -> Iterat
             value=float(known.mean()),
             ci_low=low,
             ci_high=high,
-            median=middle,
+            median=float(np.median(known)),
             n=len(known),
             axis=scenario.axis,
             level=scenario.level or f"{snr_db:g}",

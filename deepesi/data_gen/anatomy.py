@@ -18,15 +18,11 @@ from torch import Tensor
 from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.keys import uniform
 from deepesi.data_gen.random_fields import rotated, scattered, smooth_field
-from deepesi.data_gen.ranges import check_range
+from deepesi.data_gen.ranges import METRES, RADIANS, check_range
+from deepesi.physics.montage import MEAN_LENGTH
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
-
-METRES = "m: metres (5 mm is 0.005)"
-RADIANS = "rad: radians (3 degrees is 0.052)"
-#: Mean length of a Gaussian vector of three components with unit standard deviation.
-MEAN_LENGTH = 2 * math.sqrt(2 / math.pi)
 
 
 class Anatomy(NamedTuple):
@@ -73,8 +69,8 @@ class AnatomyRanges:
     Raises:
         ValueError: A range is out of order or not in SI units.
 
-    Source: measured differences between heads, docs/benchmarks.md; Valdés-Hernández et al. 2009,
-    doi:10.1016/j.jneumeth.2009.06.031 (template heads).
+    Source: ours; the ranges reproduce the differences of four real heads from the template, see
+    docs/decisions/0012-somebody-elses-head.md.
 
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from deepesi.data_gen.ranges import check_number, check_range
+from deepesi.data_gen.ranges import METRES, RADIANS, check_number, check_range
 from deepesi.physics.cap_placement import places_of_names
 from deepesi.physics.cap_pose import MIDDLE, fit_pose
 from deepesi.physics.montage import ScalpPoints, project_to_mesh, steps_along_scalp, turn_caps
@@ -22,7 +22,6 @@ Array = NDArray[np.float64]
 
 #: What an analyst can know of the positions of electrodes.
 NAMES, TEMPLATE, DIGITIZED = KNOWLEDGE = ("names", "template", "digitized")
-METRES, RADIANS = "m: metres (5 mm is 0.005)", "rad: radians (5.5 degrees are 0.096)"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class CapRanges:
         ValueError: A range is out of order or not in SI units, or a level of knowledge is unknown.
 
     Source: poses of real caps relative to the places of their names on fsaverage (pitch -10 to +3
-    degrees); electrode errors: Dalal et al. 2014, doi:10.3389/fneur.2014.00011.
+    degrees); electrode errors: Dalal et al. 2014, doi:10.3389/fnins.2014.00042.
 
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.data_gen.ranges import check_number, check_range
+from deepesi.data_gen.ranges import METRES, check_number, check_range
 from deepesi.physics.montage import ScalpPoints, displace
 from deepesi.physics.template import Template
 
@@ -60,9 +60,8 @@ class MontageRanges:
                 f"SetupRanges: references {list(self.references)} unknown, expected some of "
                 f"{list(REFERENCES)}."
             )
-        metres = "m: metres (5 mm is 0.005)"
-        check_number(who, "displacement", self.displacement, 0, 0.03, metres)
-        check_number(who, "coregistration_shift", self.coregistration_shift, 0, 0.03, metres)
+        check_number(who, "displacement", self.displacement, 0, 0.03, METRES)
+        check_number(who, "coregistration_shift", self.coregistration_shift, 0, 0.03, METRES)
         check_number(who, "coregistration_rotation", self.coregistration_rotation, 0, 30, "degrees")
         check_range(who, "electrode_error", self.electrode_error, 0, 2, "(no unit)")
         check_number(who, "subset", self.subset, 0, 1, "(no unit)")

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+#: Units of lengths and angles, with an example, for messages.
+METRES = "m: metres (5 mm is 0.005)"
+RADIANS = "rad: radians (3 degrees is 0.052)"
+
 
 def check_range(
     who: str, name: str, value: Sequence[float], low: float, high: float, unit: str

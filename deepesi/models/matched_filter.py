@@ -188,8 +188,9 @@ class UnrolledMatchedFilter(InverseModel):
         # Examples are the last axis, so that messages are copied in long rows.
         dtype = data.dtype if self.training else torch.float64
         white = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(dtype)
-        reliability = torch.ones_like(white[:, 0])
-        if self.reliability is not None:
+        if self.reliability is None:
+            reliability = torch.ones_like(white[:, 0])
+        else:
             reliability = self.reliability(white, inputs).to(dtype)
         recording = reliability[:, None] * white
         topographies = inputs[self.topographies.key].to(dtype)
@@ -215,15 +216,15 @@ class UnrolledMatchedFilter(InverseModel):
                 norm = (weights[:, None, None] * norms).sum(0)
                 skull_filter = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
                 dictionary = PatchDictionary(topographies, n_orient, (skull_filter, norm))
+            power = residual.square().sum((0, 1))
             if self.loose is None:
                 energy = dictionary.energy(residual)
             else:
-                power = residual.square().sum((0, 1))
                 strength = (power - n_free).clamp_min(0.1 * n_free) / n_times
                 energy = dictionary.evidence(residual, strength)
             components[turn], hidden = step(
                 energy,
-                residual.square().sum((0, 1)),
+                power,
                 total,
                 n_free,
                 n_times * n_orient,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: Mean length of a Gaussian vector of three components with unit standard deviation.
+MEAN_LENGTH = 2 * float(np.sqrt(2 / np.pi))
+
 
 @dataclass(frozen=True)
 class ScalpPoints:
@@ -364,10 +367,8 @@ def displace(
     """
     centre = scalp_pos.mean(axis=0)
     steps = steps_along_scalp(positions, centre, displacement, (n_poses, n_copies), rng)
-    # A Gaussian vector of three components has a mean length of 2 sqrt(2/pi) standard deviations.
-    length = 2 * np.sqrt(2 / np.pi)
-    moved = rng.normal(scale=shift / length, size=(n_poses, 3))
-    turn = Rotation.from_rotvec(rng.normal(scale=rotation / length, size=(n_poses, 3)))
+    moved = rng.normal(scale=shift / MEAN_LENGTH, size=(n_poses, 3))
+    turn = Rotation.from_rotvec(rng.normal(scale=rotation / MEAN_LENGTH, size=(n_poses, 3)))
     worn = turn_caps(positions + steps, turn.as_matrix(), moved, centre)
     return project_to_mesh(worn, scalp_pos, scalp_faces)
 

@@ -60,5 +60,25 @@ def orientation_root(loose: float, space: SourceSpace, normals: Array) -> Array:
     identity = np.tile(np.eye(n_orient), (space.n_sources, 1, 1))
     if loose == 1:
         return identity
-    along = normals[:, :, None] * normals[:, None, :]
-    return np.asarray(along + np.sqrt(loose) * (identity - along))
+    return prior_root(loose, normals)
+
+
+def prior_root(loose: float, normals: Array) -> Array:
+    """Symmetric root of ``n nᵀ + loose (I − n nᵀ)``; of a mean normal ``n``, shorter than 1, too.
+
+    The variance along a normal of length ``a`` is ``loose + (1 − loose) a²``.
+
+    Args:
+        loose: Variance of the two tangential components.
+        normals: Normals ``(S, 3)``, at most 1 long.
+
+    Returns:
+        Blocks ``(S, 3, 3)``, no unit.
+
+    """
+    size = np.linalg.norm(normals, axis=1, keepdims=True)
+    along = normals / np.maximum(size, 1e-12)
+    outer = along[:, :, None] * along[:, None, :]
+    most = np.sqrt(loose + (1 - loose) * size**2)[..., None]
+    least = np.sqrt(loose)
+    return np.asarray(least * np.eye(3) + (most - least) * outer)

@@ -12,6 +12,7 @@ from deepesi.physics.graph import neighbourhoods
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 from deepesi.physics.noise import whitener
+from deepesi.physics.orientation import prior_root
 
 
 def patch_profiles(head: HeadModel, radius: float) -> csr_array:
@@ -170,13 +171,7 @@ class LoosePatches(Radii):
         n_orient = head.space.n_orient
         if n_orient == 1:
             return np.ones((head.space.n_sources, 1, 1))
-        normals = patch_profiles(head, radius) @ head.source_normals
-        size = np.linalg.norm(normals, axis=1, keepdims=True)
-        along = normals / np.maximum(size, 1e-12)
-        outer = along[:, :, None] * along[:, None]
-        least = np.sqrt(self.loose)
-        most = np.sqrt(self.loose + (1 - self.loose) * size**2)[..., None]
-        return np.asarray(least * np.eye(3) + (most - least) * outer)
+        return prior_root(self.loose, patch_profiles(head, radius) @ head.source_normals)
 
 
 @dataclass(frozen=True)
