@@ -8,6 +8,8 @@ from torch import Tensor
 
 #: Power iterations for the orientation of a patch.
 N_ITERATIONS = 6
+#: Energy, in units of the noise, below which a patch has no orientation.
+SILENT = 1e-20
 
 
 class PatchFit(NamedTuple):
@@ -183,13 +185,15 @@ def quadratic_form(
 def principal_axis(matrix: Float[Tensor, "K S O O B"]) -> Float[Tensor, "K S O B"]:
     """Unit vectors along the direction of largest energy; exact for one sample.
 
-    Power iterations from the component of largest energy. The sign is arbitrary. Without any
-    energy it is the sum of all axes.
+    Power iterations from the component of largest energy. The sign is arbitrary. Without energy it
+    is along the sum of all axes.
     """
     energy = torch.diagonal(matrix, dim1=2, dim2=3).movedim(-1, 2)
     axis = (energy >= energy.amax(2, keepdim=True)).to(matrix.dtype)
-    silent = (energy.sum(2, keepdim=True) == 0).to(matrix.dtype)
+    total = energy.sum(2, keepdim=True)
+    silent = (total < SILENT).to(matrix.dtype)
+    matrix = matrix / total.clamp_min(SILENT)[:, :, None]
     for _ in range(N_ITERATIONS):
         axis = (matrix * axis[:, :, None]).sum(3) + silent * axis
-        axis = axis / axis.abs().amax(2, keepdim=True).clamp_min(1e-20)
+        axis = axis / axis.abs().amax(2, keepdim=True)
     return axis / axis.square().sum(2, keepdim=True).sqrt()
