@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
-from deepesi.core.patches import small_linear, spread_patches
+from deepesi.core.patches import over_patches, small_linear, spread_patches
 from deepesi.models.layers.oriented_patches import Component, OrientedPatches
 from deepesi.models.layers.patch_variances import PatchVariances
 from deepesi.models.layers.sizes import check_sizes
@@ -29,6 +29,8 @@ from deepesi.physics.head_inputs import (
 #: Initial share of the energy that is head mismatch, logarithms: patches along the normals
 #: stand for a head like the template, the others for somebody else's.
 LOG_MISMATCH = (-4.0, -3.0)
+#: Smallest mean square of a moment, in units of the noise.
+SMALLEST = 1e-6
 
 
 class LooseMatchedFilter(InverseModel):
@@ -55,6 +57,8 @@ class LooseMatchedFilter(InverseModel):
         n_radii: Number of patch radii from smallest to largest, of each kind.
         loose: Prior variance of the moment of a patch along each tangent of the cortex, relative
             to that along its normal.
+        heteroscedastic: Also estimate a standard deviation: the root of the mean square of the
+            moment, where patches have other probabilities than in the mean, as the network learns.
 
     Raises:
         ValueError: A size is not positive, or the radii are out of order.
@@ -80,6 +84,7 @@ class LooseMatchedFilter(InverseModel):
         largest: float = 0.025,
         n_radii: int = 4,
         loose: float = 0.25,
+        heteroscedastic: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -124,6 +129,9 @@ class LooseMatchedFilter(InverseModel):
             for number in range(n_components * n_sweeps)
         )
         self.gate = small_linear(hidden, 2 * n_radii)
+        self.doubt = small_linear(hidden, 2 * n_radii) if heteroscedastic else None
+        if heteroscedastic:
+            self.log_exponent = nn.Parameter(torch.tensor(-1.0))  # of the probabilities
 
     @property
     def assumptions(self) -> Assumptions:
@@ -146,10 +154,21 @@ class LooseMatchedFilter(InverseModel):
         components, hidden = self._components(recording, patches, inputs)
         residual = patches.residual(recording, components, *self.explained)
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
-        found = [z.to(data.dtype) for z in patches.find(residual)]
-        mean, power = self._moments(found, components, gate, inputs)
-        std = (power - mean.square()).clamp_min(1e-12).sqrt()
-        return Estimate(*(self._rows(values, inputs) for values in (mean, std)))
+        along, own = patches.find(residual)
+        found = along.to(data.dtype), own.to(data.dtype)
+        likely = [over_patches(c.gamma.clamp_min(1e-9).log()).to(data.dtype) for c in components]
+        mean, _ = self._moments(found, components, likely, gate, inputs)
+        if self.doubt is None:
+            return Estimate(self._rows(mean, inputs))
+        log_doubt = 10 * self.doubt(hidden).permute(2, 0, 1)
+        exponent = self.log_exponent.exp()
+        doubted = [
+            over_patches(exponent * chance.clamp_min(1e-12).log() + log_doubt) for chance in likely
+        ]
+        _, power = self._moments(found, components, doubted, gate, inputs)
+        return Estimate(
+            *(self._rows(values, inputs) for values in (mean, power.clamp_min(SMALLEST).sqrt()))
+        )
 
     def _components(
         self,
@@ -201,52 +220,47 @@ class LooseMatchedFilter(InverseModel):
 
     def _moments(
         self,
-        found: list[Tensor],
+        found: tuple[Tensor, Tensor],
         components: list[Component],
+        chances: list[Float[Tensor, "K S B"]],
         gate: Float[Tensor, "K S B"],
         inputs: dict[str, Tensor],
     ) -> tuple[Float[Tensor, "S O T B"], Float[Tensor, "S O T B"]]:
         """Mean and mean square of the moment of every source, noise variance 1.
 
-        A component is at one patch, with a probability that is the share of its variance. Its
-        mean moment there, times that probability, is its part of the posterior mean.
-
         Args:
             found: Products of the residual with the topographies along the normals and others.
             components: All components.
+            chances: Probabilities of the patches, for each component.
             gate: Learned factor of the moments.
             inputs: Head inputs.
 
         """
         k, unit = self.n_radii, inputs[self.unit.key]
         along, own = found
-        normal_moments = (inputs[self.normal_moments.key] / unit)[..., None, None]
+        normal_moments = (inputs[self.normal_moments.key] / unit)[:, :, None] * gate[:k]
         moments = (inputs[self.moments.key] / unit).unflatten(1, (-1, own.shape[2]))[..., None]
         sums = [torch.zeros_like(along), torch.zeros_like(own)]
         squares = list(sums)
-        for component in components:
-            gamma = component.gamma.to(gate.dtype)
-            strength = gamma.sum((0, 1)).clamp_min(1e-9)
-            chance = (gamma / strength).clamp_min(1e-12)[:, :, None]
-            # Variance of an amplitude given the patch.
-            spread = component.variance.to(gate.dtype) * strength / (1 + strength)
+        for component, chance in zip(components, chances, strict=True):
+            strength = component.gamma.sum((0, 1)).to(gate.dtype)
             axes = component.axes.to(gate.dtype)
-            turned = (moments * axes[:, :, None]).sum(3)[:, :, :, None]
+            turned = (moments * axes[:, :, None]).sum(3) * gate[k:, :, None]
+            # Moments of unit amplitude, and amplitudes given the patch with their variances.
             kinds = (
-                (normal_moments, along, gate[:k, :, None], chance[:k]),
+                (normal_moments[:, :, None], along, chance[:k, :, None]),
                 (
-                    turned,
+                    turned[:, :, :, None],
                     (axes[:, :, :, None] * own).sum(2)[:, :, None],
-                    gate[k:, :, None, None],
-                    chance[k:, :, None],
+                    chance[k:, :, None, None],
                 ),
             )
-            for kind, (moment, product, factor, probability) in enumerate(kinds):
-                scale = moment * factor * probability
-                amplitude = strength * product
-                sums[kind] = sums[kind] + scale * amplitude
-                squares[kind] = squares[kind] + scale * moment * factor * (
-                    amplitude.square() + spread[kind]
+            variances = component.variance.to(gate.dtype) * strength / (1 + strength)
+            for kind, (moment, product, probability) in enumerate(kinds):
+                part, amplitude = moment * probability, strength * product
+                sums[kind] = sums[kind] + part * amplitude
+                squares[kind] = squares[kind] + part * moment * (
+                    amplitude.square() + variances[kind]
                 )
         shares, directions = inputs[self.shares.key], inputs[self.directions.key]
         mean = self._spread(sums, shares, directions, inputs)
@@ -254,7 +268,7 @@ class LooseMatchedFilter(InverseModel):
 
     def _spread(
         self,
-        parts: list[Tensor],
+        parts: list[Float[Tensor, "..."]],
         shares: Float[Tensor, "P K"],
         directions: Float[Tensor, "S O"],
         inputs: dict[str, Tensor],

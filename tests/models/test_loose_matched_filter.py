@@ -26,10 +26,10 @@ from tests.models.free import apply, free
 FREE = "fsaverage-ico3-free"
 
 
-def make(**settings):
+def make(heteroscedastic=True, **settings):
     torch.manual_seed(0)
     sizes = {"n_components": 2, "n_sweeps": 1, "hidden": 8, "exchanged": 4, "n_strongest": 8}
-    model = LooseMatchedFilter(**(sizes | settings))
+    model = LooseMatchedFilter(heteroscedastic=heteroscedastic, **(sizes | settings))
     for parameter in model.parameters():  # far from the start, where much would be zero
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -98,6 +98,12 @@ def test_principal_axis_is_the_first_eigenvector_and_exact_for_one_sample():
     found = principal_axis(moment_matrix(one))
     cosine = (found * one[:, :, :, 0]).sum(2) / one[:, :, :, 0].norm(dim=2)
     assert torch.allclose(cosine.abs(), torch.ones(()).double())
+
+
+def test_components_of_equal_energy_do_not_cancel():
+    signal = torch.tensor([1.0, -0.2, -1.0])
+    axis = principal_axis((signal * signal[:, None])[None, None, :, :, None])[0, 0, :, 0]
+    assert torch.allclose((axis @ signal).abs(), signal.norm())
 
 
 def test_without_any_signal_there_is_still_an_axis():
@@ -232,3 +238,16 @@ def test_number_of_weights_is_as_documented():
 def test_sizes_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LooseMatchedFilter(**settings)
+
+
+def test_standard_deviation_is_positive_and_costs_weights_only_if_asked(simulate):
+    plain, both = make(heteroscedastic=False), make()
+    batch = simulate([], n_times=2).batch(0)
+    head = free(batch.head)
+    assert apply(plain, batch.data, head).std is None
+    assert (apply(both, batch.data, head).std > 0).all()
+    count = [sum(p.numel() for p in m.parameters()) for m in (plain, both)]
+    assert count[1] - count[0] == (8 + 1) * 8 + 1
+    plain.load_state_dict(both.state_dict(), strict=False)
+    means = [apply(m, batch.data, head).mean for m in (plain, both)]
+    assert torch.equal(*means)

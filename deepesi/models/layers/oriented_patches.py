@@ -186,10 +186,11 @@ def principal_axis(matrix: Float[Tensor, "K S O O B"]) -> Float[Tensor, "K S O B
     """Unit vectors along the direction of largest energy; exact for one sample.
 
     Power iterations from the component of largest energy. The sign is arbitrary. Without energy it
-    is along the sum of all axes.
+    is the first axis.
     """
     energy = torch.diagonal(matrix, dim1=2, dim2=3).movedim(-1, 2)
-    axis = (energy >= energy.amax(2, keepdim=True)).to(matrix.dtype)
+    number = torch.arange(matrix.shape[2], device=matrix.device)[:, None]
+    axis = (number == energy.argmax(2, keepdim=True)).to(matrix.dtype)  # one, if several are equal
     total = energy.sum(2, keepdim=True)
     silent = (total < SILENT).to(matrix.dtype)
     matrix = matrix / total.clamp_min(SILENT)[:, :, None]
