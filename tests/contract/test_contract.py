@@ -80,7 +80,15 @@ def matched_filter(heteroscedastic=False, **sizes):
 def loose_matched_filter():
     torch.manual_seed(0)
     return moved(
-        LooseMatchedFilter(**WIDE, n_components=2, n_sweeps=1, hidden=8, n_radii=2, n_strongest=8)
+        LooseMatchedFilter(
+            **WIDE,
+            n_components=2,
+            n_sweeps=1,
+            hidden=8,
+            n_radii=2,
+            n_strongest=8,
+            heteroscedastic=True,
+        )
     )
 
 
