@@ -123,7 +123,14 @@ class SetupOptions:
             )
 
 
-def _covariance(path: Path | None) -> "mne.Covariance":
+def read_covariance(path: Path | None) -> "mne.Covariance":
+    """Read a noise covariance of single trials.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No path, or not a file of a covariance.
+
+    """
     import mne
 
     if path is None:
@@ -227,7 +234,7 @@ def apply(
     forward, trans = _forward(setup.forward), _transform(setup.trans)
     if setup.prepared is None:
         if noise_from is None:
-            covariance = _covariance(setup.noise_cov)
+            covariance = read_covariance(setup.noise_cov)
         else:
             covariance = noise_of(trials, noise_from)
             check_noise_level(covariance)
@@ -377,7 +384,7 @@ def prepare(
     info = read_setup(recording, reading, notes.append)
     inverse = open_inverse(model, setup).for_recording(
         info,
-        _covariance(setup.noise_cov),
+        read_covariance(setup.noise_cov),
         _forward(setup.forward),
         nave,
         setup.rank,
