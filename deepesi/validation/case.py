@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
-from deepesi.runtime.writing.estimate import in_window
 from deepesi.validation.expectation import Expectation
 
 if TYPE_CHECKING:
@@ -67,13 +66,19 @@ class Case:
     @property
     def in_baseline(self) -> NDArray[np.bool_]:
         """Whether a sample belongs to the baseline ``(T,)``."""
-        times = self.evoked.times
-        return times < 0 if self.baseline is None else in_window(times, self.baseline)
+        if self.baseline is None:
+            return np.asarray(self.evoked.times < 0)
+        return self._within(self.baseline)
 
     @property
     def in_response(self) -> NDArray[np.bool_]:
         """Whether the response is expected at a sample ``(T,)``."""
-        return in_window(self.evoked.times, self.window)
+        return self._within(self.window)
+
+    def _within(self, window: tuple[float, float]) -> NDArray[np.bool_]:
+        times = self.evoked.times
+        nearly = 1e-3 / self.evoked.info["sfreq"]  # times of a saved recording are rounded
+        return np.asarray((times >= window[0] - nearly) & (times <= window[1] + nearly))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from deepesi.runtime.reading.file_units import check_noise_level
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.runtime.reading.recording import read_recording
 from deepesi.runtime.stretches import bad_epochs
-from deepesi.runtime.writing.estimate import in_window
 from deepesi.validation.case import Case
 from deepesi.validation.expectation_file import Entry
 from deepesi.validation.run import template_case_head
@@ -149,17 +148,17 @@ def _case(entry: Entry, path: Path, name: str, say: Say) -> Case:
 def _read(entry: Entry, path: Path, name: str, say: Say) -> Case:
     recording = read_recording(path, entry.reading, lambda line: say(f"{name}: {line}"))
     evoked, trials = _averaged(recording, entry)
-    _check_baseline(entry, evoked.times)
-    evoked, _ = baselined(evoked, entry.baseline or (None, 0.0))
+    baseline = _baseline(entry, evoked)
+    evoked, _ = baselined(evoked, baseline)
     response = entry.reading.event or entry.reading.condition
     return Case(
         recording=name,
         condition=name if response is None else f"{name}, {response}",
         evoked=evoked,
-        noise_cov=_noise(entry, path, trials),
+        noise_cov=_noise(entry, path, trials, baseline),
         window=_window(entry, evoked.times),
         expectation=entry.expectation,
-        baseline=entry.baseline,
+        baseline=baseline,
         trans=None if entry.trans is None else read_head_mri(_beside(path, entry.trans)),
     )
 
@@ -184,20 +183,29 @@ def _averaged(recording: "Recording", entry: Entry) -> "tuple[mne.Evoked, mne.Ba
     return good.average(), good
 
 
-def _check_baseline(entry: Entry, times: Array) -> None:
-    """Refuse a response without a baseline of its own to compare it with."""
-    first, last = entry.window
-    if entry.baseline is None and (times[0] >= 0 or first < 0):
+def _baseline(entry: Entry, evoked: "mne.Evoked") -> tuple[float, float]:
+    """Start and end of the baseline, s; by default of all samples before 0.
+
+    Raises:
+        ValueError: There is none, or the response is expected in it.
+
+    """
+    (first, last), times = entry.window, evoked.times
+    before = times[times < -1e-3 / evoked.info["sfreq"]]  # one at 0 may be rounded to below 0
+    if entry.baseline is None and (len(before) < 2 or first < 0):
         raise ValueError(
             f"the recording ({_seconds(times)}) has no time before 0, or the response is expected "
             "there, so there is no baseline to compare it with. Give one with 'baseline_s'."
         )
-    if entry.baseline is not None and first <= entry.baseline[1] and last >= entry.baseline[0]:
+    if entry.baseline is None:
+        return float(before[0]), float(before[-1])
+    start, stop = entry.baseline
+    if first <= stop and last >= start:
         raise ValueError(
-            f"the response ({first:g} to {last:g} s) is expected within the baseline "
-            f"({entry.baseline[0]:g} to {entry.baseline[1]:g} s), which is without one. Give "
-            "another 'baseline_s'."
+            f"the response ({first:g} to {last:g} s) is expected within the baseline ({start:g} to "
+            f"{stop:g} s), which is without one. Give another 'baseline_s'."
         )
+    return start, stop
 
 
 def _seconds(times: Array) -> str:
@@ -208,7 +216,7 @@ def _window(entry: Entry, times: Array) -> tuple[float, float]:
     """Window of the response, s; a single time becomes that of the nearest sample.
 
     Raises:
-        ValueError: It is not within the recording, or holds no sample.
+        ValueError: It is not within the recording.
 
     """
     start, stop = entry.window
@@ -222,12 +230,12 @@ def _window(entry: Entry, times: Array) -> tuple[float, float]:
     if start == stop:
         nearest = float(times[np.abs(times - start).argmin()])
         return nearest, nearest
-    if not in_window(times, entry.window).any():
-        raise ValueError(f"the response ({start:g} to {stop:g} s) holds no sample. Widen it.")
     return start, stop
 
 
-def _noise(entry: Entry, path: Path, trials: "mne.BaseEpochs | None") -> "mne.Covariance":
+def _noise(
+    entry: Entry, path: Path, trials: "mne.BaseEpochs | None", baseline: tuple[float, float]
+) -> "mne.Covariance":
     """Noise covariance of single trials: of a file, or from the baseline of the trials."""
     if entry.noise_cov is not None and entry.noise_from is not None:
         raise ValueError("'noise_cov' and 'noise_from_s' both set the noise. Give one of them.")
@@ -238,7 +246,6 @@ def _noise(entry: Entry, path: Path, trials: "mne.BaseEpochs | None") -> "mne.Co
             "it is an average, whose file does not tell the noise of its trials. Give their noise "
             "covariance with 'noise_cov' (mne.compute_covariance of their baselines)."
         )
-    baseline = entry.baseline or (float(trials.times[0]), 0.0)
     covariance = noise_of(trials, entry.noise_from or baseline)
     check_noise_level(covariance)
     return covariance
@@ -251,6 +258,8 @@ def _beside(recording: Path, name: str) -> Path:
 
 def _check(case: Case) -> None:
     """Refuse what could not be run: electrodes, noise covariance, units, level of the noise."""
+    if not case.in_response.any():
+        raise ValueError(f"the response ({_ms(case.window)}) holds no sample. Widen it.")
     evoked, head = case.evoked, template_case_head(case, load_template()).head
     data = evoked.get_data(picks=list(head.sensors.names))
     check_data(data, head.sensors)
