@@ -145,8 +145,14 @@ def read_covariance(path: Path | None) -> "mne.Covariance":
         return mne.read_cov(path, verbose="error")
 
 
-def _forward(path: Path | None) -> "mne.Forward | None":
-    """The recording's own forward solution, if there is one."""
+def read_forward(path: Path | None) -> "mne.Forward | None":
+    """The recording's own forward solution, if there is one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not a file of a forward solution.
+
+    """
     import mne
 
     if path is None:
@@ -231,7 +237,7 @@ def apply(
         if setup.prepared is None and setup.noise_cov is None and noise_from is None:
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
-    forward, trans = _forward(setup.forward), _transform(setup.trans)
+    forward, trans = read_forward(setup.forward), _transform(setup.trans)
     if setup.prepared is None:
         if noise_from is None:
             covariance = read_covariance(setup.noise_cov)
@@ -385,7 +391,7 @@ def prepare(
     inverse = open_inverse(model, setup).for_recording(
         info,
         read_covariance(setup.noise_cov),
-        _forward(setup.forward),
+        read_forward(setup.forward),
         nave,
         setup.rank,
         _transform(setup.trans),

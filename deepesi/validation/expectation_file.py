@@ -32,6 +32,8 @@ class Entry:
         noise_from: Start and end of the noise in every trial or in a raw recording, s.
         baseline: Start and end of the baseline, s; None: up to 0.
         trans: Path of a transform, as `noise_cov`.
+        forward: Path of the subject's forward solution, as `noise_cov`.
+        subjects_dir: Path of FreeSurfer's folder of this subject, as `noise_cov`.
 
     """
 
@@ -44,6 +46,8 @@ class Entry:
     noise_from: Pair | None
     baseline: Pair | None
     trans: str | None
+    forward: str | None
+    subjects_dir: str | None
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
@@ -120,6 +124,8 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "unit": _text,
     "nave": _number,
     "trans": _text,
+    "forward": _text,
+    "subjects_dir": _text,
 }
 EXAMPLE = """recordings:
   - file: left-ave.fif
@@ -173,6 +179,11 @@ def _entry(where: str, content: object) -> Entry:
             f"{where}: when the response is expected is given by one of 'window_s' (start and end, "
             "s) and 'time_s'. Give one of them."
         )
+    if ("forward" in values) != ("subjects_dir" in values):
+        raise ValueError(
+            f"{where}: 'forward' and 'subjects_dir' belong together: the forward solution of a "
+            "subject, and FreeSurfer's folder that leads to MNI coordinates. Give both, or neither."
+        )
     try:
         return _checked(where, values)
     except ValueError as error:
@@ -211,4 +222,6 @@ def _checked(where: str, values: Mapping[str, Any]) -> Entry:
         values.get("noise_from_s"),
         values.get("baseline_s"),
         values.get("trans"),
+        values.get("forward"),
+        values.get("subjects_dir"),
     )

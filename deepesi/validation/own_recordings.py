@@ -14,7 +14,7 @@ from deepesi.physics.data_check import check_data
 from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import load_template
-from deepesi.runtime.apply import read_covariance
+from deepesi.runtime.apply import read_covariance, read_forward
 from deepesi.runtime.corrections import baselined
 from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.noise_estimate import noise_of
@@ -23,9 +23,10 @@ from deepesi.runtime.reading.file_units import check_noise_level
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.runtime.reading.recording import read_recording
 from deepesi.runtime.stretches import bad_epochs
-from deepesi.validation.case import Case
+from deepesi.runtime.writing.subject_anatomy import subject_anatomy
+from deepesi.validation.case import Case, OwnHead
 from deepesi.validation.expectation_file import Entry
-from deepesi.validation.run import template_case_head
+from deepesi.validation.run import own_case_head, template_case_head
 
 if TYPE_CHECKING:
     import mne
@@ -67,41 +68,49 @@ def _matched(path: Path, entries: Sequence[Entry], say: Say) -> list[tuple[Entry
     if not path.exists():
         raise FileNotFoundError(f"there is no recording and no folder {path}.")
     folder = path if path.is_dir() else path.parent
-    there = sorted(p for p in folder.rglob("*") if RECORDING.search(p.name) and p.is_file())
-    pairs = []
-    for entry in entries:
-        files = _files(folder, entry)
-        if not files and path.is_dir():
-            names = [str(p.relative_to(folder)) for p in there] or ["none"]
-            raise FileNotFoundError(
-                f"{entry.where}: no recording in {folder} has this name or matches this pattern. "
-                f"Recordings there: {', '.join(names[:20])}."
-            )
-        pairs += [(entry, file, str(file.relative_to(folder))) for file in files]
-    if not path.is_dir():
-        pairs = [pair for pair in pairs if pair[1].samefile(path)]
+    pairs = [(entry, file) for entry in entries for file in _files(folder, entry)]
+    if path.is_dir():
+        _compare(folder, entries, pairs, say)
+    else:
+        pairs = [(entry, file) for entry, file in pairs if file.samefile(path)]
         if not pairs:
             raise ValueError(
                 f"{path}: no entry of the expectations has this name or a pattern that matches it: "
                 f"{', '.join(entry.file for entry in entries)}."
             )
-        there = [path]
-    used = {file for _, file, _ in pairs}
-    for file in there:
-        if path.is_dir() and file not in used:
-            say(f"{file.relative_to(folder)}: not run, no entry of the expectations names it")
-    return pairs
+    return [(entry, file, str(file.relative_to(folder))) for entry, file in pairs]
 
 
 def _files(folder: Path, entry: Entry) -> list[Path]:
     """The recordings that an entry names, by path or by pattern."""
-    if Path(entry.file).is_absolute():
+    name = Path(entry.file)
+    if name.is_absolute() or ".." in name.parts or not name.parts:
         raise ValueError(
-            f"{entry.where}: file is an absolute path. Give it relative to {folder}, the folder of "
-            "the recordings."
+            f"{entry.where}: file is {entry.file!r}, expected a path or pattern of recordings in "
+            f"{folder}, relative to it."
         )
-    exact = folder / entry.file
-    return [exact] if exact.is_file() else sorted(p for p in folder.glob(entry.file) if p.is_file())
+    exact = folder / name
+    if exact.is_file():
+        return [exact]
+    return sorted(p for p in folder.glob(entry.file) if p.is_file() and RECORDING.search(p.name))
+
+
+def _compare(
+    folder: Path, entries: Sequence[Entry], pairs: Sequence[tuple[Entry, Path]], say: Say
+) -> None:
+    """Refuse entries without a recording; report recordings without an entry."""
+    there = sorted(p for p in folder.rglob("*") if RECORDING.search(p.name) and p.is_file())
+    names = [str(p.relative_to(folder)) for p in there]
+    for entry in entries:
+        if all(other is not entry for other, _ in pairs):
+            raise FileNotFoundError(
+                f"{entry.where}: no recording in {folder} has this name or matches this pattern. "
+                f"Recordings there: {', '.join(names[:20]) or 'none'}."
+            )
+    used = {file for _, file in pairs}
+    for file, name in zip(there, names, strict=True):
+        if file not in used:
+            say(f"{name}: not run, no entry of the expectations names it")
 
 
 def _named_apart(cases: Sequence[Case]) -> list[Case]:
@@ -149,7 +158,7 @@ def _read(entry: Entry, path: Path, name: str, say: Say) -> Case:
     recording = read_recording(path, entry.reading, lambda line: say(f"{name}: {line}"))
     evoked, trials = _averaged(recording, entry)
     baseline = _baseline(entry, evoked)
-    evoked, _ = baselined(evoked, baseline)
+    evoked, _ = baselined(evoked, entry.baseline or (None, 0.0))  # up to 0, as usual
     response = entry.reading.event or entry.reading.condition
     return Case(
         recording=name,
@@ -158,6 +167,7 @@ def _read(entry: Entry, path: Path, name: str, say: Say) -> Case:
         noise_cov=_noise(entry, path, trials, baseline),
         window=_window(entry, evoked.times),
         expectation=entry.expectation,
+        own=_own_head(entry, path),
         baseline=baseline,
         trans=None if entry.trans is None else read_head_mri(_beside(path, entry.trans)),
     )
@@ -251,6 +261,15 @@ def _noise(
     return covariance
 
 
+def _own_head(entry: Entry, path: Path) -> OwnHead | None:
+    """The subject's own head, if there is one."""
+    if entry.forward is None or entry.subjects_dir is None:
+        return None
+    forward = read_forward(_beside(path, entry.forward))
+    assert forward is not None
+    return OwnHead(forward, subject_anatomy(forward, _beside(path, entry.subjects_dir)).mni)
+
+
 def _beside(recording: Path, name: str) -> Path:
     """A file in the folder of a recording; ``{name}`` is the recording's without its ending."""
     return recording.parent / name.replace("{name}", ENDING.sub("", recording.name))
@@ -266,3 +285,5 @@ def _check(case: Case) -> None:
     rank, white = rank_of(head.noise_cov), whitener(head.noise_cov) @ head.sensors.reference(data)
     quietest = quietest_average(rank, float(evoked.times[-1] - evoked.times[0]))
     check_noise(whitened_power(white, rank), quietest, evoked.nave)
+    if case.own is not None:
+        own_case_head(case)

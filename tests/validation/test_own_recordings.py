@@ -21,8 +21,10 @@ from deepesi.validation.expectation import CENTRES, LOBES, Expectation
 from deepesi.validation.expectation_file import EXAMPLE, KEYS, read_expectations
 from deepesi.validation.own_recordings import own_cases
 from deepesi.validation.run import run
+from deepesi.validation.sample import sample_cases
 from deepesi.validation.tally import DISTANCE, SET, at_least, tally
 from tests.conftest import make_covariance, make_evoked
+from tests.documents import ROOT
 
 V1 = CENTRES["calcarine cortex"][1]
 FRONTAL = (-40.0, 30.0, 30.0)
@@ -193,7 +195,7 @@ def test_one_recording_of_a_folder_and_a_response_in_several_windows(folder, tmp
     expect = write(
         tmp_path / "e.yaml",
         entry(file="visual-ave.fif", condition="flash"),
-        entry(file="vis*-ave.fif", condition="flash", window_s=None, time_s=0.1512),
+        entry(file="vis*", condition="flash", window_s=None, time_s=0.1512),
         entry(file="another-ave.fif"),
     )
     cases = cases_of(folder / "sub-1" / "visual-ave.fif", expect)
@@ -249,6 +251,52 @@ def test_trials_are_averaged_and_give_the_noise(trials, tmp_path, changes):
     assert case.in_baseline.sum() == (21 if "baseline_s" in changes else 30)
 
 
+def test_a_file_repeats_the_built_in_recording_on_both_heads(sample_data, tmp_path):
+    """The left visual response, with the landmark in place of the subject's label."""
+    built_in = next(c for c in sample_cases(sample_data) if c.condition == "Left visual")
+    files = entry(
+        file="derived/*_eegonly-ave.fif",
+        condition="Left visual",
+        noise_cov="../sample_audvis_short-cov.fif",
+        forward="sample-oct5-eeg-fwd.fif",
+        subjects_dir=str(sample_data / "subjects"),
+        window_s=[0.08, 0.2],
+    )
+    area = files | {"area": "calcarine cortex"}
+    (case,) = cases_of(sample_data, write(tmp_path / "e.yaml", area))
+    assert str(case.expectation) == str(built_in.expectation)
+    methods = [Classical("sLORETA")]
+    for mine, theirs in zip(run([case], methods), run([built_in], methods), strict=True):
+        for name in ("peak_x", "share_in_lobe", "whitened_power", "residual_variance"):
+            assert mine.statistics[name] == pytest.approx(theirs.statistics[name], rel=1e-3), name
+
+
+def test_documented_file(template, trials, tmp_path):
+    """Recordings as in the documentation, and its file."""
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    documented = re.search(r"^```yaml\n(# expectation.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "expectation.yaml").write_text(documented)
+    names = re.findall(r"file: \"?(.*?)\"?$", documented, re.MULTILINE)
+    assert names == ["sub-01/flash-ave.fif", "*/median-ave.fif", "tones.edf"]
+    for name in ("sub-01/flash", "sub-01/median", "sub-02/median"):
+        evoked, covariance = response(template, V1)
+        evoked.comment = "left flash"
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path, name, evoked, covariance)
+    raw = mne.io.read_raw(trials / "flash-raw.fif", preload=True, verbose="error")
+    raw.annotations.description[:] = "tone"
+    mne.export.export_raw(tmp_path / "tones.edf", raw, verbose="error")
+    cases = cases_of(tmp_path, tmp_path / "expectation.yaml")
+    assert [case.condition for case in cases] == [
+        "sub-01/flash-ave.fif, left flash",
+        "sub-01/median-ave.fif",
+        "sub-02/median-ave.fif",
+        "tones.edf, tone",
+    ]
+    assert cases[1].expectation.within == 20
+    assert cases[3].evoked.nave == 30
+
+
 # Bad input
 
 
@@ -296,7 +344,10 @@ def refused(path: Path, tmp_path: Path, content: str | dict) -> str:
         ({"baseline_s": [-3, 0]}, "baseline: -3 to 0 s is not within the recording"),
         ({"file": "*-eve.fif"}, r"no recording in .*Recordings there: noise-ave.fif, sub-1/vis"),
         ({"file": None}, "entry 1: 'file' is missing"),
-        ({"file": "/x-ave.fif"}, "file is an absolute path"),
+        ({"file": "*-cov.fif"}, "no recording in .*matches this pattern"),
+        ({"file": "/x-ave.fif"}, "file is '/x-ave.fif', expected a path or pattern of recordings"),
+        ({"file": "../x-ave.fif"}, "expected a path or pattern of recordings in .*relative to it"),
+        ({"file": ""}, "file is '', expected a path or pattern of recordings"),
         ({"condition": "tone"}, r"noise-ave.fif: .*0 conditions named 'tone'.*0: 'flash'"),
         ({"condition": True}, "condition is True, expected text"),
         ({"event": "flash"}, "--event averages a raw recording"),
@@ -304,6 +355,8 @@ def refused(path: Path, tmp_path: Path, content: str | dict) -> str:
         ({"noise_cov": "{name}-kov.fif"}, "there is no file .*noise-kov.fif"),
         ({"noise_from_s": [-0.2, 0]}, "'noise_cov' and 'noise_from_s' both set the noise"),
         ({"trans": "x-trans.fif"}, "there is no file .*x-trans.fif"),
+        ({"forward": "x-fwd.fif"}, "'forward' and 'subjects_dir' belong together"),
+        ({"forward": "x-fwd.fif", "subjects_dir": "."}, "there is no file .*x-fwd.fif"),
         ({"exclude": "A1"}, "exclude is 'A1', expected a list of names"),
         ({"rename": ["A1"]}, "expected old and new names"),
     ],
@@ -400,6 +453,6 @@ def test_coordinates_that_are_named_after_a_lobe_lie_in_it(dosenbach, template, 
 
 def test_every_lobe_is_checked_and_every_key_is_documented():
     assert set(NAMED) == set(LOBES)
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    text = (ROOT / "docs" / "evaluation.md").read_text()
     for name in (*KEYS, *LOBES, *CENTRES):
         assert f"`{name}`" in text, name
