@@ -39,13 +39,11 @@ class Recordings:
     """Responses to run.
 
     Attributes:
-        name: Name of the data set, or of the folder.
         cases: The responses.
         facts: What the report says about them, texts by name.
 
     """
 
-    name: str
     cases: Sequence[Case]
     facts: Mapping[str, str]
 
@@ -84,7 +82,7 @@ def find_recordings(
     head_mri = None if trans is None else read_head_mri(trans)
     cases = [replace(case, trans=head_mri) for case in RECORDINGS[recording](data)]
     text = f"{recording}, {len(cases)} conditions; {NOTES[recording]}"
-    return Recordings(recording, cases, {"recording": text})
+    return Recordings(cases, {"recording": text})
 
 
 def _own(path: Path, expect: Path) -> Recordings:
@@ -92,12 +90,12 @@ def _own(path: Path, expect: Path) -> Recordings:
     cases = own_cases(path, read_expectations(expect), lines.append)
     channels = sorted({len(good_eeg_channels(case.evoked.info)) for case in cases})
     text = (
-        f"{path.absolute()}, {len(cases)} responses of {len({c.recording for c in cases})} "
-        f"recordings with {', '.join(map(str, channels))} EEG channels; expectations of "
-        f"{expect.absolute()}"
+        f"{path.absolute()}: responses {len(cases)}, recordings "
+        f"{len({case.recording for case in cases})}, EEG channels "
+        f"{', '.join(map(str, channels))}; expectations of {expect.absolute()}"
     )
-    facts = {"recording": text} | ({"read": "\n".join(lines)} if lines else {})
-    return Recordings(path.absolute().name, cases, facts)
+    facts = {"recording": text} | ({"notes": "\n".join(lines)} if lines else {})
+    return Recordings(cases, facts)
 
 
 def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> Iterator[str]:
@@ -115,7 +113,7 @@ def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> It
     cases = recordings.cases
     missing = excluded(cases, methods)
     results, odd, placed = list[Result](), dict[str, None](), dict[str, None]()
-    yield from recordings.facts.get("read", "").splitlines()
+    yield from recordings.facts.get("notes", "").splitlines()
     for result in run(cases, methods):
         if not any(r.case is result.case for r in results):  # once per recording
             text = f"{result.case.condition}: {result.case_head.placement}"

@@ -139,7 +139,7 @@ class Expectation:
         """Text of the landmark; empty without one."""
         if self.landmark is None:
             return ""
-        of = "" if self.area is None else f"centre of the {self.hemisphere} {self.area}, "
+        of = "point " if self.area is None else f"centre of the {self.hemisphere} {self.area}, "
         return f"{of}MNI {position_text(self.landmark)} mm"
 
     def in_hemisphere(self, mni: Array) -> Mask:

@@ -42,12 +42,12 @@ scale. Samples of a baseline are not independent, so p values are too small. The
 is 1 / (1 + number of baseline samples or segments).</p>
 """
 HOW_TO_TALLY = """
-<p>Number of recordings whose strongest source is where it is expected, and their mean distance to
+<p>Number of responses whose strongest source is where it is expected, and their mean distance to
 the target. <b>By chance</b>: expected number (mean distance) of sources drawn at random from all
 sources, and the probability of a result as good. <b>In the baseline</b>: the same for the strongest
-sources that the method itself finds in the baselines of these recordings. p values of numbers are
-exact (binomial, with a chance of its own for every recording), those of distances from 9,999 draws.
-They count recordings as independent, which those of one subject are not.</p>
+sources that the method itself finds in the baselines of these averages. p values of numbers are
+exact (binomial, with a chance of its own for every response), those of distances from 9,999 draws.
+They count responses as independent, which those of one subject are not.</p>
 """
 
 
@@ -124,8 +124,8 @@ def results_table(results: Sequence[Result]) -> str:
 
 
 def tally_table(results: Sequence[Result]) -> str:
-    """HTML table of the successes of every method over all recordings, against chance."""
-    header = ("head", "method", "expected", "recordings", "observed", "by chance, p", "baseline, p")
+    """HTML table of the successes of every method over all responses, against chance."""
+    header = ("head", "method", "expected", "responses", "observed", "by chance, p", "baseline, p")
     lines = [
         (
             *(t.head, t.method, t.quantity, str(t.n)),
@@ -225,9 +225,11 @@ def write_report(
     several = len({id(r.case) for r in results}) > 1
     sections = {
         "Summary": summary(results, missing),
-        **({"All recordings together": HOW_TO_TALLY + tally_table(results)} if several else {}),
+        **({"All responses together": HOW_TO_TALLY + tally_table(results)} if several else {}),
         "Every method": HOW_TO_READ + results_table(results),
         "Expected locations": expectations(results),
     }
-    title = f"deepesi on a real recording: {results[0].case.recording}"
+    names = list(dict.fromkeys(r.case.recording for r in results))
+    what = f"a real recording: {names[0]}" if len(names) == 1 else f"{len(names)} real recordings"
+    title = f"deepesi on {what}"
     write_page(path, title, facts, [], sections | dict(figures(results)))

@@ -1,4 +1,4 @@
-"""Successes of one method over several recordings, against chance."""
+"""Successes of one method over several responses, against chance."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ from deepesi.validation.statistics import p_value
 
 Array = NDArray[np.float64]
 
-#: Number of draws of one random source per recording.
+#: Number of draws of one random source per response.
 DRAWS = 9999
 DISTANCE = "mean distance (mm)"
 SET = "target in prediction set"
 
 
 class Tally(NamedTuple):
-    """One tested quantity of one method, over all recordings that have it.
+    """One tested quantity of one method, over all responses that have it.
 
     Attributes:
         head: Name of the kind of head.
         method: Name of the method.
         quantity: One of `CRITERIA`, `DISTANCE` or `SET`.
-        n: Number of recordings.
+        n: Number of responses.
         observed: Number of successes, or mean distance.
         chance: The same expected of sources drawn at random from all sources.
         p_chance: Probability of a result as good from such sources.
@@ -108,4 +108,5 @@ def _distances(targets: Sequence[tuple[Result, Array]]) -> tuple[float, ...]:
 
 def write_tally(results: Sequence[Result], path: Path) -> None:
     """Write all quantities atomically, one per row."""
-    write_rows(path, Tally._fields, tally(results))
+    rows = ((*line[:4], *(f"{value:.6g}" for value in line[4:])) for line in tally(results))
+    write_rows(path, Tally._fields, rows)

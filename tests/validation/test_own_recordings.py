@@ -126,10 +126,15 @@ def test_hits_distances_and_sets_of_two_channel_sets_and_of_noise(folder, tmp_pa
     assert value("noise", "peak_in_tolerance") == 0
     together = rows(tmp_path / "out" / "tally.csv", "method", "quantity")
     assert together["sLORETA", "lobe"]["n"] == together["sLORETA", "lobe"]["observed"][0] == "2"
-    assert together["sLORETA", "tolerance"]["observed"] == "1.0"
+    assert together["sLORETA", "tolerance"]["observed"] == "1"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "3 responses of 3 recordings with 32, 64 EEG channels" in page
-    for text in ("All recordings together", "Reason: put &lt;there&gt;", "left frontal lobe"):
+    assert "responses 3, recordings 3, EEG channels 32, 64; expectations of" in page
+    for text in (
+        "deepesi on 3 real recordings",
+        "All responses together",
+        "Reason: put &lt;there&gt;",
+        "left frontal lobe",
+    ):
         assert text in page
     assert page.count("data:image/png;base64") == 3 + 3
 
