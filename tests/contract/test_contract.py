@@ -14,10 +14,10 @@ import torch
 import deepesi
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.beamformer import LCMV
-from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
+from deepesi.baselines.other_orientation import FixedOrientation
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
