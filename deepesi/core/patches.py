@@ -54,13 +54,14 @@ def spread_patches(
     """
     if not torch.compiler.is_compiling():
         return _spread_by_matrix(moments, pairs, shares)
-    radii_last = moments.movedim(0, -1)
-    gathered = radii_last.index_select(0, pairs[:, 1])
-    share = shares.reshape(-1, *[1] * (gathered.ndim - 2), gathered.shape[-1])
-    parts = gathered * share
-    # ONNX Runtime is slow at sums over inner axes, but not at products.
-    spread = (parts @ parts.new_ones(parts.shape[-1], 1)).squeeze(-1)
-    return torch.zeros_like(moments[0]).index_add(0, pairs[:, 0], spread)
+    rows = moments.flatten(2) if moments.ndim > 2 else moments[..., None]
+    # ONNX Runtime is slow at sums and products over short inner axes, so radius by radius.
+    parts = [
+        row.index_select(0, pairs[:, 1]) * share[:, None]
+        for row, share in zip(rows, shares.unbind(1), strict=True)
+    ]
+    spread = torch.zeros_like(rows[0]).index_add(0, pairs[:, 0], sum(parts[1:], start=parts[0]))
+    return spread.reshape(moments.shape[1:])
 
 
 def _spread_by_matrix(
