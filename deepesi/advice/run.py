@@ -101,6 +101,7 @@ def advise(
     template, inverse = free_template(opened.model, opened.inverse), opened.inverse
     check_window(window, opened.data.times)
     ready = yield from correct_recording(opened, reading)
+    opened = opened._replace(data=ready.recording)
     judged = strongest_sample(ready.recording, inverse, window)
     yield f"peak at {1e3 * judged.time:.0f} ms, SNR {judged.snr_db:.1f} dB"
     source, methods = prepare_study(model.stem, inverse, template, judged)
@@ -110,7 +111,7 @@ def advise(
     if is_kept:
         yield "their results are from the cache"
     found = methods.apply_at(judged.data, judged.sample)
-    name = f"{recording.name}, {ready.recording.comment or 'average'}"
+    name = f"{recording.name}, {ready.recording.comment}".removesuffix(", ")
     advice = _advice(name, opened, methods, judged, found, study, ranges)
     yield advice.summary
     yield from (f"because: {reason}" for reason in advice.reasons)

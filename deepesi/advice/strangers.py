@@ -104,7 +104,7 @@ class StrangerSource:
                 "colour": vectors * np.sqrt(values),
             }
         )
-        self.rank = rank_of(conditions.noise_cov)
+        self.rank = float(rank_of(conditions.noise_cov))
 
     def draw(self, ranges: StrangerRanges, snr_db: float, n: int) -> Strangers:
         """Draw `n` strangers with an SNR of whitened data, dB."""
@@ -130,7 +130,7 @@ class StrangerSource:
         drawn = ranges.sources.draw(self.head, normals, size, 1, 1.0, torch_generator(*key, 3))
         clean = self._tensors["span"] @ render(leadfield, drawn)[0]
         power = (self._tensors["whitener"] @ clean).square().sum((1, 2))
-        clean *= scale_to_db(power, self.rank, torch.full((size,), snr_db))[:, None, None]
+        clean *= scale_to_db(power, self.rank, torch.full((size,), float(snr_db)))[:, None, None]
         colour = self._tensors["colour"]
         white = torch.randn(size, colour.shape[1], 1, generator=torch_generator(*key, 4))
         data = (clean + colour @ white)[..., 0].double().numpy()
@@ -140,7 +140,8 @@ class StrangerSource:
         """True electrodes ``(B, C)``."""
         movement = movement_of(ranges.cap, ranges.knows, rng)
         electrodes = self.conditions.electrodes
-        return displace_cap(self.conditions.head, electrodes, movement, size, 1, rng)[:, 0]
+        worn = displace_cap(self.conditions.head, electrodes, movement, size, 1, rng)[:, 0]
+        return worn[np.arange(size) % len(worn.positions)]  # one pose only, if nothing moves
 
     def _leadfields(
         self, tissues: Tensor, anatomy: Anatomy | None, worn: ScalpPoints

@@ -146,8 +146,7 @@ def _apply_dataset(
 
 
 def _advise(arguments: argparse.Namespace) -> None:
-    for package in ("hydra", "torch"):
-        require(package, "train", "simulate other people's heads (deepesi advise)")
+    require("torch", "train", "simulate other people's heads (deepesi advise)")
     from deepesi.advice.run import StudyOptions, advise
     from deepesi.cli.opening import open_named
 

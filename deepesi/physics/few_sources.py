@@ -18,7 +18,10 @@ AT_ONCE = 64
 
 
 def few_sources(gain: Array, data: Array, n_sources: int = 3) -> tuple[NDArray[np.int64], Array]:
-    """Sources that together leave the least residual, one after the other and then in turns.
+    """Sources that together leave little residual, chosen one after the other and then in turns.
+
+    One source is the best of all. Several may not be the best set, but are found in the same way
+    for every recording, so that their residuals can be compared.
 
     Args:
         gain: Whitened lead field of free orientation ``(C, 3S)``; column ``3 s + o``.
