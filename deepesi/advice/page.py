@@ -56,7 +56,7 @@ def write_advice_page(advice: Advice, study: Study, drawn: Drawn, path: Path) ->
     """Write the page atomically."""
     sections = {
         "Why": _sentences(advice.reasons or ["No rule speaks against this estimate."]),
-        "What to check": _sentences(advice.hints or ["Nothing was noticed."]),
+        "What to check": _sentences(advice.to_check or ["Nothing was noticed."]),
         "Where the methods see the strongest source": _where(advice, drawn),
         "This recording beside strangers": _strangers(advice, study),
         "What would help": _help(advice),

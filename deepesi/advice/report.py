@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deepesi.advice.verdict import Error, Evidence, Gain, hint, reasons
+from deepesi.advice.verdict import Error, Evidence, Gain, hints, reasons
 from deepesi.utils.files import atomic
 
 TRUST, DO_NOT_TRUST = "trust", "do not trust"
@@ -24,7 +24,7 @@ class Location:
     """
 
     where: str
-    mni_mm: tuple[float, float, float] | None
+    mni_mm: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,9 @@ class Advice:
         )
 
     @property
-    def hints(self) -> list[str]:
-        """Cautions, and whether another method is expected to be better."""
-        found = hint(self.evidence)
-        return [*self.cautions, *([] if found is None else [found])]
+    def to_check(self) -> list[str]:
+        """Cautions, and what the comparison of the methods suggests."""
+        return [*self.cautions, *hints(self.evidence)]
 
     def to_json(self) -> dict[str, Any]:
         """The content of the JSON file."""
@@ -141,7 +140,7 @@ class Advice:
             "verdict": self.verdict,
             "reasons": self.reasons,
             **content,
-            "cautions": self.hints,
+            "cautions": self.to_check,
             "p_noise": evidence["p_noise"],
             "misfit": {"p": self.evidence.p_misfit, "sources": list(evidence["misfit"])},
             "agreement": evidence["agreement"],

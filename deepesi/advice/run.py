@@ -33,6 +33,7 @@ from deepesi.runtime.apply import (
     correct_recording,
     open_recording,
 )
+from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.reading.recording import ReadingOptions
 from deepesi.runtime.writing.estimate import location, mni_of
 from deepesi.utils.files import check_file_out
@@ -115,7 +116,7 @@ def advise(
     advice = _advice(name, opened, methods, judged, found, study, ranges)
     yield advice.summary
     yield from (f"because: {reason}" for reason in advice.reasons)
-    yield from (f"check: {caution}" for caution in advice.hints)
+    yield from (f"check: {caution}" for caution in advice.to_check)
     strength = magnitudes(found.means.T, inverse.space.n_orient)[:, 0]
     peaks = found.strongest[0].tolist()
     write_json(advice, out.with_suffix(".json"))
@@ -168,7 +169,7 @@ def _advice(
         unexplained_channels=[inverse.ch_names[row] for row in odd],
         cautions=_cautions(opened, judged),
         locations={
-            method: Location(location(source, inverse), mni_of(source, inverse.space))
+            method: Location(location(source, inverse), _mni(source, inverse))
             for method, source in by_method.items()
         },
         distances_mm={
@@ -181,6 +182,11 @@ def _advice(
         n_strangers=len(study.apart),
         analyst_knows=ranges.known,
     )
+
+
+def _mni(source: int, inverse: PreparedInverse) -> tuple[float, ...] | None:
+    found = mni_of(source, inverse.space)
+    return None if found is None else tuple(round(value, 1) for value in found)
 
 
 def _evidence(methods: Methods, judged: Judged, found: Found, study: Study) -> Evidence:

@@ -96,7 +96,7 @@ def free_template(model: Inverse, inverse: PreparedInverse) -> Template:
 def ranges_of(inverse: PreparedInverse, template: Template) -> StrangerRanges:
     """Ranges of strangers whose analyst knows as much as that of the recording.
 
-    A transform or a head of the subject stands for digitized electrodes. Other electrodes are known
+    A transform or a head of the subject stands for digitized electrodes. Others are known
     by their names: fits to a head of somebody else do not find the seat of the cap.
     """
     own = template.mri_head is not None
@@ -118,10 +118,10 @@ def prepare_study(
 
     """
     family, sensors = template.family, inverse.sensors
-    electrodes = project_to_mesh(sensors.positions, family.scalp_pos, family.scalp_faces)
+    places = project_to_mesh(sensors.positions, family.scalp_pos, family.scalp_faces)
     root = np.linalg.pinv(inverse.whitener, hermitian=True)
     noise_cov = sensors.reference_cov(root @ root)
-    head = template.head(sensors.names, electrodes, noise_cov)
+    head = template.head(sensors.names, places, noise_cov)
     white = inverse.whitener @ judged.data[:, judged.sample, None]
     methods = Methods(name, inverse, head, snr_on_grid(white, inverse.rank))
-    return StrangerSource(Conditions(template, electrodes, noise_cov)), methods
+    return StrangerSource(Conditions(template, places, noise_cov)), methods

@@ -61,13 +61,13 @@ class Conditions:
 
     Attributes:
         head: Packaged head of free orientation.
-        electrodes: Electrodes where the analyst takes them to be ``(C,)``.
+        places: Electrodes where the analyst takes them to be ``(C,)``.
         noise_cov: Noise covariance of the average ``(C, C)``, V².
 
     """
 
     head: Template
-    electrodes: ScalpPoints
+    places: ScalpPoints
     noise_cov: Array
 
 
@@ -139,8 +139,8 @@ class StrangerSource:
     def _worn(self, ranges: StrangerRanges, size: int, rng: np.random.Generator) -> ScalpPoints:
         """True electrodes ``(B, C)``."""
         movement = movement_of(ranges.cap, ranges.knows, rng)
-        electrodes = self.conditions.electrodes
-        worn = displace_cap(self.conditions.head, electrodes, movement, size, 1, rng)[:, 0]
+        places = self.conditions.places
+        worn = displace_cap(self.conditions.head, places, movement, size, 1, rng)[:, 0]
         return worn[np.arange(size) % len(worn.positions)]  # one pose only, if nothing moves
 
     def _leadfields(

@@ -94,7 +94,8 @@ def noise_probability(power: float, rank: int, n_samples: int) -> float:
     too large.
     """
     one = float(chi2.sf(rank * power, rank))
-    return float(-np.expm1(n_samples * np.log1p(-min(one, 1 - 1e-12))))
+    several = float(-np.expm1(n_samples * np.log1p(-min(one, 1 - 1e-12))))
+    return float(f"{several:.4g}")
 
 
 def reasons(evidence: Evidence) -> list[str]:
@@ -130,16 +131,22 @@ def reasons(evidence: Evidence) -> list[str]:
     return found
 
 
-def hint(evidence: Evidence) -> str | None:
-    """The method with the least expected error, where it is worth using it instead."""
+def hints(evidence: Evidence) -> list[str]:
+    """What to be careful about, or to use instead, as sentences."""
+    found, apart = [], evidence.agreement
+    if apart.value > apart.strangers_p90 and apart.p >= UNUSUAL:
+        found.append(
+            f"The methods are up to {apart.value:.0f} mm apart, in 90 % of strangers up to "
+            f"{apart.strangers_p90:.0f} mm: look at each of them."
+        )
     model, *others = evidence.expected.items()
     best = min(others, key=lambda item: item[1].median_mm)
-    if best[1].median_mm > model[1].median_mm - WORTH:
-        return None
-    return (
-        f"Under this set-up {best[0]} is expected nearer to the source than {model[0]}: "
-        f"{best[1]}, instead of {model[1]}."
-    )
+    if best[1].median_mm <= model[1].median_mm - WORTH:
+        found.append(
+            f"Under this set-up another method is expected nearer to the source than {model[0]}: "
+            f"{best[0]}, {best[1]}, instead of {model[1]}."
+        )
+    return found
 
 
 @dataclass(frozen=True)

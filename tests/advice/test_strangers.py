@@ -18,10 +18,10 @@ from deepesi.physics.sensors import SensorArray
 
 def conditions_on(template, rank=None):
     """16 electrodes, noise that is stronger on some of them, of this rank."""
-    names, electrodes = template.montage("biosemi16")
-    sensors = SensorArray.eeg(names, electrodes.positions)
+    names, places = template.montage("biosemi16")
+    sensors = SensorArray.eeg(names, places.positions)
     cov = sensors.reference_cov(np.diag(np.linspace(1, 9, 16) * 1e-12))
-    return Conditions(template, electrodes, cov if rank is None else of_rank(cov, rank))
+    return Conditions(template, places, cov if rank is None else of_rank(cov, rank))
 
 
 @pytest.fixture(scope="module")
