@@ -38,14 +38,14 @@ class Methods:
     """The methods, prepared.
 
     Attributes:
-        name: Name of the model.
+        model: Name of the model.
         inverse: The model.
         head: Head of free orientation under the same set-up, for eLORETA and the scan.
         snr_db: SNR that eLORETA is regularized for, dB.
 
     """
 
-    name: str
+    model: str
     inverse: PreparedInverse
     head: HeadModel
     snr_db: float
@@ -53,7 +53,8 @@ class Methods:
     @property
     def names(self) -> tuple[str, str, str]:
         """Names of the methods, in the order of `Found.strongest`."""
-        return self.name, ELORETA, SCAN
+        taken = self.model in (ELORETA, SCAN)
+        return f"{self.model} (the model)" if taken else self.model, ELORETA, SCAN
 
     def apply(self, data: Array) -> Found:
         """Estimates of recordings ``(N, C)``, V, in the reference of the sensors."""
@@ -65,6 +66,11 @@ class Methods:
 
     def _means(self, data: Array) -> Array:
         means = self.inverse.model.run(data[..., None], self.inverse.feeds)["mean"][..., 0]
+        if not np.isfinite(means).all():
+            raise ValueError(
+                f"advise: {self.model} gave NaN or infinite moments for recordings simulated for "
+                "this set-up. Its training diverged or its file is damaged; use another model."
+            )
         return np.asarray(means, dtype=np.float64)
 
     def _magnitudes(self, means: Array) -> Array:

@@ -156,7 +156,7 @@ def _advice(
     by_method = dict(zip(methods.names, found.strongest[0].tolist(), strict=True))
     return Advice(
         recording=name,
-        model=methods.name,
+        model=methods.names[0],
         head=inverse.space.name,
         n_channels=len(inverse.ch_names),
         bads=[c for c in opened.data.info["bads"] if c in opened.data.ch_names],

@@ -266,8 +266,8 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         type=Path,
-        help="exported .onnx file; default or convdip: packaged files; apply: or a solver, such as "
-        "lasso (needs deepesi[train])",
+        help="exported .onnx file or the directory of a run; default or convdip: packaged files; "
+        "apply: or a solver, such as lasso (needs deepesi[train])",
     )
     parser.add_argument(
         "recording",

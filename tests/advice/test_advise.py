@@ -138,6 +138,16 @@ def test_noise_is_not_trusted(eloreta, responses, cache, tmp_path):
     assert any("The peak may be noise" in reason for reason in said["reasons"])
 
 
+def test_a_calibrated_model_has_prediction_sets(responses, cache, tmp_path):
+    said = advise("convdip", "good", responses, cache, tmp_path)
+    sets = said["prediction_set"]
+    assert sets["level"] == 0.9
+    assert 1 < sets["area_cm2"] < 200
+    assert 1 < sets["strangers_median_cm2"] < 200
+    assert 0 < sets["coverage"] < 0.9  # calibrated on heads that are less strange
+    assert "90 % prediction set" in (tmp_path / "good.html").read_text()
+
+
 def test_a_damaged_cache_is_named(eloreta, responses, cache, tmp_path):
     advise(eloreta, "good", responses, cache, tmp_path)
     for kept in cache.glob("*.npz"):
@@ -218,6 +228,8 @@ def test_the_estimate_is_that_of_apply():
     head = load_template("fsaverage-ico3-free")
     head = head.head(*head.montage("biosemi16"))
     methods = Methods("default", inverse, head, 0.0)
+    assert methods.names == ("default", "eLORETA", "dipole scan")
+    assert replace(methods, model="eLORETA").names[0] == "eLORETA (the model)"
     whole = inverse.apply(evoked, baseline="none").stc.data
     for sample in (0, 17, 44):
         means = methods.apply_at(data, sample).means[0]

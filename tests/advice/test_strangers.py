@@ -8,12 +8,16 @@ import pytest
 from deepesi.advice.strangers import Conditions, StrangerRanges, StrangerSource
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.caps import DIGITIZED, CapRanges
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.snapshot import SNAPSHOT_SOURCES
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.family import NOMINAL
 from deepesi.physics.few_sources import few_sources
+from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.noise import of_rank, rank_of, spanned_projector, whitener
 from deepesi.physics.sensors import SensorArray
+from deepesi.physics.template import load_template
 
 
 def conditions_on(template, rank=None):
@@ -94,3 +98,38 @@ def test_a_stranger_without_differences_is_the_analyst(free_toy):
 def test_ranges_say_what_the_analyst_knows():
     assert StrangerRanges().known == "the names of the electrodes, no MRI"
     assert StrangerRanges(DIGITIZED, None).known == "digitized electrodes, the MRI of the subject"
+
+
+@pytest.mark.slow
+def test_strangers_are_those_of_the_generator():
+    """The same misfit and scan error as ``scenario=stranger`` draws on the same set-up."""
+    template, n = load_template("fsaverage-ico3-free"), 240
+    sources = replace(SNAPSHOT_SOURCES, n_sources=(1, 1))
+    cap = CapRanges(knowledge=["names"])
+    setups = SetupRanges(["biosemi64"], cap=cap, anatomy=AnatomyRanges())
+    stream = SimulatedRecordings(
+        template,
+        sources,
+        setups,
+        snr_db=(10, 10),
+        batch_size=10,
+        split="test",
+        pool_size=1,
+        pool_period=1,
+    )
+    parts = [stream.batch(step) for step in range(n // 10)]
+    head = parts[0].head
+    data = np.concatenate([part.data[..., 0].double().numpy() for part in parts])
+    scale = np.repeat([part.head.noise_level for part in parts], 10)[:, None] / head.noise_level
+    peaks = np.concatenate([part.scene.peaks.numpy() for part in parts])
+    family = template.family
+    points = project_to_mesh(head.sensors.positions, family.scalp_pos, family.scalp_faces)
+    source = StrangerSource(Conditions(template, points, head.noise_cov))
+    ours = source.draw(StrangerRanges(sources=sources), 10, n)
+    white = whitener(head.noise_cov)
+    found = []
+    for recordings, true in ((data / scale, peaks), ours):
+        best, left = few_sources(white @ head.leadfield, recordings @ white.T, 1)
+        way = template.source_pos[best] - template.source_pos[true[:, 0]]
+        found.append([np.median(left), 1e3 * np.median(np.linalg.norm(way, axis=1))])
+    np.testing.assert_allclose(*found, rtol=0.15)
