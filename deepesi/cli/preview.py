@@ -2,6 +2,7 @@
 
 import html
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,7 @@ from deepesi.core.contracts import Scene
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.generator import Parts, SimulatedRecordings
 from deepesi.data_gen.setups import RecordingSetup, SetupRanges
+from deepesi.data_gen.sources import WITH_EXTENT
 from deepesi.evaluation.compare import console
 from deepesi.physics.head import magnitudes
 from deepesi.viz.page import picture, png, write_page
@@ -92,7 +94,7 @@ def _facts(
         "montage": f"{setup.montage}, {head.n_channels} channels recorded",
         "SNR": f"{float(scene.snr_db[index]):.1f} dB, sources over noise",
         **(tissues if template.family.varies else {"tissues": "those of the forward solution"}),
-        "sources": _source_lines(scene, index),
+        "sources": _source_lines(parts, index, recordings.sources.shapes),
         **_true_cortex(parts, index),
         "artifacts": ", ".join(there) or "none",
         "noise": f"{level:.3g} µV RMS per channel",
@@ -101,12 +103,18 @@ def _facts(
     }
 
 
-def _source_lines(scene: Scene, index: int) -> str:
-    drawn = zip(scene.peaks[index], scene.extents[index], scene.moments[index], strict=True)
+def _source_lines(parts: Parts, index: int, shapes: Sequence[str]) -> str:
+    """Moment, shape and radius of every source."""
+    patches, scene = parts.patches, parts.batch.scene
     lines = list[str]()
-    for _, extent, moment in (row for row in drawn if row[0] >= 0):
-        shape = {0.0: "point", np.inf: "field"}.get(extent.item(), f"radius {1e3 * extent:.0f} mm")
-        lines.append(f"{len(lines) + 1}: {1e9 * moment:.4g} nAm, {shape}")
+    for number in (scene.peaks[index] >= 0).nonzero()[:, 0].tolist():
+        shape, moment = shapes[int(patches.shapes[index, number])], scene.moments[index, number]
+        text = f"{len(lines) + 1}: {1e9 * moment:.4g} nAm, {shape}"
+        if shape not in ("point", "field"):
+            text += f", radius {1e3 * scene.extents[index, number]:.0f} mm"
+        if shape in WITH_EXTENT and patches.euclidean[index, number]:
+            text += " (Euclidean)"
+        lines.append(text)
     return "\n".join(lines)
 
 

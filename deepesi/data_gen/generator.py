@@ -62,8 +62,8 @@ class SimulatedRecordings(IterableDataset[Batch]):
 
     Memory grows with the batch size ``B`` only. Drawing a batch needs about
     ``4 B (D T + 3 K D + 2 P R + C T (A + 7))`` bytes (sources, patterns, mixed core, potentials
-    with ``A`` kinds of artifacts), besides the heads (``4 S²`` bytes of distances each) and the
-    pool of set-ups.
+    with ``A`` kinds of artifacts), besides the heads (``4 S²`` bytes of distances each, twice that
+    with Euclidean extent or split patches) and the pool of set-ups.
 
     Args:
         heads: One head or several with the same source space and split, or the name or path of

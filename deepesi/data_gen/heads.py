@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -28,6 +28,7 @@ class HeadOnDevice:
         lead_fields: Lead fields for any tissues and places of sensors.
         distances: Distances between sources ``(S, S)``, m: geodesic on the cortex, Euclidean in a
             volume, infinite between the two.
+        positions: Positions of the sources ``(S, 3)``, m, head frame.
         normals: Unit normals of the cortex ``(S, 3)``, head frame.
         is_cortex: 1 for a source that can be active, else 0 ``(S,)``.
         spacing: RMS distance between neighbours, m.
@@ -48,12 +49,14 @@ class HeadOnDevice:
         tensors = as_tensors(
             {
                 "distances": reach,
+                "positions": template.source_pos,
                 "normals": template.source_normals,
                 "is_cortex": template.is_cortex.astype(np.float64),
             },
             device,
         )
-        self.distances, self.normals = tensors["distances"], tensors["normals"]
+        self.distances, self.positions = tensors["distances"], tensors["positions"]
+        self.normals = tensors["normals"]
         self.is_cortex = tensors["is_cortex"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
         self.on_surface = not len(volume)
@@ -64,6 +67,24 @@ class HeadOnDevice:
     def fine_cortex(self) -> FineCortex:
         """The finer cortex, from which other anatomies are made."""
         return FineCortex(self.template, self.device)
+
+    @functools.cached_property
+    def euclidean(self) -> Float[Tensor, "S S"]:
+        """Straight distances between sources, m; infinite between cortex and volume."""
+        template = self.template
+        straight = cdist(template.source_pos, template.source_pos)
+        in_volume = np.asarray(~template.source_normals.any(axis=1))
+        straight[in_volume[:, None] != in_volume] = np.inf
+        return torch.as_tensor(straight, dtype=torch.float32, device=self.device)
+
+    @functools.cached_property
+    def neighbours(self) -> Int[Tensor, "S N"]:
+        """Each source and its neighbours on the mesh; short rows are filled up with the source."""
+        space = self.template.space
+        links = adjacency(space.edges, space.n_sources).tolil().rows
+        most = max(map(len, links))
+        rows = [[source] * (1 + most - len(row)) + row for source, row in enumerate(links)]
+        return torch.tensor(rows, device=self.device)
 
     @functools.cached_property
     def diffusion(self) -> Tensor:

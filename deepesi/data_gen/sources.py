@@ -11,10 +11,14 @@ from torch import Tensor
 
 from deepesi.data_gen.heads import PLACEMENTS, HeadOnDevice
 from deepesi.data_gen.keys import uniform
+from deepesi.data_gen.patch_shapes import diffused, gaussian, irregular, split
 from deepesi.data_gen.ranges import check_number, check_range
 from deepesi.data_gen.waveforms import Gabor, TimeCourse
 
-SHAPES = ("point", "flat", "gaussian", "diffused", "field")
+SHAPES = ("point", "flat", "gaussian", "diffused", "field", "irregular", "split")
+EXTENTS = ("geodesic", "euclidean")
+#: Shapes whose radius `PatchSources.extent` measures.
+WITH_EXTENT = ("flat", "gaussian", "irregular")
 ORIENTATIONS = ("normal", "random")
 
 
@@ -30,16 +34,29 @@ class Patches(NamedTuple):
     peaks: Int[Tensor, "B K"]  # source number of the centre
     extents: Float[Tensor, "B K"]  # radius, m
     moments: Float[Tensor, "B K"]  # total moment of a patch, A m
+    shapes: Int[Tensor, "B K"]  # number of the shape in `PatchSources.shapes`
+    euclidean: Bool[Tensor, "B K"]  # whether the radius is Euclidean
 
 
 @dataclass(frozen=True)
 class PatchSources:
     """Draws 1 to K source patches per example, each with its own shape, moment and time course.
 
-    Shapes, with the distance ``d`` from the centre and the radius ``r``: ``point``, one source;
-    ``flat``, 1 up to the radius; ``gaussian``, ``exp(-d² / 2(r/2)²)`` up to the radius;
-    ``diffused``, heat diffusion on the mesh to a width of ``r/2`` in each direction, so irregular
-    as the mesh; ``field``, a smooth random field over the whole space with correlation width r/2.
+    Shapes, with the distance ``d`` from the centre and the radius ``r``:
+
+    - ``point``: one source.
+    - ``flat``: 1 up to the radius.
+    - ``gaussian``: ``exp(-d² / 2(r/2)²)`` up to the radius.
+    - ``diffused``: heat diffusion on the mesh to a width of ``r/2`` in each direction, so irregular
+      as the mesh.
+    - ``field``: a smooth random field over the whole space with correlation width ``r/2``.
+    - ``irregular``: the part of a Gaussian in which such a field has the sign that it has at the
+      centre, as far as the mesh connects it with the centre; about half of the area.
+    - ``split``: two Gaussian parts that lie near in space, but far along the cortex: on the two
+      banks of a sulcus. The second part is half as strong. The nearest source that lies at most
+      ``r`` away in space and at least ``2 r`` along the cortex is its centre. Where there is none,
+      the patch is one Gaussian. On the packaged head with 1,284 sources, 19 % of the patches of
+      10 mm have a second part, 62 % of 20 mm.
 
     Args:
         n_sources: Smallest and largest number of patches. There are fewer if `min_distance`
@@ -47,6 +64,10 @@ class PatchSources:
         radius: Smallest and largest radius, m.
         min_distance: Smallest distance between centres, m.
         shapes: Shapes above; every patch takes one with equal probability.
+        extent: What the distance ``d`` of flat, Gaussian and irregular patches is; every patch
+            takes one with equal probability. ``"geodesic"``: along the cortex. ``"euclidean"``:
+            straight, so a patch also covers the other bank of a sulcus. In a volume both are
+            straight.
         placement: ``"vertices"``, ``"area"`` or ``"depth"``: distribution of the centres, as in
             `HeadOnDevice.placement`.
         moment: Smallest and largest total dipole moment of a patch (sum of the magnitudes of its
@@ -77,6 +98,7 @@ class PatchSources:
     time_course: TimeCourse | None = None
     simple_share: float = 0.0
     depth: tuple[float, float] | None = None
+    extent: Sequence[str] = ("geodesic",)
 
     def __post_init__(self) -> None:
         low, high = self.n_sources
@@ -94,6 +116,7 @@ class PatchSources:
         check_range(who, "correlation", self.correlation, 0, 1, "(no unit)")
         for name, given, known in (
             ("shapes", self.shapes, SHAPES),
+            ("extent", self.extent, EXTENTS),
             ("placement", [self.placement], PLACEMENTS),
             ("orientation", [self.orientation], ORIENTATIONS),
         ):
@@ -140,7 +163,8 @@ class PatchSources:
         present = present & available
         extents = uniform(shape, *self.radius, rng)
         kind = torch.randint(0, len(self.shapes), shape, generator=rng, device=rng.device)
-        profile, extents = self._profiles(head, peaks, extents, kind, present, rng)
+        euclidean = self._draw_euclidean(shape, rng)
+        profile, extents = self._profiles(head, peaks, extents, kind, euclidean, present, rng)
         if "field" in self.shapes:  # the centre of a field is its maximum
             peaks = torch.where(self._is(kind, "field"), profile.abs().argmax(-1), peaks)
         sign = torch.randint(0, 2, shape, generator=rng, device=rng.device) * 2 - 1
@@ -154,7 +178,16 @@ class PatchSources:
             peaks=torch.where(present, peaks, -1),
             extents=torch.where(present, extents, 0.0),
             moments=moments,
+            shapes=kind,
+            euclidean=euclidean,
         )
+
+    def _draw_euclidean(self, shape: tuple[int, int], rng: torch.Generator) -> Bool[Tensor, "B K"]:
+        """Whether the radius is Euclidean. One kind of extent draws no random number."""
+        own = torch.tensor([name == "euclidean" for name in self.extent], device=rng.device)
+        if len(own) == 1:
+            return own.expand(shape)
+        return own[torch.randint(0, len(own), shape, generator=rng, device=rng.device)]
 
     def _is(self, kind: Int[Tensor, "B K"], name: str) -> Bool[Tensor, "B K"]:
         if name not in self.shapes:
@@ -184,47 +217,45 @@ class PatchSources:
         peaks: Int[Tensor, "B K"],
         extents: Float[Tensor, "B K"],
         kind: Int[Tensor, "B K"],
+        euclidean: Bool[Tensor, "B K"],
         present: Bool[Tensor, "B K"],
         rng: torch.Generator,
     ) -> tuple[Float[Tensor, "B K S"], Float[Tensor, "B K"]]:
         """Shapes with peak 1, and radii: 0 for a point, infinite for a field."""
-        point, flat, field_ = (self._is(kind, name) for name in ("point", "flat", "field"))
-        extents = torch.where(point, 0.0, extents)
-        distance, radius = head.distances[peaks], extents[..., None]
-        inside = (distance <= radius) & present[..., None]
-        # A point is the limit of a Gaussian; the smallest radius avoids 0 / 0.
-        profile = torch.exp(-2 * (distance / radius.clamp_min(1e-9)).square()) * inside
-        if flat.any():
-            profile = torch.where(flat[..., None], inside.float(), profile)
-        diffused = (self._is(kind, "diffused") | field_) & present
-        if diffused.any():
-            profile[diffused] = self._diffuse(
-                head, peaks[diffused], extents[diffused], field_[diffused], rng
-            )
-        profile = profile * head.is_cortex
-        return profile, torch.where(field_, math.inf, extents)
+        field = self._is(kind, "field")
+        extents = torch.where(self._is(kind, "point"), 0.0, extents)
+        walked = (self._is(kind, "diffused") | field) & present
+        two = self._is(kind, "split") & present
+        disc = present & ~walked & ~two
+        profile = torch.zeros(*peaks.shape, len(head.is_cortex), device=rng.device)
+        profile[disc] = self._discs(
+            head, peaks[disc], extents[disc], kind[disc], euclidean[disc], rng
+        )
+        if walked.any():
+            profile[walked] = diffused(head, peaks[walked], extents[walked], field[walked], rng)
+        if two.any():
+            profile[two] = split(head, peaks[two], extents[two])
+        return profile * head.is_cortex, torch.where(field, math.inf, extents)
 
-    def _diffuse(
+    def _discs(
         self,
         head: HeadOnDevice,
         peaks: Int[Tensor, " N"],
         extents: Float[Tensor, " N"],
-        field_: Bool[Tensor, " N"],
+        kind: Int[Tensor, " N"],
+        euclidean: Bool[Tensor, " N"],
         rng: torch.Generator,
     ) -> Float[Tensor, "N S"]:
-        """Activity after a lazy random walk on the mesh, peak 1.
-
-        One step has a mean square length of ``spacing²/2``. A width of ``r/2`` needs
-        ``(r / spacing)²`` steps in two dimensions, 1.5 times as many in three.
-        """
-        start = torch.zeros(len(head.distances), len(peaks), device=rng.device)
-        start.scatter_(0, peaks[None], 1.0)
-        noise = torch.randn(start.shape, generator=rng, device=rng.device)
-        state = torch.where(field_, noise, start)
-        steps = (head.n_directions / 2 * (extents / head.spacing).square()).round().clamp_min(1)
-        for step in range(int(steps.max())):
-            state = torch.where(step < steps, head.diffusion @ state, state)
-        return (state / state.abs().amax(0)).T
+        """Flat, Gaussian and irregular patches and points."""
+        distance = head.distances[peaks]
+        if euclidean.any():
+            distance[euclidean] = head.euclidean[peaks[euclidean]]
+        profile = gaussian(distance, extents[:, None])
+        flat, cut = self._is(kind, "flat"), self._is(kind, "irregular")
+        profile[flat] = (profile[flat] > 0).float()
+        if cut.any():
+            profile[cut] = irregular(head, peaks[cut], extents[cut], profile[cut], rng)
+        return profile
 
     def _oriented(
         self,

@@ -17,7 +17,10 @@ SHAPES = {
     "gaussian": "Gaussian patches",
     "diffused": "patches diffused along the cortex",
     "field": "smooth random fields",
+    "irregular": "irregular patches",
+    "split": "patches split over a sulcus",
 }
+EXTENTS = {"geodesic": "along the cortex", "euclidean": "in straight distance"}
 PLACEMENTS = {
     "vertices": "every vertex as likely",
     "area": "every area of cortex as likely",
@@ -59,6 +62,8 @@ def describe_sources(sources: PatchSources, n_times: int) -> str:
     extended = [shape for shape in sources.shapes if shape != "point"]
     shapes = " or ".join(SHAPES[shape] for shape in sources.shapes)
     parts.append(f"{shapes} of {spread(sources.radius, 1e3, 'mm')} radius" if extended else shapes)
+    if list(sources.extent) != ["geodesic"]:
+        parts[-1] += f" {' or '.join(EXTENTS[extent] for extent in sources.extent)}"
     parts.append(PLACEMENTS[sources.placement])
     if sources.depth is not None:
         parts.append(f"{spread(sources.depth, 1e3, 'mm')} below the scalp")

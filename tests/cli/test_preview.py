@@ -11,6 +11,10 @@ import pytest
 from matplotlib.image import imread
 
 from deepesi.cli.main import main
+from deepesi.cli.preview import draw_examples
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import SHAPES, PatchSources
 from deepesi.physics.template import save_template
 from deepesi.viz.cortex import VIEWS, best_views, covering_views
 from tests.conftest import slow
@@ -70,6 +74,17 @@ def test_it_shows_how_far_the_true_cortex_is_from_the_grid(preview, toy_path):
     page = (folder / "preview.html").read_text()
     assert re.search(r"true cortex: 1: \d+ mm from the grid, normal turned by \d+°", page)
     assert "the template as anatomy" in page
+
+
+def test_facts_name_the_definition_of_every_patch(toy):
+    ranges = SetupRanges(["biosemi16"])
+    sources = PatchSources((1, 1), (0.03, 0.06), shapes=SHAPES, extent=["euclidean"])
+    recordings = SimulatedRecordings(toy, sources, ranges, batch_size=1, pool_size=1)
+    examples, _ = draw_examples(recordings, ranges, 40, 40)
+    lines = [re.sub(r"[\d.]+", "#", example.facts["sources"]) for example in examples]
+    radii = {"point": "", "field": "", "diffused": ", radius # mm", "split": ", radius # mm"}
+    expected = {f"#: # nAm, {s}{radii.get(s, ', radius # mm (Euclidean)')}" for s in SHAPES}
+    assert set(lines) == expected
 
 
 def test_page_says_how_it_was_made(preview, toy_path):

@@ -3,11 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from deepesi.cli.loading import load_scenarios
+from deepesi.composition import compose
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.waveforms import Burst
+from deepesi.physics.graph import adjacency
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,101 @@ def test_shapes(head):
     spread = ((weight * squared).sum(1) / weight.sum(1)).mean().sqrt().item()
     assert spread == pytest.approx(0.03 / 2**0.5, rel=0.25)
     assert ((shape["field"] > 0).float().mean(1) > 0.9).all()
+
+
+ONE = {"n_sources": (1, 1), "radius": (0.02, 0.04)}
+
+
+def test_euclidean_extent_is_straight_and_crosses_a_sulcus(head):
+    positions = torch.as_tensor(head.template.source_pos, dtype=torch.float32)
+    drawn = draw(head, 200, shapes=["flat"], extent=["euclidean"], **ONE)
+    assert drawn.euclidean.all()
+    peaks, radius = drawn.peaks[:, 0], drawn.extents
+    straight = torch.cdist(positions[peaks], positions)
+    active = drawn.patterns[:, 0] != 0
+    clear = (straight - radius).abs() > 1e-6  # sources on the border may be rounded either way
+    assert active[clear].equal(((straight <= radius) & (head.is_cortex > 0))[clear])
+    assert (active & (head.distances[peaks] > 2 * radius)).any(1).float().mean() > 0.3
+    gaussian = unit_peak(draw(head, 200, shapes=["gaussian"], extent=["euclidean"], **ONE))
+    expected = torch.exp(-2 * (straight / radius).square()) * active
+    assert torch.allclose(gaussian[clear], expected[clear], atol=1e-5)
+
+
+def test_every_patch_draws_its_extent(head):
+    drawn = draw(head, 1000, extent=["geodesic", "euclidean"], **ONE)
+    assert drawn.euclidean.float().mean() == pytest.approx(0.5, abs=0.05)
+    along = head.distances[drawn.peaks[:, 0]] <= drawn.extents
+    geodesic = ((drawn.patterns[:, 0] != 0) & ~along).sum(1) == 0
+    assert geodesic[~drawn.euclidean[:, 0]].all()
+    assert geodesic[drawn.euclidean[:, 0]].float().mean() < 0.2
+
+
+def reached(head, active, centre):
+    """Sources of a set that a walk over the edges reaches from the centre."""
+    edges = head.template.space.edges
+    inside = edges[active[edges].all(1)]
+    links = adjacency(inside, len(active))
+    labels = connected_components(links, directed=False)[1]
+    return torch.as_tensor(labels == labels[centre]) & active
+
+
+@pytest.mark.parametrize("extent", ["geodesic", "euclidean"])
+def test_irregular_patches_are_connected_parts_with_their_peak_at_the_centre(head, extent):
+    drawn = draw(head, 200, shapes=["irregular"], extent=[extent], **ONE)
+    values, peaks = unit_peak(drawn), drawn.peaks[:, 0]
+    assert values.argmax(1).equal(peaks)
+    whole = unit_peak(draw(head, 200, shapes=["gaussian"], extent=[extent], **ONE))
+    active = values > 0
+    assert torch.allclose(values, whole * active, atol=1e-5)
+    for region, peak in zip(active, peaks, strict=True):
+        assert reached(head, region, int(peak)).equal(region)
+    share = active.sum(1) / (whole > 0).sum(1)
+    assert 0.3 < share.mean() < 0.7
+    # They differ from each other: the same centre and radius give other regions with another seed.
+    again = unit_peak(draw(head, 200, seed=1, shapes=["irregular"], extent=[extent], **ONE)) > 0
+    assert not again.equal(active)
+
+
+def test_split_patches_are_near_in_space_and_far_along_the_cortex(head):
+    drawn = draw(head, 400, shapes=["split"], **ONE)
+    values, peaks, radius = unit_peak(drawn), drawn.peaks[:, 0], drawn.extents
+    assert values.argmax(1).equal(peaks)
+    along, straight = head.distances[peaks], head.euclidean[peaks]
+    first = along <= radius
+    other = (values > 0) & ~first
+    parted = other.any(1)
+    assert 0.5 < parted.float().mean() < 0.95
+    # The second part: its maximum is half of the first, near in space, far along the cortex.
+    second = torch.where(other, values, 0).argmax(1)
+    rows = torch.arange(400)
+    near, far = straight[rows, second], along[rows, second]
+    assert (near <= radius[:, 0])[parted].all()
+    assert ((far >= 2 * radius[:, 0]) & far.isfinite())[parted].all()
+    assert torch.allclose(values[rows, second][parted], torch.tensor(0.5), atol=1e-5)
+    narrow = radius / 2**0.5
+    assert (values > 0)[parted].equal(
+        ((along <= narrow) | (head.distances[second] <= narrow))[parted] & (head.is_cortex > 0)
+    )
+    # Where there is no second place, a Gaussian of the whole radius.
+    whole = torch.exp(-2 * (along / radius).square()) * first * head.is_cortex
+    assert torch.allclose(values[~parted], whole[~parted], atol=1e-5)
+    possible = (straight <= radius) & (along >= 2 * radius) & along.isfinite()
+    assert (possible & (head.is_cortex > 0)).any(1).equal(parted)
+
+
+def test_a_split_patch_in_a_volume_is_one_gaussian(template):
+    volume = HeadOnDevice(replace(template, source_normals=np.zeros((1284, 3))))
+    settings = {"n_sources": (1, 1), "orientation": "random"}
+    parts = draw(volume, 20, shapes=["split"], **settings).patterns
+    assert torch.allclose(parts, draw(volume, 20, shapes=["gaussian"], **settings).patterns)
+
+
+def test_new_definitions_draw_no_number_of_the_others(head):
+    """Other shapes have the same random numbers as before there were these."""
+    before = draw(head, 50, shapes=("gaussian", "flat", "diffused"))
+    one = draw(head, 50, shapes=("gaussian", "flat", "diffused"), extent=["euclidean"])
+    assert one.peaks.equal(before.peaks)
+    assert one.moments.equal(before.moments)
 
 
 def test_fields_are_smooth_and_their_centre_is_the_strongest_place(head):
@@ -168,6 +267,9 @@ def test_places_that_find_no_room_are_left_out(head):
         ({"moment": (5, 100)}, r"moment 5 to 100 .*A m \(50 nAm is 5e-8\)"),
         ({"correlation": (0, 2)}, "correlation 0 to 2"),
         ({"shapes": ["blob"]}, r"shapes \['blob'\] unknown, expected some of \['point'"),
+        ({"shapes": ["gaussian", "banana"]}, r"shapes .*'banana'.* unknown.*'irregular', 'split'"),
+        ({"extent": ["straight"]}, r"extent \['straight'\] unknown, expected .*'euclidean'"),
+        ({"extent": []}, r"extent \[\] unknown, expected some of \['geodesic', 'euclidean'\]"),
         ({"placement": "deep"}, "placement .*'deep'.* unknown"),
         ({"orientation": "up"}, "orientation .*'up'.* unknown"),
     ],
@@ -175,3 +277,19 @@ def test_places_that_find_no_room_are_left_out(head):
 def test_ranges_out_of_order_or_unit_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         PatchSources(**settings)
+
+
+def test_strangers_and_the_scenario_have_every_definition():
+    stranger = compose("train", ["head=stranger"]).data.sources
+    assert list(stranger.shapes) == ["gaussian", "flat", "diffused", "irregular", "split"]
+    assert list(stranger.extent) == ["geodesic", "euclidean"]
+    levels = load_scenarios([compose("evaluate", ["scenario=patch_shape"]).scenario])
+    found = {level.level: (*level.sources.shapes, *level.sources.extent) for level in levels}
+    assert found == {
+        "Gaussian": ("gaussian", "geodesic"),
+        "flat": ("flat", "geodesic"),
+        "Euclidean": ("gaussian", "euclidean"),
+        "diffused": ("diffused", "geodesic"),
+        "irregular": ("irregular", "geodesic"),
+        "split": ("split", "geodesic"),
+    }

@@ -153,7 +153,8 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
         artifacts=[Blinks(0.5, (0.0, 10.0))],
         sources=PatchSources(
             (1, 3),
-            shapes=["point", "field"],
+            shapes=["point", "field", "irregular", "split"],
+            extent=["geodesic", "euclidean"],
             placement="depth",
             correlation=(0.2, 0.8),
             depth=(0.02, 0.03),
@@ -175,7 +176,8 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
     facts = describe_scenario([rich], Cohort.single(toy))
     for part in (
         "1 to 3 sources",
-        "single points or smooth random fields of 10 to 25 mm",
+        "smooth random fields or irregular patches or patches split over a sulcus of 10 to 25 mm",
+        "radius along the cortex or in straight distance",
         "every depth as likely",
         "20 to 30 mm below the scalp",
         "0.2 to 0.8 of their ampl",
