@@ -1,7 +1,7 @@
 """Strangers: recordings of other people's heads under the set-up of one recording."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,12 @@ Array = NDArray[np.float64]
 
 #: Strangers that share an anatomy, and levels of a set-up; each has a pose of its own.
 BLOCK = 5
+#: Sources of strangers: those of ``data=snapshot`` with ``head=stranger``. A test compares.
+SOURCES = replace(
+    SNAPSHOT_SOURCES,
+    shapes=("gaussian", "flat", "diffused", "irregular", "split"),
+    extent=("geodesic", "euclidean"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class StrangerRanges:
         anatomy: Ranges of the cortex. None: the analyst has the anatomy.
         cap: Ranges of the cap.
         tissues: Ranges of the tissues.
-        sources: Sources, one to three patches.
+        sources: Sources: one to three patches of any definition.
 
     """
 
@@ -46,7 +52,7 @@ class StrangerRanges:
     anatomy: AnatomyRanges | None = field(default_factory=AnatomyRanges)
     cap: CapRanges = field(default_factory=CapRanges)
     tissues: TissueRanges = field(default_factory=TissueRanges)
-    sources: PatchSources = SNAPSHOT_SOURCES
+    sources: PatchSources = SOURCES
 
     @property
     def known(self) -> str:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import hydra
 import numpy as np
 import pytest
 
 from deepesi.advice.strangers import Conditions, StrangerRanges, StrangerSource
+from deepesi.composition import compose
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.caps import DIGITIZED, CapRanges
 from deepesi.data_gen.generator import SimulatedRecordings
@@ -93,6 +95,28 @@ def test_a_stranger_without_differences_is_the_analyst(free_toy):
     assert left.max() < 1e-4
     others = source.draw(replace(same, anatomy=AnatomyRanges()), 80, 20)
     assert np.median(few_sources(white @ head.leadfield, others.data @ white.T, 1)[1]) > 1e-3
+
+
+def test_ranges_are_those_of_the_configuration():
+    config = compose("train", ["head=stranger"]).data
+    sources = hydra.utils.instantiate(config.sources, _convert_="all")
+    ours = StrangerRanges()
+    assert as_plain(ours.sources) == as_plain(sources)
+    for name in ("cap", "anatomy"):
+        configured = hydra.utils.instantiate(config.setups[name], _convert_="all")
+        for key, value in as_plain(configured).items():
+            expected = as_plain(getattr(ours, name))[key]
+            if key == "knowledge":
+                assert value == expected
+            else:
+                np.testing.assert_allclose(value, expected, atol=1e-3)
+    tissues = hydra.utils.instantiate(config.get("tissues"), _convert_="all")
+    assert tissues is None or as_plain(tissues) == as_plain(ours.tissues)
+
+
+def as_plain(ranges):
+    values = vars(ranges).items()
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values}
 
 
 def test_ranges_say_what_the_analyst_knows():
