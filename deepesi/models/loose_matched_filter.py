@@ -239,20 +239,21 @@ class LooseMatchedFilter(InverseModel):
         k, unit = self.n_radii, inputs[self.unit.key]
         along, own = found
         normal_moments = (inputs[self.normal_moments.key] / unit)[:, :, None] * gate[:k]
-        moments = (inputs[self.moments.key] / unit).unflatten(1, (-1, own.shape[2]))[..., None]
+        moments = (inputs[self.moments.key] / unit).unflatten(1, (-1, own.shape[0]))
+        moments = moments.permute(2, 3, 0, 1)[..., None]  # component, topography, K_l, S, B
         sums = [torch.zeros_like(along), torch.zeros_like(own)]
         squares = list(sums)
         for component, chance in zip(components, chances, strict=True):
             strength = component.gamma.sum((0, 1)).to(gate.dtype)
             axes = component.axes.to(gate.dtype)
-            turned = (moments * axes[:, :, None]).sum(3) * gate[k:, :, None]
+            turned = (moments * axes).sum(1) * gate[k:]
             # Moments of unit amplitude, and amplitudes given the patch with their variances.
             kinds = (
                 (normal_moments[:, :, None], along, chance[:k, :, None]),
                 (
                     turned[:, :, :, None],
-                    (axes[:, :, :, None] * own).sum(2)[:, :, None],
-                    chance[k:, :, None, None],
+                    (axes[:, :, :, None] * own).sum(0),
+                    chance[k:, :, None],
                 ),
             )
             variances = component.variance.to(gate.dtype) * strength / (1 + strength)
@@ -275,7 +276,7 @@ class LooseMatchedFilter(InverseModel):
     ) -> Float[Tensor, "S O T B"]:
         """From patches along the normals and others to sources."""
         straight, turned = parts
-        both = torch.cat([turned, straight[:, :, None]], dim=2)
+        both = torch.cat([turned, straight[None]]).movedim(0, 2)
         sources = spread_patches(both, inputs[self.pairs.key], shares)
         return sources[:, :-1] + directions[..., None, None] * sources[:, -1:]
 

@@ -140,7 +140,14 @@ class SetupOptions:
             )
 
 
-def _covariance(path: Path | None) -> "mne.Covariance":
+def read_covariance(path: Path | None) -> "mne.Covariance":
+    """Read a noise covariance of single trials.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No path, or not a file of a covariance.
+
+    """
     import mne
 
     if path is None:
@@ -155,8 +162,14 @@ def _covariance(path: Path | None) -> "mne.Covariance":
         return mne.read_cov(path, verbose="error")
 
 
-def _forward(path: Path | None) -> "mne.Forward | None":
-    """The recording's own forward solution, if there is one."""
+def read_forward(path: Path | None) -> "mne.Forward | None":
+    """The recording's own forward solution, if there is one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not a file of a forward solution.
+
+    """
     import mne
 
     if path is None:
@@ -262,10 +275,9 @@ def open_recording(
         if setup.prepared is None and setup.noise_cov is None and noise_from is None:
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
-    forward, trans = _forward(setup.forward), _transform(setup.trans)
-    covariance = None
-    if setup.prepared is None:
-        covariance = _noise(trials, noise_from, setup.noise_cov)
+    forward, trans = read_forward(setup.forward), _transform(setup.trans)
+    unprepared = setup.prepared is None
+    covariance = _noise(trials, noise_from, setup.noise_cov) if unprepared else None
     opened = open_inverse(model, setup)
     if setup.prepared is None:
         inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
@@ -282,7 +294,7 @@ def _noise(
 ) -> "mne.Covariance":
     """Noise covariance of a file, or of a time window of the trials."""
     if window is None:
-        return _covariance(path)
+        return read_covariance(path)
     covariance = noise_of(trials, window)
     check_noise_level(covariance)
     return covariance
@@ -424,8 +436,8 @@ def prepare(
     info = read_setup(recording, reading, notes.append)
     inverse = open_inverse(model, setup).for_recording(
         info,
-        _covariance(setup.noise_cov),
-        _forward(setup.forward),
+        read_covariance(setup.noise_cov),
+        read_forward(setup.forward),
         nave,
         setup.rank,
         _transform(setup.trans),

@@ -76,7 +76,7 @@ def test_energy_is_that_along_the_axes_and_topographies_there_have_norm_1():
     ones = torch.ones(3, dtype=torch.float64)
     fit = OrientedPatches(normal, loose, 3).fit(data, ones, 9 * ones, ones.expand(2, -1), ones[:1])
     rows = loose.unflatten(1, (-1, 3))
-    chosen = torch.einsum("ksob,ksoc->kscb", fit.axes, rows)
+    chosen = torch.einsum("oksb,ksoc->kscb", fit.axes, rows)
     assert torch.allclose(chosen.norm(dim=2), torch.ones(()).double())
     energy = torch.einsum("kscb,ctb->kstb", chosen, data).square().sum(2)
     assert torch.allclose(fit.energy[2:], energy)
@@ -86,30 +86,30 @@ def test_energy_is_that_along_the_axes_and_topographies_there_have_norm_1():
 
 def test_principal_axis_is_the_first_eigenvector_and_exact_for_one_sample():
     rng = torch.Generator().manual_seed(0)
-    long = torch.randn(1, 40, 3, 20, 2, generator=rng).double()
-    long[:, :, 0] *= 5  # a window of one source
+    long = torch.randn(3, 1, 40, 20, 2, generator=rng).double()
+    long[0] *= 5  # a window of one source
     matrix = moment_matrix(long)
-    assert torch.allclose(matrix, torch.einsum("ksotb,ksptb->ksopb", long, long))
+    assert torch.allclose(matrix, torch.einsum("okstb,pkstb->opksb", long, long))
     axis = principal_axis(matrix)
-    values = torch.linalg.eigvalsh(matrix.movedim(-1, 2))[..., -1]
-    reached = torch.einsum("ksob,ksopb,kspb->ksb", axis, matrix, axis)
+    values = torch.linalg.eigvalsh(matrix.permute(2, 3, 4, 0, 1))[..., -1]
+    reached = torch.einsum("oksb,opksb,pksb->ksb", axis, matrix, axis)
     assert (reached / values).min() > 1 - 1e-9
-    one = torch.randn(1, 40, 3, 1, 2, generator=rng).double()
+    one = torch.randn(3, 1, 40, 1, 2, generator=rng).double()
     found = principal_axis(moment_matrix(one))
-    cosine = (found * one[:, :, :, 0]).sum(2) / one[:, :, :, 0].norm(dim=2)
+    cosine = (found * one[:, :, :, 0]).sum(0) / one[:, :, :, 0].norm(dim=0)
     assert torch.allclose(cosine.abs(), torch.ones(()).double())
 
 
 def test_components_of_equal_energy_do_not_cancel():
     signal = torch.tensor([1.0, -0.2, -1.0])
-    axis = principal_axis((signal * signal[:, None])[None, None, :, :, None])[0, 0, :, 0]
+    axis = principal_axis((signal * signal[:, None])[:, :, None, None, None])[:, 0, 0, 0]
     assert torch.allclose((axis @ signal).abs(), signal.norm())
 
 
 def test_without_any_signal_there_is_still_an_axis():
     for energy in (0.0, 1e-30, 1e-22, 1e-18):
-        axis = principal_axis(energy * torch.eye(3)[None, None, :, :, None])
-        assert torch.allclose(axis.norm(dim=2), torch.ones(()))
+        axis = principal_axis(energy * torch.eye(3)[:, :, None, None, None])
+        assert torch.allclose(axis.norm(dim=0), torch.ones(()))
 
 
 def test_residual_is_that_of_the_posterior_mean():
@@ -119,9 +119,9 @@ def test_residual_is_that_of_the_posterior_mean():
     data = torch.randn(8, 4, 1, generator=rng).double()
     gamma = torch.zeros(4, 5, 1).double()
     gamma[1, 2], gamma[3, 4] = 4.0, 2.5
-    axes = torch.randn(2, 5, 3, 1, generator=rng).double()
+    axes = torch.randn(3, 2, 5, 1, generator=rng).double()
     residual = dictionary.residual(data, [Component(gamma, axes, torch.ones(2, 1))], 4, 8)[:, :, 0]
-    turned = axes[1, 4, :, 0] @ loose.unflatten(1, (-1, 3))[1, 4]
+    turned = axes[:, 1, 4, 0] @ loose.unflatten(1, (-1, 3))[1, 4]
     cov = torch.eye(8).double() + 4.0 * torch.outer(normal[1, 2], normal[1, 2])
     cov = cov + 2.5 * torch.outer(turned, turned)
     assert torch.allclose(residual, torch.linalg.solve(cov, data[:, :, 0]), atol=1e-6)

@@ -21,19 +21,22 @@ class PatchFit(NamedTuple):
 
     energy: Float[Tensor, "K S B"]  # along the chosen orientation; chi-squared for noise alone
     evidence: Float[Tensor, "K S B"]  # log-likelihood, the orientation integrated out
-    axes: Float[Tensor, "K_l S O B"]  # weights of the rows of a patch; its topography has norm 1
+    axes: Float[Tensor, "O K_l S B"]  # weights of the rows of a patch; its topography has norm 1
 
 
 class Component(NamedTuple):
     """One source over all patches."""
 
     gamma: Float[Tensor, "K S B"]  # prior variances
-    axes: Float[Tensor, "K_l S O B"]  # orientations they stand for, as in `PatchFit`
+    axes: Float[Tensor, "O K_l S B"]  # orientations they stand for, as in `PatchFit`
     variance: Float[Tensor, "2 B"]  # of noise and head mismatch, along the normals and not
 
 
 class OrientedPatches:
     """Matched filters and posterior means of whitened data ``(C, T, B)``.
+
+    Orientations are the first axis of all arrays: ONNX Runtime is slow at sums over short inner
+    axes.
 
     Args:
         normal: Unit topographies of patches along the normals ``(K_n, S, C)``.
@@ -51,19 +54,18 @@ class OrientedPatches:
     ) -> None:
         self.n_normal, self.n_loose, self.n_orient = normal.shape[0], loose.shape[0], n_orient
         self.normal = normal.flatten(0, 1)
-        self.loose = loose.flatten(0, 1)
-        self.power = self._by_source(self.loose.square().sum(1)[:, None])  # K_l S O 1
-
-    def _by_source(self, rows: Float[Tensor, "R N"]) -> Float[Tensor, "K_l S O N"]:
-        return rows.unflatten(0, (self.n_loose, -1, self.n_orient))
+        loose = loose.unflatten(1, (-1, n_orient)).permute(2, 0, 1, 3)  # O K_l S C
+        self.loose = loose.flatten(1, 2)
+        self.power = loose.square().sum(3)[..., None]
 
     def find(
         self, data: Float[Tensor, "C T B"]
-    ) -> tuple[Float[Tensor, "K_n S T B"], Float[Tensor, "K_l S O T B"]]:
+    ) -> tuple[Float[Tensor, "K_n S T B"], Float[Tensor, "O K_l S T B"]]:
         """Products with all topographies."""
         flat, shape = data.flatten(1), data.shape[1:]
         normal = (self.normal @ flat).unflatten(0, (self.n_normal, -1)).unflatten(2, shape)
-        return normal, self._by_source(self.loose @ flat).unflatten(3, shape)
+        loose = (self.loose.flatten(0, 1) @ flat).unflatten(1, shape)
+        return normal, loose.unflatten(0, (self.n_orient, self.n_loose, -1))
 
     def fit(
         self,
@@ -95,15 +97,15 @@ class OrientedPatches:
         along = found - n_times * prior[0].log1p()
         covariance = moment_matrix(loose)
         prior_power = self.power * (prior[1] / self.n_orient)
-        shrink = (prior[1] / self.n_orient / (1 + prior_power)).sqrt()  # K_l S O B
+        shrink = (prior[1] / self.n_orient / (1 + prior_power)).sqrt()  # O K_l S B
         with torch.no_grad():
-            top = principal_axis(covariance * shrink[:, :, :, None] * shrink[:, :, None])
+            top = principal_axis(covariance * shrink * shrink[:, None])
             axes = top * shrink
-            size = (axes.square() * self.power).sum(2, keepdim=True).sqrt()
+            size = (axes.square() * self.power).sum(0).sqrt()
             axes = axes / size.clamp_min(1e-12)
         found = quadratic_form(covariance, top * shrink) / variance[1]
-        power = (top.square() * prior_power).sum(2)
-        cost = prior_power.log1p().sum(2) + (n_times - 1) * power.log1p()
+        power = (top.square() * prior_power).sum(0)
+        cost = prior_power.log1p().sum(0) + (n_times - 1) * power.log1p()
         free = found - cost
         level = excess / variance + rank * variance.log()
         evidence = torch.cat([along - level[0], free - level[1]]) / 2
@@ -152,10 +154,10 @@ class OrientedPatches:
         is_loose = (indices >= n_normal)[..., None]
         straight = self.normal.index_select(0, indices.clamp_max(n_normal - 1).flatten())
         patch = (indices - n_normal).clamp_min(0)
-        rows = self.loose.unflatten(0, (-1, self.n_orient)).index_select(0, patch.flatten())
-        axes = component.axes.flatten(0, 1).permute(2, 0, 1)
-        axes = axes.gather(1, patch[..., None].expand(-1, -1, axes.shape[2]))
-        turned = (axes.flatten(0, 1)[..., None] * rows).sum(1)
+        rows = self.loose.index_select(1, patch.flatten())
+        axes = component.axes.flatten(1, 2).mT  # O B K_lS
+        axes = axes.gather(2, patch.expand(self.n_orient, -1, -1))
+        turned = (axes.flatten(1, 2)[..., None] * rows).sum(0)
         chosen = torch.where(
             is_loose,
             turned.unflatten(0, indices.shape),
@@ -165,36 +167,37 @@ class OrientedPatches:
         return kept.clamp_min(1e-12).sqrt()[..., None] * chosen
 
 
-def moment_matrix(signals: Float[Tensor, "K S O T B"]) -> Float[Tensor, "K S O O B"]:
+def moment_matrix(signals: Float[Tensor, "O K S T B"]) -> Float[Tensor, "O O K S B"]:
     """Products of the signals of a patch, summed over the window."""
-    parts = signals.unbind(2)
+    parts = signals.unbind(0)
     rows: list[list[Tensor]] = []
     for number, first in enumerate(parts):
         before = [rows[other][number] for other in range(number)]
         rows.append([*before, *((first * second).sum(2) for second in parts[number:])])
-    return torch.stack([torch.stack(row, dim=2) for row in rows], dim=2)
+    return torch.stack([torch.stack(row) for row in rows])
 
 
 def quadratic_form(
-    matrix: Float[Tensor, "K S O O B"], axis: Float[Tensor, "K S O B"]
+    matrix: Float[Tensor, "O O K S B"], axis: Float[Tensor, "O K S B"]
 ) -> Float[Tensor, "K S B"]:
     """``aᵀ M a``, at least 0."""
-    return ((matrix * axis[:, :, None]).sum(3) * axis).sum(2).clamp_min(0)
+    return ((matrix * axis).sum(1) * axis).sum(0).clamp_min(0)
 
 
-def principal_axis(matrix: Float[Tensor, "K S O O B"]) -> Float[Tensor, "K S O B"]:
+def principal_axis(matrix: Float[Tensor, "O O K S B"]) -> Float[Tensor, "O K S B"]:
     """Unit vectors along the direction of largest energy; exact for one sample.
 
     Power iterations from the component of largest energy. The sign is arbitrary. Without energy it
     is the first axis.
     """
-    energy = torch.diagonal(matrix, dim1=2, dim2=3).movedim(-1, 2)
-    number = torch.arange(matrix.shape[2], device=matrix.device)[:, None]
-    axis = (number == energy.argmax(2, keepdim=True)).to(matrix.dtype)  # one, if several are equal
-    total = energy.sum(2, keepdim=True)
+    numbers = range(matrix.shape[0])
+    energy = torch.stack([matrix[number, number] for number in numbers])
+    largest = energy.argmax(0)
+    axis = torch.stack([(largest == number).to(matrix.dtype) for number in numbers])
+    total = energy.sum(0)
     silent = (total < SILENT).to(matrix.dtype)
-    matrix = matrix / total.clamp_min(SILENT)[:, :, None]
+    matrix = matrix / total.clamp_min(SILENT)
     for _ in range(N_ITERATIONS):
-        axis = (matrix * axis[:, :, None]).sum(3) + silent * axis
-        axis = axis / axis.abs().amax(2, keepdim=True)
-    return axis / axis.square().sum(2, keepdim=True).sqrt()
+        axis = (matrix * axis).sum(1) + silent * axis
+        axis = axis / axis.abs().amax(0)
+    return axis / axis.square().sum(0).sqrt()
