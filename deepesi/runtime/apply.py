@@ -276,8 +276,9 @@ def open_recording(
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
     forward, trans = read_forward(setup.forward), _transform(setup.trans)
-    unprepared = setup.prepared is None
-    covariance = _noise(trials, noise_from, setup.noise_cov) if unprepared else None
+    covariance = None
+    if setup.prepared is None:  # refused before the model is opened
+        covariance = _noise(trials, noise_from, setup.noise_cov)
     opened = open_inverse(model, setup)
     if setup.prepared is None:
         inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
