@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.advice.report import NOT_ESTIMATED, Advice
-from deepesi.advice.study import Study
+from deepesi.advice.study import N_BETTER, Study
 from deepesi.advice.verdict import LARGEST_ERROR, UNUSUAL
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.advice import apart_figure, errors_figure, misfit_figure, peak_figures
@@ -142,5 +142,8 @@ def _help(advice: Advice) -> str:
     header = ("with", "expected error, median (mm)", "gain (mm)")
     lines = [(g.set_up, f"{g.median_mm:.1f}", f"{g.gain_mm:.1f}") for g in advice.gains]
     unknown = [f"{name}: {reason}." for name, reason in NOT_ESTIMATED.items()]
-    now = f"<p>Now: {escape(str(advice.expected))}.</p>"
+    now = (
+        f"<p>Now: {escape(str(advice.expected))}. Gains are those of {N_BETTER} strangers, so less "
+        "than 2 mm may be chance.</p>"
+    )
     return now + _table(header, lines) + _sentences(unknown)

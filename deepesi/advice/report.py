@@ -9,6 +9,8 @@ from deepesi.advice.verdict import Error, Evidence, Gain, hints, reasons
 from deepesi.utils.files import atomic
 
 TRUST, DO_NOT_TRUST = "trust", "do not trust"
+#: Largest shortfall of the coverage of prediction sets without a caution: chance in 200 strangers.
+TOLERATED = 0.05
 #: What may help, but cannot be estimated, with the reason.
 NOT_ESTIMATED = {"MEG": "the simulation of strangers has EEG only, so its gain is not known yet"}
 
@@ -52,6 +54,12 @@ class SetSize:
     area_cm2: float
     strangers_median_cm2: float
     coverage: float
+
+    def __str__(self) -> str:
+        return (
+            f"The {100 * self.level:g} % prediction sets are too small under this set-up: they "
+            f"hold all true centres in {100 * self.coverage:.0f} % of strangers."
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,9 @@ class Advice:
     @property
     def to_check(self) -> list[str]:
         """Cautions, and what the comparison of the methods suggests."""
-        return [*self.cautions, *hints(self.evidence)]
+        sets = self.prediction_set
+        small = sets is not None and sets.coverage < sets.level - TOLERATED
+        return [*self.cautions, *hints(self.evidence), *([str(sets)] if small else [])]
 
     def to_json(self) -> dict[str, Any]:
         """The content of the JSON file."""

@@ -145,6 +145,8 @@ def test_a_calibrated_model_has_prediction_sets(responses, cache, tmp_path):
     assert 1 < sets["area_cm2"] < 200
     assert 1 < sets["strangers_median_cm2"] < 200
     assert 0 < sets["coverage"] < 0.9  # calibrated on heads that are less strange
+    text = "The 90 % prediction sets are too small under this set-up"
+    assert any(caution.startswith(text) for caution in said["cautions"])
     assert "90 % prediction set" in (tmp_path / "good.html").read_text()
 
 
