@@ -294,7 +294,18 @@ def test_real_responses(sample_data, tmp_path, condition, verdict):
     options = ["--condition", condition, "--noise-cov", str(noise), "--baseline", "-0.199", "0"]
     out = tmp_path / "x.html"
     main(
-        ["advise", "default", str(averages), *options, "--cache", str(tmp_path), "--out", str(out)]
+        [
+            "advise",
+            "default",
+            str(averages),
+            *options,
+            "--cache",
+            str(tmp_path),
+            "--strangers",
+            "100",
+            "--out",
+            str(out),
+        ]
     )
     said = json.loads(out.with_suffix(".json").read_text())
     assert said["verdict"] == verdict
