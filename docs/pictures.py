@@ -64,7 +64,7 @@ FLOORS = (
     ("floor 5", "api", TORCH),
     ("", "cli", TORCH),
     ("floor 4", "validation   streaming", PLAIN),
-    ("floor 3", "evaluation   training   export", TORCH),
+    ("floor 3", "evaluation   training   export   advice", TORCH),
     ("", "composition", TORCH),
     ("floor 2", "data_gen   models   baselines\nlosses   metrics   uncertainty", TORCH),
     ("floor 1", "core", TORCH),

@@ -40,6 +40,19 @@ def _export(arguments: argparse.Namespace) -> None:
 def _apply(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    reading, setup = _recording_options(arguments)
+    setup = replace(setup, subjects_dir=arguments.subjects_dir)
+    is_dataset = str(arguments.recording).startswith(DATASET)
+    lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
+    with closing(lines):  # an interrupt between two lines also cleans up
+        for line in lines:
+            tqdm.write(line)  # prints, above a progress bar if there is one
+
+
+def _recording_options(
+    arguments: argparse.Namespace,
+) -> tuple["ReadingOptions", "SetupOptions"]:
+    """How to read a recording, and its set-up; without the event."""
     from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions, parse_baseline
 
@@ -62,15 +75,17 @@ def _apply(arguments: argparse.Namespace) -> None:
         arguments.forward,
         arguments.head,
         arguments.prepared,
-        subjects_dir=arguments.subjects_dir,
         rank=arguments.rank,
         trans=arguments.trans,
     )
-    is_dataset = str(arguments.recording).startswith(DATASET)
-    lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
-    with closing(lines):  # an interrupt between two lines also cleans up
-        for line in lines:
-            tqdm.write(line)  # prints, above a progress bar if there is one
+    return reading, setup
+
+
+def _with_event(arguments: argparse.Namespace, reading: "ReadingOptions") -> "ReadingOptions":
+    """Options with the event of one recording."""
+    if len(arguments.event) > 1:
+        raise ValueError(f"--event {' '.join(arguments.event)}: give one event of one recording.")
+    return replace(reading, event=next(iter(arguments.event), None))
 
 
 def _apply_one(
@@ -88,14 +103,11 @@ def _apply_one(
         raise ValueError(
             f"{', '.join(given)}: for a whole data set, 'deepesi apply MODEL bids:ROOT'."
         )
-    if len(arguments.event) > 1:
-        raise ValueError(f"--event {' '.join(arguments.event)}: give one event of one recording.")
-    reading = replace(reading, event=next(iter(arguments.event), None))
     return apply(
         arguments.model,
         arguments.recording,
         arguments.out,
-        reading,
+        _with_event(arguments, reading),
         setup,
         arguments.window,
         open_inverse=open_named,
@@ -131,6 +143,25 @@ def _apply_dataset(
         arguments.dask,
         open_named,
     )
+
+
+def _advise(arguments: argparse.Namespace) -> None:
+    require("torch", "train", "simulate other people's heads (deepesi advise)")
+    from deepesi.advice.run import StudyOptions, advise
+    from deepesi.cli.opening import open_named
+
+    reading, setup = _recording_options(arguments)
+    for line in advise(
+        arguments.model,
+        arguments.recording,
+        arguments.out,
+        _with_event(arguments, reading),
+        setup,
+        arguments.window,
+        StudyOptions(arguments.strangers, arguments.cache),
+        open_named,
+    ):
+        print(line)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -236,8 +267,8 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         type=Path,
-        help="exported .onnx file; default or convdip: packaged files; apply: or a solver, such as "
-        "lasso (needs deepesi[train])",
+        help="exported .onnx file or the directory of a run; default or convdip: packaged files; "
+        "apply: or a solver, such as lasso (needs deepesi[train])",
     )
     parser.add_argument(
         "recording",
@@ -270,6 +301,56 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N | info",
         help="dimensions of the noise, or info: channels less reference and applied projectors "
         "(default: what the noise covariance spans)",
+    )
+
+
+def _response_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which response of a recording, how it was averaged, its noise, and where its peak is."""
+    parser.add_argument("--condition", help="name or number of an evoked response, event of epochs")
+    parser.add_argument(
+        "--nave",
+        type=float,
+        metavar="N",
+        help="number of trials of an average (default: from the file)",
+    )
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        metavar="none | FROM TO",
+        help="baseline of an average or epochs, s (default: from the file; if it has none, the "
+        "time before 0 for recordings with electrode offsets, else none)",
+    )
+    parser.add_argument(
+        "--noise-from",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="time window of noise in a raw recording or in every epoch, s, in place of a "
+        "covariance",
+    )
+    parser.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
+    parser.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        default=(0.0, float("inf")),
+        help="time window of the peak, s (default: from 0 on)",
+    )
+    parser.add_argument(
+        "--event",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="average about this event of a raw recording (several for a data set); the part "
+        "before it is used as baseline and noise, unless others are given",
+    )
+    parser.add_argument(
+        "--epoch",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="start and end of that average, s relative to the event (default -0.2 0.5)",
     )
 
 
@@ -329,62 +410,34 @@ def build_parser() -> argparse.ArgumentParser:
 
     apply = commands.add_parser("apply", help="localize a recording with an exported file")
     _recording_arguments(apply)
-    apply.add_argument("--condition", help="name or number of an evoked response, event of epochs")
-    apply.add_argument(
-        "--nave",
-        type=float,
-        metavar="N",
-        help="number of trials of an average (default: from the file)",
-    )
-    apply.add_argument(
-        "--baseline",
-        nargs="+",
-        metavar="none | FROM TO",
-        help="baseline of an average or epochs, s (default: from the file; if it has none, the "
-        "time before 0 for recordings with electrode offsets, else none)",
-    )
-    apply.add_argument(
-        "--noise-from",
-        type=float,
-        nargs=2,
-        metavar=("FROM", "TO"),
-        help="time window of noise in a raw recording or in every epoch, s, in place of a "
-        "covariance",
-    )
-    apply.add_argument("--prepared", type=Path, help="head.npz of 'deepesi prepare'")
+    _response_arguments(apply)
     apply.add_argument(
         "--subjects-dir",
         type=Path,
         help="FreeSurfer's folder of subjects: MNI position and parcel of the peak on --forward",
     )
     apply.add_argument(
-        "--window",
-        type=float,
-        nargs=2,
-        metavar=("FROM", "TO"),
-        default=(0.0, float("inf")),
-        help="time window of the peak, s (default: from 0 on)",
-    )
-    apply.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
-    )
-    apply.add_argument(
-        "--event",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="average about this event of a raw recording (several for a data set); the part "
-        "before it is used as baseline and noise, unless others are given",
-    )
-    apply.add_argument(
-        "--epoch",
-        type=float,
-        nargs=2,
-        metavar=("FROM", "TO"),
-        help="start and end of that average, s relative to the event (default -0.2 0.5)",
     )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)
+
+    advise = commands.add_parser("advise", help="say whether to trust the estimate of a recording")
+    _recording_arguments(advise)
+    _response_arguments(advise)
+    advise.add_argument(
+        "--strangers",
+        type=int,
+        default=200,
+        help="number of simulated recordings of other people (default 200)",
+    )
+    advise.add_argument(
+        "--cache", type=Path, help="folder for their results (default: the user's cache)"
+    )
+    advise.add_argument(
+        "--out", type=Path, required=True, help=".html file to write; a .json is beside it"
+    )
+    advise.set_defaults(run=_advise)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
     _recording_arguments(prepare)

@@ -9,7 +9,17 @@ from deepesi.utils.optional import require
 
 
 def open_named(model: Path, setup: SetupOptions) -> Inverse:
-    """Open an exported or packaged file or, if there is none of that name, a solver."""
+    """Open a model: an exported or packaged file, that of a run directory, or a solver.
+
+    A solver is opened by its name if there is no file of that name.
+
+    Raises:
+        FileNotFoundError: As in `open_file`, or a run directory without an exported file.
+        ValueError: As in `open_file`.
+
+    """
+    if model.is_dir():
+        return open_file(_exported(model), setup)
     name = str(model).lower()
     if name not in (*NAMES, *solver_names()) or model.exists():
         return open_file(model, setup)
@@ -17,6 +27,17 @@ def open_named(model: Path, setup: SetupOptions) -> Inverse:
     from deepesi.evaluation.solvers import SolverModel
 
     return Inverse(SolverModel(name), setup.head)
+
+
+def _exported(run: Path) -> Path:
+    """The exported file of a run directory."""
+    path = run / "export" / "model.onnx"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run} is a folder without export/model.onnx. Give the directory of a run of 'deepesi "
+            "train', or an .onnx file (deepesi export RUN --out FILE.onnx writes one)."
+        )
+    return path
 
 
 def solver_method(name: str) -> Method:

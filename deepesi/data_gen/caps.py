@@ -190,6 +190,11 @@ def _named(template: Template, ch_names: Sequence[str], fitted: ScalpPoints) -> 
     return named
 
 
+def movement_of(ranges: CapRanges, knows: str, rng: np.random.Generator) -> Movement:
+    """Draw how true electrodes differ from those that an analyst with this knowledge takes."""
+    return _digitization(ranges, rng) if knows == DIGITIZED else _worn(ranges, rng)
+
+
 def _worn(ranges: CapRanges, rng: np.random.Generator) -> Movement:
     """How a cap sits on a head, relative to the places of its names."""
     other, lateral, shift = (

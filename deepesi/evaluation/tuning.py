@@ -6,7 +6,6 @@ scenario (all levels and SNRs together), one constant per scenario. Recordings a
 in the user's cache.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import deepesi
 from deepesi.baselines.tuned import Tuned, Value
 from deepesi.evaluation.methods import Method, Model, PerScenario, check_head, identity_of
 from deepesi.evaluation.observation import batches_to_fit, heads_to_fit
@@ -29,6 +27,7 @@ from deepesi.metrics.source_metric import examples
 from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import cache_folder
+from deepesi.utils.code import code_digest
 from deepesi.utils.files import atomic
 from deepesi.utils.rows import write_rows
 
@@ -166,7 +165,7 @@ def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
     """Digest of all that the choice depends on."""
     heads = [cohort.template, *(h for s in scenarios for h in heads_to_fit(s, cohort))]
     parts = {
-        "code": code_digest(),
+        "code": code_digest(ROOMS),
         "method": [identity_of(candidate) for candidate in tuned.candidates],
         "values": tuned.values,
         "n_examples": tuned.n_examples,
@@ -175,17 +174,6 @@ def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
         "heads": [head.fingerprint for head in heads],
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-@functools.cache
-def code_digest() -> str:
-    """Digest of the version and of the code in `ROOMS`."""
-    digest, root = hashlib.sha256(deepesi.__version__.encode()), Path(deepesi.__file__).parent
-    for room in ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def tune(

@@ -43,6 +43,8 @@ FAR_FROM_SCALP, OFF_SCALP = 0.005, 0.010
 #: Largest depth in the head of all but a tenth of the electrodes, m: 1 mm with the right transform,
 #: 11 mm with the MRI of another head.
 DEEPEST = 0.008
+#: `Placement.by` of electrodes that a transform of the user placed.
+TRANSFORM = "the transform"
 
 
 @dataclass(frozen=True)
@@ -183,4 +185,4 @@ def _by_transform(template: Template, cap: RecordedCap, to_head: Array) -> Place
             "head it must end in the MRI of fsaverage or in MNI space, see docs/deployment.md."
         )
     left, _, right = np.linalg.svd(to_head[:3, :3])  # the rotation in it, to the template
-    return Placement(points, "the transform", off, pitch=pitch_of((left @ right).T))
+    return Placement(points, TRANSFORM, off, pitch=pitch_of((left @ right).T))

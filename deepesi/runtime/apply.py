@@ -67,6 +67,23 @@ class Applied(NamedTuple):
     nave: float
 
 
+class Opened(NamedTuple):
+    """A recording and the model prepared for it.
+
+    Attributes:
+        data: The recording, or its average about an event.
+        model: The model.
+        inverse: The model prepared for the set-up of the recording.
+        forward: The recording's own forward solution, if there is one.
+
+    """
+
+    data: "Recording"
+    model: Inverse
+    inverse: PreparedInverse
+    forward: "mne.Forward | None"
+
+
 NOT_FILTERED = "not high-pass filtered: drifts count as signal"
 
 
@@ -227,6 +244,27 @@ def apply(
 
     """
     check_prefix(out)
+    opened = yield from open_recording(model, recording, reading, setup, open_inverse)
+    data, inverse = opened.data, opened.inverse
+    check_writable(inverse.space, out)
+    check_window(window, data.times)
+    ready = yield from correct_recording(opened, reading)
+    forward = opened.forward
+    anatomy = None
+    if forward is not None and setup.subjects_dir is not None:
+        anatomy = subject_anatomy(forward, setup.subjects_dir)
+    peak = yield from _localize(ready, inverse, Where(window, anatomy), out, progress)
+    return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
+
+
+def open_recording(
+    model: Path,
+    recording: Path,
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    open_inverse: Opener = open_file,
+) -> Generator[str, None, Opened]:
+    """Read a recording and prepare a model for it, and report each step; args as in `apply`."""
     notes: list[str] = []
     data = read_recording(recording, reading, notes.append)
     yield from notes
@@ -238,32 +276,40 @@ def apply(
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
     forward, trans = read_forward(setup.forward), _transform(setup.trans)
+    covariance = None
+    if setup.prepared is None:  # refused before the model is opened
+        covariance = _noise(trials, noise_from, setup.noise_cov)
+    opened = open_inverse(model, setup)
     if setup.prepared is None:
-        if noise_from is None:
-            covariance = read_covariance(setup.noise_cov)
-        else:
-            covariance = noise_of(trials, noise_from)
-            check_noise_level(covariance)
-        inverse = open_inverse(model, setup).for_recording(
-            data, covariance, forward, rank=setup.rank, trans=trans
-        )
+        inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
         yield from _placement_lines(inverse)
     else:
-        inverse = open_inverse(model, setup).for_prepared(setup.prepared)
+        inverse = opened.for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
         yield f"{setup.prepared}: {inverse.origin}"
-    check_writable(inverse.space, out)
-    _check_window(window, data.times)
-    ready = inverse.correct(data, reading.baseline)
+    return Opened(data, opened, inverse, forward)
+
+
+def _noise(
+    trials: "Recording", window: Sequence[float] | None, path: Path | None
+) -> "mne.Covariance":
+    """Noise covariance of a file, or of a time window of the trials."""
+    if window is None:
+        return read_covariance(path)
+    covariance = noise_of(trials, window)
+    check_noise_level(covariance)
+    return covariance
+
+
+def correct_recording(opened: Opened, reading: ReadingOptions) -> Generator[str, None, Corrected]:
+    """Correct a recording for localization, and report what it is and what was done."""
+    inverse = opened.inverse
+    ready = inverse.correct(opened.data, reading.baseline)
     yield _summary(ready, inverse)
     yield from ready.changes
     for line in inverse.out_of_distribution(ready.recording):
         yield f"out of distribution: {line}"
-    anatomy = None
-    if forward is not None and setup.subjects_dir is not None:
-        anatomy = subject_anatomy(forward, setup.subjects_dir)
-    peak = yield from _localize(ready, inverse, Where(window, anatomy), out, progress)
-    return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
+    return ready
 
 
 def _placement_lines(inverse: PreparedInverse) -> list[str]:
@@ -303,7 +349,8 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
     return line
 
 
-def _check_window(window: Sequence[float], times: Array) -> None:
+def check_window(window: Sequence[float], times: Array) -> None:
+    """Refuse a time window (s) that holds no sample."""
     if not in_window(times, window).any():
         raise ValueError(
             f"--window {window[0]:g} {window[1]:g} s lies outside the recording "

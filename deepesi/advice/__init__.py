@@ -1,0 +1,1 @@
+"""Which estimate to trust: one recording beside simulated recordings of other people."""

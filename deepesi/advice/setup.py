@@ -1,0 +1,127 @@
+"""The set-up of one recording: its strongest sample, the methods and the strangers for it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.advice.methods import Methods
+from deepesi.advice.strangers import Conditions, StrangerRanges, StrangerSource
+from deepesi.data_gen.caps import DIGITIZED, NAMES
+from deepesi.data_gen.fine_cortex import check_anatomy
+from deepesi.physics.cap_placement import TRANSFORM
+from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.noise import snr_db_of_power
+from deepesi.physics.template import Template, free_orientation
+from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.methods import snr_on_grid
+from deepesi.runtime.noise_check import check_noise, quietest_average
+from deepesi.runtime.prepared_inverse import PreparedInverse
+from deepesi.runtime.recordings import recording_rows
+from deepesi.runtime.writing.estimate import in_window
+
+if TYPE_CHECKING:
+    import mne
+
+Array = NDArray[np.float64]
+
+
+class Judged(NamedTuple):
+    """The strongest sample of a recording.
+
+    Attributes:
+        data: Referenced recording ``(C, T)``, V.
+        sample: Number of the sample.
+        time: Its time, s.
+        power: Its whitened power, 1 for noise.
+        n_samples: Number of samples in the window.
+
+    """
+
+    data: Array
+    sample: int
+    time: float
+    power: float
+    n_samples: int
+
+    @property
+    def snr_db(self) -> float:
+        """SNR of whitened data, dB."""
+        return float(snr_db_of_power(np.array(self.power)))
+
+
+def strongest_sample(
+    evoked: "mne.Evoked", inverse: PreparedInverse, window: Sequence[float]
+) -> Judged:
+    """The sample of largest whitened power in a window (s).
+
+    Raises:
+        ValueError: Less power than the noise has, or far more, as in `check_noise`.
+
+    """
+    data = inverse.sensors.reference(evoked.data[recording_rows(evoked, inverse.ch_names)])
+    power, times = inverse.power(data), evoked.times
+    seconds = len(times) / float(evoked.info["sfreq"])
+    check_noise(power, quietest_average(inverse.rank, seconds), inverse.nave)
+    inside = in_window(times, window)
+    sample = int(np.where(inside, power, -np.inf).argmax())
+    return Judged(data, sample, float(times[sample]), float(power[sample]), int(inside.sum()))
+
+
+def free_template(model: Inverse, inverse: PreparedInverse) -> Template:
+    """The head of a prepared model, with three components per source.
+
+    Raises:
+        ValueError: The model was prepared on another head, or the anatomy of the head cannot be
+            varied.
+
+    """
+    template = model.template
+    if template.space.fixed.fingerprint != inverse.space.fixed.fingerprint:
+        raise ValueError(
+            f"--prepared: it is of the source space {inverse.space.name}, and strangers are "
+            f"simulated on {template.name}. Give --noise-cov and --head in place of --prepared."
+        )
+    if not template.source_normals.any(axis=1).all():
+        raise ValueError(
+            f"advise: the head {template.name} has sources on no surface, so there are no "
+            "anatomies of other people for it. Use a model for a cortical head, such as "
+            "fsaverage-ico3."
+        )
+    check_anatomy(template)
+    return template if template.space.n_orient == 3 else free_orientation(template)
+
+
+def ranges_of(inverse: PreparedInverse, template: Template) -> StrangerRanges:
+    """Ranges of strangers whose analyst knows as much as that of the recording.
+
+    A transform or a head of the subject stands for digitized electrodes. Others are known
+    by their names: fits to a head of somebody else do not find the seat of the cap.
+    """
+    own = template.mri_head is not None
+    by_transform = inverse.placement is not None and inverse.placement.by == TRANSFORM
+    knows = DIGITIZED if own or by_transform else NAMES
+    return StrangerRanges(knows, None) if own else StrangerRanges(knows)
+
+
+def prepare_study(
+    name: str, inverse: PreparedInverse, template: Template, judged: Judged
+) -> tuple[StrangerSource, Methods]:
+    """Strangers and methods under the set-up of a prepared model.
+
+    Args:
+        name: Name of the model.
+        inverse: The prepared model.
+        template: Its head with free orientation.
+        judged: The sample that is judged.
+
+    """
+    family, sensors = template.family, inverse.sensors
+    places = project_to_mesh(sensors.positions, family.scalp_pos, family.scalp_faces)
+    root = np.linalg.pinv(inverse.whitener, hermitian=True)
+    noise_cov = sensors.reference_cov(root @ root)
+    head = template.head(sensors.names, places, noise_cov)
+    white = inverse.whitener @ judged.data[:, judged.sample, None]
+    methods = Methods(name, inverse, head, snr_on_grid(white, inverse.rank))
+    return StrangerSource(Conditions(template, places, noise_cov)), methods
