@@ -167,15 +167,16 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _validate(arguments: argparse.Namespace) -> None:
     from deepesi.cli.opening import solver_method
-    from deepesi.cli.validate import validate
+    from deepesi.cli.validate import find_recordings, validate
     from deepesi.runtime.methods import find_methods
 
     check_folder_out(arguments.out)
     names = [name for name in arguments.methods.split(",") if name]
     methods = find_methods(names, arguments.models, solver_method)
-    for line in validate(
-        arguments.recording, arguments.data, methods, arguments.out, arguments.trans
-    ):
+    recordings = find_recordings(
+        arguments.recording, arguments.data, arguments.expect, arguments.trans
+    )
+    for line in validate(recordings, methods, arguments.out):
         print(line)
 
 
@@ -427,12 +428,21 @@ def build_parser() -> argparse.ArgumentParser:
     validate = commands.add_parser(
         "validate", help="methods on real recordings with roughly known sources"
     )
-    validate.add_argument("recording", choices=("sample", "eeglab"), help="data set")
+    validate.add_argument(
+        "recording",
+        help="data set: sample or eeglab; with --expect: a recording of yours, or a folder of them",
+    )
     validate.add_argument(
         "--data",
         type=Path,
-        required=True,
         help="folder of the data set: MNE-Python's sample data set, or EEGLAB's sample_data",
+    )
+    validate.add_argument(
+        "--expect",
+        type=Path,
+        metavar="YAML",
+        help="hemisphere, lobe or coordinates expected of your own recordings, "
+        "see docs/evaluation.md",
     )
     validate.add_argument("--models", type=Path, nargs="+", default=[], help="exported .onnx files")
     validate.add_argument(

@@ -1,6 +1,7 @@
 """``deepesi validate``: methods on real recordings with roughly known sources, without torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mne
@@ -8,13 +9,18 @@ import numpy as np
 
 from deepesi import __version__
 from deepesi.physics.channel_check import unexplained_text
+from deepesi.physics.io.channels import good_eeg_channels
 from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.runtime.methods import SAMPLES, Exported, Method
 from deepesi.runtime.packaged import model_path
+from deepesi.validation.case import Case
 from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
-from deepesi.validation.report import mni_text, verdict, write_report
+from deepesi.validation.expectation_file import read_expectations
+from deepesi.validation.own_recordings import own_cases
+from deepesi.validation.report import mni_text, target_text, verdict, write_report
 from deepesi.validation.run import Result, excluded, run, unexplained, write_csv
 from deepesi.validation.sample import sample_cases
+from deepesi.validation.tally import write_tally
 
 #: Names of data sets, and their readers.
 RECORDINGS = {"sample": sample_cases, "eeglab": eeglab_cases}
@@ -28,28 +34,87 @@ NOTES = {
 }
 
 
-def validate(
-    recording: str, data: Path, methods: Sequence[Method], out: Path, trans: Path | None = None
-) -> Iterator[str]:
-    """Run all methods, print results, write ``validation.csv`` and ``report.html``.
+@dataclass(frozen=True)
+class Recordings:
+    """Responses to run.
+
+    Attributes:
+        cases: The responses.
+        facts: What the report says about them, texts by name.
+
+    """
+
+    cases: Sequence[Case]
+    facts: Mapping[str, str]
+
+
+def find_recordings(
+    recording: str, data: Path | None, expect: Path | None, trans: Path | None
+) -> Recordings:
+    """The responses of a data set or, with a file of expectations, of a user's own recordings.
 
     Args:
-        recording: A key of `RECORDINGS`.
+        recording: A key of `RECORDINGS`; a recording or a folder of recordings with `expect`.
         data: Folder of the data set.
-        methods: Methods, as from `deepesi.runtime.methods.find_methods`.
-        out: Folder to write to.
-        trans: ``-trans.fif`` that places the electrodes on the packaged head.
+        expect: ``expectation.yaml``, as in `read_expectations`.
+        trans: ``-trans.fif`` that places the electrodes of a data set on the packaged head.
 
     Raises:
-        FileNotFoundError: A file of the data is missing.
+        FileNotFoundError: A file is missing.
+        ValueError: Options that contradict each other, an unknown data set, or as in
+            `read_expectations` and `own_cases`.
+
+    """
+    if expect is not None:
+        if data is not None or trans is not None:
+            raise ValueError(
+                "--expect is for your own recordings: leave --data out, and give a transform of a "
+                "recording in the file (trans: FILE)."
+            )
+        return _own(Path(recording), expect)
+    if recording not in RECORDINGS:
+        raise ValueError(
+            f"{recording}: no data set of that name (choose from {', '.join(RECORDINGS)}). For "
+            "recordings of your own, give what is expected of them: --expect expectation.yaml."
+        )
+    if data is None:
+        raise ValueError(f"{recording}: --data is missing, the folder of the data set.")
+    head_mri = None if trans is None else read_head_mri(trans)
+    cases = [replace(case, trans=head_mri) for case in RECORDINGS[recording](data)]
+    text = f"{recording}, {len(cases)} conditions; {NOTES[recording]}"
+    return Recordings(cases, {"recording": text})
+
+
+def _own(path: Path, expect: Path) -> Recordings:
+    lines: list[str] = []
+    cases = own_cases(path, read_expectations(expect), lines.append)
+    channels = sorted({len(good_eeg_channels(case.evoked.info)) for case in cases})
+    text = (
+        f"{path.absolute()}: responses {len(cases)}, recordings "
+        f"{len({case.recording for case in cases})}, EEG channels "
+        f"{', '.join(map(str, channels))}; expectations of {expect.absolute()}"
+    )
+    facts = {"recording": text} | ({"notes": "\n".join(lines)} if lines else {})
+    return Recordings(cases, facts)
+
+
+def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> Iterator[str]:
+    """Run all methods, print results, write ``validation.csv``, ``tally.csv``, ``report.html``.
+
+    Args:
+        recordings: The responses.
+        methods: Methods, as from `deepesi.runtime.methods.find_methods`.
+        out: Folder to write to.
+
+    Raises:
         ValueError: A method that does not fit; nothing is written.
 
     """
-    head_mri = None if trans is None else read_head_mri(trans)
-    cases = RECORDINGS[recording](data)
+    cases = recordings.cases
     missing = excluded(cases, methods)
     results, odd, placed = list[Result](), dict[str, None](), dict[str, None]()
-    for result in run(cases, methods, head_mri):
+    yield from recordings.facts.get("notes", "").splitlines()
+    for result in run(cases, methods):
         if not any(r.case is result.case for r in results):  # once per recording
             text = f"{result.case.condition}: {result.case_head.placement}"
             placed[text] = None
@@ -62,15 +127,15 @@ def validate(
         where = f"{result.case.condition}, {result.case_head.name} head, {result.method}"
         s = result.statistics
         yield (
-            f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm, {s['peak_distance']:.0f} mm "
-            f"to target: {verdict(result)}"
+            f"{where}: {s['latency']:.0f} ms, MNI {mni_text(s)} mm{target_text(s)}: "
+            f"{verdict(result)}"
         )
     yield from (f"{m.method}: not run on the {m.head} head: {m.reason}" for m in missing)
     read = [
         f"{m.name}: {model_path(m.path).absolute()}" for m in methods if isinstance(m, Exported)
     ]
     facts = {
-        "recording": f"{recording}, {len(cases)} conditions; {NOTES[recording]}",
+        **recordings.facts,
         "heads": ", ".join(
             dict.fromkeys(f"{r.case_head.name}: {r.case_head.head.space.name}" for r in results)
         ),
@@ -86,5 +151,7 @@ def validate(
     }
     write_csv(results, out / "validation.csv")
     yield f"wrote {out / 'validation.csv'}"
+    write_tally(results, out / "tally.csv")
+    yield f"wrote {out / 'tally.csv'}"
     write_report(results, missing, facts, out / "report.html")
     yield f"wrote {out / 'report.html'}"

@@ -52,7 +52,7 @@ def spread_patches(
         shares: Array of `deepesi.physics.head_inputs.patches.PatchShares`.
 
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():
         return _spread_by_matrix(moments, pairs, shares)
     radii_last = moments.movedim(0, -1)
     gathered = radii_last.index_select(0, pairs[:, 1])
@@ -130,30 +130,6 @@ class PatchDictionary:
         """
         energy = self._find(data).square().sum((2, 3))
         return energy if self.skull is None else energy / self.skull[1].square()
-
-    def evidence(
-        self, data: Float[Tensor, "C T B"], strength: Float[Tensor, " B"]
-    ) -> Float[Tensor, "K S B"]:
-        """Twice the log-evidence of every patch, at the scale of `energy`.
-
-        Rows of different norms are the principal topographies under a prior of the moment. A
-        patch has the prior power `strength` per sample. With rows of norm 1 this is the energy,
-        shrunk by the same factor for all patches.
-
-        Args:
-            data: Data with noise of variance 1.
-            strength: Prior power of the patch in one sample.
-
-        """
-        fitted = self._find(data).square().sum(3)
-        variance = strength / self.n_orient
-        power = self.rows.square().sum(1).unflatten(0, (self.n_radii, -1, self.n_orient))
-        prior = power[..., None] * variance
-        explained = variance * fitted / (1 + prior)
-        if self.skull is not None:
-            explained = explained / self.skull[1].square()[:, :, None]
-        cost = data.shape[1] * (prior.log1p() - variance.log1p())
-        return (explained - cost).sum(2).clamp_min(0)
 
     def explain(self, amplitudes: Float[Tensor, "K S O T B"]) -> Float[Tensor, "C T B"]:
         """The adjoint of `filter`: the potential of patches with these amplitudes."""

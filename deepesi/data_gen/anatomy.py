@@ -18,7 +18,7 @@ from torch import Tensor
 from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.keys import uniform
 from deepesi.data_gen.random_fields import rotated, scattered, smooth_field
-from deepesi.data_gen.ranges import METRES, RADIANS, check_range
+from deepesi.data_gen.ranges import METRES, RADIANS, check_number, check_range
 from deepesi.physics.montage import MEAN_LENGTH
 from deepesi.physics.template import Template
 
@@ -65,6 +65,7 @@ class AnatomyRanges:
         turn: Concentration of the smooth turn of the normals, log-uniform, no unit.
         turn_wavelength: Wavelengths of this turn, m.
         roughness: Concentration of the rough turn of the normals, log-uniform, no unit.
+        share: Probability that a set-up has such a head; else the cortex is that of its own head.
 
     Raises:
         ValueError: A range is out of order or not in SI units.
@@ -82,6 +83,7 @@ class AnatomyRanges:
     turn: tuple[float, float] = (4.0, 16.0)
     turn_wavelength: tuple[float, float] = (0.025, 0.08)
     roughness: tuple[float, float] = (8.0, 16.0)
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         who = "AnatomyRanges"
@@ -90,6 +92,7 @@ class AnatomyRanges:
         for name in ("displacement_wavelength", "turn_wavelength"):
             check_range(who, name, getattr(self, name), 0.005, 1, METRES)
         check_range(who, "rotation", self.rotation, 0, 0.35, RADIANS)
+        check_number(who, "share", self.share, 0, 1, "(no unit)")
         for name in ("turn", "roughness"):
             check_range(who, name, getattr(self, name), 0.5, math.inf, "(no unit)")
 
@@ -98,6 +101,12 @@ class AnatomyRanges:
         """Whether a true head can differ from the template."""
         moved = max(self.displacement[1], self.shift[1], self.rotation[1])
         return self.off_grid or moved > 0 or min(self.turn[0], self.roughness[0]) < math.inf
+
+    def chosen(self, rng: np.random.Generator) -> bool:
+        """Whether one set-up has such a head. Draws a number only if it can be either."""
+        if self.share < 1 and rng.random() >= self.share:
+            return False
+        return self.differs
 
     def draw(self, cortex: FineCortex, rng: torch.Generator) -> Anatomy:
         """Draw one anatomy."""

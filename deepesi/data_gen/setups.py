@@ -206,7 +206,7 @@ def draw_setup(
         sensor_pos=tensors["sensor_pos"],
         montage=montage if template.cap is None else template.name,
         assumed=assumed,
-        anatomy=ranges.anatomy if ranges.anatomy is not None and ranges.anatomy.differs else None,
+        anatomy=ranges.anatomy if ranges.anatomy and ranges.anatomy.chosen(rng) else None,
     )
 
 

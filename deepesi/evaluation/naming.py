@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from deepesi.baselines.fixed_orientation import FixedOrientation
+from deepesi.baselines.other_orientation import FixedOrientation, FreeOrientation
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
 from deepesi.runtime.names import in_short, is_classical, network_title, short_names
@@ -17,7 +17,7 @@ from deepesi.uncertainty.tempered import Tempered
 
 def n_weights(model: object) -> int:
     """Weights of a network; of a file, the numbers it keeps; 0 for any other method."""
-    if isinstance(model, FixedOrientation):
+    if isinstance(model, FixedOrientation | FreeOrientation):
         return n_weights(model.model)
     if isinstance(model, OnnxModel):
         return 0 if is_classical(model.opened.contract.model) else model.n_weights
@@ -46,7 +46,7 @@ def names_of(models: Sequence[InverseModel], paths: Sequence[Path], who: str) ->
 
 def _config(model: nn.Module) -> Mapping[str, Any]:
     """What a title needs of a configuration."""
-    if isinstance(model, FixedOrientation):
+    if isinstance(model, FixedOrientation | FreeOrientation):
         return _config(model.model)
     if isinstance(model, OnnxModel):
         return model.opened.contract.model

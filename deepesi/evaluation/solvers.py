@@ -71,7 +71,7 @@ class Solved:
             windows = windows_of(n_times, SAMPLES, 0, n_times)
             return overlap_add(run, head.sensors.reference(data), windows)[0]
 
-        return estimate
+        return Estimator(estimate)
 
 
 def load_solver(name: str) -> Solved:

@@ -1,5 +1,7 @@
 """Unrolled matched filter: patches are estimated one by one, each from the others' residual."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,20 +11,14 @@ from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import (
     PatchDictionary,
     along_axes,
-    energy_by_chance,
-    neighbour_mean,
-    over_patches,
     small_linear,
     spread_patches,
 )
+from deepesi.models.layers.patch_variances import PatchVariances
 from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.models.layers.skull_weights import TYPICAL_FREEDOM, SkullWeights
+from deepesi.models.layers.skull_weights import SkullWeights
 from deepesi.physics.head_inputs import (
-    HeadInput,
-    LooseMoments,
-    LooseSkullPowers,
-    LooseTopographies,
     MeshNeighbours,
     PatchMoments,
     PatchPairs,
@@ -34,12 +30,6 @@ from deepesi.physics.head_inputs import (
     SourceUnit,
     Whitener,
 )
-
-#: Features of a source that are the same for every patch radius.
-N_COMMON = 7
-#: Largest prior variance of a component, noise variance 1. The estimate of its amplitude is then
-#: 2 % too small, and single precision keeps six dtype.
-LARGEST = 50.0
 
 
 class UnrolledMatchedFilter(InverseModel):
@@ -83,11 +73,6 @@ class UnrolledMatchedFilter(InverseModel):
             is its inverse.
         n_skulls: Number ``M`` of skull conductivities, odd. 1: the nominal one only.
         heteroscedastic: Also estimate a standard deviation.
-        loose: Prior variance of the moment of a patch along each tangent of the cortex, relative
-            to that along its normal; patches are then compared by evidence. None: a flat prior.
-        weigh_sensors: Whether `SensorReliability` is used. It allows for errors of the head model
-            where normals and positions of sources are those of the head; where they are
-            somebody else's, it takes weight from the sensors nearest to the source.
 
     Raises:
         ValueError: A size is not positive, or the radii are out of order.
@@ -117,8 +102,6 @@ class UnrolledMatchedFilter(InverseModel):
         widest_skull: float = 3.0,
         n_skulls: int = 5,
         heteroscedastic: bool = False,
-        loose: float | None = None,
-        weigh_sensors: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -135,13 +118,11 @@ class UnrolledMatchedFilter(InverseModel):
         radii = (smallest, largest, n_radii)
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.neighbours = MeshNeighbours()
-        self.loose = loose
-        self.topographies, self.moments, self.skull_powers = _dictionary(
-            radii, widest_skull, n_skulls, loose
-        )
+        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
-        self.reliability = SensorReliability() if weigh_sensors else None
+        self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
+        self.reliability = SensorReliability()
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -153,7 +134,7 @@ class UnrolledMatchedFilter(InverseModel):
             self.shares,
             self.skull_filters,
             self.skull_powers,
-            *(() if self.reliability is None else self.reliability.head_inputs),
+            *self.reliability.head_inputs,
         )
         self.n_radii, self.n_components = n_radii, n_components
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
@@ -161,7 +142,7 @@ class UnrolledMatchedFilter(InverseModel):
         self.hidden = hidden
         self.explained = (n_strongest, n_conjugate)
         self.steps = nn.ModuleList(
-            _Step(n_radii, hidden, exchanged, n_messages, threshold=2.0 * (number > 0))
+            PatchVariances(n_radii, (-2.0,), hidden, exchanged, n_messages, first=number == 0)
             for number in range(n_components * n_sweeps)
         )
         self.skulls = nn.ModuleList(SkullWeights(n_skulls) for _ in range(n_sweeps))
@@ -188,10 +169,7 @@ class UnrolledMatchedFilter(InverseModel):
         # Examples are the last axis, so that messages are copied in long rows.
         dtype = data.dtype if self.training else torch.float64
         white = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(dtype)
-        if self.reliability is None:
-            reliability = torch.ones_like(white[:, 0])
-        else:
-            reliability = self.reliability(white, inputs).to(dtype)
+        reliability = self.reliability(white, inputs).to(dtype)
         recording = reliability[:, None] * white
         topographies = inputs[self.topographies.key].to(dtype)
         filters = inputs[self.skull_filters.key].to(dtype)
@@ -204,7 +182,7 @@ class UnrolledMatchedFilter(InverseModel):
         zeros = recording.new_zeros(self.n_radii, *hidden.shape[:2])
         components = [zeros] * self.n_components
         residual = recording
-        for number, step in enumerate(self.steps):
+        for number, step in enumerate(cast("list[PatchVariances]", self.steps)):
             turn = number % self.n_components
             others = sum(components[:turn] + components[turn + 1 :], start=zeros)
             if number > 0:
@@ -216,15 +194,12 @@ class UnrolledMatchedFilter(InverseModel):
                 norm = (weights[:, None, None] * norms).sum(0)
                 skull_filter = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
                 dictionary = PatchDictionary(topographies, n_orient, (skull_filter, norm))
-            power = residual.square().sum((0, 1))
-            if self.loose is None:
-                energy = dictionary.energy(residual)
-            else:
-                strength = (power - n_free).clamp_min(0.1 * n_free) / n_times
-                energy = dictionary.evidence(residual, strength)
+            energy = dictionary.energy(residual)
+            evidence = 0.5 * (energy - energy.amax((0, 1))) / step.variance(total)[0]
             components[turn], hidden = step(
                 energy,
-                power,
+                evidence,
+                residual.square().sum((0, 1)),
                 total,
                 n_free,
                 n_times * n_orient,
@@ -262,122 +237,3 @@ class UnrolledMatchedFilter(InverseModel):
         self, sources: Float[Tensor, "S O T B"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B D T"]:
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
-
-
-def _dictionary(
-    radii: tuple[float, float, int], widest_skull: float, n_skulls: int, loose: float | None
-) -> tuple[HeadInput, HeadInput, HeadInput]:
-    """Head inputs: topographies, moments and powers under other skulls."""
-    if loose is None:
-        flat = PatchTopographies(*radii), PatchMoments(*radii)
-        return *flat, SkullPowers(widest_skull, n_skulls, *radii)
-    return (
-        LooseTopographies(*radii, loose),
-        LooseMoments(*radii, loose),
-        LooseSkullPowers(widest_skull, n_skulls, *radii, loose),
-    )
-
-
-class _Step(nn.Module):
-    """Prior variances of one component, from the energies in the residual of the others."""
-
-    def __init__(
-        self, n_radii: int, hidden: int, exchanged: int, n_messages: int, threshold: float
-    ) -> None:
-        super().__init__()
-        self.n_radii = n_radii
-        self.first = nn.Linear(4 * n_radii + N_COMMON + hidden, hidden)
-        self.send = nn.ModuleList(nn.Linear(hidden, exchanged) for _ in range(n_messages))
-        self.receive = nn.ModuleList(
-            nn.Linear(hidden + exchanged, hidden) for _ in range(n_messages)
-        )
-        self.last = small_linear(hidden, n_radii + 1)
-        # Two mismatch variances: for the location of a source, and for whether there is one. The
-        # first also bounds the evidence, and with it the effect of rounding on the softmax.
-        # The threshold is in units of the energy that noise alone reaches. It is 0 for the first
-        # step, which accepts any energy.
-        self.threshold = nn.Parameter(torch.tensor(threshold))
-        self.log_mismatch = nn.Parameter(torch.tensor([-2.0, -2.5]))
-
-    def forward(
-        self,
-        energy: Float[Tensor, "K S B"],
-        residual_power: Float[Tensor, " B"],
-        total: Float[Tensor, " B"],
-        n_free: Float[Tensor, " 1"],
-        n_signals: int | torch.SymInt,
-        sensitivity: Float[Tensor, " S"],
-        others: Float[Tensor, "K S B"],
-        own: Float[Tensor, "K S B"],
-        hidden: Float[Tensor, "S B H"],
-        neighbours: Tensor,
-    ) -> tuple[Float[Tensor, "K S B"], Float[Tensor, "S B H"]]:
-        """Compute new variances and hidden state. Noise has variance 1."""
-        strongest = energy.amax((0, 1))
-        mismatch = self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
-        location_variance, presence_variance = 1 + mismatch
-        evidence = 0.5 * (energy - strongest) / location_variance
-        freedom: Tensor = torch.ones_like(total) * n_signals  # type: ignore[assignment] # SymInt
-        by_chance = energy_by_chance(freedom)
-        surplus = strongest * torch.sigmoid(
-            (strongest / presence_variance - self.threshold * by_chance) / by_chance.sqrt()
-        )
-        # The evidence is bounded, so that the network can compute in single precision.
-        dtype = hidden.dtype
-        features = _features(
-            energy.to(dtype),
-            evidence.clamp_min(-20).to(dtype),
-            others.to(dtype),
-            own.to(dtype),
-            strongest.to(dtype),
-            surplus.to(dtype),
-            residual_power.to(dtype),
-            total.to(dtype),
-            sensitivity.to(dtype),
-            n_free,
-        )
-        # As matrices: ONNX Runtime adds the bias in the same operation.
-        rows = torch.cat([features.permute(1, 2, 0), hidden], dim=2).flatten(0, 1)
-        state = functional.gelu(self.first(rows))
-        for send, receive in zip(self.send, self.receive, strict=True):
-            sent = send(state).unflatten(0, hidden.shape[:2])
-            received = neighbour_mean(sent, neighbours).flatten(0, 1)
-            state = state + functional.gelu(receive(torch.cat([state, received], dim=1)))
-        hidden = hidden + state.unflatten(0, hidden.shape[:2])
-        k = self.n_radii
-        out = self.last(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2]).permute(2, 0, 1)
-        weight = evidence + 10 * out[:k]
-        share = over_patches(weight)
-        strength = out[k].clamp(-8, 8).exp() * surplus / freedom
-        return share * (LARGEST * strength / (LARGEST + strength)), hidden
-
-
-def _features(
-    energy: Float[Tensor, "K S B"],
-    evidence: Float[Tensor, "K S B"],
-    others: Float[Tensor, "K S B"],
-    own: Float[Tensor, "K S B"],
-    strongest: Float[Tensor, " B"],
-    surplus: Float[Tensor, " B"],
-    residual_power: Float[Tensor, " B"],
-    total: Float[Tensor, " B"],
-    sensitivity: Float[Tensor, " S"],
-    n_free: Float[Tensor, " 1"],
-) -> Float[Tensor, "F S B"]:
-    """Input features of the network for every source, scaled to order one."""
-    by_radius = [
-        energy.log1p() / 4,
-        energy / (residual_power + 1e-3),
-        evidence / 10,
-        others.log1p() / 4,
-    ]
-    common = [
-        strongest.log1p() / 4,
-        (residual_power / n_free + 1e-6).log() / 3,
-        (total / n_free + 1e-6).log() / 3,
-        surplus.log1p() / 4,
-        sensitivity[:, None],
-        evidence.amax(0) / 10,
-        own.sum(0).log1p() / 4,
-    ]
-    return torch.cat([torch.cat(by_radius), *(c.expand(1, *energy.shape[1:]) for c in common)])

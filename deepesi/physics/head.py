@@ -210,3 +210,14 @@ class HeadModel:
         components = self.leadfield.reshape(self.n_channels, -1, 3)
         leadfield = np.einsum("csj,sj->cs", components, self.source_normals)
         return replace(self, leadfield=leadfield, space=self.space.fixed)
+
+    def with_components(self) -> "HeadModel":
+        """The same head with three components per source, of which those off the normal are silent.
+
+        A head of free orientation as it is. For models of free orientation where the lead field of
+        the tangents is not known.
+        """
+        if self.space.n_orient == 3:
+            return self
+        leadfield = (self.leadfield[:, :, None] * self.source_normals).reshape(self.n_channels, -1)
+        return replace(self, leadfield=leadfield, space=replace(self.space, n_orient=3))

@@ -123,7 +123,14 @@ class SetupOptions:
             )
 
 
-def _covariance(path: Path | None) -> "mne.Covariance":
+def read_covariance(path: Path | None) -> "mne.Covariance":
+    """Read a noise covariance of single trials.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: No path, or not a file of a covariance.
+
+    """
     import mne
 
     if path is None:
@@ -138,8 +145,14 @@ def _covariance(path: Path | None) -> "mne.Covariance":
         return mne.read_cov(path, verbose="error")
 
 
-def _forward(path: Path | None) -> "mne.Forward | None":
-    """The recording's own forward solution, if there is one."""
+def read_forward(path: Path | None) -> "mne.Forward | None":
+    """The recording's own forward solution, if there is one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not a file of a forward solution.
+
+    """
     import mne
 
     if path is None:
@@ -224,10 +237,10 @@ def apply(
         if setup.prepared is None and setup.noise_cov is None and noise_from is None:
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
-    forward, trans = _forward(setup.forward), _transform(setup.trans)
+    forward, trans = read_forward(setup.forward), _transform(setup.trans)
     if setup.prepared is None:
         if noise_from is None:
-            covariance = _covariance(setup.noise_cov)
+            covariance = read_covariance(setup.noise_cov)
         else:
             covariance = noise_of(trials, noise_from)
             check_noise_level(covariance)
@@ -377,8 +390,8 @@ def prepare(
     info = read_setup(recording, reading, notes.append)
     inverse = open_inverse(model, setup).for_recording(
         info,
-        _covariance(setup.noise_cov),
-        _forward(setup.forward),
+        read_covariance(setup.noise_cov),
+        read_forward(setup.forward),
         nave,
         setup.rank,
         _transform(setup.trans),

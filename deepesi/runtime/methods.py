@@ -16,17 +16,39 @@ from deepesi.physics.template import Template, load_template
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.names import file_title, short_names
 from deepesi.runtime.packaged import model_path
+from deepesi.runtime.prediction_sets import PredictionSet
 from deepesi.runtime.protobuf import n_values
 from deepesi.utils.config_folders import config_names
 from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float64]
-#: Function from EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
-Estimator = Callable[[Array], Array]
 #: Window length of solvers, samples, as in the training of networks.
 SAMPLES = 20
 #: Names of the linear inverses on the command line.
 NAMES = {method.lower(): method for method in METHODS}
+
+
+def _no_set(mean: Array, data: Array) -> None:
+    """Stands for a method that is not calibrated."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A method that is prepared for a head under a recording set-up.
+
+    Attributes:
+        estimate: From EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
+        prediction_set: Prediction set of one sample, from its estimate ``(D,)`` and EEG ``(C,)``;
+            None if the method is not calibrated.
+
+    """
+
+    estimate: Callable[[Array], Array]
+    prediction_set: Callable[[Array, Array], PredictionSet | None] = _no_set
+
+    def __call__(self, data: Array) -> Array:
+        """The estimate."""
+        return self.estimate(data)
 
 
 class Method(Protocol):
@@ -87,7 +109,7 @@ class Classical:
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
             return np.asarray(declared.compute(head)[0] @ data)
 
-        return estimate
+        return Estimator(estimate)
 
 
 def snr_on_grid(whitened: Array, rank: int, grid: LinearInverse | None = None) -> float:
@@ -130,7 +152,7 @@ class Exported:
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """See `Method`."""
         prepared = self.inverse.prepare_for(head, nave, "validation")
-        return lambda data: prepared.estimate(data)[0]
+        return Estimator(lambda data: prepared.estimate(data)[0], prepared.prediction_set)
 
 
 def solver_names() -> list[str]:

@@ -1,8 +1,9 @@
 """Loading of any saved network or exported file."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from deepesi.baselines.fixed_orientation import FixedOrientation
+from deepesi.baselines.other_orientation import FixedOrientation, FreeOrientation
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import load_onnx
 from deepesi.physics.cohort import Cohort
@@ -15,7 +16,8 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
     """Load a network or an exported file by path, or a packaged file by name.
 
     A network that was trained for fixed orientation is used along the normals of a head with free
-    orientation, see `FixedOrientation`.
+    orientation, and an exported one of free orientation on a head of fixed orientation, see
+    `FixedOrientation` and `FreeOrientation`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -24,11 +26,11 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
     """
     path = Path(path)
     path = path if path.exists() else model_path(path)
-    fixed = template.space.fixed
+    fixed, free = template.space.fixed, replace(template.space, n_orient=3)
     if path.suffix == ".onnx":
         model: InverseModel = (onnx := load_onnx(path))
         contract = onnx.opened.contract
-        space = fixed if contract.n_orient == 1 else template.space
+        space = {1: fixed, 3: free}.get(contract.n_orient or 0, template.space)
         if contract.space_fingerprint not in (None, space.fingerprint):
             raise ValueError(
                 f"evaluate: {path} belongs to the source space {contract.space_name} "
@@ -40,7 +42,9 @@ def load_any(path: str | Path, template: Template) -> InverseModel:
         own = identity.get("space_fingerprint")
         space = fixed if own == fixed.fingerprint else template.space
         check_space(path, model, identity, space)
-    return model if space.n_orient == template.space.n_orient else FixedOrientation(model)
+    if space.n_orient == template.space.n_orient:
+        return model
+    return FixedOrientation(model) if space.n_orient == 1 else FreeOrientation(model)
 
 
 def load_teacher(path: str, head: Cohort | Template) -> InverseModel:

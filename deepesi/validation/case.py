@@ -47,6 +47,9 @@ class Case:
         window: Start and end of the expected response, s.
         expectation: Expected source location.
         own: Subject head, if there is one.
+        baseline: Start and end of the baseline, s; None: all samples before 0.
+        trans: Transform that places the electrodes on the packaged head, as in
+            `deepesi.physics.io.heads.place_recording`; None: by names, head points or size.
 
     """
 
@@ -57,6 +60,25 @@ class Case:
     window: tuple[float, float]
     expectation: Expectation
     own: OwnHead | None = None
+    baseline: tuple[float, float] | None = None
+    trans: "mne.Transform | None" = None
+
+    @property
+    def in_baseline(self) -> NDArray[np.bool_]:
+        """Whether a sample belongs to the baseline ``(T,)``."""
+        if self.baseline is None:
+            return np.asarray(self.evoked.times < 0)
+        return self._within(self.baseline)
+
+    @property
+    def in_response(self) -> NDArray[np.bool_]:
+        """Whether the response is expected at a sample ``(T,)``."""
+        return self._within(self.window)
+
+    def _within(self, window: tuple[float, float]) -> NDArray[np.bool_]:
+        times = self.evoked.times
+        nearly = 1e-3 / self.evoked.info["sfreq"]  # times of a saved recording are rounded
+        return np.asarray((times >= window[0] - nearly) & (times <= window[1] + nearly))
 
 
 @dataclass(frozen=True)
@@ -67,8 +89,8 @@ class CaseHead:
         name: ``"template"`` or ``"own"``.
         head: Nominal head.
         mni: Source positions ``(S, 3)``, MNI305 mm.
-        target_distance: Distance of every source to the target ``(S,)``, mm.
-        target: Text that describes the target.
+        target_distance: Distance of every source to the target ``(S,)``, mm; None: no target.
+        target: Text that describes the target; empty without one.
         placement: Text that describes how the electrodes were placed; empty for the own head.
 
     """
@@ -76,7 +98,7 @@ class CaseHead:
     name: str
     head: HeadModel
     mni: Array
-    target_distance: Array
+    target_distance: Array | None
     target: str
     placement: str = ""
 

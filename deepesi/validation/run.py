@@ -4,30 +4,25 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
-from deepesi.physics.head import magnitudes
+from deepesi.physics.head import HeadModel, magnitudes
 from deepesi.physics.io.heads import head_from_forward, head_on_template, place_recording
 from deepesi.physics.noise import rank_of, spanned_projector, whitened_power, whitener
 from deepesi.physics.similarity import residual_variance, scaled_residual_variance
+from deepesi.physics.template import Template
 from deepesi.runtime.methods import Method
+from deepesi.runtime.prediction_sets import PredictionSet
 from deepesi.utils.rows import write_rows
 from deepesi.validation.case import Case, CaseHead
-from deepesi.validation.statistics import (
-    UNITS,
-    Track,
-    lateralization,
-    summarize,
-)
-
-if TYPE_CHECKING:
-    import mne
+from deepesi.validation.expectation import Expectation
+from deepesi.validation.statistics import UNITS, Track, lateralization, summarize
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -63,20 +58,14 @@ class Excluded:
     reason: str
 
 
-def template_case_head(
-    case: Case, method: Method, trans: "mne.Transform | None" = None
-) -> CaseHead:
-    """Packaged head of the method, with the sensors and noise covariance of a case.
-
-    `trans` places the sensors, as in `place_recording`.
-    """
-    template, evoked = method.template(), case.evoked
-    placement = place_recording(evoked.info, template, trans)
+def template_case_head(case: Case, template: Template) -> CaseHead:
+    """Packaged head with the sensors and noise covariance of a case."""
+    evoked = case.evoked
+    placement = place_recording(evoked.info, template, case.trans)
     head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave, placement=placement)
-    landmark = case.expectation.landmark
-    distance = np.linalg.norm(template.source_mni - landmark, axis=1)
     how = "; ".join([str(placement), *placement.warnings])
-    target = _describe_landmark(case)
+    distance = _landmark_distance(case.expectation, template.source_mni)
+    target = case.expectation.landmark_text
     return CaseHead("template", head, template.source_mni, distance, target, how)
 
 
@@ -86,18 +75,16 @@ def own_case_head(case: Case, n_orient: int = 1) -> CaseHead:
     assert own is not None
     solution = evoked.info, case.noise_cov, own.forward, evoked.nave
     head = head_from_forward(*solution, n_orient=n_orient)
-    to_landmark = np.linalg.norm(own.source_mni - case.expectation.landmark, axis=1)
+    to_landmark = _landmark_distance(case.expectation, own.source_mni)
     distance = own.target_distance.get(case.condition, to_landmark)
-    target = own.target.get(case.condition, _describe_landmark(case))
+    target = own.target.get(case.condition, case.expectation.landmark_text)
     return CaseHead("own", head, own.source_mni, distance, target)
 
 
-def _describe_landmark(case: Case) -> str:
-    expected = case.expectation
-    x, y, z = expected.landmark
-    return (
-        f"centre of the {expected.hemisphere} {expected.area}, MNI ({x:.0f}, {y:.0f}, {z:.0f}) mm"
-    )
+def _landmark_distance(expected: Expectation, mni: Array) -> Array | None:
+    """Distance of sources ``(S, 3)``, MNI mm, to the landmark, if there is one."""
+    landmark = expected.landmark
+    return None if landmark is None else np.linalg.norm(mni - landmark, axis=1)
 
 
 def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
@@ -107,35 +94,65 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
         ValueError: The method cannot be used with this recording or head.
 
     """
-    head, expected, evoked = case_head.head, case.expectation, case.evoked
+    head, evoked = case_head.head, case.evoked
     data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
-    sources = method.estimator(head, evoked.nave)(data)
+    estimator = method.estimator(head, evoked.nave)
+    sources = estimator(data)
     magnitude = magnitudes(sources, head.space.n_orient)
-    peaks = magnitude.argmax(axis=0)
-    in_lobe = expected.in_lobe(case_head.mni)
-    times, white = evoked.times, whitener(head.noise_cov)
-    track = Track(
-        times=times,
-        window=(times >= case.window[0]) & (times <= case.window[1]),
-        power=whitened_power(white @ data, rank_of(head.noise_cov)),
-        distance=case_head.target_distance[peaks],
-        in_lobe=in_lobe[peaks],
-        lateralization=lateralization(magnitude, expected.in_hemisphere(case_head.mni)),
-    )
-    statistics = summarize(track, float(in_lobe.mean()))
+    met = case.expectation.met(case_head.mni, case_head.target_distance)
+    track = _track(case, case_head, data, magnitude, met)
+    statistics = summarize(track, {name: float(inside.mean()) for name, inside in met.items()})
     sample = track.sample
-    potential = spanned_projector(head.noise_cov) @ head.leadfield @ sources[:, sample]
-    x, y, z = case_head.mni[peaks[sample]]
-    statistics |= {
-        "residual_variance": residual_variance(potential, data[:, sample]),
-        "residual_variance_whitened": scaled_residual_variance(
-            white @ potential, white @ data[:, sample]
-        ),
-        "peak_x": x,
-        "peak_y": y,
-        "peak_z": z,
-    }
+    peak = int(magnitude[:, sample].argmax())
+    statistics |= dict(zip(("peak_x", "peak_y", "peak_z"), case_head.mni[peak], strict=True))
+    statistics |= _residual_variances(head, sources[:, sample], data[:, sample])
+    if case_head.target_distance is not None:
+        held = estimator.prediction_set(sources[:, sample], data[:, sample])
+        statistics |= _by_chance(case_head.target_distance, peak, held)
     return Result(case, case_head, method.name, track, data, magnitude[:, sample], statistics)
+
+
+def _track(
+    case: Case,
+    case_head: CaseHead,
+    data: Array,
+    magnitude: Array,
+    met: dict[str, Mask],
+) -> Track:
+    """Time courses of data ``(C, T)`` and magnitudes ``(S, T)``; `met` as in `Expectation.met`."""
+    head, distance = case_head.head, case_head.target_distance
+    peaks, side = magnitude.argmax(axis=0), met.get("hemisphere")
+    return Track(
+        times=case.evoked.times,
+        baseline=case.in_baseline,
+        window=case.in_response,
+        power=whitened_power(whitener(head.noise_cov) @ data, rank_of(head.noise_cov)),
+        distance=None if distance is None else distance[peaks],
+        met={name: inside[peaks] for name, inside in met.items()},
+        lateralization=None if side is None else lateralization(magnitude, side),
+    )
+
+
+def _residual_variances(head: HeadModel, sources: Array, data: Array) -> dict[str, float]:
+    """Share of one sample ``(C,)`` that its estimate ``(D,)`` does not explain."""
+    white = whitener(head.noise_cov)
+    potential = spanned_projector(head.noise_cov) @ head.leadfield @ sources
+    return {
+        "residual_variance": residual_variance(potential, data),
+        "residual_variance_whitened": scaled_residual_variance(white @ potential, white @ data),
+    }
+
+
+def _by_chance(distance: Array, peak: int, held: PredictionSet | None) -> dict[str, float]:
+    """Share of the sources as near as the peak to the target; whether the set holds the target.
+
+    The target is in the set if the source nearest to it is.
+    """
+    found = {"p_distance_chance": float((distance <= distance[peak]).mean())}
+    if held is not None:
+        found["target_in_set"] = float(held.sources[distance.argmin()])
+        found["sources_in_set"] = float(held.sources.mean())
+    return found
 
 
 def unexplained(result: Result) -> list[str]:
@@ -161,13 +178,11 @@ def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]
     ]
 
 
-def run(
-    cases: Sequence[Case], methods: Sequence[Method], trans: "mne.Transform | None" = None
-) -> Iterator[Result]:
-    """Yield all results one by one; `trans` places the sensors on the packaged head."""
+def run(cases: Sequence[Case], methods: Sequence[Method]) -> Iterator[Result]:
+    """Yield all results one by one."""
     for case in cases:
         for method in methods:
-            yield evaluate(case, template_case_head(case, method, trans), method)
+            yield evaluate(case, template_case_head(case, method.template()), method)
         if case.own is not None:
             own_head = functools.cache(functools.partial(own_case_head, case))
             for method in methods:

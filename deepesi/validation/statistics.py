@@ -4,10 +4,13 @@ Every statistic of the response is also computed for the pre-stimulus baseline o
 estimated with the same kernel, where there should be no effect.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deepesi.validation.expectation import CRITERIA
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -18,26 +21,31 @@ class Track:
     """Time courses of the tested quantities of one estimate.
 
     Attributes:
-        times: Sample times ``(T,)``, s; the stimulus is at 0.
+        times: Sample times ``(T,)``, s.
+        baseline: Whether a sample belongs to the baseline, where there is no response ``(T,)``.
         window: Whether the response is expected at a sample ``(T,)``.
         power: Whitened power ``(T,)``, mean over channels, 1 for noise.
-        distance: Distance of the strongest source of a sample to the target ``(T,)``, mm.
-        in_lobe: Whether the strongest source is in the expected lobe ``(T,)``.
-        lateralization: Share of the magnitude in the expected hemisphere ``(T,)``.
+        distance: Distance of the strongest source of a sample to the target ``(T,)``, mm; None: no
+            target.
+        met: Whether the strongest source meets a part of the expectation ``(T,)``, by those of
+            `CRITERIA` that it has.
+        lateralization: Share of the magnitude in the expected hemisphere ``(T,)``; None: either.
 
     """
 
     times: Array
+    baseline: Mask
     window: Mask
     power: Array
-    distance: Array
-    in_lobe: Mask
-    lateralization: Array
+    distance: Array | None
+    met: Mapping[str, Mask]
+    lateralization: Array | None
 
     @property
-    def baseline(self) -> Mask:
-        """Whether a sample is before the stimulus ``(T,)``."""
-        return self.times < 0
+    def baseline_distance(self) -> Array:
+        """Distances of the baseline ``(N,)``, mm; for a track with a target."""
+        assert self.distance is not None
+        return self.distance[self.baseline]
 
     @property
     def sample(self) -> int:
@@ -71,8 +79,8 @@ def p_value(observed: float, null: Array, largest: bool) -> float:
     return float((1 + extreme.sum()) / (1 + len(null)))
 
 
-def summarize(track: Track, lobe_share: float) -> dict[str, float]:
-    """Statistics of one estimate by name, with the units of `UNITS`.
+def summarize(track: Track, chance: Mapping[str, float]) -> dict[str, float]:
+    """Statistics of one estimate by name, with the units of `UNITS`; NaN where nothing is expected.
 
     ``p_power`` compares the largest power in the window with the largest power in all baseline
     segments of the same length. ``p_distance`` compares the distance at that sample with those at
@@ -82,7 +90,8 @@ def summarize(track: Track, lobe_share: float) -> dict[str, float]:
 
     Args:
         track: Time courses of the estimate.
-        lobe_share: Share of the sources in the expected lobe: the chance level of a random peak.
+        chance: Share of the sources that meet a part of the expectation, by the names in
+            ``track.met``: the probability that a source drawn at random does.
 
     Raises:
         ValueError: There is no baseline, or no sample in the window.
@@ -95,24 +104,36 @@ def summarize(track: Track, lobe_share: float) -> dict[str, float]:
             "pre-stimulus baseline or no sample in the window of the response."
         )
     maxima = window_maxima(track.power[baseline], int(track.window.sum()))
-    null = track.distance[baseline]
-    return {
+    statistics = dict.fromkeys(UNITS, np.nan) | {
         "latency": 1e3 * track.times[sample],
         "whitened_power": track.power[sample],
         "baseline_power": float(track.power[baseline].mean()),
         "baseline_power_largest": float(maxima.max()),
         "p_power": p_value(track.power[sample], maxima, largest=True),
-        "peak_distance": track.distance[sample],
+    }
+    for name, met in track.met.items():
+        statistics |= {
+            f"peak_in_{name}": float(met[sample]),
+            f"share_in_{name}": float(met[track.window].mean()),
+            f"baseline_share_in_{name}": float(met[baseline].mean()),
+            f"sources_in_{name}": chance[name],
+        }
+    if track.distance is not None:
+        statistics |= _distances(track.distance[sample], track.baseline_distance)
+    if track.lateralization is not None:
+        statistics["lateralization"] = track.lateralization[sample]
+        statistics["baseline_lateralization"] = float(track.lateralization[baseline].mean())
+    return statistics
+
+
+def _distances(peak: float, null: Array) -> dict[str, float]:
+    """Distance of the peak to the target and of the strongest sources of the baseline, mm."""
+    return {
+        "peak_distance": peak,
         "baseline_distance": float(np.median(null)),
         "baseline_distance_p05": float(np.quantile(null, 0.05)),
         "baseline_distance_p95": float(np.quantile(null, 0.95)),
-        "p_distance": p_value(track.distance[sample], null, largest=False),
-        "peak_in_lobe": float(track.in_lobe[sample]),
-        "share_in_lobe": float(track.in_lobe[track.window].mean()),
-        "baseline_share_in_lobe": float(track.in_lobe[baseline].mean()),
-        "sources_in_lobe": lobe_share,
-        "lateralization": track.lateralization[sample],
-        "baseline_lateralization": float(track.lateralization[baseline].mean()),
+        "p_distance": p_value(peak, null, largest=False),
     }
 
 
@@ -128,10 +149,14 @@ UNITS = {
     "peak_distance": "mm",
     "baseline_distance": "mm",
     "p_distance": "",
-    "peak_in_lobe": "",
-    "share_in_lobe": "",
-    "baseline_share_in_lobe": "",
-    "sources_in_lobe": "",
+    "p_distance_chance": "",
+    **{
+        f"{statistic}_in_{name}": ""
+        for name in CRITERIA
+        for statistic in ("peak", "share", "baseline_share", "sources")
+    },
+    "target_in_set": "",
+    "sources_in_set": "",
     "lateralization": "",
     "baseline_lateralization": "",
     "residual_variance": "",
@@ -142,19 +167,27 @@ UNITS = {
 }
 #: Largest p value of a response that counts as above the baseline.
 ALPHA = 0.05
+#: What is said of a failed part of the expectation.
+PLACES = {
+    "hemisphere": "the expected hemisphere",
+    "lobe": "the expected lobe",
+    "tolerance": "the tolerance about the target",
+}
 
 
-def failures(statistics: dict[str, float]) -> list[str]:
+def failures(statistics: Mapping[str, float]) -> list[str]:
     """Texts that say what failed; empty for a success.
 
-    A success is a response above the baseline with the strongest source in the expected lobe, at
-    the sample of largest power and in at least half of the window.
+    A success is a response above the baseline whose strongest source meets every part of the
+    expectation, at the sample of largest power and in at least half of the window.
     """
     failed = []
     if statistics["p_power"] > ALPHA:
         failed.append(f"response not above its baseline (p = {statistics['p_power']:.2f})")
-    if not statistics["peak_in_lobe"]:
-        failed.append("strongest source outside the expected lobe")
-    if statistics["share_in_lobe"] < 0.5:
-        failed.append(f"in the lobe for {100 * statistics['share_in_lobe']:.0f} % of the window")
+    for name, place in PLACES.items():
+        share = statistics[f"share_in_{name}"]
+        if statistics[f"peak_in_{name}"] == 0:  # NaN: not expected
+            failed.append(f"strongest source outside {place}")
+        if share < 0.5:
+            failed.append(f"in the {name} for {100 * share:.0f} % of the window")
     return failed

@@ -17,29 +17,31 @@ BASELINE, WINDOW = "0.93", "#fff0c2"
 def time_course_figure(
     times: Array,
     power: Array,
+    baseline: tuple[float, float],
     window: tuple[float, float],
     distances: Mapping[str, Array],
 ) -> Figure:
     """Draw whitened power, and the distance of the strongest source to the target per method.
 
     Args:
-        times: Sample times ``(T,)``, s; the stimulus is at 0.
+        times: Sample times ``(T,)``, s.
         power: Whitened power ``(T,)``, 1 for noise.
+        baseline: Start and end of the baseline, s.
         window: Start and end of the expected response, s.
-        distances: Distances ``(T,)``, mm, by name of the method.
+        distances: Distances ``(T,)``, mm, by name of the method; empty without a target.
 
     """
     figure = Figure(figsize=(7.2, 1.4 + 1.15 * len(distances)), layout="constrained")
-    rows = figure.subplots(1 + len(distances), 1, sharex=True)
+    rows = figure.subplots(1 + len(distances), 1, sharex=True, squeeze=False)[:, 0]
     for ax in rows:
-        ax.axvspan(1e3 * times[0], 0, color=BASELINE, zorder=0, linewidth=0)
+        ax.axvspan(1e3 * baseline[0], 1e3 * baseline[1], color=BASELINE, zorder=0, linewidth=0)
         ax.axvspan(1e3 * window[0], 1e3 * window[1], color=WINDOW, zorder=0, linewidth=0)
         ax.spines[["top", "right"]].set_visible(False)
     rows[0].plot(1e3 * times, power, color="0.2", linewidth=1)
     rows[0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
     rows[0].set(ylim=(0, None), xlim=1e3 * times[[0, -1]])
     rows[0].set_title("whitened power", fontsize=9, loc="left")
-    top = 1.05 * max(distance.max() for distance in distances.values())
+    top = 1.05 * max((distance.max() for distance in distances.values()), default=1.0)
     for ax, (name, distance) in zip(rows[1:], distances.items(), strict=True):
         ax.plot(1e3 * times, distance, ".", color="#0072b2", markersize=3)
         ax.set(ylim=(-0.05 * top, top), ylabel="mm")

@@ -14,10 +14,10 @@ import torch
 import deepesi
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.beamformer import LCMV
-from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
+from deepesi.baselines.other_orientation import FixedOrientation
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
@@ -25,6 +25,7 @@ from deepesi.core.onnx_model import OnnxModel, OnnxPosterior, load_onnx
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
+from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
 from deepesi.models.unrolled_ista import UnrolledISTA
@@ -76,6 +77,21 @@ def matched_filter(heteroscedastic=False, **sizes):
     return moved(UnrolledMatchedFilter(**WIDE, **sizes, heteroscedastic=heteroscedastic))
 
 
+def loose_matched_filter():
+    torch.manual_seed(0)
+    return moved(
+        LooseMatchedFilter(
+            **WIDE,
+            n_components=2,
+            n_sweeps=1,
+            hidden=8,
+            n_radii=2,
+            n_strongest=8,
+            heteroscedastic=True,
+        )
+    )
+
+
 def sensor_gnn(heteroscedastic=False, **sizes):
     torch.manual_seed(0)
     sizes = {"n_components": 2, **sizes}
@@ -99,9 +115,7 @@ RECIPES = (
         "ConvDip with std": lambda: network(heteroscedastic=True),
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
-        "UnrolledMatchedFilter, loose": lambda: matched_filter(
-            loose=0.25, weigh_sensors=False, n_skulls=1
-        ),
+        "LooseMatchedFilter": loose_matched_filter,
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
         "SensorGNN": sensor_gnn,
         "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),

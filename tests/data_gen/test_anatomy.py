@@ -164,6 +164,16 @@ def test_an_anatomy_belongs_to_its_steps(grid):
     assert torch.equal(again.batch(3).data, recordings.batch(3).data)
 
 
+def test_a_share_of_the_set_ups_has_the_cortex_of_its_own_head(grid):
+    def heads_of(share):
+        ranges = SetupRanges(["biosemi16"], anatomy=AnatomyRanges(share=share))
+        pool = SimulatedRecordings(grid, setups=ranges, batch_size=1, pool_size=40, pool_period=40)
+        return [pool.parts(step).anatomy is not None for step in range(40)]
+
+    assert not any(heads_of(0.0))
+    assert 8 <= sum(heads_of(0.4)) <= 24
+
+
 def test_recordings_are_those_of_the_true_lead_field_and_sources(grid):
     ranges = SetupRanges(anatomy=AnatomyRanges())
     fixed, free = (
@@ -207,6 +217,7 @@ def test_lead_fields_are_those_of_boundary_elements(grid, cortex):
         ({"turn_wavelength": (25.0, 80.0)}, "turn_wavelength 25 to 80 .* metres"),
         ({"rotation": (0.0, 3.0)}, "rotation 0 to 3 .* radians"),
         ({"turn": (0.1, 4.0)}, "turn 0.1 to 4"),
+        ({"share": 75.0}, "share 75 must lie within 0 to 1"),
     ],
 )
 def test_ranges_out_of_order_or_in_other_units(settings, message):

@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.baselines.bayes_single_patch import BayesSinglePatch
-from deepesi.core.patches import PatchDictionary
-from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.models.matched_filter import UnrolledMatchedFilter
-from deepesi.physics.template import load_template
 from tests.models.free import apply, free
 
 
@@ -127,84 +123,3 @@ def test_number_of_weights_is_as_documented():
 def test_sizes_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         UnrolledMatchedFilter(**settings)
-
-
-LOOSE = {"loose": 0.25, "weigh_sensors": False, "n_skulls": 1}
-
-
-def test_evidence_is_that_of_a_gaussian_patch():
-    """Up to a constant: ``N(0, I + s/O Q Qᵀ)`` of the data for every patch."""
-    rng = torch.Generator().manual_seed(0)
-    rows = torch.randn(1, 5 * 3, 8, generator=rng, dtype=torch.float64)
-    blocks = torch.linalg.qr(rows.unflatten(1, (5, 3)).mT)[0].mT  # orthogonal, of norm 1
-    norms = torch.rand(1, 5, 3, 1, generator=rng, dtype=torch.float64) + 0.2
-    rows = (blocks * norms).flatten(1, 2)
-    data = 3 * torch.randn(8, 4, 2, generator=rng, dtype=torch.float64)
-    strength = torch.tensor([20.0, 50.0], dtype=torch.float64)
-    found = PatchDictionary(rows, 3).evidence(data, strength)[0]
-    for example, power in enumerate(strength):
-        expected = []
-        for patch in rows.unflatten(1, (5, 3))[0]:
-            cov = torch.eye(8, dtype=torch.float64) + power / 3 * patch.T @ patch
-            gaussian = torch.distributions.MultivariateNormal(torch.zeros(8).double(), cov)
-            expected.append(2 * gaussian.log_prob(data[:, :, example].T).sum())
-        differences = torch.stack(expected) - found[:, example]
-        assert differences.std() < 1e-8
-
-
-def test_with_rows_of_one_norm_the_evidence_is_the_energy_shrunk():
-    rng = torch.Generator().manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(2, 6, 8, generator=rng), dim=2)
-    data, strength = torch.randn(8, 3, 1, generator=rng), torch.tensor([9.0])
-    dictionary = PatchDictionary(rows, 1)
-    expected = 0.9 * dictionary.energy(data) - 3 * (
-        torch.tensor(10.0).log() - torch.log1p(strength)
-    )
-    assert torch.allclose(dictionary.evidence(data, strength), expected, atol=1e-5)
-
-
-def test_loose_orientation_turns_with_the_normals(simulate):
-    """Turning axes and normals turns the moments and nothing else."""
-    model = make(**LOOSE)
-    batch = simulate([], n_times=2).batch(0)
-    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
-    head = free(batch.head, turn)
-    head = replace(head, source_normals=batch.head.source_normals @ turn)
-    straight = apply(model, batch.data, free(batch.head)).mean.unflatten(1, (84, 3))
-    turned = apply(model, batch.data, head).mean.unflatten(1, (84, 3))
-    expected = torch.einsum("op,bsot->bspt", torch.as_tensor(turn).float(), straight)
-    assert torch.allclose(turned, expected, rtol=1e-2, atol=1e-3 * straight.abs().max().item())
-
-
-def test_untrained_and_loose_it_is_near_a_scan_in_somebody_elses_head():
-    """The network as it was reads wrong normals as another skull and as bad sensors."""
-    names = ("loose", "plain", "scan")
-    template = load_template("fsaverage-ico3-free")
-    torch.manual_seed(0)
-    models = dict(
-        zip(
-            names,
-            (UnrolledMatchedFilter(**LOOSE), UnrolledMatchedFilter(), BayesSinglePatch(n_radii=5)),
-            strict=True,
-        )
-    )
-    recordings = SimulatedRecordings(
-        template,
-        PatchSources(n_sources=(1, 1)),
-        SetupRanges(["biosemi64"], anatomy=AnatomyRanges()),
-        [d for model in models.values() for d in model.head_inputs],
-        snr_db=(20.0, 20.0),
-        batch_size=8,
-        pool_size=1,
-        pool_period=1,
-        split="test",
-    )
-    errors = {name: SourceMetric("localization_error") for name in names}
-    for step in range(3):
-        batch = recordings.batch(step)
-        for name, model in models.items():
-            with torch.no_grad():
-                errors[name].update(model.eval()(batch.data, batch.inputs), batch)
-    loose, plain, scan = (float(errors[name].compute()) for name in names)
-    assert loose < 1.3 * scan
-    assert loose < 0.9 * plain

@@ -1,9 +1,16 @@
-"""Principal topographies of patches under a prior of their moments."""
+"""Topographies of patches along the normals, and under a prior of their moments."""
 
 import numpy as np
 import pytest
 
-from deepesi.physics.head_inputs import LooseMoments, LooseSkullPowers, LooseTopographies
+from deepesi.physics.head_inputs import (
+    FixedOrientations,
+    LooseMoments,
+    LooseTopographies,
+    NormalMoments,
+    NormalTopographies,
+    PatchTopographies,
+)
 from deepesi.physics.head_inputs.patches import patch_profiles, patch_topographies
 from deepesi.physics.template import load_template
 
@@ -52,15 +59,23 @@ def test_with_fixed_orientation_there_is_one_row_of_norm_1():
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(1284))
 
 
-def test_powers_of_the_nominal_skull_are_those_of_the_rows(head, rows):
-    powers = LooseSkullPowers(3.0, 3, RADIUS, RADIUS, 1, 0.25).compute(head)
-    assert powers.shape == (3, 1, 1284, 32)
-    assert powers[1, 0] == pytest.approx((rows**2).mean(axis=1), abs=1e-6)
+def test_along_the_normals_they_are_those_of_the_head_of_fixed_orientation(head):
+    """Its topographies follow the normal of each source, not the mean normal of a patch."""
+    radii = (RADIUS, 2 * RADIUS, 2)
+    fixed = head.along_normals()
+    assert NormalTopographies(*radii).compute(head) == pytest.approx(
+        PatchTopographies(*radii).compute(fixed)
+    )
+    moments = NormalMoments(*radii).compute(head)[0, :, None]
+    unit = moments * patch_topographies(fixed, RADIUS)[:, :, 0]
+    assert unit == pytest.approx(NormalTopographies(*radii).compute(head)[0])
+    for one in (head, fixed):
+        directions = FixedOrientations().compute(one)
+        leadfield = one.leadfield.reshape(32, 1284, -1)
+        assert np.einsum("cso,so->cs", leadfield, directions) == pytest.approx(fixed.leadfield)
 
 
 @pytest.mark.parametrize("loose", [0.0, 1.5])
 def test_loose_outside_of_its_range(loose):
     with pytest.raises(ValueError, match=f"loose must be above 0 and at most 1, got {loose}"):
         LooseTopographies(RADIUS, RADIUS, 1, loose)
-    with pytest.raises(ValueError, match=f"loose must be above 0 and at most 1, got {loose}"):
-        LooseSkullPowers(3.0, 3, RADIUS, RADIUS, 1, loose)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deepesi.cli.export import export_path
-from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.physics.io.heads import head_from_forward
 from deepesi.physics.montage import eeg_info
 from deepesi.physics.template import load_oriented, load_template
@@ -19,10 +19,9 @@ def exported(tmp_path_factory):
     """By the command, whose head has fixed orientation by default."""
     folder = tmp_path_factory.mktemp("free")
     torch.manual_seed(0)
-    sizes = {"n_components": 1, "n_sweeps": 1, "hidden": 4, "exchanged": 2, "n_radii": 2}
-    settings = {**sizes, "loose": 0.25, "weigh_sensors": False, "n_skulls": 1}
+    settings = {"n_components": 1, "n_sweeps": 1, "hidden": 4, "exchanged": 2, "n_radii": 2}
     space = load_template("fsaverage-ico3-free").space
-    kind = UnrolledMatchedFilter
+    kind = LooseMatchedFilter
     identity = {
         "model": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings},
         "space": space.name,

@@ -2,6 +2,7 @@
 
 from deepesi.physics.head_inputs.declaration import HeadInput, prepare
 from deepesi.physics.head_inputs.graphs import (
+    FixedOrientations,
     MeshEdges,
     MeshNeighbours,
     SensorEdgeFeatures,
@@ -22,6 +23,8 @@ from deepesi.physics.head_inputs.orientation import OrientationRoot
 from deepesi.physics.head_inputs.patches import (
     LooseMoments,
     LooseTopographies,
+    NormalMoments,
+    NormalTopographies,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -30,20 +33,22 @@ from deepesi.physics.head_inputs.patches import (
 from deepesi.physics.head_inputs.positions import SourcePositions
 from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
 from deepesi.physics.head_inputs.scales import NoiseLevel, Rank, SourceUnit, Whitener
-from deepesi.physics.head_inputs.skull import LooseSkullPowers, SkullFilters, SkullPowers
+from deepesi.physics.head_inputs.skull import SkullFilters, SkullPowers
 from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
 __all__ = [
+    "FixedOrientations",
     "Gain",
     "HatMatrix",
     "HeadInput",
     "LinearInverse",
     "LooseMoments",
-    "LooseSkullPowers",
     "LooseTopographies",
     "MeshEdges",
     "MeshNeighbours",
     "NoiseLevel",
+    "NormalMoments",
+    "NormalTopographies",
     "OrientationRoot",
     "PatchMoments",
     "PatchPairs",

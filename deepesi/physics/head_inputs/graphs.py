@@ -51,6 +51,22 @@ class SourceNormals(HeadInput):
 
 
 @dataclass(frozen=True)
+class FixedOrientations(HeadInput):
+    """Components of a unit moment along the normal of every source ``(S, O)``.
+
+    The normals, head frame, with free orientation; ones with fixed orientation.
+    """
+
+    axes: ClassVar[Axes] = ("sources", "orientations")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        if head.space.n_orient == 1:
+            return np.ones((head.space.n_sources, 1))
+        return head.source_normals
+
+
+@dataclass(frozen=True)
 class SensorPositions(HeadInput):
     """Positions of the sensors ``(C, 3)``, m, head frame."""
 

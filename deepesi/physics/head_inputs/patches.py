@@ -207,6 +207,41 @@ class LooseMoments(LoosePatches, HeadInput):
         return np.stack([moments.reshape(-1, moments.shape[2]) for moments in by_radius])
 
 
+def _along_normals(head: HeadModel, radius: float) -> Array:
+    """Whitened topographies ``(S, C)``, 1/(A m), of patches with each source along its normal."""
+    return patch_topographies(head.along_normals(), radius)[:, :, 0]
+
+
+@dataclass(frozen=True)
+class NormalTopographies(Radii, HeadInput):
+    """Whitened unit topographies of patches along the normals ``(K, S, C)``, no unit."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, S, C)``."""
+        return (self.n_radii, "sources", "channels")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        by_radius = np.stack([_along_normals(head, r) for r in self.radii])
+        return np.asarray(by_radius / np.linalg.norm(by_radius, axis=2, keepdims=True))
+
+
+@dataclass(frozen=True)
+class NormalMoments(Radii, HeadInput):
+    """Sums of moments ``(K, S)``, A m, that project as the rows of `NormalTopographies`."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, S)``."""
+        return (self.n_radii, "sources")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        by_radius = np.stack([_along_normals(head, r) for r in self.radii])
+        return np.asarray(1 / np.linalg.norm(by_radius, axis=2))
+
+
 @dataclass(frozen=True)
 class PatchPairs(Radii, HeadInput):
     """Pairs ``(P, 2)``: a source, and the centre of a patch of the largest radius around it."""

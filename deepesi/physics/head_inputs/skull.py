@@ -15,12 +15,7 @@ from scipy.special import eval_legendre
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
-from deepesi.physics.head_inputs.patches import (
-    LooseTopographies,
-    Radii,
-    check_prior,
-    orthonormal_topographies,
-)
+from deepesi.physics.head_inputs.patches import Radii, orthonormal_topographies
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.sphere import ShellModel, transfer_factors
@@ -144,26 +139,7 @@ class SkullPowers(Radii, SkullRatios, HeadInput):
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
         filters = SkullFilters(self.widest, self.n_ratios).compute(head)
-        topographies = self._topographies(head)
+        topographies = np.stack([orthonormal_topographies(head, r) for r in self.radii])
         seen = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)
         power = (seen**2).reshape(*seen.shape[:2], -1, head.space.n_orient, head.n_channels)
         return np.asarray(power.mean(axis=3))
-
-    def _topographies(self, head: HeadModel) -> Array:
-        """Topographies ``(K, D, C)`` with a mean square of 1 per patch."""
-        return np.stack([orthonormal_topographies(head, r) for r in self.radii])
-
-
-@dataclass(frozen=True)
-class LooseSkullPowers(SkullPowers):
-    """`SkullPowers` of `LooseTopographies`; `loose` as there."""
-
-    loose: float = 0.25
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_prior(self.loose)
-
-    def _topographies(self, head: HeadModel) -> Array:
-        own = LooseTopographies(self.smallest, self.largest, self.n_radii, self.loose)
-        return own.compute(head)

@@ -1,4 +1,4 @@
-"""Methods of fixed orientation on heads of free orientation."""
+"""Methods of fixed orientation on heads of free orientation, and the other way round."""
 
 from dataclasses import replace
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.baselines.fixed_orientation import FixedOrientation
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
+from deepesi.baselines.other_orientation import FixedOrientation, FreeOrientation
 from deepesi.core.contracts import as_tensors
 from deepesi.evaluation.solvers import SolverModel, load_solver
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
@@ -58,6 +60,43 @@ def test_a_prepared_file_of_free_orientation_opens(tmp_path):
     prepared.save(tmp_path / "head.npz")
     opened = inverse.for_prepared(tmp_path / "head.npz")
     assert np.array_equal(opened.estimate(evoked.data)[0], prepared.estimate(evoked.data)[0])
+
+
+@pytest.mark.parametrize("model", [MinimumNorm("MNE"), BayesianMinimumNorm()])
+def test_free_orientation_on_a_head_of_fixed_orientation(model, free):
+    """Tangential components are silent, so only those along the normal are estimated."""
+    data = torch.randn(2, 32, 3, generator=torch.Generator().manual_seed(0)) * 1e-6
+    data = data - data.mean(1, keepdim=True)
+    fixed = free.along_normals()
+    lifted = fixed.with_components()
+    assert free.with_components() is free
+    assert lifted.along_normals().leadfield == pytest.approx(fixed.leadfield)
+    moments = apply(model, data, lifted)
+    estimate = apply(FreeOrientation(model), data, fixed)
+    normals = torch.as_tensor(free.source_normals, dtype=torch.float32)[None, :, :, None]
+    along = (moments.mean.unflatten(1, (-1, 3)) * normals).sum(2)
+    assert torch.allclose(estimate.mean, along)
+    assert torch.allclose(  # a minimum norm has no other component
+        along[:, :, None] * normals, moments.mean.unflatten(1, (-1, 3)), atol=1e-3 * along.max()
+    )
+    if estimate.std is not None:
+        assert estimate.std.shape == along.shape
+        assert (estimate.std > 0).all()
+
+
+def test_an_exported_network_of_free_orientation_runs_on_any_head(free, tmp_path):
+    sizes = {"n_components": 1, "n_sweeps": 1, "hidden": 4, "exchanged": 2, "n_radii": 2}
+    network = LooseMatchedFilter(**sizes)
+    export_onnx(network, free, tmp_path / "model.onnx")
+    template = load_template("fsaverage-ico3")
+    model = load_any(tmp_path / "model.onnx", template)
+    assert isinstance(model, FreeOrientation)
+    data = torch.as_tensor(free.along_normals().leadfield[:, 300:301] * 1e-7).float()[None]
+    mean = apply(model, data, free.along_normals()).mean[0, :, 0]
+    assert mean.shape == (1284,)
+    found = int(mean.abs().argmax())
+    assert np.linalg.norm(template.source_pos[found] - template.source_pos[300]) < 0.02
+    assert mean[found] > 0
 
 
 def test_lead_field_along_the_normals(free):
