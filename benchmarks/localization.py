@@ -1,7 +1,7 @@
 """Localization error alone, of many methods: ``python -m benchmarks.localization``.
 
 ``deepesi evaluate`` computes every metric of every example. This computes one, a batch at a time,
-with one set-up for all SNRs: minutes in place of hours where every batch has an anatomy of its own.
+which takes less time where every batch has an anatomy and a set-up of its own.
 Recordings, methods and numbers are those of ``deepesi evaluate``; the differences to the reference
 are left out. The CSV has the columns of ``benchmark.csv``.
 """

@@ -29,7 +29,6 @@ class WithTrueLeadField(Oracle):
 
     def forward(self, batch: Batch) -> Estimate:
         """Prepare and invert each example separately."""
-        unit = torch.eye(batch.true_leadfield.source_modes.shape[0], device=batch.data.device)[None]
         estimates = []
         for number in range(len(batch.data)):
             one = slice(number, number + 1)
@@ -38,7 +37,7 @@ class WithTrueLeadField(Oracle):
                 coefficients=batch.true_leadfield.coefficients[one],
                 patterns=batch.true_leadfield.patterns[one],
             )
-            leadfield = true_leadfield.project(unit)[0].double().cpu().numpy()
+            leadfield = true_leadfield.matrices()[0].double().cpu().numpy()
             sensors = batch.head.sensors  # the reference is inexact in float32
             head = replace(batch.head, leadfield=sensors.reference(leadfield))
             inputs = as_tensors(prepare(self.head_inputs, head), batch.data.device)

@@ -260,13 +260,24 @@ class LowRankLeadField(_Tensors):
     def project(self, sources: Float[Tensor, "B D T"]) -> Float[Tensor, "B C T"]:
         """Referenced data (V) of sources (A m)."""
         reduced = torch.einsum("dr,bdt->brt", self.source_modes, sources)
+        return self.patterns @ self._on_scalp(reduced)
+
+    def matrices(self) -> Float[Tensor, "B C D"]:
+        """The lead fields as matrices, V/(A m)."""
+        n_modes = self.source_modes.shape[1]
+        unit = torch.eye(n_modes, device=self.source_modes.device)
+        reduced = unit.expand(len(self.coefficients), -1, -1)
+        return (self.patterns @ self._on_scalp(reduced)) @ self.source_modes.T
+
+    def _on_scalp(self, reduced: Float[Tensor, "B R T"]) -> Float[Tensor, "B P T"]:
+        """Weights of the scalp patterns, of weights of the source modes."""
         n_wide, n_narrow = len(self.wide), self.narrow.shape[-1]
         scalp = _through_core(self.wide, self.coefficients[:, :n_wide], reduced)
         if len(self.narrow):
             first = reduced[:, :n_narrow]
             few = _through_core(self.narrow, self.coefficients[:, n_wide:], first)
             scalp = torch.cat([scalp[:, :n_narrow] + few, scalp[:, n_narrow:]], dim=1)
-        return self.patterns @ scalp
+        return scalp
 
 
 #: Columns up to which it is faster to apply every term of a core than to add the terms up first.

@@ -8,7 +8,6 @@ from deepesi.core.contracts import (
     Assumptions,
     Batch,
     Estimate,
-    LowRankLeadField,
     Oracle,
     as_tensors,
 )
@@ -26,7 +25,7 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 from deepesi.physics.montage import project_to_mesh
-from deepesi.physics.template import free_orientation, template_of
+from deepesi.physics.template import Template, free_orientation, template_of
 
 
 class BayesStranger(Oracle):
@@ -85,6 +84,7 @@ class BayesStranger(Oracle):
         )
         self._prepared: tuple[HeadModel, dict[str, Tensor]] | None = None
         self._cortex: FineCortex | None = None
+        self._leadfields_at: dict[tuple[str, bytes], list[Tensor]] = {}
 
     @property
     def assumptions(self) -> Assumptions:
@@ -110,14 +110,15 @@ class BayesStranger(Oracle):
         score = 0.5 * (shrunk * fitted.square().sum(5) - n_times * prior.log1p()).sum(3)
         n_worlds, n_radii = score.shape[:2]
         posterior = torch.softmax(score.flatten(0, 2), 0).unflatten(0, (n_worlds, n_radii, -1))
-        positions = batch.inputs[self.positions.key]
-        distances = torch.cdist(positions, positions)
-        best = (distances @ posterior.sum((0, 1))).argmin(0)
+        best = (worlds["distances"] @ posterior.sum((0, 1))).argmin(0)
         here = torch.softmax(score.flatten(0, 1).take_along_dim(best[None, None], 1)[:, 0], 0)
         here = here.unflatten(0, (n_worlds, n_radii))  # posterior at the best centre
         moments = torch.einsum(
-            "jkspi,jksib,jksibt->jkspbt", worlds["moments"], shrunk, fitted
-        ).take_along_dim(best.view(1, 1, 1, 1, -1, 1), 2)[:, :, 0]
+            "jkbpi,jkib,jkibt->jkpbt",
+            worlds["moments"][:, :, best],
+            shrunk.take_along_dim(best.view(1, 1, 1, 1, -1), 2)[:, :, 0],
+            fitted.take_along_dim(best.view(1, 1, 1, 1, -1, 1), 2)[:, :, 0],
+        )
         by_radius = (here[:, :, None, :, None] * moments).sum(0)  # (K, 3, B, T)
         return Estimate(self._spread(by_radius * variance.sqrt()[:, None], best, batch))
 
@@ -148,7 +149,17 @@ class BayesStranger(Oracle):
                 f"BayesStranger: no head at hand has the source space {batch.head.space.name!r}. "
                 "Use a packaged head (head.name=fsaverage-ico3-free)."
             )
-        device = batch.data.device
+        found = [self._components(one, batch.inputs) for one in self._leadfields(batch, template)]
+        positions = batch.inputs[self.positions.key]
+        stacked = {key: torch.stack([f[key] for f in found]) for key in found[0]}
+        return {**stacked, "distances": torch.cdist(positions, positions)}
+
+    def _leadfields(self, batch: Batch, template: Template) -> list[Float[Tensor, "C D"]]:
+        """Lead fields of the drawn heads; those of the last positions of the sensors are kept."""
+        sensors, device = batch.head.sensors.positions, batch.data.device
+        key = (template.space.fingerprint, sensors.tobytes())
+        if key in self._leadfields_at:
+            return self._leadfields_at[key]
         if (
             self._cortex is None
             or self._cortex.template.space.vertices is not template.space.vertices
@@ -156,7 +167,7 @@ class BayesStranger(Oracle):
             free = template if template.space.n_orient == 3 else free_orientation(template)
             self._cortex = FineCortex(free, device)
         cortex, family = self._cortex, self._cortex.fine.family
-        points = project_to_mesh(batch.head.sensors.positions, family.scalp_pos, family.scalp_faces)
+        points = project_to_mesh(sensors, family.scalp_pos, family.scalp_faces)
         places = as_tensors({"vertices": points.vertices, "weights": points.weights}, device)
         rng = torch.Generator(device).manual_seed(self.seed)
         tissues = self.tissues.draw(self.n_worlds, rng)
@@ -169,24 +180,24 @@ class BayesStranger(Oracle):
                 places["weights"][None],
                 anatomy.source_modes,
             )
-            found.append(self._components(leadfield, batch.inputs))
-        return {key: torch.stack([f[key] for f in found]) for key in found[0]}
+            found.append(leadfield.matrices()[0])
+        self._leadfields_at = {key: found}
+        return found
 
     def _components(
-        self, leadfield: LowRankLeadField, inputs: dict[str, Tensor]
+        self, leadfield: Float[Tensor, "C D"], inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Orthonormal topographies of every patch, with shares of its prior variance and moments.
 
         Args:
-            leadfield: One true lead field, for x, y and z dipoles.
+            leadfield: One true lead field for x, y and z dipoles, V/(A m).
             inputs: Prepared head inputs.
 
         """
         pairs, shares = inputs[self.pairs.key], inputs[self.shares.key]
         normals = inputs[self.normals.key]
         n_sources = len(normals)
-        unit = torch.eye(3 * n_sources, device=normals.device)[None]
-        white = (inputs[self.whitener.key] @ leadfield.project(unit)[0]).T.reshape(n_sources, -1)
+        white = (inputs[self.whitener.key] @ leadfield).T.reshape(n_sources, -1)
         topographies, roots = [], []
         for share in shares.T:  # one radius after the other
             profile = torch.sparse_coo_tensor(

@@ -84,28 +84,47 @@ def batches_to_fit(
     scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
 ) -> Iterator[tuple[Batch, int]]:
     """The same for `n` recordings of split ``"validation"``, on `heads_to_fit`."""
-    for number, (head, left) in enumerate(_shares(heads_to_fit(scenario, cohort), n)):
-        size = min(left, MAX_BATCH)
-        recordings = SimulatedRecordings(
-            head,
-            scenario.sources,
-            scenario.setups,
-            [d for model in models for d in model.head_inputs],
-            nominal_head=cohort.template,
-            snr_db=(snr_db, snr_db),
-            tissues=scenario.tissues,
-            artifacts=scenario.artifacts,
-            batch_size=size,
-            n_times=scenario.n_times,
-            sfreq=scenario.sfreq,
-            seed=scenario.seed + number,
-            split="validation",
-            pool_size=1,
-            pool_period=1,
+    return batches_at(streams_to_fit(scenario, cohort, models, n), snr_db)
+
+
+#: Recordings of every head, with how many of them to use.
+Streams = Sequence[tuple[SimulatedRecordings, int]]
+
+
+def streams_to_fit(
+    scenario: Scenario, cohort: Cohort, models: Sequence[InverseModel], n: int
+) -> Streams:
+    """The recordings of `batches_to_fit`; they serve every SNR with the same set-ups."""
+    return [
+        (
+            SimulatedRecordings(
+                head,
+                scenario.sources,
+                scenario.setups,
+                [d for model in models for d in model.head_inputs],
+                nominal_head=cohort.template,
+                tissues=scenario.tissues,
+                artifacts=scenario.artifacts,
+                batch_size=min(share, MAX_BATCH),
+                n_times=scenario.n_times,
+                sfreq=scenario.sfreq,
+                seed=scenario.seed + number,
+                split="validation",
+                pool_size=1,
+                pool_period=1,
+            ),
+            share,
         )
-        for step in range(-(-left // size)):
-            yield recordings.batch(step), min(size, left)
-            left -= min(size, left)
+        for number, (head, share) in enumerate(_shares(heads_to_fit(scenario, cohort), n))
+    ]
+
+
+def batches_at(streams: Streams, snr_db: float) -> Iterator[tuple[Batch, int]]:
+    """Batches at one SNR, each with its number of recordings to use."""
+    for recordings, share in streams:
+        at_snr, size = recordings.at_snr(snr_db), recordings.batch_size
+        for step, first in enumerate(range(0, share, size)):
+            yield at_snr.batch(step), min(size, share - first)
 
 
 def heads_to_fit(scenario: Scenario, cohort: Cohort) -> Sequence[Template]:

@@ -9,7 +9,7 @@ in the user's cache.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deepesi.baselines.tuned import Tuned, Value
 from deepesi.evaluation.methods import Method, Model, PerScenario, check_head, identity_of
-from deepesi.evaluation.observation import batches_to_fit, heads_to_fit
+from deepesi.evaluation.observation import Streams, batches_at, heads_to_fit, streams_to_fit
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
@@ -109,12 +109,12 @@ class _Trial:
     tuned: Tuned
     scenarios: Sequence[Scenario]
     cohort: Cohort
+    streams: dict[int, Streams] = field(default_factory=dict)  # of the last test set
 
     def __call__(self, task: _Task) -> tuple[_Task, Array]:
         """Errors ``(n, V)``, mm."""
-        scenario, candidates = self.scenarios[task.test_set], self.tuned.candidates
-        n, error, errors = self.tuned.n_examples, METRICS[CRITERION].function, []
-        for batch, kept in batches_to_fit(scenario, self.cohort, task.snr_db, candidates, n):
+        candidates, error, errors = self.tuned.candidates, METRICS[CRITERION].function, []
+        for batch, kept in batches_at(self._streams(task.test_set), task.snr_db):
             geometry = Geometry(batch.head)
             by_candidate = [
                 [error(e, geometry) for e in examples(apply_model(c, batch), batch)]
@@ -122,6 +122,15 @@ class _Trial:
             ]
             errors.append(np.array(by_candidate).T[:kept])
         return task, np.concatenate(errors)
+
+    def _streams(self, test_set: int) -> Streams:
+        """Recordings of a test set; its SNRs have the same set-ups, which are prepared once."""
+        if test_set not in self.streams:
+            self.streams.clear()
+            self.streams[test_set] = streams_to_fit(
+                self.scenarios[test_set], self.cohort, self.tuned.candidates, self.tuned.n_examples
+            )
+        return self.streams[test_set]
 
 
 def choose(

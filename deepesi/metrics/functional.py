@@ -80,7 +80,7 @@ def transport(estimate: Array, target: Array, ground_mm: Array) -> float:
     origin, support = np.flatnonzero(estimate), np.flatnonzero(target)
     cost = np.ascontiguousarray(ground_mm[np.ix_(origin, support)])
     weights = (v[at] / v[at].sum() for v, at in ((estimate, origin), (target, support)))
-    return float(ot.emd2(*weights, cost, numItermax=10**6))
+    return float(ot.emd2(*weights, cost, numItermax=10**6, center_dual=False))
 
 
 def spatial_dispersion(estimate: Array, peaks: NDArray[np.int64], positions: Array) -> float:

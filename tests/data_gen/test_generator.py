@@ -144,6 +144,8 @@ def test_truth_renders_the_clean_potential(simulate):
         parts = simulate(**(EVERYTHING | {"n_times": n_times})).parts(0)
         again = parts.batch.true_leadfield.project(parts.batch.sources)
         assert torch.allclose(again, parts.clean, atol=1e-4 * parts.clean.abs().max())
+        matrices = parts.batch.true_leadfield.matrices() @ parts.batch.sources
+        assert torch.allclose(matrices, again, atol=1e-5 * again.abs().max())
 
 
 def test_parts_add_up(simulate):

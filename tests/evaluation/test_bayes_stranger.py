@@ -50,6 +50,19 @@ def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
     assert limit < 15
 
 
+def test_heads_are_drawn_once_for_the_same_sensors():
+    """Set-ups of one cap known by names share them; estimates are those of a new bound."""
+    cohort, kept, drawn = Cohort.single(load_template("fsaverage-ico3-free")), bound(2), []
+    for level in ("typical, cap by names", "typical, digitized cap"):
+        for batch in stranger(4, 2)[level].batches(cohort, 10.0, [kept]):
+            estimate = apply_model(kept, batch)
+            assert torch.equal(estimate.mean, apply_model(bound(2), batch).mean)
+            drawn.append(next(iter(kept._leadfields_at.values())))
+    assert drawn[0] is drawn[1]
+    assert drawn[2] is not drawn[1]
+    assert drawn[3] is not drawn[2]
+
+
 def test_levels_of_the_scenario():
     levels = stranger(20, 10)
     assert list(levels) == [
@@ -60,9 +73,10 @@ def test_levels_of_the_scenario():
     ]
     assert levels["template"].setups.anatomy is None
     typical = vars(levels["typical, cap by names"].setups.anatomy)
-    assert {k: tuple(v) for k, v in typical.items() if k != "off_grid"} == {
-        k: v for k, v in vars(AnatomyRanges()).items() if k != "off_grid"
-    }
+    ranges, default = ({**own} for own in (typical, vars(AnatomyRanges())))
+    for name in ("off_grid", "share"):  # no ranges
+        assert ranges.pop(name) == default.pop(name)
+    assert {name: tuple(value) for name, value in ranges.items()} == default
     strong = levels["strong, cap by names"].setups.anatomy
     assert strong.displacement[1] > AnatomyRanges().displacement[1]
     assert strong.turn[0] < AnatomyRanges().turn[0]

@@ -71,6 +71,22 @@ def packaged(name):
     return OmegaConf.create({"baselines": OmegaConf.load(file)})
 
 
+def test_snrs_of_a_test_set_share_their_set_ups(scenario, tuned, toy):
+    """Head inputs are prepared once, and errors are those of set-ups drawn anew."""
+    harder = replace(scenario, snr_db=[5], seed=1)
+    trial = tuning._Trial(tuned, [scenario, harder], Cohort.single(toy))
+    for task in (tuning._Task(0, 0.0), tuning._Task(0, 20.0), tuning._Task(1, 5.0)):
+        before = dict(trial.streams)
+        _, errors = trial(task)
+        (streams,) = trial.streams.values()
+        assert (before.get(task.test_set) is streams) == (task.snr_db == 20)
+        ((recordings, n),) = streams
+        assert n == len(errors) == 30
+        assert len(recordings.pool._drawn) == 1
+        anew = tuning._Trial(tuned, [scenario, harder], Cohort.single(toy))
+        assert np.array_equal(anew(task)[1], errors)
+
+
 def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
     """As measured here once more, on recordings drawn for validation."""
     choice = choose("x", tuned, [scenario], Cohort.single(toy), cache=tmp_path)
