@@ -151,35 +151,61 @@ class PatchDictionary:
     ) -> Float[Tensor, "C T B"]:
         """``(I + Q gamma Qᵀ)⁻¹ v``: residual of the posterior mean under these variances.
 
-        The posterior mean itself is ``gamma Qᵀ`` of the residual. Only the variances of the
-        strongest patches of an example are used, minus the next one (so that the result is
-        continuous), scaled to the sum of all. Conjugate gradients run over the whole window, so
-        the result commutes with a rotation of the samples after any number of steps.
+        The posterior mean itself is ``gamma Qᵀ`` of the residual. Only the `strongest_patches` of
+        an example are used.
         """
-        strongest, indices = gamma.flatten(0, 1).T.topk(n_strongest + 1)
-        kept = strongest[:, :-1] - strongest[:, -1:]
-        share = kept / kept.sum(1, keepdim=True).clamp_min(1e-9)
-        kept = share * gamma.sum((0, 1))[:, None]
+        kept, indices = strongest_patches(gamma, n_strongest)
         rows = self.rows.unflatten(0, (-1, self.n_orient))
-        rows = rows.index_select(0, indices[:, :-1].flatten()).unflatten(0, (-1, n_strongest))
+        rows = rows.index_select(0, indices.flatten()).unflatten(0, (-1, n_strongest))
         if self.skull is not None:
-            norms = self.skull[1].flatten(0, 1).T.gather(1, indices[:, :-1])
+            norms = self.skull[1].flatten(0, 1).T.gather(1, indices)
             seen = rows.flatten(1, 2) @ self.skull[0].mT
             rows = seen.unflatten(1, rows.shape[1:3]) / norms[..., None, None]
         gram = rows.flatten(1, 2).mT @ (kept[..., None, None] * rows).flatten(1, 2)
-        left = direction = recording.permute(2, 0, 1)
-        solution = torch.zeros_like(left)
-        size = left.square().sum((1, 2), keepdim=True)
-        # After convergence steps are zero, without division by zero in gradients. With
-        # `clamp_min`, because the exporter drops the addition of a small constant.
-        least = (1e-7 * size).clamp_min(1e-9)
-        for _ in range(n_steps):
-            image = direction + gram @ direction
-            length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
-            solution, left = solution + length * direction, left - length * image
-            size, before = left.square().sum((1, 2), keepdim=True), size
-            direction = left + size / (before + least) * direction
-        return solution.permute(1, 2, 0)
+        return unexplained(gram, recording, n_steps)
+
+
+def strongest_patches(
+    gamma: Float[Tensor, "K S B"], n_strongest: int
+) -> tuple[Float[Tensor, "B M"], Int[Tensor, "B M"]]:
+    """Variances and numbers of the strongest patches of each example.
+
+    The next one is subtracted, so that what is computed from them is continuous; they are scaled to
+    the sum of all.
+    """
+    strongest, indices = gamma.flatten(0, 1).T.topk(n_strongest + 1)
+    kept = strongest[:, :-1] - strongest[:, -1:]
+    share = kept / kept.sum(1, keepdim=True).clamp_min(1e-9)
+    return share * gamma.sum((0, 1))[:, None], indices[:, :-1]
+
+
+def unexplained(
+    gram: Float[Tensor, "B C C"], recording: Float[Tensor, "C T B"], n_steps: int
+) -> Float[Tensor, "C T B"]:
+    """``(I + G)⁻¹ v`` by conjugate gradients.
+
+    They run over the whole window, so the result commutes with a rotation of the samples after any
+    number of steps.
+
+    Args:
+        gram: Covariances ``G`` of what is explained.
+        recording: Data ``v``, noise variance 1.
+        n_steps: Number of steps.
+
+    """
+    left = direction = recording.permute(2, 0, 1)
+    solution = torch.zeros_like(left)
+    size = left.square().sum((1, 2), keepdim=True)
+    # After convergence steps are zero, without division by zero in gradients. With `clamp_min`,
+    # because the exporter drops the addition of a small constant.
+    least = (1e-7 * size).clamp_min(1e-9)
+    for _ in range(n_steps):
+        image = direction + gram @ direction
+        length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
+        solution, left = solution + length * direction, left - length * image
+        size, before = left.square().sum((1, 2), keepdim=True), size
+        direction = left + size / (before + least) * direction
+    return solution.permute(1, 2, 0)
 
 
 #: Logarithm of the number of independent tests on a head.

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepesi.core.patches import strongest_patches, unexplained
+
 #: Power iterations for the orientation of a patch.
 N_ITERATIONS = 6
 #: Energy, in units of the noise, below which a patch has no orientation.
@@ -121,35 +123,15 @@ class OrientedPatches:
     ) -> Float[Tensor, "C T B"]:
         """``(I + Q gamma Qᵀ)⁻¹ v``: residual of the posterior mean under these components.
 
-        Only the `n_strongest` patches of each component are used, minus the next one (so that the
-        result is continuous), scaled to the sum of all. Conjugate gradients run over the whole
-        window, so the result commutes with a rotation of the samples after any number of steps.
+        Only the `strongest_patches` of each component are used.
         """
         factors = [self._strongest(component, n_strongest) for component in components]
         rows = torch.cat(factors, dim=1)  # B M C, scaled by the roots of their variances
-        gram = rows.mT @ rows
-        left = direction = recording.permute(2, 0, 1)
-        solution = torch.zeros_like(left)
-        size = left.square().sum((1, 2), keepdim=True)
-        # After convergence steps are zero, without division by zero in gradients. With
-        # `clamp_min`, because the exporter drops the addition of a small constant.
-        least = (1e-7 * size).clamp_min(1e-9)
-        for _ in range(n_steps):
-            image = direction + gram @ direction
-            length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
-            solution, left = solution + length * direction, left - length * image
-            size, before = left.square().sum((1, 2), keepdim=True), size
-            direction = left + size / (before + least) * direction
-        return solution.permute(1, 2, 0)
+        return unexplained(rows.mT @ rows, recording, n_steps)
 
     def _strongest(self, component: Component, n_strongest: int) -> Float[Tensor, "B M C"]:
         """Topographies of the strongest patches, times the root of their variance."""
-        gamma = component.gamma.flatten(0, 1).T
-        strongest, indices = gamma.topk(n_strongest + 1)
-        kept = strongest[:, :-1] - strongest[:, -1:]
-        share = kept / kept.sum(1, keepdim=True).clamp_min(1e-9)
-        kept = share * gamma.sum(1, keepdim=True)
-        indices = indices[:, :-1]
+        kept, indices = strongest_patches(component.gamma, n_strongest)
         n_normal = self.normal.shape[0]
         is_loose = (indices >= n_normal)[..., None]
         straight = self.normal.index_select(0, indices.clamp_max(n_normal - 1).flatten())
