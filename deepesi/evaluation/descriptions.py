@@ -1,9 +1,11 @@
 """A scenario in words: what a reader of a report must know of the recordings."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from deepesi.data_gen.artifacts import Artifact
+from deepesi.data_gen.caps import CapRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
@@ -47,6 +49,9 @@ NOISES = {
     "line": "mains interference",
     "drift": "drifts of electrodes",
 }
+
+#: What the analyst knows of the cap.
+KNOWN = {"names": "their names", "template": "a standard montage", "digitized": "digitization"}
 
 
 def spread(limits: Sequence[float], factor: float = 1.0, unit: str = "") -> str:
@@ -96,10 +101,38 @@ def describe_head(tissues: TissueRanges) -> str:
     )
 
 
+def describe_cortex(setups: SetupRanges) -> str:
+    """How sources and normals of the true cortex differ from those of its source grid."""
+    anatomy = setups.anatomy
+    if anatomy is None or not anatomy.differs:
+        on_grid = "sources on the grid, along its normals"
+        return f"{on_grid} (an inverse crime)" if setups.own_anatomy else on_grid
+    between = "sources between the points of the grid, " if anatomy.off_grid else ""
+    share = f" in {100 * anatomy.share:g} % of the set-ups" if anatomy.share < 1 else ""
+    return (
+        f"somebody else's cortex{share}: {between}displaced by "
+        f"{spread(anatomy.displacement, 1e3, 'mm')} on average, normals turned with "
+        f"concentrations of {spread(anatomy.turn)} (smooth) and {spread(anatomy.roughness)} (each)"
+    )
+
+
+def describe_cap(cap: CapRanges) -> str:
+    """What the analyst knows of the electrodes, and how far they are off."""
+    pitch, sd = (math.degrees(value) for value in (cap.pitch, cap.pitch_sd))
+    return (
+        f"electrodes known by {' or '.join(KNOWN[knows] for knows in cap.knowledge)}; cap "
+        f"pitched by {pitch:.3g} ± {sd:.3g} degrees, each electrode "
+        f"{spread(cap.electrode_error, 1e3, 'mm')} off on average"
+    )
+
+
 def describe_nominal_head(setups: SetupRanges) -> str:
     """The nominal head that every method is given."""
-    anatomy = "the recorded head's own anatomy" if setups.own_anatomy else "the template's anatomy"
+    own = setups.own_anatomy and not (setups.anatomy is not None and setups.anatomy.differs)
+    anatomy = "the recorded head's own anatomy" if own else "the template's anatomy"
     parts = [anatomy, describe_head(setups.nominal)]
+    if setups.cap is not None:
+        return "; ".join([*parts, describe_cap(setups.cap)])
     scale, off = setups.electrode_error, []
     for value, unit, what in (
         (1e3 * setups.displacement, "mm", "every electrode by itself"),
@@ -182,5 +215,6 @@ def _facts(scenario: Scenario, cohort: Cohort) -> dict[str, str]:
         "sources": describe_sources(scenario.sources, scenario.n_times),
         "recordings": describe_recording(scenario),
         "true heads": f"{heads}; {describe_head(scenario.tissues)}",
+        "true cortex": describe_cortex(scenario.setups),
         "what methods assume": describe_nominal_head(scenario.setups),
     }

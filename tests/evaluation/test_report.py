@@ -12,7 +12,9 @@ import pytest
 
 import deepesi
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.artifacts import Blinks
+from deepesi.data_gen.caps import CapRanges
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
@@ -202,6 +204,30 @@ def test_everything_that_can_vary_has_its_words(scenarios, toy):
         "0 to 2.4 degrees off",
     ):
         assert part in facts["what methods assume"], part
+
+
+def test_somebody_elses_head_has_its_words(scenarios, toy):
+    own = describe_scenario(scenarios[:1], Cohort.single(toy))
+    assert own["true cortex"] == "sources on the grid, along its normals (an inverse crime)"
+    setups = SetupRanges(
+        ["biosemi16"],
+        anatomy=AnatomyRanges(share=0.5),
+        cap=CapRanges(knowledge=["names", "digitized"]),
+    )
+    facts = describe_scenario([replace(scenarios[0], setups=setups)], Cohort.single(toy))
+    assert facts["true cortex"] == (
+        "somebody else's cortex in 50 % of the set-ups: sources between the points of the grid, "
+        "displaced by 3 to 9 mm on average, normals turned with concentrations of 4 to 16 "
+        "(smooth) and 8 to 16 (each)"
+    )
+    assert facts["what methods assume"].startswith("the template's anatomy; skull")
+    assert facts["what methods assume"].endswith(
+        "electrodes known by their names or digitization; cap pitched by -3.5 ± 5.5 degrees, each "
+        "electrode 3 to 7 mm off on average"
+    )
+    warped = replace(scenarios[0], setups=SetupRanges(["biosemi16"], own_anatomy=False))
+    facts = describe_scenario([warped], Cohort.single(toy))
+    assert facts["true cortex"] == "sources on the grid, along its normals"
 
 
 def test_true_places_are_those_that_were_scored(benchmark, toy):
