@@ -21,6 +21,7 @@ from deepesi.cli.export import describe, export_checked
 from deepesi.cli.loading import load_baselines, load_heads, load_scenarios
 from deepesi.cli.overrides import check_effect, check_one_scenario, this_command, typed_keys
 from deepesi.core.contracts import InverseModel
+from deepesi.data_gen.fine_cortex import has_other_anatomies
 from deepesi.data_gen.generator import limits_of
 from deepesi.evaluation.card import how_good
 from deepesi.evaluation.compare import compare, console
@@ -99,7 +100,10 @@ def run(
         f"Head {template.name}: {template.space.n_sources} sources, loaded in "
         f"{time.perf_counter() - started:.1f} s"
     )
-    scenarios = load_scenarios([config.scenario])
+    sets = [config.scenario]
+    if config.strangers is not None and has_other_anatomies(template):
+        sets.append(config.strangers)
+    scenarios = load_scenarios(sets)
     baselines = load_baselines(config) if config.compare else {}
     if is_first_process() and config.compare:
         # What the comparison will need is prepared once before training, not after hours of it.
@@ -119,7 +123,10 @@ def run(
         shutil.rmtree(run_dir / "scores", ignore_errors=True)
         models = {type(model).__name__: model} | baselines
         benchmark = compare(models, scenarios, cohort, run_dir, config.processes, command)
-        results = how_good(benchmark.rows, plain(config.scenario))
+        results = "\n\n".join(
+            how_good([row for row in benchmark.rows if row.scenario == own["name"]], own)
+            for own in map(plain, reversed(sets))
+        )
     if config.export:
         export(model, identity, scenarios[0], template, run_dir / "export", config, results)
     took = f"Training {trained:.0f} s, all {time.perf_counter() - started:.0f} s."

@@ -111,6 +111,11 @@ class FineCortex:
         )
 
 
+def has_other_anatomies(template: Template) -> bool:
+    """Whether the anatomy of a head can be varied; `check_anatomy` says why not."""
+    return template.cap is None and bool(template.source_normals.any(axis=1).all())
+
+
 def check_anatomy(template: Template) -> None:
     """Refuse a head whose anatomy cannot be varied.
 

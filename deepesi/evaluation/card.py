@@ -121,7 +121,13 @@ def how_trained(
 
 def how_good(rows: Sequence[Row], scenario: Mapping[str, Any]) -> str:
     """The table of the benchmark of one scenario, and what it is of."""
-    return f"""Scenario `{scenario["name"]}`, seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
+    setups = scenario["setups"]
+    world = (
+        "sources on the analyst's grid, along its normals (an inverse crime)"
+        if setups.get("anatomy") is None and setups.get("own_anatomy", True)
+        else "on heads that are not the analyst's"
+    )
+    return f"""Scenario `{scenario["name"]}`: {world}. Seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
 lead fields than in training. {RULE}
 
 {markdown_table(layout(rows))}"""

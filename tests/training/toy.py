@@ -29,6 +29,7 @@ TOY = [
     "trainer.checkpoint_every=1",
     "trainer.log_every=1",
     "scenario.n_examples=4",
+    "strangers=null",
     "scenario.snr_db=[10]",
     "scenario.setups.montages=[biosemi16]",
     "scenario.sources.radius=[0.03,0.06]",
