@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 #: Number of samples used from a window, evenly spaced.
 MAX_SAMPLES = 4
-#: Number of recordings per set-up.
+#: Largest number of recordings per set-up.
 MAX_BATCH = 128
 
 
@@ -83,7 +83,10 @@ def batches_to_test(
 def batches_to_fit(
     scenario: Scenario, cohort: Cohort, snr_db: float, models: Sequence[InverseModel], n: int
 ) -> Iterator[tuple[Batch, int]]:
-    """The same for `n` recordings of split ``"validation"``, on `heads_to_fit`."""
+    """The same for `n` recordings of split ``"validation"``, on `heads_to_fit`.
+
+    As many of them share a set-up, and an anatomy, as in the test set.
+    """
     return batches_at(streams_to_fit(scenario, cohort, models, n), snr_db)
 
 
@@ -105,7 +108,7 @@ def streams_to_fit(
                 nominal_head=cohort.template,
                 tissues=scenario.tissues,
                 artifacts=scenario.artifacts,
-                batch_size=min(share, MAX_BATCH),
+                batch_size=min(share, scenario.batch_size, MAX_BATCH),
                 n_times=scenario.n_times,
                 sfreq=scenario.sfreq,
                 seed=scenario.seed + number,

@@ -17,7 +17,7 @@ from deepesi.baselines.beamformer import LCMV
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.mixed_norm import MixedNorm
 from deepesi.baselines.music import RecursiveMUSIC
-from deepesi.baselines.other_orientation import FixedOrientation
+from deepesi.baselines.other_orientation import FixedOrientation, FreeOrientation
 from deepesi.baselines.sparse_bayes import UPDATES, SparseBayes
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
@@ -126,6 +126,7 @@ RECIPES = (
         "BayesianMinimumNorm": BayesianMinimumNorm,
         "eLORETA, GCV": lambda: MinimumNorm("eLORETA", "gcv"),
         "FixedOrientation": lambda: FixedOrientation(network()),
+        "FreeOrientation": lambda: FreeOrientation(BayesianMinimumNorm()),
         "LCMV": LCMV,
         "RecursiveMUSIC": RecursiveMUSIC,
         "MixedNorm": MixedNorm,

@@ -548,6 +548,7 @@ def test_objectives_in_the_package():
         "default",
         "focal",
         "peaks",
+        "peaks_uncertainty",
         "smooth",
         "uncertainty",
         "no_physics",
