@@ -32,6 +32,7 @@ from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.runtime.session import as_feeds, open_model
+from deepesi.uncertainty.consensus import Consensus
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered, TemperedPosterior
@@ -137,6 +138,8 @@ RECIPES = (
         "SparseBayes, patches": lambda: SparseBayes("convex", patches=(0.03, 0.06, 2)),
         "DeepEnsemble": lambda: DeepEnsemble([network(0), network(1, heteroscedastic=True)]),
         "StackedEnsemble": stacked_ensemble,
+        "Consensus": lambda: Consensus([MinimumNorm(), BayesianMinimumNorm()], [2, 1], [1.0, 0.5]),
+        "Consensus with a solver": lambda: Consensus([MinimumNorm(), RecursiveMUSIC(1)]),
         "MCDropout": lambda: MCDropout(network(dropout=0.2), n_samples=3),
         "Tempered": lambda: Tempered(network(heteroscedastic=True), 0.5),
         "TemperedPosterior": lambda: TemperedPosterior(BayesianMinimumNorm(), 0.5),
