@@ -1,5 +1,7 @@
 """`scenario=volume` on small heads: free orientation, somebody else's head, 61 channels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from deepesi.physics.building.build import build_head
 from deepesi.physics.building.warps import read_member
 from deepesi.physics.cohort import Cohort, head_name
 from deepesi.physics.family import TissueGrid
+from deepesi.physics.head_inputs.patches import patch_profiles
 from deepesi.physics.template import load_template
 from tests.conftest import with_coarse_scalp
 
@@ -69,6 +72,17 @@ def test_every_patch_has_an_orientation_of_its_own(levels, cohort):
     assert torch.allclose(along, moments.norm(dim=2), rtol=1e-3, atol=1e-13)  # in one patch
     cosines = directions @ directions.T
     assert (cosines - torch.eye(4)).abs().max() < 0.999
+
+
+@pytest.mark.parametrize("radius", [0.02, 0.03])
+def test_patches_of_models_are_those_of_the_generator(radius, levels, cohort):
+    """Both measure the radius in straight distance, not along the edges of the grid."""
+    sources = replace(levels["1"].sources, radius=(radius, radius))
+    batch = next(replace(levels["1"], sources=sources).batches(cohort, 20, []))
+    drawn = magnitude(batch.sources, 3).double().numpy()
+    true_head = load_template("warp9-vol14").montage_head("easycap-M10")
+    profiles = patch_profiles(true_head, radius)[batch.scene.peaks[:, 0].numpy()].toarray()
+    assert np.allclose(drawn / drawn.sum(1, keepdims=True), profiles, atol=1e-6)
 
 
 def test_methods_are_compared_by_nemd(levels, cohort, tmp_path):
