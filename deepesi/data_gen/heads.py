@@ -40,7 +40,7 @@ class HeadOnDevice:
     def __init__(self, template: Template, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, device
         space = template.space
-        in_volume = ~template.source_normals.any(axis=1)
+        in_volume = np.asarray(~template.source_normals.any(axis=1))
         reach = source_distances(template.source_pos, space.edges, in_volume)
         self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
         self.lead_fields = ScalpPotentials(scalp_potentials_of(template), device)
