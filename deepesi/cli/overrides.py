@@ -13,6 +13,9 @@ from deepesi.cli.loading import known_scenarios
 from deepesi.composition import compose
 from deepesi.utils.nearest import nearest
 
+#: Scenarios on a source space of their own, whose heads must be built; `all` leaves them out.
+ON_BUILT_HEADS = ("volume",)
+
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
@@ -29,7 +32,9 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
     named = [o.value() for o in parsed if o.key_or_group == "scenario"]
     last = named[-1] if named else "snr"
     known = [name for name in known_scenarios() if name != "all"]
-    names = known if last == "all" else list(map(str, last if isinstance(last, list) else [last]))
+    if last == "all":
+        return [name for name in known if name not in ON_BUILT_HEADS]
+    names = list(map(str, last if isinstance(last, list) else [last]))
     for name in names:
         if name not in known:
             raise ValueError(f"evaluate: no scenario {name!r}. {nearest(name, known)}")

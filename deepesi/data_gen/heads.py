@@ -14,7 +14,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
 from deepesi.physics.cohort import split_of
-from deepesi.physics.graph import adjacency, geodesic_distances
+from deepesi.physics.graph import adjacency, source_distances
 from deepesi.physics.template import Template
 
 PLACEMENTS = ("vertices", "area", "depth")
@@ -40,10 +40,8 @@ class HeadOnDevice:
     def __init__(self, template: Template, device: torch.device | str = "cpu") -> None:
         self.template, self.device = template, device
         space = template.space
-        reach = geodesic_distances(template.source_pos, space.edges)
-        volume = np.flatnonzero(~template.source_normals.any(axis=1))
-        inside = template.source_pos[volume]
-        reach[np.ix_(volume, volume)] = cdist(inside, inside)
+        in_volume = np.asarray(~template.source_normals.any(axis=1))
+        reach = source_distances(template.source_pos, space.edges, in_volume)
         self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
         self.lead_fields = ScalpPotentials(scalp_potentials_of(template), device)
         tensors = as_tensors(
@@ -59,8 +57,8 @@ class HeadOnDevice:
         self.normals = tensors["normals"]
         self.is_cortex = tensors["is_cortex"]
         lengths = np.linalg.norm(np.diff(template.source_pos[space.edges], axis=1)[:, 0], axis=1)
-        self.on_surface = not len(volume)
-        self.n_directions = 3 if len(volume) == space.n_sources else 2
+        self.on_surface = not in_volume.any()
+        self.n_directions = 3 if in_volume.all() else 2
         self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
 
     @functools.cached_property

@@ -1,5 +1,6 @@
 """Scenario: a seeded test set, and the one of a sweep along an axis."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -117,7 +118,7 @@ class Scenario:
                     f"{head.space.name} ({head.space.fingerprint}), the run has {space.name} "
                     f"({space.fingerprint}). Give heads of that space (scenario.heads=[...]; "
                     "'deepesi head build' makes them), or the head the scenario is for "
-                    "(head=fsaverage)."
+                    f"(head.name={re.sub(r'^warp[0-9]+-', 'fsaverage-', head.name)})."
                 )
         return heads
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ Array = NDArray[np.float64]
 DATA = Path(__file__).parent / "data"
 #: End of the name of a head of free orientation.
 FREE = "-free"
+#: Names of the heads that ``deepesi head build`` makes.
+BUILT = re.compile(rf"(?:fsaverage|warp(\d+))-((?:ico|vol)\d+)({FREE})?")
 
 
 @dataclass(frozen=True)
@@ -346,9 +349,21 @@ def _find(name: str | Path) -> Path:
         return path
     known = sorted({p.stem for folder in (DATA, cache_folder()) for p in folder.glob("*.npz")})
     raise FileNotFoundError(
-        f"load_template: no head {str(name)!r}. At hand: {known}. Build one with "
-        "'deepesi head build' (--warp-seed, --spacing), or give the path of an .npz file it wrote."
+        f"load_template: no head {str(name)!r}. At hand: {known}. Build {_command(str(name))}, or "
+        "give the path of an .npz file it wrote."
     )
+
+
+def _command(name: str) -> str:
+    """The command that builds a head of this name, in words."""
+    built = BUILT.fullmatch(name)
+    if built is None:
+        return "one with 'deepesi head build' (--warp-seed, --spacing)"
+    seed, spacing, free = built.groups()
+    options = [f"--spacing {spacing}"]
+    options += [f"--warp-seed {seed}"] if seed else []
+    options += ["--free-orientation"] if free else []
+    return f"it with 'deepesi head build {' '.join(options)}'"
 
 
 def _foreign(path: Path, why: str) -> ValueError:

@@ -36,3 +36,18 @@ def test_normals_point_outwards():
 def test_inside_and_outside():
     points = np.array([[0, 0, 0], [0.3, 0.3, 0.3], [0.4, 0.4, 0.4], [2, 0, 0]])
     assert graph.is_inside(points, CORNERS, FACES).tolist() == [True, True, False, False]
+
+
+def test_distances_are_straight_in_a_volume_only():
+    """Two squares: one on the cortex, one in the volume."""
+    square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    sides = np.array([[0, 1], [1, 2], [2, 3], [0, 3]])
+    positions, edges = np.concatenate([square, square + 5]), np.concatenate([sides, sides + 4])
+    in_volume = np.arange(8) >= 4
+    distance = graph.source_distances(positions, edges, in_volume)
+    assert distance[0, 2] == 2
+    assert distance[4, 6] == np.sqrt(2)
+    assert np.isinf(distance[:4, 4:]).all()
+    near = graph.source_distances(positions, edges, in_volume, limit=1.5)
+    assert near[0, 1] == 1
+    assert np.isinf(near[0, 2])

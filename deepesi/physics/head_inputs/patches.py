@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from deepesi.physics.graph import neighbourhoods
+from deepesi.physics.graph import source_distances
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 from deepesi.physics.noise import whitener
@@ -18,20 +18,23 @@ from deepesi.physics.orientation import prior_root
 def patch_profiles(head: HeadModel, radius: float) -> csr_array:
     """Relative moments ``(S, S)`` of patches: row ``s`` is the one around source ``s``, sum 1.
 
-    Weights ``exp(-d² / 2(r/2)²)`` with the geodesic distance ``d`` up to the radius ``r``, m, as in
-    the generator. A source without neighbours within the radius is a patch by itself.
+    Weights ``exp(-d² / 2(r/2)²)`` with the distance ``d`` of `source_distances` up to the radius
+    ``r``, m, as in the generator. A source without neighbours within the radius is a patch by
+    itself.
     """
     positions = np.ascontiguousarray(head.source_pos, dtype=np.float64)
     edges = np.ascontiguousarray(head.space.edges, dtype=np.int64)
-    return _profiles(positions.tobytes(), edges.tobytes(), radius)
+    in_volume = ~head.source_normals.any(axis=1)
+    return _profiles(positions.tobytes(), edges.tobytes(), in_volume.tobytes(), radius)
 
 
 @functools.lru_cache(maxsize=32)  # set-ups of one head share them
-def _profiles(positions: bytes, edges: bytes, radius: float) -> csr_array:
+def _profiles(positions: bytes, edges: bytes, in_volume: bytes, radius: float) -> csr_array:
     points = np.frombuffer(positions).reshape(-1, 3)
     pairs = np.frombuffer(edges, dtype=np.int64).reshape(-1, 2)
-    rows, columns, distances = neighbourhoods(points, pairs, radius)
-    weights = np.exp(-2 * (distances / radius) ** 2)
+    distances = source_distances(points, pairs, np.frombuffer(in_volume, dtype=bool), radius)
+    rows, columns = np.nonzero(distances <= radius)
+    weights = np.exp(-2 * (distances[rows, columns] / radius) ** 2)
     weights /= np.bincount(rows, weights, minlength=len(points))[rows]
     return csr_array((weights, (rows, columns)), shape=(len(points), len(points)))
 
