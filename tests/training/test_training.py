@@ -91,7 +91,7 @@ def check_cards(run_dir, toy_path):
             "It claims no uncertainty",
         ):
             assert part in card, part
-    assert "Scenario `snr`, seed" in cards[0]
+    assert "Scenario `snr`: sources on the analyst's grid" in cards[0]
     assert "### snr" in cards[1]  # benchmark.md
     assert "\n# Benchmark" not in cards[1]
 
