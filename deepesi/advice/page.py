@@ -87,7 +87,7 @@ def _facts(advice: Advice) -> dict[str, str]:
         sets = advice.prediction_set
         facts[f"{100 * sets.level:g} % prediction set"] = (
             f"{sets.area_cm2:.0f} cm² here; in strangers {sets.strangers_median_cm2:.0f} cm² "
-            f"(median), which holds all true centres in {100 * sets.coverage:.0f} %"
+            f"(median), which holds what it must in {100 * sets.coverage:.0f} %"
         )
     facts["strangers"] = f"{advice.n_strangers}; analysts know {advice.analyst_knows}"
     return facts

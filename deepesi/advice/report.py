@@ -46,7 +46,8 @@ class SetSize:
         level: Nominal probability.
         area_cm2: Area for the recording.
         strangers_median_cm2: Median area for strangers.
-        coverage: Share of strangers whose set holds all true centres.
+        coverage: Share of strangers whose set holds the true centres that it must: all, or the
+            strongest, as they were fitted.
 
     """
 
@@ -58,7 +59,7 @@ class SetSize:
     def __str__(self) -> str:
         return (
             f"The {100 * self.level:g} % prediction sets are too small under this set-up: they "
-            f"hold all true centres in {100 * self.coverage:.0f} % of strangers."
+            f"hold what they must in {100 * self.coverage:.0f} % of strangers."
         )
 
 

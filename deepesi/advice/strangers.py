@@ -83,11 +83,26 @@ class Strangers(NamedTuple):
     Attributes:
         data: Referenced recordings ``(N, C)``, V.
         peaks: Sources at the centres of the patches ``(N, K)``, -1 where there are fewer.
+        moments: Total moments of the patches ``(N, K)``, any unit.
 
     """
 
     data: Array
     peaks: NDArray[np.int64]
+    moments: Array
+
+    def targets(self, covers: str) -> NDArray[np.int64]:
+        """Centres that prediction sets must hold ``(N, K)``, -1 for others.
+
+        Args:
+            covers: As in `deepesi.calibration.conformal.target_scores`.
+
+        """
+        if covers == "all":
+            return self.peaks
+        ranked = np.where(self.peaks >= 0, self.moments, -np.inf)
+        is_strongest = ranked.argmax(1)[:, None] == np.arange(ranked.shape[1])
+        return np.where(is_strongest, self.peaks, -1)
 
 
 class StrangerSource:
@@ -115,10 +130,7 @@ class StrangerSource:
     def draw(self, ranges: StrangerRanges, snr_db: float, n: int) -> Strangers:
         """Draw `n` strangers with an SNR of whitened data, dB."""
         parts = list(self._blocks(ranges, snr_db, n))
-        return Strangers(
-            np.concatenate([part.data for part in parts]),
-            np.concatenate([part.peaks for part in parts]),
-        )
+        return Strangers(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def _blocks(self, ranges: StrangerRanges, snr_db: float, n: int) -> Iterator[Strangers]:
         for block, first in enumerate(range(0, n, BLOCK)):
@@ -140,7 +152,7 @@ class StrangerSource:
         colour = self._tensors["colour"]
         white = torch.randn(size, colour.shape[1], 1, generator=torch_generator(*key, 4))
         data = (clean + colour @ white)[..., 0].double().numpy()
-        return Strangers(data, drawn.peaks.numpy())
+        return Strangers(data, drawn.peaks.numpy(), drawn.moments.double().numpy())
 
     def _worn(self, ranges: StrangerRanges, size: int, rng: np.random.Generator) -> ScalpPoints:
         """True electrodes ``(B, C)``."""

@@ -36,7 +36,8 @@ class Study:
         apart: Largest distance between the strongest sources of the methods ``(N,)``, mm.
         left: Share of the whitened power that the best one, two and three sources leave ``(N, 3)``.
         areas: Area of the model's prediction sets ``(N,)``, cm²; NaN without calibration.
-        covered: Whether they hold all true centres ``(N,)``, 0 or 1; NaN without calibration.
+        covered: Whether they hold the true centres that they must ``(N,)``, 0 or 1; NaN without
+            calibration.
         better: Errors of the model ``(M,)``, mm, for the first `N_BETTER` of the same strangers
             under better set-ups, by their names.
 
@@ -103,8 +104,10 @@ def errors_mm(positions: Array, strongest: NDArray[np.int64], peaks: NDArray[np.
 
 
 def _sets(methods: Methods, strangers: Strangers, means: Array) -> Iterator[tuple[float, float]]:
-    """Area (cm²) of every prediction set, and whether it holds all true centres."""
-    for mean, data, peaks in zip(means, strangers.data, strangers.peaks, strict=True):
+    """Area (cm²) of every prediction set, and whether it holds the centres that it must."""
+    calibration = methods.inverse.model.contract.calibration
+    targets = strangers.targets("all" if calibration is None else calibration.covers)
+    for mean, data, peaks in zip(means, strangers.data, targets, strict=True):
         found = methods.inverse.prediction_set(mean, data)
         if found is None or found.area is None:
             yield np.nan, np.nan

@@ -6,7 +6,7 @@ import hydra
 import numpy as np
 import pytest
 
-from deepesi.advice.strangers import Conditions, StrangerRanges, StrangerSource
+from deepesi.advice.strangers import Conditions, StrangerRanges, Strangers, StrangerSource
 from deepesi.composition import compose
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.caps import DIGITIZED, CapRanges
@@ -157,3 +157,10 @@ def test_strangers_are_those_of_the_generator():
         way = template.source_pos[best] - template.source_pos[true[:, 0]]
         found.append([np.median(left), 1e3 * np.median(np.linalg.norm(way, axis=1))])
     np.testing.assert_allclose(*found, rtol=0.15)
+
+
+def test_targets_are_all_centres_or_that_of_the_largest_moment():
+    peaks, moments = np.array([[3, 5, -1], [7, 2, 9]]), np.array([[1.0, 2.0, 0.0], [4.0, 1.0, 2.0]])
+    strangers = Strangers(np.zeros((2, 4)), peaks, moments)
+    assert np.array_equal(strangers.targets("all"), peaks)
+    assert strangers.targets("strongest").tolist() == [[-1, 5, -1], [7, -1, -1]]
