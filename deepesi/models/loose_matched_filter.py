@@ -157,7 +157,7 @@ class LooseMatchedFilter(InverseModel):
         along, own = patches.find(residual)
         found = along.to(data.dtype), own.to(data.dtype)
         likely = [over_patches(c.gamma.clamp_min(1e-9).log()).to(data.dtype) for c in components]
-        mean, _ = self._moments(found, components, likely, gate, inputs)
+        mean = self._moments(found, components, likely, gate, inputs)
         if self.doubt is None:
             return Estimate(self._rows(mean, inputs))
         log_doubt = 10 * self.doubt(hidden).permute(2, 0, 1)
@@ -165,7 +165,7 @@ class LooseMatchedFilter(InverseModel):
         doubted = [
             over_patches(exponent * chance.clamp_min(1e-12).log() + log_doubt) for chance in likely
         ]
-        _, power = self._moments(found, components, doubted, gate, inputs)
+        power = self._moments(found, components, doubted, gate, inputs, squared=True)
         return Estimate(
             *(self._rows(values, inputs) for values in (mean, power.clamp_min(SMALLEST).sqrt()))
         )
@@ -225,8 +225,9 @@ class LooseMatchedFilter(InverseModel):
         chances: list[Float[Tensor, "K S B"]],
         gate: Float[Tensor, "K S B"],
         inputs: dict[str, Tensor],
-    ) -> tuple[Float[Tensor, "S O T B"], Float[Tensor, "S O T B"]]:
-        """Mean and mean square of the moment of every source, noise variance 1.
+        squared: bool = False,
+    ) -> Float[Tensor, "S O T B"]:
+        """Mean of the moment of every source or of its square, noise variance 1.
 
         Args:
             found: Products of the residual with the topographies along the normals and others.
@@ -234,6 +235,7 @@ class LooseMatchedFilter(InverseModel):
             chances: Probabilities of the patches, for each component.
             gate: Learned factor of the moments.
             inputs: Head inputs.
+            squared: Whether of the square.
 
         """
         k, unit = self.n_radii, inputs[self.unit.key]
@@ -242,7 +244,6 @@ class LooseMatchedFilter(InverseModel):
         moments = (inputs[self.moments.key] / unit).unflatten(1, (-1, own.shape[0]))
         moments = moments.permute(2, 3, 0, 1)[..., None]  # component, topography, K_l, S, B
         sums = [torch.zeros_like(along), torch.zeros_like(own)]
-        squares = list(sums)
         for component, chance in zip(components, chances, strict=True):
             strength = component.gamma.sum((0, 1)).to(gate.dtype)
             axes = component.axes.to(gate.dtype)
@@ -259,13 +260,14 @@ class LooseMatchedFilter(InverseModel):
             variances = component.variance.to(gate.dtype) * strength / (1 + strength)
             for kind, (moment, product, probability) in enumerate(kinds):
                 part, amplitude = moment * probability, strength * product
-                sums[kind] = sums[kind] + part * amplitude
-                squares[kind] = squares[kind] + part * moment * (
-                    amplitude.square() + variances[kind]
-                )
+                if squared:
+                    sums[kind] = sums[kind] + part * moment * (amplitude.square() + variances[kind])
+                else:
+                    sums[kind] = sums[kind] + part * amplitude
         shares, directions = inputs[self.shares.key], inputs[self.directions.key]
-        mean = self._spread(sums, shares, directions, inputs)
-        return mean, self._spread(squares, shares.square(), directions.square(), inputs)
+        if squared:
+            shares, directions = shares.square(), directions.square()
+        return self._spread(sums, shares, directions, inputs)
 
     def _spread(
         self,
