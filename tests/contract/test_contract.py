@@ -1,4 +1,4 @@
-"""One suite over every inverse model of the package; a model without a recipe here fails it."""
+"""One suite over every inverse model of the package; one without recipe or configuration fails."""
 
 import importlib
 import inspect
@@ -6,10 +6,13 @@ import json
 import pkgutil
 from dataclasses import replace
 from pathlib import Path
+from pydoc import locate
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from hydra.utils import instantiate
 
 import deepesi
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
@@ -147,6 +150,40 @@ RECIPES = (
     | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
     | {f"SparseBayes {u}": lambda u=u: SparseBayes(u) for u in UPDATES}
 )
+
+
+def from_configs(configs, tested):
+    """Recipes by target: models with values in ``configs/``, without the targets `tested`."""
+    found = {}
+    for path in (path for group in ("model", "baselines") for path in (configs / group).glob("*")):
+        values = yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else {}
+        for one in [values] if "_target_" in values else values.values():
+            target = one.get("_target_") if isinstance(one, dict) else None
+            if target is None or target in tested or not issubclass(locate(target), InverseModel):
+                continue
+            sizes = {"n_dipoles": 84} if one.get("n_dipoles") == "???" else {}
+            found[target] = lambda one=one, sizes=sizes: moved(instantiate(one | sizes))
+    return found
+
+
+def target_of(kind):
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+CONFIGURED = from_configs(
+    Path(deepesi.__file__).parent / "configs", {target_of(type(m())) for m in RECIPES.values()}
+)
+RECIPES |= CONFIGURED
+
+
+def test_a_model_with_values_in_the_configurations_needs_no_recipe(tmp_path):
+    (tmp_path / "model").mkdir()
+    values = {"_target_": target_of(ConvDip), "n_dipoles": "???", "hidden": 8}
+    (tmp_path / "model" / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert from_configs(tmp_path, {target_of(ConvDip)}) == {}
+    (make,) = from_configs(tmp_path, set()).values()
+    assert isinstance(make(), ConvDip)
+    assert make().last.out_features == 84
 
 
 EXPORTED = {OnnxModel: network, OnnxPosterior: BayesianMinimumNorm}
