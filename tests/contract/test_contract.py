@@ -81,19 +81,10 @@ def matched_filter(heteroscedastic=False, **sizes):
     return moved(UnrolledMatchedFilter(**WIDE, **sizes, heteroscedastic=heteroscedastic))
 
 
-def loose_matched_filter():
+def loose_matched_filter(**sizes):
     torch.manual_seed(0)
-    return moved(
-        LooseMatchedFilter(
-            **WIDE,
-            n_components=2,
-            n_sweeps=1,
-            hidden=8,
-            n_radii=2,
-            n_strongest=8,
-            heteroscedastic=True,
-        )
-    )
+    sizes = {"n_components": 2, "n_sweeps": 1, "hidden": 8, "n_radii": 2, "n_strongest": 8} | sizes
+    return moved(LooseMatchedFilter(**WIDE, **sizes, heteroscedastic=True))
 
 
 def sensor_gnn(heteroscedastic=False, **sizes):
@@ -384,6 +375,7 @@ FEWER = {
     "UnrolledMatchedFilter with std": lambda: matched_filter(
         True, n_sweeps=1, n_conjugate=2, n_messages=1
     ),
+    "LooseMatchedFilter": lambda: loose_matched_filter(n_conjugate=2, n_messages=1),
 }
 
 
