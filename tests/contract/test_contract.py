@@ -15,6 +15,7 @@ import yaml
 from hydra.utils import instantiate
 
 import deepesi
+from deepesi.baselines.bayes_patches import BayesPatches
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.beamformer import LCMV
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
@@ -112,6 +113,9 @@ RECIPES = (
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "LooseMatchedFilter": loose_matched_filter,
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
+        "BayesPatches": lambda: BayesPatches(
+            (1, 2), 0.03, 0.06, 2, n_chains=2, n_annealed=4, n_kept=4, n_samples=2
+        ),
         "SensorGNN": sensor_gnn,
         "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),
         "PhysicsInformedUNet": piunet,
