@@ -27,6 +27,7 @@ from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.core.onnx_model import OnnxModel, OnnxPosterior, load_onnx
 from deepesi.export.to_onnx import check_parity, export_onnx
+from deepesi.models.annealed_patches import AnnealedPatches
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
@@ -88,6 +89,11 @@ def loose_matched_filter(**sizes):
     return moved(LooseMatchedFilter(**WIDE, **sizes, heteroscedastic=True))
 
 
+def annealed_patches():
+    sizes = {"n_components": 2, "n_chains": 2, "n_annealed": 1, "n_kept": 1, "n_radii": 2}
+    return AnnealedPatches(**WIDE, **sizes, min_distance=0.05)
+
+
 def sensor_gnn(heteroscedastic=False, **sizes):
     torch.manual_seed(0)
     sizes = {"n_components": 2, **sizes}
@@ -112,6 +118,7 @@ RECIPES = (
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "LooseMatchedFilter": loose_matched_filter,
+        "AnnealedPatches": annealed_patches,
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
         "BayesPatches": lambda: BayesPatches(
             (1, 2), 0.03, 0.06, 2, n_chains=2, n_annealed=4, n_kept=4, n_samples=2

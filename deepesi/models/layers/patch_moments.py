@@ -25,6 +25,38 @@ class Spread(NamedTuple):
     shares: Float[Tensor, "P K"]
     directions: Float[Tensor, "S O"]
 
+    def means(
+        self, along: Float[Tensor, "T B K S"], own: list[Float[Tensor, "T B K S"]]
+    ) -> Float[Tensor, "S O T B"]:
+        """Moments of the sources, from mean moments of patches.
+
+        Args:
+            along: Sums of moments along the normals.
+            own: Components of the moments of the other patches.
+
+        """
+        straight = self._by_profile([along])
+        return self._by_profile(own) + self.directions[..., None, None] * straight
+
+    def powers(
+        self, along: Float[Tensor, "2 B K S"], own: Float[Tensor, "2 O B K S"]
+    ) -> tuple[Float[Tensor, "S O 1 B"], Float[Tensor, "S O 1 B"]]:
+        """Two mean squares of the moments of the sources, from those of patches, as in `means`."""
+        both = torch.cat([own, along[:, None]], dim=1).permute(3, 4, 1, 0, 2)  # K S O+1 2 B
+        spread = spread_patches(both, self.pairs, self.shares.square())
+        directions = self.directions.square()[:, :, None, None]
+        power = spread[:, :-1] + directions * spread[:, -1:]
+        return power[:, :, :1], power[:, :, 1:]
+
+    def _by_profile(self, moments: list[Float[Tensor, "T B K S"]]) -> Float[Tensor, "S N T B"]:
+        """From patches to sources, with the mean profile of each centre over the window."""
+        squares = [component.square().sum(0) for component in moments]
+        size = sum(squares[1:], start=squares[0]).clamp_min(SMALLEST).sqrt()
+        profile = (size / size.sum(1, keepdim=True)).permute(1, 2, 0)
+        total = torch.stack([component.sum(2) for component in moments]).permute(3, 2, 0, 1)
+        spread = spread_profiles(total, profile, self.pairs, self.shares)
+        return spread.permute(0, 2, 3, 1)
+
 
 class Weighted(NamedTuple):
     """A component whose patches have these probabilities."""
@@ -93,7 +125,7 @@ class PatchMoments:
             straight = straight + amplitude[:, :k]
             turned = amplitude[:, k:] * self._turned(weighted)
             turns = turns + turned[:, None] * weighted.component.axes
-        along = self._spread([straight * self.normal * found.normal])
+        along = straight * self.normal * found.normal
         own = [
             sum(
                 (w * row for w, row in zip(turn[1:], found.loose[1:], strict=True)),
@@ -101,7 +133,7 @@ class PatchMoments:
             )
             for turn in turns.unbind()
         ]
-        return self._spread(own) + self.spread.directions[..., None, None] * along
+        return self.spread.means(along, own)
 
     def power(
         self, found: Found, components: list[Weighted]
@@ -127,22 +159,8 @@ class PatchMoments:
             own = strength.square() * quadratic_form(covariance, weighted.component.axes)
             parts = torch.stack([own, noise[1].expand_as(own)])[:, None]
             turned = turned + probability[:, k:] * parts * self._turned(weighted).square()
-        straight = (straight * self.normal.square())[:, None]
-        both = torch.cat([turned, straight], dim=1).permute(3, 4, 1, 0, 2)  # K S O+1 2 B
-        spread = spread_patches(both, self.spread.pairs, self.spread.shares.square())
-        directions = self.spread.directions.square()[:, :, None, None]
-        power = spread[:, :-1] + directions * spread[:, -1:]
-        return power[:, :, :1], power[:, :, 1:]
+        return self.spread.powers(straight * self.normal.square(), turned)
 
     def _turned(self, weighted: Weighted) -> Float[Tensor, "O B K S"]:
         """Moments of unit amplitude along the axes of a component."""
         return (self.loose * weighted.component.axes).sum(1)
-
-    def _spread(self, moments: list[Float[Tensor, "T B K S"]]) -> Float[Tensor, "S N T B"]:
-        """From patches to sources, with the mean profile of each centre over the window."""
-        squares = [component.square().sum(0) for component in moments]
-        size = sum(squares[1:], start=squares[0]).clamp_min(SMALLEST).sqrt()
-        profile = (size / size.sum(1, keepdim=True)).permute(1, 2, 0)
-        total = torch.stack([component.sum(2) for component in moments]).permute(3, 2, 0, 1)
-        spread = spread_profiles(total, profile, self.spread.pairs, self.spread.shares)
-        return spread.permute(0, 2, 3, 1)
