@@ -175,7 +175,7 @@ class SensorGNN(InverseModel):
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.sensor_positions = SensorPositions()
-        self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
+        self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach, loose)
         self.reliability = SensorReliability(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
         prior = (*radii, loose)

@@ -64,7 +64,7 @@ def test_a_small_variance_is_fixed_orientation(name, recording):
 @pytest.mark.parametrize("name", ALL)
 def test_variance_1_is_free_orientation(name, recording):
     """No step between the prior of equal variances and none."""
-    free, near = (apply(make(name, v), recording.data, recording.head).mean for v in (1, 1 - 1e-7))
+    free, near = (apply(make(name, v), recording.data, recording.head).mean for v in (1.0, 1 - 1e-7))
     assert torch.allclose(free, near, rtol=0, atol=1e-3 * free.abs().max().item())
 
 
