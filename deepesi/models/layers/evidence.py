@@ -75,7 +75,8 @@ class Evidence(nn.Module):
 
         """
         share = energy / (power[1] + SMALL_POWER)
-        best = share.detach().amax((0, 1))
+        # Weights of sensors change the angles between topographies, so shares may exceed 1.
+        best = share.detach().amax((0, 1)).clamp_max(1.0)
         unexplained = (1 - best) * power[1] / n_channels
         powers = torch.cat([power / n_channels, unexplained[None]])
         rest = torch.stack([best, (best * power[1]).log1p() / 3, n_times.log().expand_as(best)])
