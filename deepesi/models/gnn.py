@@ -218,6 +218,7 @@ class SensorGNN(InverseModel):
         power = head.rows.square().unflatten(0, (-1, head.moments.shape[2])).mean(1)
         power = power / head.posterior.mean_variance
         power = (power @ reliability.square()).unflatten(0, head.moments.shape[:2])
+        grams = head.posterior.weighted_grams(reliability)
         white = reliability[..., None] * white
         n_radii, n_sources, n_orient = head.moments.shape[:3]
         zeros = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
@@ -229,7 +230,7 @@ class SensorGNN(InverseModel):
             for number in range(self.n_components):
                 correction = corrections[..., number]
                 components[number], hidden = self._component(
-                    number, components, white + correction, head, read, reliability, power
+                    number, components, white + correction, head, read, reliability, power, grams
                 )
         return self._estimate(components, hidden, white, head, inputs)
 
@@ -290,6 +291,7 @@ class SensorGNN(InverseModel):
         read: Float[Tensor, "H S B"],
         reliability: Float[Tensor, "C B"],
         power: Float[Tensor, "K S B"],
+        grams: Float[Tensor, "K S O O B"] | None,
     ) -> tuple[_Component, Float[Tensor, "H S B"]]:
         """Estimate one component from the residual of the others.
 
@@ -301,6 +303,7 @@ class SensorGNN(InverseModel):
             read: Features that the source tokens attended to.
             reliability: Weights of the sensors, at most 1.
             power: Squared norm of the topographies after weighting by `reliability`.
+            grams: Products of the topographies of a patch after weighting; None if free.
 
         Returns:
             The new component, and the hidden features of every source.
@@ -320,7 +323,7 @@ class SensorGNN(InverseModel):
         powers = torch.stack([x.square().mean(2).sum(0) for x in (recording, residual)])
         n_times = torch.ones_like(residual[0, 0]).sum()
         strength = self.evidence.strength(powers, head.n_channels, n_times)
-        amplitudes = head.posterior.amplitudes(matched, strength[:, None])
+        amplitudes = head.posterior.weighted_amplitudes(matched, strength, grams, power)
         energy = (matched * amplitudes).sum(2).mean(3) / power
         matched = amplitudes / power[:, :, None, :, None]
         weights, hidden = self.evidence(

@@ -64,7 +64,8 @@ def test_a_small_variance_is_fixed_orientation(name, recording):
 @pytest.mark.parametrize("name", ALL)
 def test_variance_1_is_free_orientation(name, recording):
     """No step between the prior of equal variances and none."""
-    free, near = (apply(make(name, v), recording.data, recording.head).mean for v in (1.0, 1 - 1e-7))
+    data, head = recording.data, recording.head
+    free, near = (apply(make(name, loose), data, head).mean for loose in (1.0, 1 - 1e-7))
     assert torch.allclose(free, near, rtol=0, atol=1e-3 * free.abs().max().item())
 
 
@@ -173,3 +174,26 @@ def test_degrees_of_freedom_are_the_energy_of_noise(patches):
     filtered = patches[None, :, :, :, None]  # of every unit vector in turn
     energy = (posterior.amplitudes(filtered, strength) * filtered).sum((2, 3, 4))
     assert torch.allclose(energy, posterior.n_free(strength))
+
+
+def test_with_weighted_sensors_amplitudes_are_the_posterior_mean(patches):
+    """Of ``N(v; 0, I + s/p Qᵀ Q)`` of weighted topographies, by the shrinkage along the normal."""
+    rng = torch.Generator().manual_seed(0)
+    weights = torch.rand(8, 1, generator=rng).double()
+    data = torch.randn(8, generator=rng).double()
+    posterior = OrientationPosterior(patches.flatten(0, 1)[None], 3, 0.3)
+    power = torch.rand(1, 5, 1, generator=rng).double()
+    strength = torch.tensor([STRENGTH]).double()
+    rows = patches * weights[:, 0]
+    filtered = (rows @ data)[None, :, :, None, None]
+    grams = posterior.weighted_grams(weights)
+    found = posterior.weighted_amplitudes(filtered, strength, grams, power)[0, :, :, 0, 0]
+    for patch, amplitudes, p in zip(rows, found, power[0, :, 0], strict=True):
+        level = STRENGTH / p
+        cov = torch.eye(8).double() + level * patch.T @ patch
+        mean = level * patch @ torch.linalg.solve(cov, data)
+        assert torch.allclose(amplitudes * STRENGTH / (1 + STRENGTH) / p, mean)
+    even = posterior.weighted_amplitudes(
+        filtered, strength, posterior.weighted_grams(torch.ones(8, 1).double()), power * 0 + 1
+    )
+    assert torch.allclose(even, posterior.amplitudes(filtered, strength))
