@@ -122,7 +122,8 @@ class SensorGNN(InverseModel):
             learned factors. Needs a loss that trains it (``loss=uncertainty``).
         loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
             to that one; needs a head of free orientation below 1. The evidence is marginal over
-            the orientation. 1: the orientation of the head, fixed or free.
+            the orientation, and weights of sensors count for each one. 1: the orientation of the
+            head, fixed or free; with free orientation the weights count by their mean.
 
     Raises:
         ValueError: A size is not positive, the heads do not divide the width, the kernel is even,

@@ -105,9 +105,9 @@ def moment_root(topographies: Array, normals: Array, loose: float = 1.0) -> Arra
     root = inverse_root(np.einsum("sco,scp->sop", topographies, topographies))
     if loose == 1:
         return root
-    along: Array = np.linalg.solve(root, normals[..., None])[..., 0]  # as a topography
-    length: Array = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-    factor = np.matmul(root, prior_root(loose, along / length))
+    along = np.linalg.solve(root, normals[..., None])[..., 0]  # as a topography
+    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+    factor = np.matmul(root, prior_root(loose, np.asarray(along / length, dtype=np.float64)))
     values, vectors = np.linalg.eigh(factor @ factor.swapaxes(1, 2))
     return np.einsum("sij,sj,skj->sik", vectors, np.sqrt(values.clip(0)), vectors)
 
