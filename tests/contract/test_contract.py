@@ -1,5 +1,6 @@
 """One suite over every inverse model of the package; one without recipe or configuration fails."""
 
+import functools
 import importlib
 import inspect
 import json
@@ -421,6 +422,24 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
 )
 def test_onnx_parity_in_fewer_steps(name, toy, simulate, tmp_path):
     check_exported(FEWER[name](), toy, simulate, tmp_path / "model.onnx")
+
+
+#: With a prior on the normal, which needs a head of free orientation.
+LOOSE = {
+    "ConvDip": lambda: moved(ConvDip(252, 8, 8, hidden=32, loose=0.2, heteroscedastic=True)),
+    "UnrolledISTA": lambda: moved(UnrolledISTA(n_steps=1, **WIDE, loose=0.2)),
+    "PhysicsInformedUNet": lambda: piunet(n_passes=1, n_conjugate=2, loose=0.2),
+    "SensorGNN": lambda: sensor_gnn(n_components=1, n_rounds=1, loose=0.2),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["ConvDip", "UnrolledISTA", *map(slow, ("PhysicsInformedUNet", "SensorGNN"))]
+)
+def test_onnx_parity_with_a_prior_on_the_normal(name, free_toy, simulate, tmp_path):
+    torch.manual_seed(0)
+    on_free = functools.partial(simulate, heads=free_toy)
+    check_exported(LOOSE[name](), free_toy, on_free, tmp_path / "model.onnx")
 
 
 #: Montages of 19 to 256 channels.
