@@ -76,8 +76,8 @@ for name in ("mne", "dspm", "sloreta", "eloreta"):
     errors[name] = 1e3 * np.linalg.norm(template.source_pos[strongest] - template.source_pos[source])
     print(f"{name:8s} peak {errors[name]:3.0f} mm from the source, residual {residuals[name]:.2f}")
 
-figure = plt.figure(figsize=(9, 4), layout="constrained")
-draw_maps(figure, estimates, template.display, [source])
+figure = plt.figure(figsize=(9, 2.4), layout="constrained")
+draw_maps(figure, estimates, template.display, [source], n_views=1)
 
 # %%
 # dSPM and sLORETA are statistics, not moments. Here they are scaled by one factor to A m, so that
