@@ -71,7 +71,9 @@ ROOMS = {
         False,
     ),
     "models": Room("Networks", "Trainable inverse models.", ["models"], False),
-    "baselines": Room("Classical methods", "Inverse models without training.", ["baselines"], False),
+    "baselines": Room(
+        "Classical methods", "Inverse models without training.", ["baselines"], False
+    ),
     "losses": Room("Losses", "Terms of the training loss.", ["losses"], False),
     "metrics": Room("Metrics", "What an estimate is judged by.", ["metrics"]),
     "uncertainty": Room(
@@ -82,7 +84,12 @@ ROOMS = {
     "evaluation": Room(
         "Evaluation",
         "Scenarios, benchmarks and intervals.",
-        ["evaluation.scenario", "evaluation.benchmark", "evaluation.scores", "evaluation.intervals"],
+        [
+            "evaluation.scenario",
+            "evaluation.benchmark",
+            "evaluation.scores",
+            "evaluation.intervals",
+        ],
     ),
     "deployment": Room(
         "Deployment",

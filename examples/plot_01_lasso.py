@@ -58,7 +58,9 @@ left.plot(Y.T, color="0.4", linewidth=0.6)
 left.axvline(peak, color="C3")
 left.set(xlabel="sample", ylabel="whitened potential", title="recording")
 right.plot(np.linalg.svd(X, compute_uv=False), ".-")
-right.set(xlabel="number", ylabel="singular value", yscale="log", title="lead field", ylim=(1e7, None))
+right.set(
+    xlabel="number", ylabel="singular value", yscale="log", title="lead field", ylim=(1e7, None)
+)
 
 # %%
 # Electrodes that were left out
@@ -131,7 +133,9 @@ maps = {
     "group LASSO": together[:, peak],
 }
 figure = plt.figure(figsize=(9, 4), layout="constrained")
-draw_maps(figure, {name: np.abs(values) for name, values in maps.items()}, template.display, centres)
+draw_maps(
+    figure, {name: np.abs(values) for name, values in maps.items()}, template.display, centres
+)
 errors = {
     name: distances_mm(head.source_pos[[np.abs(values).argmax()]], head.source_pos[centres]).min()
     for name, values in maps.items()

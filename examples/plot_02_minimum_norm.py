@@ -73,7 +73,9 @@ for name in ("mne", "dspm", "sloreta", "eloreta"):
     explained = head.project(result.stc.data)
     residuals[name] = residual_variance(explained[:, sample], result.data[:, sample])
     strongest = estimates[name].argmax()
-    errors[name] = 1e3 * np.linalg.norm(template.source_pos[strongest] - template.source_pos[source])
+    errors[name] = 1e3 * np.linalg.norm(
+        template.source_pos[strongest] - template.source_pos[source]
+    )
     print(f"{name:8s} peak {errors[name]:3.0f} mm from the source, residual {residuals[name]:.2f}")
 
 figure = plt.figure(figsize=(9, 2.4), layout="constrained")
@@ -94,7 +96,9 @@ prepared = inverse.for_recording(epochs, noise_cov)
 peaks = [np.abs(result.stc.data[:, sample]).argmax() for result in prepared.apply(epochs)]
 per_epoch = 1e3 * np.linalg.norm(template.source_pos[peaks] - template.source_pos[source], axis=1)
 pieces = [result.stc for result in inverse.for_recording(raw, noise_cov).apply(raw)]
-print(f"single epochs: median error {np.median(per_epoch):.0f} mm; average: {errors['sloreta']:.0f} mm")
+print(
+    f"single epochs: median error {np.median(per_epoch):.0f} mm; average: {errors['sloreta']:.0f} mm"
+)
 print(f"raw: {len(pieces)} estimates, {sum(len(stc.times) for stc in pieces)} samples")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")

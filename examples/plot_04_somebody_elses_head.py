@@ -61,7 +61,9 @@ rows = deepesi.evaluate(
 errors = [row for row in rows if row.metric == "localization_error"]
 levels = list(dict.fromkeys(row.level for row in errors))
 table = {
-    method: [next(r.value for r in errors if (r.method, r.level) == (method, level)) for level in levels]
+    method: [
+        next(r.value for r in errors if (r.method, r.level) == (method, level)) for level in levels
+    ]
     for method in dict.fromkeys(row.method for row in errors)
 }
 for method, values in table.items():
