@@ -15,7 +15,7 @@ from sphinx.application import Sphinx  # noqa: E402
 from deepesi import __version__  # noqa: E402
 
 project, author, release = "deepesi", "The deepesi developers", __version__
-copyright = author  # noqa: A001
+copyright = author
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",

@@ -65,6 +65,13 @@ figure.set_size_inches(8, 2.8)
 # ``SolverModel`` takes any name of ``deepesi evaluate baselines=[...]``. The regularization follows
 # the SNR of the recording. The residual is the share of power that the estimate does not explain.
 
+
+def distance_mm(sources):
+    """Distance of sources from the true one."""
+    away = template.source_pos[sources] - template.source_pos[source]
+    return 1e3 * np.linalg.norm(away, axis=-1)
+
+
 estimates, residuals, errors = {}, {}, {}
 for name in ("mne", "dspm", "sloreta", "eloreta"):
     prepared = Inverse(SolverModel(name)).for_recording(evoked, noise_cov)
@@ -94,7 +101,7 @@ draw_maps(figure, estimates, template.display, [source], n_views=1)
 inverse = Inverse(SolverModel("sloreta"))
 prepared = inverse.for_recording(epochs, noise_cov)
 peaks = [np.abs(result.stc.data[:, sample]).argmax() for result in prepared.apply(epochs)]
-per_epoch = 1e3 * np.linalg.norm(template.source_pos[peaks] - template.source_pos[source], axis=1)
+per_epoch = distance_mm(peaks)
 pieces = [result.stc for result in inverse.for_recording(raw, noise_cov).apply(raw)]
 print(
     f"single epochs: median error {np.median(per_epoch):.0f} mm; average: {errors['sloreta']:.0f} mm"

@@ -60,10 +60,9 @@ rows = deepesi.evaluate(
 )
 errors = [row for row in rows if row.metric == "localization_error"]
 levels = list(dict.fromkeys(row.level for row in errors))
+value_of = {(row.method, row.level): row.value for row in errors}
 table = {
-    method: [
-        next(r.value for r in errors if (r.method, r.level) == (method, level)) for level in levels
-    ]
+    method: [value_of[method, level] for level in levels]
     for method in dict.fromkeys(row.method for row in errors)
 }
 for method, values in table.items():
@@ -76,8 +75,8 @@ ax.set(ylabel="mean localization error (mm)", ylim=(0, None))
 ax.legend(fontsize=8)
 
 # %%
-# With 20 recordings per level a mean is uncertain by about 3 mm. The full table, with intervals, is in
-# :doc:`results </results>`: on a typical other cortex the nearest methods are 15 to 18 mm off at 10 dB.
+# With 20 recordings per level a mean is uncertain by about 3 mm. The full table, with intervals, is
+# in :doc:`results </results>`: on a typical other cortex the nearest methods are 15 to 18 mm off at 10 dB.
 #
 # What helps: an MRI (``--forward``); digitized electrodes; if you have neither, free orientation and
 # a statement of what is not known (:doc:`prediction sets </uncertainty>`).

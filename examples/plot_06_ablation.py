@@ -6,8 +6,8 @@ The loss of a network has terms. One of them, ``reprojection``, asks that the es
 recording through the nominal lead field. Is it useful? We train the same network with and without
 it, and test both on heads and montages that they have not seen.
 
-**You learn** to run an ablation that is worth its name: same data, same seeds, one change, test sets
-that differ from the training, intervals of paired differences.
+**You learn** to run an ablation that is worth its name: same data, same seeds, one change, and test
+sets that differ from the training.
 
 **Data**: simulated. **Time**: 60 s.
 """
@@ -15,8 +15,8 @@ that differ from the training, intervals of paired differences.
 # %%
 # Two trainings
 # -------------
-# ConvDip with few steps, so that the page is short. ``loss=no_physics`` gives the term the weight 0;
-# ``reprojection`` is set to 0.1 in the other run, ten times the default, to see its effect at once.
+# ConvDip with few steps, so that the page is short. ``loss=no_physics`` gives the term the weight 0.
+# In the other run its weight is 0.1, ten times the default, to see its effect at once.
 
 import tempfile
 from pathlib import Path

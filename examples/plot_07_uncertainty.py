@@ -94,8 +94,8 @@ draw_maps(figure, maps, template.display, batch.scene.peaks[0].numpy(), n_views=
 # ---------------
 # Conformal prediction takes any map and recordings with known sources. The score of a source is the
 # share of the map on sources that are at least as likely. The threshold that holds 90 % of the
-# targets of one half of the recordings holds about 90 % of the other half, whatever the map is worth:
-# a bad map gets large sets.
+# targets of one half of the recordings holds about 90 % of the other half, whatever the map is
+# worth: a bad map gets large sets.
 
 test = simulated(400).batch(0)
 data = test.data.double().numpy()
