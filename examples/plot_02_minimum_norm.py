@@ -103,9 +103,7 @@ prepared = inverse.for_recording(epochs, noise_cov)
 peaks = [np.abs(result.stc.data[:, sample]).argmax() for result in prepared.apply(epochs)]
 per_epoch = distance_mm(peaks)
 pieces = [result.stc for result in inverse.for_recording(raw, noise_cov).apply(raw)]
-print(
-    f"single epochs: median error {np.median(per_epoch):.0f} mm; average: {errors['sloreta']:.0f} mm"
-)
+print(f"sLORETA: single epochs {np.median(per_epoch):.0f} mm, average {errors['sloreta']:.0f} mm")
 print(f"raw: {len(pieces)} estimates, {sum(len(stc.times) for stc in pieces)} samples")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")

@@ -76,10 +76,11 @@ ax.legend(fontsize=8)
 
 # %%
 # With 20 recordings per level a mean is uncertain by about 3 mm. The full table, with intervals, is
-# in :doc:`results </results>`: on a typical other cortex the nearest methods are 15 to 18 mm off at 10 dB.
+# in :doc:`results </results>`: on a typical other cortex the nearest methods are 15 to 18 mm off at
+# 10 dB.
 #
-# What helps: an MRI (``--forward``); digitized electrodes; if you have neither, free orientation and
-# a statement of what is not known (:doc:`prediction sets </uncertainty>`).
+# What helps: an MRI (``--forward``); digitized electrodes; if you have neither, free orientation
+# and a statement of what is not known (:doc:`prediction sets </uncertainty>`).
 #
 # Exercises
 # ---------

@@ -15,7 +15,7 @@ sets that differ from the training.
 # %%
 # Two trainings
 # -------------
-# ConvDip with few steps, so that the page is short. ``loss=no_physics`` gives the term the weight 0.
+# ConvDip with few steps, so that the page is short. ``loss=no_physics`` gives the term no weight.
 # In the other run its weight is 0.1, ten times the default, to see its effect at once.
 
 import tempfile
