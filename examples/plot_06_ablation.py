@@ -77,7 +77,7 @@ for ax, metric in zip(axes, metrics, strict=False):
         ax.bar(at, [means[s, method, metric] for s in scenarios], 0.22, label=method)
     ax.set_xticks(range(len(scenarios)), scenarios.values(), fontsize=8)
     ax.set_ylabel(metric.replace("_", " "))
-axes[0].legend()
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 # %%
 # Without the term the size of the moments is not learned at all: the cosine distance does not see
