@@ -63,7 +63,7 @@ print(f"strongest source: {error:.0f} mm from the true one")
 # Prepared once, used live
 # ------------------------
 # All work that depends on the head is done once and saved. A live system loads the result and
-# estimates each sample in well under a millisecond on most machines.
+# estimates each sample in about a millisecond, if the core has nothing else to do.
 
 prepared.save(folder / "head.npz")
 live = deepesi.Inverse.load(path, n_threads=1).for_prepared(folder / "head.npz")
