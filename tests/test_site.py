@@ -157,7 +157,8 @@ class Page(HTMLParser):
 
 def broken_links(folder):
     """Links of the pages in a folder that lead to no file, or to no anchor of a page."""
-    pages = {path.resolve(): Page(path) for path in folder.rglob("*.html")}
+    own = [path for path in folder.rglob("*.html") if "_static" not in path.parts]  # not a theme's
+    pages = {path.resolve(): Page(path) for path in own}
     found = []
     for path, page in pages.items():
         for link in page.links:
