@@ -1,10 +1,10 @@
-r"""
+"""
 LASSO lab: regression of scalp potentials on the lead field
 ===========================================================
 
-The lead field :math:`X` has one row for each electrode and one column for each source. The
-recording :math:`Y` has one row for each electrode and one column for each time. Source estimation
-is the regression :math:`Y \approx X W`, with 64 rows and 1,284 unknowns.
+The lead field ``X`` has one row for each electrode and one column for each source. The
+recording ``Y`` has one row for each electrode and one column for each time. Source estimation
+is the regression ``Y ≈ X W``, with 64 rows and 1,284 unknowns.
 
 **You learn** to choose the strength of ridge and LASSO by their prediction of electrodes that were
 left out, what sparsity costs, and how a group penalty joins time points.
@@ -66,7 +66,7 @@ right.set(
 # Electrodes that were left out
 # -----------------------------
 # A good map predicts electrodes that it has not seen. We fit 51 electrodes and predict the other
-# 13, for every strength, five times. ``curve`` returns the mean :math:`R^2` there.
+# 13, for every strength, five times. ``curve`` returns the mean R² there.
 
 methods = {"ridge": SparseRegression(l1_ratio=0.0), "LASSO": SparseRegression(l1_ratio=1.0)}
 curves = {name: method.curve(y, X) for name, method in methods.items()}
@@ -86,10 +86,10 @@ for name, curve in curves.items():
 # %%
 # Both predict almost equally well, one with all sources, one with a few: the electrodes hardly say
 # whether a map is sparse. That is an assumption. With a strong penalty everything is zero, with a
-# weak one noise is fitted and :math:`R^2` falls. The last singular value of the lead field is zero
+# weak one noise is fitted and R² falls. The last singular value of the lead field is zero
 # (not drawn), because the average reference takes one dimension.
 #
-# One split by hand shows what :math:`R^2` measures.
+# One split by hand shows what R² measures.
 
 held_out = np.arange(64) % 5 == 0
 fitted = methods["LASSO"].solve(y[~held_out], X[~held_out], 1, rank).mean
@@ -147,7 +147,7 @@ for name, error in errors.items():
 # Exercises
 # ---------
 # 1. Change ``seed``: in how many of ten recordings is LASSO nearer than ridge?
-# 2. Set ``snr_db=(0, 0)``. What happens to the best strength, and to :math:`R^2`?
+# 2. Set ``snr_db=(0, 0)``. What happens to the best strength, and to R²?
 # 3. Try an elastic net, ``SparseRegression(l1_ratio=0.5)``.
 # 4. Use ``shapes=["point"]`` in `PatchSources`. Which method gains?
 # 5. Fit without whitening (``X = head.leadfield``, ``Y = data``): when does it matter?
