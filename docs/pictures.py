@@ -9,6 +9,7 @@ large for the figure, so that they can be read on a phone 390 pixels wide.
 """
 
 import argparse
+import csv
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,13 @@ FLOORS = (
     ("", "physics", PLAIN),
     ("", "utils", PLAIN),
 )
+#: Methods of the curve: name in the results, name in the legend.
+CURVES = {
+    "eLORETA (tuned)": "eLORETA (tuned)",
+    "packaged `convdip`": "packaged convdip",
+    "packaged `default`": "packaged default",
+    "Bayes, single patch, nominal lead field": "exact posterior, one patch",
+}
 #: The recordings of which the result shows one, and their SNR in dB.
 N_EXAMPLES, SNR_DB = 50, 5.0
 
@@ -213,9 +221,34 @@ def _image(figure: Figure) -> "Image":
     return PIL.Image.open(content).convert("RGB").quantize(256)
 
 
+def curve_figure() -> Figure:
+    """Localization error against SNR of some methods of the README's table, 95 % intervals."""
+    from deepesi.evaluation.figures import COLOURS
+
+    with (PICTURES.parent / "_results" / "snr.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
+    figure = Figure(figsize=(WIDTH, 3.9), facecolor="white", layout="constrained")
+    ax = figure.subplots()
+    for (method, name), colour in zip(CURVES.items(), COLOURS, strict=False):
+        own = [row for row in rows if row["method"] == method and float(row["snr_db"]) >= 0]
+        snr, value, low, high = (
+            np.array([float(row[key]) for row in own])
+            for key in ("snr_db", "value", "ci_low", "ci_high")
+        )
+        ax.plot(snr, value, "o-", color=colour, label=name)
+        ax.fill_between(snr, low, high, color=colour, alpha=0.15, linewidth=0)
+    ax.set(xlim=(-0.5, 20.5), xticks=[0, 5, 10, 20], ylim=(0, None))
+    ax.set_xlabel("SNR (dB)", size=11)
+    ax.set_ylabel("localization error (mm)", size=11)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=10)
+    return figure
+
+
 FIGURES: Mapping[str, Callable[[], Figure]] = {
     "pipeline": pipeline_figure,
     "result": result_figure,
+    "curve": curve_figure,
     "floors": floors_figure,
 }
 

@@ -12,7 +12,7 @@ DOCUMENTS = sorted(
     if path.is_file()
 )
 #: What a block of commands, or a command in a sentence, begins with.
-PROGRAMS = ("deepesi", "python", "pytest", "pip", "srun", "train.py", "evaluate.py")
+PROGRAMS = ("deepesi", "python", "pytest", "pip", "srun", "train.py", "evaluate.py", "sphinx-build")
 #: Lines of the shell around commands.
 SHELL = ("export", "if", "fi", ".", "source", "pre-commit", ".ci/run", ".ci/oldest", "cd", "git")
 

@@ -13,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
+from sphinx.cmd.build import get_parser
 
 import deepesi.cli.train  # noqa: F401 (registers the resolver of `hydra.run.dir`)
 from deepesi.cli import calibrate, loading
@@ -68,6 +69,8 @@ def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, req
         check_pip(rest)
     elif first == "pytest":
         check_pytest(rest, request.config)
+    elif first == "sphinx-build":
+        assert (ROOT / get_parser().parse_args(rest).sourcedir / "conf.py").is_file()
     else:
         pytest.fail(f"{command.where} shows {command.words}, which nothing here knows to check")
 

@@ -334,7 +334,7 @@ class Batch(_Tensors):
         sources: Dipole moments ``(B, D, T)``, A m.
         head: The *nominal* head, which the analyst assumes.
         inputs: Prepared head inputs of the nominal head.
-        truth: True lead field of each example.
+        true_leadfield: True lead field of each example.
         scene: Simulation parameters.
 
     """

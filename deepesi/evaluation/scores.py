@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deepesi.core.contracts import Batch, Estimate, Oracle, PosteriorModel
 from deepesi.data_gen.generator import SimulatedRecordings
@@ -18,6 +20,7 @@ from deepesi.metrics.source_metric import examples
 from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.head import HeadModel
+from deepesi.utils.nearest import nearest
 from deepesi.utils.rows import append_rows, write_rows
 
 #: Examples of a unit of work.
@@ -176,6 +179,33 @@ class Scorer:
             self._geometry = example.head, Geometry(example.head)
         depth = self._depth[example.scene.head_name][int(example.scene.peaks[0, 0])]
         return self._geometry[1], 1e3 * float(depth)
+
+
+def metric_values(
+    model: Model, batch: Batch, metric: str = "localization_error"
+) -> NDArray[np.float64]:
+    """A metric of a model on every example of a batch ``(B,)``.
+
+    >>> from deepesi import SimulatedRecordings
+    >>> from deepesi.baselines.minimum_norm import MinimumNorm
+    >>> model = MinimumNorm("sLORETA")
+    >>> batch = SimulatedRecordings(declarations=model.head_inputs, batch_size=4).batch(0)
+    >>> metric_values(model, batch).shape
+    (4,)
+
+    Args:
+        model: An inverse model or an oracle.
+        batch: Recordings with the head inputs that the model declares.
+        metric: A key of `deepesi.metrics.table.METRICS`.
+
+    Raises:
+        ValueError: There is no such metric.
+
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric_values: no metric {metric!r}. {nearest(metric, list(METRICS))}")
+    geometry, cases = Geometry(batch.head), examples(apply_model(model, batch), batch)
+    return np.array([METRICS[metric].function(case, geometry) for case in cases])
 
 
 def apply_model(model: Model, batch: Batch) -> Estimate:

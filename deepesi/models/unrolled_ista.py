@@ -283,7 +283,7 @@ def relative(energies: Float[Tensor, "R S B"]) -> Float[Tensor, "R S B"]:
 
 
 def bounded(values: Tensor) -> Tensor:
-    """Limit values smoothly to ±`LARGEST_FACTOR`; near zero they do not change."""
+    """Limit values smoothly to `LARGEST_FACTOR` in both directions; near zero they stay."""
     return LARGEST_FACTOR * torch.tanh(values / LARGEST_FACTOR)
 
 

@@ -1,7 +1,7 @@
 r"""Concentric spheres: the EEG forward problem with an exact solution, a reference for tests.
 
 With positions from the centre in units of the outer radius ``R``, electrode ``e`` (unit vector)
-and source ``x`` (``|x| < 1``) of moment ``m``, the potential on the outer surface is
+and source ``x`` (``|x| < 1``) of moment ``m``, the potential on the outer surface is::
 
     V(e) = m · Σ_n T_n ∇_x(|x|ⁿ P_n(cos(e, x))) / (4π σ_1 R²),   n = 1, 2, ...
 

@@ -1,0 +1,139 @@
+"""Every page of the gallery runs within its time, and its sentences hold for its numbers."""
+
+import ast
+import re
+import runpy
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PAGES = sorted(EXAMPLES.glob("plot_*.py"))
+#: Time of a page: 90 s on two cores, s of one core.
+LONGEST = 180
+
+
+def lasso(page):
+    ridge, sparse = (page["curves"][name] for name in ("ridge", "LASSO"))
+    assert abs(ridge.r2.max() - sparse.r2.max()) < 0.1
+    assert sparse.n_active[sparse.r2.argmax()] < 50
+    assert sparse.r2[-1] < sparse.r2.max()
+    assert 5 * page["n_together"] < page["n_alone"]
+
+
+def minimum_norm(page):
+    assert page["errors"]["sloreta"] < np.median(page["per_epoch"])
+    assert page["errors"]["eloreta"] <= page["errors"]["mne"]
+    assert page["residuals"]["eloreta"] < 0.2
+
+
+def bayes(page):
+    errors = {name: values.mean() for name, values in page["errors"].items()}
+    assert errors["the same, true lead field"] < errors["Champagne, patches"]
+    assert page["n_active"]["level as given"][0] > 2 * page["n_active"]["level as given"][-1]
+    assert len(set(page["n_active"]["level learned"])) == 1
+    for orientation in ("normal", "random"):
+        free, fixed = (page["by_orientation"][orientation, kind] for kind in ("free", "fixed"))
+        assert free < fixed
+    assert abs(page["held"]["from the prior"] - 0.9) < 0.02
+    assert page["held"]["patches"] < 0.5
+
+
+def stranger(page):
+    assert 5 < 1e3 * np.median(page["distance"]) < 12  # mm
+    for method, (template, *others) in page["table"].items():
+        assert template < min(others), method
+
+
+def unet(page):
+    scores = {key: values.mean() for key, values in page["scores"].items()}
+    before, after, eloreta = ("U-Net, untrained", "U-Net, 80 steps", "eLORETA")
+    assert scores[before, "localization_error"] < scores[eloreta, "localization_error"]
+    assert scores[after, "nemd"] < scores[before, "nemd"] < scores[eloreta, "nemd"]
+    assert page["moved"][eloreta].mean() < 1
+    assert page["spread"][eloreta].mean() > 1.5 * page["spread"][after].mean()
+
+
+def ablation(page):
+    for scenario in page["scenarios"]:
+        means = {m: page["means"][scenario, m, "residual_variance"] for m in ("with", "without")}
+        assert means["without"] > 5 * means["with"]
+        rdm = {m: page["means"][scenario, m, "rdm"] for m in ("with", "without")}
+        assert rdm["with"] < rdm["without"]
+        error = {m: page["means"][scenario, m, "localization_error"] for m in ("with", "without")}
+        assert error["without"] < error["with"] + 2  # mm
+
+
+def uncertainty(page):
+    assert all(abs(value) < 0.5 for value in page["correlations"].values())
+    (covered, small), (also, large) = page["curves"].values()
+    assert min(covered[-1], also[-1]) > 0.83
+    assert large[-1] > 3 * small[-1]
+
+
+def own_model(page):
+    learned, eloreta = (
+        [page["table"][method, metric] for metric in ("localization_error", "nemd")]
+        for method in ("Sharpened", "eLORETA")
+    )
+    assert all(np.array(learned[0][1:]) < eloreta[0][1:])
+    assert np.mean(learned[1]) < 0.6 * np.mean(eloreta[1])
+    assert sum(weight.numel() for weight in page["model"].parameters()) == 44
+
+
+def deploy(page):
+    assert page["error"] < 10  # mm
+    assert page["stream"].counts.estimated == 2250
+    top, after = page["courses"][page["top"]], page["after"]
+    assert top[after].mean() > 2 * top[~after].mean()
+
+
+#: What the sentences of a page say of its numbers.
+CLAIMS = {
+    "plot_01_lasso": lasso,
+    "plot_02_minimum_norm": minimum_norm,
+    "plot_03_bayes": bayes,
+    "plot_04_somebody_elses_head": stranger,
+    "plot_05_unet": unet,
+    "plot_06_ablation": ablation,
+    "plot_07_uncertainty": uncertainty,
+    "plot_08_own_model": own_model,
+    "plot_09_deploy": deploy,
+}
+#: The shortest page runs with the fast tests.
+FAST = "plot_02_minimum_norm"
+
+
+def test_every_page_has_claims():
+    assert {page.stem for page in PAGES} == CLAIMS.keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_says_what_a_reader_needs(page):
+    text = ast.get_docstring(ast.parse(page.read_text(encoding="utf-8")))
+    for word in ("**You learn**", "**Data**:", "**Time**:"):
+        assert word in text, word
+    assert "simulated" in text.split("**Data**:")[1]
+    assert int(re.search(r"\*\*Time\*\*: (\d+) s", text)[1]) <= 90
+    assert re.search(r"^# Exercises$", page.read_text(), re.M)
+    assert len(re.findall(r"^# \d\. ", page.read_text(), re.M)) >= 3
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem != FAST)) for p in PAGES],
+)
+def test_a_page_runs_and_its_sentences_hold(page, monkeypatch, capsys):
+    monkeypatch.chdir(EXAMPLES)
+    matplotlib.use("agg")
+    started = time.process_time()
+    variables = runpy.run_path(str(page))
+    assert time.process_time() - started < LONGEST
+    CLAIMS[page.stem](variables)
+    assert capsys.readouterr().out
+    figures = matplotlib.pyplot.get_fignums()
+    matplotlib.pyplot.close("all")
+    assert figures
