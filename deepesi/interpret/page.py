@@ -154,7 +154,12 @@ def _change(found: Explanation) -> str:
     )
     values = change.change
     scalp = scalp_figure(
-        values, found.sensors.positions, found.sensors.names, "noise SD", marks=rows[:MOST]
+        values,
+        found.sensors.positions,
+        found.sensors.names,
+        "noise SD",
+        marks=rows[:MOST],
+        as_dots=True,
     )
     peaks = peak_figures(
         found.magnitudes, [change.before, change.after], found.mesh, found.positions
@@ -177,7 +182,7 @@ def _lost(found: Explanation) -> str:
     moved = np.zeros(len(found.sensors))
     for lost in found.lost:
         moved[lost.sensor] = 1e3 * lost.distance
-    scalp = _scalp(found, moved, "mm")
+    scalp = scalp_figure(moved, found.sensors.positions, found.sensors.names, "mm", as_dots=True)
     return tiles([("How far the peak moves", scalp)], SCALP) + html_table(
         header, lines, (), ("to",)
     )

@@ -329,7 +329,7 @@ def _by_gradients(
     baselines = gradients.noise_recordings(parts.head.noise_cov, data.shape[1], N_BASELINES)
     values = gradients.AGAINST_BASELINES[method](function, data, baselines)
     error = gradients.completeness(function, data, baselines, values)
-    note = f"Completeness error {100 * error:.2g} %"
+    note = f"Completeness error {100 * error:.1f} %"
     if error > INCOMPLETE:
         note += ": not a sum of contributions for this network"
     return Attribution(factor * values.sum(1), factor * values, unit, note)

@@ -74,6 +74,9 @@ def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) ->
 def predicted_channels(precision: Array, data: Array, rows: Sequence[int]) -> Array:
     """Some channels as the others predict them: their conditional mean, in the unit of the data.
 
+    The reference of the others is taken as unknown: the sum over all channels, which is 0, does not
+    give a lost channel away. So reference the result again.
+
     Args:
         precision: Result of `channel_precision` ``(C, C)``.
         data: Referenced data ``(C, T)``.

@@ -23,6 +23,7 @@ def scalp_figure(
     unit: str,
     limit: float | None = None,
     marks: Sequence[int] = (),
+    as_dots: bool = False,
 ) -> Figure:
     """A scalp map of signed values with a colour bar.
 
@@ -33,18 +34,40 @@ def scalp_figure(
         unit: Unit of the values, or what they are.
         limit: Value with the strongest colour. Default: the largest.
         marks: Channels whose names are written.
+        as_dots: Draw values of few channels as dots, because a smooth map would overshoot.
 
     """
     figure = Figure(figsize=SCALP, layout="constrained")
     ax = figure.subplots()
     limit = limit or float(np.abs(values).max()) or 1.0
-    image = draw_scalp(ax, values, sensor_pos, ch_names, limit)
+    image = draw_scalp(ax, 0 * values if as_dots else values, sensor_pos, ch_names, limit)
     bar = figure.colorbar(image, ax=ax, shrink=0.7, aspect=14)
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    dots = ax.collections[-1].get_offsets() if marks else ()
+    points = np.asarray(ax.collections[-1].get_offsets())
+    if as_dots:
+        drawn = np.flatnonzero(values)
+        ax.scatter(
+            *points[drawn].T,
+            c=values[drawn],
+            s=40,
+            cmap="RdBu_r",
+            vmin=-limit,
+            vmax=limit,
+            edgecolors="0.2",
+            linewidths=0.6,
+            zorder=5,
+        )
     for row in marks:
-        ax.annotate(ch_names[row], dots[row], (3, 3), textcoords="offset points", fontsize=8)
+        ax.annotate(
+            ch_names[row],
+            points[row],
+            (4, 4),
+            textcoords="offset points",
+            fontsize=7,
+            zorder=6,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.7, "lw": 0},
+        )
     return figure
 
 
