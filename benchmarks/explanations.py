@@ -1,9 +1,9 @@
 """Grades of attributions in simulation: ``python -m benchmarks.explanations --models RUN ...``.
 
-Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Of every
-recording the share of the power near the strongest source of the estimate is explained by every
-method (`deepesi.interpret`) and graded (`deepesi.interpret.grading`). The CSV has one line for each
-model and method, means with 95 % intervals over the recordings.
+Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
+method of `deepesi.interpret` explains the share of the power near the strongest source of an
+estimate, and is graded by `deepesi.interpret.grading`. The CSV has one line for each model and
+method, means with 95 % intervals over the recordings.
 """
 
 import argparse
@@ -185,10 +185,12 @@ def lines(name: str, model: InverseModel, chosen: Sequence[Case]) -> Iterator[li
             if not len(known):
                 cells.append("no weights")
                 continue
-            low, high = bootstrap_interval(known).tolist()
+            low, high = (
+                None if np.isnan(end) else end for end in bootstrap_interval(known).tolist()
+            )
             cells.append(interval_text(float(known.mean()), low, high, 2))
             if title.startswith(("random weights", "another target")):
-                above = float(known.mean()) if np.isnan(high) else high
+                above = float(known.mean()) if high is None else high
                 fails += [title.split(",")[0]] if above >= FAILS else []
         verdict = f"fails: {', '.join(fails)}" if fails else "passes"
         yield [name, method.replace("_", " "), *cells, verdict]
