@@ -169,7 +169,9 @@ def test_occlusion_equals_the_ablation_of_captum(head, data, fill):
     def referenced(batch):
         return function(batch - batch.mean(1, keepdim=True)) * 1e18
 
-    expected = captum.attr.FeatureAblation(referenced).attribute(tensor, filling, None, features)
+    expected = captum.attr.FeatureAblation(referenced).attribute(
+        tensor, baselines=filling, feature_mask=features
+    )
     found = occlusion(
         numpy_function(networks()["ConvDip"], head, data, Power((3, 4), 1)),
         data,
