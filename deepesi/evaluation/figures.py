@@ -204,11 +204,11 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
 
 
-def occlusion_panels(worked: WorkedExample) -> Iterator[Panel]:
-    """Scalp map of what every sensor adds to the localization, for every network."""
+def saliency_panels(worked: WorkedExample) -> Iterator[Panel]:
+    """Scalp map of what the localization depends on, for every network."""
     sensors = worked.batch.head.sensors
-    for name, values in worked.occlusions.items():
-        yield name, scalp_figure(values, sensors.positions, sensors.names, "%")
+    for name, values in worked.saliencies.items():
+        yield name, scalp_figure(values, sensors.positions, sensors.names, "% per noise SD")
 
 
 def _cortices(

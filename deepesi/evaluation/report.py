@@ -14,7 +14,7 @@ from deepesi.evaluation.figures import (
     axis_panels,
     depth_panel,
     example_panels,
-    occlusion_panels,
+    saliency_panels,
     source_panels,
     styles,
 )
@@ -36,8 +36,8 @@ OWN_RANGE = (
     "Each map has its own colour range, bare cortex below 25 % of its maximum; ring: true peak."
 )
 EXPLAINED = (
-    "What each electrode adds to the share of the power within 20 mm of the strongest source "
-    "(occlusion: its value is replaced by what the others predict)."
+    "What the localization depends on (saliency): change of the share of the power within 20 mm of "
+    "the strongest source per standard deviation of the noise of an electrode."
 )
 BINS = (
     "Bins of as many examples each; bands: 95 % intervals. Too few for two bins: every example "
@@ -156,13 +156,13 @@ def _worked(examples: Sequence[WorkedExample], mesh: DisplayMesh) -> str:
     return f"<p>{OWN_RANGE}</p>" + "".join(
         f"<h3>{escape(worked.title[:1].upper() + worked.title[1:])}</h3>"
         + tiles(example_panels(worked, mesh), SMALL)
-        + _explained(worked)
+        + explanations(worked)
         for worked in examples
     )
 
 
-def _explained(worked: WorkedExample) -> str:
-    """Attributions of the networks; nothing without one."""
-    if not worked.occlusions:
+def explanations(worked: WorkedExample) -> str:
+    """HTML of what the localization of the networks depends on; empty without a network."""
+    if not worked.saliencies:
         return ""
-    return f"<p>{EXPLAINED}</p>{tiles(occlusion_panels(worked), EXPLANATION)}"
+    return f"<p>{EXPLAINED}</p>{tiles(saliency_panels(worked), EXPLANATION)}"

@@ -1,17 +1,16 @@
-"""Occlusion of one simulated recording, for reports: what the localization is made of."""
+"""Saliency of one simulated recording, for reports: what the localization depends on."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepesi.core.arrays import as_array
 from deepesi.core.contracts import Batch, InverseModel
 from deepesi.core.onnx_model import OnnxModel
 from deepesi.interpret.frames import Frame
-from deepesi.interpret.occlusion import filled, occlusion
+from deepesi.interpret.gradients import run_of_model, saliency
 from deepesi.interpret.targets import Share, explained, neighbourhood
 from deepesi.metrics.moments import strongest_sample
-from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.head import magnitudes
 
 Array = NDArray[np.float64]
@@ -26,8 +25,8 @@ def is_network(model: object) -> bool:
     )
 
 
-def example_occlusion(model: InverseModel, batch: Batch, mean: torch.Tensor) -> Array:
-    """What each sensor adds to the share of the power near the strongest source ``(C,)``, %.
+def example_saliency(model: InverseModel, batch: Batch, mean: Tensor) -> Array:
+    """Change of the share of the power near the strongest source ``(C,)``, % per noise SD.
 
     Args:
         model: The network.
@@ -36,16 +35,10 @@ def example_occlusion(model: InverseModel, batch: Batch, mean: torch.Tensor) -> 
 
     """
     data, head = as_array(batch.data[0]), batch.head
-    n_orient, inputs = head.space.n_orient, batch.inputs
-    sample = strongest_sample(data)
+    n_orient, sample = head.space.n_orient, strongest_sample(data)
     peak = int(magnitudes(as_array(mean[0, :, sample]), n_orient).argmax())
-    frame = Frame(data, (0,), data.shape[1], sample)
     target = Share(neighbourhood(head.source_pos, peak), n_orient)
-
-    def run(changed: Array) -> Array:
-        with torch.no_grad():
-            return as_array(model(torch.as_tensor(changed, dtype=batch.data.dtype), inputs).mean)
-
-    fill = filled(data, channel_precision(head))
-    function = explained(frame, run, target)
-    return target.factor * occlusion(function, data, fill, head.sensors)[:, 0]
+    frame = Frame(data, (0,), data.shape[1], sample)
+    function = explained(frame, run_of_model(model, batch.inputs), target)
+    found = saliency(function, data, np.sqrt(head.noise_cov.diagonal()))
+    return target.factor * found.sum(1)

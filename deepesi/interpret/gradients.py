@@ -1,7 +1,8 @@
 """Attributions by gradients: saliency, integrated gradients, DeepLIFT-like.
 
-Saliency and integrated gradients are those of captum. All take a function of recordings
-``(B, C, T)``, V, as `deepesi.interpret.targets.explained` makes one of a model.
+Integrated gradients are those of captum. Saliency is one call of torch, so that reports need no
+captum; a test compares it with captum's. All take a function of recordings ``(B, C, T)``, V, as
+`deepesi.interpret.targets.explained` makes one of a model.
 """
 
 from collections.abc import Callable
@@ -59,16 +60,12 @@ def saliency(function: Explained, data: Array, noise_std: Array) -> Array:
         data: Referenced data ``(C, T)``, V.
         noise_std: Standard deviation of the noise of every sensor ``(C,)``, V.
 
-    Raises:
-        ModuleNotFoundError: captum is not installed.
-
-    Source: Simonyan et al. 2014, arXiv:1312.6034, by captum. Difference: signed, and in units of
-    the noise, so that channels can be compared.
+    Source: Simonyan et al. 2014, arXiv:1312.6034. Difference: signed, and in units of the noise, so
+    that channels can be compared.
 
     """
-    captum = require("captum.attr", "interpret", "explain by saliency")
     recording = _tensor(data[None]).requires_grad_()
-    slope = captum.Saliency(function).attribute(recording, abs=False)
+    (slope,) = torch.autograd.grad(function(recording).sum(), recording)
     return as_array(slope[0]) * noise_std[:, None]
 
 

@@ -161,6 +161,15 @@ def test_deep_lift_adds_up_over_functions_and_products(function):
     torch.testing.assert_close(found, function(data) - function(baselines), atol=2e-3, rtol=0)
 
 
+def test_saliency_equals_that_of_captum(head, data):
+    noise_std = np.sqrt(head.noise_cov.diagonal())
+    function = torch_function(networks()["ConvDip"], head, data, Share((3, 4), 1))
+    tensor = torch.tensor(data[None], dtype=torch.float32, requires_grad=True)
+    expected = captum.attr.Saliency(function).attribute(tensor, abs=False)[0].double().numpy()
+    found = saliency(function, data, noise_std)
+    np.testing.assert_allclose(found, expected * noise_std[:, None], rtol=1e-5, atol=1e-12)
+
+
 def test_occlusion_equals_the_ablation_of_captum(head, data, fill):
     function = torch_function(networks()["ConvDip"], head, data, Power((3, 4), 1))
     tensor, filling = (torch.tensor(v[None], dtype=torch.float32) for v in (data, fill))

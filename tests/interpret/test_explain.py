@@ -1,19 +1,23 @@
 """``deepesi explain``: exported files without gradients, runs with all methods, errors."""
 
+import csv
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import mne
 import numpy as np
 import pytest
 
 from deepesi.cli.main import main
+from deepesi.interpret.page import FAILED, FAILS
 from deepesi.models.convdip import ConvDip
 from deepesi.runtime.packaged import model_path
 from deepesi.training.weights import save_network
 from tests.conftest import make_covariance, make_evoked
 
+RESULTS = Path(__file__).parents[2] / "docs" / "_results"
 #: Sample of the response.
 SAMPLE = 12
 
@@ -68,7 +72,8 @@ def test_an_exported_file_is_explained_without_torch(recordings, tmp_path, capsy
     for heading in ("Forward check", "What would move the peak", "Electrodes whose loss would"):
         assert f"{heading}</h2>" in page
     assert "Occlusion: what would be missing without the electrode" in page
-    assert "Saliency" not in page
+    assert "<figcaption>Saliency" not in page
+    assert FAILS in page
     assert "Evidence, step by step" not in page
     assert page.count("<td class='word'>Fp1</td>") == 1
 
@@ -82,6 +87,20 @@ def test_a_run_is_explained_by_all_methods(recordings, run, tmp_path, capsys):
     assert len(re.findall(r"<figcaption>[^<]*Completeness error [0-4]\.\d %", page)) == 2
     assert "moment of the strongest source:" in page
     assert "nAm per noise SD" in page
+
+
+def test_methods_that_are_said_to_fail_are_those_of_the_stored_results():
+    """They fail for every model; the control fails, too, or the check would be none."""
+    with (RESULTS / "explanations.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    failed = {
+        method
+        for method in methods
+        if all(x["randomization check"] != "passes" for x in lines if x["method"] == method)
+    }
+    control = next(method for method in methods if "control" in method)
+    assert failed == {*(name.replace("_", " ") for name in FAILED), control}
 
 
 def test_some_methods_of_a_run(recordings, run, tmp_path):
