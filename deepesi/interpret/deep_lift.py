@@ -109,7 +109,7 @@ class _Watch(TorchFunctionMode):
         self.number += 1
         nodes = HALF_WAY if name in OF_TWO else NODES
         of_one = name in OF_ONE and len(tensors) == 1
-        return _MeanDerivative.apply(call, before, nodes, of_one, *tensors)
+        return _applied(_MeanDerivative, call, before, nodes, of_one, *tensors)
 
     def _divided(self, numerator: Tensor, denominator: Tensor) -> Tensor:
         if not self.is_second:
@@ -119,13 +119,17 @@ class _Watch(TorchFunctionMode):
         self.number += 1
         if not numerator.requires_grad:
             before[0] = numerator  # passes nothing on
-        quotient: Tensor = _MeanQuotient.apply(before, numerator, denominator)
-        return quotient
+        return _applied(_MeanQuotient, before, numerator, denominator)
 
 
 def _follows(leaf: Any) -> bool:
     """Whether an argument depends on the input."""
     return isinstance(leaf, Tensor) and leaf.requires_grad and leaf.is_floating_point()
+
+
+def _applied(rule: Any, *arguments: Any) -> Tensor:
+    value: Tensor = rule.apply(*arguments)
+    return value
 
 
 class _MeanDerivative(torch.autograd.Function):
@@ -141,7 +145,7 @@ class _MeanDerivative(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         means = [torch.zeros_like(tensor) for tensor in ctx.after]
         for node, weight in ctx.nodes:
             at = [
@@ -180,7 +184,7 @@ class _MeanQuotient(torch.autograd.Function):
         return numerator / denominator
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         (x, y), (x_before, y_before) = ctx.after, ctx.before
         apart = y - y_before
         near = apart.abs() <= EQUAL * (y.abs() + y_before.abs())

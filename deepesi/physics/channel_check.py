@@ -71,7 +71,9 @@ def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) ->
     return found
 
 
-def predicted_channels(precision: Array, data: Array, rows: Sequence[int]) -> Array:
+def predicted_channels(
+    precision: Array, data: Array, rows: Sequence[int] | NDArray[np.int64]
+) -> Array:
     """Some channels as the others predict them: their conditional mean, in the unit of the data.
 
     The reference of the others is taken as unknown: the sum over all channels, which is 0, does not

@@ -48,7 +48,8 @@ def scalp_figure(
     if as_dots:
         drawn = np.flatnonzero(values)
         ax.scatter(
-            *points[drawn].T,
+            points[drawn, 0],
+            points[drawn, 1],
             c=values[drawn],
             s=40,
             cmap="RdBu_r",
