@@ -147,7 +147,8 @@ def grades(
     by_value = (exact * case.data).sum(1)
     orders = [rng.permutation(len(case.data)) for _ in range(N_ORDERS)]
     by_chance = np.mean(
-        [curves(maps.arrays, case.data, case.precision, order) for order in orders], axis=0
+        [curves(maps.arrays, case.data, case.precision, head.sensors, order) for order in orders],
+        axis=0,
     )
     found = {}
     for method in METHODS:
@@ -155,7 +156,7 @@ def grades(
         # Saliency ranks by what a change would do, the others by what the recording did.
         wanted = by_noise if method == "saliency" else by_value
         order = np.argsort(-own * (case.data.sum(1) if method == "saliency" else 1.0))
-        deleted, inserted = curves(maps.arrays, case.data, case.precision, order)
+        deleted, inserted = curves(maps.arrays, case.data, case.precision, head.sensors, order)
         checks = [
             np.nan
             if other is None

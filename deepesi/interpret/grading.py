@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 from deepesi.core.contracts import InverseModel
 from deepesi.interpret.frames import Explained
 from deepesi.physics.channel_check import predicted_channels
+from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
 
@@ -86,7 +87,11 @@ def rank_correlation(first: Array, second: Array) -> float:
 
 
 def curves(
-    function: Explained, data: Array, precision: Array, order: NDArray[np.int64]
+    function: Explained,
+    data: Array,
+    precision: Array,
+    sensors: SensorArray,
+    order: NDArray[np.int64],
 ) -> tuple[float, float]:
     """What is explained without the first sensors of an order, and with them alone.
 
@@ -96,6 +101,7 @@ def curves(
         function: What is explained, of recordings ``(B, C, T)`` in NumPy.
         data: Referenced data ``(C, T)``, V.
         precision: Precision of the channels, from `deepesi.physics.channel_check`.
+        sensors: The sensors.
         order: All sensors, the most important one first.
 
     """
@@ -106,7 +112,7 @@ def curves(
             lost = order[n:] if keep else order[:n]
             changed = data.copy()
             changed[lost] = predicted_channels(precision, data, lost)
-            batch.append(changed - changed.mean(axis=0))
+            batch.append(sensors.reference(changed))
     values = np.asarray(function(np.stack(batch)))
     return float(values[: len(FRACTIONS)].mean()), float(values[len(FRACTIONS) :].mean())
 

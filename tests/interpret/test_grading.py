@@ -59,8 +59,8 @@ def test_a_good_order_loses_and_finds_more(head):
         return (batch[:, [3, 8], 0].sum(1) / own).clip(-1, 1)
 
     good = np.r_[3, 8, np.setdiff1d(np.arange(16), [3, 8])]
-    deleted, inserted = curves(function, data, precision, good)
-    worse = curves(function, data, precision, good[::-1])
+    deleted, inserted = curves(function, data, precision, head.sensors, good)
+    worse = curves(function, data, precision, head.sensors, good[::-1])
     assert deleted < worse[0] - 0.2
     assert inserted > worse[1] + 0.2
 
