@@ -99,7 +99,9 @@ def samples_figure(
     ax.set_yticks(shown, [ch_names[order[row]] for row in shown], fontsize=7)
     ax.set_xlabel("time (ms)", fontsize=8)
     ax.tick_params(axis="x", labelsize=7)
-    figure.colorbar(image, ax=ax).set_label(unit, fontsize=8)
+    bar = figure.colorbar(image, ax=ax)
+    bar.set_label(unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
 
 
