@@ -10,7 +10,13 @@ from torch.nn import functional
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.dropout import FeatureDropout
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.physics.head_inputs import NoiseLevel, SourceUnit, TopographicMatrix, Whitener
+from deepesi.physics.head_inputs import (
+    NoiseLevel,
+    OrientationRoot,
+    SourceUnit,
+    TopographicMatrix,
+    Whitener,
+)
 
 
 class ConvDip(InverseModel):
@@ -33,10 +39,13 @@ class ConvDip(InverseModel):
             in ``model=convdip``, outputs are of order one, and loss terms that depend on the size
             of the estimate do not dominate those that depend on its shape. The default is the
             value for networks that were trained without this setting.
+        loose: Prior variance of tangential moments, relative to that along the normal; needs a head
+            of free orientation below 1. The denoised images assume it, and outputs are multiplied
+            by the root of this prior. 1: the orientation of the head, fixed or free.
 
     Raises:
-        ValueError: A size or the scale is not positive, or the dropout probability is outside 0
-            to 1.
+        ValueError: A size or the scale is not positive, the dropout probability is outside 0 to 1,
+            or `loose` is not above 0 and at most 1.
 
     Source: Hecker et al. 2021, doi:10.3389/fnins.2021.569918 (7 x 11 image, one convolution of 8
     filters, dense layers of 512, one output per source). Differences: an image shows the posterior
@@ -44,7 +53,7 @@ class ConvDip(InverseModel):
     covariance is used (an image of whitened channels would not be a topography). Each image is
     divided by its RMS. The logarithms of this RMS and of the whitened RMS are further inputs: the
     network knows the SNR, and the estimate scales with the data. Dense blocks are residual.
-    Outputs are signed moments along the cortical normal.
+    Outputs are signed moments along the cortical normal, or three components per source.
 
     """
 
@@ -62,6 +71,7 @@ class ConvDip(InverseModel):
         dropout: float = 0.0,
         heteroscedastic: bool = False,
         output_scale: float = 1.0,
+        loose: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -77,10 +87,12 @@ class ConvDip(InverseModel):
             raise ValueError(f"ConvDip: output_scale must be above 0, got {output_scale}.")
         self.image_shape, self.output_scale = (height, width), output_scale
         self.images = tuple(
-            TopographicMatrix(height, width, snr_db) for snr_db in map(float, denoise_snr_db)
+            TopographicMatrix(height, width, snr_db, loose) for snr_db in map(float, denoise_snr_db)
         )
+        self.prior = OrientationRoot(loose) if loose < 1 else None
         self.whitener, self.noise_level, self.unit = Whitener(), NoiseLevel(), SourceUnit()
-        self.head_inputs = (*self.images, self.whitener, self.noise_level, self.unit)
+        fixed = (self.whitener, self.noise_level, self.unit)
+        self.head_inputs = (*self.images, *fixed, *((self.prior,) if self.prior else ()))
         self.convolution = nn.Conv2d(len(self.images), n_filters, 3, padding=1)
         self.first = nn.Linear(n_filters * height * width + 2, hidden)
         self.blocks = nn.ModuleList(
@@ -122,7 +134,21 @@ class ConvDip(InverseModel):
         def moments(frames: Tensor) -> Tensor:
             return (frames * rms * unit).reshape(data.shape[0], data.shape[2], -1).transpose(1, 2)
 
+        mean = self.last(hidden)
+        if self.prior is not None:
+            mean = along_orientations(inputs[self.prior.key], mean)
         if self.last_std is None:
-            return Estimate(moments(self.last(hidden)))
+            return Estimate(moments(mean))
         std = functional.softplus(self.last_std(hidden))
-        return Estimate(moments(self.last(hidden)), moments(std))
+        if self.prior is not None:
+            root = inputs[self.prior.key]
+            std = along_orientations(root.square(), std.square()).sqrt()
+        return Estimate(moments(mean), moments(std))
+
+
+def along_orientations(
+    blocks: Float[Tensor, "S O O"], values: Float[Tensor, "N D"]
+) -> Float[Tensor, "N D"]:
+    """Multiply the components of every source by its symmetric block."""
+    components = values.unflatten(1, (blocks.shape[0], -1))
+    return (components[:, :, None] * blocks).sum(3).flatten(1)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
 from deepesi.models.layers.evidence import SMALL_POWER, Evidence
+from deepesi.models.layers.orientation_posterior import OrientationPosterior
 from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.signed_attention import SignedAttention
 from deepesi.models.layers.sizes import check_sizes
@@ -37,7 +38,8 @@ class _Head(NamedTuple):
     """Tensors of the head, shared by all examples of a batch. Nodes are the first axis."""
 
     n_channels: Float[Tensor, " 1"]  # rank of the noise covariance plus 1
-    rows: Float[Tensor, "KD C"]  # unit topographies of the patches
+    rows: Float[Tensor, "KD C"]  # topographies of the patches
+    posterior: OrientationPosterior
     moments: Float[Tensor, "K S O O"]  # total moment of a unit topography, in source units
     tokens: Float[Tensor, "S n"]  # position, normal, log of the moments
     sensors: Float[Tensor, "C 4"]  # position, log of the sensitivity
@@ -122,10 +124,14 @@ class SensorGNN(InverseModel):
         n_radii: Number ``K`` of patch radii from smallest to largest.
         heteroscedastic: Also estimate a standard deviation: the spread over patches, scaled by
             learned factors. Needs a loss that trains it (``loss=uncertainty``).
+        loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
+            to that one; needs a head of free orientation below 1. The evidence is marginal over
+            the orientation, and weights of sensors count for each one. 1: the orientation of the
+            head, fixed or free; with free orientation the weights count by their mean.
 
     Raises:
         ValueError: A size is not positive, the heads do not divide the width, the kernel is even,
-            or the radii are not in order.
+            the radii are not in order, or `loose` is not above 0 and at most 1.
 
     Source: attention between sensors is GATv2, Brody et al. 2022, arXiv:2105.14491.
     Difference: attention weights depend only on quantities without sign, and signals are only
@@ -151,6 +157,7 @@ class SensorGNN(InverseModel):
         largest: float = 0.025,
         n_radii: int = 3,
         heteroscedastic: bool = False,
+        loose: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -173,10 +180,11 @@ class SensorGNN(InverseModel):
         radii, reach = (smallest, largest, n_radii), n_neighbours
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.sensor_positions = SensorPositions()
-        self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach)
+        self.graph, self.edge_features = SensorGraph(reach), SensorEdgeFeatures(reach, loose)
         self.reliability = SensorReliability(reach)
         self.positions, self.normals = SourcePositions(), SourceNormals()
-        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+        prior = (*radii, loose)
+        self.topographies, self.moments = PatchTopographies(*prior), PatchMoments(*prior)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
             self.whitener,
@@ -193,7 +201,7 @@ class SensorGNN(InverseModel):
             self.shares,
             *self.reliability.head_inputs,
         )
-        self.n_components, self.n_rounds = n_components, n_rounds
+        self.n_components, self.n_rounds, self.loose = n_components, n_rounds, loose
         n_all, n_token = n_signals + n_components, 6 + n_radii
         centre = kernel_size // 2
         self.window = nn.Conv1d(1, n_signals, kernel_size, padding=centre, bias=False)
@@ -213,7 +221,9 @@ class SensorGNN(InverseModel):
         white = (inputs[self.whitener.key] @ data).transpose(0, 1)
         reliability = self.reliability(white.mT, inputs)
         power = head.rows.square().unflatten(0, (-1, head.moments.shape[2])).mean(1)
+        power = power / head.posterior.mean_variance
         power = (power @ reliability.square()).unflatten(0, head.moments.shape[:2])
+        grams = head.posterior.weighted_grams(reliability)
         white = reliability[..., None] * white
         n_radii, n_sources, n_orient = head.moments.shape[:3]
         zeros = white.new_zeros(n_radii, n_sources, n_orient, *white.shape[1:])
@@ -225,7 +235,7 @@ class SensorGNN(InverseModel):
             for number in range(self.n_components):
                 correction = corrections[..., number]
                 components[number], hidden = self._component(
-                    number, components, white + correction, head, read, reliability, power
+                    number, components, white + correction, head, read, reliability, power, grams
                 )
         return self._estimate(components, hidden, white, head, inputs)
 
@@ -235,10 +245,13 @@ class SensorGNN(InverseModel):
         n_orient = moments.shape[2]
         moments = (moments / inputs[self.unit.key]).unflatten(1, (-1, n_orient))
         position, sensors = inputs[self.positions.key], inputs[self.sensor_positions.key]
+        posterior = OrientationPosterior(topographies, n_orient, self.loose)
         squares = topographies.square() * topographies.shape[2]
+        mean_square = squares.mean((0, 1)) / posterior.mean_variance
         return _Head(
             n_channels=inputs[self.rank.key] + 1,
             rows=topographies.flatten(0, 1),
+            posterior=posterior,
             moments=moments,
             tokens=torch.cat(
                 [
@@ -248,7 +261,7 @@ class SensorGNN(InverseModel):
                 ],
                 dim=1,
             ),
-            sensors=torch.cat([sensors / HEAD_SIZE, squares.mean((0, 1)).log()[:, None]], dim=1),
+            sensors=torch.cat([sensors / HEAD_SIZE, mean_square.log()[:, None]], dim=1),
             sensitivity=squares.unflatten(1, (-1, n_orient)).sum(2).mean(0).sqrt(),
             edges=inputs[self.graph.key],
             edge_features=inputs[self.edge_features.key],
@@ -283,6 +296,7 @@ class SensorGNN(InverseModel):
         read: Float[Tensor, "H S B"],
         reliability: Float[Tensor, "C B"],
         power: Float[Tensor, "K S B"],
+        grams: Float[Tensor, "K S O O B"] | None,
     ) -> tuple[_Component, Float[Tensor, "H S B"]]:
         """Estimate one component from the residual of the others.
 
@@ -294,6 +308,7 @@ class SensorGNN(InverseModel):
             read: Features that the source tokens attended to.
             reliability: Weights of the sensors, at most 1.
             power: Squared norm of the topographies after weighting by `reliability`.
+            grams: Products of the topographies of a patch after weighting; None if free.
 
         Returns:
             The new component, and the hidden features of every source.
@@ -310,14 +325,18 @@ class SensorGNN(InverseModel):
         n_radii, _, n_orient = head.moments.shape[:3]
         matched = head.rows @ (reliability[..., None] * residual).flatten(1)
         matched = matched.unflatten(0, (n_radii, -1, n_orient)).unflatten(3, residual.shape[1:])
-        energy = matched.square().sum(2).mean(3) / power
-        matched = matched / power[:, :, None, :, None]
+        powers = torch.stack([x.square().mean(2).sum(0) for x in (recording, residual)])
+        n_times = torch.ones_like(residual[0, 0]).sum()
+        strength = self.evidence.strength(powers, head.n_channels, n_times)
+        amplitudes = head.posterior.weighted_amplitudes(matched, strength, grams, power)
+        energy = (matched * amplitudes).sum(2).mean(3) / power
+        matched = amplitudes / power[:, :, None, :, None]
         weights, hidden = self.evidence(
             energy,
             torch.stack([components[number].weights, other_weights]),
-            torch.stack([recording.square().mean(2).sum(0), residual.square().mean(2).sum(0)]),
+            powers,
             head.n_channels,
-            torch.ones_like(residual[0, 0]).sum(),
+            n_times,
             head.tokens,
             read,
         )

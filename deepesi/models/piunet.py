@@ -17,6 +17,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
+from deepesi.models.layers.orientation_posterior import OrientationPosterior
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.unet3d import UNet3d
 from deepesi.physics.head_inputs import (
@@ -34,6 +35,8 @@ from deepesi.physics.head_inputs import (
 
 #: Smallest mismatch variance, as a share of the energy of the recording.
 LEAST_MISMATCH = 0.005
+#: Smallest prior variance of a patch, in units of the power of noise.
+LEAST_STRENGTH = 0.1
 #: Factor on the log-evidence for a smooth map that also shows weaker sources.
 SMOOTHING = 0.15
 
@@ -88,10 +91,14 @@ class PhysicsInformedUNet(InverseModel):
         largest: Largest patch radius, m.
         n_radii: Number ``K`` of patch radii from smallest to largest.
         heteroscedastic: Also estimate a standard deviation, constant over the window.
+        loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
+            to that one, and of tangential moments in eLORETA; needs a head of free orientation
+            below 1. The evidence is marginal over the orientation. 1: the orientation of the head,
+            fixed or free.
 
     Raises:
-        ValueError: A size is not positive or not a multiple of 4 where it must be, or the radii
-            are out of order.
+        ValueError: A size is not positive or not a multiple of 4 where it must be, the radii are
+            out of order, or `loose` is not above 0 and at most 1.
 
     Source: 3D-PIUNet, Morik et al. 2024, arXiv:2411.00143 (eLORETA of a volume source space, one
     time point, to a 3D U-Net that gives the moments). Differences: the U-Net reads energies and
@@ -123,6 +130,7 @@ class PhysicsInformedUNet(InverseModel):
         largest: float = 0.025,
         n_radii: int = 3,
         heteroscedastic: bool = False,
+        loose: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -143,9 +151,10 @@ class PhysicsInformedUNet(InverseModel):
             )
         grid, radii = (spacing, n_x, n_y, n_z), (smallest, largest, n_radii)
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
-        self.inverses = LinearInverse("eLORETA", 0.0, 10.0, n_levels)
+        self.inverses = LinearInverse("eLORETA", 0.0, 10.0, n_levels, loose)
         self.corners, self.weights = VoxelCorners(*grid), VoxelWeights(*grid)
-        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+        prior = (*radii, loose)
+        self.topographies, self.moments = PatchTopographies(*prior), PatchMoments(*prior)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.head_inputs = (
             self.whitener,
@@ -159,7 +168,7 @@ class PhysicsInformedUNet(InverseModel):
             self.pairs,
             self.shares,
         )
-        self.n_passes, self.n_radii = n_passes, n_radii
+        self.n_passes, self.n_radii, self.loose = n_passes, n_radii, loose
         self.explained = (n_strongest, n_conjugate)
         # Mismatch variance over the energy of the recording, for every pass and for the last
         # inverse; and the sharpness of the softmax in a pass.
@@ -187,9 +196,10 @@ class PhysicsInformedUNet(InverseModel):
         dtype = data.dtype if self.training else torch.float64
         recording = (inputs[self.whitener.key] @ data).permute(1, 2, 0)
         patches = PatchDictionary(inputs[self.topographies.key], n_orient)
+        posterior = OrientationPosterior(inputs[self.topographies.key], n_orient, self.loose)
         power = recording.square().mean(1).sum(0)
         log_power = (power / inputs[self.rank.key] + 1e-6).log()[None] / 4
-        passes = self._passes(patches, recording, power, inputs[self.rank.key])
+        passes = self._passes(patches, posterior, recording, power, inputs[self.rank.key])
         maps = torch.cat([*(p.maps for p in passes), self._linear(data, inputs, n_orient)])
         levels = torch.cat([log_power, *(p.levels for p in passes)])
 
@@ -226,27 +236,27 @@ class PhysicsInformedUNet(InverseModel):
     def _passes(
         self,
         patches: PatchDictionary,
+        posterior: OrientationPosterior,
         recording: Float[Tensor, "C T B"],
         power: Float[Tensor, " B"],
         rank: Float[Tensor, " 1"],
     ) -> list[_Pass]:
         """Run the matched filters on the recording, then on the residual of the best patches."""
         n_times = recording.shape[1]
-        # Degrees of freedom of the energy of noise: one per orientation and sample.
-        freedom: Tensor = (
-            torch.ones_like(power) * patches.n_orient * n_times  # type: ignore[assignment] # SymInt
-        )
-        by_chance = energy_by_chance(freedom)
         residual, passes = recording, []
         log_mismatches = self.log_mismatch[: self.n_passes]
         for log_mismatch, log_sharpness in zip(log_mismatches, self.log_sharpness, strict=True):
-            filtered = patches.filter(residual)
-            energy = filtered.square().mean(3).sum(2)
-            strongest, remaining = energy.amax((0, 1)), residual.square().mean(1).sum(0)
+            remaining = residual.square().mean(1).sum(0)
             mismatch_variance = 1 + log_mismatch.exp() * power * n_times
+            strength = (remaining - rank).maximum(LEAST_STRENGTH * rank) / mismatch_variance
+            filtered = patches.filter(residual)
+            amplitudes = posterior.amplitudes(filtered, strength)
+            energy = (filtered * amplitudes).mean(3).sum(2)
+            strongest = energy.amax((0, 1))
+            by_chance = energy_by_chance(posterior.n_free(strength) * n_times)
             evidence = 0.5 * n_times * (energy - strongest) / mismatch_variance
             share = over_patches(evidence * log_sharpness.exp())
-            fit = patches.explain(share[:, :, None, None] * filtered)
+            fit = patches.explain(share[:, :, None, None] * amplitudes)
             scale = (fit * residual).sum((0, 1)) / (fit.square().sum((0, 1)) + 1)
             residual = residual - scale * fit
             sharp, smooth = share.sum(0), over_patches(SMOOTHING * evidence).sum(0)

@@ -71,9 +71,13 @@ class UnrolledISTA(InverseModel):
         hidden: Hidden units of each perceptron.
         heteroscedastic: Also estimate a standard deviation per dipole and sample. Needs a loss
             that trains it (``loss=uncertainty``).
+        loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
+            to that one; needs a head of free orientation below 1. As in MNE-Python's mixed norm,
+            it weighs the topographies. 1: the orientation of the head, fixed or free.
 
     Raises:
-        ValueError: A size is not positive, or the threshold or a radius is out of its range.
+        ValueError: A size is not positive, or the threshold, a radius or `loose` is out of its
+            range.
 
     Source: Daubechies et al. 2004, doi:10.1002/cpa.20042 (ISTA); Beck & Teboulle 2009,
     doi:10.1137/080716542 (FISTA); Gregor & LeCun 2010, ICML (LISTA: learned steps); Liu et al.
@@ -97,6 +101,7 @@ class UnrolledISTA(InverseModel):
         n_levels: int = 4,
         hidden: int = 16,
         heteroscedastic: bool = False,
+        loose: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -110,10 +115,11 @@ class UnrolledISTA(InverseModel):
         self.n_steps, self.group_time, self.n_radii = n_steps, group_time, n_radii
         radii = (smallest, largest, n_radii)
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
-        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+        prior = (*radii, loose)
+        self.topographies, self.moments = PatchTopographies(*prior), PatchMoments(*prior)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
-        self.levels = Preconditioners(*radii, n_levels)
-        self.sensitivities = PatchSensitivities(*radii, n_levels)
+        self.levels = Preconditioners(*radii, n_levels, loose)
+        self.sensitivities = PatchSensitivities(*radii, n_levels, loose)
         self.head_inputs = (
             self.whitener,
             self.rank,

@@ -8,6 +8,20 @@ from deepesi.physics.head import SourceSpace
 Array = NDArray[np.float64]
 
 
+def check_variance(loose: float) -> None:
+    """Check the variance of tangential moments, relative to that along the normal.
+
+    Raises:
+        ValueError: It is not above 0 and at most 1.
+
+    """
+    if not 0 < loose <= 1:
+        raise ValueError(
+            f"loose orientation: loose must be above 0 and at most 1, got {loose}. 1 is free "
+            "orientation; for fixed orientation take a head of fixed orientation."
+        )
+
+
 def check_loose(loose: float, space: SourceSpace, normals: Array) -> None:
     """Check that sources can have a loose orientation.
 
@@ -21,11 +35,7 @@ def check_loose(loose: float, space: SourceSpace, normals: Array) -> None:
             orientation, or sources that lie on no surface.
 
     """
-    if not 0 < loose <= 1:
-        raise ValueError(
-            f"loose orientation: loose must be above 0 and at most 1, got {loose}. 1 is free "
-            "orientation; for fixed orientation take a head of fixed orientation."
-        )
+    check_variance(loose)
     if loose < 1 and space.n_orient == 1:
         raise ValueError(
             f"loose orientation: loose={loose} needs three dipole components per source, and the "
@@ -39,6 +49,11 @@ def check_loose(loose: float, space: SourceSpace, normals: Array) -> None:
             f"{int((~normals.any(axis=1)).sum())} sources of {space.name!r} lie on no surface. "
             "Take loose=1 (free orientation)."
         )
+
+
+def mean_variance(loose: float, n_orient: int) -> float:
+    """Mean over orientations of prior variances that are 1 along the normal, and `loose`."""
+    return (1 + (n_orient - 1) * loose) / n_orient
 
 
 def orientation_root(loose: float, space: SourceSpace, normals: Array) -> Array:

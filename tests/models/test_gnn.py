@@ -12,6 +12,7 @@ from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.losses.supervised import CosineDistance
 from deepesi.losses.uncertainty import GaussianNLL
 from deepesi.models.gnn import SensorGNN, SignedAttention
+from deepesi.models.layers.evidence import Evidence
 from deepesi.physics.head_inputs import SensorGraph, prepare
 
 POINTS = {"smallest": 1e-3, "largest": 1e-3, "n_radii": 1}
@@ -116,6 +117,18 @@ def test_free_orientation_and_another_space_through_one_file(head, free_head, si
     few = free_head.pick(free_head.sensors.names[:11])
     batch = replace(batch, head=few, data=batch.data[:, :11] - batch.data[:, :11].mean(1, True))
     assert check_parity(model, tmp_path / "model.onnx", batch, n_timed=1).deviation <= 1e-5
+
+
+def test_energy_above_the_power_of_the_recording_counts_as_all_of_it():
+    """With three orientations and weighted sensors the energy of a patch is approximate."""
+    torch.manual_seed(0)
+    evidence = Evidence(2, 3, 4)
+    energy = torch.tensor([[10.0, 300.0, 4.0], [1.0, 2.0, 3.0]])[..., None]
+    zeros, power = torch.zeros(2, 2, 3, 1), torch.full((2, 1), 250.0)
+    sizes = torch.tensor([16.0]), torch.tensor(1.0)
+    weights, _ = evidence(energy, zeros, power, *sizes, torch.ones(3, 3), torch.ones(4, 3, 1))
+    assert torch.isfinite(weights).all()
+    assert weights.argmax() == 1
 
 
 def test_the_same_weights_serve_another_source_space(template):

@@ -103,7 +103,7 @@ def test_sources_that_do_not_fit_the_voxels(toy):
         ({"type": "Telepathy"}, "does not know the head input 'Telepathy'"),
         (
             {"type": "TopographicMatrix", "height": 3},
-            r"parameters \['denoise_snr_db', 'height', 'width'\]",
+            r"parameters \['denoise_snr_db', 'height', 'loose', 'width'\]",
         ),
         ({}, "does not know the head input None"),
     ],

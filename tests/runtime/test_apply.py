@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from deepesi.cli.main import main
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.template import Template, load_template, save_template
 from deepesi.runtime.inverse import Inverse
@@ -272,6 +274,21 @@ def test_free_orientation_finds_the_only_direction_there_is(
     normals = load_template(head).source_normals
     across = stc.data - np.einsum("so,si,sit->sot", normals, normals, stc.data)
     assert np.abs(across).max() < 1e-3 * np.abs(stc.data).max()
+
+
+def test_a_network_with_a_prior_on_the_normal_writes_moments(folder, free_toy, tmp_path):
+    pytest.importorskip("h5io")
+    head, model = tmp_path / "free.npz", tmp_path / "ista.onnx"
+    save_template(head, free_toy)
+    network = UnrolledISTA(n_steps=1, smallest=0.03, largest=0.06, loose=0.05)
+    export_onnx(network, free_toy.montage_head("biosemi16"), model)
+    make_evoked().save("x-ave.fif", verbose="error")
+    apply(model, "x-ave.fif", head=head)
+    stc = mne.read_source_estimate("out/stc-stc.h5")
+    assert type(stc) is mne.VectorSourceEstimate
+    along = np.einsum("so,sot->st", free_toy.source_normals, stc.data)
+    share = (along**2).sum() / (stc.data**2).sum()
+    assert 0.6 < share < 0.99
 
 
 def test_free_orientation_without_h5io_is_refused_before_anything_is_done(

@@ -7,6 +7,8 @@ from torch.nn import functional
 
 from deepesi.core.patches import over_first, over_patches
 
+#: Smallest prior variance of a patch, as a share of the power of noise.
+LEAST_STRENGTH = 0.1
 #: Whitened power that is added so that logarithms of zero power stay finite.
 SMALL_POWER = 1e-2
 
@@ -73,7 +75,8 @@ class Evidence(nn.Module):
 
         """
         share = energy / (power[1] + SMALL_POWER)
-        best = share.detach().amax((0, 1))
+        # Weights of sensors change the angles between topographies, so shares may exceed 1.
+        best = share.detach().amax((0, 1)).clamp_max(1.0)
         unexplained = (1 - best) * power[1] / n_channels
         powers = torch.cat([power / n_channels, unexplained[None]])
         rest = torch.stack([best, (best * power[1]).log1p() / 3, n_times.log().expand_as(best)])
@@ -89,11 +92,30 @@ class Evidence(nn.Module):
         # total, count as errors common to all samples. Samples are correlated in time, so fewer
         # than `n_times` of them count.
         frames = n_times**self.memory
-        error = functional.relu(unexplained - 1)
-        error = error + functional.softplus(self.mismatch) * power[0] / n_channels
+        error = functional.relu(unexplained - 1) + self._mismatch(power, n_channels)
         slope = 0.5 * frames / (1 + frames * error) * self.temperature(recording)[:, 0].exp()
         score = over_first(self.score, hidden) + slope * energy
         posterior = over_patches(score)
         pooled = (hidden * posterior.sum(0)).sum(1).T
         presence = torch.sigmoid(self.presence(torch.cat([pooled, recording], dim=1)))
         return posterior * presence[:, 0], hidden
+
+    def _mismatch(
+        self, power: Float[Tensor, "2 B"], n_channels: Float[Tensor, " 1"]
+    ) -> Float[Tensor, " B"]:
+        """Variance per channel of an error of the head model, common to all samples."""
+        return functional.softplus(self.mismatch) * power[0] / n_channels
+
+    def strength(
+        self,
+        power: Float[Tensor, "2 B"],
+        n_channels: Float[Tensor, " 1"],
+        n_times: Float[Tensor, ""],
+    ) -> Float[Tensor, " B"]:
+        """Prior variance of a patch, in units of the variance of noise and errors.
+
+        Args: as in `forward`.
+
+        """
+        signal = (power[1] - (n_channels - 1)).maximum(LEAST_STRENGTH * n_channels)
+        return signal / (1 + n_times**self.memory * self._mismatch(power, n_channels))

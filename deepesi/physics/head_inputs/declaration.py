@@ -22,6 +22,9 @@ from deepesi.utils import plugins
 Array = NDArray[np.float64]
 #: Length of each axis of a prepared array: a number, or the name of a size that the head sets.
 Axes = tuple[int | str, ...]
+#: Metadata of a parameter that a head input got after files were written with it. At its default it
+#: is not part of the key and of the declaration, so these files stay valid.
+ADDED_LATER = {"added_later": True}
 #: Valid names of packages.
 PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
@@ -34,8 +37,16 @@ class HeadInput(ABC):
     def key(self) -> str:
         """Name of the array: class and parameters, unique among declarations."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
-        values = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        values = self.parameters().values()
         return "_".join([name, *(re.sub(r"\W", "_", str(v)) for v in values)])
+
+    def parameters(self) -> dict[str, Any]:
+        """Parameters by name, without those of `ADDED_LATER` at their default."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if not (_added_later(f) and getattr(self, f.name) == f.default)
+        }
 
     @property
     @abstractmethod
@@ -70,7 +81,7 @@ class HeadInput(ABC):
                     "install the package."
                 )
             package = {"package": plugins.package_of(entry)}
-        return {"type": name, **package, **dataclasses.asdict(self)}
+        return {"type": name, **package, **self.parameters()}
 
     @staticmethod
     def from_json(declaration: dict[str, Any]) -> "HeadInput":
@@ -83,13 +94,18 @@ class HeadInput(ABC):
         """
         parameters = dict(declaration)
         kind = find_head_input(parameters.pop("type", None), parameters.pop("package", None))
-        expected = {f.name for f in dataclasses.fields(kind)}
-        if set(parameters) != expected:
+        fields = dataclasses.fields(kind)
+        known = {f.name for f in fields}
+        if not {f.name for f in fields if not _added_later(f)} <= parameters.keys() <= known:
             raise ValueError(
-                f"HeadInput: {kind.__name__} has parameters {sorted(expected)}, the file gives "
+                f"HeadInput: {kind.__name__} has parameters {sorted(known)}, the file gives "
                 f"{sorted(parameters)}. Install the version of deepesi that wrote the file."
             )
         return kind(**parameters)
+
+
+def _added_later(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata == ADDED_LATER
 
 
 def built_in() -> dict[str, type[HeadInput]]:

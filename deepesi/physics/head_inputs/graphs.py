@@ -1,6 +1,6 @@
 """Graphs of sources and of sensors: edges, neighbours, and features of nodes and edges."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.head_inputs.declaration import ADDED_LATER, Array, Axes, HeadInput
+from deepesi.physics.head_inputs.orientation import LooseInput
+from deepesi.physics.linear_inverse import weighted_gain
 from deepesi.physics.noise import whitener
 
 
@@ -125,12 +127,19 @@ SENSOR_SPACING = 0.05
 
 
 @dataclass(frozen=True)
-class SensorEdgeFeatures(_Nearest, HeadInput):
+class SensorEdgeFeatures(_Nearest, LooseInput):
     """Features of the edges of `SensorGraph` ``(E, 2)``, no unit, in the same order.
 
     The distance over 5 cm, and the correlation of the whitened lead fields of the two sensors, -1
     to 1.
+
+    Attributes:
+        loose: Prior variance of tangential moments, relative to that along the normal, by which
+            the lead fields are weighted.
+
     """
+
+    loose: float = field(default=1.0, metadata=ADDED_LATER)
 
     axes: ClassVar[Axes] = ("sensor_edges", 2)
 
@@ -139,6 +148,8 @@ class SensorEdgeFeatures(_Nearest, HeadInput):
         sender, receiver = self.edges(head).T
         offset = head.sensors.positions[sender] - head.sensors.positions[receiver]
         gain = whitener(head.noise_cov) @ head.leadfield
+        if self.loose < 1:
+            gain = weighted_gain(gain, self.root(head))
         gain /= np.linalg.norm(gain, axis=1, keepdims=True)
         correlation = (gain[sender] * gain[receiver]).sum(axis=1)
         return np.stack([np.linalg.norm(offset, axis=1) / SENSOR_SPACING, correlation], axis=1)

@@ -1,17 +1,20 @@
 """Sensor data interpolated to an image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.head_inputs.declaration import ADDED_LATER, Array, Axes
+from deepesi.physics.head_inputs.orientation import LooseInput
+from deepesi.physics.linear_inverse import weighted_gain
 from deepesi.physics.noise import denoiser
+from deepesi.physics.orientation import check_variance
 
 
 @dataclass(frozen=True)
-class TopographicMatrix(HeadInput):
+class TopographicMatrix(LooseInput):
     """Interpolates ``C`` sensors onto an image ``(H·W, C)``: linear, so a plain matrix.
 
     Sensors are laid on the plane by the azimuthal equidistant projection about the centre of a
@@ -23,12 +26,21 @@ class TopographicMatrix(HeadInput):
         width: Columns ``W``.
         denoise_snr_db: None: the image shows the potential. Else it shows the posterior mean of
             the potential for independent sources at this SNR, dB, as in `denoiser`.
+        loose: Variance of the tangential components of these sources, relative to that along the
+            normal.
+
+    Raises:
+        ValueError: `loose` is not above 0 and at most 1.
 
     """
 
     height: int = 12
     width: int = 12
     denoise_snr_db: float | None = None
+    loose: float = field(default=1.0, metadata=ADDED_LATER)
+
+    def __post_init__(self) -> None:
+        check_variance(self.loose)
 
     @property
     def axes(self) -> Axes:
@@ -47,7 +59,10 @@ class TopographicMatrix(HeadInput):
         nearest = np.linalg.norm(pixels[:, None] - flat[None], axis=-1).min(axis=1)
         matrix = np.where((nearest <= reach)[:, None], spline(pixels), 0.0)
         if self.denoise_snr_db is not None:
-            matrix = matrix @ denoiser(head.leadfield, head.noise_cov, self.denoise_snr_db)
+            gain = head.leadfield
+            if self.loose < 1:
+                gain = weighted_gain(gain, self.root(head))
+            matrix = matrix @ denoiser(gain, head.noise_cov, self.denoise_snr_db)
         return head.sensors.reference(matrix, axis=1)
 
 

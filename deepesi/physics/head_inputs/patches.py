@@ -1,7 +1,7 @@
 """Patch dictionary: the topography of a patch of cortex around every source, at several radii."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ from scipy.sparse import csr_array
 
 from deepesi.physics.graph import source_distances
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.head_inputs.declaration import ADDED_LATER, Array, Axes, HeadInput
+from deepesi.physics.head_inputs.orientation import LooseInput
 from deepesi.physics.noise import whitener
-from deepesi.physics.orientation import prior_root
+from deepesi.physics.orientation import check_variance, prior_root
 
 
 def patch_profiles(head: HeadModel, radius: float) -> csr_array:
@@ -87,20 +88,70 @@ def inverse_root(gram: Array) -> Array:
     return np.asarray(np.einsum("sij,sj,skj->sik", vectors, 1 / np.sqrt(values), vectors))
 
 
-def orthonormal_topographies(head: HeadModel, radius: float) -> Array:
-    """Orthonormal sets ``(D, C)`` that span the whitened topographies of patches of a radius."""
-    topographies = patch_topographies(head, radius)
+def moment_root(topographies: Array, normals: Array, loose: float = 1.0) -> Array:
+    """Symmetric roots ``(S, O, O)``, A m, of the prior covariance of the total moment of patches.
+
+    With the Gram matrix ``G`` of the topographies of a patch and its normal ``n`` the covariance is
+    ``loose · G⁻¹ + (1 − loose) · n nᵀ / (nᵀ G n)``: a mixture of the prior of free orientation,
+    under which topographies of all directions have variance 1, and that of fixed orientation, a
+    topography of norm 1 along the normal.
+
+    Args:
+        topographies: Whitened topographies ``(S, C, O)``, 1/(A m).
+        normals: Mean normals of the patches ``(S, 3)``, of any length.
+        loose: Share of the first; 1: free orientation, or fixed on a head of fixed orientation.
+
+    """
     root = inverse_root(np.einsum("sco,scp->sop", topographies, topographies))
+    if loose == 1:
+        return root
+    along = np.linalg.solve(root, normals[..., None])[..., 0]  # as a topography
+    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+    factor = np.matmul(root, prior_root(loose, np.asarray(along / length, dtype=np.float64)))
+    values, vectors = np.linalg.eigh(factor @ factor.swapaxes(1, 2))
+    return np.einsum("sij,sj,skj->sik", vectors, np.sqrt(values.clip(0)), vectors)
+
+
+def mean_normals(head: HeadModel, radius: float) -> Array:
+    """Mean normals ``(S, 3)`` of the patches of a radius, shorter than 1 where they differ."""
+    return np.asarray(patch_profiles(head, radius) @ head.source_normals)
+
+
+def orthonormal_topographies(head: HeadModel, radius: float, loose: float = 1.0) -> Array:
+    """Orthonormal sets ``(D, C)`` that span the whitened topographies of patches of a radius.
+
+    With `loose` below 1 they are multiplied by the root of the prior, see `moment_root`.
+    """
+    topographies = patch_topographies(head, radius)
+    root = moment_root(topographies, mean_normals(head, radius), loose)
     return np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
 
 
 @dataclass(frozen=True)
-class PatchTopographies(Radii, HeadInput):
+class PriorPatches(Radii, LooseInput):
+    """Radii, and a prior of the orientation of patches.
+
+    Attributes:
+        loose: Prior variance of topographies that are orthogonal to that of the mean normal of the
+            patch, relative to the variance of that one, as in `moment_root`.
+
+    """
+
+    loose: float = field(default=1.0, metadata=ADDED_LATER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_variance(self.loose)
+
+
+@dataclass(frozen=True)
+class PatchTopographies(PriorPatches):
     """Whitened topographies of patches ``(K, D, C)``, no unit: an orthonormal set per patch.
 
     One unit vector with fixed orientation. With free orientation three vectors that span the
     topographies of the patch, orthonormalized symmetrically, so that they follow the orientations.
     The squared projection onto them is the matched filter's energy, chi-squared for noise alone.
+    With ``loose`` below 1 they are multiplied by the root of the prior: see `moment_root`.
     """
 
     @property
@@ -110,11 +161,12 @@ class PatchTopographies(Radii, HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
-        return np.stack([orthonormal_topographies(head, r) for r in self.radii])
+        self.check_sources(head.space, head.source_normals)
+        return np.stack([orthonormal_topographies(head, r, self.loose) for r in self.radii])
 
 
 @dataclass(frozen=True)
-class PatchMoments(Radii, HeadInput):
+class PatchMoments(PriorPatches):
     """Total moments ``(K, D, O)``, A m, that project as the vectors of `PatchTopographies`."""
 
     @property
@@ -124,20 +176,12 @@ class PatchMoments(Radii, HeadInput):
 
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
-        by_radius = [patch_topographies(head, r) for r in self.radii]
-        roots = [inverse_root(np.einsum("sco,scp->sop", t, t)) for t in by_radius]
+        self.check_sources(head.space, head.source_normals)
+        roots = [
+            moment_root(patch_topographies(head, r), mean_normals(head, r), self.loose)
+            for r in self.radii
+        ]
         return np.stack([root.reshape(-1, head.space.n_orient) for root in roots])
-
-
-def check_prior(loose: float) -> None:
-    """Refuse a variance of tangential moments that no prior has.
-
-    Raises:
-        ValueError: It is not above 0 and at most 1.
-
-    """
-    if not 0 < loose <= 1:
-        raise ValueError(f"Patch dictionary: loose must be above 0 and at most 1, got {loose}.")
 
 
 @dataclass(frozen=True)
@@ -154,7 +198,7 @@ class LoosePatches(Radii):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_prior(self.loose)
+        check_variance(self.loose)
 
     def components(self, head: HeadModel, radius: float) -> tuple[Array, Array]:
         """Principal topographies ``(S, C, O)`` under the prior, and their moments ``(S, O, O)``.
@@ -174,40 +218,43 @@ class LoosePatches(Radii):
         n_orient = head.space.n_orient
         if n_orient == 1:
             return np.ones((head.space.n_sources, 1, 1))
-        return prior_root(self.loose, patch_profiles(head, radius) @ head.source_normals)
+        return prior_root(self.loose, mean_normals(head, radius))
 
 
 @dataclass(frozen=True)
 class LooseTopographies(LoosePatches, HeadInput):
-    """Whitened principal topographies of patches under a prior of their moments ``(K, D, C)``.
+    """Whitened principal topographies of patches under a prior of their moments ``(O, K, S, C)``.
 
     Orthogonal for each patch; the squares of their norms add up to the number of orientations.
     """
 
     @property
     def axes(self) -> Axes:
-        """``(K, D, C)``."""
-        return (self.n_radii, "dipoles", "channels")
+        """``(O, K, S, C)``."""
+        return ("orientations", self.n_radii, "sources", "channels")
 
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
-        by_radius = [self.components(head, r)[0].swapaxes(1, 2) for r in self.radii]
-        return np.stack([rows.reshape(-1, rows.shape[2]) for rows in by_radius])
+        by_radius = [self.components(head, r)[0].transpose(2, 0, 1) for r in self.radii]
+        return np.stack(by_radius, axis=1)
 
 
 @dataclass(frozen=True)
 class LooseMoments(LoosePatches, HeadInput):
-    """Total moments ``(K, D, O)``, A m, that project as the rows of `LooseTopographies`."""
+    """Total moments ``(O, O, K, S)``, A m, that project as the rows of `LooseTopographies`.
+
+    The first axis is the component of the moment, the second the row.
+    """
 
     @property
     def axes(self) -> Axes:
-        """``(K, D, O)``."""
-        return (self.n_radii, "dipoles", "orientations")
+        """``(O, O, K, S)``."""
+        return ("orientations", "orientations", self.n_radii, "sources")
 
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
-        by_radius = [self.components(head, r)[1] for r in self.radii]
-        return np.stack([moments.reshape(-1, moments.shape[2]) for moments in by_radius])
+        by_radius = [self.components(head, r)[1].transpose(1, 2, 0) for r in self.radii]
+        return np.stack(by_radius, axis=2)
 
 
 def _along_normals(head: HeadModel, radius: float) -> Array:

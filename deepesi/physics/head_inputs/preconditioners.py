@@ -3,14 +3,15 @@
 ``G`` is the dictionary of `PatchTopographies`, ``(C, K D)`` with columns of norm 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
+from deepesi.physics.head_inputs.declaration import ADDED_LATER, Array, Axes, HeadInput
 from deepesi.physics.head_inputs.patches import PatchTopographies
 from deepesi.physics.noise import leading_eigh, rank_of
+from deepesi.physics.orientation import mean_variance
 
 
 def preconditioners(columns: Array, n_levels: int, rank: int) -> Array:
@@ -38,6 +39,7 @@ class _Levels:
         largest: Largest radius, m.
         n_radii: Number of radii ``K``.
         n_levels: Number of preconditioners ``L``.
+        loose: Prior of the orientation, as in `PatchTopographies`.
 
     """
 
@@ -45,10 +47,11 @@ class _Levels:
     largest: float = 0.025
     n_radii: int = 3
     n_levels: int = 4
+    loose: float = field(default=1.0, metadata=ADDED_LATER)
 
     def columns(self, head: HeadModel) -> Array:
         """The dictionary ``(K D, C)``."""
-        dictionary = PatchTopographies(self.smallest, self.largest, self.n_radii)
+        dictionary = PatchTopographies(self.smallest, self.largest, self.n_radii, self.loose)
         return dictionary.compute(head).reshape(-1, head.n_channels)
 
 
@@ -75,7 +78,7 @@ class PatchSensitivities(_Levels, HeadInput):
     """``gᵀ M g`` ``(L, K, S)``, no unit, of every patch under every preconditioner ``M``.
 
     At most 1. Divided by it, the gradient is the coefficient that explains the residual best, if
-    the patch is alone. Mean over the orientations of a patch.
+    the patch is alone. Mean over the orientations of a patch, weighted by their prior variances.
     """
 
     @property
@@ -89,4 +92,4 @@ class PatchSensitivities(_Levels, HeadInput):
         matrices = preconditioners(columns, self.n_levels, rank_of(head.noise_cov))
         gains = np.stack([((columns @ matrix) * columns).sum(axis=1) for matrix in matrices])
         shape = (self.n_levels, self.n_radii, head.space.n_sources, head.space.n_orient)
-        return gains.reshape(shape).mean(axis=-1)
+        return gains.reshape(shape).mean(axis=-1) / mean_variance(self.loose, shape[-1])
