@@ -91,6 +91,19 @@ ROOMS = {
             "evaluation.intervals",
         ],
     ),
+    "explanations": Room(
+        "Explanations",
+        "Attributions, counterfactuals, and grades of attributions. Needs torch.",
+        [
+            "interpret.targets",
+            "interpret.gradients",
+            "interpret.deep_lift",
+            "interpret.occlusion",
+            "interpret.inside",
+            "interpret.counterfactual",
+            "interpret.grading",
+        ],
+    ),
     "deployment": Room(
         "Deployment",
         "Exported files, and what applies them to recordings. Only the export needs torch.",

@@ -66,6 +66,7 @@ FLOORS = (
     ("", "cli", TORCH),
     ("floor 4", "validation   streaming", PLAIN),
     ("floor 3", "evaluation   training   export   advice", TORCH),
+    ("", "interpret", TORCH),
     ("", "composition", TORCH),
     ("floor 2", "data_gen   models   baselines\nlosses   metrics   uncertainty", TORCH),
     ("floor 1", "core", TORCH),
@@ -101,7 +102,7 @@ def pipeline_figure() -> Figure:
 
 def floors_figure() -> Figure:
     """The folders of the package, each above what it may import."""
-    figure, ax = _canvas(4.9)
+    figure, ax = _canvas(5.3)
     heights = [0.62 if "\n" in folders else 0.42 for _, folders, _ in FLOORS]
     top = np.cumsum([0.0, *(height + 0.07 for height in heights)])
     ax.set(xlim=(0, 5.4), ylim=(top[-1] + 0.45, -0.08))
@@ -109,8 +110,8 @@ def floors_figure() -> Figure:
         _box(ax, (0.95, y), (4.3, height), ground)
         ax.text(0.08, y + height / 2, name, va="center", size=10)
         ax.text(3.1, y + height / 2, folders, ha="center", va="center", size=10.5, linespacing=1.3)
-    ax.text(0.08, top[8] + 0.3, "imports\ngo down", va="center", size=9)
-    _arrow_along(ax, (0.4, top[9] + 0.2), (0.4, top[-1] - 0.1))
+    ax.text(0.08, top[9] + 0.3, "imports\ngo down", va="center", size=9)
+    _arrow_along(ax, (0.4, top[10] + 0.2), (0.4, top[-1] - 0.1))
     _key(ax, 0.95, top[-1] + 0.2, "without torch", PLAIN)
     _key(ax, 3.0, top[-1] + 0.2, "with torch", TORCH)
     return figure

@@ -11,12 +11,12 @@ from deepesi.advice.strangers import Conditions, StrangerRanges, StrangerSource
 from deepesi.data_gen.caps import DIGITIZED, NAMES
 from deepesi.data_gen.fine_cortex import check_anatomy
 from deepesi.physics.cap_placement import TRANSFORM
-from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.noise import snr_db_of_power
 from deepesi.physics.template import Template, free_orientation
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.methods import snr_on_grid
 from deepesi.runtime.noise_check import check_noise, quietest_average
+from deepesi.runtime.nominal_head import noise_cov_of, scalp_points
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.recordings import recording_rows
 from deepesi.runtime.writing.estimate import in_window
@@ -117,11 +117,8 @@ def prepare_study(
         judged: The sample that is judged.
 
     """
-    family, sensors = template.family, inverse.sensors
-    places = project_to_mesh(sensors.positions, family.scalp_pos, family.scalp_faces)
-    root = np.linalg.pinv(inverse.whitener, hermitian=True)
-    noise_cov = sensors.reference_cov(root @ root)
-    head = template.head(sensors.names, places, noise_cov)
+    places, noise_cov = scalp_points(inverse, template), noise_cov_of(inverse)
+    head = template.head(inverse.ch_names, places, noise_cov)
     white = inverse.whitener @ judged.data[:, judged.sample, None]
     methods = Methods(name, inverse, head, snr_on_grid(white, inverse.rank))
     return StrangerSource(Conditions(template, places, noise_cov)), methods

@@ -164,6 +164,29 @@ def _advise(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _explain(arguments: argparse.Namespace) -> None:
+    from deepesi.cli.explain import open_network
+    from deepesi.cli.opening import open_named
+    from deepesi.interpret.run import ExplainOptions, explain
+
+    methods = None if arguments.methods is None else arguments.methods.split(",")
+    options = ExplainOptions(
+        arguments.at, arguments.window, arguments.target, methods, arguments.spans
+    )
+    reading, setup = _recording_options(arguments)
+    for line in explain(
+        arguments.model,
+        arguments.recording,
+        arguments.out,
+        _with_event(arguments, reading),
+        setup,
+        options,
+        open_named,
+        open_network,
+    ):
+        print(line)
+
+
 def _prepare(arguments: argparse.Namespace) -> None:
     from deepesi.cli.opening import open_named
     from deepesi.runtime.apply import SetupOptions, prepare
@@ -438,6 +461,35 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, help=".html file to write; a .json is beside it"
     )
     advise.set_defaults(run=_advise)
+
+    explain = commands.add_parser("explain", help="say why the estimate of a recording is as it is")
+    _recording_arguments(explain)
+    _response_arguments(explain)
+    explain.add_argument(
+        "--at",
+        type=float,
+        metavar="TIME",
+        help="time of the estimate, s (default: the strongest sample in --window)",
+    )
+    explain.add_argument(
+        "--target",
+        default="localization",
+        help="what is explained: localization (default: share of the power near the strongest "
+        "source), moment of that source, or power near it",
+    )
+    explain.add_argument(
+        "--methods",
+        help="saliency, integrated_gradients, deep_lift (these need torch and the directory of a "
+        "run) and occlusion, comma-separated (default: all that the model has)",
+    )
+    explain.add_argument(
+        "--spans",
+        type=int,
+        default=1,
+        help="spans of time of occlusion, for networks that see a window (default 1: all of it)",
+    )
+    explain.add_argument("--out", type=Path, required=True, help=".html file to write")
+    explain.set_defaults(run=_explain)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
     _recording_arguments(prepare)

@@ -19,6 +19,7 @@ from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.graph import distances_mm
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import DOTS, best_views, draw_cortex, draw_dots
+from deepesi.viz.explanation import scalp_figure
 from deepesi.viz.scalp import draw_scalp
 
 if TYPE_CHECKING:
@@ -201,6 +202,13 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
         off = distances_mm(head.source_pos[[values.argmax()]], head.source_pos[peaks[:1]])
         note = "" if len(peaks) > 1 else f": peak {off.item():.0f} mm off"
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
+
+
+def saliency_panels(worked: WorkedExample) -> Iterator[Panel]:
+    """Scalp map of what the localization depends on, for every network."""
+    sensors = worked.batch.head.sensors
+    for name, values in worked.saliencies.items():
+        yield name, scalp_figure(values, sensors.positions, sensors.names, "% per noise SD")
 
 
 def _cortices(

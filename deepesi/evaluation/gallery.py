@@ -15,6 +15,7 @@ from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
+from deepesi.interpret.example import example_saliency, is_network
 from deepesi.metrics.functional import localization_error, spatial_dispersion
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.graph import adjacency
@@ -39,6 +40,7 @@ class WorkedExample(NamedTuple):
     title: str
     batch: Batch  # of one example
     estimates: dict[str, Estimate]
+    saliencies: Mapping[str, Array] = {}  # by sensor (C,), % per noise SD, of networks
 
 
 class PointSpread(NamedTuple):
@@ -120,7 +122,12 @@ def worked_examples(models: Models, cell: Cell, cohort: Cohort) -> list[WorkedEx
         batch = stream.batch(int(number) // size).example(int(number) % size)
         title = f"{name} example of {method}, {errors[number]:.0f} mm off"
         estimates = {m: apply_model(model, batch) for m, model in models.items()}
-        worked.append(WorkedExample(title, batch, estimates))
+        saliencies = {
+            m: example_saliency(model, batch, estimates[m].mean)
+            for m, model in _inverse(models).items()
+            if is_network(model)
+        }
+        worked.append(WorkedExample(title, batch, estimates, saliencies))
     return worked
 
 

@@ -14,6 +14,7 @@ from deepesi.evaluation.figures import (
     axis_panels,
     depth_panel,
     example_panels,
+    saliency_panels,
     source_panels,
     styles,
 )
@@ -34,12 +35,18 @@ from deepesi.viz.page import facts_table, html_table, key, tiles, write_page
 OWN_RANGE = (
     "Each map has its own colour range, bare cortex below 25 % of its maximum; ring: true peak."
 )
+EXPLAINED = (
+    "What the localization depends on (saliency): change of the share of the power within 20 mm of "
+    "the strongest source per standard deviation of the noise of an electrode."
+)
 BINS = (
     "Bins of as many examples each; bands: 95 % intervals. Too few for two bins: every example "
     "by itself."
 )
 #: Pixels of curves, of maps of errors and of single maps: two or more of the last fit a phone.
 CURVE, MAP, SMALL = 325, 325, 160
+#: Pixels of scalp maps with a scale.
+EXPLANATION = 235
 
 
 def write_report(
@@ -149,5 +156,13 @@ def _worked(examples: Sequence[WorkedExample], mesh: DisplayMesh) -> str:
     return f"<p>{OWN_RANGE}</p>" + "".join(
         f"<h3>{escape(worked.title[:1].upper() + worked.title[1:])}</h3>"
         + tiles(example_panels(worked, mesh), SMALL)
+        + explanations(worked)
         for worked in examples
     )
+
+
+def explanations(worked: WorkedExample) -> str:
+    """HTML of what the localization of the networks depends on; empty without a network."""
+    if not worked.saliencies:
+        return ""
+    return f"<p>{EXPLAINED}</p>{tiles(saliency_panels(worked), EXPLANATION)}"

@@ -80,12 +80,16 @@ class CrossAttention(nn.Module):
 
     def forward(self, head: _Head, states: Float[Tensor, "C B F"]) -> Float[Tensor, "H S B"]:
         """Return the attended features of every token."""
+        value = self.value(states).unflatten(2, (self.n_heads, -1)).permute(2, 0, 3, 1)
+        read = self.weights(head) @ value.flatten(2)
+        return read.unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 1)
+
+    def weights(self, head: _Head) -> Float[Tensor, "A S C"]:
+        """Attention of every token to every sensor; it sums to 1 over sensors."""
         query = self.query(head.tokens).unflatten(1, (self.n_heads, -1)).transpose(0, 1)
         key = self.key(head.sensors).unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)
         scores = query @ key / math.sqrt(query.shape[2]) + self.sensitivity * head.sensitivity
-        value = self.value(states).unflatten(2, (self.n_heads, -1)).permute(2, 0, 3, 1)
-        read = torch.softmax(scores, dim=2) @ value.flatten(2)
-        return read.unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 1)
+        return torch.softmax(scores, dim=2)
 
 
 class SensorGNN(InverseModel):

@@ -1,6 +1,7 @@
 """Unrolled ISTA: sparse coding of the data with patches of cortex, in learned steps."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -178,6 +179,14 @@ class UnrolledISTA(InverseModel):
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "R S O B T"], Float[Tensor, "H S B"]]:
         """Return the coefficients ``x`` of the patches (no unit) and hidden features per source."""
+        for code, hidden in self.iterations(data, inputs):  # noqa: B007 (the last one is kept)
+            pass
+        return code, hidden
+
+    def iterations(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> Iterator[tuple[Float[Tensor, "R S O B T"], Float[Tensor, "H S B"]]]:
+        """Coefficients and hidden features after every step, as in `encode`."""
         n_orient = inputs[self.moments.key].shape[2]
         problem = _Problem(
             white=(inputs[self.whitener.key] @ data).transpose(0, 1).flatten(1),
@@ -235,7 +244,7 @@ class UnrolledISTA(InverseModel):
             before, potential_before = code, potential
             code = moved * functional.relu(1 - limit / length)[:, :, None, :, None]
             potential = problem.potential(code)
-        return code, hidden
+            yield code, hidden
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ Source: leave-one-out prediction from the precision matrix, Rasmussen & Williams
 since no head model is exact, and a channel counts only where the others determine it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,6 +69,28 @@ def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) ->
         rows = np.delete(rows, worst)
         precision = _without(precision, worst)
     return found
+
+
+def predicted_channels(
+    precision: Array, data: Array, rows: Sequence[int] | NDArray[np.int64]
+) -> Array:
+    """Some channels as the others predict them: their conditional mean, in the unit of the data.
+
+    The reference of the others is taken as unknown: the sum over all channels, which is 0, does not
+    give a lost channel away. So reference the result again.
+
+    Args:
+        precision: Result of `channel_precision` ``(C, C)``.
+        data: Referenced data ``(C, T)``.
+        rows: The channels ``(K,)``, fewer than all.
+
+    Returns:
+        ``(K, T)``.
+
+    """
+    inside = np.asarray(rows, dtype=np.int64)
+    deviation = np.linalg.solve(precision[np.ix_(inside, inside)], precision[inside] @ data)
+    return np.asarray(data[inside] - deviation)
 
 
 def unexplained_text(name: str) -> str:

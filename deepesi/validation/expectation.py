@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.lobes import LOBES, in_lobe
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Hemisphere = Literal["left", "right"]
@@ -19,22 +21,6 @@ CENTRES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]
     "calcarine cortex": ((-7.1, -78.7, 6.4), (16.0, -73.2, 9.4)),
     "middle occipital gyrus": ((-32.4, -80.7, 16.1), (37.4, -79.7, 19.4)),
     "Heschl's gyrus": ((-42.0, -18.9, 10.0), (45.9, -17.2, 10.4)),
-}
-#: Lobes as generous boxes of (distance from the midline, y, z), MNI mm; a lobe may have several.
-#: Boxes of neighbouring lobes overlap, because nobody's border is exactly there. ``central`` is the
-#: cortex around the central sulcus. Of the coordinates that Dosenbach et al. 2010
-#: (doi:10.1126/science.1194144) name after a lobe, 83 to 100 % lie in its boxes (a test checks it).
-LOBES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
-    "occipital": (((0.0, np.inf), (-np.inf, -55.0), (-np.inf, np.inf)),),
-    "temporal": (((30.0, np.inf), (-55.0, 15.0), (-50.0, 25.0)),),
-    "frontal": (
-        ((0.0, np.inf), (-30.0, np.inf), (25.0, np.inf)),
-        ((0.0, np.inf), (15.0, np.inf), (-30.0, np.inf)),
-        ((35.0, np.inf), (-5.0, 15.0), (0.0, 25.0)),
-    ),
-    "parietal": (((0.0, np.inf), (-80.0, -15.0), (20.0, np.inf)),),
-    "central": (((0.0, np.inf), (-45.0, 5.0), (20.0, np.inf)),),
-    "insular": (((25.0, 48.0), (-30.0, 25.0), (-15.0, 20.0)),),
 }
 HEMISPHERES = ("left", "right")
 #: Parts of an expectation that a source meets or not.
@@ -151,10 +137,7 @@ class Expectation:
     def in_lobe(self, mni: Array) -> Mask:
         """Whether positions ``(S, 3)``, MNI mm, are in the expected lobe of that hemisphere."""
         assert self.lobe is not None
-        folded = np.concatenate([np.abs(mni[:, :1]), mni[:, 1:]], axis=1)
-        low, high = np.moveaxis(np.array(LOBES[self.lobe]), -1, 0)[:, :, None]
-        inside = ((folded >= low) & (folded <= high)).all(axis=2).any(axis=0)
-        return np.asarray(inside & self.in_hemisphere(mni))
+        return np.asarray(in_lobe(mni, self.lobe) & self.in_hemisphere(mni))
 
     def _anatomy(self, mni: Array) -> dict[str, Mask]:
         """The expected ones of hemisphere and lobe, at positions ``(S, 3)``, MNI mm."""

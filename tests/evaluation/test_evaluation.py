@@ -25,8 +25,9 @@ from deepesi.evaluation.benchmark import (
     summarize,
     write_csv,
 )
-from deepesi.evaluation.figures import axis_panels, styles
+from deepesi.evaluation.figures import axis_panels, saliency_panels, styles
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
+from deepesi.evaluation.report import explanations
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import COLUMNS, read_scores, units_of
 from deepesi.evaluation.table import (
@@ -38,7 +39,9 @@ from deepesi.evaluation.table import (
     markdown_table,
 )
 from deepesi.export.to_onnx import export_onnx
+from deepesi.interpret.targets import Share, neighbourhood
 from deepesi.metrics.table import IN_TABLES, METRICS
+from deepesi.models.convdip import ConvDip
 from deepesi.physics.cohort import Cohort
 from tests.core.flow import ToyFlow
 
@@ -136,6 +139,35 @@ def test_gallery_shows_the_examples_that_were_scored(benchmark, toy):
         assert f"{off:.0f} mm off" in worked.title
     errors = cell.values("MNE", "localization_error")
     assert f"{errors.max():.0f} mm" in worst.title
+
+
+def test_gallery_explains_networks_and_nothing_else(benchmark, toy):
+    """By the derivative of the share near the strongest source, which a small step confirms."""
+    torch.manual_seed(0)
+    network = ConvDip(n_dipoles=84, height=8, width=8, hidden=8)
+    torch.nn.init.normal_(network.last.weight)
+    cell = middle_cell(benchmark.cells)
+    models = {**classical(), "net": network}
+    worked = worked_examples(models, cell, Cohort.single(toy))[0]
+    assert list(worked.saliencies) == ["net"]
+    batch, found = worked.batch, worked.saliencies["net"]
+    assert found.shape == batch.data.shape[1:2]
+    std = np.sqrt(batch.head.noise_cov.diagonal())
+    row = int(np.abs(found).argmax())
+    peak = int(worked.estimates["net"].mean[0, :, 0].abs().argmax())
+    target = Share(neighbourhood(batch.head.source_pos, peak), 1)
+    step = torch.zeros_like(batch.data)
+    step[0, row] = 0.05 * std[row]
+    with torch.no_grad():
+        shares = [
+            float(target(network(batch.data + sign * step, batch.inputs).mean[..., 0])[0])
+            for sign in (1, -1)
+        ]
+    assert found[row] == pytest.approx(100 * (shares[0] - shares[1]) / 0.1, rel=0.05)
+    assert [caption for caption, _ in saliency_panels(worked)] == ["net"]
+    assert explanations(worked).count("data:image/png;base64") == 1
+    without = worked_examples(classical(), cell, Cohort.single(toy))[0]
+    assert explanations(without) == ""
 
 
 def test_point_spread_of_eloreta_peaks_at_the_point(scenario, toy):

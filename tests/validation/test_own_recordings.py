@@ -15,9 +15,10 @@ from scipy.stats import binom
 from deepesi.cli.main import main
 from deepesi.evaluation.solvers import load_solver
 from deepesi.physics.io.heads import head_on_template, place_recording
+from deepesi.physics.lobes import LOBES
 from deepesi.runtime.methods import Classical, find_methods
 from deepesi.validation.case import Case
-from deepesi.validation.expectation import CENTRES, LOBES, Expectation
+from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.expectation_file import EXAMPLE, KEYS, read_expectations
 from deepesi.validation.own_recordings import own_cases
 from deepesi.validation.run import run

@@ -41,15 +41,24 @@ class SignedAttention(MessagePassing):  # type: ignore[misc] # torch_geometric h
         features: Float[Tensor, "E 2"],
     ) -> tuple[Float[Tensor, "C B F"], Float[Tensor, "C B T out"]]:
         """Return new states and the mixed signals of each sensor and its neighbours."""
-        sender, receiver = edges.unbind(1)
-        hidden = self.key(states)[sender] + self.query(states)[receiver]
-        scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
-        weights = softmax(scores, receiver, num_nodes=states.shape[0])
+        weights = self.weights(states, edges, features)
         received = self.propagate(edges.T, weights=weights, value=states).flatten(2)
         summed = self.propagate(edges.T, weights=weights, value=signals.flatten(2))
         by_head = summed.unflatten(3, signals.shape[2:]).transpose(2, 3).flatten(3)
         mixed = self.signals(torch.cat([by_head, signals], dim=3))
         return states + self.states(functional.relu(received)), mixed
+
+    def weights(
+        self,
+        states: Float[Tensor, "C B F"],
+        edges: Int[Tensor, "E 2"],
+        features: Float[Tensor, "E 2"],
+    ) -> Float[Tensor, "E B A"]:
+        """Attention of the receiver of every edge to its sender; they sum to 1 over senders."""
+        sender, receiver = edges.unbind(1)
+        hidden = self.key(states)[sender] + self.query(states)[receiver]
+        scores = self.score(functional.leaky_relu(hidden + self.edge(features)[:, None], 0.2))
+        return softmax(scores, receiver, num_nodes=states.shape[0])
 
     def message(self, weights: Tensor, value_j: Tensor) -> Tensor:
         """Weighted values of the sender, ``(E, B, A, ...)``."""

@@ -1,0 +1,231 @@
+"""Grades of attributions in simulation: ``python -m benchmarks.explanations --models RUN ...``.
+
+Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
+method of `deepesi.interpret` explains the share of the power near the strongest source of an
+estimate, and is graded by `deepesi.interpret.grading`. The CSV has one line for each model and
+method, means with 95 % intervals over the recordings.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepesi.cli.loading import load_baselines, load_named, load_scenarios
+from deepesi.composition import compose
+from deepesi.core.contracts import InverseModel, as_tensors
+from deepesi.evaluation.intervals import bootstrap_interval, interval_text
+from deepesi.evaluation.parallel import one_thread
+from deepesi.interpret import gradients
+from deepesi.interpret.frames import Explained, Frame, Run, frame_at
+from deepesi.interpret.grading import (
+    FAILS,
+    bayes_sensitivity,
+    curves,
+    rank_correlation,
+    with_random_weights,
+)
+from deepesi.interpret.occlusion import filled, occlusion
+from deepesi.interpret.targets import Share, explained, neighbourhood
+from deepesi.physics.channel_check import channel_precision
+from deepesi.physics.cohort import Cohort
+from deepesi.physics.head import HeadModel, magnitudes
+from deepesi.physics.head_inputs import PatchTopographies, prepare
+from deepesi.physics.noise import whitener
+from deepesi.physics.template import load_template
+from deepesi.utils.files import atomic
+
+Array = NDArray[np.float64]
+
+#: The recording itself, which no model has anything to do with: a control that must fail.
+CONTROL = "map of the recording (control)"
+METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion", CONTROL)
+PATCHES = PatchTopographies(0.010, 0.025, 4)
+#: Least distance of the other target, m; random orders per recording; baselines.
+ANOTHER, N_ORDERS, N_BASELINES = 0.06, 8, 2
+COLUMNS = (
+    "model",
+    "method",
+    "rank correlation with Bayes",
+    "deletion, gain over chance",
+    "insertion, gain over chance",
+    "random weights, rank correlation",
+    "another target, rank correlation",
+    "randomization check",
+)
+
+
+class Case(NamedTuple):
+    """One recording with what is known of it."""
+
+    data: Array
+    head: HeadModel
+    precision: Array
+    seed: int
+
+
+class Maps(NamedTuple):
+    """A model on a recording: what is explained, in torch and in NumPy."""
+
+    tensors: Explained
+    arrays: Explained
+
+
+def cases(n: int, snr_db: float, montage: str) -> Iterator[Case]:
+    """Recordings, each in a reference of its own head."""
+    chosen = [
+        "scenario=snr",
+        f"scenario.n_examples={max(n, 2)}",
+        f"scenario.setups.montages=[{montage}]",
+    ]
+    (scenario,) = load_scenarios([compose("evaluate", chosen).scenario])
+    stream = scenario.recordings(Cohort.single(load_template()), []).at_snr(snr_db)
+    for step, size in enumerate(scenario.sizes):
+        batch = stream.batch(step)
+        precision = channel_precision(batch.head)
+        for number in range(size):
+            yield Case(batch.data[number].double().numpy(), batch.head, precision, number)
+
+
+def run_in_numpy(run: Run) -> Run:
+    """The same model on arrays, without gradients."""
+
+    def on_arrays(data: Array) -> Array:
+        with torch.no_grad():
+            return np.asarray(run(torch.tensor(data, dtype=torch.float32)).double().numpy())
+
+    return on_arrays
+
+
+def attribution(method: str, maps: Maps, case: Case) -> Array:
+    """One map ``(C,)``."""
+    data, noise_std = case.data, np.sqrt(case.head.noise_cov.diagonal())
+    if method == CONTROL:
+        return np.abs(data / noise_std[:, None]).sum(1)
+    if method == "occlusion":
+        fill = filled(data, case.precision)
+        return occlusion(maps.arrays, data, fill, case.head.sensors)[:, 0]
+    if method == "saliency":
+        return gradients.saliency(maps.tensors, data, noise_std).sum(1)
+    baselines = gradients.noise_recordings(case.head.noise_cov, data.shape[1], N_BASELINES)
+    return gradients.AGAINST_BASELINES[method](maps.tensors, data, baselines).sum(1)
+
+
+def maps_of(run: Run, frame: Frame, target: Share) -> Maps:
+    """What is explained of a model on one recording."""
+    return Maps(explained(frame, run, target), explained(frame, run_in_numpy(run), target))
+
+
+def grades(
+    model: InverseModel, case: Case, inputs: dict[str, torch.Tensor], topographies: Array
+) -> dict[str, list[float]]:
+    """Grades of every method on one recording, in the order of the columns."""
+    head, positions, n_orient = case.head, case.head.source_pos, case.head.space.n_orient
+    run, frame = gradients.run_of_model(model, inputs), frame_at(case.data, 0, None)
+    moments = frame.moments(run_in_numpy(run), case.data[None])[0]
+    peak = int(magnitudes(moments, n_orient).argmax())
+    rng = np.random.default_rng(case.seed)
+    far = np.flatnonzero(np.linalg.norm(positions - positions[peak], axis=1) > ANOTHER)
+    near, away = (
+        Share(neighbourhood(positions, place), n_orient) for place in (peak, rng.choice(far))
+    )
+    maps, another = maps_of(run, frame, near), maps_of(run, frame, away)
+    random = None
+    if any(True for _ in model.parameters()):
+        shuffled = gradients.run_of_model(with_random_weights(model, case.seed), inputs)
+        random = maps_of(shuffled, frame, near)
+    inside = np.zeros(len(positions), dtype=bool)
+    inside[list(near.sources)] = True
+    exact = bayes_sensitivity(case.data, inside, topographies, whitener(head.noise_cov))
+    by_noise = (exact * np.sqrt(head.noise_cov.diagonal())[:, None]).sum(1)
+    by_value = (exact * case.data).sum(1)
+    orders = [rng.permutation(len(case.data)) for _ in range(N_ORDERS)]
+    by_chance = np.mean(
+        [curves(maps.arrays, case.data, case.precision, head.sensors, order) for order in orders],
+        axis=0,
+    )
+    found = {}
+    for method in METHODS:
+        own = attribution(method, maps, case)
+        # Saliency ranks by what a change would do, the others by what the recording did.
+        wanted = by_noise if method == "saliency" else by_value
+        order = np.argsort(-own * (case.data.sum(1) if method == "saliency" else 1.0))
+        deleted, inserted = curves(maps.arrays, case.data, case.precision, head.sensors, order)
+        checks = [
+            np.nan
+            if other is None
+            else rank_correlation(np.abs(own), np.abs(attribution(method, other, case)))
+            for other in (random, another)
+        ]
+        found[method] = [
+            rank_correlation(own, wanted),
+            by_chance[0] - deleted,
+            inserted - by_chance[1],
+            *checks,
+        ]
+    return found
+
+
+def lines(name: str, model: InverseModel, chosen: Sequence[Case]) -> Iterator[list[str]]:
+    """Means and intervals of one model, a line for each method."""
+    head = chosen[0].head
+    inputs = as_tensors(prepare(model.head_inputs, head))
+    topographies = np.asarray(prepare([PATCHES], head)[PATCHES.key])
+    of_all = [grades(model, case, inputs, topographies) for case in chosen]
+    for method in METHODS:
+        values = np.array([found[method] for found in of_all])
+        cells, fails = [], list[str]()
+        for column, title in zip(values.T, COLUMNS[2:-1], strict=True):
+            known = column[np.isfinite(column)]
+            if not len(known):
+                cells.append("no weights")
+                continue
+            low, high = (
+                None if np.isnan(end) else end for end in bootstrap_interval(known).tolist()
+            )
+            cells.append(interval_text(float(known.mean()), low, high, 2))
+            if title.startswith(("random weights", "another target")):
+                above = float(known.mean()) if high is None else high
+                fails += [title.split(",")[0]] if above >= FAILS else []
+        verdict = f"fails: {', '.join(fails)}" if fails else "passes"
+        yield [name, method.replace("_", " "), *cells, verdict]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=[], help="run directories, untrained:NAME")
+    parser.add_argument("--baselines", default="", help="linear baselines, comma-separated")
+    parser.add_argument("--examples", type=int, default=40)
+    parser.add_argument("--snr-db", type=float, default=10.0)
+    parser.add_argument("--montage", default="biosemi32")
+    parser.add_argument("--out", type=Path, default=Path("explanations.csv"))
+    arguments = parser.parse_args()
+    template = load_template()
+    models, _ = load_named(arguments.models, template, "explanations")
+    config = compose("evaluate", [f"baselines=[{arguments.baselines}]"])
+    for name, model in load_baselines(config).items():
+        if not isinstance(model, InverseModel) or not model.exportable:
+            parser.error(f"{name} has no gradients.")
+        models[name] = model
+    chosen = list(cases(arguments.examples, arguments.snr_db, arguments.montage))
+    written = list[list[str]]()
+    with one_thread():
+        for name, model in models.items():
+            started = time.perf_counter()
+            for line in lines(name, model, chosen):
+                written.append(line)
+                print(" | ".join(line), flush=True)
+            print(f"{time.perf_counter() - started:.0f} s", flush=True)
+            with atomic(arguments.out) as partial, partial.open("w", newline="") as file:
+                csv.writer(file).writerows([COLUMNS, *written])
+
+
+if __name__ == "__main__":
+    main()

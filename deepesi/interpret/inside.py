@@ -1,0 +1,161 @@
+"""What networks see inside: evidence of sources step by step, and attention to sensors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepesi.core.arrays import as_array
+from deepesi.core.contracts import InverseModel
+from deepesi.models.gnn import SensorGNN
+from deepesi.models.layers.evidence import Evidence
+from deepesi.models.layers.patch_variances import PatchVariances
+from deepesi.models.loose_matched_filter import LooseMatchedFilter
+from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.unrolled_ista import UnrolledISTA
+
+Array = NDArray[np.float64]
+
+
+#: Networks with steps that `evidence_maps` can look into.
+WITH_STEPS = SensorGNN | LooseMatchedFilter | UnrolledMatchedFilter | UnrolledISTA
+
+
+def has_steps(model: InverseModel) -> bool:
+    """Whether a network has steps for `evidence_maps`."""
+    return isinstance(model, WITH_STEPS)
+
+
+def has_attention(model: InverseModel) -> bool:
+    """Whether a network has attention for `attention_maps`."""
+    return isinstance(model, SensorGNN)
+
+
+class EvidenceMap(NamedTuple):
+    """One step of a model.
+
+    Attributes:
+        title: The step in words.
+        values: Share of every source ``(S,)``; the sum over sources is 1, or 0 where the step found
+            nothing.
+
+    """
+
+    title: str
+    values: Array
+
+
+def evidence_maps(
+    model: InverseModel, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
+) -> list[EvidenceMap]:
+    """What a model sees after every step, in the order of computation.
+
+    Matched filters: prior variance of the component that is estimated, summed over patch radii.
+    GNN: probability of the component. Unrolled ISTA: energy of the coefficients.
+
+    Args:
+        model: The network.
+        data: One recording, V.
+        inputs: Prepared head inputs.
+
+    Raises:
+        ValueError: The model has no such steps.
+
+    """
+    model.eval()
+    if isinstance(model, UnrolledISTA):
+        with torch.no_grad():
+            codes = [
+                code.square().sum((0, 2, 4))[:, 0] for code, _ in model.iterations(data, inputs)
+            ]
+        return [_map(f"step {number + 1}", code) for number, code in enumerate(codes)]
+    if not isinstance(model, SensorGNN | LooseMatchedFilter | UnrolledMatchedFilter):
+        raise ValueError(
+            f"evidence_maps: {type(model).__name__} has no steps to look into. Expected an "
+            "unrolled matched filter, an unrolled ISTA or a GNN; attributions explain any network."
+        )
+    turn, n = "round" if isinstance(model, SensorGNN) else "sweep", model.n_components
+    with _outputs(model, PatchVariances | Evidence) as found, torch.no_grad():
+        model(data, inputs)
+    return [
+        _map(f"{turn} {number // n + 1}, component {number % n + 1}", output[0].sum(0)[:, 0])
+        for number, (_, _, output) in enumerate(found)
+    ]
+
+
+def _map(title: str, values: Tensor) -> EvidenceMap:
+    array = as_array(values)
+    total = array.sum()
+    return EvidenceMap(title, array / total if total > 0 else array)
+
+
+@contextmanager
+def _outputs(model: nn.Module, kind: Any) -> Iterator[list[tuple[nn.Module, Any, Any]]]:
+    """Every call of the modules of a kind: the module, its arguments and its output."""
+    found: list[tuple[nn.Module, Any, Any]] = []
+    hooks = [
+        module.register_forward_hook(lambda *call: found.append(call))
+        for module in model.modules()
+        if isinstance(module, kind)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Attention(NamedTuple):
+    """Attention of the GNN.
+
+    Attributes:
+        sent: Mean attention that each sensor gets from its neighbours on the scalp ``(C,)``, 1 if
+            all senders of a receiver count alike; mean over heads and rounds.
+        read: Attention of every source token to every sensor ``(S, C)``, mean over heads; it does
+            not depend on the recording.
+
+    """
+
+    sent: Array
+    read: Array
+
+
+def attention_maps(
+    model: InverseModel, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
+) -> Attention:
+    """Which sensors the GNN attends to, for one recording; arguments as in `evidence_maps`.
+
+    Attention weights are no attribution: they say what is read, not what it does.
+
+    Raises:
+        ValueError: The model has no attention.
+
+    """
+    if not isinstance(model, SensorGNN):
+        raise ValueError(
+            f"attention_maps: {type(model).__name__} has no attention, expected a SensorGNN. "
+            "Use an attribution, which explains any network."
+        )
+    model.eval()
+    with _outputs(model, type(model.blocks[0]) | type(model.cross)) as found, torch.no_grad():
+        model(data, inputs)
+        sent = [_sent(m, *arguments) for m, arguments, _ in found if m is not model.cross]
+        heads = [arguments[0] for m, arguments, _ in found if m is model.cross]
+        read = model.cross.weights(heads[0]).mean(0)
+    return Attention(as_array(torch.stack(sent).mean(0)), as_array(read))
+
+
+def _sent(
+    module: Any, states: Tensor, signals: Tensor, edges: Tensor, features: Tensor
+) -> Float[Tensor, " C"]:
+    """Mean weight of each sender, times the number of senders of its receivers."""
+    weights = module.weights(states, edges, features)[:, 0].mean(1)
+    sender, receiver = edges.unbind(1)
+    count = torch.bincount(receiver, minlength=len(states))[receiver]
+    total = torch.zeros(len(states)).index_add(0, sender, weights * count)
+    return total / torch.bincount(sender, minlength=len(states)).clamp_min(1)

@@ -1,0 +1,234 @@
+"""The page of ``deepesi explain``."""
+
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from deepesi.interpret.report import Attribution, Explanation
+from deepesi.physics.forward_check import BY_CHANCE, LEAST_RATIO
+from deepesi.viz.advice import peak_figures
+from deepesi.viz.explanation import evidence_figure, samples_figure, scalp_figure
+from deepesi.viz.page import html_table, tiles, write_page
+
+Array = NDArray[np.float64]
+
+#: Widths of a scalp map, a view of the cortex, a map of samples and an evidence map, pixels.
+SCALP, VIEW, SAMPLES, STEP = 235, 230, 340, 160
+#: Most channels and lost sensors that are named.
+MOST = 8
+#: Names of the methods on the page.
+TITLES = {
+    "saliency": "Saliency: change of the value per standard deviation of the noise",
+    "integrated_gradients": "Integrated gradients: what an electrode adds, compared with noise",
+    "deep_lift": "DeepLIFT-like: what an electrode adds, compared with noise",
+    "occlusion": "Occlusion: what would be missing without the electrode",
+}
+#: Methods that failed the randomization check for every graded model; a test compares with
+#: ``docs/_results/explanations.csv``.
+FAILED = ("deep_lift", "occlusion")
+FAILS = "Fails the randomization check: such a map depends little on model or target"
+HOW_TO_READ = f"""
+<p><b>What is explained</b> is one number of the estimate, named above. An attribution says how much
+each electrode adds to it (red) or takes from it (blue). It explains the model, not the brain: a
+wrong estimate has an explanation, too. <a
+href='https://doi.org/10.48550/arXiv.1810.03292'>Some methods</a> show much the same for any model
+or target. Those that failed such a check in simulation are said to fail.</p>
+<p><b>Noise</b> recordings of this set-up are what integrated gradients and DeepLIFT compare with.
+The completeness error says how far the sum of an attribution is from the difference that it should
+explain.</p>
+<p><b>Forward check</b>: the potential of the estimate through the nominal lead field, beside the
+recording, whitened. Channels do not fit if noise alone reaches their residual in fewer than
+{100 * BY_CHANCE:g} % of recordings, and it is above {LEAST_RATIO:g} times the median.</p>
+<p><b>What would move the peak</b>: a change of few electrodes, in standard deviations of the noise,
+with which the strongest source lies in another lobe. It is a local search, so a smaller change may
+exist. If the change is below about 3, noise may have put the peak where it is.</p>
+<p><b>Loss</b>: the electrode reads what the others predict.</p>
+"""
+
+
+def write_explanation(found: Explanation, path: Path) -> None:
+    """Write the page atomically."""
+    sections = {
+        "What the estimate is made of": _attributions(found),
+        "Forward check": _forward(found),
+        "What would move the peak": _change(found),
+        "Electrodes whose loss would": _lost(found),
+    }
+    if found.inside.steps and found.mesh is not None:
+        sections["Evidence, step by step"] = _steps(found)
+    if found.inside.attention:
+        sections["Attention"] = _attention(found)
+    sections["Every electrode"] = _table(found)
+    sections["How to read this page"] = HOW_TO_READ
+    title = f"Explanation of an estimate: {found.recording}"
+    notes = [found.without] if found.without else []
+    write_page(path, title, _facts(found), notes, sections)
+
+
+def _facts(found: Explanation) -> dict[str, str]:
+    samples = f"{len(found.times)} samples, {1e3 * found.times[0]:.0f} to "
+    sees = f"{samples}{1e3 * found.times[-1]:.0f} ms" if len(found.times) > 1 else "this sample"
+    return {
+        "model, head": f"{found.model}, {found.head}",
+        "sample": f"{1e3 * found.time:.0f} ms, SNR {found.snr_db:.1f} dB; the model sees {sees}",
+        "strongest source": found.where[found.peak],
+        "what is explained": f"{found.target_text}: "
+        f"{found.value * found.target.factor:.3g} {found.target.unit}",
+        "forward check": f"the estimate explains {100 * found.check.share:.0f} % of the whitened "
+        f"power, {100 * found.check.scaled_share:.0f} % after the best scaling",
+        "channels that do not fit": found.names(found.check.misfits),
+        "channels that no source explains": found.names(found.unexplained_channels),
+    }
+
+
+def _scalp(found: Explanation, values: Array, unit: str, limit: float | None = None) -> Figure:
+    sensors = found.sensors
+    return scalp_figure(values, sensors.positions, sensors.names, unit, limit)
+
+
+def _attributions(found: Explanation) -> str:
+    recorded = 1e6 * found.data[:, found.sample]
+    maps = [("Recording at this sample", _scalp(found, recorded, "µV"))]
+    maps += [
+        (_caption(name, a), _scalp(found, a.by_sensor, a.unit))
+        for name, a in found.attributions.items()
+    ]
+    text = tiles(maps, SCALP)
+    if len(found.times) == 1:
+        return text
+    names, sample = found.sensors.names, found.sample
+    over_time = [
+        (
+            f"{name.replace('_', ' ')}, by sample".capitalize(),
+            samples_figure(a.values, found.times, names, a.unit, sample),
+        )
+        for name, a in found.attributions.items()
+        if a.values is not None
+    ]
+    return (
+        f"{text}<p>Scalp maps are sums over the samples; of occlusion, the loss of all of "
+        f"them.</p>{tiles(over_time, SAMPLES)}"
+    )
+
+
+def _caption(name: str, attribution: Attribution) -> str:
+    parts = (TITLES[name], attribution.note, FAILS if name in FAILED else "")
+    return ". ".join(part for part in parts if part)
+
+
+def _forward(found: Explanation) -> str:
+    check = found.check
+    limit = float(np.abs(np.concatenate([check.recorded, check.explained])).max())
+    unit = "noise SD"
+    maps = [
+        ("Whitened recording", _scalp(found, check.recorded, unit, limit)),
+        ("What the estimate explains", _scalp(found, check.explained, unit, limit)),
+        (
+            "Residual, names: channels that do not fit",
+            scalp_figure(
+                check.residual,
+                found.sensors.positions,
+                found.sensors.names,
+                unit,
+                marks=check.misfits[:MOST],
+            ),
+        ),
+    ]
+    return tiles(maps, SCALP)
+
+
+def _change(found: Explanation) -> str:
+    change = found.change
+    if change is None:
+        return "<p>No change of up to 1000 standard deviations of the noise was found.</p>"
+    rows = change.sensors
+    many = "" if len(rows) <= MOST else f", {len(rows) - MOST} more"
+    words = ", ".join(
+        f"{found.sensors.names[row]} by {change.change[row]:+.1f}" for row in rows[:MOST]
+    )
+    sentence = (
+        f"<p>A change of {len(rows)} electrode(s) of norm {change.size:.1f}, in standard "
+        f"deviations of the noise ({escape(words + many)}), moves the strongest source from "
+        f"<b>1</b>, {escape(found.where[change.before])}, to <b>2</b>, "
+        f"{escape(found.where[change.after])}. It is the same in all samples that the model "
+        "sees.</p>"
+    )
+    values = change.change
+    scalp = scalp_figure(
+        values,
+        found.sensors.positions,
+        found.sensors.names,
+        "noise SD",
+        marks=rows[:MOST],
+        as_dots=True,
+    )
+    peaks = peak_figures(
+        found.magnitudes, [change.before, change.after], found.mesh, found.positions
+    )
+    return sentence + tiles([("Change", scalp)], SCALP) + tiles(peaks, VIEW)
+
+
+def _lost(found: Explanation) -> str:
+    if not found.lost:
+        return "<p>No single electrode: without any of them the strongest source stays.</p>"
+    header = ("without", "moves the strongest source by (mm)", "to")
+    lines = [
+        [
+            (found.sensors.names[lost.sensor], False),
+            (f"{1e3 * lost.distance:.0f}", False),
+            (found.where[lost.peak], False),
+        ]
+        for lost in found.lost
+    ]
+    moved = np.zeros(len(found.sensors))
+    for lost in found.lost:
+        moved[lost.sensor] = 1e3 * lost.distance
+    scalp = scalp_figure(moved, found.sensors.positions, found.sensors.names, "mm", as_dots=True)
+    return tiles([("How far the peak moves", scalp)], SCALP) + html_table(
+        header, lines, (), ("to",)
+    )
+
+
+def _steps(found: Explanation) -> str:
+    assert found.mesh is not None
+    mesh = found.mesh
+    maps = (
+        (title, evidence_figure(values, mesh, found.peak)) for title, values in found.inside.steps
+    )
+    return (
+        "<p>Share that every source has after each step of the network; each map has its own "
+        f"colour range, ring: strongest source of the estimate.</p>{tiles(maps, STEP)}"
+    )
+
+
+def _attention(found: Explanation) -> str:
+    maps = [(title, _scalp(found, values, "weight")) for title, values in found.inside.attention]
+    return "<p>What is read, not what it does: attention is no attribution.</p>" + tiles(
+        maps, SCALP
+    )
+
+
+def _columns(found: Explanation) -> Iterator[tuple[str, Array]]:
+    yield "recording (µV)", 1e6 * found.data[:, found.sample]
+    yield "whitened (noise SD)", found.check.recorded
+    yield "explained (noise SD)", found.check.explained
+    yield "residual (noise SD)", found.check.residual
+    for name, attribution in found.attributions.items():
+        yield f"{name.replace('_', ' ')} ({attribution.unit})", attribution.by_sensor
+    if found.change is not None:
+        yield "counterfactual change (noise SD)", found.change.change
+
+
+def _table(found: Explanation) -> str:
+    columns = dict(_columns(found))
+    misfits = set(found.check.misfits)
+    lines = [
+        [(name, False), *((f"{values[row]:.3g}", False) for values in columns.values())]
+        for row, name in enumerate(found.sensors.names)
+    ]
+    shaded = [row in misfits for row in range(len(lines))]
+    return html_table(("electrode", *columns), lines, shaded)

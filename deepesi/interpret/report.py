@@ -1,0 +1,112 @@
+"""What is found out about one estimate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.interpret.counterfactual import Counterfactual
+from deepesi.interpret.occlusion import LostSensor
+from deepesi.interpret.targets import Target
+from deepesi.physics.forward_check import ForwardCheck
+from deepesi.physics.sensors import SensorArray
+from deepesi.physics.template import DisplayMesh
+
+Array = NDArray[np.float64]
+
+
+class Attribution(NamedTuple):
+    """One method.
+
+    Attributes:
+        by_sensor: Values of the channels ``(C,)``, in `unit`.
+        values: Values of channels and samples ``(C, T)``, in `unit`; None: only of whole channels.
+        unit: Unit of the values.
+        note: What to know of it; empty if nothing.
+
+    """
+
+    by_sensor: Array
+    values: Array | None
+    unit: str
+    note: str = ""
+
+
+class Inside(NamedTuple):
+    """What a network sees inside, if it can be looked into.
+
+    Attributes:
+        steps: Title and share of every source ``(S,)``, for every step.
+        attention: Attention to every sensor ``(C,)``, by description.
+
+    """
+
+    steps: Sequence[tuple[str, Array]] = ()
+    attention: Sequence[tuple[str, Array]] = ()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Explanation of the estimate of one sample.
+
+    Attributes:
+        recording: Name of the file and of the response.
+        model: Name of the model.
+        head: Name of the source space.
+        time: Time of the sample, s.
+        times: Times of the samples that the model sees ``(T,)``, s.
+        snr_db: SNR of the sample, dB.
+        sensors: The sensors.
+        data: Referenced data that the model sees ``(C, T)``, V.
+        magnitudes: Magnitudes of the estimate ``(S,)``, A m.
+        positions: Source positions ``(S, 3)``, m.
+        mesh: Cortex mesh; None: none is known.
+        peak: The strongest source.
+        where: Its description, by number of the source.
+        target: What is explained.
+        target_text: The same in words.
+        value: Its value.
+        attributions: Methods by name.
+        without: Why other methods are missing; empty if none is.
+        check: Forward check.
+        unexplained_channels: Channels that no source explains, over the whole recording.
+        change: Counterfactual; None: none was found.
+        lost: Sensors whose loss moves the peak.
+        inside: What the network sees inside.
+
+    """
+
+    recording: str
+    model: str
+    head: str
+    time: float
+    times: Array
+    snr_db: float
+    sensors: SensorArray
+    data: Array
+    magnitudes: Array
+    positions: Array
+    mesh: DisplayMesh | None
+    peak: int
+    where: dict[int, str]
+    target: Target
+    target_text: str
+    value: float
+    attributions: dict[str, Attribution]
+    without: str
+    check: ForwardCheck
+    unexplained_channels: list[int]
+    change: Counterfactual | None
+    lost: list[LostSensor]
+    inside: Inside = field(default_factory=Inside)
+
+    def names(self, rows: Sequence[int]) -> str:
+        """Names of channels; "none" without any."""
+        return ", ".join(self.sensors.names[row] for row in rows) or "none"
+
+    @property
+    def sample(self) -> int:
+        """The explained sample among `times`."""
+        return int(np.abs(self.times - self.time).argmin())

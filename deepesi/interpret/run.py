@@ -1,0 +1,386 @@
+"""``deepesi explain``: why the estimate of one sample of a recording is what it is, as a page."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import mne
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.interpret.counterfactual import Changed, Counterfactual, counterfactual
+from deepesi.interpret.frames import Frame, Run, frame_at, run_of
+from deepesi.interpret.occlusion import filled, moving_sensors, occluded, occlusion
+from deepesi.interpret.page import write_explanation
+from deepesi.interpret.report import Attribution, Explanation, Inside
+from deepesi.interpret.targets import (
+    NEIGHBOURHOOD,
+    Moment,
+    Power,
+    Share,
+    Target,
+    explained,
+    neighbourhood,
+)
+from deepesi.physics.channel_check import unexplained_channels
+from deepesi.physics.forward_check import forward_check
+from deepesi.physics.head import HeadModel, magnitudes
+from deepesi.physics.lobes import elsewhere
+from deepesi.physics.noise import snr_db_of_power
+from deepesi.physics.template import Template, template_of
+from deepesi.runtime.apply import (
+    Opened,
+    Opener,
+    SetupOptions,
+    check_window,
+    correct_recording,
+    open_recording,
+)
+from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.noise_check import check_noise, quietest_average
+from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
+from deepesi.runtime.prepared_inverse import PreparedInverse
+from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.runtime.recordings import recording_rows
+from deepesi.runtime.writing.estimate import in_window, location
+from deepesi.utils.files import check_file_out
+from deepesi.utils.nearest import nearest
+
+if TYPE_CHECKING:
+    from deepesi.core.contracts import InverseModel
+
+Array = NDArray[np.float64]
+
+#: Methods of ``--methods``; the last runs on any file.
+METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion")
+#: What ``--target`` explains.
+TARGETS = ("localization", "moment", "power")
+#: Number of noise recordings that integrated gradients and DeepLIFT compare with.
+N_BASELINES = 8
+#: Completeness error above which a sum of contributions is not shown as one.
+INCOMPLETE = 0.1
+#: Least distance by which the loss of a sensor moves the peak, m: half a neighbourhood.
+LEAST_MOVE = NEIGHBOURHOOD / 2
+
+#: Opens the network of a model that was opened; None: it has no gradients.
+NetworkOpener = Callable[[Path, Inverse], "InverseModel | None"]
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """What is explained, and how.
+
+    Attributes:
+        at: Time of the sample, s; None: the strongest one in `window`.
+        window: Start and end of the search for the strongest sample, s.
+        target: One of `TARGETS`.
+        methods: Some of `METHODS`; None: all that the model has.
+        spans: Spans of time of occlusion; 1: the whole window that the model sees.
+
+    Raises:
+        ValueError: An unknown target or method, or no span of time.
+
+    """
+
+    at: float | None = None
+    window: Sequence[float] = (0.0, float("inf"))
+    target: str = "localization"
+    methods: Sequence[str] | None = None
+    spans: int = 1
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(
+                f"--target: unknown {self.target!r}, expected one of {', '.join(TARGETS)}."
+            )
+        if self.spans < 1:
+            raise ValueError(f"--spans {self.spans}: expected 1 or more spans of time.")
+        for method in self.methods or ():
+            if method not in METHODS:
+                raise ValueError(f"--methods: unknown {method!r}. {nearest(method, METHODS)}")
+
+
+class _Parts(NamedTuple):
+    """The explained sample and the model."""
+
+    frame: Frame
+    run: Run
+    head: HeadModel
+    target: Target
+    peak: int
+
+    @property
+    def noise_std(self) -> Array:
+        return np.sqrt(self.head.noise_cov.diagonal())
+
+
+def explain(
+    model: Path,
+    recording: Path,
+    out: Path,
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    options: ExplainOptions,
+    open_inverse: Opener,
+    open_network: NetworkOpener,
+) -> Generator[str, None, Explanation]:
+    """Explain the estimate of one sample of an average, and report each step.
+
+    Args:
+        model: Model that `open_inverse` knows.
+        recording: Path of the recording.
+        out: ``.html`` file to write.
+        reading: Options for reading the recording.
+        setup: Noise covariance and head.
+        options: What is explained, and how.
+        open_inverse: Opens the model.
+        open_network: Opens the network of the model, for gradients.
+
+    Returns:
+        The explanation, after all lines are consumed.
+
+    Raises:
+        ValueError: As in `deepesi.runtime.apply.apply`; or a method that the model does not have,
+            no average, or no such sample. Nothing is written.
+
+    """
+    check_file_out(out, ".html")
+    opened = yield from open_recording(model, recording, reading, setup, open_inverse)
+    network = open_network(model, opened.model)
+    methods = _methods(model, network is not None, options)
+    _check_average(opened)
+    head, template = _head(opened), template_of(opened.inverse.space)
+    ready = yield from correct_recording(opened, reading)
+    inverse, evoked = opened.inverse, ready.recording
+    data = inverse.sensors.reference(evoked.data[recording_rows(evoked, inverse.ch_names)])
+    sample, power = _sample(evoked, inverse, data, options)
+    frame, run = frame_at(data, sample, inverse.model.longest), run_of(inverse)
+    moments = frame.moments(run, frame.data[None])[0]
+    strength = magnitudes(moments, inverse.space.n_orient)
+    peak = int(strength.argmax())
+    if strength[peak] == 0:
+        raise ValueError(
+            f"explain: the estimate of {model.stem} is zero at {evoked.times[sample]:g} s, so "
+            "there is nothing to explain. Give another time (--at), or another model."
+        )
+    where = location(peak, inverse)
+    yield f"{1e3 * evoked.times[sample]:.0f} ms, strongest source there: {where}"
+    target, text = _target(options.target, moments, peak, inverse)
+    parts = _Parts(frame, run, head, target, peak)
+    yield f"without each of {len(data)} electrodes"
+    fill = filled(frame.data, inverse.channel_precision)
+    without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
+    lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
+    attributions = {}
+    for method in methods:
+        if method == "occlusion" or network is None:
+            attributions[method] = _occlusion(parts, moments, without, fill, options.spans)
+        else:
+            yield method.replace("_", " ")
+            attributions[method] = _by_gradients(method, parts, inverse, network)
+    yield "the least change that moves the peak"
+    change = _change(parts, inverse, template)
+    numbers = {peak, *(s.peak for s in lost), *([] if change is None else [change.after])}
+    name = f"{recording.name}, {evoked.comment}".removesuffix(", ")
+    found = Explanation(
+        recording=name,
+        model=model.stem,
+        head=inverse.space.name,
+        time=float(evoked.times[sample]),
+        times=evoked.times[frame.first : frame.first + frame.data.shape[1]],
+        snr_db=float(snr_db_of_power(np.array(power))),
+        sensors=inverse.sensors,
+        data=frame.data,
+        magnitudes=strength,
+        positions=inverse.positions,
+        mesh=None if template is None else template.display,
+        peak=peak,
+        where={number: location(number, inverse) for number in sorted(numbers)},
+        target=target,
+        target_text=text,
+        value=float(target(moments[None])[0]),
+        attributions=attributions,
+        without=_without(model, network is not None),
+        check=forward_check(head.leadfield, inverse.whitener, moments, data[:, sample]),
+        unexplained_channels=unexplained_channels(inverse.channel_precision, data, inverse.sensors),
+        change=change,
+        lost=lost,
+        inside=Inside() if network is None else _inside(network, parts, inverse),
+    )
+    yield from _sentences(found)
+    write_explanation(found, out)
+    yield f"wrote {out}"
+    return found
+
+
+def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequence[str]:
+    """Methods to use, after a check that the model has them."""
+    if options.methods is None:
+        return METHODS if has_network else METHODS[-1:]
+    lacking = [method for method in options.methods if method != METHODS[-1]]
+    if lacking and not has_network:
+        raise ValueError(
+            f"explain: {model} has no gradients, which {', '.join(lacking)} need(s): an exported "
+            "file or an iterative solver. They need torch and the network itself: give the "
+            "directory of the run that the file was exported from. Or leave --methods out, or "
+            "give --methods occlusion, which runs on any file."
+        )
+    return options.methods
+
+
+def _without(model: Path, has_network: bool) -> str:
+    if has_network:
+        return ""
+    return (
+        f"{model.name} has no gradients, so saliency, integrated gradients and DeepLIFT are left "
+        "out. They need torch and the network itself: give the directory of the run that the file "
+        "was exported from. Occlusion runs on any file."
+    )
+
+
+def _check_average(opened: Opened) -> None:
+    if not isinstance(opened.data, mne.Evoked):
+        raise ValueError(
+            f"explain: the recording is {type(opened.data).__name__}, expected an average. Give an "
+            "-ave.fif, or the events to average about in a raw recording (--event NAME)."
+        )
+
+
+def _head(opened: Opened) -> HeadModel:
+    """The nominal head of the recording.
+
+    Raises:
+        ValueError: A prepared model of another head.
+
+    """
+    inverse = opened.inverse
+    if opened.forward is not None:
+        return nominal_head_of_forward(inverse, opened.data.info, opened.forward)
+    template = opened.model.template
+    of_forward = inverse.placement is None and inverse.origin.startswith("forward")
+    if of_forward or template.space.fingerprint != inverse.space.fingerprint:
+        raise ValueError(
+            f"--prepared: it was prepared with another head ({inverse.origin}) than "
+            f"{template.name}, and its lead field is not in the file. Give --noise-cov and "
+            "--forward or --head in place of --prepared."
+        )
+    return nominal_head(inverse, template)
+
+
+def _sample(
+    evoked: "mne.Evoked", inverse: PreparedInverse, data: Array, options: ExplainOptions
+) -> tuple[int, float]:
+    """Number of the explained sample, and its whitened power."""
+    times, power = evoked.times, inverse.power(data)
+    seconds = len(times) / float(evoked.info["sfreq"])
+    check_noise(power, quietest_average(inverse.rank, seconds), inverse.nave)
+    if options.at is None:
+        check_window(options.window, times)
+        sample = int(np.where(in_window(times, options.window), power, -np.inf).argmax())
+    else:
+        sample = int(np.abs(times - options.at).argmin())
+        if not abs(times[sample] - options.at) <= 1 / float(evoked.info["sfreq"]):
+            raise ValueError(
+                f"--at {options.at:g} s lies outside the recording ({times[0]:g} to "
+                f"{times[-1]:g} s)."
+            )
+    return sample, float(power[sample])
+
+
+def _target(name: str, moments: Array, peak: int, inverse: PreparedInverse) -> tuple[Target, str]:
+    """What is explained, and its description."""
+    n_orient, radius = inverse.space.n_orient, f"{1e3 * NEIGHBOURHOOD:g} mm"
+    near = neighbourhood(inverse.positions, peak)
+    if name == "power":
+        return Power(near, n_orient), f"power within {radius} of the strongest source"
+    if name == "localization":
+        text = f"share of the power that lies within {radius} of the strongest source"
+        return Share(near, n_orient), text
+    component = int(np.abs(moments[n_orient * peak :][:n_orient]).argmax())
+    return Moment(n_orient * peak + component), "moment of the strongest source"
+
+
+def _occlusion(
+    parts: _Parts, moments: Array, without: Array, fill: Array, spans: int
+) -> Attribution:
+    target, data = parts.target, parts.frame.data
+    by_sensor = target(moments[None]) - target(without)
+    by_span = None
+    if spans > 1:
+        function = explained(parts.frame, parts.run, target)
+        n_spans = min(spans, data.shape[1])
+        by_span = target.factor * occlusion(function, data, fill, parts.head.sensors, n_spans)
+    return Attribution(target.factor * by_sensor, by_span, target.unit)
+
+
+def _by_gradients(
+    method: str, parts: _Parts, inverse: PreparedInverse, network: "InverseModel"
+) -> Attribution:
+    from deepesi.core.contracts import as_tensors
+    from deepesi.interpret import gradients
+
+    factor, unit, data = parts.target.factor, parts.target.unit, parts.frame.data
+    run = gradients.run_of_model(network, as_tensors(inverse.feeds))
+    function = explained(parts.frame, run, parts.target)
+    if method == "saliency":
+        values = factor * gradients.saliency(function, data, parts.noise_std)
+        return Attribution(values.sum(1), values, f"{unit} per noise SD")
+    baselines = gradients.noise_recordings(parts.head.noise_cov, data.shape[1], N_BASELINES)
+    values = gradients.AGAINST_BASELINES[method](function, data, baselines)
+    error = gradients.completeness(function, data, baselines, values)
+    note = f"Completeness error {100 * error:.1f} %"
+    if error > INCOMPLETE:
+        note += ": not a sum of contributions for this network"
+    return Attribution(factor * values.sum(1), factor * values, unit, note)
+
+
+def _change(
+    parts: _Parts, inverse: PreparedInverse, template: Template | None
+) -> Counterfactual | None:
+    mni = None if template is None else template.source_mni
+    changed = Changed(
+        parts.frame, parts.run, inverse.sensors, parts.noise_std, inverse.space.n_orient
+    )
+    return counterfactual(changed, elsewhere(parts.peak, inverse.positions, mni))
+
+
+def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) -> Inside:
+    """What the network sees inside, in the last window of the sample."""
+    import torch
+
+    from deepesi.core.contracts import as_tensors
+    from deepesi.interpret.inside import attention_maps, evidence_maps, has_attention, has_steps
+
+    frame, inputs = parts.frame, as_tensors(inverse.feeds)
+    start = frame.starts[-1]
+    window = torch.tensor(frame.data[None, :, start : start + frame.length], dtype=torch.float32)
+    steps = evidence_maps(network, window, inputs) if has_steps(network) else []
+    if not has_attention(network):
+        return Inside(steps)
+    attention = attention_maps(network, window, inputs)
+    return Inside(
+        steps,
+        [
+            ("Attention that neighbours pay to an electrode, 1: as to all others", attention.sent),
+            ("Attention of the strongest source to the electrodes", attention.read[parts.peak]),
+        ],
+    )
+
+
+def _sentences(found: Explanation) -> Generator[str, None, None]:
+    check = found.check
+    yield (
+        f"the estimate explains {100 * check.share:.0f} % of the whitened power; channels that do "
+        f"not fit: {found.names(check.misfits)}"
+    )
+    if found.change is None:
+        yield "no change of the recording was found that moves the peak into another lobe"
+    else:
+        rows = found.change.sensors
+        yield (
+            f"a change of {found.change.size:.1f} noise SD over {len(rows)} electrode(s) moves the "
+            f"peak to {found.where[found.change.after]}"
+        )
+    lost = [s.sensor for s in found.lost]
+    yield f"electrodes whose loss moves the peak: {found.names(lost)}"

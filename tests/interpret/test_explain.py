@@ -1,0 +1,155 @@
+"""``deepesi explain``: exported files without gradients, runs with all methods, errors."""
+
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import mne
+import numpy as np
+import pytest
+
+from deepesi.cli.main import main
+from deepesi.interpret.page import FAILED, FAILS
+from deepesi.models.convdip import ConvDip
+from deepesi.runtime.packaged import model_path
+from deepesi.training.weights import save_network
+from tests.conftest import make_covariance, make_evoked
+
+RESULTS = Path(__file__).parents[2] / "docs" / "_results"
+#: Sample of the response.
+SAMPLE = 12
+
+
+@pytest.fixture(scope="module")
+def recordings(template, tmp_path_factory):
+    """An average with a source in the left occipital lobe, its noise covariance, epochs."""
+    folder = tmp_path_factory.mktemp("recordings")
+    evoked = make_evoked()
+    source = int(np.linalg.norm(template.source_mni - [-20, -95, 5], axis=1).argmin())
+    near = np.linalg.norm(template.source_pos - template.source_pos[source], axis=1) < 0.015
+    signal = template.montage_head("biosemi32").leadfield[:, near].sum(1)
+    evoked.data[:, SAMPLE] += 6e-6 * signal / np.abs(signal).max()
+    evoked.save(folder / "x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save(folder / "x-cov.fif", verbose="error")
+    epochs = mne.EpochsArray(evoked.data[None], evoked.info, verbose="error")
+    epochs.save(folder / "x-epo.fif", verbose="error")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(template, tmp_path_factory):
+    """The directory of a run: a network with its first weights, and an exported file."""
+    folder = tmp_path_factory.mktemp("run") / "toy"
+    identity = {
+        "model": {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 1284, "hidden": 8},
+        "space": template.space.name,
+        "space_fingerprint": template.space.fingerprint,
+    }
+    save_network(ConvDip(1284, hidden=8), identity, folder / "model")
+    (folder / "export").mkdir()
+    shutil.copy(model_path("convdip"), folder / "export" / "model.onnx")
+    return folder
+
+
+def explain(model, recordings, out, *more, name="x-ave.fif"):
+    words = [str(model), str(recordings / name), "--noise-cov", str(recordings / "x-cov.fif")]
+    main(["explain", *words, "--out", str(out / "page.html"), *more])
+    return (out / "page.html").read_text()
+
+
+def test_an_exported_file_is_explained_without_torch(recordings, tmp_path, capsys, monkeypatch):
+    for package in ("torch", "captum"):
+        monkeypatch.setitem(sys.modules, package, None)
+    page = explain("convdip", recordings, tmp_path, "--at", "0.048")
+    lines = capsys.readouterr().out
+    assert "48 ms, strongest source there: left hemisphere" in lines
+    assert "a change of" in lines
+    assert f"wrote {tmp_path / 'page.html'}" in lines
+    assert "convdip has no gradients" in page
+    assert "give the directory of the run" in page
+    for heading in ("Forward check", "What would move the peak", "Electrodes whose loss would"):
+        assert f"{heading}</h2>" in page
+    assert "Occlusion: what would be missing without the electrode" in page
+    assert "<figcaption>Saliency" not in page
+    assert FAILS in page
+    assert "Evidence, step by step" not in page
+    assert page.count("<td class='word'>Fp1</td>") == 1
+
+
+def test_a_run_is_explained_by_all_methods(recordings, run, tmp_path, capsys):
+    page = explain(run, recordings, tmp_path, "--target", "moment")
+    assert "48 ms, strongest source there" in capsys.readouterr().out  # the strongest sample
+    for method in ("Saliency", "Integrated gradients", "DeepLIFT-like", "Occlusion"):
+        assert f"<figcaption>{method}" in page
+    assert "no gradients" not in page
+    assert len(re.findall(r"<figcaption>[^<]*Completeness error [0-4]\.\d %", page)) == 2
+    assert "moment of the strongest source:" in page
+    assert "nAm per noise SD" in page
+
+
+def test_methods_that_are_said_to_fail_are_those_of_the_stored_results():
+    """They fail for every model; the control fails, too, or the check would be none."""
+    with (RESULTS / "explanations.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    failed = {
+        method
+        for method in methods
+        if all(x["randomization check"] != "passes" for x in lines if x["method"] == method)
+    }
+    control = next(method for method in methods if "control" in method)
+    assert failed == {*(name.replace("_", " ") for name in FAILED), control}
+
+
+def test_some_methods_of_a_run(recordings, run, tmp_path):
+    page = explain(run, recordings, tmp_path, "--methods", "deep_lift", "--target", "power")
+    assert "<figcaption>DeepLIFT-like" in page
+    assert "<figcaption>Saliency" not in page
+    assert "power within 20 mm of the strongest source:" in page
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--methods", "saliency"], r"no gradients, which saliency need.*--methods occlusion"),
+        (
+            ["--methods", "occlusio"],
+            r"--methods: unknown 'occlusio'. Nearest: occlusion; all: saliency",
+        ),
+        (["--target", "lobe"], r"--target: unknown 'lobe', expected one of localization, moment"),
+        (["--at", "9"], r"--at 9 s lies outside the recording \(0 to 0.116 s\)"),
+        (["--window", "2", "3"], r"--window 2 3 s lies outside the recording"),
+        (["--spans", "0"], r"--spans 0: expected 1 or more"),
+        (["--out", "x.pdf"], r"--out x.pdf: expected a name that ends in .html"),
+    ],
+)
+def test_bad_options_are_refused(recordings, tmp_path, more, message):
+    with pytest.raises(SystemExit, match=message):
+        explain("convdip", recordings, tmp_path, *more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_epochs_are_refused(recordings, tmp_path):
+    with pytest.raises(SystemExit, match="the recording is EpochsFIF, expected an average"):
+        explain("convdip", recordings, tmp_path, name="x-epo.fif")
+
+
+def test_a_run_needs_captum(recordings, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    with pytest.raises(SystemExit, match=r"'captum' to explain the network.*\[interpret\]"):
+        explain(run, recordings, tmp_path)
+
+
+def test_the_exported_file_of_another_network_is_named(recordings, run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    text = (other / "model" / "model.yaml").read_text()
+    network = ConvDip(1284, hidden=8, height=9)
+    identity = {"model": {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 1284}}
+    identity["model"] |= {"hidden": 8, "height": 9}
+    save_network(network, identity, other / "model")
+    assert text != (other / "model" / "model.yaml").read_text()
+    with pytest.raises(SystemExit, match=r"lacks the head inputs.*another network's"):
+        explain(other, recordings, tmp_path)
