@@ -207,6 +207,13 @@ def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -
     return sorted(VIEWS, key=lambda view: -facing[view])[:n_views]
 
 
+def paired_views(peak: int, n_sources: int, mesh: DisplayMesh) -> list[str]:
+    """The two views in which a source is most visible, then the same of the other hemisphere."""
+    first = best_views(peak, n_sources, mesh)
+    other = {"left": "right", "right": "left"}
+    return [*first, *(f"{other[v.split()[0]]} {v.split()[1]}" for v in first)]
+
+
 def covering_views(
     sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, n_views: int = 4
 ) -> list[str]:

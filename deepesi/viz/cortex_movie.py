@@ -15,7 +15,16 @@ from scipy.ndimage import gaussian_filter
 
 from deepesi.physics.head import magnitudes
 from deepesi.physics.template import DisplayMesh, load_template
-from deepesi.viz.cortex import GYRUS, RING, SULCUS, Side, level_colours, magnitude_colours, side_of
+from deepesi.viz.cortex import (
+    GYRUS,
+    RING,
+    SULCUS,
+    Side,
+    level_colours,
+    magnitude_colours,
+    paired_views,
+    side_of,
+)
 from deepesi.viz.movie import Frame, check_movie, check_times, drawn, time_text, write_movie
 
 if TYPE_CHECKING:
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-VIEWS = ("left lateral", "right lateral", "left medial", "right medial")
 #: An estimate counts as above its noise beyond this many standard deviations.
 N_STD = 2.0
 #: Height of a view, pixels, and drawn pixels per pixel: their mean has smooth edges.
@@ -44,6 +52,8 @@ class CortexMovie:
         outlined: Sources to draw a line around in every frame ``(S, T)``. None: no line.
         outline_text: Description of the line.
         title: Text before the time stamp.
+        limit: Magnitude with the strongest colour, A m. Default: the largest.
+        peak: Source that decides the views. Default: the one with the largest magnitude.
 
     """
 
@@ -53,11 +63,12 @@ class CortexMovie:
     outlined: NDArray[np.bool_] | None = None
     outline_text: str = ""
     title: str = ""
+    limit: float | None = None
+    peak: int | None = None
 
     def write(self, path: Path, fps: float = 10.0, progress: bool = True) -> None:
-        """Write a ``.gif`` or ``.mp4`` file; the largest magnitude has the strongest colour."""
-        frames = _frames(self, float(self.magnitudes.max()))
-        write_movie(frames, len(self.times), path, fps, progress)
+        """Write a ``.gif`` or ``.mp4`` file."""
+        write_movie(_frames(self), len(self.times), path, fps, progress)
 
 
 def animate_cortex(
@@ -68,9 +79,10 @@ def animate_cortex(
     head: str = "fsaverage-ico3",
     fps: float = 10.0,
     title: str = "",
+    limit: float | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write a movie of an estimate on both hemispheres, from the side and from the middle.
+    """Write a movie of an estimate: the two best views of its strongest source, on both sides.
 
     Args:
         stc: Estimate on a packaged head, A m, as written by ``deepesi apply``.
@@ -81,6 +93,7 @@ def animate_cortex(
         head: Name of the head, as in `deepesi.load_head`.
         fps: Frames per second.
         title: Text before the time stamp.
+        limit: Magnitude with the strongest colour in all frames, A m. Default: the largest.
         progress: Show a progress bar on a terminal.
 
     Returns:
@@ -112,7 +125,7 @@ def animate_cortex(
                 f"({len(values)},) or {values.shape}, as the estimate."
             )
         outlined = np.broadcast_to(outlined, values.shape)
-    CortexMovie(values, times, mesh, outlined, text, title).write(path, fps, progress)
+    CortexMovie(values, times, mesh, outlined, text, title, limit).write(path, fps, progress)
     return path
 
 
@@ -219,15 +232,21 @@ def _face_of_pixel(side: Side) -> NDArray[np.int64]:
     return (red << 16) + (green << 8) + blue - 1
 
 
-def _frames(movie: CortexMovie, maximum: float) -> Iterator[Frame]:
+def _frames(movie: CortexMovie) -> Iterator[Frame]:
+    largest = float(movie.magnitudes.max())
+    maximum = movie.limit or largest
     figure = Figure(figsize=(6.4, 5.0), dpi=100)
     axes = figure.subplots(2, 2)
     figure.subplots_adjust(0.01, 0.05, 0.85, 0.88, wspace=0.02, hspace=0.1)
-    views = [_View(ax, movie.mesh, v) for ax, v in zip(axes.ravel(), VIEWS, strict=True)]
+    n_sources = len(movie.magnitudes)
+    peak = int(movie.magnitudes.max(axis=1).argmax()) if movie.peak is None else movie.peak
+    names = paired_views(peak, n_sources, movie.mesh)
+    views = [_View(ax, movie.mesh, v) for ax, v in zip(axes.ravel(), names, strict=True)]
     colours = ListedColormap(level_colours(np.linspace(0, 1, 256), (GYRUS + SULCUS) / 2))
     scale = ScalarMappable(Normalize(0, 1e9 * maximum), colours)
+    beyond = "max" if largest > maximum else "neither"
     colour_bar = figure.add_axes((0.87, 0.25, 0.025, 0.45))
-    figure.colorbar(scale, cax=colour_bar, label="magnitude (nA m)")
+    figure.colorbar(scale, cax=colour_bar, label="magnitude (nA m)", extend=beyond)
     figure.text(0.01, 0.015, movie.outline_text, fontsize=9, color="0.3")
     for sample, time in enumerate(movie.times):
         outlined = None if movie.outlined is None else movie.outlined[:, sample]

@@ -1,0 +1,24 @@
+// Bundles the sources of the viewer and what they use of three.js into viewer.min.js.
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { build } from "esbuild";
+
+const SOURCES = ["cortex.js", "data.js", "plots.js", "viewer.js"];
+const digest = createHash("sha256");
+for (const file of SOURCES) digest.update(readFileSync(file));
+
+await build({
+  entryPoints: ["viewer.js"],
+  outfile: "viewer.min.js",
+  bundle: true,
+  minify: true,
+  format: "iife",
+  target: "es2020",
+  legalComments: "none",
+  charset: "utf8",
+  banner: {
+    js:
+      `/* deepesi viewer, sources ${digest.digest("hex")}; ` +
+      "with three.js 0.187.0, Copyright 2010-2026 three.js authors, MIT License, see NOTICE */",
+  },
+});

@@ -1,0 +1,55 @@
+// Decoding of the data of a page, written by deepesi/viz/viewer.py.
+
+const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+const as = (Type, text) => new Type(bytes(text).buffer);
+
+/** Recording, estimate and cortex of a page; maps are bytes, square roots of shares of a maximum. */
+export function decode(raw) {
+  const nSources = raw.n_sources, nTimes = raw.times.length;
+  const shares = text => text && as(Uint8Array, text);
+  const mean = shares(raw.mean), std = shares(raw.std);
+  const outlines = raw.outlines.map(({ name, sources }) => ({ name, bits: as(Uint8Array, sources) }));
+  const nBytes = Math.ceil(nSources / 8);
+  return {
+    ...raw,
+    nSources,
+    nTimes,
+    positions: as(Int16Array, raw.positions), // (2, N, 3), 10 µm
+    faces: as(Uint16Array, raw.faces),
+    sulci: as(Uint8Array, raw.sulci),
+    index: as(Uint16Array, raw.index),
+    weight: as(Uint8Array, raw.weight),
+    parcelOf: as(Int16Array, raw.parcel_of),
+    mni: raw.mni && as(Int16Array, raw.mni),
+    colours: as(Uint8Array, raw.colours),
+    potentials: as(Int16Array, raw.potentials), // (T, C)
+    scalp: as(Int16Array, raw.scalp), // (P, C)
+    scalpPixels: as(Uint16Array, raw.scalp_pixels),
+    outlines,
+    maps: { estimate: mean, ...(std ? { deviation: std } : {}) },
+    /** Magnitude of a source at a sample, nA m. */
+    moment: (map, sample, source) =>
+      raw.maxima[map] * ((map === "estimate" ? mean : std)[sample * nSources + source] / 255) ** 2,
+    /** Whether a source is inside an outline at a sample. */
+    inside: (outline, sample, source) =>
+      (outlines[outline].bits[sample * nBytes + (source >> 3)] >> (7 - (source & 7))) & 1,
+    strongest(map, sample) {
+      const from = sample * nSources, values = this.maps[map];
+      let best = 0;
+      for (let s = 1; s < nSources; s++) if (values[from + s] > values[from + best]) best = s;
+      return best;
+    },
+    /** Magnitude with the strongest colour, nA m: that of a sample, or of all where it is negative. */
+    limit(map, sample) {
+      return sample < 0
+        ? raw.maxima[map] : this.moment(map, sample, this.strongest(map, sample)) || 1e-9;
+    },
+    /** Hemisphere, parcel and position of a source, in words. */
+    place(source) {
+      const words = [source < nSources / 2 ? "left hemisphere" : "right hemisphere"];
+      if (this.parcelOf[source] >= 0) words.push(raw.parcels[this.parcelOf[source]]);
+      if (this.mni) words.push(`MNI (${[0, 1, 2].map(k => this.mni[3 * source + k]).join(", ")}) mm`);
+      return words.join(", ");
+    },
+  };
+}
