@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { build } from "esbuild";
 
 const SOURCES = ["cortex.js", "data.js", "plots.js", "viewer.js"];
+const { dependencies } = JSON.parse(readFileSync("package.json", "utf8"));
 const digest = createHash("sha256");
 for (const file of SOURCES) digest.update(readFileSync(file));
 
@@ -19,6 +20,6 @@ await build({
   banner: {
     js:
       `/* deepesi viewer, sources ${digest.digest("hex")}; ` +
-      "with three.js 0.187.0, Copyright 2010-2026 three.js authors, MIT License, see NOTICE */",
+      `with three.js ${dependencies.three}, Copyright 2010-2026 three.js authors, MIT License, see NOTICE */`,
   },
 });
