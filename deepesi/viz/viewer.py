@@ -8,7 +8,7 @@ import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -30,6 +30,8 @@ LARGEST, FRAME = 3_000_000, 50_000
 TEXT = 4 / 3
 #: Pixels along the side of the scalp map before it is smoothed.
 SCALP_SIZE = 32
+#: Name of the map of standard deviations.
+DEVIATION = "standard deviation"
 #: Unit of vertex positions, m.
 POSITION_UNIT = 1e-5
 
@@ -40,50 +42,58 @@ class View:
 
     Attributes:
         times: Sample times ``(T,)``, s, two or more.
-        magnitudes: Magnitudes of the estimate ``(S, T)``, A m.
+        maps: Values at the sources ``(S, T)``, not negative, by name; the first one is shown first.
         mesh: Cortex mesh.
         data: Referenced data ``(C, T)``, V.
         sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         peak_sample: Sample that is shown first.
-        std: Standard deviations ``(S, T)``, A m.
+        std: Standard deviations of the first map ``(S, T)``.
+        unit: Unit of the maps.
         outlines: Whether a source is inside a line ``(S, T)``, by the name of the line.
         parcels: Name of the parcel of every source, empty where there is none; or no names.
         mni: MNI positions of the sources ``(S, 3)``, mm; NaN where unknown.
+        labels: Names of the samples, if they are separate recordings and not a time course.
 
     """
 
     times: Array
-    magnitudes: Array
+    maps: Mapping[str, Array]
     mesh: DisplayMesh
     data: Array
     sensor_pos: Array
     peak_sample: int
     std: Array | None = None
+    unit: str = "nA m"
     outlines: Mapping[str, NDArray[np.bool_]] | None = None
     parcels: Sequence[str] = ()
     mni: Array | None = None
+    labels: Sequence[str] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of sources and of samples."""
+        n_sources, n_times = next(iter(self.maps.values())).shape
+        return n_sources, n_times
 
     def every(self, step: int) -> "View":
         """The same with every `step`-th sample, so chosen that the peak is one of them."""
         kept = slice(self.peak_sample % step, None, step)
-        return View(
-            self.times[kept],
-            self.magnitudes[:, kept],
-            self.mesh,
-            self.data[:, kept],
-            self.sensor_pos,
-            self.peak_sample // step,
-            None if self.std is None else self.std[:, kept],
-            {name: inside[:, kept] for name, inside in (self.outlines or {}).items()},
-            self.parcels,
-            self.mni,
+        return replace(
+            self,
+            times=self.times[kept],
+            maps={name: values[:, kept] for name, values in self.maps.items()},
+            data=self.data[:, kept],
+            peak_sample=self.peak_sample // step,
+            std=None if self.std is None else self.std[:, kept],
+            outlines={name: inside[:, kept] for name, inside in (self.outlines or {}).items()},
+            labels=self.labels[kept],
         )
 
     @property
     def bytes_per_sample(self) -> int:
         """Bytes of the page for each sample."""
-        n_sources = len(self.magnitudes)
-        maps = n_sources * (1 if self.std is None else 2)
+        n_sources, _ = self.shape
+        maps = n_sources * (len(self.maps) + (self.std is not None))
         lines = -(-n_sources // 8) * len(self.outlines or {})
         return round(TEXT * (maps + lines + 2 * len(self.data)) + 10)
 
@@ -121,7 +131,7 @@ def viewer_html(view: View) -> str:
         ValueError: As in `write_viewer`.
 
     """
-    n_sources, n_times = view.magnitudes.shape
+    n_sources, n_times = view.shape
     if n_times < 2:
         raise ValueError(f"viewer: {n_times} sample is a picture; expected two or more samples.")
     numbers = json.dumps(_numbers(view), separators=(",", ":")).replace("<", "\\u003c")
@@ -134,8 +144,8 @@ def viewer_html(view: View) -> str:
         raise ValueError(
             f"viewer: a page of {len(page) / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g} MB: "
             f"{n_times} samples of {n_sources} sources are {n_times * per_sample / 1e6:.1f} MB of "
-            "it. Thin out: fewer samples (View.every, a shorter window), no standard deviations, "
-            "or a head with fewer sources."
+            "it. Thin out: fewer samples (View.every, a shorter window), fewer maps, no standard "
+            "deviations, or a head with fewer sources."
         )
     return page
 
@@ -145,13 +155,14 @@ def _base64(values: NDArray[Any], kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode()
 
 
-def _shares(values: Array) -> tuple[str, float]:
-    """Values ``(S, T)`` as bytes, sample after sample; 255 stands for the largest, nA m.
+def _map(name: str, values: Array) -> dict[str, Any]:
+    """Values ``(S, T)`` as bytes, sample after sample; 255 stands for the largest.
 
     Square roots, so that samples much weaker than the strongest keep their detail.
     """
     largest = max(float(values.max()), 1e-30)
-    return _base64((255 * np.sqrt(values.T / largest)).round(), "u1"), 1e9 * largest
+    shares = _base64((255 * np.sqrt(values.T / largest)).round(), "u1")
+    return {"name": name, "maximum": largest, "values": shares}
 
 
 def _colours(name: str) -> str:
@@ -159,27 +170,28 @@ def _colours(name: str) -> str:
 
 
 def _numbers(view: View) -> dict[str, Any]:
-    mean, largest = _shares(view.magnitudes)
-    maxima, std = {"estimate": largest}, None
+    maps = [_map(name, values) for name, values in view.maps.items()]
     if view.std is not None:
-        std, maxima["deviation"] = _shares(view.std)
+        maps.append(_map(DEVIATION, view.std))
+    n_sources, _ = view.shape
     highest = max(float(np.abs(view.data).max()), 1e-30)
     names = list(dict.fromkeys(name for name in view.parcels if name))
     parcel_of = [names.index(name) if name else -1 for name in view.parcels]
     outlines = {} if view.outlines is None else view.outlines
     return {
-        "n_sources": len(view.magnitudes),
+        "n_sources": n_sources,
         "times": (1e3 * view.times).round(2).tolist(),
         "start": view.peak_sample,
-        "mean": mean,
-        "std": std,
-        "maxima": maxima,
+        "labels": list(view.labels),
+        "maps": maps,
+        "deviation": len(maps) - 1 if view.std is not None else -1,
+        "unit": view.unit,
         "outlines": [
             {"name": name, "sources": _base64(np.packbits(inside.T, axis=1), "u1")}
             for name, inside in outlines.items()
         ],
         "parcels": names,
-        "parcel_of": _base64(np.array(parcel_of or [-1] * len(view.magnitudes)), "<i2"),
+        "parcel_of": _base64(np.array(parcel_of or [-1] * n_sources), "<i2"),
         "mni": None if view.mni is None else _base64(np.nan_to_num(view.mni).round(), "<i2"),
         "potentials": _base64((32767 * view.data.T / highest).round(), "<i2"),
         "potential_maximum": 1e6 * highest,
@@ -235,12 +247,17 @@ def _options(names: Mapping[str, str]) -> str:
 
 def _markup(view: View, numbers: str) -> str:
     """What is on the page, from ``web/viewer.html``."""
-    maps = {"estimate": "estimate"}
-    if view.std is not None:
-        maps["deviation"] = "standard deviation"
+    names = [*view.maps, *([] if view.std is None else [DEVIATION])]
+    maps = {str(number): name for number, name in enumerate(names)}
     lines = {str(number): name for number, name in enumerate(view.outlines or {})} | {"-1": "none"}
     return Template(_web("viewer.html")).substitute(
-        last=len(view.times) - 1, maps=_options(maps), lines=_options(lines), numbers=numbers
+        kind="of separate recordings" if view.labels else "of a time course",
+        last=len(view.times) - 1,
+        step="recording" if view.labels else "time",
+        unit=html.escape(view.unit),
+        maps=_options(maps),
+        lines=_options(lines),
+        numbers=numbers,
     )
 
 

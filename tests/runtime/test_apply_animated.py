@@ -51,7 +51,8 @@ def test_movie_and_page_of_an_average(folder, capsys):
         "above 2 standard deviations",
     ]
     stc = mne.read_source_estimate("r")
-    assert numbers["maxima"]["estimate"] == pytest.approx(1e9 * np.abs(stc.data).max(), rel=1e-5)
+    assert [shown["name"] for shown in numbers["maps"]] == ["estimate", "standard deviation"]
+    assert numbers["maps"][0]["maximum"] == pytest.approx(1e9 * np.abs(stc.data).max(), rel=1e-5)
     assert len(numbers["parcels"]) > 100
     peak = int(np.argmax(np.abs(stc.data[:, numbers["start"]])))
     assert f"vertex {stc.vertices[peak // 642][peak % 642]}," in printed

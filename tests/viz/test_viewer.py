@@ -35,15 +35,15 @@ def view(template) -> View:
     parcels = [f"<parcel> {side}" for side in ("L", "R") for _ in range(642)]
     return View(
         TIMES,
-        magnitudes,
+        {"estimate": 1e9 * magnitudes},
         template.display,
         head.leadfield[:, [left, right]] @ moments,
         head.sensors.positions,
         int(magnitudes.max(axis=0).argmax()),
-        0.25 * magnitudes + 1e-10,
-        {"90 % prediction set": inside},
-        parcels,
-        template.source_mni,
+        0.25e9 * magnitudes + 0.1,
+        outlines={"90 % prediction set": inside},
+        parcels=parcels,
+        mni=template.source_mni,
     )
 
 
@@ -244,7 +244,7 @@ def test_colours_are_those_of_the_pictures(opened, view, fine):
     part(page, "side").select_option("right only")
     seen = pixels(page)
     figure = Figure(figsize=(4, 4), dpi=100)
-    values = view.magnitudes[:, view.peak_sample]
+    values = view.maps["estimate"][:, view.peak_sample]
     draw_cortex(figure.subplots(), values, view.mesh, "right posterior", float(values.max()))
     expected = drawn(figure).astype(int)
     ratios = [share(i, "warm") / (share(i, "warm") + share(i, "grey")) for i in (seen, expected)]
@@ -295,7 +295,7 @@ def long_view(view: View, n_times: int) -> View:
     return replace(
         view,
         times=np.arange(n_times) / 1000,
-        magnitudes=view.magnitudes[:, often],
+        maps={name: values[:, often] for name, values in view.maps.items()},
         std=view.std[:, often],
         data=view.data[:, often],
         outlines={name: inside[:, often] for name, inside in view.outlines.items()},

@@ -189,15 +189,15 @@ def _write_page(
     rows = [info["ch_names"].index(name) for name in inverse.ch_names]
     whole = View(
         result.stc.times,
-        magnitudes_of(result.stc),
+        {"estimate": 1e9 * magnitudes_of(result.stc)},
         template.display,
         result.data,
         np.array([info["chs"][row]["loc"][:3] for row in rows]),
         peak.sample,
-        None if result.std is None else magnitudes_of(result.std),
-        outlines,
-        names,
-        template.source_mni,
+        None if result.std is None else 1e9 * magnitudes_of(result.std),
+        outlines=outlines,
+        parcels=names,
+        mni=template.source_mni,
     )
     view, step = fitting(whole)
     facts = {"from": animated.source, "peak": str(peak), "head": inverse.origin}

@@ -94,12 +94,12 @@ export class Cortex {
     return mesh;
   }
 
-  /** Show a map at a sample up to a limit, nA m, with the line of an outline (negative: none). */
+  /** Show a map at a sample up to a limit, with the line of an outline (negative: none). */
   show(map, sample, limit, outline, threshold) {
     const { data } = this, half = data.nSources / 2;
     const inside = outline < 0 ? () => 0 : s => data.inside(outline, sample, s);
     for (const [side, mesh] of this.sides.entries()) {
-      const level = s => data.moment(map, sample, side * half + s) / limit;
+      const level = s => data.value(map, sample, side * half + s) / limit;
       this.interpolate(mesh.geometry.attributes.level, level);
       this.interpolate(mesh.geometry.attributes.inside, s => inside(side * half + s));
     }

@@ -6,8 +6,7 @@ const as = (Type, text) => new Type(bytes(text).buffer);
 /** Recording, estimate and cortex of a page; maps are bytes, square roots of shares of a maximum. */
 export function decode(raw) {
   const nSources = raw.n_sources, nTimes = raw.times.length;
-  const shares = text => text && as(Uint8Array, text);
-  const mean = shares(raw.mean), std = shares(raw.std);
+  const maps = raw.maps.map(map => ({ ...map, values: as(Uint8Array, map.values) }));
   const outlines = raw.outlines.map(({ name, sources }) => ({ name, bits: as(Uint8Array, sources) }));
   const nBytes = Math.ceil(nSources / 8);
   return {
@@ -26,23 +25,23 @@ export function decode(raw) {
     scalp: as(Int16Array, raw.scalp), // (P, C)
     scalpPixels: as(Uint16Array, raw.scalp_pixels),
     outlines,
-    maps: { estimate: mean, ...(std ? { deviation: std } : {}) },
-    /** Magnitude of a source at a sample, nA m. */
-    moment: (map, sample, source) =>
-      raw.maxima[map] * ((map === "estimate" ? mean : std)[sample * nSources + source] / 255) ** 2,
+    maps,
+    /** Value of a map at a sample and source. */
+    value: (map, sample, source) =>
+      maps[map].maximum * (maps[map].values[sample * nSources + source] / 255) ** 2,
     /** Whether a source is inside an outline at a sample. */
     inside: (outline, sample, source) =>
       (outlines[outline].bits[sample * nBytes + (source >> 3)] >> (7 - (source & 7))) & 1,
     strongest(map, sample) {
-      const from = sample * nSources, values = this.maps[map];
+      const from = sample * nSources, { values } = maps[map];
       let best = 0;
       for (let s = 1; s < nSources; s++) if (values[from + s] > values[from + best]) best = s;
       return best;
     },
-    /** Magnitude with the strongest colour, nA m: that of a sample, or of all where it is negative. */
+    /** Value with the strongest colour: that of a sample, or of all where it is negative. */
     limit(map, sample) {
       return sample < 0
-        ? raw.maxima[map] : this.moment(map, sample, this.strongest(map, sample)) || 1e-9;
+        ? maps[map].maximum : this.value(map, sample, this.strongest(map, sample)) || 1e-9;
     },
     /** Hemisphere, parcel and position of a source, in words. */
     place(source) {

@@ -74,13 +74,14 @@ export function butterfly(canvas, data, sample) {
   cursor(g, height, x(times[sample]));
 }
 
-/** One source over time; grey: one standard deviation either side. */
-export function course(canvas, data, source, sample) {
+/** A map at one source over time; with one standard deviation either side, where there is one. */
+export function course(canvas, data, map, source, sample) {
   const [g, width, height] = prepared(canvas), { times } = data;
-  const mean = times.map((_, k) => data.moment("estimate", k, source));
-  const std = data.maps.deviation ? times.map((_, k) => data.moment("deviation", k, source)) : null;
+  const mean = times.map((_, k) => data.value(map, k, source)), { deviation } = data;
+  const std = deviation > 0 && map === 0
+    ? times.map((_, k) => data.value(deviation, k, source)) : null;
   const top = 1.08 * Math.max(1e-9, ...mean.map((m, k) => m + (std ? std[k] : 0)));
-  const [x, y] = axes(g, width, height, times, 0, top, "magnitude (nA m)");
+  const [x, y] = axes(g, width, height, times, 0, top, data.unit);
   if (std) {
     g.fillStyle = "rgba(0, 114, 178, 0.2)";
     g.beginPath();
@@ -153,7 +154,7 @@ export function scalp(canvas, data, sample) {
   }
 }
 
-/** Colours of the cortex from 0 to a limit, nA m. */
+/** Colours of the cortex from 0 to a limit. */
 export function colourBar(canvas, data, limit, threshold) {
   const [g, width, height] = prepared(canvas), left = 8, span = width - 2 * left;
   for (let k = 0; k < span; k++) {

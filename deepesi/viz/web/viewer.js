@@ -4,7 +4,7 @@ import { Cortex } from "./cortex.js";
 import { decode } from "./data.js";
 import { butterfly, colourBar, course, sampleAt, scalp } from "./plots.js";
 
-const FRAME = 100; // ms between frames while playing
+const FRAME = 100, SLOW = 1500; // ms between frames while playing; between separate recordings
 const TURN = 0.15; // of a key, rad
 
 function start(root) {
@@ -13,8 +13,8 @@ function start(root) {
   data.nChannels = data.electrodes.length;
   data.diverging = Uint8Array.from(atob(raw.diverging), c => c.charCodeAt(0));
   const state = {
-    sample: raw.start, map: "estimate", outline: data.outlines.length ? 0 : -1, threshold: 0.25,
-    scale: "peak", source: data.strongest("estimate", raw.start), timer: null,
+    sample: raw.start, map: 0, outline: data.outlines.length ? 0 : -1, threshold: 0.25,
+    scale: raw.labels.length ? "sample" : "peak", source: data.strongest(0, raw.start), timer: null,
   };
   let cortex = null;
   try {
@@ -26,21 +26,24 @@ function start(root) {
     }));
   }
 
-  const text = sample => `${Math.round(data.times[sample])} ms`;
+  const text = sample => raw.labels[sample] ?? `${Math.round(data.times[sample])} ms`;
+  const estimated = () => (state.map === data.deviation ? 0 : state.map);
   function describe(source) {
-    const moment = data.moment("estimate", state.sample, source).toPrecision(3);
-    const std = data.maps.deviation
-      ? ` ± ${data.moment("deviation", state.sample, source).toPrecision(2)}` : "";
-    return `${data.place(source)}: ${moment}${std} nA m`;
+    const value = data.value(estimated(), state.sample, source).toPrecision(3);
+    const std = data.deviation > 0 && estimated() === 0
+      ? ` ± ${data.value(data.deviation, state.sample, source).toPrecision(2)}` : "";
+    return `${data.place(source)}: ${value}${std} ${data.unit}`;
   }
 
   function show() {
     const { sample, map, outline, threshold, source, scale } = state;
     const limit = data.limit(map, { peak: raw.start, sample, all: -1 }[scale]);
     if (cortex) cortex.show(map, sample, limit, outline, threshold);
-    butterfly(get("butterfly"), data, sample);
     scalp(get("scalp"), data, sample);
-    course(get("course"), data, source, sample);
+    if (!raw.labels.length) {
+      butterfly(get("butterfly"), data, sample);
+      course(get("course"), data, estimated(), source, sample);
+    }
     colourBar(get("colours"), data, limit, threshold);
     get("time").value = sample;
     get("time").setAttribute("aria-valuetext", text(sample));
@@ -51,7 +54,7 @@ function start(root) {
     }
     get("selected").textContent = `Selected source: ${describe(source)}`;
     get("strongest").textContent = `Strongest at ${text(sample)}: ` +
-      describe(data.strongest("estimate", sample));
+      describe(data.strongest(estimated(), sample));
   }
 
   function move(sample) {
@@ -61,7 +64,7 @@ function start(root) {
 
   function play(on) {
     clearInterval(state.timer);
-    state.timer = on ? setInterval(() => move((state.sample + 1) % data.nTimes), FRAME) : null;
+    state.timer = on ? setInterval(() => move((state.sample + 1) % data.nTimes), raw.labels.length ? SLOW : FRAME) : null;
     get("play").textContent = on ? "Pause" : "Play";
     get("play").setAttribute("aria-pressed", on);
     get("strongest").setAttribute("aria-live", on ? "off" : "polite"); // not ten times a second
@@ -74,7 +77,7 @@ function start(root) {
     get("share").textContent = `${event.target.value} %`;
     show();
   };
-  get("map").onchange = event => { state.map = event.target.value; show(); };
+  get("map").onchange = event => { state.map = Number(event.target.value); show(); };
   get("scale").onchange = event => { state.scale = event.target.value; show(); };
   get("outline").onchange = event => { state.outline = Number(event.target.value); show(); };
   get("side").onchange = event =>
@@ -88,6 +91,7 @@ function start(root) {
   };
   get("face").onclick = () => face(data.strongest(state.map, state.sample));
 
+  get("scale").value = state.scale;
   const steps = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10 };
   for (const name of ["butterfly", "course"]) {
     const canvas = get(name);
