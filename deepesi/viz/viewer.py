@@ -41,7 +41,7 @@ class View:
     """What the page shows.
 
     Attributes:
-        times: Sample times ``(T,)``, s, two or more.
+        times: Sample times ``(T,)``, s.
         maps: Values at the sources ``(S, T)``, not negative, by name; the first one is shown first.
         mesh: Cortex mesh.
         data: Referenced data ``(C, T)``, V.
@@ -52,7 +52,6 @@ class View:
         outlines: Whether a source is inside a line ``(S, T)``, by the name of the line.
         parcels: Name of the parcel of every source, empty where there is none; or no names.
         mni: MNI positions of the sources ``(S, 3)``, mm; NaN where unknown.
-        labels: Names of the samples, if they are separate recordings and not a time course.
 
     """
 
@@ -67,7 +66,6 @@ class View:
     outlines: Mapping[str, NDArray[np.bool_]] | None = None
     parcels: Sequence[str] = ()
     mni: Array | None = None
-    labels: Sequence[str] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,7 +84,6 @@ class View:
             peak_sample=self.peak_sample // step,
             std=None if self.std is None else self.std[:, kept],
             outlines={name: inside[:, kept] for name, inside in (self.outlines or {}).items()},
-            labels=self.labels[kept],
         )
 
     @property
@@ -98,56 +95,71 @@ class View:
         return round(TEXT * (maps + lines + 2 * len(self.data)) + 10)
 
 
-def fitting(view: View) -> tuple[View, int]:
-    """A view with as many samples as a page of 3 MB can hold, and the step between them."""
-    room = LARGEST - FRAME - len(viewer_html(view.every(max(1, (len(view.times) - 1) // 2))))
-    step = max(1, -(-len(view.times) * view.bytes_per_sample // max(room, 1)))
-    return view.every(step), step
+def fitting(views: Mapping[str, View]) -> tuple[dict[str, View], int]:
+    """Views with as many samples as a page of 3 MB can hold, and the step between them."""
+    few = {name: view.every(max(1, len(view.times) // 2)) for name, view in views.items()}
+    room = LARGEST - FRAME - sum(map(len, viewer_sections(few).values()))
+    needed = sum(len(view.times) * view.bytes_per_sample for view in views.values())
+    step = max(1, -(-needed // max(room, 1)))
+    return {name: view.every(step) for name, view in views.items()}, step
 
 
 def write_viewer(
-    path: Path, title: str, facts: Mapping[str, str], notes: Sequence[str], view: View
+    path: Path,
+    title: str,
+    facts: Mapping[str, str],
+    notes: Sequence[str],
+    views: Mapping[str, View],
 ) -> None:
-    """Write a page that shows an estimate; its code and numbers are in the file.
+    """Write a page that shows estimates; its code and numbers are in the file.
 
     Args:
         path: ``.html`` file.
         title: Heading.
         facts: Table at the top, texts by name.
         notes: Highlighted sentences below the table.
-        view: What to show.
+        views: What to show, by heading.
 
     Raises:
-        ValueError: One sample, a head without two hemispheres, or a page above 3 MB.
+        ValueError: A page above 3 MB.
 
     """
-    write_page(path, title, facts, notes, {"Estimate": viewer_html(view)})
+    write_page(path, title, facts, notes, viewer_sections(views))
 
 
-def viewer_html(view: View) -> str:
-    """HTML of the viewer with its code, style and numbers.
+def viewer_sections(views: Mapping[str, View]) -> dict[str, str]:
+    """HTML of a page by heading; the first section has the style, the last one the code.
 
     Raises:
         ValueError: As in `write_viewer`.
 
     """
-    n_sources, n_times = view.shape
-    if n_times < 2:
-        raise ValueError(f"viewer: {n_times} sample is a picture; expected two or more samples.")
-    numbers = json.dumps(_numbers(view), separators=(",", ":")).replace("<", "\\u003c")
-    page = (
-        f"<style>{_web('viewer.css')}</style>{_markup(view, numbers)}"
-        f"<script>{_web('viewer.min.js')}</script>"
-    )
-    if len(page) > LARGEST - FRAME:
-        per_sample = view.bytes_per_sample
+    meshes = list({id(view.mesh): view.mesh for view in views.values()}.values())
+    sections = {
+        name: _markup(view, next(k for k, mesh in enumerate(meshes) if mesh is view.mesh))
+        for name, view in views.items()
+    }
+    cortices = "".join(_script(_mesh_numbers(mesh), "mesh") for mesh in meshes)
+    first, *_, last = [*sections, *sections]
+    sections[first] = f"<style>{_web('viewer.css')}</style>{cortices}{sections[first]}"
+    sections[last] += f"<script>{_web('viewer.min.js')}</script>"
+    size = sum(map(len, sections.values()))
+    if size > LARGEST - FRAME:
+        samples = sum(len(view.times) for view in views.values())
+        theirs = sum(len(view.times) * view.bytes_per_sample for view in views.values())
         raise ValueError(
-            f"viewer: a page of {len(page) / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g} MB: "
-            f"{n_times} samples of {n_sources} sources are {n_times * per_sample / 1e6:.1f} MB of "
-            "it. Thin out: fewer samples (View.every, a shorter window), fewer maps, no standard "
-            "deviations, or a head with fewer sources."
+            f"viewer: a page of {size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g} MB: "
+            f"{samples} samples of {next(iter(views.values())).shape[0]} sources are "
+            f"{theirs / 1e6:.1f} MB of it. Thin out: fewer samples (View.every, a shorter window), "
+            "fewer maps, no standard deviations, or a head with fewer sources."
         )
-    return page
+    return sections
+
+
+def _script(numbers: Mapping[str, Any], kind: str) -> str:
+    """Numbers in a page, which cannot end the element that holds them."""
+    text = json.dumps(numbers, separators=(",", ":")).replace("<", "\\u003c")
+    return f"<script type='application/json' data-numbers='{kind}'>{text}</script>"
 
 
 def _base64(values: NDArray[Any], kind: str) -> str:
@@ -169,7 +181,7 @@ def _colours(name: str) -> str:
     return _base64((255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).round(), "u1")
 
 
-def _numbers(view: View) -> dict[str, Any]:
+def _numbers(view: View, mesh: int) -> dict[str, Any]:
     maps = [_map(name, values) for name, values in view.maps.items()]
     if view.std is not None:
         maps.append(_map(DEVIATION, view.std))
@@ -180,9 +192,9 @@ def _numbers(view: View) -> dict[str, Any]:
     outlines = {} if view.outlines is None else view.outlines
     return {
         "n_sources": n_sources,
+        "mesh": mesh,
         "times": (1e3 * view.times).round(2).tolist(),
         "start": view.peak_sample,
-        "labels": list(view.labels),
         "maps": maps,
         "deviation": len(maps) - 1 if view.std is not None else -1,
         "unit": view.unit,
@@ -197,7 +209,6 @@ def _numbers(view: View) -> dict[str, Any]:
         "potential_maximum": 1e6 * highest,
         "colours": _colours("inferno"),
         "diverging": _colours("RdBu_r"),
-        **_mesh_numbers(view.mesh),
         **_scalp_numbers(view.sensor_pos),
     }
 
@@ -245,19 +256,18 @@ def _options(names: Mapping[str, str]) -> str:
     )
 
 
-def _markup(view: View, numbers: str) -> str:
-    """What is on the page, from ``web/viewer.html``."""
+def _markup(view: View, mesh: int) -> str:
+    """One viewer, from ``web/viewer.html``, with the number of its mesh on the page."""
     names = [*view.maps, *([] if view.std is None else [DEVIATION])]
     maps = {str(number): name for number, name in enumerate(names)}
     lines = {str(number): name for number, name in enumerate(view.outlines or {})} | {"-1": "none"}
     return Template(_web("viewer.html")).substitute(
-        kind="of separate recordings" if view.labels else "of a time course",
+        kind="sample" if len(view.times) == 1 else "time course",
         last=len(view.times) - 1,
-        step="recording" if view.labels else "time",
         unit=html.escape(view.unit),
         maps=_options(maps),
         lines=_options(lines),
-        numbers=numbers,
+        numbers=_script(_numbers(view, mesh), "view"),
     )
 
 

@@ -43,7 +43,7 @@ def test_movie_and_page_of_an_average(folder, capsys):
     assert Image.open("m.gif").n_frames == 6
     page = Path("p.html").read_text()
     assert "default on x-ave.fif" in page
-    numbers = json.loads(re.search(r"json'>(.*?)</script>", page, re.S)[1])
+    numbers = json.loads(re.search(r"'view'>(.*?)</script>", page, re.S)[1])
     evoked = mne.read_evokeds("x-ave.fif", 0, verbose="error")
     assert np.allclose(numbers["times"], 1e3 * evoked.times, atol=0.01)
     assert [line["name"] for line in numbers["outlines"]] == [
@@ -61,7 +61,7 @@ def test_movie_and_page_of_an_average(folder, capsys):
 def test_prediction_sets_of_the_page_are_those_of_the_file(folder, capsys):
     apply("default", "--window", "0", "0.02", "--html", "p.html")
     capsys.readouterr()
-    numbers = json.loads(re.search(r"json'>(.*?)</script>", Path("p.html").read_text(), re.S)[1])
+    numbers = json.loads(re.search(r"'view'>(.*?)</script>", Path("p.html").read_text(), re.S)[1])
     from base64 import b64decode
 
     bits = np.frombuffer(b64decode(numbers["outlines"][0]["sources"]), np.uint8).reshape(30, -1)

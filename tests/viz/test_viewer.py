@@ -13,7 +13,7 @@ from PIL import Image
 
 import deepesi.viz
 from deepesi.physics.building.anatomy import read_anatomy
-from deepesi.viz.viewer import LARGEST, View, fitting, viewer_html, write_viewer
+from deepesi.viz.viewer import LARGEST, View, fitting, viewer_sections, write_viewer
 from tests.conftest import coarse
 
 WEB = Path(deepesi.viz.__file__).parent / "web"
@@ -54,7 +54,7 @@ def _distances(positions, sources):
 @pytest.fixture(scope="module")
 def fine(view, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "fine.html"
-    write_viewer(path, "Visual, 40 trials", {"model": "default"}, [], view)
+    write_viewer(path, "Visual, 40 trials", {"model": "default"}, [], {"Estimate": view})
     return path
 
 
@@ -63,7 +63,8 @@ def path(view, fine) -> Path:
     """The same page on a coarse mesh, which is drawn in a fraction of the time."""
     path = fine.with_name("page.html")
     mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
-    write_viewer(path, "Visual, 40 trials", {"model": "default"}, [], replace(view, mesh=mesh))
+    views = {"Estimate": replace(view, mesh=mesh)}
+    write_viewer(path, "Visual, 40 trials", {"model": "default"}, [], views)
     return path
 
 
@@ -285,7 +286,7 @@ def test_file_loads_nothing_and_hides_no_markup(path):
     text = path.read_text()
     assert path.stat().st_size < LARGEST
     assert not re.findall(r"(?:src|href)=['\"](?!data:|#)", text)
-    numbers = re.search(r"<script type='application/json'>(.*?)</script>", text, re.S)[1]
+    numbers = re.search(r"data-numbers='view'>(.*?)</script>", text, re.S)[1]
     assert "<" not in numbers
     assert json.loads(numbers)["parcels"] == ["<parcel> L", "<parcel> R"]
 
@@ -306,26 +307,41 @@ def test_too_large_a_page_says_what_to_thin_out(view, tmp_path):
     long = long_view(view, 1500)
     message = r"page of 6\.\d MB, expected at most 3 MB: 1500 samples of 1284 sources are 5\.\d MB"
     with pytest.raises(ValueError, match=f"{message}.*Thin out: fewer samples"):
-        write_viewer(tmp_path / "page.html", "x", {}, [], long)
+        write_viewer(tmp_path / "page.html", "x", {}, [], {"x": long})
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("n_times", [41, 400, 1500])
 def test_samples_are_thinned_until_a_page_fits(view, n_times):
     long = replace(long_view(view, n_times), peak_sample=31)
-    fitted, step = fitting(long)
-    assert len(viewer_html(fitted)) < LARGEST
+    views, step = fitting({"x": long})
+    fitted = views["x"]
+    assert len(viewer_sections(views)["x"]) < LARGEST
     assert fitted.times[fitted.peak_sample] == long.times[31]
     assert np.array_equal(fitted.data[:, fitted.peak_sample], long.data[:, 31])
     assert (step == 1) == (n_times <= 400)
     if step > 1:  # as many as can be
         with pytest.raises(ValueError, match="Thin out"):
-            viewer_html(long.every(step - 1))
+            viewer_sections({"x": long.every(step - 1)})
 
 
-def test_one_sample_is_no_page(view):
-    with pytest.raises(ValueError, match="1 sample is a picture"):
-        viewer_html(view.every(len(TIMES)))
+def test_several_views_of_one_mesh(opened, view, tmp_path):
+    """The cortex is in the page once; one sample has no controls of time."""
+    mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
+    whole = replace(view, mesh=mesh, maps=view.maps | {"flipped": view.maps["estimate"][::-1]})
+    early = replace(whole.every(len(TIMES)), unit="% <b>")
+    write_viewer(tmp_path / "page.html", "x", {}, [], {"All": whole, "One": early})
+    assert (tmp_path / "page.html").read_text().count("data-numbers='mesh'") == 1
+    page = opened(target=tmp_path / "page.html")
+    first, second = (page.locator(".viewer").nth(k) for k in (0, 1))
+    assert first.locator("[data-part=play]").is_visible()
+    for name in ("play", "time", "butterfly", "course"):
+        assert not second.locator(f"[data-part={name}]").is_visible(), name
+    assert "right hemisphere" in second.locator("[data-part=strongest]").inner_text()
+    second.locator("[data-part=map]").select_option("flipped")
+    assert "left hemisphere" in second.locator("[data-part=strongest]").inner_text()
+    assert second.locator("[data-part=strongest]").inner_text().endswith("40.0 % <b>")
+    assert "right hemisphere" in first.locator("[data-part=strongest]").inner_text()
 
 
 def test_bundle_is_that_of_the_sources():

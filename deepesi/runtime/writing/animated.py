@@ -199,9 +199,9 @@ def _write_page(
         parcels=names,
         mni=template.source_mni,
     )
-    view, step = fitting(whole)
+    views, step = fitting({"Estimate": whole})
     facts = {"from": animated.source, "peak": str(peak), "head": inverse.origin}
-    facts["samples"] = f"{len(view.times)}, {_every(step)}"
-    write_viewer(animated.html, title, facts, [], view)
+    facts["samples"] = f"{len(views['Estimate'].times)}, {_every(step)}"
+    write_viewer(animated.html, title, facts, [], views)
     thinned = "" if step == 1 else f", {_every(step)}, to stay below 3 MB"
     yield f"wrote {animated.html}{thinned}"

@@ -3,8 +3,8 @@
 const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 const as = (Type, text) => new Type(bytes(text).buffer);
 
-/** Recording, estimate and cortex of a page; maps are bytes, square roots of shares of a maximum. */
-export function decode(raw) {
+/** A recording and estimates on a mesh; maps are bytes, square roots of shares of their maximum. */
+export function decode(raw, mesh) {
   const nSources = raw.n_sources, nTimes = raw.times.length;
   const maps = raw.maps.map(map => ({ ...map, values: as(Uint8Array, map.values) }));
   const outlines = raw.outlines.map(({ name, sources }) => ({ name, bits: as(Uint8Array, sources) }));
@@ -13,11 +13,11 @@ export function decode(raw) {
     ...raw,
     nSources,
     nTimes,
-    positions: as(Int16Array, raw.positions), // (2, N, 3), 10 µm
-    faces: as(Uint16Array, raw.faces),
-    sulci: as(Uint8Array, raw.sulci),
-    index: as(Uint16Array, raw.index),
-    weight: as(Uint8Array, raw.weight),
+    positions: as(Int16Array, mesh.positions), // (2, N, 3), 10 µm
+    faces: as(Uint16Array, mesh.faces),
+    sulci: as(Uint8Array, mesh.sulci),
+    index: as(Uint16Array, mesh.index),
+    weight: as(Uint8Array, mesh.weight),
     parcelOf: as(Int16Array, raw.parcel_of),
     mni: raw.mni && as(Int16Array, raw.mni),
     colours: as(Uint8Array, raw.colours),

@@ -4,17 +4,20 @@ import { Cortex } from "./cortex.js";
 import { decode } from "./data.js";
 import { butterfly, colourBar, course, sampleAt, scalp } from "./plots.js";
 
-const FRAME = 100, SLOW = 1500; // ms between frames while playing; between separate recordings
+const FRAME = 100; // ms between frames while playing
 const TURN = 0.15; // of a key, rad
 
+const parsed = element => JSON.parse(element.textContent);
+const meshes = [...document.querySelectorAll("script[data-numbers=mesh]")].map(parsed);
+
 function start(root) {
-  const raw = JSON.parse(root.querySelector("script[type='application/json']").textContent);
-  const data = decode(raw), get = name => root.querySelector(`[data-part=${name}]`);
+  const raw = parsed(root.querySelector("script[data-numbers=view]"));
+  const data = decode(raw, meshes[raw.mesh]), get = name => root.querySelector(`[data-part=${name}]`);
   data.nChannels = data.electrodes.length;
   data.diverging = Uint8Array.from(atob(raw.diverging), c => c.charCodeAt(0));
   const state = {
     sample: raw.start, map: 0, outline: data.outlines.length ? 0 : -1, threshold: 0.25,
-    scale: raw.labels.length ? "sample" : "peak", source: data.strongest(0, raw.start), timer: null,
+    scale: "peak", source: data.strongest(0, raw.start), timer: null,
   };
   let cortex = null;
   try {
@@ -26,7 +29,7 @@ function start(root) {
     }));
   }
 
-  const text = sample => raw.labels[sample] ?? `${Math.round(data.times[sample])} ms`;
+  const text = sample => `${Math.round(data.times[sample])} ms`;
   const estimated = () => (state.map === data.deviation ? 0 : state.map);
   function describe(source) {
     const value = data.value(estimated(), state.sample, source).toPrecision(3);
@@ -40,7 +43,7 @@ function start(root) {
     const limit = data.limit(map, { peak: raw.start, sample, all: -1 }[scale]);
     if (cortex) cortex.show(map, sample, limit, outline, threshold);
     scalp(get("scalp"), data, sample);
-    if (!raw.labels.length) {
+    if (data.nTimes > 1) {
       butterfly(get("butterfly"), data, sample);
       course(get("course"), data, estimated(), source, sample);
     }
@@ -64,7 +67,7 @@ function start(root) {
 
   function play(on) {
     clearInterval(state.timer);
-    state.timer = on ? setInterval(() => move((state.sample + 1) % data.nTimes), raw.labels.length ? SLOW : FRAME) : null;
+    state.timer = on ? setInterval(() => move((state.sample + 1) % data.nTimes), FRAME) : null;
     get("play").textContent = on ? "Pause" : "Play";
     get("play").setAttribute("aria-pressed", on);
     get("strongest").setAttribute("aria-live", on ? "off" : "polite"); // not ten times a second
@@ -91,7 +94,6 @@ function start(root) {
   };
   get("face").onclick = () => face(data.strongest(state.map, state.sample));
 
-  get("scale").value = state.scale;
   const steps = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10 };
   for (const name of ["butterfly", "course"]) {
     const canvas = get(name);
