@@ -28,10 +28,13 @@ Array = NDArray[np.float64]
 LARGEST, FRAME = 3_000_000, 50_000
 #: Bytes of text that hold a byte of numbers (base64).
 TEXT = 4 / 3
-#: Pixels along the side of the scalp map before it is smoothed.
-SCALP_SIZE = 32
+#: Pixels along the side of the scalp map before it is smoothed: most and fewest, and the number of
+#: electrodes up to which it has the most; their product with the electrodes is bounded.
+SCALP_SIZES, FEW_ELECTRODES = (32, 12), 64
 #: Name of the map of standard deviations.
 DEVIATION = "standard deviation"
+#: Stands for an unknown coordinate.
+UNKNOWN = -32768
 #: Unit of vertex positions, m.
 POSITION_UNIT = 1e-5
 
@@ -93,6 +96,11 @@ class View:
         maps = n_sources * (len(self.maps) + (self.std is not None))
         lines = -(-n_sources // 8) * len(self.outlines or {})
         return round(TEXT * (maps + lines + 2 * len(self.data)) + 10)
+
+
+def percent(values: Array) -> Array:
+    """Values in % of the largest."""
+    return np.asarray(100 * values / max(float(values.max()), 1e-30))
 
 
 def fitting(views: Mapping[str, View]) -> tuple[dict[str, View], int]:
@@ -182,6 +190,7 @@ def _colours(name: str) -> str:
 
 
 def _numbers(view: View, mesh: int) -> dict[str, Any]:
+    mni = None if view.mni is None else np.nan_to_num(view.mni, nan=UNKNOWN).round()
     maps = [_map(name, values) for name, values in view.maps.items()]
     if view.std is not None:
         maps.append(_map(DEVIATION, view.std))
@@ -204,7 +213,7 @@ def _numbers(view: View, mesh: int) -> dict[str, Any]:
         ],
         "parcels": names,
         "parcel_of": _base64(np.array(parcel_of or [-1] * n_sources), "<i2"),
-        "mni": None if view.mni is None else _base64(np.nan_to_num(view.mni).round(), "<i2"),
+        "mni": None if mni is None else _base64(mni, "<i2"),
         "potentials": _base64((32767 * view.data.T / highest).round(), "<i2"),
         "potential_maximum": 1e6 * highest,
         "colours": _colours("inferno"),
@@ -232,10 +241,12 @@ def _scalp_numbers(sensor_pos: Array) -> dict[str, Any]:
     from scipy.interpolate import RBFInterpolator
 
     points = flat_positions(sensor_pos)
-    reach = 1 + 2 / SCALP_SIZE
-    axis = reach * (np.arange(SCALP_SIZE) + 0.5 - SCALP_SIZE / 2) / (SCALP_SIZE / 2)
+    most, fewest = SCALP_SIZES
+    size = int(np.clip(most * np.sqrt(FEW_ELECTRODES / len(points)), fewest, most))
+    reach = 1 + 2 / size
+    axis = reach * (np.arange(size) + 0.5 - size / 2) / (size / 2)
     u, v = np.meshgrid(axis, -axis)  # rows of an image go down
-    pixels = np.flatnonzero(np.hypot(u, v) < 1 + 3 / SCALP_SIZE)
+    pixels = np.flatnonzero(np.hypot(u, v) < 1 + 3 / size)
     grid = np.stack([u.ravel(), v.ravel()], axis=1)[pixels]
     matrix = RBFInterpolator(points, np.eye(len(points)), smoothing=1e-9)(grid)
     scale = np.abs(matrix).max() / 32767
@@ -244,7 +255,7 @@ def _scalp_numbers(sensor_pos: Array) -> dict[str, Any]:
         "scalp": _base64((matrix / scale).round(), "<i2"),
         "scalp_scale": float(scale),
         "scalp_pixels": _base64(pixels, "<u2"),
-        "scalp_size": SCALP_SIZE,
+        "scalp_size": size,
         "scalp_reach": reach,
     }
 

@@ -47,7 +47,7 @@ export function decode(raw, mesh) {
     place(source) {
       const words = [source < nSources / 2 ? "left hemisphere" : "right hemisphere"];
       if (this.parcelOf[source] >= 0) words.push(raw.parcels[this.parcelOf[source]]);
-      if (this.mni) words.push(`MNI (${[0, 1, 2].map(k => this.mni[3 * source + k]).join(", ")}) mm`);
+      if (this.mni && this.mni[3 * source] > -32768) words.push(`MNI (${[0, 1, 2].map(k => this.mni[3 * source + k]).join(", ")}) mm`);
       return words.join(", ");
     },
   };
