@@ -188,8 +188,12 @@ export class Cortex {
     this.draw();
   }
 
+  /** Draw once, before the browser shows the next frame. */
   draw() {
-    this.renderer.render(this.scene, this.camera);
+    this.waiting ??= requestAnimationFrame(() => {
+      this.waiting = undefined;
+      this.renderer.render(this.scene, this.camera);
+    });
   }
 }
 

@@ -56,8 +56,8 @@ function start(root) {
       get(name).setAttribute("aria-valuetext", text(sample));
     }
     get("selected").textContent = `Selected source: ${describe(source)}`;
-    get("strongest").textContent = `Strongest at ${text(sample)}: ` +
-      describe(data.strongest(estimated(), sample));
+    const when = data.nTimes > 1 ? ` at ${text(sample)}` : "";
+    get("strongest").textContent = `Strongest${when}: ` + describe(data.strongest(estimated(), sample));
   }
 
   function move(sample) {
@@ -109,7 +109,7 @@ function start(root) {
     };
   }
   root.onkeydown = event => {
-    if (event.key !== " " || ["BUTTON", "SELECT"].includes(event.target.tagName)) return;
+    if (data.nTimes < 2 || event.key !== " " || ["BUTTON", "SELECT"].includes(event.target.tagName)) return;
     event.preventDefault();
     play(state.timer === null);
   };
