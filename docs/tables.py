@@ -28,11 +28,13 @@ method and one column per level of its axis:
 
 Any other CSV is shown as it is; ``rows`` (first cells) and ``columns`` choose from it.
 
-The list of all metrics stands between ``<!-- metrics -->`` and ``<!-- end -->``.
+The list of all metrics stands between ``<!-- metrics -->`` and ``<!-- end -->``, that of all head
+inputs between ``<!-- head inputs -->`` and ``<!-- end -->``.
 """
 
 import argparse
 import csv
+import inspect
 import os
 import re
 import sys
@@ -45,12 +47,14 @@ import yaml
 
 from deepesi.evaluation.intervals import interval_text
 from deepesi.metrics.table import METRICS
+from deepesi.physics.head_inputs.declaration import built_in
 from deepesi.utils.nearest import nearest
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "_results"
-PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+PAGES = (DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")))
 TABLE = re.compile(r"(<!-- (table:.*?)-->\n).*?(<!-- end -->)", re.DOTALL)
+HEAD_INPUT_LIST = re.compile(r"(<!-- head inputs -->\n).*?(<!-- end -->)", re.DOTALL)
 METRIC_LIST = re.compile(r"(<!-- metrics -->\n).*?(<!-- end -->)", re.DOTALL)
 #: What the file beside a CSV says; `source` and `note` may be added.
 FACTS = ("command", "commit", "seed", "date", "cores")
@@ -122,6 +126,15 @@ def metric_list() -> str:
         for name, metric in METRICS.items()
     ]
     return _markdown(["metric", "title", "unit", "better"], cells)
+
+
+def head_input_list() -> str:
+    """Every head input with the first sentences of its documentation, as Markdown."""
+    cells = [
+        [f"`{name}`", " ".join(inspect.getdoc(kind).split("\n\n")[0].split()).replace("``", "`")]
+        for name, kind in built_in().items()
+    ]
+    return _markdown(["head input", "what"], cells)
 
 
 def _markdown(header: list[str], cells: list[list[str]]) -> str:
@@ -209,6 +222,7 @@ def _chosen(
 def rewritten(text: str, folder: Path = RESULTS) -> str:
     """A page with every table of it written anew."""
     text = TABLE.sub(lambda marked: marked[1] + render(marked[2], folder) + marked[3], text)
+    text = HEAD_INPUT_LIST.sub(lambda marked: marked[1] + head_input_list() + marked[2], text)
     return METRIC_LIST.sub(lambda marked: marked[1] + metric_list() + marked[2], text)
 
 

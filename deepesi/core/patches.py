@@ -64,6 +64,35 @@ def spread_patches(
     return spread.reshape(moments.shape[1:])
 
 
+def spread_profiles(
+    moments: Float[Tensor, "S B ..."],
+    profiles: Float[Tensor, "K S B"],
+    pairs: Int[Tensor, "P 2"],
+    shares: Float[Tensor, "P K"],
+) -> Float[Tensor, "S B ..."]:
+    """Dipole moments of the sources, from the total moments of all patches around every source.
+
+    Args:
+        moments: Total moments by centre.
+        profiles: Shares of the radii in the moments of a centre.
+        pairs: Array of `deepesi.physics.head_inputs.patches.PatchPairs`.
+        shares: Array of `deepesi.physics.head_inputs.patches.PatchShares`.
+
+    """
+    rows = moments.flatten(2)
+    if not torch.compiler.is_compiling():
+        by_radius = profiles[..., None] * rows
+        return _spread_by_matrix(by_radius, pairs, shares).reshape(moments.shape)
+    # One weight per pair first, so that the long rows are read once and not for every radius.
+    parts = [
+        profile.index_select(0, pairs[:, 1]) * share[:, None]
+        for profile, share in zip(profiles, shares.unbind(1), strict=True)
+    ]
+    weights = sum(parts[1:], start=parts[0])[..., None]
+    sent = rows.index_select(0, pairs[:, 1]) * weights
+    return torch.zeros_like(rows).index_add(0, pairs[:, 0], sent).reshape(moments.shape)
+
+
 def _spread_by_matrix(
     moments: Float[Tensor, "K S ..."],
     pairs: Int[Tensor, "P 2"],

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
-from deepesi.core.patches import over_patches, small_linear, spread_patches
+from deepesi.core.patches import over_patches, small_linear
 from deepesi.models.layers.oriented_patches import Component, OrientedPatches
+from deepesi.models.layers.patch_moments import PatchMoments, Spread, relative_power, weighted
 from deepesi.models.layers.patch_variances import PatchVariances
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
@@ -143,31 +144,31 @@ class LooseMatchedFilter(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten the data, estimate the components, compute the posterior mean and deviation."""
         # Residuals of strong recordings lose digits in single precision, so only training uses it.
-        # Examples are the last axis, so that messages are copied in long rows.
         dtype = data.dtype if self.training else torch.float64
         recording = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(dtype)
-        patches = OrientedPatches(
-            inputs[self.normal.key].to(dtype),
-            inputs[self.topographies.key].to(dtype),
-            inputs[self.directions.key].shape[1],
-        )
+        patches = OrientedPatches(inputs[self.normal.key], inputs[self.topographies.key])
         components, hidden = self._components(recording, patches, inputs)
-        residual = patches.residual(recording, components, *self.explained)
-        gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
-        along, own = patches.find(residual)
-        found = along.to(data.dtype), own.to(data.dtype)
+        found = patches.find(patches.residual(recording, components, *self.explained))
+        gate = functional.softplus(self.gate(hidden) + 0.54).permute(1, 2, 0)  # 1 untrained
+        moments = self._moments(gate, inputs)
         likely = [over_patches(c.gamma.clamp_min(1e-9).log()).to(data.dtype) for c in components]
-        mean = self._moments(found, components, likely, gate, inputs)
+        mean = moments.mean(found, weighted(components, likely))
+        estimate = self._dipoles(mean, inputs)
         if self.doubt is None:
-            return Estimate(self._rows(mean, inputs))
-        log_doubt = 10 * self.doubt(hidden).permute(2, 0, 1)
-        exponent = self.log_exponent.exp()
-        doubted = [
-            over_patches(exponent * chance.clamp_min(1e-12).log() + log_doubt) for chance in likely
-        ]
-        power = self._moments(found, components, doubted, gate, inputs, squared=True)
-        return Estimate(
-            *(self._rows(values, inputs) for values in (mean, power.clamp_min(SMALLEST).sqrt()))
+            return Estimate(estimate)
+        doubt, exponent = 10 * self.doubt(hidden).permute(2, 0, 1), self.log_exponent.exp()
+        doubted = [over_patches(exponent * p.clamp_min(1e-12).log() + doubt) for p in likely]
+        of_means, variance = moments.power(found, weighted(components, doubted))
+        power = (of_means * relative_power(mean) + variance).clamp_min(SMALLEST)
+        return Estimate(estimate, self._dipoles(power.sqrt(), inputs))
+
+    def _moments(self, gate: Float[Tensor, "B K S"], inputs: dict[str, Tensor]) -> PatchMoments:
+        """Moments of unit amplitude, in units of `SourceUnit`, times the learned factor."""
+        unit, k = inputs[self.unit.key], self.n_radii
+        return PatchMoments(
+            inputs[self.normal_moments.key] / unit * gate[:, :k],
+            (inputs[self.moments.key] / unit)[:, :, None] * gate[:, k:],
+            Spread(inputs[self.pairs.key], inputs[self.shares.key], inputs[self.directions.key]),
         )
 
     def _components(
@@ -185,7 +186,7 @@ class LooseMatchedFilter(InverseModel):
         n_signals = n_times + patches.n_orient - 1
         total = recording.square().sum((0, 1))
         hidden = sensitivity.new_zeros(sensitivity.shape[0], total.shape[0], self.hidden)
-        zeros = recording.new_zeros(2 * self.n_radii, *hidden.shape[:2])
+        zeros = hidden.new_zeros(2 * self.n_radii, *hidden.shape[:2])
         components: dict[int, Component] = {}
         residual = recording
         for number, step in enumerate(cast("list[PatchVariances]", self.steps)):
@@ -202,9 +203,10 @@ class LooseMatchedFilter(InverseModel):
                 step.variance(total)[:2],
                 rank,
             )
+            evidence = fit.evidence - fit.evidence.amax((1, 2), keepdim=True)
             gamma, hidden = step(
-                fit.energy,
-                fit.evidence - fit.evidence.amax((0, 1)),
+                fit.energy.permute(1, 2, 0),
+                evidence.permute(1, 2, 0),
                 power,
                 total,
                 n_free,
@@ -218,71 +220,7 @@ class LooseMatchedFilter(InverseModel):
             components[turn] = Component(gamma, fit.axes, step.variance(total)[:2])
         return list(components.values()), hidden
 
-    def _moments(
-        self,
-        found: tuple[Tensor, Tensor],
-        components: list[Component],
-        chances: list[Float[Tensor, "K S B"]],
-        gate: Float[Tensor, "K S B"],
-        inputs: dict[str, Tensor],
-        squared: bool = False,
-    ) -> Float[Tensor, "S O T B"]:
-        """Mean of the moment of every source or of its square, noise variance 1.
-
-        Args:
-            found: Products of the residual with the topographies along the normals and others.
-            components: All components.
-            chances: Probabilities of the patches, for each component.
-            gate: Learned factor of the moments.
-            inputs: Head inputs.
-            squared: Whether of the square.
-
-        """
-        k, unit = self.n_radii, inputs[self.unit.key]
-        along, own = found
-        normal_moments = (inputs[self.normal_moments.key] / unit)[:, :, None] * gate[:k]
-        moments = (inputs[self.moments.key] / unit).unflatten(1, (-1, own.shape[0]))
-        moments = moments.permute(2, 3, 0, 1)[..., None]  # component, topography, K_l, S, B
-        sums = [torch.zeros_like(along), torch.zeros_like(own)]
-        for component, chance in zip(components, chances, strict=True):
-            strength = component.gamma.sum((0, 1)).to(gate.dtype)
-            axes = component.axes.to(gate.dtype)
-            turned = (moments * axes).sum(1) * gate[k:]
-            # Moments of unit amplitude, and amplitudes given the patch with their variances.
-            kinds = (
-                (normal_moments[:, :, None], along, chance[:k, :, None]),
-                (
-                    turned[:, :, :, None],
-                    (axes[:, :, :, None] * own).sum(0),
-                    chance[k:, :, None],
-                ),
-            )
-            variances = component.variance.to(gate.dtype) * strength / (1 + strength)
-            for kind, (moment, product, probability) in enumerate(kinds):
-                part, amplitude = moment * probability, strength * product
-                if squared:
-                    sums[kind] = sums[kind] + part * moment * (amplitude.square() + variances[kind])
-                else:
-                    sums[kind] = sums[kind] + part * amplitude
-        shares, directions = inputs[self.shares.key], inputs[self.directions.key]
-        if squared:
-            shares, directions = shares.square(), directions.square()
-        return self._spread(sums, shares, directions, inputs)
-
-    def _spread(
-        self,
-        parts: list[Float[Tensor, "..."]],
-        shares: Float[Tensor, "P K"],
-        directions: Float[Tensor, "S O"],
-        inputs: dict[str, Tensor],
-    ) -> Float[Tensor, "S O T B"]:
-        """From patches along the normals and others to sources."""
-        straight, turned = parts
-        both = torch.cat([turned, straight[None]]).movedim(0, 2)
-        sources = spread_patches(both, inputs[self.pairs.key], shares)
-        return sources[:, :-1] + directions[..., None, None] * sources[:, -1:]
-
-    def _rows(
+    def _dipoles(
         self, sources: Float[Tensor, "S O T B"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B D T"]:
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]

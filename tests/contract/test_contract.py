@@ -1,4 +1,4 @@
-"""One suite over every inverse model of the package; a model without a recipe here fails it."""
+"""One suite over every inverse model of the package; one without recipe or configuration fails."""
 
 import importlib
 import inspect
@@ -6,12 +6,16 @@ import json
 import pkgutil
 from dataclasses import replace
 from pathlib import Path
+from pydoc import locate
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from hydra.utils import instantiate
 
 import deepesi
+from deepesi.baselines.bayes_patches import BayesPatches
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.beamformer import LCMV
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
@@ -23,6 +27,7 @@ from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.core.onnx_model import OnnxModel, OnnxPosterior, load_onnx
 from deepesi.export.to_onnx import check_parity, export_onnx
+from deepesi.models.annealed_patches import AnnealedPatches
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
@@ -78,19 +83,15 @@ def matched_filter(heteroscedastic=False, **sizes):
     return moved(UnrolledMatchedFilter(**WIDE, **sizes, heteroscedastic=heteroscedastic))
 
 
-def loose_matched_filter():
+def loose_matched_filter(**sizes):
     torch.manual_seed(0)
-    return moved(
-        LooseMatchedFilter(
-            **WIDE,
-            n_components=2,
-            n_sweeps=1,
-            hidden=8,
-            n_radii=2,
-            n_strongest=8,
-            heteroscedastic=True,
-        )
-    )
+    sizes = {"n_components": 2, "n_sweeps": 1, "hidden": 8, "n_radii": 2, "n_strongest": 8} | sizes
+    return moved(LooseMatchedFilter(**WIDE, **sizes, heteroscedastic=True))
+
+
+def annealed_patches():
+    sizes = {"n_components": 2, "n_chains": 2, "n_annealed": 1, "n_kept": 1, "n_radii": 2}
+    return AnnealedPatches(**WIDE, **sizes, min_distance=0.05)
 
 
 def sensor_gnn(heteroscedastic=False, **sizes):
@@ -117,7 +118,11 @@ RECIPES = (
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "LooseMatchedFilter": loose_matched_filter,
+        "AnnealedPatches": annealed_patches,
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
+        "BayesPatches": lambda: BayesPatches(
+            (1, 2), 0.03, 0.06, 2, n_chains=2, n_annealed=4, n_kept=4, n_samples=2
+        ),
         "SensorGNN": sensor_gnn,
         "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),
         "PhysicsInformedUNet": piunet,
@@ -147,6 +152,40 @@ RECIPES = (
     | {m: lambda m=m: MinimumNorm(m) for m in METHODS}
     | {f"SparseBayes {u}": lambda u=u: SparseBayes(u) for u in UPDATES}
 )
+
+
+def from_configs(configs, tested):
+    """Recipes by target: models with values in ``configs/``, without the targets `tested`."""
+    found = {}
+    for path in (path for group in ("model", "baselines") for path in (configs / group).glob("*")):
+        values = yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else {}
+        for one in [values] if "_target_" in values else values.values():
+            target = one.get("_target_") if isinstance(one, dict) else None
+            if target is None or target in tested or not issubclass(locate(target), InverseModel):
+                continue
+            sizes = {"n_dipoles": 84} if one.get("n_dipoles") == "???" else {}
+            found[target] = lambda one=one, sizes=sizes: moved(instantiate(one | sizes))
+    return found
+
+
+def target_of(kind):
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+CONFIGURED = from_configs(
+    Path(deepesi.__file__).parent / "configs", {target_of(type(m())) for m in RECIPES.values()}
+)
+RECIPES |= CONFIGURED
+
+
+def test_a_model_with_values_in_the_configurations_needs_no_recipe(tmp_path):
+    (tmp_path / "model").mkdir()
+    values = {"_target_": target_of(ConvDip), "n_dipoles": "???", "hidden": 8}
+    (tmp_path / "model" / "mine.yaml").write_text(yaml.safe_dump(values))
+    assert from_configs(tmp_path, {target_of(ConvDip)}) == {}
+    (make,) = from_configs(tmp_path, set()).values()
+    assert isinstance(make(), ConvDip)
+    assert make().last.out_features == 84
 
 
 EXPORTED = {OnnxModel: network, OnnxPosterior: BayesianMinimumNorm}
@@ -347,6 +386,7 @@ FEWER = {
     "UnrolledMatchedFilter with std": lambda: matched_filter(
         True, n_sweeps=1, n_conjugate=2, n_messages=1
     ),
+    "LooseMatchedFilter": lambda: loose_matched_filter(n_conjugate=2, n_messages=1),
 }
 
 

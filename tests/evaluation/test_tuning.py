@@ -34,6 +34,9 @@ from deepesi.physics.cohort import Cohort
 WITHOUT = {
     "dipole_scan",
     "bayes_single_patch",
+    "bayes_patches",
+    "bayes_patches_fixed",
+    "bayes_patches_true",
     "bayes_single_patch_fixed",
     "bayes_single_patch_true",
     "bayes_stranger",

@@ -44,7 +44,7 @@ def patches(n_sources=5, n_orient=3, n_channels=8):
     power = torch.rand(2, n_sources, n_orient, 1, generator=rng, dtype=torch.float64) + 0.2
     power = n_orient * power / power.sum(2, keepdim=True)
     normal = torch.nn.functional.normalize(normal, dim=2)
-    return normal, (blocks * power.sqrt()).flatten(1, 2)
+    return normal, (blocks * power.sqrt()).permute(2, 0, 1, 3)
 
 
 def test_evidence_of_one_sample_is_that_of_a_gaussian_patch():
@@ -56,8 +56,8 @@ def test_evidence_of_one_sample_is_that_of_a_gaussian_patch():
     variance = torch.tensor([[1.5, 2.0], [3.0, 4.0]], dtype=torch.float64)
     power = data.square().sum((0, 1))
     rank = torch.tensor([8.0], dtype=torch.float64)
-    fit = OrientedPatches(normal, loose, 3).fit(data, power, strength, variance, rank)
-    blocks = [normal[:, :, None], loose.unflatten(1, (-1, 3))]
+    fit = OrientedPatches(normal, loose).fit(data, power, strength, variance, rank)
+    blocks = [normal[:, :, None], loose.permute(1, 2, 0, 3)]
     for example, s in enumerate(strength):
         expected = []
         for kind, rows in enumerate(blocks):
@@ -66,7 +66,7 @@ def test_evidence_of_one_sample_is_that_of_a_gaussian_patch():
                 cov = cov + s / len(patch) * patch.T @ patch
                 gaussian = torch.distributions.MultivariateNormal(torch.zeros(8).double(), cov)
                 expected.append(gaussian.log_prob(data[:, 0, example]))
-        difference = torch.stack(expected) - fit.evidence[:, :, example].flatten()
+        difference = torch.stack(expected) - fit.evidence[example].flatten()
         assert difference.std() < 1e-8
 
 
@@ -74,29 +74,28 @@ def test_energy_is_that_along_the_axes_and_topographies_there_have_norm_1():
     normal, loose = patches()
     data = torch.randn(8, 4, 3, generator=torch.Generator().manual_seed(1)).double()
     ones = torch.ones(3, dtype=torch.float64)
-    fit = OrientedPatches(normal, loose, 3).fit(data, ones, 9 * ones, ones.expand(2, -1), ones[:1])
-    rows = loose.unflatten(1, (-1, 3))
-    chosen = torch.einsum("oksb,ksoc->kscb", fit.axes, rows)
-    assert torch.allclose(chosen.norm(dim=2), torch.ones(()).double())
-    energy = torch.einsum("kscb,ctb->kstb", chosen, data).square().sum(2)
-    assert torch.allclose(fit.energy[2:], energy)
-    straight = torch.einsum("ksc,ctb->kstb", normal, data).square().sum(2)
-    assert torch.allclose(fit.energy[:2], straight)
+    fit = OrientedPatches(normal, loose).fit(data, ones, 9 * ones, ones.expand(2, -1), ones[:1])
+    chosen = torch.einsum("obks,oksc->bksc", fit.axes, loose)
+    assert torch.allclose(chosen.norm(dim=3), torch.ones(()).double())
+    energy = torch.einsum("bksc,ctb->bkst", chosen, data).square().sum(3)
+    assert torch.allclose(fit.energy[:, 2:], energy)
+    straight = torch.einsum("ksc,ctb->bkst", normal, data).square().sum(3)
+    assert torch.allclose(fit.energy[:, :2], straight)
 
 
 def test_principal_axis_is_the_first_eigenvector_and_exact_for_one_sample():
     rng = torch.Generator().manual_seed(0)
-    long = torch.randn(3, 1, 40, 20, 2, generator=rng).double()
+    long = torch.randn(3, 20, 2, 1, 40, generator=rng).double()
     long[0] *= 5  # a window of one source
-    matrix = moment_matrix(long)
-    assert torch.allclose(matrix, torch.einsum("okstb,pkstb->opksb", long, long))
+    matrix = moment_matrix(list(long))
+    assert torch.allclose(matrix, torch.einsum("otbks,ptbks->opbks", long, long))
     axis = principal_axis(matrix)
     values = torch.linalg.eigvalsh(matrix.permute(2, 3, 4, 0, 1))[..., -1]
-    reached = torch.einsum("oksb,opksb,pksb->ksb", axis, matrix, axis)
+    reached = torch.einsum("obks,opbks,pbks->bks", axis, matrix, axis)
     assert (reached / values).min() > 1 - 1e-9
-    one = torch.randn(3, 1, 40, 1, 2, generator=rng).double()
-    found = principal_axis(moment_matrix(one))
-    cosine = (found * one[:, :, :, 0]).sum(0) / one[:, :, :, 0].norm(dim=0)
+    one = torch.randn(3, 1, 2, 1, 40, generator=rng).double()
+    found = principal_axis(moment_matrix(list(one)))
+    cosine = (found * one[:, 0]).sum(0) / one[:, 0].norm(dim=0)
     assert torch.allclose(cosine.abs(), torch.ones(()).double())
 
 
@@ -114,14 +113,14 @@ def test_without_any_signal_there_is_still_an_axis():
 
 def test_residual_is_that_of_the_posterior_mean():
     normal, loose = patches()
-    dictionary = OrientedPatches(normal, loose, 3)
+    dictionary = OrientedPatches(normal, loose)
     rng = torch.Generator().manual_seed(2)
     data = torch.randn(8, 4, 1, generator=rng).double()
     gamma = torch.zeros(4, 5, 1).double()
     gamma[1, 2], gamma[3, 4] = 4.0, 2.5
-    axes = torch.randn(3, 2, 5, 1, generator=rng).double()
+    axes = torch.randn(3, 1, 2, 5, generator=rng).double()
     residual = dictionary.residual(data, [Component(gamma, axes, torch.ones(2, 1))], 4, 8)[:, :, 0]
-    turned = axes[:, 1, 4, 0] @ loose.unflatten(1, (-1, 3))[1, 4]
+    turned = axes[:, 0, 1, 4] @ loose[:, 1, 4]
     cov = torch.eye(8).double() + 4.0 * torch.outer(normal[1, 2], normal[1, 2])
     cov = cov + 2.5 * torch.outer(turned, turned)
     assert torch.allclose(residual, torch.linalg.solve(cov, data[:, :, 0]), atol=1e-6)

@@ -20,6 +20,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("free")
     torch.manual_seed(0)
     settings = {"n_components": 1, "n_sweeps": 1, "hidden": 4, "exchanged": 2, "n_radii": 2}
+    settings |= {"n_messages": 1, "n_conjugate": 1}
     space = load_template("fsaverage-ico3-free").space
     kind = LooseMatchedFilter
     identity = {

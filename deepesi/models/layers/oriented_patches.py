@@ -21,53 +21,55 @@ class PatchFit(NamedTuple):
     own.
     """
 
-    energy: Float[Tensor, "K S B"]  # along the chosen orientation; chi-squared for noise alone
-    evidence: Float[Tensor, "K S B"]  # log-likelihood, the orientation integrated out
-    axes: Float[Tensor, "O K_l S B"]  # weights of the rows of a patch; its topography has norm 1
+    energy: Float[Tensor, "B K S"]  # along the chosen orientation; chi-squared for noise alone
+    evidence: Float[Tensor, "B K S"]  # log-likelihood, the orientation integrated out
+    axes: Float[Tensor, "O B K_l S"]  # weights of the rows of a patch; its topography has norm 1
 
 
 class Component(NamedTuple):
     """One source over all patches."""
 
     gamma: Float[Tensor, "K S B"]  # prior variances
-    axes: Float[Tensor, "O K_l S B"]  # orientations they stand for, as in `PatchFit`
+    axes: Float[Tensor, "O B K_l S"]  # orientations they stand for, as in `PatchFit`
     variance: Float[Tensor, "2 B"]  # of noise and head mismatch, along the normals and not
 
 
-class OrientedPatches:
-    """Matched filters and posterior means of whitened data ``(C, T, B)``.
+class Found(NamedTuple):
+    """Products of data with the topographies of all patches."""
 
-    Orientations are the first axis of all arrays: ONNX Runtime is slow at sums over short inner
-    axes.
+    normal: Float[Tensor, "T B K_n S"]  # along the normals
+    loose: list[Float[Tensor, "T B K_l S"]]  # with each row of patches of any orientation
+
+
+class OrientedPatches:
+    """Matched filters of whitened data, and residuals.
+
+    Samples and orientations are the first axes, sources the last one: ONNX Runtime is a hundred
+    times slower at sums over axes next to a last axis of one example.
 
     Args:
         normal: Unit topographies of patches along the normals ``(K_n, S, C)``.
-        loose: Principal topographies of patches of any orientation ``(K_l, D, C)``, from
+        loose: Principal topographies of patches of any orientation ``(O, K_l, S, C)``, from
             `deepesi.physics.head_inputs.patches.LooseTopographies`.
-        n_orient: Orientations ``O`` per source.
 
     """
 
-    def __init__(
-        self,
-        normal: Float[Tensor, "K_n S C"],
-        loose: Float[Tensor, "K_l D C"],
-        n_orient: int | torch.SymInt,
-    ) -> None:
-        self.n_normal, self.n_loose, self.n_orient = normal.shape[0], loose.shape[0], n_orient
-        self.normal = normal.flatten(0, 1)
-        loose = loose.unflatten(1, (-1, n_orient)).permute(2, 0, 1, 3)  # O K_l S C
-        self.loose = loose.flatten(1, 2)
-        self.power = loose.square().sum(3)[..., None]
+    def __init__(self, normal: Float[Tensor, "K_n S C"], loose: Float[Tensor, "O K_l S C"]) -> None:
+        self.n_normal, self.n_orient = normal.shape[0], loose.shape[0]
+        self.n_sources = normal.shape[1]
+        self.normal, self.loose = normal.flatten(0, 1), loose.flatten(1, 2)
+        self.rows = self.loose.unbind()
+        self.power = loose.square().sum(3)[:, None]  # O 1 K_l S
 
-    def find(
-        self, data: Float[Tensor, "C T B"]
-    ) -> tuple[Float[Tensor, "K_n S T B"], Float[Tensor, "O K_l S T B"]]:
-        """Products with all topographies."""
-        flat, shape = data.flatten(1), data.shape[1:]
-        normal = (self.normal @ flat).unflatten(0, (self.n_normal, -1)).unflatten(2, shape)
-        loose = (self.loose.flatten(0, 1) @ flat).unflatten(1, shape)
-        return normal, loose.unflatten(0, (self.n_orient, self.n_loose, -1))
+    def find(self, data: Float[Tensor, "C T B"]) -> Found:
+        """Products with all topographies, in the precision of these."""
+        rows = data.to(self.normal.dtype).permute(1, 2, 0)
+        shape = *rows.shape[:2], -1, self.n_sources
+        flat = rows.flatten(0, 1)
+        normal, *loose = (
+            (flat @ topographies.T).reshape(shape) for topographies in (self.normal, *self.rows)
+        )
+        return Found(normal, loose)
 
     def fit(
         self,
@@ -91,28 +93,27 @@ class OrientedPatches:
             rank: Dimensions of the noise.
 
         """
-        n_times = data.shape[1]
-        normal, loose = self.find(data)
-        energy = normal.square().sum(2)
-        prior = strength / variance
-        found = energy * (prior[0] / (1 + prior[0]) / variance[0])
-        along = found - n_times * prior[0].log1p()
-        covariance = moment_matrix(loose)
+        n_times, dtype = data.shape[1], self.normal.dtype
+        found = self.find(data)
+        prior = (strength / variance).to(dtype)[..., None, None]  # 2 B 1 1
+        level = ((excess / variance + rank * variance.log()) / 2).to(dtype)[..., None, None]
+        variance = variance.to(dtype)[..., None, None]
+        energy = found.normal.square().sum(0)
+        along = energy * (prior[0] / (1 + prior[0]) / variance[0]) - n_times * prior[0].log1p()
+        covariance = moment_matrix(found.loose)
         prior_power = self.power * (prior[1] / self.n_orient)
-        shrink = (prior[1] / self.n_orient / (1 + prior_power)).sqrt()  # O K_l S B
+        shrink = (prior[1] / self.n_orient / (1 + prior_power)).sqrt()  # O B K_l S
         with torch.no_grad():
             top = principal_axis(covariance * shrink * shrink[:, None])
             axes = top * shrink
             size = (axes.square() * self.power).sum(0).sqrt()
             axes = axes / size.clamp_min(1e-12)
-        found = quadratic_form(covariance, top * shrink) / variance[1]
+        explained = quadratic_form(covariance, top * shrink) / variance[1]
         power = (top.square() * prior_power).sum(0)
         cost = prior_power.log1p().sum(0) + (n_times - 1) * power.log1p()
-        free = found - cost
-        level = excess / variance + rank * variance.log()
-        evidence = torch.cat([along - level[0], free - level[1]]) / 2
+        evidence = torch.cat([along / 2 - level[0], (explained - cost) / 2 - level[1]], dim=1)
         own = quadratic_form(covariance, axes)
-        return PatchFit(torch.cat([energy, own]), evidence, axes)
+        return PatchFit(torch.cat([energy, own], dim=1), evidence, axes)
 
     def residual(
         self,
@@ -126,7 +127,7 @@ class OrientedPatches:
         Only the `strongest_patches` of each component are used.
         """
         factors = [self._strongest(component, n_strongest) for component in components]
-        rows = torch.cat(factors, dim=1)  # B M C, scaled by the roots of their variances
+        rows = torch.cat(factors, dim=1).to(recording.dtype)  # B M C, scaled by their deviations
         return unexplained(rows.mT @ rows, recording, n_steps)
 
     def _strongest(self, component: Component, n_strongest: int) -> Float[Tensor, "B M C"]:
@@ -137,9 +138,8 @@ class OrientedPatches:
         straight = self.normal.index_select(0, indices.clamp_max(n_normal - 1).flatten())
         patch = (indices - n_normal).clamp_min(0)
         rows = self.loose.index_select(1, patch.flatten())
-        axes = component.axes.flatten(1, 2).mT  # O B K_lS
-        axes = axes.gather(2, patch.expand(self.n_orient, -1, -1))
-        turned = (axes.flatten(1, 2)[..., None] * rows).sum(0)
+        axes = component.axes.flatten(2).gather(2, patch.expand(self.n_orient, -1, -1))
+        turned = (axes.flatten(1)[..., None] * rows).sum(0)
         chosen = torch.where(
             is_loose,
             turned.unflatten(0, indices.shape),
@@ -149,24 +149,23 @@ class OrientedPatches:
         return kept.clamp_min(1e-12).sqrt()[..., None] * chosen
 
 
-def moment_matrix(signals: Float[Tensor, "O K S T B"]) -> Float[Tensor, "O O K S B"]:
+def moment_matrix(signals: list[Float[Tensor, "T ..."]]) -> Float[Tensor, "O O ..."]:
     """Products of the signals of a patch, summed over the window."""
-    parts = signals.unbind(0)
     rows: list[list[Tensor]] = []
-    for number, first in enumerate(parts):
+    for number, first in enumerate(signals):
         before = [rows[other][number] for other in range(number)]
-        rows.append([*before, *((first * second).sum(2) for second in parts[number:])])
+        rows.append([*before, *((first * second).sum(0) for second in signals[number:])])
     return torch.stack([torch.stack(row) for row in rows])
 
 
 def quadratic_form(
-    matrix: Float[Tensor, "O O K S B"], axis: Float[Tensor, "O K S B"]
-) -> Float[Tensor, "K S B"]:
+    matrix: Float[Tensor, "O O ..."], axis: Float[Tensor, "O ..."]
+) -> Float[Tensor, "..."]:
     """``aᵀ M a``, at least 0."""
     return ((matrix * axis).sum(1) * axis).sum(0).clamp_min(0)
 
 
-def principal_axis(matrix: Float[Tensor, "O O K S B"]) -> Float[Tensor, "O K S B"]:
+def principal_axis(matrix: Float[Tensor, "O O ..."]) -> Float[Tensor, "O ..."]:
     """Unit vectors along the direction of largest energy; exact for one sample.
 
     Power iterations from the component of largest energy. The sign is arbitrary. Without energy it
@@ -177,9 +176,11 @@ def principal_axis(matrix: Float[Tensor, "O O K S B"]) -> Float[Tensor, "O K S B
     largest = energy.argmax(0)
     axis = torch.stack([(largest == number).to(matrix.dtype) for number in numbers])
     total = energy.sum(0)
-    silent = (total < SILENT).to(matrix.dtype)
-    matrix = matrix / total.clamp_min(SILENT)
+    # The largest value of the scaled matrix is at least 1 / O, so powers do not vanish.
+    silent = (total < SILENT).to(matrix.dtype) * torch.eye(len(numbers)).to(matrix)[
+        (..., *[None] * total.ndim)
+    ]
+    matrix = matrix / total.clamp_min(SILENT) + silent
     for _ in range(N_ITERATIONS):
-        axis = (matrix * axis).sum(1) + silent * axis
-        axis = axis / axis.abs().amax(0)
+        axis = (matrix * axis).sum(1)
     return axis / axis.square().sum(0).sqrt()

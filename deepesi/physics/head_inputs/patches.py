@@ -179,35 +179,38 @@ class LoosePatches(Radii):
 
 @dataclass(frozen=True)
 class LooseTopographies(LoosePatches, HeadInput):
-    """Whitened principal topographies of patches under a prior of their moments ``(K, D, C)``.
+    """Whitened principal topographies of patches under a prior of their moments ``(O, K, S, C)``.
 
     Orthogonal for each patch; the squares of their norms add up to the number of orientations.
     """
 
     @property
     def axes(self) -> Axes:
-        """``(K, D, C)``."""
-        return (self.n_radii, "dipoles", "channels")
+        """``(O, K, S, C)``."""
+        return ("orientations", self.n_radii, "sources", "channels")
 
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
-        by_radius = [self.components(head, r)[0].swapaxes(1, 2) for r in self.radii]
-        return np.stack([rows.reshape(-1, rows.shape[2]) for rows in by_radius])
+        by_radius = [self.components(head, r)[0].transpose(2, 0, 1) for r in self.radii]
+        return np.stack(by_radius, axis=1)
 
 
 @dataclass(frozen=True)
 class LooseMoments(LoosePatches, HeadInput):
-    """Total moments ``(K, D, O)``, A m, that project as the rows of `LooseTopographies`."""
+    """Total moments ``(O, O, K, S)``, A m, that project as the rows of `LooseTopographies`.
+
+    The first axis is the component of the moment, the second the row.
+    """
 
     @property
     def axes(self) -> Axes:
-        """``(K, D, O)``."""
-        return (self.n_radii, "dipoles", "orientations")
+        """``(O, O, K, S)``."""
+        return ("orientations", "orientations", self.n_radii, "sources")
 
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
-        by_radius = [self.components(head, r)[1] for r in self.radii]
-        return np.stack([moments.reshape(-1, moments.shape[2]) for moments in by_radius])
+        by_radius = [self.components(head, r)[1].transpose(1, 2, 0) for r in self.radii]
+        return np.stack(by_radius, axis=2)
 
 
 def _along_normals(head: HeadModel, radius: float) -> Array:
