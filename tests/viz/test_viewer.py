@@ -115,8 +115,8 @@ def sample(page) -> int:
     return int(part(page, "time").input_value())
 
 
-def test_page_starts_at_the_peak(opened, fine):
-    page = opened(target=fine)
+def test_page_starts_at_the_peak(opened):
+    page = opened()
     assert part(page, "now").inner_text() == "200 ms"
     said = part(page, "strongest").inner_text()
     assert re.match(r"Strongest at 200 ms: right hemisphere, <parcel> R, MNI \(", said)
@@ -233,6 +233,7 @@ def test_threshold_map_scale_and_line(opened):
     assert share(pixels(page), "warm") > 1.2 * fixed > 0
 
 
+@pytest.mark.slow
 def test_colours_are_those_of_the_pictures(opened, view, fine):
     """The same estimate drawn by matplotlib covers as much of the cortex with colour."""
     from matplotlib.figure import Figure
