@@ -165,9 +165,9 @@ def stc(template) -> mne.SourceEstimate:
 
 
 def coloured(frame: np.ndarray) -> list[int]:
-    """Number of pixels that are not grey in every view."""
-    colour = np.ptp(frame[60:460], axis=2) > 40
-    return [int(half.sum()) for half in np.split(colour[:, :540], 2, axis=1)]
+    """Numbers of pixels that are not grey: upper views (left), lower views (right)."""
+    colour = np.ptp(frame[60:460, :540], axis=2) > 40
+    return [int(half.sum()) for half in np.split(colour, 2, axis=0)]
 
 
 def test_cortex_movie_shows_both_hemispheres(tmp_path, stc):
