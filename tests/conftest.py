@@ -25,7 +25,7 @@ from deepesi.cli.export import export_path  # noqa: E402
 from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
 from deepesi.data_gen.setups import SetupRanges  # noqa: E402
 from deepesi.data_gen.sources import PatchSources  # noqa: E402
-from deepesi.physics.building.anatomy import Anatomy, read_anatomy  # noqa: E402
+from deepesi.physics.building.anatomy import Anatomy, ico_faces, read_anatomy  # noqa: E402
 from deepesi.physics.template import DisplayMesh, Template, load_template, save_template  # noqa: E402
 
 # Tracing a network makes millions of objects that stay; looking for garbage among them takes a
@@ -72,6 +72,45 @@ def eeglab_data() -> Path:
 @pytest.fixture(scope="session")
 def template() -> Template:
     return load_template()
+
+
+@pytest.fixture(scope="session")
+def fsaverage_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``SUBJECTS_DIR`` with fsaverage, of its first 10,242 vertices: nilearn's fsaverage5.
+
+    Its parcellation ``aparc`` has two parcels per hemisphere: front and back.
+    """
+    import nibabel.freesurfer
+    from nilearn.datasets import fetch_surf_fsaverage, load_fsaverage
+    from nilearn.surface import load_surf_data
+
+    folder = tmp_path_factory.mktemp("subjects")
+    surf = folder / "fsaverage" / "surf"
+    surf.mkdir(parents=True)
+    (folder / "fsaverage" / "label").mkdir()
+    fsaverage, paths, labels = load_fsaverage("fsaverage5"), fetch_surf_fsaverage("fsaverage5"), []
+    sphere = np.asarray(fsaverage["sphere"].parts["left"].coordinates, float)
+    faces = ico_faces(sphere, len(sphere))
+    names = {"white": "white_matter", "pial": "pial", "inflated": "inflated", "sphere": "sphere"}
+    names["sphere.reg"] = "sphere"
+    for hemi, side in (("lh", "left"), ("rh", "right")):
+        for name, kind in names.items():
+            points = np.asarray(fsaverage[kind].parts[side].coordinates, float)
+            mne.write_surface(surf / f"{hemi}.{name}", points, faces)
+        curvature = np.asarray(load_surf_data(paths[f"curv_{side}"]), np.float32)
+        nibabel.freesurfer.write_morph_data(surf / f"{hemi}.curv", curvature)
+        white = np.asarray(fsaverage["white_matter"].parts[side].coordinates, float)
+        front = white[:, 1] > np.median(white[:, 1])
+        for name, inside, colour in (
+            ("front", front, (1, 0, 0, 1)),
+            ("back", ~front, (0, 0, 1, 1)),
+        ):
+            vertices = np.flatnonzero(inside)
+            label = mne.Label(vertices, 1e-3 * white[vertices], hemi=hemi, name=f"{name}-{hemi}")
+            label.color = colour
+            labels.append(label)
+    mne.write_labels_to_annot(labels, "fsaverage", "aparc", subjects_dir=folder, verbose="error")
+    return folder
 
 
 def coarse(mesh: DisplayMesh, faces: np.ndarray) -> DisplayMesh:

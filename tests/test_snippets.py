@@ -1,6 +1,7 @@
 """Every Python block of README and docs runs as it stands, and says what it promises."""
 
 import re
+import shutil
 from pathlib import Path
 
 import mne
@@ -60,7 +61,7 @@ def write_subject() -> None:
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch):
+def names(tmp_path, monkeypatch, fsaverage_dir):
     """What the blocks take for given: an average, its noise, and an exported file with its head."""
     monkeypatch.chdir(tmp_path)
     evoked = make_evoked(n_times=5)
@@ -68,6 +69,7 @@ def names(tmp_path, monkeypatch):
     Path("model.onnx").write_bytes(model_path("convdip").read_bytes())
     Inverse.load("model.onnx").for_recording(evoked, noise_cov).save("head.npz")
     write_subject()
+    shutil.copytree(fsaverage_dir / "fsaverage", "fsaverage")
     given = {"evoked": evoked, "noise_cov": noise_cov, "frame": evoked.data[:, :1]}
     return {**given, "subjects_dir": Path()}
 

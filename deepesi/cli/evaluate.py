@@ -51,8 +51,8 @@ def run(config: DictConfig, run_dir: Path) -> None:
         models, scenarios, cohort, run_dir, config.processes, config.command, calibration, paths
     )
     console.print(
-        f"Results in {run_dir}: report.html, benchmark.md, benchmark.csv, leaderboard.csv, "
-        "tuning.csv, scores/ of every example",
+        f"Results in {run_dir}: report.html, examples.html, benchmark.md, benchmark.csv, "
+        "leaderboard.csv, tuning.csv, scores/ of every example",
         markup=False,
         soft_wrap=True,
     )

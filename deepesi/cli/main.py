@@ -20,11 +20,14 @@ from deepesi.utils.optional import require
 if TYPE_CHECKING:
     from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions
+    from deepesi.runtime.writing.animated import Animated
 
 #: Prefix of a recording that is the folder of a BIDS data set.
 DATASET = "bids:"
 #: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
+#: Options of `deepesi apply` for one recording only.
+OF_ONE = ("movie", "html")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -111,7 +114,18 @@ def _apply_one(
         setup,
         arguments.window,
         open_inverse=open_named,
+        animated=_animated(arguments),
     )
+
+
+def _animated(arguments: argparse.Namespace) -> "Animated | None":
+    """Movie and page that were asked for, if any."""
+    from deepesi.runtime.writing.animated import Animated
+
+    if arguments.movie is None and arguments.html is None:
+        return None
+    source = f"{arguments.model} on {arguments.recording}"
+    return Animated(arguments.movie, arguments.html, arguments.fps, source)
 
 
 def _apply_dataset(
@@ -121,6 +135,9 @@ def _apply_dataset(
     from deepesi.runtime.dataset.items import Selection
     from deepesi.runtime.dataset.run import localize_dataset
 
+    for name in OF_ONE:
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name}: for one recording, not for a whole data set.")
     selection = Selection(
         arguments.subject,
         arguments.session,
@@ -441,6 +458,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     apply.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
+    )
+    apply.add_argument(
+        "--movie",
+        type=Path,
+        help=".gif or .mp4 file to write: an average on the cortex, in --window",
+    )
+    apply.add_argument(
+        "--fps", type=float, default=10.0, help="frames per second of --movie (default 10)"
+    )
+    apply.add_argument(
+        "--html", type=Path, help=".html file to write: an average on the cortex, to turn and play"
     )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)

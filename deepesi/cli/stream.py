@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.atlas import seitzman_parcels
 from deepesi.physics.channel_names import parse_renaming
 from deepesi.runtime.inverse import Inverse
-from deepesi.streaming.atlas import seitzman_parcels
 from deepesi.streaming.counts import Counts
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import open_outlet, relay

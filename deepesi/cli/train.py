@@ -157,6 +157,7 @@ def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
     if config.compare:
         lines += [
             "  report.html             tables, curves, examples, point spreads",
+            "  examples.html           the examples on a cortex to turn",
             "  benchmark.csv           the same numbers, long format",
         ]
     if not config.export:

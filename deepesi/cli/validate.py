@@ -18,6 +18,7 @@ from deepesi.validation.eeglab import HIGH_PASS, REJECT, eeglab_cases
 from deepesi.validation.expectation_file import read_expectations
 from deepesi.validation.own_recordings import own_cases
 from deepesi.validation.report import mni_text, target_text, verdict, write_report
+from deepesi.validation.response_pages import write_response_pages
 from deepesi.validation.run import Result, excluded, run, unexplained, write_csv
 from deepesi.validation.sample import sample_cases
 from deepesi.validation.tally import write_tally
@@ -101,6 +102,8 @@ def _own(path: Path, expect: Path) -> Recordings:
 def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> Iterator[str]:
     """Run all methods, print results, write ``validation.csv``, ``tally.csv``, ``report.html``.
 
+    And ``responses/``, a page to turn and play of every response on a packaged head.
+
     Args:
         recordings: The responses.
         methods: Methods, as from `deepesi.runtime.methods.find_methods`.
@@ -153,5 +156,7 @@ def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> It
     yield f"wrote {out / 'validation.csv'}"
     write_tally(results, out / "tally.csv")
     yield f"wrote {out / 'tally.csv'}"
-    write_report(results, missing, facts, out / "report.html")
+    pages = write_response_pages(results, out / "responses")
+    yield from (f"wrote {page}" for page in pages.values())
+    write_report(results, missing, facts, out / "report.html", pages)
     yield f"wrote {out / 'report.html'}"

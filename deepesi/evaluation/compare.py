@@ -14,6 +14,7 @@ from deepesi.core.contracts import Assumptions
 from deepesi.evaluation.benchmark import Benchmark, run_benchmark, write_csv
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.descriptions import describe_scenario
+from deepesi.evaluation.examples_page import write_examples
 from deepesi.evaluation.gallery import gallery
 from deepesi.evaluation.leaderboard import leaderboard, write_leaderboard
 from deepesi.evaluation.methods import Model, of_scenario
@@ -78,9 +79,12 @@ def compare(
         leaderboard(benchmark, weights, paths, heads, command), run_dir / "leaderboard.csv"
     )
     with console.status("Writing the report"):
+        pictures = gallery(first, benchmark, cohort)
+        if pictures is not None:
+            write_examples(pictures, cohort.template, run_dir / "examples.html")
         write_report(
             benchmark,
-            gallery(first, benchmark, cohort),
+            pictures,
             {name: describe_scenario(own, cohort) for name, own in by_name.items()},
             _facts(paths, command),
             {ASSUMPTIONS: assumptions, **({TUNED: tuned_table(choices)} if choices else {})},

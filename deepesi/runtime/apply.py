@@ -20,6 +20,7 @@ from deepesi.runtime.reading.channels import adopt_names
 from deepesi.runtime.reading.file_units import check_noise_level
 from deepesi.runtime.reading.recording import ReadingOptions, read_recording, read_setup
 from deepesi.runtime.recordings import n_segments, recording_rows
+from deepesi.runtime.writing.animated import Animated, check_animated, check_shown, write_animated
 from deepesi.runtime.writing.estimate import (
     Peak,
     check_prefix,
@@ -213,6 +214,7 @@ def apply(
     window: Sequence[float],
     progress: bool = True,
     open_inverse: Opener = open_file,
+    animated: Animated | None = None,
 ) -> Generator[str, None, Applied]:
     """Localize a recording and report each step.
 
@@ -233,6 +235,7 @@ def apply(
         window: Start and end of the search for the peak, s.
         progress: Show a bar on a terminal while epochs and raw recordings are localized.
         open_inverse: Opens the model; the command line also knows solvers by their names.
+        animated: Movie and page to write of an evoked response.
 
     Returns:
         The peak and the channels, after all lines are consumed.
@@ -244,16 +247,21 @@ def apply(
 
     """
     check_prefix(out)
+    if animated is not None:
+        check_animated(animated)
     opened = yield from open_recording(model, recording, reading, setup, open_inverse)
     data, inverse = opened.data, opened.inverse
     check_writable(inverse.space, out)
     check_window(window, data.times)
+    if animated is not None:
+        check_shown(data, inverse.space, window)
     ready = yield from correct_recording(opened, reading)
     forward = opened.forward
     anatomy = None
     if forward is not None and setup.subjects_dir is not None:
         anatomy = subject_anatomy(forward, setup.subjects_dir)
-    peak = yield from _localize(ready, inverse, Where(window, anatomy), out, progress)
+    where = Where(window, anatomy)
+    peak = yield from _localize(ready, inverse, where, out, progress, animated)
     return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
 
 
@@ -364,6 +372,7 @@ def _localize(
     where: Where,
     out: Path,
     progress: bool,
+    animated: Animated | None,
 ) -> Generator[str, None, Peak | None]:
     """Estimate, describe and write, one piece in memory at a time; returns the strongest peak."""
     import mne
@@ -394,6 +403,8 @@ def _localize(
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_prediction_set(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
+        if animated is not None:
+            yield from write_animated(animated, result, peak, inverse, data, where.window, progress)
     return strongest
 
 

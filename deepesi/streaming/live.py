@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.atlas import Parcels
 from deepesi.physics.data_check import check_constant, check_data, flat_channels
 from deepesi.physics.head import magnitudes
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.noise_check import QUIETEST, check_noise
 from deepesi.runtime.windows import fading
-from deepesi.streaming.atlas import Parcels
 from deepesi.streaming.bandpass import CausalBandpass
 from deepesi.streaming.clock import FittedClock
 from deepesi.streaming.counts import Counts

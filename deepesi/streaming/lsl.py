@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.atlas import Parcels
+from deepesi.physics.atlas import Parcels
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.source import Source, library
 from deepesi.streaming.watch import Latency, Watch

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.atlas import Parcels
+from deepesi.physics.atlas import Parcels
 
 Array = NDArray[np.float64]
 

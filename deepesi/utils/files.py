@@ -52,25 +52,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         tidy()
 
 
-def check_file_out(path: Path, suffix: str) -> None:
+def check_file_out(path: Path, suffix: str, option: str = "--out") -> None:
     """Refuse a file that could not be written, before anything is computed.
 
     Args:
         path: To write to.
         suffix: What its name must end with, ``.npz`` say.
+        option: Option that names it.
 
     Raises:
         ValueError: It is a folder, its name ends otherwise, or it lies in no folder.
 
     """
-    check_folder_out(path.parent)
+    check_folder_out(path.parent, option)
     if path.is_dir():
-        raise ValueError(f"--out {path} is a folder; give the {suffix} file to write in it.")
+        raise ValueError(f"{option} {path} is a folder; give the {suffix} file to write in it.")
     if path.suffix != suffix:
-        raise ValueError(f"--out {path}: expected a name that ends in {suffix}.")
+        raise ValueError(f"{option} {path}: expected a name that ends in {suffix}.")
 
 
-def check_folder_out(path: Path) -> None:
+def check_folder_out(path: Path, option: str = "--out") -> None:
     """Refuse a folder that could not be written to, before anything is computed.
 
     Raises:
@@ -80,18 +81,20 @@ def check_folder_out(path: Path) -> None:
     """
     if path.parts[:1] == ("~",):
         raise ValueError(
-            f"--out {path}: the shell did not replace ~ by your home folder, which it does only "
+            f"{option} {path}: the shell did not replace ~ by your home folder, which it does only "
             "after a blank. Give the whole path."
         )
     existing = next(part for part in (path, *path.absolute().parents) if part.exists())
     if not existing.is_dir():
-        raise ValueError(f"--out {path}: {existing} is a file, so there is no folder to write to.")
+        raise ValueError(
+            f"{option} {path}: {existing} is a file, so there is no folder to write to."
+        )
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ValueError(
-            f"--out {path}: nothing can be written to {existing} ({error.strerror}). Choose "
+            f"{option} {path}: nothing can be written to {existing} ({error.strerror}). Choose "
             "another folder."
         ) from None
 

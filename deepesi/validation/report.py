@@ -167,13 +167,17 @@ def _reasoned(expected: Expectation) -> str:
     return f"{expected}. Reason: {expected.why}" if expected.why else str(expected)
 
 
-def figures(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
-    """Heading and figures of every condition, head and source space: time courses, then maps."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+def figures(
+    results: Sequence[Result], pages: Mapping[str, Path], folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Heading and figures of every condition, head and source space: time courses, then maps.
+
+    With a link to its page to turn and play, relative to the folder of the report.
+    """
+    groups: dict[str, list[Result]] = {}
     for r in results:
-        where = r.case.condition, r.case_head.name, r.case_head.head.space.name
-        groups.setdefault(where, []).append(r)
-    for (condition, case_head, space), own in groups.items():
+        groups.setdefault(r.heading, []).append(r)
+    for heading, own in groups.items():
         first = own[0]
         track, window = first.track, first.case.window
         baseline = tuple(track.times[track.baseline][[0, -1]])
@@ -183,9 +187,13 @@ def figures(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
         if distances:
             target = first.case_head.target
             text = f"Below the power: distance of each method's strongest source to the {target}."
+        link = ""
+        if heading in pages:
+            page = pages[heading].relative_to(folder).as_posix()
+            link = f"<p><a href='{page}'>A page to turn and play</a></p>"
         yield (
-            f"{condition}, {case_head} head ({space})",
-            f"<p>{escape(text)} {HOW_TO_SEE}</p>{picture(png(figure), text)}"
+            heading,
+            f"<p>{escape(text)} {HOW_TO_SEE}</p>{link}{picture(png(figure), text)}"
             + tiles(_maps(own), MAP if _mesh(own[0]) is not None else PROJECTIONS),
         )
 
@@ -211,7 +219,11 @@ def _mesh(result: Result) -> DisplayMesh | None:
 
 
 def write_report(
-    results: Sequence[Result], missing: Sequence[Excluded], facts: Mapping[str, str], path: Path
+    results: Sequence[Result],
+    missing: Sequence[Excluded],
+    facts: Mapping[str, str],
+    path: Path,
+    pages: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the page atomically.
 
@@ -220,6 +232,7 @@ def write_report(
         missing: Combinations that were not run.
         facts: Table at the top, texts by name.
         path: ``.html`` file.
+        pages: Pages of responses to link to, in or below its folder, by their headings.
 
     """
     several = len({id(r.case) for r in results}) > 1
@@ -232,4 +245,4 @@ def write_report(
     names = list(dict.fromkeys(r.case.recording for r in results))
     what = f"a real recording: {names[0]}" if len(names) == 1 else f"{len(names)} real recordings"
     title = f"deepesi on {what}"
-    write_page(path, title, facts, [], sections | dict(figures(results)))
+    write_page(path, title, facts, [], sections | dict(figures(results, pages or {}, path.parent)))

@@ -36,6 +36,7 @@ class Result:
         track: Time courses of the tested quantities.
         data: Referenced data ``(C, T)``, V.
         magnitude: Magnitudes of the estimate at the sample of largest power ``(S,)``, A m.
+        in_window: Magnitudes in the window of the response ``(S, W)``, A m.
         statistics: Statistics by name, as in `deepesi.validation.statistics`.
 
     """
@@ -46,7 +47,14 @@ class Result:
     track: Track
     data: Array
     magnitude: Array
+    in_window: Array
     statistics: dict[str, float]
+
+    @property
+    def heading(self) -> str:
+        """Name of the response, head and source space."""
+        head = self.case_head
+        return f"{self.case.condition}, {head.name} head ({head.head.space.name})"
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,16 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     if case_head.target_distance is not None:
         held = estimator.prediction_set(sources[:, sample], data[:, sample])
         statistics |= _by_chance(case_head.target_distance, peak, held)
-    return Result(case, case_head, method.name, track, data, magnitude[:, sample], statistics)
+    return Result(
+        case,
+        case_head,
+        method.name,
+        track,
+        data,
+        magnitude[:, sample],
+        magnitude[:, case.in_response],
+        statistics,
+    )
 
 
 def _track(

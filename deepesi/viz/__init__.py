@@ -1,1 +1,6 @@
-"""Figures from arrays, without estimation and without torch."""
+"""Figures, movies and pages from arrays, without estimation and without torch."""
+
+from deepesi.viz.cortex_movie import animate_cortex
+from deepesi.viz.scalp_movie import animate_scalp
+
+__all__ = ["animate_cortex", "animate_scalp"]

@@ -61,18 +61,31 @@ def draw_cortex(
         numbered: Whether rings are numbered from 1 in the order of `marks`.
 
     """
-    side, level = _side(mesh, view), np.zeros((2, len(mesh.positions[0])))
-    if maximum > 0:
-        level = mesh.interpolate(values) / maximum
-    level = np.clip(level[side.hemisphere][side.faces].mean(axis=1), 0, 1)
-    # The colour fades in above the threshold, so that it adds no edges to the map.
-    opacity = np.clip((level - THRESHOLD) / 0.15, 0, 1)[:, None]
-    colour = opacity * colormaps["inferno"](0.25 + 0.7 * level)[:, :3] + (1 - opacity) * side.grey
-    _draw_faces(ax, side, colour)
+    side = side_of(mesh, view)
+    _draw_faces(ax, side, magnitude_colours(values, mesh, side, maximum))
     if marks is not None and len(marks):
         visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
         rings = side.flat[marks[visible] % (len(values) // 2)]
         _draw_rings(ax, rings, visible if numbered else None)
+
+
+def magnitude_colours(values: Array, mesh: DisplayMesh, side: "Side", maximum: float) -> Array:
+    """Colours ``(F, 3)`` of the faces of a view by magnitudes at the sources ``(S,)``, unlit."""
+    level = np.zeros((2, len(mesh.positions[0])))
+    if maximum > 0:
+        level = mesh.interpolate(values) / maximum
+    level = level[side.hemisphere][side.faces].mean(axis=1)
+    return level_colours(level, side.grey)
+
+
+def level_colours(level: Array, grey: Array | float) -> Array:
+    """Colours ``(F, 3)`` of shares of the maximum ``(F,)``, over a grey ground."""
+    level = np.clip(level, 0, 1)
+    # The colour fades in above the threshold, so that it adds no edges to the map.
+    opacity = np.clip((level - THRESHOLD) / 0.15, 0, 1)[:, None]
+    return np.asarray(
+        opacity * colormaps["inferno"](0.25 + 0.7 * level)[:, :3] + (1 - opacity) * grey
+    )
 
 
 def draw_dots(
@@ -96,7 +109,7 @@ def draw_dots(
         maximum: Value with the last colour of `DOTS`; 0 has the first.
 
     """
-    side = _side(mesh, view)
+    side = side_of(mesh, view)
     _draw_faces(ax, side, side.grey)
     visible = np.flatnonzero(_facing(sources, n_sources, mesh, view) > VISIBLE)
     visible = visible[np.argsort(values[visible], kind="stable")]
@@ -115,7 +128,7 @@ def draw_dots(
     )
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """Visible faces of one hemisphere in a view, sorted from back to front."""
 
     hemisphere: int
@@ -125,7 +138,8 @@ class _Side(NamedTuple):
     grey: Array  # colour of every face without activity (F, 3)
 
 
-def _side(mesh: DisplayMesh, view: str) -> _Side:
+def side_of(mesh: DisplayMesh, view: str) -> Side:
+    """Visible faces of a view of `VIEWS`."""
     hemisphere, to_eye, upward = VIEWS[view]
     eye, up = np.array(to_eye), np.array(upward)
     positions = mesh.positions[hemisphere]
@@ -138,10 +152,10 @@ def _side(mesh: DisplayMesh, view: str) -> _Side:
     faces, light = faces[order], (0.6 + 0.4 * towards[front])[order]
     grey = np.where(mesh.sulci[hemisphere], SULCUS, GYRUS)[faces].mean(axis=1)
     flat = np.stack([positions @ np.cross(up, eye), positions @ up], axis=1)
-    return _Side(hemisphere, faces, flat, light, np.repeat(grey[:, None], 3, axis=1))
+    return Side(hemisphere, faces, flat, light, np.repeat(grey[:, None], 3, axis=1))
 
 
-def _draw_faces(ax: "Axes", side: _Side, colour: Array) -> None:
+def _draw_faces(ax: "Axes", side: Side, colour: Array) -> None:
     corners = side.flat[side.faces]
     ax.add_collection(
         PolyCollection(
@@ -191,6 +205,13 @@ def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -
     """Views in which a source is most visible, best first."""
     facing = {v: _facing(np.array([peak]), n_sources, mesh, v)[0] for v in VIEWS}
     return sorted(VIEWS, key=lambda view: -facing[view])[:n_views]
+
+
+def paired_views(peak: int, n_sources: int, mesh: DisplayMesh) -> list[str]:
+    """The two views in which a source is most visible, then the same of the other hemisphere."""
+    first = best_views(peak, n_sources, mesh)
+    other = {"left": "right", "right": "left"}
+    return [*first, *(f"{other[v.split()[0]]} {v.split()[1]}" for v in first)]
 
 
 def covering_views(

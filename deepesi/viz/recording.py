@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.template import DisplayMesh
 from deepesi.utils.files import atomic
-from deepesi.viz.cortex import best_views, draw_cortex
+from deepesi.viz.cortex import draw_cortex, paired_views
 from deepesi.viz.scalp import draw_scalp
 
 Array = NDArray[np.float64]
@@ -55,9 +55,7 @@ def recording_figure(
         bottom.text(0.5, 0.5, f"strongest at {peak_text}", ha="center", va="center")
         return figure
     peak = int(magnitudes.argmax())
-    first = best_views(peak, len(magnitudes), mesh)
-    other = {"left": "right", "right": "left"}
-    views = [*first, *(f"{other[v.split()[0]]} {v.split()[1]}" for v in first)]
+    views = paired_views(peak, len(magnitudes), mesh)
     for ax, view in zip(bottom.subplots(1, 4), views, strict=True):
         marks = np.array([peak])
         draw_cortex(ax, magnitudes, mesh, view, float(magnitudes.max()), marks)

@@ -1,9 +1,11 @@
 """Pages of the benchmark: self-contained, in words, nothing by its path or as a repr."""
 
 import csv
+import json
 import re
 import subprocess
 import time
+from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -24,6 +26,7 @@ from deepesi.evaluation.benchmark import REFERENCE, Benchmark
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.compare import assumptions_table
 from deepesi.evaluation.descriptions import describe_scenario
+from deepesi.evaluation.examples_page import write_examples
 from deepesi.evaluation.figures import axis_panels, depth_panel, source_panels, styles
 from deepesi.evaluation.gallery import (
     gallery,
@@ -390,3 +393,22 @@ def test_head_without_a_cortex_has_no_maps(benchmark, models, scenarios, toy, tm
     assert "Where the errors are" in text
     assert "Point spread" not in text
     assert isinstance(models[REFERENCE], MinimumNorm)
+
+
+def test_examples_can_be_turned(benchmark, models, toy, tmp_path):
+    """Target and every method of the three examples; their maps are those of the report."""
+    drawn = gallery(models, benchmark, Cohort.single(toy))
+    write_examples(drawn, toy, tmp_path / "examples.html")
+    page = (tmp_path / "examples.html").read_text()
+    assert f"Worst example of {LONG}" in page
+    views = [json.loads(n) for n in re.findall(r"'view'>(.*?)</script>", page)]
+    assert len(views) == 3
+    for view, worked in zip(views, drawn.examples, strict=True):
+        assert [shown["name"] for shown in view["maps"]] == ["target", *worked.estimates]
+        found = [np.frombuffer(b64decode(shown["values"]), np.uint8) for shown in view["maps"]]
+        target = worked.batch.sources[0, :, 0].abs()
+        assert np.allclose(found[0] / 255, (target / target.max()).sqrt(), atol=0.003)
+        estimate = next(iter(worked.estimates.values())).mean[0, :, 0].abs()
+        assert np.allclose(found[1] / 255, (estimate / estimate.max()).sqrt(), atol=0.003)
+        bits = np.frombuffer(b64decode(view["outlines"][0]["sources"]), np.uint8)
+        assert np.array_equal(np.unpackbits(bits)[:84], target > 0.5 * target.max())

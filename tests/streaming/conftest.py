@@ -2,9 +2,9 @@
 
 import pytest
 
+from deepesi.physics.atlas import seitzman_parcels
 from deepesi.runtime.inverse import Inverse
 from deepesi.streaming import source
-from deepesi.streaming.atlas import seitzman_parcels
 from deepesi.streaming.source import library
 from tests.conftest import make_covariance, make_evoked
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
+from deepesi.physics.atlas import FARTHEST
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
-from deepesi.streaming.atlas import FARTHEST
 from deepesi.streaming.bandpass import CausalBandpass
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.page import LivePage
@@ -230,7 +230,7 @@ def test_page_shows_the_strongest_regions(parcels):
 def test_regions_need_places(prepared):
     from dataclasses import replace
 
-    from deepesi.streaming.atlas import seitzman_parcels
+    from deepesi.physics.atlas import seitzman_parcels
 
     with pytest.raises(ValueError, match="somebody-ico3 has no MNI positions"):
         seitzman_parcels(replace(prepared.space, name="somebody-ico3"))

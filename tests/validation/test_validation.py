@@ -1,9 +1,11 @@
 """Real recordings: statistics against closed forms, simulated responses, and the data at hand."""
 
 import csv
+import json
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from deepesi.validation.case import Case
 from deepesi.validation.eeglab import read_targets
 from deepesi.validation.expectation import CENTRES, Expectation
 from deepesi.validation.report import results_table, summary, verdict, write_report
+from deepesi.validation.response_pages import write_response_pages
 from deepesi.validation.run import evaluate, excluded, own_case_head, run, template_case_head
 from deepesi.validation.sample import ANATOMY, DOWNLOADED, SHORT, sample_cases
 from deepesi.validation.statistics import (
@@ -360,7 +363,10 @@ def test_sample_in_a_base_install(sample_data, tmp_path):
     assert not re.findall(r"<(?:img|script|link)[^>]*(?:src|href)=[\"']?http", page)
     assert page.count("data:image/png;base64") >= 16
     written = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert written == ["report.html", "tally.csv", "validation.csv"]
+    assert written == ["report.html", "responses", "tally.csv", "validation.csv"]
+    pages = sorted(p.name for p in (tmp_path / "out" / "responses").iterdir())
+    assert len(pages) == 4  # on the packaged head; her own has no cortex to draw on
+    assert set(re.findall(r"<a href='responses/(.*?)'", page)) == set(pages)
 
 
 def linked(files: dict[str, str], sources: dict[str, str], data: Path, to: Path) -> Path:
@@ -459,6 +465,25 @@ def test_eeglab_targets_are_right_occipital(eeglab_data, tmp_path):
     assert found[*where, "peak_x"] > 0
     assert found[*where, "peak_y"] < -55
     assert found[*where, "lateralization"] > 0.55
+
+
+def test_response_can_be_turned(template, tmp_path):
+    """Every method in the window, first at the sample of the report, with its strongest source."""
+    case = simulated_case(template, (16, -73, 9))
+    results = list(run([case], [Classical("eLORETA"), Classical("MNE")]))
+    ((heading, path),) = write_response_pages(results, tmp_path).items()
+    page = path.read_text()
+    assert f"<h1>{heading}</h1>" in page
+    view = json.loads(re.search(r"'view'>(.*?)</script>", page)[1])
+    assert [shown["name"] for shown in view["maps"]] == ["eLORETA", "MNE"]
+    n_times = len(view["times"])
+    start, end = 1e3 * np.array(case.window)
+    assert start - 1 <= view["times"][0] < view["times"][-1] <= end + 1
+    for shown, result in zip(view["maps"], results, strict=True):
+        values = np.frombuffer(b64decode(shown["values"]), np.uint8).reshape(n_times, -1)
+        peak = int(values[view["start"]].argmax())
+        assert result.magnitude[peak] >= 0.98 * result.magnitude.max()
+        assert view["times"][view["start"]] == pytest.approx(result.statistics["latency"], abs=0.1)
 
 
 def test_page_shows_every_method_whatever_their_order(template, tmp_path):

@@ -1,0 +1,58 @@
+"""``examples.html``: worked examples of an evaluation on a cortex to turn and play."""
+
+from pathlib import Path
+
+import numpy as np
+
+from deepesi.core.arrays import as_array
+from deepesi.evaluation.gallery import Gallery, WorkedExample
+from deepesi.physics.head import magnitudes
+from deepesi.physics.template import DisplayMesh, Template
+from deepesi.viz.viewer import View, fitting, percent, write_viewer
+
+LINE = "half of the target's maximum"
+HOW_TO_READ = (
+    "Map: the target or a method, as a share of its own maximum. Line: where the target is above "
+    "half of its maximum."
+)
+
+
+def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
+    """Write the examples of a report as one page; samples are left out until it fits 3 MB.
+
+    Args:
+        pictures: What the report draws.
+        template: The nominal head.
+        path: ``.html`` file.
+
+    """
+    views = {
+        f"{worked.title[:1].upper()}{worked.title[1:]}": _view(
+            worked, pictures.mesh, template, pictures.cell.scenario.sfreq
+        )
+        for worked in pictures.examples
+    }
+    shown, step = fitting(views)
+    facts = {"how to read": HOW_TO_READ}
+    if step > 1:
+        facts["samples"] = f"one of {step}, so that the page stays below 3 MB"
+    write_viewer(path, "deepesi benchmark: examples", facts, [], shown)
+
+
+def _view(worked: WorkedExample, mesh: DisplayMesh, template: Template, sfreq: float) -> View:
+    batch, n_orient = worked.batch, worked.batch.head.space.n_orient
+    target = magnitudes(as_array(batch.sources[0]), n_orient)
+    maps = {"target": percent(target)}
+    for name, estimate in worked.estimates.items():
+        maps[name] = percent(magnitudes(as_array(estimate.mean[0]), n_orient))
+    return View(
+        times=np.arange(target.shape[1]) / sfreq,
+        maps=maps,
+        mesh=mesh,
+        data=as_array(batch.data[0]),
+        sensor_pos=batch.head.sensors.positions,
+        peak_sample=int(target.max(axis=0).argmax()),
+        unit="% of the maximum",
+        outlines={LINE: percent(target) > 50},
+        mni=template.source_mni,
+    )
