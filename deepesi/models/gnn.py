@@ -37,7 +37,7 @@ HEAD_SIZE = 0.1
 class _Head(NamedTuple):
     """Tensors of the head, shared by all examples of a batch. Nodes are the first axis."""
 
-    n_channels: Float[Tensor, " 1"]  # rank of the noise covariance plus 1
+    rank: Float[Tensor, " 1"]  # of the noise covariance
     rows: Float[Tensor, "KD C"]  # topographies of the patches
     posterior: OrientationPosterior
     moments: Float[Tensor, "K S O O"]  # total moment of a unit topography, in source units
@@ -249,7 +249,7 @@ class SensorGNN(InverseModel):
         squares = topographies.square() * topographies.shape[2]
         mean_square = squares.mean((0, 1)) / posterior.mean_variance
         return _Head(
-            n_channels=inputs[self.rank.key] + 1,
+            rank=inputs[self.rank.key],
             rows=topographies.flatten(0, 1),
             posterior=posterior,
             moments=moments,
@@ -327,7 +327,7 @@ class SensorGNN(InverseModel):
         matched = matched.unflatten(0, (n_radii, -1, n_orient)).unflatten(3, residual.shape[1:])
         powers = torch.stack([x.square().mean(2).sum(0) for x in (recording, residual)])
         n_times = torch.ones_like(residual[0, 0]).sum()
-        strength = self.evidence.strength(powers, head.n_channels, n_times)
+        strength = self.evidence.strength(powers, head.rank, n_times)
         amplitudes = head.posterior.weighted_amplitudes(matched, strength, grams, power)
         energy = (matched * amplitudes).sum(2).mean(3) / power
         matched = amplitudes / power[:, :, None, :, None]
@@ -335,7 +335,7 @@ class SensorGNN(InverseModel):
             energy,
             torch.stack([components[number].weights, other_weights]),
             powers,
-            head.n_channels,
+            head.rank + 1,
             n_times,
             head.tokens,
             read,

@@ -34,7 +34,7 @@ RESOLUTION = 128
 COLOURS = "RdBu_r"
 
 
-class MaskedElectrodeWarning(UserWarning):
+class MaskedSensorWarning(UserWarning):
     """Electrodes are left out of a movie because their values are not numbers."""
 
 
@@ -77,14 +77,14 @@ def animate_scalp(
         ModuleNotFoundError: MP4 without imageio-ffmpeg.
 
     Warns:
-        MaskedElectrodeWarning: Electrodes are left out.
+        MaskedSensorWarning: Electrodes are left out.
 
     """
     path = Path(path)
     check_movie(path, fps)
     if interpolation not in ("cubic", "mne"):
         raise ValueError(f"animate_scalp: interpolation {interpolation!r}, expected cubic or mne.")
-    names, positions = _electrodes(sensors)
+    names, positions = _named_positions(sensors)
     values, times = np.asarray(values, dtype=float), np.asarray(times, dtype=float)
     if values.ndim != 2 or values.shape[1] != len(names):
         raise ValueError(
@@ -113,7 +113,7 @@ def animate_scalp(
     return path
 
 
-def _electrodes(sensors: "Array | mne.Info") -> tuple[list[str], Array]:
+def _named_positions(sensors: "Array | mne.Info") -> tuple[list[str], Array]:
     """Names and checked positions ``(C, 3)`` of electrodes."""
     import mne
 
@@ -161,7 +161,7 @@ def _kept(values: Array, names: Sequence[str]) -> NDArray[np.bool_]:
         left_out = ", ".join(n for n, k in zip(names, kept, strict=True) if not k)
         warnings.warn(
             f"animate_scalp: {left_out} not drawn: not a number in some frame",
-            MaskedElectrodeWarning,
+            MaskedSensorWarning,
             stacklevel=3,
         )
     if kept.sum() < FEWEST:

@@ -30,7 +30,7 @@ LARGEST, FRAME = 3_000_000, 50_000
 TEXT = 4 / 3
 #: Pixels along the side of the scalp map before it is smoothed: most and fewest, and the number of
 #: electrodes up to which it has the most; their product with the electrodes is bounded.
-SCALP_SIZES, FEW_ELECTRODES = (32, 12), 64
+SCALP_SIZES, FEW_SENSORS = (32, 12), 64
 #: Name of the map of standard deviations.
 DEVIATION = "standard deviation"
 #: Stands for an unknown coordinate.
@@ -242,7 +242,7 @@ def _scalp_numbers(sensor_pos: Array) -> dict[str, Any]:
 
     points = flat_positions(sensor_pos)
     most, fewest = SCALP_SIZES
-    size = int(np.clip(most * np.sqrt(FEW_ELECTRODES / len(points)), fewest, most))
+    size = int(np.clip(most * np.sqrt(FEW_SENSORS / len(points)), fewest, most))
     reach = 1 + 2 / size
     axis = reach * (np.arange(size) + 0.5 - size / 2) / (size / 2)
     u, v = np.meshgrid(axis, -axis)  # rows of an image go down

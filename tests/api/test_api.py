@@ -185,7 +185,11 @@ def test_a_network_of_ones_own(own, toy, tmp_path, evoked, noise_cov):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"model": 3}, TypeError, "model is a int, expected the name of a network .convdip"),
+        (
+            {"model": 3},
+            TypeError,
+            "model is a int, expected the name of a network .annealed_patches, convdip",
+        ),
         ({"model": "convdpi"}, ValueError, "Could not find 'model/convdpi' .*Nearest: convdip"),
         ({"head": 3}, TypeError, "load_head: got int, expected the name of a packaged"),
         ({"head": "nobody"}, FileNotFoundError, "no head 'nobody'. At hand"),

@@ -62,7 +62,7 @@ WRONG = {
     "train trainer.accumulate=0": r"trainer.accumulate must be 1 or more, got 0",
     "train model.hidden=0": r"model.hidden: ConvDip: hidden.* 0|model: ConvDip: .*hidden",
     # a group, something missing, a file
-    "train model=foo": r"Could not find 'model/foo' Available options in 'model': convdip",
+    "train model=foo": r"Could not find 'model/foo' Available options in 'model': .* convdip",
     "train experiment=distill": r"teacher must be given: teacher=\.\.\.",
     "train head=own": r"bem must be given",
     "train ckpt=no=1/last.ckpt": r"there is no ckpt=no=1/last.ckpt. Give the",

@@ -10,7 +10,7 @@ from scipy.interpolate import griddata
 from deepesi.viz import animate_cortex, animate_scalp
 from deepesi.viz.scalp_movie import (
     RESOLUTION,
-    MaskedElectrodeWarning,
+    MaskedSensorWarning,
     _cubic,
     flat_positions,
 )
@@ -95,7 +95,7 @@ def test_electrodes_without_numbers_are_left_out_and_named(tmp_path, info, value
     holed[1, 3] = np.nan
     holed[2, 5] = np.inf
     names = f"{info['ch_names'][3]}, {info['ch_names'][5]}"
-    with pytest.warns(MaskedElectrodeWarning, match=f"{names} not drawn: not a number"):
+    with pytest.warns(MaskedSensorWarning, match=f"{names} not drawn: not a number"):
         path = animate_scalp(holed, info, TIMES, tmp_path / "a.gif", progress=False)
     without = mne.pick_info(info, [i for i in range(32) if i not in (3, 5)])
     rest = np.delete(values, [3, 5], axis=1)
@@ -130,7 +130,7 @@ def one_far_away(info):
         ({"interpolation": "linear"}, "'linear', expected cubic or mne"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::deepesi.viz.scalp_movie.MaskedElectrodeWarning")
+@pytest.mark.filterwarnings("ignore::deepesi.viz.scalp_movie.MaskedSensorWarning")
 def test_what_is_no_scalp_movie(tmp_path, info, values, change, message):
     given = {"values": values, "sensors": info, "times": TIMES, "path": "a.gif", "fps": 10}
     for name, value in change.items():

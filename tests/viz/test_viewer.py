@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 import deepesi.viz
 from deepesi.physics.building.anatomy import read_anatomy
@@ -193,21 +194,39 @@ def test_turning_by_mouse_keys_and_buttons(opened):
     assert share(pixels(page), "warm") == 0
 
 
+def text_after(page, name, action):
+    """Text of a part once an action gives one; a frame may be drawn after the first tries."""
+    for _ in range(30):
+        action()
+        text = part(page, name).inner_text()
+        if text:
+            return text
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{name} stays empty")
+
+
 def test_source_under_the_mouse_and_a_click(opened):
     page = opened()
+    page.get_by_role("button", name="left", exact=True).click()
+    box = part(page, "cortex").bounding_box()
+    centre = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def move():
+        page.mouse.move(centre[0] + 1, centre[1])
+        page.mouse.move(*centre)
+
+    assert text_after(page, "under", move).startswith("left hemisphere, <parcel> L, MNI (")
+    page.mouse.click(*centre)
+    selected = part(page, "selected")
+    expect(selected).to_contain_text("Selected source: left hemisphere")
+    page.get_by_role("button", name="back").click()
     image = pixels(page)
     y, x = np.argwhere(image[..., 0] - image[..., 2] > 90).mean(axis=0)
-    box = part(page, "cortex").bounding_box()
-    page.get_by_role("button", name="left", exact=True).click()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert part(page, "under").inner_text().startswith("left hemisphere, <parcel> L, MNI (")
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert "Selected source: left hemisphere" in part(page, "selected").inner_text()
-    page.get_by_role("button", name="back").click()
+    box = part(page, "cortex").bounding_box()  # a click may have scrolled the page
     page.mouse.click(box["x"] + x, box["y"] + y)
-    assert "Selected source: right hemisphere" in part(page, "selected").inner_text()
+    expect(selected).to_contain_text("Selected source: right hemisphere")
     page.mouse.move(box["x"] + 3, box["y"] + 3)
-    assert part(page, "under").inner_text() == ""
+    expect(part(page, "under")).to_have_text("")
 
 
 def test_threshold_map_scale_and_line(opened):

@@ -109,13 +109,16 @@ class Evidence(nn.Module):
     def strength(
         self,
         power: Float[Tensor, "2 B"],
-        n_channels: Float[Tensor, " 1"],
+        rank: Float[Tensor, " 1"],
         n_times: Float[Tensor, ""],
     ) -> Float[Tensor, " B"]:
         """Prior variance of a patch, in units of the variance of noise and errors.
 
-        Args: as in `forward`.
+        Args:
+            power: As in `forward`.
+            rank: Dimensions of the noise.
+            n_times: As in `forward`.
 
         """
-        signal = (power[1] - (n_channels - 1)).maximum(LEAST_STRENGTH * n_channels)
-        return signal / (1 + n_times**self.memory * self._mismatch(power, n_channels))
+        signal = (power[1] - rank).maximum(LEAST_STRENGTH * rank)
+        return signal / (1 + n_times**self.memory * self._mismatch(power, rank))
