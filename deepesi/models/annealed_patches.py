@@ -241,9 +241,11 @@ class AnnealedPatches(InverseModel):
     ) -> tuple[Float[Tensor, "N K S"], Float[Tensor, " N"]]:
         """Logarithmic prior of one more patch, and of none, given the others."""
         taken = others.centres >= 0
-        places = positions.index_select(0, others.centres.clamp_min(0).flatten())
-        gaps = places.unflatten(0, (-1, taken.shape[1]))[:, :, None] - positions
-        near = ((gaps.square().sum(3) < self.min_distance**2) & taken[..., None]).any(1)
+        blocked = torch.zeros_like(positions[:, 0]).expand(taken.shape[0], -1)
+        for centre, there in zip(others.centres.unbind(1), taken.unbind(1), strict=True):
+            gaps = positions.index_select(0, centre.clamp_min(0))[:, None] - positions
+            near = (gaps.square().sum(2) < self.min_distance**2) & there[:, None]
+            blocked = blocked.masked_fill(near, -math.inf)
         kind = torch.stack([torch.zeros_like(self.log_own), self.log_own])
         kind = torch.log_softmax(kind, dim=0) - math.log(self.n_radii)
         n_sources = torch.ones_like(positions[:, 0]).sum()
@@ -251,7 +253,6 @@ class AnnealedPatches(InverseModel):
         counts = self._log_counts()
         number = taken.sum(1)
         one_more = counts.index_select(0, number + 1)[:, None, None] + by_patch
-        blocked = torch.zeros_like(near, dtype=one_more.dtype).masked_fill(near, -math.inf)
         return one_more + blocked[:, None], counts.index_select(0, number)
 
     def _log_counts(self) -> Float[Tensor, " M"]:

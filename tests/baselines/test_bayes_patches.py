@@ -36,25 +36,23 @@ def small(data, near=None):
     return Dictionary(torch.nn.functional.normalize(rows, dim=1), moments, centres, near, data)
 
 
-def log_evidence(dictionary, patches, level):
-    """Of the recording under a Gaussian, relative to noise alone, by its covariance."""
-    rows = dictionary.topographies[list(patches)]
-    scale = LEVELS[level] / dictionary.moments[list(patches)]
-    cov = torch.eye(N_CHANNELS).double() + rows.T @ (scale.square()[:, None] * rows)
-    data = dictionary.data[0]
+def log_evidences(dictionary, configurations):
+    """Of the recording under Gaussians, relative to noise alone, by their covariances."""
+    noise = torch.eye(N_CHANNELS).double()
+    covariances = [noise]
+    for patches, level in configurations:
+        rows = dictionary.topographies[list(patches)]
+        scale = LEVELS[level] / dictionary.moments[list(patches)]
+        covariances.append(noise + rows.T @ (scale.square()[:, None] * rows))
     zero = torch.zeros(N_CHANNELS).double()
-    return float(
-        sum(
-            torch.distributions.MultivariateNormal(zero, cov).log_prob(column)
-            - torch.distributions.MultivariateNormal(zero, torch.eye(12).double()).log_prob(column)
-            for column in data.T
-        )
-    )
+    gaussians = torch.distributions.MultivariateNormal(zero, torch.stack(covariances))
+    found = sum(gaussians.log_prob(column) for column in dictionary.data[0].T)
+    return (found[1:] - found[0]).tolist()
 
 
 def enumerated(dictionary, n_sources):
     """Posterior of every configuration, by brute force."""
-    logs = {}
+    priors = {}
     for count in range(n_sources[0], n_sources[1] + 1):
         for patches in itertools.combinations(range(N_PATCHES), count):
             pairs = itertools.combinations([int(dictionary.centres[p]) for p in patches], 2)
@@ -63,9 +61,10 @@ def enumerated(dictionary, n_sources):
             # A set of n patches fills n slots in n! orders: uniform numbers, uniform patches.
             prior = math.log(math.factorial(count)) - count * math.log(N_PATCHES)
             for level in range(len(LEVELS)):
-                logs[patches, level] = prior + log_evidence(dictionary, patches, level)
-    values = np.exp(np.array(list(logs.values())) - max(logs.values()))
-    return dict(zip(logs, values / values.sum(), strict=True))
+                priors[patches, level] = prior
+    logs = np.array(list(priors.values())) + log_evidences(dictionary, priors)
+    values = np.exp(logs - logs.max())
+    return dict(zip(priors, values / values.sum(), strict=True))
 
 
 def recording(patches, amplitude, n_times, rng):
@@ -124,7 +123,7 @@ def test_evidence_is_that_of_the_covariance():
     dictionary = small(recording((5, 50), 3.0, 4, rng))
     _, (state,) = sampled(dictionary, (2, 2), n_chains=3, n_rounds=1, n_burn=3)
     for patches, level, evidence in zip(*state, strict=True):
-        expected = log_evidence(dictionary, patches.tolist(), int(level))
+        (expected,) = log_evidences(dictionary, [(patches.tolist(), int(level))])
         assert float(evidence) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 

@@ -90,9 +90,9 @@ def loose_matched_filter(**sizes):
     return moved(LooseMatchedFilter(**WIDE, **sizes, heteroscedastic=True))
 
 
-def annealed_patches():
-    sizes = {"n_components": 2, "n_chains": 2, "n_annealed": 1, "n_kept": 1, "n_radii": 2}
-    return AnnealedPatches(**WIDE, **sizes, min_distance=0.05)
+def annealed_patches(n_components=2):
+    sizes = {"n_chains": 2, "n_annealed": 1, "n_kept": 1, "n_radii": 2, "min_distance": 0.05}
+    return AnnealedPatches(n_components, **WIDE, **sizes)
 
 
 def sensor_gnn(heteroscedastic=False, **sizes):
@@ -387,7 +387,8 @@ FEWER = {
     "UnrolledMatchedFilter with std": lambda: matched_filter(
         True, n_sweeps=1, n_conjugate=2, n_messages=1
     ),
-    "LooseMatchedFilter": lambda: loose_matched_filter(n_conjugate=2, n_messages=1),
+    "LooseMatchedFilter": lambda: loose_matched_filter(n_components=1, n_conjugate=2, n_messages=1),
+    "AnnealedPatches": lambda: annealed_patches(n_components=1),
 }
 
 

@@ -72,6 +72,14 @@ def test_two_sources_in_a_window_are_found_better_than_in_turn(simulate):
     assert scores[0] < 0.8 * scores[1]
 
 
+@pytest.mark.parametrize("n_components", [1, 4])
+def test_any_number_of_patches(simulate, n_components):
+    batch = simulate([], n_times=2).batch(0)
+    estimate = apply(make(n_components=n_components), batch.data, free(batch.head))
+    assert torch.isfinite(estimate.mean).all()
+    assert (estimate.mean.abs().amax((1, 2)) > 0).all()
+
+
 def test_silence_and_noise_give_small_estimates(simulate):
     batch = simulate([], n_times=2).batch(0)
     head = free(batch.head)

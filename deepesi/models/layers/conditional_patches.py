@@ -123,7 +123,9 @@ def conditional(
         level: Prior standard deviation of a moment.
 
     """
-    vectors = span(others)[0] if others.shape[1] else others
+    if others.shape[1] == 0:  # ONNX Runtime computes products over nothing wrongly
+        others = torch.zeros_like(data[:, None, :, 0])
+    vectors, _ = span(others)
     left = data - vectors.mT @ (vectors @ data)
     # One product with the dictionary; samples and vectors are the first axis.
     columns = torch.cat([left, vectors.mT], dim=2).permute(2, 0, 1)
