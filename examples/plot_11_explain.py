@@ -117,7 +117,8 @@ for ax, (name, values) in zip(axes, maps.items(), strict=True):
 
 # %%
 # Integrated gradients and DeepLIFT agree here, saliency shows something else: what a change would
-# do is not what the recording did. All but saliency look like the recording itself.
+# do is not what the recording did. All but saliency name the electrode first at which the recording
+# is strongest.
 #
 # Does it explain the recording?
 # ------------------------------

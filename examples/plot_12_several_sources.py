@@ -9,7 +9,7 @@ the others as they are, until the whole configuration explains the recording.
 **You learn** how far off methods are with several sources, to read the posterior of their number,
 and to tell from R-hat whether chains agree.
 
-**Data**: simulated, 12 recordings of 20 samples, each on two heads. **Time**: 60 s.
+**Data**: simulated, 12 recordings of 20 samples, each on two heads. **Time**: 50 s.
 """
 
 # %%
@@ -94,8 +94,7 @@ ax.legend()
 # %%
 # eLORETA is farthest off, and both samplers are nearest, on either head. The means of 12 recordings
 # are uncertain by several millimetres, so the two samplers cannot be ranked by them. With head
-# mismatch both samplers get worse by more than they miss on the matched head: they believe the
-# lead field.
+# mismatch both are more than twice as far off: they believe the lead field.
 #
 # One recording with three sources. Rings mark their centres.
 
