@@ -9,7 +9,7 @@ the others as they are, until the whole configuration explains the recording.
 **You learn** how far off methods are with several sources, to read the posterior of their number,
 and to tell from R-hat whether chains agree.
 
-**Data**: simulated, 12 recordings of 20 samples, each on two heads. **Time**: 50 s.
+**Data**: simulated, 12 recordings of 20 samples, each on two heads. **Time**: 60 s.
 """
 
 # %%
