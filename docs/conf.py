@@ -85,7 +85,8 @@ INCLUDED = re.compile(r"^% include (\S+)(?: from `(.*)` to `(.*)`)?$", re.MULTIL
 def site_links(text: str, folder: Path) -> str:
     """Markdown of a file in `folder`, with its links as the site needs them.
 
-    A link to a file that the site does not have becomes plain text.
+    A script of ``examples`` is a page of the gallery. A link to a file that the site does not have
+    becomes plain text.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -93,6 +94,8 @@ def site_links(text: str, folder: Path) -> str:
         place = PLACES.get(target)
         if place is None and target.is_relative_to(DOCS):
             place = f"/{target.relative_to(DOCS)}"
+        elif target.parent == DOCS.parent / "examples" and target.suffix == ".py":
+            place = f"/auto_examples/{target.stem}.rst"
         return f"[{words}]({place}{anchor})" if place else words
 
     return re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", LINK.sub(link, text))

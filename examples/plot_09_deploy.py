@@ -26,8 +26,8 @@ import mne
 import numpy as np
 
 import deepesi
+from deepesi.physics.atlas import seitzman_parcels
 from deepesi.physics.simulated import simulated_raw
-from deepesi.streaming.atlas import seitzman_parcels
 from deepesi.streaming.live import LiveInverse
 
 mne.set_log_level("ERROR")

@@ -91,6 +91,57 @@ def deploy(page):
     assert top[after].mean() > 2 * top[~after].mean()
 
 
+def animate(page):
+    seen = page["times"][np.array(page["accuracy"]) > 0.65]
+    assert 0.135 < seen.min() < seen.max() < 0.185
+    assert page["similarity"]["weights"] < 0.5 < 0.9 < page["similarity"]["patterns"]
+    assert page["error"] < 25  # mm
+    for path in (*page["files"].values(), page["cortex"]):
+        assert page["Image"].open(path).n_frames == len(page["times"])
+    assert "data:image/gif;base64," in page["Movie"](page["cortex"])._repr_html_()
+
+
+def explain(page):
+    means = {key: np.mean(rows, axis=0) for key, rows in page["alike"].items()}
+    for saliency, *others, recording in means.values():
+        assert saliency < 0.25 < 0.35 < min(others)
+        assert max(others) < 0.6
+        assert recording == pytest.approx(1)
+    for key in means:
+        assert not page["fails"]["saliency", key]
+        assert page["fails"]["occlusion", key]
+        assert page["fails"]["recording", key]
+    first = page["maps"]
+    assert page["rank_correlation"](first["integrated gradients"], first["DeepLIFT"]) > 0.8
+    named = {name: np.abs(values).argmax() for name, values in first.items()}
+    assert named.pop("saliency") not in named.values()
+    assert len(set(named.values())) == 1
+    assert page["check"].scaled_share > page["check"].share + 0.2
+    assert len(page["moved"].sensors) <= 16
+    assert page["elsewhere"](page["moved"].before, page["positions"], page["template"].source_mni)[
+        page["moved"].after
+    ]
+
+
+def several_sources(page):
+    for head in page["recordings"]:
+        means = {name: page["errors"][head, name].mean() for name in page["methods"]}
+        assert max(means, key=means.get) == "eLORETA"
+        assert sorted(means, key=means.get)[:2] == ["annealed patches", "sampler"]
+    for name in ("annealed patches", "sampler"):
+        matched, wrong = (page["errors"][head, name].mean() for head in page["recordings"])
+        assert wrong > 2 * matched
+    assert page["n_shown"]["default"] < 3 == page["n_shown"]["sampler"]
+    matched, wrong = page["too_many"].values()
+    assert 0.2 < matched.mean() < wrong.mean()
+    assert matched[page["agree"]["matched head"]].max() > 0.9
+    for shares in page["probabilities"].values():
+        fewer = shares.cumsum(1)[np.arange(len(shares)), page["number"] - 1]
+        assert fewer.max() < 0.05
+    assert all(agreed < elsewhere for agreed, elsewhere in page["nearer"].values())
+    assert page["agree"]["head mismatch"].sum() < page["n_agree"] < len(page["number"])
+
+
 #: What the sentences of a page say of its numbers.
 CLAIMS = {
     "plot_01_lasso": lasso,
@@ -102,6 +153,9 @@ CLAIMS = {
     "plot_07_uncertainty": uncertainty,
     "plot_08_own_model": own_model,
     "plot_09_deploy": deploy,
+    "plot_10_animate": animate,
+    "plot_11_explain": explain,
+    "plot_12_several_sources": several_sources,
 }
 #: The shortest page runs with the fast tests.
 FAST = "plot_02_minimum_norm"

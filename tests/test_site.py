@@ -110,11 +110,13 @@ def test_every_page_is_on_the_site():
 def test_links_of_the_repository_become_links_of_the_site(conf):
     text = (
         "[a](data.md#noise) [b](decisions) [c](../tests/plugins/toy) [d](https://x.y) [e](#here) "
-        '![f](pictures/curve.png) <a id="old-name"></a> [g](README.md) [h](../CONTRIBUTING.md)'
+        '![f](pictures/curve.png) <a id="old-name"></a> [g](README.md) [h](../CONTRIBUTING.md) '
+        "[i](../examples/plot_01_lasso.py)"
     )
     assert conf.site_links(text, DOCS) == (
         "[a](/data.md#noise) [b](/decisions/index.rst) c [d](https://x.y) [e](#here) "
-        "![f](pictures/curve.png) (old-name)= [g](/guide.md) [h](/contributing.md)"
+        "![f](pictures/curve.png) (old-name)= [g](/guide.md) [h](/contributing.md) "
+        "[i](/auto_examples/plot_01_lasso.rst)"
     )
 
 
