@@ -210,6 +210,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     model, out, runtime = arguments.model, arguments.out, arguments.runtime
     reading, setup = _recording_options(arguments)
     if arguments.recording is None:
+        _check_simulated(arguments, reading, setup)
         lines = write_simulated_demo(model, out, setup, arguments.montage, runtime)
     else:
         reading, window = _with_event(arguments, reading), arguments.window
@@ -218,6 +219,19 @@ def _demo(arguments: argparse.Namespace) -> None:
         )
     for line in lines:
         print(line)
+
+
+def _check_simulated(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> None:
+    """Refuse options of a recording where simulated ones are shown."""
+    bare_reading, bare_setup = type(reading)(montage=reading.montage), type(setup)(head=setup.head)
+    whole = tuple(arguments.window) == (0.0, float("inf")) and not arguments.event
+    if not whole or (reading, setup) != (bare_reading, bare_setup):
+        raise ValueError(
+            "no recording is given, so simulated ones are shown: these have the options --head and "
+            "--montage only. Give the recording after the model, or leave the other options out."
+        )
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """The page that runs a network in the browser: its numbers, its refusals, and no request."""
 
+import base64
+import gzip
 import json
 import re
 from pathlib import Path
@@ -23,7 +25,10 @@ from tests.viz.conftest import browser  # noqa: F401
 
 WEB = Path(deepesi.viz.__file__).parent / "web"
 MONTAGE = "biosemi32"
-ALLOWED = ("file:", "blob:null/", "blob:file:")
+#: Requests for the page itself, and for what it holds.
+ALLOWED = ("file:", "blob:null/")
+#: A place that the page must not reach.
+ELSEWHERE = "https://example.org/"
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +65,45 @@ def test_page_of_simulated_responses(stand_in, tmp_path, capsys):
     ]
 
 
+def test_page_of_a_recording(stand_in, tmp_path, capsys):
+    """Its data in volts, the prepared inputs, and the matrices of reference and noise."""
+    evoked = make_evoked(n_times=40)
+    covariance = make_covariance(evoked.info)
+    covariance.save(tmp_path / "x-cov.fif")
+    evoked.save(tmp_path / "x-ave.fif")
+    words = ["demo", "convdip", str(tmp_path / "x-ave.fif"), "--noise-cov"]
+    words += [str(tmp_path / "x-cov.fif"), "--runtime", str(stand_in), "--window", "0.01", "0.02"]
+    main([*words, "--out", str(tmp_path / "demo.html")])
+    assert "32 EEG channels" in capsys.readouterr().out
+    numbers = numbers_of((tmp_path / "demo.html").read_text())
+    (evoked,) = mne.read_evokeds(tmp_path / "x-ave.fif", verbose="error")  # as it was written
+    covariance = mne.read_cov(tmp_path / "x-cov.fif", verbose="error")
+    inverse = Inverse.load("convdip").for_recording(evoked, covariance)
+    data = unpacked(numbers["examples"][0]["data"])
+    assert np.abs(data - evoked.data).max() < 1e-6 * np.abs(evoked.data).max()
+    assert numbers["examples"][0]["times"] == evoked.times.tolist()
+    assert numbers["window"] == [0.01, 0.02]
+    for name, values in inverse.feeds.items():
+        assert np.array_equal(unpacked(numbers["inputs"][name]), values)
+    assert np.allclose(unpacked(numbers["reference"]) @ data, inverse.sensors.reference(data))
+    power = (unpacked(numbers["whitener"]) @ data) ** 2
+    assert np.allclose(power.sum(0) / inverse.rank, inverse.power(data))
+
+
+def unpacked(numbers: dict) -> np.ndarray:
+    content = gzip.decompress(base64.b64decode(numbers["values"]))
+    return np.frombuffer(content, numbers["dtype"]).reshape(numbers["shape"])
+
+
+@pytest.mark.parametrize(
+    "options", [["--noise-cov", "x-cov.fif"], ["--event", "a"], ["--window", "0", "1"]]
+)
+def test_options_of_a_recording_need_one(options, stand_in, tmp_path):
+    words = ["demo", "convdip", "--runtime", str(stand_in), "--out", str(tmp_path / "x.html")]
+    with pytest.raises(SystemExit, match="simulated ones are shown: these have the options --head"):
+        main([*words, *options])
+
+
 @pytest.mark.parametrize("name", ["convdip", "loose"])
 def test_simulated_responses_are_where_they_say(name):
     """The estimate at the peak is near the simulated source, which is a matter of the data too."""
@@ -73,7 +117,7 @@ def test_simulated_responses_are_where_they_say(name):
         power = prepared.power(example.data)
         assert example.times[power.argmax()] == pytest.approx(peak, abs=0.03)
         assert 0.6 < power[example.times < 0].mean() < 1.4
-        moments = prepared.estimate(example.data)[0][:, power.argmax()]
+        moments = prepared.estimate(example.data[:, [power.argmax()]])[0][:, 0]
         strongest = magnitudes(moments, head.space.n_orient).argmax()
         assert np.linalg.norm(mni[strongest] - place) < 35
 
@@ -159,7 +203,9 @@ def opened(browser, runtime, tmp_path):  # noqa: F811
 
     yield open_page
     context.close()
-    assert [p for p in problems if "GPU stall" not in p and "GL Driver" not in p] == []
+    # swiftshader itself says that reading pixels is slow; a test tries to reach elsewhere
+    expected = ("GPU stall", "GL Driver", ELSEWHERE)
+    assert [p for p in problems if not any(words in p for words in expected)] == []
 
 
 def part(page, name):
@@ -179,10 +225,12 @@ def give(page, text, name="mine.csv"):
     """Choose a file and wait for the answer."""
     content = {"name": name, "mimeType": "text/csv", "buffer": text.encode()}
     part(page, "file").set_input_files(content)
-    page.wait_for_function(
-        "document.querySelector('[data-part=status]').textContent.slice(-1) != '…'"
-    )
-    part(page, "save").click(trial=True)
+    return answer(page)
+
+
+def answer(page):
+    """What the page says when it is done; its controls are disabled before."""
+    page.wait_for_selector("[data-part=file]:enabled")
     return part(page, "status").inner_text()
 
 
@@ -222,31 +270,27 @@ def test_steps_examples_and_refusals(opened, prepared):
     assert part(page, "time").get_attribute("max") == "125"
     part(page, "time").fill("0")
     assert "Strongest at -100 ms" in part(page, "strongest").inner_text()
-    scalp = np.asarray(
-        page.evaluate(
-            """() => { const c = document.querySelector('[data-part=scalp]');
-        return [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data] }"""
-        )
+    brightness = part(page, "scalp").evaluate(
+        """canvas => { const { width, height } = canvas;
+        const pixels = canvas.getContext("2d").getImageData(width / 2, height / 2, 60, 60);
+        return pixels.data.reduce((a, b) => a + b) / pixels.data.length }"""
     )
-    assert scalp[:3].min() > 60  # near 0 is white, not black
+    assert brightness > 120  # drawn in colours, not black
     part(page, "example").select_option("1")
-    page.wait_for_function(
-        "document.querySelector('[data-part=status]').textContent.includes('visual')"
-    )
-    part(page, "save").click(trial=True)
+    assert "right visual cortex" in answer(page)
     assert "right hemisphere" in part(page, "strongest").inner_text()
 
     good = table_of(inverse, examples[0]).iloc[:30]
     text = good.to_csv(index=False)
     micro = good.copy()
     micro[list(inverse.ch_names)] *= 1e6
+    gap = good.copy()
+    gap.loc[3, "O2"] = np.nan
     bad = {
         r'begins with "Fp1".*expected "time"': good.drop(columns="time").to_csv(index=False),
         r"channels Fp1 are missing": good.drop(columns="Fp1").to_csv(index=False),
         r"columns repeat: Fp1": text.replace("AF3", "Fp1", 1),
-        r'line 2, column \w+: "" is no number': re.sub(r",[^,\n]*\n", ",\n", text, count=2).replace(
-            ",\n", ",O2\n", 1
-        ),
+        r'line 5, column O2: "" is no number': gap.to_csv(index=False),
         r"line 3 has 2 columns, the first line 33": text.replace(
             "\n-0.096,", "\n-0.096,1\n-0.095,"
         ),
@@ -260,7 +304,5 @@ def test_steps_examples_and_refusals(opened, prepared):
         assert re.search(message, said), said
     assert "refused" in part(page, "status").get_attribute("class")
     assert give(page, text.replace(",", "\t"), "mine.tsv").startswith("mine.tsv: 30 samples")
-    assert (
-        page.evaluate("fetch('https://example.org').then(() => 'sent', () => 'blocked')")
-        == "blocked"
-    )
+    fetched = page.evaluate(f"fetch('{ELSEWHERE}').then(() => 'sent', () => 'blocked')")
+    assert fetched == "blocked"
