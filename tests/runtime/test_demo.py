@@ -262,7 +262,7 @@ def test_numbers_are_those_of_python(opened, prepared, name):
 
 @pytest.mark.slow
 def test_steps_examples_and_refusals(opened, prepared):
-    """The viewer follows; a file that is not understood is refused, and the page goes on."""
+    """The viewer follows; a file that is not as it should be is refused, and the page goes on."""
     inverse, examples = prepared("convdip")
     page = opened("convdip")
     strongest = part(page, "strongest").inner_text()
@@ -303,6 +303,9 @@ def test_steps_examples_and_refusals(opened, prepared):
         said = give(page, content)
         assert re.search(message, said), said
     assert "refused" in part(page, "status").get_attribute("class")
+    assert said.endswith("mm, 120 ms.")  # what is still shown
+    part(page, "example").select_option("0")
+    assert "left auditory cortex" in answer(page)
     assert give(page, text.replace(",", "\t"), "mine.tsv").startswith("mine.tsv: 30 samples")
     fetched = page.evaluate(f"fetch('{ELSEWHERE}').then(() => 'sent', () => 'blocked')")
     assert fetched == "blocked"

@@ -204,14 +204,14 @@
     await new Promise(done => setTimeout(done, 20)); // lets the browser draw
     try {
       const recording = await read(), result = await estimate(recording.data);
-      last = { times: recording.times, moments: result.estimates.mean };
+      last = { name: recording.name, times: recording.times, moments: result.estimates.mean };
       show(recording, result);
       say(`${recording.name}: ${recording.times.length} samples, estimated in this browser.`);
       part("latency").textContent = `Latency: ${result.spent.toFixed(0)} ms on one thread, ` +
-        `${(result.spent / result.nWindows).toFixed(1)} ms for each of ${result.nWindows} windows of ` +
-        `${result.length} samples; the network was opened in ${(opened / 1000).toFixed(1)} s.`;
+        `${(result.spent / result.nWindows).toFixed(1)} ms per window (${result.nWindows}, of ${result.length} ` +
+        `sample${result.length > 1 ? "s" : ""}); the network was opened in ${(opened / 1000).toFixed(1)} s.`;
     } catch (error) {
-      say(`${name}: ${error.message}`, true);
+      say(`${name}: ${error.message}${last ? ` Below is still ${last.name}.` : ""}`, true);
     }
     enable(true);
   }
@@ -221,7 +221,10 @@
     return { name, times, data: rowsOf(await unpack(data), demo.channels.length) };
   }
 
-  const open = file => run(async () => parse(await file.text(), file.name), file.name);
+  function open(file) {
+    part("example").selectedIndex = -1; // so that any example can be chosen afterwards
+    run(async () => parse(await file.text(), file.name), file.name);
+  }
 
   function save() {
     const { times, moments } = last, nTimes = times.length, nDipoles = moments.length / nTimes;
@@ -233,7 +236,10 @@
   }
 
   part("example").onchange = event => run(() => example(event.target.value), "the example");
-  part("file").onchange = event => event.target.files.length && open(event.target.files[0]);
+  part("file").onchange = event => {
+    if (event.target.files.length) open(event.target.files[0]);
+    event.target.value = ""; // so that a corrected file of the same name can be chosen
+  };
   part("save").onclick = save;
   const drop = part("drop");
   for (const kind of ["dragover", "dragleave", "drop"])
