@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ from deepesi.physics.template import load_template
 from deepesi.training.overrides import understood
 from deepesi.training.run import build_model
 from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
+from deepesi.viz.demo import PACKAGE, VERSION
 from tests.documents import DOCUMENTS, ROOT, Command, documented
 
 #: Each once, however often it is shown.
@@ -67,6 +69,8 @@ def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, req
         parse_module(first.removeprefix("docs/").removesuffix(".py"), rest, monkeypatch)
     elif first == "pip":
         check_pip(rest)
+    elif first == "npm":
+        check_npm(rest)
     elif first == "pytest":
         check_pytest(rest, request.config)
     elif first == "sphinx-build":
@@ -115,6 +119,13 @@ def check_pip(words):
             assert set(re.search(r"\[(.*)\]", word)[1].split(",")) <= extras.keys(), word
         if word.endswith(".txt"):
             assert (ROOT / word).is_file()
+
+
+def check_npm(words):
+    """The tested version, in the documents as in errors and in the tests."""
+    package = json.loads((ROOT / "deepesi" / "viz" / "web" / "package.json").read_text())
+    assert words == ["install", "--prefix", "web", f"{PACKAGE}@{VERSION}"]
+    assert package["devDependencies"][PACKAGE] == VERSION
 
 
 def check_pytest(words, config):

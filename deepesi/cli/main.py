@@ -204,6 +204,36 @@ def _explain(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _demo(arguments: argparse.Namespace) -> None:
+    from deepesi.runtime.demo import write_recording_demo, write_simulated_demo
+
+    model, out, runtime = arguments.model, arguments.out, arguments.runtime
+    reading, setup = _recording_options(arguments)
+    if arguments.recording is None:
+        _check_simulated(arguments, reading, setup)
+        lines = write_simulated_demo(model, out, setup, arguments.montage, runtime)
+    else:
+        reading, window = _with_event(arguments, reading), arguments.window
+        lines = write_recording_demo(
+            model, arguments.recording, out, reading, setup, window, runtime
+        )
+    for line in lines:
+        print(line)
+
+
+def _check_simulated(
+    arguments: argparse.Namespace, reading: "ReadingOptions", setup: "SetupOptions"
+) -> None:
+    """Refuse options of a recording where simulated ones are shown."""
+    bare_reading, bare_setup = type(reading)(montage=reading.montage), type(setup)(head=setup.head)
+    whole = tuple(arguments.window) == (0.0, float("inf")) and not arguments.event
+    if not whole or (reading, setup) != (bare_reading, bare_setup):
+        raise ValueError(
+            "no recording is given, so simulated ones are shown: these have the options --head and "
+            "--montage only. Give the recording after the model, or leave the other options out."
+        )
+
+
 def _prepare(arguments: argparse.Namespace) -> None:
     from deepesi.cli.opening import open_named
     from deepesi.runtime.apply import SetupOptions, prepare
@@ -303,7 +333,9 @@ def _channel_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", help="unit of its EEG, if it names none: V, mV, uV, nV")
 
 
-def _recording_arguments(parser: argparse.ArgumentParser) -> None:
+def _recording_arguments(
+    parser: argparse.ArgumentParser, recording: Literal["?"] | None = None
+) -> None:
     parser.add_argument(
         "model",
         type=Path,
@@ -313,6 +345,7 @@ def _recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recording",
         type=Path,
+        nargs=recording,
         help="-ave.fif, -epo.fif, raw.fif, .edf, .bdf, .gdf, .vhdr or .set; apply: also bids:ROOT",
     )
     parser.add_argument(
@@ -518,6 +551,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--out", type=Path, required=True, help=".html file to write")
     explain.set_defaults(run=_explain)
+
+    demo = commands.add_parser("demo", help="write a page that runs the network in the browser")
+    _recording_arguments(demo, "?")  # default: simulated recordings
+    _response_arguments(demo)
+    demo.add_argument(
+        "--runtime",
+        type=Path,
+        metavar="DIR",
+        help="unpacked npm package onnxruntime-web, see docs/viewing.md",
+    )
+    demo.add_argument("--out", type=Path, required=True, help=".html file to write")
+    demo.set_defaults(run=_demo)
 
     prepare = commands.add_parser("prepare", help="write head.npz for a set-up, for live use")
     _recording_arguments(prepare)

@@ -187,6 +187,7 @@ def write_page(
     facts: Mapping[str, str],
     notes: Sequence[str],
     sections: Mapping[str, str],
+    policy: str = "",
 ) -> None:
     """Write a page atomically.
 
@@ -196,12 +197,14 @@ def write_page(
         facts: Table at the top, texts by name.
         notes: Highlighted sentences below the table.
         sections: HTML by heading.
+        policy: Content security policy: what the browser lets the page load; empty: anything.
 
     """
     names = {heading: _anchor(heading, n) for n, heading in enumerate(sections)}
     links = "".join(f"<a href='#{a}'>{html.escape(h)}</a>" for h, a in names.items())
     lines = [
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>",
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">' if policy else "",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>{facts_table(facts)}",

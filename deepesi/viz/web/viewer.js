@@ -11,10 +11,13 @@ const parsed = element => JSON.parse(element.textContent);
 const meshes = [...document.querySelectorAll("script[data-numbers=mesh]")].map(parsed);
 
 function start(root) {
-  const raw = parsed(root.querySelector("script[data-numbers=view]"));
-  const data = decode(raw, meshes[raw.mesh]), get = name => root.querySelector(`[data-part=${name}]`);
-  data.nChannels = data.electrodes.length;
-  data.diverging = Uint8Array.from(atob(raw.diverging), c => c.charCodeAt(0));
+  let raw = parsed(root.querySelector("script[data-numbers=view]"));
+  const decoded = () => ({
+    ...decode(raw, meshes[raw.mesh]),
+    nChannels: raw.electrodes.length,
+    diverging: Uint8Array.from(atob(raw.diverging), c => c.charCodeAt(0)),
+  });
+  const data = decoded(), get = name => root.querySelector(`[data-part=${name}]`);
   const state = {
     sample: raw.start, map: 0, outline: data.outlines.length ? 0 : -1, threshold: 0.25,
     scale: "peak", source: data.strongest(0, raw.start), timer: null,
@@ -139,6 +142,18 @@ function start(root) {
       show();
     });
   }
+  // Another recording and its estimate, with the same head, channels and names of maps.
+  root.addEventListener("recording", event => {
+    play(false);
+    raw = { ...raw, ...event.detail };
+    Object.assign(data, decoded());
+    root.dataset.kind = data.nTimes > 1 ? "time course" : "sample";
+    get("time").max = data.nTimes - 1;
+    for (const name of ["butterfly", "course"]) get(name).setAttribute("aria-valuemax", data.nTimes - 1);
+    state.source = data.strongest(0, raw.start);
+    move(raw.start);
+    face(state.source);
+  });
   addEventListener("resize", show);
   show();
   face(state.source);
