@@ -240,9 +240,14 @@ def table_of(prepared, example) -> pd.DataFrame:
     )
 
 
-def check_same(found, expected):
+#: Largest difference over the largest estimate. The products of `loose` are in single precision,
+#: and sums come in another order in the browser.
+TOLERANCE = {"convdip": 1e-4, "default": 1e-4, "loose": 1e-3}
+
+
+def check_same(found, expected, tolerance):
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
 
 
 @pytest.mark.slow
@@ -251,13 +256,14 @@ def test_numbers_are_those_of_python(opened, prepared, name):
     """An example, and a file: part of another one, in other order, with one more channel."""
     inverse, examples = prepared(name)
     page = opened(name)
-    check_same(saved(page), inverse.estimate(examples[0].data)[0])
+    check_same(saved(page), inverse.estimate(examples[0].data)[0], TOLERANCE[name])
     assert re.search(r"Latency: \d+ ms on one thread", part(page, "latency").inner_text())
     half = table_of(inverse, examples[1]).iloc[20:65]
     shuffled = half[["time", *inverse.ch_names[::-1]]].assign(ECG=0.001)
     said = give(page, shuffled.to_csv(index=False))
     assert said.startswith("mine.csv (left out: ECG): 45 samples")
-    check_same(saved(page), inverse.estimate(examples[1].data[:, 20:65])[0])
+    expected = inverse.estimate(examples[1].data[:, 20:65])[0]
+    check_same(saved(page), expected, TOLERANCE[name])
 
 
 @pytest.mark.slow
