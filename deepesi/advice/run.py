@@ -5,7 +5,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mne
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +34,7 @@ from deepesi.runtime.apply import (
 )
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.runtime.recordings import check_average
 from deepesi.runtime.writing.estimate import location, mni_of
 from deepesi.utils.files import check_file_out
 
@@ -98,7 +98,7 @@ def advise(
     check_file_out(out, ".html")
     _check_setup(setup)
     opened = yield from open_recording(model, recording, reading, setup, open_inverse)
-    _check_average(opened)
+    check_average(opened.data, "advise")
     template, inverse = free_template(opened.model, opened.inverse), opened.inverse
     check_window(window, opened.data.times)
     ready = yield from correct_recording(opened, reading)
@@ -131,14 +131,6 @@ def _check_setup(setup: SetupOptions) -> None:
         raise ValueError(
             "--forward: it has the lead field of one anatomy and one cap, so other people cannot "
             "be simulated with it. Leave it out to use the packaged head, or give --head."
-        )
-
-
-def _check_average(opened: Opened) -> None:
-    if not isinstance(opened.data, mne.Evoked):
-        raise ValueError(
-            f"advise: the recording is {type(opened.data).__name__}, expected an average. Give an "
-            "-ave.fif, or the events to average about in a raw recording (--event NAME)."
         )
 
 

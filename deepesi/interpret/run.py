@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import mne
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,12 +41,14 @@ from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.reading.recording import ReadingOptions
-from deepesi.runtime.recordings import recording_rows
+from deepesi.runtime.recordings import check_average, recording_rows
 from deepesi.runtime.writing.estimate import in_window, location
 from deepesi.utils.files import check_file_out
 from deepesi.utils.nearest import nearest
 
 if TYPE_CHECKING:
+    import mne
+
     from deepesi.core.contracts import InverseModel
 
 Array = NDArray[np.float64]
@@ -149,7 +150,7 @@ def explain(
     opened = yield from open_recording(model, recording, reading, setup, open_inverse)
     network = open_network(model, opened.model)
     methods = _methods(model, network is not None, options)
-    _check_average(opened)
+    check_average(opened.data, "explain")
     head, template = _head(opened), template_of(opened.inverse.space)
     ready = yield from correct_recording(opened, reading)
     inverse, evoked = opened.inverse, ready.recording
@@ -237,14 +238,6 @@ def _without(model: Path, has_network: bool) -> str:
         "out. They need torch and the network itself: give the directory of the run that the file "
         "was exported from. Occlusion runs on any file."
     )
-
-
-def _check_average(opened: Opened) -> None:
-    if not isinstance(opened.data, mne.Evoked):
-        raise ValueError(
-            f"explain: the recording is {type(opened.data).__name__}, expected an average. Give an "
-            "-ave.fif, or the events to average about in a raw recording (--event NAME)."
-        )
 
 
 def _head(opened: Opened) -> HeadModel:

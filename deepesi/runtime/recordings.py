@@ -60,6 +60,22 @@ class Segment(NamedTuple):
         return cls(data, windows_of(data.shape[1], longest, 0, data.shape[1]), tmin, number)
 
 
+def check_average(recording: "Recording", command: str) -> None:
+    """Refuse anything but an average, for a command that judges one response.
+
+    Raises:
+        ValueError: Epochs or a raw recording.
+
+    """
+    import mne
+
+    if not isinstance(recording, mne.Evoked):
+        raise ValueError(
+            f"{command}: the recording is {type(recording).__name__}, expected an average. Give an "
+            "-ave.fif, or the events to average about in a raw recording (--event NAME)."
+        )
+
+
 def trials_averaged(recording: "Recording") -> float:
     """Number of averaged trials: ``nave`` of an evoked response, else 1.
 
