@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,8 @@ from deepesi.models.layers.oriented_patches import (
 Triangle = list[list[Tensor]]
 
 
-class Patches(NamedTuple):
+@dataclass(frozen=True)
+class Patches:
     """A dictionary: ``K_n`` patches along the normals of each source, ``K_l`` of any orientation.
 
     Attributes:
@@ -34,7 +37,12 @@ class Patches(NamedTuple):
     normal_moments: Float[Tensor, "K_n S"]
     loose_moments: Float[Tensor, "O O K_l S"]
 
-    @property
+    @cached_property
+    def loose_power(self) -> Float[Tensor, "O 1 K_l S"]:
+        """Squared norms of the rows of patches of any orientation."""
+        return self.loose.square().sum(3)[:, None]
+
+    @cached_property
     def loose_size(self) -> Float[Tensor, "K_l S"]:
         """Root mean square moments of patches of any orientation, with standard normal weights."""
         return self.loose_moments.square().sum((0, 1)).sqrt()
@@ -139,7 +147,7 @@ def conditional(
     )
     free, own, axes = _of_any_orientation(
         loose,
-        patches.loose.square().sum(3)[:, None],
+        patches.loose_power,
         crossed[1:],
         (deviation / patches.loose_size).square(),
     )
