@@ -1,0 +1,313 @@
+"""Unrolled Champagne: sparse Bayesian updates of patch variances, corrected by a network."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel
+from deepesi.core.patches import along_axes, neighbour_mean, spread_patches
+from deepesi.models.layers.sizes import check_sizes
+from deepesi.models.layers.symmetric_inverse import symmetric_inverse
+from deepesi.physics.head_inputs import (
+    MeshNeighbours,
+    PatchMoments,
+    PatchPairs,
+    PatchShares,
+    PatchTopographies,
+    Rank,
+    SourceUnit,
+    Whitener,
+)
+
+#: Smallest variance of a patch, noise variance 1: nothing, and its logarithm is finite.
+SMALLEST = 1e-8
+#: Features of a source that are the same for all its patches.
+N_COMMON = 3
+
+
+class UnrolledChampagne(InverseModel):
+    r"""``γ ← γ ((‖qᵀ Σ⁻¹ V‖² / (qᵀ Σ⁻¹ q) + a) / (T + a))^p``, ``Σ = I + Q diag(γ) Qᵀ``.
+
+    ``V`` is the whitened data with ``T`` samples, ``Q`` the whitened unit topographies of patches
+    of a few radii around every source, ``γ`` their prior variances. Noise and head mismatch have
+    variance 1: a share of the power of the recording counts as mismatch. The estimate is the
+    posterior mean ``γ Qᵀ Σ⁻¹ V``, spread over the sources of each patch, with its standard
+    deviation.
+
+    At a fixed point every patch with ``γ > 0`` has ``‖qᵀ Σ⁻¹ V‖² = T qᵀ Σ⁻¹ q``, for any exponent
+    ``p`` and count ``a``: that of Champagne and Gamma-MAP. ``p = 1/2`` is the convex update of
+    Champagne, ``p = 1`` that of MacKay. The count slows updates down where few samples say little.
+    The start is a mixture of equal variances and the posterior of a single patch; the second has a
+    small share in long windows. The last updates are those of the strongest patches alone.
+
+    Untrained it is Champagne stopped early. Learned:
+
+    - exponent and count of every update, and how they follow the power (SNR) and the number of
+      samples; the share of mismatch; the start;
+    - a small network on the source mesh. It reads how well each patch and its neighbours fit, and
+      multiplies the variances in the updates of all patches. It reads energies only, so the
+      estimate changes sign with the data.
+
+    No weight belongs to a channel, a source or an orientation. The orientations of a patch share
+    one variance. A window is inverted as a whole.
+
+    Args:
+        n_steps: Number of updates.
+        n_dense: Number of updates of all patches; the others are of the strongest.
+        n_strongest: Number of the strongest patches.
+        exponent: Initial exponent ``p``, above 0 and at most 1.
+        count: Initial count ``a``, positive.
+        single: Initial share of the posterior of a single patch in the start, for one sample.
+        mismatch: Initial share of the power of a recording that counts as noise.
+        n_iterations: Iterations of every matrix inverse.
+        hidden: Width of the network.
+        smallest: Smallest patch radius, m.
+        largest: Largest patch radius, m.
+        n_radii: Number of patch radii from smallest to largest.
+        loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
+            to that one; needs a head of free orientation below 1. 1: the orientation of the head.
+
+    Raises:
+        ValueError: A size is not positive, there are more dense updates than updates, a share is
+            not between 0 and 1, or the radii are out of order.
+
+    Source: Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059 (updates); Owen et al.
+    2012, doi:10.1016/j.neuroimage.2011.12.027 (Champagne); unrolling: Gregor & LeCun 2010. Our
+    differences: patches, the start, the learned terms, and inverses by products alone
+    (`deepesi.models.layers.symmetric_inverse`).
+
+    """
+
+    bound_to_space = False
+
+    def __init__(
+        self,
+        n_steps: int = 12,
+        n_dense: int = 4,
+        n_strongest: int = 128,
+        exponent: float = 1.0,
+        count: float = 4.0,
+        single: float = 0.9,
+        mismatch: float = 0.25,
+        n_iterations: int = 20,
+        hidden: int = 16,
+        smallest: float = 0.010,
+        largest: float = 0.025,
+        n_radii: int = 3,
+        loose: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_sizes(
+            "UnrolledChampagne",
+            n_steps=n_steps,
+            n_dense=n_dense,
+            n_strongest=n_strongest,
+            n_iterations=n_iterations,
+            hidden=hidden,
+            n_radii=n_radii,
+        )
+        _check_start(n_steps, n_dense, exponent, count, {"single": single, "mismatch": mismatch})
+        radii = (smallest, largest, n_radii)
+        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
+        self.neighbours = MeshNeighbours()
+        self.topographies = PatchTopographies(*radii, loose)
+        self.moments = PatchMoments(*radii, loose)
+        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.head_inputs = (
+            self.whitener,
+            self.rank,
+            self.unit,
+            self.neighbours,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+        )
+        self.n_steps, self.n_dense, self.n_strongest = n_steps, n_dense, n_strongest
+        self.n_iterations, self.n_radii = n_iterations, n_radii
+        self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
+        self.log_mismatch = nn.Parameter(torch.tensor(math.log(mismatch)))
+        self.single = nn.Parameter(torch.tensor(math.log(single / (1 - single))))
+        # Exponent and logarithm of the count of every update, for a power and a number of samples.
+        self.plan = nn.Parameter(torch.tensor([[exponent, math.log(count)]] * n_steps))
+        self.plan_layer = nn.Linear(2, 2 * n_steps, bias=False)
+        nn.init.zeros_(self.plan_layer.weight)
+        self.first = nn.Linear(2 * n_radii + N_COMMON, hidden)
+        self.receive = nn.Linear(2 * hidden, hidden)
+        self.last = nn.Linear(hidden, n_radii)
+        nn.init.zeros_(self.last.weight)  # so that an untrained model is Champagne
+        nn.init.zeros_(self.last.bias)
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """What the model assumes before training."""
+        return Assumptions(self.assumed_sources, "few", "covariance and level", "nominal")
+
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
+        """Whiten the data, update the variances, compute the posterior."""
+        dtype = data.dtype if self.training else torch.float64
+        topographies = inputs[self.topographies.key].to(dtype)
+        n_orient = inputs[self.moments.key].shape[2]
+        rows = topographies.flatten(0, 1).unflatten(0, (-1, n_orient))[None]
+        recording = (inputs[self.whitener.key] @ data).to(dtype)
+        noise = self._noise(recording, inputs[self.rank.key].to(dtype))
+        white = recording / noise[:, None, None]
+        gamma = self._variances(white, rows, inputs)
+        mean, variance = self._posterior(white, rows, gamma, inputs)
+        std = noise[:, None, None] * variance.sqrt()
+        mean = noise[:, None, None] * mean
+        return Estimate(mean.to(data.dtype), std.expand_as(mean).to(data.dtype))
+
+    def _noise(
+        self, recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
+    ) -> Float[Tensor, " B"]:
+        """Standard deviation of noise and head mismatch."""
+        power = recording.square().sum((1, 2)) / (recording.shape[2] * rank)
+        return (1 + self.log_mismatch.exp() * (power - 1).clamp_min(0)).sqrt()
+
+    def _variances(
+        self,
+        white: Float[Tensor, "B C T"],
+        rows: Float[Tensor, "1 A O C"],
+        inputs: dict[str, Tensor],
+    ) -> Float[Tensor, "B A"]:
+        """Prior variances of all patches, after all updates."""
+        n_times = torch.ones_like(white[:, 0]).sum(1)
+        power = white.square().sum((1, 2)) / n_times
+        gamma = self._start(white, rows, power, n_times)
+        setting = 0.3 * torch.stack([power.log1p(), n_times.log()], dim=1)
+        change = self.plan_layer(setting.to(self.plan.dtype)).unflatten(1, self.plan.shape)
+        plan = (self.plan + change).to(white.dtype).unbind(1)
+        for settings in plan[: self.n_dense]:
+            fit = self._fit(white, rows, gamma, settings)
+            gamma = updated(gamma, fit + self._correction(fit, gamma, power, inputs))
+        if self.n_dense == self.n_steps:
+            return gamma
+        kept, numbers = gamma.topk(self.n_strongest, dim=1)
+        strongest = rows[0].index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+        for settings in plan[self.n_dense :]:
+            kept = updated(kept, self._fit(white, strongest, kept, settings))
+        return torch.zeros_like(gamma).scatter(1, numbers, kept)
+
+    def _start(
+        self,
+        white: Float[Tensor, "B C T"],
+        rows: Float[Tensor, "1 A O C"],
+        power: Float[Tensor, " B"],
+        n_times: Float[Tensor, " B"],
+    ) -> Float[Tensor, "B A"]:
+        """Equal variances and the posterior of a single patch, mixed."""
+        energy = (
+            (rows[0].flatten(0, 1) @ white).square().sum(2).unflatten(1, rows.shape[1:3]).sum(2)
+        )
+        shares = torch.softmax(0.5 * energy / n_times[:, None], dim=1)
+        single = torch.sigmoid(self.single - 2 * n_times.log())[:, None]
+        equal = 1 / torch.ones_like(rows[..., 0, 0]).sum()
+        return power[:, None] * (single * shares + (1 - single) * equal)
+
+    def _fit(
+        self,
+        white: Float[Tensor, "B C T"],
+        rows: Float[Tensor, "N A O C"],
+        gamma: Float[Tensor, "B A"],
+        settings: Float[Tensor, "B 2"],
+    ) -> Float[Tensor, "B A"]:
+        """Logarithm of the factor by which Champagne changes the variances."""
+        precision = self._precision(rows, gamma)
+        flat = rows.flatten(1, 2)
+        energy = (flat @ (precision @ white)).square().sum(2)
+        information = ((flat @ precision) * flat).sum(2)
+        energy, information = (
+            v.unflatten(1, rows.shape[1:3]).sum(2) for v in (energy, information)
+        )
+        exponent, count = settings[:, :1], settings[:, 1:].exp()
+        n_times = torch.ones_like(white[:, 0]).sum(1, keepdim=True)
+        return exponent * ((energy / information + count) / (n_times + count)).log()
+
+    def _precision(
+        self, rows: Float[Tensor, "N A O C"], gamma: Float[Tensor, "B A"]
+    ) -> Float[Tensor, "B C C"]:
+        """``(I + Q diag(γ) Qᵀ)⁻¹``."""
+        flat = rows.flatten(1, 2)
+        weights = gamma[..., None].expand(-1, -1, rows.shape[2]).flatten(1)
+        covariance = (flat * weights[..., None]).mT @ flat
+        eye = torch.diag_embed(torch.ones_like(covariance[:, 0]))
+        return symmetric_inverse(eye + covariance, self.n_iterations)
+
+    def _correction(
+        self,
+        fit: Float[Tensor, "B A"],
+        gamma: Float[Tensor, "B A"],
+        power: Float[Tensor, " B"],
+        inputs: dict[str, Tensor],
+    ) -> Float[Tensor, "B A"]:
+        """Logarithm of a factor on the variance of every patch, from the network on the mesh."""
+        moments = inputs[self.moments.key] / inputs[self.unit.key]
+        size = moments.square().sum(2).mean(0).unflatten(0, (-1, moments.shape[2])).mean(1).log()
+        relative = (gamma / gamma.amax(1, keepdim=True)).log().clamp_min(-12) / 6
+        by_radius = torch.cat([fit.clamp(-3, 3), relative], dim=1).unflatten(
+            1, (2 * self.n_radii, -1)
+        )
+        common = [size / 4, power.log1p()[:, None] / 4, fit.amax(1, keepdim=True)]
+        features = [by_radius, *(v.expand_as(by_radius[:, 0])[:, None] for v in common)]
+        rows = torch.cat(features, dim=1).permute(2, 0, 1).to(self.first.weight.dtype)
+        state = functional.gelu(self.first(rows))
+        received = neighbour_mean(state, inputs[self.neighbours.key])
+        state = state + functional.gelu(self.receive(torch.cat([state, received], dim=2)))
+        return self.last(state).clamp(-3, 3).permute(1, 2, 0).flatten(1).to(gamma.dtype)
+
+    def _posterior(
+        self,
+        white: Float[Tensor, "B C T"],
+        rows: Float[Tensor, "1 A O C"],
+        gamma: Float[Tensor, "B A"],
+        inputs: dict[str, Tensor],
+    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D 1"]]:
+        """Mean and variance of the dipoles, noise variance 1."""
+        dtype, n_orient = white.dtype, rows.shape[2]
+        moments = inputs[self.moments.key].to(dtype).unflatten(1, (-1, n_orient))
+        pairs, shares = inputs[self.pairs.key], inputs[self.shares.key].to(dtype)
+        # Radius, source, orientation, channel or sample, example.
+        by_radius = gamma.T.unflatten(0, moments.shape[:2])
+        precision = self._precision(rows, gamma)
+        topographies = rows[0].unflatten(0, moments.shape[:2])
+        found = topographies.flatten(0, 2) @ (precision @ white).permute(1, 2, 0).flatten(1)
+        found = found.unflatten(1, (white.shape[2], -1)).unflatten(0, moments.shape[:3])
+        mean = spread_patches(
+            along_axes(moments, by_radius[:, :, None, None] * found), pairs, shares
+        )
+        before = moments.square().sum(3)[..., None] * by_radius[:, :, None]
+        variance = spread_patches(before, pairs, shares.square()).flatten(0, 1).T
+        seen = by_radius[:, :, None, None] * topographies[..., None]
+        seen = (
+            spread_patches(along_axes(moments, seen), pairs, shares).flatten(0, 1).permute(2, 0, 1)
+        )
+        variance = variance - ((seen @ precision) * seen).sum(2)
+        least = SMALLEST * inputs[self.unit.key].to(dtype).square()
+        return mean.flatten(0, 1).permute(2, 0, 1), torch.maximum(variance, least)[..., None]
+
+
+def updated(gamma: Float[Tensor, "B A"], change: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+    """Variances times the exponential of a change."""
+    return (gamma * change.exp()).clamp_min(SMALLEST)
+
+
+def _check_start(
+    n_steps: int, n_dense: int, exponent: float, count: float, shares: dict[str, float]
+) -> None:
+    if n_dense > n_steps:
+        raise ValueError(
+            "UnrolledChampagne: n_dense must be at most n_steps, since the updates of all patches "
+            f"come first, got {n_dense} and {n_steps}."
+        )
+    if not (0 < exponent <= 1 and count > 0):
+        raise ValueError(
+            "UnrolledChampagne: exponent must be above 0 and at most 1, count positive, got "
+            f"{exponent} and {count}."
+        )
+    for name, share in shares.items():
+        if not 0 < share < 1:
+            raise ValueError(f"UnrolledChampagne: {name} must be between 0 and 1, got {share}.")
