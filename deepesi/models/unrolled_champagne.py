@@ -206,7 +206,8 @@ class UnrolledChampagne(InverseModel):
         shares = torch.softmax(0.5 * energy / n_times[:, None], dim=1)
         single = torch.sigmoid(self.single - 2 * n_times.log())[:, None]
         equal = 1 / torch.ones_like(rows[..., 0, 0]).sum()
-        return power[:, None] * (single * shares + (1 - single) * equal)
+        share = single * shares + (1 - single) * equal
+        return (power[:, None] * share).clamp_min(SMALLEST)
 
     def _fit(
         self,

@@ -34,6 +34,7 @@ from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
+from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
@@ -95,6 +96,12 @@ def annealed_patches(n_components=2):
     return AnnealedPatches(n_components, **WIDE, **sizes)
 
 
+def unrolled_champagne(**sizes):
+    torch.manual_seed(0)
+    sizes = {"n_steps": 3, "n_dense": 2, "n_strongest": 20, "n_radii": 2, "hidden": 8} | sizes
+    return moved(UnrolledChampagne(**WIDE, **sizes))
+
+
 def sensor_gnn(heteroscedastic=False, **sizes):
     torch.manual_seed(0)
     sizes = {"n_components": 2, **sizes}
@@ -120,6 +127,7 @@ RECIPES = (
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "LooseMatchedFilter": loose_matched_filter,
         "AnnealedPatches": annealed_patches,
+        "UnrolledChampagne": unrolled_champagne,
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
         "BayesPatches": lambda: BayesPatches(
             (1, 2), 0.03, 0.06, 2, n_chains=2, n_annealed=4, n_kept=4, n_samples=2
@@ -389,6 +397,7 @@ FEWER = {
     ),
     "LooseMatchedFilter": lambda: loose_matched_filter(n_components=1, n_conjugate=2, n_messages=1),
     "AnnealedPatches": lambda: annealed_patches(n_components=1),
+    "UnrolledChampagne": lambda: unrolled_champagne(n_steps=2, n_dense=1, n_iterations=12),
 }
 
 

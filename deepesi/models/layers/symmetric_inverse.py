@@ -26,5 +26,4 @@ def symmetric_inverse(matrix: Float[Tensor, "B C C"], n_iterations: int) -> Floa
     inverse = eye / matrix.abs().sum(2).amax(1)[:, None, None]
     for _ in range(n_iterations):
         inverse = inverse @ (2 * eye - matrix @ inverse)
-        inverse = 0.5 * (inverse + inverse.mT)  # rounding errors would grow where it is not
     return inverse
