@@ -204,7 +204,7 @@ class UnrolledChampagne(InverseModel):
             (rows[0].flatten(0, 1) @ white).square().sum(2).unflatten(1, rows.shape[1:3]).sum(2)
         )
         shares = torch.softmax(0.5 * energy / n_times[:, None], dim=1)
-        single = torch.sigmoid(self.single - 2 * n_times.log())[:, None]
+        single = torch.sigmoid(self.single - 4 * n_times.log())[:, None]
         equal = 1 / torch.ones_like(rows[..., 0, 0]).sum()
         share = single * shares + (1 - single) * equal
         return (power[:, None] * share).clamp_min(SMALLEST)
