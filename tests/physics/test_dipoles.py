@@ -44,6 +44,7 @@ def test_exact_for_a_potential_that_is_linear_in_position_and_orientation():
 
 def test_free_head_holds_the_fixed_one():
     fixed, free = load_head("fsaverage-ico3"), load_head("fsaverage-ico3", n_orient=3)
+    assert load_head("fsaverage-ico3-free").fingerprint == free.fingerprint
     assert free.name == "fsaverage-ico3-free"
     assert free.space.n_dipoles == 3 * 1284
     assert free is load_template("fsaverage-ico3-free")
