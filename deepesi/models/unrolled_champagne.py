@@ -85,12 +85,12 @@ class UnrolledChampagne(InverseModel):
 
     def __init__(
         self,
-        n_steps: int = 12,
-        n_dense: int = 4,
+        n_steps: int = 20,
+        n_dense: int = 5,
         n_strongest: int = 128,
         exponent: float = 1.0,
-        count: float = 4.0,
-        single: float = 0.9,
+        count: float = 1.0,
+        single: float = 0.5,
         mismatch: float = 0.25,
         n_iterations: int = 20,
         hidden: int = 16,
