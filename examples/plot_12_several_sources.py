@@ -96,9 +96,9 @@ ax.set(ylabel="localization error (mm)")
 ax.legend()
 
 # %%
-# eLORETA is farthest off, on either head. Annealed patches, Champagne and the sampler are nearest. The
-# means of 12 recordings are uncertain by several millimetres, so these three cannot be ranked by
-# them. With head mismatch all three are more than twice as far off: they believe the lead field.
+# eLORETA is farthest off, on either head. Annealed patches, Champagne and the sampler are nearest.
+# The means of 12 recordings are uncertain by several millimetres, so these three cannot be ranked
+# by them. With head mismatch all three are more than twice as far off: they believe the lead field.
 #
 # One recording with three sources. Rings mark their centres.
 
@@ -168,8 +168,8 @@ print(f"head mismatch, four times the annealing: chains agree in {n_agree} recor
 # What to use? Annealed patches and Champagne are as near as the sampler here, where sources are
 # patches along the normals of the template, and Champagne takes a tenth of the time of annealed
 # patches. On other people's heads annealed patches are nearer (:doc:`decision 14
-# </decisions/0014-unrolled-champagne>`). With one source the trained matched filters are nearer. How to compare methods yourself: :doc:`evaluation
-# </evaluation>`.
+# </decisions/0014-unrolled-champagne>`). With one source the trained matched filters are nearer.
+# How to compare methods yourself: :doc:`evaluation </evaluation>`.
 #
 # Exercises
 # ---------
