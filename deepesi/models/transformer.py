@@ -16,6 +16,7 @@ from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.space_time import SpaceTimeBlock, Tokens
 from deepesi.physics.head_inputs import (
+    HeadInput,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -177,30 +178,28 @@ class SourceTransformer(InverseModel):
             stretch=stretch,
             n_radii=n_radii,
         )
-        if hidden % n_heads:
+        if hidden % (2 * n_heads):
             raise ValueError(
-                "SourceTransformer: hidden must be a multiple of n_heads, got "
+                "SourceTransformer: hidden must be a multiple of twice n_heads, got "
                 f"hidden={hidden}, n_heads={n_heads}."
             )
         radii = (smallest, largest, n_radii)
-        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
-        self.encodings, self.reliability = SensorEncodings(), SensorReliability()
-        self.positions, self.normals = SourcePositions(), SourceNormals()
-        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
-        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
-        self.head_inputs = (
-            self.whitener,
-            self.rank,
-            self.unit,
-            self.encodings,
-            self.positions,
-            self.normals,
-            self.topographies,
-            self.moments,
-            self.pairs,
-            self.shares,
-            *self.reliability.head_inputs,
-        )
+        self.reliability = SensorReliability()
+        declared: dict[str, HeadInput] = {
+            "whitener": Whitener(),
+            "rank": Rank(),
+            "unit": SourceUnit(),
+            "encodings": SensorEncodings(),
+            "positions": SourcePositions(),
+            "normals": SourceNormals(),
+            "topographies": PatchTopographies(*radii),
+            "moments": PatchMoments(*radii),
+            "pairs": PatchPairs(*radii),
+            "shares": PatchShares(*radii),
+        }
+        self.head_inputs = (*declared.values(), *self.reliability.head_inputs)
+        # As text: making a key of its numbers would break the graph of torch.compile.
+        self.keys = {name: declaration.key for name, declaration in declared.items()}
         self.n_components, self.n_rounds, self.stretch = n_components, n_rounds, stretch
         n_token = 6 + n_radii
         self.features, n_groups = features, 0 if features is None else features.n_groups
@@ -231,12 +230,12 @@ class SourceTransformer(InverseModel):
         return_attention: bool = False,
     ) -> Estimate | tuple[Estimate, Attention]:
         """Estimate the sources; with `return_attention` also their spatial filters."""
-        white = inputs[self.whitener.key] @ data
+        white = inputs[self.keys["whitener"]] @ data
         tokens = self._trunk(white, inputs)
         signals = white + self._correction(tokens.signal, white)
         trust = self._trust(white, tokens.state, inputs)
         covariance = self._covariance(trust[..., None] * signals, tokens.state)
-        rows, n_orient = inputs[self.topographies.key], inputs[self.moments.key].shape[2]
+        rows, n_orient = inputs[self.keys["topographies"]], inputs[self.keys["moments"]].shape[2]
         power = (rows.square() @ trust.square().T).unflatten(1, (-1, n_orient)).mean(2)
         patches = _Patches(rows, trust, power, n_orient)
         read = self._read(tokens.state, inputs)
@@ -266,11 +265,11 @@ class SourceTransformer(InverseModel):
         n_samples = self._stretches(torch.ones_like(white[:1, :1]), ones)
         power = self._stretches(white.square(), ones) / n_samples
         total = power.mean((1, 2), keepdim=True)
-        rows = inputs[self.topographies.key].flatten(0, 1)
+        rows = inputs[self.keys["topographies"]].flatten(0, 1)
         gram = rows.T @ rows
         size = gram.diagonal().clamp_min(1e-12).sqrt()
         share = gram.diagonal() * size.shape[0] / rows.shape[0]
-        sensors = torch.cat([inputs[self.encodings.key], (share + 1e-12).log()[:, None]], dim=1)
+        sensors = torch.cat([inputs[self.keys["encodings"]], (share + 1e-12).log()[:, None]], dim=1)
         features = [
             sensors[:, None].expand(*power.shape[:3], -1),
             ((power + SMALL_POWER) / (total + SMALL_POWER)).log(),
@@ -345,11 +344,11 @@ class SourceTransformer(InverseModel):
 
     def _tokens(self, inputs: dict[str, Tensor]) -> Float[Tensor, "S n"]:
         """Position, normal and log moments of every source."""
-        moments = inputs[self.moments.key] / inputs[self.unit.key]
+        moments = inputs[self.keys["moments"]] / inputs[self.keys["unit"]]
         moments = moments.unflatten(1, (-1, moments.shape[2]))
-        position = inputs[self.positions.key] / HEAD_SIZE
+        position = inputs[self.keys["positions"]] / HEAD_SIZE
         size = 0.5 * moments.square().sum((2, 3)).log().T
-        return torch.cat([position, inputs[self.normals.key], size], dim=1)
+        return torch.cat([position, inputs[self.keys["normals"]], size], dim=1)
 
     def _components(
         self,
@@ -364,7 +363,7 @@ class SourceTransformer(InverseModel):
         blank = torch.zeros_like(patches.power)
         weights, fits = [blank] * self.n_components, [0 * covariance] * self.n_components
         projections, hidden = [eye + 0 * covariance] * self.n_components, read
-        tokens, rank = self._tokens(inputs), inputs[self.rank.key]
+        tokens, rank = self._tokens(inputs), inputs[self.keys["rank"]]
         for _ in range(self.n_rounds):
             for m in range(self.n_components):
                 left = eye - sum(fits[:m] + fits[m + 1 :], 0 * covariance)
@@ -407,8 +406,8 @@ class SourceTransformer(InverseModel):
         inputs: dict[str, Tensor],
     ) -> Float[Tensor, "B D N"]:
         """Expected moments of the sources, A m, for weighted data in columns."""
-        moments = inputs[self.moments.key].unflatten(1, (-1, patches.n_orient))
-        pairs, shares = inputs[self.pairs.key], inputs[self.shares.key]
+        moments = inputs[self.keys["moments"]].unflatten(1, (-1, patches.n_orient))
+        pairs, shares = inputs[self.keys["pairs"]], inputs[self.keys["shares"]]
         amplitudes = [patches.amplitudes(weights) for weights in found.weights]
         left = [
             (patches.trust[..., None] * (projection @ columns)).permute(1, 2, 0)
@@ -435,12 +434,12 @@ class SourceTransformer(InverseModel):
         if self.spread is None:
             return Estimate(mean)
         floor, share = functional.softplus(over_first(self.spread, hidden) - 3)
-        n_orient = inputs[self.moments.key].shape[2]
+        n_orient = inputs[self.keys["moments"]].shape[2]
         floor, share = (
             part.T[:, :, None, None].expand(-1, -1, n_orient, -1).flatten(1, 2)
             for part in (floor, share)
         )
-        return Estimate(mean, inputs[self.unit.key] * floor + share * mean.abs())
+        return Estimate(mean, inputs[self.keys["unit"]] * floor + share * mean.abs())
 
 
 def _count(signals: Float[Tensor, "B C T"]) -> Float[Tensor, ""]:

@@ -43,10 +43,8 @@ def rhythms(toy):
 
 
 def apply(model, toy_path, *more):
-    main(
-        ["apply", str(model), "x-epo.fif", "--head", str(toy_path), "--noise-from", "-1", "0"]
-        + ["--out", "out/p", *more]
-    )
+    setup = ["--head", str(toy_path), "--noise-from", "-1", "0"]
+    main(["apply", str(model), "x-epo.fif", *setup, "--out", "out/p", *more])
 
 
 @pytest.mark.parametrize(("band", "source"), [((8, 13), 5), ((25, 35), 60)])

@@ -111,29 +111,30 @@ class SignedSelfAttention(nn.Module):
         """
         scale = rms(tokens.signal)
         streams = (
-            self._heads(self.of_state(self.norm(tokens.state)), other),
-            self._heads(self.of_signal(tokens.signal / scale), other),
+            self._heads(self.of_state(self.norm(tokens.state)), other, rotary),
+            self._heads(self.of_signal(tokens.signal / scale), other, rotary),
         )
         query, key, value = (
             torch.cat([part[i] for part in streams], dim=-1) for i in range(3)
         )  # (B, other, A, N, 2 H / A)
-        if rotary:
-            query, key = rotated(query), rotated(key)
         shape = query.shape[:2]  # ONNX has attention of four axes
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-        read = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        read = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=None if bias is None else bias.to(query)
+        )
         read = read.unflatten(0, shape).transpose(2, 3)
         state, signal = (half.flatten(3) for half in read.chunk(2, dim=-1))
         if other == 2:
             state, signal = state.transpose(1, 2), signal.transpose(1, 2)
         return Tokens(scale * self.to_signal(signal), self.to_state(state))
 
-    def _heads(self, values: Tensor, other: int) -> list[Tensor]:
+    def _heads(self, values: Tensor, other: int, rotary: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key, value ``(B, other, A, N, H / A)``."""
         values = values.transpose(1, 2) if other == 2 else values
-        return [
+        query, key, value = (
             part.unflatten(3, (self.n_heads, -1)).transpose(2, 3) for part in values.chunk(3, dim=3)
-        ]
+        )
+        return (rotated(query), rotated(key), value) if rotary else (query, key, value)
 
 
 def _add(tokens: Tokens, change: Tokens) -> Tokens:
