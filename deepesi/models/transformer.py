@@ -1,7 +1,7 @@
 """Spatiotemporal transformer: a spatial filter per source, which depends on the data."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Float
@@ -222,6 +222,16 @@ class SourceTransformer(InverseModel):
             nn.init.zeros_(self.mix.weight)
             nn.init.zeros_(self.mix.bias)
             nn.init.constant_(self.mix.bias[:1], 2.0)  # mostly broad band
+
+    @overload
+    def forward(
+        self, data: Tensor, inputs: dict[str, Tensor], return_attention: Literal[False] = False
+    ) -> Estimate: ...
+
+    @overload
+    def forward(
+        self, data: Tensor, inputs: dict[str, Tensor], return_attention: Literal[True]
+    ) -> tuple[Estimate, Attention]: ...
 
     def forward(
         self,
