@@ -142,6 +142,15 @@ def several_sources(page):
     assert page["agree"]["head mismatch"].sum() < page["n_agree"] < len(page["number"])
 
 
+def learned_beamformer(page):
+    one, two = ({k: v.mean() for k, v in page[name].items()} for name in ("errors", "two"))
+    for errors, share in ((one, 0.5), (two, 0.9)):
+        assert errors["transformer"] < share * min(errors["LCMV"], errors["eLORETA"])
+    assert page["likeness"] > 0.5
+    network = [errors["transformer"].mean() for errors in page["by_length"]]
+    assert network[-1] < 0.5 * network[0]
+
+
 #: What the sentences of a page say of its numbers.
 CLAIMS = {
     "plot_01_lasso": lasso,
@@ -156,6 +165,7 @@ CLAIMS = {
     "plot_10_animate": animate,
     "plot_11_explain": explain,
     "plot_12_several_sources": several_sources,
+    "plot_14_learned_beamformer": learned_beamformer,
 }
 #: The shortest page runs with the fast tests.
 FAST = "plot_02_minimum_norm"

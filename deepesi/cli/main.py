@@ -44,12 +44,27 @@ def _apply(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     reading, setup = _recording_options(arguments)
+    if arguments.band is not None:
+        _check_band_options(arguments)
+        reading = replace(reading, band=tuple(arguments.band))
     setup = replace(setup, subjects_dir=arguments.subjects_dir)
     is_dataset = str(arguments.recording).startswith(DATASET)
     lines = (_apply_dataset if is_dataset else _apply_one)(arguments, reading, setup)
     with closing(lines):  # an interrupt between two lines also cleans up
         for line in lines:
             tqdm.write(line)  # prints, above a progress bar if there is one
+
+
+def _check_band_options(arguments: argparse.Namespace) -> None:
+    """Refuse what ``--band``, which writes one map, cannot write."""
+    from deepesi.runtime.writing.zarr_group import is_zarr
+
+    shown = [f"--{name}" for name in ("movie", "html") if getattr(arguments, name) is not None]
+    if shown or is_zarr(arguments.out):
+        raise ValueError(
+            f"--band writes one map of the power, not {', '.join(shown) or '.zarr'}; leave that "
+            "out, and give a prefix in --out."
+        )
 
 
 def _recording_options(
@@ -502,6 +517,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     apply.add_argument(
         "--html", type=Path, help=".html file to write: an average on the cortex, to turn and play"
+    )
+    apply.add_argument(
+        "--band",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="write the power of the sources in this band, Hz, in place of time courses",
     )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)

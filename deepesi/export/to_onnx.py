@@ -101,8 +101,9 @@ def export_onnx(
     model.eval()
     declarations = tuple(dict.fromkeys(model.head_inputs))
     inputs = as_tensors(prepare(declarations, head))
-    # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal.
-    data = torch.randn(2, head.n_channels, 3) * head.noise_level
+    # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal, nor
+    # is the number of stretches that a network cuts the window into.
+    data = torch.randn(2, head.n_channels, head.n_channels + 21) * head.noise_level
     with torch.no_grad():
         estimate = model(data, inputs)
     kinds = ["mean"] + ["std"] * (estimate.std is not None)

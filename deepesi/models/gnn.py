@@ -11,6 +11,7 @@ from torch.nn import functional
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
 from deepesi.models.layers.evidence import SMALL_POWER, Evidence
+from deepesi.models.layers.features import Features
 from deepesi.models.layers.orientation_posterior import OrientationPosterior
 from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.signed_attention import SignedAttention
@@ -128,10 +129,12 @@ class SensorGNN(InverseModel):
             to that one; needs a head of free orientation below 1. The evidence is marginal over
             the orientation, and weights of sensors count for each one. 1: the orientation of the
             head, fixed or free; with free orientation the weights count by their mean.
+        features: Time-frequency inputs, whose powers enter the states; None: none.
 
     Raises:
         ValueError: A size is not positive, the heads do not divide the width, the kernel is even,
-            the radii are not in order, or `loose` is not above 0 and at most 1.
+            the radii are not in order, or `loose` is not above 0 and at most 1; a window is too
+            short for the features (in `forward`).
 
     Source: attention between sensors is GATv2, Brody et al. 2022, arXiv:2105.14491.
     Difference: attention weights depend only on quantities without sign, and signals are only
@@ -158,6 +161,7 @@ class SensorGNN(InverseModel):
         n_radii: int = 3,
         heteroscedastic: bool = False,
         loose: float = 1.0,
+        features: Features | None = None,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -208,7 +212,8 @@ class SensorGNN(InverseModel):
         # Data of one sample train only the centre of a filter, so the other weights start at 0.
         nn.init.zeros_(self.window.weight)
         nn.init.normal_(self.window.weight[:, :, centre])
-        self.embed = nn.Linear(5 + n_all, hidden)
+        self.features, n_groups = features, 0 if features is None else features.n_groups
+        self.embed = nn.Linear(5 + n_all + n_groups, hidden)
         n_outs = [n_all] * (n_blocks - 1) + [n_components]
         self.blocks = nn.ModuleList(SignedAttention(hidden, n_all, n, n_heads) for n in n_outs)
         self.cross = CrossAttention(n_token, hidden, hidden, n_heads)
@@ -278,8 +283,12 @@ class SensorGNN(InverseModel):
         log_power = (white.square().mean((0, 2)) + SMALL_POWER).log()[:, None]
         local = (signals.square().mean(3) + SMALL_POWER).log() - log_power
         sensors = head.sensors[:, None].expand(-1, local.shape[1], -1)
+        groups = []
+        if self.features is not None:
+            of_groups = self.features.log_powers(white.transpose(0, 1), SMALL_POWER)
+            groups.append(of_groups.transpose(0, 1) - log_power)
         log_power = log_power.expand_as(local[..., :1])
-        states = self.embed(torch.cat([sensors, log_power, local], 2))
+        states = self.embed(torch.cat([sensors, log_power, local, *groups], 2))
         signals = signals.mT
         for block in self.blocks[:-1]:
             states, change = block(states, signals, head.edges, head.edge_features)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deepesi.physics.data_check import flat_channels
 from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.physics.io.rank import RankChoice
+from deepesi.runtime.band import BandPower, band_limited
 from deepesi.runtime.corrections import Corrected
 from deepesi.runtime.estimates import Localization
 from deepesi.runtime.inverse import Inverse, PreparedInverse
@@ -224,7 +225,9 @@ def apply(
     the order of the file, each written before the next is computed, without a picture. Volumes and
     free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``
     ends in ``.zarr``, all estimates are written there in place of the ``.stc``, by
-    `deepesi.runtime.writing.zarr_group.ZarrGroup`.
+    `deepesi.runtime.writing.zarr_group.ZarrGroup`. With a band (``reading.band``) only the power of
+    the sources in it is written, as ``OUT-band`` and ``OUT-band-std``, see
+    `deepesi.runtime.band.BandPower`.
 
     Args:
         model: Exported file, or another model that `open_inverse` knows.
@@ -261,6 +264,9 @@ def apply(
     if forward is not None and setup.subjects_dir is not None:
         anatomy = subject_anatomy(forward, setup.subjects_dir)
     where = Where(window, anatomy)
+    if reading.band is not None:
+        yield from _band_power(ready, inverse, reading.band, out, progress)
+        return Applied(None, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
     peak = yield from _localize(ready, inverse, where, out, progress, animated)
     return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
 
@@ -276,6 +282,11 @@ def open_recording(
     notes: list[str] = []
     data = read_recording(recording, reading, notes.append)
     yield from notes
+    if reading.band is not None:
+        data = band_limited(data, reading.band)
+        yield "filtered to {:g} to {:g} Hz; the noise must be of this band, too".format(
+            *reading.band
+        )
     trials, noise_from = data, setup.noise_from
     if reading.event is not None:
         data, trials, line = average(data, reading.event, reading.epoch, reading.baseline)
@@ -406,6 +417,20 @@ def _localize(
         if animated is not None:
             yield from write_animated(animated, result, peak, inverse, data, where.window, progress)
     return strongest
+
+
+def _band_power(
+    ready: Corrected,
+    inverse: PreparedInverse,
+    band: tuple[float, float],
+    out: Path,
+    progress: bool,
+) -> Generator[str, None, None]:
+    """Write the power of every source in the band of the recording, over all pieces."""
+    power = BandPower(band, 1 / ready.recording.info["sfreq"])
+    for result in _with_progress(ready, inverse, progress):
+        power.add(result)
+    yield from power.write(inverse, out)
 
 
 def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:

@@ -34,6 +34,7 @@ from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
+from deepesi.models.transformer import SourceTransformer
 from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
@@ -108,6 +109,12 @@ def sensor_gnn(heteroscedastic=False, **sizes):
     return moved(SensorGNN(**WIDE, **sizes, heteroscedastic=heteroscedastic))
 
 
+def transformer(heteroscedastic=False, **sizes):
+    torch.manual_seed(0)
+    sizes = {"n_components": 2, "n_rounds": 1, "stretch": 4, **sizes}
+    return moved(SourceTransformer(**WIDE, **sizes, heteroscedastic=heteroscedastic))
+
+
 def stacked_ensemble():
     seeds = iter(range(3))
     return StackedEnsemble(lambda: network(next(seeds)), n_members=3)
@@ -136,6 +143,8 @@ RECIPES = (
         "SensorGNN with std": lambda: sensor_gnn(heteroscedastic=True),
         "PhysicsInformedUNet": piunet,
         "PhysicsInformedUNet with std": lambda: piunet(heteroscedastic=True),
+        "SourceTransformer": transformer,
+        "SourceTransformer with std": lambda: transformer(heteroscedastic=True),
         "UnrolledISTA": unrolled_ista,
         "UnrolledISTA with std": lambda: unrolled_ista(heteroscedastic=True),
         "BayesianMinimumNorm": BayesianMinimumNorm,
@@ -267,6 +276,8 @@ SEE_ELECTRODES = {
     "Tempered",
     "SensorGNN",
     "SensorGNN with std",
+    "SourceTransformer",
+    "SourceTransformer with std",
     "UnrolledMatchedFilter",
     "UnrolledMatchedFilter with std",
     "SparseRegression",
@@ -386,11 +397,18 @@ def test_state_dict_round_trip(name, simulate):
 
 
 #: Exporting these takes half a minute each; with a deviation they export the same and more.
-CONTAINED = ("SensorGNN", "PhysicsInformedUNet", "UnrolledISTA", "UnrolledMatchedFilter")
+CONTAINED = (
+    "SensorGNN",
+    "PhysicsInformedUNet",
+    "SourceTransformer",
+    "UnrolledISTA",
+    "UnrolledMatchedFilter",
+)
 #: The same operations in fewer steps, so that exporting takes seconds.
 FEWER = {
     "SensorGNN with std": lambda: sensor_gnn(True, n_components=1, n_rounds=1),
     "PhysicsInformedUNet with std": lambda: piunet(True, n_passes=1, n_conjugate=2),
+    "SourceTransformer with std": lambda: transformer(True, n_components=1, n_blocks=1),
     "UnrolledISTA with std": lambda: unrolled_ista(True, n_steps=1),
     "UnrolledMatchedFilter with std": lambda: matched_filter(
         True, n_sweeps=1, n_conjugate=2, n_messages=1

@@ -33,6 +33,7 @@ from deepesi.physics.head_inputs.patches import (
 from deepesi.physics.head_inputs.positions import SourcePositions
 from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
 from deepesi.physics.head_inputs.scales import NoiseLevel, Rank, SourceUnit, Whitener
+from deepesi.physics.head_inputs.sensors import SensorEncodings
 from deepesi.physics.head_inputs.skull import SkullFilters, SkullPowers
 from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
@@ -61,6 +62,7 @@ __all__ = [
     "PriorStd",
     "Rank",
     "SensorEdgeFeatures",
+    "SensorEncodings",
     "SensorGraph",
     "SensorPositions",
     "SkullFilters",

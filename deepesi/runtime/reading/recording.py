@@ -41,6 +41,7 @@ class ReadingOptions:
         event: Event of a raw recording; its average is localized in place of the recording.
         epoch: Start and end relative to the event, s, as in
             `deepesi.runtime.reading.averaging.average`.
+        band: Frequency band to filter the recording to before anything else, Hz.
 
     """
 
@@ -53,6 +54,7 @@ class ReadingOptions:
     baseline: Baseline | None = None
     event: str | None = None
     epoch: tuple[float, float] = (-0.2, 0.5)
+    band: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.unit is not None:
