@@ -43,7 +43,11 @@ def referenced_to_seen(data: Float[Tensor, "B C T"], masking: Masking) -> Float[
 
 
 def predict_missing(
-    model: InverseModel, data: Float[Tensor, "B C T"], head: HeadModel, masking: Masking
+    model: InverseModel,
+    data: Float[Tensor, "B C T"],
+    head: HeadModel,
+    masking: Masking,
+    background: InverseModel | None = None,
 ) -> Float[Tensor, "B M T"]:
     """Missing channels (V) from sources that the model estimates with the seen ones.
 
@@ -54,13 +58,20 @@ def predict_missing(
         data: All channels, V; the model gets the seen ones only.
         head: Head of all channels.
         masking: Which channels are seen.
+        background: Inverse model that estimates the sources of what `model` leaves unexplained in
+            the seen channels; None: nothing does.
 
     """
-    arrays = prepare(model.head_inputs, head_seen(head, masking))
-    seen = referenced_to_seen(data, masking)[:, masking.seen]
-    sources = model(seen, as_tensors(arrays, data.device)).mean
+    models = [model] if background is None else [model, background]
+    declarations = dict.fromkeys(d for one in models for d in one.head_inputs)
+    inputs = as_tensors(prepare(declarations, head_seen(head, masking)), data.device)
     leadfield = torch.as_tensor(head.leadfield, dtype=data.dtype, device=data.device)
-    return referenced_to_seen(leadfield @ sources, masking)[:, masking.missing]
+    rest = referenced_to_seen(data, masking)[:, masking.seen]
+    predicted = torch.zeros_like(data)
+    for one in models:
+        explained = referenced_to_seen(leadfield @ one(rest, inputs).mean, masking)
+        rest, predicted = rest - explained[:, masking.seen], predicted + explained
+    return predicted[:, masking.missing]
 
 
 def unexplained(
@@ -83,9 +94,11 @@ def unexplained(
 class MaskedChannels(Task):
     """The network estimates sources from some channels, and the lead field predicts the others.
 
-    So the whole network is trained, with any montage, and nothing is added to it.
+    So the whole network is trained, with any montage, and no weight is added to it.
 
     Args:
+        background: Inverse method for what the network leaves unexplained, such as the activity of
+            the whole cortex that no small number of patches describes. None: no background.
         missing: Shares of missing channels; one of them per batch.
 
     Raises:
@@ -98,13 +111,15 @@ class MaskedChannels(Task):
 
     batches: ClassVar[type[Unlabelled]] = Unlabelled
 
-    def __init__(self, missing: Sequence[float] = (0.1, 0.3, 0.5)) -> None:
+    def __init__(
+        self, background: InverseModel | None = None, missing: Sequence[float] = (0.1, 0.3, 0.5)
+    ) -> None:
         super().__init__()
         if not missing or not all(0 < share < 1 for share in missing):
             raise ValueError(
                 f"MaskedChannels: missing must hold shares between 0 and 1, got {list(missing)}."
             )
-        self.missing = tuple(missing)
+        self.background, self.missing = background, tuple(missing)
 
     def training_loss(
         self, model: InverseModel, batch: Unlabelled, objective: Objective, rng: torch.Generator
@@ -112,5 +127,5 @@ class MaskedChannels(Task):
         """Mean unexplained share of the missing channels."""
         choice = int(torch.randint(len(self.missing), (), generator=rng, device=rng.device))
         masking = Masking.draw(batch.data.shape[1], self.missing[choice], rng)
-        predicted = predict_missing(model, batch.data, batch.head, masking)
+        predicted = predict_missing(model, batch.data, batch.head, masking, self.background)
         return {"loss": unexplained(predicted, batch.data, batch.head, masking).mean()}
