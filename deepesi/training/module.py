@@ -154,7 +154,7 @@ class InverseTraining(LightningModule):
         return {"mean": estimate.mean}
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a schedule per step."""
+        """AdamW with a schedule per step, for the network and any weights of the objective."""
 
         def schedule(step: int) -> float:
             progress = min(step / max(self.total_steps, 1), 1.0)
@@ -162,7 +162,7 @@ class InverseTraining(LightningModule):
             return warmup * 0.5 * (1 + math.cos(math.pi * progress))
 
         optimizer = AdamW(
-            [*self.model.parameters(), *(() if self.task is None else self.task.parameters())],
+            self.parameters(),
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
             fused=True,  # three times as fast

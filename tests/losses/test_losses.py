@@ -16,11 +16,14 @@ import deepesi.configs
 import deepesi.losses
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.quantities import magnitude
+from deepesi.losses.alignment import MaximumMeanDiscrepancy, SkullAlignment
+from deepesi.losses.anatomy import CurvatureSmoothness, OffCortexRidge
 from deepesi.losses.base import LossTerm, WeightedSum
 from deepesi.losses.distillation import Distillation
 from deepesi.losses.physics import Reprojection
 from deepesi.losses.smoothness import SpatialVariation, SurfaceLaplacian, TemporalDifference
 from deepesi.losses.sparsity import GroupSparsity
+from deepesi.losses.spectral import SpectralDistance
 from deepesi.losses.supervised import CosineDistance, NormalizedL1, NormalizedL2
 from deepesi.losses.transport import RESOLVED, EnergyDistance, PeakDistance, PeakTransport
 from deepesi.losses.uncertainty import GaussianNLL
@@ -58,6 +61,10 @@ TERMS = {
     "peak transport": PeakTransport(),
     "peak distance": PeakDistance(),
     "distillation": Distillation(BackProjection()),
+    "spectral": SpectralDistance(bands=[(50.0, 125.0)], segments=[2, 3]),
+    "skull alignment": SkullAlignment(MaximumMeanDiscrepancy(("gaussian", "laplace"))),
+    "curvature": CurvatureSmoothness(),
+    "off the cortex": OffCortexRidge(),
 }
 OBJECTIVES = sorted(p.stem for p in (Path(deepesi.configs.__file__).parent / "loss").glob("*.yaml"))
 DECLARED = [d for term in TERMS.values() for d in term.head_inputs]
@@ -532,6 +539,9 @@ def compose(toy_path, run_dir, *overrides):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_trains(name, toy, toy_path, tmp_path):
     overrides = [f"loss={name}", "model.heteroscedastic=true"]
+    if name == "spectral":
+        term = "loss.terms.spectral"
+        overrides += ["data.n_times=32", f"{term}.segments=[32]", f"{term}.bands=[[8.0,30.0]]"]
     config = compose(toy_path, tmp_path, *overrides)
     assert fit(config, Cohort.single(toy), tmp_path).is_file()
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
@@ -550,6 +560,10 @@ def test_objectives_in_the_package():
         "peaks",
         "peaks_uncertainty",
         "smooth",
+        "folded",
+        "spectral",
+        "aligned",
+        "adversarial",
         "uncertainty",
         "no_physics",
         "no_laplacian",
