@@ -5,6 +5,7 @@ import torch
 from deepesi.core.contracts import Batch
 from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.training.expected import ExpectedResponses
 from deepesi.training.real import RealRecordings
 
 
@@ -16,12 +17,14 @@ class MixedRecordings:
 
     Args:
         simulated: Recordings with targets.
-        unlabelled: Real recordings, or simulated ones of another domain.
+        unlabelled: Real recordings or responses, or simulated recordings of another domain.
 
     """
 
     def __init__(
-        self, simulated: SimulatedRecordings, unlabelled: RealRecordings | SimulatedRecordings
+        self,
+        simulated: SimulatedRecordings,
+        unlabelled: RealRecordings | ExpectedResponses | SimulatedRecordings,
     ) -> None:
         self.simulated, self.unlabelled = simulated, unlabelled
         self.split, self.batch_size = simulated.split, simulated.batch_size

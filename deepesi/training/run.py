@@ -19,6 +19,7 @@ from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.training.criterion import CRITERION, TASK_CRITERION
 from deepesi.training.data import RecordingStream
+from deepesi.training.expected import ExpectedResponses
 from deepesi.training.failures import explained
 from deepesi.training.initial import check_only_narrower, start_from
 from deepesi.training.loggers import make_loggers
@@ -121,7 +122,8 @@ def check_exportable(model: InverseModel) -> None:
 
 def is_simulated(data: DictConfig) -> bool:
     """Whether the data of a configuration are simulated, with targets."""
-    return hydra.utils.get_object(data["_target_"]) is not RealRecordings
+    kind = hydra.utils.get_object(data["_target_"])
+    return kind not in (RealRecordings, ExpectedResponses)
 
 
 def trained_on(data: DictConfig, template: Template) -> dict[str, Any] | None:
