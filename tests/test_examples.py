@@ -143,6 +143,15 @@ def several_sources(page):
 
 
 #: What the sentences of a page say of its numbers.
+def learning_without_labels(page):
+    *_, half = zip(*page["unexplained"].values(), strict=True)
+    splines, eloreta, untrained, pretrained = half
+    assert eloreta < pretrained < untrained < splines
+    assert page["found"].accepted
+    means = {name: values.mean() for name, values in page["errors"].items()}
+    assert means["own head"] < means["adapted"] < means["template"]
+
+
 CLAIMS = {
     "plot_01_lasso": lasso,
     "plot_02_minimum_norm": minimum_norm,
@@ -156,6 +165,7 @@ CLAIMS = {
     "plot_10_animate": animate,
     "plot_11_explain": explain,
     "plot_12_several_sources": several_sources,
+    "plot_16_learning_without_labels": learning_without_labels,
 }
 #: The shortest page runs with the fast tests.
 FAST = "plot_02_minimum_norm"
