@@ -160,8 +160,8 @@ plt.show()
 # %%
 # The correction explains windows better that it was not fitted to, and the errors get smaller, by a
 # part of what the person's own head would bring. With too few windows (try 96) it explains other
-# windows worse, and `adapt` keeps the head as it was. The bars are standard errors over windows; all
-# three are of the same recordings.
+# windows worse, and `adapt` keeps the head as it was. The black lines are standard errors over the
+# windows, which are the same for all three.
 #
 # **Exercises.** 1. Use ``noise=(0, 5)`` in `RealRecordings`: the noise covariance of the first five
 # seconds, as if there were no activity. What happens to the predictions, and why? 2. Adapt with

@@ -60,8 +60,7 @@ def adapt(
 ) -> Adaptation:
     """Adapt a head to windows of one recording, without targets.
 
-    Give several windows per channel (5 of 64 channels in our measurements): with fewer, the
-    correction is seldom kept.
+    Give four windows per channel or more: with fewer, the correction is seldom kept.
 
     Every step inverts the windows and fits ``A = argmin ‖V − A E‖² + strength tr(E Eᵀ)/C ‖A − I‖²``
     in closed form, ``V`` the whitened windows and ``E`` what the nominal lead field explains of
