@@ -151,6 +151,15 @@ def learned_beamformer(page):
     assert network[-1] < 0.5 * network[0]
 
 
+def learning_without_labels(page):
+    *_, half = zip(*page["unexplained"].values(), strict=True)
+    splines, eloreta, untrained, pretrained = half
+    assert eloreta < pretrained < untrained < splines
+    assert page["found"].accepted
+    means = {name: values.mean() for name, values in page["errors"].items()}
+    assert means["own head"] < means["adapted"] < means["template"]
+
+
 #: What the sentences of a page say of its numbers.
 CLAIMS = {
     "plot_01_lasso": lasso,
@@ -166,6 +175,7 @@ CLAIMS = {
     "plot_11_explain": explain,
     "plot_12_several_sources": several_sources,
     "plot_14_learned_beamformer": learned_beamformer,
+    "plot_16_learning_without_labels": learning_without_labels,
 }
 #: The shortest page runs with the fast tests.
 FAST = "plot_02_minimum_norm"

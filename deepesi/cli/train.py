@@ -31,7 +31,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.checkpoints import chosen_by
 from deepesi.training.overrides import typed
-from deepesi.training.run import fit, is_first_process, plain, print_once
+from deepesi.training.run import fit, is_first_process, is_simulated, plain, print_once
 from deepesi.training.trainer import (
     check_sweep,
 )
@@ -138,14 +138,15 @@ def run(
 def origin(config: DictConfig, cohort: Cohort, run_dir: Path, command: str) -> dict[str, Any]:
     """Origin of the weights of a run, to be saved with them."""
     template, config_file = cohort.template, (run_dir / "config.yaml").read_bytes()
+    simulated = is_simulated(config.data)
+    montages = plain(config.data.setups.montages) if simulated else []
+    artifacts = hydra.utils.instantiate(config.data.artifacts, _convert_="all") if simulated else []
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     return {
         "config_sha256": hashlib.sha256(config_file).hexdigest(),
-        "montages": [own] if template.cap else plain(config.data.setups.montages),
+        "montages": [own] if template.cap else montages,
         "command": command,
-        "limits": limits_of(
-            cohort.train, hydra.utils.instantiate(config.data.artifacts, _convert_="all")
-        ),
+        "limits": limits_of(cohort.train, artifacts),
     }
 
 

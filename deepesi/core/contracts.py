@@ -201,7 +201,7 @@ def as_tensors(
 
 
 def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
-    if isinstance(value, Tensor | _Tensors):
+    if isinstance(value, Tensor | Tensors):
         return value.to(device, non_blocking=non_blocking)
     if isinstance(value, dict):
         return {k: _move(v, device, non_blocking) for k, v in value.items()}
@@ -209,16 +209,16 @@ def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
 
 
 def _pin(value: Any) -> Any:
-    if isinstance(value, Tensor | _Tensors):
+    if isinstance(value, Tensor | Tensors):
         return value.pin_memory()
     return {k: _pin(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-_T = TypeVar("_T", bound="_Tensors")
+_T = TypeVar("_T", bound="Tensors")
 
 
 @dataclass(frozen=True)
-class _Tensors:
+class Tensors:
     """Base of frozen dataclasses whose tensors move together; other fields stay as they are."""
 
     def _mapped(self: _T, function: Any) -> _T:
@@ -235,7 +235,7 @@ class _Tensors:
 
 
 @dataclass(frozen=True)
-class LowRankLeadField(_Tensors):
+class LowRankLeadField(Tensors):
     """True lead fields of a batch, one per example, in factors instead of ``(B, C, D)``.
 
     ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced scalp patterns at the
@@ -298,7 +298,7 @@ def _through_core(
 
 
 @dataclass(frozen=True)
-class Scene(_Tensors):
+class Scene(Tensors):
     """Simulation parameters of each example of a batch.
 
     Attributes:
@@ -326,7 +326,7 @@ class Scene(_Tensors):
 
 
 @dataclass(frozen=True)
-class Batch(_Tensors):
+class Batch(Tensors):
     """Simulated recordings under one set-up.
 
     Attributes:
@@ -345,6 +345,11 @@ class Batch(_Tensors):
     inputs: dict[str, Tensor]
     true_leadfield: LowRankLeadField
     scene: Scene
+
+    @property
+    def key(self) -> tuple[int, str, int, int]:
+        """``(seed, split, rank, step)``."""
+        return self.scene.key
 
     def example(self, number: int) -> "Batch":
         """One example as a batch of its own."""

@@ -24,13 +24,13 @@ SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasat
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt`` by validation nEMD; a resumed run keeps the best one so far."""
+    """``best.ckpt`` by a validation criterion; a resumed run keeps the best one so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, criterion: str = CRITERION) -> None:
         super().__init__(
             folder,
             "best",
-            monitor=CRITERION,
+            monitor=criterion,
             mode=MODE,
             enable_version_counter=False,
             # Directly after validation, so that the last checkpoint stores this state.
@@ -58,12 +58,12 @@ def chosen_by(checkpoint: Path) -> str:
     """Text that says how a ``best.ckpt`` was chosen."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     scores = [
-        state["best_model_score"]
+        (state["monitor"], float(state["best_model_score"]))
         for key, state in content["callbacks"].items()
         if key.startswith("BestCheckpoint")
     ]
-    best = "lowest" if MODE == "min" else "highest"
-    return f"step {content['global_step']}, {best} {CRITERION}: {float(scores[0]):.4g}"
+    best, (criterion, score) = "lowest" if MODE == "min" else "highest", scores[0]
+    return f"step {content['global_step']}, {best} {criterion}: {score:.4g}"
 
 
 class Stopped(SystemExit):

@@ -1,4 +1,4 @@
-"""Simulated recordings as a Lightning data module that can be resumed."""
+"""Recordings as a Lightning data module that can be resumed."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,10 @@ from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from deepesi.core.contracts import Batch
+from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.training.mixed import Stream
+from deepesi.training.real import RealRecordings
 
 
 class TrainStream:
@@ -18,7 +21,7 @@ class TrainStream:
     data of a step do not depend on the number of processes.
     """
 
-    def __init__(self, recordings: SimulatedRecordings, data: "RecordingStream") -> None:
+    def __init__(self, recordings: Stream, data: "RecordingStream") -> None:
         self.recordings, self.data = recordings, data
 
     def __len__(self) -> int:
@@ -37,7 +40,7 @@ class TrainStream:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Restore nothing; with this method Lightning resumes within an epoch."""
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Unlabelled | Mixed]:
         trainer, epoch = self._trainer, self.data.steps_per_epoch
         first = trainer.global_step
         for step in range(first, (first // epoch + 1) * epoch):
@@ -73,8 +76,8 @@ class RecordingStream(LightningDataModule):
 
     def __init__(
         self,
-        train: SimulatedRecordings,
-        validation: SimulatedRecordings,
+        train: Stream,
+        validation: SimulatedRecordings | RealRecordings,
         steps_per_epoch: int = 400,
         n_validation_batches: int = 4,
     ) -> None:
@@ -97,6 +100,6 @@ class RecordingStream(LightningDataModule):
         """Return the stream from the current global step on."""
         return TrainStream(self.train, self)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch | Unlabelled]:
         """Return the validation batches, the same every time."""
         return DataLoader(self.validation_set, batch_size=None)  # type: ignore[arg-type] # batches

@@ -8,16 +8,19 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.unlabelled import Key, Mixed, Unlabelled
 from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head import SourceSpace
 from deepesi.training.criterion import VALIDATED
 from deepesi.training.resume import check_identity, check_settings, recount, set_learning_rate
+from deepesi.training.tasks.base import Task
 
 
 class InverseTraining(LightningModule):
@@ -38,6 +41,7 @@ class InverseTraining(LightningModule):
         trained: Ranges of the training data, as fields of
             `deepesi.runtime.contract.TrainingRanges`; stored with the weights and in exported
             files.
+        task: How to learn from recordings without targets; None: supervised training.
 
     Raises:
         ValueError: The learning rate is not positive.
@@ -56,13 +60,14 @@ class InverseTraining(LightningModule):
         total_steps: int,
         run_config: Mapping[str, Any],
         trained: Mapping[str, Any] | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         if learning_rate <= 0:
             raise ValueError(
                 f"InverseTraining: learning_rate must be positive, got {learning_rate}. Try 1e-3."
             )
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.task = model, loss, task
         self.identity: dict[str, Any] = {
             "model": dict(model_config),
             "space": space.name,
@@ -74,14 +79,12 @@ class InverseTraining(LightningModule):
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.metrics = nn.ModuleDict({name: SourceMetric(name) for name in VALIDATED})
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | Unlabelled | Mixed, batch_idx: int) -> Tensor:
         """Loss of one batch. Random layers use the key of the batch, for resumed runs."""
-        # The last entry makes this key different from the key that the batch was drawn with.
-        key = [*key_entropy(*batch.scene.key), 2]
-        layer_seed, loss_seed = map(int, np.random.SeedSequence(key).generate_state(2))
+        layer_seed, loss_seed = seeds_of(batch.key)
         torch.manual_seed(layer_seed)  # dropout
         rng = torch.Generator(batch.data.device).manual_seed(loss_seed)
-        terms = self.model.training_loss(batch, self.loss, rng)
+        terms = self._training_loss(batch, rng)
         # Members of an ensemble are trained as if alone: losses are summed, and gradients are
         # clipped per member. Means are logged.
         loss = terms.pop("loss")
@@ -90,6 +93,15 @@ class InverseTraining(LightningModule):
         for name, values in terms.items():
             self.log(f"train/{name}", values.mean(), on_step=True)
         return loss.sum()
+
+    def _training_loss(
+        self, batch: Batch | Unlabelled | Mixed, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Loss of the task, or else that of the network on examples with targets."""
+        if self.task is not None:
+            return self.task.training_loss(self.model, batch, self.loss, rng)
+        assert isinstance(batch, Batch), "`check_batches` refuses others before the training."
+        return self.model.training_loss(batch, self.loss, rng)
 
     def configure_gradient_clipping(
         self,
@@ -106,6 +118,9 @@ class InverseTraining(LightningModule):
 
         """
         norm = self.model.clip_gradients(gradient_clip_val or math.inf).max()
+        own = [] if self.task is None else list(self.task.parameters())
+        if own:
+            clip_grad_norm_(own, gradient_clip_val or math.inf)
         if not torch.isfinite(self.objective + norm):
             raise FloatingPointError(
                 f"training: the loss is {self.objective.item():g} at step {self.global_step}, the "
@@ -115,8 +130,18 @@ class InverseTraining(LightningModule):
             )
         self.log("gradient_norm", norm, on_step=True)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Log objective and metrics of one validation batch; return the estimate for callbacks."""
+    def validation_step(
+        self, batch: Batch | Unlabelled, batch_idx: int
+    ) -> dict[str, Tensor] | None:
+        """Log objective and metrics of one validation batch; return the estimate for callbacks.
+
+        Without targets, log the loss of the task, with the same random numbers every time.
+        """
+        if isinstance(batch, Unlabelled):
+            rng = torch.Generator(batch.data.device).manual_seed(seeds_of(batch.key)[1])
+            loss = self._training_loss(batch, rng)["loss"]
+            self.log("val/loss", loss, batch_size=len(batch.data), sync_dist=True)
+            return None
         estimate = self.model(batch.data, batch.inputs)
         objective, terms = self.loss(estimate, batch)
         size = len(batch.data)
@@ -171,3 +196,9 @@ class InverseTraining(LightningModule):
         check_settings(begun, now)
         recount(checkpoint, begun["trainer"]["accumulate"], now["trainer"]["accumulate"])
         set_learning_rate(checkpoint, self.learning_rate)
+
+
+def seeds_of(key: Key) -> tuple[int, int]:
+    """Seeds of a batch, for random layers and for its loss; not those that it was drawn with."""
+    layer_seed, loss_seed = np.random.SeedSequence([*key_entropy(*key), 2]).generate_state(2)
+    return int(layer_seed), int(loss_seed)

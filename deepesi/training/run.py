@@ -12,24 +12,31 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from deepesi.core.contracts import InverseModel
+from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.montages import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
-from deepesi.training.criterion import CRITERION
+from deepesi.training.criterion import CRITERION, TASK_CRITERION
 from deepesi.training.data import RecordingStream
+from deepesi.training.expected import ExpectedResponses
 from deepesi.training.failures import explained
 from deepesi.training.initial import check_only_narrower, start_from
 from deepesi.training.loggers import make_loggers
+from deepesi.training.mixed import MixedRecordings
 from deepesi.training.module import InverseTraining
 from deepesi.training.pictures import ValidationPictures
 from deepesi.training.pruning import start_from_strongest
+from deepesi.training.real import RealRecordings
 from deepesi.training.resume import checkpoint_of, keep_curves
+from deepesi.training.tasks.base import check_batches
 from deepesi.training.trainer import check_trainer, device_of, make_trainer, settle_steps
 from deepesi.training.weights import described, load_network
 from deepesi.utils.files import atomic
 
 console = Console()
+#: Groups of the configuration that a resumed run must share with the run it continues.
+SETTINGS = ("seed", "data", "unlabelled", "task", "loss", "trainer")
 #: Prints in the first of several processes only.
 print_once = rank_zero_only(console.print)
 
@@ -92,8 +99,9 @@ def build_module(
         settings.weight_decay,
         settings.warmup_steps,
         settings.max_steps,
-        {k: plain(config)[k] for k in ("seed", "data", "loss", "trainer")} | {"heads": heads},
+        {k: plain(config).get(k) for k in SETTINGS} | {"heads": heads},
         trained_on(config.data, cohort.template),
+        hydra.utils.instantiate(config.get("task"), _convert_="all"),
     )
 
 
@@ -112,8 +120,19 @@ def check_exportable(model: InverseModel) -> None:
         declaration.to_json()
 
 
-def trained_on(data: DictConfig, template: Template) -> dict[str, Any]:
-    """Ranges of the training data, as fields of `deepesi.runtime.contract.TrainingRanges`."""
+def is_simulated(data: DictConfig) -> bool:
+    """Whether the data of a configuration are simulated, with targets."""
+    kind = hydra.utils.get_object(data["_target_"])
+    return kind not in (RealRecordings, ExpectedResponses)
+
+
+def trained_on(data: DictConfig, template: Template) -> dict[str, Any] | None:
+    """Ranges of the training data, as fields of `deepesi.runtime.contract.TrainingRanges`.
+
+    None for real recordings, which are not drawn from ranges.
+    """
+    if not is_simulated(data):
+        return None
     lengths = [data.n_times] if isinstance(data.n_times, int) else list(data.n_times)
     sources = hydra.utils.instantiate(data.sources, _convert_="all")
     band_hz = sources.kind.band(max(lengths), data.sfreq)
@@ -157,25 +176,38 @@ def build_data(
     config: DictConfig, cohort: Cohort, module: InverseTraining, device: torch.device
 ) -> RecordingStream:
     """Create the streams of training and validation batches."""
-    settings, generator = config.trainer, hydra.utils.instantiate(config.data, _convert_="all")
-    sizes = {"train": config.data.batch_size, "validation": settings.validation_batch_size}
-    train, validation = (
-        generator(
+    settings = config.trainer
+    declarations = [*module.model.head_inputs, *module.loss.head_inputs]
+
+    def stream(data: DictConfig, split: str, batch_size: int) -> Any:
+        return hydra.utils.instantiate(data, _convert_="all")(
             heads=cohort.of(split),
             nominal_head=cohort.template,
-            declarations=[*module.model.head_inputs, *module.loss.head_inputs],
+            declarations=declarations,
             batch_size=batch_size,
             seed=config.seed,
             split=split,
-            device=device_of(config.data.device, device),
+            device=device_of(data.device, device),
         )
-        for split, batch_size in sizes.items()
-    )
+
+    train = stream(config.data, "train", config.data.batch_size)
+    unlabelled = config.get("unlabelled")
+    if unlabelled is not None:
+        other = stream(unlabelled, "train", unlabelled.batch_size)
+        train = MixedRecordings(train, other)
+    validation = stream(config.data, "validation", settings.validation_batch_size)
     for note in train.limits:
         print_once(note, style="yellow", soft_wrap=True)
     return RecordingStream(
         train, validation, settings.steps_per_epoch, settings.n_validation_batches
     )
+
+
+def kind_of_batches(config: DictConfig) -> type:
+    """Kind of the training batches of a configuration."""
+    if config.get("unlabelled") is not None:
+        return Mixed
+    return Batch if is_simulated(config.data) else Unlabelled
 
 
 def fit(
@@ -195,6 +227,7 @@ def fit(
     for note in settle_steps(settings):
         print_once(f"Training: {note}.", soft_wrap=True)
     module = build_module(config, cohort, model)
+    check_batches(module.task, kind_of_batches(config))
     ckpt = checkpoint_of(config.ckpt, folder)
     if ckpt is None:
         initialize(config, module, cohort.template)
@@ -209,7 +242,13 @@ def fit(
     for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
         # Without baselines: MLflow does not accept the titles as parameter names.
         logger.log_hyperparams({k: v for k, v in plain(config).items() if k != "baselines"})
-    trainer, best, stopper = make_trainer(settings, folder, loggers, callbacks)
+    trainer, best, stopper = make_trainer(
+        settings,
+        folder,
+        loggers,
+        callbacks,
+        CRITERION if is_simulated(config.data) else TASK_CRITERION,
+    )
     data = build_data(config, cohort, module, trainer.strategy.root_device)
     if settings.compile:
         module.model.compile(dynamic=True)  # any size; in place, so that names do not change

@@ -138,7 +138,11 @@ class Run(NamedTuple):
 
 
 def make_trainer(
-    settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
+    settings: DictConfig,
+    folder: Path,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+    criterion: str = CRITERION,
 ) -> Run:
     """Create the trainer.
 
@@ -147,6 +151,7 @@ def make_trainer(
         folder: Folder for checkpoints.
         loggers: Loggers of the curves.
         callbacks: Further callbacks.
+        criterion: Logged value that chooses ``best.ckpt``.
 
     Raises:
         ValueError: A setting is invalid.
@@ -156,10 +161,10 @@ def make_trainer(
     stopper = None
     if settings.patience is not None:
         stopper = EarlyStopping(
-            CRITERION, patience=settings.patience, mode=MODE, check_on_train_epoch_end=False
+            criterion, patience=settings.patience, mode=MODE, check_on_train_epoch_end=False
         )
     average = [] if settings.ema_decay is None else [weight_average(settings.ema_decay)]
-    best = BestCheckpoint(folder)
+    best = BestCheckpoint(folder, criterion)
     trainer = Trainer(
         accelerator=settings.accelerator,
         strategy=settings.strategy,

@@ -1,0 +1,1 @@
+"""What networks learn from recordings without targets; one file per kind of task."""

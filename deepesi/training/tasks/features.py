@@ -1,0 +1,77 @@
+"""Features of a named layer of a network, read by a forward hook."""
+
+from types import TracebackType
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deepesi.core.contracts import Estimate, InverseModel
+
+
+class LayerFeatures(nn.Module):
+    """Estimate of a network and the features of one of its layers, one vector per example.
+
+    Features are averaged over all axes but those of examples and features. Of a layer that is used
+    several times in a forward pass the last output counts; of a tuple the first entry.
+
+    Args:
+        layer: Name of the layer as in ``model.named_modules()``, such as ``cross``.
+        batch_axis: Axis of the examples in its output.
+        feature_axis: Axis of the features.
+
+    """
+
+    def __init__(self, layer: str, batch_axis: int, feature_axis: int) -> None:
+        super().__init__()
+        self.layer, self.batch_axis, self.feature_axis = layer, batch_axis, feature_axis
+
+    def forward(
+        self, model: InverseModel, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> tuple[Estimate, Float[Tensor, "B F"]]:
+        """Run the network once.
+
+        Raises:
+            ValueError: It has no such layer, or the axis of examples has another length.
+
+        """
+        layers = dict(model.named_modules())
+        if self.layer not in layers:
+            raise ValueError(
+                f"task: {type(model).__name__} has no layer {self.layer!r}. Choose one of "
+                f"{[name for name in layers if name]} (task.features.layer)."
+            )
+        with _Hook(layers[self.layer]) as hook:
+            estimate = model(data, inputs)
+        output = hook.output
+        if output is None or output.shape[self.batch_axis] != len(data):
+            raise ValueError(
+                f"task: the layer {self.layer!r} gives the shape "
+                f"{None if output is None else tuple(output.shape)}, whose axis {self.batch_axis} "
+                f"is not that of the {len(data)} examples. Correct task.features.batch_axis."
+            )
+        ordered = output.movedim((self.batch_axis, self.feature_axis), (0, 1))
+        return estimate, ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
+
+
+class _Hook:
+    """Keeps the last output of a layer while it is open."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self.output: Tensor | None = None
+
+    def __enter__(self) -> "_Hook":
+        def keep(layer: nn.Module, inputs: Any, output: Any) -> None:
+            self.output = output[0] if isinstance(output, tuple) else output
+
+        self._handle = self.layer.register_forward_hook(keep)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._handle.remove()

@@ -1,0 +1,85 @@
+"""Weak labels: responses of real recordings with the region where they are expected.
+
+The file is that of ``deepesi validate --expect``. What is evaluated with such a file must not be
+trained on, so recordings to evaluate are named and refused.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.head import HeadModel
+from deepesi.physics.template import Template
+from deepesi.validation.case import Case
+from deepesi.validation.expectation_file import read_expectations
+from deepesi.validation.own_recordings import own_cases
+from deepesi.validation.run import template_case_head
+
+#: Radius around a landmark without tolerance, mm.
+AROUND = 25.0
+
+
+class WeakCase(NamedTuple):
+    """One response with a weak label.
+
+    Attributes:
+        name: Name of the response, with its recording.
+        head: Template head under the set-up of the recording.
+        data: The response in its window ``(C, T)``, V.
+        sfreq: Sampling rate, Hz.
+        region: Whether activity is expected at a source ``(S,)``.
+
+    """
+
+    name: str
+    head: HeadModel
+    data: NDArray[np.float64]
+    sfreq: float
+    region: NDArray[np.bool_]
+
+
+def weak_cases(
+    template: Template, path: str | Path, expect: str | Path, evaluated: Sequence[str] = ()
+) -> list[WeakCase]:
+    """Responses of a folder of recordings with their expected regions.
+
+    Args:
+        template: Head of the analyst.
+        path: Folder of recordings, or one recording.
+        expect: File of expectations, as for ``deepesi validate --expect``.
+        evaluated: Recordings that are evaluated later, relative to the folder.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A recording is evaluated later; the file or a recording is damaged; no source of
+            the head meets an expectation.
+
+    """
+    cases = own_cases(Path(path), read_expectations(Path(expect)), lambda line: None)
+    common = sorted({case.recording for case in cases} & set(evaluated))
+    if common:
+        raise ValueError(
+            f"weak labels: {common} are evaluated later, so their expectations must not train a "
+            "network. Leave them out of the file of expectations for training."
+        )
+    return [_weak(case, template) for case in cases]
+
+
+def _weak(case: Case, template: Template) -> WeakCase:
+    at = template_case_head(case, template)
+    region = np.ones(len(at.mni), dtype=bool)
+    for inside in case.expectation.met(at.mni, at.target_distance).values():
+        region &= inside
+    if at.target_distance is not None and case.expectation.within is None:
+        region &= at.target_distance <= AROUND
+    if not region.any():
+        raise ValueError(
+            f"weak labels: no source of {template.name!r} meets the expectation of "
+            f"{case.recording} ({case.expectation}). Use a larger tolerance (within_mm)."
+        )
+    evoked = case.evoked.copy().pick(list(at.head.sensors.names))
+    data = evoked.data[:, case.in_response]
+    return WeakCase(case.condition, at.head, data, float(evoked.info["sfreq"]), region)

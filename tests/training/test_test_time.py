@@ -1,0 +1,111 @@
+"""Test-time adaptation on the toy head: an error of the head that is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from deepesi.baselines.bayes_single_patch import BayesSinglePatch
+from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.core.onnx_model import load_onnx
+from deepesi.export.to_onnx import export_onnx
+from deepesi.training.test_time import adapt
+
+
+@pytest.fixture
+def head(toy):
+    return toy.montage_head("biosemi16")
+
+
+def windows(head, gains, n=64, level=1e-6, seed=0):
+    """Single sources through channels of other gains, with noise."""
+    rng = np.random.default_rng(seed)
+    n_dipoles = head.leadfield.shape[1]
+    moments = np.zeros((n, n_dipoles))
+    moments[np.arange(n), rng.integers(n_dipoles, size=n)] = 1e-7 * rng.normal(size=n)
+    data = moments @ (gains[:, None] * head.leadfield).T
+    data = data / data.std() * 2e-5 + rng.normal(scale=level, size=data.shape)
+    return torch.as_tensor(data[:, :, None], dtype=torch.float32)
+
+
+def single():
+    """Explains by one patch at a time, so an error of the head stays in the residual."""
+    return BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2)
+
+
+GAINS = np.r_[1.6, 0.5, np.ones(14)]
+
+
+def test_gains_of_channels_are_found(head):
+    """The correction moves towards the true gains, and other windows are explained better."""
+    found = adapt(single(), head, windows(head, GAINS))
+    assert found.accepted
+    assert found.residual[1] < 0.9 * found.residual[0]
+    assert found.correction[0, 0] > 1 > found.correction[1, 1]
+    assert found.seconds > 0
+
+
+def test_the_same_every_time_and_in_any_reference(head):
+    data = windows(head, GAINS)
+    first, second = (adapt(MinimumNorm(), head, d) for d in (data, data - data[:, :1]))
+    assert np.allclose(first.correction, second.correction, atol=1e-4)
+    again = adapt(MinimumNorm(), head, data)
+    assert np.array_equal(first.correction, again.correction)
+
+
+def test_noise_alone_changes_nothing_that_helps(head):
+    """Kept only if windows that were not fitted are explained better."""
+    noise = torch.randn(64, 16, 1, generator=torch.Generator().manual_seed(0)) * 1e-6
+    found = adapt(MinimumNorm("MNE"), head, noise, strength=1e-6)
+    if not found.accepted:
+        assert found.head is head
+        assert np.array_equal(found.correction, np.eye(16))
+    assert min(found.residual) >= 0
+
+
+def test_a_correction_that_does_not_help_is_dropped(head):
+    """Fitted to windows under one head, judged by those under another."""
+    data = windows(head, GAINS)
+    data[1::2] = windows(head, 1 / GAINS, seed=1)[1::2]
+    found = adapt(single(), head, data, strength=1e-3)
+    assert not found.accepted
+    assert found.head is head
+    assert np.array_equal(found.correction, np.eye(16))
+
+
+def test_silent_recording(head):
+    found = adapt(MinimumNorm(), head, torch.full((16, 16, 1), 1e-30))
+    assert np.isfinite(found.correction).all()
+
+
+def test_scale_and_strength(head):
+    """A strong prior leaves the head; joint scaling of data and noise changes nothing."""
+    data = windows(head, GAINS)
+    weak, strong = (adapt(MinimumNorm(), head, data, s).correction for s in (0.3, 1e6))
+    assert np.abs(strong - np.eye(16)).max() < 1e-3 < np.abs(weak - np.eye(16)).max()
+    louder = replace(head, noise_cov=100 * head.noise_cov)
+    assert np.allclose(adapt(MinimumNorm(), louder, 10 * data).correction, weak, atol=1e-4)
+
+
+def test_an_exported_file_takes_the_adapted_head(head, tmp_path):
+    path = tmp_path / "mne.onnx"
+    export_onnx(MinimumNorm(), head, path)
+    data = windows(head, GAINS)
+    first, second = (adapt(m, head, data) for m in (MinimumNorm(), load_onnx(path)))
+    assert np.allclose(first.head.leadfield, second.head.leadfield, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": torch.zeros(15, 16, 1)}, "15 windows of 16 channels, expected at least 16"),
+        ({"data": torch.zeros(64, 15, 1)}, r"shape \(64, 15, 1\), expected finite windows"),
+        ({"data": torch.full((64, 16, 1), torch.nan)}, "expected finite windows"),
+        ({"strength": 0.0}, "strength must be above 0 and n_steps 1 to 10, got 0.0 and 1"),
+        ({"n_steps": 11}, "n_steps 1 to 10, got 0.3 and 11"),
+    ],
+)
+def test_bad_input(head, change, message):
+    with pytest.raises(ValueError, match=message):
+        adapt(MinimumNorm(), head, **({"data": windows(head, GAINS)} | change))
