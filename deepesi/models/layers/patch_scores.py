@@ -48,6 +48,14 @@ def skull_features(
     return evidence.clamp_min(LEAST_EVIDENCE).flatten(0, 1).T / 3
 
 
+def with_step(
+    features: Float[Tensor, "B F"], own: Float[Tensor, "N B G"], step: int, n_steps: int
+) -> Float[Tensor, "N B H"]:
+    """Features of recordings, of their configurations, and which of the steps it is."""
+    one_hot = torch.eye(n_steps).to(own)[step].expand(*own.shape[:2], -1)
+    return torch.cat([features.expand(own.shape[0], -1, -1), own, one_hot], dim=2)
+
+
 class PatchScores(nn.Module):
     """Learned correction of the log-evidence of every patch, for each step of a sequence.
 

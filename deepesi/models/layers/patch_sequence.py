@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+#: Number of a slot without a patch.
+NONE = -1
+
 
 class Recordings(NamedTuple):
     """Whitened recordings, and all that one of ``P`` patches explains of them.
@@ -92,11 +95,11 @@ class PatchSequence:
         return (power - left).clamp_min(0)
 
     def topography(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B C"]:
-        """Unit topography of a patch under the skull of its configuration; 0 for number -1."""
+        """Unit topography of a patch under the skull of its configuration; 0 without a patch."""
         filled = number.clamp_min(0)
         rows = self.recordings.rows.index_select(0, filled.flatten()).unflatten(0, number.shape)
         seen = self._filtered(rows, self.recordings.filters.mT)
-        return seen * (self.inverse_norm_of(number) * (number >= 0))[..., None]
+        return seen * (self.inverse_norm_of(number) * (number != NONE))[..., None]
 
     def inverse_norm_of(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """One over the norm of the filtered topography of a patch."""

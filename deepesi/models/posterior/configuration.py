@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepesi.core.contracts import Batch
-
-#: Number of a slot without a patch.
-NONE = -1
+from deepesi.models.layers.patch_sequence import NONE
 
 
 class Configuration(NamedTuple):
@@ -42,8 +40,8 @@ def profiles(
 
     """
     place = pairs[:, 1] * n_sources + pairs[:, 0]
-    flat = shares.new_zeros(n_sources * n_sources, shares.shape[1])  # type: ignore[arg-type] # SymInt
-    flat = flat.index_add(0, place, shares)
+    flat = shares.new_zeros(n_sources * n_sources, shares.shape[1])
+    flat = flat.index_add(0, place, shares)  # type: ignore[arg-type] # SymInt
     return flat.T.reshape(-1, n_sources)
 
 

@@ -1,7 +1,6 @@
 """Structured posterior: how many patches, where, how large and strong, and through which skull."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -9,35 +8,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Batch, Objective, PosteriorModel
-from deepesi.core.patches import small_linear
-from deepesi.models.layers.amplitude_coordinates import (
-    AmplitudeCoordinates,
-    log_density_across,
-    split,
-)
+from deepesi.models.layers.amplitude_coordinates import AmplitudeCoordinates
 from deepesi.models.layers.conditional_patches import sum_of
-from deepesi.models.layers.patch_scores import (
-    FLOOR,
-    PatchScores,
-    power_features,
-    skull_features,
-)
+from deepesi.models.layers.moment_flow import MomentFlow
+from deepesi.models.layers.next_patch import Known, NextPatch
+from deepesi.models.layers.patch_scores import PatchScores, power_features, skull_features
 from deepesi.models.layers.patch_sequence import (
+    NONE,
     PatchSequence,
-    Recordings,
     greedy,
     look,
     skull_weights,
 )
 from deepesi.models.layers.scalar_flow import ScalarFlow
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.models.posterior.configuration import (
-    NONE,
-    Configuration,
-    of_batch,
-    on_sources,
-    profiles,
-)
+from deepesi.models.posterior.configuration import Configuration, of_batch, on_sources, profiles
 from deepesi.physics.head_inputs import (
     FixedOrientations,
     MeshNeighbours,
@@ -56,45 +41,10 @@ from deepesi.physics.head_inputs import (
 LEAST_SIGNAL = 0.1
 #: Smallest prior variance of an amplitude, noise variance 1: silence has finite logarithms.
 LEAST_STRENGTH = 1e-6
-#: Distance over which a patch makes another one less likely, m.
-NEAR = 0.015
-#: About the number of independent patches on a head.
-N_LOOKS = 400
 #: Draws that are computed at once in torch, so that their arrays stay in fast memory.
 AT_ONCE = 32
 #: Least distance from the ends of the range of skulls, as a share, so that its logit is finite.
 EDGE = 1e-3
-
-
-class Known(NamedTuple):
-    """What is computed once for a recording, for all of its draws."""
-
-    recordings: Recordings
-    features: Float[Tensor, "B F"]
-    scores: Float[Tensor, "J B P"]
-    slope: Float[Tensor, " B"]  # log-likelihood per explained power
-    noise: Float[Tensor, " B"]  # standard deviation of noise and head errors
-    power: Float[Tensor, " B"]
-
-
-class Choice(NamedTuple):
-    """Distribution of the next patch of ``N`` configurations."""
-
-    log_odds: Float[Tensor, "N B P"]
-    log_total: Float[Tensor, "N B 1"]  # logarithm of the sum of the odds
-    mass: Float[Tensor, "N B P"]  # odds relative to the largest
-    more: Float[Tensor, "N B"]  # log-odds that there is a next patch
-
-    def drawn(self, uniform: Float[Tensor, "N B"]) -> Int[Tensor, "N B"]:
-        """One of the patches, by a number between 0 and 1."""
-        cumulated = self.mass.cumsum(2)
-        below = cumulated < uniform[..., None] * cumulated[..., -1:]
-        return below.sum(2).clamp_max(self.mass.shape[2] - 1)
-
-    def log_probability(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
-        """Logarithm of the probability of a patch."""
-        odds = self.log_odds.gather(2, number.clamp_min(0)[..., None])
-        return (odds - self.log_total)[..., 0]
 
 
 class StructuredPosterior(PosteriorModel):
@@ -187,18 +137,12 @@ class StructuredPosterior(PosteriorModel):
         self.noise_axes = (3 * n_components, "times")
         n_powers = 2 + n_components
         count = n_powers + 2 * n_skulls
-        n_context = count + n_components + 3
         self.log_error = nn.Linear(n_powers, 1)
         self.memory = nn.Parameter(torch.tensor(0.5))
         self.skull = ScalarFlow(count, hidden)
         self.scores = PatchScores(n_radii, n_components, count, hidden)
-        self.sharpness = small_linear(count, n_components)
-        self.crowding = nn.Parameter(torch.tensor(3.0))
-        self.another = nn.Sequential(
-            nn.Linear(n_context, hidden), nn.ReLU(), small_linear(hidden, 1)
-        )
-        self.along = ScalarFlow(n_context, hidden)
-        self.across = small_linear(n_context, 1)
+        self.next_patch = NextPatch(n_components, count, hidden)
+        self.moment_flow = MomentFlow(n_components, count, hidden)
         nn.init.zeros_(self.log_error.weight)
         nn.init.constant_(self.log_error.bias, math.log(0.1))
 
@@ -254,7 +198,7 @@ class StructuredPosterior(PosteriorModel):
         uniform = 0.5 * (1 + torch.erf(once / math.sqrt(2)))
         numbers: list[Int[Tensor, "N B"]] = []
         for step in range(self.n_components):
-            choice = self._step(step, known, sequence, numbers, inputs)
+            choice = self.next_patch(step, known, sequence, numbers)
             number = choice.drawn(uniform[:, :, 1 + step])
             if step > 0:
                 there = uniform[:, :, self.n_components + step] < torch.sigmoid(choice.more)
@@ -264,13 +208,9 @@ class StructuredPosterior(PosteriorModel):
                 sequence.take(sequence.topography(number))
         patches = torch.stack(numbers, dim=2)
         coordinates, scale = self._amplitudes(known, sequence, patches, inputs)
-        context, directions = self._context(known, coordinates, patches), coordinates.directions
-        z_along, z_across = split(of_moments.to(directions), directions)
-        single = self.along.from_noise(z_along.to(context), context).to(directions)
-        across = self.across(context).exp() * z_across
-        y = across + single[..., None] * directions
-        moments = coordinates.amplitudes(y) * scale * (patches != NONE)[..., None]
-        return Configuration(log_skull, patches, (moments * inputs[self.unit.key]).to(noise))
+        there = patches != NONE
+        drawn = self.moment_flow.draw(coordinates, known.features, there, of_moments)
+        return Configuration(log_skull, patches, (drawn * scale).to(noise))
 
     def log_density(
         self,
@@ -335,62 +275,18 @@ class StructuredPosterior(PosteriorModel):
             features,
             inputs[self.neighbours.key],
         )
-        return Known(recordings, features, scores, slope, (1 + error).sqrt(), power)
+        noise, positions = (1 + error).sqrt(), inputs[self.positions.key]
+        return Known(recordings, features, scores, slope, noise, rank, positions)
 
     def _bounded(self, value: Tensor) -> Tensor:
         """From a real number to the logarithm of the ratio of skull conductivities."""
         return self.log_widest * torch.tanh(0.5 * value)
 
     def _sequence(self, known: Known, log_skull: Float[Tensor, "N B"]) -> PatchSequence:
-        log_skull = log_skull.to(known.power)
+        log_skull = log_skull.to(known.slope)
         return PatchSequence(
             known.recordings, skull_weights(log_skull, self.log_widest, self.n_skulls)
         )
-
-    def _step(
-        self,
-        step: int,
-        known: Known,
-        sequence: PatchSequence,
-        earlier: list[Int[Tensor, "N B"]],
-        inputs: dict[str, Tensor],
-    ) -> Choice:
-        """Distribution of the next patch, and whether there is one."""
-        sharpness = (self.sharpness(known.features)[:, step].exp() * known.slope)[:, None]
-        log_odds = sharpness * sequence.evidence() + known.scores[step]
-        for number in earlier:
-            near = self._near(number, inputs[self.positions.key])[:, :, None]
-            log_odds = (log_odds.unflatten(2, (self.n_radii, -1)) - near).flatten(2)
-        largest = log_odds.amax(2, keepdim=True)
-        mass = (log_odds - largest).exp()
-        log_total = largest + mass.sum(2, keepdim=True).log()
-        # The evidence of another patch relative to that of none.
-        prior = known.recordings.strength[:, None].log() * sharpness + math.log(N_LOOKS)
-        rank = inputs[self.rank.key]
-        own = [
-            (log_total - prior)[..., 0].clamp(-10, 30) / 5,
-            (sequence.remaining() / rank + FLOOR).log() / 3,
-            largest[..., 0].clamp(-10, 30) / 5,
-        ]
-        features = self._with_step(known, torch.stack(own, dim=2).to(known.features), step)
-        return Choice(log_odds, log_total, mass, self.another(features)[..., 0])
-
-    def _with_step(self, known: Known, own: Float[Tensor, "N B 3"], step: int) -> Tensor:
-        one_hot = torch.eye(self.n_components).to(own)[step].expand(*own.shape[:2], -1)
-        features = known.features.expand(own.shape[0], -1, -1)
-        return torch.cat([features, own, one_hot], dim=2)
-
-    def _near(
-        self, number: Int[Tensor, "N B"], positions: Float[Tensor, "S 3"]
-    ) -> Float[Tensor, "N B S"]:
-        """What the log-odds of a patch lose because another one is near."""
-        # The exporter knows no remainder by a free size.
-        sources = torch.arange(positions.shape[0], device=number.device).repeat(self.n_radii)
-        centres = sources.index_select(0, number.clamp_min(0).flatten())
-        centre = positions.index_select(0, centres)
-        square = centre.square().sum(1)[:, None] + positions.square().sum(1)
-        gaps = (square - 2 * centre @ positions.T).unflatten(0, number.shape)
-        return self.crowding * (-0.5 * gaps / NEAR**2).exp() * (number != NONE)[..., None]
 
     def _amplitudes(
         self,
@@ -399,7 +295,7 @@ class StructuredPosterior(PosteriorModel):
         patches: Int[Tensor, "N B J"],
         inputs: dict[str, Tensor],
     ) -> tuple[AmplitudeCoordinates, Float[Tensor, "N B J 1"]]:
-        """Coordinates of the amplitudes of patches, and moments (source units) per amplitude."""
+        """Coordinates of the amplitudes of patches, and moments (A m) per amplitude."""
         numbers = patches.unbind(2)
         coordinates = AmplitudeCoordinates(
             torch.stack([sequence.topography(number) for number in numbers], dim=2),
@@ -407,21 +303,10 @@ class StructuredPosterior(PosteriorModel):
             known.recordings.strength,
             known.noise,
         )
-        unit = (inputs[self.moments.key] / inputs[self.unit.key]).flatten()
+        unit = inputs[self.moments.key].flatten()
         moments = unit.index_select(0, patches.clamp_min(0).flatten()).unflatten(0, patches.shape)
         inverse = torch.stack([sequence.inverse_norm_of(number) for number in numbers], dim=2)
         return coordinates, (moments * inverse)[..., None]
-
-    def _context(
-        self, known: Known, coordinates: AmplitudeCoordinates, patches: Int[Tensor, "N B J"]
-    ) -> Float[Tensor, "N B J F"]:
-        """Context of the flow of each moment: its strength relative to the noise and the others."""
-        size = coordinates.means.square().mean(3) / known.noise.square()[:, None]
-        share = size / size.sum(2, keepdim=True).clamp_min(1e-6)
-        count = (patches != NONE).sum(2, keepdim=True).expand_as(size) / self.n_components
-        own = torch.stack([size.log1p() / 3, share, count.to(size)], dim=3).to(known.features)
-        steps = [self._with_step(known, own[:, :, j], j) for j in range(self.n_components)]
-        return torch.stack(steps, dim=2)
 
     def _log_densities(
         self, known: Known, inputs: dict[str, Tensor], configuration: Configuration
@@ -437,7 +322,7 @@ class StructuredPosterior(PosteriorModel):
         of_patches = torch.zeros_like(skull)
         numbers: list[Int[Tensor, "N B"]] = []
         for step, number in enumerate(patches.unbind(2)):
-            choice = self._step(step, known, sequence, numbers, inputs)
+            choice = self.next_patch(step, known, sequence, numbers)
             chosen = choice.log_probability(number)
             there = number != NONE
             of_patches = of_patches + torch.where(there, chosen, 0)
@@ -446,23 +331,10 @@ class StructuredPosterior(PosteriorModel):
                 of_patches = of_patches + torch.where(numbers[-1] != NONE, decided, 0)
             numbers.append(number)
             sequence.take(sequence.topography(number))
-        moments = self._log_moments(known, sequence, configuration, inputs)
-        return {"skull": torch.where(varies, skull, 0), "patches": of_patches, "moments": moments}
-
-    def _log_moments(
-        self,
-        known: Known,
-        sequence: PatchSequence,
-        configuration: Configuration,
-        inputs: dict[str, Tensor],
-    ) -> Float[Tensor, "N B"]:
-        patches = configuration.patches
         coordinates, scale = self._amplitudes(known, sequence, patches, inputs)
-        n_times = configuration.moments.shape[3]
-        amplitudes = configuration.moments.to(scale) / inputs[self.unit.key] / scale
-        along, rest = split(coordinates.coordinates(amplitudes), coordinates.directions)
-        context = self._context(known, coordinates, patches)
-        density = self.along.log_density(along.to(context), context)
-        density = density + log_density_across(rest, self.across(context)[..., 0])
-        volume = n_times * (coordinates.log_volume() + scale[..., 0].log())
-        return ((density - volume) * (patches != NONE)).sum(2)
+        amplitudes, there = configuration.moments.to(scale) / scale, patches != NONE
+        density = self.moment_flow.log_density(coordinates, known.features, there, amplitudes)
+        n_times, unit = amplitudes.shape[3], inputs[self.unit.key]
+        volume = n_times * (scale[..., 0] / unit).log() * there
+        moments = (density - volume).sum(2)
+        return {"skull": torch.where(varies, skull, 0), "patches": of_patches, "moments": moments}

@@ -7,7 +7,7 @@ import torch
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.data_gen.sources import PatchSources
-from deepesi.models.posterior.configuration import NONE
+from deepesi.models.layers.patch_sequence import NONE
 from deepesi.models.posterior.structured import StructuredPosterior
 
 WIDE = {"smallest": 0.03, "largest": 0.06, "n_radii": 2, "hidden": 8}
@@ -37,7 +37,7 @@ def test_without_errors_of_the_head_it_is_the_exact_posterior(simulate):
     with torch.no_grad():
         model.log_error.bias.fill_(-30.0)
         model.memory.fill_(1.0)
-        for layer in (model.scores.last, model.sharpness):
+        for layer in (model.scores.last, model.next_patch.sharpness):
             layer.weight.zero_()
     batch = simulate([*model.head_inputs, *exact.head_inputs], n_times=2, snr_db=(5, 5)).batch(0)
     energy = batch.inputs[exact.topographies.key] @ (batch.inputs["whitener"] @ batch.data)[:, None]
@@ -46,7 +46,7 @@ def test_without_errors_of_the_head_it_is_the_exact_posterior(simulate):
     expected = torch.softmax(0.5 * shrinkage * energy.square().sum(3).flatten(1), dim=1)
     drawn = model.sample_configurations(batch.data, batch.inputs, noise_for(model, batch))
     known = model._known(batch.data, batch.inputs)
-    choice = model._step(0, known, model._sequence(known, torch.zeros(1, 8)), [], batch.inputs)
+    choice = model.next_patch(0, known, model._sequence(known, torch.zeros(1, 8)), [])
     found = (choice.log_odds - choice.log_total)[0].exp()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert drawn.patches.shape == (1, 8, 1)
@@ -85,16 +85,14 @@ def test_patches_are_drawn_with_the_probability_that_it_says(simulate):
     drawn = model.sample_configurations(batch.data, batch.inputs, noise_for(model, batch, 3000))
     known = model._known(batch.data, batch.inputs)
     sequence = model._sequence(known, drawn.log_skull)
-    first = model._step(0, known, sequence, [], batch.inputs)
+    first = model.next_patch(0, known, sequence, [])
     probability = (first.mass / first.mass.sum(2, keepdim=True)).mean((0, 1))
     counted = torch.bincount(drawn.patches[:, 0, 0], minlength=len(probability)) / 3000
     often = probability > 0.01
     off = (counted - probability)[often] / (probability[often] / 3000).sqrt()
     assert off.square().mean() < 2
     sequence.take(sequence.topography(drawn.patches[..., 0]))
-    more = torch.sigmoid(
-        model._step(1, known, sequence, [drawn.patches[..., 0]], batch.inputs).more
-    ).mean()
+    more = torch.sigmoid(model.next_patch(1, known, sequence, [drawn.patches[..., 0]]).more).mean()
     share = (drawn.n_sources() == 2).double().mean()
     assert share.item() == pytest.approx(more.item(), abs=4 * (0.25 / 3000) ** 0.5)
 
