@@ -116,6 +116,4 @@ def sources_of(
     peaks = source_peaks(magnitudes, edges)
     probability = probability_near(peaks, positions)
     numbers = number_probabilities(peaks) if are_sparse(magnitudes) else None
-    return SampleSources(
-        peaks, probability, numbers, joint_set(peaks, probability, level), level
-    )
+    return SampleSources(peaks, probability, numbers, joint_set(peaks, probability, level), level)

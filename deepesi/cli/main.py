@@ -27,7 +27,7 @@ DATASET = "bids:"
 #: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 #: Options of `deepesi apply` for one recording only.
-OF_ONE = ("movie", "html")
+OF_ONE = ("movie", "html", "samples")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -96,6 +96,7 @@ def _apply_one(
 ) -> Generator[str, None, Any]:
     from deepesi.cli.opening import open_named
     from deepesi.runtime.apply import apply
+    from deepesi.runtime.writing.samples import Draws
 
     given = [
         f"--{name.removesuffix('_label')}"
@@ -115,6 +116,7 @@ def _apply_one(
         arguments.window,
         open_inverse=open_named,
         animated=_animated(arguments),
+        draws=None if arguments.samples is None else Draws(arguments.samples),
     )
 
 
@@ -502,6 +504,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     apply.add_argument(
         "--html", type=Path, help=".html file to write: an average on the cortex, to turn and play"
+    )
+    apply.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="posterior samples to draw at the strongest sample of an average, by a posterior "
+        "model: a file of them, a map of the probability of a source, a figure",
     )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)

@@ -1,0 +1,124 @@
+"""Figure of posterior samples: where sources are likely, how many, and some samples."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from deepesi.calibration.sample_sources import NEAR, SampleSources
+from deepesi.physics.template import DisplayMesh
+from deepesi.viz.cortex import covering_views, draw_cortex, draw_projections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+Array = NDArray[np.float64]
+
+#: What the map shows.
+LABEL = f"probability of a source within {1e3 * NEAR:g} mm (%)"
+#: Samples that are shown, and the most likely locations that the views show.
+N_SHOWN, N_MODES = 4, 3
+
+
+def samples_figure(
+    magnitudes: Array,
+    sources: SampleSources,
+    positions: Array,
+    mesh: DisplayMesh | None,
+    title: str,
+    marks: NDArray[np.int64] | None = None,
+) -> Figure:
+    """Draw the probability of a source, the number of sources, and the first samples.
+
+    Args:
+        magnitudes: Magnitudes of the samples ``(N, S)``, A m.
+        sources: Their sources.
+        positions: Source locations ``(S, 3)``, m.
+        mesh: Cortex mesh. None: three projections, without single samples.
+        title: Title of the figure.
+        marks: Numbers of true sources, which get a ring; None: not known.
+
+    """
+    figure = Figure(figsize=(12, 7.5 if mesh is None else 7), layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    rings = np.empty(0, np.int64) if marks is None else marks
+    if mesh is None:
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.2, 1])[0]
+        percent = 1e-7 * sources.probability  # the colours are in units of 1e-9
+        draw_projections(left, percent, positions, rings, LABEL)
+        _draw_numbers(right.subplots(), sources)
+        return figure
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
+    left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
+    shown = rings if len(rings) else modes(sources.probability, positions)
+    views = covering_views(shown, len(positions), mesh, 3)
+    _draw_probability(left, sources, mesh, views, rings)
+    _draw_numbers(right.subplots(), sources)
+    _draw_samples(below, magnitudes, mesh, views[0], rings)
+    return figure
+
+
+def modes(probability: Array, positions: Array) -> NDArray[np.int64]:
+    """The most likely locations, each at least three times `NEAR` away from the others."""
+    left, found = probability.copy(), list[int]()
+    while len(found) < N_MODES and left.max() > 0:
+        found.append(int(left.argmax()))
+        away = np.linalg.norm(positions - positions[found[-1]], axis=1)
+        left[away < 3 * NEAR] = 0
+    return np.array(found, np.int64)
+
+
+def _draw_probability(
+    figure: "SubFigure",
+    sources: SampleSources,
+    mesh: DisplayMesh,
+    views: list[str],
+    rings: NDArray[np.int64],
+) -> None:
+    """Draw the map, with its colours in per cent."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    largest = float(sources.probability.max())
+    axes = figure.subplots(1, len(views))
+    for ax, view in zip(axes, views, strict=True):
+        draw_cortex(ax, sources.probability, mesh, view, largest, rings)
+        ax.set_title(view, fontsize=9)
+    shades = ListedColormap(colormaps["inferno"](0.25 + 0.7 * np.linspace(0.25, 1, 64)))
+    scale = ScalarMappable(Normalize(25 * largest, 100 * largest), shades)
+    figure.colorbar(scale, ax=axes, location="bottom", shrink=0.6, aspect=35, label=LABEL)
+
+
+def _draw_numbers(ax: "Axes", sources: SampleSources) -> None:
+    """Draw the probability of every number of sources as bars."""
+    if sources.numbers is None:
+        ax.axis("off")
+        text = "The samples are nowhere zero:\ntheir sources cannot be counted.\n"
+        ax.text(0.5, 0.5, f"{text}The map shows the strongest.", ha="center", va="center")
+        return
+    counts = np.arange(len(sources.numbers))
+    bars = ax.bar(counts, 100 * sources.numbers, color="#3b6ea5", width=0.7)
+    ax.bar_label(bars, [f"{100 * p:.0f} %" for p in sources.numbers], fontsize=9, padding=2)
+    ax.set(xlabel="number of sources", ylabel="probability (%)", ylim=(0, 112), xticks=counts)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_samples(
+    figure: "SubFigure",
+    magnitudes: Array,
+    mesh: DisplayMesh,
+    view: str,
+    rings: NDArray[np.int64],
+) -> None:
+    """Draw the first samples in one view."""
+    figure.suptitle(f"samples: equally plausible configurations ({view})", fontsize=10)
+    shown = magnitudes[:N_SHOWN]
+    axes = figure.subplots(1, N_SHOWN)
+    for ax in axes[len(shown) :]:
+        ax.axis("off")
+    for ax, values in zip(axes, shown, strict=False):
+        draw_cortex(ax, values, mesh, view, float(values.max()), rings)
+        ax.set_title(f"to {1e9 * values.max():.2g} nAm per source", fontsize=9)
