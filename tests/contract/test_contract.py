@@ -411,6 +411,7 @@ FEWER = {
     ),
     "LooseMatchedFilter": lambda: loose_matched_filter(n_components=1, n_conjugate=2, n_messages=1),
     "AnnealedPatches": lambda: annealed_patches(n_components=1),
+    "StructuredPosterior": lambda: structured_posterior(n_components=1),
 }
 
 

@@ -3,6 +3,7 @@
 import mne
 import numpy as np
 import pytest
+import torch
 
 from deepesi.cli.main import main
 from deepesi.core.contracts import PosteriorModel
@@ -132,5 +133,6 @@ def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch):
 
 def test_a_sampler_without_a_density():
     model: PosteriorModel = ToyFlow()
+    data = torch.zeros(1, 16, 1)
     with pytest.raises(NotImplementedError, match="ToyFlow draws samples and has no log-density"):
-        model.log_density(None, {}, None)
+        model.log_density(data, {}, None)
