@@ -4,12 +4,15 @@ Samples of few sources are zero elsewhere; their sources are the local maxima. S
 without sources, such as minimum norm, are nowhere zero; only their strongest source counts.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
+
+from deepesi.calibration.conformal import reach_kernel
 
 Array = NDArray[np.float64]
 Peaks = NDArray[np.bool_]
@@ -76,27 +79,34 @@ def number_probabilities(peaks: Peaks) -> Array:
     return np.asarray(counts / len(peaks))
 
 
-def joint_set(peaks: Peaks, probability: Array, level: float = 0.9) -> Peaks:
-    """The source locations that hold *all* sources of a share `level` of the samples ``(S,)``.
+def joint_set(peaks: Peaks, kernel: Array, level: float = 0.9) -> Peaks:
+    """Source locations that hold *all* sources of a configuration with a probability ``(S,)``.
 
-    Locations in the order of their probability, as many as needed: a set of highest density for
-    the whole configuration. It contains all true sources with this probability if the samples are
-    calibrated.
+    A set of highest density for the whole configuration: the even samples say how likely each
+    location is, and the odd ones how many locations are needed. So one more sample of the same
+    posterior has all of its sources inside with this probability or more, and so has the truth if
+    the posterior is calibrated. Few samples give all locations.
 
     Args:
         peaks: Result of `source_peaks` ``(N, S)``.
-        probability: Result of `probability_near` ``(S,)``.
-        level: Probability, above 0, at most 1.
+        kernel: Result of `deepesi.calibration.conformal.reach_kernel`: locations near a source are
+            likely, too.
+        level: Probability, between 0 and 1.
 
     Raises:
         ValueError: The level is out of range.
 
+    Source: split conformal prediction, as in `deepesi.calibration.conformal.threshold`.
+
     """
-    if not 0 < level <= 1:
-        raise ValueError(f"joint_set: level must be above 0 and at most 1, got {level}.")
-    least = np.where(peaks, probability, np.inf).min(axis=1)
-    needed = int(np.ceil(level * len(peaks) - 1e-9))
-    return np.asarray(probability >= np.sort(least)[::-1][needed - 1])
+    if not 0 < level < 1:
+        raise ValueError(f"joint_set: level must be between 0 and 1, got {level}.")
+    density, others = peaks[::2].astype(np.float64).mean(axis=0) @ kernel, peaks[1::2]
+    needed = math.ceil((len(others) + 1) * level - 1e-9)
+    if needed > len(others):
+        return np.ones(peaks.shape[1], dtype=bool)
+    least = np.where(others, density, np.inf).min(axis=1)
+    return np.asarray(density >= np.sort(least)[::-1][needed - 1])
 
 
 class SampleSources(NamedTuple):
@@ -116,4 +126,6 @@ def sources_of(
     peaks = source_peaks(magnitudes, edges)
     probability = probability_near(peaks, positions)
     numbers = number_probabilities(peaks) if are_sparse(magnitudes) else None
-    return SampleSources(peaks, probability, numbers, joint_set(peaks, probability, level), level)
+    return SampleSources(
+        peaks, probability, numbers, joint_set(peaks, reach_kernel(positions), level), level
+    )

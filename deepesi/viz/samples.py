@@ -22,34 +22,32 @@ LABEL = f"probability of a source within {1e3 * NEAR:g} mm (%)"
 N_SHOWN, N_MODES = 4, 3
 
 
-def samples_figure(
+def draw_posterior(
+    figure: Figure,
     magnitudes: Array,
     sources: SampleSources,
     positions: Array,
     mesh: DisplayMesh | None,
-    title: str,
     marks: NDArray[np.int64] | None = None,
-) -> Figure:
+) -> None:
     """Draw the probability of a source, the number of sources, and the first samples.
 
     Args:
+        figure: Figure to draw in, with constrained layout; 12 by 7 inches or larger.
         magnitudes: Magnitudes of the samples ``(N, S)``, A m.
         sources: Their sources.
         positions: Source locations ``(S, 3)``, m.
         mesh: Cortex mesh. None: three projections, without single samples.
-        title: Title of the figure.
         marks: Numbers of true sources, which get a ring; None: not known.
 
     """
-    figure = Figure(figsize=(12, 7.5 if mesh is None else 7), layout="constrained")
-    figure.suptitle(title, fontsize=13)
     rings = np.empty(0, np.int64) if marks is None else marks
     if mesh is None:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.2, 1])[0]
         percent = 1e-7 * sources.probability  # the colours are in units of 1e-9
         draw_projections(left, percent, positions, rings, LABEL)
         _draw_numbers(right.subplots(), sources)
-        return figure
+        return
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
     left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
     shown = rings if len(rings) else modes(sources.probability, positions)
@@ -57,7 +55,6 @@ def samples_figure(
     _draw_probability(left, sources, mesh, views, rings)
     _draw_numbers(right.subplots(), sources)
     _draw_samples(below, magnitudes, mesh, views[0], rings)
-    return figure
 
 
 def modes(probability: Array, positions: Array) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from deepesi.calibration.conformal import reach_kernel
 from deepesi.calibration.sample_sources import (
     joint_set,
     number_probabilities,
@@ -45,36 +46,36 @@ def test_probability_of_a_source_within_ten_millimetres():
     assert probability_near(peaks, POSITIONS, 0.001).tolist() == [0.25, 0, 0.5, 0, 0, 0, 0.25]
 
 
-@pytest.mark.parametrize(("level", "inside"), [(0.5, [2]), (0.9, [0, 2, 5]), (1.0, [0, 2, 4, 5])])
+@pytest.mark.parametrize(("level", "inside"), [(0.4, [2]), (0.8, [0, 2, 5]), (0.95, range(7))])
 def test_the_joint_set_holds_all_sources_of_a_share_of_the_samples(level, inside):
-    """Ten samples: five at 2, four at 0 and 5 together, one at 4."""
-    peaks = np.zeros((10, 7), dtype=bool)
-    peaks[:5, 2] = peaks[5:9, 0] = peaks[5:9, 5] = peaks[9, 4] = True
-    found = joint_set(peaks, peaks.mean(axis=0), level)
-    assert np.flatnonzero(found).tolist() == inside
-    assert (peaks[:, ~found].sum(axis=1) == 0).mean() >= level
+    """Twenty samples: ten at 2, eight at 0 and 5 together, two at 4; nine of ten are not enough."""
+    peaks = np.zeros((20, 7), dtype=bool)
+    peaks[:10, 2] = peaks[10:18, 0] = peaks[10:18, 5] = peaks[18:, 4] = True
+    found = joint_set(peaks, np.eye(7), level)
+    assert np.flatnonzero(found).tolist() == list(inside)
 
 
-def test_the_joint_set_of_calibrated_samples_covers_all_sources():
-    """Two sources with known distributions: of new pairs the share `level` or a little more."""
+def test_the_joint_set_covers_one_more_configuration_at_its_level():
+    """Also where a configuration has far more places than there are samples."""
     rng = np.random.default_rng(0)
-    weights = np.array([4, 2, 1, 1, 1, 2, 5]) / 16
+    positions = rng.uniform(-0.07, 0.07, size=(300, 3))
+    kernel = reach_kernel(positions)
+    weights = rng.dirichlet(np.full(300, 0.5))
 
     def drawn(n):
-        peaks = np.zeros((n, 7), dtype=bool)
+        peaks = np.zeros((n, 300), dtype=bool)
         for row in peaks:
-            row[rng.choice(7, size=2, replace=False, p=weights)] = True
+            row[rng.choice(300, size=2, replace=False, p=weights)] = True
         return peaks
 
-    peaks, new = drawn(4000), drawn(4000)
-    for level in (0.5, 0.8):
-        inside = joint_set(peaks, peaks.mean(axis=0), level)
-        covered = (new[:, ~inside].sum(axis=1) == 0).mean()
-        ahead = (peaks[:, ~inside].sum(axis=1) == 0).mean()
-        assert covered == pytest.approx(ahead, abs=0.03)
-        assert ahead >= level
+    for level in (0.5, 0.9):
+        covered = [
+            (drawn(20)[:, ~joint_set(drawn(100), kernel, level)].sum(axis=1) == 0).mean()
+            for _ in range(40)
+        ]
+        assert level - 0.02 <= np.mean(covered) < level + 0.05
 
 
 def test_a_level_out_of_range():
-    with pytest.raises(ValueError, match="joint_set: level must be above 0 and at most 1, got 90"):
-        joint_set(np.ones((2, 7), dtype=bool), np.ones(7), 90)
+    with pytest.raises(ValueError, match="joint_set: level must be between 0 and 1, got 90"):
+        joint_set(np.ones((2, 7), dtype=bool), np.eye(7), 90)

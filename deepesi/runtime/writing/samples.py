@@ -149,13 +149,17 @@ def _write_figure(
     inverse: PreparedInverse,
     out: Path,
 ) -> str:
+    from matplotlib.figure import Figure
+
     from deepesi.viz.recording import save_figure
-    from deepesi.viz.samples import samples_figure
+    from deepesi.viz.samples import draw_posterior
 
     template = template_of(inverse.space)
     mesh = None if template is None else template.display
+    figure = Figure(figsize=(12, 7), layout="constrained")
     title = f"{len(shown)} samples of the posterior at {1e3 * peak.time:.0f} ms"
-    figure = samples_figure(shown, sources, inverse.positions, mesh, title)
+    figure.suptitle(title, fontsize=13)
+    draw_posterior(figure, shown, sources, inverse.positions, mesh)
     picture = out.with_name(f"{out.name}-samples.png")
     save_figure(figure, picture)
     return f"wrote {picture}"
