@@ -79,15 +79,15 @@ found = sources_of(magnitudes, positions, edges)
 figure = plt.figure(figsize=(12, 7), layout="constrained")
 draw_posterior(figure, magnitudes, found, positions, template.display, batch.scene.peaks[0].numpy())
 print("probability of 0, 1, 2 sources:", found.numbers.round(2))
-print(f"90 % set of all sources together: {found.inside.sum()} of {len(positions)} locations")
+print(f"90 % set of all sources: {found.inside.sum()} of {len(positions)} locations")
 
 # %%
 # Are the samples those of the posterior?
 # ---------------------------------------
 # On simulated recordings the truth is one more sample of the posterior. So its *rank* among samples
 # is uniform (simulation-based calibration), and a region of probability 0.6 about any point holds
-# it in 60 % of recordings (expected coverage, TARP). Both tests give p values; a small one says that
-# the posterior is wrong. Checked: the skull, and the position of the strongest source.
+# it in 60 % of recordings (expected coverage, TARP). Both tests give p values; a small one says
+# that the posterior is wrong. Checked: the skull, and the position of the strongest source.
 
 N_DRAWS = 60
 checked, truths = [], []
@@ -130,7 +130,7 @@ print({name: round(p, 3) for name, p in p_values.items()})
 # ---------
 # 1. Take 20 dB. How small is the joint set, and how sure is the number?
 # 2. Draw from the untrained model. Which test refuses it first?
-# 3. Give the simulation one skull conductivity (``tissues=TissueRanges(skull_conductivity=(0.01, 0.01))``).
+# 3. Give the simulation one skull: ``tissues=TissueRanges(skull_conductivity=(0.01, 0.01))``.
 #    What do the ranks of the skull say?
 
 plt.show()
