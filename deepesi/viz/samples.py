@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from deepesi.calibration.sample_sources import NEAR, SampleSources
 from deepesi.physics.template import DisplayMesh
-from deepesi.viz.cortex import covering_views, draw_cortex, draw_projections
+from deepesi.viz.cortex import best_views, covering_views, draw_cortex, draw_projections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,11 +50,11 @@ def draw_posterior(
         return
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
     left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
-    shown = rings if len(rings) else modes(sources.probability, positions)
-    views = covering_views(shown, len(positions), mesh, 3)
+    shown = np.concatenate([modes(sources.probability, positions), rings])
+    views = covering_views(shown, len(positions), mesh, 4)
     _draw_probability(left, sources, mesh, views, rings)
     _draw_numbers(right.subplots(), sources)
-    _draw_samples(below, magnitudes, mesh, views[0], rings)
+    _draw_samples(below, magnitudes, mesh, rings)
 
 
 def modes(probability: Array, positions: Array) -> NDArray[np.int64]:
@@ -104,18 +104,15 @@ def _draw_numbers(ax: "Axes", sources: SampleSources) -> None:
 
 
 def _draw_samples(
-    figure: "SubFigure",
-    magnitudes: Array,
-    mesh: DisplayMesh,
-    view: str,
-    rings: NDArray[np.int64],
+    figure: "SubFigure", magnitudes: Array, mesh: DisplayMesh, rings: NDArray[np.int64]
 ) -> None:
-    """Draw the first samples in one view."""
-    figure.suptitle(f"samples: equally plausible configurations ({view})", fontsize=10)
+    """Draw the first samples, each in the view in which its strongest source is seen best."""
+    figure.suptitle("samples: equally plausible configurations", fontsize=10)
     shown = magnitudes[:N_SHOWN]
     axes = figure.subplots(1, N_SHOWN)
     for ax in axes[len(shown) :]:
         ax.axis("off")
     for ax, values in zip(axes, shown, strict=False):
+        (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
         draw_cortex(ax, values, mesh, view, float(values.max()), rings)
-        ax.set_title(f"to {1e9 * values.max():.2g} nAm per source", fontsize=9)
+        ax.set_title(f"{view}, to {1e9 * values.max():.2g} nAm", fontsize=9)
