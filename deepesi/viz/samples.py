@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.calibration.sample_sources import NEAR, SampleSources
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import best_views, covering_views, draw_cortex, draw_projections
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: What the map shows.
-LABEL = f"probability of a source within {1e3 * NEAR:g} mm (%)"
 #: Samples that are shown, and the most likely locations that the views show.
 N_SHOWN, N_MODES = 4, 3
 
@@ -25,7 +22,9 @@ N_SHOWN, N_MODES = 4, 3
 def draw_posterior(
     figure: Figure,
     magnitudes: Array,
-    sources: SampleSources,
+    probability: Array,
+    numbers: Array | None,
+    reach: float,
     positions: Array,
     mesh: DisplayMesh | None,
     marks: NDArray[np.int64] | None = None,
@@ -35,70 +34,74 @@ def draw_posterior(
     Args:
         figure: Figure to draw in, with constrained layout; 12 by 7 inches or larger.
         magnitudes: Magnitudes of the samples ``(N, S)``, A m.
-        sources: Their sources.
+        probability: Probability of a source near each location ``(S,)``.
+        numbers: Probability of 0, 1, 2, ... sources. None: they cannot be counted.
+        reach: What counts as near, m.
         positions: Source locations ``(S, 3)``, m.
         mesh: Cortex mesh. None: three projections, without single samples.
         marks: Numbers of true sources, which get a ring; None: not known.
 
     """
     rings = np.empty(0, np.int64) if marks is None else marks
+    label = f"probability of a source within {1e3 * reach:g} mm (%)"
     if mesh is None:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.2, 1])[0]
-        percent = 1e-7 * sources.probability  # the colours are in units of 1e-9
-        draw_projections(left, percent, positions, rings, LABEL)
-        _draw_numbers(right.subplots(), sources)
+        percent = 1e-7 * probability  # the colours are in units of 1e-9
+        draw_projections(left, percent, positions, rings, label)
+        _draw_numbers(right.subplots(), numbers)
         return
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
     left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
-    shown = np.concatenate([modes(sources.probability, positions), rings])
+    shown = np.concatenate([modes(probability, positions, 3 * reach), rings])
     views = covering_views(shown, len(positions), mesh, 4)
-    _draw_probability(left, sources, mesh, views, rings)
-    _draw_numbers(right.subplots(), sources)
+    _draw_probability(left, probability, mesh, views, rings, label)
+    _draw_numbers(right.subplots(), numbers)
     _draw_samples(below, magnitudes, mesh, rings)
 
 
-def modes(probability: Array, positions: Array) -> NDArray[np.int64]:
-    """The most likely locations, each at least three times `NEAR` away from the others."""
+def modes(probability: Array, positions: Array, apart: float) -> NDArray[np.int64]:
+    """The most likely locations, each at least so far (m) from the others."""
     left, found = probability.copy(), list[int]()
     while len(found) < N_MODES and left.max() > 0:
         found.append(int(left.argmax()))
         away = np.linalg.norm(positions - positions[found[-1]], axis=1)
-        left[away < 3 * NEAR] = 0
+        left[away < apart] = 0
     return np.array(found, np.int64)
 
 
 def _draw_probability(
     figure: "SubFigure",
-    sources: SampleSources,
+    probability: Array,
     mesh: DisplayMesh,
     views: list[str],
     rings: NDArray[np.int64],
+    label: str,
 ) -> None:
     """Draw the map, with its colours in per cent."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    largest = float(sources.probability.max())
+    largest = float(probability.max())
     axes = figure.subplots(1, len(views))
     for ax, view in zip(axes, views, strict=True):
-        draw_cortex(ax, sources.probability, mesh, view, largest, rings)
+        draw_cortex(ax, probability, mesh, view, largest, rings)
         ax.set_title(view, fontsize=9)
     shades = ListedColormap(colormaps["inferno"](0.25 + 0.7 * np.linspace(0.25, 1, 64)))
     scale = ScalarMappable(Normalize(25 * largest, 100 * largest), shades)
-    figure.colorbar(scale, ax=axes, location="bottom", shrink=0.6, aspect=35, label=LABEL)
+    figure.colorbar(scale, ax=axes, location="bottom", shrink=0.6, aspect=35, label=label)
 
 
-def _draw_numbers(ax: "Axes", sources: SampleSources) -> None:
+def _draw_numbers(ax: "Axes", numbers: Array | None) -> None:
     """Draw the probability of every number of sources as bars."""
-    if sources.numbers is None:
+    if numbers is None:
         ax.axis("off")
         text = "The samples are nowhere zero:\ntheir sources cannot be counted.\n"
         ax.text(0.5, 0.5, f"{text}The map shows the strongest.", ha="center", va="center")
         return
-    counts = np.arange(len(sources.numbers))
-    bars = ax.bar(counts, 100 * sources.numbers, color="#3b6ea5", width=0.7)
-    ax.bar_label(bars, [f"{100 * p:.0f} %" for p in sources.numbers], fontsize=9, padding=2)
+    counts = np.arange(len(numbers))
+    bars = ax.bar(counts, 100 * numbers, color="#3b6ea5", width=0.7)
+    ax.bar_label(bars, [f"{100 * p:.0f} %" for p in numbers], fontsize=9, padding=2)
     ax.set(xlabel="number of sources", ylabel="probability (%)", ylim=(0, 112), xticks=counts)
     ax.spines[["top", "right"]].set_visible(False)
 

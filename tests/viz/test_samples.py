@@ -14,7 +14,8 @@ def axes_of(figure):
 def drawn(toy, mesh, magnitudes, **options):
     sources = sources_of(magnitudes, toy.source_pos, toy.space.edges)
     figure = Figure(figsize=(12, 7), layout="constrained")
-    draw_posterior(figure, magnitudes, sources, toy.source_pos, mesh, **options)
+    found = sources.probability, sources.numbers
+    draw_posterior(figure, magnitudes, *found, 0.01, toy.source_pos, mesh, **options)
     figure.draw_without_rendering()
     return figure
 
@@ -49,7 +50,7 @@ def test_few_samples_and_samples_without_sources(toy):
 def test_likely_locations_are_apart(toy):
     probability = np.zeros(84)
     probability[[3, 50, 70]] = [0.5, 0.9, 0.1]
-    found = modes(probability, toy.source_pos)
+    found = modes(probability, toy.source_pos, 0.03)
     assert found[0] == 50
     assert len(found) == 3
-    assert modes(np.zeros(84), toy.source_pos).size == 0
+    assert modes(np.zeros(84), toy.source_pos, 0.03).size == 0

@@ -159,7 +159,8 @@ def _write_figure(
     figure = Figure(figsize=(12, 7), layout="constrained")
     title = f"{len(shown)} samples of the posterior at {1e3 * peak.time:.0f} ms"
     figure.suptitle(title, fontsize=13)
-    draw_posterior(figure, shown, sources, inverse.positions, mesh)
+    found = sources.probability, sources.numbers
+    draw_posterior(figure, shown, *found, NEAR, inverse.positions, mesh)
     picture = out.with_name(f"{out.name}-samples.png")
     save_figure(figure, picture)
     return f"wrote {picture}"
