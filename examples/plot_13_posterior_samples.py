@@ -26,7 +26,7 @@ import torch
 
 from deepesi import SimulatedRecordings, load_head
 from deepesi.calibration.coverage_tests import expected_coverage, tarp_p, tarp_ranks
-from deepesi.calibration.sample_sources import sources_of
+from deepesi.calibration.sample_sources import NEAR, sources_of
 from deepesi.calibration.sbc import ranks, uniformity
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
@@ -77,7 +77,16 @@ with torch.no_grad():
 magnitudes = np.abs(samples).astype(float)
 found = sources_of(magnitudes, positions, edges)
 figure = plt.figure(figsize=(12, 7), layout="constrained")
-draw_posterior(figure, magnitudes, found, positions, template.display, batch.scene.peaks[0].numpy())
+draw_posterior(
+    figure,
+    magnitudes,
+    found.probability,
+    found.numbers,
+    NEAR,
+    positions,
+    template.display,
+    batch.scene.peaks[0].numpy(),
+)
 print("probability of 0, 1, 2 sources:", found.numbers.round(2))
 print(f"90 % set of all sources: {found.inside.sum()} of {len(positions)} locations")
 
