@@ -9,7 +9,7 @@ say how likely a source is near a place. Whether they deserve belief is tested o
 **You learn** to train a structured posterior, to read its samples, and to check it with ranks and
 with expected coverage.
 
-**Data**: simulated. **Time**: 75 s.
+**Data**: simulated. **Time**: 30 s.
 """
 
 # %%
