@@ -123,6 +123,13 @@ def explain(page):
     ]
 
 
+def posterior_samples(page):
+    assert np.mean(page["losses"][-10:]) < np.mean(page["losses"][:10]) - 5
+    assert page["found"].numbers.sum() == pytest.approx(1)
+    assert 0 < page["found"].inside.sum() < len(page["positions"])
+    assert np.abs(page["coverage"] - page["levels"]).max() < 0.2
+
+
 def several_sources(page):
     for head in page["recordings"]:
         means = {name: page["errors"][head, name].mean() for name in page["methods"]}
@@ -174,6 +181,7 @@ CLAIMS = {
     "plot_10_animate": animate,
     "plot_11_explain": explain,
     "plot_12_several_sources": several_sources,
+    "plot_13_posterior_samples": posterior_samples,
     "plot_14_learned_beamformer": learned_beamformer,
     "plot_16_learning_without_labels": learning_without_labels,
 }

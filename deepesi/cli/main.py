@@ -27,7 +27,7 @@ DATASET = "bids:"
 #: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 #: Options of `deepesi apply` for one recording only.
-OF_ONE = ("movie", "html")
+OF_ONE = ("movie", "html", "samples")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -59,7 +59,7 @@ def _check_band_options(arguments: argparse.Namespace) -> None:
     """Refuse what ``--band``, which writes one map, cannot write."""
     from deepesi.runtime.writing.zarr_group import is_zarr
 
-    shown = [f"--{name}" for name in ("movie", "html") if getattr(arguments, name) is not None]
+    shown = [f"--{name}" for name in OF_ONE if getattr(arguments, name) is not None]
     if shown or is_zarr(arguments.out):
         raise ValueError(
             f"--band writes one map of the power, not {', '.join(shown) or '.zarr'}; leave that "
@@ -111,6 +111,7 @@ def _apply_one(
 ) -> Generator[str, None, Any]:
     from deepesi.cli.opening import open_named
     from deepesi.runtime.apply import apply
+    from deepesi.runtime.writing.samples import Draws
 
     given = [
         f"--{name.removesuffix('_label')}"
@@ -130,6 +131,7 @@ def _apply_one(
         arguments.window,
         open_inverse=open_named,
         animated=_animated(arguments),
+        draws=None if arguments.samples is None else Draws(arguments.samples),
     )
 
 
@@ -524,6 +526,13 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="write the power of the sources in this band, Hz, in place of time courses",
+    )
+    apply.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="posterior samples to draw at the strongest sample of an average, by a posterior "
+        "model: a file of them, a map of the probability of a source, a figure",
     )
     _dataset_arguments(apply)
     apply.set_defaults(run=_apply)

@@ -143,6 +143,25 @@ class PosteriorModel(InverseModel):
 
         """
 
+    def log_density(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor], configuration: Any
+    ) -> Float[Tensor, "N B"]:
+        """Logarithm of the posterior density; a model that has none raises an error.
+
+        Args:
+            data: Referenced data, V.
+            inputs: Prepared head inputs.
+            configuration: What the density is one of, as the model draws it.
+
+        Raises:
+            NotImplementedError: The model draws samples, but has no density.
+
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} draws samples and has no log-density. Use a model that has "
+            "one (model=structured_posterior, in torch: an exported file only draws)."
+        )
+
     def noise_size(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> int | torch.SymInt:

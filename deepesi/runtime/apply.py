@@ -32,6 +32,7 @@ from deepesi.runtime.writing.estimate import (
     write_picture,
     write_prediction_set,
 )
+from deepesi.runtime.writing.samples import Draws, check_draws, write_samples
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
 from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
 from deepesi.utils.files import check_file_out, parsing
@@ -216,6 +217,7 @@ def apply(
     progress: bool = True,
     open_inverse: Opener = open_file,
     animated: Animated | None = None,
+    draws: Draws | None = None,
 ) -> Generator[str, None, Applied]:
     """Localize a recording and report each step.
 
@@ -239,6 +241,7 @@ def apply(
         progress: Show a bar on a terminal while epochs and raw recordings are localized.
         open_inverse: Opens the model; the command line also knows solvers by their names.
         animated: Movie and page to write of an evoked response.
+        draws: Posterior samples to draw and write, as in `write_samples`.
 
     Returns:
         The peak and the channels, after all lines are consumed.
@@ -258,6 +261,8 @@ def apply(
     check_window(window, data.times)
     if animated is not None:
         check_shown(data, inverse.space, window)
+    if draws is not None:
+        check_draws(draws, data, inverse)
     ready = yield from correct_recording(opened, reading)
     forward = opened.forward
     anatomy = None
@@ -267,7 +272,7 @@ def apply(
     if reading.band is not None:
         yield from _band_power(ready, inverse, reading.band, out, progress)
         return Applied(None, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
-    peak = yield from _localize(ready, inverse, where, out, progress, animated)
+    peak = yield from _localize(ready, inverse, where, out, progress, animated, draws)
     return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
 
 
@@ -384,6 +389,7 @@ def _localize(
     out: Path,
     progress: bool,
     animated: Animated | None,
+    draws: Draws | None,
 ) -> Generator[str, None, Peak | None]:
     """Estimate, describe and write, one piece in memory at a time; returns the strongest peak."""
     import mne
@@ -414,6 +420,8 @@ def _localize(
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_prediction_set(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
+        if draws is not None:
+            yield from write_samples(draws, result, peak, inverse, prefix)
         if animated is not None:
             yield from write_animated(animated, result, peak, inverse, data, where.window, progress)
     return strongest

@@ -167,6 +167,14 @@ class PreparedInverse:
 
         """
         self._check_frames(data)
+        self.check_samples(n, data.shape[1])
+        batch = self.sensors.reference(data)[None]
+        size = self.model.noise_size(batch, self.feeds)
+        noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
+        return self._outputs(batch, noise)["samples"][:, 0]
+
+    def check_samples(self, n: int, n_times: int) -> None:
+        """Refuse draws that the model cannot give; errors as in `sample`."""
         if self.model.contract.noise is None:
             raise ValueError(
                 "PreparedInverse: the model gives no posterior samples, only "
@@ -174,16 +182,12 @@ class PreparedInverse:
                 "bayesian_minimum_norm, say)."
             )
         longest = self.model.longest
-        if n < 1 or (longest is not None and data.shape[1] > longest):
+        if n < 1 or (longest is not None and n_times > longest):
             raise ValueError(
-                f"PreparedInverse: asked for {n} draws of {data.shape[1]} samples in time, "
+                f"PreparedInverse: asked for {n} draws of {n_times} samples in time, "
                 f"expected 1 draw or more of at most {longest} samples. Draw from shorter windows: "
                 "those of a long recording are means over windows, which draws are not."
             )
-        batch = self.sensors.reference(data)[None]
-        size = self.model.noise_size(batch, self.feeds)
-        noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
-        return self._outputs(batch, noise)["samples"][:, 0]
 
     def _check_frames(self, data: Array) -> None:
         if data.ndim != 2 or len(data) != len(self.ch_names):

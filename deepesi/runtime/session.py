@@ -78,10 +78,20 @@ class OpenModel(NamedTuple):
             ``"samples"`` ``(N, B, D, T)``.
 
         Raises:
-            ValueError: The shapes of the inputs do not fit the model.
+            ValueError: The shapes of the inputs do not fit the model; noise for a file without
+                samples.
             MemoryError: A single example needs more than the available memory.
 
         """
+        if noise is not None:
+            self._check_noise(data, inputs, noise)
+            most = max(1, AT_ONCE // max(1, sum(4 * values.size for values in inputs.values())))
+            if len(noise) > most:  # a few draws at a time, so that memory does not grow with them
+                parts = [
+                    self.run(data, inputs, noise[i : i + most]) for i in range(0, len(noise), most)
+                ]
+                samples = np.concatenate([part["samples"] for part in parts])
+                return parts[0] | {"samples": samples}
         n = examples_at_once(data.shape[2], inputs, 0 if noise is None else len(noise))
         parts = [
             self._run(data[i : i + n], inputs, None if noise is None else noise[:, i : i + n])
@@ -98,6 +108,22 @@ class OpenModel(NamedTuple):
             return 0
         shapes = {key: values.shape for key, values in inputs.items()}
         return noise_size(self.contract.noise, self.contract.head_inputs, data.shape, shapes)
+
+    def _check_noise(
+        self, data: Array, inputs: dict[str, NDArray[np.generic]], noise: Array
+    ) -> None:
+        if self.contract.noise is None:
+            raise ValueError(
+                "OpenModel: noise was given, and the file has no input for it: it draws no samples "
+                f"(its outputs: {', '.join(self.contract.kinds)}). Leave the noise out, or export "
+                "a posterior model."
+            )
+        size = self.noise_size(data, inputs)
+        if noise.ndim != 3 or noise.shape[1:] != (len(data), size):
+            raise ValueError(
+                f"OpenModel: noise of shape {noise.shape}, expected (draws, {len(data)}, {size}): "
+                "draws, recordings, and the size that noise_size gives for these recordings."
+            )
 
     def _run(
         self, data: Array, inputs: dict[str, NDArray[np.generic]], noise: Array | None

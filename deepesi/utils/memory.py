@@ -32,14 +32,14 @@ def bounded_memory(n_processes: int = 1) -> Iterator[None]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     bounds = [
-        int(SHARE * _memory() / n_processes),
+        int(SHARE * memory_bytes() / n_processes),
         *(b for b in (soft, hard) if b != resource.RLIM_INFINITY),
     ]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
     try:
         yield
     except MemoryError as error:
-        raise MemoryError(_what_to_do(error, _used(), min(bounds), _memory())) from error
+        raise MemoryError(_what_to_do(error, _used(), min(bounds), memory_bytes())) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
@@ -66,7 +66,7 @@ def _gb(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.2f} GB"
 
 
-def _memory() -> int:
+def memory_bytes() -> int:
     """Bytes of the machine, or of the container if that has fewer."""
     total = 1024 * int(MEMINFO.read_text().split()[1])
     granted = CONTAINER.read_text().strip() if CONTAINER.is_file() else "max"

@@ -228,7 +228,11 @@ def covering_views(
 
 
 def draw_projections(
-    figure: "SubFigure", values: Array, positions: Array, marks: NDArray[np.int64]
+    figure: "SubFigure",
+    values: Array,
+    positions: Array,
+    marks: NDArray[np.int64],
+    label: str = "|moment| (nAm)",
 ) -> None:
     """Draw magnitudes in three orthogonal projections, for sources without a display mesh.
 
@@ -237,6 +241,7 @@ def draw_projections(
         values: Magnitudes at the sources ``(S,)``, A m.
         positions: Source positions ``(S, 3)``, m, head frame.
         marks: Indices of sources to mark with a numbered ring.
+        label: Label of the colours, in units of 1e-9.
 
     """
     strongest = 1e9 * max(float(values.max()), 1e-30)
@@ -259,4 +264,4 @@ def draw_projections(
         ax.set(xlabel=f"{AXES[plane[0]]} (mm)", ylabel=f"{AXES[plane[1]]} (mm)", aspect="equal")
         ax.set_title(title, fontsize=9)
     axes[3].axis("off")
-    figure.colorbar(dots, ax=axes[3], location="left", label="|moment| (nAm)")
+    figure.colorbar(dots, ax=axes[3], location="left", label=label)

@@ -104,3 +104,5 @@ def test_a_band_is_one_map(eloreta, toy, toy_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"--band writes one map of the power, not --html"):
         apply(eloreta, toy_path, "--band", "8", "13", "--html", "x.html")
+    with pytest.raises(SystemExit, match=r"--band writes one map of the power, not --samples"):
+        apply(eloreta, toy_path, "--band", "8", "13", "--samples", "20")

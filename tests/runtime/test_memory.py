@@ -124,7 +124,7 @@ head = load_template().montage_head("biosemi32")
 prepared = Inverse.load("convdip", n_threads=1).prepare_for(head, 1, "test")
 eeg = np.random.default_rng(0).normal(scale=1e-6, size=(1, 32, 200_000)).astype(np.float32)
 cli.build_parser = Parser
-memory.SHARE = 800e6 / memory._memory()
+memory.SHARE = 800e6 / memory.memory_bytes()
 cli.main([])
 """
 

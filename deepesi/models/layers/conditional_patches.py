@@ -191,7 +191,7 @@ def _of_any_orientation(
     n_orient, n_times = len(signals), signals[0].shape[0]
     taken = moment_matrix(crossed)
     # Root L of I + variance A, with A the products of the rows that the others leave.
-    root, log_det = _inverse_root(
+    root, log_det = inverse_root(
         [
             [
                 (1 + variance * power[i] if i == j else 0) - variance * taken[i, j]
@@ -260,7 +260,7 @@ def _products(
     return flat.reshape(*columns.shape[:2], -1, rows.shape[1])
 
 
-def _inverse_root(matrix: Triangle) -> tuple[Triangle, Tensor]:
+def inverse_root(matrix: Triangle) -> tuple[Triangle, Tensor]:
     """Inverse ``L⁻¹`` of the Cholesky root of small matrices, and their log-determinant."""
     size, root, inverse = len(matrix), Triangle(), Triangle()
     for i in range(size):

@@ -1,0 +1,1 @@
+"""Networks that draw from the posterior of the sources, one file each."""

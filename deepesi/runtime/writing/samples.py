@@ -1,0 +1,166 @@
+"""Posterior samples of the strongest sample in time of an average: files, lines and a figure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.calibration.sample_sources import NEAR, SampleSources, sources_of
+from deepesi.physics.graph import source_areas
+from deepesi.physics.head import magnitudes
+from deepesi.physics.template import template_of
+from deepesi.runtime.estimates import Localization, source_estimate
+from deepesi.runtime.inverse import PreparedInverse
+from deepesi.runtime.writing.estimate import Peak, location, write_estimate
+from deepesi.utils.files import atomic
+from deepesi.utils.memory import SHARE, memory_bytes
+
+if TYPE_CHECKING:
+    from deepesi.runtime.recordings import Recording
+
+#: Bytes per value of a sample: single precision, its magnitude and what its sources need.
+BYTES = 4 + 3 * 8
+#: Level of the joint set.
+LEVEL = 0.9
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What to draw.
+
+    Attributes:
+        n: Number of samples.
+        seed: Random seed; the same seed gives the same samples.
+
+    Raises:
+        ValueError: Fewer than one sample.
+
+    """
+
+    n: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(
+                f"--samples {self.n}: expected 1 or more; 200 are enough for a probability of "
+                "5 %. Leave it out for no samples."
+            )
+
+
+def check_draws(draws: Draws, recording: "Recording", inverse: PreparedInverse) -> None:
+    """Refuse samples that cannot be drawn, before the estimate is computed.
+
+    Raises:
+        ValueError: The recording is no average, or the model draws no samples.
+        MemoryError: There are more than memory holds.
+
+    """
+    import mne
+
+    if not isinstance(recording, mne.Evoked):
+        raise ValueError(
+            "--samples draws at the strongest sample of an average, and this recording holds "
+            "epochs or raw data. Give --event NAME to average it."
+        )
+    inverse.check_samples(draws.n, 1)
+    needed = BYTES * draws.n * inverse.space.n_dipoles
+    allowed = int(SHARE * memory_bytes())
+    if needed > allowed:
+        fit = allowed // (BYTES * inverse.space.n_dipoles)
+        raise MemoryError(
+            f"--samples {draws.n}: they need {needed} bytes for {inverse.space.n_dipoles} dipoles, "
+            f"and {allowed} bytes may be used. Draw {fit} or fewer."
+        )
+
+
+def write_samples(
+    draws: Draws, result: Localization, peak: Peak, inverse: PreparedInverse, out: Path
+) -> Iterator[str]:
+    """Draw at the peak of an average, and write ``OUT-samples.npz``, maps and a figure.
+
+    ``OUT-samples.npz`` holds ``samples (N, D)`` (float32, A m, row ``n_orient * s + o``),
+    ``time`` (s), ``seed``, ``positions (S, 3)`` (m, head frame), ``probability (S,)`` of a source
+    within 10 mm, ``n_sources`` (probability of 0, 1, 2, ... sources; empty if they cannot be
+    counted), ``joint_set (S,)`` and its ``level``. ``OUT-probability`` is the map as a source
+    estimate of MNE-Python.
+    """
+    space = inverse.space
+    samples = inverse.sample(result.data[:, [peak.sample]], draws.n, draws.seed)[..., 0]
+    shown = magnitudes(samples.T.astype(np.float64), space.n_orient).T
+    sources = sources_of(shown, inverse.positions, space.edges, LEVEL)
+    yield from _lines(sources, inverse)
+    path = out.with_name(f"{out.name}-samples.npz")
+    with atomic(path) as partial:
+        np.savez_compressed(
+            partial,
+            allow_pickle=False,
+            samples=samples.astype(np.float32),
+            time=np.array(peak.time),
+            seed=np.array(draws.seed),
+            positions=inverse.positions,
+            probability=sources.probability,
+            n_sources=np.empty(0) if sources.numbers is None else sources.numbers,
+            joint_set=sources.inside,
+            level=np.array(sources.level),
+        )
+    yield f"wrote {path}"
+    yield from _write_map(sources, peak, inverse, out)
+    yield _write_figure(shown, sources, peak, inverse, out)
+
+
+def _lines(sources: SampleSources, inverse: PreparedInverse) -> Iterator[str]:
+    n = len(sources.peaks)
+    if sources.numbers is None:
+        yield f"{n} samples; they are nowhere zero, so their sources cannot be counted"
+    else:
+        likely = [f"{i}: {100 * p:.0f} %" for i, p in enumerate(sources.numbers) if p >= 0.005]
+        yield f"{n} samples; number of sources {', '.join(likely)}"
+    best = int(sources.probability.argmax())
+    yield (
+        f"most likely: {100 * sources.probability[best]:.0f} % for a source within "
+        f"{1e3 * NEAR:g} mm of {location(best, inverse)}"
+    )
+    text = f"{100 * sources.level:g} % set of all sources together: {int(sources.inside.sum())}"
+    if len(inverse.space.vertices) == 2:
+        areas = source_areas(inverse.positions, inverse.space.edges)
+        text += f" locations, {1e4 * areas[sources.inside].sum():.1f} cm²"
+    else:
+        text += " locations"
+    yield text
+
+
+def _write_map(
+    sources: SampleSources, peak: Peak, inverse: PreparedInverse, out: Path
+) -> Iterator[str]:
+    space = replace(inverse.space, n_orient=1)
+    stc = source_estimate(sources.probability[:, None], space, peak.time, 1.0)
+    for path in write_estimate(stc, out.with_name(f"{out.name}-probability")):
+        yield f"wrote {path}"
+
+
+def _write_figure(
+    shown: NDArray[np.float64],
+    sources: SampleSources,
+    peak: Peak,
+    inverse: PreparedInverse,
+    out: Path,
+) -> str:
+    from matplotlib.figure import Figure
+
+    from deepesi.viz.recording import save_figure
+    from deepesi.viz.samples import draw_posterior
+
+    template = template_of(inverse.space)
+    mesh = None if template is None else template.display
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    title = f"{len(shown)} samples of the posterior at {1e3 * peak.time:.0f} ms"
+    figure.suptitle(title, fontsize=13)
+    found = sources.probability, sources.numbers
+    draw_posterior(figure, shown, *found, NEAR, inverse.positions, mesh)
+    picture = out.with_name(f"{out.name}-samples.png")
+    save_figure(figure, picture)
+    return f"wrote {picture}"

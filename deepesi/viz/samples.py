@@ -1,0 +1,121 @@
+"""Figure of posterior samples: where sources are likely, how many, and some samples."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from deepesi.physics.template import DisplayMesh
+from deepesi.viz.cortex import best_views, covering_views, draw_cortex, draw_projections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+Array = NDArray[np.float64]
+
+#: Samples that are shown, and the most likely locations that the views show.
+N_SHOWN, N_MODES = 4, 3
+
+
+def draw_posterior(
+    figure: Figure,
+    magnitudes: Array,
+    probability: Array,
+    numbers: Array | None,
+    reach: float,
+    positions: Array,
+    mesh: DisplayMesh | None,
+    marks: NDArray[np.int64] | None = None,
+) -> None:
+    """Draw the probability of a source, the number of sources, and the first samples.
+
+    Args:
+        figure: Figure to draw in, with constrained layout; 12 by 7 inches or larger.
+        magnitudes: Magnitudes of the samples ``(N, S)``, A m.
+        probability: Probability of a source near each location ``(S,)``.
+        numbers: Probability of 0, 1, 2, ... sources. None: they cannot be counted.
+        reach: What counts as near, m.
+        positions: Source locations ``(S, 3)``, m.
+        mesh: Cortex mesh. None: three projections, without single samples.
+        marks: Numbers of true sources, which get a ring; None: not known.
+
+    """
+    rings = np.empty(0, np.int64) if marks is None else marks
+    label = f"probability of a source within {1e3 * reach:g} mm (%)"
+    if mesh is None:
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.2, 1])[0]
+        percent = 1e-7 * probability  # the colours are in units of 1e-9
+        draw_projections(left, percent, positions, rings, label)
+        _draw_numbers(right.subplots(), numbers)
+        return
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
+    left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
+    shown = np.concatenate([modes(probability, positions, 3 * reach), rings])
+    views = covering_views(shown, len(positions), mesh, 4)
+    _draw_probability(left, probability, mesh, views, rings, label)
+    _draw_numbers(right.subplots(), numbers)
+    _draw_samples(below, magnitudes, mesh, rings)
+
+
+def modes(probability: Array, positions: Array, apart: float) -> NDArray[np.int64]:
+    """The most likely locations, each at least so far (m) from the others."""
+    left, found = probability.copy(), list[int]()
+    while len(found) < N_MODES and left.max() > 0:
+        found.append(int(left.argmax()))
+        away = np.linalg.norm(positions - positions[found[-1]], axis=1)
+        left[away < apart] = 0
+    return np.array(found, np.int64)
+
+
+def _draw_probability(
+    figure: "SubFigure",
+    probability: Array,
+    mesh: DisplayMesh,
+    views: list[str],
+    rings: NDArray[np.int64],
+    label: str,
+) -> None:
+    """Draw the map, with its colours in per cent."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    largest = float(probability.max())
+    axes = figure.subplots(1, len(views))
+    for ax, view in zip(axes, views, strict=True):
+        draw_cortex(ax, probability, mesh, view, largest, rings)
+        ax.set_title(view, fontsize=9)
+    shades = ListedColormap(colormaps["inferno"](0.25 + 0.7 * np.linspace(0.25, 1, 64)))
+    scale = ScalarMappable(Normalize(25 * largest, 100 * largest), shades)
+    figure.colorbar(scale, ax=axes, location="bottom", shrink=0.6, aspect=35, label=label)
+
+
+def _draw_numbers(ax: "Axes", numbers: Array | None) -> None:
+    """Draw the probability of every number of sources as bars."""
+    if numbers is None:
+        ax.axis("off")
+        text = "The samples are nowhere zero:\ntheir sources cannot be counted.\n"
+        ax.text(0.5, 0.5, f"{text}The map shows the strongest.", ha="center", va="center")
+        return
+    counts = np.arange(len(numbers))
+    bars = ax.bar(counts, 100 * numbers, color="#3b6ea5", width=0.7)
+    ax.bar_label(bars, [f"{100 * p:.0f} %" for p in numbers], fontsize=9, padding=2)
+    ax.set(xlabel="number of sources", ylabel="probability (%)", ylim=(0, 112), xticks=counts)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_samples(
+    figure: "SubFigure", magnitudes: Array, mesh: DisplayMesh, rings: NDArray[np.int64]
+) -> None:
+    """Draw the first samples, each in the view in which its strongest source is seen best."""
+    figure.suptitle("samples: equally plausible configurations", fontsize=10)
+    shown = magnitudes[:N_SHOWN]
+    axes = figure.subplots(1, N_SHOWN)
+    for ax in axes[len(shown) :]:
+        ax.axis("off")
+    for ax, values in zip(axes, shown, strict=False):
+        (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
+        draw_cortex(ax, values, mesh, view, float(values.max()), rings)
+        ax.set_title(f"{view}, to {1e9 * values.max():.2g} nAm", fontsize=9)

@@ -1,0 +1,138 @@
+"""``deepesi apply --samples``: files of posterior samples, and what is refused."""
+
+import mne
+import numpy as np
+import pytest
+import torch
+
+from deepesi.cli.main import main
+from deepesi.core.contracts import PosteriorModel
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.posterior.structured import StructuredPosterior
+from deepesi.physics.head_inputs import prepare
+from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.session import as_feeds, open_model
+from deepesi.runtime.writing import samples as writing
+from tests.conftest import make_covariance, make_evoked
+from tests.core.flow import ToyFlow
+
+
+@pytest.fixture(scope="module")
+def files(toy, toy_path, tmp_path_factory):
+    """A structured posterior of one component, MNE's posterior and eLORETA."""
+    folder = tmp_path_factory.mktemp("models")
+    model = StructuredPosterior(1, 4, 0.03, 0.06, 1, n_draws=4)
+    export_onnx(model, toy.montage_head("biosemi16"), folder / "posterior.onnx")
+    for name in ("bayesian_minimum_norm", "eloreta"):
+        out = str(folder / f"{name}.onnx")
+        main(["export", name, "--head", str(toy_path), "--montage", "biosemi16", "--out", out])
+    return folder
+
+
+@pytest.fixture
+def evoked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked("biosemi16", n_times=5)
+    evoked.data[:, 3] *= 5
+    evoked.save("x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    return evoked
+
+
+def apply(model, toy_path, *more, recording="x-ave.fif"):
+    setup = ["--noise-cov", "x-cov.fif", "--head", str(toy_path), "--out", "out"]
+    main(["apply", str(model), recording, *setup, *more])
+
+
+def test_samples_map_number_and_figure(files, toy_path, toy, evoked, capsys):
+    apply(files / "posterior.onnx", toy_path, "--samples", "300")
+    printed = capsys.readouterr().out
+    assert "300 samples; number of sources 1: 100 %" in printed
+    assert "% for a source within 10 mm of " in printed
+    assert "90 % set of all sources together: " in printed
+    with np.load("out-samples.npz", allow_pickle=False) as file:
+        found = dict(file)
+    assert found["samples"].shape == (300, 84)
+    assert found["samples"].dtype == np.float32
+    assert found["time"] == pytest.approx(evoked.times[3])
+    assert found["n_sources"].tolist() == [0, 1]
+    inverse = Inverse.load(files / "posterior.onnx", head=toy_path).for_recording(
+        evoked, make_covariance(evoked.info)
+    )
+    again = inverse.sample(evoked.data[:, [3]], 300, seed=0)
+    assert np.allclose(found["samples"], again[..., 0], rtol=1e-4, atol=1e-15)
+    strongest = np.abs(found["samples"]).argmax(axis=1)
+    share = np.bincount(strongest, minlength=84) / 300
+    assert np.allclose(found["probability"], share)  # the toy's sources are 25 mm apart
+    assert found["probability"][found["joint_set"]].sum() >= 0.9
+    stc = mne.read_source_estimate("out-probability")
+    assert np.allclose(stc.data[:, 0], found["probability"])
+    assert stc.tmin == pytest.approx(evoked.times[3])
+
+
+def test_samples_of_a_model_without_sources(files, toy_path, evoked, capsys):
+    apply(files / "bayesian_minimum_norm.onnx", toy_path, "--samples", "50")
+    assert "they are nowhere zero, so their sources cannot be counted" in capsys.readouterr().out
+    with np.load("out-samples.npz") as found:
+        assert found["n_sources"].size == 0
+        assert found["probability"].sum() == pytest.approx(1)
+
+
+def refused(match, capsys, *arguments, **options):
+    with pytest.raises(SystemExit) as error:
+        apply(*arguments, **options)
+    message = str(error.value)
+    assert match in message, message
+
+
+def test_what_is_refused(files, toy_path, evoked, capsys, monkeypatch, tmp_path):
+    model, draw = files / "posterior.onnx", "--samples"
+    refused("--samples 0: expected 1 or more", capsys, model, toy_path, draw, "0")
+    gives = "the model gives no posterior samples, only mean. Use a posterior model"
+    refused(gives, capsys, files / "eloreta.onnx", toy_path, draw, "5")
+    monkeypatch.setattr(writing, "memory_bytes", lambda: 10_000_000)
+    asked = "--samples 1000000000: they need 2352000000000 bytes for 84 dipoles, and 7500000 bytes"
+    refused(asked, capsys, model, toy_path, draw, "1000000000")
+    events = np.array([[0, 0, 1], [100, 0, 1]])
+    data = np.stack([evoked.data, evoked.data])
+    mne.EpochsArray(data, evoked.info, events, verbose="error").save("x-epo.fif", verbose="error")
+    epochs = "--samples draws at the strongest sample of an average"
+    refused(epochs, capsys, model, toy_path, draw, "5", recording="x-epo.fif")
+    refused("--samples: for one recording", capsys, model, toy_path, draw, "5", recording="bids:x")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_noise_of_another_shape_and_files_without_it(files, toy):
+    head = toy.montage_head("biosemi16")
+    data = np.zeros((2, 16, 3), np.float32)
+    posterior, plain = (open_model(files / f"{n}.onnx") for n in ("posterior", "eloreta"))
+    for opened, noise, match in (
+        (posterior, np.zeros((4, 2, 8)), r"noise of shape \(4, 2, 8\), expected \(draws, 2, 9\)"),
+        (posterior, np.zeros((4, 9)), r"noise of shape \(4, 9\), expected \(draws, 2, 9\)"),
+        (plain, np.zeros((4, 2, 9)), "the file has no input for it: it draws no samples"),
+    ):
+        feeds = as_feeds(prepare(opened.contract.head_inputs, head))
+        with pytest.raises(ValueError, match=match):
+            opened.run(data, feeds, noise)
+
+
+def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch):
+    opened = open_model(files / "posterior.onnx")
+    feeds = as_feeds(prepare(opened.contract.head_inputs, toy.montage_head("biosemi16")))
+    rng = np.random.default_rng(0)
+    data = rng.normal(scale=1e-6, size=(2, 16, 1)).astype(np.float32)
+    noise = rng.normal(size=(7, 2, 3)).astype(np.float32)
+    whole = opened.run(data, feeds, noise)
+    one = sum(4 * values.size for values in feeds.values())
+    monkeypatch.setattr("deepesi.runtime.session.AT_ONCE", 2 * one)
+    parts = opened.run(data, feeds, noise)
+    assert parts["samples"].shape == (7, 2, 84, 1)
+    for kind, values in whole.items():
+        assert np.allclose(values, parts[kind], rtol=1e-5, atol=1e-15)
+
+
+def test_a_sampler_without_a_density():
+    model: PosteriorModel = ToyFlow()
+    data = torch.zeros(1, 16, 1)
+    with pytest.raises(NotImplementedError, match="ToyFlow draws samples and has no log-density"):
+        model.log_density(data, {}, None)
