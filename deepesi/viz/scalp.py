@@ -24,8 +24,9 @@ def draw_scalp(
     sensor_pos: Array,
     ch_names: Sequence[str],
     limit: float | None = None,
+    sphere: Array | None = None,
 ) -> "AxesImage":
-    """Draw referenced potentials.
+    """Draw referenced potentials, or fields of coils.
 
     Args:
         ax: Axes to draw in.
@@ -33,6 +34,8 @@ def draw_scalp(
         sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         limit: Potential with the strongest colour, V. Default: the largest.
+        sphere: Centre and radius of the outline ``(4,)``, m; None: of the electrodes, as MNE-Python
+            fits it.
 
     Returns:
         Image, for a colour bar.
@@ -52,7 +55,15 @@ def draw_scalp(
         vlim=(-limit, limit),
         cmap="RdBu_r",
         contours=4,
-        sphere="auto",
+        sphere="auto" if sphere is None else sphere,
         extrapolate=extrapolate,
     )
     return image
+
+
+def fitted_sphere(positions: Array) -> Array:
+    """Centre and radius ``(4,)``, m, of the sphere through positions ``(C, 3)``, least squares."""
+    columns = np.hstack([2 * positions, np.ones((len(positions), 1))])
+    solution = np.linalg.lstsq(columns, (positions**2).sum(axis=1), rcond=None)[0]
+    centre = solution[:3]
+    return np.append(centre, np.sqrt(solution[3] + centre @ centre))
