@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.magnetic import Coils
+from deepesi.physics.sensors import SensorArray
+
 if TYPE_CHECKING:
     import mne
 
@@ -139,3 +142,40 @@ def sss_rank(info: "mne.Info") -> int | None:
         if len(step.get("max_info", {}).get("sss_info", {}))
     ]
     return min(ranks, default=None)
+
+
+def coils_of(info: "mne.Info", in_device: bool = False) -> Coils:
+    """The MEG channels of a measurement info, with the integration points of MNE-Python.
+
+    Args:
+        info: Measurement info. Reference channels and gradient compensation are left out.
+        in_device: Whether to stay in the frame of the device; else the MNE head frame.
+
+    Raises:
+        ValueError: As in `coil_positions`.
+
+    """
+    from mne.forward._make_forward import _prep_meg_channels
+
+    kinds = dict(zip(info["ch_names"], info.get_channel_types(), strict=True))
+    names = [name for name, kind in kinds.items() if kind in ("mag", "grad")]
+    if in_device:
+        positions, normals = _coils(info, names)[:, :3], _coils(info, names)[:, 9:12]
+    else:
+        positions, normals = coil_positions(info, names), coil_orientations(info, names)
+    defined = _prep_meg_channels(info, ignore_ref=True, head_frame=not in_device, verbose="error")[
+        "defs"
+    ]
+    sensors = SensorArray(
+        tuple(names),
+        tuple(kinds[name] for name in names),
+        positions,
+        normals,
+    )
+    return Coils(
+        sensors,
+        np.concatenate([coil["rmag"] for coil in defined]),
+        np.concatenate([coil["cosmag"] for coil in defined]),
+        np.concatenate([coil["w"] for coil in defined]),
+        np.repeat(np.arange(len(names)), [len(coil["w"]) for coil in defined]),
+    )
