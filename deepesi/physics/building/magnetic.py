@@ -34,12 +34,10 @@ POINT_COIL = 2000
 
 
 def point_info(points: Array) -> "mne.Info":
-    """Measurement info of three magnetometers, along x, y and z, at points ``(N, 3)``, head frame."""
+    """Measurement info of magnetometers along x, y and z at points ``(N, 3)``, m, head frame."""
     import mne
 
-    info = mne.create_info(
-        [f"P{i}{axis}" for i in range(len(points)) for axis in "xyz"], 1e3, "mag"
-    )
+    info = mne.create_info(list(_point_names(points)), 1e3, "mag")
     axes = np.eye(3)
     for number, channel in enumerate(info["chs"]):
         turned = np.roll(axes, -1 - number % 3, axis=0)  # the last of the three is the normal
@@ -53,10 +51,12 @@ def point_coils(points: Array) -> Coils:
     """The coils of `point_info`."""
     n = 3 * len(points)
     at, directions = np.repeat(points, 3, axis=0), np.tile(np.eye(3), (len(points), 1))
-    names = tuple(f"P{i}{axis}" for i in range(len(points)) for axis in "xyz")
-    return Coils(
-        SensorArray(names, ("mag",) * n, at, directions), at, directions, np.ones(n), np.arange(n)
-    )
+    sensors = SensorArray(_point_names(points), ("mag",) * n, at, directions)
+    return Coils(sensors, at, directions, np.ones(n), np.arange(n))
+
+
+def _point_names(points: Array) -> tuple[str, ...]:
+    return tuple(f"P{i}{axis}" for i in range(len(points)) for axis in "xyz")
 
 
 def solve_magnetic(inner_skull: Surface, source_pos: Array, info: "mne.Info") -> Array:
