@@ -19,7 +19,7 @@ charges are fitted to the lead fields of MNE-Python's BEM, not to boundary condi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +162,55 @@ class MagneticFieldFamily:
             wide["charge_modes"] * wide["charge_scale"],
             wide["source_modes"] * wide["source_scale"] * wide["source_norms"],
         )
+
+
+class CoilFamily(Protocol):
+    """Interface of `MagneticFieldFamily` and `KnownCoils` for heads and the generator."""
+
+    @property
+    def source_modes(self) -> Array: ...  # noqa: D102
+
+    def patterns(self, coils: Coils) -> Array:
+        """What coils in the head frame measure of every mode ``(C, r)``, in head units."""
+        ...
+
+    def leadfield(self, coils: Coils) -> Array:
+        """Lead field ``(C, D)`` of coils in the head frame, in head units per A m."""
+        ...
+
+
+@dataclass(frozen=True)
+class KnownCoils:
+    """The MEG lead field of a forward solution: for its own coils only, where they were.
+
+    Attributes:
+        coils: The coils, each as one point.
+        rows: Lead field of every coil in the modes ``(C, r)``, `SensorArray.head_units`.
+        source_modes: ``(D, r)``, 1/(A m).
+
+    """
+
+    coils: Coils
+    rows: Array
+    source_modes: Array
+
+    @classmethod
+    def of(cls, sensors: SensorArray, leadfield: Array) -> "KnownCoils":
+        """The coils of a lead field ``(C, D)`` in `SensorArray.head_units`."""
+        left, values, right = np.linalg.svd(leadfield, full_matrices=False)
+        number = np.arange(len(sensors))
+        positions, normals = sensors.positions, sensors.orientations
+        coils = Coils(sensors, positions, normals, np.ones(len(sensors)), number)
+        return cls(coils, left * values, right.T)
+
+    def patterns(self, coils: Coils) -> Array:
+        """Rows of some of the coils ``(C, r)``, by their names."""
+        known = self.coils.sensors.names
+        return np.asarray(self.rows[[known.index(name) for name in coils.sensors.names]])
+
+    def leadfield(self, coils: Coils) -> Array:
+        """Lead field ``(C, D)`` of some of the coils."""
+        return np.asarray(self.patterns(coils) @ self.source_modes.T)
 
 
 def _halves(values: Array) -> tuple[NDArray[np.float16], Array]:

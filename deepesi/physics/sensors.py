@@ -165,6 +165,15 @@ class SensorArray:
             self.orientations[index],
         )
 
+    def joined(self, other: "SensorArray") -> "SensorArray":
+        """These sensors, then the others."""
+        return SensorArray(
+            self.names + other.names,
+            self.kinds + other.kinds,
+            np.concatenate([self.positions, other.positions]),
+            np.concatenate([self.orientations, other.orientations]),
+        )
+
     def rows_of(self, kind: str) -> NDArray[np.int64]:
         """Rows of the channels of one kind."""
         return np.flatnonzero([own == kind for own in self.kinds])
@@ -221,8 +230,12 @@ class SensorArray:
 
         Potentials and magnetic fields count as independent, as in MNE-Python.
         """
+        return self.independent(self.to_head(self.to_head(cov), 1))
+
+    def independent(self, cov: Array) -> Array:
+        """The covariance ``(C, C)`` without that of potentials with magnetic fields."""
         modalities = np.array(self.modalities)
-        return self.to_head(self.to_head(cov), 1) * (modalities[:, None] == modalities)
+        return np.asarray(cov * (modalities[:, None] == modalities))
 
     @property
     def summary(self) -> str:

@@ -15,6 +15,7 @@ from deepesi.physics.building.warps import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.graph import vertex_normals
 from deepesi.physics.magnetic import Coils, MagneticFieldFamily, charge_field
+from deepesi.physics.noise import leading_eigh
 from deepesi.physics.sensors import SensorArray
 from deepesi.utils.optional import require
 
@@ -28,7 +29,7 @@ BEM_SPACING = "ico4"
 #: Distance of the charges from the inner skull, inward, and of the points of the fit, outward, m.
 CHARGE_DEPTH, FIT_DISTANCE = 0.002, 0.020
 #: Modes that are kept, and the smallest singular value of the fit, relative to the largest.
-N_MODES, CUTOFF = 200, 1e-9
+N_MODES, CUTOFF = 350, 1e-9
 #: Number of FIFF for a coil that is a point.
 POINT_COIL = 2000
 
@@ -108,7 +109,7 @@ def _offset(surface: Surface, distance: float) -> Array:
 
 
 def fit_magnetic(anatomy: Anatomy, inner_skull: Surface) -> MagneticFieldFamily:
-    """The family of a head from one boundary element solution.
+    """The family of a head from one boundary element solution, three components per source.
 
     Args:
         anatomy: Sources; its inner skull carries the charges.
@@ -117,17 +118,27 @@ def fit_magnetic(anatomy: Anatomy, inner_skull: Surface) -> MagneticFieldFamily:
     """
     points = _offset(anatomy.inner_skull, FIT_DISTANCE)
     field = solve_magnetic(inner_skull, anatomy.source_pos, point_info(points))
-    if anatomy.space.n_orient == 1:
-        field = np.einsum("csi,si->cs", field.reshape(len(field), -1, 3), anatomy.source_normals)
-    charge_pos = _offset(anatomy.inner_skull, -CHARGE_DEPTH)
-    charges = np.linalg.lstsq(charge_field(point_coils(points), charge_pos), field, rcond=CUTOFF)[0]
-    left, values, right = np.linalg.svd(charges, full_matrices=False)
-    kept = slice(min(N_MODES, len(values)))
-    return MagneticFieldFamily(charge_pos, left[:, kept] * values[kept], right[kept].T)
+    return reduce_magnetic(anatomy.inner_skull, field)
+
+
+def reduce_magnetic(skull: Surface, field: Array) -> MagneticFieldFamily:
+    """Charges and modes for fields ``(3 N, 3 S)`` at the points of the fit.
+
+    The modes are those of the fields at these points, with every source at the same strength, so
+    that deep sources are as accurate as others.
+    """
+    points, charge_pos = _offset(skull, FIT_DISTANCE), _offset(skull, -CHARGE_DEPTH)
+    of_charges = charge_field(point_coils(points), charge_pos)
+    to_charges = np.linalg.pinv(of_charges, rcond=CUTOFF)
+    fitted = of_charges @ (to_charges @ field)
+    norms = np.linalg.norm(fitted, axis=0)
+    fitted /= norms
+    _, vectors = leading_eigh(fitted @ fitted.T, min(N_MODES, len(charge_pos)))
+    return MagneticFieldFamily(charge_pos, to_charges @ vectors, (vectors.T @ fitted * norms).T)
 
 
 def build_magnetic(warp_seed: int | None, spacing: str) -> MagneticFieldFamily:
-    """The magnetic family of the template head (None) or of a warped head."""
+    """The magnetic family of the template head (None) or of a warped head, x, y and z."""
     anatomy = read_member(warp_seed, spacing)
     fine = read_member(warp_seed, "ico1", BEM_SPACING).inner_skull
     return fit_magnetic(anatomy, fine)
