@@ -24,6 +24,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.spatial.distance import cdist
 
 from deepesi.physics.sensors import SensorArray
 
@@ -104,9 +105,9 @@ def charge_field(coils: Coils, charge_pos: Array) -> Array:
         charge_pos: Charges ``(K, 3)``, m, in the frame of the coils.
 
     """
-    offset = coils.points[:, None] - charge_pos
-    distance = np.linalg.norm(offset, axis=2)
-    return coils.sums(np.einsum("qki,qi->qk", offset, coils.directions) / distance**3)
+    points, directions = coils.points, coils.directions
+    along = (points * directions).sum(axis=1)[:, None] - directions @ charge_pos.T
+    return coils.sums(along / cdist(points, charge_pos) ** 3)
 
 
 @dataclass(frozen=True)

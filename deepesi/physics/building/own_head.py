@@ -133,9 +133,7 @@ def head_of_solution(
         is_cortex=np.ones(solution["nsource"], dtype=bool),
         cap=tuple(names),
         known_coils=known,
-        fingerprint=hashlib.sha256(
-            gain.tobytes() + "|".join([*names, *coils]).encode()
-        ).hexdigest(),
+        fingerprint=hashlib.sha256(gain.tobytes() + channels).hexdigest(),
     )
 
 
