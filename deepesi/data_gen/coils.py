@@ -24,6 +24,7 @@ from deepesi.physics.helmets import (
     put_on,
 )
 from deepesi.physics.magnetic import Coils, charge_field
+from deepesi.physics.montage import standard_montage
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
 
@@ -115,6 +116,14 @@ class CoilRanges:
             check_number(who, name, getattr(self, name), 0, 1, "(no unit)")
         if self.eeg_only + self.meg_only > 1:
             raise ValueError(f"{who}: eeg_only and meg_only are above 1 together.")
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of coils of the arrays."""
+        return [
+            len(helmet(name)) if name in HELMETS else len(standard_montage(OPM_MONTAGE)[0])
+            for name in self.arrays
+        ]
 
     def modalities(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """Whether a set-up has EEG, and whether it has MEG."""

@@ -23,6 +23,7 @@ from deepesi.data_gen.montages import (
     MontageRanges,
     displaced_positions,
     draw_channels,
+    eeg_channel_range,
 )
 from deepesi.data_gen.noise import Noise, NoiseRanges
 from deepesi.data_gen.ranges import check_range
@@ -248,6 +249,19 @@ def draw_setup(
         coils=None if coils is None else _as_tensor(coils.patterns, true.device),
         channel_weights=_channel_weights(sensors, noise, true.device),
     )
+
+
+def channel_range(template: Template, ranges: SetupRanges) -> tuple[int, int]:
+    """Smallest and largest number of channels of set-ups, not counting a lost reference."""
+    fewest, most = eeg_channel_range(template, ranges)
+    if template.known_coils is not None:
+        n_coils = [len(template.known_coils.coils)]
+    elif ranges.coils is not None:
+        n_coils = ranges.coils.sizes
+    else:
+        return fewest, most
+    has_eeg = most > 0
+    return min([fewest] * has_eeg + n_coils), most + max(n_coils)
 
 
 def _draw_coils(

@@ -8,7 +8,6 @@ from scipy.spatial import cKDTree
 
 from deepesi.physics.io.coils import coils_of
 from deepesi.physics.magnetic import Coils
-from deepesi.physics.montage import standard_montage
 
 Array = NDArray[np.float64]
 
@@ -77,8 +76,3 @@ def on_scalp(places: Array, centre: Array) -> Coils:
         channel["coil_type"], channel["coord_frame"] = OPM_COIL, 1
     info["dev_head_t"] = mne.Transform("meg", "head", np.eye(4))
     return coils_of(info)
-
-
-def opm_names() -> list[str]:
-    """Electrodes over which the cells of the on-scalp array are."""
-    return standard_montage(OPM_MONTAGE)[0]

@@ -179,6 +179,14 @@ class SensorArray:
         return np.flatnonzero([own == kind for own in self.kinds])
 
     @property
+    def map_rows(self) -> NDArray[np.int64]:
+        """Rows for a map, which shows one kind: EEG, else magnetometers, else one of two grads."""
+        kind = next(kind for kind in KINDS if kind in self.kinds)
+        rows = self.rows_of(kind)
+        _, first = np.unique(self.positions[rows].round(3), axis=0, return_index=True)
+        return np.asarray(rows if kind != "grad" else rows[np.sort(first)])
+
+    @property
     def units(self) -> tuple[str, ...]:
         """SI unit of every channel."""
         return tuple(KINDS[kind].unit for kind in self.kinds)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from deepesi.core.contracts import InverseModel
-from deepesi.data_gen.montages import channel_range
+from deepesi.data_gen.setups import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.training.criterion import CRITERION

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepesi.physics.template import DisplayMesh
 from deepesi.utils.files import atomic
 from deepesi.viz.cortex import draw_cortex, paired_views
-from deepesi.viz.scalp import draw_scalp, fitted_sphere
+from deepesi.viz.scalp import draw_scalp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,16 +100,13 @@ def _draw_map(
     ax: "Axes", values: Array, positions: Array, ch_names: Sequence[str], kind: str
 ) -> None:
     """Map of one sample ``(C,)``; of gradiometers the norm at every position."""
-    if kind == "eeg":
+    if kind != "grad":
         draw_scalp(ax, values, positions, ch_names)
-        return
-    if kind == "mag":
-        draw_scalp(ax, values, positions, ch_names, sphere=fitted_sphere(positions))
         return
     _, first, of = np.unique(positions.round(3), axis=0, return_index=True, return_inverse=True)
     norms = np.sqrt(np.bincount(of.ravel(), values**2))
     names = [ch_names[row] for row in first.tolist()]
-    draw_scalp(ax, norms, positions[first], names, sphere=fitted_sphere(positions))
+    draw_scalp(ax, norms, positions[first], names)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

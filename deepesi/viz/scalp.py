@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 #: Height of the lowest sensors, m, head frame. Lower ones are on the face or the neck.
 LOWEST = -0.03
+#: Radius, m, above which sensors are those of a helmet: the outline is then theirs.
+LARGEST_HEAD = 0.105
 
 
 def draw_scalp(
@@ -24,7 +26,6 @@ def draw_scalp(
     sensor_pos: Array,
     ch_names: Sequence[str],
     limit: float | None = None,
-    sphere: Array | None = None,
 ) -> "AxesImage":
     """Draw referenced potentials, or fields of coils.
 
@@ -34,8 +35,6 @@ def draw_scalp(
         sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         ch_names: Channel names.
         limit: Potential with the strongest colour, V. Default: the largest.
-        sphere: Centre and radius of the outline ``(4,)``, m; None: of the electrodes, as MNE-Python
-            fits it.
 
     Returns:
         Image, for a colour bar.
@@ -43,7 +42,7 @@ def draw_scalp(
     """
     import mne
 
-    info = eeg_info(ch_names, sensor_pos)
+    info, sphere = eeg_info(ch_names, sensor_pos), fitted_sphere(sensor_pos)
     limit = limit or float(np.abs(potentials).max())
     # In the projection face and neck are far apart, with no sensors in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
@@ -55,7 +54,7 @@ def draw_scalp(
         vlim=(-limit, limit),
         cmap="RdBu_r",
         contours=4,
-        sphere="auto" if sphere is None else sphere,
+        sphere="auto" if sphere[3] < LARGEST_HEAD else sphere,
         extrapolate=extrapolate,
     )
     return image
