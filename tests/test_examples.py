@@ -142,6 +142,18 @@ def several_sources(page):
     assert page["agree"]["head mismatch"].sum() < page["n_agree"] < len(page["number"])
 
 
+def meg_and_eeg(page):
+    found, bins = page["found"], page["axes_of"]
+    means = {name: error.mean() for name, error in found.items()}
+    assert means["both"] < means["MEG"] < means["EEG"]
+    angle = bins["angle to the radius (degrees)"][0]
+    tangential = angle > 60
+    assert found["MEG"][tangential].mean() < 0.8 * found["MEG"][~tangential].mean()
+    assert found["EEG"][tangential].mean() > found["MEG"][tangential].mean()
+    assert found["EEG"][angle < 45].mean() < found["EEG"][tangential].mean()
+    assert found["EEG"][page["ratio"] < 0.6].mean() > found["EEG"][page["ratio"] > 0.6].mean()
+
+
 #: What the sentences of a page say of its numbers.
 CLAIMS = {
     "plot_01_lasso": lasso,
@@ -156,6 +168,7 @@ CLAIMS = {
     "plot_10_animate": animate,
     "plot_11_explain": explain,
     "plot_12_several_sources": several_sources,
+    "plot_13_meg_and_eeg": meg_and_eeg,
 }
 #: The shortest page runs with the fast tests.
 FAST = "plot_02_minimum_norm"

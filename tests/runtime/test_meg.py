@@ -85,7 +85,7 @@ def recording():
     noise = 1e-6 * units[:, None] * rng.normal(size=(len(units), 2000))
     raw = mne.io.RawArray(noise, info, verbose="error")
     cov = mne.compute_raw_covariance(raw, verbose="error")
-    signal = 1e-7 * forward()["sol"]["data"][order, 3 * 7 + 1]
+    signal = 1e-7 * forward()["sol"]["data"][order, 21:24] @ forward()["src"][0]["nn"][7]
     data = signal[:, None] * np.hanning(20) + noise[:, :20] / 3
     evoked = mne.EvokedArray(data, info, tmin=-0.02, nave=9, baseline=None, verbose="error")
     return evoked, cov
