@@ -167,6 +167,18 @@ def learning_without_labels(page):
     assert means["own head"] < means["adapted"] < means["template"]
 
 
+def meg_and_eeg(page):
+    found, bins = page["found"], page["axes_of"]
+    means = {name: error.mean() for name, error in found.items()}
+    assert means["both"] < means["MEG"] < means["EEG"]
+    angle = bins["angle to the radius (degrees)"][0]
+    tangential = angle > 60
+    assert found["MEG"][tangential].mean() < 0.8 * found["MEG"][~tangential].mean()
+    assert found["EEG"][tangential].mean() > found["MEG"][tangential].mean()
+    assert found["EEG"][angle < 45].mean() < found["EEG"][tangential].mean()
+    assert found["EEG"][page["ratio"] < 0.6].mean() > found["EEG"][page["ratio"] > 0.6].mean()
+
+
 #: What the sentences of a page say of its numbers.
 CLAIMS = {
     "plot_01_lasso": lasso,
@@ -184,6 +196,7 @@ CLAIMS = {
     "plot_13_posterior_samples": posterior_samples,
     "plot_14_learned_beamformer": learned_beamformer,
     "plot_16_learning_without_labels": learning_without_labels,
+    "plot_15_meg_and_eeg": meg_and_eeg,
 }
 #: The shortest page runs with the fast tests.
 FAST = "plot_02_minimum_norm"

@@ -57,9 +57,10 @@ def strongest_sample(
     """The sample of largest whitened power in a window (s).
 
     Raises:
-        ValueError: Less power than the noise has, or far more, as in `check_noise`.
+        ValueError: MEG channels; less power than the noise has, or far more, as in `check_noise`.
 
     """
+    inverse.sensors.check_eeg_only("advise")
     data = inverse.sensors.reference(evoked.data[recording_rows(evoked, inverse.ch_names)])
     power, times = inverse.power(data), evoked.times
     seconds = len(times) / float(evoked.info["sfreq"])

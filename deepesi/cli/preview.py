@@ -40,22 +40,23 @@ def example_of(
     """One example of a batch as arrays, with a description of its parameters."""
     scene, head = parts.batch.scene, parts.batch.head
     template = parts.setup.true_head.template
-    clean = as_array(parts.clean[index])
+    rows = head.sensors.map_rows
+    sensors, clean = head.sensors[rows], as_array(parts.clean[index])
     sources = as_array(parts.batch.sources[index])
     moments = sources.reshape(len(head.source_pos), head.space.n_orient, -1)
     peaks = scene.peaks[index].cpu().numpy()
     peaks = peaks[peaks >= 0]
     return Example(
-        recorded=as_array(parts.batch.data[index]),
-        clean=clean,
-        noise=as_array(parts.noise[index]),
-        artifacts=sum((as_array(a[index]) for a in parts.artifacts), np.zeros_like(clean)),
+        recorded=as_array(parts.batch.data[index])[rows],
+        clean=clean[rows],
+        noise=as_array(parts.noise[index])[rows],
+        artifacts=sum((as_array(a[index]) for a in parts.artifacts), np.zeros_like(clean))[rows],
         magnitudes=magnitudes(sources, head.space.n_orient).max(axis=1),
         peaks=peaks,
         time_courses=np.stack([_along_strongest(moments[peak]) for peak in peaks]),
         times=np.arange(clean.shape[1]) / recordings.sfreq,
-        sensor_pos=head.sensors.positions,
-        ch_names=head.sensors.names,
+        sensor_pos=sensors.positions,
+        ch_names=sensors.names,
         source_pos=head.source_pos,
         mesh=template.display,
         title=f"Example {scene.key[-1] + 1}",

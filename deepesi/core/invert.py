@@ -17,7 +17,7 @@ def invert(model: InverseModel, head: HeadModel, data: NDArray[np.float64]) -> E
     Args:
         model: A network or a classical method.
         head: Head under the set-up of the recording; its noise covariance is that of the data.
-        data: ``(C, T)``, V, any reference, in the order of the sensors of the head.
+        data: ``(C, T)``, SI units, any reference, in the order of the sensors of the head.
 
     Returns:
         Estimate with a batch axis of 1: ``mean[0]`` is ``(D, T)``, A m.
@@ -33,7 +33,7 @@ def invert(model: InverseModel, head: HeadModel, data: NDArray[np.float64]) -> E
             f"({n_channels} channels of the head, times)."
         )
     model.eval()
-    batch = torch.as_tensor(head.sensors.reference(data)[None], dtype=torch.float32)
+    batch = torch.as_tensor(head.sensors.to_head(data)[None], dtype=torch.float32)
     with torch.no_grad():
         estimate: Estimate = model(batch, as_tensors(prepare(model.head_inputs, head)))
     return estimate

@@ -141,6 +141,8 @@ class SimulatedRecordings(IterableDataset[Batch]):
                 head.montage_head(montage)
             if setups.anatomy is not None:
                 check_anatomy(head)
+            if setups.coils is not None or head.known_coils is not None:
+                _check_coils(head, artifacts)
             for corner in (*tissues.corners, *setups.nominal.corners):
                 head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
@@ -215,7 +217,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         clean, sources = render(true_leadfield, patches)
         noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
         noise_power = n_times * setup.noise_power
-        power = clean.square().sum((1, 2))
+        power = setup.power(clean)
         scale = torch.ones(n_examples, device=rng.device)
         if self.snr_db is not None:
             snr_db = uniform((n_examples,), *self.snr_db, rng)
@@ -275,6 +277,21 @@ class SimulatedRecordings(IterableDataset[Batch]):
                 )
                 drawn.append(potential)
         return tuple(drawn), present
+
+
+def _check_coils(head: Template, artifacts: Sequence[Artifact]) -> None:
+    """Refuse MEG on a head without magnetic fields, and with artifacts, which are of EEG.
+
+    Raises:
+        ValueError: Either.
+
+    """
+    if artifacts:
+        raise ValueError(
+            "SimulatedRecordings: artifacts are those of EEG, they cannot be drawn beside MEG. Set "
+            "data.artifacts=[], or data.setups.coils=null."
+        )
+    _ = head.magnetic  # refused now, not after hours of training
 
 
 def render(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.fine_cortex import FineCortex
+from deepesi.data_gen.joint_fields import JointFields
 from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
 from deepesi.physics.cohort import split_of
 from deepesi.physics.graph import adjacency, source_distances
@@ -60,6 +61,12 @@ class HeadOnDevice:
         self.on_surface = not in_volume.any()
         self.n_directions = 3 if in_volume.all() else 2
         self.spacing = float(np.sqrt((lengths**2).mean())) if len(lengths) else 0.0
+
+    @functools.cached_property
+    def joint_fields(self) -> JointFields:
+        """Lead fields of EEG and MEG together."""
+        modes = as_tensors({"modes": self.template.magnetic.source_modes}, self.device)["modes"]
+        return JointFields(self.lead_fields, modes)
 
     @functools.cached_property
     def fine_cortex(self) -> FineCortex:

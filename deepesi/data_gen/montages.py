@@ -87,8 +87,8 @@ def draw_channels(
     return np.sort(rng.permutation(kept)[missing:])
 
 
-def channel_range(template: Template, ranges: MontageRanges) -> tuple[int, int]:
-    """Smallest and largest number of channels of set-ups, not counting a lost reference."""
+def eeg_channel_range(template: Template, ranges: MontageRanges) -> tuple[int, int]:
+    """Smallest and largest number of EEG channels of set-ups, not counting a lost reference."""
     if template.cap is not None:
         sizes = [len(template.cap)]
     else:

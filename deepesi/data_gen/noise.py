@@ -172,6 +172,16 @@ class Noise:
         """True covariance ``(C, C)``, V²."""
         return np.asarray(np.sum(self.covs, axis=0))
 
+    def through(self, matrix: Array) -> "Noise":
+        """The noise after a linear map of the channels ``(C, C)``."""
+        covs = [matrix @ cov @ matrix.T for cov in self.covs]
+        return Noise(self.kinds, covs, self.variance_change)
+
+    def plus(self, cov: Array, exponent: float) -> "Noise":
+        """The noise with another kind: its covariance ``(C, C)`` and the exponent of 1/f."""
+        kinds = [*self.kinds, _Kind(cov, 1.0, exponent)]
+        return Noise(kinds, [*self.covs, cov], self.variance_change)
+
     def draw(
         self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B C T"]:

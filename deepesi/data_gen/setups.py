@@ -13,6 +13,7 @@ from torch import Tensor
 from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
 from deepesi.data_gen.caps import CapRanges, draw_cap
+from deepesi.data_gen.coils import CoilRanges, DrawnCoils, with_coil_noise
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy, torch_generator
@@ -22,6 +23,7 @@ from deepesi.data_gen.montages import (
     MontageRanges,
     displaced_positions,
     draw_channels,
+    eeg_channel_range,
 )
 from deepesi.data_gen.noise import Noise, NoiseRanges
 from deepesi.data_gen.ranges import check_range
@@ -58,6 +60,9 @@ class RecordingSetup:
         montage: Name of the sensor montage.
         assumed: Tissues of the nominal head.
         anatomy: Ranges of the anatomies of the true head. None: that of the true head itself.
+        coils: What the coils measure of every mode, per position of the head; None without MEG.
+        channel_weights: Weights of the squared channels ``(C,)`` in the SNR of EEG and MEG
+            together; None: all 1.
 
     """
 
@@ -71,6 +76,18 @@ class RecordingSetup:
     montage: str
     assumed: Tissues
     anatomy: AnatomyRanges | None = None
+    coils: Float[Tensor, "P M R"] | None = None
+    channel_weights: Float[Tensor, " C"] | None = None
+
+    def power(self, clean: Float[Tensor, "B C T"]) -> Float[Tensor, " B"]:
+        """Power of signals, to be compared with `noise_power` per sample.
+
+        With EEG and MEG every modality is divided by its own noise, so that the SNR of a recording
+        is the mean of the SNRs of its modalities.
+        """
+        if self.channel_weights is None:
+            return clean.square().sum((1, 2))
+        return (self.channel_weights[:, None] * clean.square()).sum((1, 2))
 
     @property
     def lead_fields(self) -> ScalpPotentials:
@@ -91,6 +108,12 @@ class RecordingSetup:
         )
         channel = torch.arange(n_channels, device=rng.device).expand(n_examples, -1)
         index = (pose, copy, channel)
+        if self.coils is not None:
+            position = torch.randint(
+                0, len(self.coils), (n_examples,), generator=rng, device=rng.device
+            )
+            places = vertices[index], weights[index]
+            return self.true_head.joint_fields.leadfields(tissues, *places, self.coils[position])
         modes = None if anatomy is None else anatomy.source_modes
         return self.lead_fields.leadfields(tissues, vertices[index], weights[index], modes)
 
@@ -108,6 +131,8 @@ class SetupRanges(MontageRanges):
         cap: Ranges of the pose of the cap and of what the analyst knows of it, in place of
             `displacement`, `coregistration_shift`, `coregistration_rotation` and `electrode_error`.
             None: these four.
+        coils: Ranges of MEG beside EEG, or in its place. None: EEG alone, but for a head of a
+            forward solution with MEG.
         anatomy: Ranges of the cortex of other people, drawn anew every `ANATOMY_USES` uses of a
             set-up. None: sources and normals of the true head are those of its own grid.
 
@@ -123,9 +148,15 @@ class SetupRanges(MontageRanges):
     own_anatomy: bool = True
     cap: CapRanges | None = None
     anatomy: AnatomyRanges | None = None
+    coils: CoilRanges | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.coils is not None and self.anatomy is not None:
+            raise ValueError(
+                "SetupRanges: MEG (coils) is not simulated on cortices of other people (anatomy). "
+                "Set data.setups.anatomy=null, or data.setups.coils=null."
+            )
         if self.baseline is not None:
             check_range("SetupRanges", "baseline", self.baseline, 10, 1e6, "samples")
 
@@ -168,28 +199,36 @@ def draw_setup(
         displaced, nominal, _ = draw_cap(
             template, montage, names, ranges.cap, N_POSES, N_COPIES, rng
         )
-    true_leadfield = template.family.leadfield(
-        _tissues(tissues, torch_rng, widths["tissues"]), displaced[0, 0]
-    )
+    true_tissues = _tissues(tissues, torch_rng, widths["tissues"])
+    has_eeg, coils = _draw_coils(ranges, template, rng)
+    if not has_eeg:
+        names, nominal, displaced = [], nominal[:0], displaced[:, :, :0]
+    sensors = SensorArray.eeg(names, nominal.positions)
+    leadfields = [template.family.leadfield(true_tissues, displaced[0, 0])] if names else []
+    if coils is not None:
+        sensors = sensors.joined(coils.nominal.sensors)
+        leadfields.append(coils.patterns[0] @ template.magnetic.source_modes.T)
+    true_leadfield = np.concatenate(leadfields)
     noise = ranges.noise.draw(
         true_leadfield,
-        SensorArray.eeg(names, nominal.positions),
+        sensors,
         template.source_pos,
         template.is_cortex,
         widths["noise"],
         rng,
     )
+    if coils is not None:
+        noise = with_coil_noise(noise, coils, true_leadfield, sensors)
     cov = noise.cov
     if ranges.baseline is not None:
-        cov = _estimated(
-            noise, int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1)), sfreq, torch_rng
-        )
+        n_samples = int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1))
+        cov = _estimated(noise, n_samples, sfreq, torch_rng)
+    cov, known = sensors.independent(cov), None if coils is None else coils.nominal
     if ranges.own_anatomy or template.cap is not None:
-        head = template.head(names, nominal, cov, assumed)
+        head = template.head(names, nominal, cov, assumed, known)
     else:
-        head = nominal_head.head(
-            names, _on(nominal_head, montage, names, nominal, ranges), cov, assumed
-        )
+        places = _on(nominal_head, montage, names, nominal, ranges) if names else nominal
+        head = nominal_head.head(names, places, cov, assumed, known)
     arrays = {
         "vertices": displaced.vertices,
         "weights": displaced.weights,
@@ -204,10 +243,65 @@ def draw_setup(
         noise_power=float(np.trace(noise.cov)),
         displaced=(tensors["vertices"], tensors["weights"]),
         sensor_pos=tensors["sensor_pos"],
-        montage=montage if template.cap is None else template.name,
+        montage=_montage_name(template, montage if names else "", coils),
         assumed=assumed,
         anatomy=ranges.anatomy if ranges.anatomy and ranges.anatomy.chosen(rng) else None,
+        coils=None if coils is None else _as_tensor(coils.patterns, true.device),
+        channel_weights=_channel_weights(sensors, noise, true.device),
     )
+
+
+def channel_range(template: Template, ranges: SetupRanges) -> tuple[int, int]:
+    """Smallest and largest number of channels of set-ups, not counting a lost reference."""
+    fewest, most = eeg_channel_range(template, ranges)
+    if template.known_coils is not None:
+        n_coils = [len(template.known_coils.coils)]
+    elif ranges.coils is not None:
+        n_coils = ranges.coils.sizes
+    else:
+        return fewest, most
+    has_eeg = most > 0
+    return min([fewest] * has_eeg + n_coils), most + max(n_coils)
+
+
+def _draw_coils(
+    ranges: SetupRanges, template: Template, rng: np.random.Generator
+) -> tuple[bool, DrawnCoils | None]:
+    """Whether a set-up has EEG, and its MEG; draws numbers only if there is MEG."""
+    coils = ranges.coils
+    if coils is None and template.known_coils is not None:
+        coils = CoilRanges()
+    if coils is None:
+        return True, None
+    has_eeg, has_meg = coils.modalities(rng)
+    if template.cap == ():
+        has_eeg, has_meg = False, True
+    return has_eeg, coils.draw(template, rng) if has_meg else None
+
+
+def _channel_weights(
+    sensors: SensorArray, noise: Noise, device: torch.device | str
+) -> Tensor | None:
+    """Weights of `RecordingSetup.power`: the mean noise of all channels over that of a modality."""
+    modalities = np.array(sensors.modalities)
+    present, variances = sorted(set(modalities)), np.diag(noise.cov)
+    if len(present) == 1:
+        return None
+    weights = np.zeros(len(sensors))
+    for modality in present:
+        own = modalities == modality
+        weights[own] = variances.sum() / variances[own].sum() / len(present)
+    return _as_tensor(weights, device)
+
+
+def _as_tensor(values: Array, device: torch.device | str) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32, device=device)
+
+
+def _montage_name(template: Template, montage: str, coils: DrawnCoils | None) -> str:
+    if template.cap is not None:
+        return template.name
+    return "+".join(filter(None, [montage, coils.name if coils else ""]))
 
 
 def _on(

@@ -189,12 +189,10 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     views = best_views(int(true.argmax()), len(true), mesh)
     data = as_array(batch.data[0])
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
-    draw_scalp(
-        scalp.subplots(),
-        data[:, strongest_sample(data)],
-        head.sensors.positions,
-        head.sensors.names,
-    )
+    rows = head.sensors.map_rows
+    sensors = head.sensors[rows]
+    values = data[rows, strongest_sample(data)]
+    draw_scalp(scalp.subplots(), values, sensors.positions, sensors.names)
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
     for name, estimate in worked.estimates.items():
@@ -206,9 +204,10 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
 
 def saliency_panels(worked: WorkedExample) -> Iterator[Panel]:
     """Scalp map of what the localization depends on, for every network."""
-    sensors = worked.batch.head.sensors
+    rows = worked.batch.head.sensors.map_rows
+    sensors = worked.batch.head.sensors[rows]
     for name, values in worked.saliencies.items():
-        yield name, scalp_figure(values, sensors.positions, sensors.names, "% per noise SD")
+        yield name, scalp_figure(values[rows], sensors.positions, sensors.names, "% per noise SD")
 
 
 def _cortices(

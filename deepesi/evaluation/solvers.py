@@ -69,7 +69,7 @@ class Solved:
         def estimate(data: Array) -> Array:
             n_times = data.shape[1]
             windows = windows_of(n_times, SAMPLES, 0, n_times)
-            return overlap_add(run, head.sensors.reference(data), windows)[0]
+            return overlap_add(run, head.sensors.to_head(data), windows)[0]
 
         return Estimator(estimate)
 

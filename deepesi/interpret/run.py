@@ -154,6 +154,7 @@ def explain(
     head, template = _head(opened), template_of(opened.inverse.space)
     ready = yield from correct_recording(opened, reading)
     inverse, evoked = opened.inverse, ready.recording
+    inverse.sensors.check_eeg_only("explain")
     data = inverse.sensors.reference(evoked.data[recording_rows(evoked, inverse.ch_names)])
     sample, power = _sample(evoked, inverse, data, options)
     frame, run = frame_at(data, sample, inverse.model.longest), run_of(inverse)

@@ -62,7 +62,7 @@ def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) ->
     """
     rows, found = np.arange(len(data)), []
     while data.shape[1] >= FEWEST_SAMPLES and len(rows) >= FEWEST_CHANNELS:
-        worst = _worst(precision, sensors[rows].reference(data[rows]))
+        worst = _worst(precision, sensors[rows].to_head(data[rows]))
         if worst is None:
             break
         found.append(int(rows[worst]))

@@ -65,7 +65,10 @@ class SourceSpace:
 
 @dataclass(frozen=True)
 class HeadModel:
-    """One head under one recording set-up, in SI units and the MNE head frame.
+    """One head under one recording set-up, in the MNE head frame.
+
+    Positions and moments are in SI units. Channels are in volts, or in `SensorArray.head_units`
+    for magnetic fields; `SensorArray.to_head` brings recordings there.
 
     All arrays are in the reference of the sensors (`SensorArray.reference`): columns of `leadfield`
     and rows of `noise_cov` sum to 0 over the EEG channels. `HeadModel.referenced` builds one from

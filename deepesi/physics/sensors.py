@@ -28,6 +28,9 @@ class SensorKind(NamedTuple):
         too_small: Probable unit of numbers that are too small.
         cure: Conversion of data from `too_large`, for errors.
         cov_cure: Conversion of covariances from its square, for errors.
+        head_unit: Unit of arrays of heads, in `unit`. With these units the noise of all kinds is
+            of the same size in number: about 1 µV, 50 fT and 10 fT/cm.
+        modality: ``"eeg"`` or ``"meg"``. Kinds of one modality are whitened together.
 
     """
 
@@ -40,6 +43,8 @@ class SensorKind(NamedTuple):
     too_small: str
     cure: str
     cov_cure: str
+    head_unit: float = 1.0
+    modality: str = "meg"
 
 
 #: A Neuromag triplet, one magnetometer and two gradiometers, shares one position.
@@ -54,6 +59,7 @@ KINDS = {
         too_small="kilovolts",
         cure="for microvolts: --unit uV, or multiply by 1e-6",
         cov_cure="for µV²: multiply by 1e-12",
+        modality="eeg",
     ),
     "mag": SensorKind(
         title="magnetometer",
@@ -65,6 +71,7 @@ KINDS = {
         too_small="a larger unit",
         cure="for femtotesla: multiply by 1e-15",
         cov_cure="for fT²: multiply by 1e-30",
+        head_unit=5e-8,
     ),
     "grad": SensorKind(
         title="gradiometer",
@@ -76,6 +83,7 @@ KINDS = {
         too_small="a larger unit",
         cure="for femtotesla per centimetre: multiply by 1e-13",
         cov_cure="for (fT/cm)²: multiply by 1e-26",
+        head_unit=1e-6,
     ),
 }
 
@@ -157,14 +165,92 @@ class SensorArray:
             self.orientations[index],
         )
 
+    def joined(self, other: "SensorArray") -> "SensorArray":
+        """These sensors, then the others."""
+        return SensorArray(
+            self.names + other.names,
+            self.kinds + other.kinds,
+            np.concatenate([self.positions, other.positions]),
+            np.concatenate([self.orientations, other.orientations]),
+        )
+
     def rows_of(self, kind: str) -> NDArray[np.int64]:
         """Rows of the channels of one kind."""
         return np.flatnonzero([own == kind for own in self.kinds])
 
     @property
+    def map_rows(self) -> NDArray[np.int64]:
+        """Rows for a map, which shows one kind: EEG, else magnetometers, else one of two grads."""
+        kind = next(kind for kind in KINDS if kind in self.kinds)
+        rows = self.rows_of(kind)
+        _, first = np.unique(self.positions[rows].round(3), axis=0, return_index=True)
+        return np.asarray(rows if kind != "grad" else rows[np.sort(first)])
+
+    @property
     def units(self) -> tuple[str, ...]:
         """SI unit of every channel."""
         return tuple(KINDS[kind].unit for kind in self.kinds)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """``"eeg"`` or ``"meg"`` for every channel."""
+        return tuple(KINDS[kind].modality for kind in self.kinds)
+
+    def check_eeg_only(self, command: str) -> None:
+        """Refuse magnetic fields, for a command that takes potentials only.
+
+        Raises:
+            ValueError: There are MEG channels.
+
+        """
+        others = sorted(set(self.kinds) - {"eeg"})
+        if others:
+            raise ValueError(
+                f"{command} takes EEG only, the recording has also channels of {others}. Give a "
+                "forward solution of the EEG channels (mne.pick_types_forward(forward, eeg=True))."
+            )
+
+    @property
+    def title(self) -> str:
+        """``"EEG"``, ``"MEG"`` or ``"EEG and MEG"``."""
+        return " and ".join(sorted({modality.upper() for modality in self.modalities}))
+
+    @property
+    def head_units(self) -> Array:
+        """Unit of the arrays of heads for every channel ``(C,)``, in its SI unit."""
+        return np.array([KINDS[kind].head_unit for kind in self.kinds])
+
+    def to_head(self, data: Array, axis: int = 0) -> Array:
+        """Data in SI units, of any reference, as heads have them: referenced, in `head_units`.
+
+        Args:
+            data: Channels along `axis`, in the order of this array.
+            axis: The axis of the channels.
+
+        """
+        referenced, units = self.reference(data, axis), self.head_units
+        if (units == 1).all():
+            return referenced
+        return np.moveaxis(np.moveaxis(referenced, axis, -1) / units, -1, axis)
+
+    def cov_to_head(self, cov: Array) -> Array:
+        """Covariance ``(C, C)`` of data in SI units, of any reference, as heads have them.
+
+        Potentials and magnetic fields count as independent, as in MNE-Python.
+        """
+        return self.independent(self.to_head(self.to_head(cov), 1))
+
+    def independent(self, cov: Array) -> Array:
+        """The covariance ``(C, C)`` without that of potentials with magnetic fields."""
+        modalities = np.array(self.modalities)
+        return np.asarray(cov * (modalities[:, None] == modalities))
+
+    @property
+    def summary(self) -> str:
+        """Number of channels of every kind, in words."""
+        counts = {kind.title: len(self.rows_of(name)) for name, kind in KINDS.items()}
+        present = [f"{n} {title}" for title, n in counts.items() if n]
+        return f"{', '.join(present)} channels"
 
     @property
     def rank(self) -> int:

@@ -18,6 +18,8 @@ from scipy.spatial import cKDTree
 from deepesi.physics.dipoles import free_orientation_modes
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.head import HeadModel, SourceSpace
+from deepesi.physics.magnetic import CoilFamily, Coils, KnownCoils
+from deepesi.physics.magnetic_files import load_magnetic
 from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
 from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
@@ -78,6 +80,7 @@ class Template:
             m, of a head of the user's own; None for any other head.
         cap: Names of the sensors, one per row of the family's scalp, for a head known by one
             forward solution only: its sensors cannot be moved and no others can be put on it.
+        known_coils: MEG channels of that forward solution, if it has some.
         fingerprint: SHA-256 of the arrays in its file.
 
     """
@@ -94,6 +97,7 @@ class Template:
     warp_seed: int | None = None
     mri_head: Array | None = None
     cap: tuple[str, ...] | None = None
+    known_coils: KnownCoils | None = None
     fingerprint: str = ""
 
     def head(
@@ -102,19 +106,41 @@ class Template:
         places: ScalpPoints,
         noise_cov: Array | None = None,
         tissues: Tissues = NOMINAL,
+        coils: Coils | None = None,
     ) -> HeadModel:
-        """This head with sensors at these positions; by default, noise is white, 1 µV."""
+        """This head with sensors at these positions; by default, noise is white, 1 µV.
+
+        Args:
+            ch_names: Names of the EEG channels, maybe none.
+            places: Their positions.
+            noise_cov: ``(C, C)``, of EEG and then MEG, in `SensorArray.head_units`.
+            tissues: Conductivities and skull thickness, on which EEG depends.
+            coils: MEG channels, head frame.
+
+        Raises:
+            ValueError: As in `load_magnetic`, with coils.
+
+        """
         sensors = SensorArray.eeg(ch_names, places.positions)
+        rows = [self.family.leadfield(tissues, places)] if len(sensors) else []
+        if coils is not None:
+            sensors = sensors.joined(coils.sensors)
+            rows.append(self.magnetic.leadfield(coils))
         if noise_cov is None:
             noise_cov = white_noise_cov(sensors, 1e-6)
         return HeadModel.referenced(
-            leadfield=self.family.leadfield(tissues, places),
+            leadfield=np.concatenate(rows),
             noise_cov=noise_cov,
             sensors=sensors,
             source_pos=self.source_pos,
             source_normals=self.source_normals,
             space=self.space,
         )
+
+    @functools.cached_property
+    def magnetic(self) -> CoilFamily:
+        """Magnetic fields of the head; errors as in `load_magnetic`."""
+        return load_magnetic(self) if self.known_coils is None else self.known_coils
 
     def places(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
         """Sensors ``(C, 3)`` (m, frame of their own head) fitted onto this scalp.
@@ -152,8 +178,12 @@ class Template:
         return {}
 
     def montage_head(self, montage: str) -> HeadModel:
-        """This head under a montage, with white noise and nominal tissues."""
-        return self.head(*self.montage(montage))
+        """This head under a montage, with white noise and nominal tissues.
+
+        A head of a forward solution has its own sensors, EEG and MEG.
+        """
+        coils = None if self.known_coils is None else self.known_coils.coils
+        return self.head(*self.montage(montage), coils=coils)
 
 
 def own_rows(positions: Array, rows: NDArray[np.int64]) -> ScalpPoints:

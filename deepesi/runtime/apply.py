@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import flat_channels
+from deepesi.physics.io.channels import unused_channels, usable_channels
 from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.physics.io.rank import RankChoice
 from deepesi.runtime.band import BandPower, band_limited
@@ -321,7 +322,7 @@ def _noise(
     if window is None:
         return read_covariance(path)
     covariance = noise_of(trials, window)
-    check_noise_level(covariance)
+    check_noise_level(covariance, usable_channels(trials.info))
     return covariance
 
 
@@ -363,9 +364,12 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
         kind = "epochs, localized one by one"
     if ready.baseline is not None:
         kind += f", {ready.baseline}"
-    channels = f"{len(inverse.ch_names)} EEG channels of rank {inverse.rank}"
+    channels = f"{inverse.sensors.summary} of rank {inverse.rank}"
     channels += f" ({inverse.rank_reason})"
     line = f"{channels}, {kind}; excluded as bad: {bads or 'none'}"
+    unused = unused_channels(data.info, inverse.sensors)
+    if unused:
+        line += f"; not used, as the head has none: {unused}"
     if isinstance(data, mne.Evoked):
         rows = recording_rows(data, inverse.ch_names)
         for i in flat_channels(data.data[rows]):

@@ -126,9 +126,7 @@ def demo_of(
 
     """
     template, mesh = _cortex(inverse)
-    others = sorted(set(inverse.sensors.kinds) - {"eeg"})
-    if others:
-        raise ValueError(f"the page takes EEG only, the recording has also channels of {others}.")
+    inverse.sensors.check_eeg_only("the page")
     n_samples = max(len(example.times) for example in examples)
     if n_samples > MOST_SAMPLES:
         raise ValueError(

@@ -104,7 +104,7 @@ class Classical:
         white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
         def estimate(data: Array) -> Array:
-            data = head.sensors.reference(data)
+            data = head.sensors.to_head(data)
             snr_db = snr_on_grid(white @ data, rank)
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
             return np.asarray(declared.compute(head)[0] @ data)

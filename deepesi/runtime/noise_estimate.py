@@ -2,12 +2,15 @@
 
 import functools
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepesi.physics.io.channels import usable_channels
 from deepesi.physics.io.covariance import FEWEST_SAMPLES
+from deepesi.physics.sensors import KINDS
 from deepesi.runtime.stretches import bad_epochs, good_stretches, within
 
 if TYPE_CHECKING:
@@ -72,9 +75,10 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
     long = [s for s in stretches if s.stop - s.start > PIECE * raw.info["sfreq"] + 1]
     for counted in (stretches, long):
         _check(raw, window, sum(s.stop - s.start for s in counted))
+    picks = list(usable_channels(raw.info))
     covariances = [
         mne.compute_raw_covariance(
-            raw, raw.times[s.start], raw.times[s.stop - 1], PIECE, picks="eeg", verbose="error"
+            raw, raw.times[s.start], raw.times[s.stop - 1], PIECE, picks=picks, verbose="error"
         )
         for s in long
     ]
@@ -84,9 +88,8 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
 
 
 def _check(recording: "Recording", window: Sequence[float], n_samples: int) -> None:
-    import mne
-
-    n_channels = len(mne.pick_types(recording.info, meg=False, eeg=True))
+    by_modality = Counter(KINDS[kind].modality for kind in usable_channels(recording.info).values())
+    n_channels = max(by_modality.values(), default=0)
     if n_samples < FEWEST_SAMPLES * n_channels:
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s holds {n_samples} samples, expected at "

@@ -24,7 +24,7 @@ def scalp_points(inverse: PreparedInverse, template: Template) -> ScalpPoints:
 
 
 def noise_cov_of(inverse: PreparedInverse) -> Array:
-    """Noise covariance ``(C, C)`` that a model was prepared with, of its averages, V²."""
+    """Noise covariance ``(C, C)`` that a model was prepared with, of its averages."""
     root = np.linalg.pinv(inverse.whitener, hermitian=True)
     return inverse.sensors.reference_cov(root @ root)
 
@@ -41,8 +41,8 @@ def nominal_head_of_forward(
     """The head of a forward solution that a model was prepared with for a recording."""
     import mne
 
-    single_trial = mne.Covariance(
-        inverse.nave * noise_cov_of(inverse), list(inverse.ch_names), [], [], nfree=10**6
-    )
+    units = inverse.sensors.head_units
+    cov = inverse.nave * np.outer(units, units) * noise_cov_of(inverse)
+    single_trial = mne.Covariance(cov, list(inverse.ch_names), [], [], nfree=10**6)
     n_orient = inverse.space.n_orient
     return head_from_forward(info, single_trial, forward, inverse.nave, None, n_orient)

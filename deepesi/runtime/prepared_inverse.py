@@ -99,11 +99,12 @@ class PreparedInverse:
         sensors: Expected channels, in this order.
         space: Source space of the estimates.
         positions: Source locations ``(S, 3)``, m.
-        whitener: Whitening matrix ``(C, C)``, 1/V.
+        whitener: Whitening matrix ``(C, C)``, one over `SensorArray.head_units`.
         rank_reason: Reason for the rank of the data, as text.
         nave: Number of averaged trials in the data; effective numbers may be fractions.
         origin: Description of the origin of sensors and noise.
-        channel_precision: Precision matrix of the channels ``(C, C)``, 1/V², for `unexplained`.
+        channel_precision: Precision matrix of the channels ``(C, C)``, in the same units, for
+            `unexplained`.
         placement: How the electrodes were placed on a packaged head; None with a forward solution,
             and when read from a file, whose `origin` says it.
 
@@ -133,12 +134,12 @@ class PreparedInverse:
         return int((values > 1e-7 * values[-1]).sum())
 
     def estimate(self, data: Array, window: int | None = None) -> list[Array]:
-        """Estimate from data ``(C, T)``, V, any reference: ``[mean]`` or ``[mean, std]``.
+        """Estimate from data ``(C, T)``, SI units, any reference: ``[mean]`` or ``[mean, std]``.
 
         Each ``(D, T)``, A m.
 
         Args:
-            data: ``(C, T)``, V, in the order of `ch_names`.
+            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
             window: Window length, samples, as in `deepesi.runtime.windows.overlap_add`; by
                 default the longest window of training.
 
@@ -154,7 +155,7 @@ class PreparedInverse:
         """Draw from the posterior of one window ``(C, T)``, V, any reference.
 
         Args:
-            data: ``(C, T)``, V, in the order of `ch_names`.
+            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
             n: Number of draws.
             seed: Random seed; the same seed gives the same samples.
 
@@ -168,7 +169,7 @@ class PreparedInverse:
         """
         self._check_frames(data)
         self.check_samples(n, data.shape[1])
-        batch = self.sensors.reference(data)[None]
+        batch = self.sensors.to_head(data)[None]
         size = self.model.noise_size(batch, self.feeds)
         noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
         return self._outputs(batch, noise)["samples"][:, 0]
@@ -198,7 +199,7 @@ class PreparedInverse:
         check_data(data, self.sensors)
 
     def _windowed(self, data: Array, windows: Windows) -> list[Array]:
-        return overlap_add(self._run, self.sensors.reference(data), windows)
+        return overlap_add(self._run, self.sensors.to_head(data), windows)
 
     def _run(self, batch: Array) -> list[NDArray[np.float32]]:
         """Windows ``(B, C, T)`` to ``[mean, std?]``, ``(B, D, T)`` each."""
@@ -262,7 +263,7 @@ class PreparedInverse:
 
         Raises:
             TypeError: Not a recording of MNE-Python.
-            ValueError: The good EEG channels or the number of trials (1 unless averaged) differ
+            ValueError: The good channels or the number of trials (1 unless averaged) differ
                 from the prepared ones; power too low or too high for the noise covariance; a
                 baseline outside the recording; the source space is neither a surface nor a single
                 volume; or as in `estimate`.
@@ -299,7 +300,7 @@ class PreparedInverse:
         Args and errors as in `apply`.
         """
         check_parts(self.space)
-        check_recording(recording, self.ch_names, self.nave)
+        check_recording(recording, self.sensors, self.nave)
         rows = recording_rows(recording, self.ch_names)
         return corrected(recording, rows, self.sensors, self.power, baseline)
 
@@ -345,7 +346,7 @@ class PreparedInverse:
         return float(estimated_snr_db(samples, self.rank).max())
 
     def unexplained(self, data: Array) -> list[str]:
-        """Descriptions of what no source explains in data ``(C, T)``, V, any reference.
+        """Descriptions of what no source explains in data ``(C, T)``, SI units, any reference.
 
         First dimensions of the noise that the recording lacks (`spanned_by_data`), then channels,
         the worst first (`deepesi.physics.channel_check`).
@@ -364,7 +365,7 @@ class PreparedInverse:
         ]
 
     def _whitened(self, data: Array) -> Array:
-        return np.asarray(self.whitener @ self.sensors.reference(data))
+        return np.asarray(self.whitener @ self.sensors.to_head(data))
 
     def power(self, data: Array) -> Array:
         """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); 1 for noise alone."""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import channel_keys, match_channels
-from deepesi.physics.io.channels import check_derivations, good_eeg_channels
+from deepesi.physics.io.channels import check_derivations, good_channels, usable_channels
 from deepesi.physics.io.covariance import check_nave
+from deepesi.physics.sensors import SensorArray
 from deepesi.runtime.corrections import Corrected, averages_counted_as_trials
 from deepesi.runtime.stretches import Stretch
 from deepesi.runtime.windows import Windows, windows_of
@@ -143,12 +144,12 @@ def _first_values(recording: "Recording") -> NDArray[np.generic]:
         return np.asarray(recording[:1].get_data(copy=False, verbose="error"))
 
 
-def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: float) -> None:
+def check_recording(recording: "Recording", sensors: SensorArray, nave: float) -> None:
     """Refuse a recording that does not have the set-up for which a model was prepared.
 
     Raises:
         TypeError: Not a recording of MNE-Python.
-        ValueError: Its good EEG channels or its number of trials differ.
+        ValueError: Its good channels of the prepared kinds, or its number of trials, differ.
 
     """
     found = trials_averaged(recording)
@@ -158,7 +159,7 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
             f"one of {found:g}, with other noise. Prepare again with nave={found:g}; or, if "
             f"{nave:g} is right, set it in the recording: evoked.nave = {nave:g}."
         )
-    good = good_eeg_channels(recording.info)
+    good, ch_names = good_channels(recording.info, set(sensors.kinds)), sensors.names
     mine, theirs = (dict(zip(channel_keys(n), n, strict=True)) for n in (good, ch_names))
     if set(mine) != set(theirs):
         missing = sorted(theirs[key] for key in set(theirs) - set(mine))
@@ -170,8 +171,8 @@ def check_recording(recording: "Recording", ch_names: tuple[str, ...], nave: flo
 
 
 def recording_rows(recording: "Recording", ch_names: Sequence[str]) -> list[int]:
-    """Rows of the good EEG channels of a checked recording, in this order."""
-    good = good_eeg_channels(recording.info)
+    """Rows of these good channels of a checked recording, in this order."""
+    good = list(usable_channels(recording.info))
     rows = match_channels(ch_names, good)
     return [recording.ch_names.index(good[row]) for row in rows if row is not None]
 

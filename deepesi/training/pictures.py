@@ -21,17 +21,18 @@ def comparison(
 ) -> Comparison:
     """Arrays of one example of a batch and its estimate ``(B, D, T)``, A m."""
     head, n_orient = batch.head, batch.head.space.n_orient
-    one = slice(index, index + 1)
+    one, rows = slice(index, index + 1), head.sensors.map_rows
+    sensors = head.sensors[rows]
     peaks = batch.scene.peaks[index].cpu().numpy()
     return Comparison(
-        recorded=as_array(batch.data[index]),
-        explained=head.project(as_array(mean[index])),
-        target_potential=head.project(as_array(batch.sources[index])),
+        recorded=as_array(batch.data[index])[rows],
+        explained=head.project(as_array(mean[index]))[rows],
+        target_potential=head.project(as_array(batch.sources[index]))[rows],
         target=as_array(magnitude(batch.sources[one], n_orient)[0]),
         estimated=as_array(magnitude(mean[one].float(), n_orient)[0]),
         peaks=peaks[peaks >= 0],
-        sensor_pos=head.sensors.positions,
-        ch_names=head.sensors.names,
+        sensor_pos=sensors.positions,
+        ch_names=sensors.names,
         source_pos=head.source_pos,
         mesh=mesh,
         title=title,

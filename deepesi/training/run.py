@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deepesi.core.contracts import Batch, InverseModel
 from deepesi.core.unlabelled import Mixed, Unlabelled
-from deepesi.data_gen.montages import channel_range
+from deepesi.data_gen.setups import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.training.criterion import CRITERION, TASK_CRITERION

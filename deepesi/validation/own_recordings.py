@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import check_data
+from deepesi.physics.io.channels import usable_channels
 from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import load_template
@@ -257,7 +258,7 @@ def _noise(
             "covariance with 'noise_cov' (mne.compute_covariance of their baselines)."
         )
     covariance = noise_of(trials, entry.noise_from or baseline)
-    check_noise_level(covariance)
+    check_noise_level(covariance, usable_channels(trials.info))
     return covariance
 
 

@@ -78,11 +78,13 @@ def template_case_head(case: Case, template: Template) -> CaseHead:
 
 
 def own_case_head(case: Case, n_orient: int = 1) -> CaseHead:
-    """Subject head with the noise covariance of a case."""
+    """Subject head with the noise covariance of a case, for its EEG channels."""
+    import mne
+
     own, evoked = case.own, case.evoked
     assert own is not None
-    solution = evoked.info, case.noise_cov, own.forward, evoked.nave
-    head = head_from_forward(*solution, n_orient=n_orient)
+    forward = mne.pick_types_forward(own.forward, meg=False, eeg=True)
+    head = head_from_forward(evoked.info, case.noise_cov, forward, evoked.nave, None, n_orient)
     to_landmark = _landmark_distance(case.expectation, own.source_mni)
     distance = own.target_distance.get(case.condition, to_landmark)
     target = own.target.get(case.condition, case.expectation.landmark_text)

@@ -75,7 +75,7 @@ def sample_cases(data: Path) -> list[Case]:
         Case(
             "sample",
             name,
-            evokeds[name].apply_baseline((None, 0), verbose="error"),
+            evokeds[name].pick("eeg").apply_baseline((None, 0), verbose="error"),
             covariance,
             window,
             Expectation(hemisphere, area, lobe, why),

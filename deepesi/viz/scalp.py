@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 #: Height of the lowest sensors, m, head frame. Lower ones are on the face or the neck.
 LOWEST = -0.03
+#: Radius, m, above which sensors are those of a helmet: the outline is then theirs.
+LARGEST_HEAD = 0.105
 
 
 def draw_scalp(
@@ -25,7 +27,7 @@ def draw_scalp(
     ch_names: Sequence[str],
     limit: float | None = None,
 ) -> "AxesImage":
-    """Draw referenced potentials.
+    """Draw referenced potentials, or fields of coils.
 
     Args:
         ax: Axes to draw in.
@@ -40,7 +42,7 @@ def draw_scalp(
     """
     import mne
 
-    info = eeg_info(ch_names, sensor_pos)
+    info, sphere = eeg_info(ch_names, sensor_pos), fitted_sphere(sensor_pos)
     limit = limit or float(np.abs(potentials).max())
     # In the projection face and neck are far apart, with no sensors in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
@@ -52,7 +54,15 @@ def draw_scalp(
         vlim=(-limit, limit),
         cmap="RdBu_r",
         contours=4,
-        sphere="auto",
+        sphere="auto" if sphere[3] < LARGEST_HEAD else sphere,
         extrapolate=extrapolate,
     )
     return image
+
+
+def fitted_sphere(positions: Array) -> Array:
+    """Centre and radius ``(4,)``, m, of the sphere through positions ``(C, 3)``, least squares."""
+    columns = np.hstack([2 * positions, np.ones((len(positions), 1))])
+    solution = np.linalg.lstsq(columns, (positions**2).sum(axis=1), rcond=None)[0]
+    centre = solution[:3]
+    return np.append(centre, np.sqrt(solution[3] + centre @ centre))

@@ -37,12 +37,13 @@ class SensorReliability(nn.Module):
         sender, receiver = inputs[self.graph.key].unbind(1)
         positions = inputs[self.positions.key].to(white.dtype)
         distance = (positions[sender] - positions[receiver]).square().sum(1, keepdim=True)
-        steps = (white[sender] - white[receiver]).square().mean(1) / distance
+        apart = (distance > 0).to(white.dtype)  # two gradiometers may share a position
+        steps = (white[sender] - white[receiver]).square().mean(1) / (distance + 1 - apart)
         slope, degree = (
             torch.zeros_like(white[:, 0]).index_add(0, receiver, values)
-            for values in (steps, torch.ones_like(steps))
+            for values in (apart * steps, apart * torch.ones_like(steps))
         )
-        slope = POSITION_ERROR**2 * slope / degree
+        slope = POSITION_ERROR**2 * slope / degree.clamp_min(1)
         potential = LEADFIELD_ERROR**2 * white.square().mean(1)
         slope_factor, potential_factor = self.log_mismatch.exp()
         return (1 + slope_factor * slope + potential_factor * potential).rsqrt()

@@ -18,11 +18,12 @@ from deepesi.physics.building.anatomy import (
 from deepesi.physics.building.build import build_head, geometry_digest
 from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
-from deepesi.physics.io.channels import sensor_positions
+from deepesi.physics.io.channels import sensor_array, sensor_positions
 from deepesi.physics.io.source_space import source_space
+from deepesi.physics.magnetic import KnownCoils
 from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
-from deepesi.physics.sensors import average_reference
+from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template, cache_folder, load_template
 from deepesi.utils.optional import require
 
@@ -58,7 +59,7 @@ def head_of_solution(
     name: str | None = None,
     forward: str = "the forward solution",
 ) -> Template:
-    """Head from one `mne.Forward`, with the electrodes, source space and lead field in it.
+    """Head from one `mne.Forward`, with the EEG and MEG channels, sources and lead field in it.
 
     Args:
         solution: Forward solution.
@@ -67,9 +68,9 @@ def head_of_solution(
         forward: What errors call the forward solution.
 
     Raises:
-        ValueError: There are no EEG channels, electrodes have no positions or positions that do
-            not match the names, there are no normals for fixed orientation, or a fixed solution is
-            requested with free orientation.
+        ValueError: There are no EEG or MEG channels, sensors have no positions or positions that
+            do not match the names, there are no normals for fixed orientation, or a fixed solution
+            is requested with free orientation.
 
     """
     mne = require("mne", "head", "read the forward solution")
@@ -77,12 +78,14 @@ def head_of_solution(
         raise ValueError(f"head_of_forward: n_orient must be 1 or 3, got {n_orient}.")
     name = name or source_space(solution["src"]).name
     info = solution["info"]
-    names = [info["ch_names"][i] for i in mne.pick_types(info, meg=False, eeg=True, exclude=[])]
-    if not names:
+    kinds_of = dict(zip(info["ch_names"], info.get_channel_types(), strict=True))
+    names = [name for name, kind in kinds_of.items() if kind == "eeg"]
+    coils = [name for name, kind in kinds_of.items() if kind in ("mag", "grad")]
+    if not names and not coils:
         raise ValueError(
-            f"head_of_forward: {forward} has no EEG channels. Compute it with eeg=True."
+            f"head_of_forward: {forward} has no EEG or MEG channels. Compute it with eeg=True."
         )
-    solution = mne.pick_channels_forward(solution, names, ordered=True, verbose="error")
+    solution = mne.pick_channels_forward(solution, [*names, *coils], ordered=True, verbose="error")
     kinds = {part["type"] for part in solution["src"]}
     is_fixed = solution["sol"]["ncol"] == solution["nsource"]
     if n_orient == 1 and not is_fixed and kinds != {"surf"}:
@@ -104,11 +107,17 @@ def head_of_solution(
     gain = np.asarray(solution["sol"]["data"], dtype=np.float64)
     if n_orient == 1 and not is_fixed:
         gain = np.einsum("csi,si->cs", gain.reshape(len(gain), -1, 3), normals)
-    left, values, right = np.linalg.svd(average_reference(gain), full_matrices=False)
+    scalp, n_eeg = SensorArray.eeg(names, _positions(info, names, forward)), len(names)
+    channels = "|".join([*names, *coils]).encode()
+    left, values, right = np.linalg.svd(scalp.reference(gain[:n_eeg]), full_matrices=False)
+    known = None
+    if coils:
+        sensors = sensor_array(info, coils, f"head_of_forward: {forward}")
+        known = KnownCoils.of(sensors, sensors.to_head(gain[n_eeg:]))
     return Template(
         name=name,
         family=ScalpPotentialFamily(
-            scalp_pos=sensor_positions(info, names, f"head_of_forward: {forward}"),
+            scalp_pos=scalp.positions,
             scalp_faces=np.empty((0, 3), dtype=np.int64),
             bounds=np.zeros((3, 2)),
             terms=np.zeros((1, 3), dtype=np.int64),
@@ -123,8 +132,16 @@ def head_of_solution(
         source_mni=np.full((solution["nsource"], 3), np.nan),
         is_cortex=np.ones(solution["nsource"], dtype=bool),
         cap=tuple(names),
-        fingerprint=hashlib.sha256(gain.tobytes() + "|".join(names).encode()).hexdigest(),
+        known_coils=known,
+        fingerprint=hashlib.sha256(gain.tobytes() + channels).hexdigest(),
     )
+
+
+def _positions(info: "mne.Info", names: list[str], forward: str) -> Array:
+    """Positions of the EEG channels ``(C, 3)``; of none without EEG."""
+    if not names:
+        return np.empty((0, 3))
+    return sensor_positions(info, names, f"head_of_forward: {forward}")
 
 
 def head_of_anatomy(

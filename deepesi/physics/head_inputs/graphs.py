@@ -99,10 +99,12 @@ class _Nearest:
     def edges(self, head: HeadModel) -> NDArray[np.int64]:
         """Directed edges ``(E, 2)``, both ways, sorted: the same for every input of a graph."""
         distances = cdist(head.sensors.positions, head.sensors.positions)
+        kinds = np.array(head.sensors.kinds)
+        distances[kinds[:, None] != kinds] = np.inf
         # The nearest is the sensor itself.
         reach = np.sort(distances, axis=1)[:, : self.n_neighbours + 1][:, -1:]
         # Caps are symmetric: all sensors at the same distance are joined, not only the first.
-        joined = distances <= (1 + 1e-6) * reach
+        joined = np.isfinite(distances) & (distances <= (1 + 1e-6) * reach)
         np.fill_diagonal(joined, False)
         return np.argwhere(joined | joined.T)
 
@@ -111,8 +113,8 @@ class _Nearest:
 class SensorGraph(_Nearest, HeadInput):
     """Edges of the sensor graph ``(E, 2)``: sender, receiver.
 
-    An edge joins two sensors if either is among the nearest of the other (Euclidean distance), so
-    every sensor has neighbours. Every edge is listed in both directions.
+    An edge joins two sensors of one kind if either is among the nearest of the other (Euclidean
+    distance), so every sensor has neighbours. Every edge is listed in both directions.
     """
 
     axes: ClassVar[Axes] = ("sensor_edges", 2)

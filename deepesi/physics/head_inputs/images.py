@@ -48,7 +48,8 @@ class TopographicMatrix(LooseInput):
         return (self.height * self.width, "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """The interpolation matrix for the sensors of this head."""
+        """The interpolation matrix for the sensors of this head; refuses MEG."""
+        head.sensors.check_eeg_only("a topographic image")
         flat = azimuthal_projection(head.sensors.positions)
         x, y = np.linspace(-1, 1, self.width), np.linspace(1, -1, self.height)
         pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)

@@ -67,14 +67,21 @@ def skull_filter(sensors: SensorArray, ratio: float) -> Array:
     The reference of the sensors plus the expected change given the potential at the sensors:
     ``(K' − K)(K + λ)⁻¹``, with ``K`` the covariance of the potential of dipoles anywhere at one
     eccentricity, of any direction, and ``K'`` that with the potential under the other skull.
+    Magnetic fields do not depend on the skull: MEG channels stay as they are.
 
     Args:
-        sensors: EEG channels; their directions from the centre of the fitted sphere are used.
+        sensors: Channels. Of EEG the directions from the centre of the fitted sphere are used.
         ratio: Ratio of the skull conductivity to the nominal one.
 
     Source: ours; the transfer of a degree is `deepesi.physics.sphere.transfer_factors`.
 
     """
+    potentials = sensors.rows_of("eeg")
+    if len(potentials) < len(sensors):
+        whole = np.eye(len(sensors))
+        if len(potentials):
+            whole[np.ix_(potentials, potentials)] = skull_filter(sensors[potentials], ratio)
+        return whole
     degree = np.arange(1, N_DEGREES + 1)
     nominal, other = (
         transfer_factors(ShellModel(SHELLS, np.array([SOFT, SKULL * r, SOFT])), N_DEGREES)

@@ -1,5 +1,7 @@
 """Channels of a recording for localization, and positions of their sensors."""
 
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,7 +9,8 @@ from numpy.typing import NDArray
 
 from deepesi.physics.cap_check import check_cap
 from deepesi.physics.channel_names import check_channel_names
-from deepesi.physics.sensors import SensorArray
+from deepesi.physics.io.coils import coil_orientations, coil_positions, good_coils
+from deepesi.physics.sensors import KINDS, SensorArray
 
 if TYPE_CHECKING:
     import mne
@@ -16,6 +19,40 @@ Array = NDArray[np.float64]
 
 #: Fewest channels to localize with.
 MIN_CHANNELS = 8
+
+
+def good_channels(info: "mne.Info", kinds: Collection[str]) -> list[str]:
+    """Names of the channels of these kinds that are not marked bad, in the order of the recording.
+
+    Args:
+        info: Measurement info.
+        kinds: Keys of `deepesi.physics.sensors.KINDS`.
+
+    Raises:
+        ValueError: As in `good_eeg_channels` and `deepesi.physics.io.coils.good_coils`, where
+            there are such kinds.
+
+    """
+    eeg = good_eeg_channels(info) if "eeg" in kinds else []
+    coils = [kind for kind in kinds if KINDS[kind].modality == "meg"]
+    wanted = {*eeg, *(good_coils(info, coils) if coils else ())}
+    return [name for name in info["ch_names"] if name in wanted]
+
+
+def usable_channels(info: "mne.Info") -> dict[str, str]:
+    """Kind of every EEG and MEG channel that is not marked bad, by its name."""
+    kinds = zip(info["ch_names"], info.get_channel_types(), strict=True)
+    return {name: kind for name, kind in kinds if kind in KINDS and name not in info["bads"]}
+
+
+def unused_channels(info: "mne.Info", sensors: SensorArray) -> str:
+    """Number of good channels of every kind that the sensors lack, in words; empty if none."""
+    kinds = Counter(usable_channels(info).values())
+    return ", ".join(
+        f"{number} {KINDS[kind].title} channels"
+        for kind, number in kinds.items()
+        if kind not in sensors.kinds
+    )
 
 
 def good_eeg_channels(info: "mne.Info") -> list[str]:
@@ -33,8 +70,9 @@ def good_eeg_channels(info: "mne.Info") -> list[str]:
     if not names:
         kinds = sorted(set(info.get_channel_types()))
         raise ValueError(
-            f"recording: it has no EEG channels, only {', '.join(kinds)}. deepesi localizes EEG; "
-            "set the channel types if they are wrong (set_channel_types)."
+            f"recording: it has no EEG channels, only {', '.join(kinds)}. Set the channel types if "
+            "they are wrong (set_channel_types). MEG is localized with its own forward solution "
+            "(forward=, --forward)."
         )
     good = [c for c in names if c not in info["bads"]]
     if not good:
@@ -114,6 +152,25 @@ def head_points(info: "mne.Info") -> Array:
     return np.array(points, dtype=np.float64).reshape(-1, 3)
 
 
-def sensor_array(info: "mne.Info", ch_names: list[str]) -> SensorArray:
-    """The sensors of EEG channels of a recording; errors as in `sensor_positions`."""
-    return SensorArray.eeg(ch_names, sensor_positions(info, ch_names))
+def sensor_array(
+    info: "mne.Info", ch_names: Sequence[str], origin: str = "recording"
+) -> SensorArray:
+    """Sensors of EEG and MEG channels, in the MNE head frame; `origin` is for errors.
+
+    Raises:
+        ValueError: As in `sensor_positions` and `deepesi.physics.io.coils.coil_positions`.
+
+    """
+    kinds = dict(zip(info["ch_names"], info.get_channel_types(), strict=True))
+    positions, orientations = np.zeros((2, len(ch_names), 3))
+    is_coil = np.array([kinds[name] != "eeg" for name in ch_names])
+    coils = [name for name in ch_names if kinds[name] != "eeg"]
+    scalp = [name for name in ch_names if kinds[name] == "eeg"]
+    if scalp:
+        positions[~is_coil] = sensor_positions(info, scalp, origin)
+    if coils:
+        positions[is_coil] = coil_positions(info, coils, origin)
+        orientations[is_coil] = coil_orientations(info, coils)
+    return SensorArray(
+        tuple(ch_names), tuple(kinds[name] for name in ch_names), positions, orientations
+    )

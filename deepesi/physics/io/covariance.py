@@ -1,5 +1,6 @@
 """Noise covariances of MNE-Python as arrays, checked."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,10 @@ ANOTHER_UNIT = 1e3
 
 
 def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: float) -> Array:
-    """Noise covariance ``(C, C)`` of an average of `nave` trials, in the order of the sensors.
+    """Noise covariance ``(C, C)`` of an average of `nave` trials, as heads have it.
+
+    In the order and the `SensorArray.head_units` of the sensors. Covariances of potentials with
+    magnetic fields count as zero, as in MNE-Python.
 
     Raises:
         ValueError: A channel is missing from the covariance, a value is not finite or complex, it
@@ -33,9 +37,10 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
     missing = [c for c, row in zip(ch_names, matched, strict=True) if row is None]
     if missing:
         raise ValueError(
-            f"noise covariance: {len(missing)} of the {len(ch_names)} good EEG channels of the "
-            f"recording are not in it: {missing[:10]}; it has {len(names)} channels, "
-            f"{names[:5]} ... Compute it from the same recording, with the same bad channels."
+            f"noise covariance: {len(missing)} of the {len(ch_names)} good {sensors.title} "
+            f"channels of the recording are not in it: {missing[:10]}; it has {len(names)} "
+            f"channels, {names[:5]} ... Compute it from the same recording, with the same bad "
+            "channels."
         )
     order = [row for row in matched if row is not None]
     data = noise_cov["data"]
@@ -54,8 +59,8 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
             _check_level(float(np.median(stds)), kind)
             _check_channels(stds, [ch_names[row] for row in rows], kind)
     if not noise_cov["diag"]:
-        _check_samples(noise_cov, len(ch_names))
-    return np.asarray(full, dtype=np.float64) / nave
+        _check_samples(noise_cov, max(Counter(sensors.modalities).values()))
+    return sensors.cov_to_head(np.asarray(full, dtype=np.float64)) / nave
 
 
 def check_nave(nave: float) -> None:

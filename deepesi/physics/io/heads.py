@@ -2,16 +2,21 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from deepesi.physics.cap_placement import Placement, RecordedCap, place_cap
 from deepesi.physics.channel_names import match_channels
 from deepesi.physics.head import HeadModel
 from deepesi.physics.io.channels import (
     MIN_CHANNELS,
+    good_channels,
     good_eeg_channels,
     head_points,
     sensor_array,
     sensor_positions,
+    usable_channels,
 )
+from deepesi.physics.io.coils import check_compensation, check_head_position
 from deepesi.physics.io.covariance import noise_covariance
 from deepesi.physics.io.head_mri import transform_to_template
 from deepesi.physics.io.rank import RankChoice, settle_rank
@@ -83,6 +88,9 @@ def head_from_forward(
 ) -> HeadModel:
     """The head of a forward solution under the set-up of a recording.
 
+    Channels are those of the kinds that both have: EEG, magnetometers, gradiometers. Without
+    a kind in the forward solution the channels of this kind are not used.
+
     Args:
         info: Measurement info.
         noise_cov: Noise covariance of single trials.
@@ -99,28 +107,8 @@ def head_from_forward(
     """
     import mne
 
-    good = good_eeg_channels(info)
-    known = forward["sol"]["row_names"]
-    matched = match_channels(good, known)
-    common = [c for c, row in zip(good, matched, strict=True) if row is not None]
-    missing = [c for c in good if c not in common]
-    if not common:
-        raise ValueError(
-            f"forward solution: it has no channel in common with the recording. Recording: "
-            f"{good[:5]} ...; forward solution: {known[:5]} ... Compute it for this recording, or "
-            "rename the channels (mne.rename_channels)."
-        )
-    if len(common) < MIN_CHANNELS:
-        raise ValueError(
-            f"forward solution: only {len(common)} good EEG channels of the recording are in it "
-            f"({common}), expected at least {MIN_CHANNELS}."
-        )
-    if missing:
-        raise ValueError(
-            f"forward solution: {len(missing)} good EEG channels of the recording are not in it: "
-            f"{missing}. Compute it for all of them, or mark these as bad (info['bads'])."
-        )
-    sensor_positions(forward["info"], good, "forward solution")  # may differ from recorded ones
+    sensors = _common_sensors(info, forward)
+    good, known = list(sensors.names), forward["sol"]["row_names"]
     if any(s["type"] != "surf" for s in forward["src"]):
         raise ValueError(
             "forward solution: its source space is not a cortical surface, and only surfaces are "
@@ -130,10 +118,9 @@ def head_from_forward(
         forward, surf_ori=True, force_fixed=True, use_cps=False, verbose="error"
     )
     solution = fixed if n_orient == 1 else _free(forward)
-    rows = [row for row in match_channels(good, solution["sol"]["row_names"]) if row is not None]
-    sensors = sensor_array(info, good)
+    rows = [row for row in match_channels(good, known) if row is not None]
     head = HeadModel.referenced(
-        leadfield=solution["sol"]["data"][rows],
+        leadfield=sensors.to_head(solution["sol"]["data"][rows]),
         noise_cov=noise_covariance(noise_cov, sensors, nave),
         sensors=sensors,
         source_pos=fixed["source_rr"],
@@ -141,6 +128,48 @@ def head_from_forward(
         space=source_space(fixed["src"], n_orient),
     )
     return settle_rank(head, info, rank)
+
+
+def _common_sensors(info: "mne.Info", forward: "mne.Forward") -> SensorArray:
+    """Good channels of a recording, of the kinds that a forward solution has.
+
+    Raises:
+        ValueError: As in `head_from_forward`.
+
+    """
+    recorded, known = usable_channels(info), forward["sol"]["row_names"]
+    rows = match_channels(list(recorded), known)
+    shared = [c for c, row in zip(recorded, rows, strict=True) if row is not None]
+    kinds = {recorded[name] for name in shared}
+    good = good_channels(info, kinds or {"eeg"})
+    common = [name for name in good if name in shared]
+    missing = [name for name in good if name not in shared]
+    if not common:
+        raise ValueError(
+            f"forward solution: it has no channel in common with the recording. Recording: "
+            f"{good[:5]} ...; forward solution: {known[:5]} ... Compute it for this recording, or "
+            "rename the channels (mne.rename_channels)."
+        )
+    sensors = sensor_array(info, good)
+    if len(common) < MIN_CHANNELS:
+        raise ValueError(
+            f"forward solution: only {len(common)} good {sensors.title} channels of the recording "
+            f"are in it ({common}), expected at least {MIN_CHANNELS}."
+        )
+    if missing:
+        raise ValueError(
+            f"forward solution: {len(missing)} good {sensors.title} channels of the recording are "
+            f"not in it: {missing}. Compute it for all of them, or mark these as bad "
+            "(info['bads'])."
+        )
+    own = dict(zip(good, match_channels(good, known), strict=True))
+    names = [known[row] for row in own.values() if row is not None]
+    computed = sensor_array(forward["info"], names, "forward solution")
+    if "meg" in sensors.modalities:
+        check_compensation(info, forward)
+        coils = np.array(sensors.modalities) == "meg"
+        check_head_position(sensors.positions[coils], computed.positions[coils])
+    return sensors
 
 
 def _free(forward: "mne.Forward") -> "mne.Forward":

@@ -1,5 +1,6 @@
 """Rank for the localization of a recording: from the noise covariance, or given by the user."""
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
+from deepesi.physics.io.coils import sss_rank
 from deepesi.physics.noise import of_rank, rank_of
 from deepesi.physics.sensors import SensorArray
 
@@ -25,7 +27,9 @@ LEAST_RANK = 7
 def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
     """Projector ``(C, C)`` of reference and signal-space projection together; None without SSP.
 
-    Projectors of the reference, and those that were not applied, do not count.
+    Projectors of the reference do not count, nor do those of EEG that were not applied. Those of
+    MEG count in any case, as in MNE-Python, which applies them before an inverse: whitening then
+    takes the same dimensions out of the recording.
 
     Args:
         info: Measurement info with ``projs``.
@@ -36,10 +40,11 @@ def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
     from mne.proj import make_projector
 
     names = list(sensors.names)
+    coils = {n for n, m in zip(names, sensors.modalities, strict=True) if m == "meg"}
     applied = [
         p
         for p in info["projs"]
-        if p["active"]
+        if (p["active"] or coils & set(p["data"]["col_names"]))
         and p["kind"] != FIFF.FIFFV_PROJ_ITEM_EEG_AVREF
         and set(p["data"]["col_names"]) & set(names)
     ]
@@ -77,8 +82,11 @@ def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> H
         )
     projector = applied_projector(info, head.sensors)
     if projector is not None:
-        noise = head.sensors.reference_cov(projector @ head.noise_cov @ projector)
+        units = head.sensors.head_units
+        in_units = projector / units[:, None] * units
+        noise = head.sensors.reference_cov(in_units @ head.noise_cov @ in_units.T)
         head = replace(head, noise_cov=noise)
+    _warn_of_sss(head, info, rank)
     spanned = rank_of(head.noise_cov)
     if spanned < LEAST_RANK:
         raise ValueError(
@@ -88,18 +96,55 @@ def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> H
         )
     if rank is None:
         return head
-    wanted = _by_info(head.sensors, projector) if rank == "info" else rank
+    parts = _by_info(head.sensors, projector, info)
+    wanted = sum(parts.values()) if rank == "info" else rank
     if not LEAST_RANK <= wanted <= spanned:
         raise ValueError(
             f"rank: {wanted} dimensions asked for (rank={rank!r}, --rank {rank}); the noise "
             f"covariance spans {spanned} and at least {LEAST_RANK} are needed. Leave it out to use "
             "all that the covariance spans."
         )
-    return replace(head, noise_cov=of_rank(head.noise_cov, wanted))
+    if rank != "info":
+        return replace(head, noise_cov=of_rank(head.noise_cov, wanted))
+    noise = np.zeros_like(head.noise_cov)
+    for modality, kept in parts.items():
+        rows = np.flatnonzero(np.array(head.sensors.modalities) == modality)
+        own = np.ix_(rows, rows)
+        noise[own] = of_rank(head.noise_cov[own], kept)
+    return replace(head, noise_cov=noise)
 
 
-def _by_info(sensors: SensorArray, projector: Array | None) -> int:
-    return sensors.rank if projector is None else round(float(np.trace(projector)))
+def _by_info(sensors: SensorArray, projector: Array | None, info: "mne.Info") -> dict[str, int]:
+    """Channels of every modality less reference and projectors; of MEG no more than SSS left."""
+    operator = sensors.reference_operator if projector is None else projector
+    kept = dict.fromkeys(sensors.modalities, 0.0)
+    for modality, share in zip(sensors.modalities, np.diag(operator), strict=True):
+        kept[modality] += float(share)
+    left = sss_rank(info)
+    if left is not None and "meg" in kept:
+        kept["meg"] = min(kept["meg"], left)
+    return {modality: round(number) for modality, number in kept.items()}
+
+
+class RankWarning(UserWarning):
+    """A noise covariance spans more dimensions than the recording can have."""
+
+
+def _warn_of_sss(head: HeadModel, info: "mne.Info", rank: RankChoice) -> None:
+    """Warn of a covariance that spans more of the MEG channels than Maxwell filtering left."""
+    left, coils = sss_rank(info), np.array(head.sensors.modalities) == "meg"
+    if left is None or rank is not None or not coils.any():
+        return
+    spanned = rank_of(head.noise_cov[np.ix_(coils, coils)])
+    if spanned > left:
+        warnings.warn(
+            f"noise covariance: it spans {spanned} dimensions of the {coils.sum()} MEG channels, "
+            f"but Maxwell filtering (SSS) left {left} in the recording. Whitening would amplify "
+            "what was removed. Compute the covariance after Maxwell filtering without "
+            f"regularization, or give the rank (rank='info', --rank info: MEG at most {left}).",
+            RankWarning,
+            stacklevel=2,
+        )
 
 
 def rank_reason(head: HeadModel, rank: RankChoice = None) -> str:

@@ -206,19 +206,27 @@ def _times(factor: float, values: NDArray[np.float64]) -> NDArray[np.float64]:
     return factor * values
 
 
-def check_noise_level(noise_cov: "mne.Covariance") -> None:
-    """Refuse noise of a recording with an amplitude that is not plausible for EEG in volts.
+def check_noise_level(noise_cov: "mne.Covariance", kinds: Mapping[str, str]) -> None:
+    """Refuse noise of a recording with an amplitude that is not plausible for its channels.
+
+    Args:
+        noise_cov: Covariance of a stretch of the recording.
+        kinds: Kind of every channel by its name, as in `deepesi.physics.sensors.KINDS`.
 
     Raises:
         ValueError: The amplitude is not plausible, such as microvolts in a file with unit volts.
 
     """
-    level = float(np.sqrt(np.median(np.diag(noise_cov["data"]))))
-    low, high = KINDS["eeg"].amplitude
-    if not low < level < high:
-        guess = "microvolts (--unit uV)" if level > high else "another unit (--unit)"
-        raise ValueError(
-            f"recording: between the times of --noise-from its EEG channels have a standard "
-            f"deviation of {level:.3g} (median), EEG in volts has {low:g} to {high:g}. They look "
-            f"like {guess}, in contrast to the unit in the file."
-        )
+    stds = np.sqrt(np.diag(noise_cov["data"]))
+    for name, kind in KINDS.items():
+        own = [std for c, std in zip(noise_cov["names"], stds, strict=True) if kinds[c] == name]
+        level, (low, high) = float(np.median(own)) if own else np.nan, kind.amplitude
+        if own and not low < level < high:
+            guess = kind.too_large if level > high else kind.too_small
+            cure = " (--unit uV)" if name == "eeg" and level > high else " (--unit)"
+            raise ValueError(
+                f"recording: between the times of --noise-from its {kind.title} channels have a "
+                f"standard deviation of {level:.3g} (median), {kind.title} in {kind.unit_name} has "
+                f"{low:g} to {high:g}. They look like {guess}{cure}, in contrast to the unit in "
+                "the file."
+            )

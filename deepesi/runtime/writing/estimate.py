@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import SourceSpace
+from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.template import template_of
 from deepesi.runtime.estimates import Localization, check_parts, magnitudes_of
 from deepesi.runtime.inverse import PreparedInverse
@@ -254,13 +255,13 @@ def write_picture(
     from deepesi.viz.recording import recording_figure, save_figure
 
     template = template_of(inverse.space)
-    info = evoked.info
-    rows = [info["ch_names"].index(c) for c in inverse.ch_names]
+    sensors = sensor_array(evoked.info, inverse.ch_names)  # where they were recorded
     figure = recording_figure(
         result.data,
         evoked.times,
-        np.array([info["chs"][i]["loc"][:3] for i in rows]),
+        sensors.positions,
         inverse.ch_names,
+        sensors.kinds,
         magnitudes_of(result.stc)[:, peak.sample],
         peak.sample,
         None if template is None else template.display,

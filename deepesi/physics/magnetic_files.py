@@ -1,0 +1,79 @@
+"""Files of magnetic families: one for all source spacings of a head, with three components."""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.magnetic import MagneticFieldFamily
+from deepesi.utils.files import atomic, parsing
+
+if TYPE_CHECKING:
+    from deepesi.physics.template import Template
+
+DATA = Path(__file__).parent / "data"
+Array = NDArray[np.float64]
+
+
+def save_magnetic(
+    path: Path, family: MagneticFieldFamily, vertices: Sequence[NDArray[np.int64]]
+) -> None:
+    """Write a family of three components per source as ``.npz`` (no pickle).
+
+    Args:
+        path: File to write.
+        family: Modes ``(3 S, r)``: x, y and z of every source, head frame.
+        vertices: Vertex numbers of the sources per hemisphere.
+
+    """
+    numbers = {f"vertices_{i}": v.astype(np.int32) for i, v in enumerate(vertices)}
+    with atomic(path) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **family.to_arrays(), **numbers)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path) -> tuple[MagneticFieldFamily, tuple[NDArray[np.int64], ...]]:
+    with parsing(path, "magnetic family", "Reinstall deepesi."), np.load(path) as file:
+        arrays = dict(file)
+    parts = sum(key.startswith("vertices_") for key in arrays)
+    vertices = tuple(arrays.pop(f"vertices_{i}").astype(np.int64) for i in range(parts))
+    return MagneticFieldFamily.from_arrays(arrays), vertices
+
+
+def has_magnetic(template: "Template") -> bool:
+    """Whether the magnetic fields of a head are at hand."""
+    return _path(template).is_file()
+
+
+def load_magnetic(template: "Template") -> MagneticFieldFamily:
+    """The packaged magnetic family of a head, for its sources and their orientation.
+
+    Raises:
+        ValueError: There is none for this head.
+
+    """
+    path = _path(template)
+    if not path.is_file():
+        raise ValueError(
+            f"load_magnetic: the head {template.name!r} has no magnetic fields; packaged are those "
+            "of fsaverage-ico3 and fsaverage-ico4. Use one of them, or a forward solution with MEG "
+            "(head=forward)."
+        )
+    family, vertices = _read(path)
+    rows, start = [], 0
+    for own, known in zip(template.space.vertices, vertices, strict=True):
+        rows.append(start + np.searchsorted(known, own))
+        start += len(known)
+    modes = family.source_modes.reshape(start, 3, -1)[np.concatenate(rows)]
+    if template.space.n_orient == 1:
+        return family.with_sources(np.einsum("sjr,sj->sr", modes, template.source_normals))
+    return family.with_sources(modes.reshape(3 * len(modes), -1))
+
+
+def _path(template: "Template") -> Path:
+    match = re.fullmatch(r"(fsaverage|warp\d+)-ico\d(-free)?", template.name)
+    return DATA / f"{match[1] if match else template.name}-meg.npz"

@@ -1,0 +1,378 @@
+"""Recordings with MEG: alone and beside EEG, equal to MNE-Python's, and what is refused."""
+
+from functools import cache
+
+import mne
+import numpy as np
+import pytest
+
+from deepesi.physics.io.channels import sensor_array, unused_channels
+from deepesi.physics.io.coils import sss_rank
+from deepesi.physics.io.heads import head_from_forward
+from deepesi.physics.io.rank import RankWarning
+from deepesi.physics.linear_inverse import METHODS, linear_inverse
+from deepesi.physics.noise import rank_of, whitener
+from deepesi.runtime.inverse import Inverse
+from tests.conftest import SHARED
+
+LAMBDA2 = 1 / 9
+MIXTURES = {
+    "both": {"meg": True, "eeg": True},
+    "meg": {"meg": True, "eeg": False},
+    "mag": {"meg": "mag", "eeg": False},
+    "grad": {"meg": "grad", "eeg": False},
+    "eeg": {"meg": False, "eeg": True},
+}
+
+
+@cache
+def helmet():
+    """Every sixth triplet of a Neuromag helmet and 32 electrodes."""
+    meg = mne.channels.read_meg_canonical_info("neuromag")
+    meg = mne.pick_info(meg, [i for start in range(0, 306, 18) for i in range(start, start + 3)])
+    montage = mne.channels.make_standard_montage("biosemi32")
+    eeg = mne.create_info(montage.ch_names, 250.0, "eeg").set_montage(montage)
+    with meg._unlock():
+        meg["sfreq"] = eeg["sfreq"]
+        meg["chs"] = meg["chs"] + eeg["chs"]
+        meg["dig"] = eeg["dig"]
+    meg._update_redundant()
+    shift = np.eye(4)
+    shift[:3, 3] = 0, 0.01, 0.05
+    meg["dev_head_t"] = mne.Transform("meg", "head", shift)
+    return meg
+
+
+@cache
+def forward():
+    """Two halves of a sphere with 20 sources each, seen by all sensors."""
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=(40, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    normals[:, 0] = np.repeat([-1, 1], 20) * np.abs(normals[:, 0])
+    center = np.array([0, 0, 0.04])
+    tangents = np.cross(normals, rng.normal(size=(40, 3)))
+    tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
+    sphere = mne.make_sphere_model(center, 0.09, info=helmet(), verbose="error")
+    src = mne.setup_volume_source_space(
+        pos={"rr": center + 0.065 * normals, "nn": tangents}, verbose="error"
+    )
+    found = mne.make_forward_solution(helmet(), None, src, sphere, verbose="error")
+    halves = []
+    for number, rows in enumerate((range(20), range(20, 40))):
+        half = src[0].copy()
+        half["type"], half["id"] = "surf", 101 + number
+        half["rr"], half["nn"] = half["rr"][rows], half["nn"][rows]
+        half["np"] = half["nuse"] = 20
+        half["inuse"], half["vertno"] = np.ones(20, int), np.arange(20)
+        half["use_tris"] = half["tris"] = np.zeros((0, 3), int)
+        half["nuse_tri"] = half["ntri"] = 0
+        half["coord_frame"] = found["src"][0]["coord_frame"]
+        half["patch_inds"] = None
+        halves.append(half)
+    found["src"] = mne.SourceSpaces(halves)
+    return found
+
+
+@cache
+def recording():
+    """A source under noise of 1 µV, 50 fT and 10 fT/cm; the noise covariance of single trials."""
+    info = helmet()
+    units = sensor_array(info, info["ch_names"]).head_units
+    rng = np.random.default_rng(1)
+    names = forward()["sol"]["row_names"]
+    order = [names.index(name) for name in info["ch_names"]]
+    noise = 1e-6 * units[:, None] * rng.normal(size=(len(units), 2000))
+    raw = mne.io.RawArray(noise, info, verbose="error")
+    cov = mne.compute_raw_covariance(raw, verbose="error")
+    signal = 1e-7 * forward()["sol"]["data"][order, 21:24] @ forward()["src"][0]["nn"][7]
+    data = signal[:, None] * np.hanning(20) + noise[:, :20] / 3
+    evoked = mne.EvokedArray(data, info, tmin=-0.02, nave=9, baseline=None, verbose="error")
+    return evoked, cov
+
+
+def mixture(name):
+    evoked, cov = recording()
+    return evoked.copy(), cov, mne.pick_types_forward(forward().copy(), **MIXTURES[name])
+
+
+def by_mne(evoked, forward, cov, method, n_orient, **settings):
+    if "eeg" in evoked.get_channel_types():
+        evoked = evoked.copy().set_eeg_reference(projection=True, verbose="error")
+    fixed = n_orient == 1
+    operator = mne.minimum_norm.make_inverse_operator(
+        evoked.info,
+        forward,
+        cov,
+        loose=0.0 if fixed else 1.0,
+        fixed=fixed,
+        depth=None,
+        verbose="error",
+        **settings,
+    )
+    pick_ori = None if fixed else "vector"
+    stc = mne.minimum_norm.apply_inverse(
+        evoked, operator, LAMBDA2, method, pick_ori=pick_ori, verbose="error"
+    )
+    return stc.data.reshape(-1, len(evoked.times))
+
+
+def by_kernel(evoked, head, method):
+    kernel = linear_inverse(head.leadfield, head.noise_cov, LAMBDA2, method, head.space.n_orient)
+    return kernel @ head.sensors.to_head(evoked.get_data(picks=list(head.sensors.names)))
+
+
+@pytest.mark.parametrize("n_orient", [1, 3])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", MIXTURES)
+def test_minimum_norms_equal_those_of_mne(name, method, n_orient):
+    evoked, cov, solution = mixture(name)
+    head = head_from_forward(evoked.info, cov, solution, evoked.nave, n_orient=n_orient)
+    found, expected = (
+        by_kernel(evoked, head, method),
+        by_mne(evoked, solution, cov, method, n_orient),
+    )
+    assert np.allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_whitened_noise_is_white():
+    evoked, cov, solution = mixture("both")
+    head = head_from_forward(evoked.info, cov, solution, evoked.nave)
+    assert rank_of(head.noise_cov) == head.sensors.rank
+    white = whitener(head.noise_cov)
+    assert np.allclose(
+        white @ head.noise_cov @ white, head.sensors.reference_operator, rtol=0, atol=1e-8
+    )
+
+
+def test_potentials_and_fields_are_independent():
+    evoked, cov, solution = mixture("both")
+    head = head_from_forward(evoked.info, cov, solution, evoked.nave)
+    eeg = head.sensors.rows_of("eeg")
+    coils = np.setdiff1d(np.arange(len(head.sensors)), eeg)
+    assert not head.noise_cov[np.ix_(eeg, coils)].any()
+    assert np.abs(
+        head.noise_cov[np.ix_(coils, coils)] - np.diag(np.diag(head.noise_cov)[coils])
+    ).any()
+
+
+def test_all_kinds_have_the_same_size_in_heads():
+    evoked, cov, solution = mixture("both")
+    head = head_from_forward(evoked.info, cov, solution, 1)
+    stds = np.sqrt(np.diag(head.noise_cov))
+    for kind in ("eeg", "mag", "grad"):
+        assert np.median(stds[head.sensors.rows_of(kind)]) == pytest.approx(1e-6, rel=0.1)
+
+
+def test_sensors_are_in_the_head_frame():
+    evoked, _, _ = mixture("meg")
+    names = [c for c in evoked.ch_names if c.startswith("MEG")]
+    sensors = sensor_array(evoked.info, names)
+    device = np.array([evoked.info["chs"][i]["loc"][:3] for i in range(len(names))])
+    assert np.allclose(sensors.positions, device + np.array([0, 0.01, 0.05]))
+    assert np.allclose(np.linalg.norm(sensors.orientations, axis=1), 1)
+    assert sensors.title == "MEG"
+
+
+def test_kinds_that_the_forward_solution_lacks_are_not_used():
+    evoked, cov, solution = mixture("eeg")
+    head = head_from_forward(evoked.info, cov, solution, 1)
+    assert set(head.sensors.kinds) == {"eeg"}
+    n_mag, n_grad = (evoked.get_channel_types().count(kind) for kind in ("mag", "grad"))
+    text = unused_channels(evoked.info, head.sensors)
+    assert sorted(text.split(", ")) == sorted(
+        [f"{n_mag} magnetometer channels", f"{n_grad} gradiometer channels"]
+    )
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_projectors_are_handled_as_in_mne(applied):
+    """Applied to the recording or not: MNE-Python applies those of MEG before an inverse."""
+    evoked, cov, solution = mixture("both")
+    rng = np.random.default_rng(2)
+    mags = [
+        c
+        for c, kind in zip(evoked.ch_names, evoked.get_channel_types(), strict=True)
+        if kind == "mag"
+    ]
+    vectors = np.linalg.qr(rng.normal(size=(len(mags), 2)))[0].T
+    projs = [
+        mne.Projection(
+            active=False,
+            data={
+                "row_names": None,
+                "col_names": mags,
+                "data": v[None],
+                "nrow": 1,
+                "ncol": len(mags),
+            },
+            desc=f"PCA-{number}",
+            kind=1,
+        )
+        for number, v in enumerate(vectors)
+    ]
+    evoked.add_proj(projs, verbose="error")
+    if applied:
+        evoked.apply_proj(verbose="error")
+    head = head_from_forward(evoked.info, cov, solution, evoked.nave)
+    assert rank_of(head.noise_cov) == len(head.sensors) - 3
+    expected = by_mne(evoked, solution, cov, "sLORETA", 1)
+    found = by_kernel(evoked, head, "sLORETA")
+    assert np.allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def with_sss(info, nfree):
+    """An info as after Maxwell filtering that left `nfree` dimensions."""
+    info = info.copy()
+    components = np.zeros(95, int)
+    components[:nfree] = 1
+    with info._unlock():
+        info["proc_history"] = [
+            {
+                "max_info": {
+                    "sss_info": {
+                        "nfree": nfree, "components": components, "in_order": 8, "out_order": 3,
+                        "frame": 1, "job": 2, "origin": np.zeros(3), "nchan": 306,
+                    },
+                    "max_st": {}, "sss_ctc": {}, "sss_cal": {},
+                }
+            }
+        ]  # fmt: skip
+    return info
+
+
+def test_an_overstated_rank_of_sss_is_warned_of():
+    evoked, cov, solution = mixture("both")
+    info, n_eeg = with_sss(evoked.info, 20), evoked.get_channel_types().count("eeg")
+    assert sss_rank(info) == 20
+    assert sss_rank(evoked.info) is None
+    with pytest.warns(RankWarning, match=r"spans 51 dimensions .*left 20 .*--rank info"):
+        head_from_forward(info, cov, solution, 1)
+    head = head_from_forward(info, cov, solution, 1, rank="info")
+    coils = np.setdiff1d(np.arange(len(head.sensors)), head.sensors.rows_of("eeg"))
+    assert rank_of(head.noise_cov[np.ix_(coils, coils)]) == 20
+    assert rank_of(head.noise_cov) == 20 + n_eeg - 1
+
+
+def refused(message, change=lambda e, c, f: None, name="both"):
+    evoked, cov, solution = (part.copy() for part in mixture(name))
+    changed = change(evoked, cov, solution)
+    evoked, cov, solution = changed or (evoked, cov, solution)
+    with pytest.raises(ValueError, match=message):
+        head_from_forward(evoked.info, cov, solution, evoked.nave)
+
+
+def without_transform(evoked, cov, solution):
+    evoked.info["dev_head_t"] = None
+
+
+def moved_head(evoked, cov, solution):
+    shift = evoked.info["dev_head_t"]["trans"].copy()
+    shift[2, 3] += 0.02
+    evoked.info["dev_head_t"] = mne.Transform("meg", "head", shift)
+
+
+def mostly_bad(evoked, cov, solution):
+    kinds = zip(evoked.ch_names, evoked.get_channel_types(), strict=True)
+    evoked.info["bads"] = [c for c, kind in kinds if kind != "eeg"][7:]
+
+
+def in_femtotesla(evoked, cov, solution):
+    rows = [i for i, kind in enumerate(evoked.get_channel_types()) if kind == "mag"]
+    cov["data"][rows] *= 1e15
+    cov["data"][:, rows] *= 1e15
+
+
+def one_in_another_unit(evoked, cov, solution):
+    cov["data"][2] *= 1e4
+    cov["data"][:, 2] *= 1e4
+
+
+def of_other_channels(evoked, cov, solution):
+    cov["names"] = [name.replace("MEG", "REF") for name in cov["names"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_transform, r"frame of the device, .*dev_head_t.*is None.*Take the transform"),
+        (moved_head, r"MEG coils lie 20 mm .*another position of the head"),
+        (mostly_bad, r"7 of its 51 MEG channels .*are good, expected at least 8"),
+        (in_femtotesla, r"magnetometer in tesla .*Covariances are in T².*multiply by 1e-30"),
+        (one_in_another_unit, r"MEG 0\d+ .*more than 1000 times .*another unit"),
+        (of_other_channels, r"51 of the 83 good EEG and MEG channels .*not in it"),
+    ],
+)
+def test_what_cannot_be_localized_is_refused(change, message):
+    refused(message, change)
+
+
+def test_another_compensation_grade_is_refused():
+    """The grade of CTF data is in the coil types: third-order gradients here."""
+    evoked, cov, solution = mixture("meg")
+    for channel in evoked.info["chs"]:
+        if channel["kind"] == 1:
+            channel["coil_type"] = int(channel["coil_type"]) | (3 << 16)
+    with pytest.raises(ValueError, match="compensation grade 0, the recording has grade 3"):
+        head_from_forward(evoked.info, cov, solution, 1)
+
+
+def test_data_in_femtotesla_are_refused(eloreta):
+    evoked, cov, solution = mixture("both")
+    inverse = Inverse.load(eloreta).for_recording(evoked, cov, solution)
+    rows = [i for i, kind in enumerate(evoked.get_channel_types()) if kind == "mag"]
+    evoked.data[rows] *= 1e15
+    with pytest.raises(ValueError, match=r"magnetometer in tesla.* look like femtotesla"):
+        inverse.apply(evoked)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_one_file_takes_any_mixture(eloreta, name, tmp_path):
+    """An exported file, prepared for a recording and read back, finds the source."""
+    evoked, cov, solution = mixture(name)
+    inverse = Inverse.load(eloreta).for_recording(evoked, cov, solution)
+    stc = inverse.apply(evoked, baseline="none").stc
+    assert np.abs(stc.data[:, 9]).argmax() == 7
+    inverse.save(tmp_path / "head.npz")
+    again = Inverse.load(eloreta).for_prepared(tmp_path / "head.npz")
+    assert again.sensors.kinds == inverse.sensors.kinds
+    assert np.allclose(again.apply(evoked, baseline="none").stc.data, stc.data)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """The right auditory response of MNE's sample subject, with a forward solution for all."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the MNE sample recordings are not at {SHARED}")
+    evoked = mne.read_evokeds(
+        SHARED / "sample_audvis_short-ave.fif.gz", "Right Auditory", proj=False, verbose="error"
+    )
+    evoked.info["bads"] = ["MEG 2443", "EEG 053"]
+    cov = mne.read_cov(SHARED / "sample_audvis_short-cov.fif", verbose="error")
+    eeg = mne.read_forward_solution(SHARED / "derived/sample-oct5-eeg-fwd.fif", verbose="error")
+    bem = SHARED / "subjects/sample/bem/sample-320-320-320-bem-sol.fif"
+    solution = mne.make_forward_solution(
+        evoked.info, eeg["mri_head_t"], eeg["src"], bem, mindist=0, verbose="error"
+    )
+    return evoked.apply_baseline((None, 0), verbose="error"), cov, solution
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_the_sample_recording_gives_what_mne_gives(sample, name):
+    evoked, cov, solution = sample
+    solution = mne.pick_types_forward(solution, **MIXTURES[name])
+    head = head_from_forward(evoked.info, cov, solution, evoked.nave)
+    expected = by_mne(evoked, solution, cov, "dSPM", 1)
+    found = by_kernel(evoked, head, "dSPM")
+    assert np.allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_auditory_cortex_of_the_sample_subject(sample):
+    """MEG and EEG together: a tone in the right ear, the left auditory cortex at 60 to 130 ms."""
+    evoked, cov, solution = sample
+    head = head_from_forward(evoked.info, cov, solution, evoked.nave)
+    strength = np.abs(by_kernel(evoked.crop(0.06, 0.13), head, "dSPM")).max(axis=1)
+    x, y, z = 1e3 * head.source_pos[strength.argmax()]
+    assert -75 < x < -40
+    assert -25 < y < 35
+    assert 40 < z < 80
