@@ -163,6 +163,9 @@ plt.show()
 # windows worse, and `adapt` keeps the head as it was. The black lines are standard errors over the
 # windows, which are the same for all three.
 #
-# **Exercises.** 1. Use ``noise=(0, 5)`` in `RealRecordings`: the noise covariance of the first five
-# seconds, as if there were no activity. What happens to the predictions, and why? 2. Adapt with
-# ``n_steps=3``. 3. Adapt to windows of the template itself: what should the correction be?
+# Exercises
+# ---------
+# 1. Use ``noise=(0, 5)`` in `RealRecordings`: the noise covariance of the first five seconds, as if
+#    there were no activity. What happens to the predictions, and why?
+# 2. Adapt with ``n_steps=3``.
+# 3. Adapt to windows of the template itself: what should the correction be?

@@ -111,11 +111,12 @@ def c2st(one: Array, other: Array, seed: int = 0, n_folds: int = 5) -> float:
 
     Args:
         one: Samples ``(N, P)``.
-        other: Samples ``(M, P)``; as many as the first, so that chance is 0.5.
+        other: Samples ``(N, P)``; as many as the first, so that chance is 0.5.
         seed: Random seed of classifier and folds.
         n_folds: Number of folds.
 
     Raises:
+        ValueError: The sets are not of the same size.
         ModuleNotFoundError: scikit-learn is not installed.
 
     Source: Lopez-Paz & Oquab 2017, arXiv:1610.06545; classifier as in Lueckmann et al. 2021,
@@ -125,11 +126,17 @@ def c2st(one: Array, other: Array, seed: int = 0, n_folds: int = 5) -> float:
     """
     from deepesi.utils.optional import require
 
+    if one.shape != other.shape:
+        raise ValueError(
+            f"c2st: got samples {one.shape} and {other.shape}, expected as many of each. Take the "
+            "same number from the larger set."
+        )
     neighbours = require("sklearn.neighbors", "train", "compare two sets of samples")
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     values, labels = np.concatenate([one, other]), np.repeat([0, 1], [len(one), len(other)])
-    values = (values - one.mean(axis=0)) / np.maximum(one.std(axis=0), np.finfo(float).tiny)
+    scale = one.std(axis=0)
+    values = (values - one.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
     classifier = neighbours.KNeighborsClassifier(max(1, int(np.sqrt(len(values)))))
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     return float(cross_val_score(classifier, values, labels, cv=folds).mean())

@@ -4,7 +4,6 @@ Samples of few sources are zero elsewhere; their sources are the local maxima. S
 without sources, such as minimum norm, are nowhere zero; only their strongest source counts.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-from deepesi.calibration.conformal import reach_kernel
+from deepesi.calibration.conformal import fewest, reach_kernel, threshold
 
 Array = NDArray[np.float64]
 Peaks = NDArray[np.bool_]
@@ -33,8 +32,8 @@ def are_sparse(magnitudes: Array) -> bool:
 def source_peaks(magnitudes: Array, edges: NDArray[np.int64]) -> Peaks:
     """Which sources are centres of activity in each sample ``(N, S)``.
 
-    A source is larger than its neighbours on the mesh; of equal neighbours the first counts. Two
-    patches that overlap may have one maximum, so the number of sources is a lower bound.
+    A source is larger than its neighbours on the mesh; of equal neighbours the first counts.
+    Patches that overlap may be counted wrongly, mostly as one.
 
     Args:
         magnitudes: Magnitudes of the samples ``(N, S)``, not negative, any unit.
@@ -102,11 +101,10 @@ def joint_set(peaks: Peaks, kernel: Array, level: float = 0.9) -> Peaks:
     if not 0 < level < 1:
         raise ValueError(f"joint_set: level must be between 0 and 1, got {level}.")
     density, others = peaks[::2].astype(np.float64).mean(axis=0) @ kernel, peaks[1::2]
-    needed = math.ceil((len(others) + 1) * level - 1e-9)
-    if needed > len(others):
+    if len(others) < fewest(level):
         return np.ones(peaks.shape[1], dtype=bool)
     least = np.where(others, density, np.inf).min(axis=1)
-    return np.asarray(density >= np.sort(least)[::-1][needed - 1])
+    return np.asarray(density >= -threshold(-least, level))
 
 
 class SampleSources(NamedTuple):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DATASET = "bids:"
 #: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
+#: Default of ``--window``, s.
+WHOLE = (0.0, float("inf"))
 #: Options of `deepesi apply` for one recording only.
 OF_ONE = ("movie", "html", "samples")
 
@@ -60,6 +62,8 @@ def _check_band_options(arguments: argparse.Namespace) -> None:
     from deepesi.runtime.writing.zarr_group import is_zarr
 
     shown = [f"--{name}" for name in OF_ONE if getattr(arguments, name) is not None]
+    if tuple(arguments.window) != WHOLE:
+        shown.append("--window")
     if shown or is_zarr(arguments.out):
         raise ValueError(
             f"--band writes one map of the power, not {', '.join(shown) or '.zarr'}; leave that "
@@ -243,7 +247,7 @@ def _check_simulated(
 ) -> None:
     """Refuse options of a recording where simulated ones are shown."""
     bare_reading, bare_setup = type(reading)(montage=reading.montage), type(setup)(head=setup.head)
-    whole = tuple(arguments.window) == (0.0, float("inf")) and not arguments.event
+    whole = tuple(arguments.window) == WHOLE and not arguments.event
     if not whole or (reading, setup) != (bare_reading, bare_setup):
         raise ValueError(
             "no recording is given, so simulated ones are shown: these have the options --head and "
@@ -424,7 +428,7 @@ def _response_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        default=(0.0, float("inf")),
+        default=WHOLE,
         help="time window of the peak, s (default: from 0 on)",
     )
     parser.add_argument(

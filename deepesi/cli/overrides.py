@@ -13,8 +13,8 @@ from deepesi.cli.loading import known_scenarios
 from deepesi.composition import compose
 from deepesi.utils.nearest import nearest
 
-#: Scenarios on a source space of their own, whose heads must be built; `all` leaves them out.
-ON_BUILT_HEADS = ("volume",)
+#: Scenarios that `all` leaves out: heads must be built, or some networks do not take the sensors.
+NOT_IN_ALL = ("volume", "modality")
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
@@ -33,7 +33,7 @@ def named_scenarios(overrides: Sequence[str]) -> list[str]:
     last = named[-1] if named else "snr"
     known = [name for name in known_scenarios() if name != "all"]
     if last == "all":
-        return [name for name in known if name not in ON_BUILT_HEADS]
+        return [name for name in known if name not in NOT_IN_ALL]
     names = list(map(str, last if isinstance(last, list) else [last]))
     for name in names:
         if name not in known:

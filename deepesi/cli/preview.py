@@ -213,6 +213,10 @@ def run(config: DictConfig, command: str, run_dir: Path) -> None:
             f"preview: n_examples and n_summary must be 1 or more, got {config.n_examples} and "
             f"{config.n_summary}."
         )
+    if "setups" not in config.data:
+        raise ValueError(
+            "preview: data=real is not simulated, so there is no source to draw. Choose other data."
+        )
     cohort = load_heads(config.head)
     split = next(s for s in ("validation", "train", "test") if cohort.of(s))
     recordings = cast(

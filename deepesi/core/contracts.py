@@ -151,7 +151,8 @@ class PosteriorModel(InverseModel):
         Args:
             data: Referenced data, V.
             inputs: Prepared head inputs.
-            configuration: What the density is one of, as the model draws it.
+            configuration: Sources at which the density is computed, in the form in which the
+                model draws them.
 
         Raises:
             NotImplementedError: The model draws samples, but has no density.

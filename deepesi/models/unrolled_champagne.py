@@ -72,7 +72,8 @@ class UnrolledChampagne(InverseModel):
 
     Raises:
         ValueError: A size is not positive, there are more dense updates than updates, a share is
-            not between 0 and 1, or the radii are out of order.
+            not between 0 and 1, or the radii are out of order; in use, the head has fewer patches
+            than `n_strongest`.
 
     Source: Wipf & Nagarajan 2009, doi:10.1016/j.neuroimage.2008.02.059 (updates); Owen et al.
     2012, doi:10.1016/j.neuroimage.2011.12.027 (Champagne); unrolling: Gregor & LeCun 2010. Our
@@ -92,7 +93,7 @@ class UnrolledChampagne(InverseModel):
         count: float = 1.0,
         single: float = 0.5,
         mismatch: float = 0.25,
-        n_iterations: int = 20,
+        n_iterations: int = 24,
         hidden: int = 16,
         smallest: float = 0.010,
         largest: float = 0.025,
@@ -186,6 +187,12 @@ class UnrolledChampagne(InverseModel):
             gamma = updated(gamma, fit + self._correction(fit, gamma, power, inputs))
         if self.n_dense == self.n_steps:
             return gamma
+        if not torch.compiler.is_compiling() and gamma.shape[1] < self.n_strongest:
+            raise ValueError(
+                f"UnrolledChampagne: n_strongest={self.n_strongest} is more than the "
+                f"{gamma.shape[1]} patches of this head. Set it to at most that, or "
+                "n_dense=n_steps."
+            )
         kept, numbers = gamma.topk(self.n_strongest, dim=1)
         strongest = rows[0].index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
         for settings in plan[self.n_dense :]:

@@ -44,11 +44,6 @@ def _read(path: Path) -> tuple[MagneticFieldFamily, tuple[NDArray[np.int64], ...
     return MagneticFieldFamily.from_arrays(arrays), vertices
 
 
-def has_magnetic(template: "Template") -> bool:
-    """Whether the magnetic fields of a head are at hand."""
-    return _path(template).is_file()
-
-
 def load_magnetic(template: "Template") -> MagneticFieldFamily:
     """The packaged magnetic family of a head, for its sources and their orientation.
 
@@ -57,7 +52,7 @@ def load_magnetic(template: "Template") -> MagneticFieldFamily:
 
     """
     path = _path(template)
-    if not path.is_file():
+    if not path.is_file() or template.cap is not None:
         raise ValueError(
             f"load_magnetic: the head {template.name!r} has no magnetic fields; packaged are those "
             "of fsaverage-ico3 and fsaverage-ico4. Use one of them, or a forward solution with MEG "
@@ -66,7 +61,13 @@ def load_magnetic(template: "Template") -> MagneticFieldFamily:
     family, vertices = _read(path)
     rows, start = [], 0
     for own, known in zip(template.space.vertices, vertices, strict=True):
-        rows.append(start + np.searchsorted(known, own))
+        found = np.searchsorted(known, own).clip(max=len(known) - 1)
+        if not np.array_equal(known[found], own):
+            raise ValueError(
+                f"load_magnetic: the head {template.name!r} has sources that the packaged magnetic "
+                "fields of fsaverage do not have. Use fsaverage-ico3 or fsaverage-ico4."
+            )
+        rows.append(start + found)
         start += len(known)
     modes = family.source_modes.reshape(start, 3, -1)[np.concatenate(rows)]
     if template.space.n_orient == 1:

@@ -1,6 +1,6 @@
 """``deepesi apply`` and ``prepare``: localize a recording with an exported file, without torch."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -271,7 +271,8 @@ def apply(
         anatomy = subject_anatomy(forward, setup.subjects_dir)
     where = Where(window, anatomy)
     if reading.band is not None:
-        yield from _band_power(ready, inverse, reading.band, out, progress)
+        power = _band_power(ready, inverse, reading.band, progress)
+        yield from power.write(inverse, out, anatomy)
         return Applied(None, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
     peak = yield from _localize(ready, inverse, where, out, progress, animated, draws)
     return Applied(peak, len(inverse.ch_names), tuple(_bads(data)), inverse.nave)
@@ -303,7 +304,8 @@ def open_recording(
     forward, trans = read_forward(setup.forward), _transform(setup.trans)
     covariance = None
     if setup.prepared is None:  # refused before the model is opened
-        covariance = _noise(trials, noise_from, setup.noise_cov)
+        kinds = {"eeg"} if forward is None else set(usable_channels(forward["info"]).values())
+        covariance = _noise(trials, noise_from, setup.noise_cov, kinds)
     opened = open_inverse(model, setup)
     if setup.prepared is None:
         inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
@@ -316,13 +318,17 @@ def open_recording(
 
 
 def _noise(
-    trials: "Recording", window: Sequence[float] | None, path: Path | None
+    trials: "Recording",
+    window: Sequence[float] | None,
+    path: Path | None,
+    kinds: Collection[str],
 ) -> "mne.Covariance":
-    """Noise covariance of a file, or of a time window of the trials."""
+    """Noise covariance of a file, or of a time window of the trials; checked for some channels."""
     if window is None:
         return read_covariance(path)
-    covariance = noise_of(trials, window)
-    check_noise_level(covariance, usable_channels(trials.info))
+    covariance = noise_of(trials, window, kinds)
+    used = {name: kind for name, kind in usable_channels(trials.info).items() if kind in kinds}
+    check_noise_level(covariance, used)
     return covariance
 
 
@@ -435,14 +441,13 @@ def _band_power(
     ready: Corrected,
     inverse: PreparedInverse,
     band: tuple[float, float],
-    out: Path,
     progress: bool,
-) -> Generator[str, None, None]:
-    """Write the power of every source in the band of the recording, over all pieces."""
+) -> BandPower:
+    """Power of every source in the band of the recording, over all pieces."""
     power = BandPower(band, 1 / ready.recording.info["sfreq"])
     for result in _with_progress(ready, inverse, progress):
         power.add(result)
-    yield from power.write(inverse, out)
+    return power
 
 
 def _with_number(result: Localization, peak: Peak, inverse: PreparedInverse) -> str:

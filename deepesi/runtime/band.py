@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import mne
 
     from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
 
 Array = NDArray[np.float64]
 Band = tuple[float, float]
@@ -69,7 +70,10 @@ def band_limited(recording: "Recording", band: Band) -> "Recording":
             f"which needs {taps / sfreq:.2f} s. Give longer epochs, the raw recording, or a wider "
             "band at higher frequencies."
         )
-    return recording.copy().load_data().filter(*band, picks="all", verbose="error")
+    copied = recording.copy()
+    if not isinstance(copied, mne.Evoked):  # an average is in memory
+        copied.load_data()
+    return copied.filter(*band, picks="all", verbose="error")
 
 
 class BandPower:
@@ -83,37 +87,50 @@ class BandPower:
         band: Edges, Hz.
         tstep: Time between samples, s.
 
+    Attributes:
+        n: Number of stretches.
+        mean: Mean power ``(S,)``, (A m)².
+
+    Source: running mean and variance, Welford 1962, doi:10.1080/00401706.1962.10490022.
+
     """
 
     def __init__(self, band: Band, tstep: float) -> None:
         self.band, self.length = band, max(1, round(CYCLES / band[0] / tstep))
-        self.powers: list[Array] = []
+        self.n, self.mean, self._squares = 0, np.zeros(0), np.zeros(0)
 
     def add(self, result: Localization) -> None:
-        """Add a localized piece."""
+        """Add a localized piece; what is kept does not grow with the number of pieces."""
         squares = magnitudes_of(result.stc) ** 2
         n_stretches = max(1, squares.shape[1] // self.length)
         ends = self.length * np.arange(1, n_stretches)
-        self.powers += [part.mean(axis=1) for part in np.split(squares, ends, axis=1)]
+        for part in np.split(squares, ends, axis=1):
+            self._add_stretch(part.mean(axis=1))
 
-    @property
-    def mean(self) -> Array:
-        """Mean power ``(S,)``, (A m)²."""
-        return np.asarray(np.mean(self.powers, axis=0))
+    def _add_stretch(self, power: Array) -> None:
+        if self.n == 0:
+            self.mean, self._squares = np.zeros_like(power), np.zeros_like(power)
+        self.n += 1
+        change = power - self.mean
+        self.mean = self.mean + change / self.n
+        self._squares = self._squares + change * (power - self.mean)
 
     @property
     def std(self) -> Array | None:
         """Standard deviation over stretches ``(S,)``, (A m)²; None of a single one."""
-        return np.std(self.powers, axis=0, ddof=1) if len(self.powers) > 1 else None
+        return np.sqrt(self._squares / (self.n - 1)) if self.n > 1 else None
 
-    def write(self, inverse: PreparedInverse, out: Path) -> Iterator[str]:
+    def write(
+        self, inverse: PreparedInverse, out: Path, anatomy: "SubjectAnatomy | None" = None
+    ) -> Iterator[str]:
         """Write ``OUT-band`` and ``OUT-band-std`` as source estimates of one sample."""
         low, high = self.band
         source = int(self.mean.argmax())
         rms = 1e9 * np.sqrt(self.mean[source])
+        place = location(source, inverse, anatomy)
         yield (
-            f"strongest from {low:g} to {high:g} Hz: {location(source, inverse)}; RMS {rms:.3g} "
-            f"nA m; {self._spread(source)}"
+            f"strongest from {low:g} to {high:g} Hz: {place}; RMS {rms:.3g} nA m; "
+            f"{self._spread(source)}"
         )
         for suffix, values in (("-band", self.mean), ("-band-std", self.std)):
             if values is not None:
@@ -125,6 +142,4 @@ class BandPower:
         if self.std is None:
             return "one stretch, so without a standard deviation"
         share = self.std[source] / self.mean[source]
-        return (
-            f"standard deviation of the power {100 * share:.0f} % over {len(self.powers)} stretches"
-        )
+        return f"standard deviation of the power {100 * share:.0f} % over {self.n} stretches"

@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 PIECE = 0.2
 
 
-def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance":
+def noise_of(
+    recording: "Recording", window: Sequence[float], kinds: Collection[str] = ("eeg",)
+) -> "mne.Covariance":
     """Noise covariance of single trials, from a stretch of a raw recording or of every epoch.
 
     The mean of every epoch, and of every stretch of a raw recording between bad stretches and
@@ -31,6 +33,7 @@ def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance
     Args:
         recording: Raw or epochs.
         window: Start and end, s.
+        kinds: Kinds of channels that will be used, as in `deepesi.physics.sensors.KINDS`.
 
     Raises:
         ValueError: An evoked response, a stretch that is not within the recording, or too few
@@ -45,17 +48,19 @@ def noise_of(recording: "Recording", window: Sequence[float]) -> "mne.Covariance
             "of the trials that were averaged (--noise-cov)."
         )
     if isinstance(recording, mne.BaseEpochs):
-        return _of_epochs(recording, window)
-    return _of_raw(recording, window)
+        return _of_epochs(recording, window, kinds)
+    return _of_raw(recording, window, kinds)
 
 
-def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covariance":
+def _of_epochs(
+    epochs: "mne.BaseEpochs", window: Sequence[float], kinds: Collection[str]
+) -> "mne.Covariance":
     import mne
 
     bad = bad_epochs(epochs)
     good = epochs[[number for number in range(len(epochs)) if number not in bad]]
     inside = int(((epochs.times >= window[0] - 1e-6) & (epochs.times <= window[1] + 1e-6)).sum())
-    _check(epochs, window, inside * len(good))
+    _check(epochs, window, kinds, inside * len(good))
     if len(good) < 2:
         raise ValueError(
             f"--noise-from {window[0]:g} {window[1]:g} s holds {len(good)} epoch, expected at "
@@ -66,7 +71,9 @@ def _of_epochs(epochs: "mne.BaseEpochs", window: Sequence[float]) -> "mne.Covari
     )
 
 
-def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
+def _of_raw(
+    raw: "mne.io.BaseRaw", window: Sequence[float], kinds: Collection[str]
+) -> "mne.Covariance":
     """The mean over stretches that are not bad, weighted by their samples."""
     import mne
 
@@ -74,7 +81,7 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
     stretches = list(within(good_stretches(raw), first, last))
     long = [s for s in stretches if s.stop - s.start > PIECE * raw.info["sfreq"] + 1]
     for counted in (stretches, long):
-        _check(raw, window, sum(s.stop - s.start for s in counted))
+        _check(raw, window, kinds, sum(s.stop - s.start for s in counted))
     picks = list(usable_channels(raw.info))
     covariances = [
         mne.compute_raw_covariance(
@@ -83,12 +90,15 @@ def _of_raw(raw: "mne.io.BaseRaw", window: Sequence[float]) -> "mne.Covariance":
         for s in long
     ]
     total = functools.reduce(operator.add, covariances)
-    _check(raw, window, int(total["nfree"]))  # MNE-Python drops incomplete pieces
+    _check(raw, window, kinds, int(total["nfree"]))  # MNE-Python drops incomplete pieces
     return total
 
 
-def _check(recording: "Recording", window: Sequence[float], n_samples: int) -> None:
-    by_modality = Counter(KINDS[kind].modality for kind in usable_channels(recording.info).values())
+def _check(
+    recording: "Recording", window: Sequence[float], kinds: Collection[str], n_samples: int
+) -> None:
+    found = usable_channels(recording.info).values()
+    by_modality = Counter(KINDS[kind].modality for kind in found if kind in kinds)
     n_channels = max(by_modality.values(), default=0)
     if n_samples < FEWEST_SAMPLES * n_channels:
         raise ValueError(

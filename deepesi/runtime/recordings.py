@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import channel_keys, match_channels
 from deepesi.physics.io.channels import check_derivations, good_channels, usable_channels
+from deepesi.physics.io.coils import check_head_position, coil_positions
 from deepesi.physics.io.covariance import check_nave
 from deepesi.physics.sensors import SensorArray
 from deepesi.runtime.corrections import Corrected, averages_counted_as_trials
@@ -167,6 +168,16 @@ def check_recording(recording: "Recording", sensors: SensorArray, nave: float) -
         raise ValueError(
             f"PreparedInverse: prepared for {len(ch_names)} channels; the recording lacks "
             f"{missing} and has {extra} beside them. Prepare again for this recording."
+        )
+    meg = [row for row, modality in enumerate(sensors.modalities) if modality == "meg"]
+    if meg:
+        keys = channel_keys(ch_names)
+        names = [mine[keys[row]] for row in meg]
+        check_head_position(
+            coil_positions(recording.info, names),
+            sensors.positions[meg],
+            "PreparedInverse",
+            "Prepare again for this recording.",
         )
 
 

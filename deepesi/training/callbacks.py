@@ -140,7 +140,7 @@ class CurriculumLog(Callback):
         recordings = trainer.datamodule.train  # type: ignore[attr-defined] # set later
         if recordings.curriculum is OPEN:
             return
-        widths = recordings.widths(batch.scene.key[-1])
+        widths = recordings.widths(batch.key[-1])
         pl_module.log_dict({f"curriculum/{k}": v for k, v in widths.items()}, on_step=True)
 
 

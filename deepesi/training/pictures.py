@@ -71,8 +71,8 @@ class ValidationPictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the examples of this batch."""
-        if not trainer.is_global_zero:
-            return
+        if not trainer.is_global_zero or not isinstance(batch, Batch):
+            return  # recordings without targets have nothing to compare with
         (n_batches,) = trainer.num_val_batches
         for number in range(batch_idx, self.n_examples, int(n_batches)):
             index = number // int(n_batches)

@@ -44,11 +44,11 @@ class RealRecordings(IterableDataset[Unlabelled]):
     """Endless stream of windows of real recordings, in batches of one recording each.
 
     Every recording keeps its own set-up: montage, noise covariance and rank. Windows lie side by
-    side within good stretches. In one epoch each is used at most once; a rest that fills no batch
-    is used in a smaller one. `N_OPEN` files take turns, `VISIT` batches each, in an order that is
-    drawn anew for every epoch. `batch` returns the batch of any step, so that runs can resume, and
-    workers of a `torch.utils.data.DataLoader` take turns at the steps. Each rank has an order of
-    its own.
+    side within good stretches. In one epoch each is used at most once, unless a file breaks; a rest
+    that fills no batch is used in a smaller one. `N_OPEN` files take turns, `VISIT` batches each,
+    in an order that is drawn anew for every epoch. `batch` returns the batch of any step, so that
+    runs can resume, and workers of a `torch.utils.data.DataLoader` take turns at the steps. Each
+    rank has an order of its own. Both hold as long as the files stay the same.
 
     Memory does not grow with the length of the recordings: the windows of a batch, the set-ups of
     `N_OPEN` files, 24 bytes per file stretch and 24 bytes per `VISIT` batches of an epoch.
@@ -112,6 +112,11 @@ class RealRecordings(IterableDataset[Unlabelled]):
         self.batch_size, self.n_times, self.noise = batch_size, n_times, noise
         self.options = ReadingOptions(montage=montage, unit=unit)
         self.seed, self.split, self.device, self.rank = seed, split, device, rank
+        if not files:
+            raise ValueError(
+                "RealRecordings: no recordings are given. Name files or folders, as in "
+                "data.files=[FOLDER]."
+            )
         paths, own = find_files(files), validation_files is not None
         if own:
             others = find_files(validation_files or ())
@@ -122,6 +127,12 @@ class RealRecordings(IterableDataset[Unlabelled]):
         found = self._of_one_rate(self._readable(paths), sfreq)
         parts = [file if own else file.part(split) for file in found]
         self.files = [file for file in parts if file.n_windows(n_times)]
+        short = [file.path.name for file in parts if not file.n_windows(n_times)]
+        if short:
+            self.limits.append(
+                f"{len(short)} of {len(parts)} recordings have no good stretch of {n_times} "
+                f"samples for {split} and are not used: {', '.join(short[:5])}."
+            )
         if not self.files:
             raise ValueError(
                 f"RealRecordings: none of {len(parts)} recordings holds a good stretch of "
@@ -190,6 +201,7 @@ class RealRecordings(IterableDataset[Unlabelled]):
             ValueError: `MOST_TRIED` batches in a row cannot be read.
 
         """
+        last: Exception | None = None
         for offset in range(MOST_TRIED):
             # The next epoch begins with other files, as fewer batches may be left in this one.
             number, block = self._block(step + offset * VISIT, rank)
@@ -197,10 +209,12 @@ class RealRecordings(IterableDataset[Unlabelled]):
                 return self._read(number, block, (self.seed, self.split, rank, step))
             except BROKEN as error:
                 self._count_broken(number, error)
+                last = error
         raise ValueError(
             f"RealRecordings: {MOST_TRIED} batches in a row could not be read, last of "
-            f"{self.files[number].path}. Lost batches by file: {dict(self.broken.most_common(5))}."
-        )
+            f"{self.files[number].path} ({last}). Lost batches by file: "
+            f"{dict(self.broken.most_common(5))}."
+        ) from last
 
     def _count_broken(self, number: int, error: Exception) -> None:
         path = str(self.files[number].path)

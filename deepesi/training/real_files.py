@@ -24,7 +24,7 @@ from deepesi.runtime.dataset.items import Selection, find_items
 from deepesi.runtime.noise_estimate import noise_of
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.runtime.reading.recording import ReadingOptions, read_recording
-from deepesi.runtime.stretches import good_stretches
+from deepesi.runtime.stretches import bad_epochs, good_stretches
 from deepesi.utils.files import parsing
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RealFile:
         path: The file.
         sfreq: Sampling rate, Hz.
         spans: First samples and lengths of the stretches that windows are cut from ``(N, 2)``:
-            good stretches of a raw recording, or its epochs.
+            good stretches of a raw recording, or its good epochs.
         is_raw: Whether it is a raw recording; else epochs.
 
     """
@@ -94,13 +94,19 @@ def find_files(places: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no such file or folder.
-        ValueError: A folder holds no recording, with the counts of its files.
+        ValueError: Nothing is given, a file is a later part of a split recording, or a folder holds
+            no recording, with the counts of its files.
 
     """
     found: list[Path] = []
     for place in [places] if isinstance(places, str | Path) else places:
         path = Path(place)
         if path.is_file():
+            if is_later_part(path):
+                raise ValueError(
+                    f"real recordings: {path} is a later part of a split recording. Give the first "
+                    "part; it reads the others."
+                )
             found.append(path)
         elif (path / "dataset_description.json").is_file():
             found += [item.path for item in find_items(path, Selection(), [])]
@@ -113,7 +119,7 @@ def find_files(places: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    found = [path for path in files if _may_hold_recording(path)]
+    found = [path for path in files if _may_hold_recording(path) and not is_later_part(path)]
     if not found:
         kinds = Counter("".join(path.suffixes[-2:]) or path.name for path in files)
         counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5)) or "nothing"
@@ -122,6 +128,19 @@ def _in_folder(folder: Path) -> list[Path]:
             f"in {', '.join(SUFFIXES)}; give another folder in data.files."
         )
     return found
+
+
+def is_later_part(path: Path) -> bool:
+    """Whether a file is a later part of a split recording, which the first part reads as well.
+
+    MNE-Python calls the parts of large files ``a_raw.fif``, ``a_raw-1.fif`` or
+    ``a_split-01_raw.fif``, ``a_split-02_raw.fif``.
+    """
+    firsts = (
+        re.sub(r"-\d+(?=\.fif(\.gz)?$)", "", path.name),
+        re.sub(r"_split-\d+(?=_)", "_split-01", path.name),
+    )
+    return any(name != path.name and path.with_name(name).is_file() for name in firsts)
 
 
 def _may_hold_recording(path: Path) -> bool:
@@ -152,8 +171,9 @@ def read_header(path: Path, options: ReadingOptions) -> RealFile:
     if isinstance(recording, mne.io.BaseRaw):
         spans = [(s.start, s.stop - s.start) for s in good_stretches(recording)]
     else:
-        n_times = len(recording.times)
-        spans = [(number * n_times, n_times) for number in range(len(recording))]
+        n_times, bad = len(recording.times), set(bad_epochs(recording))
+        good = (number for number in range(len(recording)) if number not in bad)
+        spans = [(number * n_times, n_times) for number in good]
     array = np.array(spans, dtype=np.int64).reshape(-1, 2)
     is_raw = isinstance(recording, mne.io.BaseRaw)
     return RealFile(path, float(recording.info["sfreq"]), array, is_raw)
@@ -256,5 +276,6 @@ def channel_noise(cov: Array) -> Array:
     values, vectors = spanned_eigh(cov)
     precision = ((vectors**2) / values).sum(axis=1)
     projector = vectors @ vectors.T
-    variance = np.diag(projector) / precision
+    # A silent channel has no precision and no noise.
+    variance = np.diag(projector) / np.maximum(precision, np.finfo(np.float64).tiny)
     return np.asarray(projector @ np.diag(variance) @ projector)

@@ -172,6 +172,10 @@ def initialize(config: DictConfig, module: InverseTraining, template: Template) 
         start_from_strongest(module.model, wide, head)
 
 
+#: Added to the seed for the recordings without targets, so that they are drawn independently.
+OTHER_STREAM = 1_000_000
+
+
 def build_data(
     config: DictConfig, cohort: Cohort, module: InverseTraining, device: torch.device
 ) -> RecordingStream:
@@ -179,13 +183,13 @@ def build_data(
     settings = config.trainer
     declarations = [*module.model.head_inputs, *module.loss.head_inputs]
 
-    def stream(data: DictConfig, split: str, batch_size: int) -> Any:
+    def stream(data: DictConfig, split: str, batch_size: int, seed: int = config.seed) -> Any:
         return hydra.utils.instantiate(data, _convert_="all")(
             heads=cohort.of(split),
             nominal_head=cohort.template,
             declarations=declarations,
             batch_size=batch_size,
-            seed=config.seed,
+            seed=seed,
             split=split,
             device=device_of(data.device, device),
         )
@@ -193,7 +197,7 @@ def build_data(
     train = stream(config.data, "train", config.data.batch_size)
     unlabelled = config.get("unlabelled")
     if unlabelled is not None:
-        other = stream(unlabelled, "train", unlabelled.batch_size)
+        other = stream(unlabelled, "train", unlabelled.batch_size, config.seed + OTHER_STREAM)
         train = MixedRecordings(train, other)
     validation = stream(config.data, "validation", settings.validation_batch_size)
     for note in train.limits:
@@ -206,6 +210,11 @@ def build_data(
 def kind_of_batches(config: DictConfig) -> type:
     """Kind of the training batches of a configuration."""
     if config.get("unlabelled") is not None:
+        if not is_simulated(config.data):
+            raise ValueError(
+                "train: data= must be simulated where data@unlabelled= gives the recordings "
+                "without targets. Choose data=windows, say, and the real ones as unlabelled."
+            )
         return Mixed
     return Batch if is_simulated(config.data) else Unlabelled
 
@@ -242,12 +251,13 @@ def fit(
     for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
         # Without baselines: MLflow does not accept the titles as parameter names.
         logger.log_hyperparams({k: v for k, v in plain(config).items() if k != "baselines"})
+    criterion = CRITERION if is_simulated(config.data) else TASK_CRITERION
     trainer, best, stopper = make_trainer(
         settings,
         folder,
         loggers,
         callbacks,
-        CRITERION if is_simulated(config.data) else TASK_CRITERION,
+        criterion,
     )
     data = build_data(config, cohort, module, trainer.strategy.root_device)
     if settings.compile:
@@ -266,7 +276,7 @@ def fit(
     if stopper is not None and stopper.stopped_epoch:
         print_once(
             f"Stopped early after step {trainer.global_step}: {settings.patience} validations "
-            f"without a better {CRITERION}."
+            f"without a better {criterion}."
         )
     if wandb is not None:
         wandb.experiment.finish()  # so that the next run of a sweep starts a new run there

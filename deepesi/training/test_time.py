@@ -83,7 +83,9 @@ def adapt(
     """
     _check(head, data, strength, n_steps)
     started = time.perf_counter()
-    data = data - data.mean(1, keepdim=True)
+    referenced = head.sensors.reference(data.cpu().numpy(), axis=1)
+    data = torch.as_tensor(referenced, dtype=data.dtype, device=data.device)
+    model.eval()
     fitted, others = data[::2], data[1::2]
     whitener = Whitener().compute(head)
     correction, adapted = np.eye(head.n_channels), head

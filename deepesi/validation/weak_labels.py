@@ -42,7 +42,10 @@ class WeakCase(NamedTuple):
 
 
 def weak_cases(
-    template: Template, path: str | Path, expect: str | Path, evaluated: Sequence[str] = ()
+    template: Template,
+    path: str | Path,
+    expect: str | Path,
+    evaluated: str | Path | Sequence[str | Path] = (),
 ) -> list[WeakCase]:
     """Responses of a folder of recordings with their expected regions.
 
@@ -50,22 +53,38 @@ def weak_cases(
         template: Head of the analyst.
         path: Folder of recordings, or one recording.
         expect: File of expectations, as for ``deepesi validate --expect``.
-        evaluated: Recordings that are evaluated later, relative to the folder.
+        evaluated: Recordings that are evaluated later, or folders of them; a relative path starts
+            in the folder of the recordings.
 
     Raises:
-        FileNotFoundError: A file is missing.
+        FileNotFoundError: A file is missing, one that is evaluated later included.
         ValueError: A recording is evaluated later; the file or a recording is damaged; no source of
             the head meets an expectation.
 
     """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    later = _later(folder, [evaluated] if isinstance(evaluated, str | Path) else evaluated)
     cases = own_cases(Path(path), read_expectations(Path(expect)), lambda line: None)
-    common = sorted({case.recording for case in cases} & set(evaluated))
+    trained = {case.recording: (folder / case.recording).resolve() for case in cases}
+    common = sorted(name for name, file in trained.items() if later & {file, *file.parents})
     if common:
         raise ValueError(
             f"weak labels: {common} are evaluated later, so their expectations must not train a "
             "network. Leave them out of the file of expectations for training."
         )
     return [_weak(case, template) for case in cases]
+
+
+def _later(folder: Path, evaluated: Sequence[str | Path]) -> set[Path]:
+    """What is evaluated later, as absolute paths."""
+    later = {(folder / name).resolve() for name in evaluated}
+    missing = sorted(str(path) for path in later if not path.exists())
+    if missing:
+        raise FileNotFoundError(
+            f"weak labels: there is no {', '.join(missing)}, which is to be evaluated later. "
+            "Correct the name; a relative path starts in the folder of the recordings."
+        )
+    return later
 
 
 def _weak(case: Case, template: Template) -> WeakCase:

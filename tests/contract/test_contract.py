@@ -469,7 +469,11 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
 
 #: The matched filter is exported, in fewer steps still, by the first example of the README.
 @pytest.mark.parametrize(
-    "name", [slow(name) if name.startswith("UnrolledMatchedFilter") else name for name in FEWER]
+    "name",
+    [
+        slow(name) if name.startswith(("UnrolledMatchedFilter", "AnnealedPatches")) else name
+        for name in FEWER
+    ],
 )
 def test_onnx_parity_in_fewer_steps(name, toy, simulate, tmp_path):
     check_exported(FEWER[name](), toy, simulate, tmp_path / "model.onnx")

@@ -134,6 +134,12 @@ def test_symmetries(simulate, orientation):
     assert torch.allclose(alone.mean, estimate.mean[2:3], rtol=1e-3, atol=1e-4 * largest)
 
 
+def test_more_of_the_strongest_patches_than_there_are(simulate):
+    batch = simulate([], n_times=2).batch(0)
+    with pytest.raises(ValueError, match=r"n_strongest=500 is more than the 168 patches"):
+        apply(make(n_strongest=500), batch.data, batch.head)
+
+
 def test_silence_is_silence(simulate):
     batch = simulate([], n_times=2).batch(0)
     estimate = apply(trained(), 0 * batch.data, batch.head)

@@ -20,7 +20,7 @@ from deepesi.physics.building.magnetic import (
 from deepesi.physics.helmets import CLEARANCE, helmet, on_scalp, put_on
 from deepesi.physics.io.coils import coils_of
 from deepesi.physics.magnetic import MagneticFieldFamily, charge_field
-from deepesi.physics.magnetic_files import has_magnetic, load_magnetic, save_magnetic
+from deepesi.physics.magnetic_files import load_magnetic, save_magnetic
 from deepesi.physics.magnetic_sphere import magnetic_field, magnetic_leadfield
 from deepesi.physics.similarity import residual_variance
 from deepesi.physics.template import load_template
@@ -160,7 +160,6 @@ def test_coils_stay_outside_the_head():
 
 
 def test_a_head_without_magnetic_fields_is_refused(toy):
-    assert not has_magnetic(toy)
     with pytest.raises(ValueError, match="'toy' has no magnetic fields; packaged are those of fs"):
         load_magnetic(toy)
 

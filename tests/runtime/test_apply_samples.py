@@ -91,7 +91,7 @@ def test_what_is_refused(files, toy_path, evoked, capsys, monkeypatch, tmp_path)
     gives = "the model gives no posterior samples, only mean. Use a posterior model"
     refused(gives, capsys, files / "eloreta.onnx", toy_path, draw, "5")
     monkeypatch.setattr(writing, "memory_bytes", lambda: 10_000_000)
-    asked = "--samples 1000000000: they need 2352000000000 bytes for 84 dipoles, and 7500000 bytes"
+    asked = "--samples 1000000000: they need 10080000000000 bytes for 84 dipoles, and 7500000 bytes"
     refused(asked, capsys, model, toy_path, draw, "1000000000")
     events = np.array([[0, 0, 1], [100, 0, 1]])
     data = np.stack([evoked.data, evoked.data])

@@ -75,7 +75,7 @@ def test_power_and_spread_of_a_sine(toy):
     stc = source_estimate(np.outer(np.arange(84.0), course), toy.space, 0.0, tstep)
     power = BandPower(band, tstep)
     power.add(Localization(stc, None, np.zeros((1, 1))))
-    assert len(power.powers) == 4
+    assert power.n == 4
     squares = np.arange(84.0) ** 2
     assert np.allclose(power.mean, squares * (0.5 + 0.5 + 4.5 + 4.5) / 4, rtol=0.05)
     assert np.allclose(power.std, squares * np.std([0.5, 0.5, 4.5, 4.5], ddof=1), rtol=0.05)
@@ -100,9 +100,24 @@ def test_bands_that_the_recording_does_not_have(toy, band, message):
         band_limited(epochs, band)
 
 
+@pytest.mark.parametrize("kind", ["average", "raw"])
+def test_averages_and_raw_recordings_are_filtered_as_epochs_are(kind):
+    time = np.arange(2000) / SFREQ
+    waves = np.sin(2 * np.pi * 10 * time) + np.sin(2 * np.pi * 60 * time)
+    info = mne.create_info(["Cz", "Pz"], SFREQ, "eeg")
+    data = np.outer([1e-6, -1e-6], waves)
+    recording = mne.EvokedArray(data, info) if kind == "average" else mne.io.RawArray(data, info)
+    before = recording.get_data().copy()
+    found = band_limited(recording, (8.0, 13.0)).get_data()[0, 500:1500]
+    assert np.allclose(found, 1e-6 * np.sin(2 * np.pi * 10 * time[500:1500]), atol=2e-8)
+    assert (recording.get_data() == before).all()
+
+
 def test_a_band_is_one_map(eloreta, toy, toy_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"--band writes one map of the power, not --html"):
         apply(eloreta, toy_path, "--band", "8", "13", "--html", "x.html")
+    with pytest.raises(SystemExit, match=r"--band writes one map of the power, not --window"):
+        apply(eloreta, toy_path, "--band", "8", "13", "--window", "0", "0.2")
     with pytest.raises(SystemExit, match=r"--band writes one map of the power, not --samples"):
         apply(eloreta, toy_path, "--band", "8", "13", "--samples", "20")

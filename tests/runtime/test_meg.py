@@ -9,7 +9,7 @@ import pytest
 from deepesi.physics.io.channels import sensor_array, unused_channels
 from deepesi.physics.io.coils import sss_rank
 from deepesi.physics.io.heads import head_from_forward
-from deepesi.physics.io.rank import RankWarning
+from deepesi.physics.io.rank import RankWarning, _by_info
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.runtime.inverse import Inverse
@@ -254,6 +254,18 @@ def test_an_overstated_rank_of_sss_is_warned_of():
     assert rank_of(head.noise_cov) == 20 + n_eeg - 1
 
 
+def test_projectors_take_dimensions_off_what_sss_left():
+    evoked, cov, solution = mixture("both")
+    info = with_sss(evoked.info, 20)
+    sensors = head_from_forward(info, cov, solution, 1, rank="info").sensors
+    coils = np.flatnonzero(np.array(sensors.modalities) == "meg")
+    projector = np.array(sensors.reference_operator)
+    pattern = np.zeros(len(sensors))
+    pattern[coils] = 1 / np.sqrt(len(coils))
+    projector = projector - np.outer(pattern, pattern)
+    assert _by_info(sensors, projector, info)["meg"] == 19
+
+
 def refused(message, change=lambda e, c, f: None, name="both"):
     evoked, cov, solution = (part.copy() for part in mixture(name))
     changed = change(evoked, cov, solution)
@@ -337,6 +349,17 @@ def test_one_file_takes_any_mixture(eloreta, name, tmp_path):
     again = Inverse.load(eloreta).for_prepared(tmp_path / "head.npz")
     assert again.sensors.kinds == inverse.sensors.kinds
     assert np.allclose(again.apply(evoked, baseline="none").stc.data, stc.data)
+
+
+def test_another_position_of_the_head_is_refused_with_a_prepared_head(eloreta, tmp_path):
+    evoked, cov, solution = mixture("both")
+    Inverse.load(eloreta).for_recording(evoked, cov, solution).save(tmp_path / "head.npz")
+    moved = evoked.copy()
+    with moved.info._unlock():
+        moved.info["dev_head_t"]["trans"][2, 3] += 0.02
+    again = Inverse.load(eloreta).for_prepared(tmp_path / "head.npz")
+    with pytest.raises(ValueError, match=r"MEG coils lie 20 mm \(mean\) .*Prepare again"):
+        again.apply(moved, baseline="none")
 
 
 @pytest.fixture(scope="module")

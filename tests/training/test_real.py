@@ -108,6 +108,20 @@ def test_noise_of_channels():
     assert np.trace(channel_noise(shared)) < 10
 
 
+def test_a_silent_channel_has_no_noise_and_leaves_the_others():
+    noise = channel_noise(np.diag([1.0, 2.0, 0.0, 3.0]))
+    assert np.allclose(noise, np.diag([1.0, 2.0, 0.0, 3.0]))
+
+
+def test_parts_of_a_split_recording_are_read_once(stream, toy, tmp_path):
+    """Else windows of validation would be trained on, through the name of a later part."""
+    simulated_raw(toy, 0, 90).save(tmp_path / "x_raw.fif", split_size="1MB", verbose="error")
+    assert len(list(tmp_path.iterdir())) > 1
+    assert [file.path.name for file in stream(tmp_path).files] == ["x_raw.fif"]
+    with pytest.raises(ValueError, match=r"x_raw-1.fif is a later part of a split recording"):
+        stream([tmp_path / "x_raw-1.fif"])
+
+
 def test_validation_is_the_end_of_every_recording(stream):
     train, validation = stream(), stream(split="validation")
     first = {
@@ -157,6 +171,19 @@ def test_epochs_with_a_noise_window(stream, toy, tmp_path):
     data -= data[:, max(first - 50, 0) : first + 70].mean(1, keepdims=True)
     data -= data.mean(0)
     assert np.allclose(batch.data[0], data[:, first : first + 20], atol=1e-9)
+
+
+def test_bad_epochs_are_left_out(stream, toy, tmp_path):
+    raw = simulated_raw(toy, 0, 8)
+    raw.set_annotations(mne.Annotations([2.0], [0.5], ["BAD_movement"]))
+    events = np.array([[100 * k, 0, 1] for k in range(8)])
+    epochs = mne.Epochs(
+        raw, events, tmax=0.99, tmin=0, baseline=None, reject_by_annotation=False, verbose="error"
+    )
+    epochs.save(tmp_path / "x-epo.fif", verbose="error")
+    (file,) = stream(tmp_path, validation_files=[tmp_path / "x-epo.fif"], split="train").files
+    assert 200 not in file.spans[:, 0]
+    assert len(file.spans) == 7
 
 
 def test_bad_stretches_are_left_out(stream, toy, tmp_path):
@@ -248,6 +275,7 @@ def test_sampling_rates_are_grouped_or_refused(stream, toy, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"files": []}, "no recordings are given. Name files or folders"),
         ({"batch_size": 0}, "batch_size and n_times must be 1 or more, got 0 and 10"),
         ({"n_times": 700}, "none of 3 recordings holds a good stretch of 700 samples for train"),
     ],

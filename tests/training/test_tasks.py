@@ -244,6 +244,17 @@ def test_alignment_adds_a_weighted_distance(distance, simulate, gnn):
     assert added.item() == pytest.approx(2.0 * 5 / 10 * found.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("distance", [Coral(), MaximumMeanDiscrepancy()])
+def test_a_rest_of_one_window_has_no_distance(distance, simulate, gnn):
+    batch = MixedRecordings(
+        simulate(gnn.head_inputs), simulate(gnn.head_inputs, seed=1, batch_size=1)
+    ).batch(5)
+    alignment = Alignment(LayerFeatures("cross", 2, 0), distance, 1.0, ramp=1)
+    found = alignment.training_loss(gnn, batch, lambda e, b: (e.mean.abs().mean(), {}), rng())
+    assert found["distance"] == 0
+    assert torch.isfinite(found["loss"])
+
+
 def test_settings_of_alignment():
     with pytest.raises(ValueError, match="weight must be 0 or more and ramp 1 or more, got -1"):
         Alignment(LayerFeatures("cross", 2, 0), Coral(), weight=-1)

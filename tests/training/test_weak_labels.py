@@ -46,7 +46,13 @@ def test_what_is_evaluated_is_never_trained_on(template, responses):
     """The split: a recording is trained on, or evaluated."""
     with pytest.raises(ValueError, match=r"\['visual-ave.fif'\] are evaluated later"):
         weak_cases(template, *responses, evaluated=["visual-ave.fif"])
-    others = weak_cases(template, *responses, evaluated=["other-ave.fif"])
+    folder, expect = responses
+    for evaluated in ("visual-ave.fif", "./visual-ave.fif", folder / "visual-ave.fif", [folder]):
+        with pytest.raises(ValueError, match=r"are evaluated later"):
+            weak_cases(template, folder, expect, evaluated=evaluated)
+    with pytest.raises(FileNotFoundError, match="there is no .*other-ave.fif, which"):
+        weak_cases(template, *responses, evaluated=["other-ave.fif"])
+    others = weak_cases(template, *responses)
     assert {case.name for case in others} == {"visual-ave.fif", "frontal-ave.fif"}
     for split in ("validation", "test"):
         with pytest.raises(ValueError, match=f"the split is '{split}', expected 'train'"):

@@ -121,7 +121,11 @@ class Morlet(_Filtered):
         n_cycles: float = 3.0,
         sfreq: float = 250.0,
     ) -> None:
-        _check_bands("Morlet", [(f, f) for f in frequencies], sfreq)
+        if not all(0 < f < sfreq / 2 for f in frequencies):
+            raise ValueError(
+                f"Morlet: frequencies must be above 0 and below {sfreq / 2:g} Hz (Nyquist at "
+                f"sfreq={sfreq:g} Hz), got {list(frequencies)}."
+            )
         if not n_cycles > 0:
             raise ValueError(f"Morlet: n_cycles must be above 0, got {n_cycles}.")
         super().__init__([_wavelet(f, n_cycles, sfreq) for f in frequencies])
@@ -201,7 +205,8 @@ class Multitaper(Features):
     rate: 1 for white noise of variance 1. Densities are those of
     `mne.time_frequency.psd_array_multitaper` with ``adaptive=False``.
 
-    Windows are cut into stretches of `length` samples with half overlap.
+    Windows are cut into stretches of `length` samples with half overlap; what is left at the end,
+    shorter than half a stretch, is not used.
 
     Args:
         bands: Edges of the bands, Hz.
@@ -279,7 +284,7 @@ def _in_band(frequency: np.ndarray, band: Sequence[float], length: int, sfreq: f
 def _check_bands(name: str, bands: Sequence[Sequence[float]], sfreq: float) -> None:
     """Refuse bands that are out of order or beyond half the sampling rate."""
     for low, high in bands:
-        if not 0 < low <= high < sfreq / 2:
+        if not 0 < low < high < sfreq / 2:
             raise ValueError(
                 f"{name}: bands must be in order, above 0 and below {sfreq / 2:g} Hz (Nyquist at "
                 f"sfreq={sfreq:g} Hz), got {low:g} to {high:g} Hz."

@@ -49,7 +49,7 @@ class PatchSequence:
 
     The amplitudes of all patches are integrated out, with a normal prior of the variance
     ``strength``: what is left of a recording is ``(I + R R^T)^-1 v`` with the topographies ``R`` of
-    the earlier patches. Memory and time do not grow with the number of samples.
+    the earlier patches. Arrays over all patches do not grow with the number of samples in time.
 
     Args:
         recordings: Result of `look`.

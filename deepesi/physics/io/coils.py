@@ -114,12 +114,14 @@ def check_compensation(info: "mne.Info", forward: "mne.Forward") -> None:
         )
 
 
-def check_head_position(recorded: Array, computed: Array) -> None:
-    """Refuse a forward solution for another position of the head in the helmet.
+def check_head_position(recorded: Array, computed: Array, origin: str, cure: str) -> None:
+    """Refuse a lead field for another position of the head in the helmet.
 
     Args:
         recorded: Coils of the recording ``(C, 3)``, m, head frame.
-        computed: The same coils in the forward solution.
+        computed: The same coils in what the lead field is for.
+        origin: Name of that, for the error.
+        cure: What to do, for the error.
 
     Raises:
         ValueError: They lie more than 5 mm apart on average.
@@ -128,9 +130,9 @@ def check_head_position(recorded: Array, computed: Array) -> None:
     apart = float(np.linalg.norm(recorded - computed, axis=1).mean())
     if apart > SAME_POSITION:
         raise ValueError(
-            f"forward solution: its MEG coils lie {1e3 * apart:.0f} mm (mean) from those of the "
+            f"{origin}: its MEG coils lie {1e3 * apart:.0f} mm (mean) from those of the "
             "recording, in the head frame: it is for another position of the head in the helmet. "
-            "Compute it with the info of this recording (mne.make_forward_solution)."
+            f"{cure}"
         )
 
 

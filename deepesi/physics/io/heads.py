@@ -141,7 +141,7 @@ def _common_sensors(info: "mne.Info", forward: "mne.Forward") -> SensorArray:
     rows = match_channels(list(recorded), known)
     shared = [c for c, row in zip(recorded, rows, strict=True) if row is not None]
     kinds = {recorded[name] for name in shared}
-    good = good_channels(info, kinds or {"eeg"})
+    good = good_channels(info, kinds or set(recorded.values()) or {"eeg"})
     common = [name for name in good if name in shared]
     missing = [name for name in good if name not in shared]
     if not common:
@@ -168,7 +168,12 @@ def _common_sensors(info: "mne.Info", forward: "mne.Forward") -> SensorArray:
     if "meg" in sensors.modalities:
         check_compensation(info, forward)
         coils = np.array(sensors.modalities) == "meg"
-        check_head_position(sensors.positions[coils], computed.positions[coils])
+        check_head_position(
+            sensors.positions[coils],
+            computed.positions[coils],
+            "forward solution",
+            "Compute it with the info of this recording (mne.make_forward_solution).",
+        )
     return sensors
 
 

@@ -86,7 +86,7 @@ def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> H
         in_units = projector / units[:, None] * units
         noise = head.sensors.reference_cov(in_units @ head.noise_cov @ in_units.T)
         head = replace(head, noise_cov=noise)
-    _warn_of_sss(head, info, rank)
+    _warn_of_sss(head, projector, info, rank)
     spanned = rank_of(head.noise_cov)
     if spanned < LEAST_RANK:
         raise ValueError(
@@ -122,7 +122,8 @@ def _by_info(sensors: SensorArray, projector: Array | None, info: "mne.Info") ->
         kept[modality] += float(share)
     left = sss_rank(info)
     if left is not None and "meg" in kept:
-        kept["meg"] = min(kept["meg"], left)
+        removed = sensors.modalities.count("meg") - kept["meg"]  # by projectors, as in MNE-Python
+        kept["meg"] = min(kept["meg"], left - removed)
     return {modality: round(number) for modality, number in kept.items()}
 
 
@@ -130,17 +131,20 @@ class RankWarning(UserWarning):
     """A noise covariance spans more dimensions than the recording can have."""
 
 
-def _warn_of_sss(head: HeadModel, info: "mne.Info", rank: RankChoice) -> None:
+def _warn_of_sss(
+    head: HeadModel, projector: Array | None, info: "mne.Info", rank: RankChoice
+) -> None:
     """Warn of a covariance that spans more of the MEG channels than Maxwell filtering left."""
-    left, coils = sss_rank(info), np.array(head.sensors.modalities) == "meg"
-    if left is None or rank is not None or not coils.any():
+    coils = np.array(head.sensors.modalities) == "meg"
+    if sss_rank(info) is None or rank is not None or not coils.any():
         return
+    left = _by_info(head.sensors, projector, info)["meg"]
     spanned = rank_of(head.noise_cov[np.ix_(coils, coils)])
     if spanned > left:
         warnings.warn(
             f"noise covariance: it spans {spanned} dimensions of the {coils.sum()} MEG channels, "
-            f"but Maxwell filtering (SSS) left {left} in the recording. Whitening would amplify "
-            "what was removed. Compute the covariance after Maxwell filtering without "
+            f"but Maxwell filtering (SSS) and projectors left {left} in the recording. Whitening "
+            "would amplify what was removed. Compute the covariance after Maxwell filtering without "
             f"regularization, or give the rank (rank='info', --rank info: MEG at most {left}).",
             RankWarning,
             stacklevel=2,

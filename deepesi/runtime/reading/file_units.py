@@ -211,7 +211,7 @@ def check_noise_level(noise_cov: "mne.Covariance", kinds: Mapping[str, str]) -> 
 
     Args:
         noise_cov: Covariance of a stretch of the recording.
-        kinds: Kind of every channel by its name, as in `deepesi.physics.sensors.KINDS`.
+        kinds: Kind of every channel to check by its name, as in `deepesi.physics.sensors.KINDS`.
 
     Raises:
         ValueError: The amplitude is not plausible, such as microvolts in a file with unit volts.
@@ -219,7 +219,7 @@ def check_noise_level(noise_cov: "mne.Covariance", kinds: Mapping[str, str]) -> 
     """
     stds = np.sqrt(np.diag(noise_cov["data"]))
     for name, kind in KINDS.items():
-        own = [std for c, std in zip(noise_cov["names"], stds, strict=True) if kinds[c] == name]
+        own = [std for c, std in zip(noise_cov["names"], stds, strict=True) if kinds.get(c) == name]
         level, (low, high) = float(np.median(own)) if own else np.nan, kind.amplitude
         if own and not low < level < high:
             guess = kind.too_large if level > high else kind.too_small

@@ -1,7 +1,7 @@
 """Posterior samples of the strongest sample in time of an average: files, lines and a figure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ from deepesi.utils.memory import SHARE, memory_bytes
 if TYPE_CHECKING:
     from deepesi.runtime.recordings import Recording
 
-#: Bytes per value of a sample: single precision, its magnitude and what its sources need.
-BYTES = 4 + 3 * 8
+#: Bytes per value of a sample: copies of it, its magnitude, and its comparison with the neighbours
+#: on the mesh, of which a source has six.
+BYTES = 120
 #: Level of the joint set.
 LEVEL = 0.9
 
@@ -136,8 +137,7 @@ def _lines(sources: SampleSources, inverse: PreparedInverse) -> Iterator[str]:
 def _write_map(
     sources: SampleSources, peak: Peak, inverse: PreparedInverse, out: Path
 ) -> Iterator[str]:
-    space = replace(inverse.space, n_orient=1)
-    stc = source_estimate(sources.probability[:, None], space, peak.time, 1.0)
+    stc = source_estimate(sources.probability[:, None], inverse.space.fixed, peak.time, 1.0)
     for path in write_estimate(stc, out.with_name(f"{out.name}-probability")):
         yield f"wrote {path}"
 

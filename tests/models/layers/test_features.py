@@ -101,7 +101,9 @@ def test_a_short_window_names_the_least_length(name, data):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Morlet([130.0]), r"Morlet: bands must be .* below 125 Hz \(Nyquist"),
+        (lambda: Morlet([130.0]), r"Morlet: frequencies must be .* below 125 Hz \(Nyquist"),
+        (lambda: Hilbert([(10.0, 10.0)]), r"Hilbert: bands must be in order, .* got 10 to 10 Hz"),
+        (lambda: Multitaper([(8.1, 8.1)]), r"Multitaper: bands must be in order"),
         (lambda: Morlet(n_cycles=0.0), "n_cycles must be above 0"),
         (lambda: Hilbert([(100.0, 140.0)]), r"Hilbert: bands must be .* got 100 to 140 Hz"),
         (lambda: Hilbert([(8.0, 10.0)]), "odd and at least 250 taps to resolve a band of 2 Hz"),

@@ -126,15 +126,16 @@ def test_density_along_and_across_is_that_of_all_samples():
 
 
 def test_a_flow_starts_standard_normal_and_stays_a_density():
-    flow, context = ScalarFlow(2, 8), torch.zeros(801, 2)
-    values = torch.linspace(-8, 8, 801)
+    torch.manual_seed(0)
+    values = torch.linspace(-40, 40, 8001)  # weights may move the mass far out
+    flow, context = ScalarFlow(2, 8), torch.zeros(len(values), 2)
     normal = torch.distributions.Normal(0.0, 1.0)
     torch.testing.assert_close(flow.log_density(values, context), normal.log_prob(values))
-    torch.manual_seed(0)
     for parameter in flow.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter)
-    context = torch.ones(801, 2)
+    context = torch.ones(len(values), 2)
     density = flow.log_density(values, context).exp()
     assert torch.trapezoid(density, values).item() == pytest.approx(1, abs=1e-3)
     back = flow.transform(context)(flow.from_noise(values[:,], context)[:, None])[:, 0]
-    torch.testing.assert_close(back[300:500], values[300:500], rtol=0, atol=1e-3)
+    inside = values.abs() < 2
+    torch.testing.assert_close(back[inside], values[inside], rtol=0, atol=1e-3)
