@@ -67,9 +67,11 @@ def test_every_data_group(preview, toy_path, data):
     assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
-def test_real_recordings_have_no_source_to_draw(preview, toy_path):
-    with pytest.raises(ValueError, match="data=real is not simulated, so there is no source"):
-        preview("data=real", "data.files=[x.fif]", f"head.name={toy_path}")
+def test_real_recordings_have_no_source_to_draw(toy_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["deepesi"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="data=real is not simulated, so there is no source"):
+        main(["preview", "data=real", "data.files=[x.fif]", f"head.name={toy_path}"])
 
 
 def test_it_shows_how_far_the_true_cortex_is_from_the_grid(preview, toy_path):

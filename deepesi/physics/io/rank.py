@@ -143,9 +143,10 @@ def _warn_of_sss(
     if spanned > left:
         warnings.warn(
             f"noise covariance: it spans {spanned} dimensions of the {coils.sum()} MEG channels, "
-            f"but Maxwell filtering (SSS) and projectors left {left} in the recording. Whitening "
-            "would amplify what was removed. Compute the covariance after Maxwell filtering without "
-            f"regularization, or give the rank (rank='info', --rank info: MEG at most {left}).",
+            f"but Maxwell filtering (SSS) and projectors left {left} in the recording. "
+            "Whitening would amplify what was removed. Compute the covariance after Maxwell "
+            "filtering without regularization, or give the rank (rank='info', --rank info: MEG at "
+            f"most {left}).",
             RankWarning,
             stacklevel=2,
         )
