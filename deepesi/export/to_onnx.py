@@ -95,8 +95,9 @@ def export_onnx(
     """
     if not model.exportable:
         raise ValueError(
-            f"export_onnx: {type(model).__name__} iterates on every recording and has no form in "
-            "ONNX. Export a network, or a linear inverse (MinimumNorm)."
+            f"export_onnx: {type(model).__name__} has no form in ONNX: it iterates on every "
+            "recording or has time-frequency inputs. Export a network without these, or a linear "
+            "inverse (MinimumNorm)."
         )
     model.eval()
     declarations = tuple(dict.fromkeys(model.head_inputs))

@@ -71,6 +71,10 @@ def test_two_sample_tests_have_the_accuracy_of_the_best_classifier():
     assert c2st(one, other) == pytest.approx(0.5, abs=0.03)
     assert c2st(one, other + 1) == pytest.approx(norm.cdf(0.5), abs=0.03)
     assert c2st(one, other + 20) == 1
+    constant = np.zeros_like(one)
+    assert c2st(constant, constant) <= 0.6
+    with pytest.raises(ValueError, match="expected as many of each"):
+        c2st(one, other[:-1])
     assert c2st_categorical(np.array([0.2, 0.8]), np.array([0.2, 0.8])) == 0.5
     assert c2st_categorical(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1
     assert c2st_categorical(np.array([0.6, 0.4]), np.array([0.4, 0.6])) == pytest.approx(0.6)

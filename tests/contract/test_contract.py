@@ -446,7 +446,7 @@ def check_exported(model, toy, simulate, path):
     """At another batch size, duration and montage than traced; silence is answered with zero."""
     model.eval()
     if not model.exportable:
-        with pytest.raises(ValueError, match="iterates on every recording and has no form in ONNX"):
+        with pytest.raises(ValueError, match="has no form in ONNX: it iterates on every recording"):
             export_onnx(model, toy.montage_head("biosemi16"), path)
         return
     export_onnx(model, toy.montage_head("biosemi16"), path)

@@ -1,4 +1,4 @@
-"""Time-frequency inputs: linear transforms of every channel, with exported operations only."""
+"""Time-frequency inputs: linear transforms of every channel, with operations that ONNX has."""
 
 import math
 from abc import ABC, abstractmethod

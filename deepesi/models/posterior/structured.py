@@ -75,7 +75,7 @@ class StructuredPosterior(PosteriorModel):
         largest: Largest patch radius, m.
         n_radii: Number of patch radii from smallest to largest.
         widest_skull: Largest skull conductivity divided by the nominal one. The smallest ratio is
-            its inverse.
+            its inverse. In training, skulls outside this range count as its ends.
         n_skulls: Number of skull filters, odd, at least 3.
         nominal_skull: Skull conductivity of the nominal heads in training, S/m.
         n_draws: Number of draws in `forward`.

@@ -89,6 +89,13 @@ def test_linear_and_differentiable(name, data):
     assert (leaf.grad != 0).any()
 
 
+@pytest.mark.parametrize("name", ["raw", "morlet", "hilbert", "multitaper"])
+def test_networks_with_filters_are_not_exported(name):
+    """An exported file could not refuse a window that is shorter than a filter."""
+    for network in (SensorGNN, SourceTransformer):
+        assert network(features=FEATURES[name]()).exportable == (name == "raw")
+
+
 @pytest.mark.parametrize("name", ["morlet", "hilbert", "multitaper"])
 def test_a_short_window_names_the_least_length(name, data):
     features = FEATURES[name]()
