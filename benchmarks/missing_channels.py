@@ -8,7 +8,6 @@ leaves. Windows are those for validation, which `experiment=pretrain` does not t
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from deepesi.physics.template import load_template
 from deepesi.training.missing_channels import SHARES, Predictor, compare
 from deepesi.training.real import RealRecordings
 from deepesi.training.weights import load_network
+from deepesi.utils.rows import write_rows
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -54,10 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
             error = values.std() / np.sqrt(len(values))
             print(f"{name:40s} {share:4.0%} missing: {values.mean():.3f} +- {error:.3f}")
     if options.out is not None:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.out, list(rows[0]), (row.values() for row in rows))
 
 
 if __name__ == "__main__":

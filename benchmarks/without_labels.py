@@ -10,7 +10,6 @@ for all.
 """
 
 import argparse
-import csv
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
 from deepesi.training.run import fit
 from deepesi.training.weights import load_network
+from deepesi.utils.rows import write_rows
 
 #: Overrides of every simulated stream, small enough for minutes on one core.
 SMALL = ("n_times=1", "batch_size=32", "setups.montages=[biosemi32]", "pool_size=4")
@@ -158,10 +158,7 @@ def main(words: Sequence[str] | None = None) -> None:
     study = {"curves": run_curves, "adaptation": run_adaptation}[options.study]
     with tempfile.TemporaryDirectory() as folder:
         rows = study(options, cohort, Path(folder))
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.out, list(rows[0]), (row.values() for row in rows))
 
 
 if __name__ == "__main__":

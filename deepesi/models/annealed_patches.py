@@ -17,6 +17,7 @@ from deepesi.models.layers.conditional_patches import (
     draw,
     span,
 )
+from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.oriented_patches import moment_matrix, quadratic_form
 from deepesi.models.layers.patch_moments import Spread, relative_power
 from deepesi.models.layers.sizes import check_sizes
@@ -171,7 +172,7 @@ class AnnealedPatches(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten the data, run the chains, average their conditionals."""
         recording = (inputs[self.whitener.key] @ data).double()
-        noise = self._noise(recording, inputs[self.rank.key].double())
+        noise = mismatch_noise(recording, inputs[self.rank.key].double(), self.log_mismatch)
         white = (recording / noise[:, None, None]).repeat_interleave(self.n_chains, 0)
         unit = inputs[self.unit.key].double()
         patches = Patches(
@@ -193,13 +194,6 @@ class AnnealedPatches(InverseModel):
             sums.extend(parts)
         weights = torch.softmax(chains.weight.unflatten(0, (-1, self.n_chains)), dim=1)
         return self._estimate(sums, weights / self.n_kept, noise * unit, inputs, data.dtype)
-
-    def _noise(
-        self, recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
-    ) -> Float[Tensor, " B"]:
-        """Standard deviation of noise and head mismatch."""
-        power = recording.square().sum((1, 2)) / (recording.shape[2] * rank)
-        return (1 + self.log_mismatch.exp() * (power - 1).clamp_min(0)).sqrt()
 
     def _start(self, white: Float[Tensor, "N C T"], patches: Patches) -> Chains:
         n, c = white.shape[:2]

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import along_axes, neighbour_mean, spread_patches
+from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.physics.head_inputs import (
@@ -154,20 +155,13 @@ class UnrolledChampagne(InverseModel):
         n_orient = inputs[self.moments.key].shape[2]
         rows = topographies.flatten(0, 1).unflatten(0, (-1, n_orient))[None]
         recording = (inputs[self.whitener.key] @ data).to(dtype)
-        noise = self._noise(recording, inputs[self.rank.key].to(dtype))
+        noise = mismatch_noise(recording, inputs[self.rank.key].to(dtype), self.log_mismatch)
         white = recording / noise[:, None, None]
         gamma = self._variances(white, rows, inputs)
         mean, variance = self._posterior(white, rows, gamma, inputs)
         std = noise[:, None, None] * variance.sqrt()
         mean = noise[:, None, None] * mean
         return Estimate(mean.to(data.dtype), std.expand_as(mean).to(data.dtype))
-
-    def _noise(
-        self, recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
-    ) -> Float[Tensor, " B"]:
-        """Standard deviation of noise and head mismatch."""
-        power = recording.square().sum((1, 2)) / (recording.shape[2] * rank)
-        return (1 + self.log_mismatch.exp() * (power - 1).clamp_min(0)).sqrt()
 
     def _variances(
         self,

@@ -139,6 +139,8 @@ class RealRecordings(IterableDataset[Unlabelled]):
                 f"{n_times} samples for {split}. Use a smaller n_times."
             )
         self.sfreq = self.files[0].sfreq
+        windows = np.array([file.n_windows(n_times) for file in self.files])
+        self._n_blocks: NDArray[np.int64] = -(-windows // batch_size)
         self.broken: Counter[str] = Counter()
         self._open: OrderedDict[int, _Setup] = OrderedDict()
         self._epoch: tuple[tuple[int, int], _Epoch] | None = None
@@ -188,11 +190,6 @@ class RealRecordings(IterableDataset[Unlabelled]):
     def n_batches(self) -> int:
         """Number of batches of an epoch."""
         return int(sum(self._n_blocks))
-
-    @property
-    def _n_blocks(self) -> NDArray[np.int64]:
-        windows = np.array([file.n_windows(self.n_times) for file in self.files])
-        return -(-windows // self.batch_size)
 
     def batch(self, step: int, rank: int = 0) -> Unlabelled:
         """The batch of one step and rank; of another file if its own cannot be read.

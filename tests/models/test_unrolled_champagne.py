@@ -6,6 +6,7 @@ import torch
 
 from deepesi.baselines.sparse_bayes import SparseBayes
 from deepesi.core.contracts import as_tensors
+from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.physics.head_inputs import prepare
@@ -90,7 +91,8 @@ def test_standard_deviation_is_that_of_the_posterior(simulate):
     with torch.no_grad():
         model = model.double()
         recording = torch.as_tensor(white)
-        noise = model._noise(recording, torch.tensor([white.shape[1] - 1.0])).item()
+        rank = torch.tensor([white.shape[1] - 1.0])
+        noise = mismatch_noise(recording, rank, model.log_mismatch).item()
     gamma, *_ = learned_variances(model, batch.data / noise, batch.head)
     estimate = apply(model.float(), batch.data, batch.head)
     arrays = prepare(model.head_inputs, batch.head)
