@@ -17,8 +17,8 @@ from deepesi.cli.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions
+    from deepesi.runtime.setup import SetupOptions
     from deepesi.runtime.writing.animated import Animated
 
 #: Prefix of a recording that is the folder of a BIDS data set.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from deepesi.physics.channel_names import parse_renaming
 
 if TYPE_CHECKING:
-    from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions
+    from deepesi.runtime.setup import SetupOptions
 
 #: The commands that a parser is added to.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -138,8 +138,8 @@ def recording_options(
     arguments: argparse.Namespace,
 ) -> tuple["ReadingOptions", "SetupOptions"]:
     """How to read a recording, and its set-up; without the event."""
-    from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions, parse_baseline
+    from deepesi.runtime.setup import SetupOptions
 
     reading = ReadingOptions(
         arguments.condition,

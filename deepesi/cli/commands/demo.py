@@ -14,8 +14,8 @@ from deepesi.cli.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from deepesi.runtime.apply import SetupOptions
     from deepesi.runtime.reading.recording import ReadingOptions
+    from deepesi.runtime.setup import SetupOptions
 
 
 def add_demo(commands: Commands) -> None:

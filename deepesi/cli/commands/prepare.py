@@ -23,8 +23,9 @@ def add_prepare(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from deepesi.cli.opening import open_named
-    from deepesi.runtime.apply import SetupOptions, prepare
+    from deepesi.runtime.apply import prepare
     from deepesi.runtime.reading.recording import ReadingOptions
+    from deepesi.runtime.setup import SetupOptions
 
     reading = ReadingOptions(
         None,
