@@ -276,18 +276,18 @@ class UnrolledChampagne(InverseModel):
         by_radius = gamma.T.unflatten(0, moments.shape[:2])
         precision = self._precision(rows, gamma)
         topographies = rows[0].unflatten(0, moments.shape[:2])
-        found = topographies.flatten(0, 2) @ (precision @ white).permute(1, 2, 0).flatten(1)
-        found = found.unflatten(1, (white.shape[2], -1)).unflatten(0, moments.shape[:3])
+        weights = topographies.flatten(0, 2) @ (precision @ white).permute(1, 2, 0).flatten(1)
+        weights = weights.unflatten(1, (white.shape[2], -1)).unflatten(0, moments.shape[:3])
         mean = spread_patches(
-            along_axes(moments, by_radius[:, :, None, None] * found), pairs, shares
+            along_axes(moments, by_radius[:, :, None, None] * weights), pairs, shares
         )
         before = moments.square().sum(3)[..., None] * by_radius[:, :, None]
         variance = spread_patches(before, pairs, shares.square()).flatten(0, 1).T
-        seen = by_radius[:, :, None, None] * topographies[..., None]
-        seen = (
-            spread_patches(along_axes(moments, seen), pairs, shares).flatten(0, 1).permute(2, 0, 1)
+        gains = by_radius[:, :, None, None] * topographies[..., None]
+        gains = (
+            spread_patches(along_axes(moments, gains), pairs, shares).flatten(0, 1).permute(2, 0, 1)
         )
-        variance = variance - ((seen @ precision) * seen).sum(2)
+        variance = variance - ((gains @ precision) * gains).sum(2)
         least = SMALLEST * inputs[self.unit.key].to(dtype).square()
         return mean.flatten(0, 1).permute(2, 0, 1), torch.maximum(variance, least)[..., None]
 
