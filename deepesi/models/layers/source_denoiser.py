@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.patches import neighbour_mean, small_linear
+from deepesi.models.layers.unit_sources import Setting
 
 #: Smallest energy in a logarithm, relative to that of a source if all share the recording.
 FLOOR = 1e-3
@@ -15,22 +16,6 @@ FLOOR = 1e-3
 LOWEST, HIGHEST = -12.0, 8.0
 #: Features of a source, and of a recording with the time.
 N_SOURCE, N_RECORDING = 6, 5
-
-
-class Setting(NamedTuple):
-    """What is known of ``F`` recordings of power 1, and of their head."""
-
-    data: Float[Tensor, "F T C"]
-    noise: Float[Tensor, " F"]  # variance of noise and head errors per channel
-    topographies: Float[Tensor, "S C"]  # unit norm, whitened
-    evidence: Float[Tensor, "F S"]  # energy of the matched filter of each source
-    features: Float[Tensor, "F G"]
-    sensitivity: Float[Tensor, " S"]
-    neighbours: Int[Tensor, "N S"]
-
-    def equal_variance(self) -> Tensor:
-        """Variance of a source if all have the same and together the power of the recording."""
-        return 1 / torch.ones_like(self.sensitivity).sum()
 
 
 def solve(
@@ -82,22 +67,31 @@ class SourceDenoiser(nn.Module):
         hidden: Width of the network.
         n_messages: Rounds of messages on the mesh.
         n_conjugate: Conjugate-gradient steps per update.
+        n_further: Number of further outputs of the network for every source.
 
     """
 
-    def __init__(self, noise_std: float, hidden: int, n_messages: int, n_conjugate: int) -> None:
+    def __init__(
+        self, noise_std: float, hidden: int, n_messages: int, n_conjugate: int, n_further: int = 0
+    ) -> None:
         super().__init__()
         self.noise_std, self.n_conjugate = noise_std, n_conjugate
         self.source = nn.Linear(N_SOURCE, hidden)
         self.recording = nn.Linear(N_RECORDING, hidden, bias=False)
         self.attention = nn.ModuleList(nn.Linear(hidden, 1) for _ in range(n_messages))
         self.received = nn.ModuleList(nn.Linear(3 * hidden, hidden) for _ in range(n_messages))
-        self.last = small_linear(hidden, 2)
+        self.last = small_linear(hidden, 2 + n_further)
 
     def forward(
         self, x: Float[Tensor, "F T S"], time: Float[Tensor, " F"], setting: Setting
     ) -> Float[Tensor, "F T S"]:
-        """Expected sources.
+        """Expected sources, args as in `with_further`."""
+        return self.with_further(x, time, setting)[0]
+
+    def with_further(
+        self, x: Float[Tensor, "F T S"], time: Float[Tensor, " F"], setting: Setting
+    ) -> tuple[Float[Tensor, "F T S"], list[Float[Tensor, "F S"]]]:
+        """Expected sources, and the further outputs.
 
         Args:
             x: Noisy sources, in units of the moment whose topography has norm 1.
@@ -108,11 +102,11 @@ class SourceDenoiser(nn.Module):
         spread = ((1 - time) * self.noise_std)[:, None]
         equal = setting.equal_variance().expand_as(x[:, 0])
         first = self._update(x, time, spread, equal, setting)
-        log_factor, follows = self._network(x, time, spread, first, setting)
-        variance = equal * log_factor.clamp(LOWEST, HIGHEST).exp()
+        log_factor, follows, *further = self._network(x, time, spread, first, setting)
+        variance = equal * (3 * log_factor).clamp(LOWEST, HIGHEST).exp()
         expected = self._update(x, time, spread, variance, setting)
         around = neighbour_mean(expected.permute(2, 0, 1), setting.neighbours).permute(1, 2, 0)
-        return expected + follows[:, None] * (around - expected)
+        return expected + follows[:, None] * (around - expected), further
 
     def _update(
         self,
@@ -138,8 +132,8 @@ class SourceDenoiser(nn.Module):
         spread: Float[Tensor, "F 1"],
         first: Float[Tensor, "F T S"],
         setting: Setting,
-    ) -> tuple[Float[Tensor, "F S"], Float[Tensor, "F S"]]:
-        """Logarithm of the variance relative to equal ones, and share of the neighbours."""
+    ) -> list[Float[Tensor, "F S"]]:
+        """A third of the log-variance relative to equal ones, share of the neighbours, further."""
         equal = setting.equal_variance()
         left = (setting.data - first @ setting.topographies) @ setting.topographies.T
         expected = spread.square() + time[:, None].square() * equal
@@ -160,5 +154,4 @@ class SourceDenoiser(nn.Module):
             whole = (weight * hidden).sum(0).expand_as(hidden)
             near = neighbour_mean(hidden, setting.neighbours)
             hidden = hidden + functional.gelu(received(torch.cat([hidden, near, whole], dim=2)))
-        log_factor, follows = self.last(hidden).unbind(2)
-        return 3 * log_factor.T, follows.T
+        return [output.T for output in self.last(hidden).unbind(2)]

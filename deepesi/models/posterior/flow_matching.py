@@ -2,25 +2,14 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepesi.core.contracts import Assumptions, Batch, Objective, PosteriorModel
 from deepesi.models.layers.flow_path import follow, on_path, times, velocity_error
-from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.models.layers.source_denoiser import Setting, SourceDenoiser
-from deepesi.physics.head_inputs import (
-    FixedOrientations,
-    Gain,
-    MeshNeighbours,
-    Rank,
-    Whitener,
-)
+from deepesi.models.layers.source_denoiser import SourceDenoiser
+from deepesi.models.layers.unit_sources import Setting, UnitSources
 
-#: Signal power that is assumed at least, as a share of the power of the recording.
-LEAST_SIGNAL = 0.1
-#: Least power of a recording, noise power 1 per channel: silence has finite logarithms.
-LEAST_POWER = 1e-6
 #: Draws that are computed at once in torch, so that their arrays stay in fast memory.
 AT_ONCE = 16
 
@@ -78,17 +67,9 @@ class FlowMatching(PosteriorModel):
                 "FlowMatching: n_steps must be 2 or more and noise_std above 0, got "
                 f"n_steps={n_steps}, noise_std={noise_std}."
             )
-        self.whitener, self.rank, self.gain = Whitener(), Rank(), Gain(whitened=True)
-        self.neighbours, self.directions = MeshNeighbours(), FixedOrientations()
-        self.head_inputs = (
-            self.whitener,
-            self.rank,
-            self.gain,
-            self.neighbours,
-            self.directions,
-        )
+        self.units = UnitSources()
+        self.head_inputs = self.units.head_inputs
         self.n_steps, self.n_draws = n_steps, n_draws
-        self.log_share = nn.Parameter(torch.tensor(-2.3))
         self.denoiser = SourceDenoiser(noise_std, hidden, n_messages, n_conjugate)
 
     @property
@@ -103,22 +84,20 @@ class FlowMatching(PosteriorModel):
         noise: Float[Tensor, "N B Z"],
     ) -> Float[Tensor, "N B D T"]:
         """Dipole moments at the ends of the paths from noise."""
-        setting, unit = self._setting(data, inputs)
+        setting, unit = self.units(data, inputs)
         # An exported graph computes all draws that it is given at once.
         parts = (
             (noise,) if torch.compiler.is_compiling() else noise.split(max(1, AT_ONCE // len(data)))
         )
         drawn = torch.cat([self._drawn(setting, part) for part in parts])
-        return self._on_dipoles(drawn * unit, inputs)
+        return self.units.on_dipoles(drawn * unit, inputs)
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
     ) -> dict[str, Tensor]:
         """Mean squared error of the velocity at a random time; `objective` has no effect."""
-        setting, unit = self._setting(batch.data, batch.inputs)
-        directions = batch.inputs[self.directions.key]
-        along = (batch.sources.unflatten(1, directions.shape) * directions[..., None]).sum(2)
-        end = (along / unit).mT
+        setting, unit = self.units(batch.data, batch.inputs)
+        end = (self.units.along_normals(batch.sources, batch.inputs) / unit).mT
         random = {"generator": rng, "device": rng.device}
         time = torch.rand(len(end), **random).to(end) * times(self.n_steps)[-2]
         start = self.denoiser.noise_std * torch.randn(end.shape, **random).to(end)
@@ -145,36 +124,3 @@ class FlowMatching(PosteriorModel):
             self.n_steps,
         )
         return ends.mT.unflatten(0, noise.shape[:2])
-
-    def _setting(
-        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-    ) -> tuple[Setting, Float[Tensor, "B S 1"]]:
-        """What the paths depend on, and the moment (A m) of a source of 1."""
-        directions, rank = inputs[self.directions.key], inputs[self.rank.key]
-        gain = inputs[self.gain.key].unflatten(1, directions.shape)
-        topographies = (gain * directions).sum(2).T
-        norms = topographies.norm(dim=1, keepdim=True)
-        topographies = topographies / norms
-        white = inputs[self.whitener.key] @ data
-        noise = mismatch_noise(white, rank, self.log_share).square()
-        power = white.square().sum(1).mean(1)
-        signal = (power - rank).maximum(LEAST_SIGNAL * power) + LEAST_POWER
-        scaled = (white / signal.sqrt()[:, None, None]).mT
-        n_times = torch.ones_like(white[0, 0]).sum()
-        logs = [power / rank + LEAST_POWER, noise, n_times.expand_as(power)]
-        setting = Setting(
-            scaled,
-            noise / signal,
-            topographies,
-            (scaled @ topographies.T).square().mean(1),
-            torch.stack([value.log() / 3 for value in logs], dim=1),
-            (norms.mean() / norms[:, 0]).log(),
-            inputs[self.neighbours.key],
-        )
-        return setting, signal.sqrt()[:, None, None] / norms
-
-    def _on_dipoles(
-        self, sources: Float[Tensor, "N B S T"], inputs: dict[str, Tensor]
-    ) -> Float[Tensor, "N B D T"]:
-        directions = inputs[self.directions.key]
-        return (sources[:, :, :, None] * directions[..., None]).flatten(2, 3)

@@ -99,7 +99,7 @@ class StructuredPosterior(PosteriorModel):
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 4,
-        widest_skull: float = 3.0,
+        widest_skull: float = 3.4,
         n_skulls: int = 3,
         nominal_skull: float = 0.01,
         n_draws: int = 64,
