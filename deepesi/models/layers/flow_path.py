@@ -1,6 +1,7 @@
 """Straight paths from noise to sources: what flow matching learns, and how samples follow it."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -44,7 +45,7 @@ def follow(denoiser: Denoiser, noise: Float[Tensor, "*shape"], n_steps: int) -> 
 
     """
     x, grid = noise, times(n_steps)
-    for time, after in zip(grid[:-2], grid[1:-1], strict=True):
+    for time, after in pairwise(grid[:-1]):
         slope = (denoiser(x, time) - x) / (1 - time)
         ahead = x + (after - time) * slope
         other = (denoiser(ahead, after) - ahead) / (1 - after)

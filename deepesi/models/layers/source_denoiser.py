@@ -51,7 +51,7 @@ class Covariance(NamedTuple):
 
 
 class SourceDenoiser(nn.Module):
-    """Expected sources ``x1`` given ``x = (1 - s) β e + s x1`` and a recording ``y = G x1 + noise``.
+    """Expected sources ``x1`` given noisy ones, ``(1 - s) β e + s x1``, and a recording of them.
 
     With independent normal sources of variance ``γ`` this is closed: the noisy sources give every
     source a mean and a variance, and the recording updates all of them together, as a Kalman filter

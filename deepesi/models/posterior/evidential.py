@@ -53,11 +53,11 @@ class Parts(NamedTuple):
 class Evidential(InverseModel):
     """Mean, and a normal-inverse-gamma distribution around it, in one pass.
 
-    The mean is that of `SourceDenoiser` without noisy sources: a Gaussian update through the nominal
-    lead field with variances of a network. The same network gives the three other parameters of
-    every source; all samples of a window share them. The loss is the squared error of the mean, the
-    negative log-likelihood of the simulated moments around it, and their absolute error times the
-    evidence (``2 count + shape``), which lowers the evidence where the mean is wrong.
+    The mean is that of `SourceDenoiser` without noisy sources: a Gaussian update through the
+    nominal lead field with variances of a network. The same network gives the three other
+    parameters of every source; all samples of a window share them. The loss is the squared error of
+    the mean, the negative log-likelihood of the simulated moments around it, and their absolute
+    error times the evidence (``2 count + shape``), which lowers it where the mean is wrong.
 
     The likelihood alone does not determine which part is epistemic (Meinert et al. 2023,
     arXiv:2205.10060); the second term does. Trust the sum, and the epistemic part as a ranking.

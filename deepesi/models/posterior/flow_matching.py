@@ -41,8 +41,9 @@ class FlowMatching(PosteriorModel):
     Raises:
         ValueError: A size is not positive, there is one step only, or `noise_std` is not above 0.
 
-    Source: flow matching, Lipman et al. 2023, arXiv:2210.02747, conditional on data as in Wildberger
-    et al. 2023, arXiv:2305.17161; guidance by an exact Gaussian update, Song et al. 2023 (ΠGDM).
+    Source: flow matching, Lipman et al. 2023, arXiv:2210.02747, conditional on data as in
+    Wildberger et al. 2023, arXiv:2305.17161; guidance by a Gaussian update as in pseudoinverse-
+    guided diffusion, Song et al. 2023 (ICLR).
     Difference: the update is inside of the network, which learns its variances.
 
     """
@@ -106,9 +107,7 @@ class FlowMatching(PosteriorModel):
         loss = velocity_error(expected, end, by_example).square().sum(2).mean()
         return {"loss": loss}
 
-    def _drawn(
-        self, setting: Setting, noise: Float[Tensor, "N B Z"]
-    ) -> Float[Tensor, "N B S T"]:
+    def _drawn(self, setting: Setting, noise: Float[Tensor, "N B Z"]) -> Float[Tensor, "N B S T"]:
         n_draws, n_times = noise.shape[0], setting.data.shape[1]
         start = noise.unflatten(2, (-1, n_times)).flatten(0, 1).mT * self.denoiser.noise_std
         each = setting._replace(
