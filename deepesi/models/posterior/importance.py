@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepesi.models.layers.conditional_patches import sum_of
 from deepesi.models.layers.patch_sequence import NONE
 from deepesi.models.layers.scalar_flow import log_normal
 from deepesi.models.posterior.configuration import Configuration
@@ -40,6 +41,9 @@ def refine(
 ) -> Refined:
     """Draw, and weigh the draws by ``likelihood x prior / density of the model``.
 
+    The skulls are drawn from the prior, since the density of the model is small at the ends of its
+    range; all else is drawn from the model, given the skull.
+
     For heads whose nominal lead fields are right but for the skull conductivity, as with a head
     model of the subject's own. The model is careful: it was trained with wrong heads. Where the
     effective number of draws is small, the weights say little.
@@ -58,11 +62,14 @@ def refine(
     if n < 1:
         raise ValueError(f"refine: the number of draws must be 1 or more, got {n}.")
     size = int(model.noise_size(data, inputs))
-    noise = torch.randn((n, len(data), size), generator=torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn((n, len(data), size), generator=rng).to(data)
+    share = 2 * torch.rand((n, len(data)), generator=rng).to(data) - 1
     with torch.no_grad():
-        drawn = model.sample_configurations(data, inputs, noise.to(data))
+        drawn = model.sample_configurations(data, inputs, noise, share * model.log_widest)
+        _, *given_skull = model.log_densities(data, inputs, drawn).values()
         target = log_posterior(model, data, inputs, drawn)
-        weights = torch.softmax(target - model.log_density(data, inputs, drawn), dim=0)
+        weights = torch.softmax(target - sum_of(given_skull), dim=0)
     return Refined(drawn, weights, 1 / weights.square().sum(0))
 
 

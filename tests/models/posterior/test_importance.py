@@ -27,17 +27,17 @@ def enumerated(model, batch, n_skulls=81):
 
 @pytest.mark.parametrize("n_times", [1, 2])
 def test_weighted_draws_are_those_of_the_exact_posterior(simulate, n_times):
-    model = posterior(1)
+    model = posterior(1, moved=False)
     batch = simulate(model.head_inputs, batch_size=1, n_times=n_times, snr_db=(5, 5)).batch(0)
     grid, exact = enumerated(model, batch)
-    refined = refine(model, batch.data, batch.inputs, 6000)
+    refined = refine(model, batch.data, batch.inputs, 3000)
     patches, weights = refined.configuration.patches[:, 0, 0], refined.weights[:, 0].double()
     found = torch.zeros(exact.shape[1]).double().index_add(0, patches, weights)
-    plain = torch.bincount(patches, minlength=exact.shape[1]) / 6000
+    plain = torch.bincount(patches, minlength=exact.shape[1]) / 3000
     chance = refined.effective.item() ** -0.5
-    assert 300 < refined.effective.item() < 5000
+    assert 50 < refined.effective.item() < 2700
     off = (found - exact.sum(0)).abs().sum()
-    assert off < 0.35 * (plain - exact.sum(0)).abs().sum()
+    assert off < 0.7 * (plain - exact.sum(0)).abs().sum()
     assert (found - exact.sum(0)).abs().max() < 3 * chance
     skull = (weights * refined.configuration.log_skull[:, 0]).sum()
     assert skull.item() == pytest.approx((exact.sum(1) * grid).sum().item(), abs=4 * chance)
@@ -49,7 +49,8 @@ def test_draws_of_an_exact_posterior_have_equal_weights_but_for_the_skull(simula
     with torch.no_grad():
         model.log_error.bias.fill_(-30.0)
         model.memory.fill_(1.0)
-        for layer in (model.scores.last, model.next_patch.sharpness):
+        layers = (model.scores.last, model.next_patch.sharpness, model.moment_flow.across)
+        for layer in layers:
             layer.weight.zero_()
     batch = simulate(model.head_inputs, batch_size=1, n_times=2, snr_db=(5, 5)).batch(0)
     drawn = model.sample_configurations(batch.data, batch.inputs, noise_for(model, batch, 200))
