@@ -213,8 +213,8 @@ class SensorGNN(InverseModel):
         nn.init.zeros_(self.window.weight)
         nn.init.normal_(self.window.weight[:, :, centre])
         self.features, n_groups = features, 0 if features is None else features.n_groups
-        # A graph does not say how long a window must be, so short ones would give wrong maps.
-        self.exportable = features is None or features.least == 1
+        if features is not None:
+            self.window_needs = features.window_needs
         self.embed = nn.Linear(5 + n_all + n_groups, hidden)
         n_outs = [n_all] * (n_blocks - 1) + [n_components]
         self.blocks = nn.ModuleList(SignedAttention(hidden, n_all, n, n_heads) for n in n_outs)

@@ -203,8 +203,8 @@ class SourceTransformer(InverseModel):
         self.n_components, self.n_rounds, self.stretch = n_components, n_rounds, stretch
         n_token = 6 + n_radii
         self.features, n_groups = features, 0 if features is None else features.n_groups
-        # A graph does not say how long a window must be, so short ones would give wrong maps.
-        self.exportable = features is None or features.least == 1
+        if features is not None:
+            self.window_needs = features.window_needs
         self.mix = None if features is None else nn.Linear(hidden, 1 + n_groups)
         self.stem = nn.Conv1d(1, hidden, stretch, stride=stretch, bias=False)
         self.embed = nn.Linear(N_ENCODED + 3 + n_groups, hidden)

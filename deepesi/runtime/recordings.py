@@ -201,6 +201,25 @@ def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
     return sum(-(-(s.stop - s.start) // size) for s in corrected.stretches)
 
 
+def windowed_parts(corrected: Corrected) -> list[tuple[str, int]]:
+    """Parts of a recording that windows do not cross: description, and number of samples."""
+    import mne
+
+    recording = corrected.recording
+    if isinstance(recording, mne.io.BaseRaw):
+        times = recording.times
+        return [
+            (
+                f"the good stretch from {times[s.start]:.2f} to {times[s.stop - 1]:.2f} s (annotate "
+                "it BAD to leave it out)",
+                s.stop - s.start,
+            )
+            for s in corrected.stretches
+        ]
+    what = "the average" if isinstance(recording, mne.Evoked) else "an epoch"
+    return [(what, len(recording.times))]
+
+
 def _piece_size(raw: "mne.io.BaseRaw", seconds: float) -> int:
     size = int(seconds * raw.info["sfreq"])
     if size < 1:
