@@ -18,6 +18,9 @@ from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size
 from deepesi.runtime.window_needs import WindowNeeds
 
+# The name of an array is a constant of a compiled graph, though made of numbers.
+torch.compiler.assume_constant_result(HeadInput.key.fget)
+
 
 class Estimate(NamedTuple):
     """Output of an inverse model: dipole moments and, if available, their uncertainty."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.evidence import SMALL_POWER, Evidence
 from deepesi.models.layers.features import Features
 from deepesi.models.layers.orientation_posterior import OrientationPosterior
@@ -222,6 +223,7 @@ class SensorGNN(InverseModel):
         self.evidence = Evidence(n_radii, n_token, hidden)
         self.spread = nn.Linear(hidden, 2) if heteroscedastic else None
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Estimate the components one by one, in rounds, and add up their expected moments."""
         head = self._head(inputs)

@@ -1,7 +1,7 @@
 """Contract of an exported file: JSON in the ONNX metadata, checked on load."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -180,7 +180,7 @@ class Contract:
     licence: str = LICENCE
     precision: str = "float32"
     n_draws: int | None = None
-    window_needs: WindowNeeds = WindowNeeds()
+    window_needs: WindowNeeds = field(default_factory=WindowNeeds)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -208,14 +208,9 @@ def windowed_parts(corrected: Corrected) -> list[tuple[str, int]]:
     recording = corrected.recording
     if isinstance(recording, mne.io.BaseRaw):
         times = recording.times
-        return [
-            (
-                f"the good stretch from {times[s.start]:.2f} to {times[s.stop - 1]:.2f} s (annotate "
-                "it BAD to leave it out)",
-                s.stop - s.start,
-            )
-            for s in corrected.stretches
-        ]
+        spans = [(times[s.start], times[s.stop - 1], s.stop - s.start) for s in corrected.stretches]
+        advice = "(annotate it BAD to leave it out)"
+        return [(f"the good stretch from {a:.2f} to {b:.2f} s {advice}", n) for a, b, n in spans]
     what = "the average" if isinstance(recording, mne.Evoked) else "an epoch"
     return [(what, len(recording.times))]
 

@@ -189,10 +189,10 @@ def test_features_share_the_covariance(head):
     courses = {5: 1e-7 * np.sin(2 * np.pi * 10 * time), 60: 3e-7 * np.sin(2 * np.pi * 40 * time)}
     data = recording(head, courses, noise=0.1)
     with torch.no_grad():
-        model.mix.bias[:] = torch.tensor([-20.0, 20.0])
+        model.trunk.mix.bias[:] = torch.tensor([-20.0, 20.0])
     assert apply(model, data, head).mean[0].square().sum(1).argmax() == 5
     with torch.no_grad():
-        model.mix.bias[:] = torch.tensor([20.0, -20.0])
+        model.trunk.mix.bias[:] = torch.tensor([20.0, -20.0])
     assert apply(model, data, head).mean[0].square().sum(1).argmax() == 60
 
 

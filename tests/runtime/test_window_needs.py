@@ -76,9 +76,7 @@ def test_the_contract_says_what_the_filters_need(path, template):
     opened = open_model(path)
     assert opened.contract.window_needs == WindowNeeds(59, 250.0)
     assert load_onnx(path).window_needs == WindowNeeds(59, 250.0)
-    stored = json.loads(
-        {p.key: p.value for p in onnx.load(path).metadata_props}[METADATA_KEY]
-    )
+    stored = json.loads({p.key: p.value for p in onnx.load(path).metadata_props}[METADATA_KEY])
     assert stored["window_needs"] == {"shortest": 59, "sfreq": 250.0}
     del stored["window_needs"]  # as in files without filters that were written before
     assert Contract.from_json(json.dumps(stored), "x").window_needs == WindowNeeds()
@@ -166,7 +164,9 @@ def test_ensembles_need_what_their_members_need():
 def test_test_sets_are_checked_before_a_comparison():
     sources, setups = PatchSources(), SetupRanges()
     scenario = Scenario("snr", [0.0], 2, sources, setups, n_times=58)
-    with pytest.raises(ValueError, match=rf"scenario 'snr' cannot test 'A': a window of 58.*{SHORT}"):
+    with pytest.raises(
+        ValueError, match=rf"scenario 'snr' cannot test 'A': a window of 58.*{SHORT}"
+    ):
         check_windows({"B": MinimumNorm(), "A": OfABand()}, scenario)
     with pytest.raises(ValueError, match=r"scenario 'snr' cannot test 'A'.* 500 Hz"):
         check_windows({"A": OfABand()}, replace(scenario, n_times=99, sfreq=500.0))
