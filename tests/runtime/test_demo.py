@@ -234,6 +234,12 @@ def answer(page):
     return part(page, "status").inner_text()
 
 
+def choose_file(page, path):
+    """Choose a file of the disk and wait for the answer."""
+    part(page, "file").set_input_files(path)
+    return answer(page)
+
+
 def table_of(prepared, example) -> pd.DataFrame:
     return pd.DataFrame(
         {"time": example.times, **dict(zip(prepared.ch_names, example.data, strict=True))}
@@ -264,6 +270,74 @@ def test_numbers_are_those_of_python(opened, prepared, name):
     assert said.startswith("mine.csv (left out: ECG): 45 samples")
     expected = inverse.estimate(examples[1].data[:, 20:65])[0]
     check_same(saved(page), expected, TOLERANCE[name])
+
+
+def recordings_of(prepared, examples, folder):
+    """Averages of two conditions, and a raw recording in two formats, all with offsets."""
+    import edfio
+
+    inverse, offsets = prepared, np.linspace(0, 1e-4, len(prepared.ch_names))[:, None]
+    info = mne.create_info(list(inverse.ch_names), demo.SFREQ, "eeg")
+    info.set_montage(MONTAGE)
+    first, second = (
+        mne.EvokedArray(example.data + offsets, info, example.times[0], name, nave=1)
+        for example, name in zip(examples, ("one", "two"), strict=False)
+    )
+    mne.write_evokeds(folder / "x-ave.fif", [first, second], verbose="error")
+    long = np.hstack([example.data for example in examples]) + offsets
+    raw = mne.io.RawArray(long, info, verbose="error")
+    raw.set_annotations(mne.Annotations([0.6], [0.1], ["BAD"]))
+    raw.save(folder / "x-raw.fif", verbose="error")
+    signals = [
+        edfio.EdfSignal(1e6 * values[:250], 250, label=f"EEG {name}", physical_dimension="uV")
+        for name, values in zip(inverse.ch_names, long, strict=True)
+    ]
+    edfio.Edf(signals).write(folder / "x.edf")
+
+
+def applied(inverse, path, folder, *options) -> np.ndarray:
+    """Estimate ``(D, T)`` of `deepesi apply` for the head of the page, a raw recording's first."""
+    inverse.save(folder / "head.npz")
+    out = folder / f"{path.name}{''.join(options)}"
+    words = ["apply", "convdip", str(path), "--prepared", str(folder / "head.npz")]
+    main([*words, "--out", str(out), *options])
+    stc = next(f for f in (out, Path(f"{out}-0000")) if Path(f"{f}-lh.stc").is_file())
+    return mne.read_source_estimate(stc).data
+
+
+@pytest.mark.slow
+def test_files_give_the_numbers_of_apply(opened, prepared, tmp_path):
+    """Averages and raw recordings: reader, corrections and network together."""
+    inverse, examples = prepared("convdip")
+    recordings_of(inverse, examples, tmp_path)
+    page = opened("convdip")
+    said = choose_file(page, tmp_path / "x-ave.fif")
+    assert re.match(r"x-ave\.fif, one: 126 samples.* the mean before 0 ms was subtracted", said)
+    assert not part(page, "part").is_visible()
+    one = applied(inverse, tmp_path / "x-ave.fif", tmp_path, "--condition", "one")
+    check_same(saved(page), one, 1e-4)
+    part(page, "example").select_option("4")
+    assert answer(page).startswith("x-ave.fif, two: 126 samples")
+    two = applied(inverse, tmp_path / "x-ave.fif", tmp_path, "--condition", "two")
+    check_same(saved(page), two, 1e-4)
+    said = choose_file(page, tmp_path / "x.edf")
+    assert re.match(
+        r"x\.edf: 250 samples.* 0\.00 to 1\.00 of 1\.0 s\. Offsets of channels were", said
+    )
+    check_same(
+        saved(page), applied(inverse, tmp_path / "x.edf", tmp_path, "--montage", MONTAGE), 1e-4
+    )
+    said = choose_file(page, tmp_path / "x-raw.fif")
+    assert re.match(r"x-raw\.fif: 150 samples.* What is annotated BAD is left out", said)
+    part(page, "from").fill("0.65")
+    part(page, "from").press("Enter")
+    assert re.match(r"x-raw\.fif: 203 samples.* 0\.70 to 1\.51 of 1\.5 s", answer(page))
+    raw = mne.io.read_raw(tmp_path / "x-raw.fif", verbose="error").crop(0.7)
+    raw.save(tmp_path / "part-raw.fif", verbose="error")
+    check_same(saved(page), applied(inverse, tmp_path / "part-raw.fif", tmp_path), 1e-4)
+    damaged = tmp_path / "damaged-raw.fif"
+    damaged.write_bytes((tmp_path / "x-raw.fif").read_bytes()[:-900])
+    assert "It is damaged, or no FIF file. Below is still x-raw.fif" in choose_file(page, damaged)
 
 
 @pytest.mark.slow
