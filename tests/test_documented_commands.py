@@ -155,7 +155,10 @@ def own_folder(tmp_path):
 
 
 def compose(command, words, tmp_path, monkeypatch):
-    """As Hydra does: the folder of a sweep, every run of it, and what is built of each."""
+    """As Hydra does: the folder of a sweep, every run of it, and what is built of each.
+
+    Runs that differ in the seed only are built once.
+    """
     flags = ("-m", "--multirun", "--debug")
     folders, words = config_dirs(words)
     monkeypatch.setenv("DEEPESI_CONFIG", os.pathsep.join(map(own_folder(tmp_path).get, folders)))
@@ -170,6 +173,7 @@ def compose(command, words, tmp_path, monkeypatch):
             assert str(whole.hydra.sweep.dir).startswith("outputs/")
         usual = USUAL.setdefault(command, usual_config(command))
         ((*runs,),) = BasicSweeper.split_arguments(parsed, None)
+        built = set()
         for run in runs:
             config = hydra.compose(command, run, return_hydra_config=True)
             with open_dict(config):
@@ -178,7 +182,10 @@ def compose(command, words, tmp_path, monkeypatch):
             assert config.hydra.run.dir
             with open_dict(config):
                 del config["hydra"]
-            check(command, config, run, usual, multirun)
+            but_seed = tuple(word for word in run if not word.startswith("seed="))
+            if but_seed not in built:
+                check(command, config, run, usual, multirun)
+            built.add(but_seed)
 
 
 def check(command, config, overrides, usual, multirun):

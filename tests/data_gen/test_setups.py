@@ -14,6 +14,7 @@ from deepesi.physics.montage import OWN_MONTAGES, displace, project_to_mesh, sta
 from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import DATA, load_template
+from tests.conftest import slow
 
 MONTAGES = [
     "10-20-19",
@@ -58,7 +59,10 @@ def test_pool_is_redrawn_and_a_function_of_the_step(pool):
     assert pool(ranges).at(0, "train", 0, 7).head.noise_level == first[7]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DATA.glob("*-ico3.npz")))
+@pytest.mark.parametrize(
+    "name",
+    [slow(n) if "warp" in n else n for n in sorted(path.stem for path in DATA.glob("*-ico3.npz"))],
+)
 def test_every_montage_fits_every_packaged_head(name):
     template = load_template(name)
     for montage in MONTAGES:
