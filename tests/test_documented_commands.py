@@ -29,6 +29,7 @@ from deepesi.training.overrides import understood
 from deepesi.training.run import build_model
 from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
 from deepesi.viz.demo import PACKAGE, VERSION
+from tests.conftest import slow
 from tests.documents import DOCUMENTS, ROOT, Command, documented
 
 #: Each once, however often it is shown.
@@ -49,7 +50,12 @@ def test_commands_are_found():
     assert sum(not command.inline for command in FOUND) > 50
 
 
-@pytest.mark.parametrize("command", FOUND, ids=lambda c: f"{c.where} {' '.join(c.words)}"[:90])
+#: Pages whose commands are run by whoever measures anew; they are checked nightly.
+SLOW_PAGES = ("docs/benchmarks.md", "docs/speed.md", "docs/without_labels.md")
+MARKED = [slow(c) if c.where.startswith(SLOW_PAGES) else c for c in FOUND]
+
+
+@pytest.mark.parametrize("command", MARKED, ids=lambda c: f"{c.where} {' '.join(c.words)}"[:90])
 def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, request):
     first, *rest = command.words
     if first == "python" and rest[0] == "-m":

@@ -25,7 +25,7 @@ def eloreta(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("condition", "hemisphere"), [("Left visual", 1), slow("Right visual", 0)])
+@pytest.mark.parametrize(("condition", "hemisphere"), [slow("Left visual", 1), ("Right visual", 0)])
 def test_visual_evoked_is_in_the_opposite_occipital_lobe(
     eloreta, sample_data, tmp_path, capsys, condition, hemisphere
 ):

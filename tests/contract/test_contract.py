@@ -418,7 +418,7 @@ def test_an_estimate_is_the_mean_and_deviation_of_samples(name, simulate):
     assert ratio.log().square().mean().sqrt() < 1.5 * (chance / few) ** 0.5
 
 
-@pytest.mark.parametrize("name", slow_among(ONE_PENALTY, RECIPES))
+@pytest.mark.parametrize("name", slow_among({*ONE_PENALTY, "elastic net"}, RECIPES))
 def test_state_dict_round_trip(name, simulate):
     model, again = RECIPES[name]().eval(), RECIPES[name]().eval()
     for parameter in again.parameters():
@@ -465,8 +465,8 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
     check_exported(RECIPES[name](), toy, simulate, tmp_path / "model.onnx")
 
 
-#: Fast tests elsewhere also export a matched filter (the first example of the README), a loose one
-#: (tests/runtime/test_free_orientation.py) and a posterior (tests/runtime/test_apply_samples.py).
+#: Fast tests elsewhere also export a matched filter (the first example of the README) and a
+#: posterior (tests/runtime/test_apply_samples.py).
 @pytest.mark.parametrize("name", slow_among(FEWER.keys() - {"UnrolledISTA with std"}, FEWER))
 def test_onnx_parity_in_fewer_steps(name, toy, simulate, tmp_path):
     check_exported(FEWER[name](), toy, simulate, tmp_path / "model.onnx")

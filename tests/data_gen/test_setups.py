@@ -91,6 +91,7 @@ def test_nominal_head_and_known_covariance(pool, toy):
     assert setup.noise_power == pytest.approx(15e-12)
 
 
+@pytest.mark.slow
 def test_estimated_covariance_is_near_the_true_one_and_nearer_with_more_samples(pool):
     def error(samples):
         noise = NoiseRanges(brain=(1, 1), exponent=(1, 1))

@@ -50,6 +50,7 @@ def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
     assert limit < 15
 
 
+@pytest.mark.slow
 def test_heads_are_drawn_once_for_the_same_sensors():
     """Set-ups of one cap known by names share them; estimates are those of a new bound."""
     cohort, kept, drawn = Cohort.single(load_template("fsaverage-ico3-free")), bound(2), []

@@ -179,6 +179,7 @@ def test_streams_that_do_not_fit(prepared, long_listing):
         parse_renaming(["a", "b=c"])
 
 
+@pytest.mark.slow  # of bursts: test_devices.py
 def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
     prepared.save(tmp_path / "head.npz")
     _, name = play(raw)
