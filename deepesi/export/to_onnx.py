@@ -59,9 +59,10 @@ class _Graph(nn.Module):
     def forward(self, data: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         draws = isinstance(self.model, PosteriorModel)
         inputs = dict(zip(self.keys, others[draws:], strict=True))
-        estimate = self.model(data, inputs)
         if isinstance(self.model, PosteriorModel):
-            estimate = estimate._replace(samples=self.model.sample(data, inputs, others[0]))
+            estimate = self.model.with_samples(data, inputs, others[0])
+        else:
+            estimate = self.model(data, inputs)
         return tuple(getattr(estimate, kind) for kind in self.kinds)
 
 

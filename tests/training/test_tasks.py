@@ -31,6 +31,7 @@ from deepesi.training.tasks.masked import (
     unexplained,
 )
 from deepesi.training.weights import load_network
+from tests.conftest import slow
 from tests.training.recordings import save_raws
 from tests.training.toy import TOY, load, same, weights
 
@@ -403,7 +404,7 @@ def test_a_trunk_of_another_architecture(pretrained, toy, toy_path, tmp_path):
         fit(config, Cohort.single(toy), tmp_path)
 
 
-@pytest.mark.parametrize("task", ["coral", "mmd", "dann"])
+@pytest.mark.parametrize("task", [slow("coral"), slow("mmd"), "dann"])
 def test_adaptation_to_real_recordings(task, toy, toy_path, files, tmp_path):
     other = ["data@unlabelled=real", f"unlabelled.files={files}", "unlabelled.batch_size=4"]
     config = compose(toy_path, tmp_path, "experiment=adapt", f"task={task}", *other, *SIMULATED)
