@@ -11,12 +11,13 @@ from deepesi.physics.head import HeadModel
 from deepesi.physics.sensors import KINDS
 from deepesi.physics.simulated import simulated_raw
 from deepesi.physics.template import DisplayMesh, Template, template_of
-from deepesi.runtime.apply import SetupOptions, check_window, correct_recording, open_recording
 from deepesi.runtime.corrections import OFFSET, OFFSET_ALL, OFFSET_RAW
 from deepesi.runtime.inverse import Inverse, PreparedInverse
+from deepesi.runtime.opening import check_window, correct_recording, open_recording
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.reading.recording import ReadingOptions
 from deepesi.runtime.recordings import recording_rows
+from deepesi.runtime.setup import SetupOptions
 from deepesi.runtime.writing.animated import check_shown
 from deepesi.utils.files import check_file_out
 from deepesi.viz.demo import MOST_SAMPLES, Demo, Example, read_runtime, write_demo

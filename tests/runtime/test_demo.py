@@ -16,9 +16,9 @@ from deepesi.cli.main import main
 from deepesi.physics.head import magnitudes
 from deepesi.physics.template import template_of
 from deepesi.runtime import demo
-from deepesi.runtime.apply import SetupOptions
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.runtime.setup import SetupOptions
 from deepesi.viz.demo import FILES, POLICY, VERSION, read_runtime
 from tests.conftest import make_covariance, make_evoked
 from tests.viz.conftest import browser  # noqa: F401
