@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import flat_channels
-from deepesi.physics.io.channels import unused_channels, usable_channels
+from deepesi.physics.io.channels import picked_info, unused_channels, usable_channels
 from deepesi.physics.io.head_mri import read_head_mri
+from deepesi.physics.io.heads import kinds_to_localize
 from deepesi.physics.io.rank import RankChoice
 from deepesi.runtime.band import BandPower, band_limited
 from deepesi.runtime.corrections import Corrected
@@ -104,7 +105,8 @@ class SetupOptions:
         subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
         n_threads: Threads of one inference, 0 for all cores.
         rank: Dimensions of the noise, as in `RankChoice`.
-        trans: ``-trans.fif`` that places the electrodes on the packaged or own head.
+        trans: ``-trans.fif`` that places the sensors on the packaged or own head.
+        picks: Kinds of sensors to use, as in `Inverse.for_recording`.
 
     """
 
@@ -117,15 +119,24 @@ class SetupOptions:
     subjects_dir: Path | None = None
     rank: RankChoice = None
     trans: Path | None = None
+    picks: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
             raise ValueError("--noise-cov and --noise-from both set the noise; give one.")
-        others = (self.noise_cov, self.noise_from, self.forward, self.head, self.rank, self.trans)
+        others = (
+            self.noise_cov,
+            self.noise_from,
+            self.forward,
+            self.head,
+            self.rank,
+            self.trans,
+            self.picks,
+        )
         if self.prepared is not None and any(other is not None for other in others):
             raise ValueError(
                 "--prepared already contains noise and head; leave --noise-cov, --noise-from, "
-                "--forward, --head and --rank out, and --trans."
+                "--forward, --head, --rank, --trans and --picks out."
             )
         if self.forward is not None and self.head is not None:
             raise ValueError(
@@ -262,6 +273,11 @@ def apply(
     check_window(window, data.times)
     if animated is not None:
         check_shown(data, inverse.space, window)
+        if animated.html is not None and "eeg" not in inverse.sensors.kinds:
+            raise ValueError(
+                "--html shows potentials on the scalp, and the recording has MEG only. Leave it "
+                "out; OUT.png and --movie show the estimate."
+            )
     if draws is not None:
         check_draws(draws, data, inverse)
     ready = yield from correct_recording(opened, reading)
@@ -304,11 +320,14 @@ def open_recording(
     forward, trans = read_forward(setup.forward), _transform(setup.trans)
     covariance = None
     if setup.prepared is None:  # refused before the model is opened
-        kinds = {"eeg"} if forward is None else set(usable_channels(forward["info"]).values())
+        info = picked_info(data.info, setup.picks)
+        kinds = kinds_to_localize(info, forward, setup.picks is not None)
         covariance = _noise(trials, noise_from, setup.noise_cov, kinds)
     opened = open_inverse(model, setup)
     if setup.prepared is None:
-        inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
+        inverse = opened.for_recording(
+            data, covariance, forward, rank=setup.rank, trans=trans, picks=setup.picks
+        )
         yield from _placement_lines(inverse)
     else:
         inverse = opened.for_prepared(setup.prepared)
@@ -344,11 +363,10 @@ def correct_recording(opened: Opened, reading: ReadingOptions) -> Generator[str,
 
 
 def _placement_lines(inverse: PreparedInverse) -> list[str]:
-    """Output lines about the electrodes on a packaged head."""
-    placement = inverse.placement
-    if placement is None:
-        return []
-    return [f"electrodes: {placement}", *(f"doubtful: {line}" for line in placement.warnings)]
+    """Output lines about the sensors on a packaged head."""
+    placed = {"electrodes": inverse.placement, "MEG coils": inverse.coils}
+    lines = [f"{what}: {placement}" for what, placement in placed.items() if placement is not None]
+    return lines + [f"doubtful: {line}" for line in inverse.doubts]
 
 
 def _bads(data: "Recording") -> list[str]:
@@ -375,7 +393,7 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
     line = f"{channels}, {kind}; excluded as bad: {bads or 'none'}"
     unused = unused_channels(data.info, inverse.sensors)
     if unused:
-        line += f"; not used, as the head has none: {unused}"
+        line += f"; not used: {unused}"
     if isinstance(data, mne.Evoked):
         rows = recording_rows(data, inverse.ch_names)
         for i in flat_channels(data.data[rows]):
@@ -495,6 +513,7 @@ def prepare(
         nave,
         setup.rank,
         _transform(setup.trans),
+        setup.picks,
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

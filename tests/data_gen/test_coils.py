@@ -11,7 +11,7 @@ from deepesi.data_gen.artifacts import Blinks
 from deepesi.data_gen.coils import CoilRanges, inside_projector
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.noise import NoiseRanges
-from deepesi.data_gen.setups import SetupRanges, channel_range
+from deepesi.data_gen.setups import SetupRanges, channel_range, drawn_kinds
 from deepesi.physics.helmets import helmet
 from deepesi.physics.noise import rank_of
 from deepesi.physics.template import load_template
@@ -111,9 +111,27 @@ def test_recordings_without_meg_stay_as_they_are():
 
 
 def test_channels_are_counted():
-    template, setups = load_template(), SetupRanges(["biosemi32"], coils=CoilRanges())
-    assert channel_range(template, setups) == (32, 32 + len(helmet("neuromag306")))
+    template, n = load_template(), len(helmet("neuromag306"))
+
+    def sizes(**shares):
+        return channel_range(template, SetupRanges(["biosemi32"], coils=CoilRanges(**shares)))
+
     assert channel_range(template, SetupRanges(["biosemi32"])) == (32, 32)
+    assert sizes() == (32 + n, 32 + n)
+    assert sizes(eeg_only=0.5) == (32, 32 + n)
+    assert sizes(meg_only=0.5) == (n, 32 + n)
+    assert sizes(meg_only=1.0) == (n, n)
+    assert sizes(eeg_only=0.5, meg_only=0.5) == (32, n)
+
+
+def test_kinds_of_sensors_are_those_that_are_drawn():
+    def kinds(**ranges):
+        return drawn_kinds(load_template(), SetupRanges(coils=CoilRanges(**ranges)))
+
+    assert drawn_kinds(load_template(), SetupRanges()) == ["eeg"]
+    assert kinds() == ["eeg", "grad", "mag"]
+    assert kinds(arrays=["opm64"], meg_only=1.0) == ["mag"]
+    assert kinds(eeg_only=1.0) == ["eeg"]
 
 
 @pytest.mark.parametrize(
