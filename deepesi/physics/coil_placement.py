@@ -114,10 +114,8 @@ def place_coils(
     pose, by, residual, limit = _pose(template, landmarks, to_head)
     placed = _moved(coils, pose)
     scalp, faces = template.family.scalp_pos, template.family.scalp_faces
-    distances = cKDTree(scalp).query(placed.points)[0]
-    nearest = np.argsort(distances)[:20]  # an array that is not about the head is inside somewhere
-    inside = bool(is_inside(placed.points[nearest], scalp, faces).any())
-    gap = float(distances.min())
+    gap = float(cKDTree(scalp).query(placed.points)[0].min())
+    inside = bool(is_inside(placed.sensors.positions, scalp, faces).any())
     if inside or gap > FARTHEST:
         where = "inside the head" if inside else f"{1e3 * gap:.0f} mm from the scalp at the nearest"
         raise ValueError(
