@@ -113,8 +113,11 @@ class RecordingSetup:
             position = torch.randint(
                 0, len(self.coils), (n_examples,), generator=rng, device=rng.device
             )
-            places = vertices[index], weights[index]
-            return self.true_head.joint_fields.leadfields(tissues, *places, self.coils[position])
+            places = vertices[index], weights[index], self.coils[position]
+            if anatomy is None:
+                return self.true_head.joint_fields.leadfields(tissues, *places)
+            fields = self.true_head.fine_cortex.joint_fields
+            return fields.leadfields(tissues, *places, anatomy.source_modes, anatomy.magnetic_modes)
         modes = None if anatomy is None else anatomy.source_modes
         return self.lead_fields.leadfields(tissues, vertices[index], weights[index], modes)
 
@@ -153,11 +156,6 @@ class SetupRanges(MontageRanges):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.coils is not None and self.anatomy is not None:
-            raise ValueError(
-                "SetupRanges: MEG (coils) is not simulated on cortices of other people (anatomy). "
-                "Set data.setups.anatomy=null, or data.setups.coils=null."
-            )
         if self.baseline is not None:
             check_range("SetupRanges", "baseline", self.baseline, 10, 1e6, "samples")
 
@@ -386,6 +384,7 @@ class SetupPool:
             period = min(period, max(size, curriculum.n_steps // 20))
         self._draw_from = (heads, nominal_head, ranges, tissues, tuple(declarations), sfreq)
         self.size, self.period, self.curriculum = size, period, curriculum
+        self.with_meg = ranges.coils is not None
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
         self._anatomies: dict[tuple[int, str, int, int], Anatomy] = {}
 
@@ -418,5 +417,5 @@ class SetupPool:
             }
             cortex = setup.true_head.fine_cortex
             rng = torch_generator(*key, 2, device=setup.true_head.device)
-            self._anatomies[key] = setup.anatomy.draw(cortex, rng)
+            self._anatomies[key] = setup.anatomy.draw(cortex, rng, self.with_meg)
         return self._anatomies[key]
