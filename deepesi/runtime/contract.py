@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -12,6 +12,7 @@ from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.physics.sensors import KINDS
 from deepesi.runtime.self_test import SelfTest, StoredArray
+from deepesi.runtime.window_needs import WindowNeeds
 
 #: Entries of the ONNX metadata that hold the contract and the digest of the file.
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
@@ -161,6 +162,7 @@ class Contract:
             for a closed form, and without samples.
         sensor_kinds: Kinds of sensors it takes, keys of `deepesi.physics.sensors.KINDS`. A network
             takes those of its training.
+        window_needs: Length and sampling rate that filters in the graph need.
 
     """
 
@@ -183,6 +185,7 @@ class Contract:
     precision: str = "float32"
     n_draws: int | None = None
     sensor_kinds: tuple[str, ...] = ("eeg",)
+    window_needs: WindowNeeds = field(default_factory=WindowNeeds)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -265,6 +268,7 @@ class Contract:
             "calibration": calibration and Calibration(**as_tuples(calibration)),
             "self_test": _self_test(content["self_test"]),
             "sensor_kinds": tuple(kind for kind in KINDS if kind in content["data"]["kinds"]),
+            "window_needs": WindowNeeds(**content.get("window_needs", {})),
         }
         plain = {n: content[n] for n in cls.__dataclass_fields__ if n in content.keys() - special}
         return cls(**as_tuples(plain), **special)

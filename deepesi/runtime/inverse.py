@@ -201,8 +201,9 @@ class Inverse:
         Raises:
             ValueError: The recording, covariance, forward solution or transform does not fit, as in
                 `picked_info`, `place_recording`, `place_recorded_coils`, `head_on_template`,
-                `head_from_forward` and `prepare_for`; the file does not take a kind of sensor; or a
-                forward solution is given together with a head or a transform.
+                `head_from_forward` and `prepare_for`; the file does not take a kind of sensor; the
+                filters of the model are made for another sampling rate; or a forward solution is
+                given together with a head or a transform.
 
         """
         import mne
@@ -226,6 +227,7 @@ class Inverse:
         whole, info = info, picked_info(info, picks)
         kinds = kinds_to_localize(info, forward, picks is not None)
         self.contract.check_sensors(kinds)
+        self.contract.window_needs.check_rate(info["sfreq"])
         if forward is None:
             return self._on_template(whole, noise_cov, nave, rank, trans, kinds)
         n_orient = self.contract.n_orient or 1
