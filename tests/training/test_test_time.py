@@ -75,7 +75,7 @@ def test_scale_and_strength(head):
     weak, strong = (adapt(MinimumNorm(), head, data, s).correction for s in (0.3, 1e6))
     assert np.abs(strong - np.eye(16)).max() < 1e-3 < np.abs(weak - np.eye(16)).max()
     louder = replace(head, noise_cov=100 * head.noise_cov)
-    assert np.allclose(adapt(MinimumNorm(), louder, 10 * data).correction, weak, atol=1e-4)
+    assert np.allclose(adapt(MinimumNorm(), louder, 10 * data, 0.3).correction, weak, atol=1e-4)
 
 
 def test_an_exported_file_takes_the_adapted_head(head, tmp_path):
