@@ -396,7 +396,10 @@ class Batch(Tensors):
 
     def example(self, number: int) -> "Batch":
         """One example as a batch of its own."""
-        rows = slice(number, number + 1)
+        return self.part(slice(number, number + 1))
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of the examples."""
         scene = {
             f.name: getattr(self.scene, f.name)[rows]
             for f in fields(self.scene)
