@@ -5,25 +5,34 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def symmetric_inverse(matrix: Float[Tensor, "B C C"], n_iterations: int) -> Float[Tensor, "B C C"]:
-    """Inverse of symmetric positive definite matrices, by Newton's method.
+def symmetric_inverse(
+    matrix: Float[Tensor, "B C C"], n_iterations: int, least: float
+) -> Float[Tensor, "B C C"]:
+    """Inverse of symmetric positive definite matrices, by Newton's method with scaling.
 
-    ``X ← X (2 I - A X)`` from ``X = I / max row sum of |A|``. The error of an eigenvalue ``e`` is
-    squared in every iteration, from ``1 - e / (max row sum)``: a condition number ``κ`` takes
-    about ``log2 κ + 5`` iterations in double precision.
+    ``X ← c X (2 I - A X)`` from a multiple of ``I``. The bounds of the eigenvalues of ``A`` bound
+    those of ``A X``: from ``1 ± e`` they move to ``1 ± e² / (2 - e²)`` with the factor ``c`` that
+    makes them symmetric. That doubles the rate of plain iterations: a condition number ``κ`` takes
+    about ``log4 κ + 4`` iterations in double precision, with the largest row sum of ``|A|`` in
+    place of the largest eigenvalue.
 
     ONNX has no inverse, and its products take matrices of any size.
 
     Args:
         matrix: Matrices ``A``.
         n_iterations: Number of iterations.
+        least: Lower bound of the eigenvalues, positive.
 
-    Source: Schulz 1933, doi:10.1002/zamm.19330130111; start: Ben-Israel & Cohen 1966,
-    doi:10.1137/0703035.
+    Source: Schulz 1933, doi:10.1002/zamm.19330130111; scaling: Pan & Schreiber 1991,
+    doi:10.1137/0912058.
 
     """
     eye = torch.diag_embed(torch.ones_like(matrix[:, 0]))
-    inverse = eye / matrix.abs().sum(2).amax(1)[:, None, None]
+    largest = matrix.abs().sum(2).amax(1)[:, None, None]
+    error = (largest - least) / (largest + least)
+    inverse = eye * (2 / (largest + least))
     for _ in range(n_iterations):
-        inverse = inverse @ (2 * eye - matrix @ inverse)
+        factor = 2 / (2 - error.square())
+        inverse = (factor * inverse) @ (2 * eye - matrix @ inverse)
+        error = error.square() * factor / 2
     return inverse
