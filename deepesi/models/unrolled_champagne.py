@@ -325,12 +325,13 @@ class UnrolledChampagne(InverseModel):
         self, numbers: Int[Tensor, "B M"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B M S"]:
         """Shares of the sources in the moments of patches."""
-        members, shares = inputs[self.members.key], inputs[self.shares.key].flatten(0, 1)
-        n_sources = members.shape[0]
-        sources = members.index_select(0, (numbers % n_sources).flatten())
-        own = shares.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
-        empty = torch.zeros_like(own[..., :1]).expand(-1, -1, n_sources + 1)
-        return empty.scatter(2, sources.unflatten(0, numbers.shape), own)[..., :-1]
+        members = inputs[self.members.key].expand(self.n_radii, -1, -1)  # ONNX: no remainder
+        sources, shares = (
+            table.flatten(0, 1).index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+            for table in (members, inputs[self.shares.key])
+        )
+        empty = torch.zeros_like(shares[..., :1]).expand(-1, -1, members.shape[1] + 1)
+        return empty.scatter(2, sources, shares)[..., :-1]
 
 
 def size_of(white: Float[Tensor, "B C T"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
