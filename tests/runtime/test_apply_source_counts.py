@@ -23,6 +23,7 @@ def evoked(tmp_path, monkeypatch):
     return evoked
 
 
+@pytest.mark.slow  # exports a network
 def test_number_of_sources(toy, toy_path, evoked, capsys, tmp_path):
     wide = {"smallest": 0.03, "largest": 0.06, "n_radii": 1}
     small = {"n_steps": 2, "n_dense": 1, "n_strongest": 20, "n_iterations": 3, "hidden": 4}
