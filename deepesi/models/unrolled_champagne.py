@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Objective
 from deepesi.core.patches import neighbour_mean
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_counts import SourceCounts, count_loss, evidence_gains
@@ -164,6 +165,7 @@ class UnrolledChampagne(InverseModel):
         """Whiten the data, update the variances, compute the posterior."""
         return self._estimate(data, inputs)[0]
 
+    @in_full_precision
     def _estimate(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Estimate, Float[Tensor, "B K"]]:
