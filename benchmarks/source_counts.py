@@ -25,7 +25,11 @@ from deepesi.physics.template import load_template
 from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
-SETTINGS = ("sources.n_sources=[1,10]", "sources.simple_share=0.3", "snr_db=[0,5,10,20]")
+SETTINGS = (
+    "scenario.sources.n_sources=[1,10]",
+    "+scenario.sources.simple_share=0.3",
+    "scenario.snr_db=[0,5,10,20]",
+)
 #: Edges of the bins of probabilities.
 EDGES = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0])
 #: Probability of the set of numbers.
@@ -111,8 +115,8 @@ def main() -> None:
     arguments = parser.parse_args()
     template = load_template(arguments.head)
     ((_, model),) = load_named([arguments.model], template, "source_counts")[0].items()
-    sizes = (f"n_examples={arguments.examples}", f"n_times={arguments.samples}", "batch_size=50")
-    changes = ["scenario=several", *(f"scenario.{s}" for s in (*SETTINGS, *sizes))]
+    changes = ["scenario=several", *SETTINGS, f"scenario.n_examples={arguments.examples}"]
+    changes += [f"scenario.n_times={arguments.samples}", "scenario.batch_size=50"]
     (scenario,) = load_scenarios([compose("evaluate", changes).scenario])
     with one_thread():
         found = list(counts(model, scenario, Cohort.single(template)))

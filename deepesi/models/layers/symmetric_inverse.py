@@ -13,8 +13,8 @@ def symmetric_inverse(
     ``X ← c X (2 I - A X)`` from a multiple of ``I``. The bounds of the eigenvalues of ``A`` bound
     those of ``A X``: from ``1 ± e`` they move to ``1 ± e² / (2 - e²)`` with the factor ``c`` that
     makes them symmetric. That doubles the rate of plain iterations: a condition number ``κ`` takes
-    about ``log4 κ + 4`` iterations in double precision, with the largest row sum of ``|A|`` in
-    place of the largest eigenvalue.
+    about ``log4 κ + 3`` iterations in single and ``+ 4`` in double precision, with the largest row
+    sum of ``|A|`` in place of the largest eigenvalue.
 
     ONNX has no inverse, and its products take matrices of any size.
 
@@ -28,11 +28,13 @@ def symmetric_inverse(
 
     """
     eye = torch.diag_embed(torch.ones_like(matrix[:, 0]))
-    largest = matrix.abs().sum(2).amax(1)[:, None, None]
-    error = (largest - least) / (largest + least)
-    inverse = eye * (2 / (largest + least))
-    for _ in range(n_iterations):
-        factor = 2 / (2 - error.square())
-        inverse = (factor * inverse) @ (2 * eye - matrix @ inverse)
-        error = error.square() * factor / 2
+    largest = matrix.abs().sum(2).amax(1)
+    # 1 / e is a Chebyshev polynomial of degree 2^k of its first value, so all factors come at once.
+    root = (largest / least).sqrt()
+    first = ((root + 1) / (root - 1)).log()
+    powers = torch.tensor([2.0**k for k in range(n_iterations)]).to(matrix)
+    factors = 2 / (2 - (first[:, None] * powers).cosh().square().reciprocal())
+    inverse = eye * (2 / (largest + least))[:, None, None]
+    for factor in factors.unbind(1):
+        inverse = (factor[:, None, None] * inverse) @ (2 * eye - matrix @ inverse)
     return inverse
