@@ -28,6 +28,7 @@ class Estimate(NamedTuple):
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
     samples: Float[Tensor, "N B D T"] | None = None  # samples from the posterior
+    source_counts: Float[Tensor, "B K"] | None = None  # probabilities of 1 to K sources in a window
 
 
 @runtime_checkable
