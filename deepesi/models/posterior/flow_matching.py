@@ -1,5 +1,7 @@
 """Conditional flow matching: samples of source maps, from noise by a learned velocity."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -99,7 +101,7 @@ class FlowMatching(PosteriorModel):
         """Mean squared error of the velocity at a random time; `objective` has no effect."""
         setting, unit = self.units(batch.data, batch.inputs)
         end = (self.units.along_normals(batch.sources, batch.inputs) / unit).mT
-        random = {"generator": rng, "device": rng.device}
+        random: dict[str, Any] = {"generator": rng, "device": rng.device}
         time = torch.rand(len(end), **random).to(end) * times(self.n_steps)[-2]
         start = self.denoiser.noise_std * torch.randn(end.shape, **random).to(end)
         by_example = time[:, None, None]
