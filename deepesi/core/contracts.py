@@ -28,6 +28,7 @@ class Estimate(NamedTuple):
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
     samples: Float[Tensor, "N B D T"] | None = None  # samples from the posterior
+    source_counts: Float[Tensor, "B K"] | None = None  # probabilities of 1 to K sources in a window
 
 
 @runtime_checkable
@@ -396,7 +397,10 @@ class Batch(Tensors):
 
     def example(self, number: int) -> "Batch":
         """One example as a batch of its own."""
-        rows = slice(number, number + 1)
+        return self.part(slice(number, number + 1))
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of the examples."""
         scene = {
             f.name: getattr(self.scene, f.name)[rows]
             for f in fields(self.scene)
