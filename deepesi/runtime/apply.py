@@ -36,6 +36,7 @@ from deepesi.runtime.writing.estimate import (
     write_prediction_set,
 )
 from deepesi.runtime.writing.samples import Draws, check_draws, write_samples
+from deepesi.runtime.writing.source_counts import write_source_counts
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
 from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
 from deepesi.utils.files import check_file_out
@@ -177,6 +178,7 @@ def _localize(
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_prediction_set(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
+        yield from write_source_counts(result, peak, inverse, prefix)
         if draws is not None:
             yield from write_samples(draws, result, peak, inverse, prefix)
         if animated is not None:

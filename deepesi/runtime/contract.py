@@ -21,7 +21,12 @@ CONTRACT_VERSION = 5
 #: Names of the ONNX inputs beside the head inputs.
 DATA, NOISE = "data", "noise"
 #: ONNX output of every kind of estimate.
-OUTPUT_NAMES = {"mean": "dipole_mean", "std": "dipole_std", "samples": "dipole_samples"}
+OUTPUT_NAMES = {
+    "mean": "dipole_mean",
+    "std": "dipole_std",
+    "samples": "dipole_samples",
+    "source_counts": "source_counts",
+}
 #: File with the `Calibration` that ``deepesi calibrate`` writes.
 CALIBRATION_FILE = "calibration.json"
 #: File with the tables of ``deepesi calibrate`` for the card, Markdown.
@@ -115,12 +120,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a file, A m.
+    """One output of a file: moments, A m, or probabilities.
 
     Attributes:
         name: Name of the ONNX output.
         kind: ``"mean"`` or ``"std"``, ``(batch, dipoles, times)``, or ``"samples"`` of the
-            posterior, ``(draws, batch, dipoles, times)``.
+            posterior, ``(draws, batch, dipoles, times)``, or ``"source_counts"``, probabilities of
+            1, 2, ... sources in a window, ``(batch, numbers)``.
 
     """
 

@@ -187,6 +187,22 @@ class PreparedInverse:
         noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
         return self._outputs(batch, noise)["samples"][:, 0]
 
+    def source_counts(self, data: Array) -> NDArray[np.float32]:
+        """Probabilities of 1, 2, ... sources in one window ``(C, T)``, V, any reference: ``(K,)``.
+
+        Raises:
+            ValueError: The model counts no sources; or as in `estimate`.
+
+        """
+        self._check_frames(data)
+        if "source_counts" not in self.model.contract.kinds:
+            raise ValueError(
+                "PreparedInverse: the model counts no sources, it gives only "
+                f"{' and '.join(self.model.contract.kinds)}. Use a network that does "
+                "(an exported unrolled_champagne)."
+            )
+        return self._outputs(self.sensors.to_head(data)[None])["source_counts"][0]
+
     def check_samples(self, n: int, n_times: int) -> None:
         """Refuse draws that the model cannot give; errors as in `sample`."""
         if self.model.contract.noise is None:
@@ -225,8 +241,8 @@ class PreparedInverse:
         """Estimates of windows by kind, checked for shape and finite values."""
         outputs = self.model.run(batch, self.feeds, noise)
         expected = (len(batch), self.space.n_dipoles, batch.shape[2])
-        for output in outputs.values():
-            if output.shape[-3:] != expected:
+        for kind, output in outputs.items():
+            if kind != "source_counts" and output.shape[-3:] != expected:
                 raise ValueError(
                     f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
                     f"source space {self.space.name} has room for {expected}. The file is "

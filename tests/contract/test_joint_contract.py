@@ -32,6 +32,9 @@ SLOW = {
     "SparseRegression",
     "FlowMatching",
     "elastic net",
+    "SparseBayes em",
+    "SparseBayes, patches",
+    "SparseBayes, noise learned",
 }
 
 

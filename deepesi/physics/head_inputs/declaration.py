@@ -62,8 +62,8 @@ class HeadInput(ABC):
         """Shape of the array; sizes that the head sets are names.
 
         ``"channels"``, ``"sources"``, ``"dipoles"``, ``"edges"`` and ``"neighbours"`` (of the
-        source mesh), ``"patch_pairs"``, ``"sensor_edges"``, ``"orientations"`` (per source, 1 or 3:
-        an exported file keeps the one it was traced with).
+        source mesh), ``"patch_pairs"``, ``"patch_members"``, ``"sensor_edges"``,
+        ``"orientations"`` (per source, 1 or 3: an exported file keeps the one it was traced with).
         """
 
     @abstractmethod
