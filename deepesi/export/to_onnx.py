@@ -18,7 +18,7 @@ from deepesi.export.optimize import make_faster
 from deepesi.export.quantize import Precision, make_smaller
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
-from deepesi.physics.head_inputs.declaration import Axes, noise_size
+from deepesi.physics.head_inputs.declaration import Axes, noise_size, sensor_kinds
 from deepesi.runtime.contract import (
     DATA,
     DIGEST_KEY,
@@ -59,9 +59,10 @@ class _Graph(nn.Module):
     def forward(self, data: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         draws = isinstance(self.model, PosteriorModel)
         inputs = dict(zip(self.keys, others[draws:], strict=True))
-        estimate = self.model(data, inputs)
         if isinstance(self.model, PosteriorModel):
-            estimate = estimate._replace(samples=self.model.sample(data, inputs, others[0]))
+            estimate = self.model.with_samples(data, inputs, others[0])
+        else:
+            estimate = self.model(data, inputs)
         return tuple(getattr(estimate, kind) for kind in self.kinds)
 
 
@@ -165,6 +166,7 @@ def export_onnx(
         ),
         precision=precision,
         n_draws=n_draws,
+        sensor_kinds=_sensor_kinds(identity, declarations),
         window_needs=model.window_needs,
     )
     sign(proto, contract)
@@ -172,6 +174,15 @@ def export_onnx(
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _sensor_kinds(
+    identity: Mapping[str, Any], declarations: Sequence[HeadInput]
+) -> tuple[str, ...]:
+    """Kinds of sensors of the training, or else all that the head inputs take."""
+    possible = sensor_kinds(declarations)
+    trained = identity.get("sensor_kinds", ("eeg",) if identity.get("trained") else possible)
+    return tuple(kind for kind in possible if kind in trained)
 
 
 def _noise_shape(axes: Axes | None) -> list[dict[int, Any]]:

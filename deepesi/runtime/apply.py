@@ -120,6 +120,11 @@ def apply(
     check_window(window, data.times)
     if animated is not None:
         check_shown(data, inverse.space, window)
+        if animated.html is not None and "eeg" not in inverse.sensors.kinds:
+            raise ValueError(
+                "--html shows potentials on the scalp, and the recording has MEG only. Leave it "
+                "out; OUT.png and --movie show the estimate."
+            )
     if draws is not None:
         check_draws(draws, data, inverse)
     ready = yield from correct_recording(opened, reading)
@@ -245,6 +250,7 @@ def prepare(
         nave,
         setup.rank,
         read_transform(setup.trans),
+        setup.picks,
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

@@ -14,6 +14,7 @@ from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.family import Tissues
 from deepesi.physics.head_inputs import Gain
+from tests.conftest import slow
 
 EVERYTHING = {
     "setups": SetupRanges(
@@ -83,8 +84,14 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("n_times", [1, 25])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "n_times"),
+    [
+        (kind, n) if n == 25 and kind in ("white", "all", "changing variance") else slow(kind, n)
+        for kind in KINDS
+        for n in (1, 25)
+    ],
+)
 def test_realised_snr_is_the_requested_one(simulate, kind, n_times):
     """For every kind of noise, mostly alone, within the standard error of its own draws."""
     setups = SetupRanges(["biosemi16"], noise=NoiseRanges(**KINDS[kind]))

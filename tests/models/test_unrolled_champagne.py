@@ -11,6 +11,7 @@ from deepesi.models.layers.source_counts import count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
+from tests.conftest import slow
 from tests.models.free import apply, free
 
 WIDE = {"smallest": 0.03, "largest": 0.06, "n_radii": 2}
@@ -49,7 +50,7 @@ def learned_variances(model, data, head):
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
-@pytest.mark.parametrize("n_times", [1, 6])
+@pytest.mark.parametrize("n_times", [slow(1), 6])
 def test_many_steps_reach_the_fixed_point_of_champagne(simulate, n_times, exponent):
     batch = simulate([], n_times=n_times, batch_size=2, snr_db=(10, 10)).batch(0)
     model = make(n_steps=400, n_dense=400, count=0.1, exponent=exponent)
