@@ -175,6 +175,15 @@ def test_inverse_by_products(condition):
     np.testing.assert_allclose(found, np.linalg.inv(matrix), atol=1e-7)
 
 
+def test_gradient_of_the_inverse():
+    """Also in single precision, where the factors of the last iterations overflow."""
+    matrix = (2 * torch.eye(3) + 0.5 * torch.ones(3, 3))[None].requires_grad_()
+    symmetric_inverse(matrix, 12, least=1.0)[0, 0, 1].backward()
+    inverse = torch.linalg.inv(matrix[0]).detach()
+    expected = -torch.outer(inverse[0], inverse[1])
+    assert torch.allclose(matrix.grad[0], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
