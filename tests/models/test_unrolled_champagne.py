@@ -11,6 +11,7 @@ from deepesi.models.layers.source_counts import count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
+from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import slow
 from tests.models.free import apply, free
 
@@ -141,6 +142,14 @@ def test_symmetries(simulate, orientation):
     assert torch.allclose(turned, estimate.mean @ rotation, rtol=1e-3, atol=1e-3 * largest)
     alone = apply(model, batch.data[2:3], head)
     assert torch.allclose(alone.mean, estimate.mean[2:3], rtol=1e-3, atol=1e-4 * largest)
+
+
+def test_calibration_keeps_the_number_of_sources(simulate):
+    batch = simulate([], n_times=1).batch(0)
+    model = make(n_steps=1, n_dense=1)
+    found, scaled = (apply(m, batch.data, batch.head) for m in (model, Tempered(model, 2.0)))
+    assert torch.equal(scaled.source_counts, found.source_counts)
+    assert torch.allclose(scaled.std, 2 * found.std)
 
 
 def test_more_of_the_strongest_patches_than_there_are(simulate):
