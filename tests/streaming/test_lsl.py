@@ -161,6 +161,7 @@ def test_units_are_those_the_stream_names(prepared, units, unit, factor):
     del outlet
 
 
+@pytest.mark.slow  # one by one: test_source.py
 def test_streams_that_do_not_fit(prepared, long_listing):
     with pytest.raises(FileNotFoundError, match="there is no stream 'nobody'"):
         open_source("nobody", prepared.ch_names, {}, timeout=0.5)
@@ -175,6 +176,9 @@ def test_streams_that_do_not_fit(prepared, long_listing):
     with pytest.raises(ValueError, match=r"there are several streams"):
         open_source(name, prepared.ch_names, {})
     del outlet, other
+
+
+def test_a_renaming_without_its_new_name():
     with pytest.raises(ValueError, match=r"--rename takes OLD=NEW, got \['a'\]"):
         parse_renaming(["a", "b=c"])
 
