@@ -318,6 +318,7 @@ def _stream(arguments: argparse.Namespace) -> None:
         arguments.seconds,
         arguments.type,
         arguments.source_id,
+        arguments.power,
         functools.partial(print, flush=True),
     )
 
@@ -632,6 +633,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     stream.add_argument(
         "--samples", type=int, default=1, help="length of a window, samples (default 1: no delay)"
+    )
+    stream.add_argument(
+        "--power",
+        type=Path,
+        metavar="FILE.csv",
+        help="write the power of every parcel in the band: mean and standard deviation",
     )
     stream.add_argument("--outlet", default="deepesi", help="name of the stream of parcels")
     stream.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")

@@ -12,7 +12,8 @@ from tests.contract.test_contract import RECIPES
 NETWORKS = [
     name
     for name, make in RECIPES.items()
-    if type(make()).__module__.startswith("deepesi.models.") and list(make().parameters())
+    if type(make()).__module__.startswith("deepesi.models.")
+    and list(make().parameters())
     and " with std" not in name
 ]
 
