@@ -1,5 +1,7 @@
-"""Figure of posterior samples: where sources are likely, how many, and some samples."""
+"""Figure and animation of posterior samples: where sources are likely, how many, some samples."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import best_views, covering_views, draw_cortex, draw_projections
+from deepesi.viz.movie import Frame, drawn, write_movie
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +20,8 @@ Array = NDArray[np.float64]
 
 #: Samples that are shown, and the most likely locations that the views show.
 N_SHOWN, N_MODES = 4, 3
+#: Samples of an animation, and how many of them a second shows.
+N_ANIMATED, PER_SECOND = 24, 3.0
 
 
 def draw_posterior(
@@ -28,8 +33,10 @@ def draw_posterior(
     positions: Array,
     mesh: DisplayMesh | None,
     marks: NDArray[np.int64] | None = None,
+    inside: NDArray[np.bool_] | None = None,
+    level: float = 0.9,
 ) -> None:
-    """Draw the probability of a source, the number of sources, and the first samples.
+    """Draw the probability of a source, the number of sources, samples, and the joint set.
 
     Args:
         figure: Figure to draw in, with constrained layout; 12 by 7 inches or larger.
@@ -40,6 +47,8 @@ def draw_posterior(
         positions: Source locations ``(S, 3)``, m.
         mesh: Cortex mesh. None: three projections, without single samples.
         marks: Numbers of true sources, which get a ring; None: not known.
+        inside: Set of locations that holds all sources ``(S,)``; None: it is not drawn.
+        level: Probability of the set.
 
     """
     rings = np.empty(0, np.int64) if marks is None else marks
@@ -56,7 +65,12 @@ def draw_posterior(
     views = covering_views(shown, len(positions), mesh, 4)
     _draw_probability(left, probability, mesh, views, rings, label)
     _draw_numbers(right.subplots(), numbers)
-    _draw_samples(below, magnitudes, mesh, rings)
+    if inside is None:
+        _draw_samples(below, magnitudes, mesh, rings)
+        return
+    left, right = below.subfigures(1, 2, squeeze=False, width_ratios=[N_SHOWN, 2])[0]
+    _draw_samples(left, magnitudes, mesh, rings)
+    _draw_set(right, inside, level, mesh, views[:2], rings)
 
 
 def modes(probability: Array, positions: Array, apart: float) -> NDArray[np.int64]:
@@ -119,3 +133,63 @@ def _draw_samples(
         (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
         draw_cortex(ax, values, mesh, view, float(values.max()), rings)
         ax.set_title(f"{view}, to {1e9 * values.max():.2g} nAm", fontsize=9)
+
+
+def _draw_set(
+    figure: "SubFigure",
+    inside: NDArray[np.bool_],
+    level: float,
+    mesh: DisplayMesh,
+    views: list[str],
+    rings: NDArray[np.int64],
+) -> None:
+    """Draw the set of locations that holds all sources together."""
+    figure.suptitle(f"{100 * level:g} % set: holds all sources together", fontsize=10)
+    for ax, view in zip(figure.subplots(1, len(views)), views, strict=True):
+        draw_cortex(ax, inside.astype(np.float64), mesh, view, 1.0, rings)
+        ax.set_title(view, fontsize=9)
+
+
+def animate_samples(
+    magnitudes: Array,
+    positions: Array,
+    mesh: DisplayMesh,
+    path: Path,
+    marks: NDArray[np.int64] | None = None,
+    progress: bool = True,
+) -> None:
+    """Write an animation without end: one sample after the other, in two views.
+
+    What stays from sample to sample is certain, and what jumps is not.
+
+    Args:
+        magnitudes: Magnitudes of two or more samples ``(N, S)``; the first `N_ANIMATED` are shown.
+        positions: Source locations ``(S, 3)``, m.
+        mesh: Cortex mesh.
+        path: ``.gif`` file.
+        marks: Numbers of true sources, which get a ring; None: not known.
+        progress: Show a progress bar on a terminal.
+
+    """
+    shown = magnitudes[:N_ANIMATED]
+    rings = np.empty(0, np.int64) if marks is None else marks
+    often = (magnitudes > 0.5 * magnitudes.max(axis=1, keepdims=True)).mean(axis=0)
+    views = covering_views(modes(often, positions, 0.03), len(positions), mesh, 2)
+    frames = _sample_frames(shown, mesh, views, rings)
+    write_movie(frames, len(shown), path, PER_SECOND, progress)
+
+
+def _sample_frames(
+    magnitudes: Array, mesh: DisplayMesh, views: list[str], rings: NDArray[np.int64]
+) -> Iterator[Frame]:
+    """One picture per sample."""
+    figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
+    for number, values in enumerate(magnitudes):
+        figure.clear()
+        figure.suptitle(
+            f"sample {number + 1} of {len(magnitudes)}, to {1e9 * values.max():.2g} nAm"
+        )
+        for ax, view in zip(figure.subplots(1, len(views)), views, strict=True):
+            draw_cortex(ax, values, mesh, view, float(values.max()) or 1.0, rings)
+            ax.set_title(view, fontsize=9)
+        yield drawn(figure)

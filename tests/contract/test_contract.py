@@ -34,6 +34,8 @@ from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.models.piunet import PhysicsInformedUNet
+from deepesi.models.posterior.evidential import Evidential
+from deepesi.models.posterior.flow_matching import FlowMatching
 from deepesi.models.posterior.structured import StructuredPosterior
 from deepesi.models.transformer import SourceTransformer
 from deepesi.models.unrolled_champagne import UnrolledChampagne
@@ -122,6 +124,12 @@ def structured_posterior(n_components=2):
     return moved(StructuredPosterior(n_components, **WIDE, **sizes))
 
 
+def flow_matching(**sizes):
+    torch.manual_seed(0)
+    sizes = {"n_steps": 3, "hidden": 8, "n_messages": 1, "n_conjugate": 4, "n_draws": 64} | sizes
+    return moved(FlowMatching(**sizes))
+
+
 def stacked_ensemble():
     seeds = iter(range(3))
     return StackedEnsemble(lambda: network(next(seeds)), n_members=3)
@@ -151,6 +159,8 @@ RECIPES = (
         "PhysicsInformedUNet": piunet,
         "PhysicsInformedUNet with std": lambda: piunet(heteroscedastic=True),
         "StructuredPosterior": structured_posterior,
+        "FlowMatching": flow_matching,
+        "Evidential": lambda: moved(Evidential(hidden=8, n_messages=1, n_conjugate=4)),
         "SourceTransformer": transformer,
         "SourceTransformer with std": lambda: transformer(heteroscedastic=True),
         "UnrolledISTA": unrolled_ista,
@@ -324,6 +334,7 @@ def test_joint_scaling(model, simulate, factor):
 #: Models that draw from their posterior; one of the package that is missing fails the suite.
 POSTERIORS = {
     "BayesianMinimumNorm": BayesianMinimumNorm,
+    "FlowMatching": flow_matching,
     "StructuredPosterior": structured_posterior,
     "TemperedPosterior": RECIPES["TemperedPosterior"],
     "ToyFlow": ToyFlow,
@@ -439,6 +450,7 @@ FEWER = {
     "AnnealedPatches": lambda: annealed_patches(n_components=1),
     "UnrolledChampagne": lambda: unrolled_champagne(n_steps=2, n_dense=1, n_iterations=12),
     "StructuredPosterior": lambda: structured_posterior(n_components=1),
+    "FlowMatching": lambda: flow_matching(n_steps=2, n_conjugate=2),
 }
 
 

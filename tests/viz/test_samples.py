@@ -2,9 +2,11 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image, ImageSequence
 
 from deepesi.calibration.sample_sources import sources_of
-from deepesi.viz.samples import draw_posterior, modes
+from deepesi.viz import samples as viz
+from deepesi.viz.samples import animate_samples, draw_posterior, modes
 
 
 def axes_of(figure):
@@ -54,3 +56,20 @@ def test_likely_locations_are_apart(toy):
     assert found[0] == 50
     assert len(found) == 3
     assert modes(np.zeros(84), toy.source_pos, 0.03).size == 0
+
+
+def test_the_set_is_drawn_beside_the_samples(toy):
+    inside = np.arange(84) < 10
+    figure = drawn(toy, toy.display, patches(30), inside=inside, level=0.8)
+    titles = [part.get_suptitle() for row in figure.subfigs for part in row.subfigs]
+    assert "80 % set: holds all sources together" in titles
+
+
+def test_an_animation_shows_one_sample_per_frame_without_end(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(viz, "N_ANIMATED", 3)
+    path = tmp_path / "samples.gif"
+    animate_samples(patches(30), toy.source_pos, toy.display, path, np.array([3]), progress=False)
+    with Image.open(path) as file:
+        assert (file.n_frames, file.info["loop"]) == (3, 0)
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+    assert (frames[0] != frames[1]).any()

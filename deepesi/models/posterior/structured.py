@@ -100,7 +100,7 @@ class StructuredPosterior(PosteriorModel):
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 4,
-        widest_skull: float = 3.0,
+        widest_skull: float = 3.4,
         n_skulls: int = 3,
         nominal_skull: float = 0.01,
         n_draws: int = 64,
@@ -177,25 +177,34 @@ class StructuredPosterior(PosteriorModel):
         data: Float[Tensor, "B C T"],
         inputs: dict[str, Tensor],
         noise: Float[Tensor, "N B Z"],
+        log_skull: Float[Tensor, "N B"] | None = None,
     ) -> Configuration:
-        """Draw skull, patches and moments; args as in `sample`."""
+        """Draw skull, patches and moments; args as in `sample`, and skulls to draw the others for.
+
+        ``log_skull`` is the logarithm of the ratio to the nominal conductivity; None: it is drawn.
+        """
         known = self._known(data, inputs)
         # An exported graph computes all draws that it is given at once.
-        parts = (
-            (noise,) if torch.compiler.is_compiling() else noise.split(max(1, AT_ONCE // len(data)))
-        )
-        drawn = [self._draw(known, inputs, part) for part in parts]
+        size = max(1, AT_ONCE // len(data))
+        parts = (noise,) if torch.compiler.is_compiling() else noise.split(size)
+        skulls = [None] * len(parts) if log_skull is None else log_skull.split(size)
+        drawn = [self._draw(known, inputs, *part) for part in zip(parts, skulls, strict=True)]
         return Configuration(*(torch.cat(values) for values in zip(*drawn, strict=True)))
 
     def _draw(
-        self, known: Known, inputs: dict[str, Tensor], noise: Float[Tensor, "N B Z"]
+        self,
+        known: Known,
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+        log_skull: Float[Tensor, "N B"] | None,
     ) -> Configuration:
         white = known.recordings.white
         z = noise.unflatten(2, (3 * self.n_components, white.shape[2]))
         # The skull, J places and J - 1 decisions need one number each, moments one per sample.
         once, of_moments = z[:, :, : 2 * self.n_components, 0], z[:, :, 2 * self.n_components :]
-        features = known.features.expand(noise.shape[0], -1, -1)
-        log_skull = self._bounded(self.skull.from_noise(once[:, :, 0], features))
+        if log_skull is None:
+            features = known.features.expand(noise.shape[0], -1, -1)
+            log_skull = self._bounded(self.skull.from_noise(once[:, :, 0], features))
         sequence = self._sequence(known, log_skull)
         uniform = 0.5 * (1 + torch.erf(once / math.sqrt(2)))
         numbers: list[Int[Tensor, "N B"]] = []
@@ -221,9 +230,16 @@ class StructuredPosterior(PosteriorModel):
         configuration: Configuration,
     ) -> Float[Tensor, "N B"]:
         """Logarithm of the density of configurations; moments are in units of `SourceUnit`."""
-        return sum_of(
-            self._log_densities(self._known(data, inputs), inputs, configuration).values()
-        )
+        return sum_of(self.log_densities(data, inputs, configuration).values())
+
+    def log_densities(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        configuration: Configuration,
+    ) -> dict[str, Float[Tensor, "N B"]]:
+        """The parts of `log_density`: skull, patches given the skull, moments given both."""
+        return self._log_densities(self._known(data, inputs), inputs, configuration)
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator

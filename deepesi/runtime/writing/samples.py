@@ -110,7 +110,7 @@ def write_samples(
         )
     yield f"wrote {path}"
     yield from _write_map(sources, peak, inverse, out)
-    yield _write_figure(shown, sources, peak, inverse, out)
+    yield from _write_pictures(shown, sources, peak, inverse, out)
 
 
 def _lines(sources: SampleSources, inverse: PreparedInverse) -> Iterator[str]:
@@ -142,17 +142,18 @@ def _write_map(
         yield f"wrote {path}"
 
 
-def _write_figure(
+def _write_pictures(
     shown: NDArray[np.float64],
     sources: SampleSources,
     peak: Peak,
     inverse: PreparedInverse,
     out: Path,
-) -> str:
+) -> Iterator[str]:
+    """The figure, and on a known cortex an animation."""
     from matplotlib.figure import Figure
 
     from deepesi.viz.recording import save_figure
-    from deepesi.viz.samples import draw_posterior
+    from deepesi.viz.samples import animate_samples, draw_posterior
 
     template = template_of(inverse.space)
     mesh = None if template is None else template.display
@@ -160,7 +161,20 @@ def _write_figure(
     title = f"{len(shown)} samples of the posterior at {1e3 * peak.time:.0f} ms"
     figure.suptitle(title, fontsize=13)
     found = sources.probability, sources.numbers
-    draw_posterior(figure, shown, *found, NEAR, inverse.positions, mesh)
+    draw_posterior(
+        figure,
+        shown,
+        *found,
+        NEAR,
+        inverse.positions,
+        mesh,
+        inside=sources.inside,
+        level=sources.level,
+    )
     picture = out.with_name(f"{out.name}-samples.png")
     save_figure(figure, picture)
-    return f"wrote {picture}"
+    yield f"wrote {picture}"
+    if mesh is not None and len(shown) > 1:
+        animation = out.with_name(f"{out.name}-samples.gif")
+        animate_samples(shown, inverse.positions, mesh, animation)
+        yield f"wrote {animation}"
