@@ -110,7 +110,7 @@ def draw(found: dict[tuple[str, str], Found]) -> Figure:
         own, template = found["own", sensors], found["template", sensors]
         nearest = np.linalg.norm(own.positions - DIPOLE, axis=1).argmin()
         draw_projections(left, own.values, 1e-3 * own.positions, np.array([nearest]))
-        for ax, view in zip(right.subplots(1, 2), ("left", "right"), strict=True):
+        for ax, view in zip(right.subplots(1, 2), ("left lateral", "right lateral"), strict=True):
             draw_cortex(ax, template.values, mesh, view, float(template.values.max()))
             ax.set_title(f"fsaverage, {view}", fontsize=9)
     return figure
