@@ -200,14 +200,21 @@ def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
             name + "r",
             "--page",
             "0",
+            "--band",
+            "5",
+            "40",
+            "--power",
+            str(tmp_path / "power.csv"),
         ]
     )
     printed = capsys.readouterr().out
     assert f"head.npz: {prepared.origin}" in printed
-    assert f"{name}: 32 channels at 250 Hz, beside them none; band 1 to 40 Hz" in printed
+    assert f"{name}: 32 channels at 250 Hz, beside them none; band 5 to 40 Hz" in printed
     assert "page at http://127.0.0.1:" in printed
     assert ", 0 lost, 0 broken" in printed
     assert "latency" in printed
+    assert "strongest from 5 to 40 Hz: " in printed
+    assert len((tmp_path / "power.csv").read_text().splitlines()) == 1 + 237
     with pytest.raises(SystemExit, match=r"half the sampling rate; got 1 and 200 Hz"):
         main(
             [
