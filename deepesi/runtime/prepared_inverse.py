@@ -215,7 +215,8 @@ class PreparedInverse:
         self, batch: Array, noise: NDArray[np.float32] | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Estimates of windows by kind, checked for shape and finite values."""
-        outputs = self.model.run(batch, self.feeds, noise)
+        kinds = None if noise is None else ("samples",)
+        outputs = self.model.run(batch, self.feeds, noise, kinds)
         expected = (len(batch), self.space.n_dipoles, batch.shape[2])
         for output in outputs.values():
             if output.shape[-3:] != expected:
