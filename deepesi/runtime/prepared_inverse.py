@@ -183,15 +183,10 @@ class PreparedInverse:
                 "bayesian_minimum_norm, say)."
             )
         longest = self.model.longest
-        if n < 1:
-            raise ValueError(
-                f"PreparedInverse: the number of draws must be 1 or more, got {n}. 200 are enough "
-                "for a probability of 5 %."
-            )
-        if longest is not None and n_times > longest:
+        if n < 1 or (longest is not None and n_times > longest):
             raise ValueError(
                 f"PreparedInverse: asked for {n} draws of {n_times} samples in time, "
-                f"expected at most {longest} samples. Draw from shorter windows: "
+                f"expected 1 draw or more of at most {longest} samples. Draw from shorter windows: "
                 "those of a long recording are means over windows, which draws are not."
             )
 
