@@ -1,5 +1,9 @@
 """Grades of attributions in simulation: ``python -m benchmarks.explanations --models RUN ...``.
 
+``--shuffled RUN ...`` gives runs of the same networks on shuffled targets, see
+`benchmarks.shuffled_targets`, for the last of ``--models`` and in their order; ``none`` where there
+is none.
+
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
 estimate, and is graded by `deepesi.interpret.grading`. The CSV has one line for each model and
@@ -38,7 +42,8 @@ from deepesi.physics.cohort import Cohort
 from deepesi.physics.head import HeadModel, magnitudes
 from deepesi.physics.head_inputs import PatchTopographies, prepare
 from deepesi.physics.noise import whitener
-from deepesi.physics.template import load_template
+from deepesi.physics.template import Template, load_template
+from deepesi.training.saved import load_any
 from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
@@ -47,6 +52,8 @@ Array = NDArray[np.float64]
 CONTROL = "map of the recording (control)"
 METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion", CONTROL)
 PATCHES = PatchTopographies(0.010, 0.025, 4)
+#: Columns of the randomization check, and what a cell says where a model has no such map.
+CHECKS = {"random weights": "no weights", "shuffled targets": "-", "another target": "-"}
 #: Least distance of the other target, m; random orders per recording; baselines.
 ANOTHER, N_ORDERS, N_BASELINES = 0.06, 8, 2
 COLUMNS = (
@@ -56,6 +63,7 @@ COLUMNS = (
     "deletion, gain over chance",
     "insertion, gain over chance",
     "random weights, rank correlation",
+    "shuffled targets, rank correlation",
     "another target, rank correlation",
     "randomization check",
 )
@@ -123,7 +131,11 @@ def maps_of(run: Run, frame: Frame, target: Share) -> Maps:
 
 
 def grades(
-    model: InverseModel, case: Case, inputs: dict[str, torch.Tensor], topographies: Array
+    model: InverseModel,
+    shuffled: InverseModel | None,
+    case: Case,
+    inputs: dict[str, torch.Tensor],
+    topographies: Array,
 ) -> dict[str, list[float]]:
     """Grades of every method on one recording, in the order of the columns."""
     head, positions, n_orient = case.head, case.head.source_pos, case.head.space.n_orient
@@ -136,10 +148,12 @@ def grades(
         Share(neighbourhood(positions, place), n_orient) for place in (peak, rng.choice(far))
     )
     maps, another = maps_of(run, frame, near), maps_of(run, frame, away)
-    random = None
-    if any(True for _ in model.parameters()):
-        shuffled = gradients.run_of_model(with_random_weights(model, case.seed), inputs)
-        random = maps_of(shuffled, frame, near)
+    has_weights = any(True for _ in model.parameters())
+    others = [with_random_weights(model, case.seed) if has_weights else None, shuffled]
+    random, of_shuffled = (
+        None if other is None else maps_of(gradients.run_of_model(other, inputs), frame, near)
+        for other in others
+    )
     inside = np.zeros(len(positions), dtype=bool)
     inside[list(near.sources)] = True
     exact = bayes_sensitivity(case.data, inside, topographies, whitener(head.noise_cov))
@@ -161,7 +175,7 @@ def grades(
             np.nan
             if other is None
             else rank_correlation(np.abs(own), np.abs(attribution(method, other, case)))
-            for other in (random, another)
+            for other in (random, of_shuffled, another)
         ]
         found[method] = [
             rank_correlation(own, wanted),
@@ -172,35 +186,49 @@ def grades(
     return found
 
 
-def lines(name: str, model: InverseModel, chosen: Sequence[Case]) -> Iterator[list[str]]:
+def lines(
+    name: str, model: InverseModel, shuffled: InverseModel | None, chosen: Sequence[Case]
+) -> Iterator[list[str]]:
     """Means and intervals of one model, a line for each method."""
     head = chosen[0].head
     inputs = as_tensors(prepare(model.head_inputs, head))
     topographies = np.asarray(prepare([PATCHES], head)[PATCHES.key])
-    of_all = [grades(model, case, inputs, topographies) for case in chosen]
+    of_all = [grades(model, shuffled, case, inputs, topographies) for case in chosen]
     for method in METHODS:
         values = np.array([found[method] for found in of_all])
         cells, fails = [], list[str]()
         for column, title in zip(values.T, COLUMNS[2:-1], strict=True):
-            known = column[np.isfinite(column)]
+            known, check = column[np.isfinite(column)], title.split(",")[0]
             if not len(known):
-                cells.append("no weights")
+                cells.append(CHECKS[check])
                 continue
             low, high = (
                 None if np.isnan(end) else end for end in bootstrap_interval(known).tolist()
             )
             cells.append(interval_text(float(known.mean()), low, high, 2))
-            if title.startswith(("random weights", "another target")):
+            if check in CHECKS:
                 above = float(known.mean()) if high is None else high
-                fails += [title.split(",")[0]] if above >= FAILS else []
+                fails += [check] if above >= FAILS else []
         verdict = f"fails: {', '.join(fails)}" if fails else "passes"
         yield [name, method.replace("_", " "), *cells, verdict]
+
+
+def of_shuffled(
+    runs: Sequence[str], names: Sequence[str], template: Template
+) -> dict[str, InverseModel]:
+    """Networks on shuffled targets, by the names of the models that they belong to.
+
+    Untrained networks are the first of the models.
+    """
+    pairs = zip(reversed(names), reversed(runs), strict=False)
+    return {name: load_any(Path(run), template) for name, run in pairs if run != "none"}
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=[], help="run directories, untrained:NAME")
+    parser.add_argument("--shuffled", nargs="*", default=[], help="the same on shuffled targets")
     parser.add_argument("--baselines", default="", help="linear baselines, comma-separated")
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--snr-db", type=float, default=10.0)
@@ -209,6 +237,7 @@ def main() -> None:
     arguments = parser.parse_args()
     template = load_template()
     models, _ = load_named(arguments.models, template, "explanations")
+    shuffled = of_shuffled(arguments.shuffled, list(models), template)
     config = compose("evaluate", [f"baselines=[{arguments.baselines}]"])
     for name, model in load_baselines(config).items():
         if not isinstance(model, InverseModel) or not model.exportable:
@@ -219,7 +248,7 @@ def main() -> None:
     with one_thread():
         for name, model in models.items():
             started = time.perf_counter()
-            for line in lines(name, model, chosen):
+            for line in lines(name, model, shuffled.get(name), chosen):
                 written.append(line)
                 print(" | ".join(line), flush=True)
             print(f"{time.perf_counter() - started:.0f} s", flush=True)

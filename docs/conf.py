@@ -10,6 +10,7 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import api_reference  # noqa: E402
+import live_demo  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 
 from deepesi import __version__  # noqa: E402
@@ -68,6 +69,9 @@ sphinx_gallery_conf = {
     "plot_gallery": True,
     "matplotlib_animations": False,
 }
+linkcheck_timeout, linkcheck_retries, linkcheck_anchors = 30, 2, False
+# Publishers refuse robots; `docs/sources.py` asks doi.org itself.
+linkcheck_ignore = [r"https://doi\.org/"]
 # What libraries say about themselves is no part of a page.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|lightning|onnxscript)\b")
 
@@ -123,8 +127,15 @@ def skip_alias(_: Sphinx, __: str, ___: str, member: Any, skip: bool, ____: Any)
     return True if str(member.__doc__).startswith("Alias for field number") else None
 
 
+def write_demo(app: Sphinx, problem: Exception | None) -> None:
+    """Put the page in which a network runs beside the others."""
+    if problem is None and app.builder.format == "html":
+        live_demo.write(Path(app.outdir))
+
+
 def setup(app: Sphinx) -> None:
-    """Write the pages of the API, and adapt links while pages are read."""
+    """Write the pages of the API, adapt links while pages are read, and add the demo."""
     api_reference.write(DOCS / "api")
     app.connect("source-read", read_page)
     app.connect("autodoc-skip-member", skip_alias)
+    app.connect("build-finished", write_demo)

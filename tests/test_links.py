@@ -1,6 +1,10 @@
 """Links and pictures of the Markdown files lead somewhere, and the index lists every page."""
 
+import importlib
 import re
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -68,3 +72,65 @@ def test_pictures_are_shown_and_small():
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert all(f"pictures/{picture.name}" in shown for picture in pictures)
     assert sum(picture.stat().st_size for picture in pictures) < 500_000
+
+
+@pytest.fixture(scope="module")
+def sources():
+    sys.path.insert(0, str(DOCS))
+    try:
+        return importlib.import_module("sources")
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def test_numbers_of_sources_have_their_form(sources):
+    """Whether they exist is asked online: `python docs/sources.py`, every night."""
+    found = {(kind, number) for _, kind, number in sources.sources()}
+    assert {("doi", "10.1109/10.623056"), ("arxiv", "1810.03292")} <= found
+    assert len(found) > 100
+    assert sources.malformed() == []
+    nightly = (ROOT / ".github/workflows/nightly.yml").read_text()
+    assert "python docs/sources.py" in nightly
+    assert "-b linkcheck" in nightly
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("10.1016/S1388-2457(00)00527-7);", "10.1016/S1388-2457(00)00527-7"),
+        ("10.1109/10.623056.", "10.1109/10.623056"),
+        ("10.1214/aos/1015957395).", "10.1214/aos/1015957395"),
+    ],
+)
+def test_punctuation_is_no_part_of_a_number(sources, text, number):
+    assert sources.number_in(text) == number
+
+
+class Server(BaseHTTPRequestHandler):
+    """Knows one number."""
+
+    def do_GET(self):
+        self.send_response({"/10.1/known": 200, "/10.1/busy": 503}.get(self.path, 404))
+        self.end_headers()
+
+    def log_message(self, *words):
+        pass
+
+
+def test_unknown_sources_are_found(sources, monkeypatch, capsys):
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(sources, "SERVERS", {"doi": address})
+    named = [(Path("a.md"), "doi", f"10.1/{name}") for name in ("known", "busy", "none")]
+    monkeypatch.setattr(sources, "sources", lambda: iter(named))
+    try:
+        assert sources.main() == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert capsys.readouterr().out.splitlines() == [
+        "a.md: no answer for doi:10.1/busy",
+        "a.md: unknown: doi:10.1/none",
+        "1 of 3 sources exist.",
+    ]

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 import deepesi
+from deepesi.viz.demo import FILES
 
 ROOT = Path(__file__).parents[1]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
@@ -129,6 +130,24 @@ def test_what_pages_include_is_there(conf):
                 assert end in text.split(start, 1)[1]
 
 
+def test_demo_of_the_site(tmp_path, monkeypatch):
+    """The page in which a network runs; without its runtime, what to do."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    live = importlib.import_module("live_demo")
+    without = live.write(tmp_path, tmp_path / "none").read_text()
+    assert "npm ci" in without
+    runtime = tmp_path / "onnxruntime-web"
+    (runtime / "dist").mkdir(parents=True)
+    (runtime / "package.json").write_text('{"version": "0"}')
+    for name in FILES:
+        (runtime / name).write_bytes(b"x")
+    page = live.write(tmp_path, runtime)
+    assert "10-20-19" in page.read_text()
+    assert f'href="{page.name}"' in (DOCS / "demo.rst").read_text()
+    nightly = (ROOT / ".github/workflows/nightly.yml").read_text()
+    assert nightly.index("npm ci --prefix deepesi/viz/web") < nightly.index("sphinx-build -W")
+
+
 def build_command() -> list[str]:
     """The command that the README gives."""
     (command,) = re.findall(r"^sphinx-build .*$", (ROOT / "README.md").read_text(), re.M)
@@ -200,5 +219,13 @@ def test_the_documented_command_builds_the_site(tmp_path):
     for example in EXAMPLES.glob("plot_*.py"):
         page = (out / "auto_examples" / f"{example.stem}.html").read_text()
         assert "sphx-glr-single-img" in page, example.name
-    for page in ("index", "guide", "api/index", "decisions/index", "changelog", "questions"):
+    for page in (
+        "index",
+        "guide",
+        "api/index",
+        "decisions/index",
+        "changelog",
+        "questions",
+        "live",
+    ):
         assert (out / f"{page}.html").is_file()

@@ -30,7 +30,7 @@ class FixedOrientation(InverseModel):
     def __init__(self, model: InverseModel) -> None:
         super().__init__()
         self.model, self.axes = model, FixedOrientations()
-        self.bound_to_space = model.bound_to_space
+        self.bound_to_space, self.window_needs = model.bound_to_space, model.window_needs
         self.inner = {d.key: AlongNormals(d) for d in model.head_inputs}
         self.head_inputs = (self.axes, *self.inner.values())
 
@@ -69,7 +69,7 @@ class FreeOrientation(InverseModel):
     def __init__(self, model: InverseModel) -> None:
         super().__init__()
         self.model, self.normals = model, SourceNormals()
-        self.bound_to_space = model.bound_to_space
+        self.bound_to_space, self.window_needs = model.bound_to_space, model.window_needs
         self.inner = {d.key: OnThreeComponents(d) for d in model.head_inputs}
         self.head_inputs = (self.normals, *self.inner.values())
 

@@ -155,7 +155,7 @@ def export_checked(
         SetupRanges(montages=["biosemi32"]),
         model.head_inputs,
         batch_size=5,
-        n_times=7,
+        n_times=max(7, model.window_needs.shortest + 6),
         split=next(split for split in SPLITS if Cohort.single(template).of(split)),
         pool_size=1,
         pool_period=1,

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deepesi.runtime.apply import SetupOptions, open_file
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.methods import NAMES, Method, solver_names
+from deepesi.runtime.setup import SetupOptions, open_file
 from deepesi.utils.optional import require
 
 

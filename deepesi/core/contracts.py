@@ -16,6 +16,10 @@ from torch.nn.utils import clip_grad_norm_
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size
+from deepesi.runtime.window_needs import WindowNeeds
+
+# The name of an array is a constant of a compiled graph, though made of numbers.
+torch.compiler.assume_constant_result(HeadInput.key.fget)
 
 
 class Estimate(NamedTuple):
@@ -67,6 +71,7 @@ class InverseModel(nn.Module, ABC):
             source space of any head.
         exportable: Whether `forward` consists of operations that ONNX has. Iterative solvers for
             comparison do not.
+        window_needs: Length and sampling rate that filters in the model need.
         assumptions: Prior information of the model.
 
     """
@@ -74,6 +79,7 @@ class InverseModel(nn.Module, ABC):
     head_inputs: tuple[HeadInput, ...]
     bound_to_space: bool = True
     exportable: bool = True
+    window_needs: WindowNeeds = WindowNeeds()
 
     @property
     def assumptions(self) -> Assumptions:

@@ -35,6 +35,7 @@ class OnnxModel(InverseModel):
         self.n_weights = n_values(content)
         self.register_buffer("digest", torch.from_numpy(np.frombuffer(digest, np.uint8).copy()))
         self.head_inputs = self.opened.contract.head_inputs
+        self.window_needs = self.opened.contract.window_needs
         self.bound_to_space = self.opened.contract.space_name is not None
 
     def __reduce__(self) -> tuple[type["OnnxModel"], tuple[str]]:

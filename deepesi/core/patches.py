@@ -98,18 +98,24 @@ def _spread_by_matrix(
     pairs: Int[Tensor, "P 2"],
     shares: Float[Tensor, "P K"],
 ) -> Float[Tensor, "S ..."]:
-    """The same with a sparse matrix, which ONNX does not have: twice as fast in training."""
+    """The same with a sparse matrix, which ONNX does not have: twice as fast in training.
+
+    In single precision or better: PyTorch has no gradient of sparse products in bfloat16.
+    """
     n_radii, n_sources = moments.shape[:2]
     first = n_sources * torch.arange(n_radii, device=pairs.device)[:, None]
     index = torch.stack([pairs[:, 0].expand(n_radii, -1), pairs[:, 1] + first]).flatten(1)
+    rows = moments.flatten(0, 1)
+    dtype = torch.promote_types(rows.dtype, torch.float32)
     matrix = torch.sparse_coo_tensor(
         index,
-        shares.T.flatten().to(moments.dtype),
+        shares.T.flatten().to(dtype),
         (n_sources, n_radii * n_sources),
         check_invariants=False,
     )
-    rows = moments.flatten(0, 1)
-    return torch.sparse.mm(matrix, rows.flatten(1)).unflatten(1, rows.shape[1:])
+    with torch.autocast(rows.device.type, enabled=False):
+        spread = torch.sparse.mm(matrix, rows.flatten(1).to(dtype))
+    return spread.unflatten(1, rows.shape[1:])
 
 
 class PatchDictionary:

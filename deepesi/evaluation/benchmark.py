@@ -18,7 +18,7 @@ from deepesi.evaluation.intervals import (
     bootstrap_interval,
     differences,
 )
-from deepesi.evaluation.methods import Method, identity_of, of_scenario
+from deepesi.evaluation.methods import Method, check_windows, identity_of, of_scenario
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import Score, Scorer, file_of, read_scores, units_of
@@ -121,11 +121,13 @@ def run_benchmark(
 
     Raises:
         ValueError: The folder holds the scores of other models, scenarios or heads; a scenario
-            is named twice; no process.
+            is named twice; no process; windows that filters in a model cannot use.
         FloatingPointError: A model gave NaN.
 
     """
     _check(scenarios)
+    for scenario in scenarios:
+        check_windows(models, scenario)
     _claim(folder, models, scenarios, cohort)
     units = units_of(scenarios)
     total, done = sum(unit.last - unit.first for unit in units), 0

@@ -32,7 +32,7 @@ from deepesi.runtime.contract import (
     as_tuples,
 )
 from deepesi.runtime.protobuf import digest
-from deepesi.runtime.self_test import SelfTest, small_heads, small_recording
+from deepesi.runtime.self_test import N_TIMES, SelfTest, small_heads, small_recording
 from deepesi.runtime.session import REFUSALS, as_feeds, open_model
 from deepesi.utils.files import atomic
 
@@ -96,15 +96,15 @@ def export_onnx(
     if not model.exportable:
         raise ValueError(
             f"export_onnx: {type(model).__name__} has no form in ONNX: it iterates on every "
-            "recording or has time-frequency inputs. Export a network without these, or a linear "
-            "inverse (MinimumNorm)."
+            "recording. Export a network, or a linear inverse (MinimumNorm)."
         )
     model.eval()
     declarations = tuple(dict.fromkeys(model.head_inputs))
     inputs = as_tensors(prepare(declarations, head))
     # Sizes of the example must not look like constants to the exporter: none is 0, 1 or equal, nor
     # is the number of stretches that a network cuts the window into.
-    data = torch.randn(2, head.n_channels, head.n_channels + 21) * head.noise_level
+    n_times = max(head.n_channels, model.window_needs.shortest) + 21
+    data = torch.randn(2, head.n_channels, n_times) * head.noise_level
     with torch.no_grad():
         estimate = model(data, inputs)
     kinds = ["mean"] + ["std"] * (estimate.std is not None)
@@ -159,9 +159,12 @@ def export_onnx(
             "onnx": onnx.__version__,
             "numpy": np.__version__,
         },
-        self_test=example_of(proto, declarations, model.bound_to_space, head, noise_axes),
+        self_test=example_of(
+            proto, declarations, model.bound_to_space, head, noise_axes, model.window_needs.shortest
+        ),
         precision=precision,
         n_draws=n_draws,
+        window_needs=model.window_needs,
     )
     sign(proto, contract)
     onnx.checker.check_model(proto, full_check=True)
@@ -192,6 +195,7 @@ def example_of(
     bound: bool,
     head: HeadModel,
     noise_axes: Axes | None = None,
+    shortest: int = 1,
 ) -> SelfTest:
     """The smallest example that a graph can compute, on a part of a head.
 
@@ -201,6 +205,7 @@ def example_of(
         bound: Whether it is bound to the source space of the head.
         head: Head for `deepesi.runtime.self_test.small_heads`.
         noise_axes: Axes of the noise of a posterior model; None for any other.
+        shortest: Fewest samples of a window.
 
     Raises:
         ValueError: There is no such example, or it gives NaN.
@@ -212,7 +217,8 @@ def example_of(
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     refusals = []
     for small in small_heads(head, bound):
-        feeds = {DATA: small_recording(small), **as_feeds(dict(prepare(declarations, small)))}
+        data = small_recording(small, max(N_TIMES, shortest))
+        feeds = {DATA: data, **as_feeds(dict(prepare(declarations, small)))}
         if noise_axes is not None:
             shapes = {key: values.shape for key, values in feeds.items()}
             size = noise_size(noise_axes, declarations, shapes[DATA], shapes)
@@ -279,7 +285,7 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
             "an operation that ONNX renders differently, or bears no weights in fewer bits; it was "
             "not exported."
         )
-    frame = batch.data[:1, :, :1].numpy()
+    frame = batch.data[:1, :, : model.window_needs.shortest].numpy()
     times = []
     for _ in range(n_timed):
         start = time.perf_counter()

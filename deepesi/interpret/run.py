@@ -28,20 +28,14 @@ from deepesi.physics.head import HeadModel, magnitudes
 from deepesi.physics.lobes import elsewhere
 from deepesi.physics.noise import snr_db_of_power
 from deepesi.physics.template import Template, template_of
-from deepesi.runtime.apply import (
-    Opened,
-    Opener,
-    SetupOptions,
-    check_window,
-    correct_recording,
-    open_recording,
-)
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
+from deepesi.runtime.opening import Opened, check_window, correct_recording, open_recording
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.reading.recording import ReadingOptions
 from deepesi.runtime.recordings import check_average, recording_rows
+from deepesi.runtime.setup import Opener, SetupOptions
 from deepesi.runtime.writing.estimate import in_window, location
 from deepesi.utils.files import check_file_out
 from deepesi.utils.nearest import nearest

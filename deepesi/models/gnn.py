@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.evidence import SMALL_POWER, Evidence
 from deepesi.models.layers.features import Features
 from deepesi.models.layers.orientation_posterior import OrientationPosterior
@@ -213,8 +214,8 @@ class SensorGNN(InverseModel):
         nn.init.zeros_(self.window.weight)
         nn.init.normal_(self.window.weight[:, :, centre])
         self.features, n_groups = features, 0 if features is None else features.n_groups
-        # A graph does not say how long a window must be, so short ones would give wrong maps.
-        self.exportable = features is None or features.least == 1
+        if features is not None:
+            self.window_needs = features.window_needs
         self.embed = nn.Linear(5 + n_all + n_groups, hidden)
         n_outs = [n_all] * (n_blocks - 1) + [n_components]
         self.blocks = nn.ModuleList(SignedAttention(hidden, n_all, n, n_heads) for n in n_outs)
@@ -222,6 +223,7 @@ class SensorGNN(InverseModel):
         self.evidence = Evidence(n_radii, n_token, hidden)
         self.spread = nn.Linear(hidden, 2) if heteroscedastic else None
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Estimate the components one by one, in rounds, and add up their expected moments."""
         head = self._head(inputs)

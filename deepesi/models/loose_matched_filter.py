@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import over_patches, small_linear
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.oriented_patches import Component, OrientedPatches
 from deepesi.models.layers.patch_moments import PatchMoments, Spread, relative_power, weighted
 from deepesi.models.layers.patch_variances import PatchVariances
@@ -141,6 +142,7 @@ class LooseMatchedFilter(InverseModel):
             self.assumed_sources, f"up to {self.n_components}", "covariance and level", "nominal"
         )
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten the data, estimate the components, compute the posterior mean and deviation."""
         # Residuals of strong recordings lose digits in single precision, so only training uses it.

@@ -14,6 +14,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.patch_variances import PatchVariances
 from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
@@ -159,6 +160,7 @@ class UnrolledMatchedFilter(InverseModel):
             self.assumed_skull,
         )
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten the data, estimate the components, compute the posterior mean."""
         n_times = data.shape[2]

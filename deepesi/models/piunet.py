@@ -17,6 +17,7 @@ from deepesi.core.patches import (
     small_linear,
     spread_patches,
 )
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.orientation_posterior import OrientationPosterior
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.unet3d import UNet3d
@@ -186,6 +187,7 @@ class PhysicsInformedUNet(InverseModel):
         nn.init.constant_(to_gates.bias[1:], -1.0)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Compute linear inverses, grid features, prior variances and the posterior mean."""
         moments = inputs[self.moments.key] / inputs[self.unit.key]

@@ -10,13 +10,16 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
-from deepesi.models.layers.evidence import SMALL_POWER, Evidence
+from deepesi.core.precision import in_full_precision
+from deepesi.models.layers.evidence import Evidence
 from deepesi.models.layers.features import Features
+from deepesi.models.layers.orientation_posterior import OrientationPosterior
+from deepesi.models.layers.patch_filters import PatchFilters
 from deepesi.models.layers.sensor_reliability import SensorReliability
+from deepesi.models.layers.sensor_trunk import SensorTrunk
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.models.layers.space_time import SpaceTimeBlock, Tokens
+from deepesi.models.layers.space_time import Tokens
 from deepesi.physics.head_inputs import (
-    HeadInput,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -28,7 +31,7 @@ from deepesi.physics.head_inputs import (
     SourceUnit,
     Whitener,
 )
-from deepesi.physics.head_inputs.sensors import HEAD_SIZE, N_ENCODED
+from deepesi.physics.head_inputs.sensors import HEAD_SIZE
 
 
 class Attention(NamedTuple):
@@ -46,57 +49,19 @@ class Attention(NamedTuple):
     sensors: Float[Tensor, "B S C"]
 
 
-class _Patches(NamedTuple):
-    """Matched filters of all patches, for data that are weighted by sensor.
-
-    Attributes:
-        rows: Topographies by radius ``(K, D, C)``.
-        trust: Weights of the sensors ``(B, C)``.
-        power: Their power after weighting, mean over orientations ``(K, S, B)``.
-        n_orient: Orientations ``O`` per source.
-
-    """
-
-    rows: Float[Tensor, "K D C"]
-    trust: Float[Tensor, "B C"]
-    power: Float[Tensor, "K S B"]
-    n_orient: int | torch.SymInt
-
-    def energy(self, covariance: Float[Tensor, "B C C"]) -> Float[Tensor, "K S B"]:
-        """Mean power of the filters, summed over orientations, in units of the noise."""
-        columns = (self.trust[:, None] * self.trust[..., None] * covariance).permute(1, 2, 0)
-        by_radius = [
-            ((rows @ columns.flatten(1)).unflatten(1, columns.shape[1:]) * rows[..., None]).sum(1)
-            for rows in self.rows  # radius by radius: less memory at a time is faster
-        ]
-        energy = torch.stack(by_radius).unflatten(1, (-1, self.n_orient)).sum(2)
-        return energy / self.power
-
-    def fit(self, weights: Float[Tensor, "K S B"]) -> Float[Tensor, "B C C"]:
-        """Operator from data to the expected data of the patches with these probabilities."""
-        by_radius = [
-            rows.T @ (amplitude.T[..., None] * rows)
-            for rows, amplitude in zip(self.rows, self.amplitudes(weights), strict=True)
-        ]
-        return self.trust[:, None] * self.trust[..., None] * sum(by_radius[1:], by_radius[0])
-
-    def amplitudes(self, weights: Float[Tensor, "K S B"]) -> Float[Tensor, "K D B"]:
-        """Factors from matched filters to expected amplitudes of the topographies."""
-        per_source = (weights / self.power)[:, :, None]
-        return per_source.expand(-1, -1, self.n_orient, -1).flatten(1, 2)
-
-
 class _Components(NamedTuple):
     """Posterior of the components.
 
     Attributes:
         weights: Probabilities of the patches ``(K, S, B)``, by component.
+        mixings: `PatchFilters.mixing`, by component.
         projections: Projection onto what the others leave ``(B, C, C)``, by component.
         hidden: Hidden features of the sources ``(H, S, B)``.
 
     """
 
     weights: list[Tensor]
+    mixings: list[Tensor | None]
     projections: list[Tensor]
     hidden: Float[Tensor, "H S B"]
 
@@ -135,13 +100,16 @@ class SourceTransformer(InverseModel):
         n_radii: Number of radii from smallest to largest.
         heteroscedastic: Also estimate a standard deviation. Needs a loss that trains it
             (``loss=uncertainty``).
+        loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
+            to that one; needs a head of free orientation below 1. 1: the orientation of the head.
         features: Time-frequency inputs. Their powers enter the states, and the covariance of the
             window becomes a mean over broad band and groups, with weights that the trunk chooses.
             None: broad band only.
 
     Raises:
         ValueError: A size is not positive, the heads do not divide the width, or radii are not in
-            order; a window is too short for the features (in `forward`).
+            order; `loose` is not above 0 and at most 1; a window is too short for the features
+            (in `forward`).
 
     Source: LCMV beamformer, Van Veen et al. 1997, doi:10.1109/10.623056; attention, Vaswani et al.
     2017, arXiv:1706.03762. Differences: filters are learned from simulated recordings; other
@@ -165,6 +133,7 @@ class SourceTransformer(InverseModel):
         largest: float = 0.025,
         n_radii: int = 3,
         heteroscedastic: bool = False,
+        loose: float = 1.0,
         features: Features | None = None,
     ) -> None:
         super().__init__()
@@ -183,47 +152,39 @@ class SourceTransformer(InverseModel):
                 "SourceTransformer: hidden must be a multiple of twice n_heads, got "
                 f"hidden={hidden}, n_heads={n_heads}."
             )
-        radii = (smallest, largest, n_radii)
+        radii, prior = (smallest, largest, n_radii), (smallest, largest, n_radii, loose)
         self.reliability = SensorReliability()
-        declared: dict[str, HeadInput] = {
-            "whitener": Whitener(),
-            "rank": Rank(),
-            "unit": SourceUnit(),
-            "encodings": SensorEncodings(),
-            "positions": SourcePositions(),
-            "normals": SourceNormals(),
-            "topographies": PatchTopographies(*radii),
-            "moments": PatchMoments(*radii),
-            "pairs": PatchPairs(*radii),
-            "shares": PatchShares(*radii),
-        }
-        self.head_inputs = (*declared.values(), *self.reliability.head_inputs)
-        # As text: making a key of its numbers would break the graph of torch.compile.
-        self.keys = {name: declaration.key for name, declaration in declared.items()}
-        self.n_components, self.n_rounds, self.stretch = n_components, n_rounds, stretch
+        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
+        self.encodings = SensorEncodings()
+        self.positions, self.normals = SourcePositions(), SourceNormals()
+        self.topographies, self.moments = PatchTopographies(*prior), PatchMoments(*prior)
+        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.head_inputs = (
+            self.whitener,
+            self.rank,
+            self.unit,
+            self.encodings,
+            self.positions,
+            self.normals,
+            self.topographies,
+            self.moments,
+            self.pairs,
+            self.shares,
+            *self.reliability.head_inputs,
+        )
+        self.n_components, self.n_rounds, self.loose = n_components, n_rounds, loose
         n_token = 6 + n_radii
-        self.features, n_groups = features, 0 if features is None else features.n_groups
-        # A graph does not say how long a window must be, so short ones would give wrong maps.
-        self.exportable = features is None or features.least == 1
-        self.mix = None if features is None else nn.Linear(hidden, 1 + n_groups)
-        self.stem = nn.Conv1d(1, hidden, stretch, stride=stretch, bias=False)
-        self.embed = nn.Linear(N_ENCODED + 3 + n_groups, hidden)
-        self.blocks = nn.ModuleList(SpaceTimeBlock(hidden, n_heads) for _ in range(n_blocks))
-        self.correct = nn.ConvTranspose1d(hidden, 1, stretch, stride=stretch, bias=False)
-        self.count = nn.Linear(hidden, 1)
+        if features is not None:
+            self.window_needs = features.window_needs
+        self.trunk = SensorTrunk(n_blocks, hidden, n_heads, stretch, features)
         self.trust = nn.Linear(hidden, 1)
         self.query, self.key = nn.Linear(n_token, hidden), nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden, bias=False)
         self.evidence = Evidence(n_radii, n_token, hidden)
         self.spread = nn.Linear(hidden, 2) if heteroscedastic else None
-        for layer in (self.correct, self.count, self.trust):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
+        for parameter in self.trust.parameters():
+            nn.init.zeros_(parameter)
         nn.init.normal_(self.query.weight, std=1e-2)
-        if self.mix is not None:
-            nn.init.zeros_(self.mix.weight)
-            nn.init.zeros_(self.mix.bias)
-            nn.init.constant_(self.mix.bias[:1], 2.0)  # mostly broad band
 
     @overload
     def forward(
@@ -242,14 +203,33 @@ class SourceTransformer(InverseModel):
         return_attention: bool = False,
     ) -> Estimate | tuple[Estimate, Attention]:
         """Estimate the sources; with `return_attention` also their spatial filters."""
-        white = inputs[self.keys["whitener"]] @ data
-        tokens = self._trunk(white, inputs)
-        signals = white + self._correction(tokens.signal, white)
+        white, n_orient = self._white(data, inputs), inputs[self.moments.key].shape[2]
+        orientation = OrientationPosterior(inputs[self.topographies.key], n_orient, self.loose)
+        rows = orientation.rows.flatten(0, 2) / math.sqrt(orientation.mean_variance)
+        tokens = self.trunk(white, inputs[self.encodings.key], rows)
+        tokens = Tokens(*(part.to(white.dtype) for part in tokens))
+        return self._localized(white, tokens, orientation, inputs, return_attention)
+
+    @in_full_precision
+    def _white(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> Float[Tensor, "B C T"]:
+        return inputs[self.whitener.key] @ data
+
+    @in_full_precision
+    def _localized(
+        self,
+        white: Float[Tensor, "B C T"],
+        tokens: Tokens,
+        orientation: OrientationPosterior,
+        inputs: dict[str, Tensor],
+        return_attention: bool,
+    ) -> Estimate | tuple[Estimate, Attention]:
+        """The estimate, from whitened data and the tokens of the trunk."""
+        signals = white + self.trunk.correction(tokens.signal, white)
         trust = self._trust(white, tokens.state, inputs)
-        covariance = self._covariance(trust[..., None] * signals, tokens.state)
-        rows, n_orient = inputs[self.keys["topographies"]], inputs[self.keys["moments"]].shape[2]
-        power = (rows.square() @ trust.square().T).unflatten(1, (-1, n_orient)).mean(2)
-        patches = _Patches(rows, trust, power, n_orient)
+        covariance = self.trunk.covariance(trust[..., None] * signals, tokens.state)
+        patches = PatchFilters.weighted(orientation, trust)
         read = self._read(tokens.state, inputs)
         found = self._components(patches, covariance, read, _count(signals), inputs)
         if return_attention:
@@ -259,70 +239,6 @@ class SourceTransformer(InverseModel):
             return self._estimate(mean, found.hidden, inputs), attention
         mean = self._applied(patches, found, trust[..., None] * signals, inputs)
         return self._estimate(mean, found.hidden, inputs)
-
-    # ---- the trunk
-
-    def _stretches(
-        self, values: Float[Tensor, "B C T"], kernel: Tensor
-    ) -> Float[Tensor, "B C P H"]:
-        """Convolve stretch by stretch; the last is filled with zeros."""
-        n_examples, n_channels = values.shape[:2]
-        padded = functional.pad(values.flatten(0, 1)[:, None], (0, self.stretch - 1))
-        out = functional.conv1d(padded, kernel, stride=self.stretch)
-        return out.unflatten(0, (n_examples, n_channels)).transpose(2, 3)
-
-    def _trunk(self, white: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Tokens:
-        """Tokens after all blocks."""
-        ones = white.new_ones(1, 1, self.stretch)
-        n_samples = self._stretches(torch.ones_like(white[:1, :1]), ones)
-        power = self._stretches(white.square(), ones) / n_samples
-        total = power.mean((1, 2), keepdim=True)
-        rows = inputs[self.keys["topographies"]].flatten(0, 1)
-        gram = rows.T @ rows
-        size = gram.diagonal().clamp_min(1e-12).sqrt()
-        share = gram.diagonal() * size.shape[0] / rows.shape[0]
-        sensors = torch.cat([inputs[self.keys["encodings"]], (share + 1e-12).log()[:, None]], dim=1)
-        features = [
-            sensors[:, None].expand(*power.shape[:3], -1),
-            ((power + SMALL_POWER) / (total + SMALL_POWER)).log(),
-            (total + SMALL_POWER).log().expand_as(power),
-        ]
-        if self.features is not None:
-            of_groups = self.features.log_powers(white, SMALL_POWER)
-            of_groups = of_groups - (total[..., 0] + SMALL_POWER).log()
-            features.append(of_groups[:, :, None].expand(-1, -1, power.shape[2], -1))
-        tokens = Tokens(
-            self._stretches(white, self.stem.weight), self.embed(torch.cat(features, dim=3))
-        )
-        overlap = gram / (size * size[:, None])
-        for block in self.blocks:
-            tokens = block(tokens, overlap)
-        return tokens
-
-    def _correction(
-        self, signal: Float[Tensor, "B C P H"], white: Float[Tensor, "B C T"]
-    ) -> Float[Tensor, "B C T"]:
-        """What is added to the data, from the signals of the tokens."""
-        out = self.correct(signal.transpose(2, 3).flatten(0, 1))[:, 0, : white.shape[2]]
-        return out.unflatten(0, white.shape[:2])
-
-    def _covariance(
-        self, signals: Float[Tensor, "B C T"], state: Float[Tensor, "B C P H"]
-    ) -> Float[Tensor, "B C C"]:
-        """Second moments of the sensors; the trunk says which stretches of time count how much."""
-        scores = self.count(state.mean(1))
-        weights = torch.exp(scores - scores.amax(1, keepdim=True)).transpose(1, 2)
-        kernel = weights.new_ones(1, 1, self.stretch)
-        weights = functional.conv_transpose1d(weights, kernel, stride=self.stretch)
-        weights = weights[:, :, : signals.shape[2]]
-        weighted = signals * (weights / weights.sum(2, keepdim=True))
-        covariance = weighted @ signals.mT
-        if self.features is None or self.mix is None:
-            return covariance
-        groups = self.features(signals).transpose(1, 2)
-        of_groups = groups @ groups.mT / groups.shape[3]
-        shares = torch.softmax(self.mix(state.mean((1, 2))), dim=1)[..., None, None]
-        return (shares * torch.cat([covariance[:, None], of_groups], dim=1)).sum(1)
 
     # ---- the spatial filters
 
@@ -356,15 +272,15 @@ class SourceTransformer(InverseModel):
 
     def _tokens(self, inputs: dict[str, Tensor]) -> Float[Tensor, "S n"]:
         """Position, normal and log moments of every source."""
-        moments = inputs[self.keys["moments"]] / inputs[self.keys["unit"]]
+        moments = inputs[self.moments.key] / inputs[self.unit.key]
         moments = moments.unflatten(1, (-1, moments.shape[2]))
-        position = inputs[self.keys["positions"]] / HEAD_SIZE
+        position = inputs[self.positions.key] / HEAD_SIZE
         size = 0.5 * moments.square().sum((2, 3)).log().T
-        return torch.cat([position, inputs[self.keys["normals"]], size], dim=1)
+        return torch.cat([position, inputs[self.normals.key], size], dim=1)
 
     def _components(
         self,
-        patches: _Patches,
+        patches: PatchFilters,
         covariance: Float[Tensor, "B C C"],
         read: Float[Tensor, "H S B"],
         n_times: Float[Tensor, ""],
@@ -374,31 +290,34 @@ class SourceTransformer(InverseModel):
         eye = torch.eye(covariance.shape[1], device=covariance.device).to(covariance)
         blank = torch.zeros_like(patches.power)
         weights, fits = [blank] * self.n_components, [0 * covariance] * self.n_components
+        mixings: list[Tensor | None] = [None] * self.n_components
         projections, hidden = [eye + 0 * covariance] * self.n_components, read
-        tokens, rank = self._tokens(inputs), inputs[self.keys["rank"]]
+        tokens, rank = self._tokens(inputs), inputs[self.rank.key]
         for _ in range(self.n_rounds):
             for m in range(self.n_components):
                 left = eye - sum(fits[:m] + fits[m + 1 :], 0 * covariance)
                 rest = left @ covariance @ left.mT
                 others = sum(weights[:m] + weights[m + 1 :], torch.zeros_like(blank))
+                power = torch.stack([_trace(covariance), _trace(rest)])
+                mixings[m] = patches.mixing(self.evidence.strength(power, rank, n_times))
                 weights[m], hidden = self.evidence(
-                    patches.energy(rest),
+                    patches.energy(rest, mixings[m]),
                     torch.stack([weights[m], others]),
-                    torch.stack([_trace(covariance), _trace(rest)]),
+                    power,
                     rank + 1,
                     n_times,
                     tokens,
                     read,
                 )
                 projections[m] = left
-                fits[m] = patches.fit(weights[m]) @ left
-        return _Components(weights, projections, hidden)
+                fits[m] = patches.fit(weights[m], mixings[m]) @ left
+        return _Components(weights, mixings, projections, hidden)
 
     # ---- the estimate
 
     def _applied(
         self,
-        patches: _Patches,
+        patches: PatchFilters,
         found: _Components,
         weighted: Float[Tensor, "B C T"],
         inputs: dict[str, Tensor],
@@ -412,15 +331,14 @@ class SourceTransformer(InverseModel):
 
     def _sources(
         self,
-        patches: _Patches,
+        patches: PatchFilters,
         found: _Components,
         columns: Float[Tensor, "B C N"],
         inputs: dict[str, Tensor],
     ) -> Float[Tensor, "B D N"]:
         """Expected moments of the sources, A m, for weighted data in columns."""
-        moments = inputs[self.keys["moments"]].unflatten(1, (-1, patches.n_orient))
-        pairs, shares = inputs[self.keys["pairs"]], inputs[self.keys["shares"]]
-        amplitudes = [patches.amplitudes(weights) for weights in found.weights]
+        moments = inputs[self.moments.key].unflatten(1, (-1, patches.n_orient))
+        pairs, shares = inputs[self.pairs.key], inputs[self.shares.key]
         left = [
             (patches.trust[..., None] * (projection @ columns)).permute(1, 2, 0)
             for projection in found.projections
@@ -428,8 +346,10 @@ class SourceTransformer(InverseModel):
         by_radius = []
         for k, rows in enumerate(patches.rows):
             parts = [
-                amplitude[k, :, None] * (rows @ rest.flatten(1)).unflatten(1, rest.shape[1:])
-                for amplitude, rest in zip(amplitudes, left, strict=True)
+                patches.amplitudes(
+                    k, (rows @ rest.flatten(1)).unflatten(1, rest.shape[1:]), weights, mixing
+                )
+                for rest, weights, mixing in zip(left, found.weights, found.mixings, strict=True)
             ]
             expected = sum(parts[1:], parts[0]).unflatten(0, (-1, patches.n_orient))
             total = along_axes(moments[k, None], expected[None])
@@ -446,12 +366,12 @@ class SourceTransformer(InverseModel):
         if self.spread is None:
             return Estimate(mean)
         floor, share = functional.softplus(over_first(self.spread, hidden) - 3)
-        n_orient = inputs[self.keys["moments"]].shape[2]
+        n_orient = inputs[self.moments.key].shape[2]
         floor, share = (
             part.T[:, :, None, None].expand(-1, -1, n_orient, -1).flatten(1, 2)
             for part in (floor, share)
         )
-        return Estimate(mean, inputs[self.keys["unit"]] * floor + share * mean.abs())
+        return Estimate(mean, inputs[self.unit.key] * floor + share * mean.abs())
 
 
 def _count(signals: Float[Tensor, "B C T"]) -> Float[Tensor, ""]:

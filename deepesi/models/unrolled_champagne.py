@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import along_axes, neighbour_mean, spread_patches
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
@@ -148,6 +149,7 @@ class UnrolledChampagne(InverseModel):
         """What the model assumes before training."""
         return Assumptions(self.assumed_sources, "few", "covariance and level", "nominal")
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten the data, update the variances, compute the posterior."""
         dtype = data.dtype if self.training else torch.float64

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.patches import along_axes, over_first, spread_patches
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.physics.head_inputs import (
     PatchMoments,
@@ -149,6 +150,7 @@ class UnrolledISTA(InverseModel):
             nn.init.zeros_(last.bias)
         self.std_layer = nn.Linear(hidden, 2) if heteroscedastic else None
 
+    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert the window as a whole, or each sample on its own."""
         if self.group_time:

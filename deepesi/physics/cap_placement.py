@@ -114,7 +114,7 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
 
     """
     if template.cap is not None:  # refused
-        template.places(cap.positions, cap.ch_names)
+        template.electrodes(cap.positions, cap.ch_names)
     check_metres(cap.positions)
     if to_head is not None:
         return _by_transform(template, cap, to_head)
@@ -124,7 +124,7 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
             return _by_names(template, cap, rows, places.positions)
         if len(cap.head_points) >= FEWEST_HEAD_POINTS:
             return _by_head_points(template, cap)
-    points = template.places(cap.positions, cap.ch_names)
+    points = template.electrodes(cap.positions, cap.ch_names)
     return Placement(points, "scales and shifts", _from_scalp(points))
 
 

@@ -55,6 +55,11 @@ def _ten_five() -> dict[str, str]:
     return {name.lower(): name for name in make_standard_montage("fsaverage_1005").ch_names}
 
 
+def electrode_names() -> list[str]:
+    """Electrodes of the 10-05 system, in lower case."""
+    return list(_ten_five())
+
+
 def _is_electrode(name: str) -> bool:
     name = name.lower()
     return OLD_NAMES.get(name, name) in _ten_five()

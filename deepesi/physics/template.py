@@ -103,7 +103,7 @@ class Template:
     def head(
         self,
         ch_names: Sequence[str],
-        places: ScalpPoints,
+        electrodes: ScalpPoints,
         noise_cov: Array | None = None,
         tissues: Tissues = NOMINAL,
         coils: Coils | None = None,
@@ -112,7 +112,7 @@ class Template:
 
         Args:
             ch_names: Names of the EEG channels, maybe none.
-            places: Their positions.
+            electrodes: Their positions on the scalp, as `electrodes` gives.
             noise_cov: ``(C, C)``, of EEG and then MEG, in `SensorArray.head_units`.
             tissues: Conductivities and skull thickness, on which EEG depends.
             coils: MEG channels, head frame.
@@ -121,8 +121,8 @@ class Template:
             ValueError: As in `load_magnetic`, with coils.
 
         """
-        sensors = SensorArray.eeg(ch_names, places.positions)
-        rows = [self.family.leadfield(tissues, places)] if len(sensors) else []
+        sensors = SensorArray.eeg(ch_names, electrodes.positions)
+        rows = [self.family.leadfield(tissues, electrodes)] if len(sensors) else []
         if coils is not None:
             sensors = sensors.joined(coils.sensors)
             rows.append(self.magnetic.leadfield(coils))
@@ -142,8 +142,8 @@ class Template:
         """Magnetic fields of the head; errors as in `load_magnetic`."""
         return load_magnetic(self) if self.known_coils is None else self.known_coils
 
-    def places(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
-        """Sensors ``(C, 3)`` (m, frame of their own head) fitted onto this scalp.
+    def electrodes(self, positions: Array, ch_names: Sequence[str]) -> ScalpPoints:
+        """Electrodes ``(C, 3)`` (m, frame of their own head) fitted onto this scalp.
 
         Raises:
             ValueError: They do not fit, or this head has no scalp to put them on.
@@ -164,7 +164,7 @@ class Template:
             return list(self.cap), own_rows(self.family.scalp_pos, rows)
         if name not in self._montages:
             names, positions = standard_montage(name)
-            self._montages[name] = names, self.places(positions, names)
+            self._montages[name] = names, self.electrodes(positions, names)
         return self._montages[name]
 
     @functools.cached_property

@@ -1,7 +1,7 @@
 """Contract of an exported file: JSON in the ONNX metadata, checked on load."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -10,6 +10,7 @@ import jsonschema
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.runtime.self_test import SelfTest, StoredArray
+from deepesi.runtime.window_needs import WindowNeeds
 
 #: Entries of the ONNX metadata that hold the contract and the digest of the file.
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
@@ -157,6 +158,7 @@ class Contract:
         precision: Precision of the weights.
         n_draws: Number of fixed draws behind mean and standard deviation of a posterior model; None
             for a closed form, and without samples.
+        window_needs: Length and sampling rate that filters in the graph need.
 
     """
 
@@ -178,6 +180,7 @@ class Contract:
     licence: str = LICENCE
     precision: str = "float32"
     n_draws: int | None = None
+    window_needs: WindowNeeds = field(default_factory=WindowNeeds)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -239,6 +242,7 @@ class Contract:
             "trained": trained and TrainingRanges(**as_tuples(trained)),
             "calibration": calibration and Calibration(**as_tuples(calibration)),
             "self_test": _self_test(content["self_test"]),
+            "window_needs": WindowNeeds(**content.get("window_needs", {})),
         }
         plain = {n: content[n] for n in cls.__dataclass_fields__ if n in content.keys() - special}
         return cls(**as_tuples(plain), **special)

@@ -11,11 +11,13 @@ from deepesi.physics.head import HeadModel
 from deepesi.physics.sensors import KINDS
 from deepesi.physics.simulated import simulated_raw
 from deepesi.physics.template import DisplayMesh, Template, template_of
-from deepesi.runtime.apply import SetupOptions, check_window, correct_recording, open_recording
+from deepesi.runtime.corrections import OFFSET, OFFSET_ALL, OFFSET_RAW
 from deepesi.runtime.inverse import Inverse, PreparedInverse
+from deepesi.runtime.opening import check_window, correct_recording, open_recording
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.reading.recording import ReadingOptions
 from deepesi.runtime.recordings import recording_rows
+from deepesi.runtime.setup import SetupOptions
 from deepesi.runtime.writing.animated import check_shown
 from deepesi.utils.files import check_file_out
 from deepesi.viz.demo import MOST_SAMPLES, Demo, Example, read_runtime, write_demo
@@ -71,7 +73,8 @@ def write_recording_demo(
     average: Any = ready.recording
     data = average.data[recording_rows(average, opened.inverse.ch_names)]
     example = Example(f"{average.comment or recording.name}", average.times, data)
-    demo = demo_of(model_path(model), opened.inverse, [example], window)
+    nave = opened.inverse.nave
+    demo = demo_of(model_path(model), opened.inverse, [example], window, nave)
     facts = {"network": str(model), "set-up": opened.inverse.origin}
     write_demo(out, f"{recording.name} in the browser", facts, demo, web)
     yield _wrote(out)
@@ -95,7 +98,7 @@ def write_simulated_demo(
     origin = f"simulated recordings, {montage or MONTAGE} on {head.space.name}, white noise of 1 µV"
     prepared = inverse.prepare_for(head, 1.0, origin)
     examples = simulated_examples(inverse.template, head, prepared)
-    demo = demo_of(model_path(model), prepared, examples, (0.0, np.inf))
+    demo = demo_of(model_path(model), prepared, examples, (0.0, np.inf), None)
     write_demo(
         out, "EEG inverse in the browser", {"network": str(model), "set-up": origin}, demo, web
     )
@@ -117,9 +120,13 @@ def check_model(inverse: Inverse) -> None:
 
 
 def demo_of(
-    file: Path, inverse: PreparedInverse, examples: Sequence[Example], window: Sequence[float]
+    file: Path,
+    inverse: PreparedInverse,
+    examples: Sequence[Example],
+    window: Sequence[float],
+    nave: float | None,
 ) -> Demo:
-    """What the page runs, of a prepared file and recordings.
+    """What the page runs, of a prepared file and recordings; `nave` as in `Demo`.
 
     Raises:
         ValueError: Channels that are no EEG, too many samples, or no cortex to draw on.
@@ -154,6 +161,9 @@ def demo_of(
         inverse.space.n_orient,
         inverse.ch_names,
         KINDS["eeg"].amplitude,
+        inverse.rank,
+        nave,
+        (OFFSET, OFFSET_ALL, OFFSET_RAW),
         reference,
         inverse.whitener @ reference,
         window,

@@ -182,8 +182,9 @@ class Inverse:
 
         Raises:
             ValueError: The recording, covariance, forward solution or transform does not fit, as in
-                `place_recording`, `head_on_template`, `head_from_forward` and `prepare_for`; or a
-                forward solution is given together with a head or a transform.
+                `place_recording`, `head_on_template`, `head_from_forward` and `prepare_for`; the
+                filters of the model are made for another sampling rate; or a forward solution is
+                given together with a head or a transform.
 
         """
         import mne
@@ -204,6 +205,7 @@ class Inverse:
         else:
             nave = trials_averaged(recording) if nave is None else float(nave)
             info = recording.info
+        self.contract.window_needs.check_rate(info["sfreq"])
         placement = None
         if forward is None:
             template = self.template

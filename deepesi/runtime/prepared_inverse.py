@@ -28,6 +28,7 @@ from deepesi.runtime.recordings import (
     check_recording,
     recording_rows,
     segments,
+    windowed_parts,
 )
 from deepesi.runtime.windows import Windows, overlap_add, windows_of
 from deepesi.utils.files import atomic
@@ -265,9 +266,10 @@ class PreparedInverse:
         Raises:
             TypeError: Not a recording of MNE-Python.
             ValueError: The good channels or the number of trials (1 unless averaged) differ
-                from the prepared ones; power too low or too high for the noise covariance; a
-                baseline outside the recording; the source space is neither a surface nor a single
-                volume; or as in `estimate`.
+                from the prepared ones; the recording is shorter than a filter of the model, or of
+                another sampling rate than its filters; power too low or too high for the noise
+                covariance; a baseline outside the recording; the source space is neither a surface
+                nor a single volume; or as in `estimate`.
 
         Warns:
             ExtrapolationWarning: The recording is `out_of_distribution`.
@@ -302,8 +304,13 @@ class PreparedInverse:
         """
         check_parts(self.space)
         check_recording(recording, self.sensors, self.nave)
+        needs = self.model.contract.window_needs
+        needs.check_rate(recording.info["sfreq"])
         rows = recording_rows(recording, self.ch_names)
-        return corrected(recording, rows, self.sensors, self.power, baseline)
+        ready = corrected(recording, rows, self.sensors, self.power, baseline)
+        for what, n_times in windowed_parts(ready):
+            needs.check_length(n_times, what)
+        return ready
 
     def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
         """Localize the result of `correct`, piece by piece."""

@@ -201,6 +201,20 @@ def n_segments(corrected: Corrected, seconds: float = STRETCH) -> int:
     return sum(-(-(s.stop - s.start) // size) for s in corrected.stretches)
 
 
+def windowed_parts(corrected: Corrected) -> list[tuple[str, int]]:
+    """Parts of a recording that windows do not cross: description, and number of samples."""
+    import mne
+
+    recording = corrected.recording
+    if isinstance(recording, mne.io.BaseRaw):
+        times = recording.times
+        spans = [(times[s.start], times[s.stop - 1], s.stop - s.start) for s in corrected.stretches]
+        advice = "(annotate it BAD to leave it out)"
+        return [(f"the good stretch from {a:.2f} to {b:.2f} s {advice}", n) for a, b, n in spans]
+    what = "the average" if isinstance(recording, mne.Evoked) else "an epoch"
+    return [(what, len(recording.times))]
+
+
 def _piece_size(raw: "mne.io.BaseRaw", seconds: float) -> int:
     size = int(seconds * raw.info["sfreq"])
     if size < 1:

@@ -153,10 +153,10 @@ def _near(head: HeadModel, n_sources: int) -> HeadModel:
     )
 
 
-def small_recording(head: HeadModel) -> NDArray[np.float32]:
+def small_recording(head: HeadModel, n_times: int = N_TIMES) -> NDArray[np.float32]:
     """One source in noise ``(1, C, T)``, V, with twice the strength of the noise per channel."""
     rng = np.random.default_rng(0)
     topography = head.leadfield[:, head.space.n_dipoles // 2]
     source = 2 * head.noise_level * topography / np.sqrt(np.square(topography).mean())
-    noise = head.noise_level * rng.normal(size=(head.n_channels, N_TIMES))
+    noise = head.noise_level * rng.normal(size=(head.n_channels, n_times))
     return head.sensors.reference(source[:, None] + noise)[None].astype(np.float32)

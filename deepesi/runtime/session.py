@@ -83,11 +83,12 @@ class OpenModel(NamedTuple):
             ``"samples"`` ``(N, B, D, T)``.
 
         Raises:
-            ValueError: The shapes of the inputs do not fit the model; noise for a file without
-                samples.
+            ValueError: The shapes of the inputs do not fit the model; windows shorter than a
+                filter in it; noise for a file without samples.
             MemoryError: A single example needs more than the available memory.
 
         """
+        self.contract.window_needs.check_length(data.shape[2])
         if noise is not None:
             self._check_noise(data, inputs, noise)
             most = max(1, AT_ONCE // max(1, sum(4 * values.size for values in inputs.values())))

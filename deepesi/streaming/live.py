@@ -43,8 +43,9 @@ class LiveInverse:
         trouble: Reason why the newest broken samples were dropped.
 
     Raises:
-        ValueError: An odd window, or one longer than in training; a model prepared for averages;
-            or as in `CausalBandpass`.
+        ValueError: An odd window, or one longer than in training or shorter than a filter of the
+            model; a stream of another sampling rate than its filters; a model prepared for
+            averages; or as in `CausalBandpass`.
 
     """
 
@@ -64,6 +65,9 @@ class LiveInverse:
                 f"LiveInverse: a window of {window} samples; it must be 1 or even, and no longer "
                 f"than in training ({longest})."
             )
+        needs = inverse.model.contract.window_needs
+        needs.check_rate(sfreq, "LiveInverse: the stream")
+        needs.check_length(window, "LiveInverse: a window")
         if inverse.nave != 1:
             raise ValueError(
                 f"LiveInverse: prepared for averages of {inverse.nave:g} trials, a stream is of "

@@ -17,6 +17,7 @@ from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.setups import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
+from deepesi.runtime.window_needs import WindowNeeds
 from deepesi.training.criterion import CRITERION, TASK_CRITERION
 from deepesi.training.data import RecordingStream
 from deepesi.training.expected import ExpectedResponses
@@ -86,6 +87,7 @@ def build_module(
         model_config = described(model)
     if config.export:
         check_exportable(model)
+    check_windows(model.window_needs, config)
     heads = {
         split: [f"{head.name} ({head.fingerprint[:16]})" for head in cohort.of(split)]
         for split in ("train", "validation")
@@ -120,6 +122,30 @@ def check_exportable(model: InverseModel) -> None:
         declaration.to_json()
 
 
+def check_windows(needs: WindowNeeds, config: DictConfig) -> None:
+    """Refuse, before training, windows of data or test sets that filters in the network cannot use.
+
+    Raises:
+        ValueError: Windows are shorter than the longest filter, or of another sampling rate.
+
+    """
+    for key in ("data", "scenario", "strangers") if config.compare else ("data",):
+        part = config.get(key)
+        if part is None:
+            continue
+        for own in (part, *(part.get("levels") or {}).values()):
+            for n_times in _lengths(own):
+                needs.check_length(n_times, f"train: a window of {key}=")
+            if own.get("sfreq") is not None:
+                needs.check_rate(own.sfreq, f"train: {key}=")
+
+
+def _lengths(part: DictConfig) -> list[int]:
+    """Window lengths that a configuration sets, samples."""
+    lengths = part.get("n_times") or []
+    return [lengths] if isinstance(lengths, int) else list(lengths)
+
+
 def is_simulated(data: DictConfig) -> bool:
     """Whether the data of a configuration are simulated, with targets."""
     kind = hydra.utils.get_object(data["_target_"])
@@ -133,8 +159,7 @@ def trained_on(data: DictConfig, template: Template) -> dict[str, Any] | None:
     """
     if not is_simulated(data):
         return None
-    lengths = [data.n_times] if isinstance(data.n_times, int) else list(data.n_times)
-    sources = hydra.utils.instantiate(data.sources, _convert_="all")
+    lengths, sources = _lengths(data), hydra.utils.instantiate(data.sources, _convert_="all")
     band_hz = sources.kind.band(max(lengths), data.sfreq)
     return {
         "n_channels": list(channel_range(template, hydra.utils.instantiate(data.setups))),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from deepesi.calibration.conformal import REACH
 from deepesi.core.contracts import Batch, Estimate, InverseModel
 from deepesi.physics.head_inputs import SourcePositions
+from deepesi.runtime.window_needs import WindowNeeds
 
 #: Exponents among which `fit_consensus` chooses one per member.
 EXPONENTS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
@@ -63,6 +64,7 @@ class Consensus(InverseModel):
         self.head_inputs = tuple(dict.fromkeys([*declared, self.positions]))
         self.bound_to_space = any(member.bound_to_space for member in members)
         self.exportable = all(member.exportable for member in members)
+        self.window_needs = WindowNeeds.joined(member.window_needs for member in members)
         self.register_buffer("weights", torch.tensor(weights) / sum(weights))
         self.register_buffer("exponents", torch.tensor(exponents, dtype=torch.float32))
 

@@ -11,6 +11,7 @@ from torch.func import functional_call, stack_module_state
 
 from deepesi.core.contracts import Batch, Estimate, InverseModel, Objective
 from deepesi.core.traced_members import alike, is_tracing_members, trace_side_by_side
+from deepesi.runtime.window_needs import WindowNeeds
 
 
 def mixture(estimates: Sequence[Estimate]) -> Estimate:
@@ -66,6 +67,7 @@ class DeepEnsemble(InverseModel):
         self.members = nn.ModuleList(members)
         self.head_inputs = tuple(dict.fromkeys(d for m in members for d in m.head_inputs))
         self.bound_to_space = any(m.bound_to_space for m in members)
+        self.window_needs = WindowNeeds.joined(m.window_needs for m in members)
 
     def member_estimates(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
@@ -144,6 +146,7 @@ class StackedEnsemble(InverseModel):
             )
         self.n_members = n_members
         self.head_inputs, self.bound_to_space = members[0].head_inputs, members[0].bound_to_space
+        self.window_needs = members[0].window_needs
         self.stack = _Stack(members)
 
     def member_estimates(

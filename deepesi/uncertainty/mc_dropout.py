@@ -40,6 +40,7 @@ class MCDropout(InverseModel):
             )
         self.model, self.n_samples = model, n_samples
         self.head_inputs, self.bound_to_space = model.head_inputs, model.bound_to_space
+        self.window_needs = model.window_needs
         generator = torch.Generator().manual_seed(seed)
         self.names = [f"{name}.mask" for name in layers]
         for number, layer in enumerate(layers.values()):

@@ -35,7 +35,7 @@ class Tempered(InverseModel):
             raise ValueError(f"Tempered: temperature must be above 0, got {temperature}.")
         self.model = model
         self.head_inputs, self.bound_to_space = model.head_inputs, model.bound_to_space
-        self.exportable = model.exportable
+        self.exportable, self.window_needs = model.exportable, model.window_needs
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

@@ -15,7 +15,6 @@ from deepesi.physics.io.channels import usable_channels
 from deepesi.physics.io.head_mri import read_head_mri
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import load_template
-from deepesi.runtime.apply import read_covariance, read_forward
 from deepesi.runtime.corrections import baselined
 from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.noise_estimate import noise_of
@@ -23,6 +22,7 @@ from deepesi.runtime.reading.averaging import average
 from deepesi.runtime.reading.file_units import check_noise_level
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.runtime.reading.recording import read_recording
+from deepesi.runtime.setup import read_covariance, read_forward
 from deepesi.runtime.stretches import bad_epochs
 from deepesi.runtime.writing.subject_anatomy import subject_anatomy
 from deepesi.validation.case import Case, OwnHead

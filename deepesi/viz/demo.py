@@ -1,6 +1,6 @@
 """Page that runs an exported network in the browser, in one file that loads nothing.
 
-Its code is ``web/demo/demo.js``; the viewer shows what it computes. ONNX Runtime Web is not in the
+Its code is in ``web/demo``; the viewer shows what it computes. ONNX Runtime Web is not in the
 package (14 MB): the user gets it from npm, and the page holds a compressed copy.
 """
 
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.channel_names import OLD_NAMES, REFERENCES, electrode_names
+from deepesi.physics.units import UNITS
 from deepesi.viz.page import write_page
 from deepesi.viz.viewer import View, viewer_sections
 
@@ -27,6 +29,8 @@ Array = NDArray[np.float64]
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 #: Its code and its WebAssembly.
 FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")
+#: Scripts of the page, in the order in which they need each other.
+SCRIPTS = ("names.js", "table.js", "edf.js", "fif.js", "recording.js", "demo.js")
 #: The browser lets the page run its own code and load or send nothing.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; "
@@ -64,6 +68,10 @@ class Demo:
         n_orient: Dipoles per source.
         ch_names: Channels, in order.
         amplitude: Lowest and highest plausible standard deviation, V.
+        rank: Dimensions of the noise.
+        nave: Trials of an average that the noise is for; None: the level is given.
+        offsets: Whitened powers above which the offsets of channels are too large: of the first
+            samples of an average, of one without time before 0, and of a raw recording.
         reference: Matrix ``(C, C)`` from any reference to that of the network.
         whitener: Matrix ``(C, C)`` from any reference to whitened data.
         window: Start and end of the search for the peak, s.
@@ -79,6 +87,9 @@ class Demo:
     n_orient: int
     ch_names: Sequence[str]
     amplitude: tuple[float, float]
+    rank: int
+    nave: float | None
+    offsets: tuple[float, float, float]
     reference: Array
     whitener: Array
     window: Sequence[float]
@@ -126,9 +137,19 @@ def write_demo(
     (viewer,) = viewer_sections({"Estimate": _blank(demo.view)}).values()
     sections = {
         "Run the network": _controls(demo, runtime),
-        "Estimate": f"{viewer}<script>{_web('demo.js')}</script>",
+        "Estimate": f"{viewer}<script>{scripts()}</script>",
     }
     write_page(path, title, {**facts, **ours}, notes, sections, POLICY)
+
+
+def scripts() -> str:
+    """The scripts of the page."""
+    return "\n".join(_web(name) for name in SCRIPTS)
+
+
+def spellings() -> dict[str, Any]:
+    """What the page needs to know of channel names, as `deepesi.physics.channel_names` does."""
+    return {"electrodes": electrode_names(), "old": OLD_NAMES, "references": REFERENCES}
 
 
 def packed(values: NDArray[Any]) -> dict[str, Any]:
@@ -161,12 +182,17 @@ def _controls(demo: Demo, runtime: Runtime) -> str:
     )
 
 
-def _numbers(demo: Demo, runtime: Runtime) -> str:
+def settings(demo: Demo) -> dict[str, Any]:
+    """What the scripts need beside the network, as JSON has it."""
     start, stop = (float(t) for t in demo.window)
-    files = {"code": runtime.code, "wasm": runtime.wasm, "model": demo.model}
-    content = {
+    return {
         "channels": list(demo.ch_names),
+        "names": spellings(),
+        "units": UNITS,
         "amplitude": demo.amplitude,
+        "rank": demo.rank,
+        "nave": demo.nave,
+        "offsets": demo.offsets,
         "longest": demo.longest,
         "most": MOST_SAMPLES,
         "n_orient": demo.n_orient,
@@ -179,10 +205,15 @@ def _numbers(demo: Demo, runtime: Runtime) -> str:
             {"name": e.name, "times": e.times.tolist(), "data": packed(e.data)}
             for e in demo.examples
         ],
-        **{name: packed(np.frombuffer(file, np.uint8)) for name, file in files.items()},
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return f"<script type='application/json' data-numbers='demo'>{text}</script>"
+
+
+def _numbers(demo: Demo, runtime: Runtime) -> str:
+    files = {"code": runtime.code, "wasm": runtime.wasm, "model": demo.model}
+    parts = {name: packed(np.frombuffer(file, np.uint8)) for name, file in files.items()}
+    text = json.dumps(settings(demo) | parts, separators=(",", ":"), allow_nan=False)
+    safe = text.replace("<", "\\u003c")
+    return f"<script type='application/json' data-numbers='demo'>{safe}</script>"
 
 
 def _web(name: str) -> str:

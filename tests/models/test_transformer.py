@@ -1,7 +1,5 @@
 """Transformer: what it finds before training, its spatial filters, its symmetries, its borders."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -156,32 +154,6 @@ def test_cost_is_linear_in_the_sources(head):
     assert operations(twice) < 2.05 * operations(head)
 
 
-COMPILED = """
-import torch
-from deepesi.core.contracts import as_tensors
-from deepesi.models.transformer import SourceTransformer
-from deepesi.physics.head_inputs import prepare
-from deepesi.physics.template import load_template
-
-head = load_template(PATH).montage_head("biosemi16")
-model = SourceTransformer(1, 1, 1, smallest=0.03, largest=0.06, stretch=4).eval()
-compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
-inputs = as_tensors(prepare(model.head_inputs, head))
-for n_times in (5, 21):
-    data = 1e-5 * torch.randn(3, 16, n_times)
-    with torch.no_grad():
-        expected, found = model(data, inputs).mean, compiled(data, inputs).mean
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
-"""
-
-
-@pytest.mark.slow
-def test_it_compiles_without_a_break(toy_path):
-    """With any duration; in a process without the shape checks of the tests, which break graphs."""
-    code = COMPILED.replace("PATH", repr(str(toy_path)))
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_features_share_the_covariance(head):
     """Weights that prefer a band find the source of that band under a louder one of another."""
     model = SourceTransformer(n_components=1, n_rounds=1, **POINTS, features=Morlet([10.0]))
@@ -189,10 +161,10 @@ def test_features_share_the_covariance(head):
     courses = {5: 1e-7 * np.sin(2 * np.pi * 10 * time), 60: 3e-7 * np.sin(2 * np.pi * 40 * time)}
     data = recording(head, courses, noise=0.1)
     with torch.no_grad():
-        model.mix.bias[:] = torch.tensor([-20.0, 20.0])
+        model.trunk.mix.bias[:] = torch.tensor([-20.0, 20.0])
     assert apply(model, data, head).mean[0].square().sum(1).argmax() == 5
     with torch.no_grad():
-        model.mix.bias[:] = torch.tensor([20.0, -20.0])
+        model.trunk.mix.bias[:] = torch.tensor([20.0, -20.0])
     assert apply(model, data, head).mean[0].square().sum(1).argmax() == 60
 
 

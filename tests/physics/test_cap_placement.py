@@ -122,7 +122,7 @@ def test_names_come_nearer_to_their_places_than_scales_and_shifts(template):
         if not rows:
             continue
         named = place_cap(template, RecordedCap(names, positions))
-        fitted = template.places(positions, names)
+        fitted = template.electrodes(positions, names)
         off, fitted_off = (
             1e3 * np.linalg.norm(p.positions[rows] - of_names.positions, axis=1).mean()
             for p in (named.points, fitted)
@@ -141,7 +141,7 @@ def test_few_names_are_not_used(template):
     placed = place_cap(template, RecordedCap(names, positions))
     assert placed.by == "scales and shifts"
     assert placed.pitch is None
-    expected = template.places(positions, names).positions
+    expected = template.electrodes(positions, names).positions
     assert np.array_equal(placed.points.positions, expected)
 
 

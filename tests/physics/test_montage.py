@@ -16,7 +16,7 @@ def test_projection_onto_a_triangle():
 
 def test_electrodes_lie_on_the_scalp(template):
     names, positions = standard_montage("biosemi64")
-    points = template.places(positions, names)
+    points = template.electrodes(positions, names)
     combined = np.einsum("cv,cvi->ci", points.weights, template.family.scalp_pos[points.vertices])
     assert np.allclose(combined, points.positions)
 
@@ -25,8 +25,8 @@ def test_spherical_template_meets_the_measured_10_20_positions(template):
     """Uniform scaling about the head-frame origin leaves 13 mm; the fit here, 5 mm."""
     names, positions = standard_montage("biosemi64")
     true_names, true_positions = standard_montage("fsaverage_1005")
-    placed = template.places(positions, names).positions
-    reference = template.places(true_positions, true_names).positions
+    placed = template.electrodes(positions, names).positions
+    reference = template.electrodes(true_positions, true_names).positions
     common = [n for n in names if n in true_names]
     distance = np.linalg.norm(
         placed[[names.index(n) for n in common]] - reference[[true_names.index(n) for n in common]],
@@ -54,7 +54,7 @@ def test_unknown_montage_lists_the_known():
 def test_positions_in_millimetres_are_refused(template):
     names, positions = standard_montage("biosemi32")
     with pytest.raises(ValueError, match="expected 0.05-0.2 m"):
-        template.places(1e3 * positions, names)
+        template.electrodes(1e3 * positions, names)
 
 
 def test_positions_in_another_frame_are_refused(template):
@@ -72,4 +72,4 @@ def test_a_single_electrode_off_the_scalp_is_named(template):
     names, positions = standard_montage("biosemi32")
     positions[7] *= 1.6
     with pytest.raises(ValueError, match=rf"electrodes \['{names[7]}'\] lie .* mm off the scalp"):
-        template.places(positions, names)
+        template.electrodes(positions, names)

@@ -126,7 +126,7 @@ def test_a_cleaned_recording_is_localized(template, model):
     source = int(np.linalg.norm(template.source_mni - [25, -85, 5], axis=1).argmin())
     names = evoked.ch_names
     positions = np.array([c["loc"][:3] for c in evoked.info["chs"]])
-    head = template.head(names, template.places(positions, names), 1e-12 * np.eye(32))
+    head = template.head(names, template.electrodes(positions, names), 1e-12 * np.eye(32))
     apart = np.linalg.norm(template.source_pos - template.source_pos[source], axis=1)
     topography = head.leadfield @ np.exp(-((apart / 0.008) ** 2))
     evoked.data += 8e-6 * (topography / topography.std())[:, None]

@@ -1,6 +1,7 @@
 """``deepesi apply`` on epochs, raw recordings, volumes and free orientation."""
 
 import io
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,11 +86,11 @@ def test_epochs_of_one_event(eloreta, folder, toy_path):
 
 
 def test_raw_recording_in_stretches_that_follow_each_other(eloreta, folder, toy_path, capsys):
-    apply(eloreta, "x_raw.fif", head=toy_path)
-    assert (
-        "raw recording of 22 s, not high-pass filtered: drifts count as signal"
-        in capsys.readouterr().out
-    )
+    apply(eloreta, "x_raw.fif", "--window", "12", "20", head=toy_path)
+    out = capsys.readouterr().out
+    assert "raw recording of 22 s, not high-pass filtered: drifts count as signal" in out
+    assert re.search(r"^0000: 0 to [\d.]+ s lies outside --window 12 20, so no peak$", out, re.M)
+    assert re.search(r"^0001: strongest at 1[\d.]+ s", out, re.M)
     stcs = [mne.read_source_estimate(f"out/stc-{n:04d}") for n in range(3)]
     assert len(list((folder / "out").iterdir())) == 6
     times = np.concatenate([stc.times for stc in stcs])

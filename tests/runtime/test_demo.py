@@ -16,9 +16,9 @@ from deepesi.cli.main import main
 from deepesi.physics.head import magnitudes
 from deepesi.physics.template import template_of
 from deepesi.runtime import demo
-from deepesi.runtime.apply import SetupOptions
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.runtime.setup import SetupOptions
 from deepesi.viz.demo import FILES, POLICY, VERSION, read_runtime
 from tests.conftest import make_covariance, make_evoked
 from tests.viz.conftest import browser  # noqa: F401
@@ -234,20 +234,46 @@ def answer(page):
     return part(page, "status").inner_text()
 
 
+def choose_file(page, path):
+    """Choose a file of the disk and wait for the answer."""
+    part(page, "file").set_input_files(path)
+    return answer(page)
+
+
 def table_of(prepared, example) -> pd.DataFrame:
     return pd.DataFrame(
         {"time": example.times, **dict(zip(prepared.ch_names, example.data, strict=True))}
     )
 
 
-#: Largest difference over the largest estimate. The products of `loose` are in single precision,
-#: and sums come in another order in the browser.
-TOLERANCE = {"convdip": 1e-4, "default": 1e-4, "loose": 1e-3}
+#: Largest difference over the largest estimate.
+TOLERANCE = 1e-4
+#: Draws of the rounding of the data, by network. `loose` chooses, for every patch, the component of
+#: largest energy: where two are nearly equal, the last bit decides, in Python as in the browser.
+ROUNDINGS = {"loose": 6}
 
 
-def check_same(found, expected, tolerance):
+def settled(inverse, data, expected, n_draws):
+    """Samples of an estimate ``(D, T)`` that do not hang on the last bit of the data ``(C, T)``."""
+    rng, largest = np.random.default_rng(0), np.abs(expected).max()
+    kept = np.ones(data.shape[1], dtype=bool)
+    for _ in range(n_draws):
+        rounded = data * (1 + 2.0**-24 * rng.uniform(-1, 1, data.shape))
+        moved = np.abs(inverse.estimate(rounded)[0] - expected).max(0)
+        kept &= moved < 0.3 * TOLERANCE * largest
+    assert kept.mean() > 0.6
+    return kept
+
+
+def check_same(found, expected, kept=slice(None)):
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+    assert np.abs(found - expected)[:, kept].max() < TOLERANCE * np.abs(expected).max()
+
+
+def check_estimate(found, inverse, name, data):
+    """As Python computes it."""
+    expected = inverse.estimate(data)[0]
+    check_same(found, expected, settled(inverse, data, expected, ROUNDINGS.get(name, 0)))
 
 
 @pytest.mark.slow
@@ -256,14 +282,79 @@ def test_numbers_are_those_of_python(opened, prepared, name):
     """An example, and a file: part of another one, in other order, with one more channel."""
     inverse, examples = prepared(name)
     page = opened(name)
-    check_same(saved(page), inverse.estimate(examples[0].data)[0], TOLERANCE[name])
+    check_estimate(saved(page), inverse, name, examples[0].data)
     assert re.search(r"Latency: \d+ ms on one thread", part(page, "latency").inner_text())
     half = table_of(inverse, examples[1]).iloc[20:65]
     shuffled = half[["time", *inverse.ch_names[::-1]]].assign(ECG=0.001)
     said = give(page, shuffled.to_csv(index=False))
     assert said.startswith("mine.csv (left out: ECG): 45 samples")
-    expected = inverse.estimate(examples[1].data[:, 20:65])[0]
-    check_same(saved(page), expected, TOLERANCE[name])
+    check_estimate(saved(page), inverse, name, examples[1].data[:, 20:65])
+
+
+def recordings_of(prepared, examples, folder):
+    """Averages of two conditions, and a raw recording in two formats, all with offsets."""
+    import edfio
+
+    inverse, offsets = prepared, np.linspace(0, 1e-4, len(prepared.ch_names))[:, None]
+    info = mne.create_info(list(inverse.ch_names), demo.SFREQ, "eeg")
+    info.set_montage(MONTAGE)
+    first, second = (
+        mne.EvokedArray(example.data + offsets, info, example.times[0], name, nave=1)
+        for example, name in zip(examples, ("one", "two"), strict=False)
+    )
+    mne.write_evokeds(folder / "x-ave.fif", [first, second], verbose="error")
+    long = np.hstack([example.data for example in examples]) + offsets
+    raw = mne.io.RawArray(long, info, verbose="error")
+    raw.set_annotations(mne.Annotations([0.6], [0.1], ["BAD"]))
+    raw.save(folder / "x-raw.fif", verbose="error")
+    signals = [
+        edfio.EdfSignal(1e6 * values[:250], 250, label=f"EEG {name}", physical_dimension="uV")
+        for name, values in zip(inverse.ch_names, long, strict=True)
+    ]
+    edfio.Edf(signals).write(folder / "x.edf")
+
+
+def applied(inverse, path, folder, *options) -> np.ndarray:
+    """Estimate ``(D, T)`` of `deepesi apply` for the head of the page, a raw recording's first."""
+    inverse.save(folder / "head.npz")
+    out = folder / f"{path.name}{''.join(options)}"
+    words = ["apply", "convdip", str(path), "--prepared", str(folder / "head.npz")]
+    main([*words, "--out", str(out), *options])
+    stc = next(f for f in (out, Path(f"{out}-0000")) if Path(f"{f}-lh.stc").is_file())
+    return mne.read_source_estimate(stc).data
+
+
+@pytest.mark.slow
+def test_files_give_the_numbers_of_apply(opened, prepared, tmp_path):
+    """Averages and raw recordings: reader, corrections and network together."""
+    inverse, examples = prepared("convdip")
+    recordings_of(inverse, examples, tmp_path)
+    page = opened("convdip")
+    said = choose_file(page, tmp_path / "x-ave.fif")
+    assert re.match(r"x-ave\.fif, one: 126 samples.* the mean before 0 ms was subtracted", said)
+    assert not part(page, "part").is_visible()
+    one = applied(inverse, tmp_path / "x-ave.fif", tmp_path, "--condition", "one")
+    check_same(saved(page), one)
+    part(page, "example").select_option("4")
+    assert answer(page).startswith("x-ave.fif, two: 126 samples")
+    two = applied(inverse, tmp_path / "x-ave.fif", tmp_path, "--condition", "two")
+    check_same(saved(page), two)
+    said = choose_file(page, tmp_path / "x.edf")
+    assert re.match(
+        r"x\.edf: 250 samples.* 0\.00 to 1\.00 of 1\.0 s\. Offsets of channels were", said
+    )
+    check_same(saved(page), applied(inverse, tmp_path / "x.edf", tmp_path, "--montage", MONTAGE))
+    said = choose_file(page, tmp_path / "x-raw.fif")
+    assert re.match(r"x-raw\.fif: 150 samples.* What is annotated BAD is left out", said)
+    part(page, "from").fill("0.65")
+    part(page, "from").press("Enter")
+    assert re.match(r"x-raw\.fif: 203 samples.* 0\.70 to 1\.51 of 1\.5 s", answer(page))
+    raw = mne.io.read_raw(tmp_path / "x-raw.fif", verbose="error").crop(0.7)
+    raw.save(tmp_path / "part-raw.fif", verbose="error")
+    check_same(saved(page), applied(inverse, tmp_path / "part-raw.fif", tmp_path))
+    damaged = tmp_path / "damaged-raw.fif"
+    damaged.write_bytes((tmp_path / "x-raw.fif").read_bytes()[:-900])
+    assert "It is damaged, or no FIF file. Below is still x-raw.fif" in choose_file(page, damaged)
 
 
 @pytest.mark.slow

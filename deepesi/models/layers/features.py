@@ -12,6 +12,8 @@ from scipy.signal.windows import dpss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepesi.runtime.window_needs import WindowNeeds
+
 #: Centres of the default bands, Hz: theta, alpha, beta, gamma.
 FREQUENCIES = (6.0, 10.0, 20.0, 35.0)
 
@@ -25,11 +27,18 @@ class Features(nn.Module, ABC):
     Attributes:
         n_groups: Number ``F`` of groups.
         least: Least number of samples of a window.
+        sfreq: Sampling rate that the filters are made for, Hz; None: any.
 
     """
 
     n_groups: int
     least: int
+    sfreq: float | None
+
+    @property
+    def window_needs(self) -> WindowNeeds:
+        """What a window must be like."""
+        return WindowNeeds(self.least, self.sfreq)
 
     @abstractmethod
     def transform(self, data: Float[Tensor, "B C T"]) -> Float[Tensor, "B C F N"]:
@@ -58,7 +67,7 @@ class Features(nn.Module, ABC):
 class Raw(Features):
     """The data themselves: one group of ``T`` numbers."""
 
-    n_groups, least = 1, 1
+    n_groups, least, sfreq = 1, 1, None
 
     def transform(self, data: Float[Tensor, "B C T"]) -> Float[Tensor, "B C F N"]:
         """One group."""
@@ -70,13 +79,15 @@ class _Filtered(Features):
 
     Args:
         filters: Complex coefficients, one array per group.
+        sfreq: Sampling rate, Hz.
 
     """
 
     kernel: Tensor
 
-    def __init__(self, filters: Sequence[np.ndarray]) -> None:
+    def __init__(self, filters: Sequence[np.ndarray], sfreq: float) -> None:
         super().__init__()
+        self.sfreq = float(sfreq)
         self.least = max(len(taps) for taps in filters)
         self.n_groups = len(filters)
         centred = np.stack([_centred(taps, self.least) for taps in filters])
@@ -128,7 +139,7 @@ class Morlet(_Filtered):
             )
         if not n_cycles > 0:
             raise ValueError(f"Morlet: n_cycles must be above 0, got {n_cycles}.")
-        super().__init__([_wavelet(f, n_cycles, sfreq) for f in frequencies])
+        super().__init__([_wavelet(f, n_cycles, sfreq) for f in frequencies], sfreq)
 
 
 def _wavelet(frequency: float, n_cycles: float, sfreq: float) -> np.ndarray:
@@ -176,7 +187,7 @@ class Hilbert(_Filtered):
                 f"Hilbert: length must be odd and at least {least} taps to resolve a band of "
                 f"{narrowest:g} Hz at {sfreq:g} Hz, got {length}."
             )
-        super().__init__([_analytic(low, high, length, sfreq) for low, high in bands])
+        super().__init__([_analytic(low, high, length, sfreq) for low, high in bands], sfreq)
 
     def envelope_and_phase(
         self, data: Float[Tensor, "B C T"]
@@ -239,7 +250,7 @@ class Multitaper(Features):
                 f"Multitaper: a bandwidth of {bandwidth:g} Hz is below the resolution of "
                 f"{length} samples. It needs {math.ceil(sfreq / bandwidth)} samples or more."
             )
-        self.least, self.n_groups = length, len(bands)
+        self.least, self.n_groups, self.sfreq = length, len(bands), float(sfreq)
         tapers, ratios = dpss(length, half, max(1, int(2 * half)), sym=False, return_ratios=True)
         kept = ratios > LEAST_CONCENTRATION
         kept[ratios.argmax()] = True

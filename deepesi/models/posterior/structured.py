@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.contracts import Assumptions, Batch, Objective, PosteriorModel
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.amplitude_coordinates import AmplitudeCoordinates
 from deepesi.models.layers.conditional_patches import sum_of
 from deepesi.models.layers.moment_flow import MomentFlow
@@ -157,6 +158,7 @@ class StructuredPosterior(PosteriorModel):
             f"1/{math.exp(self.log_widest):.3g} to {math.exp(self.log_widest):.3g} of nominal",
         )
 
+    @in_full_precision
     def sample(
         self,
         data: Float[Tensor, "B C T"],

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from deepesi import __version__
-from deepesi.runtime.apply import Opener, SetupOptions, open_file
 from deepesi.runtime.dataset.items import (
     BIDS_PURPOSE,
     Item,
@@ -22,6 +21,7 @@ from deepesi.runtime.dataset.record import DONE, FAILED, KEPT, UNEXPECTED, Row, 
 from deepesi.runtime.dataset.worker import Task, failed, localize_one, locked, lost_message
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.runtime.setup import Opener, SetupOptions, open_file
 from deepesi.utils.optional import require
 from deepesi.utils.parallel import spread
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepesi import __version__
-from deepesi.runtime.apply import Applied, Opener, SetupOptions, apply
+from deepesi.runtime.apply import Applied, apply
 from deepesi.runtime.dataset.items import Item
 from deepesi.runtime.dataset.record import (
     DONE,
@@ -25,6 +25,7 @@ from deepesi.runtime.dataset.record import (
 )
 from deepesi.runtime.reading.bids_inheritance import find_side_files
 from deepesi.runtime.reading.recording import ReadingOptions
+from deepesi.runtime.setup import Opener, SetupOptions
 from deepesi.utils.memory import bounded_memory
 from deepesi.utils.parallel import LostWorkerError
 

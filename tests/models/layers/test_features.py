@@ -6,6 +6,7 @@ import torch
 from mne.time_frequency import psd_array_multitaper, tfr_array_morlet
 from scipy.signal import firwin, hilbert
 
+from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.layers.features import Hilbert, Morlet, Multitaper, Raw
 from deepesi.models.transformer import SourceTransformer
@@ -89,11 +90,21 @@ def test_linear_and_differentiable(name, data):
     assert (leaf.grad != 0).any()
 
 
-@pytest.mark.parametrize("name", ["raw", "morlet", "hilbert", "multitaper"])
-def test_networks_with_filters_are_not_exported(name):
-    """An exported file could not refuse a window that is shorter than a filter."""
-    for network in (SensorGNN, SourceTransformer):
-        assert network(features=FEATURES[name]()).exportable == (name == "raw")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["morlet", "hilbert", "multitaper"])
+@pytest.mark.parametrize("network", [SourceTransformer, SensorGNN])
+def test_networks_with_filters_are_exported(network, name, toy, simulate, tmp_path):
+    """At other lengths, batches and montages than traced; stretches are cut by the graph, too."""
+    sizes = {"smallest": 0.03, "largest": 0.06, "n_components": 1, "n_rounds": 1}
+    model, path = network(**sizes, features=FEATURES[name]()).eval(), tmp_path / "x.onnx"
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    contract = export_onnx(model, toy.montage_head("biosemi16"), path)
+    assert contract.window_needs == model.window_needs
+    for montage, size, n_times in (("biosemi32", 2, 251), ("fsaverage_1020", 1, 517)):
+        batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
+        assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["morlet", "hilbert", "multitaper"])
@@ -127,9 +138,11 @@ def test_bands_that_cannot_be(make, message):
 @pytest.mark.parametrize("name", ["morlet", "hilbert", "multitaper"])
 @pytest.mark.parametrize("network", [SourceTransformer, SensorGNN])
 def test_networks_take_them(network, name, simulate):
-    model = network(smallest=0.03, largest=0.06, features=FEATURES[name]())
+    features = FEATURES[name]()
+    model = network(smallest=0.03, largest=0.06, features=features)
     batch = simulate(model.head_inputs, n_times=250, batch_size=2).batch(0)
     model(batch.data, batch.inputs).mean.square().sum().backward()
-    gradient = model.embed.weight.grad[:, -model.features.n_groups :]
+    embed = model.embed if network is SensorGNN else model.trunk.embed
+    gradient = embed.weight.grad[:, -features.n_groups :]
     assert torch.isfinite(gradient).all()
     assert (gradient != 0).any()

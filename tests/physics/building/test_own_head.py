@@ -74,7 +74,7 @@ def test_training_data_through_a_forward_solution(forward):
 
 def test_no_other_electrodes_on_a_forward_solution(forward):
     with pytest.raises(ValueError, match="no others can be put on it"):
-        head_of_forward(forward).places(np.zeros((3, 3)), ["a", "b", "c"])
+        head_of_forward(forward).electrodes(np.zeros((3, 3)), ["a", "b", "c"])
 
 
 def volume_forward(forward, tmp_path, mixed):

@@ -1,9 +1,9 @@
 // Page of `deepesi demo`: an exported network on recordings, by ONNX Runtime Web; nothing is sent.
-// The page is written by deepesi/viz/demo.py. Data are rows of channels, V; estimates A m.
+// The page is written by deepesi/viz/demo.py, which puts the other files here before this one. Data are rows of
+// channels, V; estimates A m.
 "use strict";
 (async () => {
   const AT_ONCE = 8; // windows computed together
-  const FEWEST_FLAT = 8; // samples from which a channel is judged to be dead
   const part = name => document.querySelector(`#demo [data-part=${name}]`);
   const viewer = document.querySelector(".viewer");
   const demo = JSON.parse(document.querySelector("script[data-numbers=demo]").textContent);
@@ -19,80 +19,6 @@
   const rowsOf = (values, n) => Array.from({ length: n }, (_, c) =>
     values.subarray((c * values.length) / n, ((c + 1) * values.length) / n));
 
-  /** Product of a square matrix, row by row, and data (C, T). */
-  function product(matrix, data) {
-    const nChannels = data.length;
-    return data.map((_, i) => {
-      const sum = new Float64Array(data[0].length);
-      for (let j = 0; j < nChannels; j++) {
-        const weight = matrix[i * nChannels + j], row = data[j];
-        for (let t = 0; t < sum.length; t++) sum[t] += weight * row[t];
-      }
-      return sum;
-    });
-  }
-
-  // ------------------------------------------------------------------ a file of the user
-
-  const listed = names => names.slice(0, 6).join(", ") + (names.length > 6 ? ` and ${names.length - 6} more` : "");
-
-  /** Recording in a text; throws what is wrong with it and what to do. */
-  function parse(text, name) {
-    const lines = text.replace(/^\uFEFF/, "").trim().split(/\r?\n/);
-    const separator = lines[0].includes("\t") ? "\t" : ",";
-    const [header, ...body] = lines.map(line =>
-      line.split(separator).map(cell => cell.trim().replace(/^"(.*)"$/, "$1")));
-    if (header[0] !== "time")
-      throw Error(`the first line begins with "${header[0].slice(0, 30)}", expected "time", then the names of the ` +
-        "channels, separated by commas or tabs. FIF and EDF files are for 'deepesi apply'.");
-    const twice = header.filter((column, i) => header.indexOf(column) !== i);
-    if (twice.length) throw Error(`columns repeat: ${listed(twice)}. Give every channel once.`);
-    const missing = demo.channels.filter(channel => !header.includes(channel));
-    if (missing.length)
-      throw Error(`the channels ${listed(missing)} are missing; it has ${listed(header.slice(1))}. The network is ` +
-        "prepared for the channels named below: rename them, or write the page for your cap (deepesi demo MODEL RECORDING).");
-    if (!body.length || body.length > demo.most)
-      throw Error(`${body.length} samples, expected 1 to ${demo.most}. Cut the part of interest out.`);
-    const numbers = body.map((cells, i) => {
-      if (cells.length !== header.length)
-        throw Error(`line ${i + 2} has ${cells.length} columns, the first line ${header.length}.`);
-      return cells.map((cell, k) => {
-        if (cell === "" || !Number.isFinite(Number(cell)))
-          throw Error(`line ${i + 2}, column ${header[k]}: "${cell.slice(0, 30)}" is no number. Cut such samples out.`);
-        return Number(cell);
-      });
-    });
-    const times = numbers.map(row => row[0]);
-    const back = times.findIndex((time, i) => i > 0 && !(time > times[i - 1]));
-    if (back > 0)
-      throw Error(`line ${back + 2}: the time does not increase. Give one average or one epoch, in order of time.`);
-    const columns = demo.channels.map(channel => header.indexOf(channel));
-    const data = columns.map(k => Float64Array.from(numbers, row => row[k]));
-    checkConstant(data);
-    checkUnit(data);
-    const extra = header.slice(1).filter(column => !demo.channels.includes(column));
-    return { name: name + (extra.length ? ` (left out: ${listed(extra)})` : ""), times, data };
-  }
-
-  function checkConstant(data) {
-    const flat = demo.channels.filter((_, c) => data[c].every(value => value === data[c][0]));
-    if (data[0].length >= FEWEST_FLAT && flat.length > 1)
-      throw Error(`the channels ${listed(flat)} are constant. Use a recording in which all channels were measured.`);
-  }
-
-  function checkUnit(data) {
-    const [low, high] = demo.amplitude, nTimes = data[0].length;
-    const centred = product(reference, data).map(row => {
-      const mean = nTimes > 1 ? row.reduce((a, b) => a + b) / nTimes : 0;
-      return row.map(value => value - mean);
-    });
-    const all = centred.flatMap(row => [...row]), mean = all.reduce((a, b) => a + b) / all.length;
-    const deviation = Math.sqrt(all.reduce((sum, value) => sum + (value - mean) ** 2, 0) / all.length);
-    if (!(deviation > low && deviation < high))
-      throw Error(`the values have a standard deviation of ${deviation.toPrecision(2)}; EEG in volts has ${low} to ` +
-        `${high}. They look like ${deviation > low ? "microvolts (multiply by 1e-6)" : "kilovolts, or a flat recording"}.`);
-  }
-
   // ------------------------------------------------------------------ the network
 
   /** First samples of windows with half overlap, and their length: deepesi/runtime/windows.py. */
@@ -105,7 +31,7 @@
 
   /** Estimates by kind (D, T) of data (C, T) of any reference, and what they took. */
   async function estimate(data) {
-    const referenced = product(reference, data), nChannels = data.length, nTimes = data[0].length;
+    const referenced = recordings.product(reference, data), nChannels = data.length, nTimes = data[0].length;
     const [starts, length] = windowsOf(nTimes);
     const weight = Array.from({ length }, (_, t) => Math.sin((Math.PI * (t + 0.5)) / length) ** 2);
     const total = new Float64Array(nTimes), sums = {};
@@ -163,7 +89,7 @@
 
   /** Sample of most whitened power in the window of the peak, as 'deepesi apply' finds it. */
   function peakOf(times, data) {
-    const whitened = product(whitener, data), [from, to] = demo.window;
+    const whitened = recordings.product(whitener, data), [from, to] = demo.window;
     const power = times.map((_, t) => whitened.reduce((sum, row) => sum + row[t] ** 2, 0));
     const inside = times.map((_, t) => t).filter(t => times[t] >= from && (to === null || times[t] <= to));
     return (inside.length ? inside : [...times.keys()]).reduce((a, b) => (power[b] > power[a] ? b : a));
@@ -187,6 +113,9 @@
 
   // ------------------------------------------------------------------ the controls
 
+  /** Recordings to choose from: functions of the start of a part (s) that give name, times, data and notes. */
+  const choices = demo.examples.map(({ name, times, data }) => async () =>
+    ({ name, times, data: rowsOf(await unpack(data), demo.channels.length), said: [] }));
   let last = null, opened = 0;
 
   function say(words, refused = false) {
@@ -195,35 +124,54 @@
   }
 
   const enable = on => {
-    for (const name of ["example", "file", "save"]) part(name).disabled = !on || (name === "save" && !last);
+    for (const name of ["example", "from", "file", "save"]) part(name).disabled = !on || (name === "save" && !last);
   };
 
+  /** Estimate what `read` gives, and show it; whether this was possible. */
   async function run(read, name) {
     enable(false);
     say(`Estimating ${name} …`);
     await new Promise(done => setTimeout(done, 20)); // lets the browser draw
+    let done = false;
     try {
       const recording = await read(), result = await estimate(recording.data);
       last = { name: recording.name, times: recording.times, moments: result.estimates.mean };
       show(recording, result);
-      say(`${recording.name}: ${recording.times.length} samples, estimated in this browser.`);
+      const said = recording.said.map(note => ` ${note[0].toUpperCase()}${note.slice(1)}.`);
+      say(`${recording.name}: ${recording.times.length} samples, estimated in this browser.${said.join("")}`);
       part("latency").textContent = `Latency: ${result.spent.toFixed(0)} ms on one thread, ` +
         `${(result.spent / result.nWindows).toFixed(1)} ms per window (${result.nWindows}, of ${result.length} ` +
         `sample${result.length > 1 ? "s" : ""}); the network was opened in ${(opened / 1000).toFixed(1)} s.`;
+      done = true;
     } catch (error) {
       say(`${name}: ${error.message}${last ? ` Below is still ${last.name}.` : ""}`, true);
     }
     enable(true);
+    return done;
   }
 
-  async function example(number) {
-    const { name, times, data } = demo.examples[number];
-    return { name, times, data: rowsOf(await unpack(data), demo.channels.length) };
+  /** Run a choice; the start of a part is asked for where a recording is longer than the page takes. */
+  function choose(number) {
+    const choice = choices[number];
+    part("part").hidden = !choice.isRaw;
+    return run(() => choice(Number(part("from").value)), "the recording");
   }
 
-  function open(file) {
-    part("example").selectedIndex = -1; // so that any example can be chosen afterwards
-    run(async () => parse(await file.text(), file.name), file.name);
+  async function open(file) {
+    let found;
+    part("from").value = 0;
+    const shown = await run(async () => {
+      found = await recordings.open(file);
+      return recordings.prepare(found[0], file.name, 0);
+    }, file.name);
+    if (!shown) return;
+    for (const recording of found) {
+      const choice = from => recordings.prepare(recording, file.name, from), { kind, label } = recording;
+      choices.push(Object.assign(choice, { isRaw: kind === "raw" }));
+      part("example").add(new Option(label ? `${file.name}, ${label}` : file.name, choices.length - 1));
+    }
+    part("example").value = choices.length - found.length;
+    part("part").hidden = found[0].kind !== "raw";
   }
 
   function save() {
@@ -235,7 +183,11 @@
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
-  part("example").onchange = event => run(() => example(event.target.value), "the example");
+  part("example").onchange = event => {
+    part("from").value = 0;
+    choose(event.target.value);
+  };
+  part("from").onchange = () => choose(part("example").value);
   part("file").onchange = event => {
     if (event.target.files.length) open(event.target.files[0]);
     event.target.value = ""; // so that a corrected file of the same name can be chosen
@@ -249,7 +201,7 @@
       if (kind === "drop" && event.dataTransfer.files.length && !part("file").disabled) open(event.dataTransfer.files[0]);
     });
 
-  let ort, session, reference, whitener;
+  let ort, session, reference, whitener, recordings;
   const inputs = {};
   try {
     const began = performance.now();
@@ -262,10 +214,11 @@
     for (const [name, packed] of Object.entries(demo.inputs))
       inputs[name] = new ort.Tensor(packed.dtype, await unpack(packed), packed.shape);
     [reference, whitener] = [await unpack(demo.reference), await unpack(demo.whitener)];
+    recordings = recordingsFor(demo, reference, whitener);
     opened = performance.now() - began;
   } catch (error) {
     say(`This browser cannot open the network (${error.message}). Use a current Chrome, Edge, Firefox or Safari.`, true);
     return;
   }
-  await run(() => example(0), "the example");
+  await choose(0);
 })();

@@ -1,0 +1,1 @@
+"""Options of the commands, one file per command; torch is imported only where one needs it."""

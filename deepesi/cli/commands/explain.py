@@ -1,0 +1,67 @@
+"""``deepesi explain``: why an estimate is as it is."""
+
+import argparse
+from pathlib import Path
+
+from deepesi.cli.commands.arguments import (
+    Commands,
+    add_recording_arguments,
+    add_response_arguments,
+    recording_options,
+    with_event,
+)
+
+
+def add_explain(commands: Commands) -> None:
+    """Add ``deepesi explain``."""
+    parser = commands.add_parser("explain", help="say why the estimate of a recording is as it is")
+    add_recording_arguments(parser)
+    add_response_arguments(parser)
+    parser.add_argument(
+        "--at",
+        type=float,
+        metavar="TIME",
+        help="time of the estimate, s (default: the strongest sample in --window)",
+    )
+    parser.add_argument(
+        "--target",
+        default="localization",
+        help="what is explained: localization (default: share of the power near the strongest "
+        "source), moment of that source, or power near it",
+    )
+    parser.add_argument(
+        "--methods",
+        help="saliency, integrated_gradients, deep_lift (these need torch and the directory of a "
+        "run) and occlusion, comma-separated (default: all that the model has)",
+    )
+    parser.add_argument(
+        "--spans",
+        type=int,
+        default=1,
+        help="spans of time of occlusion, for networks that see a window (default 1: all of it)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help=".html file to write")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from deepesi.cli.explain import open_network
+    from deepesi.cli.opening import open_named
+    from deepesi.interpret.run import ExplainOptions, explain
+
+    methods = None if arguments.methods is None else arguments.methods.split(",")
+    options = ExplainOptions(
+        arguments.at, arguments.window, arguments.target, methods, arguments.spans
+    )
+    reading, setup = recording_options(arguments)
+    for line in explain(
+        arguments.model,
+        arguments.recording,
+        arguments.out,
+        with_event(arguments, reading),
+        setup,
+        options,
+        open_named,
+        open_network,
+    ):
+        print(line)

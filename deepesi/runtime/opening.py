@@ -1,0 +1,170 @@
+"""A recording and the model prepared for it, corrected for localization."""
+
+from collections.abc import Collection, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi.physics.data_check import flat_channels
+from deepesi.physics.io.channels import unused_channels, usable_channels
+from deepesi.runtime.band import band_limited
+from deepesi.runtime.corrections import Corrected
+from deepesi.runtime.inverse import Inverse, PreparedInverse
+from deepesi.runtime.noise_estimate import noise_of
+from deepesi.runtime.reading.averaging import average
+from deepesi.runtime.reading.channels import adopt_names
+from deepesi.runtime.reading.file_units import check_noise_level
+from deepesi.runtime.reading.recording import ReadingOptions, read_recording
+from deepesi.runtime.recordings import recording_rows
+from deepesi.runtime.setup import (
+    Opener,
+    SetupOptions,
+    open_file,
+    read_covariance,
+    read_forward,
+    read_transform,
+)
+from deepesi.runtime.writing.estimate import in_window
+
+if TYPE_CHECKING:
+    import mne
+
+    from deepesi.runtime.recordings import Recording
+
+Array = NDArray[np.float64]
+
+NOT_FILTERED = "not high-pass filtered: drifts count as signal"
+
+
+class Opened(NamedTuple):
+    """A recording and the model prepared for it.
+
+    Attributes:
+        data: The recording, or its average about an event.
+        model: The model.
+        inverse: The model prepared for the set-up of the recording.
+        forward: The recording's own forward solution, if there is one.
+
+    """
+
+    data: "Recording"
+    model: Inverse
+    inverse: PreparedInverse
+    forward: "mne.Forward | None"
+
+
+def open_recording(
+    model: Path,
+    recording: Path,
+    reading: ReadingOptions,
+    setup: SetupOptions,
+    open_inverse: Opener = open_file,
+) -> Generator[str, None, Opened]:
+    """Read a recording and prepare a model for it, and report each step; args as in `apply`."""
+    notes: list[str] = []
+    data = read_recording(recording, reading, notes.append)
+    yield from notes
+    if reading.band is not None:
+        data = band_limited(data, reading.band)
+        yield "filtered to {:g} to {:g} Hz; the noise must be of this band, too".format(
+            *reading.band
+        )
+    trials, noise_from = data, setup.noise_from
+    if reading.event is not None:
+        data, trials, line = average(data, reading.event, reading.epoch, reading.baseline)
+        yield line
+        if setup.prepared is None and setup.noise_cov is None and noise_from is None:
+            noise_from = (reading.epoch[0], 0.0)
+            yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
+    forward, trans = read_forward(setup.forward), read_transform(setup.trans)
+    covariance = None
+    if setup.prepared is None:  # refused before the model is opened
+        kinds = {"eeg"} if forward is None else set(usable_channels(forward["info"]).values())
+        covariance = _noise(trials, noise_from, setup.noise_cov, kinds)
+    opened = open_inverse(model, setup)
+    if setup.prepared is None:
+        inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
+        yield from placement_lines(inverse)
+    else:
+        inverse = opened.for_prepared(setup.prepared)
+        yield from adopt_names(data, inverse.ch_names)
+        yield f"{setup.prepared}: {inverse.origin}"
+    return Opened(data, opened, inverse, forward)
+
+
+def _noise(
+    trials: "Recording",
+    window: Sequence[float] | None,
+    path: Path | None,
+    kinds: Collection[str],
+) -> "mne.Covariance":
+    """Noise covariance of a file, or of a time window of the trials; checked for some channels."""
+    if window is None:
+        return read_covariance(path)
+    covariance = noise_of(trials, window, kinds)
+    used = {name: kind for name, kind in usable_channels(trials.info).items() if kind in kinds}
+    check_noise_level(covariance, used)
+    return covariance
+
+
+def placement_lines(inverse: PreparedInverse) -> list[str]:
+    """Output lines about the electrodes on a packaged head."""
+    placement = inverse.placement
+    if placement is None:
+        return []
+    return [f"electrodes: {placement}", *(f"doubtful: {line}" for line in placement.warnings)]
+
+
+def check_window(window: Sequence[float], times: Array) -> None:
+    """Refuse a time window (s) that holds no sample."""
+    if not in_window(times, window).any():
+        raise ValueError(
+            f"--window {window[0]:g} {window[1]:g} s lies outside the recording "
+            f"({times[0]:g} to {times[-1]:g} s)."
+        )
+
+
+def correct_recording(opened: Opened, reading: ReadingOptions) -> Generator[str, None, Corrected]:
+    """Correct a recording for localization, and report what it is and what was done."""
+    inverse = opened.inverse
+    ready = inverse.correct(opened.data, reading.baseline)
+    yield _summary(ready, inverse)
+    yield from ready.changes
+    for line in inverse.out_of_distribution(ready.recording):
+        yield f"out of distribution: {line}"
+    return ready
+
+
+def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
+    import mne
+
+    data = ready.recording
+    bads = bads_of(data)
+    if isinstance(data, mne.Evoked):
+        kind = f"{data.nave:g} trials"
+    elif isinstance(data, mne.io.BaseRaw):
+        high_pass = data.info["highpass"]
+        filtered = f"high-pass {high_pass:g} Hz" if high_pass > 0 else NOT_FILTERED
+        kind = f"raw recording of {data.times[-1]:.0f} s, {filtered}"
+    else:
+        kind = "epochs, localized one by one"
+    if ready.baseline is not None:
+        kind += f", {ready.baseline}"
+    channels = f"{inverse.sensors.summary} of rank {inverse.rank}"
+    channels += f" ({inverse.rank_reason})"
+    line = f"{channels}, {kind}; excluded as bad: {bads or 'none'}"
+    unused = unused_channels(data.info, inverse.sensors)
+    if unused:
+        line += f"; not used, as the head has none: {unused}"
+    if isinstance(data, mne.Evoked):
+        rows = recording_rows(data, inverse.ch_names)
+        for i in flat_channels(data.data[rows]):
+            line += f"; {inverse.ch_names[i]} is constant, taken for the reference"
+    return line
+
+
+def bads_of(data: "Recording") -> list[str]:
+    """Channels of the recording that are marked as bad."""
+    return [c for c in data.info["bads"] if c in data.ch_names]
