@@ -108,18 +108,11 @@ class FlowMatching(PosteriorModel):
         return {"loss": loss}
 
     def _drawn(self, setting: Setting, noise: Float[Tensor, "N B Z"]) -> Float[Tensor, "N B S T"]:
-        n_draws, n_times = noise.shape[0], setting.data.shape[1]
-        start = noise.unflatten(2, (-1, n_times)).flatten(0, 1).mT * self.denoiser.noise_std
-        each = setting._replace(
-            **{
-                name: value.expand(n_draws, *value.shape).flatten(0, 1)
-                for name, value in setting._asdict().items()
-                if name in ("data", "noise", "evidence", "features")
-            }
-        )
+        start = noise.unflatten(2, (-1, setting.data.shape[1])).flatten(0, 1).mT
+        each = setting.repeated(noise.shape[0])
         ends = follow(
             lambda x, time: self.denoiser(x, torch.full_like(x[:, 0, 0], time), each),
-            start.to(setting.data),
+            self.denoiser.noise_std * start.to(setting.data),
             self.n_steps,
         )
         return ends.mT.unflatten(0, noise.shape[:2])
