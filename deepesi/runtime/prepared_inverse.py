@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -81,6 +81,7 @@ class Model(Protocol):
         data: NDArray[Any],
         inputs: dict[str, NDArray[Any]],
         noise: NDArray[Any] | None = None,
+        kinds: Collection[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Estimates by kind, as in `deepesi.runtime.session.OpenModel.run`."""
         ...

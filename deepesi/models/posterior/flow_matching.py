@@ -99,9 +99,10 @@ class FlowMatching(PosteriorModel):
         """Mean squared error of the velocity at a random time; `objective` has no effect."""
         setting, unit = self.units(batch.data, batch.inputs)
         end = (self.units.along_normals(batch.sources, batch.inputs) / unit).mT
-        random = {"generator": rng, "device": rng.device}
-        time = torch.rand(len(end), **random).to(end) * times(self.n_steps)[-2]
-        start = self.denoiser.noise_std * torch.randn(end.shape, **random).to(end)
+        share = torch.rand(len(end), generator=rng, device=rng.device).to(end)
+        time = share * times(self.n_steps)[-2]
+        noise = torch.randn(end.shape, generator=rng, device=rng.device).to(end)
+        start = self.denoiser.noise_std * noise
         by_example = time[:, None, None]
         expected = self.denoiser(on_path(start, end, by_example), time, setting)
         loss = velocity_error(expected, end, by_example).square().sum(2).mean()
