@@ -46,9 +46,7 @@ class Choice(NamedTuple):
         n_radii, n_sources = self.mass.shape[2:]
         radius = (cumulated < wanted).sum(2, keepdim=True).clamp_max(n_radii - 1)
         wanted = wanted - (cumulated - self.by_radius).gather(2, radius)
-        rows = self.mass.flatten(0, 2)
-        first = torch.arange(rows.shape[0] // n_radii, device=radius.device) * n_radii
-        row = rows.index_select(0, first + radius.flatten()).unflatten(0, radius.shape[:2])
+        row = self.mass.gather(2, radius[..., None].expand_as(self.mass[:, :, :1]))[:, :, 0]
         source = (row.cumsum(2) < wanted).sum(2).clamp_max(n_sources - 1)
         return source + radius[..., 0] * n_sources
 
