@@ -44,7 +44,7 @@ html_title = "deepesi"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
-html_sidebars = {"index": [], "about": []}
+html_sidebars = {"index": [], "about": [], "demo": []}
 html_theme_options = {
     "logo": {"text": "deepesi"},
     "navbar_align": "left",

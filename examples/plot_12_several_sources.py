@@ -72,7 +72,7 @@ print("sources:", number)
 # -----------
 # ``default`` is the packaged network. Annealed patches (``model=annealed_patches``) are a short,
 # deterministic sampler. Champagne (``model=unrolled_champagne``) is sparse Bayesian learning over
-# patches, stopped after 20 updates; part of the power of a recording counts as head mismatch. Both
+# patches, stopped after 14 updates; part of the power of a recording counts as head mismatch. Both
 # are networks with few weights, here without any training. The sampler (``bayes_patches``) is the
 # long one, with fewer chains and sweeps than its default.
 

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import yaml
 from jaxtyping import install_import_hook
 
 install_import_hook(
@@ -31,8 +32,11 @@ from deepesi.physics.template import DisplayMesh, Template, load_template, save_
 # Tracing a network makes millions of objects that stay; looking for garbage among them takes a
 # fifth of the time of an export.
 gc.set_threshold(100_000, 50, 50)
+gc.freeze()  # nor is there any in what was imported
 # The exporter compiles its table of operators anew for every file, which takes a second.
 ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+# Hydra reads some twenty files for every configuration, ten times faster by the parser in C.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def slow(*values):
@@ -46,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the reference estimates anew, then look at them",
     )
-    parser.addoption("--fuzz", type=int, default=40, help="damaged inputs of every kind")
+    parser.addoption("--fuzz", type=int, default=20, help="damaged inputs of every kind")
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mne-sample"
@@ -165,7 +169,7 @@ def free_toy(toy: Template) -> Template:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def simulate(toy: Template):
     """Draws batches on the toy head, 16 channels unless told otherwise."""
 

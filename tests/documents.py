@@ -14,7 +14,19 @@ DOCUMENTS = sorted(
 #: What a block of commands, or a command in a sentence, begins with.
 PROGRAMS = ("deepesi", "python", "pytest", "pip", "srun", "train.py", "evaluate.py", "sphinx-build")
 #: Lines of the shell around commands.
-SHELL = ("export", "if", "fi", ".", "source", "pre-commit", ".ci/run", ".ci/oldest", "cd", "git")
+SHELL = (
+    "export",
+    "if",
+    "fi",
+    ".",
+    "source",
+    "pre-commit",
+    ".ci/run",
+    ".ci/oldest",
+    ".ci/slow",
+    "cd",
+    "git",
+)
 
 
 class Command(NamedTuple):

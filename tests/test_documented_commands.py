@@ -29,6 +29,7 @@ from deepesi.training.overrides import understood
 from deepesi.training.run import build_model
 from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
 from deepesi.viz.demo import PACKAGE, VERSION
+from tests.conftest import slow
 from tests.documents import DOCUMENTS, ROOT, Command, documented
 
 #: Each once, however often it is shown.
@@ -49,7 +50,12 @@ def test_commands_are_found():
     assert sum(not command.inline for command in FOUND) > 50
 
 
-@pytest.mark.parametrize("command", FOUND, ids=lambda c: f"{c.where} {' '.join(c.words)}"[:90])
+#: Pages whose commands are run by whoever measures anew; they are checked nightly.
+SLOW_PAGES = ("docs/benchmarks.md", "docs/speed.md", "docs/without_labels.md")
+MARKED = [slow(c) if c.where.startswith(SLOW_PAGES) else c for c in FOUND]
+
+
+@pytest.mark.parametrize("command", MARKED, ids=lambda c: f"{c.where} {' '.join(c.words)}"[:90])
 def test_documented_command(command: Command, tmp_path, monkeypatch, capsys, request):
     first, *rest = command.words
     if first == "python" and rest[0] == "-m":
@@ -155,7 +161,10 @@ def own_folder(tmp_path):
 
 
 def compose(command, words, tmp_path, monkeypatch):
-    """As Hydra does: the folder of a sweep, every run of it, and what is built of each."""
+    """As Hydra does: the folder of a sweep, every run of it, and what is built of each.
+
+    Runs that differ in the seed only are built once.
+    """
     flags = ("-m", "--multirun", "--debug")
     folders, words = config_dirs(words)
     monkeypatch.setenv("DEEPESI_CONFIG", os.pathsep.join(map(own_folder(tmp_path).get, folders)))
@@ -170,6 +179,7 @@ def compose(command, words, tmp_path, monkeypatch):
             assert str(whole.hydra.sweep.dir).startswith("outputs/")
         usual = USUAL.setdefault(command, usual_config(command))
         ((*runs,),) = BasicSweeper.split_arguments(parsed, None)
+        built = set()
         for run in runs:
             config = hydra.compose(command, run, return_hydra_config=True)
             with open_dict(config):
@@ -178,7 +188,10 @@ def compose(command, words, tmp_path, monkeypatch):
             assert config.hydra.run.dir
             with open_dict(config):
                 del config["hydra"]
-            check(command, config, run, usual, multirun)
+            but_seed = tuple(word for word in run if not word.startswith("seed="))
+            if but_seed not in built:
+                check(command, config, run, usual, multirun)
+            built.add(but_seed)
 
 
 def check(command, config, overrides, usual, multirun):

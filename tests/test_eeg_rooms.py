@@ -28,9 +28,10 @@ ROOMS = {
     "runtime/reading/bids_inheritance.py": "electrodes.tsv of BIDS",
     "data_gen/artifacts.py": "artifacts of EEG",
 }
-#: Names elsewhere: keys of configurations.
+#: Names elsewhere: keys of configurations, and the method that puts electrodes on a head.
 KEYS = {
     "data_gen/curriculum.py": {"electrodes"},
+    "physics/template.py": {"electrodes"},
     "evaluation/descriptions.py": {"electrode_error"},
     "benchmarks/drawing.py": {"BadElectrode", "ElectrodePops", "make_eeg_average_ref_proj"},
 }

@@ -18,19 +18,19 @@ Array = NDArray[np.float64]
 ELORETA, SCAN = "eLORETA", "dipole scan"
 
 
-class Found(NamedTuple):
+class MethodEstimates(NamedTuple):
     """What the methods say of recordings of one sample.
 
     Attributes:
         means: Estimates of the model ``(N, D)``, A m.
         strongest: Strongest source of the model, eLORETA and the scan ``(N, 3)``.
-        left: Share of the whitened power that the best one, two and three sources leave ``(N, 3)``.
+        residual: Share of the whitened power that one, two and three sources leave ``(N, 3)``.
 
     """
 
     means: Array
     strongest: NDArray[np.int64]
-    left: Array
+    residual: Array
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Methods:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the methods, in the order of `Found.strongest`."""
+        """Names of the methods, in the order of `MethodEstimates.strongest`."""
         taken = self.model in (ELORETA, SCAN)
         return f"{self.model} (the model)" if taken else self.model, ELORETA, SCAN
 
-    def apply(self, data: Array) -> Found:
+    def apply(self, data: Array) -> MethodEstimates:
         """Estimates of recordings ``(N, C)``, V, in the reference of the sensors."""
-        return self._found(self._means(data), data)
+        return self._estimates(self._means(data), data)
 
     def strongest(self, data: Array) -> NDArray[np.int64]:
         """Strongest source ``(N,)`` of the model alone."""
@@ -76,7 +76,7 @@ class Methods:
     def _magnitudes(self, means: Array) -> Array:
         return magnitudes(means.T, self.inverse.space.n_orient)
 
-    def apply_at(self, data: Array, sample: int) -> Found:
+    def apply_at(self, data: Array, sample: int) -> MethodEstimates:
         """Estimates of one sample of a recording ``(C, T)``; the model sees its windows.
 
         The estimate of the model is that of `PreparedInverse.localize`.
@@ -84,13 +84,13 @@ class Methods:
         windows = windows_of(data.shape[1], self.inverse.model.longest, sample, sample + 1)
         first = windows.starts[0]
         means = self.inverse.estimate(data[:, first : windows.stop])[0][:, sample - first]
-        return self._found(means[None], data[:, sample][None])
+        return self._estimates(means[None], data[:, sample][None])
 
-    def _found(self, means: Array, data: Array) -> Found:
+    def _estimates(self, means: Array, data: Array) -> MethodEstimates:
         eloreta = magnitudes(self._kernel @ data.T, 3)
-        best, left = few_sources(self._gain, data @ self.inverse.whitener.T)
+        best, residual = few_sources(self._gain, data @ self.inverse.whitener.T)
         strongest = np.column_stack([self._magnitudes(means).argmax(0), eloreta.argmax(0), best])
-        return Found(means, strongest, left)
+        return MethodEstimates(means, strongest, residual)
 
     @functools.cached_property
     def _gain(self) -> Array:

@@ -127,7 +127,7 @@ def _strangers(advice: Advice, study: Study) -> str:
         (
             "Power that the best sources leave: strangers (box: quartiles; lines: 1 to 99 %) and "
             f"this recording, p = {evidence.p_misfit:.2g}",
-            misfit_figure(study.left, [compared.value for compared in evidence.misfit]),
+            misfit_figure(study.residual, [compared.value for compared in evidence.misfit]),
         ),
         ("Strangers with at most this error, by method", errors_figure(errors)),
         (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.advice.methods import Found, Methods, largest_distance
+from deepesi.advice.methods import MethodEstimates, Methods, largest_distance
 from deepesi.advice.page import Drawn, write_advice_page
 from deepesi.advice.report import Advice, Cap, Location, SetSize, write_json
 from deepesi.advice.setup import Judged, free_template, prepare_study, ranges_of, strongest_sample
@@ -105,14 +105,14 @@ def advise(
     study, is_kept = cached_study(source, methods, ranges, snr_db, n, options.cache)
     if is_kept:
         yield "their results are from the cache"
-    found = methods.apply_at(judged.data, judged.sample)
+    estimates = methods.apply_at(judged.data, judged.sample)
     name = f"{recording.name}, {ready.recording.comment}".removesuffix(", ")
-    advice = _advice(name, opened, methods, judged, found, study, ranges)
+    advice = _advice(name, opened, methods, judged, estimates, study, ranges)
     yield advice.summary
     yield from (f"because: {reason}" for reason in advice.reasons)
     yield from (f"check: {caution}" for caution in advice.to_check)
-    strength = magnitudes(found.means.T, inverse.space.n_orient)[:, 0]
-    peaks = found.strongest[0].tolist()
+    strength = magnitudes(estimates.means.T, inverse.space.n_orient)[:, 0]
+    peaks = estimates.strongest[0].tolist()
     write_json(advice, out.with_suffix(".json"))
     drawn = Drawn(strength, peaks, methods.head.source_pos, template.display)
     write_advice_page(advice, study, drawn, out)
@@ -133,13 +133,13 @@ def _advice(
     opened: Opened,
     methods: Methods,
     judged: Judged,
-    found: Found,
+    estimates: MethodEstimates,
     study: Study,
     ranges: StrangerRanges,
 ) -> Advice:
     inverse, positions = opened.inverse, methods.head.source_pos
     odd = unexplained_channels(inverse.channel_precision, judged.data, inverse.sensors)
-    by_method = dict(zip(methods.names, found.strongest[0].tolist(), strict=True))
+    by_method = dict(zip(methods.names, estimates.strongest[0].tolist(), strict=True))
     return Advice(
         recording=name,
         model=methods.names[0],
@@ -162,8 +162,8 @@ def _advice(
             f"{a} to {b}": round(float(1e3 * np.linalg.norm(positions[i] - positions[j])), 1)
             for (a, i), (b, j) in itertools.combinations(by_method.items(), 2)
         },
-        evidence=_evidence(methods, judged, found, study),
-        prediction_set=_set_size(methods, judged, found, study),
+        evidence=_evidence(methods, judged, estimates, study),
+        prediction_set=_set_size(methods, judged, estimates, study),
         gains=gains(study.errors[:, 0], study.better),
         n_strangers=len(study.apart),
         analyst_knows=ranges.known,
@@ -171,22 +171,26 @@ def _advice(
 
 
 def _mni(source: int, inverse: PreparedInverse) -> tuple[float, ...] | None:
-    found = mni_of(source, inverse.space)
-    return None if found is None else tuple(round(value, 1) for value in found)
+    position = mni_of(source, inverse.space)
+    return None if position is None else tuple(round(value, 1) for value in position)
 
 
-def _evidence(methods: Methods, judged: Judged, found: Found, study: Study) -> Evidence:
-    apart = largest_distance(methods.head.source_pos, found.strongest)[0]
+def _evidence(
+    methods: Methods, judged: Judged, estimates: MethodEstimates, study: Study
+) -> Evidence:
+    apart = largest_distance(methods.head.source_pos, estimates.strongest)[0]
     return Evidence(
         p_noise=noise_probability(judged.power, methods.inverse.rank, judged.n_samples),
-        misfit=tuple(map(Compared.of, found.left[0], study.left.T)),
+        misfit=tuple(map(Compared.of, estimates.residual[0], study.residual.T)),
         agreement=Compared.of(apart, study.apart),
         expected=dict(zip(methods.names, map(Error.of, study.errors.T), strict=True)),
     )
 
 
-def _set_size(methods: Methods, judged: Judged, found: Found, study: Study) -> SetSize | None:
-    own = methods.inverse.prediction_set(found.means[0], judged.data[:, judged.sample])
+def _set_size(
+    methods: Methods, judged: Judged, estimates: MethodEstimates, study: Study
+) -> SetSize | None:
+    own = methods.inverse.prediction_set(estimates.means[0], judged.data[:, judged.sample])
     if own is None or own.area is None:
         return None
     return SetSize(

@@ -34,7 +34,7 @@ class Study:
         errors: Distance from the strongest source of every method to the nearest centre of a true
             patch ``(N, 3)``, mm.
         apart: Largest distance between the strongest sources of the methods ``(N,)``, mm.
-        left: Share of the whitened power that the best one, two and three sources leave ``(N, 3)``.
+        residual: Share of the whitened power that one, two and three sources leave ``(N, 3)``.
         areas: Area of the model's prediction sets ``(N,)``, cm²; NaN without calibration.
         covered: Whether they hold the true centres that they must ``(N,)``, 0 or 1; NaN without
             calibration.
@@ -45,7 +45,7 @@ class Study:
 
     errors: Array
     apart: Array
-    left: Array
+    residual: Array
     areas: Array
     covered: Array
     better: dict[str, Array]
@@ -83,7 +83,7 @@ def study(
     return Study(
         errors_mm(positions, found.strongest, strangers.peaks),
         largest_distance(positions, found.strongest),
-        found.left,
+        found.residual,
         areas,
         covered,
         better,

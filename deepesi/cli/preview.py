@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 
 #: Number of examples drawn at a time, under one set-up.
 BATCH_SIZE = 32
+#: Label of the largest value of channels of several kinds.
+LARGEST_OF_ALL = "largest value (µV, 50 fT, 10 fT/cm)"
 
 
 def example_of(
@@ -62,6 +64,7 @@ def example_of(
         title=f"Example {scene.key[-1] + 1}",
         facts=_facts(parts, index, recordings, ranges)
         | {"nominal head": _mismatch(head.project(sources), clean)},
+        kind=sensors.kinds[0],
     )
 
 
@@ -83,7 +86,10 @@ def _facts(
     kinds = [type(artifact).__name__ for artifact in recordings.artifacts]
     there = [k for k, has in zip(kinds, scene.artifacts[index].tolist(), strict=True) if has]
     orientation = {1: "fixed", 3: "free"}[space.n_orient]
-    level = 1e6 * np.sqrt(setup.noise_power / head.n_channels)
+    level, known_level = (
+        head.sensors.text_by_kind(np.sqrt(np.diag(cov)) * head.sensors.head_units, _rms)
+        for cov in (setup.noise.cov, head.noise_cov)
+    )
     known = "from {}-{} samples".format(*ranges.baseline) if ranges.baseline else "known"
     skull, thickness, scalp, brain = scene.tissues[index].tolist()
     tissues = {
@@ -98,10 +104,13 @@ def _facts(
         "sources": _source_lines(parts, index, recordings.sources.shapes),
         **_true_cortex(parts, index),
         "artifacts": ", ".join(there) or "none",
-        "noise": f"{level:.3g} µV RMS per channel",
-        "assumed": f"{_assumed(setup, ranges)}\n"
-        f"noise covariance {known}: {1e6 * head.noise_level:.3g} µV",
+        "noise": f"{level} RMS per channel",
+        "assumed": f"{_assumed(setup, ranges)}\nnoise covariance {known}: {known_level}",
     }
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def _source_lines(parts: Parts, index: int, shapes: Sequence[str]) -> str:
@@ -151,7 +160,7 @@ def _mismatch(nominal: Array, clean: Array) -> str:
     sizes = np.linalg.norm(nominal), np.linalg.norm(clean)
     correlation = float((nominal * clean).sum() / (sizes[0] * sizes[1]))
     ratio = sizes[0] / sizes[1]
-    return f"same sources, {ratio:.2f} times the true potential,\ncorrelation {correlation:.3f}"
+    return f"same sources, {ratio:.2f} times the true signal,\ncorrelation {correlation:.3f}"
 
 
 def draw_examples(
@@ -187,6 +196,7 @@ def draw_examples(
         largest=np.concatenate(largest, axis=1),
         displacement=np.concatenate([d for d, _ in cortices]) if cortices else None,
         turn=np.concatenate([t for _, t in cortices]) if cortices else None,
+        **({} if ranges.coils is None else {"largest_label": LARGEST_OF_ALL}),
     )
     return examples, draw
 

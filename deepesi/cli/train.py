@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from deepesi.cli.overrides import check_effect, check_one_scenario, this_command
 from deepesi.core.contracts import InverseModel
 from deepesi.data_gen.fine_cortex import has_other_anatomies
 from deepesi.data_gen.generator import limits_of
+from deepesi.data_gen.setups import drawn_kinds
 from deepesi.evaluation.card import how_good
 from deepesi.evaluation.compare import compare, console
 from deepesi.evaluation.scenario import Scenario
@@ -141,10 +142,14 @@ def origin(config: DictConfig, cohort: Cohort, run_dir: Path, command: str) -> d
     simulated = is_simulated(config.data)
     montages = plain(config.data.setups.montages) if simulated else []
     artifacts = hydra.utils.instantiate(config.data.artifacts, _convert_="all") if simulated else []
+    kinds: Sequence[str] = ["eeg"]  # of real recordings
+    if simulated:
+        kinds = drawn_kinds(template, hydra.utils.instantiate(config.data.setups))
     own = f"the {len(template.cap or ())} electrodes of {template.name}"
     return {
         "config_sha256": hashlib.sha256(config_file).hexdigest(),
         "montages": [own] if template.cap else montages,
+        "sensor_kinds": list(kinds),
         "command": command,
         "limits": limits_of(cohort.train, artifacts),
     }

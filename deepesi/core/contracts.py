@@ -28,6 +28,7 @@ class Estimate(NamedTuple):
     mean: Float[Tensor, "B D T"]  # A m
     std: Float[Tensor, "B D T"] | None = None
     samples: Float[Tensor, "N B D T"] | None = None  # samples from the posterior
+    source_counts: Float[Tensor, "B K"] | None = None  # probabilities of 1 to K sources in a window
 
 
 @runtime_checkable
@@ -208,8 +209,25 @@ class PosteriorModel(InverseModel):
 
         A model with a closed form replaces this method, and gives no samples here.
         """
-        samples = self.sample(data, inputs, self.fixed_noise(data, inputs))
-        return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
+        return estimate_of(self.sample(data, inputs, self.fixed_noise(data, inputs)))
+
+    def with_samples(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Estimate:
+        """The estimate of `forward`, with the samples of this noise."""
+        if type(self).forward is not PosteriorModel.forward:
+            return self(data, inputs)._replace(samples=self.sample(data, inputs, noise))
+        # Fixed draws and these in one computation, which halves an exported graph.
+        drawn = self.sample(data, inputs, torch.cat([self.fixed_noise(data, inputs), noise]))
+        return estimate_of(drawn[: self.n_draws])._replace(samples=drawn[self.n_draws :])
+
+
+def estimate_of(samples: Float[Tensor, "N B D T"]) -> Estimate:
+    """Mean and standard deviation of draws, and the draws."""
+    return Estimate(samples.mean(0), samples.std(0, correction=0), samples)
 
 
 #: Length of the table of fixed numbers; a prime, so that no axis of the noise has its period.
@@ -388,7 +406,10 @@ class Batch(Tensors):
 
     def example(self, number: int) -> "Batch":
         """One example as a batch of its own."""
-        rows = slice(number, number + 1)
+        return self.part(slice(number, number + 1))
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of the examples."""
         scene = {
             f.name: getattr(self.scene, f.name)[rows]
             for f in fields(self.scene)

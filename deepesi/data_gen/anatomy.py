@@ -32,12 +32,14 @@ class Anatomy(NamedTuple):
         positions: ``(S, 3)``, m, head frame of the template.
         normals: Unit normals ``(S, 3)``.
         source_modes: Modes ``(D, r)`` of the lead fields of the fine cortex, 1/(A m).
+        magnetic_modes: Modes of their magnetic fields; None without MEG.
 
     """
 
     positions: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
     source_modes: Float[Tensor, "D R"]
+    magnetic_modes: Tensor | None = None
 
     def differences(self, grid: Template) -> tuple[Array, Array]:
         """Distances (m) and angles (rad) of all sources from those of a grid ``(S,)``."""
@@ -108,7 +110,7 @@ class AnatomyRanges:
             return False
         return self.differs
 
-    def draw(self, cortex: FineCortex, rng: torch.Generator) -> Anatomy:
+    def draw(self, cortex: FineCortex, rng: torch.Generator, with_meg: bool = False) -> Anatomy:
         """Draw one anatomy."""
         anchor = cortex.homologues(rng) if self.off_grid else cortex.own
         positions, normals = cortex.positions[anchor], cortex.normals[anchor]
@@ -129,7 +131,10 @@ class AnatomyRanges:
         normals = rotated(normals, rotation.expand_as(normals))
         nearest, offset = cortex.nearest(anchor, positions)
         return Anatomy(
-            cortex.positions[nearest] + offset, normals, cortex.modes(nearest, normals, offset)
+            cortex.positions[nearest] + offset,
+            normals,
+            cortex.modes(nearest, normals, offset),
+            cortex.magnetic_modes(nearest, normals, offset) if with_meg else None,
         )
 
 

@@ -118,12 +118,14 @@ class CoilRanges:
             raise ValueError(f"{who}: eeg_only and meg_only are above 1 together.")
 
     @property
-    def sizes(self) -> list[int]:
-        """Numbers of coils of the arrays."""
-        return [
-            len(helmet(name)) if name in HELMETS else len(standard_montage(OPM_MONTAGE)[0])
-            for name in self.arrays
-        ]
+    def mixtures(self) -> list[tuple[bool, bool]]:
+        """Whether set-ups have EEG and MEG: the mixtures of some probability."""
+        shares = {
+            (True, False): self.eeg_only,
+            (False, True): self.meg_only,
+            (True, True): 1 - self.eeg_only - self.meg_only,
+        }
+        return [mixture for mixture, share in shares.items() if share > 0]
 
     def modalities(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """Whether a set-up has EEG, and whether it has MEG."""
@@ -185,6 +187,14 @@ class CoilRanges:
         middle = coils.points.mean(axis=0)
         shift = self.position_error / mean_length * rng.normal(size=3)
         return coils.moved(rotation, middle - rotation @ middle + shift)
+
+
+def coil_array(name: str) -> Coils:
+    """An array of `ARRAYS`, not on a head: kinds and number of its coils."""
+    if name in HELMETS:
+        return helmet(name)
+    places = standard_montage(OPM_MONTAGE)[1]
+    return on_scalp(places, places.mean(axis=0))
 
 
 def inside_projector(coils: Coils, rank: int) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 #: Aspects of the simulation that a curriculum can widen.
-ASPECTS = ("noise", "artifacts", "tissues", "electrodes", "montages")
+ASPECTS = ("noise", "artifacts", "tissues", "electrodes", "montages", "sources")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Curriculum:
         electrodes: Points for sensor displacement and co-registration error.
         montages: Points for the share of the list of montages in use, from the first entry on,
             and for subsets, dropout and references other than the average.
+        sources: Points for the range of the number of sources, from the smallest number on.
 
     Raises:
         ValueError: `n_steps` is below 1, or points are not ascending or outside 0-1.
@@ -36,6 +37,7 @@ class Curriculum:
     tissues: Sequence[tuple[float, float]] = ((0.0, 1.0),)
     electrodes: Sequence[tuple[float, float]] = ((0.0, 1.0),)
     montages: Sequence[tuple[float, float]] = ((0.0, 1.0),)
+    sources: Sequence[tuple[float, float]] = ((0.0, 1.0),)
 
     def __post_init__(self) -> None:
         if self.n_steps < 1:

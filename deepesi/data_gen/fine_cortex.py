@@ -1,5 +1,8 @@
 """FineCortex: the finer cortex of a head, from which dipoles of any position are combined."""
 
+import functools
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -8,9 +11,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from deepesi.core.contracts import as_tensors
+from deepesi.data_gen.joint_fields import JointFields
 from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
 from deepesi.physics.dipoles import REACH, UNIT, DipoleWeights
 from deepesi.physics.graph import nearest_along
+from deepesi.physics.magnetic_files import load_components
 from deepesi.physics.template import Template, finest
 
 Array = NDArray[np.float64]
@@ -96,16 +101,56 @@ class FineCortex:
         offset: Float[Tensor, "S 3"],
     ) -> Float[Tensor, "D R"]:
         """Modes of dipoles near fine vertices: along the normals, or x, y and z of each."""
+        return self._combined(self._tensors, anchor, normals, offset)
+
+    def magnetic_modes(
+        self,
+        anchor: Int[Tensor, " S"],
+        normals: Float[Tensor, "S 3"],
+        offset: Float[Tensor, "S 3"],
+    ) -> Float[Tensor, "D R"]:
+        """Modes of the magnetic fields of the same dipoles; errors as in `load_magnetic`."""
+        return self._combined(self._magnetic, anchor, normals, offset)
+
+    @functools.cached_property
+    def joint_fields(self) -> JointFields:
+        """Lead fields of EEG and MEG together."""
+        return JointFields(self.lead_fields, self._magnetic["modes"])
+
+    @functools.cached_property
+    def _magnetic(self) -> dict[str, Tensor]:
+        """Combinations of x, y and z dipoles, and the modes of these.
+
+        Dipoles along the normals do not tell the magnetic fields of others: the near-radial ones
+        among them have little field.
+        """
+        pos = self.fine.source_pos
+        axes = np.tile(np.eye(3), (len(pos), 1))
+        weights = DipoleWeights.around(pos, np.repeat(pos, 3, axis=0), axes)
+        arrays = {
+            "nearest": weights.nearest,
+            "response": weights.response,
+            "modes": load_components(self.fine).source_modes,
+        }
+        return as_tensors(arrays, self.positions.device)
+
+    def _combined(
+        self,
+        known: Mapping[str, Tensor],
+        anchor: Int[Tensor, " S"],
+        normals: Float[Tensor, "S 3"],
+        offset: Float[Tensor, "S 3"],
+    ) -> Float[Tensor, "D R"]:
         orientation = normals[:, None]
         if self.template.space.n_orient == 3:
             orientation = torch.eye(3, device=normals.device).expand(len(normals), 3, 3)
         by_offset = orientation[..., None] * offset[:, None, None] / UNIT
         moments = torch.cat([orientation, by_offset.flatten(2)], dim=2)
-        weights = moments @ self._tensors["response"][anchor].transpose(1, 2)
-        nearest = self._tensors["nearest"][anchor][:, None].expand(weights.shape)
+        weights = moments @ known["response"][anchor].transpose(1, 2)
+        nearest = known["nearest"][anchor][:, None].expand(weights.shape)
         return torch.nn.functional.embedding_bag(
             nearest.flatten(0, 1),
-            self._tensors["modes"],
+            known["modes"],
             per_sample_weights=weights.flatten(0, 1),
             mode="sum",
         )

@@ -213,7 +213,9 @@ class SimulatedRecordings(IterableDataset[Batch]):
         anatomy = self.pool.anatomy_at(*key)
         true_leadfield = setup.draw_leadfields(tissues, anatomy, rng)
         normals = setup.true_head.normals if anatomy is None else anatomy.normals
-        patches = self.sources.draw(setup.true_head, normals, n_examples, n_times, self.sfreq, rng)
+        patches = self.sources.draw(
+            setup.true_head, normals, n_examples, n_times, self.sfreq, rng, widths["sources"]
+        )
         clean, sources = render(true_leadfield, patches)
         noise = setup.noise.draw(n_examples, n_times, self.sfreq, rng)
         noise_power = n_times * setup.noise_power

@@ -30,6 +30,8 @@ class JointFields:
         vertices: Tensor,
         weights: Tensor,
         coils: Float[Tensor, "B M R"],
+        source_modes: Tensor | None = None,
+        magnetic_modes: Tensor | None = None,
     ) -> LowRankLeadField:
         """Lead fields for tissues, electrodes and coils.
 
@@ -38,9 +40,12 @@ class JointFields:
             vertices: Vertices around every electrode ``(B, C, 3)``, maybe of none.
             weights: Their barycentric weights ``(B, C, 3)``.
             coils: What the coils measure of every mode of MEG.
+            source_modes: Modes of other sources for EEG; None: those of the head.
+            magnetic_modes: Modes of other sources for MEG; None: `modes`.
 
         """
-        eeg = self.scalp.leadfields(tissues, vertices, weights)
+        eeg = self.scalp.leadfields(tissues, vertices, weights, source_modes)
+        modes = self.modes if magnetic_modes is None else magnetic_modes
         n_patterns, n_modes, n_wide = eeg.wide.shape[1], coils.shape[2], len(eeg.wide)
         if self._wide is None:
             own = torch.zeros(1, n_patterns + n_modes, eeg.wide.shape[2] + n_modes)
@@ -60,5 +65,5 @@ class JointFields:
             ),
             wide=self._wide,
             narrow=eeg.narrow,
-            source_modes=torch.cat([eeg.source_modes, self.modes], dim=1),
+            source_modes=torch.cat([eeg.source_modes, modes], dim=1),
         )

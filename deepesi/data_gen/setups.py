@@ -13,7 +13,7 @@ from torch import Tensor
 from deepesi.core.contracts import LowRankLeadField, as_tensors
 from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
 from deepesi.data_gen.caps import CapRanges, draw_cap
-from deepesi.data_gen.coils import CoilRanges, DrawnCoils, with_coil_noise
+from deepesi.data_gen.coils import CoilRanges, DrawnCoils, coil_array, with_coil_noise
 from deepesi.data_gen.curriculum import OPEN, Curriculum
 from deepesi.data_gen.heads import HeadOnDevice
 from deepesi.data_gen.keys import key_entropy, torch_generator
@@ -33,6 +33,7 @@ from deepesi.physics.cap_placement import RecordedCap, place_cap
 from deepesi.physics.family import Tissues
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
+from deepesi.physics.magnetic import Coils
 from deepesi.physics.montage import ScalpPoints
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
@@ -112,8 +113,11 @@ class RecordingSetup:
             position = torch.randint(
                 0, len(self.coils), (n_examples,), generator=rng, device=rng.device
             )
-            places = vertices[index], weights[index]
-            return self.true_head.joint_fields.leadfields(tissues, *places, self.coils[position])
+            places = vertices[index], weights[index], self.coils[position]
+            if anatomy is None:
+                return self.true_head.joint_fields.leadfields(tissues, *places)
+            fields = self.true_head.fine_cortex.joint_fields
+            return fields.leadfields(tissues, *places, anatomy.source_modes, anatomy.magnetic_modes)
         modes = None if anatomy is None else anatomy.source_modes
         return self.lead_fields.leadfields(tissues, vertices[index], weights[index], modes)
 
@@ -152,11 +156,6 @@ class SetupRanges(MontageRanges):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.coils is not None and self.anatomy is not None:
-            raise ValueError(
-                "SetupRanges: MEG (coils) is not simulated on cortices of other people (anatomy). "
-                "Set data.setups.anatomy=null, or data.setups.coils=null."
-            )
         if self.baseline is not None:
             check_range("SetupRanges", "baseline", self.baseline, 10, 1e6, "samples")
 
@@ -254,23 +253,48 @@ def draw_setup(
 def channel_range(template: Template, ranges: SetupRanges) -> tuple[int, int]:
     """Smallest and largest number of channels of set-ups, not counting a lost reference."""
     fewest, most = eeg_channel_range(template, ranges)
+    n_coils = [len(coils) for coils in _arrays(template, ranges)] or [0]
+    sizes = [
+        (eeg * fewest + meg * min(n_coils), eeg * most + meg * max(n_coils))
+        for eeg, meg in _mixtures(template, ranges)
+    ]
+    return min(low for low, _ in sizes), max(high for _, high in sizes)
+
+
+def drawn_kinds(template: Template, ranges: SetupRanges) -> list[str]:
+    """Kinds of sensors of set-ups, keys of `deepesi.physics.sensors.KINDS`."""
+    eeg, meg = map(any, zip(*_mixtures(template, ranges), strict=True))
+    arrays = _arrays(template, ranges) if meg else []
+    return ["eeg"] * eeg + sorted({kind for coils in arrays for kind in coils.sensors.kinds})
+
+
+def _mixtures(template: Template, ranges: SetupRanges) -> list[tuple[bool, bool]]:
+    """Whether set-ups have EEG and MEG: the mixtures that are drawn."""
+    coils = _coil_ranges(template, ranges)
+    if coils is None:
+        return [(True, False)]
+    return [(False, True)] if template.cap == () else coils.mixtures
+
+
+def _arrays(template: Template, ranges: SetupRanges) -> list[Coils]:
+    """The MEG arrays of set-ups."""
     if template.known_coils is not None:
-        n_coils = [len(template.known_coils.coils)]
-    elif ranges.coils is not None:
-        n_coils = ranges.coils.sizes
-    else:
-        return fewest, most
-    has_eeg = most > 0
-    return min([fewest] * has_eeg + n_coils), most + max(n_coils)
+        return [template.known_coils.coils]
+    return [] if ranges.coils is None else [coil_array(name) for name in ranges.coils.arrays]
+
+
+def _coil_ranges(template: Template, ranges: SetupRanges) -> CoilRanges | None:
+    """Ranges of MEG; those of a forward solution with MEG need not be set."""
+    if ranges.coils is None and template.known_coils is not None:
+        return CoilRanges()
+    return ranges.coils
 
 
 def _draw_coils(
     ranges: SetupRanges, template: Template, rng: np.random.Generator
 ) -> tuple[bool, DrawnCoils | None]:
     """Whether a set-up has EEG, and its MEG; draws numbers only if there is MEG."""
-    coils = ranges.coils
-    if coils is None and template.known_coils is not None:
-        coils = CoilRanges()
+    coils = _coil_ranges(template, ranges)
     if coils is None:
         return True, None
     has_eeg, has_meg = coils.modalities(rng)
@@ -360,6 +384,7 @@ class SetupPool:
             period = min(period, max(size, curriculum.n_steps // 20))
         self._draw_from = (heads, nominal_head, ranges, tissues, tuple(declarations), sfreq)
         self.size, self.period, self.curriculum = size, period, curriculum
+        self.with_meg = ranges.coils is not None
         self._drawn: dict[tuple[int, str, int, int], RecordingSetup] = {}
         self._anatomies: dict[tuple[int, str, int, int], Anatomy] = {}
 
@@ -392,5 +417,5 @@ class SetupPool:
             }
             cortex = setup.true_head.fine_cortex
             rng = torch_generator(*key, 2, device=setup.true_head.device)
-            self._anatomies[key] = setup.anatomy.draw(cortex, rng)
+            self._anatomies[key] = setup.anatomy.draw(cortex, rng, self.with_meg)
         return self._anatomies[key]

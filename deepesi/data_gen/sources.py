@@ -138,6 +138,7 @@ class PatchSources:
         n_times: int,
         sfreq: float,
         rng: torch.Generator,
+        width: float = 1.0,
     ) -> Patches:
         """Draw source patches on a head.
 
@@ -148,16 +149,18 @@ class PatchSources:
             n_times: Samples ``T`` per example.
             sfreq: Sampling rate, Hz.
             rng: Random generator.
+            width: Width of the range of the number of patches in a `Curriculum`, 0 to 1.
 
         """
-        most = self.n_sources[1]
+        fewest, most = self.n_sources
         shape = (n_examples, most)
+        opened = fewest + round(width * (most - fewest))
         counts = torch.randint(
-            self.n_sources[0], most + 1, (n_examples, 1), generator=rng, device=rng.device
+            fewest, opened + 1, (n_examples, 1), generator=rng, device=rng.device
         )
         if self.simple_share:
             simple = torch.rand(counts.shape, generator=rng, device=rng.device) < self.simple_share
-            counts = torch.where(simple, self.n_sources[0], counts)
+            counts = torch.where(simple, fewest, counts)
         present = torch.arange(most, device=rng.device) < counts
         peaks, available = self._centres(head, n_examples, rng)
         present = present & available

@@ -159,6 +159,7 @@ def _terms(contract: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kinds = {output["kind"] for output in contract["outputs"]}
     yield "standard deviations", "yes" if "std" in kinds else "no"
     yield "posterior samples", "yes" if "samples" in kinds else "no"
+    yield "number of sources", "yes" if "source_counts" in kinds else "no"
     if calibration is not None:
         yield (
             "prediction sets",

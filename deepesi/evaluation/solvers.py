@@ -14,6 +14,7 @@ from deepesi.composition import compose
 from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
+from deepesi.physics.head_inputs.declaration import sensor_kinds
 from deepesi.physics.head_inputs.orientation import LooseInput
 from deepesi.physics.template import Template, load_oriented
 from deepesi.runtime.contract import Contract, Output
@@ -113,6 +114,7 @@ class SolverModel:
             calibration=None,
             versions={"deepesi": __version__, "torch": torch.__version__},
             self_test=SelfTest({}, {}),
+            sensor_kinds=sensor_kinds(self.model.head_inputs),
         )
 
     def run(

@@ -18,7 +18,7 @@ from deepesi.export.optimize import make_faster
 from deepesi.export.quantize import Precision, make_smaller
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
-from deepesi.physics.head_inputs.declaration import Axes, noise_size
+from deepesi.physics.head_inputs.declaration import Axes, noise_size, sensor_kinds
 from deepesi.runtime.contract import (
     DATA,
     DIGEST_KEY,
@@ -45,7 +45,7 @@ MAX_DEVIATION: dict[str, float] = {
     "int8": 0.5,
 }
 #: Axes of head inputs that are fixed if a model is bound to one source space.
-OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs")
+OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs", "patch_members")
 
 
 class _Graph(nn.Module):
@@ -59,9 +59,10 @@ class _Graph(nn.Module):
     def forward(self, data: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         draws = isinstance(self.model, PosteriorModel)
         inputs = dict(zip(self.keys, others[draws:], strict=True))
-        estimate = self.model(data, inputs)
         if isinstance(self.model, PosteriorModel):
-            estimate = estimate._replace(samples=self.model.sample(data, inputs, others[0]))
+            estimate = self.model.with_samples(data, inputs, others[0])
+        else:
+            estimate = self.model(data, inputs)
         return tuple(getattr(estimate, kind) for kind in self.kinds)
 
 
@@ -108,6 +109,7 @@ def export_onnx(
     with torch.no_grad():
         estimate = model(data, inputs)
     kinds = ["mean"] + ["std"] * (estimate.std is not None)
+    kinds += ["source_counts"] * (estimate.source_counts is not None)
     free, noise, noise_axes, n_draws = torch.export.Dim.DYNAMIC, {}, None, None
     if isinstance(model, PosteriorModel):
         kinds, noise_axes = [*kinds, "samples"], model.noise_axes
@@ -164,6 +166,7 @@ def export_onnx(
         ),
         precision=precision,
         n_draws=n_draws,
+        sensor_kinds=_sensor_kinds(identity, declarations),
         window_needs=model.window_needs,
     )
     sign(proto, contract)
@@ -171,6 +174,15 @@ def export_onnx(
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _sensor_kinds(
+    identity: Mapping[str, Any], declarations: Sequence[HeadInput]
+) -> tuple[str, ...]:
+    """Kinds of sensors of the training, or else all that the head inputs take."""
+    possible = sensor_kinds(declarations)
+    trained = identity.get("sensor_kinds", ("eeg",) if identity.get("trained") else possible)
+    return tuple(kind for kind in possible if kind in trained)
 
 
 def _noise_shape(axes: Axes | None) -> list[dict[int, Any]]:
@@ -275,9 +287,10 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
             estimate = estimate._replace(samples=model.sample(batch.data, inputs, noise))
     found = opened.run(batch.data.numpy(), feeds, None if noise is None else noise.numpy())
     expected = {kind: getattr(estimate, kind).numpy() for kind in found}
-    differences = [np.abs(found[kind] - expected[kind]).max() for kind in found]
-    largest = [np.abs(values).max() for values in expected.values()]
-    own, most = np.max(np.divide(differences, largest)), MAX_DEVIATION[opened.contract.precision]
+    differences = {kind: np.abs(found[kind] - expected[kind]).max() for kind in found}
+    largest = {kind: np.abs(values).max() for kind, values in expected.items()}
+    own = np.max([differences[kind] / largest[kind] for kind in found])
+    most = MAX_DEVIATION[opened.contract.precision]
     if not own <= most:
         raise ValueError(
             f"check_parity: {path.name} deviates from {type(model).__name__} in torch by "
@@ -291,5 +304,6 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
         start = time.perf_counter()
         opened.run(frame, feeds)
         times.append(time.perf_counter() - start)
-    deviation = float(np.max(differences) / np.max(largest))
+    moments = found.keys() - {"source_counts"}
+    deviation = float(max(differences[k] for k in moments) / max(largest[k] for k in moments))
     return Parity(deviation, 1e3 * float(np.median(times)), frame.shape[1])

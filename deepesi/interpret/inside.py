@@ -12,18 +12,23 @@ from torch import Tensor, nn
 
 from deepesi.core.arrays import as_array
 from deepesi.core.contracts import InverseModel
+from deepesi.models.annealed_patches import AnnealedPatches
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.layers.evidence import Evidence
 from deepesi.models.layers.patch_variances import PatchVariances
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.transformer import SourceTransformer
+from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.models.unrolled_ista import UnrolledISTA
 
 Array = NDArray[np.float64]
 
 
+#: Networks that estimate one component after the other.
+BY_COMPONENT = SensorGNN | SourceTransformer | LooseMatchedFilter | UnrolledMatchedFilter
 #: Networks with steps that `evidence_maps` can look into.
-WITH_STEPS = SensorGNN | LooseMatchedFilter | UnrolledMatchedFilter | UnrolledISTA
+WITH_STEPS = BY_COMPONENT | UnrolledISTA | UnrolledChampagne | AnnealedPatches
 
 
 def has_steps(model: InverseModel) -> bool:
@@ -33,7 +38,7 @@ def has_steps(model: InverseModel) -> bool:
 
 def has_attention(model: InverseModel) -> bool:
     """Whether a network has attention for `attention_maps`."""
-    return isinstance(model, SensorGNN)
+    return isinstance(model, SensorGNN | SourceTransformer)
 
 
 class EvidenceMap(NamedTuple):
@@ -56,7 +61,9 @@ def evidence_maps(
     """What a model sees after every step, in the order of computation.
 
     Matched filters: prior variance of the component that is estimated, summed over patch radii.
-    GNN: probability of the component. Unrolled ISTA: energy of the coefficients.
+    GNN, transformer: probability of the component. Unrolled ISTA: energy of the coefficients.
+    Unrolled Champagne: prior variances of the updates of all patches, summed over radii. Annealed
+    patches: share of the patches that the chains hold.
 
     Args:
         model: The network.
@@ -74,17 +81,50 @@ def evidence_maps(
                 code.square().sum((0, 2, 4))[:, 0] for code, _ in model.iterations(data, inputs)
             ]
         return [_map(f"step {number + 1}", code) for number, code in enumerate(codes)]
-    if not isinstance(model, SensorGNN | LooseMatchedFilter | UnrolledMatchedFilter):
+    if isinstance(model, UnrolledChampagne):
+        return _variances(model, data, inputs)
+    if isinstance(model, AnnealedPatches):
+        return _held_patches(model, data, inputs)
+    if not isinstance(model, BY_COMPONENT):
         raise ValueError(
             f"evidence_maps: {type(model).__name__} has no steps to look into. Expected an "
-            "unrolled matched filter, an unrolled ISTA or a GNN; attributions explain any network."
+            "unrolled model, annealed patches, a GNN or a transformer; attributions explain any "
+            "network."
         )
-    turn, n = "round" if isinstance(model, SensorGNN) else "sweep", model.n_components
+    in_rounds = isinstance(model, SensorGNN | SourceTransformer)
+    turn, n = "round" if in_rounds else "sweep", model.n_components
     with _outputs(model, PatchVariances | Evidence) as found, torch.no_grad():
         model(data, inputs)
     return [
         _map(f"{turn} {number // n + 1}, component {number % n + 1}", output[0].sum(0)[:, 0])
         for number, (_, _, output) in enumerate(found)
+    ]
+
+
+def _variances(
+    model: UnrolledChampagne, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
+) -> list[EvidenceMap]:
+    with _calls(model, "_correction") as found, torch.no_grad():
+        model(data, inputs)
+    return [
+        _map(
+            f"update {number}" if number else "start",
+            gamma[0].unflatten(0, (model.n_radii, -1)).sum(0),
+        )
+        for number, ((_, gamma, *_), _) in enumerate(found)
+    ]
+
+
+def _held_patches(
+    model: AnnealedPatches, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
+) -> list[EvidenceMap]:
+    n_sources = len(inputs[model.positions.key])
+    with _calls(model, "_sweep") as found, torch.no_grad():
+        model(data, inputs)
+    centres = [chains.slots.centres.flatten() for _, (chains, *_) in found]
+    return [
+        _map(f"sweep {number + 1}", torch.bincount(held[held >= 0], minlength=n_sources).double())
+        for number, held in enumerate(centres)
     ]
 
 
@@ -110,18 +150,37 @@ def _outputs(model: nn.Module, kind: Any) -> Iterator[list[tuple[nn.Module, Any,
             hook.remove()
 
 
+@contextmanager
+def _calls(model: nn.Module, method: str) -> Iterator[list[tuple[tuple[Any, ...], Any]]]:
+    """Every call of a method of a model: its arguments and its output."""
+    found: list[tuple[tuple[Any, ...], Any]] = []
+    original = getattr(model, method)
+
+    def recorded(*arguments: Any) -> Any:
+        output = original(*arguments)
+        found.append((arguments, output))
+        return output
+
+    object.__setattr__(model, method, recorded)
+    try:
+        yield found
+    finally:
+        object.__delattr__(model, method)
+
+
 class Attention(NamedTuple):
-    """Attention of the GNN.
+    """Attention of the GNN or the transformer.
 
     Attributes:
         sent: Mean attention that each sensor gets from its neighbours on the scalp ``(C,)``, 1 if
-            all senders of a receiver count alike; mean over heads and rounds.
-        read: Attention of every source token to every sensor ``(S, C)``, mean over heads; it does
-            not depend on the recording.
+            all senders of a receiver count alike; mean over heads and rounds. None for the
+            transformer, whose sensors all attend to each other.
+        read: Attention of every source to every sensor ``(S, C)``, mean over heads. That of the GNN
+            does not depend on the recording.
 
     """
 
-    sent: Array
+    sent: Array | None
     read: Array
 
 
@@ -136,12 +195,16 @@ def attention_maps(
         ValueError: The model has no attention.
 
     """
-    if not isinstance(model, SensorGNN):
+    if not isinstance(model, SensorGNN | SourceTransformer):
         raise ValueError(
-            f"attention_maps: {type(model).__name__} has no attention, expected a SensorGNN. "
-            "Use an attribution, which explains any network."
+            f"attention_maps: {type(model).__name__} has no attention, expected a SensorGNN or a "
+            "SourceTransformer. Use an attribution, which explains any network."
         )
     model.eval()
+    if isinstance(model, SourceTransformer):
+        with torch.no_grad():
+            _, attention = model(data, inputs, return_attention=True)
+        return Attention(None, as_array(attention.sensors[0]))
     with _outputs(model, type(model.blocks[0]) | type(model.cross)) as found, torch.no_grad():
         model(data, inputs)
         sent = [_sent(m, *arguments) for m, arguments, _ in found if m is not model.cross]

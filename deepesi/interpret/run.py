@@ -347,13 +347,11 @@ def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) ->
     if not has_attention(network):
         return Inside(steps)
     attention = attention_maps(network, window, inputs)
-    return Inside(
-        steps,
-        [
-            ("Attention that neighbours pay to an electrode, 1: as to all others", attention.sent),
-            ("Attention of the strongest source to the electrodes", attention.read[parts.peak]),
-        ],
-    )
+    maps = [("Attention of the strongest source to the electrodes", attention.read[parts.peak])]
+    if attention.sent is not None:
+        title = "Attention that neighbours pay to an electrode, 1: as to all others"
+        maps.insert(0, (title, attention.sent))
+    return Inside(steps, maps)
 
 
 def _sentences(found: Explanation) -> Generator[str, None, None]:

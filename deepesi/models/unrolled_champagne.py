@@ -1,23 +1,25 @@
 """Unrolled Champagne: sparse Bayesian updates of patch variances, corrected by a network."""
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.core.contracts import Assumptions, Estimate, InverseModel
-from deepesi.core.patches import along_axes, neighbour_mean, spread_patches
+from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Objective
+from deepesi.core.patches import neighbour_mean
 from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
+from deepesi.models.layers.source_counts import SourceCounts, count_loss, evidence_gains
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.physics.head_inputs import (
+    MemberShares,
     MeshNeighbours,
+    PatchMembers,
     PatchMoments,
-    PatchPairs,
-    PatchShares,
     PatchTopographies,
     Rank,
     SourceUnit,
@@ -28,6 +30,14 @@ from deepesi.physics.head_inputs import (
 SMALLEST = 1e-8
 #: Features of a source that are the same for all its patches.
 N_COMMON = 3
+
+
+class Strongest(NamedTuple):
+    """The strongest patches of every recording."""
+
+    gamma: Float[Tensor, "B M"]  # prior variances, noise variance 1
+    numbers: Int[Tensor, "B M"]  # radius number times S plus source number
+    topographies: Float[Tensor, "B M O C"]
 
 
 class UnrolledChampagne(InverseModel):
@@ -47,11 +57,12 @@ class UnrolledChampagne(InverseModel):
 
     Untrained it is Champagne stopped early. Learned:
 
-    - exponent and count of every update, and how they follow the power (SNR) and the number of
-      samples; the share of mismatch; the start;
+    - the share of mismatch, and the start;
     - a small network on the source mesh. It reads how well each patch and its neighbours fit, and
       multiplies the variances in the updates of all patches. It reads energies only, so the
-      estimate changes sign with the data.
+      estimate changes sign with the data;
+    - the probabilities of 1 to `most_sources` sources, from what every further patch adds to the
+      evidence (`SourceCounts`). They have no effect on the estimate, nor on its training.
 
     No weight belongs to a channel, a source or an orientation. The orientations of a patch share
     one variance. A window is inverted as a whole.
@@ -60,12 +71,13 @@ class UnrolledChampagne(InverseModel):
         n_steps: Number of updates.
         n_dense: Number of updates of all patches; the others are of the strongest.
         n_strongest: Number of the strongest patches.
-        exponent: Initial exponent ``p``, above 0 and at most 1.
-        count: Initial count ``a``, positive.
+        exponent: Exponent ``p``, above 0 and at most 1.
+        count: Count ``a``, positive.
         single: Initial share of the posterior of a single patch in the start, for one sample.
         mismatch: Initial share of the power of a recording that counts as noise.
         n_iterations: Iterations of every matrix inverse.
-        hidden: Width of the network.
+        hidden: Width of the networks.
+        most_sources: Largest number of sources with a probability.
         smallest: Smallest patch radius, m.
         largest: Largest patch radius, m.
         n_radii: Number of patch radii from smallest to largest.
@@ -88,15 +100,16 @@ class UnrolledChampagne(InverseModel):
 
     def __init__(
         self,
-        n_steps: int = 20,
-        n_dense: int = 5,
+        n_steps: int = 14,
+        n_dense: int = 4,
         n_strongest: int = 128,
         exponent: float = 1.0,
         count: float = 1.0,
         single: float = 0.5,
         mismatch: float = 0.25,
-        n_iterations: int = 24,
+        n_iterations: int = 10,
         hidden: int = 16,
+        most_sources: int = 10,
         smallest: float = 0.010,
         largest: float = 0.025,
         n_radii: int = 3,
@@ -110,6 +123,7 @@ class UnrolledChampagne(InverseModel):
             n_strongest=n_strongest,
             n_iterations=n_iterations,
             hidden=hidden,
+            most_sources=most_sources,
             n_radii=n_radii,
         )
         _check_start(n_steps, n_dense, exponent, count, {"single": single, "mismatch": mismatch})
@@ -118,7 +132,7 @@ class UnrolledChampagne(InverseModel):
         self.neighbours = MeshNeighbours()
         self.topographies = PatchTopographies(*radii, loose)
         self.moments = PatchMoments(*radii, loose)
-        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.members, self.shares = PatchMembers(*radii), MemberShares(*radii)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -126,74 +140,103 @@ class UnrolledChampagne(InverseModel):
             self.neighbours,
             self.topographies,
             self.moments,
-            self.pairs,
+            self.members,
             self.shares,
         )
         self.n_steps, self.n_dense, self.n_strongest = n_steps, n_dense, n_strongest
         self.n_iterations, self.n_radii = n_iterations, n_radii
+        self.exponent, self.count = exponent, count
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
         self.log_mismatch = nn.Parameter(torch.tensor(math.log(mismatch)))
         self.single = nn.Parameter(torch.tensor(math.log(single / (1 - single))))
-        # Exponent and logarithm of the count of every update, for a power and a number of samples.
-        self.plan = nn.Parameter(torch.tensor([[exponent, math.log(count)]] * n_steps))
-        self.plan_layer = nn.Linear(2, 2 * n_steps, bias=False)
-        nn.init.zeros_(self.plan_layer.weight)
         self.first = nn.Linear(2 * n_radii + N_COMMON, hidden)
         self.receive = nn.Linear(2 * hidden, hidden)
         self.last = nn.Linear(hidden, n_radii)
         nn.init.zeros_(self.last.weight)  # so that an untrained model is Champagne
         nn.init.zeros_(self.last.bias)
+        self.source_counts = SourceCounts(most_sources, hidden)
 
     @property
     def assumptions(self) -> Assumptions:
         """What the model assumes before training."""
         return Assumptions(self.assumed_sources, "few", "covariance and level", "nominal")
 
-    @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Whiten the data, update the variances, compute the posterior."""
-        dtype = data.dtype if self.training else torch.float64
-        topographies = inputs[self.topographies.key].to(dtype)
+        return self._estimate(data, inputs)[0]
+
+    @in_full_precision
+    def _estimate(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> tuple[Estimate, Float[Tensor, "B K"]]:
+        """The estimate, and the logarithms of its probabilities of source numbers."""
+        topographies = inputs[self.topographies.key]
         n_orient = inputs[self.moments.key].shape[2]
         rows = topographies.flatten(0, 1).unflatten(0, (-1, n_orient))[None]
-        recording = (inputs[self.whitener.key] @ data).to(dtype)
-        noise = mismatch_noise(recording, inputs[self.rank.key].to(dtype), self.log_mismatch)
+        recording = inputs[self.whitener.key] @ data
+        noise = mismatch_noise(recording, inputs[self.rank.key], self.log_mismatch)
         white = recording / noise[:, None, None]
-        gamma = self._variances(white, rows, inputs)
-        mean, variance = self._posterior(white, rows, gamma, inputs)
+        strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs))
+        log_counts = self._log_counts(white.detach(), strongest.topographies, rows)
+        mean, variance = self._posterior(white, strongest, inputs)
         std = noise[:, None, None] * variance.sqrt()
         mean = noise[:, None, None] * mean
-        return Estimate(mean.to(data.dtype), std.expand_as(mean).to(data.dtype))
+        estimate = Estimate(mean, std.expand_as(mean), source_counts=log_counts.exp())
+        return estimate, log_counts
 
-    def _variances(
+    def training_loss(
+        self, batch: Batch, objective: Objective, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The objective, and the negative log-probability of the true number of sources."""
+        estimate, log_counts = self._estimate(batch.data, batch.inputs)
+        loss, terms = objective(estimate, batch)
+        counts = count_loss(log_counts, (batch.scene.peaks >= 0).sum(1))
+        # The two share no weight; the factor keeps the clipped gradient to the estimate.
+        return {"loss": loss + 0.1 * counts, **terms, "source_counts": counts.detach()}
+
+    def _log_counts(
+        self,
+        white: Float[Tensor, "B C T"],
+        candidates: Float[Tensor, "B M O C"],
+        rows: Float[Tensor, "1 A O C"],
+    ) -> Float[Tensor, "B K"]:
+        """Logarithmic probabilities of the numbers of sources."""
+        power, n_times = size_of(white)
+        n_patches = torch.ones_like(rows[0, :, 0, 0]).sum()
+        gains = evidence_gains(white, candidates, self.source_counts.most)
+        return self.source_counts(gains, n_patches, power, n_times)
+
+    def _of_all(
         self,
         white: Float[Tensor, "B C T"],
         rows: Float[Tensor, "1 A O C"],
         inputs: dict[str, Tensor],
     ) -> Float[Tensor, "B A"]:
-        """Prior variances of all patches, after all updates."""
-        n_times = torch.ones_like(white[:, 0]).sum(1)
-        power = white.square().sum((1, 2)) / n_times
+        """Prior variances of all patches after the dense updates."""
+        power, n_times = size_of(white)
         gamma = self._start(white, rows, power, n_times)
-        setting = 0.3 * torch.stack([power.log1p(), n_times.log()], dim=1)
-        change = self.plan_layer(setting.to(self.plan.dtype)).unflatten(1, self.plan.shape)
-        plan = (self.plan + change).to(white.dtype).unbind(1)
-        for settings in plan[: self.n_dense]:
-            fit = self._fit(white, rows, gamma, settings)
+        for _ in range(self.n_dense):
+            fit = self._fit(white, rows, gamma)
             gamma = updated(gamma, fit + self._correction(fit, gamma, power, inputs))
-        if self.n_dense == self.n_steps:
-            return gamma
+        return gamma
+
+    def _of_strongest(
+        self,
+        white: Float[Tensor, "B C T"],
+        rows: Float[Tensor, "1 A O C"],
+        gamma: Float[Tensor, "B A"],
+    ) -> Strongest:
+        """The strongest patches after all updates."""
         if not torch.compiler.is_compiling() and gamma.shape[1] < self.n_strongest:
             raise ValueError(
                 f"UnrolledChampagne: n_strongest={self.n_strongest} is more than the "
-                f"{gamma.shape[1]} patches of this head. Set it to at most that, or "
-                "n_dense=n_steps."
+                f"{gamma.shape[1]} patches of this head. Set it to at most that."
             )
         kept, numbers = gamma.topk(self.n_strongest, dim=1)
         strongest = rows[0].index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
-        for settings in plan[self.n_dense :]:
-            kept = updated(kept, self._fit(white, strongest, kept, settings))
-        return torch.zeros_like(gamma).scatter(1, numbers, kept)
+        for _ in range(self.n_dense, self.n_steps):
+            kept = updated(kept, self._fit(white, strongest, kept))
+        return Strongest(kept, numbers, strongest)
 
     def _start(
         self,
@@ -217,7 +260,6 @@ class UnrolledChampagne(InverseModel):
         white: Float[Tensor, "B C T"],
         rows: Float[Tensor, "N A O C"],
         gamma: Float[Tensor, "B A"],
-        settings: Float[Tensor, "B 2"],
     ) -> Float[Tensor, "B A"]:
         """Logarithm of the factor by which Champagne changes the variances."""
         precision = self._precision(rows, gamma)
@@ -227,9 +269,9 @@ class UnrolledChampagne(InverseModel):
         energy, information = (
             v.unflatten(1, rows.shape[1:3]).sum(2) for v in (energy, information)
         )
-        exponent, count = settings[:, :1], settings[:, 1:].exp()
         n_times = torch.ones_like(white[:, 0]).sum(1, keepdim=True)
-        return exponent * ((energy / information + count) / (n_times + count)).log()
+        factor = (energy / information + self.count) / (n_times + self.count)
+        return self.exponent * factor.log()
 
     def _precision(
         self, rows: Float[Tensor, "N A O C"], gamma: Float[Tensor, "B A"]
@@ -239,7 +281,7 @@ class UnrolledChampagne(InverseModel):
         weights = gamma[..., None].expand(-1, -1, rows.shape[2]).flatten(1)
         covariance = (flat * weights[..., None]).mT @ flat
         eye = torch.diag_embed(torch.ones_like(covariance[:, 0]))
-        return symmetric_inverse(eye + covariance, self.n_iterations)
+        return symmetric_inverse(eye + covariance, self.n_iterations, least=1.0)
 
     def _correction(
         self,
@@ -264,34 +306,40 @@ class UnrolledChampagne(InverseModel):
         return self.last(state).clamp(-3, 3).permute(1, 2, 0).flatten(1).to(gamma.dtype)
 
     def _posterior(
-        self,
-        white: Float[Tensor, "B C T"],
-        rows: Float[Tensor, "1 A O C"],
-        gamma: Float[Tensor, "B A"],
-        inputs: dict[str, Tensor],
+        self, white: Float[Tensor, "B C T"], strongest: Strongest, inputs: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D 1"]]:
         """Mean and variance of the dipoles, noise variance 1."""
-        dtype, n_orient = white.dtype, rows.shape[2]
-        moments = inputs[self.moments.key].to(dtype).unflatten(1, (-1, n_orient))
-        pairs, shares = inputs[self.pairs.key], inputs[self.shares.key].to(dtype)
-        # Radius, source, orientation, channel or sample, example.
-        by_radius = gamma.T.unflatten(0, moments.shape[:2])
+        gamma, numbers, rows = strongest
+        moments = inputs[self.moments.key].to(white.dtype).unflatten(1, (-1, rows.shape[2]))
+        moments = moments.flatten(0, 1).index_select(0, numbers.flatten())
+        moments = moments.unflatten(0, numbers.shape)  # patch, dipole axis, topography
+        profiles = self._profiles(numbers, inputs).to(white.dtype).mT
+        prior = gamma[..., None] * moments.square().sum(3)
+        before = (profiles.square() @ prior).flatten(1)
+        seen = gamma[..., None, None] * (moments @ rows)
+        seen = (profiles @ seen.flatten(2)).unflatten(2, seen.shape[2:]).flatten(1, 2)
         precision = self._precision(rows, gamma)
-        topographies = rows[0].unflatten(0, moments.shape[:2])
-        found = topographies.flatten(0, 2) @ (precision @ white).permute(1, 2, 0).flatten(1)
-        found = found.unflatten(1, (white.shape[2], -1)).unflatten(0, moments.shape[:3])
-        mean = spread_patches(
-            along_axes(moments, by_radius[:, :, None, None] * found), pairs, shares
+        variance = before - ((seen @ precision) * seen).sum(2)
+        least = SMALLEST * inputs[self.unit.key].to(white.dtype).square()
+        return seen @ (precision @ white), torch.maximum(variance, least)[..., None]
+
+    def _profiles(
+        self, numbers: Int[Tensor, "B M"], inputs: dict[str, Tensor]
+    ) -> Float[Tensor, "B M S"]:
+        """Shares of the sources in the moments of patches."""
+        members = inputs[self.members.key].expand(self.n_radii, -1, -1)  # ONNX: no remainder
+        sources, shares = (
+            table.flatten(0, 1).index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+            for table in (members, inputs[self.shares.key])
         )
-        before = moments.square().sum(3)[..., None] * by_radius[:, :, None]
-        variance = spread_patches(before, pairs, shares.square()).flatten(0, 1).T
-        seen = by_radius[:, :, None, None] * topographies[..., None]
-        seen = (
-            spread_patches(along_axes(moments, seen), pairs, shares).flatten(0, 1).permute(2, 0, 1)
-        )
-        variance = variance - ((seen @ precision) * seen).sum(2)
-        least = SMALLEST * inputs[self.unit.key].to(dtype).square()
-        return mean.flatten(0, 1).permute(2, 0, 1), torch.maximum(variance, least)[..., None]
+        empty = torch.zeros_like(shares[..., :1]).expand(-1, -1, members.shape[1] + 1)
+        return empty.scatter(2, sources, shares)[..., :-1]
+
+
+def size_of(white: Float[Tensor, "B C T"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Power of a recording, summed over channels, and its number of samples in time."""
+    n_times = torch.ones_like(white[:, 0]).sum(1)
+    return white.square().sum((1, 2)) / n_times, n_times
 
 
 def updated(gamma: Float[Tensor, "B A"], change: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from deepesi.physics.graph import vertex_normals
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.montage import TriangleMesh
 
 Array = NDArray[np.float64]
 
@@ -121,12 +121,12 @@ def fit_pose_to_scalp(
 
     """
     points = points[points[:, 2] > LOWEST]
-    normals = vertex_normals(scalp_pos, scalp_faces)
+    normals, scalp = vertex_normals(scalp_pos, scalp_faces), TriangleMesh(scalp_pos, scalp_faces)
     sd = np.concatenate([np.radians(ROTATION_SD), SHIFT_SD, np.full(3, SCALE_SD)])
     usual = np.array([np.radians(USUAL_PITCH), *np.zeros(8)])
     found = usual
     for _ in range(n_iterations):
-        feet = project_to_mesh(_pose(found).on_template(points), scalp_pos, scalp_faces)
+        feet = scalp.nearest(_pose(found).on_template(points))
         outward = np.einsum("pv,pvi->pi", feet.weights, normals[feet.vertices])
         outward /= np.linalg.norm(outward, axis=1, keepdims=True)
         weights = 1 / np.hypot(NEAR, feet.distances)

@@ -51,6 +51,20 @@ def load_magnetic(template: "Template") -> MagneticFieldFamily:
         ValueError: There is none for this head.
 
     """
+    free = load_components(template)
+    if template.space.n_orient == 3:
+        return free
+    modes = free.source_modes.reshape(len(template.source_pos), 3, -1)
+    return free.with_sources(np.einsum("sjr,sj->sr", modes, template.source_normals))
+
+
+def load_components(template: "Template") -> MagneticFieldFamily:
+    """The packaged magnetic family of a head, x, y and z of each of its sources.
+
+    Raises:
+        ValueError: There is none for this head.
+
+    """
     path = _path(template)
     if not path.is_file() or template.cap is not None:
         raise ValueError(
@@ -70,8 +84,6 @@ def load_magnetic(template: "Template") -> MagneticFieldFamily:
         rows.append(start + found)
         start += len(known)
     modes = family.source_modes.reshape(start, 3, -1)[np.concatenate(rows)]
-    if template.space.n_orient == 1:
-        return family.with_sources(np.einsum("sjr,sj->sr", modes, template.source_normals))
     return family.with_sources(modes.reshape(3 * len(modes), -1))
 
 

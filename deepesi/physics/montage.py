@@ -51,8 +51,8 @@ class ScalpPoints:
 def _closest_on_triangle(p: Array, a: Array, b: Array, c: Array) -> Array:
     """Barycentric weights ``(..., 3)`` of the point of triangle ``abc`` nearest to ``p``."""
     ab, ac, ap = b - a, c - a, p - a
-    d00, d01, d11 = ((x * y).sum(-1) for x, y in ((ab, ab), (ab, ac), (ac, ac)))
-    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
+    pairs = ((ab, ab), (ab, ac), (ac, ac), (ap, ab), (ap, ac))
+    d00, d01, d11, d20, d21 = (_dot(x, y) for x, y in pairs)
     det = d00 * d11 - d01**2
     v, w = (d11 * d20 - d01 * d21) / det, (d00 * d21 - d01 * d20) / det
     inner = np.stack([1 - v - w, v, w], axis=-1)
@@ -60,14 +60,59 @@ def _closest_on_triangle(p: Array, a: Array, b: Array, c: Array) -> Array:
     best, best_distance = inner, np.where((inner >= 0).all(-1), 0.0, np.inf)
     for i, j in ((0, 1), (1, 2), (2, 0)):
         edge = corners[j] - corners[i]
-        t = np.clip(((p - corners[i]) * edge).sum(-1) / (edge**2).sum(-1), 0, 1)
-        distance = ((p - corners[i] - t[..., None] * edge) ** 2).sum(-1)
+        t = np.clip(_dot(p - corners[i], edge) / _dot(edge, edge), 0, 1)
+        off = p - corners[i] - t[..., None] * edge
+        distance = _dot(off, off)
         weights = np.zeros_like(inner)
         weights[..., i], weights[..., j] = 1 - t, t
         nearer = distance < best_distance
         best = np.where(nearer[..., None], weights, best)
         best_distance = np.where(nearer, distance, best_distance)
     return best
+
+
+def _dot(x: Array, y: Array) -> Array:
+    return np.asarray(np.einsum("...i,...i->...", x, y))
+
+
+class TriangleMesh:
+    """A triangle mesh that finds its points nearest to others.
+
+    Args:
+        vertices: ``(N, 3)``, m.
+        faces: Triangles ``(F, 3)``.
+
+    """
+
+    def __init__(self, vertices: Array, faces: NDArray[np.int64]) -> None:
+        self.faces, self.corners = faces, vertices[faces]
+        centres = self.corners.mean(axis=1)
+        self.radii = np.linalg.norm(self.corners - centres[:, None], axis=2).max(axis=1)
+        # As exact as a balanced tree, and built faster.
+        self.tree = cKDTree(centres, balanced_tree=False, compact_nodes=False)
+
+    def nearest(self, points: Array) -> ScalpPoints:
+        """Nearest points of the mesh, as in `project_to_mesh`."""
+        shape, flat = points.shape[:-1], points.reshape(-1, 3)
+        apart, candidates = self.tree.query(flat, k=range(1, min(16, len(self.faces)) + 1))
+        # A triangle is not nearer than its centre less its radius; the first one is as near as its
+        # centre.
+        row, rank = np.nonzero(apart - self.radii[candidates] <= apart[:, :1])
+        near = candidates[row, rank]
+        corners = self.corners[near]
+        weights = _closest_on_triangle(flat[row], *(corners[:, k] for k in range(3)))
+        feet = np.einsum("pc,pci->pi", weights, corners)
+        distance, number = np.full(candidates.shape, np.inf), np.zeros(candidates.shape, int)
+        distance[row, rank] = np.linalg.norm(feet - flat[row], axis=-1)
+        number[row, rank] = np.arange(len(row))
+        every, nearest = np.arange(len(flat)), distance.argmin(axis=1)
+        best = number[every, nearest]
+        return ScalpPoints(
+            vertices=self.faces[near[best]].reshape(*shape, 3),
+            weights=weights[best].reshape(*shape, 3),
+            positions=feet[best].reshape(*shape, 3),
+            distances=distance[every, nearest].reshape(shape),
+        )
 
 
 def project_to_mesh(points: Array, vertices: Array, faces: NDArray[np.int64]) -> ScalpPoints:
@@ -80,24 +125,7 @@ def project_to_mesh(points: Array, vertices: Array, faces: NDArray[np.int64]) ->
 
     The 16 triangles with the nearest centres are searched, enough for meshes of even triangles.
     """
-    shape, flat = points.shape[:-1], points.reshape(-1, 3)
-    tree = cKDTree(vertices[faces].mean(axis=1))
-    _, candidates = tree.query(flat, k=range(1, min(16, len(faces)) + 1))
-    triangles = faces[candidates]
-    corners = vertices[triangles]
-    weights = _closest_on_triangle(
-        np.broadcast_to(flat[:, None], corners[:, :, 0].shape),
-        *(corners[:, :, k] for k in range(3)),
-    )
-    feet = np.einsum("pkc,pkci->pki", weights, corners)
-    distance = np.linalg.norm(feet - flat[:, None], axis=-1)
-    row, best = np.arange(len(flat)), distance.argmin(axis=1)
-    return ScalpPoints(
-        vertices=triangles[row, best].reshape(*shape, 3),
-        weights=weights[row, best].reshape(*shape, 3),
-        positions=feet[row, best].reshape(*shape, 3),
-        distances=distance[row, best].reshape(shape),
-    )
+    return TriangleMesh(vertices, faces).nearest(points)
 
 
 #: Weight of the prior of `fit_to_scalp`, per electrode: no change where a cap does not decide.
@@ -132,8 +160,9 @@ def fit_to_scalp(
     """
     check_metres(positions)
     scale, shift = np.ones(3), np.zeros(3)
+    scalp = TriangleMesh(scalp_pos, scalp_faces)
     for _ in range(n_iterations):
-        feet = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces).positions
+        feet = scalp.nearest(scale * positions + shift).positions
         for axis in range(3):
             design = np.stack([positions[:, axis], np.ones(len(positions))], axis=1)
             design = design[:, : 1 if axis == 0 else 2]  # heads are symmetric: no shift sideways
@@ -143,7 +172,7 @@ def fit_to_scalp(
             )
             scale[axis] = 1 + change[0]
             shift[axis] = 0.0 if axis == 0 else change[1]
-    points = project_to_mesh(scale * positions + shift, scalp_pos, scalp_faces)
+    points = scalp.nearest(scale * positions + shift)
     check_on_scalp(points, ch_names, scale)
     return points
 

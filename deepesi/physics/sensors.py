@@ -4,7 +4,7 @@ All differences between electrodes, magnetometers and gradiometers are here: uni
 amplitudes, least distance of two sensors, and the reference of potentials.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,9 @@ class SensorKind(NamedTuple):
         cov_cure: Conversion of covariances from its square, for errors.
         head_unit: Unit of arrays of heads, in `unit`. With these units the noise of all kinds is
             of the same size in number: about 1 µV, 50 fT and 10 fT/cm.
+        quantity: What its channels measure.
+        small_name: Symbol of the unit that numbers are shown in.
+        small_unit: That unit, in `unit`.
         modality: ``"eeg"`` or ``"meg"``. Kinds of one modality are whitened together.
 
     """
@@ -43,8 +46,21 @@ class SensorKind(NamedTuple):
     too_small: str
     cure: str
     cov_cure: str
+    quantity: str
+    small_name: str
+    small_unit: float
     head_unit: float = 1.0
     modality: str = "meg"
+
+    @property
+    def label(self) -> str:
+        """Label of an axis: quantity and unit of the numbers."""
+        return f"{self.quantity} ({self.small_name})"
+
+    @property
+    def shown(self) -> float:
+        """Factor from arrays of heads to the numbers that are shown."""
+        return self.head_unit / self.small_unit
 
 
 #: A Neuromag triplet, one magnetometer and two gradiometers, shares one position.
@@ -59,6 +75,9 @@ KINDS = {
         too_small="kilovolts",
         cure="for microvolts: --unit uV, or multiply by 1e-6",
         cov_cure="for µV²: multiply by 1e-12",
+        quantity="potential",
+        small_name="µV",
+        small_unit=1e-6,
         modality="eeg",
     ),
     "mag": SensorKind(
@@ -71,6 +90,9 @@ KINDS = {
         too_small="a larger unit",
         cure="for femtotesla: multiply by 1e-15",
         cov_cure="for fT²: multiply by 1e-30",
+        quantity="magnetic field",
+        small_name="fT",
+        small_unit=1e-15,
         head_unit=5e-8,
     ),
     "grad": SensorKind(
@@ -83,6 +105,9 @@ KINDS = {
         too_small="a larger unit",
         cure="for femtotesla per centimetre: multiply by 1e-13",
         cov_cure="for (fT/cm)²: multiply by 1e-26",
+        quantity="gradient",
+        small_name="fT/cm",
+        small_unit=1e-13,
         head_unit=1e-6,
     ),
 }
@@ -206,8 +231,8 @@ class SensorArray:
         others = sorted(set(self.kinds) - {"eeg"})
         if others:
             raise ValueError(
-                f"{command} takes EEG only, the recording has also channels of {others}. Give a "
-                "forward solution of the EEG channels (mne.pick_types_forward(forward, eeg=True))."
+                f"{command} takes EEG only, the recording has also channels of {others}. Use its "
+                "EEG channels (--picks eeg, picks='eeg')."
             )
 
     @property
@@ -251,6 +276,20 @@ class SensorArray:
         counts = {kind.title: len(self.rows_of(name)) for name, kind in KINDS.items()}
         present = [f"{n} {title}" for title, n in counts.items() if n]
         return f"{', '.join(present)} channels"
+
+    def text_by_kind(self, values: Array, summary: Callable[[Array], float]) -> str:
+        """A number for the channels of every kind, with its unit: ``3 µV, 120 fT``.
+
+        Args:
+            values: One value per channel ``(C,)``, SI units.
+            summary: Gives the number for the values of some channels.
+
+        """
+        return ", ".join(
+            f"{summary(values[self.rows_of(name)]) / kind.small_unit:.3g} {kind.small_name}"
+            for name, kind in KINDS.items()
+            if name in self.kinds
+        )
 
     @property
     def rank(self) -> int:

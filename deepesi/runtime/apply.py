@@ -36,6 +36,7 @@ from deepesi.runtime.writing.estimate import (
     write_prediction_set,
 )
 from deepesi.runtime.writing.samples import Draws, check_draws, write_samples
+from deepesi.runtime.writing.source_counts import write_source_counts
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
 from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
 from deepesi.utils.files import check_file_out
@@ -119,6 +120,11 @@ def apply(
     check_window(window, data.times)
     if animated is not None:
         check_shown(data, inverse.space, window)
+        if animated.html is not None and "eeg" not in inverse.sensors.kinds:
+            raise ValueError(
+                "--html shows potentials on the scalp, and the recording has MEG only. Leave it "
+                "out; OUT.png and --movie show the estimate."
+            )
     if draws is not None:
         check_draws(draws, data, inverse)
     ready = yield from correct_recording(opened, reading)
@@ -172,6 +178,7 @@ def _localize(
         prefix = out.with_suffix("") if to_zarr else out
         yield from write_prediction_set(peak, inverse.space, prefix)
         yield write_picture(result, peak, inverse, data, prefix)
+        yield from write_source_counts(result, peak, inverse, prefix)
         if draws is not None:
             yield from write_samples(draws, result, peak, inverse, prefix)
         if animated is not None:
@@ -243,6 +250,7 @@ def prepare(
         nave,
         setup.rank,
         read_transform(setup.trans),
+        setup.picks,
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"

@@ -1,6 +1,7 @@
 """Contract of an exported file: JSON in the ONNX metadata, checked on load."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
@@ -9,6 +10,7 @@ import jsonschema
 
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes
+from deepesi.physics.sensors import KINDS
 from deepesi.runtime.self_test import SelfTest, StoredArray
 from deepesi.runtime.window_needs import WindowNeeds
 
@@ -19,7 +21,12 @@ CONTRACT_VERSION = 5
 #: Names of the ONNX inputs beside the head inputs.
 DATA, NOISE = "data", "noise"
 #: ONNX output of every kind of estimate.
-OUTPUT_NAMES = {"mean": "dipole_mean", "std": "dipole_std", "samples": "dipole_samples"}
+OUTPUT_NAMES = {
+    "mean": "dipole_mean",
+    "std": "dipole_std",
+    "samples": "dipole_samples",
+    "source_counts": "source_counts",
+}
 #: File with the `Calibration` that ``deepesi calibrate`` writes.
 CALIBRATION_FILE = "calibration.json"
 #: File with the tables of ``deepesi calibrate`` for the card, Markdown.
@@ -113,12 +120,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a file, A m.
+    """One output of a file: moments, A m, or probabilities.
 
     Attributes:
         name: Name of the ONNX output.
         kind: ``"mean"`` or ``"std"``, ``(batch, dipoles, times)``, or ``"samples"`` of the
-            posterior, ``(draws, batch, dipoles, times)``.
+            posterior, ``(draws, batch, dipoles, times)``, or ``"source_counts"``, probabilities of
+            1, 2, ... sources in a window, ``(batch, numbers)``.
 
     """
 
@@ -158,6 +166,8 @@ class Contract:
         precision: Precision of the weights.
         n_draws: Number of fixed draws behind mean and standard deviation of a posterior model; None
             for a closed form, and without samples.
+        sensor_kinds: Kinds of sensors it takes, keys of `deepesi.physics.sensors.KINDS`. A network
+            takes those of its training.
         window_needs: Length and sampling rate that filters in the graph need.
 
     """
@@ -180,6 +190,7 @@ class Contract:
     licence: str = LICENCE
     precision: str = "float32"
     n_draws: int | None = None
+    sensor_kinds: tuple[str, ...] = ("eeg",)
     window_needs: WindowNeeds = field(default_factory=WindowNeeds)
 
     @property
@@ -187,15 +198,35 @@ class Contract:
         """Kinds of the outputs."""
         return tuple(output.kind for output in self.outputs)
 
+    def check_sensors(self, kinds: Collection[str]) -> None:
+        """Refuse channels of kinds that the file does not take.
+
+        Raises:
+            ValueError: Some are.
+
+        """
+        others = [kind for kind in KINDS if kind in set(kinds) - set(self.sensor_kinds)]
+        if others:
+            known = [kind for kind in self.sensor_kinds if kind in kinds]
+            pick = f"leave the others out (--picks {' '.join(known)}), or " if known else ""
+            raise ValueError(
+                f"Inverse: the file takes {_titles(self.sensor_kinds)} channels, the recording and "
+                f"its head have {_titles(others)} channels{' beside them' if known else ''}. To "
+                f"go on, {pick}use a file for these kinds: a network trained with data=joint, or "
+                "an exported method such as eLORETA."
+            )
+
     def to_json(self) -> str:
         """The contract as JSON, with its constants: units, reference, version."""
+        fields = asdict(self)
+        kinds = fields.pop("sensor_kinds")
         return json.dumps(
-            asdict(self)
+            fields
             | {
                 "contract_version": CONTRACT_VERSION,
                 "head_inputs": [d.to_json() for d in self.head_inputs],
                 "data": {
-                    "kinds": {"eeg": {"unit": "V", "reference": "average"}},
+                    "kinds": {kind: _described(kind) for kind in kinds},
                     "shape": ["batch", "channels", "times"],
                 },
                 "estimate": {"unit": "A m", "shape": ["batch", "dipoles", "times"]},
@@ -242,10 +273,23 @@ class Contract:
             "trained": trained and TrainingRanges(**as_tuples(trained)),
             "calibration": calibration and Calibration(**as_tuples(calibration)),
             "self_test": _self_test(content["self_test"]),
+            "sensor_kinds": tuple(kind for kind in KINDS if kind in content["data"]["kinds"]),
             "window_needs": WindowNeeds(**content.get("window_needs", {})),
         }
         plain = {n: content[n] for n in cls.__dataclass_fields__ if n in content.keys() - special}
         return cls(**as_tuples(plain), **special)
+
+
+def _described(kind: str) -> dict[str, str | float]:
+    """How data of a kind of sensor enter a file: SI unit, unit of the numbers, reference."""
+    known = KINDS[kind]
+    if kind == "eeg":
+        return {"unit": known.unit, "reference": "average"}
+    return {"unit": known.unit, "numbers_in": known.head_unit}
+
+
+def _titles(kinds: Collection[str]) -> str:
+    return " and ".join(KINDS[kind].title for kind in kinds)
 
 
 def _self_test(content: dict[str, Any]) -> SelfTest:

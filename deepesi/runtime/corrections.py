@@ -222,24 +222,24 @@ def _raw(
     short = [part for part, own in parts.items() if sum(s.stop - s.start for s in own) < shortest]
     if short and len(parts) > 1:
         stretches = [s for s in stretches if s.part not in short]
-    offsets, largest = {}, 0.0
+    offsets, largest = {}, np.zeros(len(rows))
     for part in dict.fromkeys(s.part for s in stretches):
         mean, constant = mean_of(raw, rows, parts[part])
         _check_constant(raw, rows, mean, constant)
         apart = sensors.reference(mean[:, None])
         offsets[part] = np.zeros_like(mean)
         if power(mean[:, None])[0] > least:
-            offsets[part], largest = mean, max(largest, float(np.abs(apart).max()))
+            offsets[part], largest = mean, np.maximum(largest, np.abs(apart[:, 0]))
     changes = [text] if (text := text_of(raw, stretches)) else []
     if short and len(parts) > 1:
         changes.append(
             f"{len(short)} part(s) between boundaries, shorter than {SHORTEST:g} s, excluded"
         )
-    if largest:
+    if largest.any():
         changes.insert(
             0,
             f"offsets of channels, its mean over time, were subtracted (up to "
-            f"{1e6 * largest:.3g} µV)",
+            f"{sensors.text_by_kind(largest, np.max)})",
         )
     return Corrected(raw, stretches, offsets, changes=changes)
 

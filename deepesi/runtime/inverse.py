@@ -1,6 +1,6 @@
 """Applies an exported file to recordings, with mne and onnxruntime, without torch."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast, overload
@@ -10,7 +10,14 @@ import numpy as np
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io.heads import head_from_forward, head_on_template, place_recording
+from deepesi.physics.io.channels import picked_info, sensor_array
+from deepesi.physics.io.heads import (
+    head_from_forward,
+    head_on_template,
+    kinds_to_localize,
+    place_recording,
+)
+from deepesi.physics.io.placed_coils import place_recorded_coils
 from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
@@ -101,6 +108,7 @@ class Inverse:
         forward: "mne.Forward | None" = ...,
         rank: RankChoice = ...,
         trans: "mne.Transform | None" = ...,
+        picks: str | Sequence[str] | None = ...,
     ) -> "Stc": ...
 
     @overload
@@ -111,6 +119,7 @@ class Inverse:
         forward: "mne.Forward | None" = ...,
         rank: RankChoice = ...,
         trans: "mne.Transform | None" = ...,
+        picks: str | Sequence[str] | None = ...,
     ) -> "Iterator[Stc]": ...
 
     def apply(
@@ -120,6 +129,7 @@ class Inverse:
         forward: "mne.Forward | None" = None,
         rank: RankChoice = None,
         trans: "mne.Transform | None" = None,
+        picks: str | Sequence[str] | None = None,
     ) -> "Stc | Iterator[Stc]":
         """Localize a recording: prepare for its set-up, then estimate.
 
@@ -131,7 +141,8 @@ class Inverse:
             noise_cov: Noise covariance of single trials, V².
             forward: The recording's own forward solution; the packaged head if None.
             rank: Dimensions of the noise, as in `for_recording`.
-            trans: Transform that places the electrodes on the head, as in `for_recording`.
+            trans: Transform that places the sensors on the head, as in `for_recording`.
+            picks: Kinds of sensors to use, as in `for_recording`.
 
         Returns:
             The estimate of an evoked response, A m; for epochs or a raw recording an iterator of
@@ -151,7 +162,9 @@ class Inverse:
             _check_mne("forward", forward, mne.Forward, "mne.read_forward_solution")
         if trans is not None:
             _check_mne("trans", trans, mne.Transform, "mne.read_trans")
-        prepared = self.for_recording(recording, noise_cov, forward, rank=rank, trans=trans)
+        prepared = self.for_recording(
+            recording, noise_cov, forward, rank=rank, trans=trans, picks=picks
+        )
         if isinstance(recording, mne.Evoked):
             return prepared.apply(recording).stc
         results = cast("Iterator[Localization]", prepared.apply(recording))
@@ -165,6 +178,7 @@ class Inverse:
         nave: float | None = None,
         rank: RankChoice = None,
         trans: "mne.Transform | None" = None,
+        picks: str | Sequence[str] | None = None,
     ) -> PreparedInverse:
         """Prepare for the set-up of a recording.
 
@@ -176,13 +190,18 @@ class Inverse:
             nave: Number of trials averaged; by default that of the recording, 1 for an info.
             rank: Dimensions of the noise, as in MNE-Python: None (what its covariance spans),
                 ``"info"`` (channels less reference and applied projectors) or their number.
-            trans: Transform that places the electrodes on the head, as in
+            trans: Transform that places the sensors on the head, as in
                 `deepesi.physics.io.head_mri.transform_to_template`; None: by their names, by head
-                points or by size, as in `deepesi.physics.cap_placement`.
+                points or by size, as in `deepesi.physics.cap_placement`; MEG as in
+                `deepesi.physics.coil_placement`.
+            picks: Kinds of sensors to use: ``"eeg"``, ``"meg"``, ``"mag"``, ``"grad"`` or a list of
+                them. By default those that recording and forward solution share; on a packaged
+                head EEG, if there is some.
 
         Raises:
             ValueError: The recording, covariance, forward solution or transform does not fit, as in
-                `place_recording`, `head_on_template`, `head_from_forward` and `prepare_for`; the
+                `picked_info`, `place_recording`, `place_recorded_coils`, `head_on_template`,
+                `head_from_forward` and `prepare_for`; the file does not take a kind of sensor; the
                 filters of the model are made for another sampling rate; or a forward solution is
                 given together with a head or a transform.
 
@@ -205,21 +224,40 @@ class Inverse:
         else:
             nave = trials_averaged(recording) if nave is None else float(nave)
             info = recording.info
+        whole, info = info, picked_info(info, picks)
+        kinds = kinds_to_localize(info, forward, picks is not None)
+        self.contract.check_sensors(kinds)
         self.contract.window_needs.check_rate(info["sfreq"])
-        placement = None
         if forward is None:
-            template = self.template
-            placement = place_recording(info, template, trans)
-            head = head_on_template(info, noise_cov, template, nave, rank, placement)
-            origin = (
-                f"sensors of a recording on {head.space.name} ({placement}), its noise covariance"
-            )
-        else:
-            n_orient = self.contract.n_orient or 1
-            head = head_from_forward(info, noise_cov, forward, nave, rank, n_orient)
-            origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
+            return self._on_template(whole, noise_cov, nave, rank, trans, kinds)
+        n_orient = self.contract.n_orient or 1
+        head = head_from_forward(info, noise_cov, forward, nave, rank, n_orient)
+        origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
+        return self.prepare_for(head, nave, origin, rank_reason(head, rank))
+
+    def _on_template(
+        self,
+        info: "mne.Info",
+        noise_cov: "mne.Covariance",
+        nave: float,
+        rank: RankChoice,
+        trans: "mne.Transform | None",
+        kinds: Collection[str],
+    ) -> PreparedInverse:
+        """Prepare for channels of these kinds on a packaged head; args as in `for_recording`."""
+        template, placed, coils, recorded_pos = self.template, None, None, None
+        if "eeg" in kinds or not kinds:  # without any channels: the error says so
+            placed = place_recording(info, template, trans)
+        if set(kinds) - {"eeg"}:
+            coils = place_recorded_coils(info, template, set(kinds) - {"eeg"}, trans)
+        moved = None if coils is None else coils.coils
+        head = head_on_template(info, noise_cov, template, nave, rank, placed, moved)
+        how = "; ".join(str(placement) for placement in (placed, coils) if placement is not None)
+        origin = f"sensors of a recording on {head.space.name} ({how}), its noise covariance"
         prepared = self.prepare_for(head, nave, origin, rank_reason(head, rank))
-        return replace(prepared, placement=placement)
+        if coils is not None:
+            recorded_pos = sensor_array(info, head.sensors.names).positions
+        return replace(prepared, placement=placed, coils=coils, recorded_pos=recorded_pos)
 
     def prepare_for(
         self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"
@@ -227,10 +265,12 @@ class Inverse:
         """Prepare for a head with the noise covariance of averages of `nave` trials.
 
         Raises:
-            ValueError: The model belongs to another source space.
+            ValueError: The model belongs to another source space, or does not take a kind of
+                sensor.
 
         """
         self._check_space(head.space)
+        self.contract.check_sensors(head.sensors.kinds)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
         return PreparedInverse(
             self.model,
@@ -258,6 +298,7 @@ class Inverse:
         n_orient = int(content["n_orient"])
         space = SourceSpace(str(content["space_name"]), vertices, content["edges"], n_orient)
         self._check_space(space)
+        self.contract.check_sensors(content["ch_kinds"].tolist())
         feeds = as_feeds({d.key: content[f"input/{d.key}"] for d in self.contract.head_inputs})
         return PreparedInverse(
             self.model,
@@ -275,6 +316,7 @@ class Inverse:
             float(content["nave"]),
             str(content["origin"]),
             content["channel_precision"],
+            recorded_pos=content["recorded_pos"],
         )
 
     def _check_space(self, space: SourceSpace) -> None:
@@ -303,6 +345,7 @@ def apply(
     forward: "mne.Forward | None" = None,
     rank: RankChoice = None,
     trans: "mne.Transform | None" = None,
+    picks: str | Sequence[str] | None = None,
 ) -> "Stc | Iterator[Stc]":
     """Localize a recording with an exported file, or with a packaged one by its name.
 
@@ -315,11 +358,12 @@ def apply(
         noise_cov: Noise covariance of single trials, V².
         forward: The recording's own forward solution; the packaged head if None.
         rank: Dimensions of the noise, as in `Inverse.for_recording`.
-        trans: Transform that places the electrodes on the head, as in `Inverse.for_recording`.
+        trans: Transform that places the sensors on the head, as in `Inverse.for_recording`.
+        picks: Kinds of sensors to use, as in `Inverse.for_recording`.
 
     """
     inverse = model if isinstance(model, Inverse) else Inverse.load(model)
-    return inverse.apply(recording, noise_cov, forward, rank, trans)
+    return inverse.apply(recording, noise_cov, forward, rank, trans, picks)
 
 
 def _name(head: str | Path | Template) -> str:

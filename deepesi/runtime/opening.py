@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import flat_channels
-from deepesi.physics.io.channels import unused_channels, usable_channels
+from deepesi.physics.io.channels import picked_info, unused_channels, usable_channels
+from deepesi.physics.io.heads import kinds_to_localize
 from deepesi.runtime.band import band_limited
 from deepesi.runtime.corrections import Corrected
 from deepesi.runtime.inverse import Inverse, PreparedInverse
@@ -81,11 +82,14 @@ def open_recording(
     forward, trans = read_forward(setup.forward), read_transform(setup.trans)
     covariance = None
     if setup.prepared is None:  # refused before the model is opened
-        kinds = {"eeg"} if forward is None else set(usable_channels(forward["info"]).values())
+        info = picked_info(data.info, setup.picks)
+        kinds = kinds_to_localize(info, forward, setup.picks is not None)
         covariance = _noise(trials, noise_from, setup.noise_cov, kinds)
     opened = open_inverse(model, setup)
     if setup.prepared is None:
-        inverse = opened.for_recording(data, covariance, forward, rank=setup.rank, trans=trans)
+        inverse = opened.for_recording(
+            data, covariance, forward, rank=setup.rank, trans=trans, picks=setup.picks
+        )
         yield from placement_lines(inverse)
     else:
         inverse = opened.for_prepared(setup.prepared)
@@ -110,11 +114,10 @@ def _noise(
 
 
 def placement_lines(inverse: PreparedInverse) -> list[str]:
-    """Output lines about the electrodes on a packaged head."""
-    placement = inverse.placement
-    if placement is None:
-        return []
-    return [f"electrodes: {placement}", *(f"doubtful: {line}" for line in placement.warnings)]
+    """Output lines about the sensors on a packaged head."""
+    placed = {"electrodes": inverse.placement, "MEG coils": inverse.coils}
+    lines = [f"{what}: {placement}" for what, placement in placed.items() if placement is not None]
+    return lines + [f"doubtful: {line}" for line in inverse.doubts]
 
 
 def check_window(window: Sequence[float], times: Array) -> None:
@@ -157,7 +160,7 @@ def _summary(ready: Corrected, inverse: PreparedInverse) -> str:
     line = f"{channels}, {kind}; excluded as bad: {bads or 'none'}"
     unused = unused_channels(data.info, inverse.sensors)
     if unused:
-        line += f"; not used, as the head has none: {unused}"
+        line += f"; not used: {unused}"
     if isinstance(data, mne.Evoked):
         rows = recording_rows(data, inverse.ch_names)
         for i in flat_channels(data.data[rows]):

@@ -22,6 +22,7 @@ _ENTRIES: dict[str, tuple[Axes, str]] = {
     "origin": ((), "U"),
     "positions": (("sources", 3), "f"),
     "rank_reason": ((), "U"),
+    "recorded_pos": (("channels", 3), "f"),
     "sensor_ori": (("channels", 3), "f"),
     "sensor_pos": (("channels", 3), "f"),
     "space_name": ((), "U"),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deepesi.calibration.conformal import estimated_snr_db
 from deepesi.physics.cap_placement import Placement
 from deepesi.physics.channel_check import unexplained_channels, unexplained_text
+from deepesi.physics.coil_placement import CoilPlacement
 from deepesi.physics.data_check import check_data
 from deepesi.physics.head import SourceSpace, magnitudes
 from deepesi.physics.noise import spanned_by_data, whitened_power
@@ -109,6 +110,9 @@ class PreparedInverse:
             `unexplained`.
         placement: How the electrodes were placed on a packaged head; None with a forward solution,
             and when read from a file, whose `origin` says it.
+        coils: How the MEG coils were placed about a packaged head; None as for `placement`.
+        recorded_pos: Positions of the sensors in the head frame of the recording ``(C, 3)``, m;
+            None: those of `sensors`.
 
     """
 
@@ -123,11 +127,19 @@ class PreparedInverse:
     origin: str
     channel_precision: Array
     placement: Placement | None = None
+    coils: CoilPlacement | None = None
+    recorded_pos: Array | None = None
 
     @property
     def ch_names(self) -> tuple[str, ...]:
         """Names of the channels it expects, in this order."""
         return self.sensors.names
+
+    @property
+    def doubts(self) -> list[str]:
+        """What to doubt of the placement of its sensors on a packaged head."""
+        placed = (self.placement, self.coils)
+        return [line for placement in placed if placement for line in placement.warnings]
 
     @functools.cached_property
     def rank(self) -> int:
@@ -176,6 +188,22 @@ class PreparedInverse:
         noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
         return self._outputs(batch, noise)["samples"][:, 0]
 
+    def source_counts(self, data: Array) -> NDArray[np.float32]:
+        """Probabilities of 1, 2, ... sources in one window ``(C, T)``, V, any reference: ``(K,)``.
+
+        Raises:
+            ValueError: The model counts no sources; or as in `estimate`.
+
+        """
+        self._check_frames(data)
+        if "source_counts" not in self.model.contract.kinds:
+            raise ValueError(
+                "PreparedInverse: the model counts no sources, it gives only "
+                f"{' and '.join(self.model.contract.kinds)}. Use a network that does "
+                "(an exported unrolled_champagne)."
+            )
+        return self._outputs(self.sensors.to_head(data)[None])["source_counts"][0]
+
     def check_samples(self, n: int, n_times: int) -> None:
         """Refuse draws that the model cannot give; errors as in `sample`."""
         if self.model.contract.noise is None:
@@ -215,8 +243,8 @@ class PreparedInverse:
         kinds = None if noise is None else ("samples",)
         outputs = self.model.run(batch, self.feeds, noise, kinds)
         expected = (len(batch), self.space.n_dipoles, batch.shape[2])
-        for output in outputs.values():
-            if output.shape[-3:] != expected:
+        for kind, output in outputs.items():
+            if kind != "source_counts" and output.shape[-3:] != expected:
                 raise ValueError(
                     f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
                     f"source space {self.space.name} has room for {expected}. The file is "
@@ -281,7 +309,7 @@ class PreparedInverse:
         """
         import mne
 
-        for line in [] if self.placement is None else self.placement.warnings:
+        for line in self.doubts:
             warnings.warn(line, PlacementWarning, stacklevel=2)
         ready = self.correct(recording, baseline)
         for line in ready.changes:
@@ -304,7 +332,7 @@ class PreparedInverse:
         Args and errors as in `apply`.
         """
         check_parts(self.space)
-        check_recording(recording, self.sensors, self.nave)
+        check_recording(recording, self.sensors, self.nave, self.recorded_pos)
         needs = self.model.contract.window_needs
         needs.check_rate(recording.info["sfreq"])
         rows = recording_rows(recording, self.ch_names)
@@ -437,6 +465,9 @@ class PreparedInverse:
             "ch_kinds": np.array(self.sensors.kinds),
             "sensor_pos": self.sensors.positions,
             "sensor_ori": self.sensors.orientations,
+            "recorded_pos": (
+                self.sensors.positions if self.recorded_pos is None else self.recorded_pos
+            ),
             "rank_reason": np.array(self.rank_reason),
             "space_name": np.array(self.space.name),
             "edges": self.space.edges,

@@ -145,8 +145,17 @@ def _first_values(recording: "Recording") -> NDArray[np.generic]:
         return np.asarray(recording[:1].get_data(copy=False, verbose="error"))
 
 
-def check_recording(recording: "Recording", sensors: SensorArray, nave: float) -> None:
+def check_recording(
+    recording: "Recording", sensors: SensorArray, nave: float, recorded_pos: Array | None = None
+) -> None:
     """Refuse a recording that does not have the set-up for which a model was prepared.
+
+    Args:
+        recording: The recording.
+        sensors: Sensors of the set-up.
+        nave: Number of averaged trials.
+        recorded_pos: Positions ``(C, 3)``, m, in the head frame of the recording; None: those of
+            the sensors.
 
     Raises:
         TypeError: Not a recording of MNE-Python.
@@ -175,7 +184,7 @@ def check_recording(recording: "Recording", sensors: SensorArray, nave: float) -
         names = [mine[keys[row]] for row in meg]
         check_head_position(
             coil_positions(recording.info, names),
-            sensors.positions[meg],
+            (sensors.positions if recorded_pos is None else recorded_pos)[meg],
             "PreparedInverse",
             "Prepare again for this recording.",
         )

@@ -27,7 +27,8 @@ class SetupOptions:
         subjects_dir: FreeSurfer's folder of the subject of `forward`: MNI positions and parcels.
         n_threads: Threads of one inference, 0 for all cores.
         rank: Dimensions of the noise, as in `RankChoice`.
-        trans: ``-trans.fif`` that places the electrodes on the packaged or own head.
+        trans: ``-trans.fif`` that places the sensors on the packaged or own head.
+        picks: Kinds of sensors to use, as in `Inverse.for_recording`.
 
     """
 
@@ -40,15 +41,24 @@ class SetupOptions:
     subjects_dir: Path | None = None
     rank: RankChoice = None
     trans: Path | None = None
+    picks: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.noise_cov is not None and self.noise_from is not None:
             raise ValueError("--noise-cov and --noise-from both set the noise; give one.")
-        others = (self.noise_cov, self.noise_from, self.forward, self.head, self.rank, self.trans)
+        others = (
+            self.noise_cov,
+            self.noise_from,
+            self.forward,
+            self.head,
+            self.rank,
+            self.trans,
+            self.picks,
+        )
         if self.prepared is not None and any(other is not None for other in others):
             raise ValueError(
                 "--prepared already contains noise and head; leave --noise-cov, --noise-from, "
-                "--forward, --head and --rank out, and --trans."
+                "--forward, --head, --rank, --trans and --picks out."
             )
         if self.forward is not None and self.head is not None:
             raise ValueError(

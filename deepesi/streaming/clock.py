@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.streaming.rates import RateCheck, check_period
-from deepesi.streaming.resolution import Resolution
+from deepesi.streaming.resolution import SLIPS, Resolution
 from deepesi.streaming.samples import Decided, Marks, Sample
 from deepesi.streaming.stamps import EXACT, NEAR, WINDOW, Track
 
@@ -89,7 +89,7 @@ class FittedClock:
         marks &= np.isfinite(stamps)
         columns = np.where(marks, stamps, np.nan), np.where(last, arrived, np.nan), arrived
         self.resolution.see(stamps)
-        self.stamps.tick = self.resolution.coarse
+        self.stamps.tick, self.stamps.rounding = self.resolution.coarse, self.resolution.rounding
         waiting = deque(zip(*(column.tolist() for column in columns), strict=True))
         while waiting:
             waiting.extendleft(reversed(self._take(*waiting.popleft())))
@@ -120,7 +120,8 @@ class FittedClock:
             self.held.append(sample)
             if np.isfinite(late) and self._shows_a_gap():
                 marks = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
-                return self._move(*track.difference(np.array(marks)), *self._arrivals_shift())
+                shift = track.difference(np.array(marks))
+                return self._move(*shift, *self._arrivals_shift()) or []
         return self._look(arrived) if np.isfinite(arrival) else []
 
     def _held_came_beside(self, sample: Sample) -> bool:
@@ -159,7 +160,9 @@ class FittedClock:
             since = 2 * self.waited // 3
             if (shift := self.stamps.shift(since)) is not None:
                 lately = self.arrivals.lately(since)[1:]
-                return self._move(*shift, *self.arrivals.difference(lately))
+                taken = self._move(*shift, *self.arrivals.difference(lately))
+                if taken is not None:
+                    return taken
             if not any(np.isfinite(sample.late) for sample in self.held):
                 for track in (self.stamps, self.arrivals):
                     track.settle(arrived)
@@ -182,18 +185,25 @@ class FittedClock:
 
     def _move(
         self, shift: float, uncertain: float, arrived: float, deviation: float
-    ) -> list[Marks]:
-        """Move the clock to where its marks show it; returns those held, to take again."""
+    ) -> list[Marks] | None:
+        """Move the clock to where its marks show it; returns those held, to take again.
+
+        None: the shift is too small for a gap or a step, so the line is fitted to it.
+
+        """
         period = self.stamps.period
-        missing = self._missing(shift, arrived, deviation)
+        hidden = self.resolution.hides(shift)
+        missing = 0 if hidden else self._missing(shift, arrived, deviation)
         step = shift - missing * period
         stepped = abs(step) > max(NEAR * period, 3 * uncertain)
         if not missing and stepped and self.resolution.explains(step):
-            self.stamps.tick = self.resolution.coarse
             stepped = False
-        if not missing and not stepped:  # too little for either
+        if missing == 1 and not stepped and self.resolution.slips(self.stamps.number):
+            self.lost, missing = max(0, self.lost + 1 - SLIPS), 0
+        if not missing and not stepped:
+            self.stamps.tick = self.resolution.coarse
             self._release(self.held)
-            return []
+            return None
         behind = self._behind(shift)
         self._release(behind[0])
         self.lost = max(0, self.lost + missing)  # what seemed lost may only have been late

@@ -52,6 +52,7 @@ class Track:
         known: Whether the stream has shown its usual lateness.
         usual: How late the windows before the recent ones are, s.
         range: The range of these, s.
+        rounding: Range of the shifts of marks by rounding, s.
         hidden: Part of the tick by which marks did not scatter yet, s.
         low: Least that a mark that is on time is late, s.
         high: Most, s.
@@ -63,7 +64,7 @@ class Track:
         self.newest, self.number, self.uncertain = np.nan, 0, (0.0, 0.0)
         self.before, self.recent = deque[Window](maxlen=KEPT), deque[Window]()
         self.least, self.mark = np.inf, (0, np.nan)
-        self._tick = 0.0
+        self._tick, self.rounding = 0.0, 0.0
         self._bound()
 
     @property
@@ -147,7 +148,7 @@ class Track:
             float(np.sqrt(variance * (1 / n + x_mean**2 / (sxx + weight)))),
             float(np.sqrt(variance / (sxx + weight))),
         )
-        most = max(OUTLYING * float(np.sqrt(variance)), EXACT * self.nominal)
+        most = max(OUTLYING * float(np.sqrt(variance)), EXACT * self.nominal) + self.rounding
         return float(slope), float(y_mean - slope * x_mean), np.abs(residual) / most
 
     def _bound(self) -> None:

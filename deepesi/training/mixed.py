@@ -30,6 +30,7 @@ class MixedRecordings:
         self.split, self.batch_size = simulated.split, simulated.batch_size
         self.curriculum, self.widths = simulated.curriculum, simulated.widths
         self.limits = [*simulated.limits, *unlabelled.limits]
+        self.recordings = recordings_of(unlabelled)
 
     def batch(self, step: int, rank: int = 0) -> Mixed:
         """The batch of one step and rank."""
@@ -50,6 +51,11 @@ def without_targets(batch: Batch, sfreq: float) -> Unlabelled:
         starts=torch.full((len(batch.data),), -1),
         key=batch.key,
     )
+
+
+def recordings_of(stream: object) -> dict[str, int]:
+    """Windows of every real recording of a stream; empty if there is none."""
+    return stream.recordings if isinstance(stream, RealRecordings | MixedRecordings) else {}
 
 
 #: Streams that a training can take its batches from.

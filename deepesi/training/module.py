@@ -19,6 +19,7 @@ from deepesi.losses.base import WeightedSum
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head import SourceSpace
 from deepesi.training.criterion import VALIDATED
+from deepesi.training.mixed import recordings_of
 from deepesi.training.resume import check_identity, check_settings, recount, set_learning_rate
 from deepesi.training.tasks.base import Task
 
@@ -118,9 +119,9 @@ class InverseTraining(LightningModule):
 
         """
         norm = self.model.clip_gradients(gradient_clip_val or math.inf).max()
-        own = [] if self.task is None else list(self.task.parameters())
-        if own:
-            clip_grad_norm_(own, gradient_clip_val or math.inf)
+        others = [weight for part in (self.loss, self.task) for weight in weights_of(part)]
+        if others:
+            clip_grad_norm_(others, gradient_clip_val or math.inf)
         if not torch.isfinite(self.objective + norm):
             raise FloatingPointError(
                 f"training: the loss is {self.objective.item():g} at step {self.global_step}, the "
@@ -174,7 +175,7 @@ class InverseTraining(LightningModule):
 
     @property
     def run(self) -> dict[str, Any]:
-        """Settings of the run, with precision, accumulation and examples per step as used."""
+        """Settings of the run, with real recordings, precision and batch sizes as used."""
         trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined] # set later
         batches = trainer.world_size * trainer.accumulate_grad_batches
         used = {
@@ -182,7 +183,8 @@ class InverseTraining(LightningModule):
             "accumulate": trainer.accumulate_grad_batches,
             "examples_per_step": batches * data.train.batch_size,
         }
-        return {**self.run_config, "trainer": {**self.run_config.get("trainer", {}), **used}}
+        settings = {**self.run_config.get("trainer", {}), **used}
+        return {**self.run_config, "trainer": settings, "recordings": recordings_of(data.train)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store model, source space and settings with the weights."""
@@ -196,6 +198,11 @@ class InverseTraining(LightningModule):
         check_settings(begun, now)
         recount(checkpoint, begun["trainer"]["accumulate"], now["trainer"]["accumulate"])
         set_learning_rate(checkpoint, self.learning_rate)
+
+
+def weights_of(part: nn.Module | None) -> list[nn.Parameter]:
+    """Weights that are trained."""
+    return [] if part is None else [w for w in part.parameters() if w.requires_grad]
 
 
 def seeds_of(key: Key) -> tuple[int, int]:

@@ -36,6 +36,7 @@ def comparison(
         source_pos=head.source_pos,
         mesh=mesh,
         title=title,
+        kind=sensors.kinds[0],
     )
 
 

@@ -1,6 +1,7 @@
 """RealRecordings: batches of windows of real recordings, without targets."""
 
 import math
+import os
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,8 @@ class RealRecordings(IterableDataset[Unlabelled]):
     that fills no batch is used in a smaller one. `N_OPEN` files take turns, `VISIT` batches each,
     in an order that is drawn anew for every epoch. `batch` returns the batch of any step, so that
     runs can resume, and workers of a `torch.utils.data.DataLoader` take turns at the steps. Each
-    rank has an order of its own. Both hold as long as the files stay the same.
+    rank has an order of its own. Both hold as long as the files stay the same; a run with other
+    files is not resumed.
 
     Memory does not grow with the length of the recordings: the windows of a batch, the set-ups of
     `N_OPEN` files, 24 bytes per file stretch and 24 bytes per `VISIT` batches of an epoch.
@@ -190,6 +192,15 @@ class RealRecordings(IterableDataset[Unlabelled]):
     def n_batches(self) -> int:
         """Number of batches of an epoch."""
         return int(sum(self._n_blocks))
+
+    @property
+    def recordings(self) -> dict[str, int]:
+        """Windows of every file, by its path in the folder of all: what the order depends on."""
+        folder = os.path.commonpath([file.path.parent for file in self.files])
+        return {
+            file.path.relative_to(folder).as_posix(): file.n_windows(self.n_times)
+            for file in self.files
+        }
 
     def batch(self, step: int, rank: int = 0) -> Unlabelled:
         """The batch of one step and rank; of another file if its own cannot be read.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.stats import wilcoxon
 from torch import Tensor
 
 from deepesi.core.contracts import InverseModel, as_tensors
@@ -23,6 +24,8 @@ Array = NDArray[np.float64]
 
 #: Windows that a model inverts at a time.
 AT_ONCE = 64
+#: Largest p value of the signed-rank test of the correction, on windows it was not fitted to.
+LARGEST_P = 0.025
 #: Fewest windows to adapt to, per channel: with fewer, sources are taken for errors of the head.
 FEWEST_PER_CHANNEL = 1.0
 
@@ -36,6 +39,7 @@ class Adaptation:
         correction: Matrix ``(C, C)`` on the lead field, no unit; the identity if it did not help.
         residual: Share of the whitened power of the windows not used for the fit that the model
             leaves unexplained, before and after the correction.
+        accepted: Whether the correction explains these windows better, beyond chance.
         seconds: Time taken, s.
 
     """
@@ -43,29 +47,26 @@ class Adaptation:
     head: HeadModel
     correction: Array
     residual: tuple[float, float]
+    accepted: bool
     seconds: float
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the correction explains windows better that it was not fitted to."""
-        return self.residual[1] < self.residual[0]
 
 
 def adapt(
     model: InverseModel,
     head: HeadModel,
     data: Float[Tensor, "B C T"],
-    strength: float = 0.3,
+    strength: float = 1.0,
     n_steps: int = 1,
 ) -> Adaptation:
     """Adapt a head to windows of one recording, without targets.
 
     Give four windows per channel or more: with fewer, the correction is seldom kept.
 
-    Every step inverts the windows and fits ``A = argmin ‖V − A E‖² + strength tr(E Eᵀ)/C ‖A − I‖²``
-    in closed form, ``V`` the whitened windows and ``E`` what the nominal lead field explains of
-    them. The fit uses every other window. The correction is kept if the model then explains more of
-    the other windows. There are no random numbers.
+    Every step inverts the windows and fits ``A = argmin ‖V/g − A E‖² + strength tr(E Eᵀ)/C
+    ‖A − I‖²`` in closed form: ``V`` the whitened windows, ``E`` what the nominal lead field
+    explains of them, and ``g = tr(V Eᵀ)/tr(E Eᵀ)`` the gain that estimates lose to regularization.
+    The fit uses every other window. The correction is kept if the model then explains more of the
+    other windows, in all and by Wilcoxon's signed-rank test. There are no random numbers.
 
     Args:
         model: Any inverse model, exported files included.
@@ -93,11 +94,21 @@ def adapt(
         explained = head.leadfield @ _rows(_invert(model, adapted, fitted))
         correction = _ridge(whitener @ _rows(fitted), whitener @ explained, strength)
         adapted = _corrected(head, whitener, correction)
-    residual = tuple(_residual(model, one, others, whitener) for one in (head, adapted))
-    if not residual[1] < residual[0]:
+    power = max(float(_power(whitener @ _rows(others), 1).sum()), float(np.finfo(float).tiny))
+    before, after = (_unexplained(model, one, others, whitener) for one in (head, adapted))
+    accepted = _explains_more(before, after)
+    if not accepted:
         correction, adapted = np.eye(head.n_channels), head
-    seconds = time.perf_counter() - started
-    return Adaptation(adapted, correction, (residual[0], residual[1]), seconds)
+    residual = float(before.sum()) / power, float(after.sum()) / power
+    return Adaptation(adapted, correction, residual, accepted, time.perf_counter() - started)
+
+
+def _explains_more(before: Array, after: Array) -> bool:
+    """Whether less of the windows is left after than before, beyond chance."""
+    if not (before != after).any():
+        return False
+    test = wilcoxon(before, after, alternative="greater")
+    return bool(test.pvalue < LARGEST_P and after.sum() < before.sum())
 
 
 def _check(head: HeadModel, data: Tensor, strength: float, n_steps: int) -> None:
@@ -130,12 +141,14 @@ def _rows(values: Float[Tensor, "B N T"]) -> Array:
 
 
 def _ridge(data: Array, explained: Array, strength: float) -> Array:
-    gram = explained @ explained.T
-    identity = strength * np.trace(gram) / len(gram) * np.eye(len(gram))
-    # A source that explains nothing leaves the identity.
-    if not identity.any():
+    """Correction, without the gain that estimates lose to regularization."""
+    gram, cross = explained @ explained.T, data @ explained.T
+    prior = strength * np.trace(gram) / len(gram) * np.eye(len(gram))
+    gain = np.trace(cross) / max(np.trace(gram), np.finfo(float).tiny)
+    # Where nothing is explained, or it has nothing in common with the data, the identity stays.
+    if not (prior.any() and gain > 0):
         return np.eye(len(gram))
-    return np.asarray(np.linalg.solve(gram + identity, (data @ explained.T + identity).T).T)
+    return np.asarray(np.linalg.solve(gram + prior, (cross / gain + prior).T).T)
 
 
 def _corrected(head: HeadModel, whitener: Array, correction: Array) -> HeadModel:
@@ -145,9 +158,12 @@ def _corrected(head: HeadModel, whitener: Array, correction: Array) -> HeadModel
     return replace(head, leadfield=head.sensors.reference(leadfield))
 
 
-def _residual(model: InverseModel, head: HeadModel, data: Tensor, whitener: Array) -> float:
-    """Share of the whitened power that the model leaves."""
-    white = whitener @ _rows(data)
-    explained = whitener @ head.leadfield @ _rows(_invert(model, head, data))
-    power = max(float((white**2).sum()), float(np.finfo(float).tiny))
-    return float(((white - explained) ** 2).sum()) / power
+def _unexplained(model: InverseModel, head: HeadModel, data: Tensor, whitener: Array) -> Array:
+    """Whitened power of every window that the model leaves ``(B,)``."""
+    explained = head.leadfield @ _rows(_invert(model, head, data))
+    return _power(whitener @ (_rows(data) - explained), len(data))
+
+
+def _power(white: Array, n_windows: int) -> Array:
+    """Power of every window ``(B,)``, from rows as in `_rows`."""
+    return np.asarray((white**2).reshape(len(white), n_windows, -1).sum((0, 2)))

@@ -108,10 +108,17 @@ def load_ensemble(
         "space_fingerprint": space.fingerprint,
         "trained": _common(identities, "trained"),
         "montages": _common(identities, "montages") or [],
+        "sensor_kinds": _shared_kinds(identities),
         "config_sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest()
         if len(hashes) == len(identities)
         else None,
     }
+
+
+def _shared_kinds(identities: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Kinds of sensors that all of these networks were trained on."""
+    known = [set(identity.get("sensor_kinds", ["eeg"])) for identity in identities]
+    return sorted(set.intersection(*known))
 
 
 def _common(identities: Sequence[Mapping[str, Any]], key: str) -> Any:

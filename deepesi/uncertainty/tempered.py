@@ -40,7 +40,9 @@ class Tempered(InverseModel):
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Scale the std and the distance of samples from the mean by the factor."""
-        estimate = self.model(data, inputs)
+        return self._scaled(self.model(data, inputs))
+
+    def _scaled(self, estimate: Estimate) -> Estimate:
         if estimate.std is None:
             raise ValueError(
                 f"Tempered: {type(self.model).__name__} gives no standard deviation. Train it with "
@@ -85,8 +87,18 @@ class TemperedPosterior(Tempered, PosteriorModel):
         noise: Float[Tensor, "N B Z"],
     ) -> Float[Tensor, "N B D T"]:
         """Samples of the model, moved away from its mean by the factor."""
-        mean = self.model(data, inputs).mean
-        return mean + self.temperature * (self.model.sample(data, inputs, noise) - mean)
+        samples = self.with_samples(data, inputs, noise).samples
+        assert samples is not None
+        return samples
+
+    def with_samples(
+        self,
+        data: Float[Tensor, "B C T"],
+        inputs: dict[str, Tensor],
+        noise: Float[Tensor, "N B Z"],
+    ) -> Estimate:
+        """The estimate of `forward`, with the samples of this noise."""
+        return self._scaled(self.model.with_samples(data, inputs, noise))
 
 
 def tempered(model: InverseModel, temperature: float) -> Tempered:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepesi.physics.graph import distances_mm
+from deepesi.physics.sensors import KINDS
 from deepesi.physics.similarity import residual_variance
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import covering_views, draw_cortex, draw_projections
@@ -25,9 +26,9 @@ class Comparison:
     """Target and estimate of one example, and their potentials with the nominal lead field.
 
     Attributes:
-        recorded: Simulated recording ``(C, T)``, V.
-        explained: Potential of the estimate, nominal lead field ``(C, T)``, V.
-        target_potential: Potential of the target, nominal lead field ``(C, T)``, V.
+        recorded: Simulated recording ``(C, T)``, in the units of heads.
+        explained: The estimate through the nominal lead field ``(C, T)``, in these units.
+        target_potential: The target through the nominal lead field ``(C, T)``, in these units.
         target: Magnitudes of the target ``(S,)``, A m.
         estimated: Magnitudes of the estimate ``(S,)``, A m.
         peaks: Indices of the sources at the target centres ``(K,)``.
@@ -36,6 +37,7 @@ class Comparison:
         source_pos: Source positions ``(S, 3)``, m, head frame.
         mesh: Cortex mesh to draw on. None: three projections.
         title: Title of the figure.
+        kind: Kind of the channels, as in `deepesi.physics.sensors.KINDS`.
 
     """
 
@@ -50,6 +52,7 @@ class Comparison:
     source_pos: Array
     mesh: DisplayMesh | None
     title: str
+    kind: str = "eeg"
 
 
 def comparison_figure(example: Comparison) -> Figure:
@@ -88,15 +91,16 @@ def _draw_scalps(figure: "SubFigure", example: Comparison) -> None:
     """Draw recorded, explained and residual potential in one colour scale, and misfit bars."""
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.5, 1])[:, 0]
     sample = int(example.recorded.std(axis=0).argmax())
-    recorded = 1e6 * example.recorded[:, sample]
-    explained = 1e6 * example.explained[:, sample]
+    kind = KINDS[example.kind]
+    recorded = kind.shown * example.recorded[:, sample]
+    explained = kind.shown * example.explained[:, sample]
     parts = {"recorded": recorded, "explained": explained, "residual": recorded - explained}
     limit = float(np.abs(recorded).max())
     axes = above.subplots(1, 3)
     for ax, (name, values) in zip(axes, parts.items(), strict=True):
         image = draw_scalp(ax, values, example.sensor_pos, example.ch_names, limit)
-        ax.set_title(f"{name}, to {np.abs(values).max():.3g} µV", fontsize=9)
-    above.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label="potential (µV)")
+        ax.set_title(f"{name}, to {np.abs(values).max():.3g} {kind.small_name}", fontsize=9)
+    above.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label=kind.label)
     ax = below.subplots()
     misfits = {
         "target\n(noise, head)": residual_variance(example.target_potential, example.recorded),

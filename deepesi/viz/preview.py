@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.signal.windows import dpss
 
+from deepesi.physics.sensors import KINDS, SensorKind
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.cortex import covering_views, draw_cortex, draw_projections
 from deepesi.viz.scalp import draw_scalp
@@ -30,10 +31,10 @@ class Example:
     """One simulated recording and the terms it is the sum of.
 
     Attributes:
-        recorded: Simulated recording ``(C, T)``, V.
-        clean: Potential of the sources alone ``(C, T)``, V.
-        noise: Potential of the noise ``(C, T)``, V.
-        artifacts: Potential of all artifacts ``(C, T)``, V; zero if there are none.
+        recorded: Simulated recording ``(C, T)``, in the units of heads.
+        clean: What the sources alone give ``(C, T)``, in these units.
+        noise: The noise ``(C, T)``, in these units.
+        artifacts: All artifacts ``(C, T)``, in these units; zero if there are none.
         magnitudes: Largest moment of every source over the window ``(S,)``, A m.
         peaks: Indices of the sources at the centres of patches ``(K,)``.
         time_courses: Dipole moments at the centres ``(K, T)``, A m.
@@ -44,6 +45,7 @@ class Example:
         mesh: Cortex mesh to draw on. None: three projections.
         title: Title of the figure.
         facts: Drawn parameters, texts by name.
+        kind: Kind of the channels, as in `deepesi.physics.sensors.KINDS`.
 
     """
 
@@ -61,6 +63,12 @@ class Example:
     mesh: DisplayMesh | None
     title: str
     facts: Mapping[str, str]
+    kind: str = "eeg"
+
+    @property
+    def shown(self) -> SensorKind:
+        """Units that numbers are shown in."""
+        return KINDS[self.kind]
 
     @property
     def sample(self) -> int:
@@ -127,32 +135,35 @@ def _draw_moments(ax: "Axes", example: Example) -> None:
 
 
 def _draw_maps(figure: "SubFigure", example: Example) -> None:
-    """Clean and recorded potential in one colour scale, µV."""
+    """Clean and recorded topography in one colour scale."""
     parts = {"clean": example.clean, "recorded": example.recorded}
-    potentials = {name: 1e6 * data[:, example.sample] for name, data in parts.items()}
-    limit = max(float(np.abs(values).max()) for values in potentials.values())
+    shown = example.shown
+    maps = {name: shown.shown * data[:, example.sample] for name, data in parts.items()}
+    limit = max(float(np.abs(values).max()) for values in maps.values())
     axes = figure.subplots(1, 2)
-    for ax, (name, values) in zip(axes, potentials.items(), strict=True):
+    for ax, (name, values) in zip(axes, maps.items(), strict=True):
         image = draw_scalp(ax, values, example.sensor_pos, example.ch_names, limit)
-        ax.set_title(f"{name}, to {np.abs(values).max():.3g} µV", fontsize=10)
-    figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label="potential (µV)")
+        ax.set_title(f"{name}, to {np.abs(values).max():.3g} {shown.small_name}", fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label=shown.label)
     when = f" at {1e3 * example.times[example.sample]:.0f} ms" if example.is_window else ""
     figure.suptitle(f"scalp{when}, one colour scale", fontsize=10)
 
 
 def _draw_butterfly(ax: "Axes", example: Example) -> None:
-    times, power = 1e3 * example.times, 1e6 * example.clean.std(axis=0)
-    ax.plot(times, 1e6 * example.recorded.T, color=RECORDED, linewidth=0.5, alpha=0.8)
+    factor = example.shown.shown
+    times, power = 1e3 * example.times, factor * example.clean.std(axis=0)
+    ax.plot(times, factor * example.recorded.T, color=RECORDED, linewidth=0.5, alpha=0.8)
     ax.plot([], [], color=RECORDED, label="recorded, every channel")
     ax.plot(times, power, color=CLEAN, linewidth=2, label="global field power, clean")
-    _time_axis(ax, example, "potential (µV)")
+    _time_axis(ax, example, example.shown.label)
     _legend_above(ax)
 
 
 def _draw_channels(ax: "Axes", example: Example) -> None:
     ax.axline((0, 0), slope=1, color="0.7", linewidth=0.8)
-    ax.scatter(1e6 * example.clean[:, 0], 1e6 * example.recorded[:, 0], s=14, color=CLEAN)
-    ax.set(xlabel="clean (µV), every channel", ylabel="recorded (µV)")
+    factor, unit = example.shown.shown, example.shown.small_name
+    ax.scatter(factor * example.clean[:, 0], factor * example.recorded[:, 0], s=14, color=CLEAN)
+    ax.set(xlabel=f"clean ({unit}), every channel", ylabel=f"recorded ({unit})")
 
 
 def _draw_spectrum(ax: "Axes", example: Example) -> None:
@@ -167,13 +178,13 @@ def _draw_spectrum(ax: "Axes", example: Example) -> None:
     frequency = np.fft.rfftfreq(len(example.times), 1 / sfreq)
     for name, (data, colour) in kinds.items():
         if data.any():
-            density = 1e6 * _amplitude_density(data, sfreq)
+            density = example.shown.shown * _amplitude_density(data, sfreq)
             ax.semilogy(frequency, density, color=colour, linewidth=1.3, label=name)
     # Spectra of smooth time courses end in the leakage of the window, which is cut off.
     top = max(np.max(line.get_ydata()) for line in ax.lines)
     ax.set(
         xlabel="frequency (Hz)",
-        ylabel="µV / √Hz",
+        ylabel=f"{example.shown.small_name} / √Hz",
         xlim=frequency[[0, -1]],
         ylim=(1e-4 * top, 2 * top),
     )

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from deepesi.physics.sensors import KINDS
 from deepesi.physics.template import DisplayMesh
 from deepesi.utils.files import atomic
 from deepesi.viz.cortex import draw_cortex, paired_views
@@ -27,11 +28,8 @@ class Panel(NamedTuple):
     map: str
 
 
-PANELS = {
-    "eeg": Panel(1e6, "potential (µV)", "scalp"),
-    "mag": Panel(1e15, "magnetic field (fT)", "magnetometers"),
-    "grad": Panel(1e13, "gradient (fT/cm)", "gradiometers, norm"),
-}
+MAPS = {"eeg": "scalp", "mag": "magnetometers", "grad": "gradiometers, norm"}
+PANELS = {name: Panel(1 / kind.small_unit, kind.label, MAPS[name]) for name, kind in KINDS.items()}
 
 
 def recording_figure(

@@ -30,10 +30,12 @@ class Draw:
         moments: Total dipole moments of all patches of all examples, A m.
         counts: Number of patches of every example ``(N,)``.
         shares: Share of the examples with an artifact, by name of the artifact.
-        largest: Largest potential, clean and recorded ``(2, N)``, V.
+        largest: Largest value of a channel, clean and recorded ``(2, N)``, in the units of heads:
+            1e-6 stands for 1 µV, 50 fT and 10 fT/cm.
         displacement: Distance of true sources from their points of the grid, m; None where the
             true cortex is the analyst's.
         turn: Angle between true normals and those of the grid, rad; None likewise.
+        largest_label: Label of `largest` times 1e6.
 
     """
 
@@ -46,6 +48,7 @@ class Draw:
     largest: Array
     displacement: Array | None = None
     turn: Array | None = None
+    largest_label: str = "largest potential (µV)"
 
 
 def summary_figure(draw: Draw) -> Figure:
@@ -64,7 +67,7 @@ def summary_figure(draw: Draw) -> Figure:
     snr.set(xlabel="SNR (dB)", ylabel="examples")
     _draw_skulls(skull, 1e3 * draw.skull_conductivity, 1e3 * draw.skull_thickness)
     _histogram(potentials, {"clean": 1e6 * draw.largest[0], "recorded": 1e6 * draw.largest[1]})
-    potentials.set(xlabel="largest potential (µV)", ylabel="examples")
+    potentials.set(xlabel=draw.largest_label, ylabel="examples")
     potentials.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     _histogram(moments, {"moments": 1e9 * draw.moments})
     moments.set(xlabel="total moment of a source (nAm)", ylabel="sources")

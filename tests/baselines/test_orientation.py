@@ -146,6 +146,7 @@ def test_loose_posterior_is_that_of_its_prior(head):
     assert np.allclose(columns.T @ columns, covariance, rtol=0, atol=1e-4 * variance)
 
 
+@pytest.mark.slow
 def test_loose_methods_can_be_exported(free_toy, simulate, tmp_path):
     model = BayesianMinimumNorm(loose=0.2)
     export_onnx(model, free_toy.montage_head("biosemi16"), tmp_path / "m.onnx")

@@ -15,7 +15,7 @@ from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.card import how_good, how_trained
 from deepesi.metrics.table import METRICS
 from deepesi.utils.optional import require
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, make_evoked, slow
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def eloreta(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("condition", "hemisphere"), [("Left visual", 1), ("Right visual", 0)])
+@pytest.mark.parametrize(("condition", "hemisphere"), [slow("Left visual", 1), ("Right visual", 0)])
 def test_visual_evoked_is_in_the_opposite_occipital_lobe(
     eloreta, sample_data, tmp_path, capsys, condition, hemisphere
 ):
@@ -179,8 +179,8 @@ def test_head_that_was_built_by_the_user(toy_path, tmp_path, monkeypatch, capsys
     ("rank", "said"),
     [
         ([], "rank 29 (what its noise covariance spans: cleaned, projected or interpolated)"),
-        (["--rank", "20"], "rank 20 (as asked for)"),
-        (["--rank", "info"], "rank 29 (channels less reference and applied projectors)"),
+        slow(["--rank", "20"], "rank 20 (as asked for)"),
+        slow(["--rank", "info"], "rank 29 (channels less reference and applied projectors)"),
     ],
 )
 def test_the_rank_used_and_why(eloreta, toy_path, tmp_path, monkeypatch, capsys, rank, said):

@@ -22,7 +22,7 @@ from tests.training.toy import TOY, start, wait_for
 
 ROOT = Path(__file__).parents[2]
 #: Ways to start a training.
-ENTRIES = [["-m", "deepesi", "train"], slow([str(ROOT / "train.py")])]
+ENTRIES = [["-m", "deepesi", "train"], [str(ROOT / "train.py")]]
 
 
 def error_of(*words: str, monkeypatch, folder) -> str:
@@ -106,6 +106,7 @@ def run(*command: str, cwd, **environment):
 WRONG_RADIUS = "data.sources.radius=[0.02,0.01]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=["module", "train.py"])
 def test_a_process_ends_with_one_line_and_1(tmp_path, entry):
     done = run(*entry, WRONG_RADIUS, cwd=tmp_path)
@@ -115,7 +116,7 @@ def test_a_process_ends_with_one_line_and_1(tmp_path, entry):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", [["-m", "deepesi", "train"], [str(ROOT / "train.py")]])
+@pytest.mark.parametrize("entry", ENTRIES, ids=["module", "train.py"])
 def test_a_process_shows_its_traceback(tmp_path, entry):
     shown = run(*entry, WRONG_RADIUS, "--debug", cwd=tmp_path)
     assert shown.returncode == 1
@@ -209,7 +210,7 @@ def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, 
     assert process.returncode == 128 + signal.Signals[name], output
     assert f"stopped by {name}" in output
     assert "Traceback" not in output
-    if phase == "training":
+    if (phase, name) == ("training", "SIGINT"):
         goes_on(output, tmp_path, toy_path)
 
 

@@ -48,6 +48,7 @@ from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered, TemperedPosterior
 from tests.conftest import slow
+from tests.contract.parity import check_exported
 from tests.core.flow import ToyFlow
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "estimates.json"
@@ -235,7 +236,16 @@ def exported(toy, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=[*RECIPES, *EXPORTED])
+#: The same cross-validation as ``elastic net``, which has both penalties.
+ONE_PENALTY = {"SparseRegression", "ridge"}
+
+
+def slow_among(some, names):
+    """Names for a parametrized test, of which some are slow."""
+    return [slow(name) if name in some else name for name in names]
+
+
+@pytest.fixture(params=slow_among(ONE_PENALTY, [*RECIPES, *EXPORTED]))
 def model(request):
     if request.param not in EXPORTED:
         return RECIPES[request.param]().eval()
@@ -322,7 +332,7 @@ def test_a_channel_that_the_others_determine_tells_nothing(name, simulate):
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4 * first.abs().max().item())
 
 
-@pytest.mark.parametrize("factor", [1e-3, 7.0])
+@pytest.mark.parametrize("factor", [1e-3, slow(7.0)])
 def test_joint_scaling(model, simulate, factor):
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     louder = replace(batch.head, noise_cov=factor**2 * batch.head.noise_cov)
@@ -389,7 +399,7 @@ def test_channel_order_does_not_matter_to_samples(name, simulate):
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-@pytest.mark.parametrize("factor", [1e-3, 7.0])
+@pytest.mark.parametrize("factor", [1e-3, slow(7.0)])
 def test_joint_scaling_of_samples(name, simulate, factor):
     batch = simulate(n_times=3).batch(0)
     louder = replace(batch.head, noise_cov=factor**2 * batch.head.noise_cov)
@@ -419,7 +429,7 @@ def test_an_estimate_is_the_mean_and_deviation_of_samples(name, simulate):
     assert ratio.log().square().mean().sqrt() < 1.5 * (chance / few) ** 0.5
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", slow_among({*ONE_PENALTY, "elastic net"}, RECIPES))
 def test_state_dict_round_trip(name, simulate):
     model, again = RECIPES[name]().eval(), RECIPES[name]().eval()
     for parameter in again.parameters():
@@ -454,39 +464,22 @@ FEWER = {
 }
 
 
-def check_exported(model, toy, simulate, path):
-    """At another batch size, duration and montage than traced; silence is answered with zero."""
-    model.eval()
-    if not model.exportable:
-        with pytest.raises(ValueError, match="has no form in ONNX: it iterates on every recording"):
-            export_onnx(model, toy.montage_head("biosemi16"), path)
-        return
-    export_onnx(model, toy.montage_head("biosemi16"), path)
-    for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
-        batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
-        assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
-    opened = open_model(path)
-    inputs = as_feeds(prepare(opened.contract.head_inputs, batch.head))
-    silence = opened.run(np.zeros_like(batch.data.numpy()), inputs)
-    assert all(np.isfinite(found).all() for found in silence.values())
-    assert np.abs(silence["mean"]).max() < 1e-9  # A m
+#: What fast tests elsewhere export: as parts of another model (`Tempered`, `Consensus`), in
+#: tests/export/test_members.py (ensembles) or tests/uncertainty (dropout).
+ELSEWHERE = {"ConvDip", "BayesianMinimumNorm", "DeepEnsemble", "StackedEnsemble", "MCDropout"}
+ELSEWHERE |= {"dSPM", "sLORETA"}
 
 
 @pytest.mark.parametrize(
-    "name", [slow(name) if name in FEWER else name for name in RECIPES if name not in CONTAINED]
+    "name", slow_among({*FEWER, *ELSEWHERE}, (n for n in RECIPES if n not in CONTAINED))
 )
 def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, tmp_path):
     check_exported(RECIPES[name](), toy, simulate, tmp_path / "model.onnx")
 
 
-#: The matched filter is exported, in fewer steps still, by the first example of the README.
-@pytest.mark.parametrize(
-    "name",
-    [
-        slow(name) if name.startswith(("UnrolledMatchedFilter", "AnnealedPatches")) else name
-        for name in FEWER
-    ],
-)
+#: Fast tests elsewhere also export a matched filter (the first example of the README) and a
+#: posterior (tests/runtime/test_apply_samples.py).
+@pytest.mark.parametrize("name", slow_among(FEWER.keys() - {"UnrolledISTA with std"}, FEWER))
 def test_onnx_parity_in_fewer_steps(name, toy, simulate, tmp_path):
     check_exported(FEWER[name](), toy, simulate, tmp_path / "model.onnx")
 
@@ -500,9 +493,8 @@ LOOSE = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["ConvDip", "UnrolledISTA", *map(slow, ("PhysicsInformedUNet", "SensorGNN"))]
-)
+#: `UnrolledISTA`: a fast test of tests/runtime/test_apply.py.
+@pytest.mark.parametrize("name", slow_among(LOOSE.keys() - {"ConvDip"}, LOOSE))
 def test_onnx_parity_with_a_prior_on_the_normal(name, free_toy, simulate, tmp_path):
     torch.manual_seed(0)
     on_free = functools.partial(simulate, heads=free_toy)
@@ -561,7 +553,7 @@ def test_a_gpu_finds_what_the_cpu_does(name, simulate):
     assert torch.allclose(first, second.cpu(), rtol=1e-3, atol=1e-3 * first.abs().max().item())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_among({"dSPM", "sLORETA"}, METHODS))
 def test_unbound_models_follow_the_source_space(method, toy, template, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(MinimumNorm(method), toy.montage_head("biosemi16"), path)

@@ -31,6 +31,9 @@ SLOW = {
     "AnnealedPatches",
     "SparseRegression",
     "elastic net",
+    "SparseBayes em",
+    "SparseBayes, patches",
+    "SparseBayes, noise learned",
 }
 
 

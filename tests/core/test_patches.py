@@ -13,7 +13,14 @@ from deepesi.core.patches import (
     spread_patches,
 )
 from deepesi.physics.graph import adjacency
-from deepesi.physics.head_inputs import MeshNeighbours, PatchPairs, PatchShares, prepare
+from deepesi.physics.head_inputs import (
+    MemberShares,
+    MeshNeighbours,
+    PatchMembers,
+    PatchPairs,
+    PatchShares,
+    prepare,
+)
 from deepesi.physics.head_inputs.patches import patch_profiles
 
 
@@ -47,6 +54,18 @@ def test_spread_patches_equals_the_profiles(toy):
         patch_profiles(head, r).T @ m for r, m in zip((0.03, 0.06), moments, strict=True)
     )
     assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_members_of_patches_are_their_pairs(toy):
+    head = toy.montage_head("biosemi16")
+    radii = (0.03, 0.06, 2)
+    pairs, shares = PatchPairs(*radii).compute(head), PatchShares(*radii).compute(head)
+    members, by_member = PatchMembers(*radii).compute(head), MemberShares(*radii).compute(head)
+    expected, found = np.zeros((2, 84, 85)), np.zeros((2, 84, 85))
+    expected[:, pairs[:, 1], pairs[:, 0]] = shares.T
+    np.put_along_axis(found, np.broadcast_to(members, by_member.shape), by_member, axis=2)
+    assert np.array_equal(found, expected)
+    assert not by_member[:, members == 84].any()
 
 
 def patches_at_work(n_active, n_orient):

@@ -81,6 +81,7 @@ def test_without_differences_sources_are_those_of_the_grid(grid, cortex):
     assert np.percentile(errors[grid.is_cortex], 99) < 0.05
 
 
+@pytest.mark.slow
 def test_differences_are_those_measured_between_heads(grid, cortex):
     """The numbers of four other heads, each within 10 % of its range over these heads."""
     free = load_template("fsaverage-ico3-free")

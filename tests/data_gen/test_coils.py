@@ -11,8 +11,10 @@ from deepesi.data_gen.artifacts import Blinks
 from deepesi.data_gen.coils import CoilRanges, inside_projector
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.noise import NoiseRanges
-from deepesi.data_gen.setups import SetupRanges, channel_range
+from deepesi.data_gen.setups import SetupRanges, channel_range, drawn_kinds
+from deepesi.physics.dipoles import DipoleWeights
 from deepesi.physics.helmets import helmet
+from deepesi.physics.magnetic_sphere import magnetic_leadfield
 from deepesi.physics.noise import rank_of
 from deepesi.physics.template import load_template
 
@@ -111,9 +113,27 @@ def test_recordings_without_meg_stay_as_they_are():
 
 
 def test_channels_are_counted():
-    template, setups = load_template(), SetupRanges(["biosemi32"], coils=CoilRanges())
-    assert channel_range(template, setups) == (32, 32 + len(helmet("neuromag306")))
+    template, n = load_template(), len(helmet("neuromag306"))
+
+    def sizes(**shares):
+        return channel_range(template, SetupRanges(["biosemi32"], coils=CoilRanges(**shares)))
+
     assert channel_range(template, SetupRanges(["biosemi32"])) == (32, 32)
+    assert sizes() == (32 + n, 32 + n)
+    assert sizes(eeg_only=0.5) == (32, 32 + n)
+    assert sizes(meg_only=0.5) == (n, 32 + n)
+    assert sizes(meg_only=1.0) == (n, n)
+    assert sizes(eeg_only=0.5, meg_only=0.5) == (32, n)
+
+
+def test_kinds_of_sensors_are_those_that_are_drawn():
+    def kinds(**ranges):
+        return drawn_kinds(load_template(), SetupRanges(coils=CoilRanges(**ranges)))
+
+    assert drawn_kinds(load_template(), SetupRanges()) == ["eeg"]
+    assert kinds() == ["eeg", "grad", "mag"]
+    assert kinds(arrays=["opm64"], meg_only=1.0) == ["mag"]
+    assert kinds(eeg_only=1.0) == ["eeg"]
 
 
 @pytest.mark.parametrize(
@@ -131,9 +151,47 @@ def test_ranges_are_checked(change, message):
         CoilRanges(**change)
 
 
+def test_meg_is_simulated_on_cortices_of_other_people():
+    """One that differs in nothing has the fields of its head; others do not."""
+    none = {"displacement": (0, 0), "turn": (np.inf, np.inf), "roughness": (np.inf, np.inf)}
+    same = AnatomyRanges(**none, off_grid=False, rotation=(0, 0), shift=(0, 1e-9))
+    coils = CoilRanges(["opm64"], meg_only=1.0, position_error=0.0, rotation_error=0.0)
+    parts = recordings(SetupRanges(noise=NOISE, coils=coils, anatomy=same, baseline=None)).parts(0)
+    cortex, active = parts.setup.true_head.fine_cortex, load_template().is_cortex
+    tissues, rng = torch.tensor([[0.01, 0.006, 0.33, 0.33]]), torch.Generator().manual_seed(0)
+
+    def cosines(gain):
+        nominal = parts.setup.head.leadfield
+        lengths = np.linalg.norm(gain, axis=0) * np.linalg.norm(nominal, axis=0)
+        return ((gain * nominal).sum(0) / lengths)[active]
+
+    assert np.quantile(cosines(parts.batch.true_leadfield.matrices()[0].numpy()), 0.01) > 0.99
+    other = AnatomyRanges().draw(cortex, rng, with_meg=True)
+    gain = parts.setup.draw_leadfields(tissues, other, rng).matrices()[0].numpy()
+    assert 0.3 < np.median(cosines(gain)) < 0.98
+
+
+def test_magnetic_fields_between_the_points_of_a_cortex():
+    """Dipoles 0 to 4 mm from vertices, of any orientation, in a sphere with a known field."""
+    fine, rng = load_template("fsaverage-ico4"), np.random.default_rng(0)
+    pos, centre = fine.source_pos, fine.source_pos.mean(axis=0)
+    rows = rng.choice(np.flatnonzero(fine.is_cortex), 100, replace=False)
+    offset, normals = rng.normal(size=(2, 100, 3))
+    offset *= 0.004 * rng.uniform(size=(100, 1)) / np.linalg.norm(offset, axis=1, keepdims=True)
+    coils = CoilRanges()._placed("neuromag306", load_template(), rng)[range(0, 306, 9)]
+    near = DipoleWeights.around(pos[rows], np.repeat(pos, 3, axis=0), np.tile(np.eye(3), (5124, 1)))
+    whole = magnetic_leadfield(centre, coils, pos)
+    found = np.einsum(
+        "cnk,nk->cn", whole[:, near.nearest], near.weights(np.arange(100), normals, offset)
+    )
+    exact = magnetic_leadfield(centre, coils, pos[rows] + offset).reshape(len(coils), 100, 3)
+    exact = np.einsum("cnj,nj->cn", exact, normals)
+    off = found / np.linalg.norm(found, axis=0) - exact / np.linalg.norm(exact, axis=0)
+    assert np.median(np.linalg.norm(off, axis=0)) < 0.025
+    assert np.percentile(np.linalg.norm(off, axis=0), 95) < 0.07
+
+
 def test_what_is_not_simulated_with_meg_is_refused(toy):
-    with pytest.raises(ValueError, match=r"MEG \(coils\) is not simulated on cortices of other"):
-        SetupRanges(coils=CoilRanges(), anatomy=AnatomyRanges())
     setups = SetupRanges(["biosemi32"], coils=CoilRanges())
     with pytest.raises(ValueError, match="artifacts are those of EEG"):
         SimulatedRecordings(setups=setups, artifacts=[Blinks()])

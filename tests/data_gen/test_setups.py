@@ -14,6 +14,7 @@ from deepesi.physics.montage import OWN_MONTAGES, displace, project_to_mesh, sta
 from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import DATA, load_template
+from tests.conftest import slow
 
 MONTAGES = [
     "10-20-19",
@@ -58,7 +59,10 @@ def test_pool_is_redrawn_and_a_function_of_the_step(pool):
     assert pool(ranges).at(0, "train", 0, 7).head.noise_level == first[7]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DATA.glob("*-ico3.npz")))
+@pytest.mark.parametrize(
+    "name",
+    [slow(n) if "warp" in n else n for n in sorted(path.stem for path in DATA.glob("*-ico3.npz"))],
+)
 def test_every_montage_fits_every_packaged_head(name):
     template = load_template(name)
     for montage in MONTAGES:
@@ -87,6 +91,7 @@ def test_nominal_head_and_known_covariance(pool, toy):
     assert setup.noise_power == pytest.approx(15e-12)
 
 
+@pytest.mark.slow
 def test_estimated_covariance_is_near_the_true_one_and_nearer_with_more_samples(pool):
     def error(samples):
         noise = NoiseRanges(brain=(1, 1), exponent=(1, 1))

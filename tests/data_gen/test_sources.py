@@ -178,6 +178,7 @@ def test_fields_are_smooth_and_their_centre_is_the_strongest_place(head):
     assert neighbours < 0.3 * (values - other).square().mean()
 
 
+@pytest.mark.slow
 def test_centres_are_uniform_over_the_sources(head):
     drawn = draw(head, 40000, n_sources=(1, 1), shapes=["point"])
     counts = torch.bincount(drawn.peaks[:, 0], minlength=1284).double()

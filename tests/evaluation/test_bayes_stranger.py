@@ -16,7 +16,6 @@ from deepesi.evaluation.bayes_stranger import BayesStranger
 from deepesi.evaluation.scores import apply_model
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
-from tests.conftest import slow
 
 
 def bound(n_worlds):
@@ -38,7 +37,8 @@ def stranger(n_examples, batch_size):
     return {scenario.level: scenario for scenario in load_scenarios([config.scenario])}
 
 
-@pytest.mark.parametrize(("n_examples", "n_worlds"), [(30, 4), slow(120, 16)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_examples", "n_worlds"), [(30, 4), (120, 16)])
 def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
     cohort = Cohort.single(load_template("fsaverage-ico3-free"))
     models = [bound(n_worlds), BayesSinglePatch(n_radii=2)]
@@ -50,6 +50,7 @@ def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
     assert limit < 15
 
 
+@pytest.mark.slow
 def test_heads_are_drawn_once_for_the_same_sensors():
     """Set-ups of one cap known by names share them; estimates are those of a new bound."""
     cohort, kept, drawn = Cohort.single(load_template("fsaverage-ico3-free")), bound(2), []

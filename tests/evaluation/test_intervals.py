@@ -12,6 +12,7 @@ from deepesi.evaluation.intervals import (
     differences,
     simultaneous_intervals,
 )
+from tests.conftest import slow
 
 #: Simulated runs, and three standard errors of a share of 95 % of them.
 N_RUNS = 2000
@@ -79,7 +80,7 @@ def test_values_that_are_all_alike_have_no_interval():
     assert np.isnan(bootstrap_interval(np.full(100, 0.1))).all()
 
 
-@pytest.mark.parametrize("n", [20, 60, 200])
+@pytest.mark.parametrize("n", [20, slow(60), slow(200)])
 @pytest.mark.parametrize("n_columns", [1, 8])
 def test_of_five_equal_methods_none_is_best(n, n_columns):
     """In at most 5 % of the runs any is marked in any column of the table."""
@@ -92,7 +93,7 @@ def test_of_five_equal_methods_none_is_best(n, n_columns):
     assert np.mean(marked) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n_runs)
 
 
-@pytest.mark.parametrize("n", [20, 60, 200])
+@pytest.mark.parametrize("n", [20, slow(60), slow(200)])
 def test_of_five_equal_methods_none_differs_from_the_reference(n):
     """Nor in the table of differences, over four methods and four metrics together."""
     rng, n_runs = np.random.default_rng(n), 300

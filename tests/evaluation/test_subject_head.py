@@ -22,6 +22,7 @@ def test_recordings_have_unit_power_and_her_noise(sample_data):
     assert np.abs(outside @ noise.T).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_a_scan_on_the_template_is_nearer_than_chance(sample_data, tmp_path, monkeypatch):
     out = tmp_path / "found.csv"
     options = ["--data", str(sample_data), "--examples", "40", "--models", "--out", str(out)]

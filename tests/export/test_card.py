@@ -14,6 +14,7 @@ from deepesi.models.convdip import ConvDip
 from deepesi.runtime.contract import CALIBRATION_FILE, Calibration
 from deepesi.runtime.session import open_model
 from deepesi.training.weights import save_network
+from tests.conftest import slow
 
 FITTED = Calibration(0.9, "all", (3.0, 8.5), (0.99, 0.8, 0.5), 1.7, "a few recordings of a toy")
 
@@ -64,7 +65,7 @@ def test_a_posterior_model(toy_path, tmp_path):
     assert contract.model == {"_target_": "deepesi.baselines.minimum_norm.BayesianMinimumNorm"}
 
 
-@pytest.mark.parametrize("name", ["e 1.onnx", "it's $x.onnx", 'say "e".onnx'])
+@pytest.mark.parametrize("name", [slow("e 1.onnx"), "it's $x.onnx", slow('say "e".onnx')])
 def test_commands_of_a_file_with_blanks_or_quotes_can_be_typed(name, toy_path, tmp_path):
     main(["export", "eloreta", "--head", str(toy_path), "--out", str(tmp_path / name)])
     card = (tmp_path / name).with_suffix(".md").read_text()

@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from benchmarks.shuffled_targets import ShuffledTargets
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.core.contracts import Estimate
 from deepesi.interpret.grading import (
     bayes_log_odds,
     bayes_sensitivity,
@@ -13,6 +15,8 @@ from deepesi.interpret.grading import (
     rank_correlation,
     with_random_weights,
 )
+from deepesi.losses.supervised import CosineDistance
+from deepesi.losses.transport import PeakTransport
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.head_inputs import PatchTopographies, prepare
@@ -76,3 +80,15 @@ def test_random_weights_are_the_same_numbers_in_another_order():
     assert torch.equal(again.first.weight, shuffled.first.weight)
     with pytest.raises(ValueError, match="MinimumNorm has no weights. Exchange the target"):
         with_random_weights(MinimumNorm())
+
+
+def test_shuffled_targets_are_those_of_other_recordings(simulate):
+    """Right for the target of the recording before, peaks and moments alike."""
+    terms = {"cosine": CosineDistance(), "peaks": PeakTransport()}
+    loss = ShuffledTargets(terms, {"cosine": 1.0, "peaks": 1.0})
+    batch = simulate(loss.head_inputs, n_times=1).batch(0)
+    _, other = loss(Estimate(batch.sources.roll(1, 0)), batch)
+    _, own = loss(Estimate(batch.sources), batch)
+    for name in ("raw/cosine", "raw/peaks"):
+        assert other[name] < 0.3 * own[name]
+    assert other["raw/cosine"] == pytest.approx(0, abs=1e-5)

@@ -6,10 +6,13 @@ import torch
 
 from deepesi.core.contracts import as_tensors
 from deepesi.interpret.inside import attention_maps, evidence_maps, has_attention, has_steps
+from deepesi.models.annealed_patches import AnnealedPatches
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
 from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.models.transformer import SourceTransformer
+from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.models.unrolled_ista import UnrolledISTA
 from deepesi.physics.head_inputs import prepare
 
@@ -19,6 +22,22 @@ NETWORKS = {
     "matched filter": (lambda: UnrolledMatchedFilter(**WIDE, **SMALL), "sweep 1, component 2"),
     "loose": (lambda: LooseMatchedFilter(**WIDE, **SMALL), "sweep 1, component 2"),
     "GNN": (lambda: SensorGNN(**WIDE, n_components=1), "round 2, component 1"),
+    "transformer": (
+        lambda: SourceTransformer(
+            **WIDE, n_components=1, n_blocks=1, hidden=8, n_heads=1, stretch=2, n_radii=2
+        ),
+        "round 2, component 1",
+    ),
+    "Champagne": (
+        lambda: UnrolledChampagne(**WIDE, n_steps=3, n_dense=2, n_strongest=16, hidden=8),
+        "update 1",
+    ),
+    "annealed patches": (
+        lambda: AnnealedPatches(
+            **WIDE, n_components=1, n_chains=8, n_annealed=1, n_kept=1, n_radii=2, min_distance=0.01
+        ),
+        "sweep 2",
+    ),
     "ISTA": (lambda: UnrolledISTA(**WIDE, n_steps=2), "step 2"),
 }
 
@@ -50,6 +69,7 @@ def test_evidence_of_every_step_is_near_the_source(name, head, data):
     off = np.linalg.norm(head.source_pos[first.values.argmax()] - head.source_pos[7])
     assert off < 0.05
     assert not any(module._forward_hooks for module in model.modules())
+    assert not {"_correction", "_sweep"} & vars(model).keys()
 
 
 def test_attention_of_the_gnn(head, data):
@@ -67,6 +87,20 @@ def test_attention_of_the_gnn(head, data):
     )
     torch.nn.init.zeros_(model.blocks[0].score.weight)  # every neighbour alike
     np.testing.assert_allclose(attention_maps(model, data, inputs).sent, 1, atol=1e-5)
+
+
+def test_attention_of_the_transformer(head, data):
+    torch.manual_seed(0)
+    model = SourceTransformer(**WIDE, n_components=1, n_blocks=1, hidden=8, n_heads=1, n_radii=2)
+    inputs = as_tensors(prepare(model.head_inputs, head))
+    assert has_attention(model)
+    attention = attention_maps(model, data, inputs)
+    assert attention.sent is None
+    assert attention.read.shape == (84, 16)
+    np.testing.assert_allclose(attention.read.sum(1), 1, atol=1e-5)
+    torch.nn.init.zeros_(model.query.weight)  # no source asks for anything
+    torch.nn.init.zeros_(model.query.bias)
+    np.testing.assert_allclose(attention_maps(model, data, inputs).read, 1 / 16, atol=1e-6)
 
 
 def test_networks_without_steps_or_attention_are_refused(data):

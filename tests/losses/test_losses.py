@@ -31,6 +31,7 @@ from deepesi.metrics.functional import nemd
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.graph import adjacency, distances_mm
 from deepesi.training.run import fit, plain
+from tests.conftest import slow
 
 
 class BackProjection(InverseModel):
@@ -71,12 +72,12 @@ DECLARED = [d for term in TERMS.values() for d in term.head_inputs]
 every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batch(simulate):
     return simulate(DECLARED, n_times=3).batch(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def free(toy):
     """The toy head with three components per source, with lead fields of their own."""
     mixing = np.random.default_rng(0).normal(size=(84, 3, 1))
@@ -88,7 +89,7 @@ def free(toy):
     )
 
 
-@pytest.fixture(params=[1, 3], ids=["fixed", "free"])
+@pytest.fixture(scope="module", params=[1, 3], ids=["fixed", "free"])
 def any_batch(request, toy, free, simulate):
     return simulate(DECLARED, heads=toy if request.param == 1 else free, n_times=3).batch(0)
 
@@ -536,7 +537,11 @@ def compose(toy_path, run_dir, *overrides):
         return hydra.compose("train", [*settings, *overrides])
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+#: One of every kind; the others are of terms that have tests of their own above.
+QUICK = {"default", "uncertainty", "spectral", "adversarial"}
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else slow(n) for n in OBJECTIVES])
 def test_every_objective_trains(name, toy, toy_path, tmp_path):
     overrides = [f"loss={name}", "model.heteroscedastic=true"]
     if name == "spectral":

@@ -183,6 +183,7 @@ def test_every_weight_learns(simulate, loss):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_some_steps_of_training_help(simulate):
     torch.manual_seed(0)
     model, loss = SensorGNN(n_components=2, **WIDE), CosineDistance()

@@ -210,12 +210,14 @@ def error(model, template, anatomy):
     return float(metric.compute())
 
 
+@pytest.mark.slow
 def test_untrained_it_is_near_a_scan_in_somebody_elses_head(errors):
     """Networks along the normals read wrong normals as another skull and as bad sensors."""
     assert errors["loose", "strangers"] < 1.3 * errors["scan", "strangers"]
     assert errors["loose", "strangers"] < 0.9 * errors["along normals", "strangers"]
 
 
+@pytest.mark.slow
 def test_untrained_it_uses_normals_where_they_are_right(errors):
     """A scan of free orientation gains nothing from the analyst's own anatomy but grid points."""
     assert errors["loose", "own"] < 0.5 * errors["loose", "strangers"]

@@ -17,6 +17,7 @@ from deepesi.physics.head_inputs import (
     Preconditioners,
     prepare,
 )
+from tests.conftest import slow
 
 POINTS = {"smallest": 1e-3, "largest": 1e-3, "n_radii": 1}
 WIDE = {"smallest": 0.02, "largest": 0.08, "n_radii": 2}  # patches of several sources on the toy
@@ -75,21 +76,21 @@ def check_optimality(data, atoms, code, metric, threshold):
     assert np.abs(correlation[support] - expected).max() <= 1e-3 * weight
 
 
-@pytest.mark.parametrize("threshold", [0.05, 0.2, 0.8])
+@pytest.mark.parametrize("threshold", [slow(0.05), 0.2, slow(0.8)])
 def test_untrained_it_satisfies_the_optimality_conditions_of_the_lasso(head, threshold):
     data, atoms, code, _ = minimize(head, recording(head), threshold, **POINTS)
     check_optimality(data, atoms, code, np.eye(16), threshold)
 
 
 @pytest.mark.parametrize("patches", [POINTS, WIDE], ids=["points", "patches"])
-@pytest.mark.parametrize(("n_times", "free"), [(6, False), (1, True), (6, True)])
+@pytest.mark.parametrize(("n_times", "free"), [slow(6, False), slow(1, True), (6, True)])
 def test_groups_over_time_and_orientation_satisfy_theirs(head, free_head, patches, n_times, free):
     head = free_head if free else head
     data, atoms, code, _ = minimize(head, recording(head, n_times), **patches)
     check_optimality(data, atoms, code, np.eye(16), 0.2)
 
 
-@pytest.mark.parametrize("level", [1, 3])
+@pytest.mark.parametrize("level", [slow(1), 3])
 def test_a_preconditioner_weighs_the_channels(head, level):
     data, atoms, code, metric = minimize(head, recording(head), level=level, **WIDE)
     check_optimality(data, atoms, code, metric.numpy(), 0.2)
@@ -210,7 +211,8 @@ def test_every_weight_learns(simulate):
         assert not silent, name
 
 
-@pytest.mark.parametrize("free", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("free", [False, True])
 def test_one_file_serves_every_source_space(head, template, free_head, free, tmp_path):
     """Exported at 84 sources, applied to 1,284; or with free orientation, at another duration."""
     traced, other = (free_head, free_head) if free else (head, template.montage_head("biosemi32"))

@@ -19,6 +19,7 @@ from deepesi.validation.case import Case
 from deepesi.validation.eeglab import eeglab_cases
 from deepesi.validation.expectation import Expectation
 from deepesi.validation.sample import sample_cases
+from tests.conftest import slow
 
 HEADS = [f"warp{n}-ico3" for n in (8, 9, 18, 19, 28, 29)]
 
@@ -87,7 +88,7 @@ def test_a_channel_left_out_leaves_the_precision_of_the_others(template):
     assert np.allclose(_without(precision, 3), expected, rtol=0, atol=1e-8 * expected.max())
 
 
-@pytest.mark.parametrize("snr_db", [-5, 5, 20])
+@pytest.mark.parametrize("snr_db", [slow(-5), 5, slow(20)])
 @pytest.mark.parametrize("montage", ["10-20-19", "biosemi32", "biosemi64"])
 def test_clean_recordings_of_other_heads_are_not_accused(template, montage, snr_db):
     rng = np.random.default_rng(11)

@@ -15,15 +15,25 @@ from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.session import as_feeds, open_model
 from deepesi.runtime.writing import samples as writing
 from tests.conftest import make_covariance, make_evoked
+from tests.contract.parity import check_file
 from tests.core.flow import ToyFlow
 
 
 @pytest.fixture(scope="module")
-def files(toy, toy_path, tmp_path_factory):
-    """A structured posterior of one component, MNE's posterior and eLORETA."""
+def posterior():
+    """A structured posterior of one component, away from its neutral start."""
+    torch.manual_seed(0)
+    model = StructuredPosterior(1, 8, 0.03, 0.06, 2, n_draws=64).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="module")
+def files(posterior, toy, toy_path, tmp_path_factory):
+    """That posterior, MNE's and eLORETA."""
     folder = tmp_path_factory.mktemp("models")
-    model = StructuredPosterior(1, 4, 0.03, 0.06, 1, n_draws=4)
-    export_onnx(model, toy.montage_head("biosemi16"), folder / "posterior.onnx")
+    export_onnx(posterior, toy.montage_head("biosemi16"), folder / "posterior.onnx")
     for name in ("bayesian_minimum_norm", "eloreta"):
         out = str(folder / f"{name}.onnx")
         main(["export", name, "--head", str(toy_path), "--montage", "biosemi16", "--out", out])
@@ -43,6 +53,10 @@ def evoked(tmp_path, monkeypatch):
 def apply(model, toy_path, *more, recording="x-ave.fif"):
     setup = ["--noise-cov", "x-cov.fif", "--head", str(toy_path), "--out", "out"]
     main(["apply", str(model), recording, *setup, *more])
+
+
+def test_the_file_is_the_posterior_in_torch(files, posterior, simulate):
+    check_file(posterior, simulate, files / "posterior.onnx")
 
 
 def test_samples_map_number_and_figure(files, toy_path, toy, evoked, capsys):

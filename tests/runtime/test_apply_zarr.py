@@ -14,7 +14,7 @@ from deepesi.models.convdip import ConvDip
 from deepesi.runtime.inverse import Inverse, PreparedInverse
 from deepesi.runtime.session import open_model
 from deepesi.utils.files import atomic_folder
-from tests.conftest import make_evoked
+from tests.conftest import make_evoked, slow
 from tests.runtime.test_apply import along_normals, apply, eloreta, folder
 
 __all__ = ["eloreta", "folder"]  # fixtures
@@ -92,7 +92,7 @@ def test_evoked_response_with_deviations(toy, folder, toy_path):
     assert len(open_model(model).sha256) == 64
 
 
-@pytest.mark.parametrize("parts", [2, 1])
+@pytest.mark.parametrize("parts", [2, slow(1)])
 def test_free_orientation_needs_no_h5io(eloreta, folder, toy, parts, tmp_path, monkeypatch):
     head = along_normals(toy, parts, tmp_path / "free.npz")
     make_evoked().save("x-ave.fif", verbose="error")

@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.export.to_onnx import export_onnx
+from deepesi.export.to_onnx import _sensor_kinds, export_onnx
 from deepesi.models.convdip import ConvDip
+from deepesi.models.matched_filter import UnrolledMatchedFilter
 from deepesi.runtime.contract import DIGEST_KEY, METADATA_KEY, Calibration, Contract, _validator
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.protobuf import digest, metadata
@@ -71,6 +72,19 @@ def test_contract_round_trip(toy, tmp_path):
     assert contract.montages == ("biosemi16",)
     jsonschema.Draft202012Validator.check_schema(_validator().schema)
     assert metadata(path.read_bytes())[METADATA_KEY] == contract.to_json()
+
+
+def test_kinds_of_sensors_are_in_the_contract(eloreta, convdip):
+    """Methods take all kinds, a network those of its training; images take EEG."""
+    kinds = json.loads(open_model(eloreta).contract.to_json())["data"]["kinds"]
+    assert kinds["eeg"] == {"unit": "V", "reference": "average"}
+    assert kinds["mag"] == {"unit": "T", "numbers_in": 5e-8}
+    assert kinds["grad"] == {"unit": "T/m", "numbers_in": 1e-6}
+    assert open_model(convdip).contract.sensor_kinds == ("eeg",)
+    declarations = UnrolledMatchedFilter().head_inputs
+    assert _sensor_kinds({}, declarations) == ("eeg", "mag", "grad")
+    assert _sensor_kinds({"trained": {"sfreq": 250.0}}, declarations) == ("eeg",)
+    assert _sensor_kinds({"sensor_kinds": ["eeg", "mag"]}, declarations) == ("eeg", "mag")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])

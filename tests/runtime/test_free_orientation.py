@@ -11,12 +11,16 @@ from deepesi.physics.io.heads import head_from_forward
 from deepesi.physics.montage import eeg_info
 from deepesi.physics.template import load_oriented, load_template
 from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.packaged import model_path
 from deepesi.training.weights import save_network
+from tests.conftest import slow
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """By the command, whose head has fixed orientation by default."""
+@pytest.fixture(scope="module", params=["packaged", slow("exported")])
+def exported(request, tmp_path_factory):
+    """The packaged one; or by the command, whose head has fixed orientation by default."""
+    if request.param == "packaged":
+        return model_path("loose")
     folder = tmp_path_factory.mktemp("free")
     torch.manual_seed(0)
     settings = {"n_components": 1, "n_sweeps": 1, "hidden": 4, "exchanged": 2, "n_radii": 2}

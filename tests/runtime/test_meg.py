@@ -1,21 +1,32 @@
 """Recordings with MEG: alone and beside EEG, equal to MNE-Python's, and what is refused."""
 
+import re
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 
 import mne
 import numpy as np
 import pytest
 
+from deepesi.cli.main import main
+from deepesi.physics.helmets import CLEARANCE, put_on
+from deepesi.physics.helmets import helmet as helmet_of
 from deepesi.physics.io.channels import sensor_array, unused_channels
-from deepesi.physics.io.coils import sss_rank
-from deepesi.physics.io.heads import head_from_forward
+from deepesi.physics.io.coils import coils_of, sss_rank
+from deepesi.physics.io.heads import head_from_forward, head_on_template
+from deepesi.physics.io.placed_coils import place_recorded_coils
 from deepesi.physics.io.rank import RankWarning, _by_info
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
 from deepesi.physics.noise import rank_of, whitener
+from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
 from tests.conftest import SHARED
 
 LAMBDA2 = 1 / 9
+#: Left ear, nasion and right ear of fsaverage, m, head frame.
+FIDUCIALS = np.array([[-0.0825, 0, 0], [0, 0.11405, 0], [0.0825, 0, 0]])
 MIXTURES = {
     "both": {"meg": True, "eeg": True},
     "meg": {"meg": True, "eeg": False},
@@ -360,6 +371,226 @@ def test_another_position_of_the_head_is_refused_with_a_prepared_head(eloreta, t
     again = Inverse.load(eloreta).for_prepared(tmp_path / "head.npz")
     with pytest.raises(ValueError, match=r"MEG coils lie 20 mm \(mean\) .*Prepare again"):
         again.apply(moved, baseline="none")
+
+
+def test_a_file_for_eeg_refuses_meg_by_name():
+    """Files of before MEG name EEG alone; nothing is computed."""
+    evoked, cov, solution = mixture("both")
+    inverse = Inverse.load("default")
+    assert inverse.contract.sensor_kinds == ("eeg",)
+    beside = (
+        r"takes EEG channels, .* have magnetometer and gradiometer channels beside .*--picks eeg"
+    )
+    with pytest.raises(ValueError, match=beside):
+        inverse.for_recording(evoked, cov, solution)
+    with pytest.raises(ValueError, match=r"takes EEG channels, .* gradiometer channels\. To go"):
+        inverse.for_recording(evoked, cov, solution, picks="grad")
+
+
+def test_a_prepared_head_with_meg_is_refused_by_a_file_for_eeg(eloreta, tmp_path):
+    evoked, cov, solution = mixture("both")
+    path = tmp_path / "head.npz"
+    inverse = Inverse.load(eloreta)
+    inverse.for_recording(evoked, cov, solution).save(path)
+    only = SimpleNamespace(contract=replace(inverse.contract, sensor_kinds=("eeg",)))
+    with pytest.raises(ValueError, match="takes EEG channels"):
+        Inverse(only).for_prepared(path)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_picks_are_those_of_a_picked_forward_solution(name, eloreta):
+    evoked, cov, solution = mixture("both")
+    picks = ["eeg", "meg"] if name == "both" else name
+    inverse = Inverse.load(eloreta)
+    found = inverse.for_recording(evoked, cov, solution, picks=picks)
+    expected = inverse.for_recording(evoked, cov, mixture(name)[2])
+    assert found.sensors.names == expected.sensors.names
+    first, second = (p.apply(evoked, baseline="none").stc.data for p in (found, expected))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("picks", "message"),
+    [
+        ("seeg", r"picks: got \['seeg'\], expected some of eeg, meg, mag, grad"),
+        ([], "picks: got none"),
+        ("mag", "no good mag channels, only eeg, grad"),
+    ],
+)
+def test_picks_that_cannot_be_are_refused(picks, message, eloreta):
+    evoked, cov, solution = mixture("both")
+    evoked.info["bads"] = [
+        c for c, k in zip(evoked.ch_names, evoked.get_channel_types(), strict=True) if k == "mag"
+    ]
+    with pytest.raises(ValueError, match=message):
+        Inverse.load(eloreta).for_recording(evoked, cov, solution, picks=picks)
+
+
+def test_prepare_picks_from_the_command_line(eloreta, tmp_path, capsys):
+    evoked, cov, solution = mixture("both")
+    evoked.save(tmp_path / "x-ave.fif", verbose="error")
+    cov.save(tmp_path / "x-cov.fif", verbose="error")
+    mne.write_forward_solution(tmp_path / "x-fwd.fif", solution, verbose="error")
+    files = ["--noise-cov", "x-cov.fif", "--forward", "x-fwd.fif", "--out", "head.npz"]
+    files = [str(tmp_path / f) if f.endswith(("fif", "npz")) else f for f in files]
+    main(["prepare", str(eloreta), str(tmp_path / "x-ave.fif"), *files, "--picks", "eeg", "mag"])
+    assert "49 channels" in capsys.readouterr().out
+    kinds = Inverse.load(eloreta).for_prepared(tmp_path / "head.npz").sensors.kinds
+    assert set(kinds) == {"eeg", "mag"}
+
+
+def test_offsets_are_said_in_the_unit_of_each_kind(eloreta):
+    evoked, cov, solution = mixture("both")
+    units = sensor_array(evoked.info, evoked.ch_names).head_units
+    rng = np.random.default_rng(3)
+    data = 1e-6 * units[:, None] * rng.normal(size=(len(units), 500))
+    data[evoked.ch_names.index("Cz")] += 1e-4
+    data[evoked.get_channel_types().index("mag")] += 2e-12
+    raw = mne.io.RawArray(data, evoked.info, verbose="error")
+    inverse = Inverse.load(eloreta).for_recording(raw, cov, solution)
+    (text,) = inverse.correct(raw).changes
+    assert re.search(r"offsets .* \(up to 96\.\d µV, 2e\+03 fT, [.\d]+ fT/cm\)", text)
+
+
+@cache
+def on_fsaverage():
+    """A helmet on fsaverage and a source of the packaged head: average, covariance, source."""
+    template, info = load_template(), mne.channels.read_meg_canonical_info("neuromag")
+    info = mne.pick_info(info, list(range(0, 306, 9)) + list(range(1, 306, 9)))
+    device, gap = helmet_of("neuromag306"), CLEARANCE + 0.01
+    placed = put_on(device, template.family.scalp_pos, np.eye(3), np.zeros(2), gap)
+    shift = np.eye(4)
+    shift[:3, 3] = placed.points[0] - device.points[0]
+    info["dev_head_t"] = mne.Transform("meg", "head", shift)
+    left, nasion, right = FIDUCIALS
+    with info._unlock():
+        info["dig"] = mne.channels.make_dig_montage(
+            lpa=left, nasion=nasion, rpa=right, coord_frame="head"
+        ).dig
+        info["sfreq"] = 250.0
+    coils = coils_of(info)
+    source = 200
+    field = coils.sensors.head_units * template.magnetic.leadfield(coils)[:, source]
+    units, rng = coils.sensors.head_units[:, None], np.random.default_rng(0)
+    data = 1e-7 * field[:, None] * np.hanning(20) + 1e-7 * units * rng.normal(size=(len(units), 20))
+    evoked = mne.EvokedArray(data, info, tmin=-0.02, nave=1, baseline=None, verbose="error")
+    cov = mne.Covariance(1e-14 * units[:, 0] ** 2, info.ch_names, [], [], 1000, verbose="error")
+    return evoked, cov, source
+
+
+def change_info(change):
+    evoked, cov, source = on_fsaverage()
+    evoked = evoked.copy()
+    with evoked.info._unlock():
+        change(evoked.info)
+    return evoked, cov, source
+
+
+def test_meg_on_the_packaged_head_finds_its_source(eloreta):
+    """No forward solution: fiducials as those of the template leave the coils where they are."""
+    evoked, cov, source = on_fsaverage()
+    inverse = Inverse.load(eloreta).for_recording(evoked, cov)
+    assert np.allclose(
+        inverse.sensors.positions, coils_of(evoked.info).sensors.positions, atol=1e-4
+    )
+    assert str(inverse.coils).startswith("placed by the fiducials, residual 0.0 mm, nearest coil")
+    stc = inverse.apply(evoked, baseline="none").stc
+    peak = np.abs(stc.data[:, 9]).argmax()
+    template = load_template()
+    assert np.linalg.norm(template.source_pos[peak] - template.source_pos[source]) < 0.025
+    gain = template.magnetic.leadfield(coils_of(evoked.info))
+    head = head_on_template(evoked.info, cov, template, coils=inverse.coils.coils)
+    assert np.allclose(head.leadfield, gain, rtol=0, atol=1e-3 * np.abs(gain).max())
+
+
+def test_coils_are_scaled_with_the_head_and_keep_their_size(eloreta):
+    """A head nine tenths as large in a helmet nine tenths as wide: the template's lead field."""
+
+    def smaller(info):
+        for point in info["dig"]:
+            point["r"] = 0.9 * point["r"]
+        info["dev_head_t"] = mne.Transform("meg", "head", np.eye(4))
+        for channel in info["chs"]:
+            centre = channel["loc"][:3] + on_fsaverage()[0].info["dev_head_t"]["trans"][:3, 3]
+            channel["loc"] = np.concatenate([0.9 * centre, channel["loc"][3:]])
+
+    evoked, _, _ = change_info(smaller)
+    found = place_recorded_coils(evoked.info, load_template()).coils
+    whole = coils_of(on_fsaverage()[0].info)
+    assert np.allclose(found.points, whole.points, atol=2e-4)
+    assert np.allclose(found.directions, whole.directions)
+
+
+def test_a_transform_of_the_user_places_the_coils():
+    evoked, _, _ = on_fsaverage()
+    folder = Path(mne.__file__).parent / "data" / "fsaverage"
+    trans = mne.read_trans(folder / "fsaverage-trans.fif")
+    found = place_recorded_coils(evoked.info, load_template(), trans=trans)
+    assert found.by == "the transform"
+    assert np.allclose(found.coils.points, coils_of(evoked.info).points, atol=1e-5)
+
+
+def test_a_prepared_head_remembers_where_the_head_was(eloreta, tmp_path):
+    evoked, cov, _ = on_fsaverage()
+    Inverse.load(eloreta).for_recording(evoked, cov).save(tmp_path / "head.npz")
+    again = Inverse.load(eloreta).for_prepared(tmp_path / "head.npz")
+    again.apply(evoked, baseline="none")
+
+    def moved(info):
+        info["dev_head_t"]["trans"][2, 3] += 0.01
+
+    with pytest.raises(ValueError, match=r"MEG coils lie 10 mm \(mean\)"):
+        again.apply(change_info(moved)[0], baseline="none")
+
+
+def without_fiducials(info):
+    info["dig"] = []
+
+
+def upside_down(info):
+    info["dev_head_t"]["trans"][2, 3] -= 0.11
+
+
+def far_above(info):
+    info["dev_head_t"]["trans"][2, 3] += 0.2
+
+
+def no_transform(info):
+    info["dev_head_t"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (no_transform, r"frame of the device, .*dev_head_t"),
+        (without_fiducials, r"nothing says where its head is .*--trans"),
+        (upside_down, r"MEG coils lie inside the head of fsaverage-ico3"),
+        (far_above, r"MEG coils lie \d+ mm from the scalp at the nearest"),
+    ],
+)
+def test_meg_that_cannot_be_placed_is_refused(change, message, eloreta):
+    evoked, cov, _ = change_info(change)
+    with pytest.raises(ValueError, match=message):
+        Inverse.load(eloreta).for_recording(evoked, cov)
+
+
+def test_other_fiducials_are_doubted():
+    def long_nose(info):
+        info["dig"][1]["r"] = 1.25 * info["dig"][1]["r"]
+
+    evoked, _, _ = change_info(long_nose)
+    (line,) = place_recorded_coils(evoked.info, load_template()).warnings
+    assert re.search(r"does not fit .* by the fiducials it is \d+\.\d mm off", line)
+
+
+def test_meg_beside_eeg_on_the_packaged_head_must_be_picked(eloreta):
+    evoked, cov, _ = mixture("both")
+    inverse = Inverse.load(eloreta)
+    assert set(inverse.for_recording(evoked, cov).sensors.kinds) == {"eeg"}
+    both = inverse.for_recording(evoked, cov, picks=["eeg", "meg"])
+    assert set(both.sensors.kinds) == {"eeg", "mag", "grad"}
+    assert both.coils.by == "32 names of the 10-05 system"
+    assert set(inverse.for_recording(evoked, cov, picks="mag").sensors.kinds) == {"mag"}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from deepesi.runtime.contract import TrainingRanges, as_tuples
 from deepesi.runtime.estimates import magnitudes_of, source_estimate
 from deepesi.runtime.inverse import ExtrapolationWarning, Inverse
 from deepesi.training.saved import load_any
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, make_evoked, slow
 
 
 def test_estimate_is_the_kernel_of_the_recordings_own_set_up(eloreta, evoked, template):
@@ -501,7 +501,7 @@ def toy_file(toy, folder):
     return folder / "toy.npz"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, slow(OSError("disk full"))])
 def test_interrupted_export_leaves_no_half_file(toy, tmp_path, monkeypatch, error):
     """Interrupted after half of the file is written: nothing is left, or the file of before."""
     path = tmp_path / "model.onnx"

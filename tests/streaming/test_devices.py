@@ -167,23 +167,23 @@ def test_streams_of_one_name(prepared, long_listing):
     del data, other
 
 
-def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
+def stream(eloreta, prepared, tmp_path, name, *more):
     prepared.save(tmp_path / "head.npz")
-    arguments = [
-        "stream",
-        str(eloreta),
-        "NAME",
-        "--prepared",
-        str(tmp_path / "head.npz"),
-        "--outlet",
-        uuid.uuid4().hex[:8],
-    ]
-    arguments[2] = device(one_by_one)
+    known = ["--prepared", str(tmp_path / "head.npz"), "--outlet", uuid.uuid4().hex[:8]]
+    main(["stream", str(eloreta), name, *known, *more])
+
+
+def test_nothing_estimated_is_an_error(eloreta, prepared, device, tmp_path):
+    short = ["--seconds", "0.5", "--band", "0.1", "40"]
     with pytest.raises(SystemExit, match=r"nothing was estimated of '\w+'. .*needs 10 s .* longer"):
-        main([*arguments, "--seconds", "0.5", "--band", "0.1", "40"])
-    arguments[2] = device(lambda outlet, data, end, sent: outlet.push_chunk(data, np.full(10, 7.0)))
+        stream(eloreta, prepared, tmp_path, device(one_by_one), *short)
+
+
+@pytest.mark.slow
+def test_stamps_that_do_not_advance_are_an_error(eloreta, prepared, device, tmp_path):
+    name = device(lambda outlet, data, end, sent: outlet.push_chunk(data, np.full(10, 7.0)))
     with pytest.raises(SystemExit, match="has 250 Hz, but its time stamps advance not at all"):
-        main([*arguments, "--seconds", "20"])
+        stream(eloreta, prepared, tmp_path, name, "--seconds", "20")
 
 
 def test_a_stream_that_is_back_at_another_rate(prepared, parcels):

@@ -14,7 +14,7 @@ from deepesi.cli.stream import parse_renaming
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.source import library, open_source
-from tests.conftest import make_evoked
+from tests.conftest import make_evoked, slow
 
 lsl = library()
 mne_lsl_player = pytest.importorskip("mne_lsl.player")
@@ -138,7 +138,12 @@ def test_channels_that_are_called_otherwise(prepared, raw, play):
 
 @pytest.mark.parametrize(
     ("units", "unit", "factor"),
-    [("microvolts", None, 1e-6), ("uV", None, 1e-6), ("V", None, 1.0), ("none", "mV", 1e-3)],
+    [
+        slow("microvolts", None, 1e-6),
+        slow("uV", None, 1e-6),
+        ("V", None, 1.0),
+        ("none", "mV", 1e-3),
+    ],
 )
 def test_units_are_those_the_stream_names(prepared, units, unit, factor):
     name = uuid.uuid4().hex[:8]
@@ -174,6 +179,7 @@ def test_streams_that_do_not_fit(prepared, long_listing):
         parse_renaming(["a", "b=c"])
 
 
+@pytest.mark.slow  # of bursts: test_devices.py
 def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
     prepared.save(tmp_path / "head.npz")
     _, name = play(raw)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deepesi.streaming.source import library, open_source
+from tests.conftest import slow
 
 lsl = library()
 OLD = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
@@ -19,7 +20,7 @@ def outlet(names):
     return lsl.StreamOutlet(info), name
 
 
-@pytest.mark.parametrize("form", ["EEG {}-REF", "{}-LE", " {}..", "{}-Cz"])
+@pytest.mark.parametrize("form", ["EEG {}-REF", *map(slow, ("{}-LE", " {}..", "{}-Cz"))])
 def test_clinical_names(prepared, form):
     """Any order and case, older names, and what is no electrode beside them."""
     order = np.random.default_rng(0).permutation(32)

@@ -38,7 +38,7 @@ def train(toy, toy_path, tmp_path):
         ("SIGTERM", 5, []),
         slow("SIGINT", 4, ["trainer.accumulate=2"]),
         slow("SIGUSR1", 3, ["trainer.ema_decay=0.9"]),
-        ("memory", 6, ["trainer.accumulate=2", "trainer.ema_decay=0.9"]),
+        slow("memory", 6, ["trainer.accumulate=2", "trainer.ema_decay=0.9"]),
     ],
 )
 def test_stopped_run_goes_on_bit_for_bit(train, tmp_path, capsys, action, step, options):
@@ -93,7 +93,7 @@ def test_error_before_the_first_checkpoint_says_so(train):
         train("a", *trap(0, 0, "memory"), armed=True)
 
 
-@pytest.mark.parametrize("average", ["null", "0.9"])
+@pytest.mark.parametrize("average", [slow("null"), "0.9"])
 def test_loss_that_is_not_finite_leaves_finite_weights(train, tmp_path, average):
     options = [f"trainer.ema_decay={average}", *trap(6, 1, "spoil"), "trainer.accumulate=2"]
     folder = tmp_path / "a" / "checkpoints"

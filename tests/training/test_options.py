@@ -17,6 +17,7 @@ from deepesi.training.data import RecordingStream
 from deepesi.training.run import build_data, build_module, fit
 from deepesi.training.trainer import check_sweep, device_of
 from deepesi.training.weights import load_network
+from tests.conftest import slow
 from tests.training.toy import compose, load, same, weights
 
 
@@ -100,7 +101,7 @@ def test_accumulated_step_is_that_of_the_mean_gradient(train, toy, toy_path, tmp
         torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize(("world", "accumulate"), [(1, 6), (2, 3), (3, 2), (6, 1)])
+@pytest.mark.parametrize(("world", "accumulate"), [slow(1, 6), (2, 3), slow(3, 2), slow(6, 1)])
 def test_the_same_batches_however_they_are_shared_out(simulate, world, accumulate):
     seen = []
     for rank in range(world):

@@ -49,6 +49,7 @@ def test_comparison_is_drawn(example, mesh):
     assert any("residual" in t for t in titles)
 
 
+@pytest.mark.slow  # starts a service of its own
 def test_wandb_gets_pictures_and_configuration(toy, toy_path, tmp_path):
     """Two pictures, both of one validation batch; all without a network."""
     config = compose(

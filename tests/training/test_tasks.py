@@ -1,6 +1,7 @@
 """Tasks without targets: closed forms, and runs of two steps."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import hydra
@@ -31,6 +32,7 @@ from deepesi.training.tasks.masked import (
     unexplained,
 )
 from deepesi.training.weights import load_network
+from tests.conftest import slow
 from tests.training.recordings import save_raws
 from tests.training.toy import TOY, load, same, weights
 
@@ -127,6 +129,14 @@ def test_the_background_takes_what_the_network_leaves(unlabelled, gnn):
     assert torch.allclose(predict_missing(Silent(), *arguments, eloreta), alone, atol=1e-10)
     both = predict_missing(gnn, *arguments, eloreta)
     assert not torch.allclose(both, predict_missing(gnn, *arguments), rtol=0.1)
+
+
+def test_the_background_is_not_trained(unlabelled, gnn):
+    background = SensorGNN(**WIDE)
+    task = MaskedChannels(background)
+    task.training_loss(gnn, unlabelled, None, rng())["loss"].backward()
+    assert all(weight.grad is None for weight in background.parameters())
+    assert any(weight.grad is not None for weight in gnn.parameters())
 
 
 @pytest.mark.parametrize("missing", [[], [0.0], [1.0]])
@@ -361,6 +371,18 @@ def test_pretraining_resumes_with_the_same_batches(toy, toy_path, files, tmp_pat
     assert same(weights(first), weights(tmp_path / "b" / "checkpoints" / "last.ckpt"))
 
 
+def test_a_run_over_other_recordings_is_not_resumed(toy, toy_path, tmp_path):
+    save_raws(tmp_path / "files", toy, 2, seconds=6)
+    words = ["experiment=pretrain", f"data.files={tmp_path / 'files'}", *REAL]
+    fit(compose(toy_path, tmp_path / "a", *words), Cohort.single(toy), tmp_path / "a")
+    (more,) = save_raws(tmp_path / "one", toy, 1, seconds=6)
+    shutil.copy(more, tmp_path / "files" / "new_raw.fif")
+    again = compose(toy_path, tmp_path / "a", *words, "ckpt=auto")
+    again.trainer.max_steps = 3
+    with pytest.raises(ValueError, match=r"recordings.new_raw.fif was None, now \d+"):
+        fit(again, Cohort.single(toy), tmp_path / "a")
+
+
 def test_contrastive_run_keeps_the_trunk_only(toy, toy_path, files, tmp_path):
     config = compose(
         toy_path, tmp_path, "experiment=pretrain", "task=contrastive", f"data.files={files}", *REAL
@@ -403,7 +425,7 @@ def test_a_trunk_of_another_architecture(pretrained, toy, toy_path, tmp_path):
         fit(config, Cohort.single(toy), tmp_path)
 
 
-@pytest.mark.parametrize("task", ["coral", "mmd", "dann"])
+@pytest.mark.parametrize("task", [slow("coral"), slow("mmd"), "dann"])
 def test_adaptation_to_real_recordings(task, toy, toy_path, files, tmp_path):
     other = ["data@unlabelled=real", f"unlabelled.files={files}", "unlabelled.batch_size=4"]
     config = compose(toy_path, tmp_path, "experiment=adapt", f"task={task}", *other, *SIMULATED)

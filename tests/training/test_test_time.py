@@ -39,7 +39,7 @@ GAINS = np.r_[1.6, 0.5, np.ones(14)]
 
 def test_gains_of_channels_are_found(head):
     """The correction moves towards the true gains, and other windows are explained better."""
-    found = adapt(single(), head, windows(head, GAINS))
+    found = adapt(single(), head, windows(head, GAINS, n=256))
     assert found.accepted
     assert found.residual[1] < 0.9 * found.residual[0]
     assert found.correction[0, 0] > 1 > found.correction[1, 1]
@@ -71,11 +71,11 @@ def test_silent_recording(head):
 
 def test_scale_and_strength(head):
     """A strong prior leaves the head; joint scaling of data and noise changes nothing."""
-    data = windows(head, GAINS)
+    data = windows(head, GAINS, n=256)
     weak, strong = (adapt(MinimumNorm(), head, data, s).correction for s in (0.3, 1e6))
     assert np.abs(strong - np.eye(16)).max() < 1e-3 < np.abs(weak - np.eye(16)).max()
     louder = replace(head, noise_cov=100 * head.noise_cov)
-    assert np.allclose(adapt(MinimumNorm(), louder, 10 * data).correction, weak, atol=1e-4)
+    assert np.allclose(adapt(MinimumNorm(), louder, 10 * data, 0.3).correction, weak, atol=1e-4)
 
 
 def test_an_exported_file_takes_the_adapted_head(head, tmp_path):
@@ -93,7 +93,7 @@ def test_an_exported_file_takes_the_adapted_head(head, tmp_path):
         ({"data": torch.zeros(64, 15, 1)}, r"shape \(64, 15, 1\), expected finite windows"),
         ({"data": torch.full((64, 16, 1), torch.nan)}, "expected finite windows"),
         ({"strength": 0.0}, "strength must be above 0 and n_steps 1 to 10, got 0.0 and 1"),
-        ({"n_steps": 11}, "n_steps 1 to 10, got 0.3 and 11"),
+        ({"n_steps": 11}, "n_steps 1 to 10, got 1.0 and 11"),
     ],
 )
 def test_bad_input(head, change, message):

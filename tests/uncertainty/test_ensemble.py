@@ -31,6 +31,7 @@ from deepesi.training.module import InverseTraining
 from deepesi.training.run import build_model
 from deepesi.training.weights import load_ensemble, load_network, save_network
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble, mixture
+from tests.conftest import slow
 from tests.training.toy import TOY
 
 
@@ -183,7 +184,7 @@ def train_two_steps(model, toy, simulate, clip):
     ).fit(module, data)
 
 
-@pytest.mark.parametrize("clip", [None, 0.02])
+@pytest.mark.parametrize("clip", [slow(None), 0.02])
 @pytest.mark.parametrize("kind", ["stacked", "apart"])
 def test_training_is_that_of_every_member_alone(kind, clip, toy, simulate):
     ensemble = stacked()

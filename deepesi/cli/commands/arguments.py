@@ -73,7 +73,14 @@ def add_recording_arguments(
         "--trans",
         type=Path,
         help="-trans.fif from the head frame of the recording to the MRI of --head (packaged "
-        "heads: of fsaverage) or to MNI space; places the electrodes exactly",
+        "heads: of fsaverage) or to MNI space; places the sensors exactly",
+    )
+    parser.add_argument(
+        "--picks",
+        nargs="+",
+        metavar="KIND",
+        help="kinds of sensors to use: eeg, meg, mag, grad (default: those of the forward "
+        "solution; on a packaged head EEG, if there is some)",
     )
     parser.add_argument(
         "--rank",
@@ -162,6 +169,7 @@ def recording_options(
         arguments.prepared,
         rank=arguments.rank,
         trans=arguments.trans,
+        picks=arguments.picks,
     )
     return reading, setup
 

@@ -40,6 +40,7 @@ def _run(arguments: argparse.Namespace) -> None:
         head=arguments.head,
         rank=arguments.rank,
         trans=arguments.trans,
+        picks=arguments.picks,
     )
     print(
         prepare(

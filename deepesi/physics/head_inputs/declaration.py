@@ -11,12 +11,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
+from deepesi.physics.sensors import KINDS
 from deepesi.utils import plugins
 
 Array = NDArray[np.float64]
@@ -31,7 +32,14 @@ PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
 @dataclass(frozen=True)
 class HeadInput(ABC):
-    """One array computed from a head. Subclasses add parameters as dataclass fields."""
+    """One array computed from a head. Subclasses add parameters as dataclass fields.
+
+    Attributes:
+        sensor_kinds: Kinds of sensors that it can be computed for.
+
+    """
+
+    sensor_kinds: ClassVar[tuple[str, ...]] = tuple(KINDS)
 
     @property
     def key(self) -> str:
@@ -54,8 +62,8 @@ class HeadInput(ABC):
         """Shape of the array; sizes that the head sets are names.
 
         ``"channels"``, ``"sources"``, ``"dipoles"``, ``"edges"`` and ``"neighbours"`` (of the
-        source mesh), ``"patch_pairs"``, ``"sensor_edges"``, ``"orientations"`` (per source, 1 or 3:
-        an exported file keeps the one it was traced with).
+        source mesh), ``"patch_pairs"``, ``"patch_members"``, ``"sensor_edges"``,
+        ``"orientations"`` (per source, 1 or 3: an exported file keeps the one it was traced with).
         """
 
     @abstractmethod
@@ -106,6 +114,12 @@ class HeadInput(ABC):
 
 def _added_later(field: dataclasses.Field[Any]) -> bool:
     return field.metadata == ADDED_LATER
+
+
+def sensor_kinds(declarations: Iterable[HeadInput]) -> tuple[str, ...]:
+    """Kinds of sensors that all of these can be computed for."""
+    limits = [set(d.sensor_kinds) for d in declarations]
+    return tuple(kind for kind in KINDS if all(kind in limit for limit in limits))
 
 
 def built_in() -> dict[str, type[HeadInput]]:

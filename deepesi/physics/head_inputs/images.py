@@ -34,6 +34,7 @@ class TopographicMatrix(LooseInput):
 
     """
 
+    sensor_kinds = ("eeg",)
     height: int = 12
     width: int = 12
     denoise_snr_db: float | None = None

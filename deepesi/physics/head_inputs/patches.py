@@ -320,3 +320,45 @@ class PatchShares(Radii, HeadInput):
         """Return the array."""
         centres, sources = patch_profiles(head, self.largest).nonzero()
         return np.stack([patch_profiles(head, r)[centres, sources] for r in self.radii], axis=1)
+
+
+@dataclass(frozen=True)
+class PatchMembers(Radii, HeadInput):
+    """Sources of the patch of the largest radius around every source ``(S, M)``, filled with ``S``.
+
+    The pairs of `PatchPairs` as a table, to spread a few patches without touching the others.
+    """
+
+    @property
+    def axes(self) -> Axes:
+        """``(S, M)``."""
+        return ("sources", "patch_members")
+
+    def compute(self, head: HeadModel) -> NDArray[Any]:
+        """Return the array."""
+        centres, sources = patch_profiles(head, self.largest).nonzero()
+        return _table(centres, sources, head.space.n_sources, head.space.n_sources)
+
+
+@dataclass(frozen=True)
+class MemberShares(Radii, HeadInput):
+    """Share ``(K, S, M)`` of the moment of the patch at each of `PatchMembers`, per radius."""
+
+    @property
+    def axes(self) -> Axes:
+        """``(K, S, M)``."""
+        return (self.n_radii, "sources", "patch_members")
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        centres, sources = patch_profiles(head, self.largest).nonzero()
+        by_radius = [patch_profiles(head, r)[centres, sources] for r in self.radii]
+        return np.stack([_table(centres, v, head.space.n_sources, 0.0) for v in by_radius])
+
+
+def _table(rows: NDArray[Any], values: NDArray[Any], n_rows: int, fill: float) -> NDArray[Any]:
+    """Values of every row, in their order; short rows are filled."""
+    sizes = np.bincount(rows, minlength=n_rows)
+    table = np.full((n_rows, sizes.max()), fill, dtype=values.dtype)
+    table[np.arange(table.shape[1]) < sizes[:, None]] = values[np.argsort(rows, kind="stable")]
+    return table

@@ -21,8 +21,9 @@ from deepesi.physics.io.covariance import noise_covariance
 from deepesi.physics.io.head_mri import transform_to_template
 from deepesi.physics.io.rank import RankChoice, settle_rank
 from deepesi.physics.io.source_space import source_space
+from deepesi.physics.magnetic import Coils
 from deepesi.physics.sensors import SensorArray
-from deepesi.physics.template import Template
+from deepesi.physics.template import Template, own_rows
 
 if TYPE_CHECKING:
     import mne
@@ -56,8 +57,11 @@ def head_on_template(
     nave: float = 1,
     rank: RankChoice = None,
     placement: Placement | None = None,
+    coils: Coils | None = None,
 ) -> HeadModel:
     """The template head under the set-up of a recording: its good channels, its noise.
+
+    Without coils the channels are those of EEG; with coils and no placement those of MEG.
 
     Args:
         info: Measurement info with positions in the head frame.
@@ -66,15 +70,22 @@ def head_on_template(
         nave: Number of trials averaged; the covariance is divided by it.
         rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
         placement: Its electrodes, if `place_recording` has placed them already.
+        coils: Its MEG coils about the template, see `deepesi.physics.io.placed_coils`.
 
     Raises:
         ValueError: As in `place_recording`, `noise_covariance`, `HeadModel` and `settle_rank`.
 
     """
-    ch_names = good_eeg_channels(info)
-    points = (placement or place_recording(info, template)).points
+    if placement is None and coils is None:
+        placement = place_recording(info, template)
+    ch_names, points = [], own_rows(template.family.scalp_pos, np.empty(0, dtype=np.int64))
+    if placement is not None:
+        ch_names, points = good_eeg_channels(info), placement.points
     sensors = SensorArray.eeg(ch_names, points.positions)
-    head = template.head(ch_names, points, noise_covariance(noise_cov, sensors, nave))
+    if coils is not None:
+        sensors = sensors.joined(coils.sensors)
+    cov = noise_covariance(noise_cov, sensors, nave)
+    head = template.head(ch_names, points, cov, coils=coils)
     return settle_rank(head, info, rank)
 
 
@@ -130,6 +141,32 @@ def head_from_forward(
     return settle_rank(head, info, rank)
 
 
+def kinds_to_localize(info: "mne.Info", forward: "mne.Forward | None", picked: bool) -> set[str]:
+    """Kinds of sensors that are localized: those of a recording for which there is a lead field.
+
+    On a packaged head this is EEG. MEG of a recording with both is used there only if it was
+    picked, because the head is not that of the recording.
+
+    Args:
+        info: Measurement info, with the picked channels only.
+        forward: The forward solution of the recording; None: a packaged head.
+        picked: Whether the user picked kinds of sensors.
+
+    """
+    recorded = set(usable_channels(info).values())
+    if forward is not None:
+        return set(_shared_channels(info, forward).values())
+    return {"eeg"} if "eeg" in recorded and not picked else recorded
+
+
+def _shared_channels(info: "mne.Info", forward: "mne.Forward") -> dict[str, str]:
+    """Kind of every good channel that a forward solution has, by its name in the recording."""
+    recorded = usable_channels(info)
+    rows = match_channels(list(recorded), forward["sol"]["row_names"])
+    pairs = zip(recorded.items(), rows, strict=True)
+    return dict(item for item, row in pairs if row is not None)
+
+
 def _common_sensors(info: "mne.Info", forward: "mne.Forward") -> SensorArray:
     """Good channels of a recording, of the kinds that a forward solution has.
 
@@ -138,9 +175,8 @@ def _common_sensors(info: "mne.Info", forward: "mne.Forward") -> SensorArray:
 
     """
     recorded, known = usable_channels(info), forward["sol"]["row_names"]
-    rows = match_channels(list(recorded), known)
-    shared = [c for c, row in zip(recorded, rows, strict=True) if row is not None]
-    kinds = {recorded[name] for name in shared}
+    shared = _shared_channels(info, forward)
+    kinds = set(shared.values())
     good = good_channels(info, kinds or set(recorded.values()) or {"eeg"})
     common = [name for name in good if name in shared]
     missing = [name for name in good if name not in shared]

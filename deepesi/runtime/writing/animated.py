@@ -186,12 +186,13 @@ def _write_page(
     except ModuleNotFoundError as error:
         yield f"{animated.html}: parcels are not named: {error}"
     info = evoked.info
-    rows = [info["ch_names"].index(name) for name in inverse.ch_names]
+    eeg = inverse.sensors.rows_of("eeg")  # the page shows potentials
+    rows = [info["ch_names"].index(inverse.ch_names[row]) for row in eeg]
     whole = View(
         result.stc.times,
         {"estimate": 1e9 * magnitudes_of(result.stc)},
         template.display,
-        result.data,
+        result.data[eeg],
         np.array([info["chs"][row]["loc"][:3] for row in rows]),
         peak.sample,
         None if result.std is None else 1e9 * magnitudes_of(result.std),

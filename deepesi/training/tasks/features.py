@@ -35,13 +35,7 @@ class LayerFeatures(nn.Module):
             ValueError: It has no such layer, or the axis of examples has another length.
 
         """
-        layers = dict(model.named_modules())
-        if self.layer not in layers:
-            raise ValueError(
-                f"task: {type(model).__name__} has no layer {self.layer!r}. Choose one of "
-                f"{[name for name in layers if name]} (task.features.layer)."
-            )
-        with _Hook(layers[self.layer]) as hook:
+        with _Hook(named_layer(model, self.layer)) as hook:
             estimate = model(data, inputs)
         output = hook.output
         if output is None or output.shape[self.batch_axis] != len(data):
@@ -52,6 +46,22 @@ class LayerFeatures(nn.Module):
             )
         ordered = output.movedim((self.batch_axis, self.feature_axis), (0, 1))
         return estimate, ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
+
+
+def named_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer of a network with this name.
+
+    Raises:
+        ValueError: It has no such layer.
+
+    """
+    layers = dict(model.named_modules())
+    if name not in layers:
+        raise ValueError(
+            f"task: {type(model).__name__} has no layer {name!r}. Choose one of "
+            f"{[own for own in layers if own]} (task.features.layer)."
+        )
+    return layers[name]
 
 
 class _Hook:

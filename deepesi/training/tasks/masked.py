@@ -119,7 +119,9 @@ class MaskedChannels(Task):
             raise ValueError(
                 f"MaskedChannels: missing must hold shares between 0 and 1, got {list(missing)}."
             )
-        self.background, self.missing = background, tuple(missing)
+        # It stays as it is, also where it has weights.
+        self.background = None if background is None else background.requires_grad_(False)
+        self.missing = tuple(missing)
 
     def training_loss(
         self, model: InverseModel, batch: Unlabelled, objective: Objective, rng: torch.Generator

@@ -16,7 +16,7 @@ from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
 from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.template import load_template
-from tests.conftest import with_coarse_scalp
+from tests.conftest import slow, with_coarse_scalp
 
 GRID = TissueGrid(n_nodes=(2, 2, 1))
 
@@ -105,7 +105,7 @@ def test_skull_is_between_inner_skull_and_scalp_at_any_thickness():
         assert local[outer[:, 2] > -0.02].mean() == pytest.approx(thickness, rel=0.05)
 
 
-@pytest.mark.parametrize("seed", [0, 8, 9, 19, 29])
+@pytest.mark.parametrize("seed", [0, *map(slow, (8, 9, 19, 29))])
 def test_members_differ_and_are_sound(seed):
     template, member = read_member(None, "ico2"), read_member(seed, "ico2")
     assert member.space.fingerprint == template.space.fingerprint

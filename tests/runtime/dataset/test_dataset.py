@@ -14,7 +14,7 @@ import pytest
 from deepesi.cli.main import main
 from deepesi.runtime.dataset.record import Row, read_record, write_record
 from deepesi.utils.memory import bounded_memory
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, make_evoked, slow
 from tests.runtime.reading.test_bids import beside, make_raw, write_bids
 
 pytest.importorskip("mne_bids")
@@ -265,7 +265,7 @@ def documented() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("command", documented())
+@pytest.mark.parametrize("command", [c if "--dask" in c else slow(c) for c in documented()])
 def test_documented_commands(data, command, monkeypatch):
     """As typed, but for the cluster, whose address is that of one started here."""
     shutil.rmtree(data / "sub-03")

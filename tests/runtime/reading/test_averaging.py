@@ -6,7 +6,7 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.runtime.reading.averaging import average
-from tests.conftest import make_evoked
+from tests.conftest import make_evoked, slow
 
 RATE = 250.0
 #: Of the events, s; trials last from 0.2 s before to 0.3 s after.
@@ -77,8 +77,8 @@ def test_the_baseline_asked_for(baseline, low, high):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "baseline -200 to 0 ms, subtracted before"),
-        (["--baseline", "none"], "no baseline subtracted"),
+        slow([], "baseline -200 to 0 ms, subtracted before"),
+        slow(["--baseline", "none"], "no baseline subtracted"),
         (["--baseline", "-0.1", "0.05"], "baseline -100 to 50 ms, subtracted"),
     ],
 )

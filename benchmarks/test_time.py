@@ -1,0 +1,146 @@
+"""Test-time adaptation on held-out heads beside its bounds, with the coverage of prediction sets.
+
+    python -m benchmarks.test_time --split validation --strengths .1 .3 1 --out validation.csv
+    python -m benchmarks.test_time --split test --strengths .3 --out test.csv
+
+Every recording set-up is one person: a warped head, known tissues, one cap. The packaged network
+inverts the same recordings with the person's own head, with the template, and with the template
+after `deepesi.training.test_time.adapt`. The windows adapted to are others than the scored ones.
+Choose the strength on the validation heads.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepesi import SimulatedRecordings
+from deepesi.calibration.conformal import PredictionSets
+from deepesi.core.contracts import Batch, as_tensors
+from deepesi.core.onnx_model import OnnxModel, load_onnx
+from deepesi.data_gen.setups import SetupRanges
+from deepesi.data_gen.sources import PatchSources
+from deepesi.data_gen.tissues import TissueRanges
+from deepesi.evaluation.observation import observe
+from deepesi.evaluation.scores import metric_values
+from deepesi.physics.head_inputs import prepare
+from deepesi.physics.template import Template, load_template
+from deepesi.runtime.packaged import model_path
+from deepesi.training.test_time import adapt
+from deepesi.utils.rows import write_rows
+
+#: Warp seeds of the packaged heads of a split.
+HEADS = {"validation": (8, 18, 28), "test": (9, 19, 29)}
+#: Nominal conductivities and no spread: the error of the head is its anatomy alone.
+NOMINAL = TissueRanges((0.006, 0.006), (0.006, 0.006), (0.4, 0.4), (0.4, 0.4))
+
+
+def recordings(
+    model: OnnxModel, head: Template, own: bool, snr_db: float, n: int, split: str
+) -> Batch:
+    """Recordings of one person, with the person's own head or the template as the nominal one."""
+    return SimulatedRecordings(
+        head,
+        PatchSources(n_sources=(1, 1)),
+        SetupRanges(montages=["biosemi64"], own_anatomy=own, displacement=0.0),
+        model.head_inputs,
+        nominal_head=load_template(),
+        tissues=NOMINAL,
+        snr_db=(snr_db, snr_db),
+        batch_size=n,
+        split=split,
+    ).batch(0)
+
+
+class Scores(NamedTuple):
+    """Of single recordings: localization error (mm), and whether the prediction set covers."""
+
+    errors: NDArray[np.float64]
+    covered: NDArray[np.bool_]
+
+
+def scored(model: OnnxModel, batch: Batch) -> Scores:
+    """Scores of the recordings of a batch."""
+    calibration = model.opened.contract.calibration
+    if calibration is None:
+        raise ValueError(f"test_time: {model.path} is not calibrated. Take a packaged file.")
+    observed = observe(
+        {"model": model}, lambda _: iter([(batch, len(batch.data))]), [0.0], calibration.covers
+    )["model"]
+    sets = PredictionSets(
+        calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
+    )
+    covered = observed.target_scores <= sets.of(observed.estimated_db)
+    return Scores(metric_values(model, batch), covered)
+
+
+def study(
+    model: OnnxModel, seed: int, split: str, snr_db: float, n: int, strengths: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Rows of one head at one SNR: the head, the template, and every strength.
+
+    `n` windows are adapted to, and as many others are scored.
+    """
+    head = load_template(f"warp{seed}-ico3")
+    _, own_half = halves(recordings(model, head, True, snr_db, 2 * n, split))
+    windows, batch = halves(recordings(model, head, False, snr_db, 2 * n, split))
+    own, template = scored(model, own_half), scored(model, batch)
+    about = {"head": f"warp{seed}", "snr_db": snr_db, "n_windows": n}
+    rows = [row(about, "own head", own, template), row(about, "template", template, template)]
+    for strength in strengths:
+        found = adapt(model, windows.head, windows.data, strength)
+        inputs = as_tensors(prepare(model.head_inputs, found.head))
+        after = scored(model, replace(batch, head=found.head, inputs=inputs))
+        rows.append(row(about, f"adapted, strength {strength:g}", after, template))
+        rows[-1] |= {"accepted": found.accepted, "seconds": round(found.seconds, 1)}
+    return rows
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The recordings of one person in two halves."""
+    middle = len(batch.data) // 2
+    return batch.part(slice(middle)), batch.part(slice(middle, None))
+
+
+def row(about: dict[str, Any], head: str, scores: Scores, template: Scores) -> dict[str, Any]:
+    """Means of one head, and the paired difference to the template with its standard error."""
+    change = scores.errors - template.errors
+    found = about | {
+        "nominal_head": head,
+        "error_mm": scores.errors.mean(),
+        "change_mm": change.mean(),
+        "change_standard_error": change.std(ddof=1) / np.sqrt(len(change)),
+        "coverage": scores.covered.mean(),
+        "accepted": "",
+        "seconds": "",
+    }
+    print(*(f"{v:.3g}" if isinstance(v, float) else v for v in found.values()), flush=True)
+    return found
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the study and write its table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="default", help="a packaged file")
+    parser.add_argument("--split", choices=list(HEADS), required=True)
+    parser.add_argument("--strengths", nargs="+", type=float, default=[0.3])
+    parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0], help="dB")
+    parser.add_argument("--windows", type=int, default=256, help="to adapt to, and to score")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(words)
+    model = load_onnx(model_path(options.model))
+    rows = [
+        found
+        for seed in HEADS[options.split]
+        for snr_db in options.snr
+        for found in study(model, seed, options.split, snr_db, options.windows, options.strengths)
+    ]
+    write_rows(options.out, list(rows[0]), (found.values() for found in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Holds an exported file against its model in torch."""
+
+import numpy as np
+import pytest
+
+from deepesi.export.to_onnx import check_parity, export_onnx
+from deepesi.physics.head_inputs import prepare
+from deepesi.runtime.session import as_feeds, open_model
+
+
+def check_exported(model, toy, simulate, path):
+    """Export a model and compare it, or hold why it has no exported form."""
+    model.eval()
+    if not model.exportable:
+        with pytest.raises(ValueError, match="has no form in ONNX: it iterates on every recording"):
+            export_onnx(model, toy.montage_head("biosemi16"), path)
+        return
+    export_onnx(model, toy.montage_head("biosemi16"), path)
+    check_file(model, simulate, path)
+
+
+def check_file(model, simulate, path):
+    """At another batch size, duration and montage than traced; silence is answered with zero."""
+    for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
+        batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
+        assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
+    opened = open_model(path)
+    inputs = as_feeds(prepare(opened.contract.head_inputs, batch.head))
+    silence = opened.run(np.zeros_like(batch.data.numpy()), inputs)
+    assert all(np.isfinite(found).all() for found in silence.values())
+    assert np.abs(silence["mean"]).max() < 1e-9  # A m

@@ -1,0 +1,71 @@
+"""``deepesi apply`` says and writes how many sources a network sees."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepesi.cli.main import main
+from deepesi.export.to_onnx import export_onnx
+from deepesi.models.unrolled_champagne import UnrolledChampagne
+from deepesi.runtime.inverse import Inverse
+from tests.conftest import make_covariance, make_evoked
+
+
+@pytest.fixture
+def evoked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked("biosemi16", n_times=5)
+    evoked.data[:, 3] *= 5
+    evoked.save("x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    return evoked
+
+
+@pytest.mark.slow  # exports a network
+def test_number_of_sources(toy, toy_path, evoked, capsys, tmp_path):
+    wide = {"smallest": 0.03, "largest": 0.06, "n_radii": 1}
+    small = {"n_steps": 2, "n_dense": 1, "n_strongest": 20, "n_iterations": 3, "hidden": 4}
+    model = UnrolledChampagne(**small, **wide, most_sources=3)
+    contract = export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "x.onnx")
+    assert contract.kinds == ("mean", "std", "source_counts")
+    setup = ["--noise-cov", "x-cov.fif", "--head", str(toy_path), "--out", "out"]
+    main(["apply", "x.onnx", "x-ave.fif", *setup])
+    printed = capsys.readouterr().out
+    with Path("out-source_counts.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["n_sources"] for row in rows] == ["1", "2", "3"]
+    probabilities = np.array([float(row["probability"]) for row in rows])
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    inverse = Inverse.load(tmp_path / "x.onnx", head=toy_path).for_recording(
+        evoked, make_covariance(evoked.info)
+    )
+    expected = inverse.source_counts(evoked.data[:, [3]])
+    assert np.allclose(probabilities, expected, atol=1e-5)
+    said = f"number of sources at {1e3 * evoked.times[3]:.0f} ms: 1: {100 * probabilities[0]:.0f} %"
+    assert said in printed
+
+
+def test_a_model_that_counts_no_sources(toy_path, evoked, capsys, tmp_path):
+    export = ["--head", str(toy_path), "--montage", "biosemi16", "--out", "eloreta.onnx"]
+    main(["export", "eloreta", *export])
+    inverse = Inverse.load(tmp_path / "eloreta.onnx", head=toy_path).for_recording(
+        evoked, make_covariance(evoked.info)
+    )
+    with pytest.raises(ValueError, match="counts no sources, it gives only mean. Use a network"):
+        inverse.source_counts(evoked.data[:, [3]])
+    main(
+        [
+            "apply",
+            "eloreta.onnx",
+            "x-ave.fif",
+            "--noise-cov",
+            "x-cov.fif",
+            *export[:2],
+            "--out",
+            "out",
+        ]
+    )
+    assert "number of sources" not in capsys.readouterr().out
+    assert not list(tmp_path.glob("*source_counts*"))
