@@ -153,7 +153,7 @@ class OpenModel(NamedTuple):
             asked = {name: kind for name, kind in asked.items() if kind in kinds}
         options = ort.RunOptions()
         # Mean and deviation have draws of their own, which samples alone do not need.
-        options.only_execute_path_to_fetches = True
+        options.only_execute_path_to_fetches = len(asked) < len(self.contract.outputs)
         try:
             found = self.session.run(list(asked), feeds, options)
             return dict(zip(asked.values(), found, strict=True))
