@@ -1,6 +1,7 @@
 """Baselines of evaluations as methods for real recordings; needs torch."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,13 +123,18 @@ class SolverModel:
         data: NDArray[Any],
         inputs: dict[str, NDArray[Any]],
         noise: NDArray[Any] | None = None,
+        kinds: Collection[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """See `deepesi.runtime.session.OpenModel.run`."""
+        """Estimates by kind, as in `deepesi.runtime.session.OpenModel.run`."""
         assert noise is None  # its contract has no samples
         with torch.inference_mode():
             estimate = self.model(torch.as_tensor(data, dtype=torch.float32), as_tensors(inputs))
         parts = {"mean": estimate.mean, "std": estimate.std}
-        return {kind: part.numpy() for kind, part in parts.items() if part is not None}
+        return {
+            kind: part.numpy()
+            for kind, part in parts.items()
+            if part is not None and (kinds is None or kind in kinds)
+        }
 
     def noise_size(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> int:
         """None: it draws no samples here."""

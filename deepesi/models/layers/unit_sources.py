@@ -32,7 +32,7 @@ class Setting(NamedTuple):
         """The recordings `n` times, one after the other."""
 
         def again(values: Tensor) -> Tensor:
-            return values.expand(n, *values.shape).flatten(0, 1)  # type: ignore[arg-type] # SymInt
+            return values.expand(n, *values.shape).flatten(0, 1)
 
         return Setting(
             again(self.data),
