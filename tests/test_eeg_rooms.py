@@ -32,6 +32,7 @@ ROOMS = {
 KEYS = {
     "data_gen/curriculum.py": {"electrodes"},
     "physics/template.py": {"electrodes"},
+    "viz/demo.py": {"electrode_names"},
     "evaluation/descriptions.py": {"electrode_error"},
     "benchmarks/drawing.py": {"BadElectrode", "ElectrodePops", "make_eeg_average_ref_proj"},
 }

@@ -19,7 +19,7 @@ from deepesi.physics.head_inputs.declaration import Axes, noise_size
 from deepesi.runtime.window_needs import WindowNeeds
 
 # The name of an array is a constant of a compiled graph, though made of numbers.
-torch.compiler.assume_constant_result(HeadInput.key.fget)
+torch.compiler.assume_constant_result(vars(HeadInput)["key"].fget)
 
 
 class Estimate(NamedTuple):

@@ -29,7 +29,7 @@ TITLES = {
 }
 #: Methods that failed the randomization check for every graded model; a test compares with
 #: ``docs/_results/explanations.csv``.
-FAILED = ("deep_lift", "occlusion")
+FAILED = ("integrated_gradients", "deep_lift", "occlusion")
 FAILS = "Fails the randomization check: such a map depends little on model or target"
 HOW_TO_READ = f"""
 <p><b>What is explained</b> is one number of the estimate, named above. An attribution says how much

@@ -81,7 +81,7 @@ def apply(
     """Localize a recording and report each step.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
-    ``OUT-prediction_set-lh.label`` and ``-rh.label`` as well. Epochs and raw
+    ``OUT-prediction-set-lh.label`` and ``-rh.label`` as well. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
     the order of the file, each written before the next is computed, without a picture. Volumes and
     free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``

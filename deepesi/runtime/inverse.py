@@ -252,7 +252,9 @@ class Inverse:
             coils = place_recorded_coils(info, template, set(kinds) - {"eeg"}, trans)
         moved = None if coils is None else coils.coils
         head = head_on_template(info, noise_cov, template, nave, rank, placed, moved)
-        how = "; ".join(str(placement) for placement in (placed, coils) if placement is not None)
+        how = "" if placed is None else str(placed)
+        if coils is not None:
+            how += f"{'; ' if how else ''}MEG coils {coils}"
         origin = f"sensors of a recording on {head.space.name} ({how}), its noise covariance"
         prepared = self.prepare_for(head, nave, origin, rank_reason(head, rank))
         if coils is not None:

@@ -30,6 +30,7 @@ SLOW = {
     "LooseMatchedFilter",
     "AnnealedPatches",
     "SparseRegression",
+    "FlowMatching",
     "elastic net",
     "SparseBayes em",
     "SparseBayes, patches",

@@ -55,16 +55,18 @@ def test_orthogonal_topographies_of_one_patch_count_together():
 
 
 @pytest.mark.parametrize("n_sources", [1, 2, 4])
-def test_untrained_it_counts_clear_sources(n_sources):
+def test_bayes_rule_with_one_support_counts_clear_sources(n_sources):
     rows, white = recording(n_sources)
     white = torch.as_tensor(white)[None]
     gains = evidence_gains(white, torch.as_tensor(rows)[None, :, None], 5)
     n_times = torch.tensor([4.0], dtype=torch.float64)
     power = white.square().sum((1, 2)) / 4
     head = SourceCounts(5, 4)
+    head.last.bias.data.zero_()  # neither scaled nor shifted
     probabilities = head(gains, torch.tensor(9.0, dtype=torch.float64), power, n_times).exp()
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-6)
-    assert probabilities[0, n_sources - 1] > 0.88  # at most one in nine for each further one
+    # Each further source has odds of 1 to 9, the number of candidates.
+    assert probabilities[0, n_sources - 1].item() == pytest.approx(8 / 9, abs=0.02)
 
 
 def test_training_learns_the_prior():

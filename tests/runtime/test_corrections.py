@@ -339,9 +339,11 @@ def test_offsets_of_electrodes_are_taken_for_no_signal(white, averaged):
     assert not corrected(recordings[1], ROWS, *white, "none").changes
 
 
-def test_offsets_of_a_raw_recording(prepared):
-    """What comes out does not depend on offsets; every part has its own."""
+@pytest.mark.parametrize("amplitude", [0.0, 4e-6, 20e-6])
+def test_offsets_of_a_raw_recording(prepared, amplitude):
+    """The estimate does not depend on offsets, at any SNR; every part has its own offsets."""
     raw = annotated(make_raw(), (20.0, 0.0, "boundary"))
+    raw._data[:, 2500:2510] += amplitude * np.random.default_rng(6).normal(size=(32, 1))
     expected = [one.stc.data for one in prepared.apply(raw)]
     offset = raw.copy()
     rng = np.random.default_rng(5)
@@ -351,6 +353,8 @@ def test_offsets_of_a_raw_recording(prepared):
         found = [one.stc.data for one in prepared.apply(offset)]
     for a, b in zip(found, expected, strict=True):
         assert np.abs(a - b).max() < 0.1 * np.abs(b).max()
+    if amplitude:  # the strongest source is the same
+        assert np.abs(found[0]).max(1).argmax() == np.abs(expected[0]).max(1).argmax()
     with pytest.raises(ValueError, match="a raw recording has none"):
         prepared.correct(raw, (0.0, 1.0))
 

@@ -19,9 +19,9 @@ USUAL = source.LISTING
 
 @pytest.fixture(scope="session", autouse=True)
 def short_listing():
-    """Streams of this machine answer in less; one that does not is asked again."""
+    """Streams of this machine answer at the second call, after 0.5 s, at the latest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "LISTING", 0.3)
+        patch.setattr(source, "LISTING", 0.7)
         yield
 
 

@@ -7,16 +7,20 @@ from torch.nn import functional
 
 #: Features of every further source.
 N_FEATURES = 5
+#: Logarithm of the factor on what is added to the evidence, and the share of the logarithm of the
+#: number of patches that does not count, before training: the best on 900 simulated recordings.
+START = (-2.8, 0.96)
+#: Factor on the output of the network, so that a short training moves it far enough.
+FASTER = 4.0
 
 
 class SourceCounts(nn.Module):
     """Posterior of the number of sources, 1 to `most`.
 
-    The odds of one more source are what it adds to the evidence, divided by the number of patches
-    it is chosen from: Bayes' rule for equal priors, with one support per number. That is too few
-    sources, since other supports of the same number count, too, and patches beside a weak source.
-    A small network scales what is added, and changes the share of the logarithm of the number of
-    patches. It learns the prior, and what errors of the head model add to the evidence.
+    The odds of one more source would be what it adds to the evidence, divided by the number of
+    patches it is chosen from: Bayes' rule for equal priors, with one support per number. But other
+    supports of the same number count, too, and errors of the head model add to the evidence. So a
+    small network scales the logarithm of both. Before training these are two constants.
 
     Args:
         most: Largest number of sources.
@@ -29,7 +33,7 @@ class SourceCounts(nn.Module):
         self.most = most
         self.first, self.last = nn.Linear(N_FEATURES, hidden), nn.Linear(hidden, 2)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last.bias = nn.Parameter(torch.tensor(START) / FASTER)
 
     def forward(
         self,
@@ -51,7 +55,8 @@ class SourceCounts(nn.Module):
         number = torch.ones_like(gains).cumsum(1) / self.most
         common = [v[:, None].expand_as(gains) for v in (power.log1p() / 4, n_times.log() / 4)]
         features = torch.stack([gains.log1p(), earlier.log1p(), number, *common], dim=2)
-        change = self.last(functional.gelu(self.first(features.to(self.first.weight.dtype))))
+        hidden = functional.gelu(self.first(features.to(self.first.weight.dtype)))
+        change = FASTER * self.last(hidden)
         scale, shift = change.to(gains.dtype).unbind(2)
         odds = scale.exp() * gains + (shift - 1) * n_patches.log()
         return torch.log_softmax(odds.cumsum(1), dim=1)

@@ -22,7 +22,7 @@ class NormalInverseGamma(NamedTuple):
     """Distribution of mean and variance of the moments of every source; no unit."""
 
     mean: Float[Tensor, "B S T"]
-    n_virtual: Float[Tensor, "B S 1"]  # as if so many samples had told the mean
+    n_samples: Float[Tensor, "B S 1"]  # that the mean counts for
     shape: Float[Tensor, "B S 1"]  # of the variance, above 1
     scale: Float[Tensor, "B S 1"]  # of the variance
 
@@ -32,11 +32,11 @@ class NormalInverseGamma(NamedTuple):
 
     def epistemic(self) -> Float[Tensor, "B S 1"]:
         """Variance of the mean."""
-        return self.aleatoric() / self.n_virtual
+        return self.aleatoric() / self.n_samples
 
     def log_likelihood(self, values: Float[Tensor, "B S T"]) -> Float[Tensor, "B S T"]:
         """Logarithm of the density of values: Student's distribution of ``2 shape`` degrees."""
-        width = (self.scale * (1 + self.n_virtual) / (self.n_virtual * self.shape)).sqrt()
+        width = (self.scale * (1 + self.n_samples) / (self.n_samples * self.shape)).sqrt()
         return torch.distributions.StudentT(
             2 * self.shape, self.mean, width, validate_args=False
         ).log_prob(values)
@@ -57,7 +57,7 @@ class Evidential(InverseModel):
     nominal lead field with variances of a network. The same network gives the three other
     parameters of every source; all samples of a window share them. The loss is the squared error of
     the mean, the negative log-likelihood of the simulated moments around it, and their absolute
-    error times the evidence (``2 n_virtual + shape``), which lowers it where the mean is wrong.
+    error times the evidence (``2 n_samples + shape``), which lowers it where the mean is wrong.
 
     The likelihood alone does not determine which part is epistemic (Meinert et al. 2023,
     arXiv:2205.10060); the second term does. Trust the sum, and the epistemic part as a ranking.
@@ -133,7 +133,7 @@ class Evidential(InverseModel):
             "squares": error.square().sum(1).mean(),
             "likelihood": -around.log_likelihood(target).mean(),
             "penalty": self.penalty
-            * (error.detach().abs() * (2 * found.n_virtual + found.shape)).mean(),
+            * (error.detach().abs() * (2 * found.n_samples + found.shape)).mean(),
         }
         loss = torch.stack(list(terms.values())).sum()
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}

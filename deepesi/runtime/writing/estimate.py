@@ -156,7 +156,7 @@ class Peak:
 
 
 def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[str]:
-    """Write the peak's prediction set: ``OUT-prediction_set-lh.label`` and ``-rh.label``.
+    """Write the peak's prediction set: ``OUT-prediction-set-lh.label`` and ``-rh.label``.
 
     A hemisphere without such sources has no file, and neither has a volume, which has no vertices.
     """

@@ -116,8 +116,8 @@ const recordingsFor = (demo, reference, whitener) => {
     const broken = demo.channels.filter((_, c) => !data[c].every(Number.isFinite));
     if (broken.length) throw Error(`the channels ${listed(broken)} have samples that are NaN or infinite. Cut them out.`);
     const flat = data.map(row => row.every(value => value === row[0]));
-    const dead = demo.channels.filter((_, c) => flat[c]), reads = data.some((row, c) => flat[c] && row[0] !== 0);
-    if (data[0].length >= FEWEST_FLAT && (dead.length > 1 || reads)) // one that is zero may be the reference
+    const dead = demo.channels.filter((_, c) => flat[c]), shifted = data.some((row, c) => flat[c] && row[0] !== 0);
+    if (data[0].length >= FEWEST_FLAT && (dead.length > 1 || shifted)) // one that is zero may be the reference
       throw Error(`the channels ${listed(dead)} are constant. Use a recording in which all channels were measured.`);
     checkUnit(data);
   }
