@@ -21,7 +21,7 @@ def in_full_precision(
     """
 
     @functools.wraps(forward)
-    def wrapped(self: Any, data: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(self: Any, data: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
         kind = data.device.type
         if not torch.is_autocast_enabled(kind):
             return forward(self, data, *args, **kwargs)
