@@ -101,12 +101,12 @@ def peaks(found: Found, target: Array) -> Iterator[tuple[str, Array, float, floa
 
 def draw(found: dict[tuple[str, str], Found]) -> Figure:
     """A row for every set of sensors: own head in projections, fsaverage from both sides."""
-    figure, mesh = Figure(figsize=(14, 9), layout="constrained"), load_template().display
+    figure, mesh = Figure(figsize=(13, 16), layout="constrained"), load_template().display
     assert mesh is not None
     rows = figure.subfigures(len(MIXTURES), 1)
     for row, sensors in zip(rows, MIXTURES, strict=True):
-        left, right = row.subfigures(1, 2, width_ratios=[1.3, 1])
-        row.suptitle(f"{sensors}, {DRAWN}, {1e3 * TIME:.0f} ms", fontsize=11)
+        left, right = row.subfigures(1, 2, width_ratios=[1, 1])
+        row.suptitle(f"{sensors}, {DRAWN}, {1e3 * TIME:.0f} ms; ring: dipole of MNE", fontsize=11)
         own, template = found["own", sensors], found["template", sensors]
         nearest = np.linalg.norm(own.positions - DIPOLE, axis=1).argmin()
         draw_projections(left, own.values, 1e-3 * own.positions, np.array([nearest]))

@@ -43,7 +43,7 @@ class FixedOrientation(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert with fixed orientation; standard deviations are those along the normals."""
         own = {key: inputs[declaration.key] for key, declaration in self.inner.items()}
-        mean, std, _ = self.model(data, own)
+        mean, std = self.model(data, own)[:2]
         axes = inputs[self.axes.key]
 
         def along(values: Float[Tensor, "B S T"], directions: Tensor) -> Float[Tensor, "B D T"]:
@@ -81,7 +81,7 @@ class FreeOrientation(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert with free orientation; standard deviations of components count as independent."""
         own = {key: inputs[declaration.key] for key, declaration in self.inner.items()}
-        mean, std, _ = self.model(data, own)
+        mean, std = self.model(data, own)[:2]
         normals = inputs[self.normals.key]
         mean = torch.einsum("bsot,so->bst", mean.unflatten(1, normals.shape), normals)
         if std is not None:

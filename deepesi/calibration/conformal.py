@@ -169,7 +169,11 @@ class PredictionSets:
 
     def of(self, snr_db: Array) -> Array:
         """Threshold of every recording ``(N,)``."""
-        return np.asarray(self.thresholds[np.searchsorted(self.edges, snr_db)])
+        return np.asarray(self.thresholds[self.bins(snr_db)])
+
+    def bins(self, snr_db: Array) -> NDArray[np.int64]:
+        """Number of the bin of every estimated SNR ``(N,)``."""
+        return np.asarray(np.searchsorted(self.edges, snr_db))
 
     def prediction_sets(self, scores: Array, snr_db: Array) -> NDArray[np.bool_]:
         """Whether a source is in the set of each recording ``(N, S)``.

@@ -29,10 +29,12 @@ from deepesi.evaluation.calibration_report import (
     DEVIATIONS,
     PREDICTION_SETS,
     UNIFORMITY,
+    UNLIKE_OTHERS,
     calibration_markdown,
     deviation_layout,
     prediction_set_layout,
     uniformity_layout,
+    unlike_layout,
     write_report,
 )
 from deepesi.evaluation.descriptions import describe_scenario
@@ -167,6 +169,7 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         print_layout(console, uniformity, "Posterior samples", UNIFORMITY)
+    print_layout(console, unlike_layout(rows), "Other recordings", UNLIKE_OTHERS)
 
 
 def check(config: DictConfig, n_snrs: int) -> None:

@@ -16,8 +16,10 @@ from deepesi.streaming.counts import Counts
 from deepesi.streaming.live import LiveInverse
 from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.page import LivePage
+from deepesi.streaming.power import LivePower
 from deepesi.streaming.source import open_source
 from deepesi.streaming.watch import Latency
+from deepesi.utils.files import check_file_out
 
 Array = NDArray[np.float64]
 
@@ -35,9 +37,13 @@ def stream(
     seconds: float | None,
     stype: str | None,
     source_id: str | None,
+    power: Path | None,
     say: Callable[[str], None],
 ) -> None:
     """Localize a stream until the end of the duration or an interrupt.
+
+    At the end, the power in the band of the strongest parcel is reported, and with `power` that of
+    all is written.
 
     Raises:
         FileNotFoundError: No such file or stream.
@@ -45,6 +51,8 @@ def stream(
             estimate.
 
     """
+    if power is not None:
+        check_file_out(power, ".csv")
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
     parcels = seitzman_parcels(inverse.space)
     find = functools.partial(
@@ -58,6 +66,7 @@ def stream(
     )
     source = find()
     live = LiveInverse(inverse, parcels, source.sfreq, band, window, say)
+    in_band = LivePower(parcels, band, source.sfreq)
     say(f"{prepared}: {inverse.origin}")
     say(
         f"{name}: {len(inverse.ch_names)} channels at {source.sfreq:g} Hz, beside them "
@@ -71,6 +80,7 @@ def stream(
             say(f"page at {page.address}")
 
         def show(times: Array, time_courses: Array) -> None:
+            in_band.push(times, time_courses)
             if page is not None:
                 page.show(times, time_courses, str(live.counts))
 
@@ -87,5 +97,9 @@ def stream(
             )
         finally:  # also stopped
             say(f"{live.counts}; {latency}")
+            say(str(in_band))
+            if power is not None:
+                in_band.write(power)
+                say(f"wrote {power}")
     if not live.counts.estimated:
         raise ValueError(f"nothing was estimated of {name!r}. {live.why_nothing(Counts())}")

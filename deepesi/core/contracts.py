@@ -180,7 +180,16 @@ class PosteriorModel(InverseModel):
     def draw(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor], n: int, seed: int = 0
     ) -> Float[Tensor, "N B D T"]:
-        """Samples of `n` draws; the same for the same seed, on every device."""
+        """Samples of `n` draws; the same for the same seed, on every device.
+
+        Raises:
+            ValueError: Fewer than one draw.
+
+        """
+        if n < 1:
+            raise ValueError(
+                f"{type(self).__name__}: the number of draws must be 1 or more, got {n}."
+            )
         shape = (n, len(data), self.noise_size(data, inputs))
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return self.sample(data, inputs, noise.to(data))

@@ -44,15 +44,19 @@ class OnnxModel(InverseModel):
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Run the session."""
-        return self._run(data, inputs)
+        return Estimate(**self._outputs(data, inputs))
 
-    def _run(
-        self, data: Tensor, inputs: dict[str, Tensor], noise: Tensor | None = None
-    ) -> Estimate:
+    def _outputs(
+        self,
+        data: Tensor,
+        inputs: dict[str, Tensor],
+        noise: Tensor | None = None,
+        kinds: tuple[str, ...] | None = None,
+    ) -> dict[str, Tensor]:
         feeds = {d.key: inputs[d.key].cpu().numpy() for d in self.head_inputs}
         draws = None if noise is None else noise.cpu().numpy()
-        outputs = self.opened.run(data.cpu().numpy(), feeds, draws)
-        return Estimate(**{kind: torch.from_numpy(o).to(data) for kind, o in outputs.items()})
+        outputs = self.opened.run(data.cpu().numpy(), feeds, draws, kinds)
+        return {kind: torch.from_numpy(o).to(data) for kind, o in outputs.items()}
 
 
 class OnnxPosterior(OnnxModel, PosteriorModel):
@@ -81,7 +85,7 @@ class OnnxPosterior(OnnxModel, PosteriorModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation, with the fixed draws behind them if there are any."""
         noise = self.fixed_noise(data, inputs) if self.fixed else None
-        return self._run(data, inputs, noise)
+        return Estimate(**self._outputs(data, inputs, noise))
 
     def sample(
         self,
@@ -90,9 +94,7 @@ class OnnxPosterior(OnnxModel, PosteriorModel):
         noise: Float[Tensor, "N B Z"],
     ) -> Float[Tensor, "N B D T"]:
         """Samples from the file."""
-        samples = self._run(data, inputs, noise).samples
-        assert samples is not None  # it has the output, see __init__
-        return samples
+        return self._outputs(data, inputs, noise, ("samples",))["samples"]
 
 
 def load_onnx(path: str | Path) -> OnnxModel:

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi import __version__
+from deepesi.core.contracts import InverseModel
 from deepesi.evaluation.intervals import (
     MIN_EXAMPLES,
     beats_all_others,
     bootstrap_interval,
     differences,
 )
-from deepesi.evaluation.methods import Method, check_windows, identity_of, of_scenario
+from deepesi.evaluation.methods import Method, identity_of, of_scenario
 from deepesi.evaluation.parallel import share_out
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import Score, Scorer, file_of, read_scores, units_of
@@ -136,6 +137,20 @@ def run_benchmark(
         done += finished
         on_progress(done, total)
     return summarize(scenarios, list(models), folder)
+
+
+def check_windows(methods: Mapping[str, Method], scenario: Scenario) -> None:
+    """Check before any computation that the windows of a test set suit the filters of all methods.
+
+    Raises:
+        ValueError: A window is shorter than a filter, or of another sampling rate.
+
+    """
+    for name, model in of_scenario(methods, scenario.name).items():
+        if isinstance(model, InverseModel):
+            what = f"scenario {scenario.name!r} cannot test {name!r}: a window"
+            model.window_needs.check_length(scenario.n_times, what)
+            model.window_needs.check_rate(scenario.sfreq, what)
 
 
 def _check(scenarios: Sequence[Scenario]) -> None:

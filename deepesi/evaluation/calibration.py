@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import PredictionSets, proportion
+from deepesi.calibration.coverage_tests import coverage_deviation, misspecification_p
 from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.calibration.sbc import FEWEST, uniformity
@@ -25,6 +26,8 @@ WIDTH_LEVEL = 0.9
 ALL = "all"
 #: Group of the rows about prediction sets; the others are about `GROUPS` of sources.
 PREDICTION_SET = "prediction_set"
+#: Group of the rows about recordings, and the p value up to which they are unlike the others.
+RECORDING, UNLIKE = "recording", 0.05
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ class CalibrationRow:
     ``recalibration`` is ``none``, ``temperature``, ``isotonic`` or ``balanced`` where ``group`` is
     a kind of sources, ``conformal`` where it is ``prediction_set``. ``metric`` is ``coverage`` (at
     ``level``), ``deviation``, ``signed_deviation`` (mean over levels), ``width`` (of the 90 %
-    interval, over the largest true moment) or ``area_cm2``; of posterior models also ``sbc_p``, the
-    p value of uniform ranks of the target among samples (``group`` is what is ranked, see
-    `deepesi.evaluation.observation.RANKED`). The interval is of 95 %: exact for the coverage of
-    prediction sets, else by studentized bootstrap over recordings, as the dipoles of one are not
-    independent; None with too few recordings, see `deepesi.evaluation.intervals`.
+    interval, over the largest true moment) or ``area_cm2``. Where ``group`` is ``recording``,
+    ``misspecified`` is the share of recordings that are unlike those of validation with p at most
+    ``level``. Posterior models also have ``sbc_p``, the p value of uniform ranks of the target
+    among samples (``group`` is what is ranked, see `deepesi.evaluation.observation.RANKED`), and
+    ``tarp_deviation``, how far expected coverage is from its level. The interval is of 95 %: exact
+    for the coverage of prediction sets and for ``misspecified``, else by studentized bootstrap over
+    recordings, as the dipoles of one are not independent; None with too few recordings, see
+    `deepesi.evaluation.intervals`.
     """
 
     method: str
@@ -61,6 +67,7 @@ class Fitted(NamedTuple):
     intervals: dict[str, Intervals]  # by recalibration; empty without standard deviations
     temperature: float | None
     prediction_sets: PredictionSets
+    unexplained: list[Array]  # share of the power that estimates leave, by bin of estimated SNR
 
 
 def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
@@ -77,8 +84,10 @@ def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
     prediction_sets = PredictionSets.fit(
         observed.target_scores, observed.estimated_db, level, n_bins
     )
+    bins = prediction_sets.bins(observed.estimated_db)
+    unexplained = [observed.unexplained[bins == number] for number in range(n_bins)]
     if not observed.standardized_errors:
-        return Fitted({}, None, prediction_sets)
+        return Fitted({}, None, prediction_sets, unexplained)
     pooled = StandardizedErrors(
         *(np.concatenate(parts) for parts in zip(*observed.standardized_errors, strict=True))
     )
@@ -89,7 +98,7 @@ def fit(observed: Observations, level: float, n_bins: int) -> Fitted:
         "isotonic": fit_isotonic(pooled.error, LEVELS),
         "balanced": fit_balanced(pooled, LEVELS),
     }
-    return Fitted(intervals, temperature, prediction_sets)
+    return Fitted(intervals, temperature, prediction_sets, unexplained)
 
 
 def measure(
@@ -119,6 +128,8 @@ def measure(
                 rows += _group_rows(functools.partial(row, name, group), intervals, own, number)
         of_sets = functools.partial(row, "conformal", PREDICTION_SET)
         rows += _prediction_set_rows(of_sets, fitted.prediction_sets, observed, there)
+        unlike = functools.partial(row, "none", RECORDING)
+        rows.append(_misspecified_row(unlike, fitted, observed, there))
         rows += _rank_rows(functools.partial(row, "none"), observed, there)
     return rows
 
@@ -201,17 +212,32 @@ def _prediction_set_rows(
     ]
 
 
+def _misspecified_row(
+    row: RowMaker, fitted: Fitted, observed: Observations, there: NDArray[np.int64]
+) -> CalibrationRow:
+    """Share of recordings of which the estimate leaves more than of those of validation."""
+    bins = fitted.prediction_sets.bins(observed.estimated_db)
+    p = [misspecification_p(observed.unexplained[i], fitted.unexplained[bins[i]]) for i in there]
+    unlike = int((np.array(p) <= UNLIKE).sum())
+    return row("misspecified", UNLIKE, *proportion(unlike, len(there)), len(there))
+
+
 def _rank_rows(
     row: RowMaker, observed: Observations, there: NDArray[np.int64]
 ) -> list[CalibrationRow]:
-    """P value of uniform ranks of the target, of posterior models on enough recordings."""
+    """P value of uniform ranks of the target, of posterior models on enough recordings.
+
+    For ranks of distances also the mean deviation of expected coverage from its level.
+    """
     n = len(there)
     if observed.ranks is None or n < 2 * FEWEST:
         return []
+    found = observed.ranks[there]
+    off = coverage_deviation(found[:, RANKED.index("distance")] / N_DRAWS)
     return [
-        row(group, "sbc_p", None, uniformity(observed.ranks[there, i], N_DRAWS), None, None, n)
+        row(group, "sbc_p", None, uniformity(found[:, i], N_DRAWS), None, None, n)
         for i, group in enumerate(RANKED)
-    ]
+    ] + [row("distance", "tarp_deviation", None, off, None, None, n)]
 
 
 def cell(row: CalibrationRow, decimals: int) -> str:
@@ -238,7 +264,8 @@ def read_csv(path: Path) -> list[CalibrationRow]:
     cure = "Give the run directory of 'deepesi calibrate' of this version."
     if not path.is_file():
         raise FileNotFoundError(f"calibration: there is no {path}. {cure}")
-    rows, known = read_rows(path, COLUMNS, cure), [*GROUPS, PREDICTION_SET, *RANKED]
+    rows = read_rows(path, COLUMNS, cure)
+    known = [*GROUPS, PREDICTION_SET, RECORDING, *RANKED]
     groups = sorted({row["group"] for row in rows} - set(known))
     if groups:
         raise ValueError(f"{path} has the groups {groups}, expected some of {known}. {cure}")

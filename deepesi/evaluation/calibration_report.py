@@ -9,7 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from deepesi.evaluation.calibration import ALL, PREDICTION_SET, WIDTH_LEVEL, CalibrationRow, cell
+from deepesi.evaluation.calibration import (
+    ALL,
+    PREDICTION_SET,
+    UNLIKE,
+    WIDTH_LEVEL,
+    CalibrationRow,
+    cell,
+)
 from deepesi.evaluation.figures import Panel, Style, styles
 from deepesi.evaluation.intervals import MIN_EXAMPLES
 from deepesi.evaluation.observation import N_DRAWS, RANKED
@@ -38,8 +45,14 @@ DEVIATIONS = (
 UNIFORMITY = (
     f"Simulation-based calibration: p value of a test that the rank of the target among {N_DRAWS} "
     "posterior samples is uniform, as it is if the posterior is right. Ranked are the moment of "
-    "the strongest dipole and the norm of the map. Below 0.05 divided by the number of p values: "
-    "the posterior is wrong."
+    "the strongest dipole, the norm of the map, and its distance from the map of another recording "
+    "(expected coverage, TARP). Below 0.05 divided by the number of p values: the posterior is "
+    "wrong. Deviation: of expected coverage from its level, mean over levels."
+)
+UNLIKE_OTHERS = (
+    f"Share of recordings of which the estimate leaves more power than of {100 - 100 * UNLIKE:g} % "
+    f"of the validation recordings of like SNR [95 % interval]. About {UNLIKE:g} where they are "
+    "like those; more: the head, the noise or the sources are others."
 )
 #: Pixels of a panel, and between the points of two methods, dB.
 CURVE, SHIFT = 325, 0.25
@@ -161,9 +174,23 @@ def uniformity_layout(rows: Sequence[CalibrationRow]) -> Layout:
     for first in _pick(rows, metric="sbc_p", group=RANKED[0]):
         own = {"method": first.method, "snr_db": first.snr_db, "metric": "sbc_p"}
         values = [row.value for group in RANKED for row in _pick(rows, group=group, **own)]
-        cells = (first.method, first.snr_db, *(f"{value:.2g}" for value in values), str(first.n))
-        lines.append([(text, False) for text in cells])
-    return Layout(["method", "SNR (dB)", *(f"p, {name}" for name in RANKED), "recordings"], lines)
+        (off,) = _pick(rows, **own | {"metric": "tarp_deviation"})
+        numbers = *(f"{value:.2g}" for value in values), f"{off.value:.3f}", str(first.n)
+        lines.append([(text, False) for text in (first.method, first.snr_db, *numbers)])
+    ranked = [f"p, {name}" for name in RANKED]
+    return Layout(["method", "SNR (dB)", *ranked, "deviation", "recordings"], lines)
+
+
+def unlike_layout(rows: Sequence[CalibrationRow]) -> Layout:
+    """Share of recordings that are unlike those of validation, by method and SNR."""
+    found = _pick(rows, metric="misspecified")
+    levels = list(dict.fromkeys(row.snr_db for row in found))
+    lines = []
+    for method in dict.fromkeys(row.method for row in found):
+        own = {row.snr_db: cell(row, 3) for row in _pick(found, method=method)}
+        lines.append([(text, False) for text in (method, *(own[level] for level in levels))])
+    header = ["method", *(level if level == ALL else f"{level} dB" for level in levels)]
+    return Layout(header, lines)
 
 
 def calibration_markdown(rows: Sequence[CalibrationRow]) -> str:
@@ -174,6 +201,7 @@ def calibration_markdown(rows: Sequence[CalibrationRow]) -> str:
             (PREDICTION_SETS, prediction_set_layout(rows)),
             (DEVIATIONS, deviation_layout(rows)),
             (UNIFORMITY, uniformity_layout(rows)),
+            (UNLIKE_OTHERS, unlike_layout(rows)),
         )
         if layout.lines
     ]
@@ -198,6 +226,7 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         yield "Posterior samples", f"<p>{UNIFORMITY}</p>" + html_table(*uniformity)
+    yield "Other recordings", f"<p>{UNLIKE_OTHERS}</p>" + html_table(*unlike_layout(rows))
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:
         return

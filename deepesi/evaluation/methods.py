@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from deepesi.baselines.tuned import Tuned
 from deepesi.core.contracts import InverseModel, Oracle
-from deepesi.evaluation.scenario import Scenario
 from deepesi.physics.head_inputs.orientation import LooseInput
 from deepesi.physics.template import Template
 
@@ -45,20 +44,6 @@ def check_head(models: Mapping[str, Model | Tuned], template: Template) -> None:
                 declaration.check_sources(template.space, template.source_normals)
             except ValueError as error:
                 raise ValueError(f"{name!r} cannot be compared on this head: {error}") from error
-
-
-def check_windows(methods: Mapping[str, Method], scenario: Scenario) -> None:
-    """Check before any computation that the windows of a test set suit the filters of all methods.
-
-    Raises:
-        ValueError: A window is shorter than a filter, or of another sampling rate.
-
-    """
-    for name, model in of_scenario(methods, scenario.name).items():
-        if isinstance(model, InverseModel):
-            what = f"scenario {scenario.name!r} cannot test {name!r}: a window"
-            model.window_needs.check_length(scenario.n_times, what)
-            model.window_needs.check_rate(scenario.sfreq, what)
 
 
 def of_scenario(methods: Mapping[str, Method], scenario: str) -> dict[str, Model]:

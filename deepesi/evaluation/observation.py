@@ -46,14 +46,16 @@ class Observations(NamedTuple):
     estimated_db: Array  # SNR estimated from the recording (N,)
     snr_db: Array  # true SNR (N,)
     areas: list[Array]  # areas of the sources (S,), m², per recording
+    unexplained: Array  # share of the power of the recording that the estimate leaves (N,)
     ranks: NDArray[np.int64] | None = None  # ranks of the target among N_DRAWS samples (N, RANKED)
 
 
 #: Number of posterior samples per recording for the rank of the target.
 N_DRAWS = 99
 #: Ranked quantities of a posterior sample, at the first time point: moment of the dipole that is
-#: strongest in the estimate, and norm of the map.
-RANKED = ("peak", "norm")
+#: strongest in the estimate, norm of the map, and distance of the map from that of another
+#: recording. Ranks of the distance are those of expected coverage (TARP).
+RANKED = ("peak", "norm", "distance")
 
 
 #: Draws the batches at an SNR, each with its number of recordings to use.
@@ -189,8 +191,10 @@ def _look(
         )
     scores = source_scores(maps, kernel)
     peaks, moments = batch.scene.peaks[:keep].numpy(), batch.scene.moments[:keep].numpy()
-    cov = batch.head.noise_cov
-    snr_db = estimated_snr_db(whitener(cov) @ batch.data[:keep].double().numpy(), rank_of(cov))
+    cov, recordings = batch.head.noise_cov, batch.data[:keep].double().numpy()
+    white = whitener(cov) @ recordings
+    snr_db = estimated_snr_db(white, rank_of(cov))
+    left = white - whitener(cov) @ batch.head.leadfield @ estimate.mean[:keep].double().numpy()
     observed = (
         []
         if estimate.std is None and estimate.samples is None
@@ -203,6 +207,7 @@ def _look(
         snr_db,
         batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
+        np.square(left).sum((1, 2)) / np.square(white).sum((1, 2)),
         np.stack([_ranks(model, batch, i) for i in range(keep)])
         if isinstance(model, PosteriorModel)
         else None,
@@ -220,7 +225,11 @@ def _ranks(model: PosteriorModel, batch: Batch, number: int) -> NDArray[np.int64
         drawn = model.draw(example.data, example.inputs, N_DRAWS, seed)[:, 0, :, 0]
     peak = int(mean.abs().argmax())
     values = torch.cat([drawn, example.sources[:, :, 0]]).double().numpy()
-    quantities = np.stack([values[:, peak], np.linalg.norm(values, axis=1)], axis=1)
+    # A batch of one has no other recording; then the reference is zero.
+    others = torch.cat([batch.sources[:number], batch.sources[number + 1 :]])[:1, :, 0]
+    other = others.sum(0).double().numpy()
+    norms = np.linalg.norm(values, axis=1), np.linalg.norm(values - other, axis=1)
+    quantities = np.stack([values[:, peak], *norms], axis=1)
     return ranks(quantities[:-1], quantities[-1], rng)
 
 
@@ -255,6 +264,7 @@ def _joined(parts: Sequence[Observations]) -> Observations:
         estimated_db=np.concatenate([part.estimated_db for part in parts]),
         snr_db=np.concatenate([part.snr_db for part in parts]),
         areas=[a for part in parts for a in part.areas],
+        unexplained=np.concatenate([part.unexplained for part in parts]),
         ranks=None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts]),
     )
 

@@ -156,8 +156,7 @@ class UnrolledISTA(InverseModel):
         if self.group_time:
             return self._invert(data, inputs)
         n_examples, _, n_times = data.shape
-        samples = self._invert(data.transpose(1, 2).flatten(0, 1)[..., None], inputs)
-        mean, std = samples.mean, samples.std
+        mean, std = self._invert(data.transpose(1, 2).flatten(0, 1)[..., None], inputs)[:2]
 
         def joined(frames: Tensor) -> Tensor:
             return frames.reshape(n_examples, n_times, -1).transpose(1, 2)

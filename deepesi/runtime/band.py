@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from deepesi.runtime.estimates import Localization, magnitudes_of, source_estimate
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import location, write_estimate
+from deepesi.utils.running import RunningMoments
 
 if TYPE_CHECKING:
     import mne
@@ -88,16 +89,13 @@ class BandPower:
         tstep: Time between samples, s.
 
     Attributes:
-        n: Number of stretches.
-        mean: Mean power ``(S,)``, (A m)².
-
-    Source: running mean and variance, Welford 1962, doi:10.1080/00401706.1962.10490022.
+        moments: Mean and standard deviation over stretches ``(S,)``, (A m)².
 
     """
 
     def __init__(self, band: Band, tstep: float) -> None:
         self.band, self.length = band, max(1, round(CYCLES / band[0] / tstep))
-        self.n, self.mean, self._squares = 0, np.zeros(0), np.zeros(0)
+        self.moments = RunningMoments()
 
     def add(self, result: Localization) -> None:
         """Add a localized piece; what is kept does not grow with the number of pieces."""
@@ -105,41 +103,29 @@ class BandPower:
         n_stretches = max(1, squares.shape[1] // self.length)
         ends = self.length * np.arange(1, n_stretches)
         for part in np.split(squares, ends, axis=1):
-            self._add_stretch(part.mean(axis=1))
-
-    def _add_stretch(self, power: Array) -> None:
-        if self.n == 0:
-            self.mean, self._squares = np.zeros_like(power), np.zeros_like(power)
-        self.n += 1
-        change = power - self.mean
-        self.mean = self.mean + change / self.n
-        self._squares = self._squares + change * (power - self.mean)
-
-    @property
-    def std(self) -> Array | None:
-        """Standard deviation over stretches ``(S,)``, (A m)²; None of a single one."""
-        return np.sqrt(self._squares / (self.n - 1)) if self.n > 1 else None
+            self.moments.add(part.mean(axis=1))
 
     def write(
         self, inverse: PreparedInverse, out: Path, anatomy: "SubjectAnatomy | None" = None
     ) -> Iterator[str]:
         """Write ``OUT-band`` and ``OUT-band-std`` as source estimates of one sample."""
         low, high = self.band
-        source = int(self.mean.argmax())
-        rms = 1e9 * np.sqrt(self.mean[source])
+        source = int(self.moments.mean.argmax())
+        rms = 1e9 * np.sqrt(self.moments.mean[source])
         place = location(source, inverse, anatomy)
         yield (
             f"strongest from {low:g} to {high:g} Hz: {place}; RMS {rms:.3g} nA m; "
             f"{self._spread(source)}"
         )
-        for suffix, values in (("-band", self.mean), ("-band-std", self.std)):
+        for suffix, values in (("-band", self.moments.mean), ("-band-std", self.moments.std)):
             if values is not None:
                 stc = source_estimate(values[:, None], inverse.space.fixed, 0.0, 1.0)
                 for path in write_estimate(stc, out.with_name(out.name + suffix)):
                     yield f"wrote {path}"
 
     def _spread(self, source: int) -> str:
-        if self.std is None:
+        std, n = self.moments.std, self.moments.n
+        if std is None:
             return "one stretch, so without a standard deviation"
-        share = self.std[source] / self.mean[source]
-        return f"standard deviation of the power {100 * share:.0f} % over {self.n} stretches"
+        share = std[source] / self.moments.mean[source]
+        return f"standard deviation of the power {100 * share:.0f} % over {n} stretches"

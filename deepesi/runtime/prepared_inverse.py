@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -82,6 +82,7 @@ class Model(Protocol):
         data: NDArray[Any],
         inputs: dict[str, NDArray[Any]],
         noise: NDArray[Any] | None = None,
+        kinds: Collection[str] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Estimates by kind, as in `deepesi.runtime.session.OpenModel.run`."""
         ...
@@ -239,7 +240,8 @@ class PreparedInverse:
         self, batch: Array, noise: NDArray[np.float32] | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Estimates of windows by kind, checked for shape and finite values."""
-        outputs = self.model.run(batch, self.feeds, noise)
+        kinds = None if noise is None else ("samples",)
+        outputs = self.model.run(batch, self.feeds, noise, kinds)
         expected = (len(batch), self.space.n_dipoles, batch.shape[2])
         for kind, output in outputs.items():
             if kind != "source_counts" and output.shape[-3:] != expected:

@@ -1,6 +1,6 @@
 """Opens an ONNX file of deepesi: session and contract, or an error with the reason."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +61,11 @@ class OpenModel(NamedTuple):
         return None if trained is None else trained.n_times[1]
 
     def run(
-        self, data: Array, inputs: dict[str, NDArray[np.generic]], noise: Array | None = None
+        self,
+        data: Array,
+        inputs: dict[str, NDArray[np.generic]],
+        noise: Array | None = None,
+        kinds: Collection[str] | None = None,
     ) -> dict[str, Array]:
         """Estimates of recordings, by kind of output.
 
@@ -72,6 +76,7 @@ class OpenModel(NamedTuple):
             inputs: Prepared head inputs.
             noise: Standard normal ``(N, B, Z)`` for samples, ``Z`` from `noise_size`; None: no
                 samples.
+            kinds: Kinds of output to compute, such as ``("samples",)``; None: all.
 
         Returns:
             ``"mean"`` and, if the file has it, ``"std"`` ``(B, D, T)``, A m; with noise also
@@ -88,14 +93,18 @@ class OpenModel(NamedTuple):
             self._check_noise(data, inputs, noise)
             most = max(1, AT_ONCE // max(1, sum(4 * values.size for values in inputs.values())))
             if len(noise) > most:  # a few draws at a time, so that memory does not grow with them
-                parts = [
-                    self.run(data, inputs, noise[i : i + most]) for i in range(0, len(noise), most)
+                first = self.run(data, inputs, noise[:most], kinds)
+                parts = [first] + [
+                    self.run(data, inputs, noise[i : i + most], ("samples",))
+                    for i in range(most, len(noise), most)
                 ]
                 samples = np.concatenate([part["samples"] for part in parts])
                 return parts[0] | {"samples": samples}
         n = examples_at_once(data.shape[2], inputs, 0 if noise is None else len(noise))
         parts = [
-            self._run(data[i : i + n], inputs, None if noise is None else noise[:, i : i + n])
+            self._run(
+                data[i : i + n], inputs, None if noise is None else noise[:, i : i + n], kinds
+            )
             for i in range(0, max(1, len(data)), n)
         ]
         return {
@@ -127,7 +136,11 @@ class OpenModel(NamedTuple):
             )
 
     def _run(
-        self, data: Array, inputs: dict[str, NDArray[np.generic]], noise: Array | None
+        self,
+        data: Array,
+        inputs: dict[str, NDArray[np.generic]],
+        noise: Array | None,
+        kinds: Collection[str] | None,
     ) -> dict[str, Array]:
         asked = {o.name: o.kind for o in self.contract.outputs if o.kind != "samples"}
         feeds = {DATA: data.astype(np.float32), **inputs}
@@ -136,8 +149,14 @@ class OpenModel(NamedTuple):
             feeds[NOISE] = noise.astype(np.float32)
         elif self.contract.noise is not None:  # the graph needs at least one draw
             feeds[NOISE] = np.zeros((1, len(data), self.noise_size(data, inputs)), np.float32)
+        if kinds is not None:
+            asked = {name: kind for name, kind in asked.items() if kind in kinds}
+        options = ort.RunOptions()
+        # Mean and deviation have draws of their own, which samples alone do not need.
+        options.only_execute_path_to_fetches = len(asked) < len(self.contract.outputs)
         try:
-            return dict(zip(asked.values(), self.session.run(list(asked), feeds), strict=True))
+            found = self.session.run(list(asked), feeds, options)
+            return dict(zip(asked.values(), found, strict=True))
         except REFUSALS as error:
             if any(sign in str(error) for sign in OUT_OF_MEMORY):
                 raise MemoryError(

@@ -51,7 +51,7 @@ class Tempered(InverseModel):
         samples = estimate.samples
         if samples is not None:
             samples = estimate.mean + self.temperature * (samples - estimate.mean)
-        return Estimate(estimate.mean, self.temperature * estimate.std, samples)
+        return estimate._replace(std=self.temperature * estimate.std, samples=samples)
 
 
 class TemperedPosterior(Tempered, PosteriorModel):

@@ -80,14 +80,33 @@ def test_it_is_calibrated_by_its_samples(simulate):
     flow, none = found["flow"], found["MNE"]
     assert none.ranks is None
     assert none.standardized_errors == []
-    assert flow.ranks.shape == (30, 2)
+    assert flow.ranks.shape == (30, 3)
     assert 0 <= flow.ranks.min() <= flow.ranks.max() <= N_DRAWS
     fitted = fit(flow, 0.5, 1)
     rows = measure("flow", "toy", "toy", fitted, flow)
     p = {row.group: row.value for row in rows if row.metric == "sbc_p" and row.snr_db == "all"}
-    assert p.keys() == {"peak", "norm"}
+    assert p.keys() == {"peak", "norm", "distance"}
     assert p["norm"] < 1e-6  # nobody has trained it
+    (off,) = (r for r in rows if r.metric == "tarp_deviation" and r.snr_db == "all")
+    assert off.value > 0.2
     assert not [r for r in measure("x", "toy", "toy", fit(none, 0.5, 1), none) if "sbc" in r.metric]
+
+
+def test_recordings_unlike_those_of_validation_are_found(simulate):
+    """More power is left than of any other, in the bin of their SNR; one of 30 has p = 2 / 31."""
+    plain = MinimumNorm("MNE")
+    batch = simulate(plain.head_inputs, batch_size=30).batch(0)
+    found = observe({"MNE": plain}, drawn([batch]), [5.0], "all")["MNE"]
+    assert ((found.unexplained > 0) & (found.unexplained < 1)).all()
+    fitted = fit(found, 0.5, 1)
+    for observed, share in ((found, 0.0), (found._replace(unexplained=found.unexplained + 1), 1.0)):
+        (row,) = (
+            r
+            for r in measure("MNE", "toy", "toy", fitted, observed)
+            if r.metric == "misspecified" and r.snr_db == "all"
+        )
+        assert (row.value, row.n) == (share, 30)
+        assert row.ci_low <= share <= row.ci_high
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +218,9 @@ def test_a_calibrated_posterior_keeps_its_samples(toy, toy_path, tmp_path):
     main(["export", fitted, "--head", head, "--montage", "biosemi16", "--out", str(file)])
     card = file.with_suffix(".md").read_text()
     assert "### How well it is calibrated" in card
-    assert "| method | SNR (dB) | p, peak | p, norm | recordings |" in card
+    assert (
+        "| method | SNR (dB) | p, peak | p, norm | p, distance | deviation | recordings |" in card
+    )
     prepared = Inverse.load(file).prepare_for(toy.montage_head("biosemi16"), 1, "test")
     data = np.random.default_rng(0).normal(scale=2e-6, size=(16, 1))
     samples, (_, std) = prepared.sample(data, 400), prepared.estimate(data)

@@ -11,6 +11,7 @@ from deepesi.models.layers.source_counts import count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
+from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import slow
 from tests.models.free import apply, free
 
@@ -143,6 +144,14 @@ def test_symmetries(simulate, orientation):
     assert torch.allclose(alone.mean, estimate.mean[2:3], rtol=1e-3, atol=1e-4 * largest)
 
 
+def test_calibration_keeps_the_number_of_sources(simulate):
+    batch = simulate([], n_times=1).batch(0)
+    model = make(n_steps=1, n_dense=1)
+    found, scaled = (apply(m, batch.data, batch.head) for m in (model, Tempered(model, 2.0)))
+    assert torch.equal(scaled.source_counts, found.source_counts)
+    assert torch.allclose(scaled.std, 2 * found.std)
+
+
 def test_more_of_the_strongest_patches_than_there_are(simulate):
     batch = simulate([], n_times=2).batch(0)
     with pytest.raises(ValueError, match=r"n_strongest=500 is more than the 168 patches"):
@@ -173,6 +182,15 @@ def test_inverse_by_products(condition):
     matrix = (vectors * np.geomspace(1, condition, 12)) @ vectors.T
     found = symmetric_inverse(torch.as_tensor(matrix)[None], 14, least=1.0)[0].numpy()
     np.testing.assert_allclose(found, np.linalg.inv(matrix), atol=1e-7)
+
+
+def test_gradient_of_the_inverse():
+    """Also in single precision, where the factors of the last iterations overflow."""
+    matrix = (2 * torch.eye(3) + 0.5 * torch.ones(3, 3))[None].requires_grad_()
+    symmetric_inverse(matrix, 12, least=1.0)[0, 0, 1].backward()
+    inverse = torch.linalg.inv(matrix[0]).detach()
+    expected = -torch.outer(inverse[0], inverse[1])
+    assert torch.allclose(matrix.grad[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

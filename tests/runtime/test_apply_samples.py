@@ -153,3 +153,5 @@ def test_a_sampler_without_a_density():
     data = torch.zeros(1, 16, 1)
     with pytest.raises(NotImplementedError, match="ToyFlow draws samples and has no log-density"):
         model.log_density(data, {}, None)
+    with pytest.raises(ValueError, match="ToyFlow: the number of draws must be 1 or more, got 0"):
+        model.draw(data, {}, 0)

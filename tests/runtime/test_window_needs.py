@@ -16,7 +16,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.core.onnx_model import load_onnx
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
-from deepesi.evaluation.methods import check_windows
+from deepesi.evaluation.benchmark import check_windows
 from deepesi.evaluation.scenario import Scenario
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.layers.features import Morlet

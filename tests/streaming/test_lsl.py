@@ -161,6 +161,7 @@ def test_units_are_those_the_stream_names(prepared, units, unit, factor):
     del outlet
 
 
+@pytest.mark.slow  # one by one: test_source.py
 def test_streams_that_do_not_fit(prepared, long_listing):
     with pytest.raises(FileNotFoundError, match="there is no stream 'nobody'"):
         open_source("nobody", prepared.ch_names, {}, timeout=0.5)
@@ -175,6 +176,9 @@ def test_streams_that_do_not_fit(prepared, long_listing):
     with pytest.raises(ValueError, match=r"there are several streams"):
         open_source(name, prepared.ch_names, {})
     del outlet, other
+
+
+def test_a_renaming_without_its_new_name():
     with pytest.raises(ValueError, match=r"--rename takes OLD=NEW, got \['a'\]"):
         parse_renaming(["a", "b=c"])
 
@@ -196,14 +200,21 @@ def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
             name + "r",
             "--page",
             "0",
+            "--band",
+            "5",
+            "40",
+            "--power",
+            str(tmp_path / "power.csv"),
         ]
     )
     printed = capsys.readouterr().out
     assert f"head.npz: {prepared.origin}" in printed
-    assert f"{name}: 32 channels at 250 Hz, beside them none; band 1 to 40 Hz" in printed
+    assert f"{name}: 32 channels at 250 Hz, beside them none; band 5 to 40 Hz" in printed
     assert "page at http://127.0.0.1:" in printed
     assert ", 0 lost, 0 broken" in printed
     assert "latency" in printed
+    assert "strongest from 5 to 40 Hz: " in printed
+    assert len((tmp_path / "power.csv").read_text().splitlines()) == 1 + 237
     with pytest.raises(SystemExit, match=r"half the sampling rate; got 1 and 200 Hz"):
         main(
             [

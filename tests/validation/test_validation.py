@@ -347,6 +347,7 @@ def values(path: Path) -> dict[tuple[str, ...], float]:
         }
 
 
+@pytest.mark.slow
 def test_sample_in_a_base_install(sample_data, tmp_path):
     done = in_base_install(tmp_path, "sample", sample_data, "eloreta")
     assert done.returncode == 0, done.stderr

@@ -38,6 +38,12 @@ def add_stream(commands: Commands) -> None:
     parser.add_argument(
         "--samples", type=int, default=1, help="length of a window, samples (default 1: no delay)"
     )
+    parser.add_argument(
+        "--power",
+        type=Path,
+        metavar="FILE.csv",
+        help="write the power of every parcel in the band: mean and standard deviation",
+    )
     parser.add_argument("--outlet", default="deepesi", help="name of the stream of parcels")
     parser.add_argument("--page", type=int, metavar="PORT", help="show a live page; 0: any port")
     parser.add_argument("--seconds", type=float, help="duration, s (default: until interrupted)")
@@ -60,5 +66,6 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.seconds,
         arguments.type,
         arguments.source_id,
+        arguments.power,
         functools.partial(print, flush=True),
     )

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deepesi.core.patches import small_linear
+from deepesi.models.layers.conditional_patches import sum_of
 from deepesi.models.layers.patch_scores import FLOOR, with_step
 from deepesi.models.layers.patch_sequence import NONE, PatchSequence, Recordings
 
@@ -34,14 +35,20 @@ class Choice(NamedTuple):
 
     log_odds: Float[Tensor, "N B P"]
     log_total: Float[Tensor, "N B 1"]  # logarithm of the sum of the odds
-    mass: Float[Tensor, "N B P"]  # odds relative to the largest
+    mass: Float[Tensor, "N B K S"]  # odds relative to the largest, by radius and source
+    by_radius: Float[Tensor, "N B K"]  # their sums
     more: Float[Tensor, "N B"]  # log-odds that there is a next patch
 
     def drawn(self, uniform: Float[Tensor, "N B"]) -> Int[Tensor, "N B"]:
-        """One of the patches, by a number between 0 and 1."""
-        cumulated = self.mass.cumsum(2)
-        below = cumulated < uniform[..., None] * cumulated[..., -1:]
-        return below.sum(2).clamp_max(self.mass.shape[2] - 1)
+        """One of the patches, by a number between 0 and 1: first the radius, then the source."""
+        cumulated = self.by_radius.cumsum(2)
+        wanted = uniform[..., None] * cumulated[..., -1:]
+        n_radii, n_sources = self.mass.shape[2:]
+        radius = (cumulated < wanted).sum(2, keepdim=True).clamp_max(n_radii - 1)
+        wanted = wanted - (cumulated - self.by_radius).gather(2, radius)
+        row = self.mass.gather(2, radius[..., None].expand_as(self.mass[:, :, :1]))[:, :, 0]
+        source = (row.cumsum(2) < wanted).sum(2).clamp_max(n_sources - 1)
+        return source + radius[..., 0] * n_sources
 
     def log_probability(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """Logarithm of the probability of a patch."""
@@ -73,13 +80,14 @@ class NextPatch(nn.Module):
         """Distribution of the patch after `earlier`, which the sequence has taken."""
         sharpness = (self.sharpness(known.features)[:, step].exp() * known.slope)[:, None]
         log_odds = sharpness * sequence.evidence() + known.scores[step]
-        for number in earlier:
-            near = self._near(number, known.positions)[:, :, None]
-            by_radius = log_odds.unflatten(2, (-1, known.positions.shape[0]))
-            log_odds = (by_radius - near).flatten(2)
+        split = (-1, known.positions.shape[0])
+        if earlier:
+            near = sum_of(self._near(number, known.positions) for number in earlier)
+            log_odds = (log_odds.unflatten(2, split) - near[:, :, None]).flatten(2)
         largest = log_odds.amax(2, keepdim=True)
-        mass = (log_odds - largest).exp()
-        log_total = largest + mass.sum(2, keepdim=True).log()
+        mass = (log_odds - largest).exp().unflatten(2, split)
+        by_radius = mass.sum(3)
+        log_total = largest + by_radius.sum(2, keepdim=True).log()
         # The evidence of another patch relative to that of none.
         prior = known.recordings.strength[:, None].log() * sharpness + math.log(N_LOOKS)
         own = [
@@ -89,7 +97,7 @@ class NextPatch(nn.Module):
         ]
         read = torch.stack(own, dim=2).to(known.features)
         features = with_step(known.features, read, step, self.n_components)
-        return Choice(log_odds, log_total, mass, self.another(features)[..., 0])
+        return Choice(log_odds, log_total, mass, by_radius, self.another(features)[..., 0])
 
     def _near(
         self, number: Int[Tensor, "N B"], positions: Float[Tensor, "S 3"]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.patches import neighbour_mean, small_linear
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.unit_sources import Setting
 
 #: Smallest energy in a logarithm, relative to that of a source if all share the recording.
@@ -88,6 +89,7 @@ class SourceDenoiser(nn.Module):
         """Expected sources, args as in `with_further`."""
         return self.with_further(x, time, setting)[0]
 
+    @in_full_precision
     def with_further(
         self, x: Float[Tensor, "F T S"], time: Float[Tensor, " F"], setting: Setting
     ) -> tuple[Float[Tensor, "F T S"], list[Float[Tensor, "F S"]]]:

@@ -28,7 +28,8 @@ def symmetric_inverse(
 
     """
     eye = torch.diag_embed(torch.ones_like(matrix[:, 0]))
-    largest = matrix.abs().sum(2).amax(1)
+    # Without a gradient: the result does not depend on the factors, and the last ones overflow.
+    largest = matrix.detach().abs().sum(2).amax(1)
     # 1 / e is a Chebyshev polynomial of degree 2^k of its first value, so all factors come at once.
     root = (largest / least).sqrt()
     first = ((root + 1) / (root - 1)).log()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.physics.head_inputs import FixedOrientations, Gain, MeshNeighbours, Rank, Whitener
 
@@ -26,6 +27,22 @@ class Setting(NamedTuple):
     features: Float[Tensor, "F G"]
     sensitivity: Float[Tensor, " S"]
     neighbours: Int[Tensor, "N S"]
+
+    def repeated(self, n: int | torch.SymInt) -> "Setting":
+        """The recordings `n` times, one after the other."""
+
+        def again(values: Tensor) -> Tensor:
+            return values.expand(n, *values.shape).flatten(0, 1)  # type: ignore[arg-type] # SymInt
+
+        return Setting(
+            again(self.data),
+            again(self.noise),
+            self.topographies,
+            again(self.evidence),
+            again(self.features),
+            self.sensitivity,
+            self.neighbours,
+        )
 
     def equal_variance(self) -> Tensor:
         """Variance of a source if all have the same and together the power of the recording."""
@@ -54,6 +71,7 @@ class UnitSources(nn.Module):
         )
         self.log_share = nn.Parameter(torch.tensor(math.log(0.1)))
 
+    @in_full_precision
     def forward(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> tuple[Setting, Float[Tensor, "B S 1"]]:

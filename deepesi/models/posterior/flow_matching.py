@@ -1,7 +1,5 @@
 """Conditional flow matching: samples of source maps, from noise by a learned velocity."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -101,27 +99,21 @@ class FlowMatching(PosteriorModel):
         """Mean squared error of the velocity at a random time; `objective` has no effect."""
         setting, unit = self.units(batch.data, batch.inputs)
         end = (self.units.along_normals(batch.sources, batch.inputs) / unit).mT
-        random: dict[str, Any] = {"generator": rng, "device": rng.device}
-        time = torch.rand(len(end), **random).to(end) * times(self.n_steps)[-2]
-        start = self.denoiser.noise_std * torch.randn(end.shape, **random).to(end)
+        share = torch.rand(len(end), generator=rng, device=rng.device).to(end)
+        time = share * times(self.n_steps)[-2]
+        noise = torch.randn(end.shape, generator=rng, device=rng.device).to(end)
+        start = self.denoiser.noise_std * noise
         by_example = time[:, None, None]
         expected = self.denoiser(on_path(start, end, by_example), time, setting)
         loss = velocity_error(expected, end, by_example).square().sum(2).mean()
         return {"loss": loss}
 
     def _drawn(self, setting: Setting, noise: Float[Tensor, "N B Z"]) -> Float[Tensor, "N B S T"]:
-        n_draws, n_times = noise.shape[0], setting.data.shape[1]
-        start = noise.unflatten(2, (-1, n_times)).flatten(0, 1).mT * self.denoiser.noise_std
-        each = setting._replace(
-            **{
-                name: value.expand(n_draws, *value.shape).flatten(0, 1)
-                for name, value in setting._asdict().items()
-                if name in ("data", "noise", "evidence", "features")
-            }
-        )
+        start = noise.unflatten(2, (-1, setting.data.shape[1])).flatten(0, 1).mT
+        each = setting.repeated(noise.shape[0])
         ends = follow(
             lambda x, time: self.denoiser(x, torch.full_like(x[:, 0, 0], time), each),
-            start.to(setting.data),
+            self.denoiser.noise_std * start.to(setting.data),
             self.n_steps,
         )
         return ends.mT.unflatten(0, noise.shape[:2])

@@ -184,9 +184,10 @@ class StructuredPosterior(PosteriorModel):
         ``log_skull`` is the logarithm of the ratio to the nominal conductivity; None: it is drawn.
         """
         known = self._known(data, inputs)
-        # An exported graph computes all draws that it is given at once.
+        if torch.compiler.is_compiling():  # an exported graph computes all draws at once
+            return self._draw(known, inputs, noise, log_skull)
         size = max(1, AT_ONCE // len(data))
-        parts = (noise,) if torch.compiler.is_compiling() else noise.split(size)
+        parts = noise.split(size)
         skulls = [None] * len(parts) if log_skull is None else log_skull.split(size)
         drawn = [self._draw(known, inputs, *part) for part in zip(parts, skulls, strict=True)]
         return Configuration(*(torch.cat(values) for values in zip(*drawn, strict=True)))

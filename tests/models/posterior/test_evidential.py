@@ -15,14 +15,14 @@ def ignored(estimate, batch):
     raise AssertionError
 
 
-def distribution(mean=0.3, count=2.0, shape=3.0, scale=0.5):
-    values = (torch.tensor(value, dtype=torch.float64) for value in (mean, count, shape, scale))
+def distribution(mean=0.3, n_virtual=2.0, shape=3.0, scale=0.5):
+    values = (torch.tensor(value, dtype=torch.float64) for value in (mean, n_virtual, shape, scale))
     return NormalInverseGamma(*(value.reshape(1, 1, 1) for value in values))
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.3, 2.0])
 def test_the_likelihood_is_the_integral_over_variances(value):
-    """A normal distribution of variance ``v (1 + 1 / count)``, ``v`` inverse gamma."""
+    """A normal distribution of variance ``v (1 + 1 / n_virtual)``, ``v`` inverse gamma."""
 
     def density(variance):
         width = math.sqrt(variance * 1.5)

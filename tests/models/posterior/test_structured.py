@@ -86,7 +86,7 @@ def test_patches_are_drawn_with_the_probability_that_it_says(simulate):
     known = model._known(batch.data, batch.inputs)
     sequence = model._sequence(known, drawn.log_skull)
     first = model.next_patch(0, known, sequence, [])
-    probability = (first.mass / first.mass.sum(2, keepdim=True)).mean((0, 1))
+    probability = (first.mass / first.mass.sum((2, 3), keepdim=True)).mean((0, 1)).flatten()
     counted = torch.bincount(drawn.patches[:, 0, 0], minlength=len(probability)) / 3000
     often = probability > 0.01
     off = (counted - probability)[often] / (probability[often] / 3000).sqrt()
