@@ -4,7 +4,6 @@ import mne
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from deepesi.cli.main import main
 from deepesi.core.contracts import PosteriorModel
@@ -80,8 +79,6 @@ def test_samples_map_number_and_figure(files, toy_path, toy, evoked, capsys):
     share = np.bincount(strongest, minlength=84) / 300
     assert np.allclose(found["probability"], share)  # the toy's sources are 25 mm apart
     assert found["probability"][found["joint_set"]].sum() >= 0.9
-    with Image.open("out-samples.gif") as animation:
-        assert animation.n_frames == 24
     stc = mne.read_source_estimate("out-probability")
     assert np.allclose(stc.data[:, 0], found["probability"])
     assert stc.tmin == pytest.approx(evoked.times[3])
