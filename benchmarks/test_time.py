@@ -128,14 +128,14 @@ def row(about: dict[str, Any], head: str, scores: Scores, template: Scores) -> d
     change = scores.errors - template.errors
     found = about | {
         "nominal_head": head,
-        "error_mm": scores.errors.mean(),
-        "change_mm": change.mean(),
-        "change_standard_error": change.std(ddof=1) / np.sqrt(len(change)),
-        "coverage": scores.covered.mean(),
+        "error_mm": round(scores.errors.mean(), 2),
+        "change_mm": round(change.mean(), 2),
+        "change_standard_error": round(change.std(ddof=1) / np.sqrt(len(change)), 2),
+        "coverage": round(scores.covered.mean(), 3),
         "accepted": "",
         "seconds": "",
     }
-    print(*(f"{v:.3g}" if isinstance(v, float) else v for v in found.values()), flush=True)
+    print(*found.values(), flush=True)
     return found
 
 
