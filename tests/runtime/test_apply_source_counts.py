@@ -33,7 +33,7 @@ def test_number_of_sources(toy, toy_path, evoked, capsys, tmp_path):
     setup = ["--noise-cov", "x-cov.fif", "--head", str(toy_path), "--out", "out"]
     main(["apply", "x.onnx", "x-ave.fif", *setup])
     printed = capsys.readouterr().out
-    with Path("out-source_counts.csv").open(encoding="utf-8") as file:
+    with Path("out-source-counts.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["n_sources"] for row in rows] == ["1", "2", "3"]
     probabilities = np.array([float(row["probability"]) for row in rows])
@@ -68,4 +68,4 @@ def test_a_model_that_counts_no_sources(toy_path, evoked, capsys, tmp_path):
         ]
     )
     assert "number of sources" not in capsys.readouterr().out
-    assert not list(tmp_path.glob("*source_counts*"))
+    assert not list(tmp_path.glob("*source-counts*"))
