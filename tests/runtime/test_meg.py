@@ -1,5 +1,6 @@
 """Recordings with MEG: alone and beside EEG, equal to MNE-Python's, and what is refused."""
 
+import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -688,6 +689,36 @@ def test_meg_beside_eeg_on_the_packaged_head_must_be_picked(eloreta):
     assert set(both.sensors.kinds) == {"eeg", "mag", "grad"}
     assert both.coils.by == "32 names of the 10-05 system"
     assert set(inverse.for_recording(evoked, cov, picks="mag").sensors.kinds) == {"mag"}
+
+
+def apply_with_page(eloreta, evoked, cov, *more):
+    """``deepesi apply --html`` on the packaged head, in the working folder."""
+    evoked.save("x-ave.fif", verbose="error")
+    cov.save("x-cov.fif", verbose="error")
+    files = ["--noise-cov", "x-cov.fif", "--html", "p.html", "--out", "out", *more]
+    main(["apply", str(eloreta), "x-ave.fif", "--baseline", "none", *files])
+
+
+def test_a_page_of_meg_alone_is_refused(eloreta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evoked, cov, _ = on_fsaverage()
+    with pytest.raises(SystemExit, match="shows potentials on the scalp, .* has MEG only"):
+        apply_with_page(eloreta, evoked, cov)
+    assert not list(tmp_path.glob("out*"))
+    assert not Path("p.html").exists()
+
+
+@pytest.mark.slow  # draws the cortex
+def test_a_page_of_meg_beside_eeg_shows_the_potentials(eloreta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evoked, cov, _ = mixture("both")
+    apply_with_page(eloreta, evoked, cov, "--picks", "eeg", "meg")
+    page = json.loads(re.search(r"'view'>(.*?)</script>", Path("p.html").read_text())[1])
+    assert len(page["electrodes"]) == 32
+    data = evoked.get_data("eeg")
+    largest = 1e6 * np.abs(data - data.mean(axis=0)).max()
+    assert page["potential_maximum"] == pytest.approx(largest, rel=1e-3)
+    assert len(page["times"]) == len(evoked.times)
 
 
 @pytest.fixture(scope="module")
