@@ -143,7 +143,7 @@ def _check_around(template: Template, placed: Coils, by: str, gap: float) -> Non
     if gap > FARTHEST:
         raise ValueError(
             f"recording: placed by {by}, its MEG coils lie {1e3 * gap:.0f} mm from the scalp at "
-            f"the nearest of {template.name}. {cure}"
+            f"the nearest, expected at most {1e3 * FARTHEST:g} mm. {cure}"
         )
 
 

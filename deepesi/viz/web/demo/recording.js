@@ -102,7 +102,7 @@ const recordingsFor = (demo, reference, whitener) => {
     const { nave } = recording, averageOf = n => `an average of ${n} ${n === 1 ? "trial" : "trials"}`;
     if (nave !== undefined && demo.nave !== null && Math.abs(nave - demo.nave) > 1e-6 * demo.nave)
       throw Error(`it is ${kind === "raw" ? "a raw recording" : averageOf(nave)}, the page is for ` +
-        `${averageOf(demo.nave)}: its noise is another. Write the page ` + "for this recording (deepesi demo MODEL RECORDING).");
+        `${averageOf(demo.nave)}: its noise is another. Write the page for this recording (deepesi demo MODEL RECORDING).`);
     let data = channels.map(channel => read(channel, start, stop));
     check(data);
     data = correct(recording, times, data, said);
