@@ -172,6 +172,7 @@ class StructuredPosterior(PosteriorModel):
         by_patch = profiles(inputs[self.pairs.key], shares, directions.shape[0])
         return on_sources(configuration, by_patch, directions)
 
+    @in_full_precision
     def sample_configurations(
         self,
         data: Float[Tensor, "B C T"],
@@ -233,6 +234,7 @@ class StructuredPosterior(PosteriorModel):
         """Logarithm of the density of configurations; moments are in units of `SourceUnit`."""
         return sum_of(self.log_densities(data, inputs, configuration).values())
 
+    @in_full_precision
     def log_densities(
         self,
         data: Float[Tensor, "B C T"],
@@ -247,8 +249,7 @@ class StructuredPosterior(PosteriorModel):
     ) -> dict[str, Tensor]:
         """Mean negative log-density of the simulated configurations; `objective` has no effect."""
         configuration = self.target(batch)
-        known = self._known(batch.data, batch.inputs)
-        parts = self._log_densities(known, batch.inputs, configuration)
+        parts = self.log_densities(batch.data, batch.inputs, configuration)
         # A moment of a window has as many dimensions as samples, so that they do not outweigh all.
         parts["moments"] = parts["moments"] / batch.data.shape[2]
         losses = {name: -value.mean() for name, value in parts.items()}
