@@ -94,9 +94,7 @@ class Consensus(InverseModel):
         magnitudes = _magnitudes(self._maps(self._estimates(data, inputs), inputs))
         return log_evidence(magnitudes, inputs[self.positions.key])
 
-    def _estimates(
-        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-    ) -> list[Estimate]:
+    def _estimates(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> list[Estimate]:
         return [cast("InverseModel", member)(data, inputs) for member in self.members]
 
     def _maps(

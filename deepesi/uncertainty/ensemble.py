@@ -230,9 +230,7 @@ class _Stack(nn.Module):
         """Stacked parameters and buffers, by their names in a member."""
         return dict(self.member.named_parameters()) | dict(self.member.named_buffers())
 
-    def forward(
-        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs of all members by name, with a leading axis of members."""
 
         def outputs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
