@@ -170,7 +170,9 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         print_layout(console, uniformity, "Posterior samples", UNIFORMITY)
-    print_layout(console, unlike_layout(rows), "Other recordings", UNLIKE_OTHERS)
+    unlike = unlike_layout(rows)
+    if unlike.lines:
+        print_layout(console, unlike, "Other recordings", UNLIKE_OTHERS)
 
 
 def check(config: DictConfig, n_snrs: int) -> None:

@@ -30,7 +30,7 @@ from deepesi.physics.cap_placement import (
 from deepesi.physics.cap_pose import CapPose, fit_pose, fit_pose_to_scalp
 from deepesi.physics.graph import is_inside
 from deepesi.physics.magnetic import Coils
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
