@@ -481,7 +481,7 @@ def test_onnx_parity_at_another_batch_duration_and_montage(name, toy, simulate, 
 
 
 #: Fast tests elsewhere also export a matched filter (the first example of the README) and a
-#: posterior (tests/runtime/test_apply_samples.py).
+#: posterior (tests/runtime/test_apply_samples.py). Slow tests alone export the others.
 @pytest.mark.parametrize("name", slow_among(FEWER.keys() - {"UnrolledISTA with std"}, FEWER))
 def test_onnx_parity_in_fewer_steps(name, toy, simulate, tmp_path):
     check_exported(FEWER[name](), toy, simulate, tmp_path / "model.onnx")
