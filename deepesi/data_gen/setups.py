@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from deepesi.core.contracts import LowRankLeadField, as_tensors
@@ -351,6 +350,8 @@ def _estimated(noise: Noise, n_samples: int, sfreq: float, rng: torch.Generator)
 
     The mean is not removed, because it is not removed from the windows either.
     """
+    from sklearn.covariance import ledoit_wolf  # seconds to import, and rarely needed
+
     baseline = noise.draw(1, n_samples, sfreq, rng)[0].double().numpy()
     cov, _ = ledoit_wolf(baseline.T, assume_centered=True)
     return np.asarray(cov)
