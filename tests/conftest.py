@@ -19,22 +19,13 @@ install_import_hook(
     "beartype.beartype",
 )
 
+# What needs torch is imported where it is used: the process that only starts the others reads this
+# file, too.
 import mne  # noqa: E402
-from torch.onnx._internal.exporter._registration import ONNXRegistry  # noqa: E402
 
-from deepesi.cli.export import export_path  # noqa: E402
-from deepesi.data_gen.generator import SimulatedRecordings  # noqa: E402
-from deepesi.data_gen.setups import SetupRanges  # noqa: E402
-from deepesi.data_gen.sources import PatchSources  # noqa: E402
 from deepesi.physics.building.anatomy import Anatomy, ico_faces, read_anatomy  # noqa: E402
 from deepesi.physics.template import DisplayMesh, Template, load_template, save_template  # noqa: E402
 
-# Tracing a network makes millions of objects that stay; looking for garbage among them takes a
-# fifth of the time of an export.
-gc.set_threshold(100_000, 50, 50)
-gc.freeze()  # nor is there any in what was imported
-# The exporter compiles its table of operators anew for every file, which takes a second.
-ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 # Hydra reads some twenty files for every configuration, ten times faster by the parser in C.
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -55,6 +46,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mne-sample"
 EEGLAB = SHARED.with_name("eeglab")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_exports() -> None:
+    """Exports take half the time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    # Tracing a network makes millions of objects that stay; looking for garbage among them takes
+    # a fifth of the time of an export.
+    gc.set_threshold(100_000, 50, 50)
+    gc.freeze()  # nor is there any in what was imported
+    # The exporter compiles its table of operators anew for every file, which takes a second.
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 
 @pytest.fixture(scope="session")
@@ -172,6 +176,9 @@ def free_toy(toy: Template) -> Template:
 @pytest.fixture(scope="session")
 def simulate(toy: Template):
     """Draws batches on the toy head, 16 channels unless told otherwise."""
+    from deepesi.data_gen.generator import SimulatedRecordings
+    from deepesi.data_gen.setups import SetupRanges
+    from deepesi.data_gen.sources import PatchSources
 
     def make(declarations=(), heads=toy, montage="biosemi16", **settings) -> SimulatedRecordings:
         defaults = {"batch_size": 8, "pool_size": 1, "pool_period": 1}
@@ -187,6 +194,8 @@ def simulate(toy: Template):
 @pytest.fixture(scope="session")
 def eloreta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported eLORETA, which follows any head."""
+    from deepesi.cli.export import export_path
+
     folder = tmp_path_factory.mktemp("x")
     return export_path("eloreta", folder / "e.onnx", "fsaverage-ico3", "biosemi32")
 

@@ -1,6 +1,7 @@
 """Every command of README, CONTRIBUTING and docs is composed or parsed by the real thing."""
 
 import argparse
+import functools
 import importlib
 import json
 import os
@@ -147,7 +148,7 @@ def _no_hydra_left():
     HydraConfig.instance().cfg = None
 
 
-USUAL = {}
+usual_of = functools.cache(usual_config)
 
 
 def own_folder(tmp_path):
@@ -163,7 +164,7 @@ def own_folder(tmp_path):
 def compose(command, words, tmp_path, monkeypatch):
     """As Hydra does: the folder of a sweep, every run of it, and what is built of each.
 
-    Runs that differ in the seed only are built once.
+    Of runs that differ in the seed only, one is composed and built.
     """
     flags = ("-m", "--multirun", "--debug")
     folders, words = config_dirs(words)
@@ -177,10 +178,9 @@ def compose(command, words, tmp_path, monkeypatch):
             fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
             whole = hydra.compose(command, fixed, return_hydra_config=True)
             assert str(whole.hydra.sweep.dir).startswith("outputs/")
-        usual = USUAL.setdefault(command, usual_config(command))
         ((*runs,),) = BasicSweeper.split_arguments(parsed, None)
-        built = set()
-        for run in runs:
+        but_seed = {tuple(w for w in run if not w.startswith("seed=")): run for run in runs}
+        for run in but_seed.values():
             config = hydra.compose(command, run, return_hydra_config=True)
             with open_dict(config):
                 config.hydra.runtime.output_dir, config.hydra.job.num = str(tmp_path), 0
@@ -188,10 +188,7 @@ def compose(command, words, tmp_path, monkeypatch):
             assert config.hydra.run.dir
             with open_dict(config):
                 del config["hydra"]
-            but_seed = tuple(word for word in run if not word.startswith("seed="))
-            if but_seed not in built:
-                check(command, config, run, usual, multirun)
-            built.add(but_seed)
+            check(command, config, run, usual_of(command), multirun)
 
 
 def check(command, config, overrides, usual, multirun):

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from deepesi.core.contracts import LowRankLeadField, as_tensors
@@ -34,7 +33,7 @@ from deepesi.physics.family import Tissues
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 from deepesi.physics.magnetic import Coils
-from deepesi.physics.montage import ScalpPoints
+from deepesi.physics.scalp import ScalpPoints
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
 
@@ -351,6 +350,8 @@ def _estimated(noise: Noise, n_samples: int, sfreq: float, rng: torch.Generator)
 
     The mean is not removed, because it is not removed from the windows either.
     """
+    from sklearn.covariance import ledoit_wolf  # seconds to import, and rarely needed
+
     baseline = noise.draw(1, n_samples, sfreq, rng)[0].double().numpy()
     cov, _ = ledoit_wolf(baseline.T, assume_centered=True)
     return np.asarray(cov)

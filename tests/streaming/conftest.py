@@ -8,6 +8,9 @@ from deepesi.streaming import source
 from deepesi.streaming.source import library
 from tests.conftest import make_covariance, make_evoked
 
+# Where streams are not announced to all (multicast), they are asked one by one after this time.
+source.LOCAL += "[tuning]\nMulticastMinRTT = 0.1\nUnicastMinRTT = 0.2\n"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def local_discovery():
@@ -19,9 +22,9 @@ USUAL = source.LISTING
 
 @pytest.fixture(scope="session", autouse=True)
 def short_listing():
-    """Streams of this machine answer at the second call, after 0.5 s, at the latest."""
+    """Streams of this machine answer at the second call, after 0.1 s, at the latest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "LISTING", 0.7)
+        patch.setattr(source, "LISTING", 0.3)
         yield
 
 
