@@ -110,7 +110,7 @@ def under(model: OnnxModel, batch: Batch, head: HeadModel) -> Batch:
 def best_corrected(head: HeadModel, true: HeadModel) -> HeadModel:
     """The head with the correction that brings its lead field nearest to the true one.
 
-    It knows the person's head: the bound of every correction that is one matrix over the sensors.
+    Nearest by least squares. It knows the person's head.
     """
     whitener = Whitener().compute(head)
     correction = fit_correction(whitener @ true.leadfield, whitener @ head.leadfield, 1e-6)
