@@ -18,8 +18,9 @@ from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size
 from deepesi.runtime.window_needs import WindowNeeds
 
-# The name of an array is a constant of a compiled graph, though made of numbers.
-torch.compiler.assume_constant_result(vars(HeadInput)["key"].fget)
+# The name of an array is a constant of a compiled graph, though made of numbers. The attribute is
+# what `torch.compiler.assume_constant_result` sets; the call would import the compiler, seconds.
+vars(HeadInput)["key"].fget._dynamo_marked_constant = True
 
 
 class Estimate(NamedTuple):
