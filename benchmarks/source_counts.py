@@ -1,4 +1,4 @@
-"""Number of sources, said against true: ``python -m benchmarks.source_counts RUN``.
+"""Probabilities of the number of sources: ``python -m benchmarks.source_counts RUN``.
 
 Recordings of one to ten sources, with the share of single ones of `experiment=champagne`, from the
 split ``test``. Written are a CSV with one line per SNR (log score in nats, of the model and of the

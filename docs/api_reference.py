@@ -49,6 +49,7 @@ ROOMS = {
             "physics.scalp_potential",
             "physics.sensors",
             "physics.montage",
+            "physics.scalp",
             "physics.cap_placement",
             "physics.cap_check",
             "physics.noise",

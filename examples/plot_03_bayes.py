@@ -130,7 +130,7 @@ for name, (sources, seen) in {
     "from the prior": (prior, head.leadfield @ prior + noise),
     "patches": (batch.sources[..., 0].double().numpy().T, batch.data[..., 0].double().numpy().T),
 }.items():
-    mean, std, _ = invert(model, head, seen)
+    mean, std = invert(model, head, seen)[:2]
     z = (sources - mean[0].numpy()) / std[0].numpy()
     active = sources != 0
     held[name] = (np.abs(z[active]) < 1.645).mean()

@@ -62,7 +62,7 @@ recordings = simulated(100)
 correlations = {}
 for snr_db in (-5, 5, 15):
     batch = recordings.at_snr(snr_db).batch(0)
-    mean, std, _ = apply_model(network, batch)
+    mean, std = apply_model(network, batch)[:2]
     error = metric_values(network, batch)
     share = (std.norm(dim=1) / mean.norm(dim=1))[:, 0].numpy()
     correlations[snr_db] = spearmanr(share, error).statistic

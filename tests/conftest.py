@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the reference estimates anew, then look at them",
     )
-    parser.addoption("--fuzz", type=int, default=20, help="damaged inputs of every kind")
+    parser.addoption("--fuzz", type=int, default=40, help="damaged inputs of every kind")
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mne-sample"

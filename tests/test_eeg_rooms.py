@@ -18,6 +18,7 @@ ROOMS = {
     "physics/building": "boundary elements of scalp potentials",
     "physics/sphere.py": "scalp potentials of spheres",
     "physics/montage.py": "montages",
+    "physics/scalp.py": "positions on the scalp",
     "physics/cap_check.py": "montages",
     "physics/cap_placement.py": "montages",
     "data_gen/caps.py": "montages",

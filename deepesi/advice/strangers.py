@@ -19,8 +19,8 @@ from deepesi.data_gen.keys import torch_generator
 from deepesi.data_gen.snapshot import SNAPSHOT_SOURCES
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
-from deepesi.physics.montage import ScalpPoints
 from deepesi.physics.noise import rank_of, spanned_eigh, whitener
+from deepesi.physics.scalp import ScalpPoints
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]

@@ -43,13 +43,15 @@ class FixedOrientation(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert with fixed orientation; standard deviations are those along the normals."""
         own = {key: inputs[declaration.key] for key, declaration in self.inner.items()}
-        mean, std = self.model(data, own)[:2]
+        estimate = self.model(data, own)
+        mean, std = estimate.mean, estimate.std
         axes = inputs[self.axes.key]
 
         def along(values: Float[Tensor, "B S T"], directions: Tensor) -> Float[Tensor, "B D T"]:
             return (values[:, :, None] * directions[None, :, :, None]).flatten(1, 2)
 
-        return Estimate(along(mean, axes), None if std is None else along(std, axes.abs()))
+        std = None if std is None else along(std, axes.abs())
+        return estimate._replace(mean=along(mean, axes), std=std, samples=None)
 
 
 class FreeOrientation(InverseModel):
@@ -81,13 +83,14 @@ class FreeOrientation(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Invert with free orientation; standard deviations of components count as independent."""
         own = {key: inputs[declaration.key] for key, declaration in self.inner.items()}
-        mean, std = self.model(data, own)[:2]
+        estimate = self.model(data, own)
+        mean, std = estimate.mean, estimate.std
         normals = inputs[self.normals.key]
         mean = torch.einsum("bsot,so->bst", mean.unflatten(1, normals.shape), normals)
         if std is not None:
             variance = std.unflatten(1, normals.shape).square()
             std = torch.einsum("bsot,so->bst", variance, normals.square()).sqrt()
-        return Estimate(mean, std)
+        return estimate._replace(mean=mean, std=std, samples=None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Local two-sample test: is the posterior of one recording right? The true one is not needed."""
+"""Local two-sample test: tests the posterior of one recording without a reference posterior."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -18,6 +18,7 @@ from deepesi.calibration.conformal import fewest
 from deepesi.cli.loading import load_baselines, load_heads, load_named, load_scenarios
 from deepesi.cli.overrides import check_one_scenario
 from deepesi.core.contracts import InverseModel
+from deepesi.evaluation.benchmark import check_windows
 from deepesi.evaluation.calibration import (
     CalibrationRow,
     Fitted,
@@ -169,7 +170,9 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         print_layout(console, uniformity, "Posterior samples", UNIFORMITY)
-    print_layout(console, unlike_layout(rows), "Other recordings", UNLIKE_OTHERS)
+    unlike = unlike_layout(rows)
+    if unlike.lines:
+        print_layout(console, unlike, "Other recordings", UNLIKE_OTHERS)
 
 
 def check(config: DictConfig, n_snrs: int) -> None:
@@ -205,6 +208,7 @@ def run(config: DictConfig, run_dir: Path) -> None:
     check(config, len(scenario.snr_db))
     cohort = heads_of(config.head)
     models, paths = load_models(config, cohort)
+    check_windows(models, scenario)
     several, n = list(models.values()), config.n_validation
     tested = ", ".join(head.name for head in scenario.true_heads(cohort))
     seen_as = "" if scenario.setups.own_anatomy else f", seen as {cohort.template.name}"

@@ -14,6 +14,8 @@ from deepesi.core.contracts import Estimate, InverseModel
 #: Marks in a traced graph, in this ONNX domain: between them one member represents all.
 #: `deepesi.export.members` replaces them.
 DOMAIN, ONE_OF, ALL_OF = "deepesi.members", "OneOf", "AllOf"
+#: Outputs of members that a mixture combines.
+COMBINED = ("mean", "std", "source_counts")
 #: Whether a member is being traced: an ensemble in it is computed member by member.
 _inside = ContextVar("_inside", default=False)
 
@@ -45,12 +47,22 @@ def trace_side_by_side(
         estimate = functional_call(member, of_one, (data, inputs))
     finally:
         _inside.reset(token)
-    outputs = [
-        _mark(ALL_OF, output, (n_members, *output.shape))
-        for output in (estimate.mean, estimate.std)
-        if output is not None
+    outputs = outputs_of(estimate).items()
+    return of_members({k: _mark(ALL_OF, v, (n_members, *v.shape)) for k, v in outputs})
+
+
+def outputs_of(estimate: Estimate) -> dict[str, Tensor]:
+    """What a member gives of what a mixture combines, by name."""
+    values = {kind: getattr(estimate, kind) for kind in COMBINED}
+    return {kind: value for kind, value in values.items() if value is not None}
+
+
+def of_members(stacked: Mapping[str, Tensor]) -> list[Estimate]:
+    """Estimates of the members from outputs with a leading axis of members."""
+    return [
+        Estimate(**dict(zip(stacked, values, strict=True)))
+        for values in zip(*stacked.values(), strict=True)
     ]
-    return [Estimate(*of_member) for of_member in zip(*outputs, strict=True)]
 
 
 def _mark(name: str, value: Tensor, shape: Sequence[int | torch.SymInt]) -> Tensor:

@@ -19,7 +19,7 @@ from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.keys import uniform
 from deepesi.data_gen.random_fields import rotated, scattered, smooth_field
 from deepesi.data_gen.ranges import METRES, RADIANS, check_number, check_range
-from deepesi.physics.montage import MEAN_LENGTH
+from deepesi.physics.scalp import MEAN_LENGTH
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from deepesi.data_gen.ranges import METRES, RADIANS, check_number, check_range
 from deepesi.physics.cap_placement import places_of_names
 from deepesi.physics.cap_pose import MIDDLE, fit_pose
-from deepesi.physics.montage import ScalpPoints, project_to_mesh, steps_along_scalp, turn_caps
+from deepesi.physics.scalp import ScalpPoints, project_to_mesh, steps_along_scalp, turn_caps
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.data_gen.ranges import METRES, check_number, check_range
-from deepesi.physics.montage import ScalpPoints, displace
+from deepesi.physics.scalp import ScalpPoints, displace
 from deepesi.physics.template import Template
 
 #: Cap positions of a set-up, and displaced positions of every electrode in each. An example uses

@@ -33,7 +33,7 @@ from deepesi.physics.family import Tissues
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 from deepesi.physics.magnetic import Coils
-from deepesi.physics.montage import ScalpPoints
+from deepesi.physics.scalp import ScalpPoints
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template
 

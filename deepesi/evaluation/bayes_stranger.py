@@ -24,7 +24,7 @@ from deepesi.physics.head_inputs import (
     SourcePositions,
     Whitener,
 )
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.template import Template, free_orientation, template_of
 
 

@@ -138,8 +138,8 @@ def deviation_layout(rows: Sequence[CalibrationRow]) -> Layout:
     for method in dict.fromkeys(row.method for row in rows):
         for name, title in TITLES.items():
             own = _pick(rows, method=method, snr_db=ALL, recalibration=name)
-            value = {(r.group, r.metric): r for r in own}
-            if not own:
+            value = {(r.group, r.metric): r for r in own if r.group in GROUPS}
+            if not value:
                 continue
             cells = [method, title]
             for group in GROUPS:
@@ -226,7 +226,9 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         yield "Posterior samples", f"<p>{UNIFORMITY}</p>" + html_table(*uniformity)
-    yield "Other recordings", f"<p>{UNLIKE_OTHERS}</p>" + html_table(*unlike_layout(rows))
+    unlike = unlike_layout(rows)
+    if unlike.lines:
+        yield "Other recordings", f"<p>{UNLIKE_OTHERS}</p>" + html_table(*unlike)
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:
         return

@@ -22,7 +22,7 @@ N_CHANGED = (1, 2, 4, 8, 16)
 #: Step of the differences, and largest change that is tried, standard deviations of the noise.
 STEP, LARGEST = 0.1, 1000.0
 #: Linearizations per number of sensors, and what each step adds to reach beyond the border.
-N_STEPS, BEYOND = 8, 0.02
+N_STEPS, OVERSHOOT = 8, 0.02
 #: Fractions of a change that are tried at once to find the least that suffices, in two rounds.
 N_FRACTIONS = 6
 
@@ -173,7 +173,7 @@ def _step(values: Array, slopes: Array, elsewhere: Mask, number: int) -> Array |
     sparse = np.zeros_like(direction)
     np.put_along_axis(sparse, kept, np.take_along_axis(direction, kept, axis=1), axis=1)
     power = (sparse**2).sum(1)
-    gap = (1 + BEYOND) * (values[peak] - values[others]) + BEYOND * 1e-3 * values[peak]
+    gap = (1 + OVERSHOOT) * (values[peak] - values[others]) + OVERSHOOT * 1e-3 * values[peak]
     size = np.divide(gap, np.sqrt(power), out=np.full_like(gap, np.inf), where=power > 0)
     best = int(size.argmin()) if len(size) else 0
     if not len(size) or not np.isfinite(size[best]):

@@ -62,7 +62,7 @@ class UnrolledChampagne(InverseModel):
       multiplies the variances in the updates of all patches. It reads energies only, so the
       estimate changes sign with the data;
     - the probabilities of 1 to `most_sources` sources, from what every further patch adds to the
-      evidence (`SourceCounts`). They have no effect on the estimate, nor on its training.
+      evidence (`SourceCounts`). They do not change the estimate.
 
     No weight belongs to a channel, a source or an orientation. The orientations of a patch share
     one variance. A window is inverted as a whole.
@@ -191,7 +191,8 @@ class UnrolledChampagne(InverseModel):
         estimate, log_counts = self._estimate(batch.data, batch.inputs)
         loss, terms = objective(estimate, batch)
         counts = count_loss(log_counts, (batch.scene.peaks >= 0).sum(1))
-        # The two share no weight; the factor keeps the clipped gradient to the estimate.
+        # The two share no weight, but the norm of all gradients is clipped: the factor keeps the
+        # part of the counts small.
         return {"loss": loss + 0.1 * counts, **terms, "source_counts": counts.detach()}
 
     def _log_counts(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from deepesi.physics.cap_check import known_electrodes
 from deepesi.physics.cap_pose import CapPose, fit_pose, fit_pose_to_scalp, pitch_of
 from deepesi.physics.graph import is_inside
-from deepesi.physics.montage import ScalpPoints, check_metres, check_on_scalp, project_to_mesh
+from deepesi.physics.scalp import ScalpPoints, check_metres, check_on_scalp, project_to_mesh
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]

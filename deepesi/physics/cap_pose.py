@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from deepesi.physics.graph import vertex_normals
-from deepesi.physics.montage import TriangleMesh
+from deepesi.physics.scalp import TriangleMesh
 
 Array = NDArray[np.float64]
 

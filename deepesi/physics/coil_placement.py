@@ -23,6 +23,7 @@ from deepesi.physics.cap_placement import (
     FAR_FROM_NAMES,
     FAR_FROM_SCALP,
     FEWEST_HEAD_POINTS,
+    OFF_SCALP,
     TRANSFORM,
     RecordedCap,
     places_of_names,
@@ -30,7 +31,7 @@ from deepesi.physics.cap_placement import (
 from deepesi.physics.cap_pose import CapPose, fit_pose, fit_pose_to_scalp
 from deepesi.physics.graph import is_inside
 from deepesi.physics.magnetic import Coils
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
@@ -55,6 +56,11 @@ class Landmarks:
     cap: RecordedCap
     fiducials: Array | None
 
+    @property
+    def on_scalp(self) -> Array:
+        """Electrodes and other points of the scalp ``(N, 3)``, maybe none."""
+        return np.concatenate([self.cap.positions.reshape(-1, 3), self.cap.head_points])
+
 
 @dataclass(frozen=True)
 class CoilPlacement:
@@ -64,7 +70,7 @@ class CoilPlacement:
         coils: The coils in the head frame of the template.
         by: What they were placed by, as text.
         residual: Distance that the fit leaves, m: of the named electrodes or fiducials (mean), or
-            of the points of the head from the scalp (median).
+            of the points of the head from the scalp (median). NaN: nothing to measure it by.
         limit: Residual above which to warn, m.
         gap: Distance of the nearest coil from the scalp, m.
 
@@ -77,15 +83,16 @@ class CoilPlacement:
     gap: float
 
     def __str__(self) -> str:
+        off = "not measured" if np.isnan(self.residual) else f"{1e3 * self.residual:.1f} mm"
         return (
-            f"placed by {self.by}, residual {1e3 * self.residual:.1f} mm, nearest coil "
-            f"{1e3 * self.gap:.0f} mm from the scalp"
+            f"placed by {self.by}, residual {off}, nearest coil {1e3 * self.gap:.0f} mm from the "
+            "scalp"
         )
 
     @property
     def warnings(self) -> list[str]:
-        """What to doubt; empty for a good fit."""
-        if self.residual <= self.limit:
+        """What to doubt; empty for a good fit and for one that was not measured."""
+        if not self.residual > self.limit:
             return []
         return [
             f"the head of the recording does not fit the template well: placed by {self.by} it is "
@@ -107,23 +114,37 @@ def place_coils(
             the template; None to fit one.
 
     Raises:
-        ValueError: The recording has nothing to place them by, or they lie inside the head or far
-            from it.
+        ValueError: The recording has nothing to place them by, a transform puts its head off the
+            scalp, or coils lie inside the head or all far from it.
 
     """
     pose, by, residual, limit = _pose(template, landmarks, to_head)
     placed = _moved(coils, pose)
-    scalp, faces = template.family.scalp_pos, template.family.scalp_faces
-    gap = float(cKDTree(scalp).query(placed.points)[0].min())
-    inside = bool(is_inside(placed.sensors.positions, scalp, faces).any())
-    if inside or gap > FARTHEST:
-        where = "inside the head" if inside else f"{1e3 * gap:.0f} mm from the scalp at the nearest"
-        raise ValueError(
-            f"recording: placed by {by}, its MEG coils lie {where} of {template.name}. Check the "
-            "position of the head (info['dev_head_t']) and its points (info['dig']), or give a "
-            "forward solution (--forward, forward=)."
-        )
+    gap = float(cKDTree(template.family.scalp_pos).query(placed.points)[0].min())
+    _check_around(template, placed, by, gap)
     return CoilPlacement(placed, by, residual, limit, gap)
+
+
+def _check_around(template: Template, placed: Coils, by: str, gap: float) -> None:
+    """Refuse coils inside the head, or an array that is far from it."""
+    scalp, names = template.family, placed.sensors.names
+    rows = np.flatnonzero(is_inside(placed.sensors.positions, scalp.scalp_pos, scalp.scalp_faces))
+    cure = (
+        "Check the position of the head (info['dev_head_t']) and its points (info['dig']), or give "
+        "a forward solution (--forward, forward=)."
+    )
+    if len(rows):
+        some = ", ".join(names[row] for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
+        raise ValueError(
+            f"recording: placed by {by}, {len(rows)} of its {len(names)} MEG coils lie inside the "
+            f"head of {template.name}: {some}. If only these are wrong, mark them as bad "
+            f"(info['bads']). {cure}"
+        )
+    if gap > FARTHEST:
+        raise ValueError(
+            f"recording: placed by {by}, its MEG coils lie {1e3 * gap:.0f} mm from the scalp at "
+            f"the nearest, expected at most {1e3 * FARTHEST:g} mm. {cure}"
+        )
 
 
 def _moved(coils: Coils, pose: CapPose) -> Coils:
@@ -146,23 +167,51 @@ def _pose(
     template: Template, landmarks: Landmarks, to_head: Array | None
 ) -> tuple[CapPose, str, float, float]:
     """Pose, what it was found by, its residual and the usual largest one, m."""
-    cap, scalp = landmarks.cap, (template.family.scalp_pos, template.family.scalp_faces)
-    on_scalp = np.concatenate([cap.positions.reshape(-1, 3), cap.head_points])
     if to_head is not None:
-        pose, by = _pose_of(to_head), TRANSFORM
-    elif (named := places_of_names(template, cap.ch_names))[0]:
-        rows, places = named[0], named[1].positions
+        return _by_transform(template, landmarks, to_head)
+    cap, scalp = landmarks.cap, template.family
+    rows, electrodes = places_of_names(template, cap.ch_names)
+    if rows:
+        places = electrodes.positions
         pose = fit_pose(places, cap.positions[rows])
         off = np.linalg.norm(cap.positions[rows] - pose.recorded(places), axis=1).mean()
         return pose, f"{len(rows)} names of the 10-05 system", float(off), FAR_FROM_NAMES
-    elif len(cap.head_points) >= FEWEST_HEAD_POINTS:
-        pose, by = fit_pose_to_scalp(on_scalp, *scalp), f"{len(cap.head_points)} head points"
-    else:
-        return _by_fiducials(landmarks.fiducials)
-    if not len(on_scalp):
-        return pose, by, 0.0, FAR_FROM_SCALP
-    off = np.median(project_to_mesh(pose.on_template(on_scalp), *scalp).distances)
-    return pose, by, float(off), FAR_FROM_SCALP
+    if len(cap.head_points) >= FEWEST_HEAD_POINTS:
+        pose = fit_pose_to_scalp(landmarks.on_scalp, scalp.scalp_pos, scalp.scalp_faces)
+        off = _from_scalp(template, pose, landmarks)
+        return pose, f"{len(cap.head_points)} head points", off, FAR_FROM_SCALP
+    return _by_fiducials(landmarks.fiducials)
+
+
+def _by_transform(
+    template: Template, landmarks: Landmarks, to_head: Array
+) -> tuple[CapPose, str, float, float]:
+    """The transform of the user, with the residual of what the recording has to measure it by."""
+    pose = _pose_of(to_head)
+    if not len(landmarks.on_scalp):
+        off = np.nan if landmarks.fiducials is None else _from_fiducials(pose, landmarks.fiducials)
+        return pose, TRANSFORM, off, FAR_FROM_FIDUCIALS
+    off = _from_scalp(template, pose, landmarks)
+    if off > OFF_SCALP:
+        raise ValueError(
+            f"--trans: it puts the head {1e3 * off:.0f} mm off the scalp of {template.name} "
+            f"(median of electrodes and head points), expected at most {1e3 * OFF_SCALP:g} mm. It "
+            "is of another subject, another head or another session, or the wrong way round. It "
+            "must end in the MRI of fsaverage or in MNI space, see docs/deployment.md."
+        )
+    return pose, TRANSFORM, off, FAR_FROM_SCALP
+
+
+def _from_scalp(template: Template, pose: CapPose, landmarks: Landmarks) -> float:
+    """Median distance of the points of a head from the scalp of the template, m."""
+    placed, scalp = pose.on_template(landmarks.on_scalp), template.family
+    return float(np.median(project_to_mesh(placed, scalp.scalp_pos, scalp.scalp_faces).distances))
+
+
+def _from_fiducials(pose: CapPose, fiducials: Array) -> float:
+    """Mean distance of the fiducials from those of the template, m."""
+    recorded, places = fiducials
+    return float(np.linalg.norm(pose.on_template(recorded) - places, axis=1).mean())
 
 
 def _pose_of(to_head: Array) -> CapPose:
@@ -184,5 +233,4 @@ def _by_fiducials(fiducials: Array | None) -> tuple[CapPose, str, float, float]:
     recorded, places = fiducials
     scale = float((recorded * places).sum() / (places**2).sum())
     pose = CapPose(np.eye(3), np.full(3, scale), np.zeros(3), np.zeros(3))
-    off = np.linalg.norm(pose.on_template(recorded) - places, axis=1).mean()
-    return pose, "the fiducials", float(off), FAR_FROM_FIDUCIALS
+    return pose, "the fiducials", _from_fiducials(pose, fiducials), FAR_FROM_FIDUCIALS

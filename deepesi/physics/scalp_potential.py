@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, Tissues
-from deepesi.physics.montage import ScalpPoints
+from deepesi.physics.scalp import ScalpPoints
 from deepesi.physics.sensors import average_reference
 
 Array = NDArray[np.float64]

@@ -20,8 +20,9 @@ from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.magnetic import CoilFamily, Coils, KnownCoils
 from deepesi.physics.magnetic_files import load_magnetic
-from deepesi.physics.montage import ScalpPoints, fit_to_scalp, standard_montage
+from deepesi.physics.montage import standard_montage
 from deepesi.physics.noise import white_noise_cov
+from deepesi.physics.scalp import ScalpPoints, fit_to_scalp
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.sensors import SensorArray
 from deepesi.utils.files import atomic

@@ -81,7 +81,8 @@ def apply(
     """Localize a recording and report each step.
 
     An evoked response gives ``OUT-lh.stc``, ``OUT-rh.stc`` and ``OUT.png``, from a calibrated file
-    ``OUT-prediction-set-lh.label`` and ``-rh.label`` as well. Epochs and raw
+    ``OUT-prediction-set-lh.label`` and ``-rh.label`` as well, from a network that counts sources
+    ``OUT-source-counts.csv``, and with draws the files of `write_samples`. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
     the order of the file, each written before the next is computed, without a picture. Volumes and
     free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``
@@ -97,7 +98,8 @@ def apply(
         reading: Options for reading the recording.
         setup: Noise covariance and head.
         window: Start and end of the search for the peak, s.
-        progress: Show a bar on a terminal while epochs and raw recordings are localized.
+        progress: Show a bar on a terminal while epochs and raw recordings are localized, and while
+            movies are written.
         open_inverse: Opens the model; the command line also knows solvers by their names.
         animated: Movie and page to write of an evoked response.
         draws: Posterior samples to draw and write, as in `write_samples`.
@@ -180,7 +182,7 @@ def _localize(
         yield write_picture(result, peak, inverse, data, prefix)
         yield from write_source_counts(result, peak, inverse, prefix)
         if draws is not None:
-            yield from write_samples(draws, result, peak, inverse, prefix)
+            yield from write_samples(draws, result, peak, inverse, prefix, progress)
         if animated is not None:
             yield from write_animated(animated, result, peak, inverse, data, where.window, progress)
     return strongest

@@ -213,7 +213,8 @@ class Contract:
                 f"Inverse: the file takes {_titles(self.sensor_kinds)} channels, the recording and "
                 f"its head have {_titles(others)} channels{' beside them' if known else ''}. To "
                 f"go on, {pick}use a file for these kinds: a network trained with data=joint, or "
-                "an exported method such as eLORETA."
+                "an exported method such as eLORETA; a file that was exported before files named "
+                "their sensors: export it again."
             )
 
     def to_json(self) -> str:

@@ -238,7 +238,7 @@ def _raw(
     if largest.any():
         changes.insert(
             0,
-            f"offsets of channels, its mean over time, were subtracted (up to "
+            f"offsets of channels, their means over time, were subtracted (up to "
             f"{sensors.text_by_kind(largest, np.max)})",
         )
     return Corrected(raw, stretches, offsets, changes=changes)

@@ -200,10 +200,10 @@ class Inverse:
 
         Raises:
             ValueError: The recording, covariance, forward solution or transform does not fit, as in
-                `picked_info`, `place_recording`, `place_recorded_coils`, `head_on_template`,
-                `head_from_forward` and `prepare_for`; the file does not take a kind of sensor; the
-                filters of the model are made for another sampling rate; or a forward solution is
-                given together with a head or a transform.
+                `picked_info`, `kinds_to_localize`, `place_recording`, `place_recorded_coils`,
+                `head_on_template`, `head_from_forward` and `prepare_for`; the file does not take a
+                kind of sensor; the filters of the model are made for another sampling rate; or a
+                forward solution is given together with a head or a transform.
 
         """
         import mne

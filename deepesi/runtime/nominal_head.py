@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
 from deepesi.physics.io.heads import head_from_forward
-from deepesi.physics.montage import ScalpPoints, project_to_mesh
+from deepesi.physics.scalp import ScalpPoints, project_to_mesh
 from deepesi.physics.template import Template
 from deepesi.runtime.prepared_inverse import PreparedInverse
 

@@ -166,7 +166,7 @@ class PreparedInverse:
         return self._windowed(data, windows_of(n_times, window or self.model.longest, 0, n_times))
 
     def sample(self, data: Array, n: int, seed: int = 0) -> NDArray[np.float32]:
-        """Draw from the posterior of one window ``(C, T)``, V, any reference.
+        """Draw from the posterior of one window ``(C, T)``, SI units, any reference.
 
         Args:
             data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
@@ -189,7 +189,10 @@ class PreparedInverse:
         return self._outputs(batch, noise)["samples"][:, 0]
 
     def source_counts(self, data: Array) -> NDArray[np.float32]:
-        """Probabilities of 1, 2, ... sources in one window ``(C, T)``, V, any reference: ``(K,)``.
+        """Probabilities ``(K,)`` of 1, 2, ... sources in one window, any reference.
+
+        Args:
+            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
 
         Raises:
             ValueError: The model counts no sources; or as in `estimate`.

@@ -72,7 +72,7 @@ class OpenModel(NamedTuple):
         Examples are computed a few at a time, as `examples_at_once` sets.
 
         Args:
-            data: ``(B, C, T)``, V, in the reference of the head.
+            data: ``(B, C, T)``, units of heads (EEG: V), in the reference of the head.
             inputs: Prepared head inputs.
             noise: Standard normal ``(N, B, Z)`` for samples, ``Z`` from `noise_size`; None: no
                 samples.
@@ -80,7 +80,8 @@ class OpenModel(NamedTuple):
 
         Returns:
             ``"mean"`` and, if the file has it, ``"std"`` ``(B, D, T)``, A m; with noise also
-            ``"samples"`` ``(N, B, D, T)``.
+            ``"samples"`` ``(N, B, D, T)``; if the file counts sources, ``"source_counts"``
+            ``(B, K)``, probabilities of 1, 2, ... sources.
 
         Raises:
             ValueError: The shapes of the inputs do not fit the model; windows shorter than a
@@ -91,7 +92,9 @@ class OpenModel(NamedTuple):
         self.contract.window_needs.check_length(data.shape[2])
         if noise is not None:
             self._check_noise(data, inputs, noise)
-            most = max(1, AT_ONCE // max(1, sum(4 * values.size for values in inputs.values())))
+            most = AT_ONCE // max(1, sum(4 * values.size for values in inputs.values()))
+            # The graph computes its fixed draws with every part, so fewer would not be cheaper.
+            most = max(1, self.contract.n_draws or 1, most)
             if len(noise) > most:  # a few draws at a time, so that memory does not grow with them
                 first = self.run(data, inputs, noise[:most], kinds)
                 parts = [first] + [
@@ -152,7 +155,7 @@ class OpenModel(NamedTuple):
         if kinds is not None:
             asked = {name: kind for name, kind in asked.items() if kind in kinds}
         options = ort.RunOptions()
-        # Mean and deviation have draws of their own, which samples alone do not need.
+        # Only what the outputs asked for need is computed.
         options.only_execute_path_to_fetches = len(asked) < len(self.contract.outputs)
         try:
             found = self.session.run(list(asked), feeds, options)
@@ -166,7 +169,7 @@ class OpenModel(NamedTuple):
                     f"inputs: {_first_line(error)}"
                 ) from error
             raise ValueError(
-                f"the model cannot compute with EEG of shape {data.shape} and these head inputs "
+                f"the model cannot compute with data of shape {data.shape} and these head inputs "
                 f"({_first_line(error)}). Prepare it again for this set-up."
             ) from error
 

@@ -129,7 +129,8 @@ def check_windows(needs: WindowNeeds, config: DictConfig) -> None:
         ValueError: Windows are shorter than the longest filter, or of another sampling rate.
 
     """
-    for key in ("data", "scenario", "strangers") if config.compare else ("data",):
+    compared = ("scenario", "strangers") if config.compare else ()
+    for key in ("data", "unlabelled", *compared):
         part = config.get(key)
         if part is None:
             continue

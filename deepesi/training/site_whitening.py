@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate, InverseModel
+from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel
 from deepesi.core.unlabelled import Unlabelled
 from deepesi.training.tasks.features import named_layer
 
@@ -64,9 +64,15 @@ class SiteWhitening(InverseModel):
         self.network, self.feature_axis = network, feature_axis
         self.head_inputs = network.head_inputs
         self.bound_to_space = network.bound_to_space
-        self._layer = (named_layer(network, layer),)  # not registered twice
+        self.window_needs = network.window_needs
+        self._layer = (named_layer(network, layer, "SiteWhitening", "layer"),)  # registered once
         self._training: FeatureStatistics | None = None
         self._site: FeatureStatistics | None = None
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """Those of the network."""
+        return self.network.assumptions
 
     def fit(self, batches: Iterable[Batch | Unlabelled]) -> None:
         """Take the statistics of training recordings."""

@@ -92,8 +92,8 @@ def adapt(
     correction, adapted = np.eye(head.n_channels), head
     for _ in range(n_steps):
         explained = head.leadfield @ _rows(_invert(model, adapted, fitted))
-        correction = _ridge(whitener @ _rows(fitted), whitener @ explained, strength)
-        adapted = _corrected(head, whitener, correction)
+        correction = fit_correction(whitener @ _rows(fitted), whitener @ explained, strength)
+        adapted = corrected(head, correction)
     power = max(float(_power(whitener @ _rows(others), 1).sum()), float(np.finfo(float).tiny))
     before, after = (_unexplained(model, one, others, whitener) for one in (head, adapted))
     accepted = _explains_more(before, after)
@@ -140,8 +140,8 @@ def _rows(values: Float[Tensor, "B N T"]) -> Array:
     return np.asarray(values.double().cpu().transpose(0, 1).flatten(1).numpy())
 
 
-def _ridge(data: Array, explained: Array, strength: float) -> Array:
-    """Correction, without the gain that estimates lose to regularization."""
+def fit_correction(data: Array, explained: Array, strength: float) -> Array:
+    """Correction ``(C, C)`` of `adapt`, from whitened data ``(C, N)`` and what explains them."""
     gram, cross = explained @ explained.T, data @ explained.T
     prior = strength * np.trace(gram) / len(gram) * np.eye(len(gram))
     gain = np.trace(cross) / max(np.trace(gram), np.finfo(float).tiny)
@@ -151,8 +151,9 @@ def _ridge(data: Array, explained: Array, strength: float) -> Array:
     return np.asarray(np.linalg.solve(gram + prior, (cross / gain + prior).T).T)
 
 
-def _corrected(head: HeadModel, whitener: Array, correction: Array) -> HeadModel:
-    """The head with the correction between whitened channels."""
+def corrected(head: HeadModel, correction: Array) -> HeadModel:
+    """The head with a correction ``(C, C)`` between whitened channels."""
+    whitener = Whitener().compute(head)
     change = np.linalg.pinv(whitener, hermitian=True) @ (correction - np.eye(len(correction)))
     leadfield = head.leadfield + change @ whitener @ head.leadfield
     return replace(head, leadfield=head.sensors.reference(leadfield))

@@ -11,6 +11,7 @@ from deepesi.calibration.conformal import REACH
 from deepesi.core.contracts import Batch, Estimate, InverseModel
 from deepesi.physics.head_inputs import SourcePositions
 from deepesi.runtime.window_needs import WindowNeeds
+from deepesi.uncertainty.ensemble import mean_source_counts
 
 #: Exponents among which `fit_consensus` chooses one per member.
 EXPONENTS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
@@ -70,7 +71,8 @@ class Consensus(InverseModel):
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Moments whose magnitude is proportional to the probability of a source."""
-        maps = self._maps(data, inputs)
+        estimates = self._estimates(data, inputs)
+        maps = self._maps(estimates, inputs)
         magnitudes = _magnitudes(maps)
         evidence = log_evidence(magnitudes, inputs[self.positions.key])
         log_p = log_probability(evidence, self.exponents[:, None, None])
@@ -81,20 +83,24 @@ class Consensus(InverseModel):
         mean = (total * probability)[..., None, None] * course
         spread = total * (probability * (1 - probability)).clamp_min(0).sqrt()
         std = spread[..., None, None] * course.square().mean(2, keepdim=True).sqrt()
-        return Estimate(mean.flatten(1, 2), std.expand_as(mean).flatten(1, 2))
+        counts = mean_source_counts(estimates, self.weights)
+        mean, std = mean.flatten(1, 2), std.expand_as(mean).flatten(1, 2)
+        return Estimate(mean, std, source_counts=counts)
 
     def log_evidences(
         self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "M B S"]:
         """Log evidence ``log e_k`` of every member; it does not depend on weights or exponents."""
-        magnitudes = _magnitudes(self._maps(data, inputs))
+        magnitudes = _magnitudes(self._maps(self._estimates(data, inputs), inputs))
         return log_evidence(magnitudes, inputs[self.positions.key])
 
+    def _estimates(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> list[Estimate]:
+        return [cast("InverseModel", member)(data, inputs) for member in self.members]
+
     def _maps(
-        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+        self, estimates: Sequence[Estimate], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "M B S O T"]:
-        members = [cast("InverseModel", member) for member in self.members]
-        maps = torch.stack([member(data, inputs).mean for member in members])
+        maps = torch.stack([estimate.mean for estimate in estimates])
         return maps.unflatten(2, (inputs[self.positions.key].shape[0], -1))
 
 

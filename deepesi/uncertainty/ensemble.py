@@ -8,9 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
+from torch.nn import functional
 
 from deepesi.core.contracts import Batch, Estimate, InverseModel, Objective
-from deepesi.core.traced_members import alike, is_tracing_members, trace_side_by_side
+from deepesi.core.traced_members import (
+    alike,
+    is_tracing_members,
+    of_members,
+    outputs_of,
+    trace_side_by_side,
+)
 from deepesi.runtime.window_needs import WindowNeeds
 
 
@@ -20,7 +27,7 @@ def mixture(estimates: Sequence[Estimate]) -> Estimate:
     ``ĵ = 1/M Σ ĵ_m``,  ``σ² = 1/M Σ σ_m² + 1/M Σ (ĵ_m − ĵ)²``: mean variance of the members plus
     variance between members. The latter belongs to the mixture itself and is not an estimate from
     a sample, so it is divided by ``M``, not ``M − 1``. Members without a standard deviation add 0
-    to the first term.
+    to the first term. Probabilities of the number of sources are the mean over the members.
 
     Args:
         estimates: One estimate per member, ``(B, D, T)``, A m.
@@ -42,7 +49,24 @@ def mixture(estimates: Sequence[Estimate]) -> Estimate:
     for estimate in estimates:
         if estimate.std is not None:
             variance = variance + estimate.std.square() / len(estimates)
-    return Estimate(means.mean(dim=0), variance.sqrt())
+    equal = means.new_full((len(estimates),), 1 / len(estimates))
+    counts = mean_source_counts(estimates, equal)
+    return Estimate(means.mean(dim=0), variance.sqrt(), source_counts=counts)
+
+
+def mean_source_counts(
+    estimates: Sequence[Estimate], weights: Float[Tensor, " M"]
+) -> Float[Tensor, "B K"] | None:
+    """Weighted mean of the members' probabilities of 1 to ``K`` sources.
+
+    ``K`` is the largest number of any member. None if a member gives no probabilities.
+    """
+    counts = [e.source_counts for e in estimates if e.source_counts is not None]
+    if len(counts) < len(estimates):
+        return None
+    most = max(own.shape[1] for own in counts)
+    padded = [functional.pad(own, (0, most - own.shape[1])) for own in counts]
+    return torch.einsum("m,mbk->bk", weights, torch.stack(padded))
 
 
 class DeepEnsemble(InverseModel):
@@ -155,7 +179,7 @@ class StackedEnsemble(InverseModel):
         """Estimate of each member."""
         if is_tracing_members():
             return trace_side_by_side(self.stack.member, self.stack.tensors(), data, inputs)
-        return [Estimate(*outputs) for outputs in zip(*self.stack(data, inputs), strict=True)]
+        return of_members(self.stack(data, inputs))
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation of the mixture of the members."""
@@ -206,14 +230,11 @@ class _Stack(nn.Module):
         """Stacked parameters and buffers, by their names in a member."""
         return dict(self.member.named_parameters()) | dict(self.member.named_buffers())
 
-    def forward(
-        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, "M B D T"], ...]:
-        """Means and, if members have them, standard deviations."""
+    def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs of all members by name, with a leading axis of members."""
 
-        def outputs(tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            estimate = functional_call(self.member, tensors, (data, inputs))
-            return tuple(o for o in (estimate.mean, estimate.std) if o is not None)
+        def outputs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return outputs_of(functional_call(self.member, tensors, (data, inputs)))
 
         tensors = self.tensors()
         if torch.compiler.is_exporting():  # vmap does not support dynamic sizes
@@ -221,8 +242,8 @@ class _Stack(nn.Module):
                 outputs({name: value[m] for name, value in tensors.items()})
                 for m in range(self.n_members)
             ]
-            return tuple(torch.stack(values) for values in zip(*one_by_one, strict=True))
-        stacked: tuple[Tensor, ...] = torch.vmap(outputs, randomness="different")(tensors)
+            return {kind: torch.stack([own[kind] for own in one_by_one]) for kind in one_by_one[0]}
+        stacked: dict[str, Tensor] = torch.vmap(outputs, randomness="different")(tensors)
         return stacked
 
 

@@ -190,6 +190,6 @@ def _sample_frames(
             f"sample {number + 1} of {len(magnitudes)}, to {1e9 * values.max():.2g} nAm"
         )
         for ax, view in zip(figure.subplots(1, len(views)), views, strict=True):
-            draw_cortex(ax, values, mesh, view, float(values.max()) or 1.0, rings)
+            draw_cortex(ax, values, mesh, view, float(values.max()), rings)
             ax.set_title(view, fontsize=9)
         yield drawn(figure)

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.physics.montage import check_metres
+from deepesi.physics.scalp import check_metres
 from deepesi.viz.movie import Frame, check_movie, check_times, drawn, time_text, write_movie
 from deepesi.viz.scalp import draw_scalp
 

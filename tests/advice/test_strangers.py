@@ -16,8 +16,8 @@ from deepesi.data_gen.snapshot import SNAPSHOT_SOURCES
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.physics.family import NOMINAL
 from deepesi.physics.few_sources import few_sources
-from deepesi.physics.montage import project_to_mesh
 from deepesi.physics.noise import of_rank, rank_of, spanned_projector, whitener
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import load_template
 

@@ -15,6 +15,7 @@ from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.saved import load_any
 from tests.conftest import make_covariance, make_evoked
+from tests.counting import Counting
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,15 @@ def test_moments_are_those_along_the_normals(model, free):
     if fixed.std is not None:
         std = estimate.std.unflatten(1, (-1, 3)).norm(dim=2)
         assert torch.allclose(std, fixed.std, rtol=1e-3)
+
+
+def test_source_counts_are_those_of_the_model(free):
+    data = torch.randn(2, 32, 3, generator=torch.Generator().manual_seed(0)) * 1e-6
+    fixed, model = free.along_normals(), Counting()
+    counts = apply(model, data, fixed).source_counts
+    assert torch.equal(apply(FixedOrientation(model), data, free).source_counts, counts)
+    counts = apply(model, data, fixed.with_components()).source_counts
+    assert torch.equal(apply(FreeOrientation(model), data, fixed).source_counts, counts)
 
 
 @pytest.mark.parametrize("name", ["bayes_single_patch", "dipole_scan", "eloreta"])

@@ -170,7 +170,8 @@ def test_head_that_was_built_by_the_user(toy_path, tmp_path, monkeypatch, capsys
     main(["apply", "e.onnx", "x-ave.fif", "--prepared", "head.npz", "--out", "live"])
     assert "sensors of a recording on fsaverage-ico1" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match="leave --noise-cov, --noise-from, --forward, --head and --rank out"
+        SystemExit,
+        match="leave --noise-cov, --noise-from, .*, --trans and --picks out",
     ):
         main(["apply", *common, "--prepared", "head.npz", "--out", "both"])
 

@@ -186,9 +186,15 @@ def test_magnetic_fields_between_the_points_of_a_cortex():
     )
     exact = magnetic_leadfield(centre, coils, pos[rows] + offset).reshape(len(coils), 100, 3)
     exact = np.einsum("cnj,nj->cn", exact, normals)
-    off = found / np.linalg.norm(found, axis=0) - exact / np.linalg.norm(exact, axis=0)
-    assert np.median(np.linalg.norm(off, axis=0)) < 0.025
-    assert np.percentile(np.linalg.norm(off, axis=0), 95) < 0.07
+    alone = magnetic_leadfield(centre, coils, pos[rows]).reshape(len(coils), 100, 3)
+    alone = np.einsum("cnj,nj->cn", alone, normals)  # the nearest point
+
+    def rdm(field):
+        off = field / np.linalg.norm(field, axis=0) - exact / np.linalg.norm(exact, axis=0)
+        return np.percentile(np.linalg.norm(off, axis=0), [50, 95])
+
+    assert np.allclose(rdm(found), [0.010, 0.046], rtol=0.05)  # as in docs/meg.md
+    assert np.allclose(rdm(alone), [0.052, 0.165], rtol=0.05)
 
 
 def test_what_is_not_simulated_with_meg_is_refused(toy):

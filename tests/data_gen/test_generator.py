@@ -228,7 +228,7 @@ def test_curriculum_opens_ranges_in_training_only(simulate):
     assert (early.true_leadfield.patterns == early.true_leadfield.patterns[:1]).all()
     assert early.head.n_channels == 16
     assert ((early.scene.peaks >= 0).sum(1) == 1).all()
-    assert (late.scene.peaks >= 0).sum(1).max() == 3
+    assert (late.scene.peaks >= 0).sum(1).max() == 4
     assert simulate(curriculum=closed, split="validation").batch(0).scene.tissues.std(0).min() > 0
 
 

@@ -10,8 +10,9 @@ from deepesi.data_gen.montages import FEWEST, displaced_positions, draw_channels
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupPool, SetupRanges
 from deepesi.data_gen.tissues import TissueRanges
-from deepesi.physics.montage import OWN_MONTAGES, displace, project_to_mesh, standard_montage
+from deepesi.physics.montage import OWN_MONTAGES, standard_montage
 from deepesi.physics.noise import white_noise_cov
+from deepesi.physics.scalp import displace, project_to_mesh
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import DATA, load_template
 from tests.conftest import slow

@@ -50,6 +50,17 @@ def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
     assert limit < 15
 
 
+def test_heads_stay_for_a_cap_that_is_known_by_names():
+    """One draw of heads serves two set-ups, and the limit is near the sources."""
+    cohort, kept, drawn, errors = Cohort.single(load_template("fsaverage-ico3")), bound(1), [], []
+    for batch in stranger(8, 4)["typical, cap by names"].batches(cohort, 20.0, [kept]):
+        errors.append(error_mm(apply_model(kept, batch), batch))
+        drawn.append(next(iter(kept._leadfields_at.values())))
+    assert len(drawn) == 2
+    assert drawn[0] is drawn[1]
+    assert torch.cat(errors).mean() < 30
+
+
 @pytest.mark.slow
 def test_heads_are_drawn_once_for_the_same_sensors():
     """Set-ups of one cap known by names share them; estimates are those of a new bound."""

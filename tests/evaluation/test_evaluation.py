@@ -347,7 +347,7 @@ def test_scenarios_vary_what_they_say(template):
         assert low - 1 < depth.min() <= depth.max() < high + 1
     for scenario, batch in drawn("conductivity", template, 4):
         assert torch.allclose(batch.scene.tissues[:, 0], torch.tensor(float(scenario.level)))
-    for scenario, batch in drawn("montage", template, 1):
+    for scenario, batch in drawn("montage", template, 2):
         assert abs(batch.head.n_channels - int(scenario.level)) <= 1
     for scenario, batch in drawn("n_sources", template, 4):
         assert ((batch.scene.peaks >= 0).sum(1) == int(scenario.level)).all()

@@ -25,6 +25,7 @@ from deepesi.runtime.session import as_feeds, open_model
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from tests.contract.test_contract import network
+from tests.counting import Counting
 
 RNG = np.random.default_rng(0)
 N_MEMBERS = 3
@@ -323,6 +324,17 @@ def test_ensembles_of_ensembles(member, toy, simulate, tmp_path):
     export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "m.onnx")
     batch = simulate([], montage="biosemi32", batch_size=3, n_times=2).batch(0)
     assert check_parity(model, tmp_path / "m.onnx", batch, n_timed=1).deviation <= 1e-5
+
+
+def test_members_that_count_sources(toy, simulate, tmp_path):
+    model, path = DeepEnsemble([Counting(0), Counting(1)]), tmp_path / "m.onnx"
+    contract = export_onnx(model, toy.montage_head("biosemi16"), path)
+    assert contract.kinds == ("mean", "std", "source_counts")
+    batch = simulate(model.head_inputs, montage="biosemi32", batch_size=3, n_times=2).batch(0)
+    expected = model(batch.data, batch.inputs).source_counts.detach().numpy()
+    feeds = as_feeds(prepare(model.head_inputs, batch.head))
+    found = open_model(path).run(batch.data.numpy(), feeds)["source_counts"]
+    assert np.abs(found - expected).max() <= 1e-5
 
 
 def test_members_without_weights(toy, simulate, tmp_path):

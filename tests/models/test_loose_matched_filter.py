@@ -223,6 +223,24 @@ def test_untrained_it_uses_normals_where_they_are_right(errors):
     assert errors["loose", "own"] < 0.5 * errors["loose", "strangers"]
 
 
+def test_right_normals_help(simulate, free_toy):
+    """Sources along the normals; for comparison, the head gets the normals of other sources."""
+    torch.manual_seed(0)
+    model = LooseMatchedFilter(n_radii=2, smallest=0.03, largest=0.06).eval()
+    sources = PatchSources((1, 1), radius=(0.03, 0.03))
+    batch = simulate([], heads=free_toy, sources=sources, batch_size=32, snr_db=(20, 20)).batch(0)
+    found = {}
+    for name, normals in {
+        "right": batch.head.source_normals,
+        "wrong": np.random.default_rng(0).permutation(batch.head.source_normals),
+    }.items():
+        metric = SourceMetric("localization_error")
+        head = replace(batch.head, source_normals=normals)
+        metric.update(apply(model, batch.data, head), batch)
+        found[name] = float(metric.compute())
+    assert found["right"] < 0.7 * found["wrong"]
+
+
 def test_number_of_weights_is_as_documented():
     count = sum(p.numel() for p in LooseMatchedFilter().parameters())
     assert f"{count:,} weights" in LooseMatchedFilter.__doc__

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deepesi.core.patches import spread_patches, spread_profiles
-from deepesi.models.layers.oriented_patches import Component, Found
+from deepesi.models.layers.oriented_patches import Component, Products
 from deepesi.models.layers.patch_moments import PatchMoments, Spread, Weighted, relative_power
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
 
@@ -38,7 +38,7 @@ def parts(toy):
 
 def products(n_times):
     normal = random(n_times, B, 1, S).expand(n_times, B, K, S)
-    return Found(normal, list(random(3, n_times, B, 1, S).expand(3, n_times, B, K, S)))
+    return Products(normal, list(random(3, n_times, B, 1, S).expand(3, n_times, B, K, S)))
 
 
 def patch_by_patch(moments, weighted, spread, found, square=False):
@@ -102,7 +102,7 @@ def test_a_window_of_one_time_course_is_every_patch_spread_by_itself(parts):
     moments, weighted, spread = parts
     course = random(6, 1, 1, 1)
     one = products(1)
-    found = Found(course * one.normal, [course * row for row in one.loose])
+    found = Products(course * one.normal, [course * row for row in one.loose])
     mean = moments.mean(found, weighted[:1])
     assert torch.allclose(mean, patch_by_patch(moments, weighted[:1], spread, found))
 

@@ -72,7 +72,7 @@ def test_a_window_is_inverted_as_one_whatever_its_time_axis(simulate):
     model = make(heteroscedastic=True, n_conjugate=15)
     batch = simulate(model.head_inputs, n_times=5).batch(0)
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
-    mean, std, _ = apply(model, batch.data, batch.head)
+    mean, std = apply(model, batch.data, batch.head)[:2]
     turned = apply(model, batch.data @ rotation, batch.head)
     largest = mean.abs().max().item()
     assert torch.allclose(turned.mean, mean @ rotation, rtol=1e-3, atol=1e-3 * largest)
@@ -110,7 +110,7 @@ def test_volume_of_free_orientation(simulate, heteroscedastic):
     sources[np.arange(len(chosen)), chosen] = moments
     data = torch.as_tensor(head.leadfield @ sources.reshape(len(chosen), 450, 1)).float()
     data *= 30 * head.noise_level / data.square().mean((1, 2), keepdim=True).sqrt()
-    mean, std, _ = model(data, inputs)
+    mean, std = model(data, inputs)[:2]
     assert mean.shape == (len(chosen), 450, 1)
     assert (std is None) != heteroscedastic
     assert std is None or ((std > 0).all() and std.shape == mean.shape)
@@ -159,7 +159,7 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
 def test_silence_is_answered_with_nothing(simulate):
     model = make(heteroscedastic=True)
     batch = simulate(model.head_inputs, n_times=2).batch(0)
-    mean, std, _ = apply(model, torch.zeros_like(batch.data), batch.head)
+    mean, std = apply(model, torch.zeros_like(batch.data), batch.head)[:2]
     assert (mean == 0).all()
     assert torch.isfinite(std).all()
 

@@ -6,6 +6,9 @@ import sys
 import pytest
 import torch
 
+from deepesi.core.contracts import InverseModel
+from deepesi.losses.base import WeightedSum
+from deepesi.losses.supervised import CosineDistance
 from tests.conftest import slow
 from tests.contract.test_contract import RECIPES
 
@@ -40,6 +43,26 @@ def test_bfloat16_gives_the_estimate_and_finite_gradients(name, simulate):
     assert off < 0.1
     assert found.keys() == expected.keys()
     assert all(torch.isfinite(gradient).all() for gradient in found.values())
+
+
+OWN_LOSS = [
+    name for name in NETWORKS if type(RECIPES[name]()).training_loss != InverseModel.training_loss
+]
+
+
+@pytest.mark.parametrize("name", OWN_LOSS)
+def test_losses_of_models_are_those_of_single_precision(name, simulate):
+    model = RECIPES[name]().train()
+    batch = simulate(model.head_inputs, n_times=2, batch_size=3, snr_db=[5, 10]).batch(0)
+    objective = WeightedSum({"cosine": CosineDistance()}, {"cosine": 1.0})
+
+    def loss():
+        return model.training_loss(batch, objective, torch.Generator().manual_seed(0))["loss"]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss()
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(loss().item(), rel=1e-3)
 
 
 COMPILED = """

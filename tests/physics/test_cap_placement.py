@@ -22,8 +22,9 @@ from deepesi.physics.cap_pose import MIDDLE, CapPose, fit_pose, fit_pose_to_scal
 from deepesi.physics.channel_names import ten_five_name
 from deepesi.physics.io.channels import good_eeg_channels, head_points, sensor_positions
 from deepesi.physics.io.heads import head_on_template, place_recording
-from deepesi.physics.montage import displace, project_to_mesh, standard_montage
+from deepesi.physics.montage import standard_montage
 from deepesi.physics.noise import whitened_power, whitener
+from deepesi.physics.scalp import displace, project_to_mesh
 from deepesi.physics.template import load_template
 from deepesi.validation.case import Case
 from deepesi.validation.sample import sample_cases

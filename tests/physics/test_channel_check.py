@@ -11,7 +11,8 @@ from deepesi.cli.validate import RECORDINGS
 from deepesi.physics.channel_check import _without, channel_precision, unexplained_channels
 from deepesi.physics.family import Tissues
 from deepesi.physics.io.heads import head_on_template
-from deepesi.physics.montage import displace, eeg_info
+from deepesi.physics.montage import eeg_info
+from deepesi.physics.scalp import displace
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse, UnexplainedChannelWarning

@@ -42,7 +42,7 @@ def test_array_has_the_declared_shape(declaration, toy):
         "neighbours": 6,
         "sensor_edges": 108,
         "patch_pairs": 186,
-        "patch_members": 4,
+        "patch_members": 5,
     }
     expected = tuple(sizes.get(a, a) for a in declaration.axes)
     assert declaration.compute(head).shape == expected

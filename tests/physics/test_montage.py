@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from deepesi.physics.montage import displace, fit_to_scalp, project_to_mesh, standard_montage
+from deepesi.physics.montage import standard_montage
+from deepesi.physics.scalp import displace, fit_to_scalp, project_to_mesh
 
 
 def test_projection_onto_a_triangle():

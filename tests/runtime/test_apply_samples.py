@@ -1,9 +1,12 @@
 """``deepesi apply --samples``: files of posterior samples, and what is refused."""
 
+from pathlib import Path
+
 import mne
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deepesi.cli.main import main
 from deepesi.core.contracts import PosteriorModel
@@ -11,7 +14,7 @@ from deepesi.export.to_onnx import export_onnx
 from deepesi.models.posterior.structured import StructuredPosterior
 from deepesi.physics.head_inputs import prepare
 from deepesi.runtime.inverse import Inverse
-from deepesi.runtime.session import as_feeds, open_model
+from deepesi.runtime.session import OpenModel, as_feeds, open_model
 from deepesi.runtime.writing import samples as writing
 from tests.conftest import make_covariance, make_evoked
 from tests.contract.parity import check_file
@@ -92,6 +95,20 @@ def test_samples_of_a_model_without_sources(files, toy_path, evoked, capsys):
         assert found["probability"].sum() == pytest.approx(1)
 
 
+@pytest.mark.slow  # draws the cortex
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_animation_on_a_packaged_cortex(files, evoked, capsys, n):
+    """Every sample is a picture of it; there is none of one sample."""
+    setup = ["--noise-cov", "x-cov.fif", "--out", "out", "--samples", str(n)]
+    main(["apply", str(files / "bayesian_minimum_norm.onnx"), "x-ave.fif", *setup])
+    assert ("wrote out-samples.gif" in capsys.readouterr().out) == (n > 1)
+    assert Path("out-samples.gif").exists() == (n > 1)
+    assert Path("out-samples.png").exists()
+    if n > 1:
+        with Image.open("out-samples.gif") as movie:
+            assert movie.n_frames == n
+
+
 def refused(match, capsys, *arguments, **options):
     with pytest.raises(SystemExit) as error:
         apply(*arguments, **options)
@@ -135,12 +152,21 @@ def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch):
     feeds = as_feeds(prepare(opened.contract.head_inputs, toy.montage_head("biosemi16")))
     rng = np.random.default_rng(0)
     data = rng.normal(scale=1e-6, size=(2, 16, 1)).astype(np.float32)
-    noise = rng.normal(size=(7, 2, 3)).astype(np.float32)
+    noise = rng.normal(size=(150, 2, 3)).astype(np.float32)
     whole = opened.run(data, feeds, noise)
     one = sum(4 * values.size for values in feeds.values())
+    run, at_once = OpenModel._run, []
+
+    def counted(self, data, inputs, noise, kinds):
+        at_once.append(noise.shape[:2])
+        return run(self, data, inputs, noise, kinds)
+
+    monkeypatch.setattr(OpenModel, "_run", counted)
     monkeypatch.setattr("deepesi.runtime.session.AT_ONCE", 2 * one)
     parts = opened.run(data, feeds, noise)
-    assert parts["samples"].shape == (7, 2, 84, 1)
+    # Not below the 64 fixed draws, which the graph computes with every part.
+    assert at_once == [(64, 1), (64, 1), (64, 1), (64, 1), (22, 1), (22, 1)]
+    assert parts["samples"].shape == (150, 2, 84, 1)
     for kind, values in whole.items():
         assert np.allclose(values, parts[kind], rtol=1e-5, atol=1e-15)
 

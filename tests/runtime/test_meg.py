@@ -1,5 +1,6 @@
 """Recordings with MEG: alone and beside EEG, equal to MNE-Python's, and what is refused."""
 
+import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from deepesi.cli.main import main
+from deepesi.physics.coil_placement import FAR_FROM_FIDUCIALS
 from deepesi.physics.helmets import CLEARANCE, put_on
 from deepesi.physics.helmets import helmet as helmet_of
 from deepesi.physics.io.channels import sensor_array, unused_channels
@@ -21,7 +23,8 @@ from deepesi.physics.io.rank import RankWarning, _by_info
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.template import load_template
-from deepesi.runtime.inverse import Inverse
+from deepesi.runtime.inverse import Inverse, PlacementWarning
+from deepesi.runtime.opening import placement_lines
 from tests.conftest import SHARED
 
 LAMBDA2 = 1 / 9
@@ -426,6 +429,13 @@ def test_picks_that_cannot_be_are_refused(picks, message, eloreta):
         Inverse.load(eloreta).for_recording(evoked, cov, solution, picks=picks)
 
 
+def test_a_picked_kind_without_a_lead_field_is_refused(eloreta):
+    evoked, cov, solution = mixture("eeg")
+    message = r"forward solution has no grad and no mag channels .*, only eeg.*--picks eeg\)"
+    with pytest.raises(ValueError, match=message):
+        Inverse.load(eloreta).for_recording(evoked, cov, solution, picks=["eeg", "meg"])
+
+
 def test_prepare_picks_from_the_command_line(eloreta, tmp_path, capsys):
     evoked, cov, solution = mixture("both")
     evoked.save(tmp_path / "x-ave.fif", verbose="error")
@@ -528,6 +538,89 @@ def test_a_transform_of_the_user_places_the_coils():
     found = place_recorded_coils(evoked.info, load_template(), trans=trans)
     assert found.by == "the transform"
     assert np.allclose(found.coils.points, coils_of(evoked.info).points, atol=1e-5)
+    assert found.limit == FAR_FROM_FIDUCIALS  # there is no other point of the head
+    assert 0 < found.residual < 1e-3
+    assert found.warnings == []
+
+
+def shifted(z):
+    """A transform to fsaverage that puts a head this much too high, m."""
+    trans = mne.read_trans(Path(mne.__file__).parent / "data" / "fsaverage" / "fsaverage-trans.fif")
+    up = np.eye(4)
+    up[2, 3] = z
+    return mne.Transform("head", "mri", trans["trans"] @ up)
+
+
+def test_a_transform_is_measured_by_fiducials():
+    evoked, _, _ = on_fsaverage()
+    found = place_recorded_coils(evoked.info, load_template(), trans=shifted(0.03))
+    assert found.residual == pytest.approx(0.03, abs=1e-3)
+    (line,) = found.warnings
+    assert re.search(
+        r"placed by the transform it is (29|30)\.\d mm off, expected at most 8 mm", line
+    )
+
+
+def test_a_transform_without_points_is_not_measured():
+    evoked, _, _ = change_info(without_fiducials)
+    found = place_recorded_coils(evoked.info, load_template(), trans=shifted(0.0))
+    assert str(found).startswith("placed by the transform, residual not measured, nearest coil")
+    assert found.warnings == []
+
+
+def with_head_points(info):
+    """150 points of the upper scalp of fsaverage beside the fiducials."""
+    scalp = load_template().family.scalp_pos
+    scalp = scalp[scalp[:, 2] > 0.02]
+    points = scalp[np.linspace(0, len(scalp) - 1, 150).astype(int)]
+    left, nasion, right = FIDUCIALS
+    info["dig"] = mne.channels.make_dig_montage(
+        lpa=left, nasion=nasion, rpa=right, hsp=points, coord_frame="head"
+    ).dig
+
+
+def test_a_transform_that_puts_the_head_off_the_scalp_is_refused():
+    evoked, _, _ = change_info(with_head_points)
+    right = place_recorded_coils(evoked.info, load_template(), trans=shifted(0.0))
+    assert right.residual < 1e-3
+    message = r"--trans: it puts the head \d\d mm off the scalp .*another session, or the wrong way"
+    with pytest.raises(ValueError, match=message):
+        place_recorded_coils(evoked.info, load_template(), trans=shifted(0.05))
+
+
+def test_head_points_place_the_coils():
+    evoked, _, _ = change_info(with_head_points)
+    found = place_recorded_coils(evoked.info, load_template())
+    assert found.by == "150 head points"
+    assert found.residual < 1e-3
+    apart = found.coils.points - coils_of(evoked.info).points
+    assert np.linalg.norm(apart, axis=1).mean() < 5e-3
+
+
+def test_coils_inside_the_head_are_named():
+    def one_too_low(info):
+        middle = np.array([0, 0, 0.06]) - info["dev_head_t"]["trans"][:3, 3]
+        info["chs"][3]["loc"][:3] = middle
+
+    evoked, _, _ = change_info(one_too_low)
+    name = evoked.ch_names[3]
+    message = rf"1 of its 68 MEG coils lie inside the head of .*: {name}\. .*\(info\['bads'\]\)"
+    with pytest.raises(ValueError, match=message):
+        place_recorded_coils(evoked.info, load_template())
+    evoked.info["bads"] = [name]
+    assert len(place_recorded_coils(evoked.info, load_template()).coils.sensors) == 67
+
+
+def test_gradient_compensation_is_refused_on_the_packaged_head():
+    """The grade of CTF data is in the coil types: third-order gradients here."""
+
+    def compensated(info):
+        for channel in info["chs"]:
+            channel["coil_type"] = int(channel["coil_type"]) | (3 << 16)
+
+    evoked, _, _ = change_info(compensated)
+    with pytest.raises(ValueError, match="compensation has grade 3, .*_compensation\\(0\\)"):
+        place_recorded_coils(evoked.info, load_template())
 
 
 def test_a_prepared_head_remembers_where_the_head_was(eloreta, tmp_path):
@@ -574,13 +667,18 @@ def test_meg_that_cannot_be_placed_is_refused(change, message, eloreta):
         Inverse.load(eloreta).for_recording(evoked, cov)
 
 
-def test_other_fiducials_are_doubted():
+def test_other_fiducials_are_doubted(eloreta):
     def long_nose(info):
         info["dig"][1]["r"] = 1.25 * info["dig"][1]["r"]
 
-    evoked, _, _ = change_info(long_nose)
+    evoked, cov, _ = change_info(long_nose)
     (line,) = place_recorded_coils(evoked.info, load_template()).warnings
     assert re.search(r"does not fit .* by the fiducials it is \d+\.\d mm off", line)
+    prepared = Inverse.load(eloreta).for_recording(evoked, cov)
+    assert prepared.doubts == [line]
+    assert f"doubtful: {line}" in placement_lines(prepared)
+    with pytest.warns(PlacementWarning, match="by the fiducials"):
+        prepared.apply(evoked, baseline="none")
 
 
 def test_meg_beside_eeg_on_the_packaged_head_must_be_picked(eloreta):
@@ -591,6 +689,36 @@ def test_meg_beside_eeg_on_the_packaged_head_must_be_picked(eloreta):
     assert set(both.sensors.kinds) == {"eeg", "mag", "grad"}
     assert both.coils.by == "32 names of the 10-05 system"
     assert set(inverse.for_recording(evoked, cov, picks="mag").sensors.kinds) == {"mag"}
+
+
+def apply_with_page(eloreta, evoked, cov, *more):
+    """``deepesi apply --html`` on the packaged head, in the working folder."""
+    evoked.save("x-ave.fif", verbose="error")
+    cov.save("x-cov.fif", verbose="error")
+    files = ["--noise-cov", "x-cov.fif", "--html", "p.html", "--out", "out", *more]
+    main(["apply", str(eloreta), "x-ave.fif", "--baseline", "none", *files])
+
+
+def test_a_page_of_meg_alone_is_refused(eloreta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evoked, cov, _ = on_fsaverage()
+    with pytest.raises(SystemExit, match="shows potentials on the scalp, .* has MEG only"):
+        apply_with_page(eloreta, evoked, cov)
+    assert not list(tmp_path.glob("out*"))
+    assert not Path("p.html").exists()
+
+
+@pytest.mark.slow  # draws the cortex
+def test_a_page_of_meg_beside_eeg_shows_the_potentials(eloreta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evoked, cov, _ = mixture("both")
+    apply_with_page(eloreta, evoked, cov, "--picks", "eeg", "meg")
+    page = json.loads(re.search(r"'view'>(.*?)</script>", Path("p.html").read_text())[1])
+    assert len(page["electrodes"]) == 32
+    data = evoked.get_data("eeg")
+    largest = 1e6 * np.abs(data - data.mean(axis=0)).max()
+    assert page["potential_maximum"] == pytest.approx(largest, rel=1e-3)
+    assert len(page["times"]) == len(evoked.times)
 
 
 @pytest.fixture(scope="module")

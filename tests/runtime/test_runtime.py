@@ -94,7 +94,12 @@ def refused(model, evoked, message, covariance=None, forward=None):
 def test_meg_only(convdip, evoked):
     covariance = make_covariance(evoked.info)
     evoked.set_channel_types(dict.fromkeys(evoked.ch_names, "mag"), verbose="error")
-    refused(convdip, evoked, "no EEG channels, only mag", covariance)
+    refused(
+        convdip,
+        evoked,
+        "takes EEG channels, the recording and its head have magnetometer",
+        covariance,
+    )
 
 
 def test_all_channels_bad(convdip, evoked):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import hydra
 import mne
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.cli import calibrate
 from deepesi.cli.main import main
 from deepesi.core.contracts import as_tensors
 from deepesi.core.onnx_model import load_onnx
@@ -173,6 +175,13 @@ def test_test_sets_are_checked_before_a_comparison():
     check_windows({"A": OfABand()}, replace(scenario, n_times=59))
 
 
+def test_calibration_is_refused_before_it_begins(path, tmp_path):
+    with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
+        config = hydra.compose("calibrate", [f"models=[{path}]", "baselines=[]", "scenario=snr"])
+    with pytest.raises(ValueError, match=rf"scenario 'snr' cannot test .* a window of 1 .*{SHORT}"):
+        calibrate.run(config, tmp_path)
+
+
 def test_training_is_refused_before_it_begins():
     needs = WindowNeeds(59, 250.0)
     data = {"n_times": [1, 100], "sfreq": 250.0}
@@ -185,6 +194,10 @@ def test_training_is_refused_before_it_begins():
         check_training_windows(needs, config)
     config.compare = False
     check_training_windows(needs, config)
+    config.unlabelled = {"n_times": 20, "sfreq": None}
+    with pytest.raises(ValueError, match="train: a window of unlabelled= of 20 samples"):
+        check_training_windows(needs, config)
+    config.unlabelled = None
     config.data.sfreq = 500.0
     with pytest.raises(ValueError, match=f"train: data= has {RATE}"):
         check_training_windows(needs, config)

@@ -83,7 +83,8 @@ def test_bursts_stamped_on_arrival_from_the_command_line(
             "EEG",
         ]
     )
-    printed = capsys.readouterr().out.splitlines()[-1]
+    lines = capsys.readouterr().out.splitlines()
+    (printed,) = (line for line in lines if "samples received" in line)
     received, estimated = (int(p.split()[0].replace(",", "")) for p in printed.split(", ")[:2])
     assert ", 0 late, 0 lost, 0 broken, 250 while settling" in printed
     assert received > 800

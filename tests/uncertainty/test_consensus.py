@@ -10,6 +10,7 @@ from deepesi.calibration.conformal import reach_kernel
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.data_gen.sources import PatchSources
 from deepesi.uncertainty.consensus import EXPONENTS, Consensus, fit_consensus, maximum_likelihood
+from tests.counting import Counting
 
 
 class Displaced(InverseModel):
@@ -46,6 +47,15 @@ def test_the_magnitude_is_the_probability_times_the_moment_of_the_first_member(s
     deviation = found.std.square().mean(2).sqrt()
     variance = expected * (1 - expected)
     np.testing.assert_allclose((deviation / first).numpy(), np.sqrt(variance), rtol=1e-3, atol=1e-5)
+
+
+def test_source_counts_are_the_weighted_mean(simulate):
+    members = [Counting(0), Counting(1)]
+    consensus = Consensus(members, [3.0, 1.0])
+    batch = simulate(consensus.head_inputs).batch(0)
+    first, second = (member(batch.data, batch.inputs).source_counts for member in members)
+    found = consensus(batch.data, batch.inputs).source_counts
+    torch.testing.assert_close(found, 0.75 * first + 0.25 * second)
 
 
 def test_equal_members_keep_direction_and_time_course(simulate):

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ from deepesi.training.run import build_model
 from deepesi.training.weights import load_ensemble, load_network, save_network
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble, mixture
 from tests.conftest import slow
+from tests.counting import Counting
 from tests.training.toy import TOY
 
 
@@ -84,6 +86,30 @@ def test_any_models_make_an_ensemble(simulate):
     found = ensemble(batch.data, batch.inputs)
     close(found.mean.double(), means.mean(0))
     close(found.std.double(), variance.sqrt())
+
+
+def test_source_counts_are_the_mean_over_the_members(simulate):
+    """A member that counts further than others gives the rest; one that counts nothing ends it."""
+    members = [Counting(0), Counting(1), Counting(2, most=5)]
+    ensemble = DeepEnsemble(members)
+    batch = simulate(ensemble.head_inputs).batch(0)
+    own = [member(batch.data, batch.inputs).source_counts for member in members]
+    found = ensemble(batch.data, batch.inputs).source_counts
+    close(found[:, 3:], own[2][:, 3:] / 3)
+    close(found[:, :3], (own[0] + own[1] + own[2][:, :3]) / 3)
+    without = DeepEnsemble([*members, MinimumNorm()])
+    batch = simulate(without.head_inputs).batch(0)
+    assert without(batch.data, batch.inputs).source_counts is None
+
+
+def test_stacked_members_count_sources(simulate):
+    ensemble = stacked(functools.partial(Counting, most=4))
+    for number, row in enumerate(ensemble.stack.member.weights.data):
+        row.add_(number)
+        row[0] += number
+    batch = simulate(ensemble.head_inputs).batch(0)
+    expected = ensemble.unstacked()(batch.data, batch.inputs).source_counts
+    close(ensemble(batch.data, batch.inputs).source_counts, expected)
 
 
 ARCHITECTURES = {

@@ -65,7 +65,7 @@ def add_apply(commands: Commands) -> None:
         type=int,
         metavar="N",
         help="posterior samples to draw at the strongest sample of an average, by a posterior "
-        "model: a file of them, a map of the probability of a source, a figure",
+        "model: a file of them, a map of the probability of a source, a figure, an animation",
     )
     _dataset_arguments(parser)
     parser.set_defaults(run=_run)

@@ -42,7 +42,6 @@ def add_recording_arguments(
     parser: argparse.ArgumentParser, recording: Literal["?"] | None = None
 ) -> None:
     """Model and recording, its channels, noise and head."""
-    """Model, recording, channels, noise and head."""
     parser.add_argument(
         "model",
         type=Path,

@@ -1,8 +1,13 @@
-"""Noise level of a recording if a share of its power is head mismatch."""
+"""Noise level and signal power of a recording."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+#: Signal power that is assumed at least, as a share of the power of the recording.
+LEAST_SIGNAL = 0.1
+#: Least signal power, noise power 1 per channel: silence has finite logarithms.
+LEAST_POWER = 1e-6
 
 
 def mismatch_noise(
@@ -18,3 +23,14 @@ def mismatch_noise(
     """
     power = recording.square().sum((1, 2)) / (recording.shape[2] * rank)
     return torch.sqrt(1 + log_share.exp() * (power - 1).clamp_min(0))
+
+
+def signal_power(power: Float[Tensor, " B"], rank: Float[Tensor, " 1"]) -> Float[Tensor, " B"]:
+    """Power of whitened recordings beyond the noise, summed over channels, with a lower bound.
+
+    Args:
+        power: Mean over samples of the squared norm of the whitened data.
+        rank: Rank of the noise covariance.
+
+    """
+    return (power - rank).maximum(LEAST_SIGNAL * power) + LEAST_POWER

@@ -34,7 +34,7 @@ class Component(NamedTuple):
     variance: Float[Tensor, "2 B"]  # of noise and head mismatch, along the normals and not
 
 
-class Found(NamedTuple):
+class Products(NamedTuple):
     """Products of data with the topographies of all patches."""
 
     normal: Float[Tensor, "T B K_n S"]  # along the normals
@@ -61,7 +61,7 @@ class OrientedPatches:
         self.rows = self.loose.unbind()
         self.power = loose.square().sum(3)[:, None]  # O 1 K_l S
 
-    def find(self, data: Float[Tensor, "C T B"]) -> Found:
+    def find(self, data: Float[Tensor, "C T B"]) -> Products:
         """Products with all topographies, in the precision of these."""
         rows = data.to(self.normal.dtype).permute(1, 2, 0)
         shape = *rows.shape[:2], -1, self.n_sources
@@ -69,7 +69,7 @@ class OrientedPatches:
         normal, *loose = (
             (flat @ topographies.T).reshape(shape) for topographies in (self.normal, *self.rows)
         )
-        return Found(normal, loose)
+        return Products(normal, loose)
 
     def fit(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor
 from deepesi.core.patches import spread_patches, spread_profiles
 from deepesi.models.layers.oriented_patches import (
     Component,
-    Found,
+    Products,
     moment_matrix,
     quadratic_form,
 )
@@ -106,14 +106,14 @@ class PatchMoments:
         self.normal, self.loose, self.spread = normal, loose, spread
         self.n_radii = normal.shape[1]
 
-    def mean(self, found: Found, components: list[Weighted]) -> Float[Tensor, "S O T B"]:
+    def mean(self, products: Products, components: list[Weighted]) -> Float[Tensor, "S O T B"]:
         """Mean of the moments.
 
         The patches around a source have one total moment per sample; it is spread with their mean
         profile over the window. With one sample this is the spread of each patch by itself.
 
         Args:
-            found: Products of the residual with the topographies.
+            products: Products of the residual with the topographies.
             components: All components.
 
         """
@@ -125,29 +125,29 @@ class PatchMoments:
             straight = straight + amplitude[:, :k]
             turned = amplitude[:, k:] * self._turned(weighted)
             turns = turns + turned[:, None] * weighted.component.axes
-        along = straight * self.normal * found.normal
+        along = straight * self.normal * products.normal
         own = [
             sum(
-                (w * row for w, row in zip(turn[1:], found.loose[1:], strict=True)),
-                start=turn[0] * found.loose[0],
+                (w * row for w, row in zip(turn[1:], products.loose[1:], strict=True)),
+                start=turn[0] * products.loose[0],
             )
             for turn in turns.unbind()
         ]
         return self.spread.means(along, own)
 
     def power(
-        self, found: Found, components: list[Weighted]
+        self, products: Products, components: list[Weighted]
     ) -> tuple[Float[Tensor, "S O 1 B"], Float[Tensor, "S O 1 B"]]:
         """Mean square over the window of the means, and variance of the moments.
 
         Args:
-            found: Products of the residual with the topographies.
+            products: Products of the residual with the topographies.
             components: All components.
 
         """
-        k, n_times = self.n_radii, found.normal.shape[0]
-        energy = found.normal.square().sum(0) / n_times
-        covariance = moment_matrix(found.loose) / n_times
+        k, n_times = self.n_radii, products.normal.shape[0]
+        energy = products.normal.square().sum(0) / n_times
+        covariance = moment_matrix(products.loose) / n_times
         straight = turned = torch.zeros(())
         for weighted in components:
             strength, probability = weighted.strength, weighted.probability

@@ -8,13 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deepesi.core.precision import in_full_precision
-from deepesi.models.layers.mismatch_noise import mismatch_noise
+from deepesi.models.layers.mismatch_noise import LEAST_POWER, mismatch_noise, signal_power
 from deepesi.physics.head_inputs import FixedOrientations, Gain, MeshNeighbours, Rank, Whitener
-
-#: Signal power that is assumed at least, as a share of the power of the recording.
-LEAST_SIGNAL = 0.1
-#: Least power of a recording, noise power 1 per channel: silence has finite logarithms.
-LEAST_POWER = 1e-6
 
 
 class Setting(NamedTuple):
@@ -84,7 +79,7 @@ class UnitSources(nn.Module):
         white = inputs[self.whitener.key] @ data
         noise = mismatch_noise(white, rank, self.log_share).square()
         power = white.square().sum(1).mean(1)
-        signal = (power - rank).maximum(LEAST_SIGNAL * power) + LEAST_POWER
+        signal = signal_power(power, rank)
         scaled = (white / signal.sqrt()[:, None, None]).mT
         n_times = torch.ones_like(white[0, 0]).sum()
         logs = [power / rank + LEAST_POWER, noise, n_times.expand_as(power)]

@@ -1,4 +1,4 @@
-"""Evidential regression: one network says how noisy a moment is and how little it was taught."""
+"""Evidential regression: a network gives the mean, the noise and the uncertainty of the mean."""
 
 from typing import NamedTuple
 

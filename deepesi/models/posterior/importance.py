@@ -19,7 +19,7 @@ class Refined(NamedTuple):
 
     configuration: Configuration
     weights: Float[Tensor, "N B"]  # sum 1 over the draws
-    effective: Float[Tensor, " B"]  # draws without weights that would tell as much
+    effective: Float[Tensor, " B"]  # effective number of draws, 1 / sum of squared weights
 
     def resampled(self, n: int, rng: torch.Generator) -> Configuration:
         """Draws of equal weight ``(n, B)``, drawn with replacement by the weights."""
@@ -45,22 +45,23 @@ def refine(
     range; all else is drawn from the model, given the skull.
 
     For heads whose nominal lead fields are right but for the skull conductivity, as with a head
-    model of the subject's own. The model is careful: it was trained with wrong heads. Where the
-    effective number of draws is small, the weights say little.
+    model of the subject's own. The posterior of the model is wider, since it was trained with wrong
+    heads. Where the effective number of draws is small, the weights say little.
 
     Args:
-        model: A structured posterior.
+        model: A structured posterior; it is set to evaluation mode.
         data: Referenced data, V.
         inputs: Prepared head inputs.
         n: Number of draws.
         seed: Random seed of the draws.
 
     Raises:
-        ValueError: Fewer than one draw.
+        ValueError: Fewer than one draw, or no draw of a recording has its strongest patch first.
 
     """
     if n < 1:
         raise ValueError(f"refine: the number of draws must be 1 or more, got {n}.")
+    model.eval()
     size = int(model.noise_size(data, inputs))
     rng = torch.Generator().manual_seed(seed)
     noise = torch.randn((n, len(data), size), generator=rng).to(data)
@@ -69,7 +70,13 @@ def refine(
         drawn = model.sample_configurations(data, inputs, noise, share * model.log_widest)
         _, *given_skull = model.log_densities(data, inputs, drawn).values()
         target = log_posterior(model, data, inputs, drawn)
-        weights = torch.softmax(target - sum_of(given_skull), dim=0)
+        log_weights = target - sum_of(given_skull)
+    if log_weights.isneginf().all(0).any():
+        raise ValueError(
+            f"refine: none of the {n} draws of a recording has its strongest patch first. Draw "
+            "more (n)."
+        )
+    weights = torch.softmax(log_weights, dim=0)
     return Refined(drawn, weights, 1 / weights.square().sum(0))
 
 
@@ -83,8 +90,9 @@ def log_posterior(
 
     The prior: numbers of patches from 1 to the largest, sites, radii, and the logarithm of the
     skull conductivity in the range of the model are equally likely; amplitudes are normal with the
-    variance that the model assumes. As in the simulation the strongest patch is the first, so
-    another order has the density 0.
+    variance that the model assumes. As in the simulation the strongest patch is the first. So n
+    patches in this order have n! times the density of n patches in any order, and another order has
+    the density 0.
     """
     log_skull, patches, moments = configuration
     known = model._known(data, inputs)
@@ -97,8 +105,10 @@ def log_posterior(
     deviation = known.recordings.strength[:, None, None].sqrt()
     unit = inputs[model.unit.key].to(scale)
     prior = log_normal(amplitudes / deviation) - (deviation * scale / unit).log()
-    of_sites = there.sum(2) * math.log(inputs[model.moments.key].numel())
-    log_prior = (prior.sum(3) * there).sum(2) - of_sites
+    n_patches = there.sum(2)
+    of_sites = n_patches * math.log(inputs[model.moments.key].numel())
+    ordered = torch.lgamma(n_patches + 1.0)
+    log_prior = (prior.sum(3) * there).sum(2) + ordered - of_sites
     return (likelihood + log_prior).masked_fill(
         ~_strongest_first(model, inputs, configuration), -math.inf
     )

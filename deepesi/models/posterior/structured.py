@@ -11,6 +11,7 @@ from deepesi.core.contracts import Assumptions, Batch, Objective, PosteriorModel
 from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.amplitude_coordinates import AmplitudeCoordinates
 from deepesi.models.layers.conditional_patches import sum_of
+from deepesi.models.layers.mismatch_noise import signal_power
 from deepesi.models.layers.moment_flow import MomentFlow
 from deepesi.models.layers.next_patch import Known, NextPatch
 from deepesi.models.layers.patch_scores import PatchScores, power_features, skull_features
@@ -38,10 +39,6 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: Signal power that is assumed at least, as a share of the power of the recording.
-LEAST_SIGNAL = 0.1
-#: Smallest prior variance of an amplitude, noise variance 1: silence has finite logarithms.
-LEAST_STRENGTH = 1e-6
 #: Draws that are computed at once in torch, so that their arrays stay in fast memory.
 AT_ONCE = 32
 #: Least distance from the ends of the range of skulls, as a share, so that its logit is finite.
@@ -172,6 +169,7 @@ class StructuredPosterior(PosteriorModel):
         by_patch = profiles(inputs[self.pairs.key], shares, directions.shape[0])
         return on_sources(configuration, by_patch, directions)
 
+    @in_full_precision
     def sample_configurations(
         self,
         data: Float[Tensor, "B C T"],
@@ -233,6 +231,7 @@ class StructuredPosterior(PosteriorModel):
         """Logarithm of the density of configurations; moments are in units of `SourceUnit`."""
         return sum_of(self.log_densities(data, inputs, configuration).values())
 
+    @in_full_precision
     def log_densities(
         self,
         data: Float[Tensor, "B C T"],
@@ -247,8 +246,7 @@ class StructuredPosterior(PosteriorModel):
     ) -> dict[str, Tensor]:
         """Mean negative log-density of the simulated configurations; `objective` has no effect."""
         configuration = self.target(batch)
-        known = self._known(batch.data, batch.inputs)
-        parts = self._log_densities(known, batch.inputs, configuration)
+        parts = self.log_densities(batch.data, batch.inputs, configuration)
         # A moment of a window has as many dimensions as samples, so that they do not outweigh all.
         parts["moments"] = parts["moments"] / batch.data.shape[2]
         losses = {name: -value.mean() for name, value in parts.items()}
@@ -273,7 +271,7 @@ class StructuredPosterior(PosteriorModel):
         dtype = data.dtype if self.training else torch.float64
         white, rank = (inputs[self.whitener.key] @ data).to(dtype), inputs[self.rank.key]
         power = white.square().sum(1).mean(1)
-        strength = (power - rank).maximum(LEAST_SIGNAL * power) + LEAST_STRENGTH
+        strength = signal_power(power, rank)
         rows, filters = inputs[self.topographies.key], inputs[self.filters.key]
         recordings = look(white, rows.flatten(0, 1).to(dtype), filters.to(dtype), strength)
         with torch.no_grad():

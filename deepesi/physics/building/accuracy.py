@@ -14,7 +14,7 @@ import numpy as np
 from deepesi.physics.building.bem import solve
 from deepesi.physics.building.warps import read_member
 from deepesi.physics.family import BRAIN_CONDUCTIVITY, Tissues
-from deepesi.physics.montage import displace, project_to_mesh
+from deepesi.physics.scalp import displace, project_to_mesh
 from deepesi.physics.sensors import average_reference
 from deepesi.physics.similarity import ln_magnitude, rdm
 from deepesi.physics.template import Template, load_template

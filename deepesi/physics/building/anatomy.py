@@ -20,7 +20,7 @@ from deepesi.physics.graph import (
     vertex_normals,
 )
 from deepesi.physics.head import SourceSpace
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.template import DisplayMesh
 from deepesi.utils.optional import require
 

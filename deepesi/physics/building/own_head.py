@@ -21,7 +21,7 @@ from deepesi.physics.graph import is_inside
 from deepesi.physics.io.channels import sensor_array, sensor_positions
 from deepesi.physics.io.source_space import source_space
 from deepesi.physics.magnetic import KnownCoils
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template, cache_folder, load_template

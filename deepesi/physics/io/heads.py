@@ -152,10 +152,21 @@ def kinds_to_localize(info: "mne.Info", forward: "mne.Forward | None", picked: b
         forward: The forward solution of the recording; None: a packaged head.
         picked: Whether the user picked kinds of sensors.
 
+    Raises:
+        ValueError: The forward solution lacks a kind that was picked.
+
     """
     recorded = set(usable_channels(info).values())
     if forward is not None:
-        return set(_shared_channels(info, forward).values())
+        shared = set(_shared_channels(info, forward).values())
+        if picked and shared and shared < recorded:
+            lacks, has = " and no ".join(sorted(recorded - shared)), sorted(shared)
+            raise ValueError(
+                f"picks: the forward solution has no {lacks} channels of the recording, only "
+                f"{', '.join(has)}. Leave the others out (--picks {' '.join(has)}), or compute the "
+                "forward solution for them."
+            )
+        return shared
     return {"eeg"} if "eeg" in recorded and not picked else recorded
 
 

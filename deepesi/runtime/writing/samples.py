@@ -79,15 +79,30 @@ def check_draws(draws: Draws, recording: "Recording", inverse: PreparedInverse) 
 
 
 def write_samples(
-    draws: Draws, result: Localization, peak: Peak, inverse: PreparedInverse, out: Path
+    draws: Draws,
+    result: Localization,
+    peak: Peak,
+    inverse: PreparedInverse,
+    out: Path,
+    progress: bool = True,
 ) -> Iterator[str]:
-    """Draw at the peak of an average, and write ``OUT-samples.npz``, maps and a figure.
+    """Draw at the peak of an average, and write ``OUT-samples.npz``, a map and pictures.
 
     ``OUT-samples.npz`` holds ``samples (N, D)`` (float32, A m, row ``n_orient * s + o``),
     ``time`` (s), ``seed``, ``positions (S, 3)`` (m, head frame), ``probability (S,)`` of a source
     within 10 mm, ``n_sources`` (probability of 0, 1, 2, ... sources; empty if they cannot be
     counted), ``joint_set (S,)`` and its ``level``. ``OUT-probability`` is the map as a source
-    estimate of MNE-Python.
+    estimate of MNE-Python, ``OUT-samples.png`` a figure. Two or more samples on a packaged head
+    are also animated, one after the other, in ``OUT-samples.gif``.
+
+    Args:
+        draws: Number and seed.
+        result: Estimate of the average.
+        peak: Its strongest sample in time.
+        inverse: The prepared model.
+        out: Prefix of the files.
+        progress: Show a progress bar on a terminal while the animation is written.
+
     """
     space = inverse.space
     samples = inverse.sample(result.data[:, [peak.sample]], draws.n, draws.seed)[..., 0]
@@ -110,7 +125,7 @@ def write_samples(
         )
     yield f"wrote {path}"
     yield from _write_map(sources, peak, inverse, out)
-    yield from _write_pictures(shown, sources, peak, inverse, out)
+    yield from _write_pictures(shown, sources, peak, inverse, out, progress)
 
 
 def _lines(sources: SampleSources, inverse: PreparedInverse) -> Iterator[str]:
@@ -148,6 +163,7 @@ def _write_pictures(
     peak: Peak,
     inverse: PreparedInverse,
     out: Path,
+    progress: bool,
 ) -> Iterator[str]:
     """The figure, and on a known cortex an animation."""
     from matplotlib.figure import Figure
@@ -176,5 +192,5 @@ def _write_pictures(
     yield f"wrote {picture}"
     if mesh is not None and len(shown) > 1:
         animation = out.with_name(f"{out.name}-samples.gif")
-        animate_samples(shown, inverse.positions, mesh, animation)
+        animate_samples(shown, inverse.positions, mesh, animation, progress=progress)
         yield f"wrote {animation}"

@@ -15,7 +15,7 @@ LEAST = 0.005
 def write_source_counts(
     result: Localization, peak: Peak, inverse: PreparedInverse, out: Path
 ) -> Iterator[str]:
-    """Say how many sources the model sees at the peak of an average; ``OUT-source_counts.csv``.
+    """Say how many sources the model sees at the peak of an average; ``OUT-source-counts.csv``.
 
     The columns are ``n_sources`` (1, 2, ...) and ``probability``. Nothing happens if the model
     counts no sources.
@@ -25,6 +25,6 @@ def write_source_counts(
     probabilities = inverse.source_counts(result.data[:, [peak.sample]]).tolist()
     likely = [f"{k}: {100 * p:.0f} %" for k, p in enumerate(probabilities, 1) if p >= LEAST]
     yield f"number of sources at {1e3 * peak.time:.0f} ms: {', '.join(likely)}"
-    path = out.with_name(f"{out.name}-source_counts.csv")
+    path = out.with_name(f"{out.name}-source-counts.csv")
     write_rows(path, ("n_sources", "probability"), enumerate(probabilities, 1))
     yield f"wrote {path}"

@@ -35,7 +35,7 @@ class LayerFeatures(nn.Module):
             ValueError: It has no such layer, or the axis of examples has another length.
 
         """
-        with _Hook(named_layer(model, self.layer)) as hook:
+        with _Hook(named_layer(model, self.layer, "task", "task.features.layer")) as hook:
             estimate = model(data, inputs)
         output = hook.output
         if output is None or output.shape[self.batch_axis] != len(data):
@@ -48,8 +48,14 @@ class LayerFeatures(nn.Module):
         return estimate, ordered.flatten(2).mean(2) if ordered.ndim > 2 else ordered
 
 
-def named_layer(model: nn.Module, name: str) -> nn.Module:
+def named_layer(model: nn.Module, name: str, caller: str, setting: str) -> nn.Module:
     """The layer of a network with this name.
+
+    Args:
+        model: The network.
+        name: Name of the layer.
+        caller: Who asks, for the error.
+        setting: Where the name was given, for the error.
 
     Raises:
         ValueError: It has no such layer.
@@ -58,8 +64,8 @@ def named_layer(model: nn.Module, name: str) -> nn.Module:
     layers = dict(model.named_modules())
     if name not in layers:
         raise ValueError(
-            f"task: {type(model).__name__} has no layer {name!r}. Choose one of "
-            f"{[own for own in layers if own]} (task.features.layer)."
+            f"{caller}: {type(model).__name__} has no layer {name!r}. Choose one of "
+            f"{[own for own in layers if own]} ({setting})."
         )
     return layers[name]
 

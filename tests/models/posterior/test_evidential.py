@@ -48,7 +48,7 @@ def test_the_deviation_of_the_estimate_is_both_parts(simulate):
     assert min(parts.aleatoric.min().item(), parts.epistemic.min().item()) > 0
 
 
-def test_training_lowers_all_but_the_evidence(simulate):
+def test_training_lowers_the_squared_error_and_the_likelihood_term(simulate):
     torch.manual_seed(0)
     model = Evidential(8, 1, 4).train()
     optimizer = torch.optim.Adam(model.parameters(), 2e-2)

@@ -1,5 +1,7 @@
 """Importance weights against enumeration of patches and skulls, amplitudes integrated out."""
 
+import math
+
 import pytest
 import torch
 
@@ -81,6 +83,34 @@ def test_the_strongest_patch_is_the_first(simulate):
     assert found.isfinite()[:, 0].tolist() == [True, False, True]
 
 
+def test_the_density_of_ordered_patches(simulate):
+    """Two patches and one, by hand: n patches in one order have n! times the density of any."""
+    model = posterior(2)
+    batch = simulate(model.head_inputs, batch_size=1, n_times=2).batch(0)
+    recordings = model._known(batch.data, batch.inputs).recordings
+    unit, size = batch.inputs[model.unit.key].double(), batch.inputs[model.moments.key].flatten()
+    rows = recordings.rows @ recordings.filters[model.n_skulls // 2].T
+    norms, patches = rows.norm(dim=1), torch.tensor([3, 40])
+    moments = size[patches, None].double() * torch.tensor([[2.0, 1.5], [1.0, -0.5]]).double()
+
+    def by_hand(n):
+        scale = size[patches[:n], None].double() / norms[patches[:n], None]
+        seen = (rows / norms[:, None])[patches[:n]].T @ (moments[:n] / scale)
+        deviation = recordings.strength.sqrt() * scale / unit
+        prior = torch.distributions.Normal(0, deviation).log_prob(moments[:n] / unit).sum()
+        off = (recordings.white[0] - seen).square().sum()
+        return -0.5 * off + prior - n * math.log(len(rows)) + math.log(math.factorial(n))
+
+    configuration = Configuration(
+        torch.zeros(2, 1),
+        torch.stack([patches, torch.tensor([3, -1])])[:, None],
+        torch.stack([moments, moments * torch.tensor([[1], [0]])])[:, None],
+    )
+    found = log_posterior(model, batch.data, batch.inputs, configuration)[:, 0]
+    expected = by_hand(2) - by_hand(1)
+    assert (found[0] - found[1]).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
 def test_resampled_draws_follow_the_weights(simulate):
     model = posterior(2)
     batch = simulate(model.head_inputs, batch_size=2).batch(0)
@@ -90,6 +120,31 @@ def test_resampled_draws_follow_the_weights(simulate):
         expected = (refined.weights[:, b] * refined.configuration.log_skull[:, b]).sum()
         assert again.log_skull[:, b].mean().item() == pytest.approx(expected.item(), abs=0.03)
     assert again.moments.shape == (20_000, 2, 2, 1)
+
+
+def test_weights_do_not_depend_on_the_mode_of_the_model(simulate):
+    model = posterior(2)
+    batch = simulate(model.head_inputs, batch_size=2).batch(0)
+    expected = refine(model, batch.data, batch.inputs, 50).weights
+    found = refine(model.train(), batch.data, batch.inputs, 50).weights
+    assert torch.equal(found, expected)
+
+
+def test_draws_that_are_all_in_the_wrong_order(simulate):
+    model = posterior(2)
+    batch = simulate(model.head_inputs, batch_size=1).batch(0)
+    sample, unit = model.sample_configurations, batch.inputs[model.moments.key].flatten()
+
+    def swapped(*args):
+        drawn = sample(*args)
+        patches = torch.tensor([3, 40]).expand_as(drawn.patches)
+        sizes = torch.tensor([1.0, 2.0])[:, None].expand_as(drawn.moments)
+        return drawn._replace(patches=patches, moments=sizes * unit[[3, 40], None])
+
+    model.sample_configurations = swapped
+    message = r"none of the 5 draws of a recording has its strongest patch first. Draw more .n."
+    with pytest.raises(ValueError, match=message):
+        refine(model, batch.data, batch.inputs, 5)
 
 
 def test_no_draws():

@@ -14,7 +14,7 @@ from deepesi.physics.building.warps import read_member
 from deepesi.physics.cohort import load_cohort, split_of
 from deepesi.physics.family import TissueGrid
 from deepesi.physics.graph import is_inside
-from deepesi.physics.montage import project_to_mesh
+from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.template import load_template
 from tests.conftest import slow, with_coarse_scalp
 

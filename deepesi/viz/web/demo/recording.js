@@ -99,10 +99,10 @@ const recordingsFor = (demo, reference, whitener) => {
     }
     if (times.length > demo.most)
       throw Error(`${times.length} samples, expected 1 to ${demo.most}. Cut the part of interest out.`);
-    const { nave } = recording;
+    const { nave } = recording, averageOf = n => `an average of ${n} ${n === 1 ? "trial" : "trials"}`;
     if (nave !== undefined && demo.nave !== null && Math.abs(nave - demo.nave) > 1e-6 * demo.nave)
-      throw Error(`it is an average of ${nave} trials, the page is for ${demo.nave}: its noise is another. Write the page ` +
-        "for this recording (deepesi demo MODEL RECORDING).");
+      throw Error(`it is ${kind === "raw" ? "a raw recording" : averageOf(nave)}, the page is for ` +
+        `${averageOf(demo.nave)}: its noise is another. Write the page for this recording (deepesi demo MODEL RECORDING).`);
     let data = channels.map(channel => read(channel, start, stop));
     check(data);
     data = correct(recording, times, data, said);
