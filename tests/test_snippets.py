@@ -43,6 +43,7 @@ def smaller(toy_path):
     return {
         '"fsaverage-ico3"': repr(str(toy_path)),
         "max_steps=960": f"max_steps=2, overrides={SMALL!r}",
+        "scenario.n_examples=20": "scenario.n_examples=4",
         "for step in range(20)]": "for step in range(1)]",
     }
 

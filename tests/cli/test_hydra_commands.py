@@ -1,5 +1,6 @@
 """Errors of train, evaluate, calibrate and preview: one line, the key, the cure; ``--debug``."""
 
+import functools
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from hydra.errors import InstantiationException
 
+from deepesi.cli import config_errors
 from deepesi.cli.config_types import fits
 from deepesi.cli.main import main
 from deepesi.cli.processor import prepare_processor
@@ -23,6 +25,14 @@ from tests.training.toy import TOY, start, wait_for
 ROOT = Path(__file__).parents[2]
 #: Ways to start a training.
 ENTRIES = [["-m", "deepesi", "train"], [str(ROOT / "train.py")]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def usual_once():
+    """The configuration without overrides is composed once, not in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_errors, "usual_config", functools.cache(config_errors.usual_config))
+        yield
 
 
 def error_of(*words: str, monkeypatch, folder) -> str:

@@ -150,7 +150,7 @@ def test_a_clock_that_is_set_back_while_it_streams(prepared, parcels, device):
     assert np.diff(times).max() < 2  # the gap of the settling filter, and no hour
 
 
-def test_streams_of_one_name(prepared, long_listing):
+def test_streams_of_one_name(prepared, long_listing, monkeypatch):
     name = uuid.uuid4().hex[:8]
     data = make_outlet(name, prepared.ch_names)
     other = make_outlet(name, ["x", "y", "z"], "Accelerometer", 50.0)
@@ -161,6 +161,7 @@ def test_streams_of_one_name(prepared, long_listing):
     )
     with pytest.raises(ValueError, match=message):
         open_source(name, prepared.ch_names, {})
+    monkeypatch.undo()  # the long listing: from here on one stream is enough
     assert open_source(name, prepared.ch_names, {}, stype="EEG").sfreq == 250
     assert open_source(name, prepared.ch_names, {}, source_id=name + "EEG").sfreq == 250
     with pytest.raises(FileNotFoundError, match=r"of type 'ECG' \(looked .*type 'EEG', source id"):
