@@ -170,9 +170,9 @@ def _pose(
     if to_head is not None:
         return _by_transform(template, landmarks, to_head)
     cap, scalp = landmarks.cap, template.family
-    rows, electrodes = places_of_names(template, cap.ch_names)
+    rows, points = places_of_names(template, cap.ch_names)
     if rows:
-        places = electrodes.positions
+        places = points.positions
         pose = fit_pose(places, cap.positions[rows])
         off = np.linalg.norm(cap.positions[rows] - pose.recorded(places), axis=1).mean()
         return pose, f"{len(rows)} names of the 10-05 system", float(off), FAR_FROM_NAMES
