@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi import SimulatedRecordings
-from deepesi.calibration.conformal import PredictionSets
 from deepesi.core.contracts import Batch, as_tensors
 from deepesi.core.onnx_model import OnnxModel, load_onnx
 from deepesi.data_gen.setups import SetupRanges
@@ -31,6 +30,7 @@ from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import Whitener, prepare
 from deepesi.physics.template import Template, load_template
 from deepesi.runtime.packaged import model_path
+from deepesi.runtime.prediction_sets import sets_of
 from deepesi.training.test_time import adapt, corrected, fit_correction
 from deepesi.utils.rows import write_rows
 
@@ -72,10 +72,7 @@ def scored(model: OnnxModel, batch: Batch) -> Scores:
     observed = observe(
         {"model": model}, lambda _: iter([(batch, len(batch.data))]), [0.0], calibration.covers
     )["model"]
-    sets = PredictionSets(
-        calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
-    )
-    covered = observed.target_scores <= sets.of(observed.estimated_db)
+    covered = observed.target_scores <= sets_of(calibration).of(observed.estimated_db)
     return Scores(metric_values(model, batch), covered)
 
 

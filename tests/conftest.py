@@ -215,6 +215,18 @@ def make_covariance(info: mne.Info, level: float = 2e-6) -> mne.Covariance:
     return mne.Covariance(level**2 * np.eye(len(names)), names, [], [], nfree=1000)
 
 
+def save_evoked() -> mne.EvokedArray:
+    """A short response, strongest in its fourth sample; with its noise covariance in this folder.
+
+    The files are ``x-ave.fif`` and ``x-cov.fif``.
+    """
+    evoked = make_evoked("biosemi16", n_times=5)
+    evoked.data[:, 3] *= 5
+    evoked.save("x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    return evoked
+
+
 def with_coarse_scalp(anatomy: Anatomy) -> Anatomy:
     """A scalp of 162 vertices 16 mm above the inner skull, so that a BEM takes a second."""
     skull = anatomy.skull

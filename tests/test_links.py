@@ -1,13 +1,13 @@
 """Links and pictures of the Markdown files lead somewhere, and the index lists every page."""
 
-import importlib
 import re
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.docs_modules import docs_module
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -76,11 +76,7 @@ def test_pictures_are_shown_and_small():
 
 @pytest.fixture(scope="module")
 def sources():
-    sys.path.insert(0, str(DOCS))
-    try:
-        return importlib.import_module("sources")
-    finally:
-        sys.path.remove(str(DOCS))
+    return docs_module("sources")
 
 
 def test_numbers_of_sources_have_their_form(sources):

@@ -14,6 +14,7 @@ import pytest
 
 import deepesi
 from deepesi.viz.demo import FILES
+from tests.docs_modules import docs_module
 
 ROOT = Path(__file__).parents[1]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
@@ -23,20 +24,12 @@ INTERNAL = {"advice", "api", "cli", "configs", "training", "utils", "validation"
 
 @pytest.fixture(scope="module")
 def reference():
-    sys.path.insert(0, str(DOCS))
-    try:
-        return importlib.import_module("api_reference")
-    finally:
-        sys.path.remove(str(DOCS))
+    return docs_module("api_reference")
 
 
 @pytest.fixture(scope="module")
 def conf(reference):
-    sys.path.insert(0, str(DOCS))
-    try:
-        return importlib.import_module("conf")
-    finally:
-        sys.path.remove(str(DOCS))
+    return docs_module("conf")
 
 
 def public(reference):

@@ -41,6 +41,13 @@ class PredictionSet(NamedTuple):
         )
 
 
+def sets_of(calibration: Calibration) -> PredictionSets:
+    """Prediction sets with the thresholds of a file."""
+    return PredictionSets(
+        calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
+    )
+
+
 class PredictionSetFinder:
     """Computes the prediction sets of a file on one head.
 
@@ -52,9 +59,7 @@ class PredictionSetFinder:
     """
 
     def __init__(self, calibration: Calibration, positions: Array, space: SourceSpace) -> None:
-        self.sets = PredictionSets(
-            calibration.level, np.array(calibration.edges_db), np.array(calibration.thresholds)
-        )
+        self.sets = sets_of(calibration)
         self.kernel = reach_kernel(positions)
         self.areas: Array | None = None
         if len(space.vertices) == 2:

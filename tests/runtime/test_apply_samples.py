@@ -16,7 +16,7 @@ from deepesi.physics.head_inputs import prepare
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.session import OpenModel, as_feeds, open_model
 from deepesi.runtime.writing import samples as writing
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, save_evoked
 from tests.contract.parity import check_file
 from tests.core.flow import ToyFlow
 
@@ -45,11 +45,7 @@ def files(posterior, toy, toy_path, tmp_path_factory):
 @pytest.fixture
 def evoked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    evoked = make_evoked("biosemi16", n_times=5)
-    evoked.data[:, 3] *= 5
-    evoked.save("x-ave.fif", verbose="error")
-    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
-    return evoked
+    return save_evoked()
 
 
 def apply(model, toy_path, *more, recording="x-ave.fif"):

@@ -9,18 +9,14 @@ import pytest
 from deepesi.cli.main import main
 from deepesi.export.to_onnx import export_onnx
 from deepesi.runtime.inverse import Inverse
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, save_evoked
 from tests.counting import Counting
 
 
 @pytest.fixture
 def evoked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    evoked = make_evoked("biosemi16", n_times=5)
-    evoked.data[:, 3] *= 5
-    evoked.save("x-ave.fif", verbose="error")
-    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
-    return evoked
+    return save_evoked()
 
 
 def test_number_of_sources(toy, toy_path, evoked, capsys, tmp_path):
