@@ -27,7 +27,7 @@ from deepesi.physics.head import magnitudes
 from deepesi.runtime.opening import Opened, check_window, correct_recording, open_recording
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.reading.recording import ReadingOptions
-from deepesi.runtime.recordings import check_average
+from deepesi.runtime.recording_checks import check_average
 from deepesi.runtime.setup import Opener, SetupOptions
 from deepesi.runtime.writing.estimate import location, mni_of
 from deepesi.utils.files import check_file_out

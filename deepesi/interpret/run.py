@@ -34,7 +34,8 @@ from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
 from deepesi.runtime.opening import Opened, check_window, correct_recording, open_recording
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.reading.recording import ReadingOptions
-from deepesi.runtime.recordings import check_average, recording_rows
+from deepesi.runtime.recording_checks import check_average
+from deepesi.runtime.recordings import recording_rows
 from deepesi.runtime.setup import Opener, SetupOptions
 from deepesi.runtime.writing.estimate import in_window, location
 from deepesi.utils.files import check_file_out

@@ -68,6 +68,7 @@ class Placement:
     """Electrodes on a template head, and how they came there.
 
     Attributes:
+        ch_names: Names of the electrodes.
         points: Electrodes on the scalp of the template ``(C,)``.
         by: What they were placed by, as text.
         residual: Distance that the fit leaves, m: mean distance from the places of names, or else
@@ -78,6 +79,7 @@ class Placement:
 
     """
 
+    ch_names: Sequence[str]
     points: ScalpPoints
     by: str
     residual: float
@@ -125,7 +127,7 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
         if len(cap.head_points) >= FEWEST_HEAD_POINTS:
             return _by_head_points(template, cap)
     points = template.electrodes(cap.positions, cap.ch_names)
-    return Placement(points, "scales and shifts", _from_scalp(points))
+    return Placement(cap.ch_names, points, "scales and shifts", _from_scalp(points))
 
 
 def places_of_names(template: Template, ch_names: Sequence[str]) -> tuple[list[int], ScalpPoints]:
@@ -144,7 +146,7 @@ def _by_names(template: Template, cap: RecordedCap, rows: list[int], places: Arr
     pose = fit_pose(places, cap.positions[rows])
     off = np.linalg.norm(cap.positions[rows] - pose.recorded(places), axis=1).mean()
     by, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
-    return Placement(points, by, float(off), FAR_FROM_NAMES, pose.pitch)
+    return Placement(cap.ch_names, points, by, float(off), FAR_FROM_NAMES, pose.pitch)
 
 
 def _by_head_points(template: Template, cap: RecordedCap) -> Placement:
@@ -152,7 +154,7 @@ def _by_head_points(template: Template, cap: RecordedCap) -> Placement:
     on_scalp = np.concatenate([cap.positions, cap.head_points])
     pose = fit_pose_to_scalp(on_scalp, template.family.scalp_pos, template.family.scalp_faces)
     by, points = f"{len(cap.head_points)} head points", _projected(template, cap, pose)
-    return Placement(points, by, _from_scalp(points), pitch=pose.pitch)
+    return Placement(cap.ch_names, points, by, _from_scalp(points), pitch=pose.pitch)
 
 
 def _projected(template: Template, cap: RecordedCap, pose: CapPose) -> ScalpPoints:
@@ -185,4 +187,4 @@ def _by_transform(template: Template, cap: RecordedCap, to_head: Array) -> Place
             "head it must end in the MRI of fsaverage or in MNI space, see docs/deployment.md."
         )
     left, _, right = np.linalg.svd(to_head[:3, :3])  # the rotation in it, to the template
-    return Placement(points, TRANSFORM, off, pitch=pitch_of((left @ right).T))
+    return Placement(cap.ch_names, points, TRANSFORM, off, pitch=pitch_of((left @ right).T))

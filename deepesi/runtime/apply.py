@@ -13,7 +13,6 @@ from deepesi.runtime.opening import (
     check_window,
     correct_recording,
     open_recording,
-    placement_lines,
 )
 from deepesi.runtime.reading.recording import ReadingOptions, read_setup
 from deepesi.runtime.recordings import n_segments
@@ -256,4 +255,4 @@ def prepare(
     )
     inverse.save(out)
     wrote = f"wrote {out}: {len(inverse.ch_names)} channels, {inverse.space.name}"
-    return "\n".join([*notes, *placement_lines(inverse), wrote])
+    return "\n".join([*notes, *inverse.placement_lines, wrote])

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 
+from deepesi.physics.head import SourceSpace
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.physics.sensors import KINDS
@@ -215,6 +216,30 @@ class Contract:
                 f"go on, {pick}use a file for these kinds: a network trained with data=joint, or "
                 "an exported method such as eLORETA; a file that was exported before files named "
                 "their sensors: export it again."
+            )
+
+    def check_space(self, space: SourceSpace) -> None:
+        """Refuse another source space than that of the file.
+
+        Raises:
+            ValueError: It is another one, or has another number of orientations.
+
+        """
+        if self.space_fingerprint not in (None, space.fingerprint):
+            raise ValueError(
+                f"Inverse: the model belongs to the source space {self.space_name} "
+                f"({self.space_fingerprint}), the head has {space.name} with "
+                f"{space.n_sources} sources ({space.fingerprint}). Leave the forward "
+                "solution out to use the packaged head, compute it on that source space, or use a "
+                "model for any source space (such as an exported eLORETA)."
+            )
+        if self.n_orient not in (None, space.n_orient):
+            kind = {1: "fixed", 3: "free"}[self.n_orient]
+            raise ValueError(
+                f"Inverse: the model gives {self.n_orient} orientation(s) per source, the "
+                f"head {space.name} has {space.n_orient}. Use a head of {kind} orientation (the "
+                "packaged fsaverage-ico3, or fsaverage-ico3-free), or export the model on such a "
+                "head."
             )
 
     def to_json(self) -> str:

@@ -4,7 +4,6 @@ The mean is removed from the noise covariance. Without corrections, offsets of c
 would be localized. Every correction is reported.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -254,9 +253,3 @@ def _check_constant(
             f"recording: the channels {names} are constant, as if nothing were connected, and "
             "would be localized like any other. Mark them as bad (info['bads'])."
         )
-
-
-def averages_counted_as_trials(evoked: "mne.Evoked") -> int | None:
-    """Number of averages in a grand average whose ``nave`` is this number; else None."""
-    found = re.fullmatch(r"Grand average \(n = (\d+)\)", evoked.comment or "")
-    return int(found[1]) if found and int(found[1]) == evoked.nave else None

@@ -1,24 +1,25 @@
 """Applies an exported file to recordings, with mne and onnxruntime, without torch."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from deepesi.physics.cap_placement import Placement
 from deepesi.physics.channel_check import channel_precision
+from deepesi.physics.coil_placement import CoilPlacement
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs import prepare
-from deepesi.physics.io.channels import picked_info, sensor_array
-from deepesi.physics.io.heads import (
-    head_from_forward,
-    head_on_template,
-    kinds_to_localize,
-    place_recording,
-)
+from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.io.covariance import with_noise
+from deepesi.physics.io.forward_head import forward_head
+from deepesi.physics.io.heads import place_recording, template_head
 from deepesi.physics.io.placed_coils import place_recorded_coils
 from deepesi.physics.io.rank import RankChoice, rank_reason
+from deepesi.physics.io.selection import channels_to_localize
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import Template, load_oriented
@@ -33,7 +34,7 @@ from deepesi.runtime.prepared_inverse import (
     PreparedInverse,
     UnexplainedChannelWarning,
 )
-from deepesi.runtime.recordings import check_kind, trials_averaged
+from deepesi.runtime.recording_checks import check_kind, trials_averaged
 from deepesi.runtime.session import as_feeds, open_model
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ __all__ = [
     "UnexplainedChannelWarning",
     "apply",
 ]
+
+
+class _Placed(NamedTuple):
+    """A head under the sensors of a recording, with white noise.
+
+    Attributes:
+        head: The head.
+        origin: Description of where it is from.
+        placement: As in `PreparedInverse`, like the others.
+        coils: How MEG coils were placed.
+        recorded_pos: Positions in the recording.
+
+    """
+
+    head: HeadModel
+    origin: str
+    placement: Placement | None = None
+    coils: CoilPlacement | None = None
+    recorded_pos: NDArray[np.float64] | None = None
 
 
 class Inverse:
@@ -200,14 +220,69 @@ class Inverse:
 
         Raises:
             ValueError: The recording, covariance, forward solution or transform does not fit, as in
-                `picked_info`, `kinds_to_localize`, `place_recording`, `place_recorded_coils`,
-                `head_on_template`, `head_from_forward` and `prepare_for`; the file does not take a
-                kind of sensor; the filters of the model are made for another sampling rate; or a
-                forward solution is given together with a head or a transform.
+                `channels_to_localize` and `for_channels`.
 
         """
         import mne
 
+        self._check_one_head(forward, trans)
+        if isinstance(recording, mne.Info):
+            info, nave = recording, 1.0 if nave is None else float(nave)
+        else:
+            nave = trials_averaged(recording) if nave is None else float(nave)
+            info = recording.info
+        channels = channels_to_localize(info, forward, picks)
+        return self.for_channels(info, channels, noise_cov, nave, forward, rank, trans)
+
+    def for_channels(
+        self,
+        info: "mne.Info",
+        channels: Mapping[str, str],
+        noise_cov: "mne.Covariance",
+        nave: float,
+        forward: "mne.Forward | None" = None,
+        rank: RankChoice = None,
+        trans: "mne.Transform | None" = None,
+    ) -> PreparedInverse:
+        """Prepare for the channels of a recording that are localized.
+
+        Args:
+            info: Channels, positions (head frame) and bad channels of the recording.
+            channels: Kind of every channel to localize, from `channels_to_localize`.
+            noise_cov: As in `for_recording`, like the other arguments.
+            nave: Number of trials averaged.
+            forward: The recording's own forward solution.
+            rank: Dimensions of the noise.
+            trans: Transform that places the sensors on the head.
+
+        Raises:
+            ValueError: The channels, covariance, forward solution or transform does not fit, as in
+                `place_recording`, `place_recorded_coils`, `template_head`, `forward_head`,
+                `with_noise` and `prepare_for`; the file does not take a kind of sensor; the filters
+                of the model are made for another sampling rate; or a forward solution is given
+                together with a head or a transform.
+
+        """
+        self._check_one_head(forward, trans)
+        kinds = set(channels.values())
+        self.contract.check_sensors(kinds)
+        self.contract.window_needs.check_rate(info["sfreq"])
+        if forward is None:
+            placed = self._on_template(info, kinds, trans)
+        else:
+            head = forward_head(info, forward, kinds, self.contract.n_orient or 1)
+            placed = _Placed(head, f"forward solution of a recording ({head.space.name})")
+        head = with_noise(placed.head, info, noise_cov, nave, rank)
+        origin = f"{placed.origin}, its noise covariance"
+        return replace(
+            self.prepare_for(head, nave, origin, rank_reason(head, rank)),
+            placement=placed.placement,
+            coils=placed.coils,
+            recorded_pos=placed.recorded_pos,
+        )
+
+    def _check_one_head(self, forward: "mne.Forward | None", trans: "mne.Transform | None") -> None:
+        """Refuse a forward solution beside another head, or a transform to one."""
         if forward is not None and self.head is not None:
             raise ValueError(
                 f"Inverse: the head {_name(self.head)} was given (head=, --head) and a forward "
@@ -219,47 +294,23 @@ class Inverse:
                 "Inverse: a transform (trans=, --trans) was given and a forward solution beside it "
                 "(forward=, --forward), which contains its own. Leave one of them out."
             )
-        if isinstance(recording, mne.Info):
-            info, nave = recording, 1.0 if nave is None else float(nave)
-        else:
-            nave = trials_averaged(recording) if nave is None else float(nave)
-            info = recording.info
-        whole, info = info, picked_info(info, picks)
-        kinds = kinds_to_localize(info, forward, picks is not None)
-        self.contract.check_sensors(kinds)
-        self.contract.window_needs.check_rate(info["sfreq"])
-        if forward is None:
-            return self._on_template(whole, noise_cov, nave, rank, trans, kinds)
-        n_orient = self.contract.n_orient or 1
-        head = head_from_forward(info, noise_cov, forward, nave, rank, n_orient)
-        origin = f"forward solution of a recording ({head.space.name}), its noise covariance"
-        return self.prepare_for(head, nave, origin, rank_reason(head, rank))
 
     def _on_template(
-        self,
-        info: "mne.Info",
-        noise_cov: "mne.Covariance",
-        nave: float,
-        rank: RankChoice,
-        trans: "mne.Transform | None",
-        kinds: Collection[str],
-    ) -> PreparedInverse:
-        """Prepare for channels of these kinds on a packaged head; args as in `for_recording`."""
+        self, info: "mne.Info", kinds: Collection[str], trans: "mne.Transform | None"
+    ) -> "_Placed":
+        """Channels of these kinds on a packaged head; other args as in `for_channels`."""
         template, placed, coils, recorded_pos = self.template, None, None, None
         if "eeg" in kinds or not kinds:  # without any channels: the error says so
             placed = place_recording(info, template, trans)
         if set(kinds) - {"eeg"}:
             coils = place_recorded_coils(info, template, set(kinds) - {"eeg"}, trans)
-        moved = None if coils is None else coils.coils
-        head = head_on_template(info, noise_cov, template, nave, rank, placed, moved)
+        head = template_head(template, placed, None if coils is None else coils.coils)
         how = "" if placed is None else str(placed)
         if coils is not None:
             how += f"{'; ' if how else ''}MEG coils {coils}"
-        origin = f"sensors of a recording on {head.space.name} ({how}), its noise covariance"
-        prepared = self.prepare_for(head, nave, origin, rank_reason(head, rank))
-        if coils is not None:
             recorded_pos = sensor_array(info, head.sensors.names).positions
-        return replace(prepared, placement=placed, coils=coils, recorded_pos=recorded_pos)
+        origin = f"sensors of a recording on {head.space.name} ({how})"
+        return _Placed(head, origin, placed, coils, recorded_pos)
 
     def prepare_for(
         self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"
@@ -271,7 +322,7 @@ class Inverse:
                 sensor.
 
         """
-        self._check_space(head.space)
+        self.contract.check_space(head.space)
         self.contract.check_sensors(head.sensors.kinds)
         feeds = as_feeds(dict(prepare(self.contract.head_inputs, head)))
         return PreparedInverse(
@@ -299,7 +350,7 @@ class Inverse:
         vertices = tuple(content[f"vertices{i}"].astype(np.int64) for i in range(parts))
         n_orient = int(content["n_orient"])
         space = SourceSpace(str(content["space_name"]), vertices, content["edges"], n_orient)
-        self._check_space(space)
+        self.contract.check_space(space)
         self.contract.check_sensors(content["ch_kinds"].tolist())
         feeds = as_feeds({d.key: content[f"input/{d.key}"] for d in self.contract.head_inputs})
         return PreparedInverse(
@@ -320,24 +371,6 @@ class Inverse:
             content["channel_precision"],
             recorded_pos=content["recorded_pos"],
         )
-
-    def _check_space(self, space: SourceSpace) -> None:
-        if self.contract.space_fingerprint not in (None, space.fingerprint):
-            raise ValueError(
-                f"Inverse: the model belongs to the source space {self.contract.space_name} "
-                f"({self.contract.space_fingerprint}), the head has {space.name} with "
-                f"{space.n_sources} sources ({space.fingerprint}). Leave the forward "
-                "solution out to use the packaged head, compute it on that source space, or use a "
-                "model for any source space (such as an exported eLORETA)."
-            )
-        if self.contract.n_orient not in (None, space.n_orient):
-            kind = {1: "fixed", 3: "free"}[self.contract.n_orient]
-            raise ValueError(
-                f"Inverse: the model gives {self.contract.n_orient} orientation(s) per source, the "
-                f"head {space.name} has {space.n_orient}. Use a head of {kind} orientation (the "
-                "packaged fsaverage-ico3, or fsaverage-ico3-free), or export the model on such a "
-                "head."
-            )
 
 
 def apply(

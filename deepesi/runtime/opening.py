@@ -1,6 +1,6 @@
 """A recording and the model prepared for it, corrected for localization."""
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import flat_channels
-from deepesi.physics.io.channels import picked_info, unused_channels, usable_channels
-from deepesi.physics.io.heads import kinds_to_localize
+from deepesi.physics.io.selection import channels_to_localize, unused_channels
 from deepesi.runtime.band import band_limited
 from deepesi.runtime.corrections import Corrected
 from deepesi.runtime.inverse import Inverse, PreparedInverse
-from deepesi.runtime.noise_estimate import noise_of
+from deepesi.runtime.noise_estimate import plausible_noise_of
 from deepesi.runtime.reading.averaging import average
 from deepesi.runtime.reading.channels import adopt_names
-from deepesi.runtime.reading.file_units import check_noise_level
 from deepesi.runtime.reading.recording import ReadingOptions, read_recording
 from deepesi.runtime.recordings import recording_rows
 from deepesi.runtime.setup import (
@@ -64,6 +62,8 @@ def open_recording(
     open_inverse: Opener = open_file,
 ) -> Generator[str, None, Opened]:
     """Read a recording and prepare a model for it, and report each step; args as in `apply`."""
+    import mne
+
     notes: list[str] = []
     data = read_recording(recording, reading, notes.append)
     yield from notes
@@ -80,44 +80,25 @@ def open_recording(
             noise_from = (reading.epoch[0], 0.0)
             yield f"noise: from the trials, {noise_from[0]:g} to 0 s"
     forward, trans = read_forward(setup.forward), read_transform(setup.trans)
-    covariance = None
-    if setup.prepared is None:  # refused before the model is opened
-        info = picked_info(data.info, setup.picks)
-        kinds = kinds_to_localize(info, forward, setup.picks is not None)
-        covariance = _noise(trials, noise_from, setup.noise_cov, kinds)
-    opened = open_inverse(model, setup)
-    if setup.prepared is None:
-        inverse = opened.for_recording(
-            data, covariance, forward, rank=setup.rank, trans=trans, picks=setup.picks
-        )
-        yield from placement_lines(inverse)
-    else:
+    if setup.prepared is not None:
+        opened = open_inverse(model, setup)
         inverse = opened.for_prepared(setup.prepared)
         yield from adopt_names(data, inverse.ch_names)
         yield f"{setup.prepared}: {inverse.origin}"
+    else:
+        channels = channels_to_localize(data.info, forward, setup.picks)
+        covariance = (
+            read_covariance(setup.noise_cov)
+            if noise_from is None
+            else plausible_noise_of(trials, noise_from, channels)
+        )
+        nave = float(data.nave) if isinstance(data, mne.Evoked) else 1.0
+        opened = open_inverse(model, setup)  # a wrong recording is refused before it is opened
+        inverse = opened.for_channels(
+            data.info, channels, covariance, nave, forward, setup.rank, trans
+        )
+        yield from inverse.placement_lines
     return Opened(data, opened, inverse, forward)
-
-
-def _noise(
-    trials: "Recording",
-    window: Sequence[float] | None,
-    path: Path | None,
-    kinds: Collection[str],
-) -> "mne.Covariance":
-    """Noise covariance of a file, or of a time window of the trials; checked for some channels."""
-    if window is None:
-        return read_covariance(path)
-    covariance = noise_of(trials, window, kinds)
-    used = {name: kind for name, kind in usable_channels(trials.info).items() if kind in kinds}
-    check_noise_level(covariance, used)
-    return covariance
-
-
-def placement_lines(inverse: PreparedInverse) -> list[str]:
-    """Output lines about the sensors on a packaged head."""
-    placed = {"electrodes": inverse.placement, "MEG coils": inverse.coils}
-    lines = [f"{what}: {placement}" for what, placement in placed.items() if placement is not None]
-    return lines + [f"doubtful: {line}" for line in inverse.doubts]
 
 
 def check_window(window: Sequence[float], times: Array) -> None:

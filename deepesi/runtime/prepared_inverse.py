@@ -23,10 +23,10 @@ from deepesi.runtime.corrections import Baseline, Corrected, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
 from deepesi.runtime.noise_check import QUIETEST, check_noise, quietest_average
 from deepesi.runtime.prediction_sets import PredictionSet, PredictionSetFinder
+from deepesi.runtime.recording_checks import check_recording
 from deepesi.runtime.recordings import (
     STRETCH,
     Segment,
-    check_recording,
     recording_rows,
     segments,
     windowed_parts,
@@ -140,6 +140,13 @@ class PreparedInverse:
         """What to doubt of the placement of its sensors on a packaged head."""
         placed = (self.placement, self.coils)
         return [line for placement in placed if placement for line in placement.warnings]
+
+    @property
+    def placement_lines(self) -> list[str]:
+        """What to report of its sensors on a packaged head."""
+        placed = {"electrodes": self.placement, "MEG coils": self.coils}
+        lines = [f"{what}: {how}" for what, how in placed.items() if how is not None]
+        return lines + [f"doubtful: {line}" for line in self.doubts]
 
     @functools.cached_property
     def rank(self) -> int:

@@ -18,6 +18,7 @@ from deepesi.physics.channel_names import match_channels
 from deepesi.physics.head import HeadModel
 from deepesi.physics.io.channels import good_eeg_channels
 from deepesi.physics.io.heads import head_on_template
+from deepesi.physics.io.selection import usable_channels
 from deepesi.physics.noise import spanned_eigh
 from deepesi.physics.template import Template
 from deepesi.runtime.dataset.items import Selection, find_items
@@ -215,7 +216,9 @@ class OpenFile:
 
         with self._parsing():
             if self.noise is not None:
-                return noise_of(self.recording, self.noise)
+                return noise_of(
+                    self.recording, self.noise, usable_channels(self.recording.info, ("eeg",))
+                )
             cov = channel_noise(self._covariance())
             return mne.Covariance(cov, self.ch_names, [], [], nfree=10**6)
 

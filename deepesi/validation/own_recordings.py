@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.data_check import check_data
-from deepesi.physics.io.channels import usable_channels
 from deepesi.physics.io.head_mri import read_head_mri
+from deepesi.physics.io.selection import usable_channels
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import load_template
 from deepesi.runtime.corrections import baselined
 from deepesi.runtime.noise_check import check_noise, quietest_average
-from deepesi.runtime.noise_estimate import noise_of
+from deepesi.runtime.noise_estimate import check_noise_level, noise_of
 from deepesi.runtime.reading.averaging import average
-from deepesi.runtime.reading.file_units import check_noise_level
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.runtime.reading.recording import read_recording
 from deepesi.runtime.setup import read_covariance, read_forward
@@ -257,7 +256,8 @@ def _noise(
             "it is an average, whose file does not tell the noise of its trials. Give their noise "
             "covariance with 'noise_cov' (mne.compute_covariance of their baselines)."
         )
-    covariance = noise_of(trials, entry.noise_from or baseline)
+    window = entry.noise_from or baseline
+    covariance = noise_of(trials, window, usable_channels(trials.info, ("eeg",)))
     check_noise_level(covariance, usable_channels(trials.info))
     return covariance
 

@@ -6,12 +6,14 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.io.channels import sensor_array
+from deepesi.physics.io.selection import usable_channels
 from deepesi.physics.noise import rank_of, white_noise_cov, whitened_power, whitener
 from deepesi.runtime.corrections import baselined, corrected
 from deepesi.runtime.inverse import CorrectionWarning, Inverse
 from deepesi.runtime.noise_check import quietest_average
 from deepesi.runtime.noise_estimate import noise_of
-from deepesi.runtime.recordings import check_kind, segments
+from deepesi.runtime.recording_checks import check_kind
+from deepesi.runtime.recordings import segments
 from deepesi.runtime.stretches import bad_epochs, good_stretches, is_boundary
 from tests.conftest import make_covariance, make_evoked
 
@@ -103,16 +105,18 @@ def test_windows_reach_neither_into_bad_stretches_nor_over_boundaries(white):
 def test_no_noise_in_bad_stretches_and_a_mean_for_every_part():
     raw = annotated(make_raw(), (3.0, 2.0, "BAD_x"), (20.0, 0.0, "boundary"))
     raw._data[:, 750:1250] *= 100
-    found = noise_of(raw, (0.0, 19.0))
+    found = noise_of(raw, (0.0, 19.0), usable_channels(raw.info))
     expected = mne.compute_raw_covariance(raw, 0.0, 19.0, verbose="error")
     np.testing.assert_allclose(np.diag(found["data"]), np.diag(expected["data"]), rtol=0.02)
     assert 16.5 * 250 < found["nfree"] <= 17 * 250  # MNE-Python takes whole pieces of 0.2 s
     many = annotated(make_raw(), *((0.5 * n, 0.1, "BAD") for n in range(2, 30)))
-    assert noise_of(many, (0.0, 14.0))["nfree"] > 5 * 250  # pieces begin anew in every stretch
+    assert (
+        noise_of(many, (0.0, 14.0), usable_channels(many.info))["nfree"] > 5 * 250
+    )  # pieces begin anew in every stretch
     raw._data[:, 5000:] += 1e-3  # other offsets behind the boundary are no noise
-    assert np.diag(noise_of(raw, (0.0, 39.0))["data"]).max() < 5e-12
+    assert np.diag(noise_of(raw, (0.0, 39.0), usable_channels(raw.info))["data"]).max() < 5e-12
     with pytest.raises(ValueError, match="holds 0 samples, expected .*without data annotated BAD"):
-        noise_of(raw, (3.5, 4.5))
+        noise_of(raw, (3.5, 4.5), usable_channels(raw.info))
 
 
 def test_a_raw_recording_of_which_all_is_bad(prepared):
@@ -421,7 +425,7 @@ def test_a_baseline_holds_the_same_samples_in_memory_and_from_a_file(tmp_path):
 def test_noise_from_beyond_the_recording_is_refused(window):
     raw = mne.io.RawArray(np.zeros((2, 2500)), mne.create_info(2, SFREQ, "eeg"), verbose="error")
     with pytest.raises(ValueError, match=r"is not within the recording, which lasts from 0 to 9"):
-        noise_of(raw, window)
+        noise_of(raw, window, usable_channels(raw.info))
 
 
 @pytest.mark.parametrize("words", [["some"], ["0"], ["0", "1", "2"], ["a", "b"]])

@@ -15,16 +15,16 @@ from deepesi.cli.main import main
 from deepesi.physics.coil_placement import FAR_FROM_FIDUCIALS
 from deepesi.physics.helmets import CLEARANCE, put_on
 from deepesi.physics.helmets import helmet as helmet_of
-from deepesi.physics.io.channels import sensor_array, unused_channels
+from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.io.coils import coils_of, sss_rank
 from deepesi.physics.io.heads import head_from_forward, head_on_template
 from deepesi.physics.io.placed_coils import place_recorded_coils
 from deepesi.physics.io.rank import RankWarning, _by_info
+from deepesi.physics.io.selection import unused_channels
 from deepesi.physics.linear_inverse import METHODS, linear_inverse
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse, PlacementWarning
-from deepesi.runtime.opening import placement_lines
 from tests.conftest import SHARED
 
 LAMBDA2 = 1 / 9
@@ -676,7 +676,7 @@ def test_other_fiducials_are_doubted(eloreta):
     assert re.search(r"does not fit .* by the fiducials it is \d+\.\d mm off", line)
     prepared = Inverse.load(eloreta).for_recording(evoked, cov)
     assert prepared.doubts == [line]
-    assert f"doubtful: {line}" in placement_lines(prepared)
+    assert f"doubtful: {line}" in prepared.placement_lines
     with pytest.warns(PlacementWarning, match="by the fiducials"):
         prepared.apply(evoked, baseline="none")
 

@@ -1,6 +1,5 @@
-"""Channels of a recording for localization, and positions of their sensors."""
+"""Good channels of a recording, and positions of their sensors."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,59 +36,6 @@ def good_channels(info: "mne.Info", kinds: Collection[str]) -> list[str]:
     coils = [kind for kind in kinds if KINDS[kind].modality == "meg"]
     wanted = {*eeg, *(good_coils(info, coils) if coils else ())}
     return [name for name in info["ch_names"] if name in wanted]
-
-
-def usable_channels(info: "mne.Info") -> dict[str, str]:
-    """Kind of every EEG and MEG channel that is not marked bad, by its name."""
-    kinds = zip(info["ch_names"], info.get_channel_types(), strict=True)
-    return {name: kind for name, kind in kinds if kind in KINDS and name not in info["bads"]}
-
-
-#: Kinds of sensors by the names of MNE-Python for channels to pick.
-PICKS = {"eeg": ("eeg",), "meg": ("mag", "grad"), "mag": ("mag",), "grad": ("grad",)}
-
-
-def picked_info(info: "mne.Info", picks: str | Sequence[str] | None) -> "mne.Info":
-    """The info without the EEG and MEG channels that are not picked.
-
-    Args:
-        info: Measurement info.
-        picks: One or more of `PICKS`; None: all channels.
-
-    Raises:
-        ValueError: Another name, or no good channel of a picked kind.
-
-    """
-    import mne
-
-    if picks is None:
-        return info
-    names = [picks] if isinstance(picks, str) else list(picks)
-    unknown = sorted(set(names) - PICKS.keys())
-    if unknown or not names:
-        raise ValueError(f"picks: got {unknown or 'none'}, expected some of {', '.join(PICKS)}.")
-    usable = usable_channels(info)
-    for name in names:
-        if not set(PICKS[name]) & set(usable.values()):
-            raise ValueError(
-                f"picks: the recording has no good {name} channels, only "
-                f"{', '.join(sorted(set(usable.values()))) or 'none of EEG and MEG'}. Pick another "
-                f"kind of {', '.join(PICKS)}, or correct the channel types."
-            )
-    kinds = {kind for name in names for kind in PICKS[name]}
-    all_kinds = info.get_channel_types()
-    kept = [i for i, kind in enumerate(all_kinds) if kind not in KINDS or kind in kinds]
-    return mne.pick_info(info, kept, verbose="error")
-
-
-def unused_channels(info: "mne.Info", sensors: SensorArray) -> str:
-    """Number of good channels of every kind that the sensors lack, in words; empty if none."""
-    kinds = Counter(usable_channels(info).values())
-    return ", ".join(
-        f"{number} {KINDS[kind].title} channels"
-        for kind, number in kinds.items()
-        if kind not in sensors.kinds
-    )
 
 
 def good_eeg_channels(info: "mne.Info") -> list[str]:

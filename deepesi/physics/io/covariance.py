@@ -1,12 +1,15 @@
-"""Noise covariances of MNE-Python as arrays, checked."""
+"""Noise covariances of MNE-Python, checked, for head models."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import match_channels
+from deepesi.physics.head import HeadModel
+from deepesi.physics.io.rank import RankChoice, settle_rank
 from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
 
 if TYPE_CHECKING:
@@ -18,6 +21,30 @@ Array = NDArray[np.float64]
 FEWEST_SAMPLES = 3
 #: Ratio to the standard deviation of other channels that shows another unit.
 ANOTHER_UNIT = 1e3
+
+
+def with_noise(
+    head: HeadModel,
+    info: "mne.Info",
+    noise_cov: "mne.Covariance",
+    nave: float = 1,
+    rank: RankChoice = None,
+) -> HeadModel:
+    """A head with the noise of a recording, of the requested rank.
+
+    Args:
+        head: The head under the channels of the recording.
+        info: Measurement info, whose projectors are applied to the noise.
+        noise_cov: Noise covariance of single trials.
+        nave: Number of trials averaged; the covariance is divided by it.
+        rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
+
+    Raises:
+        ValueError: As in `noise_covariance`, `HeadModel` and `settle_rank`.
+
+    """
+    cov = noise_covariance(noise_cov, head.sensors, nave)
+    return settle_rank(replace(head, noise_cov=head.sensors.reference_cov(cov)), info, rank)
 
 
 def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: float) -> Array:

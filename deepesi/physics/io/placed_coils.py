@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from deepesi.physics.cap_placement import RecordedCap
 from deepesi.physics.coil_placement import CoilPlacement, Landmarks, place_coils
-from deepesi.physics.io.channels import head_points, usable_channels
+from deepesi.physics.io.channels import head_points
 from deepesi.physics.io.coils import coils_of, good_coils
 from deepesi.physics.io.head_mri import mri_to_head, transform_to_template
+from deepesi.physics.io.selection import usable_channels
 from deepesi.physics.template import Template
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ def place_recorded_coils(
     """
     _ = template.magnetic  # refused before anything is placed
     _check_no_compensation(info)
+    landmarks = _landmarks(info, template)
     good, coils = good_coils(info, kinds), coils_of(info)
     order = {name: row for row, name in enumerate(coils.sensors.names)}
     own = coils[[order[name] for name in good]]
     to_head = None if trans is None else transform_to_template(trans, template)
-    return place_coils(template, own, _landmarks(info, template), to_head)
+    return place_coils(template, own, landmarks, to_head)
 
 
 def _check_no_compensation(info: "mne.Info") -> None:
@@ -63,14 +65,15 @@ def _check_no_compensation(info: "mne.Info") -> None:
 
 def _landmarks(info: "mne.Info", template: Template) -> Landmarks:
     """Points of the head of a recording; electrodes without a position do not count."""
-    kinds, rows = usable_channels(info), {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
+    fiducials = _fiducials(info, template)
+    rows = {c["ch_name"]: c["loc"][:3] for c in info["chs"]}
     placed = [
         name
-        for name, kind in kinds.items()
-        if kind == "eeg" and np.isfinite(rows[name]).all() and rows[name].any()
+        for name in usable_channels(info, ("eeg",))
+        if np.isfinite(rows[name]).all() and rows[name].any()
     ]
     positions = np.array([rows[name] for name in placed], dtype=np.float64).reshape(-1, 3)
-    return Landmarks(RecordedCap(placed, positions, head_points(info)), _fiducials(info, template))
+    return Landmarks(RecordedCap(placed, positions, head_points(info)), fiducials)
 
 
 def _fiducials(info: "mne.Info", template: Template) -> Array | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from deepesi.runtime.reading.bids_files import read_table
 from deepesi.runtime.reading.bids_inheritance import is_in_bids
-from deepesi.runtime.reading.bids_table import read_table
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.utils.optional import require
 

@@ -1,15 +1,13 @@
 """Electrode positions of BIDS: ``electrodes.tsv`` in the frame of ``coordsystem.json``."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.runtime.reading.bids_table import read_table
-from deepesi.utils.files import parsing
+from deepesi.runtime.reading.bids_files import Description, Table
 
 if TYPE_CHECKING:
     import mne
@@ -27,7 +25,10 @@ CURE = "Give --montage with standard positions instead, or correct the file."
 
 
 def set_positions(
-    info: "mne.Info", electrodes: Path, coordsystem: Path | None, exclude: Collection[str] = ()
+    info: "mne.Info",
+    electrodes: Table,
+    coordsystem: Description | None,
+    exclude: Collection[str] = (),
 ) -> list[str]:
     """Give the channels of a recording the positions of ``electrodes.tsv``, in the head frame.
 
@@ -45,28 +46,27 @@ def set_positions(
 
     if coordsystem is None:
         raise ValueError(
-            f"{electrodes}: there is no coordsystem.json, so frame and unit of its positions are "
-            f"unknown. {CURE}"
+            f"{electrodes.path}: there is no coordsystem.json, so frame and unit of its positions "
+            f"are unknown. {CURE}"
         )
-    system, scale = _read_system(coordsystem)
-    positions = {name: scale * where for name, where in _read_positions(electrodes).items()}
-    _check_complete(info, {*positions, *exclude}, electrodes)
-    landmarks = _landmarks(coordsystem, system)
-    frame = str(system["EEGCoordinateSystem"])
+    scale = _unit(coordsystem)
+    positions = {name: scale * where for name, where in _positions(electrodes).items()}
+    _check_complete(info, {*positions, *exclude}, electrodes.path)
+    landmarks = _landmarks(coordsystem)
+    frame = str(coordsystem.entries["EEGCoordinateSystem"])
     if landmarks is None:
-        positions = {name: _to_head(frame, p, coordsystem) for name, p in positions.items()}
+        positions = {name: _to_head(frame, p, coordsystem.path) for name, p in positions.items()}
         montage = mne.channels.make_dig_montage(positions, coord_frame="head")
     else:
         montage = mne.channels.make_dig_montage(positions, *landmarks, coord_frame="unknown")
     info.set_montage(montage, on_missing="ignore", verbose="error")
     how = "" if landmarks is None else " and its landmarks"
-    return [f"positions from {electrodes.name} ({frame}{how})"]
+    return [f"positions from {electrodes.path.name} ({frame}{how})"]
 
 
-def _read_system(path: Path) -> tuple[dict[str, Any], float]:
-    """The content of ``coordsystem.json`` and its unit, m."""
-    with parsing(path, "coordinate system of BIDS", "It should be JSON."):
-        system = dict(json.loads(path.read_text(encoding="utf-8-sig")))
+def _unit(coordsystem: Description) -> float:
+    """Unit of the positions, m."""
+    path, system = coordsystem
     missing = [k for k in ("EEGCoordinateSystem", "EEGCoordinateUnits") if k not in system]
     if missing:
         raise ValueError(f"{path}: it lacks {missing}. {CURE}")
@@ -75,21 +75,25 @@ def _read_system(path: Path) -> tuple[dict[str, Any], float]:
             f"{path}: positions are in {system['EEGCoordinateUnits']!r}, expected one of "
             f"{', '.join(LENGTHS)}. {CURE}"
         )
-    return system, LENGTHS[system["EEGCoordinateUnits"]]
+    return LENGTHS[system["EEGCoordinateUnits"]]
 
 
-def _read_positions(path: Path) -> dict[str, Array]:
+def _positions(table: Table) -> dict[str, Array]:
     """Positions by channel, in the unit of the file, without unknown ones."""
-    rows = read_table(path, ("name", "x", "y", "z"))
-    with parsing(path, "table of electrodes", "Positions should be numbers or n/a."):
+    try:
         found = {
             row["name"]: np.array([float(row[axis]) for axis in "xyz"])
-            for row in rows
+            for row in table.rows
             if "n/a" not in (row["x"], row["y"], row["z"])
         }
+    except ValueError as error:
+        raise ValueError(
+            f"{table.path}: not a readable table of electrodes ({error!r:.300}). Positions should "
+            "be numbers or n/a."
+        ) from error
     infinite = [name for name, where in found.items() if not np.isfinite(where).all()]
     if infinite:
-        raise ValueError(f"{path}: the positions of {infinite} are not finite. {CURE}")
+        raise ValueError(f"{table.path}: the positions of {infinite} are not finite. {CURE}")
     return found
 
 
@@ -105,8 +109,9 @@ def _check_complete(info: "mne.Info", placed: Collection[str], path: Path) -> No
         )
 
 
-def _landmarks(path: Path, system: dict[str, Any]) -> tuple[Array, ...] | None:
+def _landmarks(coordsystem: Description) -> tuple[Array, ...] | None:
     """Nasion, left and right preauricular point, m, in the frame of the electrodes."""
+    path, system = coordsystem
     given = system.get("AnatomicalLandmarkCoordinates") or {}
     if not all(name in given for name in LANDMARKS):
         return None
@@ -117,9 +122,14 @@ def _landmarks(path: Path, system: dict[str, Any]) -> tuple[Array, ...] | None:
             f"{path}: its landmarks are in {frame!r} and {unit!r}, its electrodes in "
             f"{system['EEGCoordinateSystem']!r} and {system['EEGCoordinateUnits']!r}. {CURE}"
         )
-    with parsing(path, "coordinate system of BIDS", "Landmarks should be three numbers each."):
+    try:
         points = [LENGTHS[unit] * np.array(given[k], dtype=np.float64) for k in LANDMARKS]
         return tuple(point.reshape(3) for point in points)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: not a readable coordinate system of BIDS ({error!r:.300}). Landmarks should "
+            "be three numbers each."
+        ) from error
 
 
 def _to_head(frame: str, position: Array, path: Path) -> Array:

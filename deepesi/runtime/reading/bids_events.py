@@ -1,13 +1,11 @@
 """Events of BIDS: ``events.tsv`` as annotations of a raw recording."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepesi.runtime.reading.bids_table import UNKNOWN, read_table
+from deepesi.runtime.reading.bids_files import UNKNOWN, Table
 from deepesi.runtime.stretches import is_bad, is_boundary
-from deepesi.utils.files import parsing
 
 if TYPE_CHECKING:
     import mne
@@ -16,18 +14,19 @@ if TYPE_CHECKING:
 NAMES = ("trial_type", "stim_type", "value")
 
 
-def set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
+def set_events(raw: "mne.io.BaseRaw", events: Table) -> list[str]:
     """Annotate a recording with its events, in place; its own ``BAD...`` and boundaries stay.
 
     Names are those of ``trial_type``, or of ``value`` where ``trial_type`` has none.
 
     Raises:
-        ValueError: No such table, or all events lie outside the recording.
+        ValueError: An onset or duration is no number, or all events lie outside the recording.
 
     """
     import mne
 
-    onset, duration, names = _events(path)
+    path = events.path
+    onset, duration, names = _events(events)
     outside = (onset < 0) | (onset > raw.times[-1])
     if len(onset) and outside.all():
         raise ValueError(
@@ -47,16 +46,21 @@ def set_events(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
     return [line + (f", {unnamed} more have no name and are excluded" if unnamed else "")]
 
 
-def _events(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _events(table: Table) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Onsets and durations, s, and names; rows without onset are dropped."""
-    rows = [row for row in read_table(path, ("onset", "duration")) if row["onset"] not in UNKNOWN]
-    with parsing(path, "table of events", "Onsets and durations should be numbers, in seconds."):
+    rows = [row for row in table.rows if row["onset"] not in UNKNOWN]
+    try:
         onset = np.array([float(row["onset"]) for row in rows])
         lasts = [0.0 if row["duration"] in UNKNOWN else float(row["duration"]) for row in rows]
+    except ValueError as error:
+        raise ValueError(
+            f"{table.path}: not a readable table of events ({error!r:.300}). Onsets and durations "
+            "should be numbers, in seconds."
+        ) from error
     if not np.isfinite([*onset, *lasts]).all() or any(last < 0 for last in lasts):
         raise ValueError(
-            f"{path}: an onset or a duration is not finite, or a duration is negative. Write n/a "
-            "for what is unknown."
+            f"{table.path}: an onset or a duration is not finite, or a duration is negative. Write "
+            "n/a for what is unknown."
         )
     for column in NAMES:
         names = [row.get(column, "") for row in rows]

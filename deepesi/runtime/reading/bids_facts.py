@@ -4,14 +4,12 @@
 Filters, power line frequency, ground, cap, amplifier and task have no effect on estimates.
 """
 
-import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepesi.runtime.reading.bids_table import UNKNOWN
-from deepesi.utils.files import parsing
+from deepesi.runtime.reading.bids_files import UNKNOWN, Description
 
 if TYPE_CHECKING:
     import mne
@@ -28,7 +26,7 @@ OTHER_CHANNELS = re.compile(r"\b(v?h?eog|ecg|ekg|emg|unipolar|monopolar|not?|non
 def check_facts(
     recording: "Any",
     info: "mne.Info",
-    paths: Sequence[Path],
+    facts: Description,
     has_channels: bool,
     exclude: Collection[str] = (),
 ) -> list[str]:
@@ -37,7 +35,7 @@ def check_facts(
     Args:
         recording: The recording, or its measurement info.
         info: Measurement info, with the types of ``channels.tsv``.
-        paths: The ``.json`` files that apply; the last has priority.
+        facts: Entries of the ``.json`` files that apply.
         has_channels: Whether ``channels.tsv`` gives the types of channels; then a wrong number of
             channels is only reported.
         exclude: Channels that the user excludes.
@@ -47,27 +45,26 @@ def check_facts(
             topography.
 
     """
-    facts: dict[str, Any] = {}
-    for path in paths:
-        with parsing(path, "description of a recording in BIDS", "It should be a JSON object."):
-            facts |= dict(json.loads(path.read_text(encoding="utf-8-sig")))
-    if not facts:
-        return []
-    name = paths[-1]
-    _check_reference(str(facts.get("EEGReference", "")), name)
-    _check_rate(_number(facts, "SamplingFrequency", name), info["sfreq"], name)
+    entries, name = facts.entries, facts.path
+    _check_reference(str(entries.get("EEGReference", "")), name)
+    _check_rate(_number(entries, "SamplingFrequency", name), info["sfreq"], name)
     eeg = [c for c, t in zip(info.ch_names, info.get_channel_types(), strict=True) if t == "eeg"]
     counts = {len(eeg), len(set(eeg) - set(exclude))}
-    notes = _count(_number(facts, "EEGChannelCount", name), counts, name, has_channels)
-    return notes + _duration(_number(facts, "RecordingDuration", name), recording, name)
+    notes = _count(_number(entries, "EEGChannelCount", name), counts, name, has_channels)
+    return notes + _duration(_number(entries, "RecordingDuration", name), recording, name)
 
 
-def _number(facts: dict[str, Any], key: str, path: Path) -> float | None:
-    value = facts.get(key)
+def _number(entries: dict[str, Any], key: str, path: Path) -> float | None:
+    value = entries.get(key)
     if value in UNKNOWN:
         return None
-    with parsing(path, "description of a recording in BIDS", f"{key} should be a number."):
+    try:
         return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: not a readable description of a recording in BIDS ({error!r:.300}). {key} "
+            "should be a number."
+        ) from error
 
 
 def _check_reference(reference: str, path: Path) -> None:

@@ -25,6 +25,8 @@ class SideFiles(NamedTuple):
         coordsystem: ``coordsystem.json`` of the space of the electrodes.
         events: ``events.tsv``.
         facts: ``eeg.json``, from the top of the data set down; the last has priority.
+        unused: Names of the tables of channels and electrodes beside the recording that are not
+            among these.
 
     """
 
@@ -33,6 +35,7 @@ class SideFiles(NamedTuple):
     coordsystem: Path | None = None
     events: Path | None = None
     facts: tuple[Path, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def all(self) -> list[Path]:
         """All existing side files."""
@@ -73,18 +76,17 @@ def find_side_files(path: Path, with_positions: bool = True) -> SideFiles:
         of_space = own | entities_of("" if electrodes is None else electrodes.name)
         anywhere = set() if "space" in of_space else {"space"}
         coordsystem = _nearest(path, "coordsystem.json", of_space, anywhere)
+    channels = _nearest(path, "channels.tsv", own)
+    folder = path.absolute().parent
+    tables = {*folder.glob("*_channels.tsv"), *folder.glob("*_electrodes.tsv")}
     return SideFiles(
-        _nearest(path, "channels.tsv", own),
+        channels,
         electrodes,
         coordsystem,
         _nearest(path, "events.tsv", own),
         tuple(_by_level(path, f"{suffix}.json", own)),
+        tuple(sorted(p.name for p in tables - {channels, electrodes})),
     )
-
-
-def others_beside(path: Path, kind: str) -> list[str]:
-    """Names of the files of a kind in the folder of a recording."""
-    return sorted(p.name for p in path.absolute().parent.glob(f"*_{kind}"))
 
 
 def _nearest(path: Path, kind: str, own: dict[str, str], free: Collection[str] = ()) -> Path | None:

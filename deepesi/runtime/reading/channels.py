@@ -65,7 +65,7 @@ def name_channels(
         eeg = _eeg_channels(recording)
         plain = dict(zip(eeg, montage_names(eeg, montage), strict=True))
         rename_channels(recording, {old: new for old, new in plain.items() if old != new})
-        recording.set_montage(head_montage(_eeg_channels(recording), montage), verbose="error")
+        recording.set_montage(head_montage(list(plain.values()), montage), verbose="error")
     changed = zip(before, recording.ch_names, strict=True)
     pairs = [f"{old} -> {new}" for old, new in changed if old != new]
     return [f"channels renamed: {', '.join(pairs)}"] if pairs else []

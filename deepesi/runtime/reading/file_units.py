@@ -9,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import ten_five_name
-from deepesi.physics.sensors import KINDS
 from deepesi.physics.units import UNITS, parse_unit
 
 if TYPE_CHECKING:
-    import mne
-
     from deepesi.runtime.recordings import Recording
 
 #: Codes of GDF 2 for units of potentials (ISO/IEEE 11073-10101), and for none.
@@ -204,29 +201,3 @@ def _scale(recording: "Recording", factors: Mapping[str, float]) -> None:
 
 def _times(factor: float, values: NDArray[np.float64]) -> NDArray[np.float64]:
     return factor * values
-
-
-def check_noise_level(noise_cov: "mne.Covariance", kinds: Mapping[str, str]) -> None:
-    """Refuse noise of a recording with an amplitude that is not plausible for its channels.
-
-    Args:
-        noise_cov: Covariance of a stretch of the recording.
-        kinds: Kind of every channel to check by its name, as in `deepesi.physics.sensors.KINDS`.
-
-    Raises:
-        ValueError: The amplitude is not plausible, such as microvolts in a file with unit volts.
-
-    """
-    stds = np.sqrt(np.diag(noise_cov["data"]))
-    for name, kind in KINDS.items():
-        own = [std for c, std in zip(noise_cov["names"], stds, strict=True) if kinds.get(c) == name]
-        level, (low, high) = float(np.median(own)) if own else np.nan, kind.amplitude
-        if own and not low < level < high:
-            guess = kind.too_large if level > high else kind.too_small
-            cure = " (--unit uV)" if name == "eeg" and level > high else " (--unit)"
-            raise ValueError(
-                f"recording: between the times of --noise-from its {kind.title} channels have a "
-                f"standard deviation of {level:.3g} (median), {kind.title} in {kind.unit_name} has "
-                f"{low:g} to {high:g}. They look like {guess}{cure}, in contrast to the unit in "
-                "the file."
-            )

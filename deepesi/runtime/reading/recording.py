@@ -1,7 +1,6 @@
 """Reads recordings for ``deepesi apply``: evoked responses, epochs or raw recordings."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,8 @@ from deepesi.runtime.corrections import Baseline
 from deepesi.runtime.reading.bids import bids_side_files
 from deepesi.runtime.reading.channels import name_channels
 from deepesi.runtime.reading.file_units import file_units, settle_units
-from deepesi.runtime.reading.formats import FORMATS, check_file
-from deepesi.runtime.recordings import check_kind
-from deepesi.utils.files import parsing
+from deepesi.runtime.reading.formats import FORMATS, check_file, read_file, read_info
+from deepesi.runtime.recording_checks import check_kind
 
 if TYPE_CHECKING:
     import mne
@@ -106,8 +104,7 @@ def read_recording(
     """
     import mne
 
-    check_file(path)
-    recording = _read(path, options.condition)
+    recording = read_file(path, options.condition)
     if options.nave is not None:
         if not isinstance(recording, mne.Evoked):
             raise ValueError(
@@ -153,8 +150,7 @@ def read_setup(
         return read_recording(path, options, say).info
     if options.unit is not None:
         say(f"--unit {options.unit} changes nothing: only electrodes are read of {path}, no data")
-    with _parsing(path):
-        info = mne.io.read_info(path, verbose="error")
+    info = read_info(path)
     beside = bids_side_files(path, info, options.montage is None, exclude=options.exclude)
     _check_excluded(path, info.ch_names, options.exclude)
     kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
@@ -168,95 +164,3 @@ def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str])
     missing = [name for name in exclude if name not in ch_names]
     if missing:
         raise ValueError(f"{path} has no channels {missing} to exclude; it has {ch_names}.")
-
-
-def _read(path: Path, condition: str | None) -> "Recording":
-    import mne
-
-    kind = _kind(path)
-    if kind == "evoked":
-        with _parsing(path):
-            evokeds = mne.read_evokeds(path, proj=False, verbose="error")
-        return _choose(path, evokeds, condition)
-    if kind == "epochs":
-        with _parsing(path):
-            epochs = mne.read_epochs(path, proj=False, preload=False, verbose="error")
-        return _of_event(epochs, path, condition)
-    if kind is None and path.suffix.lower() not in FORMATS:
-        raise ValueError(
-            f"{path} holds no evoked responses, epochs or raw recording. Known are MNE's .fif and "
-            f"{', '.join(FORMATS)}; read other formats with MNE-Python and save them as .fif."
-        )
-    trials = None
-    with _parsing(path):
-        try:
-            raw = mne.io.read_raw(path, preload=False, verbose="error")
-        except TypeError:
-            if path.suffix.lower() != ".set":
-                raise
-            trials = mne.read_epochs_eeglab(path, verbose="error")
-    if trials is not None:
-        return _of_event(trials, path, condition)
-    if condition is not None:
-        raise ValueError(f"{path} is a raw recording, which has no conditions; leave it out.")
-    return raw
-
-
-def _parsing(path: Path) -> AbstractContextManager[None]:
-    return parsing(path, "recording", "It is damaged, or its name does not fit its content.")
-
-
-def _of_event(epochs: "mne.BaseEpochs", path: Path, condition: str | None) -> "mne.BaseEpochs":
-    if condition is not None and condition not in epochs.event_id:
-        raise ValueError(
-            f"{path} holds no epochs {condition!r}; choose one of {sorted(epochs.event_id)}."
-        )
-    return epochs if condition is None else epochs[condition]
-
-
-def _kind(path: Path) -> str | None:
-    """``"epochs"``, ``"evoked"`` or ``"raw"`` by the blocks of a FIF file; None if it has none."""
-    from mne._fiff.constants import FIFF
-    from mne._fiff.open import fiff_open
-    from mne._fiff.tree import dir_tree_find
-
-    blocks = {
-        "epochs": (FIFF.FIFFB_MNE_EPOCHS,),
-        "evoked": (FIFF.FIFFB_EVOKED,),
-        "raw": (FIFF.FIFFB_RAW_DATA, FIFF.FIFFB_CONTINUOUS_DATA, FIFF.FIFFB_IAS_RAW_DATA),
-    }
-    if not path.name.endswith((".fif", ".fif.gz")):
-        return None
-    with _parsing(path):
-        file, tree, _ = fiff_open(path, verbose="error")
-    with file:
-        found = [k for k, b in blocks.items() if any(dir_tree_find(tree, one) for one in b)]
-    return found[0] if found else None
-
-
-def _choose(path: Path, evokeds: "list[mne.Evoked]", condition: str | None) -> "mne.Evoked":
-    """The average of a condition: by its name or else by its number."""
-    averages = {i: evoked for i, evoked in enumerate(evokeds) if evoked.kind == "average"}
-    names = [f"{number}: {evoked.comment!r}" for number, evoked in averages.items()]
-    if not averages:
-        kinds = sorted({evoked.kind.replace("_", " ") for evoked in evokeds})
-        raise ValueError(
-            f"{path} holds no average, only {', '.join(kinds)}: its values are not negative and "
-            "have no topography. Give the average."
-        )
-    if condition is None:
-        if len(averages) > 1:
-            raise ValueError(
-                f"{path} holds {len(averages)} conditions; choose one with --condition, by name or "
-                f"number: {', '.join(names)}."
-            )
-        return next(iter(averages.values()))
-    named = [evoked for evoked in averages.values() if evoked.comment == condition]
-    if len(named) == 1:
-        return named[0]
-    if not named and condition.isdecimal() and int(condition) in averages:
-        return averages[int(condition)]
-    raise ValueError(
-        f"{path} holds {len(named)} conditions named {condition!r}; choose one by another name or "
-        f"number: {', '.join(names)}."
-    )
