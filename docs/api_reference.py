@@ -57,6 +57,7 @@ ROOMS = {
             "physics.sphere",
             "physics.cohort",
             "physics.io.heads",
+            "physics.io.forward_head",
             "physics.io.covariance",
         ],
     ),
@@ -110,6 +111,7 @@ ROOMS = {
         "Exported files, and what applies them to recordings. Only the export needs torch.",
         [
             "export.to_onnx",
+            "runtime.prepared_model",
             "runtime.prepared_inverse",
             "runtime.estimates",
             "runtime.prediction_sets",

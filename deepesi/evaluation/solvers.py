@@ -84,7 +84,7 @@ def load_solver(name: str) -> Solved:
 
 
 class SolverModel:
-    """A solver in the place of an exported file: a `deepesi.runtime.prepared_inverse.Model`.
+    """A solver in the place of an exported file: a `deepesi.runtime.prepared_model.Model`.
 
     It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
 

@@ -29,11 +29,11 @@ from deepesi.runtime.prepared import read_prepared
 from deepesi.runtime.prepared_inverse import (
     CorrectionWarning,
     ExtrapolationWarning,
-    Model,
     PlacementWarning,
     PreparedInverse,
     UnexplainedChannelWarning,
 )
+from deepesi.runtime.prepared_model import Model
 from deepesi.runtime.recording_checks import check_kind, trials_averaged
 from deepesi.runtime.session import as_feeds, open_model
 

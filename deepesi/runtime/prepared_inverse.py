@@ -2,10 +2,10 @@
 
 import functools
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,13 @@ from deepesi.physics.cap_placement import Placement
 from deepesi.physics.channel_check import unexplained_channels, unexplained_text
 from deepesi.physics.coil_placement import CoilPlacement
 from deepesi.physics.data_check import check_data
-from deepesi.physics.head import SourceSpace, magnitudes
-from deepesi.physics.noise import spanned_by_data, whitened_power
-from deepesi.physics.sensors import SensorArray
-from deepesi.runtime.contract import Contract
+from deepesi.physics.head import magnitudes
+from deepesi.physics.noise import spanned_by_data
 from deepesi.runtime.corrections import Baseline, Corrected, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
 from deepesi.runtime.noise_check import QUIETEST, check_noise, quietest_average
 from deepesi.runtime.prediction_sets import PredictionSet, PredictionSetFinder
+from deepesi.runtime.prepared_model import PreparedModel
 from deepesi.runtime.recording_checks import check_recording
 from deepesi.runtime.recordings import (
     STRETCH,
@@ -31,7 +30,6 @@ from deepesi.runtime.recordings import (
     segments,
     windowed_parts,
 )
-from deepesi.runtime.windows import Windows, overlap_add, windows_of
 from deepesi.utils.files import atomic
 
 if TYPE_CHECKING:
@@ -58,56 +56,18 @@ class UnexplainedChannelWarning(UserWarning):
     """No source explains the data of a channel, given the other channels."""
 
 
-class Model(Protocol):
-    """Interface for computing estimates: an opened file, or a solver.
-
-    Attributes:
-        contract: Inputs and outputs.
-        longest: Longest window, samples; None: any.
-        sha256: SHA-256 of the file.
-
-    """
-
-    @property
-    def contract(self) -> Contract: ...  # noqa: D102
-
-    @property
-    def longest(self) -> int | None: ...  # noqa: D102
-
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-
-    def run(
-        self,
-        data: NDArray[Any],
-        inputs: dict[str, NDArray[Any]],
-        noise: NDArray[Any] | None = None,
-        kinds: Collection[str] | None = None,
-    ) -> dict[str, NDArray[np.float32]]:
-        """Estimates by kind, as in `deepesi.runtime.session.OpenModel.run`."""
-        ...
-
-    def noise_size(self, data: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> int:
-        """Size of the noise of one draw, as in `deepesi.runtime.session.OpenModel.noise_size`."""
-        ...
-
-
 @dataclass(frozen=True)
-class PreparedInverse:
-    """A model with its inputs prepared for one recording set-up.
+class PreparedInverse(PreparedModel):
+    """A model prepared for the set-up of recordings, which checks and localizes them.
+
+    It has the attributes of `PreparedModel`, too.
 
     Attributes:
-        model: Opened file, or a solver.
-        feeds: Prepared head inputs of the model.
-        sensors: Expected channels, in this order.
-        space: Source space of the estimates.
-        positions: Source locations ``(S, 3)``, m.
-        whitener: Whitening matrix ``(C, C)``, one over `SensorArray.head_units`.
         rank_reason: Reason for the rank of the data, as text.
         nave: Number of averaged trials in the data; effective numbers may be fractions.
         origin: Description of the origin of sensors and noise.
-        channel_precision: Precision matrix of the channels ``(C, C)``, in the same units, for
-            `unexplained`.
+        channel_precision: Precision matrix of the channels ``(C, C)``, in the units of the
+            whitener, for `unexplained`.
         placement: How the electrodes were placed on a packaged head; None with a forward solution,
             and when read from a file, whose `origin` says it.
         coils: How the MEG coils were placed about a packaged head; None as for `placement`.
@@ -116,12 +76,6 @@ class PreparedInverse:
 
     """
 
-    model: Model
-    feeds: dict[str, NDArray[Any]]
-    sensors: SensorArray
-    space: SourceSpace
-    positions: Array
-    whitener: Array
     rank_reason: str
     nave: float
     origin: str
@@ -129,11 +83,6 @@ class PreparedInverse:
     placement: Placement | None = None
     coils: CoilPlacement | None = None
     recorded_pos: Array | None = None
-
-    @property
-    def ch_names(self) -> tuple[str, ...]:
-        """Names of the channels it expects, in this order."""
-        return self.sensors.names
 
     @property
     def doubts(self) -> list[str]:
@@ -147,126 +96,6 @@ class PreparedInverse:
         placed = {"electrodes": self.placement, "MEG coils": self.coils}
         lines = [f"{what}: {how}" for what, how in placed.items() if how is not None]
         return lines + [f"doubtful: {line}" for line in self.doubts]
-
-    @functools.cached_property
-    def rank(self) -> int:
-        """Number of dimensions that the noise spans, for the reason in `rank_reason`."""
-        values = np.linalg.eigvalsh(self.whitener)
-        return int((values > 1e-7 * values[-1]).sum())
-
-    def estimate(self, data: Array, window: int | None = None) -> list[Array]:
-        """Estimate from data ``(C, T)``, SI units, any reference: ``[mean]`` or ``[mean, std]``.
-
-        Each ``(D, T)``, A m.
-
-        Args:
-            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
-            window: Window length, samples, as in `deepesi.runtime.windows.overlap_add`; by
-                default the longest window of training.
-
-        Raises:
-            ValueError: Another number of channels, or data that are not plausible EEG in volts.
-
-        """
-        self._check_frames(data)
-        n_times = data.shape[1]
-        return self._windowed(data, windows_of(n_times, window or self.model.longest, 0, n_times))
-
-    def sample(self, data: Array, n: int, seed: int = 0) -> NDArray[np.float32]:
-        """Draw from the posterior of one window ``(C, T)``, SI units, any reference.
-
-        Args:
-            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
-            n: Number of draws.
-            seed: Random seed; the same seed gives the same samples.
-
-        Returns:
-            ``(n, D, T)``, A m.
-
-        Raises:
-            ValueError: The model has no samples; fewer than one draw; more samples in time than
-                in training; or as in `estimate`.
-
-        """
-        self._check_frames(data)
-        self.check_samples(n, data.shape[1])
-        batch = self.sensors.to_head(data)[None]
-        size = self.model.noise_size(batch, self.feeds)
-        noise = np.random.default_rng(seed).standard_normal((n, 1, size), dtype=np.float32)
-        return self._outputs(batch, noise)["samples"][:, 0]
-
-    def source_counts(self, data: Array) -> NDArray[np.float32]:
-        """Probabilities ``(K,)`` of 1, 2, ... sources in one window, any reference.
-
-        Args:
-            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
-
-        Raises:
-            ValueError: The model counts no sources; or as in `estimate`.
-
-        """
-        self._check_frames(data)
-        if "source_counts" not in self.model.contract.kinds:
-            raise ValueError(
-                "PreparedInverse: the model counts no sources, it gives only "
-                f"{' and '.join(self.model.contract.kinds)}. Use a network that does "
-                "(an exported unrolled_champagne)."
-            )
-        return self._outputs(self.sensors.to_head(data)[None])["source_counts"][0]
-
-    def check_samples(self, n: int, n_times: int) -> None:
-        """Refuse draws that the model cannot give; errors as in `sample`."""
-        if self.model.contract.noise is None:
-            raise ValueError(
-                "PreparedInverse: the model gives no posterior samples, only "
-                f"{' and '.join(self.model.contract.kinds)}. Use a posterior model (an exported "
-                "bayesian_minimum_norm, say)."
-            )
-        longest = self.model.longest
-        if n < 1 or (longest is not None and n_times > longest):
-            raise ValueError(
-                f"PreparedInverse: asked for {n} draws of {n_times} samples in time, "
-                f"expected 1 draw or more of at most {longest} samples. Draw from shorter windows: "
-                "those of a long recording are means over windows, which draws are not."
-            )
-
-    def _check_frames(self, data: Array) -> None:
-        if data.ndim != 2 or len(data) != len(self.ch_names):
-            raise ValueError(
-                f"PreparedInverse: data of shape {data.shape}, expected ({len(self.ch_names)} "
-                f"channels, times): {list(self.ch_names[:5])} ... Select and order the channels."
-            )
-        check_data(data, self.sensors)
-
-    def _windowed(self, data: Array, windows: Windows) -> list[Array]:
-        return overlap_add(self._run, self.sensors.to_head(data), windows)
-
-    def _run(self, batch: Array) -> list[NDArray[np.float32]]:
-        """Windows ``(B, C, T)`` to ``[mean, std?]``, ``(B, D, T)`` each."""
-        outputs = self._outputs(batch)
-        return [outputs[kind] for kind in ("mean", "std") if kind in outputs]
-
-    def _outputs(
-        self, batch: Array, noise: NDArray[np.float32] | None = None
-    ) -> dict[str, NDArray[np.float32]]:
-        """Estimates of windows by kind, checked for shape and finite values."""
-        kinds = None if noise is None else ("samples",)
-        outputs = self.model.run(batch, self.feeds, noise, kinds)
-        expected = (len(batch), self.space.n_dipoles, batch.shape[2])
-        for kind, output in outputs.items():
-            if kind != "source_counts" and output.shape[-3:] != expected:
-                raise ValueError(
-                    f"PreparedInverse: the model gave an estimate of shape {output.shape}, the "
-                    f"source space {self.space.name} has room for {expected}. The file is "
-                    "not as in its contract; export it again."
-                )
-            if not np.isfinite(output).all():
-                raise ValueError(
-                    f"PreparedInverse: the model gave NaN or infinite moments for a window of "
-                    f"{batch.shape[2]} samples. It cannot take this recording; use shorter "
-                    "windows (estimate(..., window=)), or another model."
-                )
-        return outputs
 
     @overload
     def apply(
@@ -410,13 +239,6 @@ class PreparedInverse:
             unexplained_text(self.ch_names[row])
             for row in unexplained_channels(self.channel_precision, data, self.sensors)
         ]
-
-    def _whitened(self, data: Array) -> Array:
-        return np.asarray(self.whitener @ self.sensors.to_head(data))
-
-    def power(self, data: Array) -> Array:
-        """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); 1 for noise alone."""
-        return whitened_power(self._whitened(data), self.rank)
 
     def prediction_set(self, mean: Array, data: Array) -> PredictionSet | None:
         """Prediction set of the source of one sample, at the calibrated probability.
