@@ -17,7 +17,8 @@ import torch
 from torch.optim import AdamW
 
 from benchmarks.processor import add_processor, chosen_processor, processor_name, wait
-from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import InverseModel
 from deepesi.losses.base import WeightedSum
 from deepesi.physics.template import load_template
 from deepesi.training.run import build_model

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.losses.base import WeightedSum
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi import SimulatedRecordings
-from deepesi.core.contracts import Batch, as_tensors
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import as_tensors
 from deepesi.core.onnx_model import OnnxModel, load_onnx
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
 
-    from deepesi.core.contracts import Batch, InverseModel
+    from deepesi.core.batch import Batch
+    from deepesi.core.contracts import InverseModel
     from deepesi.evaluation.scenario import Scenario
     from deepesi.physics.cohort import Cohort
 

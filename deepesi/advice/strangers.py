@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepesi.core.contracts import LowRankLeadField, as_tensors
+from deepesi.core.batch import LowRankLeadField
+from deepesi.core.contracts import as_tensors
 from deepesi.core.quantities import scale_to_db
 from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
 from deepesi.data_gen.caps import DIGITIZED, NAMES, CapRanges, displace_cap, movement_of

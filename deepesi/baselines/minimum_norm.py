@@ -4,14 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepesi.core.contracts import (
-    Assumptions,
-    Batch,
-    Estimate,
-    InverseModel,
-    Oracle,
-    PosteriorModel,
-)
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Oracle, PosteriorModel
 from deepesi.core.quantities import magnitude, snr_db_of_power
 from deepesi.physics.head_inputs import (
     Gain,

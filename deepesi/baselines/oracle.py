@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Oracle, as_tensors
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Oracle, as_tensors
 from deepesi.physics.head_inputs import prepare
 
 

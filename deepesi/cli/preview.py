@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from deepesi import __version__
 from deepesi.cli.loading import load_heads
 from deepesi.core.arrays import as_array
-from deepesi.core.contracts import Scene
+from deepesi.core.batch import Scene
 from deepesi.data_gen.curriculum import Curriculum
 from deepesi.data_gen.generator import Parts, SimulatedRecordings
 from deepesi.data_gen.setups import RecordingSetup, SetupRanges

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Tensors
+from deepesi.core.batch import Batch, Tensors
 from deepesi.physics.head import HeadModel
 
 Key = tuple[int, str, int, int]

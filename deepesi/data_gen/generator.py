@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from deepesi.core.contracts import Batch, LowRankLeadField, Scene
+from deepesi.core.batch import Batch, LowRankLeadField, Scene
 from deepesi.core.quantities import scale_to_db
 from deepesi.data_gen.anatomy import Anatomy
 from deepesi.data_gen.artifacts import Artifact, Recording

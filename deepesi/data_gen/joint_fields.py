@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import LowRankLeadField
+from deepesi.core.batch import LowRankLeadField
 from deepesi.data_gen.scalp_potentials import ScalpPotentials
 
 

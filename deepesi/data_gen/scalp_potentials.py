@@ -5,7 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import LowRankLeadField, as_tensors
+from deepesi.core.batch import LowRankLeadField
+from deepesi.core.contracts import as_tensors
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepesi.core.contracts import LowRankLeadField, as_tensors
+from deepesi.core.batch import LowRankLeadField
+from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
 from deepesi.data_gen.caps import CapRanges, draw_cap
 from deepesi.data_gen.coils import CoilRanges, DrawnCoils, coil_array, with_coil_noise

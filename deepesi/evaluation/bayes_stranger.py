@@ -4,13 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import (
-    Assumptions,
-    Batch,
-    Estimate,
-    Oracle,
-    as_tensors,
-)
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Estimate, Oracle, as_tensors
 from deepesi.core.patches import spread_patches
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.fine_cortex import FineCortex

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from deepesi.core.arrays import as_array
-from deepesi.core.contracts import Batch, Estimate, InverseModel, Oracle
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel, Oracle
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario

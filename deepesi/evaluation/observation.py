@@ -16,7 +16,8 @@ from deepesi.calibration.conformal import (
 )
 from deepesi.calibration.intervals import StandardizedErrors, standardized_errors
 from deepesi.calibration.sbc import ranks
-from deepesi.core.contracts import Batch, Estimate, InverseModel, PosteriorModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
 from deepesi.core.quantities import magnitude
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.keys import key_entropy

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deepesi.baselines.tuned import Tuned
-from deepesi.core.contracts import Batch, InverseModel, Oracle
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import InverseModel, Oracle
 from deepesi.data_gen.artifacts import Artifact
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepesi.core.contracts import Batch, Estimate, Oracle, PosteriorModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, Oracle, PosteriorModel
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.evaluation.methods import Method, Model, of_scenario
 from deepesi.evaluation.scenario import Scenario

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from deepesi import __version__
-from deepesi.core.contracts import Batch, InverseModel, PosteriorModel, as_tensors
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.export.optimize import make_faster
 from deepesi.export.quantize import Precision, make_smaller
 from deepesi.physics.head import HeadModel

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepesi.core.arrays import as_array
-from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
 from deepesi.interpret.frames import Frame
 from deepesi.interpret.gradients import run_of_model, saliency

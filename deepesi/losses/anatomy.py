@@ -11,7 +11,8 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import MeshEdges, SourceNormals, SourcePositions
 from deepesi.physics.template import load_template

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.losses.base import LossTerm
 from deepesi.losses.supervised import CosineDistance
 

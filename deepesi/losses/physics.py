@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.core.quantities import residual_variance
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import Gain, Whitener

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.core.quantities import magnitude
 from deepesi.losses.base import LossTerm
 from deepesi.physics.head_inputs import MeshEdges

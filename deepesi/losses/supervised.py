@@ -4,7 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.losses.base import LossTerm
 
 

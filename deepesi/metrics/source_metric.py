@@ -7,7 +7,8 @@ import torchmetrics
 from torch import Tensor
 
 from deepesi.core.arrays import as_array
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.core.quantities import magnitude
 from deepesi.metrics.example import Example, Geometry
 from deepesi.metrics.table import METRICS

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Objective
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Objective
 from deepesi.core.patches import neighbour_mean
 from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.mismatch_noise import mismatch_noise

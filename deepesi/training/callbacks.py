@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from torch import Tensor
 
-from deepesi.core.contracts import Batch
+from deepesi.core.batch import Batch
 from deepesi.data_gen.curriculum import OPEN
 from deepesi.training.criterion import VALIDATED
 

@@ -13,7 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from deepesi.core.contracts import Batch
+from deepesi.core.batch import Batch
 from deepesi.training.criterion import CRITERION, MODE
 from deepesi.training.overrides import typed
 from deepesi.training.resume import rewind

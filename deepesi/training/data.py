@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from deepesi.core.contracts import Batch
+from deepesi.core.batch import Batch
 from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.training.mixed import Stream

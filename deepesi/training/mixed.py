@@ -2,7 +2,7 @@
 
 import torch
 
-from deepesi.core.contracts import Batch
+from deepesi.core.batch import Batch
 from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.training.expected import ExpectedResponses

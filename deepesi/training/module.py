@@ -12,7 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import InverseModel
 from deepesi.core.unlabelled import Key, Mixed, Unlabelled
 from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum

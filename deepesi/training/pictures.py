@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from deepesi.core.arrays import as_array
-from deepesi.core.contracts import Batch
+from deepesi.core.batch import Batch
 from deepesi.core.quantities import magnitude
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.estimate import Comparison, comparison_figure

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from deepesi.core.contracts import Batch, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import InverseModel
 from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.setups import channel_range
 from deepesi.physics.cohort import Cohort

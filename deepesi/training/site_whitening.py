@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.unlabelled import Unlabelled
 from deepesi.training.tasks.features import named_layer
 

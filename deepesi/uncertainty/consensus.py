@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deepesi.calibration.conformal import REACH
-from deepesi.core.contracts import Batch, Estimate, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.physics.head_inputs import SourcePositions
 from deepesi.runtime.window_needs import WindowNeeds
 from deepesi.uncertainty.ensemble import mean_source_counts

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.nn import functional
 
-from deepesi.core.contracts import Batch, Estimate, InverseModel, Objective
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel, Objective
 from deepesi.core.traced_members import (
     alike,
     is_tracing_members,

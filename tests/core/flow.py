@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepesi.core.contracts import Batch, Objective, PosteriorModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Objective, PosteriorModel
 from deepesi.physics.head_inputs import LinearInverse, SourceUnit
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.core.contracts import Batch, Estimate, InverseModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.sources import PatchSources
 from deepesi.losses.alignment import MaximumMeanDiscrepancy

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.losses.base import LossTerm
 from deepesi.training.overrides import quoted
 

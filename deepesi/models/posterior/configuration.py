@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from deepesi.core.contracts import Batch
+from deepesi.core.batch import Batch
 from deepesi.models.layers.patch_sequence import NONE
 
 

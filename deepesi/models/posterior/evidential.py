@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from deepesi.core.contracts import Assumptions, Batch, Estimate, InverseModel, Objective
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Objective
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_denoiser import SourceDenoiser
 from deepesi.models.layers.unit_sources import Setting, UnitSources

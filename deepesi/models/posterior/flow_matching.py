@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Assumptions, Batch, Objective, PosteriorModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Objective, PosteriorModel
 from deepesi.models.layers.flow_path import follow, on_path, times, velocity_error
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_denoiser import SourceDenoiser

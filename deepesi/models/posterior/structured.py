@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepesi.core.contracts import Assumptions, Batch, Objective, PosteriorModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Assumptions, Objective, PosteriorModel
 from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.amplitude_coordinates import AmplitudeCoordinates
 from deepesi.models.layers.conditional_patches import sum_of

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from deepesi.core.contracts import Batch, Estimate
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate
 from deepesi.losses.base import LossTerm
 
 
