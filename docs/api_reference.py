@@ -36,7 +36,7 @@ ROOMS = {
     "contracts": Room(
         "Contracts",
         "What every model, recording and estimate of the package is.",
-        ["core.contracts", "core.onnx_model", "core.quantities"],
+        ["core.contracts", "core.batch", "core.onnx_model", "core.quantities"],
     ),
     "heads": Room(
         "Heads, sensors and noise",
