@@ -33,7 +33,7 @@ def noise_of(
         recording: Raw or epochs.
         window: Start and end, s.
         channels: Kind of every channel that will be used by its name, as in
-            `deepesi.physics.io.channels.usable_channels`.
+            `deepesi.physics.io.selection.usable_channels`.
 
     Raises:
         ValueError: An evoked response, a stretch that is not within the recording, or too few
