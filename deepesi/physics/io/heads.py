@@ -55,10 +55,10 @@ def template_head(
         ValueError: As in `HeadModel`.
 
     """
-    if placement is not None:
-        return template.head(placement.ch_names, placement.points, coils=coils)
     no_electrodes = own_rows(template.family.scalp_pos, np.empty(0, dtype=np.int64))
-    return template.head((), no_electrodes, coils=coils)
+    ch_names = () if placement is None else placement.ch_names
+    points = no_electrodes if placement is None else placement.points
+    return template.head(ch_names, points, coils=coils)
 
 
 def head_on_template(
