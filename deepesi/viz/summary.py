@@ -16,7 +16,14 @@ Array = NDArray[np.float64]
 
 #: Okabe-Ito palette, for colour-blind readers.
 BLUE, ORANGE, PINK, GREY = "#0072b2", "#d55e00", "#cc79a7", "0.35"
-STYLES = {"#0072b2": "-", "#d55e00": "--", "#009e73": "-.", "#cc79a7": ":", "#e69f00": "-"}
+STYLES = {
+    "#0072b2": "-",
+    "#d55e00": "--",
+    "#009e73": "-.",
+    "#cc79a7": ":",
+    "#e69f00": "-",
+    "#56b4e9": "--",
+}
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_strangers_are_those_of_the_generator():
     ours = source.draw(StrangerRanges(sources=sources), 10, n)
     white = whitener(head.noise_cov)
     found = []
-    for recordings, true in ((data / scale, peaks), ours):
+    for recordings, true in ((data / scale, peaks), (ours.data, ours.peaks)):
         best, left = few_sources(white @ head.leadfield, recordings @ white.T, 1)
         way = template.source_pos[best] - template.source_pos[true[:, 0]]
         found.append([np.median(left), 1e3 * np.median(np.linalg.norm(way, axis=1))])

@@ -52,7 +52,7 @@ def is_drawn(image: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(
-    "data", ["snapshot", *map(slow, ["erp", "oscillation", "neural_mass", "everything"])]
+    "data", ["everything", *map(slow, ["snapshot", "erp", "oscillation", "neural_mass"])]
 )
 def test_every_data_group(preview, toy_path, data):
     n_times = [] if data == "snapshot" else ["data.n_times=20"]
