@@ -4,7 +4,8 @@
 `benchmarks.shuffled_targets`, for the last of ``--models`` and in their order; ``none`` where there
 is none.
 
-``--methods NAME ...`` takes some of the methods only; ``control`` alone takes seconds.
+``--methods NAME ...`` takes some of the methods only; without a name, the second CSV alone is
+written, in seconds.
 
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
@@ -238,7 +239,8 @@ def lines(
             for version in with_others(model, shuffled, case)
         ]
         distances.append(errors(runs, case))
-        of_all.append(grades(runs, case, topographies, methods))
+        if methods:
+            of_all.append(grades(runs, case, topographies, methods))
     graded = []
     for method in methods:
         columns = np.array([found[method] for found in of_all]).T
@@ -283,7 +285,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=[], help="run directories, untrained:NAME")
     parser.add_argument("--shuffled", nargs="*", default=[], help="the same on shuffled targets")
     parser.add_argument("--baselines", default="", help="linear baselines, comma-separated")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--montage", default="biosemi32")
@@ -309,7 +311,8 @@ def main() -> None:
             print(f"{time.perf_counter() - started:.0f} s", flush=True)
             written += graded
             distances.append(errors_of)
-            write(out, [COLUMNS, *written])
+            if written:
+                write(out, [COLUMNS, *written])
             write(out.with_stem(f"{out.stem}_errors"), [ERRORS, *distances])
 
 
