@@ -4,10 +4,15 @@
 `benchmarks.shuffled_targets`, for the last of ``--models`` and in their order; ``none`` where there
 is none.
 
+``--methods NAME ...`` takes some of the methods only; without a name, the second CSV alone is
+written, in seconds.
+
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
 estimate, and is graded by `deepesi.interpret.grading`. The CSV has one line for each model and
-method, means with 95 % intervals over the recordings.
+method, means with 95 % intervals over the recordings. A second CSV, ``NAME_errors.csv``, says how
+far from the target each model finds the source: as it is, with random weights and on shuffled
+targets.
 """
 
 import argparse
@@ -50,7 +55,10 @@ Array = NDArray[np.float64]
 
 #: The recording itself, which no model has anything to do with: a control that must fail.
 CONTROL = "map of the recording (control)"
-METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion", CONTROL)
+METHODS = {
+    name: name.replace("_", " ")
+    for name in ("saliency", "integrated_gradients", "deep_lift", "occlusion")
+} | {"control": CONTROL}
 PATCHES = PatchTopographies(0.010, 0.025, 4)
 #: Columns of the randomization check, and what a cell says where a model has no such map.
 CHECKS = {"random weights": "no weights", "shuffled targets": "-", "another target": "-"}
@@ -67,6 +75,9 @@ COLUMNS = (
     "another target, rank correlation",
     "randomization check",
 )
+#: What the second CSV compares, and its columns, mm.
+VERSIONS = ("as trained", "random weights", "shuffled targets")
+ERRORS = ("model", *(f"localization error (mm), {version}" for version in VERSIONS))
 
 
 class Case(NamedTuple):
@@ -76,6 +87,7 @@ class Case(NamedTuple):
     head: HeadModel
     precision: Array
     seed: int
+    peak: int  # source number of the target
 
 
 class Maps(NamedTuple):
@@ -98,7 +110,8 @@ def cases(n: int, snr_db: float, montage: str) -> Iterator[Case]:
         batch = stream.batch(step)
         precision = channel_precision(batch.head)
         for number in range(size):
-            yield Case(batch.data[number].double().numpy(), batch.head, precision, number)
+            data, peak = batch.data[number].double().numpy(), int(batch.scene.peaks[number, 0])
+            yield Case(data, batch.head, precision, number, peak)
 
 
 def run_in_numpy(run: Run) -> Run:
@@ -114,7 +127,7 @@ def run_in_numpy(run: Run) -> Run:
 def attribution(method: str, maps: Maps, case: Case) -> Array:
     """One map ``(C,)``."""
     data, noise_std = case.data, np.sqrt(case.head.noise_cov.diagonal())
-    if method == CONTROL:
+    if method == "control":
         return np.abs(data / noise_std[:, None]).sum(1)
     if method == "occlusion":
         fill = filled(data, case.precision)
@@ -130,29 +143,48 @@ def maps_of(run: Run, frame: Frame, target: Share) -> Maps:
     return Maps(explained(frame, run, target), explained(frame, run_in_numpy(run), target))
 
 
+def with_others(
+    model: InverseModel, shuffled: InverseModel | None, case: Case
+) -> list[InverseModel | None]:
+    """The model as in `VERSIONS`; None where there is no such version."""
+    has_weights = any(True for _ in model.parameters())
+    return [model, with_random_weights(model, case.seed) if has_weights else None, shuffled]
+
+
+def estimated_peak(run: Run, case: Case) -> int:
+    """Number of the strongest source of an estimate."""
+    moments = frame_at(case.data, 0, None).moments(run_in_numpy(run), case.data[None])[0]
+    return int(magnitudes(moments, case.head.space.n_orient).argmax())
+
+
+def errors(runs: Sequence[Run | None], case: Case) -> list[float]:
+    """Distance from the target to the strongest source, mm; NaN where there is no model."""
+    positions = case.head.source_pos
+    return [
+        np.nan
+        if run is None
+        else 1e3
+        * float(np.linalg.norm(positions[estimated_peak(run, case)] - positions[case.peak]))
+        for run in runs
+    ]
+
+
 def grades(
-    model: InverseModel,
-    shuffled: InverseModel | None,
-    case: Case,
-    inputs: dict[str, torch.Tensor],
-    topographies: Array,
+    runs: Sequence[Run | None], case: Case, topographies: Array, methods: Sequence[str]
 ) -> dict[str, list[float]]:
     """Grades of every method on one recording, in the order of the columns."""
     head, positions, n_orient = case.head, case.head.source_pos, case.head.space.n_orient
-    run, frame = gradients.run_of_model(model, inputs), frame_at(case.data, 0, None)
-    moments = frame.moments(run_in_numpy(run), case.data[None])[0]
-    peak = int(magnitudes(moments, n_orient).argmax())
+    run, frame = runs[0], frame_at(case.data, 0, None)
+    assert run is not None
+    peak = estimated_peak(run, case)
     rng = np.random.default_rng(case.seed)
     far = np.flatnonzero(np.linalg.norm(positions - positions[peak], axis=1) > ANOTHER)
     near, away = (
         Share(neighbourhood(positions, place), n_orient) for place in (peak, rng.choice(far))
     )
     maps, another = maps_of(run, frame, near), maps_of(run, frame, away)
-    has_weights = any(True for _ in model.parameters())
-    others = [with_random_weights(model, case.seed) if has_weights else None, shuffled]
     random, of_shuffled = (
-        None if other is None else maps_of(gradients.run_of_model(other, inputs), frame, near)
-        for other in others
+        None if other is None else maps_of(other, frame, near) for other in runs[1:]
     )
     inside = np.zeros(len(positions), dtype=bool)
     inside[list(near.sources)] = True
@@ -165,8 +197,11 @@ def grades(
         axis=0,
     )
     found = {}
-    for method in METHODS:
+    for method in methods:
         own = attribution(method, maps, case)
+        if not np.isfinite(own).all():
+            found[method] = [np.nan] * (len(COLUMNS) - 3)
+            continue
         # Saliency ranks by what a change would do, the others by what the recording did.
         wanted = by_noise if method == "saliency" else by_value
         order = np.argsort(-own * (case.data.sum(1) if method == "saliency" else 1.0))
@@ -187,30 +222,50 @@ def grades(
 
 
 def lines(
-    name: str, model: InverseModel, shuffled: InverseModel | None, chosen: Sequence[Case]
-) -> Iterator[list[str]]:
-    """Means and intervals of one model, a line for each method."""
+    name: str,
+    model: InverseModel,
+    shuffled: InverseModel | None,
+    chosen: Sequence[Case],
+    methods: Sequence[str],
+) -> tuple[list[list[str]], list[str]]:
+    """Means and intervals of one model, a line for each method, and its line of `ERRORS`."""
     head = chosen[0].head
     inputs = as_tensors(prepare(model.head_inputs, head))
     topographies = np.asarray(prepare([PATCHES], head)[PATCHES.key])
-    of_all = [grades(model, shuffled, case, inputs, topographies) for case in chosen]
-    for method in METHODS:
-        values = np.array([found[method] for found in of_all])
+    of_all, distances = [], []
+    for case in chosen:
+        runs = [
+            None if version is None else gradients.run_of_model(version, inputs)
+            for version in with_others(model, shuffled, case)
+        ]
+        distances.append(errors(runs, case))
+        if methods:
+            of_all.append(grades(runs, case, topographies, methods))
+    graded = []
+    for method in methods:
+        columns = np.array([found[method] for found in of_all]).T
         cells, fails = [], list[str]()
-        for column, title in zip(values.T, COLUMNS[2:-1], strict=True):
-            known, check = column[np.isfinite(column)], title.split(",")[0]
-            if not len(known):
-                cells.append(CHECKS[check])
-                continue
-            low, high = (
-                None if np.isnan(end) else end for end in bootstrap_interval(known).tolist()
-            )
-            cells.append(interval_text(float(known.mean()), low, high, 2))
-            if check in CHECKS:
-                above = float(known.mean()) if high is None else high
-                fails += [check] if above >= FAILS else []
+        for values, title in zip(columns, COLUMNS[2:-1], strict=True):
+            check = title.split(",")[0]
+            text, above = mean_text(values, 2)
+            cells.append(text or CHECKS.get(check, "-"))
+            fails += [check] if check in CHECKS and above >= FAILS else []
         verdict = f"fails: {', '.join(fails)}" if fails else "passes"
-        yield [name, method.replace("_", " "), *cells, verdict]
+        if not np.isfinite(columns).any():
+            verdict = "no finite map"
+        graded.append([name, METHODS[method], *cells, verdict])
+    texts = (mean_text(values, 1)[0] or "-" for values in np.array(distances).T)
+    return graded, [name, *texts]
+
+
+def mean_text(values: Array, decimals: int) -> tuple[str, float]:
+    """Mean and interval of the finite values, empty if there is none; and the upper end."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "", -np.inf
+    low, high = (None if np.isnan(end) else end for end in bootstrap_interval(known).tolist())
+    mean = float(known.mean())
+    return interval_text(mean, low, high, decimals), mean if high is None else high
 
 
 def of_shuffled(
@@ -230,6 +285,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=[], help="run directories, untrained:NAME")
     parser.add_argument("--shuffled", nargs="*", default=[], help="the same on shuffled targets")
     parser.add_argument("--baselines", default="", help="linear baselines, comma-separated")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--montage", default="biosemi32")
@@ -244,16 +300,26 @@ def main() -> None:
             parser.error(f"{name} has no gradients.")
         models[name] = model
     chosen = list(cases(arguments.examples, arguments.snr_db, arguments.montage))
-    written = list[list[str]]()
+    written, distances = list[list[str]](), list[list[str]]()
+    out: Path = arguments.out
     with one_thread():
         for name, model in models.items():
             started = time.perf_counter()
-            for line in lines(name, model, shuffled.get(name), chosen):
-                written.append(line)
+            graded, errors_of = lines(name, model, shuffled.get(name), chosen, arguments.methods)
+            for line in (*graded, errors_of):
                 print(" | ".join(line), flush=True)
             print(f"{time.perf_counter() - started:.0f} s", flush=True)
-            with atomic(arguments.out) as partial, partial.open("w", newline="") as file:
-                csv.writer(file).writerows([COLUMNS, *written])
+            written += graded
+            distances.append(errors_of)
+            if written:
+                write(out, [COLUMNS, *written])
+            write(out.with_stem(f"{out.stem}_errors"), [ERRORS, *distances])
+
+
+def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV atomically."""
+    with atomic(path) as partial, partial.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 if __name__ == "__main__":

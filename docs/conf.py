@@ -68,7 +68,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "plot_gallery": True,
     "matplotlib_animations": False,
-    "ignore_repr_types": r"matplotlib\.",
+    "ignore_repr_types": r"matplotlib\.|'list'",  # what a last line draws
 }
 linkcheck_timeout, linkcheck_retries, linkcheck_anchors = 30, 2, False
 # Publishers refuse robots; `docs/sources.py` asks doi.org itself.

@@ -194,8 +194,8 @@ ax.set(ylabel="rank correlation", title="circles: random weights; squares: anoth
 # Red means failed. Saliency passes both checks clearly. Occlusion fails both, as the control does.
 # Integrated gradients and DeepLIFT lie at the border: half of what they show they would show for
 # any model or place, because they multiply a sensitivity by the deviation of the recording, which
-# is always the same. In the larger study in :doc:`explanations </explanations>` integrated
-# gradients pass for ConvDip; DeepLIFT and occlusion fail for every model.
+# is always the same. In the larger study in :doc:`explanations </explanations>` both fail for
+# every model, as occlusion does.
 #
 # Exercises
 # ---------

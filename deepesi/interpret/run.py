@@ -169,13 +169,18 @@ def explain(
     fill = filled(frame.data, inverse.channel_precision)
     without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
     lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
-    attributions = {}
+    attributions, left_out = {}, list[str]()
     for method in methods:
         if method == "occlusion" or network is None:
             attributions[method] = _occlusion(parts, moments, without, fill, options.spans)
         else:
             yield method.replace("_", " ")
-            attributions[method] = _by_gradients(method, parts, inverse, network)
+            attribution = _by_gradients(method, parts, inverse, network)
+            if np.isfinite(attribution.by_sensor).all():
+                attributions[method] = attribution
+            else:
+                left_out.append(method.replace("_", " "))
+                yield f"{left_out[-1]} has no finite values here and is left out"
     yield "the least change that moves the peak"
     change = _change(parts, inverse, template)
     numbers = {peak, *(s.peak for s in lost), *([] if change is None else [change.after])}
@@ -198,7 +203,7 @@ def explain(
         target_text=text,
         value=float(target(moments[None])[0]),
         attributions=attributions,
-        without=_without(model, network is not None),
+        without=_without(model, network is not None, left_out),
         check=forward_check(head.leadfield, inverse.whitener, moments, data[:, sample]),
         unexplained_channels=unexplained_channels(inverse.channel_precision, data, inverse.sensors),
         change=change,
@@ -226,7 +231,13 @@ def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequenc
     return options.methods
 
 
-def _without(model: Path, has_network: bool) -> str:
+def _without(model: Path, has_network: bool, left_out: Sequence[str]) -> str:
+    if left_out:
+        return (
+            f"{', '.join(left_out)}: no finite values for {model.name}, left out. A rule of "
+            "contributions can grow without bound where a network iterates (an inverse matrix, "
+            "say). Saliency and occlusion have no such rule."
+        )
     if has_network:
         return ""
     return (

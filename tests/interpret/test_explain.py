@@ -9,10 +9,13 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
+import torch
 
 from deepesi.cli.main import main
+from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.interpret.page import FAILED, FAILS
 from deepesi.models.convdip import ConvDip
+from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.runtime.packaged import model_path
 from deepesi.training.weights import save_network
 from tests.conftest import make_covariance, make_evoked
@@ -38,19 +41,39 @@ def recordings(template, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(template, tmp_path_factory):
+def run_directory(network, model, template, folder):
     """The directory of a run: a network with its first weights, and an exported file."""
-    folder = tmp_path_factory.mktemp("run") / "toy"
     identity = {
-        "model": {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 1284, "hidden": 8},
+        "model": model,
         "space": template.space.name,
         "space_fingerprint": template.space.fingerprint,
     }
-    save_network(ConvDip(1284, hidden=8), identity, folder / "model")
+    save_network(network, identity, folder / "model")
     (folder / "export").mkdir()
     shutil.copy(model_path("convdip"), folder / "export" / "model.onnx")
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(template, tmp_path_factory):
+    model = {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": 1284, "hidden": 8}
+    folder = tmp_path_factory.mktemp("run") / "toy"
+    return run_directory(ConvDip(1284, hidden=8), model, template, folder)
+
+
+class Iterated(InverseModel):
+    """A network that inverts a matrix by iterations, as Champagne does."""
+
+    head_inputs = ()
+
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.randn(1284, 32))
+
+    def forward(self, data, inputs):
+        scaled = data / data.square().mean((1, 2), keepdim=True).sqrt()
+        covariance = torch.eye(32) + 100 * scaled @ scaled.mT
+        return Estimate(self.weights @ (symmetric_inverse(covariance, 20, 1.0) @ data))
 
 
 def explain(model, recordings, out, *more, name="x-ave.fif"):
@@ -101,6 +124,19 @@ def test_methods_that_are_said_to_fail_are_those_of_the_stored_results():
     }
     control = next(method for method in methods if "control" in method)
     assert failed == {*(name.replace("_", " ") for name in FAILED), control}
+
+
+def test_a_method_without_finite_values_is_left_out(template, recordings, tmp_path, capsys):
+    """The rule of DeepLIFT for products grows without bound over iterations of an inverse."""
+    torch.manual_seed(0)
+    model = {"_target_": f"{__name__}.Iterated"}
+    folder = run_directory(Iterated(), model, template, tmp_path / "iterated")
+    page = explain(folder, recordings, tmp_path, "--methods", "saliency,deep_lift")
+    assert "deep lift has no finite values here and is left out" in capsys.readouterr().out
+    assert "deep lift: no finite values for iterated, left out" in page
+    assert "<figcaption>Saliency" in page
+    assert "<figcaption>DeepLIFT-like" not in page
+    assert not re.search(r"\bnan\b|\binf\b", page)
 
 
 def test_some_methods_of_a_run(recordings, run, tmp_path):
