@@ -1,6 +1,7 @@
 """Noise covariances of MNE-Python as arrays, checked."""
 
 from collections import Counter
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,8 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
 
     Raises:
         ValueError: A channel is missing from the covariance, a value is not finite or complex, it
-            is not in SI units, it is of too few samples, or of channels that are constant or in
-            other units than the others.
+            is not in SI units, it is of too few samples, of channels that are constant or in other
+            units than the others, or of channels that are bad in it and good in the recording.
 
     """
     ch_names, names = sensors.names, noise_cov["names"]
@@ -51,11 +52,18 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
         raise ValueError(
             "noise covariance: it is complex. Compute it again, from data before apply_hilbert."
         )
+    bads = [c for c, row in zip(ch_names, order, strict=True) if names[row] in noise_cov["bads"]]
+    if bads:
+        raise ValueError(
+            f"noise covariance: {bads} are marked bad in it, but good in the recording. Mark them "
+            "as bad in the recording, too (info['bads'], --exclude), or compute the covariance "
+            "again if they are good."
+        )
     check_nave(nave)
     for name, kind in KINDS.items():
         rows = sensors.rows_of(name)
         if len(rows):
-            stds = np.sqrt(np.diag(full)[rows].clip(0))
+            stds = _stds(np.diag(full)[rows])
             _check_level(float(np.median(stds)), kind)
             _check_channels(stds, [ch_names[row] for row in rows], kind)
     if not noise_cov["diag"]:
@@ -70,12 +78,25 @@ def check_nave(nave: float) -> None:
         ValueError: Zero, negative or not finite.
 
     """
-    if not (np.isfinite(nave) and nave > 0):
+    if not (isinstance(nave, Real) and np.isfinite(nave) and nave > 0):
+        stated = f"{nave:g}" if isinstance(nave, Real) else repr(nave)
         raise ValueError(
-            f"number of averaged trials: got {nave:g}, expected a positive number, or a fraction "
+            f"number of averaged trials: got {stated}, expected a positive number, or a fraction "
             "(the difference of two single trials has 0.5, which MNE-Python saves as 0). Say it "
             "(nave=, --nave)."
         )
+
+
+def _stds(variances: Array) -> Array:
+    """Standard deviations of channels; refuses variances that none can have."""
+    largest = variances.max()
+    if largest <= 0 or variances.min() < -1e-6 * largest:  # apart from rounding
+        what = "negative variances" if variances.min() < 0 else "no variance at all"
+        raise ValueError(
+            f"noise covariance: its channels have {what}. Compute it again, from a stretch of the "
+            "recording with noise (mne.compute_covariance)."
+        )
+    return np.sqrt(variances.clip(0))
 
 
 def _check_level(level: float, kind: SensorKind) -> None:
@@ -85,7 +106,7 @@ def _check_level(level: float, kind: SensorKind) -> None:
         raise ValueError(
             f"noise covariance: its channels have a standard deviation of {level:.3g} (median); "
             f"{kind.title} in {kind.unit_name} has {low:g}-{high:g}. Covariances are in "
-            f"{kind.unit}² ({kind.cov_cure})."
+            f"{kind.unit}²{f' ({kind.cov_cure})' if level >= high else ''}."
         )
 
 

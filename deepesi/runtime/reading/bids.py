@@ -82,7 +82,7 @@ def bids_side_files(
     info = recording if isinstance(recording, mne.Info) else recording.info
     notes: list[str] = []
     if beside.channels is not None:
-        rows, notes = _channel_rows(beside.channels, info.ch_names)
+        rows, notes = _channel_rows(beside.channels, info.ch_names, exclude)
         notes += _set_types(info, rows, beside.channels)
         notes += _set_units(info, rows, beside.channels, {} if units is None else units)
         notes += _set_bads(info, rows, beside.channels)
@@ -99,12 +99,15 @@ def bids_side_files(
     return [f"BIDS: {line}" for line in notes]
 
 
-def _channel_rows(path: Path, ch_names: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+def _channel_rows(
+    path: Path, ch_names: Sequence[str], exclude: Collection[str]
+) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of ``channels.tsv`` for channels of the recording, and notes on other rows."""
     rows = [row for row in read_table(path, ("name", "type")) if row["name"] not in MARKS]
     twice = [name for name, n in Counter(row["name"] for row in rows).items() if n > 1]
     if twice:
         raise ValueError(f"{path}: it lists {twice} more than once. Leave one line of each.")
+    rows = [row for row in rows if row["name"] in ch_names or row["name"] not in exclude]
     missing = [row for row in rows if row["name"] not in ch_names]
     names = [row["name"] for row in missing]
     if any(row["type"].upper() == "EEG" for row in missing):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from deepesi.runtime.recordings import Recording
 
+#: Formats with a header of units and rates of every channel.
+HEADERS = (".edf", ".bdf", ".gdf")
 #: Codes of GDF 2 for units of potentials (ISO/IEEE 11073-10101), and for none.
 GDF_CODES = {0: "", 512: "", 4256: "V", 4274: "mV", 4275: "uV", 4276: "nV"}
 #: Bytes of the headers of EDF, BDF and GDF: first part; per channel before its unit.
@@ -67,7 +69,7 @@ def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
     """Unit of every channel according to the file of a recording."""
     suffix = path.suffix.lower()
     rows: Iterable[FileUnit]
-    if suffix in (".edf", ".bdf", ".gdf"):
+    if suffix in HEADERS:
         extras = recording._raw_extras[0]
         texts = _header_units(path, extras["nchan"], extras.get("number", 1.0))
         kept = [texts[row] for row in extras["sel"]]
@@ -222,7 +224,7 @@ def check_noise_level(noise_cov: "mne.Covariance", kinds: Mapping[str, str]) -> 
         own = [std for c, std in zip(noise_cov["names"], stds, strict=True) if kinds.get(c) == name]
         level, (low, high) = float(np.median(own)) if own else np.nan, kind.amplitude
         if own and not low < level < high:
-            guess = kind.too_large if level > high else kind.too_small
+            guess = kind.too_large if level > high else f"{kind.too_small}, or a flat recording"
             cure = " (--unit uV)" if name == "eeg" and level > high else " (--unit)"
             raise ValueError(
                 f"recording: between the times of --noise-from its {kind.title} channels have a "

@@ -4,6 +4,8 @@ from pathlib import Path
 
 #: Formats that are read beside FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
+#: Prefix of a recording that is the folder of a BIDS data set, for ``deepesi apply``.
+DATASET = "bids:"
 #: Formats that are folders: maker, reader in MNE-Python, and its packages.
 FOLDERS = {
     ".mff": ("EGI", "read_raw_egi", "mffpy"),
@@ -25,7 +27,10 @@ def check_file(path: Path) -> None:
     if path.is_file():
         return
     if not path.exists():
-        raise FileNotFoundError(f"there is no recording {path}.")
+        text = f"there is no recording {path}."
+        if path.parts[0].startswith(DATASET):
+            text += " Only 'deepesi apply' takes a whole data set; give one recording of it."
+        raise FileNotFoundError(text)
     suffix = path.suffix.lower()
     if suffix not in FOLDERS:
         raise ValueError(f"{path} is a folder; give the recording in it.")
