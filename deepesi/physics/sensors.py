@@ -168,8 +168,8 @@ class SensorArray:
                 more = f" and {len(near) - 5} more pairs" if len(near) > 5 else ""
                 raise ValueError(
                     f"SensorArray: {kind.title} sensors at the same position (within "
-                    f"{1e3 * kind.least_distance:g} mm): {pairs}{more}. They may be two names of one "
-                    "sensor; keep one of each, or correct the positions."
+                    f"{1e3 * kind.least_distance:g} mm): {pairs}{more}. They may be two names "
+                    "of one sensor; keep one of each, or correct the positions."
                 )
 
     @classmethod
