@@ -162,6 +162,15 @@ def test_covariance_in_other_units(convdip, evoked):
     )
 
 
+def test_few_dimensions_of_an_unknown_number_of_samples(convdip, evoked):
+    """25 samples span fewer dimensions than a recording from which nothing was removed."""
+    few = np.random.default_rng(0).normal(scale=2e-6, size=(32, 25))
+    poor = mne.Covariance(few @ few.T / 25, evoked.ch_names, [], [], nfree=0)
+    refused(convdip, evoked, r"spans 25 of 31 dimensions.*unknown \(nfree 0\)", poor)
+    poor["nfree"] = 1000  # a cleaned recording
+    assert Inverse.load(convdip).for_recording(evoked, poor).rank == 25
+
+
 def test_channels_that_are_bad_in_the_covariance_only(convdip, evoked):
     noise_cov = make_covariance(evoked.info)
     noise_cov["bads"] = [evoked.ch_names[3]]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import match_channels
+from deepesi.physics.noise import rank_of
 from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
             stds = _stds(np.diag(full)[rows])
             _check_level(float(np.median(stds)), kind)
             _check_channels(stds, [ch_names[row] for row in rows], kind)
+    cov = sensors.cov_to_head(np.asarray(full, dtype=np.float64))
     if not noise_cov["diag"]:
-        _check_samples(noise_cov, max(Counter(sensors.modalities).values()))
-    return sensors.cov_to_head(np.asarray(full, dtype=np.float64)) / nave
+        _check_samples(noise_cov, cov, sensors)
+    return cov / nave
 
 
 def check_nave(nave: float) -> None:
@@ -133,10 +135,22 @@ def _check_channels(stds: Array, ch_names: list[str], kind: SensorKind) -> None:
         )
 
 
-def _check_samples(noise_cov: "mne.Covariance", n_channels: int) -> None:
-    """Refuse a covariance of too few samples, unless it was regularized."""
-    n_free = noise_cov["nfree"]
-    if noise_cov.get("method") not in (None, "empirical") or n_free is None or n_free < 1:
+def _check_samples(noise_cov: "mne.Covariance", cov: Array, sensors: SensorArray) -> None:
+    """Refuse a covariance of too few samples, unless it was regularized.
+
+    Where their number is unknown, a covariance of too few cannot be told from one of a cleaned
+    recording: both span fewer dimensions than the channels.
+    """
+    n_free, n_channels = noise_cov["nfree"], max(Counter(sensors.modalities).values())
+    if noise_cov.get("method") not in (None, "empirical"):
+        return
+    if n_free is None or not n_free >= 1:
+        if rank_of(cov) < sensors.rank:
+            raise ValueError(
+                f"noise covariance: it spans {rank_of(cov)} of {sensors.rank} dimensions, and the "
+                f"number of its samples is unknown (nfree {n_free}), so they may be too few. Say "
+                "it (noise_cov['nfree'] = N), or compute it with mne.compute_covariance."
+            )
         return
     if n_free < FEWEST_SAMPLES * n_channels:
         raise ValueError(
