@@ -4,7 +4,9 @@ from pathlib import Path
 
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.methods import NAMES, Method, solver_names
+from deepesi.runtime.packaged import PACKAGED
 from deepesi.runtime.setup import SetupOptions, open_file
+from deepesi.utils.nearest import nearest
 from deepesi.utils.optional import require
 
 
@@ -21,8 +23,14 @@ def open_named(model: Path, setup: SetupOptions) -> Inverse:
     if model.is_dir():
         return open_file(_exported(model), setup)
     name = str(model).lower()
-    if name not in (*NAMES, *solver_names()) or model.exists():
+    known = (*NAMES, *solver_names())
+    if model.exists() or name in PACKAGED or model.suffix:
         return open_file(model, setup)
+    if name not in known:
+        meant = nearest(name, [*PACKAGED, *known])
+        raise FileNotFoundError(
+            f"there is no file {model}, and no packaged network or solver of that name. {meant}"
+        )
     _require_torch(f"apply {name}")
     from deepesi.evaluation.solvers import SolverModel
 

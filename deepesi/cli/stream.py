@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from deepesi.physics.atlas import seitzman_parcels
 from deepesi.physics.channel_names import parse_renaming
+from deepesi.physics.units import parse_unit
 from deepesi.runtime.inverse import Inverse
 from deepesi.streaming.counts import Counts
-from deepesi.streaming.live import LiveInverse
+from deepesi.streaming.live import LiveInverse, check_live
 from deepesi.streaming.lsl import open_outlet, relay
 from deepesi.streaming.page import LivePage
 from deepesi.streaming.power import LivePower
@@ -52,8 +53,15 @@ def stream(
 
     """
     if power is not None:
-        check_file_out(power, ".csv")
+        check_file_out(power, ".csv", "--power")
+    if unit is not None:
+        parse_unit(unit)
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"--seconds {seconds:g}: expected a duration above 0 s.")
+    if port is not None and not 0 <= port < 2**16:
+        raise ValueError(f"--page {port}: expected a port below {2**16}; 0 takes any.")
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
+    check_live(inverse, band, window)
     parcels = seitzman_parcels(inverse.space)
     find = functools.partial(
         open_source,

@@ -43,6 +43,8 @@ FAR_FROM_SCALP, OFF_SCALP = 0.005, 0.010
 #: Largest depth in the head of all but a tenth of the electrodes, m: 1 mm with the right transform,
 #: 11 mm with the MRI of another head.
 DEEPEST = 0.008
+#: Least RMS distance, m, of the electrodes of a cap from a line.
+LEAST_SPREAD = 0.005
 #: `Placement.by` of electrodes that a transform of the user placed.
 TRANSFORM = "the transform"
 
@@ -118,6 +120,7 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
     if template.cap is not None:  # refused
         template.electrodes(cap.positions, cap.ch_names)
     check_metres(cap.positions)
+    _check_spread(cap.positions)
     if to_head is not None:
         return _by_transform(template, cap, to_head)
     if np.isfinite(template.source_mni).all():  # fsaverage and its warps
@@ -128,6 +131,18 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
             return _by_head_points(template, cap)
     points = template.electrodes(cap.positions, cap.ch_names)
     return Placement(cap.ch_names, points, "scales and shifts", _from_scalp(points))
+
+
+def _check_spread(positions: Array) -> None:
+    """Refuse electrodes ``(C, 3)`` at one point or on a line, to which no cap can be fitted."""
+    centred = positions - positions.mean(axis=0)
+    _, across, *_ = np.linalg.svd(centred, compute_uv=False) / np.sqrt(len(positions))
+    if across < LEAST_SPREAD:
+        raise ValueError(
+            f"electrode positions: all {len(positions)} lie within {1e3 * across:.1f} mm (RMS) of "
+            "one point or line. Take the positions of every electrode, or standard ones "
+            "(--montage NAME, set_montage)."
+        )
 
 
 def places_of_names(template: Template, ch_names: Sequence[str]) -> tuple[list[int], ScalpPoints]:

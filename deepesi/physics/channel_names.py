@@ -70,8 +70,11 @@ def _split(name: str) -> tuple[str, str | None]:
     text = _PREFIX.sub("", name.strip()).rstrip(". ")
     separated = _SEPARATED.fullmatch(text)
     if separated is not None:
+        electrode = separated[1].rstrip(".")
         other = re.sub(r"-\d+$", "", _PREFIX.sub("", separated[2]))  # MNE numbers equal names
-        return separated[1].rstrip("."), other.rstrip(". ")
+        if other.isdecimal() and _is_electrode(electrode):
+            return electrode, None
+        return electrode, other.rstrip(". ")
     glued = _GLUED.fullmatch(text)
     if glued is not None and not _is_electrode(text) and _is_electrode(glued[1]):
         return glued[1], glued[2]

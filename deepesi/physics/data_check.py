@@ -60,11 +60,13 @@ def _check_amplitude(
             "(info['bads']) or exclude them (--exclude)."
         )
     if not low < amplitude < high:
-        guess = kind.too_large if amplitude > high else f"{kind.too_small}, or a flat recording"
+        too_large = amplitude > high
+        guess = kind.too_large if too_large else f"{kind.too_small}, or a flat recording"
+        cure = kind.cure if too_large else "is the unit given with --unit right?"
         raise ValueError(
             f"recording: the data range from {data.min():.3g} to {data.max():.3g} with standard "
             f"deviation {amplitude:.3g}; {kind.title} in {kind.unit_name} has {low:g}-{high:g}. "
-            f"They look like {guess}. Convert to {kind.unit_name} ({kind.cure})."
+            f"They look like {guess}. Convert to {kind.unit_name} ({cure})."
         )
 
 

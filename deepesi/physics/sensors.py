@@ -164,11 +164,12 @@ class SensorArray:
             apart = cdist(self.positions[rows], self.positions[rows])
             near = np.argwhere(np.triu(apart < kind.least_distance, k=1))
             if len(near):
-                pairs = [(self.names[rows[i]], self.names[rows[j]]) for i, j in near]
+                pairs = [(self.names[rows[i]], self.names[rows[j]]) for i, j in near[:5]]
+                more = f" and {len(near) - 5} more pairs" if len(near) > 5 else ""
                 raise ValueError(
                     f"SensorArray: {kind.title} sensors at the same position (within "
-                    f"{1e3 * kind.least_distance:g} mm): {pairs}. They may be two names of one "
-                    "sensor; keep one of each, or correct the positions."
+                    f"{1e3 * kind.least_distance:g} mm): {pairs}{more}. They may be two names "
+                    "of one sensor; keep one of each, or correct the positions."
                 )
 
     @classmethod

@@ -10,6 +10,7 @@ from deepesi.runtime.estimates import Localization
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.opening import (
     bads_of,
+    check_good_window,
     check_window,
     correct_recording,
     open_recording,
@@ -129,6 +130,7 @@ def apply(
     if draws is not None:
         check_draws(draws, data, inverse)
     ready = yield from correct_recording(opened, reading)
+    check_good_window(window, ready)
     forward = opened.forward
     anatomy = None
     if forward is not None and setup.subjects_dir is not None:
@@ -157,7 +159,7 @@ def _localize(
     data, to_zarr = ready.recording, is_zarr(out)
     is_evoked = isinstance(data, mne.Evoked)
     pieces = inverse.localize(ready) if is_evoked else _with_progress(ready, inverse, progress)
-    result, strongest = None, None
+    strongest = None
     with zarr_writer(out, inverse, data) if to_zarr else file_writer(out, not is_evoked) as write:
         for result in pieces:
             for line in inverse.unexplained(result.data):
@@ -167,10 +169,6 @@ def _localize(
             if peak is not None and (strongest is None or peak.power > strongest.power):
                 strongest = peak
             yield from write(result)
-        if result is None:
-            raise ValueError(
-                "the recording holds no epochs: all were dropped. Nothing was written."
-            )
     if to_zarr:
         yield f"wrote {out}"
     if is_evoked:
@@ -246,7 +244,7 @@ def prepare(
     info = read_setup(recording, reading, notes.append)
     inverse = open_inverse(model, setup).for_recording(
         info,
-        read_covariance(setup.noise_cov),
+        read_covariance(setup.noise_cov, others=""),
         read_forward(setup.forward),
         nave,
         setup.rank,

@@ -49,5 +49,6 @@ def check_noise(power: Array, quietest: float, nave: float) -> None:
             f"PreparedInverse: the recording has up to {power.max():.2g} times the power of its "
             f"noise, more than {LOUDEST:g}, which no brain activity has. Remove offsets of "
             "channels (a high-pass filter, --baseline), and check that recording and noise "
-            "covariance are of the same recording, in volts."
+            "covariance are of the same recording, in volts, and that the number of averaged "
+            f"trials is right: it is taken to be {nave:g} (--nave, nave=)."
         )

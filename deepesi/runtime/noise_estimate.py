@@ -141,7 +141,7 @@ def check_noise_level(noise_cov: "mne.Covariance", kinds: Mapping[str, str]) -> 
         own = [std for c, std in zip(noise_cov["names"], stds, strict=True) if kinds.get(c) == name]
         level, (low, high) = float(np.median(own)) if own else np.nan, kind.amplitude
         if own and not low < level < high:
-            guess = kind.too_large if level > high else kind.too_small
+            guess = kind.too_large if level > high else f"{kind.too_small}, or a flat recording"
             cure = " (--unit uV)" if name == "eeg" and level > high else " (--unit)"
             raise ValueError(
                 f"recording: between the times of --noise-from its {kind.title} channels have a "

@@ -103,10 +103,27 @@ def open_recording(
 
 def check_window(window: Sequence[float], times: Array) -> None:
     """Refuse a time window (s) that holds no sample."""
-    if not in_window(times, window).any():
+    if in_window(times, window).any():
+        return
+    low, high = window
+    if not low <= high:
+        why = "ends before it begins"
+    else:
+        inside = times[0] <= low and high <= times[-1]
+        why = "lies between two samples of" if inside else "lies outside"
+        why += f" the recording ({times[0]:g} to {times[-1]:g} s)"
+    raise ValueError(f"--window {low:g} {high:g} s {why}. Give start and end in s.")
+
+
+def check_good_window(window: Sequence[float], ready: Corrected) -> None:
+    """Refuse a time window (s) of a raw recording of which everything was excluded."""
+    times = ready.recording.times
+    if ready.stretches and not any(
+        in_window(times[s.start : s.stop], window).any() for s in ready.stretches
+    ):
         raise ValueError(
-            f"--window {window[0]:g} {window[1]:g} s lies outside the recording "
-            f"({times[0]:g} to {times[-1]:g} s)."
+            f"--window {window[0]:g} {window[1]:g} s holds only data annotated BAD, which are "
+            "excluded. Choose another window, or correct the annotations."
         )
 
 

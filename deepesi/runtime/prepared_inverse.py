@@ -181,13 +181,17 @@ class PreparedInverse(PreparedModel):
         return ready
 
     def localize(self, ready: Corrected, chunk: float = STRETCH) -> Iterator[Localization]:
-        """Localize the result of `correct`, piece by piece."""
+        """Localize the result of `correct`, piece by piece; an error if there is no piece."""
         import mne
 
-        tstep = 1 / ready.recording.info["sfreq"]
+        tstep, piece = 1 / ready.recording.info["sfreq"], None
         is_average = isinstance(ready.recording, mne.Evoked)
         for piece in segments(ready, self.ch_names, chunk, self.model.longest):
             yield self._localize(piece, tstep, is_average)
+        if piece is None:
+            raise ValueError(
+                "recording: it holds no epochs, all were dropped, so there is nothing to localize."
+            )
 
     def out_of_distribution(self, recording: "Recording") -> list[str]:
         """Descriptions of the properties of a recording that are out of distribution.

@@ -138,8 +138,9 @@ def check_recording(
     if not math.isclose(found, nave, rel_tol=1e-6):
         raise ValueError(
             f"PreparedInverse: prepared for averages of {nave:g} trials, the recording is "
-            f"one of {found:g}, with other noise. Prepare again with nave={found:g}; or, if "
-            f"{nave:g} is right, set it in the recording: evoked.nave = {nave:g}."
+            f"one of {found:g}, with other noise. Prepare again for {found:g} (--nave {found:g}, "
+            f"nave={found:g}); or, if {nave:g} is right, set it in the recording (--nave {nave:g}, "
+            f"evoked.nave = {nave:g})."
         )
     good, ch_names = good_channels(recording.info, set(sensors.kinds)), sensors.names
     mine, theirs = (dict(zip(channel_keys(n), n, strict=True)) for n in (good, ch_names))

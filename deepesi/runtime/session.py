@@ -19,8 +19,10 @@ from deepesi.runtime.contract import (
     OUTPUT_NAMES,
     Contract,
 )
+from deepesi.runtime.packaged import PACKAGED
 from deepesi.runtime.protobuf import digest, metadata
 from deepesi.runtime.self_test import LARGEST_DEVIATION
+from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float32]
 
@@ -206,7 +208,9 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
 
     """
     if not path.is_file():
-        raise FileNotFoundError(f"open_model: there is no file {path}.")
+        near = near_names(path.name.lower(), PACKAGED)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Packaged are {', '.join(PACKAGED)}."
+        raise FileNotFoundError(f"open_model: there is no file {path}.{hint}")
     contract = _read_contract(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads

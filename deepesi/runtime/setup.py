@@ -96,8 +96,16 @@ def open_file(model: Path, setup: SetupOptions) -> Inverse:
     return Inverse.load(model, setup.n_threads, setup.head)
 
 
-def read_covariance(path: Path | None) -> "mne.Covariance":
+#: Where noise may come from in place of a covariance, for the error of `read_covariance`.
+NOISE_FROM = ", or --noise-from FROM TO with epochs or a raw recording"
+
+
+def read_covariance(path: Path | None, others: str = NOISE_FROM) -> "mne.Covariance":
     """Read a noise covariance of single trials.
+
+    Args:
+        path: The file, ``-cov.fif``.
+        others: What else the command takes, for the error without a path.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -109,8 +117,8 @@ def read_covariance(path: Path | None) -> "mne.Covariance":
     if path is None:
         raise ValueError(
             "the noise covariance is missing: the model needs the level of the noise. Give "
-            "--noise-cov COV.fif (mne.compute_covariance of the baseline of single trials), or "
-            "--noise-from FROM TO with epochs or a raw recording."
+            "--noise-cov COV.fif (mne.compute_covariance of the baseline of single "
+            f"trials){others}."
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")

@@ -115,9 +115,13 @@ def bad_epochs(epochs: "mne.BaseEpochs") -> list[int]:
 def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
     """Description of excluded stretches and of parts; None if there are none."""
     bad = raw.n_times - sum(s.stop - s.start for s in stretches)
-    kinds = dict.fromkeys(
-        str(d) for d in raw.annotations.description if is_bad(d) and not is_boundary(d)
-    )
+    lengths = {
+        str(mark["description"]): round(float(mark["duration"]) * raw.info["sfreq"])
+        for mark in sorted(raw.annotations, key=lambda mark: float(mark["duration"]))
+        if is_bad(mark["description"]) and not is_boundary(mark["description"])
+    }
+    kinds = [text for text, n_samples in lengths.items() if n_samples]
+    points = [text for text, n_samples in lengths.items() if not n_samples]
     n_parts = len(np.unique([s.part for s in stretches]))
     notes = []
     if bad:
@@ -125,6 +129,8 @@ def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
             f"{bad / raw.info['sfreq']:.1f} of {raw.n_times / raw.info['sfreq']:.1f} s are "
             f"annotated {', '.join(kinds)} and excluded"
         )
+    if points:
+        notes.append(f"{', '.join(points)}: without duration, so nothing is excluded there")
     if n_parts > 1:
         notes.append(f"{n_parts} parts, between boundaries, are localized separately")
     return "; ".join(notes) or None

@@ -58,21 +58,8 @@ class LiveInverse:
         window: int = 1,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        trained = inverse.model.contract.trained
-        longest = window if trained is None else trained.n_times[1]
-        if window < 1 or (window > 1 and window % 2) or window > longest:
-            raise ValueError(
-                f"LiveInverse: a window of {window} samples; it must be 1 or even, and no longer "
-                f"than in training ({longest})."
-            )
-        needs = inverse.model.contract.window_needs
-        needs.check_rate(sfreq, "LiveInverse: the stream")
-        needs.check_length(window, "LiveInverse: a window")
-        if inverse.nave != 1:
-            raise ValueError(
-                f"LiveInverse: prepared for averages of {inverse.nave:g} trials, a stream is of "
-                "single ones, with more noise. Prepare again without --nave."
-            )
+        check_live(inverse, band, window)
+        inverse.model.contract.window_needs.check_rate(sfreq, "LiveInverse: the stream")
         self.inverse, self.parcels, self.sfreq = inverse, parcels, sfreq
         self.filter, self.window = CausalBandpass(*band, sfreq), window
         self.weight = fading(window)
@@ -250,3 +237,25 @@ class LiveInverse:
             "stamps of the device or its bridge, or the rate it names",
         }
         return f"{reasons[max(became, key=lambda key: became[key])].rstrip('.')}."
+
+
+def check_live(inverse: PreparedInverse, band: tuple[float, float], window: int) -> None:
+    """Refuse what no stream can be localized with; errors as in `LiveInverse`."""
+    trained = inverse.model.contract.trained
+    longest = window if trained is None else trained.n_times[1]
+    if window < 1 or (window > 1 and window % 2) or window > longest:
+        raise ValueError(
+            f"LiveInverse: a window of {window} samples; it must be 1 or even, and no longer "
+            f"than in training ({longest})."
+        )
+    inverse.model.contract.window_needs.check_length(window, "LiveInverse: a window")
+    if inverse.nave != 1:
+        raise ValueError(
+            f"LiveInverse: prepared for averages of {inverse.nave:g} trials, a stream is of "
+            "single ones, with more noise. Prepare again without --nave."
+        )
+    if not 0 < band[0] < band[1]:
+        raise ValueError(
+            f"LiveInverse: the band {band[0]:g} to {band[1]:g} Hz must begin above 0 and end above "
+            "its beginning (--band LOW HIGH)."
+        )

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from deepesi.core.contracts import InverseModel
 from deepesi.physics.head import SourceSpace
+from deepesi.runtime.packaged import PACKAGED
 from deepesi.training.resume import check_identity
 from deepesi.uncertainty.ensemble import DeepEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.utils.files import atomic, parsing
+from deepesi.utils.nearest import near_names
 
 
 def save_network(model: InverseModel, identity: Mapping[str, Any], folder: str | Path) -> None:
@@ -202,6 +204,7 @@ def read_network(
     else:
         raise FileNotFoundError(
             f"load_network: there is no {path}. Give a run directory, its model/, or a checkpoint."
+            f"{_packaged(path)}"
         )
     model = _made_from(identity["model"], path) if model is None else model
     model.load_state_dict(weights)
@@ -231,3 +234,9 @@ def _made_from(config: Mapping[str, Any], path: Path) -> InverseModel:
         raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
     model: InverseModel = hydra.utils.instantiate(config, _convert_="all")
     return model
+
+
+def _packaged(path: Path) -> str:
+    """The packaged file that was meant, where evaluations take one, for an error."""
+    near = near_names(path.name, PACKAGED)
+    return f" Packaged is {near[0]!r}, for evaluate and calibrate." if near else ""

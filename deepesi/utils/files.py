@@ -119,7 +119,11 @@ def parsing(path: Path, what: str, cure: str) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
+        if path.exists():  # another file, that it names
+            raise
+        raise FileNotFoundError(f"there is no file {path}.") from None
+    except PermissionError:
         raise
     except Exception as error:
         missing = missing_package(error)

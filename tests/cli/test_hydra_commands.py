@@ -77,6 +77,7 @@ WRONG = {
     "train head=own": r"bem must be given",
     "train ckpt=no=1/last.ckpt": r"there is no ckpt=no=1/last.ckpt. Give the",
     "train head.name=nobody": r"head: load_template: no head 'nobody'. At hand",
+    "evaluate models=[convdpi]": "load_network: there is no convdpi.*Packaged is 'convdip'",
     "evaluate models=[a=b.ckpt]": r"models: load_network: there is no a=b.ckpt. Give a run dir",
     "train init_from=a=b/0": r"init_from: load_network: there is no a=b/0. Give a run directory",
     "train pruned_from=~/no": r"pruned_from: load_network: there is no /.*/no. Give a run dir",

@@ -191,6 +191,15 @@ def test_positions_in_millimetres_are_refused(template):
         place_cap(template, RecordedCap(names, 1e3 * places))
 
 
+@pytest.mark.parametrize("step", [0.0, 0.002])
+def test_electrodes_at_one_point_or_on_a_line_are_no_cap(template, step):
+    names = [f"E{i}" for i in range(16)]
+    positions = np.array([0.0, 0.0, 0.1]) + step * np.outer(np.arange(16), [1.0, 0.0, 0.0])
+    for ch_names in (names, standard_montage("10-20-19")[0][:16]):
+        with pytest.raises(ValueError, match="all 16 lie within .* mm .* of one point or line"):
+            place_cap(template, RecordedCap(ch_names, positions))
+
+
 def test_an_electrode_off_the_scalp_is_named(template):
     names, places = ten_ten(template)
     positions = places.copy()

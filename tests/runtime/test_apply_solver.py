@@ -86,7 +86,11 @@ def test_a_file_of_that_name_goes_before_it(folder, toy_path):
 
 
 def test_a_name_that_is_none(folder, toy_path):
-    with pytest.raises(SystemExit, match="there is no file lassoo"):
+    with pytest.raises(SystemExit, match="there is no file lassoo.*Nearest: lasso"):
         apply("lassoo", toy_path)
+    with pytest.raises(SystemExit, match="there is no file convdpi.*Nearest: convdip"):
+        apply("convdpi", toy_path)
+    with pytest.raises(FileNotFoundError, match=r"no file convdpi. Did you mean 'convdip'\?"):
+        Inverse.load("convdpi")
     with pytest.raises(FileNotFoundError):
         Inverse.load("lasso")

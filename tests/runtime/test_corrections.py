@@ -15,6 +15,7 @@ from deepesi.runtime.noise_estimate import noise_of
 from deepesi.runtime.recording_checks import check_kind
 from deepesi.runtime.recordings import segments
 from deepesi.runtime.stretches import bad_epochs, good_stretches, is_boundary
+from deepesi.runtime.writing.estimate import in_window
 from tests.conftest import make_covariance, make_evoked
 
 SFREQ = 250.0
@@ -166,6 +167,58 @@ def test_bad_stretches_are_said_and_have_no_files(eloreta, toy_path, tmp_path, m
     assert np.array_equal(np.flatnonzero(np.isnan(mean).any(0)), np.arange(6250, 7000))
 
 
+def test_a_window_of_which_all_is_bad(eloreta, toy_path, tmp_path, monkeypatch):
+    """It is refused before anything is computed or written."""
+    monkeypatch.chdir(tmp_path)
+    raw = annotated(make_raw(), (25.0, 3.0, "BAD_move"), (27.0, 4.0, "bad_eog"))
+    raw.save("x_raw.fif", verbose="error")
+    common = ["apply", str(eloreta), "x_raw.fif", "--head", str(toy_path), "--noise-from", "0", "9"]
+    with pytest.raises(SystemExit, match="--window 26 30 s holds only data annotated BAD"):
+        main([*common, "--window", "26", "30", "--out", "o"])
+    assert [path.name for path in tmp_path.iterdir()] == ["x_raw.fif"]
+
+
+def test_a_bad_mark_without_duration_excludes_nothing(prepared):
+    ready = prepared.correct(annotated(make_raw(), (25.0, 0.0, "BAD_point"), (5.0, 1.0, "BAD_x")))
+    assert ready.changes == [
+        "1.0 of 40.0 s are annotated BAD_x and excluded; "
+        "BAD_point: without duration, so nothing is excluded there"
+    ]
+    assert sum(s.stop - s.start for s in ready.stretches) == 39 * SFREQ
+
+
+def test_epochs_that_were_all_dropped(prepared):
+    with pytest.raises(ValueError, match="it holds no epochs, all were dropped"):
+        list(prepared.apply(make_epochs()[:0]))
+
+
+@pytest.mark.parametrize(
+    ("window", "why"),
+    [
+        (("0.3", "0.1"), "--window 0.3 0.1 s ends before it begins"),
+        (("0.081", "0.083"), "lies between two samples of the recording"),
+        (("2", "3"), "lies outside the recording"),
+    ],
+)
+def test_windows_without_a_sample(eloreta, toy_path, tmp_path, monkeypatch, window, why):
+    monkeypatch.chdir(tmp_path)
+    evoked = make_evoked()
+    evoked.save("x-ave.fif", verbose="error")
+    make_covariance(evoked.info).save("x-cov.fif", verbose="error")
+    common = ["apply", str(eloreta), "x-ave.fif", "--noise-cov", "x-cov.fif", "--out", "o"]
+    with pytest.raises(SystemExit, match=why):
+        main([*common, "--head", str(toy_path), "--window", *window])
+
+
+def test_a_window_of_one_sample_of_a_saved_average(tmp_path):
+    """Times of a saved recording are rounded to single precision."""
+    evoked = make_evoked().shift_time(-0.02, relative=False)
+    evoked.save(tmp_path / "x-ave.fif", verbose="error")
+    for saved in (evoked, mne.read_evokeds(tmp_path / "x-ave.fif", 0, verbose="error")):
+        assert in_window(saved.times, (0.06, 0.06)).sum() == 1
+        assert in_window(saved.times, (0.06, 0.08)).sum() == 6
+
+
 # Kinds.
 
 
@@ -219,6 +272,9 @@ def test_conditions_by_name_before_number(eloreta, toy_path, tmp_path, monkeypat
         with pytest.raises(SystemExit, match="0: '2', 1: '1', 2: '3'") as caught:
             main([*common, *more])
         assert "3: '1'" not in str(caught.value)  # the standard error
+    mne.write_evokeds("x-ave.fif", [error, *evokeds[:1]], overwrite=True, verbose="error")
+    with pytest.raises(SystemExit, match="number 0 is a standard error, no average.*1: '2'"):
+        main([*common, "--condition", "0"])
     mne.write_evokeds("x-ave.fif", error, overwrite=True, verbose="error")
     with pytest.raises(SystemExit, match="holds no average, only standard error"):
         main(common)
@@ -241,6 +297,10 @@ def test_trials_of_a_grand_average_must_be_said(eloreta, toy_path, tmp_path, mon
         main(common)
     main([*common, "--nave", "48"])  # twelve averages of four
     assert "48 trials" in capsys.readouterr().out
+    for wrong, stated in (("12", "'12'"), (None, "None"), (np.nan, "nan")):
+        grand.nave = wrong
+        with pytest.raises(ValueError, match=f"trials: got {stated}, expected a positive"):
+            check_kind(grand)
     with pytest.raises(SystemExit, match=r"has 0\.0\d+ times the power .* taken to be 1 "):
         main([*common, "--nave", "1"])
 

@@ -162,6 +162,33 @@ def test_covariance_in_other_units(convdip, evoked):
     )
 
 
+def test_few_dimensions_of_an_unknown_number_of_samples(convdip, evoked):
+    """25 samples span fewer dimensions than a recording from which nothing was removed."""
+    few = np.random.default_rng(0).normal(scale=2e-6, size=(32, 25))
+    poor = mne.Covariance(few @ few.T / 25, evoked.ch_names, [], [], nfree=0)
+    refused(convdip, evoked, r"spans 25 of 31 dimensions.*unknown \(nfree 0\)", poor)
+    poor["nfree"] = 1000  # a cleaned recording
+    assert Inverse.load(convdip).for_recording(evoked, poor).rank == 25
+
+
+def test_channels_that_are_bad_in_the_covariance_only(convdip, evoked):
+    noise_cov = make_covariance(evoked.info)
+    noise_cov["bads"] = [evoked.ch_names[3]]
+    refused(convdip, evoked, rf"\['{evoked.ch_names[3]}'\] are marked bad in it", noise_cov)
+    evoked.info["bads"] = noise_cov["bads"]
+    prepared = Inverse.load(convdip).for_recording(evoked, noise_cov)
+    assert len(prepared.ch_names) == 31
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(0.0, "no variance at all"), (-1.0, "negative variances")]
+)
+def test_variances_that_no_noise_has(convdip, evoked, factor, message):
+    noise_cov = make_covariance(evoked.info)
+    noise_cov["data"] = factor * noise_cov["data"]
+    refused(convdip, evoked, f"noise covariance: its channels have {message}", noise_cov)
+
+
 def test_covariance_that_is_not_finite(convdip, evoked):
     broken = mne.Covariance(np.full((32, 32), np.nan), evoked.ch_names, [], [], nfree=20)
     refused(convdip, evoked, "holds NaN or infinite values", broken)

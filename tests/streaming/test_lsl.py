@@ -183,6 +183,27 @@ def test_a_renaming_without_its_new_name():
         parse_renaming(["a", "b=c"])
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seconds", "-1"], "--seconds -1: expected a duration above 0 s"),
+        (["--band", "40", "1"], r"the band 40 to 1 Hz must begin above 0 .*--band LOW HIGH"),
+        (["--samples", "3"], "a window of 3 samples; it must be 1 or even"),
+        (["--unit", "foo"], "--unit takes V, mV, uV or nV, got 'foo'"),
+        (["--page", "70000"], "--page 70000: expected a port"),
+        (["--power", "."], r"--power \. is a folder"),
+        (["--prepared", "none.npz"], "there is no file none.npz"),
+    ],
+)
+def test_options_are_checked_before_a_stream_is_looked_for(
+    eloreta, prepared, tmp_path, more, message
+):
+    prepared.save(tmp_path / "head.npz")
+    common = ["stream", str(eloreta), "none", "--prepared", str(tmp_path / "head.npz")]
+    with pytest.raises(SystemExit, match=message):
+        main([*common, *more])
+
+
 @pytest.mark.slow  # of bursts: test_devices.py
 def test_from_the_command_line(eloreta, prepared, raw, play, tmp_path, capsys):
     prepared.save(tmp_path / "head.npz")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from deepesi.runtime.setup import SetupOptions
     from deepesi.runtime.writing.animated import Animated
 
-#: Prefix of a recording that is the folder of a BIDS data set.
-DATASET = "bids:"
 #: Options of `deepesi apply` for data sets only.
 OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 #: Options of `deepesi apply` for one recording only.
@@ -97,6 +95,8 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from deepesi.runtime.reading.formats import DATASET
+
     reading, setup = recording_options(arguments)
     if arguments.band is not None:
         _check_band_options(arguments)
@@ -168,6 +168,7 @@ def _apply_dataset(
     from deepesi.cli.opening import open_named
     from deepesi.runtime.dataset.items import Selection
     from deepesi.runtime.dataset.run import localize_dataset
+    from deepesi.runtime.reading.formats import DATASET
 
     for name in OF_ONE:
         if getattr(arguments, name) is not None:

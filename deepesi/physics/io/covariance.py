@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from deepesi.physics.channel_names import match_channels
 from deepesi.physics.head import HeadModel
 from deepesi.physics.io.rank import RankChoice, settle_rank
+from deepesi.physics.noise import rank_of
 from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
 
     Raises:
         ValueError: A channel is missing from the covariance, a value is not finite or complex, it
-            is not in SI units, it is of too few samples, or of channels that are constant or in
-            other units than the others.
+            is not in SI units, it is of too few samples, of channels that are constant or in other
+            units than the others, or of channels that are bad in it and good in the recording.
 
     """
     ch_names, names = sensors.names, noise_cov["names"]
@@ -78,16 +80,24 @@ def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: fl
         raise ValueError(
             "noise covariance: it is complex. Compute it again, from data before apply_hilbert."
         )
+    bads = [c for c, row in zip(ch_names, order, strict=True) if names[row] in noise_cov["bads"]]
+    if bads:
+        raise ValueError(
+            f"noise covariance: {bads} are marked bad in it, but good in the recording. Mark them "
+            "as bad in the recording, too (info['bads'], --exclude), or compute the covariance "
+            "again if they are good."
+        )
     check_nave(nave)
     for name, kind in KINDS.items():
         rows = sensors.rows_of(name)
         if len(rows):
-            stds = np.sqrt(np.diag(full)[rows].clip(0))
+            stds = _stds(np.diag(full)[rows])
             _check_level(float(np.median(stds)), kind)
             _check_channels(stds, [ch_names[row] for row in rows], kind)
+    cov = sensors.cov_to_head(np.asarray(full, dtype=np.float64))
     if not noise_cov["diag"]:
-        _check_samples(noise_cov, max(Counter(sensors.modalities).values()))
-    return sensors.cov_to_head(np.asarray(full, dtype=np.float64)) / nave
+        _check_samples(noise_cov, cov, sensors)
+    return cov / nave
 
 
 def check_nave(nave: float) -> None:
@@ -97,12 +107,25 @@ def check_nave(nave: float) -> None:
         ValueError: Zero, negative or not finite.
 
     """
-    if not (np.isfinite(nave) and nave > 0):
+    if not (isinstance(nave, Real) and np.isfinite(nave) and nave > 0):
+        stated = f"{nave:g}" if isinstance(nave, Real) else repr(nave)
         raise ValueError(
-            f"number of averaged trials: got {nave:g}, expected a positive number, or a fraction "
+            f"number of averaged trials: got {stated}, expected a positive number, or a fraction "
             "(the difference of two single trials has 0.5, which MNE-Python saves as 0). Say it "
             "(nave=, --nave)."
         )
+
+
+def _stds(variances: Array) -> Array:
+    """Standard deviations of channels; refuses variances that none can have."""
+    largest = variances.max()
+    if largest <= 0 or variances.min() < -1e-6 * largest:  # apart from rounding
+        what = "negative variances" if variances.min() < 0 else "no variance at all"
+        raise ValueError(
+            f"noise covariance: its channels have {what}. Compute it again, from a stretch of the "
+            "recording with noise (mne.compute_covariance)."
+        )
+    return np.sqrt(variances.clip(0))
 
 
 def _check_level(level: float, kind: SensorKind) -> None:
@@ -112,7 +135,7 @@ def _check_level(level: float, kind: SensorKind) -> None:
         raise ValueError(
             f"noise covariance: its channels have a standard deviation of {level:.3g} (median); "
             f"{kind.title} in {kind.unit_name} has {low:g}-{high:g}. Covariances are in "
-            f"{kind.unit}² ({kind.cov_cure})."
+            f"{kind.unit}²{f' ({kind.cov_cure})' if level >= high else ''}."
         )
 
 
@@ -139,10 +162,22 @@ def _check_channels(stds: Array, ch_names: list[str], kind: SensorKind) -> None:
         )
 
 
-def _check_samples(noise_cov: "mne.Covariance", n_channels: int) -> None:
-    """Refuse a covariance of too few samples, unless it was regularized."""
-    n_free = noise_cov["nfree"]
-    if noise_cov.get("method") not in (None, "empirical") or n_free is None or n_free < 1:
+def _check_samples(noise_cov: "mne.Covariance", cov: Array, sensors: SensorArray) -> None:
+    """Refuse a covariance of too few samples, unless it was regularized.
+
+    Where their number is unknown, a covariance of too few cannot be told from one of a cleaned
+    recording: both span fewer dimensions than the channels.
+    """
+    n_free, n_channels = noise_cov["nfree"], max(Counter(sensors.modalities).values())
+    if noise_cov.get("method") not in (None, "empirical"):
+        return
+    if n_free is None or not n_free >= 1:
+        if rank_of(cov) < sensors.rank:
+            raise ValueError(
+                f"noise covariance: it spans {rank_of(cov)} of {sensors.rank} dimensions, and the "
+                f"number of its samples is unknown (nfree {n_free}), so they may be too few. Say "
+                "it (noise_cov['nfree'] = N), or compute it with mne.compute_covariance."
+            )
         return
     if n_free < FEWEST_SAMPLES * n_channels:
         raise ValueError(

@@ -73,6 +73,8 @@ def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> H
         ValueError: A rank that the covariance does not have, or a rank too low for localization.
 
     """
+    if isinstance(rank, np.integer):
+        rank = int(rank)
     if not (
         rank is None or rank == "info" or (isinstance(rank, int) and not isinstance(rank, bool))
     ):

@@ -66,7 +66,7 @@ def bids_side_files(
     info = recording if isinstance(recording, mne.Info) else recording.info
     notes: list[str] = []
     if beside.channels is not None:
-        notes += set_channels(info, beside.channels, {} if units is None else units)
+        notes += set_channels(info, beside.channels, {} if units is None else units, exclude)
     elif others := [name for name in files.unused if name.endswith("channels.tsv")]:
         notes.append(f"no channels.tsv applies to {path.name}; of other recordings: {others[:3]}")
     if beside.facts is not None:

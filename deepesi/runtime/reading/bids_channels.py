@@ -1,7 +1,7 @@
 """Channels of BIDS: ``channels.tsv`` gives types, units, bad channels and references."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,19 +33,25 @@ CHANNEL_TYPES = {
 MARKS = ("EDF Annotations", "BDF Annotations")
 
 
-def set_channels(info: "mne.Info", table: Table, units: dict[str, FileUnit]) -> list[str]:
+def set_channels(
+    info: "mne.Info",
+    table: Table,
+    units: dict[str, FileUnit],
+    exclude: Collection[str] = (),
+) -> list[str]:
     """Apply ``channels.tsv`` to the info of a recording, in place, and report the changes.
 
     Args:
         info: Measurement info of the recording.
         table: The table.
         units: Units in the file of the recording; missing ones are filled in here.
+        exclude: Channels that the user excludes; the recording may lack them.
 
     Raises:
         ValueError: The table contradicts the recording or itself.
 
     """
-    rows, notes = _channel_rows(table, info.ch_names)
+    rows, notes = _channel_rows(table, info.ch_names, exclude)
     notes += _set_types(info, rows, table.path)
     notes += _set_units(info, rows, table.path, units)
     notes += _set_bads(info, rows, table.path)
@@ -53,13 +59,16 @@ def set_channels(info: "mne.Info", table: Table, units: dict[str, FileUnit]) -> 
     return notes
 
 
-def _channel_rows(table: Table, ch_names: Sequence[str]) -> tuple[Rows, list[str]]:
+def _channel_rows(
+    table: Table, ch_names: Sequence[str], exclude: Collection[str]
+) -> tuple[Rows, list[str]]:
     """Rows of ``channels.tsv`` for channels of the recording, and notes on other rows."""
     path = table.path
     rows = [row for row in table.rows if row["name"] not in MARKS]
     twice = [name for name, n in Counter(row["name"] for row in rows).items() if n > 1]
     if twice:
         raise ValueError(f"{path}: it lists {twice} more than once. Leave one line of each.")
+    rows = [row for row in rows if row["name"] in ch_names or row["name"] not in exclude]
     missing = [row for row in rows if row["name"] not in ch_names]
     names = [row["name"] for row in missing]
     if any(row["type"].upper() == "EEG" for row in missing):

@@ -14,6 +14,8 @@ from deepesi.physics.units import UNITS, parse_unit
 if TYPE_CHECKING:
     from deepesi.runtime.recordings import Recording
 
+#: Formats with a header of units and rates of every channel.
+HEADERS = (".edf", ".bdf", ".gdf")
 #: Codes of GDF 2 for units of potentials (ISO/IEEE 11073-10101), and for none.
 GDF_CODES = {0: "", 512: "", 4256: "V", 4274: "mV", 4275: "uV", 4276: "nV"}
 #: Bytes of the headers of EDF, BDF and GDF: first part; per channel before its unit.
@@ -64,7 +66,7 @@ def file_units(recording: "Recording", path: Path) -> dict[str, FileUnit]:
     """Unit of every channel according to the file of a recording."""
     suffix = path.suffix.lower()
     rows: Iterable[FileUnit]
-    if suffix in (".edf", ".bdf", ".gdf"):
+    if suffix in HEADERS:
         extras = recording._raw_extras[0]
         texts = _header_units(path, extras["nchan"], extras.get("number", 1.0))
         kept = [texts[row] for row in extras["sel"]]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Formats that are read beside FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
+#: Prefix of a recording that is the folder of a BIDS data set, for ``deepesi apply``.
+DATASET = "bids:"
 #: Formats that are folders: maker, reader in MNE-Python, and its packages.
 FOLDERS = {
     ".mff": ("EGI", "read_raw_egi", "mffpy"),
@@ -34,7 +36,10 @@ def check_file(path: Path) -> None:
     if path.is_file():
         return
     if not path.exists():
-        raise FileNotFoundError(f"there is no recording {path}.")
+        text = f"there is no recording {path}."
+        if path.parts[0].startswith(DATASET):
+            text += " Only 'deepesi apply' takes a whole data set; give one recording of it."
+        raise FileNotFoundError(text)
     suffix = path.suffix.lower()
     if suffix not in FOLDERS:
         raise ValueError(f"{path} is a folder; give the recording in it.")
@@ -159,6 +164,12 @@ def _choose(path: Path, evokeds: "list[mne.Evoked]", condition: str | None) -> "
         return named[0]
     if not named and condition.isdecimal() and int(condition) in averages:
         return averages[int(condition)]
+    if not named and condition.isdecimal() and int(condition) < len(evokeds):
+        raise ValueError(
+            f"{path}: number {condition} is a "
+            f"{evokeds[int(condition)].kind.replace('_', ' ')}, no average. Choose one of: "
+            f"{', '.join(names)}."
+        )
     raise ValueError(
         f"{path} holds {len(named)} conditions named {condition!r}; choose one by another name or "
         f"number: {', '.join(names)}."

@@ -11,6 +11,7 @@ from deepesi.runtime.reading.bids import bids_side_files
 from deepesi.runtime.reading.channels import name_channels
 from deepesi.runtime.reading.file_units import file_units, settle_units
 from deepesi.runtime.reading.formats import FORMATS, check_file, read_file, read_info
+from deepesi.runtime.reading.rates import at_own_rate, channel_rates, check_rates
 from deepesi.runtime.recording_checks import check_kind
 
 if TYPE_CHECKING:
@@ -98,13 +99,18 @@ def read_recording(
         FileNotFoundError: No such file.
         ModuleNotFoundError: A package that reads its format is not installed.
         ValueError: Not a recording of potentials (`check_kind`); several conditions and none
-            chosen, no such condition or channel, no known unit, or an EEG channel is no electrode
-            of the montage; a number of trials for single trials.
+            chosen, no such condition or channel, no known unit, EEG channels of different
+            sampling rates, or an EEG channel is no electrode of the montage; a number of trials for
+            single trials.
 
     """
     import mne
 
     recording = read_file(path, options.condition)
+    _check_excluded(path, recording.ch_names, options.exclude)
+    if isinstance(recording, mne.io.BaseRaw):
+        recording = at_own_rate(recording, path, options.exclude)
+        rates = channel_rates(recording, path)
     if options.nave is not None:
         if not isinstance(recording, mne.Evoked):
             raise ValueError(
@@ -121,11 +127,13 @@ def read_recording(
     check_kind(recording)
     units = file_units(recording, path)
     beside = bids_side_files(path, recording, options.montage is None, units, options.exclude)
-    _check_excluded(path, recording.ch_names, options.exclude)
-    if options.exclude:
+    left = [name for name in options.exclude if name in recording.ch_names]
+    if left:
         if isinstance(recording, mne.BaseEpochs):
             recording.load_data()  # or MNE-Python excludes none
-        recording.drop_channels(list(options.exclude))
+        recording.drop_channels(left)
+    if isinstance(recording, mne.io.BaseRaw):
+        check_rates(recording, path, rates)
     lines = [*beside, *settle_units(recording, path, units, options.unit)]
     for line in [*lines, *name_channels(recording, options.rename, options.montage)]:
         say(line)
@@ -163,4 +171,8 @@ def read_setup(
 def _check_excluded(path: Path, ch_names: Sequence[str], exclude: Sequence[str]) -> None:
     missing = [name for name in exclude if name not in ch_names]
     if missing:
-        raise ValueError(f"{path} has no channels {missing} to exclude; it has {ch_names}.")
+        raise ValueError(f"{path} has no channels {missing} to exclude; it has {list(ch_names)}.")
+    if set(ch_names) <= set(exclude):
+        raise ValueError(
+            f"{path}: --exclude names all of its {len(ch_names)} channels. Keep the EEG."
+        )

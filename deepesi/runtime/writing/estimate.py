@@ -184,8 +184,9 @@ def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[
 
 
 def in_window(times: Array, window: Sequence[float]) -> NDArray[np.bool_]:
-    """Whether times ``(T,)`` lie in a window (s), apart from rounding."""
-    return np.asarray((times >= window[0] - 1e-9) & (times <= window[1] + 1e-9))
+    """Whether times ``(T,)`` lie in a window (s), apart from rounding, as saved files have it."""
+    nearly = 1e-9 + 0.01 * (times[-1] - times[0]) / max(len(times) - 1, 1)
+    return np.asarray((times >= window[0] - nearly) & (times <= window[1] + nearly))
 
 
 def find_peak(
