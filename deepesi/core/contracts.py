@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from deepesi.core.traced_draws import trace_for_both
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size
@@ -221,9 +222,13 @@ class PosteriorModel(InverseModel):
         """The estimate of `forward`, with the samples of this noise."""
         if type(self).forward is not PosteriorModel.forward:
             return self(data, inputs)._replace(samples=self.sample(data, inputs, noise))
-        # Fixed draws and these in one computation, which halves an exported graph.
-        drawn = self.sample(data, inputs, torch.cat([self.fixed_noise(data, inputs), noise]))
-        return estimate_of(drawn[: self.n_draws])._replace(samples=drawn[self.n_draws :])
+        fixed = self.fixed_noise(data, inputs)
+        if torch.compiler.is_exporting():
+            first, own = trace_for_both(lambda z: self.sample(data, inputs, z), fixed, noise)
+        else:  # what all draws share is computed once
+            drawn = self.sample(data, inputs, torch.cat([fixed, noise]))
+            first, own = drawn[: self.n_draws], drawn[self.n_draws :]
+        return estimate_of(first)._replace(samples=own)
 
 
 def estimate_of(samples: Float[Tensor, "N B D T"]) -> Estimate:

@@ -1,0 +1,159 @@
+"""Draws of an exported posterior, a few at a time; what all of them share is computed once.
+
+`deepesi.core.traced_draws` traces a sampler between marks, with noise that stands for two sets of
+draws. Here the operations between them become the body of a loop over parts of the draws, once for
+each set. So memory does not grow with the draws, the arrays of a part stay in fast memory, and
+samples alone, or mean and standard deviation alone, cost only what they need.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+from onnx import helper
+
+from deepesi.core.traced_draws import DOMAIN, EITHER, FIRST, SECOND
+
+#: Draws times recordings of one part.
+AT_ONCE = 32
+
+Nodes = list[onnx.NodeProto]
+
+
+def draw_in_parts(proto: onnx.ModelProto, at_once: int = AT_ONCE) -> None:
+    """Replace the marks of a graph by loops over parts of the draws, in place.
+
+    A graph without marks stays as it is.
+
+    Args:
+        proto: Graph of a posterior model.
+        at_once: Draws times recordings of one part, 1 or more.
+
+    Raises:
+        ValueError: Something outside of the marks needs a value from between them.
+
+    """
+    graph = proto.graph
+    marks = {node.op_type: node for node in graph.node if node.domain == DOMAIN}
+    if not marks:
+        return
+    either, drawn = marks[EITHER], marks[FIRST].input[0]
+    # Sizes of the noise are traced from the second set, which is an input of the graph.
+    noise = {either.output[0], either.input[1]}
+    body = _between(graph, noise, drawn)
+    loops = [_loop(marks[end], noise, drawn, body, at_once) for end in (FIRST, SECOND)]
+    nodes = [node for node in graph.node if node.domain != DOMAIN]
+    place = next(i for i, node in enumerate(nodes) if drawn in node.output) + 1
+    nodes[place:place] = [node for inserted, _ in loops for node in inserted]
+    nodes = _live(nodes, [output.name for output in graph.output])
+    if any(either.output[0] in _needed(node) for node in nodes):
+        raise ValueError(
+            "draw_in_parts: something outside of the sampler needs its noise. Compute it from the "
+            "samples."
+        )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensor for _, constants in loops for tensor in constants)
+    made = {name for node in nodes for name in node.output}
+    shapes = [info for info in graph.value_info if info.name in made]
+    del graph.value_info[:]
+    graph.value_info.extend(shapes)
+    imports = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+
+
+def _between(graph: onnx.GraphProto, first: set[str], last: str) -> Nodes:
+    """Nodes that depend on some values and that another value depends on, in order."""
+    reached, after = set(first), Nodes()
+    for node in graph.node:
+        if node.domain != DOMAIN and reached & set(_needed(node)):
+            reached |= set(node.output)
+            after.append(node)
+    return _live(after, [last])
+
+
+def _live(nodes: Nodes, last: Iterable[str]) -> Nodes:
+    """Nodes that some values depend on, in order."""
+    needed, found = set(last), Nodes()
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            needed |= set(_needed(node))
+            found.append(node)
+    return found[::-1]
+
+
+def _needed(node: onnx.NodeProto) -> Iterator[str]:
+    """Values that a node needs, also within its branches and loops."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _needed(inner)
+
+
+def _loop(
+    end: onnx.NodeProto, noise: set[str], drawn: str, body: Nodes, at_once: int
+) -> tuple[Nodes, list[onnx.TensorProto]]:
+    """Operations from the noise of a set of draws to its samples, and their constants."""
+    result = end.output[0]
+    constants: list[onnx.TensorProto] = []
+    nodes: Nodes = []
+
+    def constant(*values: int) -> str:
+        name = f"{result}_constant_{len(constants)}"
+        constants.append(helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values))
+        return name
+
+    def op(kind: str, *inputs: str, output: str = "", **attributes: object) -> str:
+        output = output or f"{result}_part_{len(nodes)}"
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def divided(number: str, by: str) -> str:
+        """Rounded up."""
+        return op("Div", op("Sub", op("Add", number, by), one), by)
+
+    one, none = constant(1), constant(0)
+    n_draws, n_recordings = (op("Shape", end.input[1], start=i, end=i + 1) for i in (0, 1))
+    most = op("Max", op("Div", constant(at_once), n_recordings), one)
+    n_parts = divided(n_draws, most)
+    size = divided(n_draws, n_parts)
+    filled = op("Mul", n_parts, size)
+    pads = op("Concat", none, none, none, op("Sub", filled, n_draws), none, none, axis=0)
+    rest = op("Shape", end.input[1], start=1)
+    shape = op("Concat", n_parts, size, rest, axis=0)
+    parts = op("Reshape", op("Pad", end.input[1], pads), shape)
+    scanned = op("Scan", parts, body=_body(noise, drawn, body, result), num_scan_inputs=1)
+    shape = op("Concat", filled, op("Shape", scanned, start=2), axis=0)
+    op("Slice", op("Reshape", scanned, shape), none, n_draws, none, output=result)
+    return nodes, constants
+
+
+def _body(noise: set[str], drawn: str, body: Nodes, prefix: str) -> onnx.GraphProto:
+    """One part of the draws; names that no other graph has."""
+    names = {name: f"{prefix}/{name}" for node in body for name in node.output if name}
+    names |= dict.fromkeys(noise, f"{prefix}/noise")
+    own = Nodes()
+    for node in body:
+        again = onnx.NodeProto()
+        again.CopyFrom(node)
+        again.name = f"{prefix}/{node.name}"
+        _rename(again, names)
+        own.append(again)
+    kind = onnx.TensorProto.FLOAT
+    return helper.make_graph(
+        own,
+        f"{prefix}/draws",
+        [helper.make_tensor_value_info(f"{prefix}/noise", kind, [None] * 3)],
+        [helper.make_tensor_value_info(names[drawn], kind, [None] * 4)],
+    )
+
+
+def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Rename inputs and outputs of a node, also within its branches and loops."""
+    for values in (node.input, node.output):
+        values[:] = [names.get(name, name) for name in values]
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            _rename(inner, names)
+        for output in attribute.g.output:
+            output.name = names.get(output.name, output.name)
