@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from deepesi.core.traced_draws import trace_for_both
+from deepesi.core.traced_loops import trace_for_both
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size

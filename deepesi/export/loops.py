@@ -1,17 +1,17 @@
-"""Draws of an exported posterior, a few at a time; what all of them share is computed once.
+"""Loops of a graph, from what `deepesi.core.traced_loops` traced once between marks.
 
-`deepesi.core.traced_draws` traces a sampler between marks, with noise that stands for two sets of
-draws. Here the operations between them become the body of a loop over parts of the draws, once for
-each set. So memory does not grow with the draws, the arrays of a part stay in fast memory, and
-samples alone, or mean and standard deviation alone, cost only what they need.
+Draws of a posterior become a loop over parts of the draws: what all draws share is computed once,
+memory does not grow with the draws, the arrays of a part stay in fast memory, and samples alone, or
+mean and standard deviation alone, cost only what they need. Steps of an integration become a loop
+over steps, so that a graph is not larger with more of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx
 from onnx import helper
 
-from deepesi.core.traced_draws import DOMAIN, EITHER, FIRST, SECOND
+from deepesi.core.traced_loops import DOMAIN, EITHER, END, FIRST, ROW, SECOND, STATE
 
 #: Draws times recordings of one part.
 AT_ONCE = 32
@@ -33,36 +33,64 @@ def draw_in_parts(proto: onnx.ModelProto, at_once: int = AT_ONCE) -> None:
 
     """
     graph = proto.graph
-    marks = {node.op_type: node for node in graph.node if node.domain == DOMAIN}
-    if not marks:
+    marks = _marks(graph)
+    if EITHER not in marks:
         return
     either, drawn = marks[EITHER], marks[FIRST].input[0]
     # Sizes of the noise are traced from the second set, which is an input of the graph.
-    noise = {either.output[0], either.input[1]}
+    noise = (either.output[0], either.input[1])
     body = _between(graph, noise, drawn)
-    loops = [_loop(marks[end], noise, drawn, body, at_once) for end in (FIRST, SECOND)]
-    nodes = [node for node in graph.node if node.domain != DOMAIN]
-    place = next(i for i, node in enumerate(nodes) if drawn in node.output) + 1
-    nodes[place:place] = [node for inserted, _ in loops for node in inserted]
-    nodes = _live(nodes, [output.name for output in graph.output])
-    if any(either.output[0] in _needed(node) for node in nodes):
+    loops = [_draws(marks[end], noise, drawn, body, at_once) for end in (FIRST, SECOND)]
+    graph.initializer.extend(tensor for _, constants in loops for tensor in constants)
+    _replace(proto, (EITHER, FIRST, SECOND), [node for nodes, _ in loops for node in nodes], drawn)
+    if any(either.output[0] in _needed(node) for node in graph.node):
         raise ValueError(
             "draw_in_parts: something outside of the sampler needs its noise. Compute it from the "
             "samples."
         )
+
+
+def repeat_steps(proto: onnx.ModelProto) -> None:
+    """Replace the marks of a step by a loop over the steps, in place.
+
+    A graph without marks stays as it is. A graph has steps at one place only.
+    """
+    marks = _marks(proto.graph)
+    if STATE not in marks:
+        return
+    state, row, end = marks[STATE], marks[ROW], marks[END]
+    last, result = end.input[0], end.output[0]
+    body = _between(proto.graph, (*state.output, *row.output), last)
+    inputs = {name: (name, 3) for name in state.output} | {name: (name, 1) for name in row.output}
+    graph = _body(inputs, (last, 3), body, result)
+    scan = helper.make_node("Scan", state.input, [result], body=graph, num_scan_inputs=1)
+    _replace(proto, (STATE, ROW, END), [scan], last)
+
+
+def _replace(proto: onnx.ModelProto, marks: Sequence[str], new: Nodes, after: str) -> None:
+    """Take marks and what only they needed out, and put nodes in after a value."""
+    graph = proto.graph
+    nodes = [n for n in graph.node if n.domain != DOMAIN or n.op_type not in marks]
+    place = next(i for i, node in enumerate(nodes) if after in node.output) + 1
+    nodes[place:place] = new
+    nodes = _live(nodes, [output.name for output in graph.output])
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(tensor for _, constants in loops for tensor in constants)
     made = {name for node in nodes for name in node.output}
     shapes = [info for info in graph.value_info if info.name in made]
     del graph.value_info[:]
     graph.value_info.extend(shapes)
-    imports = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
+    used = {node.domain for node in nodes}
+    imports = [entry for entry in proto.opset_import if entry.domain in {"", *used}]
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
 
 
-def _between(graph: onnx.GraphProto, first: set[str], last: str) -> Nodes:
+def _marks(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    return {node.op_type: node for node in graph.node if node.domain == DOMAIN}
+
+
+def _between(graph: onnx.GraphProto, first: Iterable[str], last: str) -> Nodes:
     """Nodes that depend on some values and that another value depends on, in order."""
     reached, after = set(first), Nodes()
     for node in graph.node:
@@ -90,8 +118,8 @@ def _needed(node: onnx.NodeProto) -> Iterator[str]:
             yield from _needed(inner)
 
 
-def _loop(
-    end: onnx.NodeProto, noise: set[str], drawn: str, body: Nodes, at_once: int
+def _draws(
+    end: onnx.NodeProto, noise: Sequence[str], drawn: str, body: Nodes, at_once: int
 ) -> tuple[Nodes, list[onnx.TensorProto]]:
     """Operations from the noise of a set of draws to its samples, and their constants."""
     result = end.output[0]
@@ -122,16 +150,33 @@ def _loop(
     rest = op("Shape", end.input[1], start=1)
     shape = op("Concat", n_parts, size, rest, axis=0)
     parts = op("Reshape", op("Pad", end.input[1], pads), shape)
-    scanned = op("Scan", parts, body=_body(noise, drawn, body, result), num_scan_inputs=1)
+    inputs = dict.fromkeys(noise, (noise[0], 3))
+    graph = _body(inputs, (drawn, 4), body, result)
+    scanned = op("Scan", parts, body=graph, num_scan_inputs=1)
     shape = op("Concat", filled, op("Shape", scanned, start=2), axis=0)
     op("Slice", op("Reshape", scanned, shape), none, n_draws, none, output=result)
     return nodes, constants
 
 
-def _body(noise: set[str], drawn: str, body: Nodes, prefix: str) -> onnx.GraphProto:
-    """One part of the draws; names that no other graph has."""
+def _body(
+    inputs: Mapping[str, tuple[str, int]], output: tuple[str, int], body: Nodes, prefix: str
+) -> onnx.GraphProto:
+    """What is repeated, with names that no other graph has.
+
+    Args:
+        inputs: Names and number of axes of the inputs, by the value that they stand for.
+        output: The result and its number of axes.
+        body: Nodes, in order.
+        prefix: Beginning of all names.
+
+    """
+
+    def described(name: str, n_axes: int) -> onnx.ValueInfoProto:
+        kind = onnx.TensorProto.FLOAT
+        return helper.make_tensor_value_info(f"{prefix}/{name}", kind, [None] * n_axes)
+
     names = {name: f"{prefix}/{name}" for node in body for name in node.output if name}
-    names |= dict.fromkeys(noise, f"{prefix}/noise")
+    names |= {value: f"{prefix}/{name}" for value, (name, _) in inputs.items()}
     own = Nodes()
     for node in body:
         again = onnx.NodeProto()
@@ -139,12 +184,9 @@ def _body(noise: set[str], drawn: str, body: Nodes, prefix: str) -> onnx.GraphPr
         again.name = f"{prefix}/{node.name}"
         _rename(again, names)
         own.append(again)
-    kind = onnx.TensorProto.FLOAT
+    known = dict.fromkeys(inputs.values())
     return helper.make_graph(
-        own,
-        f"{prefix}/draws",
-        [helper.make_tensor_value_info(f"{prefix}/noise", kind, [None] * 3)],
-        [helper.make_tensor_value_info(names[drawn], kind, [None] * 4)],
+        own, f"{prefix}/body", [described(*one) for one in known], [described(*output)]
     )
 
 
