@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from deepesi.core.traced_loops import trace_for_both
+from deepesi.core.traced_loops import trace_draws
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size
@@ -222,13 +222,13 @@ class PosteriorModel(InverseModel):
         """The estimate of `forward`, with the samples of this noise."""
         if type(self).forward is not PosteriorModel.forward:
             return self(data, inputs)._replace(samples=self.sample(data, inputs, noise))
+        # Fixed draws and these together, so that what all of them share is computed once.
         fixed = self.fixed_noise(data, inputs)
         if torch.compiler.is_exporting():
-            first, own = trace_for_both(lambda z: self.sample(data, inputs, z), fixed, noise)
-        else:  # what all draws share is computed once
+            drawn = trace_draws(lambda part: self.sample(data, inputs, part), fixed, noise)
+        else:
             drawn = self.sample(data, inputs, torch.cat([fixed, noise]))
-            first, own = drawn[: self.n_draws], drawn[self.n_draws :]
-        return estimate_of(first)._replace(samples=own)
+        return estimate_of(drawn[: self.n_draws])._replace(samples=drawn[self.n_draws :])
 
 
 def estimate_of(samples: Float[Tensor, "N B D T"]) -> Estimate:

@@ -11,33 +11,29 @@ from torch import Tensor
 
 #: ONNX domain of the marks.
 DOMAIN = "deepesi.loops"
-#: Around draws: what is between them stands for both sets of draws.
-EITHER, FIRST, SECOND = "EitherOf", "First", "Second"
+#: Around draws: what is between them is computed for a few draws at a time.
+DRAWS, SAMPLES = "Draws", "Samples"
 #: Around a step: what is between them stands for all steps.
 STATE, ROW, END = "State", "Row", "End"
 
 
-def trace_for_both(
+def trace_draws(
     sample: Callable[[Tensor], Tensor],
-    first: Float[Tensor, "M B Z"],
-    second: Float[Tensor, "N B Z"],
-) -> tuple[Float[Tensor, "M B D T"], Float[Tensor, "N B D T"]]:
+    fixed: Float[Tensor, "M B Z"],
+    noise: Float[Tensor, "N B Z"],
+) -> Float[Tensor, "MN B D T"]:
     """Samples of two sets of draws during tracing for ONNX; nothing is computed.
-
-    A graph can then compute either of them alone, a few draws at a time.
 
     Args:
         sample: From noise to samples, every draw on its own.
-        first: Noise of the first set.
-        second: Noise of the second set, an input of the graph.
+        fixed: Noise of the first set.
+        noise: Noise of the second set, an input of the graph. The sizes that the sampler reads are
+            traced from it.
 
     """
-    drawn = sample(_marked(EITHER, [first, second], second.shape))
-
-    def only(name: str, noise: Tensor) -> Tensor:
-        return _marked(name, [drawn, noise], torch.Size((noise.shape[0], *drawn.shape[1:])))
-
-    return only(FIRST, first), only(SECOND, second)
+    both = torch.cat([fixed, noise])
+    drawn = sample(_marked(DRAWS, [both, noise], noise.shape))
+    return _marked(SAMPLES, [drawn], torch.Size((both.shape[0], *drawn.shape[1:])))
 
 
 def trace_one_step(
@@ -51,7 +47,8 @@ def trace_one_step(
         rows: Parameters of the steps.
 
     """
-    after = step(_marked(STATE, [state, rows], state.shape), _marked(ROW, [rows], rows.shape[1:]))
+    now = _marked(STATE, [state, rows], state.shape)
+    after = step(now, _marked(ROW, [rows], rows.shape[1:]))
     return _marked(END, [after], state.shape)
 
 

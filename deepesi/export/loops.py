@@ -1,9 +1,8 @@
 """Loops of a graph, from what `deepesi.core.traced_loops` traced once between marks.
 
 Draws of a posterior become a loop over parts of the draws: what all draws share is computed once,
-memory does not grow with the draws, the arrays of a part stay in fast memory, and samples alone, or
-mean and standard deviation alone, cost only what they need. Steps of an integration become a loop
-over steps, so that a graph is not larger with more of them.
+memory does not grow with the draws, and the arrays of a part stay in fast memory. Steps of an
+integration become a loop over steps, so that a graph is not larger with more of them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import onnx
 from onnx import helper
 
-from deepesi.core.traced_loops import DOMAIN, EITHER, END, FIRST, ROW, SECOND, STATE
+from deepesi.core.traced_loops import DOMAIN, DRAWS, END, ROW, SAMPLES, STATE
 
 #: Draws times recordings of one part.
-AT_ONCE = 32
+AT_ONCE = 64
 
 Nodes = list[onnx.NodeProto]
 
@@ -28,26 +27,19 @@ def draw_in_parts(proto: onnx.ModelProto, at_once: int = AT_ONCE) -> None:
         proto: Graph of a posterior model.
         at_once: Draws times recordings of one part, 1 or more.
 
-    Raises:
-        ValueError: Something outside of the marks needs a value from between them.
-
     """
-    graph = proto.graph
-    marks = _marks(graph)
-    if EITHER not in marks:
+    marks = _marks(proto.graph)
+    if DRAWS not in marks:
         return
-    either, drawn = marks[EITHER], marks[FIRST].input[0]
-    # Sizes of the noise are traced from the second set, which is an input of the graph.
-    noise = (either.output[0], either.input[1])
-    body = _between(graph, noise, drawn)
-    loops = [_draws(marks[end], noise, drawn, body, at_once) for end in (FIRST, SECOND)]
-    graph.initializer.extend(tensor for _, constants in loops for tensor in constants)
-    _replace(proto, (EITHER, FIRST, SECOND), [node for nodes, _ in loops for node in nodes], drawn)
-    if any(either.output[0] in _needed(node) for node in graph.node):
-        raise ValueError(
-            "draw_in_parts: something outside of the sampler needs its noise. Compute it from the "
-            "samples."
-        )
+    start, end = marks[DRAWS], marks[SAMPLES]
+    drawn = end.input[0]
+    body = _between(proto.graph, (start.output[0], start.input[1]), drawn)
+    # What the sampler reads of the noise, and of its sizes, is that of a part.
+    inputs = dict.fromkeys((start.output[0], start.input[1]), (start.output[0], 3))
+    part = _body(inputs, (drawn, 4), body, end.output[0])
+    nodes, constants = _in_parts(start.input[0], part, end.output[0], at_once)
+    proto.graph.initializer.extend(constants)
+    _replace(proto, (DRAWS, SAMPLES), nodes, drawn)
 
 
 def repeat_steps(proto: onnx.ModelProto) -> None:
@@ -118,17 +110,16 @@ def _needed(node: onnx.NodeProto) -> Iterator[str]:
             yield from _needed(inner)
 
 
-def _draws(
-    end: onnx.NodeProto, noise: Sequence[str], drawn: str, body: Nodes, at_once: int
+def _in_parts(
+    noise: str, part: onnx.GraphProto, result: str, at_once: int
 ) -> tuple[Nodes, list[onnx.TensorProto]]:
-    """Operations from the noise of a set of draws to its samples, and their constants."""
-    result = end.output[0]
+    """Operations from noise to samples, and their constants: pad, compute part by part, cut."""
     constants: list[onnx.TensorProto] = []
     nodes: Nodes = []
 
-    def constant(*values: int) -> str:
+    def constant(value: int) -> str:
         name = f"{result}_constant_{len(constants)}"
-        constants.append(helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values))
+        constants.append(helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
         return name
 
     def op(kind: str, *inputs: str, output: str = "", **attributes: object) -> str:
@@ -141,18 +132,15 @@ def _draws(
         return op("Div", op("Sub", op("Add", number, by), one), by)
 
     one, none = constant(1), constant(0)
-    n_draws, n_recordings = (op("Shape", end.input[1], start=i, end=i + 1) for i in (0, 1))
+    n_draws, n_recordings = (op("Shape", noise, start=i, end=i + 1) for i in (0, 1))
     most = op("Max", op("Div", constant(at_once), n_recordings), one)
     n_parts = divided(n_draws, most)
     size = divided(n_draws, n_parts)
     filled = op("Mul", n_parts, size)
     pads = op("Concat", none, none, none, op("Sub", filled, n_draws), none, none, axis=0)
-    rest = op("Shape", end.input[1], start=1)
-    shape = op("Concat", n_parts, size, rest, axis=0)
-    parts = op("Reshape", op("Pad", end.input[1], pads), shape)
-    inputs = dict.fromkeys(noise, (noise[0], 3))
-    graph = _body(inputs, (drawn, 4), body, result)
-    scanned = op("Scan", parts, body=graph, num_scan_inputs=1)
+    shape = op("Concat", n_parts, size, op("Shape", noise, start=1), axis=0)
+    parts = op("Reshape", op("Pad", noise, pads), shape)
+    scanned = op("Scan", parts, body=part, num_scan_inputs=1)
     shape = op("Concat", filled, op("Shape", scanned, start=2), axis=0)
     op("Slice", op("Reshape", scanned, shape), none, n_draws, none, output=result)
     return nodes, constants

@@ -71,9 +71,7 @@ class PatchSequence:
         self.recordings, self.skull = recordings, skull
         self.pairs = (skull[..., None] * skull[..., None, :]).flatten(2)
         #: Squared norms of the topographies; energies are those of topographies of this norm.
-        self.square: Float[Tensor, "N B P"] = (
-            self.pairs.to(recordings.squares) @ recordings.squares
-        )
+        self.square: Float[Tensor, "N B P"] = self.pairs.to(recordings.squares) @ recordings.squares
         energy = (self.pairs.transpose(0, 1) @ recordings.energies).transpose(0, 1)
         self.energy: Float[Tensor, "N B P"] = energy
         #: Squares of what the earlier patches leave of the topographies, plus square/strength.
