@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("posteriors"), help="name of the results")
     arguments = parser.parse_args()
     config = compose("calibrate", arguments.settings)
-    cohort, scenario = heads_of(config), the_scenario(config.scenario)
+    cohort, scenario = heads_of(config.head), the_scenario(config.scenario)
     models, _ = load_models(config, cohort)
     out: Path = arguments.out
     with one_thread():
