@@ -112,7 +112,7 @@ def distances_to_reference(
     positions, n_orient = batch.head.source_pos, batch.head.space.n_orient
 
     def own(samples: torch.Tensor, number: int) -> Array:
-        maps = magnitude(samples[:, number], n_orient)[..., 0].double().numpy()
+        maps = magnitude(samples[:, number], n_orient).double().numpy()
         return summaries(maps, positions)[:, : 4 if several else 3]
 
     if several:
@@ -312,10 +312,11 @@ def main() -> None:
                 estimate = drawn(model, batch.part(slice(n)), arguments.draws)
                 scores.append(proper_scores(estimate, batch.sources[:n]))
                 if estimate.samples is not None:
-                    own = magnitude(
+                    first = magnitude(
                         estimate.samples[..., :1].flatten(0, 1), batch.head.space.n_orient
                     )
-                    maps += list(own[..., 0].unflatten(0, (-1, n)).transpose(0, 1).double().numpy())
+                    by_recording = first.unflatten(0, (-1, n)).transpose(0, 1)
+                    maps += list(by_recording.double().numpy())
             crps, energy = (with_interval(v, 3) for v in np.concatenate(scores).T)
             coverage, area, tarp, p_values = calibration_cells(rows[name])
             c2sts = (with_interval(a.get(name, np.empty(0)), 2) for a in accuracies)
