@@ -30,7 +30,7 @@ from deepesi.baselines.bayes_patches import BayesPatches
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.calibration.conformal import proportion, reach_kernel
 from deepesi.calibration.coverage_tests import c2st
-from deepesi.calibration.sample_sources import are_sparse, joint_set, source_peaks
+from deepesi.calibration.sample_sources import NEAR, are_sparse, joint_set, source_peaks
 from deepesi.calibration.sbc import half_width
 from deepesi.cli.calibrate import heads_of, load_models, the_scenario
 from deepesi.composition import compose
@@ -152,7 +152,7 @@ def joint_set_rows(
     for values, (batch, i) in zip(magnitudes, examples, strict=True):
         key = batch.head.source_pos.tobytes()
         if key not in kernels:
-            kernels[key] = Geometry(batch.head).areas, reach_kernel(batch.head.source_pos)
+            kernels[key] = Geometry(batch.head).areas, reach_kernel(batch.head.source_pos, NEAR)
         area, kernel = kernels[key]
         inside = joint_set(source_peaks(values, batch.head.space.edges), kernel, level)
         peaks = batch.scene.peaks[i].numpy()
