@@ -6,6 +6,7 @@ integration become a loop over steps, so that a graph is not larger with more of
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -122,7 +123,7 @@ def _in_parts(
         constants.append(helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
         return name
 
-    def op(kind: str, *inputs: str, output: str = "", **attributes: object) -> str:
+    def op(kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or f"{result}_part_{len(nodes)}"
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output

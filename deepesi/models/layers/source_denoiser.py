@@ -1,6 +1,5 @@
 """Expected sources given noisy sources and a recording: Gaussian, with learned variances."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ N_SOURCE, N_RECORDING = 6, 5
 
 
 def solve(
-    covariance: Callable[[Tensor], Tensor], right: Float[Tensor, "F T C"], n_steps: int
+    covariance: "Covariance | EqualCovariance", right: Float[Tensor, "F T C"], n_steps: int
 ) -> Float[Tensor, "F T C"]:
     """Solution of the equations of a covariance of the channels, by conjugate gradients.
 
