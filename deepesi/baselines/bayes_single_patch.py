@@ -62,12 +62,10 @@ class BayesSinglePatch(InverseModel):
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Compute the posterior, expected distances and the best patch."""
         moments = inputs[self.moments.key]
-        n_radii, n_orient = moments.shape[0], moments.shape[2]
-        fitted = torch.einsum(
-            "kdc,bct->kdtb", inputs[self.topographies.key], inputs[self.whitener.key] @ data
-        ).unflatten(1, (-1, n_orient))
+        n_orient = moments.shape[2]
+        fitted = self._fitted(data, inputs)
         energy = fitted.square().sum((2, 3))
-        posterior = torch.softmax(0.5 * energy.flatten(0, 1), dim=0).unflatten(0, (n_radii, -1))
+        posterior = _of_all_patches(energy)
         positions = inputs[self.positions.key]
         distances = (positions[:, None] - positions[None]).norm(dim=-1)
         best = (distances @ posterior.sum(0)).argmin(0)
@@ -78,3 +76,24 @@ class BayesSinglePatch(InverseModel):
         patches = radius_weights[:, :, None, None] * total
         spread = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         return Estimate(spread.flatten(0, 1).permute(2, 0, 1))
+
+    def probabilities(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> Float[Tensor, "K S B"]:
+        """Posterior of radius and centre."""
+        return _of_all_patches(self._fitted(data, inputs).square().sum((2, 3)))
+
+    def _fitted(
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
+    ) -> Float[Tensor, "K S O T B"]:
+        """Fitted amplitudes of all patches."""
+        n_orient = inputs[self.moments.key].shape[2]
+        return torch.einsum(
+            "kdc,bct->kdtb", inputs[self.topographies.key], inputs[self.whitener.key] @ data
+        ).unflatten(1, (-1, n_orient))
+
+
+def _of_all_patches(energy: Float[Tensor, "K S B"]) -> Float[Tensor, "K S B"]:
+    """Probabilities from energies of matched filters."""
+    n_radii = energy.shape[0]
+    return torch.softmax(0.5 * energy.flatten(0, 1), dim=0).unflatten(0, (n_radii, -1))

@@ -18,6 +18,8 @@ Peaks = NDArray[np.bool_]
 
 #: Distance within which a source counts as near, m.
 NEAR = 0.010
+#: Parts of the samples; each says how many locations the density of the others needs.
+N_FOLDS = 4
 #: Smallest share of the largest magnitude of a sample at which a maximum is a source.
 LEAST_SHARE = 0.02
 #: Share of zeros from which samples are those of few sources.
@@ -81,10 +83,11 @@ def number_probabilities(peaks: Peaks) -> Array:
 def joint_set(peaks: Peaks, kernel: Array, level: float = 0.9) -> Peaks:
     """Source locations that hold *all* sources of a configuration with a probability ``(S,)``.
 
-    A set of highest density for the whole configuration: the even samples say how likely each
-    location is, and the odd ones how many locations are needed. So one more sample of the same
-    posterior has all of its sources inside with this probability or more, and so has the truth if
-    the posterior is calibrated. Few samples give all locations.
+    A set of highest density for the whole configuration. Each quarter of the samples says how many
+    locations it needs where the others say how likely each location is, and all samples rank the
+    locations of the set. So one more sample of the same posterior has all of its sources inside
+    with about this probability, and so has the truth if the posterior is calibrated. Few samples
+    give all locations.
 
     Args:
         peaks: Result of `source_peaks` ``(N, S)``.
@@ -95,16 +98,23 @@ def joint_set(peaks: Peaks, kernel: Array, level: float = 0.9) -> Peaks:
     Raises:
         ValueError: The level is out of range.
 
-    Source: split conformal prediction, as in `deepesi.calibration.conformal.threshold`.
+    Source: cross-conformal prediction, Vovk 2015, doi:10.1007/s10472-013-9368-4, with
+    `deepesi.calibration.conformal.threshold`.
 
     """
     if not 0 < level < 1:
         raise ValueError(f"joint_set: level must be between 0 and 1, got {level}.")
-    density, others = peaks[::2].astype(np.float64).mean(axis=0) @ kernel, peaks[1::2]
-    if len(others) < fewest(level):
+    if len(peaks) < fewest(level):
         return np.ones(peaks.shape[1], dtype=bool)
-    least = np.where(others, density, np.inf).min(axis=1)
-    return np.asarray(density >= -threshold(-least, level))
+    fold, least = np.arange(len(peaks)) % N_FOLDS, np.empty(len(peaks))
+    for number in range(N_FOLDS):
+        own, density = peaks[fold == number], _density(peaks[fold != number], kernel)
+        least[fold == number] = np.where(own, density, np.inf).min(axis=1)
+    return np.asarray(_density(peaks, kernel) >= -threshold(-least, level))
+
+
+def _density(peaks: Peaks, kernel: Array) -> Array:
+    return np.asarray(peaks.astype(np.float64).mean(axis=0) @ kernel)
 
 
 class SampleSources(NamedTuple):
@@ -125,5 +135,5 @@ def sources_of(
     probability = probability_near(peaks, positions)
     numbers = number_probabilities(peaks) if are_sparse(magnitudes) else None
     return SampleSources(
-        peaks, probability, numbers, joint_set(peaks, reach_kernel(positions), level), level
+        peaks, probability, numbers, joint_set(peaks, reach_kernel(positions, NEAR), level), level
     )

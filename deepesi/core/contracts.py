@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from deepesi.core.batch import Batch
+from deepesi.core.traced_loops import trace_draws
 from deepesi.physics.head_inputs import HeadInput
 from deepesi.physics.head_inputs.declaration import Axes, noise_size
 from deepesi.runtime.window_needs import WindowNeeds
@@ -220,8 +221,12 @@ class PosteriorModel(InverseModel):
         """The estimate of `forward`, with the samples of this noise."""
         if type(self).forward is not PosteriorModel.forward:
             return self(data, inputs)._replace(samples=self.sample(data, inputs, noise))
-        # Fixed draws and these in one computation, which halves an exported graph.
-        drawn = self.sample(data, inputs, torch.cat([self.fixed_noise(data, inputs), noise]))
+        # Fixed draws and these together, so that what all of them share is computed once.
+        fixed = self.fixed_noise(data, inputs)
+        if torch.compiler.is_exporting():
+            drawn = trace_draws(lambda part: self.sample(data, inputs, part), fixed, noise)
+        else:
+            drawn = self.sample(data, inputs, torch.cat([fixed, noise]))
         return estimate_of(drawn[: self.n_draws])._replace(samples=drawn[self.n_draws :])
 
 

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import PredictionSets, proportion
-from deepesi.calibration.coverage_tests import coverage_deviation, misspecification_p
+from deepesi.calibration.coverage_tests import (
+    coverage_deviation,
+    expected_coverage,
+    misspecification_p,
+)
 from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.calibration.sbc import FEWEST, uniformity
@@ -40,9 +44,10 @@ class CalibrationRow:
     interval, over the largest true moment) or ``area_cm2``. Where ``group`` is ``recording``,
     ``misspecified`` is the share of recordings that are unlike those of validation with p at most
     ``level``. Posterior models also have ``sbc_p``, the p value of uniform ranks of the target
-    among samples (``group`` is what is ranked, see `deepesi.evaluation.observation.RANKED`), and
-    ``tarp_deviation``, how far expected coverage is from its level. The interval is of 95 %: exact
-    for the coverage of prediction sets and for ``misspecified``, else by studentized bootstrap over
+    among samples (``group`` is what is ranked, see `deepesi.evaluation.observation.RANKED`),
+    ``tarp_coverage``, expected coverage at ``level``, and ``tarp_deviation``, how far it is from
+    its level. The interval is of 95 %: exact for the coverage of prediction sets, for
+    ``tarp_coverage`` and for ``misspecified``, else by studentized bootstrap over
     recordings, as the dipoles of one are not independent; None with too few recordings, see
     `deepesi.evaluation.intervals`.
     """
@@ -233,11 +238,19 @@ def _rank_rows(
     if observed.ranks is None or n < 2 * FEWEST:
         return []
     found = observed.ranks[there]
-    off = coverage_deviation(found[:, RANKED.index("distance")] / N_DRAWS)
+    distance = found[:, RANKED.index("distance")] / N_DRAWS
+    off = coverage_deviation(distance)
+    covered = expected_coverage(distance, LEVELS)
     return [
         row(group, "sbc_p", None, uniformity(found[:, i], N_DRAWS), None, None, n)
         for i, group in enumerate(RANKED)
-    ] + [row("distance", "tarp_deviation", None, off, None, None, n)]
+    ] + [
+        row("distance", "tarp_deviation", None, off, None, None, n),
+        *(
+            row("distance", "tarp_coverage", float(level), *proportion(round(share * n), n), n)
+            for level, share in zip(LEVELS, covered, strict=True)
+        ),
+    ]
 
 
 def cell(row: CalibrationRow, decimals: int) -> str:

@@ -115,6 +115,39 @@ def prediction_set_panels(
         yield title, figure
 
 
+def tarp_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> Iterator[Panel]:
+    """Expected coverage of posterior models against its level, all SNRs."""
+    figure = Figure(figsize=(3.3, 3.3), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
+    for method, (colour, line) in look.items():
+        own = _pick(rows, method=method, snr_db=ALL, metric="tarp_coverage")
+        values = np.array([(r.level, r.value, r.ci_low, r.ci_high) for r in own], dtype=float)
+        level, share, low, high = values.reshape(-1, 4).T
+        ax.plot(level, share, line, marker="o", color=colour, markersize=4)
+        ax.fill_between(level, low, high, color=colour, alpha=0.15)
+    ax.set(xlabel="nominal level", ylabel="covered (TARP)")
+    ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), aspect=1)
+    ax.spines[["top", "right"]].set_visible(False)
+    yield "expected coverage, all SNRs", figure
+
+
+def unlike_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> Iterator[Panel]:
+    """Share of recordings that are unlike those of validation, against SNR."""
+    found = [row for row in _pick(rows, metric="misspecified") if row.snr_db != ALL]
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    ax = figure.subplots()
+    for number, (method, style) in enumerate(look.items()):
+        offset = SHIFT * (number - (len(look) - 1) / 2)
+        _points(ax, _pick(found, method=method), offset, style)
+    ax.axhline(UNLIKE, color="0.6", linewidth=1, linestyle="--")
+    ax.set(xlabel="SNR (dB)", ylabel="unlike validation")
+    ax.set_ylim(0, max(0.2, ax.get_ylim()[1]))
+    ax.set_xticks(sorted({float(row.snr_db) for row in found}))
+    ax.spines[["top", "right"]].set_visible(False)
+    yield "share of recordings", figure
+
+
 def _points(ax: Axes, rows: Sequence[CalibrationRow], offset: float, style: Style) -> None:
     x = [float(row.snr_db) + offset for row in rows]
     values = np.array([row.value for row in rows])
@@ -225,10 +258,23 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     )
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
-        yield "Posterior samples", f"<p>{UNIFORMITY}</p>" + html_table(*uniformity)
+        drawing = {m: s for m, s in look.items() if _pick(rows, method=m, metric="tarp_coverage")}
+        yield (
+            "Posterior samples",
+            f"<p>{UNIFORMITY} Below the diagonal of the figure: the posterior is too narrow.</p>"
+            + key(drawing)
+            + tiles(tarp_panels(rows, drawing), CURVE)
+            + html_table(*uniformity),
+        )
     unlike = unlike_layout(rows)
     if unlike.lines:
-        yield "Other recordings", f"<p>{UNLIKE_OTHERS}</p>" + html_table(*unlike)
+        yield (
+            "Other recordings",
+            f"<p>{UNLIKE_OTHERS}</p>"
+            + key(look)
+            + tiles(unlike_panels(rows, look), CURVE)
+            + html_table(*unlike),
+        )
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:
         return

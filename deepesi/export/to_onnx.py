@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from deepesi import __version__
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
+from deepesi.export.loops import draw_in_parts, repeat_steps
 from deepesi.export.optimize import make_faster
 from deepesi.export.quantize import Precision, make_smaller
 from deepesi.physics.head import HeadModel
@@ -140,6 +141,8 @@ def export_onnx(
     assert program is not None  # None of the exporter without dynamo
     make_faster(program.model)
     proto = make_smaller(program.model_proto, precision)
+    repeat_steps(proto)  # first: steps are within draws
+    draw_in_parts(proto)
     identity, space = identity or {}, head.space if model.bound_to_space else None
     trained = identity.get("trained")
     contract = Contract(

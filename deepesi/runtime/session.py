@@ -94,9 +94,9 @@ class OpenModel(NamedTuple):
         self.contract.window_needs.check_length(data.shape[2])
         if noise is not None:
             self._check_noise(data, inputs, noise)
-            most = AT_ONCE // max(1, sum(4 * values.size for values in inputs.values()))
-            # The graph computes its fixed draws with every part, so fewer would not be cheaper.
-            most = max(1, self.contract.n_draws or 1, most)
+            most = max(1, AT_ONCE // max(1, sum(4 * values.size for values in inputs.values())))
+            if self.contract.n_draws is not None:  # its graph draws in parts
+                most = len(noise)
             if len(noise) > most:  # a few draws at a time, so that memory does not grow with them
                 first = self.run(data, inputs, noise[:most], kinds)
                 parts = [first] + [

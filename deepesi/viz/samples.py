@@ -132,7 +132,12 @@ def _draw_samples(
     for ax, values in zip(axes, shown, strict=False):
         (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
         draw_cortex(ax, values, mesh, view, float(values.max()), rings)
-        ax.set_title(f"{view}, to {1e9 * values.max():.2g} nAm", fontsize=9)
+        ax.set_title(f"{view},\nto {_nano(values)} nAm", fontsize=9)
+
+
+def _nano(values: Array) -> str:
+    """The largest value in nA m, with two digits."""
+    return f"{float(f'{1e9 * values.max():.2g}'):g}"
 
 
 def _draw_set(
@@ -186,9 +191,7 @@ def _sample_frames(
     figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
     for number, values in enumerate(magnitudes):
         figure.clear()
-        figure.suptitle(
-            f"sample {number + 1} of {len(magnitudes)}, to {1e9 * values.max():.2g} nAm"
-        )
+        figure.suptitle(f"sample {number + 1} of {len(magnitudes)}, to {_nano(values)} nAm")
         for ax, view in zip(figure.subplots(1, len(views)), views, strict=True):
             draw_cortex(ax, values, mesh, view, float(values.max()), rings)
             ax.set_title(view, fontsize=9)

@@ -74,7 +74,8 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     assert off["balanced", "active"] < off["none", "active"]
     assert off["balanced", "inactive"] < 0.05 < off["none", "inactive"]
     page = (tmp_path / "out" / "calibration.html").read_text()
-    assert page.count("data:image/png") == 2 + 2 * len(GROUPS)
+    # Sets (2), expected coverage, recordings unlike the others, intervals of two methods.
+    assert page.count("data:image/png") == 4 + 2 * len(GROUPS)
     assert f"ConvDip 8.8 k (run run): {tmp_path / 'run'}" in page  # the path stands in the facts
     assert "Gaussian patches of" in page
     assert "PatchSources(" not in page

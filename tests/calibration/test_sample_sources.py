@@ -46,13 +46,14 @@ def test_probability_of_a_source_within_ten_millimetres():
     assert probability_near(peaks, POSITIONS, 0.001).tolist() == [0.25, 0, 0.5, 0, 0, 0, 0.25]
 
 
-@pytest.mark.parametrize(("level", "inside"), [(0.4, [2]), (0.8, [0, 2, 5]), (0.95, range(7))])
+@pytest.mark.parametrize(("level", "inside"), [(0.4, [2]), (0.8, [0, 2, 5]), (0.95, [0, 2, 4, 5])])
 def test_the_joint_set_holds_all_sources_of_a_share_of_the_samples(level, inside):
-    """Twenty samples: ten at 2, eight at 0 and 5 together, two at 4; nine of ten are not enough."""
+    """Of twenty, four times: ten at 2, eight at 0 and 5 together, two at 4."""
     peaks = np.zeros((20, 7), dtype=bool)
     peaks[:10, 2] = peaks[10:18, 0] = peaks[10:18, 5] = peaks[18:, 4] = True
-    found = joint_set(peaks, np.eye(7), level)
-    assert np.flatnonzero(found).tolist() == list(inside)
+    found = joint_set(np.repeat(peaks, 4, axis=0), np.eye(7), level)
+    assert np.flatnonzero(found).tolist() == inside
+    assert joint_set(peaks[:8], np.eye(7), 0.9).all()  # too few samples
 
 
 def test_the_joint_set_covers_one_more_configuration_at_its_level():
@@ -73,7 +74,7 @@ def test_the_joint_set_covers_one_more_configuration_at_its_level():
             (drawn(20)[:, ~joint_set(drawn(100), kernel, level)].sum(axis=1) == 0).mean()
             for _ in range(40)
         ]
-        assert level - 0.02 <= np.mean(covered) < level + 0.05
+        assert level - 0.02 <= np.mean(covered) < level + 0.08
 
 
 def test_a_level_out_of_range():

@@ -1,13 +1,15 @@
 """Straight paths from noise to sources: what flow matching learns, and how samples follow it."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: Expected end of a path, given where it is (``x``) and the time between 0 and 1.
-Denoiser = Callable[[Tensor, float], Tensor]
+from deepesi.core.traced_loops import trace_one_step
+
+#: Expected end of a path, given where it is (``x``) and the time between 0 and 1 ``()``.
+Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def on_path(
@@ -44,10 +46,20 @@ def follow(denoiser: Denoiser, noise: Float[Tensor, "*shape"], n_steps: int) -> 
     arXiv:2206.00364 (Heun's method with a last step of Euler's, shorter steps at the end).
 
     """
-    x, grid = noise, times(n_steps)
-    for time, after in pairwise(grid[:-1]):
+
+    def step(x: Tensor, row: Tensor) -> Tensor:
+        time, after = row.unbind()
         slope = (denoiser(x, time) - x) / (1 - time)
         ahead = x + (after - time) * slope
         other = (denoiser(ahead, after) - ahead) / (1 - after)
-        x = x + (after - time) * (slope + other) / 2
-    return denoiser(x, grid[-2])
+        return x + (after - time) * (slope + other) / 2
+
+    grid = torch.tensor(times(n_steps)[:-1]).to(noise)
+    rows = torch.stack([grid[:-1], grid[1:]], dim=1)
+    if torch.compiler.is_exporting():
+        x = trace_one_step(step, noise, rows)
+    else:
+        x = noise
+        for row in rows:
+            x = step(x, row)
+    return denoiser(x, grid[-1])

@@ -78,7 +78,8 @@ class NextPatch(nn.Module):
         self, step: int, known: Known, sequence: PatchSequence, earlier: list[Int[Tensor, "N B"]]
     ) -> Choice:
         """Distribution of the patch after `earlier`, which the sequence has taken."""
-        sharpness = (self.sharpness(known.features)[:, step].exp() * known.slope)[:, None]
+        slope = known.slope.to(known.features)
+        sharpness = (self.sharpness(known.features)[:, step].exp() * slope)[:, None]
         log_odds = sharpness * sequence.evidence() + known.scores[step]
         split = (-1, known.positions.shape[0])
         if earlier:
@@ -89,13 +90,14 @@ class NextPatch(nn.Module):
         by_radius = mass.sum(3)
         log_total = largest + by_radius.sum(2, keepdim=True).log()
         # The evidence of another patch relative to that of none.
-        prior = known.recordings.strength[:, None].log() * sharpness + math.log(N_LOOKS)
+        strength = known.recordings.strength[:, None].to(sharpness)
+        prior = strength.log() * sharpness + math.log(N_LOOKS)
         own = [
             (log_total - prior)[..., 0].clamp(-10, 30) / 5,
             (sequence.remaining() / known.rank + FLOOR).log() / 3,
             largest[..., 0].clamp(-10, 30) / 5,
         ]
-        read = torch.stack(own, dim=2).to(known.features)
+        read = torch.stack([value.to(known.features) for value in own], dim=2)
         features = with_step(known.features, read, step, self.n_components)
         return Choice(log_odds, log_total, mass, by_radius, self.another(features)[..., 0])
 

@@ -23,6 +23,7 @@ class Recordings(NamedTuple):
     filters: Float[Tensor, "M C C"]
     squares: Float[Tensor, "MM P"]  # products of the filtered topographies of two skulls
     energies: Float[Tensor, "B MM P"]  # mean over samples of the product of two matched filters
+    found: Float[Tensor, "B MT P"]  # matched filters, over the samples
     strength: Float[Tensor, " B"]  # prior variance of the amplitude of a unit topography
 
 
@@ -35,12 +36,18 @@ def look(
     """Apply the matched filters of all patches under all skulls."""
     n_skulls, n_patches = filters.shape[0], rows.shape[0]
     seen = rows @ filters.mT
-    found = (seen.flatten(0, 1) @ white).unflatten(1, (n_skulls, n_patches))
+    found = (white.mT[:, None] @ seen.mT).contiguous()
     squares = [(one * other).sum(1) for one in seen for other in seen]
     by_skull = found.unbind(1)
-    energies = [(one * other).mean(2) for one in by_skull for other in by_skull]
+    energies = [(one * other).mean(1) for one in by_skull for other in by_skull]
     return Recordings(
-        white, rows, filters, torch.stack(squares), torch.stack(energies, dim=1), strength
+        white,
+        rows,
+        filters,
+        torch.stack(squares),
+        torch.stack(energies, dim=1),
+        found.reshape(-1, n_skulls * white.shape[2], n_patches),
+        strength,
     )
 
 
@@ -51,6 +58,9 @@ class PatchSequence:
     ``strength``: what is left of a recording is ``(I + R R^T)^-1 v`` with the topographies ``R`` of
     the earlier patches. Arrays over all patches do not grow with the number of samples in time.
 
+    Energies are differences of large numbers, so they have the precision of the recordings. All
+    other arrays over all patches have that of the squares: single precision is enough.
+
     Args:
         recordings: Result of `look`.
         skull: Weights of the ``M`` skulls, sum 1.
@@ -59,13 +69,13 @@ class PatchSequence:
 
     def __init__(self, recordings: Recordings, skull: Float[Tensor, "N B M"]) -> None:
         self.recordings, self.skull = recordings, skull
-        pairs = (skull[..., None] * skull[..., None, :]).flatten(2)
-        square = pairs @ recordings.squares
-        self.inverse_norm = square.rsqrt()
-        energy = (pairs.transpose(0, 1) @ recordings.energies).transpose(0, 1)
-        self.energy: Float[Tensor, "N B P"] = energy / square
-        #: Squared norms of what the earlier patches leave of the topographies, plus 1/strength.
-        #: None stands for 1: no patch was taken.
+        self.pairs = (skull[..., None] * skull[..., None, :]).flatten(2)
+        #: Squared norms of the topographies; energies are those of topographies of this norm.
+        self.square: Float[Tensor, "N B P"] = self.pairs.to(recordings.squares) @ recordings.squares
+        energy = (self.pairs.transpose(0, 1) @ recordings.energies).transpose(0, 1)
+        self.energy: Float[Tensor, "N B P"] = energy
+        #: Squares of what the earlier patches leave of the topographies, plus square/strength.
+        #: None: no patch was taken.
         self.left: Float[Tensor, "N B P"] | None = None
         self._products: list[Float[Tensor, "N B P"]] = []
         self._vectors: list[Float[Tensor, "N B C"]] = []
@@ -73,11 +83,14 @@ class PatchSequence:
 
     @property
     def _least(self) -> Float[Tensor, "B 1"]:
-        return 1 / self.recordings.strength[:, None]
+        return (1 / self.recordings.strength[:, None]).to(self.square)
 
     def explained(self) -> Float[Tensor, "N B P"]:
         """Power (mean over samples) that each patch explains beyond the earlier ones."""
-        return self.energy / (1 + self._least if self.left is None else self.left)
+        energy = self.energy.to(self.square).clamp_min(0)
+        if self.left is None:
+            return energy / self.square * (1 / (1 + self._least))
+        return energy / self.left
 
     def evidence(self) -> Float[Tensor, "N B P"]:
         """Twice the log-likelihood per sample of each patch, its amplitude integrated out.
@@ -85,7 +98,7 @@ class PatchSequence:
         Without what all patches have in common.
         """
         explained = self.explained()
-        return explained if self.left is None else explained - self.left.log()
+        return explained if self.left is None else explained - (self.left / self.square).log()
 
     def remaining(self) -> Float[Tensor, "N B"]:
         """Power (mean over samples) that the earlier patches leave."""
@@ -103,7 +116,9 @@ class PatchSequence:
 
     def inverse_norm_of(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """One over the norm of the filtered topography of a patch."""
-        return self.inverse_norm.gather(2, number.clamp_min(0)[..., None])[..., 0]
+        filled = number.clamp_min(0)
+        rows = self.recordings.squares.T.index_select(0, filled.flatten())
+        return (self.pairs * rows.unflatten(0, number.shape)).sum(2).rsqrt()
 
     def take(self, topography: Float[Tensor, "N B C"]) -> None:
         """Take one more patch."""
@@ -116,21 +131,22 @@ class PatchSequence:
         amplitude = (vector[:, :, None] @ white)[:, :, 0]
         along = self._along(vector)
         # Products with the dictionary of the data, over time, that go with this vector.
-        seen = 2 * (white @ amplitude[..., None])[..., 0] / white.shape[2]
-        change = self._along(seen - vector * amplitude.square().mean(2, keepdim=True))
+        weights = (self.skull[..., None] * amplitude[:, :, None]).flatten(2) / white.shape[2]
+        seen = (2 * weights.transpose(0, 1) @ self.recordings.found).transpose(0, 1)
+        change = seen - along * amplitude.square().mean(2, keepdim=True)
         for product, other in zip(self._products, self._amplitudes, strict=True):
             change = change - product * (2 * (amplitude * other).mean(2, keepdim=True))
-        self.energy = (self.energy - along * change).clamp_min(0)
-        before = 1 + self._least if self.left is None else self.left
-        self.left = (before - along.square()).maximum(self._least)
+        self.energy = self.energy - along * change
+        before = self.square * (1 + self._least) if self.left is None else self.left
+        left = before - along.to(self.square).square()
+        self.left = left.maximum(self.square * self._least)
         self._vectors.append(vector)
         self._products.append(along)
         self._amplitudes.append(amplitude)
 
     def _along(self, vector: Float[Tensor, "N B C"]) -> Float[Tensor, "N B P"]:
-        """Products with all unit topographies."""
-        back = self._filtered(vector, self.recordings.filters)
-        return back @ self.recordings.rows.T * self.inverse_norm
+        """Products with all topographies."""
+        return self._filtered(vector, self.recordings.filters) @ self.recordings.rows.T
 
     def _filtered(
         self, vectors: Float[Tensor, "N B C"], filters: Float[Tensor, "M C C"]

@@ -20,7 +20,7 @@ N_SOURCE, N_RECORDING = 6, 5
 
 
 def solve(
-    covariance: "Covariance", right: Float[Tensor, "F T C"], n_steps: int
+    covariance: "Covariance | EqualCovariance", right: Float[Tensor, "F T C"], n_steps: int
 ) -> Float[Tensor, "F T C"]:
     """Solution of the equations of a covariance of the channels, by conjugate gradients.
 
@@ -49,6 +49,17 @@ class Covariance(NamedTuple):
         """The covariance times values."""
         on_sources = (values @ self.topographies.T) * self.variance[:, None]
         return values + on_sources @ self.topographies
+
+
+class EqualCovariance(NamedTuple):
+    """The same of sources of equal variance: no product over sources is left."""
+
+    gram: Float[Tensor, "C C"]
+    variance: Float[Tensor, "F 1"]
+
+    def __call__(self, values: Float[Tensor, "F T C"]) -> Float[Tensor, "F T C"]:
+        """The covariance times values."""
+        return values + self.variance[:, None] * (values @ self.gram)
 
 
 class SourceDenoiser(nn.Module):
@@ -102,9 +113,9 @@ class SourceDenoiser(nn.Module):
 
         """
         spread = ((1 - time) * self.noise_std)[:, None]
-        equal = setting.equal_variance().expand_as(x[:, 0])
-        first = self._update(x, time, spread, equal, setting)
-        log_factor, follows, *further = self._network(x, time, spread, first, setting)
+        equal = setting.equal_variance()
+        first, left = self._equal_update(x, time, spread, setting)
+        log_factor, follows, *further = self._network(x, time, spread, first, left, setting)
         variance = equal * (3 * log_factor).clamp(LOWEST, HIGHEST).exp()
         expected = self._update(x, time, spread, variance, setting)
         around = neighbour_mean(expected.permute(2, 0, 1), setting.neighbours).permute(1, 2, 0)
@@ -119,13 +130,37 @@ class SourceDenoiser(nn.Module):
         setting: Setting,
     ) -> Float[Tensor, "F T S"]:
         """Posterior mean of normal sources, given noisy sources and the recording."""
-        ratio = time[:, None] / spread
-        left = variance / (1 + ratio.square() * variance)
-        mean = (left * ratio / spread)[:, None] * x
-        relative = left / setting.noise[:, None]
-        rest = setting.data - mean @ setting.topographies
-        solution = solve(Covariance(setting.topographies, relative), rest, self.n_conjugate)
+        factor, relative = _given_noisy_sources(time, spread, variance, setting)
+        mean, topographies = factor[:, None] * x, self._exact(setting.topographies)
+        rest = self._exact(setting.data) - self._exact(mean) @ topographies
+        covariance = Covariance(topographies, self._exact(relative))
+        solution = solve(covariance, rest, self.n_conjugate).to(x)
         return mean + relative[:, None] * (solution @ setting.topographies.T)
+
+    def _equal_update(
+        self,
+        x: Float[Tensor, "F T S"],
+        time: Float[Tensor, " F"],
+        spread: Float[Tensor, "F 1"],
+        setting: Setting,
+    ) -> tuple[Float[Tensor, "F T S"], Float[Tensor, "F T C"]]:
+        """The update under equal variances, and what it leaves of the recording.
+
+        The covariance of the channels is one matrix for all, so only its sum over sources counts.
+        """
+        equal = setting.equal_variance()
+        factor, relative = (
+            value[:, None] for value in _given_noisy_sources(time, spread, equal, setting)
+        )
+        rest = setting.data - factor * (x @ setting.topographies)
+        covariance = EqualCovariance(self._exact(setting.gram), self._exact(relative[:, 0]))
+        solution = solve(covariance, self._exact(rest), self.n_conjugate).to(x)
+        first = factor * x + relative * (solution @ setting.topographies.T)
+        return first, rest - relative * (solution @ setting.gram)
+
+    def _exact(self, values: Tensor) -> Tensor:
+        """Double precision, but for training: conjugate gradients amplify errors of rounding."""
+        return values if self.training else values.double()
 
     def _network(
         self,
@@ -133,18 +168,18 @@ class SourceDenoiser(nn.Module):
         time: Float[Tensor, " F"],
         spread: Float[Tensor, "F 1"],
         first: Float[Tensor, "F T S"],
+        left: Float[Tensor, "F T C"],
         setting: Setting,
     ) -> list[Float[Tensor, "F S"]]:
         """A third of the log-variance relative to equal ones, share of the neighbours, further."""
         equal = setting.equal_variance()
-        left = (setting.data - first @ setting.topographies) @ setting.topographies.T
         expected = spread.square() + time[:, None].square() * equal
         energies = [
             (x.square().mean(1) / expected + FLOOR).log() / 3,
             (first.square().mean(1) / equal + FLOOR).log() / 3,
             3 * setting.evidence,
             (setting.evidence / setting.noise[:, None]).log1p() / 3,
-            3 * left.square().mean(1),
+            3 * (left @ setting.topographies.T).square().mean(1),
             setting.sensitivity.expand_as(setting.evidence),
         ]
         own = torch.stack(energies, dim=2).transpose(0, 1)
@@ -157,3 +192,12 @@ class SourceDenoiser(nn.Module):
             near = neighbour_mean(hidden, setting.neighbours)
             hidden = hidden + functional.gelu(received(torch.cat([hidden, near, whole], dim=2)))
         return [output.T for output in self.last(hidden).unbind(2)]
+
+
+def _given_noisy_sources(
+    time: Float[Tensor, " F"], spread: Float[Tensor, "F 1"], variance: Tensor, setting: Setting
+) -> tuple[Float[Tensor, "F S"], Float[Tensor, "F S"]]:
+    """Mean of a source per noisy source, and its variance over that of the noise of channels."""
+    ratio = time[:, None] / spread
+    left = variance / (1 + ratio.square() * variance)
+    return left * ratio / spread, left / setting.noise[:, None]

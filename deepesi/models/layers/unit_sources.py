@@ -18,6 +18,7 @@ class Setting(NamedTuple):
     data: Float[Tensor, "F T C"]
     noise: Float[Tensor, " F"]  # variance of noise and head errors per channel
     topographies: Float[Tensor, "S C"]  # unit norm, whitened
+    gram: Float[Tensor, "C C"]  # sum of their products with themselves
     evidence: Float[Tensor, "F S"]  # energy of the matched filter of each source
     features: Float[Tensor, "F G"]
     sensitivity: Float[Tensor, " S"]
@@ -33,6 +34,7 @@ class Setting(NamedTuple):
             again(self.data),
             again(self.noise),
             self.topographies,
+            self.gram,
             again(self.evidence),
             again(self.features),
             self.sensitivity,
@@ -87,6 +89,7 @@ class UnitSources(nn.Module):
             scaled,
             noise / signal,
             topographies,
+            topographies.T @ topographies,
             (scaled @ topographies.T).square().mean(1),
             torch.stack([value.log() / 3 for value in logs], dim=1),
             (norms.mean() / norms[:, 0]).log(),

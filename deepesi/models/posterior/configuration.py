@@ -28,39 +28,31 @@ class Configuration(NamedTuple):
         return torch.where(self.patches == NONE, NONE, self.patches % n_sources)
 
 
-def profiles(
-    pairs: Int[Tensor, "P 2"], shares: Float[Tensor, "P K"], n_sources: int | torch.SymInt
-) -> Float[Tensor, "KS S"]:
-    """Shares of the sources in the moment of every patch.
-
-    Args:
-        pairs: Array of `deepesi.physics.head_inputs.PatchPairs`.
-        shares: Array of `deepesi.physics.head_inputs.PatchShares`.
-        n_sources: ``S``.
-
-    """
-    place = pairs[:, 1] * n_sources + pairs[:, 0]
-    flat = shares.new_zeros(n_sources * n_sources, shares.shape[1])
-    flat = flat.index_add(0, place, shares)  # type: ignore[arg-type] # SymInt
-    return flat.T.reshape(-1, n_sources)
-
-
 def on_sources(
     configuration: Configuration,
-    by_patch: Float[Tensor, "KS S"],
+    members: Int[Tensor, "S M"],
+    shares: Float[Tensor, "K S M"],
     directions: Float[Tensor, "S O"],
 ) -> Float[Tensor, "N B D T"]:
     """Dipole moments of the sources (A m).
 
     Args:
         configuration: Configurations.
-        by_patch: Result of `profiles`.
+        members: Array of `deepesi.physics.head_inputs.PatchMembers`.
+        shares: Array of `deepesi.physics.head_inputs.MemberShares`.
         directions: Array of `deepesi.physics.head_inputs.FixedOrientations`.
 
     """
-    numbers = configuration.patches.clamp_min(0)
-    shares = by_patch.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
-    sources = shares.mT @ configuration.moments
+    moments, numbers = configuration.moments, configuration.patches.clamp_min(0)
+    members = members.expand(shares.shape[0], -1, -1)  # ONNX: no remainder
+    at, share = (
+        table.flatten(0, 1).index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+        for table in (members, shares)
+    )
+    parts = (share[..., None] * moments[:, :, :, None]).flatten(2, 3)
+    # One more source takes what fills short lists of members.
+    empty = torch.zeros_like(moments[:, :, :1]).expand(-1, -1, directions.shape[0] + 1, -1)
+    sources = empty.scatter_add(2, at.flatten(2)[..., None].expand_as(parts), parts)[:, :, :-1]
     return (sources[:, :, :, None] * directions[..., None]).flatten(2, 3)
 
 

@@ -113,7 +113,7 @@ class FlowMatching(PosteriorModel):
         start = noise.unflatten(2, (-1, setting.data.shape[1])).flatten(0, 1).mT
         each = setting.repeated(noise.shape[0])
         ends = follow(
-            lambda x, time: self.denoiser(x, torch.full_like(x[:, 0, 0], time), each),
+            lambda x, time: self.denoiser(x, time.expand(x.shape[0]), each),
             self.denoiser.noise_std * start.to(setting.data),
             self.n_steps,
         )

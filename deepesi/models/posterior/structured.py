@@ -25,14 +25,14 @@ from deepesi.models.layers.patch_sequence import (
 )
 from deepesi.models.layers.scalar_flow import ScalarFlow
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.models.posterior.configuration import Configuration, of_batch, on_sources, profiles
+from deepesi.models.posterior.configuration import Configuration, of_batch, on_sources
 from deepesi.physics.head_inputs import (
     FixedOrientations,
+    MemberShares,
     MeshNeighbours,
     NormalMoments,
     NormalTopographies,
-    PatchPairs,
-    PatchShares,
+    PatchMembers,
     Rank,
     SkullFilters,
     SourcePositions,
@@ -116,7 +116,7 @@ class StructuredPosterior(PosteriorModel):
         self.neighbours, self.positions = MeshNeighbours(), SourcePositions()
         self.directions, self.filters = FixedOrientations(), SkullFilters(widest_skull, n_skulls)
         self.topographies, self.moments = NormalTopographies(*radii), NormalMoments(*radii)
-        self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.members, self.shares = PatchMembers(*radii), MemberShares(*radii)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -127,7 +127,7 @@ class StructuredPosterior(PosteriorModel):
             self.filters,
             self.topographies,
             self.moments,
-            self.pairs,
+            self.members,
             self.shares,
         )
         self.n_components, self.n_radii, self.n_skulls = n_components, n_radii, n_skulls
@@ -165,10 +165,12 @@ class StructuredPosterior(PosteriorModel):
     ) -> Float[Tensor, "N B D T"]:
         """Dipole moments of drawn configurations."""
         configuration = self.sample_configurations(data, inputs, noise)
-        directions = inputs[self.directions.key]
-        shares = inputs[self.shares.key]
-        by_patch = profiles(inputs[self.pairs.key], shares, directions.shape[0])
-        return on_sources(configuration, by_patch, directions)
+        return on_sources(
+            configuration,
+            inputs[self.members.key],
+            inputs[self.shares.key],
+            inputs[self.directions.key],
+        )
 
     @in_full_precision
     def sample_configurations(
@@ -183,7 +185,7 @@ class StructuredPosterior(PosteriorModel):
         ``log_skull`` is the logarithm of the ratio to the nominal conductivity; None: it is drawn.
         """
         known = self._known(data, inputs)
-        if torch.compiler.is_compiling():  # an exported graph computes all draws at once
+        if torch.compiler.is_compiling():  # an exported graph has its own parts
             return self._draw(known, inputs, noise, log_skull)
         size = max(1, AT_ONCE // len(data))
         parts = noise.split(size)
@@ -275,6 +277,7 @@ class StructuredPosterior(PosteriorModel):
         strength = signal_power(power, rank)
         rows, filters = inputs[self.topographies.key], inputs[self.filters.key]
         recordings = look(white, rows.flatten(0, 1).to(dtype), filters.to(dtype), strength)
+        recordings = recordings._replace(squares=recordings.squares.to(data.dtype))
         with torch.no_grad():
             explained = greedy(recordings, self.n_components)
         powers = power_features(recordings, explained, rank).to(data.dtype)

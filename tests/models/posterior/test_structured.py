@@ -48,7 +48,7 @@ def test_without_errors_of_the_head_it_is_the_exact_posterior(simulate):
     known = model._known(batch.data, batch.inputs)
     choice = model.next_patch(0, known, model._sequence(known, torch.zeros(1, 8)), [])
     found = (choice.log_odds - choice.log_total)[0].exp()
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
     assert drawn.patches.shape == (1, 8, 1)
 
 

@@ -1,0 +1,340 @@
+"""Calibration of posteriors beside other methods: ``python -m benchmarks.posteriors SETTINGS``.
+
+Settings are those of ``deepesi calibrate`` (``models=[...] baselines=[...] scenario=several``).
+Written are CSV files whose names begin with ``--out``, each with a ``.yaml`` of its origin, as
+``docs/tables.py`` reads them:
+
+- ``NAME.csv``: for every method the share of recordings whose conformal set of 90 % holds all
+  sources, its mean area, proper scores, simulation-based calibration, and the accuracy of a
+  classifier between its draws and those of a reference (C2ST), with one source and with two or
+  three;
+- ``NAME_joint.csv``: coverage and area of joint sets from draws, by number of sources;
+- ``NAME_skull.csv``: coverage and length of 90 % intervals of the skull conductivity.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from deepesi.baselines.bayes_patches import BayesPatches
+from deepesi.baselines.bayes_single_patch import BayesSinglePatch
+from deepesi.calibration.conformal import proportion, reach_kernel
+from deepesi.calibration.coverage_tests import c2st
+from deepesi.calibration.sample_sources import NEAR, are_sparse, joint_set, source_peaks
+from deepesi.calibration.sbc import half_width
+from deepesi.cli.calibrate import heads_of, load_models, the_scenario
+from deepesi.composition import compose
+from deepesi.core.contracts import Batch, Estimate, InverseModel, PosteriorModel
+from deepesi.core.quantities import magnitude
+from deepesi.evaluation.calibration import ALL, CalibrationRow, cell, fit, measure
+from deepesi.evaluation.intervals import bootstrap_interval, interval_text
+from deepesi.evaluation.leaderboard import commit
+from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.evaluation.parallel import one_thread
+from deepesi.evaluation.scenario import Scenario
+from deepesi.metrics.example import Geometry
+from deepesi.metrics.scoring_rules import moments_crps, moments_energy_score
+from deepesi.models.posterior.structured import StructuredPosterior
+from deepesi.physics.cohort import Cohort
+from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
+
+Array = NDArray[np.float64]
+Batches = Sequence[tuple[Batch, int]]
+
+LEVEL = 0.9
+#: Settings of recordings for the two references, which take the nominal lead field as the true one.
+RIGHT_HEAD = ("scenario.setups.displacement=0", "scenario.tissues.skull_conductivity=[0.01,0.01]")
+CM2 = 1e4
+
+
+def drawn(model: InverseModel, batch: Batch, n: int, seed: int = 0) -> Estimate:
+    """The estimate of a model, with `n` draws of a posterior model."""
+    with torch.no_grad():
+        estimate = model.eval()(batch.data, batch.inputs)
+        if isinstance(model, PosteriorModel):
+            samples = model.draw(batch.data, batch.inputs, n, seed)
+            estimate = estimate._replace(samples=samples)
+    return estimate
+
+
+def proper_scores(estimate: Estimate, sources: torch.Tensor) -> Array:
+    """Continuous ranked probability score and energy score of recordings ``(B, 2)``, nA m."""
+    mean, target = estimate.mean.double().numpy(), sources.double().numpy()
+    std = None if estimate.std is None else estimate.std.double().numpy()
+    samples = None if estimate.samples is None else estimate.samples.double().numpy()
+    rows = []
+    for i, true in enumerate(target):
+        own = None if samples is None else samples[:, i]
+        own_std = None if std is None else std[i]
+        rows.append((moments_crps(mean[i], own_std, own, true), moments_energy_score(own, true)))
+    return np.array(rows)
+
+
+def summaries(samples: Array, positions: Array) -> Array:
+    """Position of the strongest source (cm) and logarithm of the norm of samples ``(N, 4)``.
+
+    Args:
+        samples: Magnitudes ``(N, S)``, A m.
+        positions: Source locations ``(S, 3)``, m.
+
+    """
+    norms = np.log(np.linalg.norm(samples, axis=1).clip(1e-15))
+    return np.column_stack([100 * positions[samples.argmax(axis=1)], norms])
+
+
+def single_source_draws(model: BayesSinglePatch, batch: Batch, n: int, seed: int) -> Array:
+    """Positions of the source (cm) ``(N, B, 3)``, by the exact posterior."""
+    with torch.no_grad():
+        by_source = model.probabilities(batch.data, batch.inputs).sum(0)
+    generator = torch.Generator().manual_seed(seed)
+    sites = torch.multinomial(by_source.T.double(), n, replacement=True, generator=generator)
+    return np.asarray(100 * batch.head.source_pos[sites.T.numpy()])
+
+
+def distances_to_reference(
+    models: Mapping[str, InverseModel], batch: Batch, n: int, several: bool
+) -> dict[str, Array]:
+    """Accuracy of a classifier between draws of each posterior model and of the reference ``(B,)``.
+
+    With one source the positions are compared, else the `summaries`.
+    """
+    positions, n_orient = batch.head.source_pos, batch.head.space.n_orient
+
+    def own(samples: torch.Tensor, number: int) -> Array:
+        maps = magnitude(samples[:, number], n_orient).double().numpy()
+        return summaries(maps, positions)[:, : 4 if several else 3]
+
+    if several:
+        exact = BayesPatches(n_samples=n)
+        with torch.no_grad():
+            samples = exact(batch.data, batch.inputs).samples
+        assert samples is not None
+        reference = np.stack([own(samples, i) for i in range(len(batch.data))], axis=1)
+    else:
+        reference = single_source_draws(BayesSinglePatch(), batch, n, seed=1)
+    found = {}
+    for name, model in models.items():
+        if isinstance(model, PosteriorModel):
+            samples = drawn(model, batch, n).samples
+            assert samples is not None
+            found[name] = np.array(
+                [c2st(reference[:, i], own(samples, i)) for i in range(len(batch.data))]
+            )
+    return found
+
+
+def joint_set_rows(
+    name: str, magnitudes: Iterable[Array], batches: Batches, level: float = LEVEL
+) -> list[tuple[Any, ...]]:
+    """Method, number of sources, coverage and median area of joint sets, number of recordings.
+
+    Args:
+        name: Name of the method.
+        magnitudes: Magnitudes of draws ``(N, S)`` of every recording, in the order of the batches.
+        batches: Recordings, and how many of each batch count.
+        level: Probability of the sets.
+
+    """
+    counts, hits, areas = [], [], []
+    kernels: dict[bytes, tuple[Array, Array]] = {}
+    examples = ((batch, i) for batch, n in batches for i in range(n))
+    for values, (batch, i) in zip(magnitudes, examples, strict=True):
+        key = batch.head.source_pos.tobytes()
+        if key not in kernels:
+            kernels[key] = Geometry(batch.head).areas, reach_kernel(batch.head.source_pos, NEAR)
+        area, kernel = kernels[key]
+        inside = joint_set(source_peaks(values, batch.head.space.edges), kernel, level)
+        peaks = batch.scene.peaks[i].numpy()
+        peaks = peaks[peaks >= 0]
+        counts.append(len(peaks))
+        hits.append(inside[peaks].all())
+        areas.append(CM2 * area[inside].sum())
+    number, hit, cm2 = np.array(counts), np.array(hits), np.array(areas)
+    rows = []
+    for label in (ALL, *np.unique(number)):
+        there = np.ones(len(number), bool) if label == ALL else number == label
+        covered = proportion(int(hit[there].sum()), int(there.sum()))
+        area_text = f"{np.median(cm2[there]):.0f}"
+        rows.append((name, label, interval_text(*covered, 3), area_text, int(there.sum())))
+    return rows
+
+
+def skull_row(
+    label: str, model: StructuredPosterior, batches: Batches, n: int
+) -> tuple[str, str, str, int]:
+    """Coverage of 90 % intervals of the skull conductivity, and length over that of the prior."""
+    hits, lengths = [], []
+    for step, (batch, keep) in enumerate(batches):
+        size = int(model.noise_size(batch.data, batch.inputs))
+        noise = torch.randn(
+            (n, len(batch.data), size), generator=torch.Generator().manual_seed(step)
+        )
+        with torch.no_grad():
+            found = model.sample_configurations(batch.data, batch.inputs, noise)
+        values = found.log_skull[:, :keep].double().numpy()
+        true = model.target(batch).log_skull[0, :keep].double().numpy()
+        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        hits += list((low <= true) & (true <= high))
+        lengths += list(half_width(values, LEVEL))
+    # The logarithm is uniform between the ends of the range before the recording.
+    share = np.array(lengths) / (LEVEL * model.log_widest)
+    covered = interval_text(*proportion(int(np.sum(hits)), len(hits)), 3)
+    return label, covered, with_interval(share, 2), len(hits)
+
+
+def with_interval(values: Array, decimals: int) -> str:
+    """Mean with its 95 % interval over recordings; ``-`` without values."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "-"
+    low, high = bootstrap_interval(values)
+    ends = (low, high) if np.isfinite((low, high)).all() else (None, None)
+    return interval_text(float(values.mean()), *ends, decimals)
+
+
+def calibration_cells(rows: Sequence[CalibrationRow]) -> list[str]:
+    """Coverage and area of sets, deviation of expected coverage, p values; all SNRs."""
+    found = {(row.group, row.metric): row for row in rows if row.snr_db == ALL}
+    off = found.get(("distance", "tarp_deviation"))
+    p_values = [found.get((group, "sbc_p")) for group in ("peak", "norm")]
+    return [
+        cell(found["prediction_set", "coverage"], 3),
+        cell(found["prediction_set", "area_cm2"], 0),
+        "-" if off is None else f"{off.value:.3f}",
+        " / ".join("-" if p is None else f"{p.value:.2g}" for p in p_values),
+    ]
+
+
+def at_all_snrs(
+    scenario: Scenario, cohort: Cohort, models: Sequence[InverseModel]
+) -> list[tuple[Batch, int]]:
+    """Test batches at every SNR, with how many of their recordings count."""
+    return [
+        pair
+        for snr_db in scenario.snr_db
+        for pair in batches_to_test(scenario, cohort, float(snr_db), models)
+    ]
+
+
+def compared(
+    settings: Sequence[str], cohort: Cohort, models: Mapping[str, InverseModel], n: int, draws: int
+) -> list[dict[str, Array]]:
+    """C2ST of every posterior model, with one source and with two or three, on right heads."""
+    found = []
+    for several, n_sources in ((False, "[1,1]"), (True, "[2,3]")):
+        own = [*settings, *RIGHT_HEAD, f"scenario.sources.n_sources={n_sources}"]
+        config = compose("calibrate", [*own, f"scenario.n_examples={n}"])
+        references: list[InverseModel] = [BayesSinglePatch(), BayesPatches(n_samples=draws)]
+        batches = at_all_snrs(
+            the_scenario(config.scenario), cohort, [*models.values(), *references]
+        )
+        parts = [
+            distances_to_reference(models, batch.part(slice(keep)), draws, several)
+            for batch, keep in batches
+        ]
+        found.append({k: np.concatenate([part[k] for part in parts]) for k in parts[0]})
+    return found
+
+
+def calibrated(
+    config: DictConfig, scenario: Scenario, cohort: Cohort, models: Mapping[str, InverseModel]
+) -> dict[str, list[CalibrationRow]]:
+    """Rows of ``deepesi calibrate`` by method."""
+    several = list(models.values())
+    fitted = observe(
+        models,
+        lambda snr: batches_to_fit(scenario, cohort, snr, several, config.n_validation),
+        scenario.snr_db,
+        config.covers,
+    )
+    tests = observe(
+        models,
+        lambda snr: batches_to_test(scenario, cohort, snr, several),
+        scenario.snr_db,
+        config.covers,
+    )
+    heads = ", ".join(head.name for head in scenario.true_heads(cohort))
+    return {
+        name: measure(
+            name, scenario.name, heads, fit(fitted[name], LEVEL, config.n_bins), tests[name]
+        )
+        for name in models
+    }
+
+
+def keep(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]], seed: int) -> None:
+    """Write a CSV, and the file beside it that says where it is from."""
+    write_rows(path, columns, rows)
+    facts = {
+        "command": " ".join(["python -m benchmarks.posteriors", *sys.argv[1:]]),
+        "commit": commit(),
+        "seed": seed,
+        "date": datetime.now(UTC).date().isoformat(),
+        "cores": os.cpu_count(),
+    }
+    with atomic(path.with_suffix(".yaml")) as partial:
+        partial.write_text(yaml.safe_dump(facts, sort_keys=False), encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="*", help="settings of deepesi calibrate")
+    parser.add_argument("--draws", type=int, default=200, help="draws per recording")
+    parser.add_argument("--compared", type=int, default=10, help="recordings of C2ST, per SNR")
+    parser.add_argument("--out", type=Path, default=Path("posteriors"), help="name of the results")
+    arguments = parser.parse_args()
+    config = compose("calibrate", arguments.settings)
+    cohort, scenario = heads_of(config.head), the_scenario(config.scenario)
+    models, _ = load_models(config, cohort)
+    out: Path = arguments.out
+    with one_thread():
+        rows = calibrated(config, scenario, cohort, models)
+        tests = at_all_snrs(scenario, cohort, list(models.values()))
+        lines, joint, skull = [], [], []
+        accuracies = compared(
+            arguments.settings, cohort, models, arguments.compared, arguments.draws
+        )
+        for name, model in models.items():
+            scores, maps = [], []
+            for batch, n in tests:
+                estimate = drawn(model, batch.part(slice(n)), arguments.draws)
+                scores.append(proper_scores(estimate, batch.sources[:n]))
+                if estimate.samples is not None:
+                    first = magnitude(
+                        estimate.samples[..., :1].flatten(0, 1), batch.head.space.n_orient
+                    )
+                    by_recording = first.unflatten(0, (-1, n)).transpose(0, 1)
+                    maps += list(by_recording.double().numpy())
+            crps, energy = (with_interval(v, 3) for v in np.concatenate(scores).T)
+            coverage, area, tarp, p_values = calibration_cells(rows[name])
+            c2sts = (with_interval(a.get(name, np.empty(0)), 2) for a in accuracies)
+            lines.append((name, coverage, area, crps, energy, tarp, p_values, *c2sts))
+            print(*lines[-1], sep=" | ", flush=True)
+            if maps and are_sparse(maps[0]):
+                joint += joint_set_rows(name, maps, tests)
+            if isinstance(model, StructuredPosterior):
+                skull.append(skull_row(name, model, tests, arguments.draws))
+    columns = ("method", "sets hold all sources", "mean area (cm²)", "CRPS (nA m)")
+    columns += ("energy score (nA m)", "TARP deviation", "SBC p, peak / norm")
+    columns += ("C2ST, one source", "C2ST, two or three")
+    keep(out.with_suffix(".csv"), columns, lines, scenario.seed)
+    columns = ("method", "sources", "joint sets hold all", "median area (cm²)", "recordings")
+    keep(out.with_name(f"{out.name}_joint.csv"), columns, joint, scenario.seed)
+    columns = ("method", "90 % interval holds the skull", "length over the prior's", "recordings")
+    keep(out.with_name(f"{out.name}_skull.csv"), columns, skull, scenario.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The table of posteriors beside other methods: its parts on small inputs, and the command."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from benchmarks import posteriors
+from deepesi.baselines.bayes_single_patch import BayesSinglePatch
+from deepesi.core.contracts import Estimate
+
+POSITIONS = 0.01 * np.arange(12.0).reshape(4, 3)
+
+
+def test_summaries_are_the_place_of_the_strongest_source_and_the_size():
+    samples = np.array([[0, 3.0, 0, 4], [1, 0, 0, 0]])
+    found = posteriors.summaries(samples, POSITIONS)
+    np.testing.assert_allclose(found[:, :3], 100 * POSITIONS[[3, 0]])
+    np.testing.assert_allclose(found[:, 3], [np.log(5), 0])
+
+
+def test_draws_of_the_reference_have_the_exact_probabilities(simulate):
+    model = BayesSinglePatch(0.03, 0.06, 2)
+    batch = simulate(model.head_inputs, batch_size=2, n_times=1, snr_db=(10, 10)).batch(0)
+    with torch.no_grad():
+        exact = model.probabilities(batch.data, batch.inputs).sum(0)
+    torch.testing.assert_close(exact.sum(0), torch.ones(2))
+    drawn = posteriors.single_source_draws(model, batch, 4000, seed=0)
+    best = exact[:, 0].argmax()
+    there = np.isclose(drawn[:, 0], 100 * batch.head.source_pos[best]).all(axis=1)
+    assert there.mean() == pytest.approx(exact[best, 0].item(), abs=0.04)
+
+
+def test_scores_of_a_point_are_its_error_and_need_an_uncertainty():
+    target = torch.zeros(2, 3, 1)
+    mean = torch.full((2, 3, 1), 2e-9)
+    (crps, energy), _ = posteriors.proper_scores(Estimate(mean, torch.zeros_like(mean)), target)
+    assert crps == pytest.approx(2.0)
+    assert np.isnan(energy)
+    drawn = posteriors.proper_scores(Estimate(mean, samples=mean[None]), target)
+    assert drawn[1] == pytest.approx([2.0, 2 * 3**0.5])
+    assert posteriors.with_interval(np.array([np.nan]), 2) == "-"
+
+
+@pytest.mark.slow
+def test_the_command_writes_all_tables(tmp_path, monkeypatch):
+    """Of an untrained network and of the Bayesian minimum norm."""
+    settings = ["models=[untrained:structured_posterior]", "baselines=[bayesian_minimum_norm]"]
+    settings += ["scenario=several", "scenario.sources.n_sources=[1,3]", "scenario.snr_db=[10]"]
+    settings += ["scenario.n_examples=10", "n_validation=10", "n_bins=1"]
+    options = ["--draws", "20", "--compared", "2", "--out", str(tmp_path / "found")]
+    monkeypatch.setattr(sys, "argv", ["posteriors", *settings, *options])
+    posteriors.main()
+    with (tmp_path / "found.csv").open(newline="") as file:
+        network, minimum_norm = csv.DictReader(file)
+    for row in (network, minimum_norm):
+        assert 0.4 < float(row["C2ST, one source"].split()[0]) <= 1
+    with (tmp_path / "found_joint.csv").open(newline="") as file:
+        assert {row["sources"] for row in csv.DictReader(file)} >= {"all", "1"}
+    with (tmp_path / "found_skull.csv").open(newline="") as file:
+        (skull,) = csv.DictReader(file)
+    assert int(skull["recordings"]) == 10
+    facts = yaml.safe_load((tmp_path / "found.yaml").read_text())
+    assert facts["command"].startswith("python -m benchmarks.posteriors models=")
