@@ -127,7 +127,7 @@ def modules_of(room: Room) -> list[str]:
     found = []
     for name in room.modules:
         module = import_module(f"deepesi.{name}")
-        inside = pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}.")
+        inside = pkgutil.walk_packages(getattr(module, "__path__", []), f"{module.__name__}.")
         found += [m.name for m in inside if not m.ispkg] or [module.__name__]
     return found
 

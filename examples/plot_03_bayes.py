@@ -110,9 +110,9 @@ ax.set(xlabel="assumed noise variance / true", ylabel="active sources", ylim=(0,
 ax.legend()
 
 # %%
-# The known level gives 8 active sources, a level from a baseline 11. The simulation has one patch of
-# several sources. The learned level does not depend on what was assumed, but it gives 18: it is too
-# low here, as an assumed variance of a third gives 21.
+# The known level gives 8 active sources, a level from a baseline 11. The simulation has one patch
+# of several sources. The learned level does not depend on what was assumed, but it gives 18: it is
+# too low here, as an assumed variance of a third gives 21.
 #
 # Fixed and free orientation
 # --------------------------
