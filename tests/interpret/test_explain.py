@@ -110,6 +110,13 @@ def test_some_methods_of_a_run(recordings, run, tmp_path):
     assert "power within 20 mm of the strongest source:" in page
 
 
+def test_a_solver_is_explained_by_its_name(recordings, tmp_path, capsys):
+    page = explain("eloreta", recordings, tmp_path, "--at", "0.048", "--target", "moment")
+    assert "<figcaption>Saliency" in page
+    assert "<figcaption>Occlusion" in page
+    assert "48 ms, strongest source there" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -226,3 +226,12 @@ def test_what_is_no_cortex_movie(tmp_path, stc, change, message):
 def test_one_sample_of_an_estimate(tmp_path, stc):
     with pytest.raises(ValueError, match="1 sample is a picture"):
         animate_cortex(stc.copy().crop(0, 0), tmp_path / "a.gif")
+
+
+def test_positions_in_place_of_an_info(tmp_path, info, values):
+    positions = np.array([channel["loc"][:3] for channel in info["chs"]])
+    by_info, by_positions = (
+        frames(animate_scalp(values, given, TIMES, tmp_path / "a.gif", progress=False))
+        for given in (info, positions)
+    )
+    assert all(map(np.array_equal, by_info, by_positions))
