@@ -87,7 +87,7 @@ example = 0
 true = int(one.scene.peaks[example, 0])
 power = estimate.mean[example].square().sum(1)
 found = int(power.argmax())
-whitener = one.inputs[network.keys["whitener"]]
+whitener = one.inputs[network.whitener.key]
 pictures = {
     "lead field of the true source": one.head.leadfield[:, true],
     "filter of the strongest source": (attention.filters[example, found] @ whitener).numpy(),
