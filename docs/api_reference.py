@@ -36,7 +36,7 @@ ROOMS = {
     "contracts": Room(
         "Contracts",
         "What every model, recording and estimate of the package is.",
-        ["core.contracts", "core.batch", "core.onnx_model", "core.quantities"],
+        ["core.contracts", "core.batch", "core.onnx_model", "core.quantities", "core.invert"],
     ),
     "heads": Room(
         "Heads, sensors and noise",
@@ -54,6 +54,13 @@ ROOMS = {
             "physics.cap_check",
             "physics.noise",
             "physics.linear_inverse",
+            "physics.simulated",
+            "physics.forward_check",
+            "physics.channel_check",
+            "physics.similarity",
+            "physics.atlas",
+            "physics.graph",
+            "physics.lobes",
             "physics.sphere",
             "physics.cohort",
             "physics.io.heads",
@@ -81,7 +88,7 @@ ROOMS = {
     "uncertainty": Room(
         "Uncertainty",
         "Ensembles, mixtures, dropout; calibration and prediction sets.",
-        ["uncertainty", "calibration"],
+        ["uncertainty", "calibration", "models.posterior.importance"],
     ),
     "evaluation": Room(
         "Evaluation",
@@ -91,12 +98,27 @@ ROOMS = {
             "evaluation.benchmark",
             "evaluation.scores",
             "evaluation.intervals",
+            "evaluation.solvers",
+            "evaluation.gallery",
+        ],
+    ),
+    "training": Room(
+        "Parts of trainings",
+        "Networks of configurations and runs, real recordings, learning without labels.",
+        [
+            "cli.loading",
+            "training.saved",
+            "training.real",
+            "training.tasks.masked",
+            "training.missing_channels",
+            "training.test_time",
         ],
     ),
     "explanations": Room(
         "Explanations",
         "Attributions, counterfactuals, and grades of attributions. Needs torch.",
         [
+            "interpret.frames",
             "interpret.targets",
             "interpret.gradients",
             "interpret.deep_lift",
@@ -112,6 +134,7 @@ ROOMS = {
         [
             "export.to_onnx",
             "runtime.prepared_model",
+            "runtime.packaged",
             "runtime.prepared_inverse",
             "runtime.estimates",
             "runtime.prediction_sets",
@@ -125,12 +148,14 @@ ROOMS = {
 
 
 def modules_of(room: Room) -> list[str]:
-    """Full names of the modules of a room, packages expanded."""
+    """Full names of the modules of a room, packages expanded without what is named in a room."""
+    named = {f"deepesi.{name}" for other in ROOMS.values() for name in other.modules}
     found = []
     for name in room.modules:
         module = import_module(f"deepesi.{name}")
-        inside = pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}.")
-        found += [m.name for m in inside if not m.ispkg] or [module.__name__]
+        inside = pkgutil.walk_packages(getattr(module, "__path__", []), f"{module.__name__}.")
+        own = [m.name for m in inside if not m.ispkg and m.name not in named]
+        found += own or [module.__name__]
     return found
 
 
@@ -140,10 +165,15 @@ def public_names(module: str, functions: bool = True) -> list[str]:
         name
         for name, value in vars(import_module(module)).items()
         if not name.startswith("_")
-        and (inspect.isclass(value) or (functions and inspect.isfunction(value)))
+        and (inspect.isclass(value) or (functions and is_function(value)))
         and value.__module__ == module
         and name not in exported(module)
     ]
+
+
+def is_function(value: object) -> bool:
+    """Whether a value is a function, or one that keeps its results (`functools.cache`)."""
+    return callable(value) and inspect.isfunction(inspect.unwrap(value))
 
 
 def exported(module: str) -> set[str]:

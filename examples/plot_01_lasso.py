@@ -84,8 +84,8 @@ for name, curve in curves.items():
     print(f"{name}: R² {curve.r2[best]:.2f} with {curve.n_active[best]} of {X.shape[1]} sources")
 
 # %%
-# Both predict almost equally well, one with all sources, one with a few: the electrodes hardly say
-# whether a map is sparse. That is an assumption. With a strong penalty everything is zero, with a
+# Both maps predict new electrodes equally well, so the data cannot tell whether few or many sources
+# are active. Sparsity is our assumption. With a strong penalty everything is zero, with a
 # weak one noise is fitted and R² falls. The last singular value of the lead field is zero
 # (not drawn), because the average reference takes one dimension.
 #

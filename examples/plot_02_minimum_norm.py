@@ -8,13 +8,16 @@ MNE-Python: an average, single epochs, or raw data in pieces.
 **You learn** to estimate a shrunk noise covariance, to apply a method to the three kinds of
 recordings, to read peak and residual, and what averaging is worth.
 
-**Data**: simulated, one point source in the left auditory cortex, 80 trials. **Time**: 15 s.
+**Data**: simulated, one point source in the left auditory cortex, 80 trials. **Time**: 40 s.
 """
 
 # %%
 # A raw recording
 # ---------------
 # The source answers 80 stimuli at 100 ms, with 20 nA m. Noise of 3 µV hides each single answer.
+
+import tempfile
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import mne
@@ -26,7 +29,9 @@ from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.similarity import residual_variance
 from deepesi.physics.simulated import simulated_raw
+from deepesi.viz.cortex_movie import animate_cortex
 from deepesi.viz.maps import draw_maps
+from deepesi.viz.movie import GifInPage
 
 mne.set_log_level("ERROR")
 template, sfreq, n_trials = load_head("fsaverage-ico3"), 250.0, 80
@@ -72,10 +77,11 @@ def distance_mm(sources):
     return 1e3 * np.linalg.norm(away, axis=-1)
 
 
-estimates, residuals, errors = {}, {}, {}
+estimates, courses, residuals, errors = {}, {}, {}, {}
 for name in ("mne", "dspm", "sloreta", "eloreta"):
     prepared = Inverse(SolverModel(name)).for_recording(evoked, noise_cov)
     result = prepared.apply(evoked)
+    courses[name] = result.stc
     estimates[name] = np.abs(result.stc.data[:, sample])
     explained = head.project(result.stc.data)
     residuals[name] = residual_variance(explained[:, sample], result.data[:, sample])
@@ -90,32 +96,56 @@ draw_maps(figure, estimates, template.display, [source], n_views=1)
 
 # %%
 # dSPM and sLORETA are statistics, not moments. Here they are scaled by one factor to A m, so that
-# all maps have a unit; a factor does not move a peak, but their residual means little.
+# all maps have a unit. Scaling does not move the peak, but compare residuals of MNE and eLORETA
+# only.
 #
+# The movies show the same maps over time, every fourth sample of the response.
+
+folder = Path(tempfile.mkdtemp())
+movies = {}
+for name, stc in courses.items():
+    shown = stc.copy().crop(0.04, 0.16)
+    shown = mne.SourceEstimate(shown.data[:, ::4], shown.vertices, shown.tmin, 4 * shown.tstep)
+    movies[name] = animate_cortex(shown, folder / f"{name}.gif", title=name, progress=False)
+GifInPage(movies["eloreta"])
+
+# %%
+GifInPage(movies["mne"])
+
+# %%
 # Single epochs and raw data
 # --------------------------
 # The prepared model of an average knows its number of trials. Epochs need a model of their own.
 # ``apply`` then gives one estimate per epoch, or per piece of 10 s of a raw recording: memory does
 # not grow with its length.
 
-inverse = Inverse(SolverModel("sloreta"))
-prepared = inverse.for_recording(epochs, noise_cov)
-peaks = [np.abs(result.stc.data[:, sample]).argmax() for result in prepared.apply(epochs)]
-per_epoch = distance_mm(peaks)
-pieces = [result.stc for result in inverse.for_recording(raw, noise_cov).apply(raw)]
-print(f"sLORETA: single epochs {np.median(per_epoch):.0f} mm, average {errors['sloreta']:.0f} mm")
-print(f"raw: {len(pieces)} estimates, {sum(len(stc.times) for stc in pieces)} samples")
+by_epoch, by_piece = {}, {}
+for name in estimates:
+    inverse = Inverse(SolverModel(name))
+    prepared = inverse.for_recording(epochs, noise_cov)
+    peaks = [np.abs(result.stc.data[:, sample]).argmax() for result in prepared.apply(epochs)]
+    by_epoch[name] = distance_mm(peaks)
+    by_piece[name] = [result.stc for result in inverse.for_recording(raw, noise_cov).apply(raw)]
+    print(
+        f"{name:8s} single epochs {np.median(by_epoch[name]):3.0f} mm, average {errors[name]:3.0f} "
+        f"mm; raw: {len(by_piece[name])} estimates, "
+        f"{sum(len(stc.times) for stc in by_piece[name])} samples"
+    )
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-left.hist(per_epoch, bins=20, color="0.6")
-left.axvline(errors["sloreta"], color="C3", label="average")
-left.set(xlabel="error of single epochs (mm)", ylabel="epochs")
+left.boxplot(list(by_epoch.values()), tick_labels=list(by_epoch))
+left.plot([1, 2, 3, 4], list(errors.values()), "C3o", label="average")
+left.set(ylabel="error of single epochs (mm)", ylim=(0, None))
 left.legend()
-course = np.abs(np.concatenate([stc.data[source] for stc in pieces]))
-right.plot(np.arange(1000) / sfreq, 1e9 * course[:1000], color="0.3", linewidth=0.7)
+for name, pieces in by_piece.items():
+    course = np.abs(np.concatenate([stc.data[source] for stc in pieces]))[:1000]
+    right.plot(np.arange(1000) / sfreq, course / course.max(), linewidth=0.7, label=name)
+right.legend(fontsize=8)
 for onset in onsets[onsets < 1000]:
     right.axvline(onset / sfreq + 0.1, color="C3", alpha=0.4)
-right.set(xlabel="time (s)", ylabel="|moment| at the source (nA m)", title="raw; lines: responses")
+right.set(
+    xlabel="time (s)", ylabel="estimate at the source / its maximum", title="raw; lines: responses"
+)
 
 # %%
 # Exercises

@@ -4,7 +4,7 @@ Somebody else's head: what a missing MRI costs
 
 Most EEG has no MRI. The estimate is then made on a template, while the sources lie on another
 cortex: elsewhere, and in other directions. The scenario ``stranger`` draws such cortices, and caps
-that sit askew.
+that are shifted and rotated.
 
 **You learn** how far another cortex is from the template, what that costs each method in
 millimetres, and how to test a method of yours on it.
@@ -67,6 +67,12 @@ table = {
 }
 for method, values in table.items():
     print(f"{method:22s}", *(f"{value:5.1f}" for value in values), "mm")
+missing = {
+    method: values[levels.index("typical, cap by names")] - values[0]
+    for method, values in table.items()
+}
+for method, more in missing.items():
+    print(f"{method:22s} MRI missing: {more:+.1f} mm")
 
 figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
 for method, values in table.items():

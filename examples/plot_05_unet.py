@@ -3,7 +3,8 @@ Train a physics-informed U-Net with domain randomization
 ========================================================
 
 Every training example comes from another head: skull, scalp, electrodes and noise are drawn anew.
-The network only gets the nominal head. So it learns maps that hold although the head is wrong.
+The network only gets the nominal head. So it learns to locate sources even when the assumed head is
+wrong.
 
 **You learn** to look at what is drawn, to train a network briefly, and to compare error and point
 spread with eLORETA and with the network before training.
@@ -71,7 +72,10 @@ run = deepesi.train(
 # %%
 # Error and spread on new recordings
 # ----------------------------------
-# The recordings are of the split ``test``: other sources, other heads, other noise.
+# The recordings are of the split ``test``: other sources, other heads, other noise. The
+# *localization error* is the distance between the peaks of estimate and target. *nEMD* is the mean
+# distance that the estimate must be moved to become the target, over that from a uniform map: 0 is
+# perfect, 1 is as good as no estimate.
 
 models = {
     "eLORETA": MinimumNorm("eLORETA"),
@@ -110,7 +114,8 @@ draw_maps(figure, maps, head.display, one.scene.peaks[0, :1].numpy(), n_views=1)
 # Point spread
 # ------------
 # Single points all over the cortex, without noise, through the nominal lead field. eLORETA has no
-# error here and spreads every point; the network concentrates it, and may move it.
+# error here and spreads every point; the network concentrates it, and may move it. The *dispersion*
+# is the typical distance of the power from the point: small for a narrow map.
 
 points = points_at(np.flatnonzero(head.is_cortex)[::20], one)
 depth = 1e3 * head.depth[points.scene.peaks[:, 0].numpy()]

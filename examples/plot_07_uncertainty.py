@@ -73,7 +73,7 @@ for snr_db in (-5, 5, 15):
 
 # %%
 # A standard deviation says how unsure each *moment* is. It is as large as the moments themselves,
-# because a patch that may lie one source further is strong or zero at each source. It says little
+# because nobody knows which of two neighbours is active: each may be strong or zero. It says little
 # about how far the peak is off. For "where", use sets (below).
 #
 # Samples of a posterior

@@ -2,7 +2,7 @@
 Write a model of your own in a file
 ===================================
 
-A model says what it asks of a head, and turns recordings into estimates. Training, evaluation,
+A model says what it needs from the head, and turns recordings into estimates. Training, evaluation,
 export and application to recordings know nothing else about it.
 
 **You learn** to write an `InverseModel`, to train it, to compare it, and to export it.
@@ -15,7 +15,7 @@ export and application to recordings know nothing else about it.
 # ---------
 # Ours mixes eLORETA maps of three regularizations, which a head input provides. A small network
 # reads the power of the recording, in units of noise, and says how to mix them. Then every source
-# is multiplied by its share of the strongest one to a learned power, which sharpens the map. So the
+# is multiplied by (its size / the largest size) to a learned power: weak sources get weaker. The
 # model has 44 weights, follows any head, and scales as the contract wants: twice the recording and
 # four times the noise covariance give twice the estimate.
 

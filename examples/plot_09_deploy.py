@@ -5,8 +5,8 @@ Deploy: export, apply, stream
 A model becomes one ONNX file. It runs with numpy, scipy, MNE-Python and ONNX Runtime, without
 PyTorch, on any head and montage that it was made for.
 
-**You learn** to export a model, to read what the file says of itself, to apply it to a recording,
-to prepare a head once, and to feed a live system sample by sample.
+**You learn** to export a model, to read the description inside the file, to apply it to a
+recording, to prepare a head once, and to feed a live system sample by sample.
 
 **Data**: simulated, one source in the left motor cortex. **Time**: 20 s.
 """
@@ -35,7 +35,7 @@ folder = Path(tempfile.mkdtemp())
 path = deepesi.export_onnx("eloreta", "fsaverage-ico3", folder / "eloreta.onnx")
 inverse = deepesi.Inverse.load(path)
 print(f"{path.stat().st_size / 1e3:.0f} kB, outputs: {[o.kind for o in inverse.contract.outputs]}")
-print("asks of a head:", *(declared.key for declared in inverse.contract.head_inputs))
+print("needs from the head:", *(declared.key for declared in inverse.contract.head_inputs))
 print((folder / "eloreta.md").read_text().splitlines()[0])
 
 # %%

@@ -3,9 +3,10 @@ Animate coefficients of a classifier
 ====================================
 
 A classifier of epochs has one weight for each electrode and time. Weights are not sources: an
-electrode may get a weight only to cancel noise. Multiplied by the covariance of the data they
-become a pattern, which looks like the potential of the source (Haufe et al. 2014,
-doi:10.1016/j.neuroimage.2013.10.067).
+electrode may get a weight only to cancel noise. Two electrodes share noise. Subtracting one from
+the other removes it, so both get weights, even if only one sees the source. Multiplied by the
+covariance of the data they become a pattern, which looks like the potential of the source (Haufe et
+al. 2014, doi:10.1016/j.neuroimage.2013.10.067).
 
 **You learn** to decode two conditions at every time, to turn weights into patterns, to write both
 as movies, and to localize a pattern and show that as a movie, too.
@@ -18,7 +19,6 @@ as movies, and to localize a pattern and show that as a movie, too.
 # --------------
 # Condition 1 has a source in the left motor cortex at 150 ms, condition 0 has none.
 
-import base64
 import tempfile
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from deepesi.core.invert import invert
 from deepesi.physics.noise import brain_noise_cov
 from deepesi.physics.simulated import simulated_raw
 from deepesi.viz.cortex_movie import animate_cortex
+from deepesi.viz.movie import GifInPage
 from deepesi.viz.scalp_movie import animate_scalp
 
 template, sfreq, n_trials, n_times = load_head("fsaverage-ico3"), 100.0, 60, 30
@@ -107,22 +108,10 @@ for row, path in zip(axes, files.values(), strict=True):
         ax.imshow(movie.convert("RGB"))
         ax.axis("off")
 
-
 # %%
 # The movie itself, in this page and in notebooks:
 
-
-class Movie:
-    """A GIF file that pages and notebooks play."""
-
-    def __init__(self, path):
-        self.data = base64.b64encode(path.read_bytes()).decode()
-
-    def _repr_html_(self):
-        return f'<img alt="movie" width="320" src="data:image/gif;base64,{self.data}">'
-
-
-Movie(files["patterns"])
+GifInPage(files["patterns"])
 
 # %%
 # A movie of the cortex
@@ -144,7 +133,7 @@ for ax, frame in zip(axes, (6, best, 24), strict=True):
     ax.axis("off")
 
 # %%
-Movie(cortex)
+GifInPage(cortex)
 
 # %%
 # Exercises

@@ -116,14 +116,14 @@ for ax, (name, values) in zip(axes, maps.items(), strict=True):
     print(f"{name:21s}", *(head.sensors.names[row] for row in strong))
 
 # %%
-# Integrated gradients and DeepLIFT agree here, saliency shows something else: what a change would
-# do is not what the recording did. All but saliency name the electrode first at which the recording
-# is strongest.
+# Integrated gradients and DeepLIFT agree here, saliency shows something else. Saliency asks what a
+# small change would do. The others ask what this recording did. All but saliency
+# name the electrode first at which the recording is strongest.
 #
 # Does it explain the recording?
 # ------------------------------
 # The forward check projects the estimate through the nominal lead field. What is left is shown in
-# standard deviations of the noise. It needs no model.
+# standard deviations of the noise. It needs the estimate and the lead field only.
 
 check = forward_check(head.leadfield, whitener(head.noise_cov), moments, data[:, 0])
 print(f"explained: {check.share:.0%} of the whitened power, {check.scaled_share:.0%} if rescaled")
@@ -194,8 +194,8 @@ ax.set(ylabel="rank correlation", title="circles: random weights; squares: anoth
 # Red means failed. Saliency passes both checks clearly. Occlusion fails both, as the control does.
 # Integrated gradients and DeepLIFT lie at the border: half of what they show they would show for
 # any model or place, because they multiply a sensitivity by the deviation of the recording, which
-# is always the same. In the larger study in :doc:`explanations </explanations>` both fail for
-# every model, as occlusion does.
+# is always the same. In the larger study in :doc:`explanations </explanations>`, which also
+# trains networks on shuffled targets, all three fail for every model.
 #
 # Exercises
 # ---------

@@ -72,9 +72,11 @@ print("sources:", number)
 # -----------
 # ``default`` is the packaged network. Annealed patches (``model=annealed_patches``) are a short,
 # deterministic sampler. Champagne (``model=unrolled_champagne``) is sparse Bayesian learning over
-# patches, stopped after 14 updates; part of the power of a recording counts as head mismatch. Both
-# are networks with few weights, here without any training. The sampler (``bayes_patches``) is the
-# long one, with fewer chains and sweeps than its default.
+# patches. It stops after 14 updates, and counts part of the signal as error of the head model.
+# RAP-MUSIC takes the source whose potential fits the signal best, removes it from the recording,
+# and looks for the next one. Annealed patches and Champagne are networks with few weights, here
+# without any training. The sampler (``bayes_patches``) is the long one, with fewer chains and
+# sweeps than its default.
 
 errors = {
     (head, name): metric_values(method, batch)

@@ -135,10 +135,14 @@ for ax in (left, right):
 print({name: round(p, 3) for name, p in p_values.items()})
 
 # %%
+# A p value is how often a right posterior would give ranks at least as uneven as these. A value
+# below 0.05 speaks against the posterior. A larger one does not prove it right: with more
+# recordings the tests see smaller errors. TARP judges all parameters together.
+#
 # Exercises
 # ---------
 # 1. Take 20 dB. How small is the joint set, and how sure is the number?
-# 2. Draw from the untrained model. Which test refuses it first?
+# 2. Draw from the untrained model. Which test first gives a small p value?
 # 3. Give the simulation one skull: ``tissues=TissueRanges(skull_conductivity=(0.01, 0.01))``.
 #    What do the ranks of the skull say?
 

@@ -1,10 +1,11 @@
 """
-Learned beamforming: a spatial filter per source
-================================================
+A network as a beamformer: a spatial filter per source
+======================================================
 
 A beamformer gives every source a filter: weights of the sensors that let this source pass and
 little else. LCMV computes them from the covariance of the recording. ``model=transformer`` computes
-them with a network, from the same recording and lead field.
+them with a network, from the same recording and lead field. The network of this page has its first
+weights: it is not trained.
 
 **You learn** to localize a burst in a single second of noise, to read the filters of a network,
 what correlated sources do to a beamformer, and what longer windows bring.
@@ -17,8 +18,9 @@ what correlated sources do to a beamformer, and what longer windows bring.
 # ---------------------
 # One source per recording, 64 electrodes, -5 dB: the noise has three times the power of the signal.
 # The true head has another skull and other electrode positions than the one that all methods get.
-# The network is not trained here: its first weights make it a matched filter with a softmax over
-# all patches of cortex. ``python train.py experiment=transformer`` trains it.
+# The network is not trained here: with its first weights it compares the recording with the
+# potential of every patch and prefers the best. ``python train.py experiment=transformer`` trains
+# it.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,7 +40,7 @@ from deepesi.viz.scalp import draw_scalp
 torch.manual_seed(0)
 template = load_head("fsaverage-ico3")
 network = SourceTransformer().eval()
-methods = {"LCMV": LCMV(), "eLORETA": MinimumNorm("eLORETA"), "transformer": network}
+methods = {"LCMV": LCMV(), "eLORETA": MinimumNorm("eLORETA"), "transformer, untrained": network}
 
 
 def simulated(n_sources, n_times, snr_db, correlation=0.0, n_examples=16):

@@ -138,8 +138,8 @@ ax.set_ylim(bottom=0)
 ax.legend(frameon=False)
 
 # %%
-# EEG is worst where the skull conducts less than assumed. The lines of MEG and of both are no
-# constants either: the bins hold different sources.
+# EEG is worst where the skull conducts less than assumed. MEG also changes from bin to bin, only
+# because the bins hold different sources.
 #
 # Exercises
 # ---------

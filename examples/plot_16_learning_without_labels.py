@@ -3,8 +3,8 @@ Learning without labels: missing electrodes and another head
 ============================================================
 
 Nobody knows the true sources of a real recording. But a part of the recording can be predicted from
-the rest, and what an inverse explains wrongly in the same way in many windows is an error of the
-head. Both need no label.
+the rest. And if an estimate misses the same pattern in many windows, the head model is wrong. Both
+need no label.
 
 **You learn** to read windows of files, to predict missing electrodes through an inverse, to
 pretrain a network on that, to adapt the head to a recording, and to look at the control first.

@@ -3,13 +3,19 @@
 import ast
 import re
 import runpy
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+import yaml
 
+import deepesi
+
+CONFIGS = Path(deepesi.__file__).parent / "configs"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAGES = sorted(EXAMPLES.glob("plot_*.py"))
 #: Time of a page: 90 s on two cores, s of one core.
@@ -25,14 +31,22 @@ def lasso(page):
 
 
 def minimum_norm(page):
-    assert page["errors"]["sloreta"] < np.median(page["per_epoch"])
+    for name in ("mne", "dspm", "sloreta", "eloreta"):
+        assert page["errors"][name] <= np.median(page["by_epoch"][name])
+        assert sum(len(stc.times) for stc in page["by_piece"][name]) == len(page["raw"].times)
+        assert page["movies"][name].stat().st_size > 10_000
     assert page["errors"]["eloreta"] <= page["errors"]["mne"]
     assert page["residuals"]["eloreta"] < 0.2
 
 
 def bayes(page):
     errors = {name: values.mean() for name, values in page["errors"].items()}
-    assert errors["the same, true lead field"] < errors["Champagne, patches"]
+    for points in ("Gamma-MAP", "Champagne"):
+        assert abs(errors[f"{points}, patches"] - errors[points]) < 2  # mm
+    assert errors["the same, true lead field"] < errors["Champagne, patches"] - 4
+    assert np.median(page["errors"]["the same, true lead field"]) < 1
+    too_low, right = page["n_active"]["level as given"][1:3]
+    assert right <= page["from_baseline"] < page["n_active"]["level learned"][0] <= too_low
     assert page["n_active"]["level as given"][0] > 2 * page["n_active"]["level as given"][-1]
     assert len(set(page["n_active"]["level learned"])) == 1
     for orientation in ("normal", "random"):
@@ -46,6 +60,8 @@ def stranger(page):
     assert 5 < 1e3 * np.median(page["distance"]) < 12  # mm
     for method, (template, *others) in page["table"].items():
         assert template < min(others), method
+    assert page["missing"].keys() == page["table"].keys()
+    assert min(page["missing"].values()) > 0
 
 
 def unet(page):
@@ -58,6 +74,15 @@ def unet(page):
 
 
 def ablation(page):
+    seen = yaml.safe_load((CONFIGS / "data/snapshot.yaml").read_text())["setups"]["montages"]
+    levels = yaml.safe_load((CONFIGS / "scenario/montage.yaml").read_text())["levels"]
+    assert page["unseen"] == {
+        str(level)
+        for level, values in levels.items()
+        if not set(values["setups"]["montages"]) & set(seen)
+    }
+    shown = {row.level for row in page["rows"] if row.scenario == "montage"}
+    assert shown == page["unseen"]
     for scenario in page["scenarios"]:
         means = {m: page["means"][scenario, m, "residual_variance"] for m in ("with", "without")}
         assert means["without"] > 5 * means["with"]
@@ -98,7 +123,7 @@ def animate(page):
     assert page["error"] < 25  # mm
     for path in (*page["files"].values(), page["cortex"]):
         assert page["Image"].open(path).n_frames == len(page["times"])
-    assert "data:image/gif;base64," in page["Movie"](page["cortex"])._repr_html_()
+    assert "data:image/gif;base64," in page["GifInPage"](page["cortex"])._repr_html_()
 
 
 def explain(page):
@@ -152,9 +177,9 @@ def several_sources(page):
 def learned_beamformer(page):
     one, two = ({k: v.mean() for k, v in page[name].items()} for name in ("errors", "two"))
     for errors, share in ((one, 0.5), (two, 0.9)):
-        assert errors["transformer"] < share * min(errors["LCMV"], errors["eLORETA"])
+        assert errors["transformer, untrained"] < share * min(errors["LCMV"], errors["eLORETA"])
     assert page["likeness"] > 0.5
-    network = [errors["transformer"].mean() for errors in page["by_length"]]
+    network = [errors["transformer, untrained"].mean() for errors in page["by_length"]]
     assert network[-1] < 0.5 * network[0]
 
 
@@ -217,6 +242,30 @@ def test_a_page_says_what_a_reader_needs(page):
     assert len(re.findall(r"^# \d\. ", page.read_text(), re.M)) >= 3
 
 
+class ConnectionOpenedError(Exception):
+    """A page opened a connection."""
+
+
+@pytest.fixture
+def no_network():
+    """What looks for a host or connects fails; it cannot be unhooked, so it has a switch."""
+
+    def check(event, _):
+        if switch and event in ("socket.connect", "socket.getaddrinfo"):
+            raise ConnectionOpenedError(event)
+
+    switch = ["on"]
+    sys.addaudithook(check)
+    yield
+    switch.clear()
+
+
+def test_a_page_that_opens_a_connection_fails(no_network):
+    with pytest.raises(ConnectionOpenedError, match=r"socket\.(connect|getaddrinfo)"):
+        urllib.request.urlopen("http://localhost:9/")
+
+
+@pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize(
     "page",
     [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem != FAST)) for p in PAGES],

@@ -1,5 +1,6 @@
 """The site: every page is in it, every public name is documented, and one command builds it."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -19,7 +20,7 @@ from tests.docs_modules import docs_module
 ROOT = Path(__file__).parents[1]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
 #: Folders whose classes a user never meets, or meets through a command.
-INTERNAL = {"advice", "api", "cli", "configs", "training", "utils", "validation"}
+INTERNAL = {"advice", "api", "configs", "utils", "validation"}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,38 @@ def test_the_reference_shows_every_public_name(reference, tmp_path):
     text = "".join(path.read_text() for path in tmp_path.iterdir())
     shown = re.findall(r"^\.\. auto(?:class|function):: (\S+)$", text, re.M)
     assert sorted(shown) == sorted(public(reference))
+
+
+def imported_names():
+    """What the code of the README, of the pages and of the gallery imports from the package."""
+    pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    code = [
+        b for p in pages for b in re.findall(r"^```python\n(.*?)^```", p.read_text(), re.M | re.S)
+    ]
+    code += [path.read_text() for path in sorted(EXAMPLES.glob("plot_*.py"))]
+    return {
+        (node.module, alias.name)
+        for text in code
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "deepesi"
+        for alias in node.names
+    }
+
+
+def test_what_the_pages_import_is_in_the_reference(reference):
+    shown = {id(value) for value in public(reference).values()}
+    names = imported_names()
+    assert len(names) > 50
+    lacking = {}
+    for module, name in names:
+        value = getattr(importlib.import_module(module), name)
+        if callable(value) and id(value) not in shown:
+            lacking[f"{module}.{name}"] = value
+    assert lacking == {}
+    assert {
+        "deepesi.models.posterior.evidential.Evidential",
+        "deepesi.physics.template.load_template",
+    } <= public(reference).keys()
 
 
 def test_every_page_is_on_the_site():

@@ -8,8 +8,9 @@ Source: Shrikumar et al. 2017, arXiv:1704.02685. Differences: captum's DeepLift 
 that are modules, each used once, with examples along the first axis; here the operations themselves
 are watched, so that networks with functions, products and softmax can be explained. Where an
 operation chooses by the data (the strongest patches, say), the two recordings may choose
-differently, and the sum of the attribution is not exact; `deepesi.interpret.gradients.completeness`
-measures by how much.
+differently, and the sum of the attribution is not exact, or not even finite.
+`deepesi.interpret.gradients.completeness` measures by how much; ``deepesi explain`` leaves the
+method out where the error is large.
 """
 
 from collections.abc import Callable

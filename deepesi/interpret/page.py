@@ -39,7 +39,8 @@ href='https://doi.org/10.48550/arXiv.1810.03292'>Some methods</a> show much the 
 or target. Those that failed such a check in simulation are said to fail.</p>
 <p><b>Noise</b> recordings of this set-up are what integrated gradients and DeepLIFT compare with.
 The completeness error says how far the sum of an attribution is from the difference that it should
-explain.</p>
+explain. A method whose contributions do not add up for this network is left out, and named at the
+top.</p>
 <p><b>Forward check</b>: the potential of the estimate through the nominal lead field, beside the
 recording, whitened. Channels do not fit if noise alone reaches their residual in fewer than
 {100 * BY_CHANCE:g} % of recordings, and it is above {LEAST_RATIO:g} times the median.</p>
@@ -65,8 +66,7 @@ def write_explanation(found: Explanation, path: Path) -> None:
     sections["Every electrode"] = _table(found)
     sections["How to read this page"] = HOW_TO_READ
     title = f"Explanation of an estimate: {found.recording}"
-    notes = [found.without] if found.without else []
-    write_page(path, title, _facts(found), notes, sections)
+    write_page(path, title, _facts(found), list(found.left_out), sections)
 
 
 def _facts(found: Explanation) -> dict[str, str]:

@@ -69,7 +69,7 @@ class Explanation:
         target_text: The same in words.
         value: Its value.
         attributions: Methods by name.
-        without: Why other methods are missing; empty if none is.
+        left_out: Why other methods are missing, one sentence or more each.
         check: Forward check.
         unexplained_channels: Channels that no source explains, over the whole recording.
         change: Counterfactual; None: none was found.
@@ -95,7 +95,7 @@ class Explanation:
     target_text: str
     value: float
     attributions: dict[str, Attribution]
-    without: str
+    left_out: Sequence[str]
     check: ForwardCheck
     unexplained_channels: list[int]
     change: Counterfactual | None

@@ -54,7 +54,7 @@ METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion")
 TARGETS = ("localization", "moment", "power")
 #: Number of noise recordings that integrated gradients and DeepLIFT compare with.
 N_BASELINES = 8
-#: Completeness error above which a sum of contributions is not shown as one.
+#: Completeness error above which contributions are not shown.
 INCOMPLETE = 0.1
 #: Least distance by which the loss of a sensor moves the peak, m: half a neighbourhood.
 LEAST_MOVE = NEIGHBOURHOOD / 2
@@ -169,18 +169,18 @@ def explain(
     fill = filled(frame.data, inverse.channel_precision)
     without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
     lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
-    attributions, left_out = {}, list[str]()
+    attributions, left_out = {}, [_without(model)] if network is None else []
     for method in methods:
         if method == "occlusion" or network is None:
             attributions[method] = _occlusion(parts, moments, without, fill, options.spans)
+            continue
+        yield method.replace("_", " ")
+        attribution = _by_gradients(method, parts, inverse, network)
+        if isinstance(attribution, Attribution):
+            attributions[method] = attribution
         else:
-            yield method.replace("_", " ")
-            attribution = _by_gradients(method, parts, inverse, network)
-            if np.isfinite(attribution.by_sensor).all():
-                attributions[method] = attribution
-            else:
-                left_out.append(method.replace("_", " "))
-                yield f"{left_out[-1]} has no finite values here and is left out"
+            left_out.append(attribution)
+            yield attribution
     yield "the least change that moves the peak"
     change = _change(parts, inverse, template)
     numbers = {peak, *(s.peak for s in lost), *([] if change is None else [change.after])}
@@ -203,7 +203,7 @@ def explain(
         target_text=text,
         value=float(target(moments[None])[0]),
         attributions=attributions,
-        without=_without(model, network is not None, left_out),
+        left_out=left_out,
         check=forward_check(head.leadfield, inverse.whitener, moments, data[:, sample]),
         unexplained_channels=unexplained_channels(inverse.channel_precision, data, inverse.sensors),
         change=change,
@@ -231,15 +231,7 @@ def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequenc
     return options.methods
 
 
-def _without(model: Path, has_network: bool, left_out: Sequence[str]) -> str:
-    if left_out:
-        return (
-            f"{', '.join(left_out)}: no finite values for {model.name}, left out. A rule of "
-            "contributions can grow without bound where a network iterates (an inverse matrix, "
-            "say). Saliency and occlusion have no such rule."
-        )
-    if has_network:
-        return ""
+def _without(model: Path) -> str:
     return (
         f"{model.name} has no gradients, so saliency, integrated gradients and DeepLIFT are left "
         "out. They need torch and the network itself: give the directory of the run that the file "
@@ -316,22 +308,32 @@ def _occlusion(
 
 def _by_gradients(
     method: str, parts: _Parts, inverse: PreparedInverse, network: "InverseModel"
-) -> Attribution:
+) -> Attribution | str:
+    """One method; or why it is left out, if its values are not finite or do not add up."""
     from deepesi.core.contracts import as_tensors
     from deepesi.interpret import gradients
 
     factor, unit, data = parts.target.factor, parts.target.unit, parts.frame.data
     run = gradients.run_of_model(network, as_tensors(inverse.feeds))
     function = explained(parts.frame, run, parts.target)
+    left_out = f"The method {method} is left out for {type(network).__name__}: "
+    instead = ". Take occlusion (--methods occlusion), which holds for any model."
     if method == "saliency":
         values = factor * gradients.saliency(function, data, parts.noise_std)
+        if not np.isfinite(values).all():
+            return f"{left_out}its derivatives are not finite{instead}"
         return Attribution(values.sum(1), values, f"{unit} per noise SD")
     baselines = gradients.noise_recordings(parts.head.noise_cov, data.shape[1], N_BASELINES)
     values = gradients.AGAINST_BASELINES[method](function, data, baselines)
     error = gradients.completeness(function, data, baselines, values)
-    note = f"Completeness error {100 * error:.1f} %"
+    if not np.isfinite(values).all():
+        return f"{left_out}its contributions are not finite{instead}"
     if error > INCOMPLETE:
-        note += ": not a sum of contributions for this network"
+        return (
+            f"{left_out}its contributions do not add up to what they explain (completeness error "
+            f"{100 * error:.3g} %, at most {100 * INCOMPLETE:g} % is shown){instead}"
+        )
+    note = f"Completeness error {100 * error:.1f} %"
     return Attribution(factor * values.sum(1), factor * values, unit, note)
 
 

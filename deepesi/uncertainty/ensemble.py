@@ -238,7 +238,8 @@ class _Stack(nn.Module):
             return outputs_of(functional_call(self.member, tensors, (data, inputs)))
 
         tensors = self.tensors()
-        if torch.compiler.is_exporting():  # vmap does not support dynamic sizes
+        # vmap supports neither dynamic sizes nor the rules of `deepesi.interpret.deep_lift`.
+        if torch.compiler.is_exporting() or data.requires_grad:
             one_by_one = [
                 outputs({name: value[m] for name, value in tensors.items()})
                 for m in range(self.n_members)

@@ -101,7 +101,8 @@ def animate_cortex(
 
     Raises:
         ValueError: The estimate has the sources of another head, or one sample; both `std` and
-            `prediction_set`; shapes that do not fit; a head without a cortex to draw on.
+            `prediction_set`; shapes that do not fit; values that are not finite; a head without a
+            cortex to draw on.
         ModuleNotFoundError: MP4 without imageio-ffmpeg.
 
     """
@@ -110,6 +111,12 @@ def animate_cortex(
     mesh = _mesh(stc, head)
     values, times = _magnitudes(stc), np.asarray(stc.times)
     check_times(times, values.shape[1], "animate_cortex")
+    if not np.isfinite(values).all():
+        wrong = int((~np.isfinite(values)).any(axis=1).sum())
+        raise ValueError(
+            f"animate_cortex: the estimate is NaN or infinite at {wrong} of {len(values)} sources. "
+            "Set these to zero, or crop the times (stc.crop)."
+        )
     outlined, text = None, ""
     if std is not None and prediction_set is not None:
         raise ValueError("animate_cortex: give std or prediction_set; a movie has one line.")

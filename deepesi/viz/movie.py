@@ -1,5 +1,6 @@
 """Movies from frames: GIF by Pillow, MP4 by the ffmpeg of imageio-ffmpeg."""
 
+import base64
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,3 +132,18 @@ def drawn(figure: "Figure") -> Frame:
 def time_text(time: float) -> str:
     """Time stamp of a frame; `time` is in s."""
     return f"{1e3 * time:.0f} ms"
+
+
+class GifInPage:
+    """A GIF file that a notebook or a page of the gallery plays.
+
+    Args:
+        path: The file.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.data = base64.b64encode(path.read_bytes()).decode()
+
+    def _repr_html_(self) -> str:
+        return f'<img alt="movie" width="320" src="data:image/gif;base64,{self.data}">'

@@ -132,8 +132,9 @@ def test_a_method_without_finite_values_is_left_out(template, recordings, tmp_pa
     model = {"_target_": f"{__name__}.Iterated"}
     folder = run_directory(Iterated(), model, template, tmp_path / "iterated")
     page = explain(folder, recordings, tmp_path, "--methods", "saliency,deep_lift")
-    assert "deep lift has no finite values here and is left out" in capsys.readouterr().out
-    assert "deep lift: no finite values for iterated, left out" in page
+    reason = "The method deep_lift is left out for Iterated: its contributions are not finite"
+    assert reason in capsys.readouterr().out
+    assert reason in page
     assert "<figcaption>Saliency" in page
     assert "<figcaption>DeepLIFT-like" not in page
     assert not re.search(r"\bnan\b|\binf\b", page)
@@ -144,6 +145,13 @@ def test_some_methods_of_a_run(recordings, run, tmp_path):
     assert "<figcaption>DeepLIFT-like" in page
     assert "<figcaption>Saliency" not in page
     assert "power within 20 mm of the strongest source:" in page
+
+
+def test_a_solver_is_explained_by_its_name(recordings, tmp_path, capsys):
+    page = explain("eloreta", recordings, tmp_path, "--at", "0.048", "--target", "moment")
+    assert "<figcaption>Saliency" in page
+    assert "<figcaption>Occlusion" in page
+    assert "48 ms, strongest source there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -209,11 +209,15 @@ def test_line_around_the_prediction_set_and_what_is_above_two_deviations(tmp_pat
         ({"prediction_set": np.ones(7, bool)}, r"shape \(7, 1\), expected \(1284,\)"),
         ({"std": 1, "prediction_set": 1}, "give std or prediction_set"),
         ({"path": "a.png"}, "ends in .gif or .mp4"),
+        ({"stc": "NaN"}, "NaN or infinite at 1 of 1284 sources. Set these to zero, or crop"),
     ],
 )
 def test_what_is_no_cortex_movie(tmp_path, stc, change, message):
     given = {"stc": stc, "path": "a.gif"} | change
     given["path"] = tmp_path / given["path"]
+    if given["stc"] == "NaN":
+        given["stc"] = stc.copy()
+        given["stc"].data[5, 1] = np.nan
     with pytest.raises(ValueError, match=message):
         animate_cortex(**given)
     assert not list(tmp_path.iterdir())
@@ -222,3 +226,12 @@ def test_what_is_no_cortex_movie(tmp_path, stc, change, message):
 def test_one_sample_of_an_estimate(tmp_path, stc):
     with pytest.raises(ValueError, match="1 sample is a picture"):
         animate_cortex(stc.copy().crop(0, 0), tmp_path / "a.gif")
+
+
+def test_positions_in_place_of_an_info(tmp_path, info, values):
+    positions = np.array([channel["loc"][:3] for channel in info["chs"]])
+    by_info, by_positions = (
+        frames(animate_scalp(values, given, TIMES, tmp_path / "a.gif", progress=False))
+        for given in (info, positions)
+    )
+    assert all(map(np.array_equal, by_info, by_positions))
