@@ -4,7 +4,7 @@ All differences between electrodes, magnetometers and gradiometers are here: uni
 amplitudes, least distance of two sensors, and the reference of potentials.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,6 +111,11 @@ KINDS = {
         head_unit=1e-6,
     ),
 }
+
+
+def title_of(kinds: Iterable[str]) -> str:
+    """``"EEG"``, ``"MEG"`` or ``"EEG and MEG"``, for keys of `KINDS`."""
+    return " and ".join(sorted({KINDS[kind].modality.upper() for kind in kinds}))
 
 
 def average_reference(data: Array, axis: int = 0) -> Array:
@@ -238,7 +243,7 @@ class SensorArray:
     @property
     def title(self) -> str:
         """``"EEG"``, ``"MEG"`` or ``"EEG and MEG"``."""
-        return " and ".join(sorted({modality.upper() for modality in self.modalities}))
+        return title_of(self.kinds)
 
     @property
     def head_units(self) -> Array:
