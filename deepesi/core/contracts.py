@@ -60,10 +60,10 @@ AS_IN_TRAINING = Assumptions(
 
 
 class InverseModel(nn.Module, ABC):
-    """Base class of models that map scalp potentials to sources.
+    """Base class of models that map recordings of any kind of sensor to sources.
 
-    Contract, tested by one suite for all models: reordering the channels of head and EEG
-    changes nothing; scaling the EEG by ``a`` and the noise covariance by ``a²`` scales the
+    Contract, tested by one suite for all models: reordering the channels of head and data
+    changes nothing; scaling the data by ``a`` and the noise covariance by ``a²`` scales the
     estimate by ``a``; montage, batch size and duration are free; `forward` exports to ONNX unless
     `exportable` is False.
 
@@ -85,12 +85,18 @@ class InverseModel(nn.Module, ABC):
 
     @property
     def assumptions(self) -> Assumptions:
-        """Check the declarations, as in the class."""
+        """Prior information of the model, for tables."""
         return AS_IN_TRAINING
 
     @abstractmethod
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Invert referenced data (V), by exportable operations only if `exportable`."""
+        """Estimate the sources of data, by exportable operations only if `exportable`.
+
+        Args:
+            data: Referenced data, `SensorArray.head_units`.
+            inputs: Prepared head inputs.
+
+        """
 
     def training_loss(
         self, batch: "Batch", objective: Objective, rng: torch.Generator
@@ -145,7 +151,7 @@ class PosteriorModel(InverseModel):
         """One posterior sample (A m) per draw of standard normal noise, by exportable operations.
 
         Args:
-            data: Referenced data, V.
+            data: Referenced data, `SensorArray.head_units`.
             inputs: Prepared head inputs.
             noise: Standard normal ``(N, B, Z)``, ``Z`` from `noise_size`.
 
@@ -157,7 +163,7 @@ class PosteriorModel(InverseModel):
         """Logarithm of the posterior density; a model that has none raises an error.
 
         Args:
-            data: Referenced data, V.
+            data: Referenced data, `SensorArray.head_units`.
             inputs: Prepared head inputs.
             configuration: Sources at which the density is computed, in the form in which the
                 model draws them.
@@ -292,15 +298,15 @@ class Tensors:
 class LowRankLeadField(Tensors):
     """True lead fields of a batch, one per example, in factors instead of ``(B, C, D)``.
 
-    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced scalp patterns at the
-    sensors of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
+    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced patterns at the sensors of
+    example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
     touch the first patterns and modes are kept apart, as smaller matrices.
 
     Attributes:
         coefficients: ``c``, of the wide and then of the narrow terms.
         patterns: ``E``, no unit.
-        wide: Core of the wide terms, V.
-        narrow: Core of the narrow terms, V.
+        wide: Core of the wide terms, `SensorArray.head_units`.
+        narrow: Core of the narrow terms, `SensorArray.head_units`.
         source_modes: ``V``, 1/(A m).
 
     """
@@ -312,19 +318,19 @@ class LowRankLeadField(Tensors):
     source_modes: Float[Tensor, "D R"]
 
     def project(self, sources: Float[Tensor, "B D T"]) -> Float[Tensor, "B C T"]:
-        """Referenced data (V) of sources (A m)."""
+        """Referenced data (`SensorArray.head_units`) of sources (A m)."""
         reduced = torch.einsum("dr,bdt->brt", self.source_modes, sources)
         return self.patterns @ self._on_scalp(reduced)
 
     def matrices(self) -> Float[Tensor, "B C D"]:
-        """The lead fields as matrices, V/(A m)."""
+        """The lead fields as matrices, `SensorArray.head_units` per A m."""
         n_modes = self.source_modes.shape[1]
         unit = torch.eye(n_modes, device=self.source_modes.device)
         reduced = unit.expand(len(self.coefficients), -1, -1)
         return (self.patterns @ self._on_scalp(reduced)) @ self.source_modes.T
 
     def _on_scalp(self, reduced: Float[Tensor, "B R T"]) -> Float[Tensor, "B P T"]:
-        """Weights of the scalp patterns, of weights of the source modes."""
+        """Weights of the patterns, from weights of the source modes."""
         n_wide, n_narrow = len(self.wide), self.narrow.shape[-1]
         scalp = _through_core(self.wide, self.coefficients[:, :n_wide], reduced)
         if len(self.narrow):
@@ -384,7 +390,7 @@ class Batch(Tensors):
     """Simulated recordings under one set-up.
 
     Attributes:
-        data: Referenced recordings ``(B, C, T)``, V.
+        data: Referenced recordings ``(B, C, T)``, `SensorArray.head_units`.
         sources: Dipole moments ``(B, D, T)``, A m.
         head: The *nominal* head, which the analyst assumes.
         inputs: Prepared head inputs of the nominal head.
@@ -437,7 +443,7 @@ class Oracle(nn.Module, ABC):
 
     Attributes:
         head_inputs: Arrays that it needs from the nominal head.
-        assumptions: Information that it uses.
+        assumptions: Information that the oracle uses.
 
     """
 
@@ -446,7 +452,7 @@ class Oracle(nn.Module, ABC):
     @property
     @abstractmethod
     def assumptions(self) -> Assumptions:
-        """Check the declarations, as in the class."""
+        """Information that the oracle uses."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Estimate:

@@ -112,7 +112,8 @@ def test_calibrated_network(toy, toy_path, tmp_path):
     card = (tmp_path / "c.md").read_text()
     n_weights = sum(p.numel() for p in model.parameters())
     for part in (
-        "# ConvDip\n",
+        "# ConvDip\n\nEEG source localization of deepesi ",
+        ", EEG channels in V, average reference, and the head inputs\n",
         f"{n_weights:,} weights",
         "| channels | 8 to 64 |",
         "| samples of a window | 1 |",
