@@ -333,6 +333,14 @@ class SensorArray:
         """Matrix ``(C, C)`` of `reference`: average over EEG, identity for MEG."""
         return self.reference(np.eye(len(self)))
 
+    def reference_to(self, rows: Sequence[int] | NDArray[np.int64]) -> Array:
+        """Matrix ``(C, C)`` that references all channels to the average of the EEG among `rows`."""
+        operator = np.eye(len(self))
+        own = np.intersect1d(rows, self.rows_of("eeg"))
+        if len(own):
+            operator[np.ix_(self.rows_of("eeg"), own)] -= 1 / len(own)
+        return operator
+
     def is_referenced(self, data: Array) -> bool:
         """Whether data ``(C, ...)`` are in the reference of heads, to single precision."""
         change = np.abs(self.reference(data) - data).max(initial=0.0)
