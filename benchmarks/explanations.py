@@ -11,7 +11,6 @@ method, means with 95 % intervals over the recordings.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ from deepesi.physics.head_inputs import PatchTopographies, prepare
 from deepesi.physics.noise import whitener
 from deepesi.physics.template import Template, load_template
 from deepesi.training.saved import load_any
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
@@ -252,8 +251,7 @@ def main() -> None:
                 written.append(line)
                 print(" | ".join(line), flush=True)
             print(f"{time.perf_counter() - started:.0f} s", flush=True)
-            with atomic(arguments.out) as partial, partial.open("w", newline="") as file:
-                csv.writer(file).writerows([COLUMNS, *written])
+            write_rows(arguments.out, COLUMNS, written)
 
 
 if __name__ == "__main__":
