@@ -16,7 +16,6 @@ targets.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ from deepesi.physics.head_inputs import PatchTopographies, prepare
 from deepesi.physics.noise import whitener
 from deepesi.physics.template import Template, load_template
 from deepesi.training.saved import load_any
-from deepesi.utils.files import atomic
+from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
@@ -312,14 +311,8 @@ def main() -> None:
             written += graded
             distances.append(errors_of)
             if written:
-                write(out, [COLUMNS, *written])
-            write(out.with_stem(f"{out.stem}_errors"), [ERRORS, *distances])
-
-
-def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a CSV atomically."""
-    with atomic(path) as partial, partial.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+                write_rows(out, COLUMNS, written)
+            write_rows(out.with_stem(f"{out.stem}_errors"), ERRORS, distances)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""deepesi: deep networks that solve the EEG inverse problem once, for every recording."""
+"""deepesi: deep networks that solve the EEG and MEG inverse problem once, for every recording."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

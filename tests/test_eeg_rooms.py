@@ -1,6 +1,7 @@
 """What only EEG has is known in few files, so that other sensors need no change anywhere else."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,12 @@ KEYS = {
     "physics/template.py": {"electrodes"},
     "viz/demo.py": {"electrode_names"},
     "evaluation/descriptions.py": {"electrode_error"},
-    "benchmarks/drawing.py": {"BadElectrode", "ElectrodePops", "make_eeg_average_ref_proj"},
 }
+#: Mean of a tensor over axis 1 or -2, of an array over axis 0 or -2; a subscript does not matter.
+MEAN_OVER_CHANNELS = re.compile(
+    r"([\w.]+)(?:\[.*\])?\.mean\((?:(?:dim=)?(?:1|-2)|axis=(?:0|-2))(?:, keepdims?=True)?\)"
+)
+POSITIONS = {"points", "positions"}
 OF_EEG = re.compile(r"electrode|average_?ref", re.IGNORECASE)
 COUNTS_CHANNELS = re.compile(r"n_channels|len\(.*(sensors|channels|names|leadfield|cov).*\)")
 
@@ -62,25 +67,84 @@ def one_less_than_channels(tree: ast.AST) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-def outside() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).as_posix()
-        if not any(name == room or name.startswith(f"{room}/") for room in ROOMS):
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+def centred_over_channels(tree: ast.AST) -> Iterator[str]:
+    """Expressions such as ``x - x.mean(1)``: an average reference by hand.
+
+    Channels are axis 1 of batches ``(B, C, T)`` and axis 0 of recordings ``(C, T)``.
+    """
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub)):
+            continue
+        found = MEAN_OVER_CHANNELS.fullmatch(ast.unparse(node.right))
+        if (
+            found
+            and found[1] not in POSITIONS
+            and found[1] in re.findall(r"[\w.]+", ast.unparse(node.left))
+        ):
+            yield ast.unparse(node)
+
+
+@functools.cache
+def outside() -> dict[str, ast.Module]:
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        name: ast.parse(path.read_text(encoding="utf-8"))
+        for name, path in paths.items()
+        if not any(name == room or name.startswith(f"{room}/") for room in ROOMS)
+    }
 
 
 def test_electrodes_and_their_reference_are_named_in_few_files():
     found = {
         name: names
-        for name, tree in outside()
+        for name, tree in outside().items()
         if (names := {i for i in identifiers(tree) if OF_EEG.search(i)} - KEYS.get(name, set()))
     }
     assert not found, f"give these to {list(ROOMS)}, or call electrodes sensors: {found}"
 
 
 def test_no_rank_is_taken_for_granted():
-    found = {name: less for name, tree in outside() if (less := list(one_less_than_channels(tree)))}
+    found = {
+        name: less
+        for name, tree in outside().items()
+        if (less := list(one_less_than_channels(tree)))
+    }
     assert not found, f"ask SensorArray.rank or the head input Rank: {found}"
+
+
+def test_no_average_reference_is_computed_by_hand():
+    found = {
+        name: by_hand
+        for name, tree in outside().items()
+        if (by_hand := [*centred_over_channels(tree)])
+    }
+    assert not found, f"use SensorArray.reference or reference_operator: {found}"
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_names_that_may_be_elsewhere_are_there(name):
+    assert KEYS[name] <= set(identifiers(outside()[name])), (
+        f"{name}: take names that went out of KEYS"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "by_hand"),
+    [
+        ("x - x.mean(1, keepdim=True)", True),
+        ("x - x[:, seen].mean(dim=1, keepdim=True)", True),
+        ("batch.data + x - x.mean(-2, keepdim=True)", True),
+        ("batch.data - batch.data.mean(dim=-2, keepdim=True)", True),
+        ("data - data.mean(axis=0)", True),
+        ("data - data.mean(axis=-2, keepdims=True)", True),
+        ("data - data.mean(axis=1, keepdims=True)", False),  # over time
+        ("x - x.mean(-1, keepdim=True)", False),
+        ("x - y.mean(1, keepdim=True)", False),
+        ("points - points.mean(axis=0)", False),
+    ],
+)
+def test_the_rule_knows_an_average_reference(line, by_hand):
+    assert [*centred_over_channels(ast.parse(line))] == [line] * by_hand
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -1,13 +1,17 @@
 """Errors of configurations as one line that begins with the key."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.errors import ConfigCompositionException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 
-from deepesi.cli.config_types import targets
+from deepesi.cli.config_types import RENAMED, targets
 from deepesi.composition import compose, names_in
 from deepesi.utils.nearest import near_names
 
@@ -17,13 +21,19 @@ def usual_config(command: str) -> DictConfig:
     return compose(command)
 
 
-def explained(error: Exception, command: str, config: DictConfig | None = None) -> str:
+def explained(
+    error: Exception,
+    command: str,
+    config: DictConfig | None = None,
+    overrides: Sequence[str] = (),
+) -> str:
     """An error in one line: the key that caused it, what is wrong, what to do.
 
     Args:
         error: The exception.
         command: Name of the command.
         config: Configuration of the command, if it was composed.
+        overrides: What was typed, ``key=value``.
 
     """
     if isinstance(error, OverrideParseException):
@@ -35,7 +45,7 @@ def explained(error: Exception, command: str, config: DictConfig | None = None) 
     *_, cause = _causes(error)
     key = getattr(cause, "full_key", None) or _full_key(error)
     if isinstance(error, ConfigCompositionException) and key:
-        return f"{key}: there is no such key. {_nearest(str(key), command)}"
+        return f"{key}: there is no such key. {_nearest(str(key), command, overrides)}"
     if "Missing mandatory value" in str(cause):
         given = re.sub(r".*Missing mandatory value: (\S+).*", r"\1", _line(cause))
         return f"{given} must be given: {given}=..."
@@ -67,21 +77,25 @@ def _full_key(error: BaseException) -> str | None:
     return found[1] if found else None
 
 
-#: Renamed keys: last part of the old key, and the new name.
-RENAMED = {
-    "course": "time_course",
-    "courses": "kinds",
-    "n_places": "n_components",
-    "n_looks": "n_passes",
-    "through": "leadfield",
-    "knob": "parameter",
-}
+def _renamed(key: str, command: str, overrides: Sequence[str]) -> str | None:
+    """The new name of a key, as it is in the groups that were chosen; None: it is not there."""
+    group, _, last = key.rpartition(".")
+    groups = [word for word in overrides if re.match(r"[\w/@]+=", word)]
+    try:
+        config = compose(command, groups)
+    except HydraException:  # more is wrong than this key
+        config = usual_config(command)
+    known = list(_keys(OmegaConf.to_container(config), ""))
+    new = f".{RENAMED[last]}"
+    if f"{group}{new}" in known:
+        return f"It is called {group}{new} now."
+    near = [k for k in known if k.startswith(key.split(".")[0]) and k.endswith(new)]
+    return f"{last} is called {RENAMED[last]} now: {', '.join(near)}." if near else None
 
 
-def _nearest(key: str, command: str) -> str:
-    *above, last = key.split(".")
-    if last in RENAMED:
-        return f"It is called {'.'.join([*above, RENAMED[last]])} now."
+def _nearest(key: str, command: str, overrides: Sequence[str]) -> str:
+    if key.split(".")[-1] in RENAMED and (new := _renamed(key, command, overrides)):
+        return new
     known = list(_keys(OmegaConf.to_container(usual_config(command)), ""))
     near = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
     near = near or near_names(key, known)

@@ -10,6 +10,16 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+#: Renamed keys: last part of the old key, and the new name.
+RENAMED = {
+    "course": "time_course",
+    "courses": "kinds",
+    "n_places": "n_components",
+    "n_looks": "n_passes",
+    "through": "leadfield",
+    "knob": "parameter",
+}
+
 #: Keys whose values may have another type than in the YAML files.
 OF_ANY_TYPE = {"name", "trainer.devices"}
 #: Keys that are removed before a class is built, because they are no arguments of it.
@@ -86,9 +96,9 @@ def _check_target(node: Mapping[str, Any], key: str) -> None:
     given = {k: v for k, v in node.items() if not k.startswith("_")}
     unknown = [k for k in given if k not in parameters and k not in TAKEN_OUT]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        raise ValueError(
-            f"{key}.{unknown[0]}: {name} has no such setting; it has {', '.join(parameters)}."
-        )
+        new = RENAMED.get(unknown[0])
+        cure = f"is called {new} now" if new in parameters else f"has {', '.join(parameters)}"
+        raise ValueError(f"{key}.{unknown[0]}: {name} has no such setting; it {cure}.")
     if not node["_target_"].startswith("deepesi."):
         return
     hints = typing.get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)

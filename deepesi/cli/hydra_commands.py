@@ -73,7 +73,7 @@ def _run_hydra(command: str, arguments: Sequence[str]) -> None:
     except expected as error:
         if debug:
             raise
-        sys.exit(f"deepesi {command}: {explained(error, command)}")
+        sys.exit(f"deepesi {command}: {explained(error, command, None, overrides)}")
 
 
 def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ...]) -> None:

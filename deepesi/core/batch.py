@@ -48,15 +48,15 @@ class Tensors:
 class LowRankLeadField(Tensors):
     """True lead fields of a batch, one per example, in factors instead of ``(B, C, D)``.
 
-    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced scalp patterns at the
-    sensors of example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
+    ``L_b = E_b (sum_k c_bk G_k) Vᵀ`` with ``E_b`` the referenced patterns at the sensors of
+    example ``b``. See `deepesi.physics.family.LeadFieldFamily`. Terms ``k`` that only
     touch the first patterns and modes are kept apart, as smaller matrices.
 
     Attributes:
         coefficients: ``c``, of the wide and then of the narrow terms.
         patterns: ``E``, no unit.
-        wide: Core of the wide terms, V.
-        narrow: Core of the narrow terms, V.
+        wide: Core of the wide terms, `SensorArray.head_units`.
+        narrow: Core of the narrow terms, `SensorArray.head_units`.
         source_modes: ``V``, 1/(A m).
 
     """
@@ -68,19 +68,19 @@ class LowRankLeadField(Tensors):
     source_modes: Float[Tensor, "D R"]
 
     def project(self, sources: Float[Tensor, "B D T"]) -> Float[Tensor, "B C T"]:
-        """Referenced data (V) of sources (A m)."""
+        """Referenced data (`SensorArray.head_units`) of sources (A m)."""
         reduced = torch.einsum("dr,bdt->brt", self.source_modes, sources)
         return self.patterns @ self._on_scalp(reduced)
 
     def matrices(self) -> Float[Tensor, "B C D"]:
-        """The lead fields as matrices, V/(A m)."""
+        """The lead fields as matrices, `SensorArray.head_units` per A m."""
         n_modes = self.source_modes.shape[1]
         unit = torch.eye(n_modes, device=self.source_modes.device)
         reduced = unit.expand(len(self.coefficients), -1, -1)
         return (self.patterns @ self._on_scalp(reduced)) @ self.source_modes.T
 
     def _on_scalp(self, reduced: Float[Tensor, "B R T"]) -> Float[Tensor, "B P T"]:
-        """Weights of the scalp patterns, of weights of the source modes."""
+        """Weights of the patterns, from weights of the source modes."""
         n_wide, n_narrow = len(self.wide), self.narrow.shape[-1]
         scalp = _through_core(self.wide, self.coefficients[:, :n_wide], reduced)
         if len(self.narrow):
@@ -140,7 +140,7 @@ class Batch(Tensors):
     """Simulated recordings under one set-up.
 
     Attributes:
-        data: Referenced recordings ``(B, C, T)``, V.
+        data: Referenced recordings ``(B, C, T)``, `SensorArray.head_units`.
         sources: Dipole moments ``(B, D, T)``, A m.
         head: The *nominal* head, which the analyst assumes.
         inputs: Prepared head inputs of the nominal head.

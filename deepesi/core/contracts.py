@@ -60,10 +60,10 @@ AS_IN_TRAINING = Assumptions(
 
 
 class InverseModel(nn.Module, ABC):
-    """Base class of models that map scalp potentials to sources.
+    """Base class of models that map recordings of any kind of sensor to sources.
 
-    Contract, tested by one suite for all models: reordering the channels of head and EEG
-    changes nothing; scaling the EEG by ``a`` and the noise covariance by ``a²`` scales the
+    Contract, tested by one suite for all models: reordering the channels of head and data
+    changes nothing; scaling the data by ``a`` and the noise covariance by ``a²`` scales the
     estimate by ``a``; montage, batch size and duration are free; `forward` exports to ONNX unless
     `exportable` is False.
 
@@ -85,12 +85,18 @@ class InverseModel(nn.Module, ABC):
 
     @property
     def assumptions(self) -> Assumptions:
-        """Check the declarations, as in the class."""
+        """Prior information of the model, for tables."""
         return AS_IN_TRAINING
 
     @abstractmethod
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Invert referenced data (V), by exportable operations only if `exportable`."""
+        """Estimate the sources of data, by exportable operations only if `exportable`.
+
+        Args:
+            data: Referenced data, `SensorArray.head_units`.
+            inputs: Prepared head inputs.
+
+        """
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
@@ -145,7 +151,7 @@ class PosteriorModel(InverseModel):
         """One posterior sample (A m) per draw of standard normal noise, by exportable operations.
 
         Args:
-            data: Referenced data, V.
+            data: Referenced data, `SensorArray.head_units`.
             inputs: Prepared head inputs.
             noise: Standard normal ``(N, B, Z)``, ``Z`` from `noise_size`.
 
@@ -157,7 +163,7 @@ class PosteriorModel(InverseModel):
         """Logarithm of the posterior density; a model that has none raises an error.
 
         Args:
-            data: Referenced data, V.
+            data: Referenced data, `SensorArray.head_units`.
             inputs: Prepared head inputs.
             configuration: Sources at which the density is computed, in the form in which the
                 model draws them.
@@ -265,7 +271,7 @@ class Oracle(nn.Module, ABC):
 
     Attributes:
         head_inputs: Arrays that it needs from the nominal head.
-        assumptions: Information that it uses.
+        assumptions: Information that the oracle uses.
 
     """
 
@@ -274,7 +280,7 @@ class Oracle(nn.Module, ABC):
     @property
     @abstractmethod
     def assumptions(self) -> Assumptions:
-        """Check the declarations, as in the class."""
+        """Information that the oracle uses."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Estimate:

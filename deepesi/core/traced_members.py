@@ -36,7 +36,7 @@ def trace_side_by_side(
     Args:
         member: Any member.
         tensors: Parameters and buffers that differ, by name, stacked along a first axis.
-        data: Recordings, V.
+        data: Recordings, `SensorArray.head_units`.
         inputs: Head inputs.
 
     """

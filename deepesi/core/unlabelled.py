@@ -16,7 +16,7 @@ class Unlabelled(Tensors):
     """Recordings whose sources are not known, under one set-up.
 
     Attributes:
-        data: Referenced recordings ``(B, C, T)``, V.
+        data: Referenced recordings ``(B, C, T)``, `SensorArray.head_units`.
         head: The nominal head, which the analyst assumes.
         inputs: Prepared head inputs of the nominal head.
         sfreq: Sampling rate, Hz.

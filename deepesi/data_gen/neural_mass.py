@@ -84,7 +84,7 @@ class JansenRit(TimeCourse):
             0, spare + 1, (n_columns, 1), generator=rng, device=rng.device
         )
         time_courses = sampled.gather(1, start + torch.arange(n_times, device=rng.device))
-        return (time_courses - time_courses.mean(1, keepdim=True)).reshape(*shape, n_times)
+        return (time_courses - time_courses.mean(-1, keepdim=True)).reshape(*shape, n_times)
 
 
 def pyramidal_potential(

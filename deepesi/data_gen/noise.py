@@ -31,7 +31,8 @@ class NoiseRanges:
     noise. The sum of all kinds is then scaled to the drawn level.
 
     Args:
-        level: RMS per channel, V, log-uniform, of white noise before re-referencing.
+        level: RMS per channel, `SensorArray.head_units`, log-uniform, of white noise before
+            re-referencing.
         white: Relative power of white sensor noise. Required: without it the covariance would be
             singular.
         coloured: Relative power of 1/f sensor noise that is correlated between near sensors.
@@ -185,7 +186,7 @@ class Noise:
     def draw(
         self, n_examples: int, n_times: int, sfreq: float, rng: torch.Generator
     ) -> Float[Tensor, "B C T"]:
-        """Draw noise, V, with the reference of the sensors and ``E‖N‖² = T tr(cov)``."""
+        """Draw noise in the reference of the sensors, with ``E‖N‖² = T tr(cov)``, head units."""
         device = str(rng.device)
         if device not in self._factors:
             self._factors[device] = [

@@ -10,6 +10,7 @@ import yaml
 
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.table import RULE, layout, markdown_table
+from deepesi.physics.sensors import KINDS, title_of
 from deepesi.utils.files import atomic
 
 
@@ -38,11 +39,12 @@ def write_card(
     """
     terms = "\n".join(f"| {term} | {value} |" for term, value in _terms(contract))
     limits = "\n".join(f"- {limit}" for limit in _limits(contract))
+    title = title_of(contract["data"]["kinds"])
     text = f"""# {name}
 
-EEG source localization of deepesi {contract["versions"]["deepesi"]}, exported to ONNX (opset {export["opset"]}); {n_weights:,} weights.
-Input: average-referenced EEG in volts, `(batch, channels, times)`, and the head inputs its metadata
-declares. Output: dipole moments in A m along the outward cortical normal or, for free orientation,
+{title} source localization of deepesi {contract["versions"]["deepesi"]}, exported to ONNX (opset {export["opset"]}); {n_weights:,} weights.
+Input of the graph: data `(batch, channels, times)`, {_numbers(contract)}, and the head inputs
+that its metadata declare. Output: dipole moments in A m along the outward cortical normal or, for free orientation,
 x, y and z of every source, `(batch, dipoles, times)`.
 
 | contract | |
@@ -77,6 +79,20 @@ estimate = inverse.apply(evoked)  # .stc, .std, .data
 """
     with atomic(path) as partial:
         partial.write_text(text)
+
+
+def _numbers(contract: Mapping[str, Any]) -> str:
+    """Kinds of the channels of a file, with the units and the reference of their numbers."""
+    return "; ".join(
+        f"{KINDS[kind].title} channels in {_unit(numbers)}"
+        for kind, numbers in contract["data"]["kinds"].items()
+    )
+
+
+def _unit(numbers: Mapping[str, Any]) -> str:
+    if "numbers_in" in numbers:
+        return f"units of {numbers['numbers_in']:g} {numbers['unit']}"
+    return f"{numbers['unit']}, {numbers['reference']} reference"
 
 
 def how_trained(
@@ -207,7 +223,8 @@ def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
         kind = {1: "fixed", 3: "free"}[contract["n_orient"]]
         yield f"It belongs to sources of {kind} orientation; others are refused."
     yield (
-        "Recordings without EEG, positions or volts, with projected, constant or doubled channels "
-        "or NaN, of another number of trials or quieter than their own noise covariance are "
-        "refused, and so are covariances of other channels or units."
+        "Recordings of other kinds of channels, without positions or in other units, with "
+        "projected, constant or doubled channels or NaN, of another number of trials or quieter "
+        "than their own noise covariance are refused, and so are covariances of other channels or "
+        "units."
     )

@@ -1,4 +1,4 @@
-"""Data consistency: the potential of the estimate should equal the recording."""
+"""Data consistency: the data of the estimate should equal the recording."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +13,7 @@ LEAD_FIELDS = ("nominal", "true")
 
 
 class Reprojection(LossTerm):
-    r"""Whitened scalp misfit ``‖W(v − L ĵ)‖² / ‖W v‖²`` (no unit): 1 for an estimate of zero.
+    r"""Whitened misfit of the data ``‖W(v − L ĵ)‖² / ‖W v‖²`` (no unit): 1 for an estimate of zero.
 
     Whitening gives noisy directions a low weight, so that strong coloured noise is not fitted.
     The null space of ``L`` has no effect on this term: a small value does not mean correct

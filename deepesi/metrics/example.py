@@ -44,7 +44,7 @@ class Geometry:
         self._of_uniform: tuple[bytes, float] = (b"", 0.0)
 
     def explained(self, example: Example) -> Array:
-        """Potentials of an estimate through the nominal lead field ``(C, T)``, V."""
+        """Data of an estimate through the nominal lead field ``(C, T)``, head units."""
         return self.leadfield @ example.estimated_moments
 
     def uniform_mm(self, target: Array) -> float:

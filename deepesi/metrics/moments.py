@@ -1,7 +1,8 @@
-"""Metrics of the dipole moments of one estimate and of the potentials they would cause.
+"""Metrics of the dipole moments of one estimate and of the recording they would cause.
 
-``estimate`` and ``target`` are moments ``(D, T)``, A m, potentials ``(C, T)``, V. Without variation
-to compare, correlations are 0; an estimate of zero has a cosine of 0.
+``estimate`` and ``target`` are moments ``(D, T)``, A m; recordings are ``(C, T)``, in
+`SensorArray.head_units`. Without variation to compare, correlations are 0; an estimate of zero has
+a cosine of 0.
 """
 
 import numpy as np
@@ -42,7 +43,7 @@ def strongest_sample(data: Array) -> int:
 
 
 def _topographies(explained: Array, data: Array) -> tuple[Array, Array]:
-    """Both topographies ``(C,)``, V, at the sample where the recording is strongest."""
+    """Both topographies ``(C,)`` at the sample where the recording is strongest."""
     sample = strongest_sample(data)
     return explained[:, sample], data[:, sample]
 
@@ -51,9 +52,9 @@ def topographic_rdm(explained: Array, data: Array) -> float:
     """RDM of the topographies of estimate and recording where the recording is strongest.
 
     Args:
-        explained: Potentials of the estimate through the nominal lead field ``(C, T)``, V; one of
+        explained: Data of the estimate through the nominal lead field ``(C, T)``; one of
             zero scores √2, as one that is orthogonal to the recording.
-        data: Recording ``(C, T)``, V.
+        data: Recording ``(C, T)``, in the same unit.
 
     """
     topographies = _topographies(explained, data)

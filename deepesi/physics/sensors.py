@@ -4,7 +4,7 @@ All differences between electrodes, magnetometers and gradiometers are here: uni
 amplitudes, least distance of two sensors, and the reference of potentials.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,6 +111,11 @@ KINDS = {
         head_unit=1e-6,
     ),
 }
+
+
+def title_of(kinds: Iterable[str]) -> str:
+    """``"EEG"``, ``"MEG"`` or ``"EEG and MEG"``, for keys of `KINDS`."""
+    return " and ".join(sorted({KINDS[kind].modality.upper() for kind in kinds}))
 
 
 def average_reference(data: Array, axis: int = 0) -> Array:
@@ -239,7 +244,7 @@ class SensorArray:
     @property
     def title(self) -> str:
         """``"EEG"``, ``"MEG"`` or ``"EEG and MEG"``."""
-        return " and ".join(sorted({modality.upper() for modality in self.modalities}))
+        return title_of(self.kinds)
 
     @property
     def head_units(self) -> Array:
@@ -328,6 +333,14 @@ class SensorArray:
     def reference_operator(self) -> Array:
         """Matrix ``(C, C)`` of `reference`: average over EEG, identity for MEG."""
         return self.reference(np.eye(len(self)))
+
+    def reference_to(self, rows: Sequence[int] | NDArray[np.int64]) -> Array:
+        """Matrix ``(C, C)`` that references all channels to the average of the EEG among `rows`."""
+        operator = np.eye(len(self))
+        own = np.intersect1d(rows, self.rows_of("eeg"))
+        if len(own):
+            operator[np.ix_(self.rows_of("eeg"), own)] -= 1 / len(own)
+        return operator
 
     def is_referenced(self, data: Array) -> bool:
         """Whether data ``(C, ...)`` are in the reference of heads, to single precision."""

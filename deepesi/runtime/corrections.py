@@ -52,7 +52,7 @@ class Corrected:
     Attributes:
         recording: Averages and epochs with their baseline subtracted.
         stretches: Stretches of a raw recording that are not annotated as bad.
-        offsets: Offsets to subtract from every part of a raw recording ``(C,)``, V.
+        offsets: Offsets to subtract from every part of a raw recording ``(C,)``, SI units.
         excluded: Indices of epochs that are annotated as bad.
         changes: Descriptions of automatic corrections.
         baseline: Description of the baseline; None for a raw recording.

@@ -20,7 +20,7 @@ class Localization(NamedTuple):
         stc: Dipole moments, A m: signed along the outward cortical normal (fixed orientation), or
             x, y and z of the MNE head frame (free).
         std: Standard deviation of the moments, A m; None if the model gives none.
-        data: Referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, SI units.
         number: Number of the epoch in the file, or of the piece of a raw recording; from 0.
         first: First sample in a raw recording; else 0.
 

@@ -158,7 +158,7 @@ class Inverse:
 
         Args:
             recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; it is not changed.
-            noise_cov: Noise covariance of single trials, V².
+            noise_cov: Noise covariance of single trials, SI units (V² for EEG).
             forward: The recording's own forward solution; the packaged head if None.
             rank: Dimensions of the noise, as in `for_recording`.
             trans: Transform that places the sensors on the head, as in `for_recording`.
@@ -387,10 +387,11 @@ def apply(
     The same as `Inverse.apply`, whose types tell what each kind of recording gives.
 
     Args:
-        model: Path of an ``.onnx`` file; ``"default"`` or ``"convdip"``; or an opened `Inverse`.
+        model: Path of an ``.onnx`` file; the name of a packaged one, ``"default"``,
+            ``"loose"`` or ``"convdip"``; or an opened `Inverse`.
         recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; result and errors as in
             `Inverse.apply`.
-        noise_cov: Noise covariance of single trials, V².
+        noise_cov: Noise covariance of single trials, SI units (V² for EEG).
         forward: The recording's own forward solution; the packaged head if None.
         rank: Dimensions of the noise, as in `Inverse.for_recording`.
         trans: Transform that places the sensors on the head, as in `Inverse.for_recording`.

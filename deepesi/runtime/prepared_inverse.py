@@ -249,7 +249,7 @@ class PreparedInverse(PreparedModel):
 
         Args:
             mean: Estimate of the sample ``(D,)``, A m.
-            data: The sample ``(C,)``, V, any reference, in the order of `ch_names`.
+            data: The sample ``(C,)``, SI units, any reference, in the order of `ch_names`.
 
         Returns:
             None if the file was not calibrated.

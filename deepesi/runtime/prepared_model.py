@@ -90,12 +90,13 @@ class PreparedModel:
         Each ``(D, T)``, A m.
 
         Args:
-            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
+            data: ``(C, T)``, SI units, in the order of `ch_names`.
             window: Window length, samples, as in `deepesi.runtime.windows.overlap_add`; by
                 default the longest window of training.
 
         Raises:
-            ValueError: Another number of channels, or data that are not plausible EEG in volts.
+            ValueError: Another number of channels, or data that are not plausible in the
+                units of their kind.
 
         """
         self._check_frames(data)
@@ -106,7 +107,7 @@ class PreparedModel:
         """Draw from the posterior of one window ``(C, T)``, SI units, any reference.
 
         Args:
-            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
+            data: ``(C, T)``, SI units, in the order of `ch_names`.
             n: Number of draws.
             seed: Random seed; the same seed gives the same samples.
 
@@ -129,7 +130,7 @@ class PreparedModel:
         """Probabilities ``(K,)`` of 1, 2, ... sources in one window, any reference.
 
         Args:
-            data: ``(C, T)``, V, T or T/m, in the order of `ch_names`.
+            data: ``(C, T)``, SI units, in the order of `ch_names`.
 
         Raises:
             ValueError: The model counts no sources; or as in `estimate`.
@@ -202,5 +203,5 @@ class PreparedModel:
         return np.asarray(self.whitener @ self.sensors.to_head(data))
 
     def power(self, data: Array) -> Array:
-        """Whitened power ``(T,)`` of data ``(C, T)`` (V, any reference); 1 for noise alone."""
+        """Whitened power ``(T,)`` of data ``(C, T)`` (SI, any reference); 1 for noise alone."""
         return whitened_power(self._whitened(data), self.rank)

@@ -29,8 +29,8 @@ class Segment(NamedTuple):
     """One evoked response, one epoch or one stretch of a raw recording.
 
     Attributes:
-        data: ``(C, T)``, V, in the reference of the recording. It covers all windows, so it may
-            begin before the piece and end after it.
+        data: ``(C, T)``, SI units, in the reference of the recording. It covers all windows, so
+            it may begin before the piece and end after it.
         windows: Windows that overlap the piece, in samples of its stretch, epoch or average.
         tmin: Time of the first sample of the piece, s.
         number: Number of the epoch in the file, or of the stretch; from 0.

@@ -154,7 +154,7 @@ def _near(head: HeadModel, n_sources: int) -> HeadModel:
 
 
 def small_recording(head: HeadModel, n_times: int = N_TIMES) -> NDArray[np.float32]:
-    """One source in noise ``(1, C, T)``, V, with twice the strength of the noise per channel."""
+    """One source in noise ``(1, C, T)``, with twice the strength of the noise per channel."""
     rng = np.random.default_rng(0)
     topography = head.leadfield[:, head.space.n_dipoles // 2]
     source = 2 * head.noise_level * topography / np.sqrt(np.square(topography).mean())

@@ -89,7 +89,7 @@ def within(stretches: list[Stretch], start: int, stop: int) -> Iterator[Stretch]
 def mean_of(
     raw: "mne.io.BaseRaw", rows: list[int], stretches: list[Stretch]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Mean over time ``(C,)``, V, of channels, and which are constant; read in blocks."""
+    """Mean over time ``(C,)``, SI units, of channels, and which are constant; read in blocks."""
     total, n_samples = np.zeros(len(rows)), 0
     low, high = np.full(len(rows), np.inf), np.full(len(rows), -np.inf)
     for stretch in stretches:

@@ -1,4 +1,7 @@
-"""Missing electrodes, predicted by splines, by inverse methods and by networks."""
+"""Missing channels of EEG, predicted by splines, by inverse methods and by networks.
+
+EEG only: the splines of MNE-Python interpolate potentials on a sphere.
+"""
 
 import mne
 import torch
@@ -27,12 +30,12 @@ def predict_by_splines(batch: Unlabelled, masking: Masking) -> Tensor:
     info = mne.create_info(list(sensors.names), batch.sfreq, "eeg", verbose="error")
     positions = dict(zip(sensors.names, sensors.positions, strict=True))
     info.set_montage(mne.channels.make_dig_montage(positions, coord_frame="head"))
-    data = referenced_to_seen(batch.data, masking)
+    data = referenced_to_seen(batch.data, sensors, masking)
     epochs = mne.EpochsArray(data.double().numpy(), info, verbose="error")
     epochs.info["bads"] = [sensors.names[i] for i in masking.missing.tolist()]
     epochs.interpolate_bads(method={"eeg": "spline"}, verbose="error")
     found = torch.as_tensor(epochs.get_data(verbose="error"), dtype=torch.float32)
-    return referenced_to_seen(found, masking)[:, masking.missing]
+    return referenced_to_seen(found, sensors, masking)[:, masking.missing]
 
 
 def compare(

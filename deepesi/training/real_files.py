@@ -1,4 +1,7 @@
-"""Finds real recordings, and gives windows of one of them under its own set-up.
+"""Finds real EEG recordings, and gives windows of one of them under its own set-up.
+
+EEG only: the set-up is the packaged head with the electrodes of the recording. MEG needs the place
+of the head in the helmet, and other channels of a recording are left out.
 
 A recording needs the memory of one window and of its ``(C, C)`` covariance: data stay on disk.
 """

@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 import torch
 import yaml
+from hydra.errors import InstantiationException
 from safetensors.torch import load_file, save_file
 
 from deepesi.core.contracts import InverseModel
@@ -207,7 +208,10 @@ def read_network(
             f"{_packaged(path)}"
         )
     model = _made_from(identity["model"], path) if model is None else model
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _of_another_version(path, " ".join(str(error).split())[:200]) from error
     return model.eval(), identity
 
 
@@ -229,10 +233,16 @@ def _made_from(config: Mapping[str, Any], path: Path) -> InverseModel:
             "Python, and its settings are not known. Make it again and give it the weights: "
             "load_network(path, space, model). Its exported file needs neither."
         )
-    kind = hydra.utils.get_class(config["_target_"])
+    try:
+        kind = hydra.utils.get_class(config["_target_"])
+    except ImportError as error:
+        raise _of_another_version(path, f"there is no class {config['_target_']}") from error
     if not issubclass(kind, InverseModel):
         raise ValueError(f"load_network: {path} names {kind.__name__}, which is no InverseModel.")
-    model: InverseModel = hydra.utils.instantiate(config, _convert_="all")
+    try:
+        model: InverseModel = hydra.utils.instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        raise _of_another_version(path, " ".join(str(error).split())) from error
     return model
 
 
@@ -240,3 +250,11 @@ def _packaged(path: Path) -> str:
     """The packaged file that was meant, where evaluations take one, for an error."""
     near = near_names(path.name, PACKAGED)
     return f" Packaged is {near[0]!r}, for evaluate and calibrate." if near else ""
+
+
+def _of_another_version(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"load_network: the network in {path} cannot be made: {reason.rstrip('.')}. It was saved "
+        "by another version of deepesi, or needs a plugin that is not installed. Train it again, "
+        "use its exported .onnx file, or install the plugin."
+    )

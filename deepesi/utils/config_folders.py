@@ -9,6 +9,8 @@ from deepesi.utils.plugins import CONFIG_VARIABLE as VARIABLE
 
 #: The packaged files.
 CONFIGS = "deepesi.configs"
+#: What names folders of users, for errors.
+NAMED_BY = f"{VARIABLE} (or --config-dir of train, evaluate, calibrate and preview)"
 
 
 def config_folders() -> list[Path]:
@@ -23,7 +25,7 @@ def config_folders() -> list[Path]:
     for folder in own:
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"--config-dir, {VARIABLE}: there is no folder {folder}. Give one that holds "
+                f"{NAMED_BY}: there is no folder {folder}. Give one that holds "
                 "scenario/NAME.yaml, model/NAME.yaml and the like."
             )
     folders = [*own, *(folder_of(e.value) for e in plugins.declared(plugins.CONFIGS).values())]
@@ -33,7 +35,7 @@ def config_folders() -> list[Path]:
             other = seen.setdefault(file.relative_to(folder), file)
             if other != file:
                 raise ValueError(
-                    f"--config-dir, {VARIABLE}: {file} has the name of {other}. Rename it; it may "
+                    f"{NAMED_BY}: {file} has the name of {other}. Rename it; it may "
                     "begin with the values of the other one (defaults: [NAME, _self_])."
                 )
     return folders

@@ -34,7 +34,7 @@ class Result:
         case_head: Head, with distances to the target.
         method: Name of the method.
         track: Time courses of the tested quantities.
-        data: Referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, SI units.
         magnitude: Magnitudes of the estimate at the sample of largest power ``(S,)``, A m.
         in_window: Magnitudes in the window of the response ``(S, W)``, A m.
         statistics: Statistics by name, as in `deepesi.validation.statistics`.

@@ -47,7 +47,7 @@ class View:
         times: Sample times ``(T,)``, s.
         maps: Values at the sources ``(S, T)``, not negative, by name; the first one is shown first.
         mesh: Cortex mesh.
-        data: Referenced data ``(C, T)``, V.
+        data: Referenced data ``(C, T)``, SI units.
         sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         peak_sample: Sample that is shown first.
         std: Standard deviations of the first map ``(S, T)``.

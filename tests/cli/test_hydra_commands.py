@@ -16,9 +16,10 @@ import yaml
 from hydra.errors import InstantiationException
 
 from deepesi.cli import config_errors
-from deepesi.cli.config_types import fits
+from deepesi.cli.config_types import RENAMED, fits
 from deepesi.cli.main import main
 from deepesi.cli.processor import prepare_processor
+from deepesi.training.weights import save_network
 from tests.conftest import slow
 from tests.training.toy import TOY, start, wait_for
 
@@ -52,7 +53,13 @@ WRONG = {
     "train modle=gnn": r"modle: there is no such key. Nearest: model",
     "train model=piunet model.n_looks=1": r"no such key. It is called model.n_passes now",
     "train loss.terms.reprojection.through=true": r"called loss.terms.reprojection.leadfield now",
+    "train loss.through=true": r"through is called leadfield now: loss.terms.reprojection.lead",
+    "train data.sources.course=null": r"called data.sources.time_course now",
+    "train data=erp data.sources.time_course.courses=[]": r"data.sources.time_course.kinds now",
+    "train model=gnn model.n_places=1": r"called model.n_components now",
+    "train model.n_places=1": r"n_places: there is no such key. Nearest: model",
     "evaluate scenario.examples=3": r"scenario.examples: there is no such key",
+    "train model=gnn +model.n_places=4": r"no such setting; it is called n_components now",
     "train +model.n_heads=4": r"model.n_heads: ConvDip has no such setting; it has n_dipoles",
     "calibrate +scenario.sources.radios=3": r"scenario.sources.radios: PatchSources has no such",
     # a wrong type
@@ -101,6 +108,51 @@ def test_errors_are_one_line_with_the_key(toy_path, tmp_path, monkeypatch, words
     assert re.search(message, said), said
     assert "\n" not in said
     assert said.startswith(f"deepesi {command}: ")
+
+
+def test_every_renamed_key_is_tested():
+    typed = {word.split("=")[0].split(".")[-1] for words in WRONG for word in words.split()}
+    assert RENAMED.keys() <= typed | {"knob"}, "knob: in the next test"
+
+
+def test_a_renamed_setting_of_an_own_file(toy_path, tmp_path, monkeypatch):
+    own = tmp_path / "configs" / "baselines"
+    own.mkdir(parents=True)
+    own = own / "own.yaml"
+    own.write_text("own:\n  _target_: deepesi.baselines.tuned.Tuned\n  knob: snr_db\n")
+    monkeypatch.setenv("DEEPESI_CONFIG", str(tmp_path / "configs"))
+    words = ("evaluate", f"head.name={toy_path}", "baselines=own")
+    said = error_of(*words, monkeypatch=monkeypatch, folder=tmp_path)
+    assert said.endswith("own.knob: Tuned has no such setting; it is called parameter now.")
+
+
+OLD_RUNS = {
+    "a class": ({"_target_": "deepesi.models.gnn.ElectrodeGNN"}, "no class deepesi.*ElectrodeGNN"),
+    "a setting": ({"n_places": 3}, "unexpected keyword argument 'n_places'"),
+    "weights": ({"hidden": 8}, "size mismatch"),
+}
+
+
+@pytest.mark.parametrize("command", ["export {run} --out {run}/a.onnx", "evaluate models=[{run}]"])
+@pytest.mark.parametrize(("changed", "reason"), OLD_RUNS.values(), ids=OLD_RUNS.keys())
+def test_a_run_of_an_earlier_version(
+    toy, toy_path, tmp_path, monkeypatch, command, changed, reason
+):
+    """The error names the run and the cure."""
+    config = {"_target_": "deepesi.models.convdip.ConvDip", "n_dipoles": toy.space.n_dipoles}
+    network = hydra.utils.instantiate(config | {"hidden": 16})
+    identity = {"model": config | {"hidden": 16} | changed, "space": toy.space.name}
+    identity["space_fingerprint"] = toy.space.fingerprint
+    save_network(network, identity, tmp_path / "run" / "model")
+    words = command.format(run=tmp_path / "run").split()
+    words += ["--head", str(toy_path)] if words[0] == "export" else [f"head.name={toy_path}"]
+    said = error_of(*words, monkeypatch=monkeypatch, folder=tmp_path)
+    assert re.search(f"the network in {tmp_path}/run/model cannot be made: .*{reason}", said), said
+    assert said.endswith(
+        ". It was saved by another version of deepesi, or needs a plugin that is not installed. "
+        "Train it again, use its exported .onnx file, or install the plugin."
+    )
+    assert "\n" not in said
 
 
 def run(*command: str, cwd, **environment):

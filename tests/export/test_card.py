@@ -25,7 +25,9 @@ def test_linear_inverse(toy_path, tmp_path, capsys):
     card = (tmp_path / "e.md").read_text()
     assert capsys.readouterr().out == f"wrote {out} and its card, {tmp_path / 'e.md'}\n"
     for part in (
-        "# eLORETA\n",
+        "# eLORETA\n\nEEG and MEG source localization of deepesi ",
+        ", EEG channels in V, average reference; magnetometer channels in units of 5e-08 T; "
+        "gradiometer channels in units of 1e-06 T/m, and the head inputs\n",
         "; 0 weights",
         "nothing was trained",
         "follows that of the head it is given",
@@ -110,7 +112,8 @@ def test_calibrated_network(toy, toy_path, tmp_path):
     card = (tmp_path / "c.md").read_text()
     n_weights = sum(p.numel() for p in model.parameters())
     for part in (
-        "# ConvDip\n",
+        "# ConvDip\n\nEEG source localization of deepesi ",
+        ", EEG channels in V, average reference, and the head inputs\n",
         f"{n_weights:,} weights",
         "| channels | 8 to 64 |",
         "| samples of a window | 1 |",

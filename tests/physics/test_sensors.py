@@ -57,6 +57,15 @@ def test_reference_of_both_is_that_of_each(axis):
     assert sensors.rank == 21
 
 
+def test_reference_to_some_of_the_channels():
+    sensors, data = mixed(), np.random.default_rng(2).normal(size=(22, 5))
+    found = sensors.reference_to([1, 3, 4, 12]) @ data
+    assert np.allclose(found[:10], data[:10] - data[[1, 3, 4]].mean(axis=0))
+    assert np.array_equal(found[10:], data[10:])
+    assert np.allclose(sensors.reference_to(range(22)), sensors.reference_operator)
+    assert np.array_equal(sensors.reference_to([12, 13]), np.eye(22))
+
+
 def test_picked_sensors_keep_their_kinds_together():
     sensors = mixed()
     some = sensors[[12, 0, 10]]

@@ -127,7 +127,13 @@ def test_file_that_was_altered(convdip, tmp_path):
         ("{", "metadata is not JSON"),
         ("[" * 100_000, "metadata is not JSON"),
         ("{}", "contract has version None"),
-        (text.replace('"contract_version": 5', '"contract_version": 9'), "version 9"),
+        *(
+            (
+                text.replace('"contract_version": 5', f'"contract_version": {version}'),
+                f"contract has version {version}, this deepesi reads 5. Export it again with this",
+            )
+            for version in (3, 4, 9)
+        ),
         (text.replace('"montages"', '"mountains"'), "not of the promised form.*'montages' is a"),
         (json.dumps(content | {"trained": {"sfreq": "fast"}}), "promised form.*trained"),
         (json.dumps(content | {"data": content["data"] | {"kinds": {}}}), r"promised form \(data"),

@@ -245,13 +245,21 @@ def with_sss(info, nfree):
             {
                 "max_info": {
                     "sss_info": {
-                        "nfree": nfree, "components": components, "in_order": 8, "out_order": 3,
-                        "frame": 1, "job": 2, "origin": np.zeros(3), "nchan": 306,
+                        "nfree": nfree,
+                        "components": components,
+                        "in_order": 8,
+                        "out_order": 3,
+                        "frame": 1,
+                        "job": 2,
+                        "origin": np.zeros(3),
+                        "nchan": 306,
                     },
-                    "max_st": {}, "sss_ctc": {}, "sss_cal": {},
+                    "max_st": {},
+                    "sss_ctc": {},
+                    "sss_cal": {},
                 }
             }
-        ]  # fmt: skip
+        ]
     return info
 
 

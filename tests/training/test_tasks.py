@@ -96,7 +96,7 @@ def test_an_exact_inverse_predicts_exactly(simulate):
 def test_unexplained_share(unlabelled):
     masking = Masking.draw(16, 0.3, rng())
     data, head = unlabelled.data, unlabelled.head
-    target = referenced_to_seen(data, masking)[:, masking.missing]
+    target = referenced_to_seen(data, head.sensors, masking)[:, masking.missing]
     assert unexplained(target, data, head, masking).abs().max() < 1e-6
     std = torch.tensor(head.noise_cov.diagonal()).float().sqrt()[masking.missing, None]
     power = (target / std).square().mean((1, 2))

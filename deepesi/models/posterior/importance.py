@@ -50,7 +50,7 @@ def refine(
 
     Args:
         model: A structured posterior; it is set to evaluation mode.
-        data: Referenced data, V.
+        data: Referenced data, `SensorArray.head_units`.
         inputs: Prepared head inputs.
         n: Number of draws.
         seed: Random seed of the draws.

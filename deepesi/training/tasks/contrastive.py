@@ -38,8 +38,8 @@ def nt_xent(
 class Contrastive(Task):
     """Views of a window that differ in time, channels and line noise have similar features.
 
-    The reference is not varied: every network gets data in the average reference, which undoes any
-    other reference exactly.
+    The reference is not varied: every network gets data in the reference of its sensors, which
+    undoes any other reference exactly.
 
     Args:
         features: Layer whose features are compared.
@@ -100,7 +100,7 @@ class Contrastive(Task):
         share = self.dropout * float(torch.rand((), generator=rng, device=rng.device))
         masking = Masking.draw(n_channels, share, rng)
         arrays = prepare(model.head_inputs, head_seen(batch.head, masking))
-        seen = referenced_to_seen(data, masking)[:, masking.seen]
+        seen = referenced_to_seen(data, batch.head.sensors, masking)[:, masking.seen]
         return self.features(model, seen, as_tensors(arrays, data.device))[1]
 
     def _with_line_noise(self, batch: Unlabelled, rng: torch.Generator) -> Float[Tensor, "B C T"]:
@@ -113,5 +113,5 @@ class Contrastive(Task):
         sine = torch.sin(2 * torch.pi * (frequency * time + draw[1]))
         topography = torch.randn((n_examples, n_channels, 1), generator=rng, device=rng.device)
         scale = self.line_noise * batch.head.noise_level * draw[2]
-        noise = 2**0.5 * scale * topography * sine
-        return batch.data + noise - noise.mean(1, keepdim=True)
+        operator = torch.as_tensor(batch.head.sensors.reference_operator).to(batch.data)
+        return batch.data + operator @ (2**0.5 * scale * topography * sine)

@@ -1,4 +1,4 @@
-"""Masked-channel modelling: predict electrodes that the network does not see."""
+"""Masked-channel modelling: predict channels that the network does not see."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -12,6 +12,7 @@ from deepesi.core.unlabelled import Unlabelled
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.io.channels import MIN_CHANNELS
+from deepesi.physics.sensors import SensorArray
 from deepesi.training.tasks.base import Task
 
 #: Power that is added to that of the missing channels, in units of the noise.
@@ -37,9 +38,12 @@ def head_seen(head: HeadModel, masking: Masking) -> HeadModel:
     return head.pick([head.sensors.names[i] for i in masking.seen.tolist()])
 
 
-def referenced_to_seen(data: Float[Tensor, "B C T"], masking: Masking) -> Float[Tensor, "B C T"]:
-    """Data of all channels in the average reference of those that are seen."""
-    return data - data[:, masking.seen].mean(1, keepdim=True)
+def referenced_to_seen(
+    data: Float[Tensor, "B C T"], sensors: SensorArray, masking: Masking
+) -> Float[Tensor, "B C T"]:
+    """Data of all channels in the reference that those have which are seen."""
+    operator = sensors.reference_to(masking.seen.numpy())
+    return torch.as_tensor(operator, dtype=data.dtype, device=data.device) @ data
 
 
 def predict_missing(
@@ -49,13 +53,13 @@ def predict_missing(
     masking: Masking,
     background: InverseModel | None = None,
 ) -> Float[Tensor, "B M T"]:
-    """Missing channels (V) from sources that the model estimates with the seen ones.
+    """Missing channels from sources that the model estimates with the seen ones.
 
-    The lead field projects the estimate onto all channels. Reference: average of the seen ones.
+    The lead field projects the estimate onto all channels. The reference is that of the seen ones.
 
     Args:
         model: Network, or any other inverse model.
-        data: All channels, V; the model gets the seen ones only.
+        data: All channels, `SensorArray.head_units`; the model gets the seen ones only.
         head: Head of all channels.
         masking: Which channels are seen.
         background: Inverse model that estimates the sources of what `model` leaves unexplained in
@@ -66,10 +70,10 @@ def predict_missing(
     declarations = dict.fromkeys(d for one in models for d in one.head_inputs)
     inputs = as_tensors(prepare(declarations, head_seen(head, masking)), data.device)
     leadfield = torch.as_tensor(head.leadfield, dtype=data.dtype, device=data.device)
-    rest = referenced_to_seen(data, masking)[:, masking.seen]
+    rest = referenced_to_seen(data, head.sensors, masking)[:, masking.seen]
     predicted = torch.zeros_like(data)
     for one in models:
-        explained = referenced_to_seen(leadfield @ one(rest, inputs).mean, masking)
+        explained = referenced_to_seen(leadfield @ one(rest, inputs).mean, head.sensors, masking)
         rest, predicted = rest - explained[:, masking.seen], predicted + explained
     return predicted[:, masking.missing]
 
@@ -86,7 +90,7 @@ def unexplained(
     """
     std = torch.as_tensor(head.noise_cov.diagonal().copy(), dtype=data.dtype).sqrt()
     std = std.clamp_min(1e-3 * std.max()).to(data.device)[masking.missing, None]
-    target = referenced_to_seen(data, masking)[:, masking.missing] / std
+    target = referenced_to_seen(data, head.sensors, masking)[:, masking.missing] / std
     error = (predicted / std - target).square().mean((1, 2))
     return error / (target.square().mean((1, 2)) + SMALL_POWER)
 
