@@ -179,7 +179,7 @@ def test_what_was_chosen_is_kept(scenario, tuned, toy, tmp_path, monkeypatch):
     mne = Tuned(functools.partial(MinimumNorm, "MNE", "constant"), "snr_db", [-10, 0, 20], 30)
     with pytest.raises(AssertionError, match="drawn anew"):
         choose("x", mne, [scenario], cohort, cache=tmp_path)
-    monkeypatch.setattr(tuning, "code_digest", lambda rooms: "of other code")
+    monkeypatch.setattr(tuning, "code_digest", lambda folders: "of other code")
     with pytest.raises(AssertionError, match="drawn anew"):
         choose("x", tuned, [scenario], cohort, cache=tmp_path)
 

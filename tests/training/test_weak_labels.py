@@ -7,7 +7,7 @@ import torch
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
 from deepesi.physics.cohort import Cohort
-from deepesi.training.expected import ExpectedResponses
+from deepesi.training.expected_responses import ExpectedResponses
 from deepesi.training.mixed import MixedRecordings, without_targets
 from deepesi.training.run import fit
 from deepesi.training.tasks.weak_labels import WeakLabels

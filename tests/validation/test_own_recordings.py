@@ -23,7 +23,7 @@ from deepesi.validation.expectation_file import EXAMPLE, KEYS, read_expectations
 from deepesi.validation.own_recordings import own_cases
 from deepesi.validation.run import run
 from deepesi.validation.sample import sample_cases
-from deepesi.validation.tally import DISTANCE, SET, at_least, tally
+from deepesi.validation.successes import DISTANCE, SET, at_least, tally
 from tests.conftest import make_covariance, make_evoked
 from tests.documents import ROOT
 
