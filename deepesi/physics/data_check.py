@@ -64,7 +64,7 @@ def _check_amplitude(
         raise ValueError(
             f"recording: the data range from {data.min():.3g} to {data.max():.3g} with standard "
             f"deviation {amplitude:.3g}; {kind.title} in {kind.unit_name} has {low:g}-{high:g}. "
-            f"They look like {guess}. Convert to {kind.unit_name} ({kind.cure})."
+            f"They look like {guess}. Convert to {kind.unit_name} ({kind.advice})."
         )
 
 

@@ -16,7 +16,7 @@ from deepesi.physics.cap_placement import (
     Placement,
     RecordedCap,
     place_cap,
-    places_of_names,
+    positions_of_names,
 )
 from deepesi.physics.cap_pose import MIDDLE, CapPose, fit_pose, fit_pose_to_scalp
 from deepesi.physics.channel_names import ten_five_name
@@ -33,7 +33,7 @@ from deepesi.validation.sample import sample_cases
 def ten_ten(template):
     """Names of a cap of 72 electrodes, and their places on the template."""
     names = [n for n in standard_montage("easycap-M1")[0] if ten_five_name(n) is not None]
-    rows, places = places_of_names(template, names)
+    rows, places = positions_of_names(template, names)
     return [names[row] for row in rows], places.positions
 
 
@@ -119,7 +119,7 @@ def test_names_come_nearer_to_their_places_than_scales_and_shifts(template):
     compared = []
     for montage in mne.channels.get_builtin_montages():
         names, positions = standard_montage(montage)
-        rows, of_names = places_of_names(template, names)
+        rows, of_names = positions_of_names(template, names)
         if not rows:
             continue
         named = place_cap(template, RecordedCap(names, positions))

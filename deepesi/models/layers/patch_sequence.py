@@ -11,7 +11,7 @@ NONE = -1
 
 
 class Recordings(NamedTuple):
-    """Whitened recordings, and all that one of ``P`` patches explains of them.
+    """Whitened recordings, and products with the topographies of ``P`` patches.
 
     The topographies depend on the skull through ``M`` filters between the channels, see
     `deepesi.physics.head_inputs.SkullFilters`. A skull between two of them has a weighted sum of
@@ -26,7 +26,7 @@ class Recordings(NamedTuple):
     strength: Float[Tensor, " B"]  # prior variance of the amplitude of a unit topography
 
 
-def look(
+def matched_filters(
     white: Float[Tensor, "B C T"],
     rows: Float[Tensor, "P C"],
     filters: Float[Tensor, "M C C"],
@@ -34,10 +34,10 @@ def look(
 ) -> Recordings:
     """Apply the matched filters of all patches under all skulls."""
     n_skulls, n_patches = filters.shape[0], rows.shape[0]
-    seen = rows @ filters.mT
-    found = (seen.flatten(0, 1) @ white).unflatten(1, (n_skulls, n_patches))
-    squares = [(one * other).sum(1) for one in seen for other in seen]
-    by_skull = found.unbind(1)
+    filtered = rows @ filters.mT
+    matched = (filtered.flatten(0, 1) @ white).unflatten(1, (n_skulls, n_patches))
+    squares = [(one * other).sum(1) for one in filtered for other in filtered]
+    by_skull = matched.unbind(1)
     energies = [(one * other).mean(2) for one in by_skull for other in by_skull]
     return Recordings(
         white, rows, filters, torch.stack(squares), torch.stack(energies, dim=1), strength
@@ -48,11 +48,11 @@ class PatchSequence:
     """Patches of ``N`` configurations per recording, taken one after the other.
 
     The amplitudes of all patches are integrated out, with a normal prior of the variance
-    ``strength``: what is left of a recording is ``(I + R R^T)^-1 v`` with the topographies ``R`` of
+    ``strength``: the residual of a recording is ``(I + R R^T)^-1 v`` with the topographies ``R`` of
     the earlier patches. Arrays over all patches do not grow with the number of samples in time.
 
     Args:
-        recordings: Result of `look`.
+        recordings: Result of `matched_filters`.
         skull: Weights of the ``M`` skulls, sum 1.
 
     """
@@ -64,9 +64,9 @@ class PatchSequence:
         self.inverse_norm = square.rsqrt()
         energy = (pairs.transpose(0, 1) @ recordings.energies).transpose(0, 1)
         self.energy: Float[Tensor, "N B P"] = energy / square
-        #: Squared norms of what the earlier patches leave of the topographies, plus 1/strength.
-        #: None stands for 1: no patch was taken.
-        self.left: Float[Tensor, "N B P"] | None = None
+        #: Squared norms of the topographies after projecting out the earlier patches, plus
+        #: 1/strength. None stands for 1: no patch was taken.
+        self.residual_norms: Float[Tensor, "N B P"] | None = None
         self._products: list[Float[Tensor, "N B P"]] = []
         self._vectors: list[Float[Tensor, "N B C"]] = []
         self._amplitudes: list[Float[Tensor, "N B T"]] = []
@@ -76,30 +76,32 @@ class PatchSequence:
         return 1 / self.recordings.strength[:, None]
 
     def explained(self) -> Float[Tensor, "N B P"]:
-        """Power (mean over samples) that each patch explains beyond the earlier ones."""
-        return self.energy / (1 + self._least if self.left is None else self.left)
+        """Power (mean over samples) that each patch explains in addition to the earlier ones."""
+        return self.energy / (
+            1 + self._least if self.residual_norms is None else self.residual_norms
+        )
 
     def evidence(self) -> Float[Tensor, "N B P"]:
         """Twice the log-likelihood per sample of each patch, its amplitude integrated out.
 
-        Without what all patches have in common.
+        Terms that are equal for all patches are left out.
         """
         explained = self.explained()
-        return explained if self.left is None else explained - self.left.log()
+        return explained if self.residual_norms is None else explained - self.residual_norms.log()
 
     def remaining(self) -> Float[Tensor, "N B"]:
-        """Power (mean over samples) that the earlier patches leave."""
+        """Residual power (mean over samples) after the earlier patches."""
         power = self.recordings.white.square().sum(1).mean(1)
         taken = [amplitude.square().mean(2) for amplitude in self._amplitudes]
-        left = sum(taken, start=torch.zeros_like(self.energy[..., 0]))
-        return (power - left).clamp_min(0)
+        explained = sum(taken, start=torch.zeros_like(self.energy[..., 0]))
+        return (power - explained).clamp_min(0)
 
     def topography(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B C"]:
         """Unit topography of a patch under the skull of its configuration; 0 without a patch."""
         filled = number.clamp_min(0)
         rows = self.recordings.rows.index_select(0, filled.flatten()).unflatten(0, number.shape)
-        seen = self._filtered(rows, self.recordings.filters.mT)
-        return seen * (self.inverse_norm_of(number) * (number != NONE))[..., None]
+        filtered = self._filtered(rows, self.recordings.filters.mT)
+        return filtered * (self.inverse_norm_of(number) * (number != NONE))[..., None]
 
     def inverse_norm_of(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """One over the norm of the filtered topography of a patch."""
@@ -109,20 +111,20 @@ class PatchSequence:
         """Take one more patch."""
         white = self.recordings.white
         row = self.recordings.strength.sqrt()[:, None] * topography
-        left = row
+        residual = row
         for other in self._vectors:
-            left = left - other * (other * row).sum(2, keepdim=True)
-        vector = left / (1 + (left * row).sum(2, keepdim=True)).sqrt()
+            residual = residual - other * (other * row).sum(2, keepdim=True)
+        vector = residual / (1 + (residual * row).sum(2, keepdim=True)).sqrt()
         amplitude = (vector[:, :, None] @ white)[:, :, 0]
         along = self._along(vector)
-        # Products with the dictionary of the data, over time, that go with this vector.
-        seen = 2 * (white @ amplitude[..., None])[..., 0] / white.shape[2]
-        change = self._along(seen - vector * amplitude.square().mean(2, keepdim=True))
+        # Change of the energies of all patches by this vector.
+        projected = 2 * (white @ amplitude[..., None])[..., 0] / white.shape[2]
+        change = self._along(projected - vector * amplitude.square().mean(2, keepdim=True))
         for product, other in zip(self._products, self._amplitudes, strict=True):
             change = change - product * (2 * (amplitude * other).mean(2, keepdim=True))
         self.energy = (self.energy - along * change).clamp_min(0)
-        before = 1 + self._least if self.left is None else self.left
-        self.left = (before - along.square()).maximum(self._least)
+        before = 1 + self._least if self.residual_norms is None else self.residual_norms
+        self.residual_norms = (before - along.square()).maximum(self._least)
         self._vectors.append(vector)
         self._products.append(along)
         self._amplitudes.append(amplitude)
@@ -152,7 +154,7 @@ def skull_weights(log_ratio: Float[Tensor, "N B"], log_widest: float, n: int) ->
 
 
 def greedy(recordings: Recordings, n_patches: int) -> Float[Tensor, "J M B"]:
-    """Power that the best 1 to ``J`` patches explain, each found given the earlier, by skull."""
+    """Power that the best 1 to ``J`` patches explain, chosen one after the other, by skull."""
     n_skulls, n_examples = recordings.filters.shape[0], recordings.white.shape[0]
     one = torch.eye(n_skulls).to(recordings.white)
     sequence = PatchSequence(recordings, one[:, None].expand(-1, n_examples, -1))

@@ -26,16 +26,16 @@ def solve(
 
     They run over the whole window, so a rotation of the samples rotates the solution.
     """
-    left = direction = right
-    solution = torch.zeros_like(left)
-    size = left.square().sum((1, 2), keepdim=True)
+    residual = direction = right
+    solution = torch.zeros_like(residual)
+    size = residual.square().sum((1, 2), keepdim=True)
     least = (1e-7 * size).clamp_min(1e-12)
     for _ in range(n_steps):
         image = covariance(direction)
         length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
-        solution, left = solution + length * direction, left - length * image
-        size, before = left.square().sum((1, 2), keepdim=True), size
-        direction = left + size / (before + least) * direction
+        solution, residual = solution + length * direction, residual - length * image
+        size, before = residual.square().sum((1, 2), keepdim=True), size
+        direction = residual + size / (before + least) * direction
     return solution
 
 
@@ -120,9 +120,9 @@ class SourceDenoiser(nn.Module):
     ) -> Float[Tensor, "F T S"]:
         """Posterior mean of normal sources, given noisy sources and the recording."""
         ratio = time[:, None] / spread
-        left = variance / (1 + ratio.square() * variance)
-        mean = (left * ratio / spread)[:, None] * x
-        relative = left / setting.noise[:, None]
+        posterior = variance / (1 + ratio.square() * variance)
+        mean = (posterior * ratio / spread)[:, None] * x
+        relative = posterior / setting.noise[:, None]
         rest = setting.data - mean @ setting.topographies
         solution = solve(Covariance(setting.topographies, relative), rest, self.n_conjugate)
         return mean + relative[:, None] * (solution @ setting.topographies.T)
@@ -137,14 +137,14 @@ class SourceDenoiser(nn.Module):
     ) -> list[Float[Tensor, "F S"]]:
         """A third of the log-variance relative to equal ones, share of the neighbours, further."""
         equal = setting.equal_variance()
-        left = (setting.data - first @ setting.topographies) @ setting.topographies.T
+        residual = (setting.data - first @ setting.topographies) @ setting.topographies.T
         expected = spread.square() + time[:, None].square() * equal
         energies = [
             (x.square().mean(1) / expected + FLOOR).log() / 3,
             (first.square().mean(1) / equal + FLOOR).log() / 3,
             3 * setting.evidence,
             (setting.evidence / setting.noise[:, None]).log1p() / 3,
-            3 * left.square().mean(1),
+            3 * residual.square().mean(1),
             setting.sensitivity.expand_as(setting.evidence),
         ]
         own = torch.stack(energies, dim=2).transpose(0, 1)

@@ -85,7 +85,7 @@ def _check_level(level: float, kind: SensorKind) -> None:
         raise ValueError(
             f"noise covariance: its channels have a standard deviation of {level:.3g} (median); "
             f"{kind.title} in {kind.unit_name} has {low:g}-{high:g}. Covariances are in "
-            f"{kind.unit}² ({kind.cov_cure})."
+            f"{kind.unit}² ({kind.cov_advice})."
         )
 
 
