@@ -125,7 +125,8 @@ def _named_positions(sensors: "Array | mne.Info") -> tuple[list[str], Array]:
         positions = np.asarray(sensors, dtype=float)
         if positions.ndim != 2 or positions.shape[1] != 3:
             raise ValueError(
-                f"animate_scalp: positions of shape {positions.shape}, expected (electrodes, 3), in m "
+                f"animate_scalp: positions of shape {positions.shape}, expected (electrodes, 3), "
+                "in m "
                 "in the MNE head frame, or an mne.Info."
             )
         names = [str(number + 1) for number in range(len(positions))]

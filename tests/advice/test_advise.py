@@ -225,7 +225,7 @@ def test_without_torch_the_extra_is_named(eloreta, responses, cache, tmp_path, m
 
 
 def test_the_estimate_is_that_of_apply():
-    """Of the windows around the sample, as long as those of training."""
+    """The estimate is that of windows around the sample, as long as those of training."""
     evoked = make_evoked("biosemi16", n_times=45, seed=5)
     inverse = Inverse.load("default", 1).for_recording(evoked, make_covariance(evoked.info))
     data = inverse.sensors.reference(evoked.data)
@@ -263,7 +263,7 @@ def prepared(eloreta, responses):
     return Inverse.load(eloreta).for_recording(evoked, covariance)
 
 
-def test_what_the_analyst_knows_follows_the_placement(prepared, template):
+def test_knowledge_of_the_analyst_follows_the_placement(prepared, template):
     assert ranges_of(prepared, template) == StrangerRanges()
     exact = replace(prepared, placement=replace(prepared.placement, by=TRANSFORM))
     assert ranges_of(exact, template) == StrangerRanges(DIGITIZED)

@@ -119,7 +119,7 @@ def as_plain(ranges):
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values}
 
 
-def test_ranges_say_what_the_analyst_knows():
+def test_ranges_describe_the_knowledge_of_the_analyst():
     assert StrangerRanges().known == "the names of the electrodes, no MRI"
     assert StrangerRanges(DIGITIZED, None).known == "digitized electrodes, the MRI of the subject"
 

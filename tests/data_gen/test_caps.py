@@ -31,7 +31,7 @@ RIGID = Movement(
 
 @pytest.fixture(scope="module")
 def cap(template):
-    """Names of the cap and the places of these names on the head."""
+    """Names of the cap and the positions of these names on the head."""
     names, _ = template.montage(MONTAGE)
     rows, known = positions_of_names(template, names)
     assert len(rows) == 72
@@ -71,7 +71,7 @@ def test_realised_poses_equal_the_ranges(template, cap):
 
 
 def test_pitch_survives_the_projection_onto_the_scalp(template, cap):
-    """Of a shift only what is along the scalp remains."""
+    """Only the part of a shift along the scalp remains."""
     onto = displace_cap(template, cap[1], RIGID, 400, 1, np.random.default_rng(0))
     poses = [fit_pose(cap[1].positions, p, n_iterations=1) for p in onto.positions[:, 0]]
     pitch = np.array([pose.pitch for pose in poses])
@@ -107,7 +107,7 @@ def test_zero_ranges_give_the_nominal_positions_bit_for_bit(template, cap, knowl
     assert same(made.nominal, cap[1])
 
 
-def test_names_are_the_places_of_the_names(template, cap):
+def test_names_give_the_positions_of_the_names(template, cap):
     made = drawn(template, cap[0], CapRanges(knowledge=("names",)))
     assert made.knowledge == "names"
     assert same(made.nominal, cap[1])
@@ -132,7 +132,7 @@ def test_digitized_positions_are_near_the_true_ones_and_far_from_the_names(templ
     assert np.mean(near) < 0.006 < 0.008 < np.mean(far)
 
 
-def test_names_miss_the_true_places_as_much_as_measured_on_real_recordings(template, cap):
+def test_names_miss_the_true_positions_as_much_as_measured_on_real_recordings(template, cap):
     """7 to 18 mm in real recordings."""
     off = []
     for seed in range(20):

@@ -29,8 +29,8 @@ from deepesi.evaluation.tuning import choose, tune, write_csv
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.cohort import Cohort
 
-#: Baselines with no constant to tune: none is left, it is chosen per recording, or the truth is
-#: looked at.
+#: Baselines with no constant to tune: it is fixed, chosen per recording, or taken
+#: from the true head.
 WITHOUT = {
     "dipole_scan",
     "bayes_single_patch",

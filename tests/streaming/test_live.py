@@ -63,7 +63,7 @@ def test_filter_looks_at_the_past_only_and_chunks_leave_no_trace(recording):
         CausalBandpass(1.0, 200.0, SFREQ)
 
 
-def test_courses_are_those_of_the_filtered_recording(prepared, parcels, recording):
+def test_time_courses_are_those_of_the_filtered_recording(prepared, parcels, recording):
     """Once the filter has settled, the whole recording at once gives the same."""
     data, times = recording
     live = LiveInverse(prepared, parcels, SFREQ)
@@ -227,7 +227,7 @@ def test_page_shows_the_strongest_regions(parcels):
             urlopen(page.address + "etc/passwd")
 
 
-def test_regions_need_places(prepared):
+def test_parcels_need_positions(prepared):
     from dataclasses import replace
 
     from deepesi.physics.atlas import seitzman_parcels

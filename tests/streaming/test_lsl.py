@@ -45,7 +45,7 @@ def play():
 
 
 def test_a_replayed_recording_comes_out_as_parcels(prepared, parcels, raw, play):
-    """Published as estimated, at the time stamps of the samples; names and places go with it."""
+    """Published as estimated, at the time stamps of the samples; names and positions go with it."""
     _, name = play(raw)
     source = open_source(name, prepared.ch_names, {})
     assert source.sfreq == 250
