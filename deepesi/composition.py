@@ -1,7 +1,7 @@
-"""Configurations, composed by a Hydra of our own: packaged files, user folders and plugins.
+"""Composes configurations of packaged files, user folders and plugins.
 
-Hydra holds one configuration at a time. What is composed here neither needs nor disturbs another
-one: that of a program which uses Hydra itself, or of the command that is running.
+Hydra holds one configuration at a time. Another one may be loaded already: that of a program that
+uses Hydra itself, or of the command that is running. The functions here restore it afterwards.
 """
 
 import functools

@@ -19,7 +19,7 @@ ELORETA, SCAN = "eLORETA", "dipole scan"
 
 
 class MethodEstimates(NamedTuple):
-    """What the methods say of recordings of one sample.
+    """Estimates of recordings of one sample.
 
     Attributes:
         means: Estimates of the model ``(N, D)``, A m.
@@ -77,7 +77,7 @@ class Methods:
         return magnitudes(means.T, self.inverse.space.n_orient)
 
     def apply_at(self, data: Array, sample: int) -> MethodEstimates:
-        """Estimates of one sample of a recording ``(C, T)``; the model sees its windows.
+        """Estimates of one sample of a recording ``(C, T)``; the model receives windows of it.
 
         The estimate of the model is that of `PreparedInverse.localize`.
         """

@@ -1,4 +1,4 @@
-"""The page of ``deepesi advise``: the verdict, its reasons, and what they are made of."""
+"""The page of ``deepesi advise``: the verdict, the reasons and the figures behind them."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.advice.report import NOT_ESTIMATED, Advice
+from deepesi.advice.rules import LARGEST_ERROR, UNUSUAL
 from deepesi.advice.study import N_BETTER, Study
-from deepesi.advice.verdict import LARGEST_ERROR, UNUSUAL
 from deepesi.physics.template import DisplayMesh
 from deepesi.viz.advice import apart_figure, errors_figure, misfit_figure, peak_figures
 from deepesi.viz.page import html_table, tiles, write_page
@@ -108,11 +108,11 @@ def _where(advice: Advice, drawn: Drawn) -> str:
         (
             str(number + 1),
             name,
-            place.where,
+            location.where,
             f"{expected[name].median_mm:.1f}",
             f"{expected[name].p90_mm:.1f}",
         )
-        for number, (name, place) in enumerate(advice.locations.items())
+        for number, (name, location) in enumerate(advice.locations.items())
     ]
     distances = _sentences([f"{who}: {mm:.0f} mm" for who, mm in advice.distances_mm.items()])
     figures = peak_figures(drawn.magnitudes, drawn.peaks, drawn.mesh, drawn.positions)

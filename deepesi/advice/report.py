@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deepesi.advice.verdict import Error, Evidence, Gain, hints, reasons
+from deepesi.advice.rules import Error, Evidence, Gain, hints, reasons
 from deepesi.utils.files import atomic
 
 TRUST, DO_NOT_TRUST = "trust", "do not trust"

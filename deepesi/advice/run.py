@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from deepesi.advice.methods import MethodEstimates, Methods, largest_distance
 from deepesi.advice.page import Drawn, write_advice_page
 from deepesi.advice.report import Advice, Cap, Location, SetSize, write_json
-from deepesi.advice.setup import Judged, free_template, prepare_study, ranges_of, strongest_sample
-from deepesi.advice.strangers import StrangerRanges
-from deepesi.advice.study import Study, cached_study
-from deepesi.advice.verdict import (
+from deepesi.advice.rules import (
     FEWEST,
     Compared,
     Error,
@@ -22,6 +19,9 @@ from deepesi.advice.verdict import (
     gains,
     noise_probability,
 )
+from deepesi.advice.setup import Judged, free_template, prepare_study, ranges_of, strongest_sample
+from deepesi.advice.simulated_subjects import StrangerRanges
+from deepesi.advice.study import Study, cached_study
 from deepesi.physics.channel_check import unexplained_channels
 from deepesi.physics.head import magnitudes
 from deepesi.runtime.opening import Opened, check_window, correct_recording, open_recording

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.advice.methods import Methods
-from deepesi.advice.strangers import Conditions, StrangerRanges, StrangerSource
+from deepesi.advice.simulated_subjects import Conditions, StrangerRanges, StrangerSource
 from deepesi.data_gen.caps import DIGITIZED, NAMES
 from deepesi.data_gen.fine_cortex import check_anatomy
 from deepesi.physics.cap_placement import TRANSFORM
@@ -33,8 +33,8 @@ class Judged(NamedTuple):
     Attributes:
         data: Referenced recording ``(C, T)``, V.
         sample: Number of the sample.
-        time: Its time, s.
-        power: Its whitened power, 1 for noise.
+        time: Time of the sample, s.
+        power: Whitened power of the sample, 1 for noise.
         n_samples: Number of samples in the window.
 
     """
@@ -98,12 +98,12 @@ def ranges_of(inverse: PreparedInverse, template: Template) -> StrangerRanges:
     """Ranges of strangers whose analyst knows as much as that of the recording.
 
     A transform or a head of the subject stands for digitized electrodes. Others are known
-    by their names: fits to a head of somebody else do not find the seat of the cap.
+    by their names: a fit to the head of somebody else does not give the pose of the cap.
     """
     own = template.mri_head is not None
     by_transform = inverse.placement is not None and inverse.placement.by == TRANSFORM
-    knows = DIGITIZED if own or by_transform else NAMES
-    return StrangerRanges(knows, None) if own else StrangerRanges(knows)
+    knowledge = DIGITIZED if own or by_transform else NAMES
+    return StrangerRanges(knowledge, None) if own else StrangerRanges(knowledge)
 
 
 def prepare_study(
@@ -114,12 +114,12 @@ def prepare_study(
     Args:
         name: Name of the model.
         inverse: The prepared model.
-        template: Its head with free orientation.
+        template: Head of the prepared model, with free orientation.
         judged: The sample that is judged.
 
     """
-    places, noise_cov = scalp_points(inverse, template), noise_cov_of(inverse)
-    head = template.head(inverse.ch_names, places, noise_cov)
+    positions, noise_cov = scalp_points(inverse, template), noise_cov_of(inverse)
+    head = template.head(inverse.ch_names, positions, noise_cov)
     white = inverse.whitener @ judged.data[:, judged.sample, None]
     methods = Methods(name, inverse, head, snr_on_grid(white, inverse.rank))
-    return StrangerSource(Conditions(template, places, noise_cov)), methods
+    return StrangerSource(Conditions(template, positions, noise_cov)), methods

@@ -1,4 +1,4 @@
-"""What the methods make of strangers under a set-up: errors, prediction sets, misfit; cached."""
+"""Results of the methods for strangers under a set-up: errors, prediction sets, misfit; cached."""
 
 import hashlib
 import json
@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.advice.methods import Methods, largest_distance
-from deepesi.advice.strangers import StrangerRanges, Strangers, StrangerSource
+from deepesi.advice.simulated_subjects import StrangerRanges, Strangers, StrangerSource
 from deepesi.data_gen.caps import DIGITIZED
 from deepesi.physics.template import cache_folder
-from deepesi.utils.code import code_digest
+from deepesi.utils.code_digest import code_digest
 from deepesi.utils.files import atomic, parsing
 
 Array = NDArray[np.float64]
 
-#: Folders whose code decides what a study finds: part of the key of the cache.
-ROOMS = ("physics", "core", "data_gen", "runtime", "advice")
+#: Folders whose code decides the results of a study: part of the key of the cache.
+FOLDERS = ("physics", "core", "data_gen", "runtime", "advice")
 #: Gain in SNR from four times the trials, dB.
 FOUR_TIMES = 10 * float(np.log10(4))
-#: Strangers under better set-ups: the same ones as under the present set-up, so fewer will do.
+#: Strangers under better set-ups: the same ones as under the present set-up, so fewer suffice.
 N_BETTER = 100
 
 
@@ -53,17 +53,17 @@ class Study:
 
 def better_setups(ranges: StrangerRanges, snr_db: float) -> dict[str, tuple[StrangerRanges, float]]:
     """Ranges and SNR (dB) of the set-ups that the generator can draw and that are better."""
-    found = {}
-    digitized, own = ranges.knows == DIGITIZED, ranges.anatomy is None
+    setups = {}
+    digitized, own = ranges.knowledge == DIGITIZED, ranges.anatomy is None
     if not digitized:
-        found["digitized electrodes"] = replace(ranges, knows=DIGITIZED), snr_db
+        setups["digitized electrodes"] = replace(ranges, knowledge=DIGITIZED), snr_db
     if not own:
-        found["own MRI"] = replace(ranges, anatomy=None), snr_db
+        setups["own MRI"] = replace(ranges, anatomy=None), snr_db
     if not digitized and not own:
-        best = replace(ranges, knows=DIGITIZED, anatomy=None)
-        found["digitized electrodes and own MRI"] = best, snr_db
-    found["four times the trials"] = ranges, snr_db + FOUR_TIMES
-    return found
+        best = replace(ranges, knowledge=DIGITIZED, anatomy=None)
+        setups["digitized electrodes and own MRI"] = best, snr_db
+    setups["four times the trials"] = ranges, snr_db + FOUR_TIMES
+    return setups
 
 
 def study(
@@ -71,9 +71,9 @@ def study(
 ) -> Study:
     """Draw `n` strangers and apply the methods, under this set-up and under better ones."""
     strangers = source.draw(ranges, snr_db, n)
-    found = methods.apply(strangers.data)
+    estimates = methods.apply(strangers.data)
     positions = methods.head.source_pos
-    areas, covered = np.array(list(_sets(methods, strangers, found.means))).T
+    areas, covered = np.array(list(_sets(methods, strangers, estimates.means))).T
     better = {}
     for name, (own, snr) in better_setups(ranges, snr_db).items():
         drawn = source.draw(own, snr, min(n, N_BETTER))
@@ -81,9 +81,9 @@ def study(
             :, 0
         ]
     return Study(
-        errors_mm(positions, found.strongest, strangers.peaks),
-        largest_distance(positions, found.strongest),
-        found.residual,
+        errors_mm(positions, estimates.strongest, strangers.peaks),
+        largest_distance(positions, estimates.strongest),
+        estimates.residual,
         areas,
         covered,
         better,
@@ -108,11 +108,11 @@ def _sets(methods: Methods, strangers: Strangers, means: Array) -> Iterator[tupl
     calibration = methods.inverse.model.contract.calibration
     targets = strangers.targets("all" if calibration is None else calibration.covers)
     for mean, data, peaks in zip(means, strangers.data, targets, strict=True):
-        found = methods.inverse.prediction_set(mean, data)
-        if found is None or found.area is None:
+        own = methods.inverse.prediction_set(mean, data)
+        if own is None or own.area is None:
             yield np.nan, np.nan
         else:
-            yield 1e4 * found.area, float(found.sources[peaks[peaks >= 0]].all())
+            yield 1e4 * own.area, float(own.sources[peaks[peaks >= 0]].all())
 
 
 def cached_study(
@@ -162,7 +162,7 @@ def _key(
     """Digest of all that a study depends on."""
     head, sensors = source.conditions.head, methods.inverse.sensors
     parts = {
-        "code": code_digest(ROOMS),
+        "code": code_digest(FOLDERS),
         "model": methods.inverse.model.sha256,
         "head": head.fingerprint,
         "channels": sensors.names,

@@ -51,7 +51,7 @@ class PatchPosterior(NamedTuple):
 
 
 class BayesPatches(InverseModel):
-    """Posterior mean, deviation and samples of several patches, by collapsed Gibbs sampling.
+    """Posterior mean, std and samples of several patches, by collapsed Gibbs sampling.
 
     Prior of `deepesi.baselines.patch_sampler.PatchSampler`: that of the scenarios `n_sources`,
     `several` and `several_window`, but with normal moments of one unknown level. The chains start
@@ -136,7 +136,7 @@ class BayesPatches(InverseModel):
         )
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Sample the posterior, then compute mean, deviation and samples of the moments."""
+        """Sample the posterior, then compute mean, std and samples of the moments."""
         sampler = self._sampler(data, inputs)
         posterior = self._sample(sampler)
         mean = self._mean(sampler, posterior, inputs)
@@ -209,8 +209,8 @@ class BayesPatches(InverseModel):
         draws = []
         for number in range(self.n_samples):
             # Systematic resampling of chains, rounds in turn.
-            place = (number + 0.5) / self.n_samples * cumulated[:, -1:]
-            chain = torch.searchsorted(cumulated, place)[:, 0].clamp_max(self.n_chains - 1)
+            quantile = (number + 0.5) / self.n_samples * cumulated[:, -1:]
+            chain = torch.searchsorted(cumulated, quantile)[:, 0].clamp_max(self.n_chains - 1)
             rows = torch.arange(len(chain)) * self.n_chains + chain
             state, part = posterior.states[number % len(parts)], parts[number % len(parts)]
             mean = part.mean[rows]

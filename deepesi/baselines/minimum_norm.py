@@ -167,7 +167,7 @@ class BayesianMinimumNorm(PosteriorModel):
     """Gaussian posterior of MNE: independent sources of one prior, known noise covariance.
 
     The mean is the MNE estimate at the SNR of the recording, or at one SNR for all recordings.
-    Standard deviation and samples are those of the posterior. Samples are exact: mean plus the
+    Standard residual and samples are those of the posterior. Samples are exact: mean plus the
     square root of the posterior covariance times noise.
 
     Args:
@@ -210,7 +210,7 @@ class BayesianMinimumNorm(PosteriorModel):
         return Assumptions("points", "any", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Mean and standard deviation at the SNR of each example."""
+        """Mean and standard residual at the SNR of each example."""
         level = self._level(data, inputs)
         mean = inputs[self.kernels.key][level] @ data
         return Estimate(mean, inputs[self.stds.key][level][..., None].expand_as(mean))
@@ -226,8 +226,8 @@ class BayesianMinimumNorm(PosteriorModel):
         z = noise.unflatten(2, (gain.shape[1], data.shape[2]))
         explained = gain.T @ (inputs[self.roots.key][level] @ (gain @ self._oriented(z, inputs)))
         prior = inputs[self.priors.key][level][:, None, None]
-        deviation = self._oriented(z - self._oriented(explained, inputs), inputs)
-        return inputs[self.kernels.key][level] @ data + prior * deviation
+        residual = self._oriented(z - self._oriented(explained, inputs), inputs)
+        return inputs[self.kernels.key][level] @ data + prior * residual
 
     def _oriented(
         self, values: Float[Tensor, "N B D T"], inputs: dict[str, Tensor]

@@ -101,9 +101,9 @@ class PatchSampler:
         scale = self._scale(state)
         rows = self._rows(state.patches) * scale[..., None]
         factor = torch.linalg.cholesky(_gram(rows))
-        found = rows @ self.dictionary.data[self.example]
+        products = rows @ self.dictionary.data[self.example]
         moments = self.dictionary.moments[state.patches.clamp_min(0)] * scale
-        mean = moments[..., None] * torch.cholesky_solve(found, factor)
+        mean = moments[..., None] * torch.cholesky_solve(products, factor)
         inverse = torch.linalg.solve_triangular(
             factor, torch.eye(factor.shape[1]).to(factor).expand_as(factor), upper=False
         )
@@ -141,11 +141,11 @@ class PatchSampler:
         gram = _gram(rows)
         amplitudes = torch.linalg.solve(gram, rows @ data)  # N K-1 T
         along = rows @ topographies.T  # N K-1 P
-        left = 1 - (along * torch.linalg.solve(gram, along)).sum(1)
+        residual_norms = 1 - (along * torch.linalg.solve(gram, along)).sum(1)
         crossed = (amplitudes @ data.mT) @ topographies.T
         explained = (amplitudes @ amplitudes.mT) @ along
         energy = self.energy[self.example] + (along * (explained - 2 * crossed)).sum(1)
-        gain = variance * left.clamp_min(0)
+        gain = variance * residual_norms.clamp_min(0)
         return 0.5 * (variance * energy.clamp_min(0) / (1 + gain) - self.n_times * gain.log1p())
 
     def _near(self, patches: Int[Tensor, "N K"]) -> Bool[Tensor, "N P"]:
@@ -161,8 +161,10 @@ class PatchSampler:
         scale = self.levels[:, None] / moments[:, None]  # N G K
         scaled = rows[:, None] * scale[..., None]
         factor = torch.linalg.cholesky(_gram(scaled))
-        found = scaled @ self.dictionary.data[self.example][:, None]
-        explained = torch.linalg.solve_triangular(factor, found, upper=False).square().sum((2, 3))
+        products = scaled @ self.dictionary.data[self.example][:, None]
+        explained = (
+            torch.linalg.solve_triangular(factor, products, upper=False).square().sum((2, 3))
+        )
         log_det = 2 * factor.diagonal(dim1=2, dim2=3).log().sum(2)
         evidence = 0.5 * (explained - self.n_times * log_det)
         level = self._draw(power * evidence)

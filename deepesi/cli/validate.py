@@ -21,7 +21,7 @@ from deepesi.validation.report import mni_text, target_text, verdict, write_repo
 from deepesi.validation.response_pages import write_response_pages
 from deepesi.validation.run import Result, excluded, run, unexplained, write_csv
 from deepesi.validation.sample import sample_cases
-from deepesi.validation.tally import write_tally
+from deepesi.validation.successes import write_tally
 
 #: Names of data sets, and their readers.
 RECORDINGS = {"sample": sample_cases, "eeglab": eeglab_cases}

@@ -139,12 +139,12 @@ class PatchDictionary:
         self.rows, self.n_orient, self.skull = topographies.flatten(0, 1), n_orient, skull
         self.n_radii = topographies.shape[0]
 
-    def _find(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S O T *B"]:
+    def _products(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S O T *B"]:
         """Products with the topographies before normalization."""
         if self.skull is not None:
             data = (data.permute(2, 1, 0) @ self.skull[0]).permute(2, 1, 0)
-        found = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
-        return found.unflatten(0, (self.n_radii, -1, self.n_orient))
+        products = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
+        return products.unflatten(0, (self.n_radii, -1, self.n_orient))
 
     def filter(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S O T B"]:
         """Matched filters: projections of the data onto each topography."""
@@ -156,15 +156,15 @@ class PatchDictionary:
         """Matched filters, each multiplied by the weight of its patch."""
         if self.skull is not None:
             gamma = (1 if gamma is None else gamma) / self.skull[1]
-        found = self._find(data)
-        return found if gamma is None else gamma[:, :, None, None] * found
+        products = self._products(data)
+        return products if gamma is None else gamma[:, :, None, None] * products
 
     def energy(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S *B"]:
         """Energy of the matched filters, summed over the window and orientations.
 
         Without a skull filter, data may have several axes after the samples.
         """
-        energy = self._find(data).square().sum((2, 3))
+        energy = self._products(data).square().sum((2, 3))
         return energy if self.skull is None else energy / self.skull[1].square()
 
     def explain(self, amplitudes: Float[Tensor, "K S O T B"]) -> Float[Tensor, "C T B"]:
@@ -194,8 +194,8 @@ class PatchDictionary:
         rows = rows.index_select(0, indices.flatten()).unflatten(0, (-1, n_strongest))
         if self.skull is not None:
             norms = self.skull[1].flatten(0, 1).T.gather(1, indices)
-            seen = rows.flatten(1, 2) @ self.skull[0].mT
-            rows = seen.unflatten(1, rows.shape[1:3]) / norms[..., None, None]
+            filtered = rows.flatten(1, 2) @ self.skull[0].mT
+            rows = filtered.unflatten(1, rows.shape[1:3]) / norms[..., None, None]
         gram = rows.flatten(1, 2).mT @ (kept[..., None, None] * rows).flatten(1, 2)
         return unexplained(gram, recording, n_steps)
 
@@ -205,8 +205,8 @@ def strongest_patches(
 ) -> tuple[Float[Tensor, "B M"], Int[Tensor, "B M"]]:
     """Variances and numbers of the strongest patches of each example.
 
-    The next one is subtracted, so that what is computed from them is continuous; they are scaled to
-    the sum of all.
+    The next one is subtracted, so that results are continuous in `gamma`. The rest is scaled to the
+    sum of all variances.
     """
     strongest, indices = gamma.flatten(0, 1).T.topk(n_strongest + 1)
     kept = strongest[:, :-1] - strongest[:, -1:]
@@ -223,28 +223,28 @@ def unexplained(
     number of steps.
 
     Args:
-        gram: Covariances ``G`` of what is explained.
+        gram: Covariances ``G`` of the explained part.
         recording: Data ``v``, noise variance 1.
         n_steps: Number of steps.
 
     """
-    left = direction = recording.permute(2, 0, 1)
-    solution = torch.zeros_like(left)
-    size = left.square().sum((1, 2), keepdim=True)
+    residual = direction = recording.permute(2, 0, 1)
+    solution = torch.zeros_like(residual)
+    size = residual.square().sum((1, 2), keepdim=True)
     # After convergence steps are zero, without division by zero in gradients. With `clamp_min`,
     # because the exporter drops the addition of a small constant.
     least = (1e-7 * size).clamp_min(1e-9)
     for _ in range(n_steps):
         image = direction + gram @ direction
         length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
-        solution, left = solution + length * direction, left - length * image
-        size, before = left.square().sum((1, 2), keepdim=True), size
-        direction = left + size / (before + least) * direction
+        solution, residual = solution + length * direction, residual - length * image
+        size, before = residual.square().sum((1, 2), keepdim=True), size
+        direction = residual + size / (before + least) * direction
     return solution.permute(1, 2, 0)
 
 
-#: Logarithm of the number of independent tests on a head.
-LOG_LOOKS = 6.0
+#: Logarithm of the number of independent tests that the patches of a head amount to.
+LOG_N_INDEPENDENT_TESTS = 6.0
 
 
 def energy_by_chance(freedom: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -252,7 +252,7 @@ def energy_by_chance(freedom: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
 
     About ``d + 2 sqrt(d log) + 2 log`` (Laurent & Massart 2000, doi:10.1214/aos/1015957395).
     """
-    return freedom + 2 * (LOG_LOOKS * freedom).sqrt() + 2 * LOG_LOOKS
+    return freedom + 2 * (LOG_N_INDEPENDENT_TESTS * freedom).sqrt() + 2 * LOG_N_INDEPENDENT_TESTS
 
 
 def over_patches(log_weights: Float[Tensor, "K S B"]) -> Float[Tensor, "K S B"]:

@@ -52,7 +52,7 @@ def trace_side_by_side(
 
 
 def outputs_of(estimate: Estimate) -> dict[str, Tensor]:
-    """What a member gives of what a mixture combines, by name."""
+    """Outputs of a member that a mixture combines, by name."""
     values = {kind: getattr(estimate, kind) for kind in COMBINED}
     return {kind: value for kind, value in values.items() if value is not None}
 
@@ -87,8 +87,8 @@ def _described(module: nn.Module) -> tuple[type, list[str], dict[str, object], d
     sizes: dict[str, object] = {
         name: t if t is None else (t.shape, t.dtype) for name, t in tensors.items()
     }
-    held = vars(nn.Module())  # what every module has: its tensors and layers, hooks
-    settings = {k: _comparable(v) for k, v in vars(module).items() if k not in held}
+    common = vars(nn.Module())  # attributes of every module: tensors, layers, hooks
+    settings = {k: _comparable(v) for k, v in vars(module).items() if k not in common}
     return type(module), list(module._modules), sizes, settings
 
 

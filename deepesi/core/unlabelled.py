@@ -23,7 +23,7 @@ class Unlabelled(Tensors):
         origin: File or head that the recordings are from.
         starts: First sample of every window in its file ``(B,)``; -1 for simulated recordings.
         key: ``(seed, split, rank, step)``, from which the batch can be drawn again.
-        regions: Where the activity is expected ``(B, S)``, as a weak label; None: unknown.
+        regions: Expected areas of the activity ``(B, S)``, as weak labels; None: unknown.
 
     """
 

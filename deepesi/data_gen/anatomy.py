@@ -1,4 +1,4 @@
-"""AnatomyRanges: cortices of other people, seen through the source grid of the analyst's head.
+"""AnatomyRanges: cortices of other people, mapped to the source grid of the analyst's head.
 
 Every source of the analyst's grid has a homologous source on the true cortex. It lies between the
 points of the grid, is displaced, and has a normal of its own. Lead fields of such dipoles are

@@ -1,7 +1,8 @@
-"""CapRanges: the cap as a rigid body with electrode errors, and what the analyst knows of it.
+"""CapRanges: the cap as a rigid body with electrode errors, and the analyst's knowledge of it.
 
-Caps sit differently on every head, above all in pitch. An analyst who takes positions by the names
-of the electrodes, or from a standard montage, has the lead field of a cap that nobody wore.
+The pose of a cap differs from head to head, above all in pitch. An analyst who takes positions by
+the names of the electrodes, or from a standard montage, has the lead field of another pose than the
+true one.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from deepesi.data_gen.ranges import METRES, RADIANS, check_number, check_range
-from deepesi.physics.cap_placement import places_of_names
+from deepesi.physics.cap_placement import positions_of_names
 from deepesi.physics.cap_pose import MIDDLE, fit_pose
 from deepesi.physics.scalp import ScalpPoints, project_to_mesh, steps_along_scalp, turn_caps
 from deepesi.physics.template import Template
@@ -36,9 +37,9 @@ class CapRanges:
         lateral_shift_sd: Standard deviation of the shift along x (to the right), m.
         shift_sd: Range of the standard deviation of the shifts along y and z, one per set-up, m.
         electrode_error: Range of the mean step of an electrode along the scalp, one per set-up, m.
-        knowledge: What the analyst knows, one per set-up: ``names``, the places of the names on the
-            head; ``template``, the standard montage of the cap, fitted to the scalp; ``digitized``,
-            the true positions but for the three errors below.
+        knowledge: What the analyst knows, one per set-up: ``names``, the positions of the names on
+            the head; ``template``, the standard montage of the cap, fitted to the scalp;
+            ``digitized``, the true positions but for the three errors below.
         digitization_error: Range of the mean step of a digitized electrode, one per set-up, m.
         coregistration_shift_sd: Range of the standard deviation of the shift along each axis, m.
         coregistration_rotation_sd: Range of the standard deviation of the rotation about each
@@ -47,8 +48,8 @@ class CapRanges:
     Raises:
         ValueError: A range is out of order or not in SI units, or a level of knowledge is unknown.
 
-    Source: poses of real caps relative to the places of their names on fsaverage (pitch -10 to +3
-    degrees); electrode errors: Dalal et al. 2014, doi:10.3389/fnins.2014.00042.
+    Source: poses of real caps relative to the positions of their names on fsaverage (pitch -10 to
+    +3 degrees); electrode errors: Dalal et al. 2014, doi:10.3389/fnins.2014.00042.
 
     """
 
@@ -112,13 +113,13 @@ class DrawnCap(NamedTuple):
     Attributes:
         displaced: True electrodes ``(P, M, C)``: poses, and copies of every electrode in each.
         nominal: Electrodes that the analyst takes ``(C,)``.
-        knows: What the analyst knows, one of `KNOWLEDGE`.
+        knowledge: What the analyst knows, one of `KNOWLEDGE`.
 
     """
 
     displaced: ScalpPoints
     nominal: ScalpPoints
-    knows: str
+    knowledge: str
 
 
 def draw_cap(
@@ -133,7 +134,7 @@ def draw_cap(
     """Draw a cap on a head, in several poses, and the positions that the analyst takes.
 
     A set-up renders every example through one pose, and in it one copy of every electrode. The true
-    positions of ``names`` and ``template`` are the places of the names, displaced. Those of
+    positions of ``names`` and ``template`` are the positions of the names, displaced. Those of
     ``digitized`` are one such cap, the analyst's, displaced by errors of digitization. Poses are
     about the middle of the head. The cap is then projected onto the scalp, which keeps rotations,
     and of shifts what is along the scalp: half along x, two thirds along y, nearly all along z.
@@ -159,44 +160,44 @@ def draw_cap(
         rng: Random generator.
 
     """
-    known, places = template.montage(montage)
-    fitted = places[[known.index(name) for name in ch_names]]
-    knows = str(rng.choice(list(ranges.knowledge)))
+    known, positions = template.montage(montage)
+    fitted = positions[[known.index(name) for name in ch_names]]
+    knowledge = str(rng.choice(list(ranges.knowledge)))
     if template.cap is not None:
-        return DrawnCap(fitted[None, None], fitted, knows)
+        return DrawnCap(fitted[None, None], fitted, knowledge)
     named = _named(template, ch_names, fitted)
-    worn = _worn(ranges, rng)
-    if knows != DIGITIZED:
-        displaced = displace_cap(template, named, worn, n_poses, n_copies, rng)
-        return DrawnCap(displaced, named if knows == NAMES else fitted, knows)
-    digitized = displace_cap(template, named, worn, 1, 1, rng)[0, 0]
+    movement = _movement_of_cap(ranges, rng)
+    if knowledge != DIGITIZED:
+        displaced = displace_cap(template, named, movement, n_poses, n_copies, rng)
+        return DrawnCap(displaced, named if knowledge == NAMES else fitted, knowledge)
+    digitized = displace_cap(template, named, movement, 1, 1, rng)[0, 0]
     errors = _digitization(ranges, rng)
     displaced = displace_cap(template, digitized, errors, n_poses, n_copies, rng)
-    return DrawnCap(displaced, digitized, knows)
+    return DrawnCap(displaced, digitized, knowledge)
 
 
 def _named(template: Template, ch_names: Sequence[str], fitted: ScalpPoints) -> ScalpPoints:
-    """Places of the names; electrodes with other names keep their position among the others."""
-    rows, places = places_of_names(template, ch_names)
+    """Positions of the names; electrodes with other names keep their position among the others."""
+    rows, known = positions_of_names(template, ch_names)
     if len(rows) in (0, len(ch_names)):
-        return places if rows else fitted
-    pose = fit_pose(places.positions, fitted.positions[rows])
+        return known if rows else fitted
+    pose = fit_pose(known.positions, fitted.positions[rows])
     family = template.family
     named = project_to_mesh(
         pose.on_template(fitted.positions), family.scalp_pos, family.scalp_faces
     )
-    for part, known in zip(vars(named).values(), vars(places).values(), strict=True):
-        part[rows] = known
+    for part, own in zip(vars(named).values(), vars(known).values(), strict=True):
+        part[rows] = own
     return named
 
 
-def movement_of(ranges: CapRanges, knows: str, rng: np.random.Generator) -> Movement:
+def movement_of(ranges: CapRanges, knowledge: str, rng: np.random.Generator) -> Movement:
     """Draw how true electrodes differ from those that an analyst with this knowledge takes."""
-    return _digitization(ranges, rng) if knows == DIGITIZED else _worn(ranges, rng)
+    return _digitization(ranges, rng) if knowledge == DIGITIZED else _movement_of_cap(ranges, rng)
 
 
-def _worn(ranges: CapRanges, rng: np.random.Generator) -> Movement:
-    """How a cap sits on a head, relative to the places of its names."""
+def _movement_of_cap(ranges: CapRanges, rng: np.random.Generator) -> Movement:
+    """Movement of a cap on a head, relative to the positions of its names."""
     other, lateral, shift = (
         ranges.rotation_sd,
         ranges.lateral_shift_sd,

@@ -173,14 +173,14 @@ class CoilRanges:
     def _placed(self, name: str, template: Template, rng: np.random.Generator) -> Coils:
         scalp = template.family.scalp_pos
         if name not in HELMETS:
-            _, places = template.montage(OPM_MONTAGE)
-            return on_scalp(places.positions, scalp.mean(axis=0))
+            _, points = template.montage(OPM_MONTAGE)
+            return on_scalp(points.positions, scalp.mean(axis=0))
         tilt = Rotation.from_rotvec(np.deg2rad(self.tilt) * rng.normal(size=3)).as_matrix()
         gap = CLEARANCE + rng.uniform(*self.gap)
         return put_on(helmet(name), scalp, tilt, self.shift * rng.normal(size=2), gap)
 
     def _misplaced(self, coils: Coils, rng: np.random.Generator) -> Coils:
-        """The coils where they really are: rotated about their middle and shifted."""
+        """The coils at their true positions: rotated about their middle and shifted."""
         mean_length = np.sqrt(8 / np.pi)  # of a standard normal vector
         angle = np.deg2rad(self.rotation_error) / mean_length * rng.normal(size=3)
         rotation = Rotation.from_rotvec(angle).as_matrix()
@@ -193,8 +193,8 @@ def coil_array(name: str) -> Coils:
     """An array of `ARRAYS`, not on a head: kinds and number of its coils."""
     if name in HELMETS:
         return helmet(name)
-    places = standard_montage(OPM_MONTAGE)[1]
-    return on_scalp(places, places.mean(axis=0))
+    positions = standard_montage(OPM_MONTAGE)[1]
+    return on_scalp(positions, positions.mean(axis=0))
 
 
 def inside_projector(coils: Coils, rank: int) -> Array:
@@ -233,7 +233,7 @@ def with_coil_noise(
     whole = np.eye(len(sensors))
     if coils.projector is not None:
         whole[np.ix_(meg, meg)] = coils.projector
-        noise = noise.through(whole)
+        noise = noise.mapped_by(whole)
     far = np.zeros_like(noise.cov)
     far[np.ix_(meg, meg)] = coils.far @ coils.far.T
     far *= coils.far_power * np.diag(noise.cov)[meg].sum() / np.trace(far)
@@ -243,4 +243,4 @@ def with_coil_noise(
     signal, variance = (leadfield**2).sum(axis=1), np.diag(noise.cov)
     ratio = signal[meg].sum() / variance[meg].sum() / (signal[~meg].sum() / variance[~meg].sum())
     louder = np.sqrt(ratio / 10 ** (coils.snr_db / 10))
-    return noise.through(np.diag(np.where(meg, louder, 1.0)))
+    return noise.mapped_by(np.diag(np.where(meg, louder, 1.0)))

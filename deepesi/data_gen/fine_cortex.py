@@ -36,7 +36,7 @@ class FineCortex:
         positions: Vertices with cortex ``(A, 3)``, m.
         normals: Unit normals ``(A, 3)``.
         own: Vertex of every source of the grid ``(S,)``.
-        lead_fields: Lead fields of the finer cortex for any tissues and places of sensors.
+        lead_fields: Lead fields of the finer cortex for any tissues and sensor positions.
 
     Raises:
         ValueError: The head has one lead field only, or sources that lie on no surface.

@@ -289,14 +289,14 @@ def _check_coils(head: Template, artifacts: Sequence[Artifact]) -> None:
 
     """
     if artifacts:
-        cure = (
+        advice = (
             "data.setups.coils=null."
             if head.known_coils is None
             else "take the EEG channels of the forward solution alone (mne.pick_types_forward)."
         )
         raise ValueError(
             "SimulatedRecordings: artifacts are those of EEG, they cannot be drawn beside MEG. Set "
-            f"data.artifacts=[], or {cure}"
+            f"data.artifacts=[], or {advice}"
         )
     _ = head.magnetic  # refused now, not after hours of training
 

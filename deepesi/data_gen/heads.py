@@ -26,7 +26,7 @@ class HeadOnDevice:
 
     Attributes:
         template: The head.
-        lead_fields: Lead fields for any tissues and places of sensors.
+        lead_fields: Lead fields for any tissues and sensor positions.
         distances: Distances between sources ``(S, S)``, m: geodesic on the cortex, Euclidean in a
             volume, infinite between the two.
         positions: Positions of the sources ``(S, 3)``, m, head frame.

@@ -12,7 +12,7 @@ class JointFields:
     """Lead fields of one head for EEG and MEG, as tensors on one device.
 
     The factors are those of EEG and of MEG side by side: patterns, core and modes are blocks, so
-    both see the same sources. The block of MEG has one term, which no tissue changes.
+    both measure the same sources. The block of MEG has one term, which no tissue changes.
 
     Args:
         scalp: Lead fields of EEG.

@@ -173,7 +173,7 @@ class Noise:
         """True covariance ``(C, C)``, V²."""
         return np.asarray(np.sum(self.covs, axis=0))
 
-    def through(self, matrix: Array) -> "Noise":
+    def mapped_by(self, matrix: Array) -> "Noise":
         """The noise after a linear map of the channels ``(C, C)``."""
         covs = [matrix @ cov @ matrix.T for cov in self.covs]
         return Noise(self.kinds, covs, self.variance_change)

@@ -69,12 +69,12 @@ def connected(
     """
     patch, source = allowed.nonzero(as_tuple=True)
     around = head.neighbours[source]
-    region = torch.zeros_like(allowed).scatter_(1, peaks[:, None], True)
+    part = torch.zeros_like(allowed).scatter_(1, peaks[:, None], True)
     while True:
-        grown = region[patch[:, None], around].any(1)
-        if grown.equal(region[patch, source]):
-            return region
-        region[patch, source] = grown
+        grown = part[patch[:, None], around].any(1)
+        if grown.equal(part[patch, source]):
+            return part
+        part[patch, source] = grown
 
 
 def irregular(
@@ -135,6 +135,6 @@ def split(
     opposite = (straight <= radius) & (along >= 2 * radius) & along.isfinite()
     opposite &= head.is_cortex > 0
     second = torch.where(opposite, straight, math.inf).argmin(1)
-    found = opposite.any(1, keepdim=True)
-    radius = torch.where(found, radius / math.sqrt(2), radius)
-    return gaussian(along, radius) + 0.5 * found * gaussian(head.distances[second], radius)
+    exists = opposite.any(1, keepdim=True)
+    radius = torch.where(exists, radius / math.sqrt(2), radius)
+    return gaussian(along, radius) + 0.5 * exists * gaussian(head.distances[second], radius)

@@ -113,11 +113,13 @@ class RecordingSetup:
             position = torch.randint(
                 0, len(self.coils), (n_examples,), generator=rng, device=rng.device
             )
-            places = vertices[index], weights[index], self.coils[position]
+            positions = vertices[index], weights[index], self.coils[position]
             if anatomy is None:
-                return self.true_head.joint_fields.leadfields(tissues, *places)
+                return self.true_head.joint_fields.leadfields(tissues, *positions)
             fields = self.true_head.fine_cortex.joint_fields
-            return fields.leadfields(tissues, *places, anatomy.source_modes, anatomy.magnetic_modes)
+            return fields.leadfields(
+                tissues, *positions, anatomy.source_modes, anatomy.magnetic_modes
+            )
         modes = None if anatomy is None else anatomy.source_modes
         return self.lead_fields.leadfields(tissues, vertices[index], weights[index], modes)
 
@@ -226,8 +228,8 @@ def draw_setup(
     if ranges.own_anatomy or template.cap is not None:
         head = template.head(names, nominal, cov, assumed, known)
     else:
-        places = _on(nominal_head, montage, names, nominal, ranges) if names else nominal
-        head = nominal_head.head(names, places, cov, assumed, known)
+        points = _on(nominal_head, montage, names, nominal, ranges) if names else nominal
+        head = nominal_head.head(names, points, cov, assumed, known)
     arrays = {
         "vertices": displaced.vertices,
         "weights": displaced.weights,
@@ -338,8 +340,8 @@ def _on(
     """Electrodes on the head of an analyst without the anatomy: the montage, or the cap known."""
     if ranges.cap is not None:
         return place_cap(nominal_head, RecordedCap(names, nominal.positions)).points
-    all_names, all_places = nominal_head.montage(montage)
-    return all_places[[all_names.index(name) for name in names]]
+    all_names, all_points = nominal_head.montage(montage)
+    return all_points[[all_names.index(name) for name in names]]
 
 
 def _tissues(ranges: TissueRanges, rng: torch.Generator, width: float) -> Tissues:

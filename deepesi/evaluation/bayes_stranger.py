@@ -83,14 +83,14 @@ class BayesStranger(Oracle):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method knows."""
+        """Knowledge that the method has."""
         return Assumptions(
             "patches as simulated", "1", "covariance and level", "distribution of true heads"
         )
 
     def forward(self, batch: Batch) -> Estimate:
         """Compute the posterior, expected distances and the best patch."""
-        worlds = self._worlds(batch)
+        true_heads = self._true_heads(batch)
         whitened = batch.inputs[self.whitener.key] @ batch.data
         n_times = whitened.shape[2]
         power = whitened.square().sum((1, 2)) / n_times
@@ -99,18 +99,18 @@ class BayesStranger(Oracle):
         variance = 1 + self.misfit * strength / rank  # of noise and misfit
         whitened = whitened / variance.sqrt()[:, None, None]
         strength = strength / variance
-        fitted = torch.einsum("jksic,bct->jksibt", worlds["topographies"], whitened)
-        prior = strength * worlds["shares"][..., None]  # variances of the fitted components
+        fitted = torch.einsum("jksic,bct->jksibt", true_heads["topographies"], whitened)
+        prior = strength * true_heads["shares"][..., None]  # variances of the fitted components
         shrunk = prior / (1 + prior)
         score = 0.5 * (shrunk * fitted.square().sum(5) - n_times * prior.log1p()).sum(3)
-        n_worlds, n_radii = score.shape[:2]
-        posterior = torch.softmax(score.flatten(0, 2), 0).unflatten(0, (n_worlds, n_radii, -1))
-        best = (worlds["distances"] @ posterior.sum((0, 1))).argmin(0)
+        n_heads, n_radii = score.shape[:2]
+        posterior = torch.softmax(score.flatten(0, 2), 0).unflatten(0, (n_heads, n_radii, -1))
+        best = (true_heads["distances"] @ posterior.sum((0, 1))).argmin(0)
         here = torch.softmax(score.flatten(0, 1).take_along_dim(best[None, None], 1)[:, 0], 0)
-        here = here.unflatten(0, (n_worlds, n_radii))  # posterior at the best centre
+        here = here.unflatten(0, (n_heads, n_radii))  # posterior at the best centre
         moments = torch.einsum(
             "jkbpi,jkib,jkibt->jkpbt",
-            worlds["moments"][:, :, best],
+            true_heads["moments"][:, :, best],
             shrunk.take_along_dim(best.view(1, 1, 1, 1, -1), 2)[:, :, 0],
             fitted.take_along_dim(best.view(1, 1, 1, 1, -1, 1), 2)[:, :, 0],
         )
@@ -131,7 +131,7 @@ class BayesStranger(Oracle):
         )
         return spread.flatten(0, 1).permute(2, 0, 1)
 
-    def _worlds(self, batch: Batch) -> dict[str, Tensor]:
+    def _true_heads(self, batch: Batch) -> dict[str, Tensor]:
         """Topographies under every drawn head; the last set-up is kept."""
         if self._prepared is None or self._prepared[0] is not batch.head:
             self._prepared = batch.head, self._drawn(batch)
@@ -144,9 +144,11 @@ class BayesStranger(Oracle):
                 f"BayesStranger: no head at hand has the source space {batch.head.space.name!r}. "
                 "Use a packaged head (head.name=fsaverage-ico3-free)."
             )
-        found = [self._components(one, batch.inputs) for one in self._leadfields(batch, template)]
+        components = [
+            self._components(one, batch.inputs) for one in self._leadfields(batch, template)
+        ]
         positions = batch.inputs[self.positions.key]
-        stacked = {key: torch.stack([f[key] for f in found]) for key in found[0]}
+        stacked = {key: torch.stack([f[key] for f in components]) for key in components[0]}
         return {**stacked, "distances": torch.cdist(positions, positions)}
 
     def _leadfields(self, batch: Batch, template: Template) -> list[Float[Tensor, "C D"]]:
@@ -163,21 +165,21 @@ class BayesStranger(Oracle):
             self._cortex = FineCortex(free, device)
         cortex, family = self._cortex, self._cortex.fine.family
         points = project_to_mesh(sensors, family.scalp_pos, family.scalp_faces)
-        places = as_tensors({"vertices": points.vertices, "weights": points.weights}, device)
+        electrodes = as_tensors({"vertices": points.vertices, "weights": points.weights}, device)
         rng = torch.Generator(device).manual_seed(self.seed)
         tissues = self.tissues.draw(self.n_worlds, rng)
-        found = []
+        leadfields = []
         for number in range(self.n_worlds):
             anatomy = self.anatomy.draw(cortex, rng)
             leadfield = cortex.lead_fields.leadfields(
                 tissues[number : number + 1],
-                places["vertices"][None],
-                places["weights"][None],
+                electrodes["vertices"][None],
+                electrodes["weights"][None],
                 anatomy.source_modes,
             )
-            found.append(leadfield.matrices()[0])
-        self._leadfields_at = {key: found}
-        return found
+            leadfields.append(leadfield.matrices()[0])
+        self._leadfields_at = {key: leadfields}
+        return leadfields
 
     def _components(
         self, leadfield: Float[Tensor, "C D"], inputs: dict[str, Tensor]

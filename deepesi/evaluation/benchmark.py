@@ -129,7 +129,7 @@ def run_benchmark(
     _check(scenarios)
     for scenario in scenarios:
         check_windows(models, scenario)
-    _claim(folder, models, scenarios, cohort)
+    _check_settings(folder, models, scenarios, cohort)
     units = units_of(scenarios)
     total, done = sum(unit.last - unit.first for unit in units), 0
     scorer = Scorer(models, scenarios, cohort, folder)
@@ -163,7 +163,7 @@ def _check(scenarios: Sequence[Scenario]) -> None:
         )
 
 
-def _claim(
+def _check_settings(
     folder: Path,
     models: Mapping[str, Method],
     scenarios: Sequence[Scenario],

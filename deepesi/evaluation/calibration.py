@@ -237,12 +237,12 @@ def _rank_rows(
     n = len(there)
     if observed.ranks is None or n < 2 * FEWEST:
         return []
-    found = observed.ranks[there]
-    distance = found[:, RANKED.index("distance")] / N_DRAWS
+    ranks = observed.ranks[there]
+    distance = ranks[:, RANKED.index("distance")] / N_DRAWS
     off = coverage_deviation(distance)
     covered = expected_coverage(distance, LEVELS)
     return [
-        row(group, "sbc_p", None, uniformity(found[:, i], N_DRAWS), None, None, n)
+        row(group, "sbc_p", None, uniformity(ranks[:, i], N_DRAWS), None, None, n)
         for i, group in enumerate(RANKED)
     ] + [
         row("distance", "tarp_deviation", None, off, None, None, n),
@@ -274,14 +274,14 @@ def read_csv(path: Path) -> list[CalibrationRow]:
         ValueError: It is not of a calibration, or of one by an older version.
 
     """
-    cure = "Give the run directory of 'deepesi calibrate' of this version."
+    advice = "Give the run directory of 'deepesi calibrate' of this version."
     if not path.is_file():
-        raise FileNotFoundError(f"calibration: there is no {path}. {cure}")
-    rows = read_rows(path, COLUMNS, cure)
+        raise FileNotFoundError(f"calibration: there is no {path}. {advice}")
+    rows = read_rows(path, COLUMNS, advice)
     known = [*GROUPS, PREDICTION_SET, RECORDING, *RANKED]
     groups = sorted({row["group"] for row in rows} - set(known))
     if groups:
-        raise ValueError(f"{path} has the groups {groups}, expected some of {known}. {cure}")
+        raise ValueError(f"{path} has the groups {groups}, expected some of {known}. {advice}")
     return [_row(row) for row in rows]
 
 

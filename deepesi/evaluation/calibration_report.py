@@ -87,15 +87,15 @@ def reliability_panels(rows: Sequence[CalibrationRow], method: str) -> Iterator[
 
 
 def prediction_set_panels(
-    rows: Sequence[CalibrationRow], look: Mapping[str, Style]
+    rows: Sequence[CalibrationRow], method_styles: Mapping[str, Style]
 ) -> Iterator[Panel]:
     """Coverage and area of the prediction sets of every method against SNR."""
     prediction_sets = [row for row in _pick(rows, group=PREDICTION_SET) if row.snr_db != ALL]
     for metric, title in (("coverage", "sets that hold the source"), ("area_cm2", "mean area")):
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")
         ax = figure.subplots()
-        for number, (method, style) in enumerate(look.items()):
-            offset = SHIFT * (number - (len(look) - 1) / 2)
+        for number, (method, style) in enumerate(method_styles.items()):
+            offset = SHIFT * (number - (len(method_styles) - 1) / 2)
             _points(ax, _pick(prediction_sets, method=method, metric=metric), offset, style)
         if metric == "coverage":
             level = prediction_sets[0].level
@@ -120,7 +120,7 @@ def tarp_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> It
     figure = Figure(figsize=(3.3, 3.3), layout="constrained")
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
-    for method, (colour, line) in look.items():
+    for method, (colour, line) in method_styles.items():
         own = _pick(rows, method=method, snr_db=ALL, metric="tarp_coverage")
         values = np.array([(r.level, r.value, r.ci_low, r.ci_high) for r in own], dtype=float)
         level, share, low, high = values.reshape(-1, 4).T
@@ -137,7 +137,7 @@ def unlike_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> 
     found = [row for row in _pick(rows, metric="misspecified") if row.snr_db != ALL]
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")
     ax = figure.subplots()
-    for number, (method, style) in enumerate(look.items()):
+    for number, (method, style) in enumerate(method_styles.items()):
         offset = SHIFT * (number - (len(look) - 1) / 2)
         _points(ax, _pick(found, method=method), offset, style)
     ax.axhline(UNLIKE, color="0.6", linewidth=1, linestyle="--")
@@ -216,11 +216,11 @@ def uniformity_layout(rows: Sequence[CalibrationRow]) -> Layout:
 
 def unlike_layout(rows: Sequence[CalibrationRow]) -> Layout:
     """Share of recordings that are unlike those of validation, by method and SNR."""
-    found = _pick(rows, metric="misspecified")
-    levels = list(dict.fromkeys(row.snr_db for row in found))
+    own_rows = _pick(rows, metric="misspecified")
+    levels = list(dict.fromkeys(row.snr_db for row in own_rows))
     lines = []
-    for method in dict.fromkeys(row.method for row in found):
-        own = {row.snr_db: cell(row, 3) for row in _pick(found, method=method)}
+    for method in dict.fromkeys(row.method for row in own_rows):
+        own = {row.snr_db: cell(row, 3) for row in _pick(own_rows, method=method)}
         lines.append([(text, False) for text in (method, *(own[level] for level in levels))])
     header = ["method", *(level if level == ALL else f"{level} dB" for level in levels)]
     return Layout(header, lines)
@@ -248,17 +248,19 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
         rows: Rows of all methods, from `deepesi.evaluation.calibration.measure`.
 
     """
-    look = styles(row.method for row in rows)
+    method_styles = styles(row.method for row in rows)
     yield (
         "Prediction sets",
         f"<p>{PREDICTION_SETS} Bars: 95 % intervals. Dashed: the probability asked for.</p>"
-        + key(look)
-        + tiles(prediction_set_panels(rows, look), CURVE)
+        + key(method_styles)
+        + tiles(prediction_set_panels(rows, method_styles), CURVE)
         + html_table(*prediction_set_layout(rows)),
     )
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
-        drawing = {m: s for m, s in look.items() if _pick(rows, method=m, metric="tarp_coverage")}
+        drawing = {
+            m: s for m, s in method_styles.items() if _pick(rows, method=m, metric="tarp_coverage")
+        }
         yield (
             "Posterior samples",
             f"<p>{UNIFORMITY} Below the diagonal of the figure: the posterior is too narrow.</p>"
@@ -271,8 +273,8 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
         yield (
             "Other recordings",
             f"<p>{UNLIKE_OTHERS}</p>"
-            + key(look)
-            + tiles(unlike_panels(rows, look), CURVE)
+            + key(method_styles)
+            + tiles(unlike_panels(rows, method_styles), CURVE)
             + html_table(*unlike),
         )
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))

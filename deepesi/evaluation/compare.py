@@ -44,7 +44,7 @@ def compare(
 ) -> Benchmark:
     """Choose constants, run the benchmark, print its tables, write CSV, Markdown and report.
 
-    `paths` says of methods that were read from a file where it lies.
+    `paths` holds the file of every method that was read from one.
     """
     with console.status("Tuning") as status:
         methods, choices = tune(models, scenarios, cohort, processes, status.update)

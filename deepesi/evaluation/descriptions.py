@@ -1,4 +1,4 @@
-"""A scenario in words: what a reader of a report must know of the recordings."""
+"""A scenario in words: how its recordings are simulated."""
 
 import math
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ NOISES = {
     "drift": "drifts of electrodes",
 }
 
-#: What the analyst knows of the cap.
+#: Knowledge of the analyst of the cap.
 KNOWN = {"names": "their names", "template": "a standard montage", "digitized": "digitization"}
 
 
@@ -117,10 +117,10 @@ def describe_cortex(setups: SetupRanges) -> str:
 
 
 def describe_cap(cap: CapRanges) -> str:
-    """What the analyst knows of the electrodes, and how far they are off."""
+    """Knowledge of the analyst of the electrodes, and their errors."""
     pitch, sd = (math.degrees(value) for value in (cap.pitch, cap.pitch_sd))
     return (
-        f"electrodes known by {' or '.join(KNOWN[knows] for knows in cap.knowledge)}; cap "
+        f"electrodes known by {' or '.join(KNOWN[level] for level in cap.knowledge)}; cap "
         f"pitched by {pitch:.3g} ± {sd:.3g} degrees, each electrode "
         f"{spread(cap.electrode_error, 1e3, 'mm')} off on average"
     )

@@ -45,7 +45,7 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
     }
 
 
-def axis_panels(rows: Sequence[Row], look: Mapping[str, Style]) -> Iterator[Panel]:
+def axis_panels(rows: Sequence[Row], method_styles: Mapping[str, Style]) -> Iterator[Panel]:
     """Every metric of the tables along the axis of one scenario, a band for the 95 % interval.
 
     One panel per metric, and per SNR where something else than the SNR varies.
@@ -56,7 +56,7 @@ def axis_panels(rows: Sequence[Row], look: Mapping[str, Style]) -> Iterator[Pane
             metric = METRICS[name]
             own = [r for r in rows if r.metric == name and snr_db in (None, r.snr_db)]
             figure, ax = _panel()
-            _curves(ax, own, look)
+            _curves(ax, own, method_styles)
             ax.set(xlabel=rows[0].axis, ylabel=metric.label)
             if not metric.higher_is_better:
                 ax.set_ylim(bottom=0)
@@ -72,14 +72,14 @@ def _panel() -> tuple[Figure, "Axes"]:
     return figure, ax
 
 
-def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
+def _curves(ax: "Axes", rows: Sequence[Row], method_styles: Mapping[str, Style]) -> None:
     levels = list(dict.fromkeys(row.level for row in rows))
     x = _axis_positions(levels)
     for method in dict.fromkeys(row.method for row in rows):
         own = {row.level: row for row in rows if row.method == method}
         drawn = [own[level] for level in levels if level in own]
         at = [position for level, position in zip(levels, x, strict=True) if level in own]
-        colour, line = look[method]
+        colour, line = method_styles[method]
         ax.plot(at, [r.value for r in drawn], line, marker="o", markersize=4, color=colour)
         ends = np.array([(r.ci_low, r.ci_high) for r in drawn], dtype=float)
         ax.fill_between(at, *ends.T, color=colour, alpha=0.15, linewidth=0)
@@ -88,7 +88,7 @@ def _curves(ax: "Axes", rows: Sequence[Row], look: Mapping[str, Style]) -> None:
 
 
 def _axis_positions(levels: Sequence[str]) -> list[float]:
-    """Where levels stand on an axis: numbers evenly spread to scale, all else in turn."""
+    """Positions of levels on an axis: to scale for evenly spread numbers, else equally spaced."""
     try:
         values = [float(level) for level in levels]
     except ValueError:
@@ -101,18 +101,18 @@ def _axis_positions(levels: Sequence[str]) -> list[float]:
 def depth_panel(
     depth_mm: Array,
     values: Mapping[str, Array],
-    look: Mapping[str, Style],
+    method_styles: Mapping[str, Style],
     title: str,
     n_bins: int = 5,
 ) -> Figure:
-    """A metric against the depth of the source, bins of as many examples each.
+    """A metric against the depth of the source, in bins with equal numbers of examples.
 
     Too few examples for two bins are drawn one by one.
 
     Args:
         depth_mm: Depth of the source of every example ``(n,)``, mm.
         values: Metric of every example ``(n,)``, by method.
-        look: Colour and line of every method.
+        method_styles: Colour and line of every method.
         title: Title of the metric.
         n_bins: Most bins; each holds as many examples as an interval needs, or more.
 
@@ -122,13 +122,13 @@ def depth_panel(
     n_bins = min(n_bins, len(depth_mm) // MIN_EXAMPLES)
     if n_bins < 2:
         for method, of_method in values.items():
-            ax.plot(depth_mm, of_method, ".", markersize=5, color=look[method][0])
+            ax.plot(depth_mm, of_method, ".", markersize=5, color=method_styles[method][0])
         ax.set_ylim(bottom=0)
         return figure
     parts = np.array_split(np.argsort(depth_mm, kind="stable"), n_bins)
     middle = [depth_mm[part].mean() for part in parts]
     for method, of_method in values.items():
-        own, (colour, line) = [of_method[part] for part in parts], look[method]
+        own, (colour, line) = [of_method[part] for part in parts], method_styles[method]
         ends = np.array([bootstrap_interval(some) for some in own], dtype=float)  # None: NaN
         means = [some.mean() for some in own]
         ax.plot(middle, means, line, marker="o", markersize=4, color=colour)

@@ -1,4 +1,4 @@
-"""What a report draws: worked examples, where errors are, and what becomes of single points."""
+"""Pictures of a report: examples, maps of errors, and estimates of single point sources."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class WorkedExample(NamedTuple):
 
 
 class PointSpread(NamedTuple):
-    """What methods make of single points all over the cortex, without noise, nominal lead field."""
+    """Estimates of single points all over the cortex: no noise, nominal lead field."""
 
     sources: NDArray[np.int64]  # (N,)
     depth_mm: Array  # below the scalp (N,)
@@ -56,15 +56,15 @@ class PointSpread(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a report draws on the cortex.
+    """Data that a report draws on the cortex.
 
     Attributes:
         mesh: The cortex.
         n_sources: Sources of the space.
         cell: The test set whose examples are drawn, see `middle_cell`.
         peaks: True sources of every example of it ``(n, K)``, -1 where there are fewer.
-        examples: Some of them, worked.
-        points: Three point sources, worked.
+        examples: Some of them, with their estimates.
+        points: Three point sources, with their estimates.
         spread: Point sources all over the cortex.
 
     """

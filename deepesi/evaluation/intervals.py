@@ -1,10 +1,11 @@
 """Bootstrap intervals of means, and comparisons of several methods that hold together.
 
-Errors of localization are skewed, have many zeros, and examples are few. Percentile intervals of
-such means hold 86 to 92 % in place of 95 % of the time; studentized ones hold what they say (a
-test measures both). Of 2,000 simulated runs with 20 to 100 examples they held the mean in 95 to
-97 % (normal values), 94 to 97 % (lognormal, or exponential with 70 % zeros) and 96 to 99 % (two
-values only), but in 93 to 95 % with the heavy tails of Student's t of 3 degrees of freedom.
+Localization errors are skewed and have many zeros, and examples are few. Percentile intervals of
+such means contain the mean in 86 to 92 % of runs instead of 95 %. Studentized intervals have the
+nominal coverage (a test measures both). In 2,000 simulated runs with 20 to 100 examples they
+contained the mean in 95 to 97 % (normal values), 94 to 97 % (lognormal, or exponential with 70 %
+zeros) and 96 to 99 % (two values only), but in 93 to 95 % with the heavy tails of Student's t of 3
+degrees of freedom.
 
 ``scipy.stats.bootstrap`` has percentile, basic and BCa intervals, none of
 them studentized.

@@ -16,7 +16,7 @@ from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
-#: What stands before the metrics, and behind them.
+#: Columns before the metrics, and after them.
 WHO = ("method", "weights", "scenario", "axis", "levels", "snr_db", "n_examples")
 HOW = ("heads", "seed", "version", "commit", "command", "path")
 

@@ -1,4 +1,4 @@
-"""What is compared: models, some of them another one in every scenario, and their identity."""
+"""Methods of a benchmark: models, some with a constant per scenario, and their digests."""
 
 import hashlib
 from collections.abc import Mapping

@@ -76,11 +76,11 @@ def batches_to_test(
 
     """
     heads = scenario.true_heads(cohort)
-    for number, (head, left) in enumerate(_shares(heads, scenario.n_examples)):
-        own = replace(scenario, n_examples=max(left, 2), seed=scenario.seed + number, heads=())
+    for number, (head, remaining) in enumerate(_shares(heads, scenario.n_examples)):
+        own = replace(scenario, n_examples=max(remaining, 2), seed=scenario.seed + number, heads=())
         for batch in own.batches(replace(cohort, test=(head,)), snr_db, models):
-            yield batch, min(len(batch.data), left)
-            left -= min(len(batch.data), left)
+            yield batch, min(len(batch.data), remaining)
+            remaining -= min(len(batch.data), remaining)
 
 
 def batches_to_fit(
@@ -195,7 +195,7 @@ def _look(
     cov, recordings = batch.head.noise_cov, batch.data[:keep].double().numpy()
     white = whitener(cov) @ recordings
     snr_db = estimated_snr_db(white, rank_of(cov))
-    left = white - whitener(cov) @ batch.head.leadfield @ estimate.mean[:keep].double().numpy()
+    explained = whitener(cov) @ batch.head.leadfield @ estimate.mean[:keep].double().numpy()
     observed = (
         []
         if estimate.std is None and estimate.samples is None
@@ -208,7 +208,7 @@ def _look(
         snr_db,
         batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
-        np.square(left).sum((1, 2)) / np.square(white).sum((1, 2)),
+        np.square(white - explained).sum((1, 2)) / np.square(white).sum((1, 2)),
         np.stack([_ranks(model, batch, i) for i in range(keep)])
         if isinstance(model, PosteriorModel)
         else None,
@@ -246,15 +246,15 @@ def _standardized_errors(
         None if values is None else values[..., picked].double().numpy()
         for values in (estimate.std, estimate.samples)
     )
-    found = []
+    errors = []
     for i, true in enumerate(magnitude(batch.sources, n_orient).numpy()):
         masks = groups(true, geometry.distances_mm)
         group = np.select([masks[name] for name in GROUPS], [0, 1, 2])
         group = np.repeat(group, n_orient)[:, None].repeat(len(picked), axis=1)
         own = None if samples is None else samples[:, i]
         own_std = None if std is None else std[i]
-        found.append(standardized_errors(mean[i], own_std, target[i], group, own))
-    return found
+        errors.append(standardized_errors(mean[i], own_std, target[i], group, own))
+    return errors
 
 
 def _joined(parts: Sequence[Observations]) -> Observations:

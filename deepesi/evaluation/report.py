@@ -61,26 +61,26 @@ def write_report(
     """Write the report, whole or not at all.
 
     Args:
-        benchmark: What was measured.
-        pictures: What to draw on the cortex; None for a head without one.
-        words: What was drawn in every scenario: its name to facts.
-        facts: What to state at the top: name to text.
-        methods: Heading to a table of what is known of the methods.
+        benchmark: Results.
+        pictures: Data to draw on the cortex; None for a head without one.
+        words: Facts about every scenario, by its name.
+        facts: Facts at the top of the page: name to text.
+        methods: Tables about the methods, by heading.
         path: ``.html`` file.
-        calibration: What `deepesi calibrate` measured, if it did.
+        calibration: Results of `deepesi calibrate`, if there are any.
 
     """
-    look = styles(benchmark.cells[0].scores)
+    method_styles = styles(benchmark.cells[0].scores)
     sections = {
-        f"Scenario {name}": facts_table(words[name]) + _scenario(rows, look)
+        f"Scenario {name}": facts_table(words[name]) + _scenario(rows, method_styles)
         for name, rows in by_scenario(benchmark.rows).items()
     }
     cell = middle_cell(benchmark.cells)
     parts = (cell.scenario.name, cell.scenario.level, f"{cell.snr_db:g} dB")
     where = ", ".join(part for part in parts if part)
-    sections["Where the errors are"] = _errors(cell, where, pictures, look)
+    sections["Where the errors are"] = _errors(cell, where, pictures, method_styles)
     if pictures is not None:
-        sections["Point spread"] = _spread(pictures.spread, pictures, look)
+        sections["Point spread"] = _spread(pictures.spread, pictures, method_styles)
         sections["Single points"] = _worked(pictures.points, pictures.mesh)
         sections["Examples"] = f"<p>Of {where}.</p>" + _worked(pictures.examples, pictures.mesh)
     sections["Time of one recording"] = (
@@ -96,23 +96,27 @@ def write_report(
     write_page(path, "deepesi benchmark", facts, [], sections)
 
 
-def _scenario(rows: Sequence[Row], look: Mapping[str, Style]) -> str:
+def _scenario(rows: Sequence[Row], method_styles: Mapping[str, Style]) -> str:
     """Tables and curves of one scenario."""
     text = f"<p>{RULE}</p>{html_table(*layout(rows))}"
     compared = differences(rows)
     if compared.lines:
         text += f"<p>{RULE_OF_DIFFERENCES}</p>{html_table(*compared)}"
-    curves = tiles(axis_panels(rows, look), CURVE)
-    return f"{text}<p>Means; bands: 95 % intervals.</p>{key(look)}{curves}"
+    curves = tiles(axis_panels(rows, method_styles), CURVE)
+    return f"{text}<p>Means; bands: 95 % intervals.</p>{key(method_styles)}{curves}"
 
 
-def _errors(cell: Cell, where: str, pictures: Gallery | None, look: Mapping[str, Style]) -> str:
+def _errors(
+    cell: Cell, where: str, pictures: Gallery | None, method_styles: Mapping[str, Style]
+) -> str:
     """The localization error against depth, and on the cortex at the true sources."""
     values = {m: cell.values(m, "localization_error") for m in cell.scores}
     depth = np.array([score.depth_mm for score in next(iter(cell.scores.values()))])
     title = METRICS["localization_error"].label
-    panels = [("Of the first source of an example.", depth_panel(depth, values, look, title))]
-    text = f"<p>Examples of {where}. {BINS}</p>{key(look)}{tiles(panels, CURVE)}"
+    panels = [
+        ("Of the first source of an example.", depth_panel(depth, values, method_styles, title))
+    ]
+    text = f"<p>Examples of {where}. {BINS}</p>{key(method_styles)}{tiles(panels, CURVE)}"
     if pictures is None:
         return text
     n_sources = pictures.n_sources
@@ -124,7 +128,7 @@ def _errors(cell: Cell, where: str, pictures: Gallery | None, look: Mapping[str,
     return f"{text}<p>Localization error{several} at every true source.</p>{maps}"
 
 
-def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -> str:
+def _spread(spread: PointSpread, pictures: Gallery, method_styles: Mapping[str, Style]) -> str:
     """Error and dispersion of points all over the cortex, by vertex and against depth."""
     text = (
         f"<p>{len(spread.sources)} single points all over the cortex, without noise, seen through "
@@ -138,11 +142,12 @@ def _spread(spread: PointSpread, pictures: Gallery, look: Mapping[str, Style]) -
     if spread.error_mm:
         titles = {metric: METRICS[metric].label for metric in kinds}
         panels = [
-            (title, depth_panel(spread.depth_mm, kinds[metric], look, title))
+            (title, depth_panel(spread.depth_mm, kinds[metric], method_styles, title))
             for metric, title in titles.items()
         ]
         parts.append(
-            f"<p>{BINS}</p>{key({m: look[m] for m in spread.error_mm})}{tiles(panels, CURVE)}"
+            f"<p>{BINS}</p>{key({m: method_styles[m] for m in spread.error_mm})}"
+            f"{tiles(panels, CURVE)}"
         )
         for metric, values in kinds.items():
             maps = source_panels(

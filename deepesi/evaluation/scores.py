@@ -74,7 +74,7 @@ def file_of(unit: Unit, scenario: Scenario) -> str:
 def read_scores(path: Path, methods: Sequence[str]) -> list[Score]:
     """The examples of a file that every method has been scored on, in order.
 
-    What an interruption left of a line or of an example is no score.
+    An unfinished line or example, after an interruption, is left out.
 
     Raises:
         ValueError: The file holds other metrics than this version has.

@@ -52,7 +52,7 @@ class Solved:
 
     @property
     def n_orient(self) -> int | None:
-        """See `needed_orientation`."""
+        """Number of orientations from `needed_orientation`."""
         return needed_orientation(self.model)
 
     def template(self) -> Template:
@@ -60,7 +60,7 @@ class Solved:
         return load_oriented(USUAL, self.n_orient)
 
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
-        """See `Method`; the covariance of the head is that of the average already."""
+        """Prepare the solver; the covariance of the head is that of the average already."""
         inputs = as_tensors(prepare(self.model.head_inputs, head))
 
         def run(batch: Array) -> list[Array]:
@@ -84,12 +84,12 @@ def load_solver(name: str) -> Solved:
 
 
 class SolverModel:
-    """A solver in the place of an exported file: a `deepesi.runtime.prepared_model.Model`.
+    """A solver instead of an exported file: a `deepesi.runtime.prepared_model.Model`.
 
     It is prepared for a recording and checked as a file is; windows have at most `SAMPLES` samples.
 
     Args:
-        name: Of a baseline of evaluations, ``"lasso"`` say.
+        name: Name of a baseline of evaluations, such as ``"lasso"``.
 
     """
 

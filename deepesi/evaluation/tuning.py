@@ -27,7 +27,7 @@ from deepesi.metrics.source_metric import examples
 from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import cache_folder
-from deepesi.utils.code import code_digest
+from deepesi.utils.code_digest import code_digest
 from deepesi.utils.files import atomic
 from deepesi.utils.rows import write_rows
 
@@ -35,8 +35,8 @@ Array = NDArray[np.float64]
 
 #: The metric whose mean is least at the constant chosen.
 CRITERION = "localization_error"
-#: Rooms whose code decides what is drawn, inverted and measured: part of the key of the cache.
-ROOMS = ("physics", "core", "data_gen", "baselines", "metrics")
+#: Folders whose code decides what is drawn, inverted and measured: part of the key of the cache.
+FOLDERS = ("physics", "core", "data_gen", "baselines", "metrics")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _key(tuned: Tuned, scenarios: Sequence[Scenario], cohort: Cohort) -> str:
     """Digest of all that the choice depends on."""
     heads = [cohort.template, *(h for s in scenarios for h in heads_to_fit(s, cohort))]
     parts = {
-        "code": code_digest(ROOMS),
+        "code": code_digest(FOLDERS),
         "method": [identity_of(candidate) for candidate in tuned.candidates],
         "values": tuned.values,
         "n_examples": tuned.n_examples,

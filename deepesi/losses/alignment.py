@@ -231,10 +231,10 @@ def map_moments(
     """
     n_orient = batch.head.space.n_orient
     largest = magnitude(batch.sources, n_orient).amax(1, keepdim=True)
-    found = magnitude(estimate.mean, n_orient) / largest + BACKGROUND
-    share, places = found / found.sum(1, keepdim=True), positions / HEAD_SIZE
-    mean = share @ places
-    products = places[:, :, None] * places[:, None]
+    relative = magnitude(estimate.mean, n_orient) / largest + BACKGROUND
+    share, scaled = relative / relative.sum(1, keepdim=True), positions / HEAD_SIZE
+    mean = share @ scaled
+    products = scaled[:, :, None] * scaled[:, None]
     covariance = (share @ products.flatten(1)).unflatten(1, (3, 3)) - mean[:, :, None] * mean[
         :, None
     ]

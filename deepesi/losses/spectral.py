@@ -25,8 +25,8 @@ class SpectralDistance(LossTerm):
     segments resolve bursts less but have less variance, so several lengths are compared.
     ``f`` is a floor, a fraction of the largest power of the target: most sources are silent. The
     weights ``w_s`` sum to 1; half of them is shared by all sources, half by the power of the
-    target, as a mean over all would hardly see the few active ones. Independent of phase and sign.
-    A window of one sample has no spectrum, its distance is 0.
+    target, because a mean over all would hardly depend on the few active ones. Independent of phase
+    and sign. A window of one sample has no spectrum, its distance is 0.
 
     Args:
         sfreq: Sampling rate of the recordings, Hz.
@@ -35,7 +35,7 @@ class SpectralDistance(LossTerm):
         floor: ``f``, as a fraction of the largest target power over sources and bands, above 0.
 
     Raises:
-        ValueError: A band is not in order, reaches beyond half the sampling rate, or holds no
+        ValueError: A band is not in order, reaches above half the sampling rate, or holds no
             frequency of a segment; the floor is not positive; a window is shorter than a segment
             (in `forward`).
 
@@ -76,12 +76,12 @@ class SpectralDistance(LossTerm):
         scale = batch.sources.abs().amax((1, 2), keepdim=True)
         distances = []
         for length, members in zip(self.segments, self.members, strict=True):
-            found, target = (
+            power, target = (
                 _band_power(values / scale, length, members.to(scale), n_orient)
                 for values in (estimate.mean, batch.sources)
             )
             floor = self.floor * target.amax((1, 2), keepdim=True)
-            distance = ((found + floor) / (target + floor)).log().abs()
+            distance = ((power + floor) / (target + floor)).log().abs()
             share = target / target.sum(1, keepdim=True).clamp_min(SMALLEST)
             weights = 0.5 / target.shape[1] + 0.5 * share
             distances.append((weights * distance).sum(1).mean(1))

@@ -1,7 +1,7 @@
-"""Does an estimate lie as far from its target as its standard deviation says? Pure functions.
+"""Calibration of standard deviations: coverage of the target by intervals. Pure functions.
 
-Active, neighbouring and inactive sources are counted apart: the zeros of the many inactive ones
-would hide a failure on the few that matter.
+Active, neighbouring and inactive sources are counted separately, because the many inactive sources
+would hide errors at the few active ones.
 """
 
 from typing import NamedTuple

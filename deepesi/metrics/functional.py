@@ -151,8 +151,9 @@ CLOSE_MM = 30.0
 def balanced_auc(estimate: Array, target: Array, ground_mm: Array) -> float:
     """Mean of two areas under the ROC curve: against close and against far inactive sources.
 
-    Most of the cortex is far from the source, so that the plain area hardly sees a blurred map. The
-    close ones lie within 30 mm of the active; the far ones are as many, the strongest beyond.
+    Most of the cortex is far from the source, so a blurred map hardly changes the plain area. The
+    close sources lie within 30 mm of the active ones; the far ones are the strongest of those
+    further away, in equal number.
 
     Source: Grova et al. 2006, doi:10.1016/j.neuroimage.2005.08.053, who draws both at random, the
     far ones around spurious maxima; ours takes all the close and the strongest far ones.
@@ -160,9 +161,9 @@ def balanced_auc(estimate: Array, target: Array, ground_mm: Array) -> float:
     active = target > 0
     to_active = ground_mm[:, active].min(axis=1)
     close = ~active & (to_active <= CLOSE_MM)
-    beyond = np.flatnonzero(to_active > CLOSE_MM)
+    further = np.flatnonzero(to_active > CLOSE_MM)
     far = np.zeros_like(active)
-    far[beyond[np.argsort(-estimate[beyond], kind="stable")][: close.sum()]] = True
+    far[further[np.argsort(-estimate[further], kind="stable")][: close.sum()]] = True
     return (_auc(estimate, active, close) + _auc(estimate, active, far)) / 2
 
 

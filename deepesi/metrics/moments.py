@@ -33,7 +33,7 @@ def temporal_correlation(
         rows = slice(n_orient * peak, n_orient * (peak + 1))
         direction = np.linalg.svd(target[rows], full_matrices=False)[0][:, 0]
         time_courses = direction @ estimate[rows], direction @ target[rows]
-        correlations.append(abs(cosine(*(course - course.mean() for course in time_courses))))
+        correlations.append(abs(cosine(*(moments - moments.mean() for moments in time_courses))))
     return float(np.mean(correlations))
 
 

@@ -218,16 +218,16 @@ class AnnealedPatches(InverseModel):
         parts = []
         for slot in range(self.n_components):
             others = chains._replace(slots=chains.slots.without(slot))
-            found = conditional(patches, others.rows, white, chains.level)
+            fit = conditional(patches, others.rows, white, chains.level)
             prior = self._prior(others.slots, positions, patches)
             kinds, none = prior if power == 1 else (value.detach() for value in prior)
-            logits = torch.cat([(power * found.evidence + kinds).flatten(1), none[:, None]], dim=1)
+            logits = torch.cat([(power * fit.evidence + kinds).flatten(1), none[:, None]], dim=1)
             number, shares = draw(logits, self._uniform(sweep, slot, chains))
-            patch = chosen(patches, found, number)
+            patch = chosen(patches, fit, number)
             chains = chains._replace(slots=chains.slots.with_patch(slot, patch))
             if power == 1:
-                shares = shares[:, :-1].unflatten(1, found.evidence.shape[1:])
-                parts.append(part_of(patches, found, shares))
+                shares = shares[:, :-1].unflatten(1, fit.evidence.shape[1:])
+                parts.append(part_of(patches, fit, shares))
         return self._draw_level(chains, white, sweep, power), parts
 
     def _prior(
@@ -325,22 +325,22 @@ class Part(NamedTuple):
     powers: list[Tensor]  # 2 N K S and 2 O N K S: mean squares of means, and variances
 
 
-def part_of(patches: Patches, found: Conditional, shares: Float[Tensor, "N K S"]) -> Part:
+def part_of(patches: Patches, fit: Conditional, shares: Float[Tensor, "N K S"]) -> Part:
     """Moments of all patches, times their probabilities."""
-    k, n_times = patches.normal.shape[0], found.normal.shape[0]
-    turned = (patches.loose_moments[:, :, None] * found.axes).sum(1)
-    mean = shares * found.shrinkage
-    rows = [axis * row for axis, row in zip(found.axes.unbind(), found.loose, strict=True)]
+    k, n_times = patches.normal.shape[0], fit.normal.shape[0]
+    turned = (patches.loose_moments[:, :, None] * fit.axes).sum(1)
+    mean = shares * fit.shrinkage
+    rows = [axis * row for axis, row in zip(fit.axes.unbind(), fit.loose, strict=True)]
     amplitude = mean[:, k:] * torch.stack(rows).sum(0)
-    means = [mean[:, :k] * patches.normal_moments * found.normal, *(t * amplitude for t in turned)]
+    means = [mean[:, :k] * patches.normal_moments * fit.normal, *(t * amplitude for t in turned)]
     energy = torch.cat(
         [
-            found.normal.square().sum(0),
-            quadratic_form(moment_matrix(found.loose), found.axes),
+            fit.normal.square().sum(0),
+            quadratic_form(moment_matrix(fit.loose), fit.axes),
         ],
         dim=1,
     )
-    square = torch.stack([mean * found.shrinkage * energy / n_times, mean])
+    square = torch.stack([mean * fit.shrinkage * energy / n_times, mean])
     powers = [
         square[:, :, :k] * patches.normal_moments.square(),
         square[:, None, :, k:] * turned.square(),

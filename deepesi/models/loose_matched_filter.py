@@ -28,8 +28,8 @@ from deepesi.physics.head_inputs import (
     Whitener,
 )
 
-#: Initial share of the energy that is head mismatch, logarithms: patches along the normals
-#: stand for a head like the template, the others for somebody else's.
+#: Logarithms of the initial share of the energy that counts as head mismatch, for patches along the
+#: normals, which fit a head like the template, and for the others, which fit other heads.
 LOG_MISMATCH = (-4.0, -3.0)
 #: Smallest mean square of a moment, in units of the noise.
 SMALLEST = 1e-6
@@ -38,13 +38,13 @@ SMALLEST = 1e-6
 class LooseMatchedFilter(InverseModel):
     """Alternating sparse-Bayes projections over patches of two kinds.
 
-    `UnrolledMatchedFilter` says how components are estimated in turn. Here a patch is either
+    Components are estimated in turn, as in `UnrolledMatchedFilter`. Here a patch is either
     along the normals of the head, with little head mismatch, or it has an orientation of its own,
     one in the whole window, with a prior that prefers the normal, and more mismatch. The evidence
-    of a patch weighs both: a recording from a head like the template is found to the grid point,
-    and one from another head is not explained by wrong places with the right normals. Skull
-    conductivity and weights of sensors are not read off the recording, since other normals look
-    like another skull or like bad sensors.
+    decides between them. So a source in a head like the template is localized to the grid point,
+    and in another head it is not shifted to a wrong source location with matching normals. Skull
+    conductivity and weights of sensors are not estimated from the recording, because other normals
+    have the same effect as another skull or bad sensors.
 
     Args:
         n_components: Largest number of sources that are estimated separately.
@@ -131,6 +131,7 @@ class LooseMatchedFilter(InverseModel):
             for number in range(n_components * n_sweeps)
         )
         self.gate = small_linear(hidden, 2 * n_radii)
+        # Saved weights have this name: it cannot change. It is the network of the std.
         self.doubt = small_linear(hidden, 2 * n_radii) if heteroscedastic else None
         if heteroscedastic:
             self.log_exponent = nn.Parameter(torch.tensor(-1.0))  # of the probabilities
@@ -144,23 +145,23 @@ class LooseMatchedFilter(InverseModel):
 
     @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
-        """Whiten the data, estimate the components, compute the posterior mean and deviation."""
+        """Whiten the data, estimate the components, compute the posterior mean and std."""
         # Residuals of strong recordings lose digits in single precision, so only training uses it.
         dtype = data.dtype if self.training else torch.float64
         recording = (inputs[self.whitener.key] @ data).permute(1, 2, 0).to(dtype)
         patches = OrientedPatches(inputs[self.normal.key], inputs[self.topographies.key])
         components, hidden = self._components(recording, patches, inputs)
-        found = patches.find(patches.residual(recording, components, *self.explained))
+        matched = patches.products(patches.residual(recording, components, *self.explained))
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(1, 2, 0)  # 1 untrained
         moments = self._moments(gate, inputs)
         likely = [over_patches(c.gamma.clamp_min(1e-9).log()).to(data.dtype) for c in components]
-        mean = moments.mean(found, weighted(components, likely))
+        mean = moments.mean(matched, weighted(components, likely))
         estimate = self._dipoles(mean, inputs)
         if self.doubt is None:
             return Estimate(estimate)
-        doubt, exponent = 10 * self.doubt(hidden).permute(2, 0, 1), self.log_exponent.exp()
-        doubted = [over_patches(exponent * p.clamp_min(1e-12).log() + doubt) for p in likely]
-        of_means, variance = moments.power(found, weighted(components, doubted))
+        mismatch, exponent = 10 * self.doubt(hidden).permute(2, 0, 1), self.log_exponent.exp()
+        spread = [over_patches(exponent * p.clamp_min(1e-12).log() + mismatch) for p in likely]
+        of_means, variance = moments.power(matched, weighted(components, spread))
         power = (of_means * relative_power(mean) + variance).clamp_min(SMALLEST)
         return Estimate(estimate, self._dipoles(power.sqrt(), inputs))
 

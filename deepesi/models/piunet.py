@@ -56,7 +56,7 @@ class PhysicsInformedUNet(InverseModel):
     r"""Minimum-norm estimate whose prior variances a 3D U-Net computes from linear inverses.
 
     1. Linear inverses: eLORETA at a few SNRs, and matched filters of patches of ``K`` radii
-       around every source. The matched filters run in `n_passes` passes. Each pass sees the
+       around every source. The matched filters run in `n_passes` passes. Each pass receives the
        residual after the best patches of the previous passes.
     2. Energies, summed over orientations and averaged over the window, are scattered to a voxel
        grid by trilinear weights. A U-Net (two levels down, ``b, 2b, 4b`` channels) reads them,
@@ -183,7 +183,7 @@ class PhysicsInformedUNet(InverseModel):
         self.last = small_linear(hidden, 2 * n_passes * n_radii)
         of_passes, to_gates = nn.Linear(2 * n_passes + 1, hidden), small_linear(hidden, n_passes)
         self.gate = nn.Sequential(of_passes, nn.ReLU(), to_gates)
-        # Later passes see mostly noise and mismatch, so their gates start lower.
+        # Later passes receive mostly noise and mismatch, so their gates start lower.
         nn.init.constant_(to_gates.bias[1:], -1.0)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
 

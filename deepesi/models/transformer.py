@@ -231,14 +231,14 @@ class SourceTransformer(InverseModel):
         covariance = self.trunk.covariance(trust[..., None] * signals, tokens.state)
         patches = PatchFilters.weighted(orientation, trust)
         read = self._read(tokens.state, inputs)
-        found = self._components(patches, covariance, read, _count(signals), inputs)
+        components = self._components(patches, covariance, read, _count(signals), inputs)
         if return_attention:
-            filters = self._sources(patches, found, _diagonal(trust), inputs)
+            filters = self._sources(patches, components, _diagonal(trust), inputs)
             mean, sensors = filters @ signals, self._attention(tokens.state, inputs)
             attention = Attention(filters, signals, sensors)
-            return self._estimate(mean, found.hidden, inputs), attention
-        mean = self._applied(patches, found, trust[..., None] * signals, inputs)
-        return self._estimate(mean, found.hidden, inputs)
+            return self._estimate(mean, components.hidden, inputs), attention
+        mean = self._applied(patches, components, trust[..., None] * signals, inputs)
+        return self._estimate(mean, components.hidden, inputs)
 
     # ---- the spatial filters
 
@@ -286,7 +286,7 @@ class SourceTransformer(InverseModel):
         n_times: Float[Tensor, ""],
         inputs: dict[str, Tensor],
     ) -> _Components:
-        """Estimate each component from what the others leave, in rounds."""
+        """Estimate each component from the residual of the others, in rounds."""
         eye = torch.eye(covariance.shape[1], device=covariance.device).to(covariance)
         blank = torch.zeros_like(patches.power)
         weights, fits = [blank] * self.n_components, [0 * covariance] * self.n_components
@@ -295,8 +295,8 @@ class SourceTransformer(InverseModel):
         tokens, rank = self._tokens(inputs), inputs[self.rank.key]
         for _ in range(self.n_rounds):
             for m in range(self.n_components):
-                left = eye - sum(fits[:m] + fits[m + 1 :], 0 * covariance)
-                rest = left @ covariance @ left.mT
+                projection = eye - sum(fits[:m] + fits[m + 1 :], 0 * covariance)
+                rest = projection @ covariance @ projection.mT
                 others = sum(weights[:m] + weights[m + 1 :], torch.zeros_like(blank))
                 power = torch.stack([_trace(covariance), _trace(rest)])
                 mixings[m] = patches.mixing(self.evidence.strength(power, rank, n_times))
@@ -309,8 +309,8 @@ class SourceTransformer(InverseModel):
                     tokens,
                     read,
                 )
-                projections[m] = left
-                fits[m] = patches.fit(weights[m], mixings[m]) @ left
+                projections[m] = projection
+                fits[m] = patches.fit(weights[m], mixings[m]) @ projection
         return _Components(weights, mixings, projections, hidden)
 
     # ---- the estimate
@@ -318,30 +318,30 @@ class SourceTransformer(InverseModel):
     def _applied(
         self,
         patches: PatchFilters,
-        found: _Components,
+        components: _Components,
         weighted: Float[Tensor, "B C T"],
         inputs: dict[str, Tensor],
     ) -> Float[Tensor, "B D T"]:
         """The estimate, A m: the filters of the sources, applied to the data."""
         n_channels, n_times = weighted.shape[1:]
         if not torch.compiler.is_compiling() and n_times < n_channels:
-            return self._sources(patches, found, weighted, inputs)  # the same, in less time
+            return self._sources(patches, components, weighted, inputs)  # the same, in less time
         eye = _diagonal(torch.ones_like(weighted[..., 0]))
-        return self._sources(patches, found, eye, inputs) @ weighted
+        return self._sources(patches, components, eye, inputs) @ weighted
 
     def _sources(
         self,
         patches: PatchFilters,
-        found: _Components,
+        components: _Components,
         columns: Float[Tensor, "B C N"],
         inputs: dict[str, Tensor],
     ) -> Float[Tensor, "B D N"]:
         """Expected moments of the sources, A m, for weighted data in columns."""
         moments = inputs[self.moments.key].unflatten(1, (-1, patches.n_orient))
         pairs, shares = inputs[self.pairs.key], inputs[self.shares.key]
-        left = [
+        residual = [
             (patches.trust[..., None] * (projection @ columns)).permute(1, 2, 0)
-            for projection in found.projections
+            for projection in components.projections
         ]
         by_radius = []
         for k, rows in enumerate(patches.rows):
@@ -349,7 +349,9 @@ class SourceTransformer(InverseModel):
                 patches.amplitudes(
                     k, (rows @ rest.flatten(1)).unflatten(1, rest.shape[1:]), weights, mixing
                 )
-                for rest, weights, mixing in zip(left, found.weights, found.mixings, strict=True)
+                for rest, weights, mixing in zip(
+                    residual, components.weights, components.mixings, strict=True
+                )
             ]
             expected = sum(parts[1:], parts[0]).unflatten(0, (-1, patches.n_orient))
             total = along_axes(moments[k, None], expected[None])
@@ -362,7 +364,7 @@ class SourceTransformer(InverseModel):
         hidden: Float[Tensor, "H S B"],
         inputs: dict[str, Tensor],
     ) -> Estimate:
-        """The estimate and, with `heteroscedastic`, a floor and a share of it as deviation."""
+        """The estimate and, with `heteroscedastic`, a floor and a share of it as std."""
         if self.spread is None:
             return Estimate(mean)
         floor, share = functional.softplus(over_first(self.spread, hidden) - 3)

@@ -318,12 +318,14 @@ class UnrolledChampagne(InverseModel):
         profiles = self._profiles(numbers, inputs).to(white.dtype).mT
         prior = gamma[..., None] * moments.square().sum(3)
         before = (profiles.square() @ prior).flatten(1)
-        seen = gamma[..., None, None] * (moments @ rows)
-        seen = (profiles @ seen.flatten(2)).unflatten(2, seen.shape[2:]).flatten(1, 2)
+        projected = gamma[..., None, None] * (moments @ rows)
+        projected = (
+            (profiles @ projected.flatten(2)).unflatten(2, projected.shape[2:]).flatten(1, 2)
+        )
         precision = self._precision(rows, gamma)
-        variance = before - ((seen @ precision) * seen).sum(2)
+        variance = before - ((projected @ precision) * projected).sum(2)
         least = SMALLEST * inputs[self.unit.key].to(white.dtype).square()
-        return seen @ (precision @ white), torch.maximum(variance, least)[..., None]
+        return projected @ (precision @ white), torch.maximum(variance, least)[..., None]
 
     def _profiles(
         self, numbers: Int[Tensor, "B M"], inputs: dict[str, Tensor]

@@ -83,14 +83,15 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     if not rows:
         return
     names, own = [ch_names[row] for row in rows], positions[rows]
-    standard = np.array([_known_places()[electrode] for electrode in electrodes])
+    standard = np.array([_known_positions()[electrode] for electrode in electrodes])
     size = _size(own)
     if size == 0:
         return  # electrodes at one position are refused elsewhere
-    found = _contradiction(names, standard, own * _size(standard) / size)
-    if found:
+    contradiction = _contradiction(names, standard, own * _size(standard) / size)
+    if contradiction:
         raise ValueError(
-            f"{origin}: the positions of its electrodes contradict their names: {found}. In the "
+            f"{origin}: the positions of its electrodes contradict their names: "
+            f"{contradiction}. In the "
             "MNE head frame x points to the right ear, y to the nose and z to the top of the head. "
             "Check axes and names in the file that the positions come from, or take standard "
             "positions (--montage NAME, set_montage)."
@@ -101,10 +102,10 @@ def known_electrodes(ch_names: Sequence[str]) -> tuple[list[int], list[str]]:
     """Channels with names of the 10-05 system: their rows, and the names in lower case.
 
     Both are empty if fewer than 8 names, or fewer than half of them, are of the system: other
-    systems (``A1`` to ``D32``) give some of its names to other places.
+    systems (``A1`` to ``D32``) give some of its names to other positions.
     """
     keys = _ten_five_keys(ch_names)
-    rows = [row for row, key in enumerate(keys) if key in _known_places()]
+    rows = [row for row, key in enumerate(keys) if key in _known_positions()]
     if len(rows) < max(FEWEST_NAMES, len(ch_names) / 2):
         return [], []
     return rows, [keys[row] for row in rows]
@@ -131,7 +132,7 @@ def _contradiction(names: Sequence[str], standard: Array, positions: Array) -> s
 
 
 def _ten_five_keys(ch_names: Sequence[str]) -> list[str]:
-    """Keys of names in `_known_places`; empty if the capitals are those of another system (aF3).
+    """Keys of names in `_known_positions`; empty if the capitals are those of another system (aF3).
 
     A reference that all names have in common (``Fp1-Cz``) is removed.
     """
@@ -142,15 +143,15 @@ def _ten_five_keys(ch_names: Sequence[str]) -> list[str]:
 
 
 @functools.cache
-def _known_places() -> dict[str, Array]:
+def _known_positions() -> dict[str, Array]:
     names, positions = standard_montage("fsaverage_1005")
     return dict(zip([name.lower() for name in names], positions, strict=True))
 
 
-def _fitted(places: Array, positions: Array, handedness: int) -> _Fit:
+def _fitted(template_pos: Array, positions: Array, handedness: int) -> _Fit:
     """Fit of `fit_pose`, for a turned cap (1) or a mirrored one (-1)."""
-    pose = fit_pose(places, positions, handedness)
-    expected = pose.recorded(places)
+    pose = fit_pose(template_pos, positions, handedness)
+    expected = pose.recorded(template_pos)
     return _Fit(pose.turn, expected, np.linalg.norm(positions - expected, axis=1))
 
 
@@ -185,11 +186,11 @@ def _exchanged(distances: Array) -> list[list[int]]:
 
     """
     _, takes = linear_sum_assignment(distances)
-    rings, seen = [], set()
+    rings, visited = [], set()
     for start in range(len(takes)):
         ring, row = [], start
-        while row not in seen:
-            seen.add(row)
+        while row not in visited:
+            visited.add(row)
             ring.append(row)
             row = int(takes[row])
         gain = (distances[ring, ring] - distances[ring, takes[ring]]).sum()

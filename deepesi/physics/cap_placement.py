@@ -3,7 +3,7 @@
 Recorded positions belong to another head than the template. In order of preference they are placed
 
 1. by a transform of the user, exactly;
-2. by names: the positions are turned, scaled and shifted to the places of these names on the
+2. by names: the positions are turned, scaled and shifted to the positions of these names on the
    template, if at least 8 names, and half of all, are of the 10-05 system;
 3. by head points: electrodes and digitized head points are fitted to the scalp of the template with
    rotation, if there are at least 100 head points;
@@ -33,8 +33,8 @@ Array = NDArray[np.float64]
 #: visual response: eLORETA 27 to 36 mm, packaged `default` 40 to 107 mm). 162 points of her scalp
 #: win with every method (14/14/14 and 20/20/24 mm). See docs/decisions/0011-electrode-positions.md.
 FEWEST_HEAD_POINTS = 100
-#: Mean distance of electrodes from the places of their names, m, above which to warn: every montage
-#: of MNE-Python has less than 6.5 mm, caps on other heads with electrode errors of 7 mm below 9.5.
+#: Mean distance of electrodes from the positions of their names, m, above which to warn: montages
+#: of MNE-Python have less than 6.5 mm, caps on other heads with electrode errors of 7 mm below 9.5.
 FAR_FROM_NAMES = 0.010
 #: Median distance of electrodes from the scalp, m, above which to warn, and for transforms the
 #: largest: on the sample subject the right transform has 1 mm, one that is 10 degrees or 10 mm off
@@ -72,9 +72,9 @@ class Placement:
     Attributes:
         ch_names: Names of the electrodes.
         points: Electrodes on the scalp of the template ``(C,)``.
-        by: What they were placed by, as text.
-        residual: Distance that the fit leaves, m: mean distance from the places of names, or else
-            median distance from the scalp.
+        by: Method of the placement, as text.
+        residual: Residual distance of the fit, m: mean distance from the positions of names, or
+            else median distance from the scalp.
         limit: Residual above which to warn, m.
         pitch: Rotation of the cap about the axis through the ears, relative to the template,
             degrees; below 0 the forehead is down. None: not estimated.
@@ -94,7 +94,7 @@ class Placement:
 
     @property
     def warnings(self) -> list[str]:
-        """What to doubt; empty for a good fit."""
+        """Warnings; empty for a good fit."""
         if self.residual <= self.limit:
             return []
         return [
@@ -124,9 +124,9 @@ def place_cap(template: Template, cap: RecordedCap, to_head: Array | None = None
     if to_head is not None:
         return _by_transform(template, cap, to_head)
     if np.isfinite(template.source_mni).all():  # fsaverage and its warps
-        rows, places = places_of_names(template, cap.ch_names)
+        rows, known = positions_of_names(template, cap.ch_names)
         if rows:
-            return _by_names(template, cap, rows, places.positions)
+            return _by_names(template, cap, rows, known.positions)
         if len(cap.head_points) >= FEWEST_HEAD_POINTS:
             return _by_head_points(template, cap)
     points = template.electrodes(cap.positions, cap.ch_names)
@@ -145,21 +145,23 @@ def _check_spread(positions: Array) -> None:
         )
 
 
-def places_of_names(template: Template, ch_names: Sequence[str]) -> tuple[list[int], ScalpPoints]:
-    """Rows of the channels with names of the 10-05 system, and their places on a template head.
+def positions_of_names(
+    template: Template, ch_names: Sequence[str]
+) -> tuple[list[int], ScalpPoints]:
+    """Rows of the channels with names of the 10-05 system, and their positions on a template head.
 
     Both are empty where there are too few such names, as in `known_electrodes`.
     """
     rows, electrodes = known_electrodes(ch_names)
-    names, places = template.montage("fsaverage_1005")
+    names, positions = template.montage("fsaverage_1005")
     numbers = {name.lower(): number for number, name in enumerate(names)}
-    return rows, places[[numbers[electrode] for electrode in electrodes]]
+    return rows, positions[[numbers[electrode] for electrode in electrodes]]
 
 
-def _by_names(template: Template, cap: RecordedCap, rows: list[int], places: Array) -> Placement:
-    """Electrodes turned, scaled and shifted to the places of the names in some rows."""
-    pose = fit_pose(places, cap.positions[rows])
-    off = np.linalg.norm(cap.positions[rows] - pose.recorded(places), axis=1).mean()
+def _by_names(template: Template, cap: RecordedCap, rows: list[int], known: Array) -> Placement:
+    """Electrodes turned, scaled and shifted to the known positions of some rows."""
+    pose = fit_pose(known, cap.positions[rows])
+    off = np.linalg.norm(cap.positions[rows] - pose.recorded(known), axis=1).mean()
     by, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
     return Placement(cap.ch_names, points, by, float(off), FAR_FROM_NAMES, pose.pitch)
 

@@ -33,7 +33,7 @@ LOWEST = -0.02
 
 @dataclass(frozen=True)
 class CapPose:
-    """``position = centre + turn @ (scale * (place - origin))``.
+    """``position = centre + turn @ (scale * (template - origin))``.
 
     Attributes:
         turn: Orthogonal ``(3, 3)``, from the frame of the template to that of the recording.
@@ -48,9 +48,9 @@ class CapPose:
     centre: Array
     origin: Array
 
-    def recorded(self, places: Array) -> Array:
-        """Places on the template ``(N, 3)``, m, in the frame of the recording."""
-        return np.asarray(self.centre + ((places - self.origin) * self.scale) @ self.turn.T)
+    def recorded(self, template_pos: Array) -> Array:
+        """Positions on the template ``(N, 3)``, m, in the frame of the recording."""
+        return np.asarray(self.centre + ((template_pos - self.origin) * self.scale) @ self.turn.T)
 
     def on_template(self, positions: Array) -> Array:
         """Positions of the recording ``(N, 3)``, m, in the frame of the template."""
@@ -68,12 +68,12 @@ def pitch_of(turn: Array) -> float:
 
 
 def fit_pose(
-    places: Array, positions: Array, handedness: int = 1, n_iterations: int = 30
+    template_pos: Array, positions: Array, handedness: int = 1, n_iterations: int = 30
 ) -> CapPose:
     """The pose with the least sum of distances, by reweighted least squares.
 
     Args:
-        places: Places of electrodes on the template ``(C, 3)``, m.
+        template_pos: Positions of electrodes on the template ``(C, 3)``, m.
         positions: Recorded positions of the same electrodes ``(C, 3)``, m.
         handedness: 1 for a turned cap, -1 for a mirrored one.
         n_iterations: Alternations of pose, scales and weights.
@@ -82,11 +82,11 @@ def fit_pose(
     instead of their squares, so that few wrong electrodes do not count.
 
     """
-    weights, scale = np.ones(len(places)), np.ones(3)
+    weights, scale = np.ones(len(template_pos)), np.ones(3)
     for _ in range(n_iterations):
         share = weights[:, None] / weights.sum()
-        centre, origin = (share * positions).sum(0), (share * places).sum(0)
-        here, there = positions - centre, places - origin
+        centre, origin = (share * positions).sum(0), (share * template_pos).sum(0)
+        here, there = positions - centre, template_pos - origin
         left, _, right = np.linalg.svd((share * here).T @ (there * scale))
         flip = handedness * np.sign(np.linalg.det(left @ right))
         turn = left @ np.diag([1.0, 1.0, flip]) @ right
@@ -96,7 +96,7 @@ def fit_pose(
         # Electrodes in a plane do not give the scale across it: a weak prior at the mean scale.
         scale = np.clip((shared + 4e-4 * even) / (spread + 4e-4), 0.5 * even, 2 * even)
         pose = CapPose(turn, scale, centre, origin)
-        distances = np.linalg.norm(positions - pose.recorded(places), axis=1)
+        distances = np.linalg.norm(positions - pose.recorded(template_pos), axis=1)
         weights = 1 / np.maximum(distances, 5e-3)
     return pose
 
@@ -124,22 +124,22 @@ def fit_pose_to_scalp(
     normals, scalp = vertex_normals(scalp_pos, scalp_faces), TriangleMesh(scalp_pos, scalp_faces)
     sd = np.concatenate([np.radians(ROTATION_SD), SHIFT_SD, np.full(3, SCALE_SD)])
     usual = np.array([np.radians(USUAL_PITCH), *np.zeros(8)])
-    found = usual
+    parameters = usual
     for _ in range(n_iterations):
-        feet = scalp.nearest(_pose(found).on_template(points))
+        feet = scalp.nearest(_pose(parameters).on_template(points))
         outward = np.einsum("pv,pvi->pi", feet.weights, normals[feet.vertices])
         outward /= np.linalg.norm(outward, axis=1, keepdims=True)
         weights = 1 / np.hypot(NEAR, feet.distances)
         misfit = _misfit(points, feet.positions, outward * weights[:, None])
         step = least_squares(
             lambda x, misfit=misfit: np.append(misfit(_pose(x)), (x - usual) / sd),
-            found,
+            parameters,
             max_nfev=2,  # the next search for nearest points continues from there
         )
-        moved, found = np.abs((step.x - found) / sd).max(), step.x
+        moved, parameters = np.abs((step.x - parameters) / sd).max(), step.x
         if moved < 1e-3:
             break
-    return _pose(found)
+    return _pose(parameters)
 
 
 def _pose(parameters: Array) -> CapPose:

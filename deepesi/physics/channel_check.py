@@ -60,21 +60,21 @@ def unexplained_channels(precision: Array, data: Array, sensors: SensorArray) ->
         sensors: The ``C`` sensors.
 
     """
-    rows, found = np.arange(len(data)), []
+    rows, unexplained = np.arange(len(data)), []
     while data.shape[1] >= FEWEST_SAMPLES and len(rows) >= FEWEST_CHANNELS:
         worst = _worst(precision, sensors[rows].to_head(data[rows]))
         if worst is None:
             break
-        found.append(int(rows[worst]))
+        unexplained.append(int(rows[worst]))
         rows = np.delete(rows, worst)
         precision = _without(precision, worst)
-    return found
+    return unexplained
 
 
 def predicted_channels(
     precision: Array, data: Array, rows: Sequence[int] | NDArray[np.int64]
 ) -> Array:
-    """Some channels as the others predict them: their conditional mean, in the unit of the data.
+    """Conditional mean of some channels, given the others, in the unit of the data.
 
     The reference of the others is taken as unknown: the sum over all channels, which is 0, does not
     give a lost channel away. So reference the result again.
@@ -89,8 +89,8 @@ def predicted_channels(
 
     """
     inside = np.asarray(rows, dtype=np.int64)
-    deviation = np.linalg.solve(precision[np.ix_(inside, inside)], precision[inside] @ data)
-    return np.asarray(data[inside] - deviation)
+    residual = np.linalg.solve(precision[np.ix_(inside, inside)], precision[inside] @ data)
+    return np.asarray(data[inside] - residual)
 
 
 def unexplained_text(name: str) -> str:

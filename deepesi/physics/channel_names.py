@@ -209,11 +209,11 @@ def match_channels(wanted: Sequence[str], known: Sequence[str]) -> list[int | No
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(channel_keys(known)):
         rows.setdefault(key, []).append(row)
-    found = [rows.get(key, []) for key in channel_keys(wanted)]
-    several = [[known[row] for row in same] for same in found if len(same) > 1]
+    matches = [rows.get(key, []) for key in channel_keys(wanted)]
+    several = [[known[row] for row in same] for same in matches if len(same) > 1]
     if several:
         raise ValueError(_one_electrode(several))
-    return [same[0] if same else None for same in found]
+    return [same[0] if same else None for same in matches]
 
 
 def parse_renaming(pairs: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from deepesi.physics.cap_placement import (
     OFF_SCALP,
     TRANSFORM,
     RecordedCap,
-    places_of_names,
+    positions_of_names,
 )
 from deepesi.physics.cap_pose import CapPose, fit_pose, fit_pose_to_scalp
 from deepesi.physics.graph import is_inside
@@ -44,7 +44,7 @@ FARTHEST = 0.08
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What a recording knows of its head, m, MNE head frame.
+    """Electrodes, scalp points and fiducials of a recording, m, MNE head frame.
 
     Attributes:
         cap: Electrodes, maybe none, and other points of the scalp.
@@ -64,12 +64,12 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class CoilPlacement:
-    """MEG coils about a template head, and how they came there.
+    """MEG coils about a template head, and how they were placed.
 
     Attributes:
         coils: The coils in the head frame of the template.
-        by: What they were placed by, as text.
-        residual: Distance that the fit leaves, m: of the named electrodes or fiducials (mean), or
+        by: Method of the placement, as text.
+        residual: Residual distance of the fit, m: of the named electrodes or fiducials (mean), or
             of the points of the head from the scalp (median). NaN: nothing to measure it by.
         limit: Residual above which to warn, m.
         gap: Distance of the nearest coil from the scalp, m.
@@ -91,7 +91,7 @@ class CoilPlacement:
 
     @property
     def warnings(self) -> list[str]:
-        """What to doubt; empty for a good fit and for one that was not measured."""
+        """Warnings; empty for a good fit and for one that was not measured."""
         if not self.residual > self.limit:
             return []
         return [
@@ -129,7 +129,7 @@ def _check_around(template: Template, placed: Coils, by: str, gap: float) -> Non
     """Refuse coils inside the head, or an array that is far from it."""
     scalp, names = template.family, placed.sensors.names
     rows = np.flatnonzero(is_inside(placed.sensors.positions, scalp.scalp_pos, scalp.scalp_faces))
-    cure = (
+    advice = (
         "Check the position of the head (info['dev_head_t']) and its points (info['dig']), or give "
         "a forward solution (--forward, forward=)."
     )
@@ -138,12 +138,12 @@ def _check_around(template: Template, placed: Coils, by: str, gap: float) -> Non
         raise ValueError(
             f"recording: placed by {by}, {len(rows)} of its {len(names)} MEG coils lie inside the "
             f"head of {template.name}: {some}. If only these are wrong, mark them as bad "
-            f"(info['bads']). {cure}"
+            f"(info['bads']). {advice}"
         )
     if gap > FARTHEST:
         raise ValueError(
             f"recording: placed by {by}, its MEG coils lie {1e3 * gap:.0f} mm from the scalp at "
-            f"the nearest, expected at most {1e3 * FARTHEST:g} mm. {cure}"
+            f"the nearest, expected at most {1e3 * FARTHEST:g} mm. {advice}"
         )
 
 
@@ -166,15 +166,15 @@ def _moved(coils: Coils, pose: CapPose) -> Coils:
 def _pose(
     template: Template, landmarks: Landmarks, to_head: Array | None
 ) -> tuple[CapPose, str, float, float]:
-    """Pose, what it was found by, its residual and the usual largest one, m."""
+    """Pose, method, residual (m) and residual above which to warn (m)."""
     if to_head is not None:
         return _by_transform(template, landmarks, to_head)
     cap, scalp = landmarks.cap, template.family
-    rows, points = places_of_names(template, cap.ch_names)
+    rows, points = positions_of_names(template, cap.ch_names)
     if rows:
-        places = points.positions
-        pose = fit_pose(places, cap.positions[rows])
-        off = np.linalg.norm(cap.positions[rows] - pose.recorded(places), axis=1).mean()
+        known = points.positions
+        pose = fit_pose(known, cap.positions[rows])
+        off = np.linalg.norm(cap.positions[rows] - pose.recorded(known), axis=1).mean()
         return pose, f"{len(rows)} names of the 10-05 system", float(off), FAR_FROM_NAMES
     if len(cap.head_points) >= FEWEST_HEAD_POINTS:
         pose = fit_pose_to_scalp(landmarks.on_scalp, scalp.scalp_pos, scalp.scalp_faces)
@@ -210,8 +210,8 @@ def _from_scalp(template: Template, pose: CapPose, landmarks: Landmarks) -> floa
 
 def _from_fiducials(pose: CapPose, fiducials: Array) -> float:
     """Mean distance of the fiducials from those of the template, m."""
-    recorded, places = fiducials
-    return float(np.linalg.norm(pose.on_template(recorded) - places, axis=1).mean())
+    recorded, template_pos = fiducials
+    return float(np.linalg.norm(pose.on_template(recorded) - template_pos, axis=1).mean())
 
 
 def _pose_of(to_head: Array) -> CapPose:
@@ -230,7 +230,7 @@ def _by_fiducials(fiducials: Array | None) -> tuple[CapPose, str, float, float]:
             "and no fiducials (info['dig']). Give a transform (--trans, trans=) or a forward "
             "solution (--forward, forward=)."
         )
-    recorded, places = fiducials
-    scale = float((recorded * places).sum() / (places**2).sum())
+    recorded, template_pos = fiducials
+    scale = float((recorded * template_pos).sum() / (template_pos**2).sum())
     pose = CapPose(np.eye(3), np.full(3, scale), np.zeros(3), np.zeros(3))
     return pose, "the fiducials", _from_fiducials(pose, fiducials), FAR_FROM_FIDUCIALS

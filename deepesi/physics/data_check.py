@@ -62,11 +62,11 @@ def _check_amplitude(
     if not low < amplitude < high:
         too_large = amplitude > high
         guess = kind.too_large if too_large else f"{kind.too_small}, or a flat recording"
-        cure = kind.cure if too_large else "is the unit given with --unit right?"
+        advice = kind.advice if too_large else "is the unit given with --unit right?"
         raise ValueError(
             f"recording: the data range from {data.min():.3g} to {data.max():.3g} with standard "
             f"deviation {amplitude:.3g}; {kind.title} in {kind.unit_name} has {low:g}-{high:g}. "
-            f"They look like {guess}. Convert to {kind.unit_name} ({cure})."
+            f"They look like {guess}. Convert to {kind.unit_name} ({advice})."
         )
 
 

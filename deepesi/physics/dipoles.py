@@ -81,9 +81,9 @@ def free_orientation_modes(anchors: Array, positions: Array, normals: Array, mod
         modes: Modes of the fixed dipoles ``(S, r)``, or columns of any lead field.
 
     """
-    found = DipoleWeights.around(anchors, positions, normals)
-    n_rows, n_nearest = 3 * len(anchors), found.nearest.shape[1]
-    values = found.response[..., :3].transpose(0, 2, 1).ravel()
-    columns = np.repeat(found.nearest, 3, axis=0).ravel()
+    own = DipoleWeights.around(anchors, positions, normals)
+    n_rows, n_nearest = 3 * len(anchors), own.nearest.shape[1]
+    values = own.response[..., :3].transpose(0, 2, 1).ravel()
+    columns = np.repeat(own.nearest, 3, axis=0).ravel()
     ends = np.arange(n_rows + 1) * n_nearest
     return np.asarray(csr_array((values, columns, ends), shape=(n_rows, len(modes))) @ modes)

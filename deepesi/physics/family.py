@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 #: Type of sensor positions, such as points on the scalp.
-Places = TypeVar("Places", contravariant=True)
+Positions = TypeVar("Positions", contravariant=True)
 
 #: Conductivity of the brain at which families are built, S/m.
 BRAIN_CONDUCTIVITY = 0.33
@@ -85,11 +85,11 @@ class TissueGrid:
         return [Tissues(k, t, s) for t, k, s in itertools.product(thickness, skull, scalp)]
 
 
-class LeadFieldFamily(Protocol[Places]):
+class LeadFieldFamily(Protocol[Positions]):
     """All lead fields of one head, for any tissues and sensor positions.
 
-    Interface for `Template` and the generator; `Places` is the type of the sensor positions.
-    ``L = patterns(places) (sum_k c_k(tissues) core_k) source_modesᵀ``.
+    Interface for `Template` and the generator; `Positions` is the type of the sensor positions.
+    ``L = patterns(positions) (sum_k c_k(tissues) core_k) source_modesᵀ``.
 
     Attributes:
         scalp_pos: Vertices of the scalp mesh ``(N, 3)``, m, head frame.
@@ -138,11 +138,11 @@ class LeadFieldFamily(Protocol[Places]):
         """
         ...
 
-    def patterns(self, places: Places) -> Array:
+    def patterns(self, positions: Positions) -> Array:
         """Potentials of every pattern at these sensors ``(C, p)``, referenced."""
         ...
 
-    def leadfield(self, tissues: Tissues, places: Places) -> Array:
+    def leadfield(self, tissues: Tissues, positions: Positions) -> Array:
         """Lead field ``(C, D)``, unit of the sensor per A m, referenced."""
         ...
 

@@ -1,7 +1,7 @@
 """Explanation of topographies by the best one, two or more sources of free orientation.
 
 Not to be confused with the dipole scan of `deepesi.baselines.music`, which is an inverse model.
-Here many recordings of one sample are explained at once, for what their residual says of the head.
+Here many recordings of one sample are explained at once, because the residuals depend on the head.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ AT_ONCE = 64
 def few_sources(gain: Array, data: Array, n_sources: int = 3) -> tuple[NDArray[np.int64], Array]:
     """Sources that together leave little residual, chosen one after the other and then in turns.
 
-    One source is the best of all. Several may not be the best set, but are found in the same way
-    for every recording, so that their residuals can be compared.
+    One source is the best of all. Several may not be the best set, but the search is the same for
+    every recording, so that the residuals can be compared.
 
     Args:
         gain: Whitened lead field of free orientation ``(C, 3S)``; column ``3 s + o``.
@@ -50,13 +50,13 @@ def few_sources(gain: Array, data: Array, n_sources: int = 3) -> tuple[NDArray[n
         _explained(spans, data[first : first + AT_ONCE], n_sources)
         for first in range(0, len(data), AT_ONCE)
     ]
-    best, left = zip(*parts, strict=True)
-    return np.concatenate(best), np.concatenate(left)
+    best, residual = zip(*parts, strict=True)
+    return np.concatenate(best), np.concatenate(residual)
 
 
 def _explained(spans: Array, data: Array, n_sources: int) -> tuple[NDArray[np.int64], Array]:
     chosen = np.empty((len(data), 0), dtype=np.int64)
-    left = []
+    residual = []
     for number in range(n_sources):
         chosen = np.column_stack([chosen, _best(spans, data, chosen)])
         for turn in range(N_ROUNDS * chosen.shape[1] if number else 0):
@@ -65,8 +65,8 @@ def _explained(spans: Array, data: Array, n_sources: int) -> tuple[NDArray[np.in
         if number == 0:
             first = chosen[:, 0].copy()
         rest = _residual(_basis(spans, chosen), data)
-        left.append((rest**2).sum(1) / (data**2).sum(1))
-    return first, np.stack(left, axis=1)
+        residual.append((rest**2).sum(1) / (data**2).sum(1))
+    return first, np.stack(residual, axis=1)
 
 
 def _best(spans: Array, data: Array, others: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -38,9 +38,9 @@ class ForwardCheck:
 
     @property
     def residual(self) -> Array:
-        """What the estimate leaves ``(C,)``, in standard deviations of the noise."""
-        left = self.recorded - self.explained
-        return np.divide(left, self.noise_std, out=np.zeros_like(left), where=self.noise_std > 0)
+        """Residual of the estimate ``(C,)``, in standard deviations of the noise."""
+        rest = self.recorded - self.explained
+        return np.divide(rest, self.noise_std, out=np.zeros_like(rest), where=self.noise_std > 0)
 
     @property
     def share(self) -> float:

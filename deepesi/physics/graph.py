@@ -72,13 +72,13 @@ def triangles(edges: Edges, n_vertices: int) -> Faces:
     links = adjacency(edges, n_vertices).tocsr()
     links.sort_indices()
     around = np.split(links.indices, links.indptr[1:-1])
-    found = [
+    triangles = [
         (low, high, third)
         for low, high in np.sort(edges, axis=1)
         for third in np.intersect1d(around[low], around[high], assume_unique=True)
         if third > high
     ]
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
+    return np.array(triangles, dtype=np.int64).reshape(-1, 3)
 
 
 def vertex_areas(positions: Array, faces: Faces) -> Array:

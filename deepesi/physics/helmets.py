@@ -60,19 +60,19 @@ def put_on(coils: Coils, scalp_pos: Array, rotation: Array, shift: Array, gap: f
         side = lower
 
 
-def on_scalp(places: Array, centre: Array) -> Coils:
+def on_scalp(positions: Array, centre: Array) -> Coils:
     """On-scalp magnetometers over points of the scalp ``(C, 3)``, m, facing `centre`."""
     import mne
 
-    names = [f"OPM {number:03d}" for number in range(1, len(places) + 1)]
+    names = [f"OPM {number:03d}" for number in range(1, len(positions) + 1)]
     info = mne.create_info(names, 1e3, "mag")
-    outward = places - centre
+    outward = positions - centre
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    for channel, place, z in zip(info["chs"], places, outward, strict=True):
+    for channel, position, z in zip(info["chs"], positions, outward, strict=True):
         x = np.cross([0.0, 1.0, 0.0], z)
         x /= np.linalg.norm(x)
         axes = np.concatenate([x, np.cross(z, x), z])
-        channel["loc"][:] = np.concatenate([place + OPM_DISTANCE * z, axes])
+        channel["loc"][:] = np.concatenate([position + OPM_DISTANCE * z, axes])
         channel["coil_type"], channel["coord_frame"] = OPM_COIL, 1
     info["dev_head_t"] = mne.Transform("meg", "head", np.eye(4))
     return coils_of(info)

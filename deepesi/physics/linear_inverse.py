@@ -182,8 +182,8 @@ def _regularized_inverse(gain: Array, prior: Array, lambda2: float, rank: int) -
 def inverse_root(blocks: Array) -> Array:
     """``M^(-1/2)`` of positive blocks ``(S, O, O)``; zero along silent directions."""
     values, vectors = np.linalg.eigh(blocks)
-    seen = values > 1e-7 * values[:, -1:]
-    powers = np.where(seen, 1 / np.sqrt(np.where(seen, values, 1.0)), 0.0)
+    nonzero = values > 1e-7 * values[:, -1:]
+    powers = np.where(nonzero, 1 / np.sqrt(np.where(nonzero, values, 1.0)), 0.0)
     return (vectors * powers[:, None]) @ vectors.swapaxes(1, 2)
 
 

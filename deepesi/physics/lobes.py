@@ -1,4 +1,4 @@
-"""Lobes of the cortex as boxes in MNI space, and what counts as elsewhere."""
+"""Lobes of the cortex as boxes in MNI space, and the distance to another lobe."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,8 +7,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: Lobes as generous boxes of (distance from the midline, y, z), MNI mm; a lobe may have several.
-#: Boxes of neighbouring lobes overlap, because nobody's border is exactly there. ``central`` is the
-#: cortex around the central sulcus. Of the coordinates that Dosenbach et al. 2010
+#: Boxes of neighbouring lobes overlap, because borders differ from person to person. ``central``
+#: is the cortex around the central sulcus. Of the coordinates that Dosenbach et al. 2010
 #: (doi:10.1126/science.1194144) name after a lobe, 83 to 100 % lie in its boxes (a test checks it).
 LOBES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "occipital": (((0.0, np.inf), (-np.inf, -55.0), (-np.inf, np.inf)),),

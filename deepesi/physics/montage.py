@@ -148,8 +148,8 @@ def head_montage(
 
     names, positions = standard_montage(name)
     rows = [names.index(known) for known in montage_names(ch_names, name)]
-    places = dict(zip(ch_names, positions[rows], strict=True))
-    return mne.channels.make_dig_montage(places, coord_frame="head")
+    known = dict(zip(ch_names, positions[rows], strict=True))
+    return mne.channels.make_dig_montage(known, coord_frame="head")
 
 
 def eeg_info(ch_names: Sequence[str], positions: Array) -> "mne.Info":

@@ -242,8 +242,8 @@ def displace(
     steps = steps_along_scalp(positions, centre, displacement, (n_poses, n_copies), rng)
     moved = rng.normal(scale=shift / MEAN_LENGTH, size=(n_poses, 3))
     turn = Rotation.from_rotvec(rng.normal(scale=rotation / MEAN_LENGTH, size=(n_poses, 3)))
-    worn = turn_caps(positions + steps, turn.as_matrix(), moved, centre)
-    return project_to_mesh(worn, scalp_pos, scalp_faces)
+    displaced = turn_caps(positions + steps, turn.as_matrix(), moved, centre)
+    return project_to_mesh(displaced, scalp_pos, scalp_faces)
 
 
 def steps_along_scalp(

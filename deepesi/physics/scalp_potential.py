@@ -101,24 +101,24 @@ class ScalpPotentialFamily:
             f"{np.exp(s1) / ratio:.3g} S/m. Conductivities are in S/m (not mS/m), thickness in m"
         )
 
-    def patterns(self, places: ScalpPoints) -> Array:
+    def patterns(self, positions: ScalpPoints) -> Array:
         """Scalp patterns at electrodes ``(C, p)``, average-referenced."""
-        rows = self.scalp_modes[places.vertices]
-        return average_reference(np.einsum("cv,cvp->cp", places.weights, rows))
+        rows = self.scalp_modes[positions.vertices]
+        return average_reference(np.einsum("cv,cvp->cp", positions.weights, rows))
 
-    def operator(self, tissues: Tissues, places: ScalpPoints) -> Array:
+    def operator(self, tissues: Tissues, positions: ScalpPoints) -> Array:
         """Reduced lead field ``U`` ``(C, r)``, average-referenced; ``U source_modesᵀ`` is ``L``."""
         core = np.einsum("k,kpr->pr", self.coefficients(tissues), self.core)
-        return self.patterns(places) @ core
+        return self.patterns(positions) @ core
 
-    def leadfield(self, tissues: Tissues, places: ScalpPoints) -> Array:
+    def leadfield(self, tissues: Tissues, positions: ScalpPoints) -> Array:
         """Lead field ``(C, D)``, V/(A m), average-referenced."""
-        return self.operator(tissues, places) @ self.source_modes.T
+        return self.operator(tissues, positions) @ self.source_modes.T
 
-    def eye_leadfield(self, tissues: Tissues, places: ScalpPoints) -> Array:
+    def eye_leadfield(self, tissues: Tissues, positions: ScalpPoints) -> Array:
         """Lead field of the eyes ``(C, 6)``, V/(A m), average-referenced."""
         core = np.einsum("k,kpe->pe", self.coefficients(tissues), self.eye_core)
-        return self.patterns(places) @ core
+        return self.patterns(positions) @ core
 
     def with_sources(self, source_modes: Array) -> Self:
         """The same family for other sources, by their modes ``(D, r)``."""

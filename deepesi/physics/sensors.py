@@ -26,8 +26,8 @@ class SensorKind(NamedTuple):
         least_distance: Least distance of two sensors, m; 0 where several share a position.
         too_large: Probable unit of numbers that are too large.
         too_small: Probable unit of numbers that are too small.
-        cure: Conversion of data from `too_large`, for errors.
-        cov_cure: Conversion of covariances from its square, for errors.
+        advice: Conversion of data from `too_large`, for errors.
+        cov_advice: Conversion of covariances from its square, for errors.
         head_unit: Unit of arrays of heads, in `unit`. With these units the noise of all kinds is
             of the same size in number: about 1 µV, 50 fT and 10 fT/cm.
         quantity: What its channels measure.
@@ -44,8 +44,8 @@ class SensorKind(NamedTuple):
     least_distance: float
     too_large: str
     too_small: str
-    cure: str
-    cov_cure: str
+    advice: str
+    cov_advice: str
     quantity: str
     small_name: str
     small_unit: float
@@ -73,8 +73,8 @@ KINDS = {
         least_distance=1e-3,
         too_large="microvolts",
         too_small="kilovolts",
-        cure="for microvolts: --unit uV, or multiply by 1e-6",
-        cov_cure="for µV²: multiply by 1e-12",
+        advice="for microvolts: --unit uV, or multiply by 1e-6",
+        cov_advice="for µV²: multiply by 1e-12",
         quantity="potential",
         small_name="µV",
         small_unit=1e-6,
@@ -88,8 +88,8 @@ KINDS = {
         least_distance=0.0,
         too_large="femtotesla",
         too_small="a larger unit",
-        cure="for femtotesla: multiply by 1e-15",
-        cov_cure="for fT²: multiply by 1e-30",
+        advice="for femtotesla: multiply by 1e-15",
+        cov_advice="for fT²: multiply by 1e-30",
         quantity="magnetic field",
         small_name="fT",
         small_unit=1e-15,
@@ -103,8 +103,8 @@ KINDS = {
         least_distance=0.0,
         too_large="femtotesla per centimetre",
         too_small="a larger unit",
-        cure="for femtotesla per centimetre: multiply by 1e-13",
-        cov_cure="for (fT/cm)²: multiply by 1e-26",
+        advice="for femtotesla per centimetre: multiply by 1e-13",
+        cov_advice="for (fT/cm)²: multiply by 1e-26",
         quantity="gradient",
         small_name="fT/cm",
         small_unit=1e-13,

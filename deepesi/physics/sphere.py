@@ -175,13 +175,13 @@ def _relative_positions(model: ShellModel, source_pos: Array) -> Array:
 
 def _points(name: str, points: ArrayLike) -> Array:
     """Positions ``(N, 3)``, checked."""
-    found = np.asarray(points, dtype=np.float64)
-    if found.ndim != 2 or found.shape[1] != 3 or not np.isfinite(found).all():
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 3 or not np.isfinite(array).all():
         raise ValueError(
-            f"leadfield: {name} has shape {found.shape} and {int((~np.isfinite(found)).sum())} "
+            f"leadfield: {name} has shape {array.shape} and {int((~np.isfinite(array)).sum())} "
             "values that are NaN or infinite, expected finite positions (N, 3) in metres."
         )
-    return found
+    return array
 
 
 def leadfield(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deepesi.runtime.estimates import Localization, magnitudes_of, source_estimate
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import location, write_estimate
-from deepesi.utils.running import RunningMoments
+from deepesi.utils.running_mean import RunningMoments
 
 if TYPE_CHECKING:
     import mne

@@ -1,18 +1,18 @@
 """When the samples of a stream were taken: a clock fitted to time stamps that scatter.
 
-Devices stamp on arrival, in bursts, with equal stamps, now and then backwards; clocks jump. One
-stamp says little, many say at which moments the device samples. A line is fitted to them, and
-another one to the arrival of the samples here, by a clock that does not step. A sample comes late
-for many reasons, never early, so one that is on time proves that none before it is missing; what
-cannot be told yet is held back. If the stamps come to stay later or earlier, the arrivals tell why:
-where they shift by as much, samples are missing, where they do not, the clock of the stream
-stepped. Without times of arrival a step forward cannot be told from a gap, and is taken for one,
-nor a step back from samples that came twice.
+Devices stamp on arrival, in bursts, with equal stamps, sometimes backwards, and clocks jump. One
+stamp is inaccurate, but a line through many of them gives the moments at which the device samples.
+Another line is fitted to the times of arrival on this computer, by a clock that does not step. A
+sample may come late for many reasons, but never early. So a sample that is on time proves that no
+earlier one is missing; samples that allow no decision yet are held. If the stamps become later or
+earlier for good, the arrivals show why: if they shift by as much, samples are missing; if they do
+not, the clock of the stream stepped. Without times of arrival, a step forward looks like a gap, and
+is taken for one; a step back looks like samples that came twice.
 
-Source: a regression of stamps on sample numbers, as of liblsl's ``dejitter`` (Kothe et al. 2025,
-doi:10.1162/IMAG.a.136). Ours is of the least late stamps, see `Track`, and not liblsl's own, as
-that replaces the stamps for good, takes up to two minutes to settle, and smears gaps and steps over
-the next minutes.
+Source: a regression of stamps on sample numbers, as liblsl's ``dejitter`` (Kothe et al. 2025,
+doi:10.1162/IMAG.a.136). Difference: only the least late stamps count, see `Track`. The filter of
+liblsl is not used, because it replaces the stamps for good, takes up to two minutes to settle, and
+smears gaps and steps over the following minutes.
 """
 
 from collections import deque
@@ -25,30 +25,30 @@ from numpy.typing import NDArray
 from deepesi.streaming.rates import RateCheck, check_period
 from deepesi.streaming.resolution import SLIPS, Resolution
 from deepesi.streaming.samples import Decided, Marks, Sample
-from deepesi.streaming.stamps import EXACT, NEAR, WINDOW, Track
+from deepesi.streaming.timestamp_fit import EXACT, NEAR, WINDOW, Track
 
 Array = NDArray[np.float64]
 
 #: Stamps this near to the clock are passed on as they are, s.
 SAME = 1e-9
-#: Windows that samples may wait for a decision; how many may wait that came at once, s.
+#: Windows that samples may wait for a decision; length of held samples that came at once, s.
 LONGEST, AT_ONCE = 20, 3.0
-#: Marks in a row that show a gap if stamps do not scatter.
+#: Consecutive marks that prove a gap if stamps do not scatter.
 FEW = 8
-#: How far a gap may be from whole samples (a fraction of a period) if stamps do not scatter.
+#: Largest distance of a gap from whole samples (in periods) if stamps do not scatter.
 WHOLE = 0.2
 
 
 class FittedClock:
-    """Fits the time stamps of a stream; says which samples are late and where some are missing.
+    """Fits the time stamps of a stream; reports late samples and gaps.
 
     Only the last sample of a burst marks a time. Stamps may be coarser than a sample
     (`Resolution`). A gap or a step that is shorter than the scatter of the marks is not detected;
-    neither does harm, as times are those of the line.
+    neither does harm, because the times given are those of the line.
 
     Args:
         sfreq: Nominal rate, Hz.
-        say: Called with lines: the clock stepped, the rate is off.
+        say: Called with a line of text if the clock stepped or the rate is off.
 
     Attributes:
         lost: Samples missing, by the fitted clock.
@@ -88,7 +88,7 @@ class FittedClock:
         marks = last | (np.abs(np.diff(stamps, append=np.nan)) > 0.5 / self.sfreq)
         marks &= np.isfinite(stamps)
         columns = np.where(marks, stamps, np.nan), np.where(last, arrived, np.nan), arrived
-        self.resolution.see(stamps)
+        self.resolution.update(stamps)
         self.stamps.tick, self.stamps.rounding = self.resolution.coarse, self.resolution.rounding
         waiting = deque(zip(*(column.tolist() for column in columns), strict=True))
         while waiting:
@@ -99,7 +99,7 @@ class FittedClock:
 
     @property
     def early(self) -> int:
-        """Samples held that are late, unless those to come show that the clock stepped."""
+        """Number of samples held that are late, unless later ones show that the clock stepped."""
         return len(self.held) if self._held_are_early() else 0
 
     def _held_are_early(self) -> bool:
@@ -107,7 +107,7 @@ class FittedClock:
         return bool(late) and max(late) < self.stamps.low
 
     def _take(self, stamp: float, arrival: float, arrived: float) -> list[Marks]:
-        """Decide on a sample or hold it; returns those to take again, as the clock was moved."""
+        """Decide on a sample or hold it; returns samples to take again if the clock was moved."""
         n, track = len(self.held) + 1, self.stamps
         late, arrived_late = track.late(stamp, n), self.arrivals.late(arrival, n)
         sample = Sample(stamp, arrival, arrived, late, arrived_late)
@@ -122,17 +122,17 @@ class FittedClock:
                 marks = [s.late for s in self.held if np.isfinite(s.late)][-FEW:]
                 shift = track.difference(np.array(marks))
                 return self._move(*shift, *self._arrivals_shift()) or []
-        return self._look(arrived) if np.isfinite(arrival) else []
+        return self._close_window(arrived) if np.isfinite(arrival) else []
 
     def _held_came_beside(self, sample: Sample) -> bool:
-        """The clock goes on as if those held had not come, by their arrival as well."""
+        """Whether stamps and arrivals go on as if the samples held had never come."""
         extra, track = len(self.held) * self.stamps.period, self.stamps
         on_time = track.low <= sample.late + extra <= track.high
         arrived_late = sample.arrived - self.arrivals.at(1)
         return on_time and self._held_are_early() and not arrived_late > extra / 2
 
     def _shows_a_gap(self) -> bool:
-        """Whether marks held show a gap at once, as the stamps of this stream do not scatter."""
+        """Whether held marks prove a gap, for streams whose stamps do not scatter."""
         period = self.stamps.period
         if not self.stamps.exact or len(self.held) < FEW:
             return False
@@ -145,12 +145,12 @@ class FittedClock:
         return whole and self._missing(shift, *self._arrivals_shift()) == round(steps)
 
     def _arrivals_shift(self) -> tuple[float, float]:
-        """How much later than usual the samples held arrived, and how surely (both s)."""
+        """How much later than usual held samples arrived, and the standard deviation (both s)."""
         late = [s.arrived_late for s in self.held if np.isfinite(s.arrived_late)]
         return self.arrivals.difference(np.array([min(late)])) if late else (0.0, 0.0)
 
-    def _look(self, arrived: float) -> list[Marks]:
-        """Close a window that is over, and look whether the clock has shifted."""
+    def _close_window(self, arrived: float) -> list[Marks]:
+        """Close a window that is over, and check whether the clock has shifted."""
         if not arrived - self.closed < WINDOW:
             for track in (self.stamps, self.arrivals):
                 track.close(arrived)
@@ -166,34 +166,35 @@ class FittedClock:
             if not any(np.isfinite(sample.late) for sample in self.held):
                 for track in (self.stamps, self.arrivals):
                     track.settle(arrived)
-                seen = self.count / self.sfreq if self.stamps.known else 0.0
-                self.rate.check(self.stamps.period, self.stamps.uncertain[1], seen)
+                length = self.count / self.sfreq if self.stamps.known else 0.0
+                self.rate.check(self.stamps.period, self.stamps.uncertain[1], length)
         return self._overdue() if self.held else []
 
-    def _missing(self, shift: float, arrived: float, deviation: float) -> int:
-        """Samples missing where the stamps shifted by so much, and the arrivals by that (s).
+    def _missing(self, shift: float, arrived: float, std: float) -> int:
+        """Number of missing samples, from the shifts of stamps and arrivals (s).
 
-        Where the arrivals cannot tell, a shift by whole samples of stamps that do not scatter.
+        If the arrivals scatter too much to decide, a shift by whole samples counts as a gap, for
+        stamps that do not scatter.
         """
         period, nearest = self.stamps.period, round(shift / self.stamps.period)
         whole = self.stamps.exact and abs(shift / period - nearest) < WHOLE
-        if whole and 0 < shift < 3 * deviation:
+        if whole and 0 < shift < 3 * std:
             return nearest
         if not abs(arrived - shift) >= abs(arrived):
             return nearest
-        return round(arrived / period) if arrived > 3 * deviation + period else 0
+        return round(arrived / period) if arrived > 3 * std + period else 0
 
     def _move(
-        self, shift: float, uncertain: float, arrived: float, deviation: float
+        self, shift: float, uncertain: float, arrived: float, std: float
     ) -> list[Marks] | None:
-        """Move the clock to where its marks show it; returns those held, to take again.
+        """Move the clock by its shift; returns the held samples, to take again.
 
-        None: the shift is too small for a gap or a step, so the line is fitted to it.
+        None if the shift is too small for a gap or a step: the line is then fitted to it.
 
         """
         period = self.stamps.period
         hidden = self.resolution.hides(shift)
-        missing = 0 if hidden else self._missing(shift, arrived, deviation)
+        missing = 0 if hidden else self._missing(shift, arrived, std)
         step = shift - missing * period
         stepped = abs(step) > max(NEAR * period, 3 * uncertain)
         if not missing and stepped and self.resolution.explains(step):
@@ -204,23 +205,23 @@ class FittedClock:
             self.stamps.tick = self.resolution.coarse
             self._release(self.held)
             return None
-        behind = self._behind(shift)
-        self._release(behind[0])
-        self.lost = max(0, self.lost + missing)  # what seemed lost may only have been late
+        before, after = self._split_held(shift)
+        self._release(before)
+        self.lost = max(0, self.lost + missing)  # samples counted as lost may have been late
         self.broken |= missing > 0 or stepped
         self.stamps.move(missing, step if stepped else 0.0)
         self.arrivals.move(missing, 0.0)
         if stepped:
             self._step(step, missing)
-        return [sample[:3] for sample in behind[1]]
+        return [sample[:3] for sample in after]
 
-    def _behind(self, shift: float) -> tuple[list[Sample], list[Sample]]:
-        """Those held before the clock shifted, and those behind."""
+    def _split_held(self, shift: float) -> tuple[list[Sample], list[Sample]]:
+        """Held samples from before the clock shifted, and from after it."""
         half = float(np.median(self.stamps.usual)) + shift / 2
         old = [s.late < half if shift > 0 else s.late > half for s in self.held]
-        place = 1 + max((i for i, is_old in enumerate(old) if is_old), default=-1)
+        first = 1 + max((i for i, is_old in enumerate(old) if is_old), default=-1)
         held, self.held, self.waited = self.held, [], 0
-        return held[:place], held[place:]
+        return held[:first], held[first:]
 
     def _step(self, step: float, missing: int) -> None:
         self.offset -= step
@@ -231,7 +232,7 @@ class FittedClock:
         )
 
     def _overdue(self) -> list[Marks]:
-        """Those held for too long: refuse another rate, drop what is old, else begin again."""
+        """Decide on samples held too long: refuse another rate, drop old samples, or fit anew."""
         at_once = len(self.held) > AT_ONCE * self.sfreq and not self.waited
         if not at_once and self.waited < LONGEST:
             return []
@@ -262,7 +263,7 @@ class FittedClock:
         self.held, self.waited = [], 0
 
     def _release(self, samples: list[Sample]) -> None:
-        """Fit the clock to samples in their order, and give them its times."""
+        """Give samples, in their order, the times of the line, and move the line on."""
         self.held, self.waited, line = [], 0, self.stamps
         for number, sample in enumerate(samples, 1):
             fitted = line.at(number)

@@ -113,15 +113,18 @@ class LiveInverse:
         self.counts.lost, self.counts.late = self.clock.lost, self.dropped + self.clock.early
         self.held = np.concatenate([self.held, data], axis=1)
         ready, self.held = np.split(self.held, [len(decided.times)], axis=1)
-        found: list[tuple[Array, Array]] = []
+        estimates: list[tuple[Array, Array]] = []
         stamps = np.stack([decided.times, decided.arrived])
         for stretch in self._in_order(ready, decided):
             if stretch is None:
                 self._restart()
             else:
-                found += self._estimate(ready[:, stretch], stamps[:, stretch])
-        done = [np.zeros((2, 0)), *(stamps for stamps, _ in found)]
-        time_courses = [np.zeros((len(self.parcels.names), 0)), *(values for _, values in found)]
+                estimates += self._estimate(ready[:, stretch], stamps[:, stretch])
+        done = [np.zeros((2, 0)), *(stamps for stamps, _ in estimates)]
+        time_courses = [
+            np.zeros((len(self.parcels.names), 0)),
+            *(values for _, values in estimates),
+        ]
         given, self.arrived = np.concatenate(done, axis=1)
         self.counts.estimated += len(given)
         return given, np.concatenate(time_courses, axis=1)
@@ -163,13 +166,13 @@ class LiveInverse:
         self.counts.settling += settling
         self.waiting = np.concatenate([self.waiting, filtered[:, settling:]], axis=1)
         self.stamps = np.concatenate([self.stamps, stamps[:, settling:]], axis=1)
-        length, hop, found = self.window, max(1, self.window // 2), []
+        length, hop, estimates = self.window, max(1, self.window // 2), []
         if self.waiting.shape[1] >= length and not self._check_level():
             self.counts.broken += self.waiting.shape[1]
             self._restart()
             return []
         if length == 1 and self.waiting.shape[1]:
-            found.append((self.stamps, self._time_courses(self.waiting)))
+            estimates.append((self.stamps, self._time_courses(self.waiting)))
             self._consume(self.waiting.shape[1])
         while length > 1 and self.waiting.shape[1] >= length:
             time_courses = self._time_courses(self.waiting[:, :length])
@@ -177,10 +180,10 @@ class LiveInverse:
             begun = time_courses[:, :hop]
             if self.half is not None:
                 begun = self.weight[:hop] * begun + self.half
-            found.append((self.stamps[:, :hop], begun))
+            estimates.append((self.stamps[:, :hop], begun))
             self.half = self.weight[hop:] * time_courses[:, hop:]
             self._consume(hop)
-        return found
+        return estimates
 
     def _look_for_flat(self, data: Array) -> None:
         """Refuse channels that were constant while the filter settled; one of zeros is reported."""

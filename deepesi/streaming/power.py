@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from deepesi.physics.atlas import Parcels
 from deepesi.runtime.band import CYCLES, Band
 from deepesi.utils.rows import write_rows
-from deepesi.utils.running import RunningMoments
+from deepesi.utils.running_mean import RunningMoments
 
 Array = NDArray[np.float64]
 

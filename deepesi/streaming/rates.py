@@ -1,4 +1,4 @@
-"""Streams whose time stamps are not those of the rate they name."""
+"""Checks the rate of time stamps against the nominal rate of the stream."""
 
 from collections.abc import Callable
 
@@ -8,27 +8,27 @@ from scipy.stats import siegelslopes
 
 Array = NDArray[np.float64]
 
-#: How far the true rate may be from the nominal one (a fraction).
+#: Difference from the nominal rate above which a stream is refused (a fraction).
 RATE_REFUSED = 0.05
 #: Difference from the nominal rate that is reported (a fraction).
-RATE_SAID = 0.005
-#: Time before the rate is reported, s; a quarter of it before it is refused.
-RATE_SHOWN = 20.0
-#: Stamps that a rate is taken from, at most.
+RATE_REPORTED = 0.005
+#: Length of the stream before its rate is reported, s; a quarter of it suffices to refuse it.
+TIME_TO_REPORT = 20.0
+#: Largest number of stamps that a rate is computed from.
 MOST = 200
 
 
 def check_period(stamps: Array, sfreq: float) -> None:
     """Refuse stamps that do not advance at the nominal rate.
 
-    The median of slopes does not see a step among them.
+    The rate is a median of slopes, so one step of the clock does not change it.
 
     Args:
-        stamps: Of samples that follow each other ``(n,)``, s; NaN where there is none.
+        stamps: Time stamps of consecutive samples ``(n,)``, s; NaN where there is none.
         sfreq: Nominal rate, Hz.
 
     Raises:
-        ValueError: There are none, or they advance otherwise.
+        ValueError: There are no stamps, or they advance at another rate.
 
     """
     numbers = np.flatnonzero(np.isfinite(stamps))
@@ -64,22 +64,22 @@ class RateCheck:
     def __init__(self, sfreq: float, say: Callable[[str], None]) -> None:
         self.sfreq, self.say, self.reported = sfreq, say, False
 
-    def check(self, period: float, std: float, shown: float) -> None:
+    def check(self, period: float, std: float, length: float) -> None:
         """Check the fitted period.
 
         Args:
             period: Time between two samples, s.
             std: Standard deviation of the period, s.
-            shown: Length of the stream that the period is fitted to, s.
+            length: Length of the stream (s) that the period is fitted to.
 
         Raises:
             ValueError: Another rate than the nominal one.
 
         """
         off = abs(period * self.sfreq - 1) - 5 * std * self.sfreq
-        if off > RATE_REFUSED and shown > RATE_SHOWN / 4:
+        if off > RATE_REFUSED and length > TIME_TO_REPORT / 4:
             raise other_rate(period, self.sfreq)
-        if off > RATE_SAID and shown > RATE_SHOWN and not self.reported:
+        if off > RATE_REPORTED and length > TIME_TO_REPORT and not self.reported:
             self.reported = True
             self.say(
                 f"the stream says it has {self.sfreq:g} Hz; by its time stamps it has "

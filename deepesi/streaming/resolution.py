@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.streaming.stamps import NEAR
+from deepesi.streaming.timestamp_fit import NEAR
 
 Array = NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class Resolution:
         """Whether so small a shift (s) is no sign of missing samples, as stamps scatter by it."""
         return bool(self.coarse) and abs(shift) < self.coarse + NEAR * self.period
 
-    def see(self, stamps: Array) -> None:
+    def update(self, stamps: Array) -> None:
         """Update the tick by the next stamps ``(n,)``, s; NaN are no stamps."""
         stamps = stamps[np.isfinite(stamps)]
         if not self.tick or not len(stamps):

@@ -25,7 +25,7 @@ class Decided(NamedTuple):
     """Samples that were decided on, in the order they came.
 
     Attributes:
-        times: Of the fitted clock ``(n,)``, s, strictly rising; NaN where late.
+        times: Times of the fitted clock ``(n,)``, s, strictly rising; NaN where late.
         arrived: When they came ``(n,)``, s.
         late: Older than what had come before ``(n,)``.
         breaks: Behind a gap or a step of the clock ``(n,)``.

@@ -75,10 +75,10 @@ def choose(name: str, stype: str | None, source_id: str | None, timeout: float) 
     """
     lsl, end = library(), time.monotonic() + timeout
     fitting: list[Any] = []
-    while not fitting and (left := end - time.monotonic()) > 0:
+    while not fitting and (remaining := end - time.monotonic()) > 0:
         fitting = [
             info
-            for info in outlets(name, min(left, LISTING))
+            for info in outlets(name, min(remaining, LISTING))
             if stype in (None, info.stype) and source_id in (None, info.source_id)
         ]
     if not fitting:
@@ -150,15 +150,15 @@ def open_source(
             without a name, named twice or without a known unit.
 
     """
-    found = choose(name, stype, source_id, timeout)
-    if found.dtype == "string" or not found.sfreq > 0:
-        what = "sends text" if found.dtype == "string" else "has no regular rate"
+    stream = choose(name, stype, source_id, timeout)
+    if stream.dtype == "string" or not stream.sfreq > 0:
+        what = "sends text" if stream.dtype == "string" else "has no regular rate"
         raise ValueError(
-            f"the stream {name!r} ({described(found)}) {what}, as markers have it. EEG is numbers "
+            f"the stream {name!r} ({described(stream)}) {what}, as markers have it. EEG is numbers "
             "at a regular rate: choose its stream."
         )
     # No silent recovery: the recovered stream may have other channels or another rate.
-    inlet = library().StreamInlet(found, recover=False, processing_flags=["clocksync"])
+    inlet = library().StreamInlet(stream, recover=False, processing_flags=["clocksync"])
     try:
         inlet.open_stream(timeout=timeout)
         info = inlet.get_sinfo(timeout=timeout)
@@ -194,15 +194,15 @@ def _rows(
     names = [rename.get(c, c) for c in own_names]
     unknown = sorted(set(rename) - set(own_names))
     twice = sorted({c for c in names if names.count(c) > 1 and c in ch_names})
-    found = match_channels(ch_names, list(dict.fromkeys(names)) if twice else names)
-    missing = [c for c, row in zip(ch_names, found, strict=True) if row is None]
+    matched = match_channels(ch_names, list(dict.fromkeys(names)) if twice else names)
+    missing = [c for c, row in zip(ch_names, matched, strict=True) if row is None]
     if unknown or missing or twice:
         raise ValueError(
             f"the stream {name!r} has the channels {names}: {missing} are missing, {twice} there "
             f"twice, and {unknown} to rename are not there. Rename its channels (--rename "
             "OLD=NEW), or prepare for the channels it has."
         )
-    rows = [row for row in found if row is not None]
+    rows = [row for row in matched if row is not None]
     check_channel_names([names[row] for row in rows])
     return rows
 

@@ -56,7 +56,7 @@ class RecordingStream(LightningDataModule):
     """Training batches keyed by the global step, and a fixed validation set.
 
     Lightning counts the batches of an interrupted epoch but restarts the loader. The stream starts
-    at the global step, so a resumed run sees the same batches as an uninterrupted one. Every
+    at the global step, so a resumed run gets the same batches as an uninterrupted one. Every
     process validates on the whole set, so all choose the same best checkpoint.
 
     Args:

@@ -5,7 +5,7 @@ import torch
 from deepesi.core.batch import Batch
 from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.data_gen.generator import SimulatedRecordings
-from deepesi.training.expected import ExpectedResponses
+from deepesi.training.expected_responses import ExpectedResponses
 from deepesi.training.real import RealRecordings
 
 

@@ -126,8 +126,8 @@ class RealRecordings(IterableDataset[Unlabelled]):
             paths = paths if split == "train" else others
         _refuse_common(paths, find_files(evaluated), "here and evaluated later")
         self.limits: list[str] = []
-        found = self._of_one_rate(self._readable(paths), sfreq)
-        parts = [file if own else file.part(split) for file in found]
+        opened = self._of_one_rate(self._readable(paths), sfreq)
+        parts = [file if own else file.part(split) for file in opened]
         self.files = [file for file in parts if file.n_windows(n_times)]
         short = [file.path.name for file in parts if not file.n_windows(n_times)]
         if short:

@@ -79,7 +79,7 @@ class RealFile:
         return int(self.spans[span, 0]) + within * n_times
 
     def part(self, split: str) -> "RealFile":
-        """Its first part for training, or its last fifth for validation; a margin lies between."""
+        """First part for training or last fifth for validation, with a margin between."""
         length = int(self.spans[:, 1].sum())
         cut, gap = round((1 - VALIDATION_SHARE) * length), round(2 * MARGIN * self.sfreq)
         low, high = (0, cut - gap) if split == "train" else (cut, length)
@@ -90,11 +90,11 @@ class RealFile:
         return RealFile(self.path, self.sfreq, spans[spans[:, 1] > 0], self.is_raw)
 
 
-def find_files(places: str | Path | Sequence[str | Path]) -> list[Path]:
+def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """Recordings: files as they are, those in folders, and those of data sets in BIDS.
 
     Args:
-        places: Files or folders. A folder with ``dataset_description.json`` is a data set in BIDS.
+        paths: Files or folders. A folder with ``dataset_description.json`` is a data set in BIDS.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -102,36 +102,36 @@ def find_files(places: str | Path | Sequence[str | Path]) -> list[Path]:
             no recording, with the counts of its files.
 
     """
-    found: list[Path] = []
-    for place in [places] if isinstance(places, str | Path) else places:
-        path = Path(place)
+    files: list[Path] = []
+    for entry in [paths] if isinstance(paths, str | Path) else paths:
+        path = Path(entry)
         if path.is_file():
             if is_later_part(path):
                 raise ValueError(
                     f"real recordings: {path} is a later part of a split recording. Give the first "
                     "part; it reads the others."
                 )
-            found.append(path)
+            files.append(path)
         elif (path / "dataset_description.json").is_file():
-            found += [item.path for item in find_items(path, Selection(), [])]
+            files += [item.path for item in find_items(path, Selection(), [])]
         elif path.is_dir():
-            found += _in_folder(path)
+            files += _in_folder(path)
         else:
             raise FileNotFoundError(f"real recordings: there is no {path}. Correct data.files.")
-    return sorted({path.absolute() for path in found})
+    return sorted({path.absolute() for path in files})
 
 
 def _in_folder(folder: Path) -> list[Path]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    found = [path for path in files if _may_hold_recording(path) and not is_later_part(path)]
-    if not found:
+    recordings = [path for path in files if _may_hold_recording(path) and not is_later_part(path)]
+    if not recordings:
         kinds = Counter("".join(path.suffixes[-2:]) or path.name for path in files)
         counts = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5)) or "nothing"
         raise ValueError(
             f"real recordings: the folder {folder} holds no EEG: {counts}. Expected files that end "
             f"in {', '.join(SUFFIXES)}; give another folder in data.files."
         )
-    return found
+    return recordings
 
 
 def is_later_part(path: Path) -> bool:

@@ -21,7 +21,7 @@ from deepesi.physics.template import Template
 from deepesi.runtime.window_needs import WindowNeeds
 from deepesi.training.criterion import CRITERION, TASK_CRITERION
 from deepesi.training.data import RecordingStream
-from deepesi.training.expected import ExpectedResponses
+from deepesi.training.expected_responses import ExpectedResponses
 from deepesi.training.failures import explained
 from deepesi.training.initial import check_only_narrower, start_from
 from deepesi.training.loggers import make_loggers

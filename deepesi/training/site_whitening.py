@@ -105,16 +105,16 @@ class SiteWhitening(InverseModel):
         return self._run(data, inputs, whitened)
 
     def _features(self, data: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """Feature vectors of every example and place ``(N, F)``."""
-        found: list[Tensor] = []
+        """Feature vectors of every example and source location ``(N, F)``."""
+        rows: list[Tensor] = []
 
         def keep(output: Tensor) -> Tensor:
-            found.append(output.movedim(self.feature_axis, -1).flatten(0, -2).double())
+            rows.append(output.movedim(self.feature_axis, -1).flatten(0, -2).double())
             return output
 
         with torch.no_grad():
             self._run(data, inputs, keep)
-        return torch.cat(found)
+        return torch.cat(rows)
 
     def _run(
         self, data: Tensor, inputs: dict[str, Tensor], change: Callable[[Tensor], Tensor]

@@ -80,10 +80,10 @@ class Consensus(InverseModel):
         shares = self.weights[:, None, None] * log_p.exp()
         probability = shares.sum(0)
         total = magnitudes[0].sum(1, keepdim=True)
-        course = _mean_course(maps, magnitudes, shares)
-        mean = (total * probability)[..., None, None] * course
+        time_course = _mean_time_course(maps, magnitudes, shares)
+        mean = (total * probability)[..., None, None] * time_course
         spread = total * (probability * (1 - probability)).clamp_min(0).sqrt()
-        std = spread[..., None, None] * course.square().mean(2, keepdim=True).sqrt()
+        std = spread[..., None, None] * time_course.square().mean(2, keepdim=True).sqrt()
         counts = mean_source_counts(estimates, self.weights)
         mean, std = mean.flatten(1, 2), std.expand_as(mean).flatten(1, 2)
         return Estimate(mean, std, source_counts=counts)
@@ -136,7 +136,7 @@ def _magnitudes(maps: Float[Tensor, "M B S O T"]) -> Float[Tensor, "M B S"]:
     return torch.linalg.vector_norm(maps, dim=(3, 4)) / maps.shape[4] ** 0.5
 
 
-def _mean_course(
+def _mean_time_course(
     maps: Float[Tensor, "M B S O T"],
     magnitudes: Float[Tensor, "M B S"],
     shares: Float[Tensor, "M B S"],
@@ -199,15 +199,15 @@ def fit_consensus(
         raise ValueError(f"fit_consensus: n_steps must be 1 or more, got {n_steps}.")
     equal = Consensus(members).eval()
     with torch.no_grad():
-        found = [
+        evidences = [
             _at_targets(equal.log_evidences(batch.data, batch.inputs), batch.scene.peaks)
             for batch in batches
         ]
-    if not found:
+    if not evidences:
         raise ValueError(
             "fit_consensus: no recordings to fit on. Give batches of the split 'validation'."
         )
-    weights, exponents = maximum_likelihood(torch.cat(found, 2), n_steps)
+    weights, exponents = maximum_likelihood(torch.cat(evidences, 2), n_steps)
     return Consensus(members, weights.tolist(), [EXPONENTS[k] for k in exponents.tolist()]).eval()
 
 

@@ -143,8 +143,8 @@ class StackedEnsemble(InverseModel):
             loss of their own.
         TypeError: `member` does not return inverse models.
 
-    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Differences: all members see the same
-    batches in the same order, and differ in initial weights (and random layers, if any) only; no
+    Source: Lakshminarayanan et al. 2017, arXiv:1612.01474. Differences: all members receive the
+    same batches in the same order, and differ only in initial weights and random layers; no
     adversarial examples in training.
 
     """

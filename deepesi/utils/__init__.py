@@ -1,1 +1,1 @@
-"""Files, optional imports, processes and memory: what every room may use."""
+"""Files, optional imports, processes and memory: what every folder of the package may use."""

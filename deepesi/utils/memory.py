@@ -1,4 +1,4 @@
-"""Bounds the memory of a command, and says what to do where it does not suffice."""
+"""Bounds the memory of a command, and says what to do if it is not enough."""
 
 import sys
 from collections.abc import Iterator
@@ -7,19 +7,18 @@ from pathlib import Path
 
 #: Share of the memory of the machine that a command may take.
 SHARE = 0.75
-#: What the system says of it, of what a container may have, and of this process.
+#: Files with the memory of the machine, the bound of a container and the use of this process.
 MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 STATUS = Path("/proc/self/status")
 
 
 @contextmanager
 def bounded_memory(n_processes: int = 1) -> Iterator[None]:
-    """Let this process have a share of the memory, no more; on Linux only.
+    """Let this process use at most a share of the memory; on Linux only.
 
-    Several processes that run side by side have an equal part of that share each.
-
-    What asks for more gets a `MemoryError` that says what was used, what is the bound and what to
-    do, where the system would otherwise end this or another process.
+    Several processes that run at the same time divide that share equally. A request for more raises
+    a `MemoryError`, which names the memory used, the bound and what to do. Without the bound, the
+    system would end this or another process.
 
     Raises:
         MemoryError: More was asked for.

@@ -1,4 +1,4 @@
-"""Classes that installed packages add to deepesi, found by their entry points."""
+"""Classes that installed packages add to deepesi by entry points."""
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
@@ -20,15 +20,15 @@ def declared(group: str) -> dict[str, EntryPoint]:
         ValueError: Two packages declare the same name.
 
     """
-    found: dict[str, EntryPoint] = {}
+    entries: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
-        other = found.setdefault(entry.name, entry)
+        other = entries.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise ValueError(
                 f"plugins: the packages {package_of(other)} and {package_of(entry)} both declare "
                 f"{entry.name!r} in {group!r}. Uninstall one of them, or rename it there."
             )
-    return found
+    return entries
 
 
 def load(entry: EntryPoint, base: type[T]) -> type[T]:

@@ -115,7 +115,7 @@ class Expectation:
 
     @property
     def landmark(self) -> Array | None:
-        """Expected place ``(3,)``, MNI mm; None: no place."""
+        """Expected source location ``(3,)``, MNI mm; None: none is given."""
         if self.area is not None:
             return np.array(CENTRES[self.area][self.hemisphere == "right"])
         return None if self.mni is None else np.array(self.mni, dtype=np.float64)

@@ -11,7 +11,7 @@ from deepesi.physics.template import DisplayMesh, template_of
 from deepesi.validation.expectation import Expectation, position_text
 from deepesi.validation.run import Excluded, Result
 from deepesi.validation.statistics import ALPHA, failures
-from deepesi.validation.tally import tally
+from deepesi.validation.successes import tally
 from deepesi.viz.page import html_table, picture, png, tiles, write_page
 from deepesi.viz.validation import cortex_figure, projections_figure, time_course_figure
 

@@ -167,11 +167,11 @@ def _by_chance(distance: Array, peak: int, held: PredictionSet | None) -> dict[s
 
     The target is in the set if the source nearest to it is.
     """
-    found = {"p_distance_chance": float((distance <= distance[peak]).mean())}
+    statistics = {"p_distance_chance": float((distance <= distance[peak]).mean())}
     if held is not None:
-        found["target_in_set"] = float(held.sources[distance.argmin()])
-        found["sources_in_set"] = float(held.sources.mean())
-    return found
+        statistics["target_in_set"] = float(held.sources[distance.argmin()])
+        statistics["sources_in_set"] = float(held.sources.mean())
+    return statistics
 
 
 def unexplained(result: Result) -> list[str]:

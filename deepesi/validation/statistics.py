@@ -167,8 +167,8 @@ UNITS = {
 }
 #: Largest p value of a response that counts as above the baseline.
 ALPHA = 0.05
-#: What is said of a failed part of the expectation.
-PLACES = {
+#: Names of the parts of an expectation, for texts about failures.
+CRITERION_NAMES = {
     "hemisphere": "the expected hemisphere",
     "lobe": "the expected lobe",
     "tolerance": "the tolerance about the target",
@@ -176,7 +176,7 @@ PLACES = {
 
 
 def failures(statistics: Mapping[str, float]) -> list[str]:
-    """Texts that say what failed; empty for a success.
+    """Descriptions of failures; empty for a success.
 
     A success is a response above the baseline whose strongest source meets every part of the
     expectation, at the sample of largest power and in at least half of the window.
@@ -184,10 +184,10 @@ def failures(statistics: Mapping[str, float]) -> list[str]:
     failed = []
     if statistics["p_power"] > ALPHA:
         failed.append(f"response not above its baseline (p = {statistics['p_power']:.2f})")
-    for name, place in PLACES.items():
+    for name, criterion in CRITERION_NAMES.items():
         share = statistics[f"share_in_{name}"]
         if statistics[f"peak_in_{name}"] == 0:  # NaN: not expected
-            failed.append(f"strongest source outside {place}")
+            failed.append(f"strongest source outside {criterion}")
         if share < 0.5:
             failed.append(f"in the {name} for {100 * share:.0f} % of the window")
     return failed

@@ -1,4 +1,4 @@
-"""Weak labels: responses of real recordings with the region where they are expected.
+"""Weak labels: responses of real recordings with the area where they are expected.
 
 The file is that of ``deepesi validate --expect``. What is evaluated with such a file must not be
 trained on, so recordings to evaluate are named and refused.
@@ -30,7 +30,7 @@ class WeakCase(NamedTuple):
         head: Template head under the set-up of the recording.
         data: The response in its window ``(C, T)``, V.
         sfreq: Sampling rate, Hz.
-        region: Whether activity is expected at a source ``(S,)``.
+        expected_area: Whether activity is expected at a source ``(S,)``.
 
     """
 
@@ -38,7 +38,7 @@ class WeakCase(NamedTuple):
     head: HeadModel
     data: NDArray[np.float64]
     sfreq: float
-    region: NDArray[np.bool_]
+    expected_area: NDArray[np.bool_]
 
 
 def weak_cases(
@@ -47,7 +47,7 @@ def weak_cases(
     expect: str | Path,
     evaluated: str | Path | Sequence[str | Path] = (),
 ) -> list[WeakCase]:
-    """Responses of a folder of recordings with their expected regions.
+    """Responses of a folder of recordings with their expected areas.
 
     Args:
         template: Head of the analyst.
@@ -89,16 +89,16 @@ def _later(folder: Path, evaluated: Sequence[str | Path]) -> set[Path]:
 
 def _weak(case: Case, template: Template) -> WeakCase:
     at = template_case_head(case, template)
-    region = np.ones(len(at.mni), dtype=bool)
+    expected_area = np.ones(len(at.mni), dtype=bool)
     for inside in case.expectation.met(at.mni, at.target_distance).values():
-        region &= inside
+        expected_area &= inside
     if at.target_distance is not None and case.expectation.within is None:
-        region &= at.target_distance <= AROUND
-    if not region.any():
+        expected_area &= at.target_distance <= AROUND
+    if not expected_area.any():
         raise ValueError(
             f"weak labels: no source of {template.name!r} meets the expectation of "
             f"{case.recording} ({case.expectation}). Use a larger tolerance (within_mm)."
         )
     evoked = case.evoked.copy().pick(list(at.head.sensors.names))
     data = evoked.data[:, case.in_response]
-    return WeakCase(case.condition, at.head, data, float(evoked.info["sfreq"]), region)
+    return WeakCase(case.condition, at.head, data, float(evoked.info["sfreq"]), expected_area)

@@ -87,7 +87,7 @@ def animate_cortex(
     Args:
         stc: Estimate on a packaged head, A m, as written by ``deepesi apply``.
         path: ``.gif`` file, or ``.mp4`` (needs ``deepesi[movies]``).
-        std: Its standard deviations. A line encloses the magnitudes above two of them.
+        std: Standard deviations of the estimate. A line encloses the magnitudes above two of them.
         prediction_set: Whether a source is in the prediction set, ``(S,)`` or ``(S, T)``; a line
             encloses them.
         head: Name of the head, as in `deepesi.load_head`.
@@ -251,9 +251,9 @@ def _frames(movie: CortexMovie) -> Iterator[Frame]:
     views = [_View(ax, movie.mesh, v) for ax, v in zip(axes.ravel(), names, strict=True)]
     colours = ListedColormap(level_colours(np.linspace(0, 1, 256), (GYRUS + SULCUS) / 2))
     scale = ScalarMappable(Normalize(0, 1e9 * maximum), colours)
-    beyond = "max" if largest > maximum else "neither"
+    extend = "max" if largest > maximum else "neither"
     colour_bar = figure.add_axes((0.87, 0.25, 0.025, 0.45))
-    figure.colorbar(scale, cax=colour_bar, label="magnitude (nA m)", extend=beyond)
+    figure.colorbar(scale, cax=colour_bar, label="magnitude (nA m)", extend=extend)
     figure.text(0.01, 0.015, movie.outline_text, fontsize=9, color="0.3")
     for sample, time in enumerate(movie.times):
         outlined = None if movie.outlined is None else movie.outlined[:, sample]

@@ -75,12 +75,12 @@ def draw_posterior(
 
 def modes(probability: Array, positions: Array, apart: float) -> NDArray[np.int64]:
     """The most likely locations, each at least so far (m) from the others."""
-    left, found = probability.copy(), list[int]()
-    while len(found) < N_MODES and left.max() > 0:
-        found.append(int(left.argmax()))
-        away = np.linalg.norm(positions - positions[found[-1]], axis=1)
-        left[away < apart] = 0
-    return np.array(found, np.int64)
+    remaining, chosen = probability.copy(), list[int]()
+    while len(chosen) < N_MODES and remaining.max() > 0:
+        chosen.append(int(remaining.argmax()))
+        away = np.linalg.norm(positions - positions[chosen[-1]], axis=1)
+        remaining[away < apart] = 0
+    return np.array(chosen, np.int64)
 
 
 def _draw_probability(

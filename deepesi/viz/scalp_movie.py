@@ -120,30 +120,31 @@ def _named_positions(sensors: "Array | mne.Info") -> tuple[list[str], Array]:
     if isinstance(sensors, mne.Info):
         rows = mne.pick_types(sensors, eeg=True, exclude=[])
         names = [sensors["ch_names"][row] for row in rows]
-        places = np.array([sensors["chs"][row]["loc"][:3] for row in rows]).reshape(-1, 3)
+        positions = np.array([sensors["chs"][row]["loc"][:3] for row in rows]).reshape(-1, 3)
     else:
-        places = np.asarray(sensors, dtype=float)
-        if places.ndim != 2 or places.shape[1] != 3:
+        positions = np.asarray(sensors, dtype=float)
+        if positions.ndim != 2 or positions.shape[1] != 3:
             raise ValueError(
-                f"animate_scalp: positions of shape {places.shape}, expected (electrodes, 3), in m "
+                f"animate_scalp: positions of shape {positions.shape}, expected (electrodes, 3), "
+                "in m "
                 "in the MNE head frame, or an mne.Info."
             )
-        names = [str(number + 1) for number in range(len(places))]
-    _check_placed(names, places)
-    return names, places
+        names = [str(number + 1) for number in range(len(positions))]
+    _check_placed(names, positions)
+    return names, positions
 
 
-def _check_placed(names: Sequence[str], places: Array) -> None:
+def _check_placed(names: Sequence[str], positions: Array) -> None:
     """Refuse electrodes without positions, or not on a head."""
-    missing = [n for n, p in zip(names, places, strict=True) if not np.isfinite(p).all()]
-    missing += [n for n, p in zip(names, places, strict=True) if not p.any()]
+    missing = [n for n, p in zip(names, positions, strict=True) if not np.isfinite(p).all()]
+    missing += [n for n, p in zip(names, positions, strict=True) if not p.any()]
     if missing or not len(names):
         raise ValueError(
             f"animate_scalp: no position is known of {', '.join(missing) or 'any electrode'}. Set "
             "a montage (evoked.set_montage), or leave these electrodes out."
         )
-    check_metres(places)
-    distance = np.linalg.norm(places - CENTRE, axis=1)
+    check_metres(positions)
+    distance = np.linalg.norm(positions - CENTRE, axis=1)
     outside = np.flatnonzero((distance < NEAREST) | (distance > FARTHEST)).tolist()
     if outside:
         text = ", ".join(f"{names[row]} ({1e3 * distance[row]:.0f} mm)" for row in outside)

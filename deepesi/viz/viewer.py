@@ -32,7 +32,7 @@ TEXT = 4 / 3
 #: electrodes up to which it has the most; their product with the electrodes is bounded.
 SCALP_SIZES, FEW_SENSORS = (32, 12), 64
 #: Name of the map of standard deviations.
-DEVIATION = "standard deviation"
+STD_NAME = "standard deviation"
 #: Stands for an unknown coordinate.
 UNKNOWN = -32768
 #: Unit of vertex positions, m.
@@ -193,7 +193,7 @@ def _numbers(view: View, mesh: int) -> dict[str, Any]:
     mni = None if view.mni is None else np.nan_to_num(view.mni, nan=UNKNOWN).round()
     maps = [_map(name, values) for name, values in view.maps.items()]
     if view.std is not None:
-        maps.append(_map(DEVIATION, view.std))
+        maps.append(_map(STD_NAME, view.std))
     n_sources, _ = view.shape
     highest = max(float(np.abs(view.data).max()), 1e-30)
     names = list(dict.fromkeys(name for name in view.parcels if name))
@@ -269,7 +269,7 @@ def _options(names: Mapping[str, str]) -> str:
 
 def _markup(view: View, mesh: int) -> str:
     """One viewer, from ``web/viewer.html``, with the number of its mesh on the page."""
-    names = [*view.maps, *([] if view.std is None else [DEVIATION])]
+    names = [*view.maps, *([] if view.std is None else [STD_NAME])]
     maps = {str(number): name for number, name in enumerate(names)}
     lines = {str(number): name for number, name in enumerate(view.outlines or {})} | {"-1": "none"}
     return Template(_web("viewer.html")).substitute(

@@ -11,7 +11,7 @@ import pytest
 
 from deepesi.advice.methods import Methods
 from deepesi.advice.setup import free_template, prepare_study, ranges_of, strongest_sample
-from deepesi.advice.strangers import StrangerRanges
+from deepesi.advice.simulated_subjects import StrangerRanges
 from deepesi.advice.study import better_setups
 from deepesi.cli.main import main
 from deepesi.data_gen.caps import DIGITIZED
@@ -61,42 +61,44 @@ def advise(model, name, responses, cache, out, *more):
 def test_a_good_recording_is_trusted_and_the_page_says_why(
     eloreta, responses, cache, tmp_path, capsys
 ):
-    said = advise(eloreta, "good", responses, cache, tmp_path)
+    advice = advise(eloreta, "good", responses, cache, tmp_path)
     lines = capsys.readouterr().out
-    assert said["verdict"] == "trust"
-    assert said["reasons"] == []
+    assert advice["verdict"] == "trust"
+    assert advice["reasons"] == []
     assert "No reason not to trust the estimate of e. Expected error:" in lines
-    assert said["time_ms"] == 1e3 * SAMPLE / 250
-    assert said["rank"] == 31
-    assert said["n_channels"] == 32
-    assert said["nave"] == 4
-    assert 10 < said["snr_db"] < 14
-    assert "32 names of the 10-05 system" in said["cap"]["placed_by"]
-    assert said["cap"]["residual_mm"] < 10
-    assert abs(said["cap"]["pitch_degrees"]) < 15
-    assert said["unexplained_channels"] == []
-    assert said["prediction_set"] is None  # the file is not calibrated
-    assert set(said["expected_error"]) == set(said["locations"]) == {"e", "eLORETA", "dipole scan"}
-    for error in said["expected_error"].values():
+    assert advice["time_ms"] == 1e3 * SAMPLE / 250
+    assert advice["rank"] == 31
+    assert advice["n_channels"] == 32
+    assert advice["nave"] == 4
+    assert 10 < advice["snr_db"] < 14
+    assert "32 names of the 10-05 system" in advice["cap"]["placed_by"]
+    assert advice["cap"]["residual_mm"] < 10
+    assert abs(advice["cap"]["pitch_degrees"]) < 15
+    assert advice["unexplained_channels"] == []
+    assert advice["prediction_set"] is None  # the file is not calibrated
+    assert (
+        set(advice["expected_error"]) == set(advice["locations"]) == {"e", "eLORETA", "dipole scan"}
+    )
+    for error in advice["expected_error"].values():
         assert 5 < error["median_mm"] < 30
         assert error["median_mm"] < error["p90_mm"] < 90
-    left = [misfit["value"] for misfit in said["misfit"]["sources"]]
+    left = [misfit["value"] for misfit in advice["misfit"]["sources"]]
     assert sorted(left, reverse=True) == left
-    assert said["misfit"]["p"] == max(misfit["p"] for misfit in said["misfit"]["sources"])
-    assert said["misfit"]["p"] > 0.01
-    apart = said["distances_mm"]
-    assert max(apart.values()) == pytest.approx(said["agreement"]["value"], abs=0.06)
+    assert advice["misfit"]["p"] == max(misfit["p"] for misfit in advice["misfit"]["sources"])
+    assert advice["misfit"]["p"] > 0.01
+    apart = advice["distances_mm"]
+    assert max(apart.values()) == pytest.approx(advice["agreement"]["value"], abs=0.06)
     assert list(apart) == ["e to eLORETA", "e to dipole scan", "eLORETA to dipole scan"]
-    assert {gain["set_up"] for gain in said["would_help"]} == {
+    assert {gain["set_up"] for gain in advice["would_help"]} == {
         "digitized electrodes",
         "own MRI",
         "digitized electrodes and own MRI",
         "four times the trials",
     }
-    gained = [gain["gain_mm"] for gain in said["would_help"]]
+    gained = [gain["gain_mm"] for gain in advice["would_help"]]
     assert sorted(gained, reverse=True) == gained
     assert gained[0] > 1
-    assert "EEG only" in said["not_estimated"]["MEG"]
+    assert "EEG only" in advice["not_estimated"]["MEG"]
     page = (tmp_path / "good.html").read_text()
     assert "No reason not to trust the estimate of e." in page
     assert "No rule speaks against this estimate." in page
@@ -113,7 +115,7 @@ def test_a_second_call_reads_the_cache_and_says_the_same(
     def drawn(*_):
         raise AssertionError("strangers are drawn anew")
 
-    monkeypatch.setattr("deepesi.advice.strangers.StrangerSource.draw", drawn)
+    monkeypatch.setattr("deepesi.advice.simulated_subjects.StrangerSource.draw", drawn)
     assert advise(eloreta, "good", responses, cache, tmp_path) == first
     assert "their results are from the cache" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="drawn anew"):  # another set-up
@@ -123,30 +125,30 @@ def test_a_second_call_reads_the_cache_and_says_the_same(
 
 
 def test_exchanged_channels_are_not_trusted(eloreta, responses, cache, tmp_path, capsys):
-    said = advise(eloreta, "exchanged", responses, cache, tmp_path)
-    assert said["verdict"] == "do not trust"
-    assert said["misfit"]["p"] < 0.01
-    assert any("One to three sources do not explain" in reason for reason in said["reasons"])
+    advice = advise(eloreta, "exchanged", responses, cache, tmp_path)
+    assert advice["verdict"] == "do not trust"
+    assert advice["misfit"]["p"] < 0.01
+    assert any("One to three sources do not explain" in reason for reason in advice["reasons"])
     assert "Do not trust the estimate of e." in capsys.readouterr().out
     assert "Do not trust the estimate of e." in (tmp_path / "exchanged.html").read_text()
 
 
 def test_noise_is_not_trusted(eloreta, responses, cache, tmp_path):
-    said = advise(eloreta, "noise", responses, cache, tmp_path)
-    assert said["verdict"] == "do not trust"
-    assert said["p_noise"] > 0.01
-    assert any("The peak may be noise" in reason for reason in said["reasons"])
+    advice = advise(eloreta, "noise", responses, cache, tmp_path)
+    assert advice["verdict"] == "do not trust"
+    assert advice["p_noise"] > 0.01
+    assert any("The peak may be noise" in reason for reason in advice["reasons"])
 
 
 def test_a_calibrated_model_has_prediction_sets(responses, cache, tmp_path):
-    said = advise("convdip", "good", responses, cache, tmp_path)
-    sets = said["prediction_set"]
+    advice = advise("convdip", "good", responses, cache, tmp_path)
+    sets = advice["prediction_set"]
     assert sets["level"] == 0.9
     assert 1 < sets["area_cm2"] < 200
     assert 1 < sets["strangers_median_cm2"] < 200
     assert 0 < sets["coverage"] < 0.9  # calibrated on heads that are less strange
     text = "The 90 % prediction sets are too small under this set-up"
-    assert any(caution.startswith(text) for caution in said["cautions"])
+    assert any(caution.startswith(text) for caution in advice["cautions"])
     assert "90 % prediction set" in (tmp_path / "good.html").read_text()
 
 
@@ -167,9 +169,9 @@ def test_the_exported_file_of_a_run_and_prepared_inputs(
         advise(run, "good", responses, cache, tmp_path)
     shutil.copy(eloreta, run / "export" / "model.onnx")
     good = advise(eloreta, "good", responses, cache, tmp_path)
-    said = advise(run, "good", responses, cache, tmp_path)
-    assert said["model"] == "run"
-    assert said["agreement"] == good["agreement"]
+    advice = advise(run, "good", responses, cache, tmp_path)
+    assert advice["model"] == "run"
+    assert advice["agreement"] == good["agreement"]
     main(
         f"prepare {eloreta} {responses / 'good-ave.fif'} --nave 4 --noise-cov "
         f"{responses / 'x-cov.fif'} --out {tmp_path / 'head.npz'}".split()
@@ -223,7 +225,7 @@ def test_without_torch_the_extra_is_named(eloreta, responses, cache, tmp_path, m
 
 
 def test_the_estimate_is_that_of_apply():
-    """Of the windows around the sample, as long as those of training."""
+    """The estimate is that of windows around the sample, as long as those of training."""
     evoked = make_evoked("biosemi16", n_times=45, seed=5)
     inverse = Inverse.load("default", 1).for_recording(evoked, make_covariance(evoked.info))
     data = inverse.sensors.reference(evoked.data)
@@ -246,11 +248,11 @@ def test_a_stranger_alone_is_estimated_as_apply_does(eloreta, responses):
     judged = strongest_sample(evoked, inverse, (0, 1))
     _, methods = prepare_study("e", inverse, free_template(model, inverse), judged)
     sample = judged.data[:, [judged.sample]]
-    found = methods.apply(sample.T)
+    estimates = methods.apply(sample.T)
     expected = inverse.estimate(sample)[0]
-    np.testing.assert_allclose(found.means.T, expected, rtol=1e-5, atol=1e-15)
-    assert found.strongest[0, 0] == methods.strongest(sample.T)[0] == abs(expected).argmax()
-    kernel = found.strongest[0, 1]
+    np.testing.assert_allclose(estimates.means.T, expected, rtol=1e-5, atol=1e-15)
+    assert estimates.strongest[0, 0] == methods.strongest(sample.T)[0] == abs(expected).argmax()
+    kernel = estimates.strongest[0, 1]
     assert 0 <= kernel < 1284
 
 
@@ -261,7 +263,7 @@ def prepared(eloreta, responses):
     return Inverse.load(eloreta).for_recording(evoked, covariance)
 
 
-def test_what_the_analyst_knows_follows_the_placement(prepared, template):
+def test_knowledge_of_the_analyst_follows_the_placement(prepared, template):
     assert ranges_of(prepared, template) == StrangerRanges()
     exact = replace(prepared, placement=replace(prepared.placement, by=TRANSFORM))
     assert ranges_of(exact, template) == StrangerRanges(DIGITIZED)
@@ -307,11 +309,11 @@ def test_real_responses(sample_data, tmp_path, condition, verdict):
             str(out),
         ]
     )
-    said = json.loads(out.with_suffix(".json").read_text())
-    assert said["verdict"] == verdict
-    assert said["rank"] == 58
-    assert said["bads"] == ["EEG 053"]
-    assert 0 < said["prediction_set"]["coverage"] < 1
-    assert said["prediction_set"]["area_cm2"] > 1
+    advice = json.loads(out.with_suffix(".json").read_text())
+    assert advice["verdict"] == verdict
+    assert advice["rank"] == 58
+    assert advice["bads"] == ["EEG 053"]
+    assert 0 < advice["prediction_set"]["coverage"] < 1
+    assert advice["prediction_set"]["area_cm2"] > 1
     if verdict == "do not trust":
-        assert said["misfit"]["p"] < 0.01
+        assert advice["misfit"]["p"] < 0.01

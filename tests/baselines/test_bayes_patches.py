@@ -37,7 +37,7 @@ def small(data, near=None):
 
 
 def log_evidences(dictionary, configurations):
-    """Of the recording under Gaussians, relative to noise alone, by their covariances."""
+    """Evidence of the recording under Gaussians, relative to noise alone, by their covariances."""
     noise = torch.eye(N_CHANNELS).double()
     covariances = [noise]
     for patches, level in configurations:

@@ -23,7 +23,7 @@ RADII = {"smallest": 0.03, "largest": 0.06, "n_radii": 2}
 
 
 @pytest.mark.parametrize("n_times", [1, 4])
-def test_place_and_moments_equal_enumeration(simulate, n_times):
+def test_location_and_moments_equal_enumeration(simulate, n_times):
     model = BayesSinglePatch(**RADII)
     batch = simulate(
         model.head_inputs,
@@ -70,7 +70,7 @@ def test_it_localizes_better_than_eloreta_even_without_knowing_the_head(simulate
     assert scores[0] < 0.5 * scores[1]
 
 
-def test_knowing_the_truth_changes_nothing_where_the_nominal_head_is_true(simulate):
+def test_the_oracle_changes_nothing_where_the_nominal_head_is_true(simulate):
     model = BayesSinglePatch(**RADII)
     exact = {"skull_conductivity": (0.01, 0.01), "skull_thickness": (0.006, 0.006)}
     exact |= {"scalp_conductivity": (0.33, 0.33), "brain_conductivity": (0.33, 0.33)}
@@ -80,7 +80,7 @@ def test_knowing_the_truth_changes_nothing_where_the_nominal_head_is_true(simula
     assert torch.allclose(found, known, rtol=1e-3, atol=1e-3 * found.abs().max().item())
 
 
-def test_knowing_the_truth_uses_each_example_s_own_lead_field(simulate):
+def test_the_oracle_uses_each_example_s_own_lead_field(simulate):
     model = BayesSinglePatch(**RADII)
     batch = simulate(model.head_inputs).batch(0)
     one = batch.true_leadfield.project(torch.eye(84).expand(8, -1, -1))[5].double().numpy()

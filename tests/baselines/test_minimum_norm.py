@@ -145,7 +145,7 @@ def test_cross_validation_takes_the_least_of_its_criterion(method, simulate):
         assert torch.allclose(found[number], expected)
 
 
-def test_cross_validation_follows_the_noise_it_is_not_told(simulate):
+def test_cross_validation_follows_unknown_noise(simulate):
     """Noise ten times as strong as its covariance says: GCV still regularizes."""
     assumptions, not_told = MinimumNorm("MNE"), MinimumNorm("MNE", "gcv")
     batch = simulate(not_told.head_inputs, snr_db=(-10, -10), n_times=50).batch(0)

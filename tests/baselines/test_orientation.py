@@ -208,10 +208,10 @@ def test_scan_by_evidence_is_the_scan_of_fixed_orientation(head):
 def test_loose_music_finds_two_sources(head):
     """Independent in time, one of them half tangential."""
     rng = np.random.default_rng(2)
-    courses, data = rng.normal(size=(2, 60)), np.zeros((32, 60))
-    for course, s, extra in zip(courses, (10, 60), (0.0, 0.5), strict=True):
+    time_courses, data = rng.normal(size=(2, 60)), np.zeros((32, 60))
+    for time_course, s, extra in zip(time_courses, (10, 60), (0.0, 0.5), strict=True):
         potential = head.leadfield[:, 3 * s : 3 * s + 3] @ (head.source_normals[s] + extra)
-        data += 5e-6 * potential[:, None] / np.abs(potential).max() * course
+        data += 5e-6 * potential[:, None] / np.abs(potential).max() * time_course
     data += 1e-7 * rng.normal(size=data.shape)
     data = torch.as_tensor(head.sensors.reference(data)[None]).float()
     found = apply(RecursiveMUSIC(loose=0.3), data, head).mean[0].reshape(84, -1)

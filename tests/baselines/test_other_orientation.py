@@ -61,7 +61,7 @@ def test_on_a_head_of_fixed_orientation_it_is_the_model_itself(toy, name):
 
 
 def test_a_prepared_file_of_free_orientation_opens(tmp_path):
-    """Its patches have one orientation, the head has three."""
+    """The patches have one orientation, the head has three."""
     evoked = make_evoked()
     inverse = Inverse(SolverModel("bayes_single_patch_fixed"), "fsaverage-ico3-free")
     prepared = inverse.for_recording(evoked, make_covariance(evoked.info))

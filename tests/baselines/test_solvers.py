@@ -21,7 +21,7 @@ N_CHANNELS, N_SOURCES = 24, 60
 
 
 def problem(n_orient=1, n_times=5, places=(7, 41), noise=0.0, amplitude=30.0, seed=0):
-    """A random lead field of unit order and a recording of a few independent places."""
+    """A random lead field of unit order and a recording of a few independent sources."""
     rng = np.random.default_rng(seed)
     gain = rng.normal(size=(N_CHANNELS, N_SOURCES * n_orient))
     gain -= gain.mean(axis=0)
@@ -87,7 +87,7 @@ def test_posterior_equals_the_dense_formula():
 
 
 def test_noise_level_is_learned():
-    """Eight times the noise it is told: learned within a third from 24 channels, 200 samples."""
+    """Eight times the assumed noise: learned within a third from 24 channels, 200 samples."""
     gain, recording, _ = problem(noise=8.0, n_times=200)
     blocks = gain.T.reshape(-1, 1, N_CHANNELS)
     *_, noise = SparseBayes("convex", learn_noise=True, n_steps=500).learn(
@@ -160,7 +160,7 @@ def test_beamformer_finds_a_single_source_and_has_unit_noise_gain(n_orient):
 
 
 def test_beamformer_suppresses_what_does_not_vary_with_the_source():
-    """Two independent sources: at either, the course of the other hardly shows."""
+    """Two independent sources: at either, the time course of the other hardly shows."""
     gain, recording, true = problem(n_times=400)
     found = LCMV().solve(recording, gain, 1, N_CHANNELS).mean
     for own, other in ((7, 41), (41, 7)):

@@ -109,7 +109,7 @@ def test_strongest_patches_stand_for_all():
     assert torch.allclose(residual, exact_residual(rows, kept, recording, 1), atol=2e-4)
 
 
-def test_nothing_jumps_where_two_patches_change_places():
+def test_nothing_jumps_where_two_patches_change_their_order():
     rows, gamma, recording = patches_at_work(12, 1)
     flat = gamma.flatten(0, 1)
     order = flat.argsort(0, descending=True)
@@ -131,7 +131,7 @@ def test_explaining_is_the_adjoint_of_filtering():
     assert torch.allclose(there, back, rtol=1e-4)
 
 
-def test_patches_seen_through_a_filter_are_the_filtered_topographies():
+def test_patches_behind_a_filter_are_the_filtered_topographies():
     """A dictionary with a filter per example equals one built of its filtered, normalized rows."""
     rows, gamma, recording = patches_at_work(6, 1)
     rng = torch.Generator().manual_seed(3)

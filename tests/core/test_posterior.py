@@ -24,7 +24,7 @@ from tests.training.test_own_loss import train
 
 
 def test_it_is_trained_by_its_own_loss(toy, simulate):
-    """Nothing in `deepesi.training` knows of samples."""
+    """Nothing in `deepesi.training` depends on samples."""
     model = ToyFlow()
     before = model.velocity[0].weight.detach().clone()
     objective = WeightedSum({"cosine": CosineDistance()}, {"cosine": 1.0})

@@ -8,7 +8,7 @@ import pytest
 
 from deepesi.data_gen import caps
 from deepesi.data_gen.caps import CapRanges, Movement, displace_cap, draw_cap, moved_cap
-from deepesi.physics.cap_placement import places_of_names
+from deepesi.physics.cap_placement import positions_of_names
 from deepesi.physics.cap_pose import MIDDLE, fit_pose
 
 MONTAGE = "easycap-M1"
@@ -31,11 +31,11 @@ RIGID = Movement(
 
 @pytest.fixture(scope="module")
 def cap(template):
-    """Names of the cap and the places of these names on the head."""
+    """Names of the cap and the positions of these names on the head."""
     names, _ = template.montage(MONTAGE)
-    rows, places = places_of_names(template, names)
+    rows, known = positions_of_names(template, names)
     assert len(rows) == 72
-    return [names[row] for row in rows], places
+    return [names[row] for row in rows], known
 
 
 def drawn(template, names, ranges, n_poses=3, n_copies=2, seed=0):
@@ -71,7 +71,7 @@ def test_realised_poses_equal_the_ranges(template, cap):
 
 
 def test_pitch_survives_the_projection_onto_the_scalp(template, cap):
-    """Of a shift only what is along the scalp remains."""
+    """Only the part of a shift along the scalp remains."""
     onto = displace_cap(template, cap[1], RIGID, 400, 1, np.random.default_rng(0))
     poses = [fit_pose(cap[1].positions, p, n_iterations=1) for p in onto.positions[:, 0]]
     pitch = np.array([pose.pitch for pose in poses])
@@ -99,17 +99,17 @@ def test_copies_share_the_pose_and_not_the_error(template, cap):
 # What the analyst takes
 
 
-@pytest.mark.parametrize("knows", ["names", "digitized"])
-def test_zero_ranges_give_the_nominal_positions_bit_for_bit(template, cap, knows):
-    made = drawn(template, cap[0], replace(STILL, knowledge=(knows,)))
+@pytest.mark.parametrize("knowledge", ["names", "digitized"])
+def test_zero_ranges_give_the_nominal_positions_bit_for_bit(template, cap, knowledge):
+    made = drawn(template, cap[0], replace(STILL, knowledge=(knowledge,)))
     assert made.displaced.positions.shape == (1, 1, len(cap[0]), 3)
     assert same(made.displaced[0, 0], made.nominal)
     assert same(made.nominal, cap[1])
 
 
-def test_names_are_the_places_of_the_names(template, cap):
+def test_names_give_the_positions_of_the_names(template, cap):
     made = drawn(template, cap[0], CapRanges(knowledge=("names",)))
-    assert made.knows == "names"
+    assert made.knowledge == "names"
     assert same(made.nominal, cap[1])
 
 
@@ -132,7 +132,7 @@ def test_digitized_positions_are_near_the_true_ones_and_far_from_the_names(templ
     assert np.mean(near) < 0.006 < 0.008 < np.mean(far)
 
 
-def test_names_miss_the_true_places_as_much_as_measured_on_real_recordings(template, cap):
+def test_names_miss_the_true_positions_as_much_as_measured_on_real_recordings(template, cap):
     """7 to 18 mm in real recordings."""
     off = []
     for seed in range(20):
@@ -146,15 +146,17 @@ def test_names_miss_the_true_places_as_much_as_measured_on_real_recordings(templ
 
 def test_all_levels_of_knowledge_are_drawn(template, cap):
     rng = np.random.default_rng(0)
-    knows = [draw_cap(template, MONTAGE, cap[0], STILL, 1, 1, rng).knows for _ in range(200)]
-    shares = [knows.count(level) / 200 for level in ("names", "template", "digitized")]
+    knowledge = [
+        draw_cap(template, MONTAGE, cap[0], STILL, 1, 1, rng).knowledge for _ in range(200)
+    ]
+    shares = [knowledge.count(level) / 200 for level in ("names", "template", "digitized")]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.1)
 
 
 def test_the_same_generator_gives_the_same_cap(template, cap):
     a, b = (drawn(template, cap[0], CapRanges(), seed=5) for _ in range(2))
     assert same(a.displaced, b.displaced)
-    assert a.knows == b.knows
+    assert a.knowledge == b.knowledge
 
 
 def test_other_names_keep_their_position_among_the_electrodes(template, cap):

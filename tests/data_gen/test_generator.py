@@ -53,7 +53,7 @@ def test_same_key_same_batch(simulate):
 
 
 def test_a_batch_does_not_depend_on_those_before_it(simulate):
-    """So a run resumes: whoever starts at step 5 sees what the killed one would have."""
+    """So a run resumes: a run that starts at step 5 gets the batches of the killed one."""
     resumed = simulate(seed=3, pool_size=2, pool_period=4, **EVERYTHING)
     whole = simulate(seed=3, pool_size=2, pool_period=4, **EVERYTHING)
     for step in range(5):
@@ -135,10 +135,10 @@ def test_every_example_is_rendered_through_its_own_lead_field(simulate, toy, n_t
     settings = EVERYTHING | {"n_times": n_times, "artifacts": []}
     recordings = simulate(snr_db=(10, 10), **settings)
     parts = recordings.parts(0)
-    truth, gains = parts.batch.true_leadfield, []
+    true, gains = parts.batch.true_leadfield, []
     for i, tissues in enumerate(parts.batch.scene.tissues.double().tolist()):
         core = np.einsum("k,kpr->pr", toy.family.coefficients(Tissues(*tissues)), toy.family.core)
-        gain = truth.patterns[i].double().numpy() @ core @ toy.family.source_modes.T
+        gain = true.patterns[i].double().numpy() @ core @ toy.family.source_modes.T
         expected = gain @ parts.batch.sources[i].double().numpy()
         assert np.allclose(parts.clean[i], expected, rtol=0, atol=2e-3 * abs(expected).max())
         gains.append(gain)
@@ -146,7 +146,7 @@ def test_every_example_is_rendered_through_its_own_lead_field(simulate, toy, n_t
     assert not np.allclose(gains[0], parts.batch.head.leadfield, rtol=0.01)
 
 
-def test_truth_renders_the_clean_potential(simulate):
+def test_true_leadfield_renders_the_clean_potential(simulate):
     for n_times in (1, 20):
         parts = simulate(**(EVERYTHING | {"n_times": n_times})).parts(0)
         again = parts.batch.true_leadfield.project(parts.batch.sources)

@@ -99,23 +99,23 @@ def test_input_acts_during_its_step(solved):
 
 
 @pytest.mark.parametrize("n_times", [2, 20, 100])
-def test_every_course_has_peak_one(n_times):
-    courses = JansenRit().draw(20, 3, n_times, SFREQ, seeded())
-    assert courses.shape == (20, 3, n_times)
-    assert courses.dtype == torch.float32
-    assert torch.equal(courses.abs().amax(-1), torch.ones(20, 3))
-    assert courses.mean(-1).abs().max() < 1e-4
+def test_every_time_course_has_peak_one(n_times):
+    time_courses = JansenRit().draw(20, 3, n_times, SFREQ, seeded())
+    assert time_courses.shape == (20, 3, n_times)
+    assert time_courses.dtype == torch.float32
+    assert torch.equal(time_courses.abs().amax(-1), torch.ones(20, 3))
+    assert time_courses.mean(-1).abs().max() < 1e-4
 
 
 def test_a_snapshot_has_no_time_course():
     assert torch.equal(JansenRit().draw(5, 2, 1, SFREQ, seeded()), torch.ones(5, 2, 1))
 
 
-def test_courses_are_those_of_the_seed_and_all_different():
-    courses = JansenRit().draw(20, 3, 100, SFREQ, seeded(1))
-    assert torch.equal(courses, JansenRit().draw(20, 3, 100, SFREQ, seeded(1)))
-    assert not torch.equal(courses, JansenRit().draw(20, 3, 100, SFREQ, seeded(2)))
-    rows = courses.reshape(60, 100)
+def test_time_courses_are_those_of_the_seed_and_all_different():
+    time_courses = JansenRit().draw(20, 3, 100, SFREQ, seeded(1))
+    assert torch.equal(time_courses, JansenRit().draw(20, 3, 100, SFREQ, seeded(1)))
+    assert not torch.equal(time_courses, JansenRit().draw(20, 3, 100, SFREQ, seeded(2)))
+    rows = time_courses.reshape(60, 100)
     assert (torch.cdist(rows, rows) + 10 * torch.eye(60)).min() > 1e-2
 
 
@@ -124,8 +124,8 @@ def test_the_papers_parameters_give_an_alpha_rhythm(sfreq):
     """At 10.8 Hz, and at no other frequency when it is sampled differently."""
     kind = JansenRit(input_rate=(200, 320), noise=(58, 58), **PAPER)
     n_times = int(3 * sfreq)
-    courses = kind.draw(100, 1, n_times, sfreq, seeded())
-    power = torch.fft.rfft(courses, 10 * n_times).abs().square().numpy()
+    time_courses = kind.draw(100, 1, n_times, sfreq, seeded())
+    power = torch.fft.rfft(time_courses, 10 * n_times).abs().square().numpy()
     frequency = np.fft.rfftfreq(10 * n_times, 1 / sfreq)
     peaks = frequency[power.argmax(-1)]
     assert ((peaks > 8) & (peaks < 12)).mean() > 0.98
@@ -135,8 +135,8 @@ def test_the_papers_parameters_give_an_alpha_rhythm(sfreq):
 def test_stronger_coupling_gives_slow_spikes():
     """C = 270: slow and spike-like, as in figure 3 of the paper."""
     kind = JansenRit(**{**PAPER, "connectivity": (270, 270)})
-    courses = kind.draw(50, 1, 750, SFREQ, seeded())
-    power = torch.fft.rfft(courses, 7500).abs().square().numpy()
+    time_courses = kind.draw(50, 1, 750, SFREQ, seeded())
+    power = torch.fft.rfft(time_courses, 7500).abs().square().numpy()
     peaks = np.fft.rfftfreq(7500, 1 / SFREQ)[power.argmax(-1)]
     assert 3 < np.median(peaks) < 7
 
@@ -144,14 +144,14 @@ def test_stronger_coupling_gives_slow_spikes():
 def test_columns_are_not_in_step():
     """Equal columns with hardly any noise differ in phase: their mean all but cancels."""
     kind = JansenRit(input_rate=(220, 220), noise=(1, 1), **PAPER)
-    courses = kind.draw(500, 1, 100, SFREQ, seeded())
-    assert courses.mean((0, 1)).abs().max() < 0.3
+    time_courses = kind.draw(500, 1, 100, SFREQ, seeded())
+    assert time_courses.mean((0, 1)).abs().max() < 0.3
 
 
 def test_start_is_over_before_the_window():
     """Columns started at zero swing twice as far at first; 1.1 times is what remains."""
-    courses = JansenRit(**PAPER)._time_courses((300, 1), 250, SFREQ, seeded())
-    first, last = courses[..., :50].std(-1).mean(), courses[..., -50:].std(-1).mean()
+    time_courses = JansenRit(**PAPER)._time_courses((300, 1), 250, SFREQ, seeded())
+    first, last = time_courses[..., :50].std(-1).mean(), time_courses[..., -50:].std(-1).mean()
     assert 0.8 < first / last < 1.25
 
 
@@ -171,8 +171,8 @@ def test_ends_of_the_accepted_ranges_stay_finite():
 
 
 def test_a_column_is_a_kind_of_a_mixture():
-    courses = Mixture([JansenRit()]).draw(2, 2, 10, SFREQ, seeded())
-    assert courses.shape == (2, 2, 10)
+    time_courses = Mixture([JansenRit()]).draw(2, 2, 10, SFREQ, seeded())
+    assert time_courses.shape == (2, 2, 10)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,6 @@ def test_what_cannot_be_drawn_is_refused(make, message):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_courses_lie_on_the_device_of_the_generator():
+def test_time_courses_lie_on_the_device_of_the_generator():
     rng = torch.Generator(device="cuda").manual_seed(0)
     assert JansenRit().draw(4, 2, 50, SFREQ, rng).device.type == "cuda"

@@ -170,7 +170,7 @@ def test_displacement_and_coregistration_have_the_stated_size(template):
     assert moved(displacement=0.0, n_copies=1).max() < 1e-6
 
 
-def test_a_shift_moves_all_places_together(template):
+def test_a_shift_moves_all_positions_together(template):
     _, electrodes = template.montage("biosemi64")
     found = displace(
         electrodes.positions,

@@ -38,8 +38,8 @@ def test_patches_lie_within_their_radius_and_apart(head):
         assert (extents[~kept] == 0).all()
 
 
-def test_simple_share_has_the_fewest_places(head):
-    """Of the rest, which draw 1, 2 or 3, a third has one place too."""
+def test_simple_share_has_the_fewest_sources(head):
+    """The rest draws 1, 2 or 3 sources, so a third of it has one source too."""
     counts = (draw(head, 3000, n_sources=(1, 3), simple_share=0.4).peaks >= 0).sum(1)
     shares = torch.bincount(counts, minlength=4)[1:] / 3000
     assert torch.allclose(shares, torch.tensor([0.6, 0.2, 0.2]), atol=0.03)
@@ -167,7 +167,7 @@ def test_new_definitions_draw_no_number_of_the_others(head):
     assert one.moments.equal(before.moments)
 
 
-def test_fields_are_smooth_and_their_centre_is_the_strongest_place(head):
+def test_fields_are_smooth_and_their_centre_is_the_strongest_source(head):
     drawn = draw(head, 100, n_sources=(1, 1), shapes=["field"], radius=(0.03, 0.03))
     values = drawn.patterns[:, 0]
     assert torch.equal(drawn.peaks[:, 0], values.abs().argmax(1))
@@ -207,13 +207,13 @@ def test_placement_balances_depth_or_area(head, template):
     assert area.max() > 3 * area[area > 0].min()
 
 
-def test_correlated_courses(head):
+def test_correlated_time_courses(head):
     def correlation(rho):
-        courses = draw(
+        time_courses = draw(
             head, 500, 100, n_sources=(2, 2), correlation=(rho, rho), time_course=Burst((8, 12))
         ).time_courses
-        assert torch.allclose(courses.abs().amax(2), torch.ones(500, 2))
-        centred = courses - courses.mean(2, keepdim=True)
+        assert torch.allclose(time_courses.abs().amax(2), torch.ones(500, 2))
+        centred = time_courses - time_courses.mean(2, keepdim=True)
         unit = centred / centred.norm(dim=2, keepdim=True)
         return (unit[:, 0] * unit[:, 1]).sum(1).mean().item()
 
@@ -246,7 +246,7 @@ def test_straight_distances_in_a_volume_only(template):
     assert mixed.distances[3, 300] > 1.05 * straight
 
 
-def test_places_that_find_no_room_are_left_out(head):
+def test_sources_without_room_are_left_out(head):
     drawn = draw(head, 20, n_sources=(50, 50), min_distance=0.06, shapes=["point"])
     there = drawn.peaks >= 0
     assert there.sum(1).min() > 4

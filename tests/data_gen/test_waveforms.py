@@ -24,15 +24,15 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def power_spectrum(courses: torch.Tensor, padded: int) -> tuple[np.ndarray, np.ndarray]:
-    window = torch.hann_window(courses.shape[-1])
-    power = torch.fft.rfft(window * courses, padded).abs().square()
+def power_spectrum(time_courses: torch.Tensor, padded: int) -> tuple[np.ndarray, np.ndarray]:
+    window = torch.hann_window(time_courses.shape[-1])
+    power = torch.fft.rfft(window * time_courses, padded).abs().square()
     return np.fft.rfftfreq(padded, 1 / SFREQ), power.numpy()
 
 
-def fitted_exponent(courses: torch.Tensor) -> np.ndarray:
+def fitted_exponent(time_courses: torch.Tensor) -> np.ndarray:
     """Slope of log power over log frequency, 3-80 Hz."""
-    frequency, power = power_spectrum(courses, courses.shape[-1])
+    frequency, power = power_spectrum(time_courses, time_courses.shape[-1])
     band = (frequency >= 3) & (frequency <= 80)
     flat = power[..., band].reshape(-1, band.sum())
     return -np.polyfit(np.log(frequency[band]), np.log(flat.T), 1)[0]
@@ -40,11 +40,11 @@ def fitted_exponent(courses: torch.Tensor) -> np.ndarray:
 
 @every_kind
 @pytest.mark.parametrize("n_times", [2, 20, 400])
-def test_every_course_has_peak_one(kind, n_times):
-    courses = kind.draw(50, 3, n_times, SFREQ, seeded())
-    assert courses.shape == (50, 3, n_times)
-    assert courses.dtype == torch.float32
-    assert torch.equal(courses.abs().amax(-1), torch.ones(50, 3))
+def test_every_time_course_has_peak_one(kind, n_times):
+    time_courses = kind.draw(50, 3, n_times, SFREQ, seeded())
+    assert time_courses.shape == (50, 3, n_times)
+    assert time_courses.dtype == torch.float32
+    assert torch.equal(time_courses.abs().amax(-1), torch.ones(50, 3))
 
 
 @every_kind
@@ -55,25 +55,25 @@ def test_a_snapshot_has_no_time_course(kind):
 
 
 @every_kind
-def test_courses_are_those_of_the_seed_and_all_different(kind):
-    courses = kind.draw(20, 3, 100, SFREQ, seeded(1))
-    assert torch.equal(courses, kind.draw(20, 3, 100, SFREQ, seeded(1)))
-    assert not torch.equal(courses, kind.draw(20, 3, 100, SFREQ, seeded(2)))
-    rows = courses.reshape(60, 100)
+def test_time_courses_are_those_of_the_seed_and_all_different(kind):
+    time_courses = kind.draw(20, 3, 100, SFREQ, seeded(1))
+    assert torch.equal(time_courses, kind.draw(20, 3, 100, SFREQ, seeded(1)))
+    assert not torch.equal(time_courses, kind.draw(20, 3, 100, SFREQ, seeded(2)))
+    rows = time_courses.reshape(60, 100)
     distance = torch.cdist(rows, rows) + 10 * torch.eye(60)
     assert distance.min() > 1e-2
 
 
 def test_gabor_without_cycles_is_its_envelope():
-    courses = Gabor((0.5, 0.5), (0.05, 0.05), (0, 0)).draw(4, 2, 101, SFREQ, seeded())
+    time_courses = Gabor((0.5, 0.5), (0.05, 0.05), (0, 0)).draw(4, 2, 101, SFREQ, seeded())
     time = (torch.arange(101) - 50) / SFREQ
-    assert torch.allclose(courses.abs(), torch.exp(-(time**2) / (2 * 0.05**2)), atol=1e-5)
+    assert torch.allclose(time_courses.abs(), torch.exp(-(time**2) / (2 * 0.05**2)), atol=1e-5)
 
 
 def test_gabor_has_its_cycles():
     """Two cycles within 4 x 50 ms are 10 Hz; the envelope has a spectral width of 3 Hz."""
-    courses = Gabor((0.5, 0.5), (0.05, 0.05), (2, 2)).draw(200, 1, 250, SFREQ, seeded())
-    frequency, power = power_spectrum(courses, 2500)
+    time_courses = Gabor((0.5, 0.5), (0.05, 0.05), (2, 2)).draw(200, 1, 250, SFREQ, seeded())
+    frequency, power = power_spectrum(time_courses, 2500)
     assert abs(frequency[power.argmax(-1)] - 10).max() < 1
     mean = power.mean((0, 1))
     centre = (frequency * mean).sum() / mean.sum()
@@ -85,10 +85,10 @@ def test_gabor_has_its_cycles():
 def test_biphasic_goes_up_then_down():
     """Far apart, the deflections are two Gaussians: at 0.2 of the window, 120 ms and 0.5 apart."""
     kind = Biphasic((0.2, 0.2), (0.02, 0.02), (3, 3), (0.5, 0.5))
-    courses = kind.draw(3, 2, 101, SFREQ, seeded())
-    assert (courses.argmax(-1) == 20).all()
-    assert (courses.argmin(-1) == 50).all()
-    assert torch.allclose(courses.amin(-1), torch.tensor(-0.5), atol=1e-3)
+    time_courses = kind.draw(3, 2, 101, SFREQ, seeded())
+    assert (time_courses.argmax(-1) == 20).all()
+    assert (time_courses.argmin(-1) == 50).all()
+    assert torch.allclose(time_courses.amin(-1), torch.tensor(-0.5), atol=1e-3)
     drawn = Biphasic().draw(500, 2, 250, SFREQ, seeded())
     assert (drawn.argmax(-1) < drawn.argmin(-1)).float().mean() > 0.99
     assert drawn.amin(-1).std() > 0.1
@@ -96,13 +96,13 @@ def test_biphasic_goes_up_then_down():
 
 def test_burst_has_its_frequency_and_length():
     kind = Burst(frequency=(10, 12), cycles=(6, 8), centre=(0.5, 0.5), drift=(0, 0))
-    courses = kind.draw(200, 2, 500, SFREQ, seeded())
-    frequency, power = power_spectrum(courses, 5000)
+    time_courses = kind.draw(200, 2, 500, SFREQ, seeded())
+    frequency, power = power_spectrum(time_courses, 5000)
     peaks = frequency[power.argmax(-1)]
     assert peaks.min() > 9.9
     assert peaks.max() < 12.1
     assert peaks.std() > 0.3
-    lengths = (courses.abs() > 1e-6).sum(-1) / SFREQ
+    lengths = (time_courses.abs() > 1e-6).sum(-1) / SFREQ
     assert lengths.min() > 6 / 12 - 0.02
     assert lengths.max() < 8 / 10 + 0.02
 
@@ -118,9 +118,9 @@ def test_burst_frequencies_are_log_uniform():
 def test_burst_drifts(drift):
     """From f (1 - d/2) to f (1 + d/2): the halves of the window differ by some f d / 3."""
     kind = Burst((20, 20), (20, 20), (0.5, 0.5), (drift, drift))
-    courses = kind.draw(50, 1, 251, SFREQ, seeded())
+    time_courses = kind.draw(50, 1, 251, SFREQ, seeded())
     peaks = []
-    for half in (courses[..., :125], courses[..., 126:]):
+    for half in (time_courses[..., :125], time_courses[..., 126:]):
         frequency, power = power_spectrum(half, 2500)
         peaks.append(frequency[power.argmax(-1)].mean())
     assert (peaks[1] - peaks[0]) / 20 == pytest.approx(drift / 3, abs=0.05)
@@ -169,8 +169,8 @@ def test_coloured_noise_takes_an_exponent_per_series():
 
 @pytest.mark.parametrize("exponent", [0.5, 1.5])
 def test_power_law_has_its_exponent(exponent):
-    courses = PowerLaw((exponent, exponent)).draw(100, 3, 1000, SFREQ, seeded())
-    assert fitted_exponent(courses).mean() == pytest.approx(exponent, abs=0.05)
+    time_courses = PowerLaw((exponent, exponent)).draw(100, 3, 1000, SFREQ, seeded())
+    assert fitted_exponent(time_courses).mean() == pytest.approx(exponent, abs=0.05)
 
 
 def test_power_law_draws_an_exponent_per_source():
@@ -184,8 +184,8 @@ def test_power_law_draws_an_exponent_per_source():
 @pytest.mark.parametrize("rate", [(3, 3), (2.5, 4)])
 def test_spike_wave_repeats_at_its_rate(rate):
     """The fundamental, the largest peak below 4.5 Hz, is uniform over the range."""
-    courses = SpikeWave(rate).draw(300, 1, 2500, SFREQ, seeded())
-    frequency, power = power_spectrum(courses - courses.mean(-1, keepdim=True), 10000)
+    time_courses = SpikeWave(rate).draw(300, 1, 2500, SFREQ, seeded())
+    frequency, power = power_spectrum(time_courses - time_courses.mean(-1, keepdim=True), 10000)
     peaks = frequency[power[..., frequency < 4.5].argmax(-1)]
     assert peaks.min() > rate[0] - 0.05
     assert peaks.max() < rate[1] + 0.05
@@ -196,14 +196,14 @@ def test_spike_wave_repeats_at_its_rate(rate):
 def test_spike_wave_has_no_jumps():
     """Steeper than the flank of the spike, 0.61 per standard deviation, it is nowhere."""
     kind = SpikeWave((2.5, 4), (0.01, 0.01), (1, 1), jitter=0.9)
-    courses = kind.draw(200, 1, 2000, 1000.0, seeded())
-    assert courses.diff().abs().max() < 1.2 * 0.61 / (0.01 * 1000)
+    time_courses = kind.draw(200, 1, 2000, 1000.0, seeded())
+    assert time_courses.diff().abs().max() < 1.2 * 0.61 / (0.01 * 1000)
 
 
 def test_spike_wave_has_one_sharp_spike_in_a_complex():
     kind = SpikeWave((3, 3), (0.01, 0.01), (0.4, 0.4), jitter=0)
-    courses = kind.draw(50, 2, 2500, SFREQ, seeded())
-    above = courses > 0.7
+    time_courses = kind.draw(50, 2, 2500, SFREQ, seeded())
+    above = time_courses > 0.7
     starts = (above[..., 1:] & ~above[..., :-1]).sum(-1)
     assert ((starts - 30).abs() <= 1).all()
     # A Gaussian is above 0.7 for 1.69 standard deviations.
@@ -231,17 +231,17 @@ class Marked(TimeCourse):
 
     def _time_courses(self, shape, n_times, sfreq, rng):
         self.asked.append(shape[0])
-        courses = torch.ones(*shape, n_times)
-        courses[..., self.mark] = -1
-        return courses
+        time_courses = torch.ones(*shape, n_times)
+        time_courses[..., self.mark] = -1
+        return time_courses
 
 
 @pytest.mark.parametrize("weights", [(1, 2, 5, 0), None])
 def test_mixture_draws_kinds_by_their_weights(weights):
     kinds = [Marked(mark) for mark in range(4)]
-    courses = Mixture(kinds, weights).draw(4000, 2, 8, SFREQ, seeded())
-    drawn = courses.argmin(-1)
-    assert (courses.amin(-1) == -1).all()
+    time_courses = Mixture(kinds, weights).draw(4000, 2, 8, SFREQ, seeded())
+    drawn = time_courses.argmin(-1)
+    assert (time_courses.amin(-1) == -1).all()
     assert torch.equal(drawn[:, 0], drawn[:, 1])
     expected = np.array(weights or (1, 1, 1, 1)) / sum(weights or (1, 1, 1, 1))
     counts = np.bincount(drawn[:, 0].numpy(), minlength=4)
@@ -292,7 +292,7 @@ def test_what_cannot_be_drawn_is_refused(make, message):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @every_kind
-def test_courses_lie_on_the_device_of_the_generator(kind):
+def test_time_courses_lie_on_the_device_of_the_generator(kind):
     rng = torch.Generator(device="cuda").manual_seed(0)
     assert kind.draw(4, 2, 50, SFREQ, rng).device.type == "cuda"
 
@@ -306,8 +306,8 @@ def test_the_band_holds_nine_tenths_of_the_power():
     assert 12 < high < 13
 
 
-def test_a_wide_band_is_that_of_the_course():
-    """Of ``1/f²`` from 1 Hz on, cut into windows of four seconds, most is slow."""
+def test_a_wide_band_is_that_of_the_time_course():
+    """Most power of ``1/f²`` from 1 Hz on, in windows of four seconds, is slow."""
     low, high = PowerLaw().band(1000, SFREQ)
     assert low < 1
     assert high > 5

@@ -39,7 +39,7 @@ def stranger(n_examples, batch_size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_examples", "n_worlds"), [(30, 4), (120, 16)])
-def test_no_method_that_knows_less_is_nearer(n_examples, n_worlds):
+def test_no_method_with_less_knowledge_is_nearer(n_examples, n_worlds):
     cohort = Cohort.single(load_template("fsaverage-ico3-free"))
     models = [bound(n_worlds), BayesSinglePatch(n_radii=2)]
     errors = []

@@ -234,7 +234,7 @@ def test_posterior_models_are_scored_by_their_samples(scenario, toy, tmp_path):
 
 
 def test_scores_of_another_version_are_refused(scenario, toy, tmp_path):
-    """Its metrics have other names or are others: nothing is computed, nothing is overwritten."""
+    """Scores of other metrics or names: nothing is computed, nothing is overwritten."""
     old = ",".join(COLUMNS).replace("half_maximum_area_distance", "region_localization_error")
     (tmp_path / "x.csv").write_text(f"{old}\n")
     with pytest.raises(ValueError, match="x.csv holds the columns .*region_localization_error"):
@@ -298,7 +298,7 @@ def test_exported_files_are_sent_to_other_processes(scenario, toy, tmp_path):
 
 
 def test_an_example_is_the_batch_cut_down(scenario, toy):
-    """The truth with it: rendered anew through its own lead field, noise is all that is left."""
+    """The true sources with it: rendered again by their lead field, they leave only noise."""
     batch = next(scenario.batches(Cohort.single(toy), 100.0, []))
     one = batch.example(3)
     assert torch.equal(one.data, batch.data[3:4])
@@ -321,7 +321,7 @@ DRAWN = {"stranger", "artifacts", "neural_mass", "oscillation", "modality"}
     [n if n in DRAWN else slow(n) for n in (*named_scenarios(["scenario=all"]), "modality")],
 )
 def test_every_scenario_can_be_drawn(name, template):
-    """Each has what its name says, at every level, on heads that no training sees."""
+    """Each has what its name says, at every level, on heads that no training uses."""
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         (config,) = chosen_scenarios([f"scenario={name}", "scenario.n_examples=2"])
     scenarios = load_scenarios([config])
@@ -471,7 +471,7 @@ def test_few_examples_have_no_interval_and_no_mark(scenario, toy, tmp_path):
 
 
 def test_difference_to_the_reference_is_paired(benchmark):
-    """Of the same examples: less spread than either, and the means subtract."""
+    """On the same examples: less spread than either, and the means subtract."""
     value = {(r.method, r.metric, r.snr_db): r for r in benchmark.rows}
     for (method, metric, snr_db), row in value.items():
         reference = value[REFERENCE, metric, snr_db]

@@ -233,8 +233,8 @@ def test_somebody_elses_head_has_its_words(scenarios, toy):
     assert facts["true cortex"] == "sources on the grid, along its normals"
 
 
-def test_true_places_are_those_that_were_scored(benchmark, toy):
-    """The depth that was written with every score is that of the place drawn again."""
+def test_true_sources_are_those_that_were_scored(benchmark, toy):
+    """The depth that was written with every score is that of the source drawn again."""
     cell = middle_cell(benchmark.cells)
     peaks = true_peaks(cell, Cohort.single(toy))
     depth = [score.depth_mm for score in cell.scores[REFERENCE]]
@@ -353,7 +353,7 @@ def test_intervals_do_not_leave_what_a_metric_can_be(benchmark, models, scenario
     assert float(line["localization_error_low"]) == 0
 
 
-def test_interval_of_a_leaderboard_knows_that_examples_come_again(benchmark):
+def test_interval_of_a_leaderboard_counts_repeated_examples_once(benchmark):
     """The same sources stand at every SNR: as many independent values as there are examples."""
     cells = [cell for cell in benchmark.cells if cell.scenario.name == "toy"]
     means = board.means_of_examples(cells, REFERENCE, "nemd")

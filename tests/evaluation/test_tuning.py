@@ -29,8 +29,8 @@ from deepesi.evaluation.tuning import choose, tune, write_csv
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.cohort import Cohort
 
-#: Baselines with no constant to tune: none is left, it is chosen per recording, or the truth is
-#: looked at.
+#: Baselines with no constant to tune: it is fixed, chosen per recording, or taken
+#: from the true head.
 WITHOUT = {
     "dipole_scan",
     "bayes_single_patch",
@@ -179,7 +179,7 @@ def test_what_was_chosen_is_kept(scenario, tuned, toy, tmp_path, monkeypatch):
     mne = Tuned(functools.partial(MinimumNorm, "MNE", "constant"), "snr_db", [-10, 0, 20], 30)
     with pytest.raises(AssertionError, match="drawn anew"):
         choose("x", mne, [scenario], cohort, cache=tmp_path)
-    monkeypatch.setattr(tuning, "code_digest", lambda rooms: "of other code")
+    monkeypatch.setattr(tuning, "code_digest", lambda folders: "of other code")
     with pytest.raises(AssertionError, match="drawn anew"):
         choose("x", tuned, [scenario], cohort, cache=tmp_path)
 

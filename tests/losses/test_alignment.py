@@ -117,7 +117,7 @@ def test_moments_of_a_point_and_of_two(simulate):
     torch.testing.assert_close(moments[:2, 9].exp(), torch.tensor([1.0, 2.0]), rtol=1e-2, atol=0)
 
 
-def test_a_skull_that_moves_the_estimate_is_seen(simulate):
+def test_a_skull_that_moves_the_estimate_is_detected(simulate):
     """Estimates that lie to the left for low conductivities, and anywhere."""
     term = SkullAlignment(MaximumMeanDiscrepancy())
     batch = simulate(term.head_inputs, batch_size=64, n_times=1).batch(0)

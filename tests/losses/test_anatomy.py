@@ -43,8 +43,8 @@ def test_a_point_counts_its_edges(batch):
     degree = np.bincount(edges.ravel(), minlength=84)
     sources = torch.zeros_like(batch.sources)
     sources[:, 7, 0] = 1e-9
-    found = value(CurvatureSmoothness(float("inf")), replace(batch, sources=sources), {})
-    torch.testing.assert_close(found, torch.full((8,), degree[7] / degree.mean()).float())
+    loss = value(CurvatureSmoothness(float("inf")), replace(batch, sources=sources), {})
+    torch.testing.assert_close(loss, torch.full((8,), degree[7] / degree.mean()).float())
 
 
 def test_sources_without_a_surface_count_fully(batch):
@@ -63,7 +63,7 @@ def test_curvature_needs_a_mesh_and_a_scale(batch):
 
 
 def test_what_lies_off_the_cortex_and_what_it_costs(batch):
-    """Vertices lie on it; of two sources outside, one is half way and one beyond."""
+    """Vertices lie on it; of two sources outside, one is half way and one further."""
     term = OffCortexRidge(0.02)
     positions = batch.inputs[term.positions.key].clone()
     top = positions[:, 2].argmax()

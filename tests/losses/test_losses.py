@@ -35,7 +35,7 @@ from tests.conftest import slow
 
 
 class BackProjection(InverseModel):
-    """A teacher: what every source sees of the recording."""
+    """A teacher: the matched filter of every source."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def close(values, expected, tolerance=1e-5):
 def in_double(batch):
     """Units of order one in double precision, so that finite differences are exact enough."""
     scale = batch.sources.abs().max()
-    truth = {
+    true = {
         f.name: getattr(batch.true_leadfield, f.name).double() for f in fields(batch.true_leadfield)
     }
     return replace(
@@ -121,20 +121,20 @@ def in_double(batch):
         data=batch.data.double() / scale,
         sources=batch.sources.double() / scale,
         inputs={k: v.double() if v.is_floating_point() else v for k, v in batch.inputs.items()},
-        true_leadfield=type(batch.true_leadfield)(**truth),
+        true_leadfield=type(batch.true_leadfield)(**true),
     )
 
 
 def test_every_term_of_the_package_is_tested():
     for module in pkgutil.walk_packages(deepesi.losses.__path__, "deepesi.losses."):
         importlib.import_module(module.name)
-    found = {k for k in LossTerm.__subclasses__() if k.__module__.startswith("deepesi.")}
-    assert found == {type(term) for term in TERMS.values()}
+    terms = {k for k in LossTerm.__subclasses__() if k.__module__.startswith("deepesi.")}
+    assert terms == {type(term) for term in TERMS.values()}
 
 
 @every_term
 def test_gradients(any_batch, term):
-    """Along a random direction the gradient is the slope, of the mean and of what it claims."""
+    """Along a random direction the gradient is the slope, of the mean and of the std."""
     torch.manual_seed(0)
     wide = in_double(any_batch)
     start = [
@@ -200,7 +200,7 @@ def test_orientations_of_a_source_belong_together(free, simulate, term):
 
 
 @pytest.mark.parametrize(
-    ("term", "at_truth", "at_double", "at_zero"),
+    ("term", "at_target", "at_double", "at_zero"),
     [
         (NormalizedL1(), 0, 1, 1),
         (NormalizedL2(), 0, 1, 1),
@@ -210,8 +210,8 @@ def test_orientations_of_a_source_belong_together(free, simulate, term):
     ],
     ids=lambda t: type(t).__name__ if isinstance(t, LossTerm) else None,
 )
-def test_values_at_multiples_of_the_truth(any_batch, term, at_truth, at_double, at_zero):
-    for factor, value in ((1, at_truth), (2, at_double), (0, at_zero)):
+def test_values_at_multiples_of_the_target(any_batch, term, at_target, at_double, at_zero):
+    for factor, value in ((1, at_target), (2, at_double), (0, at_zero)):
         assert close(term(at(any_batch, factor), any_batch), value)
 
 
@@ -304,10 +304,10 @@ def test_one_sample_has_nothing_to_change(simulate):
 
 def test_group_norm_is_taken_over_orientation_and_time(free, simulate):
     batch = simulate(DECLARED, heads=free, n_times=3).batch(0)
-    truth, found = at_sources(batch, 30), torch.zeros_like(batch.sources)
-    found[:, 6, 0], found[:, 8, 2] = 3e-9, 4e-9  # both of the third source
-    found[:, 9, 1] = 1e-9
-    value = GroupSparsity()(Estimate(found), replace(batch, sources=truth))
+    target, estimate = at_sources(batch, 30), torch.zeros_like(batch.sources)
+    estimate[:, 6, 0], estimate[:, 8, 2] = 3e-9, 4e-9  # both of the third source
+    estimate[:, 9, 1] = 1e-9
+    value = GroupSparsity()(Estimate(estimate), replace(batch, sources=target))
     assert close(value, 5 + 1)
 
 
@@ -324,18 +324,18 @@ def test_likelihood_is_that_of_a_normal_distribution(any_batch):
     assert close(GaussianNLL()(sure, any_batch), 0)
 
 
-def test_likelihood_is_best_where_claims_fit_errors(batch):
-    truth = torch.full_like(batch.sources, 1e-9)
-    flat = replace(batch, sources=truth)
+def test_likelihood_is_best_where_std_fits_errors(batch):
+    target = torch.full_like(batch.sources, 1e-9)
+    flat = replace(batch, sources=target)
     values = [
-        GaussianNLL()(Estimate(1.2 * truth, s * truth), flat).mean()
+        GaussianNLL()(Estimate(1.2 * target, s * target), flat).mean()
         for s in (0.1, 0.19, 0.2, 0.21, 0.4)
     ]
     assert int(torch.stack(values).argmin()) == 2
 
 
 def test_being_sure_of_silent_sources_has_a_bound(batch):
-    """Of sources that are zero, a standard deviation far below the floor gains nothing more."""
+    """For sources that are zero, a standard deviation far below the floor gains nothing more."""
     silent = replace(batch, sources=at_sources(batch, 3))
     values = [
         GaussianNLL()(Estimate(silent.sources, torch.full_like(batch.sources, std)), silent)
@@ -364,13 +364,13 @@ def test_energy_between_two_points(batch):
         value = EnergyDistance()(Estimate(at_sources(batch, other)), point)
         expected = 2 * distances[5, other] / (2 * distances[5].mean() - distances.mean())
         assert close(value, expected, 5e-3)
-        truth, found = np.eye(84)[5], np.eye(84)[other]
-        ratio.append(value.mean().item() / nemd(found, truth, distances))
+        target, estimate = np.eye(84)[5], np.eye(84)[other]
+        ratio.append(value.mean().item() / nemd(estimate, target, distances))
     assert max(ratio) == pytest.approx(min(ratio), rel=5e-3)
 
 
 def with_peaks(batch, *peaks):
-    """Equal points as truth, listed as peaks beside an absent one."""
+    """Equal points as target, listed as peaks beside an absent one."""
     rows = torch.tensor([[*peaks, -1]]).expand(len(batch.data), -1)
     sources = sum(at_sources(batch, peak) for peak in peaks)
     none = torch.zeros(rows.shape)
@@ -380,10 +380,10 @@ def with_peaks(batch, *peaks):
 
 def test_peak_transport_to_one_point_is_the_normalized_earth_mover_s_distance(batch):
     distances = distances_mm(batch.head.source_pos, batch.head.source_pos)
-    found = torch.rand(batch.sources.shape, generator=torch.Generator().manual_seed(0))
-    found = found * at_sources(batch, 5).max()
-    magnitudes = magnitude(found, 1).double().numpy()
-    values = PeakTransport()(Estimate(found), with_peaks(batch, 5))
+    estimate = torch.rand(batch.sources.shape, generator=torch.Generator().manual_seed(0))
+    estimate = estimate * at_sources(batch, 5).max()
+    magnitudes = magnitude(estimate, 1).double().numpy()
+    values = PeakTransport()(Estimate(estimate), with_peaks(batch, 5))
     for value, example in zip(values, magnitudes, strict=True):
         assert value.item() == pytest.approx(nemd(example, np.eye(84)[5], distances), rel=1e-3)
 
@@ -400,13 +400,13 @@ def test_peak_transport_pays_for_what_another_peak_lacks(batch):
 
 
 def test_peak_distance_is_the_localization_error_in_relative_terms(batch):
-    """Of one point: ``log(1 + d / d₀)`` over that of the uniform map, whatever else is faint."""
+    """For one point: ``log(1 + d / d₀)`` over that of the uniform map, whatever else is faint."""
     distances = distances_mm(batch.head.source_pos, batch.head.source_pos)
-    found = at_sources(batch, 11) + 0.05 * at_sources(batch, 40)
-    value = PeakDistance()(Estimate(found), with_peaks(batch, 5))
+    estimate = at_sources(batch, 11) + 0.05 * at_sources(batch, 40)
+    value = PeakDistance()(Estimate(estimate), with_peaks(batch, 5))
     relative = np.log1p(distances[5, 11] / (1e3 * RESOLVED))
     assert close(value, relative / np.log1p(distances[5].mean() / (1e3 * RESOLVED)), 1e-3)
-    uniform = PeakDistance()(Estimate(torch.ones_like(found)), with_peaks(batch, 5))
+    uniform = PeakDistance()(Estimate(torch.ones_like(estimate)), with_peaks(batch, 5))
     assert close(uniform, 1.0, 1e-4)
 
 
@@ -424,8 +424,8 @@ def test_energy_of_the_uniform_map_is_one_and_of_a_share_its_square(batch):
     uniform = torch.zeros_like(batch.sources)
     uniform[:, ::2, 1], uniform[:, 1::2, 2] = 1.0, -1.0
     assert close(EnergyDistance()(Estimate(uniform), point), 1)
-    truth = point.sources / 1e-9
-    mixed = 0.3 * uniform / 84 + 0.7 * truth
+    target = point.sources / 1e-9
+    mixed = 0.3 * uniform / 84 + 0.7 * target
     mixed[:, 5] = torch.tensor([0.7 + 0.3 / 84, 0.0, 0.0])
     assert close(EnergyDistance()(Estimate(mixed), point), 0.3**2)
 

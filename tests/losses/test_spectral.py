@@ -67,10 +67,10 @@ def test_power_of_welch(rhythm):
         frequency, density = welch(values.numpy(), SFREQ, nperseg=100, **settings)
         return torch.as_tensor(density[..., (frequency >= 8) & (frequency <= 13)].sum(-1))
 
-    target, found = power(noise), power(noise.roll(1, 1))
+    target, estimate = power(noise), power(noise.roll(1, 1))
     floor = 1e-6 * target.amax(1, keepdim=True)
     weights = 0.5 / 84 + 0.5 * target / target.sum(1, keepdim=True)
-    expected = (weights * ((found + floor) / (target + floor)).log().abs()).sum(1)
+    expected = (weights * ((estimate + floor) / (target + floor)).log().abs()).sum(1)
     torch.testing.assert_close(value, expected.float(), rtol=1e-4, atol=0)
 
 

@@ -72,8 +72,8 @@ def test_transport_of_the_uniform_map_is_one():
 
 
 def test_spatial_dispersion_of_two_spikes():
-    found = functional.spatial_dispersion(spikes(s2=1.0, s5=2.0), np.array([2]), LINE)
-    assert found == pytest.approx(np.sqrt(4 * 30**2 / 5))
+    dispersion = functional.spatial_dispersion(spikes(s2=1.0, s5=2.0), np.array([2]), LINE)
+    assert dispersion == pytest.approx(np.sqrt(4 * 30**2 / 5))
 
 
 @settings(max_examples=50, deadline=None)
@@ -118,7 +118,7 @@ def test_classes_accumulate_over_batches(simulate):
         assert metric.compute().item() == pytest.approx(sum(singles) / 2, rel=1e-5)
 
 
-def test_the_truth_itself_is_perfect(simulate):
+def test_the_target_itself_is_perfect(simulate):
     batch = simulate(n_times=4).batch(0)
     scores = {}
     for name in ("localization_error", "nemd", "auc"):
@@ -132,10 +132,12 @@ def test_the_truth_itself_is_perfect(simulate):
 
 
 def test_half_maximum_area_distance_is_half_of_two_ways():
-    found, true = spikes(s2=1.0, s3=0.6, s9=0.4), spikes(s3=2.0, s6=1.0)
+    estimate, true = spikes(s2=1.0, s3=0.6, s9=0.4), spikes(s3=2.0, s6=1.0)
     # From 3 and 6 to the nearest of {2, 3}: 0 and 30; back from 2 and 3: 10 and 0.
     expected = (15 + 5) / 2
-    assert functional.half_maximum_area_distance(found, true, DISTANCES) == pytest.approx(expected)
+    assert functional.half_maximum_area_distance(estimate, true, DISTANCES) == pytest.approx(
+        expected
+    )
 
 
 def test_half_maximum_area_distance_equals_mne(sample_data):
@@ -143,14 +145,14 @@ def test_half_maximum_area_distance_equals_mne(sample_data):
     src = mne.read_source_spaces(path, verbose="error")
     positions = np.concatenate([s["rr"][s["vertno"]] for s in src])
     vertices = [s["vertno"] for s in src]
-    true, found = np.random.default_rng(0).random((2, len(positions)))
+    true, estimate = np.random.default_rng(0).random((2, len(positions)))
     theirs = mne.simulation.metrics.region_localization_error(
-        *(mne.SourceEstimate(v[:, None], vertices, 0, 1) for v in (true, found)),
+        *(mne.SourceEstimate(v[:, None], vertices, 0, 1) for v in (true, estimate)),
         src=src,
         threshold="50%",
         per_sample=False,
     )
-    ours = functional.half_maximum_area_distance(found, true, 1e3 * cdist(positions, positions))
+    ours = functional.half_maximum_area_distance(estimate, true, 1e3 * cdist(positions, positions))
     assert ours == pytest.approx(1e3 * theirs)
 
 
@@ -188,9 +190,9 @@ def test_width_of_a_disc_is_its_diameter():
         assert width == pytest.approx(20, rel=0.03)
 
 
-def test_balanced_auc_sees_a_blur_that_the_plain_one_hardly_sees():
-    places = np.stack([0.009 * np.arange(200), np.zeros(200), np.zeros(200)], axis=1)
-    ground, target = 1e3 * cdist(places, places), np.zeros(200)
+def test_balanced_auc_falls_with_a_blur_and_the_plain_one_hardly_does():
+    positions = np.stack([0.009 * np.arange(200), np.zeros(200), np.zeros(200)], axis=1)
+    ground, target = 1e3 * cdist(positions, positions), np.zeros(200)
     target[100] = 1.0
     blurred = np.exp(-0.5 * ((np.arange(200) - 102) / 3) ** 2)
     assert functional.auc(blurred, target) > 0.95
@@ -211,9 +213,9 @@ def far_auc(values, ground):
 def test_detection_equals_scikit_learn(values, active):
     target = spikes(**{f"s{active}": 1.0}) + spikes(**{f"s{(active + 3) % 10}": 2.0})
     values = np.array(values, float)
-    found = functional.detection(values, target)
+    scores = functional.detection(values, target)
     called = values >= functional.otsu_threshold(values)
-    for ours, theirs in zip(found, (precision_score, recall_score, f1_score), strict=True):
+    for ours, theirs in zip(scores, (precision_score, recall_score, f1_score), strict=True):
         assert ours == pytest.approx(theirs(target > 0, called))
 
 
@@ -226,19 +228,21 @@ TRUE = np.random.default_rng(0).normal(size=(30, 8))
 
 
 def test_correlations_equal_scipy():
-    found = TRUE + np.random.default_rng(1).normal(size=TRUE.shape)
-    assert moments.amplitude_correlation(found[:, 0], TRUE[:, 0]) == pytest.approx(
-        pearsonr(found[:, 0], TRUE[:, 0])[0]
+    estimate = TRUE + np.random.default_rng(1).normal(size=TRUE.shape)
+    assert moments.amplitude_correlation(estimate[:, 0], TRUE[:, 0]) == pytest.approx(
+        pearsonr(estimate[:, 0], TRUE[:, 0])[0]
     )
-    expected = np.mean([abs(pearsonr(found[i], TRUE[i])[0]) for i in (3, 7)])
-    assert moments.temporal_correlation(found, TRUE, np.array([3, 7]), 1) == pytest.approx(expected)
-    assert np.isnan(moments.temporal_correlation(found[:, :1], TRUE[:, :1], np.array([3]), 1))
+    expected = np.mean([abs(pearsonr(estimate[i], TRUE[i])[0]) for i in (3, 7)])
+    assert moments.temporal_correlation(estimate, TRUE, np.array([3, 7]), 1) == pytest.approx(
+        expected
+    )
+    assert np.isnan(moments.temporal_correlation(estimate[:, :1], TRUE[:, :1], np.array([3]), 1))
 
 
-def test_course_of_a_free_source_is_along_its_direction():
-    course, direction = TRUE[0], np.array([1.0, 2.0, -2.0]) / 3
+def test_time_course_of_a_free_source_is_along_its_direction():
+    time_course, direction = TRUE[0], np.array([1.0, 2.0, -2.0]) / 3
     true = np.zeros((6, 8))
-    true[3:] = np.outer(direction, course)
+    true[3:] = np.outer(direction, time_course)
     across = true + np.outer(np.r_[0, 0, 0, 0, 1, 1], TRUE[1])  # at right angles to it
     assert moments.temporal_correlation(across, true, np.array([1]), 3) == pytest.approx(1)
 
@@ -268,8 +272,8 @@ def test_too_narrow_intervals_deviate_downwards():
     covered = calibration.coverage(np.zeros(20000), np.full(20000, 0.5), target)
     exact = 2 * norm.cdf(0.5 * norm.ppf((1 + calibration.LEVELS) / 2)) - 1
     assert covered == pytest.approx(exact, abs=0.01)
-    found = calibration.deviation(covered)
-    assert found.signed == pytest.approx(-found.absolute)
+    deviation = calibration.deviation(covered)
+    assert deviation.signed == pytest.approx(-deviation.absolute)
 
 
 def test_sharpness_is_the_width_over_the_largest_moment():
@@ -278,8 +282,8 @@ def test_sharpness_is_the_width_over_the_largest_moment():
 
 
 def test_groups_of_sources():
-    found = calibration.groups(spikes(s4=1.0), DISTANCES)
-    numbers = {name: np.flatnonzero(mask).tolist() for name, mask in found.items()}
+    groups = calibration.groups(spikes(s4=1.0), DISTANCES)
+    numbers = {name: np.flatnonzero(mask).tolist() for name, mask in groups.items()}
     assert numbers == {"active": [4], "neighbouring": [2, 3, 5, 6], "inactive": [0, 1, 7, 8, 9]}
 
 
@@ -290,7 +294,7 @@ def with_samples(mean, scale=1e-10):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_orders_truth_before_noise(name, simulate):
+def test_every_metric_orders_the_target_before_noise(name, simulate):
     """And none turns an estimate of zero into anything but a number."""
     batch = simulate(n_times=4, snr_db=(10, 10)).batch(0)
     noise = torch.randn(batch.sources.shape, generator=torch.Generator().manual_seed(0))

@@ -15,8 +15,8 @@ def test_gaussian_crps_is_the_integral_over_thresholds(mean, std, target):
     """``∫ (F(x) − 1[x ≥ y])² dx``, what the score is defined as."""
     below = quad(lambda x: norm.cdf(x, mean, std) ** 2, -np.inf, target)[0]
     above = quad(lambda x: norm.sf(x, mean, std) ** 2, target, np.inf)[0]
-    found = crps_gaussian(*(np.array([float(v)]) for v in (mean, std, target)))
-    assert found == pytest.approx([below + above], rel=1e-6)
+    scores = crps_gaussian(*(np.array([float(v)]) for v in (mean, std, target)))
+    assert scores == pytest.approx([below + above], rel=1e-6)
 
 
 def test_certain_estimates_score_their_absolute_error():
@@ -39,9 +39,9 @@ def test_crps_of_draws_is_the_mean_over_pairs():
 def test_crps_of_few_draws_is_that_of_the_distribution_on_average(n_draws):
     mean, std, target = 0.4, 1.7, -0.6
     draws = mean + std * RNG.normal(size=(n_draws, 200_000 // n_draws))
-    found = crps_samples(draws, np.full(draws.shape[1], target))
+    scores = crps_samples(draws, np.full(draws.shape[1], target))
     exact = crps_gaussian(*(np.array([v]) for v in (mean, std, target)))[0]
-    assert found.mean() == pytest.approx(exact, abs=5 * found.std() / np.sqrt(found.size))
+    assert scores.mean() == pytest.approx(exact, abs=5 * scores.std() / np.sqrt(scores.size))
 
 
 def test_energy_score_in_one_dimension_is_the_crps():
@@ -73,7 +73,7 @@ def test_both_scores_are_least_for_the_distribution_that_was_drawn_from():
     assert np.argmin(crps) == np.argmin(energy) == 0
 
 
-def test_only_the_energy_score_sees_what_dipoles_do_together():
+def test_only_the_energy_score_depends_on_joint_distributions():
     """Draws of one correlation for targets of the other: the same alone, worse together."""
     common = RNG.normal(size=(1000, 1))
     target = np.concatenate([common, common], axis=1)

@@ -16,7 +16,7 @@ def head(toy: Template) -> HeadModel:
 
 @pytest.fixture(scope="module")
 def free_head(head: HeadModel) -> HeadModel:
-    """Twenty-eight places with three orientations each, their topographies those of 84 sources."""
+    """Twenty-eight sources of three orientations, with the topographies of 84 sources."""
     edges = head.space.edges[(head.space.edges < 28).all(axis=1)]
     return replace(
         head,

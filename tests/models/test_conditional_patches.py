@@ -63,8 +63,8 @@ def test_evidence_of_one_sample_is_that_of_the_covariance(patches, n_others):
 
 def test_evidence_of_a_window_is_exact_along_the_normals_and_bounded_otherwise(patches):
     """A patch of any orientation has one in the window: more likely than one in each sample."""
-    others, truth = random(1, 1, N_CHANNELS), random(3)
-    row = torch.einsum("o,oc->c", truth, patches.loose[:, 0, 2])
+    others, moment = random(1, 1, N_CHANNELS), random(3)
+    row = torch.einsum("o,oc->c", moment, patches.loose[:, 0, 2])
     data = (4 * row[:, None] * random(8) + random(N_CHANNELS, 8))[None]
     found = conditional(patches, others, data, torch.tensor([LEVEL]).double())
     base = torch.eye(N_CHANNELS).double() + others[0].T @ others[0]

@@ -39,7 +39,7 @@ def test_sizes_that_are_not_positive_are_refused(size):
 
 
 def test_an_output_of_one_stands_for_the_moment_that_was_asked_for(simulate):
-    """Of the same weights the map keeps its shape."""
+    """With the same weights the map keeps its shape."""
     plain, scaled = make(heteroscedastic=True), make(heteroscedastic=True, output_scale=0.1)
     assert all(torch.equal(v, scaled.state_dict()[k]) for k, v in plain.state_dict().items())
     batch = simulate(plain.head_inputs, n_times=3).batch(0)

@@ -68,7 +68,7 @@ def test_untrained_it_finds_a_single_source_with_its_moment(head):
 
 
 def test_what_is_explained_is_taken_off(head):
-    """Of two sources one place finds one; a second place finds the other in what is left."""
+    """One component localizes one of two sources; a second, the other in the residual."""
     data = recording(head, {5: 3e-7, 60: 2e-7})
     alone = apply(neutral(n_components=1, n_rounds=1, **POINTS), data, head).mean[0, :, 0].abs()
     both = apply(neutral(n_components=2, n_rounds=4, **POINTS), data, head).mean[0, :, 0].abs()
@@ -77,7 +77,7 @@ def test_what_is_explained_is_taken_off(head):
 
 
 def test_the_window_is_taken_as_a_whole(head):
-    """Samples that show the same source in other noise place it better together than alone."""
+    """Samples that show the same source in other noise localize it better together than alone."""
     model = neutral(n_components=1, n_rounds=1, **POINTS)
     hits = np.zeros(2)
     for seed in range(20):
@@ -97,7 +97,7 @@ def test_sign_flip_flips_the_estimate(head):
 
 
 def test_free_orientation_is_blind_to_the_frame(free_head):
-    """Turning the axes of every place turns the moments with them."""
+    """Turning the axes of every source turns the moments with them."""
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     leadfield = (free_head.leadfield.reshape(16, 28, 3) @ turn).reshape(16, 84)
     model = trained(**WIDE)
@@ -167,7 +167,7 @@ def test_standard_deviation_is_the_spread_over_the_places(head):
     moment = gain.T @ (white @ data[0, :, 0]) / (gain**2).sum(axis=0)
     chance = mean / moment
     assert chance.sum() == pytest.approx(1, rel=1e-3)
-    assert np.sort(chance)[-2] > 0.1  # it does doubt
+    assert np.sort(chance)[-2] > 0.1  # more than one source is likely
     spread = np.sqrt(chance * (1 - chance)) * np.abs(moment)
     unit = prepare([model.unit], head)[model.unit.key]
     assert np.allclose(std, spread, rtol=1e-3, atol=0.02 * unit)

@@ -94,8 +94,8 @@ def test_principal_axis_is_the_first_eigenvector_and_exact_for_one_sample():
     reached = torch.einsum("obks,opbks,pbks->bks", axis, matrix, axis)
     assert (reached / values).min() > 1 - 1e-9
     one = torch.randn(3, 1, 2, 1, 40, generator=rng).double()
-    found = principal_axis(moment_matrix(list(one)))
-    cosine = (found * one[:, 0]).sum(0) / one[:, 0].norm(dim=0)
+    axis = principal_axis(moment_matrix(list(one)))
+    cosine = (axis * one[:, 0]).sum(0) / one[:, 0].norm(dim=0)
     assert torch.allclose(cosine.abs(), torch.ones(()).double())
 
 
@@ -179,12 +179,12 @@ def errors():
         "scan": BayesSinglePatch(n_radii=5),
     }
     own = dict(SETTINGS, head="fsaverage-ico3", anatomy=None)
-    found = {}
+    errors = {}
     for name, model in models.items():
-        for world, settings in {"strangers": SETTINGS, "own": own}.items():
+        for case, settings in {"strangers": SETTINGS, "own": own}.items():
             head = FREE if name == "loose" else settings["head"]
-            found[name, world] = error(model, load_template(head), settings["anatomy"])
-    return found
+            errors[name, case] = error(model, load_template(head), settings["anatomy"])
+    return errors
 
 
 SETTINGS = {"head": FREE, "anatomy": AnatomyRanges()}
@@ -229,7 +229,7 @@ def test_right_normals_help(simulate, free_toy):
     model = LooseMatchedFilter(n_radii=2, smallest=0.03, largest=0.06).eval()
     sources = PatchSources((1, 1), radius=(0.03, 0.03))
     batch = simulate([], heads=free_toy, sources=sources, batch_size=32, snr_db=(20, 20)).batch(0)
-    found = {}
+    errors = {}
     for name, normals in {
         "right": batch.head.source_normals,
         "wrong": np.random.default_rng(0).permutation(batch.head.source_normals),
@@ -237,8 +237,8 @@ def test_right_normals_help(simulate, free_toy):
         metric = SourceMetric("localization_error")
         head = replace(batch.head, source_normals=normals)
         metric.update(apply(model, batch.data, head), batch)
-        found[name] = float(metric.compute())
-    assert found["right"] < 0.7 * found["wrong"]
+        errors[name] = float(metric.compute())
+    assert errors["right"] < 0.7 * errors["wrong"]
 
 
 def test_number_of_weights_is_as_documented():

@@ -83,14 +83,14 @@ def test_it_reads_the_skull_off_the_recording(template):
         snr_db=(20, 20),
         batch_size=64,
     ).batch(0)
-    told = []
-    model.skulls[0].register_forward_hook(lambda _, __, weights: told.append(weights))
+    weights_of_skulls = []
+    model.skulls[0].register_forward_hook(lambda _, __, weights: weights_of_skulls.append(weights))
 
-    def conductivity(prior, doubt):
+    def conductivity(prior, mismatch):
         model.skulls[0].prior.data[:] = torch.tensor(prior)
-        model.skulls[0].log_mismatch.data[:] = torch.tensor(doubt)
+        model.skulls[0].log_mismatch.data[:] = torch.tensor(mismatch)
         model(batch.data, batch.inputs)
-        return np.log(model.skull_filters.ratios) @ told[-1].detach().numpy()
+        return np.log(model.skull_filters.ratios) @ weights_of_skulls[-1].detach().numpy()
 
     true = np.log(batch.scene.tissues[:, 0].numpy() / 0.01)
     open_minded = conductivity([0.0] * 5, [-4.0, -4.0])

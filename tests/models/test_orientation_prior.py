@@ -163,7 +163,7 @@ STRENGTH = 7.0
 
 
 def test_energy_is_the_evidence_over_all_orientations(patches):
-    """Of ``N(v; 0, I + s Qᵀ Q)``, up to a constant that patches share."""
+    """Logarithm of ``N(v; 0, I + s Qᵀ Q)``, up to a constant that patches share."""
     data = 3 * torch.randn(8, generator=torch.Generator().manual_seed(0)).double()
     posterior = OrientationPosterior(patches.flatten(0, 1)[None], 3, 0.3)
     filtered = (patches @ data)[None, :, :, None, None]
@@ -189,7 +189,7 @@ def test_degrees_of_freedom_are_the_energy_of_noise(patches):
 
 
 def test_with_weighted_sensors_amplitudes_are_the_posterior_mean(patches):
-    """Of ``N(v; 0, I + s/p Qᵀ Q)`` of weighted topographies, by the shrinkage along the normal."""
+    """Same for ``N(v; 0, I + s/p Qᵀ Q)``, weighted topographies, by shrinkage on the normal."""
     rng = torch.Generator().manual_seed(0)
     weights = torch.rand(8, 1, generator=rng).double()
     data = torch.randn(8, generator=rng).double()

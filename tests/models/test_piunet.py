@@ -30,7 +30,7 @@ def make(moved=True, **settings):
 
 
 def volume(head):
-    """A grid of 5 x 6 x 5 places 20 mm apart without a surface, free orientation."""
+    """A grid of 5 x 6 x 5 source locations 20 mm apart without a surface, free orientation."""
     shape = (5, 6, 5)
     numbers = np.arange(150).reshape(shape)
     along = [

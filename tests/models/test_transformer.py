@@ -32,12 +32,12 @@ def apply(model, data, head, **options):
         return model(torch.as_tensor(data, dtype=torch.float32), inputs, **options)
 
 
-def recording(head, courses, noise=0.0, seed=0):
+def recording(head, time_courses, noise=0.0, seed=0):
     """Data ``(1, C, T)`` of dipoles ``{number: time course (A m)}``, and noise."""
-    n_times = len(next(iter(courses.values())))
+    n_times = len(next(iter(time_courses.values())))
     sources = np.zeros((head.space.n_dipoles, n_times))
-    for number, course in courses.items():
-        sources[number] = course
+    for number, time_course in time_courses.items():
+        sources[number] = time_course
     white = np.random.default_rng(seed).normal(size=(head.n_channels, n_times))
     data = head.project(sources) + noise * head.noise_level * (white - white.mean(axis=0))
     return data[None]
@@ -46,18 +46,20 @@ def recording(head, courses, noise=0.0, seed=0):
 @pytest.mark.parametrize("n_times", [1, 50, 500])
 def test_untrained_it_finds_a_single_source_with_its_moment(head, n_times):
     model = SourceTransformer(n_components=1, n_rounds=1, **POINTS)
-    course = -2e-7 * np.cos(np.arange(n_times) / 5)
+    time_course = -2e-7 * np.cos(np.arange(n_times) / 5)
     for number in range(0, 84, 21):
-        mean = apply(model, recording(head, {number: course}), head).mean[0]
+        mean = apply(model, recording(head, {number: time_course}), head).mean[0]
         assert mean.square().sum(1).argmax() == number
         assert mean[number, 0].item() == pytest.approx(-2e-7, rel=0.3)
 
 
-def test_correlated_sources_are_told_apart(head):
+def test_correlated_sources_are_separated(head):
     """A beamformer with the inverse covariance suppresses both."""
-    course = 3e-7 * np.sin(np.arange(100) / 4)
+    time_course = 3e-7 * np.sin(np.arange(100) / 4)
     model = SourceTransformer(n_components=2, n_rounds=3, **POINTS)
-    mean = apply(model, recording(head, {5: course, 60: 0.8 * course}, noise=0.1), head).mean[0]
+    mean = apply(
+        model, recording(head, {5: time_course, 60: 0.8 * time_course}, noise=0.1), head
+    ).mean[0]
     assert set(mean.square().sum(1).topk(2).indices.tolist()) == {5, 60}
 
 
@@ -158,8 +160,11 @@ def test_features_share_the_covariance(head):
     """Weights that prefer a band find the source of that band under a louder one of another."""
     model = SourceTransformer(n_components=1, n_rounds=1, **POINTS, features=Morlet([10.0]))
     time = np.arange(250) / 250
-    courses = {5: 1e-7 * np.sin(2 * np.pi * 10 * time), 60: 3e-7 * np.sin(2 * np.pi * 40 * time)}
-    data = recording(head, courses, noise=0.1)
+    time_courses = {
+        5: 1e-7 * np.sin(2 * np.pi * 10 * time),
+        60: 3e-7 * np.sin(2 * np.pi * 40 * time),
+    }
+    data = recording(head, time_courses, noise=0.1)
     with torch.no_grad():
         model.trunk.mix.bias[:] = torch.tensor([-20.0, 20.0])
     assert apply(model, data, head).mean[0].square().sum(1).argmax() == 5

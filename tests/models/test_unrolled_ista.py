@@ -63,7 +63,7 @@ def apply(model, data, head):
 
 
 def check_optimality(data, atoms, code, metric, threshold):
-    """Of ``½ (v − Gx)ᵀ M (v − Gx) + λ Σ ‖x_g‖``: ``‖Gᵀ_g M (v − Gx)‖ ≤ λ`` everywhere, and
+    """For ``½ (v − Gx)ᵀ M (v − Gx) + λ Σ ‖x_g‖``: ``‖Gᵀ_g M (v − Gx)‖ ≤ λ`` everywhere, and
     ``Gᵀ_g M (v − Gx) = λ x_g / ‖x_g‖`` on the support."""
     code = code.numpy()
     weight = threshold * np.linalg.norm(atoms @ metric @ data, axis=(1, 2)).max()
@@ -169,7 +169,7 @@ def test_order_of_samples_does_not_matter(head):
 
 @pytest.mark.parametrize("patches", [POINTS, WIDE], ids=["points", "patches"])
 def test_free_orientation_is_blind_to_the_frame(free_head, patches):
-    """Turning the axes of every place turns the moments with them."""
+    """Turning the axes of every source turns the moments with them."""
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     leadfield = (free_head.leadfield.reshape(16, 28, 3) @ turn).reshape(16, 84)
     model, data = trained(**patches), recording(free_head, 2)[None]

@@ -50,7 +50,7 @@ def test_every_cap_of_mne_passes(montage):
 
 
 def test_eeglab_sample_recording_passes(eeglab_data):
-    """Its positions lie 49 mm from those of the names: another origin, and the same cap."""
+    """The positions lie 49 mm from those of the names: another origin, and the same cap."""
     raw = mne.io.read_raw_eeglab(eeglab_data / "eeglab_data.set", verbose="error")
     raw.drop_channels(["EOG1", "EOG2"])
     check_cap(raw.ch_names, np.array([c["loc"][:3] for c in raw.info["chs"]]))
@@ -193,7 +193,7 @@ def test_a_reference_in_all_names_is_no_part_of_them(reference):
 
 
 def test_chains_of_bipolar_derivations_say_nothing_of_a_cap():
-    """``Fp1-F7, F7-T7, ...`` have no places; that they cannot be localized is said elsewhere."""
+    """``Fp1-F7, F7-T7, ...`` have no positions; another check reports this."""
     names, positions = cap()
     chain = [f"{a}-{b}" for a, b in itertools.pairwise(names)]
     check_cap(chain, turned(positions[:-1], "z", 90))

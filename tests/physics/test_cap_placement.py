@@ -16,7 +16,7 @@ from deepesi.physics.cap_placement import (
     Placement,
     RecordedCap,
     place_cap,
-    places_of_names,
+    positions_of_names,
 )
 from deepesi.physics.cap_pose import MIDDLE, CapPose, fit_pose, fit_pose_to_scalp
 from deepesi.physics.channel_names import ten_five_name
@@ -31,10 +31,10 @@ from deepesi.validation.sample import sample_cases
 
 
 def ten_ten(template):
-    """Names of a cap of 72 electrodes, and their places on the template."""
+    """Names of a cap of 72 electrodes, and their positions on the template."""
     names = [n for n in standard_montage("easycap-M1")[0] if ten_five_name(n) is not None]
-    rows, places = places_of_names(template, names)
-    return [names[row] for row in rows], places.positions
+    rows, known = positions_of_names(template, names)
+    return [names[row] for row in rows], known.positions
 
 
 def pitched(degrees, scale=(1.05, 0.96, 0.98), shift=(0.001, -0.006, 0.008)) -> CapPose:
@@ -42,22 +42,22 @@ def pitched(degrees, scale=(1.05, 0.96, 0.98), shift=(0.001, -0.006, 0.008)) -> 
     return CapPose(turn, np.array(scale), MIDDLE + shift, MIDDLE)
 
 
-def distance(placement: Placement, places) -> float:
-    """Mean distance of placed electrodes from where they belong, mm."""
-    return 1e3 * float(np.linalg.norm(placement.points.positions - places, axis=1).mean())
+def distance(placement: Placement, known) -> float:
+    """Mean distance of placed electrodes from their true positions, mm."""
+    return 1e3 * float(np.linalg.norm(placement.points.positions - known, axis=1).mean())
 
 
 def scalp_of_another_head(template, seed, n_points, rng):
-    """A warped head: its electrodes at the places of their names, and points of its scalp."""
+    """A warped head: its electrodes at the positions of their names, and points of its scalp."""
     warp, family = Warp.draw(seed), template.family
-    names, places = ten_ten(template)
+    names, known = ten_ten(template)
     corners = family.scalp_pos[family.scalp_faces[rng.integers(len(family.scalp_faces), size=900)]]
     points = np.einsum("pv,pvi->pi", rng.dirichlet([1, 1, 1], 900), corners)
     points = points[points[:, 2] > 0.0][:n_points]
-    noise = rng.normal(scale=0.0015, size=(len(places) + len(points), 3))
+    noise = rng.normal(scale=0.0015, size=(len(known) + len(points), 3))
     pose = pitched(rng.normal(-3.5, 5.5))
-    worn = pose.recorded(np.concatenate([warp(places), warp(points)])) + noise
-    return names, places, worn[: len(places)], worn[len(places) :], pose.pitch
+    worn = pose.recorded(np.concatenate([warp(known), warp(points)])) + noise
+    return names, known, worn[: len(known)], worn[len(known) :], pose.pitch
 
 
 # Poses
@@ -72,10 +72,10 @@ def test_a_pose_is_undone_by_its_inverse():
 
 @pytest.mark.parametrize("degrees", [-10, -3.5, 0, 3])
 def test_the_pose_of_names_is_found_in_spite_of_wrong_electrodes(template, degrees):
-    _, places = ten_ten(template)
-    positions = pitched(degrees).recorded(places)
+    _, known = ten_ten(template)
+    positions = pitched(degrees).recorded(known)
     positions[5] += [0.03, 0, 0.02]
-    found = fit_pose(places, positions)
+    found = fit_pose(known, positions)
     assert found.pitch == pytest.approx(degrees, abs=0.5)
     assert np.allclose(found.scale, [1.05, 0.96, 0.98], atol=0.01)
 
@@ -105,21 +105,21 @@ def test_points_off_the_scalp_do_not_count(template):
 
 @pytest.mark.parametrize("degrees", [-10, 3])
 def test_names_undo_pitch_scale_and_shift(template, degrees):
-    names, places = ten_ten(template)
-    placed = place_cap(template, RecordedCap(names, pitched(degrees).recorded(places)))
+    names, known = ten_ten(template)
+    placed = place_cap(template, RecordedCap(names, pitched(degrees).recorded(known)))
     assert placed.by == f"{len(names)} names of the 10-05 system"
     assert placed.pitch == pytest.approx(degrees, abs=0.01)
     assert placed.residual < 5e-4  # the weak prior on equal scales
     assert placed.warnings == []
-    assert distance(placed, places) < 0.5
+    assert distance(placed, known) < 0.5
 
 
-def test_names_come_nearer_to_their_places_than_scales_and_shifts(template):
+def test_names_come_nearer_to_their_positions_than_scales_and_shifts(template):
     """Every montage of MNE-Python: 1 to 17 mm off by scales and shifts, 0 to 3.5 mm by names."""
     compared = []
     for montage in mne.channels.get_builtin_montages():
         names, positions = standard_montage(montage)
-        rows, of_names = places_of_names(template, names)
+        rows, of_names = positions_of_names(template, names)
         if not rows:
             continue
         named = place_cap(template, RecordedCap(names, positions))
@@ -146,18 +146,18 @@ def test_few_names_are_not_used(template):
     assert np.array_equal(placed.points.positions, expected)
 
 
-def test_names_on_a_warped_head_are_those_of_its_own_places():
+def test_names_on_a_warped_head_are_those_of_its_own_positions():
     warped = load_template("warp9-ico3")
-    names, places = ten_ten(warped)
-    placed = place_cap(warped, RecordedCap(names, pitched(-5).recorded(places)))
-    assert distance(placed, places) < 0.5
+    names, known = ten_ten(warped)
+    placed = place_cap(warped, RecordedCap(names, pitched(-5).recorded(known)))
+    assert distance(placed, known) < 0.5
 
 
 def test_a_bad_fit_of_names_is_said(template):
-    names, places = ten_ten(template)
+    names, known = ten_ten(template)
     rng = np.random.default_rng(0)
-    steps = rng.normal(size=places.shape)
-    spoilt = places + 0.014 * steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    steps = rng.normal(size=known.shape)
+    spoilt = known + 0.014 * steps / np.linalg.norm(steps, axis=1, keepdims=True)
     placed = place_cap(template, RecordedCap(names, spoilt))
     assert placed.residual > FAR_FROM_NAMES
     (line,) = placed.warnings
@@ -166,7 +166,7 @@ def test_a_bad_fit_of_names_is_said(template):
     assert "--trans" in line
 
 
-def test_worn_caps_with_ordinary_electrode_errors_are_not_doubted(template):
+def test_worn_caps_with_ordinary_electrode_errors_give_no_warning(template):
     """7 mm per electrode, more than digitizers and template caps have, on other heads."""
     rng, family = np.random.default_rng(1), template.family
     residuals = []
@@ -179,16 +179,16 @@ def test_worn_caps_with_ordinary_electrode_errors_are_not_doubted(template):
 
 def test_a_head_of_the_users_own_does_not_use_names(template):
     own = replace(template, name="own", source_mni=np.full_like(template.source_mni, np.nan))
-    names, places = ten_ten(template)
-    positions = pitched(-8, scale=(1, 1, 1), shift=(0, 0, 0)).recorded(places)
+    names, known = ten_ten(template)
+    positions = pitched(-8, scale=(1, 1, 1), shift=(0, 0, 0)).recorded(known)
     cap = RecordedCap(names, positions, template.family.scalp_pos[::10])
     assert place_cap(own, cap).by == "scales and shifts"
 
 
 def test_positions_in_millimetres_are_refused(template):
-    names, places = ten_ten(template)
+    names, known = ten_ten(template)
     with pytest.raises(ValueError, match="expected 0.05-0.2 m"):
-        place_cap(template, RecordedCap(names, 1e3 * places))
+        place_cap(template, RecordedCap(names, 1e3 * known))
 
 
 @pytest.mark.parametrize("step", [0.0, 0.002])
@@ -201,8 +201,8 @@ def test_electrodes_at_one_point_or_on_a_line_are_no_cap(template, step):
 
 
 def test_an_electrode_off_the_scalp_is_named(template):
-    names, places = ten_ten(template)
-    positions = places.copy()
+    names, known = ten_ten(template)
+    positions = known.copy()
     positions[7] *= 1.3
     with pytest.raises(ValueError, match=rf"electrodes \['{names[7]}'\] lie .* mm off the scalp"):
         place_cap(template, RecordedCap(names, positions))
@@ -216,12 +216,12 @@ def test_head_points_lower_the_error_of_electrodes_without_known_names(template)
     rng = np.random.default_rng(0)
     errors, pitches = [], []
     for seed in range(1000, 1008):
-        names, places, positions, points, pitch = scalp_of_another_head(template, seed, 150, rng)
+        names, known, positions, points, pitch = scalp_of_another_head(template, seed, 150, rng)
         unknown = [f"E{i}" for i in range(len(names))]
         placed = place_cap(template, RecordedCap(unknown, positions, points))
         assert placed.by == "150 head points"
         fitted = place_cap(template, RecordedCap(unknown, positions))
-        errors.append([distance(placed, places), distance(fitted, places)])
+        errors.append([distance(placed, known), distance(fitted, known)])
         assert placed.pitch is not None
         pitches.append(placed.pitch - pitch)
     mean, fitted_mean = np.mean(errors, axis=0)
@@ -231,9 +231,9 @@ def test_head_points_lower_the_error_of_electrodes_without_known_names(template)
 
 
 def test_few_head_points_are_not_used(template):
-    names, places = ten_ten(template)
+    names, known = ten_ten(template)
     unknown = [f"E{i}" for i in range(len(names))]
-    cap = RecordedCap(unknown, places, template.family.scalp_pos[: FEWEST_HEAD_POINTS - 1])
+    cap = RecordedCap(unknown, known, template.family.scalp_pos[: FEWEST_HEAD_POINTS - 1])
     assert len(cap.head_points) == 99
     assert place_cap(template, cap).by == "scales and shifts"
 
@@ -298,7 +298,7 @@ def test_her_digitized_head_points_are_too_few(cases, template):
 def test_a_fit_to_her_digitized_head_points_brings_the_electrodes_nearer_to_the_anatomy(
     cases, own_scalp, template
 ):
-    """From 13 to 8 mm off the places that the scalp of her MRI gives; pitch -4 of -9 degrees."""
+    """From 13 to 8 mm off the positions that the scalp of her MRI gives; pitch -4 of -9 degrees."""
     case, family = cases["Left visual"], template.family
     cap = cap_of(case, head_points(case.evoked.info))
     on_scalp = np.concatenate([cap.positions, cap.head_points])

@@ -62,7 +62,7 @@ def recording(template, montage, snr_db, rng, n_times=150):
 
 
 def test_residuals_are_those_of_regression_on_the_other_channels(template):
-    """In any reference: the precision of average-referenced channels knows none."""
+    """In any reference: the precision of average-referenced channels depends on none."""
     rng = np.random.default_rng(0)
     head = template.montage_head("biosemi16")
     precision = channel_precision(head)

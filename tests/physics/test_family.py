@@ -20,7 +20,7 @@ from tests.conftest import with_coarse_scalp
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsaverage-ico3", "warp9-ico3"])
 def test_family_equals_a_fresh_bem(name):
-    """At random tissues and montage, for every source, electrodes 5 mm off their places.
+    """At random tissues and montage, for every source, electrodes 5 mm off their positions.
 
     Thirty such draws: ``python -m deepesi.physics.building.accuracy``, figures in docs/heads.md.
     """

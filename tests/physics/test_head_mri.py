@@ -50,7 +50,7 @@ def test_frames_and_both_directions_are_read_off_the_transform(
     assert str(placed) == "placed by the transform, residual 0.0 mm, pitch 0.0 degrees"
 
 
-def test_pitch_and_doubt_of_a_transform(template, head_mri, info):
+def test_pitch_and_warning_of_a_transform(template, head_mri, info):
     turn = mne.transforms.rotation(np.radians(4.0))
     turned = Transform("head", "mri", head_mri["trans"] @ turn)
     assert place_recording(info, template, turned).pitch == pytest.approx(-4, abs=0.01)

@@ -71,7 +71,7 @@ def test_kernels_equal_mne(forward, method, lambda2):
 @pytest.mark.parametrize("lambda2", [1.0, 0.01])
 @pytest.mark.parametrize("method", METHODS)
 def test_free_kernels_equal_mne(free_forward, method, lambda2):
-    """All three components, not their norm; eLORETA with a 3 x 3 weight per place."""
+    """All three components, not their norm; eLORETA with a 3 x 3 weight per source."""
     data = np.random.default_rng(2).normal(scale=1e-6, size=(32, 5))
     options = {"method_params": {"force_equal": False}} if method == "eLORETA" else {}
     theirs, ours = apply_mne(
@@ -157,7 +157,7 @@ def test_no_localization_bias_with_free_orientation(free_forward):
 
 
 def test_free_eloreta_is_blind_to_the_frame(free_forward):
-    """Turning the axes of every place turns the estimate with them: weights are full blocks."""
+    """Turning the axes of every source turns the estimate with them: weights are full blocks."""
     gain = average_reference(free_forward[1]["sol"]["data"])
     turn = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
     turned = (gain.reshape(32, 60, 3) @ turn).reshape(32, 180)
@@ -167,7 +167,7 @@ def test_free_eloreta_is_blind_to_the_frame(free_forward):
     assert np.allclose(turn.T @ first, second, atol=1e-6 * np.abs(first).max())
 
 
-def test_orientation_nobody_sees(free_forward):
+def test_orientation_without_signal(free_forward):
     """Three components that project alike count as one; the estimate stays finite."""
     gain = average_reference(free_forward[1]["sol"]["data"])
     alike = np.repeat(gain[:, ::3], 3, axis=1)
@@ -209,7 +209,7 @@ def test_whitened_noise_is_white():
 
 @pytest.mark.parametrize("n_removed", [0, 4])
 def test_denoiser_is_the_posterior_mean_of_the_potential(toy, n_removed):
-    """Of sources with the prior that min-norm has at the same SNR: ``L`` times its kernel.
+    """For sources with the prior that min-norm has at the same SNR: ``L`` times its kernel.
 
     So it predicts what a cleaning removed from the rest.
     """

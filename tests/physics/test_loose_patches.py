@@ -60,7 +60,7 @@ def test_with_fixed_orientation_there_is_one_row_of_norm_1():
 
 
 def test_along_the_normals_they_are_those_of_the_head_of_fixed_orientation(head):
-    """Its topographies follow the normal of each source, not the mean normal of a patch."""
+    """The topographies follow the normal of each source, not the mean normal of a patch."""
     radii = (RADIUS, 2 * RADIUS, 2)
     fixed = head.along_normals()
     assert NormalTopographies(*radii).compute(head) == pytest.approx(

@@ -22,7 +22,7 @@ def head(free_toy):
 
 
 def test_covariance_is_a_mixture_of_fixed_and_free_orientation(head):
-    """Of topographies: a projector onto those of the patch, and that of its mean normal alone."""
+    """For topographies: a projector onto those of the patch, and that of its mean normal alone."""
     rows = PatchTopographies(*RADII, 0.2).compute(head).reshape(2, 84, 3, 16)
     for radius, found in zip((0.03, 0.06), rows, strict=True):
         topographies = patch_topographies(head, radius)

@@ -1,4 +1,4 @@
-"""Noise of any rank: cleaned and interpolated recordings are localized, causes are told apart."""
+"""Noise of any rank: cleaned and interpolated recordings are localized, causes named."""
 
 from dataclasses import replace
 
@@ -205,7 +205,7 @@ def test_filters_are_not_taken_for_a_cleaning(eloreta, toy_path, band):
         assert not any("dimensions" in line for line in inverse.unexplained(data))
 
 
-# Causes, told apart.
+# Causes, distinguished.
 
 
 SENSORS = sensor_array(make_evoked().info, make_evoked().ch_names)

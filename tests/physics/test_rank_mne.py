@@ -19,7 +19,7 @@ LAMBDA2 = 1 / 9
 
 @cache
 def forward():
-    """Forty dipoles along the normals of a sphere, seen by 64 channels."""
+    """Forty dipoles along the normals of a sphere, measured by 64 channels."""
     montage = mne.channels.make_standard_montage("biosemi64")
     info = mne.create_info(montage.ch_names, 250.0, "eeg").set_montage(montage)
     sphere = mne.make_sphere_model((0, 0, 0.04), 0.095, info=info, verbose="error")
@@ -51,7 +51,7 @@ def referenced():
 
 @cache
 def ica():
-    """Its components need not be good ones: taking them out lowers the rank all the same."""
+    """ICA components may be poor: removing them lowers the rank all the same."""
     found = mne.preprocessing.ICA(30, method="infomax", max_iter=3, random_state=0, verbose="error")
     return found.fit(referenced(), verbose="error")
 

@@ -1,4 +1,4 @@
-"""Sensors of every kind: reference, units, places; nothing above asks which kind they are."""
+"""Sensors of every kind: reference, units, positions; no module above asks for the kind."""
 
 from dataclasses import replace
 
@@ -20,10 +20,10 @@ def positions(n, seed=0):
     return 0.1 * points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-def mixed(n_eeg=10, n_places=4):
-    """EEG, and Neuromag triplets whose three coils share a place."""
-    coils = np.repeat(positions(n_places, 1), 3, axis=0)
-    kinds = ("eeg",) * n_eeg + ("mag", "grad", "grad") * n_places
+def mixed(n_eeg=10, n_positions=4):
+    """EEG, and Neuromag triplets whose three coils share a position."""
+    coils = np.repeat(positions(n_positions, 1), 3, axis=0)
+    kinds = ("eeg",) * n_eeg + ("mag", "grad", "grad") * n_positions
     normals = np.r_[np.zeros((n_eeg, 3)), coils / np.linalg.norm(coils, axis=1, keepdims=True)]
     names = tuple(f"{kind} {i}" for i, kind in enumerate(kinds))
     return SensorArray(names, kinds, np.r_[positions(n_eeg), coils], normals)

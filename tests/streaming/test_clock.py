@@ -22,25 +22,25 @@ def in_bursts(times, size):
 
 
 def run(stamps, arrived=None, sfreq=SFREQ):
-    """A clock, what it decided, and what it said."""
-    said = []
-    clock = FittedClock(sfreq, said.append)
+    """A clock, its decisions, and the lines that it reported."""
+    lines = []
+    clock = FittedClock(sfreq, lines.append)
     arrived = np.maximum.accumulate(stamps) if arrived is None else arrived
     new = np.flatnonzero(np.diff(arrived)) + 1  # bursts come whole
     bounds = np.unique(new[np.searchsorted(new, np.arange(97, new[-1:].sum(), 97))])
     chunks = zip(np.split(stamps, bounds), np.split(arrived, bounds), strict=True)
     parts = [clock.push(*chunk) for chunk in chunks]
-    return clock, [np.concatenate(column) for column in zip(*parts, strict=True)], said
+    return clock, [np.concatenate(column) for column in zip(*parts, strict=True)], lines
 
 
-def assert_whole(stamps, clock, decided, said):
+def assert_whole(stamps, clock, decided, lines):
     """Every sample has a time, none is lost, and times rise."""
     times, _, late, breaks = decided
     assert len(times) == len(stamps) - len(clock.held)
     assert len(clock.held) < 100
     assert clock.lost == late.sum() == breaks.sum() == 0
     assert (np.diff(times) > 0).all()
-    assert said == []
+    assert lines == []
 
 
 @pytest.mark.parametrize("size", [2, 4, 10, 32, 50, 125])
@@ -49,8 +49,8 @@ def test_bursts_stamped_on_arrival_lose_nothing(size, rate):
     """Equal stamps, and a nominal rate that is a little off."""
     true = moments(6000, rate)
     stamps = in_bursts(true, size)
-    clock, decided, said = run(stamps)
-    assert_whole(stamps, clock, decided, said)
+    clock, decided, lines = run(stamps)
+    assert_whole(stamps, clock, decided, lines)
     assert 1 / clock.stamps.period == pytest.approx(rate, rel=1e-6)
     settled = slice(4000, 6000 - 300)  # the times are those of the samples, not of the bursts
     np.testing.assert_allclose(decided[0][settled], true[settled], atol=1e-6)
@@ -112,14 +112,14 @@ def test_any_gap_is_counted_to_the_sample(request):
             stamps = np.delete(in_bursts(true, size), np.s_[at : at + missing])
         shaken = np.random.default_rng(at).uniform(0, jitter, len(stamps))
         stamps = np.sort(stamps + shaken) if size == 1 else stamps
-        clock, (times, _, late, breaks), said = run(stamps)
+        clock, (times, _, late, breaks), lines = run(stamps)
         assert clock.lost == missing
         assert not late.any()
         places = np.flatnonzero(breaks)
         assert at - size <= places[0] <= at  # nothing behind the gap counts as before it
         assert places[-1] <= at + size
         assert (np.diff(times) > 0).all()
-        assert said == []
+        assert lines == []
 
     check()
 
@@ -141,25 +141,25 @@ def test_two_gaps_and_what_came_out_of_order():
 @pytest.mark.parametrize("step", [-3600.0, -0.5, -0.048, 0.05, 0.5, 3600.0])
 @pytest.mark.parametrize("size", [1, 10])
 def test_a_clock_that_steps_loses_nothing(step, size):
-    """Samples come on, so none is missing: a break, said; times go on as before."""
+    """Samples come on, so none is missing: a break, which is reported; times go on as before."""
     true = moments()
     came = in_bursts(true, size)
-    clock, (times, _, late, breaks), said = run(came + step * (np.arange(3000) >= 1500), came)
+    clock, (times, _, late, breaks), lines = run(came + step * (np.arange(3000) >= 1500), came)
     assert clock.lost == late.sum() == 0
-    (place,) = np.flatnonzero(breaks)
-    assert 1500 - size <= place <= 1500
-    assert len(said) == 1
-    assert f"stepped by {step:+,.3f} s" in said[0]
+    (first,) = np.flatnonzero(breaks)
+    assert 1500 - size <= first <= 1500
+    assert len(lines) == 1
+    assert f"stepped by {step:+,.3f} s" in lines[0]
     np.testing.assert_allclose(np.diff(times), 1 / SFREQ, atol=2e-3)
 
 
 def test_a_device_that_restarts_with_another_clock():
-    """Its samples came on 4 s later, and as many count as lost."""
+    """Samples after the gap arrive 4 s later, and as many count as lost."""
     true = moments()
     came = np.r_[true[:1500], true[1500:] + 4.0]
-    clock, (times, _, late, breaks), said = run(np.r_[true[:1500], true[1500:] - 900], came)
+    clock, (times, _, late, breaks), lines = run(np.r_[true[:1500], true[1500:] - 900], came)
     assert (clock.lost, late.sum(), breaks.sum()) == (1000, 0, 1)
-    assert "stepped by -904.000 s, and 1,000 samples are missing" in said[0]
+    assert "stepped by -904.000 s, and 1,000 samples are missing" in lines[0]
     assert np.diff(times).max() == pytest.approx(4.0, abs=0.01)
 
 
@@ -167,10 +167,10 @@ def test_a_device_that_restarts_with_another_clock():
 def test_first_stamps_that_are_far_off_are_no_gap(off):
     """Before the stream has shown its scatter: arrival tells a step, and no sample is missing."""
     true = moments()
-    clock, (times, _, late, breaks), said = run(true + off * (np.arange(3000) < 5), true)
+    clock, (times, _, late, breaks), lines = run(true + off * (np.arange(3000) < 5), true)
     assert clock.lost == late.sum() == 0
     np.testing.assert_array_equal(np.flatnonzero(breaks), [5])
-    assert f"stepped by {-off:+,.0f}" in said[0]
+    assert f"stepped by {-off:+,.0f}" in lines[0]
     np.testing.assert_allclose(np.diff(times), 1 / SFREQ, atol=2e-2)
 
 
@@ -203,9 +203,9 @@ def test_stamps_that_are_none_of_the_nominal_rate(stamps, message):
 
 
 def test_a_rate_that_is_a_little_off_is_said_once():
-    clock, decided, said = run(in_bursts(moments(6000, 245.0), 10))
-    assert len(said) == 1
-    assert "says it has 250 Hz; by its time stamps it has 245" in said[0]
+    clock, decided, lines = run(in_bursts(moments(6000, 245.0), 10))
+    assert len(lines) == 1
+    assert "says it has 250 Hz; by its time stamps it has 245" in lines[0]
     assert clock.lost == decided[2].sum() == decided[3].sum() == 0
 
 

@@ -1,6 +1,6 @@
 """Stamps coarser than a sample: several samples with one stamp, rounded or rounded down.
 
-A gap shorter than a tick cannot be told from rounding; longer ones are counted to a tick.
+A gap shorter than a tick looks like rounding; longer ones are counted to a tick.
 """
 
 import numpy as np
@@ -32,9 +32,9 @@ def device(sfreq, tick, rounding, off=0.0, missing=0, step=0.0, seed=0):
 @pytest.mark.parametrize("off", [0.0, slow(2e-4), -4e-3])
 @pytest.mark.parametrize(("sfreq", "tick"), TICKS)
 def test_nothing_is_lost_where_nothing_was_dropped(sfreq, tick, off, rounding):
-    clock, (times, _, late, breaks), said = run(*device(sfreq, tick, rounding, off), sfreq)
+    clock, (times, _, late, breaks), lines = run(*device(sfreq, tick, rounding, off), sfreq)
     assert clock.lost == late.sum() == breaks.sum() == 0
-    assert said == []
+    assert lines == []
     assert (np.diff(times) > 0).all()
     assert len(clock.held) < 0.1 * sfreq
     assert 1 / clock.stamps.period == pytest.approx(sfreq * (1 + off), rel=2e-3)
@@ -48,9 +48,9 @@ def test_nothing_is_lost_where_nothing_was_dropped(sfreq, tick, off, rounding):
 def test_a_gap_is_counted_to_a_tick(sfreq, tick, rounding):
     missing = int(0.4 * sfreq)
     stamps, arrived = device(sfreq, tick, rounding, missing=missing)
-    clock, (_, _, late, breaks), said = run(stamps, arrived, sfreq)
+    clock, (_, _, late, breaks), lines = run(stamps, arrived, sfreq)
     assert abs(clock.lost - missing) <= tick * sfreq
-    assert (late.sum(), breaks.sum(), said) == (0, 1, [])
+    assert (late.sum(), breaks.sum(), lines) == (0, 1, [])
 
 
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
@@ -58,10 +58,10 @@ def test_a_gap_is_counted_to_a_tick(sfreq, tick, rounding):
 @pytest.mark.parametrize(("sfreq", "tick"), TICKS)
 def test_a_clock_that_steps_loses_nothing(sfreq, tick, step, seed):
     stamps, arrived = device(sfreq, tick, np.round, step=step, seed=seed)
-    clock, (_, _, late, breaks), said = run(stamps, arrived, sfreq)
+    clock, (_, _, late, breaks), lines = run(stamps, arrived, sfreq)
     assert clock.lost == late.sum() == 0
-    assert breaks.sum() == len(said) == 1
-    assert "stepped by" in said[0]
+    assert breaks.sum() == len(lines) == 1
+    assert "stepped by" in lines[0]
 
 
 def test_resolution_of_stamps():
@@ -76,5 +76,5 @@ def test_resolution_of_stamps():
     ):
         resolution = Resolution(1 / 250)
         for part in np.split(stamps, 10):
-            resolution.see(part)
+            resolution.update(part)
         assert resolution.coarse == pytest.approx(tick)

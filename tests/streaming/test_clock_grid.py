@@ -1,7 +1,7 @@
 """Simulated devices: bursts, jitter, steps of the clock, drift and gaps, over a grid of all.
 
-A gap shorter than the stamps scatter cannot be told from jitter, nor can arrivals that scatter tell
-a step by whole samples of an exact clock from a gap; the grid holds what can be told.
+A gap shorter than the scatter of the stamps looks like jitter. If arrivals scatter, a step of an
+exact clock by whole samples looks like a gap. The grid holds the cases that can be distinguished.
 """
 
 import numpy as np
@@ -35,25 +35,25 @@ def device(sfreq, burst, jitter, ppm=0.0, step=0.0, missing=0, own_clock=False, 
 
 
 def received(stamps, arrived, sfreq):
-    """The clock, what it decided, and what it said; bursts come one after the other."""
-    said = []
-    clock = FittedClock(sfreq, said.append)
+    """The clock, its decisions, and the lines that it reported; bursts come one after the other."""
+    lines = []
+    clock = FittedClock(sfreq, lines.append)
     bounds = np.flatnonzero(np.diff(arrived)) + 1
     parts = [
         clock.push(*burst)
         for burst in zip(np.split(stamps, bounds), np.split(arrived, bounds), strict=True)
     ]
-    return clock, [np.concatenate(column) for column in zip(*parts, strict=True)], said
+    return clock, [np.concatenate(column) for column in zip(*parts, strict=True)], lines
 
 
-def assert_right(clock, decided, said, stamps, missing, tolerance, step):
+def assert_right(clock, decided, lines, stamps, missing, tolerance, step):
     times, _, late, breaks = decided
     assert abs(clock.lost - missing) <= tolerance
     assert not late.any()
     assert len(times) == len(stamps) - len(clock.held)
     assert len(clock.held) <= 1.5 * clock.sfreq
     assert (np.diff(times) > 0).all()
-    assert sum("stepped" in line for line in said) == len(said) <= (step != 0)
+    assert sum("stepped" in line for line in lines) == len(lines) <= (step != 0)
     assert breaks.sum() <= (step != 0) + (missing != 0)
 
 
@@ -70,14 +70,14 @@ GRID = [
 @pytest.mark.parametrize("own_clock", [slow(False), True])  # without: in the next test
 @pytest.mark.parametrize(("sfreq", "burst"), GRID)
 def test_nothing_is_lost_where_nothing_was_dropped(sfreq, burst, own_clock):
-    """With jitter, drift, and steps forward and back; a step is said, once."""
+    """With jitter, drift, and steps forward and back; a step is reported, once."""
     steps = [0.0, -0.01, -0.1, 0.1, -1.0, 1.0, -10.0, 10.0]
     for i, step in enumerate(steps if sfreq < 2048 else steps[::3]):
         ppm, jitter = (-200.0, 0.0, 200.0)[i % 3], (0.003, 0.001)[i % 2]
         stamps, arrived = device(sfreq, burst, jitter, ppm, step, 0, own_clock, seed=i)
-        clock, decided, said = received(stamps, arrived, sfreq)
-        assert_right(clock, decided, said, stamps, 0, 0, step)
-        assert len(said) == (step != 0) or abs(step) < 0.1
+        clock, decided, lines = received(stamps, arrived, sfreq)
+        assert_right(clock, decided, lines, stamps, 0, 0, step)
+        assert len(lines) == (step != 0) or abs(step) < 0.1
 
 
 @pytest.mark.parametrize("own_clock", [False, True])
@@ -88,8 +88,8 @@ def test_dropped_samples_are_lost_ones(sfreq, burst, own_clock):
     for i, (missing, jitter, step) in enumerate(cases if sfreq < 2048 else cases[::2]):
         ppm = (0.0, 200.0, -200.0)[i % 3]
         stamps, arrived = device(sfreq, burst, jitter, ppm, step, missing, own_clock, seed=i)
-        clock, decided, said = received(stamps, arrived, sfreq)
+        clock, decided, lines = received(stamps, arrived, sfreq)
         few = 2 if burst > 0.1 else 1  # four bursts tell less than the ten windows of a second
         tolerance = 0 if own_clock or not jitter else 1 + few * jitter * sfreq
-        assert_right(clock, decided, said, stamps, missing, tolerance, step)
-        assert len(said) == (step != 0)
+        assert_right(clock, decided, lines, stamps, missing, tolerance, step)
+        assert len(lines) == (step != 0)

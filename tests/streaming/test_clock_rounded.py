@@ -30,11 +30,11 @@ def device(sfreq, off, size, rounding, on_arrival, missing=0):
 def test_rounding_of_another_rate_loses_nothing(sfreq, off, size, rounding):
     for on_arrival in (False, True):
         stamps, arrived = device(sfreq, off, size, rounding, on_arrival)
-        clock, (times, _, late, _), said = run(stamps, arrived, sfreq)
+        clock, (times, _, late, _), lines = run(stamps, arrived, sfreq)
         # Ticks of one sample look like gaps, until three at equal intervals show the rate.
         assert clock.lost == 0 or (sfreq == 1000 and clock.lost < 3 and 20 * abs(off) < 3.5 * TICK)
         assert late.sum() == 0
-        assert said == []
+        assert lines == []
         assert (np.diff(times) > 0).all()
 
 
@@ -43,9 +43,9 @@ def test_rounding_of_another_rate_loses_nothing(sfreq, off, size, rounding):
 def test_a_gap_in_rounded_stamps_is_counted(sfreq, off):
     missing = int(0.1 * sfreq)
     stamps, arrived = device(sfreq, off, 10, np.round, on_arrival=False, missing=missing)
-    clock, (_, _, late, _), said = run(stamps, arrived, sfreq)
+    clock, (_, _, late, _), lines = run(stamps, arrived, sfreq)
     assert abs(clock.lost - missing) <= max(1, sfreq * TICK)
-    assert (late.sum(), said) == (0, [])
+    assert (late.sum(), lines) == (0, [])
 
 
 def test_the_tick_is_found_from_the_steps():
@@ -55,9 +55,9 @@ def test_the_tick_is_found_from_the_steps():
     for series in (stamps, measured_again):
         resolution = Resolution(1 / 250)
         for part in np.split(series, 50):
-            resolution.see(part)
+            resolution.update(part)
         assert resolution.rounding == pytest.approx(TICK)
         assert resolution.coarse == 0
     scattering = Resolution(1 / 250)
-    scattering.see(moments + np.random.default_rng(0).normal(scale=1e-4, size=5000))
+    scattering.update(moments + np.random.default_rng(0).normal(scale=1e-4, size=5000))
     assert scattering.rounding == 0

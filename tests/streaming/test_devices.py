@@ -135,14 +135,14 @@ def test_a_clock_that_is_set_back_while_it_streams(prepared, parcels, device):
         outlet.push_chunk(data, end - 3600 * (sent > 2.5 * SFREQ))
 
     name = device(send)
-    said, found = [], []
+    lines, found = [], []
     source = open_source(name, prepared.ch_names, {})
-    live = LiveInverse(prepared, parcels, SFREQ, say=said.append)
+    live = LiveInverse(prepared, parcels, SFREQ, say=lines.append)
     outlet = open_outlet(parcels, SFREQ, name + "r")
-    relay(lambda: source, live, outlet, 6.5, lambda t, c: found.append(t), say=said.append)
+    relay(lambda: source, live, outlet, 6.5, lambda t, c: found.append(t), say=lines.append)
     times = np.concatenate(found)
-    assert len(said) == 1
-    assert "stepped by -3,600" in said[0]
+    assert len(lines) == 1
+    assert "stepped by -3,600" in lines[0]
     assert live.counts.lost == live.counts.late == 0
     assert live.counts.settling == 500
     assert live.counts.estimated == live.counts.received - 500 - live.pending
@@ -198,17 +198,17 @@ def test_a_stream_that_is_back_at_another_rate(prepared, parcels):
 
 
 def test_it_is_said_why_nothing_is_estimated(prepared, parcels):
-    rng, said = np.random.default_rng(0), []
+    rng, lines = np.random.default_rng(0), []
     live = LiveInverse(prepared, parcels, SFREQ)
-    watch = Watch(live, said.append)
+    watch = Watch(live, lines.append)
     for second in range(30):
         data = rng.normal(scale=5e-6, size=(32, 250))
         if second >= 3:
             data[4, ::50] = np.nan
         live.push(data, second + np.arange(250) / SFREQ)
         watch.look(float(second))
-    assert len(said) == 3
-    assert said[0].startswith("nothing was estimated for 7 s, although samples come. The filter")
+    assert len(lines) == 3
+    assert lines[0].startswith("nothing was estimated for 7 s, although samples come. The filter")
     live.trouble, before = "samples are NaN", Counts(received=live.counts.received)
     assert live.why_nothing(before) == "No sample came. Start the device."
     for second in range(30, 32):

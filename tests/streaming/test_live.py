@@ -63,7 +63,7 @@ def test_filter_looks_at_the_past_only_and_chunks_leave_no_trace(recording):
         CausalBandpass(1.0, 200.0, SFREQ)
 
 
-def test_courses_are_those_of_the_filtered_recording(prepared, parcels, recording):
+def test_time_courses_are_those_of_the_filtered_recording(prepared, parcels, recording):
     """Once the filter has settled, the whole recording at once gives the same."""
     data, times = recording
     live = LiveInverse(prepared, parcels, SFREQ)
@@ -88,13 +88,13 @@ def test_courses_are_those_of_the_filtered_recording(prepared, parcels, recordin
 def test_windows_lie_over_each_other(prepared, parcels, recording, window):
     """However the samples come in, and each a mean of two windows with weights that add to one."""
     data, times = recording
-    found = []
+    results = []
     for bounds in ([0, 1000], [0, 3, 255, 256, 300, 777, 1000]):
         live = LiveInverse(prepared, parcels, SFREQ, window=window)
-        found.append(in_chunks(live, data, times, bounds))
+        results.append(in_chunks(live, data, times, bounds))
     # Single precision: how many windows are computed at once decides the order of sums.
-    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
-    stamps, time_courses = found[0]
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-4)
+    stamps, time_courses = results[0]
     np.testing.assert_allclose(stamps, times[250 : 250 + len(stamps)])
     assert len(stamps) == 750 - window // 2
     filtered = CausalBandpass(1.0, 40.0, SFREQ)(data)[:, 250:]
@@ -215,19 +215,19 @@ def test_page_shows_the_strongest_regions(parcels):
         time_courses = np.zeros((len(parcels.names), 30))
         time_courses[5] = 2e-9
         page.show(np.arange(30) / 10, time_courses, "all well")
-        found = json.loads(urlopen(page.address + "now").read())
-        assert found["state"] == "all well"
-        assert found["seconds"] == 0
-        assert found["parcels"][0] == {"name": parcels.names[5], "nAm": [2.0]}
+        results = json.loads(urlopen(page.address + "now").read())
+        assert results["state"] == "all well"
+        assert results["seconds"] == 0
+        assert results["parcels"][0] == {"name": parcels.names[5], "nAm": [2.0]}
         page.show(np.arange(30) / 10 + 4, 2 * time_courses, "all well")
-        found = json.loads(urlopen(page.address + "now").read())
-        assert found["seconds"] == 4
-        assert found["parcels"][0]["nAm"] == [2.0, 4.0]
+        results = json.loads(urlopen(page.address + "now").read())
+        assert results["seconds"] == 4
+        assert results["parcels"][0]["nAm"] == [2.0, 4.0]
         with pytest.raises(HTTPError, match="404"):
             urlopen(page.address + "etc/passwd")
 
 
-def test_regions_need_places(prepared):
+def test_parcels_need_positions(prepared):
     from dataclasses import replace
 
     from deepesi.physics.atlas import seitzman_parcels
@@ -262,11 +262,11 @@ def test_offsets_and_drifts_of_electrodes_leave_no_trace(prepared, parcels, reco
     data, times = recording
     rng = np.random.default_rng(1)
     offsets = rng.normal(scale=1e-2, size=(32, 1))
-    found = [
+    results = [
         LiveInverse(prepared, parcels, SFREQ).push(data + added, times)[1]
         for added in (0.0, offsets)
     ]
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-2, atol=1e-4 * found[0].max())
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-2, atol=1e-4 * results[0].max())
 
 
 def test_a_stream_is_of_single_trials(eloreta, parcels):
@@ -278,17 +278,17 @@ def test_a_stream_is_of_single_trials(eloreta, parcels):
 
 @pytest.mark.parametrize("value", [0.0, 3e-5])
 def test_channels_that_are_constant_from_the_start(prepared, parcels, recording, value):
-    """One of zeros may be the reference, and is said; others are not connected."""
+    """One of zeros may be the reference, and is reported; others are not connected."""
     data, times = recording
     data[5] = value
-    said = []
-    live = LiveInverse(prepared, parcels, SFREQ, say=said.append)
+    lines = []
+    live = LiveInverse(prepared, parcels, SFREQ, say=lines.append)
     if value:
         with pytest.raises(ValueError, match=rf"\['{prepared.ch_names[5]}'\] are constant, as if"):
             in_chunks(live, data, times, [0, 10, 400])
         return
     in_chunks(live, data, times, [0, 10, 400, 1000])
-    assert said == [f"{prepared.ch_names[5]} is constant, taken for the reference"]
+    assert lines == [f"{prepared.ch_names[5]} is constant, taken for the reference"]
     data[6] = 0.0
     with pytest.raises(ValueError, match=r"\['\w+', '\w+'\] are constant"):
         LiveInverse(prepared, parcels, SFREQ).push(data, times)

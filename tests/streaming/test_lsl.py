@@ -45,7 +45,7 @@ def play():
 
 
 def test_a_replayed_recording_comes_out_as_parcels(prepared, parcels, raw, play):
-    """Published as estimated, at the time stamps of the samples; names and places go with it."""
+    """Published as estimated, at the time stamps of the samples; names and positions go with it."""
     _, name = play(raw)
     source = open_source(name, prepared.ch_names, {})
     assert source.sfreq == 250
@@ -60,10 +60,10 @@ def test_a_replayed_recording_comes_out_as_parcels(prepared, parcels, raw, play)
     assert info.get_channel_names() == list(parcels.names)
     place = info.desc.child("mni_centres_mm").child("parcel")
     assert place.child_value("name") == parcels.names[0]
-    found = []
-    latency = relay(lambda: source, live, outlet, 4.0, lambda t, c: found.append((t, c)))
-    times = np.concatenate([t for t, _ in found])
-    time_courses = np.concatenate([c for _, c in found], axis=1)
+    received = []
+    latency = relay(lambda: source, live, outlet, 4.0, lambda t, c: received.append((t, c)))
+    times = np.concatenate([t for t, _ in received])
+    time_courses = np.concatenate([c for _, c in received], axis=1)
     assert live.counts.lost == live.counts.late == live.counts.broken == 0
     assert live.counts.estimated == len(times) > 500
     time.sleep(0.3)
@@ -78,7 +78,7 @@ def test_a_replayed_recording_comes_out_as_parcels(prepared, parcels, raw, play)
 @pytest.mark.slow
 def test_a_stream_that_stops_and_returns(prepared, parcels, raw, play):
     player, name = play(raw)
-    live, said, estimates = LiveInverse(prepared, parcels, 250.0), [], []
+    live, lines, estimates = LiveInverse(prepared, parcels, 250.0), [], []
     running = threading.Event()
 
     def interrupt():
@@ -101,11 +101,11 @@ def test_a_stream_that_stops_and_returns(prepared, parcels, raw, play):
         20.0,
         keep,
         silence=1.0,
-        say=said.append,
+        say=lines.append,
     )
     thread.join()
-    assert said[0].startswith("the stream has stopped; waiting")
-    assert said[1] == "the stream is back"
+    assert lines[0].startswith("the stream has stopped; waiting")
+    assert lines[1] == "the stream is back"
     gaps = np.diff(np.concatenate(estimates))
     assert (gaps > 0).all()
     assert (gaps > 1).sum() == 1

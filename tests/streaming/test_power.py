@@ -40,19 +40,19 @@ def power_of(prepared, parcels, band, data, time, chunk=50):
 
 def test_the_power_peaks_where_the_rhythm_of_the_band_is(prepared, parcels, head):
     """In the broad band the louder source wins."""
-    place = head.source_pos
+    positions = head.source_pos
     for seed in range(3):
         number, data, time = stream(head, parcels, seed)
-        found = {}
+        distances = {}
         for band in ((8.0, 13.0), (1.0, 40.0)):
             power = power_of(prepared, parcels, band, data, time)
             strongest = parcels.of_source == power.moments.mean.argmax()
-            found[band] = [
-                np.linalg.norm(place[strongest] - place[n], axis=1).min() for n in number
+            distances[band] = [
+                np.linalg.norm(positions[strongest] - positions[n], axis=1).min() for n in number
             ]
-        assert found[8.0, 13.0][0] < 0.03
-        assert found[8.0, 13.0][0] < found[8.0, 13.0][1]
-        assert found[1.0, 40.0][1] < found[1.0, 40.0][0]
+        assert distances[8.0, 13.0][0] < 0.03
+        assert distances[8.0, 13.0][0] < distances[8.0, 13.0][1]
+        assert distances[1.0, 40.0][1] < distances[1.0, 40.0][0]
 
 
 def test_it_is_the_power_of_the_whole_filtered_recording(prepared, parcels, head):

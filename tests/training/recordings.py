@@ -1,4 +1,4 @@
-"""Generated recordings: sources of the toy head, seen by a cap, in files of any format."""
+"""Generated recordings: sources of the toy head, measured by a cap, in files of any format."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a training run can be told: averages, accumulation, early stopping, precision, compile."""
+"""Options of a training run: averages, accumulation, early stopping, precision, compile."""
 
 import csv
 import math

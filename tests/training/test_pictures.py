@@ -30,7 +30,7 @@ def test_comparison_is_of_one_example(example):
     assert found.recorded == pytest.approx(batch.data[1].numpy())
     assert found.target == pytest.approx(np.sqrt((batch.sources[1].numpy() ** 2).mean(axis=1)))
     assert found.target.argmax() in found.peaks
-    # The estimate answers to the recording, the truth leaves noise and the other head over.
+    # The estimate answers to the recording, the target leaves noise and the error of the head.
     misfit = residual_variance(found.explained, found.recorded)
     assert 0 < misfit < residual_variance(0 * found.explained, found.recorded) == 1
     assert 0 < residual_variance(found.target_potential, found.recorded) < 1

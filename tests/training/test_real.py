@@ -55,7 +55,7 @@ def test_every_window_once_per_epoch_over_all_files(stream):
 
 
 def test_any_step_at_once(stream):
-    """A resumed run sees the batches of an uninterrupted one."""
+    """A resumed run gets the batches of an uninterrupted one."""
     first, second = stream(), stream()
     for step in range(7):
         first.batch(step)

@@ -454,6 +454,6 @@ def test_supervised_training_on_real_recordings_is_refused(toy, toy_path, files,
         fit(config, Cohort.single(toy), tmp_path)
 
 
-def test_stream_knows_no_sources(files, toy):
+def test_stream_has_no_sources(files, toy):
     batch = RealRecordings(files, toy, ConvDip(84).head_inputs, n_times=5).batch(0)
     assert not hasattr(batch, "sources")

@@ -72,7 +72,7 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
 
 
 def check_cards(run_dir, toy_path):
-    """Of the run, and of the same network exported again: what it is, how it was trained."""
+    """Cards of the run and of the same network exported again: the model and its training."""
     sha256 = hashlib.sha256((run_dir / "config.yaml").read_bytes()).hexdigest()
     again = export_path(str(run_dir), run_dir / "again.onnx", str(toy_path), "biosemi16")
     cards = [(run_dir / "export" / "card.md").read_text(), again.with_suffix(".md").read_text()]

@@ -7,7 +7,7 @@ import torch
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
 from deepesi.physics.cohort import Cohort
-from deepesi.training.expected import ExpectedResponses
+from deepesi.training.expected_responses import ExpectedResponses
 from deepesi.training.mixed import MixedRecordings, without_targets
 from deepesi.training.run import fit
 from deepesi.training.tasks.weak_labels import WeakLabels
@@ -33,10 +33,10 @@ def test_regions_are_those_expected(template, responses):
     visual, frontal = weak_cases(template, *responses)
     mni = template.source_mni
     assert visual.name == "visual-ave.fif"
-    assert (mni[visual.region, 0] > 0).all()
-    assert (mni[visual.region, 1] < -50).all()
+    assert (mni[visual.expected_area, 0] > 0).all()
+    assert (mni[visual.expected_area, 1] < -50).all()
     distance = np.linalg.norm(mni - [-40, 30, 30], axis=1)
-    assert np.array_equal(frontal.region, distance <= 20)
+    assert np.array_equal(frontal.expected_area, distance <= 20)
     # 0.1 to 0.19 s at 250 Hz
     assert visual.data.shape == (32, 23)
     assert visual.head.sensors.names == frontal.head.sensors.names

@@ -107,7 +107,7 @@ class Trap(LossTerm):
     """Adds nothing to the objective; once, in one training batch, something happens.
 
     Args:
-        step: Of which step.
+        step: Number of the step.
         number: Number of the batch in the step.
         action: ``"memory"``, ``"spoil"``, or names of signals to send to this process.
 

@@ -51,7 +51,7 @@ def close(first, second, rtol=1e-5):
 
 
 def test_mixture_has_the_moments_of_samples_drawn_from_it():
-    """Each member claims a variance; samples come from one member or another, equally often."""
+    """Each member estimates a variance; samples come from one member or another, equally often."""
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(3, 2, 5, 4, generator=generator)
     stds = torch.rand(3, 2, 5, 4, generator=generator) + 0.1

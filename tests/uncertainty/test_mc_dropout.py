@@ -69,7 +69,7 @@ def test_repeatable_and_the_same_for_every_recording(thick, recording):
     assert (whole.std > 0).all()
 
 
-def test_masks_leave_out_the_share_they_are_told(thick):
+def test_masks_leave_out_the_given_share(thick):
     samples = MCDropout(thick, n_samples=500)
     excluded = torch.stack([samples.get_buffer(f"masks_{i}") for i in range(3)]) == 0
     assert excluded.float().mean().item() == pytest.approx(0.3, abs=0.01)

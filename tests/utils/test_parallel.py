@@ -42,9 +42,9 @@ def test_no_process():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_worker_that_is_killed_ends_no_other_item():
-    found = dict(spread(killed_at, 2, [0, 1, 2, 3], 2))
-    assert isinstance(found.pop(2), LostWorkerError)
-    assert found == {0: 0, 1: 1, 3: 3}
+    results = dict(spread(killed_at, 2, [0, 1, 2, 3], 2))
+    assert isinstance(results.pop(2), LostWorkerError)
+    assert results == {0: 0, 1: 1, 3: 3}
 
 
 @pytest.mark.slow
@@ -55,10 +55,10 @@ def test_a_cluster():
         n_workers=1, threads_per_worker=1, dashboard_address=None
     ) as cluster:
         address = cluster.scheduler_address
-        found = dict(spread(scaled, 2.0, [1.0, 2.0], 2, address))
+        results = dict(spread(scaled, 2.0, [1.0, 2.0], 2, address))
         with joblib.parallel_config(backend="dask", scheduler_host=address):  # of the caller
-            assert dict(spread(scaled, 2.0, [1.0, 2.0], 2)) == found
-    assert found == {1.0: 2.0, 2.0: 4.0}
+            assert dict(spread(scaled, 2.0, [1.0, 2.0], 2)) == results
+    assert results == {1.0: 2.0, 2.0: 4.0}
     with pytest.raises(OSError, match="127.0.0.1:9"):
         list(spread(scaled, 2.0, [1.0], 2, "tcp://127.0.0.1:9"))
 

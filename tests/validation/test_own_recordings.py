@@ -23,7 +23,7 @@ from deepesi.validation.expectation_file import EXAMPLE, KEYS, read_expectations
 from deepesi.validation.own_recordings import own_cases
 from deepesi.validation.run import run
 from deepesi.validation.sample import sample_cases
-from deepesi.validation.tally import DISTANCE, SET, at_least, tally
+from deepesi.validation.successes import DISTANCE, SET, at_least, tally
 from tests.conftest import make_covariance, make_evoked
 from tests.documents import ROOT
 
@@ -32,7 +32,7 @@ FRONTAL = (-40.0, 30.0, 30.0)
 
 
 def response(template, landmark, montage: str = "biosemi32", snr: float = 30.0, seed: int = 0):
-    """An average of noise, and from 0.1 to 0.2 s of the source nearest to a place, MNI mm."""
+    """An average of noise, and from 0.1 to 0.2 s of the source nearest to a position, MNI mm."""
     evoked = make_evoked(montage, 100, seed)
     evoked.shift_time(-0.2)
     placement = place_recording(evoked.info, template)
@@ -214,7 +214,7 @@ def test_one_recording_of_a_folder_and_a_response_in_several_windows(folder, tmp
     assert cases[0].noise_cov["data"].shape == (32, 32)
 
 
-def test_recordings_that_no_entry_names_are_told(folder, tmp_path):
+def test_recordings_that_no_entry_names_are_reported(folder, tmp_path):
     expect = write(tmp_path / "e.yaml", entry(file="noise-ave.fif"))
     lines: list[str] = []
     own_cases(folder, read_expectations(expect), lines.append)

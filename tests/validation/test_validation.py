@@ -180,7 +180,7 @@ def test_methods_that_do_not_exist(names, message):
         find_methods(names, [], load_solver)
 
 
-def test_all_methods_are_every_one_that_needs_no_truth():
+def test_all_methods_are_every_one_that_needs_no_target():
     methods = find_methods(["All"], [], load_solver)
     names = [method.name for method in methods]
     assert len(set(names)) == len(names) == 4 + len(solver_names())
@@ -249,7 +249,7 @@ def test_a_scan_finds_the_left_visual_response_with_electrodes_placed_by_anatomy
 
 
 def simulated_case(template, landmark, snr: float = 40.0) -> Case:
-    """Noise, and from 0.1 s on a source at the vertex nearest to a place (MNI mm)."""
+    """Noise, and from 0.1 s on a source at the vertex nearest to a position (MNI mm)."""
     evoked = make_evoked(n_times=150)
     evoked.shift_time(-0.3)
     covariance = make_covariance(evoked.info)
@@ -497,7 +497,7 @@ def test_page_shows_every_method_whatever_their_order(template, tmp_path):
     )
     write_report([first, replace(other, method="<x>"), second], [], {"a": "b"}, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert page.count("data:image/png;base64") == 2 + 3  # courses of two spaces, three maps
+    assert page.count("data:image/png;base64") == 2 + 3  # time courses of two spaces, three maps
     assert "<x>" not in page
     for caption in ("eLORETA: ", "&lt;x&gt;: ", "MNE: "):
         assert f"<figcaption>{caption}" in page

@@ -42,9 +42,9 @@ class AmplitudeCoordinates:
         ]
         self.inverse, _ = inverse_root(matrix)
         self.noise = noise[:, None]
-        found = (topographies @ white).unbind(2)
+        matched = (topographies @ white).unbind(2)
         rows = [
-            sum_of(v[..., None] * x for v, x in zip(r, found, strict=False)) for r in self.inverse
+            sum_of(v[..., None] * x for v, x in zip(r, matched, strict=False)) for r in self.inverse
         ]
         #: Time courses of the coordinates' means.
         self.means: Float[Tensor, "N B J T"] = torch.stack(rows, dim=2)

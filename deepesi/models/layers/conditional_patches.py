@@ -1,4 +1,4 @@
-"""Evidence of one more patch, given the others: moments integrated out, orientation read off."""
+"""Evidence of one more patch, given the others: moments integrated out, orientation estimated."""
 
 import math
 from collections.abc import Iterable
@@ -83,7 +83,7 @@ class Conditional(NamedTuple):
         evidence: Log-likelihood relative to that without it ``(N, K, S)``.
         shrinkage: Posterior mean of the amplitude of a unit topography for a product of 1, noise 1
             ``(N, K, S)``; also the posterior variance of the amplitude.
-        normal: Products of what the others leave with topographies along the normals.
+        normal: Products of the residual with topographies along the normals.
         loose: The same with every row of the other patches.
         axes: Weights of these rows; their topography has norm 1.
 
@@ -100,16 +100,16 @@ def span(
     rows: Float[Tensor, "N J C"],
 ) -> tuple[Float[Tensor, "N J C"], Float[Tensor, " N"]]:
     """Vectors ``W`` with ``(I + Rᵀ R)⁻¹ = I - Wᵀ W``, and the log-determinant of ``I + Rᵀ R``."""
-    found: list[Tensor] = []
+    vectors: list[Tensor] = []
     log_det = torch.zeros_like(rows[:, 0, 0])
     for row in rows.unbind(1):
-        left = row
-        for other in found:
-            left = left - other * (other * row).sum(1, keepdim=True)
-        size = 1 + (left * row).sum(1, keepdim=True)
+        residual = row
+        for other in vectors:
+            residual = residual - other * (other * row).sum(1, keepdim=True)
+        size = 1 + (residual * row).sum(1, keepdim=True)
         log_det = log_det + size[:, 0].log()
-        found.append(left / size.sqrt())
-    return torch.stack(found, dim=1), log_det
+        vectors.append(residual / size.sqrt())
+    return torch.stack(vectors, dim=1), log_det
 
 
 def conditional(
@@ -134,22 +134,22 @@ def conditional(
     if others.shape[1] == 0:  # ONNX Runtime computes products over nothing wrongly
         others = torch.zeros_like(data[:, None, :, 0])
     vectors, _ = span(others)
-    left = data - vectors.mT @ (vectors @ data)
+    residual = data - vectors.mT @ (vectors @ data)
     # One product with the dictionary; samples and vectors are the first axis.
-    columns = torch.cat([left, vectors.mT], dim=2).permute(2, 0, 1)
+    columns = torch.cat([residual, vectors.mT], dim=2).permute(2, 0, 1)
     products = [_products(columns, rows) for rows in (patches.normal, *patches.loose.unbind())]
     n_times = data.shape[2]
     normal, *loose = (product[:n_times] for product in products)
     crossed = [product[n_times:] for product in products]
-    deviation = level[:, None, None]
+    std = level[:, None, None]
     along, shrinkage = _along_normals(
-        normal, 1 - crossed[0].square().sum(0), (deviation / patches.normal_moments).square()
+        normal, 1 - crossed[0].square().sum(0), (std / patches.normal_moments).square()
     )
     free, own, axes = _of_any_orientation(
         loose,
         patches.loose_power,
         crossed[1:],
-        (deviation / patches.loose_size).square(),
+        (std / patches.loose_size).square(),
     )
     return Conditional(
         torch.cat([along, free], dim=1), torch.cat([shrinkage, own], dim=1), normal, loose, axes
@@ -157,17 +157,17 @@ def conditional(
 
 
 def _along_normals(
-    signals: Float[Tensor, "T N K S"], left: Float[Tensor, "N K S"], variance: Tensor
+    signals: Float[Tensor, "T N K S"], residual_norms: Float[Tensor, "N K S"], variance: Tensor
 ) -> tuple[Float[Tensor, "N K S"], Float[Tensor, "N K S"]]:
     """Evidence and shrinkage.
 
     Args:
         signals: Products of the data with the topographies.
-        left: Squared norms of the topographies that the others leave.
+        residual_norms: Squared norms of the topographies after projecting out the others.
         variance: Prior variance of an amplitude.
 
     """
-    gain = 1 + variance * left.clamp_min(0)
+    gain = 1 + variance * residual_norms.clamp_min(0)
     shrinkage = variance / gain
     energy = signals.square().sum(0)
     return 0.5 * (shrinkage * energy - signals.shape[0] * gain.log()), shrinkage
@@ -190,7 +190,7 @@ def _of_any_orientation(
     """
     n_orient, n_times = len(signals), signals[0].shape[0]
     taken = moment_matrix(crossed)
-    # Root L of I + variance A, with A the products of the rows that the others leave.
+    # Root L of I + variance A, with A the products of the rows after projecting out the others.
     root, log_det = inverse_root(
         [
             [
@@ -224,13 +224,13 @@ def draw(
     return below.sum(1).clamp_max(logits.shape[1] - 1), probabilities
 
 
-def chosen(patches: Patches, found: Conditional, number: Int[Tensor, " N"]) -> Slots:
-    """The patch of this number, first those along the normals; beyond all: none."""
+def chosen(patches: Patches, fit: Conditional, number: Int[Tensor, " N"]) -> Slots:
+    """The patch of this number, first those along the normals; larger numbers: none."""
     n_sources = patches.normal.shape[1]
     n_normal = patches.normal.shape[0] * n_sources
     n_loose = patches.loose.shape[1] * n_sources
     straight, own = number.clamp_max(n_normal - 1), (number - n_normal).clamp(0, n_loose - 1)
-    axes = found.axes.flatten(2).gather(2, own.expand(len(found.axes), -1)[..., None])
+    axes = fit.axes.flatten(2).gather(2, own.expand(len(fit.axes), -1)[..., None])
     turned = (axes * patches.loose.flatten(1, 2).index_select(1, own)).sum(0)
     size = axes[..., 0].square().sum(0).sqrt() / math.sqrt(len(axes))
     size = size * patches.loose_size.flatten().index_select(0, own)

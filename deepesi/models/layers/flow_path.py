@@ -27,7 +27,7 @@ def velocity_error(
 
 
 def times(n_steps: int) -> list[float]:
-    """Times from 0 to 1 of ``n_steps`` steps; the noise that is left falls as a square."""
+    """Times from 0 to 1 of ``n_steps`` steps; the remaining noise falls as a square."""
     return [1 - (1 - number / n_steps) ** 2 for number in range(n_steps + 1)]
 
 

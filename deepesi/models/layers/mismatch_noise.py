@@ -18,7 +18,7 @@ def mismatch_noise(
     Args:
         recording: Whitened data.
         rank: Rank of the noise covariance.
-        log_share: Logarithm of the share of the power beyond the noise that is mismatch.
+        log_share: Logarithm of the share of mismatch in the power above the noise.
 
     """
     power = recording.square().sum((1, 2)) / (recording.shape[2] * rank)
@@ -26,7 +26,7 @@ def mismatch_noise(
 
 
 def signal_power(power: Float[Tensor, " B"], rank: Float[Tensor, " 1"]) -> Float[Tensor, " B"]:
-    """Power of whitened recordings beyond the noise, summed over channels, with a lower bound.
+    """Power of whitened recordings above the noise, summed over channels, with a lower bound.
 
     Args:
         power: Mean over samples of the squared norm of the whitened data.

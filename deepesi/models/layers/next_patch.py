@@ -1,4 +1,4 @@
-"""The next patch of a configuration: which one, and whether there is one."""
+"""Distribution of the next patch of a configuration, and the probability that there is one."""
 
 import math
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from deepesi.models.layers.patch_sequence import NONE, PatchSequence, Recordings
 
 #: Distance over which a patch makes another one less likely, m.
 NEAR = 0.015
-#: About the number of independent patches on a head.
-N_LOOKS = 400
+#: Approximate number of independent patches on a head.
+N_INDEPENDENT_TESTS = 400
 
 
 class Known(NamedTuple):
-    """What is computed once for a recording, for all of its configurations."""
+    """Results that are computed once for a recording and serve all of its configurations."""
 
     recordings: Recordings
     features: Float[Tensor, "B F"]
@@ -57,7 +57,7 @@ class Choice(NamedTuple):
 
 
 class NextPatch(nn.Module):
-    """Evidence of every patch, divided by errors of the head model, and learned corrections.
+    """Evidence of every patch, divided by the variance of head errors, with learned corrections.
 
     Args:
         n_components: Largest number of patches ``J``.
@@ -91,7 +91,7 @@ class NextPatch(nn.Module):
         log_total = largest + by_radius.sum(2, keepdim=True).log()
         # The evidence of another patch relative to that of none.
         strength = known.recordings.strength[:, None].to(sharpness)
-        prior = strength.log() * sharpness + math.log(N_LOOKS)
+        prior = strength.log() * sharpness + math.log(N_INDEPENDENT_TESTS)
         own = [
             (log_total - prior)[..., 0].clamp(-10, 30) / 5,
             (sequence.remaining() / known.rank + FLOOR).log() / 3,
@@ -104,10 +104,10 @@ class NextPatch(nn.Module):
     def _near(
         self, number: Int[Tensor, "N B"], positions: Float[Tensor, "S 3"]
     ) -> Float[Tensor, "N B S"]:
-        """What the log-odds of a patch lose because another one is near."""
+        """Reduction of the log-odds of patches near an earlier one."""
         filled = number.clamp_min(0).flatten()
         n_sources = positions.shape[0]
-        # The exporter knows no remainder by a free size.
+        # The exporter has no remainder by a free size.
         centres = filled - filled // n_sources * n_sources
         centre = positions.index_select(0, centres)
         square = centre.square().sum(1)[:, None] + positions.square().sum(1)

@@ -61,7 +61,7 @@ class OrientedPatches:
         self.rows = self.loose.unbind()
         self.power = loose.square().sum(3)[:, None]  # O 1 K_l S
 
-    def find(self, data: Float[Tensor, "C T B"]) -> Products:
+    def products(self, data: Float[Tensor, "C T B"]) -> Products:
         """Products with all topographies, in the precision of these."""
         rows = data.to(self.normal.dtype).permute(1, 2, 0)
         shape = *rows.shape[:2], -1, self.n_sources
@@ -94,13 +94,13 @@ class OrientedPatches:
 
         """
         n_times, dtype = data.shape[1], self.normal.dtype
-        found = self.find(data)
+        products = self.products(data)
         prior = (strength / variance).to(dtype)[..., None, None]  # 2 B 1 1
         level = ((excess / variance + rank * variance.log()) / 2).to(dtype)[..., None, None]
         variance = variance.to(dtype)[..., None, None]
-        energy = found.normal.square().sum(0)
+        energy = products.normal.square().sum(0)
         along = energy * (prior[0] / (1 + prior[0]) / variance[0]) - n_times * prior[0].log1p()
-        covariance = moment_matrix(found.loose)
+        covariance = moment_matrix(products.loose)
         prior_power = self.power * (prior[1] / self.n_orient)
         shrink = (prior[1] / self.n_orient / (1 + prior_power)).sqrt()  # O B K_l S
         with torch.no_grad():
@@ -127,7 +127,7 @@ class OrientedPatches:
         Only the `strongest_patches` of each component are used.
         """
         factors = [self._strongest(component, n_strongest) for component in components]
-        rows = torch.cat(factors, dim=1).to(recording.dtype)  # B M C, scaled by their deviations
+        rows = torch.cat(factors, dim=1).to(recording.dtype)  # B M C, scaled by their std
         return unexplained(rows.mT @ rows, recording, n_steps)
 
     def _strongest(self, component: Component, n_strongest: int) -> Float[Tensor, "B M C"]:

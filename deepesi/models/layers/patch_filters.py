@@ -60,13 +60,13 @@ class PatchFilters(NamedTuple):
         columns = (self.trust[:, None] * self.trust[..., None] * covariance).permute(1, 2, 0)
         by_radius = []
         for k, rows in enumerate(self.rows):  # less memory at a time is faster
-            found = (rows @ columns.flatten(1)).unflatten(1, columns.shape[1:])
+            matched = (rows @ columns.flatten(1)).unflatten(1, columns.shape[1:])
             if mixing is None:
-                energy = (found * rows[..., None]).sum(1).unflatten(0, (-1, self.n_orient)).sum(1)
+                energy = (matched * rows[..., None]).sum(1).unflatten(0, (-1, self.n_orient)).sum(1)
             else:
-                found = found.unflatten(0, (-1, self.n_orient))
+                matched = matched.unflatten(0, (-1, self.n_orient))
                 own = rows.unflatten(0, (-1, self.n_orient))
-                energy = (mixing[k] * torch.einsum("socb,spc->sopb", found, own)).sum((1, 2))
+                energy = (mixing[k] * torch.einsum("socb,spc->sopb", matched, own)).sum((1, 2))
             by_radius.append(energy)
         return torch.stack(by_radius) / self.power
 

@@ -17,7 +17,7 @@ LEAST_EVIDENCE = -10.0
 def power_features(
     recordings: Recordings, explained: Float[Tensor, "J M B"], rank: Float[Tensor, " 1"]
 ) -> Float[Tensor, "B F"]:
-    """Logarithms of the power, of what 1 to ``J`` patches leave of it, and of the duration.
+    """Logarithms of the power, of the residual power after 1 to ``J`` patches, and of the duration.
 
     Args:
         recordings: Recordings.
@@ -28,8 +28,8 @@ def power_features(
     white = recordings.white
     power = white.square().sum(1).mean(1)
     n_times = torch.ones_like(white[0, 0]).sum()
-    left = (power - explained.amax(1)).clamp_min(0)
-    powers = (torch.cat([power[None], left]) / rank + FLOOR).log() / 3
+    residual = (power - explained.amax(1)).clamp_min(0)
+    powers = (torch.cat([power[None], residual]) / rank + FLOOR).log() / 3
     return torch.cat([powers, (n_times.log() / 3).expand_as(power)[None]]).T
 
 

@@ -11,7 +11,7 @@ NONE = -1
 
 
 class Recordings(NamedTuple):
-    """Whitened recordings, and all that one of ``P`` patches explains of them.
+    """Whitened recordings, and products with the topographies of ``P`` patches.
 
     The topographies depend on the skull through ``M`` filters between the channels, see
     `deepesi.physics.head_inputs.SkullFilters`. A skull between two of them has a weighted sum of
@@ -23,11 +23,11 @@ class Recordings(NamedTuple):
     filters: Float[Tensor, "M C C"]
     squares: Float[Tensor, "MM P"]  # products of the filtered topographies of two skulls
     energies: Float[Tensor, "B MM P"]  # mean over samples of the product of two matched filters
-    found: Float[Tensor, "B MT P"]  # matched filters, over the samples
+    matched: Float[Tensor, "B MT P"]  # matched filters, over the samples
     strength: Float[Tensor, " B"]  # prior variance of the amplitude of a unit topography
 
 
-def look(
+def matched_filters(
     white: Float[Tensor, "B C T"],
     rows: Float[Tensor, "P C"],
     filters: Float[Tensor, "M C C"],
@@ -35,10 +35,10 @@ def look(
 ) -> Recordings:
     """Apply the matched filters of all patches under all skulls."""
     n_skulls, n_patches = filters.shape[0], rows.shape[0]
-    seen = rows @ filters.mT
-    found = (white.mT[:, None] @ seen.mT).contiguous()
-    squares = [(one * other).sum(1) for one in seen for other in seen]
-    by_skull = found.unbind(1)
+    filtered = rows @ filters.mT
+    matched = (white.mT[:, None] @ filtered.mT).contiguous()
+    squares = [(one * other).sum(1) for one in filtered for other in filtered]
+    by_skull = matched.unbind(1)
     energies = [(one * other).mean(1) for one in by_skull for other in by_skull]
     return Recordings(
         white,
@@ -46,7 +46,7 @@ def look(
         filters,
         torch.stack(squares),
         torch.stack(energies, dim=1),
-        found.reshape(-1, n_skulls * white.shape[2], n_patches),
+        matched.reshape(-1, n_skulls * white.shape[2], n_patches),
         strength,
     )
 
@@ -55,14 +55,14 @@ class PatchSequence:
     """Patches of ``N`` configurations per recording, taken one after the other.
 
     The amplitudes of all patches are integrated out, with a normal prior of the variance
-    ``strength``: what is left of a recording is ``(I + R R^T)^-1 v`` with the topographies ``R`` of
+    ``strength``: the residual of a recording is ``(I + R R^T)^-1 v`` with the topographies ``R`` of
     the earlier patches. Arrays over all patches do not grow with the number of samples in time.
 
     Energies are differences of large numbers, so they have the precision of the recordings. All
     other arrays over all patches have that of the squares: single precision is enough.
 
     Args:
-        recordings: Result of `look`.
+        recordings: Result of `matched_filters`.
         skull: Weights of the ``M`` skulls, sum 1.
 
     """
@@ -74,9 +74,9 @@ class PatchSequence:
         self.square: Float[Tensor, "N B P"] = self.pairs.to(recordings.squares) @ recordings.squares
         energy = (self.pairs.transpose(0, 1) @ recordings.energies).transpose(0, 1)
         self.energy: Float[Tensor, "N B P"] = energy
-        #: Squares of what the earlier patches leave of the topographies, plus square/strength.
-        #: None: no patch was taken.
-        self.left: Float[Tensor, "N B P"] | None = None
+        #: Squared norms of the topographies after projecting out the earlier patches, plus
+        #: square/strength. None: no patch was taken.
+        self.residuals: Float[Tensor, "N B P"] | None = None
         self._products: list[Float[Tensor, "N B P"]] = []
         self._vectors: list[Float[Tensor, "N B C"]] = []
         self._amplitudes: list[Float[Tensor, "N B T"]] = []
@@ -86,33 +86,37 @@ class PatchSequence:
         return (1 / self.recordings.strength[:, None]).to(self.square)
 
     def explained(self) -> Float[Tensor, "N B P"]:
-        """Power (mean over samples) that each patch explains beyond the earlier ones."""
+        """Power (mean over samples) that each patch explains in addition to the earlier ones."""
         energy = self.energy.to(self.square).clamp_min(0)
-        if self.left is None:
+        if self.residuals is None:
             return energy / self.square * (1 / (1 + self._least))
-        return energy / self.left
+        return energy / self.residuals
 
     def evidence(self) -> Float[Tensor, "N B P"]:
         """Twice the log-likelihood per sample of each patch, its amplitude integrated out.
 
-        Without what all patches have in common.
+        Terms that are equal for all patches are left out.
         """
         explained = self.explained()
-        return explained if self.left is None else explained - (self.left / self.square).log()
+        return (
+            explained
+            if self.residuals is None
+            else explained - (self.residuals / self.square).log()
+        )
 
     def remaining(self) -> Float[Tensor, "N B"]:
-        """Power (mean over samples) that the earlier patches leave."""
+        """Residual power (mean over samples) after the earlier patches."""
         power = self.recordings.white.square().sum(1).mean(1)
         taken = [amplitude.square().mean(2) for amplitude in self._amplitudes]
-        left = sum(taken, start=torch.zeros_like(self.energy[..., 0]))
-        return (power - left).clamp_min(0)
+        explained = sum(taken, start=torch.zeros_like(self.energy[..., 0]))
+        return (power - explained).clamp_min(0)
 
     def topography(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B C"]:
         """Unit topography of a patch under the skull of its configuration; 0 without a patch."""
         filled = number.clamp_min(0)
         rows = self.recordings.rows.index_select(0, filled.flatten()).unflatten(0, number.shape)
-        seen = self._filtered(rows, self.recordings.filters.mT)
-        return seen * (self.inverse_norm_of(number) * (number != NONE))[..., None]
+        filtered = self._filtered(rows, self.recordings.filters.mT)
+        return filtered * (self.inverse_norm_of(number) * (number != NONE))[..., None]
 
     def inverse_norm_of(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
         """One over the norm of the filtered topography of a patch."""
@@ -124,22 +128,22 @@ class PatchSequence:
         """Take one more patch."""
         white = self.recordings.white
         row = self.recordings.strength.sqrt()[:, None] * topography
-        left = row
+        residual = row
         for other in self._vectors:
-            left = left - other * (other * row).sum(2, keepdim=True)
-        vector = left / (1 + (left * row).sum(2, keepdim=True)).sqrt()
+            residual = residual - other * (other * row).sum(2, keepdim=True)
+        vector = residual / (1 + (residual * row).sum(2, keepdim=True)).sqrt()
         amplitude = (vector[:, :, None] @ white)[:, :, 0]
         along = self._along(vector)
         # Products with the dictionary of the data, over time, that go with this vector.
         weights = (self.skull[..., None] * amplitude[:, :, None]).flatten(2) / white.shape[2]
-        seen = (2 * weights.transpose(0, 1) @ self.recordings.found).transpose(0, 1)
-        change = seen - along * amplitude.square().mean(2, keepdim=True)
+        projected = (2 * weights.transpose(0, 1) @ self.recordings.matched).transpose(0, 1)
+        change = projected - along * amplitude.square().mean(2, keepdim=True)
         for product, other in zip(self._products, self._amplitudes, strict=True):
             change = change - product * (2 * (amplitude * other).mean(2, keepdim=True))
         self.energy = self.energy - along * change
-        before = self.square * (1 + self._least) if self.left is None else self.left
-        left = before - along.to(self.square).square()
-        self.left = left.maximum(self.square * self._least)
+        before = self.square * (1 + self._least) if self.residuals is None else self.residuals
+        after = before - along.to(self.square).square()
+        self.residuals = after.maximum(self.square * self._least)
         self._vectors.append(vector)
         self._products.append(along)
         self._amplitudes.append(amplitude)
@@ -168,7 +172,7 @@ def skull_weights(log_ratio: Float[Tensor, "N B"], log_widest: float, n: int) ->
 
 
 def greedy(recordings: Recordings, n_patches: int) -> Float[Tensor, "J M B"]:
-    """Power that the best 1 to ``J`` patches explain, each found given the earlier, by skull."""
+    """Power that the best 1 to ``J`` patches explain, chosen one after the other, by skull."""
     n_skulls, n_examples = recordings.filters.shape[0], recordings.white.shape[0]
     one = torch.eye(n_skulls).to(recordings.white)
     sequence = PatchSequence(recordings, one[:, None].expand(-1, n_examples, -1))

@@ -68,9 +68,9 @@ def evidence_gains(
     """What every further patch adds to the logarithm of the evidence, in greedy order.
 
     Each patch has the variance of highest evidence, ``max(0, r - 1) O / s`` with ``s = sum qᵀ P q``
-    over its ``O`` topographies, ``r = sum ‖qᵀ P V‖² / (T s)`` and the precision ``P`` of what the
-    earlier patches leave. It adds ``O T (r - 1 - log r) / 2``; exact for one orientation, and for
-    orthogonal topographies of equal ``s``.
+    over its ``O`` topographies, ``r = sum ‖qᵀ P V‖² / (T s)`` and the precision ``P`` of the
+    residual of the earlier patches. It adds ``O T (r - 1 - log r) / 2``; exact for one orientation,
+    and for orthogonal topographies of equal ``s``.
 
     Args:
         white: Data ``V``, noise variance 1.
@@ -83,9 +83,9 @@ def evidence_gains(
     precision = torch.diag_embed(torch.ones_like(white[..., 0]))
     gains = []
     for _ in range(most):
-        seen = rows.flatten(1, 2) @ precision
-        information = (seen * rows.flatten(1, 2)).sum(2).unflatten(1, rows.shape[1:3]).sum(2)
-        energy = (seen @ white).square().sum(2).unflatten(1, rows.shape[1:3]).sum(2)
+        filtered = rows.flatten(1, 2) @ precision
+        information = (filtered * rows.flatten(1, 2)).sum(2).unflatten(1, rows.shape[1:3]).sum(2)
+        energy = (filtered @ white).square().sum(2).unflatten(1, rows.shape[1:3]).sum(2)
         ratio = (energy / (n_times * information)).clamp_min(1)
         gain, number = (0.5 * n_orient * n_times * (ratio - 1 - ratio.log())).max(1, keepdim=True)
         gains.append(gain)
@@ -102,9 +102,9 @@ def _with_patch(
 ) -> Float[Tensor, "B C C"]:
     """Inverse covariance with one more patch, by one update of rank one per topography."""
     for topography in topographies.split(1, dim=1):
-        seen = topography @ precision
-        information = (seen * topography).sum(2, keepdim=True)
-        precision = precision - seen.mT @ seen * (variance / (1 + variance * information))
+        filtered = topography @ precision
+        information = (filtered * topography).sum(2, keepdim=True)
+        precision = precision - filtered.mT @ filtered * (variance / (1 + variance * information))
     return precision
 
 

@@ -26,16 +26,16 @@ def solve(
 
     They run over the whole window, so a rotation of the samples rotates the solution.
     """
-    left = direction = right
-    solution = torch.zeros_like(left)
-    size = left.square().sum((1, 2), keepdim=True)
+    residual = direction = right
+    solution = torch.zeros_like(residual)
+    size = residual.square().sum((1, 2), keepdim=True)
     least = (1e-7 * size).clamp_min(1e-12)
     for _ in range(n_steps):
         image = covariance(direction)
         length = size / ((direction * image).sum((1, 2), keepdim=True) + least)
-        solution, left = solution + length * direction, left - length * image
-        size, before = left.square().sum((1, 2), keepdim=True), size
-        direction = left + size / (before + least) * direction
+        solution, residual = solution + length * direction, residual - length * image
+        size, before = residual.square().sum((1, 2), keepdim=True), size
+        direction = residual + size / (before + least) * direction
     return solution
 
 
@@ -52,7 +52,7 @@ class Covariance(NamedTuple):
 
 
 class EqualCovariance(NamedTuple):
-    """The same of sources of equal variance: no product over sources is left."""
+    """The same for sources of equal variance, without products over sources."""
 
     gram: Float[Tensor, "C C"]
     variance: Float[Tensor, "F 1"]
@@ -69,7 +69,7 @@ class SourceDenoiser(nn.Module):
     source a mean and a variance, and the recording updates all of them together, as a Kalman filter
     does. A network on the mesh gives ``γ`` for every source. It reads energies only (of the noisy
     sources, of their expectation under equal variances, and of matched filters of the recording and
-    of what this leaves), so the result turns with a rotation of the samples and changes sign with
+    of the residual), so the result turns with a rotation of the samples and changes sign with
     the recording. It also says how far a source follows its neighbours.
 
     Untrained the variances are equal: sources of the Bayesian minimum norm.
@@ -114,8 +114,8 @@ class SourceDenoiser(nn.Module):
         """
         spread = ((1 - time) * self.noise_std)[:, None]
         equal = setting.equal_variance()
-        first, left = self._equal_update(x, time, spread, setting)
-        log_factor, follows, *further = self._network(x, time, spread, first, left, setting)
+        first, residual = self._equal_update(x, time, spread, setting)
+        log_factor, follows, *further = self._network(x, time, spread, first, residual, setting)
         variance = equal * (3 * log_factor).clamp(LOWEST, HIGHEST).exp()
         expected = self._update(x, time, spread, variance, setting)
         around = neighbour_mean(expected.permute(2, 0, 1), setting.neighbours).permute(1, 2, 0)
@@ -144,7 +144,7 @@ class SourceDenoiser(nn.Module):
         spread: Float[Tensor, "F 1"],
         setting: Setting,
     ) -> tuple[Float[Tensor, "F T S"], Float[Tensor, "F T C"]]:
-        """The update under equal variances, and what it leaves of the recording.
+        """The update under equal variances, and the residual of the recording.
 
         The covariance of the channels is one matrix for all, so only its sum over sources counts.
         """
@@ -168,7 +168,7 @@ class SourceDenoiser(nn.Module):
         time: Float[Tensor, " F"],
         spread: Float[Tensor, "F 1"],
         first: Float[Tensor, "F T S"],
-        left: Float[Tensor, "F T C"],
+        residual: Float[Tensor, "F T C"],
         setting: Setting,
     ) -> list[Float[Tensor, "F S"]]:
         """A third of the log-variance relative to equal ones, share of the neighbours, further."""
@@ -179,7 +179,7 @@ class SourceDenoiser(nn.Module):
             (first.square().mean(1) / equal + FLOOR).log() / 3,
             3 * setting.evidence,
             (setting.evidence / setting.noise[:, None]).log1p() / 3,
-            3 * (left @ setting.topographies.T).square().mean(1),
+            3 * (residual @ setting.topographies.T).square().mean(1),
             setting.sensitivity.expand_as(setting.evidence),
         ]
         own = torch.stack(energies, dim=2).transpose(0, 1)
@@ -199,5 +199,5 @@ def _given_noisy_sources(
 ) -> tuple[Float[Tensor, "F S"], Float[Tensor, "F S"]]:
     """Mean of a source per noisy source, and its variance over that of the noise of channels."""
     ratio = time[:, None] / spread
-    left = variance / (1 + ratio.square() * variance)
-    return left * ratio / spread, left / setting.noise[:, None]
+    posterior = variance / (1 + ratio.square() * variance)
+    return posterior * ratio / spread, posterior / setting.noise[:, None]

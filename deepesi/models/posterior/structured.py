@@ -20,7 +20,7 @@ from deepesi.models.layers.patch_sequence import (
     NONE,
     PatchSequence,
     greedy,
-    look,
+    matched_filters,
     skull_weights,
 )
 from deepesi.models.layers.scalar_flow import ScalarFlow
@@ -276,7 +276,9 @@ class StructuredPosterior(PosteriorModel):
         power = white.square().sum(1).mean(1)
         strength = signal_power(power, rank)
         rows, filters = inputs[self.topographies.key], inputs[self.filters.key]
-        recordings = look(white, rows.flatten(0, 1).to(dtype), filters.to(dtype), strength)
+        recordings = matched_filters(
+            white, rows.flatten(0, 1).to(dtype), filters.to(dtype), strength
+        )
         recordings = recordings._replace(squares=recordings.squares.to(data.dtype))
         with torch.no_grad():
             explained = greedy(recordings, self.n_components)

@@ -96,7 +96,7 @@ class HatMatrix(LooseInput):
         return (self.n_steps, "channels", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.linear_inverse.hat_matrix`."""
+        """Compute `deepesi.physics.linear_inverse.hat_matrix` at every SNR."""
         orientation = head.space.n_orient, self.root(head)
         return np.stack(
             [
@@ -126,7 +126,7 @@ class PosteriorStd(_MinimumNormGrid):
         return (self.n_steps, "dipoles")
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.linear_inverse.posterior_std`."""
+        """Compute `deepesi.physics.linear_inverse.posterior_std` at every SNR."""
         problem, root = (head.leadfield, head.noise_cov), self.root(head)
         return np.stack([posterior_std(*problem, lambda2, root) for lambda2 in _lambda2(self)])
 
@@ -141,7 +141,7 @@ class PriorStd(_MinimumNormGrid):
         return (self.n_steps,)
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.linear_inverse.prior_std`."""
+        """Compute `deepesi.physics.linear_inverse.prior_std` at every SNR."""
         gain, rank = Gain(whitened=True).compute(head), rank_of(head.noise_cov)
         gain = weighted_gain(gain, self.root(head))
         return np.array([prior_std(gain, rank, lambda2) for lambda2 in _lambda2(self)])
@@ -157,7 +157,7 @@ class PosteriorRoot(_MinimumNormGrid):
         return (self.n_steps, "channels", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.linear_inverse.posterior_root`."""
+        """Compute `deepesi.physics.linear_inverse.posterior_root` at every SNR."""
         problem, root = (head.leadfield, head.noise_cov), self.root(head)
         return np.stack([posterior_root(*problem, lambda2, root) for lambda2 in _lambda2(self)])
 

@@ -20,11 +20,11 @@ class LooseInput(HeadInput):
     loose: float
 
     def check_sources(self, space: SourceSpace, normals: Array) -> None:
-        """See `deepesi.physics.orientation.check_loose`."""
+        """Check the orientation prior with `deepesi.physics.orientation.check_loose`."""
         check_loose(self.loose, space, normals)
 
     def root(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.orientation.orientation_root`."""
+        """Compute `deepesi.physics.orientation.orientation_root`."""
         return orientation_root(self.loose, head.space, head.source_normals)
 
 

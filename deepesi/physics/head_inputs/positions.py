@@ -14,5 +14,5 @@ class SourcePositions(HeadInput):
     axes: ClassVar[Axes] = ("sources", 3)
 
     def compute(self, head: HeadModel) -> Array:
-        """See `HeadModel`."""
+        """Return the source locations of the head."""
         return head.source_pos

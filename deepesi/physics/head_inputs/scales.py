@@ -17,7 +17,7 @@ class Whitener(HeadInput):
     axes: ClassVar[Axes] = ("channels", "channels")
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.noise.whitener`."""
+        """Compute `deepesi.physics.noise.whitener`."""
         return whitener(head.noise_cov)
 
 
@@ -32,7 +32,7 @@ class Rank(HeadInput):
     axes: ClassVar[Axes] = (1,)
 
     def compute(self, head: HeadModel) -> Array:
-        """See `deepesi.physics.noise.rank_of`."""
+        """Compute `deepesi.physics.noise.rank_of`."""
         return np.array([float(rank_of(head.noise_cov))])
 
 
@@ -43,7 +43,7 @@ class NoiseLevel(HeadInput):
     axes: ClassVar[Axes] = (1,)
 
     def compute(self, head: HeadModel) -> Array:
-        """See `HeadModel.noise_level`."""
+        """Return the noise level of the head."""
         return np.array([head.noise_level])
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of single sensors, for networks that see sensors as tokens."""
+"""Descriptions of single sensors, for networks with one token per sensor."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -147,6 +147,6 @@ class SkullPowers(Radii, SkullRatios, HeadInput):
         """Return the array."""
         filters = SkullFilters(self.widest, self.n_ratios).compute(head)
         topographies = np.stack([orthonormal_topographies(head, r) for r in self.radii])
-        seen = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)
-        power = (seen**2).reshape(*seen.shape[:2], -1, head.space.n_orient, head.n_channels)
+        filtered = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)
+        power = (filtered**2).reshape(*filtered.shape[:2], -1, head.space.n_orient, head.n_channels)
         return np.asarray(power.mean(axis=3))

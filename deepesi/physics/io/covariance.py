@@ -135,7 +135,7 @@ def _check_level(level: float, kind: SensorKind) -> None:
         raise ValueError(
             f"noise covariance: its channels have a standard deviation of {level:.3g} (median); "
             f"{kind.title} in {kind.unit_name} has {low:g}-{high:g}. Covariances are in "
-            f"{kind.unit}²{f' ({kind.cov_cure})' if level >= high else ''}."
+            f"{kind.unit}²{f' ({kind.cov_advice})' if level >= high else ''}."
         )
 
 

@@ -10,7 +10,12 @@ from deepesi.models.layers.amplitude_coordinates import (
     log_density_across,
     split,
 )
-from deepesi.models.layers.patch_sequence import PatchSequence, greedy, look, skull_weights
+from deepesi.models.layers.patch_sequence import (
+    PatchSequence,
+    greedy,
+    matched_filters,
+    skull_weights,
+)
 from deepesi.models.layers.scalar_flow import ScalarFlow
 
 
@@ -22,7 +27,9 @@ def drawn(*shape, seed=0):
 def recordings():
     rows = torch.nn.functional.normalize(drawn(12, 6, seed=1), dim=1)
     filters = torch.eye(6).double() + 0.3 * drawn(3, 6, 6, seed=2)
-    return look(3 * drawn(2, 6, 4, seed=3), rows, filters, torch.tensor([5.0, 9.0]).double())
+    return matched_filters(
+        3 * drawn(2, 6, 4, seed=3), rows, filters, torch.tensor([5.0, 9.0]).double()
+    )
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_silence_is_trusted(trust, inputs):
 
 
 def test_errors_of_a_uniform_potential_are_those_of_the_lead_field(trust, inputs):
-    """Without any slope a displaced electrode sees the same."""
+    """Without any slope a displaced electrode measures the same."""
     found = trust(torch.full((32, 1, 1), 20.0), inputs)
     assert torch.allclose(found, torch.tensor((1 + (20 * LEADFIELD_ERROR) ** 2) ** -0.5))
 
@@ -66,6 +66,6 @@ def test_loud_electrodes_among_quiet_ones_are_trusted_least(trust, inputs):
     assert (found[far] == 1).all()
 
 
-def test_both_doubts_are_learned(trust, inputs):
+def test_both_uncertainties_are_learned(trust, inputs):
     trust(10 * torch.randn(32, 2, 2), inputs).sum().backward()
     assert (trust.log_mismatch.grad < 0).all()

@@ -32,7 +32,7 @@ def noise_for(model, batch, n=1, seed=0):
 
 
 def test_without_errors_of_the_head_it_is_the_exact_posterior(simulate):
-    """Of one patch under the nominal skull: enumerated by `BayesSinglePatch`."""
+    """Posterior of one patch, nominal skull, as enumerated by `BayesSinglePatch`."""
     model, exact = posterior(1, moved=False), BayesSinglePatch(0.03, 0.06, 2)
     with torch.no_grad():
         model.log_error.bias.fill_(-30.0)
@@ -54,7 +54,7 @@ def test_without_errors_of_the_head_it_is_the_exact_posterior(simulate):
 
 @pytest.mark.parametrize("n_times", [1, 3])
 def test_samples_have_the_density_that_it_says(simulate, n_times):
-    """Of the continuous part: that of the noise divided by the volume, from derivatives."""
+    """Density of the continuous part: that of the noise over the volume, from derivatives."""
     model = posterior()
     batch = simulate(model.head_inputs, batch_size=1, n_times=n_times).batch(0)
     noise = noise_for(model, batch).requires_grad_()
@@ -156,7 +156,7 @@ def test_patches_point_along_the_normals_on_a_head_of_free_orientation(simulate,
 
 
 def test_samples_turn_their_sign_with_the_recording(simulate):
-    """Places do not change; moments do, up to which half of the noise they come from."""
+    """Source locations do not change; moments do, up to which half of the noise they come from."""
     model = posterior()
     batch = simulate(model.head_inputs, batch_size=1, snr_db=(20, 20)).batch(0)
     noise = noise_for(model, batch, 400)

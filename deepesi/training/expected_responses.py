@@ -1,4 +1,4 @@
-"""ExpectedResponses: responses of real recordings with expected regions, as weak labels."""
+"""ExpectedResponses: responses of real recordings with expected areas, as weak labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,7 +17,7 @@ from deepesi.physics.template import Template
 
 
 class Response(Protocol):
-    """One response with the region where its sources are expected; see `weak_cases`."""
+    """One response with the area where its sources are expected, as from `weak_cases`."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -28,11 +28,11 @@ class Response(Protocol):
     @property
     def sfreq(self) -> float: ...  # noqa: D102
     @property
-    def region(self) -> NDArray[np.bool_]: ...  # noqa: D102
+    def expected_area(self) -> NDArray[np.bool_]: ...  # noqa: D102
 
 
 class ExpectedResponses:
-    """Stream of batches of single samples of one response each, with its expected region.
+    """Stream of batches of single samples of one response each, with its expected area.
 
     Args:
         cases: Function from the head to the responses, such as
@@ -82,7 +82,7 @@ class ExpectedResponses:
         rng = np.random.default_rng([*key_entropy(*key), 7])
         times = rng.integers(response.data.shape[1], size=self.batch_size)
         data = response.head.sensors.reference(response.data)[:, times].T[:, :, None]
-        region = torch.as_tensor(response.region, device=self.device)
+        expected_area = torch.as_tensor(response.expected_area, device=self.device)
         return Unlabelled(
             data=torch.as_tensor(data, dtype=torch.float32, device=self.device),
             head=response.head,
@@ -91,5 +91,5 @@ class ExpectedResponses:
             origin=response.name,
             starts=torch.as_tensor(times),
             key=key,
-            regions=region.expand(self.batch_size, -1),
+            regions=expected_area.expand(self.batch_size, -1),
         )

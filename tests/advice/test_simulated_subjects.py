@@ -6,7 +6,7 @@ import hydra
 import numpy as np
 import pytest
 
-from deepesi.advice.strangers import Conditions, StrangerRanges, Strangers, StrangerSource
+from deepesi.advice.simulated_subjects import Conditions, StrangerRanges, Strangers, StrangerSource
 from deepesi.composition import compose
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.caps import DIGITIZED, CapRanges
@@ -24,10 +24,10 @@ from deepesi.physics.template import load_template
 
 def conditions_on(template, rank=None):
     """16 electrodes, noise that is stronger on some of them, of this rank."""
-    names, places = template.montage("biosemi16")
-    sensors = SensorArray.eeg(names, places.positions)
+    names, points = template.montage("biosemi16")
+    sensors = SensorArray.eeg(names, points.positions)
     cov = sensors.reference_cov(np.diag(np.linspace(1, 9, 16) * 1e-12))
-    return Conditions(template, places, cov if rank is None else of_rank(cov, rank))
+    return Conditions(template, points, cov if rank is None else of_rank(cov, rank))
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_a_stranger_without_differences_is_the_analyst(free_toy):
     white = whitener(conditions.noise_cov)
     source = StrangerSource(conditions)
     strangers = source.draw(same, 80, 20)
-    best, left = few_sources(white @ head.leadfield, strangers.data @ white.T, 1)
+    best, residual = few_sources(white @ head.leadfield, strangers.data @ white.T, 1)
     np.testing.assert_array_equal(best, strangers.peaks[:, 0])
-    assert left.max() < 1e-4
+    assert residual.max() < 1e-4
     others = source.draw(replace(same, anatomy=AnatomyRanges()), 80, 20)
     assert np.median(few_sources(white @ head.leadfield, others.data @ white.T, 1)[1]) > 1e-3
 
@@ -119,7 +119,7 @@ def as_plain(ranges):
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values}
 
 
-def test_ranges_say_what_the_analyst_knows():
+def test_ranges_describe_the_knowledge_of_the_analyst():
     assert StrangerRanges().known == "the names of the electrodes, no MRI"
     assert StrangerRanges(DIGITIZED, None).known == "digitized electrodes, the MRI of the subject"
 
@@ -151,12 +151,12 @@ def test_strangers_are_those_of_the_generator():
     source = StrangerSource(Conditions(template, points, head.noise_cov))
     ours = source.draw(StrangerRanges(sources=sources), 10, n)
     white = whitener(head.noise_cov)
-    found = []
+    results = []
     for recordings, true in ((data / scale, peaks), (ours.data, ours.peaks)):
-        best, left = few_sources(white @ head.leadfield, recordings @ white.T, 1)
+        best, residual = few_sources(white @ head.leadfield, recordings @ white.T, 1)
         way = template.source_pos[best] - template.source_pos[true[:, 0]]
-        found.append([np.median(left), 1e3 * np.median(np.linalg.norm(way, axis=1))])
-    np.testing.assert_allclose(*found, rtol=0.15)
+        results.append([np.median(residual), 1e3 * np.median(np.linalg.norm(way, axis=1))])
+    np.testing.assert_allclose(*results, rtol=0.15)
 
 
 def test_targets_are_all_centres_or_that_of_the_largest_moment():

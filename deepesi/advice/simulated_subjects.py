@@ -26,7 +26,7 @@ from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
 
-#: Strangers that share an anatomy, and levels of a set-up; each has a pose of its own.
+#: Strangers that share an anatomy and a set-up; each has a pose of the cap of its own.
 BLOCK = 5
 #: Sources of strangers: those of ``data=snapshot`` with ``head=stranger``. A test compares.
 SOURCES = replace(
@@ -41,7 +41,7 @@ class StrangerRanges:
     """Ranges that strangers are drawn from; by default those of ``head=stranger``.
 
     Attributes:
-        knows: What the analyst knows of the cap, one of `deepesi.data_gen.caps.KNOWLEDGE`.
+        knowledge: What the analyst knows of the cap, one of `deepesi.data_gen.caps.KNOWLEDGE`.
         anatomy: Ranges of the cortex. None: the analyst has the anatomy.
         cap: Ranges of the cap.
         tissues: Ranges of the tissues.
@@ -49,7 +49,7 @@ class StrangerRanges:
 
     """
 
-    knows: str = NAMES
+    knowledge: str = NAMES
     anatomy: AnatomyRanges | None = field(default_factory=AnatomyRanges)
     cap: CapRanges = field(default_factory=CapRanges)
     tissues: TissueRanges = field(default_factory=TissueRanges)
@@ -58,7 +58,9 @@ class StrangerRanges:
     @property
     def known(self) -> str:
         """What the analyst knows, as text."""
-        cap = "digitized electrodes" if self.knows == DIGITIZED else "the names of the electrodes"
+        cap = (
+            "digitized electrodes" if self.knowledge == DIGITIZED else "the names of the electrodes"
+        )
         return f"{cap}, {'the MRI of the subject' if self.anatomy is None else 'no MRI'}"
 
 
@@ -68,13 +70,13 @@ class Conditions:
 
     Attributes:
         head: Packaged head of free orientation.
-        places: Electrodes where the analyst takes them to be ``(C,)``.
+        positions: Electrode positions that the analyst assumes ``(C,)``.
         noise_cov: Noise covariance of the average ``(C, C)``, V².
 
     """
 
     head: Template
-    places: ScalpPoints
+    positions: ScalpPoints
     noise_cov: Array
 
 
@@ -144,7 +146,7 @@ class StrangerSource:
             anatomy = ranges.anatomy.draw(self.head.fine_cortex, torch_generator(*key, 1))
         tissues = ranges.tissues.draw(size, torch_generator(*key, 2))
         rng = np.random.default_rng([self.seed, block])
-        leadfield = self._leadfields(tissues, anatomy, self._worn(ranges, size, rng))
+        leadfield = self._leadfields(tissues, anatomy, self._true_positions(ranges, size, rng))
         normals = self.head.normals if anatomy is None else anatomy.normals
         drawn = ranges.sources.draw(self.head, normals, size, 1, 1.0, torch_generator(*key, 3))
         clean = self._tensors["span"] @ render(leadfield, drawn)[0]
@@ -155,17 +157,19 @@ class StrangerSource:
         data = (clean + colour @ white)[..., 0].double().numpy()
         return Strangers(data, drawn.peaks.numpy(), drawn.moments.double().numpy())
 
-    def _worn(self, ranges: StrangerRanges, size: int, rng: np.random.Generator) -> ScalpPoints:
-        """True electrodes ``(B, C)``."""
-        movement = movement_of(ranges.cap, ranges.knows, rng)
-        places = self.conditions.places
-        worn = displace_cap(self.conditions.head, places, movement, size, 1, rng)[:, 0]
-        return worn[np.arange(size) % len(worn.positions)]  # one pose only, if nothing moves
+    def _true_positions(
+        self, ranges: StrangerRanges, size: int, rng: np.random.Generator
+    ) -> ScalpPoints:
+        """True electrode positions ``(B, C)``."""
+        movement = movement_of(ranges.cap, ranges.knowledge, rng)
+        nominal = self.conditions.positions
+        true = displace_cap(self.conditions.head, nominal, movement, size, 1, rng)[:, 0]
+        return true[np.arange(size) % len(true.positions)]  # one pose only, if nothing moves
 
     def _leadfields(
-        self, tissues: Tensor, anatomy: Anatomy | None, worn: ScalpPoints
+        self, tissues: Tensor, anatomy: Anatomy | None, true: ScalpPoints
     ) -> LowRankLeadField:
         fields = self.head.lead_fields if anatomy is None else self.head.fine_cortex.lead_fields
-        places = as_tensors({"vertices": worn.vertices, "weights": worn.weights})
+        points = as_tensors({"vertices": true.vertices, "weights": true.weights})
         modes = None if anatomy is None else anatomy.source_modes
-        return fields.leadfields(tissues, places["vertices"], places["weights"], modes)
+        return fields.leadfields(tissues, points["vertices"], points["weights"], modes)

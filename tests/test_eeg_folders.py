@@ -1,4 +1,4 @@
-"""What only EEG has is known in few files, so that other sensors need no change anywhere else."""
+"""Few files speak of electrodes and their reference; the others serve every kind of sensor."""
 
 import ast
 import functools
@@ -12,7 +12,7 @@ import deepesi
 
 PACKAGE = Path(deepesi.__file__).parent
 #: Files that may speak of electrodes and of their average reference, and why.
-ROOMS = {
+FOLDERS = {
     "physics/sensors.py": "the reference operator",
     "physics/scalp_potential.py": "ScalpPotentialFamily",
     "data_gen/scalp_potentials.py": "ScalpPotentialFamily on a device",
@@ -90,35 +90,37 @@ def outside() -> dict[str, ast.Module]:
     return {
         name: ast.parse(path.read_text(encoding="utf-8"))
         for name, path in paths.items()
-        if not any(name == room or name.startswith(f"{room}/") for room in ROOMS)
+        if not any(name == folder or name.startswith(f"{folder}/") for folder in FOLDERS)
     }
 
 
 def test_electrodes_and_their_reference_are_named_in_few_files():
-    found = {
+    violations = {
         name: names
         for name, tree in outside().items()
         if (names := {i for i in identifiers(tree) if OF_EEG.search(i)} - KEYS.get(name, set()))
     }
-    assert not found, f"give these to {list(ROOMS)}, or call electrodes sensors: {found}"
+    assert not violations, (
+        f"give these to {list(FOLDERS)}, or call electrodes sensors: {violations}"
+    )
 
 
 def test_no_rank_is_taken_for_granted():
-    found = {
+    violations = {
         name: less
         for name, tree in outside().items()
         if (less := list(one_less_than_channels(tree)))
     }
-    assert not found, f"ask SensorArray.rank or the head input Rank: {found}"
+    assert not violations, f"ask SensorArray.rank or the head input Rank: {violations}"
 
 
 def test_no_average_reference_is_computed_by_hand():
-    found = {
+    violations = {
         name: by_hand
         for name, tree in outside().items()
         if (by_hand := [*centred_over_channels(tree)])
     }
-    assert not found, f"use SensorArray.reference or reference_operator: {found}"
+    assert not violations, f"use SensorArray.reference or reference_operator: {violations}"
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -147,12 +149,12 @@ def test_the_rule_knows_an_average_reference(line, by_hand):
     assert [*centred_over_channels(ast.parse(line))] == [line] * by_hand
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_are_there(room):
-    assert (PACKAGE / room).exists()
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_are_there(folder):
+    assert (PACKAGE / folder).exists()
 
 
-def test_the_rule_sees_what_it_forbids():
+def test_the_rule_detects_what_it_forbids():
     tree = ast.parse("def average_reference(x):\n    return x.sum() / (head.n_channels - 1)")
     assert list(one_less_than_channels(tree)) == ["head.n_channels - 1"]
     assert any(OF_EEG.search(name) for name in identifiers(tree))

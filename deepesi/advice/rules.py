@@ -44,7 +44,7 @@ class Compared:
     """A quantity of the recording beside that of strangers.
 
     Attributes:
-        value: Of the recording.
+        value: Value of the recording.
         strangers_median: Median of strangers.
         strangers_p90: 90th percentile of strangers.
         p: Share of strangers with a value at least as large, with the recording itself.
@@ -66,7 +66,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at.
+    """Quantities that the rules compare.
 
     Attributes:
         p_noise: Probability that noise alone has a sample as strong in the window.
@@ -100,16 +100,16 @@ def noise_probability(power: float, rank: int, n_samples: int) -> float:
 
 def reasons(evidence: Evidence) -> list[str]:
     """Reasons not to trust the estimate, as sentences; none if it can be trusted."""
-    found = []
+    sentences = []
     model = next(iter(evidence.expected.values()))
     if evidence.p_noise > UNUSUAL:
-        found.append(
+        sentences.append(
             "The peak may be noise: noise alone has a sample as strong in "
             f"{100 * evidence.p_noise:.2g} % of such recordings."
         )
     if evidence.p_misfit < UNUSUAL:
         three = evidence.misfit[-1]
-        found.append(
+        sentences.append(
             "One to three sources do not explain the recording as they do in other people: "
             f"{len(evidence.misfit)} leave {100 * three.value:.0f} % of its power, in strangers "
             f"{100 * three.strangers_median:.0f} % (p = {evidence.p_misfit:.2g}). Many areas may "
@@ -117,36 +117,36 @@ def reasons(evidence: Evidence) -> list[str]:
             "that of the recording."
         )
     if model.median_mm > LARGEST_ERROR:
-        found.append(
+        sentences.append(
             f"Under this set-up the expected error is {model}: more than {LARGEST_ERROR:.0f} mm, "
             "so not even the lobe is known."
         )
     if evidence.agreement.p < UNUSUAL:
         names = ", ".join(evidence.expected)
-        found.append(
+        sentences.append(
             f"The methods disagree: the strongest sources of {names} lie up to "
             f"{evidence.agreement.value:.0f} mm apart, in 90 % of strangers up to "
             f"{evidence.agreement.strangers_p90:.0f} mm (p = {evidence.agreement.p:.2g})."
         )
-    return found
+    return sentences
 
 
 def hints(evidence: Evidence) -> list[str]:
     """What to be careful about, or to use instead, as sentences."""
-    found, apart = [], evidence.agreement
+    sentences, apart = [], evidence.agreement
     if apart.value > apart.strangers_p90 and apart.p >= UNUSUAL:
-        found.append(
+        sentences.append(
             f"The methods are up to {apart.value:.0f} mm apart, in 90 % of strangers up to "
             f"{apart.strangers_p90:.0f} mm: look at each of them."
         )
     model, *others = evidence.expected.items()
     best = min(others, key=lambda item: item[1].median_mm)
     if best[1].median_mm <= model[1].median_mm - WORTH:
-        found.append(
+        sentences.append(
             f"Under this set-up another method is expected nearer to the source than {model[0]}: "
             f"{best[0]}, {best[1]}, instead of {model[1]}."
         )
-    return found
+    return sentences
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ def gains(errors: Array, better: dict[str, Array]) -> list[Gain]:
         better: Errors of the first of these strangers under better set-ups, mm, by name.
 
     """
-    found = []
+    gained = []
     for name, values in better.items():
         before, after = float(np.median(errors[: len(values)])), float(np.median(values))
-        found.append(Gain(name, round(after, 1), round(before - after, 1)))
-    return sorted(found, key=lambda gain: -gain.gain_mm)
+        gained.append(Gain(name, round(after, 1), round(before - after, 1)))
+    return sorted(gained, key=lambda gain: -gain.gain_mm)

@@ -1,4 +1,4 @@
-"""Marks of a clock: the line through them, and how late they usually are."""
+"""Fit of a line to time stamps, and how late they usually are relative to it."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Length of a window, s; what the recent ones span, s, and how many they are at least.
+#: Length of a window, s; time that the recent windows span, s, and their smallest number.
 WINDOW, RECENT, FEWEST = 0.1, 1.0, 4
 #: Windows that the line is fitted to.
 KEPT = 256
-#: Standard deviation of the rate about the nominal one (a fraction), before there are marks.
+#: Standard std of the rate about the nominal one (a fraction), before there are marks.
 RATE_SPREAD = 0.01
-#: Standard deviations beyond which a window does not count in the fit.
+#: Standard deviations excess which a window does not count in the fit.
 OUTLYING = 3.0
-#: Lateness that is allowed before a stream has shown its own, s.
+#: Lateness that is allowed before the usual lateness of a stream is known, s.
 FIRST_LATENESS = 0.1
-#: Residuals this near are of one clock (a fraction of a period); a sample is no more than one off.
+#: Largest difference of residuals of one clock (a fraction of a period): less than one sample.
 NEAR = 0.6
 #: Range of the lateness of a device that stamps by its own clock (a fraction of a period).
 EXACT = 0.1
-#: How likely the recent windows may be by chance to say that the clock has shifted.
+#: Probability of the recent windows by chance, below which the clock has shifted.
 CHANCE = 1e-7
 
 
 class Window(NamedTuple):
-    """A window: when it was closed (s), and number and time (s) of its least late mark."""
+    """Time at which a window was closed (s); number and time (s) of the least late mark in it."""
 
     closed: float
     number: int
@@ -36,11 +36,12 @@ class Window(NamedTuple):
 
 
 class Track:
-    """One clock of a stream (of its stamps, or of their arrival): its line and its lateness.
+    """One clock of a stream: a line fitted to marks, and how late marks usually are.
 
-    A mark comes late for many reasons and never early, so the least late one of every window hardly
-    varies. A line is fitted to these. The windows of the last second are held against those before:
-    if all of them are later, or all earlier, than chance explains, the clock has shifted.
+    Marks are time stamps or times of arrival. Many causes make a mark late, none makes it early,
+    so the least late mark of every window hardly varies. The line is fitted to these. The windows
+    of the last second are compared with earlier ones: if all of them are later, or all earlier,
+    than chance explains, the clock has shifted.
 
     Args:
         sfreq: Nominal rate, Hz.
@@ -48,14 +49,14 @@ class Track:
     Attributes:
         newest: Time of the newest sample, s; NaN: none yet.
         period: Time between two samples, s.
-        uncertain: Standard deviations of both, s.
-        known: Whether the stream has shown its usual lateness.
-        usual: How late the windows before the recent ones are, s.
-        range: The range of these, s.
+        uncertain: Standard deviations of the two, s.
+        known: Whether there are enough windows to know the usual lateness.
+        usual: Lateness of the windows before the recent ones, s.
+        range: Range of `usual`, s.
         rounding: Range of the shifts of marks by rounding, s.
-        hidden: Part of the tick by which marks did not scatter yet, s.
-        low: Least that a mark that is on time is late, s.
-        high: Most, s.
+        hidden: Part of the tick by which marks have not scattered so far, s.
+        low: Smallest lateness of a mark that is on time, s.
+        high: Largest lateness of a mark that is on time, s.
 
     """
 
@@ -83,7 +84,7 @@ class Track:
         return self.newest + steps * self.period
 
     def late(self, time: float, steps: int) -> float:
-        """How late a mark is, s; `steps` samples after the newest. NaN is no mark."""
+        """Lateness (s) of the mark `steps` samples after the newest; NaN stands for no mark."""
         if np.isnan(self.newest) and np.isfinite(time):
             self.newest = time - steps * self.period
         late = time - self.at(steps)
@@ -92,12 +93,12 @@ class Track:
         return late
 
     def advance(self, n: int) -> None:
-        """Go on by `n` samples."""
+        """Move the newest sample on by `n` samples."""
         self.newest = self.at(n)
         self.number += n
 
     def move(self, missing: int, step: float) -> None:
-        """Samples are missing, or the clock stepped (s): behind it, another second begins."""
+        """Move the line by missing samples or a step of the clock (s); delete recent windows."""
         self.number += missing
         self.newest = self.at(missing) + step
         self.before = deque((w._replace(time=w.time + step) for w in self.before), maxlen=KEPT)
@@ -105,7 +106,7 @@ class Track:
         self.least = np.inf
 
     def forget(self, n: int) -> None:
-        """Forget the last `n` windows, and the one that is not closed."""
+        """Delete the last `n` windows and the one that is still open."""
         for _ in range(min(n, len(self.recent))):
             self.recent.pop()
         self.least = np.inf
@@ -117,7 +118,7 @@ class Track:
         self.least = np.inf
 
     def settle(self, now: float) -> None:
-        """What was recent and is no more, is usual; the line is fitted to it."""
+        """Move windows that are no longer recent to the usual ones, and fit the line to them."""
         while len(self.recent) > FEWEST and self.recent[0].closed < now - RECENT:
             self.before.append(self.recent.popleft())
         young = len(self.before) < 4 * FEWEST
@@ -125,7 +126,7 @@ class Track:
         self._bound()
 
     def _fit(self, windows: list[Window]) -> None:
-        """Least squares, from the nominal rate on; then once more without outlying windows."""
+        """Fit by least squares with a prior at the nominal rate; again without outlying windows."""
         if len(windows) < FEWEST:
             return
         numbers, late = self._late(windows)
@@ -136,7 +137,7 @@ class Track:
         self.newest, self.period = self.newest + offset, self.period + slope
 
     def _least_squares(self, x: Array, y: Array) -> tuple[float, float, Array]:
-        """Slope, value at 0, and how outlying each residual is (1: just so)."""
+        """Slope, value at 0, and residuals relative to the bound of outlying windows."""
         n, x_mean, y_mean = len(x), x.mean(), y.mean()
         sxx, sxy = ((x - x_mean) ** 2).sum(), ((x - x_mean) * (y - y_mean)).sum()
         residual = y - y_mean - sxy / sxx * (x - x_mean)
@@ -156,17 +157,17 @@ class Track:
         self.usual = self._late(self.before)[1] if self.before else np.zeros(1)
         least, most = float(self.usual.min()), float(self.usual.max())
         self.range = most - least
-        # The few there are so far have not shown their whole range. Coarse stamps that are nearly
-        # in step with the samples take long to show it.
+        # A few windows do not span the whole range of lateness yet. Coarse stamps that are nearly
+        # in step with the samples take long to do so.
         self.hidden = max(0.0, self._tick - self.range)
-        self.unseen = self.range * min(1.0, 2 * FEWEST / len(self.usual)) + self.hidden
-        self.unseen += OUTLYING * self.uncertain[0]
-        margin = NEAR * self.period + self.unseen
+        self.unobserved_range = self.range * min(1.0, 2 * FEWEST / len(self.usual)) + self.hidden
+        self.unobserved_range += OUTLYING * self.uncertain[0]
+        margin = NEAR * self.period + self.unobserved_range
         margin = margin if self.known else max(FIRST_LATENESS, margin)
         self.low, self.high = least - margin, most + margin
 
     def _late(self, windows: Iterable[Window]) -> tuple[Array, Array]:
-        """Numbers of windows, from the newest sample on, and how late they are by the line (s)."""
+        """Numbers of windows, counted from the newest sample, and their lateness (s)."""
         _, numbers, times = np.array(list(windows)).reshape(-1, 3).T
         numbers = numbers - self.number
         return numbers, np.asarray(times - self.newest - numbers * self.period)
@@ -177,45 +178,45 @@ class Track:
         return self.known and self.range + self.hidden < EXACT * self.period
 
     def lately(self, n: int = 0) -> Array:
-        """How late the last `n` windows are, s; at least those of the last second."""
+        """Lateness of the last `n` windows, s; of more if the last second has more."""
         recent = sum(window.closed >= self.recent[-1].closed - RECENT for window in self.recent)
         return self._late(list(self.recent)[-max(n, recent, FEWEST) :])[1]
 
     def shift(self, n: int = 0) -> tuple[float, float] | None:
-        """How much later than usual the recent windows are, and how surely (both s).
+        """How much later than usual the recent windows are, and the standard deviation (both s).
 
-        None: no more than chance explains, or not steadily, as a queue that empties is.
+        None if chance explains it, or if the lateness changes, as while a queue empties.
 
         """
         lately = self.lately(n)
         if len(lately) < FEWEST:
             return None
         sign = 1.0 if lately.min() > np.median(self.usual) else -1.0
-        steady = 2 * (self.range + self.unseen) + NEAR * self.period
+        steady = 2 * (self.range + self.unobserved_range) + NEAR * self.period
         allowed = steady if self.known else FIRST_LATENESS
         if np.ptp(lately) > allowed or not self._unlikely(sign * lately, sign * self.usual):
             return None
         return self.difference(lately)
 
     def _unlikely(self, lately: Array, usual: Array) -> bool:
-        """Whether all recent windows lie so far above the usual that it is no chance."""
+        """Whether all recent windows lie further above the usual ones than chance explains."""
         least = lately.min() - OUTLYING * self.uncertain[0] - self.hidden
         scale = max(self.range, EXACT * self.period) if self.known else FIRST_LATENESS
-        beyond = min(500.0, max(0.0, least - usual.max()) / scale)
-        chance = (int((usual >= least).sum()) + 1) / (len(usual) + 1) * np.exp(-beyond)
+        excess = min(500.0, max(0.0, least - usual.max()) / scale)
+        chance = (int((usual >= least).sum()) + 1) / (len(usual) + 1) * np.exp(-excess)
         return bool(chance ** len(lately) < CHANCE)
 
     def difference(self, lately: Array) -> tuple[float, float]:
-        """How much later than usual some windows are, and its standard deviation (both s).
+        """How much later than usual some windows are, and the standard deviation (both s).
 
-        By the median or by the minimum, whichever varies less between stretches as long as this.
+        Compares medians or minima, whichever varies less between stretches of this length.
         """
         usual, n = self.usual, len(lately)
         spread = float(usual.std()) if self.known else FIRST_LATENESS
-        deviation = 1.25 * spread * float(np.sqrt(1 / n + 1 / len(usual)))
+        std = 1.25 * spread * float(np.sqrt(1 / n + 1 / len(usual)))
         shift = float(np.median(lately) - np.median(usual))
         if len(usual) >= FEWEST * n:
             minima = usual[len(usual) % n :].reshape(-1, n).min(axis=1)
-            if minima.std() < deviation:
-                shift, deviation = float(lately.min() - minima.mean()), float(minima.std())
-        return shift, float(np.hypot(deviation, self.uncertain[0]))
+            if minima.std() < std:
+                shift, std = float(lately.min() - minima.mean()), float(minima.std())
+        return shift, float(np.hypot(std, self.uncertain[0]))

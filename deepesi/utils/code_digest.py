@@ -8,11 +8,11 @@ import deepesi
 
 
 @functools.cache
-def code_digest(rooms: tuple[str, ...]) -> str:
+def code_digest(folders: tuple[str, ...]) -> str:
     """Digest of the version and of the code in some folders of the package."""
     digest, root = hashlib.sha256(deepesi.__version__.encode()), Path(deepesi.__file__).parent
-    for room in rooms:
-        for path in sorted((root / room).rglob("*.py")):
+    for folder in folders:
+        for path in sorted((root / folder).rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

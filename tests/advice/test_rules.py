@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from deepesi.advice.study import errors_mm
-from deepesi.advice.verdict import (
+from deepesi.advice.rules import (
     Compared,
     Error,
     Evidence,
@@ -14,6 +13,7 @@ from deepesi.advice.verdict import (
     noise_probability,
     reasons,
 )
+from deepesi.advice.study import errors_mm
 
 
 def evidence(p_noise=1e-6, misfit=(0.2, 0.3, 0.4), p_apart=0.5, medians=(15.0, 16.0, 17.0)):
@@ -81,8 +81,8 @@ def test_errors_are_to_the_nearest_true_centre():
 
 def test_gains_compare_the_same_strangers():
     errors = np.r_[np.full(100, 20.0), np.full(100, 90.0)]
-    found = gains(errors, {"a": np.full(100, 18.0), "b": np.full(100, 5.0)})
-    assert [(gain.set_up, gain.median_mm, gain.gain_mm) for gain in found] == [
+    gained = gains(errors, {"a": np.full(100, 18.0), "b": np.full(100, 5.0)})
+    assert [(gain.set_up, gain.median_mm, gain.gain_mm) for gain in gained] == [
         ("b", 5, 15),
         ("a", 18, 2),
     ]

@@ -98,12 +98,12 @@ def _distances(targets: Sequence[tuple[Result, Array]]) -> tuple[float, ...]:
     Drawn are sources from everywhere, and strongest sources of samples of the baseline.
     """
     rng = np.random.default_rng(0)
-    found = float(np.mean([r.statistics["peak_distance"] for r, _ in targets]))
+    distance = float(np.mean([r.statistics["peak_distance"] for r, _ in targets]))
     levels = list[float]()
     for null in ([d for _, d in targets], [r.track.baseline_distance for r, _ in targets]):
         means = np.mean([rng.choice(distances, DRAWS) for distances in null], axis=0)
-        levels += [float(means.mean()), p_value(found, means, largest=False)]
-    return found, *levels
+        levels += [float(means.mean()), p_value(distance, means, largest=False)]
+    return distance, *levels
 
 
 def write_tally(results: Sequence[Result], path: Path) -> None:
