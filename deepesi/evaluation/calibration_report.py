@@ -115,7 +115,9 @@ def prediction_set_panels(
         yield title, figure
 
 
-def tarp_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> Iterator[Panel]:
+def tarp_panels(
+    rows: Sequence[CalibrationRow], method_styles: Mapping[str, Style]
+) -> Iterator[Panel]:
     """Expected coverage of posterior models against its level, all SNRs."""
     figure = Figure(figsize=(3.3, 3.3), layout="constrained")
     ax = figure.subplots()
@@ -132,13 +134,15 @@ def tarp_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> It
     yield "expected coverage, all SNRs", figure
 
 
-def unlike_panels(rows: Sequence[CalibrationRow], look: Mapping[str, Style]) -> Iterator[Panel]:
+def unlike_panels(
+    rows: Sequence[CalibrationRow], method_styles: Mapping[str, Style]
+) -> Iterator[Panel]:
     """Share of recordings that are unlike those of validation, against SNR."""
     found = [row for row in _pick(rows, metric="misspecified") if row.snr_db != ALL]
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")
     ax = figure.subplots()
     for number, (method, style) in enumerate(method_styles.items()):
-        offset = SHIFT * (number - (len(look) - 1) / 2)
+        offset = SHIFT * (number - (len(method_styles) - 1) / 2)
         _points(ax, _pick(found, method=method), offset, style)
     ax.axhline(UNLIKE, color="0.6", linewidth=1, linestyle="--")
     ax.set(xlabel="SNR (dB)", ylabel="unlike validation")
