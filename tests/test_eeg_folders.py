@@ -27,6 +27,7 @@ FOLDERS = {
     "data_gen/montages.py": "montages",
     "runtime/reading/bids.py": "electrodes.tsv of BIDS",
     "runtime/reading/bids_electrodes.py": "electrodes.tsv of BIDS",
+    "runtime/reading/bids_files.py": "electrodes.tsv of BIDS",
     "runtime/reading/bids_inheritance.py": "electrodes.tsv of BIDS",
     "data_gen/artifacts.py": "artifacts of EEG",
 }

@@ -53,7 +53,9 @@ def undocumented(names):
         protocol = getattr(value, "_is_protocol", False)  # its `Attributes` say what they are
         for member, of_class in vars(value).items() if inspect.isclass(value) else ():
             described = inspect.isfunction(of_class) or isinstance(of_class, property)
-            if described and not protocol and not member.startswith("_"):
+            generated = getattr(of_class, "__module__", None) != value.__module__  # by PyG, say
+            generated = generated and inspect.isfunction(of_class)
+            if described and not protocol and not generated and not member.startswith("_"):
                 inherited = inspect.getdoc(getattr(value, member))
                 found += [] if inherited else [f"{name}.{member}"]
     return found

@@ -165,7 +165,7 @@ class BayesStranger(Oracle):
             self._cortex = FineCortex(free, device)
         cortex, family = self._cortex, self._cortex.fine.family
         points = project_to_mesh(sensors, family.scalp_pos, family.scalp_faces)
-        electrodes = as_tensors({"vertices": points.vertices, "weights": points.weights}, device)
+        sensor_points = as_tensors({"vertices": points.vertices, "weights": points.weights}, device)
         rng = torch.Generator(device).manual_seed(self.seed)
         tissues = self.tissues.draw(self.n_worlds, rng)
         leadfields = []
@@ -173,8 +173,8 @@ class BayesStranger(Oracle):
             anatomy = self.anatomy.draw(cortex, rng)
             leadfield = cortex.lead_fields.leadfields(
                 tissues[number : number + 1],
-                electrodes["vertices"][None],
-                electrodes["weights"][None],
+                sensor_points["vertices"][None],
+                sensor_points["weights"][None],
                 anatomy.source_modes,
             )
             leadfields.append(leadfield.matrices()[0])

@@ -20,7 +20,7 @@ def test_mean_and_std_are_those_of_calibrain(update, mode, seed):
     """With fixed orientation and several sources CaliBrain divides the variance once more."""
     gain, recording, _ = problem(noise=1.0, seed=seed)
     theirs = estimation.gamma_map(gain, recording, 1.0, max_iter=5000, tol=1e-10, update_mode=mode)
-    ours = SparseBayes(update, n_steps=5000, tolerance=1e-10).solve(recording, gain, 1)
+    ours = SparseBayes(update, n_steps=5000, tolerance=1e-10).solve(recording, gain, 1, len(gain))
     size = magnitudes(theirs["posterior_mean"], 1)
     strong = size > 0.05 * size.max()
     assert strong.sum() >= 2

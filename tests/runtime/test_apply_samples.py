@@ -1,5 +1,6 @@
 """``deepesi apply --samples``: files of posterior samples, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mne
@@ -143,7 +144,12 @@ def test_noise_of_another_shape_and_files_without_it(files, toy):
             opened.run(data, feeds, noise)
 
 
-def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_draws", "expected"),
+    [(64, [(150, 1)] * 2), (None, [(64, 1)] * 4 + [(22, 2)])],
+)
+def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch, n_draws, expected):
+    """By a loop of the graph where the file says so, otherwise by the runtime."""
     opened = open_model(files / "posterior.onnx")
     feeds = as_feeds(prepare(opened.contract.head_inputs, toy.montage_head("biosemi16")))
     rng = np.random.default_rng(0)
@@ -158,10 +164,11 @@ def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch):
         return run(self, data, inputs, noise, kinds)
 
     monkeypatch.setattr(OpenModel, "_run", counted)
-    monkeypatch.setattr("deepesi.runtime.session.AT_ONCE", 2 * one)
+    monkeypatch.setattr("deepesi.runtime.session.AT_ONCE", 64 * one)
+    assert opened.contract.n_draws == 64
+    opened = opened._replace(contract=replace(opened.contract, n_draws=n_draws))
     parts = opened.run(data, feeds, noise)
-    # Not below the 64 fixed draws, which the graph computes with every part.
-    assert at_once == [(64, 1), (64, 1), (64, 1), (64, 1), (22, 1), (22, 1)]
+    assert at_once == expected
     assert parts["samples"].shape == (150, 2, 84, 1)
     for kind, values in whole.items():
         assert np.allclose(values, parts[kind], rtol=1e-5, atol=1e-15)

@@ -140,7 +140,7 @@ class Evidential(InverseModel):
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def _distribution(self, setting: Setting) -> NormalInverseGamma:
-        nothing = torch.zeros_like(setting.data @ setting.topographies.T)
+        nothing = torch.zeros_like(setting.data @ setting.topographies.T).to(setting.data)
         start = torch.zeros_like(setting.noise)
         mean, further = self.denoiser.with_further(nothing, start, setting)
         count, shape, scale = (3 * value[..., None] for value in further)

@@ -55,9 +55,9 @@ def template_head(
         ValueError: As in `HeadModel`.
 
     """
-    no_electrodes = own_rows(template.family.scalp_pos, np.empty(0, dtype=np.int64))
+    no_points = own_rows(template.family.scalp_pos, np.empty(0, dtype=np.int64))
     ch_names = () if placement is None else placement.ch_names
-    points = no_electrodes if placement is None else placement.points
+    points = no_points if placement is None else placement.points
     return template.head(ch_names, points, coils=coils)
 
 
