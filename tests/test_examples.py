@@ -225,7 +225,7 @@ CLAIMS = {
     "plot_15_meg_and_eeg": meg_and_eeg,
 }
 #: The shortest page runs with the fast tests.
-FAST = "plot_02_minimum_norm"
+FAST = "plot_14_learned_beamformer"
 
 
 def test_every_page_has_claims():

@@ -33,14 +33,21 @@ def posterior():
 
 
 @pytest.fixture(scope="module")
-def files(posterior, toy, toy_path, tmp_path_factory):
-    """That posterior, MNE's and eLORETA."""
+def files(toy_path, tmp_path_factory):
+    """The posterior of a minimum norm, and eLORETA."""
     folder = tmp_path_factory.mktemp("models")
-    export_onnx(posterior, toy.montage_head("biosemi16"), folder / "posterior.onnx")
     for name in ("bayesian_minimum_norm", "eloreta"):
         out = str(folder / f"{name}.onnx")
         main(["export", name, "--head", str(toy_path), "--montage", "biosemi16", "--out", out])
     return folder
+
+
+@pytest.fixture(scope="module")
+def structured(posterior, toy, tmp_path_factory):
+    """File of the structured posterior, which takes half a minute to export."""
+    path = tmp_path_factory.mktemp("structured") / "posterior.onnx"
+    export_onnx(posterior, toy.montage_head("biosemi16"), path)
+    return path
 
 
 @pytest.fixture
@@ -54,12 +61,14 @@ def apply(model, toy_path, *more, recording="x-ave.fif"):
     main(["apply", str(model), recording, *setup, *more])
 
 
-def test_the_file_is_the_posterior_in_torch(files, posterior, simulate):
-    check_file(posterior, simulate, files / "posterior.onnx")
+@pytest.mark.slow
+def test_the_file_is_the_posterior_in_torch(structured, posterior, simulate):
+    check_file(posterior, simulate, structured)
 
 
-def test_samples_map_number_and_figure(files, toy_path, toy, evoked, capsys):
-    apply(files / "posterior.onnx", toy_path, "--samples", "300")
+@pytest.mark.slow
+def test_samples_map_number_and_figure(structured, toy_path, toy, evoked, capsys):
+    apply(structured, toy_path, "--samples", "300")
     printed = capsys.readouterr().out
     assert "300 samples; number of sources 1: 100 %" in printed
     assert "% for a source within 10 mm of " in printed
@@ -70,7 +79,7 @@ def test_samples_map_number_and_figure(files, toy_path, toy, evoked, capsys):
     assert found["samples"].dtype == np.float32
     assert found["time"] == pytest.approx(evoked.times[3])
     assert found["n_sources"].tolist() == [0, 1]
-    inverse = Inverse.load(files / "posterior.onnx", head=toy_path).for_recording(
+    inverse = Inverse.load(structured, head=toy_path).for_recording(
         evoked, make_covariance(evoked.info)
     )
     again = inverse.sample(evoked.data[:, [3]], 300, seed=0)
@@ -114,7 +123,7 @@ def refused(match, capsys, *arguments, **options):
 
 
 def test_what_is_refused(files, toy_path, evoked, capsys, monkeypatch, tmp_path):
-    model, draw = files / "posterior.onnx", "--samples"
+    model, draw = files / "bayesian_minimum_norm.onnx", "--samples"
     refused("--samples 0: expected 1 or more", capsys, model, toy_path, draw, "0")
     gives = "the model gives no posterior samples, only mean. Use a posterior model"
     refused(gives, capsys, files / "eloreta.onnx", toy_path, draw, "5")
@@ -133,10 +142,17 @@ def test_what_is_refused(files, toy_path, evoked, capsys, monkeypatch, tmp_path)
 def test_noise_of_another_shape_and_files_without_it(files, toy):
     head = toy.montage_head("biosemi16")
     data = np.zeros((2, 16, 3), np.float32)
-    posterior, plain = (open_model(files / f"{n}.onnx") for n in ("posterior", "eloreta"))
+    names = ("bayesian_minimum_norm", "eloreta")
+    posterior, plain = (open_model(files / f"{name}.onnx") for name in names)
+    feeds = as_feeds(prepare(posterior.contract.head_inputs, head))
+    size = posterior.noise_size(data, feeds)
     for opened, noise, match in (
-        (posterior, np.zeros((4, 2, 8)), r"noise of shape \(4, 2, 8\), expected \(draws, 2, 9\)"),
-        (posterior, np.zeros((4, 9)), r"noise of shape \(4, 9\), expected \(draws, 2, 9\)"),
+        (
+            posterior,
+            np.zeros((4, 2, 1)),
+            rf"noise of shape \(4, 2, 1\), expected \(draws, 2, {size}\)",
+        ),
+        (posterior, np.zeros((4, 9)), rf"noise of shape \(4, 9\), expected \(draws, 2, {size}\)"),
         (plain, np.zeros((4, 2, 9)), "the file has no input for it: it draws no samples"),
     ):
         feeds = as_feeds(prepare(opened.contract.head_inputs, head))
@@ -150,11 +166,11 @@ def test_noise_of_another_shape_and_files_without_it(files, toy):
 )
 def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch, n_draws, expected):
     """By a loop of the graph where the file says so, otherwise by the runtime."""
-    opened = open_model(files / "posterior.onnx")
+    opened = open_model(files / "bayesian_minimum_norm.onnx")
     feeds = as_feeds(prepare(opened.contract.head_inputs, toy.montage_head("biosemi16")))
     rng = np.random.default_rng(0)
     data = rng.normal(scale=1e-6, size=(2, 16, 1)).astype(np.float32)
-    noise = rng.normal(size=(150, 2, 3)).astype(np.float32)
+    noise = rng.normal(size=(150, 2, opened.noise_size(data, feeds))).astype(np.float32)
     whole = opened.run(data, feeds, noise)
     one = sum(4 * values.size for values in feeds.values())
     run, at_once = OpenModel._run, []
@@ -165,7 +181,6 @@ def test_many_draws_are_computed_a_few_at_a_time(files, toy, monkeypatch, n_draw
 
     monkeypatch.setattr(OpenModel, "_run", counted)
     monkeypatch.setattr("deepesi.runtime.session.AT_ONCE", 64 * one)
-    assert opened.contract.n_draws == 64
     opened = opened._replace(contract=replace(opened.contract, n_draws=n_draws))
     parts = opened.run(data, feeds, noise)
     assert at_once == expected
