@@ -64,6 +64,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the time of every folder. Reports of other processes arrive in this one."""
     reports = [r for group in terminalreporter.stats.values() for r in group]
     times = folder_times(r for r in reports if isinstance(r, pytest.TestReport))
+    if not times:
+        return
     terminalreporter.section("seconds and number of tests per folder")
     for folder, (seconds, n_tests) in times.items():
         terminalreporter.write_line(f"{folder:<20} {seconds:8.1f} s {n_tests:6d}")
