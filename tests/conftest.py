@@ -3,6 +3,8 @@
 import functools
 import gc
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write the reference estimates anew, then look at them",
     )
     parser.addoption("--fuzz", type=int, default=40, help="damaged inputs of every kind")
+
+
+def folder_times(reports: Iterable[pytest.TestReport]) -> dict[str, tuple[float, int]]:
+    """Seconds and number of tests per top folder of tests, the slowest first.
+
+    The seconds include set-up and teardown. Files of ``tests/`` itself are together.
+    """
+    seconds, tests = defaultdict(float), defaultdict(set)
+    for report in reports:
+        parts = report.nodeid.split("::")[0].split("/")
+        folder = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
+        seconds[folder] += report.duration
+        tests[folder].add(report.nodeid)
+    return {f: (seconds[f], len(tests[f])) for f in sorted(seconds, key=seconds.get, reverse=True)}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the time of every folder. Reports of other processes arrive in this one."""
+    reports = [r for group in terminalreporter.stats.values() for r in group]
+    times = folder_times(r for r in reports if isinstance(r, pytest.TestReport))
+    if not times:
+        return
+    terminalreporter.section("seconds and number of tests per folder")
+    for folder, (seconds, n_tests) in times.items():
+        terminalreporter.write_line(f"{folder:<20} {seconds:8.1f} s {n_tests:6d}")
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mne-sample"

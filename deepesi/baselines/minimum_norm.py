@@ -6,7 +6,7 @@ from torch import Tensor
 
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Oracle, PosteriorModel
-from deepesi.core.quantities import magnitude, snr_db_of_power
+from deepesi.core.quantities import magnitude, snr_db_of_power, whitened_power
 from deepesi.physics.head_inputs import (
     Gain,
     HatMatrix,
@@ -31,7 +31,7 @@ def level_of_power(
     whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], grid: LinearInverse
 ) -> Int[Tensor, " B"]:
     """Index of the SNR in a grid nearest to the SNR of the data, ``‖W v‖² / (T rank) - 1``."""
-    snr_db = snr_db_of_power(whitened.square().mean(2).sum(1) / rank)
+    snr_db = snr_db_of_power(whitened_power(whitened, rank))
     step = torch.round((snr_db - grid.snr_db_low) / grid.snr_db_step).long()
     return step.clamp(0, grid.n_steps - 1)
 

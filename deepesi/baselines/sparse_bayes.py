@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from deepesi.baselines.solver import Array, Solution, Solver
 from deepesi.core.contracts import Assumptions
+from deepesi.physics.noise import whitened_power
 
 UPDATES = ("mackay", "convex", "em")
 
@@ -106,7 +107,7 @@ class SparseBayes(Solver):
 
         """
         n_times = recording.shape[1]
-        power = max(float((recording**2).sum()) / (n_times * rank), 1e-12)
+        power = max(float(whitened_power(recording, rank).mean()), 1e-12)
         active = np.arange(len(blocks))
         gamma = np.full(len(blocks), power * rank / (blocks**2).sum())
         noise = self.noise if not self.learn_noise else 0.5 * power

@@ -21,6 +21,16 @@ def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B
     return torch.linalg.vector_norm(by_source, dim=(2, 3)) / values.shape[2] ** 0.5
 
 
+def whitened_power(
+    whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
+) -> Float[Tensor, " B"]:
+    """Power of whitened data per dimension, mean over time: of noise alone 1.
+
+    NumPy: `deepesi.physics.noise.whitened_power`, without the mean.
+    """
+    return whitened.square().mean(2).sum(1) / rank
+
+
 def snr_db_of_power(power: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """SNR (dB) of recordings from their whitened power, ``10 log10(p − 1)``; at least -30 dB.
 

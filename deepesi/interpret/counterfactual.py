@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.interpret.frames import Frame, Run
+from deepesi.physics.head import magnitudes
 from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
@@ -83,7 +84,7 @@ class Changed:
         """Magnitudes ``(B, S)``, A m, with changes ``(B, C)``, standard deviations of the noise."""
         volts = self.sensors.reference(changes * self.noise_std, axis=1)
         moments = self.frame.moments(self.run, self.frame.data + volts[:, :, None])
-        return np.asarray(np.linalg.norm(moments.reshape(len(moments), -1, self.n_orient), axis=2))
+        return magnitudes(moments.reshape(len(moments), -1).T, self.n_orient).T
 
     def derivatives(self, change: Array, rows: NDArray[np.int64]) -> tuple[Array, Array]:
         """Magnitudes ``(S,)`` at a change ``(C,)``, and their derivatives ``(S, K)`` there.

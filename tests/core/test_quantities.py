@@ -32,6 +32,13 @@ def test_magnitude_of_a_silent_source_has_a_gradient():
     assert torch.equal(values.grad, torch.zeros_like(values))
 
 
+def test_whitened_power():
+    whitened = np.random.default_rng(0).normal(size=(2, 8, 5))
+    rank = torch.tensor([7.0], dtype=torch.float64)
+    found = quantities.whitened_power(torch.as_tensor(whitened), rank).numpy()
+    assert np.allclose(found, noise.whitened_power(whitened, 7).mean(axis=1), rtol=1e-14)
+
+
 def test_snr_of_power():
     power = np.array([[0.2, 1.0, 1.0005], [2.0, 11.0, 101.0]])
     expected = [[-30, -30, -30], [0, 10, 20]]

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepesi.core.quantities import whitened_power
+
 #: Signal power that is assumed at least, as a share of the power of the recording.
 LEAST_SIGNAL = 0.1
 #: Least signal power, noise power 1 per channel: silence has finite logarithms.
@@ -21,7 +23,7 @@ def mismatch_noise(
         log_share: Logarithm of the share of mismatch in the power above the noise.
 
     """
-    power = recording.square().sum((1, 2)) / (recording.shape[2] * rank)
+    power = whitened_power(recording, rank)
     return torch.sqrt(1 + log_share.exp() * (power - 1).clamp_min(0))
 
 
