@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from deepesi.calibration.conformal import REACH
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Estimate, InverseModel
-from deepesi.core.quantities import magnitude
 from deepesi.physics.head_inputs import SourcePositions
 from deepesi.runtime.window_needs import WindowNeeds
 from deepesi.uncertainty.ensemble import mean_source_counts
@@ -133,9 +132,8 @@ def _check(
 
 
 def _magnitudes(maps: Float[Tensor, "M B S O T"]) -> Float[Tensor, "M B S"]:
-    """Magnitude of every source, by member and example."""
-    flat = magnitude(maps.flatten(2, 3).flatten(0, 1), maps.shape[3])
-    return flat.unflatten(0, maps.shape[:2])
+    """Magnitudes as in `deepesi.core.quantities.magnitude`."""
+    return torch.linalg.vector_norm(maps, dim=(3, 4)) / maps.shape[4] ** 0.5
 
 
 def _mean_time_course(
