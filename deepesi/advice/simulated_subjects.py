@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepesi.core.batch import LowRankLeadField
 from deepesi.core.contracts import as_tensors
-from deepesi.core.quantities import scale_to_db
+from deepesi.core.quantities import scale_to_db, summed_power
 from deepesi.data_gen.anatomy import Anatomy, AnatomyRanges
 from deepesi.data_gen.caps import DIGITIZED, NAMES, CapRanges, displace_cap, movement_of
 from deepesi.data_gen.generator import render
@@ -150,7 +150,7 @@ class StrangerSource:
         normals = self.head.normals if anatomy is None else anatomy.normals
         drawn = ranges.sources.draw(self.head, normals, size, 1, 1.0, torch_generator(*key, 3))
         clean = self._tensors["span"] @ render(leadfield, drawn)[0]
-        power = (self._tensors["whitener"] @ clean).square().sum((1, 2))
+        power = summed_power(self._tensors["whitener"] @ clean)
         clean *= scale_to_db(power, self.rank, torch.full((size,), float(snr_db)))[:, None, None]
         colour = self._tensors["colour"]
         white = torch.randn(size, colour.shape[1], 1, generator=torch_generator(*key, 4))

@@ -21,6 +21,11 @@ def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B
     return torch.linalg.vector_norm(by_source, dim=(2, 3)) / values.shape[2] ** 0.5
 
 
+def summed_power(whitened: Float[Tensor, "B C T"]) -> Float[Tensor, " B"]:
+    """Power of whitened recordings, mean over time, summed over channels: of noise the rank."""
+    return whitened.square().mean(2).sum(1)
+
+
 def whitened_power(
     whitened: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
 ) -> Float[Tensor, " B"]:
@@ -28,7 +33,7 @@ def whitened_power(
 
     NumPy: `deepesi.physics.noise.whitened_power`, without the mean.
     """
-    return whitened.square().mean(2).sum(1) / rank
+    return summed_power(whitened) / rank
 
 
 def snr_db_of_power(power: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Assumptions, Estimate, Oracle, as_tensors
 from deepesi.core.patches import spread_patches
+from deepesi.core.quantities import summed_power
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.tissues import TissueRanges
@@ -93,7 +94,7 @@ class BayesStranger(Oracle):
         true_heads = self._true_heads(batch)
         whitened = batch.inputs[self.whitener.key] @ batch.data
         n_times = whitened.shape[2]
-        power = whitened.square().sum((1, 2)) / n_times
+        power = summed_power(whitened)
         rank = batch.inputs[self.rank.key]
         strength = (power - rank).clamp_min(0.1)
         variance = 1 + self.misfit * strength / rank  # of noise and misfit

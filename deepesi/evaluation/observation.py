@@ -26,6 +26,7 @@ from deepesi.metrics.calibration import GROUPS, groups
 from deepesi.metrics.example import Geometry
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import rank_of, whitener
+from deepesi.physics.similarity import residual_variance
 from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
@@ -208,7 +209,7 @@ def _look(
         snr_db,
         batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
-        np.square(white - explained).sum((1, 2)) / np.square(white).sum((1, 2)),
+        np.array([residual_variance(*pair) for pair in zip(explained, white, strict=True)]),
         np.stack([_ranks(model, batch, i) for i in range(keep)])
         if isinstance(model, PosteriorModel)
         else None,

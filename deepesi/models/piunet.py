@@ -18,6 +18,7 @@ from deepesi.core.patches import (
     spread_patches,
 )
 from deepesi.core.precision import in_full_precision
+from deepesi.core.quantities import summed_power
 from deepesi.models.layers.orientation_posterior import OrientationPosterior
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.unet3d import UNet3d
@@ -199,7 +200,7 @@ class PhysicsInformedUNet(InverseModel):
         recording = (inputs[self.whitener.key] @ data).permute(1, 2, 0)
         patches = PatchDictionary(inputs[self.topographies.key], n_orient)
         posterior = OrientationPosterior(inputs[self.topographies.key], n_orient, self.loose)
-        power = recording.square().mean(1).sum(0)
+        power = _power(recording)
         log_power = (power / inputs[self.rank.key] + 1e-6).log()[None] / 4
         passes = self._passes(patches, posterior, recording, power, inputs[self.rank.key])
         maps = torch.cat([*(p.maps for p in passes), self._linear(data, inputs, n_orient)])
@@ -248,7 +249,7 @@ class PhysicsInformedUNet(InverseModel):
         residual, passes = recording, []
         log_mismatches = self.log_mismatch[: self.n_passes]
         for log_mismatch, log_sharpness in zip(log_mismatches, self.log_sharpness, strict=True):
-            remaining = residual.square().mean(1).sum(0)
+            remaining = _power(residual)
             mismatch_variance = 1 + log_mismatch.exp() * power * n_times
             strength = (remaining - rank).maximum(LEAST_STRENGTH * rank) / mismatch_variance
             filtered = patches.filter(residual)
@@ -264,7 +265,7 @@ class PhysicsInformedUNet(InverseModel):
             sharp, smooth = share.sum(0), over_patches(SMOOTHING * evidence).sum(0)
             residual_share = 3 * (energy / (remaining + 1e-3) + 1e-6).sqrt()
             total_share = 3 * (energy / (power + 1e-3) + 1e-6).sqrt()
-            after = residual.square().mean(1).sum(0) / rank
+            after = _power(residual) / rank
             passes.append(
                 _Pass(
                     evidence,
@@ -333,3 +334,8 @@ class PhysicsInformedUNet(InverseModel):
         """Spread moments of patches over the sources, A m."""
         sources = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
+
+
+def _power(recording: Float[Tensor, "C T B"]) -> Float[Tensor, " B"]:
+    """`summed_power` of recordings whose examples are the last axis."""
+    return summed_power(recording.permute(2, 0, 1))

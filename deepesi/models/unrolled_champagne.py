@@ -12,6 +12,7 @@ from deepesi.core.batch import Batch
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Objective
 from deepesi.core.patches import neighbour_mean
 from deepesi.core.precision import in_full_precision
+from deepesi.core.quantities import summed_power
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_counts import SourceCounts, count_loss, evidence_gains
@@ -343,7 +344,7 @@ class UnrolledChampagne(InverseModel):
 def size_of(white: Float[Tensor, "B C T"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Power of a recording, summed over channels, and its number of samples in time."""
     n_times = torch.ones_like(white[:, 0]).sum(1)
-    return white.square().sum((1, 2)) / n_times, n_times
+    return summed_power(white), n_times
 
 
 def updated(gamma: Float[Tensor, "B A"], change: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:

@@ -37,6 +37,7 @@ def test_whitened_power():
     rank = torch.tensor([7.0], dtype=torch.float64)
     found = quantities.whitened_power(torch.as_tensor(whitened), rank).numpy()
     assert np.allclose(found, noise.whitened_power(whitened, 7).mean(axis=1), rtol=1e-14)
+    assert np.allclose(quantities.summed_power(torch.as_tensor(whitened)), 7 * found, rtol=1e-14)
 
 
 def test_snr_of_power():

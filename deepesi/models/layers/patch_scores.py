@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.patches import neighbour_mean, small_linear
+from deepesi.core.quantities import summed_power
 from deepesi.models.layers.patch_sequence import Recordings
 
 #: Power, in units of that of the noise, which is added so that logarithms stay finite.
@@ -26,7 +27,7 @@ def power_features(
 
     """
     white = recordings.white
-    power = white.square().sum(1).mean(1)
+    power = summed_power(white)
     n_times = torch.ones_like(white[0, 0]).sum()
     residual = (power - explained.amax(1)).clamp_min(0)
     powers = (torch.cat([power[None], residual]) / rank + FLOOR).log() / 3

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepesi.core.quantities import summed_power
+
 #: Number of a slot without a patch.
 NONE = -1
 
@@ -106,7 +108,7 @@ class PatchSequence:
 
     def remaining(self) -> Float[Tensor, "N B"]:
         """Residual power (mean over samples) after the earlier patches."""
-        power = self.recordings.white.square().sum(1).mean(1)
+        power = summed_power(self.recordings.white)
         taken = [amplitude.square().mean(2) for amplitude in self._amplitudes]
         explained = sum(taken, start=torch.zeros_like(self.energy[..., 0]))
         return (power - explained).clamp_min(0)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deepesi.core.precision import in_full_precision
+from deepesi.core.quantities import summed_power
 from deepesi.models.layers.mismatch_noise import LEAST_POWER, mismatch_noise, signal_power
 from deepesi.physics.head_inputs import FixedOrientations, Gain, MeshNeighbours, Rank, Whitener
 
@@ -80,7 +81,7 @@ class UnitSources(nn.Module):
         topographies = topographies / norms
         white = inputs[self.whitener.key] @ data
         noise = mismatch_noise(white, rank, self.log_share).square()
-        power = white.square().sum(1).mean(1)
+        power = summed_power(white)
         signal = signal_power(power, rank)
         scaled = (white / signal.sqrt()[:, None, None]).mT
         n_times = torch.ones_like(white[0, 0]).sum()

@@ -10,6 +10,7 @@ from torch.nn import functional
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Assumptions, Objective, PosteriorModel
 from deepesi.core.precision import in_full_precision
+from deepesi.core.quantities import summed_power
 from deepesi.models.layers.amplitude_coordinates import AmplitudeCoordinates
 from deepesi.models.layers.conditional_patches import sum_of
 from deepesi.models.layers.mismatch_noise import signal_power
@@ -273,7 +274,7 @@ class StructuredPosterior(PosteriorModel):
         # Evidence is a difference of large numbers, so only training computes in single precision.
         dtype = data.dtype if self.training else torch.float64
         white, rank = (inputs[self.whitener.key] @ data).to(dtype), inputs[self.rank.key]
-        power = white.square().sum(1).mean(1)
+        power = summed_power(white)
         strength = signal_power(power, rank)
         rows, filters = inputs[self.topographies.key], inputs[self.filters.key]
         recordings = matched_filters(
