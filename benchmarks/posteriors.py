@@ -34,7 +34,8 @@ from deepesi.calibration.sample_sources import NEAR, are_sparse, joint_set, sour
 from deepesi.calibration.sbc import half_width
 from deepesi.cli.calibrate import heads_of, load_models, the_scenario
 from deepesi.composition import compose
-from deepesi.core.contracts import Batch, Estimate, InverseModel, PosteriorModel
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.calibration import ALL, CalibrationRow, cell, fit, measure
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text

@@ -253,33 +253,24 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
 
     """
     method_styles = styles(row.method for row in rows)
+    text = f"{PREDICTION_SETS} Bars: 95 % intervals. Dashed: the probability asked for."
+    layout = prediction_set_layout(rows)
     yield (
         "Prediction sets",
-        f"<p>{PREDICTION_SETS} Bars: 95 % intervals. Dashed: the probability asked for.</p>"
-        + key(method_styles)
-        + tiles(prediction_set_panels(rows, method_styles), CURVE)
-        + html_table(*prediction_set_layout(rows)),
+        _section(text, method_styles, prediction_set_panels(rows, method_styles), layout),
     )
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         drawing = {
             m: s for m, s in method_styles.items() if _pick(rows, method=m, metric="tarp_coverage")
         }
-        yield (
-            "Posterior samples",
-            f"<p>{UNIFORMITY} Below the diagonal of the figure: the posterior is too narrow.</p>"
-            + key(drawing)
-            + tiles(tarp_panels(rows, drawing), CURVE)
-            + html_table(*uniformity),
-        )
+        text = f"{UNIFORMITY} Below the diagonal of the figure: the posterior is too narrow."
+        yield "Posterior samples", _section(text, drawing, tarp_panels(rows, drawing), uniformity)
     unlike = unlike_layout(rows)
     if unlike.lines:
         yield (
             "Other recordings",
-            f"<p>{UNLIKE_OTHERS}</p>"
-            + key(method_styles)
-            + tiles(unlike_panels(rows, method_styles), CURVE)
-            + html_table(*unlike),
+            _section(UNLIKE_OTHERS, method_styles, unlike_panels(rows, method_styles), unlike),
         )
     claiming = list(dict.fromkeys(r.method for r in rows if r.group in GROUPS))
     if not claiming:
@@ -293,6 +284,13 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
     for method in claiming:
         parts.append(f"<h3>{escape(method)}</h3>{tiles(reliability_panels(rows, method), CURVE)}")
     yield "Intervals", "".join(parts)
+
+
+def _section(
+    text: str, drawing: Mapping[str, Style], panels: Iterator[Panel], layout: Layout
+) -> str:
+    """A text, the key of the styles, figures and a table, HTML."""
+    return f"<p>{text}</p>{key(drawing)}{tiles(panels, CURVE)}{html_table(*layout)}"
 
 
 def write_report(rows: Sequence[CalibrationRow], facts: Mapping[str, str], path: Path) -> None:

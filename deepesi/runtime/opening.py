@@ -16,6 +16,7 @@ from deepesi.runtime.noise_estimate import plausible_noise_of
 from deepesi.runtime.reading.averaging import average
 from deepesi.runtime.reading.channels import adopt_names
 from deepesi.runtime.reading.recording import ReadingOptions, read_recording
+from deepesi.runtime.recording_checks import nave_of
 from deepesi.runtime.recordings import recording_rows
 from deepesi.runtime.setup import (
     Opener,
@@ -62,8 +63,6 @@ def open_recording(
     open_inverse: Opener = open_file,
 ) -> Generator[str, None, Opened]:
     """Read a recording and prepare a model for it, and report each step; args as in `apply`."""
-    import mne
-
     notes: list[str] = []
     data = read_recording(recording, reading, notes.append)
     yield from notes
@@ -92,10 +91,9 @@ def open_recording(
             if noise_from is None
             else plausible_noise_of(trials, noise_from, channels)
         )
-        nave = float(data.nave) if isinstance(data, mne.Evoked) else 1.0
         opened = open_inverse(model, setup)  # a wrong recording is refused before it is opened
         inverse = opened.for_channels(
-            data.info, channels, covariance, nave, forward, setup.rank, trans
+            data.info, channels, covariance, nave_of(data), forward, setup.rank, trans
         )
         yield from inverse.placement_lines
     return Opened(data, opened, inverse, forward)

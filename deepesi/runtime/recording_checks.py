@@ -50,9 +50,14 @@ def trials_averaged(recording: "Recording") -> float:
         ValueError: As in `check_kind`.
 
     """
+    check_kind(recording)
+    return nave_of(recording)
+
+
+def nave_of(recording: "Recording") -> float:
+    """`trials_averaged` of a recording that was checked already."""
     import mne
 
-    check_kind(recording)
     return float(recording.nave) if isinstance(recording, mne.Evoked) else 1.0
 
 

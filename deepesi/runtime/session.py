@@ -95,9 +95,9 @@ class OpenModel(NamedTuple):
         if noise is not None:
             self._check_noise(data, inputs, noise)
             most = max(1, AT_ONCE // max(1, sum(4 * values.size for values in inputs.values())))
-            if self.contract.n_draws is not None:  # its graph draws in parts
-                most = len(noise)
-            if len(noise) > most:  # a few draws at a time, so that memory does not grow with them
+            # A few draws at a time, so that memory does not grow with them; a graph with fixed
+            # draws does so itself.
+            if self.contract.n_draws is None and len(noise) > most:
                 first = self.run(data, inputs, noise[:most], kinds)
                 parts = [first] + [
                     self.run(data, inputs, noise[i : i + most], ("samples",))
