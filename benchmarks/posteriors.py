@@ -32,7 +32,7 @@ from deepesi.calibration.conformal import proportion, reach_kernel
 from deepesi.calibration.coverage_tests import c2st
 from deepesi.calibration.sample_sources import NEAR, are_sparse, joint_set, source_peaks
 from deepesi.calibration.sbc import half_width
-from deepesi.cli.calibrate import heads_of, load_models, the_scenario
+from deepesi.cli.calibrate import heads_of, load_models, one_scenario
 from deepesi.composition import compose
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
@@ -238,7 +238,7 @@ def compared(
         config = compose("calibrate", [*own, f"scenario.n_examples={n}"])
         references: list[InverseModel] = [BayesSinglePatch(), BayesPatches(n_samples=draws)]
         batches = at_all_snrs(
-            the_scenario(config.scenario), cohort, [*models.values(), *references]
+            one_scenario(config.scenario), cohort, [*models.values(), *references]
         )
         parts = [
             distances_to_reference(models, batch.part(slice(keep)), draws, several)
@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("posteriors"), help="name of the results")
     arguments = parser.parse_args()
     config = compose("calibrate", arguments.settings)
-    cohort, scenario = heads_of(config.head), the_scenario(config.scenario)
+    cohort, scenario = heads_of(config.head), one_scenario(config.scenario)
     models, _ = load_models(config, cohort)
     out: Path = arguments.out
     with one_thread():

@@ -81,14 +81,14 @@ draw_posterior(
     figure,
     magnitudes,
     found.probability,
-    found.numbers,
+    found.count_probabilities,
     NEAR,
     positions,
     template.display,
     batch.scene.peaks[0].numpy(),
 )
-print("probability of 0, 1, 2 sources:", found.numbers.round(2))
-print(f"90 % set of all sources: {found.inside.sum()} of {len(positions)} locations")
+print("probability of 0, 1, 2 sources:", found.count_probabilities.round(2))
+print(f"90 % set of all sources: {found.joint_set.sum()} of {len(positions)} locations")
 
 # %%
 # Are the samples those of the posterior?

@@ -26,9 +26,9 @@ from deepesi.cli.hydra_commands import COMMANDS, config_dirs
 from deepesi.cli.main import build_parser
 from deepesi.physics.head_inputs.declaration import built_in
 from deepesi.physics.template import load_template
-from deepesi.training.overrides import understood
+from deepesi.training.overrides import add_quotes
 from deepesi.training.run import build_model
-from deepesi.training.trainer import check_sweep, check_trainer, settle_steps
+from deepesi.training.trainer import check_sweep, check_trainer, resolve_max_steps
 from deepesi.viz.demo import PACKAGE, VERSION
 from tests.conftest import slow
 from tests.documents import DOCUMENTS, ROOT, Command, documented
@@ -169,7 +169,7 @@ def compose(command, words, tmp_path, monkeypatch):
     flags = ("-m", "--multirun", "--debug")
     folders, words = config_dirs(words)
     monkeypatch.setenv("DEEPESI_CONFIG", os.pathsep.join(map(own_folder(tmp_path).get, folders)))
-    overrides = understood([PLACEHOLDERS.get(word, word) for word in words if word not in flags])
+    overrides = add_quotes([PLACEHOLDERS.get(word, word) for word in words if word not in flags])
     multirun = "-m" in words or "--multirun" in words
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -208,14 +208,14 @@ def check(command, config, overrides, usual, multirun):
         loading.load_scenarios(typed.chosen_scenarios(overrides))
     else:
         typed.check_one_scenario(overrides, command)
-        calibrate.the_scenario(config.scenario)
+        calibrate.one_scenario(config.scenario)
 
 
 def check_training(config, multirun):
     if multirun:
         check_sweep(config.trainer)
     check_trainer(config.trainer)
-    settle_steps(config.trainer)
+    resolve_max_steps(config.trainer)
     build_model(config.model, load_template())
     hydra.utils.instantiate(config.data, _convert_="all")
     if "teacher" not in config:  # a file that the reader has

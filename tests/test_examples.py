@@ -151,8 +151,8 @@ def explain(page):
 
 def posterior_samples(page):
     assert np.mean(page["losses"][-10:]) < np.mean(page["losses"][:10]) - 5
-    assert page["found"].numbers.sum() == pytest.approx(1)
-    assert 0 < page["found"].inside.sum() < len(page["positions"])
+    assert page["found"].count_probabilities.sum() == pytest.approx(1)
+    assert 0 < page["found"].joint_set.sum() < len(page["positions"])
     assert np.abs(page["coverage"] - page["levels"]).max() < 0.2
 
 

@@ -206,7 +206,7 @@ def _cap(opened: Opened) -> Cap | None:
     if placement is None:
         return None
     pitch = None if placement.pitch is None else round(placement.pitch, 1)
-    return Cap(placement.by, round(1e3 * placement.residual, 1), pitch)
+    return Cap(placement.method, round(1e3 * placement.residual, 1), pitch)
 
 
 def _cautions(opened: Opened, judged: Judged) -> list[str]:

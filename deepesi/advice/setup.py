@@ -101,7 +101,7 @@ def ranges_of(inverse: PreparedInverse, template: Template) -> StrangerRanges:
     by their names: a fit to the head of somebody else does not give the pose of the cap.
     """
     own = template.mri_head is not None
-    by_transform = inverse.placement is not None and inverse.placement.by == TRANSFORM
+    by_transform = inverse.placement is not None and inverse.placement.method == TRANSFORM
     knowledge = DIGITIZED if own or by_transform else NAMES
     return StrangerRanges(knowledge, None) if own else StrangerRanges(knowledge)
 

@@ -15,7 +15,7 @@ from deepesi.cli.overrides import typed_keys
 from deepesi.composition import compose
 from deepesi.physics.loading import load_head
 from deepesi.physics.template import Template, load_template
-from deepesi.training.overrides import quoted, understood
+from deepesi.training.overrides import add_quotes, quoted
 
 #: A head, or an argument of `deepesi.load_head`.
 Head = Template | str | Path
@@ -57,7 +57,7 @@ def checked(overrides: Sequence[str], arguments: set[str]) -> list[str]:
     """
     if isinstance(overrides, str):
         raise TypeError(f"overrides: got the text {overrides!r}, expected a list of texts.")
-    words = understood(overrides)
+    words = add_quotes(overrides)
     both = typed_keys(words) & arguments
     if both:
         raise ValueError(

@@ -128,7 +128,7 @@ class BayesPatches(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         low, high = self.n_sources
         number = f"{low}" if low == high else f"{low} to {high}"
         return Assumptions(

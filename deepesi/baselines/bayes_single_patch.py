@@ -56,7 +56,7 @@ class BayesSinglePatch(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         return Assumptions(assumed_patches(*self.radii[:2]), "1", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

@@ -98,7 +98,7 @@ class MinimumNorm(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         return Assumptions("points", "any", REGULARIZATIONS[self.regularization], "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
@@ -139,7 +139,7 @@ class BestMinimumNorm(Oracle):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         return Assumptions("points, and their locations", "any", "covariance", "nominal")
 
     def forward(self, batch: Batch) -> Estimate:
@@ -206,7 +206,7 @@ class BayesianMinimumNorm(PosteriorModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         return Assumptions("points", "any", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

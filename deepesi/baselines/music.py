@@ -60,7 +60,7 @@ class RecursiveMUSIC(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         return super().assumptions._replace(
             n_sources="1" if self.n_sources == 1 else f"up to {self.n_sources}"
         )

@@ -104,7 +104,7 @@ class Solver(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         return Assumptions(self.assumed_sources, "any", "covariance and level", "nominal")
 
     @abstractmethod

@@ -77,7 +77,7 @@ class SparseBayes(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes."""
+        """Assumptions of the method."""
         known = super().assumptions
         return known._replace(noise="covariance") if self.learn_noise else known
 

@@ -76,7 +76,7 @@ class SparseRegression(Solver):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the method assumes; cross-validation does not use the noise level."""
+        """Assumptions of the method; cross-validation does not use the noise level."""
         known = super().assumptions
         return known if self.strength is not None else known._replace(noise="covariance")
 

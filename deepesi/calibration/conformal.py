@@ -97,8 +97,8 @@ def target_scores(
     return at_peaks[np.arange(len(at_peaks)), strongest]
 
 
-def fewest(level: float) -> int:
-    """Fewest recordings from which a threshold of this level follows."""
+def min_examples(level: float) -> int:
+    """Smallest number of recordings for a threshold of this level."""
     return math.ceil(level / (1 - level) - 1e-9)
 
 
@@ -114,10 +114,10 @@ def threshold(scores: Array, level: float) -> float:
     """
     if not 0 < level < 1:
         raise ValueError(f"threshold: level must be between 0 and 1, got {level}.")
-    if len(scores) < fewest(level):
+    if len(scores) < min_examples(level):
         raise ValueError(
             f"threshold: {len(scores)} recordings are too few for a level of {level:g}: it needs "
-            f"{fewest(level)} or more. Take fewer bins, or more validation recordings."
+            f"{min_examples(level)} or more. Take fewer bins, or more validation recordings."
         )
     rank = math.ceil((len(scores) + 1) * level - 1e-9)
     return float(np.sort(scores)[rank - 1])

@@ -57,8 +57,8 @@ def standardized_errors(
         return _flat(normal_errors(samples, target), signal, group, width)
     if std is None:
         raise ValueError(
-            "recalibration: the model gives no standard deviation and no samples, so it claims "
-            "nothing that could be recalibrated. Train it with model.heteroscedastic=true "
+            "recalibration: the model gives no standard deviation and no samples, so there "
+            "is nothing to recalibrate. Train it with model.heteroscedastic=true "
             "loss=uncertainty, or join an ensemble."
         )
     return _flat(_over(mean - target, std), _over(mean, std), group, std / largest)

@@ -8,7 +8,7 @@ Array = NDArray[np.float64]
 
 #: Trials under the null hypothesis: smallest p value 1/101.
 N_TRIALS = 100
-#: Steps of Newton's method, and what keeps its equations solvable.
+#: Steps of Newton's method, and the regularization of its equations.
 N_NEWTON, TINY = 12, 1e-9
 
 
@@ -47,7 +47,7 @@ def local_statistic(
 ) -> float:
     """Statistic of the local two-sample test (L-C2ST): 0 where samples are like targets.
 
-    A classifier learns to tell pairs of target and data from pairs of sample and data. The
+    A classifier learns to distinguish pairs of target and data from pairs of sample and data. The
     statistic is the mean squared distance of its probability from 1/2, over samples of one
     recording. The classifier is a logistic regression on all products of two values, which is the
     best one for normal distributions.

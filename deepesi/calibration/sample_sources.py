@@ -1,7 +1,7 @@
-"""What samples of a posterior say about sources: how many, and how likely there is one near here.
+"""Sources of posterior samples: probabilities of their number, and of a source near a location.
 
 Samples of few sources are zero elsewhere; their sources are the local maxima. Samples of a model
-without sources, such as minimum norm, are nowhere zero; only their strongest source counts.
+without sources, such as minimum norm, have activity everywhere; only their strongest source counts.
 """
 
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-from deepesi.calibration.conformal import fewest, reach_kernel, threshold
+from deepesi.calibration.conformal import min_examples, reach_kernel, threshold
 
 Array = NDArray[np.float64]
 Peaks = NDArray[np.bool_]
 
 #: Distance within which a source counts as near, m.
 NEAR = 0.010
-#: Parts of the samples; each says how many locations the density of the others needs.
+#: Parts of the samples, for cross-validation of the size of the joint set.
 N_FOLDS = 4
 #: Smallest share of the largest magnitude of a sample at which a maximum is a source.
 LEAST_SHARE = 0.02
@@ -83,11 +83,11 @@ def number_probabilities(peaks: Peaks) -> Array:
 def joint_set(peaks: Peaks, kernel: Array, level: float = 0.9) -> Peaks:
     """Source locations that hold *all* sources of a configuration with a probability ``(S,)``.
 
-    A set of highest density for the whole configuration. Each quarter of the samples says how many
-    locations it needs where the others say how likely each location is, and all samples rank the
-    locations of the set. So one more sample of the same posterior has all of its sources inside
-    with about this probability, and so has the truth if the posterior is calibrated. Few samples
-    give all locations.
+    A set of highest density for the whole configuration. For each quarter of the samples, the
+    others give the density of locations, and the quarter gives the number of locations that the set
+    needs. All samples together rank the locations. So one more sample of the same posterior has all
+    of its sources inside with about this probability. If the posterior is calibrated, this is also
+    true of the target. If there are few samples, the set holds all locations.
 
     Args:
         peaks: Result of `source_peaks` ``(N, S)``.
@@ -104,7 +104,7 @@ def joint_set(peaks: Peaks, kernel: Array, level: float = 0.9) -> Peaks:
     """
     if not 0 < level < 1:
         raise ValueError(f"joint_set: level must be between 0 and 1, got {level}.")
-    if len(peaks) < fewest(level):
+    if len(peaks) < min_examples(level):
         return np.ones(peaks.shape[1], dtype=bool)
     fold, least = np.arange(len(peaks)) % N_FOLDS, np.empty(len(peaks))
     for number in range(N_FOLDS):
@@ -122,8 +122,8 @@ class SampleSources(NamedTuple):
 
     peaks: Peaks  # centres of activity in each sample (N, S)
     probability: Array  # that a source is within NEAR of here (S,)
-    numbers: Array | None  # probability of 0, 1, 2, ... sources; None: samples without sources
-    inside: Peaks  # the joint set (S,)
+    count_probabilities: Array | None  # of 0, 1, 2, ... sources; None: they cannot be counted
+    joint_set: Peaks  # the joint set (S,)
     level: float  # of the set
 
 
@@ -133,7 +133,7 @@ def sources_of(
     """Sources of samples: args as in `source_peaks`, `probability_near` and `joint_set`."""
     peaks = source_peaks(magnitudes, edges)
     probability = probability_near(peaks, positions)
-    numbers = number_probabilities(peaks) if are_sparse(magnitudes) else None
+    counts = number_probabilities(peaks) if are_sparse(magnitudes) else None
     return SampleSources(
-        peaks, probability, numbers, joint_set(peaks, reach_kernel(positions, NEAR), level), level
+        peaks, probability, counts, joint_set(peaks, reach_kernel(positions, NEAR), level), level
     )

@@ -33,7 +33,7 @@ def normal_errors(samples: Array, target: Array) -> Array:
     """Errors ``(...)`` in standard deviations of the normal distribution with the same ranks.
 
     The target lies in the central interval of a level, between quantiles of the samples, where its
-    error is not above the half-width of the normal interval of that level. So measures in standard
+    error is at most the half-width of the normal interval of that level. So measures in standard
     deviations also apply to samples of any distribution. ``N`` samples give no interval above a
     level of ``(N - 1) / (N + 1)``. A tie counts half.
 

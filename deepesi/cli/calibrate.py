@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deepesi import __version__
 from deepesi.baselines.tuned import Tuned
-from deepesi.calibration.conformal import fewest
+from deepesi.calibration.conformal import min_examples
 from deepesi.cli.loading import load_baselines, load_heads, load_named, load_scenarios
 from deepesi.cli.overrides import check_one_scenario
 from deepesi.core.contracts import InverseModel
@@ -82,7 +82,7 @@ def heads_of(config: DictConfig) -> Cohort:
     return cohort
 
 
-def the_scenario(config: DictConfig) -> Scenario:
+def one_scenario(config: DictConfig) -> Scenario:
     """The one test set of a scenario.
 
     Raises:
@@ -114,13 +114,14 @@ def load_models(
     for name, model in (chosen | load_baselines(config)).items():
         if isinstance(model, Tuned):
             raise ValueError(
-                f"calibrate: {name!r} is tuned again in every scenario, and there is one constant "
-                "only in what is calibrated. Leave it out, or take the method itself."
+                f"calibrate: {name!r} is tuned separately for every scenario, but a "
+                "calibrated method must be the same in all. Leave it out, or name a method with "
+                "fixed parameters."
             )
         if not isinstance(model, InverseModel):
             raise ValueError(
-                f"calibrate: {name!r} is an oracle, which uses the target, and no method. "
-                "Leave it out of baselines."
+                f"calibrate: {name!r} is an oracle: it uses the target, so it cannot be "
+                "calibrated. Leave it out of baselines."
             )
         models[name] = model
     if not models:
@@ -193,7 +194,7 @@ def check(config: DictConfig, n_snrs: int) -> None:
             f"calibrate: n_bins and n_validation must be 1 or more, got {config.n_bins} and "
             f"{config.n_validation}."
         )
-    in_a_bin, needed = config.n_validation * n_snrs // config.n_bins, fewest(config.level)
+    in_a_bin, needed = config.n_validation * n_snrs // config.n_bins, min_examples(config.level)
     if in_a_bin < needed:
         raise ValueError(
             f"calibrate: {in_a_bin} validation recordings in each of n_bins={config.n_bins} bins "
@@ -204,14 +205,14 @@ def check(config: DictConfig, n_snrs: int) -> None:
 
 def run(config: DictConfig, run_dir: Path) -> None:
     """Fit on validation recordings, measure on test recordings, write the results."""
-    scenario = the_scenario(config.scenario)
+    scenario = one_scenario(config.scenario)
     check(config, len(scenario.snr_db))
     cohort = heads_of(config.head)
     models, paths = load_models(config, cohort)
     check_windows(models, scenario)
     several, n = list(models.values()), config.n_validation
     tested = ", ".join(head.name for head in scenario.true_heads(cohort))
-    seen_as = "" if scenario.setups.own_anatomy else f", seen as {cohort.template.name}"
+    nominal = "" if scenario.setups.own_anatomy else f", nominal head {cohort.template.name}"
     with console.status("Calibrating") as status:
         observed = observe(
             models,
@@ -239,9 +240,9 @@ def run(config: DictConfig, run_dir: Path) -> None:
             "scenario": scenario.name,
             "fitted on": f"{n} recordings per SNR of split 'validation', "
             + ", ".join(head.name for head in cohort.of("validation"))
-            + seen_as,
+            + nominal,
             "measured on": f"{scenario.n_examples} recordings per SNR of split 'test', {tested}"
-            + seen_as,
+            + nominal,
             "prediction sets": f"contain {SOURCES[config.covers]} with probability "
             f"{config.level:g}; one threshold for each of {config.n_bins} bins of the SNR "
             "estimated from the recording",

@@ -78,12 +78,12 @@ def _full_key(error: BaseException) -> str | None:
 
 
 def _renamed(key: str, command: str, overrides: Sequence[str]) -> str | None:
-    """The new name of a key, as it is in the groups that were chosen; None: it is not there."""
+    """Text with the new name of a key in the chosen groups; None if no group has it."""
     group, _, last = key.rpartition(".")
     groups = [word for word in overrides if re.match(r"[\w/@]+=", word)]
     try:
         config = compose(command, groups)
-    except HydraException:  # more is wrong than this key
+    except HydraException:  # the configuration has more errors than this key
         config = usual_config(command)
     known = list(_keys(OmegaConf.to_container(config), ""))
     new = f".{RENAMED[last]}"

@@ -21,9 +21,9 @@ RENAMED = {
 }
 
 #: Keys whose values may have another type than in the YAML files.
-OF_ANY_TYPE = {"name", "trainer.devices"}
-#: Keys that are removed before a class is built, because they are no arguments of it.
-TAKEN_OUT = {"levels"}
+ANY_TYPE = {"name", "trainer.devices"}
+#: Keys that are removed before a class is built, because its constructor does not take them.
+REMOVED = {"levels"}
 WORDS = {
     bool: "true or false",
     int: "a whole number",
@@ -75,7 +75,7 @@ def targets(values: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 def _check_like(values: Mapping[Any, Any], usual: Mapping[Any, Any], prefix: str) -> None:
     for name, expected in usual.items():
         key, value = f"{prefix}{name}", values.get(name)
-        if key in OF_ANY_TYPE or any(_is_open(v) for v in (expected, value)):
+        if key in ANY_TYPE or any(_is_open(v) for v in (expected, value)):
             continue
         kind = float if type(expected) is int and isinstance(value, int) else type(expected)
         if not fits(value, kind):
@@ -94,7 +94,7 @@ def _check_target(node: Mapping[str, Any], key: str) -> None:
     name = node["_target_"].split(".")[-1]
     parameters = inspect.signature(kind).parameters
     given = {k: v for k, v in node.items() if not k.startswith("_")}
-    unknown = [k for k in given if k not in parameters and k not in TAKEN_OUT]
+    unknown = [k for k in given if k not in parameters and k not in REMOVED]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         new = RENAMED.get(unknown[0])
         cure = f"is called {new} now" if new in parameters else f"has {', '.join(parameters)}"

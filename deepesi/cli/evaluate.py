@@ -67,7 +67,7 @@ def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return whole
 
 
-def begun(run_dir: Path) -> DictConfig:
+def started_run(run_dir: Path) -> DictConfig:
     """The configuration of an interrupted evaluation.
 
     Raises:
@@ -84,7 +84,7 @@ def begun(run_dir: Path) -> DictConfig:
     if not isinstance(config, DictConfig) or "scenarios" not in config:
         raise ValueError(
             f"evaluate: {record} is not of an evaluation. Give the run directory of 'deepesi "
-            "evaluate'; a training goes on with 'deepesi train ckpt=...'."
+            "evaluate'; a training resumes with 'deepesi train ckpt=...'."
         )
     return config
 
@@ -95,11 +95,11 @@ def main(config: DictConfig) -> None:
     run_dir = Path(config.resume or active.runtime.output_dir)
     typed = typed_keys(list(active.overrides.task))
     if config.mc_dropout is None:
-        check_effect(typed & {"mc_samples"}, "evaluate", "as no mc_dropout=PATH is given")
+        check_effect(typed & {"mc_samples"}, "evaluate", "because no mc_dropout=PATH is given")
     if config.resume:
         others = typed - {"resume", "processes"}
-        check_effect(others, "evaluate", f"as resume goes on with the settings of {run_dir}")
-        processes, config = config.processes, begun(run_dir)
+        check_effect(others, "evaluate", f"because resume uses the settings of {run_dir}")
+        processes, config = config.processes, started_run(run_dir)
         config.processes = processes  # may differ from before; it does not change results
     else:
         config = expanded(config, list(active.overrides.task))

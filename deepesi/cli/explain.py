@@ -1,4 +1,4 @@
-"""Networks for ``deepesi explain``: what has gradients, beside the file that is applied."""
+"""Networks for ``deepesi explain``: they give gradients, which exported files do not."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ def _network_of_run(run: Path, opened: Inverse) -> "InverseModel":
     missing = sorted({declaration.key for declaration in network.head_inputs} - exported)
     if missing:
         raise ValueError(
-            f"explain: the exported file of {run} lacks the head inputs {missing} of the network "
-            "beside it, so it is another network's. Export it again (deepesi export)."
+            f"explain: the exported file of {run} lacks the head inputs {missing} of its network, "
+            "so it was exported from another one. Export it again (deepesi export)."
         )
     return network

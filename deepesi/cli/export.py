@@ -39,8 +39,8 @@ def export_path(
 
     Args:
         model: A checkpoint, a run directory, ``fitted/N`` of ``deepesi calibrate`` (the contract
-            then contains the calibration), or one of `closed_forms`.
-        out: ``.onnx`` file; its card is ``.md`` beside it.
+            then contains the calibration), or one of `exportable_baselines`.
+        out: ``.onnx`` file; its card is a ``.md`` with the same name.
         head: Packaged head or ``.npz``, or the head itself.
         montage: Montage to trace with; the file works with any.
         precision: Precision of the weights, as in `deepesi.export.quantize.Precision`.
@@ -51,7 +51,7 @@ def export_path(
     """
     check_file_out(out, ".onnx")
     template = head if isinstance(head, Template) else load_template(head)
-    baselines = closed_forms()
+    baselines = exportable_baselines()
     run, identity, calibration = None, dict[str, Any](), None
     network: InverseModel
     if model.lower() in baselines:
@@ -84,7 +84,7 @@ def _as_trained(template: Template, identity: Mapping[str, Any]) -> Template:
     return template
 
 
-def closed_forms() -> dict[str, tuple[str, InverseModel, dict[str, str]]]:
+def exportable_baselines() -> dict[str, tuple[str, InverseModel, dict[str, str]]]:
     """Baselines that can be exported, by name: title, model and parameters."""
     found: dict[str, tuple[str, InverseModel, dict[str, str]]] = {
         method.lower(): (method, MinimumNorm(method), {"method": method}) for method in METHODS
@@ -190,7 +190,7 @@ def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | No
 
 
 def _calibration(path: Path) -> Calibration | None:
-    """Calibration that ``deepesi calibrate`` wrote beside a network, in ``fitted/N``."""
+    """Calibration that ``deepesi calibrate`` wrote for a network, in ``fitted/N``."""
     file = path / CALIBRATION_FILE
     if not file.is_file():
         return None
@@ -198,7 +198,7 @@ def _calibration(path: Path) -> Calibration | None:
 
 
 def _calibration_tables(path: Path) -> str:
-    """Tables of ``deepesi calibrate`` beside a network, as a part of the card."""
+    """Tables of ``deepesi calibrate`` for a network, as a part of the card."""
     file = path / CALIBRATION_TABLES
     if not file.is_file():
         return ""

@@ -27,7 +27,7 @@ CONFIG_DIR = "--config-dir"
 #: Option for a sweep; Hydra needs it before all overrides.
 SWEEP = ("-m", "--multirun")
 #: Variable with which Hydra raises errors instead of printing them.
-HANDED_ON = "HYDRA_FULL_ERROR"
+FULL_ERROR = "HYDRA_FULL_ERROR"
 #: Errors that the user can correct; any other is a bug of deepesi and keeps its traceback.
 EXPECTED = (ValueError, OSError, ModuleNotFoundError, MemoryError, FloatingPointError)
 
@@ -54,7 +54,7 @@ def config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _run_hydra(command: str, arguments: Sequence[str]) -> None:
     overrides = sorted((a for a in arguments if a != DEBUG), key=lambda a: a not in SWEEP)
-    debug = DEBUG in arguments or HANDED_ON in os.environ
+    debug = DEBUG in arguments or FULL_ERROR in os.environ
     prepare_processor()
     try:
         for package in ("hydra", "torch"):
@@ -84,7 +84,7 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
     from deepesi.cli.config_errors import explained, usual_config
     from deepesi.cli.config_types import check_config
     from deepesi.composition import register_plugins
-    from deepesi.training.overrides import understood
+    from deepesi.training.overrides import add_quotes
     from deepesi.utils.config_folders import CONFIGS, config_folders
 
     entry = require(
@@ -98,7 +98,7 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
     def job(config: Any) -> None:
         sys.argv = typed  # Lightning starts further processes with it
         try:
-            with _variable(HANDED_ON, before):  # they handle errors themselves
+            with _variable(FULL_ERROR, before):  # these commands handle errors themselves
                 check_config(config, usual_config(command))
                 entry(config)
         except expected as error:
@@ -106,10 +106,13 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
                 raise  # Hydra reports the run after the end of all
             sys.exit(f"deepesi {command}: {explained(error, command, config)}")
 
-    before, sys.argv = os.environ.get(HANDED_ON), [f"deepesi {command}", *understood(overrides)]
+    before, sys.argv = (
+        os.environ.get(FULL_ERROR),
+        [f"deepesi {command}", *add_quotes(overrides)],
+    )
     main = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=command)
     try:
-        with _variable(HANDED_ON, "1"):
+        with _variable(FULL_ERROR, "1"):
             main(job)()
     finally:
         sys.argv = typed

@@ -58,7 +58,7 @@ UNTRAINED = "untrained:"
 
 
 def load_untrained(name: str, template: Template) -> InverseModel:
-    """A network of `deepesi train` before training: pure physics.
+    """A network of `deepesi train` with its initial weights.
 
     Raises:
         ValueError: There is no such network.

@@ -129,7 +129,7 @@ def _source_lines(parts: Parts, index: int, shapes: Sequence[str]) -> str:
 
 
 def _true_cortex(parts: Parts, index: int) -> dict[str, str]:
-    """How far the true sources are from the grid, where the anatomy is somebody else's."""
+    """Distance and turn of the true sources from the source grid, for other people's anatomies."""
     if parts.anatomy is None:
         return {}
     distance, turn = parts.anatomy.differences(parts.setup.true_head.template)

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 
-#: Waiting threads release their core, because spinning threads are very slow beside other jobs.
+#: Waiting threads release their core, because spinning threads are very slow while other jobs run.
 #: Read once, when torch is loaded.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 #: With low bounds (bytes), glibc releases and requests large arrays in every step. Keys: numbers of

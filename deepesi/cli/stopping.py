@@ -24,7 +24,7 @@ def stops_on_signals(command: str) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             child.terminate()
-        end_within(GRACE, 128 + number)
+        kill_after(GRACE, 128 + number)
         print(f"\ndeepesi {command}: stopped by {signal.Signals(number).name}", file=sys.stderr)
         raise SystemExit(128 + number)
 
@@ -38,14 +38,14 @@ def stops_on_signals(command: str) -> Iterator[None]:
         yield
     except SystemExit as ended:
         if isinstance(ended.code, int) and ended.code > 128:
-            end_within(LEAVING, ended.code)
+            kill_after(LEAVING, ended.code)
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def end_within(seconds: float, status: int) -> None:
+def kill_after(seconds: float, status: int) -> None:
     """Kill this process after some seconds, unless it has ended."""
     timer = threading.Timer(seconds, os._exit, (status,))
     timer.daemon = True

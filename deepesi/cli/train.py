@@ -30,7 +30,7 @@ from deepesi.evaluation.scenario import Scenario
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.runtime.inverse import Inverse
-from deepesi.training.checkpoints import chosen_by
+from deepesi.training.checkpoints import best_checkpoint_text
 from deepesi.training.overrides import typed
 from deepesi.training.run import fit, is_first_process, is_simulated, plain, print_once
 from deepesi.training.trainer import (
@@ -69,8 +69,8 @@ def export(
     card, settings = folder / "card.md", plain(config)
     describe(card, path.name, name, model, contract, parity, identity, settings, results)
     console.print(
-        f"Export: largest deviation from torch {parity.deviation:.1e} of the largest estimate; "
-        f"one frame on one core {parity.latency_ms:.2f} ms"
+        f"Export: largest difference from torch {parity.max_difference:.1e} of the largest "
+        f"estimate; one frame on one core {parity.latency_ms:.2f} ms"
     )
 
 
@@ -107,11 +107,11 @@ def run(
     scenarios = load_scenarios(sets)
     baselines = load_baselines(config) if config.compare else {}
     if is_first_process() and config.compare:
-        # What the comparison will need is prepared once before training, not after hours of it.
+        # Errors in the comparison should appear before hours of training, so it is prepared here.
         for level in scenarios:
             next(level.batches(cohort, level.snr_db[0], list(baselines.values())))
     best = fit(config, cohort, run_dir, model)
-    if not is_first_process():  # the other processes have done their part
+    if not is_first_process():  # only the first process compares and exports
         return best
     trained = time.perf_counter() - started
 
@@ -157,7 +157,7 @@ def origin(config: DictConfig, cohort: Cohort, run_dir: Path, command: str) -> d
 
 def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
     """Description of the files in a run directory, and of next steps."""
-    lines = [f"  checkpoints/best.ckpt   weights of {chosen_by(best)}"]
+    lines = [f"  checkpoints/best.ckpt   weights of {best_checkpoint_text(best)}"]
     last = typed("ckpt", run_dir / "checkpoints" / "last.ckpt")
     lines += [f"  checkpoints/last.ckpt   resumes with {last}"]
     if config.compare:
@@ -172,7 +172,7 @@ def run_contents(config: DictConfig, run_dir: Path, best: Path) -> list[str]:
     model = shlex.quote(str(run_dir / "export" / "model.onnx"))
     return [
         *lines,
-        "  export/model.onnx       runs without torch; head.npz and card.md beside it",
+        "  export/model.onnx       runs without torch; with head.npz and card.md",
         "Next: localize a recording with",
         f"  deepesi apply {model} EVOKED.fif --noise-cov COV.fif --out stc",
     ]
@@ -201,7 +201,7 @@ def main(config: DictConfig) -> None:
     check_one_scenario(list(active.overrides.task), "train")
     if config.ckpt not in (None, "auto"):
         useless = typed_keys(list(active.overrides.task)) & {"init_from", "pruned_from"}
-        check_effect(useless, "train", f"as ckpt={config.ckpt} goes on with the weights it holds")
+        check_effect(useless, "train", f"because ckpt={config.ckpt} contains the weights")
     if active.mode == RunMode.MULTIRUN:
         check_sweep(config.trainer)
     with quiet_lightning():

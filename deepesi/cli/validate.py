@@ -41,7 +41,7 @@ class Recordings:
 
     Attributes:
         cases: The responses.
-        facts: What the report says about them, texts by name.
+        facts: Descriptions for the report, texts by name.
 
     """
 
@@ -102,7 +102,7 @@ def _own(path: Path, expect: Path) -> Recordings:
 def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> Iterator[str]:
     """Run all methods, print results, write ``validation.csv``, ``tally.csv``, ``report.html``.
 
-    And ``responses/``, a page to turn and play of every response on a packaged head.
+    Also writes ``responses/``: an interactive page of every response on a packaged head.
 
     Args:
         recordings: The responses.
@@ -144,9 +144,9 @@ def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> It
         ),
         "regularization": "linear inverses: lambda2 = 1 / SNR, estimated from the whitened power "
         "of the whole average, in steps of 2.5 dB",
-        "windows": "linear inverses: the whole average; networks: the longest they were trained "
-        "on; solvers: "
-        f"{SAMPLES} samples; baseline and response alike, each window half over the one before",
+        "windows": "linear inverses: the whole average; networks: the longest of their training; "
+        f"solvers: {SAMPLES} samples; the same for baseline and response; each window overlaps "
+        "half of the one before",
         "electrodes on the template head": "\n".join(placed),
         **({"channels": "\n".join(odd)} if odd else {}),
         **({"read from": "\n".join(read)} if read else {}),

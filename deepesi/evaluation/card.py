@@ -57,7 +57,7 @@ x, y and z of every source, `(batch, dipoles, times)`.
 ## How good it is
 {results}
 
-ONNX Runtime against torch: largest deviation {export["deviation"]:.1e} of the largest estimate, on five simulated
+ONNX Runtime against torch: largest difference {export["max_difference"]:.1e} of the largest estimate, on five simulated
 recordings of 7 samples and {export["n_channels"]} channels. One frame of these on one core: {export["latency_ms"]:.2f} ms.
 
 ## Limits

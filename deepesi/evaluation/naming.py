@@ -9,7 +9,7 @@ from torch import nn
 from deepesi.baselines.other_orientation import FixedOrientation, FreeOrientation
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
-from deepesi.runtime.names import in_short, is_classical, network_title, short_names
+from deepesi.runtime.names import is_classical, network_title, short_count, short_names
 from deepesi.uncertainty.ensemble import DeepEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
 from deepesi.uncertainty.tempered import Tempered
@@ -39,7 +39,8 @@ def names_of(models: Sequence[InverseModel], paths: Sequence[Path], who: str) ->
 
     """
     titles = [
-        f"{network_title(_config(model))} {in_short(n_weights(model))}".strip() for model in models
+        f"{network_title(_config(model))} {short_count(n_weights(model))}".strip()
+        for model in models
     ]
     return short_names(titles, paths, who)
 

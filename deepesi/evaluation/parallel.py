@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from deepesi.utils.parallel import LostWorkerError, spread
+from deepesi.utils.parallel import LostWorkerError, parallel_map
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ def share_out(
         LostWorkerError: A process was killed.
 
     """
-    for _, result in spread(_on_one_thread, work, tasks, processes):
+    for _, result in parallel_map(_on_one_thread, work, tasks, processes):
         if isinstance(result, LostWorkerError):
             raise result
         yield result

@@ -1,8 +1,8 @@
-"""Loops of a graph, from what `deepesi.core.traced_loops` traced once between marks.
+"""Loops of a graph, from operations that `deepesi.core.traced_loops` traced once between marks.
 
-Draws of a posterior become a loop over parts of the draws: what all draws share is computed once,
-memory does not grow with the draws, and the arrays of a part stay in fast memory. Steps of an
-integration become a loop over steps, so that a graph is not larger with more of them.
+Draws of a posterior become a loop over parts of the draws: common values are computed once, memory
+does not grow with the number of draws, and the arrays of a part stay in fast memory. Steps of an
+integration become a loop over steps, so that a graph does not grow with the number of steps.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ def draw_in_parts(proto: onnx.ModelProto, at_once: int = AT_ONCE) -> None:
     start, end = marks[DRAWS], marks[SAMPLES]
     drawn = end.input[0]
     body = _between(proto.graph, (start.output[0], start.input[1]), drawn)
-    # What the sampler reads of the noise, and of its sizes, is that of a part.
+    # Inside the loop, the sampler reads noise and sizes of one part.
     inputs = dict.fromkeys((start.output[0], start.input[1]), (start.output[0], 3))
     part = _body(inputs, (drawn, 4), body, end.output[0])
     nodes, constants = _in_parts(start.input[0], part, end.output[0], at_once)
@@ -46,7 +46,7 @@ def draw_in_parts(proto: onnx.ModelProto, at_once: int = AT_ONCE) -> None:
 def repeat_steps(proto: onnx.ModelProto) -> None:
     """Replace the marks of a step by a loop over the steps, in place.
 
-    A graph without marks stays as it is. A graph has steps at one place only.
+    A graph without marks stays as it is. A graph has one group of steps.
     """
     marks = _marks(proto.graph)
     if STATE not in marks:
@@ -61,11 +61,11 @@ def repeat_steps(proto: onnx.ModelProto) -> None:
 
 
 def _replace(proto: onnx.ModelProto, marks: Sequence[str], new: Nodes, after: str) -> None:
-    """Take marks and what only they needed out, and put nodes in after a value."""
+    """Remove marks and the nodes that only they use, and insert nodes after a value."""
     graph = proto.graph
     nodes = [n for n in graph.node if n.domain != DOMAIN or n.op_type not in marks]
-    place = next(i for i, node in enumerate(nodes) if after in node.output) + 1
-    nodes[place:place] = new
+    index = next(i for i, node in enumerate(nodes) if after in node.output) + 1
+    nodes[index:index] = new
     nodes = _live(nodes, [output.name for output in graph.output])
     del graph.node[:]
     graph.node.extend(nodes)
@@ -150,7 +150,7 @@ def _in_parts(
 def _body(
     inputs: Mapping[str, tuple[str, int]], output: tuple[str, int], body: Nodes, prefix: str
 ) -> onnx.GraphProto:
-    """What is repeated, with names that no other graph has.
+    """Graph that is repeated, with names that no other graph has.
 
     Args:
         inputs: Names and number of axes of the inputs, by the value that they stand for.

@@ -35,7 +35,9 @@ def stack_members(model: ir.Model) -> None:
             outside = [step.of_all(_only(node.inputs))]
         elif node.op_type == "Shape":
             outside = _shape(step)
-        elif node.op_type == "CastLike" and not told_apart[0]:  # only the type of the other counts
+        elif (
+            node.op_type == "CastLike" and not told_apart[0]
+        ):  # only the type of the second input matters
             outside = _cast_like(step)
         else:
             inside = RULES.get(node.op_type, _one_by_one)(step)
@@ -58,7 +60,7 @@ class _Step:
     def __init__(self, node: ir.Node, stacked: dict[ir.Value, ir.Value]) -> None:
         self.node, self.stacked, self.tape = node, stacked, ir.tape.Tape()
         n_members = next(value.shape[0] for value in stacked.values() if value.shape)
-        assert isinstance(n_members, int)  # how many there are is known
+        assert isinstance(n_members, int)  # the number of values is known
         self.n_members = n_members
 
     def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:

@@ -33,7 +33,7 @@ TIDY = ir.passes.Sequential(
 )
 
 
-def make_faster(model: ir.Model) -> None:
+def optimize(model: ir.Model) -> None:
     """Change a graph in place; results stay equal, up to the order of sums.
 
     Constants are folded, duplicates are shared, and sums over a single value are removed. On a CPU
@@ -58,8 +58,8 @@ def make_faster(model: ir.Model) -> None:
         )
     TIDY(model)
     common.ShapeInferencePass()(model)
-    # Single values before sums, sums before squares: a later rule would hide the pattern of
-    # an earlier one.
+    # Single values before sums, sums before squares: a later rule would change the pattern
+    # that an earlier one looks for.
     for rule in (
         pattern.RewriteRule(_sum, _without_summing, _over_single),
         pattern.RewriteRule(_mean, _without_summing, _over_single),

@@ -20,7 +20,7 @@ LARGEST = 127
 Array = NDArray[np.float32]
 
 
-def make_smaller(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
     """The graph with its weights in fewer bits; inputs and outputs stay in single precision.
 
     Only the file is smaller. ONNX Runtime converts weights to single precision once, when it opens
@@ -37,7 +37,7 @@ def make_smaller(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProt
     """
     if precision not in PRECISIONS:
         raise ValueError(
-            f"make_smaller: unknown precision {precision!r}, expected one of {list(PRECISIONS)}."
+            f"quantize: unknown precision {precision!r}, expected one of {list(PRECISIONS)}."
         )
     if precision == "float32":
         return model

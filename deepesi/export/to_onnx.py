@@ -16,8 +16,8 @@ from deepesi import __version__
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.export.loops import draw_in_parts, repeat_steps
-from deepesi.export.optimize import make_faster
-from deepesi.export.quantize import Precision, make_smaller
+from deepesi.export.optimize import optimize
+from deepesi.export.quantize import Precision, quantize
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 from deepesi.physics.head_inputs.declaration import Axes, noise_size, sensor_kinds
@@ -35,19 +35,19 @@ from deepesi.runtime.contract import (
 )
 from deepesi.runtime.protobuf import digest
 from deepesi.runtime.self_test import N_TIMES, SelfTest, small_heads, small_recording
-from deepesi.runtime.session import REFUSALS, as_feeds, open_model
+from deepesi.runtime.session import ORT_ERRORS, as_feeds, open_model
 from deepesi.utils.files import atomic
 
 OPSET = 20
 #: Largest difference between file and model, relative to the largest estimate. Smaller weights cost
 #: accuracy, which `deepesi evaluate` measures; a larger difference is an error.
-MAX_DEVIATION: dict[str, float] = {
+MAX_DIFFERENCE: dict[str, float] = {
     "float32": 1e-4,
     "float16": 0.05,
     "int8": 0.5,
 }
 #: Axes of head inputs that are fixed if a model is bound to one source space.
-OF_THE_SPACE = ("sources", "dipoles", "edges", "neighbours", "patch_pairs", "patch_members")
+SOURCE_AXES = ("sources", "dipoles", "edges", "neighbours", "patch_pairs", "patch_members")
 
 
 class _Graph(nn.Module):
@@ -119,7 +119,7 @@ def export_onnx(
         noise = {NOISE: torch.randn(4, 2, model.noise_size(data, inputs))}
 
     def dynamic(axis: str) -> Any:
-        bound = model.bound_to_space and axis in OF_THE_SPACE
+        bound = model.bound_to_space and axis in SOURCE_AXES
         return torch.export.Dim.STATIC if bound or axis == "orientations" else free
 
     shapes = tuple(
@@ -135,12 +135,12 @@ def export_onnx(
         dynamic_shapes=(dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes)),
         dynamo=True,
         opset_version=OPSET,
-        optimize=False,  # make_faster optimizes instead
+        optimize=False,  # `optimize` does this
         verbose=False,
     )
-    assert program is not None  # None of the exporter without dynamo
-    make_faster(program.model)
-    proto = make_smaller(program.model_proto, precision)
+    assert program is not None  # the older exporter returns None
+    optimize(program.model)
+    proto = quantize(program.model_proto, precision)
     repeat_steps(proto)  # first: steps are within draws
     draw_in_parts(proto)
     identity, space = identity or {}, head.space if model.bound_to_space else None
@@ -173,7 +173,7 @@ def export_onnx(
         sensor_kinds=_sensor_kinds(identity, declarations),
         window_needs=model.window_needs,
     )
-    sign(proto, contract)
+    write_contract(proto, contract)
     onnx.checker.check_model(proto, full_check=True)
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
@@ -197,7 +197,7 @@ def _noise_shape(axes: Axes | None) -> list[dict[int, Any]]:
     return [{0: free, 1: free, 2: free if any(isinstance(axis, str) for axis in axes) else fixed}]
 
 
-def sign(proto: onnx.ModelProto, contract: Contract) -> None:
+def write_contract(proto: onnx.ModelProto, contract: Contract) -> None:
     """Write a contract and the digest of graph and contract into the metadata of a model."""
     proto.ClearField("metadata_props")
     text = contract.to_json()
@@ -242,11 +242,11 @@ def example_of(
             feeds[NOISE] = draws
         try:
             return SelfTest.of_session(session, feeds)
-        except REFUSALS as error:  # it may need more sources
+        except ORT_ERRORS as error:  # it may need more sources
             refusals.append(error)
     raise ValueError(
         f"export_onnx: ONNX Runtime cannot compute the graph ({refusals[-1]}). The model uses an "
-        "operation that ONNX renders differently; it was not exported."
+        "operation that is different in ONNX; it was not exported."
     ) from refusals[-1]
 
 
@@ -259,14 +259,14 @@ class Parity(NamedTuple):
     """Comparison of an exported file with its model.
 
     Attributes:
-        deviation: Largest difference over the largest estimate, of the worst kind of output.
+        max_difference: Largest difference over the largest estimate, of the worst kind of output.
         latency_ms: Median time of one frame on one core, ms.
         n_channels: Number of channels of that frame.
         opset: ONNX operator set of the file.
 
     """
 
-    deviation: float
+    max_difference: float
     latency_ms: float
     n_channels: int
     opset: int = OPSET
@@ -276,7 +276,7 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
     """Compare a file with its model on a batch, and time one frame on one core.
 
     Raises:
-        ValueError: An output deviates by more than `MAX_DEVIATION` of its largest value, or is not
+        ValueError: An output differs by more than `MAX_DIFFERENCE` of its largest value, or is not
             finite.
 
     """
@@ -294,13 +294,13 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
     differences = {kind: np.abs(found[kind] - expected[kind]).max() for kind in found}
     largest = {kind: np.abs(values).max() for kind, values in expected.items()}
     own = np.max([differences[kind] / largest[kind] for kind in found])
-    most = MAX_DEVIATION[opened.contract.precision]
+    most = MAX_DIFFERENCE[opened.contract.precision]
     if not own <= most:
         raise ValueError(
-            f"check_parity: {path.name} deviates from {type(model).__name__} in torch by "
+            f"check_parity: {path.name} differs from {type(model).__name__} in torch by "
             f"{own:.1e} of the largest value of an output, more than {most:g}. The model uses "
-            "an operation that ONNX renders differently, or bears no weights in fewer bits; it was "
-            "not exported."
+            "an operation that is different in ONNX, or needs weights with more bits; it was not "
+            "exported."
         )
     frame = batch.data[:1, :, : model.window_needs.shortest].numpy()
     times = []
@@ -309,5 +309,5 @@ def check_parity(model: InverseModel, path: Path, batch: Batch, n_timed: int = 2
         opened.run(frame, feeds)
         times.append(time.perf_counter() - start)
     moments = found.keys() - {"source_counts"}
-    deviation = float(max(differences[k] for k in moments) / max(largest[k] for k in moments))
-    return Parity(deviation, 1e3 * float(np.median(times)), frame.shape[1])
+    difference = float(max(differences[k] for k in moments) / max(largest[k] for k in moments))
+    return Parity(difference, 1e3 * float(np.median(times)), frame.shape[1])

@@ -138,7 +138,7 @@ class LooseMatchedFilter(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the model assumes before training."""
+        """Assumptions of the model before training."""
         return Assumptions(
             self.assumed_sources, f"up to {self.n_components}", "covariance and level", "nominal"
         )

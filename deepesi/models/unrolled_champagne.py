@@ -160,7 +160,7 @@ class UnrolledChampagne(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the model assumes before training."""
+        """Assumptions of the model before training."""
         return Assumptions(self.assumed_sources, "few", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

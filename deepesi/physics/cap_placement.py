@@ -45,7 +45,7 @@ FAR_FROM_SCALP, OFF_SCALP = 0.005, 0.010
 DEEPEST = 0.008
 #: Least RMS distance, m, of the electrodes of a cap from a line.
 LEAST_SPREAD = 0.005
-#: `Placement.by` of electrodes that a transform of the user placed.
+#: `Placement.method` of electrodes that a transform of the user placed.
 TRANSFORM = "the transform"
 
 
@@ -72,10 +72,10 @@ class Placement:
     Attributes:
         ch_names: Names of the electrodes.
         points: Electrodes on the scalp of the template ``(C,)``.
-        by: Method of the placement, as text.
+        method: Method of the placement, as text.
         residual: Residual distance of the fit, m: mean distance from the positions of names, or
             else median distance from the scalp.
-        limit: Residual above which to warn, m.
+        max_residual: Residual above which to warn, m.
         pitch: Rotation of the cap about the axis through the ears, relative to the template,
             degrees; below 0 the forehead is down. None: not estimated.
 
@@ -83,24 +83,24 @@ class Placement:
 
     ch_names: Sequence[str]
     points: ScalpPoints
-    by: str
+    method: str
     residual: float
-    limit: float = FAR_FROM_SCALP
+    max_residual: float = FAR_FROM_SCALP
     pitch: float | None = None
 
     def __str__(self) -> str:
         pitch = "not estimated" if self.pitch is None else f"{self.pitch:.1f} degrees"
-        return f"placed by {self.by}, residual {1e3 * self.residual:.1f} mm, pitch {pitch}"
+        return f"placed by {self.method}, residual {1e3 * self.residual:.1f} mm, pitch {pitch}"
 
     @property
     def warnings(self) -> list[str]:
         """Warnings; empty for a good fit."""
-        if self.residual <= self.limit:
+        if self.residual <= self.max_residual:
             return []
         return [
-            f"the electrodes do not fit the head well: placed by {self.by} they are "
-            f"{1e3 * self.residual:.1f} mm off, expected at most {1e3 * self.limit:g} mm. Check "
-            "their positions and fiducials, or give a transform (--trans, trans=)"
+            f"the electrodes do not fit the head well: placed by {self.method} they are "
+            f"{1e3 * self.residual:.1f} mm off, expected at most {1e3 * self.max_residual:g} mm. "
+            "Check their positions and fiducials, or give a transform (--trans, trans=)"
         ]
 
 
@@ -162,16 +162,16 @@ def _by_names(template: Template, cap: RecordedCap, rows: list[int], known: Arra
     """Electrodes turned, scaled and shifted to the known positions of some rows."""
     pose = fit_pose(known, cap.positions[rows])
     off = np.linalg.norm(cap.positions[rows] - pose.recorded(known), axis=1).mean()
-    by, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
-    return Placement(cap.ch_names, points, by, float(off), FAR_FROM_NAMES, pose.pitch)
+    method, points = f"{len(rows)} names of the 10-05 system", _projected(template, cap, pose)
+    return Placement(cap.ch_names, points, method, float(off), FAR_FROM_NAMES, pose.pitch)
 
 
 def _by_head_points(template: Template, cap: RecordedCap) -> Placement:
     """Electrodes and head points fitted to the scalp."""
     on_scalp = np.concatenate([cap.positions, cap.head_points])
     pose = fit_pose_to_scalp(on_scalp, template.family.scalp_pos, template.family.scalp_faces)
-    by, points = f"{len(cap.head_points)} head points", _projected(template, cap, pose)
-    return Placement(cap.ch_names, points, by, _from_scalp(points), pitch=pose.pitch)
+    method, points = f"{len(cap.head_points)} head points", _projected(template, cap, pose)
+    return Placement(cap.ch_names, points, method, _from_scalp(points), pitch=pose.pitch)
 
 
 def _projected(template: Template, cap: RecordedCap, pose: CapPose) -> ScalpPoints:

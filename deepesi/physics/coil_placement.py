@@ -68,36 +68,37 @@ class CoilPlacement:
 
     Attributes:
         coils: The coils in the head frame of the template.
-        by: Method of the placement, as text.
+        method: Method of the placement, as text.
         residual: Residual distance of the fit, m: of the named electrodes or fiducials (mean), or
             of the points of the head from the scalp (median). NaN: nothing to measure it by.
-        limit: Residual above which to warn, m.
+        max_residual: Residual above which to warn, m.
         gap: Distance of the nearest coil from the scalp, m.
 
     """
 
     coils: Coils
-    by: str
+    method: str
     residual: float
-    limit: float
+    max_residual: float
     gap: float
 
     def __str__(self) -> str:
         off = "not measured" if np.isnan(self.residual) else f"{1e3 * self.residual:.1f} mm"
         return (
-            f"placed by {self.by}, residual {off}, nearest coil {1e3 * self.gap:.0f} mm from the "
-            "scalp"
+            f"placed by {self.method}, residual {off}, nearest coil {1e3 * self.gap:.0f} mm from "
+            "the scalp"
         )
 
     @property
     def warnings(self) -> list[str]:
         """Warnings; empty for a good fit and for one that was not measured."""
-        if not self.residual > self.limit:
+        if not self.residual > self.max_residual:
             return []
         return [
-            f"the head of the recording does not fit the template well: placed by {self.by} it is "
-            f"{1e3 * self.residual:.1f} mm off, expected at most {1e3 * self.limit:g} mm. Check "
-            "fiducials and head points, or give a transform (--trans, trans=) or a forward solution"
+            "the head of the recording does not fit the template well: placed by "
+            f"{self.method} it is {1e3 * self.residual:.1f} mm off, expected at most "
+            f"{1e3 * self.max_residual:g} mm. Check fiducials and head points, or give a transform "
+            "(--trans, trans=) or a forward solution"
         ]
 
 
@@ -118,14 +119,14 @@ def place_coils(
             scalp, or coils lie inside the head or all far from it.
 
     """
-    pose, by, residual, limit = _pose(template, landmarks, to_head)
+    pose, method, residual, max_residual = _pose(template, landmarks, to_head)
     placed = _moved(coils, pose)
     gap = float(cKDTree(template.family.scalp_pos).query(placed.points)[0].min())
-    _check_around(template, placed, by, gap)
-    return CoilPlacement(placed, by, residual, limit, gap)
+    _check_around(template, placed, method, gap)
+    return CoilPlacement(placed, method, residual, max_residual, gap)
 
 
-def _check_around(template: Template, placed: Coils, by: str, gap: float) -> None:
+def _check_around(template: Template, placed: Coils, method: str, gap: float) -> None:
     """Refuse coils inside the head, or an array that is far from it."""
     scalp, names = template.family, placed.sensors.names
     rows = np.flatnonzero(is_inside(placed.sensors.positions, scalp.scalp_pos, scalp.scalp_faces))
@@ -136,14 +137,14 @@ def _check_around(template: Template, placed: Coils, by: str, gap: float) -> Non
     if len(rows):
         some = ", ".join(names[row] for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
         raise ValueError(
-            f"recording: placed by {by}, {len(rows)} of its {len(names)} MEG coils lie inside the "
-            f"head of {template.name}: {some}. If only these are wrong, mark them as bad "
+            f"recording: placed by {method}, {len(rows)} of its {len(names)} MEG coils lie inside "
+            f"the head of {template.name}: {some}. If only these are wrong, mark them as bad "
             f"(info['bads']). {advice}"
         )
     if gap > FARTHEST:
         raise ValueError(
-            f"recording: placed by {by}, its MEG coils lie {1e3 * gap:.0f} mm from the scalp at "
-            f"the nearest, expected at most {1e3 * FARTHEST:g} mm. {advice}"
+            f"recording: placed by {method}, its MEG coils lie {1e3 * gap:.0f} mm from the scalp "
+            f"at the nearest, expected at most {1e3 * FARTHEST:g} mm. {advice}"
         )
 
 

@@ -25,7 +25,12 @@ from deepesi.runtime.setup import (
     read_forward,
     read_transform,
 )
-from deepesi.runtime.writing.animated import Animated, check_animated, check_shown, write_animated
+from deepesi.runtime.writing.animated import (
+    AnimationOptions,
+    check_animated,
+    check_shown,
+    write_animated,
+)
 from deepesi.runtime.writing.estimate import (
     Peak,
     check_prefix,
@@ -42,7 +47,7 @@ from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
 from deepesi.utils.files import check_file_out
 
 
-class Where(NamedTuple):
+class PeakSearch(NamedTuple):
     """Time window of the peak, s, and anatomy of the subject, if known."""
 
     window: Sequence[float]
@@ -50,7 +55,7 @@ class Where(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """Result of the localization of a recording, beside its files.
+    """Result of the localization of a recording, in addition to its files.
 
     Attributes:
         peak: Source and time of the largest estimate; None if no piece reaches into the window.
@@ -75,7 +80,7 @@ def apply(
     window: Sequence[float],
     progress: bool = True,
     open_inverse: Opener = open_file,
-    animated: Animated | None = None,
+    animated: AnimationOptions | None = None,
     draws: Draws | None = None,
 ) -> Generator[str, None, Applied]:
     """Localize a recording and report each step.
@@ -135,7 +140,7 @@ def apply(
     anatomy = None
     if forward is not None and setup.subjects_dir is not None:
         anatomy = subject_anatomy(forward, setup.subjects_dir)
-    where = Where(window, anatomy)
+    where = PeakSearch(window, anatomy)
     if reading.band is not None:
         power = _band_power(ready, inverse, reading.band, progress)
         yield from power.write(inverse, out, anatomy)
@@ -147,10 +152,10 @@ def apply(
 def _localize(
     ready: Corrected,
     inverse: PreparedInverse,
-    where: Where,
+    where: PeakSearch,
     out: Path,
     progress: bool,
-    animated: Animated | None,
+    animated: AnimationOptions | None,
     draws: Draws | None,
 ) -> Generator[str, None, Peak | None]:
     """Estimate, describe and write, one piece in memory at a time; returns the strongest peak."""

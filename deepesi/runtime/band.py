@@ -112,9 +112,9 @@ class BandPower:
         low, high = self.band
         source = int(self.moments.mean.argmax())
         rms = 1e9 * np.sqrt(self.moments.mean[source])
-        place = location(source, inverse, anatomy)
+        where = location(source, inverse, anatomy)
         yield (
-            f"strongest from {low:g} to {high:g} Hz: {place}; RMS {rms:.3g} nA m; "
+            f"strongest from {low:g} to {high:g} Hz: {where}; RMS {rms:.3g} nA m; "
             f"{self._spread(source)}"
         )
         for suffix, values in (("-band", self.moments.mean), ("-band-std", self.moments.std)):

@@ -19,7 +19,7 @@ from deepesi.runtime.window_needs import WindowNeeds
 METADATA_KEY, DIGEST_KEY = "deepesi", "deepesi_sha256"
 #: Version of the format of the contract.
 CONTRACT_VERSION = 5
-#: Names of the ONNX inputs beside the head inputs.
+#: Names of the ONNX inputs that are not head inputs.
 DATA, NOISE = "data", "noise"
 #: ONNX output of every kind of estimate.
 OUTPUT_NAMES = {
@@ -212,10 +212,10 @@ class Contract:
             pick = f"leave the others out (--picks {' '.join(known)}), or " if known else ""
             raise ValueError(
                 f"Inverse: the file takes {_titles(self.sensor_kinds)} channels, the recording and "
-                f"its head have {_titles(others)} channels{' beside them' if known else ''}. To "
+                f"its head have {_titles(others)} channels{' as well' if known else ''}. To "
                 f"go on, {pick}use a file for these kinds: a network trained with data=joint, or "
-                "an exported method such as eLORETA; a file that was exported before files named "
-                "their sensors: export it again."
+                "an exported method such as eLORETA. Older files do not name their sensors; "
+                "export such a file again."
             )
 
     def check_space(self, space: SourceSpace) -> None:
@@ -285,7 +285,7 @@ class Contract:
         if wrong is not None:
             where = "/".join(map(str, wrong.absolute_path)) or "as a whole"
             raise ValueError(
-                f"{origin}: its contract is not of the promised form ({where}: "
+                f"{origin}: its contract does not have the expected form ({where}: "
                 f"{wrong.message:.200}). The file was altered; export it again."
             )
         try:
@@ -307,7 +307,7 @@ class Contract:
 
 
 def _described(kind: str) -> dict[str, str | float]:
-    """How data of a kind of sensor enter a file: SI unit, unit of the numbers, reference."""
+    """Description of the data of a kind of sensor: SI unit, unit of the numbers, reference."""
     known = KINDS[kind]
     if kind == "eeg":
         return {"unit": known.unit, "reference": "average"}

@@ -42,7 +42,7 @@ SHORTEST = 0.5
 #: The first samples: their share of the time before 0, and their least number.
 FIRST_SHARE, FEWEST_FIRST = 1 / 3, 2
 #: Number of first epochs that are checked for offsets.
-EPOCHS_LOOKED_AT = 20
+N_FIRST_EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _check_offsets(
 ) -> None:
     """Refuse a recording with channel offsets and without time before 0 to estimate them."""
     if times_noise > OFFSET_ALL:
-        data = np.hstack(list(_looked_at(recording, rows)))
+        data = np.hstack(list(_first_epochs(recording, rows)))
         check_data(data, sensors)  # perhaps another unit
         raise ValueError(
             f"recording: the mean over its time has {times_noise:.0f} times the power of the "
@@ -190,18 +190,18 @@ def _offset_power(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], pow
     """
     before = int((recording.times < 0).sum())
     first = slice(0, max(FEWEST_FIRST, round(FIRST_SHARE * before)) if before else None)
-    data = _looked_at(recording, rows)
+    data = _first_epochs(recording, rows)
     if not (len(data) and np.isfinite(data).all()):  # refused later
         return 0.0
     return float(np.median(power(data[:, :, first].mean(axis=2).T)))
 
 
-def _looked_at(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> Array:
+def _first_epochs(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> Array:
     """An average, or the first epochs ``(N, C, T)``, V."""
     import mne
 
     if isinstance(recording, mne.BaseEpochs):
-        first = recording[:EPOCHS_LOOKED_AT].get_data(copy=False, verbose="error")
+        first = recording[:N_FIRST_EPOCHS].get_data(copy=False, verbose="error")
         return np.asarray(first[:, rows])
     return np.asarray(recording.data[None, rows])
 

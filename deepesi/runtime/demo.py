@@ -126,7 +126,7 @@ def demo_of(
     window: Sequence[float],
     nave: float | None,
 ) -> Demo:
-    """What the page runs, of a prepared file and recordings; `nave` as in `Demo`.
+    """Content of the page from a prepared file and recordings; `nave` as in `Demo`.
 
     Raises:
         ValueError: Channels that are no EEG, too many samples, or no cortex to draw on.
@@ -193,18 +193,18 @@ def simulated_examples(
         )
     times = np.arange(round(SPAN[0] * SFREQ), round(SPAN[1] * SFREQ) + 1) / SFREQ
     examples = []
-    for seed, (name, place, peak) in enumerate(RESPONSES):
-        patch = _patch(template, head, inverse, np.array(place))
+    for seed, (name, mni, peak) in enumerate(RESPONSES):
+        patch = _patch(template, head, inverse, np.array(mni))
         time_course = np.exp(-(((times - peak) / DURATION) ** 2) / 2)
         raw = simulated_raw(head, np.outer(patch, time_course), SFREQ, seed)
-        text = f"simulated: {name}, MNI {place} mm, {1e3 * peak:.0f} ms"
+        text = f"simulated: {name}, MNI {mni} mm, {1e3 * peak:.0f} ms"
         examples.append(Example(text, times, raw.get_data()))
     return examples
 
 
-def _patch(template: Template, head: HeadModel, inverse: PreparedInverse, place: Array) -> Array:
+def _patch(template: Template, head: HeadModel, inverse: PreparedInverse, mni: Array) -> Array:
     """Moments ``(D,)`` of a Gaussian patch along the normals, of the set SNR."""
-    centre = template.source_pos[np.linalg.norm(template.source_mni - place, axis=1).argmin()]
+    centre = template.source_pos[np.linalg.norm(template.source_mni - mni, axis=1).argmin()]
     distance = np.linalg.norm(template.source_pos - centre, axis=1)
     moments = np.exp(-((distance / EXTENT) ** 2) / 2) * template.is_cortex
     if head.space.n_orient == 3:

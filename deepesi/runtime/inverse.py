@@ -282,17 +282,16 @@ class Inverse:
         )
 
     def _check_one_head(self, forward: "mne.Forward | None", trans: "mne.Transform | None") -> None:
-        """Refuse a forward solution beside another head, or a transform to one."""
+        """Refuse a forward solution together with another head or a transform."""
         if forward is not None and self.head is not None:
             raise ValueError(
-                f"Inverse: the head {_name(self.head)} was given (head=, --head) and a forward "
-                "solution beside it (forward=, --forward), which is another head. Leave one of "
-                "them out."
+                f"Inverse: both a head, {_name(self.head)} (head=, --head), and a forward solution "
+                "(forward=, --forward) were given. Leave one of them out."
             )
         if forward is not None and trans is not None:
             raise ValueError(
-                "Inverse: a transform (trans=, --trans) was given and a forward solution beside it "
-                "(forward=, --forward), which contains its own. Leave one of them out."
+                "Inverse: both a transform (trans=, --trans) and a forward solution (forward=, "
+                "--forward), which contains its own transform, were given. Leave one of them out."
             )
 
     def _on_template(

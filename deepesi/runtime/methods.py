@@ -29,7 +29,7 @@ NAMES = {method.lower(): method for method in METHODS}
 
 
 def _no_set(mean: Array, data: Array) -> None:
-    """Stands for a method that is not calibrated."""
+    """No prediction set: for methods that are not calibrated."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,15 @@ class Exported:
         return self.inverse.template
 
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
-        """See `Method`."""
+        """Prepare for a head, as in `Method`."""
         prepared = self.inverse.prepare_for(head, nave, "validation")
         return Estimator(lambda data: prepared.estimate(data)[0], prepared.prediction_set)
 
 
 def solver_names() -> list[str]:
-    """Names of the baselines that evaluations know, but for those that need a simulation."""
-    simulated = ("_best", "_stranger", "_true", "_tuned")  # its truth, its ranges, or its choice
+    """Names of the packaged baselines, without those that need simulated recordings."""
+    # They need simulated sources, the ranges of a simulation, or parameters chosen on one.
+    simulated = ("_best", "_stranger", "_true", "_tuned")
     return [
         name
         for name in config_names("baselines")

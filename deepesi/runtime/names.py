@@ -8,7 +8,7 @@ from typing import Any
 from deepesi.runtime.packaged import PACKAGED
 
 #: Names in every run directory, which do not identify a run.
-OF_EVERY_RUN = (
+RUN_FOLDERS = (
     "checkpoints",
     "export",
     "fitted",
@@ -42,7 +42,7 @@ def file_title(contract_model: Mapping[str, Any], n_values: int) -> str:
 
     """
     n_weights = 0 if is_classical(contract_model) else n_values
-    return f"{network_title(contract_model)} {in_short(n_weights)}".strip()
+    return f"{network_title(contract_model)} {short_count(n_weights)}".strip()
 
 
 def is_classical(config: Mapping[str, Any]) -> bool:
@@ -50,7 +50,7 @@ def is_classical(config: Mapping[str, Any]) -> bool:
     return str(config["_target_"]).startswith("deepesi.baselines.")
 
 
-def in_short(count: int) -> str:
+def short_count(count: int) -> str:
     """Number of weights in two digits: ``2.3 M``, ``20 k``; empty for none."""
     for size, unit in ((1e6, " M"), (1e3, " k")):
         if count >= 0.9995 * size:
@@ -99,7 +99,7 @@ def _tails(path: Path) -> list[str]:
         return [f"packaged {path}", f"packaged {path}.onnx"]
     parts = path.absolute().parts
     run = len(parts) - 1
-    while run > 1 and (parts[run] in OF_EVERY_RUN or parts[run - 1] == "fitted"):
+    while run > 1 and (parts[run] in RUN_FOLDERS or parts[run - 1] == "fitted"):
         run -= 1
     word = "" if Path(parts[run]).suffix in (".onnx", ".ckpt") else "run "
     first = run - 1 if parts[run].isdigit() else run  # in a sweep, the number alone is not enough

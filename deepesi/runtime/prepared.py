@@ -11,7 +11,7 @@ from deepesi.physics.head_inputs.declaration import Axes
 from deepesi.runtime.contract import Contract
 from deepesi.utils.files import parsing
 
-#: Entries of ``head.npz`` beside the prepared inputs and the vertices: axes, kinds of values.
+#: Other entries of ``head.npz`` than prepared inputs and vertices: axes, kinds of values.
 _ENTRIES: dict[str, tuple[Axes, str]] = {
     "ch_kinds": (("channels",), "U"),
     "ch_names": (("channels",), "U"),

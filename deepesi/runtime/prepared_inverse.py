@@ -85,17 +85,17 @@ class PreparedInverse(PreparedModel):
     recorded_pos: Array | None = None
 
     @property
-    def doubts(self) -> list[str]:
-        """What to doubt of the placement of its sensors on a packaged head."""
+    def placement_warnings(self) -> list[str]:
+        """Warnings about the placement of the sensors on a packaged head."""
         placed = (self.placement, self.coils)
         return [line for placement in placed if placement for line in placement.warnings]
 
     @property
     def placement_lines(self) -> list[str]:
-        """What to report of its sensors on a packaged head."""
+        """Lines that describe the placement of the sensors on a packaged head."""
         placed = {"electrodes": self.placement, "MEG coils": self.coils}
         lines = [f"{what}: {how}" for what, how in placed.items() if how is not None]
-        return lines + [f"doubtful: {line}" for line in self.doubts]
+        return lines + [f"warning: {line}" for line in self.placement_warnings]
 
     @overload
     def apply(
@@ -148,7 +148,7 @@ class PreparedInverse(PreparedModel):
         """
         import mne
 
-        for line in self.doubts:
+        for line in self.placement_warnings:
             warnings.warn(line, PlacementWarning, stacklevel=2)
         ready = self.correct(recording, baseline)
         for line in ready.changes:

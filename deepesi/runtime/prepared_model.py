@@ -150,8 +150,8 @@ class PreparedModel:
         if self.model.contract.noise is None:
             raise ValueError(
                 "PreparedInverse: the model gives no posterior samples, only "
-                f"{' and '.join(self.model.contract.kinds)}. Use a posterior model (an exported "
-                "bayesian_minimum_norm, say)."
+                f"{' and '.join(self.model.contract.kinds)}. Use a posterior model, for example "
+                "an exported bayesian_minimum_norm."
             )
         longest = self.model.longest
         if n < 1 or (longest is not None and n_times > longest):

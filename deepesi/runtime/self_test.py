@@ -18,7 +18,7 @@ from deepesi.physics.head import HeadModel
 
 #: Largest difference, relative to the largest value of an output. Another order of summation
 #: changes at most 1e-4 in all networks of deepesi; saturated products change 4 to 18 %.
-LARGEST_DEVIATION = 0.01
+MAX_DIFFERENCE = 0.01
 #: Size of the example: channels, samples, and sources of the smallest head.
 N_CHANNELS, N_TIMES, N_SOURCES = 8, 2, 32
 
@@ -92,7 +92,7 @@ class SelfTest:
             )
         return cls(*({k: StoredArray.of(v) for k, v in part.items()} for part in (inputs, outputs)))
 
-    def deviation(self, session: ort.InferenceSession) -> float:
+    def max_difference(self, session: ort.InferenceSession) -> float:
         """Largest difference over the largest value, of the worst output.
 
         Raises:

@@ -21,13 +21,13 @@ from deepesi.runtime.contract import (
 )
 from deepesi.runtime.packaged import PACKAGED
 from deepesi.runtime.protobuf import digest, metadata
-from deepesi.runtime.self_test import LARGEST_DEVIATION
+from deepesi.runtime.self_test import MAX_DIFFERENCE
 from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float32]
 
 #: Errors of ONNX Runtime for invalid files and inputs.
-REFUSALS = (
+ORT_ERRORS = (
     ort_errors.EPFail,
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -162,7 +162,7 @@ class OpenModel(NamedTuple):
         try:
             found = self.session.run(list(asked), feeds, options)
             return dict(zip(asked.values(), found, strict=True))
-        except REFUSALS as error:
+        except ORT_ERRORS as error:
             if any(sign in str(error) for sign in OUT_OF_MEMORY):
                 raise MemoryError(
                     f"{len(data)} window(s) of {data.shape[2]} samples, {data.shape[1]} channels "
@@ -223,12 +223,12 @@ def open_model(path: Path, n_threads: int = 0) -> OpenModel:
     try:
         # Opened by path, not by content, so that data outside its folder are refused.
         session = ort.InferenceSession(path, options, providers=providers)
-    except REFUSALS as error:
+    except ORT_ERRORS as error:
         raise ValueError(
             f"{path}: ONNX Runtime cannot compute it ({_first_line(error)}). Export it again with "
             "'deepesi export', or install the version it was written for."
         ) from error
-    _check_promises(session, contract, path)
+    _check_contract(session, contract, path)
     _check_self_test(session, contract, path)
     return OpenModel(session, contract)
 
@@ -263,7 +263,7 @@ def _read_contract(path: Path) -> Contract:
     return contract
 
 
-def _check_promises(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
+def _check_contract(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
     """Refuse a graph with inputs, outputs or a source space that differ from its contract."""
     promised: dict[str, set[str | int | None]] = {
         "inputs": {DATA, *(d.key for d in contract.head_inputs)},
@@ -293,19 +293,19 @@ def _check_promises(session: ort.InferenceSession, contract: Contract, path: Pat
 def _check_self_test(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
     """Refuse a file if this machine does not reproduce the outputs of its example."""
     try:
-        off = contract.self_test.deviation(session)
-    except (ValueError, *REFUSALS) as error:
+        off = contract.self_test.max_difference(session)
+    except (ValueError, *ORT_ERRORS) as error:
         raise ValueError(
             f"{path}: the example in its contract cannot be computed ({_first_line(error)}). The "
             "file was altered; export it again."
         ) from error
-    if not off <= LARGEST_DEVIATION:
+    if not off <= MAX_DIFFERENCE:
         raise ValueError(
-            f"{path}: this machine computes it wrongly. The example in its contract deviates by "
-            f"{100 * off:.2g} % of the largest value, more than {100 * LARGEST_DEVIATION:g} %. "
+            f"{path}: this machine computes it wrongly. The example in its contract differs by "
+            f"{100 * off:.2g} % of the largest value, more than {100 * MAX_DIFFERENCE:g} %. "
             f"Install another version of onnxruntime (this is {ort.__version__}, on "
             f"{', '.join(session.get_providers())}), or compute on another processor; if it "
-            "deviates there too, the file was altered: export it again."
+            "differs there too, the file was altered: export it again."
         )
 
 

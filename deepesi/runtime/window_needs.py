@@ -1,4 +1,4 @@
-"""What a window must be like for the filters inside a model."""
+"""Window length and sampling rate that the filters inside a model need."""
 
 import math
 from collections.abc import Iterable

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from deepesi.core.batch import Batch
 from deepesi.training.criterion import CRITERION, MODE
 from deepesi.training.overrides import typed
-from deepesi.training.resume import rewind
+from deepesi.training.resume import rewind_counts
 from deepesi.utils.files import atomic
 
 #: Signals that request a stop, from a cluster or Ctrl-C.
@@ -54,7 +54,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-def chosen_by(checkpoint: Path) -> str:
+def best_checkpoint_text(checkpoint: Path) -> str:
     """Text that says how a ``best.ckpt`` was chosen."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     scores = [
@@ -196,5 +196,5 @@ class LastCheckpoint(Checkpoint):
         # An error here (for example a full disk) must not hide the original error.
         with suppress(OSError, RuntimeError):
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            rewind(checkpoint, done, accumulate)
+            rewind_counts(checkpoint, done, accumulate)
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.folder / name)

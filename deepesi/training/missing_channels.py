@@ -13,7 +13,7 @@ from deepesi.training.real import RealRecordings
 from deepesi.training.tasks.masked import (
     Masking,
     predict_missing,
-    referenced_to_seen,
+    referenced_to_visible,
     unexplained,
 )
 
@@ -30,12 +30,12 @@ def predict_by_splines(batch: Unlabelled, masking: Masking) -> Tensor:
     info = mne.create_info(list(sensors.names), batch.sfreq, "eeg", verbose="error")
     positions = dict(zip(sensors.names, sensors.positions, strict=True))
     info.set_montage(mne.channels.make_dig_montage(positions, coord_frame="head"))
-    data = referenced_to_seen(batch.data, sensors, masking)
+    data = referenced_to_visible(batch.data, sensors, masking)
     epochs = mne.EpochsArray(data.double().numpy(), info, verbose="error")
     epochs.info["bads"] = [sensors.names[i] for i in masking.missing.tolist()]
     epochs.interpolate_bads(method={"eeg": "spline"}, verbose="error")
     found = torch.as_tensor(epochs.get_data(verbose="error"), dtype=torch.float32)
-    return referenced_to_seen(found, sensors, masking)[:, masking.missing]
+    return referenced_to_visible(found, sensors, masking)[:, masking.missing]
 
 
 def compare(

@@ -21,7 +21,12 @@ from deepesi.metrics.source_metric import SourceMetric
 from deepesi.physics.head import SourceSpace
 from deepesi.training.criterion import VALIDATED
 from deepesi.training.mixed import recordings_of
-from deepesi.training.resume import check_identity, check_settings, recount, set_learning_rate
+from deepesi.training.resume import (
+    check_identity,
+    check_settings,
+    rescale_counts,
+    set_learning_rate,
+)
 from deepesi.training.tasks.base import Task
 
 
@@ -197,7 +202,7 @@ class InverseTraining(LightningModule):
         check_identity(checkpoint, self.identity)
         begun, now = checkpoint["deepesi_run"], self.run
         check_settings(begun, now)
-        recount(checkpoint, begun["trainer"]["accumulate"], now["trainer"]["accumulate"])
+        rescale_counts(checkpoint, begun["trainer"]["accumulate"], now["trainer"]["accumulate"])
         set_learning_rate(checkpoint, self.learning_rate)
 
 

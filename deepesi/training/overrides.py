@@ -36,16 +36,16 @@ def typed(key: str, value: str | Path | Sequence[str | Path]) -> str:
     return shlex.quote(f"{key}=[{','.join(map(quoted, value))}]")
 
 
-def understood(overrides: Sequence[str]) -> list[str]:
+def add_quotes(overrides: Sequence[str]) -> list[str]:
     """Add missing quotes to overrides, for paths with ``=``, brackets and similar.
 
     Changes values that Hydra cannot read, names of existing files with a comma, and a leading
     ``~/``, which becomes the home folder. Arguments without ``=`` do not change.
     """
-    return [_understood(override) for override in overrides]
+    return [_with_quotes(override) for override in overrides]
 
 
-def _understood(override: str) -> str:
+def _with_quotes(override: str) -> str:
     match = OVERRIDE.fullmatch(override)
     if match is None:
         return override

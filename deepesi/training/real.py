@@ -32,7 +32,7 @@ N_OPEN = 4
 #: Batches of one file between two changes of the open files.
 VISIT = 16
 #: Batches tried before a run stops because none can be read.
-MOST_TRIED = 64
+MAX_UNREADABLE = 64
 
 
 class _Setup(NamedTuple):
@@ -206,11 +206,11 @@ class RealRecordings(IterableDataset[Unlabelled]):
         """The batch of one step and rank; of another file if its own cannot be read.
 
         Raises:
-            ValueError: `MOST_TRIED` batches in a row cannot be read.
+            ValueError: `MAX_UNREADABLE` batches in a row cannot be read.
 
         """
         last: Exception | None = None
-        for offset in range(MOST_TRIED):
+        for offset in range(MAX_UNREADABLE):
             # The next epoch begins with other files, as fewer batches may be left in this one.
             number, block = self._block(step + offset * VISIT, rank)
             try:
@@ -219,7 +219,7 @@ class RealRecordings(IterableDataset[Unlabelled]):
                 self._count_broken(number, error)
                 last = error
         raise ValueError(
-            f"RealRecordings: {MOST_TRIED} batches in a row could not be read, last of "
+            f"RealRecordings: {MAX_UNREADABLE} batches in a row could not be read, last of "
             f"{self.files[number].path} ({last}). Lost batches by file: "
             f"{dict(self.broken.most_common(5))}."
         ) from last

@@ -7,7 +7,7 @@ from typing import Any
 #: Settings that may change when a run is resumed, because they do not change what is computed.
 #: The learning rate may change after a loss that was not finite. The batch size may change as well
 #: if the examples per step stay the same, as `check_settings` checks.
-FREE_ON_RESUME = {
+CHANGEABLE_ON_RESUME = {
     f"trainer.{name}"
     for name in (
         "accelerator",
@@ -50,7 +50,7 @@ def checkpoint_of(ckpt: str | Path | None, folder: Path) -> Path | None:
     return path
 
 
-def keep_curves(run_dir: Path, ckpt: Path | None) -> None:
+def rename_old_metrics(run_dir: Path, ckpt: Path | None) -> None:
     """Rename an existing ``metrics.csv`` if a run is resumed in its own directory."""
     curves = run_dir / "metrics.csv"
     if ckpt is not None and curves.is_file():
@@ -77,7 +77,7 @@ def check_settings(begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
     """
     before, after = flatten(begun), flatten(now)
-    free = FREE_ON_RESUME
+    free = CHANGEABLE_ON_RESUME
     if before.get(PER_STEP) == after.get(PER_STEP):
         free = free | {"data.batch_size"}
     different = [
@@ -129,7 +129,7 @@ def _epoch_loop(checkpoint: Mapping[str, Any], part: str) -> dict[str, Any]:
     return checkpoint["loops"]["fit_loop"][f"epoch_loop.{part}"]
 
 
-def recount(checkpoint: Mapping[str, Any], before: int, now: int) -> None:
+def rescale_counts(checkpoint: Mapping[str, Any], before: int, now: int) -> None:
     """Change the batch counts from `before` batches per step of a process to `now`.
 
     Lightning counts batches, not steps, so the counts depend on the accumulation.
@@ -140,7 +140,7 @@ def recount(checkpoint: Mapping[str, Any], before: int, now: int) -> None:
         counts |= {name: ready - (counts["ready"] - count) for name, count in counts.items()}
 
 
-def rewind(checkpoint: Mapping[str, Any], steps_in_epoch: int, accumulate: int) -> None:
+def rewind_counts(checkpoint: Mapping[str, Any], steps_in_epoch: int, accumulate: int) -> None:
     """Set the batch counts to the end of the last complete step.
 
     After an error within a step, weights and optimizer are those of the last complete step, but

@@ -30,9 +30,9 @@ from deepesi.training.module import InverseTraining
 from deepesi.training.pictures import ValidationPictures
 from deepesi.training.pruning import start_from_strongest
 from deepesi.training.real import RealRecordings
-from deepesi.training.resume import checkpoint_of, keep_curves
+from deepesi.training.resume import checkpoint_of, rename_old_metrics
 from deepesi.training.tasks.base import check_batches
-from deepesi.training.trainer import check_trainer, device_of, make_trainer, settle_steps
+from deepesi.training.trainer import check_trainer, device_of, make_trainer, resolve_max_steps
 from deepesi.training.weights import described, load_network
 from deepesi.utils.files import atomic
 
@@ -260,7 +260,7 @@ def fit(
     """
     settings, folder = config.trainer, run_dir / "checkpoints"
     check_trainer(settings)
-    for note in settle_steps(settings):
+    for note in resolve_max_steps(settings):
         print_once(f"Training: {note}.", soft_wrap=True)
     module = build_module(config, cohort, model)
     check_batches(module.task, kind_of_batches(config))
@@ -268,7 +268,7 @@ def fit(
     if ckpt is None:
         initialize(config, module, cohort.template)
     if is_first_process():
-        keep_curves(run_dir, ckpt)
+        rename_old_metrics(run_dir, ckpt)
         with atomic(run_dir / "config.yaml") as partial:
             OmegaConf.save(config, partial, resolve=True)
     loggers, callbacks = make_loggers(config.logger, run_dir), list[Callback]()

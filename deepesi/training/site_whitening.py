@@ -30,7 +30,7 @@ class FeatureStatistics(NamedTuple):
         values, vectors = torch.linalg.eigh(cov + shrinkage * torch.eye(len(cov)).to(cov))
         return cls(rows.mean(0), vectors * values.sqrt() @ vectors.T)
 
-    def to_those_of(
+    def transport_to(
         self, other: "FeatureStatistics", rows: Float[Tensor, "*N F"]
     ) -> Float[Tensor, "*N F"]:
         """Vectors with these statistics, changed to have those of others."""
@@ -99,7 +99,7 @@ class SiteWhitening(InverseModel):
 
         def whitened(output: Tensor) -> Tensor:
             rows = output.movedim(self.feature_axis, -1)
-            changed = site.to_those_of(training, rows.double())
+            changed = site.transport_to(training, rows.double())
             return changed.to(output.dtype).movedim(-1, self.feature_axis)
 
         return self._run(data, inputs, whitened)

@@ -63,7 +63,7 @@ def check_trainer(settings: DictConfig) -> None:
         )
 
 
-def settle_steps(settings: DictConfig) -> list[str]:
+def resolve_max_steps(settings: DictConfig) -> list[str]:
     """Adapt validation interval and warm-up to the number of steps.
 
     There are at most `steps_per_epoch` steps between validations, and the last step is always

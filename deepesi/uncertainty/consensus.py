@@ -44,8 +44,8 @@ class Consensus(InverseModel):
         TypeError: A member is not an inverse model.
 
     Source: linear opinion pool, Stone 1961, doi:10.1214/aoms/1177704873, with the members
-    calibrated by an exponent each. Difference: opinions are about a location, and the estimate is
-    a map of dipole moments.
+    calibrated by an exponent each. Difference: the opinions are probabilities of locations, and the
+    estimate is a map of dipole moments.
 
     """
 
@@ -108,7 +108,7 @@ class Consensus(InverseModel):
 def _check(
     members: Sequence[InverseModel], weights: Sequence[float], exponents: Sequence[float]
 ) -> None:
-    """Refuse members and settings that form no mixture."""
+    """Refuse members and settings that do not form a mixture."""
     wrong = [type(member).__name__ for member in members if not isinstance(member, InverseModel)]
     if wrong:
         raise TypeError(

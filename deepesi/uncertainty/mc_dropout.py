@@ -23,8 +23,8 @@ class MCDropout(InverseModel):
         ValueError: There are fewer than two samples, or the network has no dropout.
 
     Source: Gal & Ghahramani 2016, arXiv:1506.02142. Difference: the masks are drawn once and are
-    the same for every recording. So estimates are reproducible, do not depend on the batch, and
-    can be exported.
+    the same for every recording. So estimates can be reproduced and exported,
+    and do not depend on the batch.
 
     """
 

@@ -55,7 +55,7 @@ class Tempered(InverseModel):
 
 
 class TemperedPosterior(Tempered, PosteriorModel):
-    """Posterior model whose samples lie farther from their mean by one factor.
+    """Posterior model whose distances of samples from their mean are multiplied by one factor.
 
     So mean, standard deviation and samples describe the same distribution after calibration; its
     shape stays.

@@ -9,12 +9,12 @@ from deepesi.utils.plugins import CONFIG_VARIABLE as VARIABLE
 
 #: The packaged files.
 CONFIGS = "deepesi.configs"
-#: What names folders of users, for errors.
+#: How users name their folders, for errors.
 NAMED_BY = f"{VARIABLE} (or --config-dir of train, evaluate, calibrate and preview)"
 
 
 def config_folders() -> list[Path]:
-    """Folders of YAML files beside the packaged one: of ``DEEPESI_CONFIG``, then of plugins.
+    """Other folders of YAML files than the packaged one: of ``DEEPESI_CONFIG``, then of plugins.
 
     Raises:
         FileNotFoundError: One is not there.

@@ -14,7 +14,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
 
     The temporary file has the same suffix; after an error or an interrupt it is gone and what was
-    at ``path`` before is untouched.
+    at ``path`` before does not change.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,8 +30,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside ``path`` that takes its place only if the block succeeds.
 
-    After an error or an interrupt it is gone and what was at ``path`` before is there again; so it
-    is of a process that was killed, the next time.
+    After an error or an interrupt it is gone and what was at ``path`` before is there again. If the
+    process was killed, the next call restores ``path``.
     """
     partial, before = (path.with_name(f".{path.stem}.{s}{path.suffix}") for s in ("partial", "old"))
 
@@ -57,11 +57,11 @@ def check_file_out(path: Path, suffix: str, option: str = "--out") -> None:
 
     Args:
         path: To write to.
-        suffix: What its name must end with, ``.npz`` say.
+        suffix: End of its name, for example ``.npz``.
         option: Option that names it.
 
     Raises:
-        ValueError: It is a folder, its name ends otherwise, or it lies in no folder.
+        ValueError: It is a folder, its name has another end, or its folder does not exist.
 
     """
     check_folder_out(path.parent, option)
@@ -101,15 +101,15 @@ def check_folder_out(path: Path, option: str = "--out") -> None:
 
 @contextmanager
 def parsing(path: Path, what: str, cure: str) -> Iterator[None]:
-    """Turn whatever a parser of others raises of a damaged file into one error.
+    """Turn any error that a parser of another package raises for a damaged file into one.
 
     The only place that catches everything: such parsers (zip, NumPy, those of MNE-Python) raise
-    ``KeyError``, ``struct.error``, ``zlib.error`` or a bare ``Exception``, as the damage has it.
+    ``KeyError``, ``struct.error``, ``zlib.error`` or a bare ``Exception``, depending on the damage.
 
     Args:
         path: The file.
-        what: It should be, in words.
-        cure: What to do, a sentence.
+        what: Description of the expected content.
+        cure: Sentence that tells the user what to do.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -120,7 +120,7 @@ def parsing(path: Path, what: str, cure: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        if path.exists():  # another file, that it names
+        if path.exists():  # a file that this one refers to
             raise
         raise FileNotFoundError(f"there is no file {path}.") from None
     except PermissionError:

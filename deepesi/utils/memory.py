@@ -1,4 +1,4 @@
-"""Bounds the memory of a command, and says what to do if it is not enough."""
+"""Bounds the memory of a command, and gives advice if it is not enough."""
 
 import sys
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def bounded_memory(n_processes: int = 1) -> Iterator[None]:
     system would end this or another process.
 
     Raises:
-        MemoryError: More was asked for.
+        MemoryError: More was requested.
 
     """
     if sys.platform != "linux":
@@ -44,8 +44,8 @@ def bounded_memory(n_processes: int = 1) -> Iterator[None]:
 
 
 def _what_to_do(error: MemoryError, used: int, bound: int, total: int) -> str:
-    """What was asked for, used and allowed, in words."""
-    asked = str(error) or "the interpreter does not say how much was asked for"
+    """Error message: memory requested, used and allowed, and advice."""
+    asked = str(error) or "an unknown amount"
     return (
         f"more memory is needed than there is. Used: {_gb(used)} at the most. Allowed: "
         f"{_gb(bound)} of the {_gb(total)} of this machine or container. Not granted: {asked}. "
@@ -56,7 +56,7 @@ def _what_to_do(error: MemoryError, used: int, bound: int, total: int) -> str:
 
 
 def _used() -> int:
-    """Bytes this process had at the most; `resource.getrusage` counts what started it, too."""
+    """Largest memory of this process, bytes; `resource.getrusage` would include its parent."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
 

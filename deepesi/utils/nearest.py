@@ -1,11 +1,11 @@
-"""Names that were meant, for errors about a name that is not known."""
+"""Similar names, for errors about an unknown name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """The known names most like one that is not known, best first; at most three."""
+    """The known names that are most similar to an unknown one, best first; at most three."""
     return get_close_matches(name, list(known), n=3)
 
 

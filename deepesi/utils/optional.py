@@ -6,7 +6,7 @@ from types import ModuleType
 
 #: Packages that MNE-Python reads files with, to the extra of deepesi that installs each.
 READERS = {"h5io": "hdf5", "pymatreader": "eeglab"}
-#: How MNE-Python says that it lacks a package, and how SciPy says so of MATLAB 7.3.
+#: Error messages about a missing package: of MNE-Python, and of SciPy for MATLAB 7.3.
 _LACKING = re.compile(r"the module (\w+)\S* .*is needed|HDF reader for matlab (v7\.3)")
 
 
@@ -16,10 +16,10 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     Args:
         module: Dotted module name, e.g. ``"openmeeg"``.
         extra: Extra of deepesi that installs it, e.g. ``"head"``.
-        purpose: What it is needed for, as the rest of "deepesi needs it to ...".
+        purpose: Completes the sentence "deepesi needs it to ...".
 
     Raises:
-        ModuleNotFoundError: The package is not installed; the message names the cure.
+        ModuleNotFoundError: The package is not installed; the message says how to install it.
 
     """
     try:
@@ -35,7 +35,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def missing_package(error: Exception) -> str | None:
-    """What to install, where a reader of others failed for want of a package; else None.
+    """The package to install if a reader failed because a package is missing; else None.
 
     Args:
         error: ``RuntimeError`` of MNE-Python, ``NotImplementedError`` of SciPy, or an import error

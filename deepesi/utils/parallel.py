@@ -13,21 +13,21 @@ Result = TypeVar("Result")
 
 
 class LostWorkerError(RuntimeError):
-    """A process that worked on a piece was killed, most often for want of memory."""
+    """A process that worked on a piece was killed, most often for lack of memory."""
 
 
-def spread(
+def parallel_map(
     function: Callable[[State, Item], Result],
     state: State,
     items: Sequence[Item],
     jobs: int,
     dask: str | None = None,
 ) -> Iterator[tuple[Item, Result | LostWorkerError]]:
-    """Call ``function(state, item)`` for every item; give each with its result as it comes.
+    """Call ``function(state, item)`` for every item; yield each with its result when it is done.
 
-    The order of the results is any; what they are must not depend on the number of jobs. An error
-    that the function raises ends all. A worker that is killed does not: what was not done yet is
-    done one after the other, so that the item that kills its worker is known, and is given with a
+    The order of the results is arbitrary; the results must not depend on the number of jobs. An
+    error that the function raises stops everything. If a worker is killed, the remaining items are
+    computed one after the other. So the item that kills its worker is identified; its result is a
     `LostWorkerError`.
 
     Args:
@@ -35,7 +35,7 @@ def spread(
         state: What all items share. Every worker unpacks it once.
         items: The work.
         jobs: Number of processes; 1: this one, in the order of the items.
-        dask: Address of a Dask scheduler, ``tcp://host:8786`` say, whose workers are used instead.
+        dask: Address of a Dask scheduler whose workers are used instead: ``tcp://host:8786``.
 
     Raises:
         ModuleNotFoundError: Without joblib, or without dask where it is asked for.
@@ -44,7 +44,7 @@ def spread(
 
     """
     if jobs < 1:
-        raise ValueError(f"spread: the number of processes must be 1 or more, got {jobs}.")
+        raise ValueError(f"parallel_map: the number of processes must be 1 or more, got {jobs}.")
     if jobs == 1 and dask is None:
         for item in items:
             yield item, function(state, item)
@@ -69,7 +69,7 @@ def _joblib(
     jobs: int,
     dask: str | None,
 ) -> Iterator[tuple[int, Result]]:
-    """Numbers of the items, with their results, as they come."""
+    """Numbers of the items, with their results, in the order of completion."""
     joblib = require("joblib", "bids", "share work out over processes")
     backend = {} if dask is None else {"backend": "dask", "scheduler_host": dask}
     with joblib.parallel_config(**backend):  # without one: that of the caller, loky by default
@@ -79,7 +79,7 @@ def _joblib(
 
 
 def _lost_errors(dask: str | None) -> tuple[type[Exception], ...]:
-    """What joblib raises of a worker that was killed."""
+    """Errors that joblib raises when a worker was killed."""
     require("joblib", "bids", "share work out over processes")
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 

@@ -3,7 +3,7 @@
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
-#: Groups of entry points: inverse models, what they ask of a head, terms of the objective, and
+#: Groups of entry points: inverse models, head inputs, terms of the objective, and
 #: packages of YAML files.
 MODELS, HEAD_INPUTS = "deepesi.models", "deepesi.head_inputs"
 LOSSES, CONFIGS = "deepesi.losses", "deepesi.configs"
@@ -54,5 +54,5 @@ def load(entry: EntryPoint, base: type[T]) -> type[T]:
 
 
 def package_of(entry: EntryPoint) -> str:
-    """Name of the package that declares an entry point, as ``pip`` knows it."""
+    """Name of the package that declares an entry point, as in ``pip``."""
     return "(unknown)" if entry.dist is None else entry.dist.name

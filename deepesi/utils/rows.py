@@ -19,7 +19,7 @@ def write_rows(
 
 
 def append_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Write rows behind those of a file of `write_rows`, all at once."""
+    """Append rows to a file of `write_rows`, all at once."""
     with path.open("a", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -30,7 +30,7 @@ def read_rows(path: Path, columns: Sequence[str], cure: str) -> list[dict[str, s
     Args:
         path: The file.
         columns: The columns it must have, in this order.
-        cure: What to do if it has others, a sentence.
+        cure: Sentence that tells the user what to do if it has others.
 
     Raises:
         ValueError: The file has other columns.

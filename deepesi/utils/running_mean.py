@@ -7,7 +7,7 @@ Array = NDArray[np.float64]
 
 
 class RunningMoments:
-    """Mean and standard deviation of arrays of one shape; what is kept does not grow.
+    """Mean and standard deviation of arrays of one shape, in constant memory.
 
     Attributes:
         n: Number of arrays.

@@ -28,12 +28,12 @@ def draw_posterior(
     figure: Figure,
     magnitudes: Array,
     probability: Array,
-    numbers: Array | None,
+    count_probabilities: Array | None,
     reach: float,
     positions: Array,
     mesh: DisplayMesh | None,
     marks: NDArray[np.int64] | None = None,
-    inside: NDArray[np.bool_] | None = None,
+    joint_set: NDArray[np.bool_] | None = None,
     level: float = 0.9,
 ) -> None:
     """Draw the probability of a source, the number of sources, samples, and the joint set.
@@ -42,12 +42,12 @@ def draw_posterior(
         figure: Figure to draw in, with constrained layout; 12 by 7 inches or larger.
         magnitudes: Magnitudes of the samples ``(N, S)``, A m.
         probability: Probability of a source near each location ``(S,)``.
-        numbers: Probability of 0, 1, 2, ... sources. None: they cannot be counted.
+        count_probabilities: Probability of 0, 1, 2, ... sources. None: they cannot be counted.
         reach: What counts as near, m.
         positions: Source locations ``(S, 3)``, m.
         mesh: Cortex mesh. None: three projections, without single samples.
         marks: Numbers of true sources, which get a ring; None: not known.
-        inside: Set of locations that holds all sources ``(S,)``; None: it is not drawn.
+        joint_set: Set of locations that holds all sources ``(S,)``; None: it is not drawn.
         level: Probability of the set.
 
     """
@@ -57,20 +57,20 @@ def draw_posterior(
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.2, 1])[0]
         percent = 1e-7 * probability  # the colours are in units of 1e-9
         draw_projections(left, percent, positions, rings, label)
-        _draw_numbers(right.subplots(), numbers)
+        _draw_counts(right.subplots(), count_probabilities)
         return
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
     left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
     shown = np.concatenate([modes(probability, positions, 3 * reach), rings])
     views = covering_views(shown, len(positions), mesh, 4)
     _draw_probability(left, probability, mesh, views, rings, label)
-    _draw_numbers(right.subplots(), numbers)
-    if inside is None:
+    _draw_counts(right.subplots(), count_probabilities)
+    if joint_set is None:
         _draw_samples(below, magnitudes, mesh, rings)
         return
     left, right = below.subfigures(1, 2, squeeze=False, width_ratios=[N_SHOWN, 2])[0]
     _draw_samples(left, magnitudes, mesh, rings)
-    _draw_set(right, inside, level, mesh, views[:2], rings)
+    _draw_set(right, joint_set, level, mesh, views[:2], rings)
 
 
 def modes(probability: Array, positions: Array, apart: float) -> NDArray[np.int64]:
@@ -106,16 +106,16 @@ def _draw_probability(
     figure.colorbar(scale, ax=axes, location="bottom", shrink=0.6, aspect=35, label=label)
 
 
-def _draw_numbers(ax: "Axes", numbers: Array | None) -> None:
+def _draw_counts(ax: "Axes", probabilities: Array | None) -> None:
     """Draw the probability of every number of sources as bars."""
-    if numbers is None:
+    if probabilities is None:
         ax.axis("off")
-        text = "The samples are nowhere zero:\ntheir sources cannot be counted.\n"
+        text = "Every source is active in the samples,\nso active sources cannot be counted.\n"
         ax.text(0.5, 0.5, f"{text}The map shows the strongest.", ha="center", va="center")
         return
-    counts = np.arange(len(numbers))
-    bars = ax.bar(counts, 100 * numbers, color="#3b6ea5", width=0.7)
-    ax.bar_label(bars, [f"{100 * p:.0f} %" for p in numbers], fontsize=9, padding=2)
+    counts = np.arange(len(probabilities))
+    bars = ax.bar(counts, 100 * probabilities, color="#3b6ea5", width=0.7)
+    ax.bar_label(bars, [f"{100 * p:.0f} %" for p in probabilities], fontsize=9, padding=2)
     ax.set(xlabel="number of sources", ylabel="probability (%)", ylim=(0, 112), xticks=counts)
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -142,7 +142,7 @@ def _nano(values: Array) -> str:
 
 def _draw_set(
     figure: "SubFigure",
-    inside: NDArray[np.bool_],
+    joint_set: NDArray[np.bool_],
     level: float,
     mesh: DisplayMesh,
     views: list[str],
@@ -151,7 +151,7 @@ def _draw_set(
     """Draw the set of locations that holds all sources together."""
     figure.suptitle(f"{100 * level:g} % set: holds all sources together", fontsize=10)
     for ax, view in zip(figure.subplots(1, len(views)), views, strict=True):
-        draw_cortex(ax, inside.astype(np.float64), mesh, view, 1.0, rings)
+        draw_cortex(ax, joint_set.astype(np.float64), mesh, view, 1.0, rings)
         ax.set_title(view, fontsize=9)
 
 

@@ -265,7 +265,7 @@ def prepared(eloreta, responses):
 
 def test_knowledge_of_the_analyst_follows_the_placement(prepared, template):
     assert ranges_of(prepared, template) == StrangerRanges()
-    exact = replace(prepared, placement=replace(prepared.placement, by=TRANSFORM))
+    exact = replace(prepared, placement=replace(prepared.placement, method=TRANSFORM))
     assert ranges_of(exact, template) == StrangerRanges(DIGITIZED)
     own = replace(template, mri_head=np.eye(4))
     assert ranges_of(prepared, own) == StrangerRanges(DIGITIZED, None)

@@ -222,17 +222,20 @@ def test_heads_whose_anatomy_nobody_knows_are_seen_as_the_template(tmp_path):
         "n_bins=1",
         "baselines=[dipole_scan]",
     )
-    cohort, scenario = calibrate.heads_of(config.head), calibrate.the_scenario(config.scenario)
+    cohort, scenario = (
+        calibrate.heads_of(config.head),
+        calibrate.one_scenario(config.scenario),
+    )
     for batch, _ in batches_to_fit(scenario, cohort, 10, [], 3):
         assert batch.scene.head_name.startswith("warp")
         assert (batch.head.source_pos == cohort.template.source_pos).all()
     calibrate.run(config, tmp_path)
     fitted = json.loads((tmp_path / "fitted" / "0" / "calibration.json").read_text())
-    assert fitted["fitted_on"].endswith("warp18-ico3, warp28-ico3, seen as fsaverage-ico3")
+    assert fitted["fitted_on"].endswith("warp18-ico3, warp28-ico3, nominal head fsaverage-ico3")
 
 
 def test_a_sweep_along_an_axis_is_refused():
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):
         config = hydra.compose("calibrate", ["scenario=depth"])
     with pytest.raises(ValueError, match="a test set for each depth below the scalp .*: 17-26, "):
-        calibrate.the_scenario(config.scenario)
+        calibrate.one_scenario(config.scenario)

@@ -7,7 +7,7 @@ from scipy.stats import binom, binomtest
 from deepesi.calibration.conformal import (
     PredictionSets,
     estimated_snr_db,
-    fewest,
+    min_examples,
     proportion,
     reach_kernel,
     source_scores,
@@ -56,8 +56,8 @@ def test_threshold_keeps_its_promise_exactly():
 
 
 def test_finite_samples():
-    assert fewest(0.9) == 9
-    assert fewest(0.95) == 19
+    assert min_examples(0.9) == 9
+    assert min_examples(0.95) == 19
     assert threshold(np.arange(9.0), 0.9) == 8  # the largest of nine
     assert threshold(np.arange(19.0), 0.9) == 17
     with pytest.raises(

@@ -117,7 +117,7 @@ def test_bad_input_is_refused(simulate):
     batch = simulate(silent.head_inputs).batch(0)
     with pytest.raises(ValueError, match="MinimumNorm gives no standard deviation.*loss=uncertain"):
         silent(batch.data, batch.inputs)
-    with pytest.raises(ValueError, match="claims nothing that could be recalibrated.*heteroscedas"):
+    with pytest.raises(ValueError, match="there is nothing to recalibrate.*heteroscedas"):
         standardized_errors(np.ones(3), None, np.ones(3), np.zeros(3, int))
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"must be above 0, got {temperature}"):

@@ -35,7 +35,7 @@ def test_dense_samples_count_by_their_strongest_source():
     peaks = source_peaks(magnitudes, EDGES)
     assert peaks.sum(axis=1).tolist() == [1] * 50
     assert (magnitudes[peaks] == magnitudes.max(axis=1)).all()
-    assert sources_of(magnitudes, POSITIONS, EDGES).numbers is None
+    assert sources_of(magnitudes, POSITIONS, EDGES).count_probabilities is None
 
 
 def test_probability_of_a_source_within_ten_millimetres():

@@ -92,9 +92,9 @@ WRONG = {
     "train seed": r"'seed' cannot be read .*Give key=value; values with blanks",
     "train init_from=a pruned_from=b": r"init_from uses all weights.*Give only one of them",
     # what would change nothing
-    "train ckpt=a.ckpt init_from=b": r"init_from would change nothing, as ckpt=a.ckpt goes on",
-    "evaluate resume=a models=[b]": r"head, models would change nothing, as resume goes on with",
-    "evaluate mc_samples=3": r"mc_samples would change nothing, as no mc_dropout=PATH is given",
+    "train ckpt=a.ckpt init_from=b": r"init_from would change nothing, because ckpt=a.ckpt",
+    "evaluate resume=a models=[b]": r"head, models would change nothing, because resume uses",
+    "evaluate mc_samples=3": r"mc_samples would change nothing, because no mc_dropout=PATH",
 }
 
 

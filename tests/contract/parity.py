@@ -23,7 +23,7 @@ def check_file(model, simulate, path):
     """At another batch size, duration and montage than traced; silence is answered with zero."""
     for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
         batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
-        assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
+        assert check_parity(model, path, batch, n_timed=1).max_difference <= 1e-5
     opened = open_model(path)
     inputs = as_feeds(prepare(opened.contract.head_inputs, batch.head))
     silence = opened.run(np.zeros_like(batch.data.numpy()), inputs)

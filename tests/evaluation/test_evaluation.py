@@ -11,7 +11,7 @@ import torch
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.oracle import WithTrueLeadField
-from deepesi.cli.evaluate import begun
+from deepesi.cli.evaluate import started_run
 from deepesi.cli.loading import known_scenarios, load_scenarios
 from deepesi.cli.overrides import check_one_scenario, chosen_scenarios, named_scenarios
 from deepesi.core.contracts import Estimate, InverseModel
@@ -282,10 +282,10 @@ def test_empty_folder_has_no_summary(scenario, tmp_path):
     with pytest.raises(ValueError, match="holds no scores. Give the folder of a run"):
         summarize([scenario], ["MNE"], tmp_path)
     with pytest.raises(ValueError, match="nothing to resume in .* no config.yaml"):
-        begun(tmp_path)
+        started_run(tmp_path)
     (tmp_path / "config.yaml").write_text("trainer: {}")
     with pytest.raises(ValueError, match="config.yaml is not of an evaluation"):
-        begun(tmp_path)
+        started_run(tmp_path)
 
 
 def test_exported_files_are_sent_to_other_processes(scenario, toy, tmp_path):

@@ -38,8 +38,8 @@ def test_linear_inverse(toy_path, tmp_path, capsys):
     ):
         assert part in card, part
     assert "simulations" not in card
-    deviation = float(re.search(r"largest deviation (\S+) of", card)[1])
-    assert 0 <= deviation < 1e-5
+    difference = float(re.search(r"largest difference (\S+) of", card)[1])
+    assert 0 <= difference < 1e-5
     assert float(re.search(r"on one core: (\S+) ms", card)[1]) > 0
     assert "None" not in card
 

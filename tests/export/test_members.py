@@ -257,7 +257,7 @@ def test_ensembles_of_one_architecture(name, toy, simulate, tmp_path):
     export_onnx(ensemble, toy.montage_head("biosemi16"), path)
     for montage, size, n_times in (("biosemi32", 3, 11), ("fsaverage_1020", 1, 1)):
         batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
-        assert check_parity(ensemble, path, batch, n_timed=1).deviation <= 1e-5
+        assert check_parity(ensemble, path, batch, n_timed=1).max_difference <= 1e-5
     export_onnx(members[0], toy.montage_head("biosemi16"), one)
     exponential, once = (
         sum(node.op_type in ("Log", "Exp", "Gelu", "Erf", "Softmax") for node in ir.load(p).graph)
@@ -288,7 +288,7 @@ def test_free_orientation(n_members, toy, simulate, tmp_path):
     model = DeepEnsemble(members) if n_members > 1 else members[0]
     export_onnx(model, free.montage_head("biosemi16"), tmp_path / "m.onnx")
     batch = simulate([], heads=free, montage="biosemi32", batch_size=3, n_times=5).batch(0)
-    assert check_parity(model, tmp_path / "m.onnx", batch, n_timed=1).deviation <= 1e-5
+    assert check_parity(model, tmp_path / "m.onnx", batch, n_timed=1).max_difference <= 1e-5
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -323,7 +323,7 @@ def test_ensembles_of_ensembles(member, toy, simulate, tmp_path):
         parameter.data += 0.1 * torch.randn_like(parameter)
     export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "m.onnx")
     batch = simulate([], montage="biosemi32", batch_size=3, n_times=2).batch(0)
-    assert check_parity(model, tmp_path / "m.onnx", batch, n_timed=1).deviation <= 1e-5
+    assert check_parity(model, tmp_path / "m.onnx", batch, n_timed=1).max_difference <= 1e-5
 
 
 def test_members_that_count_sources(toy, simulate, tmp_path):

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from deepesi.export.optimize import make_faster
+from deepesi.export.optimize import optimize
 
 RNG = np.random.default_rng(0)
 
@@ -101,7 +101,7 @@ def test_same_results_by_other_operations(name):
     x = RNG.normal(size=(2, 3, 4)).astype(np.float32)
     before = model(nodes, {"x": x}, constants)
     graph = ir.from_proto(before)
-    make_faster(graph)
+    optimize(graph)
     after = ir.to_proto(graph)
     onnx.checker.check_model(after, full_check=True)
     assert expected <= {node.op_type for node in after.graph.node}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepesi.cli.main import main
-from deepesi.export.quantize import PRECISIONS, make_smaller
+from deepesi.export.quantize import PRECISIONS, quantize
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.head_inputs import prepare
@@ -86,7 +86,7 @@ def test_nor_does_a_sample_of_a_network_that_takes_one_at_a_time(template):
 
 def test_unknown_precision(convdips):
     with pytest.raises(ValueError, match="unknown precision 'int4', expected one of"):
-        make_smaller(onnx.load(convdips["float32"]), "int4")
+        quantize(onnx.load(convdips["float32"]), "int4")
 
 
 @pytest.mark.slow

@@ -195,5 +195,5 @@ def test_the_exported_file_of_another_network_is_named(recordings, run, tmp_path
     identity["model"] |= {"hidden": 8, "height": 9}
     save_network(network, identity, other / "model")
     assert text != (other / "model" / "model.yaml").read_text()
-    with pytest.raises(SystemExit, match=r"lacks the head inputs.*another network's"):
+    with pytest.raises(SystemExit, match=r"lacks the head inputs.*exported from another"):
         explain(other, recordings, tmp_path)

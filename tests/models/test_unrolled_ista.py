@@ -220,7 +220,7 @@ def test_one_file_serves_every_source_space(head, template, free_head, free, tmp
     export_onnx(model, traced, path)
     data = torch.as_tensor(recording(other, 5), dtype=torch.float32)[None]
     batch = SimpleNamespace(data=data, head=other)
-    assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
+    assert check_parity(model, path, batch, n_timed=1).max_difference <= 1e-5
 
 
 @pytest.mark.parametrize("size", ["n_steps", "n_radii", "n_levels", "hidden"])

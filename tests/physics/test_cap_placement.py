@@ -107,7 +107,7 @@ def test_points_off_the_scalp_do_not_count(template):
 def test_names_undo_pitch_scale_and_shift(template, degrees):
     names, known = ten_ten(template)
     placed = place_cap(template, RecordedCap(names, pitched(degrees).recorded(known)))
-    assert placed.by == f"{len(names)} names of the 10-05 system"
+    assert placed.method == f"{len(names)} names of the 10-05 system"
     assert placed.pitch == pytest.approx(degrees, abs=0.01)
     assert placed.residual < 5e-4  # the weak prior on equal scales
     assert placed.warnings == []
@@ -140,7 +140,7 @@ def test_few_names_are_not_used(template):
     names, positions = standard_montage("biosemi128")
     assert known_electrodes(names) == ([], [])
     placed = place_cap(template, RecordedCap(names, positions))
-    assert placed.by == "scales and shifts"
+    assert placed.method == "scales and shifts"
     assert placed.pitch is None
     expected = template.electrodes(positions, names).positions
     assert np.array_equal(placed.points.positions, expected)
@@ -182,7 +182,7 @@ def test_a_head_of_the_users_own_does_not_use_names(template):
     names, known = ten_ten(template)
     positions = pitched(-8, scale=(1, 1, 1), shift=(0, 0, 0)).recorded(known)
     cap = RecordedCap(names, positions, template.family.scalp_pos[::10])
-    assert place_cap(own, cap).by == "scales and shifts"
+    assert place_cap(own, cap).method == "scales and shifts"
 
 
 def test_positions_in_millimetres_are_refused(template):
@@ -219,7 +219,7 @@ def test_head_points_lower_the_error_of_electrodes_without_known_names(template)
         names, known, positions, points, pitch = scalp_of_another_head(template, seed, 150, rng)
         unknown = [f"E{i}" for i in range(len(names))]
         placed = place_cap(template, RecordedCap(unknown, positions, points))
-        assert placed.by == "150 head points"
+        assert placed.method == "150 head points"
         fitted = place_cap(template, RecordedCap(unknown, positions))
         errors.append([distance(placed, known), distance(fitted, known)])
         assert placed.pitch is not None
@@ -235,7 +235,7 @@ def test_few_head_points_are_not_used(template):
     unknown = [f"E{i}" for i in range(len(names))]
     cap = RecordedCap(unknown, known, template.family.scalp_pos[: FEWEST_HEAD_POINTS - 1])
     assert len(cap.head_points) == 99
-    assert place_cap(template, cap).by == "scales and shifts"
+    assert place_cap(template, cap).method == "scales and shifts"
 
 
 # The sample subject of MNE-Python
@@ -317,7 +317,7 @@ def test_the_transform_to_mni_space_places_them_without_a_fit(cases, sample_data
     head_mni = combine_transforms(head_mri, mri_mni, "head", "mni_tal")
     info = cases["Left visual"].evoked.info
     placed = place_recording(info, template, head_mni)
-    assert placed.by == "the transform"
+    assert placed.method == "the transform"
     assert placed.residual < 0.004
     assert placed.pitch == pytest.approx(-9, abs=1)
     turned_round = invert_transform(head_mni)

@@ -9,7 +9,7 @@ import pytest
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.io.covariance import noise_covariance
-from deepesi.physics.io.rank import applied_projector, rank_reason, settle_rank
+from deepesi.physics.io.rank import applied_projector, rank_reason, with_rank
 from deepesi.physics.linear_inverse import linear_inverse
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.sensors import average_reference
@@ -99,7 +99,7 @@ def of_recording(raw, rank=None, covariance=None):
         source_normals=solution["source_nn"],
         space=SourceSpace("sphere", (np.arange(40),), np.empty((0, 2), dtype=np.int64)),
     )
-    return settle_rank(head, raw.info, rank), covariance
+    return with_rank(head, raw.info, rank), covariance
 
 
 def eloreta_of_mne(raw, covariance, rank):
@@ -212,4 +212,4 @@ def test_three_dimensions_of_sixty_are_broken():
         space=SourceSpace("sphere", (np.arange(40),), np.empty((0, 2), dtype=np.int64)),
     )
     with pytest.raises(ValueError, match="spans 3 dimensions of 60 channels, expected at least 7"):
-        settle_rank(head, few.info)
+        with_rank(head, few.info)

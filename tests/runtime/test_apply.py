@@ -284,7 +284,7 @@ def test_a_network_with_a_prior_on_the_normal_writes_moments(folder, free_toy, s
     network = UnrolledISTA(n_steps=1, smallest=0.03, largest=0.06, loose=0.05)
     export_onnx(network, free_toy.montage_head("biosemi16"), model)
     batch = simulate(heads=free_toy, montage="biosemi32", batch_size=3, n_times=11).batch(0)
-    assert check_parity(network, model, batch, n_timed=1).deviation <= 1e-5
+    assert check_parity(network, model, batch, n_timed=1).max_difference <= 1e-5
     make_evoked().save("x-ave.fif", verbose="error")
     apply(model, "x-ave.fif", head=head)
     stc = mne.read_source_estimate("out/stc-stc.h5")

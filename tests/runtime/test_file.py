@@ -134,19 +134,22 @@ def test_file_that_was_altered(convdip, tmp_path):
             )
             for version in (3, 4, 9)
         ),
-        (text.replace('"montages"', '"mountains"'), "not of the promised form.*'montages' is a"),
-        (json.dumps(content | {"trained": {"sfreq": "fast"}}), "promised form.*trained"),
-        (json.dumps(content | {"data": content["data"] | {"kinds": {}}}), r"promised form \(data"),
+        (
+            text.replace('"montages"', '"mountains"'),
+            "does not have the expected form.*'montages' is a",
+        ),
+        (json.dumps(content | {"trained": {"sfreq": "fast"}}), "expected form.*trained"),
+        (json.dumps(content | {"data": content["data"] | {"kinds": {}}}), r"expected form \(data"),
         (text.replace('"height": 12', '"height": 11'), "its inputs .* are not those its contract"),
         (
             json.dumps(content | {"outputs": [mean, std]}),
             "its outputs .* are not those its contrac",
         ),
-        (json.dumps(content | {"outputs": [std]}), r"promised form \(outputs"),
-        (json.dumps(content | {"outputs": [mean, mean]}), r"promised form \(outputs"),
+        (json.dumps(content | {"outputs": [std]}), r"expected form \(outputs"),
+        (json.dumps(content | {"outputs": [mean, mean]}), r"expected form \(outputs"),
         (json.dumps(content | {"noise": [16]}), "its inputs .* are not those its contract"),
         (json.dumps(content | {"vertices": [[1, 2], [3]]}), "source space .* are not those"),
-        (json.dumps(content | {"vertices": [[9.2e18]]}), "promised form.*vertices"),
+        (json.dumps(content | {"vertices": [[9.2e18]]}), "expected form.*vertices"),
         (json.dumps(content | {"space_fingerprint": "0" * 16}), "source space .* are not those"),
     ):
         signed(proto, value, tmp_path / "a.onnx")

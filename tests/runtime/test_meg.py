@@ -13,7 +13,7 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.coil_placement import FAR_FROM_FIDUCIALS
-from deepesi.physics.helmets import CLEARANCE, put_on
+from deepesi.physics.helmets import CLEARANCE, fit_helmet
 from deepesi.physics.helmets import helmet as helmet_of
 from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.io.coils import coils_of, sss_rank
@@ -476,7 +476,7 @@ def on_fsaverage():
     template, info = load_template(), mne.channels.read_meg_canonical_info("neuromag")
     info = mne.pick_info(info, list(range(0, 306, 9)) + list(range(1, 306, 9)))
     device, gap = helmet_of("neuromag306"), CLEARANCE + 0.01
-    placed = put_on(device, template.family.scalp_pos, np.eye(3), np.zeros(2), gap)
+    placed = fit_helmet(device, template.family.scalp_pos, np.eye(3), np.zeros(2), gap)
     shift = np.eye(4)
     shift[:3, 3] = placed.points[0] - device.points[0]
     info["dev_head_t"] = mne.Transform("meg", "head", shift)
@@ -544,9 +544,9 @@ def test_a_transform_of_the_user_places_the_coils():
     folder = Path(mne.__file__).parent / "data" / "fsaverage"
     trans = mne.read_trans(folder / "fsaverage-trans.fif")
     found = place_recorded_coils(evoked.info, load_template(), trans=trans)
-    assert found.by == "the transform"
+    assert found.method == "the transform"
     assert np.allclose(found.coils.points, coils_of(evoked.info).points, atol=1e-5)
-    assert found.limit == FAR_FROM_FIDUCIALS  # there is no other point of the head
+    assert found.max_residual == FAR_FROM_FIDUCIALS  # there is no other point of the head
     assert 0 < found.residual < 1e-3
     assert found.warnings == []
 
@@ -599,7 +599,7 @@ def test_a_transform_that_puts_the_head_off_the_scalp_is_refused():
 def test_head_points_place_the_coils():
     evoked, _, _ = change_info(with_head_points)
     found = place_recorded_coils(evoked.info, load_template())
-    assert found.by == "150 head points"
+    assert found.method == "150 head points"
     assert found.residual < 1e-3
     apart = found.coils.points - coils_of(evoked.info).points
     assert np.linalg.norm(apart, axis=1).mean() < 5e-3
@@ -683,8 +683,8 @@ def test_other_fiducials_are_doubted(eloreta):
     (line,) = place_recorded_coils(evoked.info, load_template()).warnings
     assert re.search(r"does not fit .* by the fiducials it is \d+\.\d mm off", line)
     prepared = Inverse.load(eloreta).for_recording(evoked, cov)
-    assert prepared.doubts == [line]
-    assert f"doubtful: {line}" in prepared.placement_lines
+    assert prepared.placement_warnings == [line]
+    assert f"warning: {line}" in prepared.placement_lines
     with pytest.warns(PlacementWarning, match="by the fiducials"):
         prepared.apply(evoked, baseline="none")
 
@@ -695,7 +695,7 @@ def test_meg_beside_eeg_on_the_packaged_head_must_be_picked(eloreta):
     assert set(inverse.for_recording(evoked, cov).sensors.kinds) == {"eeg"}
     both = inverse.for_recording(evoked, cov, picks=["eeg", "meg"])
     assert set(both.sensors.kinds) == {"eeg", "mag", "grad"}
-    assert both.coils.by == "32 names of the 10-05 system"
+    assert both.coils.method == "32 names of the 10-05 system"
     assert set(inverse.for_recording(evoked, cov, picks="mag").sensors.kinds) == {"mag"}
 
 

@@ -8,7 +8,7 @@ from deepesi.core.onnx_model import OnnxModel
 from deepesi.evaluation.naming import n_weights, names_of
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
-from deepesi.runtime.names import file_title, in_short, network_title, short_names
+from deepesi.runtime.names import file_title, network_title, short_count, short_names
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.protobuf import n_values
 from deepesi.uncertainty.ensemble import DeepEnsemble
@@ -65,7 +65,7 @@ def test_model_given_twice():
 
 def test_number_of_weights_in_two_digits():
     counts = (0, 532, 1741, 9960, 20451, 999_600, 2_303_900, 12_000_000)
-    assert [*map(in_short, counts)] == [
+    assert [*map(short_count, counts)] == [
         "",
         "532",
         "1.7 k",
@@ -93,7 +93,7 @@ def test_models_are_named_alike_from_a_run_and_from_its_file(tmp_path, toy, elor
     network = ConvDip(84, height=6, width=6, hidden=16, dropout=0.1).eval()
     export_onnx(network, toy.montage_head("biosemi16"), tmp_path / "n.onnx")
     files = [OnnxModel(tmp_path / "n.onnx"), OnnxModel(eloreta)]
-    size = in_short(n_weights(network))
+    size = short_count(n_weights(network))
     models = [network, *files, DeepEnsemble([network, network]), MCDropout(network, 2)]
     paths = [Path(p) for p in ("T", "n.onnx", "e.onnx", "U", "V")]
     assert names_of(models, paths, "evaluate")[:3] == [

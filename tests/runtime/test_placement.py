@@ -101,7 +101,7 @@ def test_python_takes_the_transform_and_warns_of_a_bad_fit(eloreta, folder, toy_
     trans = mne.read_trans("fs-trans.fif")
     placement = inverse.for_recording(evoked, covariance, trans=trans).placement
     assert placement is not None
-    assert placement.by == "the transform"
+    assert placement.method == "the transform"
     with pytest.raises(TypeError, match="trans is a str, expected an mne.Transform"):
         inverse.apply(evoked, covariance, trans="fs-trans.fif")
     inflated = mne.Transform("head", "mni_tal", np.diag([1.07] * 3 + [1.0]) @ trans["trans"])

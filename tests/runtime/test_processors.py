@@ -15,8 +15,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deepesi.export.quantize import make_smaller
-from deepesi.export.to_onnx import example_of, sign
+from deepesi.export.quantize import quantize
+from deepesi.export.to_onnx import example_of, write_contract
 from deepesi.physics.head_inputs import SourcePositions, prepare
 from deepesi.physics.template import load_oriented
 from deepesi.runtime.packaged import PACKAGED, model_path
@@ -147,7 +147,7 @@ def test_each_output_of_a_product_has_its_scale(operation, attributes, shape, on
     weights = weights.astype(np.float32)
     x = (1, 20, 2, 2) if operation == "Conv" else (3, 20)
     model = graph_of(operation, weights, *attributes, shape=x)
-    smaller = make_smaller(model, "int8")
+    smaller = quantize(model, "int8")
     data = rng.normal(size=x).astype(np.float32)
     full, small = (
         ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -163,7 +163,7 @@ def test_each_output_of_a_product_has_its_scale(operation, attributes, shape, on
 def test_the_example_takes_milliseconds(name):
     opened = open_model(model_path(name), 1)
     start = time.process_time()
-    assert opened.contract.self_test.deviation(opened.session) < 1e-3
+    assert opened.contract.self_test.max_difference(opened.session) < 1e-3
     assert time.process_time() - start < 0.3
 
 
@@ -174,7 +174,7 @@ def with_other_weights(factor, path):
         if tensor.name in ("model.last.weight_scale", "model.last.bias"):
             values = np.float32(factor) * numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    sign(model, open_model(model_path("convdip")).contract)
+    write_contract(model, open_model(model_path("convdip")).contract)
     onnx.save(model, path)
     return path
 
@@ -184,7 +184,7 @@ def test_a_machine_that_computes_otherwise_is_refused(tmp_path):
     for factor, said in ((1.02, r"2 %"), (0.85, r"15 %"), (np.nan, "nan %")):
         with pytest.raises(
             ValueError,
-            match=rf"m.onnx: this machine computes it wrongly. .* deviates by {said} .*more than 1 "
+            match=rf"m.onnx: this machine computes it wrongly. .* differs by {said} .*more than 1 "
             r"%. Install another version of onnxruntime \(this is .*CPUExecutionProvider",
         ):
             open_model(with_other_weights(factor, tmp_path / "m.onnx"))
@@ -204,7 +204,7 @@ def test_an_example_that_cannot_be_computed(change, message, tmp_path):
     stored = {**contract.self_test.inputs}
     stored["data"] = replace(stored["data"], **change)
     other = replace(contract, self_test=replace(contract.self_test, inputs=stored))
-    sign(model, other)
+    write_contract(model, other)
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ValueError, match=rf"m.onnx: the example in its contract .*{message}"):
         open_model(tmp_path / "m.onnx")
@@ -215,7 +215,7 @@ def test_an_example_without_outputs(tmp_path):
     content = json.loads(contract.to_json())
     assert content["self_test"].keys() == {"inputs", "outputs"}
     outputs = {"other": contract.self_test.outputs["dipole_mean"]}
-    sign(model, replace(contract, self_test=replace(contract.self_test, outputs=outputs)))
+    write_contract(model, replace(contract, self_test=replace(contract.self_test, outputs=outputs)))
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ValueError, match=r"cannot be computed \(outputs of shapes"):
         open_model(tmp_path / "m.onnx")

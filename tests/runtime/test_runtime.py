@@ -560,7 +560,7 @@ def test_file_that_deviates_from_its_model_is_refused(toy, simulate, tmp_path):
     other.forward = lambda data, inputs: Estimate(
         1.01 * MinimumNorm.forward(other, data, inputs).mean
     )
-    with pytest.raises(ValueError, match=r"deviates from MinimumNorm in torch by 9\.\de-03"):
+    with pytest.raises(ValueError, match=r"differs from MinimumNorm in torch by 9\.\de-03"):
         check_parity(other, path, simulate([]).batch(0), n_timed=1)
 
 

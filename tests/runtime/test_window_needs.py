@@ -83,7 +83,7 @@ def test_the_contract_says_what_the_filters_need(path, template):
     del stored["window_needs"]  # as in files without filters that were written before
     assert Contract.from_json(json.dumps(stored), "x").window_needs == WindowNeeds()
     stored["window_needs"] = {"shortest": 0, "sfreq": None}
-    with pytest.raises(ValueError, match="not of the promised form .window_needs/shortest"):
+    with pytest.raises(ValueError, match="does not have the expected form .window_needs/shortest"):
         Contract.from_json(json.dumps(stored), "x")
 
 
@@ -152,7 +152,7 @@ def test_the_commands_refuse_another_rate(path, tmp_path):
 
 def test_parity_is_measured_with_windows_that_are_long_enough(path, simulate):
     batch = simulate([], montage="biosemi32", batch_size=2, n_times=64).batch(0)
-    assert check_parity(OfABand(), path, batch, n_timed=1).deviation <= 1e-5
+    assert check_parity(OfABand(), path, batch, n_timed=1).max_difference <= 1e-5
 
 
 def test_ensembles_need_what_their_members_need():

@@ -12,9 +12,9 @@ from deepesi.cli.main import build_parser
 from deepesi.cli.train import run, run_contents
 from deepesi.physics.cohort import Cohort
 from deepesi.training import callbacks
-from deepesi.training.checkpoints import chosen_by
+from deepesi.training.checkpoints import best_checkpoint_text
 from deepesi.training.run import fit
-from deepesi.training.trainer import settle_steps
+from deepesi.training.trainer import resolve_max_steps
 from deepesi.training.weights import load_network
 from tests.training.toy import TOY, compose, load, same, weights
 
@@ -110,8 +110,8 @@ def test_train_only(toy_path, tmp_path, capsys):
     assert not left & {"export", "scores", "report.html", "benchmark.csv"}
     printed = capsys.readouterr().out
     best = tmp_path / "checkpoints" / "best.ckpt"
-    assert f"checkpoints/best.ckpt   weights of {chosen_by(best)}" in printed
-    assert chosen_by(best).startswith("step 2, lowest val/nemd: ")
+    assert f"checkpoints/best.ckpt   weights of {best_checkpoint_text(best)}" in printed
+    assert best_checkpoint_text(best).startswith("step 2, lowest val/nemd: ")
     assert f"deepesi export {tmp_path} --out model.onnx" in printed
     assert "report.html" not in printed
 
@@ -146,7 +146,7 @@ def test_validation_and_warmup_follow_the_steps(toy_path, tmp_path, steps, betwe
     """Only `max_steps` is given."""
     settings = small(toy_path, tmp_path, f"trainer.max_steps={steps}").trainer
     settings.steps_per_epoch = 400  # as it comes; the toy has another
-    notes = settle_steps(settings)
+    notes = resolve_max_steps(settings)
     assert (settings.steps_per_epoch, settings.warmup_steps) == (between, warmup)
     assert steps % settings.steps_per_epoch == 0
     assert len(notes) == (between != 400) + (warmup != 100)

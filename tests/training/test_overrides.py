@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepesi.training.overrides import typed, understood
+from deepesi.training.overrides import add_quotes, typed
 
 PATHS = [
     "outputs/lr=1e-3,seed=2/0/checkpoints/last.ckpt",
@@ -61,24 +61,24 @@ def test_any_text_is_read_back(path):
     ["lr=1e-3/0/last.ckpt", "run [1]/last.ckpt", "~x/y", "it's/x", "a(1)/b", "ä/b", "a#b", "{x}"],
 )
 def test_quotes_that_were_forgotten(path):
-    assert value(understood([f"ckpt={path}"])[0]) == path
-    assert value(understood([f"models=[{path},b.onnx]"])[0]) == [path, "b.onnx"]
-    assert value(understood([f"+hydra.run.dir={path}"])[0]) == path
+    assert value(add_quotes([f"ckpt={path}"])[0]) == path
+    assert value(add_quotes([f"models=[{path},b.onnx]"])[0]) == [path, "b.onnx"]
+    assert value(add_quotes([f"+hydra.run.dir={path}"])[0]) == path
 
 
 @pytest.mark.parametrize("name", ["lr=1e-3,seed=2", "run [a, b], 2", "it's, 'this'", "a,b,c"])
 def test_comma_in_the_name_of_a_file_that_exists(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
-    assert value(understood([f"init_from={folder}"])[0]) == str(folder)
-    listed = understood([f"models=[{folder}, b.onnx,{folder},a]"])[0]
+    assert value(add_quotes([f"init_from={folder}"])[0]) == str(folder)
+    listed = add_quotes([f"models=[{folder}, b.onnx,{folder},a]"])[0]
     assert value(listed) == [str(folder), "b.onnx", str(folder), "a"]
 
 
 def test_home_is_what_the_shell_makes_of_it(monkeypatch):
     monkeypatch.setenv("HOME", "/home/a b")
     given = ["ckpt=~/x/last.ckpt", "models=[~/m.onnx,default]", "init_from=~y/x", "a='~/x'"]
-    read = [value(override) for override in understood(given)]
+    read = [value(override) for override in add_quotes(given)]
     assert read == ["/home/a b/x/last.ckpt", ["/home/a b/m.onnx", "default"], "~y/x", "~/x"]
 
 
@@ -101,10 +101,10 @@ def test_home_is_what_the_shell_makes_of_it(monkeypatch):
     ],
 )
 def test_what_hydra_reads_stays_as_it_is(override):
-    assert understood([override]) == [override]
+    assert add_quotes([override]) == [override]
 
 
 @pytest.mark.parametrize("override", ["models=[a", "a={b", "seed"])
 def test_what_nothing_reads_is_left_to_hydra(override):
-    with_quotes = understood([override])[0]
+    with_quotes = add_quotes([override])[0]
     assert with_quotes == override or value(with_quotes) == override.partition("=")[2]

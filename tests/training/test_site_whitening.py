@@ -21,7 +21,7 @@ def rows(n, seed, mixing, shift):
 def test_features_get_mean_and_covariance_of_the_others():
     mixing = torch.tensor([[1.0, 0.5, 0], [0, 2, 0], [0.3, 0, 1]], dtype=torch.float64)
     training, site = rows(500, 0, mixing, 1.0), rows(400, 1, mixing.T + 1, -2.0)
-    changed = FeatureStatistics.of(site).to_those_of(FeatureStatistics.of(training), site)
+    changed = FeatureStatistics.of(site).transport_to(FeatureStatistics.of(training), site)
     torch.testing.assert_close(changed.mean(0), training.mean(0))
     torch.testing.assert_close(
         torch.cov(changed.T), torch.cov(training.T), rtol=0.1, atol=30 * SHRINKAGE
@@ -30,7 +30,7 @@ def test_features_get_mean_and_covariance_of_the_others():
 
 def test_constant_features_stay_finite():
     statistics = FeatureStatistics.of(torch.zeros(5, 3, dtype=torch.float64))
-    assert torch.isfinite(statistics.to_those_of(statistics, torch.ones(2, 3).double())).all()
+    assert torch.isfinite(statistics.transport_to(statistics, torch.ones(2, 3).double())).all()
 
 
 @pytest.mark.parametrize(("layer", "axis"), [("cross", 0), ("blocks.0", 2)])

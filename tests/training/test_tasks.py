@@ -29,7 +29,7 @@ from deepesi.training.tasks.masked import (
     MaskedChannels,
     Masking,
     predict_missing,
-    referenced_to_seen,
+    referenced_to_visible,
     unexplained,
 )
 from deepesi.training.weights import load_network
@@ -60,8 +60,8 @@ def unlabelled(simulate, gnn):
 
 def test_masking_keeps_enough_channels():
     masking = Masking.draw(16, 0.9, rng())
-    assert len(masking.seen) == 8
-    assert sorted([*masking.seen.tolist(), *masking.missing.tolist()]) == list(range(16))
+    assert len(masking.visible) == 8
+    assert sorted([*masking.visible.tolist(), *masking.missing.tolist()]) == list(range(16))
     assert len(Masking.draw(16, 0.01, rng()).missing) == 1
     assert len(Masking.draw(64, 0.5, rng()).missing) == 32
 
@@ -96,7 +96,7 @@ def test_an_exact_inverse_predicts_exactly(simulate):
 def test_unexplained_share(unlabelled):
     masking = Masking.draw(16, 0.3, rng())
     data, head = unlabelled.data, unlabelled.head
-    target = referenced_to_seen(data, head.sensors, masking)[:, masking.missing]
+    target = referenced_to_visible(data, head.sensors, masking)[:, masking.missing]
     assert unexplained(target, data, head, masking).abs().max() < 1e-6
     std = torch.tensor(head.noise_cov.diagonal()).float().sqrt()[masking.missing, None]
     power = (target / std).square().mean((1, 2))

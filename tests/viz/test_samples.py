@@ -16,7 +16,7 @@ def axes_of(figure):
 def drawn(toy, mesh, magnitudes, **options):
     sources = sources_of(magnitudes, toy.source_pos, toy.space.edges)
     figure = Figure(figsize=(12, 7), layout="constrained")
-    found = sources.probability, sources.numbers
+    found = sources.probability, sources.count_probabilities
     draw_posterior(figure, magnitudes, *found, 0.01, toy.source_pos, mesh, **options)
     figure.draw_without_rendering()
     return figure
@@ -46,7 +46,7 @@ def test_few_samples_and_samples_without_sources(toy):
         dense = drawn(toy, mesh, 1e-9 * np.random.default_rng(0).random((5, 84)))
         assert axes_of(few)
         said = [text.get_text() for ax in axes_of(dense) for text in ax.texts]
-        assert any("nowhere zero" in text for text in said)
+        assert any("cannot be counted" in text for text in said)
 
 
 def test_likely_locations_are_apart(toy):
@@ -60,7 +60,7 @@ def test_likely_locations_are_apart(toy):
 
 def test_the_set_is_drawn_beside_the_samples(toy):
     inside = np.arange(84) < 10
-    figure = drawn(toy, toy.display, patches(30), inside=inside, level=0.8)
+    figure = drawn(toy, toy.display, patches(30), joint_set=inside, level=0.8)
     titles = [part.get_suptitle() for row in figure.subfigs for part in row.subfigs]
     assert "80 % set: holds all sources together" in titles
 

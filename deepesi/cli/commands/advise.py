@@ -15,7 +15,9 @@ from deepesi.utils.optional import require
 
 def add_advise(commands: Commands) -> None:
     """Add ``deepesi advise``."""
-    parser = commands.add_parser("advise", help="say whether to trust the estimate of a recording")
+    parser = commands.add_parser(
+        "advise", help="report whether to trust the estimate of a recording"
+    )
     add_recording_arguments(parser)
     add_response_arguments(parser)
     parser.add_argument(
@@ -28,7 +30,10 @@ def add_advise(commands: Commands) -> None:
         "--cache", type=Path, help="folder for their results (default: the user's cache)"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help=".html file to write; a .json is beside it"
+        "--out",
+        type=Path,
+        required=True,
+        help=".html file to write; a .json with the same name is written, too",
     )
     parser.set_defaults(run=_run)
 

@@ -19,12 +19,12 @@ from deepesi.cli.commands.arguments import (
 if TYPE_CHECKING:
     from deepesi.runtime.reading.recording import ReadingOptions
     from deepesi.runtime.setup import SetupOptions
-    from deepesi.runtime.writing.animated import Animated
+    from deepesi.runtime.writing.animated import AnimationOptions
 
 #: Options of `deepesi apply` for data sets only.
-OF_DATASETS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
+DATASET_OPTIONS = ("subject", "session", "task", "run_label", "suffix", "jobs", "dask")
 #: Options of `deepesi apply` for one recording only.
-OF_ONE = ("movie", "html", "samples")
+SINGLE_RECORDING_OPTIONS = ("movie", "html", "samples")
 
 
 def add_apply(commands: Commands) -> None:
@@ -113,7 +113,9 @@ def _check_band_options(arguments: argparse.Namespace) -> None:
     """Refuse what ``--band``, which writes one map, cannot write."""
     from deepesi.runtime.writing.zarr_group import is_zarr
 
-    shown = [f"--{name}" for name in OF_ONE if getattr(arguments, name) is not None]
+    shown = [
+        f"--{name}" for name in SINGLE_RECORDING_OPTIONS if getattr(arguments, name) is not None
+    ]
     if tuple(arguments.window) != WHOLE:
         shown.append("--window")
     if shown or is_zarr(arguments.out):
@@ -132,7 +134,7 @@ def _apply_one(
 
     given = [
         f"--{name.removesuffix('_label')}"
-        for name in OF_DATASETS
+        for name in DATASET_OPTIONS
         if getattr(arguments, name) is not None
     ]
     if given:
@@ -152,14 +154,14 @@ def _apply_one(
     )
 
 
-def _animated(arguments: argparse.Namespace) -> "Animated | None":
+def _animated(arguments: argparse.Namespace) -> "AnimationOptions | None":
     """Movie and page that were asked for, if any."""
-    from deepesi.runtime.writing.animated import Animated
+    from deepesi.runtime.writing.animated import AnimationOptions
 
     if arguments.movie is None and arguments.html is None:
         return None
     source = f"{arguments.model} on {arguments.recording}"
-    return Animated(arguments.movie, arguments.html, arguments.fps, source)
+    return AnimationOptions(arguments.movie, arguments.html, arguments.fps, source)
 
 
 def _apply_dataset(
@@ -170,7 +172,7 @@ def _apply_dataset(
     from deepesi.runtime.dataset.run import localize_dataset
     from deepesi.runtime.reading.formats import DATASET
 
-    for name in OF_ONE:
+    for name in SINGLE_RECORDING_OPTIONS:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name}: for one recording, not for a whole data set.")
     selection = Selection(

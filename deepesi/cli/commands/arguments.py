@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they say about a recording."""
+"""Options that several commands share: a recording, its channels, noise and head."""
 
 import argparse
 from dataclasses import replace
@@ -27,7 +27,7 @@ def parse_rank(text: str) -> int | Literal["info"]:
 
 
 def add_channel_arguments(parser: argparse.ArgumentParser) -> None:
-    """Names and unit of the channels of a recording or stream."""
+    """Add options for names and unit of the channels of a recording or stream."""
     parser.add_argument(
         "--rename",
         nargs="+",
@@ -35,13 +35,13 @@ def add_channel_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OLD=NEW",
         help="new names of channels (clinical names, such as EEG FP1-REF, are known)",
     )
-    parser.add_argument("--unit", help="unit of its EEG, if it names none: V, mV, uV, nV")
+    parser.add_argument("--unit", help="unit of its EEG, if the file gives none: V, mV, uV, nV")
 
 
 def add_recording_arguments(
     parser: argparse.ArgumentParser, recording: Literal["?"] | None = None
 ) -> None:
-    """Model and recording, its channels, noise and head."""
+    """Add options for model and recording, channels, noise and head."""
     parser.add_argument(
         "model",
         type=Path,
@@ -91,7 +91,7 @@ def add_recording_arguments(
 
 
 def add_response_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which response of a recording, how it was averaged, its noise, and where its peak is."""
+    """Add options of a response: condition, averaging, noise and time window of the peak."""
     parser.add_argument("--condition", help="name or number of an evoked response, event of epochs")
     parser.add_argument(
         "--nave",
@@ -143,7 +143,7 @@ def add_response_arguments(parser: argparse.ArgumentParser) -> None:
 def recording_options(
     arguments: argparse.Namespace,
 ) -> tuple["ReadingOptions", "SetupOptions"]:
-    """How to read a recording, and its set-up; without the event."""
+    """Options for reading a recording, and its set-up; without the event."""
     from deepesi.runtime.reading.recording import ReadingOptions, parse_baseline
     from deepesi.runtime.setup import SetupOptions
 

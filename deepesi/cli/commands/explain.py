@@ -1,4 +1,4 @@
-"""``deepesi explain``: why an estimate is as it is."""
+"""``deepesi explain``: explain an estimate."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from deepesi.cli.commands.arguments import (
 
 def add_explain(commands: Commands) -> None:
     """Add ``deepesi explain``."""
-    parser = commands.add_parser("explain", help="say why the estimate of a recording is as it is")
+    parser = commands.add_parser("explain", help="explain the estimate of a recording")
     add_recording_arguments(parser)
     add_response_arguments(parser)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Configurations of patches behind recordings: what a structured posterior is a distribution of."""
+"""Configurations of patches that explain recordings: the variable of a structured posterior."""
 
 import math
 from typing import NamedTuple
@@ -50,7 +50,7 @@ def on_sources(
         for table in (members, shares)
     )
     parts = (share[..., None] * moments[:, :, :, None]).flatten(2, 3)
-    # One more source takes what fills short lists of members.
+    # One additional source receives the entries that fill short lists of members.
     empty = torch.zeros_like(moments[:, :, :1]).expand(-1, -1, directions.shape[0] + 1, -1)
     sources = empty.scatter_add(2, at.flatten(2)[..., None].expand_as(parts), parts)[:, :, :-1]
     return (sources[:, :, :, None] * directions[..., None]).flatten(2, 3)

@@ -101,7 +101,7 @@ class Evidential(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the model assumes before training."""
+        """Assumptions of the model before training."""
         return Assumptions("any", "any", "covariance and level", "nominal")
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

@@ -76,7 +76,7 @@ class FlowMatching(PosteriorModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the model assumes before training."""
+        """Assumptions of the model before training."""
         return Assumptions("any", "any", "covariance and level", "nominal")
 
     def sample(

@@ -1,4 +1,4 @@
-"""Importance weights of a structured posterior, where the lead field is right."""
+"""Importance weights of a structured posterior, for heads with a correct lead field."""
 
 import math
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Refined(NamedTuple):
 
     configuration: Configuration
     weights: Float[Tensor, "N B"]  # sum 1 over the draws
-    effective: Float[Tensor, " B"]  # effective number of draws, 1 / sum of squared weights
+    n_effective: Float[Tensor, " B"]  # effective number of draws, 1 / sum of squared weights
 
     def resampled(self, n: int, rng: torch.Generator) -> Configuration:
         """Draws of equal weight ``(n, B)``, drawn with replacement by the weights."""
@@ -42,11 +42,11 @@ def refine(
     """Draw, and weigh the draws by ``likelihood x prior / density of the model``.
 
     The skulls are drawn from the prior, since the density of the model is small at the ends of its
-    range; all else is drawn from the model, given the skull.
+    range; the other variables are drawn from the model, given the skull.
 
-    For heads whose nominal lead fields are right but for the skull conductivity, as with a head
-    model of the subject's own. The posterior of the model is wider, since it was trained with wrong
-    heads. Where the effective number of draws is small, the weights say little.
+    For heads whose nominal lead fields are correct except for the skull conductivity, such as a
+    subject head. The posterior of the model is wider, since it was trained with wrong
+    heads. Where the effective number of draws is small, the weights are not reliable.
 
     Args:
         model: A structured posterior; it is set to evaluation mode.

@@ -1,4 +1,4 @@
-"""Structured posterior: how many patches, where, how large and strong, and through which skull."""
+"""Structured posterior: number, sites, sizes and moments of patches, and skull conductivity."""
 
 import math
 
@@ -55,9 +55,9 @@ class StructuredPosterior(PosteriorModel):
     given the earlier ones; the moments of all patches, given the patches and the skull. Every
     probability starts from physics, and a network corrects it:
 
-    - A patch has the log-likelihood of matched filters of what the earlier patches leave, with the
-      amplitudes integrated out and topographies under the drawn skull (`PatchSequence`), divided
-      by a learned error of the head model, plus `PatchScores`.
+    - A patch has the log-likelihood of matched filters of the residual of the earlier patches,
+      with the amplitudes integrated out and topographies under the drawn skull (`PatchSequence`),
+      divided by a learned error of the head model, plus `PatchScores`.
     - The moments are normal with the exact posterior mean and covariance; a flow (`ScalarFlow`)
       replaces the normal distribution along the time course of the mean, where errors of the head
       model act, and a learned scale across it.
@@ -148,7 +148,7 @@ class StructuredPosterior(PosteriorModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """What the model assumes before training."""
+        """Assumptions of the model before training."""
         low, high = (1e3 * radius for radius in self.radii[:2])
         return Assumptions(
             f"patches of {low:g}-{high:g} mm",
@@ -203,7 +203,7 @@ class StructuredPosterior(PosteriorModel):
     ) -> Configuration:
         white = known.recordings.white
         z = noise.unflatten(2, (3 * self.n_components, white.shape[2]))
-        # The skull, J places and J - 1 decisions need one number each, moments one per sample.
+        # One number each for the skull, J sites and J - 1 decisions; for moments one per sample.
         once, of_moments = z[:, :, : 2 * self.n_components, 0], z[:, :, 2 * self.n_components :]
         if log_skull is None:
             features = known.features.expand(noise.shape[0], -1, -1)
@@ -258,7 +258,7 @@ class StructuredPosterior(PosteriorModel):
         return {"loss": torch.stack(list(losses.values())).sum(), **terms}
 
     def target(self, batch: Batch) -> Configuration:
-        """The configurations that a batch was simulated with, as far as the model has them."""
+        """The simulated configurations of a batch, reduced to what the model can describe."""
         radii = torch.linspace(*self.radii).to(batch.data)
         return of_batch(
             batch,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.channel_names import match_channels
 from deepesi.physics.head import HeadModel
-from deepesi.physics.io.rank import RankChoice, settle_rank
+from deepesi.physics.io.rank import RankChoice, with_rank
 from deepesi.physics.noise import rank_of
 from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
 
@@ -42,11 +42,11 @@ def with_noise(
         rank: Dimensions of the noise, as in `deepesi.physics.io.rank.RankChoice`.
 
     Raises:
-        ValueError: As in `noise_covariance`, `HeadModel` and `settle_rank`.
+        ValueError: As in `noise_covariance`, `HeadModel` and `with_rank`.
 
     """
     cov = noise_covariance(noise_cov, head.sensors, nave)
-    return settle_rank(replace(head, noise_cov=head.sensors.reference_cov(cov)), info, rank)
+    return with_rank(replace(head, noise_cov=head.sensors.reference_cov(cov)), info, rank)
 
 
 def noise_covariance(noise_cov: "mne.Covariance", sensors: SensorArray, nave: float) -> Array:

@@ -58,7 +58,7 @@ def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
     return np.asarray(everything - basis @ basis.T)
 
 
-def settle_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> HeadModel:
+def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> HeadModel:
     """The head with noise under applied projectors and of the requested rank.
 
     The lead field stays: whitening projects it onto what the noise spans.
@@ -155,7 +155,7 @@ def _warn_of_sss(
 
 
 def rank_reason(head: HeadModel, rank: RankChoice = None) -> str:
-    """Reason for the rank that `settle_rank` chose, as text."""
+    """Reason for the rank that `with_rank` chose, as text."""
     if rank == "info":
         return "channels less reference and applied projectors"
     if rank is not None:

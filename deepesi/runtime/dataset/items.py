@@ -12,7 +12,7 @@ from deepesi.runtime.reading.bids_inheritance import is_in_bids
 from deepesi.runtime.reading.formats import FORMATS
 from deepesi.utils.optional import require
 
-EMPTY_ROOM = "emptyroom"  # subject of BIDS that stands for recordings of nobody
+EMPTY_ROOM = "emptyroom"  # subject of empty-room recordings in BIDS
 BIDS_PURPOSE = "localize the recordings of a BIDS data set"
 
 

@@ -11,7 +11,7 @@ from deepesi.utils.files import atomic
 from deepesi.utils.rows import write_rows
 
 #: Status of a recording: localized now; kept from an earlier run; refused or not
-#: readable; ended by an error that deepesi does not know of.
+#: readable; ended by an unexpected error.
 DONE, KEPT, FAILED, UNEXPECTED = "localized", "kept", "failed", "unexpected"
 #: Missing value in BIDS.
 NONE = "n/a"

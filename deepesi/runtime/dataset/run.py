@@ -23,7 +23,7 @@ from deepesi.runtime.packaged import model_path
 from deepesi.runtime.reading.recording import ReadingOptions
 from deepesi.runtime.setup import Opener, SetupOptions, open_file
 from deepesi.utils.optional import require
-from deepesi.utils.parallel import spread
+from deepesi.utils.parallel import parallel_map
 
 
 class FailedRecordingsError(ValueError):
@@ -105,7 +105,7 @@ def _localize_all(
     task: Task, items: Sequence[Item], jobs: int, dask: str | None, table: Path
 ) -> Generator[str, None, None]:
     rows: dict[Path, Row] = {}
-    for item, result in spread(localize_one, task, items, jobs, dask):
+    for item, result in parallel_map(localize_one, task, items, jobs, dask):
         row = result if isinstance(result, Row) else failed(task, item, lost_message(result))
         rows[item.name] = row
         write_table((rows[i.name] for i in items if i.name in rows), table)
@@ -156,8 +156,8 @@ def _describe(out: Path, root: Path) -> None:
     description = out / "dataset_description.json"
     if out.resolve() == root.resolve():
         raise ValueError(
-            f"--out {out} is the data set itself. Give another folder, {root}/derivatives/deepesi "
-            "say."
+            f"--out {out} is the data set itself. Give another folder, for example "
+            f"{root}/derivatives/deepesi."
         )
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; expected the folder of a data set's results.")

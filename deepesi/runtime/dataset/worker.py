@@ -216,4 +216,4 @@ def failed(task: Task, item: Item, message: str) -> Row:
 
 def lost_message(error: LostWorkerError) -> str:
     """Message for a recording whose process was killed."""
-    return f"its process was killed, for want of memory most often; use fewer --jobs ({error})"
+    return f"its process was killed, most often for lack of memory; use fewer --jobs ({error})"

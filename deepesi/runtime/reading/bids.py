@@ -62,21 +62,21 @@ def bids_side_files(
         files = files._replace(events=None)
     if files.electrodes is None:
         files = files._replace(coordsystem=None)
-    beside = read_side_files(files)
+    side = read_side_files(files)
     info = recording if isinstance(recording, mne.Info) else recording.info
     notes: list[str] = []
-    if beside.channels is not None:
-        notes += set_channels(info, beside.channels, {} if units is None else units, exclude)
+    if side.channels is not None:
+        notes += set_channels(info, side.channels, {} if units is None else units, exclude)
     elif others := [name for name in files.unused if name.endswith("channels.tsv")]:
         notes.append(f"no channels.tsv applies to {path.name}; of other recordings: {others[:3]}")
-    if beside.facts is not None:
-        notes += check_facts(recording, info, beside.facts, beside.channels is not None, exclude)
-    if beside.electrodes is not None:
-        notes += set_positions(info, beside.electrodes, beside.coordsystem, exclude)
+    if side.facts is not None:
+        notes += check_facts(recording, info, side.facts, side.channels is not None, exclude)
+    if side.electrodes is not None:
+        notes += set_positions(info, side.electrodes, side.coordsystem, exclude)
     elif not with_positions and (
         others := [name for name in files.unused if name.endswith("electrodes.tsv")]
     ):
         notes.append(f"{', '.join(others)} not read: positions are those of --montage")
-    if beside.events is not None:
-        notes += set_events(recording, beside.events)
+    if side.events is not None:
+        notes += set_events(recording, side.events)
     return [f"BIDS: {line}" for line in notes]

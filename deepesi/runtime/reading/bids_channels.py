@@ -105,7 +105,7 @@ def _set_types(info: "mne.Info", rows: Rows, path: Path) -> list[str]:
 def _set_units(info: "mne.Info", rows: Rows, path: Path, units: dict[str, FileUnit]) -> list[str]:
     """Compare the units of ``channels.tsv`` with those of the file; fill in missing ones.
 
-    `deepesi.runtime.reading.file_units.settle_units` brings the channels to volts.
+    `deepesi.runtime.reading.file_units.units_to_volts` brings the channels to volts.
     """
     kinds = dict(zip(info.ch_names, info.get_channel_types(), strict=True))
     entered, other = 0, list[str]()

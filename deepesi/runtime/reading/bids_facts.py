@@ -91,8 +91,8 @@ def _count(count: float | None, found: set[int], path: Path, has_channels: bool)
     if has_channels:
         return [f"{path.name}: {text}, by channels.tsv"]
     raise ValueError(
-        f"{path}: {text}. Say which are EEG in a channels.tsv, give --exclude, or correct the "
-        "number: a channel of the eyes that is taken for EEG makes the estimate wrong."
+        f"{path}: {text}. Name the EEG channels in a channels.tsv, give --exclude, or correct the "
+        "number. An eye channel that is used as EEG makes the estimate wrong."
     )
 
 

@@ -28,32 +28,32 @@ class FileUnit(NamedTuple):
     Attributes:
         text: Unit as written in the file, ``""`` if missing; None: the format has no units.
         factor: Factor of MNE-Python from the numbers in the file to volts.
-        beside: Unit in ``channels.tsv`` of BIDS, if the file has none.
+        bids_unit: Unit in ``channels.tsv`` of BIDS, if the file has none.
 
     """
 
     text: str | None
     factor: float
-    beside: str | None = None
+    bids_unit: str | None = None
 
     @property
     def volts(self) -> float:
         """Factor from its numbers to volts, if known."""
-        if self.beside is not None:
-            return parse_unit(self.beside)
+        if self.bids_unit is not None:
+            return parse_unit(self.bids_unit)
         return UNITS.get((self.text or "").lower(), self.factor)
 
     @property
     def unclear(self) -> bool:
         """Whether the unit is missing or unknown."""
-        if self.beside is not None:
+        if self.bids_unit is not None:
             return False
         return self.text is not None and self.text.lower() not in UNITS
 
     @property
     def certain(self) -> bool:
         """Whether the file gives a unit other than volts, which is often only a default."""
-        if self.beside is not None:
+        if self.bids_unit is not None:
             return True
         return self.text is not None and not self.unclear and self.volts != 1.0
 
@@ -107,7 +107,7 @@ def _decoded(field: bytes) -> str:
         return field.decode("latin-1")
 
 
-def settle_units(
+def units_to_volts(
     recording: "Recording", path: Path, stated: Mapping[str, FileUnit], unit: str | None
 ) -> list[str]:
     """Bring the EEG channels of a recording to volts, in place.
@@ -141,7 +141,7 @@ def settle_units(
         first = stated[other[0]]
         raise ValueError(
             f"{path}: in the file the unit of {_some(other)} is "
-            f"{first.beside or first.text}, but --unit is {unit}. Leave --unit out."
+            f"{first.bids_unit or first.text}, but --unit is {unit}. Leave --unit out."
         )
     _scale(recording, _to_volts(names, stated))
     free = [name for name in names if not stated[name].certain]

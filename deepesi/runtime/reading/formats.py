@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from deepesi.runtime.recordings import Recording
 
-#: Formats that are read beside FIF.
+#: Formats that are read in addition to FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")
 #: Prefix of a recording that is the folder of a BIDS data set, for ``deepesi apply``.
 DATASET = "bids:"

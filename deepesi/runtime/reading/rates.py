@@ -60,7 +60,7 @@ def check_rates(recording: "mne.io.BaseRaw", path: Path, rates: dict[str, float]
     other = [n for n in recording.ch_names if rates[n] > usual or (n in eeg and rates[n] < usual)]
     stated = ", ".join(f"{name} at {rates[name]:g} Hz" for name in other[:10])
     raise ValueError(
-        f"{path}: its EEG is sampled at {usual:g} Hz, beside {stated}. MNE-Python would resample "
+        f"{path}: its EEG is sampled at {usual:g} Hz, and {stated}. MNE-Python would resample "
         f"all to {sfreq:g} Hz in pieces, with artifacts at their edges. Exclude the channels of "
         f"another rate (--exclude {shlex.join(other)})."
     )

@@ -9,7 +9,7 @@ from deepesi.physics.units import parse_unit
 from deepesi.runtime.corrections import Baseline
 from deepesi.runtime.reading.bids import bids_side_files
 from deepesi.runtime.reading.channels import name_channels
-from deepesi.runtime.reading.file_units import file_units, settle_units
+from deepesi.runtime.reading.file_units import file_units, units_to_volts
 from deepesi.runtime.reading.formats import FORMATS, check_file, read_file, read_info
 from deepesi.runtime.reading.rates import at_own_rate, channel_rates, check_rates
 from deepesi.runtime.recording_checks import check_kind
@@ -126,7 +126,7 @@ def read_recording(
         )
     check_kind(recording)
     units = file_units(recording, path)
-    beside = bids_side_files(path, recording, options.montage is None, units, options.exclude)
+    notes = bids_side_files(path, recording, options.montage is None, units, options.exclude)
     left = [name for name in options.exclude if name in recording.ch_names]
     if left:
         if isinstance(recording, mne.BaseEpochs):
@@ -134,7 +134,7 @@ def read_recording(
         recording.drop_channels(left)
     if isinstance(recording, mne.io.BaseRaw):
         check_rates(recording, path, rates)
-    lines = [*beside, *settle_units(recording, path, units, options.unit)]
+    lines = [*notes, *units_to_volts(recording, path, units, options.unit)]
     for line in [*lines, *name_channels(recording, options.rename, options.montage)]:
         say(line)
     return recording
@@ -159,11 +159,11 @@ def read_setup(
     if options.unit is not None:
         say(f"--unit {options.unit} changes nothing: only electrodes are read of {path}, no data")
     info = read_info(path)
-    beside = bids_side_files(path, info, options.montage is None, exclude=options.exclude)
+    notes = bids_side_files(path, info, options.montage is None, exclude=options.exclude)
     _check_excluded(path, info.ch_names, options.exclude)
     kept = [i for i, name in enumerate(info.ch_names) if name not in options.exclude]
     info = mne.pick_info(info, kept)
-    for line in [*beside, *name_channels(info, options.rename, options.montage)]:
+    for line in [*notes, *name_channels(info, options.rename, options.montage)]:
         say(line)
     return info
 

@@ -29,8 +29,8 @@ MOST_FRAMES = 120
 
 
 @dataclass(frozen=True)
-class Animated:
-    """What to write beside the estimate of an average.
+class AnimationOptions:
+    """Movie and page of an average to write in addition to the estimate.
 
     Attributes:
         movie: ``.gif`` or ``.mp4`` file, or None.
@@ -46,7 +46,7 @@ class Animated:
     source: str = ""
 
 
-def check_animated(animated: Animated) -> None:
+def check_animated(animated: AnimationOptions) -> None:
     """Refuse files that cannot be written, before anything is read.
 
     Raises:
@@ -93,7 +93,7 @@ def check_shown(data: "Recording", space: SourceSpace, window: Sequence[float]) 
 
 
 def write_animated(
-    animated: Animated,
+    animated: AnimationOptions,
     result: Localization,
     peak: Peak,
     inverse: PreparedInverse,
@@ -166,7 +166,7 @@ def _every(step: int) -> str:
 
 
 def _write_page(
-    animated: Animated,
+    animated: AnimationOptions,
     result: Localization,
     peak: Peak,
     inverse: PreparedInverse,

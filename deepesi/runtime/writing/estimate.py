@@ -134,7 +134,7 @@ class Peak:
         sample: Number of the sample of the largest whitened power.
         time: Time of this sample, s.
         power: Whitened power of this sample, 1 for noise.
-        where: Description of the strongest source of this sample.
+        location: Description of the strongest source of this sample.
         mni: MNI position of this source, mm; None if the space has none.
         prediction_set: Prediction set of the source; None if the file has no calibration.
 
@@ -143,14 +143,14 @@ class Peak:
     sample: int
     time: float
     power: float
-    where: str
+    location: str
     mni: tuple[float, float, float] | None
     prediction_set: PredictionSet | None
 
     def __str__(self) -> str:
         text = (
             f"strongest at {1e3 * self.time:.0f} ms, whitened power {self.power:.1f} "
-            f"times the noise; strongest source there: {self.where}"
+            f"times the noise; strongest source there: {self.location}"
         )
         return text if self.prediction_set is None else f"{text}; {self.prediction_set}"
 
@@ -177,7 +177,7 @@ def write_prediction_set(peak: Peak, space: SourceSpace, out: Path) -> Iterator[
         )
         partial = out.with_name(
             f".{out.name}-prediction-set.partial-{side}.label"
-        )  # MNE wants the side last
+        )  # MNE-Python expects the side at the end
         with _replacing([partial], [path]):
             mne.write_label(partial, label, verbose="error")
         yield f"wrote {path}"
@@ -267,7 +267,7 @@ def write_picture(
         peak.sample,
         None if template is None else template.display,
         f"{evoked.comment}, {evoked.nave:g} trials",
-        peak.where,
+        peak.location,
     )
     picture = out.with_name(f"{out.name}.png")
     save_figure(figure, picture)

@@ -30,7 +30,7 @@ LEVEL = 0.9
 
 @dataclass(frozen=True)
 class Draws:
-    """What to draw.
+    """Number and seed of the posterior samples to draw.
 
     Attributes:
         n: Number of samples.
@@ -109,7 +109,7 @@ def write_samples(
     shown = magnitudes(samples.T.astype(np.float64), space.n_orient).T
     sources = sources_of(shown, inverse.positions, space.edges, LEVEL)
     yield from _lines(sources, inverse)
-    path = out.with_name(f"{out.name}-samples.npz")
+    path, counts = out.with_name(f"{out.name}-samples.npz"), sources.count_probabilities
     with atomic(path) as partial:
         np.savez_compressed(
             partial,
@@ -119,8 +119,8 @@ def write_samples(
             seed=np.array(draws.seed),
             positions=inverse.positions,
             probability=sources.probability,
-            n_sources=np.empty(0) if sources.numbers is None else sources.numbers,
-            joint_set=sources.inside,
+            n_sources=np.empty(0) if counts is None else counts,
+            joint_set=sources.joint_set,
             level=np.array(sources.level),
         )
     yield f"wrote {path}"
@@ -130,20 +130,22 @@ def write_samples(
 
 def _lines(sources: SampleSources, inverse: PreparedInverse) -> Iterator[str]:
     n = len(sources.peaks)
-    if sources.numbers is None:
-        yield f"{n} samples; they are nowhere zero, so their sources cannot be counted"
+    if sources.count_probabilities is None:
+        yield f"{n} samples; every source is active in them, so active sources cannot be counted"
     else:
-        likely = [f"{i}: {100 * p:.0f} %" for i, p in enumerate(sources.numbers) if p >= 0.005]
+        likely = [
+            f"{i}: {100 * p:.0f} %" for i, p in enumerate(sources.count_probabilities) if p >= 0.005
+        ]
         yield f"{n} samples; number of sources {', '.join(likely)}"
     best = int(sources.probability.argmax())
     yield (
         f"most likely: {100 * sources.probability[best]:.0f} % for a source within "
         f"{1e3 * NEAR:g} mm of {location(best, inverse)}"
     )
-    text = f"{100 * sources.level:g} % set of all sources together: {int(sources.inside.sum())}"
+    text = f"{100 * sources.level:g} % set of all sources together: {int(sources.joint_set.sum())}"
     if len(inverse.space.vertices) == 2:
         areas = source_areas(inverse.positions, inverse.space.edges)
-        text += f" locations, {1e4 * areas[sources.inside].sum():.1f} cm²"
+        text += f" locations, {1e4 * areas[sources.joint_set].sum():.1f} cm²"
     else:
         text += " locations"
     yield text
@@ -176,7 +178,7 @@ def _write_pictures(
     figure = Figure(figsize=(12, 7), layout="constrained")
     title = f"{len(shown)} samples of the posterior at {1e3 * peak.time:.0f} ms"
     figure.suptitle(title, fontsize=13)
-    found = sources.probability, sources.numbers
+    found = sources.probability, sources.count_probabilities
     draw_posterior(
         figure,
         shown,
@@ -184,7 +186,7 @@ def _write_pictures(
         NEAR,
         inverse.positions,
         mesh,
-        inside=sources.inside,
+        joint_set=sources.joint_set,
         level=sources.level,
     )
     picture = out.with_name(f"{out.name}-samples.png")

@@ -8,17 +8,17 @@ from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import Peak
 from deepesi.utils.rows import write_rows
 
-#: Least probability that is said.
+#: Smallest probability that is reported.
 LEAST = 0.005
 
 
 def write_source_counts(
     result: Localization, peak: Peak, inverse: PreparedInverse, out: Path
 ) -> Iterator[str]:
-    """Say how many sources the model sees at the peak of an average; ``OUT-source-counts.csv``.
+    """Report how many sources the peak of an average has, and write ``OUT-source-counts.csv``.
 
-    The columns are ``n_sources`` (1, 2, ...) and ``probability``. Nothing happens if the model
-    counts no sources.
+    The columns are ``n_sources`` (1, 2, ...) and ``probability``. Models that count no sources
+    write nothing.
     """
     if "source_counts" not in inverse.model.contract.kinds:
         return

@@ -12,7 +12,7 @@ from deepesi.core.unlabelled import Unlabelled
 from deepesi.physics.head_inputs import prepare
 from deepesi.training.tasks.base import Task
 from deepesi.training.tasks.features import LayerFeatures
-from deepesi.training.tasks.masked import Masking, head_seen, referenced_to_seen
+from deepesi.training.tasks.masked import Masking, referenced_to_visible, visible_head
 
 
 def nt_xent(
@@ -99,8 +99,8 @@ class Contrastive(Task):
         data = self._with_line_noise(batch, rng)[..., shift : n_times - room + shift]
         share = self.dropout * float(torch.rand((), generator=rng, device=rng.device))
         masking = Masking.draw(n_channels, share, rng)
-        arrays = prepare(model.head_inputs, head_seen(batch.head, masking))
-        seen = referenced_to_seen(data, batch.head.sensors, masking)[:, masking.seen]
+        arrays = prepare(model.head_inputs, visible_head(batch.head, masking))
+        seen = referenced_to_visible(data, batch.head.sensors, masking)[:, masking.visible]
         return self.features(model, seen, as_tensors(arrays, data.device))[1]
 
     def _with_line_noise(self, batch: Unlabelled, rng: torch.Generator) -> Float[Tensor, "B C T"]:

@@ -22,7 +22,7 @@ SMALL_POWER = 1.0
 class Masking(NamedTuple):
     """Channels that a network sees and those that it predicts, both ascending."""
 
-    seen: Int[Tensor, " V"]
+    visible: Int[Tensor, " V"]
     missing: Int[Tensor, " M"]
 
     @classmethod
@@ -33,16 +33,16 @@ class Masking(NamedTuple):
         return cls(order[n_missing:].sort().values, order[:n_missing].sort().values)
 
 
-def head_seen(head: HeadModel, masking: Masking) -> HeadModel:
+def visible_head(head: HeadModel, masking: Masking) -> HeadModel:
     """The head under the set-up of the channels that are seen."""
-    return head.pick([head.sensors.names[i] for i in masking.seen.tolist()])
+    return head.pick([head.sensors.names[i] for i in masking.visible.tolist()])
 
 
-def referenced_to_seen(
+def referenced_to_visible(
     data: Float[Tensor, "B C T"], sensors: SensorArray, masking: Masking
 ) -> Float[Tensor, "B C T"]:
     """Data of all channels in the reference that those have which are seen."""
-    operator = sensors.reference_to(masking.seen.numpy())
+    operator = sensors.reference_to(masking.visible.numpy())
     return torch.as_tensor(operator, dtype=data.dtype, device=data.device) @ data
 
 
@@ -68,13 +68,13 @@ def predict_missing(
     """
     models = [model] if background is None else [model, background]
     declarations = dict.fromkeys(d for one in models for d in one.head_inputs)
-    inputs = as_tensors(prepare(declarations, head_seen(head, masking)), data.device)
+    inputs = as_tensors(prepare(declarations, visible_head(head, masking)), data.device)
     leadfield = torch.as_tensor(head.leadfield, dtype=data.dtype, device=data.device)
-    rest = referenced_to_seen(data, head.sensors, masking)[:, masking.seen]
+    rest = referenced_to_visible(data, head.sensors, masking)[:, masking.visible]
     predicted = torch.zeros_like(data)
     for one in models:
-        explained = referenced_to_seen(leadfield @ one(rest, inputs).mean, head.sensors, masking)
-        rest, predicted = rest - explained[:, masking.seen], predicted + explained
+        explained = referenced_to_visible(leadfield @ one(rest, inputs).mean, head.sensors, masking)
+        rest, predicted = rest - explained[:, masking.visible], predicted + explained
     return predicted[:, masking.missing]
 
 
@@ -90,7 +90,7 @@ def unexplained(
     """
     std = torch.as_tensor(head.noise_cov.diagonal().copy(), dtype=data.dtype).sqrt()
     std = std.clamp_min(1e-3 * std.max()).to(data.device)[masking.missing, None]
-    target = referenced_to_seen(data, head.sensors, masking)[:, masking.missing] / std
+    target = referenced_to_visible(data, head.sensors, masking)[:, masking.missing] / std
     error = (predicted / std - target).square().mean((1, 2))
     return error / (target.square().mean((1, 2)) + SMALL_POWER)
 

@@ -104,7 +104,7 @@ def test_networks_with_filters_are_exported(network, name, toy, simulate, tmp_pa
     assert contract.window_needs == model.window_needs
     for montage, size, n_times in (("biosemi32", 2, 251), ("fsaverage_1020", 1, 517)):
         batch = simulate([], montage=montage, batch_size=size, n_times=n_times).batch(0)
-        assert check_parity(model, path, batch, n_timed=1).deviation <= 1e-5
+        assert check_parity(model, path, batch, n_timed=1).max_difference <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["morlet", "hilbert", "multitaper"])

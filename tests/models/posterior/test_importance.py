@@ -36,8 +36,8 @@ def test_weighted_draws_are_those_of_the_exact_posterior(simulate, n_times):
     patches, weights = refined.configuration.patches[:, 0, 0], refined.weights[:, 0].double()
     found = torch.zeros(exact.shape[1]).double().index_add(0, patches, weights)
     plain = torch.bincount(patches, minlength=exact.shape[1]) / 3000
-    chance = refined.effective.item() ** -0.5
-    assert 50 < refined.effective.item() < 2700
+    chance = refined.n_effective.item() ** -0.5
+    assert 50 < refined.n_effective.item() < 2700
     off = (found - exact.sum(0)).abs().sum()
     assert off < 0.7 * (plain - exact.sum(0)).abs().sum()
     assert (found - exact.sum(0)).abs().max() < 3 * chance
