@@ -78,9 +78,9 @@ class LastCheckpoint(Checkpoint):
 
     On SIGTERM, SIGUSR1 or Ctrl-C, all processes finish the step, write the checkpoint and exit
     with status 128 + number of the signal. After an error in a step (out of memory, a lost
-    process) every process that still can writes the state before the step. A loss that is not
-    finite would occur again from that state, because the data depend on the step only. The state
-    is then written to ``failed.ckpt`` for inspection, and ``last.ckpt`` is kept.
+    process) every process that is still able to writes the state before the step. A loss that is
+    not finite would occur again from that state, because the data depend on the step only. The
+    state is then written to ``failed.ckpt`` for inspection, and ``last.ckpt`` is kept.
 
     If a step or a validation takes longer than `stop_within`, the process exits at once and
     ``last.ckpt`` is the previous one.

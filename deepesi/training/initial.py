@@ -24,8 +24,8 @@ def start_from(
         space: Source space of the new run.
 
     Returns:
-        Settings that differ although all weights fit, such as ``model.output_scale``: the network
-        computes something else with them.
+        Settings that differ although all weights fit, such as ``model.output_scale``. They change
+        the estimates of the network.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -70,7 +70,7 @@ def check_only_narrower(
         now: Configuration of the narrower one.
 
     Raises:
-        ValueError: A setting differs that is no smaller whole number.
+        ValueError: A setting differs that is not a smaller whole number.
 
     """
     other = [

@@ -17,7 +17,7 @@ from deepesi.training.tasks.masked import (
     unexplained,
 )
 
-#: An inverse model, and one for what it leaves unexplained.
+#: An inverse model, and one for the residual of the first.
 Predictor = tuple[InverseModel, InverseModel | None]
 
 #: Shares of missing channels.
@@ -45,7 +45,7 @@ def compare(
 
     Args:
         recordings: Windows of real recordings.
-        models: Methods by name, beside the splines.
+        models: Methods by name, in addition to the splines.
         n_batches: Number of batches.
 
     Returns:

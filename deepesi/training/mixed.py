@@ -1,4 +1,4 @@
-"""MixedRecordings: simulated batches, each beside a batch of recordings without targets."""
+"""MixedRecordings: simulated batches, each with a batch of recordings without targets."""
 
 import torch
 
@@ -13,7 +13,7 @@ class MixedRecordings:
     """Every batch has a simulated part with targets and a part without.
 
     The batch sizes of the two streams set the ratio. Targets of simulated recordings in the second
-    part are taken away, so no task can use them.
+    part are removed, so no task can use them.
 
     Args:
         simulated: Recordings with targets.

@@ -73,7 +73,7 @@ class ValidationPictures(Callback):
     ) -> None:
         """Draw the examples of this batch."""
         if not trainer.is_global_zero or not isinstance(batch, Batch):
-            return  # recordings without targets have nothing to compare with
+            return  # recordings without targets cannot be compared
         (n_batches,) = trainer.num_val_batches
         for number in range(batch_idx, self.n_examples, int(n_batches)):
             index = number // int(n_batches)

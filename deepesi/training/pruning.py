@@ -93,7 +93,7 @@ def _check(narrow: InverseModel, wide: InverseModel) -> None:
         raise ValueError(
             "pruning: "
             + (f"these weights would be larger: {wider}." if wider else "no width differs.")
-            + " Make the network narrower than the one it starts from (model.hidden=256, say)."
+            + " Make the network narrower than its start, for example with model.hidden=256."
         )
 
 

@@ -25,9 +25,9 @@ from deepesi.physics.template import Template
 from deepesi.runtime.reading.recording import ReadingOptions
 from deepesi.training.real_files import Interval, OpenFile, RealFile, find_files, read_header
 
-#: Errors of a file that is skipped: it is damaged or gone, or has no usable EEG.
+#: Errors of a file that is skipped: it is damaged or missing, or has no usable EEG.
 BROKEN = (ValueError, OSError)
-#: Files that are open at a time, and that take turns.
+#: Number of files that are open at the same time and take turns.
 N_OPEN = 4
 #: Batches of one file between two changes of the open files.
 VISIT = 16
@@ -44,13 +44,13 @@ class _Setup(NamedTuple):
 class RealRecordings(IterableDataset[Unlabelled]):
     """Endless stream of windows of real recordings, in batches of one recording each.
 
-    Every recording keeps its own set-up: montage, noise covariance and rank. Windows lie side by
-    side within good stretches. In one epoch each is used at most once, unless a file breaks; a rest
-    that fills no batch is used in a smaller one. `N_OPEN` files take turns, `VISIT` batches each,
-    in an order that is drawn anew for every epoch. `batch` returns the batch of any step, so that
-    runs can resume, and workers of a `torch.utils.data.DataLoader` take turns at the steps. Each
-    rank has an order of its own. Both hold as long as the files stay the same; a run with other
-    files is not resumed.
+    Every recording keeps its own set-up: montage, noise covariance and rank. Windows do not
+    overlap and lie within good stretches. In one epoch each is used at most once, unless a file
+    cannot be read; the last windows of a file may form a smaller batch. `N_OPEN` files take turns,
+    `VISIT` batches each, in an order that is drawn anew for every epoch. `batch` returns the batch
+    of any step, so that runs can resume, and workers of a `torch.utils.data.DataLoader` take turns
+    at the steps. Each rank has an order of its own. Both hold as long as the files stay the same; a
+    run with other files is not resumed.
 
     Memory does not grow with the length of the recordings: the windows of a batch, the set-ups of
     `N_OPEN` files, 24 bytes per file stretch and 24 bytes per `VISIT` batches of an epoch.
@@ -67,7 +67,8 @@ class RealRecordings(IterableDataset[Unlabelled]):
         n_times: Samples per window.
         sfreq: Sampling rate of the files to use, Hz; needed if they have several.
         noise: Start and end, s, of a stretch without activity of interest, as ``--noise-from``
-            (before time 0 of epochs, say). None: what a channel does not share with the others.
+            such as the time before 0 of epochs. None: the part of every channel that the others do
+            not predict.
         montage: Standard positions of the channels; None: those in the files.
         unit: Unit of the data, if the files have none.
         validation_files: Files for validation. None: the last fifth of every recording.
@@ -148,7 +149,7 @@ class RealRecordings(IterableDataset[Unlabelled]):
         self._epoch: tuple[tuple[int, int], _Epoch] | None = None
 
     def _readable(self, paths: Sequence[Path]) -> list[RealFile]:
-        """Headers of the files; what cannot be read is listed in `limits`."""
+        """Headers of the files; `limits` lists those that cannot be read."""
         files, skipped = [], {}
         for path in paths:
             try:
@@ -195,7 +196,7 @@ class RealRecordings(IterableDataset[Unlabelled]):
 
     @property
     def recordings(self) -> dict[str, int]:
-        """Windows of every file, by its path in the folder of all: what the order depends on."""
+        """Windows of every file by its path in the common folder; the order depends on these."""
         folder = os.path.commonpath([file.path.parent for file in self.files])
         return {
             file.path.relative_to(folder).as_posix(): file.n_windows(self.n_times)
@@ -203,7 +204,7 @@ class RealRecordings(IterableDataset[Unlabelled]):
         }
 
     def batch(self, step: int, rank: int = 0) -> Unlabelled:
-        """The batch of one step and rank; of another file if its own cannot be read.
+        """The batch of one step and rank, from another file if its own cannot be read.
 
         Raises:
             ValueError: `MAX_UNREADABLE` batches in a row cannot be read.

@@ -1,7 +1,7 @@
 """Finds real EEG recordings, and gives windows of one of them under its own set-up.
 
-EEG only: the set-up is the packaged head with the electrodes of the recording. MEG needs the place
-of the head in the helmet, and other channels of a recording are left out.
+EEG only: the set-up is the packaged head with the electrodes of the recording. MEG needs the
+position of the head in the helmet. Other channels of a recording are excluded.
 
 A recording needs the memory of one window and of its ``(C, C)`` covariance: data stay on disk.
 """
@@ -39,7 +39,7 @@ Interval = tuple[float, float]
 
 #: Suffixes of recordings in a folder.
 SUFFIXES = (".fif", ".fif.gz", *FORMATS)
-#: What names of FIF files without a recording end with, before the suffix.
+#: Ends of the names of FIF files without a recording, before the suffix.
 NO_RECORDINGS = ("cov", "fwd", "inv", "trans", "src", "bem", "sol", "proj", "ica", "eve", "ave")
 #: Pieces of a recording that its covariance is estimated from, and their longest length, s.
 N_PIECES, PIECE = 60, 1.0
@@ -68,7 +68,7 @@ class RealFile:
     is_raw: bool
 
     def n_windows(self, n_times: int) -> int:
-        """Number of windows side by side."""
+        """Number of windows that do not overlap."""
         return int((self.spans[:, 1] // n_times).sum())
 
     def start(self, number: int, n_times: int) -> int:
@@ -266,11 +266,11 @@ class OpenFile:
 
 
 def channel_noise(cov: Array) -> Array:
-    """Noise of single channels: what the other channels do not predict.
+    """Noise of single channels: the part that the other channels do not predict.
 
-    The diagonal is the variance of every channel given all others, ``1 / (cov⁻¹)_cc``; on a
-    covariance of lower rank the inverse is that on what it spans, and so is the noise. Activity of
-    the brain reaches many channels, so nearly all of it stays signal.
+    The diagonal is the variance of every channel given all others, ``1 / (cov⁻¹)_cc``; for a
+    covariance of lower rank, inverse and noise are restricted to the space that it spans. Activity
+    of the brain reaches many channels, so nearly all of it counts as signal.
 
     Args:
         cov: Covariance of a recording ``(C, C)``, V².
@@ -282,6 +282,6 @@ def channel_noise(cov: Array) -> Array:
     values, vectors = spanned_eigh(cov)
     precision = ((vectors**2) / values).sum(axis=1)
     projector = vectors @ vectors.T
-    # A silent channel has no precision and no noise.
+    # A constant channel has no precision and no noise.
     variance = np.diag(projector) / np.maximum(precision, np.finfo(np.float64).tiny)
     return np.asarray(projector @ np.diag(variance) @ projector)

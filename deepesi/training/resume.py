@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Settings that may change when a run is resumed, because they do not change what is computed.
+#: Settings that may change when a run is resumed, because they do not change the computation.
 #: The learning rate may change after a loss that was not finite. The batch size may change as well
 #: if the examples per step stay the same, as `check_settings` checks.
 CHANGEABLE_ON_RESUME = {

@@ -44,7 +44,7 @@ print_once = rank_zero_only(console.print)
 
 
 def is_first_process() -> bool:
-    """Whether this process, of those that train together, is the one that prints and writes."""
+    """Whether this is the process of the training that prints and writes."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined] # Lightning sets it later
 
 
@@ -240,7 +240,7 @@ def kind_of_batches(config: DictConfig) -> type:
         if not is_simulated(config.data):
             raise ValueError(
                 "train: data= must be simulated where data@unlabelled= gives the recordings "
-                "without targets. Choose data=windows, say, and the real ones as unlabelled."
+                "without targets. Choose for example data=windows, and the real ones as unlabelled."
             )
         return Mixed
     return Batch if is_simulated(config.data) else Unlabelled

@@ -33,7 +33,7 @@ class FeatureStatistics(NamedTuple):
     def transport_to(
         self, other: "FeatureStatistics", rows: Float[Tensor, "*N F"]
     ) -> Float[Tensor, "*N F"]:
-        """Vectors with these statistics, changed to have those of others."""
+        """Vectors with these statistics, transformed to the statistics of another site."""
         return (rows - self.mean) @ torch.linalg.solve(self.root, other.root) + other.mean
 
 
@@ -43,7 +43,7 @@ class SiteWhitening(InverseModel):
     A site is one recording, or several of one set-up. Its features in one layer get the mean and
     covariance of the training recordings, in closed form. No weight changes and no target is
     needed. Call `fit` once with simulated recordings, and `adapt` for every site; until then the
-    network is as it was.
+    network does not change.
 
     Args:
         network: A trained network.
@@ -54,7 +54,7 @@ class SiteWhitening(InverseModel):
         ValueError: The network has no such layer.
 
     Source: Roy et al. 2019, arXiv:1903.03215. Difference: whitened per recording after training,
-    and coloured again, so that the layers above stay as they are.
+    and coloured again, so that the layers above do not change.
 
     """
 
@@ -72,7 +72,7 @@ class SiteWhitening(InverseModel):
 
     @property
     def assumptions(self) -> Assumptions:
-        """Those of the network."""
+        """Assumptions of the network."""
         return self.network.assumptions
 
     def fit(self, batches: Iterable[Batch | Unlabelled]) -> None:

@@ -1,8 +1,8 @@
 """Test-time adaptation: corrects the lead field of a head by the recordings to invert.
 
-The estimate of a model explains a recording through the lead field. What it explains wrongly in the
-same way in many windows is an error of the head, not of the sources. One matrix over the sensors
-takes it up. The adapted head is an ordinary head: its inputs go into any network and any exported
+The estimate of a model explains a recording through the lead field. Errors that are the same
+in many windows are errors of the head, not of the sources. One matrix over the sensors corrects
+them. The adapted head is an ordinary head: its inputs go into any network and any exported
 file, so only the adaptation needs torch.
 """
 
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 AT_ONCE = 64
 #: Largest p value of the signed-rank test of the correction, on windows it was not fitted to.
 LARGEST_P = 0.025
-#: Fewest windows to adapt to, per channel: with fewer, sources are taken for errors of the head.
+#: Fewest windows to adapt to, per channel: with fewer, sources count as errors of the head.
 FEWEST_PER_CHANNEL = 1.0
 
 
@@ -35,11 +35,11 @@ class Adaptation:
     """Result of an adaptation to one recording.
 
     Attributes:
-        head: The adapted head, or the head as it was if the correction did not help.
+        head: The adapted head, or the given head if the correction did not help.
         correction: Matrix ``(C, C)`` on the lead field, no unit; the identity if it did not help.
         residual: Share of the whitened power of the windows not used for the fit that the model
             leaves unexplained, before and after the correction.
-        accepted: Whether the correction explains these windows better, beyond chance.
+        accepted: Whether the correction explains these windows significantly better.
         seconds: Time taken, s.
 
     """
@@ -60,13 +60,14 @@ def adapt(
 ) -> Adaptation:
     """Adapt a head to windows of one recording, without targets.
 
-    Give four windows per channel or more: with fewer, the correction is seldom kept.
+    Give four windows per channel or more: with fewer, the correction is rarely kept.
 
     Every step inverts the windows and fits ``A = argmin ‖V/g − A E‖² + strength tr(E Eᵀ)/C
     ‖A − I‖²`` in closed form: ``V`` the whitened windows, ``E`` what the nominal lead field
-    explains of them, and ``g = tr(V Eᵀ)/tr(E Eᵀ)`` the gain that estimates lose to regularization.
-    The fit uses every other window. The correction is kept if the model then explains more of the
-    other windows, in all and by Wilcoxon's signed-rank test. There are no random numbers.
+    explains of them, and ``g = tr(V Eᵀ)/tr(E Eᵀ)`` the gain of the estimates, below 1 because of
+    regularization. The fit uses every other window. The correction is kept if the model then
+    explains more of the other windows, in all and by Wilcoxon's signed-rank test. There are no
+    random numbers.
 
     Args:
         model: Any inverse model, exported files included.
@@ -104,7 +105,7 @@ def adapt(
 
 
 def _explains_more(before: Array, after: Array) -> bool:
-    """Whether less of the windows is left after than before, beyond chance."""
+    """Whether the residual of the windows is significantly smaller after than before."""
     if not (before != after).any():
         return False
     test = wilcoxon(before, after, alternative="greater")
@@ -141,11 +142,12 @@ def _rows(values: Float[Tensor, "B N T"]) -> Array:
 
 
 def fit_correction(data: Array, explained: Array, strength: float) -> Array:
-    """Correction ``(C, C)`` of `adapt`, from whitened data ``(C, N)`` and what explains them."""
+    """Correction ``(C, C)`` of `adapt`, from whitened data ``(C, N)`` and their explained part."""
     gram, cross = explained @ explained.T, data @ explained.T
     prior = strength * np.trace(gram) / len(gram) * np.eye(len(gram))
     gain = np.trace(cross) / max(np.trace(gram), np.finfo(float).tiny)
-    # Where nothing is explained, or it has nothing in common with the data, the identity stays.
+    # The identity where nothing is explained, or the explained part does not correlate with the
+    # data.
     if not (prior.any() and gain > 0):
         return np.eye(len(gram))
     return np.asarray(np.linalg.solve(gram + prior, (cross / gain + prior).T).T)
@@ -160,7 +162,7 @@ def corrected(head: HeadModel, correction: Array) -> HeadModel:
 
 
 def _unexplained(model: InverseModel, head: HeadModel, data: Tensor, whitener: Array) -> Array:
-    """Whitened power of every window that the model leaves ``(B,)``."""
+    """Whitened power of the residual of every window ``(B,)``."""
     explained = head.leadfield @ _rows(_invert(model, head, data))
     return _power(whitener @ (_rows(data) - explained), len(data))
 

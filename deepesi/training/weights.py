@@ -247,7 +247,7 @@ def _made_from(config: Mapping[str, Any], path: Path) -> InverseModel:
 
 
 def _packaged(path: Path) -> str:
-    """The packaged file that was meant, where evaluations take one, for an error."""
+    """Advice to use the packaged file of that name in evaluations, for an error."""
     near = near_names(path.name, PACKAGED)
     return f" Packaged is {near[0]!r}, for evaluate and calibrate." if near else ""
 

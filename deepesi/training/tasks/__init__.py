@@ -1,1 +1,1 @@
-"""What networks learn from recordings without targets; one file per kind of task."""
+"""Tasks: losses of networks on recordings without targets; one file per kind of task."""

@@ -50,7 +50,9 @@ class Alignment(Task):
         estimate, source = self.features(model, simulated.data, simulated.inputs)
         _, target = self.features(model, other.data, other.inputs)
         loss, terms = objective(estimate, simulated)
-        if min(len(source), len(target)) < 2:  # the rest of a file; a distance needs two
+        if (
+            min(len(source), len(target)) < 2
+        ):  # the last windows of a file; a distance needs two examples
             distance = 0.0 * (source.sum() + target.sum())
         else:
             distance = self.distance(source, target)

@@ -15,7 +15,7 @@ class Task(nn.Module, ABC):
 
     Attributes:
         batches: Kind of batch that the task needs: `Unlabelled` from ``data=real``, or `Mixed` from
-            simulated data beside ``data@unlabelled=...``.
+            simulated data together with ``data@unlabelled=...``.
 
     """
 
@@ -56,7 +56,7 @@ def check_batches(task: Task | None, kind: type) -> None:
     if task is not None and kind is not task.batches:
         needed = {
             Unlabelled: "recordings without targets: data=real data.files=...",
-            Mixed: "simulated data beside recordings without targets: data@unlabelled=...",
+            Mixed: "simulated data and recordings without targets: data@unlabelled=...",
         }
         raise ValueError(
             f"train: task {type(task).__name__} needs {needed[task.batches]}; got batches of the "

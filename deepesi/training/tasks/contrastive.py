@@ -44,7 +44,7 @@ class Contrastive(Task):
     Args:
         features: Layer whose features are compared.
         n_features: Its number of features.
-        n_projected: Output features of the projection head, which is not kept.
+        n_projected: Output features of the projection head, which is not saved.
         temperature: Of `nt_xent`.
         jitter: Share of the window that the two views may be shifted by.
         dropout: Largest share of missing channels.
@@ -100,8 +100,8 @@ class Contrastive(Task):
         share = self.dropout * float(torch.rand((), generator=rng, device=rng.device))
         masking = Masking.draw(n_channels, share, rng)
         arrays = prepare(model.head_inputs, visible_head(batch.head, masking))
-        seen = referenced_to_visible(data, batch.head.sensors, masking)[:, masking.visible]
-        return self.features(model, seen, as_tensors(arrays, data.device))[1]
+        visible = referenced_to_visible(data, batch.head.sensors, masking)[:, masking.visible]
+        return self.features(model, visible, as_tensors(arrays, data.device))[1]
 
     def _with_line_noise(self, batch: Unlabelled, rng: torch.Generator) -> Float[Tensor, "B C T"]:
         """The recordings with a sine of random phase, frequency and topography."""

@@ -12,8 +12,9 @@ from deepesi.core.contracts import Estimate, InverseModel
 class LayerFeatures(nn.Module):
     """Estimate of a network and the features of one of its layers, one vector per example.
 
-    Features are averaged over all axes but those of examples and features. Of a layer that is used
-    several times in a forward pass the last output counts; of a tuple the first entry.
+    Features are averaged over all axes but those of examples and features. If a layer is used
+    several times in a forward pass, the last output counts; if the output is a tuple, its first
+    entry.
 
     Args:
         layer: Name of the layer as in ``model.named_modules()``, such as ``cross``.
@@ -54,7 +55,7 @@ def named_layer(model: nn.Module, name: str, caller: str, setting: str) -> nn.Mo
     Args:
         model: The network.
         name: Name of the layer.
-        caller: Who asks, for the error.
+        caller: Name of the caller, for the error.
         setting: Where the name was given, for the error.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Masked-channel modelling: predict channels that the network does not see."""
+"""Masked-channel modelling: predict channels that the network does not receive."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -20,28 +20,28 @@ SMALL_POWER = 1.0
 
 
 class Masking(NamedTuple):
-    """Channels that a network sees and those that it predicts, both ascending."""
+    """Channels that a network receives and those that it predicts, both ascending."""
 
     visible: Int[Tensor, " V"]
     missing: Int[Tensor, " M"]
 
     @classmethod
     def draw(cls, n_channels: int, share: float, rng: torch.Generator) -> "Masking":
-        """A random share of the channels is missing; at least one, and `MIN_CHANNELS` are seen."""
+        """A random share of the channels is missing; at least one, and `MIN_CHANNELS` remain."""
         n_missing = max(1, min(round(share * n_channels), n_channels - MIN_CHANNELS))
         order = torch.randperm(n_channels, generator=rng, device=rng.device).cpu()
         return cls(order[n_missing:].sort().values, order[:n_missing].sort().values)
 
 
 def visible_head(head: HeadModel, masking: Masking) -> HeadModel:
-    """The head under the set-up of the channels that are seen."""
+    """The head under the set-up of the visible channels."""
     return head.pick([head.sensors.names[i] for i in masking.visible.tolist()])
 
 
 def referenced_to_visible(
     data: Float[Tensor, "B C T"], sensors: SensorArray, masking: Masking
 ) -> Float[Tensor, "B C T"]:
-    """Data of all channels in the reference that those have which are seen."""
+    """Data of all channels in the reference of the visible channels."""
     operator = sensors.reference_to(masking.visible.numpy())
     return torch.as_tensor(operator, dtype=data.dtype, device=data.device) @ data
 
@@ -53,17 +53,18 @@ def predict_missing(
     masking: Masking,
     background: InverseModel | None = None,
 ) -> Float[Tensor, "B M T"]:
-    """Missing channels from sources that the model estimates with the seen ones.
+    """Missing channels from sources that the model estimates from the visible ones.
 
-    The lead field projects the estimate onto all channels. The reference is that of the seen ones.
+    The lead field projects the estimate onto all channels. The reference is that of the visible
+    ones.
 
     Args:
         model: Network, or any other inverse model.
-        data: All channels, `SensorArray.head_units`; the model gets the seen ones only.
+        data: All channels, `SensorArray.head_units`; the model receives the visible ones only.
         head: Head of all channels.
-        masking: Which channels are seen.
+        masking: Which channels are visible.
         background: Inverse model that estimates the sources of what `model` leaves unexplained in
-            the seen channels; None: nothing does.
+            the visible channels; None: not used.
 
     """
     models = [model] if background is None else [model, background]
@@ -109,7 +110,7 @@ class MaskedChannels(Task):
         ValueError: A share is not between 0 and 1.
 
     Source: masked modelling as in He et al. 2022, arXiv:2111.06377. Difference: the decoder is the
-    lead field, so what is learned is an inverse.
+    lead field, so the network learns an inverse.
 
     """
 
@@ -123,7 +124,7 @@ class MaskedChannels(Task):
             raise ValueError(
                 f"MaskedChannels: missing must hold shares between 0 and 1, got {list(missing)}."
             )
-        # It stays as it is, also where it has weights.
+        # Its weights, if any, are not trained.
         self.background = None if background is None else background.requires_grad_(False)
         self.missing = tuple(missing)
 

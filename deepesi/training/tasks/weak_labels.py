@@ -12,12 +12,12 @@ from deepesi.core.unlabelled import Mixed, Unlabelled
 from deepesi.physics.head_inputs import Whitener, prepare
 from deepesi.training.tasks.base import Task
 
-#: Share of the power outside of the region below which nothing is to be learned.
+#: Share of the power outside of the region below which the loss is zero.
 SMALL_SHARE = 1e-3
 
 
 class WeakLabels(Task):
-    """The supervised objective, plus that power of real windows lies where it is expected.
+    """The supervised objective plus a term for real windows with power outside the expected region.
 
     The region is that of the batch (from a file of expectations), or else the sources around the
     peak of a teacher. Windows without activity above the noise do not count.
