@@ -12,7 +12,7 @@ from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
 
-#: Sources farther from every coordinate belong to no parcel, mm.
+#: Largest distance of a source from the coordinate of its parcel, mm.
 FARTHEST = 25.0
 
 
@@ -33,7 +33,7 @@ class Parcels(NamedTuple):
     def time_courses(self, magnitudes: Array) -> Array:
         """RMS over the sources of every parcel: ``(S, T)`` to ``(R, T)``, in the unit of both.
 
-        Magnitudes, because moments along the normals of two walls of a sulcus would cancel.
+        The RMS does not cancel; moments along the normals of two walls of a sulcus would.
         """
         inside = self.of_source >= 0
         sums = np.zeros((len(self.names), magnitudes.shape[1]))

@@ -1,8 +1,9 @@
 """Compares electrode positions with names: turned or mirrored caps, exchanged electrodes.
 
 A name of the 10-05 system gives a position. The positions of these names on fsaverage are rotated,
-scaled along each axis and shifted to fit the recorded positions. A fit that no real cap needs is an
-error. Names of other systems (``E1``, ``A1`` to ``D32``, ``EEG 001``) have no unique position.
+scaled along each axis and shifted to fit the recorded positions. A fit that no real cap would need
+is an error. Names of other systems (``E1``, ``A1`` to ``D32``, ``EEG 001``) have no unique
+position.
 
 Source: 10-05 system, Oostenveld & Praamstra 2001 (doi:10.1016/S1388-2457(00)00527-7); positions on
 fsaverage from MNE-Python. Fit of poses: `deepesi.physics.cap_pose.fit_pose`.
@@ -49,7 +50,7 @@ _TURNS = ("the axis through the ears", "the axis from back to front", "the verti
 
 @dataclass(frozen=True)
 class _Fit:
-    """The pose of a cap, with what it leaves.
+    """The pose of a cap, with the residual distances.
 
     Attributes:
         turn: Orthogonal ``(3, 3)``, from the frame of the names to that of the positions.
@@ -86,7 +87,7 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
     standard = np.array([_known_positions()[electrode] for electrode in electrodes])
     size = _size(own)
     if size == 0:
-        return  # electrodes at one position are refused elsewhere
+        return  # another check refuses electrodes at one position
     contradiction = _contradiction(names, standard, own * _size(standard) / size)
     if contradiction:
         raise ValueError(
@@ -117,7 +118,7 @@ def _size(points: Array) -> float:
 
 
 def _contradiction(names: Sequence[str], standard: Array, positions: Array) -> str:
-    """Description of what no real cap shows; empty if there is nothing."""
+    """Description of a rotation or reflection that no real cap has; empty if there is none."""
     fit, mirrored = (_fitted(standard, positions, handedness) for handedness in (1, -1))
     error, mirrored_error = fit.distances.mean(), mirrored.distances.mean()
     if error > ELECTRODE_ERROR and mirrored_error < error / 2:

@@ -27,18 +27,19 @@ from deepesi.physics.template import Template
 
 Array = NDArray[np.float64]
 
-#: Fewest head points that stand for the shape of a head. With 70 to 78 points only 40 % of the
-#: pitch is recovered. In simulation that gains little (eLORETA 18.8 to 16.5 mm, dipole scan 19.1 to
-#: 18.8, convdip 11.6 to 11.4, standard error 0.8 to 1.5), and on the sample subject it loses (right
-#: visual response: eLORETA 27 to 36 mm, packaged `default` 40 to 107 mm). 162 points of her scalp
-#: win with every method (14/14/14 and 20/20/24 mm). See docs/decisions/0011-electrode-positions.md.
+#: Fewest head points that determine the shape of a head. With 70 to 78 points only 40 % of the
+#: pitch is recovered. In simulation they help little (eLORETA 18.8 to 16.5 mm, dipole scan 19.1 to
+#: 18.8, convdip 11.6 to 11.4, standard error 0.8 to 1.5), and on the sample subject they make it
+#: worse (right visual response: eLORETA 27 to 36 mm, packaged `default` 40 to 107 mm). 162 points
+#: of her scalp improve every method (14/14/14 and 20/20/24 mm). See
+#: docs/decisions/0011-electrode-positions.md.
 FEWEST_HEAD_POINTS = 100
 #: Mean distance of electrodes from the positions of their names, m, above which to warn: montages
 #: of MNE-Python have less than 6.5 mm, caps on other heads with electrode errors of 7 mm below 9.5.
 FAR_FROM_NAMES = 0.010
 #: Median distance of electrodes from the scalp, m, above which to warn, and for transforms the
 #: largest: on the sample subject the right transform has 1 mm, one that is 10 degrees or 10 mm off
-#: has 4 to 6 mm, the MRI of another head 7 mm, and a transform the wrong way round 39 mm.
+#: has 4 to 6 mm, the MRI of another head 7 mm, and an inverted transform 39 mm.
 FAR_FROM_SCALP, OFF_SCALP = 0.005, 0.010
 #: Largest depth in the head of all but a tenth of the electrodes, m: 1 mm with the right transform,
 #: 11 mm with the MRI of another head.
@@ -67,7 +68,7 @@ class RecordedCap:
 
 @dataclass(frozen=True)
 class Placement:
-    """Electrodes on a template head, and how they came there.
+    """Electrodes on a template head, and how they were placed.
 
     Attributes:
         ch_names: Names of the electrodes.

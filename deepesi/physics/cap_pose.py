@@ -25,7 +25,8 @@ USUAL_PITCH = -3.5
 ROTATION_SD, SHIFT_SD, SCALE_SD = (5.5, 2.0, 2.0), (0.002, 0.007, 0.007), 0.05
 #: Middle of the head, m: poses are about this point.
 MIDDLE = np.array([0.0, 0.0, 0.04])
-#: Distance from the scalp of a point that fits, m; twice as far counts one fifth.
+#: Distance from the scalp of a point that fits, m; a point at twice this distance has a weight of
+#: one fifth.
 NEAR = 0.002
 #: Lowest point of the fit to the scalp, m: jaw and neck differ from head to head.
 LOWEST = -0.02
@@ -79,7 +80,7 @@ def fit_pose(
         n_iterations: Alternations of pose, scales and weights.
 
     Source: Kabsch 1976 (doi:10.1107/S0567739476001873). Difference: scales per axis, and distances
-    instead of their squares, so that few wrong electrodes do not count.
+    instead of their squares, so that few wrong electrodes have little effect.
 
     """
     weights, scale = np.ones(len(template_pos)), np.ones(3)
@@ -104,7 +105,7 @@ def fit_pose(
 def fit_pose_to_scalp(
     points: Array, scalp_pos: Array, scalp_faces: NDArray[np.int64], n_iterations: int = 30
 ) -> CapPose:
-    """The most probable pose of points on a scalp, whatever their names.
+    """The most probable pose of points on a scalp, whose names are not used.
 
     Iterated nearest points, with distances along the normals of the scalp. A skull is almost round,
     so points on the scalp alone do not determine the pose: its prior is that of real caps.
@@ -117,7 +118,7 @@ def fit_pose_to_scalp(
         n_iterations: Largest number of searches for nearest points.
 
     Source: Chen & Medioni 1992 (doi:10.1016/0262-8856(92)90066-C). Differences: scales per axis, a
-    Gaussian prior, and Cauchy weights, so that points off the scalp do not count.
+    Gaussian prior, and Cauchy weights, so that points off the scalp have little effect.
 
     """
     points = points[points[:, 2] > LOWEST]
@@ -149,5 +150,5 @@ def _pose(parameters: Array) -> CapPose:
 
 
 def _misfit(points: Array, feet: Array, weighted_normals: Array) -> Callable[[CapPose], Array]:
-    """Function from a pose to the weighted distances ``(N,)`` of points from their feet."""
+    """Function from a pose to weighted distances ``(N,)`` of points from their scalp points."""
     return lambda pose: ((pose.on_template(points) - feet) * weighted_normals).sum(axis=1)

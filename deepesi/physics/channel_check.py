@@ -1,12 +1,12 @@
 """Channels that no source explains: each is compared with its prediction from the others.
 
 With Gaussian sources and noise, the inverse of the channel covariance predicts each channel from
-the others, with a standard deviation. A channel with a bad contact, a wrong gain or a wrong plug
-differs from this prediction.
+the others, with a standard deviation. A channel with a bad contact, a wrong gain or a wrong
+connection differs from this prediction.
 
 Source: leave-one-out prediction from the precision matrix, Rasmussen & Williams 2006 (section
 5.4.2, doi:10.7551/mitpress/3206.001.0001). Difference: residuals are compared between channels,
-since no head model is exact, and a channel counts only where the others determine it.
+because no head model is exact, and only channels that the others determine are checked.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 SIGNAL, MISMATCH = 10**0.5, 0.05
 #: Least ratio of a channel's residual to the median residual, both standardized.
 LEAST_RATIO = 3.0
-#: Least ratio of the residual to the RMS of the recording, times the share that others determine.
+#: Least ratio of the residual to the RMS of the recording, times the share that the others predict.
 LEAST_SIZE = 1.0
 #: Correlation with the prediction below which a channel does not follow it.
 FOLLOWS = 0.1
@@ -38,7 +38,7 @@ def channel_precision(head: HeadModel) -> Array:
     """Inverse covariance ``(C, C)`` of referenced channels, of the rank after referencing.
 
     Sources are independent and equally strong, at 5 dB. Only the diagonal of the noise covariance
-    is used, because brain noise has sources, too; and the dimensions that it spans.
+    is used, because brain noise has sources, too, and only in the dimensions that it spans.
     """
     gain, noise = spanned_projector(head.noise_cov) @ head.leadfield, np.diag(head.noise_cov)
     signal = gain @ gain.T
@@ -76,8 +76,8 @@ def predicted_channels(
 ) -> Array:
     """Conditional mean of some channels, given the others, in the unit of the data.
 
-    The reference of the others is taken as unknown: the sum over all channels, which is 0, does not
-    give a lost channel away. So reference the result again.
+    The reference of the others counts as unknown. Otherwise a lost channel would follow from the
+    sum over all channels, which is 0. So reference the result again.
 
     Args:
         precision: Result of `channel_precision` ``(C, C)``.

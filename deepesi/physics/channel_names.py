@@ -1,4 +1,4 @@
-"""Electrodes that the channel names of clinics and amplifiers stand for.
+"""Electrodes that the channel names of clinics and amplifiers mean.
 
 ``EEG FP1-REF``, ``Fp1-LE``, ``Fp1.`` and ``fp1`` are all the electrode Fp1, and T3 is T7. A name
 of two electrodes, ``Fp1-F7``, is the difference between them (a bipolar derivation), no electrode.
@@ -101,7 +101,7 @@ def plain_names(ch_names: Sequence[str]) -> list[str]:
     """Names in lower case without ``EEG``, blanks, trailing dots and reference.
 
     Where all channels that name one were recorded against the same electrode (``F3-Cz``,
-    ``F4-Cz``, ...), it is taken for their reference. Other names with two parts stay as they are.
+    ``F4-Cz``, ...), it is their reference. Other names with two parts stay as they are.
     """
     common = _common_electrode(ch_names)
     plain = []
@@ -118,7 +118,7 @@ def channel_keys(ch_names: Sequence[str]) -> list[str]:
 
 
 def ten_five_name(name: str) -> str | None:
-    """The electrode of the 10-05 system that a channel name stands for.
+    """The electrode of the 10-05 system that a channel name means.
 
     Ears and mastoids (A1, M2) are none of its electrodes.
 

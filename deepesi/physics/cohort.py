@@ -31,8 +31,8 @@ class Cohort:
     """Heads of one source space, each in its split.
 
     Attributes:
-        template: Head for an analyst without individual anatomy; also used where one head stands
-            for all (sizes of a network, export).
+        template: Head for an analyst without individual anatomy; also used where one head
+            represents all (sizes of a network, export).
         train: Heads to train on.
         validation: Heads to validate on.
         test: Heads to test on.

@@ -1,8 +1,8 @@
 """Places the MEG coils of a recording about a template head.
 
 The positions of coils are known in the head frame of the recording, which is that of another head
-than the template. They are turned, scaled and shifted as the head of the recording is, in order of
-preference
+than the template. They are turned, scaled and shifted together with the head of the recording. In
+order of preference, the pose of this head is estimated
 
 1. by a transform of the user;
 2. by electrodes of the recording with names of the 10-05 system;
@@ -10,7 +10,7 @@ preference
 4. by the three fiducials: one scale, no rotation.
 
 The centres of the coils are scaled with the head, coils keep their size. This is the same as a
-template that is scaled to the head of the recording, but for the strength of the sources.
+template that is scaled to the head of the recording, except for the strength of the sources.
 """
 
 from dataclasses import dataclass, replace
@@ -38,7 +38,8 @@ Array = NDArray[np.float64]
 
 #: Mean distance of the fiducials after scaling, m, above which to warn.
 FAR_FROM_FIDUCIALS = 0.008
-#: Largest distance of the nearest coil of an array from the scalp, m: nobody sits that low in it.
+#: Largest distance of the nearest coil of an array from the scalp, m: more means a wrong position
+#: of the head.
 FARTHEST = 0.08
 
 
@@ -70,7 +71,7 @@ class CoilPlacement:
         coils: The coils in the head frame of the template.
         method: Method of the placement, as text.
         residual: Residual distance of the fit, m: of the named electrodes or fiducials (mean), or
-            of the points of the head from the scalp (median). NaN: nothing to measure it by.
+            of the points of the head from the scalp (median). NaN: not measured.
         max_residual: Residual above which to warn, m.
         gap: Distance of the nearest coil from the scalp, m.
 
@@ -115,7 +116,7 @@ def place_coils(
             the template; None to fit one.
 
     Raises:
-        ValueError: The recording has nothing to place them by, a transform puts its head off the
+        ValueError: The recording has no points to place them by, a transform puts its head off the
             scalp, or coils lie inside the head or all far from it.
 
     """
@@ -187,7 +188,7 @@ def _pose(
 def _by_transform(
     template: Template, landmarks: Landmarks, to_head: Array
 ) -> tuple[CapPose, str, float, float]:
-    """The transform of the user, with the residual of what the recording has to measure it by."""
+    """The transform of the user, with the residual of the points of the recording."""
     pose = _pose_of(to_head)
     if not len(landmarks.on_scalp):
         off = np.nan if landmarks.fiducials is None else _from_fiducials(pose, landmarks.fiducials)
@@ -226,7 +227,7 @@ def _by_fiducials(fiducials: Array | None) -> tuple[CapPose, str, float, float]:
     """One scale between the fiducials of two heads, whose frames they define."""
     if fiducials is None:
         raise ValueError(
-            "recording: nothing says where its head is relative to the template: no electrodes "
+            "recording: the position of its head on the template is unknown: no electrodes "
             f"with names of the 10-05 system, fewer than {FEWEST_HEAD_POINTS} points of the head "
             "and no fiducials (info['dig']). Give a transform (--trans, trans=) or a forward "
             "solution (--forward, forward=)."

@@ -9,7 +9,7 @@ from deepesi.physics.sensors import KINDS, SensorArray, SensorKind
 
 Array = NDArray[np.float64]
 
-#: Fewest samples from which a channel is judged to be dead.
+#: Fewest samples for a check of constant channels.
 FEWEST_FLAT = 8
 
 
@@ -50,7 +50,7 @@ def _check_amplitude(
         centred = centred - centred.mean(axis=1, keepdims=True)
     low, high = kind.amplitude
     amplitude = float(centred.std())
-    own = (data - np.median(data, axis=0)).std(axis=1)  # a loud channel is not in the median
+    own = (data - np.median(data, axis=0)).std(axis=1)  # robust to a loud channel
     if amplitude >= high and low < np.median(own) < high:
         loud = [n for n, d in zip(ch_names, own, strict=True) if d >= high]
         raise ValueError(

@@ -11,17 +11,17 @@ Array = NDArray[np.float64]
 
 #: Share of a topography below which it counts as explained by the other sources.
 EXPLAINED = 0.01
-#: Rounds in which every source is chosen anew while the others stay.
+#: Rounds in which every source is chosen again while the others stay.
 N_ROUNDS = 2
 #: Topographies that are explained at once.
 AT_ONCE = 64
 
 
 def few_sources(gain: Array, data: Array, n_sources: int = 3) -> tuple[NDArray[np.int64], Array]:
-    """Sources that together leave little residual, chosen one after the other and then in turns.
+    """Sources with a small joint residual, chosen one after the other and then in turns.
 
-    One source is the best of all. Several may not be the best set, but the search is the same for
-    every recording, so that the residuals can be compared.
+    For one source this is the best one. Several may not be the best set, but the search is the same
+    for every recording, so that the residuals can be compared.
 
     Args:
         gain: Whitened lead field of free orientation ``(C, 3S)``; column ``3 s + o``.
@@ -30,7 +30,7 @@ def few_sources(gain: Array, data: Array, n_sources: int = 3) -> tuple[NDArray[n
 
     Returns:
         The best single source ``(N,)``, and the share of the power that the best one, two, ... and
-        `n_sources` sources leave ``(N, K)``.
+        `n_sources` sources do not explain ``(N, K)``.
 
     Raises:
         ValueError: The lead field has no free orientation, or other channels than the data.
@@ -70,7 +70,7 @@ def _explained(spans: Array, data: Array, n_sources: int) -> tuple[NDArray[np.in
 
 
 def _best(spans: Array, data: Array, others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The source that explains most of what the others leave ``(N,)``."""
+    """The source that explains most of the residual of the others ``(N,)``."""
     basis = _basis(spans, others)  # (N, C, J)
     rest = _residual(basis, data)
     fitted = np.einsum("soc,nc->nso", spans, rest, optimize=True)

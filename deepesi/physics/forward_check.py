@@ -1,4 +1,4 @@
-"""Forward check: what of a recording an estimate explains, by sensor, in units of the noise."""
+"""Forward check: the part of a recording that an estimate explains, by sensor, in noise units."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class ForwardCheck:
         recorded: Whitened recording ``(C,)``.
         explained: Whitened potential of the estimate ``(C,)``.
         noise_std: Standard deviation of whitened noise ``(C,)``: 1, or less where the reference or
-            a projector took a part of it.
+            a projector removed a part of it.
 
     """
 
@@ -49,7 +49,7 @@ class ForwardCheck:
 
     @property
     def scaled_share(self) -> float:
-        """The same after the best scaling of the estimate: what its topography explains."""
+        """The same after the best scaling of the estimate, so for its topography only."""
         return 1 - scaled_residual_variance(self.explained, self.recorded)
 
     @property

@@ -67,7 +67,7 @@ def source_distances(
 def triangles(edges: Edges, n_vertices: int) -> Faces:
     """Triangles ``(F, 3)`` of a mesh from its edges: every three vertices joined pairwise.
 
-    On an icosahedral mesh these are its faces. Their sense of rotation is lost. A grid has none.
+    On an icosahedral mesh these are its faces. Their orientation is lost. A grid has none.
     """
     links = adjacency(edges, n_vertices).tocsr()
     links.sort_indices()

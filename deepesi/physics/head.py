@@ -215,7 +215,7 @@ class HeadModel:
         return replace(self, leadfield=leadfield, space=self.space.fixed)
 
     def with_components(self) -> "HeadModel":
-        """The same head with three components per source, of which those off the normal are silent.
+        """The same head with three components per source; those not along the normal are zero.
 
         A head of free orientation as it is. For models of free orientation where the lead field of
         the tangents is not known.

@@ -1,4 +1,4 @@
-"""MEG sensor arrays by name, and where a head is in them."""
+"""MEG sensor arrays by name, and the position of a head in them."""
 
 import functools
 
@@ -39,7 +39,7 @@ def helmet(name: str) -> Coils:
 
 
 def fit_helmet(coils: Coils, scalp_pos: Array, rotation: Array, shift: Array, gap: float) -> Coils:
-    """A helmet on a head: rotated, shifted sideways, then as low as it goes.
+    """A helmet on a head: rotated, shifted sideways, then lowered as far as possible.
 
     Args:
         coils: The helmet in the frame of its device.

@@ -103,7 +103,7 @@ def posterior_std(
 ) -> Array:
     """Posterior standard deviation ``(D,)``, A m, of sources with one prior variance.
 
-    Sources are independent with the variance that MNE's `lambda2` stands for; the posterior
+    Sources are independent with the variance that corresponds to MNE's `lambda2`; the posterior
     covariance is ``P − P Gᵀ (G P Gᵀ + C)⁻¹ G P``, its mean MNE's estimate. `root` is that of
     `linear_inverse`; None: all components have the same variance.
     """
@@ -123,9 +123,9 @@ def posterior_root(
     """Matrix ``M`` ``(C, C)``, (A m)², of a square root of the posterior covariance.
 
     With whitened lead field ``G`` and prior standard deviation ``s`` (`prior_std`) the covariance
-    of `posterior_std` is ``R Rᵀ`` with ``R = s (I − Gᵀ M G)``. So one matrix of channels stands for
-    one of sources. With roots ``Q`` of the prior, ``G Q`` takes the place of ``G`` and ``Q R`` that
-    of ``R``.
+    of `posterior_std` is ``R Rᵀ`` with ``R = s (I − Gᵀ M G)``. So a matrix of the size of the
+    channels replaces one of the size of the sources. With roots ``Q`` of the prior, ``G Q`` takes
+    the place of ``G`` and ``Q R`` that of ``R``.
     """
     gain = whitener(noise_cov) @ leadfield
     gain = gain if root is None else weighted_gain(gain, root)
@@ -139,7 +139,7 @@ def posterior_root(
 
 
 def prior_std(gain: Array, rank: int, lambda2: float) -> float:
-    """Prior standard deviation of every source, A m, that MNE's `lambda2` stands for.
+    """Prior standard deviation of every source, A m, that corresponds to MNE's `lambda2`.
 
     Args:
         gain: Whitened lead field ``(C, D)``, 1/(A m); of loose orientation the `weighted_gain`.
@@ -180,7 +180,7 @@ def _regularized_inverse(gain: Array, prior: Array, lambda2: float, rank: int) -
 
 
 def inverse_root(blocks: Array) -> Array:
-    """``M^(-1/2)`` of positive blocks ``(S, O, O)``; zero along silent directions."""
+    """``M^(-1/2)`` of positive blocks ``(S, O, O)``; zero along directions without signal."""
     values, vectors = np.linalg.eigh(blocks)
     nonzero = values > 1e-7 * values[:, -1:]
     powers = np.where(nonzero, 1 / np.sqrt(np.where(nonzero, values, 1.0)), 0.0)
@@ -188,7 +188,7 @@ def inverse_root(blocks: Array) -> Array:
 
 
 def _eloreta_prior(gain: Array, root: Array, lambda2: float, rank: int) -> Array:
-    """Source covariance blocks at which standardization and regularization agree (eLORETA).
+    """Source covariance blocks of eLORETA: the fixed point of its weights.
 
     Without a root of the prior the loop would undo loose orientation. So the weights are multiplied
     by it in every step, and the lead field too.

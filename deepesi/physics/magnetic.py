@@ -88,7 +88,7 @@ class Coils:
         )
 
     def sums(self, field: Array) -> Array:
-        """What the coils measure ``(C, N)`` of the components of fields at the points ``(Q, N)``.
+        """Measurements ``(C, N)`` of the coils, from field components at the points ``(Q, N)``.
 
         T, or T/m for gradiometers.
         """
@@ -98,7 +98,7 @@ class Coils:
 
 
 def charge_field(coils: Coils, charge_pos: Array) -> Array:
-    """What coils measure of unit charges ``(C, K)``, T or T/m.
+    """Measurements of the coils for unit charges ``(C, K)``, T or T/m.
 
     Args:
         coils: The coils.
@@ -126,7 +126,7 @@ class MagneticFieldFamily:
     source_modes: Array
 
     def patterns(self, coils: Coils) -> Array:
-        """What coils in the head frame measure of every mode ``(C, r)``, `SensorArray.head_units`.
+        """Measurements of coils for every mode ``(C, r)``, `SensorArray.head_units`.
 
         Exact at any position outside the head.
         """
@@ -143,7 +143,7 @@ class MagneticFieldFamily:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The family as arrays to be stored, modes of the sources as 16-bit floats.
 
-        Charges keep 32 bits: their fields nearly cancel, which 16 bits would not survive.
+        Charges keep 32 bits: their fields nearly cancel, so 16 bits are not accurate enough.
         """
         norms = np.linalg.norm(self.source_modes, axis=1, keepdims=True)
         source = self.source_modes / norms
@@ -174,7 +174,7 @@ class CoilFamily(Protocol):
     def source_modes(self) -> Array: ...  # noqa: D102
 
     def patterns(self, coils: Coils) -> Array:
-        """What coils in the head frame measure of every mode ``(C, r)``, in head units."""
+        """Measurements of coils in the head frame for every mode ``(C, r)``, in head units."""
         ...
 
     def leadfield(self, coils: Coils) -> Array:
@@ -184,7 +184,7 @@ class CoilFamily(Protocol):
 
 @dataclass(frozen=True)
 class KnownCoils:
-    """The MEG lead field of a forward solution: for its own coils only, where they were.
+    """The MEG lead field of a forward solution: for its own coils at their own positions only.
 
     Attributes:
         coils: The coils, each as one point.

@@ -15,7 +15,7 @@ NO_VARIANCE = 1e-7
 LEAST_TYPICAL = 1e-6
 #: Least ratio of the powers of two successive dimensions at which the rank of data ends.
 STEP = 1e3
-#: Least SNR (power ratio, -30 dB) estimated from a recording: noise alone may fall below its level.
+#: Least SNR (power ratio, -30 dB) estimated from a recording; noise alone may have less power.
 LEAST_SNR = 1e-3
 
 
@@ -56,10 +56,10 @@ def leading_eigh(matrix: Array, rank: int) -> tuple[Array, Array]:
 def rank_of(noise_cov: Array) -> int:
     """Number of dimensions that a noise covariance ``(C, C)`` spans.
 
-    Fewer than channels where a reference was subtracted, components were taken out of the recording
+    Fewer than channels where a reference was subtracted, components were removed from the recording
     (ICA, projectors) or channels were interpolated from others. A dimension counts if its variance
     is more than `NO_VARIANCE` of the typical one: the upper quartile of all, or `LEAST_TYPICAL` of
-    the largest if that is more. The largest alone would be a poor measure: one loud channel or
+    the largest if that is more. The largest alone is not a good measure: one loud channel or
     blinks have a million times the power of the rest.
     """
     values = np.linalg.eigvalsh(noise_cov)

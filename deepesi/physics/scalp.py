@@ -65,7 +65,7 @@ def _dot(x: Array, y: Array) -> Array:
 
 
 class TriangleMesh:
-    """A triangle mesh that finds its points nearest to others.
+    """A triangle mesh with a search for its points nearest to others.
 
     Args:
         vertices: ``(N, 3)``, m.
@@ -117,7 +117,8 @@ def project_to_mesh(points: Array, vertices: Array, faces: NDArray[np.int64]) ->
     return TriangleMesh(vertices, faces).nearest(points)
 
 
-#: Weight of the prior of `fit_to_scalp`, per electrode: no change where a cap does not decide.
+#: Weight of the prior of `fit_to_scalp`, per electrode: no change where a cap does not determine
+#: the fit.
 RIDGE_SHIFT, RIDGE_SCALE = 0.03, 0.03 * 0.08**2
 
 

@@ -4,7 +4,7 @@
 of the scalp mesh is expanded in ``p`` patterns ``E`` of the scalp and ``r`` modes ``V`` of the
 sources; the core ``G`` between them is a Chebyshev polynomial in the logarithm of the skull's
 conductivity, its thickness and the logarithm of the scalp's conductivity. Electrodes are
-barycentric combinations ``B`` of three vertices, exactly as the BEM places them. Conductivity of
+barycentric combinations ``B`` of three vertices, exactly as in the BEM. Conductivity of
 the brain needs no polynomial: potentials depend on ratios, and fall as all conductivities rise.
 """
 
@@ -32,7 +32,7 @@ class ScalpPotentialFamily:
     Attributes:
         scalp_pos: Vertices of the scalp mesh ``(N, 3)``, m, head frame.
         scalp_faces: Triangles ``(F, 3)`` of the scalp on which electrodes can lie.
-        bounds: Box covered ``(3, 2)``: log skull conductivity, thickness, log scalp conductivity.
+        bounds: Range covered ``(3, 2)``: log skull conductivity, thickness, log scalp conductivity.
         terms: Degrees of the Chebyshev polynomials ``(K, 3)``.
         scalp_modes: ``E`` ``(N, p)``.
         core: ``G`` ``(K, p, r)``, V.

@@ -11,8 +11,8 @@ def residual_variance(estimate: Array, target: Array) -> float:
 
     For potentials this is the residual variance, for dipole moments the normalized mean squared
     error.
-    A small residual variance does not mean that the sources are right: most sources are silent on
-    the scalp.
+    A small residual variance does not mean that the sources are right: many distributions of
+    sources have nearly the same potential.
 
     Args:
         estimate: ``a``, any shape and unit.

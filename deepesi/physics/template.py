@@ -73,7 +73,7 @@ class Template:
         source_normals: ``(S, 3)``, head frame, outward; zero where a source lies on no surface.
         source_mni: ``(S, 3)``, mm, MNI305 space, as `mne.vertex_to_mni` gives; NaN where unknown.
         is_cortex: Whether a source can be active ``(S,)``: False on the medial wall of fsaverage,
-            where the surface runs through the corpus callosum and no cortex is.
+            where the surface runs through the corpus callosum, which is not cortex.
         display: The mesh to draw on, None for a volume or a head of the user's own.
         n_moved: Sources that were nearer than 2 mm to the inner skull and moved inward.
         warp_seed: Seed of the warped head, which decides its split; None for any other head.
@@ -242,8 +242,8 @@ def save_template(path: str | Path, template: Template) -> str:
 def load_template(name: str | Path = "fsaverage-ico3") -> Template:
     """Load a packaged head, one built by ``deepesi head build`` by its name or by its path.
 
-    A name that ends in ``-free`` is a head of free orientation. If none was built, it is made from
-    the head of fixed orientation, see `free_orientation`.
+    A name that ends in ``-free`` is a head of free orientation. If it was not built, it is made
+    from the head of fixed orientation, see `free_orientation`.
 
     Raises:
         FileNotFoundError: No such head.
@@ -320,7 +320,7 @@ def free_orientation(fixed: Template) -> Template:
     """The same head with three dipole components (x, y, z) per source.
 
     Lead fields of the components are combinations of those of the dipoles normal to the cortex, at
-    ico-4 if this head is at hand at ico-4, see `deepesi.physics.dipoles`.
+    ico-4 if this head is installed at ico-4, see `deepesi.physics.dipoles`.
 
     Raises:
         ValueError: The head has free orientation already, or sources that lie on no surface.
@@ -346,7 +346,7 @@ def free_orientation(fixed: Template) -> Template:
 
 
 def finest(template: Template) -> Template:
-    """The same head with the sources of ico-4 if it is at hand, else the head itself."""
+    """The same head with the sources of ico-4 if that is installed, else the head itself."""
     name = template.name.removesuffix(FREE).replace("-ico3", "-ico4")
     return load_template(name) if _path_of(name) is not None else template
 

@@ -1,7 +1,7 @@
 """Units of potentials, as files, streams and users write them."""
 
 #: Factors that bring numbers in a unit to volts, by its name in lower case. The last name of the
-#: microvolt is its sign in Shift-JIS, as EDF files of Japanese makers have it.
+#: microvolt is its sign in Shift-JIS, as in EDF files of Japanese makers.
 UNITS = {
     "v": 1.0,
     "volt": 1.0,

@@ -62,7 +62,7 @@ def test_eyes_equal_openmeeg(small):
     layers = [small.inner_skull, small.skull.surface(0.0045), small.scalp]
     meshes = [(vertices, faces[:, [1, 0, 2]]) for vertices, faces in layers]
     geometry = om.make_nested_geometry(meshes, [BRAIN_CONDUCTIVITY, 0.004, 0.5])
-    at = 0.012 * small.skull.directions[:2] + small.skull.feet[:2]
+    at = 0.012 * small.skull.directions[:2] + small.skull.inner[:2]
     dipoles = np.hstack([np.repeat(at, 3, axis=0), np.tile(np.eye(3), (2, 1))])
     inverse = om.HeadMat(geometry)
     inverse.invert()

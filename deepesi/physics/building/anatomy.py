@@ -45,25 +45,25 @@ class Skull:
     """Outer skull over an inner skull, for any mean thickness.
 
     Attributes:
-        feet: Points of the inner skull ``(M, 3)``, m, head frame.
+        inner: Points of the inner skull ``(M, 3)``, m, head frame.
         directions: Outward unit vectors ``(M, 3)``.
         relative: Local thickness divided by the mean thickness ``(M,)``.
-        room: Largest local thickness below the scalp ``(M,)``, m.
+        max_thickness: Largest local thickness below the scalp ``(M,)``, m.
         faces: Triangles ``(F, 3)``.
 
     """
 
-    feet: Array
+    inner: Array
     directions: Array
     relative: Array
-    room: Array
+    max_thickness: Array
     faces: Faces
 
     def surface(self, thickness: float) -> Surface:
         """Outer skull with a mean thickness, m; a smooth limit keeps it below the scalp."""
         wanted = thickness * self.relative
-        local = wanted / (1 + (wanted / self.room) ** 6) ** (1 / 6)
-        return self.feet + local[:, None] * self.directions, self.faces
+        local = wanted / (1 + (wanted / self.max_thickness) ** 6) ** (1 / 6)
+        return self.inner + local[:, None] * self.directions, self.faces
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,9 @@ def read_anatomy(
     inner_skull = to_head(inner["rr"][:n_skull]), ico_faces(sphere, n_skull)
     scalp_surface = to_head(scalp["rr"]), np.asarray(scalp["tris"], np.int64)
     skull = skull_between(inner_skull, scalp_surface)
-    relative = skull.relative * relative_thickness(skull.feet)
-    relative = relative / relative[skull.feet[:, 2] > CALVARIA].mean()
-    skull = Skull(skull.feet, skull.directions, relative, skull.room, skull.faces)
+    relative = skull.relative * relative_thickness(skull.inner)
+    relative = relative / relative[skull.inner[:, 2] > CALVARIA].mean()
+    skull = Skull(skull.inner, skull.directions, relative, skull.max_thickness, skull.faces)
     eyes = np.asarray(apply_trans(frame, warp(EYES)))
     if spacing in GRIDS:
         # The warped grid of the template head, so that sources correspond between heads.

@@ -1,6 +1,6 @@
 """Building of heads: a boundary element solution at every node of the tissue grid, compressed.
 
-Offline and reproducible: ``deepesi head build``. Every solved node is stored in a folder beside
+Offline and reproducible: ``deepesi head build``. Every solved node is stored in a folder next to
 the output file, so that an interrupted build can be resumed.
 """
 
@@ -63,7 +63,7 @@ class NodeFiles(Sequence[Array]):
 
     @classmethod
     def beside(cls, path: Path, anatomy: Anatomy, grid: TissueGrid) -> "NodeFiles":
-        """Nodes of a geometry, in a folder beside the output file."""
+        """Nodes of a geometry, in a folder next to the output file."""
         folder = path.parent / f".nodes-{geometry_digest(anatomy, grid).hexdigest()[:16]}"
         return cls(folder, grid.nodes)
 

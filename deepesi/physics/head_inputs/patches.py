@@ -82,7 +82,7 @@ def patch_topographies(head: HeadModel, radius: float) -> Array:
 
 
 def inverse_root(gram: Array) -> Array:
-    """``G^(-1/2)`` of positive matrices ``(S, O, O)``; finite along silent directions."""
+    """``G^(-1/2)`` of positive matrices ``(S, O, O)``; finite along directions without signal."""
     values, vectors = np.linalg.eigh(gram)
     values = np.maximum(values, 1e-6 * values[:, -1:])
     return np.asarray(np.einsum("sij,sj,skj->sik", vectors, 1 / np.sqrt(values), vectors))
@@ -326,7 +326,7 @@ class PatchShares(Radii, HeadInput):
 class PatchMembers(Radii, HeadInput):
     """Sources of the patch of the largest radius around every source ``(S, M)``, filled with ``S``.
 
-    The pairs of `PatchPairs` as a table, to spread a few patches without touching the others.
+    The pairs of `PatchPairs` as a table, to compute a few patches without the others.
     """
 
     @property

@@ -119,9 +119,9 @@ def check_head_position(recorded: Array, computed: Array, origin: str, cure: str
 
     Args:
         recorded: Coils of the recording ``(C, 3)``, m, head frame.
-        computed: The same coils in what the lead field is for.
-        origin: Name of that, for the error.
-        cure: What to do, for the error.
+        computed: The same coils in the set-up of the lead field.
+        origin: Name of that set-up, for the error.
+        cure: Sentence for the error that tells the user what to do.
 
     Raises:
         ValueError: They lie more than 5 mm apart on average.
@@ -137,7 +137,7 @@ def check_head_position(recorded: Array, computed: Array, origin: str, cure: str
 
 
 def sss_rank(info: "mne.Info") -> int | None:
-    """Number of dimensions that Maxwell filtering (SSS) left of the MEG channels; None without."""
+    """Number of dimensions of the MEG channels after Maxwell filtering (SSS); None without SSS."""
     ranks = [
         int(step["max_info"]["sss_info"]["nfree"])
         for step in info["proc_history"]

@@ -165,8 +165,8 @@ def _check_channels(stds: Array, ch_names: list[str], kind: SensorKind) -> None:
 def _check_samples(noise_cov: "mne.Covariance", cov: Array, sensors: SensorArray) -> None:
     """Refuse a covariance of too few samples, unless it was regularized.
 
-    Where their number is unknown, a covariance of too few cannot be told from one of a cleaned
-    recording: both span fewer dimensions than the channels.
+    Where their number is unknown, a covariance of too few looks like one of a cleaned recording:
+    both span fewer dimensions than the channels.
     """
     n_free, n_channels = noise_cov["nfree"], max(Counter(sensors.modalities).values())
     if noise_cov.get("method") not in (None, "empirical"):

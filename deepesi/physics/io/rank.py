@@ -29,7 +29,7 @@ def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
 
     Projectors of the reference do not count, nor do those of EEG that were not applied. Those of
     MEG count in any case, as in MNE-Python, which applies them before an inverse: whitening then
-    takes the same dimensions out of the recording.
+    removes the same dimensions from the recording.
 
     Args:
         info: Measurement info with ``projs``.
@@ -61,7 +61,7 @@ def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
 def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> HeadModel:
     """The head with noise under applied projectors and of the requested rank.
 
-    The lead field stays: whitening projects it onto what the noise spans.
+    The lead field does not change: whitening projects it onto the dimensions of the noise.
 
     Args:
         head: The head with the measured noise covariance.
@@ -117,7 +117,7 @@ def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> Hea
 
 
 def _by_info(sensors: SensorArray, projector: Array | None, info: "mne.Info") -> dict[str, int]:
-    """Channels of every modality less reference and projectors; of MEG no more than SSS left."""
+    """Channels of every modality less reference and projectors; of MEG at most those after SSS."""
     operator = sensors.reference_operator if projector is None else projector
     kept = dict.fromkeys(sensors.modalities, 0.0)
     for modality, share in zip(sensors.modalities, np.diag(operator), strict=True):
@@ -136,7 +136,7 @@ class RankWarning(UserWarning):
 def _warn_of_sss(
     head: HeadModel, projector: Array | None, info: "mne.Info", rank: RankChoice
 ) -> None:
-    """Warn of a covariance that spans more of the MEG channels than Maxwell filtering left."""
+    """Warn if a covariance spans more dimensions of MEG than remain after Maxwell filtering."""
     coils = np.array(head.sensors.modalities) == "meg"
     if sss_rank(info) is None or rank is not None or not coils.any():
         return
