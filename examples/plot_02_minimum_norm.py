@@ -6,7 +6,7 @@ The four linear methods of MNE-Python are models of this package, too. They run 
 MNE-Python: an average, single epochs, or raw data in pieces.
 
 **You learn** to estimate a shrunk noise covariance, to apply a method to the three kinds of
-recordings, to read peak and residual, and what averaging is worth.
+recordings, to read peak and residual, and how much averaging helps.
 
 **Data**: simulated, one point source in the left auditory cortex, 80 trials. **Time**: 40 s.
 """
@@ -35,9 +35,9 @@ from deepesi.viz.movie import GifInPage
 
 mne.set_log_level("ERROR")
 template, sfreq, n_trials = load_head("fsaverage-ico3"), 250.0, 80
-names, places = template.montage("biosemi64")
-sensors = SensorArray.eeg(names, places.positions)
-head = template.head(names, places, white_noise_cov(sensors, 3e-6))
+names, electrodes = template.montage("biosemi64")
+sensors = SensorArray.eeg(names, electrodes.positions)
+head = template.head(names, electrodes, white_noise_cov(sensors, 3e-6))
 
 source = int(np.nanargmin(np.linalg.norm(template.source_mni - [-45, -24, 10], axis=1)))
 onsets = 100 + 150 * np.arange(n_trials)
@@ -52,8 +52,8 @@ print(raw)
 # Epochs, average, covariance
 # ---------------------------
 # The covariance comes from the time before the stimulus. Shrinkage (Ledoit-Wolf) makes it
-# invertible when there are few samples. It is that of *single* trials: each method divides it by
-# the number of averaged trials itself.
+# invertible when there are few samples. It describes *single* trials. Each method divides it by the
+# number of averaged trials.
 
 events = np.column_stack([onsets, np.zeros_like(onsets), np.ones_like(onsets)])
 epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=0.39, baseline=(None, 0), preload=True)
@@ -77,11 +77,11 @@ def distance_mm(sources):
     return 1e3 * np.linalg.norm(away, axis=-1)
 
 
-estimates, courses, residuals, errors = {}, {}, {}, {}
+estimates, time_courses, residuals, errors = {}, {}, {}, {}
 for name in ("mne", "dspm", "sloreta", "eloreta"):
     prepared = Inverse(SolverModel(name)).for_recording(evoked, noise_cov)
     result = prepared.apply(evoked)
-    courses[name] = result.stc
+    time_courses[name] = result.stc
     estimates[name] = np.abs(result.stc.data[:, sample])
     explained = head.project(result.stc.data)
     residuals[name] = residual_variance(explained[:, sample], result.data[:, sample])
@@ -103,7 +103,7 @@ draw_maps(figure, estimates, template.display, [source], n_views=1)
 
 folder = Path(tempfile.mkdtemp())
 movies = {}
-for name, stc in courses.items():
+for name, stc in time_courses.items():
     shown = stc.copy().crop(0.04, 0.16)
     shown = mne.SourceEstimate(shown.data[:, ::4], shown.vertices, shown.tmin, 4 * shown.tstep)
     movies[name] = animate_cortex(shown, folder / f"{name}.gif", title=name, progress=False)
@@ -138,8 +138,8 @@ left.plot([1, 2, 3, 4], list(errors.values()), "C3o", label="average")
 left.set(ylabel="error of single epochs (mm)", ylim=(0, None))
 left.legend()
 for name, pieces in by_piece.items():
-    course = np.abs(np.concatenate([stc.data[source] for stc in pieces]))[:1000]
-    right.plot(np.arange(1000) / sfreq, course / course.max(), linewidth=0.7, label=name)
+    time_course = np.abs(np.concatenate([stc.data[source] for stc in pieces]))[:1000]
+    right.plot(np.arange(1000) / sfreq, time_course / time_course.max(), linewidth=0.7, label=name)
 right.legend(fontsize=8)
 for onset in onsets[onsets < 1000]:
     right.axvline(onset / sfreq + 0.1, color="C3", alpha=0.4)
@@ -151,6 +151,7 @@ right.set(
 # Exercises
 # ---------
 # 1. Average 5, 20 and 80 trials (``epochs[:5].average()``). How does the error of each method fall?
-# 2. Move the source to a deep place, MNI (-10, -50, 5) mm. Which methods are pulled to the surface?
-# 3. Use ``method="empirical"`` with five epochs. What says the error about the covariance?
+# 2. Move the source to a deep position, MNI (-10, -50, 5) mm. Which methods find a source that is
+#    too superficial?
+# 3. Use ``method="empirical"`` with five epochs. What does the error say about the covariance?
 # 4. Draw ``result.stc`` with ``stc.plot(...)`` if you have the fsaverage of MNE-Python.

@@ -3,12 +3,12 @@ Bayesian estimates: sparse priors, noise and orientation
 ========================================================
 
 Gamma-MAP and Champagne learn one prior variance for every source, or for every patch of cortex.
-Most variances become zero. The Bayesian minimum norm has one variance for all sources, and an
-exact posterior. All of them need to know the noise, or must learn it.
+Most variances become zero. The Bayesian minimum norm has one variance for all sources, and an exact
+posterior. All of them need to know the noise, or must learn it.
 
-**You learn** what points and patches as building blocks change, what a wrong noise level costs and
-how to learn it, when free orientation helps, and whether the standard deviations of the posterior
-are right.
+**You learn** the difference between priors on points and on patches, the effect of a wrong noise
+level and how to learn the level, when free orientation helps, and whether the standard deviations
+of the posterior are right.
 
 **Data**: simulated, 40 recordings with one patch each. **Time**: 20 s.
 """
@@ -18,7 +18,8 @@ are right.
 # -----------------
 # The simulated activity is a patch of 10 to 20 mm. A sparse prior on points explains it by a few
 # points; one on patches can use a single patch. `WithTrueLeadField` is an oracle: the same method
-# with the true lead field, which nobody has. It shows what the unknown head costs.
+# with the true lead field, which is known in simulations only. It shows how much error comes from
+# the unknown head.
 
 from dataclasses import replace
 
@@ -76,13 +77,14 @@ draw_maps(figure, maps, template.display, one.scene.peaks[0].numpy(), n_views=1)
 
 # %%
 # Patches do not help here: Gamma-MAP is 19.2 mm off with points and 19.3 mm with patches, Champagne
-# 18.3 and 19.4 mm. The assumed head costs more than the shape of the building blocks: with the true
-# lead field, Champagne on patches is 12.3 mm off, and in half of the recordings exactly right.
+# 18.3 and 19.4 mm. The assumed head matters more than the choice between points and patches: with
+# the true lead field, Champagne on patches is 12.3 mm off, and in half of the recordings exactly
+# right.
 #
 # Noise: known, from a baseline, learned
 # --------------------------------------
 # Sparse Bayesian learning splits the power of the recording between sources and noise. If the
-# noise is said to be weaker than it is, noise becomes sources. A *known* level comes from the
+# assumed noise is too weak, noise is explained by sources. A *known* level comes from the
 # simulation; one *from a baseline* from 1,000 samples of noise alone, as before a stimulus.
 # ``learn_noise`` estimates the level with the sources; then only the shape of the covariance is
 # needed.
@@ -111,13 +113,13 @@ ax.legend()
 
 # %%
 # The known level gives 8 active sources, a level from a baseline 11. The simulation has one patch
-# of several sources. The learned level does not depend on what was assumed, but it gives 18: it is
-# too low here, as an assumed variance of a third gives 21.
+# of several sources. The learned level does not depend on the assumed one, but it gives 18 active
+# sources: it is too low here. An assumed variance of a third of the true one gives 21.
 #
 # Fixed and free orientation
 # --------------------------
-# A method of fixed orientation believes the normals of the head. In the second set of recordings
-# sources point in random directions.
+# A method of fixed orientation assumes sources along the normals of the head. In the second set of
+# recordings sources point in random directions.
 
 free = load_head("fsaverage-ico3", n_orient=3)
 kinds = {"fixed": FixedOrientation(known), "free": known}
@@ -130,28 +132,28 @@ for orientation in ("normal", "random"):
 
 # %%
 # Here free orientation is nearer in both sets. Even where the normals are right, tissues and
-# electrodes are not, and three components can take up a part of that error.
+# electrodes are wrong, and three components can compensate a part of that error.
 #
 # Is the standard deviation of the posterior right?
 # -------------------------------------------------
-# A posterior is right only for recordings that follow its prior. We draw sources from the prior of
-# the minimum norm (every source active, one variance), and compare: 90 % intervals hold 90 % of the
-# true moments there, and a wrong share of the patches.
+# A posterior is correct only for recordings that follow its prior. We draw sources from the prior
+# of the minimum norm (every source active, one variance), and compare: 90 % intervals contain 90 %
+# of the true moments there, and another share for patches.
 
 model, rng = BayesianMinimumNorm(snr_db=10.0), np.random.default_rng(0)
 scale = np.sqrt(10 * np.trace(head.noise_cov) / (head.leadfield**2).sum())
 prior = scale * rng.standard_normal((template.space.n_sources, 20))
 noise = rng.multivariate_normal(np.zeros(head.n_channels), head.noise_cov, 20).T
-held = {}
-for name, (sources, seen) in {
+coverage = {}
+for name, (sources, data) in {
     "from the prior": (prior, head.leadfield @ prior + noise),
     "patches": (batch.sources[..., 0].double().numpy().T, batch.data[..., 0].double().numpy().T),
 }.items():
-    mean, std = invert(model, head, seen)[:2]
+    mean, std = invert(model, head, data)[:2]
     z = (sources - mean[0].numpy()) / std[0].numpy()
     active = sources != 0
-    held[name] = (np.abs(z[active]) < 1.645).mean()
-    print(f"{name}: 90 % intervals hold {held[name]:.0%} of the active moments")
+    coverage[name] = (np.abs(z[active]) < 1.645).mean()
+    print(f"{name}: 90 % intervals hold {coverage[name]:.0%} of the active moments")
 
 # %%
 # Exercises

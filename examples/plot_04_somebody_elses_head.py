@@ -1,13 +1,13 @@
 """
-Somebody else's head: what a missing MRI costs
-==============================================
+Another person's head: errors without an MRI
+============================================
 
-Most EEG has no MRI. The estimate is then made on a template, while the sources lie on another
-cortex: elsewhere, and in other directions. The scenario ``stranger`` draws such cortices, and caps
-that are shifted and rotated.
+Most EEG has no MRI. The estimate is then made on a template, but the sources lie on another cortex,
+at other positions and with other orientations. The scenario ``stranger`` draws such cortices, and
+caps that are shifted and rotated.
 
-**You learn** how far another cortex is from the template, what that costs each method in
-millimetres, and how to test a method of yours on it.
+**You learn** how far another cortex is from the template, how many millimetres of error this adds
+to each method, and how to test a method of yours on it.
 
 **Data**: simulated; the ranges were set to the differences of four real heads. **Time**: 40 s.
 """
@@ -15,7 +15,8 @@ millimetres, and how to test a method of yours on it.
 # %%
 # Another cortex
 # --------------
-# Each source of the template has a counterpart on the drawn cortex. We compare places and normals.
+# Each source of the template has a counterpart on the drawn cortex. We compare positions and
+# normals.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,12 +44,13 @@ right.hist(np.degrees(angle).T, bins=30, histtype="step")
 right.set(xlabel="angle to the normal of the template (degrees)")
 
 # %%
-# The cost in millimetres
-# -----------------------
+# The errors in millimetres
+# -------------------------
 # ``deepesi.evaluate`` runs the scenario at 10 dB. Its four levels are the template itself, with
 # digitized electrodes; a typical other cortex with digitized electrodes; the same with a cap placed
-# by names; and a cortex that differs strongly. eLORETA with ``_fixed`` believes the normals of the
-# template. ``loose`` was trained on other people's heads, ``default`` on the template.
+# by names; and a cortex that differs strongly. eLORETA with ``_fixed`` assumes sources along the
+# normals of the template. ``loose`` was trained on other people's heads, ``default`` on the
+# template.
 
 methods = ["eloreta", "eloreta_fixed", "dipole_scan"]
 rows = deepesi.evaluate(
@@ -86,10 +88,11 @@ ax.legend(fontsize=8)
 # 10 dB.
 #
 # What helps: an MRI (``--forward``); digitized electrodes; if you have neither, free orientation
-# and a statement of what is not known (:doc:`prediction sets </uncertainty>`).
+# and a statement of the uncertainty (:doc:`prediction sets </uncertainty>`).
 #
 # Exercises
 # ---------
-# 1. Add ``"eloreta_loose"``. Where between fixed and free does it lie, and on which level?
+# 1. Add ``"eloreta_loose"``. Is its error between those of fixed and free orientation, and on which
+#    levels?
 # 2. Set the SNR to 0 dB and to 20 dB: when does the head matter more than the noise?
 # 3. Test your own network: ``deepesi.evaluate({"mine": model}, ...)``.

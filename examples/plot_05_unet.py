@@ -2,20 +2,21 @@
 Train a physics-informed U-Net with domain randomization
 ========================================================
 
-Every training example comes from another head: skull, scalp, electrodes and noise are drawn anew.
-The network only gets the nominal head. So it learns to locate sources even when the assumed head is
-wrong.
+Every training example comes from another head: skull, scalp, electrodes and noise are drawn again
+for each. The network only receives the nominal head. So it learns to localize sources although the
+assumed head is wrong.
 
-**You learn** to look at what is drawn, to train a network briefly, and to compare error and point
-spread with eLORETA and with the network before training.
+**You learn** to look at the simulated heads, to train a network briefly, and to compare error and
+point spread with eLORETA and with the network before training.
 
 **Data**: simulated. **Time**: 70 s.
 """
 
 # %%
-# What is drawn
-# -------------
-# The same source through eight drawn heads: the potentials differ, the nominal one is one of many.
+# Simulated heads
+# ---------------
+# The potentials of one source in eight simulated heads differ. The network only knows one nominal
+# head.
 
 import tempfile
 
@@ -50,8 +51,8 @@ for ax, potential, skull in zip(axes.flat, potentials, skulls, strict=True):
 # Training
 # --------
 # `PhysicsInformedUNet` reads eLORETA and matched filters on a voxel grid. Its last step is a linear
-# inverse, so the estimate always fits the recording. Here it sees 80 batches of 16 examples;
-# ``python train.py experiment=piunet`` trains it fully.
+# inverse, so the estimate always fits the recording. Here it is trained with 80 batches of 16
+# examples; ``python train.py experiment=piunet`` trains it fully.
 
 run = deepesi.train(
     "piunet",
@@ -74,8 +75,8 @@ run = deepesi.train(
 # ----------------------------------
 # The recordings are of the split ``test``: other sources, other heads, other noise. The
 # *localization error* is the distance between the peaks of estimate and target. *nEMD* is the mean
-# distance that the estimate must be moved to become the target, over that from a uniform map: 0 is
-# perfect, 1 is as good as no estimate.
+# distance that the estimate must be moved to become the target, divided by that from a uniform map:
+# 0 is perfect, 1 is as good as no estimate.
 
 models = {
     "eLORETA": MinimumNorm("eLORETA"),
@@ -108,14 +109,15 @@ figure = plt.figure(figsize=(9, 2.4), layout="constrained")
 draw_maps(figure, maps, head.display, one.scene.peaks[0, :1].numpy(), n_views=1)
 
 # %%
-# Most of the accuracy is there before training: it comes from the physics in the network, and from
-# knowing that sources are patches. Training makes the maps less spread.
+# Most of the accuracy does not come from training: it comes from the physics in the network, and
+# from the assumption that sources are patches. Training makes the maps more concentrated.
 #
 # Point spread
 # ------------
-# Single points all over the cortex, without noise, through the nominal lead field. eLORETA has no
-# error here and spreads every point; the network concentrates it, and may move it. The *dispersion*
-# is the typical distance of the power from the point: small for a narrow map.
+# Single points all over the cortex, without noise, through the nominal lead field. Here eLORETA has
+# no localization error, but its maps are wide. The maps of the network are narrow, but their peak
+# may be at a wrong position. The *dispersion* is the typical distance of the power from the point:
+# small for a narrow map.
 
 points = points_at(np.flatnonzero(head.is_cortex)[::20], one)
 depth = 1e3 * head.depth[points.scene.peaks[:, 0].numpy()]
@@ -135,7 +137,7 @@ left.legend(fontsize=8)
 # %%
 # Exercises
 # ---------
-# 1. Train 300 steps. Which of the two numbers gets better?
+# 1. Train 300 steps. Which of the two metrics improves?
 # 2. Switch randomization off: ``data.setups.displacement=0`` and the tissues to one value. Compare
 #    on the same test recordings.
 # 3. Train on ``biosemi32`` and test on ``biosemi64``.

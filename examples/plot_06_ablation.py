@@ -1,13 +1,13 @@
 """
-Ablation: take forward consistency out
-======================================
+Ablation: train without the reprojection loss
+=============================================
 
-The loss of a network has terms. One of them, ``reprojection``, asks that the estimate explains the
-recording through the nominal lead field. Is it useful? We train the same network with and without
-it, and test both on heads and montages that they have not seen.
+The loss of a network has terms. One of them, ``reprojection``, is small if the estimate explains
+the recording through the nominal lead field. Is this term useful? We train the same network with
+and without it, and test both on heads and montages that were not used in training.
 
-**You learn** to run an ablation that is worth its name: same data, same seeds, one change, and test
-sets that differ from the training.
+**You learn** to run a fair ablation: same data, same seeds, one change, and test sets that differ
+from the training.
 
 **Data**: simulated. **Time**: 60 s.
 """
@@ -15,8 +15,8 @@ sets that differ from the training.
 # %%
 # Two trainings
 # -------------
-# ConvDip with few steps, so that the page is short. ``loss=no_physics`` gives the term no weight.
-# In the other run its weight is 0.1, ten times the default, to see its effect at once.
+# ConvDip with few steps, so that the page is short. ``loss=no_physics`` sets the weight of the term
+# to 0. In the other run its weight is 0.1, ten times the default, to see its effect at once.
 
 import tempfile
 from pathlib import Path
@@ -87,17 +87,17 @@ for ax, metric in zip(axes, metrics, strict=False):
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 # %%
-# Without the term the size of the moments is not learned at all: the cosine distance does not see
+# Without the term the size of the moments is not learned: the cosine distance does not depend on
 # it, so the unexplained power is many times that of the recording. The RDM, which ignores the size,
-# shows that the shape is explained worse, too. But explaining the recording better does not
-# bring the peak nearer: on all three test sets the errors are alike, or smaller without the term.
-# The assumed head is wrong, and a close fit also fits that error.
+# shows that the shape is explained worse, too. But a better explanation of the recording does not
+# make the localization error smaller: on all three test sets the errors are similar, or smaller
+# without the term. The assumed head is wrong, and a close fit also fits that error.
 #
-# Both networks are far from trained (9,600 examples), so eLORETA is nearer. The full study, with
-# three seeds, is in :doc:`benchmarks </benchmarks>`.
+# Both networks are far from trained (9,600 examples), so eLORETA has smaller errors. The full
+# study, with three seeds, is in :doc:`benchmarks </benchmarks>`.
 #
 # Exercises
 # ---------
-# 1. Three seeds (``seed=1``): is the difference larger than that between seeds?
+# 1. Three seeds (``seed=1``): is the difference larger than the differences between seeds?
 # 2. Use the true lead field in the loss: ``loss.terms.reprojection.leadfield=true``.
-# 3. Take the Laplacian out (``loss=no_laplacian``). What happens to the spread?
+# 3. Train without the Laplacian (``loss=no_laplacian``). How do the widths of the maps change?

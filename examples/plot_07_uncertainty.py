@@ -2,12 +2,12 @@
 Uncertainty: ensembles, posterior samples, prediction sets
 ==========================================================
 
-A map has a peak even when the recording says nothing. Three answers to "how sure?": members of an
-ensemble that disagree, samples of a posterior, and sets of sources that hold the true one with a
-stated probability.
+A map has a peak even if the recording contains noise only. There are three ways to express
+uncertainty: the disagreement between members of an ensemble, samples of a posterior, and sets of
+sources that contain the true one with a stated probability.
 
-**You learn** what a standard deviation of an ensemble says, to look at posterior samples, to make
-prediction sets by conformal prediction, and to trade coverage against size.
+**You learn** what the standard deviation of an ensemble means, to look at posterior samples, to
+compute prediction sets by conformal prediction, and to compare their coverage and size.
 
 **Data**: simulated, one patch per recording. **Time**: 40 s.
 """
@@ -15,8 +15,8 @@ prediction sets by conformal prediction, and to trade coverage against size.
 # %%
 # An ensemble
 # -----------
-# The packaged network ``default`` is an ensemble of three. Its ``std`` holds what each member does
-# not know, and what they disagree about. Does it tell good maps from bad ones?
+# The packaged network ``default`` is an ensemble of three. Its ``std`` combines the uncertainty of
+# each member with the differences between members. Is it larger for maps with larger errors?
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -72,14 +72,16 @@ for snr_db in (-5, 5, 15):
     )
 
 # %%
-# A standard deviation says how unsure each *moment* is. It is as large as the moments themselves,
-# because nobody knows which of two neighbours is active: each may be strong or zero. It says little
-# about how far the peak is off. For "where", use sets (below).
+# A standard deviation is the uncertainty of each *moment*. It is as large as the moments
+# themselves, because the recording does not show which of two neighbours is active: each may be
+# strong or zero. It is only weakly related to the error of the peak. For the uncertainty of
+# locations, use prediction sets (below).
 #
 # Samples of a posterior
 # ----------------------
-# Every sample explains the recording equally well. What they share is known, where they differ is
-# not. The Bayesian minimum norm has a Gaussian posterior with many active sources.
+# Every sample explains the recording equally well. The recording determines what all samples have
+# in common; it does not determine what differs between them. The Bayesian minimum norm has a
+# Gaussian posterior with many active sources.
 
 batch = recordings.at_snr(10).batch(0).example(5)
 samples = posterior.draw(batch.data, batch.inputs, n=100, seed=0)[:, 0, :, 0].numpy()
@@ -94,8 +96,8 @@ draw_maps(figure, maps, template.display, batch.scene.peaks[0].numpy(), n_views=
 # ---------------
 # Conformal prediction takes any map and recordings with known sources. The score of a source is the
 # share of the map on sources that are at least as likely. The threshold that holds 90 % of the
-# targets of one half of the recordings holds about 90 % of the other half, whatever the map is
-# worth: a bad map gets large sets.
+# targets of one half of the recordings holds about 90 % of the other half, for any quality of the
+# maps: bad maps have large sets.
 
 test = simulated(400).batch(0)
 data = test.data.double().numpy()
@@ -130,12 +132,13 @@ right.set(xlabel="mean area of the set (cm²)", ylabel="covered", xscale="log")
 left.legend(fontsize=8)
 
 # %%
-# Both cover what they promise; the better map needs a smaller area. The guarantee holds for
-# recordings like these. On other heads sets must be fitted on other heads
-# (:doc:`uncertainty </uncertainty>`).
+# Both reach the nominal coverage; the better map needs a smaller area. The guarantee holds for
+# recordings like these. For other heads, fit the sets on other heads (:doc:`uncertainty
+# </uncertainty>`).
 #
 # Exercises
 # ---------
-# 1. Fit on 10 dB and check on 0 dB. How much coverage is lost? Why do bins of the SNR help?
-# 2. Simulate two sources (``n_sources=(2, 2)``). What does ``covers="all"`` mean for the size?
+# 1. Fit on 10 dB and check on 0 dB. How much smaller is the coverage? Why do bins of the SNR help?
+# 2. Simulate two sources (``n_sources=(2, 2)``). How does ``covers="all"`` change the size of the
+#    sets?
 # 3. Is the width of the ensemble a good score? Rank recordings by it and plot the error.

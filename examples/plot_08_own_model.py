@@ -1,9 +1,9 @@
 """
-Write a model of your own in a file
-===================================
+Write your own model
+====================
 
-A model says what it needs from the head, and turns recordings into estimates. Training, evaluation,
-export and application to recordings know nothing else about it.
+A model declares which arrays it needs from the head, and maps recordings to estimates. Training,
+evaluation, export and application to recordings need nothing else from it.
 
 **You learn** to write an `InverseModel`, to train it, to compare it, and to export it.
 
@@ -14,9 +14,9 @@ export and application to recordings know nothing else about it.
 # The model
 # ---------
 # Ours mixes eLORETA maps of three regularizations, which a head input provides. A small network
-# reads the power of the recording, in units of noise, and says how to mix them. Then every source
-# is multiplied by (its size / the largest size) to a learned power: weak sources get weaker. The
-# model has 44 weights, follows any head, and scales as the contract wants: twice the recording and
+# reads the power of the recording, in units of noise, and gives their weights. Then every source is
+# multiplied by (its size / the largest size) to a learned power: weak sources get weaker. The model
+# has 44 weights, works with any head, and scales as the contract requires: twice the recording and
 # four times the noise covariance give twice the estimate.
 
 import tempfile
@@ -108,9 +108,9 @@ for ax, metric in zip(axes, ("localization_error", "nemd"), strict=True):
 axes[0].legend()
 
 # %%
-# After 6,400 examples the model is nearer than eLORETA at 10 and 20 dB, and its maps are half as
-# spread (nEMD). It learned the second because the loss compares maps with small patches: a method
-# that is told how small sources are must say so.
+# After 6,400 examples the model has smaller errors than eLORETA at 10 and 20 dB, and its nEMD is
+# half as large. The second follows from the training: the loss compares maps with small patches. A
+# method that uses such an assumption about the size of sources must state it.
 
 # %%
 # Export
@@ -126,11 +126,11 @@ print(
 )
 
 # %%
-# To share it, put the class into a package of its own (:doc:`plugins </plugins>`); then
-# ``deepesi train model=NAME`` knows it.
+# To share it, put the class into a package of its own (:doc:`plugins </plugins>`); then ``deepesi
+# train model=NAME`` can use it.
 #
 # Exercises
 # ---------
-# 1. Replace eLORETA by sLORETA or MNE. What does the network choose?
+# 1. Replace eLORETA by sLORETA or MNE. Which weights does the network learn?
 # 2. Add a standard deviation: return ``Estimate(mean, std)`` and train with ``loss=uncertainty``.
 # 3. Declare ``MeshNeighbours`` and mix the maps of neighbours.

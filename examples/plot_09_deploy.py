@@ -3,7 +3,7 @@ Deploy: export, apply, stream
 =============================
 
 A model becomes one ONNX file. It runs with numpy, scipy, MNE-Python and ONNX Runtime, without
-PyTorch, on any head and montage that it was made for.
+PyTorch, on any head and montage that the model supports.
 
 **You learn** to export a model, to read the description inside the file, to apply it to a
 recording, to prepare a head once, and to feed a live system sample by sample.
@@ -14,8 +14,8 @@ recording, to prepare a head once, and to feed a live system sample by sample.
 # %%
 # A file
 # ------
-# Any run, network or linear method can be exported. The file is compared with the model before it
-# is kept.
+# Any run, network or linear method can be exported. The file is compared with the model. If they
+# differ, no file is written.
 
 import tempfile
 import time
@@ -63,7 +63,7 @@ print(f"strongest source: {error:.0f} mm from the true one")
 # Prepared once, used live
 # ------------------------
 # All work that depends on the head is done once and saved. A live system loads the result and
-# estimates each sample in about a millisecond, if the core has nothing else to do.
+# estimates each sample in about a millisecond, if no other program uses the core.
 
 prepared.save(folder / "head.npz")
 live = deepesi.Inverse.load(path, n_threads=1).for_prepared(folder / "head.npz")
@@ -75,8 +75,8 @@ for _ in range(200):
 print(f"one sample: {1e3 * (time.perf_counter() - started) / 200:.2f} ms")
 
 # %%
-# ``LiveInverse`` is what ``deepesi stream`` runs: a causal filter, windows, checks, and the mean of
-# each parcel of an atlas. Here it is fed with chunks of four samples, as an amplifier would.
+# ``deepesi stream`` uses ``LiveInverse``: a causal filter, windows, checks, and the mean of each
+# parcel of an atlas. Here it receives chunks of four samples, as from an amplifier.
 
 parcels = seitzman_parcels(template.space)
 stream = LiveInverse(live, parcels, sfreq)
@@ -85,14 +85,16 @@ pushed = [
     for first in range(0, len(times), 4)
 ]
 stamps = np.concatenate([at for at, _ in pushed])
-courses = np.concatenate([values for _, values in pushed], axis=1)
+time_courses = np.concatenate([values for _, values in pushed], axis=1)
 print(stream.counts)
 
 figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 after = stamps > 5
-top = int(courses[:, after].mean(axis=1).argmax())
-ax.plot(stamps, 1e9 * courses[top], color="C3", linewidth=0.8, label=parcels.names[top])
-ax.plot(stamps, 1e9 * np.median(courses, axis=0), color="0.5", linewidth=0.8, label="median parcel")
+top = int(time_courses[:, after].mean(axis=1).argmax())
+ax.plot(stamps, 1e9 * time_courses[top], color="C3", linewidth=0.8, label=parcels.names[top])
+ax.plot(
+    stamps, 1e9 * np.median(time_courses, axis=0), color="0.5", linewidth=0.8, label="median parcel"
+)
 ax.axvline(4, color="0.7")
 ax.set(xlabel="time (s)", ylabel="RMS moment (nA m)")
 ax.legend()
@@ -102,4 +104,4 @@ ax.legend()
 # ---------
 # 1. Apply the same file to another montage (``template.montage_head("biosemi64")``).
 # 2. Export with ``precision="int8"`` and compare the estimates.
-# 3. Drop every 50th sample, or give two chunks the same time stamps. What do the counts say?
+# 3. Drop every 50th sample, or give two chunks the same time stamps. What do the counts report?

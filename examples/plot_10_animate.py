@@ -4,9 +4,9 @@ Animate coefficients of a classifier
 
 A classifier of epochs has one weight for each electrode and time. Weights are not sources: an
 electrode may get a weight only to cancel noise. Two electrodes share noise. Subtracting one from
-the other removes it, so both get weights, even if only one sees the source. Multiplied by the
-covariance of the data they become a pattern, which looks like the potential of the source (Haufe et
-al. 2014, doi:10.1016/j.neuroimage.2013.10.067).
+the other removes it, so both get weights, even if the source has an effect on one of them only.
+Multiplied by the covariance of the data they become a pattern, which looks like the potential of
+the source (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067).
 
 **You learn** to decode two conditions at every time, to turn weights into patterns, to write both
 as movies, and to localize a pattern and show that as a movie, too.
@@ -39,10 +39,10 @@ from deepesi.viz.movie import GifInPage
 from deepesi.viz.scalp_movie import animate_scalp
 
 template, sfreq, n_trials, n_times = load_head("fsaverage-ico3"), 100.0, 60, 30
-names, places = template.montage("biosemi32")
-nominal = template.head(names, places)
+names, electrodes = template.montage("biosemi32")
+nominal = template.head(names, electrodes)
 cov = brain_noise_cov(nominal.leadfield, nominal.sensors, 3e-6, np.ones(template.space.n_dipoles))
-head = template.head(names, places, cov)
+head = template.head(names, electrodes, cov)
 source = int(np.nanargmin(np.linalg.norm(template.source_mni - [-40, -25, 55], axis=1)))
 times = np.arange(n_times) / sfreq
 response = 30e-9 * np.exp(-0.5 * ((times - 0.15) / 0.03) ** 2)
@@ -79,8 +79,8 @@ ax.axhline(0.5, color="0.7")
 ax.set(xlabel="time (ms)", ylabel="accuracy (5 folds)", ylim=(0.3, 1))
 
 # %%
-# The classifier finds the source from 140 to 180 ms. Its weights look little like the potential
-# of the source; the pattern does.
+# The classifier finds the source from 140 to 180 ms. Its weights are not similar to the potential
+# of the source; the pattern is.
 #
 # Movies of the scalp
 # -------------------
@@ -138,6 +138,6 @@ GifInPage(cortex)
 # %%
 # Exercises
 # ---------
-# 1. Make the noise white (leave ``cov`` out). Why are weights and patterns alike now?
+# 1. Make the noise white (leave ``cov`` out). Why are weights and patterns similar now?
 # 2. Weaken the penalty (``C=10``). What happens to the weights, and to the patterns?
 # 3. Localize the weights as if they were a potential. How far off are they?

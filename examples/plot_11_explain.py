@@ -2,9 +2,10 @@
 Explain an estimate, and check the explanation
 ==============================================
 
-A network gives a map. Which electrodes is it made of, does it explain the recording, and what would
-change it? Each question has a picture. But a picture convinces even if it shows the recording and
-not the model, so explanations are tested before they are believed.
+A network gives a map. Which electrodes determine it, does it explain the recording, and which
+change of the recording would change it? A figure answers each question. But a figure can look
+convincing although it depends on the recording only and not on the model. So explanations are
+tested before they are used.
 
 **You learn** to attribute a localization to electrodes in four ways, to check an estimate against
 the recording, to find the least change that moves its peak, and which methods fail a randomization
@@ -83,12 +84,12 @@ off = 1e3 * np.linalg.norm(positions[peak] - positions[batch.scene.peaks[0, 0]])
 print(f"strongest source: {lobe_text(template.source_mni[peak])}, {off:.0f} mm off")
 
 # %%
-# What is it made of?
-# -------------------
+# Which electrodes determine it?
+# ------------------------------
 # We explain one number: the share of the power that lies within 20 mm of the strongest source.
 # *Saliency* is its derivative, per standard deviation of the noise. *Integrated gradients* and
-# *DeepLIFT* say what each electrode adds, against recordings of noise. *Occlusion* replaces an
-# electrode by what the others predict.
+# *DeepLIFT* give the contribution of each electrode, relative to recordings of noise. *Occlusion*
+# replaces an electrode by its prediction from the others.
 
 
 def attributions(run, data, target):
@@ -116,18 +117,18 @@ for ax, (name, values) in zip(axes, maps.items(), strict=True):
     print(f"{name:21s}", *(head.sensors.names[row] for row in strong))
 
 # %%
-# Integrated gradients and DeepLIFT agree here, saliency shows something else. Saliency asks what a
-# small change would do. The others ask what this recording did. All but saliency
-# name the electrode first at which the recording is strongest.
+# Integrated gradients and DeepLIFT agree here, saliency is different. Saliency is the effect of a
+# small change. The others give the effect of this recording. For all methods but saliency, the
+# first electrode is the one at which the recording is strongest.
 #
 # Does it explain the recording?
 # ------------------------------
-# The forward check projects the estimate through the nominal lead field. What is left is shown in
+# The forward check projects the estimate through the nominal lead field. The residual is shown in
 # standard deviations of the noise. It needs the estimate and the lead field only.
 
 check = forward_check(head.leadfield, whitener(head.noise_cov), moments, data[:, 0])
 print(f"explained: {check.share:.0%} of the whitened power, {check.scaled_share:.0%} if rescaled")
-shown = {"recorded": check.recorded, "explained": check.explained, "left": check.residual}
+shown = {"recorded": check.recorded, "explained": check.explained, "residual": check.residual}
 limit = max(np.abs(values).max() for values in shown.values())
 figure, axes = plt.subplots(1, 3, figsize=(7.5, 2.6), layout="constrained")
 for ax, (name, values) in zip(axes, shown.items(), strict=True):
@@ -139,10 +140,10 @@ figure.colorbar(image, ax=axes, label="noise SD", shrink=0.7)
 # The estimate is too strong (the network is far from trained), but its shape explains most of the
 # recording: the share is much larger after the best scaling.
 #
-# What would move it?
-# -------------------
+# Which change would move it?
+# ---------------------------
 # The counterfactual is a small change of few electrodes that moves the strongest source into
-# another lobe. It is found with derivatives by differences and checked with the model.
+# another lobe. It is computed with numerical derivatives and checked with the model.
 
 changed = Changed(frame, in_numpy(model), head.sensors, noise_std, head.space.n_orient)
 moved = counterfactual(changed, elsewhere(peak, positions, template.source_mni))
@@ -150,12 +151,12 @@ names = ", ".join(f"{head.sensors.names[row]} {moved.change[row]:+.1f}" for row 
 print(f"to {lobe_text(template.source_mni[moved.after])} by {moved.size:.1f} noise SD: {names}")
 
 # %%
-# Which explanations can be believed?
-# -----------------------------------
+# Which explanations are valid?
+# -----------------------------
 # An explanation of this model should change if the weights of the model are shuffled, and if
-# another place is explained. We compare the maps by rank correlation, without sign, on 40
+# another location is explained. We compare the maps by rank correlation, without sign, on 40
 # recordings. A method fails if the 95 % interval of a mean reaches 0.5. The recording is a control:
-# it knows nothing of the model, so it must fail.
+# it does not depend on the model, so it must fail.
 
 rng = np.random.default_rng(0)
 shuffled = gradients.run_of_model(with_random_weights(network), batch.inputs)
@@ -164,8 +165,8 @@ for data in recordings:
     peak = int(np.abs(frame_at(data, 0, None).moments(in_numpy(model), data[None])[0]).argmax())
     far = np.flatnonzero(np.linalg.norm(positions - positions[peak], axis=1) > 0.06)
     near, away = (
-        Share(neighbourhood(positions, place), head.space.n_orient)
-        for place in (peak, int(rng.choice(far)))
+        Share(neighbourhood(positions, source), head.space.n_orient)
+        for source in (peak, int(rng.choice(far)))
     )
     own = attributions(model, data, near)
     for check_name, other in (
@@ -178,13 +179,13 @@ for data in recordings:
 fails = {}
 figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
 for offset, (check_name, rows) in zip((-0.15, 0.15), alike.items(), strict=True):
-    for place, (name, values) in enumerate(zip(own, np.array(rows).T, strict=True)):
+    for column, (name, values) in enumerate(zip(own, np.array(rows).T, strict=True)):
         low, high = bootstrap_interval(values)
         above = values.mean() if np.isnan(high) else high  # the control does not vary
         fails[name, check_name] = bool(above >= FAILS)
         ends = [[values.mean() - low], [high - values.mean()]]
         colour = "C3" if fails[name, check_name] else "C0"
-        ax.errorbar(place + offset, values.mean(), ends, fmt="os"[offset > 0], color=colour)
+        ax.errorbar(column + offset, values.mean(), ends, fmt="os"[offset > 0], color=colour)
         print(f"{name:21s} {check_name}: {values.mean():.2f} [{low:.2f}, {high:.2f}]")
 ax.axhline(FAILS, color="0.7")
 ax.set_xticks(range(len(own)), own)
@@ -192,13 +193,13 @@ ax.set(ylabel="rank correlation", title="circles: random weights; squares: anoth
 
 # %%
 # Red means failed. Saliency passes both checks clearly. Occlusion fails both, as the control does.
-# Integrated gradients and DeepLIFT lie at the border: half of what they show they would show for
-# any model or place, because they multiply a sensitivity by the deviation of the recording, which
-# is always the same. In the larger study in :doc:`explanations </explanations>`, which also
-# trains networks on shuffled targets, all three fail for every model.
+# Integrated gradients and DeepLIFT lie at the limit: half of their pattern would be the same for
+# any model or location, because they multiply a sensitivity by the difference of the recording from
+# the noise, which is always the same. In the larger study in :doc:`explanations </explanations>`,
+# which also trains networks on shuffled targets, all three fail for every model.
 #
 # Exercises
 # ---------
 # 1. Explain the moment of the strongest source (`deepesi.interpret.targets.Moment`). What changes?
-# 2. Add 10 noise SD to one electrode. Do the forward check and the attributions name it?
+# 2. Add 10 noise SD to one electrode. Do the forward check and the attributions show it?
 # 3. Explain eLORETA (`MinimumNorm`): it has no weights, so only the target can be exchanged.

@@ -1,13 +1,13 @@
 """
-Several sources: methods, a posterior of their number, and R-hat
-================================================================
+Several sources: methods, their number, and the convergence of a sampler
+========================================================================
 
-Two or three patches are active at once. A method that looks for them one after the other is misled:
-while it looks for the first, the others are in the way. A sampler changes one patch at a time, with
-the others as they are, until the whole configuration explains the recording.
+Two or three patches are active at once. A method that searches them one after the other makes
+errors: when it searches the first source, it does not account for the others. A sampler changes one
+patch at a time and keeps the others fixed, until the whole configuration explains the recording.
 
-**You learn** how far off methods are with several sources, to read the posterior of their number,
-and to tell from R-hat whether chains agree.
+**You learn** the errors of methods with several sources, to read the posterior of the number of
+sources, and to check with R-hat whether chains agree.
 
 **Data**: simulated, 12 recordings of 20 samples, each on two heads. **Time**: 60 s.
 """
@@ -72,11 +72,11 @@ print("sources:", number)
 # -----------
 # ``default`` is the packaged network. Annealed patches (``model=annealed_patches``) are a short,
 # deterministic sampler. Champagne (``model=unrolled_champagne``) is sparse Bayesian learning over
-# patches. It stops after 14 updates, and counts part of the signal as error of the head model.
-# RAP-MUSIC takes the source whose potential fits the signal best, removes it from the recording,
-# and looks for the next one. Annealed patches and Champagne are networks with few weights, here
-# without any training. The sampler (``bayes_patches``) is the long one, with fewer chains and
-# sweeps than its default.
+# patches. It stops after 14 updates, and assumes that a part of the signal is an error of the head
+# model. RAP-MUSIC selects the source whose potential fits the signal best, removes it from the
+# recording, and searches the next one. Annealed patches and Champagne are networks with few
+# weights, here without any training. The sampler (``bayes_patches``) takes longest, although it has
+# fewer chains and sweeps here than by default.
 
 errors = {
     (head, name): metric_values(method, batch)
@@ -88,19 +88,20 @@ for name in methods:
     print(f"{name:16s}", *means)
 
 figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-places = np.arange(len(methods))
+columns = np.arange(len(methods))
 for offset, head in zip((-0.2, 0.2), recordings, strict=True):
-    ax.bar(places + offset, [errors[head, name].mean() for name in methods], 0.36, label=head)
-    for place, name in zip(places + offset, methods, strict=True):
-        ax.plot(np.full(len(number), place), errors[head, name], ".", color="0.3", markersize=3)
-ax.set_xticks(places, methods)
+    ax.bar(columns + offset, [errors[head, name].mean() for name in methods], 0.36, label=head)
+    for column, name in zip(columns + offset, methods, strict=True):
+        ax.plot(np.full(len(number), column), errors[head, name], ".", color="0.3", markersize=3)
+ax.set_xticks(columns, methods)
 ax.set(ylabel="localization error (mm)")
 ax.legend()
 
 # %%
-# eLORETA is farthest off, on either head. Annealed patches, Champagne and the sampler are nearest.
-# The means of 12 recordings are uncertain by several millimetres, so these three cannot be ranked
-# by them. With head mismatch all three are more than twice as far off: they believe the lead field.
+# eLORETA has the largest errors on either head. Annealed patches, Champagne and the sampler have
+# the smallest. The means of 12 recordings are uncertain by several millimetres, so these three
+# cannot be ranked. With head mismatch the errors of all three are more than twice as large, because
+# they assume that the lead field is correct.
 #
 # One recording with three sources. Rings mark their centres.
 
@@ -118,8 +119,8 @@ print("sources with at least a tenth of the largest magnitude:", n_shown)
 # %%
 # How many sources?
 # -----------------
-# The prior says one to four sources, all equally likely. The posterior says how many the recording
-# shows.
+# In the prior, one to four sources are equally likely. The posterior gives the probability of each
+# number, given the recording.
 
 posteriors = {
     head: sampler.sample_patches(batch.data, batch.inputs) for head, batch in recordings.items()
@@ -138,15 +139,15 @@ axes[0].set(ylabel="mean probability", ylim=(0, 1))
 axes[0].legend()
 
 # %%
-# The sampler sees no fewer sources than there are, but often more, and more often with head
-# mismatch: what the nominal lead field cannot explain becomes a further patch. Read the number as
-# "how many patches explain the recording through this lead field".
+# The sampler does not find too few sources, but often too many, and more often with head mismatch:
+# it explains errors of the nominal lead field by another patch. Read the number as "how many
+# patches explain the recording through this lead field".
 #
 # Do the chains agree?
 # --------------------
-# All chains of a recording sample the same posterior, so they should find configurations of equal
+# All chains of a recording sample the same posterior, so they should reach configurations of equal
 # evidence. R-hat compares the spread between chains with that within them. It is 1 if they agree;
-# above 1.1 they do not, and some are caught in a local maximum.
+# above 1.1 they do not, and some are stuck in a local maximum.
 
 agree = {head: found.r_hat.numpy() < 1.1 for head, found in posteriors.items()}
 nearer = {}
@@ -163,18 +164,18 @@ n_agree = int((found.r_hat < 1.1).sum())
 print(f"head mismatch, four times the annealing: chains agree in {n_agree} recordings")
 
 # %%
-# Where chains agree, the estimate is nearer. Longer annealing lets more of them agree. But
-# agreement is no proof: all chains can be caught in the same place, and a wrong lead field does not
-# show. On the matched head they agree on one source too many in some recordings.
+# Where chains agree, the errors are smaller. With longer annealing more chains agree. But agreement
+# is no proof: all chains can be stuck in the same local maximum, and R-hat does not detect a wrong
+# lead field. On the matched head, they agree on one source too many in some recordings.
 #
-# What to use? Annealed patches and Champagne are as near as the sampler here, where sources are
-# patches along the normals of the template, and Champagne takes a tenth of the time of annealed
-# patches. On other people's heads annealed patches are nearer (:doc:`decision 14
-# </decisions/0014-unrolled-champagne>`). With one source the trained matched filters are nearer.
-# How to compare methods yourself: :doc:`evaluation </evaluation>`.
+# What to use? Here sources are patches along the normals of the template. Annealed patches and
+# Champagne have errors like the sampler, and Champagne takes a tenth of the time of annealed
+# patches. On other people's heads annealed patches have smaller errors (:doc:`decision 14
+# </decisions/0014-unrolled-champagne>`). With one source the trained matched filters have smaller
+# errors. How to compare methods yourself: :doc:`evaluation </evaluation>`.
 #
 # Exercises
 # ---------
-# 1. Use 0 dB and 20 dB (``stream.at_snr``). When does head mismatch cost more than noise?
-# 2. Give the sampler more radii (``n_radii=8``). Does it still see too many sources?
-# 3. Let the time courses be alike (``correlation=(1, 1)``). What happens to RAP-MUSIC, and why?
+# 1. Use 0 dB and 20 dB (``stream.at_snr``). When does head mismatch add more error than noise?
+# 2. Give the sampler more radii (``n_radii=8``). Does it still find too many sources?
+# 3. Make the time courses equal (``correlation=(1, 1)``). What happens to RAP-MUSIC, and why?

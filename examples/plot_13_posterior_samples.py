@@ -1,10 +1,11 @@
 """
-Posterior samples: which sources are plausible, and can one believe it?
-=======================================================================
+Posterior samples: draw them, read them, test them
+==================================================
 
-One map hides that other configurations explain a recording as well. A posterior sample is one whole
-configuration: which skull, how many sources, where, how large and how strong. Many samples together
-say how likely a source is near a place. Whether they deserve belief is tested on simulations.
+One map does not show that other configurations explain a recording equally well. A posterior sample
+is one whole configuration: skull conductivity, number of sources, and location, size and strength
+of each. Many samples together give the probability of a source near a location. Tests on
+simulations show whether these probabilities are right.
 
 **You learn** to train a structured posterior, to read its samples, and to check it with ranks and
 with expected coverage.
@@ -15,10 +16,10 @@ with expected coverage.
 # %%
 # A short training
 # ----------------
-# Every probability of `StructuredPosterior` starts from physics: matched filters of what earlier
-# sources leave. Its 5,000 weights learn how wrong heads are, how sure one may be of another source,
-# and how far moments are off. Its loss is the negative log-density of the true configuration, in
-# nats. ``python train.py experiment=posterior`` trains longer, on more montages.
+# Every probability of `StructuredPosterior` starts from physics: matched filters of the residual of
+# the earlier sources. Its 5,000 weights learn the error of head models, the probability of another
+# source, and the error of moments. Its loss is the negative log-density of the true configuration,
+# in nats. ``python train.py experiment=posterior`` trains longer, on more montages.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,7 +66,8 @@ print(
 # One recording with two sources at 5 dB
 # --------------------------------------
 # 200 samples. The map shows how many of them have a source within 10 mm; rings are the true
-# sources. The bars say how many sources there are. Below are four samples: equally plausible.
+# sources. The bars are the probabilities of the number of sources. Below are four samples, all
+# equally probable.
 
 test = SimulatedRecordings(
     template, PatchSources(n_sources=(2, 2)), setups, **settings, snr_db=(5, 5), split="test"
@@ -75,55 +77,55 @@ positions, edges = batch.head.source_pos, batch.head.space.edges
 with torch.no_grad():
     samples = model.draw(batch.data, batch.inputs, 200)[:, 0, :, 0].numpy()
 magnitudes = np.abs(samples).astype(float)
-found = sources_of(magnitudes, positions, edges)
+summary = sources_of(magnitudes, positions, edges)
 figure = plt.figure(figsize=(12, 7), layout="constrained")
 draw_posterior(
     figure,
     magnitudes,
-    found.probability,
-    found.count_probabilities,
+    summary.probability,
+    summary.count_probabilities,
     NEAR,
     positions,
     template.display,
     batch.scene.peaks[0].numpy(),
 )
-print("probability of 0, 1, 2 sources:", found.count_probabilities.round(2))
-print(f"90 % set of all sources: {found.joint_set.sum()} of {len(positions)} locations")
+print("probability of 0, 1, 2 sources:", summary.count_probabilities.round(2))
+print(f"90 % set of all sources: {summary.joint_set.sum()} of {len(positions)} locations")
 
 # %%
 # Are the samples those of the posterior?
 # ---------------------------------------
-# On simulated recordings the truth is one more sample of the posterior. So its *rank* among samples
-# is uniform (simulation-based calibration), and a region of probability 0.6 about any point holds
-# it in 60 % of recordings (expected coverage, TARP). Both tests give p values; a small one says
-# that the posterior is wrong. Checked: the skull, and the position of the strongest source.
+# On simulated recordings the target is one more sample of the posterior. So its *rank* among
+# samples is uniform (simulation-based calibration), and a region of probability 0.6 about any point
+# holds it in 60 % of recordings (expected coverage, TARP). Both tests give p values; a small one
+# means that the posterior is wrong. We test the skull, and the position of the strongest source.
 
 N_DRAWS = 60
-checked, truths = [], []
+checked, targets = [], []
 for number in range(10):
     batch = SimulatedRecordings(template, sources, setups, **settings, split="test").batch(number)
     with torch.no_grad():
         size = model.noise_size(batch.data, batch.inputs)
         noise = torch.randn(N_DRAWS, 16, size, generator=torch.Generator().manual_seed(number))
         drawn = model.sample_configurations(batch.data, batch.inputs, noise)
-    for configuration, into in ((drawn, checked), (model.target(batch), truths)):
+    for configuration, into in ((drawn, checked), (model.target(batch), targets)):
         sites = configuration.sites(len(positions))[..., 0].numpy()
         skull = 0.05 * configuration.log_skull.numpy()[..., None]  # to the size of a head, m
         into.append(np.concatenate([skull, positions[sites]], axis=2))
-checked, truths = np.concatenate(checked, axis=1), np.concatenate(truths, axis=1)[0]
+checked, targets = np.concatenate(checked, axis=1), np.concatenate(targets, axis=1)[0]
 
 rng = np.random.default_rng(0)
 names = ("skull conductivity", "x", "y", "z")
 p_values = {}
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for column, name in enumerate(names):
-    rank = ranks(checked[..., column], truths[:, column], rng)
+    rank = ranks(checked[..., column], targets[:, column], rng)
     p_values[name] = uniformity(rank, N_DRAWS)
     left.plot(np.sort(rank) / N_DRAWS, np.linspace(0, 1, len(rank)), label=name)
 left.plot([0, 1], [0, 1], color="0.6", linestyle="--", zorder=0)
-left.set(xlabel="rank of the truth", ylabel="share of recordings", title="ranks")
+left.set(xlabel="rank of the target", ylabel="share of recordings", title="ranks")
 left.legend(fontsize=8)
-shares = tarp_ranks(checked, truths, rng.permutation(truths))
+shares = tarp_ranks(checked, targets, rng.permutation(targets))
 p_values["TARP"] = tarp_p(shares, N_DRAWS, rng)
 levels = np.linspace(0, 1, 21)
 coverage = expected_coverage(shares, levels)
@@ -135,15 +137,15 @@ for ax in (left, right):
 print({name: round(p, 3) for name, p in p_values.items()})
 
 # %%
-# A p value is how often a right posterior would give ranks at least as uneven as these. A value
-# below 0.05 speaks against the posterior. A larger one does not prove it right: with more
-# recordings the tests see smaller errors. TARP judges all parameters together.
+# A p value is the probability that a correct posterior gives ranks at least as uneven as these. A
+# value below 0.05 is evidence against the posterior. A larger one does not prove that it is
+# correct: with more recordings the tests detect smaller errors. TARP tests all parameters together.
 #
 # Exercises
 # ---------
-# 1. Take 20 dB. How small is the joint set, and how sure is the number?
+# 1. Take 20 dB. How small is the joint set, and how certain is the number of sources?
 # 2. Draw from the untrained model. Which test first gives a small p value?
-# 3. Give the simulation one skull: ``tissues=TissueRanges(skull_conductivity=(0.01, 0.01))``.
-#    What do the ranks of the skull say?
+# 3. Give the simulation one skull: ``tissues=TissueRanges(skull_conductivity=(0.01, 0.01))``. What
+#    do the ranks of the skull show?
 
 plt.show()

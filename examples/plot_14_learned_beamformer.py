@@ -2,13 +2,13 @@
 A network as a beamformer: a spatial filter per source
 ======================================================
 
-A beamformer gives every source a filter: weights of the sensors that let this source pass and
-little else. LCMV computes them from the covariance of the recording. ``model=transformer`` computes
-them with a network, from the same recording and lead field. The network of this page has its first
-weights: it is not trained.
+A beamformer gives every source a filter: weights of the sensors that pass this source and suppress
+the others. LCMV computes them from the covariance of the recording. ``model=transformer`` computes
+them with a network, from the same recording and lead field. The network of this page has its
+initial weights: it is not trained.
 
-**You learn** to localize a burst in a single second of noise, to read the filters of a network,
-what correlated sources do to a beamformer, and what longer windows bring.
+**You learn** to localize a burst in a single second of noise, to read the filters of a network, the
+effect of correlated sources on a beamformer, and the gain of longer windows.
 
 **Data**: simulated, bursts of 4 to 40 Hz in windows of up to 1 s. **Time**: 60 s.
 """
@@ -18,9 +18,8 @@ what correlated sources do to a beamformer, and what longer windows bring.
 # ---------------------
 # One source per recording, 64 electrodes, -5 dB: the noise has three times the power of the signal.
 # The true head has another skull and other electrode positions than the one that all methods get.
-# The network is not trained here: with its first weights it compares the recording with the
-# potential of every patch and prefers the best. ``python train.py experiment=transformer`` trains
-# it.
+# With its initial weights the network compares the recording with the potential of every patch and
+# prefers the best. ``python train.py experiment=transformer`` trains it.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -75,36 +74,36 @@ for name, values in errors.items():
     print(f"{name:12s} {values.mean():5.1f} mm")
 
 # %%
-# Where the filter looks
+# The filter of a source
 # ----------------------
 # ``return_attention=True`` also gives the filters: one weight per sensor and source, and the
 # estimate is their product with the whitened data. Left: the scalp potential of the true source.
-# Right: the filter of the source that the network found.
+# Right: the filter of the strongest source of the network.
 
 with torch.no_grad():
     estimate, attention = network(one.data, one.inputs, return_attention=True)
 example = 0
 true = int(one.scene.peaks[example, 0])
 power = estimate.mean[example].square().sum(1)
-found = int(power.argmax())
+strongest = int(power.argmax())
 whitener = one.inputs[network.whitener.key]
 pictures = {
     "lead field of the true source": one.head.leadfield[:, true],
-    "filter of the strongest source": (attention.filters[example, found] @ whitener).numpy(),
+    "filter of the strongest source": (attention.filters[example, strongest] @ whitener).numpy(),
 }
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
 for ax, (title, values) in zip(axes, pictures.items(), strict=True):
     draw_scalp(ax, values, one.head.sensors.positions, one.head.sensors.names)
     ax.set_title(title)
 leadfield = (whitener @ torch.as_tensor(one.head.leadfield[:, true]).float()).numpy()
-row = attention.filters[example, found].numpy()
-likeness = abs(row @ leadfield) / np.linalg.norm(row) / np.linalg.norm(leadfield)
-print(f"cosine of filter and lead field: {likeness:.2f}")
+row = attention.filters[example, strongest].numpy()
+similarity = abs(row @ leadfield) / np.linalg.norm(row) / np.linalg.norm(leadfield)
+print(f"cosine of filter and lead field: {similarity:.2f}")
 
 # %%
-# The largest weights are over the source. The filter is not the lead field: the network does not
-# know which of several neighbouring patches it is, takes other components out first, and trusts
-# sensors less where errors of the head model are large.
+# The largest weights are over the source. The filter is not the lead field: several neighbouring
+# patches could explain the recording, the network first removes other components, and it gives
+# sensors a smaller weight where errors of the head model are large.
 #
 # The same recording on the cortex. The ring marks the source.
 
@@ -118,9 +117,10 @@ draw_maps(figure, maps, template.display, [true])
 # %%
 # Two correlated sources
 # ----------------------
-# The inverse covariance of LCMV suppresses whatever else is active, a correlated source included.
-# The network projects out one component before it estimates the next. It is nearer than both, and
-# still far off: two bursts that are nearly the same are hard to tell from one.
+# The inverse covariance of LCMV suppresses all other active sources, also a correlated one. The
+# network projects out one component before it estimates the next. Its errors are smaller than those
+# of both methods, but still large: two bursts that are nearly the same are hard to distinguish from
+# one.
 
 two = errors_of(simulated(2, 250, 0.0, correlation=0.9))
 for name, values in two.items():
@@ -146,8 +146,8 @@ for n_times, row in zip(lengths, by_length, strict=True):
 # Exercises
 # ---------
 # 1. Give the network wavelets: ``SourceTransformer(features=Morlet())``, with `Morlet` of
-#    ``deepesi.models.layers.features``. Which share of the covariance is broad band then?
+#    ``deepesi.models.layers.features``. Which share of the covariance is broadband then?
 # 2. Use ``time_course=None``, whose sources are active for much of the window, in `simulated`. Do
 #    longer windows help more?
-# 3. Draw ``attention.sensors`` of one source before and after ``network.reliability`` sees a
-#    recording at 20 dB.
+# 3. Draw ``attention.sensors`` of one source before and after ``network.reliability`` is
+#    applied to a recording at 20 dB.

@@ -2,8 +2,9 @@
 MEG and EEG: alone and together
 ===============================
 
-EEG sees sources of every orientation, but through a skull of unknown conductivity. MEG does not
-depend on the skull, but hardly sees radial sources. Together they see more than either.
+EEG measures sources of every orientation, but through a skull of unknown conductivity. MEG does not
+depend on the skull, but hardly measures radial sources. Together they give more information than
+either alone.
 
 **You learn** how to simulate EEG and MEG of the same sources, how one method takes any mixture of
 sensors, and where each kind is better: by orientation, by depth, and with a wrong skull.
@@ -49,8 +50,8 @@ sensors = batch.head.sensors
 print(sensors.summary)
 
 # %%
-# The same sample, as electrodes and as magnetometers see it. In heads all kinds of channels have
-# numbers of the same size: 1 stands for 1 µV, 50 fT or 10 fT/cm.
+# The same sample, measured by electrodes and by magnetometers. The arrays of a head have numbers of
+# similar size for all kinds of channels: 1 means 1 µV, 50 fT or 10 fT/cm.
 
 figure, axes = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
 for ax, kind, title in zip(axes, ("eeg", "mag"), ("EEG", "magnetometers"), strict=True):
@@ -82,12 +83,12 @@ def errors(kinds):
 
 true = batch.scene.peaks[:, 0].numpy()
 mixtures = {"EEG": {"eeg"}, "MEG": {"mag", "grad"}, "both": {"eeg", "mag", "grad"}}
-found = {name: errors(kinds) for name, kinds in mixtures.items()}
-for name, values in found.items():
+by_sensors = {name: errors(kinds) for name, kinds in mixtures.items()}
+for name, values in by_sensors.items():
     print(f"{name}: median {np.median(values):.0f} mm, mean {values.mean():.0f} mm")
 
 # %%
-# On these recordings MEG is nearer than EEG, and both together are nearer than either.
+# On these recordings MEG has smaller errors than EEG, and both together have the smallest.
 
 # %%
 # By orientation and depth
@@ -107,7 +108,7 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained", sharey
 for ax, (label, (values, edges)) in zip(axes, axes_of.items(), strict=True):
     bins = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
     names = [f"{a}-{b}" for a, b in pairwise(edges)]
-    for name, error in found.items():
+    for name, error in by_sensors.items():
         means = [error[bins == number].mean() for number in range(len(names))]
         ax.plot(names, means, marker="o", label=name)
     ax.set(xlabel=label)
@@ -124,14 +125,14 @@ axes[0].legend(frameon=False)
 # -------------
 # The skull of the examples has 0.003 to 0.03 S/m, the analyst assumes 0.01 S/m. The error of EEG
 # depends on how wrong that is. In the head model of MEG, currents flow inside the inner skull only,
-# so the skull plays no part.
+# so the skull has no effect.
 
 ratio = batch.scene.tissues[:, 0].numpy() / 0.01
 edges = [0.3, 0.6, 1.2, 3.0]
 bins = np.clip(np.digitize(ratio, edges) - 1, 0, len(edges) - 2)
 figure, ax = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
 names = [f"{a}-{b}" for a, b in pairwise(edges)]
-for name, error in found.items():
+for name, error in by_sensors.items():
     ax.plot(names, [error[bins == number].mean() for number in range(3)], marker="o", label=name)
 ax.set(xlabel="true over assumed conductivity of the skull", ylabel="mean error (mm)")
 ax.set_ylim(bottom=0)

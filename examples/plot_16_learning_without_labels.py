@@ -3,11 +3,11 @@ Learning without labels: missing electrodes and another head
 ============================================================
 
 Nobody knows the true sources of a real recording. But a part of the recording can be predicted from
-the rest. And if an estimate misses the same pattern in many windows, the head model is wrong. Both
-need no label.
+the rest. And if an estimate has the same residual in many windows, the head model is wrong. Neither
+needs a label.
 
 **You learn** to read windows of files, to predict missing electrodes through an inverse, to
-pretrain a network on that, to adapt the head to a recording, and to look at the control first.
+pretrain a network on that, to adapt the head to a recording, and to compare with a control.
 
 **Data**: three simulated recordings saved as files, and windows of a warped head. **Time**: 70 s.
 """
@@ -15,9 +15,10 @@ pretrain a network on that, to adapt the head to a recording, and to look at the
 # %%
 # Windows of files
 # ----------------
-# Activity of the whole cortex, 10 µV at the scalp, with 1 µV of noise, is saved as raw files: in
-# place of your own folder. `RealRecordings` gives windows of one file at a time, each with its own
-# montage, noise covariance and rank. The noise of a channel is what the others do not predict.
+# Activity of the whole cortex, 10 µV at the scalp, with 1 µV of noise, is saved as raw files, which
+# take the place of your own folder. `RealRecordings` gives windows of one file at a time, each with
+# its own montage, noise covariance and rank. The noise of a channel is the part that the others do
+# not predict.
 
 import tempfile
 from dataclasses import replace
@@ -67,10 +68,10 @@ print(f"{stream.n_batches} batches per epoch, {len(stream.files)} files")
 # %%
 # Missing electrodes
 # ------------------
-# An inverse sees some of the electrodes, and the lead field predicts the others from its estimate.
-# Spherical splines know no lead field. The share of the power that is not predicted is 0 for an
-# exact prediction and 1 for none. The network looks for three patches, so it cannot describe the
-# activity of the whole cortex; "+ eLORETA" estimates what it leaves.
+# An inverse method receives some of the electrodes, and the lead field predicts the others from its
+# estimate. Spherical splines do not use a lead field. The share of the power that is not predicted
+# is 0 for an exact prediction and 1 for none. The network estimates three patches, so it cannot
+# describe the activity of the whole cortex; "+ eLORETA" estimates the sources of its residual.
 
 task = MaskedChannels(eloreta)
 optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -81,11 +82,11 @@ rows = compare(held_out, methods, n_batches=1)
 losses = []
 for step in range(40):
     batch = stream.batch(step)
-    found = task.training_loss(network, batch, None, torch.Generator().manual_seed(step))
+    terms = task.training_loss(network, batch, None, torch.Generator().manual_seed(step))
     optimizer.zero_grad()
-    found["loss"].backward()
+    terms["loss"].backward()
     optimizer.step()
-    losses.append(found["loss"].item())
+    losses.append(terms["loss"].item())
 rows += [
     row | {"method": "pretrained"}
     for row in compare(held_out, {"untrained": (network, eloreta)}, n_batches=1)
@@ -112,14 +113,15 @@ plt.show()
 
 # %%
 # With half of the electrodes missing, eLORETA and the networks predict better than splines. The
-# control is eLORETA: after 40 steps the network comes near it and does not pass it. Pretraining on
-# your own files is ``python train.py experiment=pretrain data.files=FOLDER``.
+# control is eLORETA: after 40 steps the network is close to it, but not better. Pretraining on your
+# own files is ``python train.py experiment=pretrain data.files=FOLDER``.
 #
 # Another head
 # ------------
 # Windows of a warped head, of one person, are inverted with the template. `adapt` fits one matrix
-# over the electrodes to what the packaged network explains of half of the windows, and keeps it if
-# the other half is explained better. With the person's own head the error has its lower bound.
+# over the electrodes to the part that the packaged network explains of one half of the windows, and
+# keeps it if the other half is explained better. The error with the person's own head is the lower
+# bound.
 
 default = load_onnx(model_path("default"))
 errors = {}
@@ -137,11 +139,14 @@ for own in (True, False):
         seed=3,
     ).batch(0)
     errors["own head" if own else "template"] = metric_values(default, windows)
-found = adapt(default, windows.head, windows.data)
-inputs = as_tensors(prepare(default.head_inputs, found.head))
-adapted = replace(windows, head=found.head, inputs=inputs)
+adaptation = adapt(default, windows.head, windows.data)
+inputs = as_tensors(prepare(default.head_inputs, adaptation.head))
+adapted = replace(windows, head=adaptation.head, inputs=inputs)
 errors["adapted"] = metric_values(default, adapted)
-print(f"unexplained: {found.residual[0]:.3f} -> {found.residual[1]:.3f}, {found.seconds:.0f} s")
+print(
+    f"unexplained: {adaptation.residual[0]:.3f} -> {adaptation.residual[1]:.3f}, "
+    f"{adaptation.seconds:.0f} s"
+)
 for name, values in errors.items():
     print(f"{name:10s} {values.mean():.1f} mm")
 
@@ -151,7 +156,7 @@ spread = [errors[name].std() / np.sqrt(len(errors[name])) for name in names]
 left.bar(names, [errors[name].mean() for name in names], yerr=spread, color=["C0", "C1", "0.6"])
 left.set(ylabel="localization error (mm)")
 image = right.imshow(
-    found.correction - np.eye(len(found.correction)), cmap="RdBu_r", vmin=-0.3, vmax=0.3
+    adaptation.correction - np.eye(len(adaptation.correction)), cmap="RdBu_r", vmin=-0.3, vmax=0.3
 )
 right.set(title="correction less identity", xlabel="electrode", ylabel="electrode")
 figure.colorbar(image, ax=right)
@@ -159,9 +164,9 @@ plt.show()
 
 # %%
 # The correction explains windows better that it was not fitted to, and the errors get smaller, by a
-# part of what the person's own head would bring. With too few windows (try 96) it explains other
-# windows worse, and `adapt` keeps the head as it was. The black lines are standard errors over the
-# windows, which are the same for all three.
+# part of the gain that the person's own head would give. With too few windows (try 96) it explains
+# other windows worse, and `adapt` keeps the nominal head. The black lines are standard errors over
+# the windows, which are the same for all three.
 #
 # Exercises
 # ---------

@@ -53,8 +53,8 @@ def bayes(page):
     for orientation in ("normal", "random"):
         free, fixed = (page["by_orientation"][orientation, kind] for kind in ("free", "fixed"))
         assert free < fixed
-    assert abs(page["held"]["from the prior"] - 0.9) < 0.02
-    assert page["held"]["patches"] < 0.5
+    assert abs(page["coverage"]["from the prior"] - 0.9) < 0.02
+    assert page["coverage"]["patches"] < 0.5
 
 
 def stranger(page):
@@ -113,7 +113,7 @@ def own_model(page):
 def deploy(page):
     assert page["error"] < 10  # mm
     assert page["stream"].counts.estimated == 2250
-    top, after = page["courses"][page["top"]], page["after"]
+    top, after = page["time_courses"][page["top"]], page["after"]
     assert top[after].mean() > 2 * top[~after].mean()
 
 
@@ -151,8 +151,8 @@ def explain(page):
 
 def posterior_samples(page):
     assert np.mean(page["losses"][-10:]) < np.mean(page["losses"][:10]) - 5
-    assert page["found"].count_probabilities.sum() == pytest.approx(1)
-    assert 0 < page["found"].joint_set.sum() < len(page["positions"])
+    assert page["summary"].count_probabilities.sum() == pytest.approx(1)
+    assert 0 < page["summary"].joint_set.sum() < len(page["positions"])
     assert np.abs(page["coverage"] - page["levels"]).max() < 0.2
 
 
@@ -179,7 +179,7 @@ def learned_beamformer(page):
     one, two = ({k: v.mean() for k, v in page[name].items()} for name in ("errors", "two"))
     for errors, share in ((one, 0.5), (two, 0.9)):
         assert errors["transformer, untrained"] < share * min(errors["LCMV"], errors["eLORETA"])
-    assert page["likeness"] > 0.5
+    assert page["similarity"] > 0.5
     network = [errors["transformer, untrained"].mean() for errors in page["by_length"]]
     assert network[-1] < 0.5 * network[0]
 
@@ -188,13 +188,13 @@ def learning_without_labels(page):
     *_, half = zip(*page["unexplained"].values(), strict=True)
     splines, eloreta, untrained, pretrained = half
     assert eloreta < pretrained < untrained < splines
-    assert page["found"].accepted
+    assert page["adaptation"].accepted
     means = {name: values.mean() for name, values in page["errors"].items()}
     assert means["own head"] < means["adapted"] < means["template"]
 
 
 def meg_and_eeg(page):
-    found, bins = page["found"], page["axes_of"]
+    found, bins = page["by_sensors"], page["axes_of"]
     means = {name: error.mean() for name, error in found.items()}
     assert means["both"] < means["MEG"] < means["EEG"]
     angle = bins["angle to the radius (degrees)"][0]
