@@ -2,9 +2,9 @@
 
     python -m benchmarks.missing_channels FILES... [--models RUN ...] [--out CSV]
 
-Splines are those of MNE-Python. eLORETA and networks see the head of the other electrodes; their
-lead field projects the estimate onto the missing ones. "+ eLORETA": it estimates what the network
-leaves. Windows are those for validation, which `experiment=pretrain` does not train on.
+Splines are those of MNE-Python. eLORETA and networks use the head of the other electrodes; their
+lead field projects the estimate onto the missing ones. "+ eLORETA": it estimates the residual of
+the network. Windows are those for validation, which `experiment=pretrain` does not train on.
 """
 
 import argparse

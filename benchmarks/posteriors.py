@@ -1,4 +1,4 @@
-"""Calibration of posteriors beside other methods: ``python -m benchmarks.posteriors SETTINGS``.
+"""Calibration of posteriors and of other methods: ``python -m benchmarks.posteriors SETTINGS``.
 
 Settings are those of ``deepesi calibrate`` (``models=[...] baselines=[...] scenario=several``).
 Written are CSV files whose names begin with ``--out``, each with a ``.yaml`` of its origin, as
@@ -55,7 +55,7 @@ Batches = Sequence[tuple[Batch, int]]
 
 LEVEL = 0.9
 #: Settings of recordings for the two references, which take the nominal lead field as the true one.
-RIGHT_HEAD = ("scenario.setups.displacement=0", "scenario.tissues.skull_conductivity=[0.01,0.01]")
+NOMINAL_HEAD = ("scenario.setups.displacement=0", "scenario.tissues.skull_conductivity=[0.01,0.01]")
 CM2 = 1e4
 
 
@@ -231,10 +231,10 @@ def at_all_snrs(
 def compared(
     settings: Sequence[str], cohort: Cohort, models: Mapping[str, InverseModel], n: int, draws: int
 ) -> list[dict[str, Array]]:
-    """C2ST of every posterior model, with one source and with two or three, on right heads."""
+    """C2ST of every posterior model, with one source and with two or three, on nominal heads."""
     found = []
     for several, n_sources in ((False, "[1,1]"), (True, "[2,3]")):
-        own = [*settings, *RIGHT_HEAD, f"scenario.sources.n_sources={n_sources}"]
+        own = [*settings, *NOMINAL_HEAD, f"scenario.sources.n_sources={n_sources}"]
         config = compose("calibrate", [*own, f"scenario.n_examples={n}"])
         references: list[InverseModel] = [BayesSinglePatch(), BayesPatches(n_samples=draws)]
         batches = at_all_snrs(
@@ -275,7 +275,7 @@ def calibrated(
 
 
 def keep(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]], seed: int) -> None:
-    """Write a CSV, and the file beside it that says where it is from."""
+    """Write a CSV, and a ``.yaml`` file that describes its origin."""
     write_rows(path, columns, rows)
     facts = {
         "command": " ".join(["python -m benchmarks.posteriors", *sys.argv[1:]]),

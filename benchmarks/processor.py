@@ -1,4 +1,4 @@
-"""Options of the speed benchmarks that say where to compute."""
+"""Options of the speed benchmarks for device and threads."""
 
 import argparse
 

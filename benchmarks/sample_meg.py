@@ -1,4 +1,4 @@
-"""The auditory response of MNE's sample subject by EEG, MEG and both, beside the dipole of MNE.
+"""The auditory response of MNE's sample subject by EEG, MEG and both, and the dipole of MNE.
 
     python -m benchmarks.sample_meg --data MNE-SAMPLE --out FOLDER
 
@@ -51,7 +51,7 @@ COLUMNS = (
 )
 
 
-class Found(NamedTuple):
+class EstimateMap(NamedTuple):
     """An estimate at the time of the dipole: magnitudes ``(S,)``, positions ``(S, 3)``, mm."""
 
     values: Array
@@ -89,17 +89,17 @@ def prepared(
     yield "template", other, load_template().source_mni
 
 
-def peaks(found: Found, target: Array) -> Iterator[tuple[str, Array, float, float]]:
-    """Hemisphere, place (mm), distance to the dipole or its mirror image, share of the maximum."""
+def peaks(estimate: EstimateMap, target: Array) -> Iterator[tuple[str, Array, float, float]]:
+    """Hemisphere, position (mm), distance to the dipole or its mirror image, share of maximum."""
     for name, side in (("right", 1), ("left", -1)):
-        rows = np.flatnonzero(side * found.positions[:, 0] > 0)
-        peak = rows[found.values[rows].argmax()]
-        place = found.positions[peak]
-        distance = float(np.linalg.norm(place - target * [side, 1, 1]))
-        yield name, place, distance, float(found.values[peak] / found.values.max())
+        rows = np.flatnonzero(side * estimate.positions[:, 0] > 0)
+        peak = rows[estimate.values[rows].argmax()]
+        position = estimate.positions[peak]
+        distance = float(np.linalg.norm(position - target * [side, 1, 1]))
+        yield name, position, distance, float(estimate.values[peak] / estimate.values.max())
 
 
-def draw(found: dict[tuple[str, str], Found]) -> Figure:
+def draw(estimates: dict[tuple[str, str], EstimateMap]) -> Figure:
     """A row for every set of sensors: own head in projections, fsaverage from both sides."""
     figure, mesh = Figure(figsize=(13, 16), layout="constrained"), load_template().display
     assert mesh is not None
@@ -107,7 +107,7 @@ def draw(found: dict[tuple[str, str], Found]) -> Figure:
     for row, sensors in zip(rows, MIXTURES, strict=True):
         left, right = row.subfigures(1, 2, width_ratios=[1, 1])
         row.suptitle(f"{sensors}, {DRAWN}, {1e3 * TIME:.0f} ms; ring: dipole of MNE", fontsize=11)
-        own, template = found["own", sensors], found["template", sensors]
+        own, template = estimates["own", sensors], estimates["template", sensors]
         nearest = np.linalg.norm(own.positions - DIPOLE, axis=1).argmin()
         draw_projections(left, own.values, 1e-3 * own.positions, np.array([nearest]))
         for ax, view in zip(right.subplots(1, 2), ("left lateral", "right lateral"), strict=True):
@@ -126,17 +126,17 @@ def main() -> None:
     evoked, to_mni = recorded[0], recorded[3]
     sample = int(np.abs(evoked.times - TIME).argmin())
     targets = {"own": DIPOLE, "template": to_mni[:3, :3] @ DIPOLE + 1e3 * to_mni[:3, 3]}
-    lines, shown = list[tuple[Any, ...]](), dict[tuple[str, str], Found]()
+    lines, shown = list[tuple[Any, ...]](), dict[tuple[str, str], EstimateMap]()
     for method in METHODS:
         for sensors, picks in MIXTURES.items():
             for head, inverse, positions in prepared(method, picks, recorded):
                 data = evoked.get_data(picks=list(inverse.ch_names))[:, sample : sample + 1]
                 estimate = inverse.estimate(data)[0][:, 0]
-                found = Found(magnitudes(estimate, inverse.space.n_orient), positions)
+                shown_map = EstimateMap(magnitudes(estimate, inverse.space.n_orient), positions)
                 if method == DRAWN:
-                    shown[head, sensors] = found
-                for side, place, distance, share in peaks(found, targets[head]):
-                    numbers = [*place.round(1), round(distance, 1), round(share, 2)]
+                    shown[head, sensors] = shown_map
+                for side, position, distance, share in peaks(shown_map, targets[head]):
+                    numbers = [*position.round(1), round(distance, 1), round(share, 2)]
                     lines.append((head, sensors, method, side, *numbers))
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_rows(arguments.out / "sample_meg.csv", COLUMNS, lines)

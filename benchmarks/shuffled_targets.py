@@ -1,4 +1,4 @@
-"""Training on shuffled targets: a network that cannot have learned where sources are.
+"""Training on shuffled targets: a network that cannot learn source locations.
 
 ``python train.py loss=focal loss._target_=benchmarks.shuffled_targets.ShuffledTargets``. An
 explanation that stays the same for such a network does not show what the network has learned.

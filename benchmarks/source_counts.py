@@ -2,7 +2,7 @@
 
 Recordings of one to ten sources, with the share of single ones of `experiment=champagne`, from the
 split ``test``. Written are a CSV with one line per SNR (log score in nats, of the model and of the
-frequencies of the numbers themselves; accuracy; how often the true number lies in the 90 % set), a
+frequencies of the numbers themselves; accuracy; coverage of the 90 % set), a
 CSV with the frequencies behind the reliability plot, one with the confusion of numbers, and the
 plot.
 """
@@ -78,26 +78,27 @@ def reliability(
     probabilities: Array, true: NDArray[np.int64]
 ) -> Iterator[tuple[float, float, float, float, int]]:
     """Per bin of all probabilities: mean, frequency with its binomial error, and number."""
-    happened = np.arange(1, probabilities.shape[1] + 1) == true[:, None]
+    is_true = np.arange(1, probabilities.shape[1] + 1) == true[:, None]
     which = np.digitize(probabilities, EDGES[1:-1])
     for number in range(len(EDGES) - 1):
         inside = which == number
         if n := int(inside.sum()):
-            said, seen = probabilities[inside].mean(), happened[inside].mean()
-            error = 1.96 * np.sqrt(seen * (1 - seen) / n)
-            yield said, seen, seen - error, seen + error, n
+            predicted, observed = probabilities[inside].mean(), is_true[inside].mean()
+            error = 1.96 * np.sqrt(observed * (1 - observed) / n)
+            yield predicted, observed, observed - error, observed + error, n
 
 
 def draw(bins: list[tuple[float, float, float, float, int]], path: Path) -> None:
     """The reliability plot."""
     from matplotlib.figure import Figure
 
-    said, seen, low, high, _ = np.array(bins).T
+    predicted, observed, low, high, _ = np.array(bins).T
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    axes.errorbar(said, seen, [seen - low, high - seen], marker="o", linestyle="", capsize=2)
-    axes.set(xlabel="probability of a number of sources", ylabel="how often it is true")
+    limits = [observed - low, high - observed]
+    axes.errorbar(predicted, observed, limits, marker="o", linestyle="", capsize=2)
+    axes.set(xlabel="probability of a number of sources", ylabel="observed frequency")
     axes.set_aspect("equal")
     figure.savefig(path, dpi=150)
 
@@ -128,10 +129,10 @@ def main() -> None:
         lines.append((label, len(true), *(f"{v:.3f}" for v in scores(probabilities, true))))
         print(*lines[-1])
     arguments.out.mkdir(parents=True, exist_ok=True)
-    columns = ("SNR (dB)", "recordings", "log score", "log score of the frequencies", "right")
+    columns = ("SNR (dB)", "recordings", "log score", "log score of the frequencies", "accuracy")
     write_rows(arguments.out / "scores.csv", (*columns, "in the 90 % set"), lines)
     bins = list(reliability(probabilities, true))
-    columns = ("probability", "frequency", "from", "to", "n")
+    columns = ("probability", "frequency", "low", "high", "n")
     write_rows(arguments.out / "reliability.csv", columns, bins)
     most = probabilities.argmax(1)
     table = np.zeros((probabilities.shape[1],) * 2, dtype=int)

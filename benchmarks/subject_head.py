@@ -1,9 +1,9 @@
 """Localization error with the sample subject's own boundary elements as the true head.
 
 ``python -m benchmarks.subject_head --data FOLDER`` simulates patches of her cortex, one at a time,
-as her forward solution sees them, with the noise of her recording and her electrodes. All methods
-have the template, and her electrodes placed on it as ``deepesi apply`` places them. An error is the
-distance in MNI space, so it contains what her transform to MNI is off. The CSV has the columns of
+rendered through her forward solution, with the noise of her recording and her electrodes. All
+methods have the template, and her electrodes placed on it as ``deepesi apply`` places them. An error is the
+distance in MNI space, so it includes the error of her transform to MNI. The CSV has the columns of
 ``benchmark.csv``.
 """
 

@@ -1,4 +1,4 @@
-"""Test-time adaptation on held-out heads beside its bounds, with the coverage of prediction sets.
+"""Test-time adaptation on held-out heads with its bounds, and the coverage of prediction sets.
 
     python -m benchmarks.test_time --split validation --strengths .1 .3 1 3 --out validation.csv
     python -m benchmarks.test_time --split test --strengths 1 --out test.csv
@@ -59,7 +59,7 @@ def recordings(
 
 
 class Scores(NamedTuple):
-    """Of single recordings: localization error (mm), and whether the prediction set covers."""
+    """Localization error (mm) of single recordings, and whether the prediction set covers."""
 
     errors: NDArray[np.float64]
     covered: NDArray[np.bool_]
@@ -90,17 +90,17 @@ def study(
     own, template = scored(model, true), scored(model, batch)
     about = {"head": f"warp{seed}", "snr_db": snr_db, "n_windows": n}
     rows = [row(about, "own head", own, template), row(about, "template", template, template)]
-    best = scored(model, under(model, batch, best_corrected(batch.head, true.head)))
+    best = scored(model, with_nominal_head(model, batch, best_corrected(batch.head, true.head)))
     rows.append(row(about, "best correction", best, template))
     for strength in strengths:
-        found = adapt(model, windows.head, windows.data, strength)
-        after = scored(model, under(model, batch, found.head))
+        adaptation = adapt(model, windows.head, windows.data, strength)
+        after = scored(model, with_nominal_head(model, batch, adaptation.head))
         rows.append(row(about, f"adapted, strength {strength:g}", after, template))
-        rows[-1] |= {"accepted": found.accepted, "seconds": round(found.seconds, 1)}
+        rows[-1] |= {"accepted": adaptation.accepted, "seconds": round(adaptation.seconds, 1)}
     return rows
 
 
-def under(model: OnnxModel, batch: Batch, head: HeadModel) -> Batch:
+def with_nominal_head(model: OnnxModel, batch: Batch, head: HeadModel) -> Batch:
     """The same recordings under another nominal head."""
     return replace(batch, head=head, inputs=as_tensors(prepare(model.head_inputs, head)))
 
@@ -108,7 +108,7 @@ def under(model: OnnxModel, batch: Batch, head: HeadModel) -> Batch:
 def best_corrected(head: HeadModel, true: HeadModel) -> HeadModel:
     """The head with the correction that brings its lead field nearest to the true one.
 
-    Nearest by least squares. It knows the person's head.
+    Nearest by least squares. It uses the person's head.
     """
     whitener = Whitener().compute(head)
     correction = fit_correction(whitener @ true.leadfield, whitener @ head.leadfield, 1e-6)

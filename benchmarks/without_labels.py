@@ -1,4 +1,4 @@
-"""Gains without labels beside their controls, in small trainings.
+"""Gains without labels and their controls, in small trainings.
 
     python -m benchmarks.without_labels curves --files FILES... --out curves.csv
     python -m benchmarks.without_labels adaptation --out adaptation.csv

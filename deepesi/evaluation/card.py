@@ -138,12 +138,12 @@ def how_trained(
 def how_good(rows: Sequence[Row], scenario: Mapping[str, Any]) -> str:
     """The table of the benchmark of one scenario, and what it is of."""
     setups = scenario["setups"]
-    world = (
+    heads = (
         "sources on the analyst's grid, along its normals (an inverse crime)"
         if setups.get("anatomy") is None and setups.get("own_anatomy", True)
         else "on heads that are not the analyst's"
     )
-    return f"""Scenario `{scenario["name"]}`: {world}. Seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
+    return f"""Scenario `{scenario["name"]}`: {heads}. Seed {scenario["seed"]}, {scenario["n_examples"]} examples per SNR, other
 lead fields than in training. {RULE}
 
 {markdown_table(layout(rows))}"""
@@ -202,17 +202,17 @@ def _range(limits: Sequence[float]) -> str:
 
 
 def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
-    """What not to read into it, and what it refuses."""
+    """Limits of the file, and the recordings that it refuses."""
     if contract["trained"] is not None:
-        yield "Trained and tested on simulations. No claim about patients; not a medical device."
+        yield "Trained and tested on simulations. No statement about patients; not a medical device."
         yield (
-            "Recordings beyond the channels, the sampling rate, the band and the SNR above are "
-            "estimated all the same; a line says so."
+            "Recordings outside of the channels, the sampling rate, the band and the SNR above are "
+            "also estimated, with a message."
         )
     else:
-        yield "No claim about patients; not a medical device."
+        yield "No statement about patients; not a medical device."
     if len(contract["outputs"]) == 1 and contract["calibration"] is None:
-        yield "It claims no uncertainty."
+        yield "It gives no uncertainty."
     yield (
         "Amplitudes are shrunk towards zero where the source is uncertain: read positions and "
         "relative strengths, not absolute moments."

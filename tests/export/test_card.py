@@ -130,7 +130,7 @@ def test_calibrated_network(toy, toy_path, tmp_path):
         "any other is refused",
     ):
         assert part in card, part
-    assert "claims no uncertainty" not in card
+    assert "gives no uncertainty" not in card
     assert open_model(tmp_path / "c.onnx").contract.calibration == FITTED
 
 

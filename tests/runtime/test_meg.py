@@ -390,7 +390,7 @@ def test_a_file_for_eeg_refuses_meg_by_name():
     inverse = Inverse.load("default")
     assert inverse.contract.sensor_kinds == ("eeg",)
     beside = (
-        r"takes EEG channels, .* have magnetometer and gradiometer channels beside .*--picks eeg"
+        r"takes EEG channels, .* have magnetometer and gradiometer channels as well.*--picks eeg"
     )
     with pytest.raises(ValueError, match=beside):
         inverse.for_recording(evoked, cov, solution)

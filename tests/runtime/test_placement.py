@@ -114,7 +114,7 @@ def test_a_transform_beside_a_forward_solution_is_refused(eloreta, sample_data, 
         sample_data / "derived/sample-oct5-eeg-fwd.fif", verbose="error"
     )
     evoked = make_evoked()
-    with pytest.raises(ValueError, match="contains its own. Leave one of them out"):
+    with pytest.raises(ValueError, match="contains its own transform, were given. Leave"):
         Inverse.load(eloreta).for_recording(
             evoked,
             make_covariance(evoked.info),

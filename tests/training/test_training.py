@@ -88,7 +88,7 @@ def check_cards(run_dir, toy_path):
             "```\ndeepesi ",
             "| eLORETA |",
             f"deepesi apply {file} ",
-            "It claims no uncertainty",
+            "It gives no uncertainty",
         ):
             assert part in card, part
     assert "Scenario `snr`: sources on the analyst's grid" in cards[0]

@@ -45,7 +45,7 @@ def test_a_faster_channel_that_is_excluded_leaves_the_others_as_they_are(tmp_pat
 @pytest.mark.parametrize(
     ("rates", "exclude", "message"),
     [
-        (EEG | {"ECG": 512}, (), r"EEG is sampled at 128 Hz, beside ECG at 512.*\(--exclude ECG\)"),
+        (EEG | {"ECG": 512}, (), r"EEG is sampled at 128 Hz, and ECG at 512.*\(--exclude ECG\)"),
         (EEG | {"ECG": 512, "E M": 256}, ("ECG",), r"E M at 256 Hz.*\(--exclude 'E M'\)"),
         (EEG | {"F3": 64}, (), r"F3 at 64 Hz.*all to 128 Hz in pieces.*\(--exclude F3\)"),
         (EEG, TEN_TWENTY, "--exclude names all of its 19 channels"),

@@ -483,7 +483,7 @@ def test_a_head_and_a_forward_solution_are_two_heads(eloreta, toy_path):
     evoked = make_evoked("biosemi16")
     inverse = Inverse.load(eloreta, head=toy_path)
     forward = mne.Forward()
-    with pytest.raises(ValueError, match=r"toy.npz was given .* Leave one of them out"):
+    with pytest.raises(ValueError, match=r"toy.npz .* were given. Leave one of them out"):
         inverse.for_recording(evoked, make_covariance(evoked.info), forward)
 
 
