@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.subject_head --data FOLDER`` simulates patches of her cortex, one at a time,
 rendered through her forward solution, with the noise of her recording and her electrodes. All
-methods have the template, and her electrodes placed on it as ``deepesi apply`` places them. An error is the
-distance in MNI space, so it includes the error of her transform to MNI. The CSV has the columns of
-``benchmark.csv``.
+methods have the template, and her electrodes placed on it as ``deepesi apply`` places them. An
+error is the distance in MNI space, so it includes the error of her transform to MNI. The CSV has
+the columns of ``benchmark.csv``.
 """
 
 import argparse

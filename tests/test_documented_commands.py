@@ -162,7 +162,7 @@ def own_folder(tmp_path):
 
 
 def compose(command, words, tmp_path, monkeypatch):
-    """As Hydra does: the folder of a sweep, every run of it, and what is built of each.
+    """Compose as Hydra does: the folder of a sweep, its runs, and the objects of each run.
 
     Of runs that differ in the seed only, one is composed and built.
     """

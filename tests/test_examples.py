@@ -249,7 +249,7 @@ class ConnectionOpenedError(Exception):
 
 @pytest.fixture
 def no_network():
-    """What looks for a host or connects fails; it cannot be unhooked, so it has a switch."""
+    """Looking up a host or connecting is an error; the audit hook stays, so it has a switch."""
 
     def check(event, _):
         if switch and event in ("socket.connect", "socket.getaddrinfo"):

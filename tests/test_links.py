@@ -24,7 +24,7 @@ GENERATED = ("auto_examples/", "api/")
 
 
 def anchors(text: str) -> set[str]:
-    """What GitHub makes of the headings of a page, and the anchors that it names itself."""
+    """Anchors that GitHub makes from the headings of a page, and explicit anchors."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     headings = (re.sub(r"[^\w\- ]", "", h.lower()) for h in re.findall(r"^#+ (.*)$", text, re.M))
     return {h.strip().replace(" ", "-") for h in headings} | set(re.findall(r'<a id="(.*?)"', text))

@@ -19,7 +19,7 @@ def pins(file: str) -> dict[str, Version]:
 
 @pytest.fixture(scope="module")
 def bounds() -> dict[str, Requirement]:
-    """What pyproject.toml asks for, extras included."""
+    """Requirements of pyproject.toml, with extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     asked = [Requirement(line) for group in groups for line in group]

@@ -95,7 +95,7 @@ def test_the_reference_shows_every_public_name(reference, tmp_path):
 
 
 def imported_names():
-    """What the code of the README, of the pages and of the gallery imports from the package."""
+    """Names that the code of the README, of the pages and of the gallery imports."""
     pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
     code = [
         b for p in pages for b in re.findall(r"^```python\n(.*?)^```", p.read_text(), re.M | re.S)

@@ -63,7 +63,7 @@ def write_subject() -> None:
 
 @pytest.fixture
 def names(tmp_path, monkeypatch, fsaverage_dir):
-    """What the blocks take for given: an average, its noise, and an exported file with its head."""
+    """Variables that the blocks assume: an average, its noise, an exported file with its head."""
     monkeypatch.chdir(tmp_path)
     evoked = make_evoked(n_times=5)
     noise_cov = make_covariance(evoked.info)

@@ -74,7 +74,7 @@ def _best(here: Sequence[Row]) -> Callable[[Row], bool]:
 
 
 def differences(rows: Sequence[Row]) -> Layout:
-    """As `layout`, of the paired differences to the reference; no lines without one."""
+    """Layout of the paired differences to the reference; no lines without a reference."""
     compared = [row for row in rows if row.difference is not None and row.method != REFERENCE]
     return _layout(compared, difference_cell, lambda here: is_better)
 

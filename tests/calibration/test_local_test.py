@@ -21,7 +21,7 @@ def gaussian_world(shift, n=600, seed=0):
 
 
 def best_statistic(value, shift):
-    """Of the best classifier, by integration over its samples."""
+    """Statistic of the best classifier, by integration over its samples."""
     grid = np.linspace(-8, 8, 4001) * np.sqrt(0.5)
     weight = np.exp(-(grid**2))
     log_ratio = -(grid**2) + (grid + shift * value) ** 2  # of sample to target, at the samples

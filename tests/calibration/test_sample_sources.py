@@ -48,7 +48,7 @@ def test_probability_of_a_source_within_ten_millimetres():
 
 @pytest.mark.parametrize(("level", "inside"), [(0.4, [2]), (0.8, [0, 2, 5]), (0.95, [0, 2, 4, 5])])
 def test_the_joint_set_holds_all_sources_of_a_share_of_the_samples(level, inside):
-    """Of twenty, four times: ten at 2, eight at 0 and 5 together, two at 4."""
+    """Four times twenty samples: ten at 2, eight at 0 and 5 together, two at 4."""
     peaks = np.zeros((20, 7), dtype=bool)
     peaks[:10, 2] = peaks[10:18, 0] = peaks[10:18, 5] = peaks[18:, 4] = True
     found = joint_set(np.repeat(peaks, 4, axis=0), np.eye(7), level)

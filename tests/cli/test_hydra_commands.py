@@ -278,7 +278,7 @@ def test_asked_to_stop_a_run_ends_within_five_seconds(toy_path, tmp_path, name, 
 
 
 def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
-    """What was printed, pasted behind the same command in a shell, resumes it."""
+    """The printed argument resumes the run when it is added to the same command."""
     printed = output.split("Resume with ")[1].splitlines()[0]
     toy = " ".join(f"'{word}'" for word in TOY)
     command = (
@@ -305,7 +305,7 @@ def goes_on(output: str, cwd: Path, toy_path: Path) -> None:
 
 @pytest.mark.parametrize("process", [False, slow(True)], ids=["main", "train.py"])
 def test_sweep_lands_in_numbered_folders(toy_path, tmp_path, monkeypatch, capsys, process):
-    """As documented: no ``name``, no ``hydra.sweep.dir``; two runs of two steps."""
+    """The documented command, without ``name`` and ``hydra.sweep.dir``: two runs of two steps."""
     toy = [word for word in TOY if not word.startswith(("trainer.max_steps", "trainer.steps_per"))]
     sweep = ["-m", "seed=1,2", f"head.name={toy_path}", "trainer.max_steps=2"]
     words = [*toy, *sweep, "compare=false", "export=false"]

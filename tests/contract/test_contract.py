@@ -413,7 +413,7 @@ def test_joint_scaling_of_samples(name, simulate, factor):
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_an_estimate_is_the_mean_and_deviation_of_samples(name, simulate):
-    """Of so many draws that only what chance leaves of both is between them."""
+    """With many draws, the difference is at most that of chance."""
     model = POSTERIORS[name]().eval()
     batch = simulate(model.head_inputs, batch_size=2, n_times=2).batch(0)
     with torch.no_grad():

@@ -37,7 +37,7 @@ def test_interval_of_skewed_errors_holds_its_level(n, spread):
 
 
 def test_percentile_intervals_do_not():
-    """What was reported before, by scipy: it misses the mean of 20 errors in one run of ten."""
+    """The earlier interval, by scipy: it misses the mean of 20 errors in one run of ten."""
     errors = np.random.default_rng(20).lognormal(0, 0.5, size=(20, N_RUNS))
     found = stats.bootstrap(
         (errors,), np.mean, n_resamples=500, method="percentile", axis=0, rng=0

@@ -47,7 +47,7 @@ def test_scores_of_a_point_are_its_error_and_need_an_uncertainty():
 
 @pytest.mark.slow
 def test_the_command_writes_all_tables(tmp_path, monkeypatch):
-    """Of an untrained network and of the Bayesian minimum norm."""
+    """Tables of an untrained network and of the Bayesian minimum norm."""
     settings = ["models=[untrained:structured_posterior]", "baselines=[bayesian_minimum_norm]"]
     settings += ["scenario=several", "scenario.sources.n_sources=[1,3]", "scenario.snr_db=[10]"]
     settings += ["scenario.n_examples=10", "n_validation=10", "n_bins=1"]

@@ -91,7 +91,7 @@ def test_snrs_of_a_test_set_share_their_set_ups(scenario, tuned, toy):
 
 
 def test_the_value_of_least_error_is_chosen(scenario, tuned, toy, tmp_path):
-    """As measured here once more, on recordings drawn for validation."""
+    """The test computes the errors again, on recordings of the split validation."""
     choice = choose("x", tuned, [scenario], Cohort.single(toy), cache=tmp_path)
     errors = []
     for value in tuned.values:

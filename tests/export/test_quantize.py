@@ -32,7 +32,7 @@ def convdips(template, tmp_path_factory):
 
 
 def estimates(path, head, level=1.0) -> np.ndarray:
-    """Of recordings with so many times the noise and the sources of a usual one."""
+    """Estimates of recordings whose noise and sources are multiplied by `level`."""
     opened = open_model(path, 1)
     rng = np.random.default_rng(1)
     head = replace(head, noise_cov=level**2 * head.noise_cov)

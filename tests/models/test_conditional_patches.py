@@ -36,7 +36,7 @@ def patches():
 
 
 def covariances(patches, level):
-    """What a patch adds to the covariance of a sample, ``(K S, C, C)``."""
+    """Contribution of a patch to the covariance of a sample, ``(K S, C, C)``."""
     deviation = level / patches.normal_moments
     straight = torch.einsum("ksc,ksd,ks->kscd", patches.normal, patches.normal, deviation.square())
     own = (level / patches.loose_size).square()

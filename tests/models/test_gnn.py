@@ -45,7 +45,7 @@ def recording(head, strengths, n_times=1, noise=0.0, seed=0):
 
 
 def neutral(**settings):
-    """What is left before training without its random parts: likelihoods of known lead fields."""
+    """The untrained network without its random parts: likelihoods of known lead fields."""
     model = SensorGNN(**settings)
     with torch.no_grad():
         model.blocks[-1].signals.weight.zero_()

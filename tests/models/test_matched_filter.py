@@ -72,7 +72,7 @@ def test_untrained_it_finds_a_patch_without_noise(template, simulate):
 
 
 def test_it_reads_the_skull_off_the_recording(template):
-    """What it weighs skulls by goes with the true conductivity of one loud source's head."""
+    """The weights of the skulls follow the true conductivity, for one source of high SNR."""
     model = UnrolledMatchedFilter(n_components=1, n_sweeps=1).eval()
     batch = SimulatedRecordings(
         template,

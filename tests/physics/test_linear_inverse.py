@@ -40,7 +40,7 @@ def space_of(n_sources, n_orient=3):
 
 
 def apply_mne(info, solution, cov, data, lambda2, method, loose=1.0, **orientation):
-    """What MNE makes of the data, and what ours makes of the same, fixed or free: ``(D, T)``."""
+    """Estimates of MNE and ours from the same data, fixed or free: ``(D, T)``."""
     noise = mne.Covariance(cov, info.ch_names, [], [], nfree=1)
     evoked = mne.EvokedArray(data, info, verbose="error")
     evoked.set_eeg_reference(projection=True, verbose="error")

@@ -20,7 +20,7 @@ def referenced(cov):
 
 
 def cleaned(cov, n_removed, seed=0):
-    """As after ICA: some of the mixed components are gone; the projector is oblique."""
+    """Covariance as after ICA: some components are removed by an oblique projector."""
     mixing = np.random.default_rng(seed).normal(size=cov.shape)
     keep = np.ones(len(cov))
     keep[:n_removed] = 0

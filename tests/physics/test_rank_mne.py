@@ -138,7 +138,7 @@ def test_eloreta_is_that_of_mne_at_the_same_rank(clean, n):
 
 
 def test_projectors_hold_for_a_covariance_from_before_them():
-    """As MNE-Python does: what was applied to the data is applied to noise and lead field.
+    """The projectors of the data are applied to noise and lead field, as in MNE-Python.
 
     The lead field of the head stays; whitening projects it.
     """

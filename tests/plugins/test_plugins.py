@@ -66,7 +66,7 @@ def site(tmp_path_factory):
 
 
 def python(site: Path, folder: Path, script: str, *words: str) -> str:
-    """What a script prints that has the package installed."""
+    """Output of a script in an environment with the package."""
     path = os.pathsep.join(map(str, (site, ROOT)))
     done = subprocess.run(
         [sys.executable, "-c", script, *words],

@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 class Done(NamedTuple):
-    """What the packaged network wrote of the average: its folder, text and numbers of the page."""
+    """Output of the packaged network for an average: folder, text and numbers of the page."""
 
     folder: Path
     printed: str

@@ -23,7 +23,7 @@ zarr = pytest.importorskip("zarr")
 
 
 def estimates(stem: str) -> list[np.ndarray]:
-    """Of the files that `apply` numbered, ``(dipoles, times)`` each."""
+    """Estimates in the files that `apply` numbered, ``(dipoles, times)`` each."""
     paths = sorted(Path("out").glob(f"{stem}-[0-9]*-lh.stc"))
     return [mne.read_source_estimate(str(p).removesuffix("-lh.stc")).data for p in paths]
 
@@ -59,7 +59,7 @@ def test_epochs(eloreta, folder, toy_path):
 
 
 def test_evoked_response_with_deviations(toy, folder, toy_path):
-    """What it says of itself, and the picture beside it."""
+    """Attributes of the group, and the picture."""
     model = folder / "m.onnx"
     export_onnx(
         ConvDip(84, height=8, width=8, hidden=16, heteroscedastic=True),

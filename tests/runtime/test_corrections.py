@@ -424,7 +424,7 @@ def test_offsets_of_a_raw_recording(prepared, amplitude):
 
 
 def test_a_constant_channel_is_no_offset(white, prepared):
-    """Its mean would make a reference of it."""
+    """Without its mean it would look like a reference."""
     raw = make_raw()
     raw._data[3] = 37e-6
     with pytest.raises(ValueError, match=r"the channels \['F3'\] are constant"):
@@ -557,7 +557,7 @@ def test_offsets_without_time_before_0_are_refused(prepared, averaged, offset):
 
 
 def test_responses_without_time_before_0_pass(prepared):
-    """Of 20 dB throughout."""
+    """The response has 20 dB at all times."""
     info = make_evoked().info
     pattern = np.random.default_rng(6).normal(scale=2e-5, size=(len(info.ch_names), 1))
     evoked = mne.EvokedArray(np.tile(pattern, 50), info, tmin=0.08, nave=1)

@@ -66,7 +66,7 @@ def test_page_of_simulated_responses(stand_in, tmp_path, capsys):
 
 
 def test_page_of_a_recording(stand_in, tmp_path, capsys):
-    """Its data in volts, the prepared inputs, and the matrices of reference and noise."""
+    """The page has data in volts, prepared inputs, and the matrices of reference and noise."""
     evoked = make_evoked(n_times=40)
     covariance = make_covariance(evoked.info)
     covariance.save(tmp_path / "x-cov.fif")
@@ -168,7 +168,7 @@ def runtime() -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(template):
-    """Of each packaged file, for the head of the simulated responses."""
+    """Each packaged file, prepared for the head of the simulated responses."""
     found = {}
 
     def prepare(name):
@@ -271,7 +271,7 @@ def check_same(found, expected, kept=slice(None)):
 
 
 def check_estimate(found, inverse, name, data):
-    """As Python computes it."""
+    """Compare an estimate of the page with that of Python."""
     expected = inverse.estimate(data)[0]
     check_same(found, expected, settled(inverse, data, expected, ROUNDINGS.get(name, 0)))
 

@@ -1,4 +1,4 @@
-"""What the page of `deepesi demo` reads of files, in Node.js, against MNE-Python."""
+"""The page of `deepesi demo` reads files as MNE-Python does; run in Node.js."""
 
 import json
 import re
@@ -243,7 +243,7 @@ def damage(path: Path, out: Path, place: int, content: bytes) -> Path:
 
 
 def test_refusals_of_fif(read, inverse, noise, tmp_path):
-    """What `deepesi apply` refuses, in words of the same meaning."""
+    """The page refuses the same files as `deepesi apply`, with similar messages."""
 
     def saved(name: str, raw, **options) -> Path:
         raw.save(tmp_path / name, verbose="error", **options)

@@ -283,7 +283,7 @@ def test_graphs_that_were_signed_anew(small, toy_path, tmp_path, request):
 
 
 def outcome(inverse, path, frame, expected):
-    """How a prepared head ends: refused, or with the map of the undamaged one."""
+    """Result of a prepared head: refused, or the map of the undamaged one."""
     try:
         found = inverse.for_prepared(path).estimate(frame)
     except ValueError:
@@ -440,7 +440,7 @@ def change(evoked, covariance, kind, number):
 
 @pytest.mark.filterwarnings("ignore")
 def test_recordings(small, toy_path, fuzz):
-    """What can be localized gives the map of its good channels, in any order and reference."""
+    """A recording without errors gives the map of its good channels, in any order and reference."""
     inverse = Inverse.load(small, head=toy_path)
     whole = make_evoked()
     covariance = make_covariance(whole.info)

@@ -64,7 +64,7 @@ print(peak())
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak")
 @pytest.mark.parametrize("n_times", [421, 1263])
 def test_an_estimate_stays_below_1_gb(n_times):
-    """What an evoked response of 421 samples on 2,034 sources needs, and one of thrice as many."""
+    """Memory for an evoked response of 421 samples on 2,034 sources, and for three times as many."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(n_times)], capture_output=True, text=True, check=False
     )
@@ -75,7 +75,7 @@ def test_an_estimate_stays_below_1_gb(n_times):
 
 
 def test_examples_are_computed_a_few_at_a_time(convdip, template, monkeypatch):
-    """As many as the head inputs and the samples leave room for, and it does not show."""
+    """Batches are split by the size of inputs and samples, and the result is the same."""
     opened = open_model(convdip, 1)
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, template.montage_head("biosemi32"))))
     numbers = sum(values.size for values in feeds.values())

@@ -1,4 +1,4 @@
-"""What ``apply``, ``prepare`` and Python say of the electrodes on a packaged head, and --trans."""
+"""Placement of the electrodes on a packaged head in ``apply``, ``prepare``, Python; --trans."""
 
 import mne
 import numpy as np

@@ -91,7 +91,7 @@ def test_products_of_the_packaged_8_bit_weights_would_saturate(template):
 
 
 def of_8_bits(model):
-    """What operations take numbers of 8 bits, and what give them."""
+    """Operations with inputs or outputs of 8 bits."""
     named = {w.name: w.data_type for w in model.graph.initializer}
     named |= {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
     taking = {n.op_type for n in model.graph.node if EIGHT_BITS & {named.get(i) for i in n.input}}

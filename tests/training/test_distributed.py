@@ -75,7 +75,7 @@ def test_two_processes_are_as_one(one, toy_path, tmp_path):
 
 
 def slurm(rank: int, port: int) -> dict[str, str]:
-    """What SLURM tells the two processes of a job."""
+    """Environment variables that SLURM sets for the two processes of a job."""
     return {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NAME": "train",
@@ -98,7 +98,7 @@ def free_port() -> int:
 
 @pytest.mark.slow
 def test_lost_process_leaves_a_checkpoint_and_a_message(one, toy_path, tmp_path):
-    """As under SLURM: one of two processes is killed, the other says how to go on."""
+    """One of two processes is killed, as under SLURM; the other prints how to continue."""
     run = [*SLURM, f"hydra.run.dir={tmp_path / 'a'}"]
     port, last = free_port(), tmp_path / "a" / "checkpoints" / "last.ckpt"
     first, second = (start(tmp_path, toy_path, *run, **slurm(rank, port)) for rank in (0, 1))
@@ -115,7 +115,7 @@ def test_lost_process_leaves_a_checkpoint_and_a_message(one, toy_path, tmp_path)
 
 def test_processes_in_different_directories_are_refused(tmp_path):
     class First:
-        """What the second of two processes hears."""
+        """Answer for the second of two processes."""
 
         broadcast = staticmethod(lambda _: str(tmp_path / "one"))
         reduce_boolean_decision = staticmethod(lambda decision: decision)

@@ -62,7 +62,7 @@ def write(path: Path, *entries: dict) -> Path:
 
 
 def entry(**changes) -> dict:
-    """What is expected of a visual response; None takes a key out."""
+    """Expectation of a visual response; None removes a key."""
     usual = {
         "file": "*-ave.fif",
         "noise_cov": "{name}-cov.fif",

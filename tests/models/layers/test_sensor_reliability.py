@@ -1,4 +1,4 @@
-"""How far electrodes are trusted: where errors of the head tell, and by how much."""
+"""Weights of electrodes by the expected effect of head errors."""
 
 import pytest
 import torch

@@ -140,7 +140,7 @@ def test_what_is_complete_is_kept(data, capsys):
 
 
 def test_averages_about_events(data):
-    """Of every event, with the noise of the part before it; as MNE-Python averages."""
+    """Every event is averaged as in MNE-Python, with the noise of the part before it."""
     apply("--subject", "02", "--event", "seen", "heard", "--epoch", "-0.4", "0.4")
     heard, seen = sorted(table(), key=lambda row: row["event"])
     assert (heard["nave"], seen["nave"]) == ("2", "2")
@@ -267,7 +267,7 @@ def documented() -> list[str]:
 
 @pytest.mark.parametrize("command", [c if "--dask" in c else slow(c) for c in documented()])
 def test_documented_commands(data, command, monkeypatch):
-    """As typed, but for the cluster, whose address is that of one started here."""
+    """The documented commands run; the address of the cluster is that of one started here."""
     shutil.rmtree(data / "sub-03")
     for subject in ("01", "02"):
         make_covariance(make_evoked().info).save(f"sub-{subject}-cov.fif", verbose="error")

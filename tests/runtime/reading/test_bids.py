@@ -1,4 +1,4 @@
-"""What BIDS keeps beside a recording, read and held against it."""
+"""Side files of BIDS are read and compared with the recording."""
 
 import json
 import shutil

@@ -138,7 +138,7 @@ def test_onsets_count_from_the_first_sample(tmp_path, dated):
     ],
 )
 def test_names_of_events(tmp_path, table, names, line):
-    """As `trial_type` writes them, whatever the trigger was."""
+    """Names are those of `trial_type` for any value of the trigger."""
     path = write_bids(tmp_path, make_raw())
     beside(path, "_events.tsv").write_text(table)
     found, said = read(path)
@@ -298,7 +298,7 @@ def test_frames_that_are_no_head(tmp_path, frame):
 
 
 def test_a_position_that_is_unknown(tmp_path):
-    """Of a good channel it is an error, of a bad one it is not needed."""
+    """A missing position is an error for a good channel, not for a bad one."""
     path = write_bids(tmp_path, make_raw([]))
     table = beside(path, "_electrodes.tsv")
     lines = table.read_text(encoding="utf-8-sig").splitlines()

@@ -488,7 +488,7 @@ def test_a_head_and_a_forward_solution_are_two_heads(eloreta, toy_path):
 
 
 def test_units_change_nothing_of_a_set_up(eloreta, toy_path, tmp_path, monkeypatch, capsys):
-    """Of a .fif only names and positions are read; that is said, and the file is the same."""
+    """Only names and positions are read from a .fif: a line says so, and the file is the same."""
     monkeypatch.chdir(tmp_path)
     evoked = make_evoked("biosemi16")
     evoked.save("x-ave.fif", verbose="error")

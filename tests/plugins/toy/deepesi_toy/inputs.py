@@ -1,4 +1,4 @@
-"""What the network asks of a head. No torch: whoever applies an exported file computes it."""
+"""Head inputs of the network. No torch: users of an exported file compute them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
