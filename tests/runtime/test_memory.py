@@ -64,7 +64,7 @@ print(peak())
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak")
 @pytest.mark.parametrize("n_times", [421, 1263])
 def test_an_estimate_stays_below_1_gb(n_times):
-    """Memory for an evoked response of 421 samples on 2,034 sources, and for three times as many."""
+    """Memory for an evoked response of 421 samples on 2,034 sources, and of three times that."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(n_times)], capture_output=True, text=True, check=False
     )
