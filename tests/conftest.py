@@ -257,4 +257,4 @@ def save_evoked() -> mne.EvokedArray:
 def with_coarse_scalp(anatomy: Anatomy) -> Anatomy:
     """A scalp of 162 vertices 16 mm above the inner skull, so that a BEM takes a second."""
     skull = anatomy.skull
-    return replace(anatomy, scalp=(skull.feet + 0.016 * skull.directions, skull.faces))
+    return replace(anatomy, scalp=(skull.inner + 0.016 * skull.directions, skull.faces))

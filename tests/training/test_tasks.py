@@ -287,7 +287,7 @@ def test_settings_of_alignment():
         (
             Alignment(LayerFeatures("x", 0, 1), Coral()),
             Unlabelled,
-            "Alignment needs simulated data beside",
+            "Alignment needs simulated data and",
         ),
     ],
 )

@@ -62,7 +62,7 @@ def test_the_whole_road(toy_path, tmp_path, capsys):
         estimates[0], estimates[2], rtol=1e-3, atol=1e-4 * estimates[0].abs().max().item()
     )
     printed = capsys.readouterr().out
-    for part in ("loc. error", "ConvDip", "eLORETA", "largest deviation", "deepesi apply"):
+    for part in ("loc. error", "ConvDip", "eLORETA", "largest difference", "deepesi apply"):
         assert part in printed
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
     for name in ("cosine", "reprojection", "laplacian"):
