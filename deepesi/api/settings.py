@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from deepesi.cli.config_errors import explained, usual_config
+from deepesi.cli.config_errors import one_line_error, usual_config
 from deepesi.cli.config_types import check_config
 from deepesi.cli.overrides import typed_keys
 from deepesi.composition import compose
@@ -78,7 +78,7 @@ def plain_errors(command: str, config: DictConfig | None = None) -> Iterator[Non
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"{command}: {explained(error, command, config)}") from error
+        raise ValueError(f"{command}: {one_line_error(error, command, config)}") from error
 
 
 def composed(words: Sequence[str], out: str | Path | None) -> tuple[DictConfig, Path]:

@@ -21,7 +21,7 @@ def usual_config(command: str) -> DictConfig:
     return compose(command)
 
 
-def explained(
+def one_line_error(
     error: Exception,
     command: str,
     config: DictConfig | None = None,

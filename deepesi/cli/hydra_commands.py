@@ -64,7 +64,7 @@ def _run_hydra(command: str, arguments: Sequence[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from deepesi.cli.config_errors import explained
+    from deepesi.cli.config_errors import one_line_error
 
     expected = (*EXPECTED, HydraException, OmegaConfBaseException)
     try:
@@ -73,7 +73,7 @@ def _run_hydra(command: str, arguments: Sequence[str]) -> None:
     except expected as error:
         if debug:
             raise
-        sys.exit(f"deepesi {command}: {explained(error, command, None, overrides)}")
+        sys.exit(f"deepesi {command}: {one_line_error(error, command, None, overrides)}")
 
 
 def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ...]) -> None:
@@ -81,7 +81,7 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from deepesi.cli.config_errors import explained, usual_config
+    from deepesi.cli.config_errors import one_line_error, usual_config
     from deepesi.cli.config_types import check_config
     from deepesi.composition import register_plugins
     from deepesi.training.overrides import add_quotes
@@ -104,7 +104,7 @@ def _run(command: str, overrides: list[str], expected: tuple[type[Exception], ..
         except expected as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra reports the run after the end of all
-            sys.exit(f"deepesi {command}: {explained(error, command, config)}")
+            sys.exit(f"deepesi {command}: {one_line_error(error, command, config)}")
 
     before, sys.argv = (
         os.environ.get(FULL_ERROR),

@@ -11,7 +11,9 @@ NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memo
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Socket")
 
 
-def explained(error: Exception, folder: Path, batch_size: int, accumulate: int) -> Exception | None:
+def error_with_advice(
+    error: Exception, folder: Path, batch_size: int, accumulate: int
+) -> Exception | None:
     """Return an error that says what to do, or None to raise the original error.
 
     Args:

@@ -22,7 +22,7 @@ from deepesi.runtime.window_needs import WindowNeeds
 from deepesi.training.criterion import CRITERION, TASK_CRITERION
 from deepesi.training.data import RecordingStream
 from deepesi.training.expected_responses import ExpectedResponses
-from deepesi.training.failures import explained
+from deepesi.training.failures import error_with_advice
 from deepesi.training.initial import check_only_narrower, start_from
 from deepesi.training.loggers import make_loggers
 from deepesi.training.mixed import MixedRecordings
@@ -296,7 +296,7 @@ def fit(
     try:
         trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
     except Exception as error:
-        advice = explained(error, folder, config.data.batch_size, settings.accumulate)
+        advice = error_with_advice(error, folder, config.data.batch_size, settings.accumulate)
         if advice is None:
             raise
         raise advice from error

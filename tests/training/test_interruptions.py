@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deepesi.physics.cohort import Cohort
-from deepesi.training.failures import explained
+from deepesi.training.failures import error_with_advice
 from deepesi.training.resume import checkpoint_of
 from deepesi.training.run import fit
 from tests.conftest import slow
@@ -169,7 +169,7 @@ def test_resuming_another_model_or_head_is_refused(train, toy, template):
     ],
 )
 def test_advice(tmp_path, error, kind, message):
-    found = explained(error, tmp_path, 9, 2)
+    found = error_with_advice(error, tmp_path, 9, 2)
     assert type(found) is kind
     assert re.search(message, str(found))
-    assert explained(RuntimeError("size mismatch"), tmp_path, 9, 2) is None
+    assert error_with_advice(RuntimeError("size mismatch"), tmp_path, 9, 2) is None
