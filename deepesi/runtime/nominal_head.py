@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 def scalp_points(inverse: PreparedInverse, template: Template) -> ScalpPoints:
-    """Where the sensors of a prepared model are on the scalp of its head."""
+    """Positions of the sensors of a prepared model on the scalp of its head."""
     family = template.family
     return project_to_mesh(inverse.sensors.positions, family.scalp_pos, family.scalp_faces)
 
