@@ -10,8 +10,9 @@ written, in seconds.
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
 estimate, and is graded by `deepesi.interpret.grading`. The CSV has one line for each model and
-method, means with 95 % intervals over the recordings. A second CSV, ``NAME_errors.csv``, has the
-localization error of each model: trained, with random weights and on shuffled targets.
+method, means with 95 % intervals over the recordings. A second CSV, ``NAME_errors.csv``, says how
+far from the target each model finds the source: as it is, with random weights and on shuffled
+targets.
 """
 
 import argparse
@@ -51,7 +52,7 @@ from deepesi.utils.rows import write_rows
 
 Array = NDArray[np.float64]
 
-#: The recording itself, which does not depend on the model: a control that must fail.
+#: The recording itself, which no model has anything to do with: a control that must fail.
 CONTROL = "map of the recording (control)"
 METHODS = {
     name: name.replace("_", " ")
@@ -79,7 +80,7 @@ ERRORS = ("model", *(f"localization error (mm), {version}" for version in VERSIO
 
 
 class Case(NamedTuple):
-    """One recording with its simulation parameters."""
+    """One recording with what is known of it."""
 
     data: Array
     head: HeadModel
@@ -89,7 +90,7 @@ class Case(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """The explained quantity of a model on a recording, in torch and in NumPy."""
+    """A model on a recording: what is explained, in torch and in NumPy."""
 
     tensors: Explained
     arrays: Explained
@@ -137,7 +138,7 @@ def attribution(method: str, maps: Maps, case: Case) -> Array:
 
 
 def maps_of(run: Run, frame: Frame, target: Share) -> Maps:
-    """The explained quantity of a model on one recording."""
+    """What is explained of a model on one recording."""
     return Maps(explained(frame, run, target), explained(frame, run_in_numpy(run), target))
 
 
@@ -178,7 +179,7 @@ def grades(
     rng = np.random.default_rng(case.seed)
     far = np.flatnonzero(np.linalg.norm(positions - positions[peak], axis=1) > ANOTHER)
     near, away = (
-        Share(neighbourhood(positions, source), n_orient) for source in (peak, rng.choice(far))
+        Share(neighbourhood(positions, place), n_orient) for place in (peak, rng.choice(far))
     )
     maps, another = maps_of(run, frame, near), maps_of(run, frame, away)
     random, of_shuffled = (
@@ -200,7 +201,7 @@ def grades(
         if not np.isfinite(own).all():
             found[method] = [np.nan] * (len(COLUMNS) - 3)
             continue
-        # Saliency ranks by the effect of a change, the others by the effect of the recording.
+        # Saliency ranks by what a change would do, the others by what the recording did.
         wanted = by_noise if method == "saliency" else by_value
         order = np.argsort(-own * (case.data.sum(1) if method == "saliency" else 1.0))
         deleted, inserted = curves(maps.arrays, case.data, case.precision, head.sensors, order)
