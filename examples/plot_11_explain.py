@@ -201,5 +201,5 @@ ax.set(ylabel="rank correlation", title="circles: random weights; squares: anoth
 # Exercises
 # ---------
 # 1. Explain the moment of the strongest source (`deepesi.interpret.targets.Moment`). What changes?
-# 2. Add 10 noise SD to one electrode. Do the forward check and the attributions show it?
+# 2. Add 10 noise SD to one electrode. Do the forward check and the attributions name it?
 # 3. Explain eLORETA (`MinimumNorm`): it has no weights, so only the target can be exchanged.
