@@ -19,7 +19,7 @@ from deepesi.physics.helmets import (
     CLEARANCE,
     HELMETS,
     OPM_MONTAGE,
-    fit_helmet,
+    put_on,
     helmet,
     on_scalp,
 )
@@ -177,7 +177,7 @@ class CoilRanges:
             return on_scalp(points.positions, scalp.mean(axis=0))
         tilt = Rotation.from_rotvec(np.deg2rad(self.tilt) * rng.normal(size=3)).as_matrix()
         gap = CLEARANCE + rng.uniform(*self.gap)
-        return fit_helmet(helmet(name), scalp, tilt, self.shift * rng.normal(size=2), gap)
+        return put_on(helmet(name), scalp, tilt, self.shift * rng.normal(size=2), gap)
 
     def _misplaced(self, coils: Coils, rng: np.random.Generator) -> Coils:
         """The coils at their true positions: rotated about their middle and shifted."""

@@ -1,4 +1,4 @@
-"""Tissues of a head, and the interface of families of lead fields."""
+"""Tissues of a head, and what every family of its lead fields offers."""
 
 import itertools
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ BRAIN_CONDUCTIVITY = 0.33
 
 @dataclass(frozen=True)
 class Tissues:
-    """Tissue properties that a lead field depends on, in addition to the shape of the head.
+    """Tissue properties that a lead field depends on, beside the shape of the head.
 
     Args:
         skull_conductivity: S/m.
@@ -39,7 +39,7 @@ NOMINAL = Tissues()
 
 @dataclass(frozen=True)
 class TissueGrid:
-    """Range of tissues that a family covers, and the Chebyshev nodes it is built from.
+    """The box of tissues a family covers, and the Chebyshev nodes it is built from.
 
     Conductivities are those at `BRAIN_CONDUCTIVITY`: with a more conductive brain the covered
     conductivities of skull and scalp rise in proportion.
@@ -94,7 +94,7 @@ class LeadFieldFamily(Protocol[Positions]):
     Attributes:
         scalp_pos: Vertices of the scalp mesh ``(N, 3)``, m, head frame.
         scalp_faces: Triangles ``(F, 3)`` of the scalp.
-        bounds: Range covered ``(3, 2)``: log skull conductivity, thickness, log scalp conductivity.
+        bounds: Box covered ``(3, 2)``: log skull conductivity, thickness, log scalp conductivity.
         core: ``(K, p, r)``.
         source_modes: ``(D, r)``.
         eye_core: The same core for the eyes ``(K, p, E)``: left x, y, z, right x, y, z; no columns

@@ -38,7 +38,7 @@ def helmet(name: str) -> Coils:
     return coils_of(info, in_device=True)
 
 
-def fit_helmet(coils: Coils, scalp_pos: Array, rotation: Array, shift: Array, gap: float) -> Coils:
+def put_on(coils: Coils, scalp_pos: Array, rotation: Array, shift: Array, gap: float) -> Coils:
     """A helmet on a head: rotated, shifted sideways, then lowered as far as possible.
 
     Args:

@@ -174,7 +174,7 @@ class CoilFamily(Protocol):
     def source_modes(self) -> Array: ...  # noqa: D102
 
     def patterns(self, coils: Coils) -> Array:
-        """Measurements of coils in the head frame for every mode ``(C, r)``, in head units."""
+        """What coils in the head frame measure of every mode ``(C, r)``, in head units."""
         ...
 
     def leadfield(self, coils: Coils) -> Array:

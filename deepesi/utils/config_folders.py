@@ -9,7 +9,7 @@ from deepesi.utils.plugins import CONFIG_VARIABLE as VARIABLE
 
 #: The packaged files.
 CONFIGS = "deepesi.configs"
-#: How users name their folders, for errors.
+#: What names folders of users, for errors.
 NAMED_BY = f"{VARIABLE} (or --config-dir of train, evaluate, calibrate and preview)"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from deepesi.data_gen.coils import CoilRanges
 from deepesi.data_gen.setups import SetupRanges
-from deepesi.physics.helmets import fit_helmet, helmet
+from deepesi.physics.helmets import put_on, helmet
 from deepesi.physics.magnetic import KnownCoils
 from deepesi.physics.template import load_template
 from tests.contract.test_contract import RECIPES, apply
@@ -42,9 +42,9 @@ SLOW = {
 def joint_toy(toy):
     """The toy head with a third of a Neuromag helmet."""
     template = load_template()
-    coils = fit_helmet(
-        helmet("neuromag306"), template.family.scalp_pos, np.eye(3), np.zeros(2), 0.02
-    )[[i for start in range(0, 306, 27) for i in range(start, start + 3)]]
+    coils = put_on(helmet("neuromag306"), template.family.scalp_pos, np.eye(3), np.zeros(2), 0.02)[
+        [i for start in range(0, 306, 27) for i in range(start, start + 3)]
+    ]
     rows = np.r_[0:42, 642:684]
     return replace(
         toy,

@@ -17,7 +17,7 @@ from deepesi.physics.building.magnetic import (
     reduce_magnetic,
     solve_magnetic,
 )
-from deepesi.physics.helmets import CLEARANCE, fit_helmet, helmet, on_scalp
+from deepesi.physics.helmets import CLEARANCE, put_on, helmet, on_scalp
 from deepesi.physics.io.coils import coils_of
 from deepesi.physics.magnetic import MagneticFieldFamily, charge_field
 from deepesi.physics.magnetic_files import load_magnetic, save_magnetic
@@ -143,7 +143,7 @@ def test_it_is_written_and_read(tmp_path):
 
 def test_fixed_orientation_is_the_normal_component_of_free():
     fixed, free = load_template("fsaverage-ico3"), load_template("fsaverage-ico3-free")
-    coils = fit_helmet(helmet("ctf275"), fixed.family.scalp_pos, np.eye(3), np.zeros(2), CLEARANCE)
+    coils = put_on(helmet("ctf275"), fixed.family.scalp_pos, np.eye(3), np.zeros(2), CLEARANCE)
     components = free.magnetic.leadfield(coils).reshape(len(coils), -1, 3)
     along = np.einsum("csj,sj->cs", components, fixed.source_normals)
     assert np.allclose(fixed.magnetic.leadfield(coils), along)
@@ -152,7 +152,7 @@ def test_fixed_orientation_is_the_normal_component_of_free():
 def test_coils_stay_outside_the_head():
     scalp = load_template().family.scalp_pos
     for name in ("neuromag306", "ctf275"):
-        coils = fit_helmet(helmet(name), scalp, np.eye(3), np.zeros(2), CLEARANCE)
+        coils = put_on(helmet(name), scalp, np.eye(3), np.zeros(2), CLEARANCE)
         nearest = cKDTree(scalp).query(coils.points)[0].min()
         assert CLEARANCE <= nearest < CLEARANCE + 0.002
     cells = on_scalp(scalp[:10], scalp.mean(axis=0))

@@ -13,7 +13,7 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.coil_placement import FAR_FROM_FIDUCIALS
-from deepesi.physics.helmets import CLEARANCE, fit_helmet
+from deepesi.physics.helmets import CLEARANCE, put_on
 from deepesi.physics.helmets import helmet as helmet_of
 from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.io.coils import coils_of, sss_rank
@@ -476,7 +476,7 @@ def on_fsaverage():
     template, info = load_template(), mne.channels.read_meg_canonical_info("neuromag")
     info = mne.pick_info(info, list(range(0, 306, 9)) + list(range(1, 306, 9)))
     device, gap = helmet_of("neuromag306"), CLEARANCE + 0.01
-    placed = fit_helmet(device, template.family.scalp_pos, np.eye(3), np.zeros(2), gap)
+    placed = put_on(device, template.family.scalp_pos, np.eye(3), np.zeros(2), gap)
     shift = np.eye(4)
     shift[:3, 3] = placed.points[0] - device.points[0]
     info["dev_head_t"] = mne.Transform("meg", "head", shift)
