@@ -19,9 +19,9 @@ from deepesi.physics.helmets import (
     CLEARANCE,
     HELMETS,
     OPM_MONTAGE,
-    put_on,
     helmet,
     on_scalp,
+    put_on,
 )
 from deepesi.physics.magnetic import Coils, charge_field
 from deepesi.physics.montage import standard_montage

@@ -8,7 +8,7 @@ import torch
 
 from deepesi.data_gen.coils import CoilRanges
 from deepesi.data_gen.setups import SetupRanges
-from deepesi.physics.helmets import put_on, helmet
+from deepesi.physics.helmets import helmet, put_on
 from deepesi.physics.magnetic import KnownCoils
 from deepesi.physics.template import load_template
 from tests.contract.test_contract import RECIPES, apply

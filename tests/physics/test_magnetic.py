@@ -17,7 +17,7 @@ from deepesi.physics.building.magnetic import (
     reduce_magnetic,
     solve_magnetic,
 )
-from deepesi.physics.helmets import CLEARANCE, put_on, helmet, on_scalp
+from deepesi.physics.helmets import CLEARANCE, helmet, on_scalp, put_on
 from deepesi.physics.io.coils import coils_of
 from deepesi.physics.magnetic import MagneticFieldFamily, charge_field
 from deepesi.physics.magnetic_files import load_magnetic, save_magnetic
