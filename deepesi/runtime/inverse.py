@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import mne
 
     from deepesi.runtime.estimates import Localization
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
     Stc: TypeAlias = mne.source_estimate._BaseSourceEstimate
 

@@ -13,6 +13,7 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.coil_placement import FAR_FROM_FIDUCIALS
+from deepesi.physics.family import NOMINAL
 from deepesi.physics.helmets import CLEARANCE, put_on
 from deepesi.physics.helmets import helmet as helmet_of
 from deepesi.physics.io.channels import sensor_array
@@ -488,7 +489,7 @@ def on_fsaverage():
         info["sfreq"] = 250.0
     coils = coils_of(info)
     source = 200
-    field = coils.sensors.head_units * template.magnetic.leadfield(coils)[:, source]
+    field = coils.sensors.head_units * template.magnetic.leadfield(NOMINAL, coils)[:, source]
     units, rng = coils.sensors.head_units[:, None], np.random.default_rng(0)
     data = 1e-7 * field[:, None] * np.hanning(20) + 1e-7 * units * rng.normal(size=(len(units), 20))
     evoked = mne.EvokedArray(data, info, tmin=-0.02, nave=1, baseline=None, verbose="error")
@@ -516,7 +517,7 @@ def test_meg_on_the_packaged_head_finds_its_source(eloreta):
     peak = np.abs(stc.data[:, 9]).argmax()
     template = load_template()
     assert np.linalg.norm(template.source_pos[peak] - template.source_pos[source]) < 0.025
-    gain = template.magnetic.leadfield(coils_of(evoked.info))
+    gain = template.magnetic.leadfield(NOMINAL, coils_of(evoked.info))
     head = head_on_template(evoked.info, cov, template, coils=inverse.coils.coils)
     assert np.allclose(head.leadfield, gain, rtol=0, atol=1e-3 * np.abs(gain).max())
 
