@@ -92,6 +92,7 @@ def test_more_signal_less_error(benchmark):
     assert error[REFERENCE, 20] < error["MNE", 20]
 
 
+@pytest.mark.slow
 def test_knowing_the_true_lead_field_helps(scenario, toy, tmp_path):
     """An oracle stands beside methods; at 20 dB mismatch is nearly all that is between them."""
     bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=3)
@@ -178,6 +179,7 @@ def test_point_spread_of_eloreta_peaks_at_the_point(scenario, toy):
         assert found == worked.batch.scene.peaks[0, 0]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_processes_nor_on_interruptions(scenario, toy, tmp_path):
     cohort, several = Cohort.single(toy), [scenario, replace(scenario, name="two", seed=1)]
     whole = run_benchmark(classical(), several, cohort, tmp_path / "one")

@@ -313,6 +313,7 @@ def test_free_orientation_finds_the_only_direction_there_is(
     assert np.abs(across).max() < 1e-3 * np.abs(stc.data).max()
 
 
+@pytest.mark.slow
 def test_a_network_with_a_prior_on_the_normal_writes_moments(folder, free_toy, simulate, tmp_path):
     pytest.importorskip("h5io")
     head, model = tmp_path / "free.npz", tmp_path / "ista.onnx"
