@@ -13,8 +13,8 @@ from deepesi.cli.loading import known_scenarios
 from deepesi.composition import compose
 from deepesi.utils.nearest import nearest
 
-#: Scenarios that `all` leaves out: heads must be built, some networks do not take the sensors, or it
-#: is the prior of training.
+#: Scenarios that `all` leaves out: heads must be built, some networks do not take the sensors, or
+#: it is the prior of training.
 NOT_IN_ALL = ("volume", "modality", "prior")
 
 

@@ -275,6 +275,9 @@ def test_an_overstated_rank_of_sss_is_warned_of():
     coils = np.setdiff1d(np.arange(len(head.sensors)), head.sensors.rows_of("eeg"))
     assert rank_of(head.noise_cov[np.ix_(coils, coils)]) == 20
     assert rank_of(head.noise_cov) == 20 + n_eeg - 1
+    head = head_from_forward(info, cov, solution, 1, rank={"meg": 20})
+    assert rank_of(head.noise_cov[np.ix_(coils, coils)]) == 20
+    assert rank_of(head.noise_cov) == 20 + n_eeg - 1
 
 
 def test_projectors_take_dimensions_off_what_sss_left():
