@@ -92,9 +92,9 @@ def target_scores(
     there = peaks >= 0
     at_peaks = np.take_along_axis(scores, np.maximum(peaks, 0), axis=1)
     if covers == "all":
-        return np.where(there, at_peaks, -np.inf).max(axis=1)
+        return np.asarray(np.where(there, at_peaks, -np.inf).max(axis=1))
     strongest = np.where(there, moments, -np.inf).argmax(axis=1)
-    return at_peaks[np.arange(len(at_peaks)), strongest]
+    return np.asarray(at_peaks[np.arange(len(at_peaks)), strongest])
 
 
 def min_examples(level: float) -> int:

@@ -43,7 +43,7 @@ def normal_errors(samples: Array, target: Array) -> Array:
 
     """
     rank = (samples < target).sum(axis=0) + 0.5 * (samples == target).sum(axis=0)
-    return np.abs(norm.ppf((rank + 0.5) / (len(samples) + 1)))
+    return np.asarray(np.abs(norm.ppf((rank + 0.5) / (len(samples) + 1))))
 
 
 def half_width(samples: Array, level: float) -> Array:

@@ -38,9 +38,16 @@ def run_hydra(command: str, arguments: Sequence[str]) -> None:
     An error that the user can correct is printed as one line, with exit status 1; ``--debug`` shows
     the traceback. ``--config-dir`` may be given several times.
     """
-    folders, arguments = config_dirs(arguments)
+    with config_dirs_in_effect(arguments) as others:
+        _run_hydra(command, others)
+
+
+@contextmanager
+def config_dirs_in_effect(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Context with the folders of ``--config-dir`` in effect; gives the other arguments."""
+    folders, others = config_dirs(arguments)
     with _variable(CONFIG_VARIABLE, os.pathsep.join(folders) or None):
-        _run_hydra(command, arguments)
+        yield others
 
 
 def config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

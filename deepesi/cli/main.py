@@ -14,7 +14,13 @@ from deepesi.cli.commands.head import add_head
 from deepesi.cli.commands.prepare import add_prepare
 from deepesi.cli.commands.stream import add_stream
 from deepesi.cli.commands.validate import add_validate
-from deepesi.cli.hydra_commands import COMMANDS, CONFIG_DIR, DEBUG, run_hydra
+from deepesi.cli.hydra_commands import (
+    COMMANDS,
+    CONFIG_DIR,
+    DEBUG,
+    config_dirs_in_effect,
+    run_hydra,
+)
 from deepesi.cli.stopping import stops_on_signals
 from deepesi.utils.memory import bounded_memory
 
@@ -34,15 +40,16 @@ ADDERS = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="deepesi", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="deepesi",
+        description=__doc__.split("\n")[0],
+        epilog=f"Every command takes {CONFIG_DIR} DIR: a folder with more configurations.",
+    )
     parser.add_argument("--version", action="version", version=f"deepesi {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     for name, text in COMMANDS.items():
-        about = (
-            f"{text}; takes Hydra overrides, {CONFIG_DIR} DIR for more configurations, "
-            f"and {DEBUG} to show the traceback of an error"
-        )
+        about = f"{text}; takes Hydra overrides, and {DEBUG} to show the traceback of an error"
         commands.add_parser(name, help=about, add_help=False)
 
     for add in ADDERS:
@@ -52,6 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the console script; an expected error prints one line and exits with 1."""
+    with config_dirs_in_effect(sys.argv[1:] if argv is None else argv) as others:
+        _run(others)
+
+
+def _run(argv: Sequence[str]) -> None:
     arguments, rest = build_parser().parse_known_args(argv)
     if arguments.command in COMMANDS:
         run_hydra(arguments.command, rest)

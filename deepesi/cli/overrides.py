@@ -13,8 +13,9 @@ from deepesi.cli.loading import known_scenarios
 from deepesi.composition import compose
 from deepesi.utils.nearest import nearest
 
-#: Scenarios that `all` leaves out: heads must be built, or some networks do not take the sensors.
-NOT_IN_ALL = ("volume", "modality")
+#: Scenarios that `all` leaves out: heads must be built, some networks do not take the sensors, or
+#: it is the prior of training.
+NOT_IN_ALL = ("volume", "modality", "prior")
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

@@ -101,7 +101,8 @@ def _through_core(
 ) -> Float[Tensor, "B P T"]:
     """``(sum_k c_bk G_k) x_b``: every term is applied to few columns, or all are added up first."""
     if reduced.shape[2] > FEW_COLUMNS:
-        return (coefficients @ core.flatten(1)).unflatten(1, core.shape[1:]) @ reduced
+        leadfields: Tensor = (coefficients @ core.flatten(1)).unflatten(1, core.shape[1:]) @ reduced
+        return leadfields
     rows = reduced.transpose(1, 2).flatten(0, 1) @ core.flatten(0, 1).T
     by_term = rows.unflatten(1, core.shape[:2]).unflatten(0, (len(reduced), -1))
     return torch.einsum("bk,btkp->bpt", coefficients, by_term)

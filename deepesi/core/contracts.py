@@ -226,7 +226,8 @@ class PosteriorModel(InverseModel):
     ) -> Estimate:
         """The estimate of `forward`, with the samples of this noise."""
         if type(self).forward is not PosteriorModel.forward:
-            return self(data, inputs)._replace(samples=self.sample(data, inputs, noise))
+            estimate: Estimate = self(data, inputs)
+            return estimate._replace(samples=self.sample(data, inputs, noise))
         # Fixed draws and these together, so that what all of them share is computed once.
         fixed = self.fixed_noise(data, inputs)
         if torch.compiler.is_exporting():

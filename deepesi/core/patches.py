@@ -18,7 +18,8 @@ def neighbour_mean(
     padded = torch.cat([values, torch.zeros_like(values[:1])])
     gathered = padded.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)
     weight = 1 / (neighbours < neighbours.shape[1]).sum(0).clamp_min(1).to(values.dtype)
-    return gathered.sum(0) * weight.reshape(-1, *[1] * (values.ndim - 1))
+    means: Tensor = gathered.sum(0) * weight.reshape(-1, *[1] * (values.ndim - 1))
+    return means
 
 
 def along_axes(
@@ -115,7 +116,8 @@ def _spread_by_matrix(
     )
     with torch.autocast(rows.device.type, enabled=False):
         spread = torch.sparse.mm(matrix, rows.flatten(1).to(dtype))
-    return spread.unflatten(1, rows.shape[1:])
+    values: Tensor = spread.unflatten(1, rows.shape[1:])
+    return values
 
 
 class PatchDictionary:
@@ -144,7 +146,8 @@ class PatchDictionary:
         if self.skull is not None:
             data = (data.permute(2, 1, 0) @ self.skull[0]).permute(2, 1, 0)
         products = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
-        return products.unflatten(0, (self.n_radii, -1, self.n_orient))
+        by_radius: Tensor = products.unflatten(0, (self.n_radii, -1, self.n_orient))
+        return by_radius
 
     def filter(self, data: Float[Tensor, "C T B"]) -> Float[Tensor, "K S O T B"]:
         """Matched filters: projections of the data onto each topography."""
@@ -172,7 +175,7 @@ class PatchDictionary:
         if self.skull is not None:
             amplitudes = amplitudes / self.skull[1][:, :, None, None]
         rows = amplitudes.flatten(0, 2)
-        potential = (self.rows.T @ rows.flatten(1)).unflatten(1, rows.shape[1:])
+        potential: Tensor = (self.rows.T @ rows.flatten(1)).unflatten(1, rows.shape[1:])
         if self.skull is None:
             return potential
         return (potential.permute(2, 1, 0) @ self.skull[0].mT).permute(2, 1, 0)
@@ -257,7 +260,9 @@ def energy_by_chance(freedom: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"
 
 def over_patches(log_weights: Float[Tensor, "K S B"]) -> Float[Tensor, "K S B"]:
     """Softmax over all radii and sources."""
-    return torch.softmax(log_weights.flatten(0, 1), dim=0).unflatten(0, log_weights.shape[:2])
+    weights = torch.softmax(log_weights.flatten(0, 1), dim=0)
+    by_radius: Tensor = weights.unflatten(0, log_weights.shape[:2])
+    return by_radius
 
 
 def small_linear(n_in: int, n_out: int) -> nn.Linear:
@@ -271,4 +276,5 @@ def small_linear(n_in: int, n_out: int) -> nn.Linear:
 def over_first(layer: nn.Linear, values: Float[Tensor, "n S B"]) -> Float[Tensor, "m S B"]:
     """A linear layer over the first axis, equal for all sources: batches stay contiguous."""
     mixed = layer.weight @ values.flatten(1) + layer.bias[:, None]
-    return mixed.unflatten(1, values.shape[1:])
+    outputs: Tensor = mixed.unflatten(1, values.shape[1:])
+    return outputs

@@ -18,7 +18,8 @@ def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B
     NumPy: `deepesi.physics.head.HeadModel.magnitude`.
     """
     by_source = values.unflatten(1, (-1, n_orient))
-    return torch.linalg.vector_norm(by_source, dim=(2, 3)) / values.shape[2] ** 0.5
+    magnitudes: Tensor = torch.linalg.vector_norm(by_source, dim=(2, 3)) / values.shape[2] ** 0.5
+    return magnitudes
 
 
 def summed_power(whitened: Float[Tensor, "B C T"]) -> Float[Tensor, " B"]:

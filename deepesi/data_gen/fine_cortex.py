@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.joint_fields import JointFields
-from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
+from deepesi.data_gen.scalp_potentials import ScalpPotentials
 from deepesi.physics.dipoles import REACH, UNIT, DipoleWeights
 from deepesi.physics.graph import nearest_along
 from deepesi.physics.magnetic_files import load_components
@@ -68,7 +68,7 @@ class FineCortex:
         self._tensors = as_tensors(arrays, device)
         self.positions, self.normals = self._tensors["positions"], self._tensors["normals"]
         self.own = self._tensors["own"]
-        self.lead_fields = ScalpPotentials(scalp_potentials_of(self.fine), device)
+        self.lead_fields = ScalpPotentials(self.fine.family, device)
 
     def homologues(self, rng: torch.Generator) -> Int[Tensor, " S"]:
         """A random fine vertex in the cell of every source of the grid."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.fine_cortex import FineCortex
 from deepesi.data_gen.joint_fields import JointFields
-from deepesi.data_gen.scalp_potentials import ScalpPotentials, scalp_potentials_of
+from deepesi.data_gen.scalp_potentials import ScalpPotentials
 from deepesi.physics.cohort import split_of
 from deepesi.physics.graph import adjacency, source_distances
 from deepesi.physics.template import Template
@@ -44,7 +44,7 @@ class HeadOnDevice:
         in_volume = np.asarray(~template.source_normals.any(axis=1))
         reach = source_distances(template.source_pos, space.edges, in_volume)
         self._placements: dict[tuple[str, tuple[float, float] | None], Tensor] = {}
-        self.lead_fields = ScalpPotentials(scalp_potentials_of(template), device)
+        self.lead_fields = ScalpPotentials(template.family, device)
         tensors = as_tensors(
             {
                 "distances": reach,

@@ -9,7 +9,6 @@ from deepesi.core.batch import LowRankLeadField
 from deepesi.core.contracts import as_tensors
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
-from deepesi.physics.template import Template
 
 #: Number of patterns and modes of the narrow terms, and largest relative error that they cause.
 NARROW, NEGLIGIBLE = 128, 3e-4
@@ -86,14 +85,3 @@ class ScalpPotentials:
         """Lead fields of the eyes for the same tissues and electrodes, V/(A m)."""
         core = torch.einsum("bk,kpe->bpe", true_leadfield.coefficients, self._eye_core[self._order])
         return true_leadfield.patterns @ core
-
-
-def scalp_potentials_of(template: Template) -> ScalpPotentialFamily:
-    """Lead field family of a head; refuses a family that cannot render batches."""
-    if not isinstance(template.family, ScalpPotentialFamily):
-        raise TypeError(
-            f"SimulatedRecordings: the lead fields of the head {template.name!r} are a "
-            f"{type(template.family).__name__}, only a ScalpPotentialFamily (EEG) can be rendered. "
-            "Use a packaged head, or build one with 'deepesi head build'."
-        )
-    return template.family

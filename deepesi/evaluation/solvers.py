@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from numpy.typing import NDArray
 
 from deepesi import __version__
@@ -77,9 +78,25 @@ class Solved:
 
 
 def load_solver(name: str) -> Solved:
-    """One of `deepesi.runtime.methods.solver_names`."""
+    """One of `deepesi.runtime.methods.solver_names`.
+
+    Raises:
+        ValueError: The file of that name, maybe one of the user's own, does not describe one
+            inverse model, or a setting of it is not valid.
+
+    """
     config = compose("evaluate", [f"baselines=[{name}]"])
-    ((title, model),) = hydra.utils.instantiate(config.baselines, _convert_="all").items()
+    try:
+        solvers = hydra.utils.instantiate(config.baselines, _convert_="all")
+    except InstantiationException as error:
+        raise ValueError(f"baselines/{name}.yaml: {error.__cause__ or error}") from error
+    ((title, model),) = solvers.items() if len(solvers) == 1 else ((None, None),)
+    if not isinstance(model, InverseModel):
+        raise ValueError(
+            f"baselines/{name}.yaml: expected one title with the _target_ of one InverseModel, got "
+            f"{', '.join(f'{key}: {type(value).__name__}' for key, value in solvers.items())}. "
+            "A solver with Tuned is for 'deepesi evaluate' only."
+        )
     return Solved(str(title), model)
 
 

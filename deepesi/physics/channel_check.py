@@ -127,4 +127,4 @@ def _without(precision: Array, row: int) -> Array:
     """The precision matrix of the channels without one of them."""
     rest = np.delete(precision, row, axis=0)
     column = rest[:, row]
-    return np.delete(rest, row, axis=1) - np.outer(column, column) / precision[row, row]
+    return np.asarray(np.delete(rest, row, axis=1) - np.outer(column, column) / precision[row, row])

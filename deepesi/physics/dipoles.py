@@ -68,7 +68,9 @@ class DipoleWeights:
 
         """
         moments = [orientation, (orientation[:, :, None] * offset[:, None] / UNIT).reshape(-1, 9)]
-        return np.einsum("nkj,nj->nk", self.response[anchor], np.concatenate(moments, axis=1))
+        return np.asarray(
+            np.einsum("nkj,nj->nk", self.response[anchor], np.concatenate(moments, axis=1))
+        )
 
 
 def free_orientation_modes(anchors: Array, positions: Array, normals: Array, modes: Array) -> Array:

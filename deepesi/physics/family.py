@@ -1,15 +1,14 @@
-"""Tissues of a head, and what every family of its lead fields offers."""
+"""Tissues of a head, and the interface of every family of its lead fields."""
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-#: Type of sensor positions, such as points on the scalp.
+#: Type of sensor positions, such as points on the scalp or coils.
 Positions = TypeVar("Positions", contravariant=True)
 
 #: Conductivity of the brain at which families are built, S/m.
@@ -88,68 +87,31 @@ class TissueGrid:
 class LeadFieldFamily(Protocol[Positions]):
     """All lead fields of one head, for any tissues and sensor positions.
 
-    Interface for `Template` and the generator; `Positions` is the type of the sensor positions.
-    ``L = patterns(positions) (sum_k c_k(tissues) core_k) source_modesᵀ``.
+    EEG and MEG share this interface: `deepesi.physics.scalp_potential.ScalpPotentialFamily` has
+    points on the scalp as `Positions`, `deepesi.physics.magnetic.MagneticFieldFamily` and
+    `KnownCoils` have coils. ``L = patterns(positions) core(tissues) source_modesᵀ``; magnetic
+    families have no core.
 
     Attributes:
-        scalp_pos: Vertices of the scalp mesh ``(N, 3)``, m, head frame.
-        scalp_faces: Triangles ``(F, 3)`` of the scalp.
-        bounds: Box covered ``(3, 2)``: log skull conductivity, thickness, log scalp conductivity.
-        core: ``(K, p, r)``.
-        source_modes: ``(D, r)``.
-        eye_core: The same core for the eyes ``(K, p, E)``: left x, y, z, right x, y, z; no columns
-            where the eyes are not known.
+        source_modes: ``(D, r)``, 1/(A m).
 
     """
 
     @property
-    def scalp_pos(self) -> Array: ...  # noqa: D102
-
-    @property
-    def scalp_faces(self) -> NDArray[np.int64]: ...  # noqa: D102
-
-    @property
-    def bounds(self) -> Array: ...  # noqa: D102
-
-    @property
-    def core(self) -> Array: ...  # noqa: D102
-
-    @property
     def source_modes(self) -> Array: ...  # noqa: D102
 
-    @property
-    def eye_core(self) -> Array: ...  # noqa: D102
+    def patterns(self, positions: Positions) -> Array:
+        """What these sensors measure of every pattern ``(C, p)``, in head units, referenced.
 
-    @property
-    def varies(self) -> bool:
-        """Whether the tissues change the lead field."""
+        Units: `SensorArray.head_units`.
+        """
         ...
 
-    def polynomials(self, log_skull: Any, thickness: Any, log_scalp: Any) -> list[Any]:
-        """The ``K`` terms at tissues of a brain at `BRAIN_CONDUCTIVITY`; arrays or tensors."""
-        ...
-
-    def coefficients(self, tissues: Tissues) -> Array:
-        """Weights ``(K,)`` of the core.
+    def leadfield(self, tissues: Tissues, positions: Positions) -> Array:
+        """Lead field ``(C, D)``, head units of the sensor per A m, referenced.
 
         Raises:
             ValueError: The family does not cover the tissues.
 
         """
-        ...
-
-    def patterns(self, positions: Positions) -> Array:
-        """Potentials of every pattern at these sensors ``(C, p)``, referenced."""
-        ...
-
-    def leadfield(self, tissues: Tissues, positions: Positions) -> Array:
-        """Lead field ``(C, D)``, unit of the sensor per A m, referenced."""
-        ...
-
-    def with_sources(self, source_modes: Array) -> Self:
-        """The same family for other sources, by their modes ``(D, r)``."""
-        ...
-
-    def to_arrays(self) -> Mapping[str, NDArray[Any]]:
-        """The family as arrays to be stored, by name."""
         ...

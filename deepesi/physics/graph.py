@@ -107,7 +107,7 @@ def vertex_normals(positions: Array, faces: Faces) -> Array:
     normals, of_faces = np.zeros_like(positions), face_normals(positions, faces)
     for corner in range(3):
         np.add.at(normals, faces[:, corner], of_faces)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.asarray(normals / np.linalg.norm(normals, axis=1, keepdims=True))
 
 
 def is_inside(points: Array, positions: Array, faces: Faces) -> NDArray[np.bool_]:

@@ -164,7 +164,7 @@ def weighted_gain(gain: Array, root: Array) -> Array:
 def _scaled(blocks: Array, gain: Array, rank: int) -> Array:
     """Source covariance blocks ``(S, O, O)``, scaled to equal signal and noise power."""
     power = (gain * (blocks @ gain)).sum()  # the trace of `_signal_covariance`, faster
-    return blocks * (rank / power)
+    return np.asarray(blocks * (rank / power))
 
 
 def _signal_covariance(gain: Array, prior: Array) -> Array:
@@ -184,7 +184,7 @@ def inverse_root(blocks: Array) -> Array:
     values, vectors = np.linalg.eigh(blocks)
     nonzero = values > 1e-7 * values[:, -1:]
     powers = np.where(nonzero, 1 / np.sqrt(np.where(nonzero, values, 1.0)), 0.0)
-    return (vectors * powers[:, None]) @ vectors.swapaxes(1, 2)
+    return np.asarray((vectors * powers[:, None]) @ vectors.swapaxes(1, 2))
 
 
 def _eloreta_prior(gain: Array, root: Array, lambda2: float, rank: int) -> Array:

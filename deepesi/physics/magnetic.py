@@ -19,13 +19,14 @@ charges are fitted to the lead fields of MNE-Python's BEM, not to boundary condi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
+from deepesi.physics.family import Tissues
 from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
@@ -114,6 +115,8 @@ def charge_field(coils: Coils, charge_pos: Array) -> Array:
 class MagneticFieldFamily:
     """All MEG lead fields of one head: for any coils, at any position of the head.
 
+    A `deepesi.physics.family.LeadFieldFamily`.
+
     Attributes:
         charge_pos: Points of the charges ``s`` ``(K, 3)``, m, head frame, inside the head.
         charge_modes: Patterns of charges ``M`` ``(K, r)``, T m².
@@ -132,8 +135,11 @@ class MagneticFieldFamily:
         """
         return coils.sensors.to_head(charge_field(coils, self.charge_pos) @ self.charge_modes)
 
-    def leadfield(self, coils: Coils) -> Array:
-        """Lead field ``(C, D)`` of coils in the head frame, `SensorArray.head_units` per A m."""
+    def leadfield(self, tissues: Tissues, coils: Coils) -> Array:
+        """Lead field ``(C, D)`` of coils in the head frame, `SensorArray.head_units` per A m.
+
+        `tissues` have no effect: in this model currents flow inside the inner skull only.
+        """
         return np.asarray(self.patterns(coils) @ self.source_modes.T)
 
     def with_sources(self, source_modes: Array) -> Self:
@@ -167,24 +173,11 @@ class MagneticFieldFamily:
         )
 
 
-class CoilFamily(Protocol):
-    """Interface of `MagneticFieldFamily` and `KnownCoils` for heads and the generator."""
-
-    @property
-    def source_modes(self) -> Array: ...  # noqa: D102
-
-    def patterns(self, coils: Coils) -> Array:
-        """What coils in the head frame measure of every mode ``(C, r)``, in head units."""
-        ...
-
-    def leadfield(self, coils: Coils) -> Array:
-        """Lead field ``(C, D)`` of coils in the head frame, in head units per A m."""
-        ...
-
-
 @dataclass(frozen=True)
 class KnownCoils:
     """The MEG lead field of a forward solution: for its own coils at their own positions only.
+
+    A `deepesi.physics.family.LeadFieldFamily`.
 
     Attributes:
         coils: The coils, each as one point.
@@ -211,6 +204,6 @@ class KnownCoils:
         known = self.coils.sensors.names
         return np.asarray(self.rows[[known.index(name) for name in coils.sensors.names]])
 
-    def leadfield(self, coils: Coils) -> Array:
-        """Lead field ``(C, D)`` of some of the coils."""
+    def leadfield(self, tissues: Tissues, coils: Coils) -> Array:
+        """Lead field ``(C, D)`` of some of the coils; `tissues` have no effect."""
         return np.asarray(self.patterns(coils) @ self.source_modes.T)

@@ -43,7 +43,7 @@ def brain_noise_cov(
 
     """
     cov = (leadfield * power) @ leadfield.T
-    return cov * noise_level**2 * sensors.rank / np.trace(cov)
+    return np.asarray(cov * noise_level**2 * sensors.rank / np.trace(cov))
 
 
 def leading_eigh(matrix: Array, rank: int) -> tuple[Array, Array]:

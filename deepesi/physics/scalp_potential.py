@@ -109,7 +109,7 @@ class ScalpPotentialFamily:
     def operator(self, tissues: Tissues, positions: ScalpPoints) -> Array:
         """Reduced lead field ``U`` ``(C, r)``, average-referenced; ``U source_modesᵀ`` is ``L``."""
         core = np.einsum("k,kpr->pr", self.coefficients(tissues), self.core)
-        return self.patterns(positions) @ core
+        return np.asarray(self.patterns(positions) @ core)
 
     def leadfield(self, tissues: Tissues, positions: ScalpPoints) -> Array:
         """Lead field ``(C, D)``, V/(A m), average-referenced."""
@@ -118,7 +118,7 @@ class ScalpPotentialFamily:
     def eye_leadfield(self, tissues: Tissues, positions: ScalpPoints) -> Array:
         """Lead field of the eyes ``(C, 6)``, V/(A m), average-referenced."""
         core = np.einsum("k,kpe->pe", self.coefficients(tissues), self.eye_core)
-        return self.patterns(positions) @ core
+        return np.asarray(self.patterns(positions) @ core)
 
     def with_sources(self, source_modes: Array) -> Self:
         """The same family for other sources, by their modes ``(D, r)``."""

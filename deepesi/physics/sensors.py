@@ -120,7 +120,7 @@ def title_of(kinds: Iterable[str]) -> str:
 
 def average_reference(data: Array, axis: int = 0) -> Array:
     """Subtract the mean over channels."""
-    return data - data.mean(axis=axis, keepdims=True)
+    return np.asarray(data - data.mean(axis=axis, keepdims=True))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from deepesi.physics.dipoles import free_orientation_modes
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.head import HeadModel, SourceSpace
-from deepesi.physics.magnetic import CoilFamily, Coils, KnownCoils
+from deepesi.physics.magnetic import Coils, KnownCoils
 from deepesi.physics.magnetic_files import load_magnetic
 from deepesi.physics.montage import standard_montage
 from deepesi.physics.noise import white_noise_cov
@@ -87,7 +87,7 @@ class Template:
     """
 
     name: str
-    family: LeadFieldFamily[ScalpPoints]
+    family: ScalpPotentialFamily
     space: SourceSpace
     source_pos: Array
     source_normals: Array
@@ -126,7 +126,7 @@ class Template:
         rows = [self.family.leadfield(tissues, electrodes)] if len(sensors) else []
         if coils is not None:
             sensors = sensors.joined(coils.sensors)
-            rows.append(self.magnetic.leadfield(coils))
+            rows.append(self.magnetic.leadfield(tissues, coils))
         if noise_cov is None:
             noise_cov = white_noise_cov(sensors, 1e-6)
         return HeadModel.referenced(
@@ -139,7 +139,7 @@ class Template:
         )
 
     @functools.cached_property
-    def magnetic(self) -> CoilFamily:
+    def magnetic(self) -> LeadFieldFamily[Coils]:
         """Magnetic fields of the head; errors as in `load_magnetic`."""
         return load_magnetic(self) if self.known_coils is None else self.known_coils
 

@@ -223,7 +223,7 @@ def _with_progress(
     """Estimates one after the other; on a terminal with a progress bar."""
     from tqdm import tqdm
 
-    return tqdm(
+    estimates: Iterable[Localization] = tqdm(
         inverse.localize(ready),
         total=n_segments(ready),
         leave=False,
@@ -232,6 +232,7 @@ def _with_progress(
         miniters=1,
         disable=None if progress else True,
     )
+    return estimates
 
 
 def prepare(

@@ -15,7 +15,7 @@ from deepesi.utils.running_mean import RunningMoments
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
     from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
 
 Array = NDArray[np.float64]

@@ -18,7 +18,7 @@ from deepesi.runtime.stretches import Stretch, bad_epochs, good_stretches, mean_
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 Array = NDArray[np.float64]
 #: What is subtracted from an average or from epochs: nothing, or the mean between two times, s

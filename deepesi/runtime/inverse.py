@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import mne
 
     from deepesi.runtime.estimates import Localization
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
     Stc: TypeAlias = mne.source_estimate._BaseSourceEstimate
 
@@ -209,7 +209,8 @@ class Inverse:
             forward: The recording's own forward solution; the packaged head if None.
             nave: Number of trials averaged; by default that of the recording, 1 for an info.
             rank: Dimensions of the noise, as in MNE-Python: None (what its covariance spans),
-                ``"info"`` (channels less reference and applied projectors) or their number.
+                ``"info"`` (channels less reference and applied projectors), their number, or the
+                number of each modality (``{"eeg": 30, "meg": 64}``).
             trans: Transform that places the sensors on the head, as in
                 `deepesi.physics.io.head_mri.transform_to_template`; None: by their names, by head
                 points or by size, as in `deepesi.physics.cap_placement`; MEG as in

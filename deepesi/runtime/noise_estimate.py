@@ -15,7 +15,7 @@ from deepesi.runtime.stretches import bad_epochs, good_stretches, within
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 #: Length of the pieces of a raw recording, s; shorter stretches are not used.
 PIECE = 0.2

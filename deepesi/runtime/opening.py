@@ -31,7 +31,7 @@ from deepesi.runtime.writing.estimate import in_window
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 Array = NDArray[np.float64]
 

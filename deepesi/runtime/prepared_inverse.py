@@ -35,7 +35,7 @@ from deepesi.utils.files import atomic
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 Array = NDArray[np.float64]
 

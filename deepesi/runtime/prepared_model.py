@@ -143,7 +143,7 @@ class PreparedModel:
                 f"{' and '.join(self.model.contract.kinds)}. Use a network that does "
                 "(an exported unrolled_champagne)."
             )
-        return self._outputs(self.sensors.to_head(data)[None])["source_counts"][0]
+        return np.asarray(self._outputs(self.sensors.to_head(data)[None])["source_counts"][0])
 
     def check_samples(self, n: int, n_times: int) -> None:
         """Refuse draws that the model cannot give; errors as in `sample`."""

@@ -19,7 +19,7 @@ from deepesi.utils.files import parsing
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 Array = NDArray[np.float64]
 

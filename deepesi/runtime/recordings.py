@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from deepesi.runtime.windows import Windows, windows_of
 if TYPE_CHECKING:
     import mne
 
-    Recording: TypeAlias = mne.Evoked | mne.BaseEpochs | mne.io.BaseRaw
+    from deepesi.runtime.recording_type import Recording
 
 Array = NDArray[np.float64]
 

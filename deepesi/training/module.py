@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from deepesi.core.batch import Batch
-from deepesi.core.contracts import InverseModel
+from deepesi.core.contracts import InverseModel, PosteriorModel
 from deepesi.core.unlabelled import Key, Mixed, Unlabelled
 from deepesi.data_gen.keys import key_entropy
 from deepesi.losses.base import WeightedSum
@@ -140,18 +140,23 @@ class InverseTraining(LightningModule):
     def validation_step(
         self, batch: Batch | Unlabelled, batch_idx: int
     ) -> dict[str, Tensor] | None:
-        """Log objective and metrics of one validation batch; return the estimate for callbacks.
+        """Log loss and metrics of one validation batch; return the estimate for callbacks.
 
-        Without targets, log the loss of the task, with the same random numbers every time.
+        The loss is the objective. Without targets it is that of the task, and for posterior samples
+        that of the model, with the same random numbers every time.
         """
+        size = len(batch.data)
+        rng = torch.Generator(batch.data.device).manual_seed(seeds_of(batch.key)[1])
         if isinstance(batch, Unlabelled):
-            rng = torch.Generator(batch.data.device).manual_seed(seeds_of(batch.key)[1])
             loss = self._training_loss(batch, rng)["loss"]
-            self.log("val/loss", loss, batch_size=len(batch.data), sync_dist=True)
+            self.log("val/loss", loss, batch_size=size, sync_dist=True)
             return None
         estimate = self.model(batch.data, batch.inputs)
-        objective, terms = self.loss(estimate, batch)
-        size = len(batch.data)
+        if isinstance(self.model, PosteriorModel):
+            terms = self.model.training_loss(batch, self.loss, rng)
+            objective = terms.pop("loss")
+        else:
+            objective, terms = self.loss(estimate, batch)
         self.log_dict({f"val/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", objective, batch_size=size, sync_dist=True)
         for name, metric in self.metrics.items():

@@ -19,7 +19,7 @@ from deepesi.data_gen.setups import channel_range
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import Template
 from deepesi.runtime.window_needs import WindowNeeds
-from deepesi.training.criterion import CRITERION, TASK_CRITERION
+from deepesi.training.criterion import criterion_of
 from deepesi.training.data import RecordingStream
 from deepesi.training.expected_responses import ExpectedResponses
 from deepesi.training.failures import error_with_advice
@@ -278,7 +278,7 @@ def fit(
     for logger in loggers[1:]:  # metrics.csv lies beside config.yaml
         # Without baselines: MLflow does not accept the titles as parameter names.
         logger.log_hyperparams({k: v for k, v in plain(config).items() if k != "baselines"})
-    criterion = CRITERION if is_simulated(config.data) else TASK_CRITERION
+    criterion = criterion_of(module.model, is_simulated(config.data))
     trainer, best, stopper = make_trainer(
         settings,
         folder,

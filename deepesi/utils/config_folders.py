@@ -10,7 +10,7 @@ from deepesi.utils.plugins import CONFIG_VARIABLE as VARIABLE
 #: The packaged files.
 CONFIGS = "deepesi.configs"
 #: What names folders of users, for errors.
-NAMED_BY = f"{VARIABLE} (or --config-dir of train, evaluate, calibrate and preview)"
+NAMED_BY = f"{VARIABLE} (or --config-dir)"
 
 
 def config_folders() -> list[Path]:

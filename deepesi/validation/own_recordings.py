@@ -31,7 +31,7 @@ from deepesi.validation.run import own_case_head, template_case_head
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 #: Names of files that are recordings, in MNE-Python's and in BIDS' conventions.
 RECORDING = re.compile(

@@ -236,7 +236,7 @@ def _face_of_pixel(side: Side) -> NDArray[np.int64]:
     ax.set_axis_off()
     figure.patch.set_facecolor("black")
     red, green, blue = drawn(figure).astype(np.int64).transpose(2, 0, 1)
-    return (red << 16) + (green << 8) + blue - 1
+    return np.asarray((red << 16) + (green << 8) + blue - 1)
 
 
 def _frames(movie: CortexMovie) -> Iterator[Frame]:

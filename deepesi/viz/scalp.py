@@ -46,7 +46,7 @@ def draw_scalp(
     limit = limit or float(np.abs(potentials).max())
     # In the projection face and neck are far apart, with no sensors in between.
     extrapolate = "head" if sensor_pos[:, 2].min() > LOWEST else "local"
-    image, _ = mne.viz.plot_topomap(
+    image: AxesImage = mne.viz.plot_topomap(
         potentials,
         info,
         axes=ax,
@@ -56,7 +56,7 @@ def draw_scalp(
         contours=4,
         sphere="auto" if sphere[3] < LARGEST_HEAD else sphere,
         extrapolate=extrapolate,
-    )
+    )[0]
     return image
 
 

@@ -140,6 +140,7 @@ def test_noise_is_not_trusted(eloreta, responses, cache, tmp_path):
     assert any("The peak may be noise" in reason for reason in advice["reasons"])
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_has_prediction_sets(responses, cache, tmp_path):
     advice = advise("convdip", "good", responses, cache, tmp_path)
     sets = advice["prediction_set"]

@@ -8,6 +8,7 @@ import torch
 
 from deepesi.data_gen.coils import CoilRanges
 from deepesi.data_gen.setups import SetupRanges
+from deepesi.physics.family import NOMINAL
 from deepesi.physics.helmets import helmet, put_on
 from deepesi.physics.magnetic import KnownCoils
 from deepesi.physics.template import load_template
@@ -49,7 +50,9 @@ def joint_toy(toy):
     return replace(
         toy,
         name="joint toy",
-        known_coils=KnownCoils.of(coils.sensors, template.magnetic.leadfield(coils)[:, rows]),
+        known_coils=KnownCoils.of(
+            coils.sensors, template.magnetic.leadfield(NOMINAL, coils)[:, rows]
+        ),
     )
 
 

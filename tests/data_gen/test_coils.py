@@ -13,6 +13,7 @@ from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges, channel_range, drawn_kinds
 from deepesi.physics.dipoles import DipoleWeights
+from deepesi.physics.family import NOMINAL
 from deepesi.physics.helmets import helmet
 from deepesi.physics.magnetic_sphere import magnetic_leadfield
 from deepesi.physics.noise import rank_of
@@ -99,7 +100,7 @@ def test_maxwell_filtering_keeps_the_brain():
     """The projector leaves nearly all of the field of sources in the head."""
     template = load_template()
     coils = CoilRanges()._placed("neuromag306", template, np.random.default_rng(0))
-    gain = template.magnetic.leadfield(coils)
+    gain = template.magnetic.leadfield(NOMINAL, coils)
     kept = np.linalg.norm(inside_projector(coils, 70) @ gain) / np.linalg.norm(gain)
     assert 0.9 < kept < 1
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import time
 from dataclasses import replace
@@ -7,6 +8,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
@@ -14,6 +16,7 @@ from deepesi.baselines.oracle import WithTrueLeadField
 from deepesi.cli.evaluate import started_run
 from deepesi.cli.loading import known_scenarios, load_scenarios
 from deepesi.cli.overrides import check_one_scenario, chosen_scenarios, named_scenarios
+from deepesi.composition import compose
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.onnx_model import OnnxModel
 from deepesi.data_gen.setups import SetupRanges
@@ -92,6 +95,7 @@ def test_more_signal_less_error(benchmark):
     assert error[REFERENCE, 20] < error["MNE", 20]
 
 
+@pytest.mark.slow
 def test_knowing_the_true_lead_field_helps(scenario, toy, tmp_path):
     """An oracle stands beside methods; at 20 dB mismatch is nearly all that is between them."""
     bayes = BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=3)
@@ -178,6 +182,7 @@ def test_point_spread_of_eloreta_peaks_at_the_point(scenario, toy):
         assert found == worked.batch.scene.peaks[0, 0]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_processes_nor_on_interruptions(scenario, toy, tmp_path):
     cohort, several = Cohort.single(toy), [scenario, replace(scenario, name="two", seed=1)]
     whole = run_benchmark(classical(), several, cohort, tmp_path / "one")
@@ -308,7 +313,21 @@ def test_an_example_is_the_batch_cut_down(scenario, toy):
 
 def test_all_scenarios_but_those_with_needs_of_their_own():
     left_out = {*known_scenarios()} - {*named_scenarios(["scenario=all"])}
-    assert left_out == {"all", "volume", "modality"}
+    assert left_out == {"all", "volume", "modality", "prior"}
+
+
+def test_the_prior_is_what_training_draws():
+    def values(part):
+        return OmegaConf.create(dataclasses.asdict(part))
+
+    scenario = hydra.utils.instantiate(compose("evaluate", ["scenario=prior"]).scenario)
+    snapshot = compose("train", ["data=snapshot"]).data
+    for name in ("sources", "setups", "tissues"):
+        drawn = hydra.utils.instantiate(snapshot[name])
+        assert values(getattr(scenario, name)) == values(drawn)
+    low, high = snapshot.snr_db
+    middles = low + (np.arange(5) + 0.5) * (high - low) / 5
+    np.testing.assert_allclose(scenario.snr_db, middles)
 
 
 #: Scenarios of other kinds of sources, noise, heads and sensors. The next test draws some others,

@@ -308,6 +308,7 @@ def test_constant_regularization_is_one_kernel(simulate):
         MinimumNorm("eLORETA", "gcv", snr_db=5)
 
 
+@pytest.mark.slow
 def test_untrained_networks_and_what_every_method_assumes(
     scenario, toy, toy_path, tmp_path, monkeypatch
 ):

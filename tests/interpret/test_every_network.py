@@ -14,7 +14,7 @@ from tests.conftest import make_covariance, make_evoked, slow
 from tests.contract.test_contract import RECIPES
 
 #: One of each kind: contributions add up, do not, are not finite, vmap, choices by the data.
-FAST = {"ConvDip", "AnnealedPatches", "StackedEnsemble", "BayesSinglePatch", "MNE"}
+FAST = {"ConvDip", "BayesSinglePatch", "MNE"}
 EXPORTABLE = [name for name, make in RECIPES.items() if make().exportable]
 #: Methods that are left out for a model, whatever its weights.
 LEFT_OUT = {

@@ -82,7 +82,7 @@ def test_untrained_it_satisfies_the_optimality_conditions_of_the_lasso(head, thr
     check_optimality(data, atoms, code, np.eye(16), threshold)
 
 
-@pytest.mark.parametrize("patches", [POINTS, WIDE], ids=["points", "patches"])
+@pytest.mark.parametrize("patches", [POINTS, slow(WIDE)], ids=["points", "patches"])
 @pytest.mark.parametrize(("n_times", "free"), [slow(6, False), slow(1, True), (6, True)])
 def test_groups_over_time_and_orientation_satisfy_theirs(head, free_head, patches, n_times, free):
     head = free_head if free else head

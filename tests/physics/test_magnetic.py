@@ -1,5 +1,6 @@
 """Magnetic fields: exact on a sphere, of charges outside a head, and of the packaged head."""
 
+from dataclasses import replace
 from functools import cache
 
 import mne
@@ -17,9 +18,10 @@ from deepesi.physics.building.magnetic import (
     reduce_magnetic,
     solve_magnetic,
 )
+from deepesi.physics.family import NOMINAL, LeadFieldFamily
 from deepesi.physics.helmets import CLEARANCE, helmet, on_scalp, put_on
 from deepesi.physics.io.coils import coils_of
-from deepesi.physics.magnetic import MagneticFieldFamily, charge_field
+from deepesi.physics.magnetic import KnownCoils, MagneticFieldFamily, charge_field
 from deepesi.physics.magnetic_files import load_magnetic, save_magnetic
 from deepesi.physics.magnetic_sphere import magnetic_field, magnetic_leadfield
 from deepesi.physics.similarity import residual_variance
@@ -100,7 +102,7 @@ def test_charges_have_the_exact_field_at_any_head_position(name, rotation):
     family, coils = fitted(), coils_of(in_helmet(name, rotation))
     units = coils.sensors.head_units[:, None]
     exact = magnetic_leadfield(CENTER, coils, SOURCES) / units
-    found = family.leadfield(coils)
+    found = family.leadfield(NOMINAL, coils)
     columns = np.linalg.norm((found - exact).reshape(len(coils), -1, 3), axis=(0, 2))
     whole = np.linalg.norm(exact.reshape(len(coils), -1, 3), axis=(0, 2))
     assert np.percentile(columns / whole, 95) < 0.01
@@ -113,7 +115,10 @@ def test_moving_the_head_is_moving_the_coils():
     moved = MagneticFieldFamily(
         family.charge_pos @ rotation.T + shift, family.charge_modes, family.source_modes
     )
-    first, second = family.leadfield(coils), moved.leadfield(coils.moved(rotation, shift))
+    first, second = (
+        family.leadfield(NOMINAL, coils),
+        moved.leadfield(NOMINAL, coils.moved(rotation, shift)),
+    )
     assert np.allclose(first, second, rtol=0, atol=1e-9 * np.abs(first).max())
 
 
@@ -137,16 +142,16 @@ def test_it_is_written_and_read(tmp_path):
     with np.load(tmp_path / "x.npz") as file:
         arrays = {k: v for k, v in file.items() if not k.startswith("vertices")}
     again, coils = MagneticFieldFamily.from_arrays(arrays), coils_of(in_helmet("neuromag"))
-    first, second = family.leadfield(coils), again.leadfield(coils)
+    first, second = family.leadfield(NOMINAL, coils), again.leadfield(NOMINAL, coils)
     assert np.allclose(first, second, rtol=0, atol=1e-3 * np.abs(first).max())
 
 
 def test_fixed_orientation_is_the_normal_component_of_free():
     fixed, free = load_template("fsaverage-ico3"), load_template("fsaverage-ico3-free")
     coils = put_on(helmet("ctf275"), fixed.family.scalp_pos, np.eye(3), np.zeros(2), CLEARANCE)
-    components = free.magnetic.leadfield(coils).reshape(len(coils), -1, 3)
+    components = free.magnetic.leadfield(NOMINAL, coils).reshape(len(coils), -1, 3)
     along = np.einsum("csj,sj->cs", components, fixed.source_normals)
-    assert np.allclose(fixed.magnetic.leadfield(coils), along)
+    assert np.allclose(fixed.magnetic.leadfield(NOMINAL, coils), along)
 
 
 def test_coils_stay_outside_the_head():
@@ -174,7 +179,7 @@ def test_the_packaged_head_is_as_accurate_as_a_fresh_solution(name):
     coils, skull = coils_of(info), read_anatomy("ico1", "ico4").inner_skull
     solved = solve_magnetic(skull, template.source_pos[rows], info)
     fresh = (solved / coils.sensors.head_units[:, None]).reshape(len(coils), -1, 3)
-    stored = template.magnetic.leadfield(coils).reshape(len(coils), -1, 3)[:, rows]
+    stored = template.magnetic.leadfield(NOMINAL, coils).reshape(len(coils), -1, 3)[:, rows]
     normals = template.source_normals[rows]
     errors = rdm(*(np.einsum("csj,sj->cs", field, normals) for field in (fresh, stored)))
     assert np.median(errors) < 0.004
@@ -187,3 +192,21 @@ def test_points_are_coils_of_mne():
     ours, theirs = point_coils(points), coils_of(point_info(points))
     charge = CENTER[None]
     assert np.allclose(charge_field(ours, charge), charge_field(theirs, charge), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["scalp potentials", "magnetic fields", "coils of a solution"])
+def test_families_of_eeg_and_meg_share_one_interface(kind):
+    template = load_template("fsaverage-ico3")
+    coils = coils_of(in_helmet("neuromag"))[range(6)]
+    known = KnownCoils.of(coils.sensors, template.magnetic.leadfield(NOMINAL, coils))
+    families = {
+        "scalp potentials": (template.family, template.montage("10-20-19")[1]),
+        "magnetic fields": (template.magnetic, coils),
+        "coils of a solution": (known, coils),
+    }
+    family: LeadFieldFamily
+    family, sensors = families[kind]
+    leadfield, patterns = family.leadfield(NOMINAL, sensors), family.patterns(sensors)
+    assert leadfield.shape == (len(patterns), len(family.source_modes))
+    other = family.leadfield(replace(NOMINAL, skull_conductivity=0.02), sensors)
+    assert np.array_equal(leadfield, other) == (kind != "scalp potentials")

@@ -170,6 +170,8 @@ def test_a_number_is_the_rank_of_mne(rank):
     assert rank_of(head.noise_cov) == rank
     assert rank_reason(head, rank) == "as asked for"
     assert_equal(eloreta(head, raw), eloreta_of_mne(raw, covariance, rank))
+    by_modality, _ = of_recording(raw, {"eeg": rank})
+    assert_equal(by_modality.noise_cov, head.noise_cov)
 
 
 def test_info_counts_projectors_as_mne_does():
@@ -190,6 +192,11 @@ def test_info_counts_projectors_as_mne_does():
         ("full", r"rank: got 'full', expected None .*'info' .*a number"),
         (3.5, "rank: got 3.5"),
         (True, "rank: got True"),
+        ({"eeg": 62}, r"rank: got {'eeg': 62}, but .* spans {'eeg': 61}"),
+        ({"eeg": 6}, r"6 dimensions asked for"),
+        ({"meg": 60}, r"rank: got {'meg': 60}, expected .* of the recording: eeg"),
+        ({"eeg": 30.5}, r"rank: got {'eeg': 30.5}, expected a number"),
+        ({}, r"rank: got {}, expected a number"),
     ],
 )
 def test_ranks_that_cannot_be_are_refused(rank, message):

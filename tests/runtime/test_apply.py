@@ -80,6 +80,42 @@ def test_every_epoch_gets_its_own_files(eloreta, folder, toy_path, capsys):
         assert stc.tmin == pytest.approx(-0.1)
 
 
+def test_an_inverse_of_the_users_own(folder, toy_path, capsys):
+    """A file in a folder of the user's own names it, and what it says counts."""
+    own = folder / "configs" / "baselines" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(
+        "my MNE:\n  _target_: deepesi.baselines.minimum_norm.MinimumNorm\n"
+        "  method: MNE\n  regularization: constant\n  snr_db: 3\n"
+    )
+    with pytest.raises(SystemExit, match="no packaged network or solver of that name"):
+        apply("own", "x-epo.fif", head=toy_path)
+    apply("own", "x-epo.fif", "--config-dir", "configs", head=toy_path)
+    assert "strongest at" in capsys.readouterr().out
+    assert len(list(folder.glob("out/stc-*-lh.stc"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a:\n  _target_: {}.MinimumNorm\n  lambda2: 1\n",
+            "own.yaml: .*argument 'lambda2'",
+        ),
+        ("a:\n  _target_: {}.MinimumNorm\n  method: LORETA\n", "unknown method 'LORETA'"),
+        ("a: 1\n", "own.yaml: expected one title .* got a: int"),
+        ("a:\n  _target_: {0}.MinimumNorm\nb:\n  _target_: {0}.MinimumNorm\n", "a: MinimumNorm, b"),
+    ],
+)
+def test_an_own_inverse_that_is_not_valid(folder, toy_path, text, message):
+    own = folder / "configs" / "baselines" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(text.format("deepesi.baselines.minimum_norm"))
+    with pytest.raises(SystemExit, match=f"^deepesi apply: .*{message}"):
+        apply("own", "x-epo.fif", "--config-dir", "configs", head=toy_path)
+    assert not (folder / "out").exists()
+
+
 def test_epochs_of_one_event(eloreta, folder, toy_path):
     apply(eloreta, "x-epo.fif", "--condition", "seen", head=toy_path)
     assert len(list((folder / "out").iterdir())) == 4
@@ -277,6 +313,7 @@ def test_free_orientation_finds_the_only_direction_there_is(
     assert np.abs(across).max() < 1e-3 * np.abs(stc.data).max()
 
 
+@pytest.mark.slow
 def test_a_network_with_a_prior_on_the_normal_writes_moments(folder, free_toy, simulate, tmp_path):
     pytest.importorskip("h5io")
     head, model = tmp_path / "free.npz", tmp_path / "ista.onnx"

@@ -13,6 +13,7 @@ import pytest
 
 from deepesi.cli.main import main
 from deepesi.physics.coil_placement import FAR_FROM_FIDUCIALS
+from deepesi.physics.family import NOMINAL
 from deepesi.physics.helmets import CLEARANCE, put_on
 from deepesi.physics.helmets import helmet as helmet_of
 from deepesi.physics.io.channels import sensor_array
@@ -274,6 +275,9 @@ def test_an_overstated_rank_of_sss_is_warned_of():
     coils = np.setdiff1d(np.arange(len(head.sensors)), head.sensors.rows_of("eeg"))
     assert rank_of(head.noise_cov[np.ix_(coils, coils)]) == 20
     assert rank_of(head.noise_cov) == 20 + n_eeg - 1
+    head = head_from_forward(info, cov, solution, 1, rank={"meg": 20})
+    assert rank_of(head.noise_cov[np.ix_(coils, coils)]) == 20
+    assert rank_of(head.noise_cov) == 20 + n_eeg - 1
 
 
 def test_projectors_take_dimensions_off_what_sss_left():
@@ -488,7 +492,7 @@ def on_fsaverage():
         info["sfreq"] = 250.0
     coils = coils_of(info)
     source = 200
-    field = coils.sensors.head_units * template.magnetic.leadfield(coils)[:, source]
+    field = coils.sensors.head_units * template.magnetic.leadfield(NOMINAL, coils)[:, source]
     units, rng = coils.sensors.head_units[:, None], np.random.default_rng(0)
     data = 1e-7 * field[:, None] * np.hanning(20) + 1e-7 * units * rng.normal(size=(len(units), 20))
     evoked = mne.EvokedArray(data, info, tmin=-0.02, nave=1, baseline=None, verbose="error")
@@ -516,7 +520,7 @@ def test_meg_on_the_packaged_head_finds_its_source(eloreta):
     peak = np.abs(stc.data[:, 9]).argmax()
     template = load_template()
     assert np.linalg.norm(template.source_pos[peak] - template.source_pos[source]) < 0.025
-    gain = template.magnetic.leadfield(coils_of(evoked.info))
+    gain = template.magnetic.leadfield(NOMINAL, coils_of(evoked.info))
     head = head_on_template(evoked.info, cov, template, coils=inverse.coils.coils)
     assert np.allclose(head.leadfield, gain, rtol=0, atol=1e-3 * np.abs(gain).max())
 

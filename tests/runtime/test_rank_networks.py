@@ -22,7 +22,8 @@ from deepesi.physics.template import load_template
 from deepesi.runtime.inverse import Inverse
 from tests.conftest import slow
 
-TABLE = Path(__file__).parents[2] / "docs" / "_results" / "snr.csv"
+RESULTS = Path(__file__).parents[2] / "docs" / "_results"
+TABLES = (RESULTS / "snr.csv", RESULTS / "snr_loose.csv")
 BAYES = "Bayes, single patch, nominal lead field"
 
 
@@ -36,12 +37,12 @@ class Published(NamedTuple):
 @cache
 def published(snr_db):
     """Published localization errors at an SNR, by name of the method."""
-    with TABLE.open() as file:
-        return {
-            row["method"]: Published(float(row["value"]), float(row["ci_high"]))
-            for row in csv.DictReader(file)
-            if row["metric"] == "localization_error" and float(row["snr_db"]) == snr_db
-        }
+    rows = [row for table in TABLES for row in csv.DictReader(table.read_text().splitlines())]
+    return {
+        row["method"]: Published(float(row["value"]), float(row["ci_high"]))
+        for row in rows
+        if row["metric"] == "localization_error" and float(row["snr_db"]) == snr_db
+    }
 
 
 @cache
@@ -99,7 +100,8 @@ def errors(inverse, snr_db, operator, info, n):
     prepared = inverse.for_recording(info, covariance)
     data = operator @ batch.data[:n].double().numpy()
     mean = prepared.model.run(prepared.sensors.reference(data), prepared.feeds)["mean"]
-    peaks = np.abs(mean[..., 0]).argmax(axis=1)
+    by_source = mean[..., 0].reshape(n, len(prepared.positions), -1)
+    peaks = np.linalg.norm(by_source, axis=2).argmax(axis=1)
     true = batch.scene.peaks[:n, 0].numpy()
     apart = np.linalg.norm(prepared.positions[peaks] - prepared.positions[true], axis=1)
     return 1e3 * apart, prepared.rank
@@ -139,11 +141,14 @@ SNRS = [slow(0.0), 5.0, slow(10.0), slow(20.0)]
 
 @pytest.mark.parametrize(("clean", "n"), CLEANED)
 @pytest.mark.parametrize("snr_db", SNRS)
-@pytest.mark.parametrize(("name", "n_recordings"), [("convdip", 200), slow("default", 200)])
+@pytest.mark.parametrize(
+    ("name", "n_recordings"), [("convdip", 200), slow("default", 200), slow("loose", 200)]
+)
 def test_networks_stay_within_their_benchmark_error(name, n_recordings, snr_db, clean, n):
     cleaning = clean(n, *recorded(snr_db))
     assert_within(name, snr_db, cleaning, 63 - n, n_recordings)
 
 
-def test_a_few_projected_recordings_for_the_slower_network():
-    assert_within("default", 5.0, projected(3, *recorded(5.0)), 60, 60)
+@pytest.mark.parametrize("name", ["default", "loose"])
+def test_a_few_projected_recordings_for_the_slower_networks(name):
+    assert_within(name, 5.0, projected(3, *recorded(5.0)), 60, 60)

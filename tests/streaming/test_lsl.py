@@ -113,6 +113,7 @@ def test_a_stream_that_stops_and_returns(prepared, parcels, raw, play):
     assert live.counts.settling == 500
 
 
+@pytest.mark.slow
 def test_channels_that_are_called_otherwise(prepared, raw, play):
     raw.rename_channels({"Fp1": "EEG 1", "Cz": "EEG 2"})
     raw.reorder_channels(sorted(raw.ch_names))

@@ -8,6 +8,8 @@ from deepesi.core.contracts import Estimate
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import CosineDistance
 from deepesi.models.convdip import ConvDip
+from deepesi.models.posterior.structured import StructuredPosterior
+from deepesi.training.criterion import criterion_of
 from deepesi.training.data import RecordingStream
 from deepesi.training.module import InverseTraining
 from deepesi.uncertainty.ensemble import DeepEnsemble, StackedEnsemble
@@ -111,3 +113,16 @@ def test_validation_grades_the_estimate(objective, simulate):
     estimate = model(batch.data, batch.inputs)
     assert isinstance(estimate, Estimate)
     assert torch.isfinite(objective(estimate, batch)[0])
+
+
+def test_posterior_samples_are_validated_by_their_own_loss(objective, toy, simulate):
+    """Their mean does not tell how good they are; the density of the targets does."""
+    model = StructuredPosterior(1, 8, 0.03, 0.06, 2, n_draws=2)
+    logged = train(model, objective, toy, simulate)
+    assert {"val/loss", "val/patches", "val/moments", "val/nemd"} <= set(logged)
+    assert "val/raw/cosine" not in logged
+    parts = sum(logged[f"val/{name}"] for name in ("skull", "patches", "moments"))
+    assert logged["val/loss"] == pytest.approx(float(parts), rel=1e-5)
+    assert criterion_of(model, simulated=True) == "val/loss"
+    assert criterion_of(ConvDip(**SIZES), simulated=True) == "val/nemd"
+    assert criterion_of(ConvDip(**SIZES), simulated=False) == "val/loss"

@@ -330,6 +330,7 @@ def save(toy, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_separate_runs_are_evaluated_and_exported_as_one(save, toy, toy_path, tmp_path, simulate):
     paths = [save(seed) for seed in (1, 2)]
     with hydra.initialize_config_module("deepesi.configs", version_base="1.3"):

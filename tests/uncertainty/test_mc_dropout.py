@@ -98,6 +98,7 @@ def test_one_sample_cannot_disagree(thick):
         MCDropout(thick, n_samples=1)
 
 
+@pytest.mark.slow
 def test_from_training_to_the_exported_file(toy, toy_path, tmp_path):
     run_dir = tmp_path / "run"
     best = fit(compose(toy_path, run_dir, "model.dropout=0.2"), Cohort.single(toy), run_dir)

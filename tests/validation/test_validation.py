@@ -180,6 +180,7 @@ def test_methods_that_do_not_exist(names, message):
         find_methods(names, [], load_solver)
 
 
+@pytest.mark.slow
 def test_all_methods_are_every_one_that_needs_no_target():
     methods = find_methods(["All"], [], load_solver)
     names = [method.name for method in methods]

@@ -29,7 +29,7 @@ class FlowMatching(PosteriorModel):
     weight belongs to a channel or a source: montage, head and source space are free. On a head of
     free orientation sources point along the normals. A window is drawn as a whole.
 
-    The objective (``loss``) only serves validation.
+    The objective (``loss``) has no effect.
 
     Args:
         n_steps: Steps from noise to sources, of Heun's method.

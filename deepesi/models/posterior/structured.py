@@ -63,7 +63,7 @@ class StructuredPosterior(PosteriorModel):
       model act, and a learned scale across it.
     - The skull conductivity has a flow given the evidence of a few skulls.
 
-    Trained by its exact negative log-likelihood; the objective (``loss``) only serves validation.
+    Trained by its exact negative log-likelihood; the objective (``loss``) has no effect.
     No weight belongs to a channel or a source, so montage, head and source space are free. On a
     head of free orientation patches point along the normals. The samples in time of a window share
     everything but the moments.

@@ -37,7 +37,7 @@ def _harmonics(directions: Array, max_degree: int) -> Array:
         for order in range(degree + 1):
             value = sph_harm_y(degree, order, polar, azimuth)
             columns += [value.real] if order == 0 else [value.real, value.imag]
-    return np.sqrt(4 * np.pi) * np.stack(columns, axis=1)
+    return np.asarray(np.sqrt(4 * np.pi) * np.stack(columns, axis=1))
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Warp:
         centred = points - MIDDLE
         length = np.linalg.norm(centred, axis=1, keepdims=True)
         factor = np.exp(_harmonics(centred / length, 3) @ self.shape)
-        return MIDDLE + self.scale * centred * factor[:, None]
+        return np.asarray(MIDDLE + self.scale * centred * factor[:, None])
 
     def cortex(self, points: Array) -> Array:
         """Points ``(N, 3)`` of the cortex, moved to their position in the skull."""

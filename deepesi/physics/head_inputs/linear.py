@@ -73,7 +73,7 @@ class LinearInverse(LooseInput):
             return kernel
         current = linear_inverse(*problem, "MNE", head.space.n_orient, root)
         norm = np.linalg.norm(current, axis=1) / np.linalg.norm(kernel, axis=1)
-        return kernel * norm.mean()
+        return np.asarray(kernel * norm.mean())
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def moment_root(topographies: Array, normals: Array, loose: float = 1.0) -> Arra
     length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
     factor = np.matmul(root, prior_root(loose, np.asarray(along / length, dtype=np.float64)))
     values, vectors = np.linalg.eigh(factor @ factor.swapaxes(1, 2))
-    return np.einsum("sij,sj,skj->sik", vectors, np.sqrt(values.clip(0)), vectors)
+    return np.asarray(np.einsum("sij,sj,skj->sik", vectors, np.sqrt(values.clip(0)), vectors))
 
 
 def mean_normals(head: HeadModel, radius: float) -> Array:
@@ -124,7 +124,9 @@ def orthonormal_topographies(head: HeadModel, radius: float, loose: float = 1.0)
     """
     topographies = patch_topographies(head, radius)
     root = moment_root(topographies, mean_normals(head, radius), loose)
-    return np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
+    return np.asarray(
+        np.einsum("sco,sop->spc", topographies, root).reshape(-1, topographies.shape[1])
+    )
 
 
 @dataclass(frozen=True)

@@ -92,4 +92,4 @@ class PatchSensitivities(_Levels, HeadInput):
         matrices = preconditioners(columns, self.n_levels, rank_of(head.noise_cov))
         gains = np.stack([((columns @ matrix) * columns).sum(axis=1) for matrix in matrices])
         shape = (self.n_levels, self.n_radii, head.space.n_sources, head.space.n_orient)
-        return gains.reshape(shape).mean(axis=-1) / mean_variance(self.loose, shape[-1])
+        return np.asarray(gains.reshape(shape).mean(axis=-1) / mean_variance(self.loose, shape[-1]))

@@ -68,7 +68,7 @@ class _Grid:
                 "Take more voxels or a larger spacing."
             )
         inside = (head.source_pos - (low + high) / 2) / self.spacing + last / 2
-        return np.clip(inside, 0.0, last)
+        return np.asarray(np.clip(inside, 0.0, last))
 
 
 #: The eight corners of a cell, in voxels from the lowest one.
@@ -96,10 +96,10 @@ class VoxelWeights(_Grid, HeadInput):
     def compute(self, head: HeadModel) -> Array:
         """Return the array."""
         share = (self.coordinates(head) - _lowest(self, head))[:, None]
-        return np.where(CORNERS == 1, share, 1 - share).prod(axis=-1)
+        return np.asarray(np.where(CORNERS == 1, share, 1 - share).prod(axis=-1))
 
 
 def _lowest(grid: _Grid, head: HeadModel) -> NDArray[np.int64]:
     """Corner with the lowest indices of the cell around each source ``(S, 3)``."""
     floor = np.floor(grid.coordinates(head)).astype(np.int64)
-    return np.minimum(floor, np.array(grid.shape) - 2)
+    return np.asarray(np.minimum(floor, np.array(grid.shape) - 2))

@@ -125,7 +125,7 @@ def _stds(variances: Array) -> Array:
             f"noise covariance: its channels have {what}. Compute it again, from a stretch of the "
             "recording with noise (mne.compute_covariance)."
         )
-    return np.sqrt(variances.clip(0))
+    return np.asarray(np.sqrt(variances.clip(0)))
 
 
 def _check_level(level: float, kind: SensorKind) -> None:

@@ -1,6 +1,7 @@
 """Rank for the localization of a recording: from the noise covariance, or given by the user."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 #: As in MNE-Python. None: what the noise covariance spans. ``"info"``: the channels less reference
-#: and applied projectors. A number: that many dimensions.
-RankChoice: TypeAlias = int | Literal["info"] | None
+#: and applied projectors. A number: that many dimensions. ``{"eeg": 30, "meg": 64}``: that many of
+#: each modality; of one that is not named, what the noise covariance spans.
+RankChoice: TypeAlias = int | Literal["info"] | Mapping[str, int] | None
 #: Fewest dimensions for localization.
 LEAST_RANK = 7
 
@@ -73,15 +75,7 @@ def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> Hea
         ValueError: A rank that the covariance does not have, or a rank too low for localization.
 
     """
-    if isinstance(rank, np.integer):
-        rank = int(rank)
-    if not (
-        rank is None or rank == "info" or (isinstance(rank, int) and not isinstance(rank, bool))
-    ):
-        raise ValueError(
-            f"rank: got {rank!r}, expected None (what the noise covariance spans), 'info' (the "
-            "channels less reference and projectors) or a number of dimensions."
-        )
+    _check_choice(rank, head.sensors)
     projector = applied_projector(info, head.sensors)
     if projector is not None:
         units = head.sensors.head_units
@@ -98,22 +92,62 @@ def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> Hea
         )
     if rank is None:
         return head
-    parts = _by_info(head.sensors, projector, info)
-    wanted = sum(parts.values()) if rank == "info" else rank
+    blocks = _blocks(head.sensors)
+    if isinstance(rank, int | np.integer):
+        parts = {"": int(rank)}
+    elif rank == "info":
+        parts = _by_info(head.sensors, projector, info)
+    else:
+        parts = {name: rank_of(head.noise_cov[own]) for name, own in blocks.items()}
+        lacking = {n: parts[n] for n, kept in rank.items() if kept > parts[n]}
+        if lacking:
+            raise ValueError(
+                f"rank: got {dict(rank)}, but the noise covariance spans {lacking}. Leave a "
+                "modality out to use all that the covariance spans."
+            )
+        parts |= rank
+    wanted = sum(parts.values())
     if not LEAST_RANK <= wanted <= spanned:
         raise ValueError(
             f"rank: {wanted} dimensions asked for (rank={rank!r}, --rank {rank}); the noise "
             f"covariance spans {spanned} and at least {LEAST_RANK} are needed. Leave it out to use "
             "all that the covariance spans."
         )
-    if rank != "info":
+    if "" in parts:
         return replace(head, noise_cov=of_rank(head.noise_cov, wanted))
     noise = np.zeros_like(head.noise_cov)
     for modality, kept in parts.items():
-        rows = np.flatnonzero(np.array(head.sensors.modalities) == modality)
-        own = np.ix_(rows, rows)
+        own = blocks[modality]
         noise[own] = of_rank(head.noise_cov[own], kept)
     return replace(head, noise_cov=noise)
+
+
+def _check_choice(rank: RankChoice, sensors: SensorArray) -> None:
+    def is_number(value: object) -> bool:
+        return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+    if isinstance(rank, Mapping):
+        known = set(sensors.modalities)
+        if rank and rank.keys() <= known and all(is_number(v) and v > 0 for v in rank.values()):
+            return
+        raise ValueError(
+            f"rank: got {dict(rank)}, expected a number of dimensions, 1 or more, for some of the "
+            f"modalities of the recording: {', '.join(sorted(known))}. (Magnetometers and "
+            "gradiometers have one rank, that of 'meg'.)"
+        )
+    if not (rank is None or rank == "info" or is_number(rank)):
+        raise ValueError(
+            f"rank: got {rank!r}, expected None (what the noise covariance spans), 'info' (the "
+            "channels less reference and projectors), a number of dimensions, or one for each "
+            "modality ({'eeg': 30})."
+        )
+
+
+def _blocks(sensors: SensorArray) -> dict[str, tuple[NDArray[np.intp], ...]]:
+    """Index of the part of a covariance that belongs to each modality."""
+    modalities = np.array(sensors.modalities)
+    rows = {name: np.flatnonzero(modalities == name) for name in dict.fromkeys(sensors.modalities)}
+    return {name: np.ix_(own, own) for name, own in rows.items()}
 
 
 def _by_info(sensors: SensorArray, projector: Array | None, info: "mne.Info") -> dict[str, int]:

@@ -10,7 +10,7 @@ from deepesi.runtime.stretches import bad_epochs
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 
 def average(

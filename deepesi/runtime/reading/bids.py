@@ -24,7 +24,7 @@ from deepesi.runtime.reading.file_units import FileUnit
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 
 def bids_side_files(

@@ -9,7 +9,7 @@ from deepesi.physics.montage import head_montage, montage_names
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 
 def rename_channels(recording: "Recording | mne.Info", renaming: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from deepesi.physics.channel_names import ten_five_name
 from deepesi.physics.units import UNITS, parse_unit
 
 if TYPE_CHECKING:
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 #: Formats with a header of units and rates of every channel.
 HEADERS = (".edf", ".bdf", ".gdf")

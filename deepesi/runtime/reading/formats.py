@@ -9,7 +9,7 @@ from deepesi.utils.files import parsing
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 #: Formats that are read in addition to FIF.
 FORMATS = (".edf", ".bdf", ".gdf", ".vhdr", ".set")

@@ -17,7 +17,7 @@ from deepesi.runtime.recording_checks import check_kind
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 
 #: Plausible sampling rates of EEG, Hz. Others show a damaged header, which could need any memory.

@@ -19,7 +19,7 @@ from deepesi.utils.files import check_file_out
 if TYPE_CHECKING:
     import mne
 
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
     from deepesi.viz.cortex_movie import CortexMovie
 
 Array = NDArray[np.float64]

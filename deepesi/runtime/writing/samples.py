@@ -19,7 +19,7 @@ from deepesi.utils.files import atomic
 from deepesi.utils.memory import SHARE, memory_bytes
 
 if TYPE_CHECKING:
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 #: Bytes per value of a sample: copies of it, its magnitude, and its comparison with the neighbours
 #: on the mesh, of which a source has six.

@@ -14,7 +14,7 @@ from deepesi.utils.files import atomic_folder
 from deepesi.utils.optional import require
 
 if TYPE_CHECKING:
-    from deepesi.runtime.recordings import Recording
+    from deepesi.runtime.recording_type import Recording
 
 #: Largest chunk, values (4 MB), and its largest number of samples.
 CHUNK_VALUES, CHUNK_TIMES = 2**20, 2048
