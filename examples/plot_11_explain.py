@@ -30,12 +30,12 @@ import deepesi
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.evaluation.intervals import bootstrap_interval
-from deepesi.interpret import gradients
-from deepesi.interpret.counterfactual import Changed, counterfactual
-from deepesi.interpret.frames import frame_at
-from deepesi.interpret.grading import FAILS, rank_correlation, with_random_weights
-from deepesi.interpret.occlusion import filled, occlusion
-from deepesi.interpret.targets import Share, explained, neighbourhood
+from deepesi.interpret.any_model.counterfactual import Changed, counterfactual
+from deepesi.interpret.any_model.frames import frame_at
+from deepesi.interpret.any_model.occlusion import filled, occlusion
+from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
+from deepesi.interpret.networks import gradients
+from deepesi.interpret.networks.grading import FAILS, rank_correlation, with_random_weights
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.lobes import elsewhere, lobe_text
@@ -199,6 +199,7 @@ ax.set(ylabel="rank correlation", title="circles: random weights; squares: anoth
 #
 # Exercises
 # ---------
-# 1. Explain the moment of the strongest source (`deepesi.interpret.targets.Moment`). What changes?
+# 1. Explain the moment of the strongest source (`Moment` in `deepesi.interpret.any_model.targets`).
+#    What changes?
 # 2. Add 10 noise SD to one electrode. Do the forward check and the attributions name it?
 # 3. Explain eLORETA (`MinimumNorm`): it has no weights, so only the target can be exchanged.

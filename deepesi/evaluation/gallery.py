@@ -16,7 +16,7 @@ from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
-from deepesi.interpret.example import example_saliency, is_network
+from deepesi.interpret.networks.example import example_saliency, is_network
 from deepesi.metrics.functional import localization_error, spatial_dispersion
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.graph import adjacency

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.counterfactual import Changed, Counterfactual, counterfactual
-from deepesi.interpret.frames import Frame, Run, frame_at, run_of
-from deepesi.interpret.occlusion import filled, moving_sensors, occluded, occlusion
-from deepesi.interpret.page import write_explanation
-from deepesi.interpret.report import Attribution, Explanation, Inside
-from deepesi.interpret.targets import (
+from deepesi.interpret.any_model.counterfactual import Changed, Counterfactual, counterfactual
+from deepesi.interpret.any_model.explanation import Attribution, Explanation, Inside
+from deepesi.interpret.any_model.frames import Frame, Run, frame_at, run_of
+from deepesi.interpret.any_model.occlusion import filled, moving_sensors, occluded, occlusion
+from deepesi.interpret.any_model.page import write_explanation
+from deepesi.interpret.any_model.targets import (
     NEIGHBOURHOOD,
     Moment,
     Power,
@@ -311,7 +311,7 @@ def _by_gradients(
 ) -> Attribution | str:
     """One method; or why it is left out, if its values are not finite or do not add up."""
     from deepesi.core.contracts import as_tensors
-    from deepesi.interpret import gradients
+    from deepesi.interpret.networks import gradients
 
     factor, unit, data = parts.target.factor, parts.target.unit, parts.frame.data
     run = gradients.run_of_model(network, as_tensors(inverse.feeds))
@@ -352,7 +352,12 @@ def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) ->
     import torch
 
     from deepesi.core.contracts import as_tensors
-    from deepesi.interpret.inside import attention_maps, evidence_maps, has_attention, has_steps
+    from deepesi.interpret.networks.inside import (
+        attention_maps,
+        evidence_maps,
+        has_attention,
+        has_steps,
+    )
 
     frame, inputs = parts.frame, as_tensors(inverse.feeds)
     start = frame.starts[-1]

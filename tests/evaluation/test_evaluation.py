@@ -39,7 +39,7 @@ from deepesi.evaluation.table import (
     markdown_table,
 )
 from deepesi.export.to_onnx import export_onnx
-from deepesi.interpret.targets import Share, neighbourhood
+from deepesi.interpret.any_model.targets import Share, neighbourhood
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.cohort import Cohort

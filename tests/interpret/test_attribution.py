@@ -12,9 +12,11 @@ from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import as_tensors
 from deepesi.core.onnx_model import load_onnx
-from deepesi.interpret.deep_lift import deep_lift
-from deepesi.interpret.frames import frame_at
-from deepesi.interpret.gradients import (
+from deepesi.interpret.any_model.frames import frame_at
+from deepesi.interpret.any_model.occlusion import filled, moving_sensors, occluded, occlusion
+from deepesi.interpret.any_model.targets import Moment, Power, Share, explained, neighbourhood
+from deepesi.interpret.networks.deep_lift import deep_lift
+from deepesi.interpret.networks.gradients import (
     AGAINST_BASELINES,
     completeness,
     deep_lift_attribution,
@@ -23,8 +25,6 @@ from deepesi.interpret.gradients import (
     run_of_model,
     saliency,
 )
-from deepesi.interpret.occlusion import filled, moving_sensors, occluded, occlusion
-from deepesi.interpret.targets import Moment, Power, Share, explained, neighbourhood
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.unrolled_ista import UnrolledISTA

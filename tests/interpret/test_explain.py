@@ -13,7 +13,7 @@ import torch
 
 from deepesi.cli.main import main
 from deepesi.core.contracts import Estimate, InverseModel
-from deepesi.interpret.page import FAILED, FAILS
+from deepesi.interpret.any_model.page import FAILED, FAILS
 from deepesi.models.convdip import ConvDip
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.runtime.packaged import model_path

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.frames import Explained, Frame, Run, Values
+from deepesi.interpret.any_model.frames import Explained, Frame, Run, Values
 
 Array = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ that are modules, each used once, with examples along the first axis; here the o
 are watched, so that networks with functions, products and softmax can be explained. Where an
 operation chooses by the data (the strongest patches, say), the two recordings may choose
 differently, and the sum of the attribution is not exact, or not even finite.
-`deepesi.interpret.gradients.completeness` measures by how much; ``deepesi explain`` leaves the
-method out where the error is large.
+`deepesi.interpret.networks.gradients.completeness` measures the error; ``deepesi explain`` leaves
+the method out where it is large.
 """
 
 from collections.abc import Callable

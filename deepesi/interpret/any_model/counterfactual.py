@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.frames import Frame, Run
+from deepesi.interpret.any_model.frames import Frame, Run
 from deepesi.physics.head import magnitudes
 from deepesi.physics.sensors import SensorArray
 

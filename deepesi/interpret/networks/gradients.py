@@ -2,7 +2,7 @@
 
 Integrated gradients are those of captum. Saliency is one call of torch, so that reports need no
 captum; a test compares it with captum's. All take a function of recordings ``(B, C, T)``, V, as
-`deepesi.interpret.targets.explained` makes one of a model.
+`deepesi.interpret.any_model.targets.explained` makes one of a model.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from torch import Tensor
 from deepesi.core.arrays import as_array
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
-from deepesi.interpret.deep_lift import deep_lift
-from deepesi.interpret.frames import Explained, Run
+from deepesi.interpret.any_model.frames import Explained, Run
+from deepesi.interpret.networks.deep_lift import deep_lift
 from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
@@ -41,7 +41,7 @@ def run_of_model(model: InverseModel, inputs: dict[str, Tensor]) -> Run:
         raise ValueError(
             f"explain: {model.path} is an exported file, which has no gradients. They need torch "
             "and the network itself: give the run directory that it was exported from. Occlusion "
-            "runs on any file (deepesi.interpret.occlusion, --methods occlusion)."
+            "runs on any file (deepesi.interpret.any_model.occlusion, --methods occlusion)."
         )
     if not model.exportable:
         raise ValueError(
@@ -98,7 +98,7 @@ def integrated_gradients(function: Explained, data: Array, baselines: Array) -> 
 
 
 def deep_lift_attribution(function: Explained, data: Array, baselines: Array) -> Array:
-    """The same by `deepesi.interpret.deep_lift`; arguments as in `integrated_gradients`."""
+    """Contributions by `deep_lift`; arguments and unit as in `integrated_gradients`."""
     inputs = _tensor(np.broadcast_to(data, baselines.shape))
     return as_array(deep_lift(function, inputs, _tensor(baselines)).mean(0))
 

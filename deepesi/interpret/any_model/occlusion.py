@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.frames import Explained
+from deepesi.interpret.any_model.frames import Explained
 from deepesi.physics.channel_check import predicted_channels
 from deepesi.physics.head import magnitudes
 from deepesi.physics.sensors import SensorArray

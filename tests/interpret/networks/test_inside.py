@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from deepesi.core.contracts import as_tensors
-from deepesi.interpret.inside import attention_maps, evidence_maps, has_attention, has_steps
+from deepesi.interpret.networks.inside import (
+    attention_maps,
+    evidence_maps,
+    has_attention,
+    has_steps,
+)
 from deepesi.models.annealed_patches import AnnealedPatches
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN

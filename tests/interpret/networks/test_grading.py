@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from benchmarks.shuffled_targets import ShuffledTargets
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
-from deepesi.interpret.grading import (
+from deepesi.interpret.networks.grading import (
     bayes_log_odds,
     bayes_sensitivity,
     curves,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.interpret.report import Attribution, Explanation
+from deepesi.interpret.any_model.explanation import Attribution, Explanation
 from deepesi.physics.forward_check import BY_CHANCE, LEAST_RATIO
 from deepesi.viz.advice import peak_figures
 from deepesi.viz.explanation import evidence_figure, samples_figure, scalp_figure

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.interpret import counterfactual as module
-from deepesi.interpret.counterfactual import Changed, counterfactual
-from deepesi.interpret.frames import Frame
+from deepesi.interpret.any_model import counterfactual as module
+from deepesi.interpret.any_model.counterfactual import Changed, counterfactual
+from deepesi.interpret.any_model.frames import Frame
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.lobes import elsewhere, lobe_text
 

@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from deepesi.core.contracts import InverseModel
-from deepesi.interpret.frames import Explained
+from deepesi.interpret.any_model.frames import Explained
 from deepesi.physics.channel_check import predicted_channels
 from deepesi.physics.sensors import SensorArray
 

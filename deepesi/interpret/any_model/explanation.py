@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.counterfactual import Counterfactual
-from deepesi.interpret.occlusion import LostSensor
-from deepesi.interpret.targets import Target
+from deepesi.interpret.any_model.counterfactual import Counterfactual
+from deepesi.interpret.any_model.occlusion import LostSensor
+from deepesi.interpret.any_model.targets import Target
 from deepesi.physics.forward_check import ForwardCheck
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import DisplayMesh

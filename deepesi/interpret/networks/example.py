@@ -8,9 +8,9 @@ from deepesi.core.arrays import as_array
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
-from deepesi.interpret.frames import Frame
-from deepesi.interpret.gradients import run_of_model, saliency
-from deepesi.interpret.targets import Share, explained, neighbourhood
+from deepesi.interpret.any_model.frames import Frame
+from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
+from deepesi.interpret.networks.gradients import run_of_model, saliency
 from deepesi.metrics.moments import strongest_sample
 from deepesi.physics.head import magnitudes
 
