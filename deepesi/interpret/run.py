@@ -13,15 +13,8 @@ from deepesi.interpret.any_model.explanation import Attribution, Explanation, In
 from deepesi.interpret.any_model.frames import Frame, Run, frame_at, run_of
 from deepesi.interpret.any_model.occlusion import filled, moving_sensors, occluded, occlusion
 from deepesi.interpret.any_model.page import write_explanation
-from deepesi.interpret.any_model.targets import (
-    NEIGHBOURHOOD,
-    Moment,
-    Power,
-    Share,
-    Target,
-    explained,
-    neighbourhood,
-)
+from deepesi.interpret.any_model.target_names import check_target, named_target
+from deepesi.interpret.any_model.targets import NEIGHBOURHOOD, Target, explained
 from deepesi.physics.channel_check import unexplained_channels
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.head import HeadModel, magnitudes
@@ -50,8 +43,6 @@ Array = NDArray[np.float64]
 
 #: Methods of ``--methods``; the last runs on any file.
 METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion")
-#: What ``--target`` explains.
-TARGETS = ("localization", "moment", "power")
 #: Number of noise recordings that integrated gradients and DeepLIFT compare with.
 N_BASELINES = 8
 #: Completeness error above which contributions are not shown.
@@ -70,7 +61,7 @@ class ExplainOptions:
     Attributes:
         at: Time of the sample, s; None: the strongest one in `window`.
         window: Start and end of the search for the strongest sample, s.
-        target: One of `TARGETS`.
+        target: Name of a target, as `check_target` allows.
         methods: Some of `METHODS`; None: all that the model has.
         spans: Spans of time of occlusion; 1: the whole window that the model sees.
 
@@ -86,10 +77,7 @@ class ExplainOptions:
     spans: int = 1
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(
-                f"--target: unknown {self.target!r}, expected one of {', '.join(TARGETS)}."
-            )
+        check_target(self.target)
         if self.spans < 1:
             raise ValueError(f"--spans {self.spans}: expected 1 or more spans of time.")
         for method in self.methods or ():
@@ -138,7 +126,8 @@ def explain(
 
     Raises:
         ValueError: As in `deepesi.runtime.apply.apply`; or a method that the model does not have,
-            no average, or no such sample. Nothing is written.
+            no average, no such sample, parcel or source, or a target that is zero. Nothing is
+            written.
 
     """
     check_file_out(out, ".html")
@@ -163,7 +152,13 @@ def explain(
         )
     where = location(peak, inverse)
     yield f"{1e3 * evoked.times[sample]:.0f} ms, strongest source there: {where}"
-    target, text = _target(options.target, moments, peak, inverse)
+    target, text = named_target(options.target, moments, peak, inverse)
+    value = float(target(moments[None])[0])
+    if value == 0:
+        raise ValueError(
+            f"explain: the {text} is zero in the estimate of {model.stem}, so there is nothing to "
+            "explain. Give another --target, another time (--at), or another model."
+        )
     parts = _Parts(frame, run, head, target, peak)
     yield f"without each of {len(data)} electrodes"
     fill = filled(frame.data, inverse.channel_precision)
@@ -201,7 +196,7 @@ def explain(
         where={number: location(number, inverse) for number in sorted(numbers)},
         target=target,
         target_text=text,
-        value=float(target(moments[None])[0]),
+        value=value,
         attributions=attributions,
         left_out=left_out,
         check=forward_check(head.leadfield, inverse.whitener, moments, data[:, sample]),
@@ -278,19 +273,6 @@ def _sample(
                 f"{times[-1]:g} s)."
             )
     return sample, float(power[sample])
-
-
-def _target(name: str, moments: Array, peak: int, inverse: PreparedInverse) -> tuple[Target, str]:
-    """What is explained, and its description."""
-    n_orient, radius = inverse.space.n_orient, f"{1e3 * NEIGHBOURHOOD:g} mm"
-    near = neighbourhood(inverse.positions, peak)
-    if name == "power":
-        return Power(near, n_orient), f"power within {radius} of the strongest source"
-    if name == "localization":
-        text = f"share of the power that lies within {radius} of the strongest source"
-        return Share(near, n_orient), text
-    component = int(np.abs(moments[n_orient * peak :][:n_orient]).argmax())
-    return Moment(n_orient * peak + component), "moment of the strongest source"
 
 
 def _occlusion(

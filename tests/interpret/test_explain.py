@@ -16,6 +16,7 @@ from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.interpret.any_model.page import FAILED, FAILS
 from deepesi.models.convdip import ConvDip
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
+from deepesi.physics.atlas import seitzman_parcels
 from deepesi.runtime.packaged import model_path
 from deepesi.training.weights import save_network
 from tests.conftest import make_covariance, make_evoked
@@ -147,6 +148,29 @@ def test_some_methods_of_a_run(recordings, run, tmp_path):
     assert "power within 20 mm of the strongest source:" in page
 
 
+def test_a_parcel_is_explained_for_a_file(template, recordings, tmp_path):
+    parcels = seitzman_parcels(template.space)
+    occipital = int(np.linalg.norm(parcels.centres - [-20, -95, 5], axis=1).argmin())
+    name, n = parcels.names[occipital], int((parcels.of_source == occipital).sum())
+    page = explain("convdip", recordings, tmp_path, "--target", f"parcel:{name}")
+    assert re.search(rf"power of the parcel {name} \({n} source\(s\)\): [\d.e+]+ \(nAm\)²", page)
+
+
+def test_a_source_is_explained_for_a_run(template, recordings, run, tmp_path):
+    where = ["--target", "source:right:12", "--methods", "saliency"]
+    page = explain(run, recordings, tmp_path, *where)
+    x, y, z = template.source_mni[642 + 12]
+    place = rf"right hemisphere, vertex 12, MNI \({x:.0f}, {y:.0f}, {z:.0f}\) mm"
+    assert re.search(rf"moment of one source \({place}\): -?[\d.]+ nAm", page)
+    assert "nAm per noise SD" in page
+
+
+def test_a_target_that_is_zero_is_refused(recordings, tmp_path):
+    with pytest.raises(SystemExit, match=r"the moment of one source.*is zero.*another --target"):
+        explain("mxne", recordings, tmp_path, "--target", "source:right:300")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_solver_is_explained_by_its_name(recordings, tmp_path, capsys):
     page = explain("eloreta", recordings, tmp_path, "--at", "0.048", "--target", "moment")
     assert "<figcaption>Saliency" in page
@@ -163,6 +187,8 @@ def test_a_solver_is_explained_by_its_name(recordings, tmp_path, capsys):
             r"--methods: unknown 'occlusio'. Nearest: occlusion; all: saliency",
         ),
         (["--target", "lobe"], r"--target: unknown 'lobe', expected one of localization, moment"),
+        (["--target", "parcel:Visul L 275"], r"no such parcel. Nearest: Visual L 275"),
+        (["--target", "source:left:700"], r"vertex 700 is not a source.*: 639, 640, 641"),
         (["--at", "9"], r"--at 9 s lies outside the recording \(0 to 0.116 s\)"),
         (["--window", "2", "3"], r"--window 2 3 s lies outside the recording"),
         (["--spans", "0"], r"--spans 0: expected 1 or more"),
