@@ -18,9 +18,9 @@ from deepesi.interpret.any_model.targets import NEIGHBOURHOOD, Target, explained
 from deepesi.physics.channel_check import unexplained_channels
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.head import HeadModel, magnitudes
-from deepesi.physics.lobes import elsewhere
+from deepesi.physics.lobes import elsewhere, lobe_text
 from deepesi.physics.noise import snr_db_of_power
-from deepesi.physics.template import Template, template_of
+from deepesi.physics.template import template_of
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
@@ -136,6 +136,7 @@ def explain(
     methods = _methods(model, network is not None, options)
     check_average(opened.data, "explain")
     head, template = _head(opened), template_of(opened.inverse.space)
+    mni = None if template is None else template.source_mni
     ready = yield from correct_recording(opened, reading)
     inverse, evoked = opened.inverse, ready.recording
     inverse.sensors.check_eeg_only("explain")
@@ -177,8 +178,9 @@ def explain(
             left_out.append(attribution)
             yield attribution
     yield "the least change that moves the peak"
-    change = _change(parts, inverse, template)
-    numbers = {peak, *(s.peak for s in lost), *([] if change is None else [change.after])}
+    far = elsewhere(peak, inverse.positions, mni)
+    change = _change(parts, inverse, far)
+    numbers = sorted({peak, *(s.peak for s in lost), *([] if change is None else [change.after])})
     name = f"{recording.name}, {evoked.comment}".removesuffix(", ")
     found = Explanation(
         recording=name,
@@ -193,7 +195,9 @@ def explain(
         positions=inverse.positions,
         mesh=None if template is None else template.display,
         peak=peak,
-        where={number: location(number, inverse) for number in sorted(numbers)},
+        where={number: location(number, inverse) for number in numbers},
+        lobes=_lobes(numbers, mni),
+        elsewhere=far,
         target=target,
         target_text=text,
         value=value,
@@ -319,14 +323,20 @@ def _by_gradients(
     return Attribution(factor * values.sum(1), factor * values, unit, note)
 
 
+def _lobes(sources: Sequence[int], mni: Array | None) -> dict[int, str]:
+    """Lobes of those sources that have MNI positions."""
+    if mni is None:
+        return {}
+    return {s: lobe_text(mni[s]) for s in sources if np.isfinite(mni[s]).all()}
+
+
 def _change(
-    parts: _Parts, inverse: PreparedInverse, template: Template | None
+    parts: _Parts, inverse: PreparedInverse, far: NDArray[np.bool_]
 ) -> Counterfactual | None:
-    mni = None if template is None else template.source_mni
     changed = Changed(
         parts.frame, parts.run, inverse.sensors, parts.noise_std, inverse.space.n_orient
     )
-    return counterfactual(changed, elsewhere(parts.peak, inverse.positions, mni))
+    return counterfactual(changed, far)
 
 
 def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) -> Inside:
@@ -367,7 +377,11 @@ def _sentences(found: Explanation) -> Generator[str, None, None]:
         rows = found.change.sensors
         yield (
             f"a change of {found.change.size:.1f} noise SD over {len(rows)} electrode(s) moves the "
-            f"peak to {found.where[found.change.after]}"
+            f"peak from {found.place(found.change.before)} to {found.place(found.change.after)}"
         )
     lost = [s.sensor for s in found.lost]
-    yield f"electrodes whose loss moves the peak: {found.names(lost)}"
+    far = [s.sensor for s in found.lost if found.elsewhere[s.peak]]
+    yield (
+        f"electrodes whose loss moves the peak: {found.names(lost)}; into another lobe: "
+        f"{found.names(far)}"
+    )

@@ -89,17 +89,41 @@ def test_an_exported_file_is_explained_without_torch(recordings, tmp_path, capsy
     page = explain("convdip", recordings, tmp_path, "--at", "0.048")
     lines = capsys.readouterr().out
     assert "48 ms, strongest source there: left hemisphere" in lines
-    assert "a change of" in lines
+    assert re.search(r"moves the peak from left occipital \(left.* to right [a-z ]+ \(right", lines)
+    assert "electrodes whose loss moves the peak: O1, " in lines
+    assert "; into another lobe: none" in lines
     assert f"wrote {tmp_path / 'page.html'}" in lines
     assert "convdip has no gradients" in page
     assert "give the directory of the run" in page
-    for heading in ("Forward check", "What would move the peak", "Electrodes whose loss would"):
+    assert re.search(r"<b>1</b>, left occipital \(.*<b>2</b>, right [a-z ]+ \(right hemi", page)
+    assert "<button type='button'>another lobe</button>" in page
+    assert "<td class='word'>no, left occipital</td>" in page
+    assert "<td class='word'>yes" not in page
+    for heading in (
+        "Forward check",
+        "What would move the peak",
+        "Electrodes whose loss moves the peak",
+    ):
         assert f"{heading}</h2>" in page
     assert "Occlusion: what would be missing without the electrode" in page
     assert "<figcaption>Saliency" not in page
     assert FAILS in page
     assert "Evidence, step by step" not in page
     assert page.count("<td class='word'>Fp1</td>") == 1
+
+
+def test_electrodes_that_move_the_peak_into_another_lobe_are_named(recordings, tmp_path, capsys):
+    """A sample of noise, whose peak one electrode moves into another lobe."""
+    page = explain("convdip", recordings, tmp_path, "--at", "0.08")
+    names = re.search(r"into another lobe: (.*)\n", capsys.readouterr().out)[1].split(", ")
+    row = r"<td class='word'>(\w+)</td><td>(\d+)</td><td class='word'>(yes|no), (\w+ [a-z ]+)</td>"
+    lost = re.findall(row, page)
+    assert [name for name, _, answer, _ in lost if answer == "yes"] == names
+    assert len(lost) > len(names) > 0
+    own = re.search(r"<b>1</b>, left ([a-z ]+) \(", page)[1].split(" or ")
+    for _, distance, answer, lobe in lost:
+        shared = lobe.startswith("left") and any(name in lobe for name in own)
+        assert (answer == "yes") == (not shared and int(distance) >= 30)
 
 
 def test_a_run_is_explained_by_all_methods(recordings, run, tmp_path, capsys):

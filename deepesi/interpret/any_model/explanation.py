@@ -64,7 +64,10 @@ class Explanation:
         positions: Source positions ``(S, 3)``, m.
         mesh: Cortex mesh; None: none is known.
         peak: The strongest source.
-        where: Its description, by number of the source.
+        where: Description of this and other sources, by number of the source.
+        lobes: Hemisphere and lobes of the same sources; without those that have no MNI position.
+        elsewhere: Which sources are in another lobe than the strongest one ``(S,)``, as in
+            `deepesi.physics.lobes.elsewhere`.
         target: What is explained.
         target_text: The same in words.
         value: Its value.
@@ -91,6 +94,8 @@ class Explanation:
     mesh: DisplayMesh | None
     peak: int
     where: dict[int, str]
+    lobes: dict[int, str]
+    elsewhere: NDArray[np.bool_]
     target: Target
     target_text: str
     value: float
@@ -105,6 +110,11 @@ class Explanation:
     def names(self, rows: Sequence[int]) -> str:
         """Names of channels; "none" without any."""
         return ", ".join(self.sensors.names[row] for row in rows) or "none"
+
+    def place(self, source: int) -> str:
+        """Lobe of a source, if it is known, and its description."""
+        lobe = self.lobes.get(source)
+        return self.where[source] if lobe is None else f"{lobe} ({self.where[source]})"
 
     @property
     def sample(self) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepesi.interpret.any_model.explanation import Attribution, Explanation
 from deepesi.physics.forward_check import BY_CHANCE, LEAST_RATIO
+from deepesi.physics.lobes import LEAST_DISTANCE, LOBE_SIZE
 from deepesi.viz.advice import peak_figures
 from deepesi.viz.explanation import evidence_figure, samples_figure, scalp_figure
 from deepesi.viz.page import html_table, tiles, write_page
@@ -47,6 +48,10 @@ recording, whitened. Channels do not fit if noise alone reaches their residual i
 <p><b>What would move the peak</b>: a change of few electrodes, in standard deviations of the noise,
 with which the strongest source lies in another lobe. It is a local search, so a smaller change may
 exist. If the change is below about 3, noise may have put the peak where it is.</p>
+<p><b>Lobes</b> are boxes in MNI space that overlap, because borders differ from person to person.
+A source is in another lobe if it shares no lobe of one hemisphere with the strongest source and is
+at least {1e3 * LEAST_DISTANCE:g} mm away; without MNI positions, if it is at least
+{1e3 * LOBE_SIZE:g} mm away.</p>
 <p><b>Loss</b>: the electrode reads what the others predict.</p>
 """
 
@@ -57,7 +62,7 @@ def write_explanation(found: Explanation, path: Path) -> None:
         "What the estimate is made of": _attributions(found),
         "Forward check": _forward(found),
         "What would move the peak": _change(found),
-        "Electrodes whose loss would": _lost(found),
+        "Electrodes whose loss moves the peak": _lost(found),
     }
     if found.inside.steps and found.mesh is not None:
         sections["Evidence, step by step"] = _steps(found)
@@ -75,7 +80,7 @@ def _facts(found: Explanation) -> dict[str, str]:
     return {
         "model, head": f"{found.model}, {found.head}",
         "sample": f"{1e3 * found.time:.0f} ms, SNR {found.snr_db:.1f} dB; the model sees {sees}",
-        "strongest source": found.where[found.peak],
+        "strongest source": found.place(found.peak),
         "what is explained": f"{found.target_text}: "
         f"{found.value * found.target.factor:.3g} {found.target.unit}",
         "forward check": f"the estimate explains {100 * found.check.share:.0f} % of the whitened "
@@ -153,9 +158,9 @@ def _change(found: Explanation) -> str:
     sentence = (
         f"<p>A change of {len(rows)} electrode(s) of norm {change.size:.1f}, in standard "
         f"deviations of the noise ({escape(words + many)}), moves the strongest source from "
-        f"<b>1</b>, {escape(found.where[change.before])}, to <b>2</b>, "
-        f"{escape(found.where[change.after])}. It is the same in all samples that the model "
-        "sees.</p>"
+        f"<b>1</b>, {escape(found.place(change.before))}, to <b>2</b>, "
+        f"{escape(found.place(change.after))}. It is the same in all samples that the model "
+        "sees. The cortex shows the estimate without the change.</p>"
     )
     values = change.change
     scalp = scalp_figure(
@@ -175,11 +180,12 @@ def _change(found: Explanation) -> str:
 def _lost(found: Explanation) -> str:
     if not found.lost:
         return "<p>No single electrode: without any of them the strongest source stays.</p>"
-    header = ("without", "moves the strongest source by (mm)", "to")
+    header = ("without", "moved by (mm)", "another lobe", "to")
     lines = [
         [
             (found.sensors.names[lost.sensor], False),
             (f"{1e3 * lost.distance:.0f}", False),
+            (_another_lobe(found, lost.peak), False),
             (found.where[lost.peak], False),
         ]
         for lost in found.lost
@@ -191,6 +197,12 @@ def _lost(found: Explanation) -> str:
     return tiles([("How far the peak moves", scalp)], SCALP) + html_table(
         header, lines, (), ("to",)
     )
+
+
+def _another_lobe(found: Explanation, source: int) -> str:
+    """Whether a source is in another lobe than the strongest one, and its lobe, if known."""
+    answer, lobe = "yes" if found.elsewhere[source] else "no", found.lobes.get(source)
+    return answer if lobe is None else f"{answer}, {lobe}"
 
 
 def _steps(found: Explanation) -> str:
