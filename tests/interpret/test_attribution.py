@@ -223,6 +223,7 @@ def test_targets_with_free_orientation():
     assert Power((0, 1), 3)(moments) == pytest.approx(169e-18)
     assert Share((1,), 3)(moments) == pytest.approx(144 / 169)
     assert Share((1,), 3)(torch.tensor(moments)).item() == pytest.approx(144 / 169)
+    assert Share((1,), 3)(0 * moments) == 0
 
 
 def test_a_frame_gives_the_estimate_of_the_sample(head, data):
