@@ -35,7 +35,7 @@ from deepesi.interpret.any_model.occlusion import filled, occlusion
 from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
 from deepesi.interpret.networks import gradients
 from deepesi.interpret.networks.grading import (
-    FAILS,
+    LARGEST_CORRELATION,
     bayes_sensitivity,
     curves,
     rank_correlation,
@@ -248,7 +248,7 @@ def lines(
             check = title.split(",")[0]
             text, above = mean_text(values, 2)
             cells.append(text or CHECKS.get(check, "-"))
-            fails += [check] if check in CHECKS and above >= FAILS else []
+            fails += [check] if check in CHECKS and above >= LARGEST_CORRELATION else []
         verdict = f"fails: {', '.join(fails)}" if fails else "passes"
         if not np.isfinite(columns).any():
             verdict = "no finite map"

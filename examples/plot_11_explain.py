@@ -35,7 +35,11 @@ from deepesi.interpret.any_model.frames import frame_at
 from deepesi.interpret.any_model.occlusion import filled, occlusion
 from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
 from deepesi.interpret.networks import gradients
-from deepesi.interpret.networks.grading import FAILS, rank_correlation, with_random_weights
+from deepesi.interpret.networks.grading import (
+    LARGEST_CORRELATION,
+    rank_correlation,
+    with_random_weights,
+)
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.lobes import elsewhere, lobe_text
@@ -181,12 +185,12 @@ for offset, (check_name, rows) in zip((-0.15, 0.15), alike.items(), strict=True)
     for place, (name, values) in enumerate(zip(own, np.array(rows).T, strict=True)):
         low, high = bootstrap_interval(values)
         above = values.mean() if np.isnan(high) else high  # the control does not vary
-        fails[name, check_name] = bool(above >= FAILS)
+        fails[name, check_name] = bool(above >= LARGEST_CORRELATION)
         ends = [[values.mean() - low], [high - values.mean()]]
         colour = "C3" if fails[name, check_name] else "C0"
         ax.errorbar(place + offset, values.mean(), ends, fmt="os"[offset > 0], color=colour)
         print(f"{name:21s} {check_name}: {values.mean():.2f} [{low:.2f}, {high:.2f}]")
-ax.axhline(FAILS, color="0.7")
+ax.axhline(LARGEST_CORRELATION, color="0.7")
 ax.set_xticks(range(len(own)), own)
 ax.set(ylabel="rank correlation", title="circles: random weights; squares: another target")
 

@@ -63,7 +63,7 @@ class ExplainOptions:
         window: Start and end of the search for the strongest sample, s.
         target: Name of a target, as `check_target` allows.
         methods: Some of `METHODS`; None: all that the model has.
-        spans: Spans of time of occlusion; 1: the whole window that the model sees.
+        spans: Spans of time of occlusion; 1: all samples that are input of the model.
 
     Raises:
         ValueError: An unknown target or method, or no span of time.
@@ -144,9 +144,9 @@ def explain(
     sample, power = _sample(evoked, inverse, data, options)
     frame, run = frame_at(data, sample, inverse.model.longest), run_of(inverse)
     moments = frame.moments(run, frame.data[None])[0]
-    strength = magnitudes(moments, inverse.space.n_orient)
-    peak = int(strength.argmax())
-    if strength[peak] == 0:
+    magnitude = magnitudes(moments, inverse.space.n_orient)
+    peak = int(magnitude.argmax())
+    if magnitude[peak] == 0:
         raise ValueError(
             f"explain: the estimate of {model.stem} is zero at {evoked.times[sample]:g} s, so "
             "there is nothing to explain. Give another time (--at), or another model."
@@ -161,11 +161,11 @@ def explain(
             "explain. Give another --target, another time (--at), or another model."
         )
     parts = _Parts(frame, run, head, target, peak)
-    yield f"without each of {len(data)} electrodes"
+    yield f"occlusion: the estimate without each of {len(data)} electrodes"
     fill = filled(frame.data, inverse.channel_precision)
     without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
     lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
-    attributions, left_out = {}, [_without(model)] if network is None else []
+    attributions, left_out = {}, [_no_gradients(model)] if network is None else []
     for method in methods:
         if method == "occlusion" or network is None:
             attributions[method] = _occlusion(parts, moments, without, fill, options.spans)
@@ -182,7 +182,7 @@ def explain(
     change = _change(parts, inverse, far)
     numbers = sorted({peak, *(s.peak for s in lost), *([] if change is None else [change.after])})
     name = f"{recording.name}, {evoked.comment}".removesuffix(", ")
-    found = Explanation(
+    explanation = Explanation(
         recording=name,
         model=model.stem,
         head=inverse.space.name,
@@ -191,11 +191,11 @@ def explain(
         snr_db=float(snr_db_of_power(np.array(power))),
         sensors=inverse.sensors,
         data=frame.data,
-        magnitudes=strength,
+        magnitudes=magnitude,
         positions=inverse.positions,
         mesh=None if template is None else template.display,
         peak=peak,
-        where={number: location(number, inverse) for number in numbers},
+        locations={number: location(number, inverse) for number in numbers},
         lobes=_lobes(numbers, mni),
         elsewhere=far,
         target=target,
@@ -209,10 +209,10 @@ def explain(
         lost=lost,
         inside=Inside() if network is None else _inside(network, parts, inverse),
     )
-    yield from _sentences(found)
-    write_explanation(found, out)
+    yield from _sentences(explanation)
+    write_explanation(explanation, out)
     yield f"wrote {out}"
-    return found
+    return explanation
 
 
 def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequence[str]:
@@ -230,7 +230,7 @@ def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequenc
     return options.methods
 
 
-def _without(model: Path) -> str:
+def _no_gradients(model: Path) -> str:
     return (
         f"{model.name} has no gradients, so saliency, integrated gradients and DeepLIFT are left "
         "out. They need torch and the network itself: give the directory of the run that the file "
@@ -303,7 +303,7 @@ def _by_gradients(
     run = gradients.run_of_model(network, as_tensors(inverse.feeds))
     function = explained(parts.frame, run, parts.target)
     left_out = f"The method {method} is left out for {type(network).__name__}: "
-    instead = ". Take occlusion (--methods occlusion), which holds for any model."
+    instead = ". Use occlusion (--methods occlusion), which works for any model."
     if method == "saliency":
         values = factor * gradients.saliency(function, data, parts.noise_std)
         if not np.isfinite(values).all():
@@ -340,7 +340,7 @@ def _change(
 
 
 def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) -> Inside:
-    """What the network sees inside, in the last window of the sample."""
+    """Evidence and attention inside the network, for the last window of the sample."""
     import torch
 
     from deepesi.core.contracts import as_tensors
@@ -360,28 +360,28 @@ def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) ->
     attention = attention_maps(network, window, inputs)
     maps = [("Attention of the strongest source to the electrodes", attention.read[parts.peak])]
     if attention.sent is not None:
-        title = "Attention that neighbours pay to an electrode, 1: as to all others"
+        title = "Attention of neighbours to an electrode (1: the same to all)"
         maps.insert(0, (title, attention.sent))
     return Inside(steps, maps)
 
 
-def _sentences(found: Explanation) -> Generator[str, None, None]:
-    check = found.check
+def _sentences(result: Explanation) -> Generator[str, None, None]:
+    check = result.check
     yield (
         f"the estimate explains {100 * check.share:.0f} % of the whitened power; channels that do "
-        f"not fit: {found.names(check.misfits)}"
+        f"not fit: {result.names(check.misfits)}"
     )
-    if found.change is None:
+    if result.change is None:
         yield "no change of the recording was found that moves the peak into another lobe"
     else:
-        rows = found.change.sensors
+        change, n = result.change, len(result.change.sensors)
         yield (
-            f"a change of {found.change.size:.1f} noise SD over {len(rows)} electrode(s) moves the "
-            f"peak from {found.place(found.change.before)} to {found.place(found.change.after)}"
+            f"a change of {change.size:.1f} noise SD over {n} electrode(s) moves the peak from "
+            f"{result.location(change.before)} to {result.location(change.after)}"
         )
-    lost = [s.sensor for s in found.lost]
-    far = [s.sensor for s in found.lost if found.elsewhere[s.peak]]
+    lost = [s.sensor for s in result.lost]
+    far = [s.sensor for s in result.lost if result.elsewhere[s.peak]]
     yield (
-        f"electrodes whose loss moves the peak: {found.names(lost)}; into another lobe: "
-        f"{found.names(far)}"
+        f"electrodes whose loss moves the peak: {result.names(lost)}; into another lobe: "
+        f"{result.names(far)}"
     )

@@ -137,7 +137,7 @@ def test_a_run_is_explained_by_all_methods(recordings, run, tmp_path, capsys):
     assert "nAm per noise SD" in page
 
 
-def test_methods_that_are_said_to_fail_are_those_of_the_stored_results():
+def test_methods_that_are_marked_as_failed_are_those_of_the_stored_results():
     """They fail for every model; the control fails, too, or the check would be none."""
     with (RESULTS / "explanations.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -184,8 +184,8 @@ def test_a_source_is_explained_for_a_run(template, recordings, run, tmp_path):
     where = ["--target", "source:right:12", "--methods", "saliency"]
     page = explain(run, recordings, tmp_path, *where)
     x, y, z = template.source_mni[642 + 12]
-    place = rf"right hemisphere, vertex 12, MNI \({x:.0f}, {y:.0f}, {z:.0f}\) mm"
-    assert re.search(rf"moment of one source \({place}\): -?[\d.]+ nAm", page)
+    where_text = rf"right hemisphere, vertex 12, MNI \({x:.0f}, {y:.0f}, {z:.0f}\) mm"
+    assert re.search(rf"moment of one source \({where_text}\): -?[\d.]+ nAm", page)
     assert "nAm per noise SD" in page
 
 

@@ -1,4 +1,4 @@
-"""``deepesi explain`` on the run of a GNN that sees windows: evidence, attention, spans of time."""
+"""``deepesi explain`` on the run of a GNN that gets windows: evidence, attention, spans of time."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ from deepesi.training.weights import save_network
 from tests.conftest import make_covariance, make_evoked
 
 SIZES = {"smallest": 0.03, "largest": 0.06, "n_components": 1, "n_rounds": 2, "n_radii": 2}
-#: Samples of the recording and of the window that the network sees.
+#: Samples of the recording and of the window that the network gets.
 N_TIMES, WINDOW = 12, 6
 
 
@@ -103,10 +103,10 @@ def test_evidence_and_attention_of_a_gnn_are_on_its_page(explained):
 
 
 def test_spans_split_occlusion_over_time(explained):
-    """Two windows see the sample. What a sensor adds is the same in all samples of a span."""
+    """Two windows hold the sample. A sensor adds the same in all samples of a span."""
     whole, page = explained(methods=["occlusion"])
-    seen = whole.data.shape[1]
-    assert WINDOW < seen <= N_TIMES
+    n_samples = whole.data.shape[1]
+    assert WINDOW < n_samples <= N_TIMES
     assert whole.attributions["occlusion"].values is None
     assert "Occlusion, by sample" not in page
     found, page = explained(methods=["occlusion"], spans=3)
@@ -118,9 +118,9 @@ def test_spans_split_occlusion_over_time(explained):
     spans = np.stack([part[:, 0] for part in parts])
     assert (np.ptp(spans, axis=0) > 1e-3).any()
     most = int(np.abs(spans).max(axis=1).argmax())
-    assert found.sample in np.array_split(np.arange(seen), 3)[most]
+    assert found.sample in np.array_split(np.arange(n_samples), 3)[most]
     assert "<figcaption>Occlusion, by sample</figcaption>" in page
-    assert re.search(rf"the model sees {seen} samples, ", page)
+    assert re.search(rf"input of the model: {n_samples} samples, ", page)
 
 
 def test_more_spans_than_samples_are_as_many(explained):

@@ -1,4 +1,4 @@
-"""What is found out about one estimate."""
+"""The explanation of one estimate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ Array = NDArray[np.float64]
 
 
 class Attribution(NamedTuple):
-    """One method.
+    """Attribution by one method.
 
     Attributes:
         by_sensor: Values of the channels ``(C,)``, in `unit`.
         values: Values of channels and samples ``(C, T)``, in `unit`; None: only of whole channels.
         unit: Unit of the values.
-        note: What to know of it; empty if nothing.
+        note: Remark for the page; empty without one.
 
     """
 
@@ -35,7 +35,7 @@ class Attribution(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """What a network sees inside, if it can be looked into.
+    """Evidence and attention inside a network; empty for other models.
 
     Attributes:
         steps: Title and share of every source ``(S,)``, for every step.
@@ -56,15 +56,15 @@ class Explanation:
         model: Name of the model.
         head: Name of the source space.
         time: Time of the sample, s.
-        times: Times of the samples that the model sees ``(T,)``, s.
+        times: Times of the samples that are input of the model ``(T,)``, s.
         snr_db: SNR of the sample, dB.
         sensors: The sensors.
-        data: Referenced data that the model sees ``(C, T)``, V.
+        data: Referenced data of these samples ``(C, T)``, V.
         magnitudes: Magnitudes of the estimate ``(S,)``, A m.
         positions: Source positions ``(S, 3)``, m.
         mesh: Cortex mesh; None: none is known.
         peak: The strongest source.
-        where: Description of this and other sources, by number of the source.
+        locations: Description of this and other sources, by number of the source.
         lobes: Hemisphere and lobes of the same sources; without those that have no MNI position.
         elsewhere: Which sources are in another lobe than the strongest one ``(S,)``, as in
             `deepesi.physics.lobes.elsewhere`.
@@ -77,7 +77,7 @@ class Explanation:
         unexplained_channels: Channels that no source explains, over the whole recording.
         change: Counterfactual; None: none was found.
         lost: Sensors whose loss moves the peak.
-        inside: What the network sees inside.
+        inside: Evidence and attention inside the network.
 
     """
 
@@ -93,7 +93,7 @@ class Explanation:
     positions: Array
     mesh: DisplayMesh | None
     peak: int
-    where: dict[int, str]
+    locations: dict[int, str]
     lobes: dict[int, str]
     elsewhere: NDArray[np.bool_]
     target: Target
@@ -111,10 +111,10 @@ class Explanation:
         """Names of channels; "none" without any."""
         return ", ".join(self.sensors.names[row] for row in rows) or "none"
 
-    def place(self, source: int) -> str:
+    def location(self, source: int) -> str:
         """Lobe of a source, if it is known, and its description."""
         lobe = self.lobes.get(source)
-        return self.where[source] if lobe is None else f"{lobe} ({self.where[source]})"
+        return self.locations[source] if lobe is None else f"{lobe} ({self.locations[source]})"
 
     @property
     def sample(self) -> int:

@@ -37,7 +37,7 @@ HOW_TO_READ = f"""
 each electrode adds to it (red) or takes from it (blue). It explains the model, not the brain: a
 wrong estimate has an explanation, too. <a
 href='https://doi.org/10.48550/arXiv.1810.03292'>Some methods</a> show much the same for any model
-or target. Those that failed such a check in simulation are said to fail.</p>
+or target. Methods that failed such a check in simulation are marked.</p>
 <p><b>Noise</b> recordings of this set-up are what integrated gradients and DeepLIFT compare with.
 The completeness error says how far the sum of an attribution is from the difference that it should
 explain. A method whose contributions do not add up for this network is left out, and named at the
@@ -56,62 +56,63 @@ at least {1e3 * LEAST_DISTANCE:g} mm away; without MNI positions, if it is at le
 """
 
 
-def write_explanation(found: Explanation, path: Path) -> None:
+def write_explanation(result: Explanation, path: Path) -> None:
     """Write the page atomically."""
     sections = {
-        "What the estimate is made of": _attributions(found),
-        "Forward check": _forward(found),
-        "What would move the peak": _change(found),
-        "Electrodes whose loss moves the peak": _lost(found),
+        "What each electrode contributes": _attributions(result),
+        "Forward check": _forward(result),
+        "What would move the peak": _change(result),
+        "Electrodes whose loss moves the peak": _lost(result),
     }
-    if found.inside.steps and found.mesh is not None:
-        sections["Evidence, step by step"] = _steps(found)
-    if found.inside.attention:
-        sections["Attention"] = _attention(found)
-    sections["Every electrode"] = _table(found)
+    if result.inside.steps and result.mesh is not None:
+        sections["Evidence, step by step"] = _steps(result)
+    if result.inside.attention:
+        sections["Attention"] = _attention(result)
+    sections["Every electrode"] = _table(result)
     sections["How to read this page"] = HOW_TO_READ
-    title = f"Explanation of an estimate: {found.recording}"
-    write_page(path, title, _facts(found), list(found.left_out), sections)
+    title = f"Explanation of an estimate: {result.recording}"
+    write_page(path, title, _facts(result), list(result.left_out), sections)
 
 
-def _facts(found: Explanation) -> dict[str, str]:
-    samples = f"{len(found.times)} samples, {1e3 * found.times[0]:.0f} to "
-    sees = f"{samples}{1e3 * found.times[-1]:.0f} ms" if len(found.times) > 1 else "this sample"
+def _facts(result: Explanation) -> dict[str, str]:
+    span = f"{len(result.times)} samples, {1e3 * result.times[0]:.0f} to "
+    samples = f"{span}{1e3 * result.times[-1]:.0f} ms" if len(result.times) > 1 else "this sample"
     return {
-        "model, head": f"{found.model}, {found.head}",
-        "sample": f"{1e3 * found.time:.0f} ms, SNR {found.snr_db:.1f} dB; the model sees {sees}",
-        "strongest source": found.place(found.peak),
-        "what is explained": f"{found.target_text}: "
-        f"{found.value * found.target.factor:.3g} {found.target.unit}",
-        "forward check": f"the estimate explains {100 * found.check.share:.0f} % of the whitened "
-        f"power, {100 * found.check.scaled_share:.0f} % after the best scaling",
-        "channels that do not fit": found.names(found.check.misfits),
-        "channels that no source explains": found.names(found.unexplained_channels),
+        "model, head": f"{result.model}, {result.head}",
+        "sample": f"{1e3 * result.time:.0f} ms, SNR {result.snr_db:.1f} dB; input of the model: "
+        f"{samples}",
+        "strongest source": result.location(result.peak),
+        "what is explained": f"{result.target_text}: "
+        f"{result.value * result.target.factor:.3g} {result.target.unit}",
+        "forward check": f"the estimate explains {100 * result.check.share:.0f} % of the whitened "
+        f"power, {100 * result.check.scaled_share:.0f} % after the best scaling",
+        "channels that do not fit": result.names(result.check.misfits),
+        "channels that no source explains": result.names(result.unexplained_channels),
     }
 
 
-def _scalp(found: Explanation, values: Array, unit: str, limit: float | None = None) -> Figure:
-    sensors = found.sensors
+def _scalp(result: Explanation, values: Array, unit: str, limit: float | None = None) -> Figure:
+    sensors = result.sensors
     return scalp_figure(values, sensors.positions, sensors.names, unit, limit)
 
 
-def _attributions(found: Explanation) -> str:
-    recorded = 1e6 * found.data[:, found.sample]
-    maps = [("Recording at this sample", _scalp(found, recorded, "µV"))]
+def _attributions(result: Explanation) -> str:
+    recorded = 1e6 * result.data[:, result.sample]
+    maps = [("Recording at this sample", _scalp(result, recorded, "µV"))]
     maps += [
-        (_caption(name, a), _scalp(found, a.by_sensor, a.unit))
-        for name, a in found.attributions.items()
+        (_caption(name, a), _scalp(result, a.by_sensor, a.unit))
+        for name, a in result.attributions.items()
     ]
     text = tiles(maps, SCALP)
-    if len(found.times) == 1:
+    if len(result.times) == 1:
         return text
-    names, sample = found.sensors.names, found.sample
+    names, sample = result.sensors.names, result.sample
     over_time = [
         (
             f"{name.replace('_', ' ')}, by sample".capitalize(),
-            samples_figure(a.values, found.times, names, a.unit, sample),
+            samples_figure(a.values, result.times, names, a.unit, sample),
         )
-        for name, a in found.attributions.items()
+        for name, a in result.attributions.items()
         if a.values is not None
     ]
     return (
@@ -125,19 +126,19 @@ def _caption(name: str, attribution: Attribution) -> str:
     return ". ".join(part for part in parts if part)
 
 
-def _forward(found: Explanation) -> str:
-    check = found.check
+def _forward(result: Explanation) -> str:
+    check = result.check
     limit = float(np.abs(np.concatenate([check.recorded, check.explained])).max())
     unit = "noise SD"
     maps = [
-        ("Whitened recording", _scalp(found, check.recorded, unit, limit)),
-        ("What the estimate explains", _scalp(found, check.explained, unit, limit)),
+        ("Whitened recording", _scalp(result, check.recorded, unit, limit)),
+        ("What the estimate explains", _scalp(result, check.explained, unit, limit)),
         (
             "Residual, names: channels that do not fit",
             scalp_figure(
                 check.residual,
-                found.sensors.positions,
-                found.sensors.names,
+                result.sensors.positions,
+                result.sensors.names,
                 unit,
                 marks=check.misfits[:MOST],
             ),
@@ -146,101 +147,103 @@ def _forward(found: Explanation) -> str:
     return tiles(maps, SCALP)
 
 
-def _change(found: Explanation) -> str:
-    change = found.change
+def _change(result: Explanation) -> str:
+    change = result.change
     if change is None:
         return "<p>No change of up to 1000 standard deviations of the noise was found.</p>"
     rows = change.sensors
     many = "" if len(rows) <= MOST else f", {len(rows) - MOST} more"
     words = ", ".join(
-        f"{found.sensors.names[row]} by {change.change[row]:+.1f}" for row in rows[:MOST]
+        f"{result.sensors.names[row]} by {change.change[row]:+.1f}" for row in rows[:MOST]
     )
     sentence = (
         f"<p>A change of {len(rows)} electrode(s) of norm {change.size:.1f}, in standard "
         f"deviations of the noise ({escape(words + many)}), moves the strongest source from "
-        f"<b>1</b>, {escape(found.place(change.before))}, to <b>2</b>, "
-        f"{escape(found.place(change.after))}. It is the same in all samples that the model "
-        "sees. The cortex shows the estimate without the change.</p>"
+        f"<b>1</b>, {escape(result.location(change.before))}, to <b>2</b>, "
+        f"{escape(result.location(change.after))}. It is the same in all samples of the "
+        "input. The cortex shows the estimate without the change.</p>"
     )
     values = change.change
     scalp = scalp_figure(
         values,
-        found.sensors.positions,
-        found.sensors.names,
+        result.sensors.positions,
+        result.sensors.names,
         "noise SD",
         marks=rows[:MOST],
         as_dots=True,
     )
     peaks = peak_figures(
-        found.magnitudes, [change.before, change.after], found.mesh, found.positions
+        result.magnitudes, [change.before, change.after], result.mesh, result.positions
     )
     return sentence + tiles([("Change", scalp)], SCALP) + tiles(peaks, VIEW)
 
 
-def _lost(found: Explanation) -> str:
-    if not found.lost:
+def _lost(result: Explanation) -> str:
+    if not result.lost:
         return "<p>No single electrode: without any of them the strongest source stays.</p>"
     header = ("without", "moved by (mm)", "another lobe", "to")
     lines = [
         [
-            (found.sensors.names[lost.sensor], False),
+            (result.sensors.names[lost.sensor], False),
             (f"{1e3 * lost.distance:.0f}", False),
-            (_another_lobe(found, lost.peak), False),
-            (found.where[lost.peak], False),
+            (_another_lobe(result, lost.peak), False),
+            (result.locations[lost.peak], False),
         ]
-        for lost in found.lost
+        for lost in result.lost
     ]
-    moved = np.zeros(len(found.sensors))
-    for lost in found.lost:
+    moved = np.zeros(len(result.sensors))
+    for lost in result.lost:
         moved[lost.sensor] = 1e3 * lost.distance
-    scalp = scalp_figure(moved, found.sensors.positions, found.sensors.names, "mm", as_dots=True)
+    scalp = scalp_figure(moved, result.sensors.positions, result.sensors.names, "mm", as_dots=True)
     return tiles([("How far the peak moves", scalp)], SCALP) + html_table(
         header, lines, (), ("to",)
     )
 
 
-def _another_lobe(found: Explanation, source: int) -> str:
+def _another_lobe(result: Explanation, source: int) -> str:
     """Whether a source is in another lobe than the strongest one, and its lobe, if known."""
-    answer, lobe = "yes" if found.elsewhere[source] else "no", found.lobes.get(source)
+    answer, lobe = "yes" if result.elsewhere[source] else "no", result.lobes.get(source)
     return answer if lobe is None else f"{answer}, {lobe}"
 
 
-def _steps(found: Explanation) -> str:
-    assert found.mesh is not None
-    mesh = found.mesh
+def _steps(result: Explanation) -> str:
+    assert result.mesh is not None
+    mesh = result.mesh
     maps = (
-        (title, evidence_figure(values, mesh, found.peak)) for title, values in found.inside.steps
+        (title, evidence_figure(values, mesh, result.peak)) for title, values in result.inside.steps
     )
     return (
-        "<p>Share that every source has after each step of the network; each map has its own "
-        f"colour range, ring: strongest source of the estimate.</p>{tiles(maps, STEP)}"
+        "<p>Share of the evidence for every source after each step of the network; each map has "
+        "its own colour range, ring: strongest source of the estimate.</p>" + tiles(maps, STEP)
     )
 
 
-def _attention(found: Explanation) -> str:
-    maps = [(title, _scalp(found, values, "weight")) for title, values in found.inside.attention]
-    return "<p>What is read, not what it does: attention is no attribution.</p>" + tiles(
-        maps, SCALP
+def _attention(result: Explanation) -> str:
+    maps = [(title, _scalp(result, values, "weight")) for title, values in result.inside.attention]
+    text = (
+        "<p>Attention shows which electrodes the network reads, not how they change the estimate. "
+        "It is not an attribution.</p>"
     )
+    return text + tiles(maps, SCALP)
 
 
-def _columns(found: Explanation) -> Iterator[tuple[str, Array]]:
-    yield "recording (µV)", 1e6 * found.data[:, found.sample]
-    yield "whitened (noise SD)", found.check.recorded
-    yield "explained (noise SD)", found.check.explained
-    yield "residual (noise SD)", found.check.residual
-    for name, attribution in found.attributions.items():
+def _columns(result: Explanation) -> Iterator[tuple[str, Array]]:
+    yield "recording (µV)", 1e6 * result.data[:, result.sample]
+    yield "whitened (noise SD)", result.check.recorded
+    yield "explained (noise SD)", result.check.explained
+    yield "residual (noise SD)", result.check.residual
+    for name, attribution in result.attributions.items():
         yield f"{name.replace('_', ' ')} ({attribution.unit})", attribution.by_sensor
-    if found.change is not None:
-        yield "counterfactual change (noise SD)", found.change.change
+    if result.change is not None:
+        yield "counterfactual change (noise SD)", result.change.change
 
 
-def _table(found: Explanation) -> str:
-    columns = dict(_columns(found))
-    misfits = set(found.check.misfits)
+def _table(result: Explanation) -> str:
+    columns = dict(_columns(result))
+    misfits = set(result.check.misfits)
     lines = [
         [(name, False), *((f"{values[row]:.3g}", False) for values in columns.values())]
-        for row, name in enumerate(found.sensors.names)
+        for row, name in enumerate(result.sensors.names)
     ]
     shaded = [row in misfits for row in range(len(lines))]
     return html_table(("electrode", *columns), lines, shaded)

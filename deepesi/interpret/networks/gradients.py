@@ -53,7 +53,7 @@ def run_of_model(model: InverseModel, inputs: dict[str, Tensor]) -> Run:
 
 
 def saliency(function: Explained, data: Array, noise_std: Array) -> Array:
-    """Change of what is explained per standard deviation of the noise of a channel ``(C, T)``.
+    """Change of the explained value per standard deviation of the noise of a channel ``(C, T)``.
 
     Args:
         function: What is explained.
@@ -70,15 +70,15 @@ def saliency(function: Explained, data: Array, noise_std: Array) -> Array:
 
 
 def integrated_gradients(function: Explained, data: Array, baselines: Array) -> Array:
-    """How much each value adds to what is explained, against baselines ``(C, T)``, in its unit.
+    """What each value adds to the explained value, compared with baselines ``(C, T)``, in its unit.
 
-    The sum is the value for the recording less the mean over the baselines (completeness).
+    The sum is the value for the recording minus the mean over the baselines (completeness).
 
     Args:
         function: What is explained.
         data: Referenced data ``(C, T)``, V.
-        baselines: Recordings ``(N, C, T)``, V, without what is explained: zeros, or noise as of
-            `noise_recordings`; the result is the mean over them.
+        baselines: Recordings ``(N, C, T)``, V, without what is explained: zeros, or noise of
+            `noise_recordings`. The result is the mean over them.
 
     Raises:
         ModuleNotFoundError: captum is not installed.
@@ -88,13 +88,13 @@ def integrated_gradients(function: Explained, data: Array, baselines: Array) -> 
 
     """
     captum = require("captum.attr", "interpret", "explain by integrated gradients")
-    found = captum.IntegratedGradients(function).attribute(
+    attribution = captum.IntegratedGradients(function).attribute(
         _tensor(np.broadcast_to(data, baselines.shape)),
         _tensor(baselines),
         n_steps=N_STEPS,
         internal_batch_size=AT_ONCE,
     )
-    return as_array(found.mean(0))
+    return as_array(attribution.mean(0))
 
 
 def deep_lift_attribution(function: Explained, data: Array, baselines: Array) -> Array:
