@@ -49,9 +49,9 @@ recording, whitened. Channels do not fit if noise alone reaches their residual i
 with which the strongest source lies in another lobe. It is a local search, so a smaller change may
 exist. If the change is below about 3, noise may have put the peak where it is.</p>
 <p><b>Lobes</b> are boxes in MNI space that overlap, because borders differ from person to person.
-A source is in another lobe if it shares no lobe of one hemisphere with the strongest source and is
-at least {1e3 * LEAST_DISTANCE:g} mm away; without MNI positions, if it is at least
-{1e3 * LOBE_SIZE:g} mm away.</p>
+A source is in another lobe if it shares no lobe with the strongest source, or lies in the other
+hemisphere, and is at least {1e3 * LEAST_DISTANCE:g} mm away; without MNI positions, if it is at
+least {1e3 * LOBE_SIZE:g} mm away.</p>
 <p><b>Loss</b>: the electrode reads what the others predict.</p>
 """
 
