@@ -9,10 +9,10 @@ written, in seconds.
 
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
-estimate, and is graded by `deepesi.interpret.grading`. The CSV has one line for each model and
-method, means with 95 % intervals over the recordings. A second CSV, ``NAME_errors.csv``, says how
-far from the target each model finds the source: as it is, with random weights and on shuffled
-targets.
+estimate, and is graded by `deepesi.interpret.networks.grading`. The CSV has one line for each
+model and method, means with 95 % intervals over the recordings. A second CSV, ``NAME_errors.csv``,
+says how far from the target each model finds the source: as it is, with random weights and on
+shuffled targets.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from deepesi.composition import compose
 from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
 from deepesi.evaluation.parallel import one_thread
-from deepesi.interpret import gradients
-from deepesi.interpret.frames import Explained, Frame, Run, frame_at
-from deepesi.interpret.grading import (
-    FAILS,
+from deepesi.interpret.any_model.frames import Explained, Frame, Run, frame_at
+from deepesi.interpret.any_model.occlusion import filled, occlusion
+from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
+from deepesi.interpret.networks import gradients
+from deepesi.interpret.networks.grading import (
+    LARGEST_CORRELATION,
     bayes_sensitivity,
     curves,
     rank_correlation,
     with_random_weights,
 )
-from deepesi.interpret.occlusion import filled, occlusion
-from deepesi.interpret.targets import Share, explained, neighbourhood
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.head import HeadModel, magnitudes
@@ -248,7 +248,7 @@ def lines(
             check = title.split(",")[0]
             text, above = mean_text(values, 2)
             cells.append(text or CHECKS.get(check, "-"))
-            fails += [check] if check in CHECKS and above >= FAILS else []
+            fails += [check] if check in CHECKS and above >= LARGEST_CORRELATION else []
         verdict = f"fails: {', '.join(fails)}" if fails else "passes"
         if not np.isfinite(columns).any():
             verdict = "no finite map"

@@ -31,12 +31,16 @@ import deepesi
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.evaluation.intervals import bootstrap_interval
-from deepesi.interpret import gradients
-from deepesi.interpret.counterfactual import Changed, counterfactual
-from deepesi.interpret.frames import frame_at
-from deepesi.interpret.grading import FAILS, rank_correlation, with_random_weights
-from deepesi.interpret.occlusion import filled, occlusion
-from deepesi.interpret.targets import Share, explained, neighbourhood
+from deepesi.interpret.any_model.counterfactual import Changed, counterfactual
+from deepesi.interpret.any_model.frames import frame_at
+from deepesi.interpret.any_model.occlusion import filled, occlusion
+from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
+from deepesi.interpret.networks import gradients
+from deepesi.interpret.networks.grading import (
+    LARGEST_CORRELATION,
+    rank_correlation,
+    with_random_weights,
+)
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.lobes import elsewhere, lobe_text
@@ -182,12 +186,12 @@ for offset, (check_name, rows) in zip((-0.15, 0.15), alike.items(), strict=True)
     for column, (name, values) in enumerate(zip(own, np.array(rows).T, strict=True)):
         low, high = bootstrap_interval(values)
         above = values.mean() if np.isnan(high) else high  # the control does not vary
-        fails[name, check_name] = bool(above >= FAILS)
+        fails[name, check_name] = bool(above >= LARGEST_CORRELATION)
         ends = [[values.mean() - low], [high - values.mean()]]
         colour = "C3" if fails[name, check_name] else "C0"
         ax.errorbar(column + offset, values.mean(), ends, fmt="os"[offset > 0], color=colour)
         print(f"{name:21s} {check_name}: {values.mean():.2f} [{low:.2f}, {high:.2f}]")
-ax.axhline(FAILS, color="0.7")
+ax.axhline(LARGEST_CORRELATION, color="0.7")
 ax.set_xticks(range(len(own)), own)
 ax.set(ylabel="rank correlation", title="circles: random weights; squares: another target")
 
@@ -200,6 +204,7 @@ ax.set(ylabel="rank correlation", title="circles: random weights; squares: anoth
 #
 # Exercises
 # ---------
-# 1. Explain the moment of the strongest source (`deepesi.interpret.targets.Moment`). What changes?
+# 1. Explain the moment of the strongest source (`Moment` in `deepesi.interpret.any_model.targets`).
+#    What changes?
 # 2. Add 10 noise SD to one electrode. Do the forward check and the attributions name it?
 # 3. Explain eLORETA (`MinimumNorm`): it has no weights, so only the target can be exchanged.

@@ -202,12 +202,15 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
 
 
-def saliency_panels(worked: WorkedExample) -> Iterator[Panel]:
-    """Scalp map of what the localization depends on, for every network."""
+def explanation_panels(worked: WorkedExample) -> Iterator[Panel]:
+    """Scalp map of what the localization depends on, for every method that is explained."""
     rows = worked.batch.head.sensors.map_rows
     sensors = worked.batch.head.sensors[rows]
-    for name, values in worked.saliencies.items():
-        yield name, scalp_figure(values[rows], sensors.positions, sensors.names, "% per noise SD")
+    units = {"saliency": "% per noise SD", "occlusion": "%"}
+    for name, (method, values, _) in worked.explanations.items():
+        if values is not None:
+            figure = scalp_figure(values[rows], sensors.positions, sensors.names, units[method])
+            yield f"{name}, {method}", figure
 
 
 def _cortices(

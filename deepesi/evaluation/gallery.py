@@ -1,6 +1,5 @@
 """Pictures of a report: examples, maps of errors, and estimates of single point sources."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -16,11 +15,12 @@ from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import apply_model
-from deepesi.interpret.example import example_saliency, is_network
+from deepesi.interpret.networks.example import BUDGET, ExampleExplanation, explain_example
 from deepesi.metrics.functional import localization_error, spatial_dispersion
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.graph import adjacency
 from deepesi.physics.template import DisplayMesh, Template
+from deepesi.utils.budget import within_budget
 
 Array = NDArray[np.float64]
 Models = Mapping[str, InverseModel | Oracle]
@@ -41,7 +41,7 @@ class WorkedExample(NamedTuple):
     title: str
     batch: Batch  # of one example
     estimates: dict[str, Estimate]
-    saliencies: Mapping[str, Array] = {}  # by sensor (C,), % per noise SD, of networks
+    explanations: Mapping[str, ExampleExplanation] = {}  # of inverse models
 
 
 class PointSpread(NamedTuple):
@@ -110,8 +110,18 @@ def true_peaks(cell: Cell, cohort: Cohort) -> NDArray[np.int64]:
     )
 
 
-def worked_examples(models: Models, cell: Cell, cohort: Cohort) -> list[WorkedExample]:
-    """The best, the median and the worst example of the first method in a cell."""
+def worked_examples(
+    models: Models, cell: Cell, cohort: Cohort, budget: float = BUDGET
+) -> list[WorkedExample]:
+    """The best, the median and the worst example of the first method in a cell.
+
+    Args:
+        models: Name to model.
+        cell: The test set.
+        cohort: The heads of the run.
+        budget: Most time to explain one example of a method without gradients, s.
+
+    """
     method = next(iter(models))
     errors = cell.values(method, "localization_error")
     order = np.argsort(errors, kind="stable")
@@ -123,12 +133,11 @@ def worked_examples(models: Models, cell: Cell, cohort: Cohort) -> list[WorkedEx
         batch = stream.batch(int(number) // size).example(int(number) % size)
         title = f"{name} example of {method}, {errors[number]:.0f} mm off"
         estimates = {m: apply_model(model, batch) for m, model in models.items()}
-        saliencies = {
-            m: example_saliency(model, batch, estimates[m].mean)
+        explanations = {
+            m: explain_example(model, batch, estimates[m].mean, budget)
             for m, model in _inverse(models).items()
-            if is_network(model)
         }
-        worked.append(WorkedExample(title, batch, estimates, saliencies))
+        worked.append(WorkedExample(title, batch, estimates, explanations))
     return worked
 
 
@@ -190,13 +199,10 @@ def point_spread_map(
 def _maps(model: InverseModel, points: Sequence[Batch], budget: float) -> Array | None:
     """Magnitudes of the estimates ``(N, S)``; None if they would take longer than a budget, s."""
     n_orient = points[0].head.space.n_orient
-    started, maps = time.perf_counter(), list[torch.Tensor]()
-    for part in points:
-        maps.append(magnitude(apply_model(model, part).mean, n_orient))
-        expected = (time.perf_counter() - started) / len(maps) * len(points)
-        if expected > budget:
-            return None
-    return as_array(torch.cat(maps))
+    maps = within_budget(
+        lambda part: magnitude(apply_model(model, part).mean, n_orient), points, budget
+    )
+    return None if maps is None else as_array(torch.cat(maps))
 
 
 def _inverse(models: Models) -> dict[str, InverseModel]:

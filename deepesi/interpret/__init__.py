@@ -1,4 +1,4 @@
-"""Explanations: what of a recording an estimate is made of, and what would change it.
+"""Explanations: which parts of a recording an estimate depends on, and what would change it.
 
-`frames`, `targets`, `occlusion` and `counterfactual` need no torch and work on any model.
+`any_model` explains any model without torch, `networks` needs torch, and `run` is the command.
 """

@@ -8,26 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.counterfactual import Changed, Counterfactual, counterfactual
-from deepesi.interpret.frames import Frame, Run, frame_at, run_of
-from deepesi.interpret.occlusion import filled, moving_sensors, occluded, occlusion
-from deepesi.interpret.page import write_explanation
-from deepesi.interpret.report import Attribution, Explanation, Inside
-from deepesi.interpret.targets import (
-    NEIGHBOURHOOD,
-    Moment,
-    Power,
-    Share,
-    Target,
-    explained,
-    neighbourhood,
-)
+from deepesi.interpret.any_model.counterfactual import Changed, Counterfactual, counterfactual
+from deepesi.interpret.any_model.explanation import Attribution, Explanation, Inside
+from deepesi.interpret.any_model.frames import Frame, Run, frame_at, run_of
+from deepesi.interpret.any_model.occlusion import filled, moving_sensors, occluded, occlusion
+from deepesi.interpret.any_model.page import write_explanation
+from deepesi.interpret.any_model.target_names import check_target, named_target
+from deepesi.interpret.any_model.targets import NEIGHBOURHOOD, Target, explained
 from deepesi.physics.channel_check import unexplained_channels
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.head import HeadModel, magnitudes
-from deepesi.physics.lobes import elsewhere
+from deepesi.physics.lobes import elsewhere, lobe_text
 from deepesi.physics.noise import snr_db_of_power
-from deepesi.physics.template import Template, template_of
+from deepesi.physics.template import template_of
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
@@ -50,8 +43,6 @@ Array = NDArray[np.float64]
 
 #: Methods of ``--methods``; the last runs on any file.
 METHODS = ("saliency", "integrated_gradients", "deep_lift", "occlusion")
-#: What ``--target`` explains.
-TARGETS = ("localization", "moment", "power")
 #: Number of noise recordings that integrated gradients and DeepLIFT compare with.
 N_BASELINES = 8
 #: Completeness error above which contributions are not shown.
@@ -70,9 +61,9 @@ class ExplainOptions:
     Attributes:
         at: Time of the sample, s; None: the strongest one in `window`.
         window: Start and end of the search for the strongest sample, s.
-        target: One of `TARGETS`.
+        target: Name of a target, as `check_target` allows.
         methods: Some of `METHODS`; None: all that the model has.
-        spans: Spans of time of occlusion; 1: the whole window that the model sees.
+        spans: Spans of time of occlusion; 1: all samples that are input of the model.
 
     Raises:
         ValueError: An unknown target or method, or no span of time.
@@ -86,10 +77,7 @@ class ExplainOptions:
     spans: int = 1
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(
-                f"--target: unknown {self.target!r}, expected one of {', '.join(TARGETS)}."
-            )
+        check_target(self.target)
         if self.spans < 1:
             raise ValueError(f"--spans {self.spans}: expected 1 or more spans of time.")
         for method in self.methods or ():
@@ -138,7 +126,8 @@ def explain(
 
     Raises:
         ValueError: As in `deepesi.runtime.apply.apply`; or a method that the model does not have,
-            no average, or no such sample. Nothing is written.
+            no average, no such sample, parcel or source, or a target that is zero. Nothing is
+            written.
 
     """
     check_file_out(out, ".html")
@@ -147,6 +136,7 @@ def explain(
     methods = _methods(model, network is not None, options)
     check_average(opened.data, "explain")
     head, template = _head(opened), template_of(opened.inverse.space)
+    mni = None if template is None else template.source_mni
     ready = yield from correct_recording(opened, reading)
     inverse, evoked = opened.inverse, ready.recording
     inverse.sensors.check_eeg_only("explain")
@@ -154,22 +144,28 @@ def explain(
     sample, power = _sample(evoked, inverse, data, options)
     frame, run = frame_at(data, sample, inverse.model.longest), run_of(inverse)
     moments = frame.moments(run, frame.data[None])[0]
-    strength = magnitudes(moments, inverse.space.n_orient)
-    peak = int(strength.argmax())
-    if strength[peak] == 0:
+    magnitude = magnitudes(moments, inverse.space.n_orient)
+    peak = int(magnitude.argmax())
+    if magnitude[peak] == 0:
         raise ValueError(
             f"explain: the estimate of {model.stem} is zero at {evoked.times[sample]:g} s, so "
             "there is nothing to explain. Give another time (--at), or another model."
         )
     where = location(peak, inverse)
     yield f"{1e3 * evoked.times[sample]:.0f} ms, strongest source there: {where}"
-    target, text = _target(options.target, moments, peak, inverse)
+    target, text = named_target(options.target, moments, peak, inverse)
+    value = float(target(moments[None])[0])
+    if value == 0:
+        raise ValueError(
+            f"explain: the {text} is zero in the estimate of {model.stem}, so there is nothing to "
+            "explain. Give another --target, another time (--at), or another model."
+        )
     parts = _Parts(frame, run, head, target, peak)
-    yield f"without each of {len(data)} electrodes"
+    yield f"occlusion: the estimate without each of {len(data)} electrodes"
     fill = filled(frame.data, inverse.channel_precision)
     without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
     lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
-    attributions, left_out = {}, [_without(model)] if network is None else []
+    attributions, left_out = {}, [_no_gradients(model)] if network is None else []
     for method in methods:
         if method == "occlusion" or network is None:
             attributions[method] = _occlusion(parts, moments, without, fill, options.spans)
@@ -182,10 +178,11 @@ def explain(
             left_out.append(attribution)
             yield attribution
     yield "the least change that moves the peak"
-    change = _change(parts, inverse, template)
-    numbers = {peak, *(s.peak for s in lost), *([] if change is None else [change.after])}
+    far = elsewhere(peak, inverse.positions, mni)
+    change = _change(parts, inverse, far)
+    numbers = sorted({peak, *(s.peak for s in lost), *([] if change is None else [change.after])})
     name = f"{recording.name}, {evoked.comment}".removesuffix(", ")
-    found = Explanation(
+    explanation = Explanation(
         recording=name,
         model=model.stem,
         head=inverse.space.name,
@@ -194,14 +191,16 @@ def explain(
         snr_db=float(snr_db_of_power(np.array(power))),
         sensors=inverse.sensors,
         data=frame.data,
-        magnitudes=strength,
+        magnitudes=magnitude,
         positions=inverse.positions,
         mesh=None if template is None else template.display,
         peak=peak,
-        where={number: location(number, inverse) for number in sorted(numbers)},
+        locations={number: location(number, inverse) for number in numbers},
+        lobes=_lobes(numbers, mni),
+        elsewhere=far,
         target=target,
         target_text=text,
-        value=float(target(moments[None])[0]),
+        value=value,
         attributions=attributions,
         left_out=left_out,
         check=forward_check(head.leadfield, inverse.whitener, moments, data[:, sample]),
@@ -210,10 +209,10 @@ def explain(
         lost=lost,
         inside=Inside() if network is None else _inside(network, parts, inverse),
     )
-    yield from _sentences(found)
-    write_explanation(found, out)
+    yield from _sentences(explanation)
+    write_explanation(explanation, out)
     yield f"wrote {out}"
-    return found
+    return explanation
 
 
 def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequence[str]:
@@ -231,7 +230,7 @@ def _methods(model: Path, has_network: bool, options: ExplainOptions) -> Sequenc
     return options.methods
 
 
-def _without(model: Path) -> str:
+def _no_gradients(model: Path) -> str:
     return (
         f"{model.name} has no gradients, so saliency, integrated gradients and DeepLIFT are left "
         "out. They need torch and the network itself: give the directory of the run that the file "
@@ -280,19 +279,6 @@ def _sample(
     return sample, float(power[sample])
 
 
-def _target(name: str, moments: Array, peak: int, inverse: PreparedInverse) -> tuple[Target, str]:
-    """What is explained, and its description."""
-    n_orient, radius = inverse.space.n_orient, f"{1e3 * NEIGHBOURHOOD:g} mm"
-    near = neighbourhood(inverse.positions, peak)
-    if name == "power":
-        return Power(near, n_orient), f"power within {radius} of the strongest source"
-    if name == "localization":
-        text = f"share of the power that lies within {radius} of the strongest source"
-        return Share(near, n_orient), text
-    component = int(np.abs(moments[n_orient * peak :][:n_orient]).argmax())
-    return Moment(n_orient * peak + component), "moment of the strongest source"
-
-
 def _occlusion(
     parts: _Parts, moments: Array, without: Array, fill: Array, spans: int
 ) -> Attribution:
@@ -311,13 +297,13 @@ def _by_gradients(
 ) -> Attribution | str:
     """One method; or why it is left out, if its values are not finite or do not add up."""
     from deepesi.core.contracts import as_tensors
-    from deepesi.interpret import gradients
+    from deepesi.interpret.networks import gradients
 
     factor, unit, data = parts.target.factor, parts.target.unit, parts.frame.data
     run = gradients.run_of_model(network, as_tensors(inverse.feeds))
     function = explained(parts.frame, run, parts.target)
     left_out = f"The method {method} is left out for {type(network).__name__}: "
-    instead = ". Take occlusion (--methods occlusion), which holds for any model."
+    instead = ". Use occlusion (--methods occlusion), which works for any model."
     if method == "saliency":
         values = factor * gradients.saliency(function, data, parts.noise_std)
         if not np.isfinite(values).all():
@@ -337,22 +323,33 @@ def _by_gradients(
     return Attribution(factor * values.sum(1), factor * values, unit, note)
 
 
+def _lobes(sources: Sequence[int], mni: Array | None) -> dict[int, str]:
+    """Lobes of those sources that have MNI positions."""
+    if mni is None:
+        return {}
+    return {s: lobe_text(mni[s]) for s in sources if np.isfinite(mni[s]).all()}
+
+
 def _change(
-    parts: _Parts, inverse: PreparedInverse, template: Template | None
+    parts: _Parts, inverse: PreparedInverse, far: NDArray[np.bool_]
 ) -> Counterfactual | None:
-    mni = None if template is None else template.source_mni
     changed = Changed(
         parts.frame, parts.run, inverse.sensors, parts.noise_std, inverse.space.n_orient
     )
-    return counterfactual(changed, elsewhere(parts.peak, inverse.positions, mni))
+    return counterfactual(changed, far)
 
 
 def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) -> Inside:
-    """What the network sees inside, in the last window of the sample."""
+    """Evidence and attention inside the network, for the last window of the sample."""
     import torch
 
     from deepesi.core.contracts import as_tensors
-    from deepesi.interpret.inside import attention_maps, evidence_maps, has_attention, has_steps
+    from deepesi.interpret.networks.inside import (
+        attention_maps,
+        evidence_maps,
+        has_attention,
+        has_steps,
+    )
 
     frame, inputs = parts.frame, as_tensors(inverse.feeds)
     start = frame.starts[-1]
@@ -363,24 +360,28 @@ def _inside(network: "InverseModel", parts: _Parts, inverse: PreparedInverse) ->
     attention = attention_maps(network, window, inputs)
     maps = [("Attention of the strongest source to the electrodes", attention.read[parts.peak])]
     if attention.sent is not None:
-        title = "Attention that neighbours pay to an electrode, 1: as to all others"
+        title = "Attention of neighbours to an electrode (1: the same to all)"
         maps.insert(0, (title, attention.sent))
     return Inside(steps, maps)
 
 
-def _sentences(found: Explanation) -> Generator[str, None, None]:
-    check = found.check
+def _sentences(result: Explanation) -> Generator[str, None, None]:
+    check = result.check
     yield (
         f"the estimate explains {100 * check.share:.0f} % of the whitened power; channels that do "
-        f"not fit: {found.names(check.misfits)}"
+        f"not fit: {result.names(check.misfits)}"
     )
-    if found.change is None:
+    if result.change is None:
         yield "no change of the recording was found that moves the peak into another lobe"
     else:
-        rows = found.change.sensors
+        change, n = result.change, len(result.change.sensors)
         yield (
-            f"a change of {found.change.size:.1f} noise SD over {len(rows)} electrode(s) moves the "
-            f"peak to {found.where[found.change.after]}"
+            f"a change of {change.size:.1f} noise SD over {n} electrode(s) moves the peak from "
+            f"{result.location(change.before)} to {result.location(change.after)}"
         )
-    lost = [s.sensor for s in found.lost]
-    yield f"electrodes whose loss moves the peak: {found.names(lost)}"
+    lost = [s.sensor for s in result.lost]
+    far = [s.sensor for s in result.lost if result.elsewhere[s.peak]]
+    yield (
+        f"electrodes whose loss moves the peak: {result.names(lost)}; into another lobe: "
+        f"{result.names(far)}"
+    )

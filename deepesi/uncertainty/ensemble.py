@@ -238,7 +238,7 @@ class _Stack(nn.Module):
             return outputs_of(functional_call(self.member, tensors, (data, inputs)))
 
         tensors = self.tensors()
-        # vmap supports neither dynamic sizes nor the rules of `deepesi.interpret.deep_lift`.
+        # vmap supports neither dynamic sizes nor the rules of DeepLIFT (`deepesi.interpret`).
         if torch.compiler.is_exporting() or data.requires_grad:
             one_by_one = [
                 outputs({name: value[m] for name, value in tensors.items()})

@@ -25,7 +25,7 @@ def scalp_figure(
     marks: Sequence[int] = (),
     as_dots: bool = False,
 ) -> Figure:
-    """A scalp map of signed values with a colour bar.
+    """A scalp map of values with a colour bar, which starts at 0 if no value is negative.
 
     Args:
         values: Values ``(C,)``.
@@ -44,6 +44,8 @@ def scalp_figure(
     bar = figure.colorbar(image, ax=ax, shrink=0.7, aspect=14)
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    if (values >= 0).all():
+        bar.ax.set_ylim(0, limit)
     points = np.asarray(ax.collections[-1].get_offsets())
     if as_dots:
         drawn = np.flatnonzero(values)

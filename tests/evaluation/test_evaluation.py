@@ -28,7 +28,7 @@ from deepesi.evaluation.benchmark import (
     summarize,
     write_csv,
 )
-from deepesi.evaluation.figures import axis_panels, saliency_panels, styles
+from deepesi.evaluation.figures import axis_panels, explanation_panels, styles
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
 from deepesi.evaluation.report import explanations
 from deepesi.evaluation.scenario import Scenario
@@ -42,10 +42,12 @@ from deepesi.evaluation.table import (
     markdown_table,
 )
 from deepesi.export.to_onnx import export_onnx
-from deepesi.interpret.targets import Share, neighbourhood
+from deepesi.interpret.any_model.targets import Share, neighbourhood
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.models.convdip import ConvDip
+from deepesi.physics.channel_check import channel_precision, predicted_channels
 from deepesi.physics.cohort import Cohort
+from deepesi.physics.noise import whitener
 from tests.conftest import slow
 from tests.core.flow import ToyFlow
 
@@ -146,7 +148,7 @@ def test_gallery_shows_the_examples_that_were_scored(benchmark, toy):
     assert f"{errors.max():.0f} mm" in worst.title
 
 
-def test_gallery_explains_networks_and_nothing_else(benchmark, toy):
+def test_gallery_explains_networks_by_saliency(benchmark, toy):
     """By the derivative of the share near the strongest source, which a small step confirms."""
     torch.manual_seed(0)
     network = ConvDip(n_dipoles=84, height=8, width=8, hidden=8)
@@ -154,8 +156,8 @@ def test_gallery_explains_networks_and_nothing_else(benchmark, toy):
     cell = middle_cell(benchmark.cells)
     models = {**classical(), "net": network}
     worked = worked_examples(models, cell, Cohort.single(toy))[0]
-    assert list(worked.saliencies) == ["net"]
-    batch, found = worked.batch, worked.saliencies["net"]
+    assert [x.method for x in worked.explanations.values()] == ["occlusion"] * 2 + ["saliency"]
+    batch, found = worked.batch, worked.explanations["net"].by_sensor
     assert found.shape == batch.data.shape[1:2]
     std = np.sqrt(batch.head.noise_cov.diagonal())
     row = int(np.abs(found).argmax())
@@ -169,10 +171,50 @@ def test_gallery_explains_networks_and_nothing_else(benchmark, toy):
             for sign in (1, -1)
         ]
     assert found[row] == pytest.approx(100 * (shares[0] - shares[1]) / 0.1, rel=0.05)
-    assert [caption for caption, _ in saliency_panels(worked)] == ["net"]
-    assert explanations(worked).count("data:image/png;base64") == 1
-    without = worked_examples(classical(), cell, Cohort.single(toy))[0]
-    assert explanations(without) == ""
+    captions = [caption for caption, _ in explanation_panels(worked)]
+    assert captions == ["MNE, occlusion", f"{REFERENCE}, occlusion", "net, saliency"]
+    assert explanations(worked).count("data:image/png;base64") == 3
+
+
+def test_gallery_explains_classical_methods_and_files_by_occlusion(benchmark, toy, tmp_path):
+    """What is missing if a channel reads what the others predict; a file as its model."""
+    model = MinimumNorm("MNE", regularization="constant", snr_db=10)
+    path = tmp_path / "mne.onnx"
+    export_onnx(model, toy.montage_head("biosemi32"), path)
+    cell, cohort = middle_cell(benchmark.cells), Cohort.single(toy)
+    worked = worked_examples({"MNE": model, "file": OnnxModel(path)}, cell, cohort)[0]
+    own, of_file = (worked.explanations[name] for name in ("MNE", "file"))
+    assert own.method == of_file.method == "occlusion"
+    np.testing.assert_allclose(of_file.by_sensor, own.by_sensor, atol=1e-2)
+    batch, estimate = worked.batch, worked.estimates["MNE"].mean[0, :, 0].double().numpy()
+    data, head = batch.data[0].double().numpy(), batch.head
+    row = int(np.abs(own.by_sensor).argmax())
+    changed = data.copy()
+    changed[row] = predicted_channels(channel_precision(head), data, [row])
+    changed = torch.tensor(changed - changed.mean(0), dtype=torch.float32)
+    with torch.no_grad():
+        without = model(changed[None], batch.inputs).mean[..., 0].double().numpy()
+    target = Share(neighbourhood(head.source_pos, int(np.abs(estimate).argmax())), 1)
+    missing = float(target(estimate[None])[0] - target(without)[0])
+    assert own.by_sensor[row] == pytest.approx(100 * missing, abs=1e-2)
+    white = whitener(head.noise_cov)
+    rest = white @ (data[:, 0] - head.leadfield @ estimate)
+    share = 1 - (rest @ rest) / np.sum((white @ data[:, 0]) ** 2)
+    assert own.check.share == pytest.approx(share, abs=1e-3)
+    page = explanations(worked)
+    assert page.count("data:image/png;base64") == 2
+    assert f"<td class='word'>file</td><td>{100 * share:.0f}</td>" in page
+
+
+def test_slow_methods_are_left_out_of_the_explanations_by_name(benchmark, toy):
+    cell, cohort = middle_cell(benchmark.cells), Cohort.single(toy)
+    worked = worked_examples(classical(), cell, cohort, budget=0)[0]
+    assert all(found.by_sensor is None for found in worked.explanations.values())
+    page = explanations(worked)
+    assert f"Left out, as it would take too long: MNE, {REFERENCE}." in page
+    assert "data:image/png" not in page
+    assert "after the best scaling" in page
+    assert explanations(worked._replace(explanations={})) == ""
 
 
 def test_point_spread_of_eloreta_peaks_at_the_point(scenario, toy):

@@ -116,8 +116,8 @@ def test_every_table_is_in_a_box_that_scrolls(page):
     boxes = Boxes()
     boxes.feed(page)
     assert boxes.open == []
-    # Two scenarios, their differences, times, assumptions, prediction sets.
-    assert boxes.data == 2 + 2 + 1 + 1 + 1
+    # Two scenarios, their differences, forward checks, times, assumptions, prediction sets.
+    assert boxes.data == 2 + 2 + 3 + 1 + 1 + 1
     assert boxes.outside == 0
 
 
@@ -128,8 +128,9 @@ def test_pictures_fit_a_phone(page):
     scenario_curves, n_methods = 4 + 4, 4
     error_maps, spread_maps = 1 + n_methods, 2 * (1 + 3)  # an oracle is shown no point
     worked = 3 * (2 + n_methods) + 3 * (2 + 3)
+    explained = 3 * 3  # examples and inverse models
     depth, regions = 1 + 2, 2
-    expected = scenario_curves + error_maps + spread_maps + worked + depth + regions
+    expected = scenario_curves + error_maps + spread_maps + worked + explained + depth + regions
     assert page.count("data:image/png;base64") == expected
 
 

@@ -12,9 +12,11 @@ from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.baselines.sparse_regression import SparseRegression
 from deepesi.core.contracts import as_tensors
 from deepesi.core.onnx_model import load_onnx
-from deepesi.interpret.deep_lift import deep_lift
-from deepesi.interpret.frames import frame_at
-from deepesi.interpret.gradients import (
+from deepesi.interpret.any_model.frames import frame_at
+from deepesi.interpret.any_model.occlusion import filled, moving_sensors, occluded, occlusion
+from deepesi.interpret.any_model.targets import Moment, Power, Share, explained, neighbourhood
+from deepesi.interpret.networks.deep_lift import deep_lift
+from deepesi.interpret.networks.gradients import (
     AGAINST_BASELINES,
     completeness,
     deep_lift_attribution,
@@ -23,8 +25,6 @@ from deepesi.interpret.gradients import (
     run_of_model,
     saliency,
 )
-from deepesi.interpret.occlusion import filled, moving_sensors, occluded, occlusion
-from deepesi.interpret.targets import Moment, Power, Share, explained, neighbourhood
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.unrolled_ista import UnrolledISTA
@@ -79,8 +79,8 @@ def networks():
     return {"ConvDip": convdip, "GNN": gnn, "ISTA": UnrolledISTA(**WIDE, n_steps=2)}
 
 
-def test_of_a_linear_model_every_gradient_method_is_the_kernel(head, data, fill):
-    """Kernel row times what differs from the baseline; saliency: times the noise."""
+def test_every_gradient_method_gives_the_kernel_of_a_linear_model(head, data, fill):
+    """Row of the kernel times the difference from the baseline; saliency: times the noise."""
     kernel = prepare(LINEAR.head_inputs, head)[LINEAR.kernels.key][0]
     function = torch_function(LINEAR, head, data, Moment(7))
     baselines = noise_recordings(head.noise_cov, 3, 4)
@@ -96,7 +96,7 @@ def test_of_a_linear_model_every_gradient_method_is_the_kernel(head, data, fill)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_occlusion_of_a_linear_model_is_the_kernel_times_what_is_lost(head, data, fill):
+def test_occlusion_of_a_linear_model_is_the_kernel_times_the_lost_part(head, data, fill):
     kernel = prepare(LINEAR.head_inputs, head)[LINEAR.kernels.key][0]
     function = numpy_function(LINEAR, head, data, Moment(7))
     referenced = kernel[7] - kernel[7].mean()
@@ -111,7 +111,7 @@ def test_occlusion_of_a_linear_model_is_the_kernel_times_what_is_lost(head, data
 
 @pytest.mark.parametrize("name", ["ConvDip", "GNN", "ISTA"])
 @pytest.mark.parametrize("method", AGAINST_BASELINES)
-def test_contributions_add_up_to_what_they_explain(name, method, head, data):
+def test_contributions_add_up_to_the_explained_value(name, method, head, data):
     model, data = networks()[name], data[:, [1]]
     target = Share(neighbourhood(head.source_pos, 7, 0.03), 1)
     function = torch_function(model, head, data, target, 0)
@@ -191,7 +191,7 @@ def test_occlusion_equals_the_ablation_of_captum(head, data, fill):
     np.testing.assert_allclose(1e18 * found, expected[0].numpy(), atol=1e-3 * scale)
 
 
-def test_a_lost_sensor_is_what_the_others_predict(head, data):
+def test_a_lost_sensor_is_predicted_by_the_others(head, data):
     """The conditional mean of a Gaussian of any reference, for one channel and for several."""
     precision = channel_precision(head)
     covariance = np.linalg.pinv(precision, rcond=1e-12, hermitian=True)
@@ -223,6 +223,7 @@ def test_targets_with_free_orientation():
     assert Power((0, 1), 3)(moments) == pytest.approx(169e-18)
     assert Share((1,), 3)(moments) == pytest.approx(144 / 169)
     assert Share((1,), 3)(torch.tensor(moments)).item() == pytest.approx(144 / 169)
+    assert Share((1,), 3)(0 * moments) == 0
 
 
 def test_a_frame_gives_the_estimate_of_the_sample(head, data):

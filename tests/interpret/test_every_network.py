@@ -13,7 +13,7 @@ from deepesi.runtime.setup import SetupOptions
 from tests.conftest import make_covariance, make_evoked, slow
 from tests.contract.test_contract import RECIPES
 
-#: One of each kind: contributions add up, do not, are not finite, vmap, choices by the data.
+#: Contributions of the first and the last add up, those of the second do not.
 FAST = {"ConvDip", "BayesSinglePatch", "MNE"}
 EXPORTABLE = [name for name, make in RECIPES.items() if make().exportable]
 #: Methods that are left out for a model, whatever its weights.
@@ -72,7 +72,7 @@ def test_contributions_add_up_or_are_left_out_by_name(name, folder, toy_path, tm
     kind, page = type(RECIPES[name]()).__name__, (tmp_path / "page.html").read_text()
     for method, text in zip(sorted(lacking, key=METHODS.index), found.left_out, strict=True):
         assert text.startswith(f"The method {method} is left out for {kind}: ")
-        assert "Take occlusion" in text
+        assert "Use occlusion" in text
         assert text in lines
         assert text in page
     assert lacking >= LEFT_OUT.get(name, set())

@@ -13,9 +13,10 @@ import torch
 
 from deepesi.cli.main import main
 from deepesi.core.contracts import Estimate, InverseModel
-from deepesi.interpret.page import FAILED, FAILS
+from deepesi.interpret.any_model.page import FAILED, FAILS
 from deepesi.models.convdip import ConvDip
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
+from deepesi.physics.atlas import seitzman_parcels
 from deepesi.runtime.packaged import model_path
 from deepesi.training.weights import save_network
 from tests.conftest import make_covariance, make_evoked
@@ -88,17 +89,41 @@ def test_an_exported_file_is_explained_without_torch(recordings, tmp_path, capsy
     page = explain("convdip", recordings, tmp_path, "--at", "0.048")
     lines = capsys.readouterr().out
     assert "48 ms, strongest source there: left hemisphere" in lines
-    assert "a change of" in lines
+    assert re.search(r"moves the peak from left occipital \(left.* to right [a-z ]+ \(right", lines)
+    assert "electrodes whose loss moves the peak: O1, " in lines
+    assert "; into another lobe: none" in lines
     assert f"wrote {tmp_path / 'page.html'}" in lines
     assert "convdip has no gradients" in page
     assert "give the directory of the run" in page
-    for heading in ("Forward check", "What would move the peak", "Electrodes whose loss would"):
+    assert re.search(r"<b>1</b>, left occipital \(.*<b>2</b>, right [a-z ]+ \(right hemi", page)
+    assert "<button type='button'>another lobe</button>" in page
+    assert "<td class='word'>no, left occipital</td>" in page
+    assert "<td class='word'>yes" not in page
+    for heading in (
+        "Forward check",
+        "What would move the peak",
+        "Electrodes whose loss moves the peak",
+    ):
         assert f"{heading}</h2>" in page
     assert "Occlusion: what would be missing without the electrode" in page
     assert "<figcaption>Saliency" not in page
     assert FAILS in page
     assert "Evidence, step by step" not in page
     assert page.count("<td class='word'>Fp1</td>") == 1
+
+
+def test_electrodes_that_move_the_peak_into_another_lobe_are_named(recordings, tmp_path, capsys):
+    """A sample of noise, whose peak one electrode moves into another lobe."""
+    page = explain("convdip", recordings, tmp_path, "--at", "0.08")
+    names = re.search(r"into another lobe: (.*)\n", capsys.readouterr().out)[1].split(", ")
+    row = r"<td class='word'>(\w+)</td><td>(\d+)</td><td class='word'>(yes|no), (\w+ [a-z ]+)</td>"
+    lost = re.findall(row, page)
+    assert [name for name, _, answer, _ in lost if answer == "yes"] == names
+    assert len(lost) > len(names) > 0
+    own = re.search(r"<b>1</b>, left ([a-z ]+) \(", page)[1].split(" or ")
+    for _, distance, answer, lobe in lost:
+        shared = lobe.startswith("left") and any(name in lobe for name in own)
+        assert (answer == "yes") == (not shared and int(distance) >= 30)
 
 
 def test_a_run_is_explained_by_all_methods(recordings, run, tmp_path, capsys):
@@ -112,7 +137,7 @@ def test_a_run_is_explained_by_all_methods(recordings, run, tmp_path, capsys):
     assert "nAm per noise SD" in page
 
 
-def test_methods_that_are_said_to_fail_are_those_of_the_stored_results():
+def test_methods_that_are_marked_as_failed_are_those_of_the_stored_results():
     """They fail for every model; the control fails, too, or the check would be none."""
     with (RESULTS / "explanations.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -147,6 +172,29 @@ def test_some_methods_of_a_run(recordings, run, tmp_path):
     assert "power within 20 mm of the strongest source:" in page
 
 
+def test_a_parcel_is_explained_for_a_file(template, recordings, tmp_path):
+    parcels = seitzman_parcels(template.space)
+    occipital = int(np.linalg.norm(parcels.centres - [-20, -95, 5], axis=1).argmin())
+    name, n = parcels.names[occipital], int((parcels.of_source == occipital).sum())
+    page = explain("convdip", recordings, tmp_path, "--target", f"parcel:{name}")
+    assert re.search(rf"power of the parcel {name} \({n} source\(s\)\): [\d.e+]+ \(nAm\)²", page)
+
+
+def test_a_source_is_explained_for_a_run(template, recordings, run, tmp_path):
+    where = ["--target", "source:right:12", "--methods", "saliency"]
+    page = explain(run, recordings, tmp_path, *where)
+    x, y, z = template.source_mni[642 + 12]
+    where_text = rf"right hemisphere, vertex 12, MNI \({x:.0f}, {y:.0f}, {z:.0f}\) mm"
+    assert re.search(rf"moment of one source \({where_text}\): -?[\d.]+ nAm", page)
+    assert "nAm per noise SD" in page
+
+
+def test_a_target_that_is_zero_is_refused(recordings, tmp_path):
+    with pytest.raises(SystemExit, match=r"the moment of one source.*is zero.*another --target"):
+        explain("mxne", recordings, tmp_path, "--target", "source:right:300")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_solver_is_explained_by_its_name(recordings, tmp_path, capsys):
     page = explain("eloreta", recordings, tmp_path, "--at", "0.048", "--target", "moment")
     assert "<figcaption>Saliency" in page
@@ -163,6 +211,8 @@ def test_a_solver_is_explained_by_its_name(recordings, tmp_path, capsys):
             r"--methods: unknown 'occlusio'. Nearest: occlusion; all: saliency",
         ),
         (["--target", "lobe"], r"--target: unknown 'lobe', expected one of localization, moment"),
+        (["--target", "parcel:Visul L 275"], r"no such parcel. Nearest: Visual L 275"),
+        (["--target", "source:left:700"], r"vertex 700 is not a source.*: 639, 640, 641"),
         (["--at", "9"], r"--at 9 s lies outside the recording \(0 to 0.116 s\)"),
         (["--window", "2", "3"], r"--window 2 3 s lies outside the recording"),
         (["--spans", "0"], r"--spans 0: expected 1 or more"),

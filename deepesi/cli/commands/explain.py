@@ -27,7 +27,8 @@ def add_explain(commands: Commands) -> None:
         "--target",
         default="localization",
         help="what is explained: localization (default: share of the power near the strongest "
-        "source), moment of that source, or power near it",
+        "source), moment of that source, power near it, parcel:NAME (power of a parcel of "
+        "Seitzman's atlas), or source:left:VERTEX, source:right:VERTEX (moment of that source)",
     )
     parser.add_argument(
         "--methods",

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from benchmarks.shuffled_targets import ShuffledTargets
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
-from deepesi.interpret.grading import (
+from deepesi.interpret.networks.grading import (
     bayes_log_odds,
     bayes_sensitivity,
     curves,
@@ -28,7 +28,7 @@ def head(toy):
     return toy.montage_head("biosemi16")
 
 
-def test_sensitivity_of_bayes_is_the_derivative_of_its_log_odds(head):
+def test_bayes_sensitivity_is_the_derivative_of_the_log_odds(head):
     patches = PatchTopographies(0.03, 0.06, 2)
     topographies = prepare([patches], head)[patches.key].astype(float)
     rng = np.random.default_rng(0)
@@ -45,14 +45,14 @@ def test_sensitivity_of_bayes_is_the_derivative_of_its_log_odds(head):
     assert bayes_log_odds(data, *given) > bayes_log_odds(0 * data, *given)
 
 
-def test_rank_correlation_is_that_of_scipy():
+def test_rank_correlation_equals_that_of_scipy():
     first, second = np.random.default_rng(0).standard_normal((2, 9)).round(1)
     assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
     assert np.isnan(rank_correlation(first, np.ones(9)))
 
 
-def test_a_good_order_loses_and_finds_more(head):
-    """What is explained is the deviation of two channels from what the others predict."""
+def test_a_good_order_has_better_curves(head):
+    """The explained value depends on two channels only, which the others do not predict."""
     data = np.zeros((16, 1))
     data[[3, 8], 0] = 5e-6, 3e-6
     data = head.sensors.reference(data)
@@ -83,7 +83,7 @@ def test_random_weights_are_the_same_numbers_in_another_order():
 
 
 def test_shuffled_targets_are_those_of_other_recordings(simulate):
-    """Right for the target of the recording before, peaks and moments alike."""
+    """The loss is small for the targets of the recording before, for peaks and moments."""
     terms = {"cosine": CosineDistance(), "peaks": PeakTransport()}
     loss = ShuffledTargets(terms, {"cosine": 1.0, "peaks": 1.0})
     batch = simulate(loss.head_inputs, n_times=1).batch(0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.frames import Explained, Frame, Run, Values
+from deepesi.interpret.any_model.frames import Explained, Frame, Run, Values
 
 Array = NDArray[np.float64]
 
@@ -55,6 +55,8 @@ class Power:
 class Share:
     """The localization itself: share of the power that lies in a neighbourhood, 0 to 1.
 
+    The share of an estimate of zero is 0.
+
     It does not depend on the scale of the estimate: it says where activity is, not how strong.
 
     Attributes:
@@ -71,7 +73,8 @@ class Share:
     def __call__(self, moments: Values) -> Values:
         """Values ``(B,)`` of moments ``(B, D)``, A m."""
         power = powers(moments * 1e9, self.n_orient)  # squares of A m leave single precision
-        return power[:, list(self.sources)].sum(1) / power.sum(1)
+        total = power.sum(1)
+        return power[:, list(self.sources)].sum(1) / (total + (total == 0))
 
 
 Target = Moment | Power | Share

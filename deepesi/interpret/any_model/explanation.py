@@ -1,4 +1,4 @@
-"""What is found out about one estimate."""
+"""The explanation of one estimate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.counterfactual import Counterfactual
-from deepesi.interpret.occlusion import LostSensor
-from deepesi.interpret.targets import Target
+from deepesi.interpret.any_model.counterfactual import Counterfactual
+from deepesi.interpret.any_model.occlusion import LostSensor
+from deepesi.interpret.any_model.targets import Target
 from deepesi.physics.forward_check import ForwardCheck
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.template import DisplayMesh
@@ -18,13 +18,13 @@ Array = NDArray[np.float64]
 
 
 class Attribution(NamedTuple):
-    """One method.
+    """Attribution by one method.
 
     Attributes:
         by_sensor: Values of the channels ``(C,)``, in `unit`.
         values: Values of channels and samples ``(C, T)``, in `unit`; None: only of whole channels.
         unit: Unit of the values.
-        note: What to know of it; empty if nothing.
+        note: Remark for the page; empty without one.
 
     """
 
@@ -35,7 +35,7 @@ class Attribution(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """What a network sees inside, if it can be looked into.
+    """Evidence and attention inside a network; empty for other models.
 
     Attributes:
         steps: Title and share of every source ``(S,)``, for every step.
@@ -56,15 +56,18 @@ class Explanation:
         model: Name of the model.
         head: Name of the source space.
         time: Time of the sample, s.
-        times: Times of the samples that the model sees ``(T,)``, s.
+        times: Times of the samples that are input of the model ``(T,)``, s.
         snr_db: SNR of the sample, dB.
         sensors: The sensors.
-        data: Referenced data that the model sees ``(C, T)``, V.
+        data: Referenced data of these samples ``(C, T)``, V.
         magnitudes: Magnitudes of the estimate ``(S,)``, A m.
         positions: Source positions ``(S, 3)``, m.
         mesh: Cortex mesh; None: none is known.
         peak: The strongest source.
-        where: Its description, by number of the source.
+        locations: Description of this and other sources, by number of the source.
+        lobes: Hemisphere and lobes of the same sources; without those that have no MNI position.
+        elsewhere: Which sources are in another lobe than the strongest one ``(S,)``, as in
+            `deepesi.physics.lobes.elsewhere`.
         target: What is explained.
         target_text: The same in words.
         value: Its value.
@@ -74,7 +77,7 @@ class Explanation:
         unexplained_channels: Channels that no source explains, over the whole recording.
         change: Counterfactual; None: none was found.
         lost: Sensors whose loss moves the peak.
-        inside: What the network sees inside.
+        inside: Evidence and attention inside the network.
 
     """
 
@@ -90,7 +93,9 @@ class Explanation:
     positions: Array
     mesh: DisplayMesh | None
     peak: int
-    where: dict[int, str]
+    locations: dict[int, str]
+    lobes: dict[int, str]
+    elsewhere: NDArray[np.bool_]
     target: Target
     target_text: str
     value: float
@@ -105,6 +110,11 @@ class Explanation:
     def names(self, rows: Sequence[int]) -> str:
         """Names of channels; "none" without any."""
         return ", ".join(self.sensors.names[row] for row in rows) or "none"
+
+    def location(self, source: int) -> str:
+        """Lobe of a source, if it is known, and its description."""
+        lobe = self.lobes.get(source)
+        return self.locations[source] if lobe is None else f"{lobe} ({self.locations[source]})"
 
     @property
     def sample(self) -> int:

@@ -1,4 +1,4 @@
-"""What networks see inside: evidence of sources step by step, and attention to sensors."""
+"""Steps inside networks: evidence for every source, step by step, and attention to sensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,17 +27,17 @@ Array = NDArray[np.float64]
 
 #: Networks that estimate one component after the other.
 BY_COMPONENT = SensorGNN | SourceTransformer | LooseMatchedFilter | UnrolledMatchedFilter
-#: Networks with steps that `evidence_maps` can look into.
+#: Networks with steps that `evidence_maps` shows.
 WITH_STEPS = BY_COMPONENT | UnrolledISTA | UnrolledChampagne | AnnealedPatches
 
 
 def has_steps(model: InverseModel) -> bool:
-    """Whether a network has steps for `evidence_maps`."""
+    """Whether `evidence_maps` shows the steps of a network."""
     return isinstance(model, WITH_STEPS)
 
 
 def has_attention(model: InverseModel) -> bool:
-    """Whether a network has attention for `attention_maps`."""
+    """Whether `attention_maps` shows the attention of a network."""
     return isinstance(model, SensorGNN | SourceTransformer)
 
 
@@ -46,8 +46,8 @@ class EvidenceMap(NamedTuple):
 
     Attributes:
         title: The step in words.
-        values: Share of every source ``(S,)``; the sum over sources is 1, or 0 where the step found
-            nothing.
+        values: Share of every source ``(S,)``; the sum over sources is 1, or 0 if the step
+            has no evidence for any source.
 
     """
 
@@ -58,12 +58,12 @@ class EvidenceMap(NamedTuple):
 def evidence_maps(
     model: InverseModel, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
 ) -> list[EvidenceMap]:
-    """What a model sees after every step, in the order of computation.
+    """Evidence for every source after each step, in the order of computation.
 
     Matched filters: prior variance of the component that is estimated, summed over patch radii.
     GNN, transformer: probability of the component. Unrolled ISTA: energy of the coefficients.
     Unrolled Champagne: prior variances of the updates of all patches, summed over radii. Annealed
-    patches: share of the patches that the chains hold.
+    patches: share of the patches in the chains.
 
     Args:
         model: The network.
@@ -84,47 +84,47 @@ def evidence_maps(
     if isinstance(model, UnrolledChampagne):
         return _variances(model, data, inputs)
     if isinstance(model, AnnealedPatches):
-        return _held_patches(model, data, inputs)
+        return _patches_of_chains(model, data, inputs)
     if not isinstance(model, BY_COMPONENT):
         raise ValueError(
-            f"evidence_maps: {type(model).__name__} has no steps to look into. Expected an "
+            f"evidence_maps: {type(model).__name__} has no steps to show. Expected an "
             "unrolled model, annealed patches, a GNN or a transformer; attributions explain any "
             "network."
         )
     in_rounds = isinstance(model, SensorGNN | SourceTransformer)
-    turn, n = "round" if in_rounds else "sweep", model.n_components
-    with _outputs(model, PatchVariances | Evidence) as found, torch.no_grad():
+    name, n = "round" if in_rounds else "sweep", model.n_components
+    with _outputs(model, PatchVariances | Evidence) as calls, torch.no_grad():
         model(data, inputs)
     return [
-        _map(f"{turn} {number // n + 1}, component {number % n + 1}", output[0].sum(0)[:, 0])
-        for number, (_, _, output) in enumerate(found)
+        _map(f"{name} {number // n + 1}, component {number % n + 1}", output[0].sum(0)[:, 0])
+        for number, (_, _, output) in enumerate(calls)
     ]
 
 
 def _variances(
     model: UnrolledChampagne, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
 ) -> list[EvidenceMap]:
-    with _calls(model, "_correction") as found, torch.no_grad():
+    with _calls(model, "_correction") as calls, torch.no_grad():
         model(data, inputs)
     return [
         _map(
             f"update {number}" if number else "start",
             gamma[0].unflatten(0, (model.n_radii, -1)).sum(0),
         )
-        for number, ((_, gamma, *_), _) in enumerate(found)
+        for number, ((_, gamma, *_), _) in enumerate(calls)
     ]
 
 
-def _held_patches(
+def _patches_of_chains(
     model: AnnealedPatches, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
 ) -> list[EvidenceMap]:
     n_sources = len(inputs[model.positions.key])
-    with _calls(model, "_sweep") as found, torch.no_grad():
+    with _calls(model, "_sweep") as calls, torch.no_grad():
         model(data, inputs)
-    centres = [chains.slots.centres.flatten() for _, (chains, *_) in found]
+    sweeps = [chains.slots.centres.flatten() for _, (chains, *_) in calls]
     return [
-        _map(f"sweep {number + 1}", torch.bincount(held[held >= 0], minlength=n_sources).double())
-        for number, held in enumerate(centres)
+        _map(f"sweep {number + 1}", torch.bincount(c[c >= 0], minlength=n_sources).double())
+        for number, c in enumerate(sweeps)
     ]
 
 
@@ -137,14 +137,14 @@ def _map(title: str, values: Tensor) -> EvidenceMap:
 @contextmanager
 def _outputs(model: nn.Module, kind: Any) -> Iterator[list[tuple[nn.Module, Any, Any]]]:
     """Every call of the modules of a kind: the module, its arguments and its output."""
-    found: list[tuple[nn.Module, Any, Any]] = []
+    calls: list[tuple[nn.Module, Any, Any]] = []
     hooks = [
-        module.register_forward_hook(lambda *call: found.append(call))
+        module.register_forward_hook(lambda *call: calls.append(call))
         for module in model.modules()
         if isinstance(module, kind)
     ]
     try:
-        yield found
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
@@ -153,17 +153,17 @@ def _outputs(model: nn.Module, kind: Any) -> Iterator[list[tuple[nn.Module, Any,
 @contextmanager
 def _calls(model: nn.Module, method: str) -> Iterator[list[tuple[tuple[Any, ...], Any]]]:
     """Every call of a method of a model: its arguments and its output."""
-    found: list[tuple[tuple[Any, ...], Any]] = []
+    calls: list[tuple[tuple[Any, ...], Any]] = []
     original = getattr(model, method)
 
     def recorded(*arguments: Any) -> Any:
         output = original(*arguments)
-        found.append((arguments, output))
+        calls.append((arguments, output))
         return output
 
     object.__setattr__(model, method, recorded)
     try:
-        yield found
+        yield calls
     finally:
         object.__delattr__(model, method)
 
@@ -187,9 +187,10 @@ class Attention(NamedTuple):
 def attention_maps(
     model: InverseModel, data: Float[Tensor, "1 C T"], inputs: dict[str, Tensor]
 ) -> Attention:
-    """Which sensors the GNN attends to, for one recording; arguments as in `evidence_maps`.
+    """Sensors that a GNN or a transformer attends to; arguments as in `evidence_maps`.
 
-    Attention weights are no attribution: they say what is read, not what it does.
+    Attention weights show which sensors are read, not how they change the estimate. They are not
+    attributions.
 
     Raises:
         ValueError: The model has no attention.
@@ -205,10 +206,10 @@ def attention_maps(
         with torch.no_grad():
             _, attention = model(data, inputs, return_attention=True)
         return Attention(None, as_array(attention.sensors[0]))
-    with _outputs(model, type(model.blocks[0]) | type(model.cross)) as found, torch.no_grad():
+    with _outputs(model, type(model.blocks[0]) | type(model.cross)) as calls, torch.no_grad():
         model(data, inputs)
-        sent = [_sent(m, *arguments) for m, arguments, _ in found if m is not model.cross]
-        heads = [arguments[0] for m, arguments, _ in found if m is model.cross]
+        sent = [_sent(m, *arguments) for m, arguments, _ in calls if m is not model.cross]
+        heads = [arguments[0] for m, arguments, _ in calls if m is model.cross]
         read = model.cross.weights(heads[0]).mean(0)
     return Attention(as_array(torch.stack(sent).mean(0)), as_array(read))
 

@@ -1,7 +1,7 @@
 """Occlusion: what changes if a sensor is lost. It needs no gradients and runs on any model.
 
 Source: Zeiler & Fergus 2014, doi:10.1007/978-3-319-10590-1_53. Difference: a lost sensor is
-replaced by what the others predict, because a potential of zero would itself be a finding.
+replaced by what the others predict, because a potential of zero among others is not neutral.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.frames import Explained
+from deepesi.interpret.any_model.frames import Explained
 from deepesi.physics.channel_check import predicted_channels
 from deepesi.physics.head import magnitudes
 from deepesi.physics.sensors import SensorArray
@@ -33,7 +33,7 @@ def occluded(data: Array, fill: Array, sensors: SensorArray, n_spans: int = 1) -
 
     Args:
         data: Referenced data ``(C, T)``, V.
-        fill: What stands in place of lost values ``(C, T)``, V, such as `filled`.
+        fill: Values that replace lost ones ``(C, T)``, V, such as `filled`.
         sensors: The ``C`` sensors.
         n_spans: Number of spans of about equal length, at most ``T``.
 
@@ -56,9 +56,9 @@ def occluded(data: Array, fill: Array, sensors: SensorArray, n_spans: int = 1) -
 def occlusion(
     function: Explained, data: Array, fill: Array, sensors: SensorArray, n_spans: int = 1
 ) -> Array:
-    """How much each sensor adds to what is explained ``(C, T)``, in its unit.
+    """How much each sensor adds to the explained value ``(C, T)``, in its unit.
 
-    The value of a span stands at each of its samples. Arguments as in `occluded`.
+    All samples of a span have the same value. Arguments as in `occluded`.
     """
     whole = np.asarray(function(data[None]))
     without = np.asarray(function(occluded(data, fill, sensors, n_spans)))

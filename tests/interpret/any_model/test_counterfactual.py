@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from deepesi.baselines.minimum_norm import MinimumNorm
-from deepesi.interpret import counterfactual as module
-from deepesi.interpret.counterfactual import Changed, counterfactual
-from deepesi.interpret.frames import Frame
+from deepesi.interpret.any_model import counterfactual as module
+from deepesi.interpret.any_model.counterfactual import Changed, counterfactual
+from deepesi.interpret.any_model.frames import Frame
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.lobes import elsewhere, lobe_text
 
@@ -36,7 +36,7 @@ def away(head, changed):
 
 
 def least_norm(head, kernel, changed, away):
-    """Of a change of all sensors of a linear model: gap over the norm of its gradient."""
+    """Norm of the least change of all sensors of a linear model: gap over norm of the gradient."""
     moments = kernel @ changed.frame.data[:, 0]
     per_noise = kernel @ (np.eye(16) - 1 / 16) * changed.noise_std
     slopes = np.sign(moments)[:, None] * per_noise
@@ -63,35 +63,35 @@ def test_the_peak_really_moves_and_less_does_not_move_it(changed, away):
     assert found.cost >= found.size > 0
 
 
-def test_of_all_sensors_it_is_the_closed_form(head, kernel, changed, away, monkeypatch):
+def test_a_change_of_all_sensors_equals_the_closed_form(head, kernel, changed, away, monkeypatch):
     monkeypatch.setattr(module, "N_CHANGED", ())
     found = counterfactual(changed, away)
     least = least_norm(head, kernel, changed, away)
     assert least <= found.size * 1.001
     assert found.size <= 1.15 * least
-    sparse = [c for n in (1, 4) if (c := _of(n, changed, away, monkeypatch)) is not None]
+    sparse = [c for n in (1, 4) if (c := _with_sensors(n, changed, away, monkeypatch)) is not None]
     assert sparse
     for candidate in sparse:
         assert candidate.size >= 0.999 * least
         assert away[changed.magnitudes(candidate.change[None])[0].argmax()]
 
 
-def _of(number, changed, away, monkeypatch):
+def _with_sensors(number, changed, away, monkeypatch):
     monkeypatch.setattr(module, "N_CHANGED", (number,))
     found = counterfactual(changed, away)
     return found if found is not None and len(found.sensors) <= number else None
 
 
-def test_a_model_that_does_not_listen_has_none(changed, away):
+def test_a_model_that_ignores_the_recording_has_none(changed, away):
     moments = np.linspace(1, 2, 84)[:, None] * np.where(away, 0.1, 1.0)[:, None]
-    deaf = Changed(
+    constant = Changed(
         changed.frame,
         lambda b: np.broadcast_to(moments, (len(b), 84, 1)),
         changed.sensors,
         changed.noise_std,
         1,
     )
-    assert counterfactual(deaf, away) is None
+    assert counterfactual(constant, away) is None
     assert counterfactual(changed, np.zeros(84, dtype=bool)) is None
 
 
@@ -101,8 +101,8 @@ def test_elsewhere_is_another_lobe_or_the_other_side(template):
     far = elsewhere(source, positions, mni)
     assert lobe_text(mni[source]) == "left occipital"
     frontal, mirrored, near = (
-        int(np.linalg.norm(mni - place, axis=1).argmin())
-        for place in ([-40, 40, 20], [20, -95, 5], [-30, -88, 5])
+        int(np.linalg.norm(mni - near_to, axis=1).argmin())
+        for near_to in ([-40, 40, 20], [20, -95, 5], [-30, -88, 5])
     )
     assert far[frontal]
     assert far[mirrored]

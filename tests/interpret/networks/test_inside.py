@@ -1,11 +1,16 @@
-"""What networks see inside: evidence by step and attention, from a pass as any other."""
+"""Steps inside networks: evidence and attention, from a usual forward pass."""
 
 import numpy as np
 import pytest
 import torch
 
 from deepesi.core.contracts import as_tensors
-from deepesi.interpret.inside import attention_maps, evidence_maps, has_attention, has_steps
+from deepesi.interpret.networks.inside import (
+    attention_maps,
+    evidence_maps,
+    has_attention,
+    has_steps,
+)
 from deepesi.models.annealed_patches import AnnealedPatches
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
@@ -80,12 +85,12 @@ def test_attention_of_the_gnn(head, data):
     attention = attention_maps(model, data, inputs)
     assert attention.read.shape == (84, 16)
     np.testing.assert_allclose(attention.read.sum(1), 1, atol=1e-5)
-    # A receiver gives out 1 in all, so the mean over edges is 1.
+    # The weights of one receiver have the sum 1, so their mean over edges is 1.
     sender = inputs[model.graph.key][:, 0].numpy()
     assert (attention.sent * np.bincount(sender, minlength=16)).sum() == pytest.approx(
         len(sender), rel=1e-4
     )
-    torch.nn.init.zeros_(model.blocks[0].score.weight)  # every neighbour alike
+    torch.nn.init.zeros_(model.blocks[0].score.weight)  # the same weight for every neighbour
     np.testing.assert_allclose(attention_maps(model, data, inputs).sent, 1, atol=1e-5)
 
 
@@ -98,7 +103,7 @@ def test_attention_of_the_transformer(head, data):
     assert attention.sent is None
     assert attention.read.shape == (84, 16)
     np.testing.assert_allclose(attention.read.sum(1), 1, atol=1e-5)
-    torch.nn.init.zeros_(model.query.weight)  # no source asks for anything
+    torch.nn.init.zeros_(model.query.weight)  # all queries are zero
     torch.nn.init.zeros_(model.query.bias)
     np.testing.assert_allclose(attention_maps(model, data, inputs).read, 1 / 16, atol=1e-6)
 
@@ -107,7 +112,7 @@ def test_networks_without_steps_or_attention_are_refused(data):
     model = ConvDip(n_dipoles=84, hidden=16)
     assert not has_steps(model)
     assert not has_attention(UnrolledISTA(n_steps=1))
-    with pytest.raises(ValueError, match="ConvDip has no steps to look into"):
+    with pytest.raises(ValueError, match="ConvDip has no steps to show"):
         evidence_maps(model, data, {})
     with pytest.raises(ValueError, match="ConvDip has no attention, expected a SensorGNN"):
         attention_maps(model, data, {})

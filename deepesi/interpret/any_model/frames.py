@@ -1,4 +1,4 @@
-"""The part of a recording that decides on the estimate of one sample, as one function."""
+"""The samples of a recording that the estimate of one sample depends on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ Explained = Callable[[Values], Values]
 
 @dataclass(frozen=True)
 class Frame:
-    """The samples around one sample that a model sees when it estimates this sample.
+    """The samples that are input of a model when it estimates one of them.
 
-    A network that was trained on windows sees one or two windows of the length of training, whose
-    estimates are averaged as in `deepesi.runtime.windows.overlap_add`. Any other model sees the
-    sample alone.
+    A network that was trained on windows gets one or two windows of the length of training, whose
+    estimates are averaged as in `deepesi.runtime.windows.overlap_add`. Any other model gets
+    this sample alone.
 
     Attributes:
         data: Referenced data ``(C, T)``, V.
@@ -75,7 +75,7 @@ def frame_at(data: Array, sample: int, longest: int | None) -> Frame:
     if not 0 <= sample < data.shape[1]:
         raise ValueError(
             f"frame_at: sample {sample} of a recording of {data.shape[1]} samples, expected 0 to "
-            f"{data.shape[1]} without the last number."
+            f"{data.shape[1] - 1}."
         )
     windows = windows_of(data.shape[1], longest, sample, sample + 1)
     first = windows.starts[0]

@@ -2,7 +2,7 @@
 
 Integrated gradients are those of captum. Saliency is one call of torch, so that reports need no
 captum; a test compares it with captum's. All take a function of recordings ``(B, C, T)``, V, as
-`deepesi.interpret.targets.explained` makes one of a model.
+`deepesi.interpret.any_model.targets.explained` makes one of a model.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from torch import Tensor
 from deepesi.core.arrays import as_array
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
-from deepesi.interpret.deep_lift import deep_lift
-from deepesi.interpret.frames import Explained, Run
+from deepesi.interpret.any_model.frames import Explained, Run
+from deepesi.interpret.networks.deep_lift import deep_lift
 from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
@@ -41,7 +41,7 @@ def run_of_model(model: InverseModel, inputs: dict[str, Tensor]) -> Run:
         raise ValueError(
             f"explain: {model.path} is an exported file, which has no gradients. They need torch "
             "and the network itself: give the run directory that it was exported from. Occlusion "
-            "runs on any file (deepesi.interpret.occlusion, --methods occlusion)."
+            "runs on any file (deepesi.interpret.any_model.occlusion, --methods occlusion)."
         )
     if not model.exportable:
         raise ValueError(
@@ -53,7 +53,7 @@ def run_of_model(model: InverseModel, inputs: dict[str, Tensor]) -> Run:
 
 
 def saliency(function: Explained, data: Array, noise_std: Array) -> Array:
-    """Change of what is explained per standard deviation of the noise of a channel ``(C, T)``.
+    """Change of the explained value per standard deviation of the noise of a channel ``(C, T)``.
 
     Args:
         function: What is explained.
@@ -70,15 +70,15 @@ def saliency(function: Explained, data: Array, noise_std: Array) -> Array:
 
 
 def integrated_gradients(function: Explained, data: Array, baselines: Array) -> Array:
-    """How much each value adds to what is explained, against baselines ``(C, T)``, in its unit.
+    """What each value adds to the explained value, compared with baselines ``(C, T)``, in its unit.
 
-    The sum is the value for the recording less the mean over the baselines (completeness).
+    The sum is the value for the recording minus the mean over the baselines (completeness).
 
     Args:
         function: What is explained.
         data: Referenced data ``(C, T)``, V.
-        baselines: Recordings ``(N, C, T)``, V, without what is explained: zeros, or noise as of
-            `noise_recordings`; the result is the mean over them.
+        baselines: Recordings ``(N, C, T)``, V, without what is explained: zeros, or noise of
+            `noise_recordings`. The result is the mean over them.
 
     Raises:
         ModuleNotFoundError: captum is not installed.
@@ -88,17 +88,17 @@ def integrated_gradients(function: Explained, data: Array, baselines: Array) -> 
 
     """
     captum = require("captum.attr", "interpret", "explain by integrated gradients")
-    found = captum.IntegratedGradients(function).attribute(
+    attribution = captum.IntegratedGradients(function).attribute(
         _tensor(np.broadcast_to(data, baselines.shape)),
         _tensor(baselines),
         n_steps=N_STEPS,
         internal_batch_size=AT_ONCE,
     )
-    return as_array(found.mean(0))
+    return as_array(attribution.mean(0))
 
 
 def deep_lift_attribution(function: Explained, data: Array, baselines: Array) -> Array:
-    """The same by `deepesi.interpret.deep_lift`; arguments as in `integrated_gradients`."""
+    """Contributions by `deep_lift`; arguments and unit as in `integrated_gradients`."""
     inputs = _tensor(np.broadcast_to(data, baselines.shape))
     return as_array(deep_lift(function, inputs, _tensor(baselines)).mean(0))
 

@@ -1,9 +1,9 @@
-"""Counterfactual: the least change of a recording that moves the peak of its estimate elsewhere.
+"""Counterfactual: the least change of a recording that moves the peak of its estimate.
 
 Source: linearization step by step as in DeepFool, Moosavi-Dezfooli et al. 2016,
 doi:10.1109/CVPR.2016.282; sparse changes as in SparseFool, Modas et al. 2019,
-doi:10.1109/CVPR.2019.00930. Differences: derivatives are differences, so that any model serves; a
-change has few sensors because only the most effective ones may change.
+doi:10.1109/CVPR.2019.00930. Differences: derivatives are computed by differences, so that any model
+can be explained; few sensors change, because only the most effective ones may.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.frames import Frame, Run
+from deepesi.interpret.any_model.frames import Frame, Run
 from deepesi.physics.head import magnitudes
 from deepesi.physics.sensors import SensorArray
 
@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 N_CHANGED = (1, 2, 4, 8, 16)
 #: Step of the differences, and largest change that is tried, standard deviations of the noise.
 STEP, LARGEST = 0.1, 1000.0
-#: Linearizations per number of sensors, and what each step adds to reach beyond the border.
+#: Linearizations per number of sensors, and the share by which each step is made longer.
 N_STEPS, OVERSHOOT = 8, 0.02
 #: Fractions of a change that are tried at once to find the least that suffices, in two rounds.
 N_FRACTIONS = 6
@@ -34,7 +34,7 @@ class Counterfactual:
 
     Attributes:
         change: Change of every sensor ``(C,)``, standard deviations of its noise, the same in all
-            samples that the model sees.
+            samples of `Frame`.
         before: Strongest source of the recording.
         after: Strongest source with the change.
 
@@ -110,7 +110,7 @@ def counterfactual(changed: Changed, elsewhere: Mask) -> Counterfactual | None:
 
     Args:
         changed: The model, around the recording.
-        elsewhere: Which sources count as elsewhere ``(S,)``, as in
+        elsewhere: Which sources the peak may move to ``(S,)``, as in
             `deepesi.physics.lobes.elsewhere`.
 
     Returns:
@@ -129,8 +129,8 @@ def counterfactual(changed: Changed, elsewhere: Mask) -> Counterfactual | None:
         if change is None:
             continue
         after = int(changed.magnitudes(change[None])[0].argmax())
-        found = Counterfactual(change, int(start[0].argmax()), after)
-        best = found if best is None or found.cost < best.cost else best
+        candidate = Counterfactual(change, int(start[0].argmax()), after)
+        best = candidate if best is None or candidate.cost < best.cost else best
     return best
 
 
@@ -163,7 +163,7 @@ def _step(values: Array, slopes: Array, elsewhere: Mask, number: int) -> Array |
     Args:
         values: Magnitudes ``(S,)``.
         slopes: Their derivatives ``(S, K)``.
-        elsewhere: Which sources count ``(S,)``.
+        elsewhere: Which sources the peak may move to ``(S,)``.
         number: Number of sensors that may change.
 
     """

@@ -1,9 +1,9 @@
 """Grades of attributions, where simulation knows what they should be.
 
-An attribution is good if it ranks sensors as the exact answer does, if what is explained falls when
-the sensors that it names are lost and appears when only they are kept, and if it changes with the
-weights of the model and with what is explained. A map that stays the same for random weights shows
-the recording, not the model.
+An attribution is good if it ranks sensors as the exact answer does; if the explained value falls
+when the sensors that it ranks highest are lost, and stays when only they are kept; and if it
+changes with the weights of the model and with the target. A map that stays the same for random
+weights shows the recording, not the model.
 
 Source: deletion and insertion: Petsiuk et al. 2018, arXiv:1806.07421; randomization of weights:
 Adebayo et al. 2018, arXiv:1810.03292. Differences: lost sensors are predicted by the others; the
@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from deepesi.core.contracts import InverseModel
-from deepesi.interpret.frames import Explained
+from deepesi.interpret.any_model.frames import Explained
 from deepesi.physics.channel_check import predicted_channels
 from deepesi.physics.sensors import SensorArray
 
@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 
 #: Shares of the sensors that are lost or kept.
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-#: Rank correlation with the map for random weights, or another target, above which a method fails:
-#: half of what it shows it would show for any model.
-FAILS = 0.5
+#: Largest rank correlation with the map for random weights, or for another target. A method above
+#: it fails, because its map depends little on the model or the target.
+LARGEST_CORRELATION = 0.5
 
 
 def bayes_log_odds(
@@ -80,9 +80,9 @@ def _matched(
 def rank_correlation(first: Array, second: Array) -> float:
     """Spearman's correlation of two maps ``(C,)``; NaN if one of them is constant."""
     ranks = [rankdata(values) for values in (first, second)]
-    deviations = [values - values.mean() for values in ranks]
-    norms = [float(np.linalg.norm(values)) for values in deviations]
-    product = float(deviations[0] @ deviations[1])
+    centred = [values - values.mean() for values in ranks]
+    norms = [float(np.linalg.norm(values)) for values in centred]
+    product = float(centred[0] @ centred[1])
     return product / (norms[0] * norms[1]) if min(norms) > 0 else float("nan")
 
 
@@ -93,9 +93,9 @@ def curves(
     sensors: SensorArray,
     order: NDArray[np.int64],
 ) -> tuple[float, float]:
-    """What is explained without the first sensors of an order, and with them alone.
+    """The explained value without the first sensors of an order, and with them alone.
 
-    Means over `FRACTIONS`: small and large for a good order.
+    Means over `FRACTIONS`. For a good order the first is small and the second large.
 
     Args:
         function: What is explained, of recordings ``(B, C, T)`` in NumPy.

@@ -1,0 +1,1 @@
+"""Explanations of any model, also of exported files and solvers. No torch."""

@@ -1,0 +1,1 @@
+"""Explanations that need torch: gradients, the steps inside a network, grades of methods."""
