@@ -166,8 +166,10 @@ def packed(values: NDArray[Any]) -> dict[str, Any]:
 def _blank(view: View) -> View:
     """The view of two samples, without an estimate: the browser computes it."""
     few = view.every(max(1, len(view.times) // 2))
-    std = None if few.std is None else np.zeros_like(few.std)
-    return replace(few, maps={name: np.zeros_like(v) for name, v in few.maps.items()}, std=std)
+    maps, stds = (
+        {name: np.zeros_like(v) for name, v in shown.items()} for shown in (few.maps, few.stds)
+    )
+    return replace(few, maps=maps, stds=stds)
 
 
 def _controls(demo: Demo, runtime: Runtime) -> str:

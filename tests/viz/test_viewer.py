@@ -41,7 +41,7 @@ def view(template) -> View:
         head.leadfield[:, [left, right]] @ moments,
         head.sensors.positions,
         int(magnitudes.max(axis=0).argmax()),
-        0.25e9 * magnitudes + 0.1,
+        {"estimate": 0.25e9 * magnitudes + 0.1},
         outlines={"90 % prediction set": inside},
         parcels=parcels,
         mni=template.source_mni,
@@ -239,7 +239,7 @@ def test_threshold_map_scale_and_line(opened):
     part(page, "outline").select_option("none")
     assert share(pixels(page), "cyan") == 0
     warm = share(pixels(page), "warm")
-    part(page, "map").select_option("standard deviation")
+    part(page, "map").select_option("estimate: standard deviation")
     assert share(pixels(page), "warm") == pytest.approx(warm, rel=0.2)  # a quarter everywhere
     part(page, "side").select_option("left only")
     assert share(pixels(page), "warm") == 0
@@ -318,7 +318,7 @@ def long_view(view: View, n_times: int) -> View:
         view,
         times=np.arange(n_times) / 1000,
         maps={name: values[:, often] for name, values in view.maps.items()},
-        std=view.std[:, often],
+        stds={name: values[:, often] for name, values in view.stds.items()},
         data=view.data[:, often],
         outlines={name: inside[:, often] for name, inside in view.outlines.items()},
     )
@@ -364,6 +364,26 @@ def test_several_views_of_one_mesh(opened, view, tmp_path):
     assert "left hemisphere" in second.locator("[data-part=strongest]").inner_text()
     assert second.locator("[data-part=strongest]").inner_text().endswith("40.0 % <b>")
     assert "right hemisphere" in first.locator("[data-part=strongest]").inner_text()
+
+
+def test_standard_deviations_are_those_of_the_map(opened, view, tmp_path):
+    """Of two maps the second has some: in the texts of this map only, and as a map to choose."""
+    mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
+    maps = {"target": view.maps["estimate"], "method": 0.5 * view.maps["estimate"]}
+    stds = {"method": 0.1 * view.maps["estimate"]}
+    both = replace(view, mesh=mesh, maps=maps, stds=stds)
+    write_viewer(tmp_path / "page.html", "x", {}, [], {"Example": both})
+    page = opened(target=tmp_path / "page.html")
+    choice = part(page, "map")
+    names = ["target", "method", "method: standard deviation"]
+    assert choice.locator("option").all_inner_texts() == names
+    ends = ["40.0 nA m", "20.0 ± 4.0 nA m", "20.0 ± 4.0 nA m"]
+    for name, end in zip(names, ends, strict=True):
+        choice.select_option(name)
+        for text in ("strongest", "selected"):
+            said = part(page, text).inner_text()
+            assert said.endswith(f" mm: {end}"), (name, said)
+            assert "<parcel> R" in said
 
 
 def test_bundle_is_that_of_the_sources():

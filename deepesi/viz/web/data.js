@@ -29,6 +29,10 @@ export function decode(raw, mesh) {
     /** Value of a map at a sample and source. */
     value: (map, sample, source) =>
       maps[map].maximum * (maps[map].values[sample * nSources + source] / 255) ** 2,
+    /** Number of the map of standard deviations of a map; -1: none. */
+    stdOf: map => raw.std_of[map] ?? -1,
+    /** Number of the map that a map has the standard deviations of, or the map itself. */
+    estimateOf: map => (map < raw.std_of.length ? map : raw.std_of.indexOf(map)),
     /** Whether a source is inside an outline at a sample. */
     inside: (outline, sample, source) =>
       (outlines[outline].bits[sample * nBytes + (source >> 3)] >> (7 - (source & 7))) & 1,

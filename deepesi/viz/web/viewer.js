@@ -33,11 +33,11 @@ function start(root) {
   }
 
   const text = sample => `${Math.round(data.times[sample])} ms`;
-  const estimated = () => (state.map === data.deviation ? 0 : state.map);
+  const estimated = () => data.estimateOf(state.map);
   function describe(source) {
     const value = data.value(estimated(), state.sample, source).toPrecision(3);
-    const std = data.deviation > 0 && estimated() === 0
-      ? ` ± ${data.value(data.deviation, state.sample, source).toPrecision(2)}` : "";
+    const of = data.stdOf(estimated());
+    const std = of < 0 ? "" : ` ± ${data.value(of, state.sample, source).toPrecision(2)}`;
     return `${data.place(source)}: ${value}${std} ${data.unit}`;
   }
 
