@@ -386,6 +386,27 @@ def test_standard_deviations_are_those_of_the_map(opened, view, tmp_path):
             assert "<parcel> R" in said
 
 
+def test_line_follows_the_map_until_one_is_chosen(opened, view, tmp_path):
+    """Its own by name, else the first one of no map. Long names fit a phone."""
+    mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
+    long = "3 x UnrolledMatchedFilter 61 k (run outputs/matched_filter/2026-11-29_01-02-03)"
+    inside = next(iter(view.outlines.values()))
+    lines = {f"{long}: above 2 standard deviations": inside, "half of the maximum": inside}
+    maps = {"target": view.maps["estimate"], long: view.maps["estimate"]}
+    shown = replace(view, mesh=mesh, maps=maps, stds={long: maps[long]}, outlines=lines)
+    write_viewer(tmp_path / "page.html", "x", {}, [], {"Example": shown})
+    page = opened(390, 844, tmp_path / "page.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    choice, line = part(page, "map"), part(page, "outline")
+    assert line.input_value() == "1"
+    for number, own in ((1, "0"), (0, "1"), (2, "0")):
+        choice.select_option(str(number))
+        assert line.input_value() == own
+    line.select_option("none")
+    choice.select_option("target")
+    assert line.input_value() == "-1"
+
+
 def test_bundle_is_that_of_the_sources():
     """Otherwise run ``npm ci && npm run build`` in ``deepesi/viz/web``."""
     digest = hashlib.sha256()

@@ -19,7 +19,7 @@ function start(root) {
   });
   const data = decoded(), get = name => root.querySelector(`[data-part=${name}]`);
   const state = {
-    sample: raw.start, map: 0, outline: data.outlines.length ? 0 : -1, threshold: 0.25,
+    sample: raw.start, map: 0, outline: data.lineOf(0), chosen: false, threshold: 0.25,
     scale: "peak", source: data.strongest(0, raw.start), timer: null,
   };
   let cortex = null;
@@ -52,6 +52,7 @@ function start(root) {
     }
     colourBar(get("colours"), data, limit, threshold);
     get("time").value = sample;
+    get("outline").value = outline;
     get("time").setAttribute("aria-valuetext", text(sample));
     get("now").textContent = text(sample);
     for (const name of ["butterfly", "course"]) {
@@ -83,9 +84,17 @@ function start(root) {
     get("share").textContent = `${event.target.value} %`;
     show();
   };
-  get("map").onchange = event => { state.map = Number(event.target.value); show(); };
+  get("map").onchange = event => {
+    state.map = Number(event.target.value);
+    if (!state.chosen) state.outline = data.lineOf(state.map); // until somebody chooses a line
+    show();
+  };
   get("scale").onchange = event => { state.scale = event.target.value; show(); };
-  get("outline").onchange = event => { state.outline = Number(event.target.value); show(); };
+  get("outline").onchange = event => {
+    state.outline = Number(event.target.value);
+    state.chosen = true;
+    show();
+  };
   get("side").onchange = event =>
     cortex && cortex.only(event.target.value === "" ? null : Number(event.target.value));
   for (const button of root.querySelectorAll("[data-view]"))
