@@ -353,6 +353,20 @@ def test_every_control_has_a_name(opened):
     assert part(page, "strongest").get_attribute("aria-live") == "polite"
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_cortex_is_whole_in_every_view(opened, width):
+    """A margin around it is white."""
+    page = opened(width)
+    for name in ("left", "right", "front", "back", "top", "bottom"):
+        page.get_by_role("button", name=name, exact=True).click()
+        image = pixels(page)
+        margin = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3)])
+        sides = np.concatenate([image[:, :3].reshape(-1, 3), image[:, -3:].reshape(-1, 3)])
+        assert margin.min() > 240, name
+        assert sides.min() > 240, name
+        assert share(image, "grey") > 0.1, name
+
+
 def test_page_fits_a_phone(opened):
     page = opened(390, 844)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
