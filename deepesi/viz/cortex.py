@@ -109,8 +109,8 @@ def draw_parts(
         inside[part] = 1
         level = mesh.interpolate(inside)[side.hemisphere][side.faces].mean(axis=1)
         opacity = np.clip((level - 0.3) / 0.2, 0, 1)[:, None]
-        colour = np.array(to_rgb(PARTS[min(number, len(PARTS) - 1)]))
-        colours = opacity * colour + (1 - opacity) * colours
+        rgb = np.array(to_rgb(PARTS[min(number, len(PARTS) - 1)]))
+        colours = opacity * rgb + (1 - opacity) * colours
     _draw_faces(ax, side, colours)
     visible = np.flatnonzero(_facing(marks, n_sources, mesh, view) > VISIBLE)
     _draw_rings(ax, side.flat[marks[visible] % (n_sources // 2)], visible)

@@ -148,7 +148,7 @@ def scripts() -> str:
 
 
 def spellings() -> dict[str, Any]:
-    """What the page needs to know of channel names, as `deepesi.physics.channel_names` does."""
+    """Rules for channel names, the same as in `deepesi.physics.channel_names`."""
     return {"electrodes": electrode_names(), "old": OLD_NAMES, "references": REFERENCES}
 
 
@@ -185,7 +185,7 @@ def _controls(demo: Demo, runtime: Runtime) -> str:
 
 
 def settings(demo: Demo) -> dict[str, Any]:
-    """What the scripts need beside the network, as JSON has it."""
+    """Settings of the scripts, ready for JSON, without the network."""
     start, stop = (float(t) for t in demo.window)
     return {
         "channels": list(demo.ch_names),
