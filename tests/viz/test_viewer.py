@@ -450,17 +450,19 @@ def test_several_views_of_one_mesh(opened, view, tmp_path):
 
 
 def test_standard_deviations_are_those_of_the_map(opened, view, tmp_path):
-    """Of two maps the second has some: in the texts of this map only, and as a map to choose."""
+    """The first map has none; the others have them in their texts, and as maps to choose."""
     mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
-    maps = {"target": view.maps["estimate"], "method": 0.5 * view.maps["estimate"]}
-    stds = {"method": 0.1 * view.maps["estimate"]}
+    values = view.maps["estimate"]
+    maps = {"target": values, "method": 0.5 * values, "unsure": 0.5 * values}
+    stds = {"method": 0.1 * values, "unsure": 13.5 * values}
     both = replace(view, mesh=mesh, maps=maps, stds=stds)
     write_viewer(tmp_path / "page.html", "x", {}, [], {"Example": both})
     page = opened(target=tmp_path / "page.html")
     choice = part(page, "map")
-    names = ["target", "method", "method: standard deviation"]
+    names = [*maps, "method: standard deviation", "unsure: standard deviation"]
     assert choice.locator("option").all_inner_texts() == names
-    ends = ["40.0 nA m", "20.0 ± 4.0 nA m", "20.0 ± 4.0 nA m"]
+    ends = [f"20.0 ± {std} nA m" for std in ("4.0", "540", "4.0", "540")]
+    ends.insert(0, "40.0 nA m")
     for name, end in zip(names, ends, strict=True):
         choice.select_option(name)
         for text in ("strongest", "selected"):

@@ -7,6 +7,12 @@ import { butterfly, colourBar, course, sampleAt, scalp } from "./plots.js";
 const FRAME = 100; // ms between frames while playing
 const TURN = 0.15; // of a key, rad
 
+/** A number with some significant digits, without an exponent from 1 on. */
+function digits(value, n) {
+  const text = value.toPrecision(n);
+  return text.includes("e") ? String(Number(text)) : text;
+}
+
 const parsed = element => JSON.parse(element.textContent);
 const meshes = [...document.querySelectorAll("script[data-numbers=mesh]")].map(parsed);
 
@@ -35,9 +41,9 @@ function start(root) {
   const text = sample => `${Math.round(data.times[sample])} ms`;
   const estimated = () => data.estimateOf(state.map);
   function describe(source) {
-    const value = data.value(estimated(), state.sample, source).toPrecision(3);
+    const value = digits(data.value(estimated(), state.sample, source), 3);
     const of = data.stdOf(estimated());
-    const std = of < 0 ? "" : ` ± ${data.value(of, state.sample, source).toPrecision(2)}`;
+    const std = of < 0 ? "" : ` ± ${digits(data.value(of, state.sample, source), 2)}`;
     return `${data.place(source)}: ${value}${std} ${data.unit}`;
   }
 
