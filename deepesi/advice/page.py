@@ -125,8 +125,8 @@ def _strangers(advice: Advice, study: Study) -> str:
     errors = {name: study.errors[:, number] for number, name in enumerate(names)}
     figures = [
         (
-            "Power that the best sources leave: strangers (box: quartiles; lines: 1 to 99 %) and "
-            f"this recording, p = {evidence.p_misfit:.2g}",
+            "Residual variance of the best sources: strangers (box: quartiles; lines: 1 to 99 %) "
+            f"and this recording, p = {evidence.p_misfit:.2g}",
             misfit_figure(study.residual, [compared.value for compared in evidence.misfit]),
         ),
         ("Strangers with at most this error, by method", errors_figure(errors)),

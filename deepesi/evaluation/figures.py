@@ -14,11 +14,19 @@ from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Row
 from deepesi.evaluation.gallery import WorkedExample
 from deepesi.evaluation.intervals import MIN_EXAMPLES, bootstrap_interval
+from deepesi.evaluation.source_sets import SourceSet, nearest_peak
 from deepesi.metrics.moments import strongest_sample
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.physics.graph import distances_mm
 from deepesi.physics.template import DisplayMesh
-from deepesi.viz.cortex import DOTS, best_views, draw_cortex, draw_dots
+from deepesi.viz.cortex import (
+    DOTS,
+    best_views,
+    covering_views,
+    draw_cortex,
+    draw_dots,
+    draw_parts,
+)
 from deepesi.viz.explanation import scalp_figure
 from deepesi.viz.scalp import draw_scalp
 
@@ -184,9 +192,10 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     """Scalp map, true sources and each estimate on the cortex, each in its own colour range."""
     batch, head, n_orient = worked.batch, worked.batch.head, worked.batch.head.space.n_orient
     true = as_array(magnitude(batch.sources, n_orient)[0])
-    peaks = batch.scene.peaks[0].numpy()
-    peaks = peaks[peaks >= 0]
+    peaks, several = worked.peaks, len(worked.peaks) > 1
     views = best_views(int(true.argmax()), len(true), mesh)
+    if several:
+        views = covering_views(peaks, len(true), mesh, 2)
     data = as_array(batch.data[0])
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
     rows = head.sensors.map_rows
@@ -195,11 +204,51 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     draw_scalp(scalp.subplots(), values, sensors.positions, sensors.names)
     yield "scalp", scalp
     yield f"true sources; above {views[0]}, below {views[1]}", _cortices(true, mesh, views, peaks)
+    if several:
+        yield from _true_source_panels(true, peaks, head.source_pos, mesh)
     for name, estimate in worked.estimates.items():
         values = as_array(magnitude(estimate.mean, n_orient)[0])
         off = distances_mm(head.source_pos[[values.argmax()]], head.source_pos[peaks[:1]])
         note = "" if len(peaks) > 1 else f": peak {off.item():.0f} mm off"
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
+        if name in worked.sets:
+            found = worked.sets[name]
+            yield _set_text(name, found, peaks), _parts(found, len(true), mesh, views, peaks)
+
+
+def _true_source_panels(
+    true: Array, peaks: NDArray[np.int64], positions: Array, mesh: DisplayMesh
+) -> Iterator[Panel]:
+    """Each true source by itself: what of the target is nearest to it."""
+    nearest = nearest_peak(positions, peaks)
+    for number, peak in enumerate(peaks.tolist()):
+        views = best_views(peak, len(true), mesh)
+        own = np.where(nearest == number, true, 0.0)
+        caption = f"true source {number + 1}; above {views[0]}, below {views[1]}"
+        yield caption, _cortices(own, mesh, views, peaks)
+
+
+def _set_text(name: str, found: SourceSet, peaks: NDArray[np.int64]) -> str:
+    """Caption of a set: its kind, its size, and which true sources are in it."""
+    held = [str(number + 1) for number in np.flatnonzero(found.held(peaks)).tolist()]
+    several = "s" if len(held) > 1 else ""
+    which = f"holds true source{several} {' and '.join(held)}" if held else "holds no true source"
+    parts = "1 part" if len(found.parts) == 1 else f"{len(found.parts)} parts"
+    return f"{name}: {found.kind}, {parts}, {found.area_cm2:.0f} cm²; {which}"
+
+
+def _parts(
+    found: SourceSet,
+    n_sources: int,
+    mesh: DisplayMesh,
+    views: Sequence[str],
+    peaks: NDArray[np.int64],
+) -> Figure:
+    """The parts of a set from two sides, one below the other."""
+    figure = Figure(figsize=(1.9, 3.0), layout="constrained")
+    for ax, view in zip(figure.subplots(2, 1), views, strict=True):
+        draw_parts(ax, found.parts, n_sources, mesh, view, peaks)
+    return figure
 
 
 def explanation_panels(worked: WorkedExample) -> Iterator[Panel]:
@@ -219,5 +268,5 @@ def _cortices(
     """A map from two sides, one below the other."""
     figure = Figure(figsize=(1.9, 3.0), layout="constrained")
     for ax, view in zip(figure.subplots(2, 1), views, strict=True):
-        draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
+        draw_cortex(ax, values, mesh, view, float(values.max()), peaks, len(peaks) > 1)
     return figure

@@ -14,7 +14,8 @@ from deepesi.core.contracts import Estimate, InverseModel, Oracle
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.benchmark import Benchmark, Cell
 from deepesi.evaluation.scenario import Scenario
-from deepesi.evaluation.scores import apply_model
+from deepesi.evaluation.scores import apply_model, with_samples
+from deepesi.evaluation.source_sets import SourceSet, source_set
 from deepesi.interpret.networks.example import BUDGET, ExampleExplanation, explain_example
 from deepesi.metrics.functional import localization_error, spatial_dispersion
 from deepesi.physics.cohort import Cohort
@@ -42,6 +43,13 @@ class WorkedExample(NamedTuple):
     batch: Batch  # of one example
     estimates: dict[str, Estimate]
     explanations: Mapping[str, ExampleExplanation] = {}  # of inverse models
+    sets: Mapping[str, SourceSet] = {}  # of every method, of several true sources
+
+    @property
+    def peaks(self) -> NDArray[np.int64]:
+        """The true sources ``(K,)``."""
+        peaks = self.batch.scene.peaks[0].numpy()
+        return np.asarray(peaks[peaks >= 0])
 
 
 class PointSpread(NamedTuple):
@@ -137,8 +145,17 @@ def worked_examples(
             m: explain_example(model, batch, estimates[m].mean, budget)
             for m, model in _inverse(models).items()
         }
-        worked.append(WorkedExample(title, batch, estimates, explanations))
+        one = WorkedExample(title, batch, estimates, explanations)
+        worked.append(one._replace(sets=_sets(models, one)) if len(one.peaks) > 1 else one)
     return worked
+
+
+def _sets(models: Models, worked: WorkedExample) -> dict[str, SourceSet]:
+    batch, found = worked.batch, dict[str, SourceSet]()
+    for name, model in models.items():
+        estimate = with_samples(worked.estimates[name], model, batch, seed=0)
+        found[name] = source_set(model, estimate, batch)
+    return found
 
 
 def point_spreads(models: Models, scenario: Scenario, cohort: Cohort) -> list[WorkedExample]:

@@ -35,6 +35,12 @@ from deepesi.viz.page import facts_table, html_table, key, tiles, write_page
 OWN_RANGE = (
     "Each map has its own colour range, bare cortex below 25 % of its maximum; ring: true peak."
 )
+SEVERAL = (
+    "Rings are numbered as the true sources. Sets: connected parts in colours, with letters from "
+    "the strongest. Calibrated files show their prediction set, posteriors the set that holds all "
+    "sources of 90 % of their samples, others their half-maximum area, which has no stated "
+    "probability."
+)
 EXPLAINED = (
     "What the localization depends on: the share of the power within 20 mm of the strongest source "
     "is explained. Saliency, of networks: its change per standard deviation of the noise of an "
@@ -165,7 +171,8 @@ def _spread(spread: PointSpread, pictures: Gallery, method_styles: Mapping[str, 
 
 
 def _worked(examples: Sequence[WorkedExample], mesh: DisplayMesh) -> str:
-    return f"<p>{OWN_RANGE}</p>" + "".join(
+    several = f"<p>{SEVERAL}</p>" if any(worked.sets for worked in examples) else ""
+    return f"<p>{OWN_RANGE}</p>{several}" + "".join(
         f"<h3>{escape(worked.title[:1].upper() + worked.title[1:])}</h3>"
         + tiles(example_panels(worked, mesh), SMALL)
         + explanations(worked)

@@ -170,7 +170,7 @@ class Scorer:
             started = time.perf_counter()
             estimate = apply_model(model, example)
             latency_ms = 1e3 * (time.perf_counter() - started)
-            (case,) = examples(_with_samples(estimate, model, example, number), example)
+            (case,) = examples(with_samples(estimate, model, example, number), example)
             values = tuple(metric.function(case, geometry) for metric in METRICS.values())
             yield Score(number, name, depth_mm, latency_ms, values)
 
@@ -228,7 +228,7 @@ def apply_model(model: Model, batch: Batch) -> Estimate:
     return estimate
 
 
-def _with_samples(estimate: Estimate, model: Model, example: Batch, seed: int) -> Estimate:
+def with_samples(estimate: Estimate, model: Model, example: Batch, seed: int) -> Estimate:
     """The estimate with draws of a posterior model whose `forward` has none, in closed form."""
     if not isinstance(model, PosteriorModel) or estimate.samples is not None:
         return estimate

@@ -67,12 +67,14 @@ class Solved:
         def run(batch: Array) -> list[Array]:
             data = torch.as_tensor(batch, dtype=torch.float32)
             with torch.inference_mode():
-                return [self.model(data, inputs).mean.double().numpy()]
+                estimate = self.model(data, inputs)
+            shown = [part for part in (estimate.mean, estimate.std) if part is not None]
+            return [part.double().numpy() for part in shown]
 
-        def estimate(data: Array) -> Array:
+        def estimate(data: Array) -> list[Array]:
             n_times = data.shape[1]
             windows = windows_of(n_times, SAMPLES, 0, n_times)
-            return overlap_add(run, head.sensors.to_head(data), windows)[0]
+            return overlap_add(run, head.sensors.to_head(data), windows)
 
         return Estimator(estimate)
 

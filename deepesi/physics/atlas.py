@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from deepesi.physics.head import SourceSpace
-from deepesi.physics.template import template_of
+from deepesi.physics.template import Template, template_of
 from deepesi.utils.optional import require
 
 Array = NDArray[np.float64]
@@ -64,6 +64,30 @@ def seitzman_parcels(space: SourceSpace) -> Parcels:
             f"parcels: the source space {space.name} has no MNI positions, so its sources belong "
             "to no parcel of an atlas. Use a packaged head."
         )
+    return _parcels(template)
+
+
+def parcel_names(template: Template) -> tuple[list[str], str]:
+    """Name of the parcel of every source of a head, for a page.
+
+    Args:
+        template: A head.
+
+    Returns:
+        The names, empty where a source belongs to none, as in `seitzman_parcels`; and an empty
+        text. No names for a head without MNI positions or without nilearn, and the reason.
+
+    """
+    if not np.isfinite(template.source_mni).all():
+        return [], f"parcels are not named: the head {template.name} has no MNI positions"
+    try:
+        parcels = _parcels(template)
+    except ModuleNotFoundError as error:
+        return [], f"parcels are not named: {error}"
+    return [parcels.names[k] if k >= 0 else "" for k in parcels.of_source.tolist()], ""
+
+
+def _parcels(template: Template) -> Parcels:
     datasets = require("nilearn.datasets", "stream", "group sources by an atlas")
     atlas = datasets.fetch_coords_seitzman_2018()
     centres = np.asarray(atlas["rois"][["x", "y", "z"]], dtype=np.float64)

@@ -150,7 +150,7 @@ def demo_of(
         inverse.sensors.reference(first.data),
         inverse.sensors.positions,
         0,
-        zeros if "std" in contract.kinds else None,
+        {"estimate": zeros} if "std" in contract.kinds else {},
         mni=template.source_mni,
     )
     return Demo(

@@ -37,18 +37,19 @@ class Estimator:
     """A method that is prepared for a head under a recording set-up.
 
     Attributes:
-        estimate: From EEG ``(C, T)`` (V, any reference) to sources ``(D, T)`` (A m).
+        estimate: From EEG ``(C, T)`` (V, any reference) to ``[mean]`` or ``[mean, std]``, each
+            ``(D, T)``, A m.
         prediction_set: Prediction set of one sample, from its estimate ``(D,)`` and EEG ``(C,)``;
             None if the method is not calibrated.
 
     """
 
-    estimate: Callable[[Array], Array]
+    estimate: Callable[[Array], Sequence[Array]]
     prediction_set: Callable[[Array, Array], PredictionSet | None] = _no_set
 
     def __call__(self, data: Array) -> Array:
-        """The estimate."""
-        return self.estimate(data)
+        """The mean alone."""
+        return self.estimate(data)[0]
 
 
 class Method(Protocol):
@@ -103,11 +104,11 @@ class Classical:
         """Prepare for a head, as in `Method`; its noise covariance is that of the average."""
         white, rank = whitener(head.noise_cov), rank_of(head.noise_cov)
 
-        def estimate(data: Array) -> Array:
+        def estimate(data: Array) -> list[Array]:
             data = head.sensors.to_head(data)
             snr_db = snr_on_grid(white @ data, rank)
             declared = LinearInverse(method=self.name, snr_db_low=snr_db, n_steps=1)
-            return np.asarray(declared.compute(head)[0] @ data)
+            return [np.asarray(declared.compute(head)[0] @ data)]
 
         return Estimator(estimate)
 
@@ -152,7 +153,7 @@ class Exported:
     def estimator(self, head: HeadModel, nave: float) -> Estimator:
         """Prepare for a head, as in `Method`."""
         prepared = self.inverse.prepare_for(head, nave, "validation")
-        return Estimator(lambda data: prepared.estimate(data)[0], prepared.prediction_set)
+        return Estimator(prepared.estimate, prepared.prediction_set)
 
 
 def solver_names() -> list[str]:

@@ -14,7 +14,7 @@ from deepesi.physics.io.heads import head_from_forward, head_on_template, place_
 from deepesi.physics.noise import rank_of, spanned_projector, whitened_power, whitener
 from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.physics.template import Template
-from deepesi.runtime.methods import Method
+from deepesi.runtime.methods import Estimator, Method
 from deepesi.runtime.prediction_sets import PredictionSet
 from deepesi.utils.rows import write_rows
 from deepesi.validation.case import Case, CaseHead
@@ -37,6 +37,8 @@ class Result:
         data: Referenced data ``(C, T)``, SI units.
         magnitude: Magnitudes of the estimate at the sample of largest power ``(S,)``, A m.
         in_window: Magnitudes in the window of the response ``(S, W)``, A m.
+        std_in_window: Standard deviations there ``(S, W)``, A m; None if the method gives none.
+        sets_in_window: Prediction set of every sample there; None if it is not calibrated.
         statistics: Statistics by name, as in `deepesi.validation.statistics`.
 
     """
@@ -49,6 +51,8 @@ class Result:
     magnitude: Array
     in_window: Array
     statistics: dict[str, float]
+    std_in_window: Array | None = None
+    sets_in_window: Sequence[PredictionSet] | None = None
 
     @property
     def heading(self) -> str:
@@ -107,7 +111,7 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     head, evoked = case_head.head, case.evoked
     data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
     estimator = method.estimator(head, evoked.nave)
-    sources = estimator(data)
+    sources, *stds = estimator.estimate(data)
     magnitude = magnitudes(sources, head.space.n_orient)
     met = case.expectation.met(case_head.mni, case_head.target_distance)
     track = _track(case, case_head, data, magnitude, met)
@@ -128,7 +132,16 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
         magnitude[:, sample],
         magnitude[:, case.in_response],
         statistics,
+        magnitudes(stds[0][:, case.in_response], head.space.n_orient) if stds else None,
+        _sets(estimator, sources[:, case.in_response], data[:, case.in_response]),
     )
+
+
+def _sets(estimator: Estimator, means: Array, data: Array) -> list[PredictionSet] | None:
+    """Prediction sets of samples, from estimates ``(D, W)`` and data ``(C, W)``."""
+    found = [estimator.prediction_set(m, d) for m, d in zip(means.T, data.T, strict=True)]
+    known = [one for one in found if one is not None]
+    return known or None
 
 
 def _track(

@@ -43,11 +43,11 @@ def peak_figures(
 
 
 def misfit_figure(strangers: Array, recording: Sequence[float]) -> Figure:
-    """Draw the share of power that one, two, ... sources leave, of strangers and of a recording.
+    """Draw the residual variance with one, two, ... sources, for other people and a recording.
 
     Args:
-        strangers: Shares ``(N, K)``.
-        recording: Shares ``(K,)``.
+        strangers: Residual variances ``(N, K)`` of simulated recordings of other people.
+        recording: Residual variances ``(K,)`` of the recording.
 
     """
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -64,17 +64,17 @@ def misfit_figure(strangers: Array, recording: Sequence[float]) -> Figure:
         medianprops={"color": "0.2"},
     )
     ax.plot(numbers, 100 * np.asarray(recording), "o", color=RECORDING, label="this recording")
-    ax.set(xlabel="number of sources", ylabel="power left (%)", ylim=(0, None))
+    ax.set(xlabel="number of sources", ylabel="residual variance (%)", ylim=(0, None))
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def errors_figure(errors: Mapping[str, Array]) -> Figure:
-    """Draw the share of strangers with at most some localization error, one curve per method.
+    """Draw the cumulative distribution of the localization error, one curve per method.
 
     Args:
-        errors: Errors ``(N,)``, mm, by name of the method.
+        errors: Errors ``(N,)``, mm, of simulated recordings of other people, by name of the method.
 
     """
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -90,18 +90,18 @@ def errors_figure(errors: Mapping[str, Array]) -> Figure:
     for level in (50, 90):
         ax.axhline(level, color="0.8", linewidth=0.8, zorder=0)
     most = max(float(np.quantile(values, 0.98)) for values in errors.values())
-    ax.set(xlabel="error (mm)", ylabel="strangers (%)", xlim=(0, most), ylim=(0, 100))
+    ax.set(xlabel="error (mm)", ylabel="recordings (%)", xlim=(0, most), ylim=(0, 100))
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def apart_figure(strangers: Array, recording: float) -> Figure:
-    """Draw how far apart the methods are, of strangers and of a recording.
+    """Draw the largest distance between peaks of methods, for other people and a recording.
 
     Args:
-        strangers: Distances ``(N,)``, mm.
-        recording: Distance, mm.
+        strangers: Distances ``(N,)``, mm, in simulated recordings of other people.
+        recording: Distance in the recording, mm.
 
     """
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -109,7 +109,7 @@ def apart_figure(strangers: Array, recording: float) -> Figure:
     bins = np.arange(0, max(float(strangers.max()), recording) + 10, 10).tolist()
     ax.hist(strangers, bins=bins, color=STRANGERS)
     ax.axvline(recording, color=RECORDING, label="this recording")
-    ax.set(xlabel="largest distance between peaks (mm)", ylabel="number of strangers")
+    ax.set(xlabel="largest distance between peaks (mm)", ylabel="simulated recordings")
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return figure

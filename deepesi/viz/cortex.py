@@ -1,10 +1,12 @@
 """Maps of sources on the inflated cortex or in projections, drawn with matplotlib."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from deepesi.physics.graph import face_normals, vertex_normals
@@ -36,6 +38,17 @@ THRESHOLD = 0.25
 #: Smallest cosine between cortex normal and viewer at which a source counts as visible.
 VISIBLE = 0.25
 RING = "#00e5ff"
+#: Colours of the parts of a set, distinct for colour-blind readers; the last one of all others.
+PARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#8a6d00")
+#: Their letters.
+PART_LETTERS = "ABCD"
+#: A label beside a source.
+LABEL: dict[str, Any] = {
+    "textcoords": "offset points",
+    "fontsize": 9,
+    "zorder": 4,
+    "bbox": {"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.8, "lw": 0},
+}
 #: Colours of dots.
 DOTS = "viridis"
 
@@ -67,6 +80,47 @@ def draw_cortex(
         visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
         rings = side.flat[marks[visible] % (len(values) // 2)]
         _draw_rings(ax, rings, visible if numbered else None)
+
+
+def draw_parts(
+    ax: "Axes",
+    parts: Sequence[NDArray[np.int64]],
+    n_sources: int,
+    mesh: DisplayMesh,
+    view: str,
+    marks: NDArray[np.int64],
+) -> None:
+    """Draw sets of sources on one hemisphere, each in a colour and with a letter.
+
+    Args:
+        ax: Axes to draw in; ticks are switched off.
+        parts: Sources of every set; those after the first of `PARTS` have the last colour and no
+            letter.
+        n_sources: Number of sources of the whole space.
+        mesh: Cortex mesh.
+        view: Key of `VIEWS`.
+        marks: Indices of sources to mark with a numbered ring, if visible in this view.
+
+    """
+    side = side_of(mesh, view)
+    colours = np.broadcast_to(side.grey, (len(side.faces), 3))
+    for number, part in enumerate(parts):
+        inside = np.zeros(n_sources)
+        inside[part] = 1
+        level = mesh.interpolate(inside)[side.hemisphere][side.faces].mean(axis=1)
+        opacity = np.clip((level - 0.3) / 0.2, 0, 1)[:, None]
+        rgb = np.array(to_rgb(PARTS[min(number, len(PARTS) - 1)]))
+        colours = opacity * rgb + (1 - opacity) * colours
+    _draw_faces(ax, side, colours)
+    visible = np.flatnonzero(_facing(marks, n_sources, mesh, view) > VISIBLE)
+    _draw_rings(ax, side.flat[marks[visible] % (n_sources // 2)], visible)
+    for letter, colour, part in zip(PART_LETTERS, PARTS, parts, strict=False):
+        facing = _facing(part, n_sources, mesh, view)
+        if facing.max() > VISIBLE:
+            points = side.flat[part[facing > VISIBLE] % (n_sources // 2)]
+            nearest = np.linalg.norm(points - points.mean(axis=0), axis=1).argmin()
+            line = {"arrowstyle": "-", "color": colour}  # the label stands beside a small part
+            ax.annotate(letter, points[nearest], (-20, -20), color=colour, arrowprops=line, **LABEL)
 
 
 def magnitude_colours(values: Array, mesh: DisplayMesh, side: "Side", maximum: float) -> Array:
@@ -190,15 +244,7 @@ def _draw_rings(ax: "Axes", points: Array, numbers: NDArray[np.int64] | None) ->
     x, y = points.T
     ax.scatter(x, y, s=70, facecolors="none", edgecolors=RING, linewidths=1.6, zorder=3)
     for point, number in zip(points, () if numbers is None else numbers, strict=False):
-        ax.annotate(
-            str(number + 1),
-            point,
-            (5, 5),
-            textcoords="offset points",
-            fontsize=9,
-            zorder=4,
-            bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.8, "lw": 0},
-        )
+        ax.annotate(str(number + 1), point, (5, 5), **LABEL)
 
 
 def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -> list[str]:

@@ -148,7 +148,7 @@ def scripts() -> str:
 
 
 def spellings() -> dict[str, Any]:
-    """What the page needs to know of channel names, as `deepesi.physics.channel_names` does."""
+    """Rules for channel names, the same as in `deepesi.physics.channel_names`."""
     return {"electrodes": electrode_names(), "old": OLD_NAMES, "references": REFERENCES}
 
 
@@ -166,8 +166,10 @@ def packed(values: NDArray[Any]) -> dict[str, Any]:
 def _blank(view: View) -> View:
     """The view of two samples, without an estimate: the browser computes it."""
     few = view.every(max(1, len(view.times) // 2))
-    std = None if few.std is None else np.zeros_like(few.std)
-    return replace(few, maps={name: np.zeros_like(v) for name, v in few.maps.items()}, std=std)
+    maps, stds = (
+        {name: np.zeros_like(v) for name, v in shown.items()} for shown in (few.maps, few.stds)
+    )
+    return replace(few, maps=maps, stds=stds)
 
 
 def _controls(demo: Demo, runtime: Runtime) -> str:
@@ -183,7 +185,7 @@ def _controls(demo: Demo, runtime: Runtime) -> str:
 
 
 def settings(demo: Demo) -> dict[str, Any]:
-    """What the scripts need beside the network, as JSON has it."""
+    """Settings of the scripts, ready for JSON, without the network."""
     start, stop = (float(t) for t in demo.window)
     return {
         "channels": list(demo.ch_names),

@@ -229,7 +229,8 @@ def _cubic(ax: "Axes", positions: Array, limit: float) -> Callable[[Array], None
     )
     draw_outline(ax)
     ax.plot(*points.T, ".", color="0.1", markersize=2.5)
-    ax.set(xlim=(-1.02 * reach, 1.02 * reach), ylim=(-1.02 * reach, max(1.16, 1.02 * reach)))
+    wide = max(1.1, 1.02 * reach)  # ears and nose are inside
+    ax.set(xlim=(-wide, wide), ylim=(-1.02 * reach, max(1.16, 1.02 * reach)))
     ax.set_axis_off()
 
     def paint(values: Array) -> None:

@@ -8,7 +8,7 @@ import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -31,7 +31,7 @@ TEXT = 4 / 3
 #: Pixels along the side of the scalp map before it is smoothed: most and fewest, and the number of
 #: electrodes up to which it has the most; their product with the electrodes is bounded.
 SCALP_SIZES, FEW_SENSORS = (32, 12), 64
-#: Name of the map of standard deviations.
+#: Name of the map of standard deviations of another map, after the name of that map.
 STD_NAME = "standard deviation"
 #: Stands for an unknown coordinate.
 UNKNOWN = -32768
@@ -50,7 +50,7 @@ class View:
         data: Referenced data ``(C, T)``, SI units.
         sensor_pos: Sensor positions ``(C, 3)``, m, head frame.
         peak_sample: Sample that is shown first.
-        std: Standard deviations of the first map ``(S, T)``.
+        stds: Standard deviations of maps ``(S, T)``, by the name of the map, where it has some.
         unit: Unit of the maps.
         outlines: Whether a source is inside a line ``(S, T)``, by the name of the line.
         parcels: Name of the parcel of every source, empty where there is none; or no names.
@@ -64,7 +64,7 @@ class View:
     data: Array
     sensor_pos: Array
     peak_sample: int
-    std: Array | None = None
+    stds: Mapping[str, Array] = field(default_factory=dict)
     unit: str = "nA m"
     outlines: Mapping[str, NDArray[np.bool_]] | None = None
     parcels: Sequence[str] = ()
@@ -85,7 +85,7 @@ class View:
             maps={name: values[:, kept] for name, values in self.maps.items()},
             data=self.data[:, kept],
             peak_sample=self.peak_sample // step,
-            std=None if self.std is None else self.std[:, kept],
+            stds={name: values[:, kept] for name, values in self.stds.items()},
             outlines={name: inside[:, kept] for name, inside in (self.outlines or {}).items()},
         )
 
@@ -93,14 +93,15 @@ class View:
     def bytes_per_sample(self) -> int:
         """Bytes of the page for each sample."""
         n_sources, _ = self.shape
-        maps = n_sources * (len(self.maps) + (self.std is not None))
+        maps = n_sources * (len(self.maps) + len(self.stds))
         lines = -(-n_sources // 8) * len(self.outlines or {})
         return round(TEXT * (maps + lines + 2 * len(self.data)) + 10)
 
 
-def percent(values: Array) -> Array:
-    """Values in % of the largest."""
-    return np.asarray(100 * values / max(float(values.max()), 1e-30))
+def percent(values: Array, of: Array | None = None) -> Array:
+    """Values in % of the largest, or of the largest of others."""
+    largest = (values if of is None else of).max()
+    return np.asarray(100 * values / max(float(largest), 1e-30))
 
 
 def fitting(views: Mapping[str, View]) -> tuple[dict[str, View], int]:
@@ -185,15 +186,23 @@ def _map(name: str, values: Array) -> dict[str, Any]:
     return {"name": name, "maximum": largest, "values": shares}
 
 
+def _std_name(name: str) -> str:
+    return f"{name}: {STD_NAME}"
+
+
+def _shown(view: View) -> dict[str, Array]:
+    """The maps, and after them their standard deviations, by the names on the page."""
+    return {**view.maps, **{_std_name(name): values for name, values in view.stds.items()}}
+
+
 def _colours(name: str) -> str:
     return _base64((255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).round(), "u1")
 
 
 def _numbers(view: View, mesh: int) -> dict[str, Any]:
     mni = None if view.mni is None else np.nan_to_num(view.mni, nan=UNKNOWN).round()
-    maps = [_map(name, values) for name, values in view.maps.items()]
-    if view.std is not None:
-        maps.append(_map(STD_NAME, view.std))
+    shown = _shown(view)
+    std_of = [list(shown).index(_std_name(n)) if n in view.stds else -1 for n in view.maps]
     n_sources, _ = view.shape
     highest = max(float(np.abs(view.data).max()), 1e-30)
     names = list(dict.fromkeys(name for name in view.parcels if name))
@@ -204,8 +213,8 @@ def _numbers(view: View, mesh: int) -> dict[str, Any]:
         "mesh": mesh,
         "times": (1e3 * view.times).round(2).tolist(),
         "start": view.peak_sample,
-        "maps": maps,
-        "deviation": len(maps) - 1 if view.std is not None else -1,
+        "maps": [_map(name, values) for name, values in shown.items()],
+        "std_of": std_of,
         "unit": view.unit,
         "outlines": [
             {"name": name, "sources": _base64(np.packbits(inside.T, axis=1), "u1")}
@@ -269,8 +278,7 @@ def _options(names: Mapping[str, str]) -> str:
 
 def _markup(view: View, mesh: int) -> str:
     """One viewer, from ``web/viewer.html``, with the number of its mesh on the page."""
-    names = [*view.maps, *([] if view.std is None else [STD_NAME])]
-    maps = {str(number): name for number, name in enumerate(names)}
+    maps = {str(number): name for number, name in enumerate(_shown(view))}
     lines = {str(number): name for number, name in enumerate(view.outlines or {})} | {"-1": "none"}
     return Template(_web("viewer.html")).substitute(
         kind="sample" if len(view.times) == 1 else "time course",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import deepesi
-from deepesi.baselines.minimum_norm import MinimumNorm
+from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.data_gen.anatomy import AnatomyRanges
 from deepesi.data_gen.artifacts import Blinks
 from deepesi.data_gen.caps import CapRanges
@@ -34,10 +34,12 @@ from deepesi.evaluation.gallery import (
     point_spread_map,
     points_at,
     true_peaks,
+    worked_examples,
 )
 from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.report import write_report
 from deepesi.metrics.table import METRICS
+from deepesi.physics.atlas import parcel_names
 from deepesi.physics.cohort import Cohort
 from tests.evaluation.conftest import LONG
 
@@ -383,6 +385,40 @@ def test_commit_is_that_of_a_checkout_or_none(monkeypatch, tmp_path):
     assert board.commit() == git("rev-parse", "--short=12", "HEAD")
     (package / "__init__.py").write_text("a = 2\n")
     assert board.commit().endswith("+changes")
+
+
+def test_examples_name_parcels_and_hold_standard_deviations(benchmark, models, toy, tmp_path):
+    """Of the methods that give some; a line where the estimate is above two of them."""
+    cohort = Cohort.single(toy)
+    drawn = gallery({LONG: models[LONG]}, benchmark, cohort)
+    with_std = {LONG: models[LONG], "<Bayes>": BayesianMinimumNorm()}
+    drawn = replace(drawn, examples=worked_examples(with_std, drawn.cell, cohort))
+    write_examples(drawn, toy, tmp_path / "examples.html")
+    page = (tmp_path / "examples.html").read_text()
+    assert "<option value='3'>&lt;Bayes&gt;: standard deviation</option>" in page
+    views = [json.loads(n) for n in re.findall(r"'view'>(.*?)</script>", page)]
+    for view, worked in zip(views, drawn.examples, strict=True):
+        assert view["std_of"] == [-1, -1, 3]
+        mean, std = (part[0, :, 0].abs().numpy() for part in worked.estimates["<Bayes>"][:2])
+        shown = view["maps"][3]
+        shares = np.frombuffer(b64decode(shown["values"]), np.uint8) / 255
+        expected = 100 * std / mean.max()
+        assert np.allclose(shown["maximum"] * shares**2, expected, atol=0.01 * expected.max())
+        assert view["outlines"][1]["name"] == "<Bayes>: above 2 standard deviations"
+        bits = np.frombuffer(b64decode(view["outlines"][1]["sources"]), np.uint8)
+        assert np.array_equal(np.unpackbits(bits)[:84], mean > 2 * std)
+        names = np.array([*view["parcels"], ""])[np.frombuffer(b64decode(view["parcel_of"]), "<i2")]
+        assert names.tolist() == parcel_names(toy)[0]
+        assert sum(map(bool, names)) > 60
+
+
+def test_examples_of_a_head_without_mni_positions_have_no_parcels(benchmark, models, toy, tmp_path):
+    unknown = replace(toy, source_mni=np.full_like(toy.source_mni, np.nan))
+    drawn = gallery({LONG: models[LONG]}, benchmark, Cohort.single(toy))
+    write_examples(drawn, unknown, tmp_path / "examples.html")
+    page = (tmp_path / "examples.html").read_text()
+    assert "parcels are not named: the head toy has no MNI positions" in page
+    assert '"parcels":[]' in page
 
 
 def test_head_without_a_cortex_has_no_maps(benchmark, models, scenarios, toy, tmp_path):

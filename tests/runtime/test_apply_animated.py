@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imageio_ffmpeg
 import mne
 import numpy as np
 import pytest
@@ -76,12 +77,20 @@ def test_movie_and_page_of_an_average(done):
         "above 2 standard deviations",
     ]
     mean, std = done.numbers["maps"]
-    assert (mean["name"], std["name"]) == ("estimate", "standard deviation")
+    assert (mean["name"], std["name"]) == ("estimate", "estimate: standard deviation")
     stc = mne.read_source_estimate(done.folder / "r")
     assert mean["maximum"] == pytest.approx(1e9 * np.abs(stc.data).max(), rel=1e-5)
     assert len(done.numbers["parcels"]) > 100
     peak = int(np.argmax(np.abs(stc.data[:, done.numbers["start"]])))
     assert f"vertex {stc.vertices[peak // 642][peak % 642]}," in done.printed
+
+
+def test_mp4_of_an_average(folder, capsys):
+    apply("convdip", "--window", "0", "0.012", "--movie", "m.mp4", "--fps", "4")
+    assert "wrote m.mp4: 4 frames, every sample" in capsys.readouterr().out
+    count, seconds = imageio_ffmpeg.count_frames_and_secs("m.mp4")
+    assert count == 4
+    assert seconds == pytest.approx(1.0, abs=0.05)
 
 
 def test_prediction_sets_of_the_page_are_those_of_the_file(done):

@@ -20,6 +20,7 @@ from deepesi.core.contracts import InverseModel, as_tensors
 from deepesi.evaluation.solvers import Solved, load_solver
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.convdip import ConvDip
+from deepesi.physics.atlas import parcel_names
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.montage import head_montage
@@ -486,6 +487,49 @@ def test_response_can_be_turned(template, tmp_path):
         peak = int(values[view["start"]].argmax())
         assert result.magnitude[peak] >= 0.98 * result.magnitude.max()
         assert view["times"][view["start"]] == pytest.approx(result.statistics["latency"], abs=0.1)
+
+
+def test_page_of_a_response_names_parcels_and_holds_deviations_and_sets(template, tmp_path):
+    """Those of the methods that give some, in the window."""
+    case = simulated_case(template, (16, -73, 9))
+    files = find_methods([], [Path("convdip")], load_solver)
+    plain, bayes, file = run(
+        [case], [Classical("MNE"), load_solver("bayesian_minimum_norm"), *files]
+    )
+    ((_, path),) = write_response_pages([plain, bayes, file], tmp_path).items()
+    view = json.loads(re.search(r"'view'>(.*?)</script>", path.read_text())[1])
+    n_times = len(view["times"])
+    assert [shown["name"] for shown in view["maps"]] == [
+        plain.method,
+        bayes.method,
+        file.method,
+        f"{bayes.method}: standard deviation",
+    ]
+    assert view["std_of"] == [-1, 3, -1]
+    std = view["maps"][3]
+    shares = np.frombuffer(b64decode(std["values"]), np.uint8).reshape(n_times, -1).T / 255
+    expected = 100 * bayes.std_in_window / bayes.in_window.max()
+    assert np.allclose(std["maximum"] * shares**2, expected, atol=0.01 * expected.max())
+    lines = {line["name"]: line["sources"] for line in view["outlines"]}
+    above, held = (
+        f"{bayes.method}: above 2 standard deviations",
+        f"{file.method}: 90 % prediction set",
+    )
+    assert set(lines) == {above, held}
+    bits = {
+        name: np.unpackbits(np.frombuffer(b64decode(text), np.uint8).reshape(n_times, -1), axis=1)
+        for name, text in lines.items()
+    }
+    assert np.array_equal(bits[above][:, :1284].T, bayes.in_window > 2 * bayes.std_in_window)
+    at = int(case.in_response.nonzero()[0][view["start"]])
+    (prepared,) = (m.estimator(file.case_head.head, case.evoked.nave) for m in files)
+    mean = prepared(file.data)[:, at]
+    known = prepared.prediction_set(mean, file.data[:, at])
+    assert np.array_equal(bits[held][view["start"], :1284], known.sources)
+    names = np.array([*view["parcels"], ""])[np.frombuffer(b64decode(view["parcel_of"]), "<i2")]
+    assert names.tolist() == parcel_names(template)[0]
+    right = template.source_mni[:, 0] > 30
+    assert {str(name).split()[1] for name in names[right] if name} == {"R"}
 
 
 def test_page_shows_every_method_whatever_their_order(template, tmp_path):

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from deepesi.viz.cortex import PARTS, draw_parts
 from deepesi.viz.maps import draw_maps
+from deepesi.viz.movie import drawn
 
 
 def titles(figure):
@@ -40,3 +43,27 @@ def test_without_marks_the_strongest_source_is_shown(toy):
 def test_a_map_that_cannot_be_drawn(toy, maps, message):
     with pytest.raises(ValueError, match=message):
         draw_maps(Figure(), maps, toy.display)
+
+
+def test_parts_are_drawn_in_their_colours(template):
+    """On the side where they are; those after the last letter share the last colour."""
+    left, pos = np.arange(642), template.source_pos
+    lateral = left[pos[left, 0] < np.quantile(pos[left, 0], 0.3)]
+    parts = np.array_split(lateral[np.argsort(pos[lateral, 1])], 6)
+
+    def shares(view: str, shown) -> np.ndarray:
+        """Share of the pixels with the hue of each part."""
+        figure = Figure(figsize=(3, 3), dpi=100)
+        draw_parts(figure.subplots(), shown, 1284, template.display, view, np.array([], np.int64))
+        image = drawn(figure).astype(float)
+        image /= image.max(axis=2, keepdims=True).clip(1)
+        hues = np.array([to_rgb(colour) for colour in PARTS])
+        hues /= hues.max(axis=1, keepdims=True)
+        near = np.abs(image[..., None, :] - hues).max(axis=3) < 0.12
+        return near.mean(axis=(0, 1))
+
+    five, six = (shares("left lateral", parts[:n]) for n in (5, 6))
+    assert (five > 0.004).all()
+    assert six[-1] > 1.3 * five[-1]
+    assert np.allclose(six[:-1], five[:-1], atol=0.002)
+    assert not shares("right lateral", parts).any()

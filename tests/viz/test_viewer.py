@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
+from scipy.ndimage import gaussian_filter
 
 import deepesi.viz
 from deepesi.physics.building.anatomy import read_anatomy
@@ -41,7 +42,7 @@ def view(template) -> View:
         head.leadfield[:, [left, right]] @ moments,
         head.sensors.positions,
         int(magnitudes.max(axis=0).argmax()),
-        0.25e9 * magnitudes + 0.1,
+        {"estimate": 0.25e9 * magnitudes + 0.1},
         outlines={"90 % prediction set": inside},
         parcels=parcels,
         mni=template.source_mni,
@@ -239,7 +240,7 @@ def test_threshold_map_scale_and_line(opened):
     part(page, "outline").select_option("none")
     assert share(pixels(page), "cyan") == 0
     warm = share(pixels(page), "warm")
-    part(page, "map").select_option("standard deviation")
+    part(page, "map").select_option("estimate: standard deviation")
     assert share(pixels(page), "warm") == pytest.approx(warm, rel=0.2)  # a quarter everywhere
     part(page, "side").select_option("left only")
     assert share(pixels(page), "warm") == 0
@@ -250,6 +251,74 @@ def test_threshold_map_scale_and_line(opened):
     fixed = share(pixels(page), "warm")
     part(page, "scale").select_option("of each sample")
     assert share(pixels(page), "warm") > 1.2 * fixed > 0
+
+
+#: The cortex as it was looked at; ``pytest --freeze`` writes it anew.
+PICTURE, PICTURE_WIDTH = Path(__file__).with_name("cortex.png"), 160
+#: Least correlation with it. Another renderer moves edges by up to a pixel of the screen, which the
+#: blur hides: shifted by one both ways, the picture is above. The nearest wrong one has .75.
+ALIKE = 0.93
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """A picture of `PICTURE_WIDTH` pixels."""
+    height = round(PICTURE_WIDTH * image.shape[0] / image.shape[1])
+    resized = Image.fromarray(image.astype(np.uint8)).resize(
+        (PICTURE_WIDTH, height), Image.Resampling.BOX
+    )
+    return np.asarray(resized)
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Lower of the correlations of brightness and of red less blue, of blurred pictures."""
+    parts = []
+    for image in (one, other):
+        red, green, blue = gaussian_filter(image.astype(float), (1.5, 1.5, 0)).transpose(2, 0, 1)
+        parts.append((red + green + blue, red - blue))
+    return min(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in zip(*parts, strict=True))
+
+
+def test_cortex_looks_as_the_stored_picture(opened, view, tmp_path, pytestconfig):
+    page = opened()
+    seen = small(pixels(page))
+    if pytestconfig.getoption("--freeze"):
+        Image.fromarray(seen).save(PICTURE, optimize=True)
+    stored = np.asarray(Image.open(PICTURE).convert("RGB"))
+    assert stored.shape == seen.shape
+    assert PICTURE.stat().st_size < 30_000
+    assert likeness(seen, stored) > ALIKE
+    assert likeness(small(np.roll(pixels(page), 1, axis=(0, 1))), stored) > ALIKE
+
+    def now() -> float:
+        return likeness(small(pixels(page)), stored)
+
+    wrong = {}
+    part(page, "threshold").fill("90")
+    wrong["threshold"] = now()
+    part(page, "threshold").fill("25")
+    part(page, "outline").select_option("none")
+    wrong["line"] = now()
+    part(page, "outline").select_option("0")
+    part(page, "time").fill("20")
+    wrong["time"] = now()
+    part(page, "time").fill("30")
+    page.get_by_role("button", name="left", exact=True).click()
+    wrong["view"] = now()
+    page.get_by_role("button", name="back").click()
+    assert now() > ALIKE
+    mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
+    nearby = np.roll(view.maps["estimate"], 7, axis=0)  # other sources
+    write_viewer(
+        tmp_path / "o.html",
+        "x",
+        {},
+        [],
+        {"x": replace(view, mesh=mesh, maps={"o": nearby}, stds={})},
+    )
+    page = opened(target=tmp_path / "o.html")
+    page.get_by_role("button", name="back").click()
+    wrong["map"] = now()
+    assert max(wrong.values()) < ALIKE, wrong
 
 
 @pytest.mark.slow
@@ -282,6 +351,20 @@ def test_every_control_has_a_name(opened):
     )
     assert unnamed == []
     assert part(page, "strongest").get_attribute("aria-live") == "polite"
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_cortex_is_whole_in_every_view(opened, width):
+    """A margin around it is white."""
+    page = opened(width)
+    for name in ("left", "right", "front", "back", "top", "bottom"):
+        page.get_by_role("button", name=name, exact=True).click()
+        image = pixels(page)
+        margin = np.concatenate([image[:3].reshape(-1, 3), image[-3:].reshape(-1, 3)])
+        sides = np.concatenate([image[:, :3].reshape(-1, 3), image[:, -3:].reshape(-1, 3)])
+        assert margin.min() > 240, name
+        assert sides.min() > 240, name
+        assert share(image, "grey") > 0.1, name
 
 
 def test_page_fits_a_phone(opened):
@@ -318,7 +401,7 @@ def long_view(view: View, n_times: int) -> View:
         view,
         times=np.arange(n_times) / 1000,
         maps={name: values[:, often] for name, values in view.maps.items()},
-        std=view.std[:, often],
+        stds={name: values[:, often] for name, values in view.stds.items()},
         data=view.data[:, often],
         outlines={name: inside[:, often] for name, inside in view.outlines.items()},
     )
@@ -364,6 +447,49 @@ def test_several_views_of_one_mesh(opened, view, tmp_path):
     assert "left hemisphere" in second.locator("[data-part=strongest]").inner_text()
     assert second.locator("[data-part=strongest]").inner_text().endswith("40.0 % <b>")
     assert "right hemisphere" in first.locator("[data-part=strongest]").inner_text()
+
+
+def test_standard_deviations_are_those_of_the_map(opened, view, tmp_path):
+    """The first map has none; the others have them in their texts, and as maps to choose."""
+    mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
+    values = view.maps["estimate"]
+    maps = {"target": values, "method": 0.5 * values, "unsure": 0.5 * values}
+    stds = {"method": 0.1 * values, "unsure": 13.5 * values}
+    both = replace(view, mesh=mesh, maps=maps, stds=stds)
+    write_viewer(tmp_path / "page.html", "x", {}, [], {"Example": both})
+    page = opened(target=tmp_path / "page.html")
+    choice = part(page, "map")
+    names = [*maps, "method: standard deviation", "unsure: standard deviation"]
+    assert choice.locator("option").all_inner_texts() == names
+    ends = [f"20.0 ± {std} nA m" for std in ("4.0", "540", "4.0", "540")]
+    ends.insert(0, "40.0 nA m")
+    for name, end in zip(names, ends, strict=True):
+        choice.select_option(name)
+        for text in ("strongest", "selected"):
+            said = part(page, text).inner_text()
+            assert said.endswith(f" mm: {end}"), (name, said)
+            assert "<parcel> R" in said
+
+
+def test_line_follows_the_map_until_one_is_chosen(opened, view, tmp_path):
+    """Its own by name, else the first one of no map. Long names fit a phone."""
+    mesh = coarse(view.mesh, read_anatomy("ico1", "ico3").skull.faces)
+    long = "3 x UnrolledMatchedFilter 61 k (run outputs/matched_filter/2026-11-29_01-02-03)"
+    inside = next(iter(view.outlines.values()))
+    lines = {f"{long}: above 2 standard deviations": inside, "half of the maximum": inside}
+    maps = {"target": view.maps["estimate"], long: view.maps["estimate"]}
+    shown = replace(view, mesh=mesh, maps=maps, stds={long: maps[long]}, outlines=lines)
+    write_viewer(tmp_path / "page.html", "x", {}, [], {"Example": shown})
+    page = opened(390, 844, tmp_path / "page.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    choice, line = part(page, "map"), part(page, "outline")
+    assert line.input_value() == "1"
+    for number, own in ((1, "0"), (0, "1"), (2, "0")):
+        choice.select_option(str(number))
+        assert line.input_value() == own
+    line.select_option("none")
+    choice.select_option("target")
+    assert line.input_value() == "-1"
 
 
 def test_bundle_is_that_of_the_sources():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.physics.atlas import seitzman_parcels
+from deepesi.physics.atlas import parcel_names
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.template import DisplayMesh, Template, template_of
 from deepesi.runtime.estimates import Localization, magnitudes_of
@@ -179,12 +179,9 @@ def _write_page(
 
     assert animated.html is not None
     assert template.display is not None
-    names: list[str] = []
-    try:
-        parcels = seitzman_parcels(inverse.space)
-        names = [parcels.names[k] if k >= 0 else "" for k in parcels.of_source.tolist()]
-    except ModuleNotFoundError as error:
-        yield f"{animated.html}: parcels are not named: {error}"
+    names, missing = parcel_names(template)
+    if missing:
+        yield f"{animated.html}: {missing}"
     info = evoked.info
     eeg = inverse.sensors.rows_of("eeg")  # the page shows potentials
     rows = [info["ch_names"].index(inverse.ch_names[row]) for row in eeg]
@@ -195,7 +192,7 @@ def _write_page(
         result.data[eeg],
         np.array([info["chs"][row]["loc"][:3] for row in rows]),
         peak.sample,
-        None if result.std is None else 1e9 * magnitudes_of(result.std),
+        {} if result.std is None else {"estimate": 1e9 * magnitudes_of(result.std)},
         outlines=outlines,
         parcels=names,
         mni=template.source_mni,

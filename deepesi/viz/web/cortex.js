@@ -8,6 +8,7 @@ import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 
 const GAP = 0.012; // between the hemispheres, m
 const DISTANCE = 0.5; // of the camera, m
+const HIGH = 28, WIDE = 30; // angles that hold the cortex from top to bottom and across, degrees
 export const VIEWS = {
   left: [-1, 0, 0], right: [1, 0, 0], front: [0, 1, 0], back: [0, -1, 0], top: [0, 0, 1],
   bottom: [0, 0, -1],
@@ -51,7 +52,7 @@ export class Cortex {
     this.renderer = new WebGLRenderer({ canvas, antialias: true });
     this.renderer.setClearColor(0xffffff);
     this.scene = new Scene();
-    this.camera = new PerspectiveCamera(24, 1, 0.01, 2);
+    this.camera = new PerspectiveCamera(HIGH, 1, 0.01, 2);
     this.camera.up.set(0, 0, 1);
     this.uniforms = {
       colours: { value: texture(data.colours) }, threshold: { value: 0.25 },
@@ -183,7 +184,7 @@ export class Cortex {
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.renderer.setSize(width, height, false);
     this.camera.aspect = width / height;
-    this.camera.fov = width / height < 1.25 ? 30 / (width / height) : 24; // all of it, on a phone too
+    this.camera.fov = Math.max(HIGH, WIDE / (width / height)); // all of it, on a phone too
     this.camera.updateProjectionMatrix();
     this.draw();
   }

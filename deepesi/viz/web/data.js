@@ -29,6 +29,16 @@ export function decode(raw, mesh) {
     /** Value of a map at a sample and source. */
     value: (map, sample, source) =>
       maps[map].maximum * (maps[map].values[sample * nSources + source] / 255) ** 2,
+    /** Number of the map of standard deviations of a map; -1: none. */
+    stdOf: map => raw.std_of[map] ?? -1,
+    /** Number of the map that a map has the standard deviations of, or the map itself. */
+    estimateOf: map => (map < raw.std_of.length ? map : raw.std_of.indexOf(map)),
+    /** Number of the line of a map: its own by name, else the first one of no map; -1: none. */
+    lineOf(map) {
+      const belongs = line => maps.findIndex(({ name }) => line.name.startsWith(`${name}: `));
+      const owners = outlines.map(belongs), own = owners.indexOf(this.estimateOf(map));
+      return own < 0 ? owners.indexOf(-1) : own;
+    },
     /** Whether a source is inside an outline at a sample. */
     inside: (outline, sample, source) =>
       (outlines[outline].bits[sample * nBytes + (source >> 3)] >> (7 - (source & 7))) & 1,

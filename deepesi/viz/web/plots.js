@@ -77,9 +77,8 @@ export function butterfly(canvas, data, sample) {
 /** A map at one source over time; with one standard deviation either side, where there is one. */
 export function course(canvas, data, map, source, sample) {
   const [g, width, height] = prepared(canvas), { times } = data;
-  const mean = times.map((_, k) => data.value(map, k, source)), { deviation } = data;
-  const std = deviation > 0 && map === 0
-    ? times.map((_, k) => data.value(deviation, k, source)) : null;
+  const mean = times.map((_, k) => data.value(map, k, source)), of = data.stdOf(map);
+  const std = of < 0 ? null : times.map((_, k) => data.value(of, k, source));
   const top = 1.08 * Math.max(1e-9, ...mean.map((m, k) => m + (std ? std[k] : 0)));
   const [x, y] = axes(g, width, height, times, 0, top, data.unit);
   if (std) {

@@ -7,6 +7,12 @@ import { butterfly, colourBar, course, sampleAt, scalp } from "./plots.js";
 const FRAME = 100; // ms between frames while playing
 const TURN = 0.15; // of a key, rad
 
+/** A number with some significant digits, without an exponent from 1 on. */
+function digits(value, n) {
+  const text = value.toPrecision(n);
+  return text.includes("e") ? String(Number(text)) : text;
+}
+
 const parsed = element => JSON.parse(element.textContent);
 const meshes = [...document.querySelectorAll("script[data-numbers=mesh]")].map(parsed);
 
@@ -19,7 +25,7 @@ function start(root) {
   });
   const data = decoded(), get = name => root.querySelector(`[data-part=${name}]`);
   const state = {
-    sample: raw.start, map: 0, outline: data.outlines.length ? 0 : -1, threshold: 0.25,
+    sample: raw.start, map: 0, outline: data.lineOf(0), chosen: false, threshold: 0.25,
     scale: "peak", source: data.strongest(0, raw.start), timer: null,
   };
   let cortex = null;
@@ -33,11 +39,11 @@ function start(root) {
   }
 
   const text = sample => `${Math.round(data.times[sample])} ms`;
-  const estimated = () => (state.map === data.deviation ? 0 : state.map);
+  const estimated = () => data.estimateOf(state.map);
   function describe(source) {
-    const value = data.value(estimated(), state.sample, source).toPrecision(3);
-    const std = data.deviation > 0 && estimated() === 0
-      ? ` ± ${data.value(data.deviation, state.sample, source).toPrecision(2)}` : "";
+    const value = digits(data.value(estimated(), state.sample, source), 3);
+    const of = data.stdOf(estimated());
+    const std = of < 0 ? "" : ` ± ${digits(data.value(of, state.sample, source), 2)}`;
     return `${data.place(source)}: ${value}${std} ${data.unit}`;
   }
 
@@ -52,6 +58,7 @@ function start(root) {
     }
     colourBar(get("colours"), data, limit, threshold);
     get("time").value = sample;
+    get("outline").value = outline;
     get("time").setAttribute("aria-valuetext", text(sample));
     get("now").textContent = text(sample);
     for (const name of ["butterfly", "course"]) {
@@ -83,9 +90,17 @@ function start(root) {
     get("share").textContent = `${event.target.value} %`;
     show();
   };
-  get("map").onchange = event => { state.map = Number(event.target.value); show(); };
+  get("map").onchange = event => {
+    state.map = Number(event.target.value);
+    if (!state.chosen) state.outline = data.lineOf(state.map); // until somebody chooses a line
+    show();
+  };
   get("scale").onchange = event => { state.scale = event.target.value; show(); };
-  get("outline").onchange = event => { state.outline = Number(event.target.value); show(); };
+  get("outline").onchange = event => {
+    state.outline = Number(event.target.value);
+    state.chosen = true;
+    show();
+  };
   get("side").onchange = event =>
     cortex && cortex.only(event.target.value === "" ? null : Number(event.target.value));
   for (const button of root.querySelectorAll("[data-view]"))

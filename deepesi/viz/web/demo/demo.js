@@ -103,7 +103,7 @@
     for (const [c, row] of referenced.entries())
       for (let t = 0; t < nTimes; t++) potentials[t * data.length + c] = Math.round((32767 * row[t]) / highest);
     const maps = [mapOf("estimate", estimates.mean, nTimes)];
-    if (estimates.std) maps.push(mapOf("standard deviation", estimates.std, nTimes));
+    if (estimates.std) maps.push(mapOf("estimate: standard deviation", estimates.std, nTimes));
     document.body.dataset.estimated = "true";
     viewer.dispatchEvent(new CustomEvent("recording", { detail: {
       times: times.map(time => Math.round(1e5 * time) / 100), start: peakOf(times, data), maps,
