@@ -78,7 +78,7 @@ def _kind_and_set(
     if estimate.samples is not None:
         samples = as_array(magnitude(estimate.samples[:, 0], head.space.n_orient))
         found = sources_of(samples, head.source_pos, head.space.edges)
-        return _percent(found.level, "set of the samples"), found.inside
+        return _percent(found.level, "set of the samples"), found.joint_set
     inside = np.zeros(len(values), dtype=bool)
     inside[half_maximum_area(values)] = True
     return HALF_MAXIMUM, inside
