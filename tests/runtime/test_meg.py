@@ -668,7 +668,7 @@ def no_transform(info):
     ("change", "message"),
     [
         (no_transform, r"frame of the device, .*dev_head_t"),
-        (without_fiducials, r"the position of its head on the template is unknown .*--trans"),
+        (without_fiducials, r"the position of its head on the template is unknown: .*--trans"),
         (upside_down, r"MEG coils lie inside the head of fsaverage-ico3"),
         (far_above, r"MEG coils lie \d+ mm from the scalp at the nearest"),
     ],
