@@ -26,7 +26,8 @@ def test_times_are_added_up_per_folder():
     assert list(times) == ["tests", "tests/core"]
 
 
-@pytest.mark.parametrize("n_processes", [pytest.param("0", marks=pytest.mark.slow), "2"])
+@pytest.mark.parametrize("n_processes", ["0", "2"])
+@pytest.mark.slow
 def test_table_counts_every_test_in_one_and_in_two_processes(n_processes):
     file = "tests/core/test_quantities.py"
     command = [sys.executable, "-m", "pytest", "-n", n_processes, "-k", "not magnitude_is", file]

@@ -106,6 +106,7 @@ def test_a_good_recording_is_trusted_and_the_page_says_why(
     assert "own MRI" in page
 
 
+@pytest.mark.slow
 def test_a_second_call_reads_the_cache_and_says_the_same(
     eloreta, responses, cache, tmp_path, capsys, monkeypatch
 ):
@@ -133,6 +134,7 @@ def test_exchanged_channels_are_not_trusted(eloreta, responses, cache, tmp_path,
     assert "Do not trust the estimate of e." in (tmp_path / "exchanged.html").read_text()
 
 
+@pytest.mark.slow
 def test_noise_is_not_trusted(eloreta, responses, cache, tmp_path):
     advice = advise(eloreta, "noise", responses, cache, tmp_path)
     assert advice["verdict"] == "do not trust"
@@ -161,6 +163,7 @@ def test_a_damaged_cache_is_named(eloreta, responses, cache, tmp_path):
         advise(eloreta, "good", responses, tmp_path, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_exported_file_of_a_run_and_prepared_inputs(
     eloreta, responses, cache, tmp_path, monkeypatch
 ):

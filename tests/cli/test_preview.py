@@ -106,6 +106,7 @@ def test_page_says_how_it_was_made(preview, toy_path):
     assert sorted(p.name for p in folder.glob("*.png")) == ["example-1.png", "example-2.png"]
 
 
+@pytest.mark.slow
 def test_head_without_a_mesh(preview, toy, tmp_path):
     """Three components per source, drawn in projections."""
     modes = np.repeat(toy.family.source_modes, 3, axis=0)
@@ -120,6 +121,7 @@ def test_head_without_a_mesh(preview, toy, tmp_path):
     assert is_drawn(imread(folder / "example-1.png"))
 
 
+@pytest.mark.slow
 def test_what_a_head_cannot_vary_is_said(sample_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["deepesi"])
     forward = sample_data / "derived" / "sample-oct5-eeg-fwd.fif"

@@ -411,7 +411,9 @@ def test_joint_scaling_of_samples(name, simulate, factor):
     assert torch.allclose(factor * first, second, rtol=1e-3, atol=1e-4 * second.abs().max().item())
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize(
+    "name", [slow(name) if name == "FlowMatching" else name for name in POSTERIORS]
+)
 def test_an_estimate_is_the_mean_and_deviation_of_samples(name, simulate):
     """With many draws, the difference is at most that of chance."""
     model = POSTERIORS[name]().eval()

@@ -199,6 +199,7 @@ def test_a_file_without_samples_is_no_posterior(eloreta):
         OnnxPosterior(eloreta)
 
 
+@pytest.mark.slow
 def test_a_calibrated_posterior_keeps_its_samples(toy, toy_path, tmp_path):
     """Wider by the temperature, as its standard deviation; in torch, in the file, on the card."""
     identity = {"model": {"_target_": "tests.core.flow.ToyFlow"}, "space": None}

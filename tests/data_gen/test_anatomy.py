@@ -165,6 +165,7 @@ def test_an_anatomy_belongs_to_its_steps(grid):
     assert torch.equal(again.batch(3).data, recordings.batch(3).data)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_set_ups_has_the_cortex_of_its_own_head(grid):
     def heads_of(share):
         ranges = SetupRanges(["biosemi16"], anatomy=AnatomyRanges(share=share))

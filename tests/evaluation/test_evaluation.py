@@ -335,6 +335,7 @@ def test_empty_folder_has_no_summary(scenario, tmp_path):
         started_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_exported_files_are_sent_to_other_processes(scenario, toy, tmp_path):
     export_onnx(MinimumNorm("eLORETA"), toy.montage_head("biosemi32"), tmp_path / "e.onnx")
     models = {"file": OnnxModel(tmp_path / "e.onnx"), REFERENCE: MinimumNorm("eLORETA")}
@@ -401,6 +402,7 @@ def drawn(name, template, n_examples=40):
         yield scenario, next(scenario.batches(Cohort.single(template), scenario.snr_db[0], []))
 
 
+@pytest.mark.slow
 def test_scenarios_vary_what_they_say(template):
     for scenario, batch in drawn("depth", template):
         low, high = map(float, scenario.level.split("-"))

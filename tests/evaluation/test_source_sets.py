@@ -110,6 +110,7 @@ def several(benchmark, models, toy):
     return replace(drawn, cell=cell, examples=worked_examples(shown, cell, cohort))
 
 
+@pytest.mark.slow
 def test_report_draws_each_source_and_each_set(several, benchmark, toy, tmp_path):
     for worked in several.examples:
         assert len(worked.peaks) == 2

@@ -102,6 +102,7 @@ def test_evidence_and_attention_of_a_gnn_are_on_its_page(explained):
         assert f"{heading}</h2>" in page
 
 
+@pytest.mark.slow
 def test_spans_split_occlusion_over_time(explained):
     """Two windows hold the sample. A sensor adds the same in all samples of a span."""
     whole, page = explained(methods=["occlusion"])

@@ -93,6 +93,7 @@ def test_samples_map_number_and_figure(structured, toy_path, toy, evoked, capsys
     assert stc.tmin == pytest.approx(evoked.times[3])
 
 
+@pytest.mark.slow
 def test_samples_of_a_model_without_sources(files, toy_path, evoked, capsys):
     apply(files / "bayesian_minimum_norm.onnx", toy_path, "--samples", "50")
     assert (

@@ -62,6 +62,7 @@ def one_by_one(outlet, data, end, sent):
         outlet.push_sample(row)  # stamped as it is pushed: ten all but equal stamps
 
 
+@pytest.mark.slow
 def test_bursts_stamped_on_arrival_from_the_command_line(
     eloreta, prepared, device, tmp_path, capsys
 ):
@@ -93,7 +94,7 @@ def test_bursts_stamped_on_arrival_from_the_command_line(
     assert "from the fitted time stamps" in printed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
+@pytest.mark.parametrize("number", [slow(signal.SIGINT), slow(signal.SIGTERM)])
 def test_asked_to_stop_it_says_what_became_of_the_samples(
     eloreta, prepared, device, tmp_path, number
 ):

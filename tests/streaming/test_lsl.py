@@ -44,6 +44,7 @@ def play():
             player.stop()
 
 
+@pytest.mark.slow
 def test_a_replayed_recording_comes_out_as_parcels(prepared, parcels, raw, play):
     """Published as estimated, at the time stamps of the samples; names and positions go with it."""
     _, name = play(raw)

@@ -131,6 +131,7 @@ def test_printed_commands_are_read_back(toy_path, tmp_path, trained, exported):
     assert override.value() == str(run_dir / "checkpoints" / "last.ckpt")
 
 
+@pytest.mark.slow
 def test_exported_without_a_comparison(toy_path, tmp_path):
     run(compose(toy_path, tmp_path, "compare=false"), tmp_path)
     card = (tmp_path / "export" / "card.md").read_text()

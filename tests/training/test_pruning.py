@@ -114,6 +114,7 @@ def test_other_networks_are_refused(head, narrow, wide, message):
         start_from_strongest(narrow, wide, head)
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_wider_run(toy, toy_path, tmp_path):
     cohort = Cohort.single(toy)
     fit(compose(toy_path, tmp_path / "wide"), cohort, tmp_path / "wide")

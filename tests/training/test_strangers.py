@@ -28,6 +28,7 @@ def finished(toy_path, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_both_test_sets_are_in_table_report_and_card(finished):
     with (finished / "benchmark.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -194,7 +194,7 @@ def test_going_on_after_it_was_killed(root):
     assert not list(Path("out").rglob("*.partial*"))
 
 
-@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
+@pytest.mark.parametrize("number", [slow(signal.SIGINT), slow(signal.SIGTERM)])
 def test_asked_to_stop_it_ends_with_its_workers(root, number):
     for subject in range(1, 9):
         write(root, subject=f"{subject:02d}")
