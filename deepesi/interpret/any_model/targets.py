@@ -55,9 +55,8 @@ class Power:
 class Share:
     """The localization itself: share of the power that lies in a neighbourhood, 0 to 1.
 
-    The share of an estimate of zero is 0.
-
-    It does not depend on the scale of the estimate: it says where activity is, not how strong.
+    It does not depend on the scale of the estimate: it says where activity is, not how strong. The
+    share of an estimate of zero is 0.
 
     Attributes:
         sources: Numbers of the sources in the neighbourhood.

@@ -92,34 +92,38 @@ def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> Hea
         )
     if rank is None:
         return head
-    blocks = _blocks(head.sensors)
-    if isinstance(rank, int | np.integer):
-        parts = {"": int(rank)}
+    if isinstance(rank, Mapping):
+        kept: int | dict[str, int] = _by_modality(head, rank)
     elif rank == "info":
-        parts = _by_info(head.sensors, projector, info)
+        kept = _by_info(head.sensors, projector, info)
     else:
-        parts = {name: rank_of(head.noise_cov[own]) for name, own in blocks.items()}
-        lacking = {n: parts[n] for n, kept in rank.items() if kept > parts[n]}
-        if lacking:
-            raise ValueError(
-                f"rank: got {dict(rank)}, but the noise covariance spans {lacking}. Leave a "
-                "modality out to use all that the covariance spans."
-            )
-        parts |= rank
-    wanted = sum(parts.values())
+        kept = int(rank)
+    wanted = kept if isinstance(kept, int) else sum(kept.values())
     if not LEAST_RANK <= wanted <= spanned:
         raise ValueError(
             f"rank: {wanted} dimensions asked for (rank={rank!r}, --rank {rank}); the noise "
             f"covariance spans {spanned} and at least {LEAST_RANK} are needed. Leave it out to use "
             "all that the covariance spans."
         )
-    if "" in parts:
-        return replace(head, noise_cov=of_rank(head.noise_cov, wanted))
-    noise = np.zeros_like(head.noise_cov)
-    for modality, kept in parts.items():
+    if isinstance(kept, int):
+        return replace(head, noise_cov=of_rank(head.noise_cov, kept))
+    noise, blocks = np.zeros_like(head.noise_cov), _blocks(head.sensors)
+    for modality, number in kept.items():
         own = blocks[modality]
-        noise[own] = of_rank(head.noise_cov[own], kept)
+        noise[own] = of_rank(head.noise_cov[own], number)
     return replace(head, noise_cov=noise)
+
+
+def _by_modality(head: HeadModel, rank: Mapping[str, int]) -> dict[str, int]:
+    """Given dimensions of some modalities; of the others what the noise covariance spans."""
+    spanned = {name: rank_of(head.noise_cov[own]) for name, own in _blocks(head.sensors).items()}
+    lacking = {name: spanned[name] for name, kept in rank.items() if kept > spanned[name]}
+    if lacking:
+        raise ValueError(
+            f"rank: got {dict(rank)}, but the noise covariance spans {lacking}. Leave a "
+            "modality out to use all that the covariance spans."
+        )
+    return spanned | dict(rank)
 
 
 def _check_choice(rank: RankChoice, sensors: SensorArray) -> None:
@@ -171,14 +175,15 @@ def _warn_of_sss(
     head: HeadModel, projector: Array | None, info: "mne.Info", rank: RankChoice
 ) -> None:
     """Warn if a covariance spans more dimensions of MEG than remain after Maxwell filtering."""
-    coils = np.array(head.sensors.modalities) == "meg"
-    if sss_rank(info) is None or rank is not None or not coils.any():
+    blocks = _blocks(head.sensors)
+    if sss_rank(info) is None or rank is not None or "meg" not in blocks:
         return
     left = _by_info(head.sensors, projector, info)["meg"]
-    spanned = rank_of(head.noise_cov[np.ix_(coils, coils)])
+    block = head.noise_cov[blocks["meg"]]
+    spanned = rank_of(block)
     if spanned > left:
         warnings.warn(
-            f"noise covariance: it spans {spanned} dimensions of the {coils.sum()} MEG channels, "
+            f"noise covariance: it spans {spanned} dimensions of the {len(block)} MEG channels, "
             f"but Maxwell filtering (SSS) and projectors left {left} in the recording. "
             "Whitening would amplify what was removed. Compute the covariance after Maxwell "
             "filtering without regularization, or give the rank (rank='info', --rank info: MEG at "
