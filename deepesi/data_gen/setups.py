@@ -1,7 +1,7 @@
 """Recording set-ups: head, montage, reference, noise and head inputs, drawn into a pool."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -225,11 +225,14 @@ def draw_setup(
         n_samples = int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1))
         cov = _estimated(noise, n_samples, sfreq, torch_rng)
     cov, known = sensors.independent(cov), None if coils is None else coils.nominal
-    if ranges.own_anatomy or template.cap is not None:
+    own_head = ranges.own_anatomy or template.cap is not None
+    if own_head:
         head = template.head(names, nominal, cov, assumed, known)
     else:
         points = _on(nominal_head, montage, names, nominal, ranges) if names else nominal
         head = nominal_head.head(names, points, cov, assumed, known)
+    anatomy = ranges.anatomy if ranges.anatomy and ranges.anatomy.chosen(rng) else None
+    head = replace(head, own_normals=own_head and anatomy is None)
     arrays = {
         "vertices": displaced.vertices,
         "weights": displaced.weights,
@@ -246,7 +249,7 @@ def draw_setup(
         sensor_pos=tensors["sensor_pos"],
         montage=_montage_name(template, montage if names else "", coils),
         assumed=assumed,
-        anatomy=ranges.anatomy if ranges.anatomy and ranges.anatomy.chosen(rng) else None,
+        anatomy=anatomy,
         coils=None if coils is None else _as_tensor(coils.patterns, true.device),
         channel_weights=_channel_weights(sensors, noise, true.device),
     )

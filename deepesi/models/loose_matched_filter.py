@@ -10,6 +10,7 @@ from torch.nn import functional
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import over_patches, small_linear
 from deepesi.core.precision import in_full_precision
+from deepesi.models.layers.known_normals import KnownNormals
 from deepesi.models.layers.oriented_patches import Component, OrientedPatches
 from deepesi.models.layers.patch_moments import PatchMoments, Spread, relative_power, weighted
 from deepesi.models.layers.patch_variances import PatchVariances
@@ -21,6 +22,7 @@ from deepesi.physics.head_inputs import (
     MeshNeighbours,
     NormalMoments,
     NormalTopographies,
+    OwnNormals,
     PatchPairs,
     PatchShares,
     Rank,
@@ -42,7 +44,9 @@ class LooseMatchedFilter(InverseModel):
     along the normals of the head, with little head mismatch, or it has an orientation of its own,
     one in the whole window, with a prior that prefers the normal, and more mismatch. The evidence
     decides between them. So a source in a head like the template is localized to the grid point,
-    and in another head it is not shifted to a wrong source location with matching normals. Skull
+    and in another head it is not shifted to a wrong source location with matching normals. Whose
+    normals the head has is known (`OwnNormals`): on the recorded person's own cortex patches along
+    the normals are more probable. Skull
     conductivity and weights of sensors are not estimated from the recording, because other normals
     have the same effect as another skull or bad sensors.
 
@@ -108,6 +112,7 @@ class LooseMatchedFilter(InverseModel):
         self.topographies = LooseTopographies(*radii, loose)
         self.moments = LooseMoments(*radii, loose)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
+        self.own = OwnNormals()
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -120,6 +125,7 @@ class LooseMatchedFilter(InverseModel):
             self.moments,
             self.pairs,
             self.shares,
+            self.own,
         )
         self.n_radii, self.n_components, self.hidden = n_radii, n_components, hidden
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
@@ -130,6 +136,7 @@ class LooseMatchedFilter(InverseModel):
             )
             for number in range(n_components * n_sweeps)
         )
+        self.normals = KnownNormals(n_radii, hidden)
         self.gate = small_linear(hidden, 2 * n_radii)
         # Saved weights have this name: it cannot change. It is the network of the std.
         self.doubt = small_linear(hidden, 2 * n_radii) if heteroscedastic else None
@@ -188,8 +195,11 @@ class LooseMatchedFilter(InverseModel):
         n_free = n_times * rank
         n_signals = n_times + patches.n_orient - 1
         total = recording.square().sum((0, 1))
+        own_normals = inputs[self.own.key]
+        change, prior = self.normals.mismatch(own_normals), self.normals.log_prior(own_normals)
         hidden = sensitivity.new_zeros(sensitivity.shape[0], total.shape[0], self.hidden)
-        zeros = hidden.new_zeros(2 * self.n_radii, *hidden.shape[:2])
+        hidden = hidden + self.normals.start(own_normals)
+        zeros = sensitivity.new_zeros(2 * self.n_radii, *hidden.shape[:2])
         components: dict[int, Component] = {}
         residual = recording
         for number, step in enumerate(cast("list[PatchVariances]", self.steps)):
@@ -203,10 +213,11 @@ class LooseMatchedFilter(InverseModel):
                 residual,
                 power - n_free,
                 (power - n_free).clamp_min(0.1 * n_free) / n_times,
-                step.variance(total)[:2],
+                step.variance(total, change)[:2],
                 rank,
             )
-            evidence = fit.evidence - fit.evidence.amax((1, 2), keepdim=True)
+            evidence = fit.evidence + prior
+            evidence = evidence - evidence.amax((1, 2), keepdim=True)
             gamma, hidden = step(
                 fit.energy.permute(1, 2, 0),
                 evidence.permute(1, 2, 0),
@@ -220,7 +231,7 @@ class LooseMatchedFilter(InverseModel):
                 hidden,
                 inputs[self.neighbours.key],
             )
-            components[turn] = Component(gamma, fit.axes, step.variance(total)[:2])
+            components[turn] = Component(gamma, fit.axes, step.variance(total, change)[:2])
         return list(components.values()), hidden
 
     def _dipoles(

@@ -81,6 +81,8 @@ class HeadModel:
         source_pos: Sources ``(S, 3)``, m.
         source_normals: Unit normals of the cortex ``(S, 3)``; zero where there is no surface.
         space: The source space.
+        own_normals: Whether the cortex is that of the recorded person. False: it is a template's,
+            or not known, so the normals can be wrong.
 
     Raises:
         ValueError: Shapes disagree, a value is not finite, lead field or noise have another
@@ -94,6 +96,7 @@ class HeadModel:
     source_pos: Array
     source_normals: Array
     space: SourceSpace
+    own_normals: bool = False
 
     def __post_init__(self) -> None:
         counts = {n: len(getattr(self, n)) for n in ("leadfield", "noise_cov", "sensors")}
@@ -140,6 +143,7 @@ class HeadModel:
         source_pos: Array,
         source_normals: Array,
         space: SourceSpace,
+        own_normals: bool = False,
     ) -> "HeadModel":
         """Build a head from arrays of any reference; both are brought to that of the sensors."""
         return cls(
@@ -149,6 +153,7 @@ class HeadModel:
             source_pos=np.asarray(source_pos, dtype=np.float64),
             source_normals=np.asarray(source_normals, dtype=np.float64),
             space=space,
+            own_normals=own_normals,
         )
 
     @property

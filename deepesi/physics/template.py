@@ -136,6 +136,7 @@ class Template:
             source_pos=self.source_pos,
             source_normals=self.source_normals,
             space=self.space,
+            own_normals=self.mri_head is not None,
         )
 
     @functools.cached_property

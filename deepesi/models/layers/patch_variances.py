@@ -53,16 +53,20 @@ class PatchVariances(nn.Module):
         # The last one is for whether there is a source.
         self.log_mismatch = nn.Parameter(torch.tensor([*log_mismatch, -2.5]))
 
-    def variance(self, total: Float[Tensor, " B"]) -> Float[Tensor, "N B"]:
+    def variance(
+        self, total: Float[Tensor, " B"], change: Float[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "N B"]:
         """Variances of noise and head mismatch: for each kind of patch, and for the presence.
 
         They bound the evidence, and with it the effect of rounding on the softmax.
 
         Args:
             total: Energy of the recording; noise has variance 1.
+            change: Added to the logarithms of the shares of mismatch. None: nothing.
 
         """
-        return 1 + self.log_mismatch.exp()[:, None] * total / TYPICAL_FREEDOM
+        log_share = self.log_mismatch if change is None else self.log_mismatch + change
+        return 1 + log_share.exp()[:, None] * total / TYPICAL_FREEDOM
 
     def forward(
         self,

@@ -19,7 +19,7 @@ from deepesi.physics.head_inputs.linear import (
     PosteriorStd,
     PriorStd,
 )
-from deepesi.physics.head_inputs.orientation import OrientationRoot
+from deepesi.physics.head_inputs.orientation import OrientationRoot, OwnNormals
 from deepesi.physics.head_inputs.patches import (
     LooseMoments,
     LooseTopographies,
@@ -54,6 +54,7 @@ __all__ = [
     "NormalMoments",
     "NormalTopographies",
     "OrientationRoot",
+    "OwnNormals",
     "PatchMembers",
     "PatchMoments",
     "PatchPairs",

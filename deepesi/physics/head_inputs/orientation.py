@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.head_inputs.declaration import Array, Axes, HeadInput
 from deepesi.physics.orientation import check_loose, orientation_root
@@ -39,3 +41,14 @@ class OrientationRoot(LooseInput):
     def compute(self, head: HeadModel) -> Array:
         """The variance is 1 along the normal and `loose` in the tangential directions."""
         return self.root(head)
+
+
+@dataclass(frozen=True)
+class OwnNormals(HeadInput):
+    """Whether the cortex is that of the recorded person ``(1,)``: 1, or 0 for a template's."""
+
+    axes: ClassVar[Axes] = (1,)
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return `HeadModel.own_normals` as a number."""
+        return np.array([float(head.own_normals)])

@@ -16,6 +16,9 @@ from deepesi.physics.sensors import SensorArray
 if TYPE_CHECKING:
     import mne
 
+#: Subject of MNE-Python whose cortex is nobody's own.
+TEMPLATE_SUBJECT = "fsaverage"
+
 
 def forward_head(
     info: "mne.Info", forward: "mne.Forward", kinds: Collection[str], n_orient: int = 1
@@ -56,6 +59,7 @@ def forward_head(
         source_pos=fixed["source_rr"],
         source_normals=fixed["source_nn"],
         space=source_space(fixed["src"], n_orient),
+        own_normals=fixed["src"][0]["subject_his_id"] != TEMPLATE_SUBJECT,
     )
 
 
