@@ -71,7 +71,7 @@ class LooseMatchedFilter(InverseModel):
 
     Source: own method; parts as in `UnrolledMatchedFilter`. Orientation as an unknown of a source:
     Mosher, Lewis & Leahy 1992, doi:10.1109/10.141192; loose orientation: Lin et al. 2006,
-    doi:10.1002/hbm.20155. Default size: 22,694 weights.
+    doi:10.1002/hbm.20155. Default size: 22,723 weights.
 
     """
 

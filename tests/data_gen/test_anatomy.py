@@ -165,6 +165,19 @@ def test_an_anatomy_belongs_to_its_steps(grid):
     assert torch.equal(again.batch(3).data, recordings.batch(3).data)
 
 
+def test_the_head_says_whose_normals_it_has(grid):
+    for settings, own in (
+        ({}, True),
+        ({"anatomy": AnatomyRanges()}, False),
+        ({"anatomy": AnatomyRanges(share=0.0)}, True),
+        ({"own_anatomy": False}, False),
+    ):
+        setups = SetupRanges(["biosemi16"], **settings)
+        assert (
+            SimulatedRecordings(grid, setups=setups, batch_size=1).batch(0).head.own_normals is own
+        )
+
+
 @pytest.mark.slow
 def test_a_share_of_the_set_ups_has_the_cortex_of_its_own_head(grid):
     def heads_of(share):

@@ -241,6 +241,21 @@ def test_right_normals_help(simulate, free_toy):
     assert errors["right"] < 0.7 * errors["wrong"]
 
 
+def test_right_normals_help_more_where_they_are_known_to_be_right(simulate, free_toy):
+    """Untrained: patches of any orientation get less of the posterior on a person's own cortex."""
+    torch.manual_seed(0)
+    model = LooseMatchedFilter(n_radii=2, smallest=0.03, largest=0.06).eval()
+    batch = simulate([], heads=free_toy, batch_size=32, snr_db=(5, 5)).batch(0)
+    normals = torch.as_tensor(batch.head.source_normals).float()
+    across = {}
+    for own in (False, True):
+        mean = apply(model, batch.data, replace(batch.head, own_normals=own)).mean
+        moments = mean.unflatten(1, (-1, 3))[..., 0]
+        along = (moments * normals).sum(2)
+        across[own] = float(1 - along.square().sum() / moments.square().sum())
+    assert across[True] < 0.5 * across[False]
+
+
 def test_number_of_weights_is_as_documented():
     count = sum(p.numel() for p in LooseMatchedFilter().parameters())
     assert f"{count:,} weights" in LooseMatchedFilter.__doc__

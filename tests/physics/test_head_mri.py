@@ -148,6 +148,8 @@ def test_an_own_head_keeps_the_transform_to_its_mri(template, tmp_path):
     loaded = load_template(tmp_path / "own.npz")
     assert np.allclose(mri_to_head(loaded), mri_head)
     names, places = template.montage("fsaverage_1020")
+    assert loaded.head(names, places).own_normals
+    assert not template.head(names, places).own_normals
     later = mne.transforms.rotation(0.1, 0.02, 0.0) @ mne.transforms.translation(0, 0.004, 0)
     positions = apply_trans(later, places.positions)
     trans = Transform("head", "mri", np.linalg.inv(mri_head) @ np.linalg.inv(later))

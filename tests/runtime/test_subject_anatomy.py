@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from deepesi.cli.main import main
+from deepesi.physics.head_inputs import OwnNormals
+from deepesi.physics.io.forward_head import forward_head
 from deepesi.runtime.writing.subject_anatomy import subject_anatomy
 from tests.conftest import make_covariance, make_evoked
 
@@ -83,6 +85,18 @@ def test_without_the_folder_the_position_is_in_the_head_frame(folder, capsys):
     assert hits.sum() == 1
     sample = np.abs(source.data[hits]).argmax()
     assert np.abs(source.data[:, sample]).argmax() == np.flatnonzero(hits)[0]
+
+
+@pytest.mark.parametrize(("subject", "own"), [(SUBJECT, True), ("fsaverage", False)])
+def test_normals_are_her_own_unless_the_cortex_is_that_of_fsaverage(folder, subject, own):
+    forward = mne.read_forward_solution("x-fwd.fif", verbose="error")
+    info = mne.io.read_info("x-ave.fif", verbose="error")
+    for part in forward["src"]:
+        part["subject_his_id"] = subject
+    head = forward_head(info, forward, {"eeg"})
+    assert head.own_normals is own
+    assert head.pick(head.sensors.names[:8]).own_normals is own
+    assert OwnNormals().compute(head).tolist() == [float(own)]
 
 
 def test_mni_by_the_transform_of_the_subject(folder, capsys):
