@@ -1,5 +1,6 @@
 """``deepesi validate``: methods on real recordings with roughly known sources, without torch."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 
 from deepesi import __version__
 from deepesi.physics.channel_check import unexplained_text
-from deepesi.physics.io.channels import good_eeg_channels
 from deepesi.physics.io.head_mri import read_head_mri
+from deepesi.physics.io.selection import channels_to_localize
+from deepesi.physics.sensors import KINDS
 from deepesi.runtime.methods import SAMPLES, Exported, Method
 from deepesi.runtime.packaged import model_path
 from deepesi.validation.case import Case
@@ -26,9 +28,10 @@ from deepesi.validation.successes import write_tally
 #: Names of data sets, and their readers.
 RECORDINGS = {"sample": sample_cases, "eeglab": eeglab_cases}
 NOTES = {
-    "sample": "EEG channels of the averages of the data set, single-trial noise covariance of the "
-    "data set divided by the number of trials; own head: the subject's forward solution, fixed "
-    "orientation; MNI305 positions by the subject's linear Talairach transform",
+    "sample": "picked channels (EEG by default) of the averages of the data set, single-trial "
+    "noise covariance of the data set divided by the number of trials; own head: the subject's "
+    "forward solution, fixed orientation; MNI305 positions by the subject's linear Talairach "
+    "transform",
     "eeglab": f"epochs around 'square', high-pass {HIGH_PASS:g} Hz, those above "
     f"{1e6 * REJECT:.0f} µV peak-to-peak excluded, noise covariance of their baselines divided by "
     "the number of trials; electrodes of the 10-05 system",
@@ -50,7 +53,11 @@ class Recordings:
 
 
 def find_recordings(
-    recording: str, data: Path | None, expect: Path | None, trans: Path | None
+    recording: str,
+    data: Path | None,
+    expect: Path | None,
+    trans: Path | None,
+    picks: Sequence[str] | None = None,
 ) -> Recordings:
     """The responses of a data set or, with a file of expectations, of a user's own recordings.
 
@@ -58,7 +65,8 @@ def find_recordings(
         recording: A key of `RECORDINGS`; a recording or a folder of recordings with `expect`.
         data: Folder of the data set.
         expect: ``expectation.yaml``, as in `read_expectations`.
-        trans: ``-trans.fif`` that places the electrodes of a data set on the packaged head.
+        trans: ``-trans.fif`` that places the sensors of a data set on the packaged head.
+        picks: Kinds of sensors of a data set, as in `Case`.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -67,10 +75,10 @@ def find_recordings(
 
     """
     if expect is not None:
-        if data is not None or trans is not None:
+        if data is not None or trans is not None or picks is not None:
             raise ValueError(
                 "--expect is for your own recordings: leave --data out, and give a transform of a "
-                "recording in the file (trans: FILE)."
+                "recording and its kinds of sensors in the file (trans: FILE, picks: [meg])."
             )
         return _own(Path(recording), expect)
     if recording not in RECORDINGS:
@@ -81,7 +89,8 @@ def find_recordings(
     if data is None:
         raise ValueError(f"{recording}: --data is missing, the folder of the data set.")
     head_mri = None if trans is None else read_head_mri(trans)
-    cases = [replace(case, trans=head_mri) for case in RECORDINGS[recording](data)]
+    read = RECORDINGS[recording](data, None if picks is None else tuple(picks))
+    cases = [replace(case, trans=head_mri) for case in read]
     text = f"{recording}, {len(cases)} conditions; {NOTES[recording]}"
     return Recordings(cases, {"recording": text})
 
@@ -89,14 +98,20 @@ def find_recordings(
 def _own(path: Path, expect: Path) -> Recordings:
     lines: list[str] = []
     cases = own_cases(path, read_expectations(expect), lines.append)
-    channels = sorted({len(good_eeg_channels(case.evoked.info)) for case in cases})
+    channels = dict.fromkeys(map(_channels, cases))
     text = (
         f"{path.absolute()}: responses {len(cases)}, recordings "
-        f"{len({case.recording for case in cases})}, EEG channels "
-        f"{', '.join(map(str, channels))}; expectations of {expect.absolute()}"
+        f"{len({case.recording for case in cases})}, channels "
+        f"{'; '.join(channels)}; expectations of {expect.absolute()}"
     )
     facts = {"recording": text} | ({"notes": "\n".join(lines)} if lines else {})
     return Recordings(cases, facts)
+
+
+def _channels(case: Case) -> str:
+    """Number of channels of every kind in use, in words."""
+    kinds = Counter(channels_to_localize(case.evoked.info, None, case.picks).values())
+    return ", ".join(f"{number} {KINDS[kind].title}" for kind, number in kinds.items())
 
 
 def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> Iterator[str]:
@@ -147,7 +162,7 @@ def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> It
         "windows": "linear inverses: the whole average; networks: the longest of their training; "
         f"solvers: {SAMPLES} samples; the same for baseline and response; each window overlaps "
         "half of the one before",
-        "electrodes on the template head": "\n".join(placed),
+        "sensors on the template head": "\n".join(placed),
         **({"channels": "\n".join(odd)} if odd else {}),
         **({"read from": "\n".join(read)} if read else {}),
         "versions": f"deepesi {__version__}, MNE-Python {mne.__version__}, NumPy {np.__version__}",
@@ -158,5 +173,7 @@ def validate(recordings: Recordings, methods: Sequence[Method], out: Path) -> It
     yield f"wrote {out / 'tally.csv'}"
     pages = write_response_pages(results, out / "responses")
     yield from (f"wrote {page}" for page in pages.values())
+    if all("eeg" not in r.case_head.head.sensors.modalities for r in results):
+        yield "no pages of responses: they show potentials, and only MEG is picked"
     write_report(results, missing, facts, out / "report.html", pages)
     yield f"wrote {out / 'report.html'}"

@@ -16,8 +16,7 @@ from deepesi.physics.head_inputs import prepare
 from deepesi.physics.io.channels import sensor_array
 from deepesi.physics.io.covariance import with_noise
 from deepesi.physics.io.forward_head import forward_head
-from deepesi.physics.io.heads import place_recording, template_head
-from deepesi.physics.io.placed_coils import place_recorded_coils
+from deepesi.physics.io.heads import on_template
 from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.io.selection import channels_to_localize
 from deepesi.physics.noise import whitener
@@ -258,10 +257,9 @@ class Inverse:
 
         Raises:
             ValueError: The channels, covariance, forward solution or transform does not fit, as in
-                `place_recording`, `place_recorded_coils`, `template_head`, `forward_head`,
-                `with_noise` and `prepare_for`; the file does not take a kind of sensor; the filters
-                of the model are made for another sampling rate; or a forward solution is given
-                together with a head or a transform.
+                `on_template`, `forward_head`, `with_noise` and `prepare_for`; the file does not
+                take a kind of sensor; the filters of the model are made for another sampling rate;
+                or a forward solution is given together with a head or a transform.
 
         """
         self._check_one_head(forward, trans)
@@ -299,18 +297,12 @@ class Inverse:
         self, info: "mne.Info", kinds: Collection[str], trans: "mne.Transform | None"
     ) -> "_Placed":
         """Channels of these kinds on a packaged head; other args as in `for_channels`."""
-        template, placed, coils, recorded_pos = self.template, None, None, None
-        if "eeg" in kinds or not kinds:  # without any channels: the error says so
-            placed = place_recording(info, template, trans)
-        if set(kinds) - {"eeg"}:
-            coils = place_recorded_coils(info, template, set(kinds) - {"eeg"}, trans)
-        head = template_head(template, placed, None if coils is None else coils.coils)
-        how = "" if placed is None else str(placed)
-        if coils is not None:
-            how += f"{'; ' if how else ''}MEG coils {coils}"
+        placed = on_template(info, kinds, self.template, trans)
+        head, recorded_pos = placed.head, None
+        if placed.coils is not None:
             recorded_pos = sensor_array(info, head.sensors.names).positions
-        origin = f"sensors of a recording on {head.space.name} ({how})"
-        return _Placed(head, origin, placed, coils, recorded_pos)
+        origin = f"sensors of a recording on {head.space.name} ({placed})"
+        return _Placed(head, origin, placed.placement, placed.coils, recorded_pos)
 
     def prepare_for(
         self, head: HeadModel, nave: float, origin: str, why_rank: str = "as prepared"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.head import HeadModel
+from deepesi.physics.io.selection import channels_to_localize
 from deepesi.validation.expectation import Expectation
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Case:
         baseline: Start and end of the baseline, s; None: all samples before 0.
         trans: Transform that places the electrodes on the packaged head, as in
             `deepesi.physics.io.heads.place_recording`; None: by names, head points or size.
+        picks: Kinds of sensors to use, as in `deepesi.physics.io.selection.channels_to_localize`;
+            None: EEG, or MEG if there is no EEG.
 
     """
 
@@ -62,6 +65,12 @@ class Case:
     own: OwnHead | None = None
     baseline: tuple[float, float] | None = None
     trans: "mne.Transform | None" = None
+    picks: tuple[str, ...] | None = None
+
+    @property
+    def kinds(self) -> set[str]:
+        """Kinds of sensors in use, keys of `deepesi.physics.sensors.KINDS`."""
+        return set(channels_to_localize(self.evoked.info, None, self.picks).values())
 
     @property
     def in_baseline(self) -> NDArray[np.bool_]:

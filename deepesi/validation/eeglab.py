@@ -60,7 +60,7 @@ def read_targets(data: Path) -> "mne.Epochs":
     )
 
 
-def eeglab_cases(data: Path) -> list[Case]:
+def eeglab_cases(data: Path, picks: tuple[str, ...] | None = None) -> list[Case]:
     """Read the response to the targets; the noise covariance is that of the baseline.
 
     Raises:
@@ -74,4 +74,4 @@ def eeglab_cases(data: Path) -> list[Case]:
     covariance = mne.compute_covariance(epochs, tmax=0.0, method="empirical", verbose="error")
     expectation = Expectation("right", "middle occipital gyrus", "occipital", WHY)
     evoked = epochs.average()
-    return [Case("eeglab", "Left targets", evoked, covariance, WINDOW, expectation)]
+    return [Case("eeglab", "Left targets", evoked, covariance, WINDOW, expectation, picks=picks)]

@@ -34,6 +34,7 @@ class Entry:
         trans: Path of a transform, as `noise_cov`.
         forward: Path of the subject's forward solution, as `noise_cov`.
         subjects_dir: Path of FreeSurfer's folder of this subject, as `noise_cov`.
+        picks: Kinds of sensors, as in `deepesi.validation.case.Case`.
 
     """
 
@@ -48,6 +49,7 @@ class Entry:
     trans: str | None
     forward: str | None
     subjects_dir: str | None
+    picks: tuple[str, ...] | None
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
@@ -126,6 +128,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "trans": _text,
     "forward": _text,
     "subjects_dir": _text,
+    "picks": _list_of(None, _text, "kinds of sensors: [meg] or [eeg, meg]"),
 }
 EXAMPLE = """recordings:
   - file: left-ave.fif
@@ -224,4 +227,5 @@ def _checked(where: str, values: Mapping[str, Any]) -> Entry:
         values.get("trans"),
         values.get("forward"),
         values.get("subjects_dir"),
+        values.get("picks"),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.data_check import check_data
 from deepesi.physics.io.head_mri import read_head_mri
-from deepesi.physics.io.selection import usable_channels
+from deepesi.physics.io.selection import channels_to_localize, usable_channels
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import load_template
 from deepesi.runtime.corrections import baselined
@@ -170,6 +170,7 @@ def _read(entry: Entry, path: Path, name: str, say: Say) -> Case:
         own=_own_head(entry, path),
         baseline=baseline,
         trans=None if entry.trans is None else read_head_mri(_beside(path, entry.trans)),
+        picks=entry.picks,
     )
 
 
@@ -257,7 +258,8 @@ def _noise(
             "covariance with 'noise_cov' (mne.compute_covariance of their baselines)."
         )
     window = entry.noise_from or baseline
-    covariance = noise_of(trials, window, usable_channels(trials.info, ("eeg",)))
+    channels = channels_to_localize(trials.info, None, entry.picks)
+    covariance = noise_of(trials, window, channels)
     check_noise_level(covariance, usable_channels(trials.info))
     return covariance
 
@@ -283,7 +285,7 @@ def _check(case: Case) -> None:
     evoked, head = case.evoked, template_case_head(case, load_template()).head
     data = evoked.get_data(picks=list(head.sensors.names))
     check_data(data, head.sensors)
-    rank, white = rank_of(head.noise_cov), whitener(head.noise_cov) @ head.sensors.reference(data)
+    rank, white = rank_of(head.noise_cov), whitener(head.noise_cov) @ head.sensors.to_head(data)
     quietest = quietest_average(rank, float(evoked.times[-1] - evoked.times[0]))
     check_noise(whitened_power(white, rank), quietest, evoked.nave)
     if case.own is not None:

@@ -17,7 +17,8 @@ from deepesi.viz.viewer import View, fitting, percent, write_viewer
 def write_response_pages(results: Sequence[Result], folder: Path) -> dict[str, Path]:
     """Write ``01-CONDITION.html`` and so on, one page per response and source space.
 
-    Only for heads with a cortex to draw on. A page above 3 MB leaves samples out.
+    Only for heads with a cortex to draw on, and for recordings with EEG: a page shows potentials.
+    A page above 3 MB leaves samples out.
 
     Args:
         results: Results in the order to show.
@@ -29,7 +30,8 @@ def write_response_pages(results: Sequence[Result], folder: Path) -> dict[str, P
     """
     groups: dict[str, list[Result]] = {}
     for result in results:
-        template = template_of(result.case_head.head.space)
+        head = result.case_head.head
+        template = template_of(head.space) if "eeg" in head.sensors.modalities else None
         if template is not None and template.display is not None:
             groups.setdefault(result.heading, []).append(result)
     written = {}
@@ -64,13 +66,15 @@ def _view(results: Sequence[Result]) -> tuple[View, str]:
     assert template.display is not None
     track = first.track
     window = np.flatnonzero(track.window)
+    sensors = first.case_head.head.sensors
+    eeg = sensors.rows_of("eeg")
     names, missing = parcel_names(template)
     view = View(
         times=track.times[window],
         maps={r.method: percent(r.in_window) for r in results},
         mesh=template.display,
-        data=first.data[:, window],
-        sensor_pos=first.case_head.head.sensors.positions,
+        data=first.data[np.ix_(eeg, window)],  # the page shows potentials
+        sensor_pos=sensors.positions[eeg],
         peak_sample=int(track.power[window].argmax()),
         stds={
             r.method: percent(r.std_in_window, r.in_window)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from deepesi.physics.channel_check import channel_precision, unexplained_channels
 from deepesi.physics.head import HeadModel, magnitudes
-from deepesi.physics.io.heads import head_from_forward, head_on_template, place_recording
+from deepesi.physics.io.covariance import with_noise
+from deepesi.physics.io.forward_head import forward_head
+from deepesi.physics.io.heads import on_template
 from deepesi.physics.noise import rank_of, spanned_projector, whitened_power, whitener
 from deepesi.physics.similarity import residual_variance, scaled_residual_variance
 from deepesi.physics.template import Template
@@ -73,22 +75,20 @@ class Excluded:
 def template_case_head(case: Case, template: Template) -> CaseHead:
     """Packaged head with the sensors and noise covariance of a case."""
     evoked = case.evoked
-    placement = place_recording(evoked.info, template, case.trans)
-    head = head_on_template(evoked.info, case.noise_cov, template, evoked.nave, placement=placement)
-    how = "; ".join([str(placement), *placement.warnings])
+    placed = on_template(evoked.info, case.kinds, template, case.trans)
+    head = with_noise(placed.head, evoked.info, case.noise_cov, evoked.nave)
+    how = "; ".join([str(placed), *placed.warnings])
     distance = _landmark_distance(case.expectation, template.source_mni)
     target = case.expectation.landmark_text
     return CaseHead("template", head, template.source_mni, distance, target, how)
 
 
 def own_case_head(case: Case, n_orient: int = 1) -> CaseHead:
-    """Subject head with the noise covariance of a case, for its EEG channels."""
-    import mne
-
+    """Subject head with the sensors and noise covariance of a case."""
     own, evoked = case.own, case.evoked
     assert own is not None
-    forward = mne.pick_types_forward(own.forward, meg=False, eeg=True)
-    head = head_from_forward(evoked.info, case.noise_cov, forward, evoked.nave, None, n_orient)
+    head = forward_head(evoked.info, own.forward, case.kinds, n_orient)
+    head = with_noise(head, evoked.info, case.noise_cov, evoked.nave)
     to_landmark = _landmark_distance(case.expectation, own.source_mni)
     distance = own.target_distance.get(case.condition, to_landmark)
     target = own.target.get(case.condition, case.expectation.landmark_text)
@@ -110,16 +110,17 @@ def evaluate(case: Case, case_head: CaseHead, method: Method) -> Result:
     """
     head, evoked = case_head.head, case.evoked
     data = head.sensors.reference(evoked.get_data(picks=list(head.sensors.names)))
+    in_units = head.sensors.to_head(data)
     estimator = method.estimator(head, evoked.nave)
     sources, *stds = estimator.estimate(data)
     magnitude = magnitudes(sources, head.space.n_orient)
     met = case.expectation.met(case_head.mni, case_head.target_distance)
-    track = _track(case, case_head, data, magnitude, met)
+    track = _track(case, case_head, in_units, magnitude, met)
     statistics = summarize(track, {name: float(inside.mean()) for name, inside in met.items()})
     sample = track.sample
     peak = int(magnitude[:, sample].argmax())
     statistics |= dict(zip(("peak_x", "peak_y", "peak_z"), case_head.mni[peak], strict=True))
-    statistics |= _residual_variances(head, sources[:, sample], data[:, sample])
+    statistics |= _residual_variances(head, sources[:, sample], in_units[:, sample])
     if case_head.target_distance is not None:
         held = estimator.prediction_set(sources[:, sample], data[:, sample])
         statistics |= _by_chance(case_head.target_distance, peak, held)
@@ -151,7 +152,10 @@ def _track(
     magnitude: Array,
     met: dict[str, Mask],
 ) -> Track:
-    """Time courses of data ``(C, T)`` and magnitudes ``(S, T)``; `met` as in `Expectation.met`."""
+    """Time courses of data ``(C, T)`` and magnitudes ``(S, T)``.
+
+    Data are in `SensorArray.head_units`; `met` as in `Expectation.met`.
+    """
     head, distance = case_head.head, case_head.target_distance
     peaks, side = magnitude.argmax(axis=0), met.get("hemisphere")
     return Track(
@@ -166,7 +170,10 @@ def _track(
 
 
 def _residual_variances(head: HeadModel, sources: Array, data: Array) -> dict[str, float]:
-    """Share of one sample ``(C,)`` that its estimate ``(D,)`` does not explain."""
+    """Share of one sample ``(C,)`` that its estimate ``(D,)`` does not explain.
+
+    Data are in `SensorArray.head_units`.
+    """
     white = whitener(head.noise_cov)
     potential = spanned_projector(head.noise_cov) @ head.leadfield @ sources
     return {
@@ -198,7 +205,7 @@ def unexplained(result: Result) -> list[str]:
 def excluded(cases: Sequence[Case], methods: Sequence[Method]) -> list[Excluded]:
     """Methods that cannot be run on the subject head."""
     if all(case.own is None for case in cases):
-        return [Excluded("all", "own", "the recording has no subject head")]
+        return [Excluded("all", "own", "the recording has no subject head for its sensors")]
     return [
         Excluded(
             method.name,

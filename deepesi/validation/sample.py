@@ -4,6 +4,7 @@ from pathlib import Path
 
 from scipy.spatial import cKDTree
 
+from deepesi.physics.io.selection import channels_to_localize
 from deepesi.validation.case import Case, OwnHead, require_files
 from deepesi.validation.expectation import Expectation, Hemisphere
 
@@ -19,12 +20,14 @@ DOWNLOADED = ANATOMY | {
     "noise covariance": "MEG/sample/sample_audvis-cov.fif",
     "own forward solution": "MEG/sample/sample_audvis-meg-eeg-oct-6-fwd.fif",
 }
-#: Small test recordings of MNE-Python, same subject, with an EEG forward solution.
+#: Small test recordings of MNE-Python, same subject, with an EEG forward solution: EEG alone.
 SHORT = ANATOMY | {
     "evoked responses": "derived/sample_audvis_short_eegonly-ave.fif",
     "noise covariance": "sample_audvis_short-cov.fif",
     "own forward solution": "derived/sample-oct5-eeg-fwd.fif",
 }
+#: The same responses with MEG.
+WITH_MEG = "sample_audvis_short-ave.fif.gz"
 ORIGIN = "MNE-Python's sample data set (mne.datasets.sample.data_path())"
 VISUAL = (
     "stimuli of one half of the visual field reach the visual cortex of the other hemisphere; "
@@ -43,21 +46,24 @@ CONDITIONS: dict[str, tuple[Hemisphere, str, str, str, tuple[float, float]]] = {
 }
 
 
-def sample_cases(data: Path) -> list[Case]:
+def sample_cases(data: Path, picks: tuple[str, ...] | None = None) -> list[Case]:
     """Read the four responses.
 
     Args:
         data: Folder of the sample data set of MNE-Python (``mne.datasets.sample.data_path()``), or
             of the short recordings with the derived EEG forward solution.
+        picks: Kinds of sensors, as in `Case`; None: EEG.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A condition is missing.
+        ValueError: A condition is missing, or a kind of sensors is not one to pick.
 
     """
     import mne
 
-    layout = DOWNLOADED if (data / "MEG" / "sample").is_dir() else SHORT
+    layout, kinds = DOWNLOADED if (data / "MEG" / "sample").is_dir() else SHORT, picks or ("eeg",)
+    if layout is SHORT and set(kinds) - {"eeg"}:
+        layout = SHORT | {"evoked responses": WITH_MEG}
     files = require_files(data, layout, ORIGIN)
     evokeds = {
         evoked.comment: evoked
@@ -70,16 +76,20 @@ def sample_cases(data: Path) -> list[Case]:
             "Use the averages that come with the data set."
         )
     covariance = mne.read_cov(files["noise covariance"], verbose="error")
+    first = evokeds[next(iter(CONDITIONS))].info
+    channels = channels_to_localize(first, None, kinds)
     own = _own_head(files, data / "subjects")
+    has_all = channels.keys() <= set(own.forward["sol"]["row_names"])
     return [
         Case(
             "sample",
             name,
-            evokeds[name].pick("eeg").apply_baseline((None, 0), verbose="error"),
+            evokeds[name].apply_baseline((None, 0), verbose="error"),
             covariance,
             window,
             Expectation(hemisphere, area, lobe, why),
-            own,
+            own if has_all else None,
+            picks=kinds,
         )
         for name, (hemisphere, area, lobe, why, window) in CONDITIONS.items()
     ]

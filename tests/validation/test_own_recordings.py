@@ -277,6 +277,49 @@ def test_a_file_repeats_the_built_in_recording_on_both_heads(sample_data, tmp_pa
             assert mine.statistics[name] == pytest.approx(theirs.statistics[name], rel=1e-3), name
 
 
+def left_visual_with_meg(**changes) -> dict:
+    """Expectation of a response of the sample subject."""
+    return entry(
+        file="sample_audvis_short-ave.fif.gz",
+        condition="Left visual",
+        noise_cov="sample_audvis_short-cov.fif",
+        window_s=[0.08, 0.2],
+        area="calcarine cortex",
+        **changes,
+    )
+
+
+def test_meg_is_localized_if_it_is_picked(sample_data, tmp_path, capsys):
+    """On the packaged head, where EEG is 29 mm off."""
+    expect, out = write(tmp_path / "e.yaml", left_visual_with_meg(picks=["meg"])), tmp_path / "out"
+    words = ["--expect", str(expect), "--methods", "dspm", "--out", str(out)]
+    main(["validate", str(sample_data / "sample_audvis_short-ave.fif.gz"), *words])
+    printed = capsys.readouterr().out
+    assert "MEG coils placed by the fiducials" in printed
+    assert "no pages of responses: they show potentials, and only MEG is picked" in printed
+    assert "204 gradiometer, 102 magnetometer" in (out / "report.html").read_text()
+    with (out / "validation.csv").open() as file:
+        values = {row["statistic"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert values["peak_distance"] < 20
+    assert values["residual_variance_whitened"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("picks", "kinds"), [(["meg"], {"mag", "grad"}), (["eeg", "grad"], {"eeg", "grad"})]
+)
+def test_the_built_in_recording_takes_the_same_sensors(sample_data, tmp_path, picks, kinds):
+    (mine,) = cases_of(sample_data, write(tmp_path / "e.yaml", left_visual_with_meg(picks=picks)))
+    built_in = sample_cases(sample_data, tuple(picks))
+    theirs = next(case for case in built_in if case.condition == "Left visual")
+    assert theirs.own is None  # its forward solution has EEG only
+    results = [next(run([case], [Classical("dSPM")])) for case in (mine, theirs)]
+    assert set(results[0].case_head.head.sensors.kinds) == kinds
+    one, other = (result.statistics for result in results)
+    for name in ("peak_x", "whitened_power", "residual_variance_whitened"):
+        assert one[name] == pytest.approx(other[name], rel=1e-3), name
+
+
 def test_documented_file(template, trials, tmp_path):
     """Recordings as in the documentation, and its file."""
     text = (ROOT / "docs" / "evaluation.md").read_text()
@@ -365,6 +408,9 @@ def refused(path: Path, tmp_path: Path, content: str | dict) -> str:
         ({"forward": "x-fwd.fif", "subjects_dir": "."}, "there is no file .*x-fwd.fif"),
         ({"exclude": "A1"}, "exclude is 'A1', expected a list of names"),
         ({"rename": ["A1"]}, "expected old and new names"),
+        ({"picks": "meg"}, r"picks is 'meg', expected a list of kinds of sensors: \[meg\] or"),
+        ({"picks": ["meg"]}, r"the recording has no good meg channels, only eeg"),
+        ({"picks": ["megg"]}, r"picks: got \['megg'\], expected some of eeg, meg, mag, grad"),
     ],
 )
 def test_bad_entry(folder, tmp_path, changes, message):
@@ -418,7 +464,8 @@ def test_recording_in_microvolts(folder, template, tmp_path):
     ("words", "message"),
     [
         (["sample", "--expect", "none.yaml", "--data", "x"], "leave --data out"),
-        (["x", "--expect", "none.yaml", "--trans", "x-trans.fif"], r"\(trans: FILE\)"),
+        (["x", "--expect", "none.yaml", "--trans", "x-trans.fif"], r"\(trans: FILE, picks:"),
+        (["x", "--expect", "none.yaml", "--picks", "meg"], r"picks: \[meg\]"),
         (["x", "--data", "x"], "give what is expected of them: --expect expectation.yaml"),
     ],
 )

@@ -39,7 +39,14 @@ def add_validate(commands: Commands) -> None:
         "--trans",
         type=Path,
         help="-trans.fif from the head frame of the recording to the MRI of fsaverage or to MNI "
-        "space; places the electrodes on the packaged head exactly",
+        "space; places the sensors on the packaged head exactly",
+    )
+    parser.add_argument(
+        "--picks",
+        nargs="+",
+        metavar="KIND",
+        help="kinds of sensors of a data set: eeg, meg, mag, grad (default: eeg); of your own "
+        "recordings: 'picks' in the file of expectations",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.set_defaults(run=_run)
@@ -54,7 +61,11 @@ def _run(arguments: argparse.Namespace) -> None:
     names = [name for name in arguments.methods.split(",") if name]
     methods = find_methods(names, arguments.models, solver_method)
     recordings = find_recordings(
-        arguments.recording, arguments.data, arguments.expect, arguments.trans
+        arguments.recording,
+        arguments.data,
+        arguments.expect,
+        arguments.trans,
+        arguments.picks,
     )
     for line in validate(recordings, methods, arguments.out):
         print(line)

@@ -1,15 +1,18 @@
 """Head models for recordings: on a packaged head, or from a forward solution."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from deepesi.physics.cap_placement import Placement, RecordedCap, place_cap
+from deepesi.physics.coil_placement import CoilPlacement
 from deepesi.physics.head import HeadModel
 from deepesi.physics.io.channels import good_eeg_channels, head_points, sensor_positions
 from deepesi.physics.io.covariance import with_noise
 from deepesi.physics.io.forward_head import forward_head
 from deepesi.physics.io.head_mri import transform_to_template
+from deepesi.physics.io.placed_coils import place_recorded_coils
 from deepesi.physics.io.rank import RankChoice
 from deepesi.physics.io.selection import channels_to_localize
 from deepesi.physics.magnetic import Coils
@@ -38,6 +41,60 @@ def place_recording(
     to_head = None if trans is None else transform_to_template(trans, template)
     cap = RecordedCap(ch_names, sensor_positions(info, ch_names), head_points(info))
     return place_cap(template, cap, to_head)
+
+
+class OnTemplate(NamedTuple):
+    """A template head under the sensors of a recording, and where they were put.
+
+    Attributes:
+        head: The head, with white noise.
+        placement: Its electrodes; None without EEG.
+        coils: Its MEG coils; None without MEG.
+
+    """
+
+    head: HeadModel
+    placement: Placement | None
+    coils: CoilPlacement | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of both, as in `Placement` and `CoilPlacement`."""
+        return [text for part in (self.placement, self.coils) if part for text in part.warnings]
+
+    def __str__(self) -> str:
+        how = "" if self.placement is None else str(self.placement)
+        if self.coils is None:
+            return how
+        return f"{how}{'; ' if how else ''}MEG coils {self.coils}"
+
+
+def on_template(
+    info: "mne.Info",
+    kinds: Collection[str],
+    template: Template,
+    trans: "mne.Transform | None" = None,
+) -> OnTemplate:
+    """Good channels of these kinds on a template head.
+
+    Args:
+        info: Measurement info with positions in the head frame.
+        kinds: Kinds of channels, as `deepesi.physics.io.selection.channels_to_localize` names them.
+        template: The head to use.
+        trans: Transform of the user, as in `transform_to_template`; None: as in `place_cap` and
+            `deepesi.physics.coil_placement.place_coils`.
+
+    Raises:
+        ValueError: As in `place_recording`, `place_recorded_coils` and `template_head`.
+
+    """
+    placement, coils, magnetic = None, None, set(kinds) - {"eeg"}
+    if "eeg" in kinds or not kinds:  # without any channels: the error says so
+        placement = place_recording(info, template, trans)
+    if magnetic:
+        coils = place_recorded_coils(info, template, magnetic, trans)
+    head = template_head(template, placement, None if coils is None else coils.coils)
+    return OnTemplate(head, placement, coils)
 
 
 def template_head(
