@@ -124,6 +124,10 @@ class InverseModel(nn.Module, ABC):
         return clip_grad_norm_(self.parameters(), max_norm)
 
 
+#: Number of draws in the default `PosteriorModel.forward`.
+N_DRAWS = 64
+
+
 class PosteriorModel(InverseModel):
     """An inverse model that also draws from its posterior.
 
@@ -134,12 +138,18 @@ class PosteriorModel(InverseModel):
         noise_axes: Axes of the noise of one draw, standard normal: numbers, or sizes of the data
             (``"channels"``, ``"times"``) and of the head inputs (``"dipoles"``, ...). The noise is
             ``(N, B, Z)`` with ``Z`` the product of these sizes.
-        n_draws: Number of draws in the default `forward`.
+        n_draws: Number of draws in the default `forward`; `N_DRAWS` unless a model sets it.
 
     """
 
     noise_axes: Axes
-    n_draws: int = 64
+    n_draws: int = N_DRAWS
+    _table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A buffer: torch.compile cannot trace the random numbers of NumPy.
+        self.register_buffer("_table", torch.from_numpy(_fixed_draws(N_DRAWS)), persistent=False)
 
     @abstractmethod
     def sample(
@@ -206,10 +216,11 @@ class PosteriorModel(InverseModel):
     ) -> Float[Tensor, "N B Z"]:
         """Noise of `n_draws` draws, the same for every recording."""
         # Fixed numbers from a table, repeated if there are too few: a traced graph draws none.
-        table = torch.from_numpy(_fixed_draws(self.n_draws)).to(data)
+        n = self.n_draws
+        table = self._table[:n] if n <= N_DRAWS else torch.from_numpy(_fixed_draws(n))
         size = self.noise_size(data, inputs)
         columns = torch.arange(size, device=data.device)  # type: ignore[arg-type] # SymInt
-        return table[:, columns % N_FIXED][:, None].expand(-1, data.shape[0], -1)
+        return table.to(data)[:, columns % N_FIXED][:, None].expand(-1, data.shape[0], -1)
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation of `n_draws` fixed draws, and these draws.

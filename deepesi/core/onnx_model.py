@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
+from deepesi.core.contracts import N_DRAWS, Estimate, InverseModel, PosteriorModel
 from deepesi.runtime.protobuf import n_values
 from deepesi.runtime.session import open_model
 
@@ -80,7 +80,7 @@ class OnnxPosterior(OnnxModel, PosteriorModel):
                 "posterior model, or take OnnxModel."
             )
         self.noise_axes, self.fixed = contract.noise, contract.n_draws is not None
-        self.n_draws = contract.n_draws or PosteriorModel.n_draws
+        self.n_draws = contract.n_draws or N_DRAWS
 
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
         """Mean and standard deviation, with the fixed draws behind them if there are any."""

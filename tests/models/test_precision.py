@@ -85,8 +85,8 @@ for n_times in (5, 21):
 """
 
 
-#: Its cached properties hold a lock, which torch.compile cannot trace.
-BREAKS = {"AnnealedPatches"}
+#: torch.compile cannot trace: the lock of cached properties; how zuko composes transforms.
+BREAKS = {"AnnealedPatches", "StructuredPosterior"}
 
 
 @pytest.mark.parametrize("name", [slow(name) for name in NETWORKS if name not in BREAKS])

@@ -6,7 +6,6 @@ the file can be applied to a new montage, lead field or noise covariance.
 
 import dataclasses
 import importlib
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -211,7 +210,10 @@ def noise_size(
             f"noise_size: the posterior draws along {unknown}, the head inputs have the axes "
             f"{sorted(known)}. Declare a head input with that axis, or give a number."
         )
-    return math.prod(known[axis] if isinstance(axis, str) else axis for axis in axes)
+    size = 1  # a loop: torch.compile does not trace math.prod of symbolic sizes
+    for axis in axes:
+        size *= known[axis] if isinstance(axis, str) else axis
+    return size
 
 
 def prepare(declarations: Iterable[HeadInput], head: HeadModel) -> dict[str, NDArray[Any]]:
