@@ -45,6 +45,17 @@ def test_scores_of_a_point_are_its_error_and_need_an_uncertainty():
     assert posteriors.with_interval(np.array([np.nan]), 2) == "-"
 
 
+def test_corrected_levels_have_their_coverage_on_the_validation_recordings():
+    """Samples that are too narrow: ranks of targets are often extreme."""
+    ranks = np.repeat([[0], [99]], 50, axis=0).repeat(3, axis=1)
+    ranks[::5] = np.arange(0, 100, 5)[:, None]
+    observed = posteriors.Observations([], *[np.empty(0)] * 3, np.empty(0), [], np.empty(0), ranks)
+    wrong = posteriors.coverage_deviation(ranks[:, 2] / posteriors.N_DRAWS)
+    assert wrong > 0.15
+    assert float(posteriors.corrected_deviation(observed, observed)) < wrong
+    assert posteriors.corrected_deviation(observed, observed._replace(ranks=None)) == "-"
+
+
 @pytest.mark.slow
 def test_the_command_writes_all_tables(tmp_path, monkeypatch):
     """Tables of an untrained network and of the Bayesian minimum norm."""
