@@ -47,7 +47,8 @@ class Choice(NamedTuple):
         radius = (cumulated < wanted).sum(2, keepdim=True).clamp_max(n_radii - 1)
         wanted = wanted - (cumulated - self.by_radius).gather(2, radius)
         row = self.mass.gather(2, radius[..., None].expand_as(self.mass[:, :, :1]))[:, :, 0]
-        source = (row.cumsum(2) < wanted).sum(2).clamp_max(n_sources - 1)
+        # ONNX Runtime adds integers slowly.
+        source = (row.cumsum(2) < wanted).to(row).sum(2).long().clamp_max(n_sources - 1)
         return source + radius[..., 0] * n_sources
 
     def log_probability(self, number: Int[Tensor, "N B"]) -> Float[Tensor, "N B"]:
