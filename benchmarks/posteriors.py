@@ -310,7 +310,7 @@ def keep(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]], seed
     """Write a CSV, and a ``.yaml`` file that describes its origin."""
     write_rows(path, columns, rows)
     facts = {
-        "command": " ".join(["python -m benchmarks.posteriors", *sys.argv[1:]]),
+        "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "commit": commit(),
         "seed": seed,
         "date": datetime.now(UTC).date().isoformat(),
