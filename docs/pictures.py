@@ -264,7 +264,7 @@ def posterior_figure() -> Figure:
     peaks = np.flatnonzero(source_peaks(target[None], edges)[0])
     found = sources_of(samples, positions, edges)
     likely = modes(found.probability, positions, 0.03)
-    views = covering_views(np.concatenate([peaks, likely]), len(positions), mesh, 3)
+    views = covering_views(np.concatenate([peaks, likely]), len(positions), mesh, 2)
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained", facecolor="white")
     rows = figure.subfigures(5, 1, squeeze=False, height_ratios=[1.1, 1, 1.15, 1, 0.95])[:, 0]
     largest = 100 * found.probability.max()
@@ -275,7 +275,7 @@ def posterior_figure() -> Figure:
     }
     for row, (title, values) in zip(rows[[0, 1, 3]], shown.items(), strict=True):
         row.suptitle(title, size=10.5)
-        for ax, view in zip(row.subplots(1, 3), views, strict=True):
+        for ax, view in zip(row.subplots(1, 2), views, strict=True):
             draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
             if row is rows[0]:
                 ax.set_title(view, size=9)
