@@ -10,6 +10,10 @@ Written are CSV files whose names begin with ``--out``, each with a ``.yaml`` of
   three;
 - ``NAME_joint.csv``: coverage and area of joint sets from draws, by number of sources;
 - ``NAME_skull.csv``: coverage and length of 90 % intervals of the skull conductivity.
+
+With ``--recalibrated`` every posterior model has a second line: its samples with the distances from
+their mean multiplied by the temperature, which is fitted on the validation recordings. A column has
+the deviation of expected coverage with levels that are corrected by the coverage there.
 """
 
 import argparse
@@ -29,7 +33,7 @@ from omegaconf import DictConfig
 from deepesi.baselines.bayes_patches import BayesPatches
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.calibration.conformal import proportion, reach_kernel
-from deepesi.calibration.coverage_tests import c2st
+from deepesi.calibration.coverage_tests import c2st, coverage_deviation, expected_coverage
 from deepesi.calibration.sample_sources import NEAR, are_sparse, joint_set, source_peaks
 from deepesi.calibration.sbc import half_width
 from deepesi.cli.calibrate import heads_of, load_models, one_scenario
@@ -40,13 +44,21 @@ from deepesi.core.quantities import magnitude
 from deepesi.evaluation.calibration import ALL, CalibrationRow, cell, fit, measure
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
 from deepesi.evaluation.leaderboard import commit
-from deepesi.evaluation.observation import batches_to_fit, batches_to_test, observe
+from deepesi.evaluation.observation import (
+    N_DRAWS,
+    RANKED,
+    Observations,
+    batches_to_fit,
+    batches_to_test,
+    observe,
+)
 from deepesi.evaluation.parallel import one_thread
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.example import Geometry
 from deepesi.metrics.scoring_rules import moments_crps, moments_energy_score
 from deepesi.models.posterior.structured import StructuredPosterior
 from deepesi.physics.cohort import Cohort
+from deepesi.uncertainty.tempered import tempered
 from deepesi.utils.files import atomic
 from deepesi.utils.rows import write_rows
 
@@ -249,16 +261,30 @@ def compared(
 
 
 def calibrated(
-    config: DictConfig, scenario: Scenario, cohort: Cohort, models: Mapping[str, InverseModel]
-) -> dict[str, list[CalibrationRow]]:
-    """Rows of ``deepesi calibrate`` by method."""
+    config: DictConfig,
+    scenario: Scenario,
+    cohort: Cohort,
+    models: dict[str, InverseModel],
+    recalibrated: bool,
+) -> tuple[dict[str, list[CalibrationRow]], dict[str, str]]:
+    """Rows of ``deepesi calibrate``, and TARP deviation with corrected levels, by method.
+
+    Recalibrated posteriors are added to `models`.
+    """
     several = list(models.values())
-    fitted = observe(
+    observed = observe(
         models,
         lambda snr: batches_to_fit(scenario, cohort, snr, several, config.n_validation),
         scenario.snr_db,
         config.covers,
     )
+    fitted = {name: fit(observed[name], LEVEL, config.n_bins) for name in models}
+    for name, model in list(models.items()) if recalibrated else []:
+        temperature = fitted[name].temperature
+        if isinstance(model, PosteriorModel) and temperature is not None:
+            own = f"{name}, recalibrated ({temperature:.2f})"
+            # The mean stays, and with it the prediction sets.
+            models[own], fitted[own] = tempered(model, temperature), fitted[name]
     tests = observe(
         models,
         lambda snr: batches_to_test(scenario, cohort, snr, several),
@@ -266,19 +292,25 @@ def calibrated(
         config.covers,
     )
     heads = ", ".join(head.name for head in scenario.true_heads(cohort))
-    return {
-        name: measure(
-            name, scenario.name, heads, fit(fitted[name], LEVEL, config.n_bins), tests[name]
-        )
-        for name in models
-    }
+    rows = {name: measure(name, scenario.name, heads, fitted[name], tests[name]) for name in models}
+    return rows, {name: corrected_deviation(observed[name], tests[name]) for name in observed}
+
+
+def corrected_deviation(validation: Observations, tests: Observations) -> str:
+    """TARP deviation where a level is replaced by its expected coverage in validation."""
+    if validation.ranks is None or tests.ranks is None:
+        return "-"
+    fitted, ranks = (
+        found[:, RANKED.index("distance")] / N_DRAWS for found in (validation.ranks, tests.ranks)
+    )
+    return f"{coverage_deviation(expected_coverage(fitted, ranks)):.3f}"
 
 
 def keep(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]], seed: int) -> None:
     """Write a CSV, and a ``.yaml`` file that describes its origin."""
     write_rows(path, columns, rows)
     facts = {
-        "command": " ".join(["python -m benchmarks.posteriors", *sys.argv[1:]]),
+        "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "commit": commit(),
         "seed": seed,
         "date": datetime.now(UTC).date().isoformat(),
@@ -293,7 +325,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", nargs="*", help="settings of deepesi calibrate")
     parser.add_argument("--draws", type=int, default=200, help="draws per recording")
-    parser.add_argument("--compared", type=int, default=10, help="recordings of C2ST, per SNR")
+    parser.add_argument(
+        "--compared", type=int, default=10, help="recordings of C2ST, per SNR; 0: no C2ST"
+    )
+    parser.add_argument(
+        "--recalibrated", action="store_true", help="also samples with a fitted temperature"
+    )
     parser.add_argument("--out", type=Path, default=Path("posteriors"), help="name of the results")
     arguments = parser.parse_args()
     config = compose("calibrate", arguments.settings)
@@ -301,11 +338,13 @@ def main() -> None:
     models, _ = load_models(config, cohort)
     out: Path = arguments.out
     with one_thread():
-        rows = calibrated(config, scenario, cohort, models)
+        rows, corrected = calibrated(config, scenario, cohort, models, arguments.recalibrated)
         tests = at_all_snrs(scenario, cohort, list(models.values()))
         lines, joint, skull = [], [], []
-        accuracies = compared(
-            arguments.settings, cohort, models, arguments.compared, arguments.draws
+        accuracies = (
+            compared(arguments.settings, cohort, models, arguments.compared, arguments.draws)
+            if arguments.compared
+            else []
         )
         for name, model in models.items():
             scores, maps = [], []
@@ -321,19 +360,22 @@ def main() -> None:
             crps, energy = (with_interval(v, 3) for v in np.concatenate(scores).T)
             coverage, area, tarp, p_values = calibration_cells(rows[name])
             c2sts = (with_interval(a.get(name, np.empty(0)), 2) for a in accuracies)
-            lines.append((name, coverage, area, crps, energy, tarp, p_values, *c2sts))
+            tarps = (tarp, corrected.get(name, "-")) if arguments.recalibrated else (tarp,)
+            lines.append((name, coverage, area, crps, energy, *tarps, p_values, *c2sts))
             print(*lines[-1], sep=" | ", flush=True)
             if maps and are_sparse(maps[0]):
                 joint += joint_set_rows(name, maps, tests)
             if isinstance(model, StructuredPosterior):
                 skull.append(skull_row(name, model, tests, arguments.draws))
-    columns = ("method", "sets hold all sources", "mean area (cm²)", "CRPS (nA m)")
-    columns += ("energy score (nA m)", "TARP deviation", "SBC p, peak / norm")
-    columns += ("C2ST, one source", "C2ST, two or three")
+    columns = ["method", "sets hold all sources", "mean area (cm²)", "CRPS (nA m)"]
+    columns += ["energy score (nA m)", "TARP deviation"]
+    columns += ["TARP deviation, corrected levels"] if arguments.recalibrated else []
+    columns += ["SBC p, peak / norm"]
+    columns += ["C2ST, one source", "C2ST, two or three"] if accuracies else []
     keep(out.with_suffix(".csv"), columns, lines, scenario.seed)
-    columns = ("method", "sources", "joint sets hold all", "median area (cm²)", "recordings")
+    columns = ["method", "sources", "joint sets hold all", "median area (cm²)", "recordings"]
     keep(out.with_name(f"{out.name}_joint.csv"), columns, joint, scenario.seed)
-    columns = ("method", "90 % interval holds the skull", "length over the prior's", "recordings")
+    columns = ["method", "90 % interval holds the skull", "length over the prior's", "recordings"]
     keep(out.with_name(f"{out.name}_skull.csv"), columns, skull, scenario.seed)
 
 

@@ -21,8 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from numpy.typing import NDArray
 
+from deepesi.calibration.sample_sources import source_peaks, sources_of
+from deepesi.physics.template import load_template
 from deepesi.utils.files import atomic
-from deepesi.viz.cortex import best_views, draw_cortex
+from deepesi.viz.cortex import best_views, covering_views, draw_cortex
+from deepesi.viz.samples import modes
 from deepesi.viz.scalp import draw_scalp
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 PICTURES = Path(__file__).parent / "pictures"
+#: Samples of one recording, from ``benchmarks.posterior_example``.
+STORED = PICTURES.parent / "_results" / "pictures" / "posterior.csv"
 #: Ground of steps and floors without torch, and with it.
 PLAIN, TORCH = "#dbeaf5", "#fde3cf"
 DARK = "#333333"
@@ -247,10 +252,72 @@ def curve_figure() -> Figure:
     return figure
 
 
+def posterior_figure() -> Figure:
+    """One recording with two sources: target, probability, samples, number of sources, joint set.
+
+    The samples are stored; ``python -m benchmarks.posterior_example RUN`` writes them.
+    """
+    template = load_template("fsaverage-ico3")
+    mesh, positions, edges = template.display, template.source_pos, template.space.edges
+    assert mesh is not None
+    target, samples = _stored_samples(len(positions))
+    peaks = np.flatnonzero(source_peaks(target[None], edges)[0])
+    found = sources_of(samples, positions, edges)
+    likely = modes(found.probability, positions, 0.03)
+    views = covering_views(np.concatenate([peaks, likely]), len(positions), mesh, 2)
+    figure = Figure(figsize=(WIDTH, 7.6), layout="constrained", facecolor="white")
+    rows = figure.subfigures(5, 1, squeeze=False, height_ratios=[1.1, 1, 1.15, 1, 0.95])[:, 0]
+    largest = 100 * found.probability.max()
+    shown = {
+        f"target: {len(peaks)} sources (rings)": target,
+        f"probability of a source within 10 mm (to {largest:.0f} %)": found.probability,
+        f"{100 * found.level:g} % set: holds all sources together": found.joint_set.astype(float),
+    }
+    for row, (title, values) in zip(rows[[0, 1, 3]], shown.items(), strict=True):
+        row.suptitle(title, size=10.5)
+        for ax, view in zip(row.subplots(1, 2), views, strict=True):
+            draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
+            if row is rows[0]:
+                ax.set_title(view, size=9)
+    rows[2].suptitle("samples: equally plausible configurations", size=10.5)
+    for ax, values in zip(rows[2].subplots(1, 4), samples, strict=False):
+        (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
+        draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
+        ax.set_title(view, size=9)
+    assert found.count_probabilities is not None
+    _draw_shares(rows[4].subplots(), found.count_probabilities)
+    return figure
+
+
+def _draw_shares(ax: "Axes", shares: Array) -> None:
+    """Probability of every number of sources."""
+    numbers = np.arange(len(shares))
+    bars = ax.barh(numbers, 100 * shares, color="#3b6ea5", height=0.7)
+    ax.bar_label(bars, [f"{100 * share:.0f} %" for share in shares], size=10, padding=3)
+    ax.set(xlim=(0, 115), yticks=numbers[1:], ylim=(0.4, len(shares) - 0.4))
+    ax.set_xticks([])
+    ax.set_ylabel("sources", size=10.5)
+    ax.set_title("probability of the number of sources", size=10.5)
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
+    ax.invert_yaxis()
+
+
+def _stored_samples(n_sources: int) -> tuple[Array, Array]:
+    """Moments of the target ``(S,)`` and of the samples ``(N, S)``, nA m."""
+    with STORED.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(dict.fromkeys(row["draw"] for row in rows))
+    values = np.zeros((len(names), n_sources))
+    for row in rows:
+        values[names.index(row["draw"]), int(row["source"])] = float(row["moment (nA m)"])
+    return values[0], values[1:]
+
+
 FIGURES: Mapping[str, Callable[[], Figure]] = {
     "pipeline": pipeline_figure,
     "result": result_figure,
     "curve": curve_figure,
+    "posterior": posterior_figure,
     "floors": floors_figure,
 }
 

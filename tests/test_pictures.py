@@ -38,13 +38,25 @@ def test_floors_are_those_that_imports_are_checked_against(pictures):
     assert {f"deepesi.{folder}" for folder in plain} == set(torch_free["source_modules"])
 
 
-@pytest.mark.parametrize("name", ["pipeline", "floors", "curve"])
+@pytest.mark.parametrize("name", ["pipeline", "floors", "curve", "posterior"])
 def test_pictures_are_drawn_as_stored(pictures, tmp_path, name, capsys):
     assert pictures.main(["--only", name, "--out", str(tmp_path)]) == 0
     assert "written" in capsys.readouterr().out
     drawn, stored = (Image.open(f / f"{name}.png") for f in (tmp_path, pictures.PICTURES))
     assert drawn.size == stored.size
     assert drawn.width >= 2 * 390  # sharp on a phone
+
+
+def test_posterior_shows_two_sources_and_the_set_holds_both(pictures):
+    titles = [part.get_suptitle() for part in pictures.posterior_figure().subfigs]
+    assert titles[0] == "target: 2 sources (rings)"
+    target, samples = pictures._stored_samples(1284)
+    assert samples.shape == (200, 1284)
+    template = pictures.load_template("fsaverage-ico3")
+    peaks = pictures.source_peaks(target[None], template.space.edges)[0]
+    found = pictures.sources_of(samples, template.source_pos, template.space.edges)
+    assert found.joint_set[peaks].all()
+    assert found.count_probabilities[1] > found.count_probabilities[2]
 
 
 @pytest.mark.slow

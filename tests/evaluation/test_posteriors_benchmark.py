@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import posteriors
+from benchmarks import posterior_example, posteriors
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.core.contracts import Estimate
 
@@ -45,6 +45,17 @@ def test_scores_of_a_point_are_its_error_and_need_an_uncertainty():
     assert posteriors.with_interval(np.array([np.nan]), 2) == "-"
 
 
+def test_corrected_levels_have_their_coverage_on_the_validation_recordings():
+    """Samples that are too narrow: ranks of targets are often extreme."""
+    ranks = np.repeat([[0], [99]], 50, axis=0).repeat(3, axis=1)
+    ranks[::5] = np.arange(0, 100, 5)[:, None]
+    observed = posteriors.Observations([], *[np.empty(0)] * 3, np.empty(0), [], np.empty(0), ranks)
+    wrong = posteriors.coverage_deviation(ranks[:, 2] / posteriors.N_DRAWS)
+    assert wrong > 0.15
+    assert float(posteriors.corrected_deviation(observed, observed)) < wrong
+    assert posteriors.corrected_deviation(observed, observed._replace(ranks=None)) == "-"
+
+
 @pytest.mark.slow
 def test_the_command_writes_all_tables(tmp_path, monkeypatch):
     """Tables of an untrained network and of the Bayesian minimum norm."""
@@ -65,3 +76,19 @@ def test_the_command_writes_all_tables(tmp_path, monkeypatch):
     assert int(skull["recordings"]) == 10
     facts = yaml.safe_load((tmp_path / "found.yaml").read_text())
     assert facts["command"].startswith("python -m benchmarks.posteriors models=")
+
+
+@pytest.mark.slow
+def test_samples_of_one_recording_are_stored(tmp_path, monkeypatch):
+    out = tmp_path / "posterior.csv"
+    options = ["untrained:structured_posterior", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["posterior_example", *options])
+    posterior_example.main()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    draws = {row["draw"] for row in rows}
+    assert len(draws) == 1 + posterior_example.N_DRAWS
+    total = sum(float(row["moment (nA m)"]) for row in rows if row["draw"] == "target")
+    assert 50 < total < 200  # two patches
+    facts = yaml.safe_load(out.with_suffix(".yaml").read_text())
+    assert facts["command"].startswith("python -m benchmarks.posterior_example untrained:")

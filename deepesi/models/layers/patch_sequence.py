@@ -1,5 +1,6 @@
 """Evidence of one more patch, given the earlier ones and a skull: matched filters of a residual."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,9 @@ class Recordings(NamedTuple):
     white: Float[Tensor, "B C T"]
     rows: Float[Tensor, "P C"]  # unit topographies under the nominal skull
     filters: Float[Tensor, "M C C"]
-    squares: Float[Tensor, "MM P"]  # products of the filtered topographies of two skulls
-    energies: Float[Tensor, "B MM P"]  # mean over samples of the product of two matched filters
+    # Pairs of skulls, each once (`pairs_of`):
+    squares: Float[Tensor, "Q P"]  # products of the filtered topographies
+    energies: Float[Tensor, "B Q P"]  # mean over samples of the product of the matched filters
     matched: Float[Tensor, "B MT P"]  # matched filters, over the samples
     strength: Float[Tensor, " B"]  # prior variance of the amplitude of a unit topography
 
@@ -39,9 +41,8 @@ def matched_filters(
     n_skulls, n_patches = filters.shape[0], rows.shape[0]
     filtered = rows @ filters.mT
     matched = (white.mT[:, None] @ filtered.mT).contiguous()
-    squares = [(one * other).sum(1) for one in filtered for other in filtered]
-    by_skull = matched.unbind(1)
-    energies = [(one * other).mean(1) for one in by_skull for other in by_skull]
+    squares = [(filtered[i] * filtered[j]).sum(1) for i, j in pairs_of(n_skulls)]
+    energies = [(matched[:, i] * matched[:, j]).mean(1) for i, j in pairs_of(n_skulls)]
     return Recordings(
         white,
         rows,
@@ -51,6 +52,11 @@ def matched_filters(
         matched.reshape(-1, n_skulls * white.shape[2], n_patches),
         strength,
     )
+
+
+def pairs_of(n: int) -> list[tuple[int, int]]:
+    """Pairs of `n` skulls, each once: ``(0, 0), (0, 1), ..., (1, 1), ...``."""
+    return list(itertools.combinations_with_replacement(range(n), 2))
 
 
 class PatchSequence:
@@ -71,13 +77,17 @@ class PatchSequence:
 
     def __init__(self, recordings: Recordings, skull: Float[Tensor, "N B M"]) -> None:
         self.recordings, self.skull = recordings, skull
-        self.pairs = (skull[..., None] * skull[..., None, :]).flatten(2)
+        twice = [
+            skull[..., i] * skull[..., j] * (1 if i == j else 2)
+            for i, j in pairs_of(skull.shape[2])
+        ]
+        self.pairs: Float[Tensor, "N B Q"] = torch.stack(twice, dim=2)
         #: Squared norms of the topographies; energies are those of topographies of this norm.
         self.square: Float[Tensor, "N B P"] = self.pairs.to(recordings.squares) @ recordings.squares
         energy = (self.pairs.transpose(0, 1) @ recordings.energies).transpose(0, 1)
         self.energy: Float[Tensor, "N B P"] = energy
-        #: Squared norms of the topographies after projecting out the earlier patches, plus
-        #: square/strength. None: no patch was taken.
+        #: Share of these norms that is left after projecting out the earlier patches, plus
+        #: 1/strength. None: no patch was taken.
         self.residuals: Float[Tensor, "N B P"] | None = None
         self._products: list[Float[Tensor, "N B P"]] = []
         self._vectors: list[Float[Tensor, "N B C"]] = []
@@ -89,10 +99,8 @@ class PatchSequence:
 
     def explained(self) -> Float[Tensor, "N B P"]:
         """Power (mean over samples) that each patch explains in addition to the earlier ones."""
-        energy = self.energy.to(self.square).clamp_min(0)
-        if self.residuals is None:
-            return energy / self.square * (1 / (1 + self._least))
-        return energy / self.residuals
+        share = self.energy.to(self.square) / self.square
+        return share * (1 / (1 + self._least)) if self.residuals is None else share / self.residuals
 
     def evidence(self) -> Float[Tensor, "N B P"]:
         """Twice the log-likelihood per sample of each patch, its amplitude integrated out.
@@ -100,11 +108,7 @@ class PatchSequence:
         Terms that are equal for all patches are left out.
         """
         explained = self.explained()
-        return (
-            explained
-            if self.residuals is None
-            else explained - (self.residuals / self.square).log()
-        )
+        return explained if self.residuals is None else explained - self.residuals.log()
 
     def remaining(self) -> Float[Tensor, "N B"]:
         """Residual power (mean over samples) after the earlier patches."""
@@ -143,9 +147,9 @@ class PatchSequence:
         for product, other in zip(self._products, self._amplitudes, strict=True):
             change = change - product * (2 * (amplitude * other).mean(2, keepdim=True))
         self.energy = self.energy - along * change
-        before = self.square * (1 + self._least) if self.residuals is None else self.residuals
-        after = before - along.to(self.square).square()
-        self.residuals = after.maximum(self.square * self._least)
+        before = 1 + self._least if self.residuals is None else self.residuals
+        after = before - along.to(self.square).square() / self.square
+        self.residuals = after.maximum(self._least)
         self._vectors.append(vector)
         self._products.append(along)
         self._amplitudes.append(amplitude)

@@ -22,6 +22,7 @@ from deepesi.models.layers.patch_sequence import (
     PatchSequence,
     greedy,
     matched_filters,
+    pairs_of,
     skull_weights,
 )
 from deepesi.models.layers.scalar_flow import ScalarFlow
@@ -289,7 +290,7 @@ class StructuredPosterior(PosteriorModel):
         slope = 0.5 * frames / (1 + frames * error)
         skulls = skull_features(explained, slope).to(data.dtype)
         features = torch.cat([powers, skulls], dim=1)
-        middle = (self.n_skulls // 2) * (self.n_skulls + 1)
+        middle = pairs_of(self.n_skulls).index((self.n_skulls // 2,) * 2)
         energy = recordings.energies[:, middle] / recordings.squares[middle]
         log_moments = (inputs[self.moments.key] / inputs[self.unit.key])[self.n_radii // 2].log()
         scores = self.scores(
