@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Okabe & Ito's palette, distinct for colour-blind readers.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
+#: Okabe & Ito's palette with a darker grey, distinct for colour-blind readers.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
 LINES = ("-", "--", ":", "-.")
 #: Colour and line.
 Style = tuple[str, str]

@@ -18,7 +18,7 @@ from deepesi.interpret.any_model.targets import NEIGHBOURHOOD, Target, explained
 from deepesi.physics.channel_check import unexplained_channels
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.head import HeadModel, magnitudes
-from deepesi.physics.lobes import elsewhere, lobe_text
+from deepesi.physics.lobes import LOBE_SIZE, elsewhere, lobe_text
 from deepesi.physics.noise import snr_db_of_power
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.noise_check import check_noise, quietest_average
@@ -255,7 +255,8 @@ def _unknown(opened: Opened, mni: Array | None) -> Iterator[str]:
     if mni is None:
         yield (
             f"Lobes are not known, because {space.name} has no MNI positions. To name them, give "
-            f"{its and f'{its}and '}FreeSurfer's folder of its subject (--subjects-dir)."
+            f"{its and f'{its}and '}FreeSurfer's folder of its subject (--subjects-dir). Until "
+            f"then, a source at least {1e3 * LOBE_SIZE:g} mm away counts as in another lobe."
         )
     if opened.inverse.cortex is None and len(space.vertices) == 2:
         yield (

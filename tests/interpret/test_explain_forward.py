@@ -73,6 +73,7 @@ def test_lobes_of_a_subject_are_unknown_without_its_folder(recordings, tmp_path)
     forward = recordings / f"{SUBJECT}-fwd.fif"
     page = explained(recordings, tmp_path / "x.html", "--forward", forward)
     assert f"{NO_LOBES.format(f'{SUBJECT}-ico3')}FreeSurfer&#x27;s folder of its subject" in page
+    assert "a source at least 60 mm away counts as in another lobe" in page
     assert "left occipital" not in page
     assert "No cortex is drawn" not in page
     assert "<figcaption>left posterior</figcaption>" in page
