@@ -137,7 +137,7 @@ left.boxplot(list(by_epoch.values()), tick_labels=list(by_epoch))
 left.plot([1, 2, 3, 4], list(errors.values()), "C3o", label="average")
 left.set(ylabel="error of single epochs (mm)", ylim=(0, 150))
 left.legend(loc="upper right", fontsize=8)
-for number, (name, pieces) in enumerate(by_piece.items()):  # one above the other
+for number, pieces in enumerate(by_piece.values()):  # one above the other
     time_course = np.abs(np.concatenate([stc.data[source] for stc in pieces]))[:1000]
     right.plot(np.arange(1000) / sfreq, time_course / time_course.max() + number, linewidth=0.7)
 right.set_yticks(np.arange(4) + 0.5, list(by_piece))
