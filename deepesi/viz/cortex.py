@@ -39,7 +39,7 @@ THRESHOLD = 0.25
 VISIBLE = 0.25
 RING = "#00e5ff"
 #: Colours of the parts of a set, distinct for colour-blind readers; the last one of all others.
-PARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#333333")
+PARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#5c4a00")
 #: Their letters.
 PART_LETTERS = "ABCD"
 #: A label beside a source.
