@@ -7,6 +7,8 @@ is none.
 ``--methods NAME ...`` takes some of the methods only; without a name, the second CSV alone is
 written, in seconds.
 
+``--head fsaverage-ico3-free`` grades networks of free orientation, such as ``experiment=stranger``.
+
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
 estimate, and is graded by `deepesi.interpret.networks.grading`. The CSV has one line for each
@@ -288,7 +290,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--montage", default="biosemi32")
-    parser.add_argument("--head", default="fsaverage-ico3", help="fsaverage-ico3-free for loose")
+    parser.add_argument("--head", default="fsaverage-ico3", help="head of the recordings")
     parser.add_argument("--out", type=Path, default=Path("explanations.csv"))
     arguments = parser.parse_args()
     template = load_template(arguments.head)
