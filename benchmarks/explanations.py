@@ -7,6 +7,8 @@ is none.
 ``--methods NAME ...`` takes some of the methods only; without a name, the second CSV alone is
 written, in seconds.
 
+``--head fsaverage-ico3-free`` grades networks of free orientation, such as ``experiment=stranger``.
+
 Single patches of 10-25 mm at one SNR, as in ``scenario=snr``, at the electrodes of a cap. Every
 method of `deepesi.interpret` explains the share of the power near the strongest source of an
 estimate, and is graded by `deepesi.interpret.networks.grading`. The CSV has one line for each
@@ -96,7 +98,7 @@ class Maps(NamedTuple):
     arrays: Explained
 
 
-def cases(n: int, snr_db: float, montage: str) -> Iterator[Case]:
+def cases(n: int, snr_db: float, montage: str, template: Template) -> Iterator[Case]:
     """Recordings, each in a reference of its own head."""
     chosen = [
         "scenario=snr",
@@ -104,7 +106,7 @@ def cases(n: int, snr_db: float, montage: str) -> Iterator[Case]:
         f"scenario.setups.montages=[{montage}]",
     ]
     (scenario,) = load_scenarios([compose("evaluate", chosen).scenario])
-    stream = scenario.recordings(Cohort.single(load_template()), []).at_snr(snr_db)
+    stream = scenario.recordings(Cohort.single(template), []).at_snr(snr_db)
     for step, size in enumerate(scenario.sizes):
         batch = stream.batch(step)
         precision = channel_precision(batch.head)
@@ -288,9 +290,10 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--montage", default="biosemi32")
+    parser.add_argument("--head", default="fsaverage-ico3", help="head of the recordings")
     parser.add_argument("--out", type=Path, default=Path("explanations.csv"))
     arguments = parser.parse_args()
-    template = load_template()
+    template = load_template(arguments.head)
     models, _ = load_named(arguments.models, template, "explanations")
     shuffled = of_shuffled(arguments.shuffled, list(models), template)
     config = compose("evaluate", [f"baselines=[{arguments.baselines}]"])
@@ -298,7 +301,7 @@ def main() -> None:
         if not isinstance(model, InverseModel) or not model.exportable:
             parser.error(f"{name} has no gradients.")
         models[name] = model
-    chosen = list(cases(arguments.examples, arguments.snr_db, arguments.montage))
+    chosen = list(cases(arguments.examples, arguments.snr_db, arguments.montage, template))
     written, distances = list[list[str]](), list[list[str]]()
     out: Path = arguments.out
     with one_thread():

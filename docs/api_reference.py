@@ -44,6 +44,7 @@ ROOMS = {
         [
             "physics.loading",
             "physics.template",
+            "physics.source_mesh",
             "physics.head",
             "physics.family",
             "physics.scalp_potential",

@@ -175,7 +175,7 @@ def result_figure() -> Figure:
     potentials = 1e6 * np.asarray(batch.data[0, :, 0], float)
     draw_scalp(axes[0], potentials, head.sensors.positions, head.sensors.names)
     axes[0].set_title(f"recording, {SNR_DB:g} dB, {len(potentials)} electrodes", size=10)
-    view = best_views(int(peaks[0]), len(maps["target"]), mesh, 1)[0]
+    view = best_views(int(peaks[0]), mesh, 1)[0]
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
         draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
         distance = 1e3 * np.linalg.norm(

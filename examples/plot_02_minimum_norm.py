@@ -135,17 +135,15 @@ for name in estimates:
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 left.boxplot(list(by_epoch.values()), tick_labels=list(by_epoch))
 left.plot([1, 2, 3, 4], list(errors.values()), "C3o", label="average")
-left.set(ylabel="error of single epochs (mm)", ylim=(0, None))
-left.legend()
-for name, pieces in by_piece.items():
+left.set(ylabel="error of single epochs (mm)", ylim=(0, 150))
+left.legend(loc="upper right", fontsize=8)
+for number, pieces in enumerate(by_piece.values()):  # one above the other
     time_course = np.abs(np.concatenate([stc.data[source] for stc in pieces]))[:1000]
-    right.plot(np.arange(1000) / sfreq, time_course / time_course.max(), linewidth=0.7, label=name)
-right.legend(fontsize=8)
+    right.plot(np.arange(1000) / sfreq, time_course / time_course.max() + number, linewidth=0.7)
+right.set_yticks(np.arange(4) + 0.5, list(by_piece))
 for onset in onsets[onsets < 1000]:
-    right.axvline(onset / sfreq + 0.1, color="C3", alpha=0.4)
-right.set(
-    xlabel="time (s)", ylabel="estimate at the source / its maximum", title="raw; lines: responses"
-)
+    right.axvline(onset / sfreq + 0.1, color="0.5", alpha=0.6)
+right.set(xlabel="time (s)", title="raw, at the source; lines: responses")
 
 # %%
 # Exercises

@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import deepesi
+from deepesi.metrics.table import METRICS
 
 folder = Path(tempfile.mkdtemp())
 settings = ["data.batch_size=64", "trainer.n_validation_batches=1", "export=false"]
@@ -83,7 +84,7 @@ for ax, metric in zip(axes, metrics, strict=False):
         at = np.arange(len(scenarios)) + 0.25 * (offset - 1)
         ax.bar(at, [means[s, method, metric] for s in scenarios], 0.22, label=method)
     ax.set_xticks(range(len(scenarios)), scenarios.values(), fontsize=8)
-    ax.set_ylabel(metric.replace("_", " "))
+    ax.set_ylabel(METRICS[metric].label)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 # %%

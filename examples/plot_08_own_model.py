@@ -29,6 +29,7 @@ from torch import nn
 
 import deepesi
 from deepesi.core.contracts import Estimate, InverseModel
+from deepesi.metrics.table import METRICS
 from deepesi.physics.head_inputs import LinearInverse, Whitener
 
 
@@ -104,7 +105,7 @@ for ax, metric in zip(axes, ("localization_error", "nemd"), strict=True):
         table[method, metric] = [row.value for row in own]
         ax.plot([row.snr_db for row in own], table[method, metric], "o-", label=method)
         print(f"{metric:18s} {method:12s}", *(f"{row.value:6.2f}" for row in own))
-    ax.set(xlabel="SNR (dB)", ylabel=metric, ylim=(0, None))
+    ax.set(xlabel="SNR (dB)", ylabel=METRICS[metric].label, ylim=(0, None))
 axes[0].legend()
 
 # %%

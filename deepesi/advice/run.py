@@ -171,7 +171,7 @@ def _advice(
 
 
 def _mni(source: int, inverse: PreparedInverse) -> tuple[float, ...] | None:
-    position = mni_of(source, inverse.space)
+    position = mni_of(source, inverse)
     return None if position is None else tuple(round(value, 1) for value in position)
 
 

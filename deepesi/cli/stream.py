@@ -62,7 +62,7 @@ def stream(
         raise ValueError(f"--page {port}: expected a port below {2**16}; 0 takes any.")
     inverse = Inverse.load(model, n_threads=1).for_prepared(prepared)
     check_live(inverse, band, window)
-    parcels = seitzman_parcels(inverse.space)
+    parcels = seitzman_parcels(inverse.space, inverse.template)
     find = functools.partial(
         open_source,
         name,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.core.arrays import as_array
+from deepesi.evaluation.explanations import explanations
 from deepesi.evaluation.gallery import Gallery, WorkedExample
 from deepesi.evaluation.source_sets import nearest_peak
 from deepesi.physics.atlas import parcel_names
@@ -24,9 +25,16 @@ HOW_TO_READ = (
     "method is above two of its standard deviations, or its set of source locations."
 )
 
+#: Most of the page that explanations may take, bytes.
+MOST_EXPLANATIONS = 1_200_000
+WHY = "<h3>Explanation</h3>"
+
 
 def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
-    """Write the examples of a report as one page; samples are left out until it fits 3 MB.
+    """Write the examples of a report with their explanations as one page.
+
+    Samples are left out until it fits 3 MB. Explanations of very many methods are left to the
+    report, which the page then names.
 
     Args:
         pictures: What the report draws.
@@ -41,13 +49,22 @@ def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
         )
         for worked in pictures.examples
     }
-    shown, step = fitting(views)
+    texts = map(explanations, pictures.examples)
+    why = {name: WHY + text for name, text in zip(views, texts, strict=True) if text}
     facts = {"how to read": HOW_TO_READ}
+    size = sum(map(len, why.values()))
+    if size > MOST_EXPLANATIONS:
+        facts["explanations"] = (
+            f"in report.html, section Examples; they are {size / 1e6:.1f} MB, and this page holds "
+            "at most 3 MB"
+        )
+        why = {}
+    shown, step = fitting(views, why)
     if missing:
         facts["parcels"] = missing
     if step > 1:
         facts["samples"] = f"one of {step}, so that the page stays below 3 MB"
-    write_viewer(path, "deepesi benchmark: examples", facts, [], shown)
+    write_viewer(path, "deepesi benchmark: examples", facts, [], shown, why)
 
 
 def _view(

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Okabe & Ito's palette, distinct for colour-blind readers.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
+#: Okabe & Ito's palette with a darker grey, distinct for colour-blind readers.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
 LINES = ("-", "--", ":", "-.")
 #: Colour and line.
 Style = tuple[str, str]
@@ -176,7 +176,7 @@ def source_panels(
         for row, side in enumerate(("lateral", "medial")):
             for column, hemisphere in enumerate(("left", "right")):
                 view = f"{hemisphere} {side}"
-                draw_dots(axes[row, column], drawn, own, n_sources, mesh, view, top)
+                draw_dots(axes[row, column], drawn, own, mesh, view, top)
                 axes[row, column].set_title(view, fontsize=8)
         yield f"{method}: mean {own.mean():.1f}", figure
 
@@ -193,9 +193,9 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
     batch, head, n_orient = worked.batch, worked.batch.head, worked.batch.head.space.n_orient
     true = as_array(magnitude(batch.sources, n_orient)[0])
     peaks, several = worked.peaks, len(worked.peaks) > 1
-    views = best_views(int(true.argmax()), len(true), mesh)
+    views = best_views(int(true.argmax()), mesh)
     if several:
-        views = covering_views(peaks, len(true), mesh, 2)
+        views = covering_views(peaks, mesh, 2)
     data = as_array(batch.data[0])
     scalp = Figure(figsize=(1.9, 1.9), layout="constrained")
     rows = head.sensors.map_rows
@@ -222,7 +222,7 @@ def _true_source_panels(
     """Each true source by itself: what of the target is nearest to it."""
     nearest = nearest_peak(positions, peaks)
     for number, peak in enumerate(peaks.tolist()):
-        views = best_views(peak, len(true), mesh)
+        views = best_views(peak, mesh)
         own = np.where(nearest == number, true, 0.0)
         caption = f"true source {number + 1}; above {views[0]}, below {views[1]}"
         yield caption, _cortices(own, mesh, views, peaks)
@@ -247,7 +247,7 @@ def _parts(
     """The parts of a set from two sides, one below the other."""
     figure = Figure(figsize=(1.9, 3.0), layout="constrained")
     for ax, view in zip(figure.subplots(2, 1), views, strict=True):
-        draw_parts(ax, found.parts, n_sources, mesh, view, peaks)
+        draw_parts(ax, found.parts, mesh, view, peaks)
     return figure
 
 

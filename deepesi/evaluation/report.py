@@ -9,12 +9,12 @@ import numpy as np
 from deepesi.evaluation.benchmark import Benchmark, Cell, Row
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.calibration_report import sections as calibration_sections
+from deepesi.evaluation.explanations import explanations
 from deepesi.evaluation.figures import (
     Style,
     axis_panels,
     depth_panel,
     example_panels,
-    explanation_panels,
     source_panels,
     styles,
 )
@@ -41,25 +41,12 @@ SEVERAL = (
     "sources of 90 % of their samples, others their half-maximum area, which has no stated "
     "probability."
 )
-EXPLAINED = (
-    "What the localization depends on: the share of the power within 20 mm of the strongest source "
-    "is explained. Saliency, of networks: its change per standard deviation of the noise of an "
-    "electrode. Occlusion, of exported files and classical methods, which have no gradients here: "
-    "how much of it is missing without the electrode. Occlusion failed the randomization check: it "
-    "depends little on the model."
-)
-CHECKED = (
-    "Forward check: the potential of the estimate through the nominal lead field, beside the "
-    "recording, whitened, at the strongest sample."
-)
 BINS = (
     "Bins of as many examples each; bands: 95 % intervals. Too few for two bins: every example "
     "by itself."
 )
 #: Pixels of curves, of maps of errors and of single maps: two or more of the last fit a phone.
 CURVE, MAP, SMALL = 325, 325, 160
-#: Pixels of scalp maps with a scale.
-EXPLANATION = 235
 
 
 def write_report(
@@ -178,30 +165,3 @@ def _worked(examples: Sequence[WorkedExample], mesh: DisplayMesh) -> str:
         + explanations(worked)
         for worked in examples
     )
-
-
-def explanations(worked: WorkedExample) -> str:
-    """HTML of what the localization depends on, with forward checks; empty without any."""
-    if not worked.explanations:
-        return ""
-    slow = [name for name, found in worked.explanations.items() if found.by_sensor is None]
-    text = f" Left out, as it would take too long: {escape(', '.join(slow))}." if slow else ""
-    return (
-        f"<p>{EXPLAINED}{text}</p>{tiles(explanation_panels(worked), EXPLANATION)}"
-        f"<p>{CHECKED}</p>{_forward_checks(worked)}"
-    )
-
-
-def _forward_checks(worked: WorkedExample) -> str:
-    header = (
-        "method",
-        "explained power (%)",
-        "after the best scaling (%)",
-        "channels that do not fit",
-    )
-    names, lines = worked.batch.head.sensors.names, []
-    for method, (_, _, check) in worked.explanations.items():
-        shares = (f"{100 * share:.0f}" for share in (check.share, check.scaled_share))
-        misfits = ", ".join(names[row] for row in check.misfits) or "none"
-        lines.append([(text, False) for text in (method, *shares, misfits)])
-    return html_table(header, lines, (), header[-1:])

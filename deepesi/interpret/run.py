@@ -1,6 +1,6 @@
 """``deepesi explain``: why the estimate of one sample of a recording is what it is, as a page."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,9 +18,8 @@ from deepesi.interpret.any_model.targets import NEIGHBOURHOOD, Target, explained
 from deepesi.physics.channel_check import unexplained_channels
 from deepesi.physics.forward_check import forward_check
 from deepesi.physics.head import HeadModel, magnitudes
-from deepesi.physics.lobes import elsewhere, lobe_text
+from deepesi.physics.lobes import LOBE_SIZE, elsewhere, lobe_text
 from deepesi.physics.noise import snr_db_of_power
-from deepesi.physics.template import template_of
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.noise_check import check_noise, quietest_average
 from deepesi.runtime.nominal_head import nominal_head, nominal_head_of_forward
@@ -31,6 +30,7 @@ from deepesi.runtime.recording_checks import check_average
 from deepesi.runtime.recordings import recording_rows
 from deepesi.runtime.setup import Opener, SetupOptions
 from deepesi.runtime.writing.estimate import in_window, location
+from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, anatomy_of
 from deepesi.utils.files import check_file_out
 from deepesi.utils.nearest import nearest
 
@@ -135,8 +135,8 @@ def explain(
     network = open_network(model, opened.model)
     methods = _methods(model, network is not None, options)
     check_average(opened.data, "explain")
-    head, template = _head(opened), template_of(opened.inverse.space)
-    mni = None if template is None else template.source_mni
+    head, anatomy = _head(opened), anatomy_of(opened.forward, setup.subjects_dir)
+    mni = _mni(opened.inverse, anatomy)
     ready = yield from correct_recording(opened, reading)
     inverse, evoked = opened.inverse, ready.recording
     inverse.sensors.check_eeg_only("explain")
@@ -151,7 +151,7 @@ def explain(
             f"explain: the estimate of {model.stem} is zero at {evoked.times[sample]:g} s, so "
             "there is nothing to explain. Give another time (--at), or another model."
         )
-    where = location(peak, inverse)
+    where = location(peak, inverse, anatomy)
     yield f"{1e3 * evoked.times[sample]:.0f} ms, strongest source there: {where}"
     target, text = named_target(options.target, moments, peak, inverse)
     value = float(target(moments[None])[0])
@@ -165,7 +165,8 @@ def explain(
     fill = filled(frame.data, inverse.channel_precision)
     without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
     lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
-    attributions, left_out = {}, [_no_gradients(model)] if network is None else []
+    attributions, missing = {}, list(_unknown(opened, mni))
+    missing += [_no_gradients(model)] if network is None else []
     for method in methods:
         if method == "occlusion" or network is None:
             attributions[method] = _occlusion(parts, moments, without, fill, options.spans)
@@ -175,7 +176,7 @@ def explain(
         if isinstance(attribution, Attribution):
             attributions[method] = attribution
         else:
-            left_out.append(attribution)
+            missing.append(attribution)
             yield attribution
     yield "the least change that moves the peak"
     far = elsewhere(peak, inverse.positions, mni)
@@ -193,16 +194,16 @@ def explain(
         data=frame.data,
         magnitudes=magnitude,
         positions=inverse.positions,
-        mesh=None if template is None else template.display,
+        mesh=inverse.cortex,
         peak=peak,
-        locations={number: location(number, inverse) for number in numbers},
+        locations={number: location(number, inverse, anatomy) for number in numbers},
         lobes=_lobes(numbers, mni),
         elsewhere=far,
         target=target,
         target_text=text,
         value=value,
         attributions=attributions,
-        left_out=left_out,
+        missing=missing,
         check=forward_check(head.leadfield, inverse.whitener, moments, data[:, sample]),
         unexplained_channels=unexplained_channels(inverse.channel_precision, data, inverse.sensors),
         change=change,
@@ -236,6 +237,33 @@ def _no_gradients(model: Path) -> str:
         "out. They need torch and the network itself: give the directory of the run that the file "
         "was exported from. Occlusion runs on any file."
     )
+
+
+def _mni(inverse: PreparedInverse, anatomy: SubjectAnatomy | None) -> Array | None:
+    """MNI positions of the sources ``(S, 3)``, mm, NaN where unknown; None: all are unknown."""
+    template = inverse.template
+    if anatomy is not None:
+        return anatomy.mni
+    if template is None or not np.isfinite(template.source_mni).any():
+        return None
+    return template.source_mni
+
+
+def _unknown(opened: Opened, mni: Array | None) -> Iterator[str]:
+    """What is not known of the head, and how to get it."""
+    space, its = opened.inverse.space, "" if opened.forward else "its forward solution (--forward) "
+    if mni is None:
+        yield (
+            f"Lobes are not known, because {space.name} has no MNI positions. To name them, give "
+            f"{its and f'{its}and '}FreeSurfer's folder of its subject (--subjects-dir). Until "
+            f"then, a source at least {1e3 * LOBE_SIZE:g} mm away counts as in another lobe."
+        )
+    if opened.inverse.cortex is None and len(space.vertices) == 2:
+        yield (
+            f"No cortex is drawn, because triangles between the sources of {space.name} are not "
+            "known. To draw it, give a forward solution (--forward) on a source space of "
+            "mne.setup_source_space with spacing ico or oct."
+        )
 
 
 def _head(opened: Opened) -> HeadModel:

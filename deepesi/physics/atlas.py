@@ -42,13 +42,14 @@ class Parcels(NamedTuple):
         return np.asarray(np.sqrt(sums / counts[:, None]))
 
 
-def seitzman_parcels(space: SourceSpace) -> Parcels:
+def seitzman_parcels(space: SourceSpace, template: Template | None = None) -> Parcels:
     """The cortical parcels of Seitzman's 300 regions that contain sources of a space.
 
     Names are network, side and number in the atlas.
 
     Args:
         space: Source space of a head with MNI positions.
+        template: The head of these sources; None: an installed one.
 
     Raises:
         ValueError: The sources have no MNI positions.
@@ -58,13 +59,13 @@ def seitzman_parcels(space: SourceSpace) -> Parcels:
     the nearest sources belong to a parcel, not those in a sphere of 5 mm.
 
     """
-    template = template_of(space)
-    if template is None:
+    head = template or template_of(space)
+    if head is None or not np.isfinite(head.source_mni).all():
         raise ValueError(
             f"parcels: the source space {space.name} has no MNI positions, so its sources belong "
             "to no parcel of an atlas. Use a packaged head."
         )
-    return _parcels(template)
+    return _parcels(head)
 
 
 def parcel_names(template: Template) -> tuple[list[str], str]:

@@ -25,6 +25,7 @@ from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.scalp import ScalpPoints, fit_to_scalp
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.sensors import SensorArray
+from deepesi.physics.source_mesh import CortexSurface
 from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
@@ -54,6 +55,19 @@ class DisplayMesh:
     sulci: NDArray[np.bool_]
     source_index: NDArray[np.int64]
     source_weight: Array
+
+    @functools.cached_property
+    def n_sources(self) -> int:
+        """Number of sources of both hemispheres, which have as many each."""
+        return 2 * (int(self.source_index.max()) + 1)
+
+    def surface(self, hemisphere: int) -> CortexSurface:
+        """One hemisphere, left or right."""
+        return CortexSurface(self.positions[hemisphere], self.faces, self.sulci[hemisphere])
+
+    def places(self, sources: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hemisphere and vertex of sources."""
+        return np.divmod(sources, self.n_sources // 2)
 
     def interpolate(self, values: Array) -> Array:
         """Values at the sources ``(S,)`` to values at the vertices ``(2, N)``."""

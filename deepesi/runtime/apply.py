@@ -42,7 +42,7 @@ from deepesi.runtime.writing.estimate import (
 )
 from deepesi.runtime.writing.samples import Draws, check_draws, write_samples
 from deepesi.runtime.writing.source_counts import write_source_counts
-from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, subject_anatomy
+from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy, anatomy_of
 from deepesi.runtime.writing.zarr_group import is_zarr, zarr_writer
 from deepesi.utils.files import check_file_out
 
@@ -126,7 +126,7 @@ def apply(
     check_writable(inverse.space, out)
     check_window(window, data.times)
     if animated is not None:
-        check_shown(data, inverse.space, window)
+        check_shown(data, inverse, window)
         if animated.html is not None and "eeg" not in inverse.sensors.kinds:
             raise ValueError(
                 "--html shows potentials on the scalp, and the recording has MEG only. Leave it "
@@ -136,10 +136,7 @@ def apply(
         check_draws(draws, data, inverse)
     ready = yield from correct_recording(opened, reading)
     check_good_window(window, ready)
-    forward = opened.forward
-    anatomy = None
-    if forward is not None and setup.subjects_dir is not None:
-        anatomy = subject_anatomy(forward, setup.subjects_dir)
+    anatomy = anatomy_of(opened.forward, setup.subjects_dir)
     where = PeakSearch(window, anatomy)
     if reading.band is not None:
         power = _band_power(ready, inverse, reading.band, progress)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deepesi.physics.head import HeadModel
 from deepesi.physics.sensors import KINDS
 from deepesi.physics.simulated import simulated_raw
-from deepesi.physics.template import DisplayMesh, Template, template_of
+from deepesi.physics.template import DisplayMesh, Template
 from deepesi.runtime.corrections import OFFSET, OFFSET_ALL, OFFSET_RAW
 from deepesi.runtime.inverse import Inverse, PreparedInverse
 from deepesi.runtime.opening import check_window, correct_recording, open_recording
@@ -66,7 +66,7 @@ def write_recording_demo(
     check_file_out(out, ".html")
     web = read_runtime(runtime)
     opened = yield from open_recording(model, recording, reading, setup)
-    check_shown(opened.data, opened.inverse.space, window)
+    check_shown(opened.data, opened.inverse, window)
     check_window(window, opened.data.times)
     check_model(opened.model)
     ready = yield from correct_recording(opened, reading)
@@ -173,7 +173,7 @@ def demo_of(
 
 
 def _cortex(inverse: PreparedInverse) -> tuple[Template, DisplayMesh]:
-    template = template_of(inverse.space)
+    template = inverse.template
     if template is None or template.display is None:
         raise ValueError(
             f"the page needs a cortex to draw on, which the source space {inverse.space.name} does "

@@ -21,7 +21,7 @@ from deepesi.physics.io.rank import RankChoice, rank_reason
 from deepesi.physics.io.selection import channels_to_localize
 from deepesi.physics.noise import whitener
 from deepesi.physics.sensors import SensorArray
-from deepesi.physics.template import Template, load_oriented
+from deepesi.physics.template import Template, load_oriented, template_of
 from deepesi.runtime.contract import Contract
 from deepesi.runtime.packaged import model_path
 from deepesi.runtime.prepared import read_prepared
@@ -278,7 +278,14 @@ class Inverse:
             placement=placed.placement,
             coils=placed.coils,
             recorded_pos=placed.recorded_pos,
+            src=None if forward is None else forward["src"],
         )
+
+    def _head_of(self, space: SourceSpace) -> Template | None:
+        """The given head if it has these sources, else an installed one that has; or None."""
+        if self.head is not None and self.template.space.fingerprint == space.fingerprint:
+            return self.template
+        return template_of(space)
 
     def _check_one_head(self, forward: "mne.Forward | None", trans: "mne.Transform | None") -> None:
         """Refuse a forward solution together with another head or a transform."""
@@ -328,6 +335,7 @@ class Inverse:
             nave,
             origin,
             channel_precision(head),
+            template=self._head_of(head.space),
         )
 
     def for_prepared(self, path: str | Path) -> PreparedInverse:
@@ -362,6 +370,7 @@ class Inverse:
             str(content["origin"]),
             content["channel_precision"],
             recorded_pos=content["recorded_pos"],
+            template=self._head_of(space),
         )
 
 

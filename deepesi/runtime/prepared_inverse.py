@@ -17,6 +17,8 @@ from deepesi.physics.coil_placement import CoilPlacement
 from deepesi.physics.data_check import check_data
 from deepesi.physics.head import magnitudes
 from deepesi.physics.noise import spanned_by_data
+from deepesi.physics.source_mesh import CortexMesh, source_mesh
+from deepesi.physics.template import Template
 from deepesi.runtime.corrections import Baseline, Corrected, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
 from deepesi.runtime.noise_check import QUIETEST, check_noise, quietest_average
@@ -73,6 +75,9 @@ class PreparedInverse(PreparedModel):
         coils: How the MEG coils were placed about a packaged head; None as for `placement`.
         recorded_pos: Positions of the sensors in the head frame of the recording ``(C, 3)``, m;
             None: those of `sensors`.
+        template: Packaged or own head with the sources of this model; None: a subject's own
+            forward solution.
+        src: Source space of that forward solution, to draw on; None: not known.
 
     """
 
@@ -83,6 +88,15 @@ class PreparedInverse(PreparedModel):
     placement: Placement | None = None
     coils: CoilPlacement | None = None
     recorded_pos: Array | None = None
+    template: Template | None = None
+    src: "mne.SourceSpaces | None" = None
+
+    @functools.cached_property
+    def cortex(self) -> CortexMesh | None:
+        """Cortex to draw on: of the template, or of the forward solution; None: there is none."""
+        if self.template is not None:
+            return self.template.display
+        return None if self.src is None else source_mesh(self.src)
 
     @property
     def placement_warnings(self) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.physics.template import DisplayMesh
+from deepesi.physics.source_mesh import CortexMesh
 from deepesi.viz.cortex import covering_views, draw_cortex, draw_projections
 
 Array = NDArray[np.float64]
@@ -18,7 +18,7 @@ SIZE = (3.6, 2.7)
 
 
 def peak_figures(
-    magnitudes: Array, peaks: Sequence[int], mesh: DisplayMesh | None, positions: Array
+    magnitudes: Array, peaks: Sequence[int], mesh: CortexMesh | None, positions: Array
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure of three views of an estimate, with a numbered ring at every peak.
 
@@ -36,7 +36,7 @@ def peak_figures(
         draw_projections(whole, magnitudes, positions, marks)
         yield "projections", figure
         return
-    for view in covering_views(marks, len(magnitudes), mesh, 3):
+    for view in covering_views(marks, mesh, 3):
         figure = Figure(figsize=(2.8, 2.3), layout="constrained")
         draw_cortex(figure.subplots(), magnitudes, mesh, view, float(magnitudes.max()), marks, True)
         yield view, figure

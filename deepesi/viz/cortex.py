@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from deepesi.physics.graph import face_normals, vertex_normals
-from deepesi.physics.template import DisplayMesh
+from deepesi.physics.source_mesh import CortexMesh
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ THRESHOLD = 0.25
 VISIBLE = 0.25
 RING = "#00e5ff"
 #: Colours of the parts of a set, distinct for colour-blind readers; the last one of all others.
-PARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#8a6d00")
+PARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#5c4a00")
 #: Their letters.
 PART_LETTERS = "ABCD"
 #: A label beside a source.
@@ -56,7 +56,7 @@ DOTS = "viridis"
 def draw_cortex(
     ax: "Axes",
     values: Array,
-    mesh: DisplayMesh,
+    mesh: CortexMesh,
     view: str,
     maximum: float,
     marks: NDArray[np.int64] | None = None,
@@ -77,16 +77,14 @@ def draw_cortex(
     side = side_of(mesh, view)
     _draw_faces(ax, side, magnitude_colours(values, mesh, side, maximum))
     if marks is not None and len(marks):
-        visible = np.flatnonzero(_facing(marks, len(values), mesh, view) > VISIBLE)
-        rings = side.flat[marks[visible] % (len(values) // 2)]
-        _draw_rings(ax, rings, visible if numbered else None)
+        visible = np.flatnonzero(_facing(marks, mesh, view) > VISIBLE)
+        _draw_rings(ax, side.points(marks[visible], mesh), visible if numbered else None)
 
 
 def draw_parts(
     ax: "Axes",
     parts: Sequence[NDArray[np.int64]],
-    n_sources: int,
-    mesh: DisplayMesh,
+    mesh: CortexMesh,
     view: str,
     marks: NDArray[np.int64],
 ) -> None:
@@ -96,7 +94,6 @@ def draw_parts(
         ax: Axes to draw in; ticks are switched off.
         parts: Sources of every set; those after the first of `PARTS` have the last colour and no
             letter.
-        n_sources: Number of sources of the whole space.
         mesh: Cortex mesh.
         view: Key of `VIEWS`.
         marks: Indices of sources to mark with a numbered ring, if visible in this view.
@@ -105,31 +102,28 @@ def draw_parts(
     side = side_of(mesh, view)
     colours = np.broadcast_to(side.grey, (len(side.faces), 3))
     for number, part in enumerate(parts):
-        inside = np.zeros(n_sources)
+        inside = np.zeros(mesh.n_sources)
         inside[part] = 1
         level = mesh.interpolate(inside)[side.hemisphere][side.faces].mean(axis=1)
         opacity = np.clip((level - 0.3) / 0.2, 0, 1)[:, None]
         rgb = np.array(to_rgb(PARTS[min(number, len(PARTS) - 1)]))
         colours = opacity * rgb + (1 - opacity) * colours
     _draw_faces(ax, side, colours)
-    visible = np.flatnonzero(_facing(marks, n_sources, mesh, view) > VISIBLE)
-    _draw_rings(ax, side.flat[marks[visible] % (n_sources // 2)], visible)
+    visible = np.flatnonzero(_facing(marks, mesh, view) > VISIBLE)
+    _draw_rings(ax, side.points(marks[visible], mesh), visible)
     for letter, colour, part in zip(PART_LETTERS, PARTS, parts, strict=False):
-        facing = _facing(part, n_sources, mesh, view)
+        facing = _facing(part, mesh, view)
         if facing.max() > VISIBLE:
-            points = side.flat[part[facing > VISIBLE] % (n_sources // 2)]
+            points = side.points(part[facing > VISIBLE], mesh)
             nearest = np.linalg.norm(points - points.mean(axis=0), axis=1).argmin()
             line = {"arrowstyle": "-", "color": colour}  # the label stands beside a small part
             ax.annotate(letter, points[nearest], (-20, -20), color=colour, arrowprops=line, **LABEL)
 
 
-def magnitude_colours(values: Array, mesh: DisplayMesh, side: "Side", maximum: float) -> Array:
+def magnitude_colours(values: Array, mesh: CortexMesh, side: "Side", maximum: float) -> Array:
     """Colours ``(F, 3)`` of the faces of a view by magnitudes at the sources ``(S,)``, unlit."""
-    level = np.zeros((2, len(mesh.positions[0])))
-    if maximum > 0:
-        level = mesh.interpolate(values) / maximum
-    level = level[side.hemisphere][side.faces].mean(axis=1)
-    return level_colours(level, side.grey)
+    level = mesh.interpolate(values)[side.hemisphere][side.faces].mean(axis=1)
+    return level_colours(level / maximum if maximum > 0 else 0 * level, side.grey)
 
 
 def level_colours(level: Array, grey: Array | float) -> Array:
@@ -146,8 +140,7 @@ def draw_dots(
     ax: "Axes",
     sources: NDArray[np.int64],
     values: Array,
-    n_sources: int,
-    mesh: DisplayMesh,
+    mesh: CortexMesh,
     view: str,
     maximum: float,
 ) -> None:
@@ -157,7 +150,6 @@ def draw_dots(
         ax: Axes to draw in; ticks are switched off.
         sources: Indices of the sources ``(N,)``.
         values: Values at these sources ``(N,)``; the largest are drawn on top.
-        n_sources: Number of sources of the whole space.
         mesh: Cortex mesh.
         view: Key of `VIEWS`.
         maximum: Value with the last colour of `DOTS`; 0 has the first.
@@ -165,9 +157,9 @@ def draw_dots(
     """
     side = side_of(mesh, view)
     _draw_faces(ax, side, side.grey)
-    visible = np.flatnonzero(_facing(sources, n_sources, mesh, view) > VISIBLE)
+    visible = np.flatnonzero(_facing(sources, mesh, view) > VISIBLE)
     visible = visible[np.argsort(values[visible], kind="stable")]
-    points = side.flat[sources[visible] % (n_sources // 2)]
+    points = side.points(sources[visible], mesh)
     ax.scatter(
         points[:, 0],
         points[:, 1],
@@ -191,20 +183,24 @@ class Side(NamedTuple):
     light: Array  # brightness of every face, up to 1
     grey: Array  # colour of every face without activity (F, 3)
 
+    def points(self, sources: NDArray[np.int64], mesh: CortexMesh) -> Array:
+        """Places of sources of this hemisphere in the plane of the figure ``(N, 2)``."""
+        return self.flat[mesh.places(sources)[1]]
 
-def side_of(mesh: DisplayMesh, view: str) -> Side:
+
+def side_of(mesh: CortexMesh, view: str) -> Side:
     """Visible faces of a view of `VIEWS`."""
     hemisphere, to_eye, upward = VIEWS[view]
     eye, up = np.array(to_eye), np.array(upward)
-    positions = mesh.positions[hemisphere]
-    normals = face_normals(positions, mesh.faces)
+    positions, all_faces, sulci = mesh.surface(hemisphere)
+    normals = face_normals(positions, all_faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     towards = normals @ eye
     front = towards > 0
-    faces = mesh.faces[front]
+    faces = all_faces[front]
     order = np.argsort((positions[faces] @ eye).mean(axis=1))
     faces, light = faces[order], (0.6 + 0.4 * towards[front])[order]
-    grey = np.where(mesh.sulci[hemisphere], SULCUS, GYRUS)[faces].mean(axis=1)
+    grey = np.where(sulci, SULCUS, GYRUS)[faces].mean(axis=1)
     flat = np.stack([positions @ np.cross(up, eye), positions @ up], axis=1)
     return Side(hemisphere, faces, flat, light, np.repeat(grey[:, None], 3, axis=1))
 
@@ -227,17 +223,20 @@ def _draw_faces(ax: "Axes", side: Side, colour: Array) -> None:
     ax.axis("off")
 
 
-def normals_at(mesh: DisplayMesh, hemisphere: int) -> Array:
+def normals_at(mesh: CortexMesh, hemisphere: int) -> Array:
     """Unit vertex normals ``(N, 3)`` of one hemisphere. Its first vertices are the sources."""
-    return vertex_normals(mesh.positions[hemisphere], mesh.faces)
+    positions, faces, _ = mesh.surface(hemisphere)
+    return vertex_normals(positions, faces)
 
 
-def _facing(sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, view: str) -> Array:
+def _facing(sources: NDArray[np.int64], mesh: CortexMesh, view: str) -> Array:
     """Cosine between the cortex normal and the viewer; -1 for the other hemisphere."""
     hemisphere, eye, _ = VIEWS[view]
-    own, vertex = np.divmod(sources, n_sources // 2)
-    cosine = normals_at(mesh, hemisphere)[vertex] @ np.array(eye)
-    return np.where(own == hemisphere, cosine, -1.0)
+    own, vertex = mesh.places(sources)
+    cosine = np.full(len(sources), -1.0)
+    here = own == hemisphere
+    cosine[here] = normals_at(mesh, hemisphere)[vertex[here]] @ np.array(eye)
+    return cosine
 
 
 def _draw_rings(ax: "Axes", points: Array, numbers: NDArray[np.int64] | None) -> None:
@@ -247,24 +246,22 @@ def _draw_rings(ax: "Axes", points: Array, numbers: NDArray[np.int64] | None) ->
         ax.annotate(str(number + 1), point, (5, 5), **LABEL)
 
 
-def best_views(peak: int, n_sources: int, mesh: DisplayMesh, n_views: int = 2) -> list[str]:
+def best_views(peak: int, mesh: CortexMesh, n_views: int = 2) -> list[str]:
     """Views in which a source is most visible, best first."""
-    facing = {v: _facing(np.array([peak]), n_sources, mesh, v)[0] for v in VIEWS}
+    facing = {v: _facing(np.array([peak]), mesh, v)[0] for v in VIEWS}
     return sorted(VIEWS, key=lambda view: -facing[view])[:n_views]
 
 
-def paired_views(peak: int, n_sources: int, mesh: DisplayMesh) -> list[str]:
+def paired_views(peak: int, mesh: CortexMesh) -> list[str]:
     """The two views in which a source is most visible, then the same of the other hemisphere."""
-    first = best_views(peak, n_sources, mesh)
+    first = best_views(peak, mesh)
     other = {"left": "right", "right": "left"}
     return [*first, *(f"{other[v.split()[0]]} {v.split()[1]}" for v in first)]
 
 
-def covering_views(
-    sources: NDArray[np.int64], n_sources: int, mesh: DisplayMesh, n_views: int = 4
-) -> list[str]:
+def covering_views(sources: NDArray[np.int64], mesh: CortexMesh, n_views: int = 4) -> list[str]:
     """Views that together show all sources best, chosen one after the other."""
-    facing = {view: _facing(sources, n_sources, mesh, view) for view in VIEWS}
+    facing = {view: _facing(sources, mesh, view) for view in VIEWS}
     best, chosen = np.zeros(len(sources)), list[str]()
     while len(chosen) < n_views:
         others = [view for view in VIEWS if view not in chosen]

@@ -245,9 +245,8 @@ def _frames(movie: CortexMovie) -> Iterator[Frame]:
     figure = Figure(figsize=(6.4, 5.0), dpi=100)
     axes = figure.subplots(2, 2)
     figure.subplots_adjust(0.01, 0.05, 0.85, 0.88, wspace=0.02, hspace=0.1)
-    n_sources = len(movie.magnitudes)
     peak = int(movie.magnitudes.max(axis=1).argmax()) if movie.peak is None else movie.peak
-    names = paired_views(peak, n_sources, movie.mesh)
+    names = paired_views(peak, movie.mesh)
     views = [_View(ax, movie.mesh, v) for ax, v in zip(axes.ravel(), names, strict=True)]
     colours = ListedColormap(level_colours(np.linspace(0, 1, 256), (GYRUS + SULCUS) / 2))
     scale = ScalarMappable(Normalize(0, 1e9 * maximum), colours)

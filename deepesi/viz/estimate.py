@@ -81,7 +81,7 @@ def _draw_sources(figure: "SubFigure", example: Comparison, values: Array) -> No
         draw_projections(figure, values, example.source_pos, example.peaks)
         return
     marked = np.append(example.peaks, example.estimated.argmax())
-    views = covering_views(marked, len(values), example.mesh, 3)
+    views = covering_views(marked, example.mesh, 3)
     for ax, view in zip(figure.subplots(1, 3), views, strict=True):
         draw_cortex(ax, values, example.mesh, view, float(values.max()), example.peaks)
         ax.set_title(view, fontsize=9)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.physics.template import DisplayMesh
+from deepesi.physics.source_mesh import CortexMesh
 from deepesi.viz.cortex import best_views, draw_cortex
 from deepesi.viz.scalp import draw_scalp
 
@@ -107,10 +107,10 @@ def samples_figure(
     return figure
 
 
-def evidence_figure(values: Array, mesh: DisplayMesh, mark: int) -> Figure:
+def evidence_figure(values: Array, mesh: CortexMesh, mark: int) -> Figure:
     """Values of the sources ``(S,)`` on the two views that show a source best."""
     figure = Figure(figsize=(1.9, 3.0), layout="constrained")
-    views = best_views(mark, len(values), mesh)
+    views = best_views(mark, mesh)
     for ax, view in zip(figure.subplots(2, 1), views, strict=True):
         draw_cortex(ax, values, mesh, view, float(values.max()), np.array([mark]))
     return figure

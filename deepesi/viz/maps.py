@@ -48,9 +48,9 @@ def draw_maps(
     first = next(iter(maps.values()))
     rings = np.asarray(marks, np.int64)
     views = (
-        covering_views(rings, len(first), mesh, n_views)
+        covering_views(rings, mesh, n_views)
         if len(rings) > 1
-        else best_views(int(rings[0] if len(rings) else first.argmax()), len(first), mesh, n_views)
+        else best_views(int(rings[0] if len(rings) else first.argmax()), mesh, n_views)
     )
     axes = figure.subplots(n_views, len(maps), squeeze=False)
     for column, (title, values) in enumerate(maps.items()):

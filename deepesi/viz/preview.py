@@ -108,7 +108,7 @@ def _draw_sources(figure: "SubFigure", example: Example) -> None:
     if mesh is None:
         draw_projections(figure, values, example.source_pos, peaks)
         return
-    views = covering_views(peaks, len(values), mesh)
+    views = covering_views(peaks, mesh)
     for ax, view in zip(figure.subplots(2, 2).flat, views, strict=True):
         draw_cortex(ax, values, mesh, view, float(values.max()), peaks, numbered=True)
         ax.set_title(view, fontsize=9)

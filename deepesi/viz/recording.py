@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepesi.physics.sensors import KINDS
-from deepesi.physics.template import DisplayMesh
+from deepesi.physics.source_mesh import CortexMesh
 from deepesi.utils.files import atomic
 from deepesi.viz.cortex import draw_cortex, paired_views
 from deepesi.viz.scalp import draw_scalp
@@ -40,7 +40,7 @@ def recording_figure(
     kinds: Sequence[str],
     magnitudes: Array,
     peak_sample: int,
-    mesh: DisplayMesh | None,
+    mesh: CortexMesh | None,
     title: str,
     peak_text: str,
 ) -> Figure:
@@ -54,7 +54,7 @@ def recording_figure(
         kinds: Kind of every channel, as in `deepesi.physics.sensors.KINDS`.
         magnitudes: Magnitudes of the estimate at the peak ``(S,)``, A m.
         peak_sample: Index of the sample to draw.
-        mesh: Cortex mesh to draw on. None if the source space is not that of a template head.
+        mesh: Cortex mesh to draw on. None: there is none.
         title: Title of the figure.
         peak_text: Text that describes the location of the peak.
 
@@ -75,7 +75,7 @@ def recording_figure(
         bottom.text(0.5, 0.5, f"strongest at {peak_text}", ha="center", va="center")
         return figure
     peak = int(magnitudes.argmax())
-    views = paired_views(peak, len(magnitudes), mesh)
+    views = paired_views(peak, mesh)
     for ax, view in zip(bottom.subplots(1, 4), views, strict=True):
         marks = np.array([peak])
         draw_cortex(ax, magnitudes, mesh, view, float(magnitudes.max()), marks)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepesi.physics.template import DisplayMesh
+from deepesi.physics.source_mesh import CortexMesh
 from deepesi.viz.cortex import best_views, covering_views, draw_cortex, draw_projections
 from deepesi.viz.movie import Frame, drawn, write_movie
 
@@ -31,7 +31,7 @@ def draw_posterior(
     count_probabilities: Array | None,
     reach: float,
     positions: Array,
-    mesh: DisplayMesh | None,
+    mesh: CortexMesh | None,
     marks: NDArray[np.int64] | None = None,
     joint_set: NDArray[np.bool_] | None = None,
     level: float = 0.9,
@@ -62,7 +62,7 @@ def draw_posterior(
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
     left, right = above.subfigures(1, 2, squeeze=False, width_ratios=[2.6, 1])[0]
     shown = np.concatenate([modes(probability, positions, 3 * reach), rings])
-    views = covering_views(shown, len(positions), mesh, 4)
+    views = covering_views(shown, mesh, 4)
     _draw_probability(left, probability, mesh, views, rings, label)
     _draw_counts(right.subplots(), count_probabilities)
     if joint_set is None:
@@ -86,7 +86,7 @@ def modes(probability: Array, positions: Array, apart: float) -> NDArray[np.int6
 def _draw_probability(
     figure: "SubFigure",
     probability: Array,
-    mesh: DisplayMesh,
+    mesh: CortexMesh,
     views: list[str],
     rings: NDArray[np.int64],
     label: str,
@@ -121,7 +121,7 @@ def _draw_counts(ax: "Axes", probabilities: Array | None) -> None:
 
 
 def _draw_samples(
-    figure: "SubFigure", magnitudes: Array, mesh: DisplayMesh, rings: NDArray[np.int64]
+    figure: "SubFigure", magnitudes: Array, mesh: CortexMesh, rings: NDArray[np.int64]
 ) -> None:
     """Draw the first samples, each in the view in which its strongest source is seen best."""
     figure.suptitle("samples: equally plausible configurations", fontsize=10)
@@ -130,7 +130,7 @@ def _draw_samples(
     for ax in axes[len(shown) :]:
         ax.axis("off")
     for ax, values in zip(axes, shown, strict=False):
-        (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
+        (view,) = best_views(int(values.argmax()), mesh, 1)
         draw_cortex(ax, values, mesh, view, float(values.max()), rings)
         ax.set_title(f"{view},\nto {_nano(values)} nAm", fontsize=9)
 
@@ -144,7 +144,7 @@ def _draw_set(
     figure: "SubFigure",
     joint_set: NDArray[np.bool_],
     level: float,
-    mesh: DisplayMesh,
+    mesh: CortexMesh,
     views: list[str],
     rings: NDArray[np.int64],
 ) -> None:
@@ -158,7 +158,7 @@ def _draw_set(
 def animate_samples(
     magnitudes: Array,
     positions: Array,
-    mesh: DisplayMesh,
+    mesh: CortexMesh,
     path: Path,
     marks: NDArray[np.int64] | None = None,
     progress: bool = True,
@@ -179,13 +179,13 @@ def animate_samples(
     shown = magnitudes[:N_ANIMATED]
     rings = np.empty(0, np.int64) if marks is None else marks
     often = (magnitudes > 0.5 * magnitudes.max(axis=1, keepdims=True)).mean(axis=0)
-    views = covering_views(modes(often, positions, 0.03), len(positions), mesh, 2)
+    views = covering_views(modes(often, positions, 0.03), mesh, 2)
     frames = _sample_frames(shown, mesh, views, rings)
     write_movie(frames, len(shown), path, PER_SECOND, progress)
 
 
 def _sample_frames(
-    magnitudes: Array, mesh: DisplayMesh, views: list[str], rings: NDArray[np.int64]
+    magnitudes: Array, mesh: CortexMesh, views: list[str], rings: NDArray[np.int64]
 ) -> Iterator[Frame]:
     """One picture per sample."""
     figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")

@@ -61,7 +61,7 @@ def cortex_figure(values: Array, mesh: DisplayMesh, views: tuple[str, str]) -> F
     """
     figure = Figure(figsize=(2.6, 5.6), layout="constrained")
     peak = int(values.argmax())
-    others = [v for v in best_views(peak, len(values), mesh, 3) if v not in views]
+    others = [v for v in best_views(peak, mesh, 3) if v not in views]
     for ax, view in zip(figure.subplots(3, 1), (*views, others[0]), strict=True):
         draw_cortex(ax, values, mesh, view, float(values.max()), np.array([peak]))
         ax.set_title(view, fontsize=9)

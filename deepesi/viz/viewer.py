@@ -104,10 +104,18 @@ def percent(values: Array, of: Array | None = None) -> Array:
     return np.asarray(100 * values / max(float(largest), 1e-30))
 
 
-def fitting(views: Mapping[str, View]) -> tuple[dict[str, View], int]:
-    """Views with as many samples as a page of 3 MB can hold, and the step between them."""
+def fitting(
+    views: Mapping[str, View], below: Mapping[str, str] | None = None
+) -> tuple[dict[str, View], int]:
+    """Views with as many samples as a page of 3 MB can hold, and the step between them.
+
+    Args:
+        views: What to show, by heading.
+        below: As in `write_viewer`.
+
+    """
     few = {name: view.every(max(1, len(view.times) // 2)) for name, view in views.items()}
-    room = LARGEST - FRAME - sum(map(len, viewer_sections(few).values()))
+    room = LARGEST - FRAME - sum(map(len, viewer_sections(few, below).values()))
     needed = sum(len(view.times) * view.bytes_per_sample for view in views.values())
     step = max(1, -(-needed // max(room, 1)))
     return {name: view.every(step) for name, view in views.items()}, step
@@ -119,6 +127,7 @@ def write_viewer(
     facts: Mapping[str, str],
     notes: Sequence[str],
     views: Mapping[str, View],
+    below: Mapping[str, str] | None = None,
 ) -> None:
     """Write a page that shows estimates; its code and numbers are in the file.
 
@@ -128,15 +137,18 @@ def write_viewer(
         facts: Table at the top, texts by name.
         notes: Highlighted sentences below the table.
         views: What to show, by heading.
+        below: HTML below some of the views, by the same headings.
 
     Raises:
         ValueError: A page above 3 MB.
 
     """
-    write_page(path, title, facts, notes, viewer_sections(views))
+    write_page(path, title, facts, notes, viewer_sections(views, below))
 
 
-def viewer_sections(views: Mapping[str, View]) -> dict[str, str]:
+def viewer_sections(
+    views: Mapping[str, View], below: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """HTML of a page by heading; the first section has the style, the last one the code.
 
     Raises:
@@ -144,8 +156,10 @@ def viewer_sections(views: Mapping[str, View]) -> dict[str, str]:
 
     """
     meshes = list({id(view.mesh): view.mesh for view in views.values()}.values())
+    under = below or {}
     sections = {
         name: _markup(view, next(k for k, mesh in enumerate(meshes) if mesh is view.mesh))
+        + under.get(name, "")
         for name, view in views.items()
     }
     cortices = "".join(_script(_mesh_numbers(mesh), "mesh") for mesh in meshes)

@@ -146,10 +146,10 @@ def test_unknown_data_group(preview, toy_path):
 
 
 def test_views_cover_all_sources(template):
-    mesh, n_sources = template.display, template.space.n_sources
+    mesh = template.display
     sources = np.array([10, 700, 30, 1200])
-    views = covering_views(sources, n_sources, mesh)
+    views = covering_views(sources, mesh)
     assert len(set(views)) == 4
-    assert {best_views(int(s), n_sources, mesh, 1)[0] for s in sources} <= set(VIEWS)
+    assert {best_views(int(s), mesh, 1)[0] for s in sources} <= set(VIEWS)
     for source in sources:
-        assert set(best_views(int(source), n_sources, mesh, 2)) & set(views)
+        assert set(best_views(int(source), mesh, 2)) & set(views)

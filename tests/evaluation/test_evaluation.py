@@ -28,9 +28,9 @@ from deepesi.evaluation.benchmark import (
     summarize,
     write_csv,
 )
+from deepesi.evaluation.explanations import explanations
 from deepesi.evaluation.figures import axis_panels, explanation_panels, styles
 from deepesi.evaluation.gallery import middle_cell, point_spreads, worked_examples
-from deepesi.evaluation.report import explanations
 from deepesi.evaluation.scenario import Scenario
 from deepesi.evaluation.scores import COLUMNS, read_scores, units_of
 from deepesi.evaluation.table import (

@@ -21,12 +21,14 @@ from deepesi.data_gen.noise import NoiseRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.waveforms import Burst, Gabor, Mixture
+from deepesi.evaluation import examples_page
 from deepesi.evaluation import leaderboard as board
 from deepesi.evaluation.benchmark import REFERENCE, Benchmark
 from deepesi.evaluation.calibration import CalibrationRow
 from deepesi.evaluation.compare import assumptions_table
 from deepesi.evaluation.descriptions import describe_scenario
 from deepesi.evaluation.examples_page import write_examples
+from deepesi.evaluation.explanations import explanations
 from deepesi.evaluation.figures import axis_panels, depth_panel, source_panels, styles
 from deepesi.evaluation.gallery import (
     gallery,
@@ -41,6 +43,7 @@ from deepesi.evaluation.report import write_report
 from deepesi.metrics.table import METRICS
 from deepesi.physics.atlas import parcel_names
 from deepesi.physics.cohort import Cohort
+from deepesi.viz.viewer import LARGEST
 from tests.evaluation.conftest import LONG
 
 
@@ -93,6 +96,26 @@ def test_report_shows_nobody_elses_marks(page):
 def test_names_are_escaped(page):
     assert "<MNE>" not in page
     assert "&lt;MNE&gt;" in page
+
+
+def test_examples_page_has_the_explanations_of_the_report(
+    benchmark, models, toy, tmp_path, monkeypatch
+):
+    """Below the cortex of each example; without room, the page says where they are."""
+    drawn = gallery(models, benchmark, Cohort.single(toy))
+    path = tmp_path / "examples.html"
+    write_examples(drawn, toy, path)
+    page = path.read_text()
+    parts = re.split("<h2 ", page)[1:]
+    for part, worked in zip(parts, drawn.examples, strict=True):
+        assert part.index("<canvas") < part.index(explanations(worked))
+    assert page.count("data:image/png;base64") == 3 * 3  # examples and inverse models
+    assert len(page) < LARGEST
+    monkeypatch.setattr(examples_page, "MOST_EXPLANATIONS", 1000)
+    write_examples(drawn, toy, path)
+    page = path.read_text()
+    assert "data:image/png;base64" not in page
+    assert "in report.html, section Examples" in page
 
 
 class Boxes(HTMLParser):

@@ -65,12 +65,12 @@ def test_contributions_add_up_or_are_left_out_by_name(name, folder, toy_path, tm
         except StopIteration as end:
             found = end.value
             break
-    print(name, *found.left_out, sep="\n  ")
+    print(name, *found.missing, sep="\n  ")
     lacking = set(METHODS) - found.attributions.keys()
     assert "occlusion" not in lacking
-    assert len(found.left_out) == len(lacking)
+    assert len(found.missing) == len(lacking)
     kind, page = type(RECIPES[name]()).__name__, (tmp_path / "page.html").read_text()
-    for method, text in zip(sorted(lacking, key=METHODS.index), found.left_out, strict=True):
+    for method, text in zip(sorted(lacking, key=METHODS.index), found.missing, strict=True):
         assert text.startswith(f"The method {method} is left out for {kind}: ")
         assert "Use occlusion" in text
         assert text in lines

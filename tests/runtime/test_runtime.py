@@ -14,14 +14,16 @@ from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import Estimate
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.convdip import ConvDip
+from deepesi.physics.atlas import seitzman_parcels
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.io.heads import place_recording
 from deepesi.physics.linear_inverse import linear_inverse
 from deepesi.physics.sensors import average_reference
-from deepesi.physics.template import save_template
+from deepesi.physics.template import load_template, save_template
 from deepesi.runtime.contract import TrainingRanges, as_tuples
 from deepesi.runtime.estimates import magnitudes_of, source_estimate
 from deepesi.runtime.inverse import ExtrapolationWarning, Inverse
+from deepesi.runtime.writing.estimate import location
 from deepesi.training.saved import load_any
 from tests.conftest import make_covariance, make_evoked, slow
 
@@ -72,6 +74,22 @@ def test_prepared_head_comes_back(convdip, evoked, tmp_path):
     prepared.save(tmp_path / "head.npz")
     again = inverse.for_prepared(tmp_path / "head.npz")
     assert np.array_equal(prepared.apply(evoked).stc.data, again.apply(evoked).stc.data)
+
+
+def test_a_head_by_its_path_is_known_to_what_was_prepared_on_it(eloreta, evoked, tmp_path):
+    """Its cortex, MNI positions and parcels, which are not those of an installed head."""
+    own = load_template()
+    own = replace(own, name="own", space=replace(own.space, name="own-ico3"))
+    save_template(tmp_path / "own.npz", own)
+    inverse = Inverse.load(eloreta, head=tmp_path / "own.npz")
+    prepared = inverse.for_recording(evoked.info, make_covariance(evoked.info), nave=4)
+    prepared.save(tmp_path / "head.npz")
+    for known in (prepared, inverse.for_prepared(tmp_path / "head.npz")):
+        assert known.template.name == "own"
+        assert known.cortex is known.template.display
+        assert "MNI (" in location(0, known)
+        assert len(seitzman_parcels(known.space, known.template).names) > 200
+    assert Inverse.load(eloreta).for_prepared(tmp_path / "head.npz").cortex is None
 
 
 def test_prepared_head_of_another_model_is_refused(convdip, eloreta, evoked, tmp_path):

@@ -54,7 +54,7 @@ def test_parts_are_drawn_in_their_colours(template):
     def shares(view: str, shown) -> np.ndarray:
         """Share of the pixels with the hue of each part."""
         figure = Figure(figsize=(3, 3), dpi=100)
-        draw_parts(figure.subplots(), shown, 1284, template.display, view, np.array([], np.int64))
+        draw_parts(figure.subplots(), shown, template.display, view, np.array([], np.int64))
         image = drawn(figure).astype(float)
         image /= image.max(axis=2, keepdims=True).clip(1)
         hues = np.array([to_rgb(colour) for colour in PARTS])

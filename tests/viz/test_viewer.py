@@ -427,6 +427,12 @@ def test_samples_are_thinned_until_a_page_fits(view, n_times):
     if step > 1:  # as many as can be
         with pytest.raises(ValueError, match="Thin out"):
             viewer_sections({"x": long.every(step - 1)})
+    below = {"x": "<p>text</p>" * 100_000}  # 1.1 MB
+    views, _ = fitting({"x": long}, below)
+    section = viewer_sections(views, below)["x"]
+    assert below["x"] in section
+    assert len(section) < LARGEST
+    assert len(views["x"].times) <= len(fitted.times)
 
 
 def test_several_views_of_one_mesh(opened, view, tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deepesi.cli.commands.arguments import (
     WHOLE,
     Commands,
+    add_anatomy_argument,
     add_recording_arguments,
     add_response_arguments,
     recording_options,
@@ -32,11 +33,7 @@ def add_apply(commands: Commands) -> None:
     parser = commands.add_parser("apply", help="localize a recording with an exported file")
     add_recording_arguments(parser)
     add_response_arguments(parser)
-    parser.add_argument(
-        "--subjects-dir",
-        type=Path,
-        help="FreeSurfer's folder of subjects: MNI position and parcel of the peak on --forward",
-    )
+    add_anatomy_argument(parser)
     parser.add_argument(
         "--out", type=Path, required=True, help="prefix of the files to write, or one .zarr"
     )

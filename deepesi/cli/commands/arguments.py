@@ -140,6 +140,15 @@ def add_response_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_anatomy_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the folder that names the sources of a subject."""
+    parser.add_argument(
+        "--subjects-dir",
+        type=Path,
+        help="FreeSurfer's folder of subjects: MNI positions, lobes and parcels on --forward",
+    )
+
+
 def recording_options(
     arguments: argparse.Namespace,
 ) -> tuple["ReadingOptions", "SetupOptions"]:

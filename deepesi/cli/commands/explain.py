@@ -1,10 +1,12 @@
 """``deepesi explain``: explain an estimate."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from deepesi.cli.commands.arguments import (
     Commands,
+    add_anatomy_argument,
     add_recording_arguments,
     add_response_arguments,
     recording_options,
@@ -17,6 +19,7 @@ def add_explain(commands: Commands) -> None:
     parser = commands.add_parser("explain", help="explain the estimate of a recording")
     add_recording_arguments(parser)
     add_response_arguments(parser)
+    add_anatomy_argument(parser)
     parser.add_argument(
         "--at",
         type=float,
@@ -55,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.at, arguments.window, arguments.target, methods, arguments.spans
     )
     reading, setup = recording_options(arguments)
+    setup = replace(setup, subjects_dir=arguments.subjects_dir)
     for line in explain(
         arguments.model,
         arguments.recording,

@@ -12,7 +12,7 @@ from deepesi.interpret.any_model.occlusion import LostSensor
 from deepesi.interpret.any_model.targets import Target
 from deepesi.physics.forward_check import ForwardCheck
 from deepesi.physics.sensors import SensorArray
-from deepesi.physics.template import DisplayMesh
+from deepesi.physics.source_mesh import CortexMesh
 
 Array = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class Explanation:
         target_text: The same in words.
         value: Its value.
         attributions: Methods by name.
-        left_out: Why other methods are missing, one sentence or more each.
+        missing: What is missing, and why, one sentence or more each.
         check: Forward check.
         unexplained_channels: Channels that no source explains, over the whole recording.
         change: Counterfactual; None: none was found.
@@ -91,7 +91,7 @@ class Explanation:
     data: Array
     magnitudes: Array
     positions: Array
-    mesh: DisplayMesh | None
+    mesh: CortexMesh | None
     peak: int
     locations: dict[int, str]
     lobes: dict[int, str]
@@ -100,7 +100,7 @@ class Explanation:
     target_text: str
     value: float
     attributions: dict[str, Attribution]
-    left_out: Sequence[str]
+    missing: Sequence[str]
     check: ForwardCheck
     unexplained_channels: list[int]
     change: Counterfactual | None

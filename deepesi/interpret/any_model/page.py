@@ -71,7 +71,7 @@ def write_explanation(result: Explanation, path: Path) -> None:
     sections["Every electrode"] = _table(result)
     sections["How to read this page"] = HOW_TO_READ
     title = f"Explanation of an estimate: {result.recording}"
-    write_page(path, title, _facts(result), list(result.left_out), sections)
+    write_page(path, title, _facts(result), list(result.missing), sections)
 
 
 def _facts(result: Explanation) -> dict[str, str]:

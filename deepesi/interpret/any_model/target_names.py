@@ -15,6 +15,7 @@ from deepesi.interpret.any_model.targets import (
 )
 from deepesi.physics.atlas import seitzman_parcels
 from deepesi.physics.head import SourceSpace
+from deepesi.physics.template import Template
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import location
 from deepesi.utils.nearest import near_names
@@ -79,7 +80,7 @@ def named_target(name: str, moments: Array, peak: int, inverse: PreparedInverse)
     n_orient, radius = inverse.space.n_orient, f"{1e3 * NEIGHBOURHOOD:g} mm"
     kind, _, rest = name.partition(":")
     if kind == "parcel":
-        inside = parcel_sources(rest, inverse.space)
+        inside = parcel_sources(rest, inverse.space, inverse.template)
         text = f"power of the parcel {rest} ({len(inside)} source(s))"
         return NamedTarget(Power(inside, n_orient), text)
     if kind == "source":
@@ -101,19 +102,22 @@ def _moment(source: int, moments: Array, n_orient: int) -> Moment:
     return Moment(n_orient * source + int(np.abs(moments[n_orient * source :][:n_orient]).argmax()))
 
 
-def parcel_sources(name: str, space: SourceSpace) -> tuple[int, ...]:
+def parcel_sources(
+    name: str, space: SourceSpace, template: Template | None = None
+) -> tuple[int, ...]:
     """Numbers of the sources of a parcel.
 
     Args:
         name: Name of the parcel, as in `deepesi.physics.atlas.seitzman_parcels`.
         space: The sources.
+        template: Their head; None: an installed one.
 
     Raises:
         ModuleNotFoundError: nilearn, which brings the atlas, is not installed.
         ValueError: There is no such parcel, or the sources have no MNI positions.
 
     """
-    names, _, of_source = seitzman_parcels(space)
+    names, _, of_source = seitzman_parcels(space, template)
     if name not in names:
         near = near_names(name, names)
         nearest = f"Nearest: {', '.join(near)}. " if near else ""

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.atlas import parcel_names
-from deepesi.physics.head import SourceSpace
-from deepesi.physics.template import DisplayMesh, Template, template_of
+from deepesi.physics.template import DisplayMesh, Template
 from deepesi.runtime.estimates import Localization, magnitudes_of
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import Peak, in_window
@@ -63,7 +62,7 @@ def check_animated(animated: AnimationOptions) -> None:
         check_file_out(animated.html, ".html", "--html")
 
 
-def check_shown(data: "Recording", space: SourceSpace, window: Sequence[float]) -> None:
+def check_shown(data: "Recording", inverse: PreparedInverse, window: Sequence[float]) -> None:
     """Refuse a recording that cannot be shown, before it is localized.
 
     Raises:
@@ -77,12 +76,12 @@ def check_shown(data: "Recording", space: SourceSpace, window: Sequence[float]) 
             "--movie and --html show an average, and the recording is none. Average it about an "
             "event (--event NAME), or save epochs.average() as -ave.fif."
         )
-    template = template_of(space)
+    template = inverse.template
     if template is None or template.display is None:
         raise ValueError(
-            f"--movie and --html need a cortex to draw on, which the source space {space.name} "
-            "does not have. Use a packaged head, or stc.plot of MNE-Python with the surfaces of "
-            "the subject."
+            "--movie and --html need a cortex to draw on, which the source space "
+            f"{inverse.space.name} does not have. Use a packaged head, or stc.plot of MNE-Python "
+            "with the surfaces of the subject."
         )
     n_samples = int(in_window(data.times, window).sum())
     if n_samples < 2:
@@ -102,7 +101,7 @@ def write_animated(
     progress: bool,
 ) -> Iterator[str]:
     """Write the movie of a window (s) and the page of the whole average, and report the files."""
-    template = template_of(inverse.space)
+    template = inverse.template
     assert template is not None  # by `check_shown`
     assert template.display is not None
     outlines = _outlines(result, peak, inverse)

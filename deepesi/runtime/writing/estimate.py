@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from deepesi.physics.head import SourceSpace
 from deepesi.physics.io.channels import sensor_array
-from deepesi.physics.template import template_of
 from deepesi.runtime.estimates import Localization, check_parts, magnitudes_of
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.prediction_sets import PredictionSet
@@ -204,7 +203,7 @@ def find_peak(
     sample = int(np.where(inside, power, -math.inf).argmax())
     strength = magnitudes_of(result.stc)[:, sample]
     source = int(strength.argmax())
-    where, mni = location(source, inverse, anatomy), mni_of(source, inverse.space, anatomy)
+    where, mni = location(source, inverse, anatomy), mni_of(source, inverse, anatomy)
     mean = np.asarray(result.stc.data)[..., sample].ravel()
     prediction_set = inverse.prediction_set(mean, result.data[:, sample])
     return Peak(sample, float(times[sample]), float(power[sample]), where, mni, prediction_set)
@@ -221,10 +220,10 @@ def location(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | No
     if len(space.vertices) == 2:
         hemisphere = "left" if source < len(space.vertices[0]) else "right"
         text = f"{hemisphere} hemisphere, {text}"
-    mni = mni_of(source, space, anatomy)
+    mni = mni_of(source, inverse, anatomy)
     if mni is not None:
         text += ", MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*mni)
-    elif template_of(space) is None:
+    elif inverse.template is None:
         x, y, z = 1e3 * inverse.positions[source]
         text += f", at ({x:.0f}, {y:.0f}, {z:.0f}) mm in the head frame"
     if anatomy is not None and anatomy.parcels:
@@ -233,10 +232,10 @@ def location(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | No
 
 
 def mni_of(
-    source: int, space: SourceSpace, anatomy: SubjectAnatomy | None = None
+    source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None
 ) -> tuple[float, float, float] | None:
-    """MNI position of a source, mm, where the space or the subject's anatomy has one."""
-    template = template_of(space)
+    """MNI position of a source, mm, where the head or the subject's anatomy has one."""
+    template = inverse.template
     if anatomy is not None:
         known = anatomy.mni
     elif template is not None:
@@ -255,7 +254,6 @@ def write_picture(
     """Write ``OUT.png``: butterfly, scalp map and cortex at the peak."""
     from deepesi.viz.recording import recording_figure, save_figure
 
-    template = template_of(inverse.space)
     sensors = sensor_array(evoked.info, inverse.ch_names)  # where they were recorded
     figure = recording_figure(
         result.data,
@@ -265,7 +263,7 @@ def write_picture(
         sensors.kinds,
         magnitudes_of(result.stc)[:, peak.sample],
         peak.sample,
-        None if template is None else template.display,
+        inverse.cortex,
         f"{evoked.comment}, {evoked.nave:g} trials",
         peak.location,
     )

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from deepesi.calibration.sample_sources import NEAR, SampleSources, sources_of
 from deepesi.physics.graph import source_areas
 from deepesi.physics.head import magnitudes
-from deepesi.physics.template import template_of
 from deepesi.runtime.estimates import Localization, source_estimate
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import Peak, location, write_estimate
@@ -173,8 +172,7 @@ def _write_pictures(
     from deepesi.viz.recording import save_figure
     from deepesi.viz.samples import animate_samples, draw_posterior
 
-    template = template_of(inverse.space)
-    mesh = None if template is None else template.display
+    mesh = inverse.cortex
     figure = Figure(figsize=(12, 7), layout="constrained")
     title = f"{len(shown)} samples of the posterior at {1e3 * peak.time:.0f} ms"
     figure.suptitle(title, fontsize=13)

@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 #: Parcellation of FreeSurfer for every subject: Desikan et al. 2006,
 #: doi:10.1016/j.neuroimage.2006.01.021.
 PARCELLATION = "aparc"
+#: Subject whose MRI is MNI305 space.
+TEMPLATE = "fsaverage"
 
 
 class SubjectAnatomy(NamedTuple):
@@ -31,6 +33,32 @@ class SubjectAnatomy(NamedTuple):
 
     mni: Array
     parcels: tuple[str, ...] = ()
+
+
+def anatomy_of(forward: "mne.Forward | None", subjects_dir: Path | None) -> SubjectAnatomy | None:
+    """What is known of the sources of a forward solution; None: nothing.
+
+    Args:
+        forward: Forward solution of a recording, if it has its own.
+        subjects_dir: FreeSurfer's folder of subjects. Without it the positions of fsaverage are
+            known: its MRI (surface RAS) is MNI305 space.
+
+    Raises:
+        FileNotFoundError: As in `subject_anatomy`.
+        ModuleNotFoundError: As in `subject_anatomy`.
+        ValueError: As in `subject_anatomy`.
+
+    """
+    from mne.transforms import apply_trans, invert_transform
+
+    if forward is None:
+        return None
+    if subjects_dir is not None:
+        return subject_anatomy(forward, subjects_dir)
+    if forward["src"][0].get("subject_his_id") != TEMPLATE:
+        return None
+    mri = apply_trans(invert_transform(forward["mri_head_t"]), forward["source_rr"])
+    return SubjectAnatomy(1e3 * np.asarray(mri))
 
 
 def subject_anatomy(forward: "mne.Forward", subjects_dir: Path) -> SubjectAnatomy:
