@@ -40,7 +40,10 @@ def test_nets_as_worn_pass(montage, pitch):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda p: p[:, [1, 0, 2]] * [1, -1, 1], "turned by (8|9). degrees.*x points to the nose, y"),
+        (
+            lambda p: p[:, [1, 0, 2]] * [1, -1, 1],
+            "turned by (8|9). degrees.*x points to the nose, y",
+        ),
         (lambda p: p[:, [2, 1, 0]] * [1, 1, -1], "turned by .*x points to the top of the head"),
         (lambda p: p[:, [1, 0, 2]], "mirrored, x points to the nose, y points to the right ear"),
         (lambda p: p * [-1, 1, 1], "mirrored, x points to the left ear, y points to the nose"),
