@@ -169,17 +169,12 @@ def _text(baseline: tuple[float, float]) -> str:
     return f"baseline {1e3 * baseline[0]:.0f} to {1e3 * baseline[1]:.0f} ms"
 
 
-def baseline_power(
-    recording: "mne.Evoked | mne.BaseEpochs", rows: list[int], power: Power
-) -> float | None:
-    """Whitened power of a baseline without its mean; for epochs, the median over some.
+def baseline_data(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> list[Array]:
+    """Data ``(C, T)`` of the baseline without their mean, of an average or of some epochs.
 
-    That is the baseline of the recording where it ends by 0, else the first third of the time
-    before 0, in which a slow potential has hardly begun.
-
-    Returns:
-        None without such a time, or if it is too short.
-
+    The baseline is that of the recording where it ends by 0, else the first third of the time
+    before 0, in which a slow potential has hardly begun. Empty without such a time, or if it is too
+    short.
     """
     times, own = recording.times, recording.baseline
     nearly = 1e-3 / recording.info["sfreq"]
@@ -189,11 +184,11 @@ def baseline_power(
         inside = times < times[0] * (1 - FIRST_SHARE)
     n_times = int(inside.sum())
     if n_times < max(FEWEST_BASELINE, SHORTEST_BASELINE * recording.info["sfreq"]):
-        return None
+        return []
     data = _first_epochs(recording, rows)[:, :, inside]
-    if not (len(data) and np.isfinite(data).all()):  # refused later
-        return None
-    return float(np.median([power(one - one.mean(1, keepdims=True)).mean() for one in data]))
+    if not np.isfinite(data).all():  # refused later
+        return []
+    return [one - one.mean(axis=1, keepdims=True) for one in data]
 
 
 def _check_offsets(

@@ -1,5 +1,7 @@
 """Refuses recordings with a power that is not plausible for brain and noise together."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
@@ -31,11 +33,13 @@ def quietest_average(rank: int, seconds: float) -> float:
     return min(QUIETEST_AVERAGE, float(gammaincinv(half, CHANCE) / half))
 
 
-def check_baseline(power: float, nave: float) -> str | None:
+def check_baseline(white: Sequence[Array], rank: int, nave: float) -> str | None:
     """Compare the power of a baseline with its noise.
 
     Args:
-        power: Whitened power of a baseline without its mean, 1 for noise.
+        white: Whitened data ``(C, T)`` of the baseline of an average, or of some epochs, without
+            their mean.
+        rank: Dimensions of the noise.
         nave: Number of averaged trials that the noise covariance is for.
 
     Returns:
@@ -45,13 +49,18 @@ def check_baseline(power: float, nave: float) -> str | None:
         ValueError: It is about `nave`: the covariance is one of averages, and was divided again.
 
     """
+    if not white:
+        return None
+    powers = np.median([(one**2).mean(axis=1) * len(one) / rank for one in white], axis=0)
+    power = float(powers.mean())
     if power < LOUDEST_BASELINE:
         return None
+    typical = float(np.median(powers))  # of a channel, where few others are bad
     stated = (
         f"the baseline has {power:.3g} times the power of noise, by the noise covariance; expected "
         "about 1"
     )
-    if nave / NEAR_NAVE < power < nave * NEAR_NAVE:
+    if typical > LOUDEST_BASELINE and nave / NEAR_NAVE < typical < nave * NEAR_NAVE:
         raise ValueError(
             f"noise covariance: {stated}. It seems to be divided by the number of trials already "
             f"({nave:g}). Give that of single trials (mne.compute_covariance of epochs), or say "
@@ -59,8 +68,8 @@ def check_baseline(power: float, nave: float) -> str | None:
             "at rest, keep it as it is (--baseline none, baseline='none')."
         )
     return (
-        f"{stated}. The covariance is of another recording, filter or unit, or the time before 0 "
-        "is not at rest; the estimate takes this noise for signal"
+        f"{stated}. The covariance is of another recording, filter or unit, channels are bad, or "
+        "the time before 0 is not at rest; the estimate takes this noise for signal"
     )
 
 

@@ -17,7 +17,7 @@ from deepesi.physics.coil_placement import CoilPlacement
 from deepesi.physics.data_check import check_data
 from deepesi.physics.head import magnitudes
 from deepesi.physics.noise import spanned_by_data
-from deepesi.runtime.corrections import Baseline, Corrected, baseline_power, corrected
+from deepesi.runtime.corrections import Baseline, Corrected, baseline_data, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
 from deepesi.runtime.noise_check import (
     QUIETEST,
@@ -191,9 +191,8 @@ class PreparedInverse(PreparedModel):
         rows = recording_rows(recording, self.ch_names)
         ready = corrected(recording, rows, self.sensors, self.power, baseline)
         if baseline != "none" and not isinstance(ready.recording, mne.io.BaseRaw):
-            at_rest = baseline_power(ready.recording, rows, self.power)
-            if at_rest is not None:
-                ready = replace(ready, noise_warning=check_baseline(at_rest, self.nave))
+            at_rest = [self._whitened(data) for data in baseline_data(ready.recording, rows)]
+            ready = replace(ready, noise_warning=check_baseline(at_rest, self.rank, self.nave))
         for what, n_times in windowed_parts(ready):
             needs.check_length(n_times, what)
         return ready

@@ -286,9 +286,9 @@ def _check(case: Case, say: Say) -> None:
     rank, white = rank_of(head.noise_cov), whitener(head.noise_cov) @ head.sensors.reference(data)
     quietest = quietest_average(rank, float(evoked.times[-1] - evoked.times[0]))
     check_noise(whitened_power(white, rank), quietest, evoked.nave)
-    inside = (evoked.times >= case.baseline[0]) & (evoked.times <= case.baseline[1])
-    at_rest = white[:, inside] - white[:, inside].mean(axis=1, keepdims=True)
-    warning = check_baseline(float(whitened_power(at_rest, rank).mean()), evoked.nave)
+    at_rest = white[:, case.in_baseline]
+    at_rest -= at_rest.mean(axis=1, keepdims=True)
+    warning = check_baseline([at_rest], rank, evoked.nave)
     if warning is not None:
         say(f"warning: {case.condition}: {warning}")
     if case.own is not None:

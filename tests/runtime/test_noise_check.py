@@ -98,11 +98,22 @@ def test_other_noise_is_a_warning(inverse):
 
 
 def test_the_bounds():
-    assert check_baseline(0.99 * LOUDEST_BASELINE, nave=4) is None
+    def check(power, nave):
+        return check_baseline([np.full((8, 20), power**0.5)], rank=8, nave=nave) or ""
+
+    assert check(0.99 * LOUDEST_BASELINE, nave=4) == ""
     with pytest.raises(ValueError, match="divided"):
-        check_baseline(1.01 * LOUDEST_BASELINE, nave=4)
-    assert "of another recording" in (check_baseline(10, nave=100) or "")
-    assert "of another recording" in (check_baseline(1000, nave=100) or "")
+        check(1.01 * LOUDEST_BASELINE, nave=4)
+    for power in (10, 1000):
+        assert "of another recording" in check(power, nave=100)
+    assert check_baseline([], rank=8, nave=100) is None
+
+
+def test_one_bad_channel_is_no_divided_covariance(inverse):
+    evoked = average()
+    evoked.data[4] *= 40
+    with pytest.warns(NoiseWarning, match=r"baseline has \d+\.?\d* times.*channels are bad"):
+        inverse.apply(evoked, make_covariance(evoked.info))
 
 
 def test_the_commands_say_so(eloreta, toy_path, tmp_path, monkeypatch, capsys):
