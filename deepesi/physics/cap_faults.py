@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from scipy.spatial.transform import Rotation
 
 from deepesi.physics.cap_pose import fit_pose, pitch_of
 
@@ -118,7 +117,8 @@ def compare_cap(
     if fit.error > ELECTRODE_ERROR and mirrored.error < fit.error / 2:
         return Comparison(f"the cap is mirrored, {_axes(mirrored.turn)}", mirrored.nearest_error)
     pitch = float(np.clip(pitch_of(fit.turn), *tolerance.pitches))
-    usual = Rotation.from_euler("x", pitch, degrees=True).as_matrix()
+    cos, sin = np.cos(np.radians(pitch)), np.sin(np.radians(pitch))
+    usual = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     if _angle(fit.turn @ usual.T) > np.hypot(LARGEST_ANGLE, 5 * _angle_error(positions)):
         return Comparison(_turned(fit.turn), fit.nearest_error)
     texts = _misplaced(names, positions, fit, tolerance)
