@@ -21,6 +21,8 @@ FOLDERS = {
     "physics/montage.py": "montages",
     "physics/scalp.py": "positions on the scalp",
     "physics/cap_check.py": "montages",
+    "physics/cap_faults.py": "montages",
+    "physics/nets.py": "montages",
     "physics/cap_placement.py": "montages",
     "data_gen/caps.py": "montages",
     "physics/channel_names.py": "montages",

@@ -302,7 +302,7 @@ def _sample(
         if not abs(times[sample] - options.at) <= 1 / float(evoked.info["sfreq"]):
             raise ValueError(
                 f"--at {options.at:g} s lies outside the recording ({times[0]:g} to "
-                f"{times[-1]:g} s)."
+                f"{times[-1]:g} s). Give it in s."
             )
     return sample, float(power[sample])
 

@@ -41,7 +41,9 @@ OFFSET_RAW = 0.1
 SHORTEST = 0.5
 #: The first samples: their share of the time before 0, and their least number.
 FIRST_SHARE, FEWEST_FIRST = 1 / 3, 2
-#: Number of first epochs that are checked for offsets.
+#: Shortest baseline whose power is compared with the noise, s, and its fewest samples.
+SHORTEST_BASELINE, FEWEST_BASELINE = 0.05, 5
+#: Number of first epochs that are checked for offsets and noise.
 N_FIRST_EPOCHS = 20
 
 
@@ -56,6 +58,7 @@ class Corrected:
         excluded: Indices of epochs that are annotated as bad.
         changes: Descriptions of automatic corrections.
         baseline: Description of the baseline; None for a raw recording.
+        noise_warning: Warning about the noise covariance; None if it fits.
 
     """
 
@@ -65,6 +68,7 @@ class Corrected:
     excluded: list[int] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     baseline: str | None = None
+    noise_warning: str | None = None
 
 
 def corrected(
@@ -163,6 +167,28 @@ def baselined(
 
 def _text(baseline: tuple[float, float]) -> str:
     return f"baseline {1e3 * baseline[0]:.0f} to {1e3 * baseline[1]:.0f} ms"
+
+
+def baseline_data(recording: "mne.Evoked | mne.BaseEpochs", rows: list[int]) -> list[Array]:
+    """Data ``(C, T)`` of the baseline without their mean, of an average or of some epochs.
+
+    The baseline is that of the recording where it ends by 0, else the first third of the time
+    before 0, in which a slow potential has hardly begun. Empty without such a time, or if it is too
+    short.
+    """
+    times, own = recording.times, recording.baseline
+    nearly = 1e-3 / recording.info["sfreq"]
+    if own is not None and own[1] <= nearly:
+        inside = (times >= own[0] - nearly) & (times <= own[1] + nearly)
+    else:
+        inside = times < times[0] * (1 - FIRST_SHARE)
+    n_times = int(inside.sum())
+    if n_times < max(FEWEST_BASELINE, SHORTEST_BASELINE * recording.info["sfreq"]):
+        return []
+    data = _first_epochs(recording, rows)[:, :, inside]
+    if not np.isfinite(data).all():  # refused later
+        return []
+    return [one - one.mean(axis=1, keepdims=True) for one in data]
 
 
 def _check_offsets(

@@ -28,6 +28,7 @@ from deepesi.runtime.prepared import read_prepared
 from deepesi.runtime.prepared_inverse import (
     CorrectionWarning,
     ExtrapolationWarning,
+    NoiseWarning,
     PlacementWarning,
     PreparedInverse,
     UnexplainedChannelWarning,
@@ -48,6 +49,7 @@ __all__ = [
     "CorrectionWarning",
     "ExtrapolationWarning",
     "Inverse",
+    "NoiseWarning",
     "PlacementWarning",
     "PreparedInverse",
     "UnexplainedChannelWarning",

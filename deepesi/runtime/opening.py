@@ -131,6 +131,8 @@ def correct_recording(opened: Opened, reading: ReadingOptions) -> Generator[str,
     ready = inverse.correct(opened.data, reading.baseline)
     yield _summary(ready, inverse)
     yield from ready.changes
+    if ready.noise_warning is not None:
+        yield f"warning: {ready.noise_warning}"
     for line in inverse.out_of_distribution(ready.recording):
         yield f"out of distribution: {line}"
     return ready

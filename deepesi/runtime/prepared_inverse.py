@@ -3,7 +3,7 @@
 import functools
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,9 +19,14 @@ from deepesi.physics.head import magnitudes
 from deepesi.physics.noise import spanned_by_data
 from deepesi.physics.source_mesh import CortexMesh, source_mesh
 from deepesi.physics.template import Template
-from deepesi.runtime.corrections import Baseline, Corrected, corrected
+from deepesi.runtime.corrections import Baseline, Corrected, baseline_data, corrected
 from deepesi.runtime.estimates import Localization, check_parts, source_estimate
-from deepesi.runtime.noise_check import QUIETEST, check_noise, quietest_average
+from deepesi.runtime.noise_check import (
+    QUIETEST,
+    check_baseline,
+    check_noise,
+    quietest_average,
+)
 from deepesi.runtime.prediction_sets import PredictionSet, PredictionSetFinder
 from deepesi.runtime.prepared_model import PreparedModel
 from deepesi.runtime.recording_checks import check_recording
@@ -48,6 +53,10 @@ class ExtrapolationWarning(UserWarning):
 
 class CorrectionWarning(UserWarning):
     """A recording was changed before localization, or part of it was excluded."""
+
+
+class NoiseWarning(UserWarning):
+    """A recording has more noise than its noise covariance says."""
 
 
 class PlacementWarning(UserWarning):
@@ -150,11 +159,12 @@ class PreparedInverse(PreparedModel):
             ValueError: The good channels or the number of trials (1 unless averaged) differ
                 from the prepared ones; the recording is shorter than a filter of the model, or of
                 another sampling rate than its filters; power too low or too high for the noise
-                covariance; a baseline outside the recording; the source space is neither a surface
-                nor a single volume; or as in `estimate`.
+                covariance, as in `deepesi.runtime.noise_check`; a baseline outside the recording;
+                the source space is neither a surface nor a single volume; or as in `estimate`.
 
         Warns:
             ExtrapolationWarning: The recording is `out_of_distribution`.
+            NoiseWarning: The baseline has more power than noise.
             CorrectionWarning: Offsets were subtracted, or data annotated BAD were excluded.
             UnexplainedChannelWarning: A channel, or a dimension of the noise, is `unexplained`.
             PlacementWarning: The electrodes do not fit the head well.
@@ -167,6 +177,8 @@ class PreparedInverse(PreparedModel):
         ready = self.correct(recording, baseline)
         for line in ready.changes:
             warnings.warn(f"the recording was changed: {line}", CorrectionWarning, stacklevel=2)
+        if ready.noise_warning is not None:
+            warnings.warn(ready.noise_warning, NoiseWarning, stacklevel=2)
         for line in self.out_of_distribution(ready.recording):
             warnings.warn(f"the recording has {line}", ExtrapolationWarning, stacklevel=2)
         found = self._warned(self.localize(ready, chunk))
@@ -184,12 +196,17 @@ class PreparedInverse(PreparedModel):
 
         Args and errors as in `apply`.
         """
+        import mne
+
         check_parts(self.space)
         check_recording(recording, self.sensors, self.nave, self.recorded_pos)
         needs = self.model.contract.window_needs
         needs.check_rate(recording.info["sfreq"])
         rows = recording_rows(recording, self.ch_names)
         ready = corrected(recording, rows, self.sensors, self.power, baseline)
+        if baseline != "none" and not isinstance(ready.recording, mne.io.BaseRaw):
+            at_rest = [self._whitened(data) for data in baseline_data(ready.recording, rows)]
+            ready = replace(ready, noise_warning=check_baseline(at_rest, self.rank, self.nave))
         for what, n_times in windowed_parts(ready):
             needs.check_length(n_times, what)
         return ready

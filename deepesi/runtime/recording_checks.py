@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: Kinds of evoked data of MNE-Python that are potentials.
+SIGNALS = ("average", "single_epoch", "partial_average")
+#: Number of samples of a raw recording whose signs are checked.
+FIRST_SAMPLES = 1000
+#: Mean of an envelope, in its standard deviations: about 2. With offsets it is far more.
+FARTHEST_MEAN = 4.0
+
 
 def check_average(recording: "Recording", command: str) -> None:
     """Refuse anything but an average, for a command that judges one response.
@@ -66,8 +73,8 @@ def check_kind(recording: "Recording") -> None:
 
     Raises:
         TypeError: Not a recording of MNE-Python.
-        ValueError: Derivations or a Laplacian; complex data; a standard error; a grand average
-            with an unknown number of trials; an invalid number of trials.
+        ValueError: Derivations or a Laplacian; complex data; an envelope or power; a standard
+            error; a grand average with an unknown number of trials; an invalid number of trials.
 
     """
     import mne
@@ -85,14 +92,15 @@ def check_kind(recording: "Recording") -> None:
     if isinstance(recording, mne.Evoked):
         _check_evoked(recording)
     check_derivations(recording.info)
+    _check_signs(recording)
 
 
 def _check_evoked(evoked: "mne.Evoked") -> None:
     """Refuse anything but an average of a known number of trials."""
-    if evoked.kind != "average":
+    if evoked.kind not in SIGNALS:
         raise ValueError(
             f"recording: {evoked.comment!r} holds a {evoked.kind.replace('_', ' ')}, no "
-            "average. Its values are not negative and have no topography; give the average."
+            "average, so it has no topography of a source; give the average."
         )
     n_averages = _averages_counted_as_trials(evoked)
     if n_averages is not None:
@@ -108,6 +116,28 @@ def _averages_counted_as_trials(evoked: "mne.Evoked") -> int | None:
     """Number of averages in a grand average whose ``nave`` is this number; else None."""
     found = re.fullmatch(r"Grand average \(n = (\d+)\)", evoked.comment or "")
     return int(found[1]) if found and int(found[1]) == evoked.nave else None
+
+
+def _check_signs(recording: "Recording") -> None:
+    """Refuse EEG that is nowhere negative, and not by an offset: an envelope or power."""
+    import mne
+
+    rows = mne.pick_types(recording.info, meg=False, eeg=True)
+    if not len(rows):
+        return
+    if isinstance(recording, mne.io.BaseRaw):
+        with parsing_data(recording):
+            data = recording.get_data(rows, 0, FIRST_SAMPLES)
+    else:
+        data = np.squeeze(_first_values(recording))
+        data = data[rows] if data.ndim == 2 else np.zeros((1, 1))
+    spread = data.std(axis=1)
+    if data.min() >= 0 and spread.all() and np.median(data.mean(axis=1) / spread) < FARTHEST_MEAN:
+        raise ValueError(
+            "recording: none of its values is negative, as of an envelope, of power or of absolute "
+            "values, which have no topography of a source. Localize the signal itself, and compute "
+            "the envelope of the time courses of the sources."
+        )
 
 
 def _first_values(recording: "Recording") -> NDArray[np.generic]:

@@ -1,5 +1,6 @@
 """Applies annotations: selects the samples of a raw recording, and the epochs, to localize."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,10 @@ BLOCK = 2**15
 BOUNDARIES = ("edge boundary", "bad boundary", "boundary")
 #: BrainVision appends the number of lost samples.
 NEW_SEGMENT = "new segment/"
+
+
+#: Part of descriptions, in lower case, of artifacts that MNE-Python does not exclude.
+ARTIFACT = re.compile("artifact|artefact|noisy|reject")
 
 
 class Stretch(NamedTuple):
@@ -44,6 +49,10 @@ class _Mark(NamedTuple):
 def is_bad(description: str) -> bool:
     """Whether MNE-Python would reject data with this annotation (``reject_by_annotation``)."""
     return description.upper().startswith("BAD")
+
+
+def _is_kept_artifact(description: str) -> bool:
+    return not is_bad(description) and ARTIFACT.search(description.lower()) is not None
 
 
 def is_boundary(description: str) -> bool:
@@ -122,8 +131,7 @@ def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
     }
     kinds = [text for text, n_samples in lengths.items() if n_samples]
     points = [text for text, n_samples in lengths.items() if not n_samples]
-    n_parts = len(np.unique([s.part for s in stretches]))
-    notes = []
+    n_parts, notes = len(np.unique([s.part for s in stretches])), list[str]()
     if bad:
         notes.append(
             f"{bad / raw.info['sfreq']:.1f} of {raw.n_times / raw.info['sfreq']:.1f} s are "
@@ -131,6 +139,9 @@ def text_of(raw: "mne.io.BaseRaw", stretches: list[Stretch]) -> str | None:
         )
     if points:
         notes.append(f"{', '.join(points)}: without duration, so nothing is excluded there")
+    kept = sorted({t for t in map(str, raw.annotations.description) if _is_kept_artifact(t)})
+    if kept:
+        notes.append(f"{', '.join(kept)}: not excluded, only annotations that begin with BAD are")
     if n_parts > 1:
         notes.append(f"{n_parts} parts, between boundaries, are localized separately")
     return "; ".join(notes) or None

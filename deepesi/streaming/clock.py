@@ -134,7 +134,7 @@ class FittedClock:
     def _shows_a_gap(self) -> bool:
         """Whether held marks prove a gap, for streams whose stamps do not scatter."""
         period = self.stamps.period
-        if not self.stamps.exact or len(self.held) < FEW:
+        if len(self.held) < FEW or not self.stamps.every_mark_exact:
             return False
         marks = (sample.late for sample in reversed(self.held) if np.isfinite(sample.late))
         late = np.array([*islice(marks, FEW)])

@@ -9,7 +9,7 @@ from deepesi.physics.atlas import Parcels
 from deepesi.physics.data_check import check_constant, check_data, flat_channels
 from deepesi.physics.head import magnitudes
 from deepesi.runtime.inverse import PreparedInverse
-from deepesi.runtime.noise_check import QUIETEST, check_noise
+from deepesi.runtime.noise_check import LOUDEST_BASELINE, QUIETEST, check_noise
 from deepesi.runtime.windows import fading
 from deepesi.streaming.bandpass import CausalBandpass
 from deepesi.streaming.clock import FittedClock
@@ -17,6 +17,9 @@ from deepesi.streaming.counts import Counts
 from deepesi.streaming.samples import Decided
 
 Array = NDArray[np.float64]
+
+#: Time whose power is compared with that of the noise, s.
+COMPARED = 5.0
 
 
 class LiveInverse:
@@ -34,8 +37,8 @@ class LiveInverse:
         sfreq: Sampling rate, Hz.
         band: Edges of the filter, Hz.
         window: Window length, samples, 1 or even.
-        say: Called with lines that report a step of the clock, a slightly different rate, or a
-            constant channel.
+        say: Called with lines that report a step of the clock, a slightly different rate, a
+            constant channel, or a noise covariance that is too small.
 
     Attributes:
         counts: Counts of the samples.
@@ -70,6 +73,7 @@ class LiveInverse:
         self.first: Array | None = np.zeros(
             (len(inverse.ch_names), 0)
         )  # to check for flat channels
+        self.powers: Array | None = np.zeros(0)  # whitened, of the first seconds
         self._restart()
 
     def _restart(self) -> None:
@@ -166,6 +170,7 @@ class LiveInverse:
         self.counts.settling += settling
         self.waiting = np.concatenate([self.waiting, filtered[:, settling:]], axis=1)
         self.stamps = np.concatenate([self.stamps, stamps[:, settling:]], axis=1)
+        self._compare_with_noise(filtered[:, settling:])
         length, hop, estimates = self.window, max(1, self.window // 2), []
         if self.waiting.shape[1] >= length and not self._check_level():
             self.counts.broken += self.waiting.shape[1]
@@ -196,6 +201,21 @@ class LiveInverse:
         for row in flat_channels(self.first):
             self.say(f"{names[row]} is constant, taken for the reference")
         self.first = None
+
+    def _compare_with_noise(self, data: Array) -> None:
+        """Report a noise covariance that is too small for most of the first seconds."""
+        if self.powers is None:
+            return
+        self.powers = np.append(self.powers, self.inverse.power(data))
+        if len(self.powers) < COMPARED * self.sfreq:
+            return
+        power, self.powers = float(np.median(self.powers)), None
+        if power > LOUDEST_BASELINE:
+            self.say(
+                f"the stream has {power:.3g} times the power of noise (median of {COMPARED:g} s), "
+                "by the noise covariance; expected about 1. Is that divided by a number of trials "
+                "already, or of another recording? Prepare again with that of single trials"
+            )
 
     def _check_level(self) -> bool:
         """Whether waiting samples are plausible EEG in volts with the prepared noise.

@@ -28,11 +28,20 @@ CHANCE = 1e-7
 
 
 class Window(NamedTuple):
-    """Time at which a window was closed (s); number and time (s) of the least late mark in it."""
+    """Marks of a window.
+
+    Attributes:
+        closed: When it was closed, s.
+        number: Number of the least late mark.
+        time: Time of the least late mark, s.
+        spread: How much later the latest mark is, s.
+
+    """
 
     closed: float
     number: int
     time: float
+    spread: float
 
 
 class Track:
@@ -64,7 +73,7 @@ class Track:
         self.nominal = self.period = 1 / sfreq
         self.newest, self.number, self.uncertain = np.nan, 0, (0.0, 0.0)
         self.before, self.recent = deque[Window](maxlen=KEPT), deque[Window]()
-        self.least, self.mark = np.inf, (0, np.nan)
+        self.least, self.most, self.mark = np.inf, -np.inf, (0, np.nan)
         self._tick, self.rounding = 0.0, 0.0
         self._bound()
 
@@ -90,6 +99,8 @@ class Track:
         late = time - self.at(steps)
         if late < self.least:
             self.least, self.mark = late, (self.number + steps, time)
+        if late > self.most:
+            self.most = late
         return late
 
     def advance(self, n: int) -> None:
@@ -103,19 +114,22 @@ class Track:
         self.newest = self.at(missing) + step
         self.before = deque((w._replace(time=w.time + step) for w in self.before), maxlen=KEPT)
         self.recent.clear()
-        self.least = np.inf
+        self._open()
 
     def forget(self, n: int) -> None:
         """Delete the last `n` windows and the one that is still open."""
         for _ in range(min(n, len(self.recent))):
             self.recent.pop()
-        self.least = np.inf
+        self._open()
 
     def close(self, now: float) -> None:
         """Close a window."""
         if np.isfinite(self.least):
-            self.recent.append(Window(now, *self.mark))
-        self.least = np.inf
+            self.recent.append(Window(now, *self.mark, self.most - self.least))
+        self._open()
+
+    def _open(self) -> None:
+        self.least, self.most = np.inf, -np.inf
 
     def settle(self, now: float) -> None:
         """Move windows that are no longer recent to the usual ones, and fit the line to them."""
@@ -168,14 +182,20 @@ class Track:
 
     def _late(self, windows: Iterable[Window]) -> tuple[Array, Array]:
         """Numbers of windows, counted from the newest sample, and their lateness (s)."""
-        _, numbers, times = np.array(list(windows)).reshape(-1, 3).T
+        _, numbers, times, _ = np.array(list(windows)).reshape(-1, 4).T
         numbers = numbers - self.number
         return numbers, np.asarray(times - self.newest - numbers * self.period)
 
     @property
     def exact(self) -> bool:
-        """Whether the marks hardly scatter."""
+        """Whether the least late marks of the windows hardly scatter."""
         return self.known and self.range + self.hidden < EXACT * self.period
+
+    @property
+    def every_mark_exact(self) -> bool:
+        """Whether no mark scatters, not even within a window."""
+        limit = EXACT * self.period
+        return self.exact and all(window.spread < limit for window in self.before)
 
     def lately(self, n: int = 0) -> Array:
         """Lateness of the last `n` windows, s; of more if the last second has more."""

@@ -16,7 +16,7 @@ from deepesi.physics.io.selection import channels_to_localize, usable_channels
 from deepesi.physics.noise import rank_of, whitened_power, whitener
 from deepesi.physics.template import load_template
 from deepesi.runtime.corrections import baselined
-from deepesi.runtime.noise_check import check_noise, quietest_average
+from deepesi.runtime.noise_check import check_baseline, check_noise, quietest_average
 from deepesi.runtime.noise_estimate import check_noise_level, noise_of
 from deepesi.runtime.reading.averaging import average
 from deepesi.runtime.reading.formats import FORMATS
@@ -146,7 +146,7 @@ def _case(entry: Entry, path: Path, name: str, say: Say) -> Case:
     where = f"{entry.where}, {path}"
     try:
         case = _read(entry, path, name, say)
-        _check(case)
+        _check(case, say)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: {error}") from error
     except ValueError as error:
@@ -278,7 +278,7 @@ def _beside(recording: Path, name: str) -> Path:
     return recording.parent / name.replace("{name}", ENDING.sub("", recording.name))
 
 
-def _check(case: Case) -> None:
+def _check(case: Case, say: Say) -> None:
     """Refuse what could not be run: electrodes, noise covariance, units, level of the noise."""
     if not case.in_response.any():
         raise ValueError(f"the response ({_ms(case.window)}) holds no sample. Widen it.")
@@ -288,5 +288,10 @@ def _check(case: Case) -> None:
     rank, white = rank_of(head.noise_cov), whitener(head.noise_cov) @ head.sensors.to_head(data)
     quietest = quietest_average(rank, float(evoked.times[-1] - evoked.times[0]))
     check_noise(whitened_power(white, rank), quietest, evoked.nave)
+    at_rest = white[:, case.in_baseline]
+    at_rest -= at_rest.mean(axis=1, keepdims=True)
+    warning = check_baseline([at_rest], rank, evoked.nave)
+    if warning is not None:
+        say(f"warning: {case.condition}: {warning}")
     if case.own is not None:
         own_case_head(case)

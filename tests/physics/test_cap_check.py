@@ -201,12 +201,6 @@ def test_chains_of_bipolar_derivations_say_nothing_of_a_cap():
         check_channel_names(chain)
 
 
-@pytest.mark.parametrize("montage", ["biosemi128", "biosemi256", "GSN-HydroCel-128", "mgh60"])
-def test_names_of_other_systems_say_nothing(montage):
-    names, positions = standard_montage(montage)
-    check_cap(names, turned(positions, "z", 90))
-
-
 def test_few_names_say_nothing():
     names, positions = cap()
     check_cap(names[:7], turned(positions[:7], "z", 90))

@@ -12,6 +12,7 @@ from deepesi.runtime.corrections import baselined, corrected
 from deepesi.runtime.inverse import CorrectionWarning, Inverse
 from deepesi.runtime.noise_check import quietest_average
 from deepesi.runtime.noise_estimate import noise_of
+from deepesi.runtime.reading.recording import ReadingOptions, read_recording
 from deepesi.runtime.recording_checks import check_kind
 from deepesi.runtime.recordings import segments
 from deepesi.runtime.stretches import bad_epochs, good_stretches, is_boundary
@@ -226,6 +227,56 @@ def test_a_standard_error_is_no_average():
     error = make_epochs().standard_error()
     with pytest.raises(ValueError, match="holds a standard error, no average"):
         check_kind(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [
+        ("single_epoch", True),
+        ("partial_average", True),
+        ("alternating_subaverage", False),
+        ("power_density_spectrum", False),
+    ],
+)
+def test_other_kinds_of_evoked_data(tmp_path, kind, passes):
+    evoked = make_evoked()
+    evoked.kind, evoked.nave = kind, 1
+    path = tmp_path / "x-ave.fif"
+    evoked.save(path, verbose="error")
+    if passes:
+        check_kind(evoked)
+        assert read_recording(path, ReadingOptions()).kind == kind
+        return
+    for read in (check_kind, lambda _: read_recording(path, ReadingOptions())):
+        with pytest.raises(ValueError, match=f"(holds|only).*{kind.replace('_', ' ')}"):
+            read(evoked)
+
+
+def test_an_envelope_is_no_signal(prepared):
+    """Of a Hilbert transform, or rectified; an offset of all channels is none."""
+    raw, epochs = make_raw(8.0), make_epochs()
+    raw.filter(8, 12, verbose="error")
+    evoked = epochs.average()
+    for signal in (raw, epochs, evoked):
+        check_kind(signal)
+        offset = signal.copy().apply_function(lambda x: x + 1e-3, verbose="error")
+        check_kind(offset)
+        envelope = signal.copy().apply_hilbert(envelope=True)
+        rectified = signal.copy().apply_function(np.abs, verbose="error")
+        for positive in (envelope, rectified):
+            with pytest.raises(ValueError, match="none of its values is negative.*envelope"):
+                check_kind(positive)
+    with pytest.raises(ValueError, match="none of its values is negative"):
+        prepared.apply(make_epochs().apply_hilbert(envelope=True))
+
+
+@pytest.mark.parametrize("text", ["artifact", "Muscle Artefact", "noisy", "Rejected"])
+def test_artifacts_that_are_not_annotated_bad_are_reported(prepared, text):
+    """MNE-Python takes only annotations that begin with BAD out, and so do we."""
+    raw = annotated(make_raw(8.0), (2, 1, text), (3, 1, "stimulus"))
+    (line,) = prepared.correct(raw).changes
+    assert line == f"{text}: not excluded, only annotations that begin with BAD are"
+    assert prepared.correct(annotated(make_raw(8.0), (3, 1, "stimulus"))).changes == []
 
 
 def test_complex_data():

@@ -38,6 +38,16 @@ def test_rounding_of_another_rate_loses_nothing(sfreq, off, size, rounding):
         assert (np.diff(times) > 0).all()
 
 
+@pytest.mark.parametrize("off", [2e-5, -5e-5])
+def test_single_late_marks_prove_no_gap(off):
+    """The least late marks are in step to the tick; eight late ones in a row come by chance."""
+    stamps, arrived = device(1000.0, off, 1, np.floor, on_arrival=True)
+    clock, (_, _, late, _), lines = run(stamps[:4000], arrived[:4000], 1000.0)
+    assert (clock.lost, late.sum(), lines) == (0, 0, [])
+    assert clock.stamps.exact
+    assert not clock.stamps.every_mark_exact
+
+
 @pytest.mark.parametrize("off", [0.0, 2e-4, slow(-2e-4)])
 @pytest.mark.parametrize("sfreq", [250.0, slow(500.0), slow(1000.0)])
 def test_a_gap_in_rounded_stamps_is_counted(sfreq, off):

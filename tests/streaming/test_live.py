@@ -257,6 +257,23 @@ def test_a_stream_that_its_noise_cannot_be_of(prepared, parcels, recording, fact
     assert live.counts.estimated == 750 + len(given)
 
 
+@pytest.mark.parametrize(("trials", "said"), [(1, 0), (60, 1)])
+def test_a_covariance_divided_by_a_number_of_trials_is_reported(eloreta, parcels, trials, said):
+    info, lines = make_evoked().info, []
+    covariance = make_covariance(info)
+    covariance["data"] = covariance["data"] / trials
+    live = LiveInverse(
+        Inverse.load(eloreta, n_threads=1).for_recording(info, covariance),
+        parcels,
+        SFREQ,
+        say=lines.append,
+    )
+    data = np.random.default_rng(0).normal(scale=5e-6, size=(32, 2000))
+    live.push(data, 100 + np.arange(2000) / SFREQ)
+    assert len(lines) == said
+    assert all("times the power of noise" in line and "single trials" in line for line in lines)
+
+
 def test_offsets_and_drifts_of_electrodes_leave_no_trace(prepared, parcels, recording):
     """The filter takes them out, as of a raw recording."""
     data, times = recording

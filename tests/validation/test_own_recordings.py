@@ -140,6 +140,18 @@ def test_hits_distances_and_sets_of_two_channel_sets_and_of_noise(folder, tmp_pa
     assert page.count("data:image/png;base64") == 3 + 3
 
 
+def test_a_covariance_divided_by_the_number_of_trials_is_refused(template, tmp_path):
+    evoked, covariance = response(template, V1)
+    evoked.nave = 40
+    evoked.data *= 10**-0.5
+    covariance["data"] = covariance["data"] / 40
+    save(tmp_path, "flash", evoked, covariance)
+    expect = write(tmp_path / "expectation.yaml", entry(mni_mm=list(V1)))
+    with pytest.raises(SystemExit, match=r"flash-ave.fif: .*divided by the number of trials"):
+        main(["validate", str(tmp_path), "--expect", str(expect), "--out", str(tmp_path / "o")])
+    assert not (tmp_path / "o").exists()
+
+
 def test_prediction_sets_hold_the_source_and_not_another(template, tmp_path):
     temporal = (50.0, -20.0, 10.0)
     save(tmp_path, "tone", *response(template, temporal))

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepesi.runtime.recording_checks import SIGNALS
 from deepesi.utils.files import parsing
 
 if TYPE_CHECKING:
@@ -144,13 +145,13 @@ def _kind(path: Path) -> str | None:
 
 def _choose(path: Path, evokeds: "list[mne.Evoked]", condition: str | None) -> "mne.Evoked":
     """The average of a condition: by its name or else by its number."""
-    averages = {i: evoked for i, evoked in enumerate(evokeds) if evoked.kind == "average"}
+    averages = {i: evoked for i, evoked in enumerate(evokeds) if evoked.kind in SIGNALS}
     names = [f"{number}: {evoked.comment!r}" for number, evoked in averages.items()]
     if not averages:
         kinds = sorted({evoked.kind.replace("_", " ") for evoked in evokeds})
         raise ValueError(
-            f"{path} holds no average, only {', '.join(kinds)}: its values are not negative and "
-            "have no topography. Give the average."
+            f"{path} holds no average, only {', '.join(kinds)}, which has no topography of a "
+            "source. Give the average."
         )
     if condition is None:
         if len(averages) > 1:

@@ -9,6 +9,7 @@ from deepesi.physics.units import parse_unit
 from deepesi.runtime.corrections import Baseline
 from deepesi.runtime.reading.bids import bids_side_files
 from deepesi.runtime.reading.channels import name_channels
+from deepesi.runtime.reading.edf_gaps import check_uninterrupted
 from deepesi.runtime.reading.file_units import file_units, units_to_volts
 from deepesi.runtime.reading.formats import FORMATS, check_file, read_file, read_info
 from deepesi.runtime.reading.rates import at_own_rate, channel_rates, check_rates
@@ -98,15 +99,16 @@ def read_recording(
     Raises:
         FileNotFoundError: No such file.
         ModuleNotFoundError: A package that reads its format is not installed.
-        ValueError: Not a recording of potentials (`check_kind`); several conditions and none
-            chosen, no such condition or channel, no known unit, EEG channels of different
-            sampling rates, or an EEG channel is no electrode of the montage; a number of trials for
-            single trials.
+        ValueError: Not a recording of potentials (`check_kind`); EDF+ with gaps; several
+            conditions and none chosen, no such condition or channel, no known unit, EEG channels of
+            different sampling rates, or an EEG channel is no electrode of the montage; a number of
+            trials for single trials.
 
     """
     import mne
 
     recording = read_file(path, options.condition)
+    check_uninterrupted(path)
     _check_excluded(path, recording.ch_names, options.exclude)
     if isinstance(recording, mne.io.BaseRaw):
         recording = at_own_rate(recording, path, options.exclude)
