@@ -21,7 +21,7 @@ NEAR = 0.010
 #: Parts of the samples, for cross-validation of the size of the joint set.
 N_FOLDS = 4
 #: Smallest share of the largest magnitude of a sample at which a maximum is a source.
-LEAST_SHARE = 0.02
+MIN_SHARE = 0.02
 #: Share of zeros from which samples are those of few sources.
 SPARSE = 0.5
 
@@ -52,7 +52,7 @@ def source_peaks(magnitudes: Array, edges: NDArray[np.int64]) -> Peaks:
     for losers, lost in ((high, first_wins), (low, ~first_wins)):
         counts = _by_vertex(losers, len(beaten)) @ lost.T.astype(np.float64)
         beaten |= counts > 0
-    return np.asarray(~beaten.T & (magnitudes > LEAST_SHARE * largest))
+    return np.asarray(~beaten.T & (magnitudes > MIN_SHARE * largest))
 
 
 def _by_vertex(vertices: NDArray[np.int64], n_vertices: int) -> csr_array:

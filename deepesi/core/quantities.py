@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepesi.physics.noise import LEAST_SNR
+from deepesi.physics.noise import MIN_SNR
 
 
 def magnitude(values: Float[Tensor, "B D T"], n_orient: int) -> Float[Tensor, "B S"]:
@@ -42,7 +42,7 @@ def snr_db_of_power(power: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
     NumPy: `deepesi.physics.noise.snr_db_of_power`.
     """
-    return 10 * torch.log10(torch.clamp(power - 1, min=LEAST_SNR))
+    return 10 * torch.log10(torch.clamp(power - 1, min=MIN_SNR))
 
 
 def residual_variance(

@@ -26,7 +26,7 @@ HOW_TO_READ = (
 )
 
 #: Most of the page that explanations may take, bytes.
-MOST_EXPLANATIONS = 1_200_000
+MAX_EXPLANATIONS = 1_200_000
 WHY = "<h3>Explanation</h3>"
 
 
@@ -53,7 +53,7 @@ def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
     why = {name: WHY + text for name, text in zip(views, texts, strict=True) if text}
     facts = {"how to read": HOW_TO_READ}
     size = sum(map(len, why.values()))
-    if size > MOST_EXPLANATIONS:
+    if size > MAX_EXPLANATIONS:
         facts["explanations"] = (
             f"in report.html, section Examples; they are {size / 1e6:.1f} MB, and this page holds "
             "at most 3 MB"

@@ -28,7 +28,7 @@ MIN_EXAMPLES = 20
 #: no test could tell the methods apart once it is corrected for the other comparisons of a table.
 MIN_DIFFERENT = 10
 #: Least standard error of a resample, over that of the sample: a resample may hold one value only.
-LEAST_SPREAD = 0.2
+MIN_SPREAD = 0.2
 #: Columns that are resampled at once, to bound the memory.
 BLOCK = 512
 
@@ -62,7 +62,7 @@ def _studentized(values: Array, seed: int) -> _Studentized:
     drawn = np.maximum(counts @ known, 2.0)
     moved = counts @ centred / drawn
     variance = (counts @ centred**2 / drawn - moved**2) / (drawn - 1)
-    spread = np.sqrt(np.maximum(variance, (LEAST_SPREAD * error) ** 2))
+    spread = np.sqrt(np.maximum(variance, (MIN_SPREAD * error) ** 2))
     distance = np.divide(moved, spread, out=np.zeros_like(moved), where=usable & (spread > 0))
     return _Studentized(mean, error, distance, usable)
 
@@ -80,7 +80,7 @@ def bootstrap_interval(values: Array, seed: int = 0) -> Array:
 
     Source: Efron & Tibshirani 1993, doi:10.1201/9780429246593, section 12.5, with the expanded
     tails of Hesterberg 2015, doi:10.1080/00031305.2015.1089789, against the narrowness that is left
-    with few skewed examples. Difference: standard errors of resamples are at least `LEAST_SPREAD`
+    with few skewed examples. Difference: standard errors of resamples are at least `MIN_SPREAD`
     of the sample's, so that resamples that hold one value only do not make the interval infinite.
 
     """

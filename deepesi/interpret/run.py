@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepesi.interpret.any_model.counterfactual import Changed, Counterfactual, counterfactual
+from deepesi.interpret.any_model.counterfactual import (
+    ChangedRecording,
+    Counterfactual,
+    counterfactual,
+)
 from deepesi.interpret.any_model.explanation import Attribution, Explanation, Inside
 from deepesi.interpret.any_model.frames import Frame, Run, frame_at, run_of
 from deepesi.interpret.any_model.occlusion import filled, moving_sensors, occluded, occlusion
@@ -48,7 +52,7 @@ N_BASELINES = 8
 #: Completeness error above which contributions are not shown.
 INCOMPLETE = 0.1
 #: Least distance by which the loss of a sensor moves the peak, m: half a neighbourhood.
-LEAST_MOVE = NEIGHBOURHOOD / 2
+MIN_MOVE = NEIGHBOURHOOD / 2
 
 #: Opens the network of a model that was opened; None: it has no gradients.
 NetworkOpener = Callable[[Path, Inverse], "InverseModel | None"]
@@ -164,7 +168,7 @@ def explain(
     yield f"occlusion: the estimate without each of {len(data)} electrodes"
     fill = filled(frame.data, inverse.channel_precision)
     without = frame.moments(run, occluded(frame.data, fill, inverse.sensors))
-    lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, LEAST_MOVE)
+    lost = moving_sensors(moments, without, inverse.positions, inverse.space.n_orient, MIN_MOVE)
     attributions, missing = {}, list(_unknown(opened, mni))
     missing += [_no_gradients(model)] if network is None else []
     for method in methods:
@@ -361,7 +365,7 @@ def _lobes(sources: Sequence[int], mni: Array | None) -> dict[int, str]:
 def _change(
     parts: _Parts, inverse: PreparedInverse, far: NDArray[np.bool_]
 ) -> Counterfactual | None:
-    changed = Changed(
+    changed = ChangedRecording(
         parts.frame, parts.run, inverse.sensors, parts.noise_std, inverse.space.n_orient
     )
     return counterfactual(changed, far)

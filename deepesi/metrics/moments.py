@@ -62,15 +62,15 @@ def topographic_rdm(explained: Array, data: Array) -> float:
 
 
 #: A topography of zero counts as this share of the recording, so that its logarithm is finite.
-LEAST_MAGNITUDE = 1e-6
+MIN_MAGNITUDE = 1e-6
 
 
 def topographic_ln_magnitude(explained: Array, data: Array) -> float:
     """Logarithm of the strength of the estimate's topography over that of the recording.
 
     At the sample where the recording is strongest; negative: the estimate is shrunk. At least that
-    of `LEAST_MAGNITUDE`. Arguments as of `topographic_rdm`.
+    of `MIN_MAGNITUDE`. Arguments as of `topographic_rdm`.
     """
     topographies = _topographies(explained, data)
-    least = float(np.log(LEAST_MAGNITUDE))
+    least = float(np.log(MIN_MAGNITUDE))
     return max(float(ln_magnitude(*topographies)), least) if topographies[0].any() else least

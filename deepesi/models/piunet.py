@@ -36,9 +36,9 @@ from deepesi.physics.head_inputs import (
 )
 
 #: Smallest mismatch variance, as a share of the energy of the recording.
-LEAST_MISMATCH = 0.005
+MIN_MISMATCH = 0.005
 #: Smallest prior variance of a patch, in units of the power of noise.
-LEAST_STRENGTH = 0.1
+MIN_STRENGTH = 0.1
 #: Factor on the log-evidence for a smooth map that also shows weaker sources.
 SMOOTHING = 0.15
 
@@ -222,7 +222,7 @@ class PhysicsInformedUNet(InverseModel):
         gamma = self._variances(passes, over_first(self.last, hidden), self.gate(levels.T).T)
         # In units of noise plus mismatch variance. In units of noise alone the residual of a
         # strong recording would be lost in single precision.
-        gamma = gamma / (1 + (LEAST_MISMATCH + self.log_mismatch[-1].exp()) * power)
+        gamma = gamma / (1 + (MIN_MISMATCH + self.log_mismatch[-1].exp()) * power)
 
         precise = PatchDictionary(inputs[self.topographies.key].to(dtype), n_orient)
         residual = precise.residual(recording.to(dtype), gamma.to(dtype), *self.explained)
@@ -251,7 +251,7 @@ class PhysicsInformedUNet(InverseModel):
         for log_mismatch, log_sharpness in zip(log_mismatches, self.log_sharpness, strict=True):
             remaining = _power(residual)
             mismatch_variance = 1 + log_mismatch.exp() * power * n_times
-            strength = (remaining - rank).maximum(LEAST_STRENGTH * rank) / mismatch_variance
+            strength = (remaining - rank).maximum(MIN_STRENGTH * rank) / mismatch_variance
             filtered = patches.filter(residual)
             amplitudes = posterior.amplitudes(filtered, strength)
             energy = (filtered * amplitudes).mean(3).sum(2)

@@ -25,7 +25,7 @@ ELECTRODE_ERROR = 0.006
 #: Share of the electrodes, the nearest to their expected positions, that tell how well a cap fits.
 NEAREST = 0.8
 #: Largest number of contradictions in a message.
-MOST_NAMED = 6
+MAX_NAMED = 6
 _DIRECTIONS = {
     (0, 1): "the right ear",
     (0, -1): "the left ear",
@@ -122,8 +122,8 @@ def compare_cap(
     if _angle(fit.turn @ usual.T) > np.hypot(LARGEST_ANGLE, 5 * _angle_error(positions)):
         return Comparison(_turned(fit.turn), fit.nearest_error)
     texts = _misplaced(names, positions, fit, tolerance)
-    more = [f"and {len(texts) - MOST_NAMED} more"] if len(texts) > MOST_NAMED else []
-    return Comparison("; ".join(texts[:MOST_NAMED] + more), fit.nearest_error)
+    more = [f"and {len(texts) - MAX_NAMED} more"] if len(texts) > MAX_NAMED else []
+    return Comparison("; ".join(texts[:MAX_NAMED] + more), fit.nearest_error)
 
 
 def _size(points: Array) -> float:

@@ -45,7 +45,7 @@ FAR_FROM_SCALP, OFF_SCALP = 0.005, 0.010
 #: 11 mm with the MRI of another head.
 DEEPEST = 0.008
 #: Least RMS distance, m, of the electrodes of a cap from a line.
-LEAST_SPREAD = 0.005
+MIN_SPREAD = 0.005
 #: `Placement.method` of electrodes that a transform of the user placed.
 TRANSFORM = "the transform"
 
@@ -138,7 +138,7 @@ def _check_spread(positions: Array) -> None:
     """Refuse electrodes ``(C, 3)`` at one point or on a line, to which no cap can be fitted."""
     centred = positions - positions.mean(axis=0)
     _, across, *_ = np.linalg.svd(centred, compute_uv=False) / np.sqrt(len(positions))
-    if across < LEAST_SPREAD:
+    if across < MIN_SPREAD:
         raise ValueError(
             f"electrode positions: all {len(positions)} lie within {1e3 * across:.1f} mm (RMS) of "
             "one point or line. Take the positions of every electrode, or standard ones "

@@ -23,9 +23,9 @@ Array = NDArray[np.float64]
 #: SNR of the prediction (power ratio); mismatch variance as a share of the signal variance.
 SIGNAL, MISMATCH = 10**0.5, 0.05
 #: Least ratio of a channel's residual to the median residual, both standardized.
-LEAST_RATIO = 3.0
+MIN_RATIO = 3.0
 #: Least ratio of the residual to the RMS of the recording, times the share that the others predict.
-LEAST_SIZE = 1.0
+MIN_SIZE = 1.0
 #: Correlation with the prediction below which a channel does not follow it.
 FOLLOWS = 0.1
 #: Largest ratio of its amplitude to the predicted one, and the inverse of the smallest.
@@ -116,8 +116,8 @@ def _worst(precision: Array, data: Array) -> int | None:
     follows = shared > FOLLOWS * np.sqrt(power * expected)
     alike = np.abs(np.log(power / expected)) < 2 * np.log(LARGEST_GAIN)
     bad = (
-        (ratio > LEAST_RATIO * np.median(ratio))
-        & (size * determined > LEAST_SIZE * np.sqrt(power.mean()))
+        (ratio > MIN_RATIO * np.median(ratio))
+        & (size * determined > MIN_SIZE * np.sqrt(power.mean()))
         & ~(follows & alike)
     )
     return int(np.where(bad, ratio, 0).argmax()) if bad.any() else None

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 BY_CHANCE = 0.01
 #: Least residual of such a channel, over the median of all: a wrong head model makes all of them
 #: larger.
-LEAST_RATIO = 3.0
+MIN_RATIO = 3.0
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class ForwardCheck:
     def misfits(self) -> list[int]:
         """Channels that do not fit, the worst first.
 
-        Their residual is larger than that of noise (`BY_CHANCE`), and than `LEAST_RATIO` times the
+        Their residual is larger than that of noise (`BY_CHANCE`), and than `MIN_RATIO` times the
         median.
         """
         size = np.abs(self.residual)
-        least = max(norm.isf(BY_CHANCE / 2 / len(size)), LEAST_RATIO * np.median(size))
+        least = max(norm.isf(BY_CHANCE / 2 / len(size)), MIN_RATIO * np.median(size))
         return [int(row) for row in np.argsort(-size) if size[row] > least]
 
 

@@ -23,7 +23,7 @@ LOBES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "insular": (((25.0, 48.0), (-30.0, 25.0), (-15.0, 20.0)),),
 }
 #: Least distance to a source in another lobe, m: medial sources of both hemispheres are neighbours.
-LEAST_DISTANCE = 0.03
+MIN_DISTANCE = 0.03
 #: Least distance where lobes are unknown, m: lobes are 60 to 80 mm across.
 LOBE_SIZE = 0.06
 
@@ -45,7 +45,7 @@ def lobe_text(mni: Array) -> str:
 def elsewhere(source: int, positions: Array, mni: Array | None) -> Mask:
     """Which sources are in another lobe than one of them ``(S,)``.
 
-    They share no lobe of one hemisphere with it, and are at least `LEAST_DISTANCE` away. Without
+    They share no lobe of one hemisphere with it, and are at least `MIN_DISTANCE` away. Without
     MNI positions, or for a source in no lobe: all that are at least `LOBE_SIZE` away.
 
     Args:
@@ -62,4 +62,4 @@ def elsewhere(source: int, positions: Array, mni: Array | None) -> Mask:
         return np.asarray(distance >= LOBE_SIZE)
     same_side = (mni[:, 0] > 0) == (mni[source, 0] > 0)
     shared = (lobes & lobes[:, [source]]).any(axis=0) & same_side
-    return np.asarray(~shared & lobes.any(axis=0) & (distance >= LEAST_DISTANCE))
+    return np.asarray(~shared & lobes.any(axis=0) & (distance >= MIN_DISTANCE))

@@ -41,7 +41,7 @@ NUMBERED_CAPS = ("biosemi16", "biosemi32", "biosemi64")
 #: fit within 8 mm by chance.
 FEWEST_ELECTRODES = 16
 #: Share of the channels that must be electrodes of a net; the others are references and the like.
-LEAST_SHARE = 0.9
+MIN_SHARE = 0.9
 _NUMBERED = re.compile(r"([a-z]?)[\s_.-]*0*([1-9]\d*)")
 
 
@@ -73,7 +73,7 @@ def possible_nets(ch_names: Sequence[str]) -> list[Net]:
     for name in (*NETS, *NUMBERED_CAPS):
         known = _electrodes(name)
         rows = [row for row, key in enumerate(keys) if key in known]
-        if len(rows) >= max(FEWEST_ELECTRODES, LEAST_SHARE * len(keys)):
+        if len(rows) >= max(FEWEST_ELECTRODES, MIN_SHARE * len(keys)):
             nets.append(Net(name, rows, np.array([known[keys[row]] for row in rows])))
     return nets
 

@@ -12,11 +12,11 @@ Array = NDArray[np.float64]
 #: 4e-9 where offsets are a thousand times the signal.
 NO_VARIANCE = 1e-7
 #: Least typical variance, as a share of the largest variance.
-LEAST_TYPICAL = 1e-6
+MIN_TYPICAL = 1e-6
 #: Least ratio of the powers of two successive dimensions at which the rank of data ends.
 STEP = 1e3
 #: Least SNR (power ratio, -30 dB) estimated from a recording; noise alone may have less power.
-LEAST_SNR = 1e-3
+MIN_SNR = 1e-3
 
 
 def white_noise_cov(sensors: SensorArray, noise_level: float) -> Array:
@@ -58,12 +58,12 @@ def rank_of(noise_cov: Array) -> int:
 
     Fewer than channels where a reference was subtracted, components were removed from the recording
     (ICA, projectors) or channels were interpolated from others. A dimension counts if its variance
-    is more than `NO_VARIANCE` of the typical one: the upper quartile of all, or `LEAST_TYPICAL` of
+    is more than `NO_VARIANCE` of the typical one: the upper quartile of all, or `MIN_TYPICAL` of
     the largest if that is more. The largest alone is not a good measure: one loud channel or
     blinks have a million times the power of the rest.
     """
     values = np.linalg.eigvalsh(noise_cov)
-    typical = max(values[len(values) * 3 // 4], LEAST_TYPICAL * values[-1])
+    typical = max(values[len(values) * 3 // 4], MIN_TYPICAL * values[-1])
     return int((values > NO_VARIANCE * typical).sum())
 
 
@@ -107,7 +107,7 @@ def snr_db_of_power(power: Array) -> Array:
         power: Whitened power, mean over time, any shape: 1 for noise alone.
 
     """
-    return np.asarray(10 * np.log10(np.maximum(power - 1, LEAST_SNR)))
+    return np.asarray(10 * np.log10(np.maximum(power - 1, MIN_SNR)))
 
 
 def spanned_by_data(whitened: Array, rank: int) -> int:

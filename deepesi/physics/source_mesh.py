@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Length over which the surface is smoothed, m: about that of a fold; and most steps for it.
-SMOOTHING, MOST_STEPS = 0.014, 250
+SMOOTHING, MAX_STEPS = 0.014, 250
 #: Least number of faces of a hemisphere; coarser triangles of sources are divided.
-LEAST_FACES = 5000
+MIN_FACES = 5000
 
 
 class CortexSurface(NamedTuple):
@@ -131,7 +131,7 @@ def _hemisphere(part: Any) -> tuple[CortexSurface, csr_array]:
     round_, sulci = inflated(white, triangles)
     faces = np.searchsorted(used, _between_sources(part))
     weights = csr_array(eye_array(len(used)))
-    while len(faces) < LEAST_FACES:
+    while len(faces) < MIN_FACES:
         faces, weights = _divided(faces, weights)
     positions = np.asarray(weights @ round_[used])
     nearest = cKDTree(round_).query(positions)[1]
@@ -169,7 +169,7 @@ def inflated(positions: Array, faces: Ints) -> tuple[Array, NDArray[np.bool_]]:
     degree = np.asarray(joined.sum(axis=1)).ravel()
     mean = csr_array(joined.multiply(1 / np.maximum(degree, 1)[:, None]))
     spacing = np.median(np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1))
-    steps = int(np.clip((SMOOTHING / max(spacing, 1e-6)) ** 2, 1, MOST_STEPS))
+    steps = int(np.clip((SMOOTHING / max(spacing, 1e-6)) ** 2, 1, MAX_STEPS))
     centre = positions.mean(axis=0)
     size = np.sqrt(((positions - centre) ** 2).sum())
     smooth = positions - centre

@@ -20,7 +20,7 @@ from deepesi.runtime.recordings import recording_rows
 from deepesi.runtime.setup import SetupOptions
 from deepesi.runtime.writing.animated import check_shown
 from deepesi.utils.files import check_file_out
-from deepesi.viz.demo import MOST_SAMPLES, Demo, Example, read_runtime, write_demo
+from deepesi.viz.demo import MAX_SAMPLES, Demo, Example, read_runtime, write_demo
 from deepesi.viz.viewer import View
 
 Array = NDArray[np.float64]
@@ -135,9 +135,9 @@ def demo_of(
     template, mesh = _cortex(inverse)
     inverse.sensors.check_eeg_only("the page")
     n_samples = max(len(example.times) for example in examples)
-    if n_samples > MOST_SAMPLES:
+    if n_samples > MAX_SAMPLES:
         raise ValueError(
-            f"the page takes at most {MOST_SAMPLES} samples, the recording has {n_samples}. "
+            f"the page takes at most {MAX_SAMPLES} samples, the recording has {n_samples}. "
             "Crop it (evoked.crop), or use 'deepesi apply --html'."
         )
     reference = inverse.sensors.reference(np.eye(len(inverse.ch_names)))

@@ -37,7 +37,7 @@ POLICY = (
     "style-src 'unsafe-inline'; img-src data:; form-action 'none'"
 )
 #: Most samples of a recording: a page is for responses, not for hours.
-MOST_SAMPLES = 2000
+MAX_SAMPLES = 2000
 
 
 class Runtime(NamedTuple):
@@ -179,7 +179,7 @@ def _controls(demo: Demo, runtime: Runtime) -> str:
     return Template(_web("demo.html")).substitute(
         examples="".join(options),
         channels=html.escape(", ".join(demo.ch_names)),
-        most=MOST_SAMPLES,
+        most=MAX_SAMPLES,
         numbers=_numbers(demo, runtime),
     )
 
@@ -196,7 +196,7 @@ def settings(demo: Demo) -> dict[str, Any]:
         "nave": demo.nave,
         "offsets": demo.offsets,
         "longest": demo.longest,
-        "most": MOST_SAMPLES,
+        "most": MAX_SAMPLES,
         "n_orient": demo.n_orient,
         "window": [start, stop if np.isfinite(stop) else None],
         "outputs": dict(demo.outputs),

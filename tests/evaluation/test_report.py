@@ -111,7 +111,7 @@ def test_examples_page_has_the_explanations_of_the_report(
         assert part.index("<canvas") < part.index(explanations(worked))
     assert page.count("data:image/png;base64") == 3 * 3  # examples and inverse models
     assert len(page) < LARGEST
-    monkeypatch.setattr(examples_page, "MOST_EXPLANATIONS", 1000)
+    monkeypatch.setattr(examples_page, "MAX_EXPLANATIONS", 1000)
     write_examples(drawn, toy, path)
     page = path.read_text()
     assert "data:image/png;base64" not in page

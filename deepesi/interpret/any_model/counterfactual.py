@@ -62,7 +62,7 @@ class Counterfactual:
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedRecording:
     """Magnitudes of an estimate as a function of a change of the recording.
 
     Attributes:
@@ -100,7 +100,7 @@ class Changed:
         return here, (np.array(ahead) - here).T / STEP
 
 
-def counterfactual(changed: Changed, elsewhere: Mask) -> Counterfactual | None:
+def counterfactual(changed: ChangedRecording, elsewhere: Mask) -> Counterfactual | None:
     """The change of least cost that moves the strongest source.
 
     For every number of sensors in `N_CHANGED` the change of least norm is searched for, unless its
@@ -135,7 +135,7 @@ def counterfactual(changed: Changed, elsewhere: Mask) -> Counterfactual | None:
 
 
 def _least_norm(
-    changed: Changed, elsewhere: Mask, start: tuple[Array, Array], number: int
+    changed: ChangedRecording, elsewhere: Mask, start: tuple[Array, Array], number: int
 ) -> Array | None:
     """A small change of some sensors ``(C,)`` that moves the peak; None: none was found."""
     change, rows = np.zeros(len(changed.noise_std)), np.arange(len(changed.noise_std))
@@ -182,7 +182,7 @@ def _step(values: Array, slopes: Array, elsewhere: Mask, number: int) -> Array |
     return np.asarray(gap[best] / power[best] * sparse[best])
 
 
-def _shrunk(changed: Changed, elsewhere: Mask, change: Array) -> Array:
+def _shrunk(changed: ChangedRecording, elsewhere: Mask, change: Array) -> Array:
     """The least multiple of a change that still moves the peak."""
     low, high = 0.0, 1.0
     for _ in range(2):

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepesi.interpret.any_model.explanation import Attribution, Explanation
-from deepesi.physics.forward_check import BY_CHANCE, LEAST_RATIO
-from deepesi.physics.lobes import LEAST_DISTANCE, LOBE_SIZE
+from deepesi.physics.forward_check import BY_CHANCE, MIN_RATIO
+from deepesi.physics.lobes import LOBE_SIZE, MIN_DISTANCE
 from deepesi.viz.advice import peak_figures
 from deepesi.viz.explanation import evidence_figure, samples_figure, scalp_figure
 from deepesi.viz.page import html_table, tiles, write_page
@@ -44,13 +44,13 @@ explain. A method whose contributions do not add up for this network is left out
 top.</p>
 <p><b>Forward check</b>: the potential of the estimate through the nominal lead field, beside the
 recording, whitened. Channels do not fit if noise alone reaches their residual in fewer than
-{100 * BY_CHANCE:g} % of recordings, and it is above {LEAST_RATIO:g} times the median.</p>
+{100 * BY_CHANCE:g} % of recordings, and it is above {MIN_RATIO:g} times the median.</p>
 <p><b>What would move the peak</b>: a change of few electrodes, in standard deviations of the noise,
 with which the strongest source lies in another lobe. It is a local search, so a smaller change may
 exist. If the change is below about 3, noise may have put the peak where it is.</p>
 <p><b>Lobes</b> are boxes in MNI space that overlap, because borders differ from person to person.
 A source is in another lobe if it shares no lobe with the strongest source, or lies in the other
-hemisphere, and is at least {1e3 * LEAST_DISTANCE:g} mm away; without MNI positions, if it is at
+hemisphere, and is at least {1e3 * MIN_DISTANCE:g} mm away; without MNI positions, if it is at
 least {1e3 * LOBE_SIZE:g} mm away.</p>
 <p><b>Loss</b>: the electrode reads what the others predict.</p>
 """

@@ -8,7 +8,7 @@ from torch.nn import functional
 from deepesi.core.patches import over_first, over_patches
 
 #: Smallest prior variance of a patch, as a share of the power of noise.
-LEAST_STRENGTH = 0.1
+MIN_STRENGTH = 0.1
 #: Whitened power that is added so that logarithms of zero power stay finite.
 SMALL_POWER = 1e-2
 
@@ -120,5 +120,5 @@ class Evidence(nn.Module):
             n_times: As in `forward`.
 
         """
-        signal = (power[1] - rank).maximum(LEAST_STRENGTH * rank)
+        signal = (power[1] - rank).maximum(MIN_STRENGTH * rank)
         return signal / (1 + n_times**self.memory * self._mismatch(power, rank))

@@ -205,7 +205,7 @@ def _analytic(low: float, high: float, length: int, sfreq: float) -> np.ndarray:
 
 
 #: Least share of the energy of a taper within its bandwidth, as in MNE-Python.
-LEAST_CONCENTRATION = 0.9
+MIN_CONCENTRATION = 0.9
 
 
 class Multitaper(Features):
@@ -252,7 +252,7 @@ class Multitaper(Features):
             )
         self.least, self.n_groups, self.sfreq = length, len(bands), float(sfreq)
         tapers, ratios = dpss(length, half, max(1, int(2 * half)), sym=False, return_ratios=True)
-        kept = ratios > LEAST_CONCENTRATION
+        kept = ratios > MIN_CONCENTRATION
         kept[ratios.argmax()] = True
         tapers, ratios = tapers[kept], ratios[kept]
         tapers = tapers * np.sqrt(ratios / ratios.mean())[:, None]

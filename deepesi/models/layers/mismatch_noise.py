@@ -7,9 +7,9 @@ from torch import Tensor
 from deepesi.core.quantities import whitened_power
 
 #: Signal power that is assumed at least, as a share of the power of the recording.
-LEAST_SIGNAL = 0.1
+MIN_SIGNAL = 0.1
 #: Least signal power, noise power 1 per channel: silence has finite logarithms.
-LEAST_POWER = 1e-6
+MIN_POWER = 1e-6
 
 
 def mismatch_noise(
@@ -35,4 +35,4 @@ def signal_power(power: Float[Tensor, " B"], rank: Float[Tensor, " 1"]) -> Float
         rank: Rank of the noise covariance.
 
     """
-    return (power - rank).maximum(LEAST_SIGNAL * power) + LEAST_POWER
+    return (power - rank).maximum(MIN_SIGNAL * power) + MIN_POWER

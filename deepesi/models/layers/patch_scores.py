@@ -12,7 +12,7 @@ from deepesi.models.layers.patch_sequence import Recordings
 #: Power, in units of that of the noise, which is added so that logarithms stay finite.
 FLOOR = 1e-2
 #: Smallest logarithm of the evidence of a skull relative to the best one.
-LEAST_EVIDENCE = -10.0
+MIN_EVIDENCE = -10.0
 
 
 def power_features(
@@ -46,7 +46,7 @@ def skull_features(
     """
     ends = torch.stack([explained[0], explained[-1]])
     evidence = slope * (ends - ends.amax(1, keepdim=True))
-    return evidence.clamp_min(LEAST_EVIDENCE).flatten(0, 1).T / 3
+    return evidence.clamp_min(MIN_EVIDENCE).flatten(0, 1).T / 3
 
 
 def with_step(

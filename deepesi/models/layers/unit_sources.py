@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepesi.core.precision import in_full_precision
 from deepesi.core.quantities import summed_power
-from deepesi.models.layers.mismatch_noise import LEAST_POWER, mismatch_noise, signal_power
+from deepesi.models.layers.mismatch_noise import MIN_POWER, mismatch_noise, signal_power
 from deepesi.physics.head_inputs import FixedOrientations, Gain, MeshNeighbours, Rank, Whitener
 
 
@@ -85,7 +85,7 @@ class UnitSources(nn.Module):
         signal = signal_power(power, rank)
         scaled = (white / signal.sqrt()[:, None, None]).mT
         n_times = torch.ones_like(white[0, 0]).sum()
-        logs = [power / rank + LEAST_POWER, noise, n_times.expand_as(power)]
+        logs = [power / rank + MIN_POWER, noise, n_times.expand_as(power)]
         setting = Setting(
             scaled,
             noise / signal,

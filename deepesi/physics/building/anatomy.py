@@ -33,7 +33,7 @@ ICO_VERTICES = {"ico1": 42, "ico2": 162, "ico3": 642, "ico4": 2562}
 #: Edge of the volume grids, m.
 GRIDS = {"vol7": 0.007, "vol14": 0.014}
 SOURCE_DEPTH = 0.002  # smallest distance of a source from the inner skull, m
-LEAST_SCALP = 0.0015  # smallest thickness of the scalp, m
+MIN_SCALP_THICKNESS = 0.0015  # smallest thickness of the scalp, m
 MEDIAL_WALL = 1.0  # smallest thickness of the average cortex, mm
 CALVARIA = -0.02  # mean skull thickness is computed above this height, m, head frame
 #: Centres of the eyeballs in the MNE head frame of fsaverage, m.
@@ -139,7 +139,7 @@ def skull_between(inner: Surface, scalp: Surface) -> Skull:
         normals = normals + mean[:, None] * (links @ normals)
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     relative = thickness / thickness[vertices[:, 2] > CALVARIA].mean()
-    return Skull(vertices, normals, relative, gap - LEAST_SCALP, faces)
+    return Skull(vertices, normals, relative, gap - MIN_SCALP_THICKNESS, faces)
 
 
 def move_inside(points: Array, vertices: Array, faces: Faces) -> tuple[Array, int]:

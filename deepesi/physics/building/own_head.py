@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepesi.physics.building.anatomy import (
     CALVARIA,
-    LEAST_SCALP,
+    MIN_SCALP_THICKNESS,
     SOURCE_DEPTH,
     Anatomy,
     Skull,
@@ -259,12 +259,12 @@ def _skull(outer: Surface, inner: Surface, scalp: Surface) -> Skull:
     """Outer skull of the subject as points of the inner skull, directions and thickness."""
     vertices, faces = outer
     feet = project_to_mesh(vertices, *inner)
-    room = project_to_mesh(vertices, *scalp).distances + feet.distances - LEAST_SCALP
+    room = project_to_mesh(vertices, *scalp).distances + feet.distances - MIN_SCALP_THICKNESS
     crossing = ~is_inside(vertices, *scalp) | is_inside(vertices, *inner)
     if crossing.any() or feet.distances.min() <= 0 or room.min() <= 0:
         raise ValueError(
             "head_of_anatomy: the surfaces cross or touch: the outer skull must lie between inner "
-            f"skull and scalp, at least {1e3 * LEAST_SCALP:g} mm under the scalp; "
+            f"skull and scalp, at least {1e3 * MIN_SCALP_THICKNESS:g} mm under the scalp; "
             f"{int(crossing.sum())} of its {len(vertices)} vertices do not. Check the BEM model."
         )
     relative = feet.distances / feet.distances[vertices[:, 2] > CALVARIA].mean()

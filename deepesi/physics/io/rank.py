@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 #: each modality; of one that is not named, what the noise covariance spans.
 RankChoice: TypeAlias = int | Literal["info"] | Mapping[str, int] | None
 #: Fewest dimensions for localization.
-LEAST_RANK = 7
+MIN_RANK = 7
 
 
 def applied_projector(info: "mne.Info", sensors: SensorArray) -> Array | None:
@@ -84,10 +84,10 @@ def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> Hea
         head = replace(head, noise_cov=noise)
     _warn_of_sss(head, projector, info, rank)
     spanned = rank_of(head.noise_cov)
-    if spanned < LEAST_RANK:
+    if spanned < MIN_RANK:
         raise ValueError(
             f"noise covariance: it spans {spanned} dimensions of {head.n_channels} channels, "
-            f"expected at least {LEAST_RANK}. Too much was removed from the recording (ICA, "
+            f"expected at least {MIN_RANK}. Too much was removed from the recording (ICA, "
             "projectors, interpolation), or the covariance is of too few samples."
         )
     if rank is None:
@@ -99,10 +99,10 @@ def with_rank(head: HeadModel, info: "mne.Info", rank: RankChoice = None) -> Hea
     else:
         kept = int(rank)
     wanted = kept if isinstance(kept, int) else sum(kept.values())
-    if not LEAST_RANK <= wanted <= spanned:
+    if not MIN_RANK <= wanted <= spanned:
         raise ValueError(
             f"rank: {wanted} dimensions asked for (rank={rank!r}, --rank {rank}); the noise "
-            f"covariance spans {spanned} and at least {LEAST_RANK} are needed. Leave it out to use "
+            f"covariance spans {spanned} and at least {MIN_RANK} are needed. Leave it out to use "
             "all that the covariance spans."
         )
     if isinstance(kept, int):

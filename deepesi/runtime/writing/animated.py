@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 #: Most frames of a movie.
-MOST_FRAMES = 120
+MAX_FRAMES = 120
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def write_animated(
     title = f"{evoked.comment}, {evoked.nave:g} trials"
     if animated.movie is not None:
         shown = np.flatnonzero(in_window(evoked.times, window))
-        step = -(-len(shown) // MOST_FRAMES)
+        step = -(-len(shown) // MAX_FRAMES)
         line = next(iter(outlines.items()), None)
         movie = _movie(result, peak, template.display, shown[::step], line, title)
         movie.write(animated.movie, animated.fps, progress)

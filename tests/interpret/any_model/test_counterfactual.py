@@ -5,7 +5,7 @@ import pytest
 
 from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.interpret.any_model import counterfactual as module
-from deepesi.interpret.any_model.counterfactual import Changed, counterfactual
+from deepesi.interpret.any_model.counterfactual import ChangedRecording, counterfactual
 from deepesi.interpret.any_model.frames import Frame
 from deepesi.physics.head_inputs import prepare
 from deepesi.physics.lobes import elsewhere, lobe_text
@@ -26,7 +26,9 @@ def kernel(head):
 def changed(head, kernel):
     data = 3e-6 * head.leadfield[:, [7]] / np.abs(head.leadfield[:, 7]).max()
     noise_std = np.sqrt(head.noise_cov.diagonal())
-    return Changed(Frame(data, (0,), 1, 0), lambda b: kernel @ b, head.sensors, noise_std, 1)
+    return ChangedRecording(
+        Frame(data, (0,), 1, 0), lambda b: kernel @ b, head.sensors, noise_std, 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def _with_sensors(number, changed, away, monkeypatch):
 
 def test_a_model_that_ignores_the_recording_has_none(changed, away):
     moments = np.linspace(1, 2, 84)[:, None] * np.where(away, 0.1, 1.0)[:, None]
-    constant = Changed(
+    constant = ChangedRecording(
         changed.frame,
         lambda b: np.broadcast_to(moments, (len(b), 84, 1)),
         changed.sensors,
