@@ -14,7 +14,7 @@ from deepesi.calibration.conformal import (
     target_scores,
     threshold,
 )
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitener
 
 
 def problem(rng, n, snr_db):
@@ -97,7 +97,7 @@ def test_what_is_covered_of_several_sources():
 def test_estimated_snr_is_that_of_the_simulation(requested, simulate):
     batch = simulate(snr_db=(requested, requested), batch_size=64, n_times=20).batch(0)
     whitened = whitener(batch.head.noise_cov) @ batch.data.double().numpy()
-    assert np.median(estimated_snr_db(whitened, batch.head.n_channels - 1)) == pytest.approx(
+    assert np.median(estimated_snr_db(whitened, rank_of(batch.head.noise_cov))) == pytest.approx(
         requested, abs=0.5
     )
     assert (estimated_snr_db(np.zeros((2, 4, 1)), 3) == -30).all()

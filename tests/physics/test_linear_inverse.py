@@ -181,7 +181,7 @@ def test_minimum_norm_is_the_posterior_mean(toy):
     """By the S x S route: (Lᵀ C⁻¹ L + R⁻¹)⁻¹ Lᵀ C⁻¹ with R the identity, scaled as in MNE."""
     head = toy.montage_head("biosemi32")
     gain = whitener(head.noise_cov) @ head.leadfield
-    prior = (head.n_channels - 1) / (gain**2).sum() / 0.1
+    prior = rank_of(head.noise_cov) / (gain**2).sum() / 0.1
     expected = np.linalg.solve(
         gain.T @ gain + np.eye(84) / prior, gain.T @ whitener(head.noise_cov)
     )

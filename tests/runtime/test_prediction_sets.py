@@ -20,7 +20,7 @@ from deepesi.cli.main import main
 from deepesi.core.quantities import magnitude
 from deepesi.export.to_onnx import export_onnx
 from deepesi.metrics.example import Geometry
-from deepesi.physics.noise import whitener
+from deepesi.physics.noise import rank_of, whitener
 from deepesi.runtime.contract import Calibration
 from deepesi.runtime.inverse import Inverse
 from tests.conftest import make_covariance, make_evoked
@@ -40,7 +40,7 @@ def scored(model, batch):
     scores = source_scores(maps, reach_kernel(batch.head.source_pos))
     truth = target_scores(scores, batch.scene.peaks.numpy(), batch.scene.moments.numpy())
     whitened = whitener(batch.head.noise_cov) @ batch.data.numpy()
-    return scores, truth, estimated_snr_db(whitened, batch.head.n_channels - 1)
+    return scores, truth, estimated_snr_db(whitened, rank_of(batch.head.noise_cov))
 
 
 def test_a_file_keeps_the_promise_that_was_fitted(toy, simulate, tmp_path):
