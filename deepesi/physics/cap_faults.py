@@ -159,7 +159,8 @@ def _misplaced(
         for ring in rings
     ]
     exchanged = {i for ring in rings for i in ring}
-    far = [i for i in np.flatnonzero(fit.distances > tolerance.distance) if i not in exchanged]
+    far = np.flatnonzero(fit.distances > tolerance.distance).tolist()
+    far = [i for i in far if i not in exchanged]
     texts += [
         f"{names[i]} lies {1e3 * fit.distances[i]:.0f} mm from the position of its name"
         for i in far
