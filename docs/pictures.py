@@ -264,7 +264,7 @@ def posterior_figure() -> Figure:
     peaks = np.flatnonzero(source_peaks(target[None], edges)[0])
     found = sources_of(samples, positions, edges)
     likely = modes(found.probability, positions, 0.03)
-    views = covering_views(np.concatenate([peaks, likely]), len(positions), mesh, 2)
+    views = covering_views(np.concatenate([peaks, likely]), mesh, 2)
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained", facecolor="white")
     rows = figure.subfigures(5, 1, squeeze=False, height_ratios=[1.1, 1, 1.15, 1, 0.95])[:, 0]
     largest = 100 * found.probability.max()
@@ -281,7 +281,7 @@ def posterior_figure() -> Figure:
                 ax.set_title(view, size=9)
     rows[2].suptitle("samples: equally plausible configurations", size=10.5)
     for ax, values in zip(rows[2].subplots(1, 4), samples, strict=False):
-        (view,) = best_views(int(values.argmax()), len(values), mesh, 1)
+        (view,) = best_views(int(values.argmax()), mesh, 1)
         draw_cortex(ax, values, mesh, view, float(values.max()), peaks)
         ax.set_title(view, size=9)
     assert found.count_probabilities is not None

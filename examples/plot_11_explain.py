@@ -31,7 +31,7 @@ import deepesi
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.evaluation.intervals import bootstrap_interval
-from deepesi.interpret.any_model.counterfactual import Changed, counterfactual
+from deepesi.interpret.any_model.counterfactual import ChangedRecording, counterfactual
 from deepesi.interpret.any_model.frames import frame_at
 from deepesi.interpret.any_model.occlusion import filled, occlusion
 from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
@@ -149,7 +149,7 @@ figure.colorbar(image, ax=axes, label="noise SD", shrink=0.7)
 # The counterfactual is a small change of few electrodes that moves the strongest source into
 # another lobe. It is computed with numerical derivatives and checked with the model.
 
-changed = Changed(frame, in_numpy(model), head.sensors, noise_std, head.space.n_orient)
+changed = ChangedRecording(frame, in_numpy(model), head.sensors, noise_std, head.space.n_orient)
 moved = counterfactual(changed, elsewhere(peak, positions, template.source_mni))
 names = ", ".join(f"{head.sensors.names[row]} {moved.change[row]:+.1f}" for row in moved.sensors)
 print(f"to {lobe_text(template.source_mni[moved.after])} by {moved.size:.1f} noise SD: {names}")

@@ -55,8 +55,8 @@ def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
     size = sum(map(len, why.values()))
     if size > MAX_EXPLANATIONS:
         facts["explanations"] = (
-            f"in report.html, section Examples; they are {size / 1e6:.1f} MB, and this page holds "
-            "at most 3 MB"
+            f"in report.html, section Examples: they are {size / 1e6:.1f} MB, and this page has "
+            f"room for {MAX_EXPLANATIONS / 1e6:g} MB"
         )
         why = {}
     shown, step = fitting(views, why)

@@ -148,7 +148,6 @@ def depth_panel(
 def source_panels(
     sources: NDArray[np.int64],
     values: Mapping[str, Array],
-    n_sources: int,
     mesh: DisplayMesh,
     title: str,
 ) -> Iterator[Panel]:
@@ -157,7 +156,6 @@ def source_panels(
     Args:
         sources: Numbers of the true sources ``(N,)``; the mean is drawn where one comes twice.
         values: Metric there ``(N,)``, by method.
-        n_sources: Sources of the whole space.
         mesh: Cortex to draw on.
         title: Title of the metric.
 
@@ -213,7 +211,7 @@ def example_panels(worked: WorkedExample, mesh: DisplayMesh) -> Iterator[Panel]:
         yield f"{name}{note}", _cortices(values, mesh, views, peaks)
         if name in worked.sets:
             found = worked.sets[name]
-            yield _set_text(name, found, peaks), _parts(found, len(true), mesh, views, peaks)
+            yield _set_text(name, found, peaks), _parts(found, mesh, views, peaks)
 
 
 def _true_source_panels(
@@ -238,11 +236,7 @@ def _set_text(name: str, found: SourceSet, peaks: NDArray[np.int64]) -> str:
 
 
 def _parts(
-    found: SourceSet,
-    n_sources: int,
-    mesh: DisplayMesh,
-    views: Sequence[str],
-    peaks: NDArray[np.int64],
+    found: SourceSet, mesh: DisplayMesh, views: Sequence[str], peaks: NDArray[np.int64]
 ) -> Figure:
     """The parts of a set from two sides, one below the other."""
     figure = Figure(figsize=(1.9, 3.0), layout="constrained")

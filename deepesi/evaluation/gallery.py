@@ -68,7 +68,6 @@ class Gallery:
 
     Attributes:
         mesh: The cortex.
-        n_sources: Sources of the space.
         cell: The test set whose examples are drawn, see `middle_cell`.
         peaks: True sources of every example of it ``(n, K)``, -1 where there are fewer.
         examples: Some of them, with their estimates.
@@ -78,7 +77,6 @@ class Gallery:
     """
 
     mesh: DisplayMesh
-    n_sources: int
     cell: Cell
     peaks: NDArray[np.int64]
     examples: Sequence[WorkedExample]
@@ -94,7 +92,6 @@ def gallery(models: Models, benchmark: Benchmark, cohort: Cohort) -> Gallery | N
     scenario = benchmark.cells[0].scenario
     return Gallery(
         mesh,
-        cohort.template.space.n_sources,
         cell,
         true_peaks(cell, cohort),
         worked_examples(models, cell, cohort),

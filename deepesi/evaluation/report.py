@@ -119,12 +119,11 @@ def _errors(
     text = f"<p>Examples of {where}. {BINS}</p>{key(method_styles)}{tiles(panels, CURVE)}"
     if pictures is None:
         return text
-    n_sources = pictures.n_sources
     example, number = np.nonzero(pictures.peaks >= 0)
     sources = pictures.peaks[example, number]
     at_sources = {m: own[example] for m, own in values.items()}
     several = " (the mean of an example at each of its sources)" if number.any() else ""
-    maps = tiles(source_panels(sources, at_sources, n_sources, pictures.mesh, title), MAP)
+    maps = tiles(source_panels(sources, at_sources, pictures.mesh, title), MAP)
     return f"{text}<p>Localization error{several} at every true source.</p>{maps}"
 
 
@@ -150,9 +149,7 @@ def _spread(spread: PointSpread, pictures: Gallery, method_styles: Mapping[str, 
             f"{tiles(panels, CURVE)}"
         )
         for metric, values in kinds.items():
-            maps = source_panels(
-                spread.sources, values, pictures.n_sources, pictures.mesh, titles[metric]
-            )
+            maps = source_panels(spread.sources, values, pictures.mesh, titles[metric])
             parts.append(f"<h3>{titles[metric]} of points</h3>{tiles(maps, MAP)}")
     return "".join(parts)
 

@@ -157,7 +157,7 @@ def explain(
         )
     where = location(peak, inverse, anatomy)
     yield f"{1e3 * evoked.times[sample]:.0f} ms, strongest source there: {where}"
-    target, text = named_target(options.target, moments, peak, inverse)
+    target, text = named_target(options.target, moments, peak, inverse, anatomy)
     value = float(target(moments[None])[0])
     if value == 0:
         raise ValueError(

@@ -33,8 +33,12 @@ OF_NAMES = Tolerance((USUAL_PITCH, USUAL_PITCH), distance=0.04, gain=0.02)
 OF_NETS = Tolerance((-10.0, 10.0), distance=0.06, gain=0.03)
 #: Largest mean distance of the nearest four fifths of the electrodes from the positions of their
 #: net, m: 0.008 for electrodes off by 0.01 m, 0.005 between two layouts of one net, at least 0.016
-#: for 16 electrodes of any other cap.
+#: for 16 electrodes at random positions.
 FITS = 0.012
+#: Largest share of the electrodes of a net that are exchanged or far away, and their number in a
+#: small net. More are no mistake, but another cap: caps of the 10-10 system that are numbered row
+#: by row resemble ``mgh60``.
+MISPLACED, FEW_MISPLACED = 0.05, 2
 
 
 def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recording") -> None:
@@ -68,13 +72,16 @@ def check_cap(ch_names: Sequence[str], positions: Array, origin: str = "recordin
 def _check_net(ch_names: Sequence[str], positions: Array, origin: str) -> None:
     """Refuse positions that fit no net with these names, but one with a fault.
 
-    Other caps with such names fit none. One net that fits without a fault is enough.
+    Other caps with such names fit none, or with many electrodes elsewhere. One net that fits
+    without a fault is enough.
     """
     fitting = []
     for net in possible_nets(ch_names):
         names = [ch_names[row] for row in net.rows]
         comparison = compare_cap(names, net.positions, positions[net.rows], OF_NETS)
         if comparison is None or comparison.error > FITS:
+            continue
+        if comparison.n_misplaced > max(FEW_MISPLACED, MISPLACED * len(names)):
             continue
         if not comparison.fault:
             return

@@ -62,11 +62,14 @@ class Comparison:
         fault: Fault of the cap, as text; empty if there is none.
         error: Mean distance from expected positions, m, after the fit, of the four fifths of the
             electrodes that are nearest to theirs. Few wrong electrodes have little effect.
+        n_misplaced: Number of electrodes that are exchanged or far away, in a cap that fits as a
+            whole.
 
     """
 
     fault: str
     error: float
+    n_misplaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,9 @@ def compare_cap(
     usual = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     if _angle(fit.turn @ usual.T) > np.hypot(LARGEST_ANGLE, 5 * _angle_error(positions)):
         return Comparison(_turned(fit.turn), fit.nearest_error)
-    texts = _misplaced(names, positions, fit, tolerance)
+    texts, n_misplaced = _misplaced(names, positions, fit, tolerance)
     more = [f"and {len(texts) - MAX_NAMED} more"] if len(texts) > MAX_NAMED else []
-    return Comparison("; ".join(texts[:MAX_NAMED] + more), fit.nearest_error)
+    return Comparison("; ".join(texts[:MAX_NAMED] + more), fit.nearest_error, n_misplaced)
 
 
 def _size(points: Array) -> float:
@@ -146,8 +149,8 @@ def _angle_error(positions: Array) -> float:
 
 def _misplaced(
     names: Sequence[str], positions: Array, fit: _Fit, tolerance: Tolerance
-) -> list[str]:
-    """Descriptions of electrodes that are exchanged or far away, in a cap that fits as a whole."""
+) -> tuple[list[str], int]:
+    """Descriptions of electrodes that are exchanged or far away, and the number of these."""
     rings = _exchanged(cdist(positions, fit.expected), tolerance.gain)
     texts = [
         f"{' and '.join(names[i] for i in ring)} are exchanged"
@@ -155,12 +158,14 @@ def _misplaced(
         else f"{', '.join(names[i] for i in ring)} have each other's positions"
         for ring in rings
     ]
-    explained = {i for ring in rings for i in ring}
-    return texts + [
+    exchanged = {i for ring in rings for i in ring}
+    far = np.flatnonzero(fit.distances > tolerance.distance).tolist()
+    far = [i for i in far if i not in exchanged]
+    texts += [
         f"{names[i]} lies {1e3 * fit.distances[i]:.0f} mm from the position of its name"
-        for i in np.flatnonzero(fit.distances > tolerance.distance).tolist()
-        if i not in explained
+        for i in far
     ]
+    return texts, len(exchanged) + len(far)
 
 
 def _exchanged(distances: Array, least_gain: float) -> list[list[int]]:

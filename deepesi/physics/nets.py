@@ -37,8 +37,8 @@ NETS = (
 )
 #: Caps with names of the 10-20 system, whose amplifier numbers them ``A1`` to ``A32``, ``B1``, ...
 NUMBERED_CAPS = ("biosemi16", "biosemi32", "biosemi64")
-#: Fewest electrodes that tell a net: 16 electrodes of other caps never fit better than 16 mm, 8
-#: fit within 8 mm by chance.
+#: Fewest electrodes that tell a net: 16 at random positions never fit better than 16 mm, 8 fit
+#: within 8 mm by chance.
 FEWEST_ELECTRODES = 16
 #: Share of the channels that must be electrodes of a net; the others are references and the like.
 MIN_SHARE = 0.9

@@ -112,7 +112,7 @@ def source_mesh(src: Any) -> SourceMesh | None:
 
 def _is_whole(part: Any) -> bool:
     """Whether every vertex and every source of a part of a source space is in a triangle."""
-    if part["type"] != "surf" or not part["nuse_tri"]:
+    if part["type"] != "surf" or not part["nuse_tri"] or not len(part["vertno"]):
         return False
     vertices = np.unique(part["tris"])
     sources = np.unique(_between_sources(part))

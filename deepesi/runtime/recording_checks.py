@@ -141,7 +141,7 @@ def _check_signs(recording: "Recording") -> None:
 
 
 def _first_values(recording: "Recording") -> NDArray[np.generic]:
-    """One sample, for its data type."""
+    """Data of an average, of the first epoch, or one sample of a raw recording."""
     import mne
 
     if isinstance(recording, mne.Evoked):

@@ -13,9 +13,9 @@ Array = NDArray[np.float64]
 WINDOW, RECENT, FEWEST = 0.1, 1.0, 4
 #: Windows that the line is fitted to.
 KEPT = 256
-#: Standard std of the rate about the nominal one (a fraction), before there are marks.
+#: Standard deviation of the rate about the nominal one (a fraction), before there are marks.
 RATE_SPREAD = 0.01
-#: Standard deviations excess which a window does not count in the fit.
+#: Number of standard deviations above which a window does not count in the fit.
 OUTLYING = 3.0
 #: Lateness that is allowed before the usual lateness of a stream is known, s.
 FIRST_LATENESS = 0.1

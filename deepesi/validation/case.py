@@ -49,7 +49,7 @@ class Case:
         expectation: Expected source location.
         own: Subject head, if there is one.
         baseline: Start and end of the baseline, s; None: all samples before 0.
-        trans: Transform that places the electrodes on the packaged head, as in
+        trans: Transform that places the sensors on the packaged head, as in
             `deepesi.physics.io.heads.place_recording`; None: by names, head points or size.
         picks: Kinds of sensors to use, as in `deepesi.physics.io.selection.channels_to_localize`;
             None: EEG, or MEG if there is no EEG.

@@ -315,7 +315,7 @@ def test_panels_hold_what_was_measured(benchmark, toy):
     assert np.allclose(line.get_xydata(), [[x, x] for x in (9.5, 29.5, 49.5, 69.5)])
     # Twice the same source: its mean is drawn, once.
     sources = np.array([5, 5, 60])
-    panels = source_panels(sources, {"a": np.array([1.0, 3.0, 8.0])}, 84, toy.display, "mm")
+    panels = source_panels(sources, {"a": np.array([1.0, 3.0, 8.0])}, toy.display, "mm")
     _, (caption, figure) = panels
     assert caption == "a: mean 5.0"
     dots = [c.get_array() for ax in figure.axes for c in ax.collections]

@@ -1,5 +1,6 @@
 """``deepesi explain`` on other heads: lobes and cortex of a forward solution and of ``--head``."""
 
+import re
 from dataclasses import replace
 
 import mne
@@ -123,3 +124,4 @@ def test_an_own_head_by_its_path_is_known(recordings, template, tmp_path):
     assert f"{NO_LOBES.format('somebody-ico3')}its forward solution (--forward) and" in page
     assert NO_CORTEX.format("somebody-ico3") in page
     assert "<figcaption>projections</figcaption>" in page
+    assert re.search(r"vertex \d+, at \(-?\d+, -?\d+, -?\d+\) mm in the head frame", page)

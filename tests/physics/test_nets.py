@@ -139,6 +139,38 @@ def test_numbers_of_other_caps_say_nothing(spelling, n_channels):
         check_cap(names, turned(positions, "z", 90))
 
 
+#: A cap of the 10-10 system, numbered row by row from the forehead; ``mgh60`` is numbered alike.
+ROWS = (
+    ("Fp", "1 z 2"),
+    ("AF", "7 3 4 8"),
+    ("F", "7 5 3 1 z 2 4 6 8"),
+    ("FT", "7"),
+    ("FC", "5 3 1 z 2 4 6"),
+    ("FT", "8"),
+    ("T", "7"),
+    ("C", "5 3 1 z 2 4 6"),
+    ("T", "8"),
+    ("TP", "7"),
+    ("CP", "5 3 1 z 2 4 6"),
+    ("TP", "8"),
+    ("P", "7 5 3 1 z 2 4 6 8"),
+    ("PO", "7 3 z 4 8"),
+    ("O", "1 z 2"),
+)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "EEG {:03d}"])
+@pytest.mark.parametrize("n_channels", [16, 32, 48, 60])
+def test_a_cap_that_resembles_a_net_passes(spelling, n_channels):
+    at = dict(zip(*standard_montage("fsaverage_1005"), strict=True))
+    electrodes = [row + column for row, columns in ROWS for column in columns.split()]
+    positions = np.array([at[name] for name in electrodes[:n_channels]])
+    names = [spelling.format(number) for number in range(1, n_channels + 1)]
+    rng = np.random.default_rng(0)
+    for error in (0.0, 0.005, 0.01):
+        check_cap(names, as_worn(positions, rng, error))
+
+
 def test_few_numbers_say_nothing():
     names, positions = standard_montage("GSN-HydroCel-128")
     check_cap(names[:15], turned(positions[:15], "z", 90))

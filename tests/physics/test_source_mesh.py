@@ -78,6 +78,7 @@ def test_values_of_the_sources_are_on_the_mesh(src):
     [
         {"type": "vol"},
         {"nuse_tri": 0},
+        {"vertno": np.arange(0)},  # all sources are in the other hemisphere
         {"vertno": np.arange(N + 1)},  # a source between others, in no triangle of sources
     ],
 )

@@ -87,7 +87,7 @@ def test_without_the_folder_the_position_is_in_the_head_frame(folder, capsys):
     assert np.abs(source.data[:, sample]).argmax() == np.flatnonzero(hits)[0]
 
 
-@pytest.mark.parametrize(("subject", "own"), [(SUBJECT, True), ("fsaverage", False)])
+@pytest.mark.parametrize(("subject", "own"), [(SUBJECT, True), ("fsaverage", False), (None, False)])
 def test_normals_are_her_own_unless_the_cortex_is_that_of_fsaverage(folder, subject, own):
     forward = mne.read_forward_solution("x-fwd.fif", verbose="error")
     info = mne.io.read_info("x-ave.fif", verbose="error")

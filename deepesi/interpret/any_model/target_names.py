@@ -18,6 +18,7 @@ from deepesi.physics.head import SourceSpace
 from deepesi.physics.template import Template
 from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import location
+from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
 from deepesi.utils.nearest import near_names
 
 Array = NDArray[np.float64]
@@ -63,7 +64,13 @@ def check_target(name: str) -> None:
         raise ValueError(f"--target: unknown {name!r}, expected one of {ALL}.")
 
 
-def named_target(name: str, moments: Array, peak: int, inverse: PreparedInverse) -> NamedTarget:
+def named_target(
+    name: str,
+    moments: Array,
+    peak: int,
+    inverse: PreparedInverse,
+    anatomy: SubjectAnatomy | None = None,
+) -> NamedTarget:
     """The target of a name.
 
     Args:
@@ -71,6 +78,7 @@ def named_target(name: str, moments: Array, peak: int, inverse: PreparedInverse)
         moments: Moments of the estimate ``(D,)``, A m.
         peak: Number of the strongest source.
         inverse: The prepared model.
+        anatomy: As in `location`.
 
     Raises:
         ModuleNotFoundError: A parcel, without nilearn, which brings the atlas.
@@ -85,7 +93,7 @@ def named_target(name: str, moments: Array, peak: int, inverse: PreparedInverse)
         return NamedTarget(Power(inside, n_orient), text)
     if kind == "source":
         source = source_number(name, inverse.space)
-        text = f"moment of one source ({location(source, inverse)})"
+        text = f"moment of one source ({location(source, inverse, anatomy)})"
         return NamedTarget(_moment(source, moments, n_orient), text)
     near = neighbourhood(inverse.positions, peak)
     if kind == "power":

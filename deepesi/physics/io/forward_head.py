@@ -16,7 +16,7 @@ from deepesi.physics.sensors import SensorArray
 if TYPE_CHECKING:
     import mne
 
-#: Subject of MNE-Python whose cortex is nobody's own.
+#: Subject of MNE-Python whose cortex is an average, and whose MRI is MNI305 space.
 TEMPLATE_SUBJECT = "fsaverage"
 
 
@@ -59,7 +59,7 @@ def forward_head(
         source_pos=fixed["source_rr"],
         source_normals=fixed["source_nn"],
         space=source_space(fixed["src"], n_orient),
-        own_normals=fixed["src"][0]["subject_his_id"] != TEMPLATE_SUBJECT,
+        own_normals=fixed["src"][0].get("subject_his_id") not in (None, TEMPLATE_SUBJECT),
     )
 
 

@@ -4,6 +4,7 @@ Source: EDF+ (Kemp & Olivan 2003, doi:10.1016/S1388-2457(03)00123-8): the header
 recording says ``EDF+D``, and each data record begins with the time at which it was recorded.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 FIXED, PER_SIGNAL, BEFORE_SAMPLES = 256, 256, 216
 #: Bytes of a sample, by the first five characters of the reserved field.
 SAMPLE_BYTES = {"EDF+D": 2, "BDF+D": 3}
+#: Time at which a record begins, s.
+ONSET = re.compile(rb"[+-]\d+(\.\d*)?")
 #: Smallest gap, s.
 SMALLEST = 0.5e-3
 
@@ -41,14 +44,15 @@ def check_uninterrupted(path: Path) -> None:
     if layout is None:
         return
     onsets = _onsets(path, layout)
-    gaps = np.diff(onsets) - layout.seconds
+    known = np.flatnonzero(np.isfinite(onsets))
+    gaps = np.diff(onsets[known] - layout.seconds * known)
     gaps = gaps[np.abs(gaps) > SMALLEST]
     if len(gaps):
         raise ValueError(
-            f"{path}: the recording has {len(gaps)} gaps, of up to {np.abs(gaps).max():.3g} s "
-            "(EDF+D). MNE-Python reads it as if there were none: filters and windows would reach "
-            "over them, and events behind them lie at wrong times. Export every part to a file "
-            "of its own, without gaps (EDF+C)."
+            f"{path}: the recording is interrupted by {len(gaps)} gap(s), the longest of "
+            f"{np.abs(gaps).max():.3g} s. MNE-Python reads it as if there were none: filters and "
+            "windows would reach over them, and later events would be at wrong times. Export every "
+            "part to a file of its own, without gaps (EDF+C or BDF+C)."
         )
 
 
@@ -73,9 +77,9 @@ def _layout(path: Path) -> _Layout | None:
 
 
 def _onsets(path: Path, layout: _Layout) -> NDArray[np.float64]:
-    """Time of every complete record, s."""
+    """Time of every complete record, s; NaN where a record does not say it."""
     data = np.memmap(path, np.uint8, "r", layout.header)
     n_records = len(data) // layout.record
     records = data[: n_records * layout.record].reshape(n_records, layout.record)
-    texts = [bytes(one).split(b"\x14")[0] for one in records[:, layout.begin : layout.end]]
-    return np.array([float(text) for text in texts])
+    times = [ONSET.match(bytes(one)) for one in records[:, layout.begin : layout.end]]
+    return np.array([float(time[0]) if time else np.nan for time in times])

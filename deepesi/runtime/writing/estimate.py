@@ -212,8 +212,8 @@ def find_peak(
 def location(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | None = None) -> str:
     """Description of a source: hemisphere, vertex, position and parcel.
 
-    The position is in MNI space for a packaged head or with `anatomy`; else in the MNE head frame
-    of the subject.
+    The position is in MNI space where that is known, as on a packaged head or with `anatomy`; else
+    in the MNE head frame of the subject.
     """
     space = inverse.space
     text = f"vertex {np.concatenate(space.vertices)[source]}"
@@ -223,7 +223,7 @@ def location(source: int, inverse: PreparedInverse, anatomy: SubjectAnatomy | No
     mni = mni_of(source, inverse, anatomy)
     if mni is not None:
         text += ", MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*mni)
-    elif inverse.template is None:
+    else:
         x, y, z = 1e3 * inverse.positions[source]
         text += f", at ({x:.0f}, {y:.0f}, {z:.0f}) mm in the head frame"
     if anatomy is not None and anatomy.parcels:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.io.forward_head import TEMPLATE_SUBJECT
 from deepesi.utils.files import parsing
 from deepesi.utils.optional import require
 
@@ -17,8 +18,6 @@ Array = NDArray[np.float64]
 #: Parcellation of FreeSurfer for every subject: Desikan et al. 2006,
 #: doi:10.1016/j.neuroimage.2006.01.021.
 PARCELLATION = "aparc"
-#: Subject whose MRI is MNI305 space.
-TEMPLATE = "fsaverage"
 
 
 class SubjectAnatomy(NamedTuple):
@@ -55,7 +54,7 @@ def anatomy_of(forward: "mne.Forward | None", subjects_dir: Path | None) -> Subj
         return None
     if subjects_dir is not None:
         return subject_anatomy(forward, subjects_dir)
-    if forward["src"][0].get("subject_his_id") != TEMPLATE:
+    if forward["src"][0].get("subject_his_id") != TEMPLATE_SUBJECT:
         return None
     mri = apply_trans(invert_transform(forward["mri_head_t"]), forward["source_rr"])
     return SubjectAnatomy(1e3 * np.asarray(mri))

@@ -45,7 +45,21 @@ def test_gaps_are_refused(tmp_path, suffix, kind):
         write(path, kind + letter, gap)
         check_uninterrupted(path)
     write(path, kind + b"D", gap=100)
-    with pytest.raises(ValueError, match=r"has 1 gaps, of up to 100 s \(EDF\+D\).*file of its own"):
+    with pytest.raises(ValueError, match=r"1 gap\(s\), the longest of 100 s.*file of its own"):
         check_uninterrupted(path)
-    with pytest.raises(ValueError, match="has 1 gaps"):
+    with pytest.raises(ValueError, match="interrupted by 1 gap"):
         read_recording(path, ReadingOptions(montage="10-20-19"))
+
+
+def test_a_record_without_its_time_hides_no_gap(tmp_path):
+    path = tmp_path / "x.edf"
+    for gap in (0, 100):
+        write(path, b"EDF+D", gap)
+        content = path.read_bytes()
+        at = content.index(b"+%d\x14\x14" % (6 + gap))
+        path.write_bytes(content[:at] + bytes(6) + content[at + 6 :])
+        if gap:
+            with pytest.raises(ValueError, match="interrupted by 1 gap"):
+                check_uninterrupted(path)
+        else:
+            check_uninterrupted(path)
