@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 #: Kinds of evoked data of MNE-Python that are potentials.
 SIGNALS = ("average", "single_epoch", "partial_average")
 #: Number of samples of a raw recording whose signs are checked.
-FIRST_SAMPLES = 1000
+FIRST_SAMPLES = 200
 #: Mean of an envelope, in its standard deviations: about 2. With offsets it is far more.
 FARTHEST_MEAN = 4.0
 

@@ -209,7 +209,7 @@ def test_validate_names_it_once_for_each_recording(with_bad_contact, tmp_path, m
     evoked.shift_time(-0.1)
     expectation = Expectation("left", "calcarine cortex", "occipital", "a test")
     case = Case("sample", "a test", evoked, covariance, (0.0, 0.1), expectation)
-    monkeypatch.setitem(RECORDINGS, "sample", lambda data: [case])
+    monkeypatch.setitem(RECORDINGS, "sample", lambda data, picks: [case])
     main(["validate", "sample", "--data", ".", "--methods", "mne,eloreta", "--out", "v"])
     said = capsys.readouterr().out
     assert said.count("a test: no source explains what P3 reads") == 1

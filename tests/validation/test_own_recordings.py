@@ -129,7 +129,7 @@ def test_hits_distances_and_sets_of_two_channel_sets_and_of_noise(folder, tmp_pa
     assert together["sLORETA", "lobe"]["n"] == together["sLORETA", "lobe"]["observed"][0] == "2"
     assert together["sLORETA", "tolerance"]["observed"] == "1"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "responses 3, recordings 3, EEG channels 32, 64; expectations of" in page
+    assert "responses 3, recordings 3, channels 32 EEG; 64 EEG; expectations of" in page
     for text in (
         "deepesi on 3 real recordings",
         "All responses together",
