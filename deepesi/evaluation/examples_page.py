@@ -14,7 +14,7 @@ from deepesi.physics.atlas import parcel_names
 from deepesi.physics.head import magnitudes
 from deepesi.physics.template import DisplayMesh, Template
 from deepesi.viz.cortex_movie import N_STD, above_std
-from deepesi.viz.viewer import View, fitting, percent, write_viewer
+from deepesi.viz.viewer import View, fitting, percent, room_for_samples, write_viewer
 
 Array = NDArray[np.float64]
 
@@ -25,16 +25,14 @@ HOW_TO_READ = (
     "method is above two of its standard deviations, or its set of source locations."
 )
 
-#: Most of the page that explanations may take, bytes.
-MAX_EXPLANATIONS = 1_200_000
 WHY = "<h3>Explanation</h3>"
 
 
 def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
     """Write the examples of a report with their explanations as one page.
 
-    Samples are left out until it fits 3 MB. Explanations of very many methods are left to the
-    report, which the page then names.
+    Samples are left out until it fits 3 MB. Explanations that do not fit, of the last examples, are
+    left to the report, which the page then names.
 
     Args:
         pictures: What the report draws.
@@ -50,15 +48,17 @@ def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
         for worked in pictures.examples
     }
     texts = map(explanations, pictures.examples)
-    why = {name: WHY + text for name, text in zip(views, texts, strict=True) if text}
-    facts = {"how to read": HOW_TO_READ}
-    size = sum(map(len, why.values()))
-    if size > MAX_EXPLANATIONS:
+    every = {name: WHY + text for name, text in zip(views, texts, strict=True) if text}
+    facts, why = {"how to read": HOW_TO_READ}, dict[str, str]()
+    for name, text in every.items():
+        if room_for_samples(views, {**why, name: text}) < 0:
+            break
+        why[name] = text
+    if len(why) < len(every):
         facts["explanations"] = (
-            f"in report.html, section Examples: they are {size / 1e6:.1f} MB, and this page has "
-            f"room for {MAX_EXPLANATIONS / 1e6:g} MB"
+            f"of the first {len(why)} examples; all {len(every)} are in report.html, section "
+            "Examples, because this page is at most 3 MB"
         )
-        why = {}
     shown, step = fitting(views, why)
     if missing:
         facts["parcels"] = missing

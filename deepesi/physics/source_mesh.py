@@ -66,7 +66,8 @@ class SourceMesh:
 
     Attributes:
         surfaces: Left and right.
-        weights: Matrices ``(N, S)`` from the sources of a hemisphere to its vertices.
+        weights: Matrices ``(N, S)`` from the sources of a hemisphere to its vertices; 0 at vertices
+            whose source a forward solution left out, as it is too near to the inner skull.
 
     """
 
@@ -115,27 +116,24 @@ def _is_whole(part: Any) -> bool:
     if part["type"] != "surf" or not part["nuse_tri"] or not len(part["vertno"]):
         return False
     vertices = np.unique(part["tris"])
-    sources = np.unique(_between_sources(part))
-    return len(vertices) == len(part["rr"]) and np.array_equal(sources, part["vertno"])
-
-
-def _between_sources(part: Any) -> Ints:
-    """Triangles ``(F, 3)`` of vertices that are sources."""
-    triangles = np.asarray(part["use_tris"], dtype=np.int64)
-    return triangles[np.isin(triangles, part["vertno"]).all(axis=1)]
+    in_triangles = np.isin(part["vertno"], part["use_tris"]).all()
+    return len(vertices) == len(part["rr"]) and bool(in_triangles)
 
 
 def _hemisphere(part: Any) -> tuple[CortexSurface, csr_array]:
     used, triangles = np.asarray(part["vertno"]), np.asarray(part["tris"], dtype=np.int64)
     white = np.asarray(part["rr"], dtype=np.float64)
     round_, sulci = inflated(white, triangles)
-    faces = np.searchsorted(used, _between_sources(part))
-    weights = csr_array(eye_array(len(used)))
+    drawn = np.union1d(used, part["use_tris"])  # also sources that were left out
+    drawn = np.concatenate([used, np.setdiff1d(drawn, used)])
+    row = np.empty(len(white), dtype=np.int64)
+    row[drawn] = np.arange(len(drawn))
+    faces, weights = row[np.asarray(part["use_tris"])], csr_array(eye_array(len(drawn)))
     while len(faces) < MIN_FACES:
         faces, weights = _divided(faces, weights)
-    positions = np.asarray(weights @ round_[used])
+    positions = np.asarray(weights @ round_[drawn])
     nearest = cKDTree(round_).query(positions)[1]
-    return CortexSurface(positions, faces, sulci[nearest]), weights
+    return CortexSurface(positions, faces, sulci[nearest]), weights[:, : len(used)]
 
 
 def _divided(faces: Ints, weights: csr_array) -> tuple[Ints, csr_array]:

@@ -114,11 +114,15 @@ def fitting(
         below: As in `write_viewer`.
 
     """
-    few = {name: view.every(max(1, len(view.times) // 2)) for name, view in views.items()}
-    room = LARGEST - FRAME - sum(map(len, viewer_sections(few, below).values()))
     needed = sum(len(view.times) * view.bytes_per_sample for view in views.values())
-    step = max(1, -(-needed // max(room, 1)))
+    step = max(1, -(-needed // max(room_for_samples(views, below), 1)))
     return {name: view.every(step) for name, view in views.items()}, step
+
+
+def room_for_samples(views: Mapping[str, View], below: Mapping[str, str] | None = None) -> int:
+    """Bytes that a page of 3 MB has left with two samples per view; arguments as of `fitting`."""
+    few = {name: view.every(max(1, len(view.times) // 2)) for name, view in views.items()}
+    return LARGEST - FRAME - sum(map(len, viewer_sections(few, below).values()))
 
 
 def write_viewer(
