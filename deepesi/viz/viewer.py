@@ -120,9 +120,12 @@ def fitting(
 
 
 def room_for_samples(views: Mapping[str, View], below: Mapping[str, str] | None = None) -> int:
-    """Bytes that a page of 3 MB has left with two samples per view; arguments as of `fitting`."""
+    """Bytes that a page of 3 MB has left with two samples per view; below 0: it is too large.
+
+    Arguments as of `fitting`.
+    """
     few = {name: view.every(max(1, len(view.times) // 2)) for name, view in views.items()}
-    return LARGEST - FRAME - sum(map(len, viewer_sections(few, below).values()))
+    return LARGEST - FRAME - sum(map(len, _sections(few, below).values()))
 
 
 def write_viewer(
@@ -159,6 +162,22 @@ def viewer_sections(
         ValueError: As in `write_viewer`.
 
     """
+    sections = _sections(views, below)
+    size = sum(map(len, sections.values()))
+    if size > LARGEST - FRAME:
+        samples = sum(len(view.times) for view in views.values())
+        theirs = sum(len(view.times) * view.bytes_per_sample for view in views.values())
+        raise ValueError(
+            f"viewer: a page of {size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g} MB: "
+            f"{samples} samples of {next(iter(views.values())).shape[0]} sources are "
+            f"{theirs / 1e6:.1f} MB of it. Thin out: fewer samples (View.every, a shorter window), "
+            "fewer maps, no standard deviations, or a head with fewer sources."
+        )
+    return sections
+
+
+def _sections(views: Mapping[str, View], below: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those of `viewer_sections`, of any size."""
     meshes = list({id(view.mesh): view.mesh for view in views.values()}.values())
     under = below or {}
     sections = {
@@ -170,16 +189,6 @@ def viewer_sections(
     first, *_, last = [*sections, *sections]
     sections[first] = f"<style>{_web('viewer.css')}</style>{cortices}{sections[first]}"
     sections[last] += f"<script>{_web('viewer.min.js')}</script>"
-    size = sum(map(len, sections.values()))
-    if size > LARGEST - FRAME:
-        samples = sum(len(view.times) for view in views.values())
-        theirs = sum(len(view.times) * view.bytes_per_sample for view in views.values())
-        raise ValueError(
-            f"viewer: a page of {size / 1e6:.1f} MB, expected at most {LARGEST / 1e6:g} MB: "
-            f"{samples} samples of {next(iter(views.values())).shape[0]} sources are "
-            f"{theirs / 1e6:.1f} MB of it. Thin out: fewer samples (View.every, a shorter window), "
-            "fewer maps, no standard deviations, or a head with fewer sources."
-        )
     return sections
 
 
