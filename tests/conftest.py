@@ -227,6 +227,20 @@ def eloreta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_path("eloreta", folder / "e.onnx", "fsaverage-ico3", "biosemi32")
 
 
+def write_subject(folder: Path, talairach: str) -> None:
+    """FreeSurfer's folder of a subject with a small MRI and rows of the transform to MNI305."""
+    import nibabel
+
+    transforms = folder / "mri" / "transforms"
+    transforms.mkdir(parents=True)
+    (transforms / "talairach.xfm").write_text(
+        "MNI Transform File\n\nTransform_Type = Linear;\nLinear_Transform =\n" + talairach + ";\n"
+    )
+    affine = np.array([[-1, 0, 0, 2], [0, 0, 1, -2], [0, -1, 0, 2], [0, 0, 0, 1]])
+    image = nibabel.MGHImage(np.zeros((4, 4, 4), np.float32), affine)
+    nibabel.save(image, folder / "mri" / "T1.mgz")
+
+
 def make_evoked(montage: str = "biosemi32", n_times: int = 30, seed: int = 0) -> mne.EvokedArray:
     """An evoked response of noise around 1 µV with the positions of a montage."""
     positions = mne.channels.make_standard_montage(montage)

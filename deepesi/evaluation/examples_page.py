@@ -52,8 +52,10 @@ def write_examples(pictures: Gallery, template: Template, path: Path) -> None:
     texts = map(explanations, pictures.examples)
     every = {name: WHY + text for name, text in zip(views, texts, strict=True) if text}
     facts, why = {"how to read": HOW_TO_READ}, dict[str, str]()
+    room = room_for_samples(views) - SPARE
     for name, text in every.items():
-        if room_for_samples(views, {**why, name: text}) < SPARE:
+        room -= len(text)
+        if room < 0:
             break
         why[name] = text
     if len(why) < len(every):

@@ -61,7 +61,8 @@ def sample_cases(data: Path, picks: tuple[str, ...] | None = None) -> list[Case]
     """
     import mne
 
-    layout, kinds = DOWNLOADED if (data / "MEG" / "sample").is_dir() else SHORT, picks or ("eeg",)
+    kinds = picks or ("eeg",)
+    layout = DOWNLOADED if (data / "MEG" / "sample").is_dir() else SHORT
     if layout is SHORT and set(kinds) - {"eeg"}:
         layout = SHORT | {"evoked responses": WITH_MEG}
     files = require_files(data, layout, ORIGIN)

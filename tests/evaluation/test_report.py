@@ -112,7 +112,8 @@ def test_examples_page_has_the_explanations_of_the_report(
     assert page.count("data:image/png;base64") == 3 * 3  # examples and inverse models
     assert len(page) < LARGEST
     # As if only the first explanation fitted.
-    monkeypatch.setattr(examples_page, "room_for_samples", lambda views, below: 3e5 / len(below))
+    one = len(examples_page.WHY + explanations(drawn.examples[0]))
+    monkeypatch.setattr(examples_page, "room_for_samples", lambda views: examples_page.SPARE + one)
     write_examples(drawn, toy, path)
     page = path.read_text()
     assert page.count("data:image/png;base64") == 3  # inverse models

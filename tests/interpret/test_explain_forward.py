@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 
 import mne
-import nibabel
 import numpy as np
 import pytest
 
@@ -12,7 +11,7 @@ from deepesi.cli.main import main
 from deepesi.physics.building.anatomy import ICO_VERTICES, _fsaverage5, ico_faces
 from deepesi.physics.graph import vertex_normals
 from deepesi.physics.template import save_template
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, make_evoked, write_subject
 
 SUBJECT, N = "anna", ICO_VERTICES["ico3"]
 #: MNI position of the source, mm.
@@ -82,15 +81,7 @@ def test_lobes_of_a_subject_are_unknown_without_its_folder(recordings, tmp_path)
 
 
 def test_lobes_of_a_subject_are_known_with_its_folder(recordings, tmp_path):
-    transforms = tmp_path / SUBJECT / "mri" / "transforms"
-    transforms.mkdir(parents=True)
-    (transforms / "talairach.xfm").write_text(
-        "MNI Transform File\n\nTransform_Type = Linear;\nLinear_Transform =\n"
-        "1 0 0 0\n0 1 0 0\n0 0 1 0;\n"
-    )
-    affine = np.array([[-1, 0, 0, 2], [0, 0, 1, -2], [0, -1, 0, 2], [0, 0, 0, 1]])
-    image = nibabel.MGHImage(np.zeros((4, 4, 4), np.float32), affine)
-    nibabel.save(image, tmp_path / SUBJECT / "mri" / "T1.mgz")
+    write_subject(tmp_path / SUBJECT, "1 0 0 0\n0 1 0 0\n0 0 1 0")
     page = explained(
         *(recordings, tmp_path / "x.html", "--forward", recordings / f"{SUBJECT}-fwd.fif"),
         *("--subjects-dir", tmp_path),

@@ -9,7 +9,7 @@ from deepesi.cli.main import main
 from deepesi.physics.head_inputs import OwnNormals
 from deepesi.physics.io.forward_head import forward_head
 from deepesi.runtime.writing.subject_anatomy import subject_anatomy
-from tests.conftest import make_covariance, make_evoked
+from tests.conftest import make_covariance, make_evoked, write_subject
 
 SUBJECT = "anna"
 
@@ -44,15 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 def make_subject(folder):
     """A Talairach transform that doubles and shifts, and two parcels in every hemisphere."""
-    transforms = folder / SUBJECT / "mri" / "transforms"
-    transforms.mkdir(parents=True)
-    (transforms / "talairach.xfm").write_text(
-        "MNI Transform File\n\nTransform_Type = Linear;\nLinear_Transform =\n"
-        "2 0 0 1\n0 2 0 2\n0 0 2 3;\n"
-    )
-    affine = np.array([[-1, 0, 0, 2], [0, 0, 1, -2], [0, -1, 0, 2], [0, 0, 0, 1]])
-    image = nibabel.MGHImage(np.zeros((4, 4, 4), np.float32), affine)
-    nibabel.save(image, folder / SUBJECT / "mri" / "T1.mgz")
+    write_subject(folder / SUBJECT, "2 0 0 1\n0 2 0 2\n0 0 2 3")
 
 
 def apply(*more):

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-#: Initial change of the logarithms of the shares of head mismatch, along the normals and not.
-LESS_MISMATCH = (0.0, 0.0)
 #: Initial logarithm of the odds of a patch of any orientation, on a person's own cortex.
 RARELY_TURNED = -6.0
 
@@ -25,7 +23,7 @@ class KnownNormals(nn.Module):
     def __init__(self, n_radii: int, hidden: int) -> None:
         super().__init__()
         self.n_radii = n_radii
-        self.change = nn.Parameter(torch.tensor([*LESS_MISMATCH, 0.0]))  # the last: any source
+        self.change = nn.Parameter(torch.zeros(3))  # of shares: along the normals, not, any source
         self.log_odds = nn.Parameter(torch.tensor([0.0, RARELY_TURNED]))  # of a template, own
         self.state = nn.Parameter(torch.zeros(hidden))
 
