@@ -6,8 +6,8 @@ true one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class CapRanges:
         knowledge: What the analyst knows, one per set-up: ``names``, the positions of the names on
             the head; ``template``, the standard montage of the cap, fitted to the scalp;
             ``digitized``, the true positions but for the three errors below.
+        own_knowledge: The same of set-ups with the cortex of the recorded person, whose MRI and
+            electrodes are known together; empty: as `knowledge`.
         digitization_error: Range of the mean step of a digitized electrode, one per set-up, m.
         coregistration_shift_sd: Range of the standard deviation of the shift along each axis, m.
         coregistration_rotation_sd: Range of the standard deviation of the rotation about each
@@ -60,6 +62,7 @@ class CapRanges:
     shift_sd: tuple[float, float] = (0.006, 0.008)
     electrode_error: tuple[float, float] = (0.003, 0.007)
     knowledge: Sequence[str] = KNOWLEDGE
+    own_knowledge: Sequence[str] = ()
     digitization_error: tuple[float, float] = (0.001, 0.003)
     coregistration_shift_sd: tuple[float, float] = (0.001, 0.003)
     coregistration_rotation_sd: tuple[float, float] = (
@@ -83,6 +86,17 @@ class CapRanges:
             raise ValueError(
                 f"CapRanges: knowledge {list(self.knowledge)}, expected some of {list(KNOWLEDGE)}."
             )
+        if not set(self.own_knowledge) <= set(KNOWLEDGE):
+            raise ValueError(
+                f"CapRanges: own_knowledge {list(self.own_knowledge)}, expected some of "
+                f"{list(KNOWLEDGE)}, or nothing."
+            )
+
+    def on(self, own_cortex: bool) -> Self:
+        """Ranges of set-ups with the cortex of the recorded person, or of the others."""
+        if not (own_cortex and self.own_knowledge):
+            return self
+        return replace(self, knowledge=self.own_knowledge)
 
 
 class Movement(NamedTuple):
