@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--scenario", default="stranger")
     parser.add_argument("--examples", type=int, default=120)
     parser.add_argument("--levels", nargs="*", default=[], help="all by default")
-    parser.add_argument("--models", nargs="*", default=["default", "convdip"])
+    parser.add_argument("--models", nargs="*", default=["default", "ensemble", "convdip"])
     parser.add_argument("--baselines", default="dipole_scan,dipole_scan_fixed,bayes_single_patch")
     parser.add_argument("--out", type=Path, default=Path("localization.csv"))
     arguments = parser.parse_args()

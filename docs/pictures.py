@@ -85,7 +85,7 @@ FLOORS = (
 CURVES = {
     "eLORETA (tuned)": "eLORETA (tuned)",
     "packaged `convdip`": "packaged convdip",
-    "packaged `default`": "packaged default",
+    "packaged `ensemble`": "packaged ensemble",
     "Bayes, single patch, nominal lead field": "exact posterior, one patch",
 }
 #: The recordings of which the result shows one, and their SNR in dB.
@@ -164,7 +164,7 @@ def _key(ax: "Axes", x: float, y: float, text: str, ground: str) -> None:
 def result_figure() -> Figure:
     """One simulated recording, the target, and what two methods make of it.
 
-    Of `N_EXAMPLES` test recordings it is the one on which the error of ``default`` is nearest to
+    Of `N_EXAMPLES` test recordings it is the one on which the error of ``ensemble`` is nearest to
     the mean of its errors: not the best one.
     """
     batch, maps, peaks, cohort = _worked()
@@ -195,7 +195,7 @@ def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
     from deepesi.runtime.packaged import model_path
 
     cohort, scenario = _test_set()
-    default = OnnxModel(model_path("default"))
+    default = OnnxModel(model_path("ensemble"))
     models: dict[str, InverseModel] = {"eLORETA": MinimumNorm("eLORETA"), "default": default}
     batch = scenario.recordings(cohort, list(models.values())).at_snr(SNR_DB).batch(0)
     strongest = apply_model(default, batch).mean[..., 0].abs().argmax(dim=1).numpy()

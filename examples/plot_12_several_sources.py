@@ -42,7 +42,7 @@ sampler = BayesPatches(n_sources=(1, 4), n_chains=8, n_annealed=24, n_kept=8)
 methods = {
     "eLORETA": MinimumNorm("eLORETA"),
     "RAP-MUSIC": RecursiveMUSIC(n_sources=3),
-    "default": load_onnx(model_path("default")),
+    "default": load_onnx(model_path("ensemble")),
     "annealed": AnnealedPatches(),
     "Champagne": UnrolledChampagne(),
     "sampler": sampler,
@@ -70,7 +70,7 @@ print("sources:", number)
 # %%
 # Six methods
 # -----------
-# ``default`` is the packaged network. Annealed patches (``model=annealed_patches``) are a short,
+# ``ensemble`` is the packaged network. Annealed patches (``model=annealed_patches``) are a short,
 # deterministic sampler. Champagne (``model=unrolled_champagne``) is sparse Bayesian learning over
 # patches. It stops after 14 updates, and assumes that a part of the signal is an error of the head
 # model. RAP-MUSIC selects the source whose potential fits the signal best, removes it from the

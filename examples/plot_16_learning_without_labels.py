@@ -123,7 +123,7 @@ plt.show()
 # keeps it if the other half is explained better. The error with the person's own head is the lower
 # bound.
 
-default = load_onnx(model_path("default"))
+default = load_onnx(model_path("ensemble"))
 errors = {}
 for own in (True, False):
     windows = SimulatedRecordings(

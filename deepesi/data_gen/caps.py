@@ -40,12 +40,12 @@ class CapRanges:
         knowledge: What the analyst knows, one per set-up: ``names``, the positions of the names on
             the head; ``template``, the standard montage of the cap, fitted to the scalp;
             ``digitized``, the true positions but for the three errors below.
-        own_knowledge: The same of set-ups with the cortex of the recorded person, whose MRI and
-            electrodes are known together; empty: as `knowledge`.
         digitization_error: Range of the mean step of a digitized electrode, one per set-up, m.
         coregistration_shift_sd: Range of the standard deviation of the shift along each axis, m.
         coregistration_rotation_sd: Range of the standard deviation of the rotation about each
             axis, rad.
+        own_knowledge: What the analyst knows in set-ups with the cortex of the recorded person;
+            empty: the same as in the others.
 
     Raises:
         ValueError: A range is out of order or not in SI units, or a level of knowledge is unknown.
@@ -62,13 +62,13 @@ class CapRanges:
     shift_sd: tuple[float, float] = (0.006, 0.008)
     electrode_error: tuple[float, float] = (0.003, 0.007)
     knowledge: Sequence[str] = KNOWLEDGE
-    own_knowledge: Sequence[str] = ()
     digitization_error: tuple[float, float] = (0.001, 0.003)
     coregistration_shift_sd: tuple[float, float] = (0.001, 0.003)
     coregistration_rotation_sd: tuple[float, float] = (
         float(np.radians(1.0)),
         float(np.radians(3.0)),
     )
+    own_knowledge: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         who = "CapRanges"
