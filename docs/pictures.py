@@ -81,13 +81,31 @@ FLOORS = (
     ("", "physics", PLAIN),
     ("", "utils", PLAIN),
 )
-#: Methods of the curve: name in the results, name in the legend.
-CURVES = {
-    "eLORETA (tuned)": "eLORETA (tuned)",
-    "packaged `convdip`": "packaged convdip",
-    "packaged `ensemble`": "packaged ensemble",
-    "Bayes, single patch, nominal lead field": "exact posterior, one patch",
-}
+#: Curves of the two panels: title, results, level, and colours and names of the methods.
+CURVES = (
+    (
+        "another head, cap by names",
+        ("stranger",),
+        "typical, cap by names",
+        {
+            "dipole scan": "dipole scan",
+            "packaged `ensemble`": "packaged ensemble",
+            "packaged `default`": "packaged default",
+            "bayes_stranger": "near the limit (Bayes)",
+        },
+    ),
+    (
+        "the nominal head",
+        ("snr", "snr_default"),
+        None,
+        {
+            "eLORETA (tuned)": "eLORETA (tuned)",
+            "packaged `ensemble`": "packaged ensemble",
+            "packaged `default`": "packaged default",
+            "Bayes, single patch, nominal lead field": "the limit (Bayes)",
+        },
+    ),
+)
 #: The recordings of which the result shows one, and their SNR in dB.
 N_EXAMPLES, SNR_DB = 50, 5.0
 
@@ -164,7 +182,7 @@ def _key(ax: "Axes", x: float, y: float, text: str, ground: str) -> None:
 def result_figure() -> Figure:
     """One simulated recording, the target, and what two methods make of it.
 
-    Of `N_EXAMPLES` test recordings it is the one on which the error of ``ensemble`` is nearest to
+    Of `N_EXAMPLES` test recordings it is the one on which the error of ``default`` is nearest to
     the mean of its errors: not the best one.
     """
     batch, maps, peaks, cohort = _worked()
@@ -189,13 +207,12 @@ def result_figure() -> Figure:
 def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
     """The recording of the result, maps of target and estimates ``(S,)``, and the true centre."""
     from deepesi.baselines.minimum_norm import MinimumNorm
-    from deepesi.core.onnx_model import OnnxModel
+    from deepesi.training.saved import load_any
     from deepesi.core.quantities import magnitude
     from deepesi.evaluation.scores import apply_model
-    from deepesi.runtime.packaged import model_path
 
     cohort, scenario = _test_set()
-    default = OnnxModel(model_path("ensemble"))
+    default = load_any("default", cohort.template)
     models: dict[str, InverseModel] = {"eLORETA": MinimumNorm("eLORETA"), "default": default}
     batch = scenario.recordings(cohort, list(models.values())).at_snr(SNR_DB).batch(0)
     strongest = apply_model(default, batch).mean[..., 0].abs().argmax(dim=1).numpy()
@@ -229,27 +246,35 @@ def _image(figure: Figure) -> "Image":
 
 
 def curve_figure() -> Figure:
-    """Localization error against SNR of some methods of the README's table, 95 % intervals."""
+    """Localization error against SNR of some methods of the README's tables, 95 % intervals."""
     from deepesi.evaluation.figures import COLOURS
 
-    with (PICTURES.parent / "_results" / "snr.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
     figure = Figure(figsize=(WIDTH, 3.9), facecolor="white", layout="constrained")
-    ax = figure.subplots()
-    for (method, name), colour in zip(CURVES.items(), COLOURS, strict=False):
-        own = [row for row in rows if row["method"] == method and float(row["snr_db"]) >= 0]
-        snr, value, low, high = (
-            np.array([float(row[key]) for row in own])
-            for key in ("snr_db", "value", "ci_low", "ci_high")
-        )
-        ax.plot(snr, value, "o-", color=colour, label=name)
-        ax.fill_between(snr, low, high, color=colour, alpha=0.15, linewidth=0)
-    ax.set(xlim=(-0.5, 20.5), xticks=[0, 5, 10, 20], ylim=(0, None))
-    ax.set_xlabel("SNR (dB)", size=11)
-    ax.set_ylabel("localization error (mm)", size=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=10)
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, (title, names, level, methods) in zip(panels, CURVES, strict=True):
+        rows = [row for name in names for row in _errors(name, level)]
+        for (method, name), colour in zip(methods.items(), COLOURS, strict=False):
+            own = [row for row in rows if row["method"] == method and float(row["snr_db"]) >= 0]
+            snr, value, low, high = (
+                np.array([float(row[key]) for row in own])
+                for key in ("snr_db", "value", "ci_low", "ci_high")
+            )
+            ax.plot(snr, value, "o-", color=colour, label=name)
+            ax.fill_between(snr, low, high, color=colour, alpha=0.15, linewidth=0)
+        ax.set(xlim=(-0.5, 20.5), xticks=[0, 5, 10, 20], ylim=(0, None))
+        ax.set_title(title, size=11)
+        ax.set_xlabel("SNR (dB)", size=11)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=9, loc="upper right")
+    panels[0].set_ylabel("localization error (mm)", size=11)
     return figure
+
+
+def _errors(name: str, level: str | None) -> list[dict[str, str]]:
+    """Stored localization errors, of one level if there are several."""
+    with (PICTURES.parent / "_results" / f"{name}.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
+    return [row for row in rows if level is None or row["level"] == level]
 
 
 def posterior_figure() -> Figure:

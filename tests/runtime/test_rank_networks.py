@@ -23,7 +23,7 @@ from deepesi.runtime.inverse import Inverse
 from tests.conftest import slow
 
 RESULTS = Path(__file__).parents[2] / "docs" / "_results"
-TABLES = (RESULTS / "snr.csv", RESULTS / "snr_loose.csv")
+TABLES = (RESULTS / "snr.csv", RESULTS / "snr_default.csv")
 BAYES = "Bayes, single patch, nominal lead field"
 
 
