@@ -6,8 +6,8 @@ true one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,6 @@ class CapRanges:
         coregistration_shift_sd: Range of the standard deviation of the shift along each axis, m.
         coregistration_rotation_sd: Range of the standard deviation of the rotation about each
             axis, rad.
-        own_knowledge: What the analyst knows in set-ups with the cortex of the recorded person;
-            empty: the same as in the others.
 
     Raises:
         ValueError: A range is out of order or not in SI units, or a level of knowledge is unknown.
@@ -68,7 +66,6 @@ class CapRanges:
         float(np.radians(1.0)),
         float(np.radians(3.0)),
     )
-    own_knowledge: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         who = "CapRanges"
@@ -86,17 +83,6 @@ class CapRanges:
             raise ValueError(
                 f"CapRanges: knowledge {list(self.knowledge)}, expected some of {list(KNOWLEDGE)}."
             )
-        if not set(self.own_knowledge) <= set(KNOWLEDGE):
-            raise ValueError(
-                f"CapRanges: own_knowledge {list(self.own_knowledge)}, expected some of "
-                f"{list(KNOWLEDGE)}, or nothing."
-            )
-
-    def on(self, own_cortex: bool) -> Self:
-        """Ranges of set-ups with the cortex of the recorded person, or of the others."""
-        if not (own_cortex and self.own_knowledge):
-            return self
-        return replace(self, knowledge=self.own_knowledge)
 
 
 class Movement(NamedTuple):

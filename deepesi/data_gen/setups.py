@@ -194,14 +194,11 @@ def draw_setup(
     names, nominal = [names[i] for i in rows], nominal[rows]
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     assumed = _tissues(ranges.nominal, torch_rng, 1.0)
-    anatomy = ranges.anatomy if ranges.anatomy and ranges.anatomy.chosen(rng) else None
-    own_head = ranges.own_anatomy or template.cap is not None
-    own_cortex = own_head and anatomy is None
     if ranges.cap is None:
         displaced = displaced_positions(template, nominal, ranges, widths["electrodes"], rng)
     else:
         displaced, nominal, _ = draw_cap(
-            template, montage, names, ranges.cap.on(own_cortex), N_POSES, N_COPIES, rng
+            template, montage, names, ranges.cap, N_POSES, N_COPIES, rng
         )
     true_tissues = _tissues(tissues, torch_rng, widths["tissues"])
     has_eeg, coils = _draw_coils(ranges, template, rng)
@@ -228,12 +225,14 @@ def draw_setup(
         n_samples = int(rng.integers(ranges.baseline[0], ranges.baseline[1] + 1))
         cov = _estimated(noise, n_samples, sfreq, torch_rng)
     cov, known = sensors.independent(cov), None if coils is None else coils.nominal
+    own_head = ranges.own_anatomy or template.cap is not None
     if own_head:
         head = template.head(names, nominal, cov, assumed, known)
     else:
         points = _on(nominal_head, montage, names, nominal, ranges) if names else nominal
         head = nominal_head.head(names, points, cov, assumed, known)
-    head = replace(head, own_normals=own_cortex)
+    anatomy = ranges.anatomy if ranges.anatomy and ranges.anatomy.chosen(rng) else None
+    head = replace(head, own_normals=own_head and anatomy is None)
     arrays = {
         "vertices": displaced.vertices,
         "weights": displaced.weights,
