@@ -207,9 +207,9 @@ def result_figure() -> Figure:
 def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
     """The recording of the result, maps of target and estimates ``(S,)``, and the true centre."""
     from deepesi.baselines.minimum_norm import MinimumNorm
-    from deepesi.training.saved import load_any
     from deepesi.core.quantities import magnitude
     from deepesi.evaluation.scores import apply_model
+    from deepesi.training.saved import load_any
 
     cohort, scenario = _test_set()
     default = load_any("default", cohort.template)
