@@ -356,7 +356,7 @@ def test_an_example_is_the_batch_cut_down(scenario, toy):
 
 def test_all_scenarios_but_those_with_needs_of_their_own():
     left_out = {*known_scenarios()} - {*named_scenarios(["scenario=all"])}
-    assert left_out == {"all", "volume", "modality", "prior"}
+    assert left_out == {"all", "volume", "modality", "modality_stranger", "prior"}
 
 
 def test_the_prior_is_what_training_draws():
@@ -375,7 +375,7 @@ def test_the_prior_is_what_training_draws():
 
 #: Scenarios of other kinds of sources, noise, heads and sensors. The next test draws some others,
 #: and the documented command ``scenario=all`` builds them all.
-DRAWN = {"stranger", "artifacts", "neural_mass", "oscillation", "modality"}
+DRAWN = {"stranger", "artifacts", "neural_mass", "oscillation", "modality", "modality_stranger"}
 
 
 @pytest.mark.parametrize(
