@@ -72,3 +72,14 @@ def test_joint_data_train_a_network_on_every_mixture(joint_toy, tmp_path):  # no
             assert gradients
             assert all(gradient.isfinite().all() for gradient in gradients)
     assert seen == {"eeg", "meg", "eeg+meg"}
+
+
+def test_the_joint_experiment_gives_one_file_for_every_mixture(joint_toy, tmp_path):  # noqa: F811
+    """Its own network and settings, two steps on a toy head."""
+    changes = ["experiment=joint", "model=matched_filter", "data.n_times=[1,4]"]
+    config = compose(*changes, f"logger.save_dir={tmp_path}")
+    assert config.data.setups.coils.eeg_only == config.data.setups.coils.meg_only == 0.25
+    run(config, tmp_path, Cohort.single(joint_toy))
+    contract = Inverse.load(tmp_path / "export/model.onnx").contract
+    assert contract.model == "UnrolledMatchedFilter"
+    assert set(contract.sensor_kinds) == {"eeg", "grad", "mag"}
