@@ -15,6 +15,7 @@ from deepesi.evaluation.first_sources import FirstSources, first_sources
 from deepesi.evaluation.scenario import Scenario
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.graph import vertex_normals
+from deepesi.physics.helmets import CLEARANCE, helmet, put_on
 
 
 def test_depth_and_angle_of_known_dipoles(template):
@@ -39,6 +40,24 @@ def test_depth_of_sources_is_that_of_the_head(template):
     assert angle[template.is_cortex].min() >= 0
     assert angle[template.is_cortex].max() <= 90
     assert np.median(angle[template.is_cortex]) == pytest.approx(59, abs=1)
+
+
+def test_meg_hardly_measures_radial_sources(template):
+    """Mean power at the same moment over that of all sources, dB: as in docs/meg.md."""
+    coils = put_on(
+        helmet("neuromag306"), template.family.scalp_pos, np.eye(3), np.zeros(2), CLEARANCE
+    )
+    head = template.head(*template.montage("biosemi64"), coils=coils)
+    depth, angle = template.depth_and_angle(template.source_pos, template.source_normals)
+    found = {}
+    for modality in ("eeg", "meg"):
+        rows = np.array(head.sensors.modalities) == modality
+        power = (head.leadfield[rows] ** 2).sum(axis=0)
+        ranges = (angle < 25, angle >= 65, depth >= 0.042)
+        means = [power[inside & template.is_cortex].mean() for inside in ranges]
+        found[modality] = 10 * np.log10(means / power[template.is_cortex].mean())
+    assert np.allclose(found["eeg"], [1.2, -0.3, -2.2], atol=0.06)
+    assert np.allclose(found["meg"], [-5.9, 1.5, -5.9], atol=0.06)
 
 
 def test_sources_of_somebody_else_lie_where_their_cortex_does(template):
