@@ -106,6 +106,12 @@ CURVES = (
         },
     ),
 )
+#: Methods of the picture of EEG and MEG: name in the results, name in the legend and line.
+MODALITY_METHODS = {
+    "matched_filter (untrained)": ("matched filter", "-"),
+    "eLORETA": ("eLORETA", "--"),
+}
+ANGLE = "angle to the scalp (0: radial, 90: tangential)"
 #: The recordings of which the result shows one, and their SNR in dB.
 N_EXAMPLES, SNR_DB = 50, 5.0
 
@@ -338,11 +344,40 @@ def _stored_samples(n_sources: int) -> tuple[Array, Array]:
     return values[0], values[1:]
 
 
+def modality_figure() -> Figure:
+    """Localization error with EEG, MEG and both, by angle and depth of the source, at 0 dB."""
+    from deepesi.evaluation.figures import COLOURS
+
+    with (PICTURES.parent / "_results" / "modality_source.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if float(row["snr_db"]) == 0]
+    figure = Figure(figsize=(WIDTH, 6.2), facecolor="white", layout="constrained")
+    axes = figure.subplots(2, 1, sharey=True)
+    for ax, sign, label in zip(axes, ("°", "mm"), (ANGLE, "depth below the scalp"), strict=True):
+        for method, (name, line) in MODALITY_METHODS.items():
+            for modality, colour in zip(("EEG", "MEG", "both"), COLOURS, strict=False):
+                own = [r for r in rows if r["method"] == method and r["level"].endswith(sign)]
+                own = [r for r in own if r["level"].startswith(f"{modality}, ")]
+                bins = [r["level"].removeprefix(f"{modality}, ") for r in own]
+                value, low, high = (
+                    np.array([float(r[key]) for r in own]) for key in ("value", "ci_low", "ci_high")
+                )
+                ax.plot(bins, value, f"o{line}", color=colour, label=f"{modality}, {name}")
+                ax.fill_between(bins, low, high, color=colour, alpha=0.12, linewidth=0)
+        ax.set_xlabel(label, size=11)
+        ax.set_ylabel("error at 0 dB (mm)", size=11)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylim(bottom=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=2, frameon=False, fontsize=10, loc="outside upper center")
+    return figure
+
+
 FIGURES: Mapping[str, Callable[[], Figure]] = {
     "pipeline": pipeline_figure,
     "result": result_figure,
     "curve": curve_figure,
     "posterior": posterior_figure,
+    "modality": modality_figure,
     "floors": floors_figure,
 }
 
