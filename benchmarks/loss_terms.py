@@ -103,7 +103,7 @@ STUDIES = {
     ),
     "volume": Study(
         "U-Net, volume",
-        100,
+        60,
         (
             "experiment=piunet",
             "loss=no_laplacian",
@@ -117,13 +117,12 @@ STUDIES = {
         ),
         {
             "without": (),
-            "ridge off the cortex 0.01": added("off_cortex", "anatomy.OffCortexRidge", 0.01),
             "ridge off the cortex 0.1": added("off_cortex", "anatomy.OffCortexRidge", 0.1),
         },
         (
             "scenario=snr",
             "scenario.snr_db=[5]",
-            "scenario.n_examples=150",
+            "scenario.n_examples=100",
             MONTAGE,
             f"scenario.{RADIUS}",
             "scenario.sources.orientation=random",

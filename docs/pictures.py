@@ -88,6 +88,26 @@ CURVES = {
     "packaged `default`": "packaged default",
     "Bayes, single patch, nominal lead field": "exact posterior, one patch",
 }
+#: Panels of the error against the duration: name in the results, title.
+DURATIONS = {
+    "Bayes, single patch, nominal lead field": "exact posterior",
+    "packaged `default`": "packaged default",
+    "packaged `loose`": "packaged loose",
+    "packaged `convdip`": "packaged convdip",
+    "GNN, untrained": "GNN*",
+    "transformer, untrained": "transformer*",
+    "matched filter, untrained": "matched filter*",
+    "loose matched filter, untrained": "loose matched filter*",
+    "U-Net, untrained": "U-Net*",
+    "unrolled ISTA, untrained": "unrolled ISTA*",
+    "unrolled Champagne, untrained": "unrolled Champagne*",
+    "annealed patches, untrained": "annealed patches*",
+    "dipole scan": "dipole scan",
+    "eLORETA (tuned)": "eLORETA (tuned)",
+    "LCMV (tuned)": "LCMV (tuned)",
+}
+#: Level of the results for one sample with the SNR of the mean of a window.
+OF_MEAN = "mean of "
 #: The recordings of which the result shows one, and their SNR in dB.
 N_EXAMPLES, SNR_DB = 50, 5.0
 
@@ -252,6 +272,28 @@ def curve_figure() -> Figure:
     return figure
 
 
+def durations_figure() -> Figure:
+    """Error of every method against the samples of a constant course, and what averaging gives."""
+    with (PICTURES.parent / "_results" / "constant.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(WIDTH, 7.4), facecolor="white", layout="constrained")
+    axes = figure.subplots(-(-len(DURATIONS) // 3), 3, sharex=True, sharey=True)
+    for ax, (method, title) in zip(axes.ravel(), DURATIONS.items(), strict=True):
+        own = {row["level"]: float(row["value"]) for row in rows if row["method"] == method}
+        lengths = [int(level) for level in own if not level.startswith(OF_MEAN)]
+        theory = [own[f"{OF_MEAN}{length}"] for length in lengths]
+        ax.plot(lengths, theory, "--", color=DARK, label="theory")
+        ax.plot(lengths, [own[str(length)] for length in lengths], "o-", color="#d55e00", ms=4)
+        ax.set_title(title, size=10)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9)
+    ax.set(xscale="log", xticks=lengths, xticklabels=lengths, ylim=(0, None))
+    ax.minorticks_off()
+    figure.supxlabel("samples of the window", size=11)
+    figure.supylabel("localization error (mm)", size=11)
+    return figure
+
+
 def posterior_figure() -> Figure:
     """One recording with two sources: target, probability, samples, number of sources, joint set.
 
@@ -317,6 +359,7 @@ FIGURES: Mapping[str, Callable[[], Figure]] = {
     "pipeline": pipeline_figure,
     "result": result_figure,
     "curve": curve_figure,
+    "durations": durations_figure,
     "posterior": posterior_figure,
     "floors": floors_figure,
 }
