@@ -8,7 +8,7 @@ the error that it has on one sample of that SNR. Rows of the CSV have the column
 
 import argparse
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,8 +34,6 @@ from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
 
-#: Samples of the windows.
-LENGTHS = (1, 5, 20, 100, 500)
 #: Examples inverted at once.
 AT_ONCE = 4
 
@@ -61,11 +59,13 @@ def constant_scenario(snr_db: float, n_examples: int) -> Scenario:
     return replace(scenario, name="constant", sources=sources)
 
 
-def rows(scenario: Scenario, cohort: Cohort, models: dict[str, Model]) -> Iterator[Row]:
+def rows(
+    scenario: Scenario, cohort: Cohort, models: dict[str, Model], lengths: Sequence[int]
+) -> Iterator[Row]:
     """One line per method for every length, and for one sample with the SNR of the mean."""
     recordings = scenario.recordings(cohort, list(models.values()))
     (snr_db,) = map(float, scenario.snr_db)
-    for n_times in LENGTHS:
+    for n_times in lengths:
         window = copy.copy(recordings)  # with the same set-up
         window.lengths = [n_times]
         mean = recordings.at_snr(snr_db + 10 * np.log10(n_times))
@@ -112,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--snr", type=float, default=-10.0, help="of a sample, dB")
     parser.add_argument("--examples", type=int, default=40)
+    parser.add_argument("--lengths", nargs="*", type=int, default=[1, 5, 20, 100, 500])
     parser.add_argument("--models", nargs="*", default=[], help="as models= of deepesi evaluate")
     parser.add_argument("--baselines", default="", help="names with commas")
     parser.add_argument("--out", type=Path, default=Path("constant.csv"))
@@ -120,11 +121,12 @@ def main() -> None:
     cohort, scenario = Cohort.single(template), constant_scenario(arguments.snr, arguments.examples)
     named, _ = load_named(arguments.models, template, "durations")
     config = compose("evaluate", [f"baselines=[{arguments.baselines}]"])
-    levels = [replace(scenario, n_times=n, level=str(n)) for n in LENGTHS[:-1]]
+    levels = [replace(scenario, n_times=n, level=str(n)) for n in arguments.lengths[:-1]]
     written = list[Row]()
     with one_thread():
         methods, _ = tune({**named, **load_baselines(config)}, levels, cohort)
-        for found in rows(scenario, cohort, of_scenario(methods, scenario.name)):
+        known = of_scenario(methods, scenario.name)
+        for found in rows(scenario, cohort, known, arguments.lengths):
             written.append(found)
             print(f"{found.level:12} {found.value:5.1f} mm  {found.method}", flush=True)
             write_csv(written, arguments.out)

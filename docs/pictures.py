@@ -282,14 +282,17 @@ def durations_figure() -> Figure:
         own = {row["level"]: float(row["value"]) for row in rows if row["method"] == method}
         lengths = [int(level) for level in own if not level.startswith(OF_MEAN)]
         theory = [own[f"{OF_MEAN}{length}"] for length in lengths]
-        ax.plot(lengths, theory, "--", color=DARK, label="theory")
-        ax.plot(lengths, [own[str(length)] for length in lengths], "o-", color="#d55e00", ms=4)
+        windows = [own[str(length)] for length in lengths]
+        lines = ax.plot(lengths, windows, "o-", color="#d55e00", ms=4)
+        lines += ax.plot(lengths, theory, "--", color=DARK)
         ax.set_title(title, size=10)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=9)
     ax.set(xscale="log", xticks=lengths, xticklabels=lengths, ylim=(0, None))
     ax.minorticks_off()
-    figure.supxlabel("samples of the window", size=11)
+    labels = ["the window", "one sample with the SNR of its mean"]
+    figure.legend(lines, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+    figure.supxlabel("samples of the window (*: before training)", size=11)
     figure.supylabel("localization error (mm)", size=11)
     return figure
 
