@@ -125,7 +125,7 @@ STUDIES = {
             "scenario.n_examples=100",
             MONTAGE,
             f"scenario.{RADIUS}",
-            "scenario.sources.orientation=random",
+            "+scenario.sources.orientation=random",
         ),
     ),
 }
@@ -176,7 +176,7 @@ def table(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
         for arm in others:
             for test in dict.fromkeys(row["test"] for row in own):
                 cells = [f"{arm}; {study.network}; {test}"]
-                for score, decimals in zip(SCORES, (1, 3), strict=True):
+                for score, decimals in zip(SCORES, (1, 4), strict=True):
                     before, after = (
                         np.array(
                             [float(r[score]) for r in own if r["arm"] == a and r["test"] == test]
@@ -191,7 +191,7 @@ def change(differences: NDArray[np.float64], decimals: int) -> str:
     """Mean with the interval of Student's t over the seeds."""
     n, mean = len(differences), differences.mean()
     reach = student.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return interval_text(mean, mean - reach, mean + reach, decimals)
+    return interval_text(mean, mean - reach, mean + reach, decimals, "+")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -239,13 +239,13 @@ def _test_set() -> tuple["Cohort", "Scenario"]:
     return load_heads(config.head), load_scenarios([config.scenario])[0]
 
 
-def _image(figure: Figure) -> "Image":
-    """The figure in 256 colours, a quarter of the size."""
+def _image(figure: Figure, n_colours: int) -> "Image":
+    """The figure in few colours, a quarter of the size."""
     import PIL.Image
 
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI)
-    return PIL.Image.open(content).convert("RGB").quantize(256)
+    return PIL.Image.open(content).convert("RGB").quantize(n_colours)
 
 
 def curve_figure() -> Figure:
@@ -368,6 +368,10 @@ FIGURES: Mapping[str, Callable[[], Figure]] = {
 }
 
 
+#: Of pictures of lines alone.
+N_COLOURS = {"durations": 16}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the pictures."""
     parser = argparse.ArgumentParser(description="Draw the pictures of the documentation.")
@@ -376,7 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     for name in [given.only] if given.only else FIGURES:
         with atomic(given.out / f"{name}.png") as partial:
-            _image(FIGURES[name]()).save(partial, optimize=True)
+            image = _image(FIGURES[name](), N_COLOURS.get(name, 256))
+            image.save(partial, optimize=True)
         print(f"written: {given.out / f'{name}.png'}")
     return 0
 
