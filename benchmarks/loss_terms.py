@@ -39,7 +39,7 @@ from deepesi.utils.rows import append_rows, read_rows, write_rows
 #: Mean scores of a run.
 SCORES = ("localization_error", "nemd")
 COLUMNS = ("study", "arm", "seed", "test", *SCORES)
-TABLE = ("term, network, test", "error without it, mm", "change, mm", "nEMD without it", "change")
+TABLE = ("term; network; test", "error without it, mm", "change, mm", "nEMD without it", "change")
 CURE = "Write to another file."
 
 
