@@ -112,6 +112,26 @@ MODALITY_METHODS = {
     "eLORETA": ("eLORETA", "--"),
 }
 ANGLE = "angle to the scalp (0: radial, 90: tangential)"
+#: Panels of the error against the duration: name in the results, title.
+DURATIONS = {
+    "Bayes, single patch, nominal lead field": "exact posterior",
+    "packaged `ensemble`": "packaged ensemble",
+    "packaged `default`": "packaged default",
+    "packaged `convdip`": "packaged convdip",
+    "GNN, untrained": "GNN*",
+    "transformer, untrained": "transformer*",
+    "matched filter, untrained": "matched filter*",
+    "loose matched filter, untrained": "loose matched filter*",
+    "U-Net, untrained": "U-Net*",
+    "unrolled ISTA, untrained": "unrolled ISTA*",
+    "unrolled Champagne, untrained": "unrolled Champagne*",
+    "annealed patches, untrained": "annealed patches*",
+    "dipole scan": "dipole scan",
+    "eLORETA (tuned)": "eLORETA (tuned)",
+    "LCMV (tuned)": "LCMV (tuned)",
+}
+#: Level of the results for one sample with the SNR of the mean of a window.
+OF_MEAN = "mean of "
 #: The recordings of which the result shows one, and their SNR in dB.
 N_EXAMPLES, SNR_DB = 50, 5.0
 
@@ -242,13 +262,13 @@ def _test_set() -> tuple["Cohort", "Scenario"]:
     return load_heads(config.head), load_scenarios([config.scenario])[0]
 
 
-def _image(figure: Figure) -> "Image":
-    """The figure in 256 colours, a quarter of the size."""
+def _image(figure: Figure, n_colours: int) -> "Image":
+    """The figure in few colours, a quarter of the size."""
     import PIL.Image
 
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI)
-    return PIL.Image.open(content).convert("RGB").quantize(256)
+    return PIL.Image.open(content).convert("RGB").quantize(n_colours)
 
 
 def curve_figure() -> Figure:
@@ -281,6 +301,31 @@ def _errors(name: str, level: str | None) -> list[dict[str, str]]:
     with (PICTURES.parent / "_results" / f"{name}.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
     return [row for row in rows if level is None or row["level"] == level]
+
+
+def durations_figure() -> Figure:
+    """Error of every method against the samples of a constant course, and what averaging gives."""
+    with (PICTURES.parent / "_results" / "constant.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(WIDTH, 7.4), facecolor="white", layout="constrained")
+    axes = figure.subplots(-(-len(DURATIONS) // 3), 3, sharex=True, sharey=True)
+    for ax, (method, title) in zip(axes.ravel(), DURATIONS.items(), strict=True):
+        own = {row["level"]: float(row["value"]) for row in rows if row["method"] == method}
+        lengths = [int(level) for level in own if not level.startswith(OF_MEAN)]
+        theory = [own[f"{OF_MEAN}{length}"] for length in lengths]
+        windows = [own[str(length)] for length in lengths]
+        lines = ax.plot(lengths, windows, "o-", color="#d55e00", ms=4)
+        lines += ax.plot(lengths, theory, "--", color=DARK)
+        ax.set_title(title, size=10)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9)
+    ax.set(xscale="log", xticks=lengths, xticklabels=lengths, ylim=(0, None))
+    ax.minorticks_off()
+    labels = ["the window", "one sample with the SNR of its mean"]
+    figure.legend(lines, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+    figure.supxlabel("samples of the window (*: before training)", size=11)
+    figure.supylabel("localization error (mm)", size=11)
+    return figure
 
 
 def posterior_figure() -> Figure:
@@ -376,9 +421,21 @@ FIGURES: Mapping[str, Callable[[], Figure]] = {
     "pipeline": pipeline_figure,
     "result": result_figure,
     "curve": curve_figure,
+    "durations": durations_figure,
     "posterior": posterior_figure,
     "modality": modality_figure,
     "floors": floors_figure,
+}
+
+
+#: Of pictures that need fewer than 256.
+N_COLOURS = {
+    "durations": 16,
+    "modality": 32,
+    "curve": 32,
+    "floors": 32,
+    "pipeline": 32,
+    "posterior": 128,
 }
 
 
@@ -390,7 +447,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     for name in [given.only] if given.only else FIGURES:
         with atomic(given.out / f"{name}.png") as partial:
-            _image(FIGURES[name]()).save(partial, optimize=True)
+            image = _image(FIGURES[name](), N_COLOURS.get(name, 256))
+            image.save(partial, optimize=True)
         print(f"written: {given.out / f'{name}.png'}")
     return 0
 
