@@ -21,8 +21,8 @@ method and one column per level of its axis:
 - ``table``: name of the results, or a list of names, read one after the other;
 - ``metric``: which metric, each cell ``mean [interval]``;
 - ``show``: ``value`` (default), ``median``, or ``ratio`` (the mean over that of ``to``);
-- ``rows``, ``columns``: which methods and columns, in which order; all by default. A row
-  ``{shown: name}`` is shown under another name;
+- ``rows``, ``columns``: which methods and columns, in which order; all by default. With
+  ``{shown: name}`` a row or a column is shown under another name;
 - ``beside``: a metric whose mean follows in every cell; ``last``: one with a column of its own;
 - ``corner``: heading of the first column.
 
@@ -152,17 +152,17 @@ def _benchmark(lines: list[Line], wanted: Mapping[str, Any]) -> tuple[list[str],
     names = wanted["table"]
     methods = list(dict.fromkeys(method for method, _, _ in found))
     columns = list(dict.fromkeys(column for _, column, _ in found))
-    columns = list(_chosen(wanted.get("columns"), columns, "column", names))
+    chosen = _chosen(wanted.get("columns"), columns, "column", names)
     rows = _chosen(wanted.get("rows"), methods, "method", names)
     beside, last = wanted.get("beside"), wanted.get("last")
     cells = []
     for shown, method in rows.items():
         own = {
-            metric: [found.get((method, c, metric)) for c in columns]
+            metric: [found.get((method, c, metric)) for c in chosen.values()]
             for metric in (wanted["metric"], beside, last)
             if metric
         }
-        reference = [found.get((wanted.get("to", ""), c, wanted["metric"])) for c in columns]
+        reference = [found.get((wanted.get("to", ""), c, wanted["metric"])) for c in chosen.values()]
         text = [
             _cell(line, other, wanted.get("show", "value"))
             for line, other in zip(own[wanted["metric"]], reference, strict=True)
@@ -174,7 +174,7 @@ def _benchmark(lines: list[Line], wanted: Mapping[str, Any]) -> tuple[list[str],
             text.append(" / ".join(_short(line, 3) for line in own[last]))
         cells.append([shown, *text])
     titles = [METRICS[last].label] if last else []
-    return [wanted.get("corner", "method"), *columns, *titles], cells
+    return [wanted.get("corner", "method"), *chosen, *titles], cells
 
 
 def _heading(line: Line, swept: bool, several: bool) -> str:
