@@ -162,7 +162,8 @@ def _benchmark(lines: list[Line], wanted: Mapping[str, Any]) -> tuple[list[str],
             for metric in (wanted["metric"], beside, last)
             if metric
         }
-        reference = [found.get((wanted.get("to", ""), c, wanted["metric"])) for c in chosen.values()]
+        compared = wanted.get("to", "")
+        reference = [found.get((compared, c, wanted["metric"])) for c in chosen.values()]
         text = [
             _cell(line, other, wanted.get("show", "value"))
             for line, other in zip(own[wanted["metric"]], reference, strict=True)

@@ -135,8 +135,8 @@ def test_benchmark_becomes_methods_by_levels(tables, stored):
 
 def test_rows_columns_and_what_is_shown_can_be_chosen(tables, stored):
     marker = (
-        "table: [snr]\nmetric: localization_error\nbeside: nemd\ncolumns: [{later: 10 dB}]\ncorner: mm\n"
-        "rows:\n  - {second: 'b, c'}\n  - a\n"
+        "table: [snr]\nmetric: localization_error\nbeside: nemd\ncolumns: [{later: 10 dB}]\n"
+        "corner: mm\nrows:\n  - {second: 'b, c'}\n  - a\n"
     )
     assert tables.render(marker, stored) == (
         "| mm | later |\n| --- | --- |\n| second | 40.0 [20.0, 80.0] .50 |\n"
