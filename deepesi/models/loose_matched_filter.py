@@ -11,6 +11,7 @@ from deepesi.core.contracts import Assumptions, Estimate, InverseModel
 from deepesi.core.patches import over_patches, small_linear
 from deepesi.core.precision import in_full_precision
 from deepesi.models.layers.known_normals import KnownNormals
+from deepesi.models.layers.mismatch_noise import mismatch_energy
 from deepesi.models.layers.oriented_patches import Component, OrientedPatches
 from deepesi.models.layers.patch_moments import PatchMoments, Spread, relative_power, weighted
 from deepesi.models.layers.patch_variances import PatchVariances
@@ -195,6 +196,7 @@ class LooseMatchedFilter(InverseModel):
         n_free = n_times * rank
         n_signals = n_times + patches.n_orient - 1
         total = recording.square().sum((0, 1))
+        excess = mismatch_energy(total, n_free, rank)
         own_normals = inputs[self.own.key]
         change, prior = self.normals.mismatch(own_normals), self.normals.log_prior(own_normals)
         hidden = sensitivity.new_zeros(sensitivity.shape[0], total.shape[0], self.hidden)
@@ -213,7 +215,7 @@ class LooseMatchedFilter(InverseModel):
                 residual,
                 power - n_free,
                 (power - n_free).clamp_min(0.1 * n_free) / n_times,
-                step.variance(total, change)[:2],
+                step.variance(excess, change)[:2],
                 rank,
             )
             evidence = fit.evidence + prior
@@ -223,6 +225,7 @@ class LooseMatchedFilter(InverseModel):
                 evidence.permute(1, 2, 0),
                 power,
                 total,
+                excess,
                 n_free,
                 n_signals,
                 sensitivity,
@@ -231,7 +234,7 @@ class LooseMatchedFilter(InverseModel):
                 hidden,
                 inputs[self.neighbours.key],
             )
-            components[turn] = Component(gamma, fit.axes, step.variance(total, change)[:2])
+            components[turn] = Component(gamma, fit.axes, step.variance(excess, change)[:2])
         return list(components.values()), hidden
 
     def _dipoles(

@@ -15,6 +15,7 @@ from deepesi.core.patches import (
     spread_patches,
 )
 from deepesi.core.precision import in_full_precision
+from deepesi.models.layers.mismatch_noise import mismatch_energy
 from deepesi.models.layers.patch_variances import PatchVariances
 from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
@@ -180,6 +181,7 @@ class UnrolledMatchedFilter(InverseModel):
         sensitivity = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * inputs[self.rank.key]
         total = recording.square().sum((0, 1))
+        excess = mismatch_energy(total, n_free, inputs[self.rank.key])
         hidden = data.new_zeros(moments.shape[1], data.shape[0], self.hidden)
         zeros = recording.new_zeros(self.n_radii, *hidden.shape[:2])
         components = [zeros] * self.n_components
@@ -191,18 +193,19 @@ class UnrolledMatchedFilter(InverseModel):
                 residual = dictionary.residual(recording, others, *self.explained)
             if turn == 0:
                 weights = self.skulls[number // self.n_components](
-                    residual, total, n_free, nominal, filters, norms, reliability
+                    residual, excess, n_free, nominal, filters, norms, reliability
                 )
                 norm = (weights[:, None, None] * norms).sum(0)
                 skull_filter = torch.einsum("mb,mce,cb->bce", weights, filters, reliability)
                 dictionary = PatchDictionary(topographies, n_orient, (skull_filter, norm))
             energy = dictionary.energy(residual)
-            evidence = 0.5 * (energy - energy.amax((0, 1))) / step.variance(total)[0]
+            evidence = 0.5 * (energy - energy.amax((0, 1))) / step.variance(excess)[0]
             components[turn], hidden = step(
                 energy,
                 evidence,
                 residual.square().sum((0, 1)),
                 total,
+                excess,
                 n_free,
                 n_times * n_orient,
                 sensitivity,

@@ -19,6 +19,7 @@ from deepesi.core.patches import (
 )
 from deepesi.core.precision import in_full_precision
 from deepesi.core.quantities import summed_power
+from deepesi.models.layers.mismatch_noise import mismatch_energy
 from deepesi.models.layers.orientation_posterior import OrientationPosterior
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.unet3d import UNet3d
@@ -247,10 +248,11 @@ class PhysicsInformedUNet(InverseModel):
         """Run the matched filters on the recording, then on the residual of the best patches."""
         n_times = recording.shape[1]
         residual, passes = recording, []
+        excess = mismatch_energy(power * n_times, rank * n_times, rank)
         log_mismatches = self.log_mismatch[: self.n_passes]
         for log_mismatch, log_sharpness in zip(log_mismatches, self.log_sharpness, strict=True):
             remaining = _power(residual)
-            mismatch_variance = 1 + log_mismatch.exp() * power * n_times
+            mismatch_variance = 1 + log_mismatch.exp() * excess
             strength = (remaining - rank).maximum(MIN_STRENGTH * rank) / mismatch_variance
             filtered = patches.filter(residual)
             amplitudes = posterior.amplitudes(filtered, strength)

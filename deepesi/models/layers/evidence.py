@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepesi.core.patches import over_first, over_patches
+from deepesi.models.layers.mismatch_noise import mismatch_energy
 
 #: Smallest prior variance of a patch, as a share of the power of noise.
 MIN_STRENGTH = 0.1
@@ -92,7 +93,7 @@ class Evidence(nn.Module):
         # total, count as errors common to all samples. Samples are correlated in time, so fewer
         # than `n_times` of them count.
         frames = n_times**self.memory
-        error = functional.relu(unexplained - 1) + self._mismatch(power, n_channels)
+        error = functional.relu(unexplained - 1) + self._mismatch(power, n_channels, n_times)
         slope = 0.5 * frames / (1 + frames * error) * self.temperature(recording)[:, 0].exp()
         score = over_first(self.score, hidden) + slope * energy
         posterior = over_patches(score)
@@ -101,10 +102,14 @@ class Evidence(nn.Module):
         return posterior * presence[:, 0], hidden
 
     def _mismatch(
-        self, power: Float[Tensor, "2 B"], n_channels: Float[Tensor, " 1"]
+        self,
+        power: Float[Tensor, "2 B"],
+        n_channels: Float[Tensor, " 1"],
+        n_times: Float[Tensor, ""],
     ) -> Float[Tensor, " B"]:
         """Variance per channel of an error of the head model, common to all samples."""
-        return functional.softplus(self.mismatch) * power[0] / n_channels
+        excess = mismatch_energy(power[0], n_channels, n_channels / n_times)
+        return functional.softplus(self.mismatch) * excess / n_channels
 
     def strength(
         self,
@@ -121,4 +126,4 @@ class Evidence(nn.Module):
 
         """
         signal = (power[1] - rank).maximum(MIN_STRENGTH * rank)
-        return signal / (1 + n_times**self.memory * self._mismatch(power, rank))
+        return signal / (1 + n_times**self.memory * self._mismatch(power, rank, n_times))

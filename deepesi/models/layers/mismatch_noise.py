@@ -1,4 +1,4 @@
-"""Noise level and signal power of a recording."""
+"""Noise level, signal power and energy of head mismatch of a recording."""
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,24 @@ def mismatch_noise(
     """
     power = whitened_power(recording, rank)
     return torch.sqrt(1 + log_share.exp() * (power - 1).clamp_min(0))
+
+
+def mismatch_energy(
+    energy: Float[Tensor, " B"], noise: Float[Tensor, " 1"], of_one_sample: Float[Tensor, " 1"]
+) -> Float[Tensor, " B"]:
+    """Energy of whitened recordings of which a share counts as head mismatch.
+
+    The energy above the noise, and the noise of one sample: for single samples it is the energy.
+    A share of all noise would grow with the length of a window, and hide weak sources in a long
+    one.
+
+    Args:
+        energy: Energy of whitened data, or its mean over samples.
+        noise: The same of noise alone: the rank of its covariance times the number of samples.
+        of_one_sample: The part of one sample in it: the rank.
+
+    """
+    return (energy - (noise - of_one_sample)).clamp_min(0)
 
 
 def signal_power(power: Float[Tensor, " B"], rank: Float[Tensor, " 1"]) -> Float[Tensor, " B"]:

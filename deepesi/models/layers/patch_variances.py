@@ -54,19 +54,19 @@ class PatchVariances(nn.Module):
         self.log_mismatch = nn.Parameter(torch.tensor([*log_mismatch, -2.5]))
 
     def variance(
-        self, total: Float[Tensor, " B"], change: Float[Tensor, " N"] | None = None
+        self, excess: Float[Tensor, " B"], change: Float[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N B"]:
         """Variances of noise and head mismatch: for each kind of patch, and for the presence.
 
         They bound the evidence, and with it the effect of rounding on the softmax.
 
         Args:
-            total: Energy of the recording; noise has variance 1.
+            excess: `mismatch_energy` of the recording; noise has variance 1.
             change: Added to the logarithms of the shares of mismatch. None: nothing.
 
         """
         log_share = self.log_mismatch if change is None else self.log_mismatch + change
-        return 1 + log_share.exp()[:, None] * total / TYPICAL_FREEDOM
+        return 1 + log_share.exp()[:, None] * excess / TYPICAL_FREEDOM
 
     def forward(
         self,
@@ -74,6 +74,7 @@ class PatchVariances(nn.Module):
         evidence: Float[Tensor, "K S B"],
         residual_power: Float[Tensor, " B"],
         total: Float[Tensor, " B"],
+        excess: Float[Tensor, " B"],
         n_free: Float[Tensor, " 1"],
         n_signals: int | torch.SymInt,
         sensitivity: Float[Tensor, " S"],
@@ -89,6 +90,7 @@ class PatchVariances(nn.Module):
             evidence: Log-likelihood of each patch, relative to the largest.
             residual_power: Energy of the residual of the other components.
             total: Energy of the recording.
+            excess: `mismatch_energy` of the recording.
             n_free: Rank of the noise covariance times number of samples.
             n_signals: Degrees of freedom of `energy`.
             sensitivity: Logarithm of the moment that is as strong as the noise.
@@ -99,7 +101,7 @@ class PatchVariances(nn.Module):
 
         """
         strongest = energy.amax((0, 1))
-        presence_variance = self.variance(total)[-1]
+        presence_variance = self.variance(excess)[-1]
         freedom: Tensor = torch.ones_like(total) * n_signals  # type: ignore[assignment] # SymInt
         by_chance = energy_by_chance(freedom)
         surplus = strongest * torch.sigmoid(

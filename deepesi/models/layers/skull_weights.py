@@ -29,7 +29,7 @@ class SkullWeights(nn.Module):
     def forward(
         self,
         residual: Float[Tensor, "C T B"],
-        total: Float[Tensor, " B"],
+        excess: Float[Tensor, " B"],
         n_free: Float[Tensor, " 1"],
         nominal: PatchDictionary,
         filters: Float[Tensor, "M C C"],
@@ -40,7 +40,7 @@ class SkullWeights(nn.Module):
 
         Args:
             residual: Whitened data to be explained by one patch, weighted by `reliability`.
-            total: Energy of the whole recording, weighted by `reliability`.
+            excess: `mismatch_energy` of the whole recording, weighted by `reliability`.
             n_free: Rank of the noise covariance times number of samples.
             nominal: Topographies under the nominal skull, not weighted.
             filters: Matrices that turn these topographies into those under each skull.
@@ -57,7 +57,7 @@ class SkullWeights(nn.Module):
         unexplained = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
         residual_factor, total_factor = self.log_mismatch.exp()
         mismatch_variance = (
-            1 + residual_factor * unexplained + total_factor * total / TYPICAL_FREEDOM
+            1 + residual_factor * unexplained + total_factor * excess / TYPICAL_FREEDOM
         )
         logits = self.prior[:, None] + 0.5 * (strongest - best) / mismatch_variance
         return torch.softmax(logits, dim=0)
