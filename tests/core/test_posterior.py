@@ -152,6 +152,14 @@ def test_draws_that_cannot_be(exported, toy, n, n_times, message):
         prepared.sample(data, n)
 
 
+def test_more_draws_than_memory_holds(exported, toy):
+    prepared = Inverse.load(exported).prepare_for(toy.montage_head("biosemi16"), 1, "test")
+    data = np.random.default_rng(0).normal(scale=1e-6, size=(16, 2))
+    message = "asked for 1000000000000 draws: they need 1344000000000000 bytes for 84 dipoles and 2"
+    with pytest.raises(MemoryError, match=message):
+        prepared.sample(data, 10**12)
+
+
 def test_a_file_without_samples(eloreta, template):
     prepared = Inverse.load(eloreta).prepare_for(template.montage_head("biosemi32"), 1, "test")
     with pytest.raises(ValueError, match="gives no posterior samples, only mean. Use a posterior"):

@@ -62,13 +62,17 @@ def test_the_command_writes_all_tables(tmp_path, monkeypatch):
     settings = ["models=[untrained:structured_posterior]", "baselines=[bayesian_minimum_norm]"]
     settings += ["scenario=several", "scenario.sources.n_sources=[1,3]", "scenario.snr_db=[10]"]
     settings += ["scenario.n_examples=10", "n_validation=10", "n_bins=1"]
-    options = ["--draws", "20", "--compared", "2", "--out", str(tmp_path / "found")]
+    options = ["--draws", "20", "--compared", "2", "--refined", "--out", str(tmp_path / "found")]
     monkeypatch.setattr(sys, "argv", ["posteriors", *settings, *options])
     posteriors.main()
     with (tmp_path / "found.csv").open(newline="") as file:
-        network, minimum_norm = csv.DictReader(file)
-    for row in (network, minimum_norm):
+        network, minimum_norm, refined, itself = csv.DictReader(file)
+    for row in (network, minimum_norm, refined, itself):
         assert 0.4 < float(row["C2ST, one source"].split()[0]) <= 1
+    one, several = refined["effective draws"].split(" / ")
+    assert 1 <= float(one) <= 20
+    assert 1 <= float(several) <= 20
+    assert (itself["method"], itself["effective draws"]) == ("the reference itself", "-")
     with (tmp_path / "found_joint.csv").open(newline="") as file:
         assert {row["sources"] for row in csv.DictReader(file)} >= {"all", "1"}
     with (tmp_path / "found_skull.csv").open(newline="") as file:
