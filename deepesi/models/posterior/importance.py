@@ -1,5 +1,6 @@
 """Draws of a structured posterior, corrected where the head is known, by sequential Monte Carlo."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -98,15 +99,12 @@ class _Correction:
         positions = self.known.positions
         self.near = torch.cdist(positions, positions) < min_distance
         n_patches, largest = len(self.known.recordings.rows), model.n_components
-        # Of every number of patches; all ways to put them into the slots are equally likely.
-        self.log_prior = torch.tensor(
-            [-math.inf]
-            + [
-                -math.log(math.comb(largest, k)) - k * math.log(n_patches)
-                for k in range(1, largest + 1)
-            ],
-            dtype=torch.float64,
-        )
+        counts = torch.arange(largest + 1)
+        ways = [math.comb(largest, k) for k in counts.tolist()]
+        #: Of every number of patches: ways to put them into the slots, which are equally likely.
+        self.log_ways = torch.tensor(ways, dtype=torch.float64).log()
+        self.log_prior = -self.log_ways - counts * math.log(n_patches)
+        self.log_prior[0] = -math.inf
 
     def run(self, n: int, n_steps: int) -> Refined:
         """Draw from the model, then raise the power of the likelihood."""
@@ -115,11 +113,8 @@ class _Correction:
         noise = torch.randn((n, len(self.data), size), generator=self.rng).to(self.data)
         drawn = self.model.sample_configurations(self.data, self.inputs, noise, skull)
         patches = drawn.patches
-        # The slots of the model are filled from the first on: one of their arrangements.
-        arrangements = torch.tensor(
-            [math.log(math.comb(patches.shape[2], k)) for k in range(patches.shape[2] + 1)]
-        )
-        prior = self._log_prior(patches) + arrangements.to(self.log_prior)[_count(patches)]
+        # The slots of the model are filled from the first on: one of the ways.
+        prior = self._log_prior(patches) + self.log_ways[_count(patches)]
         proposal = self._in_parts(self._log_proposal, skull, patches, drawn.moments)
         evidence = self._in_parts(self._log_evidence, skull, patches)
         log_weights = POWERS[:, None, None] * evidence + prior - proposal
@@ -143,7 +138,9 @@ class _Correction:
                 log_weights = (start ** (1 - (step + 1) / n_steps) - power) * evidence
                 least = least.minimum(_n_effective(log_weights))
         moments = self._in_parts(self._moments, skull, patches)
-        strength = (moments / self._unit(patches)).square().sum(3)
+        # In units of the moments that are as strong as the noise.
+        unit = self.inputs[self.model.moments.key].flatten()[patches.clamp_min(0)]
+        strength = (moments / unit[..., None]).square().sum(3)
         order = strength.masked_fill(patches == NONE, -1).argsort(2, descending=True)
         moments = moments.gather(2, order[..., None].expand_as(moments)).to(self.data)
         return Refined(Configuration(skull, patches.gather(2, order), moments), least)
@@ -198,7 +195,7 @@ class _Correction:
         uniform = torch.rand(patches.shape, generator=self.rng, dtype=torch.float64)
         for slot in range(patches.shape[2]):
             patches = self._in_parts(
-                lambda *part, slot=slot: self._redrawn(*part, slot, power),
+                functools.partial(self._redrawn, slot=slot, power=power),
                 skull,
                 patches,
                 uniform[:, :, slot],
@@ -224,9 +221,9 @@ class _Correction:
         sequence = self.model._sequence(self.known, skull)
         for number in others:
             sequence.take(sequence.topography(number))
-        n_times, log_strength = self.known.recordings.white.shape[2], self._log_strength
-        gain = 0.5 * n_times * (sequence.evidence().double() - log_strength[:, None])
-        log_odds = power[:, None] * gain
+        recordings = self.known.recordings
+        gain = sequence.evidence().double() - recordings.strength.log()[:, None]
+        log_odds = 0.5 * recordings.white.shape[2] * power[:, None] * gain
         if others:
             near = sum_of(self.near[self._site(o)] & (o != NONE)[..., None] for o in others) > 0
             log_odds = log_odds.unflatten(2, (-1, len(self.near)))
@@ -239,10 +236,6 @@ class _Correction:
         drawn = (cumulated < uniform[..., None] * cumulated[..., -1:]).sum(2)
         new = torch.where(drawn == log_odds.shape[2] - 1, NONE, drawn)
         return torch.stack([*others[:slot], new, *others[slot:]], dim=2)
-
-    @property
-    def _log_strength(self) -> Float[Tensor, " B"]:
-        return self.known.recordings.strength.log()
 
     def _rows(self, log_weights: Float[Tensor, "N B"]) -> Int[Tensor, "N B"]:
         """Numbers of draws by their weights: systematic resampling."""
@@ -267,10 +260,6 @@ class _Correction:
         shape = (*patches.shape, recordings.white.shape[2])
         noise = torch.randn(shape, generator=self.rng, dtype=torch.float64)
         return coordinates.amplitudes(noise) * scale * (patches != NONE)[..., None]
-
-    def _unit(self, patches: Tensor) -> Float[Tensor, "N B J 1"]:
-        """Moments that are as strong as the noise, A m."""
-        return self.inputs[self.model.moments.key].flatten()[patches.clamp_min(0)][..., None]
 
 
 def _count(patches: Int[Tensor, "N B J"]) -> Int[Tensor, "N B"]:
