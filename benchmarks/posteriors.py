@@ -45,7 +45,7 @@ from deepesi.composition import compose
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
 from deepesi.core.quantities import magnitude
-from deepesi.evaluation.calibration import ALL, CalibrationRow, cell, fit, measure
+from deepesi.evaluation.calibration import ALL, RECORDING, CalibrationRow, cell, fit, measure
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
 from deepesi.evaluation.leaderboard import commit
 from deepesi.evaluation.observation import (
@@ -59,7 +59,6 @@ from deepesi.evaluation.observation import (
 from deepesi.evaluation.parallel import one_thread
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.example import Geometry
-from deepesi.metrics.scoring_rules import moments_crps, moments_energy_score
 from deepesi.models.posterior.configuration import on_sources
 from deepesi.models.posterior.importance import refine
 from deepesi.models.posterior.structured import StructuredPosterior
@@ -87,19 +86,6 @@ def drawn(model: InverseModel, batch: Batch, n: int, seed: int = 0) -> Estimate:
             samples = model.draw(batch.data, batch.inputs, n, seed)
             estimate = estimate._replace(samples=samples)
     return estimate
-
-
-def proper_scores(estimate: Estimate, sources: torch.Tensor) -> Array:
-    """Continuous ranked probability score and energy score of recordings ``(B, 2)``, nA m."""
-    mean, target = estimate.mean.double().numpy(), sources.double().numpy()
-    std = None if estimate.std is None else estimate.std.double().numpy()
-    samples = None if estimate.samples is None else estimate.samples.double().numpy()
-    rows = []
-    for i, true in enumerate(target):
-        own = None if samples is None else samples[:, i]
-        own_std = None if std is None else std[i]
-        rows.append((moments_crps(mean[i], own_std, own, true), moments_energy_score(own, true)))
-    return np.array(rows)
 
 
 def summaries(samples: Array, positions: Array) -> Array:
@@ -261,13 +247,15 @@ def with_interval(values: Array, decimals: int) -> str:
 
 
 def calibration_cells(rows: Sequence[CalibrationRow]) -> list[str]:
-    """Coverage and area of sets, deviation of expected coverage, p values; all SNRs."""
+    """Coverage and area of sets, scores, deviation of expected coverage, p values; all SNRs."""
     found = {(row.group, row.metric): row for row in rows if row.snr_db == ALL}
+    scores = [found.get((RECORDING, metric)) for metric in ("crps", "energy_score")]
     off = found.get(("distance", "tarp_deviation"))
     p_values = [found.get((group, "sbc_p")) for group in ("peak", "norm")]
     return [
         cell(found["prediction_set", "coverage"], 3),
         cell(found["prediction_set", "area_cm2"], 0),
+        *("-" if score is None else cell(score, 3) for score in scores),
         "-" if off is None else f"{off.value:.3f}",
         " / ".join("-" if p is None else f"{p.value:.2g}" for p in p_values),
     ]
@@ -417,22 +405,18 @@ def main() -> None:
                 yield " / ".join(f"{np.median(values):.0f}" for values in numbers) or "-"
 
         for name, model in models.items():
-            scores, maps = [], []
+            maps = []
             for batch, n in tests:
                 estimate = drawn(model, batch.part(slice(n)), arguments.draws)
-                scores.append(proper_scores(estimate, batch.sources[:n]))
                 if estimate.samples is not None:
                     first = magnitude(
                         estimate.samples[..., :1].flatten(0, 1), batch.head.space.n_orient
                     )
                     by_recording = first.unflatten(0, (-1, n)).transpose(0, 1)
                     maps += list(by_recording.double().numpy())
-            crps, energy = (with_interval(v, 3) for v in np.concatenate(scores).T)
-            coverage, area, tarp, p_values = calibration_cells(rows[name])
+            *first_cells, tarp, p_values = calibration_cells(rows[name])
             tarps = (tarp, corrected.get(name, "-")) if arguments.recalibrated else (tarp,)
-            lines.append(
-                (name, coverage, area, crps, energy, *tarps, p_values, *of_comparison(name))
-            )
+            lines.append((name, *first_cells, *tarps, p_values, *of_comparison(name)))
             print(*lines[-1], sep=" | ", flush=True)
             if maps and are_sparse(maps[0]):
                 joint += joint_set_rows(name, maps, tests)
