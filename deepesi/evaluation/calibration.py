@@ -53,9 +53,9 @@ class CalibrationRow:
     samples and target, over their standard deviation (1 if calibrated; recordings whose samples
     are all equal are left out). Scores of recordings are ``crps`` and ``energy_score`` (nA m), and
     ``log_score`` (nats) of models with a density. The interval is of 95 %: exact for the coverage
-    of prediction sets, for ``tarp_coverage`` and for ``misspecified``, else by studentized bootstrap
-    over recordings, as the dipoles of one are not independent; None with too few recordings, see
-    `deepesi.evaluation.intervals`.
+    of prediction sets, for ``tarp_coverage`` and for ``misspecified``, else by studentized
+    bootstrap over recordings, as the dipoles of one are not independent; None with too few
+    recordings, see `deepesi.evaluation.intervals`.
     """
 
     method: str
