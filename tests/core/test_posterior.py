@@ -290,9 +290,9 @@ def test_a_calibrated_posterior_keeps_its_samples(toy, toy_path, tmp_path):
     main(["export", fitted, "--head", head, "--montage", "biosemi16", "--out", str(file)])
     card = file.with_suffix(".md").read_text()
     assert "### How well it is calibrated" in card
-    assert (
-        "| method | SNR (dB) | p, peak | p, norm | p, distance | deviation | recordings |" in card
-    )
+    ranked = "| method | SNR (dB) | p, peak | p, norm | p, distance | deviation |"
+    assert f"{ranked} contraction, peak / norm | z-score, peak / norm | recordings |" in card
+    assert "| method | SNR (dB) | CRPS (nA m) | energy score (nA m) | log score (nats) |" in card
     prepared = Inverse.load(file).prepare_for(toy.montage_head("biosemi16"), 1, "test")
     data = np.random.default_rng(0).normal(scale=2e-6, size=(16, 1))
     samples, (_, std) = prepared.sample(data, 400), prepared.estimate(data)
