@@ -49,12 +49,13 @@ class CalibrationRow:
     among samples (``group`` is what is ranked, see `deepesi.evaluation.observation.RANKED`),
     ``tarp_coverage``, expected coverage at ``level``, ``tarp_deviation``, how far it is from
     its level, ``contraction``, one minus the variance of the samples over that of the target among
-    these recordings, and ``z_score``, the root mean square of the difference between mean of the
-    samples and target, over their standard deviation (1 if calibrated; recordings whose samples
-    are all equal are left out). Scores of recordings are ``crps`` and ``energy_score`` (nA m), and
-    ``log_score`` (nats) of models with a density. The interval is of 95 %: exact for the coverage
-    of prediction sets, for ``tarp_coverage`` and for ``misspecified``, else by studentized
-    bootstrap over recordings, as the dipoles of one are not independent; None with too few
+    these recordings, both relative to the noise, and ``z_score``, the root mean square of
+    the difference between mean of the samples and target, over their standard deviation (1 if
+    calibrated; recordings whose samples are all equal are left out). Scores of recordings are
+    ``crps`` and ``energy_score`` (nA m), and ``log_score`` (nats) of models with a density. The
+    interval is of 95 %: exact for the coverage of prediction sets, for ``tarp_coverage`` and for
+    ``misspecified``, else by studentized bootstrap over recordings, as the dipoles of one are not
+    independent; None with too few
     recordings, see `deepesi.evaluation.intervals`.
     """
 

@@ -49,9 +49,10 @@ UNIFORMITY = (
     "the strongest dipole, the norm of the map, and its distance from the map of another recording "
     "(expected coverage, TARP). Below 0.05 divided by the number of p values: the posterior is "
     "wrong. Deviation: of expected coverage from its level, mean over levels. Contraction: one "
-    "minus the variance of the samples over that of the target among the recordings, 1 where all "
-    "is known. Z-score: mean of the samples minus target, over their standard deviation; root mean "
-    "square over the recordings, about 1, more where samples are too narrow."
+    "minus the variance of the samples over that of the target among the recordings, both relative "
+    "to the noise; 1 where all is known. Z-score: mean of the samples minus target, over their "
+    "standard deviation; root mean square over the recordings, about 1, more where samples are too "
+    "narrow."
 )
 SCORES = (
     "Proper scores of the uncertainty, lower is better [95 % interval over recordings; [-]: fewer "

@@ -52,7 +52,8 @@ class Observations(NamedTuple):
     unexplained: Array  # share of the power of the recording that the estimate leaves (N,)
     proper_scores: Array  # NaN where the model has none (N, PROPER_SCORES)
     ranks: NDArray[np.int64] | None = None  # ranks of the target among N_DRAWS samples (N, RANKED)
-    quantities: Array | None = None  # of the samples, then of the target (N, N_DRAWS + 1, RANKED)
+    # Of the samples, then of the target, times the norm of the whitened lead field.
+    quantities: Array | None = None  # (N, N_DRAWS + 1, RANKED)
 
 
 #: Scores of dipole moments (nA m), and of the density of what was simulated (nats).
@@ -201,13 +202,16 @@ def _look(
     cov, recordings = batch.head.noise_cov, batch.data[:keep].double().numpy()
     white = whitener(cov) @ recordings
     snr_db = estimated_snr_db(white, rank_of(cov))
-    explained = whitener(cov) @ batch.head.leadfield @ estimate.mean[:keep].double().numpy()
+    leadfield = whitener(cov) @ batch.head.leadfield
+    explained = leadfield @ estimate.mean[:keep].double().numpy()
+    # Set-ups have noise of many levels; this makes moments of all of them comparable.
+    per_noise = float(np.linalg.norm(leadfield))
     observed = (
         []
         if estimate.std is None and estimate.samples is None
         else _standardized_errors(estimate, batch, geometry)
     )
-    checked = [_checked(model, estimate, batch, number) for number in range(keep)]
+    checked = [_checked(model, estimate, batch, number, per_noise) for number in range(keep)]
     return Observations(
         observed[:keep],
         scores,
@@ -221,9 +225,12 @@ def _look(
 
 
 def _checked(
-    model: InverseModel, estimate: Estimate, batch: Batch, number: int
+    model: InverseModel, estimate: Estimate, batch: Batch, number: int, per_noise: float
 ) -> tuple[NDArray[Any], ...]:
-    """Proper scores of a recording; of a posterior model also ranks and quantities."""
+    """Proper scores of a recording; of a posterior model also ranks and quantities.
+
+    Quantities are multiplied by `per_noise`, the norm of the whitened lead field.
+    """
     target, mean = batch.sources[number].double().numpy(), estimate.mean[number].double().numpy()
     std = None if estimate.std is None else estimate.std[number].double().numpy()
     if not isinstance(model, PosteriorModel):
@@ -238,7 +245,7 @@ def _checked(
     samples = drawn[:, 0].double().numpy()
     # A batch of one has no other recording; then the reference is zero.
     others = torch.cat([batch.sources[:number], batch.sources[number + 1 :]])[:1, :, 0]
-    quantities = _quantities(
+    quantities = per_noise * _quantities(
         np.concatenate([samples, target[None]])[..., 0],
         int(np.abs(mean[:, 0]).argmax()),
         others.sum(0).double().numpy(),
