@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.posteriors import at_all_snrs, drawn, keep, proper_scores
+from benchmarks.posteriors import at_all_snrs, drawn, keep
 from deepesi.cli.calibrate import heads_of, load_models, one_scenario
 from deepesi.composition import compose
 from deepesi.core.quantities import magnitude
 from deepesi.evaluation.parallel import one_thread
+from deepesi.metrics.scoring_rules import moments_energy_score
 
 SETTINGS = (
     "baselines=[]",
@@ -45,10 +46,11 @@ def main() -> None:
                     f"posterior_example: {arguments.model} draws no samples. Give a run of "
                     "experiment=posterior."
                 )
-            scores += proper_scores(estimate, batch.sources[:n])[:, 1].tolist()
             n_orient = batch.head.space.n_orient
             for number in range(n):
-                maps = [batch.sources[number], *estimate.samples[:, number]]
+                target, own = batch.sources[number], estimate.samples[:, number]
+                scores.append(moments_energy_score(own.double().numpy(), target.double().numpy()))
+                maps = [target, *own]
                 rows.append([1e9 * magnitude(one[None], n_orient)[0].numpy() for one in maps])
     middle = int(np.argsort(scores)[len(scores) // 2])
     print(f"recording {middle} of {len(scores)}, energy score {scores[middle]:.1f} nA m")

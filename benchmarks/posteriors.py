@@ -14,15 +14,19 @@ Written are CSV files whose names begin with ``--out``, each with a ``.yaml`` of
 With ``--recalibrated`` every posterior model has a second line: its samples with the distances from
 their mean multiplied by the temperature, which is fitted on the validation recordings. A column has
 the deviation of expected coverage with levels that are corrected by the coverage there.
+
+With ``--refined`` C2ST also has lines of structured posteriors with draws that `refine` corrects
+for the known head and skull, and of the reference itself with other random numbers. A column has
+the median of the effective numbers of draws.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +45,7 @@ from deepesi.composition import compose
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel
 from deepesi.core.quantities import magnitude
-from deepesi.evaluation.calibration import ALL, CalibrationRow, cell, fit, measure
+from deepesi.evaluation.calibration import ALL, RECORDING, CalibrationRow, cell, fit, measure
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
 from deepesi.evaluation.leaderboard import commit
 from deepesi.evaluation.observation import (
@@ -55,7 +59,8 @@ from deepesi.evaluation.observation import (
 from deepesi.evaluation.parallel import one_thread
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.example import Geometry
-from deepesi.metrics.scoring_rules import moments_crps, moments_energy_score
+from deepesi.models.posterior.configuration import on_sources
+from deepesi.models.posterior.importance import refine
 from deepesi.models.posterior.structured import StructuredPosterior
 from deepesi.physics.cohort import Cohort
 from deepesi.uncertainty.tempered import tempered
@@ -66,6 +71,8 @@ Array = NDArray[np.float64]
 Batches = Sequence[tuple[Batch, int]]
 
 LEVEL = 0.9
+#: Name of the reference with other random numbers.
+ITSELF = "the reference itself"
 #: Settings of recordings for the two references, which take the nominal lead field as the true one.
 NOMINAL_HEAD = ("scenario.setups.displacement=0", "scenario.tissues.skull_conductivity=[0.01,0.01]")
 CM2 = 1e4
@@ -79,19 +86,6 @@ def drawn(model: InverseModel, batch: Batch, n: int, seed: int = 0) -> Estimate:
             samples = model.draw(batch.data, batch.inputs, n, seed)
             estimate = estimate._replace(samples=samples)
     return estimate
-
-
-def proper_scores(estimate: Estimate, sources: torch.Tensor) -> Array:
-    """Continuous ranked probability score and energy score of recordings ``(B, 2)``, nA m."""
-    mean, target = estimate.mean.double().numpy(), sources.double().numpy()
-    std = None if estimate.std is None else estimate.std.double().numpy()
-    samples = None if estimate.samples is None else estimate.samples.double().numpy()
-    rows = []
-    for i, true in enumerate(target):
-        own = None if samples is None else samples[:, i]
-        own_std = None if std is None else std[i]
-        rows.append((moments_crps(mean[i], own_std, own, true), moments_energy_score(own, true)))
-    return np.array(rows)
 
 
 def summaries(samples: Array, positions: Array) -> Array:
@@ -115,12 +109,38 @@ def single_source_draws(model: BayesSinglePatch, batch: Batch, n: int, seed: int
     return np.asarray(100 * batch.head.source_pos[sites.T.numpy()])
 
 
+def refined_draws(model: StructuredPosterior, batch: Batch, n: int) -> tuple[torch.Tensor, Array]:
+    """Samples that are corrected for the nominal head, and effective numbers of draws ``(B,)``."""
+    found = refine(model, batch.data, batch.inputs, n, log_skull=0.0)
+    inputs = batch.inputs
+    directions = inputs[model.directions.key]
+    samples = on_sources(
+        found.configuration, inputs[model.members.key], inputs[model.shares.key], directions
+    )
+    return samples, found.n_effective.numpy()
+
+
+class Comparison(NamedTuple):
+    """Comparison of draws with those of a reference, by method, for recordings ``(B,)``."""
+
+    accuracies: dict[str, Array]  # of a classifier between both
+    effective: dict[str, Array]  # effective numbers of draws of refined methods
+
+
 def distances_to_reference(
-    models: Mapping[str, InverseModel], batch: Batch, n: int, several: bool
-) -> dict[str, Array]:
-    """Accuracy of a classifier between draws of each posterior model and of the reference ``(B,)``.
+    models: Mapping[str, InverseModel], batch: Batch, n: int, several: bool, refined: bool
+) -> Comparison:
+    """Accuracy of a classifier between draws of each posterior model and of the reference.
 
     With one source the positions are compared, else the `summaries`.
+
+    Args:
+        models: Models by name.
+        batch: Recordings.
+        n: Number of draws per recording.
+        several: Whether there are two or three sources.
+        refined: Also compare refined draws, and the reference with other random numbers.
+
     """
     positions, n_orient = batch.head.source_pos, batch.head.space.n_orient
 
@@ -128,23 +148,33 @@ def distances_to_reference(
         maps = magnitude(samples[:, number], n_orient).double().numpy()
         return summaries(maps, positions)[:, : 4 if several else 3]
 
-    if several:
-        exact = BayesPatches(n_samples=n)
+    def of_reference(seed: int) -> Array:
+        if not several:
+            return single_source_draws(BayesSinglePatch(), batch, n, seed=seed + 1)
         with torch.no_grad():
-            samples = exact(batch.data, batch.inputs).samples
+            samples = BayesPatches(n_samples=n, seed=seed)(batch.data, batch.inputs).samples
         assert samples is not None
-        reference = np.stack([own(samples, i) for i in range(len(batch.data))], axis=1)
-    else:
-        reference = single_source_draws(BayesSinglePatch(), batch, n, seed=1)
-    found = {}
+        return np.stack([own(samples, i) for i in range(len(batch.data))], axis=1)
+
+    reference = of_reference(0)
+
+    def accuracies(draws: Sequence[Array]) -> Array:
+        return np.array([c2st(reference[:, i], values) for i, values in enumerate(draws)])
+
+    numbers = range(len(batch.data))
+    found, effective = {}, {}
     for name, model in models.items():
         if isinstance(model, PosteriorModel):
             samples = drawn(model, batch, n).samples
             assert samples is not None
-            found[name] = np.array(
-                [c2st(reference[:, i], own(samples, i)) for i in range(len(batch.data))]
-            )
-    return found
+            found[name] = accuracies([own(samples, i) for i in numbers])
+        if refined and isinstance(model, StructuredPosterior):
+            label = f"{name}, refined"
+            samples, effective[label] = refined_draws(model, batch, n)
+            found[label] = accuracies([own(samples, i) for i in numbers])
+    if refined:
+        found[ITSELF] = accuracies(list(of_reference(1).transpose(1, 0, 2)))
+    return Comparison(found, effective)
 
 
 def joint_set_rows(
@@ -217,13 +247,15 @@ def with_interval(values: Array, decimals: int) -> str:
 
 
 def calibration_cells(rows: Sequence[CalibrationRow]) -> list[str]:
-    """Coverage and area of sets, deviation of expected coverage, p values; all SNRs."""
+    """Coverage and area of sets, scores, deviation of expected coverage, p values; all SNRs."""
     found = {(row.group, row.metric): row for row in rows if row.snr_db == ALL}
+    scores = [found.get((RECORDING, metric)) for metric in ("crps", "energy_score")]
     off = found.get(("distance", "tarp_deviation"))
     p_values = [found.get((group, "sbc_p")) for group in ("peak", "norm")]
     return [
         cell(found["prediction_set", "coverage"], 3),
         cell(found["prediction_set", "area_cm2"], 0),
+        *("-" if score is None else cell(score, 3) for score in scores),
         "-" if off is None else f"{off.value:.3f}",
         " / ".join("-" if p is None else f"{p.value:.2g}" for p in p_values),
     ]
@@ -241,8 +273,13 @@ def at_all_snrs(
 
 
 def compared(
-    settings: Sequence[str], cohort: Cohort, models: Mapping[str, InverseModel], n: int, draws: int
-) -> list[dict[str, Array]]:
+    settings: Sequence[str],
+    cohort: Cohort,
+    models: Mapping[str, InverseModel],
+    n: int,
+    draws: int,
+    refined: bool,
+) -> list[Comparison]:
     """C2ST of every posterior model, with one source and with two or three, on nominal heads."""
     found = []
     for several, n_sources in ((False, "[1,1]"), (True, "[2,3]")):
@@ -253,10 +290,14 @@ def compared(
             one_scenario(config.scenario), cohort, [*models.values(), *references]
         )
         parts = [
-            distances_to_reference(models, batch.part(slice(keep)), draws, several)
+            distances_to_reference(models, batch.part(slice(keep)), draws, several, refined)
             for batch, keep in batches
         ]
-        found.append({k: np.concatenate([part[k] for part in parts]) for k in parts[0]})
+        joined = (
+            {name: np.concatenate([values[name] for values in column]) for name in column[0]}
+            for column in zip(*parts, strict=True)
+        )
+        found.append(Comparison(*joined))
     return found
 
 
@@ -331,6 +372,9 @@ def main() -> None:
     parser.add_argument(
         "--recalibrated", action="store_true", help="also samples with a fitted temperature"
     )
+    parser.add_argument(
+        "--refined", action="store_true", help="C2ST also of draws corrected for the known head"
+    )
     parser.add_argument("--out", type=Path, default=Path("posteriors"), help="name of the results")
     arguments = parser.parse_args()
     config = compose("calibrate", arguments.settings)
@@ -342,36 +386,53 @@ def main() -> None:
         tests = at_all_snrs(scenario, cohort, list(models.values()))
         lines, joint, skull = [], [], []
         accuracies = (
-            compared(arguments.settings, cohort, models, arguments.compared, arguments.draws)
+            compared(
+                arguments.settings,
+                cohort,
+                models,
+                arguments.compared,
+                arguments.draws,
+                arguments.refined,
+            )
             if arguments.compared
             else []
         )
+
+        def of_comparison(name: str) -> Iterator[str]:
+            yield from (with_interval(a.accuracies.get(name, np.empty(0)), 2) for a in accuracies)
+            if arguments.refined:
+                numbers = [a.effective[name] for a in accuracies if name in a.effective]
+                yield " / ".join(f"{np.median(values):.0f}" for values in numbers) or "-"
+
         for name, model in models.items():
-            scores, maps = [], []
+            maps = []
             for batch, n in tests:
                 estimate = drawn(model, batch.part(slice(n)), arguments.draws)
-                scores.append(proper_scores(estimate, batch.sources[:n]))
                 if estimate.samples is not None:
                     first = magnitude(
                         estimate.samples[..., :1].flatten(0, 1), batch.head.space.n_orient
                     )
                     by_recording = first.unflatten(0, (-1, n)).transpose(0, 1)
                     maps += list(by_recording.double().numpy())
-            crps, energy = (with_interval(v, 3) for v in np.concatenate(scores).T)
-            coverage, area, tarp, p_values = calibration_cells(rows[name])
-            c2sts = (with_interval(a.get(name, np.empty(0)), 2) for a in accuracies)
+            *first_cells, tarp, p_values = calibration_cells(rows[name])
             tarps = (tarp, corrected.get(name, "-")) if arguments.recalibrated else (tarp,)
-            lines.append((name, coverage, area, crps, energy, *tarps, p_values, *c2sts))
+            lines.append((name, *first_cells, *tarps, p_values, *of_comparison(name)))
             print(*lines[-1], sep=" | ", flush=True)
             if maps and are_sparse(maps[0]):
                 joint += joint_set_rows(name, maps, tests)
             if isinstance(model, StructuredPosterior):
                 skull.append(skull_row(name, model, tests, arguments.draws))
+        unmeasured = ["-"] * (6 + arguments.recalibrated)
+        for name in accuracies[0].accuracies if accuracies else []:
+            if name not in models:
+                lines.append((name, *unmeasured, *of_comparison(name)))
+                print(*lines[-1], sep=" | ", flush=True)
     columns = ["method", "sets hold all sources", "mean area (cm²)", "CRPS (nA m)"]
     columns += ["energy score (nA m)", "TARP deviation"]
     columns += ["TARP deviation, corrected levels"] if arguments.recalibrated else []
     columns += ["SBC p, peak / norm"]
     columns += ["C2ST, one source", "C2ST, two or three"] if accuracies else []
+    columns += ["effective draws"] if arguments.refined else []
     keep(out.with_suffix(".csv"), columns, lines, scenario.seed)
     columns = ["method", "sources", "joint sets hold all", "median area (cm²)", "recordings"]
     keep(out.with_name(f"{out.name}_joint.csv"), columns, joint, scenario.seed)

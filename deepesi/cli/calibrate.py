@@ -29,11 +29,13 @@ from deepesi.evaluation.calibration import (
 from deepesi.evaluation.calibration_report import (
     DEVIATIONS,
     PREDICTION_SETS,
+    SCORES,
     UNIFORMITY,
     UNLIKE_OTHERS,
     calibration_markdown,
     deviation_layout,
     prediction_set_layout,
+    scores_layout,
     uniformity_layout,
     unlike_layout,
     write_report,
@@ -168,6 +170,9 @@ def print_summary(rows: Sequence[CalibrationRow]) -> None:
     deviations = deviation_layout(rows)
     if deviations.lines:
         print_layout(console, deviations, "Intervals, all SNRs", DEVIATIONS)
+    scores = scores_layout(rows)
+    if scores.lines:
+        print_layout(console, scores, "Scores", SCORES)
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         print_layout(console, uniformity, "Posterior samples", UNIFORMITY)

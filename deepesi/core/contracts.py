@@ -139,11 +139,13 @@ class PosteriorModel(InverseModel):
             (``"channels"``, ``"times"``) and of the head inputs (``"dipoles"``, ...). The noise is
             ``(N, B, Z)`` with ``Z`` the product of these sizes.
         n_draws: Number of draws in the default `forward`; `N_DRAWS` unless a model sets it.
+        has_density: Whether the model has `log_density` and `target`.
 
     """
 
     noise_axes: Axes
     n_draws: int = N_DRAWS
+    has_density: bool = False
     _table: Tensor
 
     def __init__(self) -> None:
@@ -182,7 +184,19 @@ class PosteriorModel(InverseModel):
             NotImplementedError: The model draws samples, but has no density.
 
         """
-        raise NotImplementedError(
+        raise self._no_density()
+
+    def target(self, batch: Batch) -> Any:
+        """What was simulated, one configuration of each recording, as `log_density` takes it.
+
+        Raises:
+            NotImplementedError: The model draws samples, but has no density.
+
+        """
+        raise self._no_density()
+
+    def _no_density(self) -> NotImplementedError:
+        return NotImplementedError(
             f"{type(self).__name__} draws samples and has no log-density. Use a model that has "
             "one (model=structured_posterior, in torch: an exported file only draws)."
         )

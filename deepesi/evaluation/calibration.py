@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from deepesi.calibration.conformal import PredictionSets, proportion
 from deepesi.calibration.coverage_tests import (
+    contraction,
     coverage_deviation,
     expected_coverage,
     misspecification_p,
+    z_scores,
 )
 from deepesi.calibration.intervals import Intervals, StandardizedErrors, gaussian
 from deepesi.calibration.recalibration import fit_balanced, fit_isotonic, fit_temperature
 from deepesi.calibration.sbc import FEWEST, uniformity
 from deepesi.evaluation.intervals import bootstrap_interval, interval_text
-from deepesi.evaluation.observation import N_DRAWS, RANKED, Observations
+from deepesi.evaluation.observation import N_DRAWS, PROPER_SCORES, RANKED, Observations
 from deepesi.metrics.calibration import GROUPS, LEVELS
 from deepesi.utils.rows import read_rows, write_rows
 
@@ -45,11 +47,16 @@ class CalibrationRow:
     ``misspecified`` is the share of recordings that are unlike those of validation with p at most
     ``level``. Posterior models also have ``sbc_p``, the p value of uniform ranks of the target
     among samples (``group`` is what is ranked, see `deepesi.evaluation.observation.RANKED`),
-    ``tarp_coverage``, expected coverage at ``level``, and ``tarp_deviation``, how far it is from
-    its level. The interval is of 95 %: exact for the coverage of prediction sets, for
-    ``tarp_coverage`` and for ``misspecified``, else by studentized bootstrap over
-    recordings, as the dipoles of one are not independent; None with too few recordings, see
-    `deepesi.evaluation.intervals`.
+    ``tarp_coverage``, expected coverage at ``level``, ``tarp_deviation``, how far it is from
+    its level, ``contraction``, one minus the variance of the samples over that of the target among
+    these recordings, both relative to the noise, and ``z_score``, the root mean square of
+    the difference between mean of the samples and target, over their standard deviation (1 if
+    calibrated; recordings whose samples are all equal are left out). Scores of recordings are
+    ``crps`` and ``energy_score`` (nA m), and ``log_score`` (nats) of models with a density. The
+    interval is of 95 %: exact for the coverage of prediction sets, for ``tarp_coverage`` and for
+    ``misspecified``, else by studentized bootstrap over recordings, as the dipoles of one are not
+    independent; None with too few
+    recordings, see `deepesi.evaluation.intervals`.
     """
 
     method: str
@@ -133,9 +140,11 @@ def measure(
                 rows += _group_rows(functools.partial(row, name, group), intervals, own, number)
         of_sets = functools.partial(row, "conformal", PREDICTION_SET)
         rows += _prediction_set_rows(of_sets, fitted.prediction_sets, observed, there)
-        unlike = functools.partial(row, "none", RECORDING)
-        rows.append(_misspecified_row(unlike, fitted, observed, there))
+        of_recordings = functools.partial(row, "none", RECORDING)
+        rows.append(_misspecified_row(of_recordings, fitted, observed, there))
+        rows += _score_rows(of_recordings, observed.proper_scores[there])
         rows += _rank_rows(functools.partial(row, "none"), observed, there)
+        rows += _quantity_rows(functools.partial(row, "none"), observed, there)
     return rows
 
 
@@ -251,6 +260,42 @@ def _rank_rows(
             for level, share in zip(LEVELS, covered, strict=True)
         ),
     ]
+
+
+def _score_rows(row: RowMaker, scores: Array) -> list[CalibrationRow]:
+    """Means of the proper scores ``(N, PROPER_SCORES)`` that the model has."""
+    rows = []
+    for name, values in zip(PROPER_SCORES, scores.T, strict=True):
+        if not np.isnan(values).any():
+            ends = _within(bootstrap_interval(values), None)
+            rows.append(row(name, None, float(values.mean()), *ends, len(values)))
+    return rows
+
+
+#: Quantities with contraction and z-score.
+MEASURED = ("peak", "norm")
+
+
+def _quantity_rows(
+    row: RowMaker, observed: Observations, there: NDArray[np.int64]
+) -> list[CalibrationRow]:
+    """Contraction and root mean square of z-scores, of posterior models."""
+    if observed.quantities is None:
+        return []
+    rows = []
+    for name in MEASURED:
+        values = observed.quantities[there, :, RANKED.index(name)].T[..., None]
+        samples, targets = values[:-1], values[-1]
+        if targets.std() > 0:
+            narrower = float(contraction(samples, targets.var(axis=0))[0])
+            rows.append(row(name, "contraction", None, narrower, None, None, len(there)))
+        varied = samples.std(axis=0)[:, 0] > 0
+        if varied.any():
+            squares = z_scores(samples[:, varied], targets[varied])[:, 0] ** 2
+            ends = np.sqrt(bootstrap_interval(squares).clip(0))
+            size = float(np.sqrt(squares.mean()))
+            rows.append(row(name, "z_score", None, size, *_within(ends, None), len(squares)))
+    return rows
 
 
 def cell(row: CalibrationRow, decimals: int) -> str:

@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from deepesi.evaluation.calibration import (
     ALL,
+    MEASURED,
     PREDICTION_SET,
     UNLIKE,
     WIDTH_LEVEL,
@@ -47,7 +48,16 @@ UNIFORMITY = (
     "posterior samples is uniform, as it is if the posterior is right. Ranked are the moment of "
     "the strongest dipole, the norm of the map, and its distance from the map of another recording "
     "(expected coverage, TARP). Below 0.05 divided by the number of p values: the posterior is "
-    "wrong. Deviation: of expected coverage from its level, mean over levels."
+    "wrong. Deviation: of expected coverage from its level, mean over levels. Contraction: one "
+    "minus the variance of the samples over that of the target among the recordings, both relative "
+    "to the noise; 1 where all is known. Z-score: mean of the samples minus target, over their "
+    "standard deviation; root mean square over the recordings, about 1, more where samples are too "
+    "narrow."
+)
+SCORES = (
+    "Proper scores of the uncertainty, lower is better [95 % interval over recordings; [-]: fewer "
+    f"than {MIN_EXAMPLES}]: CRPS of single dipole moments, energy score of whole maps (of samples "
+    "only), log score of what was simulated (of models with a density only)."
 )
 UNLIKE_OTHERS = (
     f"Share of recordings of which the estimate leaves more power than of {100 - 100 * UNLIKE:g} % "
@@ -212,10 +222,35 @@ def uniformity_layout(rows: Sequence[CalibrationRow]) -> Layout:
         own = {"method": first.method, "snr_db": first.snr_db, "metric": "sbc_p"}
         values = [row.value for group in RANKED for row in _pick(rows, group=group, **own)]
         (off,) = _pick(rows, **own | {"metric": "tarp_deviation"})
-        numbers = *(f"{value:.2g}" for value in values), f"{off.value:.3f}", str(first.n)
+        pairs = [
+            by_quantity(rows, first.method, first.snr_db, metric, 2)
+            for metric in ("contraction", "z_score")
+        ]
+        numbers = *(f"{value:.2g}" for value in values), f"{off.value:.3f}", *pairs, str(first.n)
         lines.append([(text, False) for text in (first.method, first.snr_db, *numbers)])
     ranked = [f"p, {name}" for name in RANKED]
-    return Layout(["method", "SNR (dB)", *ranked, "deviation", "recordings"], lines)
+    pairs = [f"{title}, {' / '.join(MEASURED)}" for title in ("contraction", "z-score")]
+    return Layout(["method", "SNR (dB)", *ranked, "deviation", *pairs, "recordings"], lines)
+
+
+def by_quantity(
+    rows: Sequence[CalibrationRow], method: str, snr_db: str, metric: str, decimals: int
+) -> str:
+    """Values of a metric of the `MEASURED` quantities of samples; ``-`` where there is none."""
+    found = {r.group: r.value for r in _pick(rows, method=method, snr_db=snr_db, metric=metric)}
+    return " / ".join(f"{found[g]:.{decimals}f}" if g in found else "-" for g in MEASURED)
+
+
+def scores_layout(rows: Sequence[CalibrationRow]) -> Layout:
+    """Proper scores by SNR; without lines if no method has an uncertainty."""
+    decimals = {"crps": 3, "energy_score": 2, "log_score": 2}
+    lines = []
+    for first in _pick(rows, metric="crps"):
+        own = {r.metric: r for r in _pick(rows, method=first.method, snr_db=first.snr_db)}
+        cells = [cell(own[name], n) if name in own else "-" for name, n in decimals.items()]
+        lines.append([(text, False) for text in (first.method, first.snr_db, *cells)])
+    titles = ["CRPS (nA m)", "energy score (nA m)", "log score (nats)"]
+    return Layout(["method", "SNR (dB)", *titles], lines)
 
 
 def unlike_layout(rows: Sequence[CalibrationRow]) -> Layout:
@@ -237,6 +272,7 @@ def calibration_markdown(rows: Sequence[CalibrationRow]) -> str:
         for text, layout in (
             (PREDICTION_SETS, prediction_set_layout(rows)),
             (DEVIATIONS, deviation_layout(rows)),
+            (SCORES, scores_layout(rows)),
             (UNIFORMITY, uniformity_layout(rows)),
             (UNLIKE_OTHERS, unlike_layout(rows)),
         )
@@ -259,6 +295,9 @@ def sections(rows: Sequence[CalibrationRow]) -> Iterator[tuple[str, str]]:
         "Prediction sets",
         _section(text, method_styles, prediction_set_panels(rows, method_styles), layout),
     )
+    scores = scores_layout(rows)
+    if scores.lines:
+        yield "Scores", f"<p>{SCORES}</p>{html_table(*scores)}"
     uniformity = uniformity_layout(rows)
     if uniformity.lines:
         drawing = {

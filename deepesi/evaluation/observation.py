@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from deepesi.data_gen.keys import key_entropy
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.calibration import GROUPS, groups
 from deepesi.metrics.example import Geometry
+from deepesi.metrics.scoring_rules import log_score, moments_crps, moments_energy_score
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import rank_of, whitener
 from deepesi.physics.similarity import residual_variance
@@ -49,10 +50,15 @@ class Observations(NamedTuple):
     snr_db: Array  # true SNR (N,)
     areas: list[Array]  # areas of the sources (S,), m², per recording
     unexplained: Array  # share of the power of the recording that the estimate leaves (N,)
+    proper_scores: Array  # NaN where the model has none (N, PROPER_SCORES)
     ranks: NDArray[np.int64] | None = None  # ranks of the target among N_DRAWS samples (N, RANKED)
+    # Of the samples, then of the target, times the norm of the whitened lead field.
+    quantities: Array | None = None  # (N, N_DRAWS + 1, RANKED)
 
 
-#: Number of posterior samples per recording for the rank of the target.
+#: Scores of dipole moments (nA m), and of the density of what was simulated (nats).
+PROPER_SCORES = ("crps", "energy_score", "log_score")
+#: Number of posterior samples per recording, for scores and ranks.
 N_DRAWS = 99
 #: Ranked quantities of a posterior sample, at the first time point: moment of the dipole that is
 #: strongest in the estimate, norm of the map, and distance of the map from that of another
@@ -196,12 +202,16 @@ def _look(
     cov, recordings = batch.head.noise_cov, batch.data[:keep].double().numpy()
     white = whitener(cov) @ recordings
     snr_db = estimated_snr_db(white, rank_of(cov))
-    explained = whitener(cov) @ batch.head.leadfield @ estimate.mean[:keep].double().numpy()
+    leadfield = whitener(cov) @ batch.head.leadfield
+    explained = leadfield @ estimate.mean[:keep].double().numpy()
+    # Set-ups have noise of many levels; this makes moments of all of them comparable.
+    per_noise = float(np.linalg.norm(leadfield))
     observed = (
         []
         if estimate.std is None and estimate.samples is None
         else _standardized_errors(estimate, batch, geometry)
     )
+    checked = [_checked(model, estimate, batch, number, per_noise) for number in range(keep)]
     return Observations(
         observed[:keep],
         scores,
@@ -210,29 +220,52 @@ def _look(
         batch.scene.snr_db[:keep].double().numpy(),
         [geometry.areas] * keep,
         np.array([residual_variance(*pair) for pair in zip(explained, white, strict=True)]),
-        np.stack([_ranks(model, batch, i) for i in range(keep)])
-        if isinstance(model, PosteriorModel)
-        else None,
+        *map(np.stack, zip(*checked, strict=True)),
     )
 
 
-def _ranks(model: PosteriorModel, batch: Batch, number: int) -> NDArray[np.int64]:
-    """Ranks of the `RANKED` quantities of one recording."""
-    example = batch.example(number)
+def _checked(
+    model: InverseModel, estimate: Estimate, batch: Batch, number: int, per_noise: float
+) -> tuple[NDArray[Any], ...]:
+    """Proper scores of a recording; of a posterior model also ranks and quantities.
+
+    Quantities are multiplied by `per_noise`, the norm of the whitened lead field.
+    """
+    target, mean = batch.sources[number].double().numpy(), estimate.mean[number].double().numpy()
+    std = None if estimate.std is None else estimate.std[number].double().numpy()
+    if not isinstance(model, PosteriorModel):
+        samples = None if estimate.samples is None else estimate.samples[:, number].double().numpy()
+        return (_proper_scores(mean, std, samples, target),)
     # The last entries distinguish the seed from the key of the batch.
     rng = np.random.default_rng([*key_entropy(*batch.scene.key), 3, number])
-    seed = int(rng.integers(2**31))
+    example, seed = batch.example(number), int(rng.integers(2**31))
     with torch.no_grad():
-        mean = model(example.data, example.inputs).mean[0, :, 0]
-        drawn = model.draw(example.data, example.inputs, N_DRAWS, seed)[:, 0, :, 0]
-    peak = int(mean.abs().argmax())
-    values = torch.cat([drawn, example.sources[:, :, 0]]).double().numpy()
+        drawn = model.draw(example.data, example.inputs, N_DRAWS, seed)
+        nats = float(log_score(model, example)[0]) if model.has_density else float("nan")
+    samples = drawn[:, 0].double().numpy()
     # A batch of one has no other recording; then the reference is zero.
     others = torch.cat([batch.sources[:number], batch.sources[number + 1 :]])[:1, :, 0]
-    other = others.sum(0).double().numpy()
-    norms = np.linalg.norm(values, axis=1), np.linalg.norm(values - other, axis=1)
-    quantities = np.stack([values[:, peak], *norms], axis=1)
-    return ranks(quantities[:-1], quantities[-1], rng)
+    quantities = per_noise * _quantities(
+        np.concatenate([samples, target[None]])[..., 0],
+        int(np.abs(mean[:, 0]).argmax()),
+        others.sum(0).double().numpy(),
+    )
+    scores = _proper_scores(mean, std, samples, target, nats)
+    return scores, ranks(quantities[:-1], quantities[-1], rng), quantities
+
+
+def _proper_scores(
+    mean: Array, std: Array | None, samples: Array | None, target: Array, nats: float = np.nan
+) -> Array:
+    """`PROPER_SCORES` of one recording; `nats` is the log score."""
+    crps = moments_crps(mean, std, samples, target)
+    return np.array([crps, moments_energy_score(samples, target), nats])
+
+
+def _quantities(maps: Array, peak: int, other: Array) -> Array:
+    """`RANKED` quantities of maps ``(N, D)``, with the dipole `peak` and the map `other`."""
+    norms = np.linalg.norm(maps, axis=1), np.linalg.norm(maps - other, axis=1)
+    return np.stack([maps[:, peak], *norms], axis=1)
 
 
 def _standardized_errors(
@@ -267,7 +300,11 @@ def _joined(parts: Sequence[Observations]) -> Observations:
         snr_db=np.concatenate([part.snr_db for part in parts]),
         areas=[a for part in parts for a in part.areas],
         unexplained=np.concatenate([part.unexplained for part in parts]),
+        proper_scores=np.concatenate([part.proper_scores for part in parts]),
         ranks=None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts]),
+        quantities=None
+        if parts[0].quantities is None
+        else np.concatenate([p.quantities for p in parts]),
     )
 
 

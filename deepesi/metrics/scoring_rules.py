@@ -1,4 +1,6 @@
-"""Proper scoring rules of probabilistic estimates: small if sharp and right, in the unit of both.
+"""Proper scoring rules of probabilistic estimates: small if sharp and right.
+
+Scores of samples and of standard deviations have the unit of the target, the log score has nats.
 
 Source: Gneiting & Raftery 2007, doi:10.1198/016214506000001437. Difference: the spread of draws is
 the mean over pairs of different draws, so that the score does not depend on how many there are; a
@@ -6,9 +8,13 @@ single draw scores as the point it is.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from scipy.special import ndtr
+
+from deepesi.core.batch import Batch
+from deepesi.core.contracts import PosteriorModel
 
 Array = NDArray[np.float64]
 
@@ -90,3 +96,24 @@ def moments_energy_score(samples: Array | None, target: Array) -> float:
 
     """
     return float("nan") if samples is None else NANO * energy_score(samples, target)
+
+
+def log_score(model: PosteriorModel, batch: Batch) -> Array:
+    """Log score of what was simulated, nats ``(B,)``: minus the logarithm of its density.
+
+    Only scores of models with the same kind of configuration can be compared. The density of a
+    window is that of all its samples in time.
+
+    Args:
+        model: A posterior model with a density (`PosteriorModel.has_density`).
+        batch: Simulated recordings.
+
+    Raises:
+        NotImplementedError: The model has no density.
+
+    Source: Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x.
+
+    """
+    with torch.no_grad():
+        density = model.log_density(batch.data, batch.inputs, model.target(batch))
+    return -np.asarray(density[0].double().cpu())

@@ -14,8 +14,12 @@ from deepesi.physics.noise import whitened_power
 from deepesi.physics.sensors import SensorArray
 from deepesi.runtime.contract import Contract
 from deepesi.runtime.windows import Windows, overlap_add, windows_of
+from deepesi.utils.memory import allowed_bytes
 
 Array = NDArray[np.float64]
+
+#: Bytes per value of a draw: single precision, twice while parts are joined.
+VALUE_BYTES = 8
 
 
 class Model(Protocol):
@@ -117,6 +121,7 @@ class PreparedModel:
         Raises:
             ValueError: The model has no samples; fewer than one draw; more samples in time than
                 in training; or as in `estimate`.
+            MemoryError: More draws than memory holds.
 
         """
         self._check_frames(data)
@@ -145,8 +150,15 @@ class PreparedModel:
             )
         return np.asarray(self._outputs(self.sensors.to_head(data)[None])["source_counts"][0])
 
-    def check_samples(self, n: int, n_times: int) -> None:
-        """Refuse draws that the model cannot give; errors as in `sample`."""
+    def check_samples(self, n: int, n_times: int, value_bytes: int = VALUE_BYTES) -> None:
+        """Refuse draws that the model cannot give; errors as in `sample`.
+
+        Args:
+            n: Number of draws.
+            n_times: Samples in time.
+            value_bytes: Bytes that are needed per value of a draw.
+
+        """
         if self.model.contract.noise is None:
             raise ValueError(
                 "PreparedInverse: the model gives no posterior samples, only "
@@ -159,6 +171,14 @@ class PreparedModel:
                 f"PreparedInverse: asked for {n} draws of {n_times} samples in time, "
                 f"expected 1 draw or more of at most {longest} samples. Draw from shorter windows: "
                 "those of a long recording are means over windows, which draws are not."
+            )
+        n_dipoles, allowed = self.space.n_dipoles, allowed_bytes()
+        per_draw = value_bytes * n_times * n_dipoles
+        if n * per_draw > allowed:
+            raise MemoryError(
+                f"PreparedInverse: asked for {n} draws: they need {n * per_draw} bytes for "
+                f"{n_dipoles} dipoles and {n_times} samples in time, and {allowed:.0f} bytes may "
+                f"be used. Draw {allowed // per_draw:.0f} or fewer."
             )
 
     def _check_frames(self, data: Array) -> None:

@@ -1,5 +1,6 @@
 """Bounds the memory of a command, and gives advice if it is not enough."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ def _used() -> int:
 
 def _gb(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.2f} GB"
+
+
+def allowed_bytes() -> float:
+    """Bytes that a command may use; infinite where the system does not say (all but Linux)."""
+    return SHARE * memory_bytes() if sys.platform == "linux" else math.inf
 
 
 def memory_bytes() -> int:

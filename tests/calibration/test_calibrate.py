@@ -80,6 +80,13 @@ def test_the_whole_road(toy, toy_path, tmp_path, simulate):
     assert "Gaussian patches of" in page
     assert "PatchSources(" not in page
 
+    scored = {r["method"]: r for r in rows if (r["metric"], r["snr_db"]) == ("crps", "all")}
+    assert scored.keys() == claiming
+    for row in scored.values():
+        assert f"{float(row['value']):.3f} [{float(row['ci_low']):.3f}, " in page
+    posterior = {r["method"] for r in rows if r["metric"] in ("energy_score", "contraction")}
+    assert posterior == {"Bayesian minimum norm"}
+    assert "contraction, peak / norm" in page
     measured = read_csv(tmp_path / "out" / "calibration.csv")
     assert [str(row.value) for row in measured] == [r["value"] for r in rows]
     assert {row.level is None for row in measured} == {True, False}

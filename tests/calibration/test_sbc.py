@@ -67,3 +67,24 @@ def test_an_interval_of_samples_holds_what_its_errors_say():
     assert width == pytest.approx(high - low)
     by_std = standardized_errors(samples.mean(0), samples.std(0), target, group)
     assert np.abs(gaussian(LEVELS).coverage(by_std) - LEVELS).max() > 0.05
+
+
+def test_ranks_are_those_of_sbi():
+    torch = pytest.importorskip("torch")
+    sbc = pytest.importorskip("sbi.diagnostics.sbc", reason="needs deepesi[sbi]")
+    rng = np.random.default_rng(0)
+    target, data = rng.normal(size=(120, 2)), rng.normal(size=(120, 3))
+    samples = 1.3 * rng.normal(size=(50, 120, 2))
+
+    class Posterior:
+        """Gives samples in the form that sbi asks for."""
+
+        def sample_batched(self, sample_shape, x, show_progress_bars):
+            assert sample_shape == (50,)
+            assert torch.equal(x, torch.from_numpy(data))
+            return torch.from_numpy(samples)
+
+    theirs, _ = sbc.run_sbc(
+        torch.from_numpy(target), torch.from_numpy(data), Posterior(), 50, show_progress_bar=False
+    )
+    assert np.array_equal(ranks(samples, target, rng), theirs.numpy())

@@ -10,12 +10,14 @@ from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.cli import calibrate
 from deepesi.cli.main import main
 from deepesi.composition import compose
+from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxPosterior, load_onnx
 from deepesi.evaluation.calibration import fit, measure
 from deepesi.evaluation.observation import N_DRAWS, observe
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.losses.base import WeightedSum
 from deepesi.losses.supervised import CosineDistance
+from deepesi.metrics.scoring_rules import crps_gaussian, crps_samples, energy_score
 from deepesi.runtime.inverse import Inverse
 from deepesi.training.weights import load_network, save_network
 from deepesi.uncertainty.tempered import Tempered, TemperedPosterior
@@ -89,7 +91,68 @@ def test_it_is_calibrated_by_its_samples(simulate):
     assert p["norm"] < 1e-6  # nobody has trained it
     (off,) = (r for r in rows if r.metric == "tarp_deviation" and r.snr_db == "all")
     assert off.value > 0.2
-    assert not [r for r in measure("x", "toy", "toy", fit(none, 0.5, 1), none) if "sbc" in r.metric]
+    of_none = {row.metric for row in measure("x", "toy", "toy", fit(none, 0.5, 1), none)}
+    assert not of_none & {"sbc_p", "crps", "energy_score", "log_score", "contraction", "z_score"}
+
+
+def test_scores_of_recordings_are_those_of_their_samples(simulate):
+    model, plain = ToyFlow().eval(), BayesianMinimumNorm().eval()
+    inputs = [*model.head_inputs, *plain.head_inputs]
+    batch = simulate(inputs, batch_size=2, n_times=3).batch(0)
+    models = {"flow": model, "std": UncertaintyOnly(plain)}
+    found = observe(models, drawn([batch]), [5.0], "all")
+    crps, energy, nats = found["flow"].proper_scores.T
+    # Other draws, ten times as many: the scores do not depend on the number but for chance.
+    with torch.no_grad():
+        samples = model.draw(batch.data, batch.inputs, 10 * N_DRAWS, seed=1).double().numpy()
+    for i, target in enumerate(batch.sources.double().numpy()):
+        assert crps[i] == pytest.approx(1e9 * crps_samples(samples[:, i], target).mean(), rel=0.02)
+        assert energy[i] == pytest.approx(1e9 * energy_score(samples[:, i], target), rel=0.02)
+    assert np.isnan(nats).all()
+    crps, energy, nats = found["std"].proper_scores.T
+    estimate, target = plain(batch.data, batch.inputs), batch.sources.double().numpy()
+    expected = crps_gaussian(estimate.mean.double().numpy(), estimate.std.double().numpy(), target)
+    assert crps == pytest.approx(1e9 * expected.mean(axis=(1, 2)))
+    assert np.isnan(energy).all()
+
+
+class UncertaintyOnly(InverseModel):
+    """Mean and standard deviation of another model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.head_inputs = model, model.head_inputs
+
+    def forward(self, data, inputs):
+        return self.model(data, inputs)
+
+
+def test_contraction_and_z_score_of_normal_posteriors(simulate):
+    """Prior N(0, 1) and noise 1: half of the variance is left. Half as wide: z-scores of 2."""
+    plain = MinimumNorm("MNE")
+    batch = simulate(plain.head_inputs, batch_size=30).batch(0)
+    found = observe({"MNE": plain}, drawn([batch]), [5.0], "all")["MNE"]
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=30)
+    target = (target - target.mean()) / target.std()
+    mean = 0.5 * (target + rng.normal(size=30))
+    draws = rng.normal(size=(N_DRAWS, 30))
+    draws = (draws - draws.mean(axis=0)) / draws.std(axis=0)
+    for width, left, size in ((1.0, 0.5, 1.0), (0.5, 0.125, 2.0)):
+        samples = mean + width * np.sqrt(0.5) * draws
+        # The other quantities never vary, so they have neither.
+        values = np.stack([np.zeros((N_DRAWS + 1, 30)), np.vstack([samples, target])], axis=2)
+        quantities = np.concatenate([values, values[..., :1]], axis=2).transpose(1, 0, 2)
+        observed = found._replace(quantities=quantities)
+        rows = measure("x", "toy", "toy", fit(found, 0.5, 1), observed)
+        own = {(r.group, r.metric): r for r in rows if r.snr_db == "all"}
+        assert own["norm", "contraction"].value == pytest.approx(1 - left)
+        z_score = own["norm", "z_score"]
+        exact = np.sqrt((((mean - target) / (width * np.sqrt(0.5))) ** 2).mean())
+        assert z_score.value == pytest.approx(exact)
+        assert z_score.ci_low < size < z_score.ci_high
+        assert ("peak", "contraction") not in own
+        assert ("peak", "z_score") not in own
 
 
 def test_recordings_unlike_those_of_validation_are_found(simulate):
@@ -150,6 +213,14 @@ def test_draws_that_cannot_be(exported, toy, n, n_times, message):
     data = np.random.default_rng(0).normal(scale=1e-6, size=(16, n_times))
     with pytest.raises(ValueError, match=message):
         prepared.sample(data, n)
+
+
+def test_more_draws_than_memory_holds(exported, toy):
+    prepared = Inverse.load(exported).prepare_for(toy.montage_head("biosemi16"), 1, "test")
+    data = np.random.default_rng(0).normal(scale=1e-6, size=(16, 2))
+    message = "asked for 1000000000000 draws: they need 1344000000000000 bytes for 84 dipoles and 2"
+    with pytest.raises(MemoryError, match=message):
+        prepared.sample(data, 10**12)
 
 
 def test_a_file_without_samples(eloreta, template):
@@ -219,9 +290,9 @@ def test_a_calibrated_posterior_keeps_its_samples(toy, toy_path, tmp_path):
     main(["export", fitted, "--head", head, "--montage", "biosemi16", "--out", str(file)])
     card = file.with_suffix(".md").read_text()
     assert "### How well it is calibrated" in card
-    assert (
-        "| method | SNR (dB) | p, peak | p, norm | p, distance | deviation | recordings |" in card
-    )
+    ranked = "| method | SNR (dB) | p, peak | p, norm | p, distance | deviation |"
+    assert f"{ranked} contraction, peak / norm | z-score, peak / norm | recordings |" in card
+    assert "| method | SNR (dB) | CRPS (nA m) | energy score (nA m) | log score (nats) |" in card
     prepared = Inverse.load(file).prepare_for(toy.montage_head("biosemi16"), 1, "test")
     data = np.random.default_rng(0).normal(scale=2e-6, size=(16, 1))
     samples, (_, std) = prepared.sample(data, 400), prepared.estimate(data)

@@ -10,7 +10,6 @@ import yaml
 
 from benchmarks import posterior_example, posteriors
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
-from deepesi.core.contracts import Estimate
 
 POSITIONS = 0.01 * np.arange(12.0).reshape(4, 3)
 
@@ -34,14 +33,19 @@ def test_draws_of_the_reference_have_the_exact_probabilities(simulate):
     assert there.mean() == pytest.approx(exact[best, 0].item(), abs=0.04)
 
 
-def test_scores_of_a_point_are_its_error_and_need_an_uncertainty():
-    target = torch.zeros(2, 3, 1)
-    mean = torch.full((2, 3, 1), 2e-9)
-    (crps, energy), _ = posteriors.proper_scores(Estimate(mean, torch.zeros_like(mean)), target)
-    assert crps == pytest.approx(2.0)
-    assert np.isnan(energy)
-    drawn = posteriors.proper_scores(Estimate(mean, samples=mean[None]), target)
-    assert drawn[1] == pytest.approx([2.0, 2 * 3**0.5])
+def test_cells_are_those_of_all_snrs_and_empty_where_there_are_no_samples():
+    def row(group, metric, value, snr_db=posteriors.ALL):
+        return posteriors.CalibrationRow(
+            "x", "toy", "toy", snr_db, "none", group, metric, None, value, None, None, 9
+        )
+
+    rows = [row("prediction_set", "coverage", 0.9), row("prediction_set", "area_cm2", 12.3)]
+    rows += [row("recording", "crps", 0.1234), row("recording", "crps", 7.0, "5")]
+    cells = posteriors.calibration_cells(rows)
+    assert cells == ["0.900 [-]", "12 [-]", "0.123 [-]", "-", "-", "- / -"]
+    samples = [row("distance", "tarp_deviation", 0.02), row("peak", "sbc_p", 0.3)]
+    samples += [row("norm", "sbc_p", 0.4), row("recording", "energy_score", 5.6789)]
+    assert posteriors.calibration_cells(rows + samples)[3:] == ["5.679 [-]", "0.020", "0.3 / 0.4"]
     assert posteriors.with_interval(np.array([np.nan]), 2) == "-"
 
 
@@ -49,7 +53,8 @@ def test_corrected_levels_have_their_coverage_on_the_validation_recordings():
     """Samples that are too narrow: ranks of targets are often extreme."""
     ranks = np.repeat([[0], [99]], 50, axis=0).repeat(3, axis=1)
     ranks[::5] = np.arange(0, 100, 5)[:, None]
-    observed = posteriors.Observations([], *[np.empty(0)] * 3, np.empty(0), [], np.empty(0), ranks)
+    nothing = np.empty(0)
+    observed = posteriors.Observations([], *[nothing] * 4, [], nothing, nothing, ranks)
     wrong = posteriors.coverage_deviation(ranks[:, 2] / posteriors.N_DRAWS)
     assert wrong > 0.15
     assert float(posteriors.corrected_deviation(observed, observed)) < wrong
@@ -62,13 +67,17 @@ def test_the_command_writes_all_tables(tmp_path, monkeypatch):
     settings = ["models=[untrained:structured_posterior]", "baselines=[bayesian_minimum_norm]"]
     settings += ["scenario=several", "scenario.sources.n_sources=[1,3]", "scenario.snr_db=[10]"]
     settings += ["scenario.n_examples=10", "n_validation=10", "n_bins=1"]
-    options = ["--draws", "20", "--compared", "2", "--out", str(tmp_path / "found")]
+    options = ["--draws", "20", "--compared", "2", "--refined", "--out", str(tmp_path / "found")]
     monkeypatch.setattr(sys, "argv", ["posteriors", *settings, *options])
     posteriors.main()
     with (tmp_path / "found.csv").open(newline="") as file:
-        network, minimum_norm = csv.DictReader(file)
-    for row in (network, minimum_norm):
+        network, minimum_norm, refined, itself = csv.DictReader(file)
+    for row in (network, minimum_norm, refined, itself):
         assert 0.4 < float(row["C2ST, one source"].split()[0]) <= 1
+    one, several = refined["effective draws"].split(" / ")
+    assert 1 <= float(one) <= 20
+    assert 1 <= float(several) <= 20
+    assert (itself["method"], itself["effective draws"]) == ("the reference itself", "-")
     with (tmp_path / "found_joint.csv").open(newline="") as file:
         assert {row["sources"] for row in csv.DictReader(file)} >= {"all", "1"}
     with (tmp_path / "found_skull.csv").open(newline="") as file:

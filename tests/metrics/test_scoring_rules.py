@@ -1,11 +1,16 @@
 """Scores against closed forms, quadrature and each other."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from deepesi.metrics.scoring_rules import crps_gaussian, crps_samples, energy_score
+from deepesi.core.contracts import PosteriorModel
+from deepesi.metrics.scoring_rules import crps_gaussian, crps_samples, energy_score, log_score
 
 RNG = np.random.default_rng(0)
 
@@ -87,3 +92,39 @@ def test_only_the_energy_score_depends_on_joint_distributions():
         for some in (together, against)
     )
     assert wrong > 1.05 * right
+
+
+class Normal(PosteriorModel):
+    """The power of every recording is normal, whatever was measured."""
+
+    head_inputs = ()
+    noise_axes = (1,)
+    has_density = True
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def sample(self, data, inputs, noise):
+        return self.mean + self.std * noise[..., None]
+
+    def target(self, batch):
+        return batch.sources.square().sum((1, 2))[None]
+
+    def log_density(self, data, inputs, configuration):
+        return torch.distributions.Normal(self.mean, self.std).log_prob(configuration)
+
+
+def test_log_score_of_a_normal_density(simulate):
+    """On average its entropy if mean and variance are those of the targets, else more."""
+    batch = simulate([], batch_size=50).batch(0)
+    power = batch.sources.double().square().sum((1, 2)).numpy()
+    batch = replace(batch, sources=batch.sources / power.mean() ** 0.5)
+    target = power / power.mean()
+    mean, std = target.mean(), target.std()
+    scores = log_score(Normal(mean, std), batch)
+    assert scores == pytest.approx(-norm.logpdf(target, mean, std), rel=1e-4)
+    least = 0.5 * math.log(2 * math.pi * math.e * std**2)
+    assert scores.mean() == pytest.approx(least, rel=1e-4)
+    for other in (Normal(mean + std, std), Normal(mean, 2 * std), Normal(mean, std / 2)):
+        assert log_score(other, batch).mean() > least + 0.1

@@ -14,9 +14,9 @@ from deepesi.core.contracts import PosteriorModel
 from deepesi.export.to_onnx import export_onnx
 from deepesi.models.posterior.structured import StructuredPosterior
 from deepesi.physics.head_inputs import prepare
+from deepesi.runtime import prepared_model
 from deepesi.runtime.inverse import Inverse
 from deepesi.runtime.session import OpenModel, as_feeds, open_model
-from deepesi.runtime.writing import samples as writing
 from tests.conftest import make_covariance, save_evoked
 from tests.contract.parity import check_file
 from tests.core.flow import ToyFlow
@@ -131,8 +131,10 @@ def test_what_is_refused(files, toy_path, evoked, capsys, monkeypatch, tmp_path)
     refused("--samples 0: expected 1 or more", capsys, model, toy_path, draw, "0")
     gives = "the model gives no posterior samples, only mean. Use a posterior model"
     refused(gives, capsys, files / "eloreta.onnx", toy_path, draw, "5")
-    monkeypatch.setattr(writing, "memory_bytes", lambda: 10_000_000)
-    asked = "--samples 1000000000: they need 10080000000000 bytes for 84 dipoles, and 7500000 bytes"
+    monkeypatch.setattr(prepared_model, "allowed_bytes", lambda: 7_500_000)
+    asked = (
+        "asked for 1000000000 draws: they need 10080000000000 bytes for 84 dipoles and 1 samples"
+    )
     refused(asked, capsys, model, toy_path, draw, "1000000000")
     events = np.array([[0, 0, 1], [100, 0, 1]])
     data = np.stack([evoked.data, evoked.data])

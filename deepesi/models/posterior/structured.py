@@ -92,6 +92,7 @@ class StructuredPosterior(PosteriorModel):
     """
 
     bound_to_space = False
+    has_density = True
 
     def __init__(
         self,

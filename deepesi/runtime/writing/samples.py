@@ -15,7 +15,6 @@ from deepesi.runtime.estimates import Localization, source_estimate
 from deepesi.runtime.inverse import PreparedInverse
 from deepesi.runtime.writing.estimate import Peak, location, write_estimate
 from deepesi.utils.files import atomic
-from deepesi.utils.memory import SHARE, memory_bytes
 
 if TYPE_CHECKING:
     from deepesi.runtime.recording_type import Recording
@@ -66,15 +65,7 @@ def check_draws(draws: Draws, recording: "Recording", inverse: PreparedInverse) 
             "--samples draws at the strongest sample of an average, and this recording holds "
             "epochs or raw data. Give --event NAME to average it."
         )
-    inverse.check_samples(draws.n, 1)
-    needed = BYTES * draws.n * inverse.space.n_dipoles
-    allowed = int(SHARE * memory_bytes())
-    if needed > allowed:
-        fit = allowed // (BYTES * inverse.space.n_dipoles)
-        raise MemoryError(
-            f"--samples {draws.n}: they need {needed} bytes for {inverse.space.n_dipoles} dipoles, "
-            f"and {allowed} bytes may be used. Draw {fit} or fewer."
-        )
+    inverse.check_samples(draws.n, 1, BYTES)
 
 
 def write_samples(

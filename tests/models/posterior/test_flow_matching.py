@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from deepesi.metrics.scoring_rules import log_score
 from deepesi.models.posterior.flow_matching import FlowMatching
 
 
@@ -79,6 +80,8 @@ def test_it_has_no_density(simulate):
     batch = simulate(model.head_inputs).batch(0)
     with pytest.raises(NotImplementedError, match="FlowMatching draws samples and has no log-dens"):
         model.log_density(batch.data, batch.inputs, batch.sources)
+    with pytest.raises(NotImplementedError, match="draws samples and has no log-density"):
+        log_score(model, batch)
 
 
 def test_bad_sizes():

@@ -7,6 +7,9 @@ import torch
 
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.data_gen.sources import PatchSources
+from deepesi.evaluation.calibration import fit, measure
+from deepesi.evaluation.calibration_report import scores_layout
+from deepesi.evaluation.observation import observe
 from deepesi.models.layers.patch_sequence import NONE
 from deepesi.models.posterior.structured import StructuredPosterior
 
@@ -76,6 +79,17 @@ def test_samples_have_the_density_that_it_says(simulate, n_times):
     assert (parts["skull"] + parts["moments"]).item() == pytest.approx(continuous.item(), abs=2e-3)
     total = model.log_density(batch.data, batch.inputs, drawn)
     assert total.item() == pytest.approx(sum(parts.values()).item())
+
+
+def test_its_log_score_is_reported(simulate):
+    model = posterior()
+    batch = simulate(model.head_inputs, batch_size=20, snr_db=(5, 5)).batch(0)
+    found = observe({"x": model}, lambda _: [(batch, 20)], [5.0], "all")["x"]
+    rows = measure("x", "toy", "toy", fit(found, 0.5, 1), found)
+    values = {row.metric: row.value for row in rows if row.snr_db == "all"}
+    density = model.log_density(batch.data, batch.inputs, model.target(batch))
+    assert values["log_score"] == pytest.approx(-density.mean().item(), rel=1e-5)
+    assert scores_layout(rows).lines[0][-1][0].startswith(f"{values['log_score']:.2f} [")
 
 
 def test_patches_are_drawn_with_the_probability_that_it_says(simulate):
