@@ -5,7 +5,8 @@
     python -m benchmarks.without_labels curriculum --out curriculum.csv
 
 `curves`: errors after a share of the supervised steps, from pretrained weights and from scratch.
-`adaptation`: errors in another domain, of the bounds, of every distance and of `SiteWhitening`.
+`adaptation`: errors in another domain, of the bounds, of every distance, and of `SiteWhitening`
+and small entropy per recording.
 `curriculum`: errors after ranges that widen during training, and after the full ranges.
 
 Errors are localization errors, mm. Every training is one of `deepesi.training.run.fit`. Test
@@ -14,8 +15,10 @@ the 95 % interval (Student's t) of the difference to the control, paired over se
 """
 
 import argparse
+import copy
+import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +48,21 @@ SMALL = ("batch_size=32", "pool_size=4")
 #: Single samples of one montage.
 SNAPSHOTS = (*SMALL, "n_times=1", "setups.montages=[biosemi32]")
 WHITE_ONLY = ("setups.noise.coloured=null", "setups.noise.brain=null")
+BAD_ELECTRODES = "artifacts=[{_target_:deepesi.data_gen.artifacts.BadElectrode,probability:1.0,relative_db:[5,15]}]"
 #: Training domain and the other domain: group of the data, and its values.
 SHIFTS = {
     "stranger": (
         ("windows", (*SNAPSHOTS, "snr_db=[-5,20]")),
         ("stranger", (*SNAPSHOTS, "snr_db=[-5,20]")),
     ),
-    # A quiet amplifier, then one with 1/f noise: it has topographies as sources have.
     "noise": (
         ("windows", (*SNAPSHOTS, "snr_db=[10,20]", *WHITE_ONLY)),
         ("windows", (*SNAPSHOTS, "snr_db=[-10,0]", "setups.noise.white=[0.02,0.03]")),
+    ),
+    # Noise of single electrodes that is not in the noise covariance.
+    "electrodes": (
+        ("windows", (*SNAPSHOTS, "snr_db=[5,20]")),
+        ("windows", (*SNAPSHOTS, "snr_db=[5,20]", BAD_ELECTRODES)),
     ),
     "montage": (
         ("windows", (*SNAPSHOTS, "snr_db=[5,20]")),
@@ -70,6 +78,8 @@ LAYER, BATCH_AXIS, FEATURE_AXIS = "norm", 0, 1
 DISTANCES = {"CORAL": "coral", "MMD": "mmd", "DANN": "dann"}
 #: Windows of a site that `SiteWhitening` takes statistics from, and windows that are scored.
 N_SITE, N_SCORED = 512, 64
+#: Steps of training for small entropy.
+ENTROPY_STEPS = 20
 #: Steps between two draws of the set-ups, with and without curriculum, as a share of the training.
 REDRAWN = 1 / 20
 
@@ -123,13 +133,34 @@ def error(model: InverseModel, batches: Sequence[Batch]) -> float:
     return float(np.mean([_errors(model, batch.part(slice(-N_SCORED, None))) for batch in batches]))
 
 
-def whitened_error(whitening: SiteWhitening, batches: Sequence[Batch]) -> float:
-    """The same, after every site has given the statistics of its other windows."""
-    found = []
-    for batch in batches:
-        whitening.adapt(batch.data[:-N_SCORED], batch.inputs)
-        found.append(error(whitening, [batch]))
-    return float(np.mean(found))
+def error_after(adapt: Callable[[Batch], InverseModel], batches: Sequence[Batch]) -> float:
+    """The same, after every site has given its other windows to adapt to."""
+    return float(np.mean([error(adapt(b.part(slice(-N_SCORED))), [b]) for b in batches]))
+
+
+def whitened(whitening: SiteWhitening, site: Batch) -> SiteWhitening:
+    """Network with the features of a site whitened."""
+    whitening.adapt(site.data, site.inputs)
+    return whitening
+
+
+def of_small_entropy(model: InverseModel, site: Batch) -> InverseModel:
+    """Network whose normalization layers were trained for small entropy of the maps of a site.
+
+    A map is the magnitude of the sources divided by its sum.
+
+    Source: Wang et al. 2021, arXiv:2006.10726 (Tent). Difference: maps instead of classes.
+    """
+    adapted = copy.deepcopy(model)
+    layers = [m for m in adapted.modules() if isinstance(m, torch.nn.LayerNorm)]
+    optimizer = torch.optim.Adam([p for m in layers for p in m.parameters()], lr=1e-3)
+    for _ in range(ENTROPY_STEPS):
+        magnitudes = adapted(site.data, site.inputs).mean.abs()
+        share = magnitudes / magnitudes.sum(1, keepdim=True)
+        optimizer.zero_grad()
+        torch.special.entr(share).sum(1).mean().backward()
+        optimizer.step()
+    return adapted.eval()
 
 
 def _errors(model: InverseModel, batch: Batch) -> list[float]:
@@ -142,10 +173,10 @@ def _errors(model: InverseModel, batch: Batch) -> list[float]:
 class Errors(dict[str, list[float]]):
     """Errors of every method, one per seed; each is printed as well."""
 
-    def add(self, name: str, value: float) -> None:
+    def add(self, name: str, value: float, where: str = "test") -> None:
         """Add the error of the next seed."""
         self.setdefault(name, []).append(value)
-        print(f"{name}: seed {len(self[name]) - 1}: {value:.2f} mm", flush=True)
+        print(f"{name}, {where}: seed {len(self[name]) - 1}: {value:.2f} mm", flush=True)
 
     def line(self, name: str, control: str) -> dict[str, Any]:
         """Mean over seeds, all seeds, and the gain over a control."""
@@ -228,13 +259,18 @@ def run_adaptation(
                 domains[side] = recordings(
                     data, cohort, model, "test", options.setups, N_SITE + N_SCORED
                 )
-            here.add(name, error(model, domains["source only"]))
-            there.add(name, error(model, domains["target only"]))
+            here.add(name, error(model, domains["source only"]), "own domain")
+            there.add(name, error(model, domains["target only"]), "other domain")
             if name == "source only" and not options.bounds:
                 whitening = SiteWhitening(model, LAYER, FEATURE_AXIS)
                 whitening.fit(recordings(config.data, cohort, model, "train", 16, N_SITE // 4))
-                here.add("SiteWhitening", whitened_error(whitening, domains["source only"]))
-                there.add("SiteWhitening", whitened_error(whitening, domains["target only"]))
+                tested = {
+                    "SiteWhitening": functools.partial(whitened, whitening),
+                    "small entropy": functools.partial(of_small_entropy, model),
+                }
+                for title, adapt in tested.items():
+                    here.add(title, error_after(adapt, domains["source only"]), "own domain")
+                    there.add(title, error_after(adapt, domains["target only"]), "other domain")
     gap = np.mean(there["source only"]) - np.mean(there["target only"])
     lines = []
     for name in [name for name in there if name != "target only"] + ["target only"]:
