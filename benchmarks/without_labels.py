@@ -48,7 +48,10 @@ SMALL = ("batch_size=32", "pool_size=4")
 #: Single samples of one montage.
 SNAPSHOTS = (*SMALL, "n_times=1", "setups.montages=[biosemi32]")
 WHITE_ONLY = ("setups.noise.coloured=null", "setups.noise.brain=null")
-BAD_ELECTRODES = "artifacts=[{_target_:deepesi.data_gen.artifacts.BadElectrode,probability:1.0,relative_db:[5,15]}]"
+BAD_ELECTRODES = (
+    "artifacts=[{_target_:deepesi.data_gen.artifacts.BadElectrode,"
+    "probability:1.0,relative_db:[5,15]}]"
+)
 #: Training domain and the other domain: group of the data, and its values.
 SHIFTS = {
     "stranger": (
@@ -204,12 +207,12 @@ def run_curves(options: argparse.Namespace, cohort: Cohort, folder: Path) -> lis
         words = ("experiment=pretrain", f"task={task}", files, f"data.n_times={n_times}")
         config = configured(options.pretraining, 0, *words, "data.batch_size=32")
         starts[task] = str(trained(config, cohort, folder / task))
-    found, batches = Errors(), []
-    words = ("experiment=finetune", "pretrained=null", *of_group("data", SNAPSHOTS))
+    found, batches = Errors(), list[Batch]()
+    simulated = ("experiment=finetune", "pretrained=null", *of_group("data", SNAPSHOTS))
     for share in options.shares:
         for seed in range(options.seeds):
             for start, path in starts.items():
-                config = configured(round(share * options.steps), seed, *words)
+                config = configured(round(share * options.steps), seed, *simulated)
                 config.init_from = path
                 last = trained(config, cohort, folder / f"{start}{share}{seed}")
                 model, _ = load_network(last, cohort.template.space)
@@ -264,7 +267,7 @@ def run_adaptation(
             if name == "source only" and not options.bounds:
                 whitening = SiteWhitening(model, LAYER, FEATURE_AXIS)
                 whitening.fit(recordings(config.data, cohort, model, "train", 16, N_SITE // 4))
-                tested = {
+                tested: dict[str, Callable[[Batch], InverseModel]] = {
                     "SiteWhitening": functools.partial(whitened, whitening),
                     "small entropy": functools.partial(of_small_entropy, model),
                 }
@@ -288,7 +291,7 @@ def run_curriculum(
     options: argparse.Namespace, cohort: Cohort, folder: Path
 ) -> list[dict[str, Any]]:
     """The curriculum of ``data=everything`` and none, with as many recording set-ups."""
-    found, batches = Errors(), []
+    found, batches = Errors(), list[Batch]()
     period = max(4, round(REDRAWN * options.steps))
     values = (*EVERYTHING, f"pool_period={period}")
     words = ["data=everything", "loss=peaks", *CONVDIP, *of_group("data", values)]
