@@ -83,6 +83,8 @@ DISTANCES = {"CORAL": "coral", "MMD": "mmd", "DANN": "dann"}
 N_SITE, N_SCORED = 512, 64
 #: Steps of training for small entropy.
 ENTROPY_STEPS = 20
+#: Smallest share of a source in a map: at 0 the entropy has no derivative.
+LEAST_SHARE = 1e-12
 #: Steps between two draws of the set-ups, with and without curriculum, as a share of the training.
 REDRAWN = 1 / 20
 
@@ -159,7 +161,7 @@ def of_small_entropy(model: InverseModel, site: Batch) -> InverseModel:
     optimizer = torch.optim.Adam([p for m in layers for p in m.parameters()], lr=1e-3)
     for _ in range(ENTROPY_STEPS):
         magnitudes = adapted(site.data, site.inputs).mean.abs()
-        share = magnitudes / magnitudes.sum(1, keepdim=True)
+        share = (magnitudes / magnitudes.sum(1, keepdim=True)).clamp_min(LEAST_SHARE)
         optimizer.zero_grad()
         torch.special.entr(share).sum(1).mean().backward()
         optimizer.step()
