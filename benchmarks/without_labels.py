@@ -292,14 +292,14 @@ def run_adaptation(
 def run_curriculum(
     options: argparse.Namespace, cohort: Cohort, folder: Path
 ) -> list[dict[str, Any]]:
-    """The curriculum of ``data=everything`` and none, with as many recording set-ups."""
+    """``data=curriculum`` and the full ranges from the start, with as many recording set-ups."""
     found, batches = Errors(), list[Batch]()
     period = max(4, round(REDRAWN * options.steps))
     values = (*EVERYTHING, f"pool_period={period}")
-    words = ["data=everything", "loss=peaks", *CONVDIP, *of_group("data", values)]
+    words = ["loss=peaks", *CONVDIP, *of_group("data", values)]
     for seed in range(options.seeds):
-        for name, more in {"none": ["data.curriculum=null"], "curriculum": []}.items():
-            config = configured(options.steps, seed, *words, *more)
+        for name, data in {"none": "data=everything", "curriculum": "data=curriculum"}.items():
+            config = configured(options.steps, seed, data, *words)
             last = trained(config, cohort, folder / f"{name}{seed}")
             model, _ = load_network(last, cohort.template.space)
             batches = batches or recordings(
