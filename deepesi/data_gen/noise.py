@@ -62,6 +62,11 @@ class NoiseRanges:
     def __post_init__(self) -> None:
         who = "NoiseRanges"
         check_range(who, "level", self.level, 1e-9, 1e-3, "V (1 microvolt is 1e-6)")
+        if self.white is None:
+            raise ValueError(
+                f"{who}: white is None, expected a range of relative power, such as [0.02, 0.03]: "
+                "without white noise the covariance would be singular."
+            )
         for name in ("white", "coloured", "brain", "line", "drift"):
             value = getattr(self, name)
             if value is not None:

@@ -52,13 +52,14 @@ def is_drawn(image: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(
-    "data", ["everything", *map(slow, ["snapshot", "erp", "oscillation", "neural_mass"])]
+    "data",
+    ["curriculum", *map(slow, ["everything", "snapshot", "erp", "oscillation", "neural_mass"])],
 )
 def test_every_data_group(preview, toy_path, data):
     n_times = [] if data == "snapshot" else ["data.n_times=20"]
     folder = preview(toy_path, f"data={data}", *n_times)
     page = (folder / "preview.html").read_text()
-    drawn = ["32 examples", *["Curriculum"] * (data == "everything"), "Example 1"]
+    drawn = ["32 examples", *["Curriculum"] * (data == "curriculum"), "Example 1"]
     assert re.findall(r"<h2 [^>]*>([^<:]*)", page) == [*drawn, "Configuration"]
     images = pictures(page)
     assert len(images) == len(drawn)

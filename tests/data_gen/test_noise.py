@@ -93,6 +93,7 @@ def test_factor_and_series_have_the_same_covariance(exponent):
     ("settings", "message"),
     [
         ({"level": (1, 2)}, r"level 1 to 2 .*V \(1 microvolt is 1e-6\)"),
+        ({"white": None}, "white is None, expected a range of relative power"),
         ({"white": (0.0, 1.0)}, "white 0 to 1 must be an ascending range"),
         ({"brain": (2.0, 1.0)}, "brain 2 to 1 must be an ascending range"),
         ({"line_frequency": [0.05]}, "line_frequency 0.05 must lie within 10 to 100 Hz"),

@@ -243,6 +243,26 @@ def test_damaged_files_at_the_start_are_listed(stream, folder, tmp_path):
     assert len(real.files) == 2
 
 
+def test_channel_types_are_grouped_or_refused(stream, toy, tmp_path):
+    """EEG is used, without the other channels of its file; files of other types are counted."""
+    eeg = simulated_raw(toy, 0, 8)
+    eeg.set_channel_types(dict.fromkeys(eeg.ch_names[:2], "eog"), verbose="error")
+    eeg.save(tmp_path / "eeg_raw.fif", verbose="error")
+    for number, kind in enumerate(("mag", "mag", "seeg")):
+        info = mne.create_info([f"{kind}{k}" for k in range(9)], 100.0, kind)
+        raw = mne.io.RawArray(np.ones((9, 500)), info, verbose="error")
+        raw.save(tmp_path / f"{kind}{number}_raw.fif", verbose="error")
+    real = stream(tmp_path)
+    assert real.batch(0).data.shape == (4, 30, 10)
+    (note,) = real.limits
+    assert note.startswith("3 of 4 files are skipped")
+    for name, kind in (("mag0", "mag"), ("mag1", "mag"), ("seeg2", "seeg")):
+        assert f"{name}_raw.fif: recording: it has no EEG channels, only {kind}" in note
+    (tmp_path / "eeg_raw.fif").unlink()
+    with pytest.raises(ValueError, match=r"no file is usable. 3 of 3 files are skipped.*only mag"):
+        stream(tmp_path)
+
+
 def test_folder_without_eeg(stream, tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     (tmp_path / "a-cov.fif").write_text("none")

@@ -261,7 +261,7 @@ def test_unknown_key_of_a_constructor_is_refused(toy, toy_path, tmp_path):
 
 def test_curriculum_is_logged(toy, toy_path, tmp_path):
     overrides = [
-        "data=everything",
+        "data=curriculum",
         "data.setups.montages=[biosemi16]",
         "data.n_times=2",
         "data.pool_size=1",
