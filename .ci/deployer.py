@@ -14,6 +14,7 @@ import numpy as np
 from deepesi.cli.main import main
 from deepesi.physics.montage import head_montage, standard_montage
 from deepesi.physics.template import load_template
+from deepesi.runtime.packaged import PACKAGED
 
 SOURCE, NOISE, N_TRIALS = (-40.0, -25.0, 55.0), 5e-6, 50
 
@@ -38,7 +39,7 @@ def simulate(folder: Path) -> None:
 
 def localize(folder: Path) -> None:
     """Apply every packaged network to it, and prepare one."""
-    for model in ("convdip", "default"):
+    for model in PACKAGED:
         out = folder / model
         recording, noise = str(folder / "x-ave.fif"), str(folder / "x-cov.fif")
         main(["apply", model, recording, "--noise-cov", noise, "--out", str(out)])

@@ -1,12 +1,14 @@
-"""The auditory response of MNE's sample subject by EEG, MEG and both, and the dipole of MNE.
+"""The auditory responses of MNE's sample subject by EEG, MEG and both, and the dipole of MNE.
 
     python -m benchmarks.sample_meg --data MNE-SAMPLE --out FOLDER
 
-A tone in the left ear. MNE's data set has a current dipole of its M100 at 80 ms, fitted to MEG in
-the right hemisphere. The peak of the estimate in every hemisphere at this time is compared with it;
-that of the left one with its mirror image. Heads: the subject's own forward solution, and fsaverage
-without one, with coils and electrodes placed as ``deepesi apply --picks`` does. Writes
-``sample_meg.csv`` and a page ``sample_meg.png``.
+A tone in the left ear and one in the right ear. MNE's data set has a current dipole of the M100 to
+the left tone, fitted to MEG in the right hemisphere at 80 ms. The M100 comes first in the
+hemisphere opposite to the ear, then in the other, so every hemisphere has a window of its own. The
+peak of the estimate in it is compared with the dipole, in the left hemisphere with its mirror
+image. Heads: the subject's own forward solution, and fsaverage without one, with coils and
+electrodes placed as ``deepesi apply --picks`` does. Writes
+``sample_meg.csv`` and a page of each response.
 """
 
 import argparse
@@ -32,13 +34,17 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: MNE's dipole (sample_audvis-ave_xfit.dip), mm, head frame, and its time, s.
-DIPOLE, TIME = np.array([51.6, 15.7, 70.3]), 0.080
-CONDITION, BADS = "Left Auditory", ("MEG 2443", "EEG 053")
+#: MNE's dipole (sample_audvis-ave_xfit.dip), mm, head frame.
+DIPOLE = np.array([51.6, 15.7, 70.3])
+#: Windows of the M100, s: in the hemisphere opposite to the ear, and in that of the same side.
+OPPOSITE, SAME = (0.070, 0.085), (0.085, 0.105)
+#: Condition and the sign of x of the hemisphere opposite to the ear.
+CONDITIONS, BADS = {"Left Auditory": 1, "Right Auditory": -1}, ("MEG 2443", "EEG 053")
 MIXTURES: dict[str, list[str]] = {"EEG": ["eeg"], "MEG": ["meg"], "both": ["eeg", "meg"]}
 METHODS = ("dspm", "sloreta", "eloreta")
 DRAWN = "dspm"
 COLUMNS = (
+    "condition",
     "head",
     "sensors",
     "method",
@@ -52,18 +58,18 @@ COLUMNS = (
 
 
 class EstimateMap(NamedTuple):
-    """An estimate at the time of the dipole: magnitudes ``(S,)``, positions ``(S, 3)``, mm."""
+    """RMS magnitudes ``(S,)`` in the window of each hemisphere, positions ``(S, 3)``, mm."""
 
     values: Array
     positions: Array
 
 
-def read(data: Path) -> tuple["mne.Evoked", "mne.Covariance", "mne.Forward", Array]:
+def read(data: Path, condition: str) -> tuple["mne.Evoked", "mne.Covariance", "mne.Forward", Array]:
     """Average, noise covariance, forward solution for all sensors, head frame to MNI (mm)."""
     import mne
 
     file = data / "sample_audvis_short-ave.fif.gz"
-    evoked = mne.read_evokeds(file, CONDITION, proj=False, verbose="error")
+    evoked = mne.read_evokeds(file, condition, proj=False, verbose="error")
     evoked.info["bads"] = list(BADS)
     evoked.apply_baseline((None, 0), verbose="error")
     cov = mne.read_cov(data / "sample_audvis_short-cov.fif", verbose="error")
@@ -89,6 +95,15 @@ def prepared(
     yield "template", other, load_template().source_mni
 
 
+def in_windows(moments: Array, times: Array, positions: Array, opposite: int) -> EstimateMap:
+    """The map of an estimate ``(S, T)``; `opposite`: sign of x of the hemisphere with the first."""
+    first, second = (
+        np.sqrt((moments[:, (times >= start) & (times <= end)] ** 2).mean(axis=1))
+        for start, end in (OPPOSITE, SAME)
+    )
+    return EstimateMap(np.where(opposite * positions[:, 0] > 0, first, second), positions)
+
+
 def peaks(estimate: EstimateMap, target: Array) -> Iterator[tuple[str, Array, float, float]]:
     """Hemisphere, position (mm), distance to the dipole or its mirror image, share of maximum."""
     for name, side in (("right", 1), ("left", -1)):
@@ -106,7 +121,7 @@ def draw(estimates: dict[tuple[str, str], EstimateMap]) -> Figure:
     rows = figure.subfigures(len(MIXTURES), 1)
     for row, sensors in zip(rows, MIXTURES, strict=True):
         left, right = row.subfigures(1, 2, width_ratios=[1, 1])
-        row.suptitle(f"{sensors}, {DRAWN}, {1e3 * TIME:.0f} ms; ring: dipole of MNE", fontsize=11)
+        row.suptitle(f"{sensors}, {DRAWN}, M100; ring: dipole of MNE", fontsize=11)
         own, template = estimates["own", sensors], estimates["template", sensors]
         nearest = np.linalg.norm(own.positions - DIPOLE, axis=1).argmin()
         draw_projections(left, own.values, 1e-3 * own.positions, np.array([nearest]))
@@ -116,31 +131,41 @@ def draw(estimates: dict[tuple[str, str], EstimateMap]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Localize, write the table and the page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="MNE's sample data, short files")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    arguments = parser.parse_args()
-    recorded = read(arguments.data)
+def localized(recorded: tuple[Any, ...], opposite: int) -> tuple[list[tuple[Any, ...]], Figure]:
+    """Lines of the table of one response, and its page."""
     evoked, to_mni = recorded[0], recorded[3]
-    sample = int(np.abs(evoked.times - TIME).argmin())
+    used = (evoked.times >= OPPOSITE[0]) & (evoked.times <= SAME[1])
     targets = {"own": DIPOLE, "template": to_mni[:3, :3] @ DIPOLE + 1e3 * to_mni[:3, 3]}
     lines, shown = list[tuple[Any, ...]](), dict[tuple[str, str], EstimateMap]()
     for method in METHODS:
         for sensors, picks in MIXTURES.items():
             for head, inverse, positions in prepared(method, picks, recorded):
-                data = evoked.get_data(picks=list(inverse.ch_names))[:, sample : sample + 1]
-                estimate = inverse.estimate(data)[0][:, 0]
-                shown_map = EstimateMap(magnitudes(estimate, inverse.space.n_orient), positions)
+                data = evoked.get_data(picks=list(inverse.ch_names))[:, used]
+                moments = magnitudes(inverse.estimate(data)[0], inverse.space.n_orient)
+                found = in_windows(moments, evoked.times[used], positions, opposite)
                 if method == DRAWN:
-                    shown[head, sensors] = shown_map
-                for side, position, distance, share in peaks(shown_map, targets[head]):
+                    shown[head, sensors] = found
+                for side, position, distance, share in peaks(found, targets[head]):
                     numbers = [*position.round(1), round(distance, 1), round(share, 2)]
                     lines.append((head, sensors, method, side, *numbers))
+    return lines, draw(shown)
+
+
+def main() -> None:
+    """Localize, write the table and the pages."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="MNE's sample data, short files")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    arguments = parser.parse_args()
+    lines, drawn = list[tuple[Any, ...]](), dict[str, Figure]()
+    for condition, opposite in CONDITIONS.items():
+        found, drawn[condition] = localized(read(arguments.data, condition), opposite)
+        lines += [(condition, *line) for line in found]
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_rows(arguments.out / "sample_meg.csv", COLUMNS, lines)
-    save_figure(draw(shown), arguments.out / "sample_meg.png")
+    for condition, figure in drawn.items():
+        name = condition.lower().replace(" ", "_")
+        save_figure(figure, arguments.out / f"sample_meg_{name}.png")
     for line in lines:
         print(*line)
 

@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="as for 'deepesi validate sample'")
     parser.add_argument("--examples", type=int, default=240)
-    parser.add_argument("--models", nargs="*", default=["default", "convdip"])
+    parser.add_argument("--models", nargs="*", default=["default", "ensemble", "convdip"])
     parser.add_argument("--baselines", default="dipole_scan,dipole_scan_fixed,eloreta")
     parser.add_argument(
         "--eloreta-snr-db",

@@ -140,7 +140,7 @@ def row(about: dict[str, Any], head: str, scores: Scores, template: Scores) -> d
 def main(words: Sequence[str] | None = None) -> None:
     """Run the study and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="default", help="a packaged file")
+    parser.add_argument("--model", default="ensemble", help="a packaged file")
     parser.add_argument("--split", choices=list(HEADS), required=True)
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0])
     parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0], help="dB")

@@ -81,13 +81,57 @@ FLOORS = (
     ("", "physics", PLAIN),
     ("", "utils", PLAIN),
 )
-#: Methods of the curve: name in the results, name in the legend.
-CURVES = {
-    "eLORETA (tuned)": "eLORETA (tuned)",
-    "packaged `convdip`": "packaged convdip",
-    "packaged `default`": "packaged default",
-    "Bayes, single patch, nominal lead field": "exact posterior, one patch",
+#: Curves of the two panels: title, results, level, and colours and names of the methods.
+CURVES = (
+    (
+        "another head, cap by names",
+        ("stranger",),
+        "typical, cap by names",
+        {
+            "dipole scan": "dipole scan",
+            "packaged `ensemble`": "packaged ensemble",
+            "packaged `default`": "packaged default",
+            "bayes_stranger": "near the limit (Bayes)",
+        },
+    ),
+    (
+        "the nominal head",
+        ("snr", "snr_default"),
+        None,
+        {
+            "eLORETA (tuned)": "eLORETA (tuned)",
+            "packaged `ensemble`": "packaged ensemble",
+            "packaged `default`": "packaged default",
+            "Bayes, single patch, nominal lead field": "the limit (Bayes)",
+        },
+    ),
+)
+#: Methods of the picture of EEG and MEG: name in the results, name in the legend and line.
+MODALITY_METHODS = {
+    "matched_filter (untrained)": ("matched filter", "-"),
+    "eLORETA": ("eLORETA", "--"),
 }
+ANGLE = "angle to the scalp (0: radial, 90: tangential)"
+#: Panels of the error against the duration: name in the results, title.
+DURATIONS = {
+    "Bayes, single patch, nominal lead field": "exact posterior",
+    "packaged `ensemble`": "packaged ensemble",
+    "packaged `default`": "packaged default",
+    "packaged `convdip`": "packaged convdip",
+    "GNN, untrained": "GNN*",
+    "transformer, untrained": "transformer*",
+    "matched filter, untrained": "matched filter*",
+    "loose matched filter, untrained": "loose matched filter*",
+    "U-Net, untrained": "U-Net*",
+    "unrolled ISTA, untrained": "unrolled ISTA*",
+    "unrolled Champagne, untrained": "unrolled Champagne*",
+    "annealed patches, untrained": "annealed patches*",
+    "dipole scan": "dipole scan",
+    "eLORETA (tuned)": "eLORETA (tuned)",
+    "LCMV (tuned)": "LCMV (tuned)",
+}
+#: Level of the results for one sample with the SNR of the mean of a window.
+OF_MEAN = "mean of "
 #: The recordings of which the result shows one, and their SNR in dB.
 N_EXAMPLES, SNR_DB = 50, 5.0
 
@@ -189,13 +233,12 @@ def result_figure() -> Figure:
 def _worked() -> tuple["Batch", dict[str, Array], NDArray[np.int64], "Cohort"]:
     """The recording of the result, maps of target and estimates ``(S,)``, and the true centre."""
     from deepesi.baselines.minimum_norm import MinimumNorm
-    from deepesi.core.onnx_model import OnnxModel
     from deepesi.core.quantities import magnitude
     from deepesi.evaluation.scores import apply_model
-    from deepesi.runtime.packaged import model_path
+    from deepesi.training.saved import load_any
 
     cohort, scenario = _test_set()
-    default = OnnxModel(model_path("default"))
+    default = load_any("default", cohort.template)
     models: dict[str, InverseModel] = {"eLORETA": MinimumNorm("eLORETA"), "default": default}
     batch = scenario.recordings(cohort, list(models.values())).at_snr(SNR_DB).batch(0)
     strongest = apply_model(default, batch).mean[..., 0].abs().argmax(dim=1).numpy()
@@ -219,36 +262,69 @@ def _test_set() -> tuple["Cohort", "Scenario"]:
     return load_heads(config.head), load_scenarios([config.scenario])[0]
 
 
-def _image(figure: Figure) -> "Image":
-    """The figure in 256 colours, a quarter of the size."""
+def _image(figure: Figure, n_colours: int) -> "Image":
+    """The figure in few colours, a quarter of the size."""
     import PIL.Image
 
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI)
-    return PIL.Image.open(content).convert("RGB").quantize(256)
+    return PIL.Image.open(content).convert("RGB").quantize(n_colours)
 
 
 def curve_figure() -> Figure:
-    """Localization error against SNR of some methods of the README's table, 95 % intervals."""
+    """Localization error against SNR of some methods of the README's tables, 95 % intervals."""
     from deepesi.evaluation.figures import COLOURS
 
-    with (PICTURES.parent / "_results" / "snr.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
     figure = Figure(figsize=(WIDTH, 3.9), facecolor="white", layout="constrained")
-    ax = figure.subplots()
-    for (method, name), colour in zip(CURVES.items(), COLOURS, strict=False):
-        own = [row for row in rows if row["method"] == method and float(row["snr_db"]) >= 0]
-        snr, value, low, high = (
-            np.array([float(row[key]) for row in own])
-            for key in ("snr_db", "value", "ci_low", "ci_high")
-        )
-        ax.plot(snr, value, "o-", color=colour, label=name)
-        ax.fill_between(snr, low, high, color=colour, alpha=0.15, linewidth=0)
-    ax.set(xlim=(-0.5, 20.5), xticks=[0, 5, 10, 20], ylim=(0, None))
-    ax.set_xlabel("SNR (dB)", size=11)
-    ax.set_ylabel("localization error (mm)", size=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=10)
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, (title, names, level, methods) in zip(panels, CURVES, strict=True):
+        rows = [row for name in names for row in _errors(name, level)]
+        for (method, name), colour in zip(methods.items(), COLOURS, strict=False):
+            own = [row for row in rows if row["method"] == method and float(row["snr_db"]) >= 0]
+            snr, value, low, high = (
+                np.array([float(row[key]) for row in own])
+                for key in ("snr_db", "value", "ci_low", "ci_high")
+            )
+            ax.plot(snr, value, "o-", color=colour, label=name)
+            ax.fill_between(snr, low, high, color=colour, alpha=0.15, linewidth=0)
+        ax.set(xlim=(-0.5, 20.5), xticks=[0, 5, 10, 20], ylim=(0, None))
+        ax.set_title(title, size=11)
+        ax.set_xlabel("SNR (dB)", size=11)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=9, loc="upper right")
+    panels[0].set_ylabel("localization error (mm)", size=11)
+    return figure
+
+
+def _errors(name: str, level: str | None) -> list[dict[str, str]]:
+    """Stored localization errors, of one level if there are several."""
+    with (PICTURES.parent / "_results" / f"{name}.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
+    return [row for row in rows if level is None or row["level"] == level]
+
+
+def durations_figure() -> Figure:
+    """Error of every method against the samples of a constant course, and what averaging gives."""
+    with (PICTURES.parent / "_results" / "constant.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(WIDTH, 7.4), facecolor="white", layout="constrained")
+    axes = figure.subplots(-(-len(DURATIONS) // 3), 3, sharex=True, sharey=True)
+    for ax, (method, title) in zip(axes.ravel(), DURATIONS.items(), strict=True):
+        own = {row["level"]: float(row["value"]) for row in rows if row["method"] == method}
+        lengths = [int(level) for level in own if not level.startswith(OF_MEAN)]
+        theory = [own[f"{OF_MEAN}{length}"] for length in lengths]
+        windows = [own[str(length)] for length in lengths]
+        lines = ax.plot(lengths, windows, "o-", color="#d55e00", ms=4)
+        lines += ax.plot(lengths, theory, "--", color=DARK)
+        ax.set_title(title, size=10)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9)
+    ax.set(xscale="log", xticks=lengths, xticklabels=lengths, ylim=(0, None))
+    ax.minorticks_off()
+    labels = ["the window", "one sample with the SNR of its mean"]
+    figure.legend(lines, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+    figure.supxlabel("samples of the window (*: before training)", size=11)
+    figure.supylabel("localization error (mm)", size=11)
     return figure
 
 
@@ -313,12 +389,53 @@ def _stored_samples(n_sources: int) -> tuple[Array, Array]:
     return values[0], values[1:]
 
 
+def modality_figure() -> Figure:
+    """Localization error with EEG, MEG and both, by angle and depth of the source, at 0 dB."""
+    from deepesi.evaluation.figures import COLOURS
+
+    with (PICTURES.parent / "_results" / "modality_source.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if float(row["snr_db"]) == 0]
+    figure = Figure(figsize=(WIDTH, 6.2), facecolor="white", layout="constrained")
+    axes = figure.subplots(2, 1, sharey=True)
+    for ax, sign, label in zip(axes, ("°", "mm"), (ANGLE, "depth below the scalp"), strict=True):
+        for method, (name, line) in MODALITY_METHODS.items():
+            for modality, colour in zip(("EEG", "MEG", "both"), COLOURS, strict=False):
+                own = [r for r in rows if r["method"] == method and r["level"].endswith(sign)]
+                own = [r for r in own if r["level"].startswith(f"{modality}, ")]
+                bins = [r["level"].removeprefix(f"{modality}, ") for r in own]
+                value, low, high = (
+                    np.array([float(r[key]) for r in own]) for key in ("value", "ci_low", "ci_high")
+                )
+                ax.plot(bins, value, f"o{line}", color=colour, label=f"{modality}, {name}")
+                ax.fill_between(bins, low, high, color=colour, alpha=0.12, linewidth=0)
+        ax.set_xlabel(label, size=11)
+        ax.set_ylabel("error at 0 dB (mm)", size=11)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylim(bottom=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=2, frameon=False, fontsize=10, loc="outside upper center")
+    return figure
+
+
 FIGURES: Mapping[str, Callable[[], Figure]] = {
     "pipeline": pipeline_figure,
     "result": result_figure,
     "curve": curve_figure,
+    "durations": durations_figure,
     "posterior": posterior_figure,
+    "modality": modality_figure,
     "floors": floors_figure,
+}
+
+
+#: Of pictures that need fewer than 256.
+N_COLOURS = {
+    "durations": 16,
+    "modality": 32,
+    "curve": 32,
+    "floors": 32,
+    "pipeline": 32,
+    "posterior": 128,
 }
 
 
@@ -330,7 +447,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     for name in [given.only] if given.only else FIGURES:
         with atomic(given.out / f"{name}.png") as partial:
-            _image(FIGURES[name]()).save(partial, optimize=True)
+            image = _image(FIGURES[name](), N_COLOURS.get(name, 256))
+            image.save(partial, optimize=True)
         print(f"written: {given.out / f'{name}.png'}")
     return 0
 

@@ -49,12 +49,12 @@ right.set(xlabel="angle to the normal of the template (degrees)")
 # ``deepesi.evaluate`` runs the scenario at 10 dB. Its four levels are the template itself, with
 # digitized electrodes; a typical other cortex with digitized electrodes; the same with a cap placed
 # by names; and a cortex that differs strongly. eLORETA with ``_fixed`` assumes sources along the
-# normals of the template. ``loose`` was trained on other people's heads, ``default`` on the
+# normals of the template. ``default`` was trained on other people's heads, ``ensemble`` on the
 # template.
 
 methods = ["eloreta", "eloreta_fixed", "dipole_scan"]
 rows = deepesi.evaluate(
-    {"default": "default", "loose": "loose"},
+    {"ensemble": "ensemble", "default": "default"},
     head,
     "stranger",
     methods,

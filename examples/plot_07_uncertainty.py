@@ -15,7 +15,7 @@ compute prediction sets by conformal prediction, and to compare their coverage a
 # %%
 # An ensemble
 # -----------
-# The packaged network ``default`` is an ensemble of three. Its ``std`` combines the uncertainty of
+# The packaged network ``ensemble`` is an ensemble of three. Its ``std`` combines the uncertainty of
 # each member with the differences between members. Is it larger for maps with larger errors?
 
 import matplotlib.pyplot as plt
@@ -41,7 +41,7 @@ from deepesi.runtime.packaged import model_path
 from deepesi.viz.maps import draw_maps
 
 template = load_head("fsaverage-ico3")
-network, posterior = load_onnx(model_path("default")), BayesianMinimumNorm()
+network, posterior = load_onnx(model_path("ensemble")), BayesianMinimumNorm()
 
 
 def simulated(n_examples):

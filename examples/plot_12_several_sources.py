@@ -42,7 +42,7 @@ sampler = BayesPatches(n_sources=(1, 4), n_chains=8, n_annealed=24, n_kept=8)
 methods = {
     "eLORETA": MinimumNorm("eLORETA"),
     "RAP-MUSIC": RecursiveMUSIC(n_sources=3),
-    "default": load_onnx(model_path("default")),
+    "ensemble": load_onnx(model_path("ensemble")),
     "annealed": AnnealedPatches(),
     "Champagne": UnrolledChampagne(),
     "sampler": sampler,
@@ -70,7 +70,7 @@ print("sources:", number)
 # %%
 # Six methods
 # -----------
-# ``default`` is the packaged network. Annealed patches (``model=annealed_patches``) are a short,
+# ``ensemble`` is a packaged network. Annealed patches (``model=annealed_patches``) are a short,
 # deterministic sampler. Champagne (``model=unrolled_champagne``) is sparse Bayesian learning over
 # patches. It stops after 14 updates, and assumes that a part of the signal is an error of the head
 # model. RAP-MUSIC selects the source whose potential fits the signal best, removes it from the
@@ -108,7 +108,7 @@ ax.legend()
 shown = matched.example(int(np.flatnonzero(number == 3)[0]))
 sample = int(shown.data[0].square().sum(0).argmax())
 maps = {"target": shown.sources[0, :, sample].abs().numpy()}
-for name in ("eLORETA", "default", "Champagne", "sampler"):
+for name in ("eLORETA", "ensemble", "Champagne", "sampler"):
     maps[name] = apply_model(methods[name], shown).mean[0, :, sample].abs().numpy()
 figure = plt.figure(figsize=(9, 4.2), layout="constrained")
 peaks = shown.scene.peaks[0].numpy()

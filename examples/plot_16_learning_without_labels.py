@@ -123,14 +123,14 @@ plt.show()
 # keeps it if the other half is explained better. The error with the person's own head is the lower
 # bound.
 
-default = load_onnx(model_path("default"))
+ensemble = load_onnx(model_path("ensemble"))
 errors = {}
 for own in (True, False):
     windows = SimulatedRecordings(
         load_head("warp29-ico3"),
         PatchSources(n_sources=(1, 1)),
         SetupRanges(montages=["biosemi64"], own_anatomy=own, displacement=0.0),
-        default.head_inputs,
+        ensemble.head_inputs,
         nominal_head=template,
         tissues=TissueRanges((0.006, 0.006), (0.006, 0.006), (0.4, 0.4), (0.4, 0.4)),
         snr_db=(15, 15),
@@ -138,11 +138,11 @@ for own in (True, False):
         split="test",
         seed=3,
     ).batch(0)
-    errors["own head" if own else "template"] = metric_values(default, windows)
-adaptation = adapt(default, windows.head, windows.data)
-inputs = as_tensors(prepare(default.head_inputs, adaptation.head))
+    errors["own head" if own else "template"] = metric_values(ensemble, windows)
+adaptation = adapt(ensemble, windows.head, windows.data)
+inputs = as_tensors(prepare(ensemble.head_inputs, adaptation.head))
 adapted = replace(windows, head=adaptation.head, inputs=inputs)
-errors["adapted"] = metric_values(default, adapted)
+errors["adapted"] = metric_values(ensemble, adapted)
 print(
     f"unexplained: {adaptation.residual[0]:.3f} -> {adaptation.residual[1]:.3f}, "
     f"{adaptation.seconds:.0f} s"

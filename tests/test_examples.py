@@ -164,7 +164,7 @@ def several_sources(page):
     for name in ("annealed", "Champagne", "sampler"):
         matched, wrong = (page["errors"][head, name].mean() for head in page["recordings"])
         assert wrong > 2 * matched
-    assert page["n_shown"]["default"] < 3 == page["n_shown"]["sampler"]
+    assert page["n_shown"]["ensemble"] < 3 == page["n_shown"]["sampler"]
     matched, wrong = page["too_many"].values()
     assert 0.2 < matched.mean() < wrong.mean()
     assert matched[page["agree"]["matched head"]].max() > 0.9

@@ -38,7 +38,9 @@ def test_floors_are_those_that_imports_are_checked_against(pictures):
     assert {f"deepesi.{folder}" for folder in plain} == set(torch_free["source_modules"])
 
 
-@pytest.mark.parametrize("name", ["pipeline", "floors", "curve", "posterior"])
+@pytest.mark.parametrize(
+    "name", ["pipeline", "floors", "curve", "durations", "modality", "posterior"]
+)
 def test_pictures_are_drawn_as_stored(pictures, tmp_path, name, capsys):
     assert pictures.main(["--only", name, "--out", str(tmp_path)]) == 0
     assert "written" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from deepesi.utils.nearest import nearest
 
 #: Scenarios that `all` leaves out: heads must be built, some networks do not take the sensors, or
 #: it is the prior of training.
-NOT_IN_ALL = ("volume", "modality", "prior")
+NOT_IN_ALL = ("volume", "modality", "modality_stranger", "prior")
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

@@ -139,10 +139,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         for head in heads:  # fail now, not after hours of training
             for montage in setups.montages if head.cap is None else ():
                 head.montage_head(montage)
-            if setups.anatomy is not None:
-                check_anatomy(head)
-            if setups.coils is not None or head.known_coils is not None:
-                _check_coils(head, artifacts)
+            check_support(head, setups, artifacts)
             for corner in (*tissues.corners, *setups.nominal.corners):
                 head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
@@ -281,13 +278,17 @@ class SimulatedRecordings(IterableDataset[Batch]):
         return tuple(drawn), present
 
 
-def _check_coils(head: Template, artifacts: Sequence[Artifact]) -> None:
-    """Refuse MEG on a head without magnetic fields, and with artifacts, which are of EEG.
+def check_support(head: Template, setups: SetupRanges, artifacts: Sequence[Artifact]) -> None:
+    """Refuse what a head lacks: other anatomies, magnetic fields; and MEG with artifacts.
 
     Raises:
-        ValueError: Either.
+        ValueError: Any of these.
 
     """
+    if setups.anatomy is not None:
+        check_anatomy(head)
+    if setups.coils is None and head.known_coils is None:
+        return
     if artifacts:
         advice = (
             "data.setups.coils=null."

@@ -122,13 +122,15 @@ def run_benchmark(
 
     Raises:
         ValueError: The folder holds the scores of other models, scenarios or heads; a scenario
-            is named twice; no process; windows that filters in a model cannot use.
+            is named twice; no process; windows that filters in a model cannot use; as in
+            `Scenario.check`.
         FloatingPointError: A model gave NaN.
 
     """
     _check(scenarios)
     for scenario in scenarios:
         check_windows(models, scenario)
+        scenario.check(cohort)
     _check_settings(folder, models, scenarios, cohort)
     units = units_of(scenarios)
     total, done = sum(unit.last - unit.first for unit in units), 0

@@ -1,4 +1,4 @@
-"""Figures of the benchmark: curves along an axis and against depth, maps of examples and errors."""
+"""Figures of the benchmark: curves along an axis and in bins, maps of examples and errors."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -106,19 +106,21 @@ def _axis_positions(levels: Sequence[str]) -> list[float]:
     return values if even else list(map(float, range(len(levels))))
 
 
-def depth_panel(
-    depth_mm: Array,
+def binned_panel(
+    label: str,
+    where: Array,
     values: Mapping[str, Array],
     method_styles: Mapping[str, Style],
     title: str,
     n_bins: int = 5,
 ) -> Figure:
-    """A metric against the depth of the source, in bins with equal numbers of examples.
+    """A metric against a quantity of the source, in bins with equal numbers of examples.
 
     Too few examples for two bins are drawn one by one.
 
     Args:
-        depth_mm: Depth of the source of every example ``(n,)``, mm.
+        label: The quantity and its unit.
+        where: Its value for the source of every example ``(n,)``.
         values: Metric of every example ``(n,)``, by method.
         method_styles: Colour and line of every method.
         title: Title of the metric.
@@ -126,15 +128,15 @@ def depth_panel(
 
     """
     figure, ax = _panel()
-    ax.set(xlabel="depth below the scalp (mm)", ylabel=title)
-    n_bins = min(n_bins, len(depth_mm) // MIN_EXAMPLES)
+    ax.set(xlabel=label, ylabel=title)
+    n_bins = min(n_bins, len(where) // MIN_EXAMPLES)
     if n_bins < 2:
         for method, of_method in values.items():
-            ax.plot(depth_mm, of_method, ".", markersize=5, color=method_styles[method][0])
+            ax.plot(where, of_method, ".", markersize=5, color=method_styles[method][0])
         ax.set_ylim(bottom=0)
         return figure
-    parts = np.array_split(np.argsort(depth_mm, kind="stable"), n_bins)
-    middle = [depth_mm[part].mean() for part in parts]
+    parts = np.array_split(np.argsort(where, kind="stable"), n_bins)
+    middle = [where[part].mean() for part in parts]
     for method, of_method in values.items():
         own, (colour, line) = [of_method[part] for part in parts], method_styles[method]
         ends = np.array([bootstrap_interval(some) for some in own], dtype=float)  # None: NaN

@@ -13,7 +13,7 @@ from deepesi.evaluation.explanations import explanations
 from deepesi.evaluation.figures import (
     Style,
     axis_panels,
-    depth_panel,
+    binned_panel,
     example_panels,
     source_panels,
     styles,
@@ -45,6 +45,8 @@ BINS = (
     "Bins of as many examples each; bands: 95 % intervals. Too few for two bins: every example "
     "by itself."
 )
+DEPTH = "depth below the scalp (mm)"
+ANGLE = "angle to the scalp (degrees; 90: tangential)"
 #: Pixels of curves, of maps of errors and of single maps: two or more of the last fit a phone.
 CURVE, MAP, SMALL = 325, 325, 160
 
@@ -109,14 +111,20 @@ def _scenario(rows: Sequence[Row], method_styles: Mapping[str, Style]) -> str:
 def _errors(
     cell: Cell, where: str, pictures: Gallery | None, method_styles: Mapping[str, Style]
 ) -> str:
-    """The localization error against depth, and on the cortex at the true sources."""
+    """The localization error against depth and orientation, and at the true sources."""
     values = {m: cell.values(m, "localization_error") for m in cell.scores}
-    depth = np.array([score.depth_mm for score in next(iter(cell.scores.values()))])
+    scores = next(iter(cell.scores.values()))
+    axes = {DEPTH: [s.depth_mm for s in scores], ANGLE: [s.angle for s in scores]}
     title = METRICS["localization_error"].label
     panels = [
-        ("Of the first source of an example.", depth_panel(depth, values, method_styles, title))
+        (f"By {label}.", binned_panel(label, np.array(known), values, method_styles, title))
+        for label, known in axes.items()
+        if np.isfinite(known).all()
     ]
-    text = f"<p>Examples of {where}. {BINS}</p>{key(method_styles)}{tiles(panels, CURVE)}"
+    text = (
+        f"<p>Examples of {where}, by the first source of each. {BINS}</p>{key(method_styles)}"
+        f"{tiles(panels, CURVE)}"
+    )
     if pictures is None:
         return text
     example, number = np.nonzero(pictures.peaks >= 0)
@@ -141,7 +149,7 @@ def _spread(spread: PointSpread, pictures: Gallery, method_styles: Mapping[str, 
     if spread.error_mm:
         titles = {metric: METRICS[metric].label for metric in kinds}
         panels = [
-            (title, depth_panel(spread.depth_mm, kinds[metric], method_styles, title))
+            (title, binned_panel(DEPTH, spread.depth_mm, kinds[metric], method_styles, title))
             for metric, title in titles.items()
         ]
         parts.append(

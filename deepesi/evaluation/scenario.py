@@ -8,7 +8,7 @@ from deepesi.baselines.tuned import Tuned
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel, Oracle
 from deepesi.data_gen.artifacts import Artifact
-from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.generator import SimulatedRecordings, check_support
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
@@ -91,6 +91,17 @@ class Scenario:
 
         """
         return self._named(self.heads, cohort) if self.heads else cohort.of("test")
+
+    def check(self, cohort: Cohort) -> None:
+        """Check before any computation that the true heads have what is drawn.
+
+        Raises:
+            ValueError: A head lacks magnetic fields or other anatomies, or is of another source
+                space; artifacts are drawn beside MEG.
+
+        """
+        for head in self.true_heads(cohort):
+            check_support(head, self.setups, self.artifacts)
 
     def heads_to_validate(self, cohort: Cohort) -> tuple[Template, ...]:
         """The validation heads that this scenario names.

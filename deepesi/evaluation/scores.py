@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import Estimate, Oracle, PosteriorModel
 from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.evaluation.first_sources import FirstSources, first_sources
 from deepesi.evaluation.methods import Method, Model, of_scenario
 from deepesi.evaluation.scenario import Scenario
 from deepesi.metrics.example import Geometry
@@ -26,7 +27,7 @@ from deepesi.utils.rows import append_rows, write_rows
 
 #: Examples of a unit of work.
 UNIT = 20
-COLUMNS = ("example", "method", "depth_mm", "latency_ms", *METRICS)
+COLUMNS = ("example", "method", "depth_mm", "angle", "latency_ms", *METRICS)
 
 
 class Score(NamedTuple):
@@ -35,6 +36,7 @@ class Score(NamedTuple):
     example: int
     method: str
     depth_mm: float  # depth of the first true source below the scalp
+    angle: float  # of the first true source to the scalp, degrees: 0 radial, 90 tangential
     latency_ms: float  # time of inverting this one example
     values: tuple[float, ...]  # in the order of `METRICS`
 
@@ -99,10 +101,9 @@ def read_scores(path: Path, methods: Sequence[str]) -> list[Score]:
 
 
 def _score(row: Sequence[str]) -> Score:
-    example, method, depth_mm, latency_ms, *values = row
-    return Score(
-        int(example), method, float(depth_mm), float(latency_ms), tuple(map(float, values))
-    )
+    example, method, *values = row
+    depth_mm, angle, latency_ms, *metrics = map(float, values)
+    return Score(int(example), method, depth_mm, angle, latency_ms, tuple(metrics))
 
 
 class Scorer:
@@ -125,10 +126,8 @@ class Scorer:
     ) -> None:
         self.models, self.scenarios, self.cohort = models, scenarios, cohort
         self.folder = folder
-        heads = [cohort.template, *(h for s in scenarios for h in s.true_heads(cohort))]
-        self._depth = {head.name: head.depth for head in heads}
         self._stream: tuple[int, SimulatedRecordings] | None = None
-        self._batch: tuple[tuple[int, float, int], Batch] | None = None
+        self._batch: tuple[tuple[int, float, int], Batch, FirstSources] | None = None
         self._geometry: tuple[HeadModel, Geometry] | None = None
 
     def score(self, unit: Unit) -> int:
@@ -139,13 +138,15 @@ class Scorer:
         missing = set(range(unit.first, unit.last)) - {score.example for score in done}
         if missing:
             write_rows(path, COLUMNS, map(_row, done))
-            batch, models = self.batch(unit), self._models(unit)
+            (batch, first), models = self.batch(unit), self._models(unit)
             for number in sorted(missing):  # all methods of an example at once, or none
-                append_rows(path, map(_row, self._example(models, batch.example(number), number)))
+                where = float(first.depth[number]), float(first.angle[number])
+                scores = self._example(models, batch.example(number), number, where)
+                append_rows(path, map(_row, scores))
         return unit.last - unit.first
 
-    def batch(self, unit: Unit) -> Batch:
-        """The whole batch a unit belongs to."""
+    def batch(self, unit: Unit) -> tuple[Batch, FirstSources]:
+        """The whole batch a unit belongs to, and where its first true sources lie."""
         key = (unit.scenario, unit.snr_db, unit.step)
         if self._batch is None or self._batch[0] != key:
             models = self._models(unit)
@@ -155,31 +156,33 @@ class Scorer:
                     self.cohort, list(models.values())
                 )
                 self._stream = unit.scenario, recordings
-            self._batch = key, self._stream[1].at_snr(unit.snr_db).batch(unit.step)
+            parts = self._stream[1].at_snr(unit.snr_db).parts(unit.step)
+            self._batch = key, parts.batch, first_sources(parts)
             if new:  # no time is to hold what only the first estimate takes
                 for model in models.values():
                     apply_model(model, self._batch[1].example(0))
-        return self._batch[1]
+        return self._batch[1:]
 
     def _models(self, unit: Unit) -> dict[str, Model]:
         return of_scenario(self.models, self.scenarios[unit.scenario].name)
 
-    def _example(self, models: Mapping[str, Model], example: Batch, number: int) -> Iterator[Score]:
-        geometry, depth_mm = self._geometry_and_depth(example)
+    def _example(
+        self, models: Mapping[str, Model], example: Batch, number: int, where: tuple[float, float]
+    ) -> Iterator[Score]:
+        geometry = self._geometry_of(example.head)
         for name, model in models.items():
             started = time.perf_counter()
             estimate = apply_model(model, example)
             latency_ms = 1e3 * (time.perf_counter() - started)
             (case,) = examples(with_samples(estimate, model, example, number), example)
             values = tuple(metric.function(case, geometry) for metric in METRICS.values())
-            yield Score(number, name, depth_mm, latency_ms, values)
+            yield Score(number, name, *where, latency_ms, values)
 
-    def _geometry_and_depth(self, example: Batch) -> tuple[Geometry, float]:
-        """Geometry of the head under its set-up, and how deep the first source lies, mm."""
-        if self._geometry is None or self._geometry[0] is not example.head:
-            self._geometry = example.head, Geometry(example.head)
-        depth = self._depth[example.scene.head_name][int(example.scene.peaks[0, 0])]
-        return self._geometry[1], 1e3 * float(depth)
+    def _geometry_of(self, head: HeadModel) -> Geometry:
+        """Geometry of the head under its set-up."""
+        if self._geometry is None or self._geometry[0] is not head:
+            self._geometry = head, Geometry(head)
+        return self._geometry[1]
 
 
 def metric_values(
@@ -239,4 +242,4 @@ def with_samples(estimate: Estimate, model: Model, example: Batch, seed: int) ->
 
 def _row(score: Score) -> tuple[object, ...]:
     """A score as a line of its file."""
-    return (*score[:4], *score.values)
+    return (*score[:-1], *score.values)

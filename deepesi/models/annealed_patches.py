@@ -175,7 +175,7 @@ class AnnealedPatches(InverseModel):
         noise = mismatch_noise(recording, inputs[self.rank.key].double(), self.log_mismatch)
         white = (recording / noise[:, None, None]).repeat_interleave(self.n_chains, 0)
         unit = inputs[self.unit.key].double()
-        patches = Patches(
+        patches = Patches.of(
             inputs[self.normal.key].double(),
             inputs[self.topographies.key].double(),
             inputs[self.normal_moments.key].double() / unit,

@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 #: Fewest head points that determine the shape of a head. With 70 to 78 points only 40 % of the
 #: pitch is recovered. In simulation they help little (eLORETA 18.8 to 16.5 mm, dipole scan 19.1 to
 #: 18.8, convdip 11.6 to 11.4, standard error 0.8 to 1.5), and on the sample subject they make it
-#: worse (right visual response: eLORETA 27 to 36 mm, packaged `default` 40 to 107 mm). 162 points
+#: worse (right visual response: eLORETA 27 to 36 mm, packaged `ensemble` 40 to 107 mm). 162 points
 #: of her scalp improve every method (14/14/14 and 20/20/24 mm). See
 #: docs/decisions/0011-electrode-positions.md.
 FEWEST_HEAD_POINTS = 100

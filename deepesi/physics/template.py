@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from deepesi.physics.dipoles import free_orientation_modes
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
+from deepesi.physics.graph import vertex_normals
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.magnetic import Coils, KnownCoils
 from deepesi.physics.magnetic_files import load_magnetic
@@ -187,6 +188,25 @@ class Template:
     def depth(self) -> Array:
         """Distance of every source from the scalp ``(S,)``, m."""
         return np.asarray(cKDTree(self.family.scalp_pos).query(self.source_pos)[0])
+
+    def depth_and_angle(self, positions: Array, normals: Array) -> tuple[Array, Array]:
+        """Distance from the scalp ``(N,)``, m, and angle to it ``(N,)``, degrees, of a cortex.
+
+        The angle is that between the normals of the cortex and of the nearest vertex of the scalp:
+        0 is radial, 90 tangential. NaN without a normal, or on a head without a mesh of the scalp.
+
+        Args:
+            positions: ``(N, 3)``, m, head frame.
+            normals: Unit normals ``(N, 3)``, or zeros.
+
+        """
+        depth, nearest = cKDTree(self.family.scalp_pos).query(positions)
+        unknown = ~normals.any(axis=1)
+        if not len(self.family.scalp_faces):
+            return np.asarray(depth), np.full(len(positions), np.nan)
+        outward = vertex_normals(self.family.scalp_pos, self.family.scalp_faces)[nearest]
+        cosine = np.abs((outward * normals).sum(axis=1)).clip(0, 1)
+        return np.asarray(depth), np.where(unknown, np.nan, np.rad2deg(np.arccos(cosine)))
 
     @functools.cached_property
     def _montages(self) -> dict[str, tuple[list[str], ScalpPoints]]:

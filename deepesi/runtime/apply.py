@@ -89,9 +89,9 @@ def apply(
     ``OUT-prediction-set-lh.label`` and ``-rh.label`` as well, from a network that counts sources
     ``OUT-source-counts.csv``, and with draws the files of `write_samples`. Epochs and raw
     recordings are localized piece by piece: ``OUT-0000-lh.stc`` and so on, numbered from 0 in
-    the order of the file, each written before the next is computed, without a picture. Volumes and
-    free orientation are written by `deepesi.runtime.writing.estimate.write_estimate`. If ``out``
-    ends in ``.zarr``, all estimates are written there in place of the ``.stc``, by
+    the order of the file, each written before the next is computed, without a picture. Files of
+    volumes and of free orientation: see `deepesi.runtime.writing.estimate.write_estimate`. If
+    ``out`` ends in ``.zarr``, all estimates are written there in place of the ``.stc``, by
     `deepesi.runtime.writing.zarr_group.ZarrGroup`. With a band (``reading.band``) only the power of
     the sources in it is written, as ``OUT-band`` and ``OUT-band-std``, see
     `deepesi.runtime.band.BandPower`.

@@ -391,7 +391,7 @@ def apply(
 
     Args:
         model: Path of an ``.onnx`` file; the name of a packaged one, ``"default"``,
-            ``"loose"`` or ``"convdip"``; or an opened `Inverse`.
+            ``"ensemble"`` or ``"convdip"``; or an opened `Inverse`.
         recording: `mne.Evoked`, `mne.Epochs` or `mne.io.Raw`; result and errors as in
             `Inverse.apply`.
         noise_cov: Noise covariance of single trials, SI units (V² for EEG).

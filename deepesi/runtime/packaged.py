@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 #: Names of the packaged files, valid wherever the path of a model is; model cards lie beside them.
-PACKAGED = ("default", "convdip", "loose")
+PACKAGED = ("default", "ensemble", "convdip")
 
 
 def model_path(name: str | Path) -> Path:

@@ -279,7 +279,8 @@ class PreparedInverse(PreparedModel):
         """Prediction set of the source of one sample, at the calibrated probability.
 
         Args:
-            mean: Estimate of the sample ``(D,)``, A m.
+            mean: Estimate of the sample ``(D,)``, A m, or ``(S, 3)`` as in MNE-Python's vector
+                estimates.
             data: The sample ``(C,)``, SI units, any reference, in the order of `ch_names`.
 
         Returns:
@@ -289,6 +290,7 @@ class PreparedInverse(PreparedModel):
             ValueError: Another number of dipoles or channels.
 
         """
+        mean = mean.ravel()
         if mean.shape != (self.space.n_dipoles,) or data.shape != (len(self.ch_names),):
             raise ValueError(
                 f"PreparedInverse: one sample of estimate and recording have shapes {mean.shape} "

@@ -5,7 +5,7 @@ import re
 from types import ModuleType
 
 #: Packages that MNE-Python reads files with, to the extra of deepesi that installs each.
-READERS = {"h5io": "hdf5", "pymatreader": "eeglab"}
+READERS = {"pymatreader": "eeglab"}
 #: Error messages about a missing package: of MNE-Python, and of SciPy for MATLAB 7.3.
 _LACKING = re.compile(r"the module (\w+)\S* .*is needed|HDF reader for matlab (v7\.3)")
 

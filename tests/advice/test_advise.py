@@ -241,7 +241,7 @@ def test_the_estimate_is_that_of_apply():
     whole = inverse.apply(evoked, baseline="none").stc.data
     for sample in (0, 17, 44):
         means = methods.apply_at(data, sample).means[0]
-        np.testing.assert_allclose(means, whole[:, sample], rtol=1e-4, atol=1e-13)
+        np.testing.assert_allclose(means, whole[..., sample].ravel(), rtol=1e-4, atol=1e-13)
 
 
 def test_a_stranger_alone_is_estimated_as_apply_does(eloreta, responses):

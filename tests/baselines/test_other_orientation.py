@@ -94,7 +94,7 @@ def test_free_orientation_on_a_head_of_fixed_orientation(model, free):
 
 def test_an_exported_network_of_free_orientation_runs_on_any_head(free):
     template = load_template("fsaverage-ico3")
-    model = load_any("loose", template)
+    model = load_any("default", template)
     assert isinstance(model, FreeOrientation)
     data = torch.as_tensor(free.along_normals().leadfield[:, 300:301] * 1e-7).float()[None]
     mean = apply(model, data, free.along_normals()).mean[0, :, 0]
@@ -115,7 +115,7 @@ def test_lead_field_along_the_normals(free):
 
 def test_packaged_networks_of_fixed_orientation_are_used_along_the_normals():
     template = load_template("fsaverage-ico3-free")
-    for name in ("default", "convdip"):
+    for name in ("ensemble", "convdip"):
         model = load_any(name, template)
         assert isinstance(model, FixedOrientation)
         assert "along the template's normals" in model.assumptions.sources

@@ -19,6 +19,8 @@ from deepesi.cli.overrides import check_one_scenario, chosen_scenarios, named_sc
 from deepesi.composition import compose
 from deepesi.core.contracts import Estimate, InverseModel
 from deepesi.core.onnx_model import OnnxModel
+from deepesi.data_gen.artifacts import Blinks
+from deepesi.data_gen.coils import CoilRanges
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.evaluation.benchmark import (
@@ -48,6 +50,7 @@ from deepesi.models.convdip import ConvDip
 from deepesi.physics.channel_check import channel_precision, predicted_channels
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.noise import whitener
+from deepesi.physics.template import load_template
 from tests.conftest import slow
 from tests.core.flow import ToyFlow
 
@@ -325,6 +328,18 @@ def test_what_would_share_scores_is_refused(scenario, toy, tmp_path):
         run_benchmark(classical(), [scenario], Cohort.single(toy), tmp_path, processes=0)
 
 
+def test_heads_without_magnetic_fields_are_refused_before_anything_is_scored(
+    scenario, toy, tmp_path
+):
+    with_meg = replace(scenario, name="meg", setups=SetupRanges(["biosemi16"], coils=CoilRanges()))
+    with pytest.raises(ValueError, match="'toy' has no magnetic fields"):
+        run_benchmark(classical(), [scenario, with_meg], Cohort.single(toy), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    blinks = replace(with_meg, artifacts=[Blinks()])
+    with pytest.raises(ValueError, match="artifacts are those of EEG"):
+        run_benchmark(classical(), [scenario, blinks], Cohort.single(toy), tmp_path / "x")
+
+
 def test_empty_folder_has_no_summary(scenario, tmp_path):
     with pytest.raises(ValueError, match="holds no scores. Give the folder of a run"):
         summarize([scenario], ["MNE"], tmp_path)
@@ -356,7 +371,7 @@ def test_an_example_is_the_batch_cut_down(scenario, toy):
 
 def test_all_scenarios_but_those_with_needs_of_their_own():
     left_out = {*known_scenarios()} - {*named_scenarios(["scenario=all"])}
-    assert left_out == {"all", "volume", "modality", "prior"}
+    assert left_out == {"all", "volume", "modality", "modality_stranger", "prior"}
 
 
 def test_the_prior_is_what_training_draws():
@@ -375,12 +390,13 @@ def test_the_prior_is_what_training_draws():
 
 #: Scenarios of other kinds of sources, noise, heads and sensors. The next test draws some others,
 #: and the documented command ``scenario=all`` builds them all.
-DRAWN = {"stranger", "artifacts", "neural_mass", "oscillation", "modality"}
+WITH_MEG = ("modality", "modality_stranger")
+DRAWN = {"stranger", "artifacts", "neural_mass", "oscillation", *WITH_MEG}
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in DRAWN else slow(n) for n in (*named_scenarios(["scenario=all"]), "modality")],
+    [n if n in DRAWN else slow(n) for n in (*named_scenarios(["scenario=all"]), *WITH_MEG)],
 )
 def test_every_scenario_can_be_drawn(name, template):
     """Each has what its name says, at every level, on heads that no training uses."""
@@ -390,7 +406,8 @@ def test_every_scenario_can_be_drawn(name, template):
     assert {s.name for s in scenarios} == {name}
     assert len({s.level for s in scenarios}) == len(scenarios)
     for scenario in scenarios:
-        batch = next(scenario.batches(Cohort.single(template), scenario.snr_db[0], []))
+        head = load_template(f"{template.name}-free") if name == "modality_stranger" else template
+        batch = next(scenario.batches(Cohort.single(head), scenario.snr_db[0], []))
         assert batch.scene.key[:2] == (scenario.seed, "test")
         assert torch.isfinite(batch.data).all()
 

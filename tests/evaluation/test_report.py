@@ -29,7 +29,7 @@ from deepesi.evaluation.compare import assumptions_table
 from deepesi.evaluation.descriptions import describe_scenario
 from deepesi.evaluation.examples_page import write_examples
 from deepesi.evaluation.explanations import explanations
-from deepesi.evaluation.figures import axis_panels, depth_panel, source_panels, styles
+from deepesi.evaluation.figures import axis_panels, binned_panel, source_panels, styles
 from deepesi.evaluation.gallery import (
     gallery,
     middle_cell,
@@ -156,8 +156,8 @@ def test_pictures_fit_a_phone(page):
     error_maps, spread_maps = 1 + n_methods, 2 * (1 + 3)  # an oracle is shown no point
     worked = 3 * (2 + n_methods) + 3 * (2 + 3)
     explained = 3 * 3  # examples and inverse models
-    depth, regions = 1 + 2, 2
-    expected = scenario_curves + error_maps + spread_maps + worked + explained + depth + regions
+    by_source, regions = 2 + 2, 2  # depth and angle of errors, depth of two metrics of points
+    expected = scenario_curves + error_maps + spread_maps + worked + explained + by_source + regions
     assert page.count("data:image/png;base64") == expected
 
 
@@ -262,12 +262,14 @@ def test_somebody_elses_head_has_its_words(scenarios, toy):
 
 
 def test_true_sources_are_those_that_were_scored(benchmark, toy):
-    """The depth that was written with every score is that of the source drawn again."""
+    """Depth and angle that were written with every score are those of the source drawn again."""
     cell = middle_cell(benchmark.cells)
     peaks = true_peaks(cell, Cohort.single(toy))
     depth = [score.depth_mm for score in cell.scores[REFERENCE]]
     assert peaks.shape == (24, 1)
     assert np.allclose(1e3 * toy.depth[peaks[:, 0]], depth)
+    _, angle = toy.depth_and_angle(toy.source_pos, toy.source_normals)
+    assert np.allclose(angle[peaks[:, 0]], [score.angle for score in cell.scores[REFERENCE]])
 
 
 def test_point_spread_map_is_the_resolution_of_a_method(models, scenarios, toy):
@@ -313,7 +315,7 @@ def test_panels_hold_what_was_measured(benchmark, toy):
     own = [r.value for r in rows if (r.method, r.metric) == (REFERENCE, "localization_error")]
     assert any(np.allclose(line.get_ydata(), own) for line in figure.axes[0].lines)
     values = {REFERENCE: np.arange(80.0)}
-    (line,) = depth_panel(np.arange(80.0), values, look, "x", n_bins=4).axes[0].lines
+    (line,) = binned_panel("depth", np.arange(80.0), values, look, "x", n_bins=4).axes[0].lines
     assert np.allclose(line.get_xydata(), [[x, x] for x in (9.5, 29.5, 49.5, 69.5)])
     # Twice the same source: its mean is drawn, once.
     sources = np.array([5, 5, 60])

@@ -32,7 +32,7 @@ def patches():
     blocks = torch.linalg.qr(random(1, N_SOURCES, N_CHANNELS, 3))[0].permute(3, 0, 1, 2)
     power = random(3, 1, N_SOURCES, 1).abs() + 0.2
     loose = blocks * (3 * power / power.sum(0)).sqrt()
-    return Patches(normal, loose, random(2, N_SOURCES).abs() + 0.5, random(3, 3, 1, N_SOURCES))
+    return Patches.of(normal, loose, random(2, N_SOURCES).abs() + 0.5, random(3, 3, 1, N_SOURCES))
 
 
 def covariances(patches, level):

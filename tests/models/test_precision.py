@@ -85,8 +85,8 @@ for n_times in (5, 21):
 """
 
 
-#: torch.compile cannot trace: the lock of cached properties; how zuko composes transforms.
-BREAKS = {"AnnealedPatches", "StructuredPosterior"}
+#: torch.compile cannot trace how zuko composes transforms.
+BREAKS = {"StructuredPosterior"}
 
 
 @pytest.mark.parametrize("name", [slow(name) for name in NETWORKS if name not in BREAKS])

@@ -119,7 +119,7 @@ def test_hat_matrix_explains_what_the_kernel_does(toy, noise_cov):
     )
 
 
-@pytest.mark.parametrize("model", ["convdip", "default"])
+@pytest.mark.parametrize("model", ["convdip", "ensemble"])
 def test_a_cleaned_recording_is_localized(template, model):
     """Two ICA components removed: the peak stays where it was."""
     evoked = make_evoked(n_times=40)

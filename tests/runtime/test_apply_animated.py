@@ -100,10 +100,10 @@ def test_prediction_sets_of_the_page_are_those_of_the_file(done):
     evoked = mne.read_evokeds(done.folder / "x-ave.fif", 0, verbose="error")
     noise_cov = mne.read_cov(done.folder / "x-cov.fif", verbose="error")
     inverse = Inverse.load("default").for_recording(evoked, noise_cov)
-    stc = mne.read_source_estimate(done.folder / "r")
+    stc = mne.read_source_estimate(done.folder / "r-stc.h5")
     data = evoked.get_data(picks=list(inverse.ch_names))
     for sample in (0, 4):
-        expected = inverse.prediction_set(stc.data[:, sample].astype(float), data[:, sample])
+        expected = inverse.prediction_set(stc.data[..., sample].astype(float), data[:, sample])
         assert np.array_equal(shown[sample], expected.sources)
 
 
@@ -149,5 +149,5 @@ def test_a_head_without_a_cortex_to_draw_on(folder):
     bare = replace(bare, space=replace(bare.space, name="bare-ico3"))
     save_template("bare.npz", bare)
     with pytest.raises(SystemExit, match="need a cortex to draw on, which .* bare-ico3 does not"):
-        apply("default", "--movie", "m.gif", "--head", "bare.npz")
+        apply("ensemble", "--movie", "m.gif", "--head", "bare.npz")
     assert not list(folder.glob("r*"))

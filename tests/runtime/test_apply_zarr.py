@@ -93,10 +93,9 @@ def test_evoked_response_with_deviations(toy, folder, toy_path):
 
 
 @pytest.mark.parametrize("parts", [2, slow(1)])
-def test_free_orientation_needs_no_h5io(eloreta, folder, toy, parts, tmp_path, monkeypatch):
+def test_free_orientation(eloreta, folder, toy, parts, tmp_path):
     head = along_normals(toy, parts, tmp_path / "free.npz")
     make_evoked().save("x-ave.fif", verbose="error")
-    monkeypatch.setitem(sys.modules, "h5io", None)
     apply(eloreta, "x-ave.fif", "--out", "x.zarr", head=head)
     group = zarr.open_group("x.zarr", mode="r")
     assert group.attrs["n_orient"] == 3

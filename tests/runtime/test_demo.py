@@ -104,7 +104,7 @@ def test_options_of_a_recording_need_one(options, stand_in, tmp_path):
         main([*words, *options])
 
 
-@pytest.mark.parametrize("name", ["convdip", "loose"])
+@pytest.mark.parametrize("name", ["convdip", "default"])
 def test_simulated_responses_are_where_they_say(name):
     """The estimate at the peak is near the simulated source, which is a matter of the data too."""
     inverse = Inverse.load(name)
@@ -248,9 +248,9 @@ def table_of(prepared, example) -> pd.DataFrame:
 
 #: Largest difference over the largest estimate.
 TOLERANCE = 1e-4
-#: Draws of the rounding of the data, by network. `loose` chooses, for every patch, the component of
-#: largest energy: where two are nearly equal, the last bit decides, in Python as in the browser.
-ROUNDINGS = {"loose": 6}
+#: Draws of the rounding of the data, by network. `default` chooses, for every patch, the component
+#: of largest energy: where two are nearly equal, the last bit decides, in Python as in the browser.
+ROUNDINGS = {"default": 6}
 
 
 def settled(inverse, data, expected, n_draws):
@@ -277,7 +277,7 @@ def check_estimate(found, inverse, name, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["convdip", "default", "loose"])
+@pytest.mark.parametrize("name", ["convdip", "ensemble", "default"])
 def test_numbers_are_those_of_python(opened, prepared, name):
     """An example, and a file: part of another one, in other order, with one more channel."""
     inverse, examples = prepared(name)

@@ -20,7 +20,7 @@ from tests.conftest import slow
 def exported(request, tmp_path_factory):
     """The packaged one; or by the command, whose head has fixed orientation by default."""
     if request.param == "packaged":
-        return model_path("loose")
+        return model_path("default")
     folder = tmp_path_factory.mktemp("free")
     torch.manual_seed(0)
     settings = {"n_components": 1, "n_sweeps": 1, "hidden": 4, "exchanged": 2, "n_radii": 2}

@@ -27,14 +27,17 @@ def finer(head: HeadModel, n_sources: int) -> HeadModel:
     edges = np.concatenate([head.space.edges, np.stack([ends[:, 0], number], 1)])
     edges = np.concatenate([edges, np.stack([ends[:, 1], number], 1)])
     normals = head.source_normals[ends].sum(1)
+    n_channels, n_orient = len(head.leadfield), head.space.n_orient
+    columns = head.leadfield.reshape(n_channels, -1, n_orient)
+    columns = np.concatenate([columns, columns[:, ends].mean(2)], axis=1)
     return replace(
         head,
-        leadfield=np.c_[head.leadfield, head.leadfield[:, ends].mean(2)],
+        leadfield=columns.reshape(n_channels, -1),
         source_pos=np.r_[head.source_pos, head.source_pos[ends].mean(1)],
         source_normals=np.r_[
             head.source_normals, normals / np.linalg.norm(normals, axis=1, keepdims=True)
         ],
-        space=SourceSpace("finer-ico3", vertices, edges),
+        space=SourceSpace("finer-ico3", vertices, edges, n_orient),
     )
 
 
@@ -50,12 +53,12 @@ def peak():
     status = Path("/proc/self/status").read_text()  # getrusage counts what started it, too
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1e6  # GB
 
-head = finer(load_template().montage_head("biosemi64"), N_SOURCES)
+head = finer(load_template("fsaverage-ico3-free").montage_head("biosemi64"), N_SOURCES)
 prepared = Inverse.load("default", n_threads=1).prepare_for(head, 1, "test")
 noise = np.random.default_rng(0).normal(size=(64, int(sys.argv[1])))
 print(peak())
 mean, std = prepared.estimate(head.noise_level * noise)
-assert mean.shape == std.shape == (N_SOURCES, noise.shape[1])
+assert mean.shape == std.shape == (3 * N_SOURCES, noise.shape[1])
 print(peak())
 """
 
@@ -91,16 +94,16 @@ def test_examples_are_computed_a_few_at_a_time(convdip, template, monkeypatch):
     assert np.abs(apart - together).max() < 1e-5 * np.abs(together).max()
 
 
-def test_default_is_computed_window_by_window(template):
+def test_the_ensemble_is_computed_window_by_window(template):
     """A window of 20 samples holds as much as memory is meant for; single samples are joined."""
-    opened = open_model(model_path("default"), 1)
+    opened = open_model(model_path("ensemble"), 1)
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, template.montage_head("biosemi64"))))
     assert examples_at_once(20, feeds) == 1
     assert 8 <= examples_at_once(1, feeds) <= 64
 
 
 def test_files_open_without_plans_for_memory():
-    """Planning took two thirds of the time of opening `default`, and saved no memory."""
+    """Planning took two thirds of the time of opening `ensemble`, and saved no memory."""
     options = open_model(model_path("convdip"), 1).session.get_session_options()
     assert not options.enable_mem_reuse
     assert not options.enable_mem_pattern

@@ -18,7 +18,7 @@ from tests.conftest import make_covariance, make_evoked, slow
 @pytest.mark.parametrize("name", PACKAGED)
 def test_it_says_what_it_is(name):
     card = model_path(name).with_suffix(".md").read_text()
-    experiment = "stranger" if name == "loose" else "evoked"
+    experiment = "stranger" if name == "default" else "evoked"
     command = f"python train.py experiment={experiment}"
     for part in ("How it was trained", command, "Real recordings"):
         assert part in card
@@ -31,18 +31,17 @@ def test_it_says_what_it_is(name):
 
 def test_they_fit_into_the_package():
     assert sum(model_path(name).stat().st_size for name in PACKAGED) < 20e6
-    default, convdip, loose = (Inverse.load(name).contract for name in PACKAGED)
-    assert default.space_name is None  # it follows any head
-    assert default.kinds == ("mean", "std")
-    assert Rank() in default.head_inputs  # in place of the channels less one
-    assert len(default.model["model"]["members"]) == 3
+    default, ensemble, convdip = (Inverse.load(name).contract for name in PACKAGED)
+    for network in (default, ensemble):
+        assert network.space_name is None  # it follows any head
+        assert network.kinds == ("mean", "std")
+        assert Rank() in network.head_inputs  # in place of the channels less one
+    assert default.n_orient == 3
+    assert default.calibration.covers == "strongest"
+    assert default.calibration.temperature < 3
+    assert len(ensemble.model["model"]["members"]) == 3
     assert convdip.space_name == "fsaverage-ico3"
     assert convdip.precision == "int8"
-    assert loose.space_name is None
-    assert loose.kinds == ("mean", "std")
-    assert loose.n_orient == 3
-    assert loose.calibration.covers == "strongest"
-    assert loose.calibration.temperature < 3
 
 
 def test_a_file_of_that_name_goes_before_it(tmp_path, monkeypatch):
@@ -50,8 +49,8 @@ def test_a_file_of_that_name_goes_before_it(tmp_path, monkeypatch):
     (tmp_path / "convdip").mkdir()  # a folder is no model
     assert [model_path(name).name for name in PACKAGED] == [
         "default.onnx",
+        "ensemble.onnx",
         "convdip.onnx",
-        "loose.onnx",
     ]
     (tmp_path / "default").write_text("x")
     assert model_path("default").read_text() == "x"
@@ -79,7 +78,7 @@ def test_it_finds_a_patch_and_says_where_it_may_be(template, name):
     prediction_set = inverse.prediction_set(mean, evoked.data[:, 2])
     assert prediction_set.sources[source]
     # m²; that of somebody else's head with one to three sources excludes less
-    assert prediction_set.area < (0.02 if name == "loose" else 0.01)
+    assert prediction_set.area < (0.02 if name == "default" else 0.01)
 
 
 @pytest.mark.parametrize(

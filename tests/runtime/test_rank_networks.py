@@ -23,7 +23,7 @@ from deepesi.runtime.inverse import Inverse
 from tests.conftest import slow
 
 RESULTS = Path(__file__).parents[2] / "docs" / "_results"
-TABLES = (RESULTS / "snr.csv", RESULTS / "snr_loose.csv")
+TABLES = (RESULTS / "snr.csv", RESULTS / "snr_default.csv")
 BAYES = "Bayes, single patch, nominal lead field"
 
 
@@ -142,13 +142,13 @@ SNRS = [slow(0.0), 5.0, slow(10.0), slow(20.0)]
 @pytest.mark.parametrize(("clean", "n"), CLEANED)
 @pytest.mark.parametrize("snr_db", SNRS)
 @pytest.mark.parametrize(
-    ("name", "n_recordings"), [("convdip", 200), slow("default", 200), slow("loose", 200)]
+    ("name", "n_recordings"), [("convdip", 200), slow("ensemble", 200), slow("default", 200)]
 )
 def test_networks_stay_within_their_benchmark_error(name, n_recordings, snr_db, clean, n):
     cleaning = clean(n, *recorded(snr_db))
     assert_within(name, snr_db, cleaning, 63 - n, n_recordings)
 
 
-@pytest.mark.parametrize("name", ["default", "loose"])
+@pytest.mark.parametrize("name", ["ensemble", "default"])
 def test_a_few_projected_recordings_for_the_slower_networks(name):
     assert_within(name, 5.0, projected(3, *recorded(5.0)), 60, 60)

@@ -72,3 +72,14 @@ def test_joint_data_train_a_network_on_every_mixture(joint_toy, tmp_path):  # no
             assert gradients
             assert all(gradient.isfinite().all() for gradient in gradients)
     assert seen == {"eeg", "meg", "eeg+meg"}
+
+
+def test_the_joint_experiment_trains_on_every_mixture(joint_toy, tmp_path):  # noqa: F811
+    """Its own network and settings, two steps on a toy head."""
+    config = compose("experiment=joint", "model=matched_filter", "data.n_times=1", "export=false")
+    assert config.data.setups.coils.eeg_only == config.data.setups.coils.meg_only == 0.25
+    config.logger.save_dir = str(tmp_path)
+    run(config, tmp_path, Cohort.single(joint_toy))
+    identity = yaml.safe_load((tmp_path / "model/model.yaml").read_text())
+    assert identity["sensor_kinds"] == ["eeg", "grad", "mag"]
+    assert identity["trained"]["n_channels"] == [13, 16 + 36]

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,8 +18,7 @@ from deepesi.models.layers.oriented_patches import (
 Triangle = list[list[Tensor]]
 
 
-@dataclass(frozen=True)
-class Patches:
+class Patches(NamedTuple):
     """A dictionary: ``K_n`` patches along the normals of each source, ``K_l`` of any orientation.
 
     Attributes:
@@ -29,6 +26,8 @@ class Patches:
         loose: Whitened rows of patches of any orientation ``(O, K_l, S, C)``.
         normal_moments: Moments that project as the first, noise 1, ``(K_n, S)``.
         loose_moments: Moments that project as the second ``(O, O, K_l, S)``: component, row.
+        loose_power: Squared norms of the rows of patches of any orientation.
+        loose_size: Root mean square moments of these patches, with standard normal weights.
 
     """
 
@@ -36,16 +35,21 @@ class Patches:
     loose: Float[Tensor, "O K_l S C"]
     normal_moments: Float[Tensor, "K_n S"]
     loose_moments: Float[Tensor, "O O K_l S"]
+    loose_power: Float[Tensor, "O 1 K_l S"]
+    loose_size: Float[Tensor, "K_l S"]
 
-    @cached_property
-    def loose_power(self) -> Float[Tensor, "O 1 K_l S"]:
-        """Squared norms of the rows of patches of any orientation."""
-        return self.loose.square().sum(3)[:, None]
-
-    @cached_property
-    def loose_size(self) -> Float[Tensor, "K_l S"]:
-        """Root mean square moments of patches of any orientation, with standard normal weights."""
-        return self.loose_moments.square().sum((0, 1)).sqrt()
+    @classmethod
+    def of(
+        cls,
+        normal: Float[Tensor, "K_n S C"],
+        loose: Float[Tensor, "O K_l S C"],
+        normal_moments: Float[Tensor, "K_n S"],
+        loose_moments: Float[Tensor, "O O K_l S"],
+    ) -> "Patches":
+        """With power and size computed, once for all steps."""
+        power = loose.square().sum(3)[:, None]
+        size = loose_moments.square().sum((0, 1)).sqrt()
+        return cls(normal, loose, normal_moments, loose_moments, power, size)
 
 
 class Slots(NamedTuple):
@@ -262,7 +266,9 @@ def _products(
 
 def inverse_root(matrix: Triangle) -> tuple[Triangle, Tensor]:
     """Inverse ``L⁻¹`` of the Cholesky root of small matrices, and their log-determinant."""
-    size, root, inverse = len(matrix), Triangle(), Triangle()
+    size = len(matrix)
+    root: Triangle = []
+    inverse: Triangle = []
     for i in range(size):
         row: list[Tensor] = []
         for j in range(i):

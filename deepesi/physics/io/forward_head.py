@@ -116,6 +116,7 @@ def _free(forward: "mne.Forward") -> "mne.Forward":
     if mne.forward.is_fixed_orient(forward):
         raise ValueError(
             "forward solution: it has fixed orientation, and the model needs three dipole "
-            "components per source. Compute it with free orientation (mne.make_forward_solution)."
+            "components per source. Compute it with free orientation (mne.make_forward_solution), "
+            "or use a model of fixed orientation, such as the packaged ensemble."
         )
     return mne.convert_forward_solution(forward, surf_ori=False, use_cps=False, verbose="error")

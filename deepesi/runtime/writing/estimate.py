@@ -19,7 +19,6 @@ from deepesi.runtime.prediction_sets import PredictionSet
 from deepesi.runtime.writing.subject_anatomy import SubjectAnatomy
 from deepesi.runtime.writing.zarr_group import check_zarr, is_zarr
 from deepesi.utils.files import check_folder_out
-from deepesi.utils.optional import require
 
 if TYPE_CHECKING:
     import mne
@@ -34,16 +33,13 @@ def check_writable(space: SourceSpace, out: Path) -> None:
 
     Raises:
         ValueError: The source space has neither two hemispheres nor one volume.
-        ModuleNotFoundError: zarr without its package, or free orientation, which MNE writes as
-            HDF5, without h5io.
+        ModuleNotFoundError: zarr without its package.
         FileExistsError: ``out`` exists and is no zarr group.
 
     """
     check_parts(space)
     if is_zarr(out):
         check_zarr(out)
-    elif space.n_orient == 3:
-        require("h5io", "hdf5", "write estimates of free orientation (MNE's -stc.h5)")
 
 
 def check_prefix(out: Path) -> None:
@@ -72,25 +68,26 @@ def check_prefix(out: Path) -> None:
 def write_estimate(stc: "mne.source_estimate._BaseSourceEstimate", out: Path) -> list[Path]:
     """Write a source estimate, each file whole or not at all, and return the files.
 
-    ``OUT-lh.stc`` and ``OUT-rh.stc`` for a surface, ``OUT-vl.stc`` for a volume, ``OUT-stc.h5``
-    for free orientation; `mne.read_source_estimate` reads them.
+    ``OUT-lh.stc`` and ``OUT-rh.stc`` for a surface, ``OUT-vl.stc`` for a volume; of moments of free
+    orientation these are the magnitudes, and ``OUT-stc.h5`` has the moments.
+    `mne.read_source_estimate` reads them all.
     """
     import mne
 
-    suffixes: tuple[str, ...]
-    if isinstance(stc, mne.SourceEstimate):
-        suffixes = ("-lh.stc", "-rh.stc")
-    elif isinstance(stc, mne.VolSourceEstimate):
-        suffixes = ("-vl.stc",)
-    else:
-        suffixes = ("-stc.h5",)
+    moments = isinstance(stc, mne.VectorSourceEstimate | mne.VolVectorSourceEstimate)
+    scalar = stc.magnitude() if moments else stc
+    on_surface = isinstance(scalar, mne.SourceEstimate)
+    suffixes = ["-lh.stc", "-rh.stc"] if on_surface else ["-vl.stc"]
+    if moments:
+        suffixes.append("-stc.h5")
     paths = [out.with_name(out.name + suffix) for suffix in suffixes]
     out.parent.mkdir(parents=True, exist_ok=True)
     stem = out.with_name(f".{out.name}.partial")  # MNE adds its own suffixes
     partials = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     with _replacing(partials, paths):
-        kind = "h5" if suffixes == ("-stc.h5",) else "stc"
-        stc.save(stem, ftype=kind, overwrite=True, verbose="error")
+        scalar.save(stem, ftype="stc", overwrite=True, verbose="error")
+        if moments:
+            stc.save(stem, ftype="h5", overwrite=True, verbose="error")
     return paths
 
 
@@ -204,7 +201,7 @@ def find_peak(
     strength = magnitudes_of(result.stc)[:, sample]
     source = int(strength.argmax())
     where, mni = location(source, inverse, anatomy), mni_of(source, inverse, anatomy)
-    mean = np.asarray(result.stc.data)[..., sample].ravel()
+    mean = np.asarray(result.stc.data)[..., sample]
     prediction_set = inverse.prediction_set(mean, result.data[:, sample])
     return Peak(sample, float(times[sample]), float(power[sample]), where, mni, prediction_set)
 

@@ -374,29 +374,6 @@ def test_eeglab_of_matlab_7_3(tmp_path, monkeypatch):
     np.testing.assert_allclose(read(path, unit="mV").get_data(), 1e3 * potentials(), rtol=1e-5)
 
 
-def test_what_else_lacks_a_package_says_which(eloreta, tmp_path, monkeypatch):
-    """A forward solution in HDF5, which MNE-Python reads with h5io."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "h5io", None)
-    make_evoked("biosemi16").save("x-ave.fif", verbose="error")
-    make_covariance(make_evoked("biosemi16").info).save("x-cov.fif", verbose="error")
-    Path("x-fwd.h5").write_bytes(b"")
-    with pytest.raises(SystemExit, match=r"x-fwd.h5: .* 'h5io', .*pip install 'deepesi\[hdf5\]'"):
-        main(
-            [
-                "apply",
-                str(eloreta),
-                "x-ave.fif",
-                "--noise-cov",
-                "x-cov.fif",
-                "--forward",
-                "x-fwd.h5",
-                "--out",
-                "x",
-            ]
-        )
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
