@@ -170,9 +170,9 @@ print(f"head mismatch, four times the annealing: chains agree in {n_agree} recor
 #
 # What to use? Here sources are patches along the normals of the template. Annealed patches and
 # Champagne have errors like the sampler, and Champagne takes a tenth of the time of annealed
-# patches. On other people's heads annealed patches have smaller errors (:doc:`decision 14
-# </decisions/0014-unrolled-champagne>`). With one source the trained matched filters have smaller
-# errors. How to compare methods yourself: :doc:`evaluation </evaluation>`.
+# patches. On other people's heads annealed patches have smaller errors with two or three sources
+# (:doc:`decision 14 </decisions/0014-unrolled-champagne>`). With one source the trained matched
+# filters have smaller errors. How to compare methods yourself: :doc:`evaluation </evaluation>`.
 #
 # Exercises
 # ---------

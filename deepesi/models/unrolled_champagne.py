@@ -15,7 +15,7 @@ from deepesi.core.precision import in_full_precision
 from deepesi.core.quantities import summed_power
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
-from deepesi.models.layers.source_counts import SourceCounts, count_loss, evidence_gains
+from deepesi.models.layers.source_counts import FASTER, SourceCounts, count_loss, evidence_gains
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.physics.head_inputs import (
     MemberShares,
@@ -64,7 +64,10 @@ class UnrolledChampagne(InverseModel):
       multiplies the variances in the updates of all patches. It reads energies only, so the
       estimate changes sign with the data;
     - the probabilities of 1 to `most_sources` sources, from what every further patch adds to the
-      evidence (`SourceCounts`). They do not change the estimate.
+      evidence (`SourceCounts`);
+    - how sharp the estimate is: the final variances, relative to the largest, get a power that
+      follows the mean logarithm of the number of sources. Few sources are sharp, many are wide,
+      because their sites are uncertain.
 
     No weight belongs to a channel, a source or an orientation. The orientations of a patch share
     one variance. A window is inverted as a whole.
@@ -157,6 +160,7 @@ class UnrolledChampagne(InverseModel):
         nn.init.zeros_(self.last.weight)  # so that an untrained model is Champagne
         nn.init.zeros_(self.last.bias)
         self.source_counts = SourceCounts(most_sources, hidden)
+        self.sharpness = nn.Parameter(torch.zeros(2))  # constant, and per number of sources
 
     @property
     def assumptions(self) -> Assumptions:
@@ -180,7 +184,8 @@ class UnrolledChampagne(InverseModel):
         white = recording / noise[:, None, None]
         strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs))
         log_counts = self._log_counts(white.detach(), strongest.topographies, rows)
-        mean, variance = self._posterior(white, strongest, inputs)
+        sharp = strongest._replace(gamma=self._sharpened(strongest.gamma, log_counts.detach()))
+        mean, variance = self._posterior(white, sharp, inputs)
         std = noise[:, None, None] * variance.sqrt()
         mean = noise[:, None, None] * mean
         estimate = Estimate(mean, std.expand_as(mean), source_counts=log_counts.exp())
@@ -307,6 +312,17 @@ class UnrolledChampagne(InverseModel):
         received = neighbour_mean(state, inputs[self.neighbours.key])
         state = state + functional.gelu(self.receive(torch.cat([state, received], dim=2)))
         return self.last(state).clamp(-3, 3).permute(1, 2, 0).flatten(1).to(gamma.dtype)
+
+    def _sharpened(
+        self, gamma: Float[Tensor, "B M"], log_counts: Float[Tensor, "B K"]
+    ) -> Float[Tensor, "B M"]:
+        """Variances to a power that follows the number of sources; untrained it is 1."""
+        number = torch.ones_like(log_counts).cumsum(1)
+        expected = (log_counts.exp() * number.log()).sum(1, keepdim=True)
+        constant, slope = (FASTER * self.sharpness).to(gamma.dtype).unbind()
+        power = (constant + slope * expected).exp()
+        largest = gamma.amax(1, keepdim=True)
+        return (largest * (gamma / largest) ** power).clamp_min(SMALLEST)
 
     def _posterior(
         self, white: Float[Tensor, "B C T"], strongest: Strongest, inputs: dict[str, Tensor]

@@ -7,7 +7,7 @@ import torch
 from deepesi.baselines.sparse_bayes import SparseBayes
 from deepesi.core.contracts import as_tensors
 from deepesi.models.layers.mismatch_noise import mismatch_noise
-from deepesi.models.layers.source_counts import count_loss
+from deepesi.models.layers.source_counts import FASTER, count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
@@ -173,6 +173,17 @@ def test_every_weight_learns(simulate):
     moments = 1e8 * (estimate.mean.square().sum().sqrt() + estimate.std.sum())
     (moments + count_loss(log_counts, torch.arange(8))).backward()
     assert all(float(p.grad.abs().max()) > 0 for p in model.parameters())
+
+
+def test_sharpness_follows_the_number_of_sources():
+    """Variances relative to the largest get the power ``exp(constant + slope E[log K])``."""
+    model = make()
+    gamma = torch.tensor([[4.0, 1.0, 0.25]] * 2)
+    certain = torch.log(torch.eye(10)[[0, 3]].clamp_min(1e-30))  # one source, four sources
+    torch.testing.assert_close(model._sharpened(gamma, certain), gamma)
+    model.sharpness.data = torch.tensor([np.log(2.0), -1 / 2]) / FASTER
+    expected = torch.stack([4 * (gamma[0] / 4) ** 2, gamma[1]])  # 2 exp(-log(4) / 2) = 1
+    torch.testing.assert_close(model._sharpened(gamma, certain), expected)
 
 
 @pytest.mark.parametrize("condition", [10.0, 1e5])
