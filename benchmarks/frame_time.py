@@ -25,7 +25,14 @@ from deepesi.utils.rows import write_rows
 MONTAGE, AIM_MS = "biosemi64", 20.0
 #: The classical method that all are compared with.
 REFERENCE = "eLORETA"
-NETWORKS = ("unrolled_ista", "gnn", "transformer", "piunet", "matched_filter")
+NETWORKS = (
+    "unrolled_ista",
+    "gnn",
+    "piunet",
+    "unrolled_champagne",
+    "transformer",
+    "matched_filter",
+)
 COLUMNS = ("file", "median, ms", "99 %, ms", f"over {REFERENCE}", f"99 % within {AIM_MS:g} ms")
 
 
@@ -60,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     usual = [REFERENCE, "convdip", *(UNTRAINED + name for name in NETWORKS), "default", "ensemble"]
     parser.add_argument("--models", nargs="*", default=usual, help="files, or untrained:NAME")
-    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("frame_time.csv"))
     options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
