@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.localization import METRIC
+from benchmarks.localization import METRIC, mean_row
 from deepesi.cli.loading import load_baselines, load_named, load_scenarios
 from deepesi.composition import compose
 from deepesi.core.batch import Batch
 from deepesi.data_gen.waveforms import Shape, TimeCourse
 from deepesi.evaluation.benchmark import Row, write_csv
-from deepesi.evaluation.intervals import bootstrap_interval
 from deepesi.evaluation.methods import Model, of_scenario
 from deepesi.evaluation.parallel import one_thread
 from deepesi.evaluation.scenario import Scenario
@@ -56,7 +55,7 @@ def constant_scenario(snr_db: float, n_examples: int) -> Scenario:
     words = ["scenario=snr", f"scenario.n_examples={n_examples}", f"scenario.snr_db=[{snr_db:g}]"]
     (scenario,) = load_scenarios([compose("evaluate", words).scenario])
     sources = replace(scenario.sources, time_course=Constant())
-    return replace(scenario, name="constant", sources=sources)
+    return replace(scenario, name="constant", axis="samples", sources=sources)
 
 
 def rows(
@@ -75,7 +74,7 @@ def rows(
         }
         for name, model in models.items():
             for level, batch in batches.items():
-                yield row(scenario, name, level, errors(model, batch))
+                yield mean_row(scenario, name, snr_db, level, errors(model, batch))
 
 
 def errors(model: Model, batch: Batch) -> np.ndarray:
@@ -86,25 +85,6 @@ def errors(model: Model, batch: Batch) -> np.ndarray:
         for example in examples(apply_model(model, part), part):
             found.append(METRICS[METRIC].function(example, geometry))
     return np.array(found)
-
-
-def row(scenario: Scenario, method: str, level: str, values: np.ndarray) -> Row:
-    """Mean, interval and median."""
-    low, high = bootstrap_interval(values[:, None])[:, 0].tolist()
-    return Row(
-        method=method,
-        scenario=scenario.name,
-        snr_db=float(scenario.snr_db[0]),
-        n_sources=scenario.n_sources,
-        metric=METRIC,
-        value=float(values.mean()),
-        ci_low=low,
-        ci_high=high,
-        median=float(np.median(values)),
-        n=len(values),
-        axis="samples",
-        level=level,
-    )
 
 
 def main() -> None:

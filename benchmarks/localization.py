@@ -91,10 +91,11 @@ def rows(
     for name, inside in parts.items():
         for (method, snr_db), values in measured.values.items():
             if inside.any():
-                yield _row(scenario, method, snr_db, name, values[inside])
+                yield mean_row(scenario, method, snr_db, name, values[inside])
 
 
-def _row(scenario: Scenario, method: str, snr_db: float, level: str, values: Array) -> Row:
+def mean_row(scenario: Scenario, method: str, snr_db: float, level: str, values: Array) -> Row:
+    """Mean, interval and median of errors of a method."""
     low, high = (float(end) if np.isfinite(end) else None for end in bootstrap_interval(values))
     return Row(
         method=method,
