@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
-from benchmarks.without_labels import configured, trained
+from benchmarks.without_labels import configured, mean_text, trained
 from deepesi.cli.loading import load_scenarios
 from deepesi.composition import compose
 from deepesi.core.contracts import InverseModel
-from deepesi.evaluation.intervals import interval_text
 from deepesi.losses.anatomy import OffCortexRidge
 from deepesi.metrics.example import Geometry
 from deepesi.metrics.source_metric import examples
@@ -183,15 +181,11 @@ def table(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
                         )
                         for a in (base, arm)
                     )
-                    cells += [f"{before.mean():.{decimals}f}", change(after - before, decimals)]
+                    cells += [
+                        f"{before.mean():.{decimals}f}",
+                        mean_text(after - before, decimals, "+"),
+                    ]
                 yield cells
-
-
-def change(differences: NDArray[np.float64], decimals: int) -> str:
-    """Mean with the interval of Student's t over the seeds."""
-    n, mean = len(differences), differences.mean()
-    reach = student.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return interval_text(mean, mean - reach, mean + reach, decimals, "+")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -33,9 +33,7 @@ from deepesi.composition import compose
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel
 from deepesi.evaluation.intervals import interval_text
-from deepesi.metrics.example import Geometry
-from deepesi.metrics.source_metric import examples
-from deepesi.metrics.table import METRICS
+from deepesi.evaluation.scores import metric_values
 from deepesi.physics.cohort import Cohort
 from deepesi.physics.template import load_template
 from deepesi.training.run import fit
@@ -135,7 +133,9 @@ def recordings(
 
 def error(model: InverseModel, batches: Sequence[Batch]) -> float:
     """Mean localization error of the last `N_SCORED` examples of every batch, mm."""
-    return float(np.mean([_errors(model, batch.part(slice(-N_SCORED, None))) for batch in batches]))
+    return float(
+        np.mean([metric_values(model, batch.part(slice(-N_SCORED, None))) for batch in batches])
+    )
 
 
 def error_after(adapt: Callable[[Batch], InverseModel], batches: Sequence[Batch]) -> float:
@@ -168,13 +168,6 @@ def of_small_entropy(model: InverseModel, site: Batch) -> InverseModel:
     return adapted.eval()
 
 
-def _errors(model: InverseModel, batch: Batch) -> list[float]:
-    with torch.no_grad():
-        estimate = model(batch.data, batch.inputs)
-    function, geometry = METRICS["localization_error"].function, Geometry(batch.head)
-    return [function(example, geometry) for example in examples(estimate, batch)]
-
-
 class Errors(dict[str, list[float]]):
     """Errors of every method, one per seed; each is printed as well."""
 
@@ -193,12 +186,12 @@ class Errors(dict[str, list[float]]):
         }
 
 
-def mean_text(values: NDArray[np.float64], decimals: int) -> str:
-    """Mean over seeds with its 95 % interval."""
+def mean_text(values: NDArray[np.float64], decimals: int, sign: str = "") -> str:
+    """Mean over seeds with the 95 % interval of Student's t; `sign` as in formats."""
     if len(values) < 2:
-        return f"{values.mean():.{decimals}f}"
+        return f"{values.mean():{sign}.{decimals}f}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return interval_text(values.mean(), values.mean() - half, values.mean() + half, decimals)
+    return interval_text(values.mean(), values.mean() - half, values.mean() + half, decimals, sign)
 
 
 def run_curves(options: argparse.Namespace, cohort: Cohort, folder: Path) -> list[dict[str, Any]]:

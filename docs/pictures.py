@@ -296,7 +296,7 @@ def curve_figure() -> Figure:
     return figure
 
 
-def _errors(name: str, level: str | None) -> list[dict[str, str]]:
+def _errors(name: str, level: str | None = None) -> list[dict[str, str]]:
     """Stored localization errors, of one level if there are several."""
     with (PICTURES.parent / "_results" / f"{name}.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "localization_error"]
@@ -305,8 +305,7 @@ def _errors(name: str, level: str | None) -> list[dict[str, str]]:
 
 def durations_figure() -> Figure:
     """Error of every method against the samples of a constant course, and what averaging gives."""
-    with (PICTURES.parent / "_results" / "constant.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _errors("constant")
     figure = Figure(figsize=(WIDTH, 7.4), facecolor="white", layout="constrained")
     axes = figure.subplots(-(-len(DURATIONS) // 3), 3, sharex=True, sharey=True)
     for ax, (method, title) in zip(axes.ravel(), DURATIONS.items(), strict=True):
@@ -393,8 +392,7 @@ def modality_figure() -> Figure:
     """Localization error with EEG, MEG and both, by angle and depth of the source, at 0 dB."""
     from deepesi.evaluation.figures import COLOURS
 
-    with (PICTURES.parent / "_results" / "modality_source.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if float(row["snr_db"]) == 0]
+    rows = [row for row in _errors("modality_source") if float(row["snr_db"]) == 0]
     figure = Figure(figsize=(WIDTH, 6.2), facecolor="white", layout="constrained")
     axes = figure.subplots(2, 1, sharey=True)
     for ax, sign, label in zip(axes, ("°", "mm"), (ANGLE, "depth below the scalp"), strict=True):

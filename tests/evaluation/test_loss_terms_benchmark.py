@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks import durations, loss_terms
+from benchmarks.without_labels import mean_text
 from deepesi.composition import compose
 from deepesi.utils.rows import read_rows
 
@@ -23,7 +24,7 @@ def test_the_summary_is_that_of_the_stored_runs():
 
 def test_change_is_the_mean_with_an_interval_of_student():
     """Three differences of mean 1 and standard deviation 1: 4.303 / sqrt(3) to both sides."""
-    assert loss_terms.change(np.array([0.0, 1.0, 2.0]), 2) == "+1.00 [-1.48, +3.48]"
+    assert mean_text(np.array([0.0, 1.0, 2.0]), 2, "+") == "+1.00 [-1.48, +3.48]"
 
 
 @pytest.mark.parametrize("name", loss_terms.STUDIES)

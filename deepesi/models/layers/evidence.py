@@ -89,9 +89,9 @@ class Evidence(nn.Module):
         hidden = functional.relu(hidden + self.recording_layer(recording).T[:, None])
         hidden = functional.relu(over_first(self.second, hidden))
         # The log-likelihood is half the energy if the patch is the only source, the lead field
-        # exact and the noise white. The unexplained power above the noise, and a share of the
-        # total, count as errors common to all samples. Samples are correlated in time, so fewer
-        # than `n_times` of them count.
+        # exact and the noise white. The unexplained power above the noise, and a share of
+        # `mismatch_energy`, count as errors common to all samples. Samples are correlated in time,
+        # so fewer than `n_times` of them count.
         frames = n_times**self.memory
         error = functional.relu(unexplained - 1) + self._mismatch(power, n_channels, n_times)
         slope = 0.5 * frames / (1 + frames * error) * self.temperature(recording)[:, 0].exp()

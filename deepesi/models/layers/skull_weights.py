@@ -24,7 +24,7 @@ class SkullWeights(nn.Module):
     def __init__(self, n_skulls: int) -> None:
         super().__init__()
         self.prior = nn.Parameter(torch.zeros(n_skulls))
-        self.log_mismatch = nn.Parameter(torch.tensor([-2.0, -4.0]))  # factors: residual, total
+        self.log_mismatch = nn.Parameter(torch.tensor([-2.0, -4.0]))  # factors: residual, excess
 
     def forward(
         self,
@@ -55,9 +55,9 @@ class SkullWeights(nn.Module):
         strongest = (nominal.energy(filtered) / norms.square().permute(1, 2, 0, 3)).amax((0, 1))
         best = strongest.amax(0)
         unexplained = (residual.square().sum((0, 1)) - best).clamp_min(0) / n_free
-        residual_factor, total_factor = self.log_mismatch.exp()
+        residual_factor, excess_factor = self.log_mismatch.exp()
         mismatch_variance = (
-            1 + residual_factor * unexplained + total_factor * excess / TYPICAL_FREEDOM
+            1 + residual_factor * unexplained + excess_factor * excess / TYPICAL_FREEDOM
         )
         logits = self.prior[:, None] + 0.5 * (strongest - best) / mismatch_variance
         return torch.softmax(logits, dim=0)
