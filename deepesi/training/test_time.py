@@ -41,6 +41,7 @@ class Adaptation:
             leaves unexplained, before and after the correction.
         accepted: Whether the correction explains these windows significantly better.
         seconds: Time taken, s.
+        unchecked: The head with the correction, kept or not: for comparison.
 
     """
 
@@ -49,6 +50,7 @@ class Adaptation:
     residual: tuple[float, float]
     accepted: bool
     seconds: float
+    unchecked: HeadModel
 
 
 def adapt(
@@ -65,14 +67,15 @@ def adapt(
     Every step inverts the windows and fits ``A = argmin ‖V/g − A E‖² + strength tr(E Eᵀ)/C
     ‖A − I‖²`` in closed form: ``V`` the whitened windows, ``E`` what the nominal lead field
     explains of them, and ``g = tr(V Eᵀ)/tr(E Eᵀ)`` the gain of the estimates, below 1 because of
-    regularization. The fit uses every other window. The correction is kept if the model then
-    explains more of the other windows, in all and by Wilcoxon's signed-rank test. There are no
-    random numbers.
+    regularization. The fit uses the first half of the windows. The correction is kept if the model
+    then explains more of the second half, in all and by Wilcoxon's signed-rank test. The halves do
+    not take turns: neighbouring windows of a recording have the same sources, and a correction that
+    fits these sources would pass. There are no random numbers.
 
     Args:
         model: Any inverse model, exported files included.
         head: Nominal head under the set-up of the recording.
-        data: Windows with different sources, V, any reference.
+        data: Windows with different sources, in the order of the recording, V, any reference.
         strength: Weight of the identity, above 0.
         n_steps: Number of steps, 1 to 10. Measured: one is best.
 
@@ -88,7 +91,7 @@ def adapt(
     referenced = head.sensors.reference(data.cpu().numpy(), axis=1)
     data = torch.as_tensor(referenced, dtype=data.dtype, device=data.device)
     model.eval()
-    fitted, others = data[::2], data[1::2]
+    fitted, others = data.tensor_split(2)
     whitener = Whitener().compute(head)
     correction, adapted = np.eye(head.n_channels), head
     for _ in range(n_steps):
@@ -97,11 +100,12 @@ def adapt(
         adapted = corrected(head, correction)
     power = max(float(_power(whitener @ _rows(others), 1).sum()), float(np.finfo(float).tiny))
     before, after = (_unexplained(model, one, others, whitener) for one in (head, adapted))
-    accepted = _explains_more(before, after)
+    accepted, unchecked = _explains_more(before, after), adapted
     if not accepted:
         correction, adapted = np.eye(head.n_channels), head
     residual = float(before.sum()) / power, float(after.sum()) / power
-    return Adaptation(adapted, correction, residual, accepted, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Adaptation(adapted, correction, residual, accepted, seconds, unchecked)
 
 
 def _explains_more(before: Array, after: Array) -> bool:

@@ -57,11 +57,25 @@ def test_the_same_every_time_and_in_any_reference(head):
 def test_a_correction_that_does_not_help_is_dropped(head):
     """Fitted to windows under one head, judged by those under another."""
     data = windows(head, GAINS)
-    data[1::2] = windows(head, 1 / GAINS, seed=1)[1::2]
+    data[32:] = windows(head, 1 / GAINS, seed=1)[32:]
     found = adapt(single(), head, data, strength=1e-3)
     assert not found.accepted
     assert found.head is head
     assert np.array_equal(found.correction, np.eye(16))
+    assert not np.allclose(found.unchecked.leadfield, head.leadfield)
+
+
+def test_few_sources_are_not_taken_for_an_error_of_the_head(head):
+    """Eight windows per source, under the right head, of sources that the model cannot describe.
+
+    A correction fits the sources of the first half. If both halves have the same sources, it passes
+    as a correction of the head.
+    """
+    pairs = windows(head, np.ones(16), n=8) + windows(head, np.ones(16), n=8, seed=1)
+    data = pairs.repeat_interleave(8, 0) + windows(head, np.ones(16), seed=2) / 20
+    assert not adapt(single(), head, data).accepted
+    mixed = torch.cat([data[::2], data[1::2]])
+    assert adapt(single(), head, mixed).accepted
 
 
 def test_silent_recording(head):
