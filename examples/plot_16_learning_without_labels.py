@@ -119,9 +119,9 @@ plt.show()
 # Another head
 # ------------
 # Windows of a warped head, of one person, are inverted with the template. `adapt` fits one matrix
-# over the electrodes to the part that the packaged network explains of one half of the windows, and
-# keeps it if the other half is explained better. The error with the person's own head is the lower
-# bound.
+# over the electrodes to the part that the packaged network explains of the first half of the
+# windows, and keeps it if the second half is explained better. The error with the person's own head
+# is the lower bound.
 
 ensemble = load_onnx(model_path("ensemble"))
 errors = {}
@@ -164,9 +164,9 @@ plt.show()
 
 # %%
 # The correction explains windows better that it was not fitted to, and the errors get smaller, by a
-# part of the gain that the person's own head would give. With too few windows (try 96) it explains
-# other windows worse, and `adapt` keeps the nominal head. The black lines are standard errors over
-# the windows, which are the same for all three.
+# part of the gain that the person's own head would give. With too few windows (try 96) it may
+# explain other windows worse, and `adapt` then keeps the nominal head. The black lines are standard
+# errors over the windows, which are the same for all three.
 #
 # Exercises
 # ---------
