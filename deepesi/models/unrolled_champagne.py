@@ -12,18 +12,20 @@ from deepesi.core.batch import Batch
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Objective
 from deepesi.core.patches import neighbour_mean
 from deepesi.core.precision import in_full_precision
-from deepesi.core.quantities import summed_power
+from deepesi.core.quantities import summed_power, whitened_power
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_counts import FASTER, SourceCounts, count_loss, evidence_gains
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.physics.head_inputs import (
+    LinearInverse,
     MemberShares,
     MeshNeighbours,
     PatchMembers,
     PatchMoments,
     PatchTopographies,
     Rank,
+    SkullFilters,
     SourceUnit,
     Whitener,
 )
@@ -32,6 +34,12 @@ from deepesi.physics.head_inputs import (
 SMALLEST = 1e-8
 #: Features of a source that are the same for all its patches.
 N_COMMON = 3
+#: Number of patches, one after the other, that say which skull explains a recording best.
+N_FOR_SKULL = 4
+#: Nothing, in A m, so that silence can be divided by it.
+TINY = 1e-30
+#: Least power above the noise in a logarithm, noise power 1.
+LEAST_SIGNAL = 1e-3
 
 
 class Strongest(NamedTuple):
@@ -112,7 +120,7 @@ class UnrolledChampagne(InverseModel):
         count: float = 1.0,
         single: float = 0.5,
         mismatch: float = 0.25,
-        n_iterations: int = 10,
+        n_iterations: int = 8,
         hidden: int = 16,
         most_sources: int = 10,
         smallest: float = 0.010,
@@ -138,6 +146,7 @@ class UnrolledChampagne(InverseModel):
         self.topographies = PatchTopographies(*radii, loose)
         self.moments = PatchMoments(*radii, loose)
         self.members, self.shares = PatchMembers(*radii), MemberShares(*radii)
+        self.skulls, self.smooth = SkullFilters(), LinearInverse("eLORETA", 10.0, 1.0, 1, loose)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -147,20 +156,26 @@ class UnrolledChampagne(InverseModel):
             self.moments,
             self.members,
             self.shares,
+            self.skulls,
+            self.smooth,
         )
         self.n_steps, self.n_dense, self.n_strongest = n_steps, n_dense, n_strongest
         self.n_iterations, self.n_radii = n_iterations, n_radii
         self.exponent, self.count = exponent, count
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
         self.log_mismatch = nn.Parameter(torch.tensor(math.log(mismatch)))
+        self.mismatch_slope = nn.Parameter(torch.zeros(2))  # per factor e of power and of samples
+        self.skull = nn.Parameter(torch.zeros(2))  # share of the likely skull, log of sharpness
         self.single = nn.Parameter(torch.tensor(math.log(single / (1 - single))))
         self.first = nn.Linear(2 * n_radii + N_COMMON, hidden)
         self.receive = nn.Linear(2 * hidden, hidden)
         self.last = nn.Linear(hidden, n_radii)
         nn.init.zeros_(self.last.weight)  # so that an untrained model is Champagne
         nn.init.zeros_(self.last.bias)
-        self.source_counts = SourceCounts(most_sources, hidden)
-        self.sharpness = nn.Parameter(torch.zeros(2))  # constant, and per number of sources
+        self.source_counts = SourceCounts(most_sources, 2 * hidden)
+        # Constant, and per factor e of the number of sources, of power and of samples.
+        self.sharpness = nn.Parameter(torch.zeros(4))
+        self.width = nn.Parameter(torch.zeros(4))  # the same
 
     @property
     def assumptions(self) -> Assumptions:
@@ -180,16 +195,21 @@ class UnrolledChampagne(InverseModel):
         n_orient = inputs[self.moments.key].shape[2]
         rows = topographies.flatten(0, 1).unflatten(0, (-1, n_orient))[None]
         recording = inputs[self.whitener.key] @ data
-        noise = mismatch_noise(recording, inputs[self.rank.key], self.log_mismatch)
+        conditions = conditions_of(recording, inputs[self.rank.key])
+        slope = (FASTER * self.mismatch_slope).to(conditions.dtype)
+        log_share = (self.log_mismatch + conditions @ slope).clamp_max(0)
+        noise = mismatch_noise(recording, inputs[self.rank.key], log_share)
         white = recording / noise[:, None, None]
-        strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs))
-        log_counts = self._log_counts(white.detach(), strongest.topographies, rows)
-        sharp = strongest._replace(gamma=self._sharpened(strongest.gamma, log_counts.detach()))
-        mean, variance = self._posterior(white, sharp, inputs)
-        std = noise[:, None, None] * variance.sqrt()
+        strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs), inputs)
+        log_counts = self._log_counts(white.detach(), strongest.topographies, conditions, inputs)
+        number = mean_logarithm(log_counts.detach())
+        features = torch.cat([torch.ones_like(number), number, conditions], dim=1)
+        sharp = self._sharpened(strongest.gamma, features)
+        sparse, variance = self._posterior(white, strongest._replace(gamma=sharp), inputs)
+        mean = self._widened(sparse, inputs[self.smooth.key][0] @ data, features)
+        std = noise[:, None, None] * (variance + (mean - sparse).square()).sqrt()
         mean = noise[:, None, None] * mean
-        estimate = Estimate(mean, std.expand_as(mean), source_counts=log_counts.exp())
-        return estimate, log_counts
+        return Estimate(mean, std, source_counts=log_counts.exp()), log_counts
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
@@ -206,13 +226,13 @@ class UnrolledChampagne(InverseModel):
         self,
         white: Float[Tensor, "B C T"],
         candidates: Float[Tensor, "B M O C"],
-        rows: Float[Tensor, "1 A O C"],
+        conditions: Float[Tensor, "B 2"],
+        inputs: dict[str, Tensor],
     ) -> Float[Tensor, "B K"]:
         """Logarithmic probabilities of the numbers of sources."""
-        power, n_times = size_of(white)
-        n_patches = torch.ones_like(rows[0, :, 0, 0]).sum()
         gains = evidence_gains(white, candidates, self.source_counts.most)
-        return self.source_counts(gains, n_patches, power, n_times)
+        n_patches = torch.ones_like(inputs[self.topographies.key][..., 0]).sum()
+        return self.source_counts(gains, n_patches, conditions, inputs[self.rank.key])
 
     def _of_all(
         self,
@@ -233,8 +253,9 @@ class UnrolledChampagne(InverseModel):
         white: Float[Tensor, "B C T"],
         rows: Float[Tensor, "1 A O C"],
         gamma: Float[Tensor, "B A"],
+        inputs: dict[str, Tensor],
     ) -> Strongest:
-        """The strongest patches after all updates."""
+        """The strongest patches after all updates, under the likely skull."""
         if not torch.compiler.is_compiling() and gamma.shape[1] < self.n_strongest:
             raise ValueError(
                 f"UnrolledChampagne: n_strongest={self.n_strongest} is more than the "
@@ -242,9 +263,26 @@ class UnrolledChampagne(InverseModel):
             )
         kept, numbers = gamma.topk(self.n_strongest, dim=1)
         strongest = rows[0].index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+        strongest = self._under_likely_skull(white.detach(), strongest, inputs[self.skulls.key])
         for _ in range(self.n_dense, self.n_steps):
             kept = updated(kept, self._fit(white, strongest, kept))
         return Strongest(kept, numbers, strongest)
+
+    def _under_likely_skull(
+        self,
+        white: Float[Tensor, "B C T"],
+        rows: Float[Tensor, "B M O C"],
+        filters: Float[Tensor, "R C C"],
+    ) -> Float[Tensor, "B M O C"]:
+        """Topographies under the mean of all skulls, weighted by the evidence of a few patches."""
+        flat = rows.flatten(1, 2)
+        filtered = (flat[:, None] @ filters.mT).flatten(0, 1).unflatten(1, rows.shape[1:3])
+        repeated = white[:, None].expand(-1, len(filters), -1, -1).flatten(0, 1)
+        gains = evidence_gains(repeated, filtered, N_FOR_SKULL).sum(1).unflatten(0, (len(white), -1))
+        share, log_sharpness = (FASTER * self.skull).to(white.dtype).unbind()
+        weights = torch.softmax(log_sharpness.exp() * gains, dim=1)
+        likely = (weights @ filters.flatten(1).to(white.dtype)).unflatten(1, filters.shape[1:])
+        return (flat + share * (flat @ likely.mT - flat)).unflatten(1, rows.shape[1:3])
 
     def _start(
         self,
@@ -314,15 +352,31 @@ class UnrolledChampagne(InverseModel):
         return self.last(state).clamp(-3, 3).permute(1, 2, 0).flatten(1).to(gamma.dtype)
 
     def _sharpened(
-        self, gamma: Float[Tensor, "B M"], log_counts: Float[Tensor, "B K"]
+        self, gamma: Float[Tensor, "B M"], features: Float[Tensor, "B 4"]
     ) -> Float[Tensor, "B M"]:
-        """Variances to a power that follows the number of sources; untrained it is 1."""
-        number = torch.ones_like(log_counts).cumsum(1)
-        expected = (log_counts.exp() * number.log()).sum(1, keepdim=True)
-        constant, slope = (FASTER * self.sharpness).to(gamma.dtype).unbind()
-        power = (constant + slope * expected).exp()
+        """Variances to a power that follows number of sources, power and samples.
+
+        Untrained the power is 1.
+        """
+        power = (features @ (FASTER * self.sharpness).to(gamma.dtype)).exp()[:, None]
         largest = gamma.amax(1, keepdim=True)
         return (largest * (gamma / largest) ** power).clamp_min(SMALLEST)
+
+    def _widened(
+        self,
+        sparse: Float[Tensor, "B D T"],
+        smooth: Float[Tensor, "B D T"],
+        features: Float[Tensor, "B 4"],
+    ) -> Float[Tensor, "B D T"]:
+        """The estimate mixed with that of eLORETA, scaled to the same sum of magnitudes.
+
+        The share is nothing for one source, and before training for all.
+        """
+        rate = features @ (FASTER * self.width).to(sparse.dtype)
+        share = 1 - (-rate * features[:, 1]).exp()[:, None, None]
+        size, other = (v.detach().square().sum(2).sqrt().sum(1) for v in (sparse, smooth))
+        scale = (size / other.clamp_min(TINY))[:, None, None]
+        return sparse + share * (scale * smooth - sparse)
 
     def _posterior(
         self, white: Float[Tensor, "B C T"], strongest: Strongest, inputs: dict[str, Tensor]
@@ -361,6 +415,21 @@ def size_of(white: Float[Tensor, "B C T"]) -> tuple[Float[Tensor, " B"], Float[T
     """Power of a recording, summed over channels, and its number of samples in time."""
     n_times = torch.ones_like(white[:, 0]).sum(1)
     return summed_power(white), n_times
+
+
+def mean_logarithm(log_counts: Float[Tensor, "B K"]) -> Float[Tensor, "B 1"]:
+    """Mean logarithm of the number of sources."""
+    number = torch.ones_like(log_counts).cumsum(1)
+    return (log_counts.exp() * number.log()).sum(1, keepdim=True)
+
+
+def conditions_of(
+    recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
+) -> Float[Tensor, "B 2"]:
+    """Logarithms of the power per dimension above the noise and of the number of samples."""
+    above = (whitened_power(recording, rank) - 1).clamp_min(LEAST_SIGNAL)
+    n_times = torch.ones_like(recording[:, 0]).sum(1)
+    return torch.stack([above.log(), n_times.log()], dim=1)
 
 
 def updated(gamma: Float[Tensor, "B A"], change: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:

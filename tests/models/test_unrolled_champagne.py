@@ -9,7 +9,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.source_counts import FASTER, count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
-from deepesi.models.unrolled_champagne import UnrolledChampagne
+from deepesi.models.unrolled_champagne import UnrolledChampagne, mean_logarithm
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
 from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import slow
@@ -45,7 +45,7 @@ def learned_variances(model, data, head):
     with torch.no_grad():
         gamma = model.double()._of_all(white, rows[None], as_tensors(arrays) | inputs)
         if model.n_dense < model.n_steps:
-            strongest = model._of_strongest(white, rows[None], gamma)
+            strongest = model._of_strongest(white, rows[None], gamma, inputs)
             gamma = torch.zeros_like(gamma).scatter(1, strongest.numbers, strongest.gamma)
     return gamma.numpy(), white.numpy(), rows.numpy()
 
@@ -179,11 +179,15 @@ def test_sharpness_follows_the_number_of_sources():
     """Variances relative to the largest get the power ``exp(constant + slope E[log K])``."""
     model = make()
     gamma = torch.tensor([[4.0, 1.0, 0.25]] * 2)
-    certain = torch.log(torch.eye(10)[[0, 3]].clamp_min(1e-30))  # one source, four sources
-    torch.testing.assert_close(model._sharpened(gamma, certain), gamma)
-    model.sharpness.data = torch.tensor([np.log(2.0), -1 / 2]) / FASTER
+    number = mean_logarithm(torch.eye(10)[[0, 3]].clamp_min(1e-30).log())  # one and four sources
+    torch.testing.assert_close(number, torch.tensor([[0.0], [float(np.log(4))]]).float())
+    features = torch.tensor([[1, 0, 1, 0], [1, np.log(4), 3, 2]], dtype=torch.float32)
+    torch.testing.assert_close(model._sharpened(gamma, features), gamma)
+    model.sharpness.data = torch.tensor([np.log(2.0), -1 / 2, 0, 0]) / FASTER
     expected = torch.stack([4 * (gamma[0] / 4) ** 2, gamma[1]])  # 2 exp(-log(4) / 2) = 1
-    torch.testing.assert_close(model._sharpened(gamma, certain), expected)
+    torch.testing.assert_close(model._sharpened(gamma, features), expected)
+    model.sharpness.data = torch.tensor([0, 0, np.log(2.0), -3 / 2 * np.log(2.0)]) / FASTER
+    torch.testing.assert_close(model._sharpened(gamma, features), expected)
 
 
 @pytest.mark.parametrize("condition", [10.0, 1e5])

@@ -13,14 +13,15 @@ MIN_POWER = 1e-6
 
 
 def mismatch_noise(
-    recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], log_share: Float[Tensor, ""]
+    recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], log_share: Float[Tensor, "*B"]
 ) -> Float[Tensor, " B"]:
     """Standard deviation of noise and head mismatch, in units of that of the noise alone.
 
     Args:
         recording: Whitened data.
         rank: Rank of the noise covariance.
-        log_share: Logarithm of the share of mismatch in the power above the noise.
+        log_share: Logarithm of the share of mismatch in the power above the noise, one for all or
+            one per recording.
 
     """
     power = whitened_power(recording, rank)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 #: Features of every further source.
-N_FEATURES = 5
+N_FEATURES = 6
 #: Logarithm of the factor on what is added to the evidence, and the share of the logarithm of the
 #: number of patches that does not count, before training: the best on 900 simulated recordings.
 START = (-2.8, 0.96)
@@ -39,21 +39,22 @@ class SourceCounts(nn.Module):
         self,
         gains: Float[Tensor, "B K"],
         n_patches: Float[Tensor, ""],
-        power: Float[Tensor, " B"],
-        n_times: Float[Tensor, " B"],
+        conditions: Float[Tensor, "B 2"],
+        rank: Float[Tensor, " 1"],
     ) -> Float[Tensor, "B K"]:
         """Logarithmic probabilities.
 
         Args:
             gains: Result of `evidence_gains`.
             n_patches: Number of patches in the dictionary.
-            power: Power of the whitened recording.
-            n_times: Number of samples in time.
+            conditions: Logarithms of the power above the noise and of the number of samples.
+            rank: Rank of the noise covariance.
 
         """
         earlier = functional.pad(gains[:, :-1], (1, 0))
         number = torch.ones_like(gains).cumsum(1) / self.most
-        common = [v[:, None].expand_as(gains) for v in (power.log1p() / 4, n_times.log() / 4)]
+        conditions = torch.cat([conditions, rank.log().expand_as(conditions[:, :1])], dim=1) / 4
+        common = [v[:, None].expand_as(gains) for v in conditions.unbind(1)]
         features = torch.stack([gains.log1p(), earlier.log1p(), number, *common], dim=2)
         hidden = functional.gelu(self.first(features.to(self.first.weight.dtype)))
         change = FASTER * self.last(hidden)
