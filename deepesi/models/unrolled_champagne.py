@@ -278,7 +278,9 @@ class UnrolledChampagne(InverseModel):
         flat = rows.flatten(1, 2)
         filtered = (flat[:, None] @ filters.mT).flatten(0, 1).unflatten(1, rows.shape[1:3])
         repeated = white[:, None].expand(-1, len(filters), -1, -1).flatten(0, 1)
-        gains = evidence_gains(repeated, filtered, N_FOR_SKULL).sum(1).unflatten(0, (len(white), -1))
+        gains = (
+            evidence_gains(repeated, filtered, N_FOR_SKULL).sum(1).unflatten(0, (len(white), -1))
+        )
         share, log_sharpness = (FASTER * self.skull).to(white.dtype).unbind()
         weights = torch.softmax(log_sharpness.exp() * gains, dim=1)
         likely = (weights @ filters.flatten(1).to(white.dtype)).unflatten(1, filters.shape[1:])
