@@ -67,15 +67,21 @@ class UnrolledChampagne(InverseModel):
 
     Untrained it is Champagne stopped early. Learned:
 
-    - the share of mismatch, and the start;
+    - the share of mismatch, which follows the power of the recording and the number of samples, and
+      the start;
     - a small network on the source mesh. It reads how well each patch and its neighbours fit, and
       multiplies the variances in the updates of all patches. It reads energies only, so the
       estimate changes sign with the data;
+    - how far the topographies of the strongest patches become those under the likely skull: the
+      mean over several conductivities, weighted by the evidence of a few patches;
     - the probabilities of 1 to `most_sources` sources, from what every further patch adds to the
       evidence (`SourceCounts`);
     - how sharp the estimate is: the final variances, relative to the largest, get a power that
-      follows the mean logarithm of the number of sources. Few sources are sharp, many are wide,
-      because their sites are uncertain.
+      follows the mean logarithm of the number of sources, power and samples. Few sources are sharp,
+      many are wide, because their sites are uncertain;
+    - the share of eLORETA in the estimate, which follows the same. It is nothing for one source.
+      With many sources some of them cannot be found, and activity spread over the cortex has the
+      smaller transport cost.
 
     No weight belongs to a channel, a source or an orientation. The orientations of a patch share
     one variance. A window is inverted as a whole.
@@ -96,6 +102,9 @@ class UnrolledChampagne(InverseModel):
         n_radii: Number of patch radii from smallest to largest.
         loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
             to that one; needs a head of free orientation below 1. 1: the orientation of the head.
+        widest_skull: Largest skull conductivity divided by the nominal one. The smallest ratio is
+            one over it.
+        n_skulls: Number of skull conductivities, odd.
 
     Raises:
         ValueError: A size is not positive, there are more dense updates than updates, a share is
@@ -127,6 +136,8 @@ class UnrolledChampagne(InverseModel):
         largest: float = 0.025,
         n_radii: int = 3,
         loose: float = 1.0,
+        widest_skull: float = 3.0,
+        n_skulls: int = 5,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -146,7 +157,8 @@ class UnrolledChampagne(InverseModel):
         self.topographies = PatchTopographies(*radii, loose)
         self.moments = PatchMoments(*radii, loose)
         self.members, self.shares = PatchMembers(*radii), MemberShares(*radii)
-        self.skulls, self.smooth = SkullFilters(), LinearInverse("eLORETA", 10.0, 1.0, 1, loose)
+        self.skulls = SkullFilters(widest_skull, n_skulls)
+        self.smooth = LinearInverse("eLORETA", 10.0, 1.0, 1, loose)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -375,7 +387,8 @@ class UnrolledChampagne(InverseModel):
         The share is nothing for one source, and before training for all.
         """
         rate = features @ (FASTER * self.width).to(sparse.dtype)
-        share = 1 - (-rate * features[:, 1]).exp()[:, None, None]
+        # A share a little below 0 has a gradient, so that training finds the way back.
+        share = 1 - (-rate * features[:, 1]).clamp_max(0.1).exp()[:, None, None]
         size, other = (v.detach().square().sum(2).sqrt().sum(1) for v in (sparse, smooth))
         scale = (size / other.clamp_min(TINY))[:, None, None]
         return sparse + share * (scale * smooth - sparse)

@@ -311,6 +311,7 @@ SEE_ELECTRODES = {
     "SourceTransformer with std",
     "UnrolledMatchedFilter",
     "UnrolledMatchedFilter with std",
+    "UnrolledChampagne",
     "StructuredPosterior",
     "SparseRegression",
     "ridge",
