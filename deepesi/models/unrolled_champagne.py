@@ -288,11 +288,8 @@ class UnrolledChampagne(InverseModel):
     ) -> Float[Tensor, "B M O C"]:
         """Topographies under the mean of all skulls, weighted by the evidence of a few patches."""
         flat = rows.flatten(1, 2)
-        filtered = (flat[:, None] @ filters.mT).flatten(0, 1).unflatten(1, rows.shape[1:3])
-        repeated = white[:, None].expand(-1, len(filters), -1, -1).flatten(0, 1)
-        gains = (
-            evidence_gains(repeated, filtered, N_FOR_SKULL).sum(1).unflatten(0, (len(white), -1))
-        )
+        filtered = (flat[:, None] @ filters.mT).unflatten(2, rows.shape[1:3])
+        gains = evidence_gains(white[:, None], filtered, N_FOR_SKULL).sum(2)
         share, log_sharpness = (FASTER * self.skull).to(white.dtype).unbind()
         weights = torch.softmax(log_sharpness.exp() * gains, dim=1)
         likely = (weights @ filters.flatten(1).to(white.dtype)).unflatten(1, filters.shape[1:])

@@ -64,8 +64,8 @@ class SourceCounts(nn.Module):
 
 
 def evidence_gains(
-    white: Float[Tensor, "B C T"], rows: Float[Tensor, "B A O C"], most: int
-) -> Float[Tensor, "B K"]:
+    white: Float[Tensor, "*#B C T"], rows: Float[Tensor, "*B A O C"], most: int
+) -> Float[Tensor, "*B K"]:
     """What every further patch adds to the logarithm of the evidence, in greedy order.
 
     Each patch has the variance of highest evidence, ``max(0, r - 1) O / s`` with ``s = sum qᵀ P q``
@@ -79,32 +79,34 @@ def evidence_gains(
         most: Number of patches ``K`` to add.
 
     """
-    n_orient = rows.shape[2]
-    n_times = torch.ones_like(white[:, 0]).sum(1, keepdim=True)
+    n_orient = rows.shape[-2]
+    flat = rows.flatten(-3, -2)
+    n_times = torch.ones_like(white[..., 0, :]).sum(-1, keepdim=True)
     precision = torch.diag_embed(torch.ones_like(white[..., 0]))
     gains = []
     for _ in range(most):
-        filtered = rows.flatten(1, 2) @ precision
-        information = (filtered * rows.flatten(1, 2)).sum(2).unflatten(1, rows.shape[1:3]).sum(2)
-        energy = (filtered @ white).square().sum(2).unflatten(1, rows.shape[1:3]).sum(2)
+        filtered = flat @ precision
+        information = (filtered * flat).sum(-1).unflatten(-1, rows.shape[-3:-1]).sum(-1)
+        energy = (filtered @ white).square().sum(-1).unflatten(-1, rows.shape[-3:-1]).sum(-1)
         ratio = (energy / (n_times * information)).clamp_min(1)
-        gain, number = (0.5 * n_orient * n_times * (ratio - 1 - ratio.log())).max(1, keepdim=True)
+        gain, number = (0.5 * n_orient * n_times * (ratio - 1 - ratio.log())).max(-1, keepdim=True)
         gains.append(gain)
-        best = rows.gather(1, number[..., None, None].expand(-1, -1, *rows.shape[2:]))[:, 0]
+        where = number[..., None, None].expand(*number.shape, *rows.shape[-2:])
+        best = rows.gather(-3, where)[..., 0, :, :]
         variance = (ratio - 1) * n_orient / information
-        precision = _with_patch(precision, best, variance.gather(1, number)[..., None])
-    return torch.cat(gains, dim=1)
+        precision = _with_patch(precision, best, variance.gather(-1, number)[..., None])
+    return torch.cat(gains, dim=-1)
 
 
 def _with_patch(
-    precision: Float[Tensor, "B C C"],
-    topographies: Float[Tensor, "B O C"],
-    variance: Float[Tensor, "B 1 1"],
-) -> Float[Tensor, "B C C"]:
+    precision: Float[Tensor, "*#B C C"],
+    topographies: Float[Tensor, "*B O C"],
+    variance: Float[Tensor, "*B 1 1"],
+) -> Float[Tensor, "*B C C"]:
     """Inverse covariance with one more patch, by one update of rank one per topography."""
-    for topography in topographies.split(1, dim=1):
+    for topography in topographies.split(1, dim=-2):
         filtered = topography @ precision
-        information = (filtered * topography).sum(2, keepdim=True)
+        information = (filtered * topography).sum(-1, keepdim=True)
         precision = precision - filtered.mT @ filtered * (variance / (1 + variance * information))
     return precision
 
