@@ -18,7 +18,6 @@ from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_counts import FASTER, SourceCounts, count_loss, evidence_gains
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
 from deepesi.physics.head_inputs import (
-    LinearInverse,
     MemberShares,
     MeshNeighbours,
     PatchMembers,
@@ -36,8 +35,6 @@ SMALLEST = 1e-8
 N_COMMON = 3
 #: Number of patches, one after the other, that say which skull explains a recording best.
 N_FOR_SKULL = 4
-#: Nothing, in A m, so that silence can be divided by it.
-TINY = 1e-30
 #: Least power above the noise in a logarithm, noise power 1.
 LEAST_SIGNAL = 1e-3
 
@@ -78,10 +75,7 @@ class UnrolledChampagne(InverseModel):
       evidence (`SourceCounts`);
     - how sharp the estimate is: the final variances, relative to the largest, get a power that
       follows the mean logarithm of the number of sources, power and samples. Few sources are sharp,
-      many are wide, because their sites are uncertain;
-    - the share of eLORETA in the estimate, which follows the same. It is nothing for one source.
-      With many sources some of them cannot be found, and activity spread over the cortex has the
-      smaller transport cost.
+      many are wide, because their sites are uncertain.
 
     No weight belongs to a channel, a source or an orientation. The orientations of a patch share
     one variance. A window is inverted as a whole.
@@ -122,7 +116,7 @@ class UnrolledChampagne(InverseModel):
 
     def __init__(
         self,
-        n_steps: int = 14,
+        n_steps: int = 24,
         n_dense: int = 4,
         n_strongest: int = 128,
         exponent: float = 1.0,
@@ -158,7 +152,6 @@ class UnrolledChampagne(InverseModel):
         self.moments = PatchMoments(*radii, loose)
         self.members, self.shares = PatchMembers(*radii), MemberShares(*radii)
         self.skulls = SkullFilters(widest_skull, n_skulls)
-        self.smooth = LinearInverse("eLORETA", 10.0, 1.0, 1, loose)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -169,7 +162,6 @@ class UnrolledChampagne(InverseModel):
             self.members,
             self.shares,
             self.skulls,
-            self.smooth,
         )
         self.n_steps, self.n_dense, self.n_strongest = n_steps, n_dense, n_strongest
         self.n_iterations, self.n_radii = n_iterations, n_radii
@@ -187,7 +179,6 @@ class UnrolledChampagne(InverseModel):
         self.source_counts = SourceCounts(most_sources, 2 * hidden)
         # Constant, and per factor e of the number of sources, of power and of samples.
         self.sharpness = nn.Parameter(torch.zeros(4))
-        self.width = nn.Parameter(torch.zeros(4))  # the same
 
     @property
     def assumptions(self) -> Assumptions:
@@ -214,14 +205,12 @@ class UnrolledChampagne(InverseModel):
         white = recording / noise[:, None, None]
         strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs), inputs)
         log_counts = self._log_counts(white.detach(), strongest.topographies, conditions, inputs)
-        number = mean_logarithm(log_counts.detach())
-        features = torch.cat([torch.ones_like(number), number, conditions], dim=1)
-        sharp = self._sharpened(strongest.gamma, features)
-        sparse, variance = self._posterior(white, strongest._replace(gamma=sharp), inputs)
-        mean = self._widened(sparse, inputs[self.smooth.key][0] @ data, features)
-        std = noise[:, None, None] * (variance + (mean - sparse).square()).sqrt()
+        sharp = self._sharpened(strongest.gamma, log_counts.detach(), conditions)
+        mean, variance = self._posterior(white, strongest._replace(gamma=sharp), inputs)
+        std = noise[:, None, None] * variance.sqrt()
         mean = noise[:, None, None] * mean
-        return Estimate(mean, std, source_counts=log_counts.exp()), log_counts
+        estimate = Estimate(mean, std.expand_as(mean), source_counts=log_counts.exp())
+        return estimate, log_counts
 
     def training_loss(
         self, batch: Batch, objective: Objective, rng: torch.Generator
@@ -363,32 +352,21 @@ class UnrolledChampagne(InverseModel):
         return self.last(state).clamp(-3, 3).permute(1, 2, 0).flatten(1).to(gamma.dtype)
 
     def _sharpened(
-        self, gamma: Float[Tensor, "B M"], features: Float[Tensor, "B 4"]
+        self,
+        gamma: Float[Tensor, "B M"],
+        log_counts: Float[Tensor, "B K"],
+        conditions: Float[Tensor, "B 2"],
     ) -> Float[Tensor, "B M"]:
         """Variances to a power that follows number of sources, power and samples.
 
         Untrained the power is 1.
         """
+        number = torch.ones_like(log_counts).cumsum(1)
+        expected = (log_counts.exp() * number.log()).sum(1, keepdim=True)
+        features = torch.cat([torch.ones_like(expected), expected, conditions], dim=1)
         power = (features @ (FASTER * self.sharpness).to(gamma.dtype)).exp()[:, None]
         largest = gamma.amax(1, keepdim=True)
         return (largest * (gamma / largest) ** power).clamp_min(SMALLEST)
-
-    def _widened(
-        self,
-        sparse: Float[Tensor, "B D T"],
-        smooth: Float[Tensor, "B D T"],
-        features: Float[Tensor, "B 4"],
-    ) -> Float[Tensor, "B D T"]:
-        """The estimate mixed with that of eLORETA, scaled to the same sum of magnitudes.
-
-        The share is nothing for one source, and before training for all.
-        """
-        rate = features @ (FASTER * self.width).to(sparse.dtype)
-        # A share a little below 0 has a gradient, so that training finds the way back.
-        share = 1 - (-rate * features[:, 1]).clamp_max(0.1).exp()[:, None, None]
-        size, other = (v.detach().square().sum(2).sqrt().sum(1) for v in (sparse, smooth))
-        scale = (size / other.clamp_min(TINY))[:, None, None]
-        return sparse + share * (scale * smooth - sparse)
 
     def _posterior(
         self, white: Float[Tensor, "B C T"], strongest: Strongest, inputs: dict[str, Tensor]
@@ -427,12 +405,6 @@ def size_of(white: Float[Tensor, "B C T"]) -> tuple[Float[Tensor, " B"], Float[T
     """Power of a recording, summed over channels, and its number of samples in time."""
     n_times = torch.ones_like(white[:, 0]).sum(1)
     return summed_power(white), n_times
-
-
-def mean_logarithm(log_counts: Float[Tensor, "B K"]) -> Float[Tensor, "B 1"]:
-    """Mean logarithm of the number of sources."""
-    number = torch.ones_like(log_counts).cumsum(1)
-    return (log_counts.exp() * number.log()).sum(1, keepdim=True)
 
 
 def conditions_of(

@@ -9,7 +9,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.source_counts import FASTER, count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
-from deepesi.models.unrolled_champagne import UnrolledChampagne, conditions_of, mean_logarithm
+from deepesi.models.unrolled_champagne import UnrolledChampagne, conditions_of
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
 from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import slow
@@ -168,7 +168,6 @@ def test_silence_is_silence(simulate):
 
 def test_every_weight_learns(simulate):
     model = trained().train()
-    model.width.data = model.width.data.abs()  # a negative share has no gradient
     batch = simulate(model.head_inputs, n_times=3).batch(0)
     estimate, log_counts = model._estimate(batch.data, batch.inputs)
     moments = 1e8 * (estimate.mean.square().sum().sqrt() + estimate.std.sum())
@@ -180,15 +179,14 @@ def test_sharpness_follows_the_number_of_sources():
     """Variances relative to the largest get the power ``exp(constant + slope E[log K])``."""
     model = make()
     gamma = torch.tensor([[4.0, 1.0, 0.25]] * 2)
-    number = mean_logarithm(torch.eye(10)[[0, 3]].clamp_min(1e-30).log())  # one and four sources
-    torch.testing.assert_close(number, torch.tensor([[0.0], [float(np.log(4))]]).float())
-    features = torch.tensor([[1, 0, 1, 0], [1, np.log(4), 3, 2]], dtype=torch.float32)
-    torch.testing.assert_close(model._sharpened(gamma, features), gamma)
+    certain = torch.log(torch.eye(10)[[0, 3]].clamp_min(1e-30))  # one source, four sources
+    conditions = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
+    torch.testing.assert_close(model._sharpened(gamma, certain, conditions), gamma)
     model.sharpness.data = torch.tensor([np.log(2.0), -1 / 2, 0, 0]) / FASTER
     expected = torch.stack([4 * (gamma[0] / 4) ** 2, gamma[1]])  # 2 exp(-log(4) / 2) = 1
-    torch.testing.assert_close(model._sharpened(gamma, features), expected)
+    torch.testing.assert_close(model._sharpened(gamma, certain, conditions), expected)
     model.sharpness.data = torch.tensor([0, 0, np.log(2.0), -3 / 2 * np.log(2.0)]) / FASTER
-    torch.testing.assert_close(model._sharpened(gamma, features), expected)
+    torch.testing.assert_close(model._sharpened(gamma, certain, conditions), expected)
 
 
 def test_likely_skull(simulate):
@@ -208,21 +206,6 @@ def test_likely_skull(simulate):
             model.skull.data = torch.tensor([1.0, 0.0]) / FASTER
             found = model._under_likely_skull(white, rows, filters)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-
-
-def test_width_follows_the_number_of_sources():
-    """A share ``1 - exp(-E[log K] w)`` of the smooth estimate, which gets the size of the other."""
-    model = make()
-    sparse = torch.tensor([[[3.0], [0.0], [-1.0]]] * 2)
-    smooth = torch.tensor([[[2.0], [4.0], [2.0]]] * 2)
-    features = torch.tensor([[1.0, 0.0, 3.0, 1.0], [1.0, 2.0, 3.0, 1.0]])
-    with torch.no_grad():
-        assert torch.equal(model._widened(sparse, smooth, features), sparse)
-        model.width.data = torch.tensor([0.1, 0.1, 0.1, -0.4]) / FASTER
-        found = model._widened(sparse, smooth, features)
-    share = 1 - np.exp(-2 * 0.2)
-    torch.testing.assert_close(found[0], sparse[0])  # one source
-    torch.testing.assert_close(found[1], (1 - share) * sparse[1] + share * smooth[1] / 2)
 
 
 def test_conditions_are_power_above_the_noise_and_samples():
