@@ -42,9 +42,10 @@ def test_sets(run: Path) -> dict[str, str]:
     found = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            snr = f"{float(row['snr_db']):g} dB"
-            start = f"{row['scenario']}_{row['level'] or 'all'}_{snr.replace(' ', '')}_"
-            found[row["level"] or snr] = re.sub(r"[^\w.+-]", "-", start)
+            snr, swept = f"{float(row['snr_db']):g}", row["axis"] != "SNR (dB)"
+            start = f"{row['scenario']}_{row['level'] if swept else 'all'}_{snr}dB_"
+            name = row["level"] if swept else f"{snr} dB"
+            found[name] = re.sub(r"[^\w.+-]", "-", start)
     return found
 
 

@@ -17,9 +17,9 @@ def run(tmp_path):
     def write(name, methods, first_depth=0.0):
         folder = tmp_path / name
         (folder / "scores").mkdir(parents=True)
-        lines = ["scenario,level,snr_db"]
+        lines = ["scenario,level,snr_db,axis"]
         for snr in (0, 10):
-            lines.append(f"several,,{snr}.0")
+            lines.append(f"several,{snr},{snr}.0,SNR (dB)")
             for first in range(0, N, 20):
                 path = folder / "scores" / f"several_all_{snr}dB_0_{first:03d}.csv"
                 rows = ["example,method,depth_mm,localization_error,nemd"]

@@ -40,7 +40,7 @@ class SourceCounts(nn.Module):
         gains: Float[Tensor, "B K"],
         n_patches: Float[Tensor, ""],
         conditions: Float[Tensor, "B 2"],
-        rank: Float[Tensor, " 1"],
+        rank: Float[Tensor, "#B 1"] | Float[Tensor, " 1"],
     ) -> Float[Tensor, "B K"]:
         """Logarithmic probabilities.
 
