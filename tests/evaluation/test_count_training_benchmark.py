@@ -1,4 +1,4 @@
-"""Training of the number of sources alone: it learns, other weights stay, wrong runs are refused."""
+"""Training of the number of sources alone: it learns, other weights stay, others are refused."""
 
 import pytest
 import torch
