@@ -48,17 +48,17 @@ def features(model: UnrolledChampagne, words: Sequence[str], n_batches: int) -> 
         batch = recordings.batch(step)
         with torch.no_grad():
             model(batch.data, batch.inputs)
-        gains, n_patches, conditions, rank = got.pop()
+        gains, n_patches, power, n_times = got.pop()
         true = (batch.scene.peaks >= 0).sum(1)
-        found += [(gains[i], n_patches, conditions[i], rank, true[i]) for i in range(len(true))]
+        found += [(gains[i], n_patches, power[i], n_times[i], true[i]) for i in range(len(true))]
     handle.remove()
     return found
 
 
 def loss_of(counts: SourceCounts, examples: Sequence[Example]) -> Tensor:
-    """Mean log score of examples, which may have other numbers of channels."""
-    gains, n_patches, conditions, rank, true = map(torch.stack, zip(*examples, strict=True))
-    return count_loss(counts(gains, n_patches[0], conditions, rank), true)
+    """Mean log score of examples, which may have other numbers of channels and samples."""
+    gains, n_patches, power, n_times, true = map(torch.stack, zip(*examples, strict=True))
+    return count_loss(counts(gains, n_patches[0], power, n_times), true)
 
 
 def train(counts: SourceCounts, examples: Sequence[Example], n_steps: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from deepesi.core.batch import Batch
 from deepesi.core.contracts import Assumptions, Estimate, InverseModel, Objective
 from deepesi.core.patches import neighbour_mean
 from deepesi.core.precision import in_full_precision
-from deepesi.core.quantities import summed_power, whitened_power
+from deepesi.core.quantities import summed_power
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.source_counts import FASTER, SourceCounts, count_loss, evidence_gains
@@ -24,7 +24,6 @@ from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchTopographies,
     Rank,
-    SkullFilters,
     SourceUnit,
     Whitener,
 )
@@ -33,10 +32,6 @@ from deepesi.physics.head_inputs import (
 SMALLEST = 1e-8
 #: Features of a source that are the same for all its patches.
 N_COMMON = 3
-#: Number of patches, one after the other, that say which skull explains a recording best.
-N_FOR_SKULL = 4
-#: Least power above the noise in a logarithm, noise power 1.
-LEAST_SIGNAL = 1e-3
 
 
 class Strongest(NamedTuple):
@@ -64,18 +59,15 @@ class UnrolledChampagne(InverseModel):
 
     Untrained it is Champagne stopped early. Learned:
 
-    - the share of mismatch, which follows the power of the recording and the number of samples, and
-      the start;
+    - the share of mismatch, and the start;
     - a small network on the source mesh. It reads how well each patch and its neighbours fit, and
       multiplies the variances in the updates of all patches. It reads energies only, so the
       estimate changes sign with the data;
-    - how far the topographies of the strongest patches become those under the likely skull: the
-      mean over several conductivities, weighted by the evidence of a few patches;
     - the probabilities of 1 to `most_sources` sources, from what every further patch adds to the
       evidence (`SourceCounts`);
     - how sharp the estimate is: the final variances, relative to the largest, get a power that
-      follows the mean logarithm of the number of sources, power and samples. Few sources are sharp,
-      many are wide, because their sites are uncertain.
+      follows the mean logarithm of the number of sources. Few sources are sharp, many are wide,
+      because their sites are uncertain.
 
     No weight belongs to a channel, a source or an orientation. The orientations of a patch share
     one variance. A window is inverted as a whole.
@@ -96,9 +88,6 @@ class UnrolledChampagne(InverseModel):
         n_radii: Number of patch radii from smallest to largest.
         loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
             to that one; needs a head of free orientation below 1. 1: the orientation of the head.
-        widest_skull: Largest skull conductivity divided by the nominal one. The smallest ratio is
-            one over it.
-        n_skulls: Number of skull conductivities, odd.
 
     Raises:
         ValueError: A size is not positive, there are more dense updates than updates, a share is
@@ -116,7 +105,7 @@ class UnrolledChampagne(InverseModel):
 
     def __init__(
         self,
-        n_steps: int = 24,
+        n_steps: int = 14,
         n_dense: int = 4,
         n_strongest: int = 128,
         exponent: float = 1.0,
@@ -130,8 +119,6 @@ class UnrolledChampagne(InverseModel):
         largest: float = 0.025,
         n_radii: int = 3,
         loose: float = 1.0,
-        widest_skull: float = 3.0,
-        n_skulls: int = 5,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -151,7 +138,6 @@ class UnrolledChampagne(InverseModel):
         self.topographies = PatchTopographies(*radii, loose)
         self.moments = PatchMoments(*radii, loose)
         self.members, self.shares = PatchMembers(*radii), MemberShares(*radii)
-        self.skulls = SkullFilters(widest_skull, n_skulls)
         self.head_inputs = (
             self.whitener,
             self.rank,
@@ -161,24 +147,20 @@ class UnrolledChampagne(InverseModel):
             self.moments,
             self.members,
             self.shares,
-            self.skulls,
         )
         self.n_steps, self.n_dense, self.n_strongest = n_steps, n_dense, n_strongest
         self.n_iterations, self.n_radii = n_iterations, n_radii
         self.exponent, self.count = exponent, count
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
         self.log_mismatch = nn.Parameter(torch.tensor(math.log(mismatch)))
-        self.mismatch_slope = nn.Parameter(torch.zeros(2))  # per factor e of power and of samples
-        self.skull = nn.Parameter(torch.zeros(2))  # share of the likely skull, log of sharpness
         self.single = nn.Parameter(torch.tensor(math.log(single / (1 - single))))
         self.first = nn.Linear(2 * n_radii + N_COMMON, hidden)
         self.receive = nn.Linear(2 * hidden, hidden)
         self.last = nn.Linear(hidden, n_radii)
         nn.init.zeros_(self.last.weight)  # so that an untrained model is Champagne
         nn.init.zeros_(self.last.bias)
-        self.source_counts = SourceCounts(most_sources, 2 * hidden)
-        # Constant, and per factor e of the number of sources, of power and of samples.
-        self.sharpness = nn.Parameter(torch.zeros(4))
+        self.source_counts = SourceCounts(most_sources, hidden)
+        self.sharpness = nn.Parameter(torch.zeros(2))  # constant, and per number of sources
 
     @property
     def assumptions(self) -> Assumptions:
@@ -198,15 +180,12 @@ class UnrolledChampagne(InverseModel):
         n_orient = inputs[self.moments.key].shape[2]
         rows = topographies.flatten(0, 1).unflatten(0, (-1, n_orient))[None]
         recording = inputs[self.whitener.key] @ data
-        conditions = conditions_of(recording, inputs[self.rank.key])
-        slope = (FASTER * self.mismatch_slope).to(conditions.dtype)
-        log_share = (self.log_mismatch + conditions @ slope).clamp_max(0)
-        noise = mismatch_noise(recording, inputs[self.rank.key], log_share)
+        noise = mismatch_noise(recording, inputs[self.rank.key], self.log_mismatch)
         white = recording / noise[:, None, None]
-        strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs), inputs)
-        log_counts = self._log_counts(white.detach(), strongest.topographies, conditions, inputs)
-        sharp = self._sharpened(strongest.gamma, log_counts.detach(), conditions)
-        mean, variance = self._posterior(white, strongest._replace(gamma=sharp), inputs)
+        strongest = self._of_strongest(white, rows, self._of_all(white, rows, inputs))
+        log_counts = self._log_counts(white.detach(), strongest.topographies, rows)
+        sharp = strongest._replace(gamma=self._sharpened(strongest.gamma, log_counts.detach()))
+        mean, variance = self._posterior(white, sharp, inputs)
         std = noise[:, None, None] * variance.sqrt()
         mean = noise[:, None, None] * mean
         estimate = Estimate(mean, std.expand_as(mean), source_counts=log_counts.exp())
@@ -227,13 +206,13 @@ class UnrolledChampagne(InverseModel):
         self,
         white: Float[Tensor, "B C T"],
         candidates: Float[Tensor, "B M O C"],
-        conditions: Float[Tensor, "B 2"],
-        inputs: dict[str, Tensor],
+        rows: Float[Tensor, "1 A O C"],
     ) -> Float[Tensor, "B K"]:
         """Logarithmic probabilities of the numbers of sources."""
+        power, n_times = size_of(white)
+        n_patches = torch.ones_like(rows[0, :, 0, 0]).sum()
         gains = evidence_gains(white, candidates, self.source_counts.most)
-        n_patches = torch.ones_like(inputs[self.topographies.key][..., 0]).sum()
-        return self.source_counts(gains, n_patches, conditions, inputs[self.rank.key])
+        return self.source_counts(gains, n_patches, power, n_times)
 
     def _of_all(
         self,
@@ -254,9 +233,8 @@ class UnrolledChampagne(InverseModel):
         white: Float[Tensor, "B C T"],
         rows: Float[Tensor, "1 A O C"],
         gamma: Float[Tensor, "B A"],
-        inputs: dict[str, Tensor],
     ) -> Strongest:
-        """The strongest patches after all updates, under the likely skull."""
+        """The strongest patches after all updates."""
         if not torch.compiler.is_compiling() and gamma.shape[1] < self.n_strongest:
             raise ValueError(
                 f"UnrolledChampagne: n_strongest={self.n_strongest} is more than the "
@@ -264,25 +242,9 @@ class UnrolledChampagne(InverseModel):
             )
         kept, numbers = gamma.topk(self.n_strongest, dim=1)
         strongest = rows[0].index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
-        strongest = self._under_likely_skull(white.detach(), strongest, inputs[self.skulls.key])
         for _ in range(self.n_dense, self.n_steps):
             kept = updated(kept, self._fit(white, strongest, kept))
         return Strongest(kept, numbers, strongest)
-
-    def _under_likely_skull(
-        self,
-        white: Float[Tensor, "B C T"],
-        rows: Float[Tensor, "B M O C"],
-        filters: Float[Tensor, "R C C"],
-    ) -> Float[Tensor, "B M O C"]:
-        """Topographies under the mean of all skulls, weighted by the evidence of a few patches."""
-        flat = rows.flatten(1, 2)
-        filtered = (flat[:, None] @ filters.mT).unflatten(2, rows.shape[1:3])
-        gains = evidence_gains(white[:, None], filtered, N_FOR_SKULL).sum(2)
-        share, log_sharpness = (FASTER * self.skull).to(white.dtype).unbind()
-        weights = torch.softmax(log_sharpness.exp() * gains, dim=1)
-        likely = (weights @ filters.flatten(1).to(white.dtype)).unflatten(1, filters.shape[1:])
-        return (flat + share * (flat @ likely.mT - flat)).unflatten(1, rows.shape[1:3])
 
     def _start(
         self,
@@ -352,19 +314,13 @@ class UnrolledChampagne(InverseModel):
         return self.last(state).clamp(-3, 3).permute(1, 2, 0).flatten(1).to(gamma.dtype)
 
     def _sharpened(
-        self,
-        gamma: Float[Tensor, "B M"],
-        log_counts: Float[Tensor, "B K"],
-        conditions: Float[Tensor, "B 2"],
+        self, gamma: Float[Tensor, "B M"], log_counts: Float[Tensor, "B K"]
     ) -> Float[Tensor, "B M"]:
-        """Variances to a power that follows number of sources, power and samples.
-
-        Untrained the power is 1.
-        """
+        """Variances to a power that follows the number of sources; untrained it is 1."""
         number = torch.ones_like(log_counts).cumsum(1)
         expected = (log_counts.exp() * number.log()).sum(1, keepdim=True)
-        features = torch.cat([torch.ones_like(expected), expected, conditions], dim=1)
-        power = (features @ (FASTER * self.sharpness).to(gamma.dtype)).exp()[:, None]
+        constant, slope = (FASTER * self.sharpness).to(gamma.dtype).unbind()
+        power = (constant + slope * expected).exp()
         largest = gamma.amax(1, keepdim=True)
         return (largest * (gamma / largest) ** power).clamp_min(SMALLEST)
 
@@ -405,15 +361,6 @@ def size_of(white: Float[Tensor, "B C T"]) -> tuple[Float[Tensor, " B"], Float[T
     """Power of a recording, summed over channels, and its number of samples in time."""
     n_times = torch.ones_like(white[:, 0]).sum(1)
     return summed_power(white), n_times
-
-
-def conditions_of(
-    recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"]
-) -> Float[Tensor, "B 2"]:
-    """Logarithms of the power per dimension above the noise and of the number of samples."""
-    above = (whitened_power(recording, rank) - 1).clamp_min(LEAST_SIGNAL)
-    n_times = torch.ones_like(recording[:, 0]).sum(1)
-    return torch.stack([above.log(), n_times.log()], dim=1)
 
 
 def updated(gamma: Float[Tensor, "B A"], change: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:

@@ -311,7 +311,6 @@ SEE_ELECTRODES = {
     "SourceTransformer with std",
     "UnrolledMatchedFilter",
     "UnrolledMatchedFilter with std",
-    "UnrolledChampagne",
     "StructuredPosterior",
     "SparseRegression",
     "ridge",

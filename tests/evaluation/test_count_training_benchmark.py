@@ -17,7 +17,7 @@ def test_held_out_recordings_are_told_better():
     """Every source adds 20 nats, further ones nothing: the number can be read off."""
     true = 1 + torch.arange(200) % 3
     gains = torch.where(torch.arange(3) < true[:, None], 20.0, 0.1)
-    common = torch.tensor(500.0), torch.zeros(2), torch.tensor([15.0])
+    common = torch.tensor(500.0), torch.tensor(9.0), torch.tensor(1.0)
     examples = [(gain, *common, number) for gain, number in zip(gains, true, strict=True)]
     torch.manual_seed(0)
     before, after = count_training.train(SourceCounts(3, 8), examples, n_steps=200)

@@ -59,10 +59,11 @@ def test_bayes_rule_with_one_support_counts_clear_sources(n_sources):
     rows, white = recording(n_sources)
     white = torch.as_tensor(white)[None]
     gains = evidence_gains(white, torch.as_tensor(rows)[None, :, None], 5)
-    conditions, rank = torch.ones(1, 2, dtype=torch.float64), torch.tensor([12.0])
+    n_times = torch.tensor([4.0], dtype=torch.float64)
+    power = white.square().sum((1, 2)) / 4
     head = SourceCounts(5, 4)
     head.last.bias.data.zero_()  # neither scaled nor shifted
-    probabilities = head(gains, torch.tensor(9.0, dtype=torch.float64), conditions, rank).exp()
+    probabilities = head(gains, torch.tensor(9.0, dtype=torch.float64), power, n_times).exp()
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-6)
     # Each further source has odds of 1 to 9, the number of candidates.
     assert probabilities[0, n_sources - 1].item() == pytest.approx(8 / 9, abs=0.02)
@@ -73,7 +74,7 @@ def test_training_learns_the_prior():
     torch.manual_seed(0)
     head, shares = SourceCounts(3, 8), torch.tensor([0.6, 0.3, 0.1])
     counts = torch.repeat_interleave(torch.arange(1, 4), (100 * shares).round().long())
-    silent = torch.zeros(100, 3), torch.tensor(50.0), torch.ones(100, 2), torch.ones(1)
+    silent = torch.zeros(100, 3), torch.tensor(50.0), torch.ones(100), torch.ones(100)
     optimizer = torch.optim.Adam(head.parameters(), 0.03)
     for _ in range(200):
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ from deepesi.core.contracts import as_tensors
 from deepesi.models.layers.mismatch_noise import mismatch_noise
 from deepesi.models.layers.source_counts import FASTER, count_loss
 from deepesi.models.layers.symmetric_inverse import symmetric_inverse
-from deepesi.models.unrolled_champagne import UnrolledChampagne, conditions_of
+from deepesi.models.unrolled_champagne import UnrolledChampagne
 from deepesi.physics.head_inputs import PatchPairs, PatchShares, prepare
 from deepesi.uncertainty.tempered import Tempered
 from tests.conftest import slow
@@ -45,7 +45,7 @@ def learned_variances(model, data, head):
     with torch.no_grad():
         gamma = model.double()._of_all(white, rows[None], as_tensors(arrays) | inputs)
         if model.n_dense < model.n_steps:
-            strongest = model._of_strongest(white, rows[None], gamma, inputs)
+            strongest = model._of_strongest(white, rows[None], gamma)
             gamma = torch.zeros_like(gamma).scatter(1, strongest.numbers, strongest.gamma)
     return gamma.numpy(), white.numpy(), rows.numpy()
 
@@ -180,51 +180,10 @@ def test_sharpness_follows_the_number_of_sources():
     model = make()
     gamma = torch.tensor([[4.0, 1.0, 0.25]] * 2)
     certain = torch.log(torch.eye(10)[[0, 3]].clamp_min(1e-30))  # one source, four sources
-    conditions = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
-    torch.testing.assert_close(model._sharpened(gamma, certain, conditions), gamma)
-    model.sharpness.data = torch.tensor([np.log(2.0), -1 / 2, 0, 0]) / FASTER
+    torch.testing.assert_close(model._sharpened(gamma, certain), gamma)
+    model.sharpness.data = torch.tensor([np.log(2.0), -1 / 2]) / FASTER
     expected = torch.stack([4 * (gamma[0] / 4) ** 2, gamma[1]])  # 2 exp(-log(4) / 2) = 1
-    torch.testing.assert_close(model._sharpened(gamma, certain, conditions), expected)
-    model.sharpness.data = torch.tensor([0, 0, np.log(2.0), -3 / 2 * np.log(2.0)]) / FASTER
-    torch.testing.assert_close(model._sharpened(gamma, certain, conditions), expected)
-
-
-def test_likely_skull(simulate):
-    """A recording made under another skull: its topographies are found. Untrained none changes."""
-    model = make()
-    head = simulate([], n_times=4).batch(0).head
-    arrays = as_tensors(prepare(model.head_inputs, head))
-    rows = arrays[model.topographies.key].flatten(0, 1)[None, 10:40:6, None]
-    filters = arrays[model.skulls.key]
-    rng = torch.Generator().manual_seed(3)
-    moments = 50 * torch.randn(rows.shape[1], 8, generator=rng)
-    for number in (0, 4):
-        expected = rows @ filters[number].mT
-        white = (expected[0, :, 0].mT @ moments)[None]
-        with torch.no_grad():
-            assert torch.equal(make()._under_likely_skull(white, rows, filters), rows)
-            model.skull.data = torch.tensor([1.0, 0.0]) / FASTER
-            found = model._under_likely_skull(white, rows, filters)
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-
-
-def test_conditions_are_power_above_the_noise_and_samples():
-    recording = torch.zeros(2, 4, 5)
-    recording[0] = 2.0
-    found = conditions_of(recording, torch.tensor([2.0]))
-    expected = torch.tensor([[np.log(8 - 1), np.log(5)], [np.log(1e-3), np.log(5)]])
-    torch.testing.assert_close(found, expected.float())
-
-
-def test_mismatch_follows_the_power(simulate):
-    """A larger share of noise makes the estimate smaller; untrained it is the same for all."""
-    batch = simulate([], n_times=2).batch(0)
-    sizes = []
-    for slope in (-0.5, 0.0, 0.5):
-        model = make(n_steps=2, n_dense=1)
-        model.mismatch_slope.data = torch.tensor([slope, 0.0]) / FASTER
-        sizes.append(float(apply(model, 10 * batch.data, batch.head).mean.abs().sum()))
-    assert sizes[0] > sizes[1] > sizes[2]
+    torch.testing.assert_close(model._sharpened(gamma, certain), expected)
 
 
 @pytest.mark.parametrize("condition", [10.0, 1e5])

@@ -13,15 +13,14 @@ MIN_POWER = 1e-6
 
 
 def mismatch_noise(
-    recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], log_share: Float[Tensor, "*B"]
+    recording: Float[Tensor, "B C T"], rank: Float[Tensor, " 1"], log_share: Float[Tensor, ""]
 ) -> Float[Tensor, " B"]:
     """Standard deviation of noise and head mismatch, in units of that of the noise alone.
 
     Args:
         recording: Whitened data.
         rank: Rank of the noise covariance.
-        log_share: Logarithm of the share of mismatch in the power above the noise, one for all or
-            one per recording.
+        log_share: Logarithm of the share of mismatch in the power above the noise.
 
     """
     power = whitened_power(recording, rank)

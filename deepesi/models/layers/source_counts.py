@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 #: Features of every further source.
-N_FEATURES = 6
+N_FEATURES = 5
 #: Logarithm of the factor on what is added to the evidence, and the share of the logarithm of the
 #: number of patches that does not count, before training: the best on 900 simulated recordings.
 START = (-2.8, 0.96)
@@ -39,22 +39,21 @@ class SourceCounts(nn.Module):
         self,
         gains: Float[Tensor, "B K"],
         n_patches: Float[Tensor, ""],
-        conditions: Float[Tensor, "B 2"],
-        rank: Float[Tensor, "#B 1"] | Float[Tensor, " 1"],
+        power: Float[Tensor, " B"],
+        n_times: Float[Tensor, " B"],
     ) -> Float[Tensor, "B K"]:
         """Logarithmic probabilities.
 
         Args:
             gains: Result of `evidence_gains`.
             n_patches: Number of patches in the dictionary.
-            conditions: Logarithms of the power above the noise and of the number of samples.
-            rank: Rank of the noise covariance.
+            power: Power of the whitened recording.
+            n_times: Number of samples in time.
 
         """
         earlier = functional.pad(gains[:, :-1], (1, 0))
         number = torch.ones_like(gains).cumsum(1) / self.most
-        conditions = torch.cat([conditions, rank.log().expand_as(conditions[:, :1])], dim=1) / 4
-        common = [v[:, None].expand_as(gains) for v in conditions.unbind(1)]
+        common = [v[:, None].expand_as(gains) for v in (power.log1p() / 4, n_times.log() / 4)]
         features = torch.stack([gains.log1p(), earlier.log1p(), number, *common], dim=2)
         hidden = functional.gelu(self.first(features.to(self.first.weight.dtype)))
         change = FASTER * self.last(hidden)
@@ -64,8 +63,8 @@ class SourceCounts(nn.Module):
 
 
 def evidence_gains(
-    white: Float[Tensor, "*#B C T"], rows: Float[Tensor, "*B A O C"], most: int
-) -> Float[Tensor, "*B K"]:
+    white: Float[Tensor, "B C T"], rows: Float[Tensor, "B A O C"], most: int
+) -> Float[Tensor, "B K"]:
     """What every further patch adds to the logarithm of the evidence, in greedy order.
 
     Each patch has the variance of highest evidence, ``max(0, r - 1) O / s`` with ``s = sum qᵀ P q``
@@ -79,34 +78,32 @@ def evidence_gains(
         most: Number of patches ``K`` to add.
 
     """
-    n_orient = rows.shape[-2]
-    flat = rows.flatten(-3, -2)
-    n_times = torch.ones_like(white[..., 0, :]).sum(-1, keepdim=True)
+    n_orient = rows.shape[2]
+    n_times = torch.ones_like(white[:, 0]).sum(1, keepdim=True)
     precision = torch.diag_embed(torch.ones_like(white[..., 0]))
     gains = []
     for _ in range(most):
-        filtered = flat @ precision
-        information = (filtered * flat).sum(-1).unflatten(-1, rows.shape[-3:-1]).sum(-1)
-        energy = (filtered @ white).square().sum(-1).unflatten(-1, rows.shape[-3:-1]).sum(-1)
+        filtered = rows.flatten(1, 2) @ precision
+        information = (filtered * rows.flatten(1, 2)).sum(2).unflatten(1, rows.shape[1:3]).sum(2)
+        energy = (filtered @ white).square().sum(2).unflatten(1, rows.shape[1:3]).sum(2)
         ratio = (energy / (n_times * information)).clamp_min(1)
-        gain, number = (0.5 * n_orient * n_times * (ratio - 1 - ratio.log())).max(-1, keepdim=True)
+        gain, number = (0.5 * n_orient * n_times * (ratio - 1 - ratio.log())).max(1, keepdim=True)
         gains.append(gain)
-        where = number[..., None, None].expand(*number.shape, *rows.shape[-2:])
-        best = rows.gather(-3, where)[..., 0, :, :]
+        best = rows.gather(1, number[..., None, None].expand(-1, -1, *rows.shape[2:]))[:, 0]
         variance = (ratio - 1) * n_orient / information
-        precision = _with_patch(precision, best, variance.gather(-1, number)[..., None])
-    return torch.cat(gains, dim=-1)
+        precision = _with_patch(precision, best, variance.gather(1, number)[..., None])
+    return torch.cat(gains, dim=1)
 
 
 def _with_patch(
-    precision: Float[Tensor, "*#B C C"],
-    topographies: Float[Tensor, "*B O C"],
-    variance: Float[Tensor, "*B 1 1"],
-) -> Float[Tensor, "*B C C"]:
+    precision: Float[Tensor, "B C C"],
+    topographies: Float[Tensor, "B O C"],
+    variance: Float[Tensor, "B 1 1"],
+) -> Float[Tensor, "B C C"]:
     """Inverse covariance with one more patch, by one update of rank one per topography."""
-    for topography in topographies.split(1, dim=-2):
+    for topography in topographies.split(1, dim=1):
         filtered = topography @ precision
-        information = (filtered * topography).sum(-1, keepdim=True)
+        information = (filtered * topography).sum(2, keepdim=True)
         precision = precision - filtered.mT @ filtered * (variance / (1 + variance * information))
     return precision
 
