@@ -112,7 +112,7 @@ class UnrolledChampagne(InverseModel):
         count: float = 1.0,
         single: float = 0.5,
         mismatch: float = 0.25,
-        n_iterations: int = 8,
+        n_iterations: int = 10,
         hidden: int = 16,
         most_sources: int = 10,
         smallest: float = 0.010,
