@@ -10,6 +10,9 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from deepesi.cli.main import main
+from deepesi.data_gen.coils import CoilRanges
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
 from deepesi.physics.building.anatomy import read_anatomy
 from deepesi.physics.building.magnetic import (
     FIT_DISTANCE,
@@ -189,6 +192,10 @@ def test_a_warped_head_gets_the_magnetic_fields_of_its_own_solution(tmp_path, mo
     plain = load_template("fsaverage-ico3-free").magnetic.leadfield(NOMINAL, coils_of(info))
     plain = plain.reshape(len(fresh), -1, 3)[:, rows]
     assert residual_variance(stored, fresh) < 1e-4 < 0.01 < residual_variance(plain, fresh)
+    setups = SetupRanges(["biosemi16"], coils=CoilRanges())
+    batch = SimulatedRecordings(template, setups=setups, split="test", batch_size=2).batch(0)
+    assert batch.data.shape[1] == 16 + 306
+    assert set(batch.head.sensors.modalities) == {"eeg", "meg"}
 
 
 def against_bem(template, skull, rows, info):

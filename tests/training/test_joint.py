@@ -83,3 +83,15 @@ def test_the_joint_experiment_trains_on_every_mixture(joint_toy, tmp_path):  # n
     identity = yaml.safe_load((tmp_path / "model/model.yaml").read_text())
     assert identity["sensor_kinds"] == ["eeg", "grad", "mag"]
     assert identity["trained"]["n_channels"] == [13, 16 + 36]
+
+
+@pytest.mark.slow
+def test_the_joint_experiment_of_strangers_trains_on_their_cortices(tmp_path):
+    """Its own network on the packaged head, two steps."""
+    overrides = ["experiment=joint_stranger", "model=loose_matched_filter", "data.n_times=1"]
+    config = compose(*overrides, "data.setups.anatomy.share=1", "export=false")
+    config.logger.save_dir = str(tmp_path)
+    run(config, tmp_path)
+    identity = yaml.safe_load((tmp_path / "model/model.yaml").read_text())
+    assert identity["sensor_kinds"] == ["eeg", "grad", "mag"]
+    assert identity["space"]["n_orient"] == 3
