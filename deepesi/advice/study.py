@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepesi.advice.methods import Methods, largest_distance
 from deepesi.advice.simulated_subjects import StrangerRanges, Strangers, StrangerSource
 from deepesi.data_gen.caps import DIGITIZED
-from deepesi.physics.template import cache_folder
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.code_digest import code_digest
 from deepesi.utils.files import atomic, parsing
 

@@ -299,6 +299,12 @@ def check_support(head: Template, setups: SetupRanges, artifacts: Sequence[Artif
             "SimulatedRecordings: artifacts are those of EEG, they cannot be drawn beside MEG. Set "
             f"data.artifacts=[], or {advice}"
         )
+    if head.warp_seed is not None and not setups.own_anatomy:
+        raise ValueError(
+            f"SimulatedRecordings: MEG of the head {head.name!r} needs its own anatomy, because "
+            "the coils about it are not placed on the template. Set data.setups.own_anatomy=true, "
+            "or data.setups.coils=null."
+        )
     _ = head.magnetic  # refused now, not after hours of training
 
 

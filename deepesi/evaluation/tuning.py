@@ -26,7 +26,7 @@ from deepesi.metrics.example import Geometry
 from deepesi.metrics.source_metric import examples
 from deepesi.metrics.table import METRICS
 from deepesi.physics.cohort import Cohort
-from deepesi.physics.template import cache_folder
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.code_digest import code_digest
 from deepesi.utils.files import atomic
 from deepesi.utils.rows import write_rows

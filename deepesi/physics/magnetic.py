@@ -2,7 +2,7 @@ r"""MagneticFieldFamily: the MEG lead fields of one head, for any coils at any h
 
 Outside the head the magnetic field has no curl and no divergence: it is that of magnetic charges
 inside. So the field of every source of a boundary element model is stored once as charges at fixed
-points ``s_k`` just under the inner skull, ``q = M Vᵀ j`` with few patterns ``M``::
+points ``s_k`` just under the inner skull, ``q = M Vᵀ j`` with patterns ``M``::
 
     B(r) = sum_k q_k (r - s_k) / |r - s_k|³
 
@@ -30,6 +30,9 @@ from deepesi.physics.family import Tissues
 from deepesi.physics.sensors import SensorArray
 
 Array = NDArray[np.float64]
+
+#: Step of the stored modes of a source, relative to their norm.
+STEP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -147,18 +150,18 @@ class MagneticFieldFamily:
         return replace(self, source_modes=source_modes)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The family as arrays to be stored, modes of the sources as 16-bit floats.
+        """The family as arrays to be stored, modes of the sources in multiples of `STEP`.
 
-        Charges keep 32 bits: their fields nearly cancel, so 16 bits are not accurate enough.
+        One step for all modes: the weak ones, most of them, are then small numbers, which compress
+        well, best mode by mode. Charges keep 32 bits: their fields nearly cancel, so 16 bits are
+        not accurate enough.
         """
         norms = np.linalg.norm(self.source_modes, axis=1, keepdims=True)
-        source = self.source_modes / norms
-        scale = np.abs(source).max(axis=0)
+        steps = np.round(self.source_modes / norms / STEP).astype(np.int16)
         return {
             "charge_pos": self.charge_pos.astype(np.float32),
             "charge_modes": self.charge_modes.astype(np.float32),
-            "source_modes": (source / scale).astype(np.float16),
-            "source_scale": scale.astype(np.float32),
+            "source_modes": np.ascontiguousarray(steps.T),
             "source_norms": norms.astype(np.float32),
         }
 
@@ -169,7 +172,7 @@ class MagneticFieldFamily:
         return cls(
             wide["charge_pos"],
             wide["charge_modes"],
-            wide["source_modes"] * wide["source_scale"] * wide["source_norms"],
+            wide["source_modes"].T * STEP * wide["source_norms"],
         )
 
 

@@ -1,7 +1,6 @@
-"""Files of magnetic families: one for all source spacings of a head, with three components."""
+"""Files of magnetic families, with three components per source."""
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.physics.magnetic import MagneticFieldFamily
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.files import atomic, parsing
 
 if TYPE_CHECKING:
     from deepesi.physics.template import Template
 
 DATA = Path(__file__).parent / "data"
+#: End of the name of a file of magnetic fields.
+ENDING = "-meg.npz"
 Array = NDArray[np.float64]
 
 
@@ -45,7 +47,7 @@ def _read(path: Path) -> tuple[MagneticFieldFamily, tuple[NDArray[np.int64], ...
 
 
 def load_magnetic(template: "Template") -> MagneticFieldFamily:
-    """The packaged magnetic family of a head, for its sources and their orientation.
+    """The magnetic family of a head, for its sources and their orientation.
 
     Raises:
         ValueError: There is none for this head.
@@ -59,18 +61,20 @@ def load_magnetic(template: "Template") -> MagneticFieldFamily:
 
 
 def load_components(template: "Template") -> MagneticFieldFamily:
-    """The packaged magnetic family of a head, x, y and z of each of its sources.
+    """The magnetic family of a head, x, y and z of each of its sources.
+
+    Packaged is one of fsaverage, for all spacings of the cortex; others are built into the cache.
 
     Raises:
         ValueError: There is none for this head.
 
     """
     path = _path(template)
-    if not path.is_file() or template.cap is not None:
+    if path is None or template.cap is not None:
         raise ValueError(
             f"load_magnetic: the head {template.name!r} has no magnetic fields; packaged are those "
-            "of fsaverage-ico3 and fsaverage-ico4. Use one of them, or a forward solution with MEG "
-            "(head=forward)."
+            f"of fsaverage-ico3 and fsaverage-ico4. Use one of them, {_command(template)}or a "
+            "forward solution with MEG (head=forward)."
         )
     family, vertices = _read(path)
     rows, start = [], 0
@@ -87,6 +91,24 @@ def load_components(template: "Template") -> MagneticFieldFamily:
     return family.with_sources(modes.reshape(3 * len(modes), -1))
 
 
-def _path(template: "Template") -> Path:
-    match = re.fullmatch(r"(fsaverage|warp\d+)-ico\d(-free)?", template.name)
-    return DATA / f"{match[1] if match else template.name}-meg.npz"
+def magnetic_file(name: str) -> str:
+    """Name of the built file of magnetic fields of a head, for any orientation."""
+    return name.removesuffix("-free") + ENDING
+
+
+def _path(template: "Template") -> Path | None:
+    """The file of a head: built, or packaged for all spacings of fsaverage."""
+    paths = [cache_folder() / magnetic_file(template.name)]
+    if template.name.startswith("fsaverage-ico"):
+        paths.insert(0, DATA / f"fsaverage-ico4{ENDING}")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _command(template: "Template") -> str:
+    """The command that builds the magnetic fields of a head, in words; empty: there is none."""
+    who, _, spacing = template.name.removesuffix("-free").partition("-")
+    seed = template.warp_seed
+    if who != ("fsaverage" if seed is None else f"warp{seed}"):
+        return ""
+    warp = "" if seed is None else f" --warp-seed {seed}"
+    return f"build its own with 'deepesi head build --magnetic --spacing {spacing}{warp}', "

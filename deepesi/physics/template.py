@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -20,13 +18,14 @@ from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.graph import vertex_normals
 from deepesi.physics.head import HeadModel, SourceSpace
 from deepesi.physics.magnetic import Coils, KnownCoils
-from deepesi.physics.magnetic_files import load_magnetic
+from deepesi.physics.magnetic_files import ENDING, load_magnetic
 from deepesi.physics.montage import standard_montage
 from deepesi.physics.noise import white_noise_cov
 from deepesi.physics.scalp import ScalpPoints, fit_to_scalp
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.sensors import SensorArray
 from deepesi.physics.source_mesh import CortexSurface
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.files import atomic
 
 Array = NDArray[np.float64]
@@ -395,12 +394,6 @@ def template_of(space: SourceSpace) -> Template | None:
     return template if template.space.fingerprint == space.fingerprint else None
 
 
-def cache_folder(kind: str = "heads") -> Path:
-    """Cache folder of the user; ``DEEPESI_CACHE`` overrides it."""
-    own = os.environ.get("DEEPESI_CACHE")
-    return (Path(own) if own else Path(pooch.os_cache("deepesi"))) / kind
-
-
 def _path_of(name: str | Path) -> Path | None:
     if str(name).endswith(".npz"):
         paths = [Path(name)]
@@ -413,7 +406,8 @@ def _find(name: str | Path) -> Path:
     path = _path_of(name)
     if path is not None:
         return path
-    known = sorted({p.stem for folder in (DATA, cache_folder()) for p in folder.glob("*.npz")})
+    files = [p for folder in (DATA, cache_folder()) for p in folder.glob("*.npz")]
+    known = sorted({p.stem for p in files if not p.name.endswith(ENDING)})
     raise FileNotFoundError(
         f"load_template: no head {str(name)!r}. At hand: {known}. Build {_command(str(name))}, or "
         "give the path of an .npz file it wrote."

@@ -204,3 +204,6 @@ def test_what_is_not_simulated_with_meg_is_refused(toy):
         SimulatedRecordings(setups=setups, artifacts=[Blinks()])
     with pytest.raises(ValueError, match="'toy' has no magnetic fields"):
         SimulatedRecordings(toy, setups=setups)
+    warped, setups = load_template("warp9-ico3"), replace(setups, own_anatomy=False)
+    with pytest.raises(ValueError, match="'warp9-ico3' needs its own anatomy"):
+        SimulatedRecordings(warped, setups=setups, split="test")

@@ -9,6 +9,10 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from deepesi.cli.main import main
+from deepesi.data_gen.coils import CoilRanges
+from deepesi.data_gen.generator import SimulatedRecordings
+from deepesi.data_gen.setups import SetupRanges
 from deepesi.physics.building.anatomy import read_anatomy
 from deepesi.physics.building.magnetic import (
     FIT_DISTANCE,
@@ -18,6 +22,7 @@ from deepesi.physics.building.magnetic import (
     reduce_magnetic,
     solve_magnetic,
 )
+from deepesi.physics.building.warps import read_member
 from deepesi.physics.family import NOMINAL, LeadFieldFamily
 from deepesi.physics.helmets import CLEARANCE, helmet, on_scalp, put_on
 from deepesi.physics.io.coils import coils_of
@@ -165,8 +170,38 @@ def test_coils_stay_outside_the_head():
 
 
 def test_a_head_without_magnetic_fields_is_refused(toy):
-    with pytest.raises(ValueError, match="'toy' has no magnetic fields; packaged are those of fs"):
+    with pytest.raises(ValueError, match="'toy' has no magnetic fields; packaged .* or a forward"):
         load_magnetic(toy)
+    command = "deepesi head build --magnetic --spacing ico3 --warp-seed 9"
+    with pytest.raises(ValueError, match=f"'warp9-ico3-free' has no .*{command}"):
+        load_magnetic(load_template("warp9-ico3-free"))
+
+
+@pytest.mark.slow
+def test_a_warped_head_gets_the_magnetic_fields_of_its_own_solution(tmp_path, monkeypatch):
+    """Built by the command that the refusal names, they are the BEM's of the warped surfaces."""
+    monkeypatch.setenv("DEEPESI_CACHE", str(tmp_path))
+    main(["head", "build", "--magnetic", "--spacing", "ico3", "--warp-seed", "9"])
+    template = load_template("warp9-ico3-free")
+    rows = np.flatnonzero(template.is_cortex)[::12]
+    info, skull = in_helmet("ctf275"), read_member(9, "ico1", "ico3").inner_skull  # coarser: fast
+    stored, fresh = against_bem(template, skull, rows, info)
+    plain = load_template("fsaverage-ico3-free").magnetic.leadfield(NOMINAL, coils_of(info))
+    plain = plain.reshape(len(fresh), -1, 3)[:, rows]
+    assert residual_variance(stored, fresh) < 1e-3 < 0.01 < residual_variance(plain, fresh)
+    setups = SetupRanges(["biosemi16"], coils=CoilRanges())
+    batch = SimulatedRecordings(template, setups=setups, split="test", batch_size=2).batch(0)
+    assert batch.data.shape[1] == 16 + 306
+    assert set(batch.head.sensors.modalities) == {"eeg", "meg"}
+
+
+def against_bem(template, skull, rows, info):
+    """Stored and freshly solved fields ``(C, S, 3)`` of some sources, head units."""
+    coils = coils_of(info)
+    solved = solve_magnetic(skull, template.source_pos[rows], info)
+    fresh = (solved / coils.sensors.head_units[:, None]).reshape(len(coils), -1, 3)
+    stored = template.magnetic.leadfield(NOMINAL, coils).reshape(len(coils), -1, 3)[:, rows]
+    return stored, fresh
 
 
 @pytest.mark.slow
@@ -176,10 +211,7 @@ def test_the_packaged_head_is_as_accurate_as_a_fresh_solution(name):
     template = load_template("fsaverage-ico3-free")
     rows = np.flatnonzero(template.is_cortex)[::12]
     info = in_helmet(name, (0.05, -0.03, 0.04), (0.003, 0.002, 0.06))
-    coils, skull = coils_of(info), read_anatomy("ico1", "ico4").inner_skull
-    solved = solve_magnetic(skull, template.source_pos[rows], info)
-    fresh = (solved / coils.sensors.head_units[:, None]).reshape(len(coils), -1, 3)
-    stored = template.magnetic.leadfield(NOMINAL, coils).reshape(len(coils), -1, 3)[:, rows]
+    stored, fresh = against_bem(template, read_anatomy("ico1", "ico4").inner_skull, rows, info)
     normals = template.source_normals[rows]
     errors = rdm(*(np.einsum("csj,sj->cs", field, normals) for field in (fresh, stored)))
     assert np.median(errors) < 0.004

@@ -83,3 +83,16 @@ def test_the_joint_experiment_trains_on_every_mixture(joint_toy, tmp_path):  # n
     identity = yaml.safe_load((tmp_path / "model/model.yaml").read_text())
     assert identity["sensor_kinds"] == ["eeg", "grad", "mag"]
     assert identity["trained"]["n_channels"] == [13, 16 + 36]
+
+
+@pytest.mark.slow
+def test_the_experiment_of_strangers_trains_with_meg_on_their_cortices(tmp_path):
+    """Its own network on the packaged head, two steps."""
+    overrides = ["experiment=stranger", "data=joint", "model=loose_matched_filter"]
+    overrides += ["data.n_times=1", "data.setups.anatomy.share=1", "export=false"]
+    config = compose(*overrides)
+    config.logger.save_dir = str(tmp_path)
+    run(config, tmp_path)
+    identity = yaml.safe_load((tmp_path / "model/model.yaml").read_text())
+    assert identity["sensor_kinds"] == ["eeg", "grad", "mag"]
+    assert identity["trained"]["n_channels"] == [13, 16 + 306]

@@ -23,15 +23,25 @@ def add_head(commands: Commands) -> None:
     build.add_argument(
         "--free-orientation", action="store_true", help="three components per cortical source"
     )
+    build.add_argument(
+        "--magnetic",
+        action="store_true",
+        help="only the magnetic fields of a head that is packaged or built, for MEG (MNE-Python)",
+    )
     build.add_argument("--out", type=Path, help="folder to write to (default: the user's cache)")
     build.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     from deepesi.physics.building.build import build_members
+    from deepesi.physics.building.magnetic import build_magnetic
 
     if arguments.out is not None:
         check_folder_out(arguments.out)
+    if arguments.magnetic:
+        for path in build_magnetic(arguments.warp_seed, arguments.spacing, arguments.out):
+            print(f"wrote {path}")
+        return
     for path, fingerprint in build_members(
         arguments.warp_seed, arguments.spacing, arguments.free_orientation, arguments.out
     ):

@@ -20,7 +20,8 @@ from deepesi.physics.building.warps import read_member
 from deepesi.physics.cohort import head_name
 from deepesi.physics.family import TissueGrid, Tissues
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
-from deepesi.physics.template import Template, cache_folder, save_template
+from deepesi.physics.template import Template, save_template
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.files import atomic
 from deepesi.utils.optional import require
 

@@ -4,6 +4,8 @@ One layer, the inner skull, as is usual for MEG: the skull lets so little curren
 layers outside change the field by little.
 """
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +14,14 @@ from numpy.typing import NDArray
 from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.building.bem import MRI_FRAME
 from deepesi.physics.building.warps import read_member
+from deepesi.physics.cohort import head_name
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.graph import vertex_normals
 from deepesi.physics.magnetic import Coils, MagneticFieldFamily, charge_field
+from deepesi.physics.magnetic_files import magnetic_file, save_magnetic
 from deepesi.physics.noise import leading_eigh
 from deepesi.physics.sensors import SensorArray
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.optional import require
 
 if TYPE_CHECKING:
@@ -28,8 +33,8 @@ Array = NDArray[np.float64]
 BEM_SPACING = "ico4"
 #: Distance of the charges from the inner skull, inward, and of the points of the fit, outward, m.
 CHARGE_DEPTH, FIT_DISTANCE = 0.002, 0.020
-#: Modes that are kept, and the smallest singular value of the fit, relative to the largest.
-N_MODES, CUTOFF = 350, 1e-9
+#: Smallest singular value of the fit, relative to the largest.
+CUTOFF = 1e-9
 #: Number of FIFF for a coil that is a point.
 POINT_COIL = 2000
 
@@ -125,7 +130,8 @@ def reduce_magnetic(skull: Surface, field: Array) -> MagneticFieldFamily:
     """Charges and modes for fields ``(3 N, 3 S)`` at the points of the fit.
 
     The modes are those of the fields at these points, with every source at the same strength, so
-    that deep sources are as accurate as others.
+    that deep sources are as accurate as others. There are as many as charges: sensors on the scalp
+    need the weak ones.
     """
     points, charge_pos = _offset(skull, FIT_DISTANCE), _offset(skull, -CHARGE_DEPTH)
     of_charges = charge_field(point_coils(points), charge_pos)
@@ -133,12 +139,24 @@ def reduce_magnetic(skull: Surface, field: Array) -> MagneticFieldFamily:
     fitted = of_charges @ (to_charges @ field)
     norms = np.linalg.norm(fitted, axis=0)
     fitted /= norms
-    _, vectors = leading_eigh(fitted @ fitted.T, min(N_MODES, len(charge_pos)))
+    _, vectors = leading_eigh(fitted @ fitted.T, min(len(charge_pos), fitted.shape[1]))
     return MagneticFieldFamily(charge_pos, to_charges @ vectors, (vectors.T @ fitted * norms).T)
 
 
-def build_magnetic(warp_seed: int | None, spacing: str) -> MagneticFieldFamily:
-    """The magnetic family of the template head (None) or of a warped head, x, y and z."""
-    anatomy = read_member(warp_seed, spacing)
+def build_magnetic(
+    warp_seed: int | None, spacings: Sequence[str], folder: Path | None = None
+) -> Iterator[Path]:
+    """Build the magnetic fields of the template head or of a warped head; yield every file.
+
+    Args:
+        warp_seed: Seed of the warp. None: template head.
+        spacings: Spacings of the sources, each a file of its own.
+        folder: Output folder. Default: the cache, where heads of these names find them.
+
+    """
     fine = read_member(warp_seed, "ico1", BEM_SPACING).inner_skull
-    return fit_magnetic(anatomy, fine)
+    for spacing in spacings:
+        anatomy = read_member(warp_seed, spacing)
+        path = (folder or cache_folder()) / magnetic_file(head_name(warp_seed, spacing))
+        save_magnetic(path, fit_magnetic(anatomy, fine), anatomy.space.vertices)
+        yield path

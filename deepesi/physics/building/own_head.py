@@ -24,7 +24,8 @@ from deepesi.physics.magnetic import KnownCoils
 from deepesi.physics.scalp import project_to_mesh
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.sensors import SensorArray
-from deepesi.physics.template import Template, cache_folder, load_template
+from deepesi.physics.template import Template, load_template
+from deepesi.utils.cache import cache_folder
 from deepesi.utils.optional import require
 
 if TYPE_CHECKING:
