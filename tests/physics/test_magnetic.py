@@ -15,6 +15,7 @@ from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.physics.building.anatomy import read_anatomy
 from deepesi.physics.building.magnetic import (
+    BEM_SPACING,
     FIT_DISTANCE,
     _offset,
     point_coils,
@@ -184,7 +185,7 @@ def test_a_warped_head_gets_the_magnetic_fields_of_its_own_solution(tmp_path, mo
     main(["head", "build", "--magnetic", "--spacing", "ico3", "--warp-seed", "9"])
     template = load_template("warp9-ico3-free")
     rows = np.flatnonzero(template.is_cortex)[::12]
-    info, skull = in_helmet("ctf275"), read_member(9, "ico1", "ico3").inner_skull  # coarser: fast
+    info, skull = in_helmet("ctf275"), read_member(9, "ico1", BEM_SPACING).inner_skull
     stored, fresh = against_bem(template, skull, rows, info)
     plain = load_template("fsaverage-ico3-free").magnetic.leadfield(NOMINAL, coils_of(info))
     plain = plain.reshape(len(fresh), -1, 3)[:, rows]
