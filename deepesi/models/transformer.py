@@ -228,8 +228,16 @@ class SourceTransformer(InverseModel):
         """The estimate, from whitened data and the tokens of the trunk."""
         signals = white + self.trunk.correction(tokens.signal, white)
         trust = self._trust(white, tokens.state, inputs)
-        covariance = self.trunk.covariance(trust[..., None] * signals, tokens.state)
         patches = PatchFilters.weighted(orientation, trust)
+        shares = self.trunk.sample_weights(tokens.state, signals)
+        if (
+            not torch.compiler.is_compiling()
+            and signals.shape[2] < signals.shape[1]
+            and self.trunk.features is None
+            and not return_attention
+        ):
+            return self._short(patches, signals, shares, tokens, inputs)
+        covariance = self.trunk.covariance(trust[..., None] * signals, shares, tokens.state)
         read = self._read(tokens.state, inputs)
         components = self._components(patches, covariance, read, _count(signals), inputs)
         if return_attention:
@@ -239,6 +247,45 @@ class SourceTransformer(InverseModel):
             return self._estimate(mean, components.hidden, inputs), attention
         mean = self._applied(patches, components, trust[..., None] * signals, inputs)
         return self._estimate(mean, components.hidden, inputs)
+
+    def _short(self, patches, signals, shares, tokens, inputs):
+        columns, n_times = patches.trust[..., None] * signals, _count(signals)
+        read = self._read(tokens.state, inputs)
+        blank = torch.zeros_like(patches.power)
+        weights, fits = [blank] * self.n_components, [0 * columns] * self.n_components
+        mixings, parts = [None] * self.n_components, [None] * self.n_components
+        source_tokens, rank = self._tokens(inputs), inputs[self.rank.key]
+        total = (columns.square() * shares).sum((1, 2))
+        for _ in range(self.n_rounds):
+            for m in range(self.n_components):
+                rest = columns - sum(fits[:m] + fits[m + 1 :], 0 * columns)
+                others = sum(weights[:m] + weights[m + 1 :], torch.zeros_like(blank))
+                power = torch.stack([total, (rest.square() * shares).sum((1, 2))])
+                mixings[m] = patches.mixing(self.evidence.strength(power, rank, n_times))
+                parts[m] = patches.matched(rest)
+                weights[m], hidden = self.evidence(
+                    patches.energy_of(parts[m], shares, mixings[m]),
+                    torch.stack([weights[m], others]),
+                    power,
+                    rank + 1,
+                    n_times,
+                    source_tokens,
+                    read,
+                )
+                fits[m] = patches.fit_of(parts[m], weights[m], mixings[m])
+        moments = inputs[self.moments.key].unflatten(1, (-1, patches.n_orient))
+        pairs, spread = inputs[self.pairs.key], inputs[self.shares.key]
+        by_radius = []
+        for k in range(len(patches.rows)):
+            amounts = [
+                patches.amplitudes(k, parts[m][k], weights[m], mixings[m])
+                for m in range(self.n_components)
+            ]
+            expected = sum(amounts[1:], amounts[0]).unflatten(0, (-1, patches.n_orient))
+            all_moments = along_axes(moments[k, None], expected[None])
+            by_radius.append(spread_patches(all_moments, pairs, spread[:, k, None]))
+        mean = sum(by_radius[1:], by_radius[0]).flatten(0, 1).permute(2, 0, 1)
+        return self._estimate(mean, hidden, inputs)
 
     # ---- the spatial filters
 

@@ -70,6 +70,42 @@ class PatchFilters(NamedTuple):
             by_radius.append(energy)
         return torch.stack(by_radius) / self.power
 
+    def matched(self, columns: Float[Tensor, "B C N"]) -> list[Float[Tensor, "D N B"]]:
+        """Products of weighted columns with all topographies, by radius."""
+        weighted = (self.trust[..., None] * columns).permute(1, 2, 0)
+        return [
+            (rows @ weighted.flatten(1)).unflatten(1, weighted.shape[1:]) for rows in self.rows
+        ]
+
+    def energy_of(
+        self,
+        matched: list[Float[Tensor, "D N B"]],
+        shares: Float[Tensor, "B 1 N"],
+        mixing: Float[Tensor, "K S O O B"] | None,
+    ) -> Float[Tensor, "K S B"]:
+        """`energy` from matched filters of samples with these weights."""
+        by_radius = []
+        for k, part in enumerate(matched):
+            by_source = part.unflatten(0, (-1, self.n_orient))
+            other = by_source
+            if mixing is not None:
+                other = torch.einsum("sopb,spnb->sonb", mixing[k], by_source)
+            by_radius.append(((by_source * other).sum(1) * shares[:, 0].T).sum(1))
+        return torch.stack(by_radius) / self.power
+
+    def fit_of(
+        self,
+        matched: list[Float[Tensor, "D N B"]],
+        weights: Float[Tensor, "K S B"],
+        mixing: Float[Tensor, "K S O O B"] | None,
+    ) -> Float[Tensor, "B C N"]:
+        """Expected columns of the patches, from matched filters of the columns."""
+        total = 0 * self.trust[..., None]
+        for k, (rows, part) in enumerate(zip(self.rows, matched, strict=True)):
+            expected = self.amplitudes(k, part, weights, mixing)
+            total = total + (rows.T @ expected.flatten(1)).unflatten(1, expected.shape[1:]).permute(2, 0, 1)
+        return self.trust[..., None] * total
+
     def fit(
         self,
         weights: Float[Tensor, "K S B"],
