@@ -4,9 +4,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from deepesi.export.lengths import by_length
+from deepesi.export.to_onnx import check_parity, export_onnx
+from deepesi.models.transformer import SourceTransformer
 
 WEIGHT = np.float32(3)
 
@@ -49,3 +52,17 @@ def test_equal_weights_are_stored_once(proto):
     assert sorted(float(value) for value in stored if value.dtype == np.float32) == [0.25, 0.5, 3]
     branches = [a.g for a in proto.graph.node[-1].attribute]
     assert not any(branch.initializer for branch in branches)
+
+
+@pytest.mark.slow
+def test_both_graphs_of_a_transformer_are_the_network(toy, simulate, tmp_path):
+    torch.manual_seed(0)
+    model = SourceTransformer(n_components=2, n_rounds=1, n_blocks=1, smallest=0.03, largest=0.06)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "model.onnx")
+    assert not model.traces_short
+    for n_times in (1, 15, 16, 40):
+        batch = simulate([], n_times=n_times, batch_size=3).batch(0)
+        parity = check_parity(model, tmp_path / "model.onnx", batch, n_timed=1)
+        assert parity.max_difference <= 1e-5
