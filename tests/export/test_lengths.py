@@ -57,7 +57,7 @@ def test_equal_weights_are_stored_once(proto):
 @pytest.mark.slow
 def test_both_graphs_of_a_transformer_are_the_network(toy, simulate, tmp_path):
     torch.manual_seed(0)
-    model = SourceTransformer(n_components=2, n_rounds=1, n_blocks=1, smallest=0.03, largest=0.06)
+    model = SourceTransformer(2, n_rounds=1, n_blocks=1, n_radii=1, smallest=0.03, largest=0.03)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "model.onnx")
