@@ -91,7 +91,7 @@ STUDIES = {
             "loss=default",
             *SMALL,
             "data.n_times=[250]",
-            "data.batch_size=8",
+            "data.window_batch_size=8",
         ),
         {
             "without": (),

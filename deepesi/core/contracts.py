@@ -74,6 +74,9 @@ class InverseModel(nn.Module, ABC):
         exportable: Whether `forward` consists of operations that ONNX has. Iterative solvers for
             comparison do not.
         window_needs: Length and sampling rate that filters in the model need.
+        short_form: Whether windows of fewer samples than channels are computed in another order,
+            with equal results (`is_short`). An exported file then holds both graphs.
+        traces_short: Whether a traced graph is the one for these windows.
         assumptions: Prior information of the model.
 
     """
@@ -82,11 +85,19 @@ class InverseModel(nn.Module, ABC):
     bound_to_space: bool = True
     exportable: bool = True
     window_needs: WindowNeeds = WindowNeeds()
+    short_form: bool = False
+    traces_short: bool = False
 
     @property
     def assumptions(self) -> Assumptions:
         """Prior information of the model, for tables."""
         return AS_IN_TRAINING
+
+    def is_short(self, data: Float[Tensor, "B C T"]) -> bool:
+        """Whether to compute as for fewer samples than channels."""
+        if torch.compiler.is_compiling():
+            return self.traces_short
+        return data.shape[2] < data.shape[1]
 
     @abstractmethod
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:

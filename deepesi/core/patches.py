@@ -141,10 +141,14 @@ class PatchDictionary:
         self.rows, self.n_orient, self.skull = topographies.flatten(0, 1), n_orient, skull
         self.n_radii = topographies.shape[0]
 
-    def _products(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S O T *B"]:
-        """Products with the topographies before normalization."""
-        if self.skull is not None:
-            data = (data.permute(2, 1, 0) @ self.skull[0]).permute(2, 1, 0)
+    def _seen(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "C T *B"]:
+        """Data whose products with the nominal topographies are those with the filtered ones."""
+        if self.skull is None:
+            return data
+        return (data.permute(2, 1, 0) @ self.skull[0]).permute(2, 1, 0)
+
+    def _products(self, data: Float[Tensor, "C N *B"]) -> Float[Tensor, "K S O N *B"]:
+        """Products with the nominal topographies."""
         products = (self.rows @ data.flatten(1)).unflatten(1, data.shape[1:])
         by_radius: Tensor = products.unflatten(0, (self.n_radii, -1, self.n_orient))
         return by_radius
@@ -159,7 +163,7 @@ class PatchDictionary:
         """Matched filters, each multiplied by the weight of its patch."""
         if self.skull is not None:
             gamma = (1 if gamma is None else gamma) / self.skull[1]
-        products = self._products(data)
+        products = self._products(self._seen(data))
         return products if gamma is None else gamma[:, :, None, None] * products
 
     def energy(self, data: Float[Tensor, "C T *B"]) -> Float[Tensor, "K S *B"]:
@@ -167,7 +171,8 @@ class PatchDictionary:
 
         Without a skull filter, data may have several axes after the samples.
         """
-        energy = self._products(data).square().sum((2, 3))
+        # ONNX Runtime is slow at sums next to a last axis of length 1, so samples come last.
+        energy = self._products(self._seen(data).movedim(1, -1)).square().sum(-1).sum(2)
         return energy if self.skull is None else energy / self.skull[1].square()
 
     def explain(self, amplitudes: Float[Tensor, "K S O T B"]) -> Float[Tensor, "C T B"]:

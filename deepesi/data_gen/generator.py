@@ -79,6 +79,8 @@ class SimulatedRecordings(IterableDataset[Batch]):
             further than this; the SNR of such an example is lower and is stored in its scene.
         batch_size: Examples per batch.
         n_times: Samples per example, 1 for snapshots. Several values: one of them per batch.
+        window_batch_size: Examples per batch of windows, which cost more than single samples.
+            Default: `batch_size`.
         sfreq: Sampling rate, Hz.
         seed: First part of the random key.
         split: ``"train"``, ``"validation"`` or ``"test"``.
@@ -108,6 +110,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
         largest_moment: float | None = None,
         batch_size: int = 256,
         n_times: int | Sequence[int] = 1,
+        window_batch_size: int | None = None,
         sfreq: float = 250.0,
         seed: int = 0,
         split: str = "train",
@@ -129,10 +132,11 @@ class SimulatedRecordings(IterableDataset[Batch]):
                 "SimulatedRecordings", "largest_moment", largest_moment, 1e-12, 1e-4, "A m"
             )
         lengths = [n_times] if isinstance(n_times, int) else list(n_times)
-        if batch_size < 1 or min(lengths, default=0) < 1:
+        of_windows = batch_size if window_batch_size is None else window_batch_size
+        if not lengths or min(batch_size, of_windows, *lengths) < 1:
             raise ValueError(
-                f"SimulatedRecordings: batch_size and n_times must be 1 or more, got {batch_size} "
-                f"and {n_times}."
+                "SimulatedRecordings: batch_size, window_batch_size and n_times must be 1 or more, "
+                f"got {batch_size}, {window_batch_size} and {n_times}."
             )
         if max(lengths) > 1:
             sources.kind.check(sfreq)
@@ -144,7 +148,7 @@ class SimulatedRecordings(IterableDataset[Batch]):
                 head.family.coefficients(corner)
         self.sources, self.tissues, self.artifacts = sources, tissues, tuple(artifacts)
         self.snr_db, self.largest_moment = snr_db, largest_moment
-        self.batch_size, self.lengths = batch_size, lengths
+        self.batch_size, self.window_batch_size, self.lengths = batch_size, of_windows, lengths
         self.sfreq, self.seed, self.split, self.device = sfreq, seed, split, device
         self.rank = rank
         self.curriculum = curriculum if curriculum is not None and split == "train" else OPEN
@@ -203,7 +207,8 @@ class SimulatedRecordings(IterableDataset[Batch]):
         key = (self.seed, self.split, rank, step)
         rng = torch_generator(*key, device=self.device)
         setup, widths = self.pool.at(*key), self.widths(step)
-        n_examples, n_times = self.batch_size, self.length(step)
+        n_times = self.length(step)
+        n_examples = self.batch_size if n_times == 1 else self.window_batch_size
         tissues = self.tissues.draw(n_examples, rng, widths["tissues"])
         if not setup.true_head.template.family.varies:
             tissues = torch.full_like(tissues, torch.nan)

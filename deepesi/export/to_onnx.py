@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from deepesi import __version__
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
+from deepesi.export.lengths import by_length
 from deepesi.export.loops import draw_in_parts, repeat_steps
 from deepesi.export.optimize import optimize
 from deepesi.export.quantize import Precision, quantize
@@ -127,20 +128,24 @@ def export_onnx(
     )
     for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(exporter).setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        _Graph(model, kinds).eval(),
-        (data, *noise.values(), *inputs.values()),
-        input_names=[DATA, *noise, *inputs],
-        output_names=[OUTPUT_NAMES[kind] for kind in kinds],
-        dynamic_shapes=(dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes)),
-        dynamo=True,
-        opset_version=OPSET,
-        optimize=False,  # `optimize` does this
-        verbose=False,
-    )
-    assert program is not None  # the older exporter returns None
-    optimize(program.model)
-    proto = quantize(program.model_proto, precision)
+    traced = []
+    for short in (True, False) if model.short_form else (False,):
+        model.traces_short = short
+        program = torch.onnx.export(
+            _Graph(model, kinds).eval(),
+            (data, *noise.values(), *inputs.values()),
+            input_names=[DATA, *noise, *inputs],
+            output_names=[OUTPUT_NAMES[kind] for kind in kinds],
+            dynamic_shapes=(dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes)),
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,  # `optimize` does this
+            verbose=False,
+        )
+        assert program is not None  # the older exporter returns None
+        optimize(program.model)
+        traced.append(quantize(program.model_proto, precision))
+    proto = by_length(*traced) if model.short_form else traced[0]
     repeat_steps(proto)  # first: steps are within draws
     draw_in_parts(proto)
     identity, space = identity or {}, head.space if model.bound_to_space else None

@@ -19,6 +19,7 @@ from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sensor_trunk import SensorTrunk
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.space_time import Tokens
+from deepesi.models.layers.window_forms import Matched, Mixing, Samples, SecondMoments
 from deepesi.physics.head_inputs import (
     PatchMoments,
     PatchPairs,
@@ -49,21 +50,23 @@ class Attention(NamedTuple):
     sensors: Float[Tensor, "B S C"]
 
 
-class _Components(NamedTuple):
-    """Posterior of the components.
+class _Component(NamedTuple):
+    """Posterior of one component.
 
     Attributes:
-        weights: Probabilities of the patches ``(K, S, B)``, by component.
-        mixings: `PatchFilters.mixing`, by component.
-        projections: Projection onto what the others leave ``(B, C, C)``, by component.
-        hidden: Hidden features of the sources ``(H, S, B)``.
+        weights: Probabilities of the patches ``(K, S, B)``.
+        mixing: `PatchFilters.mixing`.
+        rest: Columns of the window (`Samples`, `SecondMoments`) without the others ``(B, C, N)``.
+        matched: Matched filters of these columns, by radius; empty: not computed.
+        fit: What the component is expected to explain of the columns ``(B, C, N)``.
 
     """
 
-    weights: list[Tensor]
-    mixings: list[Tensor | None]
-    projections: list[Tensor]
-    hidden: Float[Tensor, "H S B"]
+    weights: Float[Tensor, "K S B"]
+    mixing: Mixing
+    rest: Float[Tensor, "B C N"]
+    matched: Matched
+    fit: Float[Tensor, "B C N"]
 
 
 class SourceTransformer(InverseModel):
@@ -174,6 +177,7 @@ class SourceTransformer(InverseModel):
         )
         self.n_components, self.n_rounds, self.loose = n_components, n_rounds, loose
         n_token = 6 + n_radii
+        self.short_form = features is None
         if features is not None:
             self.window_needs = features.window_needs
         self.trunk = SensorTrunk(n_blocks, hidden, n_heads, stretch, features)
@@ -228,17 +232,23 @@ class SourceTransformer(InverseModel):
         """The estimate, from whitened data and the tokens of the trunk."""
         signals = white + self.trunk.correction(tokens.signal, white)
         trust = self._trust(white, tokens.state, inputs)
-        covariance = self.trunk.covariance(trust[..., None] * signals, tokens.state)
         patches = PatchFilters.weighted(orientation, trust)
-        read = self._read(tokens.state, inputs)
-        components = self._components(patches, covariance, read, _count(signals), inputs)
+        weighted = trust[..., None] * signals
+        shares = self.trunk.sample_weights(tokens.state, signals)
+        read, n_times = self._read(tokens.state, inputs), _count(signals)
+        if self.short_form and self.is_short(signals) and not return_attention:
+            window: Samples | SecondMoments = Samples(weighted, shares)
+            components, hidden = self._components(patches, window, read, n_times, inputs)
+            return self._estimate(self._sources(patches, components, inputs), hidden, inputs)
+        covariance = self.trunk.covariance(weighted, shares, tokens.state)
+        window = SecondMoments(_identities(covariance), covariance)
+        components, hidden = self._components(patches, window, read, n_times, inputs)
+        filters = self._sources(patches, components, inputs)
+        estimate = self._estimate(filters @ weighted, hidden, inputs)
         if return_attention:
-            filters = self._sources(patches, components, _diagonal(trust), inputs)
-            mean, sensors = filters @ signals, self._attention(tokens.state, inputs)
-            attention = Attention(filters, signals, sensors)
-            return self._estimate(mean, components.hidden, inputs), attention
-        mean = self._applied(patches, components, trust[..., None] * signals, inputs)
-        return self._estimate(mean, components.hidden, inputs)
+            sensors = self._attention(tokens.state, inputs)
+            return estimate, Attention(filters * trust[:, None], signals, sensors)
+        return estimate
 
     # ---- the spatial filters
 
@@ -281,82 +291,59 @@ class SourceTransformer(InverseModel):
     def _components(
         self,
         patches: PatchFilters,
-        covariance: Float[Tensor, "B C C"],
+        window: Samples | SecondMoments,
         read: Float[Tensor, "H S B"],
         n_times: Float[Tensor, ""],
         inputs: dict[str, Tensor],
-    ) -> _Components:
-        """Estimate each component from the residual of the others, in rounds."""
-        eye = torch.eye(covariance.shape[1], device=covariance.device).to(covariance)
-        blank = torch.zeros_like(patches.power)
-        weights, fits = [blank] * self.n_components, [0 * covariance] * self.n_components
-        mixings: list[Tensor | None] = [None] * self.n_components
-        projections, hidden = [eye + 0 * covariance] * self.n_components, read
-        tokens, rank = self._tokens(inputs), inputs[self.rank.key]
-        for _ in range(self.n_rounds):
-            for m in range(self.n_components):
-                projection = eye - sum(fits[:m] + fits[m + 1 :], 0 * covariance)
-                rest = projection @ covariance @ projection.mT
-                others = sum(weights[:m] + weights[m + 1 :], torch.zeros_like(blank))
-                power = torch.stack([_trace(covariance), _trace(rest)])
-                mixings[m] = patches.mixing(self.evidence.strength(power, rank, n_times))
-                weights[m], hidden = self.evidence(
-                    patches.energy(rest, mixings[m]),
-                    torch.stack([weights[m], others]),
-                    power,
-                    rank + 1,
-                    n_times,
-                    tokens,
-                    read,
-                )
-                projections[m] = projection
-                fits[m] = patches.fit(weights[m], mixings[m]) @ projection
-        return _Components(weights, mixings, projections, hidden)
+    ) -> tuple[list[_Component], Float[Tensor, "H S B"]]:
+        """Estimate each component from what the others leave, in rounds.
+
+        Also returns the hidden features of the sources.
+        """
+        blank, nothing = torch.zeros_like(patches.power), torch.zeros_like(window.columns)
+        components = [_Component(blank, None, nothing, [], nothing)] * self.n_components
+        tokens, rank, hidden = self._tokens(inputs), inputs[self.rank.key], read
+        total = window.power(window.columns)
+        for number in list(range(self.n_components)) * self.n_rounds:
+            others = components[:number] + components[number + 1 :]
+            rest = window.columns - sum((other.fit for other in others), nothing)
+            power = torch.stack([total, window.power(rest)])
+            mixing = patches.mixing(self.evidence.strength(power, rank, n_times))
+            energy, matched = window.explained(patches, rest, mixing)
+            weights, hidden = self.evidence(
+                energy,
+                torch.stack(
+                    [components[number].weights, sum((other.weights for other in others), blank)]
+                ),
+                power,
+                rank + 1,
+                n_times,
+                tokens,
+                read,
+            )
+            fit = window.fit(patches, matched, rest, weights, mixing)
+            components[number] = _Component(weights, mixing, rest, matched, fit)
+        return components, hidden
 
     # ---- the estimate
 
-    def _applied(
-        self,
-        patches: PatchFilters,
-        components: _Components,
-        weighted: Float[Tensor, "B C T"],
-        inputs: dict[str, Tensor],
-    ) -> Float[Tensor, "B D T"]:
-        """The estimate, A m: the filters of the sources, applied to the data."""
-        n_channels, n_times = weighted.shape[1:]
-        if not torch.compiler.is_compiling() and n_times < n_channels:
-            return self._sources(patches, components, weighted, inputs)  # the same, in less time
-        eye = _diagonal(torch.ones_like(weighted[..., 0]))
-        return self._sources(patches, components, eye, inputs) @ weighted
-
     def _sources(
-        self,
-        patches: PatchFilters,
-        components: _Components,
-        columns: Float[Tensor, "B C N"],
-        inputs: dict[str, Tensor],
+        self, patches: PatchFilters, components: list[_Component], inputs: dict[str, Tensor]
     ) -> Float[Tensor, "B D N"]:
-        """Expected moments of the sources, A m, for weighted data in columns."""
+        """Expected moments of the sources, A m, for every column of the window."""
         moments = inputs[self.moments.key].unflatten(1, (-1, patches.n_orient))
-        pairs, shares = inputs[self.pairs.key], inputs[self.shares.key]
-        residual = [
-            (patches.trust[..., None] * (projection @ columns)).permute(1, 2, 0)
-            for projection in components.projections
-        ]
+        matched = [part.matched or patches.matched(part.rest) for part in components]
         by_radius = []
-        for k, rows in enumerate(patches.rows):
+        for k in range(moments.shape[0]):
             parts = [
-                patches.amplitudes(
-                    k, (rows @ rest.flatten(1)).unflatten(1, rest.shape[1:]), weights, mixing
-                )
-                for rest, weights, mixing in zip(
-                    residual, components.weights, components.mixings, strict=True
-                )
+                patches.amplitudes(k, of_one[k], part.weights, part.mixing)
+                for of_one, part in zip(matched, components, strict=True)
             ]
             expected = sum(parts[1:], parts[0]).unflatten(0, (-1, patches.n_orient))
-            total = along_axes(moments[k, None], expected[None])
-            by_radius.append(spread_patches(total, pairs, shares[:, k, None]))
-        return sum(by_radius[1:], by_radius[0]).flatten(0, 1).permute(2, 0, 1)
+            by_radius.append(along_axes(moments[k, None], expected[None])[0])
+        total = torch.stack(by_radius)
+        pairs, shares = inputs[self.pairs.key], inputs[self.shares.key]
+        return spread_patches(total, pairs, shares).flatten(0, 1).permute(2, 0, 1)
 
     def _estimate(
         self,
@@ -381,9 +368,5 @@ def _count(signals: Float[Tensor, "B C T"]) -> Float[Tensor, ""]:
     return torch.ones_like(signals[0, 0]).sum()
 
 
-def _diagonal(values: Float[Tensor, "B C"]) -> Float[Tensor, "B C C"]:
-    return values[..., None] * torch.eye(values.shape[1], device=values.device).to(values)
-
-
-def _trace(matrices: Float[Tensor, "B C C"]) -> Float[Tensor, " B"]:
-    return matrices.diagonal(dim1=1, dim2=2).sum(1)
+def _identities(like: Float[Tensor, "B C C"]) -> Float[Tensor, "B C C"]:
+    return torch.eye(like.shape[1], device=like.device).to(like) + torch.zeros_like(like)

@@ -261,6 +261,7 @@ def test_free_orientation(simulate, toy):
         ({"tissues": TissueRanges(skull_conductivity=(0.001, 0.03))}, r"0.001.*lies outside"),
         ({"snr_db": (20, 0)}, "snr_db 20 to 0 must be an ascending range"),
         ({"batch_size": 0}, "must be 1 or more"),
+        ({"window_batch_size": 0}, "window_batch_size and n_times must be 1 or more, got 8, 0"),
         ({"split": "dev"}, "unknown split 'dev'"),
         ({"seed": -1}, "must not be negative"),
         ({"pool_size": 0}, "size must be 1 or more"),
@@ -280,6 +281,12 @@ def test_lengths_take_turns_in_a_drawn_order(simulate):
     assert all(sorted(lengths[i : i + 3]) == [1, 1, 5] for i in range(0, 12, 3))
     assert len({tuple(lengths[i : i + 3]) for i in range(0, 12, 3)}) > 1
     assert recordings.batch(4, rank=1).data.shape[2] == lengths[4]
+
+
+def test_batches_of_windows_may_be_smaller(simulate):
+    recordings = simulate(n_times=[1, 5], batch_size=6, window_batch_size=2)
+    shapes = {recordings.batch(step).data.shape[::2] for step in range(2)}
+    assert shapes == {(6, 1), (2, 5)}
 
 
 @pytest.mark.parametrize("n_times", [0, [1, 0], []])

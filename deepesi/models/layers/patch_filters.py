@@ -53,35 +53,10 @@ class PatchFilters(NamedTuple):
         mixed = self.orientation.weighted_amplitudes(eye, strength, self.grams, self.power)
         return mixed.mT
 
-    def energy(
-        self, covariance: Float[Tensor, "B C C"], mixing: Float[Tensor, "K S O O B"] | None
-    ) -> Float[Tensor, "K S B"]:
-        """Mean power that the patches explain, in units of the noise."""
-        columns = (self.trust[:, None] * self.trust[..., None] * covariance).permute(1, 2, 0)
-        by_radius = []
-        for k, rows in enumerate(self.rows):  # less memory at a time is faster
-            matched = (rows @ columns.flatten(1)).unflatten(1, columns.shape[1:])
-            if mixing is None:
-                energy = (matched * rows[..., None]).sum(1).unflatten(0, (-1, self.n_orient)).sum(1)
-            else:
-                matched = matched.unflatten(0, (-1, self.n_orient))
-                own = rows.unflatten(0, (-1, self.n_orient))
-                energy = (mixing[k] * torch.einsum("socb,spc->sopb", matched, own)).sum((1, 2))
-            by_radius.append(energy)
-        return torch.stack(by_radius) / self.power
-
-    def fit(
-        self,
-        weights: Float[Tensor, "K S B"],
-        mixing: Float[Tensor, "K S O O B"] | None,
-    ) -> Float[Tensor, "B C C"]:
-        """Operator from data to the expected data of the patches with these probabilities."""
-        total = torch.zeros_like(self.trust[..., None] * self.trust[:, None])
-        for k, rows in enumerate(self.rows):
-            columns = rows[..., None].expand(-1, -1, weights.shape[2])
-            expected = self.amplitudes(k, columns, weights, mixing)
-            total = total + rows.T @ expected.permute(2, 0, 1)
-        return self.trust[:, None] * self.trust[..., None] * total
+    def matched(self, columns: Float[Tensor, "B C N"]) -> list[Float[Tensor, "D N B"]]:
+        """Matched filters of columns, by radius: less memory at a time is faster."""
+        weighted = (self.trust[..., None] * columns).permute(1, 2, 0)
+        return [(rows @ weighted.flatten(1)).unflatten(1, weighted.shape[1:]) for rows in self.rows]
 
     def amplitudes(
         self,

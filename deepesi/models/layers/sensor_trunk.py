@@ -101,17 +101,25 @@ class SensorTrunk(nn.Module):
         out = self.correct(signal.transpose(2, 3).flatten(0, 1))[:, 0, : white.shape[2]]
         return out.unflatten(0, white.shape[:2])
 
-    def covariance(
-        self, signals: Float[Tensor, "B C T"], state: Float[Tensor, "B C P H"]
-    ) -> Float[Tensor, "B C C"]:
-        """Second moments of the sensors; the states say which stretches of time count how much."""
+    def sample_weights(
+        self, state: Float[Tensor, "B C P H"], signals: Float[Tensor, "B C T"]
+    ) -> Float[Tensor, "B 1 T"]:
+        """How much every sample counts, with sum 1; the states of its stretch say that."""
         scores = self.count(state.mean(1))
         weights = torch.exp(scores - scores.amax(1, keepdim=True)).transpose(1, 2)
         kernel = weights.new_ones(1, 1, self.stretch)
         weights = functional.conv_transpose1d(weights, kernel, stride=self.stretch)
         weights = weights[:, :, : signals.shape[2]]
-        weighted = signals * (weights / weights.sum(2, keepdim=True))
-        covariance = weighted @ signals.mT
+        return weights / weights.sum(2, keepdim=True)
+
+    def covariance(
+        self,
+        signals: Float[Tensor, "B C T"],
+        weights: Float[Tensor, "B 1 T"],
+        state: Float[Tensor, "B C P H"],
+    ) -> Float[Tensor, "B C C"]:
+        """Second moments of the sensors, over samples with these weights."""
+        covariance = (signals * weights) @ signals.mT
         if self.features is None or self.mix is None:
             return covariance
         groups = self.features(signals).transpose(1, 2)
