@@ -176,9 +176,7 @@ class UnrolledMatchedFilter(InverseModel):
         recording = reliability[:, None] * white
         topographies = inputs[self.topographies.key].to(dtype)
         filters = inputs[self.skull_filters.key].to(dtype)
-        # Sums of positive values keep their digits, and these are the largest array of the head.
-        norms = inputs[self.skull_powers.key] @ reliability.square().to(data.dtype)
-        norms = norms.sqrt().to(dtype)
+        norms = (inputs[self.skull_powers.key].to(dtype) @ reliability.square()).sqrt()
         nominal = dictionary = PatchDictionary(topographies, n_orient)
         sensitivity = moments.square().sum((2, 3)).sqrt().log()[self.n_radii // 2]
         n_free = n_times * inputs[self.rank.key]
