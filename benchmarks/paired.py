@@ -10,7 +10,6 @@ with 95 %. Below 0 the chosen method is better.
 
 import argparse
 import csv
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepesi.evaluation.intervals import interval_text, simultaneous_intervals
+from deepesi.evaluation.scores import file_start
 from deepesi.metrics.table import METRICS
 from deepesi.utils.rows import write_rows
 
@@ -42,10 +42,9 @@ def test_sets(run: Path) -> dict[str, str]:
     found = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            snr, swept = f"{float(row['snr_db']):g}", row["axis"] != "SNR (dB)"
-            start = f"{row['scenario']}_{row['level'] if swept else 'all'}_{snr}dB_"
-            name = row["level"] if swept else f"{snr} dB"
-            found[name] = re.sub(r"[^\w.+-]", "-", start)
+            snr_db = float(row["snr_db"])
+            level = "" if row["axis"] == "SNR (dB)" else row["level"]
+            found[level or f"{snr_db:g} dB"] = file_start(row["scenario"], level, snr_db)
     return found
 
 

@@ -65,12 +65,15 @@ def units_of(scenarios: Sequence[Scenario]) -> list[Unit]:
     return units
 
 
+def file_start(scenario: str, level: str, snr_db: float) -> str:
+    """First part of the names of the files of a test set at one SNR; no level: empty."""
+    return re.sub(r"[^\w.+-]", "-", f"{scenario}_{level or 'all'}_{snr_db:g}dB_")
+
+
 def file_of(unit: Unit, scenario: Scenario) -> str:
     """Name of the file with the scores of a unit."""
-    words = (
-        f"{scenario.name}_{scenario.level or 'all'}_{unit.snr_db:g}dB_{unit.step}_{unit.first:03d}"
-    )
-    return re.sub(r"[^\w.+-]", "-", words) + ".csv"
+    start = file_start(scenario.name, scenario.level, unit.snr_db)
+    return f"{start}{unit.step}_{unit.first:03d}.csv"
 
 
 def read_scores(path: Path, methods: Sequence[str]) -> list[Score]:
