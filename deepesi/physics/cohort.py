@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deepesi.physics.template import FREE, Template, load_template
+from deepesi.physics.head_names import head_name
+from deepesi.physics.template import Template, load_template
 
 SPLITS = ("train", "validation", "test")
 
@@ -18,12 +19,6 @@ def split_of(warp_seed: int) -> str:
     if warp_seed < 0:
         raise ValueError(f"split_of: a warp seed is 0 or more, got {warp_seed}.")
     return {8: "validation", 9: "test"}.get(warp_seed % 10, "train")
-
-
-def head_name(warp_seed: int | None, spacing: str, n_orient: int = 1) -> str:
-    """Name of the file of a head: ``fsaverage-ico3``, ``warp9-ico4``, ``fsaverage-ico3-free``."""
-    who = "fsaverage" if warp_seed is None else f"warp{warp_seed}"
-    return f"{who}-{spacing}" + (FREE if n_orient == 3 and "vol" not in spacing else "")
 
 
 @dataclass(frozen=True)

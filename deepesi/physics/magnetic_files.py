@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deepesi.physics.head_names import FREE, build_options
 from deepesi.physics.magnetic import MagneticFieldFamily
 from deepesi.utils.cache import cache_folder
 from deepesi.utils.files import atomic, parsing
@@ -93,7 +94,7 @@ def load_components(template: "Template") -> MagneticFieldFamily:
 
 def magnetic_file(name: str) -> str:
     """Name of the built file of magnetic fields of a head, for any orientation."""
-    return name.removesuffix("-free") + ENDING
+    return name.removesuffix(FREE) + ENDING
 
 
 def _path(template: "Template") -> Path | None:
@@ -106,9 +107,5 @@ def _path(template: "Template") -> Path | None:
 
 def _command(template: "Template") -> str:
     """The command that builds the magnetic fields of a head, in words; empty: there is none."""
-    who, _, spacing = template.name.removesuffix("-free").partition("-")
-    seed = template.warp_seed
-    if who != ("fsaverage" if seed is None else f"warp{seed}"):
-        return ""
-    warp = "" if seed is None else f" --warp-seed {seed}"
-    return f"build its own with 'deepesi head build --magnetic --spacing {spacing}{warp}', "
+    options = build_options(template.name.removesuffix(FREE))
+    return f"build its own with 'deepesi head build --magnetic {options}', " if options else ""

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from deepesi.physics.dipoles import free_orientation_modes
 from deepesi.physics.family import NOMINAL, LeadFieldFamily, Tissues
 from deepesi.physics.graph import vertex_normals
 from deepesi.physics.head import HeadModel, SourceSpace
+from deepesi.physics.head_names import FREE, build_options
 from deepesi.physics.magnetic import Coils, KnownCoils
 from deepesi.physics.magnetic_files import ENDING, load_magnetic
 from deepesi.physics.montage import standard_montage
@@ -31,10 +31,6 @@ from deepesi.utils.files import atomic
 Array = NDArray[np.float64]
 
 DATA = Path(__file__).parent / "data"
-#: End of the name of a head of free orientation.
-FREE = "-free"
-#: Names of the heads that ``deepesi head build`` makes.
-BUILT = re.compile(rf"(?:fsaverage|warp(\d+))-((?:ico|vol)\d+)({FREE})?")
 
 
 @dataclass(frozen=True)
@@ -416,14 +412,10 @@ def _find(name: str | Path) -> Path:
 
 def _command(name: str) -> str:
     """The command that builds a head of this name, in words."""
-    built = BUILT.fullmatch(name)
-    if built is None:
+    options = build_options(name)
+    if options is None:
         return "one with 'deepesi head build' (--warp-seed, --spacing)"
-    seed, spacing, free = built.groups()
-    options = [f"--spacing {spacing}"]
-    options += [f"--warp-seed {seed}"] if seed else []
-    options += ["--free-orientation"] if free else []
-    return f"it with 'deepesi head build {' '.join(options)}'"
+    return f"it with 'deepesi head build {options}'"
 
 
 def _foreign(path: Path, why: str) -> ValueError:

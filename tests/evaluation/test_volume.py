@@ -15,9 +15,10 @@ from deepesi.metrics.example import Geometry
 from deepesi.metrics.functional import nemd
 from deepesi.physics.building.build import build_head
 from deepesi.physics.building.warps import read_member
-from deepesi.physics.cohort import Cohort, head_name
+from deepesi.physics.cohort import Cohort
 from deepesi.physics.family import TissueGrid
 from deepesi.physics.head_inputs.patches import patch_profiles
+from deepesi.physics.head_names import head_name
 from deepesi.physics.template import load_template
 from tests.conftest import with_coarse_scalp
 

@@ -17,8 +17,8 @@ from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.building.bem import BoundaryElements, right_hand_sides
 from deepesi.physics.building.compression import compress
 from deepesi.physics.building.warps import read_member
-from deepesi.physics.cohort import head_name
 from deepesi.physics.family import TissueGrid, Tissues
+from deepesi.physics.head_names import head_name
 from deepesi.physics.scalp_potential import ScalpPotentialFamily
 from deepesi.physics.template import Template, save_template
 from deepesi.utils.cache import cache_folder

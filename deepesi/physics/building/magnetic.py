@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from deepesi.physics.building.anatomy import Anatomy, Surface
 from deepesi.physics.building.bem import MRI_FRAME
 from deepesi.physics.building.warps import read_member
-from deepesi.physics.cohort import head_name
 from deepesi.physics.family import BRAIN_CONDUCTIVITY
 from deepesi.physics.graph import vertex_normals
+from deepesi.physics.head_names import head_name
 from deepesi.physics.magnetic import Coils, MagneticFieldFamily, charge_field
 from deepesi.physics.magnetic_files import magnetic_file, save_magnetic
 from deepesi.physics.noise import leading_eigh
