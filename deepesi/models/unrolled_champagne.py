@@ -333,16 +333,16 @@ class UnrolledChampagne(InverseModel):
         moments = moments.flatten(0, 1).index_select(0, numbers.flatten())
         moments = moments.unflatten(0, numbers.shape)  # patch, dipole axis, topography
         profiles = self._profiles(numbers, inputs).to(white.dtype).mT
-        prior = gamma[..., None] * moments.square().sum(3)
-        before = (profiles.square() @ prior).flatten(1)
-        projected = gamma[..., None, None] * (moments @ rows)
-        projected = (
-            (profiles @ projected.flatten(2)).unflatten(2, projected.shape[2:]).flatten(1, 2)
-        )
-        precision = self._precision(rows, gamma)
-        variance = before - ((projected @ precision) * projected).sum(2)
+        amplitudes = gamma.sqrt()[..., None, None] * moments
+        prior = profiles[:, :, None, :, None] * amplitudes.transpose(1, 2)[:, None]
+        prior = prior.flatten(3).flatten(1, 2)  # dipole axis, topography
+        root = (gamma.sqrt()[..., None, None] * rows).flatten(1, 2)
+        gain = (prior @ root) @ self._precision(rows, gamma)
+        # Not the prior variance less what is explained: in single precision that difference of
+        # large numbers would lose all its digits for strong sources.
+        variance = (prior - gain @ root.mT).square().sum(2) + gain.square().sum(2)
         least = SMALLEST * inputs[self.unit.key].to(white.dtype).square()
-        return projected @ (precision @ white), torch.maximum(variance, least)[..., None]
+        return gain @ white, torch.maximum(variance, least)[..., None]
 
     def _profiles(
         self, numbers: Int[Tensor, "B M"], inputs: dict[str, Tensor]

@@ -1,8 +1,12 @@
 """Holds an exported file against its model in torch."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 
+from deepesi.core.contracts import as_tensors
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.physics.head_inputs import prepare
 from deepesi.runtime.session import as_feeds, open_model
@@ -29,3 +33,15 @@ def check_file(model, simulate, path):
     silence = opened.run(np.zeros_like(batch.data.numpy()), inputs)
     assert all(np.isfinite(found).all() for found in silence.values())
     assert np.abs(silence["mean"]).max() < 1e-9  # A m
+
+
+def effect_of_rounding(model, batch):
+    """Difference of mean and standard deviation to double precision, over the largest of both."""
+    inputs = as_tensors(prepare(model.head_inputs, batch.head))
+    doubled = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    with torch.no_grad():
+        single = model(batch.data, inputs)
+        exact = copy.deepcopy(model).double()(batch.data.double(), doubled)
+    pairs = [(a, b) for a, b in zip(single[:2], exact[:2], strict=True) if a is not None]
+    differences = [(a.double() - b).abs().max() for a, b in pairs]
+    return float(max(differences) / max(exact_part.abs().max() for _, exact_part in pairs))
