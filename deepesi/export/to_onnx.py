@@ -129,22 +129,28 @@ def export_onnx(
     for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(exporter).setLevel(logging.ERROR)
     traced = []
-    for short in (True, False) if model.short_form else (False,):
-        model.traces_short = short
-        program = torch.onnx.export(
-            _Graph(model, kinds).eval(),
-            (data, *noise.values(), *inputs.values()),
-            input_names=[DATA, *noise, *inputs],
-            output_names=[OUTPUT_NAMES[kind] for kind in kinds],
-            dynamic_shapes=(dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes)),
-            dynamo=True,
-            opset_version=OPSET,
-            optimize=False,  # `optimize` does this
-            verbose=False,
-        )
-        assert program is not None  # the older exporter returns None
-        optimize(program.model)
-        traced.append(quantize(program.model_proto, precision))
+    try:
+        for short in (True, False) if model.short_form else (False,):
+            model.traces_short = short
+            program = torch.onnx.export(
+                _Graph(model, kinds).eval(),
+                (data, *noise.values(), *inputs.values()),
+                input_names=[DATA, *noise, *inputs],
+                output_names=[OUTPUT_NAMES[kind] for kind in kinds],
+                dynamic_shapes=(
+                    dict.fromkeys(range(3), free),
+                    (*_noise_shape(noise_axes), *shapes),
+                ),
+                dynamo=True,
+                opset_version=OPSET,
+                optimize=False,  # `optimize` does this
+                verbose=False,
+            )
+            assert program is not None  # the older exporter returns None
+            optimize(program.model)
+            traced.append(quantize(program.model_proto, precision))
+    finally:
+        model.traces_short = False
     proto = by_length(*traced) if model.short_form else traced[0]
     repeat_steps(proto)  # first: steps are within draws
     draw_in_parts(proto)
