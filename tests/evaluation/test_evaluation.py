@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from deepesi.baselines.bayes_single_patch import BayesSinglePatch
 from deepesi.baselines.minimum_norm import BayesianMinimumNorm, MinimumNorm
 from deepesi.baselines.oracle import WithTrueLeadField
+from deepesi.baselines.other_orientation import FixedOrientation
 from deepesi.cli.evaluate import started_run
 from deepesi.cli.loading import known_scenarios, load_scenarios
 from deepesi.cli.overrides import check_one_scenario, chosen_scenarios, named_scenarios
@@ -45,6 +46,7 @@ from deepesi.evaluation.table import (
 )
 from deepesi.export.to_onnx import export_onnx
 from deepesi.interpret.any_model.targets import Share, neighbourhood
+from deepesi.interpret.networks.example import explain_example
 from deepesi.metrics.table import IN_TABLES, METRICS
 from deepesi.models.convdip import ConvDip
 from deepesi.physics.channel_check import channel_precision, predicted_channels
@@ -177,6 +179,19 @@ def test_gallery_explains_networks_by_saliency(benchmark, toy):
     captions = [caption for caption, _ in explanation_panels(worked)]
     assert captions == ["MNE, occlusion", f"{REFERENCE}, occlusion", "net, saliency"]
     assert explanations(worked).count("data:image/png;base64") == 3
+
+
+def test_a_network_of_fixed_orientation_on_a_free_head_is_explained_by_occlusion(
+    free_toy, simulate
+):
+    """Its wrapper is no network, so it has no gradients, though the network inside has weights."""
+    model = FixedOrientation(ConvDip(n_dipoles=84, height=8, width=8, hidden=8)).eval()
+    batch = simulate(model.head_inputs, heads=free_toy, montage="biosemi32", batch_size=1).batch(0)
+    with torch.no_grad():
+        mean = model(batch.data, batch.inputs).mean
+    found = explain_example(model, batch, mean)
+    assert found.method == "occlusion"
+    assert np.isfinite(found.by_sensor).all()
 
 
 def test_gallery_explains_classical_methods_and_files_by_occlusion(benchmark, toy, tmp_path):

@@ -10,11 +10,10 @@ from torch import Tensor
 from deepesi.core.arrays import as_array
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel
-from deepesi.core.onnx_model import OnnxModel
 from deepesi.interpret.any_model.frames import Frame
 from deepesi.interpret.any_model.occlusion import filled, occluded
 from deepesi.interpret.any_model.targets import Share, explained, neighbourhood
-from deepesi.interpret.networks.gradients import run_of_model, saliency
+from deepesi.interpret.networks.gradients import has_gradients, run_of_model, saliency
 from deepesi.metrics.moments import strongest_sample
 from deepesi.physics.channel_check import channel_precision
 from deepesi.physics.forward_check import ForwardCheck, forward_check
@@ -46,8 +45,8 @@ class ExampleExplanation(NamedTuple):
 
 
 def is_network(model: InverseModel) -> bool:
-    """Whether a method is a network in torch, with weights of its own."""
-    return not isinstance(model, OnnxModel) and any(True for _ in model.parameters())
+    """Whether a method is a network with weights of its own, and has gradients."""
+    return has_gradients(model) and any(True for _ in model.parameters())
 
 
 def explain_example(

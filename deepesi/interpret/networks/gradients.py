@@ -26,6 +26,11 @@ Array = NDArray[np.float64]
 N_STEPS, AT_ONCE = 32, 64
 
 
+def has_gradients(model: InverseModel) -> bool:
+    """Whether torch computes all of a model: it is neither an exported file nor a solver."""
+    return not isinstance(model, OnnxModel) and model.exportable
+
+
 def run_of_model(model: InverseModel, inputs: dict[str, Tensor]) -> Run:
     """Means of windows by a model that has gradients.
 
