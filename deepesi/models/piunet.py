@@ -94,9 +94,6 @@ class PhysicsInformedUNet(InverseModel):
         largest: Largest patch radius, m.
         n_radii: Number ``K`` of patch radii from smallest to largest.
         heteroscedastic: Also estimate a standard deviation, constant over the window.
-        mix_linear: Also learn, from the powers of a recording, a share of eLORETA in the estimate,
-            one for each SNR. Many sources make a wide map, which the strongest patches cannot.
-            Before training it is below 0.02 %.
         loose: Prior variance of topographies orthogonal to that of the normal of a patch, relative
             to that one, and of tangential moments in eLORETA; needs a head of free orientation
             below 1. The evidence is marginal over the orientation. 1: the orientation of the head,
@@ -136,7 +133,6 @@ class PhysicsInformedUNet(InverseModel):
         largest: float = 0.025,
         n_radii: int = 3,
         heteroscedastic: bool = False,
-        mix_linear: bool = False,
         loose: float = 1.0,
     ) -> None:
         super().__init__()
@@ -192,9 +188,6 @@ class PhysicsInformedUNet(InverseModel):
         # Later passes receive mostly noise and mismatch, so their gates start lower.
         nn.init.constant_(to_gates.bias[1:], -1.0)
         self.spread = small_linear(hidden, n_radii + 1) if heteroscedastic else None
-        self.mixture = small_linear(2 * n_passes + 1, n_levels) if mix_linear else None
-        if self.mixture is not None:
-            nn.init.constant_(self.mixture.bias, -1.0)
 
     @in_full_precision
     def forward(self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]) -> Estimate:
@@ -211,9 +204,7 @@ class PhysicsInformedUNet(InverseModel):
         power = _power(recording)
         log_power = (power / inputs[self.rank.key] + 1e-6).log()[None] / 4
         passes = self._passes(patches, posterior, recording, power, inputs[self.rank.key])
-        linear = self._linear(data, inputs)
-        energies = torch.stack([_energies(one, n_orient) for one in linear])
-        maps = torch.cat([*(p.maps for p in passes), energies])
+        maps = torch.cat([*(p.maps for p in passes), self._linear(data, inputs, n_orient)])
         levels = torch.cat([log_power, *(p.levels for p in passes)])
 
         common = torch.cat([log_power, levels[2::2]])[:, None].expand(-1, maps.shape[1], -1)
@@ -238,8 +229,6 @@ class PhysicsInformedUNet(InverseModel):
         residual = precise.residual(recording.to(dtype), gamma.to(dtype), *self.explained)
         amplitudes = gamma[:, :, None, None] * precise.filter(residual).to(data.dtype)
         mean = self._to_dipoles(along_axes(moments, amplitudes), inputs)
-        if self.mixture is not None:
-            mean = self._mixed(mean, linear, self.mixture(levels.T), inputs)
         if self.spread is None:
             return Estimate(mean)
         *factors, floor = functional.softplus(over_first(self.spread, hidden)).unbind(0)
@@ -293,28 +282,15 @@ class PhysicsInformedUNet(InverseModel):
         return passes
 
     def _linear(
-        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor]
-    ) -> list[Float[Tensor, "D T B"]]:
-        """Moments of eLORETA at every SNR, in units of `SourceUnit`."""
+        self, data: Float[Tensor, "B C T"], inputs: dict[str, Tensor], n_orient: int
+    ) -> Float[Tensor, "L S B"]:
+        """Energy of eLORETA at every SNR, divided by the largest."""
         kernels = inputs[self.inverses.key] / inputs[self.unit.key]
-        columns = data.permute(1, 2, 0)
-        products = kernels.flatten(0, 1) @ columns.flatten(1)
-        return list(products.unflatten(1, columns.shape[1:]).unflatten(0, kernels.shape[:2]))
-
-    def _mixed(
-        self,
-        mean: Float[Tensor, "B D T"],
-        linear: list[Float[Tensor, "D T B"]],
-        scores: Float[Tensor, "B L"],
-        inputs: dict[str, Tensor],
-    ) -> Float[Tensor, "B D T"]:
-        """The estimate from patches and eLORETA at every SNR, with their shares."""
-        scores = torch.cat([torch.zeros_like(scores[:, :1]), 10 * scores], dim=1)
-        of_patches, *shares = torch.softmax(scores, dim=1).unbind(1)
-        mixed = of_patches[:, None, None] * mean
-        for share, one in zip(shares, linear, strict=True):
-            mixed = mixed + (share * one).permute(2, 0, 1) * inputs[self.unit.key]
-        return mixed
+        moments = (kernels.flatten(0, 1) @ data.permute(1, 2, 0).flatten(1)).unflatten(
+            1, (data.shape[2], -1)
+        )
+        energy = moments.square().mean(1).unflatten(0, (kernels.shape[0], -1, n_orient)).sum(2)
+        return energy / energy.amax(1, keepdim=True).clamp_min(1e-12)
 
     def _grid_features(
         self,
@@ -360,14 +336,6 @@ class PhysicsInformedUNet(InverseModel):
         """Spread moments of patches over the sources, A m."""
         sources = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]
-
-
-def _energies(
-    moments: Float[Tensor, "D T B"], n_orient: int | torch.SymInt
-) -> Float[Tensor, "S B"]:
-    """Mean energy of every source over the window, divided by the largest."""
-    energy = moments.square().mean(1).unflatten(0, (-1, n_orient)).sum(1)
-    return energy / energy.amax(0).clamp_min(1e-12)
 
 
 def _power(recording: Float[Tensor, "C T B"]) -> Float[Tensor, " B"]:

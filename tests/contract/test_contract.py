@@ -496,7 +496,7 @@ def test_onnx_parity_in_fewer_steps(name, toy, simulate, tmp_path):
 LOOSE = {
     "ConvDip": lambda: moved(ConvDip(252, 8, 8, hidden=32, loose=0.2, heteroscedastic=True)),
     "UnrolledISTA": lambda: moved(UnrolledISTA(n_steps=1, **WIDE, loose=0.2)),
-    "PhysicsInformedUNet": lambda: piunet(n_passes=1, n_conjugate=2, loose=0.2, mix_linear=True),
+    "PhysicsInformedUNet": lambda: piunet(n_passes=1, n_conjugate=2, loose=0.2),
     "SensorGNN": lambda: sensor_gnn(n_components=1, n_rounds=1, loose=0.2),
 }
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.baselines.minimum_norm import MinimumNorm
 from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.sources import PatchSources
 from deepesi.export.to_onnx import export_onnx
@@ -59,20 +58,6 @@ def test_data_consistency_leaves_noise(simulate):
     left = batch.data - gain @ apply(model, batch.data, batch.head).mean
     share = left.square().sum((1, 2)) / batch.data.square().sum((1, 2))
     assert share.median() < 0.3
-
-
-def test_a_share_of_eloreta_is_learned(simulate):
-    """Nearly none before training; with the whole share at 10 dB it is eLORETA of that SNR."""
-    model, plain = (make(moved=False, mix_linear=mixed) for mixed in (True, False))
-    linear = MinimumNorm("eLORETA", regularization="constant", snr_db=10.0)
-    batch = simulate(model.head_inputs, n_times=3).batch(0)
-    of_patches, of_linear = (apply(m, batch.data, batch.head).mean for m in (plain, linear))
-    found = apply(model, batch.data, batch.head).mean
-    assert not torch.equal(found, of_patches)
-    assert torch.allclose(found, of_patches, atol=1e-3 * of_patches.abs().max().item())
-    model.mixture.bias.data[1] = 10.0
-    found = apply(model, batch.data, batch.head).mean
-    assert torch.allclose(found, of_linear, atol=1e-4 * of_linear.abs().max().item())
 
 
 def test_estimate_turns_its_sign_with_the_recording(simulate):
