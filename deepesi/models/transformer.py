@@ -241,7 +241,8 @@ class SourceTransformer(InverseModel):
             components, hidden = self._components(patches, window, read, n_times, inputs)
             return self._estimate(self._sources(patches, components, inputs), hidden, inputs)
         covariance = self.trunk.covariance(weighted, shares, tokens.state)
-        window = SecondMoments(_identities(covariance), covariance)
+        identity = torch.diag_embed(torch.ones_like(covariance[:, 0]))
+        window = SecondMoments(identity, covariance)
         components, hidden = self._components(patches, window, read, n_times, inputs)
         filters = self._sources(patches, components, inputs)
         estimate = self._estimate(filters @ weighted, hidden, inputs)
@@ -366,7 +367,3 @@ class SourceTransformer(InverseModel):
 def _count(signals: Float[Tensor, "B C T"]) -> Float[Tensor, ""]:
     """Number of samples, also in a traced graph."""
     return torch.ones_like(signals[0, 0]).sum()
-
-
-def _identities(like: Float[Tensor, "B C C"]) -> Float[Tensor, "B C C"]:
-    return torch.eye(like.shape[1], device=like.device).to(like) + torch.zeros_like(like)

@@ -333,10 +333,11 @@ class UnrolledChampagne(InverseModel):
         moments = moments.flatten(0, 1).index_select(0, numbers.flatten())
         moments = moments.unflatten(0, numbers.shape)  # patch, dipole axis, topography
         profiles = self._profiles(numbers, inputs).to(white.dtype).mT
-        amplitudes = gamma.sqrt()[..., None, None] * moments
+        scale = gamma.sqrt()[..., None, None]
+        amplitudes = scale * moments
         prior = profiles[:, :, None, :, None] * amplitudes.transpose(1, 2)[:, None]
         prior = prior.flatten(3).flatten(1, 2)  # dipole axis, topography
-        root = (gamma.sqrt()[..., None, None] * rows).flatten(1, 2)
+        root = (scale * rows).flatten(1, 2)
         gain = (prior @ root) @ self._precision(rows, gamma)
         # Not the prior variance less what is explained: in single precision that difference of
         # large numbers would lose all its digits for strong sources.

@@ -525,22 +525,27 @@ MONTAGES = (
 )
 
 
+#: Networks that weigh patches by the evidence of a long window, whose last digits are lost in
+#: single precision, in torch as in a file.
+ROUNDED = ("LooseMatchedFilter", "UnrolledChampagne")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", RECIPES)
 def test_onnx_parity_over_fifty_set_ups(name, toy, simulate, tmp_path, monkeypatch):
     """Any montage, batch, duration and SNR; ``-s`` prints the largest deviation.
 
-    It is 1e-5 at most, or a few times what single precision costs in torch itself: some networks
-    weigh patches by the evidence of a long window, whose last digits are lost.
+    It is 1e-5 at most; for those of `ROUNDED` a few times what single precision costs in torch.
     """
     model = RECIPES[name]().eval()
     if not model.exportable:
         pytest.skip("has no form in ONNX")
     path, rng = tmp_path / "model.onnx", np.random.default_rng(0)
-    monkeypatch.setitem(MAX_DIFFERENCE, "float32", 1.0)  # measured here, not refused
+    if name in ROUNDED:
+        monkeypatch.setitem(MAX_DIFFERENCE, "float32", 1.0)  # measured here, not refused
     export_onnx(model, toy.montage_head("biosemi16"), path)
-    deviations, rounding = [], []
+    deviations, limit = [], 1e-5
     for seed in range(50):
         batch = simulate(
             [],
@@ -551,10 +556,10 @@ def test_onnx_parity_over_fifty_set_ups(name, toy, simulate, tmp_path, monkeypat
             seed=seed,
         ).batch(0)
         deviations.append(check_parity(model, path, batch, n_timed=1).max_difference)
-        if deviations[-1] > 1e-5:
-            rounding.append(effect_of_rounding(model, batch))
+        if name in ROUNDED and deviations[-1] > 1e-5:
+            limit = max(limit, 5 * effect_of_rounding(model, batch))
     print(f"{name}: largest deviation of 50 set-ups {max(deviations):.1e}")
-    assert max(deviations) <= max([1e-5, *(5 * effect for effect in rounding)])
+    assert max(deviations) <= limit
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
