@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -9,10 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 from deepesi.baselines.tuned import Tuned
 from deepesi.cli.loading import load_baselines, load_heads, load_named, load_scenarios
 from deepesi.cli.overrides import check_effect, chosen_scenarios, this_command, typed_keys
+from deepesi.core.contracts import InverseModel
 from deepesi.evaluation.calibration import read_csv
 from deepesi.evaluation.compare import compare, console
 from deepesi.evaluation.methods import Model
-from deepesi.training.weights import load_ensemble, load_mc_dropout, save_network
+from deepesi.physics.head import SourceSpace
+from deepesi.training.weights import (
+    load_by_cortex,
+    load_ensemble,
+    load_mc_dropout,
+    save_network,
+)
 from deepesi.utils.files import atomic
 
 
@@ -24,23 +32,11 @@ def run(config: DictConfig, run_dir: Path) -> None:
     calibration = [] if found is None else read_csv(Path(found) / "calibration.csv")
     named, paths = load_named(config.models, cohort.template, "evaluate")
     models: dict[str, Model | Tuned] = {**named}
-    dropped_out = config.get("mc_dropout")  # an evaluation of an earlier version can resume
-    if dropped_out and config.ensemble:
-        raise ValueError(
-            "evaluate: ensemble and mc_dropout both write a network to model/. Use one at a "
-            "time; the written network can be a member of the other."
-        )
-    if config.ensemble:
-        members = [Path(path) for path in config.ensemble]
-        ensemble, identity = load_ensemble(members, cohort.template.space)
-        save_network(ensemble, identity, run_dir / "model")
-        models["DeepEnsemble"] = ensemble
-    if dropped_out:
-        dropout, identity = load_mc_dropout(
-            Path(dropped_out), cohort.template.space, config.mc_samples
-        )
-        save_network(dropout, identity, run_dir / "model")
-        models["MCDropout"] = dropout
+    joined = _joined(config, cohort.template.space)
+    if joined is not None:
+        name, network, identity = joined
+        save_network(network, identity, run_dir / "model")
+        models[name] = network
     models |= load_baselines(config)
     if not models:
         raise ValueError(
@@ -56,6 +52,42 @@ def run(config: DictConfig, run_dir: Path) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _joined(
+    config: DictConfig, space: SourceSpace
+) -> tuple[str, InverseModel, dict[str, Any]] | None:
+    """Name of the model that this evaluation makes of trained networks, the model, its identity."""
+    # An evaluation of an earlier version can resume: it lacks what was added later.
+    dropped_out, by_cortex = config.get("mc_dropout"), config.get("by_cortex")
+    paths = {} if by_cortex is None else {name: path for name, path in by_cortex.items() if path}
+    asked = [
+        name
+        for name, value in (
+            ("ensemble", config.ensemble),
+            ("mc_dropout", dropped_out),
+            ("by_cortex", paths),
+        )
+        if value
+    ]
+    if len(asked) > 1:
+        raise ValueError(
+            f"evaluate: {' and '.join(asked)} both write a network to model/. Use one at a time; "
+            "the written network can be a member of the other."
+        )
+    if config.ensemble:
+        members = [Path(path) for path in config.ensemble]
+        return "DeepEnsemble", *load_ensemble(members, space)
+    if dropped_out:
+        return "MCDropout", *load_mc_dropout(Path(dropped_out), space, config.mc_samples)
+    if not paths:
+        return None
+    if len(paths) < 2:
+        raise ValueError(
+            f"evaluate: by_cortex needs two networks, got {[*paths]} only. Give "
+            "by_cortex.template=RUN and by_cortex.own=RUN."
+        )
+    return "ByCortex", *load_by_cortex(paths["template"], paths["own"], space)
 
 
 def expanded(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

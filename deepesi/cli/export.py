@@ -18,6 +18,7 @@ from deepesi.evaluation.card import how_trained, write_card
 from deepesi.export.quantize import Precision
 from deepesi.export.to_onnx import Parity, check_parity, export_onnx
 from deepesi.physics.cohort import SPLITS, Cohort
+from deepesi.physics.head_inputs import OwnNormals
 from deepesi.physics.linear_inverse import METHODS
 from deepesi.physics.template import Template, free_orientation, load_template
 from deepesi.runtime.contract import (
@@ -165,7 +166,11 @@ def export_checked(
         contract = export_onnx(
             model, head, partial, identity, template.fingerprint, calibration, precision
         )
-        return contract, check_parity(model, partial, probe.batch(0))
+        batch = probe.batch(0)
+        if OwnNormals() in contract.head_inputs:  # computed in another way on a template's cortex
+            head = replace(batch.head, own_normals=not batch.head.own_normals)
+            check_parity(model, partial, replace(batch, head=head), n_timed=1)
+        return contract, check_parity(model, partial, batch)
 
 
 def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
@@ -181,7 +186,8 @@ def _record(run: Path, identity: Mapping[str, Any]) -> tuple[dict[str, Any] | No
     is_its_own = known == hashlib.sha256(config.read_bytes()).hexdigest()
     content = yaml.safe_load(config.read_text())
     # 'deepesi evaluate' writes an ensemble or a mixture with its benchmark, without training.
-    is_joined = bool(content.get("ensemble") or content.get("mc_dropout"))
+    by_cortex = content.get("by_cortex") or {}
+    is_joined = any([content.get("ensemble"), content.get("mc_dropout"), *by_cortex.values()])
     results = None
     if benchmark.is_file() and (is_its_own or is_joined):
         text = benchmark.read_text().removeprefix("# Benchmark\n\n")

@@ -9,6 +9,7 @@ from torch import nn
 from deepesi.baselines.other_orientation import FixedOrientation, FreeOrientation
 from deepesi.core.contracts import InverseModel
 from deepesi.core.onnx_model import OnnxModel
+from deepesi.models.by_cortex import ByCortex
 from deepesi.runtime.names import is_classical, network_title, short_count, short_names
 from deepesi.uncertainty.ensemble import DeepEnsemble
 from deepesi.uncertainty.mc_dropout import MCDropout
@@ -54,6 +55,8 @@ def _config(model: nn.Module) -> Mapping[str, Any]:
     config: dict[str, Any] = {"_target_": type(model).__name__}
     if isinstance(model, DeepEnsemble):
         config["members"] = [_config(member) for member in model.members]
+    if isinstance(model, ByCortex):
+        config |= {"template": _config(model.template), "own": _config(model.own)}
     if isinstance(model, MCDropout | Tempered):
         config["model"] = _config(model.model)
     return config

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from deepesi import __version__
 from deepesi.core.batch import Batch
 from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
-from deepesi.export.lengths import by_length
+from deepesi.export.branches import by_cortex, by_length
 from deepesi.export.loops import draw_in_parts, repeat_steps
 from deepesi.export.optimize import optimize
 from deepesi.export.quantize import Precision, quantize
+from deepesi.models.by_cortex import ByCortex
 from deepesi.physics.head import HeadModel
 from deepesi.physics.head_inputs import HeadInput, prepare
 from deepesi.physics.head_inputs.declaration import Axes, noise_size, sensor_kinds
@@ -126,34 +127,15 @@ def export_onnx(
     shapes = tuple(
         {i: dynamic(a) for i, a in enumerate(d.axes) if isinstance(a, str)} for d in declarations
     )
-    for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(exporter).setLevel(logging.ERROR)
-    traced = []
-    try:
-        for short in (True, False) if model.short_form else (False,):
-            model.traces_short = short
-            program = torch.onnx.export(
-                _Graph(model, kinds).eval(),
-                (data, *noise.values(), *inputs.values()),
-                input_names=[DATA, *noise, *inputs],
-                output_names=[OUTPUT_NAMES[kind] for kind in kinds],
-                dynamic_shapes=(
-                    dict.fromkeys(range(3), free),
-                    (*_noise_shape(noise_axes), *shapes),
-                ),
-                dynamo=True,
-                opset_version=OPSET,
-                optimize=False,  # `optimize` does this
-                verbose=False,
-            )
-            assert program is not None  # the older exporter returns None
-            optimize(program.model)
-            traced.append(quantize(program.model_proto, precision))
-    finally:
-        model.traces_short = False
-    proto = by_length(*traced) if model.short_form else traced[0]
-    repeat_steps(proto)  # first: steps are within draws
-    draw_in_parts(proto)
+    graph = _Graph(model, kinds)
+    example = (data, *noise.values(), *inputs.values())
+    names = ([DATA, *noise, *inputs], [OUTPUT_NAMES[kind] for kind in kinds])
+    free_axes = (dict.fromkeys(range(3), free), (*_noise_shape(noise_axes), *shapes))
+
+    def traced() -> onnx.ModelProto:
+        return _traced(graph, example, names, free_axes, precision)
+
+    proto = _of_every_cortex(model, lambda: _of_every_length(model, traced))
     identity, space = identity or {}, head.space if model.bound_to_space else None
     trained = identity.get("trained")
     contract = Contract(
@@ -189,6 +171,62 @@ def export_onnx(
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _traced(
+    graph: _Graph,
+    example: tuple[Tensor, ...],
+    names: tuple[Sequence[str], Sequence[str]],
+    free_axes: tuple[Any, ...],
+    precision: Precision,
+) -> onnx.ModelProto:
+    """One graph, in the form that ONNX Runtime computes fast."""
+    for exporter in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(exporter).setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        graph.eval(),
+        example,
+        input_names=names[0],
+        output_names=names[1],
+        dynamic_shapes=free_axes,
+        dynamo=True,
+        opset_version=OPSET,
+        optimize=False,  # `optimize` does this
+        verbose=False,
+    )
+    assert program is not None  # the older exporter returns None
+    optimize(program.model)
+    proto = quantize(program.model_proto, precision)
+    repeat_steps(proto)  # first: steps are within draws
+    draw_in_parts(proto)
+    return proto
+
+
+def _of_every_length(model: InverseModel, traced: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    """The graphs of a model for short and for long windows as one, if it has two."""
+    if not model.short_form:
+        return traced()
+    try:
+        model.traces_short = True
+        short = traced()
+    finally:
+        model.traces_short = False
+    return by_length(short, traced())
+
+
+def _of_every_cortex(model: InverseModel, traced: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    """The graphs of a model for both kinds of cortex as one, if it contains two networks."""
+    chosen = [part for part in model.modules() if isinstance(part, ByCortex)]
+    if not chosen:
+        return traced()
+    try:
+        for part in chosen:
+            part.traced = "own"
+        own = traced()
+    finally:
+        for part in chosen:
+            part.traced = "template"
+    return by_cortex(own, traced(), chosen[0].cortex.key)
 
 
 def _sensor_kinds(

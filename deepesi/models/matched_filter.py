@@ -21,7 +21,12 @@ from deepesi.models.layers.sensor_reliability import SensorReliability
 from deepesi.models.layers.sizes import check_sizes
 from deepesi.models.layers.skull_weights import SkullWeights
 from deepesi.physics.head_inputs import (
+    FixedOrientations,
+    HeadInput,
     MeshNeighbours,
+    NormalMoments,
+    NormalSkullPowers,
+    NormalTopographies,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -75,6 +80,8 @@ class UnrolledMatchedFilter(InverseModel):
             is its inverse.
         n_skulls: Number ``M`` of skull conductivities, odd. 1: the nominal one only.
         heteroscedastic: Also estimate a standard deviation.
+        along_normals: Whether patches are along the normals on a head of free orientation, too.
+            Moments are then vectors along the normals.
 
     Raises:
         ValueError: A size is not positive, or the radii are out of order.
@@ -104,6 +111,7 @@ class UnrolledMatchedFilter(InverseModel):
         widest_skull: float = 3.0,
         n_skulls: int = 5,
         heteroscedastic: bool = False,
+        along_normals: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -120,10 +128,19 @@ class UnrolledMatchedFilter(InverseModel):
         radii = (smallest, largest, n_radii)
         self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
         self.neighbours = MeshNeighbours()
-        self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)
-        self.skull_powers = SkullPowers(widest_skull, n_skulls, *radii)
+        skulls = (widest_skull, n_skulls, *radii)
+        self.topographies: HeadInput
+        self.moments: HeadInput
+        self.skull_powers: HeadInput
+        if along_normals:
+            self.topographies, self.moments = NormalTopographies(*radii), NormalMoments(*radii)
+            self.skull_powers = NormalSkullPowers(*skulls)
+        else:
+            self.topographies, self.moments = PatchTopographies(*radii), PatchMoments(*radii)
+            self.skull_powers = SkullPowers(*skulls)
+        self.normals = FixedOrientations() if along_normals else None
         self.reliability = SensorReliability()
         self.head_inputs = (
             self.whitener,
@@ -137,6 +154,7 @@ class UnrolledMatchedFilter(InverseModel):
             self.skull_filters,
             self.skull_powers,
             *self.reliability.head_inputs,
+            *([] if self.normals is None else [self.normals]),
         )
         self.n_radii, self.n_components = n_radii, n_components
         self.assumed_sources = f"patches of {1e3 * smallest:g}-{1e3 * largest:g} mm"
@@ -166,6 +184,8 @@ class UnrolledMatchedFilter(InverseModel):
         """Whiten the data, estimate the components, compute the posterior mean."""
         n_times = data.shape[2]
         moments = inputs[self.moments.key] / inputs[self.unit.key]
+        if self.normals is not None:
+            moments = moments[..., None]
         n_orient = moments.shape[2]
         moments = moments.unflatten(1, (-1, n_orient))
         # Residuals of strong recordings lose digits in single precision, so only training uses it.
@@ -219,26 +239,36 @@ class UnrolledMatchedFilter(InverseModel):
         gate = functional.softplus(self.gate(hidden) + 0.54).permute(2, 0, 1)  # 1 untrained
         weight = gate * (gamma / norm).to(data.dtype)  # `moments` belong to topographies of norm 1
         amplitudes = dictionary.weighted(weight.to(dtype), residual).to(data.dtype)
-        patches = along_axes(moments, amplitudes)
-        mean = self._to_sources(patches, inputs)
+        axes = None if self.normals is None else inputs[self.normals.key]
+        mean = self._to_sources(along_axes(moments, amplitudes), inputs, axes)
         if self.spread is None:
             return Estimate(mean)
         *factors, floor = functional.softplus(self.spread(hidden)).unbind(2)
         patch_std = torch.stack(factors) * (gamma + 1e-6).sqrt().to(data.dtype)
         patch_std = patch_std / norm.to(data.dtype)
         patches = moments.norm(dim=3)[..., None, None] * patch_std[:, :, None, None]
-        std = self._to_sources(patches, inputs) + self._rows(
-            (1e-3 + floor)[:, None, None].expand(-1, n_orient, -1, -1), inputs
+        axes = None if axes is None else axes.abs()
+        std = self._to_sources(patches, inputs, axes) + self._rows(
+            (1e-3 + floor)[:, None, None].expand(-1, n_orient, -1, -1), inputs, axes
         )
         return Estimate(mean, std.expand_as(mean))
 
     def _to_sources(
-        self, patches: Float[Tensor, "K S O T B"], inputs: dict[str, Tensor]
+        self,
+        patches: Float[Tensor, "K S O T B"],
+        inputs: dict[str, Tensor],
+        axes: Float[Tensor, "S A"] | None,
     ) -> Float[Tensor, "B D T"]:
         sources = spread_patches(patches, inputs[self.pairs.key], inputs[self.shares.key])
-        return self._rows(sources, inputs)
+        return self._rows(sources, inputs, axes)
 
     def _rows(
-        self, sources: Float[Tensor, "S O T B"], inputs: dict[str, Tensor]
+        self,
+        sources: Float[Tensor, "S O T B"],
+        inputs: dict[str, Tensor],
+        axes: Float[Tensor, "S A"] | None,
     ) -> Float[Tensor, "B D T"]:
+        """Moments in A m; with `axes`, the components of one along each of them."""
+        if axes is not None:
+            sources = sources * axes[:, :, None, None]
         return sources.flatten(0, 1).permute(2, 0, 1) * inputs[self.unit.key]

@@ -27,6 +27,8 @@ def network_title(config: Mapping[str, Any]) -> str:
     if name == "DeepEnsemble":
         titles = Counter(network_title(member) for member in config["members"])
         return " + ".join(f"{count} x {title}" for title, count in titles.items())
+    if name == "ByCortex":
+        return f"{network_title(config['template'])} / {network_title(config['own'])}"
     if name == "MinimumNorm":
         return str(config.get("method", name))
     inner = config.get("model")

@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from safetensors.torch import load_file, save_file
 
 from deepesi.core.contracts import InverseModel
+from deepesi.models.by_cortex import ByCortex
 from deepesi.physics.head import SourceSpace
 from deepesi.runtime.packaged import PACKAGED
 from deepesi.training.resume import check_identity
@@ -100,13 +101,46 @@ def load_ensemble(
         check_space(path, model, identity, space)
     ensemble = DeepEnsemble([model for model, _ in networks.values()])
     identities = [identity for _, identity in networks.values()]
+    members = [identity["model"] for identity in identities]
+    return ensemble.eval(), _joined(DeepEnsemble, {"members": members}, identities, space)
+
+
+def load_by_cortex(
+    template: str | Path, own: str | Path, space: SourceSpace
+) -> tuple[ByCortex, dict[str, Any]]:
+    """Combine a network for a template's cortex with one for the person's own.
+
+    Args:
+        template: Network trained on other people's cortices, as for `load_network`.
+        own: Network trained where the cortex is the right one.
+        space: Source space of the head that the network is applied to.
+
+    Returns:
+        Network that contains both, and an identity to save it with.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file is no network of deepesi or belongs to another source space.
+
+    """
+    (network, identity), (other, its) = (load_network(path, space) for path in (template, own))
+    parts = {"template": identity["model"], "own": its["model"]}
+    joined = _joined(ByCortex, parts, [identity, its], space)
+    # The other one may have been trained with fixed orientation.
+    joined |= {key: identity[key] for key in ("space", "space_fingerprint")}
+    return ByCortex(network, other).eval(), joined
+
+
+def _joined(
+    kind: type[InverseModel],
+    parts: Mapping[str, Any],
+    identities: Sequence[Mapping[str, Any]],
+    space: SourceSpace,
+) -> dict[str, Any]:
+    """Identity of a model made of several trained networks, to save it with."""
     hashes = [i["config_sha256"] for i in identities if i.get("config_sha256")]
-    kind = f"{DeepEnsemble.__module__}.{DeepEnsemble.__qualname__}"
-    return ensemble.eval(), {
-        "model": {
-            "_target_": kind,
-            "members": [identity["model"] for identity in identities],
-        },
+    return {
+        "model": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **parts},
         "space": space.name,
         "space_fingerprint": space.fingerprint,
         "trained": _common(identities, "trained"),

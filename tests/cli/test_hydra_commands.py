@@ -94,6 +94,8 @@ WRONG = {
     # what would change nothing
     "train ckpt=a.ckpt init_from=b": r"init_from would change nothing, because ckpt=a.ckpt",
     "evaluate resume=a models=[b]": r"head, models would change nothing, because resume uses",
+    "evaluate by_cortex.own=a": r"by_cortex needs two networks, got \['own'\] only. Give by",
+    "evaluate by_cortex.own=a mc_dropout=b": r"mc_dropout and by_cortex both write a network to",
     "evaluate mc_samples=3": r"mc_samples would change nothing, because no mc_dropout=PATH",
 }
 

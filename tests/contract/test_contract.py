@@ -29,6 +29,7 @@ from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
 from deepesi.core.onnx_model import OnnxModel, OnnxPosterior, load_onnx
 from deepesi.export.to_onnx import MAX_DIFFERENCE, check_parity, export_onnx
 from deepesi.models.annealed_patches import AnnealedPatches
+from deepesi.models.by_cortex import ByCortex
 from deepesi.models.convdip import ConvDip
 from deepesi.models.gnn import SensorGNN
 from deepesi.models.loose_matched_filter import LooseMatchedFilter
@@ -97,6 +98,11 @@ def loose_matched_filter(**sizes):
     return moved(LooseMatchedFilter(**WIDE, **sizes, heteroscedastic=True))
 
 
+def by_cortex():
+    own = matched_filter(heteroscedastic=True, n_radii=2, along_normals=True)
+    return ByCortex(loose_matched_filter(), own)
+
+
 def annealed_patches(n_components=2):
     sizes = {"n_chains": 2, "n_annealed": 1, "n_kept": 1, "n_radii": 2, "min_distance": 0.05}
     return AnnealedPatches(n_components, **WIDE, **sizes)
@@ -150,6 +156,7 @@ RECIPES = (
         "UnrolledMatchedFilter": matched_filter,
         "UnrolledMatchedFilter with std": lambda: matched_filter(heteroscedastic=True),
         "LooseMatchedFilter": loose_matched_filter,
+        "ByCortex": by_cortex,
         "AnnealedPatches": annealed_patches,
         "UnrolledChampagne": unrolled_champagne,
         "BayesSinglePatch": lambda: BayesSinglePatch(smallest=0.03, largest=0.06, n_radii=2),
@@ -298,6 +305,7 @@ def test_channel_order_does_not_matter(model, simulate):
 #: See where electrodes are, so an electrode more is another montage to them; ``curve`` of the
 #: cross-validated ones divides the electrodes into folds.
 SEE_ELECTRODES = {
+    "ByCortex",
     "ConvDip",
     "FixedOrientation",
     "ConvDip with std",

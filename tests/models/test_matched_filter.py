@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.models.matched_filter import UnrolledMatchedFilter
+from deepesi.physics.head_inputs import SourceUnit, prepare
 from tests.models.free import apply, free
 
 
@@ -106,6 +108,27 @@ def test_standard_deviation_is_positive_and_costs_weights_only_if_asked(simulate
     assert (apply(both, batch.data, batch.head).std > 0).all()
     count = [sum(p.numel() for p in m.parameters()) for m in (plain, both)]
     assert count[1] - count[0] == (8 + 1) * (5 + 1)
+
+
+def test_along_the_normals_it_is_the_network_of_fixed_orientation_on_any_head(simulate):
+    settings = {"heteroscedastic": True, "smallest": 0.03, "largest": 0.06}
+    fixed, normal = (make(along_normals=along, **settings) for along in (False, True))
+    normal.load_state_dict(fixed.state_dict())
+    batch = simulate([], n_times=3).batch(0)
+    expected = apply(fixed, batch.data, batch.head)
+    found = apply(normal, batch.data, batch.head)
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.std, expected.std)
+    inputs = prepare(normal.head_inputs, batch.head.with_components())
+    unit = SourceUnit()  # of three components another one
+    inputs = as_tensors({**inputs, unit.key: unit.compute(batch.head)})
+    with torch.no_grad():
+        found = normal(batch.data, inputs)
+    axes = torch.tensor(batch.head.source_normals, dtype=torch.float32)[:, :, None]
+    for kind, along in (("mean", axes), ("std", axes.abs())):
+        components = (getattr(expected, kind)[:, :, None] * along).flatten(1, 2)
+        largest = components.abs().max().item()
+        torch.testing.assert_close(getattr(found, kind), components, rtol=1e-3, atol=1e-4 * largest)
 
 
 def test_number_of_weights_is_as_documented():

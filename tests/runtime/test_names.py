@@ -84,6 +84,8 @@ def test_titles_of_networks():
     thinned = {"_target_": "deepesi.uncertainty.mc_dropout.MCDropout", "model": net}
     assert network_title(tempered) == "3 x ConvDip"
     assert network_title(thinned) == "MCDropout of ConvDip"
+    both = {"_target_": "deepesi.models.by_cortex.ByCortex", "template": net, "own": joined}
+    assert network_title(both) == "ConvDip / 3 x ConvDip"
     classical = {"_target_": "deepesi.baselines.minimum_norm.MinimumNorm", "method": "eLORETA"}
     assert file_title(classical, 12) == "eLORETA"
 

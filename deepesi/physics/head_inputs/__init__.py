@@ -36,7 +36,7 @@ from deepesi.physics.head_inputs.positions import SourcePositions
 from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
 from deepesi.physics.head_inputs.scales import NoiseLevel, Rank, SourceUnit, Whitener
 from deepesi.physics.head_inputs.sensors import SensorEncodings
-from deepesi.physics.head_inputs.skull import SkullFilters, SkullPowers
+from deepesi.physics.head_inputs.skull import NormalSkullPowers, SkullFilters, SkullPowers
 from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "MeshNeighbours",
     "NoiseLevel",
     "NormalMoments",
+    "NormalSkullPowers",
     "NormalTopographies",
     "OrientationRoot",
     "OwnNormals",

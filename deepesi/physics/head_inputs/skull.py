@@ -150,3 +150,12 @@ class SkullPowers(Radii, SkullRatios, HeadInput):
         filtered = np.einsum("mce,kde->mkdc", filters, topographies, optimize=True)
         power = (filtered**2).reshape(*filtered.shape[:2], -1, head.space.n_orient, head.n_channels)
         return np.asarray(power.mean(axis=3))
+
+
+@dataclass(frozen=True)
+class NormalSkullPowers(SkullPowers):
+    """`SkullPowers` of patches along the normals ``(M, K, S, C)``, whatever the orientation."""
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        return super().compute(head.along_normals())

@@ -7,27 +7,39 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from deepesi.export.lengths import by_length
+from deepesi.export.branches import by_cortex, by_length
 from deepesi.export.to_onnx import check_parity, export_onnx
 from deepesi.models.transformer import SourceTransformer
 
 WEIGHT = np.float32(3)
 
 
-def graph(operation, constant):
+def graph(operation, constant, *inputs):
     """``operation(data, w) + constant`` with the same weight ``w`` and names in every graph."""
     shape = [1, "channels", "samples"]
+    more = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in inputs]
     proto = helper.make_graph(
         [
             helper.make_node(operation, ["data", "w"], ["between"], name="first"),
             helper.make_node("Add", ["between", "c"], ["sources"], name="second"),
         ],
         "graph",
-        [helper.make_tensor_value_info("data", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, shape), *more],
         [helper.make_tensor_value_info("sources", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(WEIGHT, "w"), numpy_helper.from_array(np.float32(constant), "c")],
     )
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(proto, n_times, **inputs):
+    """The one value of the output for data of 2 everywhere, on four channels."""
+    onnx.checker.check_model(proto, full_check=True)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    data = np.full((1, 4, n_times), 2, np.float32)
+    (found,) = session.run(["sources"], {"data": data, **inputs})
+    assert found.shape == data.shape
+    (value,) = np.unique(found)
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +52,7 @@ def proto():
     [(1, 2 + WEIGHT + 0.5), (3, 2 + WEIGHT + 0.5), (4, 2 * WEIGHT + 0.25), (9, 2 * WEIGHT + 0.25)],
 )
 def test_windows_of_fewer_samples_than_channels_have_their_own_graph(proto, n_times, expected):
-    onnx.checker.check_model(proto, full_check=True)
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    data = np.full((1, 4, n_times), 2, np.float32)
-    found = session.run(["sources"], {"data": data})[0]
-    np.testing.assert_array_equal(found, np.full(data.shape, expected))
+    assert run(proto, n_times) == expected
 
 
 def test_equal_weights_are_stored_once(proto):
@@ -52,6 +60,24 @@ def test_equal_weights_are_stored_once(proto):
     assert sorted(float(value) for value in stored if value.dtype == np.float32) == [0.25, 0.5, 3]
     branches = [a.g for a in proto.graph.node[-1].attribute]
     assert not any(branch.initializer for branch in branches)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, 2 * WEIGHT + 0.25), (1, 2 + WEIGHT + 0.5)])
+def test_the_cortex_of_the_head_chooses(number, expected):
+    proto = by_cortex(graph("Add", 0.5, "is_own"), graph("Mul", 0.25, "is_own"), "is_own")
+    assert run(proto, 3, is_own=np.full(1, number, np.float32)) == expected
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(("n_times", "added"), [(3, 1), (4, 2)])
+def test_branches_may_have_branches(number, n_times, added):
+    parts = [
+        by_length(graph("Add", 1 + 10 * own, "is_own"), graph("Add", 2 + 10 * own, "is_own"))
+        for own in (1, 0)
+    ]
+    proto = by_cortex(*parts, "is_own")
+    found = run(proto, n_times, is_own=np.full(1, number, np.float32))
+    assert found == 2 + WEIGHT + added + 10 * number
 
 
 @pytest.mark.slow
