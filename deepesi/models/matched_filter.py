@@ -27,6 +27,7 @@ from deepesi.physics.head_inputs import (
     NormalMoments,
     NormalSkullPowers,
     NormalTopographies,
+    NormalUnit,
     PatchMoments,
     PatchPairs,
     PatchShares,
@@ -126,7 +127,8 @@ class UnrolledMatchedFilter(InverseModel):
             n_radii=n_radii,
         )
         radii = (smallest, largest, n_radii)
-        self.whitener, self.rank, self.unit = Whitener(), Rank(), SourceUnit()
+        self.whitener, self.rank = Whitener(), Rank()
+        self.unit: HeadInput = NormalUnit() if along_normals else SourceUnit()
         self.neighbours = MeshNeighbours()
         self.pairs, self.shares = PatchPairs(*radii), PatchShares(*radii)
         self.skull_filters = SkullFilters(widest_skull, n_skulls)

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepesi.core.contracts import as_tensors
 from deepesi.data_gen.generator import SimulatedRecordings
 from deepesi.data_gen.setups import SetupRanges
 from deepesi.data_gen.sources import PatchSources
 from deepesi.data_gen.tissues import TissueRanges
 from deepesi.metrics.source_metric import SourceMetric
 from deepesi.models.matched_filter import UnrolledMatchedFilter
-from deepesi.physics.head_inputs import SourceUnit, prepare
 from tests.models.free import apply, free
 
 
@@ -119,11 +117,7 @@ def test_along_the_normals_it_is_the_network_of_fixed_orientation_on_any_head(si
     found = apply(normal, batch.data, batch.head)
     assert torch.equal(found.mean, expected.mean)
     assert torch.equal(found.std, expected.std)
-    inputs = prepare(normal.head_inputs, batch.head.with_components())
-    unit = SourceUnit()  # of three components another one
-    inputs = as_tensors({**inputs, unit.key: unit.compute(batch.head)})
-    with torch.no_grad():
-        found = normal(batch.data, inputs)
+    found = apply(normal, batch.data, batch.head.with_components())
     axes = torch.tensor(batch.head.source_normals, dtype=torch.float32)[:, :, None]
     for kind, along in (("mean", axes), ("std", axes.abs())):
         components = (getattr(expected, kind)[:, :, None] * along).flatten(1, 2)

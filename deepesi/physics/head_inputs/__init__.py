@@ -34,7 +34,7 @@ from deepesi.physics.head_inputs.patches import (
 )
 from deepesi.physics.head_inputs.positions import SourcePositions
 from deepesi.physics.head_inputs.preconditioners import PatchSensitivities, Preconditioners
-from deepesi.physics.head_inputs.scales import NoiseLevel, Rank, SourceUnit, Whitener
+from deepesi.physics.head_inputs.scales import NoiseLevel, NormalUnit, Rank, SourceUnit, Whitener
 from deepesi.physics.head_inputs.sensors import SensorEncodings
 from deepesi.physics.head_inputs.skull import NormalSkullPowers, SkullFilters, SkullPowers
 from deepesi.physics.head_inputs.voxels import VoxelCorners, VoxelWeights
@@ -54,6 +54,7 @@ __all__ = [
     "NormalMoments",
     "NormalSkullPowers",
     "NormalTopographies",
+    "NormalUnit",
     "OrientationRoot",
     "OwnNormals",
     "PatchMembers",

@@ -61,3 +61,12 @@ class SourceUnit(HeadInput):
         """RMS noise over the median RMS column of the lead field."""
         columns = np.sqrt((head.leadfield**2).mean(axis=0))
         return np.array([head.noise_level / np.median(columns)])
+
+
+@dataclass(frozen=True)
+class NormalUnit(SourceUnit):
+    """`SourceUnit` of moments along the normals ``(1,)``, A m, whatever the orientation."""
+
+    def compute(self, head: HeadModel) -> Array:
+        """Return the array."""
+        return super().compute(head.along_normals())
