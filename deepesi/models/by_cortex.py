@@ -25,9 +25,6 @@ class ByCortex(InverseModel):
     Attributes:
         traced: Which of them a traced graph is; an exported file holds both.
 
-    Raises:
-        TypeError: One of them is no inverse model.
-
     Source: own method.
 
     """
@@ -36,11 +33,6 @@ class ByCortex(InverseModel):
 
     def __init__(self, template: InverseModel, own: InverseModel) -> None:
         super().__init__()
-        for name, network in (("template", template), ("own", own)):
-            if not isinstance(network, InverseModel):
-                raise TypeError(
-                    f"ByCortex: {name} needs an inverse model, got {type(network).__name__}."
-                )
         self.template, self.own = template, own
         self.cortex = OwnNormals()
         self.head_inputs = tuple(

@@ -58,13 +58,6 @@ def test_it_needs_what_both_need():
         assert set(network.head_inputs) < set(both.head_inputs)
 
 
-@pytest.mark.parametrize("name", ["template", "own"])
-def test_no_inverse_model(name):
-    parts = {"template": Counting(0), "own": Counting(0)} | {name: torch.nn.Linear(2, 2)}
-    with pytest.raises(TypeError, match=f"ByCortex: {name} needs an inverse model, got Linear"):
-        ByCortex(**parts)
-
-
 def test_an_evaluation_combines_two_runs(networks, toy, toy_path, tmp_path):
     spaces = {"template": replace(toy.space, n_orient=3), "own": toy.space}
     for (name, space), network in zip(spaces.items(), networks, strict=True):
