@@ -3,13 +3,15 @@
 Every frame is one sample through `PreparedInverse.estimate`, as in ``deepesi stream``; all files in
 turns. It is the time of the processor, which other programs on the machine hardly change; on an
 idle machine it is also the time on the clock. `untrained:NAME` is the network of ``model=NAME``,
-exported here: trained weights have the same cost.
+exported here: trained weights have the same cost. `NAME:own` is a packaged file on the cortex of
+the recorded person.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from deepesi.runtime.prepared_inverse import PreparedInverse
 from deepesi.utils.rows import write_rows
 
 MONTAGE, AIM_MS = "biosemi64", 20.0
+#: After the name of a file: on the cortex of the recorded person.
+OWN = ":own"
 #: The classical method that all are compared with.
 REFERENCE = "eLORETA"
 NETWORKS = (
@@ -39,14 +43,15 @@ COLUMNS = ("file", "median, ms", "99 %, ms", f"over {REFERENCE}", f"99 % within 
 def prepared(name: str, folder: Path) -> PreparedInverse:
     """A packaged file, or a network that is exported first, for one recording set-up."""
     template = load_template("fsaverage-ico3")
-    path: str | Path = name
+    path: str | Path = name.removesuffix(OWN)
     if name == REFERENCE or name.startswith(UNTRAINED):
         path = folder / f"{name.removeprefix(UNTRAINED)}.onnx"
         network = name.removeprefix(UNTRAINED)
         model = MinimumNorm(name) if name == REFERENCE else load_untrained(network, template)
         export_onnx(model, template.montage_head("biosemi16"), path)
     inverse = Inverse.load(path, n_threads=1)
-    return inverse.prepare_for(inverse.template.montage_head(MONTAGE), 1.0, "template")
+    head = replace(inverse.template.montage_head(MONTAGE), own_normals=name.endswith(OWN))
+    return inverse.prepare_for(head, 1.0, "template")
 
 
 def times_ms(models: Sequence[PreparedInverse], n_frames: int) -> np.ndarray:
@@ -65,8 +70,10 @@ def times_ms(models: Sequence[PreparedInverse], n_frames: int) -> np.ndarray:
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    usual = [REFERENCE, "convdip", *(UNTRAINED + name for name in NETWORKS), "default", "ensemble"]
-    parser.add_argument("--models", nargs="*", default=usual, help="files, or untrained:NAME")
+    networks = [UNTRAINED + name for name in NETWORKS]
+    usual = [REFERENCE, "convdip", *networks, "default", f"default{OWN}", "ensemble"]
+    kinds = "files, NAME:own, untrained:NAME"
+    parser.add_argument("--models", nargs="*", default=usual, help=kinds)
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("frame_time.csv"))
     options = parser.parse_args(words)

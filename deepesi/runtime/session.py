@@ -42,7 +42,7 @@ OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 #: Execution providers in order of preference.
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 #: Target memory of the examples computed at once, bytes; a single one may need more.
-AT_ONCE = 2**28
+AT_ONCE = 2**29
 
 
 class OpenModel(NamedTuple):

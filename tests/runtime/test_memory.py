@@ -94,12 +94,12 @@ def test_examples_are_computed_a_few_at_a_time(convdip, template, monkeypatch):
     assert np.abs(apart - together).max() < 1e-5 * np.abs(together).max()
 
 
-def test_the_ensemble_is_computed_window_by_window(template):
-    """A window of 20 samples holds as much as memory is meant for; single samples are joined."""
+def test_the_ensemble_is_computed_two_windows_at_a_time(template):
+    """Two windows of 20 samples hold as much as memory is meant for; single samples are joined."""
     opened = open_model(model_path("ensemble"), 1)
     feeds = as_feeds(dict(prepare(opened.contract.head_inputs, template.montage_head("biosemi64"))))
-    assert examples_at_once(20, feeds) == 1
-    assert 8 <= examples_at_once(1, feeds) <= 64
+    assert examples_at_once(20, feeds) == 2
+    assert 16 <= examples_at_once(1, feeds) <= 128
 
 
 def test_files_open_without_plans_for_memory():

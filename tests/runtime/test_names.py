@@ -108,6 +108,6 @@ def test_models_are_named_alike_from_a_run_and_from_its_file(tmp_path, toy, elor
 
 
 def test_numbers_that_a_file_keeps_are_its_weights_and_few_more():
-    for name, weights in (("ensemble", 3 * 20_451), ("default", 22_924), ("convdip", 2_303_900)):
+    for name, weights in (("ensemble", 3 * 20_451), ("default", 42_749), ("convdip", 2_303_900)):
         kept = n_values(model_path(name).read_bytes())
         assert weights <= kept <= 1.005 * weights
