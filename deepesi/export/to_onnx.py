@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from deepesi import __version__
 from deepesi.core.batch import Batch
-from deepesi.core.contracts import InverseModel, PosteriorModel, as_tensors
+from deepesi.core.contracts import Estimate, InverseModel, PosteriorModel, as_tensors
 from deepesi.export.branches import by_cortex, by_length
 from deepesi.export.loops import draw_in_parts, repeat_steps
 from deepesi.export.optimize import optimize
 from deepesi.export.quantize import Precision, quantize
 from deepesi.models.by_cortex import ByCortex
 from deepesi.physics.head import HeadModel
-from deepesi.physics.head_inputs import HeadInput, prepare
+from deepesi.physics.head_inputs import HeadInput, OwnNormals, prepare
 from deepesi.physics.head_inputs.declaration import Axes, noise_size, sensor_kinds
 from deepesi.runtime.contract import (
     DATA,
@@ -94,8 +94,9 @@ def export_onnx(
         precision: Precision of the weights, as in `deepesi.export.quantize.Precision`.
 
     Raises:
-        ValueError: The model is a solver without an exported form; an unknown precision; ONNX
-            Runtime cannot compute the graph, or gives NaN for a small example.
+        ValueError: The model is a solver without an exported form; it gives other outputs on the
+            other kind of cortex; an unknown precision; ONNX Runtime cannot compute the graph, or
+            gives NaN for a small example.
 
     """
     if not model.exportable:
@@ -112,8 +113,8 @@ def export_onnx(
     data = torch.randn(2, head.n_channels, n_times) * head.noise_level
     with torch.no_grad():
         estimate = model(data, inputs)
-    kinds = ["mean"] + ["std"] * (estimate.std is not None)
-    kinds += ["source_counts"] * (estimate.source_counts is not None)
+    kinds = _kinds(estimate)
+    _check_other_cortex(model, data, inputs, kinds)
     free, noise, noise_axes, n_draws = torch.export.Dim.DYNAMIC, {}, None, None
     if isinstance(model, PosteriorModel):
         kinds, noise_axes = [*kinds, "samples"], model.noise_axes
@@ -171,6 +172,35 @@ def export_onnx(
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString())
     return contract
+
+
+def _kinds(estimate: Estimate) -> list[str]:
+    """Kinds of output of a model, without samples."""
+    kinds = ["mean"] + ["std"] * (estimate.std is not None)
+    return kinds + ["source_counts"] * (estimate.source_counts is not None)
+
+
+def _check_other_cortex(
+    model: InverseModel, data: Tensor, inputs: dict[str, Tensor], kinds: Sequence[str]
+) -> None:
+    """Refuse a model that gives other kinds of output on the other kind of cortex.
+
+    Raises:
+        ValueError: It does.
+
+    """
+    key = OwnNormals().key
+    if key not in inputs:
+        return
+    with torch.no_grad():
+        other = _kinds(model(data, inputs | {key: 1 - inputs[key]}))
+    if other != kinds:
+        raise ValueError(
+            f"export_onnx: {type(model).__name__} gives {' and '.join(kinds)} on one kind of "
+            f"cortex and {' and '.join(other)} on the other, but a file has the same outputs for "
+            "every head. Join two networks that both give a standard deviation "
+            "(model.heteroscedastic=true), or none."
+        )
 
 
 def _traced(

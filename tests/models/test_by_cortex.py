@@ -90,6 +90,14 @@ def test_an_evaluation_combines_two_runs(networks, toy, toy_path, tmp_path):
             assert torch.equal(part.state_dict()[name], weights)
 
 
+def test_networks_of_other_outputs_are_not_exported(networks, toy, tmp_path):
+    silent = UnrolledMatchedFilter(**SIZES | {"heteroscedastic": False}, along_normals=True)
+    model = ByCortex(networks[0], silent)
+    with pytest.raises(ValueError, match="mean and std on one kind of cortex and mean on the oth"):
+        export_onnx(model, toy.montage_head("biosemi16"), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_an_exported_file_holds_both(networks, toy, simulate, tmp_path):
     model, path = ByCortex(*networks).eval(), tmp_path / "model.onnx"
