@@ -59,17 +59,10 @@ def _joined(
 ) -> tuple[str, InverseModel, dict[str, Any]] | None:
     """Name of the model that this evaluation makes of trained networks, the model, its identity."""
     # An evaluation of an earlier version can resume: it lacks what was added later.
-    dropped_out, by_cortex = config.get("mc_dropout"), config.get("by_cortex")
-    paths = {} if by_cortex is None else {name: path for name, path in by_cortex.items() if path}
-    asked = [
-        name
-        for name, value in (
-            ("ensemble", config.ensemble),
-            ("mc_dropout", dropped_out),
-            ("by_cortex", paths),
-        )
-        if value
-    ]
+    dropped_out, by_cortex = config.get("mc_dropout"), config.get("by_cortex") or {}
+    paths = {name: path for name, path in by_cortex.items() if path}
+    given = {"ensemble": config.ensemble, "mc_dropout": dropped_out, "by_cortex": paths}
+    asked = [name for name, value in given.items() if value]
     if len(asked) > 1:
         raise ValueError(
             f"evaluate: {' and '.join(asked)} both write a network to model/. Use one at a time; "
